@@ -1,0 +1,72 @@
+# What people type. The virtual environment .venv holds everything that gets installed; the stamp
+# files in it let a second call start at once. `make clean` forgets it all.
+
+PYTHON ?= python3
+# The index address that PyTorch's own "Get started" page prints for CPU; empty: pip's default.
+TORCH_INDEX ?=
+# auto, debian or build: see tools/setup_petsc.py
+PETSC_ROUTE ?= auto
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/stamps
+# setup_petsc.py writes $(VENV)/numpy when its petsc4py needs another NumPy; every install keeps to it.
+NUMPY = constraints-numpy$$(cat $(VENV)/numpy 2>/dev/null || echo 2).txt
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c $(NUMPY)
+PINS := pyproject.toml constraints.txt constraints-numpy1.txt constraints-numpy2.txt
+
+.PHONY: help demo test lint docs bench clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
+
+demo: $(STAMP)/app  ## install what the main job needs and run it (no PETSc, MPI or compiler)
+	$(BIN)/python demos/poisson.py
+
+test: $(STAMP)/dev $(STAMP)/petsc  ## install everything with PETSc and run all tests
+	MGNET_REQUIRE_PETSC=1 $(BIN)/python -m pytest
+
+lint: $(STAMP)/dev  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+docs: $(STAMP)/docs  ## build the pages into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(STAMP)/dev  ## run every script in benchmarks/
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:  ## remove the virtual environment and everything that was built
+	rm -rf $(VENV) build dist site out .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
+	find mgnet tests demos benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(STAMP)/venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "$(PYTHON) is older than Python 3.10; name another one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment (on Debian: install python3-venv)"; exit 1; }
+	@mkdir -p $(STAMP) && touch $@
+
+$(STAMP)/app: $(STAMP)/venv $(PINS)
+	@echo "Installing PyTorch and the other packages into $(VENV): one to five minutes"
+	@[ -n "$(TORCH_INDEX)" ] || [ "$$(uname)" != Linux ] \
+	  || echo "(if pip fetches the GPU build, several gigabytes, set TORCH_INDEX: see CONTRIBUTING.md)"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) -e '.[app]'
+	@touch $@
+
+$(STAMP)/dev: $(STAMP)/app
+	@echo "Installing the test tools: about a minute"
+	@$(PIP) -e '.[app,dev,fast]'
+	@touch $@
+
+$(STAMP)/docs: $(STAMP)/app
+	@echo "Installing the documentation tools: about a minute"
+	@$(PIP) -e '.[app,docs]'
+	@touch $@
+
+$(STAMP)/petsc: tools/setup_petsc.py $(STAMP)/app
+	@$(BIN)/python tools/setup_petsc.py --base "$$(command -v $(PYTHON))" --route $(PETSC_ROUTE)
+	@touch $@

@@ -1,0 +1,30 @@
+"""What pytest must know before it looks for doctests in the library."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+NEEDS = {
+    "petsc": ("petsc4py", "mpi4py"),
+    "app": ("click", "rich", "matplotlib", "sklearn", "safetensors"),
+}
+LIBRARY = Path(__file__).parent / "mgnet"
+
+
+def pytest_configure() -> None:
+    """Let NumPy 2 print scalars as NumPy 1 does: the doctests run with both."""
+    if int(np.__version__.split(".")[0]) >= 2:
+        np.set_printoptions(legacy="1.25")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out folders whose optional dependencies are missing, except under `make test`."""
+    if os.environ.get("MGNET_REQUIRE_PETSC") == "1":
+        return None
+    for folder, packages in NEEDS.items():
+        inside = collection_path.is_relative_to(LIBRARY / folder)
+        if inside and not all(find_spec(package) for package in packages):
+            return True
+    return None

@@ -1,0 +1,6 @@
+"""The grid of a Kolmogorov-Arnold network is its knots.
+
+Splines and the networks made of them, knot insertion as an exact prolongation, the change between
+the spline and the truncated-power basis, and hierarchies of networks that differ only in their
+knots. Needs the core and PyTorch.
+"""

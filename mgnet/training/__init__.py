@@ -1,0 +1,6 @@
+"""A network as an equation: the gradient of its loss.
+
+Objectives and least-squares residuals over a flat parameter vector, optimizers as smoothers,
+Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for the last layer,
+descent for the rest). Needs the core and PyTorch.
+"""

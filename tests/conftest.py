@@ -1,0 +1,91 @@
+"""Fixtures for what may be missing: PETSc and an MPI launcher.
+
+Plain `pytest` skips the tests that need them and says why. Under `make test`
+(MGNET_REQUIRE_PETSC=1) the same tests fail.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
+
+import pytest
+
+HERE = Path(__file__).parent
+QUIET = {
+    "OMP_NUM_THREADS": "1",  # ranks must not fight for cores
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+}
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test, or fail it under `make test`."""
+    reason = f"{what}; tools/setup_petsc.py sets it up"
+    if os.environ.get("MGNET_REQUIRE_PETSC") == "1":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def petsc() -> ModuleType:
+    """Return the module petsc4py.PETSc, initialised without command-line options."""
+    try:
+        import petsc4py
+        from mpi4py import MPI  # noqa: F401
+    except ImportError as error:
+        missing(f"petsc4py or mpi4py does not import ({error})")
+    petsc4py.init([])
+    from petsc4py import PETSc
+
+    return PETSc
+
+
+def run_group(command: list[str], timeout: float) -> tuple[int, str, str]:
+    """Run a command as a process group, so that a hanging rank does not outlive its launcher."""
+    process = subprocess.Popen(
+        command,
+        env=os.environ | QUIET,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            out, err = process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+        return -1, out, f"{err}\nno end after {timeout} s"
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="session")
+def mpiexec() -> Callable[..., str]:
+    """Return a function that runs tests/mpi/<script> on n ranks and returns what it printed."""
+    if not (find_spec("petsc4py") and find_spec("mpi4py")):
+        missing("petsc4py or mpi4py is not installed")
+    beside = Path(sys.executable).with_name("mpiexec")
+    launcher = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if launcher is None:
+        missing("there is no mpiexec")
+
+    def run(script: str, ranks: int, *arguments: str, timeout: float = 120.0) -> str:
+        command = [str(launcher), "-n", str(ranks), sys.executable, str(HERE / "mpi" / script)]
+        status, out, err = run_group([*command, *arguments], timeout)
+        assert status == 0, f"{script} on {ranks} ranks ended with {status}\n{out}\n{err}"
+        return out
+
+    return run

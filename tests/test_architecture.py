@@ -1,0 +1,351 @@
+"""Law: the house rules of CONTRIBUTING.md hold in every file of the library.
+
+Each rule is a function from a parsed file to the sentences that say what is wrong with it. The
+second half of this file shows every rule a bad snippet and expects it to object.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "mgnet"
+
+# Folder -> what it may import besides the standard library and itself. "core": files of mgnet/.
+CORE = {"core", "numpy", "scipy"}
+NETS = CORE | {"torch", "training"}
+BORDERS = {
+    "core": CORE,
+    "training": NETS,
+    "knots": NETS,
+    "depth": NETS,
+    "petsc": NETS | {"knots", "depth", "petsc4py", "mpi4py"},
+}  # app may import everything
+GUARDED = "numba"  # optional: inside try or if, and in one file per folder
+BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common", "handler"}
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
+LONGER: dict[str, str] = {}  # "mgnet/file.py" or "mgnet/file.py:function" -> why it stays longer
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Definition = Function | ast.ClassDef
+
+
+class Source(NamedTuple):
+    """A library file: its path relative to the repository root, and its tree."""
+
+    path: str
+    tree: ast.Module
+
+    @property
+    def folder(self) -> str:
+        parts = self.path.split("/")
+        return parts[1] if len(parts) > 2 else "core"
+
+
+def parse(path: str, text: str) -> Source:
+    return Source(path, ast.parse(text))
+
+
+SOURCES = [
+    parse(file.relative_to(ROOT).as_posix(), file.read_text())
+    for file in sorted(LIBRARY.rglob("*.py"))
+]
+
+
+# Rules on one file
+
+
+def imported(source: Source) -> Iterator[tuple[str, ast.stmt]]:
+    """Yield the absolute dotted name of everything a file imports, wherever the import stands."""
+    package = source.path.removesuffix(".py").split("/")[:-1]
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*start, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield f"{name}.{alias.name}", node
+
+
+def neighbour(dotted: str) -> str:
+    """Map an imported name to an entry of BORDERS: a folder of mgnet, "core", or a package."""
+    parts = dotted.split(".")
+    if parts[0] != "mgnet":
+        return parts[0]
+    return parts[1] if len(parts) > 1 and parts[1] in {*BORDERS, "app"} else "core"
+
+
+def unguarded(tree: ast.Module) -> set[int]:
+    """Return the ids of the statements that always run when the module is imported."""
+    return {id(node) for node in tree.body}
+
+
+def crosses_borders(source: Source) -> Iterator[str]:
+    allowed = BORDERS.get(source.folder)
+    if allowed is None:
+        return
+    for name, node in imported(source):
+        there = neighbour(name)
+        if there in sys.stdlib_module_names or there in allowed | {source.folder}:
+            continue
+        if there == GUARDED and id(node) not in unguarded(source.tree):
+            continue
+        yield f"{source.path}:{node.lineno} imports {name}; {source.folder} must not"
+
+
+def raises_bare(source: Source) -> Iterator[str]:
+    for node in ast.walk(source.tree):
+        raised = node.exc if isinstance(node, ast.Raise) else None
+        raised = raised.func if isinstance(raised, ast.Call) else raised
+        if isinstance(raised, ast.Name) and raised.id in ("Exception", "BaseException"):
+            yield f"{source.path}:{node.lineno} raises {raised.id}; name the kind of error"
+
+
+def prints_or_asserts(source: Source) -> Iterator[str]:
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Assert):
+            yield f"{source.path}:{node.lineno} asserts; raise an error with a sentence"
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Name) and called.id == "print":
+            yield f"{source.path}:{node.lineno} prints; use a monitor or a logger"
+
+
+def passes_kwargs(source: Source) -> Iterator[str]:
+    for node in ast.walk(source.tree):
+        arguments = node.args if isinstance(node, Function | ast.Lambda) else None
+        if arguments and arguments.kwarg:
+            yield f"{source.path}:{node.lineno} takes **{arguments.kwarg.arg}; name the arguments"
+
+
+def has_bad_name(source: Source) -> Iterator[str]:
+    bad = BAD_NAMES & set(source.path.removesuffix(".py").replace("/", "_").split("_"))
+    if bad:
+        yield f"{source.path}: a file called {', '.join(bad)} says nothing about its content"
+
+
+def is_too_long(source: Source) -> Iterator[str]:
+    lines = max((node.end_lineno or 0 for node in source.tree.body), default=0)
+    if lines > LONGEST_FILE and source.path not in LONGER:
+        yield f"{source.path} has {lines} lines; cut it, or give the reason in LONGER"
+    for node in ast.walk(source.tree):
+        if isinstance(node, Function):
+            first = node.body[1] if ast.get_docstring(node) and node.body[1:] else node.body[0]
+            length = (node.end_lineno or 0) - first.lineno + 1
+            if length > LONGEST_FUNCTION and f"{source.path}:{node.name}" not in LONGER:
+                yield f"{source.path}:{node.lineno} {node.name} has {length} lines; cut it"
+
+
+def hides_methods(source: Source) -> Iterator[str]:
+    """A method says what it does, unless it overrides one that does."""
+    for cls in ast.walk(source.tree):
+        if isinstance(cls, ast.ClassDef) and not cls.name.startswith("_") and not cls.bases:
+            for node in cls.body:
+                if isinstance(node, Function) and not node.name.startswith("_"):
+                    if not ast.get_docstring(node):
+                        yield f"{source.path}:{node.lineno} {cls.name}.{node.name}: no docstring"
+
+
+RULES = [
+    crosses_borders,
+    raises_bare,
+    prints_or_asserts,
+    passes_kwargs,
+    has_bad_name,
+    is_too_long,
+    hides_methods,
+]
+
+
+# Rules on what an __init__ exports
+
+
+def public_names(init: Source) -> list[str] | None:
+    """Return `__all__` of an `__init__`; None where there is none."""
+    for node in init.tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return None
+
+
+def exported(init: Source, sources: list[Source]) -> Iterator[tuple[str, Definition]]:
+    """Yield the classes and functions that an `__init__` exports, found where they are defined."""
+    modules = {s.path.removesuffix(".py").replace("/", "."): s for s in sources}
+    names = public_names(init) or []
+    for dotted, _ in imported(init):
+        module, _, name = dotted.rpartition(".")
+        if name in names and module in modules:
+            for node in modules[module].tree.body:
+                if isinstance(node, Definition) and node.name == name:
+                    yield modules[module].path, node
+
+
+def lacks_all(init: Source) -> Iterator[str]:
+    if public_names(init) is None and any(n.startswith("mgnet.") for n, _ in imported(init)):
+        yield f"{init.path} imports from mgnet but has no __all__"
+
+
+def takes_arguments(node: Definition) -> bool:
+    """Whether a function, a constructor or a dataclass has parameters to describe."""
+    if isinstance(node, Function):
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        return bool(node.args.vararg or [a for a in arguments if a.arg not in ("self", "cls")])
+    if any("dataclass" in ast.unparse(d) for d in node.decorator_list):
+        return any(isinstance(child, ast.AnnAssign) for child in node.body)
+    inits = [n for n in node.body if isinstance(n, Function) and n.name == "__init__"]
+    return any(takes_arguments(n) for n in inits)
+
+
+def has_section(text: str, *titles: str) -> bool:
+    lines = [line.strip() for line in text.splitlines()]
+    return any(a in titles and b == "-" * len(a) for a, b in zip(lines, lines[1:], strict=False))
+
+
+def is_badly_documented(path: str, node: Definition) -> Iterator[str]:
+    text = ast.get_docstring(node) or ""
+    place = f"{path}:{node.lineno} {node.name}"
+    if not has_section(text, "Examples") or ">>>" not in text:
+        yield f"{place}: the docstring has no section Examples with a running example (>>>)"
+    if takes_arguments(node) and not has_section(text, "Parameters", "Attributes"):
+        yield f"{place}: the docstring has no section Parameters"
+
+
+# The library keeps the rules
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_library_keeps_the_rule(rule):
+    assert not [sentence for source in SOURCES for sentence in rule(source)]
+
+
+def numba_users(sources: list[Source]) -> dict[str, set[str]]:
+    users: dict[str, set[str]] = {}
+    for source in sources:
+        if any(neighbour(name) == GUARDED for name, _ in imported(source)):
+            users.setdefault(source.folder, set()).add(source.path)
+    return users
+
+
+def test_one_file_per_folder_holds_the_compiled_kernels():
+    assert not [files for files in numba_users(SOURCES).values() if len(files) > 1]
+
+
+def untested(sources: list[Source], root: Path) -> list[str]:
+    modules = [Path(s.path) for s in sources if not s.path.endswith("/__init__.py")]
+    mirrors = [Path("tests", *m.parts[1:-1], f"test_{m.name}") for m in modules]
+    return [str(mirror) for mirror in mirrors if not (root / mirror).is_file()]
+
+
+def test_every_module_has_its_test_file():
+    assert not untested(SOURCES, ROOT)
+
+
+def test_every_export_is_documented_and_has_an_example():
+    inits = [source for source in SOURCES if source.path.endswith("/__init__.py")]
+    assert not [sentence for init in inits for sentence in lacks_all(init)]
+    found = [export for init in inits for export in exported(init, SOURCES)]
+    assert not [sentence for export in found for sentence in is_badly_documented(*export)]
+
+
+# Every rule objects to a bad snippet
+
+LONG_FUNCTION = "def f():\n" + "    x = 1\n" * 61
+BAD = [
+    (crosses_borders, "mgnet/solver.py", "import torch"),
+    (crosses_borders, "mgnet/solver.py", "def f():\n    from torch import nn"),
+    (crosses_borders, "mgnet/solver.py", "from .training import Objective"),
+    (crosses_borders, "mgnet/solver.py", "from mgnet import knots"),
+    (crosses_borders, "mgnet/kernels.py", "import numba"),
+    (crosses_borders, "mgnet/knots/kan.py", "from petsc4py import PETSc"),
+    (crosses_borders, "mgnet/knots/kan.py", "from ..depth import ODENet"),
+    (crosses_borders, "mgnet/depth/net.py", "import matplotlib.pyplot"),
+    (crosses_borders, "mgnet/petsc/snes.py", "from mgnet.app import plots"),
+    (raises_bare, "mgnet/solver.py", "raise Exception('no')"),
+    (raises_bare, "mgnet/solver.py", "raise BaseException"),
+    (prints_or_asserts, "mgnet/solver.py", "print(1)"),
+    (prints_or_asserts, "mgnet/app/plots.py", "def f(x):\n    assert x"),
+    (passes_kwargs, "mgnet/solver.py", "def f(x, **options): g(**options)"),
+    (passes_kwargs, "mgnet/solver.py", "f = lambda **k: g(**k)"),
+    (has_bad_name, "mgnet/utils.py", ""),
+    (has_bad_name, "mgnet/knots/spline_helpers.py", ""),
+    (is_too_long, "mgnet/solver.py", "x = 1\n" * 401),
+    (is_too_long, "mgnet/solver.py", LONG_FUNCTION),
+    (hides_methods, "mgnet/solver.py", "class Solver:\n    def solve(self): return 1"),
+    (lacks_all, "mgnet/__init__.py", "from .solver import Solver"),
+]
+GOOD = [
+    (crosses_borders, "mgnet/solver.py", "import json\nimport numpy as np\nfrom . import vector"),
+    (crosses_borders, "mgnet/kernels.py", "try:\n    import numba\nexcept ImportError: pass"),
+    (crosses_borders, "mgnet/knots/kan.py", "import torch\nfrom ..transfer import Transfer"),
+    (crosses_borders, "mgnet/knots/kan.py", "from ..training import Objective\nfrom . import a"),
+    (crosses_borders, "mgnet/petsc/dm.py", "from petsc4py import PETSc\nfrom mgnet.depth import A"),
+    (crosses_borders, "mgnet/app/cli.py", "import click, torch\nfrom mgnet.petsc import x"),
+    (raises_bare, "mgnet/solver.py", "raise ValueError('got 1, expected 2')"),
+    (is_too_long, "mgnet/solver.py", LONG_FUNCTION.replace("\n    x = 1", "", 1)),
+    (hides_methods, "mgnet/solver.py", "class Solver(Base):\n    def solve(self): return 1"),
+    (lacks_all, "mgnet/__init__.py", "from .solver import Solver\n__all__ = ['Solver']"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), BAD)
+def test_the_rule_objects(rule, path, text):
+    assert len(list(rule(parse(path, text)))) == 1
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), GOOD)
+def test_the_rule_is_silent(rule, path, text):
+    assert not list(rule(parse(path, text)))
+
+
+def test_a_second_file_with_compiled_kernels_is_seen():
+    files = [parse(f"mgnet/{name}.py", "if fast:\n    import numba") for name in ("a", "b")]
+    assert numba_users(files) == {"core": {"mgnet/a.py", "mgnet/b.py"}}
+
+
+def test_a_missing_test_file_is_seen(tmp_path):
+    files = [parse(path, "") for path in ("mgnet/__init__.py", "mgnet/a.py", "mgnet/knots/b.py")]
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").touch()
+    assert untested(files, tmp_path) == ["tests/knots/test_b.py"]
+
+
+EXAMPLE = "Examples\n    --------\n    >>> f(1)\n    1"
+PARAMETERS = "Parameters\n    ----------\n    x : int\n"
+
+
+@pytest.mark.parametrize(
+    ("docstring", "complaints"),
+    [
+        ("Return x.", 2),
+        (f"Return x.\n\n    {EXAMPLE}\n    ", 1),
+        (f"Return x.\n\n    {PARAMETERS}\n    ", 1),
+        (f"Return x.\n\n    {PARAMETERS}\n    {EXAMPLE}\n    ", 0),
+    ],
+)
+def test_exports_are_found_and_their_docstrings_read(docstring, complaints):
+    init = parse("mgnet/knots/__init__.py", "from .kan import f, g\n__all__ = ['f']")
+    module = parse("mgnet/knots/kan.py", f'def f(x):\n    """{docstring}"""\n\ndef g(): ...')
+    found = list(exported(init, [init, module]))
+    assert [(path, node.name) for path, node in found] == [("mgnet/knots/kan.py", "f")]
+    assert len(list(is_badly_documented(*found[0]))) == complaints
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("class C:\n    def __init__(self): ...", False),
+        ("class C:\n    def __init__(self, x): ...", True),
+        ("@dataclass(frozen=True)\nclass C:\n    x: int", True),
+        ("class Reason(Enum):\n    DONE = 1", False),
+        ("def f(*parts): ...", True),
+    ],
+)
+def test_what_has_parameters_to_describe(text, answer):
+    node = ast.parse(text).body[0]
+    assert isinstance(node, Definition)
+    assert takes_arguments(node) is answer

@@ -1,0 +1,329 @@
+"""Give a virtual environment a working petsc4py, mpi4py and mpiexec.
+
+Run it with the Python of that environment (`make test` does)::
+
+    .venv/bin/python tools/setup_petsc.py
+
+Three ways, tried in this order:
+
+1. A petsc4py that imports already is used as it is: in the environment itself, or in the Python
+   that made it (`--base`), as on clusters and in conda.
+2. On Debian and Ubuntu, with the right to install packages and the distribution's own Python
+   version: the distribution's packages. About a minute.
+3. MPICH from the package index; PETSc, petsc4py and mpi4py built from source. Ten to thirty
+   minutes the first time; pip keeps the result for the next environment.
+
+All three end in the same check: two processes started by `bin/mpiexec` of the environment import
+petsc4py and mpi4py and add up a vector. Packages from outside the environment are exposed one by
+one, by links in `petsc-links/` and one line in a .pth file, so nothing else leaks in. When a
+petsc4py needs another major version of NumPy, it is replaced, and the file `numpy` in the
+environment remembers the choice for the Makefile.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = Path(sys.prefix)
+LAUNCHER = VENV / "bin" / "mpiexec"
+LINKS = VENV / "petsc-links"
+PTH = Path(sysconfig.get_path("purelib")) / "petsc-links.pth"
+LOG = VENV / "setup-petsc.log"
+MARK = "# written by tools/setup_petsc.py"
+
+WHERE = """
+import json, os, mpi4py, petsc4py
+from petsc4py import PETSc
+print(json.dumps({m.__name__: os.path.dirname(os.path.abspath(m.__file__))
+                  for m in (petsc4py, mpi4py)}))
+"""
+CHECK = """
+import json, numpy, petsc4py
+petsc4py.init([])
+from petsc4py import PETSc
+import mpi4py
+from mpi4py import MPI
+ones = PETSc.Vec().createMPI((3, None), comm=MPI.COMM_WORLD)
+ones.set(1.0)
+ranks = MPI.COMM_WORLD.allreduce(1)
+total = ones.sum()
+if MPI.COMM_WORLD.rank == 0:
+    print(json.dumps({"ranks": ranks, "total": total, "mpi": MPI.get_vendor()[0],
+                      "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
+                      "mpi4py": mpi4py.__version__, "numpy": numpy.__version__}))
+"""
+LINK_TEST = "int dgemm_(void); int dgesv_(void); int main(void) { return 0 * (dgemm_() + dgesv_()); }"
+
+
+def say(text: str) -> None:
+    print(f"setup_petsc: {text}", flush=True)
+
+
+def fail(sentence: str) -> NoReturn:
+    sys.exit(f"setup_petsc: {sentence}")
+
+
+def run(command: list[str], env: dict[str, str] | None = None) -> bool:
+    """Run a command, its output into the log, and say whether it succeeded."""
+    with LOG.open("a") as log:
+        log.write(f"\n$ {' '.join(command)}\n")
+        log.flush()
+        done = subprocess.run(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+    return done.returncode == 0
+
+
+def output(command: list[str], timeout: float = 120) -> str:
+    """Return the output of a command, or nothing where it fails; the log keeps the errors."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        done = subprocess.CompletedProcess(command, 1, "", str(error))
+    with LOG.open("a") as log:
+        log.write(f"\n$ {command[0]} ... -> {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout if done.returncode == 0 else ""
+
+
+def pip(*arguments: str, env: dict[str, str] | None = None) -> bool:
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    return run([*command, "-c", str(ROOT / "constraints.txt"), *arguments], env)
+
+
+# 1. what is there already
+
+
+def imports() -> bool:
+    """Whether petsc4py and mpi4py import here; replaces NumPy where that is what is missing."""
+    if output([sys.executable, "-c", WHERE]):
+        return True
+    if not output([sys.executable, "-c", "import petsc4py, mpi4py"]):
+        return False
+    have = output([sys.executable, "-c", "import numpy; print(numpy.__version__)"]).strip()
+    major = "2" if have.startswith("1.") else "1"
+    say(f"this petsc4py does not import with NumPy {have}: replacing it by NumPy {major}")
+    if not pip("-r", str(ROOT / f"constraints-numpy{major}.txt")):
+        fail(f"pip could not install NumPy {major}; see {LOG}")
+    (VENV / "numpy").write_text(f"{major}\n")
+    return bool(output([sys.executable, "-c", WHERE]))
+
+
+def expose(folders: dict[str, str]) -> None:
+    """Make packages from outside the environment importable in it, and only these."""
+    hide()
+    LINKS.mkdir()
+    for name, folder in folders.items():
+        (LINKS / name).symlink_to(folder)
+    PTH.write_text(f"{LINKS}\n")
+
+
+def hide() -> None:
+    """Undo `expose`, and remove a launcher written for it."""
+    PTH.unlink(missing_ok=True)
+    shutil.rmtree(LINKS, ignore_errors=True)
+    if LAUNCHER.is_file() and MARK in LAUNCHER.read_text(errors="replace"):
+        LAUNCHER.unlink()
+
+
+def use_present(base: str) -> bool:
+    if imports():
+        say("petsc4py imports already: used as it is")
+        return True
+    hide()
+    found = output([base, "-c", WHERE])
+    if not found:
+        return False
+    say(f"petsc4py and mpi4py of {base} are used")
+    expose(json.loads(found.splitlines()[-1]))
+    return imports()
+
+
+# 2. packages of Debian and Ubuntu
+
+
+def apt() -> list[str]:
+    """Return how to call apt-get here with the right to install, or nothing."""
+    if not shutil.which("apt-get"):
+        return []
+    if os.geteuid() == 0:
+        return ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+    if shutil.which("sudo") and run(["sudo", "-n", "true"]):
+        return ["sudo", "-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+    return []
+
+
+def apt_install(*packages: str) -> bool:
+    command = apt()
+    if not command:
+        return False
+    run([*command, "update", "-qq"])
+    wait = ["-o", "DPkg::Lock::Timeout=300"]  # another installation may be running
+    return run([*command, *wait, "install", "-y", "--no-install-recommends", *packages])
+
+
+def distribution_folders() -> dict[str, str]:
+    """Return where the distribution's petsc4py (real scalars) and mpi4py are, if they are."""
+    petsc = sorted(Path("/usr/lib/petscdir").glob("petsc*/*-real/lib/python3/dist-packages"))
+    folders = [petsc[-1] / "petsc4py"] if petsc else []
+    folders.append(Path("/usr/lib/python3/dist-packages/mpi4py"))
+    return {folder.name: str(folder) for folder in folders if folder.is_dir()}
+
+
+def use_distribution(base: str) -> bool:
+    del base
+    version = "import sys; print(*sys.version_info[:2])"
+    if not apt() or output(["/usr/bin/python3", "-c", version]) != output(
+        [sys.executable, "-c", version]
+    ):
+        return False
+    if len(distribution_folders()) < 2 or not shutil.which("mpiexec", path="/usr/bin"):
+        say("installing the distribution's petsc4py, mpi4py and MPI: about a minute")
+        if not apt_install("python3-petsc4py", "python3-mpi4py", "mpi-default-bin"):
+            say(f"the distribution's packages could not be installed (see {LOG})")
+            return False
+    if len(distribution_folders()) < 2:
+        return False
+    expose(distribution_folders())
+    if imports():
+        return True
+    hide()
+    return False
+
+
+# 3. built from source
+
+
+def missing_tools() -> list[str]:
+    missing = [name for name in ("gcc", "make") if not shutil.which(name)]
+    if "gcc" in missing:
+        return [*missing, "a BLAS with LAPACK"]
+    for libraries in (["-lopenblas"], ["-llapack", "-lblas"]):
+        link = ["gcc", "-w", "-x", "c", "-", "-o", os.devnull, *libraries]
+        if not subprocess.run(link, input=LINK_TEST, text=True, capture_output=True).returncode:
+            return missing
+    return [*missing, "a BLAS with LAPACK"]
+
+
+def build_environment() -> dict[str, str]:
+    """Return the environment for the builds: our mpicc first, no leftovers of make or PETSc."""
+    unwanted = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PYTHON", "PETSC_DIR", "PETSC_ARCH")
+    env = {name: value for name, value in os.environ.items() if name not in unwanted}
+    options = "--with-fc=0 --with-debugging=0 --with-x=0 COPTFLAGS=-O3"
+    env |= {"PATH": f"{VENV / 'bin'}:{env['PATH']}", "PETSC_CONFIGURE_OPTIONS": options}
+    return env | {"CFLAGS": "-O1 -g0"}  # petsc4py is one huge C file: -O3 takes gigabytes
+
+
+def timed_pip(minutes: str, *arguments: str, env: dict[str, str]) -> None:
+    name, start = arguments[-1], time.monotonic()
+    say(f"building {name}: {minutes} minutes, unless pip has it in its cache")
+    if not pip(*arguments, env=env):
+        fail(f"building {name} failed; the reason is at the end of {LOG}")
+    say(f"{name} is there after {time.monotonic() - start:.0f} s")
+
+
+def use_build(base: str) -> bool:
+    del base
+    missing = missing_tools()
+    if missing:
+        say(f"a build from source needs {', '.join(missing)}: asking the distribution")
+        if not apt_install("gcc", "libc6-dev", "make", "libopenblas-dev") or missing_tools():
+            fail(
+                f"no petsc4py was found, and building it needs {', '.join(missing)}: install "
+                "these (on Debian: gcc make libopenblas-dev) and run this again"
+            )
+    hide()
+    env = build_environment()
+    if not pip("mpich", env=env):
+        fail(f"pip could not install mpich; see {LOG}")
+    timed_pip("5 to 15", "petsc", env=env)
+    where = [sys.executable, "-c", "import petsc; print(petsc.get_petsc_dir())"]
+    env["PETSC_DIR"] = output(where).strip()
+    timed_pip("2 to 10", "petsc4py", env=env)
+    timed_pip("1 to 3", "--no-binary", "mpi4py", "mpi4py", env=env)
+    return imports()
+
+
+# the launcher and the final check
+
+
+def launchers() -> Iterator[str]:
+    """Yield every mpiexec that could belong to this petsc4py, the likely ones first."""
+    vendor = "from mpi4py import MPI; print(MPI.get_vendor()[0])"
+    short = output([sys.executable, "-c", vendor]).strip().replace(" ", "").lower()
+    folders = [f for f in os.environ["PATH"].split(":") if Path(f).resolve() != LAUNCHER.parent]
+    path = ":".join([str(Path(sys.base_prefix) / "bin"), *folders, "/usr/bin"])
+    for name in (f"mpiexec.{short}", "mpiexec", "mpiexec.hydra", "mpirun"):
+        found = shutil.which(name, path=path)
+        if found:
+            yield found
+
+
+def wrap(launcher: str) -> None:
+    """Write bin/mpiexec of the environment: starts `launcher`, as root and oversubscribed too."""
+    open_mpi = "Open MPI" in output([launcher, "--version"]) or "openmpi" in launcher
+    lines = ["#!/bin/sh", MARK]
+    if open_mpi:
+        lines.append("export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+    lines.append(f'exec "{launcher}" {"--oversubscribe " if open_mpi else ""}"$@"')
+    LAUNCHER.unlink(missing_ok=True)
+    LAUNCHER.write_text("\n".join(lines) + "\n")
+    LAUNCHER.chmod(0o755)
+
+
+def two_ranks() -> dict[str, object] | None:
+    """Run the check on two ranks; None where the launcher or PETSc does not do its part."""
+    command = [str(LAUNCHER), "-n", "2", sys.executable, "-c", CHECK]
+    lines = output(command).splitlines()
+    seen = json.loads(lines[-1]) if lines else {}
+    return seen if seen.get("ranks") == 2 and seen.get("total") == 6.0 else None
+
+
+def check() -> None:
+    seen = two_ranks() if LAUNCHER.exists() else None
+    for launcher in () if seen else launchers():
+        wrap(launcher)
+        seen = two_ranks()
+        if seen:
+            break
+    if not seen:
+        hide()
+        fail(f"petsc4py imports, but no mpiexec here starts it on two ranks; see {LOG}")
+    say(
+        f"petsc4py {seen['petsc']}, mpi4py {seen['mpi4py']}, {seen['mpi']}, NumPy "
+        f"{seen['numpy']}: checked on two ranks with {LAUNCHER}"
+    )
+
+
+ROUTES: dict[str, list[Callable[[str], bool]]] = {
+    "auto": [use_present, use_distribution, use_build],
+    "debian": [use_distribution],
+    "build": [use_build],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="set up petsc4py, mpi4py and mpiexec")
+    parser.add_argument("--base", default=getattr(sys, "_base_executable", sys.executable))
+    parser.add_argument("--route", choices=ROUTES, default="auto")
+    arguments = parser.parse_args()
+    if sys.prefix == sys.base_prefix:
+        fail("run this with the Python of a virtual environment, such as .venv/bin/python")
+    LOG.write_text("")
+    if not any(route(arguments.base) for route in ROUTES[arguments.route]):
+        fail(f"the way '{arguments.route}' gave no petsc4py that imports; see {LOG}")
+    check()
+
+
+if __name__ == "__main__":
+    main()
