@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from mgnet.coarse_solver import Direct
 from mgnet.hierarchy import Hierarchy, Level
-from mgnet.smoother import Direct, Jacobi, Smoother
-from mgnet.transfer import MatrixTransfer, interpolation_matrix
+from mgnet.interpolation import interpolation_matrix
+from mgnet.smoother import Jacobi, Smoother
+from mgnet.transfer import MatrixTransfer
 
 __all__ = ["poisson", "reaction", "sine"]
 
 
 def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
-    """Interior points per direction on each level; every direction is halved as long as all are odd and above 1."""
+    """Interior points per direction on each level, halved while all are odd and above 1."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     if not 1 <= len(shape) <= 3 or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise ValueError(f"gallery got shape {shape}; give 1 to 3 positive integers, the interior points per direction")
+        raise ValueError(
+            f"gallery got shape {shape}; give 1 to 3 positive integers, the interior points per "
+            "direction"
+        )
     grids = [shape]
     while all(n % 2 == 1 and n > 1 for n in grids[-1]):
         grids.append(tuple((n - 1) // 2 for n in grids[-1]))
@@ -26,13 +31,14 @@ def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, 
         return grids
     if not 1 <= levels <= len(grids):
         raise ValueError(
-            f"gallery got {levels} levels for shape {shape}; the largest possible number is {len(grids)} (halve n = 2 m + 1 to m)"
+            f"gallery got {levels} levels for shape {shape}; "
+            f"the largest possible number is {len(grids)} (halve n = 2 m + 1 to m)"
         )
     return grids[:levels]
 
 
 def _laplacian(grid: tuple[int, ...]) -> sp.csr_matrix:
-    """-Laplacian by second differences times the volume of a cell, Dirichlet boundary on the unit cube."""
+    """-Laplacian on the unit cube by second differences, times the volume of a cell."""
     volume = float(np.prod([1.0 / (n + 1) for n in grid]))
     total: Any = sp.csr_matrix((int(np.prod(grid)),) * 2)
     for axis, n in enumerate(grid):
@@ -56,16 +62,17 @@ def poisson(
     post_smoother: Smoother | None = None,
     coarse_solver: Smoother | None = None,
 ) -> Hierarchy:
-    """The Poisson equation on the unit interval, square or cube by second-order differences, Dirichlet boundary.
+    """The Poisson equation on the unit interval, square or cube, with zero boundary values.
 
-    Scaled like finite elements: row i of `A u = f` is the equation times the volume h^d of a cell, so the transpose of
-    (multi)linear interpolation restricts, and `f = h^d * source`. In nested iteration solutions go up by cubic
-    interpolation.
+    Second-order differences, scaled like finite elements: row i of `A u = f` is the equation times
+    the volume h^d of a cell, so the transpose of (multi)linear interpolation restricts, and
+    `f = h^d * source`. In nested iteration solutions go up by cubic interpolation.
 
     Parameters
     ----------
     shape : int or tuple of 1 to 3 int
-        Interior points per direction, in C order; the mesh width is 1 / (n + 1). 2^k - 1 gives k levels.
+        Interior points per direction, in C order; the mesh width is 1 / (n + 1). 2^k - 1 gives k
+        levels.
     levels : int, optional
         As many as possible by default.
     smoother, post_smoother, coarse_solver : Smoother, optional
@@ -80,10 +87,12 @@ def poisson(
     grids = _grids(shape, levels)
     smoother = smoother or Jacobi()
     built = []
-    for fine, coarse in zip(grids[:-1], grids[1:], strict=True):
-        transfer = MatrixTransfer(_interpolation(coarse, 1), interpolation=_interpolation(coarse, 3))
-        built.append(Level(_laplacian(fine), smoother, transfer, post_smoother))
-    built.append(Level(_laplacian(grids[-1]), coarse_solver or Direct()))
+    for number, (fine, coarse) in enumerate(zip(grids[:-1], grids[1:], strict=True)):
+        P, cubic = _interpolation(coarse, 1), _interpolation(coarse, 3)
+        transfer, name = MatrixTransfer(P, interpolation=cubic), f"level {number}"
+        built.append(Level(_laplacian(fine), smoother, transfer, post_smoother, name=name))
+    last = Level(_laplacian(grids[-1]), coarse_solver or Direct(), name=f"level {len(built)}")
+    built.append(last)
     # In 1-D linear finite elements give this very matrix, and their spaces are nested.
     return Hierarchy(built, nested=len(grids[0]) == 1)
 
@@ -94,8 +103,8 @@ def sine(shape: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     (u, f)
-        Flat arrays. u has the values of the solution of the differential equation, so the discrete solution differs
-        from it by the discretisation error, O(h^2).
+        Flat arrays. u has the values of the solution of the differential equation, so the discrete
+        solution differs from it by the discretisation error, O(h^2).
 
     Examples
     --------
@@ -135,9 +144,10 @@ def reaction(
     smoother: Smoother | None = None,
     coarse_solver: Smoother | None = None,
 ) -> Hierarchy:
-    """The nonlinear equation `-Laplacian u + strength u^3 = source`, for the full approximation scheme.
+    """The nonlinear equation `-Laplacian u + strength u^3 = source`.
 
-    Discretised and scaled as `poisson`; levels have `linearize` and `objective`, and transfers inject point values.
+    For the full approximation scheme. Discretised and scaled as `poisson`; levels have `linearize`
+    and `objective`, and transfers inject point values.
 
     Parameters
     ----------
@@ -155,16 +165,24 @@ def reaction(
     'RTOL'
     """
     if strength < 0.0:
-        raise ValueError(f"reaction got strength {strength}; it must not be negative, or solutions need not exist")
+        raise ValueError(
+            f"reaction got strength {strength}; it must not be negative, or solutions need not "
+            "exist"
+        )
     grids = _grids(shape, levels)
     built = []
     for number, grid in enumerate(grids):
-        operator = _Cubic(_laplacian(grid), strength * float(np.prod([1.0 / (n + 1) for n in grid])))
+        operator = _Cubic(
+            _laplacian(grid), strength * float(np.prod([1.0 / (n + 1) for n in grid]))
+        )
         transfer = None
         if number + 1 < len(grids):
             P = _interpolation(grids[number + 1], 1)
-            injection = sp.csr_matrix((P == 1.0).T, dtype=float)  # weight 1: a fine point that is a coarse point
-            transfer = MatrixTransfer(P, injection=injection, interpolation=_interpolation(grids[number + 1], 3))
+            pick: Any = P == 1.0  # weight 1: a fine point that is a coarse point
+            injection = sp.csr_matrix(pick.T, dtype=float)
+            transfer = MatrixTransfer(
+                P, injection=injection, interpolation=_interpolation(grids[number + 1], 3)
+            )
         last = transfer is None
         part = (coarse_solver or Direct()) if last else (smoother or Jacobi())
         built.append(
@@ -175,6 +193,7 @@ def reaction(
                 linearize=operator.derivative,
                 objective=operator.energy,
                 size=int(np.prod(grid)),
+                name=f"level {number}",
             )
         )
     return Hierarchy(built)

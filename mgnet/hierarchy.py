@@ -1,11 +1,11 @@
 """What is solved on each level: `Level`, `Hierarchy`.
 
-One equation `A_l(u_l) = f_l` stands on every level l; level 0 is the finest. The methods of mgnet differ in the parts
-that fill a level, not in the algorithm (`mgnet.solver.run`):
+One equation `A_l(u_l) = f_l` stands on every level l; level 0 is the finest. The methods of mgnet
+differ in the parts that fill a level, not in the algorithm (`mgnet.run`):
 
 | method | operator | transfer | smoother |
 | --- | --- | --- | --- |
-| linear multigrid | matrix | interpolation, its transpose, no injection | Jacobi, Gauss-Seidel, Chebyshev |
+| linear multigrid | matrix | interpolation, transpose, no injection | Jacobi, Gauss-Seidel |
 | nonlinear multigrid (FAS) | any | the same with injection | nonlinear relaxation, a Newton step |
 | MGRIT | layer equation | injection at C-layers | CF relaxation on relaxed F-layers |
 | MG/OPT training | gradient of the loss | prolongation, its transpose, projection | optimizer |
@@ -14,14 +14,15 @@ that fill a level, not in the algorithm (`mgnet.solver.run`):
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
 from mgnet import laws, vector
-from mgnet.smoother import Direct, Jacobi, Smoother
+from mgnet.coarse_solver import Direct
+from mgnet.smoother import Jacobi, Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
 
 __all__ = ["Hierarchy", "Level"]
@@ -30,9 +31,7 @@ State = Any
 
 
 @runtime_checkable
-class SupportsMatmul(Protocol):
-    """Anything that multiplies a state by `@`."""
-
+class _Matrix(Protocol):
     def __matmul__(self, other: Any, /) -> Any: ...
 
 
@@ -43,7 +42,8 @@ class Level:
     Parameters
     ----------
     operator : callable or anything with `@`
-        A: a function of the state, or a matrix (SciPy, NumPy, torch, PETSc Mat), which is then `level.matrix`.
+        A: a function of the state, or a matrix (SciPy, NumPy, torch, PETSc Mat), which is then
+        `level.matrix`.
     smoother : Smoother
         On the coarsest level: the coarse solver.
     transfer : Transfer, optional
@@ -53,14 +53,16 @@ class Level:
     residual : callable, optional
         `(u, f) -> residual`; `f - A(u)` by default.
     linearize : callable, optional
-        `u -> linear operator`: a matrix or SciPy LinearOperator, the Jacobian of A at u (of the residual vector, for
-        least squares).
+        `u -> linear operator`: a matrix or SciPy LinearOperator, the Jacobian of A at u (of the
+        residual vector, for least squares).
     objective : callable, optional
         `u -> float`, when A is its gradient.
     line_search : callable, optional
-        `(level, u, d, f, r) -> step length` of a coarse correction d; 0 refuses it. See `mgnet.linesearch`.
+        `(level, u, d, f, r) -> step length` of a coarse correction d; 0 refuses it. See
+        `mgnet.linesearch`.
     recenter : callable, optional
-        `fine state -> Level`: the coarse level of this descent. Its operator vanishes at 0, and `transfer.inject` is None.
+        `fine state -> Level`: the coarse level of this descent. Its operator vanishes at 0, and
+        `transfer.inject` is None.
     size : int
         Number of unknowns; read from the matrix when 0.
     name : str
@@ -111,15 +113,17 @@ class Level:
             return np.subtract(f, image, out=image)  # a product is a new array: ours to overwrite
         return f - image
 
-    def value(self, u: State, f: State | None, dot: Callable[[State, State], float] = vector.dot) -> float:
+    def value(
+        self, u: State, f: State | None, dot: Callable[[State, State], float] = vector.dot
+    ) -> float:
         """`J(u) - <f, u>`, which the equation `A(u) = f` minimises; counted as one evaluation."""
         if self.objective is None:
-            raise TypeError(f"{self.label} has no objective; give Level(objective=...) to use it")
+            raise TypeError(f"{self} has no objective; give Level(objective=...) to use it")
         self.tally[0] += 1.0
         return float(self.objective(u)) - (0.0 if f is None else dot(f, u))
 
     def charge(self, evaluations: float) -> None:
-        """Count evaluations of A that did not go through `apply` (a compiled sweep over the matrix, say)."""
+        """Count evaluations of A that did not go through `apply`, as those of compiled sweeps."""
         self.tally[0] += evaluations
 
     def jacobian(self, u: State) -> Any:
@@ -128,7 +132,8 @@ class Level:
             return self.linearize(u)
         if self.matrix is None:
             raise TypeError(
-                f"{self.label} has neither a matrix nor `linearize`, but its smoother {self.smoother} needs one; "
+                f"{self} has neither a matrix nor `linearize`, but its smoother "
+                f"{self.smoother} needs one; "
                 "give Level(linearize=...) or another smoother"
             )
         return self.matrix
@@ -136,7 +141,7 @@ class Level:
     @property
     def matrix(self) -> Any:
         """The operator when it supports `@`, else None."""
-        return self.operator if isinstance(self.operator, SupportsMatmul) else None
+        return self.operator if isinstance(self.operator, _Matrix) else None
 
     @property
     def unknowns(self) -> int:
@@ -150,14 +155,14 @@ class Level:
         """Of one evaluation of A: `cost`, else the number of unknowns, else 1."""
         return float(self.cost or self.unknowns or 1)
 
-    @property
-    def label(self) -> str:
-        """The name for messages."""
+    def __str__(self) -> str:
         return self.name or "the level"
 
 
 class Hierarchy(Sequence[Level]):
-    """The levels of a multigrid method: `[0]` is the finest, `[-1]` the coarsest. `print(hierarchy)` is a table.
+    """The levels of a multigrid method: `[0]` is the finest, `[-1]` the coarsest.
+
+    `print(hierarchy)` is a table.
 
     Parameters
     ----------
@@ -205,7 +210,13 @@ class Hierarchy(Sequence[Level]):
         if not self.levels:
             raise ValueError("Hierarchy got no levels; give at least one Level")
         for number, level in enumerate(self.levels):
-            _check_parts(number, level, self.levels[number + 1] if number + 1 < len(self.levels) else None)
+            if not isinstance(level, Level):
+                raise TypeError(
+                    f"level {number} is a {type(level).__name__}; "
+                    "a Hierarchy takes Level objects, finest first"
+                )
+            coarser = self.levels[number + 1] if number + 1 < len(self.levels) else None
+            laws.check_parts(number, level, coarser)
 
     @overload
     def __getitem__(self, index: int) -> Level: ...
@@ -216,9 +227,6 @@ class Hierarchy(Sequence[Level]):
 
     def __len__(self) -> int:
         return len(self.levels)
-
-    def __iter__(self) -> Iterator[Level]:
-        return iter(self.levels)
 
     def is_finite(self, u: State) -> bool:
         """Whether a state has no NaN and no Inf, on any rank."""
@@ -233,13 +241,19 @@ class Hierarchy(Sequence[Level]):
             If the hierarchy was made without `bind`.
         """
         if self.bind is None:
-            raise TypeError("Hierarchy.on got a batch, but these levels know no data; make the hierarchy with bind=...")
-        return Hierarchy(self.bind(batch), norm=self.norm, dot=self.dot, bind=self.bind, nested=self.nested)
+            raise TypeError(
+                "Hierarchy.on got a batch, but these levels know no data; "
+                "make the hierarchy with bind=..."
+            )
+        return Hierarchy(
+            self.bind(batch), norm=self.norm, dot=self.dot, bind=self.bind, nested=self.nested
+        )
 
     def check(self, u: State, seed: int = 0) -> str:
         """Test the laws that the parts must obey, at the state `u` of level 0 and at random ones.
 
-        Adjoints of transfers and Jacobians, inject after prolong, gradients by differences, nesting, recentring.
+        Adjoints of transfers and Jacobians, inject after prolong, gradients by differences,
+        nesting, recentring.
 
         Parameters
         ----------
@@ -294,26 +308,28 @@ class Hierarchy(Sequence[Level]):
 
         Examples
         --------
-        >>> from mgnet.transfer import interpolation_matrix
-        >>> import scipy.sparse as sp
-        >>> A, P = sp.eye(7, format="csr"), interpolation_matrix(3)
-        >>> len(Hierarchy.from_matrices([A, P.T @ A @ P], [P]))
+        >>> from mgnet import interpolation_matrix
+        >>> P = interpolation_matrix(3)
+        >>> len(Hierarchy.from_matrices([P @ P.T, P.T @ P @ P.T @ P], [P], nested=True))
         2
         """
         count = len(matrices)
         restrictions = [None] * (count - 1) if restrictions is None else restrictions
         if count == 0 or len(prolongations) != count - 1 or len(restrictions) != count - 1:
             raise ValueError(
-                f"Hierarchy.from_matrices got {count} matrices, {len(prolongations)} prolongations and "
-                f"{len(restrictions)} restrictions; L levels need L matrices and L - 1 of the others"
+                f"Hierarchy.from_matrices got {count} matrices, {len(prolongations)} "
+                "prolongations and "
+                f"{len(restrictions)} restrictions; L levels need L matrices and L - 1 of the "
+                "others"
             )
         smoother = smoother or Jacobi()
-        levels = [
-            Level(matrix, smoother, MatrixTransfer(P, R), post_smoother)
-            for matrix, P, R in zip(matrices[:-1], prolongations, restrictions, strict=True)
-        ]
-        levels.append(Level(matrices[-1], coarse_solver or Direct()))
-        return cls(levels, nested=nested)
+        levels = []
+        for k, (A, P, R) in enumerate(zip(matrices[:-1], prolongations, restrictions, strict=True)):
+            levels.append(
+                Level(A, smoother, MatrixTransfer(P, R), post_smoother, name=f"level {k}")
+            )
+        coarsest = Level(matrices[-1], coarse_solver or Direct(), name=f"level {count - 1}")
+        return cls([*levels, coarsest], nested=nested)
 
     @classmethod
     def from_pyamg(
@@ -323,14 +339,16 @@ class Hierarchy(Sequence[Level]):
         post_smoother: Smoother | None = None,
         coarse_solver: Smoother | None = None,
     ) -> Hierarchy:
-        """The levels of a PyAMG multilevel solver, which builds algebraic hierarchies; mgnet runs them.
+        """The levels of a PyAMG multilevel solver.
+
+        PyAMG builds algebraic hierarchies; mgnet runs any schedule on them.
 
         Parameters
         ----------
         solver : pyamg.multilevel.MultilevelSolver
-            Its matrices A, P, R are shared, not copied; its own smoothers are not used.
+            Its matrices A, P, R are shared, not copied.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            As in `from_matrices`; the coarse solver is a pseudo-inverse by default, as PyAMG's.
+            As in `from_matrices`, but the default coarse solver is a pseudo-inverse, as PyAMG's.
 
         Examples
         --------
@@ -368,7 +386,8 @@ class Hierarchy(Sequence[Level]):
             )
         width = [max(len(row[column]) for row in rows) for column in range(4)]
         lines = [
-            f"{row[0]:>{width[0]}}  {row[1]:>{width[1]}}  {row[2]:>{width[2]}}  {row[3]:<{width[3]}}  {row[4]}"
+            f"{row[0]:>{width[0]}}  {row[1]:>{width[1]}}  {row[2]:>{width[2]}}  "
+            f"{row[3]:<{width[3]}}  {row[4]}"
             for row in rows
         ]
         total = sum(level.unknowns for level in self.levels)
@@ -378,38 +397,4 @@ class Hierarchy(Sequence[Level]):
         return "\n".join([head, *lines])
 
     def __repr__(self) -> str:
-        return f"<Hierarchy of {len(self)} levels, {self.levels[0].unknowns or 'unknown'} unknowns on the finest>"
-
-
-def _check_parts(number: int, level: Level, coarser: Level | None) -> None:
-    if not isinstance(level, Level):
-        raise TypeError(f"level {number} is a {type(level).__name__}; a Hierarchy takes Level objects, finest first")
-    if not callable(level.operator) and level.matrix is None:
-        raise TypeError(
-            f"level {number} has an operator of type {type(level.operator).__name__}; give a callable or something with `@`"
-        )
-    for part in (level.smoother, level.post_smoother or level.smoother):
-        if not isinstance(part, Smoother):
-            raise TypeError(
-                f"level {number} has a smoother of type {type(part).__name__}; give an instance of a Smoother, as Jacobi()"
-            )
-    if coarser is None:
-        if level.transfer is not None:
-            raise ValueError(f"level {number} is the coarsest but has a transfer; leave it out or add a coarser level")
-        return
-    if not isinstance(level.transfer, Transfer):
-        raise TypeError(
-            f"level {number} has a transfer of type {type(level.transfer).__name__}; every level but the coarsest needs a Transfer"
-        )
-    if level.recenter is not None and level.transfer.inject is not None:
-        raise ValueError(
-            f"level {number} has `recenter` and a transfer that injects; recentred levels start from 0: use a transfer without inject"
-        )
-    if isinstance(level.transfer, MatrixTransfer) and not callable(level.transfer.P):
-        expected = (level.unknowns, coarser.unknowns)
-        shape = tuple(level.transfer.P.shape)
-        if any(want and got != want for got, want in zip(shape, expected, strict=True)):
-            raise ValueError(
-                f"level {number} has a prolongation of shape {shape}; between {expected[0]} and {expected[1]} unknowns "
-                f"it must be {expected}"
-            )
+        return f"<Hierarchy of {len(self)} levels, {self.levels[0].unknowns or '?'} unknowns>"

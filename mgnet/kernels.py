@@ -1,4 +1,4 @@
-"""Compiled loops over sparse matrices: SciPy's own, and numba's when it is installed (extra `fast`).
+"""Compiled loops over sparse matrices: SciPy's own, and numba's (extra `fast`).
 
 The only file that imports numba.
 """
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 try:
-    # Adds the product to its last argument. The public `@` fills zeros first and needs another pass to add.
+    # Adds the product to its last argument. The public `@` fills zeros first and needs another pass
+    # to add.
     from scipy.sparse._sparsetools import csr_matvec
 except ImportError:  # a private name: SciPy may move it
     csr_matvec = None
@@ -36,7 +37,12 @@ def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
     >>> multiply_add(sp.csr_matrix([[2.0, 1.0]]), np.array([1.0, 1.0]), np.array([10.0]))
     array([13.])
     """
-    if csr_matvec is not None and u.ndim == out.ndim == 1 and matrix.dtype == u.dtype == out.dtype and u.flags.c_contiguous:
+    if (
+        csr_matvec is not None
+        and u.ndim == out.ndim == 1
+        and matrix.dtype == u.dtype == out.dtype
+        and u.flags.c_contiguous
+    ):
         csr_matvec(*matrix.shape, matrix.indptr, matrix.indices, matrix.data, u, out)
     else:
         out += matrix @ u
@@ -44,7 +50,8 @@ def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 
 def _forward(indptr, indices, data, inverse, u, f):  # noqa: ANN001 - compiled by numba
-    # From the end of each row: the neighbour that has just been updated comes late, so its latency overlaps with the sum.
+    # From the end of each row: the neighbour that has just been updated comes late, so its latency
+    # overlaps with the sum.
     for i in range(len(u)):
         total = f[i]
         for k in range(indptr[i + 1] - 1, indptr[i] - 1, -1):
@@ -60,7 +67,9 @@ def _backward(indptr, indices, data, inverse, u, f):  # noqa: ANN001 - compiled 
         u[i] += total * inverse[i]
 
 
-def gauss_seidel(matrix: Any, inverse: np.ndarray, u: np.ndarray, f: np.ndarray, backward: bool) -> None:
+def gauss_seidel(
+    matrix: Any, inverse: np.ndarray, u: np.ndarray, f: np.ndarray, backward: bool
+) -> None:
     """One Gauss-Seidel sweep over the rows of a CSR matrix; edits `u`.
 
     Parameters
@@ -76,7 +85,8 @@ def gauss_seidel(matrix: Any, inverse: np.ndarray, u: np.ndarray, f: np.ndarray,
     --------
     >>> import scipy.sparse as sp
     >>> u = np.zeros(2)
-    >>> gauss_seidel(sp.csr_matrix([[2.0, -1.0], [-1.0, 2.0]]), np.full(2, 0.5), u, np.ones(2), False)
+    >>> A = sp.csr_matrix([[2.0, -1.0], [-1.0, 2.0]])
+    >>> gauss_seidel(A, np.full(2, 0.5), u, np.ones(2), backward=False)
     >>> u
     array([0.5 , 0.75])
     """
@@ -86,8 +96,10 @@ def gauss_seidel(matrix: Any, inverse: np.ndarray, u: np.ndarray, f: np.ndarray,
         if available:
             import numba
 
-            # On first use, cached on disk: importing mgnet must not cost the second that compiling takes.
+            # On first use, cached on disk: importing mgnet must not cost the second that compiling
+            # takes.
             _compiled = numba.njit(cache=True)(_forward), numba.njit(cache=True)(_backward)
-    # Unsigned indices spare numba the test for negative ones, which takes longer than the arithmetic.
+    # Unsigned indices spare numba the test for negative ones, which takes longer than the
+    # arithmetic.
     unsigned = np.dtype(f"u{matrix.indices.dtype.itemsize}")
     _compiled[backward](matrix.indptr, matrix.indices.view(unsigned), matrix.data, inverse, u, f)

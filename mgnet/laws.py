@@ -1,4 +1,4 @@
-"""The laws that the parts of a hierarchy must obey; `Hierarchy.check` tests them and names the level that fails."""
+"""The laws that the parts of a hierarchy must obey; `Hierarchy.check` tests them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,63 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgnet import vector
+from mgnet.smoother import Smoother
+from mgnet.transfer import MatrixTransfer, Transfer
 
 if TYPE_CHECKING:
     from mgnet.hierarchy import Hierarchy, Level
 
-__all__ = ["check"]
+__all__ = ["check", "check_parts"]
 
 State = Any
+
+
+def check_parts(number: int, level: Level, coarser: Level | None) -> None:
+    """Raise a TypeError or ValueError that names the level, unless its parts fit together.
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, Level
+    >>> check_parts(0, Level("no operator", Jacobi()), None)
+    Traceback (most recent call last):
+    TypeError: level 0 has an operator of type str; give a callable or something with `@`
+    """
+    kinds = {name: type(getattr(level, name)).__name__ for name in ("operator", "transfer")}
+    if not callable(level.operator) and level.matrix is None:
+        raise TypeError(
+            f"level {number} has an operator of type {kinds['operator']}; "
+            "give a callable or something with `@`"
+        )
+    for part in (level.smoother, level.post_smoother or level.smoother):
+        if not isinstance(part, Smoother):
+            raise TypeError(
+                f"level {number} has a smoother of type {type(part).__name__}; "
+                "give an instance of a Smoother, as Jacobi()"
+            )
+    if coarser is None:
+        if level.transfer is not None:
+            raise ValueError(
+                f"level {number} is the coarsest but has a transfer; "
+                "leave it out or add a coarser level"
+            )
+        return
+    if not isinstance(level.transfer, Transfer):
+        raise TypeError(
+            f"level {number} has a transfer of type {kinds['transfer']}; "
+            "every level but the coarsest needs a Transfer"
+        )
+    if level.recenter is not None and level.transfer.inject is not None:
+        raise ValueError(
+            f"level {number} has `recenter` and a transfer that injects; "
+            "recentred levels start from 0: use a transfer without inject"
+        )
+    if isinstance(level.transfer, MatrixTransfer) and not callable(level.transfer.P):
+        shape, expected = tuple(level.transfer.P.shape), (level.unknowns, coarser.unknowns)
+        if any(want and got != want for got, want in zip(shape, expected, strict=True)):
+            raise ValueError(
+                f"level {number} has a prolongation of shape {shape}; between {expected[0]} and "
+                f"{expected[1]} unknowns it must be {expected}"
+            )
 
 
 def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Iterator[str]:
@@ -26,7 +76,8 @@ def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Ite
     >>> level = Level(lambda u: u**3, Jacobi(), objective=lambda u: float((u**4).sum()) / 2)
     >>> list(check(Hierarchy([level]), np.ones(2), np.random.default_rng(0)))
     Traceback (most recent call last):
-    ValueError: level 0: the operator is not the gradient of the objective: -0.06991 and -0.03495 are not equal (along a random direction)
+    ValueError: level 0: the operator is not the gradient of the objective: -0.06991 and -0.03495
+    are not equal (along a random direction)
     """
     levels = list(hierarchy)
     for number in range(len(levels)):
@@ -41,12 +92,13 @@ def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Ite
 
 
 class _Laws:
-    def __init__(self, hierarchy: Hierarchy, level: Level, u: State, generator: np.random.Generator):
+    def __init__(self, hierarchy: Hierarchy, level: Any, u: State, generator: np.random.Generator):
         self.hierarchy = hierarchy
         self.level = level
         self.u = u
         self.generator = generator
-        # Half the digits of the state's own precision: the best that central differences give is two thirds.
+        # Half the digits of the state's own precision: the best that central differences give is
+        # two thirds.
         self.tolerance = 1e-2 if vector.as_numpy(u).dtype.itemsize <= 4 else 1e-5
 
     def random(self, u: State) -> State:
@@ -65,7 +117,9 @@ class _Laws:
             slope = (level.value(u + h * d, None) - level.value(u - h * d, None)) / (2.0 * h)
             gradient = level.apply(u)
             law = "the operator is not the gradient of the objective"
-            self.equal(slope, dot(gradient, d), norm(gradient), number, law, "along a random direction")
+            self.equal(
+                slope, dot(gradient, d), norm(gradient), number, law, "along a random direction"
+            )
             yield f"level {number}: the operator is the gradient of the objective"
         if level.linearize is None:
             return
@@ -75,12 +129,23 @@ class _Laws:
         transposed = jacobian.rmatvec(other) if callable(jacobian) else jacobian.T @ other
         scale = norm(image) * norm(other)
         law = "the transpose of `linearize` does not match it"
-        self.equal(dot(image, other), dot(d, transposed), scale, number, law, "<J d, w> and <d, J^T w>")
+        self.equal(
+            dot(image, other), dot(d, transposed), scale, number, law, "<J d, w> and <d, J^T w>"
+        )
         yield f"level {number}: linearize and its transpose match"
-        if level.objective is None:  # with one, `linearize` is the Jacobian of the residual vector (least squares)
+        if (
+            level.objective is None
+        ):  # with one, `linearize` is the Jacobian of the residual vector (least squares)
             difference = (level.apply(u + h * d) - level.apply(u - h * d)) * (0.5 / h)
             law = "`linearize` is not the derivative of the operator"
-            self.equal(norm(difference - image), 0.0, norm(image), number, law, "norm of A'(u) d - J d, and 0")
+            self.equal(
+                norm(difference - image),
+                0.0,
+                norm(image),
+                number,
+                law,
+                "norm of A'(u) d - J d, and 0",
+            )
             yield f"level {number}: linearize is the derivative of the operator"
 
     def transfer(self, number: int, coarse: Level) -> Iterator[str]:
@@ -88,24 +153,44 @@ class _Laws:
         transfer = level.transfer
         fine = self.random(u)
         restricted = transfer.restrict(fine)
-        if coarse.unknowns and not vector.is_vec(restricted) and vector.as_numpy(restricted).size != coarse.unknowns:
+        if (
+            coarse.unknowns
+            and not vector.is_vec(restricted)
+            and vector.as_numpy(restricted).size != coarse.unknowns
+        ):
             raise ValueError(
-                f"level {number}: restrict gives {vector.as_numpy(restricted).size} unknowns, but level {number + 1} has {coarse.unknowns}"
+                f"level {number}: restrict gives {vector.as_numpy(restricted).size} unknowns, but "
+                f"level {number + 1} has {coarse.unknowns}"
             )
         w = self.random(restricted)
         prolonged = transfer.prolong(w)
         if tuple(vector.as_numpy(prolonged).shape) != tuple(vector.as_numpy(u).shape):
             raise ValueError(
-                f"level {number}: prolong gives the shape {vector.as_numpy(prolonged).shape}, but the state has {vector.as_numpy(u).shape}"
+                f"level {number}: prolong gives the shape {vector.as_numpy(prolonged).shape}, but "
+                f"the state has {vector.as_numpy(u).shape}"
             )
         if transfer.adjoint:
             scale = norm(restricted) * norm(w) + norm(fine) * norm(prolonged)
             law = "restrict is not the transpose of prolong"
-            self.equal(dot(restricted, w), dot(fine, prolonged), scale, number, law, "<R r, w> and <r, P w>")
+            self.equal(
+                dot(restricted, w),
+                dot(fine, prolonged),
+                scale,
+                number,
+                law,
+                "<R r, w> and <r, P w>",
+            )
             yield f"level {number}: restrict is the transpose of prolong"
         if transfer.inject is not None:
             law = "inject does not undo prolong"
-            self.equal(norm(transfer.inject(prolonged) - w), 0.0, norm(w), number, law, "norm of inject(P w) - w, and 0")
+            self.equal(
+                norm(transfer.inject(prolonged) - w),
+                0.0,
+                norm(w),
+                number,
+                law,
+                "norm of inject(P w) - w, and 0",
+            )
             yield f"level {number}: inject undoes prolong"
         if level.recenter is not None:
             yield self.recentred(number, coarse, w)
@@ -123,8 +208,16 @@ class _Laws:
         difference = level.apply(self.u + level.transfer.prolong(w)) - level.apply(self.u)
         expected = level.transfer.restrict(difference)
         law = "the recentred operator is not restrict(A(u + P w) - A(u))"
-        self.equal(norm(coarse.apply(w) - expected), 0.0, norm(expected), number, law, "norm of the difference, and 0")
-        return f"level {number}: recentring, A_{number + 1}(w) = restrict(A_{number}(u + P w) - A_{number}(u))"
+        self.equal(
+            norm(coarse.apply(w) - expected),
+            0.0,
+            norm(expected),
+            number,
+            law,
+            "norm of the difference, and 0",
+        )
+        fine, below = f"A_{number}", f"A_{number + 1}"
+        return f"level {number}: recentring, {below}(w) = restrict({fine}(u + P w) - {fine}(u))"
 
     def nesting(self, number: int, coarse: Level, w: State) -> str:
         level, norm = self.level, self.hierarchy.norm

@@ -1,6 +1,8 @@
-"""Acceptance of a coarse correction. A line search is any callable `(level, u, d, f, r) -> step length`.
+"""Acceptance of a coarse correction.
 
-`r = f - A(u)` is the residual at u, so `-<r, d>` is the slope of `J(u) - <f, u>` along d. Step length 0 refuses.
+A line search is any callable `(level, u, d, f, r) -> step length`.
+`r = f - A(u)` is the residual at u, so `-<r, d>` is the slope of `J(u) - <f, u>` along d. Step
+length 0 refuses.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ State = Any
 
 @dataclass(frozen=True)
 class Backtracking:
-    """Armijo's rule: halve the step until the decrease is a fraction of what the slope promises, else refuse.
+    """Armijo's rule: halve the step until it decreases enough, else refuse.
 
-    The merit function is `J(u) - <f, u>` when the level has an objective, else half the squared residual norm. A
-    direction that does not descend is refused. Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 3.1.
+    Enough is a fraction of what the slope promises. The merit function is `J(u) - <f, u>` when the
+    level has an objective, else half the squared residual norm. A direction that does not descend
+    is refused. Source: Nocedal and Wright, Numerical Optimization (2006), algorithm 3.1.
 
     Parameters
     ----------
@@ -56,12 +59,16 @@ class Backtracking:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.decrease < 1.0 or not 0.0 < self.shrink < 1.0 or self.trials < 1:
-            raise ValueError(f"{self} needs decrease and shrink between 0 and 1 and at least one trial")
+            raise ValueError(
+                f"{self} needs decrease and shrink between 0 and 1 and at least one trial"
+            )
 
     def __call__(self, level: Level, u: State, d: State, f: State | None, r: State) -> float:
         if level.objective is None:
             start = 0.5 * self.dot(r, r)
-            slope = -2.0 * start  # along the Newton direction; any other is held to the same decrease
+            slope = (
+                -2.0 * start
+            )  # along the Newton direction; any other is held to the same decrease
         else:
             slope = -self.dot(r, d)
             if not slope < 0.0:

@@ -7,20 +7,20 @@
     start        carry the problem from level 0 to the coarsest level
     interpolate  lift the solution from the next coarser level to `level`
 
-`cycle`, `nested`, `cascade` and `parse` make schedules; by hand, `Schedule([Step("pre", 0, 2), Step("down", 0), ...])`.
+`cycle`, `nested`, `cascade` and `parse` make schedules; by hand, `Schedule([Step("pre", 0, 2),
+Step("down", 0), ...])`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from mgnet.hierarchy import Hierarchy
 
-__all__ = ["Schedule", "Step", "Work", "cascade", "cycle", "nested", "parse"]
+__all__ = ["Schedule", "Step", "Work", "cascade", "cycle", "nested"]
 
 ACTIONS = ("pre", "post", "solve", "down", "up", "start", "interpolate")
 COUNTED = ("pre", "post", "solve")
@@ -60,7 +60,7 @@ class Work(NamedTuple):
 
 
 class Schedule(tuple[Step, ...]):
-    """Steps in the order in which they run; `str()` is the picture.
+    r"""Steps in the order in which they run; `str()` is the picture.
 
     A schedule begins on level 0, or on the coarsest level with `start`, and ends on level 0.
 
@@ -71,22 +71,25 @@ class Schedule(tuple[Step, ...]):
 
     Examples
     --------
-    >>> schedule = Schedule([Step("pre", 0), Step("down", 0), Step("solve", 1), Step("up", 0), Step("post", 0, 2)])
+    >>> down, up = [Step("pre", 0), Step("down", 0)], [Step("up", 0), Step("post", 0, 2)]
+    >>> schedule = Schedule([*down, Step("solve", 1), *up])
     >>> schedule.text
     'pre 1, down, solve 1, up, post 2'
     >>> print(cycle(3, kappa=2))
     level 0  o                       o
-               \\                   /
+               \                   /
     level 1      o       o       o
-                   \\   /   \\   /
+                   \   /   \   /
     level 2          #       #
     """
 
-    def __new__(cls, steps: Iterable[Step | tuple]) -> Schedule:
-        steps = tuple(Step(*step) for step in steps)
+    def __new__(cls, steps: Iterable[Step]) -> Schedule:
+        steps = tuple(steps)
         if not steps:
-            raise ValueError("schedule has no steps; the shortest one is a 'solve' on the only level")
-        fault = _fault(steps)
+            raise ValueError(
+                "schedule has no steps; the shortest one is a 'solve' on the only level"
+            )
+        fault = find_fault(steps)
         if fault is not None:
             raise ValueError("schedule: step {} {}".format(*fault))
         return super().__new__(cls, steps)
@@ -103,8 +106,12 @@ class Schedule(tuple[Step, ...]):
 
     @property
     def opening(self) -> int:
-        """Number of steps before the last part on level 0: what `Solver` runs once. 0 without `start`."""
-        lifts = [number for number, step in enumerate(self) if step.action == "interpolate" and step.level == 0]
+        """Number of steps up to the last lift to level 0, which `Solver` runs once; else 0."""
+        lifts = [
+            number
+            for number, step in enumerate(self)
+            if step.action == "interpolate" and step.level == 0
+        ]
         return lifts[-1] + 1 if lifts else 0
 
     def work(self, hierarchy: Hierarchy) -> Work:
@@ -123,11 +130,15 @@ class Schedule(tuple[Step, ...]):
         for action, number, count in self:
             level = hierarchy[number]
             if action in COUNTED:
-                smoother = (level.post_smoother or level.smoother) if action == "post" else level.smoother
+                smoother = (
+                    (level.post_smoother or level.smoother) if action == "post" else level.smoother
+                )
                 units += level.evaluation_cost * smoother.work(level, count)
                 exact &= smoother.fixed_work
             elif action == "down":
-                units += level.evaluation_cost * (1.0 if level.residual is None else level.residual_cost)
+                units += level.evaluation_cost * (
+                    1.0 if level.residual is None else level.residual_cost
+                )
                 exact &= level.recenter is None
                 if level.transfer is not None and level.transfer.inject is not None:
                     units += hierarchy[number + 1].evaluation_cost
@@ -137,14 +148,15 @@ class Schedule(tuple[Step, ...]):
 
     def fit(self, hierarchy: Hierarchy) -> None:
         """Raise a ValueError unless the schedule can run on `hierarchy`."""
-        fault = _fault(self, len(hierarchy))
+        fault = find_fault(self, len(hierarchy))
         if fault is not None:
             raise ValueError("schedule does not fit this hierarchy: step {} {}".format(*fault))
 
     def picture(self, width: int = 100) -> str:
-        """The cycle as text, in blocks of at most `width` columns.
+        r"""The cycle as text, in blocks of at most `width` columns.
 
-        `o` sweeps, `#` coarse solve, `.` no work; `\\` restrict, `/` correct, `:` interpolate the solution.
+        `o` sweeps, `#` coarse solve, `.` no work; `\` restrict, `/` correct, `:` interpolate the
+        solution.
         """
         nodes, moves = self.path()
         columns = max(width - 9, 5)  # beside the labels
@@ -159,15 +171,26 @@ class Schedule(tuple[Step, ...]):
                 rows[2 * level][step * k] = "#" if solved else "o" if counts else "."
             for k, move in enumerate(moves[first : first + len(stops) - 1]):
                 upper = min(stops[k][0], stops[k + 1][0])
-                rows[2 * upper + 1][step * k + step // 2] = {"down": "\\", "up": "/", "interpolate": ":"}[move]
+                rows[2 * upper + 1][step * k + step // 2] = {
+                    "down": "\\",
+                    "up": "/",
+                    "interpolate": ":",
+                }[move]
             labels = [f"level {row // 2}" if row % 2 == 0 else "" for row in range(len(rows))]
-            blocks.append("\n".join(f"{label:<9}{''.join(row)}".rstrip() for label, row in zip(labels, rows, strict=True)))
+            blocks.append(
+                "\n".join(
+                    f"{label:<9}{''.join(row)}".rstrip()
+                    for label, row in zip(labels, rows, strict=True)
+                )
+            )
         return "\n\n".join(blocks)
 
     def path(self) -> tuple[list[tuple[int, list[tuple[str, int]]]], list[str]]:
-        """The drawing as data: the stops, each `(level, [(action, count), ...])`, and the moves between them."""
+        """The drawing as data: stops `(level, [(action, count), ...])`, and moves between them."""
         first = self[0]
-        nodes: list[tuple[int, list[tuple[str, int]]]] = [(first.level if first.action == "start" else 0, [])]
+        nodes: list[tuple[int, list[tuple[str, int]]]] = [
+            (first.level if first.action == "start" else 0, [])
+        ]
         moves = []
         for action, level, count in self:
             if action in COUNTED:
@@ -184,8 +207,11 @@ class Schedule(tuple[Step, ...]):
         return f"<Schedule of {len(self)} steps on {self.levels} levels>"
 
 
-def _fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, str] | None:
-    """The number of the first step (from 1) that cannot be taken, and why; `levels` bounds the levels when given."""
+def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, str] | None:
+    """The number of the first step (from 1) that cannot be taken, and why.
+
+    With `levels`, the schedule must also fit a hierarchy of so many.
+    """
     position = 0
     lifted = False  # whether there was a `start`
     depth = 0  # levels left by `down` and not yet back
@@ -194,27 +220,49 @@ def _fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, str] 
         if action not in ACTIONS:
             return number, f"'{action}' is no action; use one of {', '.join(ACTIONS)}"
         if not isinstance(count, int) or count < 1 or (action not in COUNTED and count != 1):
-            return number, f"'{action}' has count {count!r}; sweeps need an integer of at least 1, moves have none"
+            return (
+                number,
+                f"'{action}' has count {count!r}; sweeps need an integer of at least 1, moves "
+                "have none",
+            )
         if action == "start":
             if number != 1:
                 return number, "'start' comes after other steps; it can only be the first"
             position, lifted = level, True
         expected = position - (action in ("up", "interpolate"))
         if action == "up" and not depth:
-            return number, "'up' has no 'down' before it; on the way up from 'start' use interpolate"
+            return (
+                number,
+                "'up' has no 'down' before it; on the way up from 'start' use interpolate",
+            )
         if action == "interpolate" and (not lifted or depth or expected < 0):
-            return number, "'interpolate' is not on the way up from 'start'; begin with start, or use up after down"
+            return (
+                number,
+                "'interpolate' is not on the way up from 'start'; "
+                "begin with start, or use up after down",
+            )
         if level != expected or not isinstance(level, int) or level < 0:
-            return number, f"'{action}' has level {level!r}, but the steps before it lead to level {expected}"
+            return (
+                number,
+                f"'{action}' has level {level!r}, but the steps before it lead to level {expected}",
+            )
         if levels is not None:
             if level + (action == "down") >= levels:
                 return number, f"'{action}' on level {level} leaves the levels 0 to {levels - 1}"
             if action in ("solve", "start") and level != levels - 1:
-                return number, f"'{action}' is on level {level}, but the coarsest level is {levels - 1}; use pre or post there"
+                return (
+                    number,
+                    f"'{action}' is on level {level}, but the coarsest level is {levels - 1}; "
+                    "use pre or post there",
+                )
         position = expected + (action == "down")
         depth += {"down": 1, "up": -1}.get(action, 0)
     if position != 0:
-        return len(steps), f"'{steps[-1].action}' ends the schedule on level {position}; it must end on the finest level 0"
+        return (
+            len(steps),
+            f"'{steps[-1].action}' ends the schedule on level {position}; "
+            "it must end on the finest level 0",
+        )
     return None
 
 
@@ -222,14 +270,18 @@ def _cycle(level: int, coarsest: int, kappa: float, pre: int, post: int, solves:
     if level == coarsest:
         return [Step("solve", level, solves)]
     below = _cycle(level + 1, coarsest, kappa, pre, post, solves)
-    if kappa > 1 and level + 1 < coarsest:  # a second call on the coarsest level would solve the same problem again
+    if (
+        kappa > 1 and level + 1 < coarsest
+    ):  # a second call on the coarsest level would solve the same problem again
         below = below + _cycle(level + 1, coarsest, kappa - 1, pre, post, solves)
     before = [Step("pre", level, pre)] if pre else []
     after = [Step("post", level, post)] if post else []
     return [*before, Step("down", level), *below, Step("up", level), *after]
 
 
-def _check_counts(levels: int, kappa: float, pre: int, post: int, coarsest: int, cycles: int = 1) -> None:
+def _check_counts(
+    levels: int, kappa: float, pre: int, post: int, coarsest: int, cycles: int = 1
+) -> None:
     for name, value, least in (
         ("levels", levels, 1),
         ("pre", pre, 0),
@@ -238,16 +290,23 @@ def _check_counts(levels: int, kappa: float, pre: int, post: int, coarsest: int,
         ("cycles", cycles, 1),
     ):
         if not isinstance(value, int) or value < least:
-            raise ValueError(f"cycle got {name} = {value!r}; it must be an integer of at least {least}")
+            raise ValueError(
+                f"cycle got {name} = {value!r}; it must be an integer of at least {least}"
+            )
     if kappa != math.inf and (not isinstance(kappa, int) or kappa < 1):
-        raise ValueError(f"cycle got kappa = {kappa!r}; it must be an integer of at least 1 (1 is V, 2 is F) or math.inf (W)")
+        raise ValueError(
+            f"cycle got kappa = {kappa!r}; it must be an integer of at least 1 (1 is V, 2 is F) "
+            "or math.inf (W)"
+        )
 
 
-def cycle(levels: int, kappa: float = 1, pre: int = 1, post: int = 1, coarsest: int = 1) -> Schedule:
+def cycle(
+    levels: int, kappa: float = 1, pre: int = 1, post: int = 1, coarsest: int = 1
+) -> Schedule:
     """The kappa-cycle: V (kappa 1), F (2), W (`math.inf`) and all between.
 
-    A call with counter k makes one call with k and one with k - 1 on the level below. Source: Avnat and Yavneh,
-    "On the recursive structure of multigrid cycles" (2020), algorithm 2.
+    A call with counter k makes one call with k and one with k - 1 on the level below. Source: Avnat
+    and Yavneh, "On the recursive structure of multigrid cycles" (2020), algorithm 2.
 
     Parameters
     ----------
@@ -269,8 +328,16 @@ def cycle(levels: int, kappa: float = 1, pre: int = 1, post: int = 1, coarsest: 
     return Schedule(_cycle(0, levels - 1, kappa, pre, post, coarsest))
 
 
-def nested(levels: int, kappa: float = 1, pre: int = 1, post: int = 1, cycles: int = 1, coarsest: int = 1) -> Schedule:
-    """Full multigrid: solve on the coarsest level, then interpolate and do `cycles` cycles on every level on the way up.
+def nested(
+    levels: int, kappa: float = 1, pre: int = 1, post: int = 1, cycles: int = 1, coarsest: int = 1
+) -> Schedule:
+    """Full multigrid: solve on the coarsest level, then `cycles` cycles on every level above.
+
+    Parameters
+    ----------
+    levels, kappa, pre, post, coarsest : as in `cycle`
+    cycles : int
+        On every level, after the solution was interpolated to it.
 
     Examples
     --------
@@ -281,144 +348,37 @@ def nested(levels: int, kappa: float = 1, pre: int = 1, post: int = 1, cycles: i
     last = levels - 1
     steps = [Step("start", last), Step("solve", last, coarsest)]
     for level in range(last - 1, -1, -1):
-        steps += [Step("interpolate", level), *cycles * _cycle(level, last, kappa, pre, post, coarsest)]
+        steps += [
+            Step("interpolate", level),
+            *cycles * _cycle(level, last, kappa, pre, post, coarsest),
+        ]
     return Schedule(steps)
 
 
 def cascade(counts: Sequence[int]) -> Schedule:
-    """Upward only: `counts` sweeps per level, coarsest first; level 0 gets the last.
+    """Upward only: sweeps on every level, from the coarsest.
+
+    Parameters
+    ----------
+    counts : sequence of int
+        Sweeps per level, coarsest first; level 0 gets the last.
 
     Examples
     --------
     >>> cascade([8, 4, 2]).text
     'start, solve 8, interpolate, post 4, interpolate, post 2'
     """
-    if not counts or any(not isinstance(count, int) or count < 0 for count in counts) or counts[0] < 1:
+    if (
+        not counts
+        or any(not isinstance(count, int) or count < 0 for count in counts)
+        or counts[0] < 1
+    ):
         raise ValueError(
-            f"cascade got the counts {list(counts)}; it needs one integer per level, coarsest first, the first at least 1"
+            f"cascade got the counts {list(counts)}; "
+            "it needs one integer per level, coarsest first, the first at least 1"
         )
     last = len(counts) - 1
     steps = [Step("start", last), Step("solve", last, counts[0])]
     for level, count in zip(range(last - 1, -1, -1), counts[1:], strict=True):
         steps += [Step("interpolate", level)] + ([Step("post", level, count)] if count else [])
-    return Schedule(steps)
-
-
-class _Scanner:
-    """Reads a text from left to right; every refusal has a position (characters count from 1)."""
-
-    def __init__(self, text: str):
-        self.text = text
-        self.position = 0
-
-    def take(self, pattern: str) -> str | None:
-        found = re.compile(r"\s*(" + pattern + ")").match(self.text, self.position)
-        if found is None:
-            return None
-        self.position = found.end()
-        return found.group(1)
-
-    def expect(self, pattern: str, what: str) -> str:
-        taken = self.take(pattern)
-        return taken if taken is not None else self.refuse(f"{self.here()}; expected {what}")
-
-    def here(self) -> str:
-        rest = self.text[self.position :].strip()
-        return f"got '{rest[:20]}'" if rest else "the text ends there"
-
-    def refuse(self, why: str):  # noqa: ANN201 - never returns
-        raise ValueError(f"cycle {self.text!r}, character {self.position + 1}: {why}")
-
-    def end(self) -> None:
-        if self.text[self.position :].strip():
-            self.refuse(f"{self.here()}; expected the end")
-
-
-def parse(text: str, levels: int) -> Schedule:
-    """The schedule that a text describes, for `levels` levels.
-
-    Parameters
-    ----------
-    text : str
-        `[nested] (V|F|W|K<kappa>)(pre,post[,coarsest])`, or `cascade 32,16,8` with one count per level, coarsest first,
-        or a list of steps as `pre 2, down, solve, up, post 1` (also `start` and `interpolate`).
-    levels : int
-
-    Raises
-    ------
-    ValueError
-        One sentence with the position, for whatever is malformed, empty, leaves the levels or does not end on level 0.
-
-    Examples
-    --------
-    >>> parse("F(2,1)", 4) == cycle(4, kappa=2, pre=2)
-    True
-    >>> parse("pre 2, down, pre 1", 2)
-    Traceback (most recent call last):
-    ValueError: cycle 'pre 2, down, pre 1', character 14: 'pre' ends the schedule on level 1; it must end on the finest level 0
-    """
-    scanner = _Scanner(text)
-    if not isinstance(levels, int) or levels < 1:
-        raise ValueError(f"parse got levels = {levels!r}; it must be an integer of at least 1")
-    if not text.strip():
-        scanner.refuse("the text is empty; give a cycle as 'V(1,1)', 'nested F(1,1)', 'cascade 8,4,2' or a list of steps")
-    if scanner.take(r"cascade\b"):
-        return _parse_cascade(scanner, levels)
-    is_nested = scanner.take(r"nested\b") is not None
-    letter = scanner.take(r"[VFW](?![a-z])|K(?=\s*\d)")
-    if letter is None:
-        if is_nested:
-            scanner.refuse(f"{scanner.here()}; expected V, F, W or K<kappa> after 'nested'")
-        return _parse_steps(scanner, levels)
-    kappa = {"V": 1, "F": 2, "W": math.inf}.get(letter, 0) or _number(scanner, "kappa", 1)
-    scanner.expect(r"\(", "'(' and the sweeps, as in V(1,1)")
-    pre = _number(scanner, "the number of pre-sweeps", 0)
-    scanner.expect(",", "',' and the number of post-sweeps")
-    post = _number(scanner, "the number of post-sweeps", 0)
-    coarsest = _number(scanner, "the number of coarse sweeps", 1) if scanner.take(",") else 1
-    scanner.expect(r"\)", "')'")
-    scanner.end()
-    make = nested if is_nested else cycle
-    return make(levels, kappa, pre, post, coarsest=coarsest)
-
-
-def _number(scanner: _Scanner, what: str, least: int) -> int:
-    before = scanner.position
-    number = int(scanner.expect(r"\d{1,9}(?!\d)", f"{what}, an integer"))
-    if number < least:
-        scanner.position = before
-        scanner.refuse(f"{what} is {number}; it must be at least {least}")
-    return number
-
-
-def _parse_cascade(scanner: _Scanner, levels: int) -> Schedule:
-    counts = [_number(scanner, "the sweeps of the coarsest level", 1)]
-    while scanner.take(","):
-        counts.append(_number(scanner, "the sweeps of the next level", 0))
-    scanner.end()
-    if len(counts) != levels:
-        scanner.refuse(f"{len(counts)} counts for {levels} levels; give one per level, coarsest first")
-    return cascade(counts)
-
-
-def _parse_steps(scanner: _Scanner, levels: int) -> Schedule:
-    steps: list[Step] = []
-    starts: list[int] = []  # where each step begins in the text
-    position = 0
-    while True:
-        action = scanner.expect("|".join(rf"{action}\b" for action in ACTIONS), f"one of {', '.join(ACTIONS)}")
-        starts.append(scanner.position - len(action))
-        count = _number(scanner, "sweeps", 1) if action in COUNTED and scanner.take(r"(?=\d)") is not None else 1
-        if action == "start":
-            position = levels - 1
-        level = position - (action in ("up", "interpolate"))
-        steps.append(Step(action, level, count))
-        position = level + (action == "down")
-        if not scanner.take(","):
-            break
-    scanner.end()
-    fault = _fault(steps, levels)
-    if fault is not None:
-        scanner.position = starts[fault[0] - 1]
-        scanner.refuse(fault[1])
     return Schedule(steps)

@@ -1,10 +1,12 @@
 """Smoothers reduce the error of one level; on the coarsest level they solve.
 
-`Smoother` is one of the two abstract classes of mgnet (the other is `Transfer`). A smoother is frozen: it holds
-parameters only, so one instance serves many levels. What it learns about a level (factors, eigenvalue bounds) and what
-it remembers between visits (moments, pairs, damping) is its *memory*, made by `start` and kept by `run`.
+`Smoother` is one of the two abstract classes of mgnet (the other is `Transfer`). A smoother is
+frozen: it holds parameters only, so one instance serves many levels. What it learns about a level
+(factors, eigenvalue bounds) and what it remembers between visits (moments, pairs, damping) is its
+*memory*, made by `start` and kept by `run`.
 
-All of these treat nonlinear levels too: they need the residual, and the matrix or `level.linearize`.
+All of these treat nonlinear levels too: they need the residual, and the matrix or
+`level.linearize`.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import scipy.linalg as la
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from mgnet.hierarchy import Level
     from mgnet.transfer import Transfer
 
-__all__ = ["Chebyshev", "Direct", "GaussSeidel", "Jacobi", "Krylov", "Smoother"]
+__all__ = ["Chebyshev", "GaussSeidel", "Jacobi", "Smoother"]
 
 State = Any
 
@@ -43,7 +44,8 @@ class Smoother(ABC):
     ...             u = u + self.step * level.residual_at(u, f)
     ...         return u, memory
     >>> from mgnet import Hierarchy, Level, Solver
-    >>> solver = Solver(Hierarchy([Level(np.diag([1.0, 2.0]), Richardson(0.5))]), "V(0,0,10)", rtol=0.01)
+    >>> level = Level(np.diag([1.0, 2.0]), Richardson(0.5))
+    >>> solver = Solver(Hierarchy([level]), "V(0,0,10)", rtol=0.01)
     >>> solver.solve(np.array([1.0, 2.0])).value.round(2)
     array([1., 1.])
     """
@@ -56,7 +58,9 @@ class Smoother(ABC):
         return None
 
     @abstractmethod
-    def smooth(self, level: Level, u: State, f: State | None, sweeps: int, memory: Any) -> tuple[State, Any]:
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
         """Improve `u`.
 
         Parameters
@@ -77,7 +81,7 @@ class Smoother(ABC):
         """
 
     def carry(self, memory: Any, transfer: Transfer) -> Any:
-        """The memory on the finer level after refinement, from that of the coarser one; None (start anew) by default."""
+        """The memory on the finer level after refinement; None, the default, starts anew."""
         return None
 
     def work(self, level: Level, sweeps: int) -> float:
@@ -93,13 +97,18 @@ def _diagonal(level: Level, u: State, smoother: Smoother) -> State:
         diagonal = vector.like(vector.as_scipy(matrix).diagonal(), u)
     zeros = int(np.count_nonzero(vector.as_numpy(diagonal) == 0.0))
     if zeros:
-        raise ValueError(f"{smoother} divides by the diagonal of {level.label}, which has {zeros} zeros; use another smoother")
+        raise ValueError(
+            f"{smoother} divides by the diagonal of {level}, which has {zeros} zeros; "
+            "use another smoother"
+        )
     return diagonal
 
 
 @dataclass(frozen=True)
 class Jacobi(Smoother):
-    """Damped Jacobi relaxation `u + omega D^-1 (f - A(u))`, D the diagonal of the Jacobian at the first visit.
+    """Damped Jacobi relaxation `u + omega D^-1 (f - A(u))`.
+
+    D is the diagonal of the matrix, or of the Jacobian at the first visit.
 
     Parameters
     ----------
@@ -111,7 +120,8 @@ class Jacobi(Smoother):
     >>> from mgnet import gallery
     >>> level = gallery.poisson(3)[0]
     >>> smoother = Jacobi(omega=1.0)
-    >>> u, memory = smoother.smooth(level, np.zeros(3), np.ones(3), 1, smoother.start(level, np.zeros(3)))
+    >>> memory = smoother.start(level, np.zeros(3))
+    >>> u, memory = smoother.smooth(level, np.zeros(3), np.ones(3), 1, memory)
     >>> u
     array([0.125, 0.125, 0.125])
     """
@@ -121,15 +131,22 @@ class Jacobi(Smoother):
     def start(self, level: Level, u: State) -> tuple[State, Any]:
         scale = self.omega / _diagonal(level, u, self)
         matrix = level.matrix
-        if not (sp.issparse(matrix) and matrix.format == "csr") or level.linearize or level.residual:
+        if (
+            not (sp.issparse(matrix) and matrix.format == "csr")
+            or level.linearize
+            or level.residual
+        ):
             return scale, None
-        # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is a product and one pass.
+        # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
+        # a product and one pass.
         iteration = matrix.copy()
         iteration.data *= -np.repeat(scale, np.diff(matrix.indptr)).astype(matrix.dtype)
         iteration.setdiag(iteration.diagonal() + 1)
         return scale, iteration
 
-    def smooth(self, level: Level, u: State, f: State | None, sweeps: int, memory: Any) -> tuple[State, Any]:
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
         scale, iteration = memory
         for _ in range(sweeps):
             if iteration is None:
@@ -138,7 +155,9 @@ class Jacobi(Smoother):
                 r += u
                 u = r
             else:
-                u = kernels.multiply_add(iteration, u, vector.zeros_like(u) if f is None else scale * f)
+                u = kernels.multiply_add(
+                    iteration, u, vector.zeros_like(u) if f is None else scale * f
+                )
                 level.charge(1.0)
         return u, memory
 
@@ -150,8 +169,9 @@ class Jacobi(Smoother):
 class GaussSeidel(Smoother):
     """Gauss-Seidel relaxation over the rows of a sparse matrix.
 
-    A compiled sweep when numba is there (`pip install "mgnet-solvers[fast]"`), else SciPy's triangular factors.
-    On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with the Jacobian of the first visit.
+    A compiled sweep when numba is there (`pip install "mgnet-solvers[fast]"`), else SciPy's
+    triangular factors. On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with the
+    Jacobian of the first visit.
 
     Parameters
     ----------
@@ -163,7 +183,8 @@ class GaussSeidel(Smoother):
     >>> from mgnet import gallery
     >>> level = gallery.poisson(3)[0]
     >>> smoother = GaussSeidel()
-    >>> u, memory = smoother.smooth(level, np.zeros(3), np.ones(3), 1, smoother.start(level, np.zeros(3)))
+    >>> memory = smoother.start(level, np.zeros(3))
+    >>> u, memory = smoother.smooth(level, np.zeros(3), np.ones(3), 1, memory)
     >>> u
     array([0.125  , 0.1875 , 0.21875])
     """
@@ -173,7 +194,8 @@ class GaussSeidel(Smoother):
     def __post_init__(self) -> None:
         if self.direction not in ("forward", "backward", "symmetric"):
             raise ValueError(
-                f"GaussSeidel got direction {self.direction!r}; it must be 'forward', 'backward' or 'symmetric'"
+                f"GaussSeidel got direction {self.direction!r}; "
+                "it must be 'forward', 'backward' or 'symmetric'"
             )
 
     @property
@@ -183,29 +205,44 @@ class GaussSeidel(Smoother):
     def start(self, level: Level, u: State) -> Any:
         diagonal = _diagonal(level, u, self)
         matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
-        if level.matrix is not None and level.linearize is None and isinstance(u, np.ndarray) and kernels.available:
+        if (
+            level.matrix is not None
+            and level.linearize is None
+            and isinstance(u, np.ndarray)
+            and kernels.available
+        ):
             return matrix, 1.0 / diagonal
         parts = {"forward": sp.tril, "backward": sp.triu}
-        # SuperLU with the natural order and no pivoting factorises a triangle without fill: its solves are the sweeps.
+        # SuperLU with the natural order and no pivoting factorises a triangle without fill: its
+        # solves are the sweeps.
         options = {"SymmetricMode": True}
         return {
-            direction: spla.splu(parts[direction](matrix, format="csc"), "NATURAL", diag_pivot_thresh=0.0, options=options)
+            direction: spla.splu(
+                parts[direction](matrix, format="csc"),
+                "NATURAL",
+                diag_pivot_thresh=0.0,
+                options=options,
+            )
             for direction in self._directions
         }
 
-    def smooth(self, level: Level, u: State, f: State | None, sweeps: int, memory: Any) -> tuple[State, Any]:
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
         if isinstance(memory, dict):
             for _ in range(sweeps):
                 for direction in self._directions:
                     r = level.residual_at(u, f)
-                    u = u + vector.like(memory[direction].solve(vector.as_numpy(r).astype(float).ravel()), u)
+                    u = u + vector.like(
+                        memory[direction].solve(vector.as_numpy(r).astype(float).ravel()), u
+                    )
             return u, memory
         matrix, inverse = memory
-        f = vector.zeros_like(u) if f is None else f
+        b: Any = vector.zeros_like(u) if f is None else f
         u = u.copy()
         for _ in range(sweeps):
             for direction in self._directions:
-                kernels.gauss_seidel(matrix, inverse, u, f, direction == "backward")
+                kernels.gauss_seidel(matrix, inverse, u, b, direction == "backward")
         level.charge(self.work(level, sweeps))
         return u, memory
 
@@ -215,11 +252,12 @@ class GaussSeidel(Smoother):
 
 @dataclass(frozen=True)
 class Chebyshev(Smoother):
-    """Chebyshev polynomial of the Jacobi-preconditioned operator, for symmetric positive definite problems.
+    """Chebyshev polynomial of `D^-1 A`, for symmetric positive definite problems.
 
-    One sweep costs `degree` evaluations. The largest eigenvalue of `D^-1 A` is estimated once, by an Arnoldi process
-    of `steps` steps from a seeded random state. Source: Saad, Iterative Methods for Sparse Linear Systems (2003),
-    algorithm 12.1; the interval is the usual one of smoothers (PETSc, PyAMG).
+    One sweep costs `degree` evaluations. The largest eigenvalue of `D^-1 A` is estimated once, by
+    an Arnoldi process of `steps` steps from a seeded random state. Source: Saad, Iterative Methods
+    for Sparse Linear Systems (2003), algorithm 12.1; the interval is the usual one of smoothers
+    (PETSc, PyAMG).
 
     Parameters
     ----------
@@ -263,14 +301,18 @@ class Chebyshev(Smoother):
                 hessenberg[j, k] = vector.dot(q, w)
                 w = w - hessenberg[j, k] * q
             hessenberg[k + 1, k] = vector.norm(w)
-            if hessenberg[k + 1, k] <= 1e-12 * abs(hessenberg[: k + 1, k]).max():  # an invariant space: exact values
+            if (
+                hessenberg[k + 1, k] <= 1e-12 * abs(hessenberg[: k + 1, k]).max()
+            ):  # an invariant space: exact values
                 size = k + 1
                 break
             basis.append(w * (1.0 / hessenberg[k + 1, k]))
         largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())
         return inverse, largest
 
-    def smooth(self, level: Level, u: State, f: State | None, sweeps: int, memory: Any) -> tuple[State, Any]:
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
         inverse, largest = memory
         centre = 0.5 * (self.upper + self.lower) * largest
         radius = 0.5 * (self.upper - self.lower) * largest
@@ -296,110 +338,3 @@ class Chebyshev(Smoother):
 
     def __str__(self) -> str:
         return f"Chebyshev(degree={self.degree})"
-
-
-@dataclass(frozen=True)
-class Direct(Smoother):
-    """Exact solve of a linear level, a Newton step on a nonlinear one; counted as one evaluation per sweep.
-
-    Parameters
-    ----------
-    method : "lu" or "pinv"
-        LU factors (sparse for sparse matrices), or the dense pseudo-inverse, for small singular matrices.
-
-    Examples
-    --------
-    >>> from mgnet import Hierarchy, Level, Solver
-    >>> Solver(Hierarchy([Level(np.diag([1.0, 2.0]), Direct())])).solve(np.array([1.0, 1.0])).value
-    array([1. , 0.5])
-    """
-
-    method: str = "lu"
-
-    def __post_init__(self) -> None:
-        if self.method not in ("lu", "pinv"):
-            raise ValueError(f"Direct got method {self.method!r}; it must be 'lu' or 'pinv'")
-
-    def start(self, level: Level, u: State) -> Any:
-        return self._factorise(level, u) if level.linearize is None else None
-
-    def _factorise(self, level: Level, u: State) -> Any:
-        matrix = vector.as_scipy(level.jacobian(u))
-        try:
-            if self.method == "pinv":
-                return la.pinv(matrix.toarray() if sp.issparse(matrix) else matrix).__matmul__
-            if sp.issparse(matrix):
-                return spla.splu(sp.csc_matrix(matrix)).solve
-            factors = la.lu_factor(matrix, check_finite=False)
-            if not np.all(np.diagonal(factors[0])):
-                raise la.LinAlgError("singular")
-            return lambda b: la.lu_solve(factors, b, check_finite=False)
-        except (RuntimeError, la.LinAlgError):  # SuperLU raises RuntimeError for a zero pivot
-            raise ValueError(
-                f"{level.label} has a singular matrix of shape {matrix.shape}; use Direct('pinv') or another coarse solver"
-            ) from None
-
-    def smooth(self, level: Level, u: State, f: State | None, sweeps: int, memory: Any) -> tuple[State, Any]:
-        for _ in range(sweeps):
-            if memory is None:
-                r = level.residual_at(u, f)
-                u = u + vector.like(self._factorise(level, u)(vector.as_numpy(r).ravel()), u)
-            else:
-                b = vector.as_numpy(vector.zeros_like(u) if f is None else f)
-                u = vector.like(memory(b.ravel()), u)
-                level.charge(1.0)
-        return u, memory
-
-
-@dataclass(frozen=True)
-class Krylov(Smoother):
-    """SciPy's Krylov methods on `J d = f - A(u)`: one inexact Newton step per sweep, exact arithmetic for a linear level.
-
-    Parameters
-    ----------
-    method : "cg", "gmres", "bicgstab" or "minres"
-    iterations : int
-        At most, per sweep.
-    rtol : float
-        Relative reduction of the linear residual at which a sweep ends, dimensionless.
-
-    Examples
-    --------
-    >>> from mgnet import Hierarchy, Level, Solver
-    >>> level = Level(np.diag([1.0, 2.0, 4.0]), Krylov("cg", iterations=3))
-    >>> Solver(Hierarchy([level]), "V(0,0)").solve(np.ones(3)).value.round(6)
-    array([1.  , 0.5 , 0.25])
-    """
-
-    method: str = "cg"
-    iterations: int = 10
-    rtol: float = 0.0
-    fixed_work: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        if self.method not in ("cg", "gmres", "bicgstab", "minres"):
-            raise ValueError(f"Krylov got method {self.method!r}; it must be 'cg', 'gmres', 'bicgstab' or 'minres'")
-        if self.iterations < 1 or self.rtol < 0.0:
-            raise ValueError(f"{self} needs at least 1 iteration and an rtol that is not negative")
-
-    def smooth(self, level: Level, u: State, f: State | None, sweeps: int, memory: Any) -> tuple[State, Any]:
-        solve = getattr(spla, self.method)
-        # SciPy counts the restart length of gmres, not its inner iterations, as one.
-        options: dict[str, Any] = {"maxiter": 1 if self.method == "gmres" else self.iterations}
-        if self.method == "gmres":
-            options["restart"] = self.iterations
-        for _ in range(sweeps):
-            jacobian = level.jacobian(u)
-            r = level.residual_at(u, f)
-
-            def product(x: np.ndarray, jacobian: Any = jacobian, u: State = u) -> np.ndarray:
-                level.charge(1.0)
-                return vector.as_numpy(vector.apply(jacobian, vector.like(x, u))).ravel()
-
-            b = vector.as_numpy(r).ravel()
-            d, _ = solve(spla.LinearOperator((b.size, b.size), matvec=product, dtype=b.dtype), b, rtol=self.rtol, **options)
-            u = u + vector.like(d, u)
-        return u, memory
-
-    def work(self, level: Level, sweeps: int) -> float:
-        return float(sweeps * (self.iterations + 1))

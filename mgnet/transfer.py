@@ -1,8 +1,8 @@
 """Transfers carry corrections, residuals and solutions between a level and the next coarser one.
 
-`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). A grid only needs the matrices here:
-for networks the grid is one axis of an array (the layers of an ODE net, the knots of a KAN), so one small matrix per
-axis is the whole transfer.
+`Transfer` is one of the two abstract classes of mgnet (the other is `Smoother`). A grid only needs
+the matrices here: for networks the grid is one axis of an array (the layers of an ODE net, the
+knots of a KAN), so one small matrix per axis is the whole transfer.
 """
 
 from abc import ABC, abstractmethod
@@ -16,7 +16,13 @@ import scipy.sparse as sp
 
 from mgnet import vector
 
-__all__ = ["AxisTransfer", "Injection", "MatrixTransfer", "PackedTransfer", "Transfer", "interpolation_matrix"]
+__all__ = [
+    "AxisTransfer",
+    "Injection",
+    "MatrixTransfer",
+    "PackedTransfer",
+    "Transfer",
+]
 
 State = Any
 
@@ -24,20 +30,21 @@ State = Any
 class Transfer(ABC):
     """Between a level l (fine) and the level l + 1 (coarse).
 
-    A subclass writes `prolong` and `restrict`, and `inject` when its level solves a nonlinear equation. States are NumPy
-    arrays, torch tensors or PETSc Vecs; no method edits its argument.
+    A subclass writes `prolong` and `restrict`, and `inject` when its level solves a nonlinear
+    equation. States are NumPy arrays, torch tensors or PETSc Vecs; no method edits its argument.
 
     Attributes
     ----------
     inject : method or None
-        fine -> coarse, for solutions (the full approximation scheme). `None`, the default: nothing is carried down and
-        the coarse level solves for the correction alone (linear multigrid).
+        fine -> coarse, for solutions (the full approximation scheme). `None`, the default: nothing
+        is carried down and the coarse level solves for the correction alone (linear multigrid).
     adjoint : bool
-        Whether `restrict` is the transpose of `prolong`. `Hierarchy.check` tests it where it is claimed.
+        Whether `restrict` is the transpose of `prolong`. `Hierarchy.check` tests it where it is
+        claimed.
 
     Examples
     --------
-    >>> class Pairs(Transfer):          # piecewise constant interpolation: each coarse value stands for two fine ones
+    >>> class Pairs(Transfer):  # piecewise constant: a coarse value stands for two fine ones
     ...     def prolong(self, correction):
     ...         return np.repeat(correction, 2)
     ...     def restrict(self, residual):
@@ -55,10 +62,10 @@ class Transfer(ABC):
 
     @abstractmethod
     def restrict(self, residual: State) -> State:
-        """Fine -> coarse, for residuals: the transpose of `prolong` unless the class says otherwise (`adjoint`)."""
+        """Fine -> coarse, for residuals: the transpose of `prolong`, unless `adjoint` is False."""
 
     def interpolate(self, state: State) -> State:
-        """Coarse -> fine, for solutions in nested iteration; `prolong` by default, of higher order where that pays."""
+        """Coarse -> fine, for solutions in nested iteration; `prolong` by default."""
         return self.prolong(state)
 
 
@@ -70,7 +77,8 @@ def _transposed(matrix: Any) -> Any:
         return matrix.T
     except AttributeError:
         raise TypeError(
-            f"transfer got a prolongation of type {type(matrix).__name__}, which has no transpose `.T`; give the restriction `R` too"
+            f"transfer got a prolongation of type {type(matrix).__name__}, which has no transpose "
+            "`.T`; give the restriction `R` too"
         ) from None
 
 
@@ -91,6 +99,7 @@ class MatrixTransfer(Transfer):
 
     Examples
     --------
+    >>> from mgnet import interpolation_matrix
     >>> transfer = MatrixTransfer(interpolation_matrix(1))
     >>> transfer.prolong(np.array([2.0])), transfer.restrict(np.array([1.0, 1.0, 1.0]))
     (array([1., 2., 1.]), array([2.]))
@@ -126,7 +135,9 @@ class MatrixTransfer(Transfer):
         return self.R is None
 
     def __str__(self) -> str:
-        return "MatrixTransfer" if callable(self.P) else "MatrixTransfer {} x {}".format(*self.P.shape)
+        return (
+            "MatrixTransfer" if callable(self.P) else "MatrixTransfer {} x {}".format(*self.P.shape)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,13 +149,14 @@ class AxisTransfer(Transfer):
     P : matrix of shape (fine, coarse), or tuple of such matrices
         SciPy sparse or NumPy for NumPy states; torch (dense or sparse) for torch states.
     axis : int or tuple of int, not negative
-        The axis of the state on which each matrix acts: 0 for the layers of an ODE net, 1 for the knots in the
-        coefficients (inputs, splines, outputs) of a KAN.
+        The axis of the state on which each matrix acts: 0 for the layers of an ODE net, 1 for the
+        knots in the coefficients (inputs, splines, outputs) of a KAN.
     R, injection, interpolation : matrix or tuple of matrices, optional
         As in `MatrixTransfer`, one per axis.
 
     Examples
     --------
+    >>> from mgnet import interpolation_matrix
     >>> P = interpolation_matrix(3, boundary="open")
     >>> bilinear = AxisTransfer((P, P), axis=(0, 1))
     >>> bilinear.prolong(np.ones((3, 3))).shape
@@ -168,7 +180,11 @@ class AxisTransfer(Transfer):
     def _restriction(self) -> Any:
         if self.R is not None:
             return self.R
-        return _transposed(self.P) if isinstance(self.axis, int) else tuple(_transposed(P) for P in self.P)
+        return (
+            _transposed(self.P)
+            if isinstance(self.axis, int)
+            else tuple(_transposed(P) for P in self.P)
+        )
 
     def prolong(self, correction: State) -> State:
         return self._along_axes(self.P, correction)
@@ -193,7 +209,11 @@ class AxisTransfer(Transfer):
     def fine_shape(self, coarse_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of `prolong(u)` for a `u` of the shape `coarse_shape`."""
         shape = list(coarse_shape)
-        pairs = [(self.P, self.axis)] if isinstance(self.axis, int) else zip(self.P, self.axis, strict=True)
+        pairs = (
+            [(self.P, self.axis)]
+            if isinstance(self.axis, int)
+            else zip(self.P, self.axis, strict=True)
+        )
         for P, axis in pairs:
             shape[axis] = P.shape[0]
         return tuple(shape)
@@ -206,11 +226,13 @@ def _along_axis(matrix: Any, axis: int, u: State) -> State:
     shape = tuple(u.shape)
     if axis >= len(shape) or shape[axis] != matrix.shape[1]:
         raise ValueError(
-            f"AxisTransfer got a state of shape {shape}; axis {axis} must have length {matrix.shape[1]} "
+            f"AxisTransfer got a state of shape {shape}; "
+            f"axis {axis} must have length {matrix.shape[1]} "
             "(states come before corrections: check the level that this state belongs to)"
         )
     before = int(np.prod(shape[:axis], dtype=int))
-    # Sparse matrices multiply matrices only, so the axis goes to the front; `swapaxes` is in NumPy and torch alike.
+    # Sparse matrices multiply matrices only, so the axis goes to the front; `swapaxes` is in NumPy
+    # and torch alike.
     columns = u.reshape(before, shape[axis], -1).swapaxes(0, 1)
     width = int(np.prod(columns.shape[1:], dtype=int))
     result = matrix @ columns.reshape(shape[axis], width)
@@ -225,11 +247,12 @@ class PackedTransfer(Transfer):
     Parameters
     ----------
     parts : tuple of (shape, transfer)
-        In the order of packing: the shape of the array on the coarse level, and its `AxisTransfer`, or `None` for an
-        array that is the same on both levels.
+        In the order of packing: the shape of the array on the coarse level, and its `AxisTransfer`,
+        or `None` for an array that is the same on both levels.
 
     Examples
     --------
+    >>> from mgnet import interpolation_matrix
     >>> P = interpolation_matrix(2, boundary="open")
     >>> transfer = PackedTransfer((((2,), AxisTransfer(P)), ((1,), None)))
     >>> transfer.prolong(np.array([0.0, 2.0, 7.0]))
@@ -242,14 +265,19 @@ class PackedTransfer(Transfer):
         to_coarse = method in ("restrict", "inject")
         results, position = [], 0
         for coarse_shape, transfer in self.parts:
-            shape = coarse_shape if transfer is None or not to_coarse else transfer.fine_shape(coarse_shape)
+            shape = (
+                coarse_shape
+                if transfer is None or not to_coarse
+                else transfer.fine_shape(coarse_shape)
+            )
             size = int(np.prod(shape, dtype=int))
             part = u[position : position + size].reshape(shape)
             results.append(part if transfer is None else getattr(transfer, method)(part))
             position += size
         if position != len(u):
             raise ValueError(
-                f"PackedTransfer.{method} got a state of {len(u)} entries; its parts hold {position}: "
+                f"PackedTransfer.{method} got a state of {len(u)} entries; "
+                f"its parts hold {position}: "
                 "give the coarse shapes of all packed arrays, in order"
             )
         return vector.concatenate(results)
@@ -281,10 +309,10 @@ class PackedTransfer(Transfer):
 
 @dataclass(frozen=True)
 class Injection(Transfer):
-    """Every `factor`-th entry of axis 0: the transfer of MGRIT, whose coarse points are the C-layers.
+    """Every `factor`-th entry of axis 0: the transfer of MGRIT, to the C-layers.
 
-    `inject` and `restrict` pick the C-points; `prolong` puts a correction there and zeros between, for F-relaxation
-    to fill. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
+    `inject` and `restrict` pick the C-points; `prolong` puts a correction there and zeros between,
+    for F-relaxation to fill. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014), section 2.
 
     Parameters
     ----------
@@ -306,7 +334,8 @@ class Injection(Transfer):
     def __post_init__(self) -> None:
         if self.factor < 2 or self.size < 1:
             raise ValueError(
-                f"Injection got size {self.size} and factor {self.factor}; the size must be at least 1, the factor at least 2"
+                f"Injection got size {self.size} and factor {self.factor}; "
+                "the size must be at least 1, the factor at least 2"
             )
 
     def inject(self, state: State) -> State:  # type: ignore[override]
@@ -319,64 +348,3 @@ class Injection(Transfer):
         fine = vector.zeros_like(correction, (self.size, *correction.shape[1:]))
         fine[:: self.factor] = correction
         return fine
-
-
-def interpolation_matrix(coarse: int, factor: int = 2, degree: int = 1, boundary: str = "zero") -> sp.csr_matrix:
-    """Polynomial interpolation on a uniform 1-D grid that contains its coarse grid.
-
-    Kronecker products of these matrices, or an `AxisTransfer`, interpolate on 2-D and 3-D grids.
-
-    Parameters
-    ----------
-    coarse : int
-        Number of coarse points.
-    factor : int
-        Ratio of the mesh widths, at least 2.
-    degree : int
-        Degree of the polynomials: 1 is linear (for corrections), 3 cubic (for solutions in nested iteration).
-    boundary : "zero" or "open"
-        "zero": the end points of the grid are not among the unknowns and have the value 0, so the fine grid has
-        `factor (coarse + 1) - 1` points. "open": they are unknowns; `factor (coarse - 1) + 1` fine points.
-
-    Returns
-    -------
-    csr_matrix of shape (fine, coarse)
-
-    Raises
-    ------
-    ValueError
-        If a number is too small, or the grid has fewer points than a polynomial of this degree needs.
-
-    Examples
-    --------
-    >>> interpolation_matrix(3, boundary="open").toarray()
-    array([[1. , 0. , 0. ],
-           [0.5, 0.5, 0. ],
-           [0. , 1. , 0. ],
-           [0. , 0.5, 0.5],
-           [0. , 0. , 1. ]])
-    """
-    if boundary not in ("zero", "open"):
-        raise ValueError(f"interpolation_matrix got boundary {boundary!r}; it must be 'zero' or 'open'")
-    known = 1 if boundary == "zero" else 0
-    points = coarse + 2 * known  # coarse points, the known end points included
-    if coarse < 1 or factor < 2 or degree < 1 or points < degree + 1:
-        raise ValueError(
-            f"interpolation_matrix got {coarse} coarse points, factor {factor}, degree {degree}; "
-            "factor must be at least 2, degree at least 1, and degree + 1 points (the known ends included) must exist"
-        )
-    fine = np.arange(known, factor * (points - 1) + 1 - known)
-    # The degree + 1 nearest coarse points of each fine point, moved inwards at the ends.
-    first = np.clip(fine // factor - (degree - 1) // 2, 0, points - degree - 1)
-    nodes = first[:, None] + np.arange(degree + 1)
-    x = fine[:, None] / factor
-    weights = np.ones(nodes.shape)
-    for j in range(degree + 1):
-        for k in range(degree + 1):
-            if k != j:
-                weights[:, j] *= (x[:, 0] - nodes[:, k]) / (nodes[:, j] - nodes[:, k])
-    columns = nodes - known
-    rows = np.broadcast_to(np.arange(len(fine))[:, None], columns.shape)
-    keep = (columns >= 0) & (columns < coarse) & (weights != 0.0)
-    entries = (weights[keep], (rows[keep], columns[keep]))
-    return sp.csr_matrix(entries, shape=(len(fine), coarse))

@@ -1,7 +1,8 @@
 """The few operations on states that depend on their kind: NumPy array, torch tensor or PETSc Vec.
 
-Everything else in the core uses `+ - *` and `@` only. torch and petsc4py are never imported here: a tensor or a Vec
-can only reach these functions when its library is loaded already, and then `sys.modules` has it.
+Everything else in the core uses `+ - *` and `@` only. torch and petsc4py are never imported here: a
+tensor or a Vec can only reach these functions when its library is loaded already, and then
+`sys.modules` has it.
 """
 
 import math
@@ -12,7 +13,18 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["apply", "as_numpy", "as_scipy", "concatenate", "dot", "is_finite", "like", "norm", "random_like", "zeros_like"]
+__all__ = [
+    "apply",
+    "as_numpy",
+    "as_scipy",
+    "concatenate",
+    "dot",
+    "is_finite",
+    "like",
+    "norm",
+    "random_like",
+    "zeros_like",
+]
 
 State = Any
 
@@ -34,7 +46,8 @@ def is_vec(u: State) -> bool:
 
 def _unknown(u: State) -> TypeError:
     return TypeError(
-        f"state has the type {type(u).__name__}; a state must be a NumPy array, a torch tensor or a PETSc Vec"
+        f"state has the type {type(u).__name__}; "
+        "a state must be a NumPy array, a torch tensor or a PETSc Vec"
     )
 
 
@@ -49,7 +62,8 @@ def dot(u: State, v: State) -> float:
     Returns
     -------
     float
-        Sum of the products of the entries (of the real parts of `conj(u) * v` for complex NumPy arrays).
+        Sum of the products of the entries (of the real parts of `conj(u) * v` for complex NumPy
+        arrays).
 
     Raises
     ------
@@ -79,31 +93,34 @@ def norm(u: State) -> float:
     5.0
     """
     if isinstance(u, np.ndarray):
-        # vdot runs at memory speed and costs half a microsecond on small arrays; numpy.linalg.norm costs four times that.
+        # vdot runs at memory speed and costs half a microsecond on small arrays; numpy.linalg.norm
+        # costs four times that.
         return math.sqrt(np.vdot(u, u).real)
     if is_tensor(u):
         torch = sys.modules["torch"]
-        return float(torch.linalg.vector_norm(u.detach(), dtype=None if u.is_complex() else torch.float64))
+        return float(
+            torch.linalg.vector_norm(u.detach(), dtype=None if u.is_complex() else torch.float64)
+        )
     if is_vec(u):
         return float(u.norm())
     raise _unknown(u)
 
 
 def is_finite(u: State) -> bool:
-    """Whether the entries of a state (all ranks' together, for a Vec) are finite; True overflow of their sum counts as not.
+    """Whether all entries of a state are finite (of all ranks together, for a Vec).
 
     Examples
     --------
     >>> is_finite(np.array([1.0, np.nan]))
     False
     """
-    # A sum is one pass in one thread. A BLAS product would wake all threads for each of the many states of a cycle,
-    # which costs milliseconds on a busy machine.
+    # A sum is one pass in one thread. A BLAS product would wake all threads for each of the many
+    # states of a cycle, which costs milliseconds on a busy machine.
     return math.isfinite(norm(u) if is_vec(u) else abs(u.sum()))
 
 
 def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
-    """A new state of zeros, of the kind, precision and device of `u`; of its shape too, unless one is given.
+    """A state of zeros, of the kind, precision and device of `u`, and its shape unless given.
 
     Examples
     --------
@@ -122,7 +139,7 @@ def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
 
 
 def as_numpy(u: State) -> np.ndarray:
-    """The entries of a state as a NumPy array (of this rank's own block, for a Vec); may share memory with `u`.
+    """The entries of a state as a NumPy array (this rank's, for a Vec); may share memory.
 
     Examples
     --------
@@ -170,7 +187,7 @@ def concatenate(parts: Sequence[State]) -> State:
 
 
 def random_like(u: State, generator: np.random.Generator) -> State:
-    """A state of independent standard normal entries, of the kind, shape, precision and device of `u`.
+    """A state like `u` (kind, shape, precision, device) of standard normal entries.
 
     Examples
     --------
@@ -196,13 +213,15 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
 
     Parameters
     ----------
-    matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat (one rank)
+    matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat (one
+    rank)
         Copied to the host when it lives on an accelerator.
 
     Raises
     ------
     TypeError
-        If the matrix has no entries to read (a function, a LinearOperator, a Mat spread over ranks).
+        If the matrix has no entries to read (a function, a LinearOperator, a Mat spread over
+        ranks).
 
     Examples
     --------
@@ -218,11 +237,14 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
         if sys.modules["torch"].strided == matrix.layout:
             return matrix.numpy()
         matrix = matrix.to_sparse_coo().coalesce()
-        return sp.csr_matrix((matrix.values().numpy(), matrix.indices().numpy()), shape=tuple(matrix.shape))
+        return sp.csr_matrix(
+            (matrix.values().numpy(), matrix.indices().numpy()), shape=tuple(matrix.shape)
+        )
     if _is("petsc4py.PETSc", "Mat", matrix) and matrix.getComm().getSize() == 1:
         indptr, indices, data = matrix.getValuesCSR()
         return sp.csr_matrix((data, indices, indptr), shape=matrix.getSize())
     raise TypeError(
-        f"matrix has the type {type(matrix).__name__}; here the entries are needed: give a SciPy sparse matrix, "
+        f"matrix has the type {type(matrix).__name__}; "
+        "here the entries are needed: give a SciPy sparse matrix, "
         "a NumPy array, a torch tensor or a PETSc Mat on one rank"
     )

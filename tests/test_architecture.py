@@ -26,7 +26,17 @@ BORDERS = {
     "petsc": NETS | {"knots", "depth", "petsc4py", "mpi4py"},
 }  # app may import everything
 GUARDED = "numba"  # optional: inside try or if, and in one file per folder
-BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common", "handler"}
+BAD_NAMES = {
+    "utils",
+    "util",
+    "helpers",
+    "helper",
+    "manager",
+    "factory",
+    "base",
+    "common",
+    "handler",
+}
 LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 LONGER: dict[str, str] = {}  # "mgnet/file.py" or "mgnet/file.py:function" -> why it stays longer
 

@@ -61,7 +61,9 @@ if MPI.COMM_WORLD.rank == 0:
                       "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
                       "mpi4py": mpi4py.__version__, "numpy": numpy.__version__}))
 """
-LINK_TEST = "int dgemm_(void); int dgesv_(void); int main(void) { return 0 * (dgemm_() + dgesv_()); }"
+LINK_TEST = (
+    "int dgemm_(void); int dgesv_(void); int main(void) { return 0 * (dgemm_() + dgesv_()); }"
+)
 
 
 def say(text: str) -> None:
