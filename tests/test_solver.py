@@ -1,0 +1,327 @@
+"""Laws: textbook multigrid converges as theory says, PyAMG agrees cycle by cycle, reasons are true."""
+
+import itertools
+import math
+
+import numpy as np
+import pyamg
+import pytest
+import scipy.sparse.linalg as spla
+
+from mgnet import (
+    Chebyshev,
+    GaussSeidel,
+    Hierarchy,
+    Jacobi,
+    Level,
+    Reason,
+    Schedule,
+    Smoother,
+    Solver,
+    Step,
+    cycle,
+    gallery,
+    parse,
+    run,
+)
+
+
+def asymptotic_factor(hierarchy, schedule, cycles=24, last=8):
+    """Residual reduction per cycle for f = 0 after the transient, the state scaled to 1 each time."""
+    rng, memory, norms = np.random.default_rng(0), None, []
+    u = rng.standard_normal(hierarchy[0].unknowns)
+    f = np.zeros_like(u)
+    for _ in range(cycles):
+        u, memory = run(schedule, hierarchy, u, f, memory)
+        norms.append(np.linalg.norm(hierarchy[0].residual_at(u, f)))
+        u = u / norms[-1]
+    return math.exp(np.mean(np.log(norms[-last:])))
+
+
+def local_fourier_factor(dimension, omega, sweeps, frequencies=32):
+    """Two-grid factor by local Fourier analysis: Jacobi, linear interpolation P, restriction P^T."""
+    low = (np.arange(frequencies) + 0.5) / frequencies * np.pi - np.pi / 2
+    worst = 0.0
+    for theta in itertools.product(low, repeat=dimension):
+        harmonics = [
+            np.array(theta) + np.pi * np.array(shift)
+            for shift in itertools.product((0, 1), repeat=dimension)
+        ]
+        A = np.array([np.sum(2 - 2 * np.cos(h)) for h in harmonics])
+        restriction = np.array([np.prod(1 + np.cos(h)) for h in harmonics])
+        coarse = np.sum(2 - 2 * np.cos(2 * np.array(theta))) * 2.0 ** (dimension - 2)
+        correction = np.eye(2**dimension) - np.outer(
+            restriction / 2**dimension, restriction * A / coarse
+        )
+        smoothing = np.diag((1 - omega * A / (2 * dimension)) ** sweeps)
+        worst = max(worst, abs(np.linalg.eigvals(smoothing @ correction)).max())
+    return worst
+
+
+@pytest.mark.parametrize(
+    ("dimension", "text", "exponents"),
+    [
+        (1, "V(1,1)", range(6, 13)),
+        (1, "F(1,1)", range(4, 13)),
+        (1, "W(1,1)", range(4, 13, 2)),
+        (2, "V(1,1)", range(6, 9)),
+        (2, "F(1,1)", range(4, 9)),
+        (2, "W(1,1)", range(4, 9)),
+    ],
+)
+def test_the_residual_factor_does_not_depend_on_the_mesh(dimension, text, exponents):
+    factors = []
+    for k in exponents:
+        hierarchy = gallery.poisson((2**k - 1,) * dimension)
+        factors.append(asymptotic_factor(hierarchy, parse(text, len(hierarchy))))
+    assert max(factors) / min(factors) < 1.1
+
+
+@pytest.mark.parametrize(("dimension", "points"), [(1, 255), (2, 127)])
+@pytest.mark.parametrize("omega", [2 / 3, 0.8])
+@pytest.mark.parametrize(("pre", "post"), [(1, 0), (1, 1), (2, 1)])
+def test_two_grid_factors_are_those_of_local_fourier_analysis(dimension, points, omega, pre, post):
+    hierarchy = gallery.poisson((points,) * dimension, levels=2, smoother=Jacobi(omega))
+    measured = asymptotic_factor(hierarchy, cycle(2, pre=pre, post=post), cycles=60, last=10)
+    assert measured == pytest.approx(local_fourier_factor(dimension, omega, pre + post), rel=0.02)
+
+
+@pytest.mark.parametrize("points", [63, 255])
+def test_one_nested_cycle_reaches_the_discretisation_error(points):
+    u, f = gallery.sine((points, points))
+    discrete = f / (4 - 4 * np.cos(np.pi / (points + 1)))  # sin sin is an eigenvector
+    hierarchy = gallery.poisson((points, points), smoother=GaussSeidel())
+    schedule = parse("nested F(1,1)", len(hierarchy))
+    value, _ = run(schedule, hierarchy, None, f)
+    assert np.linalg.norm(value - discrete) < 0.5 * np.linalg.norm(discrete - u)
+    assert schedule.work(hierarchy).units <= 10
+
+
+def in_pyamg(hierarchy, relax):
+    """The same matrices, smoother and coarse solver as a PyAMG solver."""
+    levels = []
+    for level in hierarchy:
+        part = pyamg.multilevel.MultilevelSolver.Level()
+        part.A = level.matrix
+        if level.transfer is not None:
+            part.P, part.R = level.transfer.P, level.transfer.P.T.tocsr()
+            part.presmoother = part.postsmoother = relax
+        levels.append(part)
+    return pyamg.multilevel.MultilevelSolver(levels, coarse_solver="splu")
+
+
+def pyamg_jacobi(A, x, b):
+    pyamg.relaxation.relaxation.jacobi(A, x, b, omega=2 / 3)
+
+
+def pyamg_gauss_seidel(A, x, b):
+    pyamg.relaxation.relaxation.gauss_seidel(A, x, b)
+
+
+@pytest.mark.parametrize("letter", ["V", "W", "F"])
+@pytest.mark.parametrize(
+    ("smoother", "relax"), [(Jacobi(), pyamg_jacobi), (GaussSeidel(), pyamg_gauss_seidel)]
+)
+def test_residual_histories_are_those_of_pyamg(letter, smoother, relax):
+    hierarchy = gallery.poisson((63, 63), smoother=smoother)
+    f = np.random.default_rng(1).standard_normal(63 * 63)
+    theirs: list[float] = []
+    in_pyamg(hierarchy, relax).solve(f, tol=1e-300, maxiter=10, cycle=letter, residuals=theirs)
+    ours = Solver(hierarchy, f"{letter}(1,1)", rtol=0.0, max_cycles=10).solve(f).residual_norms
+    assert len(ours) == len(theirs) == 11
+    assert max(abs(np.array(ours) - theirs)) <= 1e-10 * theirs[0]
+
+
+def test_histories_agree_on_an_algebraic_hierarchy():
+    A = pyamg.gallery.linear_elasticity((12, 12))[0].tocsr()
+    theirs_solver = pyamg.smoothed_aggregation_solver(
+        A, presmoother=("jacobi", {"omega": 0.5}), postsmoother=("jacobi", {"omega": 0.5})
+    )
+    f, theirs = np.ones(A.shape[0]), []
+    theirs_solver.solve(f, tol=1e-300, maxiter=8, residuals=theirs)
+    levels = []
+    for part, level in zip(theirs_solver.levels, Hierarchy.from_pyamg(theirs_solver), strict=True):
+        smoother = level.smoother
+        if level.transfer is not None:  # PyAMG divides the damping by the spectral radius of D^-1 A
+            smoother = Jacobi(0.5 / part.A.rho_D_inv)
+        levels.append(Level(level.operator, smoother, level.transfer))
+    ours = Solver(Hierarchy(levels), rtol=0.0, max_cycles=8).solve(f).residual_norms
+    assert max(abs(np.array(ours) - theirs)) <= 1e-10 * theirs[0]
+
+
+@pytest.mark.parametrize(
+    "smoother", [Jacobi(), GaussSeidel("symmetric"), Chebyshev(2)], ids=lambda s: type(s).__name__
+)
+def test_a_cycle_preconditions_conjugate_gradients(smoother):
+    hierarchy = gallery.poisson((63, 63), smoother=smoother)
+    A, f = hierarchy[0].matrix, np.random.default_rng(0).standard_normal(63 * 63)
+    M = Solver(hierarchy).as_preconditioner()
+    counts = []
+    for preconditioner in (None, M):
+        steps = []
+        u, info = spla.cg(A, f, rtol=1e-10, M=preconditioner, callback=steps.append)
+        assert info == 0
+        assert np.linalg.norm(f - A @ u) <= 1e-9 * np.linalg.norm(f)
+        counts.append(len(steps))
+    assert counts[1] < counts[0] / 5
+    x, y = np.random.default_rng(1).standard_normal((2, 63 * 63))
+    assert x @ (M @ y) == pytest.approx(y @ (M @ x), rel=1e-10)
+
+
+def test_a_nonlinear_problem_is_solved():
+    hierarchy = gallery.reaction((31, 31), strength=50.0)
+    f = np.full(31 * 31, 100.0 / 32**2)
+    solution = Solver(hierarchy, "F(2,1)", rtol=1e-10).solve(f).require()
+    A = hierarchy[0].operator.matrix
+    residual = f - A @ solution.value - 50.0 / 32**2 * solution.value**3
+    assert np.linalg.norm(residual) <= 1e-9 * np.linalg.norm(f)
+    assert solution.factor < 0.3  # local Fourier analysis gives 0.295 for the linear problem
+
+
+# Reasons and bookkeeping
+
+
+def test_reasons():
+    hierarchy = gallery.poisson(31)
+    f = np.ones(31)
+    assert Solver(hierarchy).solve(f).reason is Reason.RTOL
+    assert Solver(hierarchy, rtol=0.0, atol=1e-3).solve(f).reason is Reason.ATOL
+    assert Solver(hierarchy, max_cycles=2).solve(f).reason is Reason.MAX_CYCLES
+    diverging = gallery.poisson(31, smoother=Jacobi(5.0))
+    assert Solver(diverging, max_cycles=500).solve(f).reason is Reason.DIVERGED
+    exact = Solver(hierarchy).solve(np.zeros(31))
+    assert (exact.reason, exact.cycles) == (Reason.ATOL, 0)
+
+
+def test_a_warm_start_at_the_solution_needs_no_cycle():
+    hierarchy = gallery.poisson(31)
+    solver = Solver(hierarchy)
+    first = solver.solve(np.ones(31))
+    second = solver.solve(np.ones(31), first.value)
+    assert (second.cycles, second.reason) == (0, Reason.RTOL)
+
+
+class Poison(Smoother):
+    """Returns NaN at its third visit."""
+
+    def start(self, level, u):
+        return 0
+
+    def smooth(self, level, u, f, sweeps, memory):
+        return (u * np.nan if memory == 2 else u), memory + 1
+
+
+def test_nan_stops_at_once_and_names_cycle_step_and_level():
+    parts = list(gallery.poisson(31, levels=3))
+    levels = [parts[0], Level(parts[1].operator, Poison(), parts[1].transfer), parts[2]]
+    seen = []
+    solver = Solver(Hierarchy(levels), monitor=lambda *told: seen.append(told[1]))
+    solution = solver.solve(np.ones(31))
+    assert solution.reason is Reason.NOT_FINITE
+    assert solution.message == "cycle 2, step 3, 'pre 1' on level 1: the state is not finite"
+    assert np.isfinite(solution.value).all()
+    assert len(seen) == len(solution.residual_norms) == 2
+    with pytest.raises(RuntimeError, match="step 3, 'pre 1' on level 1"):
+        solution.require()
+
+
+def test_an_infinite_right_hand_side_is_refused_by_its_reason():
+    f = np.ones(31)
+    f[3] = np.inf
+    assert Solver(gallery.poisson(31)).solve(f).reason is Reason.NOT_FINITE
+
+
+def test_the_opening_of_a_nested_schedule_runs_once():
+    hierarchy = gallery.poisson(63)
+    f = np.ones(63)
+    solution = Solver(hierarchy, "nested V(1,1)").solve(f)
+    starts = [entry.cycle for entry in solution.record if entry.step.action == "start"]
+    assert starts == [1]
+    value, memory = run(parse("nested V(1,1)", 6), hierarchy, None, f)
+    for _ in range(solution.cycles - 1):
+        value, memory = run(cycle(6), hierarchy, value, f, memory)
+    assert np.array_equal(value, solution.value)
+
+
+def test_work_is_that_of_all_steps_and_checks():
+    hierarchy = gallery.poisson(63)
+    solution = Solver(hierarchy, "V(2,1)").solve(np.ones(63))
+    per_cycle = cycle(6, pre=2).work(hierarchy).units
+    assert solution.work == pytest.approx(solution.cycles * per_cycle + solution.cycles + 1)
+
+
+def test_the_memory_of_a_solution_spares_the_set_up():
+    class Counting(Smoother):
+        starts = 0
+
+        def start(self, level, u):
+            Counting.starts += 1
+            return "set up"
+
+        def smooth(self, level, u, f, sweeps, memory):
+            return u + 0.25 * level.residual_at(u, f), memory
+
+    solver = Solver(Hierarchy([Level(np.eye(2), Counting())]), max_cycles=3)
+    memory = solver.solve(np.ones(2)).memory
+    solver.solve(np.ones(2), memory=memory)
+    assert Counting.starts == 1
+
+
+def test_batches_are_bound_one_per_cycle():
+    seen = []
+
+    def bind(batch):
+        return [Level(lambda u: u - batch, Step_to_zero())]
+
+    class Step_to_zero(Smoother):  # noqa: N801
+        def smooth(self, level, u, f, sweeps, memory):
+            return u + level.residual_at(u, f), memory
+
+    hierarchy = Hierarchy(bind(0.0), bind=bind)
+    solver = Solver(hierarchy, batches=[3.0, 5.0, 7.0], monitor=lambda *told: seen.append(told))
+    solution = solver.solve(u=np.zeros(1))
+    assert solution.reason is Reason.BATCHES
+    assert [float(state[0]) for _, _, state in seen] == [0.0, 3.0, 5.0, 7.0]
+    assert [number for number, _, _ in seen] == [0, 1, 2, 3]
+    capped = Solver(hierarchy, batches=[3.0, 5.0, 7.0], max_cycles=2).solve(u=np.zeros(1))
+    assert capped.reason is Reason.MAX_CYCLES
+    assert float(capped.value[0]) == 5.0
+    with pytest.raises(ValueError, match="no batches"):
+        Solver(hierarchy, batches=[]).solve(u=np.zeros(1))
+
+
+def test_integers_become_floats():
+    solution = Solver(gallery.poisson(7)).solve(np.ones(7, dtype=int))
+    assert solution.value.dtype == float
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        (lambda h: Solver([h[0]]), TypeError, "takes a Hierarchy"),
+        (lambda h: Solver(h, rtol=-1.0), ValueError, "must not be negative"),
+        (lambda h: Solver(h, max_cycles=0), ValueError, "cycles at least 1"),
+        (lambda h: Solver(h, "V(1,1"), ValueError, "character 6"),
+        (lambda h: Solver(h, cycle(5)), ValueError, "levels 0 to 2"),
+        (lambda h: Solver(h, "start, solve, interpolate, interpolate"), ValueError, "repeat"),
+        (lambda h: Solver(h).solve(), ValueError, "neither f nor u"),
+        (lambda h: Solver(h).solve(np.ones(8)), ValueError, "8 entries; level 0 has 7"),
+        (lambda h: Solver(h).solve(np.ones(7), np.ones((7, 1))), ValueError, "must be equal"),
+        (lambda h: Solver(h).solve("ones"), TypeError, "a state must be"),
+        (lambda h: Solver(h, batches=[1]).solve(np.ones(7)), TypeError, "bind"),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(call, kind, words):
+    with pytest.raises(kind, match=words):
+        call(gallery.poisson(7))
+
+
+def test_a_schedule_by_hand_is_taken_as_it_is():
+    hierarchy = gallery.poisson(7, levels=2)
+    by_hand = Schedule(
+        [Step("pre", 0), Step("down", 0), Step("solve", 1), Step("up", 0), Step("post", 0)]
+    )
+    f = np.ones(7)
+    assert np.array_equal(
+        Solver(hierarchy, by_hand).solve(f).value, Solver(hierarchy, "V(1,1)").solve(f).value
+    )
