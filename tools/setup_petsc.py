@@ -28,7 +28,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,11 +47,9 @@ print(json.dumps({m.__name__: os.path.dirname(os.path.abspath(m.__file__))
                   for m in (petsc4py, mpi4py)}))
 """
 CHECK = """
-import json, numpy, petsc4py
-petsc4py.init([])
-from petsc4py import PETSc
-import mpi4py
+import json, mpi4py, numpy
 from mpi4py import MPI
+from petsc4py import PETSc
 ones = PETSc.Vec().createMPI((3, None), comm=MPI.COMM_WORLD)
 ones.set(1.0)
 ranks = MPI.COMM_WORLD.allreduce(1)
@@ -61,7 +59,7 @@ if MPI.COMM_WORLD.rank == 0:
                       "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
                       "mpi4py": mpi4py.__version__, "numpy": numpy.__version__}))
 """
-LINK_TEST = "int dgemm_(void); int dgesv_(void); int main(void) { return 0 * (dgemm_() + dgesv_()); }"
+LINK_TEST = "int dgemm_(), dgesv_(); int main(void) { return dgemm_() + dgesv_(); }"
 
 
 def say(text: str) -> None:
@@ -75,25 +73,25 @@ def fail(sentence: str) -> NoReturn:
 def run(command: list[str], env: dict[str, str] | None = None) -> bool:
     """Run a command, its output into the log, and say whether it succeeded."""
     with LOG.open("a") as log:
-        log.write(f"\n$ {' '.join(command)}\n")
-        log.flush()
-        done = subprocess.run(
-            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-        )
-    return done.returncode == 0
+        print(f"\n$ {' '.join(command)}", file=log, flush=True)
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+        return subprocess.run(command, env=env, **quiet).returncode == 0
 
 
-def output(command: list[str], timeout: float = 120) -> str:
-    """Return the output of a command, or nothing where it fails; the log keeps the errors."""
+def ask(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a short command and return what it printed; the log keeps it too."""
+    quiet = {"capture_output": True, "stdin": subprocess.DEVNULL}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
-        )
+        done = subprocess.run(command, text=True, timeout=120, **quiet)
     except (OSError, subprocess.TimeoutExpired) as error:
         done = subprocess.CompletedProcess(command, 1, "", str(error))
     with LOG.open("a") as log:
         log.write(f"\n$ {command[0]} ... -> {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout if done.returncode == 0 else ""
+    return done
+
+
+def python(code: str, interpreter: str = sys.executable) -> subprocess.CompletedProcess[str]:
+    return ask([interpreter, "-c", code])
 
 
 def pip(*arguments: str, env: dict[str, str] | None = None) -> bool:
@@ -105,27 +103,31 @@ def pip(*arguments: str, env: dict[str, str] | None = None) -> bool:
 
 
 def imports() -> bool:
-    """Whether petsc4py and mpi4py import here; replaces NumPy where that is what is missing."""
-    if output([sys.executable, "-c", WHERE]):
-        return True
-    if not output([sys.executable, "-c", "import petsc4py, mpi4py"]):
-        return False
-    have = output([sys.executable, "-c", "import numpy; print(numpy.__version__)"]).strip()
+    """Whether petsc4py and mpi4py import here; replaces NumPy where that is what they miss."""
+    first = python(WHERE)
+    if first.returncode == 0 or "numpy" not in first.stderr.lower():
+        return first.returncode == 0
+    have = python("import numpy; print(numpy.__version__)").stdout.strip()
     major = "2" if have.startswith("1.") else "1"
     say(f"this petsc4py does not import with NumPy {have}: replacing it by NumPy {major}")
     if not pip("-r", str(ROOT / f"constraints-numpy{major}.txt")):
         fail(f"pip could not install NumPy {major}; see {LOG}")
     (VENV / "numpy").write_text(f"{major}\n")
-    return bool(output([sys.executable, "-c", WHERE]))
+    return python(WHERE).returncode == 0
 
 
-def expose(folders: dict[str, str]) -> None:
+def expose(folders: dict[str, str]) -> bool:
     """Make packages from outside the environment importable in it, and only these."""
     hide()
     LINKS.mkdir()
     for name, folder in folders.items():
         (LINKS / name).symlink_to(folder)
     PTH.write_text(f"{LINKS}\n")
+    if imports():
+        return True
+    say(f"but they do not import here (see {LOG})")
+    hide()
+    return False
 
 
 def hide() -> None:
@@ -141,12 +143,11 @@ def use_present(base: str) -> bool:
         say("petsc4py imports already: used as it is")
         return True
     hide()
-    found = output([base, "-c", WHERE])
-    if not found:
+    found = python(WHERE, base)
+    if found.returncode != 0:
         return False
     say(f"petsc4py and mpi4py of {base} are used")
-    expose(json.loads(found.splitlines()[-1]))
-    return imports()
+    return expose(json.loads(found.stdout.splitlines()[-1]))
 
 
 # 2. packages of Debian and Ubuntu
@@ -180,39 +181,34 @@ def distribution_folders() -> dict[str, str]:
     return {folder.name: str(folder) for folder in folders if folder.is_dir()}
 
 
-def use_distribution(base: str) -> bool:
-    del base
+def use_distribution() -> bool:
     version = "import sys; print(*sys.version_info[:2])"
-    if not apt() or output(["/usr/bin/python3", "-c", version]) != output(
-        [sys.executable, "-c", version]
-    ):
+    if not apt() or python(version, "/usr/bin/python3").stdout != python(version).stdout:
         return False
     if len(distribution_folders()) < 2 or not shutil.which("mpiexec", path="/usr/bin"):
         say("installing the distribution's petsc4py, mpi4py and MPI: about a minute")
         if not apt_install("python3-petsc4py", "python3-mpi4py", "mpi-default-bin"):
             say(f"the distribution's packages could not be installed (see {LOG})")
             return False
-    if len(distribution_folders()) < 2:
-        return False
-    expose(distribution_folders())
-    if imports():
-        return True
-    hide()
-    return False
+    say("the distribution's petsc4py and mpi4py are used")
+    return expose(distribution_folders())
 
 
 # 3. built from source
 
 
+def links(*libraries: str) -> bool:
+    """Whether the C compiler finds BLAS and LAPACK in these libraries."""
+    command = ["gcc", "-w", "-x", "c", "-", "-o", str(VENV / "link-test"), *libraries]
+    done = subprocess.run(command, input=LINK_TEST, text=True, capture_output=True)
+    (VENV / "link-test").unlink(missing_ok=True)
+    return done.returncode == 0
+
+
 def missing_tools() -> list[str]:
     missing = [name for name in ("gcc", "make") if not shutil.which(name)]
-    if "gcc" in missing:
-        return [*missing, "a BLAS with LAPACK"]
-    for libraries in (["-lopenblas"], ["-llapack", "-lblas"]):
-        link = ["gcc", "-w", "-x", "c", "-", "-o", os.devnull, *libraries]
-        if not subprocess.run(link, input=LINK_TEST, text=True, capture_output=True).returncode:
-            return missing
-    return [*missing, "a BLAS with LAPACK"]
+    blas = "gcc" not in missing and (links("-lopenblas") or links("-llapack", "-lblas"))
+    return missing if blas else [*missing, "a BLAS with LAPACK"]
 
 
 def build_environment() -> dict[str, str]:
@@ -232,8 +228,7 @@ def timed_pip(minutes: str, *arguments: str, env: dict[str, str]) -> None:
     say(f"{name} is there after {time.monotonic() - start:.0f} s")
 
 
-def use_build(base: str) -> bool:
-    del base
+def use_build() -> bool:
     missing = missing_tools()
     if missing:
         say(f"a build from source needs {', '.join(missing)}: asking the distribution")
@@ -247,8 +242,7 @@ def use_build(base: str) -> bool:
     if not pip("mpich", env=env):
         fail(f"pip could not install mpich; see {LOG}")
     timed_pip("5 to 15", "petsc", env=env)
-    where = [sys.executable, "-c", "import petsc; print(petsc.get_petsc_dir())"]
-    env["PETSC_DIR"] = output(where).strip()
+    env["PETSC_DIR"] = python("import petsc; print(petsc.get_petsc_dir())").stdout.strip()
     timed_pip("2 to 10", "petsc4py", env=env)
     timed_pip("1 to 3", "--no-binary", "mpi4py", "mpi4py", env=env)
     return imports()
@@ -259,8 +253,8 @@ def use_build(base: str) -> bool:
 
 def launchers() -> Iterator[str]:
     """Yield every mpiexec that could belong to this petsc4py, the likely ones first."""
-    vendor = "from mpi4py import MPI; print(MPI.get_vendor()[0])"
-    short = output([sys.executable, "-c", vendor]).strip().replace(" ", "").lower()
+    vendor = python("from mpi4py import MPI; print(MPI.get_vendor()[0])").stdout
+    short = vendor.strip().replace(" ", "").lower()  # openmpi, mpich
     folders = [f for f in os.environ["PATH"].split(":") if Path(f).resolve() != LAUNCHER.parent]
     path = ":".join([str(Path(sys.base_prefix) / "bin"), *folders, "/usr/bin"])
     for name in (f"mpiexec.{short}", "mpiexec", "mpiexec.hydra", "mpirun"):
@@ -271,7 +265,7 @@ def launchers() -> Iterator[str]:
 
 def wrap(launcher: str) -> None:
     """Write bin/mpiexec of the environment: starts `launcher`, as root and oversubscribed too."""
-    open_mpi = "Open MPI" in output([launcher, "--version"]) or "openmpi" in launcher
+    open_mpi = "open" in ask([launcher, "--version"]).stdout.lower()
     lines = ["#!/bin/sh", MARK]
     if open_mpi:
         lines.append("export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
@@ -283,9 +277,8 @@ def wrap(launcher: str) -> None:
 
 def two_ranks() -> dict[str, object] | None:
     """Run the check on two ranks; None where the launcher or PETSc does not do its part."""
-    command = [str(LAUNCHER), "-n", "2", sys.executable, "-c", CHECK]
-    lines = output(command).splitlines()
-    seen = json.loads(lines[-1]) if lines else {}
+    done = ask([str(LAUNCHER), "-n", "2", sys.executable, "-c", CHECK])
+    seen = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
     return seen if seen.get("ranks") == 2 and seen.get("total") == 6.0 else None
 
 
@@ -305,23 +298,22 @@ def check() -> None:
     )
 
 
-ROUTES: dict[str, list[Callable[[str], bool]]] = {
-    "auto": [use_present, use_distribution, use_build],
-    "debian": [use_distribution],
-    "build": [use_build],
-}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="set up petsc4py, mpi4py and mpiexec")
     parser.add_argument("--base", default=getattr(sys, "_base_executable", sys.executable))
-    parser.add_argument("--route", choices=ROUTES, default="auto")
+    parser.add_argument("--route", choices=("auto", "debian", "build"), default="auto")
     arguments = parser.parse_args()
     if sys.prefix == sys.base_prefix:
         fail("run this with the Python of a virtual environment, such as .venv/bin/python")
     LOG.write_text("")
-    if not any(route(arguments.base) for route in ROUTES[arguments.route]):
-        fail(f"the way '{arguments.route}' gave no petsc4py that imports; see {LOG}")
+    way = arguments.route
+    there = (
+        (way == "auto" and use_present(arguments.base))
+        or (way in ("auto", "debian") and use_distribution())
+        or (way in ("auto", "build") and use_build())
+    )
+    if not there:
+        fail(f"there is still no petsc4py that imports; see {LOG}")
     check()
 
 
