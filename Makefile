@@ -33,7 +33,7 @@ lint: $(STAMP)/dev  ## ruff and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(STAMP)/docs  ## build the pages into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)/dev  ## run every script in benchmarks/
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -1,10 +1,6 @@
 """Give a virtual environment a working petsc4py, mpi4py and mpiexec.
 
-Run it with the Python of that environment (`make test` does)::
-
-    .venv/bin/python tools/setup_petsc.py
-
-Three ways, tried in this order:
+Run it with the Python of that environment, as `make test` does. Three ways, tried in this order:
 
 1. A petsc4py that imports already is used as it is: in the environment itself, or in the Python
    that made it (`--base`), as on clusters and in conda.
@@ -13,11 +9,9 @@ Three ways, tried in this order:
 3. MPICH from the package index; PETSc, petsc4py and mpi4py built from source. Ten to thirty
    minutes the first time; pip keeps the result for the next environment.
 
-All three end in the same check: two processes started by `bin/mpiexec` of the environment import
-petsc4py and mpi4py and add up a vector. Packages from outside the environment are exposed one by
-one, by links in `petsc-links/` and one line in a .pth file, so nothing else leaks in. When a
-petsc4py needs another major version of NumPy, it is replaced, and the file `numpy` in the
-environment remembers the choice for the Makefile.
+All end in the same check on two ranks, started by the environment's bin/mpiexec. What comes from
+outside is exposed package by package (petsc-links/ and a .pth file). Where a petsc4py needs another
+NumPy, it is replaced, and the file `numpy` in the environment remembers that for the Makefile.
 """
 
 import argparse
@@ -27,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -39,6 +32,7 @@ LINKS = VENV / "petsc-links"
 PTH = Path(sysconfig.get_path("purelib")) / "petsc-links.pth"
 LOG = VENV / "setup-petsc.log"
 MARK = "# written by tools/setup_petsc.py"
+OPEN_MPI = "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"
 
 WHERE = """
 import json, os, mpi4py, petsc4py
@@ -56,8 +50,8 @@ ranks = MPI.COMM_WORLD.allreduce(1)
 total = ones.sum()
 if MPI.COMM_WORLD.rank == 0:
     print(json.dumps({"ranks": ranks, "total": total, "mpi": MPI.get_vendor()[0],
-                      "petsc": ".".join(map(str, PETSc.Sys.getVersion())),
-                      "mpi4py": mpi4py.__version__, "numpy": numpy.__version__}))
+                      "petsc4py": ".".join(map(str, PETSc.Sys.getVersion())),
+                      "mpi4py": mpi4py.__version__, "NumPy": numpy.__version__}))
 """
 LINK_TEST = "int dgemm_(), dgesv_(); int main(void) { return dgemm_() + dgesv_(); }"
 
@@ -131,7 +125,7 @@ def expose(folders: dict[str, str]) -> bool:
 
 
 def hide() -> None:
-    """Undo `expose`, and remove a launcher written for it."""
+    """Undo `expose` and `wrap`."""
     PTH.unlink(missing_ok=True)
     shutil.rmtree(LINKS, ignore_errors=True)
     if LAUNCHER.is_file() and MARK in LAUNCHER.read_text(errors="replace"):
@@ -155,13 +149,12 @@ def use_present(base: str) -> bool:
 
 def apt() -> list[str]:
     """Return how to call apt-get here with the right to install, or nothing."""
+    command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
     if not shutil.which("apt-get"):
         return []
     if os.geteuid() == 0:
-        return ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-    if shutil.which("sudo") and run(["sudo", "-n", "true"]):
-        return ["sudo", "-n", "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-    return []
+        return command
+    return ["sudo", "-n", *command] if ask(["sudo", "-n", "true"]).returncode == 0 else []
 
 
 def apt_install(*packages: str) -> bool:
@@ -169,8 +162,8 @@ def apt_install(*packages: str) -> bool:
     if not command:
         return False
     run([*command, "update", "-qq"])
-    wait = ["-o", "DPkg::Lock::Timeout=300"]  # another installation may be running
-    return run([*command, *wait, "install", "-y", "--no-install-recommends", *packages])
+    options = ["-o", "DPkg::Lock::Timeout=300", "-y", "--no-install-recommends"]
+    return run([*command, "install", *options, *packages])
 
 
 def distribution_folders() -> dict[str, str]:
@@ -184,6 +177,7 @@ def distribution_folders() -> dict[str, str]:
 def use_distribution() -> bool:
     version = "import sys; print(*sys.version_info[:2])"
     if not apt() or python(version, "/usr/bin/python3").stdout != python(version).stdout:
+        say("no packages of the distribution: they need apt-get, the right to use it, its Python")
         return False
     if len(distribution_folders()) < 2 or not shutil.which("mpiexec", path="/usr/bin"):
         say("installing the distribution's petsc4py, mpi4py and MPI: about a minute")
@@ -200,9 +194,7 @@ def use_distribution() -> bool:
 def links(*libraries: str) -> bool:
     """Whether the C compiler finds BLAS and LAPACK in these libraries."""
     command = ["gcc", "-w", "-x", "c", "-", "-o", str(VENV / "link-test"), *libraries]
-    done = subprocess.run(command, input=LINK_TEST, text=True, capture_output=True)
-    (VENV / "link-test").unlink(missing_ok=True)
-    return done.returncode == 0
+    return not subprocess.run(command, input=LINK_TEST, text=True, capture_output=True).returncode
 
 
 def missing_tools() -> list[str]:
@@ -220,12 +212,10 @@ def build_environment() -> dict[str, str]:
     return env | {"CFLAGS": "-O1 -g0"}  # petsc4py is one huge C file: -O3 takes gigabytes
 
 
-def timed_pip(minutes: str, *arguments: str, env: dict[str, str]) -> None:
-    name, start = arguments[-1], time.monotonic()
+def build(name: str, minutes: str, env: dict[str, str]) -> None:
     say(f"building {name}: {minutes} minutes, unless pip has it in its cache")
-    if not pip(*arguments, env=env):
+    if not pip("--no-binary", name, name, env=env):
         fail(f"building {name} failed; the reason is at the end of {LOG}")
-    say(f"{name} is there after {time.monotonic() - start:.0f} s")
 
 
 def use_build() -> bool:
@@ -233,30 +223,28 @@ def use_build() -> bool:
     if missing:
         say(f"a build from source needs {', '.join(missing)}: asking the distribution")
         if not apt_install("gcc", "libc6-dev", "make", "libopenblas-dev") or missing_tools():
-            fail(
-                f"no petsc4py was found, and building it needs {', '.join(missing)}: install "
-                "these (on Debian: gcc make libopenblas-dev) and run this again"
-            )
+            fail(f"install {', '.join(missing)} (Debian: gcc make libopenblas-dev); run this again")
     hide()
     env = build_environment()
     if not pip("mpich", env=env):
         fail(f"pip could not install mpich; see {LOG}")
-    timed_pip("5 to 15", "petsc", env=env)
+    build("petsc", "5 to 15", env)
     env["PETSC_DIR"] = python("import petsc; print(petsc.get_petsc_dir())").stdout.strip()
-    timed_pip("2 to 10", "petsc4py", env=env)
-    timed_pip("1 to 3", "--no-binary", "mpi4py", "mpi4py", env=env)
+    build("petsc4py", "2 to 10", env)
+    build("mpi4py", "1 to 3", env)
     return imports()
 
 
 # the launcher and the final check
 
 
-def launchers() -> Iterator[str]:
+def launchers(base: str) -> Iterator[str]:
     """Yield every mpiexec that could belong to this petsc4py, the likely ones first."""
     vendor = python("from mpi4py import MPI; print(MPI.get_vendor()[0])").stdout
     short = vendor.strip().replace(" ", "").lower()  # openmpi, mpich
-    folders = [f for f in os.environ["PATH"].split(":") if Path(f).resolve() != LAUNCHER.parent]
-    path = ":".join([str(Path(sys.base_prefix) / "bin"), *folders, "/usr/bin"])
+    around = [str(Path(base).parent), f"{sys.base_prefix}/bin"]
+    folders = [*around, *os.environ["PATH"].split(":"), "/usr/bin"]
+    path = ":".join(f for f in folders if Path(f).resolve() != LAUNCHER.parent)
     for name in (f"mpiexec.{short}", "mpiexec", "mpiexec.hydra", "mpirun"):
         found = shutil.which(name, path=path)
         if found:
@@ -265,37 +253,31 @@ def launchers() -> Iterator[str]:
 
 def wrap(launcher: str) -> None:
     """Write bin/mpiexec of the environment: starts `launcher`, as root and oversubscribed too."""
-    open_mpi = "open" in ask([launcher, "--version"]).stdout.lower()
-    lines = ["#!/bin/sh", MARK]
-    if open_mpi:
-        lines.append("export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
-    lines.append(f'exec "{launcher}" {"--oversubscribe " if open_mpi else ""}"$@"')
+    start = f'exec "{launcher}" "$@"'
+    if "open" in ask([launcher, "--version"]).stdout.lower():
+        start = f'{OPEN_MPI} exec "{launcher}" --oversubscribe "$@"'
     LAUNCHER.unlink(missing_ok=True)
-    LAUNCHER.write_text("\n".join(lines) + "\n")
+    LAUNCHER.write_text(f"#!/bin/sh\n{MARK}\n{start}\n")
     LAUNCHER.chmod(0o755)
 
 
-def two_ranks() -> dict[str, object] | None:
-    """Run the check on two ranks; None where the launcher or PETSc does not do its part."""
+def two_ranks() -> dict[str, object]:
+    """Run the check on two ranks; nothing where the launcher or PETSc does not do its part."""
     done = ask([str(LAUNCHER), "-n", "2", sys.executable, "-c", CHECK])
     seen = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
-    return seen if seen.get("ranks") == 2 and seen.get("total") == 6.0 else None
+    return seen if seen.get("ranks") == 2 and seen.get("total") == 6.0 else {}
 
 
-def check() -> None:
-    seen = two_ranks() if LAUNCHER.exists() else None
-    for launcher in () if seen else launchers():
-        wrap(launcher)
+def check(base: str) -> None:
+    for launcher in ("", *launchers(base)):
+        if launcher:
+            wrap(launcher)
         seen = two_ranks()
         if seen:
-            break
-    if not seen:
-        hide()
-        fail(f"petsc4py imports, but no mpiexec here starts it on two ranks; see {LOG}")
-    say(
-        f"petsc4py {seen['petsc']}, mpi4py {seen['mpi4py']}, {seen['mpi']}, NumPy "
-        f"{seen['numpy']}: checked on two ranks with {LAUNCHER}"
-    )
+            versions = ", ".join(f"{name} {seen[name]}" for name in ("petsc4py", "mpi4py", "NumPy"))
+            return say(f"{versions}, {seen['mpi']}: checked on two ranks with {LAUNCHER}")
+    hide()
+    fail(f"petsc4py imports, but no mpiexec here starts it on two ranks; see {LOG}")
 
 
 def main() -> None:
@@ -306,15 +288,12 @@ def main() -> None:
     if sys.prefix == sys.base_prefix:
         fail("run this with the Python of a virtual environment, such as .venv/bin/python")
     LOG.write_text("")
-    way = arguments.route
-    there = (
-        (way == "auto" and use_present(arguments.base))
-        or (way in ("auto", "debian") and use_distribution())
-        or (way in ("auto", "build") and use_build())
-    )
+    there = arguments.route == "auto" and use_present(arguments.base)
+    there = there or (arguments.route != "build" and use_distribution())
+    there = there or (arguments.route != "debian" and use_build())
     if not there:
         fail(f"there is still no petsc4py that imports; see {LOG}")
-    check()
+    check(arguments.base)
 
 
 if __name__ == "__main__":
