@@ -212,9 +212,9 @@ def build_environment() -> dict[str, str]:
     return env | {"CFLAGS": "-O1 -g0"}  # petsc4py is one huge C file: -O3 takes gigabytes
 
 
-def build(name: str, minutes: str, env: dict[str, str]) -> None:
+def build(name: str, minutes: str, env: dict[str, str], *options: str) -> None:
     say(f"building {name}: {minutes} minutes, unless pip has it in its cache")
-    if not pip("--no-binary", name, name, env=env):
+    if not pip(*options, name, env=env):
         fail(f"building {name} failed; the reason is at the end of {LOG}")
 
 
@@ -231,7 +231,7 @@ def use_build() -> bool:
     build("petsc", "5 to 15", env)
     env["PETSC_DIR"] = python("import petsc; print(petsc.get_petsc_dir())").stdout.strip()
     build("petsc4py", "2 to 10", env)
-    build("mpi4py", "1 to 3", env)
+    build("mpi4py", "1 to 3", env, "--no-binary=mpi4py")
     return imports()
 
 
