@@ -1,0 +1,78 @@
+"""mgnet: multigrid solvers whose grids live inside neural networks.
+
+The grid of an ODE net is its layers, the grid of a Kolmogorov-Arnold network its knots. On both,
+the same parts (levels, transfers, smoothers, schedules) build solvers. Reading order: `hierarchy`,
+`transfer`, `smoother`, `schedule`, `solver`.
+"""
+
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+
+from mgnet import gallery
+from mgnet.coarse_solver import Direct, Krylov
+from mgnet.hierarchy import Hierarchy, Level
+from mgnet.interpolation import interpolation_matrix
+from mgnet.interpreter import StepData, run
+from mgnet.linesearch import Backtracking
+from mgnet.notation import parse
+from mgnet.schedule import Schedule, Step, Work, cascade, cycle, nested
+from mgnet.smoother import Chebyshev, GaussSeidel, Jacobi, Smoother
+from mgnet.solution import Reason, Solution, StepRecord
+from mgnet.solver import Solver
+from mgnet.transfer import (
+    AxisTransfer,
+    Injection,
+    MatrixTransfer,
+    PackedTransfer,
+    Transfer,
+)
+
+__all__ = [
+    "AxisTransfer",
+    "Backtracking",
+    "Chebyshev",
+    "Direct",
+    "GaussSeidel",
+    "Hierarchy",
+    "Injection",
+    "Jacobi",
+    "Krylov",
+    "Level",
+    "MatrixTransfer",
+    "PackedTransfer",
+    "Reason",
+    "Schedule",
+    "Smoother",
+    "Solution",
+    "Solver",
+    "Step",
+    "StepData",
+    "StepRecord",
+    "Transfer",
+    "Work",
+    "cascade",
+    "cycle",
+    "gallery",
+    "interpolation_matrix",
+    "nested",
+    "parse",
+    "run",
+]
+
+
+def _version_of(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+__version__ = _version_of("mgnet-solvers") or "0+unknown"
+
+if _version_of("mgnet") is not None:
+    warnings.warn(
+        "another project's distribution 'mgnet' is installed and writes to the same import name; "
+        "uninstall 'mgnet' and reinstall 'mgnet-solvers', or Python may load its files in place "
+        "of these",
+        stacklevel=2,
+    )

@@ -1,0 +1,141 @@
+"""Smoothers that solve: for the coarsest level, or for any level that is small enough."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import scipy.linalg as la
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+from mgnet import vector
+from mgnet.smoother import Smoother
+
+if TYPE_CHECKING:
+    from mgnet.hierarchy import Level
+
+__all__ = ["Direct", "Krylov"]
+
+State = Any
+
+
+@dataclass(frozen=True)
+class Direct(Smoother):
+    """Exact solve of a linear level, a Newton step on a nonlinear one.
+
+    Counted as one evaluation per sweep.
+
+    Parameters
+    ----------
+    method : "lu" or "pinv"
+        LU factors (sparse for sparse matrices), or the dense pseudo-inverse, for small singular
+        matrices.
+
+    Examples
+    --------
+    >>> from mgnet import Hierarchy, Level, Solver
+    >>> Solver(Hierarchy([Level(np.diag([1.0, 2.0]), Direct())])).solve(np.array([1.0, 1.0])).value
+    array([1. , 0.5])
+    """
+
+    method: str = "lu"
+
+    def __post_init__(self) -> None:
+        if self.method not in ("lu", "pinv"):
+            raise ValueError(f"Direct got method {self.method!r}; it must be 'lu' or 'pinv'")
+
+    def start(self, level: Level, u: State) -> Any:
+        return self._factorise(level, u) if level.linearize is None else None
+
+    def _factorise(self, level: Level, u: State) -> Any:
+        matrix: Any = vector.as_scipy(level.jacobian(u))
+        try:
+            if self.method == "pinv":
+                inverse: Any = la.pinv(matrix.toarray() if sp.issparse(matrix) else matrix)
+                return inverse.__matmul__
+            if sp.issparse(matrix):
+                return spla.splu(sp.csc_matrix(matrix)).solve
+            factors = la.lu_factor(matrix, check_finite=False)
+            if not np.all(np.diagonal(factors[0])):
+                raise la.LinAlgError("singular")
+            return lambda b: la.lu_solve(factors, b, check_finite=False)
+        except (RuntimeError, la.LinAlgError):  # SuperLU raises RuntimeError for a zero pivot
+            raise ValueError(
+                f"{level} has a singular matrix of shape {matrix.shape}; "
+                "use Direct('pinv') or another coarse solver"
+            ) from None
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        for _ in range(sweeps):
+            if memory is None:
+                r = level.residual_at(u, f)
+                u = u + vector.like(self._factorise(level, u)(vector.as_numpy(r).ravel()), u)
+            else:
+                b = vector.as_numpy(vector.zeros_like(u) if f is None else f)
+                u = vector.like(memory(b.ravel()), u)
+                level.charge(1.0)
+        return u, memory
+
+
+@dataclass(frozen=True)
+class Krylov(Smoother):
+    """SciPy's Krylov methods on `J d = f - A(u)`: an inexact Newton step per sweep.
+
+    Parameters
+    ----------
+    method : "cg", "gmres", "bicgstab" or "minres"
+    iterations : int
+        At most, per sweep.
+    rtol : float
+        Relative reduction of the linear residual at which a sweep ends, dimensionless.
+
+    Examples
+    --------
+    >>> from mgnet import Hierarchy, Level, Solver
+    >>> level = Level(np.diag([1.0, 2.0, 4.0]), Krylov("cg", iterations=3))
+    >>> Solver(Hierarchy([level]), "V(0,0)").solve(np.ones(3)).value.round(6)
+    array([1.  , 0.5 , 0.25])
+    """
+
+    method: str = "cg"
+    iterations: int = 10
+    rtol: float = 0.0
+    fixed_work: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.method not in ("cg", "gmres", "bicgstab", "minres"):
+            raise ValueError(
+                f"Krylov got method {self.method!r}; "
+                "it must be 'cg', 'gmres', 'bicgstab' or 'minres'"
+            )
+        if self.iterations < 1 or self.rtol < 0.0:
+            raise ValueError(f"{self} needs at least 1 iteration and an rtol that is not negative")
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        solve = getattr(spla, self.method)
+        # SciPy counts the restart length of gmres, not its inner iterations, as one.
+        options: dict[str, Any] = {"maxiter": 1 if self.method == "gmres" else self.iterations}
+        if self.method == "gmres":
+            options["restart"] = self.iterations
+        for _ in range(sweeps):
+            jacobian = level.jacobian(u)
+            r = level.residual_at(u, f)
+
+            def product(x: np.ndarray, jacobian: Any = jacobian, u: State = u) -> np.ndarray:
+                level.charge(1.0)
+                return vector.as_numpy(vector.apply(jacobian, vector.like(x, u))).ravel()
+
+            b = vector.as_numpy(r).ravel()
+            system = spla.LinearOperator((b.size, b.size), matvec=product, dtype=b.dtype)  # type: ignore
+            d, _ = solve(system, b, rtol=self.rtol, **options)
+            u = u + vector.like(d, u)
+        return u, memory
+
+    def work(self, level: Level, sweeps: int) -> float:
+        return float(sweeps * (self.iterations + 1))

@@ -1,0 +1,199 @@
+"""Model problems, ready to solve."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet.coarse_solver import Direct
+from mgnet.hierarchy import Hierarchy, Level
+from mgnet.interpolation import interpolation_matrix
+from mgnet.smoother import Jacobi, Smoother
+from mgnet.transfer import MatrixTransfer
+
+__all__ = ["poisson", "reaction", "sine"]
+
+
+def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
+    """Interior points per direction on each level, halved while all are odd and above 1."""
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    if not 1 <= len(shape) <= 3 or any(not isinstance(n, int) or n < 1 for n in shape):
+        raise ValueError(
+            f"gallery got shape {shape}; give 1 to 3 positive integers, the interior points per "
+            "direction"
+        )
+    grids = [shape]
+    while all(n % 2 == 1 and n > 1 for n in grids[-1]):
+        grids.append(tuple((n - 1) // 2 for n in grids[-1]))
+    if levels is None:
+        return grids
+    if not 1 <= levels <= len(grids):
+        raise ValueError(
+            f"gallery got {levels} levels for shape {shape}; "
+            f"the largest possible number is {len(grids)} (halve n = 2 m + 1 to m)"
+        )
+    return grids[:levels]
+
+
+def _laplacian(grid: tuple[int, ...]) -> sp.csr_matrix:
+    """-Laplacian on the unit cube by second differences, times the volume of a cell."""
+    volume = float(np.prod([1.0 / (n + 1) for n in grid]))
+    total: Any = sp.csr_matrix((int(np.prod(grid)),) * 2)
+    for axis, n in enumerate(grid):
+        second = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n)) * (volume * (n + 1) ** 2)  # type: ignore[list-item]
+        before, after = int(np.prod(grid[:axis])), int(np.prod(grid[axis + 1 :]))
+        total = total + sp.kron(sp.kron(sp.eye(before), second), sp.eye(after))
+    return sp.csr_matrix(total)
+
+
+def _interpolation(coarse: tuple[int, ...], degree: int) -> sp.csr_matrix:
+    P: Any = sp.eye(1)
+    for n in coarse:
+        P = sp.kron(P, interpolation_matrix(n, degree=min(degree, n + 1)))
+    return sp.csr_matrix(P)
+
+
+def poisson(
+    shape: int | tuple[int, ...],
+    levels: int | None = None,
+    smoother: Smoother | None = None,
+    post_smoother: Smoother | None = None,
+    coarse_solver: Smoother | None = None,
+) -> Hierarchy:
+    """The Poisson equation on the unit interval, square or cube, with zero boundary values.
+
+    Second-order differences, scaled like finite elements: row i of `A u = f` is the equation times
+    the volume h^d of a cell, so the transpose of (multi)linear interpolation restricts, and
+    `f = h^d * source`. In nested iteration solutions go up by cubic interpolation.
+
+    Parameters
+    ----------
+    shape : int or tuple of 1 to 3 int
+        Interior points per direction, in C order; the mesh width is 1 / (n + 1). 2^k - 1 gives k
+        levels.
+    levels : int, optional
+        As many as possible by default.
+    smoother, post_smoother, coarse_solver : Smoother, optional
+        `Jacobi()` (2/3) before and after the coarse correction, and `Direct()`, by default.
+
+    Examples
+    --------
+    >>> hierarchy = poisson((7, 7))
+    >>> len(hierarchy), hierarchy[0].unknowns
+    (3, 49)
+    """
+    grids = _grids(shape, levels)
+    smoother = smoother or Jacobi()
+    built = []
+    for number, (fine, coarse) in enumerate(zip(grids[:-1], grids[1:], strict=True)):
+        P, cubic = _interpolation(coarse, 1), _interpolation(coarse, 3)
+        transfer, name = MatrixTransfer(P, interpolation=cubic), f"level {number}"
+        built.append(Level(_laplacian(fine), smoother, transfer, post_smoother, name=name))
+    last = Level(_laplacian(grids[-1]), coarse_solver or Direct(), name=f"level {len(built)}")
+    built.append(last)
+    # In 1-D linear finite elements give this very matrix, and their spaces are nested.
+    return Hierarchy(built, nested=len(grids[0]) == 1)
+
+
+def sine(shape: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The exact solution `sin(pi x) sin(pi y) ...` of `poisson(shape)` and its right-hand side.
+
+    Returns
+    -------
+    (u, f)
+        Flat arrays. u has the values of the solution of the differential equation, so the discrete
+        solution differs from it by the discretisation error, O(h^2).
+
+    Examples
+    --------
+    >>> from mgnet import Solver
+    >>> u, f = sine((31, 31))
+    >>> bool(abs(Solver(poisson((31, 31))).solve(f).value - u).max() < 1e-3)
+    True
+    """
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    axes = np.meshgrid(*(np.arange(1, n + 1) / (n + 1) for n in shape), indexing="ij")
+    u = np.prod([np.sin(np.pi * x) for x in axes], axis=0).ravel()
+    volume = float(np.prod([1.0 / (n + 1) for n in shape]))
+    return u, volume * len(shape) * np.pi**2 * u
+
+
+class _Cubic:
+    """`A u + volume * strength * u^3` and its derivative."""
+
+    def __init__(self, matrix: sp.csr_matrix, weight: float):
+        self.matrix = matrix
+        self.weight = weight
+
+    def __call__(self, u: np.ndarray) -> np.ndarray:
+        return self.matrix @ u + self.weight * u**3
+
+    def derivative(self, u: np.ndarray) -> sp.csr_matrix:
+        return sp.csr_matrix(self.matrix + sp.diags(3.0 * self.weight * u**2))
+
+    def energy(self, u: np.ndarray) -> float:
+        return 0.5 * float(u @ (self.matrix @ u)) + 0.25 * self.weight * float((u**4).sum())
+
+
+def reaction(
+    shape: int | tuple[int, ...],
+    strength: float = 10.0,
+    levels: int | None = None,
+    smoother: Smoother | None = None,
+    coarse_solver: Smoother | None = None,
+) -> Hierarchy:
+    """The nonlinear equation `-Laplacian u + strength u^3 = source`.
+
+    For the full approximation scheme. Discretised and scaled as `poisson`; levels have `linearize`
+    and `objective`, and transfers inject point values.
+
+    Parameters
+    ----------
+    shape, levels, smoother : as in `poisson`
+    strength : float
+        Of the reaction, not negative.
+    coarse_solver : Smoother, optional
+        `Direct()` by default: a Newton step per sweep.
+
+    Examples
+    --------
+    >>> from mgnet import Solver
+    >>> solution = Solver(reaction((15, 15)), "F(2,1)").solve(np.full(225, 16.0**-2))
+    >>> solution.reason.name
+    'RTOL'
+    """
+    if strength < 0.0:
+        raise ValueError(
+            f"reaction got strength {strength}; it must not be negative, or solutions need not "
+            "exist"
+        )
+    grids = _grids(shape, levels)
+    built = []
+    for number, grid in enumerate(grids):
+        operator = _Cubic(
+            _laplacian(grid), strength * float(np.prod([1.0 / (n + 1) for n in grid]))
+        )
+        transfer = None
+        if number + 1 < len(grids):
+            P = _interpolation(grids[number + 1], 1)
+            pick: Any = P == 1.0  # weight 1: a fine point that is a coarse point
+            injection = sp.csr_matrix(pick.T, dtype=float)
+            transfer = MatrixTransfer(
+                P, injection=injection, interpolation=_interpolation(grids[number + 1], 3)
+            )
+        last = transfer is None
+        part = (coarse_solver or Direct()) if last else (smoother or Jacobi())
+        built.append(
+            Level(
+                operator,
+                part,
+                transfer,
+                linearize=operator.derivative,
+                objective=operator.energy,
+                size=int(np.prod(grid)),
+                name=f"level {number}",
+            )
+        )
+    return Hierarchy(built)

@@ -1,0 +1,400 @@
+"""What is solved on each level: `Level`, `Hierarchy`.
+
+One equation `A_l(u_l) = f_l` stands on every level l; level 0 is the finest. The methods of mgnet
+differ in the parts that fill a level, not in the algorithm (`mgnet.run`):
+
+| method | operator | transfer | smoother |
+| --- | --- | --- | --- |
+| linear multigrid | matrix | interpolation, transpose, no injection | Jacobi, Gauss-Seidel |
+| nonlinear multigrid (FAS) | any | the same with injection | nonlinear relaxation, a Newton step |
+| MGRIT | layer equation | injection at C-layers | CF relaxation on relaxed F-layers |
+| MG/OPT training | gradient of the loss | prolongation, its transpose, projection | optimizer |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, overload, runtime_checkable
+
+import numpy as np
+
+from mgnet import laws, vector
+from mgnet.coarse_solver import Direct
+from mgnet.smoother import Jacobi, Smoother
+from mgnet.transfer import MatrixTransfer, Transfer
+
+__all__ = ["Hierarchy", "Level"]
+
+State = Any
+
+
+@runtime_checkable
+class _Matrix(Protocol):
+    def __matmul__(self, other: Any, /) -> Any: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """The equation `A(u) = f` on one level, and the parts that solve it.
+
+    Parameters
+    ----------
+    operator : callable or anything with `@`
+        A: a function of the state, or a matrix (SciPy, NumPy, torch, PETSc Mat), which is then
+        `level.matrix`.
+    smoother : Smoother
+        On the coarsest level: the coarse solver.
+    transfer : Transfer, optional
+        To the next coarser level; `None` on the coarsest.
+    post_smoother : Smoother, optional
+        After the coarse correction; `smoother` by default, which then shares its memory.
+    residual : callable, optional
+        `(u, f) -> residual`; `f - A(u)` by default.
+    linearize : callable, optional
+        `u -> linear operator`: a matrix or SciPy LinearOperator, the Jacobian of A at u (of the
+        residual vector, for least squares).
+    objective : callable, optional
+        `u -> float`, when A is its gradient.
+    line_search : callable, optional
+        `(level, u, d, f, r) -> step length` of a coarse correction d; 0 refuses it. See
+        `mgnet.linesearch`.
+    recenter : callable, optional
+        `fine state -> Level`: the coarse level of this descent. Its operator vanishes at 0, and
+        `transfer.inject` is None.
+    size : int
+        Number of unknowns; read from the matrix when 0.
+    name : str
+        For tables and messages.
+    cost : float
+        Of one evaluation of A, in any unit that all levels share; `size` when 0.
+    residual_cost : float
+        Of one call of `residual`, as a multiple of `cost`.
+
+    Examples
+    --------
+    >>> level = Level(np.array([[2.0, 0.0], [0.0, 4.0]]), Jacobi())
+    >>> level.residual_at(np.array([1.0, 1.0]), np.array([3.0, 3.0]))
+    array([ 1., -1.])
+    """
+
+    operator: Any
+    smoother: Smoother
+    transfer: Transfer | None = None
+    post_smoother: Smoother | None = None
+    residual: Callable[[State, State | None], State] | None = None
+    linearize: Callable[[State], Any] | None = None
+    objective: Callable[[State], float] | None = None
+    line_search: Callable[..., float] | None = None
+    recenter: Callable[[State], Level] | None = None
+    size: int = 0
+    name: str = ""
+    cost: float = 0.0
+    residual_cost: float = 1.0
+    # Evaluations of A since the level was made. A list, so that a frozen level can count.
+    tally: list[float] = field(default_factory=lambda: [0.0], init=False, repr=False)
+
+    def apply(self, u: State) -> State:
+        """A(u), counted as one evaluation."""
+        self.tally[0] += 1.0
+        operator = self.operator
+        return operator(u) if callable(operator) else operator @ u
+
+    def residual_at(self, u: State, f: State | None) -> State:
+        """The residual `f - A(u)` as a new state; `f = None` stands for zero."""
+        if self.residual is not None:
+            self.tally[0] += self.residual_cost
+            return self.residual(u, f)
+        image = self.apply(u)
+        if f is None:
+            return -1.0 * image
+        if type(image) is np.ndarray and image.dtype == f.dtype and not callable(self.operator):
+            return np.subtract(f, image, out=image)  # a product is a new array: ours to overwrite
+        return f - image
+
+    def value(
+        self, u: State, f: State | None, dot: Callable[[State, State], float] = vector.dot
+    ) -> float:
+        """`J(u) - <f, u>`, which the equation `A(u) = f` minimises; counted as one evaluation."""
+        if self.objective is None:
+            raise TypeError(f"{self} has no objective; give Level(objective=...) to use it")
+        self.tally[0] += 1.0
+        return float(self.objective(u)) - (0.0 if f is None else dot(f, u))
+
+    def charge(self, evaluations: float) -> None:
+        """Count evaluations of A that did not go through `apply`, as those of compiled sweeps."""
+        self.tally[0] += evaluations
+
+    def jacobian(self, u: State) -> Any:
+        """The linear operator of this level at u: `linearize(u)`, else the matrix."""
+        if self.linearize is not None:
+            return self.linearize(u)
+        if self.matrix is None:
+            raise TypeError(
+                f"{self} has neither a matrix nor `linearize`, but its smoother "
+                f"{self.smoother} needs one; "
+                "give Level(linearize=...) or another smoother"
+            )
+        return self.matrix
+
+    @property
+    def matrix(self) -> Any:
+        """The operator when it supports `@`, else None."""
+        return self.operator if isinstance(self.operator, _Matrix) else None
+
+    @property
+    def unknowns(self) -> int:
+        """Number of unknowns: `size`, else the rows of the matrix, else 0 (not known)."""
+        if self.size or self.matrix is None:
+            return self.size
+        return int(self.matrix.shape[0])
+
+    @property
+    def evaluation_cost(self) -> float:
+        """Of one evaluation of A: `cost`, else the number of unknowns, else 1."""
+        return float(self.cost or self.unknowns or 1)
+
+    def __str__(self) -> str:
+        return self.name or "the level"
+
+
+class Hierarchy(Sequence[Level]):
+    """The levels of a multigrid method: `[0]` is the finest, `[-1]` the coarsest.
+
+    `print(hierarchy)` is a table.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        Each but the last with a transfer to the next.
+    norm, dot : callable, optional
+        Replace `vector.norm` and `vector.dot`, as states that are spread over MPI ranks need.
+    bind : callable, optional
+        `batch -> sequence of Level`: the same levels for one batch of the data; makes `on` work.
+    nested : bool
+        Claims that the coarse equation is the fine one restricted to the range of the transfer,
+        `A_{l+1}(w) = restrict(A_l(prolong(w)))`, and the same for the objective; `check` tests it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the number of the level whose parts do not fit.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> print(gallery.poisson((15, 15)))
+    Hierarchy of 4 levels, 284 unknowns in all (1.26 times the finest)
+    level  unknowns     cost  smoother                transfer
+        0       225        1  Jacobi(omega=0.666667)  MatrixTransfer 225 x 49
+        1        49    0.218  Jacobi(omega=0.666667)  MatrixTransfer 49 x 9
+        2         9     0.04  Jacobi(omega=0.666667)  MatrixTransfer 9 x 1
+        3         1  0.00444  Direct(method='lu')     -
+    """
+
+    def __init__(
+        self,
+        levels: Sequence[Level],
+        *,
+        norm: Callable[[State], float] = vector.norm,
+        dot: Callable[[State, State], float] = vector.dot,
+        bind: Callable[[Any], Sequence[Level]] | None = None,
+        nested: bool = False,
+    ):
+        self.levels = tuple(levels)
+        self.norm = norm
+        self.dot = dot
+        self.bind = bind
+        self.nested = nested
+        if not self.levels:
+            raise ValueError("Hierarchy got no levels; give at least one Level")
+        for number, level in enumerate(self.levels):
+            if not isinstance(level, Level):
+                raise TypeError(
+                    f"level {number} is a {type(level).__name__}; "
+                    "a Hierarchy takes Level objects, finest first"
+                )
+            coarser = self.levels[number + 1] if number + 1 < len(self.levels) else None
+            laws.check_parts(number, level, coarser)
+
+    @overload
+    def __getitem__(self, index: int) -> Level: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Level, ...]: ...
+    def __getitem__(self, index: int | slice) -> Level | tuple[Level, ...]:
+        return self.levels[index]
+
+    def __len__(self) -> int:
+        return len(self.levels)
+
+    def is_finite(self, u: State) -> bool:
+        """Whether a state has no NaN and no Inf, on any rank."""
+        return vector.is_finite(u) if self.norm is vector.norm else math.isfinite(self.norm(u))
+
+    def on(self, batch: Any) -> Hierarchy:
+        """The same hierarchy with one batch of the data bound to all levels.
+
+        Raises
+        ------
+        TypeError
+            If the hierarchy was made without `bind`.
+        """
+        if self.bind is None:
+            raise TypeError(
+                "Hierarchy.on got a batch, but these levels know no data; "
+                "make the hierarchy with bind=..."
+            )
+        return Hierarchy(
+            self.bind(batch), norm=self.norm, dot=self.dot, bind=self.bind, nested=self.nested
+        )
+
+    def check(self, u: State, seed: int = 0) -> str:
+        """Test the laws that the parts must obey, at the state `u` of level 0 and at random ones.
+
+        Adjoints of transfers and Jacobians, inject after prolong, gradients by differences,
+        nesting, recentring.
+
+        Parameters
+        ----------
+        u : state of level 0
+        seed : int
+            Of the random states.
+
+        Returns
+        -------
+        str
+            One line per law that was tested.
+
+        Raises
+        ------
+        ValueError
+            Names the first level that fails, with the two numbers that should be equal.
+
+        Examples
+        --------
+        >>> from mgnet import gallery
+        >>> print(gallery.poisson(7).check(np.zeros(7)))
+        level 0: restrict is the transpose of prolong
+        level 0: nesting, A_1(w) = restrict(A_0(prolong(w)))
+        level 1: restrict is the transpose of prolong
+        level 1: nesting, A_2(w) = restrict(A_1(prolong(w)))
+        """
+        return "\n".join(laws.check(self, u, np.random.default_rng(seed)))
+
+    @classmethod
+    def from_matrices(
+        cls,
+        matrices: Sequence[Any],
+        prolongations: Sequence[Any],
+        restrictions: Sequence[Any] | None = None,
+        smoother: Smoother | None = None,
+        post_smoother: Smoother | None = None,
+        coarse_solver: Smoother | None = None,
+        nested: bool = False,
+    ) -> Hierarchy:
+        """Linear multigrid from matrices, finest first.
+
+        Parameters
+        ----------
+        matrices : sequence of L matrices
+        prolongations : sequence of L - 1 matrices of shape (fine, coarse)
+        restrictions : sequence of L - 1 matrices, optional
+            The transposes by default.
+        smoother, post_smoother, coarse_solver : Smoother, optional
+            `Jacobi()` before and after the coarse correction, and `Direct()`, by default.
+        nested : bool
+            Whether the matrices are Galerkin products.
+
+        Examples
+        --------
+        >>> from mgnet import interpolation_matrix
+        >>> P = interpolation_matrix(3)
+        >>> len(Hierarchy.from_matrices([P @ P.T, P.T @ P @ P.T @ P], [P], nested=True))
+        2
+        """
+        count = len(matrices)
+        restrictions = [None] * (count - 1) if restrictions is None else restrictions
+        if count == 0 or len(prolongations) != count - 1 or len(restrictions) != count - 1:
+            raise ValueError(
+                f"Hierarchy.from_matrices got {count} matrices, {len(prolongations)} "
+                "prolongations and "
+                f"{len(restrictions)} restrictions; L levels need L matrices and L - 1 of the "
+                "others"
+            )
+        smoother = smoother or Jacobi()
+        levels = []
+        for k, (A, P, R) in enumerate(zip(matrices[:-1], prolongations, restrictions, strict=True)):
+            levels.append(
+                Level(A, smoother, MatrixTransfer(P, R), post_smoother, name=f"level {k}")
+            )
+        coarsest = Level(matrices[-1], coarse_solver or Direct(), name=f"level {count - 1}")
+        return cls([*levels, coarsest], nested=nested)
+
+    @classmethod
+    def from_pyamg(
+        cls,
+        solver: Any,
+        smoother: Smoother | None = None,
+        post_smoother: Smoother | None = None,
+        coarse_solver: Smoother | None = None,
+    ) -> Hierarchy:
+        """The levels of a PyAMG multilevel solver.
+
+        PyAMG builds algebraic hierarchies; mgnet runs any schedule on them.
+
+        Parameters
+        ----------
+        solver : pyamg.multilevel.MultilevelSolver
+            Its matrices A, P, R are shared, not copied.
+        smoother, post_smoother, coarse_solver : Smoother, optional
+            As in `from_matrices`, but the default coarse solver is a pseudo-inverse, as PyAMG's.
+
+        Examples
+        --------
+        >>> import pyamg
+        >>> A = pyamg.gallery.poisson((20, 20), format="csr")
+        >>> hierarchy = Hierarchy.from_pyamg(pyamg.ruge_stuben_solver(A, max_coarse=10))
+        >>> hierarchy[0].unknowns
+        400
+        """
+        parts = solver.levels
+        return cls.from_matrices(
+            [part.A for part in parts],
+            [part.P for part in parts[:-1]],
+            [part.R for part in parts[:-1]],
+            smoother,
+            post_smoother,
+            coarse_solver or Direct("pinv"),
+        )
+
+    def __str__(self) -> str:
+        finest = self.levels[0]
+        rows = [("level", "unknowns", "cost", "smoother", "transfer")]
+        for number, level in enumerate(self.levels):
+            smoother = str(level.smoother)
+            if level.post_smoother is not None:
+                smoother += f", then {level.post_smoother}"
+            rows.append(
+                (
+                    str(number),
+                    str(level.unknowns or "?"),
+                    f"{level.evaluation_cost / finest.evaluation_cost:.3g}",
+                    smoother,
+                    "-" if level.transfer is None else str(level.transfer),
+                )
+            )
+        width = [max(len(row[column]) for row in rows) for column in range(4)]
+        lines = [
+            f"{row[0]:>{width[0]}}  {row[1]:>{width[1]}}  {row[2]:>{width[2]}}  "
+            f"{row[3]:<{width[3]}}  {row[4]}"
+            for row in rows
+        ]
+        total = sum(level.unknowns for level in self.levels)
+        head = f"Hierarchy of {len(self)} levels"
+        if all(level.unknowns for level in self.levels):
+            head += f", {total} unknowns in all ({total / finest.unknowns:.3g} times the finest)"
+        return "\n".join([head, *lines])
+
+    def __repr__(self) -> str:
+        return f"<Hierarchy of {len(self)} levels, {self.levels[0].unknowns or '?'} unknowns>"

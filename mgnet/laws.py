@@ -1,0 +1,232 @@
+"""The laws that the parts of a hierarchy must obey; `Hierarchy.check` tests them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mgnet import vector
+from mgnet.smoother import Smoother
+from mgnet.transfer import MatrixTransfer, Transfer
+
+if TYPE_CHECKING:
+    from mgnet.hierarchy import Hierarchy, Level
+
+__all__ = ["check", "check_parts"]
+
+State = Any
+
+
+def check_parts(number: int, level: Level, coarser: Level | None) -> None:
+    """Raise a TypeError or ValueError that names the level, unless its parts fit together.
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, Level
+    >>> check_parts(0, Level("no operator", Jacobi()), None)
+    Traceback (most recent call last):
+    TypeError: level 0 has an operator of type str; give a callable or something with `@`
+    """
+    kinds = {name: type(getattr(level, name)).__name__ for name in ("operator", "transfer")}
+    if not callable(level.operator) and level.matrix is None:
+        raise TypeError(
+            f"level {number} has an operator of type {kinds['operator']}; "
+            "give a callable or something with `@`"
+        )
+    for part in (level.smoother, level.post_smoother or level.smoother):
+        if not isinstance(part, Smoother):
+            raise TypeError(
+                f"level {number} has a smoother of type {type(part).__name__}; "
+                "give an instance of a Smoother, as Jacobi()"
+            )
+    if coarser is None:
+        if level.transfer is not None:
+            raise ValueError(
+                f"level {number} is the coarsest but has a transfer; "
+                "leave it out or add a coarser level"
+            )
+        return
+    if not isinstance(level.transfer, Transfer):
+        raise TypeError(
+            f"level {number} has a transfer of type {kinds['transfer']}; "
+            "every level but the coarsest needs a Transfer"
+        )
+    if level.recenter is not None and level.transfer.inject is not None:
+        raise ValueError(
+            f"level {number} has `recenter` and a transfer that injects; "
+            "recentred levels start from 0: use a transfer without inject"
+        )
+    if isinstance(level.transfer, MatrixTransfer) and not callable(level.transfer.P):
+        shape, expected = tuple(level.transfer.P.shape), (level.unknowns, coarser.unknowns)
+        if any(want and got != want for got, want in zip(shape, expected, strict=True)):
+            raise ValueError(
+                f"level {number} has a prolongation of shape {shape}; between {expected[0]} and "
+                f"{expected[1]} unknowns it must be {expected}"
+            )
+
+
+def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Iterator[str]:
+    """Test every law on every level, in this order; yields a line per law that holds.
+
+    Examples
+    --------
+    >>> from mgnet import Hierarchy, Jacobi, Level
+    >>> level = Level(lambda u: u**3, Jacobi(), objective=lambda u: float((u**4).sum()) / 2)
+    >>> list(check(Hierarchy([level]), np.ones(2), np.random.default_rng(0)))
+    Traceback (most recent call last):
+    ValueError: level 0: the operator is not the gradient of the objective: -0.06991 and -0.03495
+    are not equal (along a random direction)
+    """
+    levels = list(hierarchy)
+    for number in range(len(levels)):
+        level = levels[number]
+        tests = _Laws(hierarchy, level, u, generator)
+        yield from tests.derivatives(number)
+        if level.transfer is None:
+            continue
+        if level.recenter is not None:
+            levels[number + 1] = level.recenter(u)
+        u = yield from tests.transfer(number, levels[number + 1])
+
+
+class _Laws:
+    def __init__(self, hierarchy: Hierarchy, level: Any, u: State, generator: np.random.Generator):
+        self.hierarchy = hierarchy
+        self.level = level
+        self.u = u
+        self.generator = generator
+        # Half the digits of the state's own precision: the best that central differences give is
+        # two thirds.
+        self.tolerance = 1e-2 if vector.as_numpy(u).dtype.itemsize <= 4 else 1e-5
+
+    def random(self, u: State) -> State:
+        return vector.random_like(u, self.generator)
+
+    def equal(self, a: float, b: float, scale: float, number: int, law: str, how: str) -> None:
+        if not abs(a - b) <= self.tolerance * max(scale, 1e-300):
+            raise ValueError(f"level {number}: {law}: {a:.4g} and {b:.4g} are not equal ({how})")
+
+    def derivatives(self, number: int) -> Iterator[str]:
+        level, u, dot, norm = self.level, self.u, self.hierarchy.dot, self.hierarchy.norm
+        d = self.random(u)
+        d = d * (1.0 / norm(d))
+        h = self.tolerance * max(norm(u), 1.0)
+        if level.objective is not None:
+            slope = (level.value(u + h * d, None) - level.value(u - h * d, None)) / (2.0 * h)
+            gradient = level.apply(u)
+            law = "the operator is not the gradient of the objective"
+            self.equal(
+                slope, dot(gradient, d), norm(gradient), number, law, "along a random direction"
+            )
+            yield f"level {number}: the operator is the gradient of the objective"
+        if level.linearize is None:
+            return
+        jacobian = level.linearize(u)
+        image = vector.apply(jacobian, d)
+        other = self.random(image)
+        transposed = jacobian.rmatvec(other) if callable(jacobian) else jacobian.T @ other
+        scale = norm(image) * norm(other)
+        law = "the transpose of `linearize` does not match it"
+        self.equal(
+            dot(image, other), dot(d, transposed), scale, number, law, "<J d, w> and <d, J^T w>"
+        )
+        yield f"level {number}: linearize and its transpose match"
+        if (
+            level.objective is None
+        ):  # with one, `linearize` is the Jacobian of the residual vector (least squares)
+            difference = (level.apply(u + h * d) - level.apply(u - h * d)) * (0.5 / h)
+            law = "`linearize` is not the derivative of the operator"
+            self.equal(
+                norm(difference - image),
+                0.0,
+                norm(image),
+                number,
+                law,
+                "norm of A'(u) d - J d, and 0",
+            )
+            yield f"level {number}: linearize is the derivative of the operator"
+
+    def transfer(self, number: int, coarse: Level) -> Iterator[str]:
+        level, u, dot, norm = self.level, self.u, self.hierarchy.dot, self.hierarchy.norm
+        transfer = level.transfer
+        fine = self.random(u)
+        restricted = transfer.restrict(fine)
+        if (
+            coarse.unknowns
+            and not vector.is_vec(restricted)
+            and vector.as_numpy(restricted).size != coarse.unknowns
+        ):
+            raise ValueError(
+                f"level {number}: restrict gives {vector.as_numpy(restricted).size} unknowns, but "
+                f"level {number + 1} has {coarse.unknowns}"
+            )
+        w = self.random(restricted)
+        prolonged = transfer.prolong(w)
+        if tuple(vector.as_numpy(prolonged).shape) != tuple(vector.as_numpy(u).shape):
+            raise ValueError(
+                f"level {number}: prolong gives the shape {vector.as_numpy(prolonged).shape}, but "
+                f"the state has {vector.as_numpy(u).shape}"
+            )
+        if transfer.adjoint:
+            scale = norm(restricted) * norm(w) + norm(fine) * norm(prolonged)
+            law = "restrict is not the transpose of prolong"
+            self.equal(
+                dot(restricted, w),
+                dot(fine, prolonged),
+                scale,
+                number,
+                law,
+                "<R r, w> and <r, P w>",
+            )
+            yield f"level {number}: restrict is the transpose of prolong"
+        if transfer.inject is not None:
+            law = "inject does not undo prolong"
+            self.equal(
+                norm(transfer.inject(prolonged) - w),
+                0.0,
+                norm(w),
+                number,
+                law,
+                "norm of inject(P w) - w, and 0",
+            )
+            yield f"level {number}: inject undoes prolong"
+        if level.recenter is not None:
+            yield self.recentred(number, coarse, w)
+        elif self.hierarchy.nested:
+            yield self.nesting(number, coarse, w)
+        return w if transfer.inject is None else transfer.inject(u)
+
+    def recentred(self, number: int, coarse: Level, w: State) -> str:
+        level, norm = self.level, self.hierarchy.norm
+        zero = vector.zeros_like(w)
+        at_zero = norm(coarse.apply(zero))
+        scale = norm(level.apply(self.u)) + 1.0
+        law = "the recentred operator does not vanish at 0"
+        self.equal(at_zero, 0.0, scale, number, law, "its norm there, and 0")
+        difference = level.apply(self.u + level.transfer.prolong(w)) - level.apply(self.u)
+        expected = level.transfer.restrict(difference)
+        law = "the recentred operator is not restrict(A(u + P w) - A(u))"
+        self.equal(
+            norm(coarse.apply(w) - expected),
+            0.0,
+            norm(expected),
+            number,
+            law,
+            "norm of the difference, and 0",
+        )
+        fine, below = f"A_{number}", f"A_{number + 1}"
+        return f"level {number}: recentring, {below}(w) = restrict({fine}(u + P w) - {fine}(u))"
+
+    def nesting(self, number: int, coarse: Level, w: State) -> str:
+        level, norm = self.level, self.hierarchy.norm
+        lifted = level.transfer.prolong(w)
+        if level.objective is not None and coarse.objective is not None:
+            a, b = coarse.value(w, None), level.value(lifted, None)
+            self.equal(a, b, abs(b), number, "the objectives are not nested", "J_c(w) and J(P w)")
+        expected = level.transfer.restrict(level.apply(lifted))
+        law = "the levels are not nested"
+        how = "norm of A_c(w) - restrict(A(P w)), and 0"
+        self.equal(norm(coarse.apply(w) - expected), 0.0, norm(expected), number, law, how)
+        return f"level {number}: nesting, A_{number + 1}(w) = restrict(A_{number}(prolong(w)))"

@@ -1,0 +1,145 @@
+"""Schedules as text: `V(1,1)`, `nested F(2,1)`, `cascade 32,16,8`, or a list of steps."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NoReturn
+
+from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, cascade, cycle, find_fault, nested
+
+__all__ = ["parse"]
+
+
+class _Scanner:
+    """Reads a text from left to right; every refusal has a position (characters count from 1)."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self.position = 0
+
+    def take(self, pattern: str) -> str | None:
+        found = re.compile(r"\s*(" + pattern + ")").match(self.text, self.position)
+        if found is None:
+            return None
+        self.position = found.end()
+        return found.group(1)
+
+    def expect(self, pattern: str, what: str) -> str:
+        taken = self.take(pattern)
+        return taken if taken is not None else self.refuse(f"{self.here()}; expected {what}")
+
+    def here(self) -> str:
+        rest = self.text[self.position :].strip()
+        return f"got '{rest[:20]}'" if rest else "the text ends there"
+
+    def refuse(self, why: str) -> NoReturn:
+        raise ValueError(f"cycle {self.text!r}, character {self.position + 1}: {why}")
+
+    def end(self) -> None:
+        if self.text[self.position :].strip():
+            self.refuse(f"{self.here()}; expected the end")
+
+
+def parse(text: str, levels: int) -> Schedule:
+    """The schedule that a text describes, for `levels` levels.
+
+    Parameters
+    ----------
+    text : str
+        `[nested] (V|F|W|K<kappa>)(pre,post[,coarsest])`, or `cascade 32,16,8` with one count per
+        level, coarsest first, or a list of steps as `pre 2, down, solve, up, post 1` (also `start`
+        and `interpolate`).
+    levels : int
+
+    Raises
+    ------
+    ValueError
+        One sentence with the position, for whatever is malformed, empty, leaves the levels or does
+        not end on level 0.
+
+    Examples
+    --------
+    >>> parse("F(2,1)", 4) == cycle(4, kappa=2, pre=2)
+    True
+    >>> parse("pre 2, down, pre 1", 2)
+    Traceback (most recent call last):
+    ValueError: cycle 'pre 2, down, pre 1', character 14: 'pre' ends the schedule on level 1; it
+    must end on the finest level 0
+    """
+    scanner = _Scanner(text)
+    if not isinstance(levels, int) or levels < 1:
+        raise ValueError(f"parse got levels = {levels!r}; it must be an integer of at least 1")
+    if not text.strip():
+        scanner.refuse(
+            "the text is empty; give a cycle as 'V(1,1)', 'nested F(1,1)', 'cascade 8,4,2' or a "
+            "list of steps"
+        )
+    if scanner.take(r"cascade\b"):
+        return _parse_cascade(scanner, levels)
+    is_nested = scanner.take(r"nested\b") is not None
+    letter = scanner.take(r"[VFW](?![a-z])|K(?=\s*\d)")
+    if letter is None:
+        if is_nested:
+            scanner.refuse(f"{scanner.here()}; expected V, F, W or K<kappa> after 'nested'")
+        return _parse_steps(scanner, levels)
+    kappa = {"V": 1, "F": 2, "W": math.inf}.get(letter, 0) or _number(scanner, "kappa", 1)
+    scanner.expect(r"\(", "'(' and the sweeps, as in V(1,1)")
+    pre = _number(scanner, "the number of pre-sweeps", 0)
+    scanner.expect(",", "',' and the number of post-sweeps")
+    post = _number(scanner, "the number of post-sweeps", 0)
+    coarsest = _number(scanner, "the number of coarse sweeps", 1) if scanner.take(",") else 1
+    scanner.expect(r"\)", "')'")
+    scanner.end()
+    make = nested if is_nested else cycle
+    return make(levels, kappa, pre, post, coarsest=coarsest)
+
+
+def _number(scanner: _Scanner, what: str, least: int) -> int:
+    before = scanner.position
+    number = int(scanner.expect(r"\d{1,9}(?!\d)", f"{what}, an integer"))
+    if number < least:
+        scanner.position = before
+        scanner.refuse(f"{what} is {number}; it must be at least {least}")
+    return number
+
+
+def _parse_cascade(scanner: _Scanner, levels: int) -> Schedule:
+    counts = [_number(scanner, "the sweeps of the coarsest level", 1)]
+    while scanner.take(","):
+        counts.append(_number(scanner, "the sweeps of the next level", 0))
+    scanner.end()
+    if len(counts) != levels:
+        scanner.refuse(
+            f"{len(counts)} counts for {levels} levels; give one per level, coarsest first"
+        )
+    return cascade(counts)
+
+
+def _parse_steps(scanner: _Scanner, levels: int) -> Schedule:
+    steps: list[Step] = []
+    starts: list[int] = []  # where each step begins in the text
+    position = 0
+    while True:
+        action = scanner.expect(
+            "|".join(rf"{action}\b" for action in ACTIONS), f"one of {', '.join(ACTIONS)}"
+        )
+        starts.append(scanner.position - len(action))
+        count = (
+            _number(scanner, "sweeps", 1)
+            if action in COUNTED and scanner.take(r"(?=\d)") is not None
+            else 1
+        )
+        if action == "start":
+            position = levels - 1
+        level = position - (action in ("up", "interpolate"))
+        steps.append(Step(action, level, count))
+        position = level + (action == "down")
+        if not scanner.take(","):
+            break
+    scanner.end()
+    fault = find_fault(steps, levels)
+    if fault is not None:
+        scanner.position = starts[fault[0] - 1]
+        scanner.refuse(fault[1])
+    return Schedule(steps)

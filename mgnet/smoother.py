@@ -1,0 +1,340 @@
+"""Smoothers reduce the error of one level; on the coarsest level they solve.
+
+`Smoother` is one of the two abstract classes of mgnet (the other is `Transfer`). A smoother is
+frozen: it holds parameters only, so one instance serves many levels. What it learns about a level
+(factors, eigenvalue bounds) and what it remembers between visits (moments, pairs, damping) is its
+*memory*, made by `start` and kept by `run`.
+
+All of these treat nonlinear levels too: they need the residual, and the matrix or
+`level.linearize`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+from mgnet import kernels, vector
+
+if TYPE_CHECKING:
+    from mgnet.hierarchy import Level
+    from mgnet.transfer import Transfer
+
+__all__ = ["Chebyshev", "GaussSeidel", "Jacobi", "Smoother"]
+
+State = Any
+
+
+class Smoother(ABC):
+    """Reduces the error of `A(u) = f` on one level.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Richardson(Smoother):
+    ...     step: float
+    ...     def smooth(self, level, u, f, sweeps, memory):
+    ...         for _ in range(sweeps):
+    ...             u = u + self.step * level.residual_at(u, f)
+    ...         return u, memory
+    >>> from mgnet import Hierarchy, Level, Solver
+    >>> level = Level(np.diag([1.0, 2.0]), Richardson(0.5))
+    >>> solver = Solver(Hierarchy([level]), "V(0,0,10)", rtol=0.01)
+    >>> solver.solve(np.array([1.0, 2.0])).value.round(2)
+    array([1., 1.])
+    """
+
+    #: Whether `work` is exact. Krylov methods and line searches decide on the way.
+    fixed_work: ClassVar[bool] = True
+
+    def start(self, level: Level, u: State) -> Any:
+        """The memory of this smoother on `level`: set-up and empty history. Nothing by default."""
+        return None
+
+    @abstractmethod
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        """Improve `u`.
+
+        Parameters
+        ----------
+        level : Level
+        u : state
+        f : state or None
+            Right-hand side; None stands for zero.
+        sweeps : int
+            At least 1.
+        memory : object
+            From `start`, from the last `smooth` on this level or from `carry`.
+
+        Returns
+        -------
+        (state, memory)
+            New ones: neither `u`, `f` nor `memory` may be edited.
+        """
+
+    def carry(self, memory: Any, transfer: Transfer) -> Any:
+        """The memory on the finer level after refinement; None, the default, starts anew."""
+        return None
+
+    def work(self, level: Level, sweeps: int) -> float:
+        """Evaluations of A that `smooth` will use: one per sweep by default."""
+        return float(sweeps)
+
+
+def _diagonal(level: Level, u: State, smoother: Smoother) -> State:
+    matrix = level.jacobian(u)
+    if isinstance(matrix, np.ndarray) or sp.issparse(matrix):
+        diagonal = matrix.diagonal()
+    else:
+        diagonal = vector.like(vector.as_scipy(matrix).diagonal(), u)
+    zeros = int(np.count_nonzero(vector.as_numpy(diagonal) == 0.0))
+    if zeros:
+        raise ValueError(
+            f"{smoother} divides by the diagonal of {level}, which has {zeros} zeros; "
+            "use another smoother"
+        )
+    return diagonal
+
+
+@dataclass(frozen=True)
+class Jacobi(Smoother):
+    """Damped Jacobi relaxation `u + omega D^-1 (f - A(u))`.
+
+    D is the diagonal of the matrix, or of the Jacobian at the first visit.
+
+    Parameters
+    ----------
+    omega : float
+        Damping, dimensionless; 2/3 smooths best in 1-D, 4/5 in 2-D (Poisson, 5-point).
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> level = gallery.poisson(3)[0]
+    >>> smoother = Jacobi(omega=1.0)
+    >>> memory = smoother.start(level, np.zeros(3))
+    >>> u, memory = smoother.smooth(level, np.zeros(3), np.ones(3), 1, memory)
+    >>> u
+    array([0.125, 0.125, 0.125])
+    """
+
+    omega: float = 2.0 / 3.0
+
+    def start(self, level: Level, u: State) -> tuple[State, Any]:
+        scale = self.omega / _diagonal(level, u, self)
+        matrix = level.matrix
+        if (
+            not (sp.issparse(matrix) and matrix.format == "csr")
+            or level.linearize
+            or level.residual
+        ):
+            return scale, None
+        # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
+        # a product and one pass.
+        iteration = matrix.copy()
+        iteration.data *= -np.repeat(scale, np.diff(matrix.indptr)).astype(matrix.dtype)
+        iteration.setdiag(iteration.diagonal() + 1)
+        return scale, iteration
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        scale, iteration = memory
+        for _ in range(sweeps):
+            if iteration is None:
+                r = level.residual_at(u, f)  # a new state: ours to overwrite
+                r *= scale
+                r += u
+                u = r
+            else:
+                u = kernels.multiply_add(
+                    iteration, u, vector.zeros_like(u) if f is None else scale * f
+                )
+                level.charge(1.0)
+        return u, memory
+
+    def __str__(self) -> str:
+        return f"Jacobi(omega={self.omega:.6g})"
+
+
+@dataclass(frozen=True)
+class GaussSeidel(Smoother):
+    """Gauss-Seidel relaxation over the rows of a sparse matrix.
+
+    A compiled sweep when numba is there (`pip install "mgnet-solvers[fast]"`), else SciPy's
+    triangular factors. On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with the
+    Jacobian of the first visit.
+
+    Parameters
+    ----------
+    direction : "forward", "backward" or "symmetric"
+        Order of the rows; a symmetric sweep is a forward and a backward one.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> level = gallery.poisson(3)[0]
+    >>> smoother = GaussSeidel()
+    >>> memory = smoother.start(level, np.zeros(3))
+    >>> u, memory = smoother.smooth(level, np.zeros(3), np.ones(3), 1, memory)
+    >>> u
+    array([0.125  , 0.1875 , 0.21875])
+    """
+
+    direction: str = "forward"
+
+    def __post_init__(self) -> None:
+        if self.direction not in ("forward", "backward", "symmetric"):
+            raise ValueError(
+                f"GaussSeidel got direction {self.direction!r}; "
+                "it must be 'forward', 'backward' or 'symmetric'"
+            )
+
+    @property
+    def _directions(self) -> tuple[str, ...]:
+        return ("forward", "backward") if self.direction == "symmetric" else (self.direction,)
+
+    def start(self, level: Level, u: State) -> Any:
+        diagonal = _diagonal(level, u, self)
+        matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
+        if (
+            level.matrix is not None
+            and level.linearize is None
+            and isinstance(u, np.ndarray)
+            and kernels.available
+        ):
+            return matrix, 1.0 / diagonal
+        parts = {"forward": sp.tril, "backward": sp.triu}
+        # SuperLU with the natural order and no pivoting factorises a triangle without fill: its
+        # solves are the sweeps.
+        options = {"SymmetricMode": True}
+        return {
+            direction: spla.splu(
+                parts[direction](matrix, format="csc"),
+                "NATURAL",
+                diag_pivot_thresh=0.0,
+                options=options,
+            )
+            for direction in self._directions
+        }
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        if isinstance(memory, dict):
+            for _ in range(sweeps):
+                for direction in self._directions:
+                    r = level.residual_at(u, f)
+                    u = u + vector.like(
+                        memory[direction].solve(vector.as_numpy(r).astype(float).ravel()), u
+                    )
+            return u, memory
+        matrix, inverse = memory
+        b: Any = vector.zeros_like(u) if f is None else f
+        u = u.copy()
+        for _ in range(sweeps):
+            for direction in self._directions:
+                kernels.gauss_seidel(matrix, inverse, u, b, direction == "backward")
+        level.charge(self.work(level, sweeps))
+        return u, memory
+
+    def work(self, level: Level, sweeps: int) -> float:
+        return float(sweeps * len(self._directions))
+
+
+@dataclass(frozen=True)
+class Chebyshev(Smoother):
+    """Chebyshev polynomial of `D^-1 A`, for symmetric positive definite problems.
+
+    One sweep costs `degree` evaluations. The largest eigenvalue of `D^-1 A` is estimated once, by
+    an Arnoldi process of `steps` steps from a seeded random state. Source: Saad, Iterative Methods
+    for Sparse Linear Systems (2003), algorithm 12.1; the interval is the usual one of smoothers
+    (PETSc, PyAMG).
+
+    Parameters
+    ----------
+    degree : int
+        Of the polynomial, at least 1.
+    lower, upper : float
+        The interval that is damped, as multiples of the estimate, dimensionless.
+    steps : int
+        Of the eigenvalue estimate.
+    seed : int
+        Of its start.
+
+    Examples
+    --------
+    >>> from mgnet import Solver, gallery
+    >>> solution = Solver(gallery.poisson((31, 31), smoother=Chebyshev(2))).solve(np.ones(961))
+    >>> solution.reason.name
+    'RTOL'
+    """
+
+    degree: int = 3
+    lower: float = 0.1
+    upper: float = 1.1
+    steps: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.degree < 1 or self.steps < 1 or not 0.0 < self.lower < self.upper:
+            raise ValueError(f"{self} needs degree and steps of at least 1 and 0 < lower < upper")
+
+    def start(self, level: Level, u: State) -> tuple[State, float]:
+        inverse = 1.0 / _diagonal(level, u, self)
+        jacobian = level.jacobian(u)
+        basis = [vector.random_like(u, np.random.default_rng(self.seed))]
+        basis[0] = basis[0] * (1.0 / vector.norm(basis[0]))
+        hessenberg = np.zeros((self.steps + 1, self.steps))
+        size = self.steps
+        for k in range(self.steps):
+            w = vector.apply(jacobian, basis[k]) * inverse
+            for j, q in enumerate(basis):
+                hessenberg[j, k] = vector.dot(q, w)
+                w = w - hessenberg[j, k] * q
+            hessenberg[k + 1, k] = vector.norm(w)
+            if (
+                hessenberg[k + 1, k] <= 1e-12 * abs(hessenberg[: k + 1, k]).max()
+            ):  # an invariant space: exact values
+                size = k + 1
+                break
+            basis.append(w * (1.0 / hessenberg[k + 1, k]))
+        largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())
+        return inverse, largest
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        inverse, largest = memory
+        centre = 0.5 * (self.upper + self.lower) * largest
+        radius = 0.5 * (self.upper - self.lower) * largest
+        sigma = centre / radius
+        for _ in range(sweeps):
+            rho = 1.0 / sigma
+            d = level.residual_at(u, f)
+            d *= inverse
+            d *= 1.0 / centre
+            u = u + d
+            for _ in range(self.degree - 1):
+                r = level.residual_at(u, f)
+                r *= inverse
+                rho, previous = 1.0 / (2.0 * sigma - rho), rho
+                d *= rho * previous
+                r *= 2.0 * rho / radius
+                d += r
+                u = u + d
+        return u, memory
+
+    def work(self, level: Level, sweeps: int) -> float:
+        return float(sweeps * self.degree)
+
+    def __str__(self) -> str:
+        return f"Chebyshev(degree={self.degree})"

@@ -1,0 +1,209 @@
+"""What a solve gives back: the value, why it ended, and where its time and work went."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mgnet import vector
+from mgnet.schedule import Step
+
+if TYPE_CHECKING:
+    from mgnet.interpreter import StepData
+
+__all__ = ["Reason", "Solution", "StepRecord"]
+
+State = Any
+Memory = dict[tuple[int, str], Any]
+
+
+class Reason(Enum):
+    """Why a solve ended; `converged` tells whether a tolerance was met.
+
+    Examples
+    --------
+    >>> Reason.RTOL.converged, Reason.MAX_CYCLES.converged
+    (True, False)
+    """
+
+    RTOL = "the residual norm fell below rtol times the norm of the right-hand side"
+    ATOL = "the residual norm fell below atol"
+    MAX_CYCLES = (
+        "max_cycles were done before a tolerance was met; allow more cycles or improve the smoother"
+    )
+    BATCHES = "the batches were used up"
+    DIVERGED = (
+        "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
+    )
+    NOT_FINITE = "a state was not finite (NaN or Inf, or its norm overflowed)"
+
+    @property
+    def converged(self) -> bool:
+        return self in (Reason.RTOL, Reason.ATOL)
+
+
+class StepRecord(NamedTuple):
+    """One step of a solve, as numbers: cycle (from 1), step, and what `StepData` says.
+
+    Examples
+    --------
+    >>> StepRecord(1, Step("pre", 0), 1.0, 0.002, None, None).work
+    1.0
+    """
+
+    cycle: int
+    step: Step
+    work: float
+    seconds: float
+    residual_norm: float | None
+    step_length: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The result of `Solver.solve`.
+
+    Attributes
+    ----------
+    value : state
+        The last finite state of level 0.
+    residual_norms : tuple of float
+        Before the first cycle and after each.
+    reason : Reason
+    work : float
+        Counted work units: of all steps, and one for each residual norm.
+    memory : dict
+        Of the smoothers; give it to the next `solve` to skip the set-up.
+    record : tuple of StepRecord
+    seconds : float
+        Wall time of the whole solve.
+    message : str
+        Names the step and level of a NaN or Inf, else empty.
+    last_cycle : callable or None
+        Repeats the last cycle with a recorder, for `explain`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import Solver, gallery
+    >>> solution = Solver(gallery.poisson(63)).solve(np.ones(63))
+    >>> solution.reason.name, len(solution.residual_norms) - 1
+    ('RTOL', 12)
+    """
+
+    value: State
+    residual_norms: tuple[float, ...]
+    reason: Reason
+    work: float
+    memory: Memory = field(repr=False)
+    record: tuple[StepRecord, ...] = field(repr=False)
+    seconds: float = 0.0
+    message: str = ""
+    last_cycle: Callable[[Callable[[Step, StepData], None]], Any] | None = field(
+        default=None, repr=False
+    )
+
+    @property
+    def cycles(self) -> int:
+        """Number of cycles done, the opening of a nested schedule being the first."""
+        return len(self.residual_norms) - 1
+
+    @property
+    def factor(self) -> float:
+        """Geometric mean of the residual reduction per cycle, dimensionless; nan without cycles."""
+        first, last = self.residual_norms[0], self.residual_norms[-1]
+        return (last / first) ** (1.0 / self.cycles) if self.cycles and first > 0.0 else math.nan
+
+    def require(self) -> Solution:
+        """This solution, or a RuntimeError with the reason when no tolerance was met."""
+        if not self.reason.converged:
+            raise RuntimeError(str(self))
+        return self
+
+    def explain(self) -> str:
+        """A table: visits, time, work and residual reduction of every step on every level.
+
+        Times and work are those of the solve. Reductions come from a repetition of its last cycle
+        in which the residual norm of the step's level is taken before and after each step; those
+        evaluations are not part of `work`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mgnet import Solver, gallery
+        >>> print(Solver(gallery.poisson(7, levels=2)).solve(np.ones(7)).explain().splitlines()[0])
+        level  step    visits  seconds   time     work   work  reduction
+        """
+        return _explain(self)
+
+    def __str__(self) -> str:
+        verdict = "converged" if self.reason.converged else "not converged"
+        text = f"{verdict} ({self.reason.name}) after {self.cycles} cycles: "
+        text += f"residual norm {self.residual_norms[-1]:.3g}"
+        if self.cycles:
+            text += f" from {self.residual_norms[0]:.3g} (factor {self.factor:.3g} per cycle)"
+        text += f", {self.work:.4g} work units, {self.seconds:.3g} s"
+        return text if self.reason.converged else f"{text}; {self.message or self.reason.value}"
+
+
+def _explain(solution: Solution) -> str:
+    visits: dict[tuple[int, str], int] = defaultdict(int)
+    seconds: dict[tuple[int, str], float] = defaultdict(float)
+    work: dict[tuple[int, str], float] = defaultdict(float)
+    refused: dict[tuple[int, str], int] = defaultdict(int)
+    for entry in solution.record:
+        key = (entry.step.level, entry.step.action)
+        visits[key] += 1
+        seconds[key] += entry.seconds
+        work[key] += entry.work
+        refused[key] += entry.step_length == 0.0
+    factors = _reductions(solution)
+    order = ("start", "interpolate", "pre", "down", "solve", "up", "post")
+    keys = sorted(visits, key=lambda key: (key[0], order.index(key[1])))
+    rows = []
+    for key in keys:
+        logs = factors.get(key)
+        factor = f"{math.exp(sum(logs) / len(logs)):.3f}" if logs else "-"
+        if refused[key]:
+            factor += f" ({refused[key]} refused)"
+        rows.append((str(key[0]), key[1], visits[key], seconds[key], work[key], factor))
+    rest = (solution.seconds - sum(seconds.values()), solution.work - sum(work.values()))
+    rows.append(("", "checks", solution.cycles + 1, *rest, "-"))
+    lines = ["level  step    visits  seconds   time     work   work  reduction"]
+    for level, action, count, time, units, factor in rows:
+        time_share = 100.0 * time / solution.seconds if solution.seconds else 0.0
+        work_share = 100.0 * units / solution.work if solution.work else 0.0
+        lines.append(
+            f"{level:>5}  {action[:6]:<6}  {count:>6}  {time:>7.3g}  {time_share:>4.0f}%  "
+            f"{units:>7.4g}  {work_share:>4.0f}%  {factor}"
+        )
+    lines.append(
+        f"total  {solution.cycles} cycles{solution.seconds:>13.3g}  {solution.work:>15.4g}"
+    )
+    lines.append(
+        "reduction: residual norm after / before, geometric mean over the visits of one cycle"
+    )
+    return "\n".join(lines)
+
+
+def _reductions(solution: Solution) -> dict[tuple[int, str], list[float]]:
+    """Logarithms of the residual reduction of each step of the last cycle, by level and action."""
+    logs: dict[tuple[int, str], list[float]] = defaultdict(list)
+    norms: dict[int, float] = {}  # of each level, after the step before
+
+    def measure(step: Step, data: StepData) -> None:
+        level = step.level + (step.action == "down")
+        after = vector.norm(data.level.residual_at(data.state, data.rhs))
+        before = norms.get(level, 0.0)
+        if step.action in ("pre", "post", "solve", "up") and before > 0.0 and after > 0.0:
+            logs[step.level, step.action].append(math.log(after / before))
+        norms[level] = after
+
+    if solution.last_cycle is not None:
+        norms[0] = solution.residual_norms[-2]
+        solution.last_cycle(measure)
+    return logs

@@ -1,0 +1,234 @@
+"""`Solver` repeats a schedule until a tolerance is met."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse.linalg as spla
+
+from mgnet import vector
+from mgnet.hierarchy import Hierarchy
+from mgnet.interpreter import Memory, StepData, run
+from mgnet.notation import parse
+from mgnet.schedule import Schedule, Step
+from mgnet.solution import Reason, Solution, StepRecord
+
+__all__ = ["Solver"]
+
+State = Any
+
+
+class Solver:
+    """Repeats a cycle until a tolerance is met.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    cycle : str or Schedule
+        A text for `parse`. The opening of a nested or cascade schedule runs once, as the first
+        cycle; then what it does on level 0 is repeated.
+    rtol : float
+        Relative to the norm of f, dimensionless, as in PETSc and PyAMG; to the residual norm of the
+        start when f is None or zero.
+    atol : float
+        Absolute, in the norm of the hierarchy.
+    max_cycles : int
+    batches : iterable, optional
+        One batch per cycle, bound to all levels by `hierarchy.on`. Residual norms are then those of
+        each cycle's batch, tolerances are not tested, and the solve ends with the batches or
+        `max_cycles`.
+    monitor : callable, optional
+        Called with (cycle, residual norm, state) after the initial residual and every cycle.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> solver = Solver(gallery.poisson((63, 63)), "nested F(1,1)", rtol=1e-6)
+    >>> solver.solve(np.full(63 * 63, 64.0**-2)).reason.converged
+    True
+    """
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        cycle: str | Schedule = "V(1,1)",
+        rtol: float = 1e-8,
+        atol: float = 0.0,
+        max_cycles: int = 50,
+        batches: Iterable[Any] | None = None,
+        monitor: Callable[[int, float, State], None] | None = None,
+    ):
+        if not isinstance(hierarchy, Hierarchy):
+            raise TypeError(
+                f"Solver got a {type(hierarchy).__name__}; "
+                "it takes a Hierarchy: Hierarchy([level, ...])"
+            )
+        if rtol < 0.0 or atol < 0.0 or max_cycles < 1:
+            raise ValueError(
+                f"Solver got rtol {rtol}, atol {atol}, max_cycles {max_cycles}; "
+                "tolerances must not be negative, cycles at least 1"
+            )
+        self.hierarchy = hierarchy
+        self.schedule = parse(cycle, len(hierarchy)) if isinstance(cycle, str) else cycle
+        self.schedule.fit(hierarchy)
+        if self.schedule.opening == len(self.schedule) and len(hierarchy) > 1:
+            raise ValueError(
+                "Solver got a schedule that ends with 'interpolate', so it has nothing to repeat "
+                "on level 0; add sweeps there"
+            )
+        self.rtol = rtol
+        self.atol = atol
+        self.max_cycles = max_cycles
+        self.batches = batches
+        self.monitor = monitor
+
+    def solve(
+        self, f: State | None = None, u: State | None = None, memory: Memory | None = None
+    ) -> Solution:
+        """Solve `A(u) = f`.
+
+        Parameters
+        ----------
+        f : state of level 0, optional
+            Right-hand side; None stands for zero.
+        u : state of level 0, optional
+            Start; None stands for zero, but not both. A nested schedule uses it where the transfers
+            inject.
+        memory : dict, optional
+            From an earlier `Solution` of the same hierarchy, to skip the set-up.
+
+        Returns
+        -------
+        Solution
+            Whatever happened: see its `reason`; `Solution.require` raises.
+
+        Raises
+        ------
+        ValueError
+            If the shapes of f, u and level 0 differ.
+        """
+        f, u = self._checked(f, "f"), self._checked(u, "u")
+        if f is None and u is None:
+            raise ValueError(
+                "Solver.solve got neither f nor u; give the one that tells the shape of a state"
+            )
+        if f is not None and u is not None and _shape(f) != _shape(u):
+            raise ValueError(
+                f"Solver.solve got f of shape {_shape(f)} and u of shape {_shape(u)}; "
+                "they must be equal"
+            )
+        began = time.perf_counter()
+        bound = None if self.batches is None else map(self.hierarchy.on, self.batches)
+        first = self.hierarchy if bound is None else next(bound, None)
+        if first is None:
+            raise ValueError(
+                "Solver.solve got no batches; give an iterable with at least one, made anew for "
+                "every solve"
+            )
+        hierarchy: Hierarchy = first
+        value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
+        schedule, last, message = self.schedule, None, ""
+        records: list[StepRecord] = []
+        norms: list[float] = []
+        scale = 0.0 if f is None else hierarchy.norm(f)
+        while True:
+            norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
+            if self.monitor is not None:
+                self.monitor(len(norms) - 1, norms[-1], value)
+            reason = self._reason(norms, scale)
+            if reason is None and bound is not None and len(norms) > 1:
+                following = next(bound, None)
+                reason = Reason.BATCHES if following is None else None
+                hierarchy = following or hierarchy
+            if reason is not None:
+                break
+            last = partial(run, schedule, hierarchy, u, f, memory)
+            try:
+                value, memory = last(partial(_keep, records, len(norms)))
+            except FloatingPointError as error:
+                reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
+                break
+            u, schedule = value, self._repeated
+        level = self.hierarchy[0]
+        checks = len(norms) * (1.0 if level.residual is None else level.residual_cost)
+        return Solution(
+            value,
+            tuple(norms),
+            reason,
+            sum(entry.work for entry in records) + checks,
+            memory,
+            tuple(records),
+            time.perf_counter() - began,
+            message,
+            last,
+        )
+
+    @property
+    def _repeated(self) -> Schedule:
+        return Schedule(self.schedule[self.schedule.opening :])
+
+    def _reason(self, norms: list[float], scale: float) -> Reason | None:
+        """Why to stop after these residual norms, or None; `scale` is the norm of f."""
+        now, cycles = norms[-1], len(norms) - 1
+        if not math.isfinite(now):
+            return Reason.NOT_FINITE
+        if self.batches is None:
+            if now <= self.atol:
+                return Reason.ATOL
+            if now <= self.rtol * (scale or norms[0]):
+                return Reason.RTOL
+            if cycles and now >= 1e5 * max(scale, norms[0]):
+                return Reason.DIVERGED
+        return Reason.MAX_CYCLES if cycles >= self.max_cycles else None
+
+    def _checked(self, state: State | None, name: str) -> State | None:
+        if state is None:
+            return None
+        if isinstance(state, np.ndarray) and state.dtype.kind in "iub":
+            state = state.astype(float)
+        size, got = self.hierarchy[0].unknowns, math.prod(_shape(state))
+        if size and got != size:
+            raise ValueError(
+                f"Solver.solve got {name} with {got} entries; level 0 has {size} unknowns"
+            )
+        return state
+
+    def as_preconditioner(self) -> spla.LinearOperator:
+        """One cycle from a zero start as a SciPy LinearOperator, `cg(A, b, M=...)`.
+
+        Symmetric (as cg needs) when post-smoothing mirrors pre-smoothing. The set-up is kept
+        between calls.
+
+        Examples
+        --------
+        >>> from mgnet import gallery
+        >>> hierarchy = gallery.poisson((31, 31))
+        >>> M = Solver(hierarchy).as_preconditioner()
+        >>> u, info = spla.cg(hierarchy[0].matrix, np.ones(961), M=M, maxiter=12)
+        >>> info
+        0
+        """
+        memory: Memory = {}
+
+        def cycle(b: np.ndarray) -> np.ndarray:
+            u, new = run(self.schedule, self.hierarchy, None, np.asarray(b, dtype=float).ravel())
+            memory.update(new)
+            return u
+
+        size = self.hierarchy[0].unknowns
+        return spla.LinearOperator((size, size), matvec=cycle, dtype=float)  # type: ignore
+
+
+def _shape(state: State) -> tuple[int, ...]:
+    return (state.getSize(),) if vector.is_vec(state) else tuple(vector.as_numpy(state).shape)
+
+
+def _keep(records: list[StepRecord], cycle: int, step: Step, data: StepData) -> None:
+    records.append(
+        StepRecord(cycle, step, data.work, data.seconds, data.residual_norm, data.step_length)
+    )

@@ -1,0 +1,250 @@
+"""The few operations on states that depend on their kind: NumPy array, torch tensor or PETSc Vec.
+
+Everything else in the core uses `+ - *` and `@` only. torch and petsc4py are never imported here: a
+tensor or a Vec can only reach these functions when its library is loaded already, and then
+`sys.modules` has it.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+__all__ = [
+    "apply",
+    "as_numpy",
+    "as_scipy",
+    "concatenate",
+    "dot",
+    "is_finite",
+    "like",
+    "norm",
+    "random_like",
+    "zeros_like",
+]
+
+State = Any
+
+
+def _is(module: str, kind: str, u: State) -> bool:
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(u, getattr(loaded, kind))
+
+
+def is_tensor(u: State) -> bool:
+    """Whether `u` is a torch tensor."""
+    return _is("torch", "Tensor", u)
+
+
+def is_vec(u: State) -> bool:
+    """Whether `u` is a PETSc Vec."""
+    return _is("petsc4py.PETSc", "Vec", u)
+
+
+def _unknown(u: State) -> TypeError:
+    return TypeError(
+        f"state has the type {type(u).__name__}; "
+        "a state must be a NumPy array, a torch tensor or a PETSc Vec"
+    )
+
+
+def dot(u: State, v: State) -> float:
+    """Euclidean inner product of two states of the same kind and shape.
+
+    Parameters
+    ----------
+    u, v : array, tensor or Vec
+        Two states, of any equal shape. float32 tensors are summed in float64.
+
+    Returns
+    -------
+    float
+        Sum of the products of the entries (of the real parts of `conj(u) * v` for complex NumPy
+        arrays).
+
+    Raises
+    ------
+    TypeError
+        If the kind of `u` is none of the three.
+
+    Examples
+    --------
+    >>> dot(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
+    11.0
+    """
+    if isinstance(u, np.ndarray):
+        return float(np.vdot(u, v).real)
+    if is_tensor(u):
+        return float((u.detach().flatten().double() * v.detach().flatten().double()).sum())
+    if is_vec(u):
+        return float(u.dot(v).real)
+    raise _unknown(u)
+
+
+def norm(u: State) -> float:
+    """Euclidean norm of a state; `inf` or `nan` when an entry is, or when its square overflows.
+
+    Examples
+    --------
+    >>> norm(np.array([[3.0], [4.0]]))
+    5.0
+    """
+    if isinstance(u, np.ndarray):
+        # vdot runs at memory speed and costs half a microsecond on small arrays; numpy.linalg.norm
+        # costs four times that.
+        return math.sqrt(np.vdot(u, u).real)
+    if is_tensor(u):
+        torch = sys.modules["torch"]
+        return float(
+            torch.linalg.vector_norm(u.detach(), dtype=None if u.is_complex() else torch.float64)
+        )
+    if is_vec(u):
+        return float(u.norm())
+    raise _unknown(u)
+
+
+def is_finite(u: State) -> bool:
+    """Whether all entries of a state are finite (of all ranks together, for a Vec).
+
+    Examples
+    --------
+    >>> is_finite(np.array([1.0, np.nan]))
+    False
+    """
+    # A sum is one pass in one thread. A BLAS product would wake all threads for each of the many
+    # states of a cycle, which costs milliseconds on a busy machine.
+    return math.isfinite(norm(u) if is_vec(u) else abs(u.sum()))
+
+
+def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
+    """A state of zeros, of the kind, precision and device of `u`, and its shape unless given.
+
+    Examples
+    --------
+    >>> zeros_like(np.array([1.0, 2.0]))
+    array([0., 0.])
+    """
+    if isinstance(u, np.ndarray):
+        return np.zeros(u.shape if shape is None else shape, u.dtype)
+    if is_tensor(u):
+        return u.new_zeros(u.shape if shape is None else shape)
+    if is_vec(u) and shape is None:
+        v = u.duplicate()
+        v.set(0.0)
+        return v
+    raise _unknown(u)
+
+
+def as_numpy(u: State) -> np.ndarray:
+    """The entries of a state as a NumPy array (this rank's, for a Vec); may share memory.
+
+    Examples
+    --------
+    >>> as_numpy(np.array([1.0, 2.0]))
+    array([1., 2.])
+    """
+    if isinstance(u, np.ndarray):
+        return u
+    if is_tensor(u):
+        return u.detach().cpu().numpy()
+    if is_vec(u):
+        return u.getArray(readonly=True)
+    raise _unknown(u)
+
+
+def like(values: np.ndarray, u: State) -> State:
+    """A new state of the kind, shape, precision and device of `u` with the given entries.
+
+    Examples
+    --------
+    >>> like(np.array([1, 2]), np.array([0.0, 0.0]))
+    array([1., 2.])
+    """
+    if isinstance(u, np.ndarray):
+        return np.array(values, dtype=u.dtype).reshape(u.shape)
+    if is_tensor(u):
+        return sys.modules["torch"].tensor(values, dtype=u.dtype, device=u.device).reshape(u.shape)
+    if is_vec(u):
+        v = u.duplicate()
+        v.setArray(np.asarray(values).ravel())
+        return v
+    raise _unknown(u)
+
+
+def concatenate(parts: Sequence[State]) -> State:
+    """The entries of several arrays or tensors in one flat array or tensor.
+
+    Examples
+    --------
+    >>> concatenate([np.array([1.0]), np.array([[2.0, 3.0]])])
+    array([1., 2., 3.])
+    """
+    flat = [part.reshape(-1) for part in parts]
+    return sys.modules["torch"].cat(flat) if is_tensor(flat[0]) else np.concatenate(flat)
+
+
+def random_like(u: State, generator: np.random.Generator) -> State:
+    """A state like `u` (kind, shape, precision, device) of standard normal entries.
+
+    Examples
+    --------
+    >>> random_like(np.zeros(2), np.random.default_rng(0)).round(3)
+    array([ 0.126, -0.132])
+    """
+    return like(generator.standard_normal(as_numpy(u).shape), u)
+
+
+def apply(operator: Any, u: State) -> State:
+    """`operator(u)` for a callable (SciPy LinearOperators and PETSc Mats are), else `operator @ u`.
+
+    Examples
+    --------
+    >>> apply(np.array([[2.0]]), np.array([3.0])), apply(abs, -1.0)
+    (array([6.]), 1.0)
+    """
+    return operator(u) if callable(operator) else operator @ u
+
+
+def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
+    """A matrix of any kind as a SciPy CSR matrix or, when it is dense, as a NumPy array.
+
+    Parameters
+    ----------
+    matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat (one
+    rank)
+        Copied to the host when it lives on an accelerator.
+
+    Raises
+    ------
+    TypeError
+        If the matrix has no entries to read (a function, a LinearOperator, a Mat spread over
+        ranks).
+
+    Examples
+    --------
+    >>> as_scipy(sp.eye(2)).format
+    'csr'
+    """
+    if isinstance(matrix, np.ndarray):
+        return matrix
+    if sp.issparse(matrix):
+        return sp.csr_matrix(matrix)
+    if is_tensor(matrix):
+        matrix = matrix.detach().cpu()
+        if sys.modules["torch"].strided == matrix.layout:
+            return matrix.numpy()
+        matrix = matrix.to_sparse_coo().coalesce()
+        return sp.csr_matrix(
+            (matrix.values().numpy(), matrix.indices().numpy()), shape=tuple(matrix.shape)
+        )
+    if _is("petsc4py.PETSc", "Mat", matrix) and matrix.getComm().getSize() == 1:
+        indptr, indices, data = matrix.getValuesCSR()
+        return sp.csr_matrix((data, indices, indptr), shape=matrix.getSize())
+    raise TypeError(
+        f"matrix has the type {type(matrix).__name__}; "
+        "here the entries are needed: give a SciPy sparse matrix, "
+        "a NumPy array, a torch tensor or a PETSc Mat on one rank"
+    )
