@@ -53,7 +53,8 @@ $(STAMP)/app: $(STAMP)/venv $(PINS)
 	@echo "Installing PyTorch and the other packages into $(VENV): one to five minutes"
 	@[ -n "$(TORCH_INDEX)" ] || [ "$$(uname)" != Linux ] \
 	  || echo "(if pip fetches the GPU build, several gigabytes, set TORCH_INDEX: see CONTRIBUTING.md)"
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@# its own index lacks other packages in the versions we pin: those come with the next line
+	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	@$(PIP) -e '.[app]'
 	@touch $@
 
