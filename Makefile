@@ -33,7 +33,7 @@ lint: $(STAMP)/dev  ## ruff and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 docs: $(STAMP)/docs  ## build the pages into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)/dev  ## run every script in benchmarks/
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
@@ -53,7 +53,8 @@ $(STAMP)/app: $(STAMP)/venv $(PINS)
 	@echo "Installing PyTorch and the other packages into $(VENV): one to five minutes"
 	@[ -n "$(TORCH_INDEX)" ] || [ "$$(uname)" != Linux ] \
 	  || echo "(if pip fetches the GPU build, several gigabytes, set TORCH_INDEX: see CONTRIBUTING.md)"
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@# its own index lacks other packages in the versions we pin: those come with the next line
+	@$(PIP) $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX)) torch
 	@$(PIP) -e '.[app]'
 	@touch $@
 

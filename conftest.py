@@ -11,6 +11,7 @@ NEEDS = {
     "app": ("click", "rich", "matplotlib", "sklearn", "safetensors"),
 }
 LIBRARY = Path(__file__).parent / "mgnet"
+MPI_SCRIPTS = Path(__file__).parent / "tests" / "mpi"
 
 
 def pytest_configure() -> None:
@@ -20,7 +21,9 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out folders whose optional dependencies are missing, except under `make test`."""
+    """Leave out scripts for MPI, and, except under `make test`, what lacks its dependencies."""
+    if collection_path.parent == MPI_SCRIPTS and not collection_path.name.startswith("test_"):
+        return True
     if os.environ.get("MGNET_REQUIRE_PETSC") == "1":
         return None
     for folder, packages in NEEDS.items():
