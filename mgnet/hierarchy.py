@@ -66,7 +66,7 @@ class Level:
     size : int
         Number of unknowns; read from the matrix when 0.
     name : str
-        For tables and messages.
+        For messages.
     cost : float
         Of one evaluation of A, in any unit that all levels share; `size` when 0.
     residual_cost : float
@@ -140,15 +140,16 @@ class Level:
 
     @property
     def matrix(self) -> Any:
-        """The operator when it supports `@`, else None."""
-        return self.operator if isinstance(self.operator, _Matrix) else None
+        """The operator when it supports `@` or is a PETSc Mat, else None."""
+        operator = self.operator
+        return operator if isinstance(operator, _Matrix) or vector.is_mat(operator) else None
 
     @property
     def unknowns(self) -> int:
         """Number of unknowns: `size`, else the rows of the matrix, else 0 (not known)."""
         if self.size or self.matrix is None:
             return self.size
-        return int(self.matrix.shape[0])
+        return vector.shape_of(self.matrix)[0]
 
     @property
     def evaluation_cost(self) -> float:
@@ -242,8 +243,7 @@ class Hierarchy(Sequence[Level]):
         """
         if self.bind is None:
             raise TypeError(
-                "Hierarchy.on got a batch, but these levels know no data; "
-                "make the hierarchy with bind=..."
+                "Hierarchy.on got a batch, but these levels know no data; give bind=..."
             )
         return Hierarchy(
             self.bind(batch), norm=self.norm, dot=self.dot, bind=self.bind, nested=self.nested

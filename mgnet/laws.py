@@ -58,8 +58,8 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
             f"level {number} has `recenter` and a transfer that injects; "
             "recentred levels start from 0: use a transfer without inject"
         )
-    if isinstance(level.transfer, MatrixTransfer) and not callable(level.transfer.P):
-        shape, expected = tuple(level.transfer.P.shape), (level.unknowns, coarser.unknowns)
+    if isinstance(level.transfer, MatrixTransfer):
+        shape, expected = vector.shape_of(level.transfer.P), (level.unknowns, coarser.unknowns)
         if any(want and got != want for got, want in zip(shape, expected, strict=True)):
             raise ValueError(
                 f"level {number} has a prolongation of shape {shape}; between {expected[0]} and "

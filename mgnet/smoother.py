@@ -90,18 +90,10 @@ class Smoother(ABC):
 
 
 def _diagonal(level: Level, u: State, smoother: Smoother) -> State:
-    matrix = level.jacobian(u)
-    if isinstance(matrix, np.ndarray) or sp.issparse(matrix):
-        diagonal = matrix.diagonal()
-    else:
-        diagonal = vector.like(vector.as_scipy(matrix).diagonal(), u)
-    zeros = int(np.count_nonzero(vector.as_numpy(diagonal) == 0.0))
-    if zeros:
-        raise ValueError(
-            f"{smoother} divides by the diagonal of {level}, which has {zeros} zeros; "
-            "use another smoother"
-        )
-    return diagonal
+    try:
+        return vector.diagonal_like(level.jacobian(u), u)
+    except ValueError as error:
+        raise ValueError(f"{smoother} on {level}: {error}") from None
 
 
 @dataclass(frozen=True)

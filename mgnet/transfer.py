@@ -89,7 +89,7 @@ class MatrixTransfer(Transfer):
     Parameters
     ----------
     P : matrix of shape (fine, coarse)
-        Prolongation: a SciPy sparse matrix, NumPy array, torch tensor, PETSc Mat or callable.
+        Prolongation: SciPy sparse, LinearOperator, NumPy, torch or PETSc Mat.
     R : matrix of shape (coarse, fine), optional
         Restriction; the transpose of `P` by default (required when `P` has no `.T`).
     injection : matrix of shape (coarse, fine), optional

@@ -44,6 +44,11 @@ def is_vec(u: State) -> bool:
     return _is("petsc4py.PETSc", "Vec", u)
 
 
+def is_mat(matrix: Any) -> bool:
+    """Whether `matrix` is a PETSc Mat."""
+    return _is("petsc4py.PETSc", "Mat", matrix)
+
+
 def _unknown(u: State) -> TypeError:
     return TypeError(
         f"state has the type {type(u).__name__}; "
@@ -208,6 +213,44 @@ def apply(operator: Any, u: State) -> State:
     return operator(u) if callable(operator) else operator @ u
 
 
+def shape_of(matrix: Any) -> tuple[int, int]:
+    """Rows and columns of a matrix of any kind (of all ranks together, for a Mat).
+
+    Examples
+    --------
+    >>> shape_of(np.ones((2, 3)))
+    (2, 3)
+    """
+    rows, columns = matrix.getSize() if is_mat(matrix) else matrix.shape
+    return int(rows), int(columns)
+
+
+def diagonal_like(matrix: Any, u: State) -> State:
+    """The diagonal of a matrix as a state like `u`.
+
+    Raises
+    ------
+    ValueError
+        If it has a zero (on any rank).
+
+    Examples
+    --------
+    >>> diagonal_like(np.diag([2.0, 3.0]), np.zeros(2))
+    array([2., 3.])
+    """
+    if is_mat(matrix):
+        diagonal = matrix.getDiagonal()
+        least = diagonal.copy()
+        least.abs()
+        smallest = least.min()[1]
+    else:
+        values = as_scipy(matrix).diagonal()
+        diagonal, smallest = like(values, u), abs(values).min(initial=np.inf)
+    if smallest == 0.0:
+        raise ValueError("the matrix has zeros on its diagonal; use another smoother")
+    return diagonal
+
+
 def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
     """A matrix of any kind as a SciPy CSR matrix or, when it is dense, as a NumPy array.
 
@@ -240,7 +283,7 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
         return sp.csr_matrix(
             (matrix.values().numpy(), matrix.indices().numpy()), shape=tuple(matrix.shape)
         )
-    if _is("petsc4py.PETSc", "Mat", matrix) and matrix.getComm().getSize() == 1:
+    if is_mat(matrix) and matrix.getComm().getSize() == 1:
         indptr, indices, data = matrix.getValuesCSR()
         return sp.csr_matrix((data, indices, indptr), shape=matrix.getSize())
     raise TypeError(

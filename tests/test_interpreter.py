@@ -1,4 +1,4 @@
-"""Laws: one interpreter does the correction scheme, FAS, MGRIT and the subspace form, on any array."""
+"""Laws: one interpreter does the correction scheme, FAS, MGRIT and the subspace form."""
 
 import math
 from dataclasses import dataclass
@@ -347,23 +347,23 @@ def test_torch_tensors_run_as_numpy_arrays_do(device, text):
     np.testing.assert_allclose(value.cpu().numpy(), expected, rtol=0, atol=1e-13)
 
 
-def on_petsc(hierarchy, PETSc):
+def on_petsc(hierarchy, petsc):
     def mat(matrix):
         matrix = sp.csr_matrix(matrix)
         csr = (matrix.indptr.astype("i4"), matrix.indices.astype("i4"), matrix.data)
-        return PETSc.Mat().createAIJ(matrix.shape, csr=csr, comm=PETSc.COMM_SELF)
+        return petsc.Mat().createAIJ(matrix.shape, csr=csr, comm=petsc.COMM_SELF)
 
     levels = []
     for level in hierarchy:
         transfer = None
         if level.transfer is not None:
             transfer = MatrixTransfer(mat(level.transfer.P), mat(level.transfer.P.T))
-        levels.append(Level(mat(level.matrix), level.smoother, transfer, size=level.unknowns))
+        levels.append(Level(mat(level.matrix), level.smoother, transfer))
     return Hierarchy(levels)
 
 
-def vec(PETSc, values):
-    return PETSc.Vec().createWithArray(values.copy(), comm=PETSc.COMM_SELF)
+def vec(petsc, values):
+    return petsc.Vec().createWithArray(values.copy(), comm=petsc.COMM_SELF)
 
 
 @pytest.mark.parametrize("text", ["V(1,1)", "F(2,1)", "nested W(1,1)"])

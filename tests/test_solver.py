@@ -1,4 +1,4 @@
-"""Laws: textbook multigrid converges as theory says, PyAMG agrees cycle by cycle, reasons are true."""
+"""Laws: multigrid converges as theory says, PyAMG agrees cycle by cycle, reasons are true."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ from mgnet import (
 
 
 def asymptotic_factor(hierarchy, schedule, cycles=24, last=8):
-    """Residual reduction per cycle for f = 0 after the transient, the state scaled to 1 each time."""
+    """Residual reduction per cycle for f = 0, after the transient."""
     rng, memory, norms = np.random.default_rng(0), None, []
     u = rng.standard_normal(hierarchy[0].unknowns)
     f = np.zeros_like(u)
@@ -39,7 +39,7 @@ def asymptotic_factor(hierarchy, schedule, cycles=24, last=8):
 
 
 def local_fourier_factor(dimension, omega, sweeps, frequencies=32):
-    """Two-grid factor by local Fourier analysis: Jacobi, linear interpolation P, restriction P^T."""
+    """Two-grid factor by local Fourier analysis: Jacobi, linear P, restriction P^T."""
     low = (np.arange(frequencies) + 0.5) / frequencies * np.pi - np.pi / 2
     worst = 0.0
     for theta in itertools.product(low, repeat=dimension):
