@@ -79,7 +79,7 @@ for panel, (title, field) in zip(axes, fields.items(), strict=True):
     figure.colorbar(image, ax=panel, shrink=0.9)
 
 figures = {"solution": figure, "convergence": ax.figure}
-figures["cycle"] = plot_schedule(parse("nested F(1,1)", 5)).figure
+figures["cycle"] = plot_schedule(parse("nested F(1,1)", 4)).figure
 print()
 for name, figure in figures.items():
     figure.savefig(out / f"{name}.png", dpi=150)

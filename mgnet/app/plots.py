@@ -66,7 +66,7 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
     nodes, moves = schedule.path()
     levels = schedule.levels
     if ax is None:
-        size = (min(max(0.3 * len(nodes) + 1.2, 4.0), 17.0), 0.42 * levels + 0.9)
+        size = (min(max(0.3 * len(nodes) + 1.2, 4.2), 17.0), 0.42 * levels + 0.9)
         _, ax = plt.subplots(figsize=size, layout="constrained")
     margin = 0.8
     ax.set_xlim(-margin, len(nodes) - 1 + margin)
@@ -81,15 +81,17 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
         spine.set_visible(False)
     ax.set_axisbelow(True)
     ax.grid(axis="y", color="0.9", linewidth=0.8)
+    handles = _schedule_legend(kinds, set(moves))
     ax.legend(
-        handles=_schedule_legend(kinds, set(moves)),
+        handles=handles,
         loc="upper center",
         bbox_to_anchor=(0.5, 0.0),
-        ncols=2 if len(nodes) < 14 else 5,
+        ncols=len(handles),
         frameon=False,
         fontsize=8,
-        columnspacing=1.5,
-        handletextpad=0.5,
+        columnspacing=1.2,
+        handletextpad=0.4,
+        handlelength=1.5,
     )
     return ax
 
