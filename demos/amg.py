@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 
 from mgnet import GaussSeidel, Hierarchy, Solver
@@ -26,7 +27,7 @@ out.mkdir(parents=True, exist_ok=True)
 # Diffusion that is a hundred times stronger along a diagonal: hard for a geometric hierarchy.
 stencil = pyamg.gallery.diffusion_stencil_2d(epsilon=0.01, theta=np.pi / 6, type="FE")
 A = pyamg.gallery.stencil_grid(stencil, (150, 150), format="csr")
-f = A @ np.random.default_rng(0).standard_normal(A.shape[0])
+f = A @ np.random.default_rng(0).standard_normal(150 * 150)
 
 amg = pyamg.ruge_stuben_solver(A)
 smoothers = GaussSeidel("forward"), GaussSeidel("backward")
@@ -42,8 +43,9 @@ for cycle in ("V(1,1)", "V(2,2)", "F(1,1)", "W(1,1)", "nested F(1,1)"):
     print(f"{cycle:<14} {s.cycles:>6} {s.factor:>7.3f} {s.work:>11.1f} {s.seconds:>8.2f}  {name}")
 
 print()
-cycle = Solver(hierarchy, "F(1,1)").schedule
+cycle = Solver(hierarchy, "V(1,1)").schedule
 figures = {"cycle": plot_schedule(cycle), "convergence": plot_convergence(solutions)}
 for name, ax in figures.items():
-    ax.figure.savefig(out / f"{name}.png", dpi=150)
+    plt.sca(ax)
+    plt.savefig(out / f"{name}.png", dpi=150)
     print(f"wrote {out / name}.png")

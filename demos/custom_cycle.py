@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 
 from mgnet import GaussSeidel, Schedule, Smoother, Solver, Step, gallery, parse
@@ -69,7 +70,7 @@ runs = {
     "by hand, row by row": (row_by_row, by_hand),
 }
 
-print(f"The cycle by hand: {by_hand.text}\n\n{by_hand}\n")
+print(f"The cycle by hand:\n{by_hand.text}\n\n{by_hand}\n")
 print("Poisson, 127 x 127, 4 levels, red-black Gauss-Seidel, residual down by 1e-10\n")
 print(f"{'cycle':<20} {'cycles':>6} {'factor':>7} {'work per cycle':>15} {'work units':>11}")
 solutions = {}
@@ -82,5 +83,6 @@ print("\nBy hand needs as few cycles as F, at less work; V(1,1) is the cheapest 
 print()
 figures = {"cycle": plot_schedule(by_hand), "convergence": plot_convergence(solutions)}
 for name, ax in figures.items():
-    ax.figure.savefig(out / f"{name}.png", dpi=150)
+    plt.sca(ax)
+    plt.savefig(out / f"{name}.png", dpi=150)
     print(f"wrote {out / name}.png")
