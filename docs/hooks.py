@@ -1,0 +1,92 @@
+"""What `mkdocs build` draws and runs, so that no page shows what the library does not do.
+
+Pictures of cycles and the output of the demos go straight into the site; nothing is written here.
+In a page, `{{ demo poisson }}` stands for the output and pictures of a demo, and `{{ reasons }}`
+for the table of `Reason`.
+"""
+
+import io
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import matplotlib
+from mkdocs.structure.files import File, Files
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from mgnet import Reason, Schedule, cascade, cycle, nested, parse
+from mgnet.app.plots import plot_schedule
+
+ROOT = Path(__file__).resolve().parent.parent
+CYCLES = {
+    "v": cycle(4),
+    "f": cycle(4, kappa=2),
+    "w": cycle(4, kappa=math.inf),
+    "kappa3": cycle(5, kappa=3),
+    "nested": nested(4, kappa=2),
+    "cascade": cascade([32, 16, 8, 4]),
+    "by-hand": parse("pre, down, pre 2, down, solve, up, post 2, down, solve, up, up, post", 3),
+}
+
+
+def picture(schedule: Schedule) -> str:
+    """Return a cycle as SVG, the same bytes every time."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "mgnet"}):
+        ax = plot_schedule(schedule)
+        ax.figure.savefig(buffer, format="svg", metadata={"Date": None})  # type: ignore[union-attr]
+    plt.close("all")
+    return buffer.getvalue()
+
+
+@cache
+def demo(name: str) -> tuple[str, dict[str, bytes]]:
+    """Run a demo; return what it prints and its pictures."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, ROOT / "demos" / f"{name}.py", folder],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"demos/{name}.py failed:\n{done.stderr}")
+        pictures = {file.stem: file.read_bytes() for file in sorted(Path(folder).glob("*.png"))}
+        return done.stdout.replace(folder, f"out/{name}"), pictures
+
+
+def on_files(files: Files, *, config) -> Files:
+    """Add the pictures to the site."""
+    for name, schedule in CYCLES.items():
+        files.append(File.generated(config, f"pictures/{name}.svg", content=picture(schedule)))
+    for script in sorted((ROOT / "demos").glob("*.py")):
+        for name, content in demo(script.stem)[1].items():
+            path = f"pictures/{script.stem}-{name}.png"
+            files.append(File.generated(config, path, content=content))
+    return files
+
+
+def demo_text(match: re.Match) -> str:
+    """Return what stands in the page for `{{ demo name }}`."""
+    name = match[1]
+    text, pictures = demo(name)
+    shown = [f"![{name}: {title}](pictures/{name}-{title}.png)" for title in pictures]
+    return "\n\n".join([f"```text\n{text.rstrip()}\n```", *shown])
+
+
+def on_page_markdown(markdown: str, *, page, config, files) -> str:
+    """Put in what was run and what is read from the library."""
+    rows = "\n".join(
+        f"| `{r.name}` | {'yes' if r.converged else 'no'} | {r.value} |" for r in Reason
+    )
+    table = f"| reason | converged | meaning |\n| --- | --- | --- |\n{rows}"
+    markdown = re.sub(r"\{\{ demo (\w+) \}\}", demo_text, markdown)
+    return markdown.replace("{{ reasons }}", table)

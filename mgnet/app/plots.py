@@ -1,0 +1,261 @@
+"""Pictures of cycles and of convergence, with matplotlib.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; shapes and markers
+differ as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import matplotlib.pyplot as plt
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from mgnet.schedule import Schedule
+    from mgnet.solver import Solution
+
+__all__ = ["plot_convergence", "plot_schedule"]
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+LINES = (
+    (BLUE, "o", "-"),
+    (ORANGE, "s", "-"),
+    (GREEN, "^", "-"),
+    ("#CC79A7", "D", "-"),
+    ("#000000", "v", "--"),
+    ("#E69F00", "P", "--"),
+    ("#56B4E9", "X", "--"),
+)
+SMALLEST_TEXT = 5.5  # points
+DOUBLE = [Normal(), Stroke(linewidth=1.8, foreground="white")]  # a white line on the line
+
+
+def plot_schedule(schedule: Schedule, ax: Axes | None = None) -> Axes:
+    """Draw a cycle from left to right, the finest level on top.
+
+    A disc is a stop with sweeps, a square a coarse solve; the number inside counts the sweeps,
+    post- and pre-sweeps of one stop together, and is left out where the stops stand too close. A
+    small ring is a stop without work. Single lines restrict and correct, double lines interpolate
+    the solution.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure, as wide as the cycle is long, by default.
+
+    Returns
+    -------
+    Axes
+        `ax.figure` is the figure.
+
+    Examples
+    --------
+    >>> from mgnet import nested
+    >>> ax = plot_schedule(nested(4))
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['level 0', 'level 1', 'level 2', 'level 3']
+    """
+    nodes, moves = schedule.path()
+    levels = schedule.levels
+    if ax is None:
+        size = (min(max(0.3 * len(nodes) + 1.2, 4.2), 17.0), 0.42 * levels + 0.9)
+        _, ax = plt.subplots(figsize=size, layout="constrained")
+    margin = 0.8
+    ax.set_xlim(-margin, len(nodes) - 1 + margin)
+    ax.set_ylim(levels - 1 + 0.55, -0.55)
+    disc = _disc_size(ax, len(nodes), levels)
+    _draw_moves(ax, nodes, moves, disc)
+    kinds = _draw_stops(ax, nodes, disc)
+    ax.set_yticks(range(levels), [f"level {level}" for level in range(levels)])
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.set_axisbelow(True)
+    ax.grid(axis="y", color="0.9", linewidth=0.8)
+    handles = _schedule_legend(kinds, set(moves))
+    ax.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        columnspacing=1.2,
+        handletextpad=0.4,
+        handlelength=1.5,
+    )
+    return ax
+
+
+def _disc_size(ax: Axes, stops: int, levels: int) -> float:
+    """Return the diameter of a disc in points: neighbours must not touch."""
+    box = ax.get_window_extent()
+    points = 72.0 / ax.get_figure(root=True).dpi  # type: ignore[union-attr]
+    return max(
+        min(15.0, 0.95 * box.width * points / stops, 0.6 * box.height * points / levels), 1.5
+    )
+
+
+def _draw_moves(ax: Axes, nodes: list, moves: list[str], disc: float) -> None:
+    """Draw one line per run of moves of one kind."""
+    first = 0
+    for k in range(1, len(moves) + 1):
+        if k == len(moves) or (moves[k] == "interpolate") != (moves[first] == "interpolate"):
+            x = list(range(first, k + 1))
+            y = [nodes[stop][0] for stop in x]
+            if moves[first] == "interpolate":
+                width = max(disc / 3.0, 1.2)
+                ax.plot(x, y, color=GREEN, linewidth=width, solid_capstyle="butt", zorder=2)
+                ax.plot(
+                    x, y, color="white", linewidth=0.45 * width, solid_capstyle="butt", zorder=2.1
+                )
+            else:
+                ax.plot(x, y, color=GREY, linewidth=max(min(1.2, disc / 6.0), 0.4), zorder=2)
+            first = k
+
+
+def _draw_stops(ax: Axes, nodes: list, disc: float) -> set[str]:
+    """Draw one marker series per kind of stop, and the numbers; return the kinds that occur."""
+    styles = {
+        "sweeps": {
+            "marker": "o",
+            "markersize": disc,
+            "markerfacecolor": BLUE,
+            "markeredgecolor": "white",
+        },
+        "solve": {
+            "marker": "s",
+            "markersize": disc,
+            "markerfacecolor": ORANGE,
+            "markeredgecolor": "white",
+        },
+        "none": {
+            "marker": "o",
+            "markersize": 0.4 * disc,
+            "markerfacecolor": "white",
+            "markeredgecolor": GREY,
+        },
+    }
+    stops: dict[str, list[tuple[int, int]]] = {kind: [] for kind in styles}
+    for k, (level, counts) in enumerate(nodes):
+        solved = any(action == "solve" for action, _ in counts)
+        stops["solve" if solved else "sweeps" if counts else "none"].append((k, level))
+        total = str(sum(count for _, count in counts))
+        size = 0.6 * disc if len(total) == 1 else 0.54 * disc if len(total) == 2 else 0.36 * disc
+        if counts and size >= SMALLEST_TEXT * (1.0 if len(total) == 1 else 0.8):
+            ax.text(
+                k,
+                level,
+                total,
+                color="white",
+                fontsize=size,
+                ha="center",
+                va="center_baseline",
+                weight="bold",
+                zorder=4,
+            )
+    for kind, places in stops.items():
+        if places:
+            x, y = zip(*places, strict=True)
+            edge = 0.8 if disc > 6.0 else 0.2
+            ax.plot(
+                x, y, linestyle="none", zorder=3, label=kind, markeredgewidth=edge, **styles[kind]
+            )  # type: ignore[arg-type]
+    return {kind for kind, places in stops.items() if places}
+
+
+def _schedule_legend(kinds: set[str], moves: set[str]) -> list:
+    """Explain what the picture contains, and no more."""
+    entries: list = []
+    if "sweeps" in kinds:
+        entries.append(_marker("o", BLUE, "sweeps"))
+    if "solve" in kinds:
+        entries.append(_marker("s", ORANGE, "coarse solve"))
+    if moves & {"down", "up"}:
+        entries.append(Line2D([], [], color=GREY, linewidth=1.2, label="restrict, correct"))
+    if "interpolate" in moves:
+        entries.append(
+            Line2D([], [], color=GREEN, linewidth=4.0, label="interpolate", path_effects=DOUBLE)
+        )
+    return entries
+
+
+def _marker(shape: str, color: str, label: str) -> Line2D:
+    return Line2D([], [], linestyle="none", marker=shape, color=color, markersize=7, label=label)
+
+
+def plot_convergence(
+    solutions: Mapping[str, Solution], ax: Axes | None = None, over: str = "work"
+) -> Axes:
+    """Draw the residual norm, relative to the first one, after every cycle.
+
+    Parameters
+    ----------
+    solutions : mapping of str to Solution
+        By the names that the legend shows.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+    over : "work" or "cycles"
+        What the horizontal axis counts. Work is in work units (evaluations of the finest
+        operator), and contains one evaluation for each residual norm.
+
+    Returns
+    -------
+    Axes
+        `ax.figure` is the figure.
+
+    Raises
+    ------
+    ValueError
+        If `over` is none of the two.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import Solver, gallery
+    >>> hierarchy, f = gallery.poisson(63), np.ones(63)
+    >>> solutions = {name: Solver(hierarchy, name).solve(f) for name in ("V(1,1)", "F(1,1)")}
+    >>> ax = plot_convergence(solutions)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['V(1,1)', 'F(1,1)']
+    """
+    if over not in ("work", "cycles"):
+        raise ValueError(f"plot_convergence got over={over!r}; it must be 'work' or 'cycles'")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(6.4, 4.0), layout="constrained")
+    for number, (name, solution) in enumerate(solutions.items()):
+        color, marker, line = LINES[number % len(LINES)]
+        norms = solution.residual_norms
+        x = list(range(len(norms))) if over == "cycles" else _work_after_cycles(solution)
+        y = [norm / norms[0] if norms[0] else norm for norm in norms]
+        ax.semilogy(x, y, line, color=color, marker=marker, markersize=5, linewidth=1.5, label=name)
+    ax.set_xlabel("work units" if over == "work" else "cycles")
+    ax.set_ylabel("residual norm / initial one")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    ax.grid(color="0.9", linewidth=0.8)
+    ax.set_axisbelow(True)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    if solutions:
+        ax.legend(frameon=False)
+    return ax
+
+
+def _work_after_cycles(solution: Solution) -> list[float]:
+    """Return the work counted at each residual norm; the last is `solution.work`, but for NaN."""
+    norms = len(solution.residual_norms)
+    check = (solution.work - sum(entry.work for entry in solution.record)) / norms
+    cycles = [check] * norms
+    for entry in solution.record:
+        if entry.cycle < norms:
+            cycles[entry.cycle] += entry.work
+    return list(accumulate(cycles))

@@ -1,0 +1,31 @@
+"""Law: what the pages show is what Python prints."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_examples_of_the_page(page):
+    text = re.sub(r"^ *```.*$", "", page.read_text(), flags=re.MULTILINE)  # a fence ends an output
+    text = re.sub(r"[\d.]\S* s$", "... s", text, flags=re.MULTILINE)  # seconds differ
+    test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    report: list[str] = []
+    doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=report.append)
+    assert not report, "".join(report)
+
+
+@pytest.mark.parametrize("name", ["index", "concepts", "extending"])
+def test_the_page_has_examples(name):
+    assert ">>>" in (ROOT / "docs" / f"{name}.md").read_text()
+
+
+def test_every_demo_has_its_section():
+    page = (ROOT / "docs" / "demos.md").read_text()
+    for script in (ROOT / "demos").glob("*.py"):
+        assert f"{{{{ demo {script.stem} }}}}" in page
