@@ -80,6 +80,9 @@ class Direct(Smoother):
                 level.charge(1.0)
         return u, memory
 
+    def __str__(self) -> str:
+        return f"Direct({self.method!r})"
+
 
 @dataclass(frozen=True)
 class Krylov(Smoother):

@@ -28,6 +28,11 @@ def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, 
     while all(n % 2 == 1 and n > 1 for n in grids[-1]):
         grids.append(tuple((n - 1) // 2 for n in grids[-1]))
     if levels is None:
+        if len(grids) == 1 and max(shape) > 2:
+            raise ValueError(
+                f"gallery got shape {shape}, which has no coarser grid; n = 2 m + 1 points are "
+                "halved to m, best is 2^k - 1 (or ask for levels=1)"
+            )
         return grids
     if not 1 <= levels <= len(grids):
         raise ValueError(

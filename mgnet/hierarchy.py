@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
@@ -191,7 +191,7 @@ class Hierarchy(Sequence[Level]):
         0       225        1  Jacobi(omega=0.666667)  MatrixTransfer 225 x 49
         1        49    0.218  Jacobi(omega=0.666667)  MatrixTransfer 49 x 9
         2         9     0.04  Jacobi(omega=0.666667)  MatrixTransfer 9 x 1
-        3         1  0.00444  Direct(method='lu')     -
+        3         1  0.00444  Direct('lu')            -
     """
 
     def __init__(
@@ -339,9 +339,7 @@ class Hierarchy(Sequence[Level]):
         post_smoother: Smoother | None = None,
         coarse_solver: Smoother | None = None,
     ) -> Hierarchy:
-        """The levels of a PyAMG multilevel solver.
-
-        PyAMG builds algebraic hierarchies; mgnet runs any schedule on them.
+        """The levels of a PyAMG multilevel solver, for any schedule; cost counts nonzeros.
 
         Parameters
         ----------
@@ -359,7 +357,7 @@ class Hierarchy(Sequence[Level]):
         400
         """
         parts = solver.levels
-        return cls.from_matrices(
+        levels = cls.from_matrices(
             [part.A for part in parts],
             [part.P for part in parts[:-1]],
             [part.R for part in parts[:-1]],
@@ -367,6 +365,7 @@ class Hierarchy(Sequence[Level]):
             post_smoother,
             coarse_solver or Direct("pinv"),
         )
+        return cls([replace(level, cost=float(level.matrix.nnz)) for level in levels])
 
     def __str__(self) -> str:
         finest = self.levels[0]

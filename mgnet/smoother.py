@@ -241,6 +241,9 @@ class GaussSeidel(Smoother):
     def work(self, level: Level, sweeps: int) -> float:
         return float(sweeps * len(self._directions))
 
+    def __str__(self) -> str:
+        return f"GaussSeidel({self.direction!r})"
+
 
 @dataclass(frozen=True)
 class Chebyshev(Smoother):

@@ -191,10 +191,16 @@ class Solver:
             return None
         if isinstance(state, np.ndarray) and state.dtype.kind in "iub":
             state = state.astype(float)
-        size, got = self.hierarchy[0].unknowns, math.prod(_shape(state))
-        if size and got != size:
+        level, shape = self.hierarchy[0], _shape(state)
+        if level.unknowns and math.prod(shape) != level.unknowns:
             raise ValueError(
-                f"Solver.solve got {name} with {got} entries; level 0 has {size} unknowns"
+                f"Solver.solve got {name} with {math.prod(shape)} entries; "
+                f"level 0 has {level.unknowns} unknowns"
+            )
+        if level.matrix is not None and shape[0] != level.unknowns:
+            raise ValueError(
+                f"Solver.solve got {name} of shape {shape}, but level 0 has a matrix; give the "
+                f"shape ({level.unknowns},), with {name}.ravel()"
             )
         return state
 
@@ -216,7 +222,8 @@ class Solver:
         memory: Memory = {}
 
         def cycle(b: np.ndarray) -> np.ndarray:
-            u, new = run(self.schedule, self.hierarchy, None, np.asarray(b, dtype=float).ravel())
+            f = np.asarray(b, dtype=float).ravel()
+            u, new = run(self.schedule, self.hierarchy, None, f, memory)
             memory.update(new)
             return u
 

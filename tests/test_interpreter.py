@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -316,6 +317,14 @@ def test_a_replaced_norm_decides_what_is_finite():
 # Kinds of arrays
 
 
+def model() -> Any:
+    """A linear hierarchy without special interpolation of solutions."""
+    levels: Any = gallery.poisson((15, 15), levels=3)
+    return Hierarchy.from_matrices(
+        [level.matrix for level in levels], [level.transfer.P for level in levels[:-1]]
+    )
+
+
 def on_torch(hierarchy, torch, device):
     def tensor(matrix):
         return torch.tensor(matrix.toarray(), dtype=torch.float64, device=device)
@@ -333,10 +342,7 @@ def test_torch_tensors_run_as_numpy_arrays_do(device, text):
     torch = pytest.importorskip("torch")
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
-    hierarchy = gallery.poisson((15, 15), levels=3)
-    hierarchy = Hierarchy.from_matrices(
-        [level.matrix for level in hierarchy], [level.transfer.P for level in hierarchy[:-1]]
-    )
+    hierarchy = model()
     f = np.random.default_rng(0).standard_normal(225)
     schedule = parse(text, 3)
     expected, _ = run(schedule, hierarchy, None, f)
@@ -368,10 +374,7 @@ def vec(petsc, values):
 
 @pytest.mark.parametrize("text", ["V(1,1)", "F(2,1)", "nested W(1,1)"])
 def test_petsc_vecs_run_as_numpy_arrays_do(petsc, text):
-    hierarchy = gallery.poisson((15, 15), levels=3)
-    hierarchy = Hierarchy.from_matrices(
-        [level.matrix for level in hierarchy], [level.transfer.P for level in hierarchy[:-1]]
-    )
+    hierarchy = model()
     f = np.random.default_rng(0).standard_normal(225)
     schedule = parse(text, 3)
     expected, _ = run(schedule, hierarchy, None, f)
@@ -380,8 +383,8 @@ def test_petsc_vecs_run_as_numpy_arrays_do(petsc, text):
 
 
 def test_petsc_pcmg_with_the_same_parts_gives_the_same_iterates(petsc):
-    hierarchy = gallery.poisson((15, 15), levels=3)
-    ours = on_petsc(hierarchy, petsc)
+    hierarchy = model()
+    ours: Any = on_petsc(hierarchy, petsc)
     f = np.random.default_rng(0).standard_normal(225)
     ksp = petsc.KSP().create(petsc.COMM_SELF)
     ksp.setOperators(ours[0].operator)
@@ -410,7 +413,7 @@ def test_petsc_pcmg_with_the_same_parts_gives_the_same_iterates(petsc):
     ksp.setFromOptions()
     b, x = vec(petsc, f), vec(petsc, np.zeros(225))
     ksp.solve(b, x)
-    u = None
+    u: Any = None
     for _ in range(3):
         u, _ = run(cycle(3), hierarchy, u, f)
     np.testing.assert_allclose(u, x.getArray(), rtol=0, atol=1e-13)

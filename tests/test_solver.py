@@ -250,12 +250,12 @@ def test_work_is_that_of_all_steps_and_checks():
     assert solution.work == pytest.approx(solution.cycles * per_cycle + solution.cycles + 1)
 
 
-def test_the_memory_of_a_solution_spares_the_set_up():
-    class Counting(Smoother):
-        starts = 0
+def test_the_set_up_is_spared_when_memory_is_kept():
+    starts = []
 
+    class Counting(Smoother):
         def start(self, level, u):
-            Counting.starts += 1
+            starts.append(level)
             return "set up"
 
         def smooth(self, level, u, f, sweeps, memory):
@@ -264,7 +264,11 @@ def test_the_memory_of_a_solution_spares_the_set_up():
     solver = Solver(Hierarchy([Level(np.eye(2), Counting())]), max_cycles=3)
     memory = solver.solve(np.ones(2)).memory
     solver.solve(np.ones(2), memory=memory)
-    assert Counting.starts == 1
+    assert len(starts) == 1
+    M = solver.as_preconditioner()
+    for _ in range(3):
+        M.matvec(np.ones(2))
+    assert len(starts) == 2
 
 
 def test_batches_are_bound_one_per_cycle():
@@ -298,7 +302,7 @@ def test_integers_become_floats():
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
-        (lambda h: Solver([h[0]]), TypeError, "takes a Hierarchy"),
+        (lambda h: Solver(list(h)), TypeError, "takes a Hierarchy"),
         (lambda h: Solver(h, rtol=-1.0), ValueError, "must not be negative"),
         (lambda h: Solver(h, max_cycles=0), ValueError, "cycles at least 1"),
         (lambda h: Solver(h, "V(1,1"), ValueError, "character 6"),
@@ -307,6 +311,7 @@ def test_integers_become_floats():
         (lambda h: Solver(h).solve(), ValueError, "neither f nor u"),
         (lambda h: Solver(h).solve(np.ones(8)), ValueError, "8 entries; level 0 has 7"),
         (lambda h: Solver(h).solve(np.ones(7), np.ones((7, 1))), ValueError, "must be equal"),
+        (lambda h: Solver(h).solve(np.ones((1, 7))), ValueError, r"ravel\(\)"),
         (lambda h: Solver(h).solve("ones"), TypeError, "a state must be"),
         (lambda h: Solver(h, batches=[1]).solve(np.ones(7)), TypeError, "bind"),
     ],

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import petsc4py
 
@@ -41,7 +42,8 @@ class Redundant(Smoother):
 
 
 levels = []
-for level in gallery.poisson((31, 31), levels=4):
+model: Any = gallery.poisson((31, 31), levels=4)
+for level in model:
     A = spread(level.matrix)
     if level.transfer is None:
         levels.append(Level(A, Redundant()))

@@ -1,4 +1,4 @@
-"""Law: `run` and `Solver` take distributed Vecs as they are; every rank takes the same decisions."""
+"""Law: `Solver` takes distributed Vecs as they are; every rank takes the same decisions."""
 
 import json
 
