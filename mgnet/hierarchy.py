@@ -20,7 +20,7 @@ from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
 
-from mgnet import laws, vector
+from mgnet import kernels, laws, vector
 from mgnet.coarse_solver import Direct
 from mgnet.smoother import Jacobi, Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
@@ -106,6 +106,9 @@ class Level:
         if self.residual is not None:
             self.tally[0] += self.residual_cost
             return self.residual(u, f)
+        if kernels.takes(self.operator, u, f):
+            self.tally[0] += 1.0
+            return kernels.residual(self.operator, u, f)
         image = self.apply(u)
         if f is None:
             return -1.0 * image

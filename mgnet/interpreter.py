@@ -133,11 +133,13 @@ def run(
             us[l + 1], vs[l + 1], fs[l + 1] = _descend(level.transfer, below, us[l], rs[l])
             l += 1
         elif action == "up":
-            d = level.transfer.prolong(us[l + 1] if vs[l + 1] is None else us[l + 1] - vs[l + 1])
-            search = level.line_search
-            length = 1.0 if search is None else search(level, us[l], d, fs[l], rs[l])
-            if length:
-                us[l] = us[l] + (d if length == 1.0 else length * d)
+            w = us[l + 1] if vs[l + 1] is None else us[l + 1] - vs[l + 1]
+            if level.line_search is None:
+                us[l], length = level.transfer.correct(us[l], w), 1.0
+            else:
+                d = level.transfer.prolong(w)
+                length = level.line_search(level, us[l], d, fs[l], rs[l])
+                us[l] = us[l] + length * d if length else us[l]
             rs[l] = None
         elif action == "start":
             _start(levels, us, fs, given=u is not None)

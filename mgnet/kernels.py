@@ -1,25 +1,48 @@
-"""Compiled loops over sparse matrices: SciPy's own, and numba's (extra `fast`).
+"""Loops over sparse matrices that SciPy's `@` would take several passes for.
 
-The only file that imports numba.
+Compiled by numba when it is installed (extra `fast`), on first use and cached on disk, since an
+import must not cost the second that compiling takes. The only file of the core that imports numba.
 """
 
 import importlib.util
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 try:
-    # Adds the product to its last argument. The public `@` fills zeros first and needs another pass
-    # to add.
+    # Adds the product to its last argument. `@` fills zeros first and needs another pass to add.
     from scipy.sparse._sparsetools import csr_matvec
 except ImportError:  # a private name: SciPy may move it
     csr_matvec = None
 
-__all__ = ["available", "gauss_seidel", "multiply_add"]
+__all__ = ["available", "gauss_seidel", "jacobi", "multiply_add", "residual", "takes"]
 
 available: bool = importlib.util.find_spec("numba") is not None
 
-_compiled: Any = None
+_compiled: dict[str, Any] = {}
+
+
+def takes(matrix: Any, *states: Any) -> bool:
+    """Whether the compiled loops can be used: numba, a CSR matrix, flat states of its precision.
+
+    Examples
+    --------
+    >>> takes(np.eye(2), np.ones(2))
+    False
+    """
+    return (
+        available
+        and sp.issparse(matrix)
+        and matrix.format == "csr"
+        and all(
+            type(u) is np.ndarray
+            and u.ndim == 1
+            and u.dtype == matrix.dtype
+            and u.flags.c_contiguous
+            for u in states
+        )
+    )
 
 
 def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -33,38 +56,41 @@ def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> import scipy.sparse as sp
     >>> multiply_add(sp.csr_matrix([[2.0, 1.0]]), np.array([1.0, 1.0]), np.array([10.0]))
     array([13.])
     """
-    if (
-        csr_matvec is not None
-        and u.ndim == out.ndim == 1
-        and matrix.dtype == u.dtype == out.dtype
-        and u.flags.c_contiguous
-    ):
+    flat = u.ndim == out.ndim == 1 and u.flags.c_contiguous
+    if csr_matvec is not None and flat and matrix.dtype == u.dtype == out.dtype:
         csr_matvec(*matrix.shape, matrix.indptr, matrix.indices, matrix.data, u, out)
     else:
         out += matrix @ u
     return out
 
 
-def _forward(indptr, indices, data, inverse, u, f):  # noqa: ANN001 - compiled by numba
-    # From the end of each row: the neighbour that has just been updated comes late, so its latency
-    # overlaps with the sum.
-    for i in range(len(u)):
-        total = f[i]
-        for k in range(indptr[i + 1] - 1, indptr[i] - 1, -1):
-            total -= data[k] * u[indices[k]]
-        u[i] += total * inverse[i]
+def residual(matrix: Any, u: np.ndarray, f: np.ndarray) -> np.ndarray:
+    """`f - matrix @ u` in one pass.
+
+    Examples
+    --------
+    >>> residual(sp.csr_matrix([[2.0, 1.0]]), np.array([1.0, 1.0]), np.array([4.0]))
+    array([1.])
+    """
+    out = np.empty_like(f)
+    _kernel("residual")(*_parts(matrix), u, f, out)
+    return out
 
 
-def _backward(indptr, indices, data, inverse, u, f):  # noqa: ANN001 - compiled by numba
-    for i in range(len(u) - 1, -1, -1):
-        total = f[i]
-        for k in range(indptr[i], indptr[i + 1]):
-            total -= data[k] * u[indices[k]]
-        u[i] += total * inverse[i]
+def jacobi(matrix: Any, scale: np.ndarray, u: np.ndarray, f: np.ndarray) -> np.ndarray:
+    """`u + scale (f - matrix @ u)` in one pass.
+
+    Examples
+    --------
+    >>> jacobi(sp.csr_matrix([[2.0]]), np.array([0.5]), np.array([1.0]), np.array([4.0]))
+    array([2.])
+    """
+    out = np.empty_like(u)
+    _kernel("jacobi")(*_parts(matrix), scale, u, f, out)
+    return out
 
 
 def gauss_seidel(
@@ -83,23 +109,64 @@ def gauss_seidel(
 
     Examples
     --------
-    >>> import scipy.sparse as sp
     >>> u = np.zeros(2)
     >>> A = sp.csr_matrix([[2.0, -1.0], [-1.0, 2.0]])
     >>> gauss_seidel(A, np.full(2, 0.5), u, np.ones(2), backward=False)
     >>> u
     array([0.5 , 0.75])
     """
-    global _compiled
-    if _compiled is None:
-        _compiled = _forward, _backward
+    _kernel("backward" if backward else "forward")(*_parts(matrix), inverse, u, f)
+
+
+def _kernel(name: str) -> Any:
+    if name not in _compiled:
+        loop = {"residual": _residual, "jacobi": _jacobi, "forward": _forward}
+        python = loop.get(name, _backward)
         if available:
             import numba
 
-            # On first use, cached on disk: importing mgnet must not cost the second that compiling
-            # takes.
-            _compiled = numba.njit(cache=True)(_forward), numba.njit(cache=True)(_backward)
-    # Unsigned indices spare numba the test for negative ones, which takes longer than the
-    # arithmetic.
-    unsigned = np.dtype(f"u{matrix.indices.dtype.itemsize}")
-    _compiled[backward](matrix.indptr, matrix.indices.view(unsigned), matrix.data, inverse, u, f)
+            _compiled[name] = numba.njit(cache=True)(python)
+        else:
+            _compiled[name] = python
+    return _compiled[name]
+
+
+def _parts(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    # Unsigned indices spare numba a test for negative ones that takes longer than the arithmetic.
+    unsigned = np.uint32 if matrix.indices.dtype.itemsize == 4 else np.uint64
+    return matrix.indptr.view(unsigned), matrix.indices.view(unsigned), matrix.data
+
+
+def _residual(indptr, indices, data, u, f, out):
+    for i in range(len(out)):
+        total = f[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            total -= data[k] * u[indices[k]]
+        out[i] = total
+
+
+def _jacobi(indptr, indices, data, scale, u, f, out):
+    for i in range(len(out)):
+        total = f[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            total -= data[k] * u[indices[k]]
+        out[i] = u[i] + scale[i] * total
+
+
+def _forward(indptr, indices, data, inverse, u, f):
+    # From the end of each row: the neighbour that was just updated comes late, so that its latency
+    # overlaps with the rest of the sum.
+    for i in range(len(u)):
+        total = f[i]
+        last = indptr[i + 1] - 1
+        for j in range(indptr[i + 1] - indptr[i]):
+            total -= data[last - j] * u[indices[last - j]]
+        u[i] += total * inverse[i]
+
+
+def _backward(indptr, indices, data, inverse, u, f):
+    for i in range(len(u) - 1, -1, -1):
+        total = f[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            total -= data[k] * u[indices[k]]
+        u[i] += total * inverse[i]

@@ -123,34 +123,33 @@ class Jacobi(Smoother):
     def start(self, level: Level, u: State) -> tuple[State, Any]:
         scale = self.omega / _diagonal(level, u, self)
         matrix = level.matrix
-        if (
-            not (sp.issparse(matrix) and matrix.format == "csr")
-            or level.linearize
-            or level.residual
-        ):
+        csr = sp.issparse(matrix) and matrix.format == "csr"
+        if not csr or level.linearize or level.residual or kernels.takes(matrix, u):
             return scale, None
         # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
-        # a product and one pass.
+        # one product into `scale f`.
         iteration = matrix.copy()
         iteration.data *= -np.repeat(scale, np.diff(matrix.indptr)).astype(matrix.dtype)
         iteration.setdiag(iteration.diagonal() + 1)
-        return scale, iteration
+        return (scale[0] if np.ptp(scale) == 0.0 else scale), iteration
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
         scale, iteration = memory
         for _ in range(sweeps):
-            if iteration is None:
+            if iteration is not None:
+                start = vector.zeros_like(u) if f is None else scale * f
+                u = kernels.multiply_add(iteration, u, start)
+                level.charge(1.0)
+            elif level.residual is None and kernels.takes(level.operator, u, f):
+                u = kernels.jacobi(level.operator, scale, u, f)
+                level.charge(1.0)
+            else:
                 r = level.residual_at(u, f)  # a new state: ours to overwrite
                 r *= scale
                 r += u
                 u = r
-            else:
-                u = kernels.multiply_add(
-                    iteration, u, vector.zeros_like(u) if f is None else scale * f
-                )
-                level.charge(1.0)
         return u, memory
 
     def __str__(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from mgnet import vector
+from mgnet import kernels, vector
 
 __all__ = [
     "AxisTransfer",
@@ -68,6 +68,10 @@ class Transfer(ABC):
         """Coarse -> fine, for solutions in nested iteration; `prolong` by default."""
         return self.prolong(state)
 
+    def correct(self, state: State, correction: State) -> State:
+        """`state + prolong(correction)`; a class that can add in one pass overrides it."""
+        return state + self.prolong(correction)
+
 
 def _transposed(matrix: Any) -> Any:
     # A product with scipy's lazy transpose scatters; CSR gathers and is about twice as fast.
@@ -119,6 +123,11 @@ class MatrixTransfer(Transfer):
 
     def restrict(self, residual: State) -> State:
         return vector.apply(self._restriction, residual)
+
+    def correct(self, state: State, correction: State) -> State:
+        if sp.issparse(self.P) and self.P.format == "csr":
+            return kernels.multiply_add(self.P, correction, state.copy())
+        return state + self.prolong(correction)
 
     def interpolate(self, state: State) -> State:
         return vector.apply(self.P if self.interpolation is None else self.interpolation, state)
