@@ -131,8 +131,8 @@ class Jacobi(Smoother):
             return scale, None
         # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
         # a product and one pass.
-        iteration = matrix.copy()
-        iteration.data *= -np.repeat(scale, np.diff(matrix.indptr)).astype(matrix.dtype)
+        iteration = matrix.astype(scale.dtype)  # a copy, of floats even where A has integers
+        iteration.data *= -np.repeat(scale, np.diff(matrix.indptr))
         iteration.setdiag(iteration.diagonal() + 1)
         return scale, iteration
 
