@@ -210,7 +210,7 @@ class GaussSeidel(Smoother):
         options = {"SymmetricMode": True}
         return {
             direction: spla.splu(
-                parts[direction](matrix, format="csc"),
+                parts[direction](matrix.astype(float), format="csc"),
                 "NATURAL",
                 diag_pivot_thresh=0.0,
                 options=options,
