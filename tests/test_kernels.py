@@ -46,7 +46,9 @@ def test_the_loops_without_numba(monkeypatch, backward):
 
 def test_the_order_of_the_columns_in_a_row_does_not_matter():
     A, u, f = system()
-    order = np.concatenate([np.arange(*row)[::-1] for row in zip(A.indptr, A.indptr[1:])])
+    order = np.concatenate(
+        [np.arange(*row)[::-1] for row in zip(A.indptr[:-1], A.indptr[1:], strict=True)]
+    )
     B = sp.csr_matrix((A.data[order], A.indices[order], A.indptr), A.shape)
     assert not B.has_sorted_indices
     v, w = u.copy(), u.copy()
