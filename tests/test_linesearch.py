@@ -60,19 +60,27 @@ def test_armijo_on_the_objective(u, d, f, decrease, shrink, trials):
         assert value(step) <= value(0.0) + room
 
 
-@given(vectors, vectors, st.none() | vectors)
-def test_without_an_objective_the_residual_falls(u, d, f):
+@given(vectors, vectors, st.none() | vectors, st.sampled_from([1e-4, 0.2, 0.45]))
+def test_without_an_objective_the_residual_falls(u, d, f, decrease):
     g = 0.0 * u if f is None else f
 
-    def norm(step):
-        return float(np.linalg.norm(g - A @ (u + step * d)))
+    def value(step):
+        r = g - A @ (u + step * d)
+        return 0.5 * float(r @ r)
 
-    step = search(RESIDUAL, u, d, f)
-    assert norm(step) <= norm(0.0) * (1 + 1e-12)
-    if norm(1.0) < 0.9 * norm(0.0):
-        assert step == 1.0
-    if all(norm(0.5**k) > norm(0.0) for k in range(10)):
-        assert step == 0.0
+    # Along the Newton direction the slope of half the squared residual norm is minus its square.
+    options = {"decrease": decrease, "shrink": 0.5, "trials": 10}
+    step, expected = search(RESIDUAL, u, d, f, **options), armijo(value, -2 * value(0.0), options)
+    room = 1e-9 * (1.0 + value(0.0))
+    assert step == expected or abs(value(step) - value(expected)) < room
+    assert value(step) <= value(0.0) * (1.0 - 2.0 * decrease * step) + room
+
+
+def test_without_an_objective_the_decrease_is_a_fraction_of_newtons():
+    level, u, r = Level(np.eye(1), Jacobi()), np.ones(1), -np.ones(1)
+    for decrease, step in ((0.3, 1.0), (0.45, 0.0)):  # r falls by 0.6: 0.36 <= 1 - 2 c is needed
+        search = Backtracking(decrease=decrease, trials=1)
+        assert search(level, u, -0.4 * u, None, r) == step
 
 
 @pytest.mark.parametrize(

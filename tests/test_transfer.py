@@ -77,6 +77,18 @@ def test_rows_sum_to_one_on_an_open_grid(grid):
 
 
 @given(grids())
+def test_the_nearest_points_are_used(grid):
+    coarse, factor, degree, boundary = grid
+    P = interpolation_matrix(*grid).toarray()
+    if degree % 2:  # as many points on the left as on the right
+        np.testing.assert_allclose(P, P[::-1, ::-1], atol=1e-13)
+    first = 1 if boundary == "zero" else 0
+    x, y = np.arange(coarse) + first, (np.arange(len(P)) + first) / factor
+    inside = (y >= degree) & (y <= coarse - 1 + 2 * first - degree)
+    assert (abs(y[:, None] - x)[(P != 0) & inside[:, None]] <= (degree + 1) / 2 + 0.5).all()
+
+
+@given(grids())
 def test_coarse_points_are_kept(grid):
     coarse, factor, _, boundary = grid
     first = factor - 1 if boundary == "zero" else 0
