@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from mgnet import Hierarchy, Jacobi, Level, Solver, gallery, vector
-from mgnet.report import explain
 
 
 def rows(text):
@@ -58,7 +57,7 @@ def test_the_product_of_the_reductions_is_that_of_the_cycle():
 def test_explain_counts_no_work_and_changes_nothing():
     solution = Solver(gallery.reaction(15), "F(1,1)").solve(np.ones(15) / 16)
     work, value = solution.work, solution.value.copy()
-    first, second = (rows(explain(solution))[0] for _ in range(2))
+    first, second = (rows(solution.explain())[0] for _ in range(2))
     assert first == second
     assert solution.work == work
     np.testing.assert_array_equal(solution.value, value)
