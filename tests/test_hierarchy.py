@@ -163,7 +163,7 @@ def test_the_table_has_a_row_per_level():
         ["1", "3", "0.429"],
         ["2", "1", "0.143"],
     ]
-    both = "GaussSeidel(direction='forward'), then Chebyshev(degree=2)"
+    both = "GaussSeidel('forward'), then Chebyshev(degree=2)"
     assert [both in row for row in rows] == [True, True, False]
     assert [row.split("  ")[-1].strip() for row in rows] == [
         "MatrixTransfer 7 x 3",
@@ -210,7 +210,7 @@ def test_a_batch_is_bound_to_all_levels():
         np.testing.assert_allclose(other.matrix.toarray(), 3.0 * level.matrix.toarray())
     assert (bound.norm, bound.dot, bound.bind, bound.nested) == (norm, np.vdot, bind, True)
     np.testing.assert_allclose(bound.on(1.0)[0].matrix.toarray(), A.toarray())
-    with pytest.raises(TypeError, match="these levels know no data; make the hierarchy with bind"):
+    with pytest.raises(TypeError, match="these levels know no data; give bind"):
         gallery.poisson(7).on(3.0)
 
 

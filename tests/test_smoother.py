@@ -279,7 +279,7 @@ def test_a_zero_on_the_diagonal_is_refused(smoother, matrix):
     A = np.array([[1.0, 2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     u = torch.zeros(3, dtype=torch.float64) if matrix is torch.tensor else np.zeros(3)
     level = Level(matrix(A), smoother, name="the pressure level")
-    with pytest.raises(ValueError, match="divides by the diagonal of the pressure level, .* 2 zer"):
+    with pytest.raises(ValueError, match="on the pressure level: the matrix has zeros on its diag"):
         smoother.start(level, u)
 
 
