@@ -136,7 +136,9 @@ class Krylov(Smoother):
 
             b = vector.as_numpy(r).ravel()
             system = spla.LinearOperator((b.size, b.size), matvec=product, dtype=b.dtype)  # type: ignore
-            d, _ = solve(system, b, rtol=self.rtol, **options)
+            # SciPy's cg divides 0 by 0 past an exact solution.
+            rtol = max(self.rtol, float(np.finfo(b.dtype).eps))
+            d, _ = solve(system, b, rtol=rtol, **options)
             u = u + vector.like(d, u)
         return u, memory
 

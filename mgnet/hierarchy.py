@@ -219,6 +219,7 @@ class Hierarchy(Sequence[Level]):
                     f"level {number} is a {type(level).__name__}; "
                     "a Hierarchy takes Level objects, finest first"
                 )
+        for number, level in enumerate(self.levels):  # each looks at the next
             coarser = self.levels[number + 1] if number + 1 < len(self.levels) else None
             laws.check_parts(number, level, coarser)
 

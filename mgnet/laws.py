@@ -58,8 +58,9 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
             f"level {number} has `recenter` and a transfer that injects; "
             "recentred levels start from 0: use a transfer without inject"
         )
-    if isinstance(level.transfer, MatrixTransfer):
-        shape, expected = vector.shape_of(level.transfer.P), (level.unknowns, coarser.unknowns)
+    P = level.transfer.P if isinstance(level.transfer, MatrixTransfer) else None
+    if P is not None and (vector.is_mat(P) or not callable(P)):  # a function has no shape
+        shape, expected = vector.shape_of(P), (level.unknowns, coarser.unknowns)
         if any(want and got != want for got, want in zip(shape, expected, strict=True)):
             raise ValueError(
                 f"level {number} has a prolongation of shape {shape}; between {expected[0]} and "

@@ -128,8 +128,8 @@ class Jacobi(Smoother):
             return scale, None
         # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
         # one product into `scale f`.
-        iteration = matrix.copy()
-        iteration.data *= -np.repeat(scale, np.diff(matrix.indptr)).astype(matrix.dtype)
+        iteration = matrix.astype(scale.dtype)  # a copy, of floats even where A has integers
+        iteration.data *= -np.repeat(scale, np.diff(matrix.indptr))
         iteration.setdiag(iteration.diagonal() + 1)
         return (scale[0] if np.ptp(scale) == 0.0 else scale), iteration
 
@@ -209,7 +209,7 @@ class GaussSeidel(Smoother):
         options = {"SymmetricMode": True}
         return {
             direction: spla.splu(
-                parts[direction](matrix, format="csc"),
+                parts[direction](matrix.astype(float), format="csc"),
                 "NATURAL",
                 diag_pivot_thresh=0.0,
                 options=options,

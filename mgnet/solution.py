@@ -203,7 +203,7 @@ def _reductions(solution: Solution) -> dict[tuple[int, str], list[float]]:
             logs[step.level, step.action].append(math.log(after / before))
         norms[level] = after
 
-    if solution.last_cycle is not None:
+    if solution.last_cycle is not None and not solution.message:  # else it breaks off again
         norms[0] = solution.residual_norms[-2]
         solution.last_cycle(measure)
     return logs

@@ -245,7 +245,7 @@ def diagonal_like(matrix: Any, u: State) -> State:
         smallest = least.min()[1]
     else:
         values = as_scipy(matrix).diagonal()
-        diagonal, smallest = like(values, u), abs(values).min(initial=np.inf)
+        diagonal, smallest = like(values, u), abs(values).min(initial=1)
     if smallest == 0.0:
         raise ValueError("the matrix has zeros on its diagonal; use another smoother")
     return diagonal

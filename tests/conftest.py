@@ -16,6 +16,10 @@ from types import ModuleType
 from typing import NoReturn
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("mgnet", deadline=None)  # a busy machine is no failure
+settings.load_profile("mgnet")
 
 HERE = Path(__file__).parent
 QUIET = {

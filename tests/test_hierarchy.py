@@ -1,0 +1,277 @@
+"""A hierarchy checks its parts when it is made, naming the level, and prints as a table."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyamg
+import pytest
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+from mgnet import (
+    AxisTransfer,
+    Chebyshev,
+    Direct,
+    GaussSeidel,
+    Hierarchy,
+    Jacobi,
+    Level,
+    MatrixTransfer,
+    PackedTransfer,
+    Solver,
+    gallery,
+    interpolation_matrix,
+    vector,
+)
+
+A = gallery.poisson(7)[0].matrix
+P = interpolation_matrix(3)
+
+# Levels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("operator", [A, A.toarray(), lambda u: A @ u, spla.aslinearoperator(A)])
+def test_residual(operator):
+    level = Level(operator, Jacobi())
+    u, f = np.arange(7.0), np.ones(7)
+    np.testing.assert_allclose(level.apply(u), A @ u)
+    np.testing.assert_allclose(level.residual_at(u, f), f - A @ u)
+    np.testing.assert_allclose(level.residual_at(u, None), -(A @ u))
+    np.testing.assert_array_equal(f, np.ones(7))
+    assert level.tally[0] == 3.0
+
+
+def test_a_residual_of_its_own():
+    level = Level(A, Jacobi(), residual=lambda u, f: f + u, residual_cost=0.25)
+    np.testing.assert_array_equal(level.residual_at(np.ones(7), np.ones(7)), 2.0)
+    assert level.tally[0] == 0.25
+
+
+@pytest.mark.parametrize("operator", [lambda u: u, A])
+def test_residuals_do_not_edit_what_the_operator_returns(operator):
+    u, f = np.ones(7), np.full(7, 3.0)
+    Level(operator, Jacobi()).residual_at(u, f)
+    np.testing.assert_array_equal(u, 1.0)
+    np.testing.assert_array_equal(f, 3.0)
+
+
+def test_value():
+    level = Level(A, Jacobi(), objective=lambda u: 0.5 * float(u @ (A @ u)))
+    u, f = np.arange(7.0), np.ones(7)
+    assert level.value(u, f) == pytest.approx(0.5 * u @ (A @ u) - f @ u)
+    assert level.value(u, None) == pytest.approx(0.5 * u @ (A @ u))
+    assert level.value(u, f, lambda f, u: 0.0) == level.value(u, None)
+    assert level.tally[0] == 4.0
+    with pytest.raises(TypeError, match="level 2 has no objective"):
+        Level(A, Jacobi(), name="level 2").value(u, f)
+
+
+def test_the_jacobian_is_the_derivative_or_the_matrix():
+    u = np.ones(7)
+    assert Level(A, Jacobi()).jacobian(u) is A
+    assert Level(A, Jacobi(), linearize=lambda u: 2 * u).jacobian(u).tolist() == [2.0] * 7
+    with pytest.raises(TypeError, match=r"level 2 has neither .* its smoother Jacobi\(omega"):
+        Level(lambda u: u, Jacobi(), name="level 2").jacobian(u)
+
+
+def test_numbers_of_a_level():
+    assert Level(A, Jacobi()).unknowns == 7
+    assert Level(A, Jacobi(), size=14).unknowns == 14
+    assert Level(lambda u: u, Jacobi()).unknowns == 0
+    costs = [{"cost": 3.0, "size": 5}, {"size": 5}, {}]
+    assert [Level(abs, Jacobi(), **c).evaluation_cost for c in costs] == [3.0, 5.0, 1.0]
+    levels = [Level(A, Jacobi()) for _ in range(2)]
+    levels[0].charge(2.5)
+    assert [level.tally[0] for level in levels] == [2.5, 0.0]
+
+
+# Refusals ------------------------------------------------------------------------------------
+
+
+def changed(number, **changes):
+    def make():
+        levels = list(gallery.poisson(7))
+        levels[number] = replace(levels[number], **changes)
+        return levels
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "why"),
+    [
+        (lambda: [], ValueError, "Hierarchy got no levels; give at least one Level"),
+        (lambda: [Level(A, Jacobi(), MatrixTransfer(P)), A], TypeError, "level 1 is a csr_matrix"),
+        (changed(1, operator=3.0), TypeError, "level 1 has an operator of type float; give a cal"),
+        (changed(1, smoother=Jacobi), TypeError, "level 1 has a smoother of type ABCMeta; give an"),
+        (changed(0, post_smoother="GS"), TypeError, "level 0 has a smoother of type str"),
+        (changed(2, smoother=None), TypeError, "level 2 has a smoother of type NoneType"),
+        (changed(2, transfer=MatrixTransfer(P)), ValueError, "level 2 is the coarsest but has a"),
+        (changed(1, transfer=None), TypeError, "level 1 has a transfer of type NoneType; every"),
+        (changed(1, transfer=P), TypeError, "level 1 has a transfer of type csr_matrix"),
+        (
+            changed(0, recenter=abs, transfer=MatrixTransfer(P, injection=P.T)),
+            ValueError,
+            "level 0 has `recenter` and a transfer that injects",
+        ),
+        (
+            changed(0, transfer=MatrixTransfer(interpolation_matrix(2))),
+            ValueError,
+            r"level 0 has a prolongation of shape \(5, 2\); between 7 and 3 .* must be \(7, 3\)",
+        ),
+        (
+            changed(1, transfer=MatrixTransfer(interpolation_matrix(1).T)),
+            ValueError,
+            r"level 1 has a prolongation of shape \(1, 3\); between 3 and 1 .* must be \(3, 1\)",
+        ),
+    ],
+)
+def test_a_part_that_does_not_fit_is_named_with_its_level(make, error, why):
+    with pytest.raises(error, match=f"^{why}"):
+        Hierarchy(make())
+
+
+@pytest.mark.parametrize("counts", [(2, 0, None), (2, 2, None), (0, 0, None), (2, 1, 2)])
+def test_from_matrices_counts_its_matrices(counts):
+    matrices, prolongations, restrictions = counts
+    with pytest.raises(ValueError, match="L levels need L matrices and L - 1 of the others"):
+        Hierarchy.from_matrices(
+            [A] * matrices, [P] * prolongations, restrictions and [P.T] * restrictions
+        )
+
+
+# Sequence and table --------------------------------------------------------------------------
+
+
+def test_a_hierarchy_is_a_sequence():
+    hierarchy = gallery.poisson(15)
+    levels = list(hierarchy)
+    assert len(hierarchy) == len(levels) == 4
+    assert hierarchy[0] is levels[0] and hierarchy[-1] is levels[3]
+    assert hierarchy[1:3] == tuple(levels[1:3])
+    assert levels[2] in hierarchy and hierarchy.index(levels[2]) == 2
+    assert repr(hierarchy) == "<Hierarchy of 4 levels, 15 unknowns>"
+
+
+def test_the_table_has_a_row_per_level():
+    hierarchy = gallery.poisson(7, smoother=GaussSeidel(), post_smoother=Chebyshev(2))
+    head, names, *rows = str(hierarchy).split("\n")
+    assert head == "Hierarchy of 3 levels, 11 unknowns in all (1.57 times the finest)"
+    assert names.split() == ["level", "unknowns", "cost", "smoother", "transfer"]
+    assert [row.split()[:3] for row in rows] == [
+        ["0", "7", "1"],
+        ["1", "3", "0.429"],
+        ["2", "1", "0.143"],
+    ]
+    both = "GaussSeidel('forward'), then Chebyshev(degree=2)"
+    assert [both in row for row in rows] == [True, True, False]
+    assert [row.split("  ")[-1].strip() for row in rows] == [
+        "MatrixTransfer 7 x 3",
+        "MatrixTransfer 3 x 1",
+        "-",
+    ]
+
+
+def test_the_table_of_levels_of_unknown_size():
+    axis = AxisTransfer(P, 0)
+    packed = PackedTransfer((((3,), axis),))
+    levels = [
+        Level(abs, Jacobi(), MatrixTransfer(abs, abs), cost=4.0),
+        Level(abs, Jacobi(), axis, cost=2.0),
+        Level(abs, Jacobi(), packed, cost=1.0),
+        Level(abs, Jacobi()),
+    ]
+    head, _, *rows = str(Hierarchy(levels)).split("\n")
+    assert head == "Hierarchy of 4 levels"
+    assert [row.split()[1:3] for row in rows] == [["?", "1"], ["?", "0.5"]] + [["?", "0.25"]] * 2
+    assert [row.split("  ")[-1].strip() for row in rows] == [
+        "MatrixTransfer",
+        str(axis),
+        str(packed),
+        "-",
+    ]
+    assert repr(Hierarchy(levels)) == "<Hierarchy of 4 levels, ? unknowns>"
+
+
+# Batches and norms ---------------------------------------------------------------------------
+
+
+def test_a_batch_is_bound_to_all_levels():
+    def bind(scale):
+        levels = gallery.poisson(7)
+        return [replace(level, operator=scale * level.matrix) for level in levels]
+
+    def norm(u):
+        return 2.0 * vector.norm(u)
+
+    hierarchy = Hierarchy(bind(1.0), norm=norm, dot=np.vdot, bind=bind, nested=True)
+    bound = hierarchy.on(3.0)
+    for level, other in zip(hierarchy, bound, strict=True):
+        np.testing.assert_allclose(other.matrix.toarray(), 3.0 * level.matrix.toarray())
+    assert (bound.norm, bound.dot, bound.bind, bound.nested) == (norm, np.vdot, bind, True)
+    np.testing.assert_allclose(bound.on(1.0)[0].matrix.toarray(), A.toarray())
+    with pytest.raises(TypeError, match="these levels know no data; give bind"):
+        gallery.poisson(7).on(3.0)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_is_finite_uses_the_norm_of_the_hierarchy():
+    plain = gallery.poisson(7)
+    ranks = Hierarchy(plain.levels, norm=lambda u: np.inf)  # another rank has an Inf
+    assert plain.is_finite(np.ones(7)) and not plain.is_finite(np.array([np.nan]))
+    assert not ranks.is_finite(np.ones(7))
+
+
+# From matrices -------------------------------------------------------------------------------
+
+
+def test_from_matrices_places_its_parts():
+    coarse = sp.csr_matrix(P.T @ A @ P)
+    R = sp.csr_matrix(0.5 * P.T)
+    parts = GaussSeidel(), Chebyshev(), Direct("pinv")
+    hierarchy = Hierarchy.from_matrices([A, coarse], [P], [R], *parts, nested=True)
+    fine, last = hierarchy
+    assert (fine.smoother, fine.post_smoother, last.smoother) == parts
+    assert fine.matrix is A and last.matrix is coarse and fine.transfer.P is P
+    np.testing.assert_allclose(fine.transfer.restrict(np.ones(7)), R @ np.ones(7))
+    assert hierarchy.nested and fine.transfer.inject is None
+    defaults = Hierarchy.from_matrices([A, coarse], [P])
+    assert (defaults[0].smoother, defaults[1].smoother) == (Jacobi(), Direct())
+    assert defaults[0].post_smoother is None and not defaults.nested
+    np.testing.assert_allclose(defaults[0].transfer.restrict(np.ones(7)), P.T @ np.ones(7))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [pyamg.smoothed_aggregation_solver, pyamg.ruge_stuben_solver],
+    ids=["smoothed aggregation", "Ruge and Stueben"],
+)
+def test_from_pyamg_has_its_matrices_and_solves(build):
+    matrix = pyamg.gallery.poisson((20, 20), format="csr")
+    theirs = build(matrix, max_coarse=10)
+    ours = Hierarchy.from_pyamg(theirs, smoother=GaussSeidel("symmetric"))
+    assert len(ours) == len(theirs.levels) >= 3
+    for level, part in zip(ours, theirs.levels, strict=True):
+        assert level.matrix is part.A
+        if level.transfer is not None:
+            r = np.arange(float(part.A.shape[0]))
+            w = np.arange(float(part.P.shape[1]))
+            np.testing.assert_allclose(level.transfer.restrict(r), part.R @ r)
+            np.testing.assert_allclose(level.transfer.prolong(w), part.P @ w)
+    assert ours[-1].smoother == Direct("pinv")
+    f = np.ones(400)
+    u = Solver(ours, rtol=1e-10).solve(f).require().value
+    np.testing.assert_allclose(u, spla.spsolve(matrix.tocsc(), f), rtol=1e-8)
+
+
+@pytest.mark.xfail(strict=True, reason="the shape of R is not checked")
+def test_a_restriction_that_does_not_fit_is_named_with_its_level():
+    with pytest.raises(ValueError, match="level 0 has a restriction of shape"):
+        Hierarchy.from_matrices([A, sp.csr_matrix(P.T @ A @ P)], [P], [np.ones((2, 7))])
+
+
+def test_the_level_is_named_by_its_number_when_a_smoother_refuses():
+    levels = list(gallery.poisson(7))
+    levels[1] = replace(levels[1], operator=sp.csr_matrix(np.diag([1.0, 0.0, 1.0])))
+    with pytest.raises(ValueError, match="level 1"):
+        Solver(Hierarchy(levels)).solve(np.ones(7))

@@ -1,0 +1,80 @@
+"""Compiled loops give what the same loops give in Python, and what triangular solves give."""
+
+import numpy as np
+import pytest
+import scipy.linalg as la
+import scipy.sparse as sp
+
+from mgnet import kernels
+
+
+def system(n=30, seed=0, dtype=float, index=np.int32):
+    generator = np.random.default_rng(seed)
+    A = sp.random(n, n, 0.2, random_state=generator).tocsr() + sp.diags(generator.uniform(3, 4, n))
+    A = sp.csr_matrix(A, dtype=dtype)
+    A.indices, A.indptr = A.indices.astype(index), A.indptr.astype(index)
+    return A, generator.standard_normal(n).astype(dtype), generator.standard_normal(n).astype(dtype)
+
+
+def by_triangles(A, u, f, backward):
+    A = A.toarray()
+    triangle = np.triu(A) if backward else np.tril(A)
+    return u + la.solve_triangular(triangle, f - A @ u, lower=not backward)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+def test_gauss_seidel_is_a_triangular_solve(backward, index, dtype, tolerance):
+    A, u, f = system(dtype=dtype, index=index)
+    v = u.copy()
+    result = kernels.gauss_seidel(A, 1 / A.diagonal(), v, f, backward)
+    assert result is None and v.dtype == dtype
+    np.testing.assert_allclose(v, by_triangles(A, u, f, backward), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_loops_without_numba(monkeypatch, backward):
+    monkeypatch.setattr(kernels, "available", False)
+    monkeypatch.setattr(kernels, "_compiled", None)
+    A, u, f = system()
+    v = u.copy()
+    kernels.gauss_seidel(A, 1 / A.diagonal(), v, f, backward)
+    assert kernels._compiled == (kernels._forward, kernels._backward)
+    np.testing.assert_allclose(v, by_triangles(A, u, f, backward), rtol=1e-13, atol=1e-13)
+
+
+def test_the_order_of_the_columns_in_a_row_does_not_matter():
+    A, u, f = system()
+    order = np.concatenate(
+        [np.arange(*row)[::-1] for row in zip(A.indptr[:-1], A.indptr[1:], strict=True)]
+    )
+    B = sp.csr_matrix((A.data[order], A.indices[order], A.indptr), A.shape)
+    assert not B.has_sorted_indices
+    v, w = u.copy(), u.copy()
+    kernels.gauss_seidel(A, 1 / A.diagonal(), v, f, False)
+    kernels.gauss_seidel(B, 1 / B.diagonal(), w, f, False)
+    np.testing.assert_allclose(v, w, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("private", [True, False], ids=["SciPy's private loop", "without it"])
+@pytest.mark.parametrize(
+    ("matrix", "state"), [(float, float), (np.float32, np.float32), (np.float32, float)]
+)
+def test_multiply_add(monkeypatch, private, matrix, state):
+    if not private:
+        monkeypatch.setattr(kernels, "csr_matvec", None)
+    A, u, out = system(dtype=matrix)
+    u, out = u.astype(state), out.astype(state)
+    expected = out + A.toarray() @ u
+    result = kernels.multiply_add(A, u, out)
+    assert result is out and out.dtype == state
+    np.testing.assert_allclose(out, expected, rtol=1e-4 if matrix == np.float32 else 1e-13)
+
+
+def test_multiply_add_of_strided_and_two_dimensional_states():
+    A, _, _ = system(4)
+    u = np.arange(8.0)[::2]
+    np.testing.assert_allclose(kernels.multiply_add(A, u, np.ones(4)), 1 + A.toarray() @ u)
+    U = np.arange(8.0).reshape(4, 2)
+    np.testing.assert_allclose(kernels.multiply_add(A, U, np.ones((4, 2))), 1 + A.toarray() @ U)
