@@ -1,8 +1,8 @@
 """mgnet: multigrid solvers whose grids live inside neural networks.
 
 The grid of an ODE net is its layers, the grid of a Kolmogorov-Arnold network its knots. On both,
-the same parts (levels, transfers, smoothers, schedules) build solvers. Reading order: `hierarchy`,
-`transfer`, `smoother`, `schedule`, `solver`.
+the same parts (levels, transfers, smoothers, schedules) build solvers. Reading order: `level`,
+`hierarchy`, `transfer`, `smoother`, `schedule`, `interpreter`, `solver`.
 """
 
 import warnings
@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mgnet import gallery
 from mgnet.coarse_solver import Direct, Krylov
-from mgnet.hierarchy import Hierarchy, Level
+from mgnet.hierarchy import Hierarchy
 from mgnet.interpolation import interpolation_matrix
 from mgnet.interpreter import StepData, run
+from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step, Work, cascade, cycle, nested

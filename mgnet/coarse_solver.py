@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from mgnet import vector
 from mgnet.smoother import Smoother
 
 if TYPE_CHECKING:
-    from mgnet.hierarchy import Level
+    from mgnet.level import Level
 
 __all__ = ["Direct", "Krylov"]
 
@@ -51,21 +52,27 @@ class Direct(Smoother):
 
     def _factorise(self, level: Level, u: State) -> Any:
         matrix: Any = vector.as_scipy(level.jacobian(u))
+        if self.method == "pinv":
+            inverse: Any = la.pinv(matrix.toarray() if sp.issparse(matrix) else matrix)
+            return inverse.__matmul__
         try:
-            if self.method == "pinv":
-                inverse: Any = la.pinv(matrix.toarray() if sp.issparse(matrix) else matrix)
-                return inverse.__matmul__
             if sp.issparse(matrix):
-                return spla.splu(sp.csc_matrix(matrix)).solve
-            factors = la.lu_factor(matrix, check_finite=False)
-            if not np.all(np.diagonal(factors[0])):
-                raise la.LinAlgError("singular")
-            return lambda b: la.lu_solve(factors, b, check_finite=False)
-        except (RuntimeError, la.LinAlgError):  # SuperLU raises RuntimeError for a zero pivot
+                factors = spla.splu(sp.csc_matrix(matrix))
+                pivots = abs(factors.U.diagonal())[factors.perm_c]
+                scale = abs(sp.csc_matrix(matrix)).max(axis=0).toarray().ravel()
+                solve = factors.solve
+            else:
+                dense = la.lu_factor(matrix, check_finite=False)
+                pivots, scale = abs(dense[0].diagonal()), abs(matrix).max(axis=0)
+                solve = partial(la.lu_solve, dense, check_finite=False)
+        except RuntimeError:  # SuperLU met a column without a pivot
+            pivots, scale, solve = np.zeros(1), np.ones(1), None
+        if (pivots <= len(pivots) * np.finfo(pivots.dtype).eps * scale).any():
             raise ValueError(
-                f"{level} has a singular matrix of shape {matrix.shape}; "
-                "use Direct('pinv') or another coarse solver"
-            ) from None
+                f"{level} has a matrix of shape {matrix.shape} that is singular to working "
+                "precision; use Direct('pinv') or another coarse solver"
+            )
+        return solve
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any

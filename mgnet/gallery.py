@@ -8,8 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from mgnet.coarse_solver import Direct
-from mgnet.hierarchy import Hierarchy, Level
+from mgnet.hierarchy import Hierarchy
 from mgnet.interpolation import interpolation_matrix
+from mgnet.level import Level
 from mgnet.smoother import Jacobi, Smoother
 from mgnet.transfer import MatrixTransfer
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mgnet import vector
-from mgnet.hierarchy import Hierarchy, Level
+from mgnet.hierarchy import Hierarchy
+from mgnet.level import Level
 from mgnet.schedule import COUNTED, Schedule, Step
 from mgnet.transfer import Transfer
 

@@ -12,7 +12,8 @@ from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
 
 if TYPE_CHECKING:
-    from mgnet.hierarchy import Hierarchy, Level
+    from mgnet.hierarchy import Hierarchy
+    from mgnet.level import Level
 
 __all__ = ["check", "check_parts"]
 
@@ -58,13 +59,25 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
             f"level {number} has `recenter` and a transfer that injects; "
             "recentred levels start from 0: use a transfer without inject"
         )
-    P = level.transfer.P if isinstance(level.transfer, MatrixTransfer) else None
-    if P is not None and (vector.is_mat(P) or not callable(P)):  # a function has no shape
-        shape, expected = vector.shape_of(P), (level.unknowns, coarser.unknowns)
+    if isinstance(level.transfer, MatrixTransfer):
+        _check_shapes(number, level.transfer, (level.unknowns, coarser.unknowns))
+
+
+def _check_shapes(number: int, transfer: MatrixTransfer, unknowns: tuple[int, int]) -> None:
+    up, down = unknowns, unknowns[::-1]
+    for name, matrix, expected in (
+        ("prolongation", transfer.P, up),
+        ("interpolation", transfer.interpolation, up),
+        ("restriction", transfer.R, down),
+        ("injection", transfer.injection, down),
+    ):
+        if matrix is None or (callable(matrix) and not vector.is_mat(matrix)):
+            continue  # a function has no shape
+        shape = vector.shape_of(matrix)
         if any(want and got != want for got, want in zip(shape, expected, strict=True)):
             raise ValueError(
-                f"level {number} has a prolongation of shape {shape}; between {expected[0]} and "
-                f"{expected[1]} unknowns it must be {expected}"
+                f"level {number} has a matrix of {name} of shape {shape}; between {up[0]} fine and "
+                f"{up[1]} coarse unknowns it must be {expected}"
             )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mgnet import vector
 
 if TYPE_CHECKING:
-    from mgnet.hierarchy import Level
+    from mgnet.level import Level
 
 __all__ = ["Backtracking"]
 

@@ -34,7 +34,8 @@ class _Scanner:
         return f"got '{rest[:20]}'" if rest else "the text ends there"
 
     def refuse(self, why: str) -> NoReturn:
-        raise ValueError(f"cycle {self.text!r}, character {self.position + 1}: {why}")
+        blank = len(self.text[self.position :]) - len(self.text[self.position :].lstrip())
+        raise ValueError(f"cycle {self.text!r}, character {self.position + blank + 1}: {why}")
 
     def end(self) -> None:
         if self.text[self.position :].strip():
@@ -67,9 +68,11 @@ def parse(text: str, levels: int) -> Schedule:
     ValueError: cycle 'pre 2, down, pre 1', character 14: 'pre' ends the schedule on level 1; it
     must end on the finest level 0
     """
-    scanner = _Scanner(text)
+    if not isinstance(text, str):
+        raise TypeError(f"parse got a {type(text).__name__}; it reads a text as 'V(1,1)'")
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"parse got levels = {levels!r}; it must be an integer of at least 1")
+    scanner = _Scanner(text)
     if not text.strip():
         scanner.refuse(
             "the text is empty; give a cycle as 'V(1,1)', 'nested F(1,1)', 'cascade 8,4,2' or a "

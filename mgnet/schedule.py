@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mgnet.hierarchy import Hierarchy
@@ -83,8 +83,8 @@ class Schedule(tuple[Step, ...]):
     level 2          #       #
     """
 
-    def __new__(cls, steps: Iterable[Step]) -> Schedule:
-        steps = tuple(steps)
+    def __new__(cls, steps: Iterable[Step | tuple[Any, ...]]) -> Schedule:
+        steps = tuple(Step(*step) for step in steps)
         if not steps:
             raise ValueError(
                 "schedule has no steps; the shortest one is a 'solve' on the only level"
@@ -136,9 +136,7 @@ class Schedule(tuple[Step, ...]):
                 units += level.evaluation_cost * smoother.work(level, count)
                 exact &= smoother.fixed_work
             elif action == "down":
-                units += level.evaluation_cost * (
-                    1.0 if level.residual is None else level.residual_cost
-                )
+                units += level.evaluation_cost * level.residual_work
                 exact &= level.recenter is None
                 if level.transfer is not None and level.transfer.inject is not None:
                     units += hierarchy[number + 1].evaluation_cost

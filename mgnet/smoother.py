@@ -22,7 +22,7 @@ import scipy.sparse.linalg as spla
 from mgnet import kernels, vector
 
 if TYPE_CHECKING:
-    from mgnet.hierarchy import Level
+    from mgnet.level import Level
     from mgnet.transfer import Transfer
 
 __all__ = ["Chebyshev", "GaussSeidel", "Jacobi", "Smoother"]
@@ -85,8 +85,8 @@ class Smoother(ABC):
         return None
 
     def work(self, level: Level, sweeps: int) -> float:
-        """Evaluations of A that `smooth` will use: one per sweep by default."""
-        return float(sweeps)
+        """Evaluations of A that `smooth` will use: one residual per sweep by default."""
+        return sweeps * level.residual_work
 
 
 def _diagonal(level: Level, u: State, smoother: Smoother) -> State:
@@ -196,26 +196,20 @@ class GaussSeidel(Smoother):
     def start(self, level: Level, u: State) -> Any:
         diagonal = _diagonal(level, u, self)
         matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
-        if (
-            level.matrix is not None
-            and level.linearize is None
-            and isinstance(u, np.ndarray)
-            and kernels.available
-        ):
+        own = level.linearize is not None or level.residual is not None
+        if kernels.available and not own and isinstance(u, np.ndarray):
             return matrix, 1.0 / diagonal
         parts = {"forward": sp.tril, "backward": sp.triu}
         # SuperLU with the natural order and no pivoting factorises a triangle without fill: its
         # solves are the sweeps.
         options = {"SymmetricMode": True}
-        return {
-            direction: spla.splu(
-                parts[direction](matrix.astype(float), format="csc"),
-                "NATURAL",
-                diag_pivot_thresh=0.0,
-                options=options,
+        factors = {}
+        for direction in self._directions:
+            triangle = parts[direction](matrix.astype(float), format="csc")
+            factors[direction] = spla.splu(
+                triangle, "NATURAL", diag_pivot_thresh=0.0, options=options
             )
-            for direction in self._directions
-        }
+        return factors
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
@@ -223,10 +217,8 @@ class GaussSeidel(Smoother):
         if isinstance(memory, dict):
             for _ in range(sweeps):
                 for direction in self._directions:
-                    r = level.residual_at(u, f)
-                    u = u + vector.like(
-                        memory[direction].solve(vector.as_numpy(r).astype(float).ravel()), u
-                    )
+                    r = vector.as_numpy(level.residual_at(u, f)).astype(float)
+                    u = u + vector.like(memory[direction].solve(r.ravel()), u)
             return u, memory
         matrix, inverse = memory
         b: Any = vector.zeros_like(u) if f is None else f
@@ -238,7 +230,7 @@ class GaussSeidel(Smoother):
         return u, memory
 
     def work(self, level: Level, sweeps: int) -> float:
-        return float(sweeps * len(self._directions))
+        return sweeps * len(self._directions) * level.residual_work
 
     def __str__(self) -> str:
         return f"GaussSeidel({self.direction!r})"
@@ -328,7 +320,7 @@ class Chebyshev(Smoother):
         return u, memory
 
     def work(self, level: Level, sweeps: int) -> float:
-        return float(sweeps * self.degree)
+        return sweeps * self.degree * level.residual_work
 
     def __str__(self) -> str:
         return f"Chebyshev(degree={self.degree})"

@@ -85,6 +85,8 @@ class Solution:
         Names the step and level of a NaN or Inf, else empty.
     last_cycle : callable or None
         Repeats the last cycle with a recorder, for `explain`.
+    norm : callable
+        Of the hierarchy.
 
     Examples
     --------
@@ -106,6 +108,7 @@ class Solution:
     last_cycle: Callable[[Callable[[Step, StepData], None]], Any] | None = field(
         default=None, repr=False
     )
+    norm: Callable[[State], float] = field(default=vector.norm, repr=False)
 
     @property
     def cycles(self) -> int:
@@ -197,7 +200,7 @@ def _reductions(solution: Solution) -> dict[tuple[int, str], list[float]]:
 
     def measure(step: Step, data: StepData) -> None:
         level = step.level + (step.action == "down")
-        after = vector.norm(data.level.residual_at(data.state, data.rhs))
+        after = solution.norm(data.level.residual_at(data.state, data.rhs))
         before = norms.get(level, 0.0)
         if step.action in ("pre", "post", "solve", "up") and before > 0.0 and after > 0.0:
             logs[step.level, step.action].append(math.log(after / before))

@@ -154,8 +154,7 @@ class Solver:
                 reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
                 break
             u, schedule = value, self._repeated
-        level = self.hierarchy[0]
-        checks = len(norms) * (1.0 if level.residual is None else level.residual_cost)
+        checks = len(norms) * self.hierarchy[0].residual_work
         return Solution(
             value,
             tuple(norms),
@@ -166,6 +165,7 @@ class Solver:
             time.perf_counter() - began,
             message,
             last,
+            hierarchy.norm,
         )
 
     @property

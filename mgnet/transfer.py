@@ -5,13 +5,13 @@ the matrices here: for networks the grid is one axis of an array (the layers of 
 knots of a KAN), so one small matrix per axis is the whole transfer.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import scipy.sparse as sp
 
 from mgnet import kernels, vector
@@ -44,6 +44,7 @@ class Transfer(ABC):
 
     Examples
     --------
+    >>> import numpy as np
     >>> class Pairs(Transfer):  # piecewise constant: a coarse value stands for two fine ones
     ...     def prolong(self, correction):
     ...         return np.repeat(correction, 2)
@@ -103,6 +104,7 @@ class MatrixTransfer(Transfer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from mgnet import interpolation_matrix
     >>> transfer = MatrixTransfer(interpolation_matrix(1))
     >>> transfer.prolong(np.array([2.0])), transfer.restrict(np.array([1.0, 1.0, 1.0]))
@@ -156,7 +158,7 @@ class AxisTransfer(Transfer):
     Parameters
     ----------
     P : matrix of shape (fine, coarse), or tuple of such matrices
-        SciPy sparse or NumPy for NumPy states; torch (dense or sparse) for torch states.
+        SciPy sparse or NumPy for NumPy states; torch, dense or sparse COO, for torch states.
     axis : int or tuple of int, not negative
         The axis of the state on which each matrix acts: 0 for the layers of an ODE net, 1 for the
         knots in the coefficients (inputs, splines, outputs) of a KAN.
@@ -165,6 +167,7 @@ class AxisTransfer(Transfer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from mgnet import interpolation_matrix
     >>> P = interpolation_matrix(3, boundary="open")
     >>> bilinear = AxisTransfer((P, P), axis=(0, 1))
@@ -178,10 +181,21 @@ class AxisTransfer(Transfer):
     injection: Any = None
     interpolation: Any = None
 
+    def __post_init__(self) -> None:
+        axes = (self.axis,) if isinstance(self.axis, int) else self.axis
+        count = len(self.P) if isinstance(self.P, tuple) else 1
+        if min(axes) < 0 or count != len(axes):
+            raise ValueError(
+                f"AxisTransfer got axis {self.axis} and {count} matrices; "
+                "give one matrix per axis, axes counted from 0"
+            )
+
+    def _on_axes(self, matrices: Any) -> Iterable[tuple[Any, int]]:
+        one = isinstance(self.axis, int)
+        return [(matrices, self.axis)] if one else zip(matrices, self.axis, strict=True)  # type: ignore
+
     def _along_axes(self, matrices: Any, u: State) -> State:
-        if isinstance(self.axis, int):
-            return _along_axis(matrices, self.axis, u)
-        for matrix, axis in zip(matrices, self.axis, strict=True):
+        for matrix, axis in self._on_axes(matrices):
             u = _along_axis(matrix, axis, u)
         return u
 
@@ -189,11 +203,8 @@ class AxisTransfer(Transfer):
     def _restriction(self) -> Any:
         if self.R is not None:
             return self.R
-        return (
-            _transposed(self.P)
-            if isinstance(self.axis, int)
-            else tuple(_transposed(P) for P in self.P)
-        )
+        one = isinstance(self.axis, int)
+        return _transposed(self.P) if one else tuple(_transposed(P) for P in self.P)
 
     def prolong(self, correction: State) -> State:
         return self._along_axes(self.P, correction)
@@ -218,12 +229,7 @@ class AxisTransfer(Transfer):
     def fine_shape(self, coarse_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of `prolong(u)` for a `u` of the shape `coarse_shape`."""
         shape = list(coarse_shape)
-        pairs = (
-            [(self.P, self.axis)]
-            if isinstance(self.axis, int)
-            else zip(self.P, self.axis, strict=True)
-        )
-        for P, axis in pairs:
+        for P, axis in self._on_axes(self.P):
             shape[axis] = P.shape[0]
         return tuple(shape)
 
@@ -239,11 +245,11 @@ def _along_axis(matrix: Any, axis: int, u: State) -> State:
             f"axis {axis} must have length {matrix.shape[1]} "
             "(states come before corrections: check the level that this state belongs to)"
         )
-    before = int(np.prod(shape[:axis], dtype=int))
+    before = math.prod(shape[:axis])
     # Sparse matrices multiply matrices only, so the axis goes to the front; `swapaxes` is in NumPy
     # and torch alike.
     columns = u.reshape(before, shape[axis], -1).swapaxes(0, 1)
-    width = int(np.prod(columns.shape[1:], dtype=int))
+    width = math.prod(columns.shape[1:])
     result = matrix @ columns.reshape(shape[axis], width)
     result = result.reshape(matrix.shape[0], *columns.shape[1:]).swapaxes(0, 1)
     return result.reshape(*shape[:axis], matrix.shape[0], *shape[axis + 1 :])
@@ -261,6 +267,7 @@ class PackedTransfer(Transfer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> from mgnet import interpolation_matrix
     >>> P = interpolation_matrix(2, boundary="open")
     >>> transfer = PackedTransfer((((2,), AxisTransfer(P)), ((1,), None)))
@@ -271,24 +278,21 @@ class PackedTransfer(Transfer):
     parts: tuple[tuple[tuple[int, ...], AxisTransfer | None], ...]
 
     def _each(self, method: str, u: State) -> State:
-        to_coarse = method in ("restrict", "inject")
-        results, position = [], 0
-        for coarse_shape, transfer in self.parts:
-            shape = (
-                coarse_shape
-                if transfer is None or not to_coarse
-                else transfer.fine_shape(coarse_shape)
+        shapes = [shape for shape, _ in self.parts]
+        if method in ("restrict", "inject"):
+            shapes = [part.fine_shape(shape) if part else shape for shape, part in self.parts]
+        expected = sum(math.prod(shape) for shape in shapes)
+        if len(u) != expected:
+            raise ValueError(
+                f"PackedTransfer.{method} got a state of {len(u)} entries; its parts hold "
+                f"{expected}: give the coarse shapes of all packed arrays, in order"
             )
-            size = int(np.prod(shape, dtype=int))
+        results, position = [], 0
+        for shape, (_, transfer) in zip(shapes, self.parts, strict=True):
+            size = math.prod(shape)
             part = u[position : position + size].reshape(shape)
             results.append(part if transfer is None else getattr(transfer, method)(part))
             position += size
-        if position != len(u):
-            raise ValueError(
-                f"PackedTransfer.{method} got a state of {len(u)} entries; "
-                f"its parts hold {position}: "
-                "give the coarse shapes of all packed arrays, in order"
-            )
         return vector.concatenate(results)
 
     def prolong(self, correction: State) -> State:
@@ -332,6 +336,7 @@ class Injection(Transfer):
 
     Examples
     --------
+    >>> import numpy as np
     >>> transfer = Injection(size=5, factor=2)
     >>> transfer.inject(np.arange(5.0)), transfer.prolong(np.array([1.0, 2.0, 3.0]))
     (array([0., 2., 4.]), array([1., 0., 2., 0., 3.]))
@@ -347,13 +352,22 @@ class Injection(Transfer):
                 "the size must be at least 1, the factor at least 2"
             )
 
+    def _check(self, state: State, length: int) -> None:
+        if len(state) != length:
+            raise ValueError(
+                f"Injection got a state of {len(state)} entries on axis 0; "
+                f"between {self.size} fine points and every {self.factor}-th it must be {length}"
+            )
+
     def inject(self, state: State) -> State:  # type: ignore[override]
+        self._check(state, self.size)
         return state[:: self.factor]
 
     def restrict(self, residual: State) -> State:
-        return residual[:: self.factor]
+        return self.inject(residual)
 
     def prolong(self, correction: State) -> State:
+        self._check(correction, -(-self.size // self.factor))
         fine = vector.zeros_like(correction, (self.size, *correction.shape[1:]))
         fine[:: self.factor] = correction
         return fine

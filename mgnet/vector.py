@@ -67,8 +67,7 @@ def dot(u: State, v: State) -> float:
     Returns
     -------
     float
-        Sum of the products of the entries (of the real parts of `conj(u) * v` for complex NumPy
-        arrays).
+        Sum of the products of the entries; of the real parts of `conj(u) * v` for complex states.
 
     Raises
     ------
@@ -83,7 +82,9 @@ def dot(u: State, v: State) -> float:
     if isinstance(u, np.ndarray):
         return float(np.vdot(u, v).real)
     if is_tensor(u):
-        return float((u.detach().flatten().double() * v.detach().flatten().double()).sum())
+        torch = sys.modules["torch"]
+        wide = torch.complex128 if u.is_complex() else torch.float64
+        return float(torch.vdot(*(x.detach().flatten().to(wide) for x in (u, v))).real)
     if is_vec(u):
         return float(u.dot(v).real)
     raise _unknown(u)

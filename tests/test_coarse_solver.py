@@ -45,12 +45,38 @@ def test_a_sweep_is_a_newton_step_on_a_nonlinear_level(smoother):
     np.testing.assert_allclose(smooth(smoother, level, u, f, 2), expected, rtol=1e-9)
 
 
+REFUSED = r"level 3 has a matrix of shape .* singular to working precision; use Direct\('pinv'\)"
+
+
+def neumann(n):
+    """-Laplacian on n x n points without boundary values: singular, but no pivot is exactly 0."""
+    ends = np.ones(n)
+    ends[[0, -1]] = 0.5
+    line = sp.diags([2.0 * ends, -np.ones(n - 1), -np.ones(n - 1)], [0, 1, -1])
+    return sp.csr_matrix(sp.kron(line, sp.diags(ends)) + sp.kron(sp.diags(ends), line))
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_direct_refuses_a_matrix_that_is_nearly_singular(dense):
+    A = neumann(12)
+    level = Level(A.toarray() if dense else A, Direct(), name="level 3")
+    with pytest.raises(ValueError, match=REFUSED):
+        Direct().start(level, np.zeros(144))
+
+
+@pytest.mark.parametrize("matrix", [np.asarray, sp.csr_matrix])
+def test_direct_takes_badly_scaled_rows_and_columns(matrix):
+    A = np.array([[1e-20, 0.0, 0.0], [0.0, 1.0, 2e8], [0.0, 0.0, 1e8]])
+    u = smooth(Direct(), Level(matrix(A), Direct()), np.zeros(3), A @ np.ones(3))
+    np.testing.assert_allclose(u, 1.0, rtol=1e-12)
+
+
 @pytest.mark.filterwarnings("ignore:Diagonal number")
 @pytest.mark.parametrize("matrix", [np.asarray, sp.csr_matrix])
 def test_direct_refuses_a_singular_matrix(matrix):
     A = matrix(np.array([[1.0, -1.0], [-1.0, 1.0]]))
     level = Level(A, Direct(), name="level 3")
-    with pytest.raises(ValueError, match=r"level 3 has a singular matrix .* use Direct\('pinv'\)"):
+    with pytest.raises(ValueError, match=REFUSED):
         Direct().start(level, np.zeros(2))
     f = np.array([1.0, -1.0])
     np.testing.assert_allclose(smooth(Direct("pinv"), level, np.zeros(2), f), [0.5, -0.5])

@@ -18,6 +18,7 @@ def python(code, *paths):
     process = subprocess.run(
         [sys.executable, "-W", "always", "-c", code],
         env={**os.environ, "PYTHONPATH": path},
+        cwd=paths[0] if paths else None,
         capture_output=True,
         text=True,
         timeout=60,

@@ -33,14 +33,35 @@ def test_gauss_seidel_is_a_triangular_solve(backward, index, dtype, tolerance):
     np.testing.assert_allclose(v, by_triangles(A, u, f, backward), rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_residual_and_jacobi_are_one_pass_of_products(monkeypatch, numba, index):
+    monkeypatch.setattr(kernels, "available", numba and kernels.available)
+    monkeypatch.setattr(kernels, "_compiled", {})
+    A, u, f = system(index=index)
+    scale = np.linspace(1.0, 2.0, len(u))
+    np.testing.assert_allclose(kernels.residual(A, u, f), f - A @ u, atol=1e-13)
+    np.testing.assert_allclose(kernels.jacobi(A, scale, u, f), u + scale * (f - A @ u), atol=1e-13)
+
+
+def test_the_loops_take_flat_arrays_of_one_precision_only(monkeypatch):
+    monkeypatch.setattr(kernels, "available", True)
+    A, u, f = system()
+    assert kernels.takes(A, u, f)
+    for other in (u[:, None], u.astype(np.float32), np.repeat(u, 2)[::2], None):
+        assert not kernels.takes(A, u, other)
+    for matrix in (A.tocsc(), A.toarray(), A.astype(np.float32)):
+        assert not kernels.takes(matrix, u, f)
+
+
 @pytest.mark.parametrize("backward", [False, True])
 def test_the_loops_without_numba(monkeypatch, backward):
     monkeypatch.setattr(kernels, "available", False)
-    monkeypatch.setattr(kernels, "_compiled", None)
+    monkeypatch.setattr(kernels, "_compiled", {})
     A, u, f = system()
     v = u.copy()
     kernels.gauss_seidel(A, 1 / A.diagonal(), v, f, backward)
-    assert kernels._compiled == (kernels._forward, kernels._backward)
+    assert list(kernels._compiled.values()) == [kernels._backward if backward else kernels._forward]
     np.testing.assert_allclose(v, by_triangles(A, u, f, backward), rtol=1e-13, atol=1e-13)
 
 

@@ -402,9 +402,6 @@ def test_predicted_work_is_counted_work(make, text):
     assert predicted.units == pytest.approx(counted_work(schedule, hierarchy), rel=1e-12)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Smoother.work charges a full evaluation for a cheap residual"
-)
 @pytest.mark.parametrize("smoother", CHEAP_RESIDUALS, ids=str)
 def test_smoothers_predict_cheap_residuals(smoother):
     test_predicted_work_is_counted_work(lambda: with_residuals(smoother), "F(2,1)")

@@ -90,7 +90,6 @@ def test_a_solve_that_broke_off(cycle, cycles):
     assert sum(work for _, work, _ in table.values()) == pytest.approx(solution.work, rel=2e-3)
 
 
-@pytest.mark.xfail(strict=True, reason="explain measures by vector.norm, the solve by its own norm")
 def test_reductions_are_measured_in_the_norm_of_the_hierarchy():
     level = Level(np.eye(3), Jacobi(0.5))
     hierarchy = Hierarchy([level], norm=lambda u: 100.0 * vector.norm(u))

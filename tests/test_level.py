@@ -1,0 +1,64 @@
+"""A level evaluates, counts what it evaluates, and knows its size and cost."""
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg as spla
+
+from mgnet import Jacobi, Level, gallery
+
+A = gallery.poisson(7)[0].matrix
+
+
+@pytest.mark.parametrize("operator", [A, A.toarray(), lambda u: A @ u, spla.aslinearoperator(A)])
+def test_residual(operator):
+    level = Level(operator, Jacobi())
+    u, f = np.arange(7.0), np.ones(7)
+    np.testing.assert_allclose(level.apply(u), A @ u)
+    np.testing.assert_allclose(level.residual_at(u, f), f - A @ u)
+    np.testing.assert_allclose(level.residual_at(u, None), -(A @ u))
+    np.testing.assert_array_equal(f, np.ones(7))
+    assert level.tally[0] == 3.0
+
+
+def test_a_residual_of_its_own():
+    level = Level(A, Jacobi(), residual=lambda u, f: f + u, residual_cost=0.25)
+    np.testing.assert_array_equal(level.residual_at(np.ones(7), np.ones(7)), 2.0)
+    assert level.tally[0] == 0.25
+
+
+@pytest.mark.parametrize("operator", [lambda u: u, A])
+def test_residuals_do_not_edit_what_the_operator_returns(operator):
+    u, f = np.ones(7), np.full(7, 3.0)
+    Level(operator, Jacobi()).residual_at(u, f)
+    np.testing.assert_array_equal(u, 1.0)
+    np.testing.assert_array_equal(f, 3.0)
+
+
+def test_value():
+    level = Level(A, Jacobi(), objective=lambda u: 0.5 * float(u @ (A @ u)))
+    u, f = np.arange(7.0), np.ones(7)
+    assert level.value(u, f) == pytest.approx(0.5 * u @ (A @ u) - f @ u)
+    assert level.value(u, None) == pytest.approx(0.5 * u @ (A @ u))
+    assert level.value(u, f, lambda f, u: 0.0) == level.value(u, None)
+    assert level.tally[0] == 4.0
+    with pytest.raises(TypeError, match="level 2 has no objective"):
+        Level(A, Jacobi(), name="level 2").value(u, f)
+
+
+def test_the_jacobian_is_the_derivative_or_the_matrix():
+    u = np.ones(7)
+    assert Level(A, Jacobi()).jacobian(u) is A
+    assert Level(A, Jacobi(), linearize=lambda u: 2 * u).jacobian(u).tolist() == [2.0] * 7
+    with pytest.raises(TypeError, match=r"level 2 has neither .* its smoother Jacobi\(omega"):
+        Level(lambda u: u, Jacobi(), name="level 2").jacobian(u)
+
+
+def test_numbers_of_a_level():
+    assert Level(A, Jacobi()).unknowns == 7
+    assert Level(A, Jacobi(), size=14).unknowns == 14
+    assert Level(lambda u: u, Jacobi()).unknowns == 0
+    costs = [{"cost": 3.0, "size": 5}, {"size": 5}, {}]
+    assert [Level(abs, Jacobi(), **c).evaluation_cost for c in costs] == [3.0, 5.0, 1.0]
+    levels = [Level(A, Jacobi()) for _ in range(2)]
+    levels[0].charge(2.5)
+    assert [level.tally[0] for level in levels] == [2.5, 0.0]
