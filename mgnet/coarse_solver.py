@@ -67,7 +67,8 @@ class Direct(Smoother):
                 solve = partial(la.lu_solve, dense, check_finite=False)
         except RuntimeError:  # SuperLU met a column without a pivot
             pivots, scale, solve = np.zeros(1), np.ones(1), None
-        if (pivots <= len(pivots) * np.finfo(pivots.dtype).eps * scale).any():
+        precision = float(np.finfo(scale.dtype).eps)
+        if (pivots <= len(pivots) * precision * scale).any():
             raise ValueError(
                 f"{level} has a matrix of shape {matrix.shape} that is singular to working "
                 "precision; use Direct('pinv') or another coarse solver"

@@ -48,9 +48,9 @@ class Hierarchy(Sequence[Level]):
     >>> print(gallery.poisson((15, 15)))
     Hierarchy of 4 levels, 284 unknowns in all (1.26 times the finest)
     level  unknowns     cost  smoother                transfer
-        0       225        1  Jacobi(omega=0.666667)  MatrixTransfer 225 x 49
-        1        49    0.218  Jacobi(omega=0.666667)  MatrixTransfer 49 x 9
-        2         9     0.04  Jacobi(omega=0.666667)  MatrixTransfer 9 x 1
+        0       225        1  Jacobi(omega=0.666667)  MatrixTransfer
+        1        49    0.218  Jacobi(omega=0.666667)  MatrixTransfer
+        2         9     0.04  Jacobi(omega=0.666667)  MatrixTransfer
         3         1  0.00444  Direct('lu')            -
     """
 
@@ -234,7 +234,7 @@ class Hierarchy(Sequence[Level]):
         for number, level in enumerate(self.levels):
             smoother = str(level.smoother)
             if level.post_smoother is not None:
-                smoother += f", then {level.post_smoother}"
+                smoother += f" / {level.post_smoother}"
             rows.append(
                 (
                     str(number),

@@ -67,7 +67,7 @@ def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
     return out
 
 
-def residual(matrix: Any, u: np.ndarray, f: np.ndarray) -> np.ndarray:
+def residual(matrix: Any, u: Any, f: Any) -> np.ndarray:
     """`f - matrix @ u` in one pass.
 
     Examples
@@ -80,7 +80,7 @@ def residual(matrix: Any, u: np.ndarray, f: np.ndarray) -> np.ndarray:
     return out
 
 
-def jacobi(matrix: Any, scale: np.ndarray, u: np.ndarray, f: np.ndarray) -> np.ndarray:
+def jacobi(matrix: Any, scale: Any, u: Any, f: Any) -> np.ndarray:
     """`u + scale (f - matrix @ u)` in one pass.
 
     Examples

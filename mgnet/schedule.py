@@ -84,7 +84,7 @@ class Schedule(tuple[Step, ...]):
     """
 
     def __new__(cls, steps: Iterable[Step | tuple[Any, ...]]) -> Schedule:
-        steps = tuple(Step(*step) for step in steps)
+        steps = tuple(Step(*step) for step in steps)  # type: ignore
         if not steps:
             raise ValueError(
                 "schedule has no steps; the shortest one is a 'solve' on the only level"
