@@ -146,9 +146,7 @@ class MatrixTransfer(Transfer):
         return self.R is None
 
     def __str__(self) -> str:
-        return (
-            "MatrixTransfer" if callable(self.P) else "MatrixTransfer {} x {}".format(*self.P.shape)
-        )
+        return "MatrixTransfer"
 
 
 @dataclass(frozen=True, eq=False)
