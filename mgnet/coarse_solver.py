@@ -67,7 +67,7 @@ class Direct(Smoother):
                 solve = partial(la.lu_solve, dense, check_finite=False)
         except RuntimeError:  # SuperLU met a column without a pivot
             pivots, scale, solve = np.zeros(1), np.ones(1), None
-        precision = float(np.finfo(scale.dtype).eps)
+        precision = float(np.finfo(np.result_type(scale, np.float32)).eps)
         if (pivots <= len(pivots) * precision * scale).any():
             raise ValueError(
                 f"{level} has a matrix of shape {matrix.shape} that is singular to working "
