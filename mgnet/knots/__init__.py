@@ -6,6 +6,6 @@ knots. Needs the core and PyTorch.
 """
 
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer
-from mgnet.knots.kan import KAN
+from mgnet.knots.kan import KAN, roughness
 
-__all__ = ["KAN", "knot_hierarchy", "knot_transfer"]
+__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "roughness"]

@@ -11,10 +11,11 @@ from mgnet.knots.spline import (
     dense_basis,
     polynomial_coefficients,
     refinement_matrix,
+    roughness_factor,
     spline_layer,
 )
 
-__all__ = ["KAN"]
+__all__ = ["KAN", "roughness"]
 
 
 class KAN(torch.nn.Module):
@@ -227,3 +228,39 @@ class KAN(torch.nn.Module):
             f"widths={list(self.widths)}, intervals={list(self.intervals)}, degree={self.degree}, "
             f"domain={self.domain}"
         )
+
+
+def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
+    """Rows R with `|R u|^2 = weight * sum over edges of the integral of phi''^2`, as a penalty.
+
+    Integrals are taken as if the domain were [-1, 1]. Refinement does not change the value.
+
+    Parameters
+    ----------
+    kan : KAN
+    weight : float
+        Not negative.
+
+    Returns
+    -------
+    tensor of shape (coefficients, parameters)
+        For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`.
+
+    Examples
+    --------
+    >>> kan = KAN([1, 2, 1], intervals=3)
+    >>> u = torch.nn.utils.parameters_to_vector(kan.parameters())
+    >>> fine = torch.nn.utils.parameters_to_vector(kan.refine().parameters())
+    >>> bool(torch.isclose((roughness(kan) @ u).norm(), (roughness(kan.refine()) @ fine).norm()))
+    True
+    """
+    blocks = []
+    if kan.linear is not None:
+        linear = kan.linear
+        blocks.append(linear.weight.new_zeros(0, linear.weight.numel() + linear.bias.numel()))
+    for n, u in zip(kan.intervals, kan.coefficients, strict=True):
+        factor = torch.as_tensor(roughness_factor(n, kan.degree) * weight**0.5).to(u.detach())
+        inputs, _, outputs = u.shape
+        eyes = [torch.eye(size).to(factor) for size in (inputs, outputs)]
+        blocks.append(torch.kron(torch.kron(eyes[0], factor), eyes[1]))
+    return torch.block_diag(*blocks)

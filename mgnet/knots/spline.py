@@ -17,6 +17,7 @@ __all__ = [
     "local_basis",
     "polynomial_coefficients",
     "refinement_matrix",
+    "roughness_factor",
     "spline_layer",
 ]
 
@@ -167,6 +168,38 @@ def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> np.ndarra
             if 0 <= row < len(fine):
                 fine[row, coarse] = 2.0 ** (1 - order) * comb(order, s)
     return fine if factor == 2 else refinement_matrix(2 * intervals, degree, factor // 2) @ fine
+
+
+def roughness_factor(intervals: int, degree: int) -> np.ndarray:
+    """G with `|G u|^2 = integral of phi''^2` over [-1, 1], for a spline with coefficients u.
+
+    Exact by Gauss quadrature, so the value does not change under refinement. Zero for degree 1.
+
+    Returns
+    -------
+    array of shape (intervals + degree, intervals + degree)
+
+    Examples
+    --------
+    >>> G = roughness_factor(1, 2)
+    >>> u = polynomial_coefficients(np.array([0.0, 0.0, 1.0]), 1, 2, (-1.0, 1.0))  # phi = x^2
+    >>> round(float(np.sum((G @ u) ** 2)), 12)
+    8.0
+    """
+    if degree == 1:
+        return np.zeros((intervals + 1, intervals + 1))
+    nodes, weights = np.polynomial.legendre.leggauss(degree - 1)
+    s = 0.5 * (nodes + 1.0)
+    powers = np.arange(2, degree + 1)
+    scale = 0.5 * intervals  # intervals per unit length
+    second = _pieces(degree)[:, 2:] * (powers * (powers - 1))
+    values = second @ s ** (powers - 2)[:, None] * scale**2  # (spline, node)
+    gram = np.zeros((intervals + degree,) * 2)
+    local = (values * weights) @ values.T / (2.0 * scale)
+    for cell in range(intervals):
+        gram[cell : cell + degree + 1, cell : cell + degree + 1] += local
+    size, vectors = np.linalg.eigh(gram)
+    return np.ascontiguousarray(np.sqrt(np.clip(size, 0.0, None))[:, None] * vectors.T)
 
 
 def polynomial_coefficients(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
@@ -116,6 +117,9 @@ class LeastSquares(Objective):
     network : torch.nn.Module
         Uses its own `jacobian(x)` when it has one (a KAN has), else `torch.func`.
     data : (inputs, targets)
+    penalty : callable, optional
+        `network -> R`, a matrix with one column per parameter: the rows `R u` join the residual
+        vector. `mgnet.knots.roughness` is one.
 
     Examples
     --------
@@ -130,20 +134,47 @@ class LeastSquares(Objective):
     # What the coarse problem of a descent subtracts, <shift, u>: see `Recentred`.
     shift: torch.Tensor | None = None
 
-    def __init__(self, network: torch.nn.Module, data: Data):
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        data: Data,
+        penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None,
+    ):
         super().__init__(network, _half_mean_square, data)
+        self.penalty = penalty
 
     def on(self, network: torch.nn.Module) -> LeastSquares:
-        return LeastSquares(network, self.data)
+        return LeastSquares(network, self.data, self.penalty)
+
+    @cached_property
+    def rows(self) -> torch.Tensor | None:
+        """The matrix of the penalty."""
+        return None if self.penalty is None else self.penalty(self.network)
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
-        """The residual vector r, samples times outputs long."""
+        """The residual vector r: samples times outputs, then the rows of the penalty."""
         with torch.no_grad():
             difference = self.outputs(u) - self.data[1]
-            return difference.reshape(-1) / len(difference) ** 0.5
+            r = difference.reshape(-1) / len(difference) ** 0.5
+            return r if self.rows is None else torch.cat([r, self.rows @ u])
+
+    def value(self, u: torch.Tensor) -> float:
+        r = self.residuals(u)
+        return 0.5 * float(r @ r)
+
+    def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
+        value, gradient = super().value_and_gradient(u)
+        if self.rows is None:
+            return value, gradient
+        extra = self.rows @ u.detach()
+        return value + 0.5 * float(extra @ extra), gradient + self.rows.T @ extra
+
+    def mean_square(self, u: torch.Tensor) -> float:
+        """The mean squared error alone, without the half and the penalty."""
+        return 2.0 * super().value(u)
 
     def jacobian(self, u: torch.Tensor) -> torch.Tensor:
-        """Of the residual vector: shape (samples times outputs, parameters)."""
+        """Of the residual vector: shape (its length, parameters)."""
         x, parameters = self.data[0], self.parameters(u.detach())
         with torch.no_grad():
             if isinstance(self.network, KnowsJacobian):
@@ -158,7 +189,8 @@ class LeastSquares(Objective):
                 by_name = vmap(jacrev(outputs), in_dims=(None, 0))(parameters, x)
                 blocks = [part.flatten(2) for part in by_name.values()]
                 derivatives = torch.cat(blocks, -1)
-            return derivatives.flatten(0, 1) / len(x) ** 0.5
+            J = derivatives.flatten(0, 1) / len(x) ** 0.5
+            return J if self.rows is None else torch.cat([J, self.rows])
 
 
 class Recentred(LeastSquares):
