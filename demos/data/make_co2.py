@@ -11,7 +11,7 @@ along the ridge of steep density that leaves it. Needs NumPy, SciPy and CoolProp
 from pathlib import Path
 
 import numpy as np
-from CoolProp.CoolProp import PropsSI, get_global_param_string
+from CoolProp.CoolProp import PropsSI, get_global_param_string  # pyright: ignore[reportMissingImports]
 from scipy.stats import qmc
 
 ROWS = 20_000

@@ -1,9 +1,10 @@
 """Write matplotlib's elevation sample as a table: longitude, latitude, height.
 
-    python demos/data/make_elevation.py [elevation.csv]
+Run as `python demos/data/make_elevation.py [elevation.csv]`.
 """
 
 import sys
+from typing import Any
 
 import matplotlib.cbook
 import numpy as np
@@ -13,7 +14,7 @@ NAMES = "longitude_deg", "latitude_deg", "height_m"
 
 def elevation_table() -> np.ndarray:
     """Return one row (longitude, latitude, height) per pixel of the 344 x 403 grid."""
-    sample = matplotlib.cbook.get_sample_data("jacksboro_fault_dem.npz")
+    sample: Any = matplotlib.cbook.get_sample_data("jacksboro_fault_dem.npz")
     height = sample["elevation"].astype(float)
     rows, columns = height.shape
     longitude = np.linspace(sample["xmin"], sample["xmax"], columns)
