@@ -1,0 +1,261 @@
+"""The command `mgnet`: it parses, shows and writes; the work is done by functions elsewhere.
+
+Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from mgnet import __version__
+from mgnet.petsc.options import split_options, take
+
+__all__ = ["main"]
+
+BAD_INPUT, INTERRUPTED = 2, 130
+FILE = click.Path(path_type=Path)
+AT_LEAST_1 = click.IntRange(min=1)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    r"""Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Examples
+    --------
+    >>> main(["schedule", "V(1,1)", "--levels", "2"])
+    level 0  o   o
+              \ /
+    level 1    #
+    work: 3.5 work units
+    ...
+    """
+    try:
+        own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
+        with _bad_input():
+            if petsc:
+                take(petsc)
+        return cli.main(own, prog_name="mgnet", standalone_mode=False) or 0
+    except click.ClickException as error:
+        _say(" ".join(error.format_message().split()))
+        return BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted; nothing was written")
+        return INTERRUPTED
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    """Turn the library's refusals into one sentence."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _say(sentence: str) -> None:
+    click.echo(f"mgnet: {sentence}", err=True)
+
+
+def _names(_context: object, _option: object, text: str | None) -> list[str] | None:
+    """Read comma-separated names; quotes protect a comma."""
+    if text is None:
+        return None
+    names = [name.strip() for name in next(csv.reader([text]), [])]
+    if not all(names) or not names:
+        raise click.BadParameter(f"got '{text}'; expected column names with commas between")
+    return names
+
+
+def _widths(_context: object, _option: object, text: str) -> tuple[int, ...]:
+    try:
+        widths = tuple(int(width) for width in text.split(","))
+    except ValueError:
+        widths = (0,)
+    if min(widths) < 1:
+        raise click.BadParameter(f"got '{text}'; expected widths of at least 1, as 8 or 8,8")
+    return widths
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(__version__, message="mgnet %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Multigrid for neural networks.
+
+    Options with a single dash go to PETSc, with their values; give them last.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+@cli.command()
+@click.argument("data", type=FILE)
+@click.option("--target", required=True, help="Column to predict.")
+@click.option("--inputs", callback=_names, help="Columns to predict it from; default: all others.")
+@click.option(
+    "--hidden",
+    callback=_widths,
+    default="8",
+    show_default=True,
+    help="Widths of the hidden layers.",
+)
+@click.option(
+    "--intervals",
+    type=AT_LEAST_1,
+    default=4,
+    show_default=True,
+    help="Of the splines, coarsest level.",
+)
+@click.option(
+    "--degree", type=click.IntRange(1, 5), default=3, show_default=True, help="Of the splines."
+)
+@click.option(
+    "--levels", type=AT_LEAST_1, default=4, show_default=True, help="Each doubles the intervals."
+)
+@click.option("--cycle", default="", help="Schedule, as 'cascade 32,16,8,4'; default: by budget.")
+@click.option("--smoother", type=click.Choice(["lm", "lbfgs", "adam"]), default="lm")
+@click.option("--seconds", type=click.FloatRange(0.0, min_open=True), help="Budget; default: 20.")
+@click.option("--evaluations", type=AT_LEAST_1, help="Budget in gradients of the finest network.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--held-out",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Fraction of rows kept for the test.",
+)
+@click.option("--out", type=FILE, default="mgnet-fit", show_default=True, help="Output folder.")
+@click.option("--overwrite", is_flag=True, help="Replace a former model in the output folder.")
+@click.option("--drop-missing", is_flag=True, help="Leave out rows with missing values.")
+@click.option("--compare", is_flag=True, help="Train other methods for as long, and report them.")
+def fit(
+    data: Path,
+    target: str,
+    inputs: list[str] | None,
+    hidden: tuple[int, ...],
+    intervals: int,
+    degree: int,
+    levels: int,
+    cycle: str,
+    smoother: str,
+    seconds: float | None,
+    evaluations: int | None,
+    seed: int,
+    held_out: float,
+    out: Path,
+    overwrite: bool,
+    drop_missing: bool,
+    compare: bool,
+) -> int:
+    """Train a network on the table DATA (CSV or .npz)."""
+    if seconds is not None and evaluations is not None:
+        raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
+    with _bad_input():
+        from mgnet import parse
+        from mgnet.app.fit import Settings
+        from mgnet.app.fitting import Order, carry_out
+        from mgnet.app.folder import check_folder
+        from mgnet.app.table import read_table
+
+        settings = Settings(
+            hidden=hidden,
+            intervals=intervals,
+            degree=degree,
+            levels=levels,
+            cycle=cycle,
+            smoother=smoother,
+            seconds=20.0 if seconds is None else seconds,
+            evaluations=evaluations,
+            seed=seed,
+            held_out=held_out,
+        )
+        if cycle:
+            parse(cycle, levels)
+        check_folder(out, overwrite)
+        order = Order(read_table(data, target, inputs, drop_missing), settings, out, compare)
+        interrupted = carry_out(order, say=_say, show=click.echo)
+    return INTERRUPTED if interrupted else 0
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@click.argument("data", type=FILE)
+@click.option("--out", type=FILE, help="File to write; default: stdout.")
+@click.option("--overwrite", is_flag=True, help="Replace the file.")
+def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
+    """Add the prediction of MODEL (an output folder or its model.json) to the table DATA."""
+    with _bad_input():
+        from mgnet.app.prediction import predict_sheet
+
+        if out is not None and out.is_dir():
+            raise click.UsageError(f"{out} is a folder; name a file to write")
+        if out is not None and out.exists() and not overwrite:
+            raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
+        lines, remarks = predict_sheet(model, data)
+        if out is None:
+            for line in lines:
+                click.echo(line)
+        else:
+            unfinished = out.with_name(f".{out.name}-unfinished-{os.getpid()}")
+            try:
+                with unfinished.open("w", encoding="utf-8") as file:
+                    file.writelines(f"{line}\n" for line in lines)
+                unfinished.replace(out)
+            finally:
+                unfinished.unlink(missing_ok=True)
+    for remark in remarks:
+        _say(remark)
+
+
+@cli.command()
+@click.argument("text")
+@click.option("--levels", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option(
+    "--ratio",
+    type=click.FloatRange(1.0),
+    default=2.0,
+    show_default=True,
+    help="Of cost, level to level.",
+)
+def schedule(text: str, levels: int, ratio: float) -> None:
+    """Draw the cycle TEXT, as "F(2,1)", and count its work."""
+    with _bad_input():
+        from mgnet import parse
+        from mgnet.app.pricing import priced
+
+        steps = parse(text, levels)
+        click.echo(str(steps))
+        click.echo(f"work: {steps.work(priced(levels, ratio))}")
+    click.echo(
+        "(1 unit: one evaluation on level 0; a sweep, a coarse solve and a residual cost one "
+        f"evaluation of\ntheir level, and a level costs 1/{ratio:g} of the next finer one: --ratio)"
+    )
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+def info(model: Path) -> None:
+    """Say what MODEL (an output folder or its model.json) is."""
+    with _bad_input():
+        from mgnet.app.model import Model  # pyright: ignore
+
+        click.echo(str(Model.load(model)))

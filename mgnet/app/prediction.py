@@ -1,0 +1,64 @@
+"""A trained model applied to a file of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mgnet.app.sheet import open_sheet
+from mgnet.app.table import pick
+
+__all__ = ["predict_sheet"]
+
+
+def predict_sheet(model: str | Path, data: str | Path) -> tuple[Iterator[str], list[str]]:
+    """The lines of a table with the prediction as a column more, and remarks on its rows.
+
+    Parameters
+    ----------
+    model : str or Path
+        An output folder of `mgnet fit`, or the model.json in it.
+    data : str or Path
+        A CSV file or an .npz archive with the inputs of the model.
+
+    Returns
+    -------
+    lines : iterator of str
+        CSV. Rows with a missing input have an empty prediction.
+    remarks : list of str
+        How many rows lie out of the training range, and how many are incomplete.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the model or the table is not there, damaged, or does not fit the other.
+    """
+    from mgnet.app.model import Model  # pyright: ignore
+
+    trained = Model.load(model)
+    sheet = open_sheet(data)
+    x = pick(sheet, trained.names)
+    name = f"{trained.target}_predicted"
+    if name in sheet.names:
+        raise ValueError(f"{data} has a column '{name}' already; rename it")
+    complete = ~np.isnan(x).any(axis=1)
+    column = np.full(len(x), np.nan)
+    if complete.any():
+        column[complete] = trained.predict(x[complete])
+    remarks = []
+    low, high = np.asarray(trained.ranges, dtype=float).T
+    outside = ((x < low) | (x > high)) & complete[:, None]
+    if outside.any():
+        counts = zip(trained.names, outside.sum(axis=0), low, high, strict=True)
+        parts = [f"{n}: {k} outside {a:g} to {b:g}" for n, k, a, b in counts if k]
+        remarks.append(
+            f"{outside.any(axis=1).sum()} of {len(x)} rows are out of the range of the training "
+            f"data ({'; '.join(parts)}); there the model is extrapolated linearly"
+        )
+    if not complete.all():
+        remarks.append(
+            f"{(~complete).sum()} of {len(x)} rows lack an input; their prediction is empty"
+        )
+    return sheet.extended(name, column), remarks

@@ -1,0 +1,49 @@
+"""A hierarchy that only knows what its levels cost."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mgnet.hierarchy import Hierarchy
+from mgnet.level import Level
+from mgnet.smoother import Jacobi
+from mgnet.transfer import MatrixTransfer
+
+__all__ = ["priced"]
+
+
+def priced(levels: int, ratio: float = 2.0) -> Hierarchy:
+    """Levels of which each costs `1 / ratio` of the next finer one; to count work, not to solve.
+
+    Sweeps, coarse solves and residuals cost one evaluation each; coarse levels solve for the
+    correction.
+
+    Parameters
+    ----------
+    levels : int
+    ratio : float
+        At least 1.
+
+    Returns
+    -------
+    Hierarchy
+
+    Examples
+    --------
+    >>> from mgnet import cycle
+    >>> print(cycle(2).work(priced(2)))
+    3.5 work units
+    """
+    one = np.ones((1, 1))
+    down = MatrixTransfer(one)
+    return Hierarchy(
+        [
+            Level(
+                one,
+                Jacobi(),
+                down if number < levels - 1 else None,
+                cost=ratio**-number,
+            )
+            for number in range(levels)
+        ]
+    )

@@ -1,0 +1,103 @@
+"""What `mgnet fit` shows on a terminal: a progress bar, and the result as a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Table as Grid
+
+if TYPE_CHECKING:
+    from mgnet.app.fit import Data, Trained
+
+__all__ = ["progress_bar", "result_table"]
+
+WIDTH = 100  # where the output is no terminal
+
+
+@contextmanager
+def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]]:
+    """A bar on stderr with seconds, level and loss; silent where stderr is no terminal.
+
+    Parameters
+    ----------
+    console : rich Console, optional
+
+    Yields
+    ------
+    callable
+        `(seconds, budget_fraction, training_mse, level)`.
+
+    Examples
+    --------
+    >>> with progress_bar() as progress:
+    ...     progress(1.0, 0.5, 1e-3, 2)
+    """
+    console = console or Console(stderr=True)
+    bar = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("", total=1.0)
+
+        def progress(seconds: float, fraction: float, mse: float, level: int) -> None:
+            text = f"{seconds:6.1f} s   level {level}   training MSE {mse:.3e}"
+            bar.update(task, completed=min(fraction, 1.0), description=text)
+
+        yield progress
+
+
+def result_table(results: Sequence[Trained], data: Data) -> str:
+    """The trained models as a table, the best held-out error marked by a star.
+
+    Parameters
+    ----------
+    results : sequence of Trained
+    data : Data
+
+    Examples
+    --------
+    >>> from mgnet.app.fit import Data, Trained
+    >>> data = Data(("T",), "rho", np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)),
+    ...             np.zeros(0))
+    >>> ours = Trained("KAN", lambda x: x[:, 0], 20, 1.5, 30.0, 1e-4, 4e-4)
+    >>> print(result_table([ours], data))
+    model   parameters   seconds   work   train MSE   held-out MSE   held-out RMSE, rho
+    ───────────────────────────────────────────────────────────────────────────────────
+    KAN             20       1.5     30     1.0e-04      4.0e-04 *                 0.04
+    """
+    grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    grid.add_column("model", overflow="fold")
+    rmse = f"held-out RMSE, {data.target}"
+    for head in ("parameters", "seconds", "work", "train MSE", "held-out MSE", rmse):
+        grid.add_column(head, justify="right", no_wrap=True)
+    best = min((r.held_mse for r in results if math.isfinite(r.held_mse)), default=math.nan)
+    spread = float(np.var(data.y))
+    for r in results:
+        star = " *" if r.held_mse == best else "  "
+        grid.add_row(
+            escape(r.name),
+            str(r.parameters),
+            f"{r.seconds:.1f}",
+            "-" if math.isnan(r.work) else f"{r.work:.4g}",
+            f"{r.train_mse:.1e}",
+            f"{r.held_mse:.1e}{star}",
+            f"{math.sqrt(r.held_mse * spread):.3g}",
+        )
+    console = Console(width=max(WIDTH, Console().width), no_color=True, highlight=False)
+    with console.capture() as capture:
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())

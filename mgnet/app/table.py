@@ -1,0 +1,216 @@
+"""A file of columns as inputs and a target, checked; and its split into training and held-out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from mgnet.app.fit import Data
+from mgnet.app.sheet import Sheet, open_sheet
+
+__all__ = ["Table", "pick", "read_table", "split"]
+
+FEWEST_ROWS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Inputs and target of every row, as they are in the file; all finite, none constant.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the inputs.
+    target : str
+    x, y : array of shape (rows, inputs), (rows,)
+        float64.
+    dropped : int
+        Rows of the file that had a missing value.
+
+    Examples
+    --------
+    >>> Table(("T",), "rho", np.ones((2, 1)), np.ones(2))
+    Table(names=('T',), target='rho', dropped=0)
+    """
+
+    names: tuple[str, ...]
+    target: str
+    x: np.ndarray = field(repr=False)
+    y: np.ndarray = field(repr=False)
+    dropped: int = 0
+
+
+def read_table(
+    path: str | Path,
+    target: str,
+    inputs: Sequence[str] | None = None,
+    drop_missing: bool = False,
+) -> Table:
+    r"""The inputs and the target of a CSV file or an .npz archive.
+
+    Parameters
+    ----------
+    path : str or Path
+    target : str
+        Name of the column to predict.
+    inputs : sequence of str, optional
+        Names of the columns to predict it from; all others by default.
+    drop_missing : bool
+        Leave out rows with an empty, NaN or infinite cell, instead of refusing them.
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or if it cannot be read.
+    ValueError
+        If the file is no table of numbers with these columns, says which one is wrong.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "data.csv")
+    ...     _ = path.write_text("T,rho\n" + "".join(f"{k},{k * k}\n" for k in range(20)))
+    ...     table = read_table(path, "rho")
+    >>> table.names, table.x.shape
+    (('T',), (20, 1))
+    """
+    sheet = open_sheet(path)
+    _require(sheet, [target])
+    if inputs is None:
+        inputs = [name for name in sheet.names if name != target]
+    if not inputs:
+        raise ValueError(f"{path} has no column beside the target '{target}'; an input is needed")
+    if target in inputs:
+        raise ValueError(f"target '{target}' is among the inputs; leave it out of --inputs")
+    twins = sorted({name for name in inputs if list(inputs).count(name) > 1})
+    if twins:
+        raise ValueError(f"input '{twins[0]}' is named twice; once is enough")
+    numbers = pick(sheet, [*inputs, target])
+    rows = len(numbers)
+    if not rows:
+        raise ValueError(f"{path} has a header but no rows; at least {FEWEST_ROWS} are needed")
+    numbers = _complete(sheet, numbers, [*inputs, target], drop_missing)
+    if len(numbers) < FEWEST_ROWS:
+        raise ValueError(
+            f"{path} has only {len(numbers)} complete rows; at least {FEWEST_ROWS} are needed"
+        )
+    _refuse_constants(str(path), [*inputs, target], numbers)
+    x, y = numbers[:, :-1].copy(), numbers[:, -1].copy()
+    return Table(tuple(inputs), target, x, y, rows - len(numbers))
+
+
+def pick(sheet: Sheet, wanted: Sequence[str]) -> np.ndarray:
+    """Columns by name, of shape (rows, wanted), NaN where a value is missing or infinite.
+
+    Parameters
+    ----------
+    sheet : Sheet
+    wanted : sequence of str
+
+    Raises
+    ------
+    ValueError
+        If a column is not there (names the nearest ones), or holds something else than numbers.
+
+    Examples
+    --------
+    >>> from mgnet.app.sheet import ArraySheet
+    >>> pick(ArraySheet("x.npz", ("a",), {"a": np.array([1.0, np.inf])}), ["a"]).ravel()
+    array([ 1., nan])
+    """
+    _require(sheet, wanted)
+    numbers = sheet.numbers(wanted)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def _require(sheet: Sheet, wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in sheet.names:
+            lower = {other.lower(): other for other in sheet.names}
+            near = [lower[n] for n in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
+            known = near or list(sheet.names[:8])
+            more = ", ..." if not near and len(sheet.names) > 8 else ""
+            raise ValueError(
+                f"{sheet.source} has no column '{name}'; "
+                f"{'the nearest names are' if near else 'it has'} {', '.join(known)}{more}"
+            )
+
+
+def _complete(
+    sheet: Sheet, numbers: np.ndarray, names: Sequence[str], drop_missing: bool
+) -> np.ndarray:
+    missing = np.isnan(numbers)
+    bad = missing.any(axis=1)
+    if bad.any() and not drop_missing:
+        first = int(bad.argmax())
+        raise ValueError(
+            f"{sheet.source}: {bad.sum()} of {len(numbers)} rows have an empty, NaN or infinite "
+            f"cell, the first is {sheet.place(first)}, column '{names[missing[first].argmax()]}'; "
+            "leave such rows out with --drop-missing"
+        )
+    return numbers[~bad]
+
+
+def _refuse_constants(source: str, names: Sequence[str], numbers: np.ndarray) -> None:
+    spread = np.ptp(numbers, axis=0)
+    for name, width, value in zip(names, spread, numbers[0], strict=True):
+        if not np.isfinite(width):
+            raise ValueError(
+                f"{source}: column '{name}' spans more than a double can hold; rescale it"
+            )
+        if width == 0.0:
+            what = f"{source}: {len(numbers)} rows have the same value {value:g} in column '{name}'"
+            if name == names[-1]:
+                raise ValueError(f"{what}; a constant target leaves nothing to fit")
+            raise ValueError(f"{what}; a constant input says nothing, leave it out with --inputs")
+
+
+def split(table: Table, held_out: float, seed: int) -> Data:
+    """Training and held-out rows, drawn at random.
+
+    Parameters
+    ----------
+    table : Table
+    held_out : float
+        Fraction of the rows that is kept from training, between 0 and 1.
+    seed : int
+
+    Returns
+    -------
+    Data
+
+    Raises
+    ------
+    ValueError
+        If the fraction leaves no row to train on or none to hold out, or only training rows that
+        agree in one column.
+
+    Examples
+    --------
+    >>> table = Table(("T",), "rho", np.arange(10.0)[:, None], np.arange(10.0))
+    >>> data = split(table, 0.2, seed=0)
+    >>> len(data.y), len(data.y_held)
+    (8, 2)
+    """
+    rows = len(table.y)
+    held = round(held_out * rows) if 0.0 < held_out < 1.0 else 0
+    if not 0 < held < rows - 1:
+        raise ValueError(
+            f"held-out fraction is {held_out:g} of {rows} rows; it must leave a row to hold out "
+            "and two to train on, 0.2 is usual"
+        )
+    order = np.random.default_rng(seed).permutation(rows)
+    x, y = table.x[order], table.y[order]
+    _refuse_constants(
+        "training rows", [*table.names, table.target], np.column_stack([x[held:], y[held:]])
+    )
+    return Data(table.names, table.target, x[held:], y[held:], x[:held], y[:held])

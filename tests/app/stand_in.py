@@ -1,0 +1,99 @@
+"""The command `mgnet` with a stand-in for training: a straight line, fitted at once.
+
+Run as a script by tests of whole processes: `stand_in.py MODE ARGUMENTS`, where MODE is `quick` or
+`wait` (trains until Ctrl-C, as the real job does).
+"""
+
+import json
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+
+import mgnet
+from mgnet.app import cli
+from mgnet.app import fit as job
+from mgnet.app.fit import Trained
+from mgnet.app.pricing import priced
+
+
+class Model:
+    def __init__(self, names, target, ranges, weights):
+        self.names, self.target = tuple(names), target
+        self.ranges, self.weights = np.array(ranges), np.array(weights)
+
+    def predict(self, x):
+        return x @ self.weights[:-1] + self.weights[-1]
+
+    def save(self, folder):
+        content = {"mgnet": "stand-in", "names": self.names, "target": self.target}
+        content |= {"ranges": self.ranges.tolist(), "weights": self.weights.tolist()}
+        (folder / "model.json").write_text(json.dumps(content))
+        (folder / "model.safetensors").write_bytes(b"")
+
+    @classmethod
+    def load(cls, path):
+        path = Path(path)
+        try:
+            file = path / "model.json" if path.is_dir() else path
+            content = json.loads(file.read_text())
+        except OSError:
+            raise FileNotFoundError(f"{path} holds no model.json") from None
+        except ValueError:
+            raise ValueError(f"{path} is damaged") from None
+        del content["mgnet"]
+        return cls(**content)
+
+    def __str__(self):
+        return f"{self.target} from {', '.join(self.names)}"
+
+
+def fit(data, settings, progress=None, wait=False):
+    columns = np.column_stack([data.x, np.ones(len(data.x))])
+    weights = np.linalg.lstsq(columns, data.y, rcond=None)[0]
+    ranges = list(zip(data.x.min(axis=0), data.x.max(axis=0), strict=True))
+    model = Model(data.names, data.target, ranges, weights)
+    interrupted = False
+    try:
+        for k in range(3):
+            if progress:
+                progress(0.1 * k, k / 2, 10.0**-k, 2 - k)
+        if wait:
+            sys.stderr.write("ready\n")
+            sys.stderr.flush()
+            time.sleep(60.0)
+    except KeyboardInterrupt:
+        interrupted = True
+    train, held = data.mse(model.predict(data.x), data.y), 0.5
+    trained = Trained("line", model.predict, len(weights), 0.3, 3.0, train, held)
+    return types.SimpleNamespace(
+        hierarchy=priced(settings.levels),
+        schedule=mgnet.cascade([1] * settings.levels),
+        model=model,
+        trained=trained,
+        interrupted=interrupted,
+    )
+
+
+def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
+    replace(job, "fit", lambda *arguments: fit(*arguments, wait=mode == "wait"))
+
+    def write_report(folder, data, settings, results):
+        (folder / "report.md").write_text("\n".join(trained.name for trained in results))
+
+    def compare(data, settings):
+        if mode == "interrupt rivals":
+            raise KeyboardInterrupt
+        rival = Trained("rival", lambda x: x[:, 0], 1, 0.3, float("nan"), 0.7, 0.8)
+        return [rival]
+
+    module("mgnet.app.model", types.SimpleNamespace(Model=Model))
+    module("mgnet.app.rivals", types.SimpleNamespace(compare=compare))
+    module("mgnet.app.report", types.SimpleNamespace(write_report=write_report))
+
+
+if __name__ == "__main__":
+    install(mode=sys.argv[1])
+    sys.exit(cli.main(sys.argv[2:]))

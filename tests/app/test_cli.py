@@ -1,0 +1,344 @@
+"""Law: the command does its job or refuses it in one sentence with code 2, and writes whole files.
+
+Training is replaced by a stand-in: see stand_in.py.
+"""
+
+import os
+import runpy
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mgnet.app import cli
+from mgnet.app import fit as job
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+SCRIPT = HERE / "stand_in.py"
+GOOD = "T,p,rho\n" + "".join(f"{k},{k * k},{3 * k + 1}\n" for k in range(40))
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """Install the stand-in, in a folder with a good table."""
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text(GOOD)
+    load = runpy.run_path(str(SCRIPT))["install"]
+
+    def module(name, content):
+        monkeypatch.setitem(sys.modules, name, content)
+
+    def install(mode="quick"):
+        load(lambda *a: monkeypatch.setattr(*a, raising=False), module, mode)
+
+    install()
+    return install
+
+
+def run(*arguments, cwd, script=(str(SCRIPT), "quick")):
+    return subprocess.run(
+        [sys.executable, *script, *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def refused(capsys, *arguments):
+    """Run, expect a refusal of one sentence that leaves no file, and return the sentence."""
+    before = sorted(Path().rglob("*"))
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mgnet: ") and err.count("\n") == 1
+    assert sorted(Path().rglob("*")) == before
+    return err
+
+
+# What it does
+
+
+def test_fit_shows_hierarchy_cycle_result_and_files(install, capsys):
+    assert cli.main(["fit", "data.csv", "--target", "rho", "--levels", "2", "--compare"]) == 0
+    out = capsys.readouterr().out
+    assert "Hierarchy of 2 levels" in out
+    assert "level 0" in out
+    assert "held-out MSE" in out
+    assert "rival" in out
+    files = {"model.json", "model.safetensors", "report.md"}
+    assert {file.name for file in Path("mgnet-fit").iterdir()} == files
+    assert all(f"wrote mgnet-fit/{name}" in out for name in files)
+    assert Path("mgnet-fit/report.md").read_text() == "line\nrival"
+    assert sorted(file.name for file in Path().iterdir()) == ["data.csv", "mgnet-fit"]
+
+
+def test_settings_arrive(install, monkeypatch):
+    seen = []
+    fit = job.fit
+
+    def spy(data, settings, progress):
+        seen.append((data, settings))
+        return fit(data, settings, progress)
+
+    monkeypatch.setattr(job, "fit", spy)
+    arguments = "--inputs p --hidden 8,4 --intervals 2 --degree 2 --levels 3 --smoother adam"
+    arguments += " --evaluations 7 --seed 5 --held-out 0.5 --out deep/down/here"
+    cycle = ["--cycle", "cascade 3,2,1"]
+    assert cli.main(["fit", "data.csv", "--target", "rho", *arguments.split(), *cycle]) == 0
+    data, settings = seen[0]
+    assert data.names == ("p",)
+    assert len(data.y) == len(data.y_held) == 20
+    assert settings == job.Settings(
+        (8, 4), 2, 2, 3, "cascade 3,2,1", "adam", 20.0, evaluations=7, seed=5, held_out=0.5
+    )
+    assert Path("deep/down/here/model.json").is_file()
+
+
+def test_fewer_rows_than_parameters_is_a_warning(install, capsys):
+    assert cli.main(["fit", "data.csv", "--target", "rho"]) == 0
+    assert "warning: 32 training rows for 840 parameters" in capsys.readouterr().err
+
+
+def test_dropped_rows_are_counted(install, capsys):
+    Path("data.csv").write_text(GOOD + "1,,2\n1,nan,3\n")
+    assert cli.main(["fit", "data.csv", "--target", "rho", "--drop-missing"]) == 0
+    assert "2 rows with missing values were left out" in capsys.readouterr().err
+
+
+def test_predict_adds_a_column_and_counts_rows_out_of_range(install, capsys):
+    cli.main(["fit", "data.csv", "--target", "rho", "--inputs", "T"])
+    Path("new.csv").write_text("name;T\na;1\nb;100\nc;\n")
+    capsys.readouterr()
+    assert cli.main(["predict", "mgnet-fit", "new.csv"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "name;T;rho_predicted\na;1;4\nb;100;301\nc;;\n"
+    assert "1 of 3 rows are out of the range" in err
+    assert "extrapolated linearly" in err
+    assert "1 of 3 rows lack an input" in err
+    arguments = ["predict", "mgnet-fit/model.json", "new.csv", "--out", "out.csv"]
+    assert cli.main(arguments) == 0
+    assert Path("out.csv").read_text() == out
+    assert cli.main(arguments) == 2
+    assert cli.main([*arguments, "--overwrite"]) == 0
+
+
+def test_schedule_draws_and_counts(capsys):
+    assert cli.main(["schedule", "V(1,1)", "--levels", "2", "--ratio", "4"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("level 0  o       o\n")
+    assert "work: 3.25 work units" in out
+    assert "1/4 of the next finer" in out
+
+
+def test_info_and_help(install, capsys):
+    cli.main(["fit", "data.csv", "--target", "rho"])
+    capsys.readouterr()
+    assert cli.main(["info", "mgnet-fit"]) == 0
+    assert capsys.readouterr().out == "rho from T, p\n"
+    assert cli.main([]) == 0
+    assert "Usage: mgnet" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("mgnet ")
+
+
+# What it refuses
+
+HEAD = "T,p,rho\n"
+ROWS = GOOD.removeprefix(HEAD)
+TABLES = {  # content -> words of the sentence
+    "empty": ("", "is empty"),
+    "header": (HEAD, "header but no rows"),
+    "few": (HEAD + "1,2,3\n2,3,4\n", "only 2 complete rows"),
+    "no header": (ROWS, "has no header"),
+    "column": ("T,p,Rho_kg\n" + ROWS, "no column 'rho'; the nearest names are Rho_kg"),
+    "twins": ("T,T,rho\n" + ROWS, "2 columns called 'T'"),
+    "nameless": (",p,rho\n" + ROWS, "column 1 has no name"),
+    "words": (
+        GOOD + "1,x,2\n1,y,3\n",
+        "2 of 126 cells are not numbers, the first is 'x' in",
+    ),
+    "NaN": (
+        GOOD + "1,,2\n",
+        "1 of 41 rows have an empty, NaN or infinite cell",
+    ),
+    "infinite": (GOOD + "1,inf,2\n", "--drop-missing"),
+    "constant": (HEAD + "".join(f"{k},7,{k}\n" for k in range(20)), "same value 7 in column 'p'"),
+    "target": (HEAD + "".join(f"{k},{k},7\n" for k in range(20)), "a constant target"),
+    "ragged": (GOOD + "1,2\n", "line 42 has 2 cells"),
+    "long": (GOOD + "1,2,3,4\n", "line 42 has 4 cells"),
+    "latin": (b"T,p,rho\n1,2,\xe9\n", "not UTF-8 text: line 2"),
+    "utf16": (GOOD.encode("utf-16"), "not UTF-8 text: line 1"),
+    "binary": (b"T,p\0,rho\n1,2,3\n", "NUL bytes"),
+    "decimal": (GOOD.replace(",", ";") + "1,5;2;3\n", "decimal commas"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_bad_table(name, install, capsys):
+    content, words = TABLES[name]
+    Path("data.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    assert words in refused(capsys, "fit", "data.csv", "--target", "rho")
+
+
+ARGUMENTS = {
+    "file": ("fit none.csv --target rho", "none.csv does not exist"),
+    "folder": ("fit . --target rho", "is a folder"),
+    "no target": ("fit data.csv", "Missing option '--target'"),
+    "among": ("fit data.csv --target rho --inputs T,rho", "is among the inputs"),
+    "input": ("fit data.csv --target rho --inputs T,q", "no column 'q'"),
+    "twice": ("fit data.csv --target rho --inputs T,T", "named twice"),
+    "commas": ("fit data.csv --target rho --inputs T,,p", "column names with commas"),
+    "hidden": ("fit data.csv --target rho --hidden 8,x", "got '8,x'"),
+    "zero": ("fit data.csv --target rho --hidden 0", "at least 1"),
+    "degree": ("fit data.csv --target rho --degree 9", "1<=x<=5"),
+    "levels": ("fit data.csv --target rho --levels 0", "x>=1"),
+    "seconds": ("fit data.csv --target rho --seconds 0", "x>0"),
+    "budgets": ("fit data.csv --target rho --seconds 1 --evaluations 1", "two budgets"),
+    "smoother": ("fit data.csv --target rho --smoother sgd", "'lm', 'lbfgs', 'adam'"),
+    "cycle": ("fit data.csv --target rho --cycle V(1", "cycle 'V(1'"),
+    "held out": ("fit data.csv --target rho --held-out 1", "held-out fraction is 1"),
+    "out file": ("fit data.csv --target rho --out data.csv", "data.csv is a file"),
+    "below file": ("fit data.csv --target rho --out data.csv/x", "cannot be written"),
+    "not empty": ("fit data.csv --target rho --out .", "holds no model of mgnet"),
+    "nowhere": ("fit data.csv --target rho --out /proc/none/x", "cannot be written"),
+    "command": ("fti data.csv", "No such command 'fti'"),
+    "option": ("fit data.csv --target rho --secnds 3", "--seconds"),
+    "text": ("schedule X(1,1)", "cycle 'X(1,1)'"),
+    "no model": ("predict none data.csv", "none holds no model.json"),
+    "no info": ("info none", "none holds no model.json"),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_bad_arguments(name, install, capsys):
+    if name == "nowhere" and not Path("/proc/self").exists():
+        pytest.skip("no folder here that even root cannot write")
+    line, words = ARGUMENTS[name]
+    assert words in refused(capsys, *line.split())
+
+
+def test_a_folder_without_permission(install, capsys, tmp_path):
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(0o500)
+    if os.access(locked, os.W_OK):
+        pytest.skip("root may write everywhere")
+    assert "cannot be written" in refused(
+        capsys, "fit", "data.csv", "--target", "rho", "--out", "locked/x"
+    )
+
+
+def test_a_former_output_is_replaced_only_on_request(install, capsys):
+    command = ["fit", "data.csv", "--target", "rho"]
+    assert cli.main(command) == 0
+    capsys.readouterr()
+    Path("mgnet-fit/notes.txt").write_text("mine")
+    Path("mgnet-fit/fit.png").write_text("old")
+    assert "--overwrite" in refused(capsys, *command)
+    assert cli.main([*command, "--overwrite"]) == 0
+    names = {file.name for file in Path("mgnet-fit").iterdir()}
+    assert names == {"model.json", "model.safetensors", "report.md", "notes.txt"}
+
+
+def test_predict_refuses_a_table_without_the_inputs(install, capsys):
+    cli.main(["fit", "data.csv", "--target", "rho"])
+    capsys.readouterr()
+    Path("new.csv").write_text("T,P\n1,2\n")
+    sentence = refused(capsys, "predict", "mgnet-fit", "new.csv")
+    assert "new.csv has no column 'p'; the nearest names are P" in sentence
+    Path("mgnet-fit/model.json").write_text("{")
+    assert "damaged" in refused(capsys, "predict", "mgnet-fit", "data.csv")
+
+
+def test_single_dash_options_need_petsc4py(install, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "petsc4py", None)
+    sentence = refused(capsys, "fit", "data.csv", "--target", "rho", "-ksp_type", "cg")
+    assert "-ksp_type has one dash" in sentence and "petsc4py is not installed" in sentence
+
+
+def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
+    def write_report(folder, data, settings, results):
+        (folder / "report.md").write_text("half")
+        raise OSError("no space left on the disk")
+
+    monkeypatch.setattr(sys.modules["mgnet.app.report"], "write_report", write_report)
+    assert cli.main(["fit", "data.csv", "--target", "rho", "--out", "a/b"]) == 2
+    assert "no space left" in capsys.readouterr().err
+    assert [file.name for file in Path().iterdir()] == ["data.csv"]
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
+    install("interrupt rivals")
+    assert cli.main(["fit", "data.csv", "--target", "rho", "--compare"]) == 130
+    assert "they are left out" in capsys.readouterr().err
+    assert Path("mgnet-fit/report.md").read_text() == "line"
+
+
+def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypatch):
+    def fit(data, settings, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "fit", fit)
+    assert cli.main(["fit", "data.csv", "--target", "rho"]) == 130
+    assert "nothing was written" in capsys.readouterr().err
+    assert [file.name for file in Path().iterdir()] == ["data.csv"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
+    (tmp_path / "data.csv").write_text(GOOD)
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, "wait", "fit", "data.csv", "--target", "rho"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        for line in process.stderr or ():
+            if line == "ready\n":
+                break
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the best model so far" in err
+    assert "Traceback" not in err
+    assert (tmp_path / "mgnet-fit" / "model.json").is_file()
+
+
+# Whole processes
+
+
+def test_process_refuses_with_code_2_and_no_traceback(tmp_path):
+    done = run("fit", "none.csv", "--target", "rho", cwd=tmp_path, script=("-m", "mgnet"))
+    assert (done.returncode, done.stdout) == (2, "")
+    expected = "mgnet: none.csv does not exist; expected a CSV file or an .npz archive\n"
+    assert done.stderr == expected
+    assert not list(tmp_path.iterdir())
+
+
+def test_process_fits_and_predicts(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.arange(60.0).reshape(30, 2) ** 0.5, y=np.arange(30.0))
+    done = run("fit", "data.npz", "--target", "y", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "wrote out/model.json" in done.stdout
+    done = run("predict", "out", "data.npz", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("x0,x1,y,y_predicted\n0,1,0,")
+
+
+def test_starting_needs_neither_torch_nor_matplotlib(tmp_path):
+    code = "import sys, mgnet.app.cli; print({'torch', 'matplotlib'} & set(sys.modules))"
+    done = run(cwd=tmp_path, script=("-c", code))
+    assert done.stdout == "set()\n"

@@ -1,0 +1,41 @@
+"""Law: the result table is complete and plain; the bar speaks on terminals only."""
+
+import io
+import math
+
+import numpy as np
+from rich.console import Console
+
+from mgnet.app.fit import Data, Trained
+from mgnet.app.screen import progress_bar, result_table
+
+DATA = Data(("T",), "rho", np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)), np.zeros(0))
+
+
+def trained(name, held, work=3.0):
+    return Trained(name, lambda x: x[:, 0], 10, 1.0, work, 1e-3, held)
+
+
+def test_the_best_held_out_error_is_starred():
+    lines = result_table([trained("a", 1e-2), trained("b", 1e-3)], DATA).splitlines()
+    assert [("*" in line) for line in lines] == [False, False, False, True]
+
+
+def test_numbers_that_mean_nothing_do_no_harm():
+    text = result_table([trained("[red]x", math.nan, math.nan), trained("b", math.inf)], DATA)
+    assert "[red]x" in text
+    assert " - " in text
+
+
+def test_the_bar_is_silent_in_a_pipe():
+    stream = io.StringIO()
+    with progress_bar(Console(file=stream)) as progress:
+        progress(1.0, 0.5, 1e-3, 2)
+    assert stream.getvalue().strip() == ""
+
+
+def test_the_bar_shows_level_and_loss_on_a_terminal():
+    stream = io.StringIO()
+    with progress_bar(Console(file=stream, force_terminal=True, width=120)) as progress:
+        progress(1.0, 0.5, 1e-3, 2)
+    assert "level 2   training MSE 1.000e-03" in stream.getvalue()
