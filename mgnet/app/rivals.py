@@ -28,6 +28,7 @@ OTHER = {"linear": "log", "log": "linear"}
 SEARCH = 0.75  # share of the seconds that goes into choosing the settings
 SPLIT_SEED = 12345
 FOLDS = 4
+MANY_ROWS = 50_000
 CHUNK = 25  # boosting iterations before the first look at the validation rows
 FULL = 1.0e7  # floats in a banded matrix, at most
 
@@ -312,6 +313,32 @@ def _stop_early(trial: _Trial, data: Data, stop: float) -> None:
     trial.iterations = best or iterations
 
 
+def _boost(
+    data: Data, begun: float, seconds: float, seed: int, record: Callable[[_Trial], None]
+) -> tuple[_Trial, int]:
+    """Return the winner, fitted to all training rows, and the number of settings tried."""
+    trials, tried = _trials(seed), 1
+    best = next(trials)
+    _stop_early(best, data, begun + SEARCH * seconds / 3.0)
+    record(best)
+    while perf_counter() - begun < 0.9 * SEARCH * seconds:
+        trial = next(trials)
+        left = begun + SEARCH * seconds - perf_counter()
+        _stop_early(trial, data, perf_counter() + min(left, SEARCH * seconds / 4.0))
+        tried += 1
+        if trial.error < best.error:
+            best = trial
+            record(best)
+    final = _Trial(best.rate, best.leaves, best.rows, seed)
+    pieces = np.unique(np.geomspace(1, best.iterations, 12).astype(int))
+    for piece in pieces:
+        final.grow(data.x, data.y, int(piece))
+        if perf_counter() - begun > seconds:
+            break
+    record(final)
+    return final, tried
+
+
 def boosting(data: Data, seconds: float, seed: int) -> Trained:
     """Fit gradient-boosted trees: scikit-learn's HistGradientBoostingRegressor.
 
@@ -342,25 +369,9 @@ def boosting(data: Data, seconds: float, seed: int) -> Trained:
     def record(trial: _Trial) -> None:
         history.append((perf_counter() - begun, np.nan, data.mse(trial(data.x), data.y), 0))
 
-    trials, tried = _trials(seed), 1
-    best = next(trials)
-    _stop_early(best, data, begun + SEARCH * seconds / 3.0)
-    record(best)
-    while perf_counter() - begun < 0.9 * SEARCH * seconds:
-        trial = next(trials)
-        left = begun + SEARCH * seconds - perf_counter()
-        _stop_early(trial, data, perf_counter() + min(left, SEARCH * seconds / 4.0))
-        tried += 1
-        if trial.error < best.error:
-            best = trial
-            record(best)
-    final = _Trial(best.rate, best.leaves, best.rows, seed)
-    pieces = np.unique(np.geomspace(1, best.iterations, 12).astype(int))
-    for piece in pieces:
-        final.grow(data.x, data.y, int(piece))
-        if perf_counter() - begun > seconds:
-            break
-    record(final)
+    # On a short table threads mostly wait for each other, on a busy machine for ever.
+    with threadpool_limits(limits=1 if len(data.y) < MANY_ROWS else None):
+        final, tried = _boost(data, begun, seconds, seed, record)
     note = (
         f"{tried} settings tried; {final.iterations} trees, learning rate {final.rate:g}, "
         f"at most {final.leaves} leaves of at least {final.rows} rows"
