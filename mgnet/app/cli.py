@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work: 3.5 work units
     ...
     """
+    # Threads that wait must not spin: on a machine with other work that slows torch tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
         with _bad_input():

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import torch
 
-__all__ = ["Data", "Settings", "Trained"]
+from mgnet import Hierarchy, Schedule, cascade, parse, run
+from mgnet.app.course import Course, Timed
+from mgnet.app.model import Model
+from mgnet.knots import KAN, knot_hierarchy, roughness
+from mgnet.smoother import Smoother
+from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
+
+__all__ = ["Data", "Fitted", "Settings", "Trained", "fit"]
+
+# Weight of the integral of phi''^2 over the edges, for standardised data: holds the splines where
+# rows are few, and costs nothing where they are many.
+SMOOTHNESS = 1e-11
+UNLIMITED = 10**6  # sweeps: the course ends them
 
 
 @dataclass(frozen=True)
@@ -116,3 +131,131 @@ class Trained:
     held_mse: float
     history: tuple[tuple[float, float, float, int], ...] = field(default=(), repr=False)
     note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What `fit` returns.
+
+    Attributes
+    ----------
+    model : Model
+        The best that was met.
+    trained : Trained
+    hierarchy : Hierarchy
+    schedule : Schedule
+    interrupted : bool
+        Whether Ctrl-C ended the training.
+    """
+
+    model: Model
+    trained: Trained
+    hierarchy: Hierarchy
+    schedule: Schedule
+    interrupted: bool
+
+
+def smoothers(name: str) -> tuple[Smoother, int]:
+    """The smoother of a name in `Settings`, and how many of its steps make one sweep."""
+    if name == "lm":
+        return LevenbergMarquardt(), 1
+    if name == "lbfgs":
+        return LBFGS(), 10
+    if name == "adam":
+        return TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50
+    raise ValueError(f"fit got smoother '{name}'; it must be lm, lbfgs or adam")
+
+
+def scaled(data: Data, network: KAN) -> tuple[Model, tuple[torch.Tensor, torch.Tensor]]:
+    """An untrained model with the scales of the training rows, and these rows on its scales."""
+    ranges = tuple(zip(data.x.min(0).tolist(), data.x.max(0).tolist(), strict=True))
+    mean, scale = float(data.y.mean()), float(data.y.std())
+    model = Model(network, data.names, data.target, ranges, mean, scale)
+    return model, (model.inputs(data.x), torch.from_numpy((data.y - mean) / scale).unsqueeze(1))
+
+
+def fit(
+    data: Data,
+    settings: Settings,
+    progress: Callable[[float, float, float, int], None] | None = None,
+    announce: Callable[[Hierarchy, Schedule], None] | None = None,
+    name: str = "KAN, multigrid",
+) -> Fitted:
+    """Train a KAN on a table, coarse knots first.
+
+    Without a cycle in the settings the training is a cascade: every level until it stagnates or has
+    used its share of the budget (30 % for all but the finest). Ctrl-C ends the training and keeps
+    the best network so far.
+
+    Parameters
+    ----------
+    data : Data
+    settings : Settings
+    progress : callable, optional
+        `(seconds, fraction of the budget, training MSE, level)`, after every sweep.
+    announce : callable, optional
+        `(hierarchy, schedule)`, before the training.
+    name : str
+        For the tables.
+
+    Returns
+    -------
+    Fitted
+
+    Examples
+    --------
+    >>> x = np.linspace(0.0, 1.0, 200)[:, None]
+    >>> data = Data(("x",), "y", x, np.sin(9 * x[:, 0]), x, np.sin(9 * x[:, 0]))
+    >>> fitted = fit(data, Settings(hidden=(3,), levels=2, evaluations=100, seconds=10.0))
+    >>> fitted.trained.held_mse < 1e-3
+    True
+    """
+    began = time.perf_counter()
+    inner, step = smoothers(settings.smoother)
+    generator = torch.Generator().manual_seed(settings.seed)
+    widths = (len(data.names), *settings.hidden, 1)
+    coarsest = KAN(widths, settings.intervals, settings.degree, generator=generator)
+    model, rows = scaled(data, coarsest)
+    problem = LeastSquares(coarsest, rows, partial(roughness, weight=SMOOTHNESS))
+    course = Course(began, settings.seconds, settings.evaluations, settings.levels, progress)
+    hierarchy = knot_hierarchy(coarsest, problem, settings.levels, Timed(inner, step, course))
+    course.follow(hierarchy, by_share=not settings.cycle)
+    if settings.cycle:
+        schedule = parse(settings.cycle, settings.levels)
+    else:
+        schedule = cascade([UNLIMITED] * settings.levels)
+    if announce is not None:
+        announce(hierarchy, schedule)
+    interrupted = train(hierarchy, schedule, course)
+    level, u = course.best()
+    network = hierarchy.network(level, u)  # type: ignore[misc]
+    model = Model(network, data.names, data.target, model.ranges, model.mean, model.scale)
+    trained = Trained(
+        name,
+        model.predict,
+        len(u),
+        course.seconds,
+        course.work,
+        data.mse(model.predict(data.x), data.y),
+        data.mse(model.predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
+        tuple(course.history),
+    )
+    return Fitted(model, trained, hierarchy, schedule, interrupted)
+
+
+def train(hierarchy: Hierarchy, schedule: Schedule, course: Course) -> bool:
+    """Run a schedule, and repeat its cycle until the budget is used; say whether Ctrl-C came."""
+    cycles = any(step.action == "down" for step in schedule) or len(hierarchy) == 1
+    u, memory = hierarchy[0].operator.start(), None
+    try:
+        u, memory = run(schedule, hierarchy, u, None, memory)
+        again = Schedule(schedule[schedule.opening :])
+        while cycles and not course.exhausted:
+            work = course.work
+            u, memory = run(again, hierarchy, u, None, memory)
+            if course.work == work:  # a schedule without sweeps
+                break
+    except KeyboardInterrupt:
+        course.best()  # without a network there is nothing to keep: the interrupt goes on
+        return True
+    return False

@@ -80,8 +80,7 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
     data = split(order.table, settings.held_out, settings.seed)
     _warn(order.table, data, settings, say)
     with progress_bar() as progress:
-        fitted: Any = job.fit(data, settings, progress)  # pyright: ignore
-    show(f"{fitted.hierarchy}\n\n{fitted.schedule}\n")
+        fitted: Any = job.fit(data, settings, progress, lambda h, s: show(f"{h}\n\n{s}\n"))
     ours: Trained = fitted.trained
     interrupted = bool(fitted.interrupted)
     rivals: Sequence[Trained] = ()
@@ -122,10 +121,9 @@ def _warn(table: Table, data: Data, settings: Settings, say: Say) -> None:
 
 
 def _compare(data: Data, settings: Settings, say: Say) -> Sequence[Trained]:
-    from mgnet.app.rivals import compare  # pyright: ignore
+    from mgnet.app.comparison import compare
 
-    say("training other methods for as long")
-    return compare(data, settings)
+    return compare(data, settings, say)
 
 
 def _report(

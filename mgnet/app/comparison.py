@@ -1,0 +1,137 @@
+"""What `mgnet fit --compare` trains for as many seconds, the strongest form of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from mgnet import Hierarchy, Level, Schedule, Step
+from mgnet.app.course import Course, Timed
+from mgnet.app.fit import UNLIMITED, Data, Settings, Trained, fit, scaled, train
+from mgnet.app.rivals import boosting, spline
+from mgnet.knots import KAN
+from mgnet.training import LeastSquares, LevenbergMarquardt
+
+__all__ = ["compare", "perceptron", "single_level"]
+
+
+def single_level(data: Data, settings: Settings, smoother: str) -> Trained:
+    """The finest network alone, from the same initial function, which is prolonged to it.
+
+    Parameters
+    ----------
+    data : Data
+    settings : Settings
+    smoother : "lm" or "lbfgs"
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(0.0, 1.0, 100)[:, None]
+    >>> data = Data(("x",), "y", x, x[:, 0] ** 2, x, x[:, 0] ** 2)
+    >>> single_level(data, Settings(hidden=(2,), levels=2, evaluations=30), "lm").held_mse < 1e-3
+    True
+    """
+    # A seed gives the same initial function on any number of intervals.
+    fine = settings.intervals * 2 ** (settings.levels - 1)
+    alone = replace(settings, intervals=fine, levels=1, smoother=smoother, cycle="")
+    label = {"lm": "Levenberg-Marquardt", "lbfgs": "L-BFGS"}[smoother]
+    return replace(
+        fit(data, alone, name=f"same KAN, one level, {label}").trained,
+        note="the finest network alone, from the same initial function",
+    )
+
+
+def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
+    """A tanh network with two hidden layers and about as many parameters, by Levenberg-Marquardt.
+
+    Parameters
+    ----------
+    data : Data
+    settings : Settings
+    parameters : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(0.0, 1.0, 100)[:, None]
+    >>> data = Data(("x",), "y", x, x[:, 0] ** 2, x, x[:, 0] ** 2)
+    >>> perceptron(data, Settings(evaluations=60), 30).held_mse < 1e-3
+    True
+    """
+    began = time.perf_counter()
+    inputs = len(data.names)
+    # inputs w + w, w^2 + w, w + 1 parameters in the three layers.
+    width = max(2, round(((inputs + 3) ** 2 / 4 + parameters - 1) ** 0.5 - (inputs + 3) / 2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = torch.nn.Sequential(
+            torch.nn.Linear(inputs, width),
+            torch.nn.Tanh(),
+            torch.nn.Linear(width, width),
+            torch.nn.Tanh(),
+            torch.nn.Linear(width, 1),
+        ).double()
+    scales, rows = scaled(data, KAN([inputs, 1]))
+    problem = LeastSquares(network, rows)
+    course = Course(began, settings.seconds, settings.evaluations, 1, None)
+    smoother = Timed(LevenbergMarquardt(), 1, course)
+    hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value, size=1)])
+    course.follow(hierarchy, by_share=True)
+    train(hierarchy, Schedule([Step("solve", 0, UNLIMITED)]), course)
+    _, u = course.best()
+    torch.nn.utils.vector_to_parameters(u, network.parameters())
+
+    def predict(x):  # noqa: ANN001, ANN202 - as Trained.predict
+        with torch.no_grad():
+            return scales.mean + scales.scale * network(scales.inputs(x))[:, 0].numpy()
+
+    return Trained(
+        f"tanh MLP {[inputs, width, width, 1]}, Levenberg-Marquardt",
+        predict,
+        len(u),
+        course.seconds,
+        course.work,
+        data.mse(predict(data.x), data.y),
+        data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
+        tuple(course.history),
+        "PyTorch's default initial weights",
+    )
+
+
+def compare(
+    data: Data, settings: Settings, say: Callable[[str], None] | None = None
+) -> Sequence[Trained]:
+    """Every rival, each for the seconds of the settings, one after the other.
+
+    Parameters
+    ----------
+    data : Data
+    settings : Settings
+    say : callable, optional
+        Told the name of each before it is trained.
+    """
+    if settings.evaluations is not None:  # gradient evaluations mean nothing to a spline
+        settings = replace(settings, evaluations=None)
+    widths = (len(data.names), *settings.hidden, 1)
+    finest = KAN(widths, settings.intervals * 2 ** (settings.levels - 1), settings.degree)
+    parameters = sum(p.numel() for p in finest.parameters())
+    rivals: dict[str, Callable[[], Trained]] = {
+        "the same network on one level, Levenberg-Marquardt": lambda: single_level(
+            data, settings, "lm"
+        ),
+        "the same network on one level, L-BFGS": lambda: single_level(data, settings, "lbfgs"),
+        "a tanh network": lambda: perceptron(data, settings, parameters),
+    }
+    if len(data.names) <= 3:
+        rivals["a tensor-product spline"] = lambda: spline(data, settings.seconds)
+    rivals["gradient boosting"] = lambda: boosting(data, settings.seconds, settings.seed)
+    results = []
+    for name, run in rivals.items():
+        if say is not None:
+            say(f"training {name}, {settings.seconds:g} s")
+        results.append(run())
+    return results

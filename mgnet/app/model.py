@@ -1,0 +1,148 @@
+"""A trained network together with the scales of its table: predict, save, load."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from mgnet import __version__
+from mgnet.knots import KAN
+
+__all__ = ["Model"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A KAN on standardised data, with the way from and to the units of the table.
+
+    Attributes
+    ----------
+    network : KAN
+        On inputs mapped to its domain, for the standardised target.
+    names : tuple of str
+        Of the inputs.
+    target : str
+    ranges : tuple of (float, float)
+        Of each input in the training rows; they are mapped to the ends of the domain.
+    mean, scale : float
+        Of the target: value = mean + scale * output.
+
+    Examples
+    --------
+    >>> model = Model(KAN([1, 1]), ("T",), "rho", ((300.0, 500.0),), 10.0, 2.0)
+    >>> model.predict(np.array([[400.0]])).shape
+    (1,)
+    """
+
+    network: KAN
+    names: tuple[str, ...]
+    target: str
+    ranges: tuple[tuple[float, float], ...]
+    mean: float
+    scale: float
+
+    def inputs(self, x: np.ndarray) -> torch.Tensor:
+        """Rows of inputs as in the table, mapped to the domain of the network."""
+        low, high = np.asarray(self.ranges).T
+        a, b = self.network.domain
+        return torch.from_numpy(a + (b - a) * (np.asarray(x, dtype=float) - low) / (high - low))
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """(rows, inputs) -> (rows,), in the units of the table; linear beyond the ranges."""
+        with torch.no_grad():
+            return self.mean + self.scale * self.network(self.inputs(x))[:, 0].numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors and model.json into an existing folder."""
+        folder = Path(folder)
+        state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+        save_file(state, folder / "model.safetensors")
+        described = {
+            "mgnet": __version__,
+            "format": FORMAT,
+            "kind": "KAN",
+            "widths": self.network.widths,
+            "intervals": self.network.intervals,
+            "degree": self.network.degree,
+            "linear": self.network.linear is not None,
+            "domain": self.network.domain,
+            "inputs": self.names,
+            "target": self.target,
+            "ranges": self.ranges,
+            "mean": self.mean,
+            "scale": self.scale,
+        }
+        text = json.dumps(described, indent=2, ensure_ascii=False)
+        (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """Read a model from its folder, or from the model.json in it.
+
+        Raises
+        ------
+        OSError, ValueError
+            If there is no model, it is damaged, or a newer version wrote it.
+        """
+        path = Path(path)
+        file = path / "model.json" if path.is_dir() else path
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{path} holds no model.json; give a folder that fit has written"
+            )
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+            if int(told["format"]) > FORMAT:
+                raise NewerFormatError(
+                    f"{file} has format {told['format']}, written by mgnet {told['mgnet']}; "
+                    f"this mgnet {__version__} reads up to {FORMAT}: upgrade it"
+                )
+            network = KAN(
+                told["widths"],
+                told["intervals"],
+                told["degree"],
+                linear=told["linear"],
+                domain=tuple(told["domain"]),
+            )
+            network.load_state_dict(load_file(file.with_name("model.safetensors")))
+            ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
+            if len(ranges) != network.widths[0] or len(told["inputs"]) != network.widths[0]:
+                raise ValueError("inputs and widths differ")
+            numbers = float(told["mean"]), float(told["scale"])
+            return cls(network, tuple(told["inputs"]), str(told["target"]), ranges, *numbers)
+        except NewerFormatError:
+            raise
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{file.with_name('model.safetensors')} is missing; it belongs to {file}"
+            ) from None
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise ValueError(f"the model {file} is damaged ({reason}); fit it again") from None
+
+    def __str__(self) -> str:
+        network = self.network
+        count = sum(p.numel() for p in network.parameters())
+        lines = [
+            f"KAN {list(network.widths)}, degree {network.degree}, "
+            f"{' and '.join(map(str, dict.fromkeys(network.intervals)))} intervals per edge, "
+            f"{count} parameters",
+            f"predicts {self.target}, about {self.mean:.6g} with standard deviation "
+            f"{self.scale:.6g}, from",
+        ]
+        width = max(len(name) for name in self.names)
+        for name, (low, high) in zip(self.names, self.ranges, strict=True):
+            lines.append(f"  {name:<{width}}  {low:g} to {high:g}")
+        return "\n".join(lines)
+
+
+class NewerFormatError(ValueError):
+    """The model was written by a newer version."""

@@ -1,0 +1,91 @@
+"""Objectives: the operator is the gradient of the value; least squares knows r and J."""
+
+import pytest
+import torch
+
+from mgnet import MatrixTransfer
+from mgnet.knots import KAN, roughness
+from mgnet.training import LeastSquares, Objective
+from mgnet.training.objective import Recentred
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = 2.0 * torch.rand(30, 2, generator=GENERATOR, dtype=torch.float64) - 1.0
+Y = torch.stack([X[:, 0] * X[:, 1], X.sum(1)], 1)
+
+
+def tanh_network(outputs=2):
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, outputs)
+    return torch.nn.Sequential(*layers).double()
+
+
+def penalised(network):
+    return roughness(network, 1e-3)
+
+
+PROBLEMS = {
+    "objective": lambda: Objective(tanh_network(), torch.nn.functional.l1_loss, (X, Y)),
+    "least squares": lambda: LeastSquares(tanh_network(), (X, Y)),
+    "KAN": lambda: LeastSquares(KAN([2, 3, 2]), (X, Y)),
+    "KAN, penalty": lambda: LeastSquares(KAN([2, 3, 2]), (X, Y), penalised),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_calling_it_gives_the_gradient(name):
+    problem = PROBLEMS[name]()
+    u = problem.start()
+    d = torch.randn(len(u), generator=GENERATOR, dtype=torch.float64)
+    slope = (problem.value(u + 1e-6 * d) - problem.value(u - 1e-6 * d)) / 2e-6
+    assert float(problem(u) @ d) == pytest.approx(slope, rel=1e-6)
+
+
+def test_the_template_is_not_changed():
+    network = tanh_network()
+    before = [p.clone() for p in network.parameters()]
+    problem = LeastSquares(network, (X, Y))
+    problem(problem.start() + 1.0)
+    problem.jacobian(problem.start() + 1.0)
+    assert all(map(torch.equal, before, network.parameters()))
+
+
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name != "objective"])
+def test_residuals_and_jacobian(name):
+    problem = PROBLEMS[name]()
+    u = problem.start()
+    r, J = problem.residuals(u), problem.jacobian(u)
+    assert 0.5 * float(r @ r) == pytest.approx(problem.value(u))
+    torch.testing.assert_close(J.T @ r, problem(u), rtol=1e-10, atol=1e-12)
+    d = torch.randn(len(u), generator=GENERATOR, dtype=torch.float64)
+    difference = (problem.residuals(u + 1e-6 * d) - problem.residuals(u - 1e-6 * d)) / 2e-6
+    torch.testing.assert_close(J @ d, difference, rtol=1e-6, atol=1e-7)
+
+
+def test_the_mean_square_leaves_the_penalty_out():
+    with_penalty, without = PROBLEMS["KAN, penalty"](), PROBLEMS["KAN"]()
+    u = without.start()
+    assert with_penalty.mean_square(u) == pytest.approx(2.0 * without.value(u))
+    assert with_penalty.value(u) > without.value(u)
+
+
+def test_twice_recentred_is_once_recentred_by_the_product():
+    fine = PROBLEMS["KAN, penalty"]()
+    u = fine.start() + 0.1
+    P = torch.randn(len(u), 9, generator=GENERATOR, dtype=torch.float64)
+    Q = torch.randn(9, 4, generator=GENERATOR, dtype=torch.float64)
+    v, w = (torch.randn(n, generator=GENERATOR, dtype=torch.float64) / 20 for n in (9, 4))
+    middle = Recentred(fine, u, MatrixTransfer(P))
+    coarse = Recentred(middle, v, MatrixTransfer(Q))
+    direct = Recentred(fine, u + P @ v, MatrixTransfer(P @ Q))
+    assert float(coarse(torch.zeros(4).double()).abs().max()) < 1e-13
+    torch.testing.assert_close(coarse(w), direct(w))
+    torch.testing.assert_close(coarse.jacobian(w), direct.jacobian(w))
+    torch.testing.assert_close(coarse(w), Q.T @ (middle(v + Q @ w) - middle(v)))
+    assert coarse.value(w) - coarse.value(0 * w) == pytest.approx(
+        direct.value(w) - direct.value(0 * w)
+    )
+
+
+def test_data_must_fit():
+    with pytest.raises(ValueError, match="30 inputs and 29 targets"):
+        LeastSquares(tanh_network(), (X, Y[1:]))
