@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _bad_input():
             if petsc:
                 take(petsc)
-        return cli.main(own, prog_name="mgnet", standalone_mode=False) or 0
+        return cli.main(own, prog_name="mgnet", standalone_mode=False, obj=shlex.join(own)) or 0
     except click.ClickException as error:
         _say(" ".join(error.format_message().split()))
         return BAD_INPUT
@@ -191,8 +192,12 @@ def fit(
         if cycle:
             parse(cycle, levels)
         check_folder(out, overwrite)
-        order = Order(read_table(data, target, inputs, drop_missing), settings, out, compare)
+        table = read_table(data, target, inputs, drop_missing)
+        command = f"mgnet {click.get_current_context().obj}"
+        order = Order(table, settings, out, compare, command)
         interrupted = carry_out(order, say=_say, show=click.echo)
+    if interrupted:
+        _say(f"the model is in {out}")
     return INTERRUPTED if interrupted else 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mgnet.app import fit as job
+from mgnet.app.comparison import rivals
 from mgnet.app.fit import Data, Settings, Trained
 from mgnet.app.folder import filled
 from mgnet.app.screen import progress_bar, result_table
@@ -16,6 +17,7 @@ from mgnet.app.table import Table, split
 
 __all__ = ["Order", "carry_out", "parameters"]
 
+DPI = 150
 Say = Callable[[str], None]
 
 
@@ -31,12 +33,15 @@ class Order:
         Output folder, checked before.
     compare : bool
         Whether other methods are trained for as long.
+    command : str
+        What was typed, for the report.
     """
 
     table: Table
     settings: Settings
     out: Path
     compare: bool = False
+    command: str = ""
 
 
 def parameters(inputs: int, settings: Settings) -> int:
@@ -77,36 +82,38 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
         If the settings do not fit the table.
     """
     settings = order.settings
+    remarks: list[str] = []
+
+    def remark(sentence: str) -> None:
+        remarks.append(sentence)
+        say(sentence)
+
     data = split(order.table, settings.held_out, settings.seed)
-    _warn(order.table, data, settings, say)
+    _warn(order.table, data, settings, remark)
     with progress_bar() as progress:
         fitted: Any = job.fit(data, settings, progress)  # pyright: ignore
     show(f"{fitted.hierarchy}\n\n{fitted.schedule}\n")
-    ours: Trained = fitted.trained
     interrupted = bool(fitted.interrupted)
-    rivals: Sequence[Trained] = ()
-    if order.compare and not interrupted:
+    trained: list[Trained] = [fitted.trained]
+    if interrupted:
+        remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
+    elif order.compare:
         try:
-            rivals = _compare(data, settings, say)
+            _add_rivals(trained, data, settings, say)
         except KeyboardInterrupt:
             interrupted = True
-            say("interrupted while other methods were trained; they are left out")
-    show(result_table([ours, *rivals], data))
+            remark("interrupted while other methods were trained; the unfinished ones are left out")
+    show(result_table(trained, data))
     show("(MSE: mean squared error over the variance of the target; work: gradient evaluations)")
     with filled(order.out) as stage:
         fitted.model.save(stage)
         try:
-            _report(stage, fitted, rivals, data, settings)
+            _report(stage, order, fitted, trained, data, remarks)
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted while the report was written; only the model is complete")
         names = sorted(file.name for file in stage.iterdir())
     show("\n".join(["", *(f"wrote {order.out / name}" for name in names)]))
-    if interrupted:
-        say(
-            f"interrupted; the best model so far, of training MSE {ours.train_mse:.1e} after "
-            f"{ours.seconds:.1f} s, is in {order.out}"
-        )
     return interrupted
 
 
@@ -121,16 +128,37 @@ def _warn(table: Table, data: Data, settings: Settings, say: Say) -> None:
         )
 
 
-def _compare(data: Data, settings: Settings, say: Say) -> Sequence[Trained]:
-    from mgnet.app.rivals import compare  # pyright: ignore
-
-    say("training other methods for as long")
-    return compare(data, settings)
+def _add_rivals(trained: list[Trained], data: Data, settings: Settings, say: Say) -> None:
+    seconds = trained[0].seconds
+    say(f"training other methods for {seconds:.1f} s each")
+    for rival in rivals(data, settings, seconds):
+        trained.append(rival)
 
 
 def _report(
-    stage: Path, fitted: Any, rivals: Sequence[Trained], data: Data, settings: Settings
+    stage: Path,
+    order: Order,
+    fitted: Any,
+    trained: Sequence[Trained],
+    data: Data,
+    remarks: Sequence[str],
 ) -> None:
+    from mgnet.app.pictures import plot_fit, plot_training  # pyright: ignore
     from mgnet.app.report import write_report  # pyright: ignore
 
-    write_report(stage, data, settings, [fitted.trained, *rivals])
+    plot_fit(data, trained[0].predict).savefig(stage / "fit.png", dpi=DPI)
+    plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)
+    write_report(
+        stage,
+        data,
+        order.settings,
+        trained,
+        hierarchy=fitted.hierarchy,
+        schedule=fitted.schedule,
+        pictures=[
+            ("fit.png", "Data, fit and error"),
+            ("convergence.png", "Training error over time"),
+        ],
+        command=order.command,
+        remarks=[f"Note: {remark}." for remark in remarks],
+    )

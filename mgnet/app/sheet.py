@@ -220,10 +220,16 @@ class TextSheet(Sheet):
         """Yield line number and cells of every row that is not blank."""
         reader = csv.reader(io.StringIO(self.body), delimiter=self.separator)
         line = self.first
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = self.first + reader.line_num
+        try:
+            for cells in reader:
+                if cells:
+                    yield line, cells
+                line = self.first + reader.line_num
+        except csv.Error as error:
+            raise ValueError(
+                f"{self.source}: the row that begins in line {line} cannot be read ({error}); is a "
+                "quote not closed there?"
+            ) from None
 
     def place(self, row: int) -> str:
         for number, (line, _) in enumerate(self._rows()):

@@ -4,7 +4,6 @@ Training is replaced by a stand-in: see stand_in.py.
 """
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -20,23 +19,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SCRIPT = HERE / "stand_in.py"
 GOOD = "T,p,rho\n" + "".join(f"{k},{k * k},{3 * k + 1}\n" for k in range(40))
-
-
-@pytest.fixture
-def install(monkeypatch, tmp_path):
-    """Install the stand-in, in a folder with a good table."""
-    monkeypatch.chdir(tmp_path)
-    Path("data.csv").write_text(GOOD)
-    load = runpy.run_path(str(SCRIPT))["install"]
-
-    def module(name, content):
-        monkeypatch.setitem(sys.modules, name, content)
-
-    def install(mode="quick"):
-        load(lambda *a: monkeypatch.setattr(*a, raising=False), module, mode)
-
-    install()
-    return install
 
 
 def run(*arguments, cwd, script=(str(SCRIPT), "quick")):
@@ -72,10 +54,12 @@ def test_fit_shows_hierarchy_cycle_result_and_files(install, capsys):
     assert "level 0" in out
     assert "held-out MSE" in out
     assert "rival" in out
-    files = {"model.json", "model.safetensors", "report.md"}
+    files = {"model.json", "model.safetensors", "report.md", "fit.png", "convergence.png"}
     assert {file.name for file in Path("mgnet-fit").iterdir()} == files
     assert all(f"wrote mgnet-fit/{name}" in out for name in files)
-    assert Path("mgnet-fit/report.md").read_text() == "line\nrival"
+    report = Path("mgnet-fit/report.md").read_text().splitlines()
+    assert report[:3] == ["line", "rival", "trees"]
+    assert report[-1] == "mgnet fit data.csv --target rho --levels 2 --compare"
     assert sorted(file.name for file in Path().iterdir()) == ["data.csv", "mgnet-fit"]
 
 
@@ -244,7 +228,8 @@ def test_a_former_output_is_replaced_only_on_request(install, capsys):
     assert "--overwrite" in refused(capsys, *command)
     assert cli.main([*command, "--overwrite"]) == 0
     names = {file.name for file in Path("mgnet-fit").iterdir()}
-    assert names == {"model.json", "model.safetensors", "report.md", "notes.txt"}
+    assert {"model.json", "fit.png", "notes.txt"} < names
+    assert Path("mgnet-fit/fit.png").read_text() == ""
 
 
 def test_predict_refuses_a_table_without_the_inputs(install, capsys):
@@ -264,7 +249,7 @@ def test_single_dash_options_need_petsc4py(install, capsys, monkeypatch):
 
 
 def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
-    def write_report(folder, data, settings, results):
+    def write_report(folder, data, settings, trained, **shown):
         (folder / "report.md").write_text("half")
         raise OSError("no space left on the disk")
 
@@ -280,8 +265,8 @@ def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
 def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
     install("interrupt rivals")
     assert cli.main(["fit", "data.csv", "--target", "rho", "--compare"]) == 130
-    assert "they are left out" in capsys.readouterr().err
-    assert Path("mgnet-fit/report.md").read_text() == "line"
+    assert "the unfinished ones are left out" in capsys.readouterr().err
+    assert Path("mgnet-fit/report.md").read_text().startswith("line\nrival\nNote: ")
 
 
 def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypatch):
@@ -312,7 +297,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the best model so far" in err
+    assert "this is the best model so far" in err
     assert "Traceback" not in err
     assert (tmp_path / "mgnet-fit" / "model.json").is_file()
 
