@@ -62,12 +62,14 @@ class Hierarchy(Sequence[Level]):
         dot: Callable[[State, State], float] = vector.dot,
         bind: Callable[[Any], Sequence[Level]] | None = None,
         nested: bool = False,
+        network: Callable[[int, State], Any] | None = None,
     ):
         self.levels = tuple(levels)
         self.norm = norm
         self.dot = dot
         self.bind = bind
         self.nested = nested
+        self.network = network
         if not self.levels:
             raise ValueError("Hierarchy got no levels; give at least one Level")
         for number, level in enumerate(self.levels):

@@ -15,7 +15,6 @@ from mgnet import vector
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.schedule import COUNTED, Schedule, Step
-from mgnet.transfer import Transfer
 
 __all__ = ["StepData", "run"]
 
@@ -131,7 +130,7 @@ def run(
             if level.recenter is not None:
                 below = levels[l + 1] = level.recenter(us[l])
                 before = (before[0], 0.0)
-            us[l + 1], vs[l + 1], fs[l + 1] = _descend(level.transfer, below, us[l], rs[l])
+            us[l + 1], vs[l + 1], fs[l + 1] = _descend(level, below, us[l], rs[l])
             l += 1
         elif action == "up":
             w = us[l + 1] if vs[l + 1] is None else us[l + 1] - vs[l + 1]
@@ -162,12 +161,12 @@ def run(
     return us[0], memory
 
 
-def _descend(transfer: Transfer, coarse: Level, u: State, r: State) -> tuple[State, State, State]:
+def _descend(level: Any, coarse: Level, u: State, r: State) -> tuple[State, State, State]:
     """Return the coarse level's start, what of it came from above (None: nothing), and its f."""
-    f = transfer.restrict(r)
-    if transfer.inject is None:
+    f = level.transfer.restrict(r)
+    if level.transfer.inject is None or level.recenter is not None:
         return vector.zeros_like(f), None, f
-    v = transfer.inject(u)
+    v = level.transfer.inject(u)
     return v, v, f + coarse.apply(v)
 
 

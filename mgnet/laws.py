@@ -54,11 +54,6 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
             f"level {number} has a transfer of type {kinds['transfer']}; "
             "every level but the coarsest needs a Transfer"
         )
-    if level.recenter is not None and level.transfer.inject is not None:
-        raise ValueError(
-            f"level {number} has `recenter` and a transfer that injects; "
-            "recentred levels start from 0: use a transfer without inject"
-        )
     if isinstance(level.transfer, MatrixTransfer):
         _check_shapes(number, level.transfer, (level.unknowns, coarser.unknowns))
 

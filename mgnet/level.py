@@ -59,8 +59,8 @@ class Level:
         `(level, u, d, f, r) -> step length` of a coarse correction d; 0 refuses it. See
         `mgnet.linesearch`.
     recenter : callable, optional
-        `fine state -> Level`: the coarse level of this descent. Its operator vanishes at 0, and
-        `transfer.inject` is None.
+        `fine state -> Level`: the coarse level of this descent. Its operator vanishes at 0, where
+        the descent begins; `transfer.inject` then only serves the `start` of nested iteration.
     size : int
         Number of unknowns; read from the matrix when 0.
     name : str

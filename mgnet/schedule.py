@@ -138,7 +138,8 @@ class Schedule(tuple[Step, ...]):
             elif action == "down":
                 units += level.evaluation_cost * level.residual_work
                 exact &= level.recenter is None
-                if level.transfer is not None and level.transfer.inject is not None:
+                injects = level.transfer is not None and level.transfer.inject is not None
+                if injects and level.recenter is None:
                     units += hierarchy[number + 1].evaluation_cost
             elif action == "up":
                 exact &= level.line_search is None

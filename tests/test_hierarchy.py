@@ -53,11 +53,6 @@ def changed(number, **changes):
         (changed(1, transfer=None), TypeError, "level 1 has a transfer of type NoneType; every"),
         (changed(1, transfer=P), TypeError, "level 1 has a transfer of type csr_matrix"),
         (
-            changed(0, recenter=abs, transfer=MatrixTransfer(P, injection=P.T)),
-            ValueError,
-            "level 0 has `recenter` and a transfer that injects",
-        ),
-        (
             changed(0, transfer=MatrixTransfer(interpolation_matrix(2))),
             ValueError,
             r"level 0 has a matrix of prolongation of shape \(5, 2\);.*must be \(7, 3\)",

@@ -68,7 +68,8 @@ class Data:
 
     Examples
     --------
-    >>> data = Data(("T",), "rho", np.zeros((2, 1)), np.array([1.0, 3.0]), np.zeros((0, 1)), np.zeros(0))
+    >>> x, y = np.zeros((2, 1)), np.array([1.0, 3.0])
+    >>> data = Data(("T",), "rho", x, y, x[:0], y[:0])
     >>> data.mse(np.array([1.0, 1.0]), data.y)
     2.0
     """

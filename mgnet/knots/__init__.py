@@ -4,3 +4,8 @@ Splines and the networks made of them, knot insertion as an exact prolongation, 
 the spline and the truncated-power basis, and hierarchies of networks that differ only in their
 knots. Needs the core and PyTorch.
 """
+
+from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer
+from mgnet.knots.kan import KAN, roughness
+
+__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "roughness"]

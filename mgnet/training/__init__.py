@@ -4,3 +4,9 @@ Objectives and least-squares residuals over a flat parameter vector, optimizers 
 Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for the last layer,
 descent for the rest). Needs the core and PyTorch.
 """
+
+from mgnet.training.levenberg_marquardt import LevenbergMarquardt
+from mgnet.training.objective import LeastSquares, Objective
+from mgnet.training.optimizer import LBFGS, TorchOptimizer
+
+__all__ = ["LBFGS", "LeastSquares", "LevenbergMarquardt", "Objective", "TorchOptimizer"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import petsc4py
 
-petsc4py.init(sys.argv)
+petsc4py.init(sys.argv[:1])  # PETSc 3.26 prints unused options to stdout
 
 import numpy as np  # noqa: E402
 from petsc4py import PETSc  # noqa: E402

@@ -1,0 +1,379 @@
+"""What else one could fit to a table: a tensor-product spline, gradient boosting.
+
+Both rivals choose their own settings within the seconds they are given, on a fifth of the training
+rows, and are then fitted to all training rows. The held-out rows only judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import perf_counter
+
+import numpy as np
+from scipy.linalg import LinAlgError
+from sklearn.ensemble import HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
+
+from . import tensor_spline
+from .fit import Data, Trained
+from .tensor_spline import ORDER, Axis, Fit, Splines
+
+__all__ = ["boosting", "spline"]
+
+MAX_INPUTS = 3
+EVEN = (0.0, 1.0)
+OTHER = {"linear": "log", "log": "linear"}
+SEARCH = 0.75  # share of the seconds that goes into choosing the settings
+SPLIT_SEED = 12345
+FOLDS = 4
+MANY_ROWS = 50_000
+CHUNK = 25  # boosting iterations before the first look at the validation rows
+FULL = 1.0e7  # floats in a banded matrix, at most
+
+
+def _split(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the training rows into four fifths to fit and one fifth to choose by."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(rows)
+    part = max(rows // 5, 1)
+    return order[part:], order[:part]
+
+
+def _folds(rows: int) -> list[np.ndarray]:
+    """Cut the training rows into parts that take turns at judging."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(rows)
+    return np.array_split(order, FOLDS)
+
+
+def _start(x: np.ndarray) -> Splines:
+    """Return the first guess: uniform knots, few enough for the rows to determine the splines."""
+    intervals = max(int(min(12.0, (len(x) / 4.0) ** (1.0 / x.shape[1]))) - ORDER + 1, 1)
+    axes = [Axis(c.min(), c.max(), "linear", EVEN, intervals) for c in x.T]
+    return Splines(tuple(axes), (-6.0,) * len(axes))
+
+
+def _moves(x: np.ndarray, y: np.ndarray, step: float) -> Iterator[Callable[[Fit], Splines]]:
+    """Yield changes of one thing, or of the number of all knots, the most promising first."""
+    numbers = range(x.shape[1])
+    yield lambda fit: _resized(fit.choice, numbers, step)
+    for number in numbers:
+        yield partial(_placed, number=number)
+    for number in numbers:
+        yield partial(_resized_one, number=number, factor=step)
+    for change in (4.0 * (step - 1.0), 4.0 * (1.0 - step)):
+        for number in numbers:
+            yield partial(_penalised, number=number, change=change)
+    if y.min() > 0.0:
+        yield lambda fit: replace(fit.choice, scale=OTHER[fit.choice.scale])
+    for number in numbers:
+        yield partial(_resized_one, number=number, factor=1.0 / step)
+        if x[:, number].min() > 0.0:
+            yield partial(_rescaled, number=number)
+        yield partial(_quantiles, number=number, column=x[:, number])
+        yield partial(_even, number=number)
+
+
+def _with_axis(choice: Splines, number: int, axis: Axis) -> Splines:
+    return replace(choice, axes=(*choice.axes[:number], axis, *choice.axes[number + 1 :]))
+
+
+def _resized(choice: Splines, numbers: Iterable[int], factor: float) -> Splines:
+    """Change the number of intervals, by one at least."""
+    for number in numbers:
+        axis = choice.axes[number]
+        grown = axis.intervals * factor
+        intervals = max(int(np.ceil(grown) if factor > 1.0 else grown), 1)
+        choice = _with_axis(choice, number, replace(axis, intervals=intervals))
+    return choice
+
+
+def _resized_one(fit: Fit, number: int, factor: float) -> Splines:
+    return _resized(fit.choice, (number,), factor)
+
+
+def _placed(fit: Fit, number: int) -> Splines:
+    """Put the knots of one axis where the fit so far bends."""
+    axis = fit.choice.axes[number]
+    if axis.intervals <= 2:
+        return fit.choice
+    grid = tensor_spline.equal_error_grid(fit, number)
+    return _with_axis(fit.choice, number, replace(axis, grid=grid, places="curvature"))
+
+
+def _penalised(fit: Fit, number: int, change: float) -> Splines:
+    powers = list(fit.choice.penalties)
+    powers[number] = min(max(powers[number] + change, -12.0), 4.0)
+    return replace(fit.choice, penalties=tuple(powers))
+
+
+def _rescaled(fit: Fit, number: int) -> Splines:
+    axis = fit.choice.axes[number]
+    changed = replace(axis, scale=OTHER[axis.scale], grid=EVEN, places="uniform")
+    return _with_axis(fit.choice, number, changed)
+
+
+def _quantiles(fit: Fit, number: int, column: np.ndarray) -> Splines:
+    """Put as many rows between any two knots of one axis."""
+    axis = fit.choice.axes[number]
+    places = np.quantile(axis.coordinate(column), np.linspace(0.0, 1.0, 51))
+    if np.any(np.diff(places) <= 0.0):
+        return fit.choice
+    grid = (0.0, *map(float, places[1:-1]), 1.0)
+    return _with_axis(fit.choice, number, replace(axis, grid=grid, places="quantile"))
+
+
+def _even(fit: Fit, number: int) -> Splines:
+    axis = replace(fit.choice.axes[number], grid=EVEN, places="uniform")
+    return _with_axis(fit.choice, number, axis)
+
+
+@dataclass
+class _Search:
+    """The best choice so far, and what the trials took."""
+
+    x: np.ndarray
+    y: np.ndarray
+    deadline: float
+    record: Callable[[Fit], None]
+    error: float = np.inf
+    fit: Fit | None = None
+    longest: float = 0.0
+    seen: set[Splines] = field(default_factory=set)
+
+    def accepts(self, choice: Splines) -> bool:
+        """Cross-validate a choice not tried before; keep it where it lowers the error."""
+        if choice in self.seen or choice.storage > FULL:
+            return False
+        self.seen.add(choice)
+        begun = perf_counter()
+        total, fit = 0.0, None
+        for kept in _folds(len(self.y)):
+            fitted = np.setdiff1d(np.arange(len(self.y)), kept, assume_unique=True)
+            try:
+                fit = tensor_spline.least_squares(choice, self.x[fitted], self.y[fitted])
+            except LinAlgError:
+                return False
+            total += float(np.sum((fit(self.x[kept]) - self.y[kept]) ** 2))
+            if not total < 0.999 * self.error:
+                break
+        self.longest = max(0.7 * self.longest, perf_counter() - begun)
+        if fit is None or not total < 0.999 * self.error:
+            return False
+        self.error, self.fit = total, fit
+        self.record(fit)
+        return True
+
+    @property
+    def over(self) -> bool:
+        """Whether another trial and the final fit might pass the deadline."""
+        return perf_counter() + 1.5 * self.longest > self.deadline
+
+
+def _choose(search: _Search) -> None:
+    """Walk from choice to better choice, with smaller steps where no neighbour is better."""
+    search.accepts(_start(search.x))
+    step = 1.5
+    while search.fit is not None and step > 1.02 and not search.over:
+        better = False
+        for move in _moves(search.x, search.y, step):
+            while not search.over and search.accepts(move(search.fit)):
+                better = True
+        if not better:
+            step = 1.0 + 0.5 * (step - 1.0)
+
+
+def spline(data: Data, seconds: float) -> Trained:
+    """Fit a tensor-product cubic spline by penalised least squares.
+
+    The number of knots, their places, the penalties and the scales (linear or logarithmic) of
+    inputs and target are chosen by cross-validation on the training rows for as long as the
+    seconds last.
+
+    Parameters
+    ----------
+    data : Data
+        With up to three inputs.
+    seconds : float
+
+    Returns
+    -------
+    Trained
+        The note says what was chosen.
+
+    Raises
+    ------
+    ValueError
+        Above three inputs, or for an input that does not vary.
+
+    Examples
+    --------
+    >>> x = np.linspace(0.0, 1.0, 60)[:, None]
+    >>> data = Data(("x",), "y", x, x[:, 0] ** 3, x + 0.001, (x[:, 0] + 0.001) ** 3)
+    >>> spline(data, seconds=0.1).held_mse < 1e-8
+    True
+    """
+    begun = perf_counter()
+    x, y = np.asarray(data.x, dtype=float), np.asarray(data.y, dtype=float)
+    if x.shape[1] > MAX_INPUTS:
+        raise ValueError(
+            f"spline got {x.shape[1]} inputs; a tensor product is out of reach above {MAX_INPUTS}"
+        )
+    history = []
+
+    def record(fit: Fit) -> None:
+        history.append((perf_counter() - begun, np.nan, data.mse(fit(x), y), 0))
+
+    with threadpool_limits(limits=1, user_api="blas"):  # the banded factorisations are narrow
+        search = _Search(x, y, begun + seconds, record)
+        _choose(search)
+        if search.fit is None:
+            raise ValueError(f"spline got {len(x)} rows; they do not determine a cubic spline")
+        fit = tensor_spline.least_squares(search.fit.choice, x, y)
+        record(fit)
+    axes = (
+        f"{name}: {axis.intervals} intervals, {axis.scale} scale, {axis.places} knots"
+        for name, axis in zip(data.names, fit.choice.axes, strict=True)
+    )
+    note = f"{len(search.seen)} settings tried; {fit.choice.scale} target; {'; '.join(axes)}"
+    return _trained("tensor-product cubic spline", fit, len(fit.coefficients), data, history, note)
+
+
+def _trained(name, predict, parameters, data, history, note) -> Trained:
+    """Judge a model; its time is that of the last entry of the history."""
+    held = data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else np.nan
+    train = data.mse(predict(data.x), data.y)
+    return Trained(
+        name, predict, parameters, history[-1][0], np.nan, train, held, tuple(history), note
+    )
+
+
+@dataclass
+class _Trial:
+    """Boosted trees that are grown in pieces, so that the clock can stop them."""
+
+    rate: float
+    leaves: int
+    rows: int
+    seed: int
+    iterations: int = 0
+    error: float = np.inf
+
+    def __post_init__(self) -> None:
+        self.model = HistGradientBoostingRegressor(
+            learning_rate=self.rate,
+            max_leaf_nodes=self.leaves,
+            min_samples_leaf=self.rows,
+            max_iter=1,
+            early_stopping=False,
+            warm_start=True,
+            random_state=self.seed,
+        )
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return self.model.predict(x)
+
+    @property
+    def numbers(self) -> int:
+        """Values of the leaves and thresholds of the splits."""
+        trees = (tree for stage in self.model._predictors for tree in stage)
+        return sum(len(tree.nodes) for tree in trees)
+
+    def grow(self, x: np.ndarray, y: np.ndarray, iterations: int) -> None:
+        """Add trees up to a number of iterations."""
+        self.model.set_params(max_iter=iterations)
+        self.model.fit(x, y)
+        self.iterations = iterations
+
+
+def _trials(seed: int) -> Iterator[_Trial]:
+    """Yield settings: what mostly wins on smooth tables first, then at random."""
+    for rate, leaves, rows in ((0.1, 31, 10), (0.1, 15, 5), (0.05, 63, 5), (0.2, 15, 3)):
+        yield _Trial(rate, leaves, rows, seed)
+    rng = np.random.default_rng(seed)
+    while True:
+        rate = round(float(10.0 ** rng.uniform(-1.7, -0.5)), 3)
+        yield _Trial(rate, int(2.0 ** rng.uniform(2.5, 7.0)), int(rng.integers(2, 25)), seed)
+
+
+def _stop_early(trial: _Trial, data: Data, stop: float) -> None:
+    """Grow by a quarter at a time until the validation rows stop gaining, or the clock strikes."""
+    fitted, kept = _split(len(data.y))
+    iterations, best, worse = CHUNK, 0, 0
+    while worse < 2:
+        begun = perf_counter()
+        trial.grow(data.x[fitted], data.y[fitted], iterations)
+        error = float(np.mean((trial(data.x[kept]) - data.y[kept]) ** 2))
+        worse = 0 if error < 0.999 * trial.error else worse + 1
+        if error < trial.error:
+            trial.error, best = error, iterations
+        if perf_counter() + 1.3 * (perf_counter() - begun) > stop:
+            break
+        iterations = int(1.25 * iterations) + 1
+    trial.iterations = best or iterations
+
+
+def _boost(
+    data: Data, begun: float, seconds: float, seed: int, record: Callable[[_Trial], None]
+) -> tuple[_Trial, int]:
+    """Return the winner, fitted to all training rows, and the number of settings tried."""
+    trials, tried = _trials(seed), 1
+    best = next(trials)
+    _stop_early(best, data, begun + SEARCH * seconds / 3.0)
+    record(best)
+    while perf_counter() - begun < 0.9 * SEARCH * seconds:
+        trial = next(trials)
+        left = begun + SEARCH * seconds - perf_counter()
+        _stop_early(trial, data, perf_counter() + min(left, SEARCH * seconds / 4.0))
+        tried += 1
+        if trial.error < best.error:
+            best = trial
+            record(best)
+    final = _Trial(best.rate, best.leaves, best.rows, seed)
+    pieces = np.unique(np.geomspace(1, best.iterations, 12).astype(int))
+    for piece in pieces:
+        final.grow(data.x, data.y, int(piece))
+        if perf_counter() - begun > seconds:
+            break
+    record(final)
+    return final, tried
+
+
+def boosting(data: Data, seconds: float, seed: int) -> Trained:
+    """Fit gradient-boosted trees: scikit-learn's HistGradientBoostingRegressor.
+
+    Learning rate, leaves, rows per leaf and iterations are chosen on a fifth of the training rows,
+    which also stops each trial; the winner is then fitted to all training rows.
+
+    Parameters
+    ----------
+    data : Data
+    seconds : float
+    seed : int
+
+    Returns
+    -------
+    Trained
+        Its parameters are the values of all leaves and the thresholds of all splits.
+
+    Examples
+    --------
+    >>> x = np.linspace(0.0, 1.0, 200)[:, None]
+    >>> data = Data(("x",), "y", x, x[:, 0], x, x[:, 0])
+    >>> boosting(data, seconds=0.5, seed=0).train_mse < 0.1
+    True
+    """
+    begun = perf_counter()
+    history: list[tuple[float, float, float, int]] = []
+
+    def record(trial: _Trial) -> None:
+        history.append((perf_counter() - begun, np.nan, data.mse(trial(data.x), data.y), 0))
+
+    # On a short table threads mostly wait for each other, on a busy machine for ever.
+    with threadpool_limits(limits=1 if len(data.y) < MANY_ROWS else None):
+        final, tried = _boost(data, begun, seconds, seed, record)
+    note = (
+        f"{tried} settings tried; {final.iterations} trees, learning rate {final.rate:g}, "
+        f"at most {final.leaves} leaves of at least {final.rows} rows"
+    )
+    return _trained("gradient boosting", final, final.numbers, data, history, note)

@@ -1,0 +1,266 @@
+"""Kolmogorov-Arnold networks whose edges are splines on a grid that refines exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mgnet.knots.spline import (
+    dense_basis,
+    polynomial_coefficients,
+    refinement_matrix,
+    roughness_factor,
+    spline_layer,
+)
+
+__all__ = ["KAN", "roughness"]
+
+
+class KAN(torch.nn.Module):
+    """A network whose edges carry univariate splines: `x_q = sum_p phi_qp(x_p)` in every layer.
+
+    Hidden values go through one fixed map onto the spline interval, tanh, that all levels of a
+    hierarchy share. Beyond the interval splines are continued linearly. The initial edge functions
+    are random polynomials: a seed gives the same function on any number of intervals.
+    Source: Southworth et al., arXiv 2603.04827, section 2.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Of the input, the hidden layers and the output.
+    intervals : int or sequence of int
+        Of each edge's spline; one number per layer if wished.
+    degree : int
+        Of the splines, 1 to 5.
+    linear : bool
+        Whether a plain linear layer maps the input to the first hidden width, before any spline.
+    domain : (float, float)
+        The interval of all splines; inputs are expected in it.
+    dtype : torch.dtype, optional
+        float64 by default.
+    generator : torch.Generator, optional
+        Of the initial coefficients; seed 0 by default.
+
+    Examples
+    --------
+    >>> kan = KAN([2, 5, 1], intervals=4)
+    >>> x = torch.rand(10, 2, dtype=torch.float64)
+    >>> kan(x).shape
+    torch.Size([10, 1])
+    >>> bool((kan.refine()(x) - kan(x)).abs().max() < 1e-14)
+    True
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        intervals: int | Sequence[int] = 4,
+        degree: int = 3,
+        *,
+        linear: bool = False,
+        domain: tuple[float, float] = (-1.0, 1.0),
+        dtype: torch.dtype | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        layers = len(widths) - 1 - linear
+        if layers < 1 or min(widths) < 1:
+            raise ValueError(
+                f"KAN got widths {list(widths)}; it needs positive ones, a layer apart"
+            )
+        if not 1 <= degree <= 5:
+            raise ValueError(f"KAN got degree {degree}; it must be 1 to 5")
+        per_layer = [intervals] * layers if isinstance(intervals, int) else list(intervals)
+        if len(per_layer) != layers or min(per_layer) < 1:
+            raise ValueError(
+                f"KAN got intervals {intervals} for {layers} spline layers; "
+                "give one positive number, or one per layer"
+            )
+        if not domain[0] < domain[1]:
+            raise ValueError(f"KAN got domain {domain}; its ends must be in increasing order")
+        self.widths = tuple(widths)
+        self.intervals = tuple(per_layer)
+        self.degree = degree
+        self.domain = (float(domain[0]), float(domain[1]))
+        dtype = dtype or torch.float64
+        generator = generator or torch.Generator().manual_seed(0)
+        self.linear = None
+        if linear:
+            self.linear = torch.nn.Linear(widths[0], widths[1], dtype=dtype)
+            self._draw_linear(generator)
+        splines = self.widths[linear:]
+        self.coefficients = torch.nn.ParameterList(
+            torch.nn.Parameter(self._draw(inputs, outputs, n, generator).to(dtype))
+            for inputs, outputs, n in zip(splines[:-1], splines[1:], per_layer, strict=True)
+        )
+
+    def _draw(
+        self, inputs: int, outputs: int, intervals: int, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Random polynomials of degree at most 3, of variance about 1 / inputs on the domain."""
+        a, b = self.domain
+        top = min(self.degree, 3)
+        drawn = torch.randn(inputs, outputs, top + 1, generator=generator, dtype=torch.float64)
+        # Chebyshev polynomials, the higher ones smaller, in powers of the centred variable z.
+        size = np.array([0.1, 1.0, 0.4, 0.2])[: top + 1] / np.sqrt(inputs)
+        centred = np.apply_along_axis(np.polynomial.chebyshev.cheb2poly, -1, drawn.numpy() * size)
+        if centred.shape[-1] < self.degree + 1:
+            pad = [(0, 0)] * 2 + [(0, self.degree + 1 - centred.shape[-1])]
+            centred = np.pad(centred, pad)
+        # In the variable z in [-1, 1], so that no powers of large numbers appear.
+        del a, b
+        values = polynomial_coefficients(centred, intervals, self.degree, (-1.0, 1.0))
+        return torch.from_numpy(np.ascontiguousarray(values.swapaxes(1, 2)))
+
+    def _draw_linear(self, generator: torch.Generator) -> None:
+        layer = self.linear
+        if layer is not None:
+            with torch.no_grad():
+                weight = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
+                layer.weight.copy_(weight / layer.in_features**0.5)
+                layer.bias.zero_()
+
+    def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The fixed map of hidden values onto the spline interval."""
+        a, b = self.domain
+        return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        if self.linear is not None:
+            x = self.into_domain(self.linear(x))
+        for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
+            if number:
+                x = self.into_domain(x)
+            x = spline_layer(x, u, n, self.degree, self.domain)
+        return x
+
+    def jacobian(self, x: torch.Tensor) -> torch.Tensor:
+        """Derivatives of the outputs by all parameters, in the order of `parameters()`.
+
+        Parameters
+        ----------
+        x : tensor of shape (samples, inputs)
+
+        Returns
+        -------
+        tensor of shape (samples, outputs, parameters)
+        """
+        half = 0.5 * (self.domain[1] - self.domain[0])
+        inputs, bases, slopes, maps = x, [], [], []
+        if self.linear is not None:
+            hidden = torch.tanh(self.linear(x))
+            x = 0.5 * sum(self.domain) + half * hidden
+            maps.append(half * (1.0 - hidden**2))
+        for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
+            if number:
+                hidden = torch.tanh(x)
+                x = 0.5 * sum(self.domain) + half * hidden
+                maps.append(half * (1.0 - hidden**2))
+            basis, slope = dense_basis(x, n, self.degree, self.domain)
+            bases.append(basis)
+            slopes.append(slope)
+            x = basis.flatten(-2) @ u.flatten(0, 1)
+        outputs = x.shape[1]
+        sensitivity = torch.eye(outputs, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
+        blocks: list[torch.Tensor] = []
+        for u, basis, slope in zip(
+            reversed(self.coefficients), reversed(bases), reversed(slopes), strict=True
+        ):
+            block = torch.einsum("npi,noq->nopiq", basis, sensitivity)
+            blocks.append(block.reshape(len(x), outputs, -1))
+            if maps:  # to the values before the map below this layer
+                through = torch.einsum("npi,piq->npq", slope, u)
+                sensitivity = torch.einsum("npq,noq->nop", through, sensitivity)
+                sensitivity = sensitivity * maps.pop().unsqueeze(1)
+        if self.linear is not None:
+            blocks.append(sensitivity)
+            weight = torch.einsum("nop,ni->nopi", sensitivity, inputs)
+            blocks.append(weight.reshape(len(x), outputs, -1))
+        return torch.cat(blocks[::-1], -1)
+
+    def refine(self, factor: int = 2) -> KAN:
+        """The same function with `factor` (a power of 2) times as many intervals, a new network."""
+        fine = self._with_intervals([factor * n for n in self.intervals])
+        with torch.no_grad():
+            for n, coarse, u in zip(
+                self.intervals, self.coefficients, fine.coefficients, strict=True
+            ):
+                P = torch.as_tensor(refinement_matrix(n, self.degree, factor)).to(coarse)
+                u.copy_(P @ coarse)
+        return fine
+
+    def coarsen(self, factor: int = 2) -> KAN:
+        """The least-squares fit of the coefficients with fewer intervals; undoes `refine`."""
+        if any(n % factor for n in self.intervals):
+            raise ValueError(
+                f"KAN.coarsen got factor {factor} for {self.intervals} intervals; "
+                "it must divide all"
+            )
+        coarse = self._with_intervals([n // factor for n in self.intervals])
+        with torch.no_grad():
+            for n, fine, u in zip(
+                coarse.intervals, self.coefficients, coarse.coefficients, strict=True
+            ):
+                P = torch.as_tensor(refinement_matrix(n, self.degree, factor)).to(fine)
+                u.copy_(torch.linalg.pinv(P) @ fine)
+        return coarse
+
+    def _with_intervals(self, intervals: Sequence[int]) -> KAN:
+        """A network of the same kind with zero coefficients and the same linear layer."""
+        first = self.coefficients[0]
+        other = KAN(
+            self.widths,
+            intervals,
+            self.degree,
+            linear=self.linear is not None,
+            domain=self.domain,
+            dtype=first.dtype,
+        ).to(first.device)
+        if self.linear is not None and other.linear is not None:
+            other.linear.load_state_dict(self.linear.state_dict())
+        return other
+
+    def extra_repr(self) -> str:
+        return (
+            f"widths={list(self.widths)}, intervals={list(self.intervals)}, degree={self.degree}, "
+            f"domain={self.domain}"
+        )
+
+
+def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
+    """Rows R with `|R u|^2 = weight * sum over edges of the integral of phi''^2`, as a penalty.
+
+    Integrals are taken as if the domain were [-1, 1]. Refinement does not change the value.
+
+    Parameters
+    ----------
+    kan : KAN
+    weight : float
+        Not negative.
+
+    Returns
+    -------
+    tensor of shape (coefficients, parameters)
+        For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`.
+
+    Examples
+    --------
+    >>> kan = KAN([1, 2, 1], intervals=3)
+    >>> u = torch.nn.utils.parameters_to_vector(kan.parameters())
+    >>> fine = torch.nn.utils.parameters_to_vector(kan.refine().parameters())
+    >>> bool(torch.isclose((roughness(kan) @ u).norm(), (roughness(kan.refine()) @ fine).norm()))
+    True
+    """
+    blocks = []
+    if kan.linear is not None:
+        linear = kan.linear
+        blocks.append(linear.weight.new_zeros(0, linear.weight.numel() + linear.bias.numel()))
+    for n, u in zip(kan.intervals, kan.coefficients, strict=True):
+        factor = torch.as_tensor(roughness_factor(n, kan.degree) * weight**0.5).to(u.detach())
+        inputs, _, outputs = u.shape
+        eyes = [torch.eye(size).to(factor) for size in (inputs, outputs)]
+        blocks.append(torch.kron(torch.kron(eyes[0], factor), eyes[1]))
+    return torch.block_diag(*blocks)
