@@ -6,6 +6,7 @@ Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C.
 from __future__ import annotations
 
 import csv
+import math
 import os
 import shlex
 import sys
@@ -47,14 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work: 3.5 work units
     ...
     """
+    own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
     try:
-        own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
         with _bad_input():
             if petsc:
                 take(petsc)
         return cli.main(own, prog_name="mgnet", standalone_mode=False, obj=shlex.join(own)) or 0
     except click.ClickException as error:
-        _say(" ".join(error.format_message().split()))
+        sentence = " ".join(error.format_message().split())
+        if petsc and isinstance(error, click.MissingParameter):
+            sentence += f" PETSc gets '{shlex.join(petsc)}'; options with one dash come last."
+        _say(sentence)
         return BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; nothing was written")
@@ -84,6 +88,12 @@ def _names(_context: object, _option: object, text: str | None) -> list[str] | N
     if not all(names) or not names:
         raise click.BadParameter(f"got '{text}'; expected column names with commas between")
     return names
+
+
+def _finite(_context: object, _option: object, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise click.BadParameter(f"got {number}; expected a finite number")
+    return number
 
 
 def _widths(_context: object, _option: object, text: str) -> tuple[int, ...]:
@@ -134,7 +144,12 @@ def cli(context: click.Context) -> None:
 )
 @click.option("--cycle", default="", help="Schedule, as 'cascade 32,16,8,4'; default: by budget.")
 @click.option("--smoother", type=click.Choice(["lm", "lbfgs", "adam"]), default="lm")
-@click.option("--seconds", type=click.FloatRange(0.0, min_open=True), help="Budget; default: 20.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.0, min_open=True),
+    callback=_finite,
+    help="Budget; default: 20.",
+)
 @click.option("--evaluations", type=AT_LEAST_1, help="Budget in gradients of the finest network.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -217,8 +232,8 @@ def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
             raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
         lines, remarks = predict_sheet(model, data)
         if out is None:
-            for line in lines:
-                click.echo(line)
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+            sys.stdout.flush()
         else:
             unfinished = out.with_name(f".{out.name}-unfinished-{os.getpid()}")
             try:
@@ -237,6 +252,7 @@ def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
 @click.option(
     "--ratio",
     type=click.FloatRange(1.0),
+    callback=_finite,
     default=2.0,
     show_default=True,
     help="Of cost, level to level.",

@@ -18,6 +18,7 @@ from mgnet.app.table import Table, split
 __all__ = ["Order", "carry_out", "parameters"]
 
 DPI = 150
+MOST_PARAMETERS = 1_000_000
 Say = Callable[[str], None]
 
 
@@ -89,7 +90,7 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
         say(sentence)
 
     data = split(order.table, settings.held_out, settings.seed)
-    _warn(order.table, data, settings, remark)
+    _check(order.table, data, settings, remark)
     with progress_bar() as progress:
         fitted: Any = job.fit(data, settings, progress)  # pyright: ignore
     show(f"{fitted.hierarchy}\n\n{fitted.schedule}\n")
@@ -117,10 +118,15 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
     return interrupted
 
 
-def _warn(table: Table, data: Data, settings: Settings, say: Say) -> None:
+def _check(table: Table, data: Data, settings: Settings, say: Say) -> None:
     if table.dropped:
         say(f"{table.dropped} rows with missing values were left out")
     count = parameters(len(data.names), settings)
+    if count > MOST_PARAMETERS:
+        raise ValueError(
+            f"the finest network has {count} parameters; more than {MOST_PARAMETERS} are not "
+            "trained here, use fewer --levels, --intervals or --hidden"
+        )
     if len(data.y) < count:
         say(
             f"warning: {len(data.y)} training rows for {count} parameters; expect a poor held-out "

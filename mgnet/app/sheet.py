@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ def _open_text(source: str, content: bytes) -> TextSheet:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blank = len(text) - len(text.lstrip("\n"))
     header, _, body = text[blank:].partition("\n")
-    separator = max(SEPARATORS, key=header.count)
+    separator = max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
     names = tuple(name.strip() for name in next(csv.reader([header], delimiter=separator)))
     if all(_number(name) is not None for name in names):
         raise ValueError(

@@ -184,6 +184,8 @@ ARGUMENTS = {
     "degree": ("fit data.csv --target rho --degree 9", "1<=x<=5"),
     "levels": ("fit data.csv --target rho --levels 0", "x>=1"),
     "seconds": ("fit data.csv --target rho --seconds 0", "x>0"),
+    "nan": ("fit data.csv --target rho --seconds nan", "finite"),
+    "huge": ("fit data.csv --target rho --levels 40", "use fewer --levels"),
     "budgets": ("fit data.csv --target rho --seconds 1 --evaluations 1", "two budgets"),
     "smoother": ("fit data.csv --target rho --smoother sgd", "'lm', 'lbfgs', 'adam'"),
     "cycle": ("fit data.csv --target rho --cycle V(1", "cycle 'V(1'"),
@@ -194,6 +196,7 @@ ARGUMENTS = {
     "nowhere": ("fit data.csv --target rho --out /proc/none/x", "cannot be written"),
     "command": ("fti data.csv", "No such command 'fti'"),
     "option": ("fit data.csv --target rho --secnds 3", "--seconds"),
+    "ratio": ("schedule V(1,1) --ratio inf", "finite"),
     "text": ("schedule X(1,1)", "cycle 'X(1,1)'"),
     "no model": ("predict none data.csv", "none holds no model.json"),
     "no info": ("info none", "none holds no model.json"),
@@ -246,6 +249,12 @@ def test_single_dash_options_need_petsc4py(install, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "petsc4py", None)
     sentence = refused(capsys, "fit", "data.csv", "--target", "rho", "-ksp_type", "cg")
     assert "-ksp_type has one dash" in sentence and "petsc4py is not installed" in sentence
+
+
+def test_a_table_swallowed_by_a_petsc_option_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "take", lambda arguments: None)
+    sentence = refused(capsys, "fit", "-mgnet_view", "data.csv", "--target", "rho")
+    assert "Missing argument 'DATA'. PETSc gets '-mgnet_view data.csv'" in sentence
 
 
 def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
@@ -321,6 +330,27 @@ def test_process_fits_and_predicts(tmp_path):
     done = run("predict", "out", "data.npz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("x0,x1,y,y_predicted\n0,1,0,")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_closed_pipe_is_no_traceback(tmp_path):
+    rows = "".join(f"{k},{k}\n" for k in range(50_000))
+    (tmp_path / "data.csv").write_text(f"a,b\n{rows}")
+    assert run("fit", "data.csv", "--target", "b", cwd=tmp_path).returncode == 0
+    command = f"'{sys.executable}' '{SCRIPT}' quick predict mgnet-fit data.csv | head -n 1"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "a,b,b_predicted\n"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_starting_needs_neither_torch_nor_matplotlib(tmp_path):

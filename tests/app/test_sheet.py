@@ -75,6 +75,10 @@ def test_rows_know_their_line(sheet):
     assert [columns.place(row) for row in range(3)] == ["line 3", "line 5", "line 6"]
 
 
+def test_separators_in_quoted_names_do_not_count(sheet):
+    assert sheet('"T, K";"p, q, MPa"\n1;2\n').names == ("T, K", "p, q, MPa")
+
+
 def test_one_column(sheet):
     assert sheet("a\n1\n2\n").numbers(["a"]).tolist() == [[1.0], [2.0]]
 
