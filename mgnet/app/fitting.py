@@ -139,6 +139,7 @@ def _add_rivals(trained: list[Trained], data: Data, settings: Settings, say: Say
     say(f"training other methods for {seconds:.1f} s each")
     for rival in rivals(data, settings, seconds):
         trained.append(rival)
+        say(f"{rival.name}: held-out MSE {rival.held_mse:.1e} after {rival.seconds:.1f} s")
 
 
 def _report(
