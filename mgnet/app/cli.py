@@ -6,7 +6,9 @@ Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C.
 from __future__ import annotations
 
 import csv
+import math
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,14 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # Threads that wait must not spin: on a machine with other work that slows torch tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
     try:
-        own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
         with _bad_input():
             if petsc:
                 take(petsc)
-        return cli.main(own, prog_name="mgnet", standalone_mode=False) or 0
+        return cli.main(own, prog_name="mgnet", standalone_mode=False, obj=shlex.join(own)) or 0
     except click.ClickException as error:
-        _say(" ".join(error.format_message().split()))
+        sentence = " ".join(error.format_message().split())
+        if petsc and isinstance(error, click.MissingParameter):
+            sentence += f" PETSc gets '{shlex.join(petsc)}'; options with one dash come last."
+        _say(sentence)
         return BAD_INPUT
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; nothing was written")
@@ -85,6 +90,12 @@ def _names(_context: object, _option: object, text: str | None) -> list[str] | N
     if not all(names) or not names:
         raise click.BadParameter(f"got '{text}'; expected column names with commas between")
     return names
+
+
+def _finite(_context: object, _option: object, number: float | None) -> float | None:
+    if number is not None and not math.isfinite(number):
+        raise click.BadParameter(f"got {number}; expected a finite number")
+    return number
 
 
 def _widths(_context: object, _option: object, text: str) -> tuple[int, ...]:
@@ -135,7 +146,12 @@ def cli(context: click.Context) -> None:
 )
 @click.option("--cycle", default="", help="Schedule, as 'cascade 32,16,8,4'; default: by budget.")
 @click.option("--smoother", type=click.Choice(["lm", "lbfgs", "adam"]), default="lm")
-@click.option("--seconds", type=click.FloatRange(0.0, min_open=True), help="Budget; default: 20.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.0, min_open=True),
+    callback=_finite,
+    help="Budget; default: 20.",
+)
 @click.option("--evaluations", type=AT_LEAST_1, help="Budget in gradients of the finest network.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
@@ -193,8 +209,12 @@ def fit(
         if cycle:
             parse(cycle, levels)
         check_folder(out, overwrite)
-        order = Order(read_table(data, target, inputs, drop_missing), settings, out, compare)
+        table = read_table(data, target, inputs, drop_missing)
+        command = f"mgnet {click.get_current_context().obj}"
+        order = Order(table, settings, out, compare, command)
         interrupted = carry_out(order, say=_say, show=click.echo)
+    if interrupted:
+        _say(f"the model is in {out}")
     return INTERRUPTED if interrupted else 0
 
 
@@ -214,8 +234,8 @@ def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
             raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
         lines, remarks = predict_sheet(model, data)
         if out is None:
-            for line in lines:
-                click.echo(line)
+            sys.stdout.writelines(f"{line}\n" for line in lines)
+            sys.stdout.flush()
         else:
             unfinished = out.with_name(f".{out.name}-unfinished-{os.getpid()}")
             try:
@@ -234,6 +254,7 @@ def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
 @click.option(
     "--ratio",
     type=click.FloatRange(1.0),
+    callback=_finite,
     default=2.0,
     show_default=True,
     help="Of cost, level to level.",
@@ -258,6 +279,6 @@ def schedule(text: str, levels: int, ratio: float) -> None:
 def info(model: Path) -> None:
     """Say what MODEL (an output folder or its model.json) is."""
     with _bad_input():
-        from mgnet.app.model import Model  # pyright: ignore
+        from mgnet.app.model import Model
 
         click.echo(str(Model.load(model)))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 
 from mgnet import Hierarchy, Level, Schedule, Step
 from mgnet.app.course import Course, Timed
-from mgnet.app.fit import UNLIMITED, Data, Settings, Trained, fit, scaled, train
+from mgnet.app.fit import UNLIMITED, Data, Settings, Trained, fit, parameters, scaled, train
 from mgnet.app.rivals import boosting, spline
 from mgnet.knots import KAN
 from mgnet.training import LeastSquares, LevenbergMarquardt
 
-__all__ = ["compare", "perceptron", "single_level"]
+__all__ = ["perceptron", "rivals", "single_level"]
+
+MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
 
 
 def single_level(data: Data, settings: Settings, smoother: str) -> Trained:
@@ -39,10 +41,10 @@ def single_level(data: Data, settings: Settings, smoother: str) -> Trained:
     fine = settings.intervals * 2 ** (settings.levels - 1)
     alone = replace(settings, intervals=fine, levels=1, smoother=smoother, cycle="")
     label = {"lm": "Levenberg-Marquardt", "lbfgs": "L-BFGS"}[smoother]
-    return replace(
-        fit(data, alone, name=f"same KAN, one level, {label}").trained,
-        note="the finest network alone, from the same initial function",
-    )
+    fitted = fit(data, alone, name=f"same KAN, one level, {label}")
+    if fitted.interrupted:
+        raise KeyboardInterrupt
+    return replace(fitted.trained, note="the finest network alone, from the same initial function")
 
 
 def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
@@ -81,7 +83,8 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     smoother = Timed(LevenbergMarquardt(), 1, course)
     hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value, size=1)])
     course.follow(hierarchy, by_share=True)
-    train(hierarchy, Schedule([Step("solve", 0, UNLIMITED)]), course)
+    if train(hierarchy, Schedule([Step("solve", 0, UNLIMITED)]), course):
+        raise KeyboardInterrupt
     _, u = course.best()
     torch.nn.utils.vector_to_parameters(u, network.parameters())
 
@@ -102,36 +105,31 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     )
 
 
-def compare(
-    data: Data, settings: Settings, say: Callable[[str], None] | None = None
-) -> Sequence[Trained]:
-    """Every rival, each for the seconds of the settings, one after the other.
+def rivals(data: Data, settings: Settings, seconds: float) -> Iterator[Trained]:
+    """Train one method after the other; yield each when it is ready.
 
     Parameters
     ----------
     data : Data
     settings : Settings
-    say : callable, optional
-        Told the name of each before it is trained.
+        Seed, and the network that the single-level rivals train.
+    seconds : float
+        For each of them.
+
+    Yields
+    ------
+    Trained
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C ends the comparison; what was yielded before is complete.
     """
-    if settings.evaluations is not None:  # gradient evaluations mean nothing to a spline
-        settings = replace(settings, evaluations=None)
-    widths = (len(data.names), *settings.hidden, 1)
-    finest = KAN(widths, settings.intervals * 2 ** (settings.levels - 1), settings.degree)
-    parameters = sum(p.numel() for p in finest.parameters())
-    rivals: dict[str, Callable[[], Trained]] = {
-        "the same network on one level, Levenberg-Marquardt": lambda: single_level(
-            data, settings, "lm"
-        ),
-        "the same network on one level, L-BFGS": lambda: single_level(data, settings, "lbfgs"),
-        "a tanh network": lambda: perceptron(data, settings, parameters),
-    }
-    if len(data.names) <= 3:
-        rivals["a tensor-product spline"] = lambda: spline(data, settings.seconds)
-    rivals["gradient boosting"] = lambda: boosting(data, settings.seconds, settings.seed)
-    results = []
-    for name, run in rivals.items():
-        if say is not None:
-            say(f"training {name}, {settings.seconds:g} s")
-        results.append(run())
-    return results
+    # Gradient evaluations mean nothing to a spline: all get the same seconds.
+    settings = replace(settings, seconds=seconds, evaluations=None)
+    yield single_level(data, settings, "lm")
+    yield single_level(data, settings, "lbfgs")
+    yield perceptron(data, settings, parameters(len(data.names), settings))
+    if len(data.names) <= MOST_SPLINE_INPUTS:
+        yield spline(data, seconds)
+    yield boosting(data, seconds, settings.seed)

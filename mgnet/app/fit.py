@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from mgnet.knots import KAN, knot_hierarchy, roughness
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
-__all__ = ["Data", "Fitted", "Settings", "Trained", "fit"]
+__all__ = ["Data", "Fitted", "Settings", "Trained", "fit", "parameters"]
 
 # Weight of the integral of phi''^2 over the edges, for standardised data: holds the splines where
 # rows are few, and costs nothing where they are many.
@@ -131,6 +132,24 @@ class Trained:
     held_mse: float
     history: tuple[tuple[float, float, float, int], ...] = field(default=(), repr=False)
     note: str = ""
+
+
+def parameters(inputs: int, settings: Settings) -> int:
+    """Number of parameters of the finest network.
+
+    Parameters
+    ----------
+    inputs : int
+    settings : Settings
+
+    Examples
+    --------
+    >>> parameters(2, Settings(hidden=(8,), intervals=4, degree=3, levels=4))
+    840
+    """
+    widths = (inputs, *settings.hidden, 1)
+    intervals = settings.intervals * 2 ** (settings.levels - 1)
+    return sum(a * b for a, b in pairwise(widths)) * (intervals + settings.degree)
 
 
 @dataclass(frozen=True, eq=False)

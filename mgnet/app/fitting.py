@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mgnet.app import fit as job
-from mgnet.app.fit import Data, Settings, Trained
+from mgnet.app.comparison import rivals
+from mgnet.app.fit import Data, Settings, Trained, parameters
 from mgnet.app.folder import filled
 from mgnet.app.screen import progress_bar, result_table
 from mgnet.app.table import Table, split
 
-__all__ = ["Order", "carry_out", "parameters"]
+__all__ = ["Order", "carry_out"]
 
+DPI = 150
+MOST_PARAMETERS = 1_000_000
 Say = Callable[[str], None]
 
 
@@ -31,30 +33,15 @@ class Order:
         Output folder, checked before.
     compare : bool
         Whether other methods are trained for as long.
+    command : str
+        What was typed, for the report.
     """
 
     table: Table
     settings: Settings
     out: Path
     compare: bool = False
-
-
-def parameters(inputs: int, settings: Settings) -> int:
-    """Number of parameters of the finest network.
-
-    Parameters
-    ----------
-    inputs : int
-    settings : Settings
-
-    Examples
-    --------
-    >>> parameters(2, Settings(hidden=(8,), intervals=4, degree=3, levels=4))
-    840
-    """
-    widths = (inputs, *settings.hidden, 1)
-    intervals = settings.intervals * 2 ** (settings.levels - 1)
-    return sum(a * b for a, b in pairwise(widths)) * (intervals + settings.degree)
+    command: str = ""
 
 
 def carry_out(order: Order, say: Say, show: Say) -> bool:
@@ -77,42 +64,49 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
         If the settings do not fit the table.
     """
     settings = order.settings
+    remarks: list[str] = []
+
+    def remark(sentence: str) -> None:
+        remarks.append(sentence)
+        say(sentence)
+
     data = split(order.table, settings.held_out, settings.seed)
-    _warn(order.table, data, settings, say)
+    _check(order.table, data, settings, remark)
     with progress_bar() as progress:
-        fitted: Any = job.fit(data, settings, progress, lambda h, s: show(f"{h}\n\n{s}\n"))
-    ours: Trained = fitted.trained
+        fitted = job.fit(data, settings, progress, lambda h, c: show(f"{h}\n\n{c}\n"))
     interrupted = bool(fitted.interrupted)
-    rivals: Sequence[Trained] = ()
-    if order.compare and not interrupted:
+    trained: list[Trained] = [fitted.trained]
+    if interrupted:
+        remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
+    elif order.compare:
         try:
-            rivals = _compare(data, settings, say)
+            _add_rivals(trained, data, settings, say)
         except KeyboardInterrupt:
             interrupted = True
-            say("interrupted while other methods were trained; they are left out")
-    show(result_table([ours, *rivals], data))
+            remark("interrupted while other methods were trained; the unfinished ones are left out")
+    show(result_table(trained, data))
     show("(MSE: mean squared error over the variance of the target; work: gradient evaluations)")
     with filled(order.out) as stage:
         fitted.model.save(stage)
         try:
-            _report(stage, fitted, rivals, data, settings)
+            _report(stage, order, fitted, trained, data, remarks)
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted while the report was written; only the model is complete")
         names = sorted(file.name for file in stage.iterdir())
     show("\n".join(["", *(f"wrote {order.out / name}" for name in names)]))
-    if interrupted:
-        say(
-            f"interrupted; the best model so far, of training MSE {ours.train_mse:.1e} after "
-            f"{ours.seconds:.1f} s, is in {order.out}"
-        )
     return interrupted
 
 
-def _warn(table: Table, data: Data, settings: Settings, say: Say) -> None:
+def _check(table: Table, data: Data, settings: Settings, say: Say) -> None:
     if table.dropped:
         say(f"{table.dropped} rows with missing values were left out")
     count = parameters(len(data.names), settings)
+    if count > MOST_PARAMETERS:
+        raise ValueError(
+            f"the finest network has {count} parameters; more than {MOST_PARAMETERS} are not "
+            "trained here, use fewer --levels, --intervals or --hidden"
+        )
     if len(data.y) < count:
         say(
             f"warning: {len(data.y)} training rows for {count} parameters; expect a poor held-out "
@@ -120,15 +114,38 @@ def _warn(table: Table, data: Data, settings: Settings, say: Say) -> None:
         )
 
 
-def _compare(data: Data, settings: Settings, say: Say) -> Sequence[Trained]:
-    from mgnet.app.comparison import compare
-
-    return compare(data, settings, say)
+def _add_rivals(trained: list[Trained], data: Data, settings: Settings, say: Say) -> None:
+    seconds = trained[0].seconds
+    say(f"training other methods for {seconds:.1f} s each")
+    for rival in rivals(data, settings, seconds):
+        trained.append(rival)
+        say(f"{rival.name}: held-out MSE {rival.held_mse:.1e} after {rival.seconds:.1f} s")
 
 
 def _report(
-    stage: Path, fitted: Any, rivals: Sequence[Trained], data: Data, settings: Settings
+    stage: Path,
+    order: Order,
+    fitted: Any,
+    trained: Sequence[Trained],
+    data: Data,
+    remarks: Sequence[str],
 ) -> None:
-    from mgnet.app.report import write_report  # pyright: ignore
+    from mgnet.app.pictures import plot_fit, plot_training
+    from mgnet.app.report import write_report
 
-    write_report(stage, data, settings, [fitted.trained, *rivals])
+    plot_fit(data, trained[0].predict).savefig(stage / "fit.png", dpi=DPI)
+    plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)
+    write_report(
+        stage,
+        data,
+        order.settings,
+        trained,
+        hierarchy=fitted.hierarchy,
+        schedule=fitted.schedule,
+        pictures=[
+            ("fit.png", "Data, fit and error"),
+            ("convergence.png", "Training error over time"),
+        ],
+        command=order.command,
+        remarks=[f"Note: {remark}." for remark in remarks],
+    )

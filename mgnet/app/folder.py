@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["check_folder", "filled"]
@@ -129,7 +129,8 @@ def filled(folder: Path) -> Iterator[Path]:
             (folder / name).unlink(missing_ok=True)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
-        for path in reversed(made[:-1]):
-            path.rmdir()
+        with suppress(OSError):  # not empty: somebody else writes there
+            for path in reversed(made[:-1]):
+                path.rmdir()
         raise
     shutil.rmtree(stage, ignore_errors=True)

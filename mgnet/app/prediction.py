@@ -35,7 +35,7 @@ def predict_sheet(model: str | Path, data: str | Path) -> tuple[Iterator[str], l
     OSError, ValueError
         If the model or the table is not there, damaged, or does not fit the other.
     """
-    from mgnet.app.model import Model  # pyright: ignore
+    from mgnet.app.model import Model
 
     trained = Model.load(model)
     sheet = open_sheet(data)

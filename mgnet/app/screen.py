@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -40,7 +42,7 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]
     >>> with progress_bar() as progress:
     ...     progress(1.0, 0.5, 1e-3, 2)
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
     bar = Progress(
         TextColumn("training"),
         BarColumn(),
@@ -97,7 +99,6 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
             f"{r.held_mse:.1e}{star}",
             f"{math.sqrt(r.held_mse * spread):.3g}",
         )
-    console = Console(width=max(WIDTH, Console().width), no_color=True, highlight=False)
-    with console.capture() as capture:
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    text = io.StringIO()  # no terminal, so no escape codes
+    Console(file=text, width=max(WIDTH, Console().width), force_terminal=False).print(grid)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ def _open_text(source: str, content: bytes) -> TextSheet:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     blank = len(text) - len(text.lstrip("\n"))
     header, _, body = text[blank:].partition("\n")
-    separator = max(SEPARATORS, key=header.count)
+    separator = max(SEPARATORS, key=re.sub('"[^"]*"', "", header).count)
     names = tuple(name.strip() for name in next(csv.reader([header], delimiter=separator)))
     if all(_number(name) is not None for name in names):
         raise ValueError(
@@ -220,10 +221,16 @@ class TextSheet(Sheet):
         """Yield line number and cells of every row that is not blank."""
         reader = csv.reader(io.StringIO(self.body), delimiter=self.separator)
         line = self.first
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = self.first + reader.line_num
+        try:
+            for cells in reader:
+                if cells:
+                    yield line, cells
+                line = self.first + reader.line_num
+        except csv.Error as error:
+            raise ValueError(
+                f"{self.source}: the row that begins in line {line} cannot be read ({error}); is a "
+                "quote not closed there?"
+            ) from None
 
     def place(self, row: int) -> str:
         for number, (line, _) in enumerate(self._rows()):

@@ -161,7 +161,8 @@ def _complete(
 
 
 def _refuse_constants(source: str, names: Sequence[str], numbers: np.ndarray) -> None:
-    spread = np.ptp(numbers, axis=0)
+    with np.errstate(over="ignore"):
+        spread = np.ptp(numbers, axis=0)
     for name, width, value in zip(names, spread, numbers[0], strict=True):
         if not np.isfinite(width):
             raise ValueError(

@@ -50,17 +50,17 @@ class Model:
         return f"{self.target} from {', '.join(self.names)}"
 
 
-def fit(data, settings, progress=None, wait=False):
+def fit(data, settings, progress=None, mode="quick"):
     columns = np.column_stack([data.x, np.ones(len(data.x))])
     weights = np.linalg.lstsq(columns, data.y, rcond=None)[0]
     ranges = list(zip(data.x.min(axis=0), data.x.max(axis=0), strict=True))
     model = Model(data.names, data.target, ranges, weights)
-    interrupted = False
+    interrupted = mode == "interrupted"
     try:
         for k in range(3):
             if progress:
                 progress(0.1 * k, k / 2, 10.0**-k, 2 - k)
-        if wait:
+        if mode == "wait":
             sys.stderr.write("ready\n")
             sys.stderr.flush()
             time.sleep(60.0)
@@ -78,20 +78,27 @@ def fit(data, settings, progress=None, wait=False):
 
 
 def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
-    replace(job, "fit", lambda *arguments: fit(*arguments, wait=mode == "wait"))
+    replace(job, "fit", lambda *arguments: fit(*arguments, mode=mode))
 
-    def write_report(folder, data, settings, results):
-        (folder / "report.md").write_text("\n".join(trained.name for trained in results))
+    def write_report(folder, data, settings, trained, **shown):
+        text = [*(result.name for result in trained), *shown["remarks"], shown["command"]]
+        (folder / "report.md").write_text("\n".join(text))
 
-    def compare(data, settings):
+    def spline(data, seconds):
+        return Trained("rival", lambda x: x[:, 0], 1, seconds, float("nan"), 0.7, 0.8)
+
+    def boosting(data, seconds, seed):
         if mode == "interrupt rivals":
             raise KeyboardInterrupt
-        rival = Trained("rival", lambda x: x[:, 0], 1, 0.3, float("nan"), 0.7, 0.8)
-        return [rival]
+        return Trained("trees", lambda x: x[:, 0], 1, seconds, float("nan"), 0.7, 0.8)
+
+    def plot(*_):
+        return types.SimpleNamespace(savefig=lambda path, dpi: path.write_bytes(b""))
 
     module("mgnet.app.model", types.SimpleNamespace(Model=Model))
-    module("mgnet.app.rivals", types.SimpleNamespace(compare=compare))
+    module("mgnet.app.rivals", types.SimpleNamespace(spline=spline, boosting=boosting))
     module("mgnet.app.report", types.SimpleNamespace(write_report=write_report))
+    module("mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot))
 
 
 if __name__ == "__main__":

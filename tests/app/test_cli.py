@@ -4,7 +4,6 @@ Training is replaced by a stand-in: see stand_in.py.
 """
 
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -20,23 +19,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 SCRIPT = HERE / "stand_in.py"
 GOOD = "T,p,rho\n" + "".join(f"{k},{k * k},{3 * k + 1}\n" for k in range(40))
-
-
-@pytest.fixture
-def install(monkeypatch, tmp_path):
-    """Install the stand-in, in a folder with a good table."""
-    monkeypatch.chdir(tmp_path)
-    Path("data.csv").write_text(GOOD)
-    load = runpy.run_path(str(SCRIPT))["install"]
-
-    def module(name, content):
-        monkeypatch.setitem(sys.modules, name, content)
-
-    def install(mode="quick"):
-        load(lambda *a: monkeypatch.setattr(*a, raising=False), module, mode)
-
-    install()
-    return install
 
 
 def run(*arguments, cwd, script=(str(SCRIPT), "quick")):
@@ -72,10 +54,12 @@ def test_fit_shows_hierarchy_cycle_result_and_files(install, capsys):
     assert "level 0" in out
     assert "held-out MSE" in out
     assert "rival" in out
-    files = {"model.json", "model.safetensors", "report.md"}
+    files = {"model.json", "model.safetensors", "report.md", "fit.png", "convergence.png"}
     assert {file.name for file in Path("mgnet-fit").iterdir()} == files
     assert all(f"wrote mgnet-fit/{name}" in out for name in files)
-    assert Path("mgnet-fit/report.md").read_text() == "line\nrival"
+    report = Path("mgnet-fit/report.md").read_text().splitlines()
+    assert report[:3] == ["line", "rival", "trees"]
+    assert report[-1] == "mgnet fit data.csv --target rho --levels 2 --compare"
     assert sorted(file.name for file in Path().iterdir()) == ["data.csv", "mgnet-fit"]
 
 
@@ -200,6 +184,8 @@ ARGUMENTS = {
     "degree": ("fit data.csv --target rho --degree 9", "1<=x<=5"),
     "levels": ("fit data.csv --target rho --levels 0", "x>=1"),
     "seconds": ("fit data.csv --target rho --seconds 0", "x>0"),
+    "nan": ("fit data.csv --target rho --seconds nan", "finite"),
+    "huge": ("fit data.csv --target rho --levels 40", "use fewer --levels"),
     "budgets": ("fit data.csv --target rho --seconds 1 --evaluations 1", "two budgets"),
     "smoother": ("fit data.csv --target rho --smoother sgd", "'lm', 'lbfgs', 'adam'"),
     "cycle": ("fit data.csv --target rho --cycle V(1", "cycle 'V(1'"),
@@ -210,6 +196,7 @@ ARGUMENTS = {
     "nowhere": ("fit data.csv --target rho --out /proc/none/x", "cannot be written"),
     "command": ("fti data.csv", "No such command 'fti'"),
     "option": ("fit data.csv --target rho --secnds 3", "--seconds"),
+    "ratio": ("schedule V(1,1) --ratio inf", "finite"),
     "text": ("schedule X(1,1)", "cycle 'X(1,1)'"),
     "no model": ("predict none data.csv", "none holds no model.json"),
     "no info": ("info none", "none holds no model.json"),
@@ -244,7 +231,8 @@ def test_a_former_output_is_replaced_only_on_request(install, capsys):
     assert "--overwrite" in refused(capsys, *command)
     assert cli.main([*command, "--overwrite"]) == 0
     names = {file.name for file in Path("mgnet-fit").iterdir()}
-    assert names == {"model.json", "model.safetensors", "report.md", "notes.txt"}
+    assert {"model.json", "fit.png", "notes.txt"} < names
+    assert Path("mgnet-fit/fit.png").read_text() == ""
 
 
 def test_predict_refuses_a_table_without_the_inputs(install, capsys):
@@ -263,8 +251,14 @@ def test_single_dash_options_need_petsc4py(install, capsys, monkeypatch):
     assert "-ksp_type has one dash" in sentence and "petsc4py is not installed" in sentence
 
 
+def test_a_table_swallowed_by_a_petsc_option_is_named(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "take", lambda arguments: None)
+    sentence = refused(capsys, "fit", "-mgnet_view", "data.csv", "--target", "rho")
+    assert "Missing argument 'DATA'. PETSc gets '-mgnet_view data.csv'" in sentence
+
+
 def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
-    def write_report(folder, data, settings, results):
+    def write_report(folder, data, settings, trained, **shown):
         (folder / "report.md").write_text("half")
         raise OSError("no space left on the disk")
 
@@ -280,8 +274,8 @@ def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
 def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
     install("interrupt rivals")
     assert cli.main(["fit", "data.csv", "--target", "rho", "--compare"]) == 130
-    assert "they are left out" in capsys.readouterr().err
-    assert Path("mgnet-fit/report.md").read_text() == "line"
+    assert "the unfinished ones are left out" in capsys.readouterr().err
+    assert Path("mgnet-fit/report.md").read_text().startswith("line\nrival\nNote: ")
 
 
 def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypatch):
@@ -312,7 +306,7 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "the best model so far" in err
+    assert "this is the best model so far" in err
     assert "Traceback" not in err
     assert (tmp_path / "mgnet-fit" / "model.json").is_file()
 
@@ -336,6 +330,27 @@ def test_process_fits_and_predicts(tmp_path):
     done = run("predict", "out", "data.npz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("x0,x1,y,y_predicted\n0,1,0,")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
+def test_a_closed_pipe_is_no_traceback(tmp_path):
+    rows = "".join(f"{k},{k}\n" for k in range(50_000))
+    (tmp_path / "data.csv").write_text(f"a,b\n{rows}")
+    assert run("fit", "data.csv", "--target", "b", cwd=tmp_path).returncode == 0
+    command = f"'{sys.executable}' '{SCRIPT}' quick predict mgnet-fit data.csv | head -n 1"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "a,b,b_predicted\n"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_starting_needs_neither_torch_nor_matplotlib(tmp_path):

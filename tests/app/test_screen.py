@@ -27,9 +27,14 @@ def test_numbers_that_mean_nothing_do_no_harm():
     assert " - " in text
 
 
+def test_no_escape_codes_even_where_colours_are_forced(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b" not in result_table([trained("a", 1e-2)], DATA)
+
+
 def test_the_bar_is_silent_in_a_pipe():
     stream = io.StringIO()
-    with progress_bar(Console(file=stream)) as progress:
+    with progress_bar(Console(file=stream, force_terminal=False)) as progress:
         progress(1.0, 0.5, 1e-3, 2)
     assert stream.getvalue().strip() == ""
 

@@ -1,0 +1,101 @@
+"""Law: a table is finite, complete and varied, or refused; its split loses no row."""
+
+import numpy as np
+import pytest
+
+from mgnet.app.table import Table, read_table, split
+
+
+@pytest.fixture
+def path(tmp_path):
+    rows = "".join(f"{k},{k % 7},{k * 0.5},x\n" for k in range(30))
+    (tmp_path / "data.csv").write_text("Temperature,pressure,rho,note\n" + rows)
+    return tmp_path / "data.csv"
+
+
+def test_inputs_in_the_order_asked_for(path):
+    table = read_table(path, "rho", ["pressure", "Temperature"])
+    assert table.names == ("pressure", "Temperature")
+    assert table.x.dtype == table.y.dtype == np.float64
+    assert table.x[8].tolist() == [1.0, 8.0]
+    assert table.y[8] == 4.0
+
+
+def test_all_other_columns_by_default(path):
+    with pytest.raises(ValueError, match="30 of 120 cells are not numbers.*column 'note'"):
+        read_table(path, "rho")
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("temperature", "are Temperature"), ("presure", "are pressure"), ("zzz", "it has Temp")],
+)
+def test_a_missing_column_names_the_nearest(path, name, near):
+    with pytest.raises(ValueError, match=f"no column '{name}'.*{near}"):
+        read_table(path, "rho", [name])
+
+
+def test_missing_values_are_counted_or_dropped(path):
+    with path.open("a") as file:
+        file.write("1,,1,x\n,,1,x\n2,3,inf,x\n")
+    with pytest.raises(ValueError, match="3 of 33 rows.*line 32, column 'pressure'.*drop-missing"):
+        read_table(path, "rho", ["Temperature", "pressure"])
+    table = read_table(path, "rho", ["Temperature", "pressure"], drop_missing=True)
+    assert (len(table.y), table.dropped) == (30, 3)
+
+
+def test_a_table_of_holes_has_too_few_rows(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("a,b\n" + ",1\n" * 20)
+    with pytest.raises(ValueError, match="only 0 complete rows"):
+        read_table(path, "b", drop_missing=True)
+
+
+def test_a_lonely_target_is_refused(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("a\n1\n2\n")
+    with pytest.raises(ValueError, match="no column beside the target"):
+        read_table(path, "a")
+
+
+def test_a_spread_beyond_double_is_refused(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("a,b\n" + "1e308,1\n-1e308,2\n" * 10)
+    with pytest.raises(ValueError, match="spans more than a double"):
+        read_table(path, "b")
+
+
+def table(rows):
+    return Table(("T",), "rho", np.arange(rows)[:, None] * 1.0, np.arange(rows) * 2.0)
+
+
+@pytest.mark.parametrize(("held_out", "held"), [(0.2, 20), (0.98, 98), (0.014, 1)])
+def test_every_row_is_in_one_part(held_out, held):
+    data = split(table(100), held_out, seed=1)
+    assert len(data.y_held) == held
+    assert sorted(np.concatenate([data.y, data.y_held])) == list(range(0, 200, 2))
+    assert np.array_equal(2.0 * data.x[:, 0], data.y)
+    assert np.array_equal(2.0 * data.x_held[:, 0], data.y_held)
+
+
+def test_the_seed_decides():
+    parts = [split(table(50), 0.3, seed).y_held.tolist() for seed in (0, 0, 1)]
+    assert parts[0] == parts[1] != parts[2]
+
+
+@pytest.mark.parametrize("held_out", [-0.1, 0.0, 0.001, 0.999, 1.0, 2.0, float("nan")])
+def test_a_fraction_that_leaves_a_part_empty(held_out):
+    with pytest.raises(ValueError, match="held-out fraction"):
+        split(table(100), held_out, 0)
+
+
+def test_training_rows_that_agree():
+    rare = Table(("T",), "rho", np.arange(10.0)[:, None], np.eye(10)[0])
+    answers = []
+    for seed in range(20):
+        try:
+            answers.append(float(np.var(split(rare, 0.5, seed).y)))
+        except ValueError as error:
+            answers.append("training rows: 5 rows have the same value 0" in str(error))
+    assert True in answers
+    assert 0.0 not in answers and False not in answers
