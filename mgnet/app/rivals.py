@@ -43,7 +43,7 @@ def _split(rows: int) -> tuple[np.ndarray, np.ndarray]:
 def _folds(rows: int) -> list[np.ndarray]:
     """Cut the training rows into parts that take turns at judging."""
     order = np.random.default_rng(SPLIT_SEED).permutation(rows)
-    return np.array_split(order, FOLDS)
+    return np.array_split(order, min(FOLDS, rows))
 
 
 def _start(x: np.ndarray) -> Splines:
@@ -219,6 +219,11 @@ def spline(data: Data, seconds: float) -> Trained:
         raise ValueError(
             f"spline got {x.shape[1]} inputs; a tensor product is out of reach above {MAX_INPUTS}"
         )
+    if len(x) <= ORDER:
+        raise ValueError(f"spline got {len(x)} rows; a cubic needs more than {ORDER}")
+    for name, column in zip(data.names, x.T, strict=True):
+        if np.ptp(column) == 0.0:
+            raise ValueError(f"spline cannot place knots: input {name} does not vary; leave it out")
     history = []
 
     def record(fit: Fit) -> None:
@@ -265,7 +270,7 @@ class _Trial:
             max_leaf_nodes=self.leaves,
             min_samples_leaf=self.rows,
             max_iter=1,
-            early_stopping=False,
+            early_stopping=False,  # pyright: ignore[reportArgumentType]
             warm_start=True,
             random_state=self.seed,
         )
