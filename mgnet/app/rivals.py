@@ -1,7 +1,8 @@
 """What else one could fit to a table: a tensor-product spline, gradient boosting.
 
-Both rivals choose their own settings within the seconds they are given, on a fifth of the training
-rows, and are then fitted to all training rows. The held-out rows only judge.
+Both rivals choose their own settings within the seconds they are given, on parts of the training
+rows (the spline by cross-validation), and are then fitted to all of them. The held-out rows only
+judge.
 """
 
 from __future__ import annotations
