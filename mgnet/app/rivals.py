@@ -1,7 +1,8 @@
 """What else one could fit to a table: a tensor-product spline, gradient boosting.
 
-Both rivals choose their own settings within the seconds they are given, on a fifth of the training
-rows, and are then fitted to all training rows. The held-out rows only judge.
+Both rivals choose their own settings within the seconds they are given, on parts of the training
+rows (the spline by cross-validation), and are then fitted to all of them. The held-out rows only
+judge.
 """
 
 from __future__ import annotations
@@ -43,31 +44,36 @@ def _split(rows: int) -> tuple[np.ndarray, np.ndarray]:
 def _folds(rows: int) -> list[np.ndarray]:
     """Cut the training rows into parts that take turns at judging."""
     order = np.random.default_rng(SPLIT_SEED).permutation(rows)
-    return np.array_split(order, FOLDS)
+    return np.array_split(order, min(FOLDS, rows))
 
 
 def _start(x: np.ndarray) -> Splines:
     """Return the first guess: uniform knots, few enough for the rows to determine the splines."""
     intervals = max(int(min(12.0, (len(x) / 4.0) ** (1.0 / x.shape[1]))) - ORDER + 1, 1)
     axes = [Axis(c.min(), c.max(), "linear", EVEN, intervals) for c in x.T]
-    return Splines(tuple(axes), (-6.0,) * len(axes))
+    return Splines(tuple(axes), (-4.0,) * len(axes))
 
 
 def _moves(x: np.ndarray, y: np.ndarray, step: float) -> Iterator[Callable[[Fit], Splines]]:
     """Yield changes of one thing, or of the number of all knots, the most promising first."""
     numbers = range(x.shape[1])
+    change = 4.0 * (step - 1.0)
+    yield lambda fit: _placed(fit, numbers)
+    yield lambda fit: _penalised(_placed(fit, numbers), numbers, 1.0)
+    yield lambda fit: _penalised(fit.choice, numbers, change)
+    yield lambda fit: _penalised(fit.choice, numbers, -change)
+    yield lambda fit: _placed(fit, numbers, damping=0.5)
     yield lambda fit: _resized(fit.choice, numbers, step)
-    for number in numbers:
-        yield partial(_placed, number=number)
-    for number in numbers:
-        yield partial(_resized_one, number=number, factor=step)
-    for change in (4.0 * (step - 1.0), 4.0 * (1.0 - step)):
-        for number in numbers:
-            yield partial(_penalised, number=number, change=change)
+    yield lambda fit: _placed(fit, numbers)
+    for number in numbers if len(numbers) > 1 else ():
+        yield lambda fit, number=number: _resized(fit.choice, (number,), step)
+        yield lambda fit, number=number: _placed(fit, (number,))
+        yield lambda fit, number=number: _penalised(fit.choice, (number,), change)
+        yield lambda fit, number=number: _penalised(fit.choice, (number,), -change)
     if y.min() > 0.0:
         yield lambda fit: replace(fit.choice, scale=OTHER[fit.choice.scale])
     for number in numbers:
-        yield partial(_resized_one, number=number, factor=1.0 / step)
+        yield lambda fit, number=number: _resized(fit.choice, (number,), 1.0 / step)
         if x[:, number].min() > 0.0:
             yield partial(_rescaled, number=number)
         yield partial(_quantiles, number=number, column=x[:, number])
@@ -88,23 +94,28 @@ def _resized(choice: Splines, numbers: Iterable[int], factor: float) -> Splines:
     return choice
 
 
-def _resized_one(fit: Fit, number: int, factor: float) -> Splines:
-    return _resized(fit.choice, (number,), factor)
+def _placed(fit: Fit, numbers: Iterable[int], damping: float = 0.0) -> Splines:
+    """Put the knots where the fit so far bends; a damping near 1 moves them little."""
+    choice = fit.choice
+    for number in numbers:
+        axis = choice.axes[number]
+        if axis.intervals > 2:
+            new = np.array(tensor_spline.equal_error_grid(fit, number))
+            weights = np.linspace(0.0, 1.0, len(axis.grid))
+            old = np.interp(np.linspace(0.0, 1.0, len(new)), weights, axis.grid)
+            inner = (1.0 - damping) * new[1:-1] + damping * old[1:-1]
+            grid = (0.0, *map(float, inner), 1.0)
+            axis = replace(axis, grid=grid, places="curvature")
+            choice = _with_axis(choice, number, axis)
+    return choice
 
 
-def _placed(fit: Fit, number: int) -> Splines:
-    """Put the knots of one axis where the fit so far bends."""
-    axis = fit.choice.axes[number]
-    if axis.intervals <= 2:
-        return fit.choice
-    grid = tensor_spline.equal_error_grid(fit, number)
-    return _with_axis(fit.choice, number, replace(axis, grid=grid, places="curvature"))
-
-
-def _penalised(fit: Fit, number: int, change: float) -> Splines:
-    powers = list(fit.choice.penalties)
-    powers[number] = min(max(powers[number] + change, -12.0), 4.0)
-    return replace(fit.choice, penalties=tuple(powers))
+def _penalised(choice: Splines, numbers: Iterable[int], change: float) -> Splines:
+    """Multiply penalties by a power of ten."""
+    powers = list(choice.penalties)
+    for number in numbers:
+        powers[number] = min(max(powers[number] + change, -12.0), 4.0)
+    return replace(choice, penalties=tuple(powers))
 
 
 def _rescaled(fit: Fit, number: int) -> Splines:
@@ -177,7 +188,7 @@ def _choose(search: _Search) -> None:
     while search.fit is not None and step > 1.02 and not search.over:
         better = False
         for move in _moves(search.x, search.y, step):
-            while not search.over and search.accepts(move(search.fit)):
+            if not search.over and search.accepts(move(search.fit)):
                 better = True
         if not better:
             step = 1.0 + 0.5 * (step - 1.0)
@@ -219,6 +230,11 @@ def spline(data: Data, seconds: float) -> Trained:
         raise ValueError(
             f"spline got {x.shape[1]} inputs; a tensor product is out of reach above {MAX_INPUTS}"
         )
+    if len(x) <= ORDER:
+        raise ValueError(f"spline got {len(x)} rows; a cubic needs more than {ORDER}")
+    for name, column in zip(data.names, x.T, strict=True):
+        if np.ptp(column) == 0.0:
+            raise ValueError(f"spline cannot place knots: input {name} does not vary; leave it out")
     history = []
 
     def record(fit: Fit) -> None:
@@ -265,7 +281,7 @@ class _Trial:
             max_leaf_nodes=self.leaves,
             min_samples_leaf=self.rows,
             max_iter=1,
-            early_stopping=False,
+            early_stopping=False,  # pyright: ignore[reportArgumentType]
             warm_start=True,
             random_state=self.seed,
         )

@@ -8,7 +8,7 @@ from functools import reduce
 import numpy as np
 from scipy.interpolate import BSpline
 from scipy.linalg import cho_solve_banded, cholesky_banded
-from scipy.sparse import csr_array, eye_array, kron
+from scipy.sparse import csr_array, eye_array, kron, tril
 
 __all__ = ["Axis", "Fit", "Splines", "equal_error_grid", "jumps", "least_squares"]
 
@@ -134,6 +134,8 @@ class Fit:
     coefficients: np.ndarray
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
+        if not len(x):
+            return np.zeros(0)
         values = self.choice.design(np.asarray(x, dtype=float)) @ self.coefficients
         return values if self.choice.scale == "linear" else np.exp(np.minimum(values, 700.0))
 
@@ -152,16 +154,16 @@ def least_squares(choice: Splines, x: np.ndarray, y: np.ndarray) -> Fit:
     """
     design, target = choice.design(x), y
     if choice.scale == "log":
-        design, target = design * y[:, None], y * np.log(y)
-    scale = np.mean(design.data**2) * design.nnz / design.shape[1]  # a mean diagonal entry
-    matrix = (csr_array(design.T @ design) + scale * choice.penalty()).tocoo()
-    bands = np.zeros((_bandwidth(choice.shape) + 1, design.shape[1]))
-    low = matrix.row >= matrix.col
-    row, column = matrix.row[low], matrix.col[low]
-    np.add.at(bands, (row - column, column), matrix.data[low])
+        design, target = csr_array(design * y[:, None]), y * np.log(y)
+    size = int(np.prod(choice.shape))
+    scale = float(np.sum(design.data**2)) / size  # a mean diagonal entry
+    matrix = csr_array(design.T @ design) + scale * choice.penalty()
+    bands = np.zeros((_bandwidth(choice.shape) + 1, size))
+    lower = tril(matrix, format="coo")
+    np.add.at(bands, (lower.row - lower.col, lower.col), lower.data)
     bands[0] += 1e-13 * scale
     factor = cholesky_banded(bands, overwrite_ab=True, lower=True, check_finite=False)
-    right, matrix = design.T @ target, matrix.tocsr()
+    right = design.T @ target
     coefficients = np.zeros(len(right))
     for _ in range(3):  # refinement wins back what the squared condition number loses
         coefficients += cho_solve_banded((factor, True), right - matrix @ coefficients)
