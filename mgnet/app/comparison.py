@@ -40,8 +40,8 @@ def single_level(data: Data, settings: Settings, smoother: str) -> Trained:
     # A seed gives the same initial function on any number of intervals.
     fine = settings.intervals * 2 ** (settings.levels - 1)
     alone = replace(settings, intervals=fine, levels=1, smoother=smoother, cycle="")
-    label = {"lm": "Levenberg-Marquardt", "lbfgs": "L-BFGS"}[smoother]
-    fitted = fit(data, alone, name=f"same KAN, one level, {label}")
+    label = {"lm": "LM", "lbfgs": "L-BFGS"}[smoother]
+    fitted = fit(data, alone, name=f"KAN, one level, {label}")
     if fitted.interrupted:
         raise KeyboardInterrupt
     return replace(fitted.trained, note="the finest network alone, from the same initial function")
@@ -93,7 +93,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
             return scales.mean + scales.scale * network(scales.inputs(x))[:, 0].numpy()
 
     return Trained(
-        f"tanh MLP {[inputs, width, width, 1]}, Levenberg-Marquardt",
+        "tanh MLP, LM",
         predict,
         len(u),
         course.seconds,
@@ -101,7 +101,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
         data.mse(predict(data.x), data.y),
         data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
         tuple(course.history),
-        "PyTorch's default initial weights",
+        f"widths {[inputs, width, width, 1]}, PyTorch's initial weights, our Levenberg-Marquardt",
     )
 
 

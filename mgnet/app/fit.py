@@ -22,7 +22,7 @@ __all__ = ["Data", "Fitted", "Settings", "Trained", "fit", "parameters"]
 
 # Weight of the integral of phi''^2 over the edges, for standardised data: holds the splines where
 # rows are few, and costs nothing where they are many.
-SMOOTHNESS = 1e-11
+SMOOTHNESS = 1e-12
 UNLIMITED = 10**6  # sweeps: the course ends them
 
 

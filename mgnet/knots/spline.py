@@ -67,7 +67,7 @@ def local_basis(
     scale = intervals / (b - a)
     inside = x.clamp(a, b)
     position = (inside - a) * scale
-    first = position.detach().floor().clamp(0, intervals - 1)
+    first = position.detach().nan_to_num().floor().clamp(0, intervals - 1)  # NaN stays in `s`
     s = position - first
     pieces = torch.as_tensor(_pieces(degree), dtype=x.dtype, device=x.device)
     powers = [torch.ones_like(s)]

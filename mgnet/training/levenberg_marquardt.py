@@ -1,8 +1,10 @@
 """Levenberg-Marquardt: Gauss-Newton steps inside a trust region, as a smoother.
 
-`(J^T J + mu D) d = f - J^T r` with D the largest diagonal of `J^T J` so far; mu follows the gain
-ratio. Sources: More, "The Levenberg-Marquardt algorithm" (1978); Nielsen, "Damping parameter in
-Marquardt's method" (1999); Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration).
+`(J^T J + mu s I) d = f - J^T r` with s the mean of the diagonal of `J^T J`; mu follows the gain
+ratio. Marquardt's own choice, that diagonal in place of `s I`, lets parameters run away that few
+samples see: on the data of `make demo` held-out errors were worse with it, most for tanh networks.
+Sources: Levenberg (1944); Nielsen, "Damping parameter in Marquardt's method" (1999); Transtrum and
+Sethna, arXiv 1201.5885 (geodesic acceleration).
 """
 
 from __future__ import annotations
@@ -23,11 +25,10 @@ __all__ = ["LevenbergMarquardt"]
 
 
 class Damping(NamedTuple):
-    """What Levenberg-Marquardt remembers: mu, its growth at the next refusal, and D."""
+    """What Levenberg-Marquardt remembers: mu, and its growth at the next refusal."""
 
     mu: float
     growth: float
-    scale: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class LevenbergMarquardt(Smoother):
     Parameters
     ----------
     mu : float
-        Initial damping, relative to the diagonal of `J^T J`, dimensionless.
+        Initial damping, relative to the mean diagonal of `J^T J`, dimensionless.
     trials : int
         Steps tried per Jacobian before the sweep gives up and leaves the state.
     acceleration : float
@@ -75,11 +76,10 @@ class LevenbergMarquardt(Smoother):
                 f"{level} has an operator of type {type(level.operator).__name__}; "
                 "LevenbergMarquardt needs a LeastSquares"
             )
-        return Damping(self.mu, 2.0, None)
+        return Damping(self.mu, 2.0)
 
     def carry(self, memory: Damping, transfer: Transfer) -> Damping:
-        # mu is relative to the diagonal, so it means the same on the finer level; D is made anew.
-        return Damping(memory.mu, 2.0, None)
+        return memory  # mu is relative to the diagonal, so it means the same on the finer level
 
     def work(self, level: Level, sweeps: int) -> float:
         return 2.0 * sweeps
@@ -100,14 +100,11 @@ class LevenbergMarquardt(Smoother):
         r, J = problem.residuals(u), problem.jacobian(u)
         level.charge(1.0)
         system = _Normal(J, r, f)
-        mu, growth, scale = memory
-        diagonal = system.matrix.diagonal()
-        scale = diagonal.clone() if scale is None else torch.maximum(scale, diagonal)
-        # A parameter that no sample sees has no curvature: hold it by a trace of the others'.
-        floor = 1e-12 * float(scale.max())
+        mu, growth = memory
+        scale = system.matrix.diagonal().mean()
         now = 0.5 * float(r @ r) - (0.0 if f is None else float(f @ u))
         for _ in range(self.trials):
-            solve = system.damped(mu * scale.clamp_min(floor))
+            solve = system.damped(mu * scale)
             d = solve(system.descent)
             predicted = 0.5 * float(d @ (mu * scale * d + system.descent))
             step = d if not self.acceleration else self._accelerated(problem, u, d, r, J, solve)
@@ -118,9 +115,9 @@ class LevenbergMarquardt(Smoother):
                 gain = (now - then) / predicted
                 if gain > 1e-4:
                     shrink = max(1.0 / 3.0, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3)
-                    return u + step, Damping(max(mu * shrink, 1e-15), 2.0, scale)
+                    return u + step, Damping(max(mu * shrink, 1e-15), 2.0)
             mu, growth = min(mu * growth, 1e15), 2.0 * growth
-        return u, Damping(mu, 2.0, scale)
+        return u, Damping(mu, 2.0)
 
     def _accelerated(
         self,
@@ -148,9 +145,10 @@ class _Normal:
         self.matrix = J.T @ J
         self.descent = -(J.T @ r) if f is None else f - J.T @ r
 
-    def damped(self, diagonal: torch.Tensor) -> Any:
-        """A function that solves `(J^T J + diag) x = b`."""
-        matrix = self.matrix + torch.diag(diagonal)
+    def damped(self, shift: torch.Tensor) -> Any:
+        """A function that solves `(J^T J + shift I) x = b`."""
+        matrix = self.matrix.clone()
+        matrix.diagonal().add_(shift)
         # Scaled to a unit diagonal, so that the factor's diagonal tells the conditioning.
         unit = matrix.diagonal().rsqrt()
         factor, fault = torch.linalg.cholesky_ex(matrix * unit * unit.unsqueeze(1))
@@ -161,8 +159,8 @@ class _Normal:
                 return unit * torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)
 
             return solve
-        # R^T R = J^T J + diag from the stacked matrix itself has twice the digits.
-        stacked = torch.cat([self.J * unit, torch.diag(diagonal.sqrt() * unit)])
+        # R^T R = J^T J + shift I from the stacked matrix itself has twice the digits.
+        stacked = torch.cat([self.J * unit, torch.diag(shift.sqrt() * unit)])
         upper = torch.linalg.qr(stacked, mode="r").R
 
         def solve_by_qr(b: torch.Tensor) -> torch.Tensor:

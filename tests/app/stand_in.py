@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 import mgnet
-from mgnet.app import cli
+from mgnet.app import cli, comparison
 from mgnet.app import fit as job
 from mgnet.app.fit import Trained
 from mgnet.app.pricing import priced
@@ -50,12 +50,15 @@ class Model:
         return f"{self.target} from {', '.join(self.names)}"
 
 
-def fit(data, settings, progress=None, mode="quick"):
+def fit(data, settings, progress=None, announce=None, mode="quick"):
     columns = np.column_stack([data.x, np.ones(len(data.x))])
     weights = np.linalg.lstsq(columns, data.y, rcond=None)[0]
     ranges = list(zip(data.x.min(axis=0), data.x.max(axis=0), strict=True))
     model = Model(data.names, data.target, ranges, weights)
     interrupted = mode == "interrupted"
+    hierarchy, schedule = priced(settings.levels), mgnet.cascade([1] * settings.levels)
+    if announce:
+        announce(hierarchy, schedule)
     try:
         for k in range(3):
             if progress:
@@ -69,8 +72,8 @@ def fit(data, settings, progress=None, mode="quick"):
     train, held = data.mse(model.predict(data.x), data.y), 0.5
     trained = Trained("line", model.predict, len(weights), 0.3, 3.0, train, held)
     return types.SimpleNamespace(
-        hierarchy=priced(settings.levels),
-        schedule=mgnet.cascade([1] * settings.levels),
+        hierarchy=hierarchy,
+        schedule=schedule,
         model=model,
         trained=trained,
         interrupted=interrupted,
@@ -96,7 +99,14 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
         return types.SimpleNamespace(savefig=lambda path, dpi: path.write_bytes(b""))
 
     module("mgnet.app.model", types.SimpleNamespace(Model=Model))
-    module("mgnet.app.rivals", types.SimpleNamespace(spline=spline, boosting=boosting))
+
+    def network(data, settings, *_):
+        return Trained("net", lambda x: x[:, 0], 1, settings.seconds, 5.0, 0.7, 0.8)
+
+    for name, rival in (("spline", spline), ("boosting", boosting)):
+        replace(comparison, name, rival)
+    for name in ("single_level", "perceptron"):
+        replace(comparison, name, network)
     module("mgnet.app.report", types.SimpleNamespace(write_report=write_report))
     module("mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot))
 

@@ -58,7 +58,7 @@ def test_fit_shows_hierarchy_cycle_result_and_files(install, capsys):
     assert {file.name for file in Path("mgnet-fit").iterdir()} == files
     assert all(f"wrote mgnet-fit/{name}" in out for name in files)
     report = Path("mgnet-fit/report.md").read_text().splitlines()
-    assert report[:3] == ["line", "rival", "trees"]
+    assert report[:6] == ["line", *["net"] * 3, "rival", "trees"]
     assert report[-1] == "mgnet fit data.csv --target rho --levels 2 --compare"
     assert sorted(file.name for file in Path().iterdir()) == ["data.csv", "mgnet-fit"]
 
@@ -67,9 +67,9 @@ def test_settings_arrive(install, monkeypatch):
     seen = []
     fit = job.fit
 
-    def spy(data, settings, progress):
+    def spy(data, settings, *told):
         seen.append((data, settings))
-        return fit(data, settings, progress)
+        return fit(data, settings, *told)
 
     monkeypatch.setattr(job, "fit", spy)
     arguments = "--inputs p --hidden 8,4 --intervals 2 --degree 2 --levels 3 --smoother adam"
@@ -275,11 +275,11 @@ def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
     install("interrupt rivals")
     assert cli.main(["fit", "data.csv", "--target", "rho", "--compare"]) == 130
     assert "the unfinished ones are left out" in capsys.readouterr().err
-    assert Path("mgnet-fit/report.md").read_text().startswith("line\nrival\nNote: ")
+    assert Path("mgnet-fit/report.md").read_text().startswith("line\nnet\nnet\nnet\nrival\nNote: ")
 
 
 def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypatch):
-    def fit(data, settings, progress):
+    def fit(data, settings, progress, announce):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(job, "fit", fit)

@@ -7,7 +7,9 @@ from mgnet.app.comparison import rivals
 from mgnet.app.fit import Data, Settings
 
 
-@pytest.mark.parametrize(("inputs", "names"), [(3, ["rival", "trees"]), (4, ["trees"])])
+@pytest.mark.parametrize(
+    ("inputs", "names"), [(3, [*["net"] * 3, "rival", "trees"]), (4, [*["net"] * 3, "trees"])]
+)
 def test_splines_stop_at_three_inputs(install, inputs, names):
     x = np.ones((4, inputs))
     data = Data(tuple("abcd"[:inputs]), "y", x, x[:, 0], x, x[:, 0])
@@ -23,4 +25,4 @@ def test_what_is_ready_survives_an_interrupt(install):
     with pytest.raises(KeyboardInterrupt):
         for rival in rivals(Data(("a",), "y", x, x[:, 0], x, x[:, 0]), Settings(), 1.0):
             found.append(rival.name)
-    assert found == ["rival"]
+    assert found == [*["net"] * 3, "rival"]

@@ -73,16 +73,17 @@ def test_the_right_hand_side_tilts_the_objective():
     torch.testing.assert_close(one.operator(u), f, rtol=1e-6, atol=1e-9)  # gradient = f
 
 
-@pytest.mark.parametrize("condition", [1e2, 1e7])
+@pytest.mark.parametrize("condition", [1e2, 1e9])
 def test_the_damped_system_is_solved_by_cholesky_or_qr(condition):
     generator = np.random.default_rng(0)
     U, _ = np.linalg.qr(generator.standard_normal((50, 6)))
     V, _ = np.linalg.qr(generator.standard_normal((6, 6)))
     J = torch.from_numpy(U * np.geomspace(1.0, 1.0 / condition, 6) @ V)
     b = J.T @ torch.from_numpy(generator.standard_normal(50))
-    solve = _Normal(J, torch.zeros(50).double(), None).damped(1e-20 * torch.ones(6).double())
+    solve = _Normal(J, torch.zeros(50).double(), None).damped(torch.tensor(1e-20).double())
     assert solve.__name__ == ("solve" if condition < 1e6 else "solve_by_qr")
-    assert float((J.T @ (J @ solve(b)) - b).norm()) < 1e-10 * float(b.norm())
+    x = solve(b)
+    assert float((J.T @ (J @ x) - b).norm()) < 1e-12 + 1e-15 * float(x.norm())
 
 
 def test_a_sweep_that_finds_no_step_leaves_the_state():
@@ -96,7 +97,6 @@ def test_damping_survives_refinement():
     memory = LevenbergMarquardt().start(level(LevenbergMarquardt()), X)._replace(mu=0.125)
     carried = LevenbergMarquardt().carry(memory, knot_transfer(KAN([1, 1])))
     assert carried.mu == 0.125
-    assert carried.scale is None
 
 
 def test_refusals():

@@ -1,0 +1,86 @@
+"""`fit` learns, the same for the same seed; its errors are those of its predictions."""
+
+import _thread
+import threading
+
+import numpy as np
+import pytest
+
+from mgnet.app.fit import Data, Settings, fit, parameters
+
+
+def data(rows=300, held=100, seed=0):
+    x = np.random.default_rng(seed).uniform([0.0, 10.0], [2.0, 30.0], (rows + held, 2))
+    y = 5.0 + 100.0 * np.sin(2 * x[:, 0]) * np.exp(-x[:, 1] / 20)
+    return Data(("a", "b"), "y", x[:rows], y[:rows], x[rows:], y[rows:])
+
+
+SMALL = Settings(hidden=(3,), intervals=2, levels=3, evaluations=120, seconds=30.0)
+
+
+def test_the_errors_are_those_of_the_predictions():
+    own = data()
+    fitted = fit(own, SMALL)
+    trained = fitted.trained
+    for x, y, told in (
+        (own.x, own.y, trained.train_mse),
+        (own.x_held, own.y_held, trained.held_mse),
+    ):
+        assert np.mean((fitted.model.predict(x) - y) ** 2) / np.var(own.y) == pytest.approx(told)
+    assert trained.held_mse < 1e-5
+    assert trained.parameters == parameters(2, SMALL) == 9 * (8 + 3)
+    assert {level for *_, level in trained.history} == {0, 1, 2}
+    assert not fitted.interrupted
+
+
+def test_a_seed_gives_the_same_model():
+    first, again = (fit(data(), SMALL).model.predict(data().x_held) for _ in range(2))
+    assert np.array_equal(first, again)
+    other = fit(data(), Settings(**{**vars(SMALL), "seed": 1})).model.predict(data().x_held)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(("smoother", "error"), [("lbfgs", 1e-3), ("adam", 0.5)])
+def test_other_smoothers(smoother, error):
+    settings = Settings(**{**vars(SMALL), "smoother": smoother, "evaluations": 900})
+    assert fit(data(), settings).trained.held_mse < error
+
+
+@pytest.mark.parametrize("cycle", ["cascade 8,6,6", "nested V(1,1,5)", "F(1,1)"])
+def test_a_cycle_of_ones_own(cycle):
+    settings = Settings(**{**vars(SMALL), "cycle": cycle})
+    announced = []
+    fitted = fit(data(), settings, announce=lambda *told: announced.append(told))
+    assert fitted.trained.held_mse < 1e-3
+    assert announced == [(fitted.hierarchy, fitted.schedule)]
+    if cycle.startswith("cascade"):
+        assert len(fitted.trained.history) == 20  # once, as it was written
+
+
+def test_progress_is_told():
+    told = []
+    fit(data(), SMALL, progress=lambda *values: told.append(values))
+    seconds, fractions, errors, levels = zip(*told, strict=True)
+    assert list(seconds) == sorted(seconds)
+    assert list(fractions) == sorted(fractions)
+    assert fractions[-1] >= 1.0
+    assert list(levels) == sorted(levels, reverse=True)
+    assert errors[-1] < errors[0]
+
+
+def test_ctrl_c_keeps_the_best_network():
+    settings = Settings(hidden=(3,), levels=3, seconds=60.0)
+    timer = threading.Timer(2.0, _thread.interrupt_main)
+    timer.start()
+    fitted = fit(data(), settings)
+    assert fitted.interrupted
+    assert fitted.trained.seconds < 30.0
+    lowest = min(mse for _, _, mse, _ in fitted.trained.history)
+    assert fitted.trained.train_mse < 10.0 * lowest  # best by the objective, penalty included
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="smoother 'newton'"):
+        fit(data(), Settings(smoother="newton"))
+    with pytest.raises(ValueError, match="character"):
+        fit(data(), Settings(cycle="V(1"))

@@ -1,0 +1,92 @@
+"""A saved model predicts the same, bit for bit; damaged and newer files are refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from mgnet.app.model import Model
+from mgnet.knots import KAN
+
+
+def model(**options):
+    generator = torch.Generator().manual_seed(3)
+    kan = KAN([2, 3, 1], 5, generator=generator, **options)
+    return Model(kan, ("T", "p"), "rho", ((300.0, 500.0), (0.1, 20.0)), 200.0, 50.0)
+
+
+ROWS = np.random.default_rng(0).uniform([250.0, -5.0], [600.0, 30.0], (50, 2))
+
+
+@pytest.mark.parametrize("options", [{}, {"degree": 5, "domain": (0.0, 2.0)}])
+def test_what_is_loaded_predicts_what_was_saved(tmp_path, options):
+    saved = model(**options)
+    saved.save(tmp_path)
+    for path in (tmp_path, tmp_path / "model.json"):
+        loaded = Model.load(path)
+        assert np.array_equal(loaded.predict(ROWS), saved.predict(ROWS))
+        assert (loaded.names, loaded.target) == (saved.names, saved.target)
+
+
+def test_inputs_are_mapped_to_the_domain_and_outputs_back():
+    own = model()
+    corners = np.array([[300.0, 0.1], [500.0, 20.0], [400.0, 10.05]])
+    np.testing.assert_allclose(own.inputs(corners), [[-1, -1], [1, 1], [0, 0]], atol=1e-14)
+    with torch.no_grad():
+        out = own.network(own.inputs(ROWS))[:, 0].numpy()
+    np.testing.assert_allclose(own.predict(ROWS), 200.0 + 50.0 * out)
+
+
+def test_beyond_the_ranges_single_edges_are_straight():
+    kan = KAN([1, 1], 4)
+    line = Model(kan, ("x",), "y", ((0.0, 1.0),), 0.0, 1.0).predict(
+        np.array([[1.0 + 1e-9], [2.0], [3.0], [4.0]])
+    )
+    np.testing.assert_allclose(np.diff(line[1:], 2), 0.0, atol=1e-12)
+    assert line[2] - line[1] == pytest.approx(line[1] - line[0], rel=1e-6)
+
+
+def test_info_names_everything():
+    text = str(model())
+    for part in ("[2, 3, 1]", "degree 3", "5 intervals", "72 parameters", "rho", "300 to 500"):
+        assert part in text
+
+
+def damage(folder, what):
+    file = folder / "model.json"
+    told = json.loads(file.read_text())
+    if what == "newer":
+        told["format"] = 99
+    elif what == "short":
+        (folder / "model.safetensors").write_bytes(b"12345")
+    elif what == "gone":
+        (folder / "model.safetensors").unlink()
+    elif what == "widths":
+        told["widths"] = [2, 4, 1]
+    elif what == "key":
+        del told["degree"]
+    file.write_text("{" if what == "json" else json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "words"),
+    [
+        ("newer", ValueError, "has format 99.*upgrade"),
+        ("short", ValueError, "damaged.*fit it again"),
+        ("widths", ValueError, "damaged"),
+        ("key", ValueError, "damaged.*degree"),
+        ("json", ValueError, "damaged"),
+        ("gone", FileNotFoundError, "model.safetensors is missing"),
+    ],
+)
+def test_damaged_and_newer_models_are_refused(tmp_path, what, kind, words):
+    model().save(tmp_path)
+    damage(tmp_path, what)
+    with pytest.raises(kind, match=words):
+        Model.load(tmp_path)
+
+
+def test_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no model.json"):
+        Model.load(tmp_path)
