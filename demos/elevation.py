@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
-from make_elevation import elevation_table
+from make_elevation import NAMES, elevation_table
 
 from mgnet.app.comparison import rivals
 from mgnet.app.fit import Settings, fit
@@ -24,14 +25,14 @@ from mgnet.app.screen import result_table
 from mgnet.app.table import Table, split
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/elevation")
-seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 10.0
+seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5.0
 out.mkdir(parents=True, exist_ok=True)
 
-columns = elevation_table()
-*inputs, target = columns
-table = Table(tuple(inputs), target, columns)
-data = split(table, held_out=0.8, seed=0)
-settings = Settings(hidden=(12,), levels=4, seconds=seconds, held_out=0.8)
+rows = elevation_table()
+rows = rows[np.random.default_rng(0).choice(len(rows), 20_000, replace=False)]
+table = Table(NAMES[:2], NAMES[2], rows[:, :2], rows[:, 2])
+data = split(table, held_out=0.6, seed=0)
+settings = Settings(hidden=(12,), seconds=seconds, held_out=0.6)
 print(f"{len(data.y)} training rows of measured terrain, {len(data.y_held)} held out\n")
 results = [fit(data, settings).trained, *rivals(data, settings, seconds)]
 print(result_table(results, data))

@@ -13,7 +13,9 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "poisson": (),
     "custom_cycle": (),
     "amg": ("pyamg",),
+    "elevation": ("sklearn",),
 }
+MORE = {"elevation": ["0.5"]}  # seconds per training
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:
@@ -40,7 +42,7 @@ def test_every_demo_is_listed():
 def test_demo(name, tmp_path):
     if not find_spec("matplotlib"):
         pytest.skip("matplotlib is not installed")
-    text = run(name, str(tmp_path / "pictures"), cwd=tmp_path)
+    text = run(name, str(tmp_path / "pictures"), *MORE.get(name, []), cwd=tmp_path)
     assert text.strip()
     if not all(find_spec(package) for package in DEMOS[name]):
         assert text.count("\n") == 1, "one sentence says why it is skipped"
