@@ -16,7 +16,7 @@ import numpy as np
 matplotlib.use("Agg")
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
-from make_elevation import NAMES, elevation_table
+from make_elevation import NAMES, elevation_table  # pyright: ignore
 
 from mgnet.app.comparison import rivals
 from mgnet.app.fit import Settings, fit

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["progress_bar", "result_table"]
 
-WIDTH = 100  # where the output is no terminal
+WIDTH = 120  # where the output is no terminal
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch.func import functional_call, jacrev, vmap
@@ -138,7 +138,7 @@ class LeastSquares(Objective):
         self,
         network: torch.nn.Module,
         data: Data,
-        penalty: Callable[[torch.nn.Module], torch.Tensor] | None = None,
+        penalty: Callable[[Any], torch.Tensor] | None = None,
     ):
         super().__init__(network, _half_mean_square, data)
         self.penalty = penalty
