@@ -43,7 +43,7 @@ def predict_sheet(model: str | Path, data: str | Path) -> tuple[Iterator[str], l
     name = f"{trained.target}_predicted"
     if name in sheet.names:
         raise ValueError(f"{data} has a column '{name}' already; rename it")
-    complete = ~np.isnan(x).any(axis=1)
+    complete: np.ndarray = np.logical_not(np.isnan(x).any(axis=1))
     column = np.full(len(x), np.nan)
     if complete.any():
         column[complete] = trained.predict(x[complete])

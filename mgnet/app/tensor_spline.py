@@ -55,7 +55,7 @@ def _basis(t: np.ndarray, knots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     clipped = np.clip(t, 0.0, 1.0)
     design = BSpline.design_matrix(clipped, knots, ORDER - 1)
     first = design.indices.reshape(-1, ORDER)[:, 0]
-    values = design.data.reshape(-1, ORDER).copy()
+    values: np.ndarray = np.array(design.data, dtype=float).reshape(-1, ORDER)
     beyond = t - clipped
     out = np.flatnonzero(beyond)
     if len(out):
