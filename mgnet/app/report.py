@@ -211,7 +211,12 @@ def _errors(data: Data, ours: Trained) -> list[str]:
         shares.append((name, *(f"{100.0 * s / total:.0f} %" for s in sums), place))
     header = ("input", *(f"fifth {k + 1}" for k in range(PARTS)), "largest in")
     rows = [
-        (*map(_exact, x[k]), _exact(y[k]), _exact(predicted[k]), _number(float(error[k])))
+        (
+            *map(_exact, x[k]),
+            _exact(float(y[k])),
+            _exact(float(predicted[k])),
+            _number(float(error[k])),
+        )
         for k in order[:WORST]
     ]
     table = markdown_table((*data.names, data.target, "predicted", "error"), rows)
