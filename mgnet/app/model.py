@@ -56,9 +56,16 @@ class Model:
         return torch.from_numpy(a + (b - a) * (np.asarray(x, dtype=float) - low) / (high - low))
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(rows, inputs) -> (rows,), in the units of the table; linear beyond the ranges."""
-        with torch.no_grad():
-            return self.mean + self.scale * self.network(self.inputs(x))[:, 0].numpy()
+        """(rows, inputs) -> (rows,), in the units of the table.
+
+        Beyond the ranges the tangent at the nearest point of the box continues the network.
+        """
+        z = self.inputs(x)
+        inside = z.clamp(*self.network.domain).requires_grad_()
+        value = self.network(inside)[:, 0]
+        (gradient,) = torch.autograd.grad(value.sum(), inside)
+        tangent = value.detach() + ((z - inside.detach()) * gradient).sum(1)
+        return self.mean + self.scale * tangent.numpy()
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and model.json into an existing folder."""

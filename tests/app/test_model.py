@@ -33,18 +33,20 @@ def test_inputs_are_mapped_to_the_domain_and_outputs_back():
     own = model()
     corners = np.array([[300.0, 0.1], [500.0, 20.0], [400.0, 10.05]])
     np.testing.assert_allclose(own.inputs(corners), [[-1, -1], [1, 1], [0, 0]], atol=1e-14)
+    inside = np.clip(ROWS, [300.0, 0.1], [500.0, 20.0])
     with torch.no_grad():
-        out = own.network(own.inputs(ROWS))[:, 0].numpy()
-    np.testing.assert_allclose(own.predict(ROWS), 200.0 + 50.0 * out)
+        out = own.network(own.inputs(inside))[:, 0].numpy()
+    np.testing.assert_allclose(own.predict(inside), 200.0 + 50.0 * out)
 
 
-def test_beyond_the_ranges_single_edges_are_straight():
-    kan = KAN([1, 1], 4)
-    line = Model(kan, ("x",), "y", ((0.0, 1.0),), 0.0, 1.0).predict(
-        np.array([[1.0 + 1e-9], [2.0], [3.0], [4.0]])
-    )
-    np.testing.assert_allclose(np.diff(line[1:], 2), 0.0, atol=1e-12)
-    assert line[2] - line[1] == pytest.approx(line[1] - line[0], rel=1e-6)
+def test_inside_it_is_the_network_and_beyond_its_tangent():
+    own = model()
+    corner, away = np.array([500.0, 20.0]), np.array([40.0, 3.0])
+    inside = np.array([corner - 1e-6 * away, corner])
+    slope = np.diff(own.predict(inside))[0] / 1e-6
+    beyond = own.predict(np.array([corner + t * away for t in (0.0, 1.0, 2.0, 5.0)]))
+    expected = own.predict(corner[None])[0] + slope * np.array([0.0, 1.0, 2.0, 5.0])
+    np.testing.assert_allclose(beyond, expected, rtol=1e-4)
 
 
 def test_info_names_everything():
