@@ -134,12 +134,7 @@ def run(
             l += 1
         elif action == "up":
             w = us[l + 1] if vs[l + 1] is None else us[l + 1] - vs[l + 1]
-            if level.line_search is None:
-                us[l], length = level.transfer.correct(us[l], w), 1.0
-            else:
-                d = level.transfer.prolong(w)
-                length = level.line_search(level, us[l], d, fs[l], rs[l])
-                us[l] = us[l] + length * d if length else us[l]
+            us[l], length = _correct(level, us[l], w, fs[l], rs[l])
             rs[l] = None
         elif action == "start":
             _start(levels, us, fs, given=u is not None)
@@ -168,6 +163,15 @@ def _descend(level: Any, coarse: Level, u: State, r: State) -> tuple[State, Stat
         return vector.zeros_like(f), None, f
     v = level.transfer.inject(u)
     return v, v, f + coarse.apply(v)
+
+
+def _correct(level: Any, u: State, w: State, f: State | None, r: State) -> tuple[State, float]:
+    """Return u with the coarse correction w, and the step length; 0 for a refused one."""
+    if level.line_search is None:
+        return level.transfer.correct(u, w), 1.0
+    d = level.transfer.prolong(w)
+    length = level.line_search(level, u, d, f, r)
+    return (u + length * d if length else u), length
 
 
 def _start(levels: list[Any], us: list[State], fs: list[State], given: bool) -> None:

@@ -97,8 +97,7 @@ class Level:
     def apply(self, u: State) -> State:
         """A(u), counted as one evaluation."""
         self.tally[0] += 1.0
-        operator = self.operator
-        return operator(u) if callable(operator) else operator @ u
+        return vector.apply(self.operator, u)
 
     def residual_at(self, u: State, f: State | None) -> State:
         """The residual `f - A(u)` as a new state; `f = None` stands for zero."""

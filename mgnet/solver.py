@@ -133,6 +133,7 @@ class Solver:
         hierarchy: Hierarchy = first
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
         schedule, last, message = self.schedule, None, ""
+        repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
         scale = 0.0 if f is None else hierarchy.norm(f)
@@ -153,7 +154,7 @@ class Solver:
             except FloatingPointError as error:
                 reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
                 break
-            u, schedule = value, self._repeated
+            u, schedule = value, repeated
         checks = len(norms) * self.hierarchy[0].residual_work
         return Solution(
             value,
@@ -167,10 +168,6 @@ class Solver:
             last,
             hierarchy.norm,
         )
-
-    @property
-    def _repeated(self) -> Schedule:
-        return Schedule(self.schedule[self.schedule.opening :])
 
     def _reason(self, norms: list[float], scale: float) -> Reason | None:
         """Why to stop after these residual norms, or None; `scale` is the norm of f."""

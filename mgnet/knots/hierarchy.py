@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -104,7 +105,7 @@ def knot_hierarchy(kan: KAN, objective: Objective, levels: int, smoother: Smooth
         )
 
     def network_of(level: int, u: torch.Tensor) -> KAN:
-        made = networks[level].refine(2).coarsen(2)
+        made = copy.deepcopy(networks[level])
         torch.nn.utils.vector_to_parameters(u, made.parameters())
         return made
 

@@ -100,7 +100,6 @@ class KAN(torch.nn.Module):
         self, inputs: int, outputs: int, intervals: int, generator: torch.Generator
     ) -> torch.Tensor:
         """Random polynomials of degree at most 3, of variance about 1 / inputs on the domain."""
-        a, b = self.domain
         top = min(self.degree, 3)
         drawn = torch.randn(inputs, outputs, top + 1, generator=generator, dtype=torch.float64)
         # Chebyshev polynomials, the higher ones smaller, in powers of the centred variable z.
@@ -110,7 +109,6 @@ class KAN(torch.nn.Module):
             pad = [(0, 0)] * 2 + [(0, self.degree + 1 - centred.shape[-1])]
             centred = np.pad(centred, pad)
         # In the variable z in [-1, 1], so that no powers of large numbers appear.
-        del a, b
         values = polynomial_coefficients(centred, intervals, self.degree, (-1.0, 1.0))
         return torch.from_numpy(np.ascontiguousarray(values.swapaxes(1, 2)))
 

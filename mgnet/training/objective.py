@@ -169,6 +169,10 @@ class LeastSquares(Objective):
         extra = self.rows @ u.detach()
         return value + 0.5 * float(extra @ extra), gradient + self.rows.T @ extra
 
+    def penalty_at(self, u: torch.Tensor) -> float:
+        """Half the squared norm of the rows of the penalty; 0 without one."""
+        return 0.0 if self.rows is None else 0.5 * float((self.rows @ u).square().sum())
+
     def mean_square(self, u: torch.Tensor) -> float:
         """The mean squared error alone, without the half and the penalty."""
         return 2.0 * super().value(u)

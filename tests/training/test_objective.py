@@ -66,6 +66,9 @@ def test_the_mean_square_leaves_the_penalty_out():
     u = without.start()
     assert with_penalty.mean_square(u) == pytest.approx(2.0 * without.value(u))
     assert with_penalty.value(u) > without.value(u)
+    for problem in (with_penalty, without):
+        parts = 0.5 * problem.mean_square(u) + problem.penalty_at(u)
+        assert parts == pytest.approx(problem.value(u), rel=1e-12)
 
 
 def test_twice_recentred_is_once_recentred_by_the_product():
