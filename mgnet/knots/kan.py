@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from mgnet.knots.layer import spline_layer
 from mgnet.knots.spline import (
     dense_basis,
     polynomial_coefficients,
     refinement_matrix,
     roughness_factor,
-    spline_layer,
 )
 
 __all__ = ["KAN", "roughness"]

@@ -11,7 +11,6 @@ from mgnet.knots.spline import (
     polynomial_coefficients,
     refinement_matrix,
     roughness_factor,
-    spline_layer,
 )
 
 DEGREES = [1, 2, 3, 4, 5]
@@ -101,12 +100,3 @@ def test_roughness_is_the_integral_of_the_squared_second_derivative(degree):
 
 def test_roughness_of_broken_lines_is_not_penalised():
     assert not roughness_factor(4, 1).any()
-
-
-def test_a_layer_is_the_sum_of_its_edges():
-    generator = torch.Generator().manual_seed(0)
-    u = torch.randn(3, 7, 2, generator=generator, dtype=torch.float64)
-    x = 4 * torch.rand(5, 6, 3, generator=generator, dtype=torch.float64) - 1.5
-    basis, _ = dense_basis(x, 4, 3, DOMAIN)
-    expected = torch.einsum("...pi,piq->...q", basis, u)
-    torch.testing.assert_close(spline_layer(x, u, 4, 3, DOMAIN), expected, rtol=0, atol=1e-12)
