@@ -5,7 +5,7 @@ the spline and the truncated-power basis, and hierarchies of networks that diffe
 knots. Needs the core and PyTorch.
 """
 
-from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer
+from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.kan import KAN, roughness
 
-__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "roughness"]
+__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "kronecker_matrix", "roughness"]
