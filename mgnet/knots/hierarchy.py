@@ -9,7 +9,7 @@ import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
-from mgnet.knots.spline import refinement_matrix
+from mgnet.knots.refinement import refinement_matrix
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
@@ -40,7 +40,7 @@ def knot_transfer(kan: KAN, factor: int = 2) -> PackedTransfer:
     if kan.linear is not None:
         parts += [(tuple(kan.linear.weight.shape), None), (tuple(kan.linear.bias.shape), None)]
     for n, u in zip(kan.intervals, kan.coefficients, strict=True):
-        P = torch.as_tensor(refinement_matrix(n, kan.degree, factor)).to(u.detach())
+        P = torch.as_tensor(refinement_matrix(n, kan.degree, factor).toarray()).to(u.detach())
         parts.append((tuple(u.shape), AxisTransfer(P, axis=1, injection=torch.linalg.pinv(P))))
     return PackedTransfer(tuple(parts))
 

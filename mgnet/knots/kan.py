@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline import (
     dense_basis,
     polynomial_coefficients,
-    refinement_matrix,
     roughness_factor,
     spline_layer,
 )
@@ -186,7 +186,7 @@ class KAN(torch.nn.Module):
             for n, coarse, u in zip(
                 self.intervals, self.coefficients, fine.coefficients, strict=True
             ):
-                P = torch.as_tensor(refinement_matrix(n, self.degree, factor)).to(coarse)
+                P = torch.as_tensor(refinement_matrix(n, self.degree, factor).toarray()).to(coarse)
                 u.copy_(P @ coarse)
         return fine
 
@@ -202,7 +202,7 @@ class KAN(torch.nn.Module):
             for n, fine, u in zip(
                 coarse.intervals, self.coefficients, coarse.coefficients, strict=True
             ):
-                P = torch.as_tensor(refinement_matrix(n, self.degree, factor)).to(fine)
+                P = torch.as_tensor(refinement_matrix(n, self.degree, factor).toarray()).to(fine)
                 u.copy_(torch.linalg.pinv(P) @ fine)
         return coarse
 

@@ -1,4 +1,4 @@
-"""Uniform B-splines by local evaluation, and their exact dyadic refinement.
+"""Uniform B-splines by local evaluation.
 
 Order r = degree + 1. On n intervals of [a, b] there are n + degree splines, numbered from the left;
 on one interval degree + 1 of them do not vanish, and they are polynomials in the local coordinate.
@@ -16,7 +16,6 @@ __all__ = [
     "dense_basis",
     "local_basis",
     "polynomial_coefficients",
-    "refinement_matrix",
     "roughness_factor",
     "spline_layer",
 ]
@@ -128,46 +127,6 @@ def spline_layer(
     index = row.unsqueeze(-1) + torch.arange(degree + 1, device=x.device)
     picked = coefficients.reshape(inputs * splines, outputs)[index.flatten(-2)]
     return (values.flatten(-2).unsqueeze(-2) @ picked).squeeze(-2)
-
-
-def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> np.ndarray:
-    """The matrix P that keeps a spline when every interval is halved (or cut by a power of 2).
-
-    Two-scale relation of order-r splines: `P[J, I] = 2^(1-r) C(r, s)`, `J = 2 I + s - (r - 1)`.
-    (The printed factor 2^(-r) in Southworth et al., arXiv 2603.04827, halves the function.)
-
-    Parameters
-    ----------
-    intervals : int
-        On the coarse level.
-    degree : int
-    factor : int
-        A power of 2, at least 2.
-
-    Returns
-    -------
-    array of shape (factor intervals + degree, intervals + degree)
-
-    Examples
-    --------
-    >>> refinement_matrix(1, 1)
-    array([[1. , 0. ],
-           [0.5, 0.5],
-           [0. , 1. ]])
-    """
-    if intervals < 1 or degree < 1 or factor < 2 or factor & (factor - 1):
-        raise ValueError(
-            f"refinement_matrix got {intervals} intervals, degree {degree}, factor {factor}; "
-            "it needs at least one interval, degree 1 and a power of 2"
-        )
-    order = degree + 1
-    fine = np.zeros((2 * intervals + degree, intervals + degree))
-    for coarse in range(intervals + degree):
-        for s in range(order + 1):
-            row = 2 * coarse + s - degree
-            if 0 <= row < len(fine):
-                fine[row, coarse] = 2.0 ** (1 - order) * comb(order, s)
-    return fine if factor == 2 else refinement_matrix(2 * intervals, degree, factor // 2) @ fine
 
 
 def roughness_factor(intervals: int, degree: int) -> np.ndarray:

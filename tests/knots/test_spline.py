@@ -1,15 +1,15 @@
-"""Uniform splines are SciPy's, continue linearly, and refine exactly."""
+"""Uniform splines are SciPy's, and continue linearly."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
 
+from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline import (
     dense_basis,
     local_basis,
     polynomial_coefficients,
-    refinement_matrix,
     roughness_factor,
     spline_layer,
 )
@@ -54,23 +54,6 @@ def test_autograd_gives_the_slopes():
     weights = torch.arange(4.0, dtype=torch.float64)
     (derivative,) = torch.autograd.grad((values @ weights).sum(), x)
     torch.testing.assert_close(derivative, slopes @ weights, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("degree", DEGREES)
-@pytest.mark.parametrize("factor", [2, 8])
-def test_refinement_changes_no_value_also_outside(degree, factor):
-    u = np.random.default_rng(1).standard_normal(3 + degree)
-    x = torch.linspace(-3.0, 4.0, 71, dtype=torch.float64)
-    coarse, _ = dense_basis(x, 3, degree, DOMAIN)
-    fine, _ = dense_basis(x, 3 * factor, degree, DOMAIN)
-    P = refinement_matrix(3, degree, factor)
-    np.testing.assert_allclose(fine.numpy() @ P @ u, coarse.numpy() @ u, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("arguments", [(0, 3), (2, 0), (2, 3, 3), (2, 3, 1)])
-def test_refinement_refuses(arguments):
-    with pytest.raises(ValueError, match="a power of 2"):
-        refinement_matrix(*arguments)
 
 
 @pytest.mark.parametrize("degree", DEGREES)
