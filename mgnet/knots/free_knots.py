@@ -50,9 +50,9 @@ class FreeKnots(torch.nn.Module):
 
     def forward(self) -> torch.Tensor:
         """The knots of the domain, both ends included: shape (inputs, intervals + 1)."""
-        # The summand, below rounding, keeps slopes finite where a softmax underflows.
+        # The bound, below rounding, keeps slopes finite where a softmax underflows.
         floor = torch.finfo(self.logits.dtype).eps / self.logits.shape[1]
-        widths = torch.softmax(self.logits, -1) + floor
+        widths = torch.softmax(self.logits, -1).clamp(min=floor)
         steps = pad(widths.cumsum(-1), (1, 0))
         return self.start.unsqueeze(-1) + self.length.unsqueeze(-1) * steps
 
@@ -60,7 +60,9 @@ class FreeKnots(torch.nn.Module):
     def place(self, knots: torch.Tensor) -> None:
         """Move the knots to `knots`, of shape (inputs, intervals + 1), strictly increasing."""
         widths = knots.diff(dim=-1)
-        if knots.shape != (len(self.start), self.logits.shape[1] + 1) or not (widths > 0.0).all():
+        rounding = 4.0 * torch.finfo(self.logits.dtype).eps * knots.abs().amax(-1, keepdim=True)
+        fits = knots.shape == (len(self.start), self.logits.shape[1] + 1)
+        if not fits or not (widths > rounding).all():
             raise ValueError(
                 f"FreeKnots.place got knots of shape {tuple(knots.shape)} with smallest distance "
                 f"{float(widths.min()):.3g}; it needs {self.logits.shape[1] + 1} strictly "
