@@ -26,7 +26,6 @@ __all__ = ["Imported", "from_efficient_kan", "from_pykan"]
 
 State = Mapping[str, torch.Tensor]
 Base = Callable[[torch.Tensor], torch.Tensor]
-Check = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,8 @@ def from_efficient_kan(
     splines_only: bool = False,
     factor: int = 1,
     outside: str = "vanish",
-    check: Check | None = None,
+    inputs: torch.Tensor | None = None,
+    outputs: torch.Tensor | None = None,
     tolerance: float = 1e-3,
 ) -> Imported:
     """A network of efficient-kan (github.com/Blealtan/efficient-kan) as one of mgnet.
@@ -91,9 +91,10 @@ def from_efficient_kan(
     outside : "vanish" or "linear"
         Beyond the grid: fall to zero as the original does, with `degree` (for degree 1, two) more
         intervals on either side; or continue linearly from the ends of the grid, without them.
-    check : (inputs, outputs), optional
-        Inputs of shape (samples, inputs) and what the original network makes of them. By default
-        its formula is evaluated at 1000 random points of the input grids.
+    inputs : tensor of shape (samples, inputs), optional
+        The check points; by default 1000 random ones of the grids of the first layer.
+    outputs : tensor of shape (samples, outputs), optional
+        What the original network makes of `inputs`; by default its formula is evaluated.
     tolerance : float
         The largest accepted `difference`, dimensionless.
 
@@ -125,7 +126,7 @@ def from_efficient_kan(
             splines = splines * _read(state, name + "spline_scaler").unsqueeze(-1)
         grid, weight = _read(state, name + "grid"), _read(state, name + "base_weight")
         layers.append(_Layer(grid, splines.permute(1, 2, 0), weight.T, grid.new_zeros(len(weight))))
-    return _imported(layers, base, splines_only, factor, outside, check, tolerance)
+    return _imported(layers, base, splines_only, factor, outside, inputs, outputs, tolerance)
 
 
 def from_pykan(
@@ -135,7 +136,8 @@ def from_pykan(
     splines_only: bool = False,
     factor: int = 1,
     outside: str = "vanish",
-    check: Check | None = None,
+    inputs: torch.Tensor | None = None,
+    outputs: torch.Tensor | None = None,
     tolerance: float = 1e-3,
 ) -> Imported:
     """A network of pykan 0.2 (github.com/KindXiaoming/pykan) as one of mgnet.
@@ -149,7 +151,7 @@ def from_pykan(
         it has the inputs that are left.
     base : callable
         The `base_fun` of the model, tensor -> tensor of its shape.
-    splines_only, factor, outside, check, tolerance
+    splines_only, factor, outside, inputs, outputs, tolerance
         As in `from_efficient_kan`.
 
     Returns
@@ -206,7 +208,7 @@ def from_pykan(
         weight = edges * _read(state, name + "scale_base")
         bias = bias + scale * subbias
         layers.append(_Layer(_read(state, name + "grid"), splines.permute(0, 2, 1), weight, bias))
-    return _imported(layers, base, splines_only, factor, outside, check, tolerance)
+    return _imported(layers, base, splines_only, factor, outside, inputs, outputs, tolerance)
 
 
 def _count(state: State, pattern: str, package: str) -> int:
@@ -233,15 +235,16 @@ def _imported(
     splines_only: bool,
     factor: int,
     outside: str,
-    check: Check | None,
+    inputs: torch.Tensor | None,
+    outputs: torch.Tensor | None,
     tolerance: float,
 ) -> Imported:
     _check(layers, factor, outside)
     original = [_padded(layer) for layer in layers]
     kept = original if outside == "vanish" else layers
     network = _network(kept, None if splines_only else base, factor)
-    x, expected = check if check is not None else (_points_of(layers[0]), None)
-    value = x = x.detach().cpu().double()
+    x = _points_of(layers[0]) if inputs is None else inputs.detach().cpu().double()
+    value = x
     inside = torch.ones(len(x), dtype=torch.bool)
     spline_norm = base_norm = 0.0
     for layer, ours in zip(original, kept, strict=True):
@@ -255,15 +258,15 @@ def _imported(
     if not inside.any():
         raise ValueError(
             f"import got {len(x)} check points, all of which leave the grids; "
-            "give inputs that stay inside in every layer, or keep outside='vanish'"
+            "give inputs that stay inside in every layer, or update the grids of the original"
         )
-    expected = value if expected is None else expected.detach().cpu().double()
+    expected = value if outputs is None else outputs.detach().cpu().double()
     with torch.no_grad():
         error = (network(x) - expected)[inside].abs().max() / expected[inside].abs().max()
     if not error <= tolerance:
         raise ValueError(
             f"import got outputs that differ by {float(error):.2g} of the largest, more than the "
-            f"tolerance {tolerance:.2g}; give the base function of the model, or a larger factor"
+            f"tolerance {tolerance:.2g}; give the base function of the original, or a larger factor"
         )
     share = base_norm**0.5 / max(base_norm**0.5 + spline_norm**0.5, 1e-300)
     return Imported(network, float(error), share, float((~inside).double().mean()))
@@ -316,7 +319,7 @@ def _network(layers: list[_Layer], base: Base | None, factor: int) -> KAN | Free
     else:
         network = FreeKnotKAN(widths, intervals, degree, hidden="identity")
         for knots, grid in zip(network.free_knots, grids, strict=True):
-            knots.place(grid)  # type: ignore[operator]
+            knots.place(grid)
     with torch.no_grad():
         for own, u in zip(network.coefficients, coefficients, strict=True):
             own.copy_(u)

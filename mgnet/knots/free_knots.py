@@ -173,7 +173,7 @@ class FreeKnotKAN(torch.nn.Module):
         self.hidden = kan.hidden
         self.linear = kan.linear
         self.coefficients = kan.coefficients
-        self.free_knots = torch.nn.ModuleList(
+        self.free_knots: Sequence[FreeKnots] = torch.nn.ModuleList(  # type: ignore[assignment]
             FreeKnots(len(u), n, kan.domain, u.dtype)
             for u, n in zip(kan.coefficients, kan.intervals, strict=True)
         )
@@ -293,9 +293,9 @@ class FreeKnotKAN(torch.nn.Module):
         if self.linear is not None and fine.linear is not None:
             fine.linear.load_state_dict(self.linear.state_dict())
         for layer, (before, after) in enumerate(zip(self._places(), finer, strict=True)):
-            fine.free_knots[layer].place(after)  # type: ignore[operator]
-            complete = [continued(knots, self.degree) for knots in (before, after)]
-            u = insert_knots(self.coefficients[layer], *complete, self.degree)
+            fine.free_knots[layer].place(after)
+            old, new = continued(before, self.degree), continued(after, self.degree)
+            u = insert_knots(self.coefficients[layer], old, new, self.degree)
             fine.coefficients[layer].copy_(u)
         return fine
 

@@ -81,7 +81,7 @@ def test_refinement_after_training_and_further_training():
     y, kan, losses = torch.tanh(20.0 * (x - 0.3)), FreeKnotKAN([1, 1], intervals=4), []
     for _ in range(3):
         optimizer = torch.optim.Adam(kan.parameters(), lr=0.02)
-        for _ in range(60):
+        for _ in range(40):
             optimizer.zero_grad()
             loss = (kan(x) - y).square().mean()
             loss.backward()
@@ -109,7 +109,7 @@ def test_free_knots_beat_even_knots(name):
     for network in (KAN([1, 1], 8), FreeKnotKAN([1, 1], 8)):
         problem = LeastSquares(network, (x, y))
         level = Level(problem, LevenbergMarquardt(), objective=problem.value)
-        steps = parse("V(0,0,60)", 1)
+        steps = parse("V(0,0,40)", 1)
         u, _ = run(steps, Hierarchy([level]), problem.start(), None)
         errors.append(problem.mean_square(u) ** 0.5)
     assert errors[1] < errors[0] / 10
@@ -146,7 +146,7 @@ def test_derivatives_of_every_kind():
 
 def test_it_compiles_in_one_graph():
     kan, x = moved(FreeKnotKAN([2, 3, 1])), inputs()
-    compiled = torch.compile(kan, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(kan, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), kan(x))
     compiled(x).sum().backward()
     assert kan.free_knots[0].logits.grad.abs().max() > 0
