@@ -7,7 +7,7 @@ knots. Needs the core and PyTorch.
 
 from mgnet.knots.conversion import from_efficient_kan, from_pykan
 from mgnet.knots.free_knots import FreeKnotKAN
-from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer
+from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.kan import KAN, roughness
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "from_pykan",
     "knot_hierarchy",
     "knot_transfer",
+    "kronecker_matrix",
     "roughness",
 ]

@@ -263,6 +263,12 @@ class FreeKnotKAN(torch.nn.Module):
         finer[layer] = torch.cat([finer[layer], positions.cpu().double()], -1).sort(-1).values
         return self._on(finer)
 
+    @torch.no_grad()
+    def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
+        """The largest change of an output by `refine`, over the largest output; rounding only."""
+        outputs = self(x)
+        return float((self.refine(factor)(x) - outputs).abs().max() / outputs.abs().max())
+
     def collapsed(self, threshold: float = 1e-3) -> list[NarrowInterval]:
         """The intervals narrower than `threshold` times the mean width of their input."""
         found = []

@@ -25,6 +25,8 @@ def moved(kan, by=1.0):
     """The network with knots that an optimizer could have made."""
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
+        if kan.linear is not None:
+            kan.linear.weight *= 1.5
         for knots in kan.free_knots:
             knots.logits += by * torch.randn(knots.logits.shape, generator=generator).to(
                 knots.logits
@@ -69,6 +71,7 @@ def test_refinement_and_insertion_keep_the_function(options):
     for fine in (kan.refine(), kan.refine(3), kan.refine().refine().refine()):
         assert (fine(x) - expected).abs().max() < 1e-13 * size
         assert fine.intervals[0] % kan.intervals[0] == 0
+    assert kan.nesting_defect(x) < 1e-13
     ends = kan.knots(0)[:, kan.degree], kan.knots(0)[:, -kan.degree - 1]
     shares = torch.tensor([0.111, 0.777], dtype=torch.float64)
     more = kan.insert(0, ends[0].unsqueeze(1) + (ends[1] - ends[0]).unsqueeze(1) * shares)
@@ -155,6 +158,7 @@ def test_it_compiles_in_one_graph():
 def test_collapsed_intervals_are_reported():
     kan = FreeKnotKAN([2, 2, 1], intervals=4)
     assert kan.collapsed() == []
+    assert FreeKnotKAN([1, 1], domain=(0.0, 1e-6)).collapsed(0.9) == []  # relative to the mean
     with torch.no_grad():
         kan.free_knots[1].logits[1, 2] = -10.0
     (found,) = kan.collapsed()
@@ -170,11 +174,12 @@ def test_collapsed_intervals_are_reported():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("interval", [0, 2, 3])
-@pytest.mark.parametrize("start", [-1.0, 0.0])  # near 0 widths themselves can underflow
-def test_underflowing_widths_leave_everything_finite(dtype, interval, start):
+@pytest.mark.parametrize("start", [-1.0, 0.0])  # near 0 knots resolve the smallest widths
+@pytest.mark.parametrize("beyond", [5.0, 1e4])  # the smallest numbers that are not 0, and 0
+def test_underflowing_widths_leave_everything_finite(dtype, interval, start, beyond):
     kan = FreeKnotKAN([1, 1], intervals=4, domain=(start, 1.0), dtype=dtype)
     with torch.no_grad():
-        kan.free_knots[0].logits[0, interval] = -1e4
+        kan.free_knots[0].logits[0, interval] = np.log(torch.finfo(dtype).tiny) - beyond
     knots = kan.knots(0).detach()[0]
     x = torch.cat([knots, torch.linspace(-2.0, 2.0, 21, dtype=dtype)]).unsqueeze(1)
     x.requires_grad_()
