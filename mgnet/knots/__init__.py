@@ -5,7 +5,18 @@ the spline and the truncated-power basis, and hierarchies of networks that diffe
 knots. Needs the core and PyTorch.
 """
 
+from mgnet.knots.conversion import from_efficient_kan, from_pykan
+from mgnet.knots.free_knots import FreeKnotKAN
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.kan import KAN, roughness
 
-__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "kronecker_matrix", "roughness"]
+__all__ = [
+    "KAN",
+    "FreeKnotKAN",
+    "from_efficient_kan",
+    "from_pykan",
+    "knot_hierarchy",
+    "knot_transfer",
+    "kronecker_matrix",
+    "roughness",
+]
