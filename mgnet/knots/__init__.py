@@ -5,7 +5,18 @@ the spline and the truncated-power basis, and hierarchies of networks that diffe
 knots. Needs the core and PyTorch.
 """
 
+from mgnet.knots.change_of_basis import change_of_basis
+from mgnet.knots.descent import GradientDescent
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer
 from mgnet.knots.kan import KAN, roughness
+from mgnet.knots.multichannel import MultichannelMLP
 
-__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "roughness"]
+__all__ = [
+    "KAN",
+    "GradientDescent",
+    "MultichannelMLP",
+    "change_of_basis",
+    "knot_hierarchy",
+    "knot_transfer",
+    "roughness",
+]
