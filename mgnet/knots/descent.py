@@ -59,7 +59,8 @@ class GradientDescent(Smoother):
     """
 
     geometry: str = "spline"
-    line_search: Callable[..., float] = Backtracking()
+    # Forty: the first length of all is a guess, and curvatures of the two geometries lie far apart.
+    line_search: Callable[..., float] = Backtracking(trials=40)
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -82,9 +83,10 @@ class GradientDescent(Smoother):
             r = level.residual_at(u, f)  # minus the gradient
             d = length * (r if self.geometry == "spline" else _in_relu_geometry(level, r))
             fraction = self.line_search(level, u, d, f, r)
+            if fraction == 0.0:
+                break  # down to rounding; the next sweep would be refused as well
             u = u + fraction * d
-            # After a refusal, far below every length that was tried.
-            length *= 2.0 if fraction == 1.0 else fraction or 1e-3
+            length *= 2.0 if fraction == 1.0 else fraction
         return u, length
 
     def carry(self, memory: Any, transfer: Transfer) -> Any:
