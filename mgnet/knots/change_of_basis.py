@@ -9,7 +9,7 @@ The channels `psi_j(x) = max(0, x - t_j)^degree` span the splines of the knots t
 with the shift `(S x)_i = x_{i+1}` and `D_k = diag(t_{i+k-1} - t_i)`. A product with A or its
 transpose is therefore r differences, a solve r cumulative sums, for any knots; no inverse and no
 dense matrix is ever formed. The spread of the eigenvalues of `A^T A` grows like n^(2 r).
-Source: Southworth et al., arXiv 2603.04827, section 3.
+Source: Southworth et al., arXiv 2603.04827; the product form and the explicit one are ours.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def change_of_basis(knots: Any, degree: int, form: str = "recursion") -> sp.csr_
     The splines are normalised, the channels are `max(0, x - t_j)^degree`; `w = A^T u` are the
     channel weights of the spline with coefficients u. To multiply or solve with A there is no need
     for the matrix: see `to_channels` and `from_channels`. Source: Southworth et al.,
-    arXiv 2603.04827, equations of section 3.1; the explicit form is ours.
+    arXiv 2603.04827, the recursion and the Toeplitz form of the change of basis.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ class MultichannelMLP(torch.nn.Module):
     biases, then through a plain matrix. The weights are `w = A^T u`, gradients satisfy
     `grad_u = A grad_w`: gradient descent on them is gradient descent on the KAN in another metric,
     that of `GradientDescent(geometry="relu")`. Source: Southworth et al., arXiv 2603.04827,
-    section 2.
+    KAN layers in the ReLU basis.
 
     A reference, not a fast form: cost grows with the number n of intervals, and rounding errors of
     the outputs like eps n^degree, because large channels cancel. Measured on [2, 5, 1], cubic,

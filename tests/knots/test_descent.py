@@ -74,7 +74,7 @@ def test_one_visit_is_as_good_as_two_and_a_minimum_is_left_alone():
 
 @pytest.mark.parametrize("degree", [1, 3])
 def test_after_an_exact_coarse_solve_only_the_spline_geometry_goes_on(degree):
-    """Excess over the best fine fit that is left, as in kan.md 4.2."""
+    """What 40 sweeps leave of the excess over the best fine fit."""
     coarse, fine = one_edge(20, degree), one_edge(40, degree)
     hierarchy = knot_hierarchy(coarse.network, coarse, 2, GradientDescent())
     best = []

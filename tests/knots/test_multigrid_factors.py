@@ -3,8 +3,8 @@
 Quadratic losses on n uniform intervals: fitting values (L2), slopes (H1) and second derivatives, as
 the residual of a differential equation does ("strong"), the last two with a penalty on the ends.
 Jacobi with omega = 1 / lambda_max, one sweep before and after. The factors of our cycles are held
-against the published ones of our own derivation and, independently, against the dense two-grid
-operator. In ReLU coordinates, w = A^T u, the same cycles do nothing.
+against tabulated ones and, independently, against the dense two-grid operator. In ReLU coordinates,
+w = A^T u, the same cycles do nothing.
 """
 
 import numpy as np
