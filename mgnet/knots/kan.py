@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,6 +23,9 @@ from mgnet.knots.spline import (
     roughness_factor,
 )
 from mgnet.transfer import AxisTransfer
+
+if TYPE_CHECKING:
+    from mgnet.knots.multichannel import MultichannelMLP
 
 __all__ = ["KAN", "roughness"]
 
@@ -293,6 +297,12 @@ class KAN(torch.nn.Module):
             f"widths={list(self.widths)}, intervals={list(self.intervals)}, degree={self.degree}, "
             f"domain={self.domain}, hidden={self.hidden!r}"
         )
+
+    def to_multichannel_mlp(self) -> MultichannelMLP:
+        """The same function in ReLU^degree channels, a new network; `to_kan` leads back."""
+        from mgnet.knots.multichannel import MultichannelMLP  # it imports this file
+
+        return MultichannelMLP(self)
 
 
 def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
