@@ -2,11 +2,12 @@
 
 The basis is recomputed wherever it is needed, so nothing is stored but inputs and coefficients, and
 only the degree + 1 splines that do not vanish at an input are touched, so the cost does not depend
-on the number of intervals. LLVM does not vectorise these loops by itself (it cannot know that the
-arrays do not overlap), so they are written with explicit vectors, `Lanes`.
+on the number of intervals. Every sum has its oracle in `mgnet.knots.products`, in plain torch.
+`mgnet.knots.layer` imports this file on first use: numba takes a second to load.
 
-Every kernel has its oracle in `mgnet.knots.products`, the same sums in plain torch. The only file
-of this folder that imports numba; imported on first use, since numba takes a second to load.
+The loops are compiled without "fast" arithmetic: a sample's bits must not depend on its place in a
+vector, nor on how the work is shared among threads. Their arrays are flat; `order` is a tuple of
+degree + 1 entries, whose length the compiler knows.
 """
 
 from __future__ import annotations
@@ -18,19 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 
-try:
-    from llvmlite import ir
-    from numba import njit, types
-    from numba.extending import intrinsic, models, register_model
-except ImportError as error:  # layer.py looks for numba before it comes here
-    raise ImportError("mgnet.knots.kernels needs numba: pip install numba") from error
+from mgnet.knots.lanes import BYTES, collect, gather, load, pull, scatter, spread, store, zeros
 
 __all__ = ["Pieces", "adjoint", "layer"]
 
-BYTES = 64  # of one vector: AVX-512's; other machines take two or four of theirs
 ONE, FOUR = (0,), (0, 0, 0, 0)  # how many vectors the inner loops keep in registers
-INT32 = ir.IntType(32)
 
 
 class Pieces(NamedTuple):
@@ -51,221 +46,8 @@ class Pieces(NamedTuple):
     vanish: bool
 
 
-# Vectors. `Lanes(float32, 4)` are 4 vectors of 16 numbers each.
-
-
-class Lanes(types.Type):
-    """The type of `count` vectors of 64 bytes."""
-
-    def __init__(self, scalar: Any, count: int):
-        self.scalar = scalar
-        self.count = count
-        super().__init__(name=f"Lanes({scalar}, {count})")
-
-
-def _vector(scalar: Any) -> Any:
-    number = ir.FloatType() if scalar.bitwidth == 32 else ir.DoubleType()
-    return ir.VectorType(number, 8 * BYTES // scalar.bitwidth)
-
-
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, lanes: Lanes):
-        super().__init__(manager, lanes, ir.ArrayType(_vector(lanes.scalar), lanes.count))
-
-
-class _Table:
-    """Addresses in a flat array, while code is generated."""
-
-    def __init__(self, context: Any, builder: Any, table: Any, value: Any):
-        self.builder = builder
-        self.start = context.make_array(table)(context, builder, value).data
-        self.vector = _vector(table.dtype)
-        self.align = table.dtype.bitwidth // 8
-
-    def address(self, offset: Any, vectors: int = 0) -> Any:
-        offset = self.builder.add(offset, ir.Constant(offset.type, vectors * self.vector.count))
-        return self.builder.bitcast(
-            self.builder.gep(self.start, [offset]), self.vector.as_pointer()
-        )
-
-    def load(self, offset: Any, vectors: int = 0) -> Any:
-        return self.builder.load(self.address(offset, vectors), align=self.align)
-
-    def store(self, value: Any, offset: Any, vectors: int = 0) -> None:
-        self.builder.store(value, self.address(offset, vectors), align=self.align)
-
-
-def _add_product(builder: Any, total: Any, a: Any, b: Any) -> Any:
-    """total + a b, fused where the machine can: always the same way, unlike "fast" arithmetic."""
-    if total is None:
-        return builder.fmul(a, b)
-    name = f"llvm.fmuladd.v{a.type.count}f{8 * BYTES // a.type.count}"
-    function = builder.module.globals.get(name)
-    if function is None:
-        function = ir.Function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
-    return builder.call(function, [a, b, total])
-
-
-def _combination(builder: Any, rows: _Table, weights: list[Any], at: Any, m: int, stride: Any):
-    """The m-th vector of `sum_k weights[k] * rows[at + k stride]`."""
-    total = None
-    for weight in weights:
-        total = _add_product(builder, total, weight, rows.load(at, m))
-        at = builder.add(at, stride)
-    return total
-
-
-def _unpack(builder: Any, lanes: Lanes, value: Any) -> list[Any]:
-    return [builder.extract_value(value, k) for k in range(lanes.count)]
-
-
-def _pack(builder: Any, vectors: list[Any]) -> Any:
-    packed = ir.Constant(ir.ArrayType(vectors[0].type, len(vectors)), ir.Undefined)
-    for k, vector in enumerate(vectors):
-        packed = builder.insert_value(packed, vector, k)
-    return packed
-
-
-@intrinsic
-def load(typing, table, at, like):
-    """As many vectors from `table[at:]` as the tuple `like` has entries."""
-
-    def generate(context, builder, signature, args):
-        rows = _Table(context, builder, table, args[0])
-        return _pack(builder, [rows.load(args[1], m) for m in range(like.count)])
-
-    return Lanes(table.dtype, like.count)(table, at, like), generate
-
-
-@intrinsic
-def store(typing, table, at, value):
-    """Write vectors to `table[at:]`."""
-
-    def generate(context, builder, signature, args):
-        rows = _Table(context, builder, table, args[0])
-        for m, vector in enumerate(_unpack(builder, value, args[2])):
-            rows.store(vector, args[1], m)
-        return context.get_dummy_value()
-
-    return types.void(table, at, value), generate
-
-
-@intrinsic
-def spread(typing, table, at, like):
-    """A vector of equal numbers for each of `table[at], table[at + 1], ...`."""
-
-    def generate(context, builder, signature, args):
-        rows = _Table(context, builder, table, args[0])
-        none = ir.Constant(rows.vector, ir.Undefined)
-        first = ir.Constant(ir.VectorType(INT32, rows.vector.count), [0] * rows.vector.count)
-        vectors = []
-        for k in range(like.count):
-            at = builder.add(args[1], ir.Constant(args[1].type, k))
-            number = builder.load(builder.gep(rows.start, [at]))
-            one = builder.insert_element(none, number, ir.Constant(INT32, 0))
-            vectors.append(builder.shuffle_vector(one, none, first))
-        return _pack(builder, vectors)
-
-    return Lanes(table.dtype, like.count)(table, at, like), generate
-
-
-@intrinsic
-def gather(typing, total, weights, table, at, stride):
-    """`total + sum_k weights[k] * table[at + k stride:]`."""
-
-    def generate(context, builder, signature, args):
-        rows = _Table(context, builder, table, args[2])
-        scales = _unpack(builder, weights, args[1])
-        sums = []
-        for m, old in enumerate(_unpack(builder, total, args[0])):
-            # The sum first, then the total: the chain from one input to the next is one addition.
-            new = _combination(builder, rows, scales, args[3], m, args[4])
-            sums.append(builder.fadd(old, new))
-        return _pack(builder, sums)
-
-    return total(total, weights, table, at, stride), generate
-
-
-@intrinsic
-def zeros(typing, table, order, like):
-    """A block of vectors 0, one for each entry of `order` and each of `like`."""
-    lanes = Lanes(table.dtype, order.count * like.count)
-
-    def generate(context, builder, signature, args):
-        return ir.Constant(ir.ArrayType(_vector(table.dtype), lanes.count), None)
-
-    return lanes(table, order, like), generate
-
-
-@intrinsic
-def collect(typing, block, weights, value):
-    """Add `weights[k] * value` to row k of the block, for all k."""
-
-    def generate(context, builder, signature, args):
-        sums = _unpack(builder, block, args[0])
-        vectors = _unpack(builder, value, args[2])
-        for k, weight in enumerate(_unpack(builder, weights, args[1])):
-            for m, vector in enumerate(vectors):
-                at = k * len(vectors) + m
-                sums[at] = _add_product(builder, sums[at], weight, vector)
-        return _pack(builder, sums)
-
-    return block(block, weights, value), generate
-
-
-@intrinsic
-def scatter(typing, block, order, table, at, stride):
-    """`table[at + k stride:] += row k of the block`, for all k."""
-    wide = block.count // order.count
-
-    def generate(context, builder, signature, args):
-        rows = _Table(context, builder, table, args[2])
-        at = args[3]
-        for k, vector in enumerate(_unpack(builder, block, args[0])):
-            rows.store(builder.fadd(rows.load(at, k % wide), vector), at, k % wide)
-            if k % wide == wide - 1:
-                at = builder.add(at, args[4])
-        return context.get_dummy_value()
-
-    return types.void(block, order, table, at, stride), generate
-
-
-@intrinsic
-def pull(typing, value, weights, table, at, stride):
-    """The number `sum_k weights[k] <value, table[at + k stride:]>`."""
-
-    def generate(context, builder, signature, args):
-        rows = _Table(context, builder, table, args[2])
-        scales = _unpack(builder, weights, args[1])
-        total = None
-        for m, vector in enumerate(_unpack(builder, value, args[0])):
-            row = _combination(builder, rows, scales, args[3], m, args[4])
-            total = _add_product(builder, total, vector, row)
-        width = rows.vector.count
-        while width > 1:
-            width //= 2
-            halves = [
-                builder.shuffle_vector(
-                    total,
-                    total,
-                    ir.Constant(ir.VectorType(INT32, width), list(range(k, k + width))),
-                )
-                for k in (0, width)
-            ]
-            total = builder.fadd(*halves)
-        return builder.extract_element(total, ir.Constant(INT32, 0))
-
-    return value.scalar(value, weights, table, at, stride), generate
-
-
-# The loops, without "fast" arithmetic: a sample's bits must not depend on its place in a vector, nor
-# on where the work is parted among threads. All arrays are flat; `order` is a tuple of degree + 1 entries, whose length the
-# compiler knows. Blocks of samples keep the basis in the cache, tiles of inputs the coefficients.
-
-
 @njit(cache=True, nogil=True)
-def _locate(x, at, count, span, last, stride, to, first, inside):
+def _locate(x, at, count, span, last, stride, first, inside):
     """For `count` inputs: where their coefficients begin, and s; whether any is beyond the ends."""
     a, b, scale = span
     beyond = False
@@ -276,17 +58,17 @@ def _locate(x, at, count, span, last, stride, to, first, inside):
         held = held if held < b else b
         position = (held - a) * scale
         interval = min(np.int32(position), last)
-        first[to + j] = interval * stride
-        inside[to + j] = position - x.dtype.type(interval)
+        first[j] = interval * stride
+        inside[j] = position - x.dtype.type(interval)
     return beyond
 
 
 @njit(cache=True, nogil=True)
-def _values(x, at, count, span, order, pieces, to, inside, beyond, values):
+def _values(x, at, count, span, order, pieces, inside, beyond, values):
     """The values (input, spline) of the splines at s, continued beyond the ends."""
     powers, ends, vanish = pieces
     splines = len(order)
-    for j in range(to, to + count):
+    for j in range(count):
         s = inside[j]
         for k in range(splines):
             value = powers[k, 0]
@@ -300,30 +82,41 @@ def _values(x, at, count, span, order, pieces, to, inside, beyond, values):
             if not (a <= xj <= b):
                 side, distance = (0, xj - a) if xj < a else (1, xj - b)
                 for k in range(splines):
-                    value = values[(to + j) * splines + k]
+                    value = values[j * splines + k]
                     if xj != xj:
                         value = xj
                     elif vanish:
                         value = x.dtype.type(0)
                     elif ends[side, k] != 0:
                         value += ends[side, k] * distance
-                    values[(to + j) * splines + k] = value
+                    values[j * splines + k] = value
 
 
 @njit(cache=True, nogil=True)
-def _weigh(h, at, count, order, to, values):
+def _weigh(h, at, count, order, values):
     for j in range(count):
         for k in range(len(order)):
-            values[(to + j) * len(order) + k] *= h[at + j]
+            values[j * len(order) + k] *= h[at + j]
+
+
+@njit(cache=True, nogil=True)
+def _add(like, values, first, here, order, U, at, size, stride, y, to):
+    """Add to `y[to:]` what the inputs `here` give; their coefficients are `size` numbers apart."""
+    total = load(y, to, like)
+    for j in here:
+        total = gather(total, spread(values, j * len(order), order), U, at + first[j], stride)
+        at += size
+    store(y, to, total)
 
 
 @njit(cache=True, nogil=True)
 def _layer(x, U, h, span, shape, order, pieces, y, start, stop):
+    """For samples `start` to `stop`: `rows` samples, `tile` inputs at a time stay in the cache."""
     inputs, splines, outputs, rows, tile = shape
     count = len(order)
     lanes = BYTES // x.itemsize
-    wide = outputs // (4 * lanes) * (4 * lanes)
-    whole = outputs // lanes * lanes
+    wide, whole = outputs // (4 * lanes) * (4 * lanes), outputs // lanes * lanes
+    size = splines * outputs
     last, stride = np.int32(splines - count), np.int32(outputs)
     first = np.empty(rows * inputs, np.int32)
     inside = np.empty(rows * inputs, x.dtype)
@@ -331,39 +124,26 @@ def _layer(x, U, h, span, shape, order, pieces, y, start, stop):
     y[start * outputs : stop * outputs] = 0
     for n0 in range(start, stop, rows):
         n1 = min(n0 + rows, stop)
-        at, size = n0 * inputs, (n1 - n0) * inputs
-        beyond = _locate(x, at, size, span, last, stride, 0, first, inside)
-        _values(x, at, size, span, order, pieces, 0, inside, beyond, values)
+        at, many = n0 * inputs, (n1 - n0) * inputs
+        beyond = _locate(x, at, many, span, last, stride, first, inside)
+        _values(x, at, many, span, order, pieces, inside, beyond, values)
         if len(h):
-            _weigh(h, at, size, order, 0, values)
+            _weigh(h, at, many, order, values)
         for p0 in range(0, inputs, tile):
             for n in range(n0, n1):
                 here = range((n - n0) * inputs + p0, (n - n0) * inputs + min(p0 + tile, inputs))
-                row0 = p0 * splines * outputs
+                row, to = p0 * size, n * outputs
                 for c in range(0, wide, 4 * lanes):
-                    total = load(y, n * outputs + c, FOUR)
-                    row = row0 + c
-                    for j in here:
-                        weights = spread(values, j * count, order)
-                        total = gather(total, weights, U, row + first[j], outputs)
-                        row += splines * outputs
-                    store(y, n * outputs + c, total)
+                    _add(FOUR, values, first, here, order, U, row + c, size, outputs, y, to + c)
                 for c in range(wide, whole, lanes):
-                    one = load(y, n * outputs + c, ONE)
-                    row = row0 + c
-                    for j in here:
-                        weights = spread(values, j * count, order)
-                        one = gather(one, weights, U, row + first[j], outputs)
-                        row += splines * outputs
-                    store(y, n * outputs + c, one)
+                    _add(ONE, values, first, here, order, U, row + c, size, outputs, y, to + c)
                 for c in range(whole, outputs):
-                    number = y[n * outputs + c]
-                    row = row0 + c
+                    number, at = y[to + c], row + c
                     for j in here:
                         for k in range(count):
-                            number += values[j * count + k] * U[row + first[j] + k * outputs]
-                        row += splines * outputs
-                    y[n * outputs + c] = number
+                            number += values[j * count + k] * U[at + first[j] + k * outputs]
+                        at += size
+                    y[to + c] = number
 
 
 @njit(cache=True, nogil=True)
@@ -381,86 +161,80 @@ def _sort(first, count, bins, ranks):
 
 
 @njit(cache=True, nogil=True)
-def _adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start, stop):
-    """x, h and gx are (inputs, samples) here: one input is treated after the other.
+def _run(like, ranks, slopes, values, order, wanted, U, g, gU, row, at, stride, pulled):
+    """The samples of one interval: what they pull, and their sum, which stays in registers."""
+    for_pull, for_sum = wanted
+    count = len(order)
+    block = zeros(U, order, like)
+    for j in ranks:
+        cotangent = load(g, at + j * stride, like)
+        if for_pull:
+            pulled[j] += pull(cotangent, spread(slopes, j * count, order), U, row, stride)
+        if for_sum:
+            block = collect(block, spread(values, j * count, order), cotangent)
+    if for_sum:
+        scatter(block, order, gU, row, stride)
 
-    Samples in one interval come one after the other, so that their share of gU stays in registers.
-    """
+
+@njit(cache=True, nogil=True)
+def _run_scalar(ranks, slopes, values, count, wanted, U, g, gU, row, at, stride, pulled):
+    for j in ranks:
+        number = g[at + j * stride]
+        for k in range(count):
+            if wanted[0]:
+                pulled[j] += number * slopes[j * count + k] * U[row + k * stride]
+            if wanted[1]:
+                gU[row + k * stride] += number * values[j * count + k]
+
+
+@njit(cache=True, nogil=True)
+def _adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start, stop):
+    """For inputs `start` to `stop`; x, h and gx are (inputs, samples) here."""
     samples, splines, outputs, rows = shape
     for_pull, for_sum = wanted
     count = len(order)
     lanes = BYTES // x.itemsize
-    wide = outputs // (4 * lanes) * (4 * lanes)
-    whole = outputs // lanes * lanes
+    wide, whole = outputs // (4 * lanes) * (4 * lanes), outputs // lanes * lanes
+    last, step = np.int32(splines - count), np.int32(1)
     first, ranks = np.empty(rows, np.int32), np.empty(rows, np.int32)
     bins = np.empty(splines - count + 1, np.int32)
     inside, pulled = np.empty(rows, x.dtype), np.empty(rows, x.dtype)
-    pulls, values = np.empty(rows * count, x.dtype), np.empty(rows * count, x.dtype)
+    slopes, values = np.empty(rows * count, x.dtype), np.empty(rows * count, x.dtype)
     if for_sum:
         gU[start * splines * outputs : stop * splines * outputs] = 0
     for n0 in range(0, samples, rows):
         size = min(rows, samples - n0)
         for p in range(start, stop):
             at = p * samples + n0
-            last = np.int32(splines - count)
-            beyond = _locate(x, at, size, span, last, np.int32(1), 0, first, inside)
+            beyond = _locate(x, at, size, span, last, step, first, inside)
             if for_pull:
-                _values(x, at, size, span, order, for_x, 0, inside, beyond, pulls)
+                _values(x, at, size, span, order, for_x, inside, beyond, slopes)
             if for_sum:
-                _values(x, at, size, span, order, for_U, 0, inside, beyond, values)
+                _values(x, at, size, span, order, for_U, inside, beyond, values)
             if len(h):
-                _weigh(h, at, size, order, 0, values)
+                _weigh(h, at, size, order, values)
             _sort(first, size, bins, ranks)
             pulled[:] = 0
             begin = 0
             for i in range(len(bins)):
-                end = bins[i]
-                if end == begin:
-                    continue
-                row = (p * splines + i) * outputs
-                for c in range(0, wide, 4 * lanes):
-                    block = zeros(U, order, FOUR)
-                    for r in range(begin, end):
-                        j = ranks[r]
-                        four = load(g, (n0 + j) * outputs + c, FOUR)
-                        if for_pull:
-                            slopes = spread(pulls, j * count, order)
-                            pulled[j] += pull(four, slopes, U, row + c, outputs)
-                        if for_sum:
-                            weights = spread(values, j * count, order)
-                            block = collect(block, weights, four)
-                    if for_sum:
-                        scatter(block, order, gU, row + c, outputs)
-                for c in range(wide, whole, lanes):
-                    narrow = zeros(U, order, ONE)
-                    for r in range(begin, end):
-                        j = ranks[r]
-                        one = load(g, (n0 + j) * outputs + c, ONE)
-                        if for_pull:
-                            slopes = spread(pulls, j * count, order)
-                            pulled[j] += pull(one, slopes, U, row + c, outputs)
-                        if for_sum:
-                            weights = spread(values, j * count, order)
-                            narrow = collect(narrow, weights, one)
-                    if for_sum:
-                        scatter(narrow, order, gU, row + c, outputs)
+                these = ranks[begin : bins[i]]
+                begin = bins[i]
+                row, to = (p * splines + i) * outputs, n0 * outputs
+                for c in range(0, wide if len(these) else 0, 4 * lanes):
+                    _run(FOUR, these, slopes, values, order, wanted,
+                         U, g, gU, row + c, to + c, outputs, pulled)  # fmt: skip
+                for c in range(wide, whole if len(these) else 0, lanes):
+                    _run(ONE, these, slopes, values, order, wanted,
+                         U, g, gU, row + c, to + c, outputs, pulled)  # fmt: skip
                 for c in range(whole, outputs):
-                    for r in range(begin, end):
-                        j = ranks[r]
-                        number = g[(n0 + j) * outputs + c]
-                        for k in range(count):
-                            at_k = row + c + k * outputs
-                            if for_pull:
-                                pulled[j] += number * pulls[j * count + k] * U[at_k]
-                            if for_sum:
-                                gU[at_k] += number * values[j * count + k]
-                begin = end
+                    _run_scalar(these, slopes, values, count, wanted,
+                                U, g, gU, row + c, to + c, outputs, pulled)  # fmt: skip
             if for_pull:
                 gx[at : at + size] = pulled[:size]
 
 
-# What layer.py calls. `start` and `stop` above part the work among threads: samples for the layer,
-# inputs for the adjoint, so that no sum depends on the number of threads.
+# `start` and `stop` above part the work among threads: samples for the layer, inputs for the
+# adjoint, so that no sum depends on the number of threads.
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
