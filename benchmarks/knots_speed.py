@@ -1,0 +1,245 @@
+"""Spline layers beside those of efficient-kan, FastKAN and pykan, and beside Linear + SiLU.
+
+    python benchmarks/knots_speed.py [--efficient-kan DIR] [--fast-kan DIR] [--pykan DIR] [--save]
+
+DIR is a checkout of the peer. Without one, "Cox-de Boor" stands for efficient-kan: the same
+algorithm, all splines by the recursion and one product, with the same SiLU branch. Float32, cubic
+splines, forward and backward, gradients of inputs and of all weights. All take turns (mgnet, peer,
+peer, ..., mgnet, ...); a time is the median of the rounds, a ratio the median of the ratios within
+the rounds. "fused" are the compiled loops of the extra `fast`. Memory is the peak of what torch
+allocates in one forward and backward pass, without weights and their gradients.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from mgnet.knots import KAN, layer
+
+GRIDS = (5, 32, 128, 512)
+ROUNDS = 7
+RESULT = Path(__file__).parent / "results" / "knots_speed.txt"
+Make = Callable[[list[int], int], torch.nn.Module]
+
+
+class CoxDeBoor(torch.nn.Module):
+    """All splines at every input by the recursion, then one product: as efficient-kan does."""
+
+    def __init__(self, inputs: int, outputs: int, intervals: int, degree: int = 3):
+        super().__init__()
+        steps = torch.arange(-degree, intervals + degree + 1)
+        self.register_buffer("knots", 2.0 * steps / intervals - 1.0)
+        self.degree = degree
+        self.base = torch.nn.Linear(inputs, outputs, bias=False)
+        self.splines = torch.nn.Linear(inputs * (intervals + degree), outputs, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        t: Any = self.knots
+        at = x.unsqueeze(-1)
+        basis = ((at >= t[:-1]) & (at < t[1:])).to(x.dtype)
+        for k in range(1, self.degree + 1):
+            rise = (at - t[: -k - 1]) / (t[k:-1] - t[: -k - 1])
+            fall = (t[k + 1 :] - at) / (t[k + 1 :] - t[1:-k])
+            basis = rise * basis[..., :-1] + fall * basis[..., 1:]
+        smooth = self.base(torch.nn.functional.silu(x))
+        return smooth + self.splines(basis.flatten(-2))
+
+
+class Ours(torch.nn.Module):
+    """A KAN that is told which form to use."""
+
+    def __init__(self, widths: list[int], intervals: int, fused: bool):
+        super().__init__()
+        self.kan = KAN(widths, intervals, dtype=torch.float32)
+        self.fused = fused
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        layer.compiled = self.fused
+        return self.kan(x)
+
+
+def stacked(make: Callable[[int, int, int], torch.nn.Module]) -> Make:
+    def network(widths: list[int], grid: int) -> torch.nn.Module:
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        return torch.nn.Sequential(*(make(p, q, grid) for p, q in pairs))
+
+    return network
+
+
+def linear_silu(widths: list[int], grid: int) -> torch.nn.Module:
+    parts: list[torch.nn.Module] = []
+    for p, q in zip(widths[:-1], widths[1:], strict=True):
+        parts += [torch.nn.Linear(p, q), torch.nn.SiLU()]
+    return torch.nn.Sequential(*parts)
+
+
+def imported(name: str, file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None or not file.is_file():
+        raise FileNotFoundError(f"{file} is not there; give a checkout of the peer")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def contenders(options: argparse.Namespace) -> dict[str, Make]:
+    found: dict[str, Make] = {}
+    if layer.compiled:
+        found["fused"] = lambda widths, grid: Ours(widths, grid, True)
+    found["torch"] = lambda widths, grid: Ours(widths, grid, False)
+    found["Linear+SiLU"] = linear_silu
+    found["Cox-de Boor"] = stacked(CoxDeBoor)
+    if options.efficient_kan:
+        peer = imported("efficient_kan", options.efficient_kan / "src/efficient_kan/kan.py")
+        found["efficient-kan"] = stacked(lambda p, q, grid: peer.KANLinear(p, q, grid_size=grid))
+    if options.fast_kan:
+        fast = imported("fastkan", options.fast_kan / "fastkan/fastkan.py")
+        found["FastKAN"] = stacked(
+            lambda p, q, grid: fast.FastKANLayer(p, q, num_grids=grid, use_layernorm=p > 1)
+        )
+    if options.pykan:
+        sys.path.insert(0, str(options.pykan))
+        with contextlib.redirect_stdout(io.StringIO()):
+            from kan.KANLayer import KANLayer  # type: ignore
+
+        class Layer(torch.nn.Module):
+            def __init__(self, p: int, q: int, grid: int):
+                super().__init__()
+                self.layer = KANLayer(p, q, num=grid, k=3, device=str(options.device))
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self.layer(x)[0]
+
+        found["pykan"] = stacked(Layer)
+    return found
+
+
+def step(network: torch.nn.Module, x: torch.Tensor) -> None:
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    y = network(x)
+    torch.autograd.grad(y, [x, *parameters], torch.ones_like(y), allow_unused=True)
+
+
+def pinn(network: torch.nn.Module, x: torch.Tensor) -> None:
+    """Burgers' residual u_t + u u_x - nu u_xx, squared, and its gradient."""
+    u = network(x)
+    (first,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first[:, 0].sum(), x, create_graph=True)
+    residual = first[:, 1] + u[:, 0] * first[:, 0] - 0.01 * second[:, 0]
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    torch.autograd.grad(residual.square().mean(), parameters, allow_unused=True)
+
+
+def seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Of one call: the median of as many as fit in 0.2 s."""
+    times: list[float] = []
+    while sum(times) < 0.2:
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def peak(work: Callable[[], None], network: torch.nn.Module, device: torch.device) -> float:
+    """MiB allocated at most during one call, without the gradients of the weights."""
+    gradients = sum(p.numel() * p.element_size() for p in network.parameters())
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return (torch.cuda.max_memory_allocated() - before - gradients) / 2**20
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
+        work()
+    now = most = 0
+    for event in told.profiler.kineto_results.events():  # type: ignore[union-attr]
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            most = max(most, now)
+    return (most - gradients) / 2**20
+
+
+def compare(
+    title: str,
+    widths: list[int],
+    batch: int,
+    grids: tuple[int, ...],
+    makers: dict[str, Make],
+    run: Callable[[torch.nn.Module, torch.Tensor], None],
+    device: torch.device,
+) -> None:
+    print(f"\n{title}")
+    print("  " + "".join(f"{name:>16}" for name in ["", *makers]))
+    for grid in grids:
+        x = (2.0 * torch.rand(batch, widths[0], device=device) - 1.0).requires_grad_()
+        works, networks = {}, {}
+        for name, make in makers.items():
+            torch.manual_seed(0)
+            networks[name] = make(widths, grid).to(device)
+            works[name] = lambda network=networks[name]: run(network, x)
+            works[name]()
+        times: dict[str, list[float]] = {name: [] for name in works}
+        for _ in range(ROUNDS):
+            for name, work in works.items():
+                times[name].append(seconds(work, device))
+        label = "-" if len(grids) == 1 and not grid else grid
+        row = "".join(f"{1e3 * statistics.median(times[name]):>16.3f}" for name in times)
+        print(f"  grid {label:>4}, ms    {row}")
+        for ours in [name for name in ("fused", "torch") if name in times]:
+            row = ""
+            for peer in times:
+                pairs = zip(times[peer], times[ours], strict=True)
+                row += f"{statistics.median(a / b for a, b in pairs):>16.2f}"
+            print(f"    time / {ours:<7}{row}")
+        row = "".join(f"{peak(works[name], networks[name], device):>16.1f}" for name in times)
+        print(f"    memory, MiB   {row}", flush=True)
+
+
+def main(options: argparse.Namespace) -> None:
+    print(
+        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
+        f"PyTorch {torch.__version__}, device {options.device}; 'time / ours' above 1: ours is faster"
+    )
+    makers = contenders(options)
+    device = torch.device(options.device)
+    for threads in (1, 2) if device.type == "cpu" else (1,):
+        torch.set_num_threads(threads)
+        where = f", {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else ""
+        title = f"layer 64 -> 64, batch 1024, forward + backward{where}"
+        compare(title, [64, 64], 1024, GRIDS, makers, step, device)
+        title = f"network [2, 16, 16, 1], batch 4096, forward + backward{where}"
+        # FastKAN normalises its inputs and wants more than one.
+        compare(title, [2, 16, 16, 1], 4096, GRIDS, makers, step, device)
+    torch.set_num_threads(1)
+    title = "network [2, 16, 16, 1], batch 1024, Burgers' residual and its gradient, 1 thread"
+    chosen = {name: make for name, make in makers.items() if name != "pykan"}
+    compare(title, [2, 16, 16, 1], 1024, (64,), chosen, pinn, device)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("efficient-kan", "fast-kan", "pykan"):
+        parser.add_argument(f"--{name}", type=Path, metavar="DIR")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name} too")
+    chosen_options = parser.parse_args()
+    if chosen_options.save:
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text):
+            main(chosen_options)
+        RESULT.write_text(text.getvalue())
+        sys.stdout.write(text.getvalue())
+    else:
+        main(chosen_options)
