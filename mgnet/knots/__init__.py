@@ -7,5 +7,6 @@ knots. Needs the core and PyTorch.
 
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.kan import KAN, roughness
+from mgnet.knots.memory import carry
 
-__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "kronecker_matrix", "roughness"]
+__all__ = ["KAN", "carry", "knot_hierarchy", "knot_transfer", "kronecker_matrix", "roughness"]
