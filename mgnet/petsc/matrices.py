@@ -5,6 +5,8 @@ from __future__ import annotations
 import scipy.sparse as sp
 from petsc4py import PETSc
 
+from mgnet import vector
+
 __all__ = ["aij", "kronecker"]
 
 
@@ -50,7 +52,7 @@ def kronecker(P: sp.csr_matrix, dof: int) -> PETSc.Mat:
     """
     if dof < 1:
         raise ValueError(f"kronecker got {dof} unknowns per row; it needs at least 1")
-    shape = tuple(dof * length for length in P.shape)
+    shape = tuple(dof * length for length in vector.shape_of(P))
     made = PETSc.Mat().createPython(shape, _Kronecker(P, dof), comm=PETSc.COMM_SELF)
     made.setUp()
     return made
@@ -67,5 +69,7 @@ class _Kronecker:
     def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
         y.setArray(self.P @ x.getArray(readonly=True).reshape(-1, self.dof))
 
-    def multTranspose(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+    def multTranspose(  # noqa: N802, PETSc's name
+        self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec
+    ) -> None:
         y.setArray(self.transpose @ x.getArray(readonly=True).reshape(-1, self.dof))
