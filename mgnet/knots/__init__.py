@@ -12,6 +12,7 @@ from mgnet.knots.free_knots import FreeKnotKAN
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.kan import KAN, roughness
 from mgnet.knots.layer import spline_layer
+from mgnet.knots.memory import carry
 from mgnet.knots.multichannel import MultichannelMLP
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FreeKnotKAN",
     "GradientDescent",
     "MultichannelMLP",
+    "carry",
     "change_of_basis",
     "from_efficient_kan",
     "from_pykan",

@@ -214,10 +214,10 @@ class KAN(torch.nn.Module):
         made = {}
         for n in set(self.intervals):
             P = refinement_matrix(n, self.degree, factor)
-            knots = uniform_knots(factor * n, self.degree, (0.0, 1.0))  # any domain: scale cancels
             if by == "injection":
                 made[n] = injection_matrix(P)
-            else:
+            else:  # on any domain: its length cancels
+                knots = uniform_knots(factor * n, self.degree, (0.0, 1.0))
                 made[n] = projection_matrix(P, mass_matrix(knots, self.degree))
         return [made[n] for n in self.intervals]
 

@@ -6,6 +6,7 @@ import torch
 from mgnet import Level, cascade, run
 from mgnet.knots import KAN, knot_hierarchy, knot_transfer
 from mgnet.training import LBFGS, LeastSquares, TorchOptimizer
+from mgnet.training.optimizer import carried_moments, carried_pairs
 
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
 
@@ -39,6 +40,18 @@ def test_the_steps_are_those_of_a_training_loop(kind, options):
     assert one.tally[0] == 6
 
 
+def test_the_options_are_those_of_the_smoother_and_not_of_the_memory():
+    """Levels may differ in learning rate, visits in their number of sweeps."""
+    one = level(TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}))
+    u, memory = one.smoother.smooth(one, one.operator.start(), None, 2, None)
+    still, after = TorchOptimizer(torch.optim.Adam, {"lr": 0.0}).smooth(one, u, None, 1, memory)
+    assert torch.equal(still, u)
+    assert float(after["state"][0]["step"]) == 3.0
+    u, memory = LBFGS().smooth(one, u, None, 2, None)
+    _, memory = LBFGS().smooth(one, u, None, 5, memory)
+    assert memory[0]["state"][0]["n_iter"] == 7
+
+
 def test_a_right_hand_side_is_subtracted_from_the_gradient():
     one = level(TorchOptimizer(torch.optim.SGD, {"lr": 0.5}))
     u = one.operator.start()
@@ -47,16 +60,62 @@ def test_a_right_hand_side_is_subtracted_from_the_gradient():
     torch.testing.assert_close(after, u - 0.5 * (one.operator(u) - f))
 
 
-def test_moments_are_carried_by_the_prolongation():
-    smoother = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})
-    one = level(smoother)
+def test_moments_are_carried_at_the_size_that_gradients_have_on_the_finer_level():
+    """Averages of the last gradient alone, carried, are close to those of the finer gradient."""
+    smoother = TorchOptimizer(torch.optim.Adam, {"lr": 0.0, "betas": (0.0, 0.0)})
+    kan, x = KAN([1, 1], 16), torch.linspace(-1.0, 1.0, 900, dtype=torch.float64).unsqueeze(1)
+    coarse = LeastSquares(kan, (x, kan(x).detach() + 1.0 + 0.3 * x))
+    one = Level(coarse, smoother)
     u, memory = smoother.smooth(one, one.operator.start(), None, 4, None)
-    transfer = knot_transfer(KAN([1, 2, 1], 3))
+    transfer = knot_transfer(kan, 3)
     carried = smoother.carry(memory, transfer)
-    moment = memory["state"][0]["exp_avg"]
-    torch.testing.assert_close(carried["state"][0]["exp_avg"], transfer.prolong(moment))
-    assert float(carried["state"][0]["step"]) == 4.0
+    state, gradient = carried["state"][0], coarse.on(kan.refine(3))(transfer.prolong(u))
+    assert float(state["step"]) == 4.0
+    inner = slice(8, -8)  # at the ends a spline lies partly outside the domain
+    for name, power in (("exp_avg", 1), ("exp_avg_sq", 2)):
+        torch.testing.assert_close(
+            state[name][inner], gradient[inner] ** power, rtol=0.05, atol=0.0
+        )
+        assert len(state[name]) == len(gradient)
     assert len(memory["state"][0]["exp_avg"]) == len(u)  # the old one is as it was
+    momentum = {"momentum_buffer": u, "lr": 0.1}  # steps, not gradients
+    assert torch.equal(carried_moments(momentum, transfer)["momentum_buffer"], transfer.prolong(u))
+
+
+def test_pairs_are_carried_with_their_curvature():
+    one = level(LBFGS())
+    u, memory = one.smoother.smooth(one, one.operator.start(), None, 8, None)
+    transfer = knot_transfer(KAN([1, 2, 1], 3))
+    carried, f = one.smoother.carry(memory, transfer)
+    old, new = memory[0]["state"][0], carried["state"][0]
+    assert f is None
+    assert len(new["old_dirs"]) == len(old["old_dirs"]) > 5
+    for name in ("old_dirs", "old_stps"):
+        for before, after in zip(old[name], new[name], strict=True):
+            back = transfer.restrict if name == "old_dirs" else transfer.inject
+            torch.testing.assert_close(back(after), before)
+    for y, s, ro in zip(new["old_dirs"], new["old_stps"], new["ro"], strict=True):
+        torch.testing.assert_close(1.0 / (y @ s), ro)
+    torch.testing.assert_close(new["H_diag"], (y @ s) / (y @ y))
+    assert one.smoother.carry((memory[0], u), transfer) is None  # a right-hand side: other pairs
+    _, fresh = one.smoother.smooth(one, u, None, 1, None)  # no pair yet
+    assert carried_pairs(fresh[0]["state"][0], transfer) == {}
+
+
+def test_carried_pairs_pay_in_a_cascade(monkeypatch):
+    def ends():
+        x = 2.0 * torch.rand(200, 2, generator=torch.Generator().manual_seed(0)).double() - 1.0
+        y = torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
+        kan = KAN([2, 5, 1], 4)
+        hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, y)), 3, LBFGS())
+        u, memory = run(cascade([40, 20, 20]), hierarchy, hierarchy[0].operator.start(), None)
+        return hierarchy[0].operator.value(u), memory[0, "pre"][0]["state"][0]["n_iter"]
+
+    value, iterations = ends()
+    monkeypatch.setattr(LBFGS, "carry", lambda *_: None)
+    dropped, fewer = ends()
+    assert (iterations, fewer) == (80, 20)
+    assert value < 0.6 * dropped
 
 
 def test_lbfgs_continues_as_if_it_had_not_been_left():

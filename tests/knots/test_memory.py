@@ -1,0 +1,108 @@
+"""Optimizers of training loops go on after a refinement as if nothing had happened."""
+
+import pytest
+import torch
+
+from mgnet.knots import KAN, carry
+
+X = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64).unsqueeze(1)
+OPTIMIZERS = [
+    (torch.optim.Adam, {"lr": 1e-2, "amsgrad": True}),
+    (torch.optim.AdamW, {"lr": 1e-2, "weight_decay": 1e-3}),
+    (torch.optim.SGD, {"lr": 1e-2, "momentum": 0.9}),
+    (torch.optim.RMSprop, {"lr": 1e-3, "centered": True, "momentum": 0.5}),
+    (torch.optim.Adagrad, {"lr": 1e-2}),
+    (torch.optim.Adamax, {"lr": 1e-2}),
+    (torch.optim.Rprop, {"lr": 1e-3}),
+    (torch.optim.LBFGS, {"max_iter": 5, "line_search_fn": "strong_wolfe"}),
+]
+
+
+def train(kan, optimizer, steps, x=X):
+    def closure():
+        optimizer.zero_grad()
+        loss = (kan(x) - torch.sin(5 * x[..., :1])).square().mean()
+        loss.backward()
+        return loss
+
+    return [float(optimizer.step(closure).detach()) for _ in range(steps)]
+
+
+@pytest.mark.parametrize(("kind", "options"), OPTIMIZERS, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize("linear", [False, True])
+def test_training_goes_on_without_a_jump(kind, options, linear):
+    kan = KAN([1, 3, 2, 1], 2, linear=linear)
+    optimizer = kind(kan.parameters(), **options)
+    before = train(kan, optimizer, 12)
+    fine = kan.refine(3)
+    carried = carry(optimizer, kan, fine)
+    assert type(carried) is kind
+    own = carried.param_groups[0]
+    assert all(a is b for a, b in zip(own["params"], fine.parameters(), strict=True))
+    for name, value in optimizer.param_groups[0].items():
+        assert name == "params" or own[name] == value
+    state = carried.state[next(fine.parameters())]
+    old = optimizer.state[next(kan.parameters())]
+    assert state.get("step", 0) == old.get("step", 0)
+    for p in fine.parameters():
+        for name, value in carried.state[p].items():
+            if kind is not torch.optim.LBFGS and isinstance(value, torch.Tensor) and value.dim():
+                assert value.shape == p.shape, name
+                assert "sq" not in name or float(value.min()) >= 0.0
+    after = train(fine, carried, 5)
+    assert after[0] < before[-1]
+    assert max(after) <= after[0] * (1.0 + 1e-12)
+
+
+def test_pairs_of_lbfgs_speed_up_the_finer_level():
+    kan = KAN([1, 3, 1], 3)
+    options = {"max_iter": 10, "max_eval": 30, "line_search_fn": "strong_wolfe"}
+    optimizer = torch.optim.LBFGS(kan.parameters(), **options)
+    train(kan, optimizer, 4)
+    ends = []
+    for remember in (True, False):
+        fine = kan.refine()
+        new = (
+            carry(optimizer, kan, fine)
+            if remember
+            else torch.optim.LBFGS(fine.parameters(), **options)
+        )
+        ends.append(train(fine, new, 2)[-1])
+    assert ends[0] < 0.5 * ends[1]
+
+
+def test_groups_and_parameters_of_other_modules_stay():
+    kan, extra = KAN([2, 3, 1], linear=False), torch.nn.Parameter(torch.ones(1, 4, 1))
+    groups = [
+        {"params": [extra, kan.coefficients[1]], "lr": 1e-3},
+        {"params": [kan.coefficients[0]], "betas": (0.5, 0.6)},
+    ]
+    optimizer = torch.optim.Adam(groups, lr=1e-2)
+    ((kan(torch.ones(4, 2, dtype=torch.float64)) * extra.sum()) ** 2).sum().backward()
+    optimizer.step()
+    fine = kan.refine()
+    carried = carry(optimizer, kan, fine)
+    assert [group["lr"] for group in carried.param_groups] == [1e-3, 1e-2]
+    assert carried.param_groups[1]["betas"] == (0.5, 0.6)
+    assert carried.param_groups[0]["params"][0] is extra
+    assert torch.equal(carried.state[extra]["exp_avg"], optimizer.state[extra]["exp_avg"])
+    assert carried.state[extra]["exp_avg"] is not optimizer.state[extra]["exp_avg"]
+    assert carried.state[fine.coefficients[0]]["exp_avg"].shape == fine.coefficients[0].shape
+
+
+def test_float32_stays():
+    kan = KAN([1, 2, 1], dtype=torch.float32)
+    optimizer = torch.optim.Adam(kan.parameters())
+    train(kan, optimizer, 2, X.float())
+    carried = carry(optimizer, kan, kan.refine())
+    assert all(s["exp_avg"].dtype == torch.float32 for s in carried.state.values())
+
+
+def test_refusals():
+    kan = KAN([1, 2, 1], [2, 4])
+    optimizer = torch.optim.Adam(kan.parameters())
+    for other in (kan, KAN([1, 2, 1], [4, 12]), KAN([1, 3, 1], [4, 8]), KAN([1, 2, 1], [4, 8], 2)):
+        with pytest.raises(ValueError, match="must be a refinement of the first"):
+            carry(optimizer, kan, other)
+    with pytest.raises(ValueError, match="holds no parameter of the coarse network"):
+        carry(torch.optim.Adam(kan.refine().parameters()), kan, kan.refine())
