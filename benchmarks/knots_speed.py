@@ -188,7 +188,7 @@ def compare(
         for name, make in makers.items():
             torch.manual_seed(0)
             networks[name] = make(widths, grid).to(device)
-            works[name] = lambda network=networks[name]: run(network, x)
+            works[name] = lambda network=networks[name], x=x: run(network, x)
             works[name]()
         times: dict[str, list[float]] = {name: [] for name in works}
         for _ in range(ROUNDS):
@@ -210,7 +210,7 @@ def compare(
 def main(options: argparse.Namespace) -> None:
     print(
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
-        f"PyTorch {torch.__version__}, device {options.device}; 'time / ours' above 1: ours is faster"
+        f"PyTorch {torch.__version__}, device {options.device}; time / ours > 1: ours is faster"
     )
     makers = contenders(options)
     device = torch.device(options.device)

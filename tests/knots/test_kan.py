@@ -130,6 +130,26 @@ def test_leading_batch_shapes():
     assert torch.equal(kan(x.reshape(3, 4, 2)).reshape(12, 1), kan(x))
 
 
+@pytest.mark.parametrize("linear", [False, True])
+def test_compiled_in_one_graph(linear):
+    kan, x = KAN([2, 3, 3, 1], linear=linear), inputs()
+    torch._dynamo.reset()
+    whole = torch.compile(kan, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(whole(x), kan(x))
+    ours = torch.autograd.grad(whole(x).square().sum(), list(kan.parameters()))
+    plain = torch.autograd.grad(kan(x).square().sum(), list(kan.parameters()))
+    for mine, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, other)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_on_the_gpu():
+    kan, x = KAN([2, 3, 1]), inputs()
+    far = copy.deepcopy(kan).cuda()
+    torch.testing.assert_close(far(x.cuda()).cpu(), kan(x))
+    assert far.refine().coefficients[0].device.type == "cuda"
+
+
 def test_double_backward():
     kan = KAN([1, 3, 1])
     x = torch.linspace(-0.9, 0.9, 5, dtype=torch.float64).unsqueeze(1).requires_grad_()
