@@ -21,6 +21,7 @@ __all__ = ["plot_edges"]
 COLUMNS, ACROSS = 10, 11.0  # most panels in a row, and their width together in inches
 WIDEST, ASPECT = 2.0, 0.72  # of a panel: inches, height over width
 LEFT, RIGHT, HEAD, TITLE, FOOT, GAP = 0.7, 0.15, 0.3, 0.24, 0.52, 0.1  # margins in inches
+LONGEST = 9  # letters of a name
 POINTS, BINS = 401, 32  # of the domain
 BEYOND = 4  # bins drawn on each side of it
 
@@ -160,7 +161,8 @@ def _labels(widths: Sequence[int], names: Sequence[str]) -> list[list[str]]:
         [f"h{k + 1}" if len(between) == 1 else f"h{layer + 1}.{k + 1}" for k in range(width)]
         for layer, width in enumerate(between)
     ]
-    given = [list(names[: widths[0]]), list(names[widths[0] :])]
+    short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    given = [short[: widths[0]], short[widths[0] :]]
     if not names:
         given = [numbered("x", widths[0]), numbered("y", widths[-1])]
     return [given[0], *hidden, given[1]]
@@ -226,7 +228,8 @@ def _draw_layer(
         wide = choice.width - GAP
         ax = figure.add_axes((left / width, low / height, wide / width, tall / height))
         _draw_edge(ax, layer, p, q, choice.span)
-        ax.set_title(f"{labels[0][p]} → {labels[1][q]}", fontsize=8, pad=3)
+        title = f"{labels[0][p]} → {labels[1][q]}"
+        ax.set_title(title, fontsize=min(8.0, 115.0 * wide / len(title)), pad=3)
         ax.tick_params(labelsize=7, pad=2, labelleft=column == 0, labelbottom=number >= last)
     middle = LEFT + 0.5 * (min(len(choice.edges), choice.columns) * choice.width)
     below = "hidden value, mapped into the domain" if layer.hidden else "input"

@@ -107,7 +107,8 @@ def test_a_small_network_is_a_matrix_with_its_wider_side_to_the_right():
 
 @pytest.mark.parametrize("widths", [[1, 1], [2, 5, 1], [16, 1], [3, 16, 1]])
 def test_no_text_covers_another(widths):
-    figure = plot_edges(seeded(widths, 20), uniform(50, widths[0]))
+    names = ["temperature of gas"] * (widths[0] + widths[-1])
+    figure = plot_edges(seeded(widths, 20), uniform(50, widths[0]), names=names)
     figure.draw_without_rendering()
     bounds = [ax.title.get_window_extent() for ax in figure.axes]
     bounds += [text.get_window_extent() for text in figure.texts]
