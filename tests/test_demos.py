@@ -14,6 +14,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "custom_cycle": (),
     "amg": ("pyamg",),
     "elevation": ("sklearn",),
+    "kan_fit": (),
 }
 MORE = {"elevation": ["0.5"]}  # seconds per training
 
