@@ -36,7 +36,8 @@ networks = []
 
 def tell(step, told):
     if step.action in ("solve", "post"):
-        networks.append(network := hierarchy.network(step.level, told.state))
+        network = hierarchy.network(step.level, told.state)  # type: ignore[misc]
+        networks.append(network)
         with torch.no_grad():
             errors = [(network(x) - y).square().mean().sqrt() for x, y in (train, held_out)]
         print(f"{network.intervals[0]:>9} {step.count:>6} {errors[0]:>14.1e} ", end="")
