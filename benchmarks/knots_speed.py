@@ -164,7 +164,8 @@ def peak(work: Callable[[], None], network: torch.nn.Module, device: torch.devic
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as told:
         work()
     now = most = 0
-    for event in told.profiler.kineto_results.events():  # type: ignore[union-attr]
+    events: Any = told.profiler.kineto_results.events()  # type: ignore[union-attr]
+    for event in events:
         if event.name() == "[memory]":
             now += event.nbytes()
             most = max(most, now)
@@ -229,7 +230,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name in ("efficient-kan", "fast-kan", "pykan"):
         parser.add_argument(f"--{name}", type=Path, metavar="DIR")
     parser.add_argument("--device", default="cpu")

@@ -15,6 +15,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "amg": ("pyamg",),
     "elevation": ("sklearn",),
     "basis_preconditioning": (),
+    "kan_fit": (),
 }
 MORE = {"elevation": ["0.5"]}  # seconds per training
 

@@ -130,11 +130,15 @@ def _report(
     data: Data,
     remarks: Sequence[str],
 ) -> None:
+    from mgnet.app.edges import plot_edges
     from mgnet.app.pictures import plot_fit, plot_training
     from mgnet.app.report import write_report
 
     plot_fit(data, trained[0].predict).savefig(stage / "fit.png", dpi=DPI)
     plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)
+    model, names = fitted.model, (*data.names, data.target)
+    edges = plot_edges(model.network, model.inputs(data.x), names=names)
+    edges.savefig(stage / "edges.png", dpi=DPI)
     write_report(
         stage,
         data,
@@ -145,6 +149,7 @@ def _report(
         pictures=[
             ("fit.png", "Data, fit and error"),
             ("convergence.png", "Training error over time"),
+            ("edges.png", "Edge functions, knots and data density"),
         ],
         command=order.command,
         remarks=[f"Note: {remark}." for remark in remarks],

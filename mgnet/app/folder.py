@@ -11,7 +11,8 @@ from pathlib import Path
 
 __all__ = ["check_folder", "filled"]
 
-OURS = ("model.safetensors", "report.md", "convergence.png", "fit.png", "model.json")
+PICTURES = ("edges.png", "convergence.png", "fit.png")
+OURS = ("model.safetensors", "report.md", *PICTURES, "model.json")
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:

@@ -9,6 +9,8 @@ The loops are compiled without "fast" arithmetic: a sample's bits must not depen
 vector, nor on how the work is shared among threads. Their arrays are flat; `order` is a tuple of
 degree + 1 entries, whose length the compiler knows.
 """
+# pyright: reportCallIssue=false
+# (what numba calls an intrinsic takes one argument less here than where it is defined)
 
 from __future__ import annotations
 
@@ -331,8 +333,9 @@ def adjoint(
     gx = x.new_empty((inputs, samples) if wanted[0] else (0, 0))
     gU = x.new_empty(U.shape if wanted[1] else 0)
     flat = [_flat(tensor, x) for tensor in (x.T, U, g, None if h is None else h.T)]
-    pieces = tuple(tuple(piece or for_x or for_U) for piece in (for_x, for_U))
-    order = (0,) * pieces[0][0].shape[1]
+    any_pieces: Any = for_x or for_U  # one must do for the other: arguments have fixed types
+    pieces = tuple(tuple(piece or any_pieces) for piece in (for_x, for_U))
+    order = (0,) * any_pieces.powers.shape[1]
     shape = samples, splines, outputs, max(min(samples, 1024), 1)
     outs = gx.numpy().reshape(-1), gU.numpy().reshape(-1)
 

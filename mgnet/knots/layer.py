@@ -6,6 +6,8 @@ b_i replaced by its derivative where x varies. Two operators are therefore enoug
 every order, "spline_layer" (the sum without g) and "spline_adjoint" (those without U and without
 x). They run in compiled loops on the CPU where numba is installed, else in plain torch.
 """
+# pyright: reportAssignmentType=false
+# (the rules are shared by two kinds of operators, which declare them differently)
 
 from __future__ import annotations
 

@@ -20,9 +20,14 @@ from mgnet.app.pricing import priced
 
 
 class Model:
+    network = None
+
     def __init__(self, names, target, ranges, weights):
         self.names, self.target = tuple(names), target
         self.ranges, self.weights = np.array(ranges), np.array(weights)
+
+    def inputs(self, x):
+        return x
 
     def predict(self, x):
         return x @ self.weights[:-1] + self.weights[-1]
@@ -95,7 +100,7 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
             raise KeyboardInterrupt
         return Trained("trees", lambda x: x[:, 0], 1, seconds, float("nan"), 0.7, 0.8)
 
-    def plot(*_):
+    def plot(*_, names=()):
         return types.SimpleNamespace(savefig=lambda path, dpi: path.write_bytes(b""))
 
     module("mgnet.app.model", types.SimpleNamespace(Model=Model))
@@ -108,6 +113,7 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
     for name in ("single_level", "perceptron"):
         replace(comparison, name, network)
     module("mgnet.app.report", types.SimpleNamespace(write_report=write_report))
+    module("mgnet.app.edges", types.SimpleNamespace(plot_edges=plot))
     module("mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot))
 
 

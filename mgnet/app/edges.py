@@ -1,0 +1,273 @@
+"""Pictures of the edge functions of a KAN, with their knots and the data that reach them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.interpolate import BSpline
+
+from mgnet.knots import KAN
+
+from .plots import BLUE, GREY, ORANGE
+
+__all__ = ["plot_edges"]
+
+COLUMNS, ACROSS = 10, 11.0  # most panels in a row, and their width together in inches
+WIDEST, ASPECT = 2.0, 0.72  # of a panel: inches, height over width
+LEFT, RIGHT, HEAD, TITLE, FOOT, GAP = 0.7, 0.15, 0.3, 0.24, 0.52, 0.1  # margins in inches
+LONGEST = 9  # letters of a name
+POINTS, BINS = 401, 32  # of the domain
+BEYOND = 4  # bins drawn on each side of it
+
+
+class _Layer(NamedTuple):
+    """One layer of splines and the data that reach it."""
+
+    knots: np.ndarray  # (inputs, intervals + 2 degree + 1)
+    coefficients: np.ndarray  # (inputs, splines, outputs)
+    degree: int
+    data: np.ndarray | None  # (samples, inputs)
+    hidden: bool  # whether its inputs are hidden values
+
+    def domain(self, p: int) -> tuple[float, float]:
+        return float(self.knots[p, self.degree]), float(self.knots[p, -self.degree - 1])
+
+    def functions(self, p: int, z: np.ndarray) -> np.ndarray:
+        """All edges of input p at z, shape (len(z), outputs); linear beyond the domain."""
+        spline = BSpline(self.knots[p], self.coefficients[p], self.degree)
+        inside = np.clip(z, *self.domain(p))
+        return spline(inside) + (z - inside)[:, None] * spline(inside, 1)
+
+    def places(self, p: int) -> np.ndarray:
+        """Where an edge is judged: at the data, else all over the domain."""
+        return np.linspace(*self.domain(p), POINTS) if self.data is None else self.data[:, p]
+
+
+class _Choice(NamedTuple):
+    """The edges of a layer that are drawn, row by row."""
+
+    edges: list[tuple[int, int]]  # input, output
+    columns: int
+    left_out: float  # share of the variance
+    span: float  # largest distance of a drawn function from its mean
+
+    @property
+    def width(self) -> float:
+        """Of a panel with its gap, in inches."""
+        return min(ACROSS / self.columns, WIDEST)
+
+    @property
+    def height(self) -> float:
+        """Of all rows, in inches."""
+        return HEAD + self.rows * (ASPECT * self.width + TITLE) + FOOT
+
+    @property
+    def rows(self) -> int:
+        return -(-len(self.edges) // self.columns)
+
+
+def plot_edges(
+    kan: KAN, x: torch.Tensor | None = None, *, names: Sequence[str] = (), most: int = 30
+) -> Figure:
+    """Draw the edge functions of a KAN, layer by layer.
+
+    Every function is shifted to mean 0, as constants may move between the edges that end in the
+    same neuron; all panels of a layer have the same scale. Ticks on the lower edge are the knots,
+    bars the density of the data that arrive there. Beyond the domain, shaded, the function is
+    linear. The line is thin where there are no data.
+
+    Parameters
+    ----------
+    kan : KAN
+    x : tensor of shape (samples, inputs), optional
+        Inputs, as the network takes them.
+    names : sequence of str, optional
+        Of the inputs, then of the outputs; x1, x2, ..., y by default.
+    most : int
+        Panels per layer. Of a layer with more edges the strongest are drawn: those whose functions
+        have the largest variance over the data (over the domain, without data).
+
+    Returns
+    -------
+    matplotlib Figure
+        `figure.savefig(path)` writes it.
+
+    Raises
+    ------
+    ValueError
+        If the names are not as many as inputs and outputs, or `most` is not positive.
+
+    Examples
+    --------
+    >>> figure = plot_edges(KAN([2, 3, 1]), torch.rand(100, 2, dtype=torch.float64))
+    >>> [ax.get_title() for ax in figure.axes]
+    ['x1 → h1', 'x1 → h2', 'x1 → h3', 'x2 → h1', 'x2 → h2', 'x2 → h3', 'h1 → y', 'h2 → y', 'h3 → y']
+    """
+    ends = kan.widths[0] + kan.widths[-1]
+    if names and len(names) != ends:
+        raise ValueError(
+            f"plot_edges got {len(names)} names; it needs {ends}, of all inputs and outputs"
+        )
+    if most < 1:
+        raise ValueError(f"plot_edges got most={most}; it must draw at least one edge of a layer")
+    layers = _layers(kan, x)
+    choices = [_choose(layer, most) for layer in layers]
+    labels = _labels(kan.widths, names)[-len(layers) - 1 :]
+    across = max(choice.columns * choice.width for choice in choices)
+    size = max(LEFT + across + RIGHT, 3.6), sum(choice.height for choice in choices)
+    figure, top = Figure(figsize=size), size[1]
+    for number, (layer, choice) in enumerate(zip(layers, choices, strict=True)):
+        _draw_layer(figure, top, layer, choice, (labels[number], labels[number + 1]))
+        _write_head(figure, top, layer, choice, f"layer {len(kan.widths) - len(layers) + number}")
+        top -= choice.height
+    return figure
+
+
+@torch.no_grad()
+def _layers(kan: KAN, x: torch.Tensor | None) -> list[_Layer]:
+    """The spline layers of a network, with the data propagated through them."""
+    a, b = kan.domain
+    z = x
+    if z is not None and kan.linear is not None:
+        z = kan.into_domain(kan.linear(z))
+    layers = []
+    for number, (n, u) in enumerate(zip(kan.intervals, kan.coefficients, strict=True)):
+        steps = np.arange(-kan.degree, n + kan.degree + 1)
+        knots = np.tile(a + (b - a) / n * steps, (len(u), 1))
+        data = None if z is None else z.double().cpu().numpy()
+        hidden = number > 0 or kan.linear is not None
+        layer = _Layer(knots, u.double().cpu().numpy(), kan.degree, data, hidden)
+        layers.append(layer)
+        if data is not None:
+            sums = sum(layer.functions(p, data[:, p]) for p in range(len(u)))
+            z = kan.into_domain(torch.as_tensor(sums).to(u))
+    return layers
+
+
+def _labels(widths: Sequence[int], names: Sequence[str]) -> list[list[str]]:
+    """Names of all neurons, layer by layer."""
+
+    def numbered(letter: str, count: int) -> list[str]:
+        return [letter] if count == 1 else [f"{letter}{k + 1}" for k in range(count)]
+
+    between = widths[1:-1]
+    hidden = [
+        [f"h{k + 1}" if len(between) == 1 else f"h{layer + 1}.{k + 1}" for k in range(width)]
+        for layer, width in enumerate(between)
+    ]
+    short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
+    given = [short[: widths[0]], short[widths[0] :]]
+    if not names:
+        given = [numbered("x", widths[0]), numbered("y", widths[-1])]
+    return [given[0], *hidden, given[1]]
+
+
+def _choose(layer: _Layer, most: int) -> _Choice:
+    """All edges as a matrix where that fits, its wider side to the right; else the strongest."""
+    inputs, _, outputs = layer.coefficients.shape
+    variance, reach = np.empty((inputs, outputs)), np.empty((inputs, outputs))
+    for p in range(inputs):
+        values = layer.functions(p, layer.places(p))
+        centred = values - values.mean(0)
+        variance[p], reach[p] = (centred**2).mean(0), np.abs(centred).max(0)
+    if inputs * outputs <= most and max(inputs, outputs) <= COLUMNS:
+        order = np.arange(inputs * outputs).reshape(inputs, outputs)
+        order = order.T.ravel() if inputs >= outputs else order.ravel()
+        columns = max(inputs, outputs)
+    else:
+        order = np.argsort(-variance, axis=None, kind="stable")[:most]
+        columns = min(len(order), COLUMNS)
+    shown = float(variance.ravel()[order].sum())
+    total = max(float(variance.sum()), 1e-300)
+    span = max(float(reach.ravel()[order].max()), 1e-12)
+    return _Choice(
+        [divmod(int(k), outputs) for k in order], columns, max(1.0 - shown / total, 0.0), span
+    )
+
+
+def _write_head(figure: Figure, top: float, layer: _Layer, choice: _Choice, name: str) -> None:
+    """Say which layer this is, and how many of its edges are left out."""
+    inputs, _, outputs = layer.coefficients.shape
+    total, shown = inputs * outputs, len(choice.edges)
+    intervals = layer.knots.shape[1] - 1 - 2 * layer.degree
+    text = f"{total} edge{'s' if total > 1 else ''}"
+    if shown < total:
+        text = f"the {shown} strongest of {text}"
+    text = f"{text}, {intervals} interval{'s' if intervals > 1 else ''}, degree {layer.degree}"
+    if shown < total:
+        text += f" (those left out have {100.0 * choice.left_out:.0f} % of the variance)"
+    width, height = figure.get_size_inches()
+    figure.text(
+        0.12 / width,
+        (top - 0.08) / height,
+        f"{name}: {text}",
+        va="top",
+        fontsize=10,
+        weight="bold",
+        color="0.2",
+    )
+
+
+def _draw_layer(
+    figure: Figure, top: float, layer: _Layer, choice: _Choice, labels: tuple[list[str], list[str]]
+) -> None:
+    """Draw the panels of one layer, its upper end at `top` inches."""
+    width, height = figure.get_size_inches()
+    tall = ASPECT * choice.width
+    last = len(choice.edges) - choice.columns  # panels from here on have none below
+    for number, (p, q) in enumerate(choice.edges):
+        row, column = divmod(number, choice.columns)
+        left = LEFT + column * choice.width
+        low = top - HEAD - (row + 1) * (tall + TITLE)
+        wide = choice.width - GAP
+        ax = figure.add_axes((left / width, low / height, wide / width, tall / height))
+        _draw_edge(ax, layer, p, q, choice.span)
+        title = f"{labels[0][p]} → {labels[1][q]}"
+        ax.set_title(title, fontsize=min(8.0, 115.0 * wide / len(title)), pad=3)
+        ax.tick_params(labelsize=7, pad=2, labelleft=column == 0, labelbottom=number >= last)
+    middle = LEFT + 0.5 * (min(len(choice.edges), choice.columns) * choice.width)
+    below = "hidden value, mapped into the domain" if layer.hidden else "input"
+    foot = top - choice.height + 0.2
+    figure.text(middle / width, foot / height, below, ha="center", va="center", fontsize=8)
+    centre = top - HEAD - 0.5 * choice.rows * (tall + TITLE)
+    style = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 8}
+    figure.text(0.2 / width, centre / height, "edge function, mean 0", **style)
+
+
+def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
+    """One panel: density, knots, function."""
+    a, b = layer.domain(p)
+    places = layer.places(p)
+    bins = a + (b - a) / BINS * np.arange(-BEYOND, BINS + BEYOND + 1)
+    ends = bins[0], bins[-1]
+    inside = np.clip([places.min(), places.max()], *ends)
+    z = np.union1d(np.linspace(*ends, POINTS), [a, b, *inside])
+    values = layer.functions(p, z)[:, q] - layer.functions(p, places)[:, q].mean()
+    upright = ax.get_xaxis_transform()
+    if layer.data is not None:
+        counts, _ = np.histogram(places, bins)
+        bars = 0.35 * counts / max(counts.max(), 1)
+        ax.stairs(bars, bins, fill=True, color="0.85", transform=upright, zorder=1)
+    for side in ((ends[0], a), (b, ends[1])):
+        ax.axvspan(*side, color=ORANGE, alpha=0.12, linewidth=0, zorder=0)
+    ax.axhline(0.0, color="0.8", linewidth=0.6, zorder=1)
+    reached = (z >= inside[0]) & (z <= inside[1])
+    ax.plot(z, values, color=BLUE, linewidth=0.7, alpha=0.7, zorder=3)
+    ax.plot(z[reached], values[reached], color=BLUE, linewidth=1.7, zorder=4)
+    ax.set_xlim(*ends)
+    ax.set_ylim(-1.15 * span, 1.15 * span)
+    knots = layer.knots[p, layer.degree : -layer.degree]
+    thin = float(np.clip(30.0 / len(knots), 0.2, 0.9))
+    ax.vlines(knots, 0.0, 0.055, color="black", linewidth=thin, transform=upright, zorder=5)
+    ax.tick_params(which="major", color=GREY, width=0.6, length=2.5)
+    ax.set_xticks([a, 0.5 * (a + b), b])
+    ax.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+    for spine in ax.spines.values():
+        spine.set_linewidth(0.5)
+        spine.set_color(GREY)
