@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.interpolate import BSpline
 
-from mgnet.knots import KAN
+from mgnet.knots import KAN, FreeKnotKAN
+from mgnet.knots.refinement import uniform_knots
 
 from .plots import BLUE, GREY, ORANGE
 
@@ -33,7 +34,7 @@ class _Layer(NamedTuple):
     coefficients: np.ndarray  # (inputs, splines, outputs)
     degree: int
     data: np.ndarray | None  # (samples, inputs)
-    hidden: bool  # whether its inputs are hidden values
+    inputs: str  # what they are, for the axis
 
     def domain(self, p: int) -> tuple[float, float]:
         return float(self.knots[p, self.degree]), float(self.knots[p, -self.degree - 1])
@@ -73,7 +74,11 @@ class _Choice(NamedTuple):
 
 
 def plot_edges(
-    kan: KAN, x: torch.Tensor | None = None, *, names: Sequence[str] = (), most: int = 30
+    kan: KAN | FreeKnotKAN,
+    x: torch.Tensor | None = None,
+    *,
+    names: Sequence[str] = (),
+    most: int = 30,
 ) -> Figure:
     """Draw the edge functions of a KAN, layer by layer.
 
@@ -84,7 +89,7 @@ def plot_edges(
 
     Parameters
     ----------
-    kan : KAN
+    kan : KAN or FreeKnotKAN
     x : tensor of shape (samples, inputs), optional
         Inputs, as the network takes them.
     names : sequence of str, optional
@@ -130,23 +135,30 @@ def plot_edges(
 
 
 @torch.no_grad()
-def _layers(kan: KAN, x: torch.Tensor | None) -> list[_Layer]:
+def _layers(kan: KAN | FreeKnotKAN, x: torch.Tensor | None) -> list[_Layer]:
     """The spline layers of a network, with the data propagated through them."""
-    a, b = kan.domain
-    z = x
-    if z is not None and kan.linear is not None:
-        z = kan.into_domain(kan.linear(z))
+
+    def mapped(hidden: torch.Tensor, layer: int) -> torch.Tensor:
+        free = isinstance(kan, FreeKnotKAN)
+        return kan.into_domain(hidden, layer) if free else kan.into_domain(hidden)
+
+    z = x if x is None or kan.linear is None else mapped(kan.linear(x), 0)
     layers = []
     for number, (n, u) in enumerate(zip(kan.intervals, kan.coefficients, strict=True)):
-        steps = np.arange(-kan.degree, n + kan.degree + 1)
-        knots = np.tile(a + (b - a) / n * steps, (len(u), 1))
+        if isinstance(kan, FreeKnotKAN):
+            knots = kan.knots(number).double().cpu().numpy()
+        else:
+            knots = np.tile(uniform_knots(n, kan.degree, kan.domain), (len(u), 1))
         data = None if z is None else z.double().cpu().numpy()
-        hidden = number > 0 or kan.linear is not None
-        layer = _Layer(knots, u.double().cpu().numpy(), kan.degree, data, hidden)
+        inputs = "input"
+        if number or kan.linear is not None:
+            mapping = ", mapped into the domain" if kan.hidden == "tanh" else ""
+            inputs = f"hidden value{mapping}"
+        layer = _Layer(knots, u.double().cpu().numpy(), kan.degree, data, inputs)
         layers.append(layer)
-        if data is not None:
+        if data is not None and number + 1 < len(kan.intervals):
             sums = sum(layer.functions(p, data[:, p]) for p in range(len(u)))
-            z = kan.into_domain(torch.as_tensor(sums).to(u))
+            z = mapped(torch.as_tensor(sums).to(u), number + 1)
     return layers
 
 
@@ -232,9 +244,8 @@ def _draw_layer(
         ax.set_title(title, fontsize=min(8.0, 115.0 * wide / len(title)), pad=3)
         ax.tick_params(labelsize=7, pad=2, labelleft=column == 0, labelbottom=number >= last)
     middle = LEFT + 0.5 * (min(len(choice.edges), choice.columns) * choice.width)
-    below = "hidden value, mapped into the domain" if layer.hidden else "input"
     foot = top - choice.height + 0.2
-    figure.text(middle / width, foot / height, below, ha="center", va="center", fontsize=8)
+    figure.text(middle / width, foot / height, layer.inputs, ha="center", va="center", fontsize=8)
     centre = top - HEAD - 0.5 * choice.rows * (tall + TITLE)
     style = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 8}
     figure.text(0.2 / width, centre / height, "edge function, mean 0", **style)

@@ -5,9 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from matplotlib.collections import LineCollection
 
 from mgnet.app.edges import BEYOND, BINS, plot_edges
-from mgnet.knots import KAN
+from mgnet.knots import KAN, FreeKnotKAN
+from mgnet.knots.nonuniform import spline_layer_on
 
 
 def seeded(widths, intervals=4, degree=3, **options):
@@ -126,3 +128,22 @@ def test_bad_arguments_are_refused():
         plot_edges(seeded([2, 1]), names=("a", "b"))
     with pytest.raises(ValueError, match="most=0"):
         plot_edges(seeded([2, 1]), most=0)
+
+
+def test_free_knots_and_unmapped_hidden_values():
+    kan = FreeKnotKAN([2, 2, 1], intervals=3, hidden="identity")
+    with torch.no_grad():
+        kan.free_knots[0].logits.copy_(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, -1.0]]))
+    x = uniform(200, 2)
+    figure = plot_edges(kan, x)
+    drawn = panels(figure)["x2 → h1"]
+    knots = kan.knots(0)[1, 3:7].detach().numpy()
+    marks = [c for c in drawn.collections if isinstance(c, LineCollection)][0].get_segments()
+    assert [mark[0][0] for mark in marks] == pytest.approx(knots)
+    z, values = curve(drawn)
+    moved = x[:1].repeat(len(z), 1)
+    moved[:, 1] = torch.as_tensor(z)
+    first = spline_layer_on(moved, kan.coefficients[0], kan.knots(0), 3)[:, 0].detach().numpy()
+    assert values - values[0] == pytest.approx(first - first[0], abs=1e-12)
+    told = {text.get_text() for text in figure.texts}
+    assert "hidden value" in told and "input" in told
