@@ -72,6 +72,7 @@ def _adjoint_op(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # ty
     kernels = _kernels(x)
     none = x.new_empty(0)
     if kernels is None:
+        g = g.contiguous()  # that of a sum is one number, expanded: slow in these products
         v, V = none, none
         if for_x >= 0:
             v = products.pull(*products.local_values(x, *spline, for_x), U, g)

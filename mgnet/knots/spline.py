@@ -89,13 +89,12 @@ def evaluate(powers: np.ndarray, s: torch.Tensor) -> list[torch.Tensor]:
     >>> evaluate(np.array([[1.0, -1.0], [0.0, 1.0]]), torch.tensor(0.25))
     [tensor(0.7500), tensor(0.2500)]
     """
+    degree = int(np.flatnonzero(powers.any(0)).max(initial=0))
     values = []
-    for row in powers.tolist():
-        while len(row) > 1 and row[-1] == 0.0:
-            row.pop()
-        value = torch.full_like(s, row[-1]) if len(row) == 1 else row[-1] * s + row[-2]
-        for c in reversed(row[:-2]):
-            value = value * s + c
+    for row in torch.as_tensor(powers[:, : degree + 1]).to(s):
+        value = row[degree].expand_as(s)
+        for m in reversed(range(degree)):
+            value = torch.addcmul(row[m], value, s)
         values.append(value)
     return values
 
