@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from mgnet.knots.jacobian import linearize
 from mgnet.knots.spline import (
-    dense_basis,
     polynomial_coefficients,
     refinement_matrix,
     roughness_factor,
     spline_layer,
 )
+from mgnet.training.jacobian import Jacobian
 
 __all__ = ["KAN", "roughness"]
 
@@ -135,6 +136,15 @@ class KAN(torch.nn.Module):
             x = spline_layer(x, u, n, self.degree, self.domain)
         return x
 
+    def linearize(self, x: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
+        """Outputs (samples, outputs), and their derivatives by all parameters as an operator.
+
+        Parameters
+        ----------
+        x : tensor of shape (samples, inputs)
+        """
+        return linearize(self, x)
+
     def jacobian(self, x: torch.Tensor) -> torch.Tensor:
         """Derivatives of the outputs by all parameters, in the order of `parameters()`.
 
@@ -144,40 +154,9 @@ class KAN(torch.nn.Module):
 
         Returns
         -------
-        tensor of shape (samples, outputs, parameters)
+        tensor of shape (samples, outputs, parameters), in float64
         """
-        half = 0.5 * (self.domain[1] - self.domain[0])
-        inputs, bases, slopes, maps = x, [], [], []
-        if self.linear is not None:
-            hidden = torch.tanh(self.linear(x))
-            x = 0.5 * sum(self.domain) + half * hidden
-            maps.append(half * (1.0 - hidden**2))
-        for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
-            if number:
-                hidden = torch.tanh(x)
-                x = 0.5 * sum(self.domain) + half * hidden
-                maps.append(half * (1.0 - hidden**2))
-            basis, slope = dense_basis(x, n, self.degree, self.domain)
-            bases.append(basis)
-            slopes.append(slope)
-            x = basis.flatten(-2) @ u.flatten(0, 1)
-        outputs = x.shape[1]
-        sensitivity = torch.eye(outputs, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
-        blocks: list[torch.Tensor] = []
-        for u, basis, slope in zip(
-            reversed(self.coefficients), reversed(bases), reversed(slopes), strict=True
-        ):
-            block = torch.einsum("npi,noq->nopiq", basis, sensitivity)
-            blocks.append(block.reshape(len(x), outputs, -1))
-            if maps:  # to the values before the map below this layer
-                through = torch.einsum("npi,piq->npq", slope, u)
-                sensitivity = torch.einsum("npq,noq->nop", through, sensitivity)
-                sensitivity = sensitivity * maps.pop().unsqueeze(1)
-        if self.linear is not None:
-            blocks.append(sensitivity)
-            weight = torch.einsum("nop,ni->nopi", sensitivity, inputs)
-            blocks.append(weight.reshape(len(x), outputs, -1))
-        return torch.cat(blocks[::-1], -1)
+        return self.linearize(x)[1].dense().unflatten(0, (len(x), -1))
 
     def refine(self, factor: int = 2) -> KAN:
         """The same function with `factor` (a power of 2) times as many intervals, a new network."""
