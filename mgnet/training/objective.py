@@ -95,6 +95,11 @@ class Objective:
         """The parameters of the template as one flat vector, a copy."""
         return self.flat.start()
 
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of the parameters in u, by name."""
+        return {name: p.shape for name, p in self.flat.trainable.items()}
+
     def parameters(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
         """The flat vector as named parameters."""
         return self.flat.named(u)
@@ -214,11 +219,14 @@ class LeastSquares(Objective):
         )
 
     @cached_property
-    def rows(self) -> SparseJacobian | None:
+    def rows(self) -> torch.Tensor | None:
         """The matrix of the penalty."""
-        if self.penalty is None:
-            return None
-        return SparseJacobian(self.penalty(self.network).detach().double())
+        return None if self.penalty is None else self.penalty(self.network).detach()
+
+    @cached_property
+    def penalties(self) -> SparseJacobian | None:
+        """The same as an operator, in float64."""
+        return None if self.rows is None else SparseJacobian(self.rows.double())
 
     @property
     def weight(self) -> float:
@@ -246,7 +254,7 @@ class LeastSquares(Objective):
         with torch.enable_grad():  # a residual may differentiate by the inputs
             blocks = blocks_of(self.flat.evaluate(self.differences, u))
         r = torch.cat([block.detach().reshape(-1) for block in blocks]).double() * self.weight
-        return r if self.rows is None else torch.cat([r, self.rows.matvec(u.double())])
+        return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])
 
     def value(self, u: torch.Tensor) -> float:
         r = self.residuals(u)
@@ -254,10 +262,12 @@ class LeastSquares(Objective):
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         value, gradient = super().value_and_gradient(u)
-        if self.rows is None:
+        if self.penalties is None:
             return value, gradient
-        extra = self.rows.matvec(u.detach().double())
-        return value + 0.5 * float(extra @ extra), gradient + self.rows.rmatvec(extra).to(gradient)
+        extra = self.penalties.matvec(u.detach().double())
+        return value + 0.5 * float(extra @ extra), gradient + self.penalties.rmatvec(extra).to(
+            gradient
+        )
 
     def _loss(self, u: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
@@ -267,7 +277,9 @@ class LeastSquares(Objective):
     def penalty_at(self, u: torch.Tensor) -> float:
         """Half the squared norm of the rows of the penalty; 0 without one."""
         return (
-            0.0 if self.rows is None else 0.5 * float(self.rows.matvec(u.double()).square().sum())
+            0.0
+            if self.penalties is None
+            else 0.5 * float(self.penalties.matvec(u.double()).square().sum())
         )
 
     def mean_square(self, u: torch.Tensor) -> float:
@@ -286,10 +298,10 @@ class LeastSquares(Objective):
             inputs = None if self.data is None else self.data[0]
             r, J = linearize(self.flat, self.differences, u, self.chunk_size, inputs)
         r, J = r * self.weight, StackedJacobian(((self.weight, J),))
-        if self.rows is None:
+        if self.penalties is None:
             return r, J
-        r = torch.cat([r, self.rows.matvec(u.double())])
-        return r, StackedJacobian((*J.parts, (1.0, self.rows)))
+        r = torch.cat([r, self.penalties.matvec(u.double())])
+        return r, StackedJacobian((*J.parts, (1.0, self.penalties)))
 
     def jacobian(self, u: torch.Tensor) -> torch.Tensor:
         """Of the residual vector, as a dense matrix: shape (its length, parameters)."""
