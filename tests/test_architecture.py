@@ -25,7 +25,10 @@ BORDERS = {
     "depth": NETS,
     "petsc": NETS | {"knots", "depth", "petsc4py", "mpi4py"},
 }  # app may import everything
-GUARDED = "numba"  # optional: inside try or if, and in one file per folder
+# numba is optional: only these files may import it, and those in knots/ are imported on first use.
+COMPILERS = {"numba", "llvmlite"}
+COMPILED = {"mgnet/kernels.py", "mgnet/knots/kernels.py", "mgnet/knots/lanes.py"}
+LAZY = {"mgnet.knots.kernels", "mgnet.knots.lanes"}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
 # `python -m mgnet` is the command line; Python wants the file among those of the core.
@@ -99,9 +102,19 @@ def crosses_borders(source: Source) -> Iterator[str]:
             continue
         if (source.path, name) == ENTRY:
             continue
-        if there == GUARDED and id(node) not in unguarded(source.tree):
-            continue
+        lazy = source.path.removesuffix(".py").replace("/", ".") in LAZY
+        if there in COMPILERS and source.path in COMPILED:
+            if lazy or id(node) not in unguarded(source.tree):
+                continue
         yield f"{source.path}:{node.lineno} imports {name}; {source.folder} must not"
+
+
+def loads_compilers(source: Source) -> Iterator[str]:
+    module = source.path.removesuffix(".py").replace("/", ".")
+    for name, node in imported(source):
+        lazy = {name, name.rpartition(".")[0]} & LAZY
+        if lazy and module not in LAZY and id(node) in unguarded(source.tree):
+            yield f"{source.path}:{node.lineno} imports {name} at once; do so on first use"
 
 
 def raises_bare(source: Source) -> Iterator[str]:
@@ -156,6 +169,7 @@ def hides_methods(source: Source) -> Iterator[str]:
 
 RULES = [
     crosses_borders,
+    loads_compilers,
     raises_bare,
     prints_or_asserts,
     passes_kwargs,
@@ -227,18 +241,6 @@ def test_library_keeps_the_rule(rule):
     assert not wrong
 
 
-def numba_users(sources: list[Source]) -> dict[str, set[str]]:
-    users: dict[str, set[str]] = {}
-    for source in sources:
-        if any(neighbour(name) == GUARDED for name, _ in imported(source)):
-            users.setdefault(source.folder, set()).add(source.path)
-    return users
-
-
-def test_one_file_per_folder_holds_the_compiled_kernels():
-    assert not [files for files in numba_users(SOURCES).values() if len(files) > 1]
-
-
 def untested(sources: list[Source], root: Path) -> list[str]:
     modules = [Path(s.path) for s in sources if not s.path.endswith("/__init__.py")]
     mirrors = [Path("tests", *m.parts[1:-1], f"test_{m.name}") for m in modules]
@@ -267,6 +269,9 @@ BAD = [
     (crosses_borders, "mgnet/solver.py", "from .training import Objective"),
     (crosses_borders, "mgnet/solver.py", "from mgnet import knots"),
     (crosses_borders, "mgnet/kernels.py", "import numba"),
+    (crosses_borders, "mgnet/solver.py", "if fast:\n    import numba"),
+    (crosses_borders, "mgnet/knots/kan.py", "import llvmlite"),
+    (loads_compilers, "mgnet/knots/layer.py", "from mgnet.knots import kernels"),
     (crosses_borders, "mgnet/knots/kan.py", "from petsc4py import PETSc"),
     (crosses_borders, "mgnet/knots/kan.py", "from ..depth import ODENet"),
     (crosses_borders, "mgnet/depth/net.py", "import matplotlib.pyplot"),
@@ -289,6 +294,9 @@ BAD = [
 GOOD = [
     (crosses_borders, "mgnet/solver.py", "import json\nimport numpy as np\nfrom . import vector"),
     (crosses_borders, "mgnet/kernels.py", "try:\n    import numba\nexcept ImportError: pass"),
+    (crosses_borders, "mgnet/knots/kernels.py", "import numba"),
+    (loads_compilers, "mgnet/knots/layer.py", "def f():\n    from mgnet.knots import kernels"),
+    (loads_compilers, "mgnet/knots/kernels.py", "from mgnet.knots.lanes import load"),
     (crosses_borders, "mgnet/knots/kan.py", "import torch\nfrom ..transfer import Transfer"),
     (crosses_borders, "mgnet/knots/kan.py", "from ..training import Objective\nfrom . import a"),
     (crosses_borders, "mgnet/petsc/dm.py", "from petsc4py import PETSc\nfrom mgnet.depth import A"),
@@ -309,11 +317,6 @@ def test_the_rule_objects(rule, path, text):
 @pytest.mark.parametrize(("rule", "path", "text"), GOOD)
 def test_the_rule_is_silent(rule, path, text):
     assert not list(rule(parse(path, text)))
-
-
-def test_a_second_file_with_compiled_kernels_is_seen():
-    files = [parse(f"mgnet/{name}.py", "if fast:\n    import numba") for name in ("a", "b")]
-    assert numba_users(files) == {"core": {"mgnet/a.py", "mgnet/b.py"}}
 
 
 def test_a_missing_test_file_is_seen(tmp_path):

@@ -15,6 +15,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "amg": ("pyamg",),
     "elevation": ("sklearn",),
     "levenberg_marquardt": (),
+    "basis_preconditioning": (),
 }
 MORE = {"elevation": ["0.5"], "levenberg_marquardt": ["0.3"]}  # seconds per training
 

@@ -5,7 +5,26 @@ the spline and the truncated-power basis, and hierarchies of networks that diffe
 knots. Needs the core and PyTorch.
 """
 
-from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer
+from mgnet.knots.change_of_basis import change_of_basis
+from mgnet.knots.conversion import from_efficient_kan, from_pykan
+from mgnet.knots.descent import GradientDescent
+from mgnet.knots.free_knots import FreeKnotKAN
+from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.kan import KAN, roughness
+from mgnet.knots.layer import spline_layer
+from mgnet.knots.multichannel import MultichannelMLP
 
-__all__ = ["KAN", "knot_hierarchy", "knot_transfer", "roughness"]
+__all__ = [
+    "KAN",
+    "FreeKnotKAN",
+    "GradientDescent",
+    "MultichannelMLP",
+    "change_of_basis",
+    "from_efficient_kan",
+    "from_pykan",
+    "knot_hierarchy",
+    "knot_transfer",
+    "kronecker_matrix",
+    "roughness",
+    "spline_layer",
+]

@@ -5,29 +5,31 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import scipy.sparse as sp
 import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
-from mgnet.knots.spline import refinement_matrix
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
 from mgnet.training.objective import LeastSquares, Objective, Recentred
-from mgnet.transfer import AxisTransfer, PackedTransfer
+from mgnet.transfer import AxisTransfer, PackedTransfer, Transfer
 
-__all__ = ["knot_hierarchy", "knot_transfer"]
+__all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
 
 
 def knot_transfer(kan: KAN, factor: int = 2) -> PackedTransfer:
-    """From `kan` to `kan.refine(factor)`: knot insertion on the spline axis of every layer.
+    """Between `kan` and `kan.refine(factor)`, on the spline axis of every layer.
+
+    Up: knot insertion. Down, for solutions: L2 projection, as `kan.coarsen`.
 
     Parameters
     ----------
     kan : KAN
         The coarse network.
     factor : int
-        A power of 2.
+        At least 2.
 
     Examples
     --------
@@ -39,17 +41,60 @@ def knot_transfer(kan: KAN, factor: int = 2) -> PackedTransfer:
     parts: list[tuple[tuple[int, ...], AxisTransfer | None]] = []
     if kan.linear is not None:
         parts += [(tuple(kan.linear.weight.shape), None), (tuple(kan.linear.bias.shape), None)]
-    for n, u in zip(kan.intervals, kan.coefficients, strict=True):
-        P = torch.as_tensor(refinement_matrix(n, kan.degree, factor)).to(u.detach())
-        parts.append((tuple(u.shape), AxisTransfer(P, axis=1, injection=torch.linalg.pinv(P))))
+    # Dense matrices: as fast as sparse ones up to about 100 splines, and `torch.func.vmap`, which
+    # `Recentred.jacobian` needs, knows no sparse product.
+    matrices = zip(kan.refinement_matrices(factor), kan.coarsening_matrices(factor), strict=True)
+    for (up, down), u in zip(matrices, kan.coefficients, strict=True):
+        P, R = (torch.as_tensor(matrix).to(u.detach()) for matrix in (up.toarray(), down))
+        parts.append((tuple(u.shape), AxisTransfer(P, axis=1, injection=R)))
     return PackedTransfer(tuple(parts))
 
 
-def knot_hierarchy(kan: KAN, objective: Objective, levels: int, smoother: Smoother) -> Hierarchy:
-    """Levels of KANs, each with twice as many intervals as the next coarser one.
+def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
+    """The prolongation of `knot_transfer(kan, factor)` as one matrix, for PETSc and SciPy.
+
+    Block diagonal over the layers: `I_inputs (x) P (x) I_outputs`, and the identity for a leading
+    linear layer. `mgnet.petsc.matrices` multiplies without the products.
+
+    Parameters
+    ----------
+    kan : KAN
+        The coarse network.
+    factor : int
+        At least 2.
+
+    Returns
+    -------
+    csr_matrix of shape (parameters of kan.refine(factor), parameters of kan)
+
+    Examples
+    --------
+    >>> kronecker_matrix(KAN([2, 3, 1], intervals=4)).shape
+    (99, 63)
+    """
+    blocks = []
+    if kan.linear is not None:
+        blocks.append(sp.eye(kan.linear.weight.numel() + kan.linear.bias.numel()))
+    for P, u in zip(kan.refinement_matrices(factor), kan.coefficients, strict=True):
+        inputs, _, outputs = u.shape
+        blocks.append(sp.kron(sp.kron(sp.eye(inputs), P), sp.eye(outputs)))
+    return sp.csr_matrix(sp.block_diag(blocks))
+
+
+def knot_hierarchy(
+    kan: KAN,
+    objective: Objective,
+    levels: int,
+    smoother: Smoother,
+    *,
+    factor: int = 2,
+    form: str = "subspace",
+) -> Hierarchy:
+    """Levels of KANs, each with `factor` times as many intervals as the next coarser one.
 
     Properly nested: the coarse network with coefficients u is the fine network with P u, so
-    refinement changes no output.
+    refinement changes no output. The forms differ in what a cycle solves below a fine state u. In
+    both a line search guards the correction, so that none raises the objective.
 
     Parameters
     ----------
@@ -60,6 +105,13 @@ def knot_hierarchy(kan: KAN, objective: Objective, levels: int, smoother: Smooth
     levels : int
     smoother : Smoother
         Of all levels, the coarsest included.
+    factor : int
+        At least 2.
+    form : "subspace" or "injected"
+        "subspace": minimise the fine objective over u + P w, at fine cost, the coarse space around
+        u. "injected": the coarse network's own objective from the L2 projection of u, tilted so
+        that gradients agree (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116); after
+        second-order smoothing the line search often shortens or refuses its corrections.
 
     Returns
     -------
@@ -80,15 +132,17 @@ def knot_hierarchy(kan: KAN, objective: Objective, levels: int, smoother: Smooth
     """
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"knot_hierarchy got {levels} levels; it needs at least 1")
+    if form not in ("subspace", "injected"):
+        raise ValueError(f"knot_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")
     networks = [kan]
     for _ in range(levels - 1):
-        networks.insert(0, networks[0].refine())
-    transfers = [knot_transfer(network) for network in networks[1:]]
+        networks.insert(0, networks[0].refine(factor))
+    transfers = [knot_transfer(network, factor) for network in networks[1:]]
     built = []
     for number, network in enumerate(networks):
         problem = objective.on(network)
         recenter = None
-        if number + 1 < levels and isinstance(problem, LeastSquares):
+        if number + 1 < levels and form == "subspace":
             recenter = _Recenter(problem, number, transfers, smoother)
         built.append(
             Level(
@@ -112,12 +166,35 @@ def knot_hierarchy(kan: KAN, objective: Objective, levels: int, smoother: Smooth
     return Hierarchy(built, nested=True, network=network_of)
 
 
+class _Around:
+    """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J of gradient A.
+
+    What `Recentred` is for least squares, without residuals and Jacobian.
+    """
+
+    def __init__(self, fine: Objective | _Around, u: torch.Tensor, transfer: Transfer):
+        self.fine = fine
+        self.u = u
+        self.transfer = transfer
+        self.shift = transfer.restrict(fine.gradient(u))
+
+    def value(self, w: torch.Tensor) -> float:
+        return self.fine.value(self.transfer.correct(self.u, w)) - float(self.shift @ w)
+
+    def gradient(self, w: torch.Tensor) -> torch.Tensor:
+        point = self.transfer.correct(self.u, w)
+        return self.transfer.restrict(self.fine.gradient(point)) - self.shift
+
+    def __call__(self, w: torch.Tensor) -> torch.Tensor:
+        return self.gradient(w)
+
+
 class _Recenter:
     """Makes the coarse level of one descent: the subspace form of the level below."""
 
     def __init__(
         self,
-        fine: LeastSquares,
+        fine: Objective | _Around,
         number: int,
         transfers: Sequence[PackedTransfer],
         smoother: Smoother,
@@ -129,7 +206,12 @@ class _Recenter:
 
     def __call__(self, u: torch.Tensor) -> Level:
         below = self.number + 1
-        problem = Recentred(self.fine, u, self.transfers[self.number])
+        transfer = self.transfers[self.number]
+        problem = (
+            Recentred(self.fine, u, transfer)
+            if isinstance(self.fine, LeastSquares)
+            else _Around(self.fine, u, transfer)
+        )
         coarsest = below == len(self.transfers)
         return Level(
             problem,

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from mgnet.knots.jacobian import linearize
+from mgnet.knots.layer import spline_layer
+from mgnet.knots.refinement import (
+    injection_matrix,
+    mass_matrix,
+    projection_matrix,
+    refinement_matrix,
+    uniform_knots,
+)
 from mgnet.knots.spline import (
     polynomial_coefficients,
-    refinement_matrix,
     roughness_factor,
-    spline_layer,
 )
 from mgnet.training.jacobian import Jacobian
+from mgnet.transfer import AxisTransfer
+
+if TYPE_CHECKING:
+    from mgnet.knots.multichannel import MultichannelMLP
 
 __all__ = ["KAN", "roughness"]
 
@@ -22,7 +34,7 @@ __all__ = ["KAN", "roughness"]
 class KAN(torch.nn.Module):
     """A network whose edges carry univariate splines: `x_q = sum_p phi_qp(x_p)` in every layer.
 
-    Hidden values go through one fixed map onto the spline interval, tanh, that all levels of a
+    Hidden values go through one fixed map onto the spline interval, that all levels of a
     hierarchy share. Beyond the interval splines are continued linearly. The initial edge functions
     are random polynomials: a seed gives the same function on any number of intervals.
     Source: Southworth et al., arXiv 2603.04827, section 2.
@@ -39,6 +51,9 @@ class KAN(torch.nn.Module):
         Whether a plain linear layer maps the input to the first hidden width, before any spline.
     domain : (float, float)
         The interval of all splines; inputs are expected in it.
+    hidden : "tanh" or "identity"
+        The map of hidden values: tanh scaled to the domain, or none, which leaves values beyond it
+        to the linear continuation (as networks trained elsewhere may need).
     dtype : torch.dtype, optional
         float64 by default.
     generator : torch.Generator, optional
@@ -62,6 +77,7 @@ class KAN(torch.nn.Module):
         *,
         linear: bool = False,
         domain: tuple[float, float] = (-1.0, 1.0),
+        hidden: str = "tanh",
         dtype: torch.dtype | None = None,
         generator: torch.Generator | None = None,
     ):
@@ -81,10 +97,13 @@ class KAN(torch.nn.Module):
             )
         if not domain[0] < domain[1]:
             raise ValueError(f"KAN got domain {domain}; its ends must be in increasing order")
+        if hidden not in ("tanh", "identity"):
+            raise ValueError(f"KAN got hidden {hidden!r}; it must be 'tanh' or 'identity'")
         self.widths = tuple(widths)
         self.intervals = tuple(per_layer)
         self.degree = degree
         self.domain = (float(domain[0]), float(domain[1]))
+        self.hidden = hidden
         dtype = dtype or torch.float64
         generator = generator or torch.Generator().manual_seed(0)
         self.linear = None
@@ -123,6 +142,8 @@ class KAN(torch.nn.Module):
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
         """The fixed map of hidden values onto the spline interval."""
+        if self.hidden == "identity":
+            return hidden
         a, b = self.domain
         return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
 
@@ -158,32 +179,76 @@ class KAN(torch.nn.Module):
         """
         return self.linearize(x)[1].dense().unflatten(0, (len(x), -1))
 
+    def refinement_matrices(self, factor: int = 2) -> list[sp.csr_matrix]:
+        """Of each layer, from the splines of this network to those of `refine(factor)`."""
+        return [refinement_matrix(n, self.degree, factor) for n in self.intervals]
+
+    def coarsening_matrices(self, factor: int = 2, by: str = "projection") -> list[np.ndarray]:
+        """Of each layer, from the splines of `refine(factor)` to those of this network."""
+        if by not in ("projection", "injection"):
+            raise ValueError(f"KAN.coarsen got by={by!r}; it must be 'projection' or 'injection'")
+        made = {}
+        for n in set(self.intervals):
+            P = refinement_matrix(n, self.degree, factor)
+            knots = uniform_knots(factor * n, self.degree, (0.0, 1.0))  # any domain: scale cancels
+            if by == "injection":
+                made[n] = injection_matrix(P)
+            else:
+                made[n] = projection_matrix(P, mass_matrix(knots, self.degree))
+        return [made[n] for n in self.intervals]
+
     def refine(self, factor: int = 2) -> KAN:
-        """The same function with `factor` (a power of 2) times as many intervals, a new network."""
+        """The same function with `factor` times as many intervals, a new network.
+
+        Parameters
+        ----------
+        factor : int
+            At least 2.
+        """
         fine = self._with_intervals([factor * n for n in self.intervals])
-        with torch.no_grad():
-            for n, coarse, u in zip(
-                self.intervals, self.coefficients, fine.coefficients, strict=True
-            ):
-                P = torch.as_tensor(refinement_matrix(n, self.degree, factor)).to(coarse)
-                u.copy_(P @ coarse)
+        fine._take(self, self.refinement_matrices(factor))
         return fine
 
-    def coarsen(self, factor: int = 2) -> KAN:
-        """The least-squares fit of the coefficients with fewer intervals; undoes `refine`."""
-        if any(n % factor for n in self.intervals):
+    def coarsen(self, factor: int = 2, by: str = "projection") -> KAN:
+        """The closest network with fewer intervals, a new one; undoes `refine`.
+
+        Parameters
+        ----------
+        factor : int
+            Must divide the intervals of every layer.
+        by : "projection" or "injection"
+            Closest edge functions, in L2 over the domain, or closest coefficients.
+        """
+        if factor < 2 or any(n % factor for n in self.intervals):
             raise ValueError(
                 f"KAN.coarsen got factor {factor} for {self.intervals} intervals; "
-                "it must divide all"
+                "it must be at least 2 and divide all"
             )
         coarse = self._with_intervals([n // factor for n in self.intervals])
-        with torch.no_grad():
-            for n, fine, u in zip(
-                coarse.intervals, self.coefficients, coarse.coefficients, strict=True
-            ):
-                P = torch.as_tensor(refinement_matrix(n, self.degree, factor)).to(fine)
-                u.copy_(torch.linalg.pinv(P) @ fine)
+        coarse._take(self, coarse.coarsening_matrices(factor, by))
         return coarse
+
+    def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
+        """The largest change of an output by `refine`, over the largest output; rounding only.
+
+        Parameters
+        ----------
+        x : tensor of shape (..., inputs)
+        factor : int
+        """
+        with torch.no_grad():
+            outputs = self(x)
+            change = (self.refine(factor)(x) - outputs).abs().max()
+            return float(change / outputs.abs().max().clamp_min(torch.finfo(x.dtype).tiny))
+
+    def _take(self, other: KAN, matrices: Sequence[sp.csr_matrix | np.ndarray]) -> None:
+        """Set the coefficients to matrices times those of another network, in float64."""
+        for matrix, source, own in zip(
+            matrices, other.coefficients, self.coefficients, strict=True
+        ):
+            values = source.detach().cpu().double().numpy()
+            with torch.no_grad():
+                own.copy_(torch.from_numpy(AxisTransfer(matrix, axis=1).prolong(values)))
 
     def _with_intervals(self, intervals: Sequence[int]) -> KAN:
         """A network of the same kind with zero coefficients and the same linear layer."""
@@ -194,17 +259,26 @@ class KAN(torch.nn.Module):
             self.degree,
             linear=self.linear is not None,
             domain=self.domain,
+            hidden=self.hidden,
             dtype=first.dtype,
         ).to(first.device)
         if self.linear is not None and other.linear is not None:
             other.linear.load_state_dict(self.linear.state_dict())
+        for own, theirs in zip(other.parameters(), self.parameters(), strict=True):
+            own.requires_grad_(theirs.requires_grad)
         return other
 
     def extra_repr(self) -> str:
         return (
             f"widths={list(self.widths)}, intervals={list(self.intervals)}, degree={self.degree}, "
-            f"domain={self.domain}"
+            f"domain={self.domain}, hidden={self.hidden!r}"
         )
+
+    def to_multichannel_mlp(self) -> MultichannelMLP:
+        """The same function in ReLU^degree channels, a new network; `to_kan` leads back."""
+        from mgnet.knots.multichannel import MultichannelMLP  # it imports this file
+
+        return MultichannelMLP(self)
 
 
 def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Uniform B-splines by local evaluation, and their exact dyadic refinement.
+"""Uniform B-splines by local evaluation.
 
 Order r = degree + 1. On n intervals of [a, b] there are n + degree splines, numbered from the left;
 on one interval degree + 1 of them do not vanish, and they are polynomials in the local coordinate.
@@ -14,11 +14,12 @@ import torch
 
 __all__ = [
     "dense_basis",
+    "derivative_pieces",
+    "evaluate",
     "local_basis",
+    "locate",
     "polynomial_coefficients",
-    "refinement_matrix",
     "roughness_factor",
-    "spline_layer",
 ]
 
 
@@ -38,10 +39,75 @@ def _pieces(degree: int) -> np.ndarray:
     return pieces / factorial(degree)
 
 
-def local_basis(
-    x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float]
+def derivative_pieces(intervals: int, degree: int, domain: tuple[float, float], order: int):
+    """The splines' derivatives on one interval as polynomials of s, and beyond the domain.
+
+    Returns
+    -------
+    (powers, ends)
+        `powers`: array (spline, power of s), lowest first. `ends`: array (2, spline), the slopes of
+        the linear continuation of what `powers` describes, beyond the left and the right end.
+
+    Examples
+    --------
+    >>> powers, ends = derivative_pieces(2, 1, (0.0, 1.0), order=0)
+    >>> powers.tolist(), ends.tolist()
+    ([[1.0, -1.0], [0.0, 1.0]], [[-2.0, 2.0], [-2.0, 2.0]])
+    """
+    scale = intervals / (domain[1] - domain[0])
+    powers = _pieces(degree)
+    for _ in range(order):
+        powers = np.pad(powers[:, 1:] * np.arange(1, degree + 1), [(0, 0), (0, 1)]) * scale
+    slopes = powers[:, 1:] * np.arange(1, degree + 1) * scale
+    ends = np.stack([slopes[:, 0], slopes.sum(1)])
+    return powers, ends if order == 0 else np.zeros_like(ends)
+
+
+def locate(
+    x: torch.Tensor, intervals: int, domain: tuple[float, float]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The splines that do not vanish at x, and their first derivatives.
+    """The interval of x, the local coordinate s in it, and the distance beyond the domain.
+
+    Examples
+    --------
+    >>> interval, s, beyond = locate(torch.tensor([0.75, 2.0]), 2, (0.0, 1.0))
+    >>> interval.tolist(), s.tolist(), beyond.tolist()
+    ([1, 1], [0.5, 1.0], [0.0, 1.0])
+    """
+    a, b = domain
+    inside = x.clamp(a, b)
+    position = (inside - a) * (intervals / (b - a))
+    interval = position.detach().nan_to_num().floor().clamp(0, intervals - 1)  # NaN stays in s
+    return interval.long(), position - interval, x - inside
+
+
+def evaluate(powers: np.ndarray, s: torch.Tensor) -> list[torch.Tensor]:
+    """The polynomials (spline, power), lowest power first, at s: by Horner, a tensor for each.
+
+    Examples
+    --------
+    >>> evaluate(np.array([[1.0, -1.0], [0.0, 1.0]]), torch.tensor(0.25))
+    [tensor(0.7500), tensor(0.2500)]
+    """
+    values = []
+    for row in powers.tolist():
+        while len(row) > 1 and row[-1] == 0.0:
+            row.pop()
+        value = torch.full_like(s, row[-1]) if len(row) == 1 else row[-1] * s + row[-2]
+        for c in reversed(row[:-2]):
+            value = value * s + c
+        values.append(value)
+    return values
+
+
+def local_basis(
+    x: torch.Tensor,
+    intervals: int,
+    degree: int,
+    domain: tuple[float, float],
+    derivatives: int = 1,
+) -> tuple[torch.Tensor, ...]:
+    """The splines that do not vanish at x, and their derivatives, in one pass.
 
     Outside the domain each spline is continued linearly, from its boundary value and slope.
 
@@ -50,12 +116,14 @@ def local_basis(
     x : tensor of any shape
     intervals, degree : int
     domain : (float, float)
+    derivatives : int
+        How many: 0 for the values alone, 1 with slopes, 2 with second derivatives, ...
 
     Returns
     -------
-    (first, values, slopes)
-        `first`: number of the first of these splines, shape of x (int64). `values`, `slopes`:
-        shape of x + (degree + 1,).
+    (first, values, slopes, ...)
+        `first`: number of the first of these splines, shape of x (int64). The others: shape of
+        x + (degree + 1,).
 
     Examples
     --------
@@ -63,111 +131,36 @@ def local_basis(
     >>> first.tolist(), values.tolist(), slopes.tolist()
     ([1], [[1.0, 0.0]], [[-2.0, 2.0]])
     """
-    a, b = domain
-    scale = intervals / (b - a)
-    inside = x.clamp(a, b)
-    position = (inside - a) * scale
-    first = position.detach().nan_to_num().floor().clamp(0, intervals - 1)  # NaN stays in `s`
-    s = position - first
-    pieces = torch.as_tensor(_pieces(degree), dtype=x.dtype, device=x.device)
-    powers = [torch.ones_like(s)]
-    for _ in range(degree):
-        powers.append(powers[-1] * s)
-    values = torch.stack(powers, -1) @ pieces.T
-    steps = torch.stack([k * powers[k - 1] for k in range(1, degree + 1)], -1)
-    slopes = (steps @ pieces[:, 1:].T) * scale
-    return first.long(), values + slopes * (x - inside).unsqueeze(-1), slopes
+    first, s, beyond = locate(x, intervals, domain)
+    bases = []
+    for order in range(max(derivatives, 1) + 1):
+        powers, _ = derivative_pieces(intervals, degree, domain, order)
+        bases.append(torch.stack(evaluate(powers, s), -1))
+    beyond = beyond.unsqueeze(-1)
+    bases[0] = bases[0] + bases[1] * beyond
+    # Beyond the ends the second derivative is 0; NaN stays NaN.
+    bases[2:] = [torch.where(beyond.abs() > 0.0, 0.0, basis) for basis in bases[2:]]
+    return first, *bases[: derivatives + 1]
 
 
 def dense_basis(
-    x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """All splines at x, shape of x + (intervals + degree,), and their first derivatives.
+    x: torch.Tensor,
+    intervals: int,
+    degree: int,
+    domain: tuple[float, float],
+    derivatives: int = 1,
+) -> tuple[torch.Tensor, ...]:
+    """All splines at x, shape of x + (intervals + degree,), and their derivatives.
 
     Examples
     --------
     >>> dense_basis(torch.tensor([0.5]), 2, 1, (0.0, 1.0))[0].tolist()
     [[0.0, 1.0, 0.0]]
     """
-    first, values, slopes = local_basis(x, intervals, degree, domain)
+    first, *bases = local_basis(x, intervals, degree, domain, derivatives)
     index = first.unsqueeze(-1) + torch.arange(degree + 1, device=x.device)
-    zeros = values.new_zeros(*x.shape, intervals + degree)
-    return zeros.scatter(-1, index, values), zeros.scatter(-1, index, slopes)
-
-
-def spline_layer(
-    x: torch.Tensor,
-    coefficients: torch.Tensor,
-    intervals: int,
-    degree: int,
-    domain: tuple[float, float],
-) -> torch.Tensor:
-    """One KAN layer: `sum_p sum_i coefficients[p, i, q] b_i(x_p)`.
-
-    Only the degree + 1 splines that do not vanish at x_p are evaluated, so the cost does not grow
-    with the number of intervals.
-
-    Parameters
-    ----------
-    x : tensor of shape (..., inputs)
-    coefficients : tensor of shape (inputs, intervals + degree, outputs)
-
-    Returns
-    -------
-    tensor of shape (..., outputs)
-
-    Examples
-    --------
-    >>> hat = torch.tensor([[[0.0], [1.0], [0.0]]])
-    >>> spline_layer(torch.tensor([[0.25]]), hat, 2, 1, (0.0, 1.0)).tolist()
-    [[0.5]]
-    """
-    inputs, splines, outputs = coefficients.shape
-    first, values, _ = local_basis(x, intervals, degree, domain)
-    row = first + splines * torch.arange(inputs, device=x.device)
-    index = row.unsqueeze(-1) + torch.arange(degree + 1, device=x.device)
-    picked = coefficients.reshape(inputs * splines, outputs)[index.flatten(-2)]
-    return (values.flatten(-2).unsqueeze(-2) @ picked).squeeze(-2)
-
-
-def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> np.ndarray:
-    """The matrix P that keeps a spline when every interval is halved (or cut by a power of 2).
-
-    Two-scale relation of order-r splines: `P[J, I] = 2^(1-r) C(r, s)`, `J = 2 I + s - (r - 1)`.
-    (The printed factor 2^(-r) in Southworth et al., arXiv 2603.04827, halves the function.)
-
-    Parameters
-    ----------
-    intervals : int
-        On the coarse level.
-    degree : int
-    factor : int
-        A power of 2, at least 2.
-
-    Returns
-    -------
-    array of shape (factor intervals + degree, intervals + degree)
-
-    Examples
-    --------
-    >>> refinement_matrix(1, 1)
-    array([[1. , 0. ],
-           [0.5, 0.5],
-           [0. , 1. ]])
-    """
-    if intervals < 1 or degree < 1 or factor < 2 or factor & (factor - 1):
-        raise ValueError(
-            f"refinement_matrix got {intervals} intervals, degree {degree}, factor {factor}; "
-            "it needs at least one interval, degree 1 and a power of 2"
-        )
-    order = degree + 1
-    fine = np.zeros((2 * intervals + degree, intervals + degree))
-    for coarse in range(intervals + degree):
-        for s in range(order + 1):
-            row = 2 * coarse + s - degree
-            if 0 <= row < len(fine):
-                fine[row, coarse] = 2.0 ** (1 - order) * comb(order, s)
-    return fine if factor == 2 else refinement_matrix(2 * intervals, degree, factor // 2) @ fine
+    zeros = bases[0].new_zeros(*x.shape, intervals + degree)
+    return tuple(zeros.scatter(-1, index, basis) for basis in bases)
 
 
 def roughness_factor(intervals: int, degree: int) -> np.ndarray:

@@ -3,11 +3,13 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch.func import functional_call, jacrev, vmap
 
 from mgnet.knots import KAN, roughness
+from mgnet.knots.spline import dense_basis
 
 
 def inputs(rows=20, columns=2):
@@ -20,18 +22,77 @@ NETWORKS = [
     {"widths": [2, 3, 3, 2], "degree": 5, "domain": (0.0, 2.0)},
     {"widths": [2, 3, 1], "degree": 1, "intervals": [4, 8]},
     {"widths": [2, 4, 3, 1], "linear": True},
+    {"widths": [2, 3, 2, 1], "hidden": "identity"},
+    {"widths": [2, 4, 3, 1], "linear": True, "hidden": "identity", "domain": (0.0, 2.0)},
 ]
 
 
 @pytest.mark.parametrize("options", NETWORKS)
-def test_refine_changes_no_output_and_coarsen_undoes_it(options):
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_refine_changes_no_output_and_coarsen_undoes_it(options, factor):
     kan, x = KAN(**options), inputs()
-    for factor in (2, 4):
-        fine = kan.refine(factor)
-        assert fine.intervals == tuple(factor * n for n in kan.intervals)
-        torch.testing.assert_close(fine(x), kan(x), rtol=0, atol=1e-13)
-        for back, own in zip(fine.coarsen(factor).parameters(), kan.parameters(), strict=True):
-            torch.testing.assert_close(back, own, rtol=0, atol=1e-12)
+    fine = kan.refine(factor)
+    assert fine.intervals == tuple(factor * n for n in kan.intervals)
+    assert fine.extra_repr() == kan.extra_repr().replace(
+        str(list(kan.intervals)), str(list(fine.intervals))
+    )
+    torch.testing.assert_close(fine(x), kan(x), rtol=0, atol=1e-13)
+    change = (fine(x) - kan(x)).abs().max() / kan(x).abs().max()
+    assert kan.nesting_defect(x, factor) == float(change.detach())
+    for by in ("projection", "injection"):
+        back = fine.coarsen(factor, by)
+        for u, own in zip(back.parameters(), kan.parameters(), strict=True):
+            torch.testing.assert_close(u, own, rtol=0, atol=1e-10)
+
+
+def test_coarsening_of_a_spline_that_is_not_coarse_is_the_closest_in_l2():
+    fine = KAN([1, 1], 8, domain=(0.0, 2.0), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        fine.coefficients[0].normal_(generator=torch.Generator().manual_seed(5))
+    coarse = fine.coarsen()
+    nodes, weights = np.polynomial.legendre.leggauss(5)
+    x = (0.25 * np.arange(8)[:, None] + 0.125 * (nodes + 1.0)).ravel()
+    w = np.tile(weights, 8)[:, None] ** 0.5
+    basis = dense_basis(torch.from_numpy(x), 4, 3, (0.0, 2.0))[0].numpy()
+    values = fine(torch.from_numpy(x[:, None])).detach().numpy()
+    expected, error, *_ = np.linalg.lstsq(w * basis, w * values, rcond=None)
+    np.testing.assert_allclose(coarse.coefficients[0][0].detach(), expected, atol=1e-11)
+    assert error > 0.1
+    other = fine.coarsen(by="injection").coefficients[0][0].detach()
+    assert abs(other - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("rough", [False, True])
+@pytest.mark.parametrize(
+    ("dtype", "inside", "outside"), [(torch.float64, 1e-14, 1e-13), (torch.float32, 3e-6, 3e-5)]
+)
+def test_six_doublings_change_nothing(degree, rough, dtype, inside, outside):
+    kan = KAN([3, 16, 16, 2], 4, degree, dtype=dtype)
+    generator = torch.Generator().manual_seed(6)
+    if rough:
+        with torch.no_grad():
+            for u in kan.coefficients:
+                u.normal_(0.0, 0.3, generator=generator)
+    x = 2.0 * torch.rand(500, 3, generator=generator, dtype=dtype) - 1.0
+    finest = kan
+    for _ in range(6):
+        finest = finest.refine()
+    assert finest.intervals == (256,) * 3
+    for points, bound in ((x, inside), (1.15 * x, outside)):
+        outputs = kan(points)
+        assert (finest(points) - outputs).abs().max() <= bound * outputs.abs().max()
+        assert kan.nesting_defect(points, 64) <= bound
+
+
+def test_the_new_network_is_where_and_what_the_old_one_was():
+    kan = KAN([2, 3, 1], linear=True, dtype=torch.float32)
+    kan.linear.requires_grad_(False)
+    for other in (kan.refine(), kan.coarsen()):
+        for own, theirs in zip(other.parameters(), kan.parameters(), strict=True):
+            assert own.dtype == torch.float32
+            assert own.requires_grad == theirs.requires_grad
+            assert own.grad_fn is None
 
 
 @pytest.mark.parametrize("options", NETWORKS)
@@ -100,5 +161,11 @@ def test_refusals(arguments, words):
         KAN(*arguments)
     with pytest.raises(ValueError, match="KAN got domain"):
         KAN([1, 1], domain=(1.0, 1.0))
-    with pytest.raises(ValueError, match="must divide all"):
+    with pytest.raises(ValueError, match="KAN got hidden 'sine'"):
+        KAN([1, 1], hidden="sine")
+    with pytest.raises(ValueError, match="divide all"):
         KAN([1, 1], 3).coarsen(2)
+    with pytest.raises(ValueError, match="at least 2 and"):
+        KAN([1, 1], 3).coarsen(1)
+    with pytest.raises(ValueError, match="got by='nearest'; it must be 'projection' or"):
+        KAN([1, 1]).coarsen(by="nearest")

@@ -1,17 +1,16 @@
-"""Uniform splines are SciPy's, continue linearly, and refine exactly."""
+"""Uniform splines are SciPy's, and continue linearly."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.interpolate import BSpline
 
+from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline import (
     dense_basis,
     local_basis,
     polynomial_coefficients,
-    refinement_matrix,
     roughness_factor,
-    spline_layer,
 )
 
 DEGREES = [1, 2, 3, 4, 5]
@@ -57,23 +56,6 @@ def test_autograd_gives_the_slopes():
 
 
 @pytest.mark.parametrize("degree", DEGREES)
-@pytest.mark.parametrize("factor", [2, 8])
-def test_refinement_changes_no_value_also_outside(degree, factor):
-    u = np.random.default_rng(1).standard_normal(3 + degree)
-    x = torch.linspace(-3.0, 4.0, 71, dtype=torch.float64)
-    coarse, _ = dense_basis(x, 3, degree, DOMAIN)
-    fine, _ = dense_basis(x, 3 * factor, degree, DOMAIN)
-    P = refinement_matrix(3, degree, factor)
-    np.testing.assert_allclose(fine.numpy() @ P @ u, coarse.numpy() @ u, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("arguments", [(0, 3), (2, 0), (2, 3, 3), (2, 3, 1)])
-def test_refinement_refuses(arguments):
-    with pytest.raises(ValueError, match="a power of 2"):
-        refinement_matrix(*arguments)
-
-
-@pytest.mark.parametrize("degree", DEGREES)
 def test_polynomials_are_exact_on_any_number_of_intervals(degree):
     powers = np.random.default_rng(3).standard_normal(degree + 1)
     x = np.linspace(*DOMAIN, 19)
@@ -101,12 +83,3 @@ def test_roughness_is_the_integral_of_the_squared_second_derivative(degree):
 
 def test_roughness_of_broken_lines_is_not_penalised():
     assert not roughness_factor(4, 1).any()
-
-
-def test_a_layer_is_the_sum_of_its_edges():
-    generator = torch.Generator().manual_seed(0)
-    u = torch.randn(3, 7, 2, generator=generator, dtype=torch.float64)
-    x = 4 * torch.rand(5, 6, 3, generator=generator, dtype=torch.float64) - 1.5
-    basis, _ = dense_basis(x, 4, 3, DOMAIN)
-    expected = torch.einsum("...pi,piq->...q", basis, u)
-    torch.testing.assert_close(spline_layer(x, u, 4, 3, DOMAIN), expected, rtol=0, atol=1e-12)

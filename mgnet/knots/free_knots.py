@@ -1,0 +1,312 @@
+"""Kolmogorov-Arnold networks whose knots are parameters too."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch.nn.functional import pad
+
+from mgnet.knots.kan import KAN
+from mgnet.knots.nonuniform import spline_layer_on
+from mgnet.knots.refinement import knot_insertion
+
+__all__ = ["FreeKnotKAN", "FreeKnots", "NarrowInterval", "continued", "insert_knots"]
+
+
+class NarrowInterval(NamedTuple):
+    """Where two knots have come close: the input of a layer, the interval, its relative width."""
+
+    layer: int
+    input: int
+    interval: int
+    width: float  # over the mean width of the intervals of this input, dimensionless
+
+
+class FreeKnots(torch.nn.Module):
+    """One knot vector per input, ordered by construction: widths are a softmax of the parameters.
+
+    The knots at distance `length` keep their place, those between them move.
+
+    Parameters
+    ----------
+    inputs, intervals : int
+    domain : (float, float)
+    dtype : torch.dtype
+    """
+
+    start: torch.Tensor
+    length: torch.Tensor
+
+    def __init__(
+        self, inputs: int, intervals: int, domain: tuple[float, float], dtype: torch.dtype
+    ):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.zeros(inputs, intervals, dtype=dtype))
+        self.register_buffer("start", torch.full((inputs,), domain[0], dtype=dtype))
+        self.register_buffer("length", torch.full((inputs,), domain[1] - domain[0], dtype=dtype))
+
+    def forward(self) -> torch.Tensor:
+        """The knots of the domain, both ends included: shape (inputs, intervals + 1)."""
+        # The bound, below rounding, keeps slopes finite where a softmax underflows.
+        floor = torch.finfo(self.logits.dtype).eps / self.logits.shape[1]
+        widths = torch.softmax(self.logits, -1).clamp(min=floor)
+        steps = pad(widths.cumsum(-1), (1, 0))
+        return self.start.unsqueeze(-1) + self.length.unsqueeze(-1) * steps
+
+    @torch.no_grad()
+    def place(self, knots: torch.Tensor) -> None:
+        """Move the knots to `knots`, of shape (inputs, intervals + 1), strictly increasing."""
+        widths = knots.diff(dim=-1)
+        rounding = 4.0 * torch.finfo(self.logits.dtype).eps * knots.abs().amax(-1, keepdim=True)
+        fits = knots.shape == (len(self.start), self.logits.shape[1] + 1)
+        if not fits or not (widths > rounding).all():
+            raise ValueError(
+                f"FreeKnots.place got knots of shape {tuple(knots.shape)} with smallest distance "
+                f"{float(widths.min()):.3g}; it needs {self.logits.shape[1] + 1} strictly "
+                f"increasing ones for each of {len(self.start)} inputs"
+            )
+        self.start.copy_(knots[:, 0])
+        self.length.copy_(knots[:, -1] - knots[:, 0])
+        self.logits.copy_((widths / widths.mean(-1, keepdim=True)).log())
+
+
+def continued(knots: torch.Tensor, degree: int) -> torch.Tensor:
+    """Knots of the domain, shape (inputs, n + 1), and `degree` more on each side.
+
+    Beyond the domain the width of the first and of the last interval is repeated.
+
+    Examples
+    --------
+    >>> continued(torch.tensor([[0.0, 1.0, 3.0]]), 1).tolist()
+    [[-1.0, 0.0, 1.0, 3.0, 5.0]]
+    """
+    steps = torch.arange(1, degree + 1, dtype=knots.dtype, device=knots.device)
+    left = knots[:, :1] - steps.flip(0) * (knots[:, 1:2] - knots[:, :1])
+    right = knots[:, -1:] + steps * (knots[:, -1:] - knots[:, -2:-1])
+    return torch.cat([left, knots, right], -1)
+
+
+def insert_knots(
+    coefficients: torch.Tensor, coarse: torch.Tensor, fine: torch.Tensor, degree: int
+) -> torch.Tensor:
+    """The same splines on more knots, input by input.
+
+    Parameters
+    ----------
+    coefficients : tensor of shape (inputs, coarse splines, outputs)
+    coarse, fine : tensor of shape (inputs, splines + degree + 1)
+        Complete knot vectors; those beyond the domain may differ.
+
+    Returns
+    -------
+    tensor of shape (inputs, fine splines, outputs)
+    """
+    moved = []
+    for u, before, after in zip(coefficients, coarse, fine, strict=True):
+        P = knot_insertion(before.cpu().numpy(), after.cpu().numpy(), degree)
+        moved.append(torch.as_tensor(P @ u.detach().double().cpu().numpy()))
+    return torch.stack(moved).to(coefficients)
+
+
+class FreeKnotKAN(torch.nn.Module):
+    """A KAN that trains its knots together with its coefficients.
+
+    Each input of a layer has one knot vector, shared by its outputs:
+    `t = start + length cumsum(softmax(logits))`, so knots stay in order, and the ends of the
+    domain in place, whatever an optimizer does. At the start the knots are uniform and the network
+    is the `KAN` of the same seed. Source of the parametrisation: Actor et al., arXiv 2505.18131.
+
+    Knots may meet, as they should at a kink; the slopes between them then grow without bound.
+    `collapsed` lists such places, `refine` warns of them. To hold the knots for a while:
+    `kan.free_knots.requires_grad_(False)`.
+
+    Parameters
+    ----------
+    widths, intervals, degree, linear, domain, hidden, dtype, generator
+        As in `KAN`.
+
+    Examples
+    --------
+    >>> kan = FreeKnotKAN([1, 1], intervals=4)
+    >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
+    >>> bool((kan(x) - KAN([1, 1], intervals=4)(x)).abs().max() < 1e-14)
+    True
+    >>> optimizer = torch.optim.Adam(kan.parameters(), lr=0.05)
+    >>> for _ in range(20):
+    ...     optimizer.zero_grad()
+    ...     (kan(x) - (x - 0.3).abs()).square().mean().backward()
+    ...     optimizer.step()
+    >>> kan.knots(0).shape  # 5 knots and 3 more on both sides
+    torch.Size([1, 11])
+    >>> bool((kan.refine()(x) - kan(x)).abs().max() < 1e-13)
+    True
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int],
+        intervals: int | Sequence[int] = 4,
+        degree: int = 3,
+        *,
+        linear: bool = False,
+        domain: tuple[float, float] = (-1.0, 1.0),
+        hidden: str = "tanh",
+        dtype: torch.dtype | None = None,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        kan = KAN(
+            widths,
+            intervals,
+            degree,
+            linear=linear,
+            domain=domain,
+            hidden=hidden,
+            dtype=dtype,
+            generator=generator,
+        )
+        self.widths = kan.widths
+        self.degree = kan.degree
+        self.hidden = kan.hidden
+        self.linear = kan.linear
+        self.coefficients = kan.coefficients
+        self.free_knots: Sequence[FreeKnots] = torch.nn.ModuleList(  # type: ignore[assignment]
+            FreeKnots(len(u), n, kan.domain, u.dtype)
+            for u, n in zip(kan.coefficients, kan.intervals, strict=True)
+        )
+
+    @classmethod
+    def from_kan(cls, kan: KAN) -> FreeKnotKAN:
+        """The same function with knots that can move."""
+        first = kan.coefficients[0]
+        made = cls(
+            kan.widths,
+            kan.intervals,
+            kan.degree,
+            linear=kan.linear is not None,
+            domain=kan.domain,
+            hidden=kan.hidden,
+            dtype=first.dtype,
+        ).to(first.device)
+        made.load_state_dict(kan.state_dict(), strict=False)
+        return made
+
+    @property
+    def intervals(self) -> tuple[int, ...]:
+        """Of each layer."""
+        return tuple(u.shape[1] - self.degree for u in self.coefficients)
+
+    def knots(self, layer: int) -> torch.Tensor:
+        """All knots of a layer: shape (inputs, intervals + 2 degree + 1).
+
+        The domain of input p is `[knots[p, degree], knots[p, -degree - 1]]`.
+        """
+        return continued(self.free_knots[layer](), self.degree)
+
+    def into_domain(self, hidden: torch.Tensor, layer: int) -> torch.Tensor:
+        """The fixed map of hidden values onto the spline intervals of a layer."""
+        if self.hidden == "identity":
+            return hidden
+        knots = self.free_knots[layer]
+        return knots.start + 0.5 * knots.length * (1.0 + torch.tanh(hidden))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        if self.linear is not None:
+            x = self.into_domain(self.linear(x), 0)
+        for layer, u in enumerate(self.coefficients):
+            if layer:
+                x = self.into_domain(x, layer)
+            x = spline_layer_on(x, u, self.knots(layer), self.degree)
+        return x
+
+    def refine(self, factor: int = 2) -> FreeKnotKAN:
+        """The same function with every interval cut into `factor` equal ones, a new network.
+
+        Warns when there are `collapsed` intervals; refuses to cut empty ones.
+        """
+        if factor < 2:
+            raise ValueError(f"FreeKnotKAN.refine got factor {factor}; it must be at least 2")
+        narrow = self.collapsed()
+        if narrow:
+            warnings.warn(
+                f"FreeKnotKAN.refine cuts {len(narrow)} collapsed intervals, the first is "
+                f"{narrow[0]}; slopes there may be huge: train the knots more slowly, or hold them",
+                stacklevel=2,
+            )
+        parts = torch.arange(factor, dtype=torch.float64) / factor
+        finer = []
+        for knots in self._places():
+            cut = knots[:, :-1, None] + knots.diff(dim=-1)[..., None] * parts
+            finer.append(torch.cat([cut.flatten(1), knots[:, -1:]], -1))
+        return self._on(finer)
+
+    def insert(self, layer: int, positions: torch.Tensor) -> FreeKnotKAN:
+        """The same function with more knots in one layer, a new network.
+
+        Parameters
+        ----------
+        layer : int
+        positions : tensor of shape (inputs, m)
+            m new knots for each input, in the domain, none of them there already.
+        """
+        finer = self._places()
+        inputs = len(finer[layer])
+        if positions.dim() != 2 or len(positions) != inputs:
+            raise ValueError(
+                f"FreeKnotKAN.insert got positions of shape {tuple(positions.shape)}; "
+                f"layer {layer} needs equally many for each of its {inputs} inputs"
+            )
+        finer[layer] = torch.cat([finer[layer], positions.cpu().double()], -1).sort(-1).values
+        return self._on(finer)
+
+    @torch.no_grad()
+    def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
+        """The largest change of an output by `refine`, over the largest output; rounding only."""
+        outputs = self(x)
+        return float((self.refine(factor)(x) - outputs).abs().max() / outputs.abs().max())
+
+    def collapsed(self, threshold: float = 1e-3) -> list[NarrowInterval]:
+        """The intervals narrower than `threshold` times the mean width of their input."""
+        found = []
+        for layer, knots in enumerate(self._places()):
+            widths = knots.diff(dim=-1)
+            relative = widths / widths.mean(-1, keepdim=True)
+            for p, i in (relative < threshold).nonzero().tolist():
+                found.append(NarrowInterval(layer, p, i, float(relative[p, i])))
+        return found
+
+    @torch.no_grad()
+    def _places(self) -> list[torch.Tensor]:
+        """The knots of the domains of all layers, for computations on the side."""
+        return [knots().cpu().double() for knots in self.free_knots]
+
+    @torch.no_grad()
+    def _on(self, finer: Sequence[torch.Tensor]) -> FreeKnotKAN:
+        """The same function on finer knots, which contain those there are."""
+        first = self.coefficients[0]
+        fine = FreeKnotKAN(
+            self.widths,
+            [knots.shape[1] - 1 for knots in finer],
+            self.degree,
+            linear=self.linear is not None,
+            hidden=self.hidden,
+            dtype=first.dtype,
+        ).to(first.device)
+        if self.linear is not None and fine.linear is not None:
+            fine.linear.load_state_dict(self.linear.state_dict())
+        for layer, (before, after) in enumerate(zip(self._places(), finer, strict=True)):
+            fine.free_knots[layer].place(after)
+            old, new = continued(before, self.degree), continued(after, self.degree)
+            u = insert_knots(self.coefficients[layer], old, new, self.degree)
+            fine.coefficients[layer].copy_(u)
+        return fine
+
+    def extra_repr(self) -> str:
+        return (
+            f"widths={list(self.widths)}, intervals={list(self.intervals)}, degree={self.degree}, "
+            f"hidden={self.hidden!r}"
+        )

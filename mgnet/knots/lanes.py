@@ -1,0 +1,225 @@
+"""Vectors for the compiled loops of `mgnet.knots.kernels`.
+
+LLVM does not vectorise those loops by itself: it cannot know that arrays do not overlap. So they
+are written with explicit vectors of 64 bytes, AVX-512's; other machines take two or four of theirs.
+`Lanes(float32, 4)` are 4 vectors of 16 numbers each. All tables are flat arrays; a tuple `like` or
+`order` only says by its length, which the compiler knows, how many vectors there are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, register_model
+
+__all__ = ["BYTES", "collect", "gather", "load", "pull", "scatter", "spread", "store", "zeros"]
+
+BYTES = 64
+INT32 = ir.IntType(32)
+
+
+class Lanes(types.Type):
+    """The type of `count` vectors of 64 bytes."""
+
+    def __init__(self, scalar: Any, count: int):
+        self.scalar = scalar
+        self.count = count
+        super().__init__(name=f"Lanes({scalar}, {count})")
+
+
+def _vector(scalar: Any) -> Any:
+    number = ir.FloatType() if scalar.bitwidth == 32 else ir.DoubleType()
+    return ir.VectorType(number, 8 * BYTES // scalar.bitwidth)
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes):
+        super().__init__(manager, lanes, ir.ArrayType(_vector(lanes.scalar), lanes.count))
+
+
+class _Table:
+    """Addresses in a flat array, while code is generated."""
+
+    def __init__(self, context: Any, builder: Any, table: Any, value: Any):
+        self.builder = builder
+        self.start = context.make_array(table)(context, builder, value).data
+        self.vector = _vector(table.dtype)
+        self.align = table.dtype.bitwidth // 8
+
+    def address(self, offset: Any, vectors: int = 0) -> Any:
+        offset = self.builder.add(offset, ir.Constant(offset.type, vectors * self.vector.count))
+        return self.builder.bitcast(
+            self.builder.gep(self.start, [offset]), self.vector.as_pointer()
+        )
+
+    def load(self, offset: Any, vectors: int = 0) -> Any:
+        return self.builder.load(self.address(offset, vectors), align=self.align)
+
+    def store(self, value: Any, offset: Any, vectors: int = 0) -> None:
+        self.builder.store(value, self.address(offset, vectors), align=self.align)
+
+
+def _add_product(builder: Any, total: Any, a: Any, b: Any) -> Any:
+    """`total + a b`, fused where the machine can: always alike, unlike "fast" arithmetic."""
+    if total is None:
+        return builder.fmul(a, b)
+    name = f"llvm.fmuladd.v{a.type.count}f{8 * BYTES // a.type.count}"
+    function = builder.module.globals.get(name)
+    if function is None:
+        function = ir.Function(builder.module, ir.FunctionType(a.type, [a.type] * 3), name)
+    return builder.call(function, [a, b, total])
+
+
+def _combination(builder: Any, rows: _Table, weights: list[Any], at: Any, m: int, stride: Any):
+    """The m-th vector of `sum_k weights[k] * rows[at + k stride]`."""
+    total = None
+    for weight in weights:
+        total = _add_product(builder, total, weight, rows.load(at, m))
+        at = builder.add(at, stride)
+    return total
+
+
+def _unpack(builder: Any, lanes: Lanes, value: Any) -> list[Any]:
+    return [builder.extract_value(value, k) for k in range(lanes.count)]
+
+
+def _pack(builder: Any, vectors: list[Any]) -> Any:
+    packed = ir.Constant(ir.ArrayType(vectors[0].type, len(vectors)), ir.Undefined)
+    for k, vector in enumerate(vectors):
+        packed = builder.insert_value(packed, vector, k)
+    return packed
+
+
+@intrinsic
+def load(typing, table, at, like):
+    """As many vectors from `table[at:]` as the tuple `like` has entries."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[0])
+        return _pack(builder, [rows.load(args[1], m) for m in range(like.count)])
+
+    return Lanes(table.dtype, like.count)(table, at, like), generate
+
+
+@intrinsic
+def store(typing, table, at, value):
+    """Write vectors to `table[at:]`."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[0])
+        for m, vector in enumerate(_unpack(builder, value, args[2])):
+            rows.store(vector, args[1], m)
+        return context.get_dummy_value()
+
+    return types.void(table, at, value), generate
+
+
+@intrinsic
+def spread(typing, table, at, like):
+    """A vector of equal numbers for each of `table[at], table[at + 1], ...`."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[0])
+        none = ir.Constant(rows.vector, ir.Undefined)
+        first = ir.Constant(ir.VectorType(INT32, rows.vector.count), [0] * rows.vector.count)
+        vectors = []
+        for k in range(like.count):
+            at = builder.add(args[1], ir.Constant(args[1].type, k))
+            number = builder.load(builder.gep(rows.start, [at]))
+            one = builder.insert_element(none, number, ir.Constant(INT32, 0))
+            vectors.append(builder.shuffle_vector(one, none, first))
+        return _pack(builder, vectors)
+
+    return Lanes(table.dtype, like.count)(table, at, like), generate
+
+
+@intrinsic
+def gather(typing, total, weights, table, at, stride):
+    """`total + sum_k weights[k] * table[at + k stride:]`."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[2])
+        scales = _unpack(builder, weights, args[1])
+        sums = []
+        for m, old in enumerate(_unpack(builder, total, args[0])):
+            # The sum first, then the total: the chain from one input to the next is one addition.
+            new = _combination(builder, rows, scales, args[3], m, args[4])
+            sums.append(builder.fadd(old, new))
+        return _pack(builder, sums)
+
+    return total(total, weights, table, at, stride), generate
+
+
+@intrinsic
+def zeros(typing, table, order, like):
+    """A block of vectors 0, one for each entry of `order` and each of `like`."""
+    lanes = Lanes(table.dtype, order.count * like.count)
+
+    def generate(context, builder, signature, args):
+        return ir.Constant(ir.ArrayType(_vector(table.dtype), lanes.count), None)
+
+    return lanes(table, order, like), generate
+
+
+@intrinsic
+def collect(typing, block, weights, value):
+    """Add `weights[k] * value` to row k of the block, for all k."""
+
+    def generate(context, builder, signature, args):
+        sums = _unpack(builder, block, args[0])
+        vectors = _unpack(builder, value, args[2])
+        for k, weight in enumerate(_unpack(builder, weights, args[1])):
+            for m, vector in enumerate(vectors):
+                at = k * len(vectors) + m
+                sums[at] = _add_product(builder, sums[at], weight, vector)
+        return _pack(builder, sums)
+
+    return block(block, weights, value), generate
+
+
+@intrinsic
+def scatter(typing, block, order, table, at, stride):
+    """`table[at + k stride:] += row k of the block`, for all k."""
+    wide = block.count // order.count
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[2])
+        at = args[3]
+        for k, vector in enumerate(_unpack(builder, block, args[0])):
+            rows.store(builder.fadd(rows.load(at, k % wide), vector), at, k % wide)
+            if k % wide == wide - 1:
+                at = builder.add(at, args[4])
+        return context.get_dummy_value()
+
+    return types.void(block, order, table, at, stride), generate
+
+
+@intrinsic
+def pull(typing, value, weights, table, at, stride):
+    """The number `sum_k weights[k] <value, table[at + k stride:]>`."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[2])
+        scales = _unpack(builder, weights, args[1])
+        total = None
+        for m, vector in enumerate(_unpack(builder, value, args[0])):
+            row = _combination(builder, rows, scales, args[3], m, args[4])
+            total = _add_product(builder, total, vector, row)
+        width = rows.vector.count
+        while width > 1:
+            width //= 2
+            halves = [
+                builder.shuffle_vector(
+                    total,
+                    total,
+                    ir.Constant(ir.VectorType(INT32, width), list(range(k, k + width))),
+                )
+                for k in (0, width)
+            ]
+            total = builder.fadd(*halves)
+        return builder.extract_element(total, ir.Constant(INT32, 0))
+
+    return value.scalar(value, weights, table, at, stride), generate

@@ -1,0 +1,114 @@
+"""B-splines on any knots, one knot vector per input, by the stable recursion of Cox and de Boor.
+
+A knot vector of n intervals holds n + 2 degree + 1 knots that do not decrease; the domain of its
+n + degree splines is `[knots[degree], knots[-degree - 1]]`. Intervals may be empty, the domain not.
+Source: de Boor, "A Practical Guide to Splines" (2001), chapters IX and X.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import pad
+
+__all__ = ["local_basis_on", "spline_layer_on"]
+
+
+def local_basis_on(
+    x: torch.Tensor, knots: torch.Tensor, degree: int, derivatives: int = 0
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """The splines that do not vanish at x, and their derivatives, differentiable in x and knots.
+
+    Outside the domain each spline is continued linearly, from its boundary value and slope. At a
+    knot where a derivative jumps it is that of the interval on the right.
+
+    Parameters
+    ----------
+    x : tensor of shape (..., inputs)
+    knots : tensor of shape (inputs, intervals + 2 degree + 1) or (intervals + 2 degree + 1,)
+    degree : int
+        At least 1.
+    derivatives : int
+        The highest order wanted.
+
+    Returns
+    -------
+    (first, (values, slopes, curvatures, ...)[: derivatives + 1])
+        `first`: number of the first of these splines, shape of x (int64). The others: shape of
+        x + (degree + 1,).
+
+    Examples
+    --------
+    >>> knots = torch.tensor([-1.0, 0.0, 0.5, 2.0, 3.0])  # two hats and a half at both ends
+    >>> first, (values, slopes) = local_basis_on(torch.tensor([1.25]), knots, 1, derivatives=1)
+    >>> first.tolist(), values.tolist()
+    ([1], [[0.5, 0.5]])
+    """
+    inputs = x.shape[-1]
+    knots = knots.expand(inputs, -1)
+    a, b = knots[:, degree], knots[:, -degree - 1]
+    inside = x.clamp(a, b)
+    first = _interval(inside.detach(), knots.detach(), degree)
+    row = first + knots.shape[1] * torch.arange(inputs, device=x.device)
+    around = row.unsqueeze(-1) + torch.arange(1, 2 * degree + 1, device=x.device)
+    window = knots.reshape(-1)[around]  # degree knots on either side of x
+    position = inside.unsqueeze(-1)
+    by_degree, gaps = [torch.ones_like(position)], []
+    for j in range(1, degree + 1):
+        lower, upper = window[..., degree - j : degree], window[..., degree : degree + j]
+        gaps.append(upper - lower)  # all contain the interval of x, so none is empty
+        share = by_degree[-1] / gaps[-1]
+        right, left = share * (upper - position), share * (position - lower)
+        by_degree.append(pad(right, (0, 1)) + pad(left, (1, 0)))
+
+    def derivative(order: int) -> torch.Tensor:
+        values = by_degree[degree - order]
+        for j in range(degree - order + 1, degree + 1):
+            share = j * values / gaps[j - 1]
+            values = pad(share, (1, 0)) - pad(share, (0, 1))
+        return values
+
+    slopes = derivative(1)
+    results = [by_degree[-1] + slopes * (x - inside).unsqueeze(-1), slopes]
+    beyond = ((x < a) | (x > b)).unsqueeze(-1)
+    for order in range(2, derivatives + 1):
+        inner = derivative(order) if order <= degree else torch.zeros_like(slopes)
+        results.append(inner.masked_fill(beyond, 0.0))
+    return first, tuple(results[: derivatives + 1])
+
+
+def _interval(x: torch.Tensor, knots: torch.Tensor, degree: int) -> torch.Tensor:
+    """The number of the interval that holds x, never an empty one; the last for NaN."""
+    inner = knots[:, degree + 1 : -degree - 1].contiguous()
+    number = torch.searchsorted(inner, x.reshape(-1, x.shape[-1]).T.contiguous(), right=True)
+    last = torch.searchsorted(inner, knots[:, -degree - 1, None].contiguous())
+    return torch.minimum(number, last).T.reshape(x.shape)
+
+
+def spline_layer_on(
+    x: torch.Tensor, coefficients: torch.Tensor, knots: torch.Tensor, degree: int
+) -> torch.Tensor:
+    """One KAN layer: `sum_p sum_i coefficients[p, i, q] b_i(x_p)`, on the knots of each input.
+
+    Parameters
+    ----------
+    x : tensor of shape (..., inputs)
+    coefficients : tensor of shape (inputs, intervals + degree, outputs)
+    knots : tensor of shape (inputs, intervals + 2 degree + 1) or (intervals + 2 degree + 1,)
+
+    Returns
+    -------
+    tensor of shape (..., outputs)
+
+    Examples
+    --------
+    >>> hat = torch.tensor([[[0.0], [1.0], [0.0]]])
+    >>> knots = torch.tensor([-1.0, 0.0, 0.5, 2.0, 3.0])
+    >>> spline_layer_on(torch.tensor([[1.25]]), hat, knots, 1).tolist()
+    [[0.5]]
+    """
+    inputs, splines, outputs = coefficients.shape
+    first, (values,) = local_basis_on(x, knots, degree)
+    row = first + splines * torch.arange(inputs, device=x.device)
+    index = row.unsqueeze(-1) + torch.arange(degree + 1, device=x.device)
+    picked = coefficients.reshape(inputs * splines, outputs)[index.flatten(-2)]
+    return (values.flatten(-2).unsqueeze(-2) @ picked).squeeze(-2)

@@ -1,0 +1,267 @@
+"""Between two spline spaces on nested knots: matrices on the spline axis, and nothing else.
+
+Up, knot insertion keeps the function. Down, the L2 projection with the mass matrix of the splines
+is the closest function, injection by least squares the closest coefficients; both undo an
+insertion. A knot vector holds n + 2 degree + 1 knots of n intervals, strictly increasing; its
+domain is `[knots[degree], knots[-degree - 1]]`.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+__all__ = [
+    "injection_matrix",
+    "knot_insertion",
+    "mass_matrix",
+    "projection_matrix",
+    "refinement_matrix",
+    "uniform_knots",
+]
+
+
+def uniform_knots(intervals: int, degree: int, domain: tuple[float, float]) -> np.ndarray:
+    """The knots of n equal intervals, continued beyond the domain at the same distance.
+
+    Examples
+    --------
+    >>> uniform_knots(2, 1, (0.0, 1.0))
+    array([-0.5,  0. ,  0.5,  1. ,  1.5])
+    """
+    a, b = domain
+    steps = np.arange(-degree, intervals + degree + 1) / intervals
+    return a * (1.0 - steps) + b * steps  # both ends exact
+
+
+def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> sp.csr_matrix:
+    """The matrix P that keeps a spline when each of n equal intervals is cut into `factor` ones.
+
+    Two-scale relation of order-r splines, r = degree + 1: `P[J, I] = factor^(1-r) c_s` with
+    `J = factor I + s - (factor - 1) degree` and c the coefficients of
+    `(1 + z + ... + z^(factor-1))^r`; binomials for factor 2. (The printed 2^(-r) of Southworth et
+    al., arXiv 2603.04827, halves the function.)
+
+    Parameters
+    ----------
+    intervals : int
+        On the coarse level.
+    degree : int
+    factor : int
+        At least 2.
+
+    Returns
+    -------
+    csr_matrix of shape (factor intervals + degree, intervals + degree)
+        Not negative; its rows sum to 1.
+
+    Examples
+    --------
+    >>> refinement_matrix(1, 1).toarray()
+    array([[1. , 0. ],
+           [0.5, 0.5],
+           [0. , 1. ]])
+    """
+    if intervals < 1 or degree < 1 or factor < 2:
+        raise ValueError(
+            f"refinement_matrix got {intervals} intervals, degree {degree}, factor {factor}; "
+            "it needs at least one interval, degree 1 and factor 2"
+        )
+    mask = reduce(np.convolve, [np.ones(factor)] * (degree + 1)) / float(factor) ** degree
+    fine, coarse = factor * intervals + degree, intervals + degree
+    columns = np.repeat(np.arange(coarse), len(mask))
+    rows = factor * columns + np.tile(np.arange(len(mask)), coarse) - (factor - 1) * degree
+    inside = (rows >= 0) & (rows < fine)
+    entries = np.tile(mask, coarse)[inside]
+    return sp.csr_matrix((entries, (rows[inside], columns[inside])), shape=(fine, coarse))
+
+
+def knot_insertion(coarse_knots: np.ndarray, fine_knots: np.ndarray, degree: int) -> sp.csr_matrix:
+    """The matrix P that keeps a spline when knots are inserted, any number of them anywhere.
+
+    The coefficient of fine spline j is the polar form, at its degree inner knots, of a polynomial
+    piece of the coarse spline under it (the Oslo algorithm: Cohen, Lyche and Riesenfeld, Comput.
+    Graph. Image Process. 14 (1980) 87-111). So only the knots inside the domain must be nested:
+    those beyond it may differ, as they do when a uniform continuation follows the finer spacing.
+
+    Parameters
+    ----------
+    coarse_knots, fine_knots : array of n + 2 degree + 1 knots
+        Same domain; the coarse knots inside it must be among the fine ones, to rounding.
+    degree : int
+
+    Returns
+    -------
+    csr_matrix of shape (fine splines, coarse splines)
+        At most degree + 1 entries in each row, of sum 1; not negative when the knots beyond the
+        domain stay, or are continued uniformly on both levels.
+
+    Raises
+    ------
+    ValueError
+        Where the knots are not strictly increasing or not nested.
+
+    Examples
+    --------
+    >>> knot_insertion([-1.0, 0.0, 1.0, 2.0], [-1.0, 0.0, 0.25, 1.0, 2.0], 1).toarray()
+    array([[1.  , 0.  ],
+           [0.75, 0.25],
+           [0.  , 1.  ]])
+    """
+    coarse, fine = _checked(coarse_knots, degree), _checked(fine_knots, degree)
+    _check_nested(coarse, fine, degree)
+    splines = np.arange(len(fine) - degree - 1)
+    # The middle one of the fine intervals under a spline that lie in the domain: for any of them
+    # the result is the same, near the middle the least is extrapolated.
+    first = np.maximum(splines, degree)
+    last = np.minimum(splines + degree, len(fine) - degree - 2)
+    middle = (first + last) // 2
+    centre = 0.5 * (fine[middle] + fine[middle + 1])
+    pieces = np.searchsorted(coarse, centre) - 1
+    arguments = np.stack([fine[splines + k] for k in range(1, degree + 1)], -1)
+    entries = _polar(coarse, pieces, arguments)
+    # Zeros come out as rounding of either sign; as weights of second moments they must be zeros.
+    entries[abs(entries) < 1e-13 * abs(entries).max(-1, keepdims=True)] = 0.0
+    columns = pieces[:, None] + np.arange(-degree, 1)
+    rows = np.repeat(splines, degree + 1)
+    shape = (len(splines), len(coarse) - degree - 1)
+    P = sp.csr_matrix((entries.ravel(), (rows, columns.ravel())), shape=shape)
+    P.eliminate_zeros()
+    return P
+
+
+def mass_matrix(knots: np.ndarray, degree: int) -> sp.csr_matrix:
+    """The integrals of all products of two splines over the domain, exact by Gauss quadrature.
+
+    Parameters
+    ----------
+    knots : array of n + 2 degree + 1 knots
+    degree : int
+
+    Returns
+    -------
+    csr_matrix of shape (n + degree, n + degree)
+
+    Examples
+    --------
+    >>> mass_matrix([-1.0, 0.0, 1.0, 2.0], 1).toarray().round(3)
+    array([[0.333, 0.167],
+           [0.167, 0.333]])
+    """
+    knots = _checked(knots, degree)
+    nodes, weights = np.polynomial.legendre.leggauss(degree + 1)
+    pieces = np.arange(degree, len(knots) - degree - 1)
+    length = np.diff(knots)[pieces, None]
+    x = knots[pieces, None] + length * (0.5 * (nodes + 1.0))
+    arguments = np.repeat(x.reshape(-1, 1), degree, 1)
+    values = _polar(knots, np.repeat(pieces, degree + 1), arguments)
+    values = values.reshape(len(pieces), degree + 1, degree + 1)  # (interval, node, spline)
+    local = np.einsum("enj,en,enk->ejk", values, 0.5 * length * weights, values)
+    number = pieces[:, None] + np.arange(-degree, 1)
+    rows, columns = np.broadcast_arrays(number[:, :, None], number[:, None, :])
+    size = len(knots) - degree - 1
+    return sp.csr_matrix((local.ravel(), (rows.ravel(), columns.ravel())), shape=(size, size))
+
+
+def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray:
+    """Fine to coarse, the closest function in L2: `(P^T M P)^-1 P^T M`, a left inverse of P.
+
+    Parameters
+    ----------
+    P : csr_matrix of shape (fine, coarse)
+    mass : csr_matrix of shape (fine, fine)
+        Of the fine splines.
+
+    Returns
+    -------
+    array of shape (coarse, fine)
+
+    Examples
+    --------
+    >>> P = refinement_matrix(2, 1)
+    >>> R = projection_matrix(P, mass_matrix(uniform_knots(4, 1, (0.0, 1.0)), 1))
+    >>> bool(np.allclose(R @ P, np.eye(3)))
+    True
+    """
+    weighted = P.toarray().T @ mass
+    return scipy.linalg.solve(weighted @ P, weighted, assume_a="pos")
+
+
+def injection_matrix(P: sp.csr_matrix) -> np.ndarray:
+    """Fine to coarse, the closest coefficients: the pseudo-inverse of P.
+
+    Examples
+    --------
+    >>> injection_matrix(refinement_matrix(1, 1)).round(3)
+    array([[ 0.833,  0.333, -0.167],
+           [-0.167,  0.333,  0.833]])
+    """
+    return np.linalg.pinv(P.toarray())
+
+
+def _checked(knots: np.ndarray, degree: int) -> np.ndarray:
+    knots = np.asarray(knots, dtype=np.float64)
+    if degree < 1 or knots.ndim != 1 or len(knots) < 2 * degree + 2:
+        raise ValueError(
+            f"knot vector got shape {knots.shape} for degree {degree}; "
+            "n intervals need n + 2 degree + 1 knots in one dimension, degree at least 1"
+        )
+    if not (np.diff(knots) > 0.0).all():
+        worst = int(np.argmin(np.diff(knots)))
+        raise ValueError(
+            f"knot vector got {knots[worst]:.6g} before {knots[worst + 1]:.6g}; "
+            "knots must increase strictly"
+        )
+    return knots
+
+
+def _check_nested(coarse: np.ndarray, fine: np.ndarray, degree: int) -> None:
+    inner, among = coarse[degree:-degree], fine[degree:-degree]
+    rounding = 1e-12 * max(abs(inner[0]), abs(inner[-1]))
+    if max(abs(inner[0] - among[0]), abs(inner[-1] - among[-1])) > rounding:
+        raise ValueError(
+            f"knot_insertion got the domain [{inner[0]:.6g}, {inner[-1]:.6g}] on the coarse level "
+            f"and [{among[0]:.6g}, {among[-1]:.6g}] on the fine one; they must be the same"
+        )
+    distance = abs(inner[:, None] - among[_nearest(inner, among)][:, None])[:, 0]
+    if distance.max() > rounding:
+        missing = inner[int(np.argmax(distance))]
+        raise ValueError(
+            f"knot_insertion got the coarse knot {missing:.6g}, which is not a fine one; "
+            "the fine knots must contain all coarse knots of the domain"
+        )
+
+
+def _nearest(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    right = np.searchsorted(among, values).clip(1, len(among) - 1)
+    return np.where(values - among[right - 1] < among[right] - values, right - 1, right)
+
+
+def _polar(knots: np.ndarray, pieces: np.ndarray, arguments: np.ndarray) -> np.ndarray:
+    """Polar forms of the splines of one polynomial piece each, by the recursion over the order.
+
+    With all arguments equal to x these are the values of the splines at x.
+
+    Parameters
+    ----------
+    knots : array of knots
+    pieces : int array of shape (m,)
+        The piece between `knots[piece]` and `knots[piece + 1]`.
+    arguments : array of shape (m, degree)
+
+    Returns
+    -------
+    array of shape (m, degree + 1)
+        Of the splines `piece - degree` to `piece`.
+    """
+    values = np.ones((len(pieces), 1))
+    for k, x in enumerate(arguments.T, 1):
+        left = knots[pieces[:, None] + np.arange(1 - k, 1)]
+        right = knots[pieces[:, None] + np.arange(1, k + 1)]
+        share = values / (right - left)
+        lower, upper = share * (right - x[:, None]), share * (x[:, None] - left)
+        values = np.pad(lower, [(0, 0), (0, 1)]) + np.pad(upper, [(0, 0), (1, 0)])
+    return values
