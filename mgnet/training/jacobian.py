@@ -10,7 +10,33 @@ import torch
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
 
-__all__ = ["DenseJacobian", "Jacobian", "ProlongedJacobian", "SparseJacobian", "StackedJacobian"]
+__all__ = [
+    "DenseJacobian",
+    "Jacobian",
+    "ProlongedJacobian",
+    "SparseJacobian",
+    "StackedJacobian",
+    "squared",
+]
+
+PANEL = 64  # columns
+
+
+def squared(matrix: torch.Tensor) -> torch.Tensor:
+    """`A^T A`, the upper half only, by panels: up to twice as fast as the product.
+
+    Examples
+    --------
+    >>> squared(torch.tensor([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0], [2.0, 4.0]]
+    """
+    columns = matrix.shape[1]
+    product = matrix.new_empty(columns, columns)
+    for first in range(0, columns, PANEL):
+        panel = slice(first, first + PANEL)
+        product[panel, first:] = matrix[:, panel].T @ matrix[:, first:]
+        product[first + PANEL :, panel] = product[panel, first + PANEL :].T
+    return product
 
 
 class Jacobian(Protocol):
@@ -58,7 +84,7 @@ class DenseJacobian(Jacobian):
         return self.matrix.T @ y
 
     def gram(self) -> torch.Tensor:
-        return self.matrix.T @ self.matrix
+        return squared(self.matrix)
 
     def dense(self) -> torch.Tensor:
         return self.matrix

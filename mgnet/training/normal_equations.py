@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from mgnet.training.jacobian import Jacobian
+from mgnet.training.jacobian import Jacobian, squared
 
 __all__ = ["NormalEquations"]
 
@@ -44,8 +44,7 @@ class NormalEquations:
         """`J^T J`, or `J J^T` in the dual form."""
         if not self.dual:
             return self.J.gram()
-        J = self.J.dense()
-        return J @ J.T
+        return squared(self.J.dense().T)
 
     @cached_property
     def scale(self) -> float:

@@ -9,6 +9,7 @@ from mgnet.training.jacobian import (
     ProlongedJacobian,
     SparseJacobian,
     StackedJacobian,
+    squared,
 )
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -42,3 +43,9 @@ def test_it_is_its_matrix(name):
         torch.testing.assert_close(J.rmatvec(y), matrix.T @ y)
         torch.testing.assert_close(J.gram(), matrix.T @ matrix)
         torch.testing.assert_close(J.dense(), matrix)
+
+
+@pytest.mark.parametrize("columns", [1, 64, 65, 200])
+def test_the_square_by_panels(columns):
+    A = draw(30, columns)
+    torch.testing.assert_close(squared(A), A.T @ A)
