@@ -14,10 +14,11 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "custom_cycle": (),
     "amg": ("pyamg",),
     "elevation": ("sklearn",),
+    "levenberg_marquardt": (),
     "basis_preconditioning": (),
     "kan_fit": (),
 }
-MORE = {"elevation": ["0.5"]}  # seconds per training
+MORE = {"elevation": ["0.5"], "levenberg_marquardt": ["0.3"]}  # seconds per training
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:

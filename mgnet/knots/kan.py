@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from mgnet.knots.jacobian import linearize
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.refinement import (
     injection_matrix,
@@ -18,10 +19,10 @@ from mgnet.knots.refinement import (
     uniform_knots,
 )
 from mgnet.knots.spline import (
-    dense_basis,
     polynomial_coefficients,
     roughness_factor,
 )
+from mgnet.training.jacobian import Jacobian
 from mgnet.transfer import AxisTransfer
 
 if TYPE_CHECKING:
@@ -146,12 +147,6 @@ class KAN(torch.nn.Module):
         a, b = self.domain
         return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
 
-    def _into_domain_and_slope(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.hidden == "identity":
-            return hidden, torch.ones_like(hidden)
-        half = 0.5 * (self.domain[1] - self.domain[0])
-        return self.into_domain(hidden), half * (1.0 - torch.tanh(hidden) ** 2)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
         if self.linear is not None:
@@ -162,6 +157,15 @@ class KAN(torch.nn.Module):
             x = spline_layer(x, u, n, self.degree, self.domain)
         return x
 
+    def linearize(self, x: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
+        """Outputs (samples, outputs), and their derivatives by all parameters as an operator.
+
+        Parameters
+        ----------
+        x : tensor of shape (samples, inputs)
+        """
+        return linearize(self, x)
+
     def jacobian(self, x: torch.Tensor) -> torch.Tensor:
         """Derivatives of the outputs by all parameters, in the order of `parameters()`.
 
@@ -171,37 +175,9 @@ class KAN(torch.nn.Module):
 
         Returns
         -------
-        tensor of shape (samples, outputs, parameters)
+        tensor of shape (samples, outputs, parameters), in float64
         """
-        inputs, bases, slopes, maps = x, [], [], []
-        if self.linear is not None:
-            x, slope = self._into_domain_and_slope(self.linear(x))
-            maps.append(slope)
-        for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
-            if number:
-                x, slope = self._into_domain_and_slope(x)
-                maps.append(slope)
-            basis, slope = dense_basis(x, n, self.degree, self.domain)
-            bases.append(basis)
-            slopes.append(slope)
-            x = basis.flatten(-2) @ u.flatten(0, 1)
-        outputs = x.shape[1]
-        sensitivity = torch.eye(outputs, dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
-        blocks: list[torch.Tensor] = []
-        for u, basis, slope in zip(
-            reversed(self.coefficients), reversed(bases), reversed(slopes), strict=True
-        ):
-            block = torch.einsum("npi,noq->nopiq", basis, sensitivity)
-            blocks.append(block.reshape(len(x), outputs, -1))
-            if maps:  # to the values before the map below this layer
-                through = torch.einsum("npi,piq->npq", slope, u)
-                sensitivity = torch.einsum("npq,noq->nop", through, sensitivity)
-                sensitivity = sensitivity * maps.pop().unsqueeze(1)
-        if self.linear is not None:
-            blocks.append(sensitivity)
-            weight = torch.einsum("nop,ni->nopi", sensitivity, inputs)
-            blocks.append(weight.reshape(len(x), outputs, -1))
-        return torch.cat(blocks[::-1], -1)
+        return self.linearize(x)[1].dense().unflatten(0, (len(x), -1))
 
     def refinement_matrices(self, factor: int = 2) -> list[sp.csr_matrix]:
         """Of each layer, from the splines of this network to those of `refine(factor)`."""

@@ -5,8 +5,22 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 """
 
-from mgnet.training.levenberg_marquardt import LevenbergMarquardt
+from mgnet.training.levenberg_marquardt import (
+    Ending,
+    LevenbergMarquardt,
+    Minimum,
+    levenberg_marquardt,
+)
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
 
-__all__ = ["LBFGS", "LeastSquares", "LevenbergMarquardt", "Objective", "TorchOptimizer"]
+__all__ = [
+    "Ending",
+    "LBFGS",
+    "LeastSquares",
+    "LevenbergMarquardt",
+    "Minimum",
+    "Objective",
+    "TorchOptimizer",
+    "levenberg_marquardt",
+]

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt: Gauss-Newton steps inside a trust region, as a smoother.
+"""Levenberg-Marquardt: Gauss-Newton steps in a trust region, as a smoother and as a tool.
 
 `(J^T J + mu s I) d = f - J^T r` with s the mean of the diagonal of `J^T J`; mu follows the gain
 ratio. Marquardt's own choice, that diagonal in place of `s I`, lets parameters run away that few
@@ -9,19 +9,26 @@ Sethna, arXiv 1201.5885 (geodesic acceleration).
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
+from mgnet.level import Level
 from mgnet.smoother import Smoother
+from mgnet.training.jacobian import Jacobian
+from mgnet.training.linearization import Residual
+from mgnet.training.normal_equations import NormalEquations
 from mgnet.training.objective import LeastSquares
 
 if TYPE_CHECKING:
-    from mgnet.level import Level
     from mgnet.transfer import Transfer
 
-__all__ = ["LevenbergMarquardt"]
+__all__ = ["Ending", "LevenbergMarquardt", "Minimum", "levenberg_marquardt"]
 
 
 class Damping(NamedTuple):
@@ -97,25 +104,25 @@ class LevenbergMarquardt(Smoother):
         problem: Any = level.operator
         if problem.shift is not None:
             f = problem.shift if f is None else f + problem.shift
-        r, J = problem.residuals(u), problem.jacobian(u)
+        r, J = problem.linearize(u)
         level.charge(1.0)
-        system = _Normal(J, r, f)
+        system = NormalEquations(J, r, None if f is None else f.double())
         mu, growth = memory
-        scale = system.matrix.diagonal().mean()
         now = 0.5 * float(r @ r) - (0.0 if f is None else float(f @ u))
         for _ in range(self.trials):
-            solve = system.damped(mu * scale)
-            d = solve(system.descent)
-            predicted = 0.5 * float(d @ (mu * scale * d + system.descent))
+            solve = system.damped(mu)
+            d = solve(None)
+            predicted = 0.5 * float(d @ (mu * system.scale * d + system.descent))
             step = d if not self.acceleration else self._accelerated(problem, u, d, r, J, solve)
             level.charge(1.0 / 3.0 if not self.acceleration else 2.0 / 3.0)
             if step is not None and bool(torch.isfinite(step).all()) and predicted > 0.0:
-                trial = problem.residuals(u + step)
-                then = 0.5 * float(trial @ trial) - (0.0 if f is None else float(f @ (u + step)))
+                new = u + step.to(u.dtype)
+                trial = problem.residuals(new)
+                then = 0.5 * float(trial @ trial) - (0.0 if f is None else float(f @ new))
                 gain = (now - then) / predicted
                 if gain > 1e-4:
                     shrink = max(1.0 / 3.0, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3)
-                    return u + step, Damping(max(mu * shrink, 1e-15), 2.0)
+                    return new, Damping(max(mu * shrink, 1e-15), 2.0)
             mu, growth = min(mu * growth, 1e15), 2.0 * growth
         return u, Damping(mu, 2.0)
 
@@ -125,46 +132,183 @@ class LevenbergMarquardt(Smoother):
         u: torch.Tensor,
         d: torch.Tensor,
         r: torch.Tensor,
-        J: torch.Tensor,
-        solve: Any,
+        J: Jacobian,
+        solve: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor | None:
         """The step with its geodesic acceleration; None where that is too large to trust."""
         h = 0.1
-        curvature = (problem.residuals(u + h * d) - r) / h - J @ d
-        a = solve(-(J.T @ curvature) * (2.0 / h))
+        curvature = (problem.residuals(u + (h * d).to(u.dtype)) - r) / h - J.matvec(d)
+        a = solve(curvature * (-2.0 / h))
         if not 2.0 * float(a.norm()) <= self.acceleration * float(d.norm()):
             return None
         return d + 0.5 * a
 
 
-class _Normal:
-    """The Gauss-Newton system of one Jacobian: normal equations, or QR where they lose digits."""
+class Ending(Enum):
+    """Why `levenberg_marquardt` ended; `converged` tells whether a minimum was met.
 
-    def __init__(self, J: torch.Tensor, r: torch.Tensor, f: torch.Tensor | None):
-        self.J = J
-        self.matrix = J.T @ J
-        self.descent = -(J.T @ r) if f is None else f - J.T @ r
+    Examples
+    --------
+    >>> Ending.GRADIENT.converged, Ending.MAX_STEPS.converged
+    (True, False)
+    """
 
-    def damped(self, shift: torch.Tensor) -> Any:
-        """A function that solves `(J^T J + shift I) x = b`."""
-        matrix = self.matrix.clone()
-        matrix.diagonal().add_(shift)
-        # Scaled to a unit diagonal, so that the factor's diagonal tells the conditioning.
-        unit = matrix.diagonal().rsqrt()
-        factor, fault = torch.linalg.cholesky_ex(matrix * unit * unit.unsqueeze(1))
-        eps = torch.finfo(matrix.dtype).eps
-        if int(fault) == 0 and float(factor.diagonal().min()) ** 2 > 1e2 * eps:
+    GRADIENT = "the gradient norm fell below its tolerance"
+    STATIONARY = "no step lowers the objective any more, it is minimal to rounding"
+    MAX_STEPS = "max_steps were done; allow more if the values still fall"
+    SECONDS = "the seconds were used up; allow more if the values still fall"
+    NOT_FINITE = "the gradient became NaN or Inf, though the residuals are finite"
 
-            def solve(b: torch.Tensor) -> torch.Tensor:
-                return unit * torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)
+    @property
+    def converged(self) -> bool:
+        return self in (Ending.GRADIENT, Ending.STATIONARY)
 
-            return solve
-        # R^T R = J^T J + shift I from the stacked matrix itself has twice the digits.
-        stacked = torch.cat([self.J * unit, torch.diag(shift.sqrt() * unit)])
-        upper = torch.linalg.qr(stacked, mode="r").R
 
-        def solve_by_qr(b: torch.Tensor) -> torch.Tensor:
-            half = torch.linalg.solve_triangular(upper.T, (unit * b).unsqueeze(1), upper=False)
-            return unit * torch.linalg.solve_triangular(upper, half, upper=True).squeeze(1)
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """What `levenberg_marquardt` tells about its course; the parameters are in the module.
 
-        return solve_by_qr
+    Attributes
+    ----------
+    values : tuple of float
+        `1/2 |r|^2` at the start and after each step; never rising.
+    gradient_norms : tuple of float
+        `|J^T r|` at the same places.
+    ending : Ending
+    evaluations : int
+        Calls of the residual function.
+    seconds : float
+
+    Examples
+    --------
+    >>> print(Minimum((2.0, 0.5), (1.0, 1e-12), Ending.GRADIENT, 5, 0.1))
+    converged (GRADIENT) after 1 steps: 1/2 |r|^2 is 0.5 from 2, 5 evaluations, 0.1 s
+    """
+
+    values: tuple[float, ...]
+    gradient_norms: tuple[float, ...]
+    ending: Ending
+    evaluations: int
+    seconds: float
+
+    def __str__(self) -> str:
+        verdict = "converged" if self.ending.converged else "not converged"
+        text = f"{verdict} ({self.ending.name}) after {len(self.values) - 1} steps: "
+        text += f"1/2 |r|^2 is {self.values[-1]:.4g} from {self.values[0]:.4g}, "
+        text += f"{self.evaluations} evaluations, {self.seconds:.3g} s"
+        return text if self.ending.converged else f"{text}; {self.ending.value}"
+
+
+def levenberg_marquardt(
+    residual: Residual,
+    module: torch.nn.Module,
+    *,
+    max_steps: int = 200,
+    rtol: float = 1e-8,
+    atol: float = 0.0,
+    seconds: float = math.inf,
+    mu: float = 1e-2,
+    acceleration: float = 0.75,
+    chunk_size: int | None = None,
+    monitor: Callable[[int, float, float], None] | None = None,
+) -> Minimum:
+    """Train any PyTorch module on `1/2 |residual(module)|^2`.
+
+    The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
+    the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
+    to a few thousand parameters, where it reaches errors that first-order methods do not.
+
+    Parameters
+    ----------
+    residual : callable
+        `module -> tensor` of any shape, or a tuple of tensors; it may differentiate by its inputs
+        (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i of each tensor
+        depends on sample i of each call `module(x)` alone: for points of several kinds return a
+        tuple, not one long tensor.
+    module : torch.nn.Module
+        Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
+    max_steps : int
+    rtol, atol : float
+        Ends when the gradient norm `|J^T r|` is at most `rtol` times that of the start, or `atol`.
+    seconds : float
+        Wall time; a step that has begun is finished.
+    mu, acceleration : float
+        As in `LevenbergMarquardt`.
+    chunk_size : int, optional
+        Rows or columns of the Jacobian at once where it is made by them; less needs less memory.
+    monitor : callable, optional
+        `(step, value, gradient norm)`, at the start and after every step.
+
+    Returns
+    -------
+    Minimum
+
+    Raises
+    ------
+    ValueError
+        If the module has no parameters to train, or the residuals are not finite at the start or do
+        not depend on them.
+    TypeError
+        If the residuals are not real tensors.
+
+    Examples
+    --------
+    >>> module = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
+    >>> minimum = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
+    >>> minimum.values[-1] < 1e-4
+    True
+    """
+    if max_steps < 1 or seconds <= 0.0 or rtol < 0.0 or atol < 0.0:
+        raise ValueError(
+            f"levenberg_marquardt got max_steps {max_steps}, seconds {seconds}, rtol {rtol}, atol "
+            f"{atol}; steps and seconds must be positive, tolerances not negative"
+        )
+    began, calls = time.perf_counter(), 0
+
+    def counted(module: torch.nn.Module) -> Any:
+        nonlocal calls
+        calls += 1
+        return residual(module)
+
+    problem = LeastSquares.from_torch(module, counted, chunk_size)
+    smoother = LevenbergMarquardt(mu, acceleration=acceleration)
+    level = Level(problem, smoother, name="levenberg_marquardt")
+    u = problem.start().double()
+    memory = smoother.start(level, u)
+    values, norms = [], []
+    try:
+        while True:
+            value, gradient = problem.value_and_gradient(u)
+            values.append(value)
+            norms.append(float(gradient.norm()))
+            if monitor is not None:
+                monitor(len(values) - 1, value, norms[-1])
+            ending = _ending(values, norms, max(rtol * norms[0], atol), max_steps)
+            if ending is None and time.perf_counter() - began >= seconds:
+                ending = Ending.SECONDS
+            if ending is not None:
+                break
+            before = u
+            u, memory = smoother.smooth(level, u, None, 1, memory)
+            if u is before:
+                ending = Ending.STATIONARY
+                break
+    finally:
+        problem.flat.write(u)
+    return Minimum(tuple(values), tuple(norms), ending, calls, time.perf_counter() - began)
+
+
+def _ending(
+    values: list[float], norms: list[float], tolerance: float, max_steps: int
+) -> Ending | None:
+    if len(values) == 1 and not math.isfinite(values[0] + norms[0]):
+        raise ValueError(
+            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {values[0]} and gradient norm "
+            f"{norms[0]} at the start; both must be finite: check the data and initial parameters"
+        )
+    if not math.isfinite(norms[-1]):
+        return Ending.NOT_FINITE
+    if norms[-1] <= tolerance:
+        return Ending.GRADIENT
+    return Ending.MAX_STEPS if len(values) > max_steps else None

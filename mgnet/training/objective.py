@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
-from torch.func import functional_call, jacrev, vmap
+
+from mgnet.training.jacobian import (
+    Jacobian,
+    ProlongedJacobian,
+    SparseJacobian,
+    StackedJacobian,
+)
+from mgnet.training.linearization import Residual, blocks_of, linearize
+from mgnet.training.parameters import FlatParameters
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
@@ -19,10 +26,12 @@ Data = tuple[torch.Tensor, torch.Tensor]
 
 
 @runtime_checkable
-class KnowsJacobian(Protocol):
+class Linearizes(Protocol):
     """A network with a faster way than autograd to its derivatives by all parameters."""
 
-    def jacobian(self, x: torch.Tensor, /) -> torch.Tensor: ...
+    def linearize(self, x: torch.Tensor, /) -> tuple[torch.Tensor, Jacobian]:
+        """Outputs, and their Jacobian with a row per sample and output."""
+        ...
 
 
 class Objective:
@@ -31,11 +40,13 @@ class Objective:
     Parameters
     ----------
     network : torch.nn.Module
-        A template: its own parameters are not changed.
+        A template: its own parameters are not changed. Those that require a gradient are the
+        unknowns.
     loss : callable
         `(outputs, targets) -> scalar tensor`.
     data : (inputs, targets)
-        Two tensors with the samples on axis 0.
+        Two tensors with the samples on axis 0. None: the loss is a function of the network alone,
+        see `from_torch`.
 
     Examples
     --------
@@ -50,18 +61,31 @@ class Objective:
     def __init__(
         self,
         network: torch.nn.Module,
-        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-        data: Data,
+        loss: Callable[..., torch.Tensor],
+        data: Data | None,
     ):
-        if len(data[0]) != len(data[1]):
+        if data is not None and len(data[0]) != len(data[1]):
             raise ValueError(
                 f"Objective got {len(data[0])} inputs and {len(data[1])} targets; "
                 "axis 0 must hold the same samples in both"
             )
         self.network = network
         self.loss = loss
-        self.data = data
-        self.shapes = {name: p.shape for name, p in network.named_parameters()}
+        self.data: Any = data
+        self.flat = FlatParameters(network)
+
+    @classmethod
+    def from_torch(cls, module: torch.nn.Module, loss: Callable[..., torch.Tensor]) -> Objective:
+        """The objective of any module: `loss(module) -> scalar tensor`, over whatever it likes.
+
+        Examples
+        --------
+        >>> module = torch.nn.Linear(1, 1, bias=False)
+        >>> objective = Objective.from_torch(module, lambda m: (m.weight - 3.0).square().sum())
+        >>> objective(torch.tensor([5.0])).tolist()
+        [4.0]
+        """
+        return Objective(module, loss, None)
 
     def on(self, network: torch.nn.Module) -> Objective:
         """The same objective for another network."""
@@ -69,24 +93,24 @@ class Objective:
 
     def start(self) -> torch.Tensor:
         """The parameters of the template as one flat vector, a copy."""
-        return torch.nn.utils.parameters_to_vector(self.network.parameters()).detach().clone()
+        return self.flat.start()
+
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of the parameters in u, by name."""
+        return {name: p.shape for name, p in self.flat.trainable.items()}
 
     def parameters(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The flat vector as named parameters (views)."""
-        parts = torch.split(u, [math.prod(shape) for shape in self.shapes.values()])
-        return {
-            name: part.view(shape)
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
+        """The flat vector as named parameters."""
+        return self.flat.named(u)
 
     def outputs(self, u: torch.Tensor) -> torch.Tensor:
         """Of the network with the parameters u, for all inputs."""
-        return functional_call(self.network, self.parameters(u), (self.data[0],))
+        return self.flat.evaluate(lambda network: network(self.data[0]), u)
 
     def value(self, u: torch.Tensor) -> float:
         """The loss."""
-        with torch.no_grad():
-            return float(self.loss(self.outputs(u), self.data[1]))
+        return float(self._loss(u.detach()).detach())
 
     def gradient(self, u: torch.Tensor) -> torch.Tensor:
         """Of the loss, a flat vector."""
@@ -95,31 +119,43 @@ class Objective:
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Both, from one forward and one backward pass."""
         u = u.detach().requires_grad_()
-        loss = self.loss(self.outputs(u), self.data[1])
+        loss = self._loss(u)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"the loss does not depend on the parameters of {type(self.network).__name__}; it "
+                "must call the module that it is given, without torch.no_grad or detach"
+            )
         (gradient,) = torch.autograd.grad(loss, u)
         return float(loss.detach()), gradient
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
         return self.gradient(u)
 
-
-def _half_mean_square(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return 0.5 * (outputs - targets).square().sum() / len(outputs)
+    def _loss(self, u: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():  # a loss may differentiate by the inputs
+            if self.data is None:
+                return self.flat.evaluate(self.loss, u)
+            return self.loss(self.outputs(u), self.data[1])
 
 
 class LeastSquares(Objective):
     """Half the mean squared error: the objective whose residual vector and Jacobian are known.
 
-    The value is `1/2 |r(u)|^2` with `r = (outputs - targets) / sqrt(samples)`.
+    The value is `1/2 |r(u)|^2` with `r = (outputs - targets) / sqrt(samples)`; with `from_torch`,
+    r is what a function of the module returns. Residuals and Jacobians are in float64.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Uses its own `jacobian(x)` when it has one (a KAN has), else `torch.func`.
+        Uses its own `linearize(x)` when it has one (a KAN has), else automatic differentiation.
     data : (inputs, targets)
     penalty : callable, optional
         `network -> R`, a matrix with one column per parameter: the rows `R u` join the residual
         vector. `mgnet.knots.roughness` is one.
+    residual : callable, optional
+        `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
+    chunk_size : int, optional
+        Rows or columns of the Jacobian at once, where it is made by them.
 
     Examples
     --------
@@ -137,26 +173,88 @@ class LeastSquares(Objective):
     def __init__(
         self,
         network: torch.nn.Module,
-        data: Data,
+        data: Data | None,
         penalty: Callable[[Any], torch.Tensor] | None = None,
+        *,
+        residual: Residual | None = None,
+        chunk_size: int | None = None,
     ):
-        super().__init__(network, _half_mean_square, data)
+        if (data is None) == (residual is None):
+            raise ValueError("LeastSquares needs either data or a residual function; give one")
+        super().__init__(network, _half_square, data)
         self.penalty = penalty
+        self.residual = residual
+        self.chunk_size = chunk_size
+
+    @classmethod
+    def from_torch(
+        cls, module: torch.nn.Module, residual: Residual, chunk_size: int | None = None
+    ) -> LeastSquares:
+        """Half the squared residuals of any module: `residual(module) -> tensor` or tuple of them.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        residual : callable
+            Fastest where entry i of each tensor depends on sample i of each call of the module
+            alone: for points of several kinds return a tuple, not one long tensor.
+        chunk_size : int, optional
+
+        Examples
+        --------
+        >>> module = torch.nn.Linear(1, 1, bias=False)
+        >>> problem = LeastSquares.from_torch(module, lambda m: m(torch.ones(1, 1)) - 3.0)
+        >>> problem.value(torch.tensor([5.0]))
+        2.0
+        """
+        return LeastSquares(module, None, residual=residual, chunk_size=chunk_size)
 
     def on(self, network: torch.nn.Module) -> LeastSquares:
-        return LeastSquares(network, self.data, self.penalty)
+        return LeastSquares(
+            network,
+            self.data,
+            self.penalty,
+            residual=self.residual,
+            chunk_size=self.chunk_size,
+        )
 
     @cached_property
     def rows(self) -> torch.Tensor | None:
         """The matrix of the penalty."""
-        return None if self.penalty is None else self.penalty(self.network)
+        return None if self.penalty is None else self.penalty(self.network).detach()
+
+    @cached_property
+    def penalties(self) -> SparseJacobian | None:
+        """The same as an operator, in float64."""
+        return None if self.rows is None else SparseJacobian(self.rows.double())
+
+    @property
+    def weight(self) -> float:
+        """Of each residual: 1 / sqrt(samples), or 1 without data."""
+        return 1.0 if self.data is None else len(self.data[0]) ** -0.5
+
+    def differences(self, network: torch.nn.Module) -> Any:
+        """The residuals of a network, without weight and penalty."""
+        if self.residual is not None:
+            return self.residual(network)
+        return self._against_targets(network(self.data[0]))
+
+    def _against_targets(self, outputs: torch.Tensor) -> torch.Tensor:
+        targets = self.data[1]
+        if outputs.shape != targets.shape:  # torch would broadcast (n, 1) - (n,) to (n, n)
+            raise ValueError(
+                f"LeastSquares got targets of shape {tuple(targets.shape)} for outputs of shape "
+                f"{tuple(outputs.shape)}; give targets of the shape of the outputs"
+            )
+        return outputs - targets
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         """The residual vector r: samples times outputs, then the rows of the penalty."""
-        with torch.no_grad():
-            difference = self.outputs(u) - self.data[1]
-            r = difference.reshape(-1) / len(difference) ** 0.5
-            return r if self.rows is None else torch.cat([r, self.rows @ u])
+        u = u.detach()
+        with torch.enable_grad():  # a residual may differentiate by the inputs
+            blocks = blocks_of(self.flat.evaluate(self.differences, u))
+        r = torch.cat([block.detach().reshape(-1) for block in blocks]).double() * self.weight
+        return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])
 
     def value(self, u: torch.Tensor) -> float:
         r = self.residuals(u)
@@ -164,37 +262,54 @@ class LeastSquares(Objective):
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         value, gradient = super().value_and_gradient(u)
-        if self.rows is None:
+        if self.penalties is None:
             return value, gradient
-        extra = self.rows @ u.detach()
-        return value + 0.5 * float(extra @ extra), gradient + self.rows.T @ extra
+        extra = self.penalties.matvec(u.detach().double())
+        return value + 0.5 * float(extra @ extra), gradient + self.penalties.rmatvec(extra).to(
+            gradient
+        )
+
+    def _loss(self, u: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            blocks = blocks_of(self.flat.evaluate(self.differences, u))
+            return _half_square(blocks) * self.weight**2
 
     def penalty_at(self, u: torch.Tensor) -> float:
         """Half the squared norm of the rows of the penalty; 0 without one."""
-        return 0.0 if self.rows is None else 0.5 * float((self.rows @ u).square().sum())
+        return (
+            0.0
+            if self.penalties is None
+            else 0.5 * float(self.penalties.matvec(u.double()).square().sum())
+        )
 
     def mean_square(self, u: torch.Tensor) -> float:
         """The mean squared error alone, without the half and the penalty."""
         return 2.0 * super().value(u)
 
+    def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
+        """The residual vector and its Jacobian as an operator."""
+        u = u.detach()
+        J: Jacobian
+        network = self.network
+        if self.data is not None and isinstance(network, Linearizes) and self.flat.all_trainable:
+            outputs, J = self.flat.evaluate(lambda network: network.linearize(self.data[0]), u)
+            r = self._against_targets(outputs).double().reshape(-1)
+        else:
+            inputs = None if self.data is None else self.data[0]
+            r, J = linearize(self.flat, self.differences, u, self.chunk_size, inputs)
+        r, J = r * self.weight, StackedJacobian(((self.weight, J),))
+        if self.penalties is None:
+            return r, J
+        r = torch.cat([r, self.penalties.matvec(u.double())])
+        return r, StackedJacobian((*J.parts, (1.0, self.penalties)))
+
     def jacobian(self, u: torch.Tensor) -> torch.Tensor:
-        """Of the residual vector: shape (its length, parameters)."""
-        x, parameters = self.data[0], self.parameters(u.detach())
-        with torch.no_grad():
-            if isinstance(self.network, KnowsJacobian):
-                network = _Jacobian(self.network)
-                named = {f"network.{name}": p for name, p in parameters.items()}
-                derivatives = functional_call(network, named, (x,))
-            else:
+        """Of the residual vector, as a dense matrix: shape (its length, parameters)."""
+        return self.linearize(u)[1].dense()
 
-                def outputs(named: dict[str, torch.Tensor], sample: torch.Tensor) -> torch.Tensor:
-                    return functional_call(self.network, named, (sample.unsqueeze(0),))[0]
 
-                by_name = vmap(jacrev(outputs), in_dims=(None, 0))(parameters, x)
-                blocks = [part.flatten(2) for part in by_name.values()]
-                derivatives = torch.cat(blocks, -1)
-            J = derivatives.flatten(0, 1) / len(x) ** 0.5
-            return J if self.rows is None else torch.cat([J, self.rows])
+def _half_square(blocks: list[torch.Tensor]) -> torch.Tensor:
+    return 0.5 * torch.stack([block.square().sum() for block in blocks]).sum()
 
 
 class Recentred(LeastSquares):
@@ -223,7 +338,7 @@ class Recentred(LeastSquares):
     """
 
     def __init__(self, fine: LeastSquares, u: torch.Tensor, transfer: Transfer):
-        super().__init__(fine.network, fine.data)
+        super().__init__(fine.network, fine.data, residual=fine.residual)
         self.fine = fine
         self.u = u
         self.transfer = transfer
@@ -237,8 +352,9 @@ class Recentred(LeastSquares):
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         return self.fine.residuals(self.point(u))
 
-    def jacobian(self, u: torch.Tensor) -> torch.Tensor:
-        return torch.func.vmap(self.transfer.restrict)(self.fine.jacobian(self.point(u)))
+    def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
+        r, J = self.fine.linearize(self.point(u))
+        return r, ProlongedJacobian(J, self.transfer, len(u))
 
     def value(self, u: torch.Tensor) -> float:
         r = self.residuals(u)
@@ -249,14 +365,3 @@ class Recentred(LeastSquares):
         if self.fine.shift is not None:
             whole = whole + self.fine.shift
         return self.transfer.restrict(whole) - self.shift
-
-
-class _Jacobian(torch.nn.Module):
-    """Lets `functional_call` reach `network.jacobian`."""
-
-    def __init__(self, network: torch.nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network.jacobian(x)  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt finds what SciPy finds, and no sweep raises the objective."""
+"""Levenberg-Marquardt finds what SciPy and NIST find, and no step raises the objective."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,7 @@ import torch
 from mgnet import Hierarchy, Level, run
 from mgnet.knots import KAN, knot_transfer
 from mgnet.schedule import Schedule, Step
-from mgnet.training import LeastSquares, LevenbergMarquardt
-from mgnet.training.levenberg_marquardt import _Normal
+from mgnet.training import Ending, LeastSquares, LevenbergMarquardt, levenberg_marquardt
 
 X = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64).unsqueeze(1)
 
@@ -73,19 +72,6 @@ def test_the_right_hand_side_tilts_the_objective():
     torch.testing.assert_close(one.operator(u), f, rtol=1e-6, atol=1e-9)  # gradient = f
 
 
-@pytest.mark.parametrize("condition", [1e2, 1e9])
-def test_the_damped_system_is_solved_by_cholesky_or_qr(condition):
-    generator = np.random.default_rng(0)
-    U, _ = np.linalg.qr(generator.standard_normal((50, 6)))
-    V, _ = np.linalg.qr(generator.standard_normal((6, 6)))
-    J = torch.from_numpy(U * np.geomspace(1.0, 1.0 / condition, 6) @ V)
-    b = J.T @ torch.from_numpy(generator.standard_normal(50))
-    solve = _Normal(J, torch.zeros(50).double(), None).damped(torch.tensor(1e-20).double())
-    assert solve.__name__ == ("solve" if condition < 1e6 else "solve_by_qr")
-    x = solve(b)
-    assert float((J.T @ (J @ x) - b).norm()) < 1e-12 + 1e-15 * float(x.norm())
-
-
 def test_a_sweep_that_finds_no_step_leaves_the_state():
     one = level(LevenbergMarquardt(trials=3))
     u, _ = sweeps(one, one.operator.start(), None, 400)
@@ -107,3 +93,139 @@ def test_refusals():
         TypeError, match="level 0 has an operator of type function; .* LeastSquares"
     ):
         run(Schedule([Step("solve", 0)]), hierarchy, X[:, 0], None)
+
+
+class Curve(torch.nn.Module):
+    """A formula with numbers to find."""
+
+    def __init__(self, formula, start):
+        super().__init__()
+        self.formula = formula
+        self.b = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+
+    def forward(self, *inputs):
+        return self.formula(self.b, *inputs)
+
+
+# NIST StRD, https://www.itl.nist.gov/div898/strd/nls/data/misra1a.shtml, from its first start
+MISRA_X = [77.6, 114.9, 141.1, 190.8, 239.9, 289.0, 332.8, 378.4, 434.8, 477.3, 536.8, 593.1]
+MISRA_X += [689.1, 760.0]
+MISRA_Y = [10.07, 14.73, 17.94, 23.93, 29.61, 35.18, 40.02, 44.82, 50.76, 55.05, 61.01, 66.40]
+MISRA_Y += [75.47, 81.78]
+
+
+@pytest.mark.parametrize("start", [[500.0, 1e-4], [250.0, 5e-4]])
+def test_misra1a_has_its_certified_values(start):
+    x, y = torch.tensor([MISRA_X, MISRA_Y], dtype=torch.float64)
+    module = Curve(lambda b, x: b[0] * (1.0 - torch.exp(-b[1] * x)), start)
+    minimum = levenberg_marquardt(lambda m: m(x) - y, module, rtol=1e-12)
+    assert minimum.ending.converged
+    assert module.b.tolist() == pytest.approx([2.3894212918e2, 5.5015643181e-4], rel=1e-8)
+    assert 2.0 * minimum.values[-1] == pytest.approx(1.2455138894e-1, rel=1e-9)
+
+
+def rosenbrock(b):
+    return torch.stack([10.0 * (b[1] - b[0] ** 2), 1.0 - b[0]])
+
+
+def exponentials(b, x):
+    return b[0] * torch.exp(-b[1] * x) + b[2] * torch.exp(-b[3] * x) - 1.0 / (1.0 + x)
+
+
+@pytest.mark.parametrize(
+    ("formula", "start", "inputs"),
+    [
+        (rosenbrock, [-1.2, 1.0], []),
+        (exponentials, [1.0, 3.0, 0.5, 0.2], [torch.linspace(0, 4, 30).double()]),
+    ],
+)
+@pytest.mark.parametrize("method", ["lm", "trf"])
+def test_it_ends_where_scipy_ends(formula, start, inputs, method):
+    def residuals(b):
+        return formula(torch.from_numpy(b), *inputs).numpy()
+
+    theirs = scipy.optimize.least_squares(residuals, start, method=method, gtol=1e-14)
+    module = Curve(formula, start)
+    minimum = levenberg_marquardt(lambda m: m(*inputs), module, rtol=1e-12)
+    assert minimum.ending.converged
+    assert minimum.values[-1] <= theirs.cost * (1 + 1e-9) + 1e-20
+    np.testing.assert_allclose(module.b.detach(), theirs.x, rtol=1e-5)
+
+
+def network(dtype=torch.float64):
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(1, 6), torch.nn.Tanh(), torch.nn.Linear(6, 1)
+    return torch.nn.Sequential(*layers).to(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-5), (torch.float32, 1e-4)])
+def test_three_lines_train_a_network(dtype, error):
+    module, x, told = network(dtype), X.to(dtype), []
+    minimum = levenberg_marquardt(
+        lambda m: m(x) - torch.sin(3 * x), module, max_steps=60, monitor=lambda *a: told.append(a)
+    )
+    assert minimum.values[-1] < error
+    assert all(b <= a * (1 + 1e-6) for a, b in zip(minimum.values[:-1], minimum.values[1:]))  # noqa: B905
+    half = 0.5 * float((module(x) - torch.sin(3 * x)).detach().square().sum())
+    assert half == pytest.approx(minimum.values[-1], rel=1e-2 if dtype == torch.float32 else 1e-9)
+    assert all(p.dtype == dtype for p in module.parameters())
+    assert told == list(zip(range(len(told)), minimum.values, minimum.gradient_norms, strict=True))
+    assert minimum.evaluations > len(minimum.values)
+
+
+def test_frozen_parameters_stay():
+    module = network()
+    module[0].weight.requires_grad_(False)
+    before = module[0].weight.clone()
+    levenberg_marquardt(lambda m: m(X) - X, module, max_steps=5)
+    assert torch.equal(module[0].weight, before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_leaves_the_best_parameters(error):
+    module, values = network(), []
+
+    def monitor(step, value, norm):
+        values.append(value)
+        if step == 4:
+            raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        levenberg_marquardt(lambda m: m(X) - X**2, module, monitor=monitor)
+    half = 0.5 * float((module(X) - X**2).detach().square().sum())
+    assert half == pytest.approx(values[-1])
+    assert values[-1] == min(values) < values[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "ending"),
+    [
+        ({"max_steps": 3}, Ending.MAX_STEPS),
+        ({"seconds": 1e-9}, Ending.SECONDS),
+        ({"atol": 1e9}, Ending.GRADIENT),
+        ({"rtol": 0.0}, Ending.STATIONARY),
+    ],
+)
+def test_endings(options, ending):
+    module = torch.nn.Linear(1, 1).double() if ending is Ending.STATIONARY else network()
+    minimum = levenberg_marquardt(lambda m: m(X) - X**3, module, **options)
+    assert minimum.ending is ending
+    assert (ending.value in str(minimum)) != ending.converged
+
+
+def test_a_gradient_that_is_not_finite_ends_it():
+    module = Curve(lambda b: b + torch.sqrt((b - 1.0) * (b > 1.0)), [4.0])  # slope 0 / 0
+    minimum = levenberg_marquardt(lambda m: m(), module)
+    assert minimum.ending is Ending.NOT_FINITE
+    assert 0.5 * float(module.b.detach()) ** 2 == minimum.values[-1] < minimum.values[0]
+
+
+def test_refusals_of_the_tool():
+    with pytest.raises(ValueError, match="1/2 .* = nan .* at the start; both must be finite"):
+        levenberg_marquardt(lambda m: m(X) * float("nan"), network())
+    with pytest.raises(ValueError, match="max_steps 0"):
+        levenberg_marquardt(lambda m: m(X), network(), max_steps=0)
+    with pytest.raises(ValueError, match="no parameter that requires a gradient"):
+        levenberg_marquardt(lambda m: m(X), torch.nn.Tanh())
+    with pytest.raises(ValueError, match="does not depend on the parameters"):
+        levenberg_marquardt(lambda m: X, network())

@@ -89,6 +89,46 @@ def test_twice_recentred_is_once_recentred_by_the_product():
     )
 
 
+def test_the_operator_is_the_jacobian():
+    fine = PROBLEMS["KAN, penalty"]()
+    u = fine.start()
+    P = torch.randn(len(u), 9, generator=GENERATOR, dtype=torch.float64)
+    for problem, at in ((fine, u), (Recentred(fine, u, MatrixTransfer(P)), torch.ones(9).double())):
+        r, J = problem.linearize(at)
+        matrix = problem.jacobian(at)
+        torch.testing.assert_close(r, problem.residuals(at))
+        torch.testing.assert_close(J.gram(), matrix.T @ matrix)
+        torch.testing.assert_close(J.rmatvec(r), matrix.T @ r)
+        torch.testing.assert_close(J.matvec(at), matrix @ at)
+
+
+def test_any_module_becomes_an_objective():
+    network = tanh_network()
+    data = LeastSquares(network, (X, Y))
+    scale = len(X) ** -0.5
+    same = LeastSquares.from_torch(network, lambda m: scale * (m(X) - Y))
+    loss = Objective.from_torch(network, lambda m: 0.5 * (m(X) - Y).square().sum() / len(X))
+    u = data.start() + 0.1
+    for other in (same, loss, loss.on(tanh_network())):
+        assert other.value(u) == pytest.approx(data.value(u))
+        torch.testing.assert_close(other(u), data(u))
+    torch.testing.assert_close(same.jacobian(u), data.jacobian(u))
+    with torch.no_grad():  # a loss that differentiates by its inputs
+        x = X.clone().requires_grad_()
+        slope = Objective.from_torch(
+            network, lambda m: torch.autograd.grad(m(x).sum(), x, create_graph=True)[0].sum()
+        )
+        assert slope.value(u) != 0.0
+
+
 def test_data_must_fit():
+    with pytest.raises(
+        ValueError, match=r"targets of shape \(30,\) for outputs of shape \(30, 1\)"
+    ):
+        LeastSquares(tanh_network(1), (X, Y[:, 0])).value(
+            LeastSquares(tanh_network(1), (X, Y)).start()
+        )
+    with pytest.raises(ValueError, match="either data or a residual function"):
+        LeastSquares(tanh_network(), None)
     with pytest.raises(ValueError, match="30 inputs and 29 targets"):
         LeastSquares(tanh_network(), (X, Y[1:]))

@@ -1,0 +1,172 @@
+"""Jacobians as operators: what Levenberg-Marquardt multiplies by, dense only where it must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from mgnet.transfer import Transfer
+
+__all__ = [
+    "DenseJacobian",
+    "Jacobian",
+    "ProlongedJacobian",
+    "SparseJacobian",
+    "StackedJacobian",
+    "squared",
+]
+
+PANEL = 64  # columns
+
+
+def squared(matrix: torch.Tensor) -> torch.Tensor:
+    """`A^T A`, the upper half only, by panels: up to twice as fast as the product.
+
+    Examples
+    --------
+    >>> squared(torch.tensor([[1.0, 2.0]])).tolist()
+    [[1.0, 2.0], [2.0, 4.0]]
+    """
+    columns = matrix.shape[1]
+    product = matrix.new_empty(columns, columns)
+    for first in range(0, columns, PANEL):
+        panel = slice(first, first + PANEL)
+        product[panel, first:] = matrix[:, panel].T @ matrix[:, first:]
+        product[first + PANEL :, panel] = product[panel, first + PANEL :].T
+    return product
+
+
+class Jacobian(Protocol):
+    """A matrix J of shape (rows, columns), in float64, known by what it does.
+
+    Anything with these methods will do: a network tells its own by `linearize(x)`.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(residuals, parameters)."""
+        ...
+
+    def matvec(self, d: torch.Tensor) -> torch.Tensor:
+        """`J d`."""
+        ...
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        """`J^T y`."""
+        ...
+
+    def gram(self) -> torch.Tensor:
+        """`J^T J`, a dense matrix."""
+        ...
+
+    def dense(self) -> torch.Tensor:
+        """J as a dense matrix."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DenseJacobian(Jacobian):
+    """A dense matrix of shape (rows, columns)."""
+
+    matrix: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.matrix.shape[0], self.matrix.shape[1]
+
+    def matvec(self, d: torch.Tensor) -> torch.Tensor:
+        return self.matrix @ d
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        return self.matrix.T @ y
+
+    def gram(self) -> torch.Tensor:
+        return squared(self.matrix)
+
+    def dense(self) -> torch.Tensor:
+        return self.matrix
+
+
+class SparseJacobian(Jacobian):
+    """A constant matrix with few nonzeros, given dense: the rows of a penalty."""
+
+    def __init__(self, matrix: torch.Tensor):
+        self._rows = matrix.to_sparse()
+        self._columns = matrix.T.to_sparse()
+        self._gram: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._rows.shape[0], self._rows.shape[1]
+
+    def matvec(self, d: torch.Tensor) -> torch.Tensor:
+        return self._rows @ d
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        return self._columns @ y
+
+    def gram(self) -> torch.Tensor:
+        if self._gram is None:
+            self._gram = self._columns @ self.dense()
+        return self._gram
+
+    def dense(self) -> torch.Tensor:
+        return self._rows.to_dense()
+
+
+@dataclass(frozen=True, eq=False)
+class StackedJacobian(Jacobian):
+    """Weighted operators on top of one another, `[w_1 J_1; w_2 J_2; ...]`."""
+
+    parts: tuple[tuple[float, Jacobian], ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return sum(J.shape[0] for _, J in self.parts), self.parts[0][1].shape[1]
+
+    def matvec(self, d: torch.Tensor) -> torch.Tensor:
+        return torch.cat([w * J.matvec(d) for w, J in self.parts])
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        pieces = torch.split(y, [J.shape[0] for _, J in self.parts])
+        terms = [w * J.rmatvec(piece) for (w, J), piece in zip(self.parts, pieces, strict=True)]
+        return torch.stack(terms).sum(0)
+
+    def gram(self) -> torch.Tensor:
+        (weight, first), *others = self.parts
+        total = weight**2 * first.gram()
+        for w, J in others:
+            total.add_(J.gram(), alpha=w**2)
+        return total
+
+    def dense(self) -> torch.Tensor:
+        return torch.cat([w * J.dense() for w, J in self.parts])
+
+
+@dataclass(frozen=True, eq=False)
+class ProlongedJacobian(Jacobian):
+    """`J P`: the Jacobian in the coarse space of a transfer. Its Gram matrix is `P^T (J^T J) P`."""
+
+    fine: Jacobian
+    transfer: Transfer
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.fine.shape[0], self.columns
+
+    def matvec(self, d: torch.Tensor) -> torch.Tensor:
+        return self.fine.matvec(self.transfer.prolong(d))
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        return self.transfer.restrict(self.fine.rmatvec(y))
+
+    def gram(self) -> torch.Tensor:
+        restrict = torch.func.vmap(self.transfer.restrict)
+        return restrict(restrict(self.fine.gram()).T)
+
+    def dense(self) -> torch.Tensor:
+        return torch.func.vmap(self.transfer.restrict)(self.fine.dense())
