@@ -36,6 +36,7 @@ class Reason(Enum):
         "max_cycles were done before a tolerance was met; allow more cycles or improve the smoother"
     )
     BATCHES = "the batches were used up"
+    MONITOR = "the monitor asked to end"
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
     )

@@ -43,7 +43,10 @@ class Solver:
         each cycle's batch, tolerances are not tested, and the solve ends with the batches or
         `max_cycles`.
     monitor : callable, optional
-        Called with (cycle, residual norm, state) after the initial residual and every cycle.
+        Called with (cycle, residual norm, state) after the initial residual and every cycle;
+        returning True ends the solve.
+    record : callable, optional
+        Receives (step, StepData) after every step, as in `run`.
 
     Examples
     --------
@@ -61,7 +64,8 @@ class Solver:
         atol: float = 0.0,
         max_cycles: int = 50,
         batches: Iterable[Any] | None = None,
-        monitor: Callable[[int, float, State], None] | None = None,
+        monitor: Callable[[int, float, State], Any] | None = None,
+        record: Callable[[Step, StepData], None] | None = None,
     ):
         if not isinstance(hierarchy, Hierarchy):
             raise TypeError(
@@ -86,6 +90,7 @@ class Solver:
         self.max_cycles = max_cycles
         self.batches = batches
         self.monitor = monitor
+        self.record = record
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None
@@ -139,9 +144,9 @@ class Solver:
         scale = 0.0 if f is None else hierarchy.norm(f)
         while True:
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
-            if self.monitor is not None:
-                self.monitor(len(norms) - 1, norms[-1], value)
             reason = self._reason(norms, scale)
+            if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value) is True:
+                reason = reason or Reason.MONITOR
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
                 reason = Reason.BATCHES if following is None else None
@@ -150,7 +155,7 @@ class Solver:
                 break
             last = partial(run, schedule, hierarchy, u, f, memory)
             try:
-                value, memory = last(partial(_keep, records, len(norms)))
+                value, memory = last(partial(_keep, records, self.record, len(norms)))
             except FloatingPointError as error:
                 reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
                 break
@@ -232,7 +237,15 @@ def _shape(state: State) -> tuple[int, ...]:
     return (state.getSize(),) if vector.is_vec(state) else tuple(vector.as_numpy(state).shape)
 
 
-def _keep(records: list[StepRecord], cycle: int, step: Step, data: StepData) -> None:
+def _keep(
+    records: list[StepRecord],
+    record: Callable[[Step, StepData], None] | None,
+    cycle: int,
+    step: Step,
+    data: StepData,
+) -> None:
     records.append(
         StepRecord(cycle, step, data.work, data.seconds, data.residual_norm, data.step_length)
     )
+    if record is not None:
+        record(step, data)

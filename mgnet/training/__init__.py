@@ -5,6 +5,7 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 """
 
+from mgnet.training.early_stop import EarlyStop, Patience
 from mgnet.training.levenberg_marquardt import (
     Ending,
     LevenbergMarquardt,
@@ -13,14 +14,19 @@ from mgnet.training.levenberg_marquardt import (
 )
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
+from mgnet.training.record import Record, Row
 
 __all__ = [
+    "EarlyStop",
     "Ending",
     "LBFGS",
     "LeastSquares",
     "LevenbergMarquardt",
     "Minimum",
     "Objective",
+    "Patience",
+    "Record",
+    "Row",
     "TorchOptimizer",
     "levenberg_marquardt",
 ]
