@@ -145,7 +145,7 @@ class Solver:
         while True:
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
             reason = self._reason(norms, scale)
-            if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value) is True:
+            if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value):
                 reason = reason or Reason.MONITOR
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)

@@ -330,3 +330,20 @@ def test_a_schedule_by_hand_is_taken_as_it_is():
     assert np.array_equal(
         Solver(hierarchy, by_hand).solve(f).value, Solver(hierarchy, "V(1,1)").solve(f).value
     )
+
+
+def test_the_monitor_ends_a_solve_and_the_recorder_hears_every_step():
+    hierarchy, told = gallery.poisson(7), []
+    solver = Solver(
+        hierarchy,
+        monitor=lambda cycle, norm, u: cycle == 3,
+        record=lambda step, data: told.append((step, data.work)),
+    )
+    solution = solver.solve(np.ones(7))
+    assert solution.reason is Reason.MONITOR and solution.cycles == 3
+    assert told == [(entry.step, entry.work) for entry in solution.record]
+
+
+def test_a_tolerance_comes_before_the_monitor():
+    solver = Solver(gallery.poisson(7), rtol=0.5, monitor=lambda cycle, norm, u: norm < 1.0)
+    assert solver.solve(np.ones(7)).reason is Reason.RTOL
