@@ -103,7 +103,9 @@ class Checkpoint:
         progress : Progress
         hierarchy : Hierarchy
         generators : mapping, optional
-            All random generators that the run draws from, by names of your choice.
+            All random generators that the run draws from, by names of your choice. Where gradients
+            themselves draw (a new batch each), resume outside of descents only: a coarse level
+            that was made around a fine state is made again, and would draw again.
         """
         schedule, position, us, fs, vs, rs, memory = progress
         last = schedule[position - 1]
