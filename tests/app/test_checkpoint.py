@@ -397,11 +397,12 @@ def test_what_does_not_fit_is_refused(tmp_path, schedule, hierarchy, words):
 
 
 def test_another_frozen_layer_is_refused(tmp_path):
-    problem = LeastSquares(plain(), (X.float(), Y.float()))
+    module = plain()
+    problem = LeastSquares(module, (X.float(), Y.float()))
     hierarchy = Hierarchy([Level(problem, ADAM, objective=problem.value)])
     checkpoints = Checkpoints(tmp_path, hierarchy)
     run(cascade([1]), hierarchy, problem.start(), None, record=checkpoints)
-    problem.network[0].bias.data += 1.0
+    module[0].bias.data += 1.0
     with pytest.raises(ValueError, match="on level 0 another 0.bias, which is not trained"):
         Checkpoint.load(tmp_path).resume_on(cascade([1]), hierarchy)
 

@@ -81,6 +81,8 @@ def test_the_search_begins_anew_where_others_moved_the_state():
     start = torch.zeros(1, dtype=torch.float64)
     u, memory = smoother.smooth(level(2), start, None, 9, smoother.start(level(2), start))
     assert float(u) == 1.0
+    carried = smoother.carry(memory, None)
+    assert carried.best is None and carried.inner == carried.best_inner == 1
     u, memory = smoother.smooth(level(2), u + 5.0, None, 9, memory)
     assert float(u) == 8.0
 
