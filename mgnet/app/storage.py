@@ -162,7 +162,7 @@ class Reader:
         Raises
         ------
         KeyError, TypeError, ValueError, RuntimeError
-            If this is not what a `Writer` makes, tensors are missing, or their device is.
+            If this is not what a `Writer` makes, or tensors or their devices are missing.
         """
         if isinstance(told, list):
             return [self.decode(entry) for entry in told]
@@ -189,7 +189,10 @@ class Reader:
         if name not in self._made:
             value = self._joined(name) if name in self.packed else self.tensors[name]
             # A copy: memory as torch aligns it, on which the bits of later sums may depend.
-            self._made[name] = value.clone().to(device)
+            try:
+                self._made[name] = value.clone().to(device)
+            except (AssertionError, RuntimeError):  # torch raises either, by how it was built
+                raise ValueError(f"{name} was on {device}, which is not here") from None
         return self._made[name]
 
     def _joined(self, name: str) -> torch.Tensor:
@@ -286,5 +289,5 @@ def damage(file: Path, error: Exception) -> ValueError:
     """The error for a file that cannot be used."""
     reason = " ".join(str(error).split())[:120]
     return ValueError(
-        f"the checkpoint {file} is damaged ({type(error).__name__}: {reason}); use another one"
+        f"the checkpoint {file} cannot be read ({type(error).__name__}: {reason}); use another one"
     )

@@ -81,6 +81,13 @@ def test_one_tensor_stays_one_object():
     assert first is second and first is not third
 
 
+def test_tensors_go_back_to_their_device():
+    reader = Reader({"a": torch.ones(2), "b": torch.ones(2)}, {})
+    assert reader.decode({"tensor": "a", "device": "meta"}).device.type == "meta"
+    with pytest.raises(ValueError, match="b was on cuda:99, which is not here"):
+        reader.decode({"tensor": "b", "device": "cuda:99"})
+
+
 def test_names_that_meet_do_not_mix():
     value = {"a": {"b": torch.zeros(1)}, "a.b": torch.ones(1), 1: torch.ones(2), "1": None}
     assert same(through(value), value)
@@ -155,9 +162,9 @@ def test_other_files_in_the_folder_stay(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "damaged"),
-        ("[]", "damaged"),
-        ("{}", "damaged .KeyError: 'format'"),
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ("{}", "cannot be read .KeyError: 'format'"),
         ('{"format": 9, "mgnet": "7.1"}', "format 9, written by mgnet 7.1; .*upgrade it"),
     ],
 )
