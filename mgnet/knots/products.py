@@ -68,7 +68,7 @@ def layer(first: torch.Tensor, values: list[torch.Tensor], U: torch.Tensor) -> t
     total = U.new_zeros(len(first), outputs)
     if len(first):
         for k, value in enumerate(values):
-            total += embedding_bag(rows + k, table, per_sample_weights=value, mode="sum")
+            total += embedding_bag(rows, table[k:], per_sample_weights=value, mode="sum")
     return total
 
 
@@ -86,14 +86,14 @@ def pull(
             part = slice(n, n + step)
             products = g[part] @ table.T
             for k, value in enumerate(values):
-                total[part].addcmul_(products.gather(1, rows[part] + k), value[part])
+                total[part].addcmul_(products[:, k:].gather(1, rows[part]), value[part])
     elif len(g):
         # What autograd would call for the weights of `embedding_bag`; it is off in here.
         count = torch.arange(len(g), device=g.device)
         starts, bags = inputs * count, count.repeat_interleave(inputs)
         for k, value in enumerate(values):
             products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                g, table, (rows + k).flatten(), starts, bags, 0
+                g, table[k:], rows.flatten(), starts, bags, 0
             )
             total.addcmul_(products.view_as(total), value)
     return total
@@ -114,7 +114,7 @@ def scatter(
             rows = first[n : n + step] + splines * column
             basis = g.new_zeros(len(rows), len(total))
             for k, value in enumerate(values):
-                basis.scatter_(1, rows + k, value[n : n + step])
+                basis[:, k:].scatter_(1, rows, value[n : n + step])
             total.addmm_(basis.T, g[n : n + step])
         return total.view(inputs, splines, outputs)
     # Samples sorted by interval, then one sum per interval: a bag of rows of g.
