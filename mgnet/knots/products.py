@@ -118,13 +118,18 @@ def scatter(
             total.addmm_(basis.T, g[n : n + step])
         return total.view(inputs, splines, outputs)
     # Samples sorted by interval, then one sum per interval: a bag of rows of g.
-    keys = (first + intervals * column).flatten()
-    ranks = keys.argsort(stable=True)
-    starts = torch.bincount(keys, minlength=inputs * intervals).cumsum(0).roll(1)
-    starts[0] = 0
-    bags = ranks.div(inputs, rounding_mode="floor")
     total = g.new_zeros(inputs, splines, outputs)
-    for k, value in enumerate(values):
-        sums = embedding_bag(bags, g, starts, per_sample_weights=value.flatten()[ranks], mode="sum")
-        total[:, k : k + intervals] += sums.view(inputs, intervals, outputs)
+    step = max(1, BUDGET // (intervals * outputs))
+    for p in range(0, inputs, step):
+        some = slice(p, min(p + step, inputs))
+        count = some.stop - some.start
+        keys = (first[:, some] + intervals * column[:count]).flatten()
+        ranks = keys.argsort(stable=True)
+        starts = torch.bincount(keys, minlength=count * intervals).cumsum(0).roll(1)
+        starts[0] = 0
+        bags = ranks.div(count, rounding_mode="floor")
+        for k, value in enumerate(values):
+            weights = value[:, some].flatten()[ranks]
+            sums = embedding_bag(bags, g, starts, per_sample_weights=weights, mode="sum")
+            total[some, k : k + intervals] += sums.view(count, intervals, outputs)
     return total
