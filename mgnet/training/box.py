@@ -1,13 +1,15 @@
 """Box initialization: every neuron bends inside the images of the input box, at any depth.
 
-A neuron `act(k n.(x - p))` bends on the hyperplane through p with the normal n. Drawing p where the
-images of the box are, and k so that the neuron uses its whole range there, gives a basis of high
-rank. Source: Cyr et al., arXiv 1912.04862, section 3, where p is uniform in the box [0, 1]^width
-that holds the outputs of the layer before. The images fill ever less of that box: for plain
-networks (width 32, one input) the standard deviation over samples fell from .27 after 1 layer to
-4e-5 after 8 and 1e-16 after 16, with 6 independent features left of 33. So from the second layer on
-p is the image of a random point, and the range is the one over the images of many: the same
-network keeps 33 independent features after 100 layers, with a standard deviation above .1.
+A neuron `act(k n.(x - p))` bends on the hyperplane through p with the normal n. Cyr et al., arXiv
+1912.04862, section 3, draw p uniformly in the box that holds the outputs of the layer before, and k
+so that the neuron uses its whole range on that box. The images of the inputs fill ever less of it,
+though: a plain ReLU network of width 32 on one input had 33 independent features (with the
+constant) after 1 layer, 13 after 8, 6 after 16, and a constant output after 50. So here only the
+first layer is theirs. From the second on, p is the image of a random point of the box, and all
+neurons of a layer share one k, from the largest value over the images of 512 points. The same
+network then keeps 33 independent features after 100 layers. (With a k for each neuron it does
+too, but deep networks get so rough that they do not train: after 100 steps of LS + Adam on
+sin(2 pi x), 8 layers, MSE 5e-6 against 4e-7, and 4e-6 with the recipe of the paper.)
 """
 
 from __future__ import annotations
@@ -80,8 +82,9 @@ def box_init_(
     Every hyperplane of the first layer cuts the input box, those of the others cut the images of
     the box. ReLU layers then have values in [0, 1], tanh layers in [-0.97, 0.97], and each of R
     residual blocks widens the box of its inputs by the factor 1 + 1/R at most, so that it grows
-    less than e-fold whatever the depth. (From the second layer on ranges are those over 512 random
-    points.) A last linear layer without activation is left as it is, for `LastLayer` to solve.
+    less than e-fold whatever the depth. From the second layer on this holds for 512 random points;
+    other points may leave the box. A last linear layer without activation is left as it is, for
+    `LastLayer` to solve.
 
     Parameters
     ----------
@@ -213,6 +216,8 @@ def _init_layer_(
         argument = torch.full_like(reach, _TANH) if bound is None else bound
         if isinstance(activation, torch.nn.Tanh) and bound is not None:
             argument = torch.atanh(bound.clamp(max=torch.tanh(torch.tensor(_TANH))))
+    if not image.exact:
+        reach = reach.max()  # one slope for all: see above
     slope = argument / reach
     weight = slope.unsqueeze(1) * normal
     linear.weight.copy_(weight)

@@ -161,9 +161,12 @@ def minimum_norm(
         they see is left out; the machine epsilon times the columns of A by default.
     f : tensor of shape (features, outputs), optional
     """
+    if ridge:
+        A = torch.cat([A, ridge**0.5 * torch.eye(A.shape[1], dtype=A.dtype, device=A.device)])
+        b = torch.cat([b, b.new_zeros(A.shape[1], b.shape[1])])
     U, s, V = _svd(A, rcond)
-    right = s * (U.T @ b) if f is None else s * (U.T @ b) + V.T @ f
-    return V @ (right / (s * s + ridge))
+    W = V @ ((U.T @ b) / s)
+    return W if f is None else W + V @ ((V.T @ f) / (s * s))
 
 
 def range_basis(A: torch.Tensor, rcond: float | None = None) -> torch.Tensor:
