@@ -53,10 +53,10 @@ class AdaptiveBasis(Smoother):
     Examples
     --------
     >>> from mgnet import Hierarchy, Level, Solver
-    >>> from mgnet.training import LevenbergMarquardt, TorchOptimizer
+    >>> from mgnet.training import LevenbergMarquardt, TorchOptimizer, box_init_
     >>> x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
     >>> network = torch.nn.Sequential(torch.nn.Linear(1, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
-    >>> problem = LeastSquares(network.double(), (x, torch.sin(6 * x)))
+    >>> problem = LeastSquares(box_init_(network.double(), (-1, 1)), (x, torch.sin(6 * x)))
     >>> def train(smoother):
     ...     solver = Solver(Hierarchy([Level(problem, smoother)]), "V(0,0,20)", max_cycles=5)
     ...     return problem.value(solver.solve(u=problem.start()).value)
@@ -79,13 +79,14 @@ class AdaptiveBasis(Smoother):
         return self.step.carry(memory, transfer)
 
     def work(self, level: Level, sweeps: int) -> float:
-        return self.step.work(level, sweeps) + (sweeps + 1) * self.last.work(level, 1)
+        return self.step.work(level, sweeps) + 2.0 / 3.0  # what it starts from and what it returns
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
     ) -> tuple[torch.Tensor, Any]:
         reduced = _Reduced(level, self.last, f)
         below = reduced.level_for(self.step)
+        reduced.best = u
         reduced.value(u)
         v, memory = self.step.smooth(below, u, reduced.outside, sweeps, memory)
         reduced.value(v)
@@ -108,9 +109,13 @@ class _Reduced:
         self.problem = problem
         self.last = last
         self.f = f
-        self.size = LinearPart(problem.network).size
+        self.part = LinearPart(problem.network)
+        # Then one forward pass serves the solve and the gradient.
+        plain = not isinstance(problem, LeastSquares) or problem.penalty is None
+        self.fused = plain and self.part.linear is not None
         self.outside = None if f is None else self.without_last(f)  # what the step is given as f
         self.asked: torch.Tensor | None = None
+        self.known: float | None = None  # the value there
         self.solved = torch.empty(0)
         self.best = torch.empty(0)
         self.least = float("inf")
@@ -124,34 +129,54 @@ class _Reduced:
 
     def without_last(self, v: torch.Tensor) -> torch.Tensor:
         """A copy with zeros for the last layer."""
-        return torch.cat([v[: -self.size], torch.zeros_like(v[-self.size :])])
+        return torch.cat([v[: -self.part.size], torch.zeros_like(v[-self.part.size :])])
 
     def at(self, u: torch.Tensor) -> torch.Tensor:
         """The state with the hidden parameters of u and the last layer solved."""
         if self.asked is None or not torch.equal(self.asked, u):
-            # The last solution is the next one's start; u brings only that of the first visit.
-            W = (u if self.asked is None else self.solved)[-self.size :]
-            self.asked = u.detach().clone()
-            state = torch.cat([self.asked[: -self.size], W])
-            self.solved = self.last.smooth(self.level, state, self.f, 1, ())[0]
+            with torch.no_grad():
+                basis = self.part.features(self.problem.parameters(u), self.problem.data[0])
+            self._solve(u, basis)
+            self.level.charge(1.0 / 3.0)
         return self.solved
 
-    def seen(self, value: float) -> float:
+    def _solve(self, u: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+        # The last solution is the next one's start; u brings only that of the first visit.
+        W = (u if self.asked is None else self.solved)[-self.part.size :]
+        self.asked, self.known = u.clone(), None
+        state = torch.cat([u[: -self.part.size], W])
+        self.solved = self.last.solve(self.problem, self.part, basis, state, self.f)
+        return self.part.unpack(self.solved[-self.part.size :])
+
+    def _seen(self, value: float) -> float:
         """Remember the solved state if it is the best; returns the value without f of the step."""
-        outer = 0.0 if self.outside is None else float(self.outside @ self.solved)
-        inner = 0.0 if self.f is None else float(self.f @ self.solved) - outer
-        ridge = 0.5 * self.last.ridge * float(self.solved[-self.size :].square().sum())
-        if value + ridge - inner - outer < self.least:
-            self.least = value + ridge - inner - outer
-            self.best = self.solved
-        return value + ridge - inner
+        last = self.solved[-self.part.size :]
+        if self.last.ridge:
+            value += 0.5 * self.last.ridge * float(last.square().sum())
+        self.known = value if self.f is None else value - float(self.f[-self.part.size :] @ last)
+        whole = value if self.f is None else value - float(self.f @ self.solved)
+        if whole < self.least:
+            self.least, self.best = whole, self.solved
+        return self.known
 
     def value(self, u: torch.Tensor) -> float:
-        return self.seen(self.problem.value(self.at(u)))
+        solved = self.at(u)
+        return self._seen(self.problem.value(solved)) if self.known is None else self.known
 
     def gradient(self, u: torch.Tensor) -> torch.Tensor:
-        value, gradient = self.problem.value_and_gradient(self.at(u))
-        self.seen(value)
+        if self.fused:
+            hidden = u.detach().clone().requires_grad_()
+            x, y = self.problem.data
+            basis = self.part.features(self.problem.parameters(hidden), x)
+            outputs = basis @ self._solve(hidden.detach(), basis.detach())
+            if isinstance(self.problem, LeastSquares):
+                outputs = outputs.view(y.shape)
+            loss = self.problem.loss(outputs, y)
+            (gradient,) = torch.autograd.grad(loss, hidden)
+            value = float(loss.detach())
+        else:
+            value, gradient = self.problem.value_and_gradient(self.at(u))
+        self._seen(value)
         return self.without_last(gradient)
 
 
@@ -170,7 +195,7 @@ class _Projected(LeastSquares):
         return self.reduced.gradient(u)
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
-        f, size = self.reduced.f, self.reduced.size
+        f, size = self.reduced.f, self.reduced.part.size
         if f is not None and bool(f[-size:].any()):
             raise ValueError(
                 "variable projection got a right-hand side for the last layer, which has no place "
@@ -183,7 +208,7 @@ class _Projected(LeastSquares):
         return r
 
     def jacobian(self, u: torch.Tensor) -> torch.Tensor:
-        size, last = self.reduced.size, self.reduced.last
+        size, last = self.reduced.part.size, self.reduced.last
         J = self.reduced.problem.jacobian(self.reduced.at(u))
         hidden, basis = J[:, :-size], J[:, -size:]
         if last.ridge:

@@ -18,6 +18,7 @@ import torch
 
 from mgnet.smoother import Smoother
 from mgnet.training.last_layer import LinearPart, check_level
+from mgnet.training.objective import Objective
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -32,7 +33,8 @@ class NewtonLastLayer(Smoother):
     """Newton steps on the last layer, for losses that are convex in the outputs.
 
     A visit never raises the objective plus `ridge / 2` times the squared norm of the layer. For
-    levels whose operator is an `Objective`; any loss that can be differentiated twice will do.
+    levels whose operator is an `Objective` (a `LeastSquares` has `LastLayer`); any loss that can be
+    differentiated twice will do.
 
     Parameters
     ----------
@@ -46,7 +48,6 @@ class NewtonLastLayer(Smoother):
     Examples
     --------
     >>> from mgnet import Hierarchy, Level, Solver
-    >>> from mgnet.training import Objective
     >>> x = torch.linspace(-1, 1, 100, dtype=torch.float64).unsqueeze(1)
     >>> y = (x + 0.3 * torch.cos(50 * x) > 0)[:, 0].long()  # two classes that overlap
     >>> network = torch.nn.Linear(1, 2, dtype=torch.float64)
@@ -69,7 +70,7 @@ class NewtonLastLayer(Smoother):
             )
 
     def start(self, level: Level, u: torch.Tensor) -> tuple[()]:
-        check_level(level, u)
+        check_level(level, u, Objective, "NewtonLastLayer")
         return ()
 
     def work(self, level: Level, sweeps: int) -> float:
@@ -80,22 +81,36 @@ class NewtonLastLayer(Smoother):
     ) -> tuple[torch.Tensor, Any]:
         problem: Any = level.operator
         part = LinearPart(problem.network)
-        basis = part.features(problem.parameters(u), problem.data[0])
+        with torch.no_grad():
+            basis = part.features(problem.parameters(u), problem.data[0])
         level.charge(1.0 / 3.0)
+        for _ in range(sweeps):
+            u = self.solve(problem, part, basis, u, f)
+        return u, memory
+
+    def solve(
+        self,
+        problem: Any,
+        part: LinearPart,
+        basis: torch.Tensor,
+        u: torch.Tensor,
+        f: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The state u after `steps` Newton steps on the last layer for this basis."""
         slope = None if f is None else part.unpack(f[-part.size :])
         convex = _Convex(problem.loss, problem.data[1], basis, self.ridge, slope)
         W = part.unpack(u[-part.size :])
-        for _ in range(sweeps * self.steps):
+        for _ in range(self.steps):
             J, G, hessian = convex.expand(W)
             d = _conjugate_gradients(hessian, -G, self.iterations)
             gain = -float((G * d).sum())
-            if not gain > torch.finfo(W.dtype).eps * abs(J):
+            if not gain > torch.finfo(W.dtype).eps * abs(J):  # also where it is not a number
                 break
             length = convex.line_search(W, d, J, gain)
             if not length:
                 break
             W = W + length * d
-        return torch.cat([u[: -part.size], part.pack(W)]), memory
+        return torch.cat([u[: -part.size], part.pack(W)])
 
 
 class _Convex:

@@ -129,7 +129,7 @@ def test_no_visit_raises_the_objective(network, name, extra):
         for u in [start, *visits(one, start, 8, sweeps=3)]
     ]
     assert all(b <= a + 1e-14 for a, b in zip(values[:-1], values[1:], strict=True))
-    assert values[-1] < (0.2 if extra != "penalty" else 0.3) * values[0]
+    assert values[-1] < 0.3 * values[0]
 
 
 @pytest.mark.parametrize("step", [SGD, LBFGS()])
@@ -191,6 +191,6 @@ def test_it_runs_in_a_solver_and_counts_its_work():
     solver = Solver(Hierarchy([one]), "V(0,0,30)", max_cycles=2)
     solution = solver.solve(u=one.operator.start())
     assert one.operator.value(solution.value) < 0.5 * one.operator.value(one.operator.start())
-    assert one.tally[0] == pytest.approx(2 * one.smoother.work(one, 30), rel=0.1)
+    assert one.tally[0] == pytest.approx(2 * one.smoother.work(one, 30), abs=0.7)
     assert "Adam" in str(one.smoother)
     assert np.isfinite(solution.work)

@@ -169,7 +169,7 @@ def test_a_solution_that_is_not_better_is_refused():
                 Level(Objective(plain(), torch.nn.L1Loss(), (X, Y)), None), X
             ),
             TypeError,
-            "type Objective; LastLayer needs a LeastSquares",
+            "type Objective; LastLayer needs the class LeastSquares",
         ),
     ],
 )
@@ -182,5 +182,5 @@ def test_a_recentred_level_is_refused():
     problem = LeastSquares(network("bias"), (X, Y))
     u = problem.start()
     coarse = Recentred(problem, u, MatrixTransfer(torch.eye(len(u), 4, dtype=torch.float64)))
-    with pytest.raises(ValueError, match="a recentred coarse level holds no last layer"):
+    with pytest.raises(TypeError, match="type Recentred; LastLayer needs the class LeastSquares"):
         LastLayer().start(Level(coarse, LastLayer()), torch.zeros(4, dtype=torch.float64))

@@ -103,5 +103,5 @@ def test_no_sweep_raises_the_objective_even_without_a_minimum():
 def test_refusals():
     with pytest.raises(ValueError, match="needs at least one step"):
         NewtonLastLayer(steps=0)
-    with pytest.raises(TypeError, match="when it is an Objective"):
+    with pytest.raises(TypeError, match="type function; NewtonLastLayer needs the class Objective"):
         NewtonLastLayer().start(Level(lambda u: u, NewtonLastLayer()), X[0])
