@@ -3,11 +3,12 @@
     python benchmarks/adaptive_basis.py [--seconds 5] [--seeds 5] [--cases sin1 step ...] [--save]
 
 Seven regressions with ReLU networks of width 32, full batch, float64, one thread, the same seconds
-for every training (set-up counted). Adam is PyTorch's own training loop, with three rates from
-three starts (PyTorch's default, He, box), and keeps its best iterate; the gain compares every run
-with the best of these nine for its seed. LS + Adam runs with one rate, chosen beforehand for all
-cases, from the box start alone. Errors are mean squares on the training points (on a fine grid for
-the step function, whose training points LS interpolates); the fine grid's are printed beside.
+for every training. Adam is PyTorch's own training loop, with three rates from three starts
+(PyTorch's default, He, box), and keeps its best iterate; of these nine the best on a case, by the
+geometric mean over seeds, is the baseline of that case. LS + Adam has one rate for all cases and
+the box start alone. Errors are mean squares, on the training points and on a fine grid. Between the
+points around a jump nobody knows where it is: on the fine grid the step function leaves 3.3e-4 (a
+twelfth of their distance) to all methods that interpolate.
 """
 
 from __future__ import annotations
@@ -40,10 +41,13 @@ RESULT = Path(__file__).parent / "results" / "adaptive_basis.txt"
 WIDTH = 32
 RATES = (1e-3, 3e-3, 1e-2)
 STARTS = ("default", "He", "box")
+KINDS = {"train": "training points", "fine": "fine grid"}
+CAP = 100.0  # of a gain in the means over cases: no single case carries them
 LAST = LastLayer(rcond=1e-12)
-# Ours: name -> (step on the hidden layers, sweeps per visit). The first is what the target is for.
+HEADLINE = "LS + Adam 3e-3"  # what the target is for
+# Ours: name -> (step on the hidden layers, sweeps per visit).
 STEPS: dict[str, tuple[Smoother, int]] = {
-    "LS + Adam 3e-3": (TorchOptimizer(torch.optim.Adam, {"lr": 3e-3}), 50),
+    HEADLINE: (TorchOptimizer(torch.optim.Adam, {"lr": 3e-3}), 50),
     "LSGD 0.1": (TorchOptimizer(torch.optim.SGD, {"lr": 0.1}), 50),
     "LS + L-BFGS": (LBFGS(), 20),
     "LS + LM (varpro)": (LevenbergMarquardt(), 1),
@@ -57,7 +61,6 @@ class Case(NamedTuple):
     depth: int
     inputs: int = 1
     residual: bool = False
-    held_out: bool = False  # whether the error on the fine grid is the one that counts
 
 
 def waves(x: torch.Tensor) -> torch.Tensor:
@@ -70,7 +73,7 @@ CASES = {
     "sin8": Case(lambda x: torch.sin(2 * math.pi * x), 8),
     "residual8": Case(lambda x: torch.sin(2 * math.pi * x), 8, residual=True),
     "waves": Case(waves, 2),
-    "step": Case(lambda x: (x > 0.5).to(x), 2, held_out=True),
+    "step": Case(lambda x: (x > 0.5).to(x), 2),
     "sinsin": Case(lambda x: torch.sin(2 * math.pi * x).prod(1, keepdim=True), 2, inputs=2),
 }
 
@@ -160,55 +163,58 @@ def measure(case: Case, net: torch.nn.Module, steps: int) -> Run:
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):8.1e} ({min(values):.1e} to {max(values):.1e})"
+    return f"{statistics.median(values):.1e} ({min(values):.1e} to {max(values):.1e})"
+
+
+def error(value: float) -> float:
+    """Not below the square of the rounding; failures count as 1e16."""
+    return max(value, 1e-30) if math.isfinite(value) else 1e16
 
 
 def geometric_mean(values: list[float]) -> float:
     return math.exp(statistics.fmean(math.log(v) for v in values))
 
 
-def compare(name: str, case: Case, seeds: int, seconds: float, say: Callable[..., None]) -> dict:
-    """Print the table of one case; return the gains of our methods, one per seed."""
-    adam = {
-        (start, rate): [train_adam(case, start, rate, seed, seconds) for seed in range(seeds)]
+Gains = dict[str, dict[str, float]]  # method -> kind of error -> gain on one case
+
+
+def compare(name: str, case: Case, seeds: int, seconds: float, say: Callable[[str], None]) -> Gains:
+    """Print the table of one case; return the gains of our methods."""
+    runs = {
+        (f"Adam {rate:g}", start): [
+            train_adam(case, start, rate, seed, seconds) for seed in range(seeds)
+        ]
         for start in STARTS
         for rate in RATES
     }
-    ours = {
-        label: [train_ours(case, step, sweeps, seed, seconds) for seed in range(seeds)]
-        for label, (step, sweeps) in STEPS.items()
+    adam = list(runs)
+    for label, (step, sweeps) in STEPS.items():
+        runs[label, "box"] = [
+            train_ours(case, step, sweeps, seed, seconds) for seed in range(seeds)
+        ]
+    means = {
+        key: {kind: geometric_mean([error(getattr(run, kind)) for run in ours]) for kind in KINDS}
+        for key, ours in runs.items()
     }
-
-    def error(run: Run) -> float:
-        value = run.fine if case.held_out else run.train
-        return max(value, 1e-16) if math.isfinite(value) else 1e16  # below: rounding
-
-    counts = "fine grid" if case.held_out else "training points"
-    say(f"\n{name}, counted: error on the {counts}")
-    say(
-        f"{'':<18} {'start':<8} {'training points':>30} {'fine grid, median':>18} {'steps':>6} gain"
-    )
-    best = [min(error(runs[seed]) for runs in adam.values()) for seed in range(seeds)]
-    gains = {}
-    rows = [(f"Adam {rate:g}", start, runs) for (start, rate), runs in adam.items()]
-    rows += [(label, "box", runs) for label, runs in ours.items()]
-    for label, start, runs in rows:
-        fine = statistics.median(run.fine for run in runs)
-        steps = int(statistics.median(run.steps for run in runs))
-        line = (
-            f"{label:<18} {start:<8} {spread([r.train for r in runs]):>30} {fine:>18.1e} {steps:>6}"
-        )
-        if label in ours:
-            gains[label] = [b / error(run) for b, run in zip(best, runs, strict=True)]
-            failures = sum(gain < 1.0 for gain in gains[label])
-            line += f" {geometric_mean(gains[label]):.1f}x"
-            line += f" ({min(gains[label]):.1f} to {max(gains[label]):.1f}), worse: {failures}"
+    best = {kind: min(means[key][kind] for key in adam) for kind in KINDS}
+    say(f"\n{name}")
+    head = f"{'training points':>28} {'fine grid':>28} {'steps':>6} {'gains':>13} {'worse':>6}"
+    say(f"{'':<16} {'start':<7} {head}")
+    gains: Gains = {}
+    for (label, start), ours in runs.items():
+        train, fine = spread([run.train for run in ours]), spread([run.fine for run in ours])
+        steps = statistics.median(run.steps for run in ours)
+        line = f"{label:<16} {start:<7} {train:>28} {fine:>28} {steps:>6.0f}"
+        if (label, start) not in adam:
+            gains[label] = {kind: best[kind] / means[label, start][kind] for kind in KINDS}
+            worse = sum(not run.train < best["train"] for run in ours)
+            line += f" {gains[label]['train']:>5.1f}x {gains[label]['fine']:>5.1f}x {worse:>6}"
         say(line)
     return gains
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="per training")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
@@ -229,20 +235,20 @@ def main() -> None:
     compare(
         "warm-up", CASES["sin1"], 1, 0.1, lambda text: None
     )  # PyTorch loads parts when first used
-    gains: dict[str, list[float]] = {label: [] for label in STEPS}
-    for name in options.cases:
-        one = compare(name, CASES[name], options.seeds, options.seconds, say)
-        for label, values in one.items():
-            gains[label].append(geometric_mean(values))
-    say("\nGain over the best of the nine Adam runs, geometric means over seeds")
-    for label, values in gains.items():
-        each = ", ".join(f"{n} {g:.1f}" for n, g in zip(options.cases, values, strict=True))
-        say(
-            f"{label:<18} all cases {geometric_mean(values):.1f}x, least {min(values):.1f}x: {each}"
-        )
-    least, mean = min(gains["LS + Adam 3e-3"]), geometric_mean(gains["LS + Adam 3e-3"])
-    verdict = "met" if mean >= 10.0 and least >= 3.0 else "missed"
-    say(f"Target (LS + Adam: mean at least 10x, no case below 3x): {verdict}")
+    cases = {
+        name: compare(name, CASES[name], options.seeds, options.seconds, say)
+        for name in options.cases
+    }
+    for kind, where in KINDS.items():
+        say(f"\nGain over the best Adam, {where} (in the mean each counts {CAP:g}x at most)")
+        for label in STEPS:
+            gains = [one[label][kind] for one in cases.values()]
+            mean, least = geometric_mean([min(gain, CAP) for gain in gains]), min(gains)
+            each = ", ".join(f"{n} {gain:.3g}" for n, gain in zip(cases, gains, strict=True))
+            say(f"{label:<16} mean {mean:.1f}x, least {least:.1f}x: {each}")
+            if label == HEADLINE:
+                met = "met" if mean >= 10.0 and least >= 3.0 else "missed"
+                say(f"{'':<16} target (mean of at least 10x, no case below 3x): {met}")
     if options.save:
         RESULT.write_text("\n".join(lines) + "\n")
 

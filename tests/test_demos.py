@@ -14,8 +14,9 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "custom_cycle": (),
     "amg": ("pyamg",),
     "elevation": ("sklearn",),
+    "adaptive_basis": (),
 }
-MORE = {"elevation": ["0.5"]}  # seconds per training
+MORE = {"elevation": ["0.5"], "adaptive_basis": ["0.2"]}  # seconds per training
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:

@@ -133,20 +133,22 @@ class _Reduced:
 
     def at(self, u: torch.Tensor) -> torch.Tensor:
         """The state with the hidden parameters of u and the last layer solved."""
-        if self.asked is None or not torch.equal(self.asked, u):
+        if not self._asked_for(u):
             with torch.no_grad():
                 basis = self.part.features(self.problem.parameters(u), self.problem.data[0])
             self._solve(u, basis)
             self.level.charge(1.0 / 3.0)
         return self.solved
 
-    def _solve(self, u: torch.Tensor, basis: torch.Tensor) -> torch.Tensor:
+    def _asked_for(self, u: torch.Tensor) -> bool:
+        return self.asked is not None and torch.equal(self.asked, u)
+
+    def _solve(self, u: torch.Tensor, basis: torch.Tensor) -> None:
         # The last solution is the next one's start; u brings only that of the first visit.
         W = (u if self.asked is None else self.solved)[-self.part.size :]
         self.asked, self.known = u.clone(), None
         state = torch.cat([u[: -self.part.size], W])
         self.solved = self.last.solve(self.problem, self.part, basis, state, self.f)
-        return self.part.unpack(self.solved[-self.part.size :])
 
     def _seen(self, value: float) -> float:
         """Remember the solved state if it is the best; returns the value without f of the step."""
@@ -168,7 +170,9 @@ class _Reduced:
             hidden = u.detach().clone().requires_grad_()
             x, y = self.problem.data
             basis = self.part.features(self.problem.parameters(hidden), x)
-            outputs = basis @ self._solve(hidden.detach(), basis.detach())
+            if not self._asked_for(u):
+                self._solve(u.detach(), basis.detach())
+            outputs = basis @ self.part.unpack(self.solved[-self.part.size :])
             if isinstance(self.problem, LeastSquares):
                 outputs = outputs.view(y.shape)
             loss = self.problem.loss(outputs, y)
@@ -208,7 +212,8 @@ class _Projected(LeastSquares):
         return r
 
     def jacobian(self, u: torch.Tensor) -> torch.Tensor:
-        size, last = self.reduced.part.size, self.reduced.last
+        last: Any = self.reduced.last  # a LastLayer: the others take no LeastSquares
+        size = self.reduced.part.size
         J = self.reduced.problem.jacobian(self.reduced.at(u))
         hidden, basis = J[:, :-size], J[:, -size:]
         if last.ridge:

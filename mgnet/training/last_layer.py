@@ -168,7 +168,7 @@ def minimum_norm(
     if f is None and A.device.type == "cpu":  # the same by a pivoted QR, at a third of the time
         rcond = A.shape[1] * torch.finfo(A.dtype).eps if rcond is None else rcond
         # SciPy's, since torch.linalg.lstsq hands LAPACK a random order of columns to begin with.
-        solved = scipy.linalg.lstsq(
+        solved: Any = scipy.linalg.lstsq(
             A.numpy(), b.numpy(), cond=rcond, lapack_driver="gelsy", check_finite=False
         )
         return torch.from_numpy(np.ascontiguousarray(solved[0]))
