@@ -5,10 +5,10 @@
 Seven regressions with ReLU networks of width 32, full batch, float64, one thread, the same seconds
 for every training. Adam is PyTorch's own training loop, with three rates from three starts
 (PyTorch's default, He, box), and keeps its best iterate; of these nine the best on a case, by the
-geometric mean over seeds, is the baseline of that case. LS + Adam has one rate for all cases and
-the box start alone. Errors are mean squares, on the training points and on a fine grid. Between the
-points around a jump nobody knows where it is: on the fine grid the step function leaves 3.3e-4 (a
-twelfth of their distance) to all methods that interpolate.
+geometric mean over seeds, is the baseline of that case. Each of our methods has one setting for
+all cases, and the box start alone. Errors are mean squares, on the training points and on a fine
+grid. Between the points around a jump nobody knows where it is: on the fine grid the step function
+leaves 3.3e-4 (a twelfth of their distance) to all methods that interpolate.
 """
 
 from __future__ import annotations

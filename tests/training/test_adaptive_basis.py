@@ -31,6 +31,7 @@ RIDGE = 1e-5
 
 
 def mlp(outputs=2):
+    torch.manual_seed(0)
     layers = [torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, outputs)]
     return box_init_(torch.nn.Sequential(*layers).double(), (-1.0, 1.0))
 
@@ -104,7 +105,7 @@ def test_variable_projection_needs_fewer_steps_than_levenberg_marquardt():
         one = level(LevenbergMarquardt())
         one = Level(one.operator, smoother or one.smoother)
         values[name] = [one.operator.value(u) for u in visits(one, one.operator.start(), 15)]
-    assert values["projected"][14] < values["whole"][14]
+    assert values["projected"][4] < 0.3 * values["whole"][4]
 
 
 STEPS = {"LSGD": SGD, "too long": TorchOptimizer(torch.optim.SGD, {"lr": 50.0}), "Adam": ADAM,
