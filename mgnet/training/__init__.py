@@ -5,28 +5,38 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 """
 
+from mgnet.training.adaptive_basis import AdaptiveBasis
+from mgnet.training.box import Residual, box_init_
 from mgnet.training.early_stop import EarlyStop, Patience
+from mgnet.training.last_layer import LastLayer, solve_last_layer_
 from mgnet.training.levenberg_marquardt import (
     Ending,
     LevenbergMarquardt,
     Minimum,
     levenberg_marquardt,
 )
+from mgnet.training.newton_last_layer import NewtonLastLayer
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
 from mgnet.training.record import Record, Row
 
 __all__ = [
+    "AdaptiveBasis",
     "EarlyStop",
     "Ending",
     "LBFGS",
+    "LastLayer",
     "LeastSquares",
     "LevenbergMarquardt",
     "Minimum",
+    "NewtonLastLayer",
     "Objective",
     "Patience",
     "Record",
+    "Residual",
     "Row",
     "TorchOptimizer",
+    "box_init_",
     "levenberg_marquardt",
+    "solve_last_layer_",
 ]

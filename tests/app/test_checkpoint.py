@@ -16,7 +16,14 @@ import mgnet
 from mgnet import Hierarchy, Jacobi, Level, Schedule, Smoother, Solver, cascade, gallery, parse, run
 from mgnet.app.checkpoint import Checkpoint, Checkpoints
 from mgnet.knots import KAN, FreeKnotKAN, knot_hierarchy
-from mgnet.training import LBFGS, EarlyStop, LeastSquares, LevenbergMarquardt, Objective
+from mgnet.training import (
+    LBFGS,
+    AdaptiveBasis,
+    EarlyStop,
+    LeastSquares,
+    LevenbergMarquardt,
+    Objective,
+)
 from mgnet.training import TorchOptimizer as Torch
 
 X = torch.linspace(-1, 1, 40, dtype=torch.float64).unsqueeze(1)
@@ -64,6 +71,7 @@ CASES = {
     "cascade L-BFGS": (LBFGS(), "cascade 3,3,3", "subspace", "every"),
     "cascade batches, Adam": (ADAM, "cascade 3,2,3", "subspace", "batches"),
     "cascade early stop": (EarlyStop(LBFGS(), HELD_OUT, 2), "cascade 4,4,4", "subspace", "every"),
+    "cascade LSGD": (AdaptiveBasis(ADAM), "cascade 2,2,3", "subspace", "every"),
     "V LM": (LM, "V(1,1,2)", "subspace", "every"),
     "F L-BFGS injected": (LBFGS(), "F(1,1)", "injected", "every"),
     "nested V Adam": (ADAM, "nested V(1,1)", "subspace", "every"),
