@@ -54,7 +54,8 @@ class Model:
         """Rows of inputs as in the table, mapped to the domain of the network."""
         low, high = np.asarray(self.ranges).T
         a, b = self.network.domain
-        return torch.from_numpy(a + (b - a) * (np.asarray(x, dtype=float) - low) / (high - low))
+        z = a + (b - a) * (np.asarray(x, dtype=float) - low) / (high - low)
+        return torch.from_numpy(z).to(self.network.coefficients[0].dtype)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(rows, inputs) -> (rows,), in the units of the table.

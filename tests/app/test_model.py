@@ -111,3 +111,8 @@ def test_damaged_and_newer_models_are_refused(tmp_path, what, kind, words):
 def test_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no model.json"):
         Model.load(tmp_path)
+
+
+def test_a_network_in_single_precision_predicts():
+    wide, narrow = model().predict(ROWS), model(dtype=torch.float32).predict(ROWS)
+    np.testing.assert_allclose(narrow, wide, rtol=1e-4)
