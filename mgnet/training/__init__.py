@@ -5,6 +5,9 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 """
 
+from mgnet.training.batches import by_residual, minibatches, resampled
+from mgnet.training.collocation import Collocation, Term
+from mgnet.training.derivatives import Ansatz
 from mgnet.training.levenberg_marquardt import (
     Ending,
     LevenbergMarquardt,
@@ -15,12 +18,18 @@ from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
 
 __all__ = [
+    "Ansatz",
+    "Collocation",
     "Ending",
     "LBFGS",
     "LeastSquares",
     "LevenbergMarquardt",
     "Minimum",
     "Objective",
+    "Term",
     "TorchOptimizer",
+    "by_residual",
     "levenberg_marquardt",
+    "minibatches",
+    "resampled",
 ]
