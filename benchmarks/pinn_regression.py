@@ -31,7 +31,7 @@ def train(seed: int, scale: float) -> tuple[float, float, int, float]:
     problem = LeastSquares(kan, (x, (y - low) / (high - low)))
     hierarchy = knot_hierarchy(kan, problem, 4, LevenbergMarquardt())
     began = time.perf_counter()
-    steps = [max(1, round(scale * count)) for count in (200, 150, 100, 100)]
+    steps = [max(1, round(scale * count)) for count in (60, 50, 30, 30)]
     finest: list[tuple[torch.Tensor, float]] = []
 
     def note(step: Step, told: StepData) -> None:

@@ -17,8 +17,9 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "levenberg_marquardt": (),
     "basis_preconditioning": (),
     "kan_fit": (),
+    "kan_pinn": (),
 }
-MORE = {"elevation": ["0.5"], "levenberg_marquardt": ["0.3"]}  # seconds per training
+MORE = {"elevation": ["0.5"], "levenberg_marquardt": ["0.3"], "kan_pinn": ["0.1"]}  # less training
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:
