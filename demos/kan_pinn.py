@@ -23,9 +23,8 @@ share = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
 out.mkdir(parents=True, exist_ok=True)
 nu = 0.02
 # u_t + u u_x = nu u_xx; u(x, 0) = -sin(pi x) and u = 0 at the ends x = -1 and 1 are built in.
-kan = KAN([2, 8, 8, 1], intervals=3, degree=5, linear=True)
 within = lambda x, y: x[:, 1:] * (1 - x[:, :1] ** 2) * y - torch.sin(math.pi * x[:, :1])  # noqa: E731
-network = Ansatz(kan, output=within)
+network = Ansatz(KAN([2, 8, 8, 1], intervals=3, degree=5, linear=True), output=within)
 points = torch.rand(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 points[:, 0] = 2.0 * points[:, 0] - 1.0
 equation = Term(lambda u: u.d(1) + u.value * u.d(0) - nu * u.d(0, 0), points)
