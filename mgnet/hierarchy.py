@@ -109,7 +109,12 @@ class Hierarchy(Sequence[Level]):
                 "Hierarchy.on got a batch, but these levels know no data; give bind=..."
             )
         return Hierarchy(
-            self.bind(batch), norm=self.norm, dot=self.dot, bind=self.bind, nested=self.nested
+            self.bind(batch),
+            norm=self.norm,
+            dot=self.dot,
+            bind=self.bind,
+            nested=self.nested,
+            network=self.network,
         )
 
     def check(self, u: State, seed: int = 0) -> str:

@@ -18,8 +18,14 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "basis_preconditioning": (),
     "kan_fit": (),
     "adaptive_basis": (),
+    "kan_pinn": (),
 }
-MORE = {"elevation": ["0.5"], "levenberg_marquardt": ["0.3"], "adaptive_basis": ["0.2"]}  # seconds
+MORE = {  # less training
+    "elevation": ["0.5"],
+    "levenberg_marquardt": ["0.3"],
+    "adaptive_basis": ["0.2"],
+    "kan_pinn": ["0.1"],
+}
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:

@@ -139,8 +139,9 @@ def _layers(kan: KAN | FreeKnotKAN, x: torch.Tensor | None) -> list[_Layer]:
     """The spline layers of a network, with the data propagated through them."""
 
     def mapped(hidden: torch.Tensor, layer: int) -> torch.Tensor:
-        free = isinstance(kan, FreeKnotKAN)
-        return kan.into_domain(hidden, layer) if free else kan.into_domain(hidden)
+        if isinstance(kan, FreeKnotKAN):
+            return kan.into_domain(hidden, layer)
+        return kan.into_domain(hidden)
 
     z = x if x is None or kan.linear is None else mapped(kan.linear(x), 0)
     layers = []

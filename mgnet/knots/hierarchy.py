@@ -19,15 +19,16 @@ from mgnet.transfer import AxisTransfer, PackedTransfer, Transfer
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
 
 
-def knot_transfer(kan: KAN, factor: int = 2) -> PackedTransfer:
+def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
     """Between `kan` and `kan.refine(factor)`, on the spline axis of every layer.
 
-    Up: knot insertion. Down, for solutions: L2 projection, as `kan.coarsen`.
+    Up: knot insertion. Down, for solutions: L2 projection, as `kan.coarsen`. Parameters that are no
+    spline coefficients are carried unchanged.
 
     Parameters
     ----------
-    kan : KAN
-        The coarse network.
+    kan : torch.nn.Module
+        The coarse network: a KAN, or a module that holds one, as `mgnet.training.Ansatz` does.
     factor : int
         At least 2.
 
@@ -38,16 +39,35 @@ def knot_transfer(kan: KAN, factor: int = 2) -> PackedTransfer:
     >>> knot_transfer(kan).prolong(u).tolist()
     [0.0, 0.5, 1.0]
     """
-    parts: list[tuple[tuple[int, ...], AxisTransfer | None]] = []
-    if kan.linear is not None:
-        parts += [(tuple(kan.linear.weight.shape), None), (tuple(kan.linear.bias.shape), None)]
+    inner = _spline_network(kan)
     # Dense matrices: as fast as sparse ones up to about 100 splines, and `torch.func.vmap`, which
     # `Recentred.jacobian` needs, knows no sparse product.
-    matrices = zip(kan.refinement_matrices(factor), kan.coarsening_matrices(factor), strict=True)
-    for (up, down), u in zip(matrices, kan.coefficients, strict=True):
+    matrices = zip(
+        inner.refinement_matrices(factor), inner.coarsening_matrices(factor), strict=True
+    )
+    of_splines = {}
+    for (up, down), u in zip(matrices, inner.coefficients, strict=True):
         P, R = (torch.as_tensor(matrix).to(u.detach()) for matrix in (up.toarray(), down))
-        parts.append((tuple(u.shape), AxisTransfer(P, axis=1, injection=R)))
-    return PackedTransfer(tuple(parts))
+        of_splines[id(u)] = AxisTransfer(P, axis=1, injection=R)
+    return PackedTransfer(tuple((tuple(p.shape), of_splines.get(id(p))) for p in kan.parameters()))
+
+
+def _spline_network(network: torch.nn.Module) -> KAN:
+    """The one KAN that a module is or holds."""
+    found = [part for part in network.modules() if isinstance(part, KAN)]
+    if len(found) != 1:
+        raise TypeError(
+            f"a hierarchy of knots got a {type(network).__name__} with {len(found)} KANs in it; "
+            "it must be a KAN or hold one"
+        )
+    return found[0]
+
+
+def _refined(network: torch.nn.Module, factor: int) -> torch.nn.Module:
+    """The same with its KAN refined; all other parameters as they are."""
+    inner = _spline_network(network)
+    # A deep copy asks the memo first, and so takes the fine KAN for the coarse one.
+    return copy.deepcopy(network, {id(inner): inner.refine(factor)})
 
 
 def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
@@ -82,13 +102,14 @@ def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
 
 
 def knot_hierarchy(
-    kan: KAN,
+    kan: torch.nn.Module,
     objective: Objective,
     levels: int,
     smoother: Smoother,
     *,
     factor: int = 2,
     form: str = "subspace",
+    samples: Sequence[float] | None = None,
 ) -> Hierarchy:
     """Levels of KANs, each with `factor` times as many intervals as the next coarser one.
 
@@ -98,8 +119,8 @@ def knot_hierarchy(
 
     Parameters
     ----------
-    kan : KAN
-        The coarsest network.
+    kan : torch.nn.Module
+        The coarsest network: a KAN, or a module that holds one, as `mgnet.training.Ansatz` does.
     objective : Objective
         Made for any network; `objective.on(network)` binds it to each level's.
     levels : int
@@ -112,11 +133,15 @@ def knot_hierarchy(
         u. "injected": the coarse network's own objective from the L2 projection of u, tilted so
         that gradients agree (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116); after
         second-order smoothing the line search often shortens or refuses its corrections.
+    samples : sequence of float, optional
+        The part of the samples that each level uses, finest first, for schedules that go upward:
+        coarse networks need fewer. All by default.
 
     Returns
     -------
     Hierarchy
-        `hierarchy.network(level, u)` gives the KAN of a level with the parameters u.
+        `hierarchy.network(level, u)` gives the network of a level with the parameters u,
+        `hierarchy.on(batch)` the same levels with `objective.at(batch)`.
 
     Examples
     --------
@@ -134,36 +159,63 @@ def knot_hierarchy(
         raise ValueError(f"knot_hierarchy got {levels} levels; it needs at least 1")
     if form not in ("subspace", "injected"):
         raise ValueError(f"knot_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")
+    if samples is not None and len(samples) != levels:
+        raise ValueError(
+            f"knot_hierarchy got samples for {len(samples)} levels; give {levels}, finest first"
+        )
     networks = [kan]
     for _ in range(levels - 1):
-        networks.insert(0, networks[0].refine(factor))
+        networks.insert(0, _refined(networks[0], factor))
     transfers = [knot_transfer(network, factor) for network in networks[1:]]
-    built = []
-    for number, network in enumerate(networks):
-        problem = objective.on(network)
-        recenter = None
-        if number + 1 < levels and form == "subspace":
-            recenter = _Recenter(problem, number, transfers, smoother)
-        built.append(
-            Level(
-                problem,
-                smoother,
-                transfers[number] if number + 1 < levels else None,
-                objective=problem.value,
-                line_search=Backtracking(),
-                recenter=recenter,
-                size=sum(p.numel() for p in network.parameters()),
-                cost=1.0,  # local evaluation: a gradient costs the same for any number of intervals
-                name=f"level {number} ({network.intervals[0]} intervals)",
-            )
-        )
 
-    def network_of(level: int, u: torch.Tensor) -> KAN:
+    def built(objective: Objective) -> list[Level]:
+        return _levels(networks, objective, transfers, smoother, form, samples)
+
+    def network_of(level: int, u: torch.Tensor) -> torch.nn.Module:
         made = copy.deepcopy(networks[level])
         torch.nn.utils.vector_to_parameters(u, made.parameters())
         return made
 
-    return Hierarchy(built, nested=True, network=network_of)
+    return Hierarchy(
+        built(objective),
+        bind=lambda batch: built(objective.at(batch)),
+        nested=samples is None,
+        network=network_of,
+    )
+
+
+def _levels(
+    networks: Sequence[torch.nn.Module],
+    objective: Objective,
+    transfers: Sequence[PackedTransfer],
+    smoother: Smoother,
+    form: str,
+    samples: Sequence[float] | None,
+) -> list[Level]:
+    levels = []
+    for number, network in enumerate(networks):
+        problem = objective.on(network)
+        if samples is not None:
+            problem = problem.thinned(samples[number])
+        has_coarser = number + 1 < len(networks)
+        recenter = None
+        if has_coarser and form == "subspace":
+            recenter = _Recenter(problem, number, transfers, smoother)
+        levels.append(
+            Level(
+                problem,
+                smoother,
+                transfers[number] if has_coarser else None,
+                objective=problem.value,
+                line_search=Backtracking(),
+                recenter=recenter,
+                size=sum(p.numel() for p in network.parameters()),
+                # Local evaluation: a gradient costs the same for any number of intervals.
+                cost=1.0 if samples is None else samples[number],
+                name=f"level {number} ({_spline_network(network).intervals[0]} intervals)",
+            )
+        )
+    return levels
 
 
 class _Around:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from mgnet.knots.derivatives import KANDerivatives
 from mgnet.knots.jacobian import linearize
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.refinement import (
@@ -27,6 +28,7 @@ from mgnet.transfer import AxisTransfer
 
 if TYPE_CHECKING:
     from mgnet.knots.multichannel import MultichannelMLP
+    from mgnet.training.derivatives import Derivatives
 
 __all__ = ["KAN", "roughness"]
 
@@ -165,6 +167,10 @@ class KAN(torch.nn.Module):
         x : tensor of shape (samples, inputs)
         """
         return linearize(self, x)
+
+    def derivatives(self, inputs: Derivatives) -> KANDerivatives:
+        """Outputs and their derivatives by the points that the inputs are functions of."""
+        return KANDerivatives(self, inputs)
 
     def jacobian(self, x: torch.Tensor) -> torch.Tensor:
         """Derivatives of the outputs by all parameters, in the order of `parameters()`.

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 from mgnet.knots import products
 from mgnet.knots.spline import dense_basis, derivative_pieces
 
-__all__ = ["compiled", "spline_layer"]
+__all__ = ["compiled", "spline_layer", "weighted_layer"]
 
 compiled: bool = find_spec("numba") is not None
 
@@ -275,3 +275,24 @@ def spline_layer(
     layer = _layer if forward_ad._current_level < 0 else _reference
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)
     return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def weighted_layer(
+    x: torch.Tensor,
+    coefficients: torch.Tensor,
+    weights: torch.Tensor | None,
+    intervals: int,
+    degree: int,
+    domain: tuple[float, float],
+    order: int,
+) -> torch.Tensor:
+    """`sum_p weights[p] sum_i coefficients[p, i, q] b_i^(order)(x_p)`, for x of two axes.
+
+    Examples
+    --------
+    >>> hat = torch.tensor([[[0.0], [1.0], [0.0]]])
+    >>> x, two = torch.tensor([[0.25]]), torch.tensor([[2.0]])
+    >>> weighted_layer(x, hat, two, 2, 1, (0.0, 1.0), 1).tolist()
+    [[4.0]]
+    """
+    return _layer(x, coefficients, weights, intervals, degree, *domain, order)

@@ -6,7 +6,10 @@ descent for the rest). Needs the core and PyTorch.
 """
 
 from mgnet.training.adaptive_basis import AdaptiveBasis
+from mgnet.training.batches import by_residual, minibatches, resampled
 from mgnet.training.box import Residual, box_init_
+from mgnet.training.collocation import Collocation, Term
+from mgnet.training.derivatives import Ansatz
 from mgnet.training.early_stop import EarlyStop, Patience
 from mgnet.training.last_layer import LastLayer, solve_last_layer_
 from mgnet.training.levenberg_marquardt import (
@@ -22,6 +25,8 @@ from mgnet.training.record import Record, Row
 
 __all__ = [
     "AdaptiveBasis",
+    "Ansatz",
+    "Collocation",
     "EarlyStop",
     "Ending",
     "LBFGS",
@@ -35,8 +40,12 @@ __all__ = [
     "Record",
     "Residual",
     "Row",
+    "Term",
     "TorchOptimizer",
     "box_init_",
+    "by_residual",
     "levenberg_marquardt",
+    "minibatches",
+    "resampled",
     "solve_last_layer_",
 ]

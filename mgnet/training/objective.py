@@ -91,6 +91,26 @@ class Objective:
         """The same objective for another network."""
         return Objective(network, self.loss, self.data)
 
+    def at(self, batch: Any) -> Objective:
+        """The same objective for other data, say a batch of it."""
+        self._require_data("at")
+        return Objective(self.network, self.loss, batch)
+
+    def thinned(self, fraction: float) -> Objective:
+        """The same objective on a part of the samples, evenly spread over their order."""
+        self._require_data("thinned")
+        samples = len(self.data[0])
+        count = max(1, round(fraction * samples))
+        kept = torch.arange(count, device=self.data[0].device) * samples // count
+        return self if count >= samples else self.at(tuple(part[kept] for part in self.data))
+
+    def _require_data(self, method: str) -> None:
+        if self.data is None:
+            raise ValueError(
+                f"{type(self).__name__}.{method} needs data, but this objective is a function of "
+                "the module alone; give (inputs, targets)"
+            )
+
     def start(self) -> torch.Tensor:
         """The parameters of the template as one flat vector, a copy."""
         return self.flat.start()
@@ -217,6 +237,10 @@ class LeastSquares(Objective):
             residual=self.residual,
             chunk_size=self.chunk_size,
         )
+
+    def at(self, batch: Any) -> LeastSquares:
+        self._require_data("at")
+        return LeastSquares(self.network, batch, self.penalty, chunk_size=self.chunk_size)
 
     @cached_property
     def rows(self) -> torch.Tensor | None:

@@ -132,3 +132,27 @@ def test_data_must_fit():
         LeastSquares(tanh_network(), None)
     with pytest.raises(ValueError, match="30 inputs and 29 targets"):
         LeastSquares(tanh_network(), (X, Y[1:]))
+
+
+@pytest.mark.parametrize("kind", ["loss", "residuals"])
+def test_batches_and_parts_of_the_data(kind):
+    network = torch.nn.Linear(1, 1).double()
+    x = torch.linspace(-1, 1, 12, dtype=torch.float64).unsqueeze(1)
+    data = x, x**2
+    if kind == "loss":
+        objective = Objective(network, torch.nn.functional.mse_loss, data)
+    else:
+        objective = LeastSquares(network, data)
+    u = objective.start()
+    batch = x[3:5], x[3:5] ** 2
+    expected = (network(batch[0]) - batch[1]).square().mean().item()
+    half = 0.5 if kind == "residuals" else 1.0
+    assert objective.at(batch).value(u) == pytest.approx(half * expected)
+    assert objective.thinned(0.25).data[0].flatten().tolist() == x[::4].flatten().tolist()
+    assert objective.thinned(1.0) is objective
+
+
+def test_batches_need_data():
+    objective = Objective.from_torch(torch.nn.Linear(1, 1), lambda m: m.weight.sum())
+    with pytest.raises(ValueError, match="needs data"):
+        objective.at((torch.zeros(1, 1),) * 2)

@@ -1,0 +1,276 @@
+"""What a differential equation asks of a network: its outputs and their derivatives by the inputs.
+
+For any module by differentiating twice; a network that carries derivatives forward (a KAN does) is
+asked for its own. `Ansatz` wraps either: features of the points before it, hard constraints after
+it, unknown coefficients of the equation beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+__all__ = ["Ansatz", "Derivatives", "Points", "carries", "derivatives_of"]
+
+Function = Callable[..., torch.Tensor]
+
+
+class Derivatives(Protocol):
+    """A function of the points, made to be differentiated; what a residual function is given.
+
+    Attributes
+    ----------
+    points : tensor of shape (samples, inputs)
+    """
+
+    points: torch.Tensor
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Shape (samples, outputs)."""
+        ...
+
+    def d(self, *axes: int) -> torch.Tensor:
+        """The value, or its derivative by one or two of the inputs: shape (samples, outputs)."""
+        ...
+
+
+@runtime_checkable
+class Differentiates(Protocol):
+    """A network with a faster way than autograd to derivatives by its inputs."""
+
+    def derivatives(self, inputs: Derivatives, /) -> Any:
+        """Of the outputs; with `add_jacobian`, see `mgnet.knots.derivatives`."""
+        ...
+
+
+class Points:
+    """The points themselves, as a function of the points.
+
+    Examples
+    --------
+    >>> Points(torch.zeros(1, 2)).d(1).tolist()
+    [[0.0, 1.0]]
+    """
+
+    def __init__(self, points: torch.Tensor):
+        self.points = points
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Shape (samples, inputs)."""
+        return self.points
+
+    def d(self, *axes: int) -> torch.Tensor:
+        """A unit vector for one axis, zero for two."""
+        if not axes:
+            return self.points
+        unit = torch.zeros_like(self.points)
+        if len(axes) == 1:
+            unit[:, axes[0]] = 1.0
+        return unit
+
+
+class Composed:
+    """A function of the points and of another function of them: `outer(points, inner)`.
+
+    Its derivatives are those of `outer` along the curves `points + s e_i + t e_j`.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[3.0]])
+    >>> Composed(lambda x, y: x * y, Points(x)).d(0, 0).tolist()
+    [[2.0]]
+    """
+
+    def __init__(self, outer: Function | None, inner: Derivatives, coefficients: Any = ()):
+        self.outer = outer
+        self.inner = inner
+        self.points = inner.points
+        self.coefficients = coefficients
+        self._made: dict[tuple[int, ...], torch.Tensor] = {}
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Shape (samples, outputs)."""
+        return self.d()
+
+    def d(self, *axes: int) -> torch.Tensor:
+        """The derivative by one or two inputs, shape (samples, outputs)."""
+        axes = tuple(sorted(axes))
+        if axes not in self._made:
+            self._made[axes] = self._along(axes)
+        return self._made[axes]
+
+    @torch.enable_grad()
+    def _along(self, axes: tuple[int, ...]) -> torch.Tensor:
+        if self.outer is None:
+            return self.inner.d(*axes)
+        x, tangents = Points(self.points), [self.inner.d(*some) for some in _within(axes)]
+        # What `outer` is differentiated by: its arguments, then also the first tangent.
+        points, y, *slopes = (
+            part if part.requires_grad else part.detach().requires_grad_()
+            for part in (self.points, *tangents)
+        )
+        value = self.outer(points, y)
+        if not axes:
+            return value
+        first = _directional(value, (points, y), (x.d(axes[0]), slopes[0]))
+        if len(axes) == 1:
+            return first
+        arguments = points, y, slopes[0]
+        return _directional(first, arguments, (x.d(axes[1]), slopes[1], slopes[2]))
+
+    def add_jacobian(self, residual: torch.Tensor, J: torch.Tensor) -> None:
+        """Add derivatives of residuals by parameters: of the network, then the coefficients."""
+        own = len(self.coefficients)
+        network = J.shape[1] - own
+        self.inner.add_jacobian(residual, J[:, :network])  # type: ignore[attr-defined]
+        if own:
+            columns = torch.autograd.grad(
+                residual.sum(),
+                list(self.coefficients.values()),
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            J[:, network:] += torch.cat(columns, 1)
+
+
+def _within(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The derivatives of the inner function that one of the composed function needs."""
+    return [(), *((axis,) for axis in axes), *([axes] if len(axes) == 2 else [])]
+
+
+def _directional(
+    value: torch.Tensor, arguments: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """The derivative of a function that treats every row by itself."""
+    columns = []
+    for column in value.unbind(1):
+        gradients = torch.autograd.grad(
+            column.sum(), arguments, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        pairs = zip(gradients, tangents, strict=True)
+        columns.append(torch.stack([(g * t).sum(1) for g, t in pairs]).sum(0))
+    return torch.stack(columns, 1)
+
+
+class _ByAutograd:
+    """The derivatives of any module."""
+
+    def __init__(self, network: torch.nn.Module, points: torch.Tensor):
+        self.network = network
+        self.points = points.detach().requires_grad_()
+        self.coefficients = network.coefficients if isinstance(network, Ansatz) else None
+        self._made: dict[tuple[int, ...], torch.Tensor] = {(): network(self.points)}
+
+    @property
+    def value(self) -> torch.Tensor:
+        return self.d()
+
+    def d(self, *axes: int) -> torch.Tensor:
+        for count in range(len(axes)):
+            if axes[: count + 1] not in self._made:
+                self._made |= self._gradients(axes[:count])
+        return self._made[axes]
+
+    def _gradients(self, axes: tuple[int, ...]) -> dict[tuple[int, ...], torch.Tensor]:
+        columns = []
+        for output in self._made[axes].unbind(1):
+            (column,) = torch.autograd.grad(
+                output.sum(),
+                self.points,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            columns.append(column)
+        by_axis = torch.stack(columns, 1).unbind(2)
+        return {(*axes, axis): part for axis, part in enumerate(by_axis)}
+
+
+class Ansatz(torch.nn.Module):
+    """A network within a function: `output(x, network(features(x)))`, a network itself.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    output : callable, optional
+        `(points, outputs) -> outputs`, of torch functions, each row by itself: a hard constraint.
+    features : callable, optional
+        `points -> inputs of the network`, each row by itself: periodic functions, a level set.
+    coefficients : mapping of str to float, optional
+        Unknown coefficients of the equation: parameters like all others, at `u.coefficients[name]`
+        in a residual function, with these starting values.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN
+    >>> zero_at_ends = Ansatz(KAN([1, 4, 1]), output=lambda x, y: (1.0 - x**2) * y)
+    >>> zero_at_ends(torch.tensor([[-1.0], [1.0]], dtype=torch.float64)).abs().max().item()
+    0.0
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        *,
+        output: Function | None = None,
+        features: Function | None = None,
+        coefficients: Mapping[str, float] | None = None,
+    ):
+        super().__init__()
+        self.network = network
+        self.output = output
+        self.features = features
+        like = next(network.parameters())
+        self.coefficients = torch.nn.ParameterDict(
+            {name: like.new_tensor(value) for name, value in (coefficients or {}).items()}
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.network(x if self.features is None else self.features(x))
+        return y if self.output is None else self.output(x, y)
+
+
+def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
+    """The outputs of a network at points, and their derivatives by the points.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    points : tensor of shape (samples, inputs)
+
+    Examples
+    --------
+    >>> u = derivatives_of(torch.nn.Linear(2, 1), torch.zeros(5, 2))
+    >>> u.d(0).shape, u.d(0, 1).abs().max().item()
+    (torch.Size([5, 1]), 0.0)
+    """
+    if not carries(network):
+        return _ByAutograd(network, points)
+    if not isinstance(network, Ansatz):
+        return network.derivatives(Points(points))  # type: ignore[operator]
+    inputs: Derivatives = Points(points)
+    if network.features is not None:
+        features = network.features
+        inputs = Composed(lambda x, _: features(x), inputs)
+    copies = {name: c.expand(len(points), 1) for name, c in network.coefficients.items()}
+    for copy in copies.values():
+        if torch.is_grad_enabled() and not copy.requires_grad:
+            copy.requires_grad_()  # one for each sample: see `Composed.add_jacobian`
+    return Composed(network.output, network.network.derivatives(inputs), copies)  # type: ignore
+
+
+def carries(network: torch.nn.Module) -> bool:
+    """Whether derivatives are carried forward, with a Jacobian of their own.
+
+    Examples
+    --------
+    >>> carries(torch.nn.Linear(1, 1))
+    False
+    """
+    return isinstance(network.network if isinstance(network, Ansatz) else network, Differentiates)
