@@ -5,6 +5,7 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 """
 
+from mgnet.training.broyden import Broyden
 from mgnet.training.levenberg_marquardt import (
     Ending,
     LevenbergMarquardt,
@@ -15,6 +16,7 @@ from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
 
 __all__ = [
+    "Broyden",
     "Ending",
     "LBFGS",
     "LeastSquares",
