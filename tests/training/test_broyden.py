@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.optimize import minimize, rosen, rosen_der
 
-from mgnet import Level
-from mgnet.knots import KAN
+from mgnet import Level, MatrixTransfer, cascade, cycle, run
+from mgnet.knots import KAN, knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.training import Broyden, LeastSquares
+from mgnet.training.broyden import Curvature
 
 MEMBERS = [Broyden(), Broyden("bfgs"), Broyden(scaling=False), Broyden("bfgs", scaling=False)]
 each = pytest.mark.parametrize("smoother", MEMBERS, ids=str)
@@ -130,6 +131,56 @@ def test_at_the_minimum_it_stays():
     level = Level(lambda u: u, Broyden(), objective=lambda u: 0.5 * float(u @ u))
     u = torch.zeros(3, dtype=torch.float64)
     assert level.smoother.smooth(level, u, None, 5, level.smoother.start(level, u))[0] is u
+
+
+def test_the_matrix_is_carried_with_what_it_knows():
+    kan, smoother = KAN([1, 2, 1], 4), Broyden()
+    transfer = knot_transfer(kan, 2)
+    H = spd(sum(p.numel() for p in kan.parameters()))
+    fine = smoother.carry(Curvature(H, 0.5), transfer)
+    down = torch.func.vmap(transfer.inject)
+    torch.testing.assert_close(down(down(fine.inverse).T), H)
+    torch.testing.assert_close(fine.inverse, fine.inverse.T)
+    P = torch.as_tensor(kronecker_matrix(kan, 2).toarray())
+    beside = torch.linalg.qr(P, mode="complete").Q[
+        :, P.shape[1] :
+    ]  # orthogonal to the coarse space
+    least = torch.linalg.eigvalsh(beside.T @ fine.inverse @ beside)[0]
+    assert float(least) >= float(H.diagonal().min()) * (1.0 - 1e-9)
+    assert fine.gain == 0.5
+    assert smoother.carry(Curvature(None), transfer).inverse is None
+    without = MatrixTransfer(P)
+    expected = P @ H @ P.T + H.diagonal().min() * torch.eye(len(P)).double()
+    torch.testing.assert_close(smoother.carry(Curvature(H), without).inverse, expected)
+
+
+def test_a_carried_matrix_pays_in_a_cascade(monkeypatch):
+    def end():
+        x = 2.0 * torch.rand(200, 2, generator=torch.Generator().manual_seed(0)).double() - 1.0
+        y = torch.exp(torch.sin(torch.pi * x[:, :1]) + x[:, 1:] ** 2)
+        kan = KAN([2, 5, 1], 4)
+        hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, y)), 3, Broyden())
+        u, _ = run(cascade([40, 20, 20]), hierarchy, hierarchy[0].operator.start(), None)
+        return hierarchy[0].operator.value(u)
+
+    value = end()
+    monkeypatch.setattr(Broyden, "carry", lambda *_: None)
+    assert value < 0.3 * end()
+
+
+@pytest.mark.parametrize("form", ["subspace", "injected"])
+def test_cycles_lower_the_objective(form):
+    x = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64).unsqueeze(1)
+    kan = KAN([1, 2, 1], 4, generator=torch.Generator().manual_seed(0))
+    problem = LeastSquares(kan, (x, torch.sin(4 * x)))
+    hierarchy = knot_hierarchy(kan, problem, 3, Broyden(), form=form)
+    value, memory = hierarchy[0].operator.value, None
+    u = hierarchy[0].operator.start()
+    before = value(u)
+    for _ in range(4):
+        u, memory = run(cycle(3, 1, 3, 3, 3), hierarchy, u, None, memory)
+        assert value(u) < before
+        before = value(u)
 
 
 def test_what_does_not_fit_is_refused():
