@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
@@ -71,6 +71,14 @@ class TorchOptimizer(Smoother):
         return f"{self.kind.__name__}({options})"
 
 
+class Pairs(NamedTuple):
+    """What L-BFGS remembers: the optimizer's state, its right-hand side, and where it ended."""
+
+    state: Mapping[str, Any]
+    f: torch.Tensor | None
+    u: torch.Tensor | None
+
+
 @dataclass(frozen=True)
 class LBFGS(Smoother):
     """L-BFGS with a strong Wolfe line search (PyTorch's), for levels with an objective.
@@ -111,8 +119,9 @@ class LBFGS(Smoother):
             tolerance_change=0.0,
             line_search_fn="strong_wolfe",
         )
-        if memory is not None and memory[1] is f:
-            _recall(optimizer, memory[0])
+        if memory is not None and memory.f is f:
+            moved = memory.u is not u  # by a coarse correction, say
+            _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
 
         def closure() -> float:
             point = parameter.detach()
@@ -122,17 +131,30 @@ class LBFGS(Smoother):
             return float(level.objective(point)) - (0.0 if f is None else float(f @ point))  # type: ignore
 
         optimizer.step(closure)  # type: ignore[arg-type]
-        return parameter.detach(), (optimizer.state_dict(), f)
+        u = parameter.detach()
+        return u, Pairs(optimizer.state_dict(), f, u)
 
     def work(self, level: Level, sweeps: int) -> float:
         return 1.25 * sweeps
 
     def carry(self, memory: Any, transfer: Transfer) -> Any:
-        state, f = memory
-        if f is not None or transfer.inject is None:
+        if memory.f is not None or transfer.inject is None:
             return None
-        entries = state["state"]
-        return {**state, "state": {k: carried_pairs(v, transfer) for k, v in entries.items()}}, None
+        entries = memory.state["state"]
+        carried = {k: carried_pairs(v, transfer) for k, v in entries.items()}
+        return Pairs({**memory.state, "state": carried}, None, None)
+
+
+def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an L-BFGS optimizer that was moved: it will not make a pair of that move.
+
+    Of its last step d and gradient it would; with d = 0 it skips this one pair.
+    """
+    state = {
+        k: {**v, "d": torch.zeros_like(v["d"])} if "d" in v else v
+        for k, v in memory["state"].items()
+    }
+    return {**memory, "state": state}
 
 
 def _recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
