@@ -43,7 +43,13 @@ class Solver:
         each cycle's batch, tolerances are not tested, and the solve ends with the batches or
         `max_cycles`.
     monitor : callable, optional
-        Called with (cycle, residual norm, state) after the initial residual and every cycle.
+        Called with (cycle, residual norm, state) after the initial residual and every cycle;
+        returning True ends the solve.
+    judge : callable, optional
+        `state -> value`: unless a tolerance is met, the solution is the state with the least value,
+        of the start and the states after each cycle. By default the objective of level 0 where a
+        smoother may raise it, as Adam does, counted as work; but nothing with batches, whose values
+        do not compare: give the objective over all data, or over held-out data.
 
     Examples
     --------
@@ -61,7 +67,8 @@ class Solver:
         atol: float = 0.0,
         max_cycles: int = 50,
         batches: Iterable[Any] | None = None,
-        monitor: Callable[[int, float, State], None] | None = None,
+        monitor: Callable[[int, float, State], Any] | None = None,
+        judge: Callable[[State], float] | None = None,
     ):
         if not isinstance(hierarchy, Hierarchy):
             raise TypeError(
@@ -86,6 +93,7 @@ class Solver:
         self.max_cycles = max_cycles
         self.batches = batches
         self.monitor = monitor
+        self.judge = judge
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None
@@ -136,12 +144,13 @@ class Solver:
         repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
-        scale = 0.0 if f is None else hierarchy.norm(f)
+        scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
         while True:
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
-            if self.monitor is not None:
-                self.monitor(len(norms) - 1, norms[-1], value)
+            best.see(value)
             reason = self._reason(norms, scale)
+            if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value) is True:
+                reason = reason or Reason.MONITOR
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
                 reason = Reason.BATCHES if following is None else None
@@ -156,8 +165,9 @@ class Solver:
                 break
             u, schedule = value, repeated
         checks = len(norms) * self.hierarchy[0].residual_work
+        checks += 0.0 if self.judge is not None else len(best.values)
         return Solution(
-            value,
+            value if reason.converged else best.state(value),
             tuple(norms),
             reason,
             sum(entry.work for entry in records) + checks,
@@ -167,7 +177,15 @@ class Solver:
             message,
             last,
             hierarchy.norm,
+            tuple(best.values),
         )
+
+    def _judge(self, f: State | None) -> Callable[[State], float] | None:
+        level = self.hierarchy[0]
+        wanders = any(level.smoother.wanders for level in self.hierarchy)
+        if self.judge is not None or self.batches is not None or level.objective is None:
+            return self.judge
+        return (lambda u: level.value(u, f, self.hierarchy.dot)) if wanders else None
 
     def _reason(self, norms: list[float], scale: float) -> Reason | None:
         """Why to stop after these residual norms, or None; `scale` is the norm of f."""
@@ -226,6 +244,29 @@ class Solver:
 
         size = self.hierarchy[0].unknowns
         return spla.LinearOperator((size, size), matvec=cycle, dtype=float)  # type: ignore
+
+
+class _Best:
+    """The state with the least value, where there is a judge."""
+
+    def __init__(self, judge: Callable[[State], float] | None):
+        self.judge = judge
+        self.values: list[float] = []
+        self.least = math.inf
+        self._state: State | None = None
+
+    def see(self, u: State) -> None:
+        if self.judge is None:
+            return
+        self.values.append(self.judge(u))
+        if self.values[-1] < self.least:
+            self.least, self._state = self.values[-1], u
+
+    def state(self, last: State) -> State:
+        """The best; the last one where that is as good to rounding."""
+        if self._state is None or self.values[-1] <= self.least + 1e-12 * abs(self.least):
+            return last
+        return self._state
 
 
 def _shape(state: State) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from mgnet.training.levenberg_marquardt import (
 )
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
+from mgnet.training.refinement import gradient_share, train
 
 __all__ = [
     "Broyden",
@@ -24,5 +25,7 @@ __all__ = [
     "Minimum",
     "Objective",
     "TorchOptimizer",
+    "gradient_share",
     "levenberg_marquardt",
+    "train",
 ]

@@ -48,6 +48,7 @@ class TorchOptimizer(Smoother):
 
     kind: type[torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
+    wanders: ClassVar[bool] = True
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any

@@ -97,7 +97,7 @@ def test_pairs_are_carried_with_their_curvature():
     for y, s, ro in zip(new["old_dirs"], new["old_stps"], new["ro"], strict=True):
         torch.testing.assert_close(1.0 / (y @ s), ro)
     torch.testing.assert_close(new["H_diag"], (y @ s) / (y @ y))
-    assert one.smoother.carry(memory._replace(f=u), transfer) is None  # a right-hand side: other pairs
+    assert one.smoother.carry(memory._replace(f=u), transfer) is None  # other pairs
     _, fresh = one.smoother.smooth(one, u, None, 1, None)  # no pair yet
     assert carried_pairs(fresh[0]["state"][0], transfer) == {}
 
