@@ -181,6 +181,18 @@ class Broyden(Smoother):
         return 1.25 * sweeps
 
 
+def value_and_gradient(
+    level: Level, u: torch.Tensor, f: torch.Tensor | None
+) -> tuple[float, torch.Tensor]:
+    """`J(u) - <f, u>` and its gradient, together where that is cheaper; one evaluation."""
+    level.charge(1.0)
+    if isinstance(level.operator, Objective):
+        value, gradient = level.operator.value_and_gradient(u)
+    else:
+        value, gradient = float(level.objective(u)), level.operator(u)  # type: ignore[misc]
+    return (value, gradient) if f is None else (value - float(f @ u), gradient - f)
+
+
 def _trial(
     level: Level,
     length: float,
@@ -188,14 +200,8 @@ def _trial(
     f: torch.Tensor | None,
     d: torch.Tensor | None = None,
 ) -> Trial:
-    """`J(u) - <f, u>` and its gradient, in float64, with the slope along d."""
-    level.charge(1.0)
-    if isinstance(level.operator, Objective):
-        value, gradient = level.operator.value_and_gradient(u)
-    else:
-        value, gradient = float(level.objective(u)), level.operator(u)  # type: ignore[misc]
-    if f is not None:
-        value, gradient = value - float(f @ u), gradient - f
+    """At u, with the slope along d; the gradient in float64."""
+    value, gradient = value_and_gradient(level, u, f)
     gradient = gradient.double()
     return Trial(length, value, 0.0 if d is None else float(gradient @ d), gradient)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from mgnet.smoother import Smoother
+from mgnet.training.broyden import value_and_gradient
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -125,11 +126,8 @@ class LBFGS(Smoother):
             _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
 
         def closure() -> float:
-            point = parameter.detach()
-            parameter.grad = -level.residual_at(point, f)
-            # The value of the same point comes with the gradient for a third of its price; it is
-            # not counted again.
-            return float(level.objective(point)) - (0.0 if f is None else float(f @ point))  # type: ignore
+            value, parameter.grad = value_and_gradient(level, parameter.detach(), f)
+            return value
 
         optimizer.step(closure)  # type: ignore[arg-type]
         u = parameter.detach()
