@@ -29,10 +29,10 @@ from mgnet.transfer import (
 )
 
 __all__ = [
-    "Corrections",
     "AxisTransfer",
     "Backtracking",
     "Chebyshev",
+    "Corrections",
     "Direct",
     "GaussSeidel",
     "Hierarchy",
