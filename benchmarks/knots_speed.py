@@ -6,8 +6,9 @@ DIR is a checkout of the peer. Without one, "Cox-de Boor" stands for efficient-k
 algorithm, all splines by the recursion and one product, with the same SiLU branch. Float32, cubic
 splines, forward and backward, gradients of inputs and of all weights. All take turns (mgnet, peer,
 peer, ..., mgnet, ...); a time is the median of the rounds, a ratio the median of the ratios within
-the rounds. "fused" are the compiled loops of the extra `fast`. Memory is the peak of what torch
-allocates in one forward and backward pass, without weights and their gradients.
+the rounds; who took more than two seconds on a grid is left out on the next. "fused" are the
+compiled loops of the extra `fast`. Memory is the peak of what torch allocates in one forward and
+backward pass, without weights and their gradients.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from mgnet.knots import KAN, layer
 
 GRIDS = (5, 32, 128, 512)
-ROUNDS = 7
+ROUNDS = 5
 RESULT = Path(__file__).parent / "results" / "knots_speed.txt"
 Make = Callable[[list[int], int], torch.nn.Module]
 
@@ -182,11 +183,13 @@ def compare(
     device: torch.device,
 ) -> None:
     print(f"\n{title}")
-    print("  " + "".join(f"{name:>16}" for name in ["", *makers]))
+    print("  " + " " * 16 + "".join(f"{name:>16}" for name in makers))
+    slow: set[str] = set()
     for grid in grids:
         x = (2.0 * torch.rand(batch, widths[0], device=device) - 1.0).requires_grad_()
         works, networks = {}, {}
-        for name, make in makers.items():
+        for name in [name for name in makers if name not in slow]:
+            make = makers[name]
             torch.manual_seed(0)
             networks[name] = make(widths, grid).to(device)
             works[name] = lambda network=networks[name], x=x: run(network, x)
@@ -195,17 +198,21 @@ def compare(
         for _ in range(ROUNDS):
             for name, work in works.items():
                 times[name].append(seconds(work, device))
-        label = "-" if len(grids) == 1 and not grid else grid
-        row = "".join(f"{1e3 * statistics.median(times[name]):>16.3f}" for name in times)
-        print(f"  grid {label:>4}, ms    {row}")
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        slow |= {name for name, value in medians.items() if value > 2.0}
+
+        rows = [(f"grid {grid}, ms", 3, {name: 1e3 * value for name, value in medians.items()})]
         for ours in [name for name in ("fused", "torch") if name in times]:
-            row = ""
-            for peer in times:
-                pairs = zip(times[peer], times[ours], strict=True)
-                row += f"{statistics.median(a / b for a, b in pairs):>16.2f}"
-            print(f"    time / {ours:<7}{row}")
-        row = "".join(f"{peak(works[name], networks[name], device):>16.1f}" for name in times)
-        print(f"    memory, MiB   {row}", flush=True)
+            ratios = {
+                name: statistics.median(a / b for a, b in zip(peer, times[ours], strict=True))
+                for name, peer in times.items()
+            }
+            rows.append((f"  time / {ours}", 2, ratios))
+        peaks = {name: peak(work, networks[name], device) for name, work in works.items()}
+        rows.append(("  memory, MiB", 1, peaks))
+        for label, digits, cells in rows:
+            told = (f"{cells[name]:.{digits}f}" if name in cells else "-" for name in makers)
+            print(f"  {label:<16}" + "".join(f"{cell:>16}" for cell in told), flush=True)
 
 
 def main(options: argparse.Namespace) -> None:

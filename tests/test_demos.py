@@ -17,8 +17,9 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "levenberg_marquardt": (),
     "basis_preconditioning": (),
     "kan_fit": (),
+    "adaptive_basis": (),
 }
-MORE = {"elevation": ["0.5"], "levenberg_marquardt": ["0.3"]}  # seconds per training
+MORE = {"elevation": ["0.5"], "levenberg_marquardt": ["0.3"], "adaptive_basis": ["0.2"]}  # seconds
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:

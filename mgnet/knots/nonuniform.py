@@ -78,10 +78,11 @@ def local_basis_on(
 
 def _interval(x: torch.Tensor, knots: torch.Tensor, degree: int) -> torch.Tensor:
     """The number of the interval that holds x, never an empty one; the last for NaN."""
-    inner = knots[:, degree + 1 : -degree - 1].contiguous()
-    number = torch.searchsorted(inner, x.reshape(-1, x.shape[-1]).T.contiguous(), right=True)
-    last = torch.searchsorted(inner, knots[:, -degree - 1, None].contiguous())
-    return torch.minimum(number, last).T.reshape(x.shape)
+    # Counted, not searched for: free knots are few, and `torch.searchsorted` under `vmap` warns.
+    inner = knots[:, degree + 1 : -degree - 1]
+    below_end = (inner < knots[:, -degree - 1, None]).sum(-1)
+    number = inner.shape[-1] - (inner > x.unsqueeze(-1)).sum(-1)
+    return torch.minimum(number, below_end)
 
 
 def spline_layer_on(
@@ -106,9 +107,7 @@ def spline_layer_on(
     >>> spline_layer_on(torch.tensor([[1.25]]), hat, knots, 1).tolist()
     [[0.5]]
     """
-    inputs, splines, outputs = coefficients.shape
     first, (values,) = local_basis_on(x, knots, degree)
-    row = first + splines * torch.arange(inputs, device=x.device)
-    index = row.unsqueeze(-1) + torch.arange(degree + 1, device=x.device)
-    picked = coefficients.reshape(inputs * splines, outputs)[index.flatten(-2)]
-    return (values.flatten(-2).unsqueeze(-2) @ picked).squeeze(-2)
+    index = first.unsqueeze(-1) + torch.arange(degree + 1, device=x.device)
+    basis = values.new_zeros(*x.shape, coefficients.shape[1]).scatter(-1, index, values)
+    return basis.flatten(-2) @ coefficients.flatten(0, 1)

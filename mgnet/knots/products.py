@@ -68,7 +68,7 @@ def layer(first: torch.Tensor, values: list[torch.Tensor], U: torch.Tensor) -> t
     total = U.new_zeros(len(first), outputs)
     if len(first):
         for k, value in enumerate(values):
-            total += embedding_bag(rows + k, table, per_sample_weights=value, mode="sum")
+            total += embedding_bag(rows, table[k:], per_sample_weights=value, mode="sum")
     return total
 
 
@@ -86,14 +86,14 @@ def pull(
             part = slice(n, n + step)
             products = g[part] @ table.T
             for k, value in enumerate(values):
-                total[part].addcmul_(products.gather(1, rows[part] + k), value[part])
+                total[part].addcmul_(products[:, k:].gather(1, rows[part]), value[part])
     elif len(g):
         # What autograd would call for the weights of `embedding_bag`; it is off in here.
         count = torch.arange(len(g), device=g.device)
         starts, bags = inputs * count, count.repeat_interleave(inputs)
         for k, value in enumerate(values):
             products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-                g, table, (rows + k).flatten(), starts, bags, 0
+                g, table[k:], rows.flatten(), starts, bags, 0
             )
             total.addcmul_(products.view_as(total), value)
     return total
@@ -114,17 +114,22 @@ def scatter(
             rows = first[n : n + step] + splines * column
             basis = g.new_zeros(len(rows), len(total))
             for k, value in enumerate(values):
-                basis.scatter_(1, rows + k, value[n : n + step])
+                basis[:, k:].scatter_(1, rows, value[n : n + step])
             total.addmm_(basis.T, g[n : n + step])
         return total.view(inputs, splines, outputs)
     # Samples sorted by interval, then one sum per interval: a bag of rows of g.
-    keys = (first + intervals * column).flatten()
-    ranks = keys.argsort(stable=True)
-    starts = torch.bincount(keys, minlength=inputs * intervals).cumsum(0).roll(1)
-    starts[0] = 0
-    bags = ranks.div(inputs, rounding_mode="floor")
     total = g.new_zeros(inputs, splines, outputs)
-    for k, value in enumerate(values):
-        sums = embedding_bag(bags, g, starts, per_sample_weights=value.flatten()[ranks], mode="sum")
-        total[:, k : k + intervals] += sums.view(inputs, intervals, outputs)
+    step = max(1, BUDGET // (intervals * outputs))
+    for p in range(0, inputs, step):
+        some = slice(p, min(p + step, inputs))
+        count = some.stop - some.start
+        keys = (first[:, some] + intervals * column[:count]).flatten()
+        ranks = keys.argsort(stable=True)
+        starts = torch.bincount(keys, minlength=count * intervals).cumsum(0).roll(1)
+        starts[0] = 0
+        bags = ranks.div(count, rounding_mode="floor")
+        for k, value in enumerate(values):
+            weights = value[:, some].flatten()[ranks]
+            sums = embedding_bag(bags, g, starts, per_sample_weights=weights, mode="sum")
+            total[some, k : k + intervals] += sums.view(count, intervals, outputs)
     return total

@@ -5,27 +5,37 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 """
 
+from mgnet.training.adaptive_basis import AdaptiveBasis
+from mgnet.training.box import Residual, box_init_
 from mgnet.training.broyden import Broyden
+from mgnet.training.last_layer import LastLayer, solve_last_layer_
 from mgnet.training.levenberg_marquardt import (
     Ending,
     LevenbergMarquardt,
     Minimum,
     levenberg_marquardt,
 )
+from mgnet.training.newton_last_layer import NewtonLastLayer
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
 from mgnet.training.refinement import gradient_share, train
 
 __all__ = [
+    "AdaptiveBasis",
     "Broyden",
     "Ending",
     "LBFGS",
+    "LastLayer",
     "LeastSquares",
     "LevenbergMarquardt",
     "Minimum",
+    "NewtonLastLayer",
     "Objective",
+    "Residual",
     "TorchOptimizer",
+    "box_init_",
     "gradient_share",
     "levenberg_marquardt",
+    "solve_last_layer_",
     "train",
 ]
