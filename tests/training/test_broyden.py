@@ -7,7 +7,7 @@ from scipy.optimize import minimize, rosen, rosen_der
 
 from mgnet import Level, MatrixTransfer, cascade, cycle, run
 from mgnet.knots import KAN, knot_hierarchy, knot_transfer, kronecker_matrix
-from mgnet.training import Broyden, LeastSquares
+from mgnet.training import LBFGS, AdaptiveBasis, Broyden, LeastSquares, TorchOptimizer
 from mgnet.training.broyden import Curvature
 
 MEMBERS = [Broyden(), Broyden("bfgs"), Broyden(scaling=False), Broyden("bfgs", scaling=False)]
@@ -181,6 +181,22 @@ def test_cycles_lower_the_objective(form):
         u, memory = run(cycle(3, 1, 3, 3, 3), hierarchy, u, None, memory)
         assert value(u) < before
         before = value(u)
+
+
+@pytest.mark.parametrize("step", [Broyden(), LBFGS()], ids=str)
+def test_on_the_hidden_layers_of_an_adaptive_basis(step):
+    """Every update is made from the gradient of the reduced objective, and lowers it."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(1, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    x = torch.linspace(-1.0, 1.0, 50, dtype=torch.float64).unsqueeze(1)
+    problem = LeastSquares(network.double(), (x, torch.sin(6 * x)))
+    level, basis = Level(problem, step, objective=problem.value), AdaptiveBasis(step)
+    u = problem.start()
+    solved, _ = AdaptiveBasis(TorchOptimizer(torch.optim.SGD, {"lr": 0.0})).smooth(
+        level, u, None, 1, None
+    )
+    u, _ = basis.smooth(level, u, None, 40, basis.start(level, u))
+    assert problem.value(u) < 1e-2 * problem.value(solved)
 
 
 def test_what_does_not_fit_is_refused():
