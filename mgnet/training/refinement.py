@@ -64,8 +64,8 @@ def train(
     share : float
         A level is also left when the `gradient_share` was at most this in that many looks; 0 does
         not look, which saves a gradient of the finer level each time. Gradients of second-order
-        smoothers turn from sweep to sweep: of two PINNs, 0.1 left the coarsest level of one too
-        early for good.
+        smoothers turn from sweep to sweep: in a trial with a PINN, 0.1 left the coarse levels of
+        one of two seeds too early for good.
     max_cycles : int
         Looks per level.
     seconds : float
