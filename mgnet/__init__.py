@@ -12,7 +12,7 @@ from mgnet import gallery
 from mgnet.coarse_solver import Direct, Krylov
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpolation import interpolation_matrix
-from mgnet.interpreter import StepData, run
+from mgnet.interpreter import Progress, StepData, run
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
@@ -42,6 +42,7 @@ __all__ = [
     "Level",
     "MatrixTransfer",
     "PackedTransfer",
+    "Progress",
     "Reason",
     "Schedule",
     "Smoother",

@@ -16,10 +16,51 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.schedule import COUNTED, Schedule, Step
 
-__all__ = ["StepData", "run"]
+__all__ = ["Progress", "StepData", "run"]
 
 State = Any
 Memory = dict[tuple[int, str], Any]
+
+
+class Progress(NamedTuple):
+    """Where a run stands: all that its further steps depend on, besides schedule and hierarchy.
+
+    Nothing in it is edited later, so it can be kept; `run(..., resume=progress)` goes on from it
+    with the same bits. `mgnet.app.checkpoint` writes it to files.
+
+    Attributes
+    ----------
+    schedule : Schedule
+    position : int
+        Number of steps done.
+    us, fs : tuple of (state or None)
+        u and f of each level; those of levels that were left upwards are not needed any more.
+    vs, rs : tuple of (state or None)
+        Of each level, while a descent waits for its `up`: what `inject` brought, the residual that
+        went down.
+    memory : dict
+        Of the smoothers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import cycle, gallery
+    >>> hierarchy, f, kept = gallery.poisson(7), np.ones(7), []
+    >>> u, _ = run(cycle(3), hierarchy, None, f, record=lambda _, data: kept.append(data.progress))
+    >>> kept[3].position, len(cycle(3))
+    (4, 9)
+    >>> again, _ = run(cycle(3), hierarchy, None, None, resume=kept[3])
+    >>> bool((again == u).all())
+    True
+    """
+
+    schedule: Schedule
+    position: int
+    us: tuple[State | None, ...]
+    fs: tuple[State | None, ...]
+    vs: tuple[State | None, ...]
+    rs: tuple[State | None, ...]
+    memory: Memory
 
 
 class StepData(NamedTuple):
@@ -39,6 +80,10 @@ class StepData(NamedTuple):
         Of the level that a `down` left, before the coarse correction.
     step_length : float or None
         Of an `up`: 1, what the line search returned, or 0 for a refused correction.
+    evaluations : float
+        Of A in this step, on whatever level: work without the levels' prices.
+    progress : Progress
+        To go on from here.
 
     Examples
     --------
@@ -58,6 +103,8 @@ class StepData(NamedTuple):
     seconds: float
     residual_norm: float | None
     step_length: float | None
+    evaluations: float
+    progress: Progress
 
 
 def run(
@@ -67,6 +114,7 @@ def run(
     f: State | None,
     memory: Memory | None = None,
     record: Callable[[Step, StepData], None] | None = None,
+    resume: Progress | None = None,
 ) -> tuple[State, Memory]:
     """Perform a schedule once.
 
@@ -81,6 +129,9 @@ def run(
         "post").
     record : callable, optional
         Receives (step, StepData) after every step.
+    resume : Progress, optional
+        Of an earlier run: u, f and memory are then those in it (give None), and the steps that it
+        counts are not repeated.
 
     Returns
     -------
@@ -104,14 +155,14 @@ def run(
     """
     schedule.fit(hierarchy)
     levels: list[Any] = list(hierarchy)  # a descent may replace the level below by a recentred one
-    nothing: list[State] = [None] * len(levels)
-    us, fs, vs, rs = nothing[:], nothing[:], nothing[:], nothing[:]
-    us[0], fs[0] = (vector.zeros_like(f) if u is None and f is not None else u), f
-    if us[0] is None:
-        raise ValueError("run got neither u nor f; give the one that tells the shape of a state")
-    memory = dict(memory or {})
+    begin = _begin(schedule, len(levels), u, f, memory) if resume is None else resume
+    if resume is not None:
+        _check_resume(schedule, len(levels), resume, (u, f, memory))
+    us, fs, vs, rs = (list[Any](states) for states in begin[2:6])
+    memory = dict(begin.memory)
+    _recenter(levels, us, rs)
     unit = hierarchy[0].evaluation_cost
-    for number, step in enumerate(schedule, 1):
+    for number, step in enumerate(schedule[begin.position :], begin.position + 1):
         action, l, count = step
         level, below = levels[l], levels[min(l + 1, len(levels) - 1)]
         before, began = (level.tally[0], below.tally[0]), time.perf_counter()
@@ -146,14 +197,47 @@ def run(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
         if record is not None:
-            work = (level.tally[0] - before[0]) * level.evaluation_cost / unit
+            evaluations = level.tally[0] - before[0]
+            work = evaluations * level.evaluation_cost / unit
             if below is not level:
+                evaluations += below.tally[0] - before[1]
                 work += (below.tally[0] - before[1]) * below.evaluation_cost / unit
-            record(
-                step,
-                StepData(levels[l], us[l], fs[l], work, time.perf_counter() - began, norm, length),
-            )
+            seconds = time.perf_counter() - began
+            states = tuple(us), tuple(fs), tuple(vs), tuple(rs)
+            progress = Progress(schedule, number, *states, dict(memory))
+            told = work, seconds, norm, length, evaluations, progress
+            record(step, StepData(levels[l], us[l], fs[l], *told))
     return us[0], memory
+
+
+def _begin(
+    schedule: Schedule, levels: int, u: State | None, f: State | None, memory: Memory | None
+) -> Progress:
+    if u is None and f is None:
+        raise ValueError("run got neither u nor f; give the one that tells the shape of a state")
+    nothing: list[State] = [None] * (levels - 1)
+    us = (vector.zeros_like(f) if u is None else u, *nothing)
+    return Progress(
+        schedule, 0, us, (f, *nothing), (None, *nothing), (None, *nothing), memory or {}
+    )
+
+
+def _check_resume(schedule: Schedule, levels: int, resume: Progress, others: tuple) -> None:
+    done = resume.position
+    if any(other is not None for other in others):
+        raise ValueError("run got u, f or memory beside resume, which holds its own; give None")
+    if len(resume.us) != levels or resume.schedule[:done] != schedule[:done]:
+        raise ValueError(
+            f"run cannot resume: {done} steps were done on {len(resume.us)} levels, and the "
+            f"schedule on {levels} levels does not begin with them; only later steps may differ"
+        )
+
+
+def _recenter(levels: list[Any], us: list[State], rs: list[State]) -> None:
+    """Make the coarse levels of the descents that are under way."""
+    for l in range(len(levels) - 1):  # each may replace the next
+        if rs[l] is not None and levels[l].recenter is not None:
+            levels[l + 1] = levels[l].recenter(us[l])
 
 
 def _descend(level: Any, coarse: Level, u: State, r: State) -> tuple[State, State, State]:

@@ -114,6 +114,16 @@ class Schedule(tuple[Step, ...]):
         ]
         return lifts[-1] + 1 if lifts else 0
 
+    def split(self) -> Schedule:
+        """The same with one sweep per step, so that a record or a checkpoint sees every sweep.
+
+        Examples
+        --------
+        >>> cascade([2, 1]).split().text
+        'start, solve 1, solve 1, interpolate, post 1'
+        """
+        return Schedule(Step(action, level) for action, level, count in self for _ in range(count))
+
     def work(self, hierarchy: Hierarchy) -> Work:
         """Predicted work of one run on `hierarchy`; transfers are not counted.
 

@@ -45,6 +45,8 @@ class Solver:
     monitor : callable, optional
         Called with (cycle, residual norm, state) after the initial residual and every cycle;
         returning True ends the solve.
+    record : callable, optional
+        Receives (step, StepData) after every step, as in `run`.
     judge : callable, optional
         `state -> value`: unless a tolerance is met, the solution is the state with the least value,
         of the start and the states after each cycle. By default the objective of level 0 where a
@@ -68,6 +70,7 @@ class Solver:
         max_cycles: int = 50,
         batches: Iterable[Any] | None = None,
         monitor: Callable[[int, float, State], Any] | None = None,
+        record: Callable[[Step, StepData], None] | None = None,
         judge: Callable[[State], float] | None = None,
     ):
         if not isinstance(hierarchy, Hierarchy):
@@ -93,6 +96,7 @@ class Solver:
         self.max_cycles = max_cycles
         self.batches = batches
         self.monitor = monitor
+        self.record = record
         self.judge = judge
 
     def solve(
@@ -149,7 +153,7 @@ class Solver:
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
             best.see(value)
             reason = self._reason(norms, scale)
-            if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value) is True:
+            if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value):
                 reason = reason or Reason.MONITOR
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
@@ -159,7 +163,7 @@ class Solver:
                 break
             last = partial(run, schedule, hierarchy, u, f, memory)
             try:
-                value, memory = last(partial(_keep, records, len(norms)))
+                value, memory = last(partial(_keep, records, self.record, len(norms)))
             except FloatingPointError as error:
                 reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
                 break
@@ -273,7 +277,15 @@ def _shape(state: State) -> tuple[int, ...]:
     return (state.getSize(),) if vector.is_vec(state) else tuple(vector.as_numpy(state).shape)
 
 
-def _keep(records: list[StepRecord], cycle: int, step: Step, data: StepData) -> None:
+def _keep(
+    records: list[StepRecord],
+    record: Callable[[Step, StepData], None] | None,
+    cycle: int,
+    step: Step,
+    data: StepData,
+) -> None:
     records.append(
         StepRecord(cycle, step, data.work, data.seconds, data.residual_norm, data.step_length)
     )
+    if record is not None:
+        record(step, data)

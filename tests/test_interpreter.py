@@ -417,3 +417,85 @@ def test_petsc_pcmg_with_the_same_parts_gives_the_same_iterates(petsc):
     for _ in range(3):
         u, _ = run(cycle(3), hierarchy, u, f)
     np.testing.assert_allclose(u, x.getArray(), rtol=0, atol=1e-13)
+
+
+# Going on from the middle
+
+
+def resumable():
+    """A schedule, a hierarchy, u and f of each kind of method."""
+    linear, nonlinear = gallery.poisson((15, 15)), gallery.reaction((15, 15), strength=20.0)
+    u, f = np.random.default_rng(1).standard_normal((2, 225))
+    yield parse("F(1,2)", 4), linear, u, f
+    yield parse("nested W(1,1)", 4), linear, None, f
+    yield parse("nested V(1,1)", len(nonlinear)), nonlinear, u, f
+    yield cascade([3, 2, 2, 4]).split(), linear, None, f
+    yield cycle(3, math.inf), hierarchy_around(), None, np.ones(16)
+
+
+def around(matrix, number=0):
+    """A level whose coarse levels depend on the fine state."""
+    smoother = Jacobi(0.1)
+    if number == 2:
+        return Level(matrix, smoother)
+    P = np.kron(np.eye(len(matrix) // 2), np.ones((2, 1)))
+
+    def recenter(u):
+        return around(P.T @ matrix @ P * (1.0 + 0.1 * np.tanh(abs(u).max())), number + 1)
+
+    return Level(matrix, smoother, MatrixTransfer(P), recenter=recenter)
+
+
+def hierarchy_around():
+    M = np.random.default_rng(2).standard_normal((20, 16))
+    levels = [around(M.T @ M)]
+    while len(levels) < 3:
+        levels.append(levels[-1].recenter(np.zeros(len(levels[-1].matrix))))
+    return Hierarchy(levels)
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_a_run_resumes_after_any_step_with_the_same_bits(case):
+    schedule, hierarchy, u, f = list(resumable())[case]
+    kept = []
+    value, memory = run(
+        schedule, hierarchy, u, f, record=lambda step, data: kept.append(data.progress)
+    )
+    assert [progress.position for progress in kept] == list(range(1, len(schedule) + 1))
+    for progress in kept:
+        told = []
+        again, remembered = run(
+            schedule,
+            hierarchy,
+            None,
+            None,
+            resume=progress,
+            record=lambda step, data: told.append(step),  # noqa: B023
+        )
+        np.testing.assert_array_equal(again, value)
+        assert told == list(schedule[progress.position :])
+        assert remembered.keys() == memory.keys()
+
+
+def test_only_steps_to_come_may_change_at_a_resume():
+    hierarchy, f, kept = gallery.poisson(7, levels=2), np.ones(7), []
+    run(cycle(2), hierarchy, None, f, record=lambda _, data: kept.append(data.progress))
+    longer, _ = run(
+        parse("pre 1, down, solve, up, post 5", 2), hierarchy, None, None, resume=kept[2]
+    )
+    expected, _ = run(parse("pre 1, down, solve, up, post 5", 2), hierarchy, None, f)
+    np.testing.assert_array_equal(longer, expected)
+    with pytest.raises(ValueError, match="does not begin with them"):
+        run(cycle(2, pre=2), hierarchy, None, None, resume=kept[2])
+    with pytest.raises(ValueError, match="on 2 levels.*on 3 levels"):
+        run(cycle(3), gallery.poisson(7, levels=3), None, None, resume=kept[0])
+    with pytest.raises(ValueError, match="beside resume"):
+        run(cycle(2), hierarchy, None, f, resume=kept[2])
+
+
+def test_evaluations_are_work_without_prices():
+    hierarchy, told = gallery.poisson(7), []
+    run(cycle(3), hierarchy, None, np.ones(7), record=lambda step, data: told.append(data))
+    assert [data.evaluations for data in told[:3]] == [1.0, 1.0, 1.0]  # pre, down, pre
+    cost = hierarchy[1].evaluation_cost / hierarchy[0].evaluation_cost
+    assert [data.work for data in told[:3]] == [1.0, 1.0, cost]

@@ -242,6 +242,15 @@ def test_a_nested_schedule_ends_with_its_cycle(cycles):
     assert cycle(4).opening == 0
 
 
+def test_split_steps_are_single_sweeps():
+    schedule = cycle(3, math.inf, 2, 3, 4)
+    single = schedule.split()
+    assert {step.count for step in single} == {1}
+    sweeps = [step for step in schedule for _ in range(step.count)]
+    assert [step[:2] for step in single] == [step[:2] for step in sweeps]
+    assert single.split() == single
+
+
 def test_sweeps_of_a_cascade():
     steps = [step for step in cascade([32, 16, 0, 4]) if step.action in ("solve", "post", "pre")]
     assert steps == [("solve", 3, 32), ("post", 2, 16), ("post", 0, 4)]

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mgnet import __version__
+from mgnet.app.architecture import built, described
 from mgnet.knots import KAN
 
 __all__ = ["Model"]
@@ -53,7 +54,8 @@ class Model:
         """Rows of inputs as in the table, mapped to the domain of the network."""
         low, high = np.asarray(self.ranges).T
         a, b = self.network.domain
-        return torch.from_numpy(a + (b - a) * (np.asarray(x, dtype=float) - low) / (high - low))
+        z = a + (b - a) * (np.asarray(x, dtype=float) - low) / (high - low)
+        return torch.from_numpy(z).to(self.network.coefficients[0].dtype)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(rows, inputs) -> (rows,), in the units of the table.
@@ -72,22 +74,17 @@ class Model:
         folder = Path(folder)
         state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
-        described = {
+        told = {
             "mgnet": __version__,
             "format": FORMAT,
-            "kind": "KAN",
-            "widths": self.network.widths,
-            "intervals": self.network.intervals,
-            "degree": self.network.degree,
-            "linear": self.network.linear is not None,
-            "domain": self.network.domain,
+            **described(self.network),
             "inputs": self.names,
             "target": self.target,
             "ranges": self.ranges,
             "mean": self.mean,
             "scale": self.scale,
         }
-        text = json.dumps(described, indent=2, ensure_ascii=False)
+        text = json.dumps(told, indent=2, ensure_ascii=False)
         (folder / "model.json").write_text(text + "\n", encoding="utf-8")
 
     @classmethod
@@ -112,13 +109,9 @@ class Model:
                     f"{file} has format {told['format']}, written by mgnet {told['mgnet']}; "
                     f"this mgnet {__version__} reads up to {FORMAT}: upgrade it"
                 )
-            network = KAN(
-                told["widths"],
-                told["intervals"],
-                told["degree"],
-                linear=told["linear"],
-                domain=tuple(told["domain"]),
-            )
+            network = built(told)
+            if not isinstance(network, KAN):
+                raise ValueError("its kind is not KAN")
             network.load_state_dict(load_file(file.with_name("model.safetensors")))
             ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
             if len(ranges) != network.widths[0] or len(told["inputs"]) != network.widths[0]:

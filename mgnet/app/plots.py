@@ -1,4 +1,4 @@
-"""Pictures of cycles and of convergence, with matplotlib.
+"""Pictures of cycles, of convergence and of training, with matplotlib.
 
 Colours are those of Okabe and Ito, which colour-blind readers can tell apart; shapes and markers
 differ as well.
@@ -11,17 +11,20 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from mgnet.schedule import Schedule
     from mgnet.solver import Solution
+    from mgnet.training import Record
 
-__all__ = ["plot_convergence", "plot_schedule"]
+__all__ = ["plot_convergence", "plot_records", "plot_schedule"]
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 LINES = (
@@ -241,13 +244,17 @@ def plot_convergence(
     ax.set_xlabel("work units" if over == "work" else "cycles")
     ax.set_ylabel("residual norm / initial one")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    _tidy(ax)
+    if solutions:
+        ax.legend(frameon=False)
+    return ax
+
+
+def _tidy(ax: Axes) -> None:
     ax.grid(color="0.9", linewidth=0.8)
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-    if solutions:
-        ax.legend(frameon=False)
-    return ax
 
 
 def _work_after_cycles(solution: Solution) -> list[float]:
@@ -259,3 +266,54 @@ def _work_after_cycles(solution: Solution) -> list[float]:
         if entry.cycle < norms:
             cycles[entry.cycle] += entry.work
     return list(accumulate(cycles))
+
+
+def plot_records(records: Mapping[str, Record]) -> Figure:
+    """Draw loss against gradient evaluations, work units and seconds, side by side.
+
+    Full lines are training losses, broken ones held-out losses. Markers show where a network was
+    refined.
+
+    Parameters
+    ----------
+    records : mapping of str to Record
+        By the names that the legend shows.
+
+    Returns
+    -------
+    matplotlib Figure
+
+    Examples
+    --------
+    >>> from mgnet.training import Record, Row
+    >>> record = Record()
+    >>> record.rows += [Row("solve", 0, 0.5 / k, 0.6 / k, k, k, 0.1 * k) for k in (1, 2, 3)]
+    >>> [ax.get_xlabel() for ax in plot_records({"KAN": record}).axes]
+    ['gradient evaluations', 'work units', 'seconds']
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(11.0, 3.6), sharey=True, layout="constrained")
+    tables = {name: record.table() for name, record in records.items()}
+    columns = {"evaluations": "gradient evaluations", "work": "work units", "seconds": "seconds"}
+    for ax, (column, title) in zip(axes, columns.items(), strict=True):
+        for number, (name, table) in enumerate(tables.items()):
+            color, marker, _ = LINES[number % len(LINES)]
+            refined = table["action"] == "interpolate"
+            for kind, line in (("loss", "-"), ("held_out", "--")):
+                there = ~np.isnan(table[kind])
+                if not there.any():
+                    continue
+                x, y = table[column][there], table[kind][there]
+                label = name if kind == "loss" else f"{name}, held out"
+                ax.semilogy(x, y, line, color=color, linewidth=1.5, label=label)
+                x, y = table[column][there & refined], table[kind][there & refined]
+                ax.plot(x, y, marker, color=color, markerfacecolor="white", linestyle="none")
+        ax.set_xlabel(title)
+        _tidy(ax)
+    axes[0].set_ylabel("loss")
+    handles, labels = axes[0].get_legend_handles_labels()
+    if any((table["action"] == "interpolate").any() for table in tables.values()):
+        handles.append(Line2D([], [], color=GREY, marker="o", mfc="white", linestyle="none"))
+        labels.append("refinement")
+    if handles:
+        figure.legend(handles, labels, frameon=False, loc="outside right upper")
+    return figure

@@ -245,13 +245,32 @@ def spline_layer(
     -------
     tensor of shape (..., outputs)
 
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit.
+    TypeError
+        If x and the coefficients differ in precision.
+
     Examples
     --------
     >>> hat = torch.tensor([[[0.0], [1.0], [0.0]]])
     >>> spline_layer(torch.tensor([[0.25]]), hat, 2, 1, (0.0, 1.0)).tolist()
     [[0.5]]
     """
-    flat = x.reshape(-1, x.shape[-1])
+    inputs, splines, _ = coefficients.shape
+    if x.shape[-1] != inputs or splines != intervals + degree:
+        raise ValueError(
+            f"spline_layer got x of shape {tuple(x.shape)} and coefficients of shape "
+            f"{tuple(coefficients.shape)} for {intervals} intervals of degree {degree}; it needs "
+            "(..., inputs) and (inputs, intervals + degree, outputs)"
+        )
+    if x.dtype != coefficients.dtype:
+        raise TypeError(
+            f"spline_layer got x of {x.dtype} and coefficients of {coefficients.dtype}; "
+            f"convert one of them, as with x.to({coefficients.dtype})"
+        )
+    flat = x.reshape(-1, inputs)
     # Custom operators have no forward mode; the reference has.
     layer = _layer if forward_ad._current_level < 0 else _reference
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)

@@ -8,6 +8,7 @@ descent for the rest). Needs the core and PyTorch.
 from mgnet.training.adaptive_basis import AdaptiveBasis
 from mgnet.training.box import Residual, box_init_
 from mgnet.training.broyden import Broyden
+from mgnet.training.early_stop import EarlyStop, Patience
 from mgnet.training.last_layer import LastLayer, solve_last_layer_
 from mgnet.training.levenberg_marquardt import (
     Ending,
@@ -18,11 +19,13 @@ from mgnet.training.levenberg_marquardt import (
 from mgnet.training.newton_last_layer import NewtonLastLayer
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
+from mgnet.training.record import Record, Row
 from mgnet.training.refinement import gradient_share, train
 
 __all__ = [
     "AdaptiveBasis",
     "Broyden",
+    "EarlyStop",
     "Ending",
     "LBFGS",
     "LastLayer",
@@ -31,7 +34,10 @@ __all__ = [
     "Minimum",
     "NewtonLastLayer",
     "Objective",
+    "Patience",
+    "Record",
     "Residual",
+    "Row",
     "TorchOptimizer",
     "box_init_",
     "gradient_share",

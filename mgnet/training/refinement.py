@@ -166,8 +166,8 @@ class _Watch:
             self.reason = Reason.SECONDS
         elif (self.number or self.deadline == math.inf) and (self._stagnates() or self._hides(u)):
             self.reason = Reason.STAGNATES
-        told = self.monitor is not None and self.monitor(self.number, self.values[-1], u) is True
-        return told or self.reason is not Reason.MONITOR
+        told = self.monitor is not None and self.monitor(self.number, self.values[-1], u)
+        return bool(told) or self.reason is not Reason.MONITOR
 
     def _stagnates(self) -> bool:
         if len(self.values) <= self.patience:

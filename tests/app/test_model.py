@@ -19,7 +19,9 @@ def model(**options):
 ROWS = np.random.default_rng(0).uniform([250.0, -5.0], [600.0, 30.0], (50, 2))
 
 
-@pytest.mark.parametrize("options", [{}, {"degree": 5, "domain": (0.0, 2.0)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"degree": 5, "domain": (0.0, 2.0)}, {"hidden": "identity"}]
+)
 def test_what_is_loaded_predicts_what_was_saved(tmp_path, options):
     saved = model(**options)
     saved.save(tmp_path)
@@ -27,6 +29,20 @@ def test_what_is_loaded_predicts_what_was_saved(tmp_path, options):
         loaded = Model.load(path)
         assert np.array_equal(loaded.predict(ROWS), saved.predict(ROWS))
         assert (loaded.names, loaded.target) == (saved.names, saved.target)
+
+
+def test_files_from_before_hidden_was_an_option_mean_tanh(tmp_path):
+    saved = model()
+    saved.save(tmp_path)
+    file = tmp_path / "model.json"
+    told = json.loads(file.read_text())
+    del told["hidden"], told["dtype"]
+    keys = ["mgnet", "format", "kind", "widths", "intervals", "degree", "linear", "domain"]
+    assert list(told) == [*keys, "inputs", "target", "ranges", "mean", "scale"]  # as it was then
+    file.write_text(json.dumps(told))
+    loaded = Model.load(tmp_path)
+    assert loaded.network.hidden == "tanh"
+    assert np.array_equal(loaded.predict(ROWS), saved.predict(ROWS))
 
 
 def test_inputs_are_mapped_to_the_domain_and_outputs_back():
@@ -66,6 +82,8 @@ def damage(folder, what):
         (folder / "model.safetensors").unlink()
     elif what == "widths":
         told["widths"] = [2, 4, 1]
+    elif what == "kind":
+        told["kind"] = "FreeKnotKAN"
     elif what == "key":
         del told["degree"]
     file.write_text("{" if what == "json" else json.dumps(told))
@@ -78,6 +96,7 @@ def damage(folder, what):
         ("short", ValueError, "damaged.*fit it again"),
         ("widths", ValueError, "damaged"),
         ("key", ValueError, "damaged.*degree"),
+        ("kind", ValueError, "damaged.*its kind is not KAN"),
         ("json", ValueError, "damaged"),
         ("gone", FileNotFoundError, "model.safetensors is missing"),
     ],
@@ -92,3 +111,8 @@ def test_damaged_and_newer_models_are_refused(tmp_path, what, kind, words):
 def test_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no model.json"):
         Model.load(tmp_path)
+
+
+def test_a_network_in_single_precision_predicts():
+    wide, narrow = model().predict(ROWS), model(dtype=torch.float32).predict(ROWS)
+    np.testing.assert_allclose(narrow, wide, rtol=1e-4)

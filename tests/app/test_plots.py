@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from mgnet import Schedule, Solver, Step, cascade, cycle, gallery, nested
-from mgnet.app.plots import plot_convergence, plot_schedule
+from mgnet.app.plots import plot_convergence, plot_records, plot_schedule
+from mgnet.training import Record, Row
 
 SCHEDULES = [
     *(
@@ -148,3 +149,41 @@ def test_a_zero_residual_is_drawn():
 def test_other_axes_are_refused():
     with pytest.raises(ValueError, match="'work' or 'cycles'"):
         plot_convergence({}, over="time")
+
+
+# Records
+
+
+def course(rows, held_out=False):
+    """A record of (action, loss) rows, one evaluation, two work units and three seconds each."""
+    record = Record()
+    for k, (action, loss) in enumerate(rows, 1):
+        other = 2.0 * loss if held_out else math.nan
+        record.rows.append(Row(action, 0, loss, other, k, 2 * k, 3 * k))
+    return record
+
+
+ROWS = [("start", 8.0), ("solve", 4.0), ("down", math.nan), ("interpolate", 4.0), ("post", 1.0)]
+
+
+def test_records_are_drawn_over_evaluations_work_and_seconds():
+    figure = plot_records({"ours": course(ROWS, True), "theirs": course(ROWS[:2])})
+    for ax, price in zip(figure.axes, (1, 2, 3), strict=True):
+        assert ax.get_yscale() == "log"
+        full, held, other = (line for line in ax.lines if line.get_linestyle() != "None")
+        np.testing.assert_array_equal(
+            data(full), [[price, 2 * price, 4 * price, 5 * price], [8, 4, 4, 1]]
+        )
+        np.testing.assert_array_equal(data(held)[1], [16, 8, 8, 2])
+        np.testing.assert_array_equal(data(other), [[price, 2 * price], [8, 4]])
+        marks = [line for line in ax.lines if line.get_linestyle() == "None" and len(data(line)[0])]
+        assert [data(line)[1].tolist() for line in marks] == [[4.0], [8.0]]  # loss, held out
+        assert {data(line)[0].item() for line in marks} == {4 * price}
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["ours", "ours, held out", "theirs", "refinement"]
+
+
+def test_the_legend_of_records_names_only_what_is_drawn():
+    figure = plot_records({"one": course(ROWS[:2])})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one"]
+    assert not plot_records({}).legends

@@ -114,6 +114,15 @@ def test_precision_and_empty_batches():
     assert apply(x[:0], U).shape == (0, 3)
 
 
+def test_refusals():
+    x, U = problem()
+    for wrong in ((x[:, :1], U), (x, U[:, 1:])):
+        with pytest.raises(ValueError, match="spline_layer got x of shape"):
+            apply(*wrong)
+    with pytest.raises(TypeError, match=r"convert one of them, as with x.to\(torch.float32\)"):
+        apply(x, U.float())
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda():
     x, U = (tensor.requires_grad_() for tensor in problem())

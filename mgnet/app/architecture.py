@@ -1,0 +1,74 @@
+"""What must be known to build a network again, besides its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mgnet.knots import KAN, FreeKnotKAN
+
+__all__ = ["built", "described"]
+
+
+def described(network: torch.nn.Module) -> dict[str, Any]:
+    """The arguments of a KAN, or the shapes of another module, as JSON can hold them.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+
+    Examples
+    --------
+    >>> described(KAN([2, 1], intervals=3))["intervals"]
+    [3]
+    >>> described(torch.nn.Linear(2, 1))
+    {'kind': 'Linear', 'shapes': {'weight': [1, 2], 'bias': [1]}}
+    """
+    if not isinstance(network, KAN | FreeKnotKAN):
+        shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
+        return {"kind": type(network).__name__, "shapes": shapes}
+    told: dict[str, Any] = {
+        "kind": type(network).__name__,
+        "widths": list(network.widths),
+        "intervals": list(network.intervals),
+        "degree": network.degree,
+        "linear": network.linear is not None,
+        "hidden": network.hidden,
+        "dtype": str(network.coefficients[0].dtype).removeprefix("torch."),
+    }
+    # Free knots keep the ends of their domains, one pair per input, among their tensors.
+    return told | ({"domain": list(network.domain)} if isinstance(network, KAN) else {})
+
+
+def built(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
+    """The untrained network of a description.
+
+    Parameters
+    ----------
+    told : mapping
+        From `described`, of a KAN or a FreeKnotKAN. Without "hidden" and "dtype" these are tanh and
+        float64.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        If it is no such description.
+
+    Examples
+    --------
+    >>> built(described(KAN([2, 5, 1], hidden="identity"))).hidden
+    'identity'
+    """
+    if told["kind"] not in ("KAN", "FreeKnotKAN"):
+        raise ValueError(f"a network of kind {told['kind']} cannot be built from its description")
+    return (KAN if told["kind"] == "KAN" else FreeKnotKAN)(
+        told["widths"],
+        told["intervals"],
+        told["degree"],
+        linear=told["linear"],
+        domain=tuple(told.get("domain", (-1.0, 1.0))),
+        hidden=told.get("hidden", "tanh"),
+        dtype=getattr(torch, told.get("dtype", "float64")),
+    )
