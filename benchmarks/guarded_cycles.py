@@ -215,6 +215,10 @@ def table(title: str, rows: dict[str, list[Row]]) -> str:
     lines += [
         line(name, of_seeds, fine if name in WAYS else None) for name, of_seeds in rows.items()
     ]
+    medians = {
+        name: statistics.median(r.error for r in of_seeds) for name, of_seeds in rows.items()
+    }
+    lines.append(f"  lowest median error: {min(medians, key=lambda name: medians[name])}")
     return "\n".join(lines) + "\n"
 
 

@@ -39,25 +39,20 @@ __all__ = ["Broyden"]
 
 
 class Curvature(NamedTuple):
-    """What Broyden remembers: H, the gain of its last step, and where that led.
-
-    The last place saves the gradient there when the next visit begins at it.
-    """
+    """What Broyden remembers: H (None is I), and what its last step gained."""
 
     inverse: torch.Tensor | None
     gain: float = math.inf
-    place: tuple[Any, Any, Any] | None = None  # operator, u, f
-    last: Trial | None = None
 
 
 @dataclass(frozen=True)
 class Broyden(Smoother):
     """Self-scaled Broyden with a strong Wolfe line search, for levels with an objective.
 
-    One sweep is one step; none raises the objective. H is dense, in float64: n^2 numbers for n
-    unknowns, a tool for up to a few thousand. It survives between visits, since the Hessian does
-    not depend on f, and is carried to a finer level. Formulas and sources: see
-    `mgnet/training/broyden.py`.
+    One sweep is one step; none raises the objective. A visit begins with a gradient of its own, so
+    it pays to give it tens of sweeps. H is dense, in float64: n^2 numbers for n unknowns, a tool
+    for up to a few thousand. It survives between visits, since the Hessian does not depend on f,
+    and is carried to a finer level. Formulas and sources: see `mgnet/training/broyden.py`.
 
     Parameters
     ----------
@@ -92,9 +87,8 @@ class Broyden(Smoother):
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Curvature
     ) -> tuple[torch.Tensor, Curvature]:
-        H, gain, place, last = memory
-        known = place is not None and place[0] is level.operator and place[1] is u and place[2] is f
-        here = last if known and last is not None else _trial(level, 0.0, u, f)
+        H, gain = memory
+        here = _trial(level, 0.0, u, f)
         for _ in range(sweeps):
             step = _step(level, u, f, here, H, gain)
             if step is None and H is not None:  # H has gone wrong: once more along the gradient
@@ -108,7 +102,7 @@ class Broyden(Smoother):
             ours = H is not memory.inverse  # and may be overwritten
             H = self.updated(H, s, y, here.gradient, new.length, in_place=ours)
             here, gain = new, here.value - new.value
-        return u, Curvature(H, gain, (level.operator, u, f), here)
+        return u, Curvature(H, gain)
 
     def updated(
         self,

@@ -83,7 +83,7 @@ def test_rosenbrock_in_as_few_steps_as_scipy(smoother):
         steps += 1
         assert rosen(u.numpy()) < before
     assert steps <= 1.5 * theirs.nit
-    assert level.tally[0] <= 2.0 * theirs.nfev
+    assert level.tally[0] - steps <= 1.5 * theirs.nfev  # without those that begin a visit
 
 
 def kan_level(smoother):
@@ -93,7 +93,7 @@ def kan_level(smoother):
     return Level(problem, smoother, objective=problem.value)
 
 
-def test_sweeps_may_be_split_over_visits_at_no_cost():
+def test_sweeps_may_be_split_over_visits():
     at_once, split = kan_level(Broyden()), kan_level(Broyden())
     u = v = at_once.operator.start()
     u, _ = at_once.smoother.smooth(at_once, u, None, 12, at_once.smoother.start(at_once, u))
@@ -104,7 +104,7 @@ def test_sweeps_may_be_split_over_visits_at_no_cost():
         v, memory = split.smoother.smooth(split, v, None, sweeps, memory)
         assert before is None or torch.equal(old.inverse, before)  # what is given is not edited
     assert torch.equal(u, v)
-    assert at_once.tally == split.tally
+    assert split.tally[0] == at_once.tally[0] + 2.0  # a gradient at the start of each
 
 
 def test_a_right_hand_side_is_minimised_with():
