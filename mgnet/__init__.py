@@ -18,7 +18,7 @@ from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step, Work, cascade, cycle, nested
 from mgnet.smoother import Chebyshev, GaussSeidel, Jacobi, Smoother
-from mgnet.solution import Reason, Solution, StepRecord
+from mgnet.solution import Corrections, Reason, Solution, StepRecord
 from mgnet.solver import Solver
 from mgnet.transfer import (
     AxisTransfer,
@@ -32,6 +32,7 @@ __all__ = [
     "AxisTransfer",
     "Backtracking",
     "Chebyshev",
+    "Corrections",
     "Direct",
     "GaussSeidel",
     "Hierarchy",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mgnet import vector
@@ -191,7 +191,7 @@ def run(
             _start(levels, us, fs, given=u is not None)
         else:
             us[l] = level.transfer.interpolate(us[l + 1])
-            _carry(memory, levels, l)
+            carry_memory(memory, levels, l)
         if not (hierarchy.is_finite(us[l]) if norm is None else math.isfinite(norm)):
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
@@ -271,7 +271,7 @@ def _start(levels: list[Any], us: list[State], fs: list[State], given: bool) -> 
             )
 
 
-def _carry(memory: Memory, levels: list[Any], l: int) -> None:
+def carry_memory(memory: Memory, levels: Sequence[Any], l: int) -> None:
     """Give the smoothers of level l what their counterparts on the coarser level remember."""
     for role in ("pre", "post"):
         coarse, fine = (

@@ -15,7 +15,7 @@ from mgnet.schedule import Step
 if TYPE_CHECKING:
     from mgnet.interpreter import StepData
 
-__all__ = ["Reason", "Solution", "StepRecord"]
+__all__ = ["Corrections", "Reason", "Solution", "StepRecord"]
 
 State = Any
 Memory = dict[tuple[int, str], Any]
@@ -37,6 +37,8 @@ class Reason(Enum):
     )
     BATCHES = "the batches were used up"
     MONITOR = "the monitor asked to end"
+    STAGNATES = "the objective hardly falls any more"
+    SECONDS = "the seconds were used up; allow more if the objective still falls"
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
     )
@@ -64,6 +66,32 @@ class StepRecord(NamedTuple):
     step_length: float | None
 
 
+class Corrections(NamedTuple):
+    """What became of the coarse corrections to one level.
+
+    Attributes
+    ----------
+    full, shortened, refused : int
+        Taken as they came, by another length, or not at all, as the line search decided; without
+        one all are full.
+    lengths : tuple of float
+        In their order; 0 for a refused one.
+
+    Examples
+    --------
+    >>> print(Corrections(3, 1, 2, (1.0, 0.25, 1.0, 0.0, 1.0, 0.0)))
+    3 full, 1 shortened, 2 refused
+    """
+
+    full: int
+    shortened: int
+    refused: int
+    lengths: tuple[float, ...]
+
+    def __str__(self) -> str:
+        return f"{self.full} full, {self.shortened} shortened, {self.refused} refused"
+
+
 @dataclass(frozen=True, eq=False)
 class Solution:
     """The result of `Solver.solve`.
@@ -71,7 +99,7 @@ class Solution:
     Attributes
     ----------
     value : state
-        The last finite state of level 0.
+        The last finite state of level 0, or the best one, where the solver has a `judge`.
     residual_norms : tuple of float
         Before the first cycle and after each.
     reason : Reason
@@ -88,6 +116,8 @@ class Solution:
         Repeats the last cycle with a recorder, for `explain`.
     norm : callable
         Of the hierarchy.
+    values : tuple of float
+        What the `judge` of the solver said before the first cycle and after each; else empty.
 
     Examples
     --------
@@ -110,6 +140,7 @@ class Solution:
         default=None, repr=False
     )
     norm: Callable[[State], float] = field(default=vector.norm, repr=False)
+    values: tuple[float, ...] = ()
 
     @property
     def cycles(self) -> int:
@@ -121,6 +152,29 @@ class Solution:
         """Geometric mean of the residual reduction per cycle, dimensionless; nan without cycles."""
         first, last = self.residual_norms[0], self.residual_norms[-1]
         return (last / first) ** (1.0 / self.cycles) if self.cycles and first > 0.0 else math.nan
+
+    @property
+    def corrections(self) -> dict[int, Corrections]:
+        """What became of the coarse corrections to each level, from the finest on.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from mgnet import Solver, gallery
+        >>> solution = Solver(gallery.poisson(7), max_cycles=2).solve(np.ones(7))
+        >>> {level: str(told) for level, told in solution.corrections.items()}
+        {0: '2 full, 0 shortened, 0 refused', 1: '2 full, 0 shortened, 0 refused'}
+        """
+        lengths: dict[int, list[float]] = defaultdict(list)
+        for entry in self.record:
+            if entry.step_length is not None:
+                lengths[entry.step.level].append(entry.step_length)
+        made = {}
+        for level, of_level in sorted(lengths.items()):
+            full, refused = of_level.count(1.0), of_level.count(0.0)
+            shortened = len(of_level) - full - refused
+            made[level] = Corrections(full, shortened, refused, tuple(of_level))
+        return made
 
     def require(self) -> Solution:
         """This solution, or a RuntimeError with the reason when no tolerance was met."""
@@ -158,22 +212,20 @@ def _explain(solution: Solution) -> str:
     visits: dict[tuple[int, str], int] = defaultdict(int)
     seconds: dict[tuple[int, str], float] = defaultdict(float)
     work: dict[tuple[int, str], float] = defaultdict(float)
-    refused: dict[tuple[int, str], int] = defaultdict(int)
     for entry in solution.record:
         key = (entry.step.level, entry.step.action)
         visits[key] += 1
         seconds[key] += entry.seconds
         work[key] += entry.work
-        refused[key] += entry.step_length == 0.0
-    factors = _reductions(solution)
+    factors, corrections = _reductions(solution), solution.corrections
     order = ("start", "interpolate", "pre", "down", "solve", "up", "post")
     keys = sorted(visits, key=lambda key: (key[0], order.index(key[1])))
     rows = []
     for key in keys:
         logs = factors.get(key)
         factor = f"{math.exp(sum(logs) / len(logs)):.3f}" if logs else "-"
-        if refused[key]:
-            factor += f" ({refused[key]} refused)"
+        if key[1] == "up" and corrections[key[0]].full < visits[key]:
+            factor += f" ({corrections[key[0]]})"
         rows.append((str(key[0]), key[1], visits[key], seconds[key], work[key], factor))
     rest = (solution.seconds - sum(seconds.values()), solution.work - sum(work.values()))
     rows.append(("", "checks", solution.cycles + 1, *rest, "-"))

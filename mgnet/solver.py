@@ -47,6 +47,11 @@ class Solver:
         returning True ends the solve.
     record : callable, optional
         Receives (step, StepData) after every step, as in `run`.
+    judge : callable, optional
+        `state -> value`: unless a tolerance is met, the solution is the state with the least value,
+        of the start and the states after each cycle. By default the objective of level 0 where a
+        smoother may raise it, as Adam does, counted as work; but nothing with batches, whose values
+        do not compare: give the objective over all data, or over held-out data.
 
     Examples
     --------
@@ -66,6 +71,7 @@ class Solver:
         batches: Iterable[Any] | None = None,
         monitor: Callable[[int, float, State], Any] | None = None,
         record: Callable[[Step, StepData], None] | None = None,
+        judge: Callable[[State], float] | None = None,
     ):
         if not isinstance(hierarchy, Hierarchy):
             raise TypeError(
@@ -91,6 +97,7 @@ class Solver:
         self.batches = batches
         self.monitor = monitor
         self.record = record
+        self.judge = judge
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None
@@ -141,9 +148,10 @@ class Solver:
         repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
-        scale = 0.0 if f is None else hierarchy.norm(f)
+        scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
         while True:
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
+            best.see(value)
             reason = self._reason(norms, scale)
             if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value):
                 reason = reason or Reason.MONITOR
@@ -161,8 +169,9 @@ class Solver:
                 break
             u, schedule = value, repeated
         checks = len(norms) * self.hierarchy[0].residual_work
+        checks += 0.0 if self.judge is not None else len(best.values)
         return Solution(
-            value,
+            value if reason.converged else best.state(value),
             tuple(norms),
             reason,
             sum(entry.work for entry in records) + checks,
@@ -172,7 +181,15 @@ class Solver:
             message,
             last,
             hierarchy.norm,
+            tuple(best.values),
         )
+
+    def _judge(self, f: State | None) -> Callable[[State], float] | None:
+        level = self.hierarchy[0]
+        wanders = any(level.smoother.wanders for level in self.hierarchy)
+        if self.judge is not None or self.batches is not None or level.objective is None:
+            return self.judge
+        return (lambda u: level.value(u, f, self.hierarchy.dot)) if wanders else None
 
     def _reason(self, norms: list[float], scale: float) -> Reason | None:
         """Why to stop after these residual norms, or None; `scale` is the norm of f."""
@@ -231,6 +248,29 @@ class Solver:
 
         size = self.hierarchy[0].unknowns
         return spla.LinearOperator((size, size), matvec=cycle, dtype=float)  # type: ignore
+
+
+class _Best:
+    """The state with the least value, where there is a judge."""
+
+    def __init__(self, judge: Callable[[State], float] | None):
+        self.judge = judge
+        self.values: list[float] = []
+        self.least = math.inf
+        self._state: State | None = None
+
+    def see(self, u: State) -> None:
+        if self.judge is None:
+            return
+        self.values.append(self.judge(u))
+        if self.values[-1] < self.least:
+            self.least, self._state = self.values[-1], u
+
+    def state(self, last: State) -> State:
+        """The best; the last one where that is as good to rounding."""
+        if self._state is None or self.values[-1] <= self.least + 1e-12 * abs(self.least):
+            return last
+        return self._state
 
 
 def _shape(state: State) -> tuple[int, ...]:

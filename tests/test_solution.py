@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mgnet import Hierarchy, Jacobi, Level, Solver, gallery, vector
+from mgnet import Corrections, Hierarchy, Jacobi, Level, Solver, gallery, vector
 
 
 def rows(text):
@@ -68,8 +68,25 @@ def test_refused_corrections_are_listed():
     level = Level(fine.matrix, Jacobi(), fine.transfer, line_search=lambda level, u, d, f, r: 0.0)
     solution = Solver(Hierarchy([level, coarse]), max_cycles=4).solve(np.ones(15))
     table, _ = rows(solution.explain())
-    assert table["0", "up"][2] == "1.000 (4 refused)"
+    assert table["0", "up"][2] == "1.000 (0 full, 0 shortened, 4 refused)"
     assert "refused" not in Solver(gallery.poisson(15)).solve(np.ones(15)).explain()
+
+
+def test_corrections_are_counted_by_what_the_line_search_said():
+    lengths = iter([1.0, 0.25, 0.0, 1.0, 0.5])
+    levels = gallery.poisson(15, levels=3)
+    guarded = Level(
+        levels[1].matrix,
+        Jacobi(),
+        levels[1].transfer,
+        line_search=lambda level, u, d, f, r: next(lengths),
+    )
+    hierarchy = Hierarchy([levels[0], guarded, levels[2]])
+    solution = Solver(hierarchy, rtol=0.0, max_cycles=5).solve(np.ones(15))
+    assert solution.corrections[0] == Corrections(5, 0, 0, (1.0,) * 5)
+    assert solution.corrections[1] == Corrections(2, 2, 1, (1.0, 0.25, 0.0, 1.0, 0.5))
+    lengths = iter([1.0])  # `explain` repeats a cycle
+    assert "(2 full, 2 shortened, 1 refused)" in solution.explain()
 
 
 def test_a_solve_without_cycles():

@@ -347,3 +347,40 @@ def test_the_monitor_ends_a_solve_and_the_recorder_hears_every_step():
 def test_a_tolerance_comes_before_the_monitor():
     solver = Solver(gallery.poisson(7), rtol=0.5, monitor=lambda cycle, norm, u: norm < 1.0)
     assert solver.solve(np.ones(7)).reason is Reason.RTOL
+
+
+class Wandering(Smoother):
+    """Goes to the given places, one per sweep."""
+
+    wanders = True
+
+    def smooth(self, level, u, f, sweeps, memory):
+        place = 0 if memory is None else memory
+        return np.array([(2.0, 0.5, 3.0, 1.0)[place]]), place + 1
+
+
+def test_the_best_state_is_kept_where_a_smoother_wanders():
+    level = Level(lambda u: u, Wandering(), objective=lambda u: 0.5 * float(u @ u))
+    told = []
+
+    def solve(level, **options):
+        schedule = Schedule([Step("solve", 0)])
+        return Solver(Hierarchy([level]), schedule, max_cycles=4, **options).solve(u=np.ones(1))
+
+    solution = solve(level, monitor=lambda cycle, norm, u: told.append(float(u[0])))
+    assert told == [1.0, 2.0, 0.5, 3.0, 1.0]  # it goes on from the last state
+    assert solution.value == 0.5
+    assert solution.values == tuple(0.5 * u * u for u in told)
+    assert solution.work == 5.0 + 5.0  # norms and values
+    assert solve(level, judge=lambda u: -float(u[0])).value == 3.0
+    batched = Hierarchy([level], bind=lambda batch: [level])
+    schedule = Schedule([Step("solve", 0)])
+    assert Solver(batched, schedule, batches=range(3)).solve(u=np.ones(1)).value == 3.0
+    judged = Solver(batched, schedule, batches=range(3), judge=level.objective)
+    assert judged.solve(u=np.ones(1)).value == 0.5
+
+
+def test_a_state_that_is_best_to_rounding_is_not_replaced():
+    level = Level(lambda u: u, Wandering(), objective=lambda u: 1.0 + 1e-15 * float(u[0]))
+    solver = Solver(Hierarchy([level]), Schedule([Step("solve", 0)]), max_cycles=3)
+    assert solver.solve(u=np.ones(1)).value == 3.0

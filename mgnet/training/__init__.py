@@ -8,6 +8,7 @@ descent for the rest). Needs the core and PyTorch.
 from mgnet.training.adaptive_basis import AdaptiveBasis
 from mgnet.training.batches import by_residual, minibatches, resampled
 from mgnet.training.box import Residual, box_init_
+from mgnet.training.broyden import Broyden
 from mgnet.training.collocation import Collocation, Term
 from mgnet.training.derivatives import Ansatz
 from mgnet.training.early_stop import EarlyStop, Patience
@@ -22,10 +23,12 @@ from mgnet.training.newton_last_layer import NewtonLastLayer
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
 from mgnet.training.record import Record, Row
+from mgnet.training.refinement import gradient_share, train
 
 __all__ = [
     "AdaptiveBasis",
     "Ansatz",
+    "Broyden",
     "Collocation",
     "EarlyStop",
     "Ending",
@@ -44,8 +47,10 @@ __all__ = [
     "TorchOptimizer",
     "box_init_",
     "by_residual",
+    "gradient_share",
     "levenberg_marquardt",
     "minibatches",
     "resampled",
     "solve_last_layer_",
+    "train",
 ]

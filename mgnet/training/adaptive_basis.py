@@ -197,8 +197,9 @@ class _Projected(LeastSquares):
     def value(self, u: torch.Tensor) -> float:
         return self.reduced.value(u)
 
-    def gradient(self, u: torch.Tensor) -> torch.Tensor:
-        return self.reduced.gradient(u)
+    def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
+        gradient = self.reduced.gradient(u)
+        return self.reduced.value(u), gradient  # known by now
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         f, size = self.reduced.f, self.reduced.part.size

@@ -384,8 +384,9 @@ class Recentred(LeastSquares):
         r = self.residuals(u)
         return 0.5 * float(r @ r) - float(self.shift @ u)  # type: ignore[operator]
 
-    def gradient(self, u: torch.Tensor) -> torch.Tensor:
-        whole = self.fine.gradient(self.point(u))
+    def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
+        point = self.point(u)
+        value, whole = self.fine.value_and_gradient(point)
         if self.fine.shift is not None:
-            whole = whole + self.fine.shift
-        return self.transfer.restrict(whole) - self.shift
+            value, whole = value + float(self.fine.shift @ point), whole + self.fine.shift
+        return value - float(self.shift @ u), self.transfer.restrict(whole) - self.shift  # type: ignore[operator]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
 from mgnet.smoother import Smoother
+from mgnet.training.broyden import value_and_gradient
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -48,6 +49,7 @@ class TorchOptimizer(Smoother):
 
     kind: type[torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
+    wanders: ClassVar[bool] = True
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
@@ -69,6 +71,14 @@ class TorchOptimizer(Smoother):
     def __str__(self) -> str:
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())
         return f"{self.kind.__name__}({options})"
+
+
+class Pairs(NamedTuple):
+    """What L-BFGS remembers: the optimizer's state, its right-hand side, and where it ended."""
+
+    state: Mapping[str, Any]
+    f: torch.Tensor | None
+    u: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -111,28 +121,39 @@ class LBFGS(Smoother):
             tolerance_change=0.0,
             line_search_fn="strong_wolfe",
         )
-        if memory is not None and memory[1] is f:
-            _recall(optimizer, memory[0])
+        if memory is not None and memory.f is f:
+            moved = memory.u is not u  # by a coarse correction, say
+            _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
 
         def closure() -> float:
-            point = parameter.detach()
-            parameter.grad = -level.residual_at(point, f)
-            # The value of the same point comes with the gradient for a third of its price; it is
-            # not counted again.
-            return float(level.objective(point)) - (0.0 if f is None else float(f @ point))  # type: ignore
+            value, parameter.grad = value_and_gradient(level, parameter.detach(), f)
+            return value
 
         optimizer.step(closure)  # type: ignore[arg-type]
-        return parameter.detach(), (optimizer.state_dict(), f)
+        u = parameter.detach()
+        return u, Pairs(optimizer.state_dict(), f, u)
 
     def work(self, level: Level, sweeps: int) -> float:
         return 1.25 * sweeps
 
     def carry(self, memory: Any, transfer: Transfer) -> Any:
-        state, f = memory
-        if f is not None or transfer.inject is None:
+        if memory.f is not None or transfer.inject is None:
             return None
-        entries = state["state"]
-        return {**state, "state": {k: carried_pairs(v, transfer) for k, v in entries.items()}}, None
+        entries = memory.state["state"]
+        carried = {k: carried_pairs(v, transfer) for k, v in entries.items()}
+        return Pairs({**memory.state, "state": carried}, None, None)
+
+
+def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an L-BFGS optimizer that was moved: it will not make a pair of that move.
+
+    Of its last step d and gradient it would; with d = 0 it skips this one pair.
+    """
+    state = {
+        k: {**v, "d": torch.zeros_like(v["d"])} if "d" in v else v
+        for k, v in memory["state"].items()
+    }
+    return {**memory, "state": state}
 
 
 def _recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from mgnet.knots import KAN, FreeKnotKAN, knot_hierarchy
 from mgnet.training import (
     LBFGS,
     AdaptiveBasis,
+    Broyden,
     EarlyStop,
     LeastSquares,
     LevenbergMarquardt,
@@ -69,6 +70,8 @@ def knots(smoother, levels=3, form="subspace", generator=None, kan=TWO):
 CASES = {
     "cascade LM": (LM, "cascade 2,2,3", "subspace", "every"),
     "cascade L-BFGS": (LBFGS(), "cascade 3,3,3", "subspace", "every"),
+    "cascade Broyden": (Broyden(), "cascade 3,3,3", "subspace", "every"),
+    "V Broyden": (Broyden(), "V(2,2)", "subspace", "every"),
     "cascade batches, Adam": (ADAM, "cascade 3,2,3", "subspace", "batches"),
     "cascade early stop": (EarlyStop(LBFGS(), HELD_OUT, 2), "cascade 4,4,4", "subspace", "every"),
     "cascade LSGD": (AdaptiveBasis(ADAM), "cascade 2,2,3", "subspace", "every"),

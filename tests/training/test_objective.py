@@ -87,6 +87,7 @@ def test_twice_recentred_is_once_recentred_by_the_product():
     assert coarse.value(w) - coarse.value(0 * w) == pytest.approx(
         direct.value(w) - direct.value(0 * w)
     )
+    assert coarse.value_and_gradient(w)[0] == pytest.approx(coarse.value(w))
 
 
 def test_the_operator_is_the_jacobian():

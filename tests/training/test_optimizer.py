@@ -86,9 +86,9 @@ def test_pairs_are_carried_with_their_curvature():
     one = level(LBFGS())
     u, memory = one.smoother.smooth(one, one.operator.start(), None, 8, None)
     transfer = knot_transfer(KAN([1, 2, 1], 3))
-    carried, f = one.smoother.carry(memory, transfer)
-    old, new = memory[0]["state"][0], carried["state"][0]
-    assert f is None
+    carried = one.smoother.carry(memory, transfer)
+    old, new = memory.state["state"][0], carried.state["state"][0]
+    assert carried.f is None
     assert len(new["old_dirs"]) == len(old["old_dirs"]) > 5
     for name in ("old_dirs", "old_stps"):
         for before, after in zip(old[name], new[name], strict=True):
@@ -97,9 +97,22 @@ def test_pairs_are_carried_with_their_curvature():
     for y, s, ro in zip(new["old_dirs"], new["old_stps"], new["ro"], strict=True):
         torch.testing.assert_close(1.0 / (y @ s), ro)
     torch.testing.assert_close(new["H_diag"], (y @ s) / (y @ y))
-    assert one.smoother.carry((memory[0], u), transfer) is None  # a right-hand side: other pairs
+    assert one.smoother.carry(memory._replace(f=u), transfer) is None  # other pairs
     _, fresh = one.smoother.smooth(one, u, None, 1, None)  # no pair yet
     assert carried_pairs(fresh[0]["state"][0], transfer) == {}
+
+
+def test_a_move_between_visits_makes_no_pair():
+    """On a quadratic every pair must have the curvature of its matrix."""
+    A = torch.diag(torch.linspace(1.0, 5.0, 5, dtype=torch.float64))
+    one = Level(lambda u: A @ u, LBFGS(), objective=lambda u: 0.5 * float(u @ A @ u))
+    u, memory = one.smoother.smooth(one, torch.ones(5).double(), None, 3, None)
+    u = u + torch.tensor([3.0, -2.0, 1.0, 0.0, 1.0], dtype=torch.float64)  # a coarse correction
+    _, memory = one.smoother.smooth(one, u, None, 2, memory)
+    state = memory.state["state"][0]
+    assert len(state["old_dirs"]) == 3
+    for y, s in zip(state["old_dirs"], state["old_stps"], strict=True):
+        torch.testing.assert_close(y, A @ s)
 
 
 def test_carried_pairs_pay_in_a_cascade(monkeypatch):

@@ -1,0 +1,93 @@
+"""A line search for the strong Wolfe conditions, on values and slopes along a ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+__all__ = ["Trial", "strong_wolfe"]
+
+
+class Trial(NamedTuple):
+    """A point on the ray: its length, the value and the slope there, and the gradient."""
+
+    length: float
+    value: float
+    slope: float
+    gradient: Any = None
+
+
+def strong_wolfe(
+    evaluate: Callable[[float], Trial],
+    start: Trial,
+    length: float = 1.0,
+    *,
+    decrease: float = 1e-4,
+    curvature: float = 0.9,
+    trials: int = 25,
+) -> Trial | None:
+    """A point with enough decrease and a slope that has become flat enough.
+
+    `value <= start.value + decrease * length * start.slope` and `|slope| <= -curvature *
+    start.slope`. Brackets by cubic extrapolation, then narrows by cubic interpolation. Source:
+    Nocedal and Wright, Numerical Optimization (2006), algorithms 3.5 and 3.6, equation (3.59).
+
+    Parameters
+    ----------
+    evaluate : callable
+        `length -> Trial`; values may be NaN or Inf, which count as too high.
+    start : Trial
+        Of length 0 and a negative slope.
+    length : float
+        The first trial.
+    decrease, curvature : float
+        Dimensionless, `0 < decrease < curvature < 1`.
+    trials : int
+        Evaluations at most.
+
+    Returns
+    -------
+    Trial or None
+        When the trials are used up: the lowest point with enough decrease, None if there is none.
+
+    Examples
+    --------
+    >>> parabola = lambda t: Trial(t, (t - 3.0) ** 2, 2.0 * (t - 3.0))
+    >>> strong_wolfe(parabola, parabola(0.0), curvature=0.1).length
+    3.0
+    """
+    low, high = start, None  # low: the lowest so far; a minimum lies between the two
+    for _ in range(trials):
+        new = evaluate(length)
+        enough = start.value + decrease * length * start.slope
+        if not (new.value <= enough and new.value < low.value and math.isfinite(new.slope)):
+            high = new
+        elif abs(new.slope) <= -curvature * start.slope:
+            return new
+        else:
+            if new.slope * (1.0 if high is None else high.length - low.length) >= 0.0:
+                high = low
+            low, before = new, low
+        if high is None:
+            guess = _minimum(before, low)
+            length = low.length * (
+                2.0 if guess is None else min(max(guess / low.length, 2.0), 10.0)
+            )
+        else:
+            span, guess = high.length - low.length, _minimum(low, high)
+            share = 0.5 if guess is None else (guess - low.length) / span
+            length = low.length + min(max(share, 0.1), 0.9) * span
+    return None if low is start else low
+
+
+def _minimum(a: Trial, b: Trial) -> float | None:
+    """Where the cubic through two points with slopes is least; None where it has no minimum."""
+    span = b.length - a.length
+    mean = a.slope + b.slope - 3.0 * (b.value - a.value) / span
+    root = mean * mean - a.slope * b.slope
+    if not (math.isfinite(root) and root >= 0.0):
+        return None
+    signed = math.copysign(math.sqrt(root), span)
+    divisor = b.slope - a.slope + 2.0 * signed
+    return None if divisor == 0.0 else b.length - span * (b.slope + signed - mean) / divisor
