@@ -9,7 +9,7 @@ the matrices of elements and those of coarser knots are products of small dense 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from mgnet.training.linearization import Residual, blocks_of
 if TYPE_CHECKING:
     from mgnet.knots.kan import KAN
 
-__all__ = ["InputColumns", "LocalJacobian", "linearize_residual"]
+__all__ = ["InputColumns", "LocalJacobian", "linearize_residual", "local_form"]
 
 ENTRIES = 2**24  # of the dense rows that are made at once
 SPARSE = 8  # a product of gathered rows costs so much more, per entry, than one of dense matrices
@@ -192,6 +192,11 @@ class LocalJacobian(Jacobian):
             )
         return block
 
+    def scaled(self, weight: float) -> LocalJacobian:
+        """`weight J`."""
+        parts = tuple(replace(part, values=weight * part.values) for part in self.inputs)
+        return LocalJacobian(self.rows, parts)
+
     @cached_property
     def mean_diagonal(self) -> float:
         """Of `J^T J`."""
@@ -222,10 +227,10 @@ class LocalJacobian(Jacobian):
 
 
 def local_form(J: Jacobian, degree: int = 3) -> LocalJacobian | None:
-    """J as a `LocalJacobian` where it is one, or that of a KAN, up to a factor; else None."""
+    """J as a `LocalJacobian` where it is one, up to a factor; else None."""
     if isinstance(J, StackedJacobian) and len(J.parts) == 1:
         weight, inner = J.parts[0]
-        found = local_form(inner, degree)
+        found = local_form(inner)
         return found if found is None or weight == 1.0 else found.scaled(weight)
     return J if isinstance(J, LocalJacobian) else None
 
@@ -309,8 +314,9 @@ def _rows_of(
     copies = [[own for _, own in call] for call in calls]
     components = block.reshape(len(block), -1).unbind(1)
     gradients = [
-        torch.autograd.grad(c.sum(), [own for call in copies for own in call], retain_graph=True,
-                            allow_unused=True)
+        torch.autograd.grad(
+            c.sum(), [own for call in copies for own in call], retain_graph=True, allow_unused=True
+        )
         for c in components
     ]
     layers = len(calls[0])

@@ -11,6 +11,7 @@ from mgnet.training.levenberg_marquardt import (
     Minimum,
     levenberg_marquardt,
 )
+from mgnet.training.newton_krylov import NewtonKrylov
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
 
@@ -20,6 +21,7 @@ __all__ = [
     "LeastSquares",
     "LevenbergMarquardt",
     "Minimum",
+    "NewtonKrylov",
     "Objective",
     "TorchOptimizer",
     "levenberg_marquardt",
