@@ -49,6 +49,7 @@ class GaussNewtonMatrix:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Of the matrix."""
         return self.J.shape[1], self.J.shape[1]
 
     @cached_property
