@@ -192,8 +192,9 @@ class Patches(Smoother):
             )
         inverses = [(index, _inverses(matrices)) for index, matrices in M.blocks(self.blocks)]
         generator = torch.Generator().manual_seed(0)
-        b = torch.randn(len(u), generator=generator, dtype=torch.float64)
-        level.charge(float(self.steps))
+        # In the range of M, which may be singular.
+        b = M @ torch.randn(len(u), generator=generator, dtype=torch.float64)
+        level.charge(self.steps + 1.0)
         return inverses, largest_eigenvalue(
             M.__matmul__, lambda r: block_solve(inverses, r), b, self.steps
         )
@@ -234,7 +235,8 @@ def cholesky(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Where rounding has left an eigenvalue below zero, as it does without damping for coefficients
     that no sample reaches, the diagonal is raised until none is.
     """
-    unit = matrices.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)
+    unit = diagonal.clamp_min(1e-30 * float(diagonal.max())).rsqrt()
     scaled = matrices * unit.unsqueeze(-1) * unit.unsqueeze(-2)
     raised = 4.0 * matrices.shape[-1] * torch.finfo(matrices.dtype).eps
     while raised < 1.0:
