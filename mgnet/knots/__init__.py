@@ -14,12 +14,16 @@ from mgnet.knots.kan import KAN, roughness
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.memory import carry
 from mgnet.knots.multichannel import MultichannelMLP
+from mgnet.knots.newton_multigrid import KnotMultigrid
+from mgnet.knots.patches import Patches
 
 __all__ = [
     "KAN",
     "FreeKnotKAN",
     "GradientDescent",
+    "KnotMultigrid",
     "MultichannelMLP",
+    "Patches",
     "carry",
     "change_of_basis",
     "from_efficient_kan",

@@ -12,6 +12,7 @@ import torch
 from mgnet.knots.derivatives import KANDerivatives
 from mgnet.knots.jacobian import linearize
 from mgnet.knots.layer import spline_layer
+from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.knots.refinement import (
     injection_matrix,
     mass_matrix,
@@ -24,6 +25,7 @@ from mgnet.knots.spline import (
     roughness_factor,
 )
 from mgnet.training.jacobian import Jacobian
+from mgnet.training.linearization import Residual
 from mgnet.transfer import AxisTransfer
 
 if TYPE_CHECKING:
@@ -202,6 +204,17 @@ class KAN(torch.nn.Module):
                 knots = uniform_knots(factor * n, self.degree, (0.0, 1.0))
                 made[n] = projection_matrix(P, mass_matrix(knots, self.degree))
         return [made[n] for n in self.intervals]
+
+    def linearize_residual(self, residual: Residual) -> tuple[torch.Tensor, Jacobian]:
+        """Residuals and their derivatives by all parameters, with few entries in each row.
+
+        Parameters
+        ----------
+        residual : callable
+            `module -> tensor` or tuple of tensors, each of one call of the module, a row per
+            sample.
+        """
+        return linearize_residual(self, residual)
 
     def refine(self, factor: int = 2) -> KAN:
         """The same function with `factor` times as many intervals, a new network.

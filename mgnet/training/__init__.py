@@ -19,6 +19,7 @@ from mgnet.training.levenberg_marquardt import (
     Minimum,
     levenberg_marquardt,
 )
+from mgnet.training.newton_krylov import NewtonKrylov
 from mgnet.training.newton_last_layer import NewtonLastLayer
 from mgnet.training.objective import LeastSquares, Objective
 from mgnet.training.optimizer import LBFGS, TorchOptimizer
@@ -37,6 +38,7 @@ __all__ = [
     "LeastSquares",
     "LevenbergMarquardt",
     "Minimum",
+    "NewtonKrylov",
     "NewtonLastLayer",
     "Objective",
     "Patience",

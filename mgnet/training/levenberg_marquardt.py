@@ -22,6 +22,7 @@ from mgnet.level import Level
 from mgnet.smoother import Smoother
 from mgnet.training.jacobian import Jacobian
 from mgnet.training.linearization import Residual
+from mgnet.training.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.normal_equations import NormalEquations
 from mgnet.training.objective import LeastSquares
 
@@ -32,10 +33,15 @@ __all__ = ["Ending", "LevenbergMarquardt", "Minimum", "levenberg_marquardt"]
 
 
 class Damping(NamedTuple):
-    """What Levenberg-Marquardt remembers: mu, and its growth at the next refusal."""
+    """What Levenberg-Marquardt remembers: mu, and its growth at the next refusal.
+
+    With inexact linear solves, of the last sweep: the gradient norm and the tolerance.
+    """
 
     mu: float
     growth: float
+    gradient: float = 0.0
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class LevenbergMarquardt(Smoother):
     acceleration : float
         Largest ratio of twice the geodesic acceleration to the step, dimensionless; 0 leaves the
         acceleration out.
+    solver : NewtonKrylov, optional
+        Of the linear systems; direct, by `NormalEquations`, without one.
 
     Examples
     --------
@@ -69,6 +77,7 @@ class LevenbergMarquardt(Smoother):
     mu: float = 1e-2
     trials: int = 12
     acceleration: float = 0.75
+    solver: NewtonKrylov | None = None
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -106,8 +115,8 @@ class LevenbergMarquardt(Smoother):
             f = problem.shift if f is None else f + problem.shift
         r, J = problem.linearize(u)
         level.charge(1.0)
-        system = NormalEquations(J, r, None if f is None else f.double())
-        mu, growth = memory
+        system, memory = self._system(J, r, None if f is None else f.double(), memory)
+        mu, growth = memory.mu, memory.growth
         now = 0.5 * float(r @ r) - (0.0 if f is None else float(f @ u))
         for _ in range(self.trials):
             solve = system.damped(mu)
@@ -122,9 +131,20 @@ class LevenbergMarquardt(Smoother):
                 gain = (now - then) / predicted
                 if gain > 1e-4:
                     shrink = max(1.0 / 3.0, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3)
-                    return new, Damping(max(mu * shrink, 1e-15), 2.0)
+                    return new, memory._replace(mu=max(mu * shrink, 1e-15), growth=2.0)
             mu, growth = min(mu * growth, 1e15), 2.0 * growth
-        return u, Damping(mu, 2.0)
+        return u, memory._replace(mu=mu, growth=2.0)
+
+    def _system(
+        self, J: Jacobian, r: torch.Tensor, f: torch.Tensor | None, memory: Damping
+    ) -> tuple[NormalEquations | KrylovEquations, Damping]:
+        if self.solver is None:
+            return NormalEquations(J, r, f), memory
+        gradient = J.rmatvec(r)
+        norm = float((gradient if f is None else gradient - f).norm())
+        tolerance = forcing_term(norm, memory.gradient, memory.tolerance, self.solver.loosest)
+        known = memory._replace(gradient=norm, tolerance=tolerance)
+        return self.solver.system(J, r, f, tolerance), known
 
     def _accelerated(
         self,
@@ -209,6 +229,7 @@ def levenberg_marquardt(
     seconds: float = math.inf,
     mu: float = 1e-2,
     acceleration: float = 0.75,
+    solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
     monitor: Callable[[int, float, float], None] | None = None,
 ) -> Minimum:
@@ -234,6 +255,8 @@ def levenberg_marquardt(
         Wall time; a step that has begun is finished.
     mu, acceleration : float
         As in `LevenbergMarquardt`.
+    solver : NewtonKrylov, optional
+        As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
     chunk_size : int, optional
         Rows or columns of the Jacobian at once where it is made by them; less needs less memory.
     monitor : callable, optional
@@ -272,7 +295,7 @@ def levenberg_marquardt(
         return residual(module)
 
     problem = LeastSquares.from_torch(module, counted, chunk_size)
-    smoother = LevenbergMarquardt(mu, acceleration=acceleration)
+    smoother = LevenbergMarquardt(mu, acceleration=acceleration, solver=solver)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     memory = smoother.start(level, u)

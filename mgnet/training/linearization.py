@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.func import functional_call, jacrev, vmap
 
-from mgnet.training.jacobian import DenseJacobian
+from mgnet.training.jacobian import DenseJacobian, Jacobian
 from mgnet.training.parameters import FlatParameters
 
 __all__ = ["Residual", "blocks_of", "linearize"]
 
 Residual = Callable[[Any], torch.Tensor | Sequence[torch.Tensor]]
+
+
+@runtime_checkable
+class LinearizesResiduals(Protocol):
+    """A network with a faster way than autograd to the derivatives of residuals by parameters."""
+
+    def linearize_residual(self, residual: Residual, /) -> tuple[torch.Tensor, Jacobian]:
+        """Residuals, each of one sample of one call, and their Jacobian; any error if it cannot."""
+        ...
 
 
 def blocks_of(residuals: Any) -> list[torch.Tensor]:
@@ -43,7 +52,7 @@ def linearize(
     u: torch.Tensor,
     chunk_size: int | None = None,
     inputs: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, DenseJacobian]:
+) -> tuple[torch.Tensor, Jacobian]:
     """The residual vector at u and its Jacobian, in float64.
 
     Where residual i of a tensor depends on sample i of each call of the module alone, one backward
@@ -75,6 +84,9 @@ def linearize(
                 "residual(module) does not depend on the parameters of the module; "
                 "it must call the module that it is given, without torch.no_grad or detach"
             )
+        own = None if inputs is not None else _own(parameters, residual, r, u)
+        if own is not None:
+            return r.detach().double(), own
         J = None if inputs is None else _checked(lambda: _of_outputs(parameters, u, inputs), r, u)
         if J is None:
             J = _checked(lambda: _by_samples(parameters, residual, u), r, u)
@@ -126,6 +138,27 @@ def _checked(
     (expected,) = torch.autograd.grad(r, u, y, retain_graph=True)
     tolerance = torch.finfo(r.dtype).eps ** 0.5 * J.norm() * y.norm()
     return J if bool((J.T @ y.to(J) - expected).norm() <= tolerance) else None
+
+
+def _own(
+    parameters: FlatParameters, residual: Residual, r: torch.Tensor, u: torch.Tensor
+) -> Jacobian | None:
+    """The Jacobian that the network makes itself, if it can and it is the Jacobian of r."""
+    module = parameters.module
+    able = isinstance(module, LinearizesResiduals) and parameters.all_trainable
+    if not able or u.device.type != "cpu":
+        return None
+    try:
+        _, J = parameters.evaluate(lambda module: module.linearize_residual(residual), u.detach())
+    except Exception:
+        return None  # as in `_checked`: it does not suit these residuals
+    if J.shape != (len(r), len(u)):
+        return None
+    y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype))
+    (expected,) = torch.autograd.grad(r, u, y, retain_graph=True)
+    found = J.rmatvec(y.double())
+    tolerance = torch.finfo(r.dtype).eps ** 0.5 * (found.norm() + expected.norm())
+    return J if bool((found - expected).norm() <= tolerance) else None
 
 
 def _of_outputs(parameters: FlatParameters, u: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

@@ -101,7 +101,7 @@ def test_the_jacobian_is_that_of_autograd(name, chunk_size, monkeypatch):
 
     expected = torch.autograd.functional.jacobian(residuals, u)
     torch.testing.assert_close(r, residuals(u).detach())
-    torch.testing.assert_close(J.matrix, expected, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(J.dense(), expected, rtol=1e-9, atol=1e-11)
 
 
 def test_a_float32_module_gives_float64_matrices():

@@ -1,0 +1,192 @@
+"""Newton-multigrid: one V-cycle over the knots preconditions the linear systems of Gauss-Newton."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import torch
+
+from mgnet.hierarchy import Hierarchy
+from mgnet.interpreter import Memory, run
+from mgnet.knots.local_jacobian import LocalJacobian, local_form
+from mgnet.knots.patches import GaussNewtonMatrix, Patches, cholesky
+from mgnet.knots.refinement import refinement_matrix
+from mgnet.level import Level
+from mgnet.notation import parse
+from mgnet.smoother import Smoother
+from mgnet.training.jacobian import Jacobian
+from mgnet.training.newton_krylov import Product
+from mgnet.transfer import AxisTransfer, PackedTransfer
+
+__all__ = ["KnotLevels", "KnotMultigrid"]
+
+
+@dataclass(frozen=True)
+class KnotMultigrid:
+    """A preconditioner for `(J^T J + shift I) d = b` of a KAN: one cycle over its knot levels.
+
+    Coarse matrices are Galerkin products, the coarsest is solved exactly.
+
+    Parameters
+    ----------
+    smoother : Smoother
+        For levels whose operator is a `GaussNewtonMatrix`.
+    coarsest : int
+        Least number of intervals of the coarsest level. For a PINN [2,6,1] and little damping 8
+        took up to 40 % fewer iterations than 4.
+    cycle : str
+        With as many sweeps before as after the coarse correction.
+    rows : float
+        Residuals per parameter on coarse levels, drawn from those of the level above: the levels
+        together then cost twice the finest. With 8, conjugate gradients took about a tenth more
+        iterations than with all.
+    formed : int
+        Up to so many parameters a level multiplies by its matrix, not by J.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN
+    >>> from mgnet.knots.local_jacobian import linearize_residual
+    >>> x = torch.linspace(-1, 1, 400, dtype=torch.float64).unsqueeze(1)
+    >>> _, J = linearize_residual(KAN([1, 3, 1], 32), lambda kan: kan(x))
+    >>> print(KnotMultigrid().prepare(J).hierarchy(shift=1e-3))
+    Hierarchy of 3 levels, 390 unknowns in all (1.86 times the finest)
+    level  unknowns   cost  smoother                           transfer
+        0       210      1  Patches(degree=2, blocks='patch')  PackedTransfer of 2 arrays
+        1       114  0.543  Patches(degree=2, blocks='patch')  PackedTransfer of 2 arrays
+        2        66  0.314  CoarseCholesky()                   -
+    """
+
+    smoother: Smoother = Patches()
+    coarsest: int = 8
+    cycle: str = "V(1,1)"
+    rows: float = 8.0
+    formed: int = 1500
+
+    def __post_init__(self) -> None:
+        if self.coarsest < 1 or self.rows < 1.0 or self.formed < 0:
+            raise ValueError(
+                f"{self} needs at least 1 interval and 1 residual per parameter, and a number of "
+                "parameters that is not negative"
+            )
+
+    def prepare(self, J: Jacobian) -> KnotLevels:
+        """The Jacobians of all levels."""
+        local = local_form(J)
+        if local is None:
+            raise TypeError(
+                f"KnotMultigrid got a {type(J).__name__}; it needs the LocalJacobian of a KAN: "
+                "give residuals of one call of the module each, a row per sample"
+            )
+        levels = [local]
+        while self._coarsens(levels[-1]):
+            coarse = sum(p.outputs * (p.intervals // 2 + p.degree) for p in levels[-1].inputs)
+            rows = min(levels[-1].rows, math.ceil(self.rows * coarse))
+            levels.append(levels[-1].coarsened(rows=rows))
+        return KnotLevels(tuple(levels), self)
+
+    def _coarsens(self, J: LocalJacobian) -> bool:
+        return all(p.intervals % 2 == 0 and p.intervals >= 2 * self.coarsest for p in J.inputs)
+
+
+@dataclass(frozen=True)
+class CoarseCholesky(Smoother):
+    """Solves exactly, also where the matrix is singular to rounding."""
+
+    def start(self, level: Level, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return cholesky(level.operator.dense())
+
+    def smooth(
+        self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
+    ) -> tuple[torch.Tensor, Any]:
+        factor, unit = memory
+        b = torch.zeros_like(u) if f is None else f
+        solution = torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)
+        level.charge(1.0)
+        return unit * solution, memory
+
+
+@dataclass(frozen=True, eq=False)
+class KnotLevels:
+    """The levels of `KnotMultigrid` for one Jacobian, finest first."""
+
+    jacobians: tuple[LocalJacobian, ...]
+    options: KnotMultigrid
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonal of `J^T J`."""
+        return self.jacobians[0].mean_diagonal
+
+    @cached_property
+    def transfers(self) -> list[PackedTransfer]:
+        """The same as `knot_transfer`."""
+        made = []
+        for coarse in self.jacobians[1:]:
+            parts = []
+            for (n, Q), inputs in groupby(coarse.inputs, lambda p: (p.intervals, p.outputs)):
+                first, *others = inputs
+                P = torch.from_numpy(refinement_matrix(n, first.degree).toarray())
+                shape = (1 + len(others), first.splines, Q)
+                parts.append((shape, AxisTransfer(P, axis=1)))
+            made.append(PackedTransfer(tuple(parts)))
+        return made
+
+    @cached_property
+    def identities(self) -> list[dict[int, torch.Tensor]]:
+        """Of each level and number of intervals: the unit matrix of the finest in its splines."""
+        finest = {p.intervals: torch.eye(p.splines).double() for p in self.jacobians[0].inputs}
+        made, degree = [finest], self.jacobians[0].inputs[0].degree
+        for _ in self.jacobians[1:]:
+            coarse = {}
+            for n, N in made[-1].items():
+                P = torch.from_numpy(refinement_matrix(n // 2, degree).toarray())
+                coarse[n // 2] = P.T @ N @ P
+            made.append(coarse)
+        return made
+
+    @cached_property
+    def grams(self) -> list[torch.Tensor | None]:
+        """`J^T J` where it is formed; by the transfers below a level with the same rows."""
+        made: list[torch.Tensor | None] = []
+        for number, J in enumerate(self.jacobians):
+            above = made[-1] if made else None
+            if above is not None and J.rows == self.jacobians[number - 1].rows:
+                restrict = torch.func.vmap(self.transfers[number - 1].restrict)
+                made.append(restrict(restrict(above).T))
+            elif number == len(self.jacobians) - 1 or J.shape[1] <= self.options.formed:
+                made.append(J.gram())
+            else:
+                made.append(None)
+        return made
+
+    def hierarchy(self, shift: float) -> Hierarchy:
+        """The levels with `J^T J + shift I` on the finest."""
+        levels = []
+        for number, (J, N, gram) in enumerate(
+            zip(self.jacobians, self.identities, self.grams, strict=True)
+        ):
+            M = GaussNewtonMatrix(J, shift, N, gram)
+            name = f"level {number} ({J.inputs[0].intervals} intervals)"
+            if number + 1 == len(self.jacobians):
+                levels.append(Level(M, CoarseCholesky(), name=name))
+            else:
+                levels.append(Level(M, self.options.smoother, self.transfers[number], name=name))
+        return Hierarchy(levels)
+
+    def shifted(self, shift: float) -> tuple[Product, Product]:
+        """Products with `J^T J + shift I`, and one cycle."""
+        hierarchy = self.hierarchy(shift)
+        schedule = parse(self.options.cycle, len(hierarchy))
+        memory: Memory = {}
+
+        def precondition(r: torch.Tensor) -> torch.Tensor:
+            u, new = run(schedule, hierarchy, None, r, memory)
+            memory.update(new)
+            return u
+
+        return hierarchy[0].operator.__matmul__, precondition

@@ -1,0 +1,296 @@
+"""Patches: the smoother that makes multigrid over knots independent of their number.
+
+A patch is one input of a layer with degree + 1 consecutive splines, the coefficients of all outputs
+together. The outputs of an input share its splines, so that their coefficients couple strongly at
+the same knot; a smoother blind to that (points, single edges) does not smooth. Measured and named
+here; Schwarz methods: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from mgnet.knots.local_jacobian import InputColumns, LocalJacobian
+from mgnet.level import Level
+from mgnet.smoother import Smoother
+
+__all__ = ["GaussNewtonMatrix", "Patches"]
+
+Blocks = list[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class GaussNewtonMatrix:
+    """`M = J^T J + shift N`, multiplied by J or, where it was formed, as a dense matrix.
+
+    Attributes
+    ----------
+    J : LocalJacobian
+    shift : float
+        Not negative.
+    identities : dict
+        Of each number of intervals: N of the splines of one edge. The unit matrix on the finest
+        level, `P^T N P` on a coarser one.
+    gram : tensor of shape (columns, columns) or None
+        `J^T J`, where it was formed.
+    """
+
+    J: LocalJacobian
+    shift: float
+    identities: dict[int, torch.Tensor]
+    gram: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the matrix."""
+        return self.J.shape[1], self.J.shape[1]
+
+    @cached_property
+    def groups(self) -> list[tuple[InputColumns, ...]]:
+        """Neighbouring inputs with as many splines and outputs."""
+        alike = groupby(self.J.inputs, lambda part: (part.intervals, part.outputs))
+        return [tuple(parts) for _, parts in alike]
+
+    def __matmul__(self, d: torch.Tensor) -> torch.Tensor:
+        product = self.J.rmatvec(self.J.matvec(d)) if self.gram is None else self.gram @ d
+        for parts in self.groups:
+            first, count = parts[0], len(parts) * parts[0].count
+            own = slice(first.place, first.place + count)
+            columns = d[own].view(len(parts), first.splines, first.outputs)
+            product[own] += self.shift * (self.identities[first.intervals] @ columns).flatten()
+        return product
+
+    def dense(self) -> torch.Tensor:
+        """M as a dense matrix."""
+        matrix = (self.J.gram() if self.gram is None else self.gram).clone()
+        for part in self.J.inputs:
+            own = slice(part.place, part.place + part.count)
+            unit = torch.eye(part.outputs, dtype=torch.float64)
+            matrix[own, own] += self.shift * torch.kron(self.identities[part.intervals], unit)
+        return matrix
+
+    def blocks(self, kind: str) -> Blocks:
+        """Diagonal blocks of M: their unknowns (blocks, size), and the blocks (blocks, size, size).
+
+        Parameters
+        ----------
+        kind : "patch", "edge" or "point"
+            One input, degree + 1 consecutive splines, all outputs; all splines of one edge; one
+            coefficient.
+        """
+        assemble = {"patch": _patches, "edge": _edges, "point": _points}[kind]
+        made = []
+        for parts in self.groups:
+            N = self.shift * self.identities[parts[0].intervals].numpy()
+            pairs = [assemble(part, N) for part in parts]
+            unknowns = [part.place + index for part, (index, _) in zip(parts, pairs, strict=True)]
+            matrices = np.concatenate([matrix for _, matrix in pairs])
+            made.append((torch.from_numpy(np.concatenate(unknowns)), torch.from_numpy(matrices)))
+        return made
+
+
+def _patches(part: InputColumns, N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A patch for each interval: the splines that do not vanish in it."""
+    n, size, Q = part.intervals, part.degree + 1, part.outputs
+    index = Q * np.arange(n)[:, None] + np.arange(size * Q)
+    elements = part.element_matrices.reshape(n, size, Q, size, Q)
+    matrices = np.zeros_like(elements)
+    for shift in range(-part.degree, size):  # the element `shift` intervals to the right
+        own, theirs = _overlap(shift, n), _overlap(-shift, n)
+        mine, other = _overlap(shift, size, inside=True), _overlap(-shift, size, inside=True)
+        matrices[own, mine, :, mine] += elements[theirs, other, :, other]
+    rows = np.arange(n)[:, None] + np.arange(size)
+    window = N[rows[:, :, None], rows[:, None, :]]  # (patch, spline, spline)
+    diagonal = np.arange(Q)
+    matrices[:, :, diagonal, :, diagonal] += window
+    return index, matrices.reshape(n, size * Q, size * Q)
+
+
+def _overlap(shift: int, length: int, inside: bool = False) -> slice:
+    """Of `length` numbers, those that stay in range when moved by `shift` (from it, if inside)."""
+    if inside:
+        shift = -shift
+    return slice(max(0, -shift), length - max(0, shift))
+
+
+def _edges(part: InputColumns, N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    n, size, Q = part.intervals, part.degree + 1, part.outputs
+    index = np.arange(Q)[:, None] + Q * np.arange(part.splines)
+    elements = part.element_matrices.reshape(n, size, Q, size, Q).diagonal(axis1=2, axis2=4)
+    matrices = np.tile(N, (Q, 1, 1))
+    for interval in range(n):
+        own = slice(interval, interval + size)
+        matrices[:, own, own] += elements[interval].transpose(2, 0, 1)
+    return index, matrices
+
+
+def _points(part: InputColumns, N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    index, matrices = _edges(part, N)
+    diagonals = matrices.diagonal(axis1=1, axis2=2)
+    return index.reshape(-1, 1), diagonals.reshape(-1, 1, 1).copy()
+
+
+@dataclass(frozen=True)
+class Patches(Smoother):
+    """Chebyshev iteration with the additive Schwarz method of patches as preconditioner.
+
+    For levels whose operator is a `GaussNewtonMatrix`; symmetric, so that a cycle with
+    as many sweeps before as after the coarse correction can precondition conjugate gradients.
+
+    Parameters
+    ----------
+    degree : int
+        Of the polynomial: evaluations per sweep.
+    lower, upper : float
+        The interval that is damped, as multiples of the estimate of the largest eigenvalue.
+    steps : int
+        Of that estimate.
+    blocks : "patch", "edge" or "point"
+        "edge" (all splines of an edge) and "point" (Jacobi) are for comparison.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN
+    >>> from mgnet.knots.local_jacobian import linearize_residual
+    >>> x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
+    >>> _, J = linearize_residual(KAN([1, 2, 1], 8), lambda kan: kan(x))
+    >>> M = GaussNewtonMatrix(J, 1e-3, {8: torch.eye(11, dtype=torch.float64)})
+    >>> level, b = Level(M, Patches()), torch.ones(44, dtype=torch.float64)
+    >>> memory = level.smoother.start(level, b)
+    >>> u, memory = level.smoother.smooth(level, 0.0 * b, b, 5, memory)
+    >>> bool(u @ (M @ u) < 2.0 * (b @ u))  # 1/2 <u, M u> - <b, u> fell below 0
+    True
+    """
+
+    degree: int = 2
+    lower: float = 0.1
+    upper: float = 1.1
+    steps: int = 10
+    blocks: str = "patch"
+
+    def __post_init__(self) -> None:
+        if self.degree < 1 or self.steps < 1 or not 0.0 < self.lower < self.upper:
+            raise ValueError(f"{self} needs degree and steps of at least 1 and 0 < lower < upper")
+        if self.blocks not in ("patch", "edge", "point"):
+            raise ValueError(
+                f"Patches got blocks {self.blocks!r}; they must be 'patch', 'edge' or 'point'"
+            )
+
+    def start(self, level: Level, u: torch.Tensor) -> tuple[Blocks, float]:
+        M = level.operator
+        if not isinstance(M, GaussNewtonMatrix):
+            raise TypeError(
+                f"{level} has an operator of type {type(M).__name__}; Patches needs a "
+                "GaussNewtonMatrix"
+            )
+        inverses = [(index, _inverses(matrices)) for index, matrices in M.blocks(self.blocks)]
+        generator = torch.Generator().manual_seed(0)
+        # In the range of M, which may be singular.
+        b = M @ torch.randn(len(u), generator=generator, dtype=torch.float64)
+        level.charge(self.steps + 1.0)
+        return inverses, largest_eigenvalue(
+            M.__matmul__, lambda r: block_solve(inverses, r), b, self.steps
+        )
+
+    def smooth(
+        self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
+    ) -> tuple[torch.Tensor, Any]:
+        inverses, largest = memory
+        centre = 0.5 * (self.upper + self.lower) * largest
+        radius = 0.5 * (self.upper - self.lower) * largest
+        sigma = centre / radius
+        for _ in range(sweeps):
+            rho = 1.0 / sigma
+            r = self._residual(level, u, f)
+            d = block_solve(inverses, r) / centre
+            u = u + d
+            for _ in range(self.degree - 1):
+                r = level.residual_at(u, f)
+                rho, previous = 1.0 / (2.0 * sigma - rho), rho
+                d = rho * previous * d + (2.0 * rho / radius) * block_solve(inverses, r)
+                u = u + d
+        return u, memory
+
+    def _residual(self, level: Level, u: torch.Tensor, f: torch.Tensor | None) -> torch.Tensor:
+        """A first sweep of a cycle starts from zero, where the residual is f and costs nothing."""
+        return f if f is not None and not bool(u.any()) else level.residual_at(u, f)
+
+    def work(self, level: Level, sweeps: int) -> float:
+        return float(sweeps * self.degree)
+
+    def __str__(self) -> str:
+        return f"Patches(degree={self.degree}, blocks={self.blocks!r})"
+
+
+def cholesky(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors of `D M D` with a unit diagonal, and D: of one matrix or of many.
+
+    Where rounding has left an eigenvalue below zero, as it does without damping for coefficients
+    that no sample reaches, the diagonal is raised until none is.
+    """
+    diagonal = matrices.diagonal(dim1=-2, dim2=-1)
+    unit = diagonal.clamp_min(1e-30 * float(diagonal.max())).rsqrt()
+    scaled = matrices * unit.unsqueeze(-1) * unit.unsqueeze(-2)
+    raised = 4.0 * matrices.shape[-1] * torch.finfo(matrices.dtype).eps
+    while raised < 1.0:
+        factors, faults = torch.linalg.cholesky_ex(scaled)
+        if not bool(faults.any()):
+            return factors, unit
+        scaled.diagonal(dim1=-2, dim2=-1).add_(raised * (faults > 0).unsqueeze(-1))
+        raised *= 100.0
+    raise ValueError(
+        f"cholesky got matrices of shape {tuple(matrices.shape)} that are far from positive "
+        "definite, or not finite; check that the residuals are finite"
+    )
+
+
+def _inverses(matrices: torch.Tensor) -> torch.Tensor:
+    factors, unit = cholesky(matrices)
+    return torch.cholesky_inverse(factors) * unit.unsqueeze(1) * unit.unsqueeze(2)
+
+
+def block_solve(inverses: Blocks, r: torch.Tensor) -> torch.Tensor:
+    """The sum of the solutions of all blocks: additive Schwarz."""
+    total = torch.zeros_like(r)
+    for index, inverse in inverses:
+        solutions = torch.bmm(inverse, r[index].unsqueeze(2))
+        total.index_add_(0, index.flatten(), solutions.flatten())
+    return total
+
+
+def largest_eigenvalue(
+    product: Callable[[torch.Tensor], torch.Tensor],
+    precondition: Callable[[torch.Tensor], torch.Tensor],
+    r: torch.Tensor,
+    steps: int,
+) -> float:
+    """Of the preconditioned matrix, by the Lanczos process that conjugate gradients are.
+
+    Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 6.7.3.
+    """
+    diagonal, beside = [], []
+    z = precondition(r)
+    p, energy, share = z, float(r @ z), 0.0
+    previous = 1.0
+    for _ in range(steps):
+        image = product(p)
+        length = energy / float(p @ image)
+        diagonal.append(1.0 / length + share / previous)
+        r = r - length * image
+        z = precondition(r)
+        energy, before = float(r @ z), energy
+        share, previous = energy / before, length
+        if not share > 1e-24:
+            break
+        beside.append(share**0.5 / length)
+        p = z + share * p
+    tridiagonal = np.diag(diagonal)
+    inner = np.array(beside[: len(diagonal) - 1])
+    return float(np.linalg.eigvalsh(tridiagonal + np.diag(inner, 1) + np.diag(inner, -1)).max())

@@ -1,0 +1,133 @@
+"""The local Jacobian of residuals of a KAN is that of autograd, in all its products."""
+
+import pytest
+import torch
+
+from mgnet.knots import KAN, kronecker_matrix, local_jacobian
+from mgnet.knots.local_jacobian import linearize_residual, local_form
+from mgnet.training import LeastSquares
+from mgnet.training.jacobian import DenseJacobian, StackedJacobian
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = 2.4 * torch.rand(60, 2, generator=GENERATOR, dtype=torch.float64) - 1.2  # beyond the domain too
+EDGE = torch.stack([torch.ones(20, dtype=torch.float64), torch.linspace(-1, 1, 20).double()], 1)
+
+
+def poisson(network):
+    x = X.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+    second = [torch.autograd.grad(slope[:, d].sum(), x, create_graph=True)[0][:, d] for d in (0, 1)]
+    return 0.1 * (second[0] + second[1]), 3.0 * (network(EDGE) - EDGE.sum(1, keepdim=True))
+
+
+def fit(network):
+    return network(X) - X.prod(1, keepdim=True)
+
+
+NETWORKS = [
+    (KAN([2, 3, 1], 6), poisson),
+    (KAN([2, 3, 2, 1], [4, 8, 6], degree=4), poisson),
+    (KAN([2, 3, 2], 4, degree=2, hidden="identity"), fit),
+]
+
+
+def expected(network, residual):
+    names, parts = zip(*network.named_parameters(), strict=True)
+
+    def flat(*values):
+        named = dict(zip(names, values, strict=True))
+        blocks = torch.func.functional_call(Bound(network, residual), named_in(named), ())
+        return torch.cat(
+            [b.reshape(-1) for b in (blocks if isinstance(blocks, tuple) else [blocks])]
+        )
+
+    matrices = torch.autograd.functional.jacobian(flat, tuple(p.detach() for p in parts))
+    return torch.cat([m.flatten(1) for m in matrices], 1)
+
+
+def named_in(named):
+    return {f"network.{name}": value for name, value in named.items()}
+
+
+class Bound(torch.nn.Module):
+    def __init__(self, network, residual):
+        super().__init__()
+        self.network = network
+        self.residual = residual
+
+    def forward(self):
+        return self.residual(self.network)
+
+
+@pytest.mark.parametrize(("network", "residual"), NETWORKS)
+def test_every_product_is_that_of_autograd(network, residual, monkeypatch):
+    r, J = linearize_residual(network, residual)
+    matrix = expected(network, residual)
+    assert J.shape == matrix.shape
+    assert int((matrix != 0).sum(1).max()) <= J.row_entries
+    d, y = (torch.randn(n, generator=GENERATOR, dtype=torch.float64) for n in J.shape[::-1])
+    pairs = [
+        (J.dense(), matrix),
+        (J.matvec(d), matrix @ d),
+        (J.rmatvec(y), matrix.T @ y),
+        (J.scaled(2.0).matvec(d), 2.0 * matrix @ d),
+        (torch.tensor(J.mean_diagonal), (matrix**2).sum() / len(d)),
+    ]
+    for sparse in (1e9, 0.0):  # by products of dense rows, and by elements, in several chunks
+        monkeypatch.setattr(local_jacobian, "SPARSE", sparse)
+        monkeypatch.setattr(local_jacobian, "ENTRIES", 7 * J.shape[1])
+        pairs.append((J.gram(), matrix.T @ matrix))
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize(("factor", "intervals"), [(2, 8), (3, 6)])
+def test_coarsening_is_the_product_with_the_prolongation(factor, intervals):
+    coarse = KAN([2, 3, 1], intervals // factor)
+    _, J = linearize_residual(coarse.refine(factor), poisson)
+    P = torch.from_numpy(kronecker_matrix(coarse, factor).toarray())
+    torch.testing.assert_close(J.coarsened(factor).dense(), J.dense() @ P)
+    # By nesting it is also the Jacobian of the coarse network itself.
+    torch.testing.assert_close(
+        J.coarsened(factor).dense(), linearize_residual(coarse, poisson)[1].dense()
+    )
+
+
+def test_drawn_rows_are_rows():
+    _, J = linearize_residual(KAN([2, 3, 1], 8), poisson)
+    whole, drawn = J.coarsened().dense(), J.coarsened(rows=20).dense()
+    assert drawn.shape == (20, whole.shape[1])
+    distance = (drawn.unsqueeze(1) / 2.0 - whole).norm(dim=2)
+    assert float(distance.min(1).values.max()) < 1e-12
+    assert len(distance.argmin(1).unique()) == 20
+    torch.testing.assert_close(J.coarsened(rows=80).dense(), whole)
+
+
+def test_least_squares_uses_it():
+    problem = LeastSquares.from_torch(KAN([2, 3, 1], 6), poisson)
+    r, J = problem.linearize(problem.start())
+    assert local_form(J) is not None
+    torch.testing.assert_close(J.dense(), expected(problem.network, poisson))
+    torch.testing.assert_close(r, problem.residuals(problem.start()))
+
+
+def test_what_does_not_suit_goes_the_general_way():
+    network = KAN([2, 2, 1], 3)
+
+    def mixed(network):
+        return network(X) - network(X.flip(0))
+
+    with pytest.raises(ValueError, match="residual number 0 has 60 rows from 2 calls"):
+        linearize_residual(network, mixed)
+    with pytest.raises(ValueError, match="takes networks of splines alone"):
+        linearize_residual(KAN([2, 2, 1], 3, linear=True), fit)
+    problem = LeastSquares.from_torch(network, mixed)
+    _, J = problem.linearize(problem.start())
+    torch.testing.assert_close(J.dense(), expected(network, mixed))
+
+
+def test_the_local_form_looks_into_a_weighted_stack():
+    _, J = linearize_residual(KAN([2, 3, 1], 4), fit)
+    found = local_form(StackedJacobian(((0.5, J),)))
+    torch.testing.assert_close(found.dense(), 0.5 * J.dense())
+    assert local_form(DenseJacobian(torch.eye(2))) is None
