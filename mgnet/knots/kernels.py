@@ -238,6 +238,10 @@ def _adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start
 # `start` and `stop` above part the work among threads: samples for the layer, inputs for the
 # adjoint, so that no sum depends on the number of threads.
 
+# Products, about a millisecond of one thread. Waking a thread takes a tenth of that, and longer
+# while those of torch, which spin for a while after their work, hold its core.
+WORTH = 50_000_000
+
 _pools: dict[int, ThreadPoolExecutor] = {}
 os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
 
@@ -245,7 +249,7 @@ os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a for
 def _share(work: Callable[[int, int], None], size: int, cost: int) -> None:
     """Call `work(start, stop)` for parts of range(size) on as many threads as torch uses."""
     threads = min(torch.get_num_threads(), size)
-    if threads <= 1 or cost < 200_000:  # operations; below, waking a thread takes longer
+    if threads <= 1 or cost < WORTH:
         work(0, size)
         return
     if threads not in _pools:
