@@ -29,7 +29,7 @@ from torch.profiler import ProfilerActivity, profile
 from mgnet.knots import KAN, layer
 
 GRIDS = (5, 32, 128, 512)
-ROUNDS = 5
+ROUNDS = 3
 RESULT = Path(__file__).parent / "results" / "knots_speed.txt"
 Make = Callable[[list[int], int], torch.nn.Module]
 
