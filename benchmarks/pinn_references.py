@@ -148,6 +148,6 @@ def interface_by_chebyshev(count: int) -> float:
         A[0, 0], A[0, 2 * count + 1] = 1.0, -1.0
         A[2 * count + 1, : count + 1], A[2 * count + 1, count + 1 :] = across[0], -0.5 * across[-1]
         columns[:, mode] = np.linalg.solve(A, b)
-    u = (columns @ V.T).real
+    u = np.real(columns @ V.T)
     both = np.concatenate(exact)
     return float(np.linalg.norm(u - both) / np.linalg.norm(both))
