@@ -198,8 +198,9 @@ def test_a_cycle_is_that_of_petsc(coarse):
     schwarz.setASMOverlap(0)
     schwarz.setASMType(PETSc.PC.ASMType.BASIC)
     options = PETSc.Options()
-    options["mg_levels_1_ksp_richardson_scale"] = 1.0 / largest
-    options["mg_levels_1_sub_pc_type"] = "cholesky"
+    smoother.setOptionsPrefix("patches_")  # options are global: no other test may meet these
+    options["patches_ksp_richardson_scale"] = 1.0 / largest
+    options["patches_sub_pc_type"] = "cholesky"
     smoother.setFromOptions()
     pc.setUp()
     r = torch.randn(J.shape[1], generator=GENERATOR, dtype=torch.float64)
