@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -77,7 +77,7 @@ class LevenbergMarquardt(Smoother):
     mu: float = 1e-2
     trials: int = 12
     acceleration: float = 0.75
-    solver: NewtonKrylov | None = None
+    solver: NewtonKrylov | None = field(default=None, repr=False)
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
