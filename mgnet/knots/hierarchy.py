@@ -41,7 +41,7 @@ def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
     """
     inner = _spline_network(kan)
     # Dense matrices: as fast as sparse ones up to about 100 splines, and `torch.func.vmap`, which
-    # `Recentred.jacobian` needs, knows no sparse product.
+    # `ProlongedJacobian` needs, knows no sparse product.
     matrices = zip(
         inner.refinement_matrices(factor), inner.coarsening_matrices(factor), strict=True
     )

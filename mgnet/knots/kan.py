@@ -146,10 +146,7 @@ class KAN(torch.nn.Module):
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
         """The fixed map of hidden values onto the spline interval."""
-        if self.hidden == "identity":
-            return hidden
-        a, b = self.domain
-        return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
+        return into_domain(hidden, self.hidden, self.domain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
@@ -298,6 +295,20 @@ class KAN(torch.nn.Module):
         from mgnet.knots.multichannel import MultichannelMLP  # it imports this file
 
         return MultichannelMLP(self)
+
+
+def into_domain(hidden: torch.Tensor, kind: str, domain: tuple[float, float]) -> torch.Tensor:
+    """The fixed map of hidden values onto the spline interval: "tanh" or "identity".
+
+    Examples
+    --------
+    >>> into_domain(torch.tensor([0.0]), "tanh", (0.0, 1.0)).tolist()
+    [0.5]
+    """
+    if kind == "identity":
+        return hidden
+    a, b = domain
+    return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
 
 
 def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:

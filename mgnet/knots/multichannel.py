@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mgnet.knots.change_of_basis import from_channels, to_channels
-from mgnet.knots.kan import KAN
+from mgnet.knots.kan import KAN, into_domain
 from mgnet.knots.refinement import uniform_knots
 
 __all__ = ["MultichannelMLP", "channel_layer"]
@@ -97,10 +97,7 @@ class MultichannelMLP(torch.nn.Module):
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
         """The fixed map of hidden values onto the spline interval, that of the KAN."""
-        if self.hidden == "identity":
-            return hidden
-        a, b = self.domain
-        return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
+        return into_domain(hidden, self.hidden, self.domain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""

@@ -300,10 +300,7 @@ class LastLayer(Smoother):
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
     ) -> tuple[torch.Tensor, Any]:
         problem: Any = level.operator
-        part = LinearPart(problem.network)
-        with torch.no_grad():
-            basis = part.features(problem.parameters(u), problem.data[0])
-        level.charge(1.0 / 3.0)
+        part, basis = basis_at(level, u)
         return self.solve(problem, part, basis, u, f), memory
 
     def solve(
@@ -361,6 +358,16 @@ class LastLayer(Smoother):
         b = torch.cat([b.flatten(), -(problem.rows @ hidden)]).unsqueeze(1)
         T = triangle(torch.cat([A, b], 1))
         return T[:, :-1], T[:, -1:], order
+
+
+def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, torch.Tensor]:
+    """The linear part of a level's network, and its features at u: a forward pass, counted."""
+    problem: Any = level.operator
+    part = LinearPart(problem.network)
+    with torch.no_grad():
+        basis = part.features(problem.parameters(u), problem.data[0])
+    level.charge(1.0 / 3.0)
+    return part, basis
 
 
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:

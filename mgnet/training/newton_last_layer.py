@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from mgnet.smoother import Smoother
-from mgnet.training.last_layer import LinearPart, check_level
+from mgnet.training.last_layer import LinearPart, basis_at, check_level
 from mgnet.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ class NewtonLastLayer(Smoother):
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
     ) -> tuple[torch.Tensor, Any]:
         problem: Any = level.operator
-        part = LinearPart(problem.network)
-        with torch.no_grad():
-            basis = part.features(problem.parameters(u), problem.data[0])
-        level.charge(1.0 / 3.0)
+        part, basis = basis_at(level, u)
         for _ in range(sweeps):
             u = self.solve(problem, part, basis, u, f)
         return u, memory
