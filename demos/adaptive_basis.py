@@ -55,6 +55,6 @@ for box in (False, True):
 left.plot(x, network(True)[:-1](x).detach()[:, ::2], lw=1)
 left.set(title="every second basis function of the box start", xlabel="x")
 right.set(title="mean squared error", xlabel="sweeps")
-right.legend(prop={"family": "monospace", "size": 7})
+right.legend(loc="center left", prop={"family": "monospace", "size": 7})
 figure.savefig(out / "adaptive_basis.png", dpi=150, bbox_inches="tight")
 print(f"\nwrote {out / 'adaptive_basis.png'}")
