@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["LayerSlots", "draw_layers", "layer_of", "stack", "takes_time"]
+__all__ = ["LayerSlots", "difference", "draw_layers", "layer_of", "stack", "takes_time"]
 
 Tensors = Sequence[torch.Tensor]
 
@@ -73,15 +73,13 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
     return layers
 
 
-def stack(modules: Sequence[torch.nn.Module], what: str = "layer") -> Any:
+def stack(modules: Sequence[torch.nn.Module]) -> Any:
     """One module whose parameters and buffers are those of all, stacked on axis 0.
 
     Parameters
     ----------
     modules : sequence of torch.nn.Module
         Of one architecture.
-    what : str
-        How messages call them.
 
     Raises
     ------
@@ -95,10 +93,10 @@ def stack(modules: Sequence[torch.nn.Module], what: str = "layer") -> Any:
     {'weight': (2, 3, 2), 'bias': (2, 3)}
     """
     for number, module in enumerate(modules):
-        difference = _difference(modules[0], module)
-        if difference:
+        found = difference(modules[0], module)
+        if found:
             raise ValueError(
-                f"{what} {number} differs from {what} 0: {difference}; "
+                f"layer {number} differs from layer 0: {found}; "
                 "all must have the same architecture"
             )
     result = copy.deepcopy(modules[0])
@@ -204,8 +202,14 @@ def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     yield from module.named_buffers()
 
 
-def _difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
-    """What is not the same in two modules, in words; empty where nothing."""
+def difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
+    """What is not the same in two architectures, in words; empty where nothing.
+
+    Examples
+    --------
+    >>> difference(torch.nn.Linear(1, 1), torch.nn.Tanh())
+    'Tanh() instead of Linear(in_features=1, out_features=1, bias=True)'
+    """
     if str(first) != str(other):
         return f"{_flat(other)} instead of {_flat(first)}"
     ours, theirs = dict(_tensors(first)), dict(_tensors(other))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,56 +10,10 @@ import torch
 
 from mgnet.depth.block import Layers, StackedBlock
 from mgnet.depth.layer_stack import LayerSlots, draw_layers, layer_of, stack, takes_time
+from mgnet.depth.residual_block import ResidualBlock, advance, check_scheme
 from mgnet.depth.spline_weights import DepthSpline
 
-__all__ = ["ODENet", "ResidualBlock"]
-
-SCHEMES = ("euler", "heun", "rk4")
-
-
-class ResidualBlock(torch.nn.Module):
-    """One layer on its own: `u + s F(u)`, or `u + s F(t, u)`, or a step of Heun or RK4.
-
-    Parameters
-    ----------
-    block : torch.nn.Module
-        F.
-    step : float or torch.nn.Parameter
-        s; a parameter is an output gate and is trained.
-    time : float
-        t.
-    scheme : "euler", "heun" or "rk4"
-
-    Examples
-    --------
-    >>> layer = ResidualBlock(torch.nn.Identity(), 0.5)
-    >>> layer(torch.tensor([2.0])).tolist()
-    [3.0]
-    """
-
-    def __init__(
-        self,
-        block: torch.nn.Module,
-        step: float | torch.nn.Parameter = 1.0,
-        time: float = 0.0,
-        scheme: str = "euler",
-    ):
-        super().__init__()
-        _check_scheme(scheme)
-        self.block = block
-        self.step = step if isinstance(step, torch.nn.Parameter) else float(step)
-        self.time = float(time)
-        self.scheme = scheme
-        self.timed = takes_time(block)
-
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        """The state after the layer."""
-        F = self.block if self.timed else lambda t, u: self.block(u)
-        return advance(self.scheme, F, self.time, u, self.step)
-
-    def extra_repr(self) -> str:
-        return f"step={float(self.step):.6g}, time={self.time:.6g}, scheme={self.scheme!r}"
-
+__all__ = ["ODENet"]
 
 class ODENet(torch.nn.Module):
     """`u' = F(t, u; theta(t))` in N layers: `u[n+1] = u[n] + s_n F(t_n, u[n]; theta_n)`, s_n = T/N.
@@ -281,6 +235,115 @@ class ODENet(torch.nn.Module):
             step = torch.nn.Parameter(self.gates.detach()[n].clone(), self.gates.requires_grad)
         return ResidualBlock(block, step, float(layers.times[n]), self.scheme)
 
+    def to_sequential(self) -> torch.nn.Sequential:
+        """The same function as ordinary modules: `before`, `ResidualBlock`s, `after`; copies.
+
+        Shared weights and splines become separate weights; dropout follows PyTorch's own
+        generator.
+        """
+        from mgnet.depth.sequential import to_sequential  # it imports this file
+
+        return to_sequential(self)
+
+    @classmethod
+    def from_sequential(
+        cls,
+        sequential: torch.nn.Sequential,
+        blocks: tuple[int, int] | None = None,
+        *,
+        gates: bool = False,
+    ) -> ODENet:
+        """The same function from residual blocks of one architecture, a copy.
+
+        Parameters
+        ----------
+        sequential : torch.nn.Sequential
+        blocks : (int, int), optional
+            Its first residual block and the first module after them. By default all
+            `ResidualBlock`s, which come back as they were, or, where there are none, all modules.
+            Other modules are taken for `x + f(x)`, whatever is in them: F(u) = module(u) - u, with
+            step 1.
+        gates : bool
+            Whether steps become parameters; they stay so in any case.
+
+        Raises
+        ------
+        ValueError
+            If the blocks differ in more than their weights; names the first that does.
+
+        Examples
+        --------
+        >>> class Block(torch.nn.Linear):
+        ...     def forward(self, x):
+        ...         return x + super().forward(x).tanh()
+        >>> sequential = torch.nn.Sequential(*(Block(4, 4) for _ in range(8)), torch.nn.Linear(4, 1))
+        >>> net = ODENet.from_sequential(sequential, (0, 8))
+        >>> x = torch.rand(5, 4)
+        >>> torch.allclose(net(x), sequential(x), atol=1e-6), net.depth
+        (True, 8)
+        """
+        from mgnet.depth.sequential import from_sequential  # it imports this file
+
+        return from_sequential(sequential, blocks, gates)
+
+    def refine(self, factor: int = 2, how: str | None = None) -> ODENet:
+        """A new network with `factor` times as many layers on the same [0, T].
+
+        Parameters
+        ----------
+        factor : int
+            At least 2.
+        how : "gates", "constant", "linear" or "knots", optional
+            "gates": copies of each layer, the first with its gate, the others with gate 0; exact.
+            "constant": copies, with steps divided. "linear": weights interpolated between the
+            layers, constant after the last one. "knots": knots are inserted into weights that are
+            splines, with as many layers as before; exact. "gates" by default where there are, else
+            "constant". Weights that are shared or splines stay as they are, but for "knots".
+
+        Returns
+        -------
+        ODENet
+            `before`, `after`, buffer layers: copies.
+        """
+        from mgnet.depth.refinement import refine  # it imports this file
+
+        return refine(self, factor, how)
+
+    def coarsen(self, factor: int = 2, how: str | None = None) -> ODENet:
+        """A new network with fewer layers; undoes `refine` of the same kind.
+
+        The step of a coarse layer is the sum of those it stands for, its weights are those of the
+        first ("constant": the mean of all, "knots": the least squares fit).
+
+        Parameters
+        ----------
+        factor : int
+            Divides the layers ("knots": the intervals of the spline).
+        how : str, optional
+            As in `refine`.
+        """
+        from mgnet.depth.refinement import coarsen  # it imports this file
+
+        return coarsen(self, factor, how)
+
+    def nesting_defect(self, x: torch.Tensor, factor: int = 2, how: str | None = None) -> float:
+        """The largest change of an output by `refine`, over the largest output.
+
+        Rounding or 0 where refinement is exact. In evaluation mode: no dropout, fixed statistics.
+
+        Parameters
+        ----------
+        x : tensor
+            Inputs.
+        factor, how
+            As in `refine`.
+        """
+        networks = copy.deepcopy(self).eval(), self.refine(factor, how).eval()
+        with torch.no_grad():
+            outputs, refined = (network(x) for network in networks)
+        largest = outputs.abs().max().clamp_min(torch.finfo(outputs.dtype).tiny)
+        return float((refined - outputs).abs().max() / largest)
+
     def extra_repr(self) -> str:
         return (
             f"layers={self.depth}, final_time={self.final_time:g}, scheme={self.scheme!r}, "
@@ -293,29 +356,6 @@ class ODENet(torch.nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.kernel = StackedBlock(self.block, self.scheme)
-
-
-def advance(scheme: str, F: Callable, t: Any, u: torch.Tensor, s: Any) -> torch.Tensor:
-    """One step of a scheme; s is a number or a tensor without axes.
-
-    Examples
-    --------
-    >>> advance("heun", lambda t, u: u, 0.0, torch.ones(1), 1.0).tolist()
-    [2.5]
-    """
-    k = F(t, u)
-    if k.shape != u.shape:
-        raise ValueError(
-            f"the block gave a tensor of shape {tuple(k.shape)} for a state of shape "
-            f"{tuple(u.shape)}; it must keep the shape: change sizes in `before` and `after`"
-        )
-    if scheme == "heun":
-        k = 0.5 * (k + F(t + s, u + s * k))
-    elif scheme == "rk4":
-        second = F(t + 0.5 * s, u + 0.5 * s * k)
-        third = F(t + 0.5 * s, u + 0.5 * s * second)
-        k = (k + 2.0 * (second + third) + F(t + s, u + s * third)) / 6.0
-    return u + s * k if isinstance(s, torch.Tensor) else torch.add(u, k, alpha=s)
 
 
 def _per_layer(tensors: Sequence[torch.Tensor], count: int) -> list[tuple[torch.Tensor, ...]]:
@@ -332,20 +372,12 @@ def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> to
     return torch.nn.Sequential(*(ResidualBlock(each, 1.0, time, scheme) for each in modules))
 
 
-def _check_scheme(scheme: str) -> None:
-    if scheme not in SCHEMES:
-        near = difflib.get_close_matches(str(scheme), SCHEMES, 1, 0.0)[0]
-        raise ValueError(
-            f"got scheme {scheme!r}; it must be one of {', '.join(SCHEMES)} (did you mean {near}?)"
-        )
-
-
 def _check(layers: Any, final_time: Any, scheme: str, weights: Any, buffer_layers: Any) -> None:
     if not isinstance(layers, int) or layers < 1:
         raise ValueError(f"ODENet got {layers} layers; it needs at least 1")
     if not final_time > 0.0:
         raise ValueError(f"ODENet got final_time {final_time}; it must be positive")
-    _check_scheme(scheme)
+    check_scheme(scheme)
     if weights not in ("per layer", "shared") and not isinstance(weights, DepthSpline):
         raise ValueError(
             f"ODENet got weights {weights!r}; give 'per layer', 'shared' or a DepthSpline"

@@ -51,8 +51,8 @@ def test_a_stack_holds_every_layer():
     ],
 )
 def test_the_first_that_differs_is_named(other, sentence):
-    with pytest.raises(ValueError, match=f"block 1 differs from block 0: .*{sentence}"):
-        stack([torch.nn.Linear(3, 3), other(), other()], "block")
+    with pytest.raises(ValueError, match=f"layer 1 differs from layer 0: .*{sentence}"):
+        stack([torch.nn.Linear(3, 3), other(), other()])
 
 
 def test_templates_keep_what_cannot_be_redrawn():
