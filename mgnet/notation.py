@@ -11,7 +11,7 @@ from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, cascade, cycle, fin
 __all__ = ["parse"]
 
 
-class _Scanner:
+class Scanner:
     """Reads a text from left to right; every refusal has a position (characters count from 1)."""
 
     def __init__(self, text: str):
@@ -72,7 +72,7 @@ def parse(text: str, levels: int) -> Schedule:
         raise TypeError(f"parse got a {type(text).__name__}; it reads a text as 'V(1,1)'")
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"parse got levels = {levels!r}; it must be an integer of at least 1")
-    scanner = _Scanner(text)
+    scanner = Scanner(text)
     if not text.strip():
         scanner.refuse(
             "the text is empty; give a cycle as 'V(1,1)', 'nested F(1,1)', 'cascade 8,4,2' or a "
@@ -98,7 +98,7 @@ def parse(text: str, levels: int) -> Schedule:
     return make(levels, kappa, pre, post, coarsest=coarsest)
 
 
-def _number(scanner: _Scanner, what: str, least: int) -> int:
+def _number(scanner: Scanner, what: str, least: int) -> int:
     before = scanner.position
     number = int(scanner.expect(r"\d{1,9}(?!\d)", f"{what}, an integer"))
     if number < least:
@@ -107,7 +107,7 @@ def _number(scanner: _Scanner, what: str, least: int) -> int:
     return number
 
 
-def _parse_cascade(scanner: _Scanner, levels: int) -> Schedule:
+def _parse_cascade(scanner: Scanner, levels: int) -> Schedule:
     counts = [_number(scanner, "the sweeps of the coarsest level", 1)]
     while scanner.take(","):
         counts.append(_number(scanner, "the sweeps of the next level", 0))
@@ -119,7 +119,7 @@ def _parse_cascade(scanner: _Scanner, levels: int) -> Schedule:
     return cascade(counts)
 
 
-def _parse_steps(scanner: _Scanner, levels: int) -> Schedule:
+def _parse_steps(scanner: Scanner, levels: int) -> Schedule:
     steps: list[Step] = []
     starts: list[int] = []  # where each step begins in the text
     position = 0

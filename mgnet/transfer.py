@@ -41,6 +41,10 @@ class Transfer(ABC):
     adjoint : bool
         Whether `restrict` is the transpose of `prolong`. `Hierarchy.check` tests it where it is
         claimed.
+    replaces : bool
+        Whether the fine state after a coarse correction is `interpolate(u_coarse)`, as it is to
+        rounding where relaxation makes all other entries from the injected ones; by default
+        `prolong(u_coarse - inject(u))` is added.
 
     Examples
     --------
@@ -56,6 +60,7 @@ class Transfer(ABC):
 
     inject: Callable[[State], State] | None = None
     adjoint: bool = True
+    replaces: bool = False
 
     @abstractmethod
     def prolong(self, correction: State) -> State:
