@@ -50,17 +50,18 @@ class Pass(NamedTuple):
 SERIAL = Pass(0, 0.0, 0.0)
 
 
-def judged(changes: Sequence[float], norms: Sequence[float]) -> Pass:
+def judged(changes: Sequence[float], norms: Sequence[float], rounding: float = 0.0) -> Pass:
     """What cycles did that changed the output by `changes`, relative to its norm.
 
     `norms` are those of the residuals that they met, and that of the last one's result where a
-    closing sweep knows it.
+    closing sweep knows it. Factors of residuals that are rounding errors mean nothing: a change of
+    at most `rounding` is its own estimate.
     """
     factors = [b / a if a else 0.0 for a, b in zip(norms[:-1], norms[1:], strict=True)]
     estimates = []
     for number, change in enumerate(changes):
         factor = factors[min(number, len(factors) - 1)] if factors else math.nan
-        if math.isnan(factor):
+        if math.isnan(factor) or change <= rounding:
             estimates.append(change)
         else:
             estimates.append(change * factor / (1.0 - factor) if factor < 1.0 else math.inf)

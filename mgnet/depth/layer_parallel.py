@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from mgnet.depth.control import SERIAL, Adaptive, Budget, Control, Fixed, Pass, Tolerance
 from mgnet.depth.ode_net import ODENet
-from mgnet.depth.propagation import Method, Propagation
+from mgnet.depth.propagation import Method, Propagation, detached
 
 __all__ = ["LayerParallel"]
 
@@ -150,13 +150,18 @@ class LayerParallel(nn.Module):
     def _propagate(self, u: Tensor, mode: str) -> Tensor:
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
-            return self.net.propagate(u)
-        layers = self.net.layers(u)
+            return self._serial(u)
+        layers = self.net.layers()
         recorded = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)
         )
-        call = _Call(self, Propagation(self.net.kernel, layers.detach(), self.method), recorded)
+        call = _Call(self, Propagation(self.net.kernel, detached(layers), self.method), recorded)
         return _Solve.apply(call, u, layers.steps, *layers.parameters)
+
+    def _serial(self, u: Tensor) -> Tensor:
+        for state in self.net._states(u, self.net.layers()):
+            u = state
+        return u
 
     def _follow(self, direction: str, made: Pass, check: bool) -> None:
         if direction == "forward":

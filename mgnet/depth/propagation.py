@@ -102,7 +102,7 @@ class Propagation:
         )
         if record:
             norms.append(self.close(states, record=True))
-        return states, judged(changes, norms)
+        return states, judged(changes, norms, _rounding(states))
 
     def close(self, states: Tensor, record: bool = False) -> float:
         """Fill in the F-points, all intervals at once; the norm of the residual at the C-points.
@@ -146,7 +146,7 @@ class Propagation:
         adjoint, changes, norms = _iterate(
             hierarchy, *self.method.backward, end, guess, budget, 0
         )
-        return adjoint, judged(changes, norms)
+        return adjoint, judged(changes, norms, _rounding(adjoint))
 
     def gradients(self, adjoint: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         """Close the adjoint with one sweep that also meets the parameters.
@@ -195,32 +195,42 @@ class Adjoint:
 
     def __init__(self, forward: Propagation):
         self.forward = forward
-        self.coarse: dict[int, Tape] = {}
+        self.whole: dict[int, Tape] = {}  # of the coarser levels
+        self.parts: dict[tuple[int, ...], Tape] = {}
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         layers = self.forward.levels[level][which]
-        return states + self._tape(level, which).pull(_like(layers.steps, states) * states)
+        key = level, which.start, which.stop, which.step
+        tape = self.parts.get(key)
+        if tape is None:
+            tape = self.parts[key] = self._tape(level, which)
+        return states + tape.pull(_like(layers.steps, states) * states)
 
     def _tape(self, level: int, which: slice) -> Tape:
-        forward, step = self.forward, which.step or 1
-        factor, stride = forward.method.factors[0], forward.method.strides[level]
-        if level == 0:
-            first, offset = divmod(which.start, factor)
-            tape = forward.tapes[offset]
-            if step == factor or which.stop - which.start == 1:
-                count = -(-(which.stop - which.start) // factor)
-                whole = first == 0 and count >= len(tape)
-                return tape if whole else tape[first : first + count]
-            raise ValueError(
-                f"adjoint of layers {which} got a stride of {step}; the tapes go by {factor}"
-            )
-        if forward.kernel.stages == 1:
-            among = stride // factor  # C-layers of level 0
-            return forward.tapes[0][which.start * among : which.stop * among : step * among]
-        if level not in self.coarse:
-            points = forward.points[:: stride // factor]  # type: ignore[index]
-            self.coarse[level] = forward.kernel.record(forward.levels[level], points)
-        return self.coarse[level][which]
+        if level:
+            return self._of_level(level)[which]
+        factor = self.forward.method.factors[0]
+        first, offset = divmod(which.start, factor)
+        tape = self.forward.tapes[offset]
+        count = len(range(*which.indices(self.forward.count)))
+        return tape if count == len(tape.value) else tape[first : first + count]
+
+    def _of_level(self, level: int) -> Tape:
+        if level not in self.whole:
+            forward = self.forward
+            among = forward.method.strides[level] // forward.method.factors[0]
+            if forward.kernel.stages == 1:
+                self.whole[level] = forward.tapes[0][::among]
+            else:
+                points = forward.points[::among]  # type: ignore[index]
+                self.whole[level] = forward.kernel.record(forward.levels[level], points)
+        return self.whole[level]
+
+
+def detached(layers: Layers) -> Layers:
+    """The same tensors, outside of any graph."""
+    parts = (tuple(x.detach() for x in group) for group in (layers.parameters, layers.buffers))
+    return Layers(*parts, layers.times.detach(), layers.steps.detach())
 
 
 def _coarse(layers: Layers, stride: int) -> Layers:
@@ -246,7 +256,7 @@ def _iterate(
         states = guess.clone()
         states[-1 - output] = given
     else:
-        states = given.expand(hierarchy[0].operator.count + 1, *given.shape).clone()
+        states = given.expand(hierarchy[0].operator.layers + 1, *given.shape).clone()
         if opening is not None:
             states, _ = run(opening, hierarchy, states, None)
     changes: list[float] = []
@@ -262,9 +272,13 @@ def _iterate(
         states, memory = run(cycle, hierarchy, states, None, memory, record=keep)
         scale = vector.norm(states[output])
         changes.append(vector.norm(states[output] - before) / scale if scale else math.inf)
-        if judged(changes, norms).estimate <= budget.stop:
+        if judged(changes, norms, _rounding(states)).estimate <= budget.stop:
             break
     return states, changes, norms
+
+
+def _rounding(states: Tensor) -> float:
+    return 32.0 * torch.finfo(states.dtype).eps
 
 
 def _step(states: Tensor, layers: Layers, slope: Tensor) -> Tensor:
