@@ -261,6 +261,7 @@ def batch(
     many = _trace(_of_one_layer(one) if alone else vmap(one), inputs)
     for node in many.graph.nodes:
         _drop_if_idle(node)
+    many.graph.eliminate_dead_code()
     for node in many.graph.nodes:
         _fuse_product_and_sum(node)
     many.graph.eliminate_dead_code()
