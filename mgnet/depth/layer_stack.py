@@ -96,8 +96,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
         found = difference(modules[0], module)
         if found:
             raise ValueError(
-                f"layer {number} differs from layer 0: {found}; "
-                "all must have the same architecture"
+                f"layer {number} differs from layer 0: {found}; all must have the same architecture"
             )
     result = copy.deepcopy(modules[0])
     named = [dict(_tensors(module)) for module in modules]

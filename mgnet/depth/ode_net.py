@@ -15,6 +15,7 @@ from mgnet.depth.spline_weights import DepthSpline
 
 __all__ = ["ODENet"]
 
+
 class ODENet(torch.nn.Module):
     """`u' = F(t, u; theta(t))` in N layers: `u[n+1] = u[n] + s_n F(t_n, u[n]; theta_n)`, s_n = T/N.
 

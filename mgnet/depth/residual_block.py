@@ -97,5 +97,3 @@ def check_scheme(scheme: str) -> None:
         raise ValueError(
             f"got scheme {scheme!r}; it must be one of {', '.join(SCHEMES)} (did you mean {near}?)"
         )
-
-

@@ -6,9 +6,7 @@ import torch
 from mgnet.depth.residual_block import ResidualBlock, advance
 
 
-@pytest.mark.parametrize(
-    ("scheme", "power"), [("euler", 1), ("heun", 2), ("rk4", 4)]
-)
+@pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("heun", 2), ("rk4", 4)])
 @pytest.mark.parametrize("tensor", [False, True])
 def test_the_exponential_series(scheme, power, tensor):
     """u' = u: a step multiplies by the first terms of exp(s)."""
