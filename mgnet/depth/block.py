@@ -154,6 +154,16 @@ class StackedBlock:
         with torch.no_grad():
             return self.program("record", layers, states)(states)
 
+    def bind(self, layers: Layers, states: Tensor) -> Callable[[Tensor], Tensor]:
+        """`states -> slope` for these layers and states of this shape; without a graph."""
+        run, count = self.program("slope", layers, states), self.stages * len(layers)
+
+        def slope(states: Tensor) -> Tensor:
+            self.evaluations += count
+            return run(states)
+
+        return slope
+
     def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
         key = self, kind, states.shape, states.dtype, self.template.training
@@ -259,8 +269,12 @@ class StackedBlock:
         """All that may change what the block's code does."""
         key = self, self.template.training
         if key not in layers._meaning:
-            layers._meaning[key] = tuple([_description(m) for m in self.template.modules()])
+            layers._meaning[key] = self.meaning()
         return layers._meaning[key]
+
+    def meaning(self) -> Any:
+        """All that may change what the block's code does, now."""
+        return tuple([_description(m) for m in self.template.modules()])
 
     def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._found:

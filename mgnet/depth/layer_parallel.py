@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from mgnet.depth.block import Layers
 from mgnet.depth.control import SERIAL, Adaptive, Budget, Control, Fixed, Pass, Tolerance
 from mgnet.depth.ode_net import ODENet
-from mgnet.depth.propagation import Method, Propagation, detached
+from mgnet.depth.propagation import Method, Prepared, Propagation, detached
 
 __all__ = ["LayerParallel"]
 
@@ -121,6 +122,7 @@ class LayerParallel(nn.Module):
         self._warned = False
         self._faster: dict[tuple, str] = {}  # of mode "auto"
         self._kept: dict[str, Tensor] = {}  # of warm starts
+        self._prepared: tuple[Any, Prepared] | None = None
 
     def get_extra_state(self) -> dict[str, Any]:
         """The settings, which belong to the model: its weights are those of its own propagation."""
@@ -155,8 +157,20 @@ class LayerParallel(nn.Module):
         recorded = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)
         )
-        call = _Call(self, Propagation(self.net.kernel, detached(layers), self.method), recorded)
+        call = _Call(self, Propagation(self._prepare(layers, u)), recorded)
         return _Solve.apply(call, u, layers.steps, *layers.parameters)
+
+    def _prepare(self, layers: Layers, u: Tensor) -> Prepared:
+        """The one of the last call, where it was for the same tensors, shapes and block."""
+        kept = *layers.parameters, *layers.buffers, *[layers.steps] * (self.net.gates is not None)
+        tensors = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in kept]
+        key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device
+        if self._prepared is None or self._prepared[0] != key:
+            prepared = Prepared(self.net.kernel, detached(layers), self.method)
+            self._prepared = key, prepared
+        elif self.net.gates is not None:
+            self._prepared[1].refresh()
+        return self._prepared[1]
 
     def _serial(self, u: Tensor) -> Tensor:
         for state in self.net._states(u, self.net.layers()):
@@ -278,11 +292,10 @@ class _Call:
         )
         self.budgets = {name: control.budget(name, self.check) for name in ("forward", "backward")}
 
-    def guess(self, direction: str, count: int, like: Tensor) -> Tensor | None:
+    def guess(self, direction: str, like: Tensor) -> Tensor | None:
         kept = self.module._kept.get(direction)
-        if kept is None or kept.shape != (count + 1, *like.shape) or kept.dtype != like.dtype:
-            return None
-        return kept
+        fits = kept is not None and kept.shape[1:] == like.shape and kept.dtype == like.dtype
+        return kept if fits else None
 
     def done(self, direction: str, states: Tensor, made: Pass) -> None:
         if self.module.settings["warm_start"]:
@@ -301,21 +314,20 @@ class _Solve(torch.autograd.Function):
         ctx.call = call
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation = call.propagation
-        guess = call.guess("forward", propagation.count, u)
-        states, made = propagation.forward(
-            u.detach(), call.budgets["forward"], guess, call.recorded
+        points, made = propagation.forward(
+            u.detach(), call.budgets["forward"], call.guess("forward", u), call.recorded
         )
-        call.done("forward", states, made)
-        return states[-1].clone()
+        call.done("forward", points, made)
+        return points[-1].clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         _ = ctx.saved_tensors
         call, propagation = ctx.call, ctx.call.propagation
-        guess = call.guess("backward", propagation.count, gradient)
+        guess = call.guess("backward", gradient)
         adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
-        start, of_parameters, of_steps = propagation.gradients(adjoint)
+        start, of_parameters, of_steps = propagation.gradients(adjoint, ctx.needs_input_grad[2])
         call.done("backward", adjoint, made)
         return None, start, of_steps, *of_parameters
 

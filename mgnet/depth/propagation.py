@@ -7,7 +7,7 @@ backward pass: the layers of every level, the tapes of the closing sweep, what t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
@@ -18,8 +18,9 @@ from torch import Tensor
 from mgnet import vector
 from mgnet.depth.block import Layers, StackedBlock, Tape
 from mgnet.depth.control import Budget, Pass, judged
-from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
-from mgnet.hierarchy import Hierarchy
+from mgnet.depth.c_layers import intervals
+from mgnet.depth.layer_hierarchy import mgrit
+from mgnet.depth.reduced_equation import offsets, reduced_hierarchy
 from mgnet.interpreter import StepData, run
 from mgnet.schedule import Schedule, Step
 
@@ -50,14 +51,16 @@ class Method:
         return list(accumulate(self.factors, mul, initial=1))
 
 
-class Propagation:
-    """One forward pass and its adjoint.
+class Prepared:
+    """The layers of every level for states of one shape; kept between calls.
+
+    Its tensors are views of the network's own, so they follow what an optimizer does to them.
 
     Parameters
     ----------
     kernel : StackedBlock
     layers : Layers
-        All N of them, detached from any graph.
+        All N of them, outside of any graph.
     method : Method
     """
 
@@ -66,8 +69,46 @@ class Propagation:
         self.method = method
         self.count = len(layers)
         self.levels = [_coarse(layers, stride) for stride in method.strides]
+        self.scales: dict[tuple[int, ...], Tensor] = {}
+        self.slopes: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+
+    def refresh(self) -> None:
+        """Add up the steps of the coarse layers anew: gates are trained."""
+        fine = self.levels[0].steps
+        for layers, stride in zip(self.levels[1:], self.method.strides[1:], strict=True):
+            layers.steps.copy_(_sums(fine, stride))
+
+    def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
+        """The steps of some layers, shaped to multiply states."""
+        key = level, which.start, which.stop, which.step
+        found = self.scales.get(key)
+        if found is None:
+            steps = self.levels[level][which].steps
+            found = self.scales[key] = steps.reshape(-1, *(1,) * (states.dim() - 1))
+        return found
+
+    def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
+        """Forward steps of some layers of a level, all at once (`Propagator`)."""
+        key = level, which.start, which.stop, which.step
+        slope = self.slopes.get(key)
+        if slope is None:
+            slope = self.slopes[key] = self.kernel.bind(self.levels[level][which], states)
+        return torch.addcmul(states, self.scale(level, which, states), slope(states))
+
+
+class Propagation:
+    """One forward pass and its adjoint.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    """
+
+    def __init__(self, prepared: Prepared):
+        self.prepared = prepared
+        self.intervals = intervals(prepared.count, prepared.method.factors[0])
         self.tapes: list[Tape] = []
-        self.points: Tensor | None = None  # the states at the C-points
+        self.points: Tensor | None = None  # the recorded states, at the C-points
 
     def forward(
         self, start: Tensor, budget: Budget, guess: Tensor | None, record: bool
@@ -78,78 +119,92 @@ class Propagation:
         ----------
         start : Tensor of shape (batch, ...)
         budget : Budget
-        guess : Tensor of shape (N + 1, batch, ...), optional
-            A trajectory whose C-points replace the opening.
+        guess : Tensor of shape (m + 1, batch, ...), optional
+            States of the C-points, in place of the opening.
         record : bool
             Close with a sweep whose tapes the adjoint needs.
 
         Returns
         -------
         (Tensor, Pass)
-            A trajectory of shape (N + 1, batch, ...) whose F-points are new only after a recorded
-            sweep.
+            The states at the m + 1 C-points.
         """
-        hierarchy = layer_hierarchy(
-            Forward(self.kernel, self.levels),
-            self.count,
-            start,
-            levels=len(self.levels),
-            coarsening=self.method.factors,
-            relaxation=self.method.relaxation,
-        )
-        states, changes, norms = _iterate(
-            hierarchy, *self.method.forward, start, guess, budget, -1
-        )
+        points, changes, norms = self._iterate(self.prepared, start, guess, budget)
         if record:
-            norms.append(self.close(states, record=True))
-        return states, judged(changes, norms, _rounding(states))
+            norms.append(vector.norm(self.record(points) - points))
+        return points, judged(changes, norms, _rounding(points))
 
-    def close(self, states: Tensor, record: bool = False) -> float:
-        """Fill in the F-points, all intervals at once; the norm of the residual at the C-points.
+    def record(self, points: Tensor) -> Tensor:
+        """Sweep over all layers from the C-points, and keep the tapes; what arrives there."""
+        prepared, now, ended = self.prepared, points[:-1], []
+        self.points = now
+        for which, count in offsets(self.intervals):
+            if count < len(now):  # the short last interval ends
+                now, ended = now[:count], [now[count:]]
+            tape = prepared.kernel.record(prepared.levels[0][which], now)
+            self.tapes.append(tape)
+            now = torch.addcmul(now, prepared.scale(0, which, now), tape.value)
+        return torch.cat([points[:1], now, *ended])
 
-        With `record` the sweep leaves its tapes, and the C-points that the adjoint needs.
-        """
-        factor, fine = self.method.factors[0], self.levels[0]
-        now, square = states[: self.count : factor], 0.0
-        if record:
-            self.points = now.clone()
-        for offset in range(factor):
-            layers = fine[offset::factor]
-            now = now[: len(layers)]  # without the last interval, once it has ended
-            if record:
-                self.tapes.append(self.kernel.record(layers, now))
-                slope = self.tapes[-1].value
-            else:
-                slope = self.kernel.slope(layers, now)
-            now = _step(now, layers, slope)
-            ends = states[offset + 1 :: factor]
-            whole = len(now) if offset < factor - 1 else 0  # intervals that go on
-            if whole and self.count % factor == offset + 1:
-                whole -= 1
-            square += vector.norm(now[whole:] - ends[whole : len(now)]) ** 2
-            ends[:whole] = now[:whole]
-        return math.sqrt(square)
+    def trajectory(self, points: Tensor) -> Tensor:
+        """The states (N + 1, batch, ...) after all layers, from those at the C-points."""
+        states = points.new_empty((self.prepared.count + 1, *points.shape[1:]))
+        factor = self.intervals.factor
+        states[:-1:factor] = now = points[:-1]
+        for which, count in offsets(self.intervals):
+            now = self.prepared.advance(0, which, now[:count])
+            states[which.start + 1 : self.prepared.count + 1 : factor] = now
+        states[:-1:factor], states[-1] = points[:-1], points[-1]
+        return states
 
-    def backward(
-        self, end: Tensor, budget: Budget, guess: Tensor | None
-    ) -> tuple[Tensor, Pass]:
-        """Solve for the adjoint from lam_N = `end`; as `forward`, F-points are stale."""
-        hierarchy = layer_hierarchy(
-            Adjoint(self),
-            self.count,
-            end,
-            levels=len(self.levels),
-            coarsening=self.method.factors,
-            relaxation=self.method.relaxation,
-            reverse=True,
+    def backward(self, end: Tensor, budget: Budget, guess: Tensor | None) -> tuple[Tensor, Pass]:
+        """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
+        points, changes, norms = self._iterate(Adjoint(self), end, guess, budget)
+        return points, judged(changes, norms, _rounding(points))
+
+    def _iterate(
+        self, propagator: Prepared | Adjoint, given: Tensor, guess: Tensor | None, budget: Budget
+    ) -> tuple[Tensor, list[float], list[float]]:
+        """Opening and cycles: the states, how much each changed the output, the residuals met."""
+        method, reverse = self.prepared.method, propagator is not self.prepared
+        opening, cycle = method.backward if reverse else method.forward
+        output = 0 if reverse else -1
+        hierarchy = reduced_hierarchy(
+            propagator,
+            self.prepared.count,
+            given,
+            factors=method.factors,
+            relaxation=method.relaxation,
+            reverse=reverse,
         )
-        adjoint, changes, norms = _iterate(
-            hierarchy, *self.method.backward, end, guess, budget, 0
-        )
-        return adjoint, judged(changes, norms, _rounding(adjoint))
+        if guess is not None:
+            points = guess.clone()
+            points[-1 - output] = given
+        else:
+            points = given.expand(self.intervals.count + 1, *given.shape)
+            if opening is not None:
+                points, _ = run(opening, hierarchy, points, None)
+        changes: list[float] = []
+        norms: list[float] = []
+        memory = None
 
-    def gradients(self, adjoint: Tensor) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-        """Close the adjoint with one sweep that also meets the parameters.
+        def keep(step: Step, data: StepData) -> None:
+            if step.action == "down" and step.level == 0 and data.residual_norm is not None:
+                norms.append(data.residual_norm)
+
+        for _ in range(budget.cycles):
+            before = points[output]
+            points, memory = run(cycle, hierarchy, points, None, memory, record=keep)
+            scale = vector.norm(points[output])
+            changes.append(vector.norm(points[output] - before) / scale if scale else math.inf)
+            if judged(changes, norms, _rounding(points)).estimate <= budget.stop:
+                break
+        return points, changes, norms
+
+    def gradients(
+        self, adjoint: Tensor, with_steps: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """Close the adjoint, given at the C-points, with a sweep that also meets the parameters.
 
         Returns
         -------
@@ -157,33 +212,23 @@ class Propagation:
             The gradients with respect to u_0, to the stacked parameters (N, ...), and to the step
             sizes (N,).
         """
-        factor, fine = self.method.factors[0], self.levels[0]
+        prepared, parts = self.prepared, self.intervals
+        fine = prepared.levels[0]
         of_parameters = tuple(torch.empty_like(p) for p in fine.parameters)
         of_steps = torch.empty_like(fine.steps)
-        now = adjoint[factor::factor]  # right ends of the whole intervals
-        for offset in range(factor - 1, -1, -1):
-            tape, layers = self.tapes[offset], fine[offset::factor]
-            if len(layers) > len(now):  # the short last interval begins
+        now = adjoint[1:-1] if parts.layers % parts.factor else adjoint[1:]
+        for which, count in reversed(offsets(parts)):
+            if count > len(now):  # the short last interval begins
                 now = torch.cat([now, adjoint[-1:]])
-            d_state, d_parameters, d_steps = tape.pull_all(_like(layers.steps, now) * now)
+            tape = self.tapes[which.start]
+            d_state, d_parameters, d_steps = tape.pull_all(prepared.scale(0, which, now) * now)
             for gradient, part in zip(of_parameters, d_parameters, strict=True):
-                gradient[offset::factor] = part
-            direct = (now * tape.value).flatten(1).sum(1)
-            of_steps[offset::factor] = direct if d_steps is None else direct + d_steps
+                gradient[which] = part
+            if with_steps:
+                direct = (now * tape.value).flatten(1).sum(1)
+                of_steps[which] = direct if d_steps is None else direct + d_steps
             now = now + d_state
         return now[0], of_parameters, of_steps
-
-
-class Forward:
-    """Steps of the layers on every level, from left to right."""
-
-    def __init__(self, kernel: StackedBlock, levels: Sequence[Layers]):
-        self.kernel = kernel
-        self.levels = levels
-
-    def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        layers = self.levels[level][which]
-        return _step(states, layers, self.kernel.slope(layers, states))
 
 
 class Adjoint:
@@ -199,31 +244,24 @@ class Adjoint:
         self.parts: dict[tuple[int, ...], Tape] = {}
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        layers = self.forward.levels[level][which]
+        """Backward steps of some layers of a level, all at once (`Propagator`)."""
         key = level, which.start, which.stop, which.step
         tape = self.parts.get(key)
         if tape is None:
-            tape = self.parts[key] = self._tape(level, which)
-        return states + tape.pull(_like(layers.steps, states) * states)
-
-    def _tape(self, level: int, which: slice) -> Tape:
-        if level:
-            return self._of_level(level)[which]
-        factor = self.forward.method.factors[0]
-        first, offset = divmod(which.start, factor)
-        tape = self.forward.tapes[offset]
-        count = len(range(*which.indices(self.forward.count)))
-        return tape if count == len(tape.value) else tape[first : first + count]
+            tape = self.forward.tapes[which.start] if level == 0 else self._of_level(level)[which]
+            self.parts[key] = tape
+        scale = self.forward.prepared.scale(level, which, states)
+        return torch.addcmul(states, scale, tape.pull(states))
 
     def _of_level(self, level: int) -> Tape:
         if level not in self.whole:
-            forward = self.forward
-            among = forward.method.strides[level] // forward.method.factors[0]
-            if forward.kernel.stages == 1:
+            forward, prepared = self.forward, self.forward.prepared
+            among = prepared.method.strides[level] // prepared.method.factors[0]
+            if prepared.kernel.stages == 1:
                 self.whole[level] = forward.tapes[0][::among]
             else:
                 points = forward.points[::among]  # type: ignore[index]
-                self.whole[level] = forward.kernel.record(forward.levels[level], points)
+                self.whole[level] = prepared.kernel.record(prepared.levels[level], points)
         return self.whole[level]
 
 
@@ -235,55 +273,13 @@ def detached(layers: Layers) -> Layers:
 
 def _coarse(layers: Layers, stride: int) -> Layers:
     """Every `stride`-th layer, with the sum of the steps that it stands for."""
-    if stride == 1:
-        return layers
-    steps = layers.steps
+    return layers if stride == 1 else layers[::stride].with_steps(_sums(layers.steps, stride))
+
+
+def _sums(steps: Tensor, stride: int) -> Tensor:
     padded = torch.cat([steps, steps.new_zeros(-len(steps) % stride)])
-    return layers[::stride].with_steps(padded.reshape(-1, stride).sum(1))
-
-
-def _iterate(
-    hierarchy: Hierarchy,
-    opening: Schedule | None,
-    cycle: Schedule,
-    given: Tensor,
-    guess: Tensor | None,
-    budget: Budget,
-    output: int,
-) -> tuple[Tensor, list[float], list[float]]:
-    """Opening and cycles: the states, how much each cycle changed the output, the residuals met."""
-    if guess is not None:
-        states = guess.clone()
-        states[-1 - output] = given
-    else:
-        states = given.expand(hierarchy[0].operator.layers + 1, *given.shape).clone()
-        if opening is not None:
-            states, _ = run(opening, hierarchy, states, None)
-    changes: list[float] = []
-    norms: list[float] = []
-    memory = None
-
-    def keep(step: Step, data: StepData) -> None:
-        if step.action == "down" and step.level == 0 and data.residual_norm is not None:
-            norms.append(data.residual_norm)
-
-    for _ in range(budget.cycles):
-        before = states[output]
-        states, memory = run(cycle, hierarchy, states, None, memory, record=keep)
-        scale = vector.norm(states[output])
-        changes.append(vector.norm(states[output] - before) / scale if scale else math.inf)
-        if judged(changes, norms, _rounding(states)).estimate <= budget.stop:
-            break
-    return states, changes, norms
+    return padded.reshape(-1, stride).sum(1)
 
 
 def _rounding(states: Tensor) -> float:
     return 32.0 * torch.finfo(states.dtype).eps
-
-
-def _step(states: Tensor, layers: Layers, slope: Tensor) -> Tensor:
-    return torch.addcmul(states, _like(layers.steps, states), slope)
-
-
-def _like(steps: Tensor, states: Tensor) -> Tensor:
-    return steps.reshape(-1, *(1,) * (states.dim() - 1))
