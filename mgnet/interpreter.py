@@ -256,8 +256,8 @@ def _correct(
     `below` is that solution and what `inject` brought there.
     """
     coarse, v = below
-    if level.transfer.replaces and level.line_search is None:
-        return level.transfer.interpolate(coarse), 1.0
+    if level.transfer.replace is not None and v is not None and level.line_search is None:
+        return level.transfer.replace(u, coarse), 1.0
     w = coarse if v is None else coarse - v
     if level.line_search is None:
         return level.transfer.correct(u, w), 1.0

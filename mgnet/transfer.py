@@ -41,10 +41,9 @@ class Transfer(ABC):
     adjoint : bool
         Whether `restrict` is the transpose of `prolong`. `Hierarchy.check` tests it where it is
         claimed.
-    replaces : bool
-        Whether the fine state after a coarse correction is `interpolate(u_coarse)`, as it is to
-        rounding where relaxation makes all other entries from the injected ones; by default
-        `prolong(u_coarse - inject(u))` is added.
+    replace : method or None
+        (fine, coarse) -> `fine + prolong(coarse - inject(fine))` without its rounding errors, where
+        that puts the coarse values into the fine state. `None`, the default: the sum as it stands.
 
     Examples
     --------
@@ -60,7 +59,7 @@ class Transfer(ABC):
 
     inject: Callable[[State], State] | None = None
     adjoint: bool = True
-    replaces: bool = False
+    replace: Callable[[State, State], State] | None = None
 
     @abstractmethod
     def prolong(self, correction: State) -> State:

@@ -6,10 +6,11 @@ interval may be short and the coarser level has ceil(n / c) layers. The other po
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from mgnet import vector
 from mgnet.transfer import Transfer
@@ -167,6 +168,8 @@ class CLayers(Transfer):
     Parameters
     ----------
     intervals : Intervals
+    c_points_only : bool
+        Whether a fine state is stored as its C-points alone: the same array as the coarse one.
 
     Examples
     --------
@@ -179,13 +182,15 @@ class CLayers(Transfer):
     """
 
     intervals: Intervals
-    replaces: ClassVar[bool] = True  # type: ignore[misc]
-    # The last fine state that was made of a coarse one, and that one.
-    _last: list[State] = field(default_factory=lambda: [None, None], init=False, repr=False)
+    c_points_only: bool = False
+    # A reference to the last fine state that was made of a coarse one, and that one.
+    _last: list[Any] = field(default_factory=lambda: [lambda: None, None], init=False, repr=False)
 
     def inject(self, state: State) -> State:  # type: ignore[override]
-        if state is self._last[0]:
+        if state is self._last[0]():
             return self._last[1]
+        if self.c_points_only and len(state) == self.intervals.count + 1:
+            return state
         n, c = self.intervals.layers, self.intervals.factor
         self._check(state, n + 1)
         if n % c == 0:
@@ -202,11 +207,20 @@ class CLayers(Transfer):
 
     def prolong(self, correction: State) -> State:
         self._check(correction, self.intervals.count + 1)
+        if self.c_points_only:
+            return correction
         fine = vector.zeros_like(correction, self._fine_shape(correction))
         return self._put(correction, fine)
 
     def interpolate(self, state: State) -> State:
-        return self._remember(self.prolong(state), state)
+        return state if self.c_points_only else self._remember(self.prolong(state), state)
+
+    def replace(self, state: State, coarse: State) -> State:  # type: ignore[override]
+        if self.c_points_only:
+            return coarse
+        fine = vector.empty_like(state)
+        fine[:] = state
+        return self._remember(self._put(coarse, fine), coarse)
 
     def spread(self, coarse: State) -> State:
         """A fine state with the C-points of `coarse`, its F-points not set."""
@@ -219,7 +233,7 @@ class CLayers(Transfer):
         return fine
 
     def _remember(self, fine: State, coarse: State) -> State:
-        self._last[:] = fine, coarse
+        self._last[:] = weakref.ref(fine), coarse
         return fine
 
     def _fine_shape(self, coarse: State) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci. C
 
 from __future__ import annotations
 
+import weakref
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -106,12 +107,13 @@ class LayerEquation:
         #: Counted work; `layer_hierarchy` puts that of the Level here.
         self.tally = [0.0]
         self._solved: tuple[State, State] = (None, None)  # u, A(u)
+        self._unrelaxed: Any = lambda: None  # a reference to what became the next one
         self._relaxed: tuple[State, State] = (None, None)  # u, f
-        self._arrivals: State = None  # of the relaxed u
+        self._arrivals: tuple[Any, State, State] = (self._unrelaxed, None, None)  # of u, f
 
     def __call__(self, u: State) -> State:
         if u is self._solved[0]:
-            self.tally[0] -= 1.0  # which `Level.apply` has counted
+            self.tally[0] -= 1.0  # `Level.apply` has counted it
             return self._solved[1]
         n = self.layers
         states, points = (u[1:], slice(0, n)) if self.reverse else (u[:n], slice(1, n + 1))
@@ -152,10 +154,8 @@ class LayerEquation:
         f[start] = u[start]
         return f
 
-    def relax(self, u: State, f: State | None) -> State:
+    def trajectory(self, u: State, f: State | None = None) -> State:
         """F-relaxation: march from every C-point to the next one, all intervals at once."""
-        if u is self._relaxed[0] and f is self._relaxed[1]:
-            return u
         transfer, advance, level = self._coarsened(), self.propagator.advance, self.level
         new = transfer.spread(transfer.inject(u))
         value: State = None
@@ -165,38 +165,71 @@ class LayerEquation:
                 value = value + f[write]
             new[write] = value
         self.tally[0] += transfer.intervals.f_layers / self.layers
-        self._relaxed, self._arrivals = (new, f), None
+        return new
+
+    def relax(self, u: State, f: State | None) -> State:
+        """`trajectory`, once for every state; put off where only C-points are stored."""
+        if self._coarsened().c_points_only:
+            return u
+        relaxed, rhs = self._relaxed
+        if f is rhs and relaxed is not None and (u is relaxed or u is self._unrelaxed()):
+            return relaxed
+        new = self.trajectory(u, f)
+        self._relaxed, self._unrelaxed = (new, f), weakref.ref(u)
         return new
 
     def arrivals(self, u: State, f: State | None) -> State:
-        """What arrives at the C-points after F-relaxation of u (there: the start value)."""
-        transfer = self._coarsened()
-        u = self.relax(u, f)
-        if self._arrivals is None:
-            start = self.start_value(f)
-            ends = vector.empty_like(u, (transfer.intervals.count + 1, *u.shape[1:]))
-            if self.reverse:
-                ends[-1:] = start
-            else:
-                ends[:1] = start
-            for which, read, write in transfer.intervals.c_calls:
-                ends[write] = self.propagator.advance(self.level, which, u[read])
+        """What arrives at the C-points after F-relaxation of u; at the first one, its value."""
+        transfer, u = self._coarsened(), self.relax(u, f)
+        of, rhs, ends = self._arrivals
+        if of() is u and rhs is f:
+            return ends
+        start, parts = self.start_value(f), []
+        if transfer.c_points_only:
+            parts = self._march_all(transfer.inject(u), f)
+        else:
+            parts = [u[read] for _, read, _ in transfer.intervals.c_calls]
+        calls = zip(transfer.intervals.c_calls, parts, strict=True)
+        parts = [self.propagator.advance(self.level, call.which, part) for call, part in calls]
+        ends = vector.join([*parts, start] if self.reverse else [start, *parts])
+        if f is not None:
+            inner = slice(0, -1) if self.reverse else slice(1, None)
+            ends[inner] += transfer.inject(f)[inner]
+        self.tally[0] += transfer.intervals.count / self.layers
+        self._arrivals = weakref.ref(u), f, ends
+        return ends
+
+    def _march_all(self, points: State, f: State | None) -> list[State]:
+        """The states before the last layer of all intervals, from their C-points; not stored."""
+        advance, level, own = self.propagator.advance, self.level, self._coarsened().intervals
+        short = self.layers % own.factor != 0  # the last interval, which takes part in some calls
+        beside: State = None
+        value = points[:-1] if not self.reverse else points[1:-1] if short else points[1:]
+        for which, _, write in own.f_calls:
+            length = len(range(self.layers)[which])
+            if length < len(value):
+                value, beside = value[:length], value[length:]
+            elif length > len(value):
+                value = vector.join([value, points[-1:]])
+            value = advance(level, which, value)
             if f is not None:
-                inner = slice(0, -1) if self.reverse else slice(1, None)
-                ends[inner] += transfer.inject(f)[inner]
-            self.tally[0] += transfer.intervals.count / self.layers
-            self._arrivals = ends
-        return self._arrivals
+                value = value + f[write]
+        self.tally[0] += own.f_layers / self.layers
+        if self.reverse:
+            return [value if len(value) == own.count else vector.join([value, points[-1:]])]
+        return [value] if beside is None else [value, beside]
 
     def residual(self, u: State, f: State | None) -> State:
         """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere."""
-        return self.arrivals(u, f) - self._coarsened().inject(u)
+        transfer = self._coarsened()
+        self.tally[0] -= transfer.intervals.count / self.layers  # `Level.residual_at` counts it
+        return self.arrivals(u, f) - transfer.inject(self.relax(u, f))
 
     def relax_c(self, u: State, f: State | None, weight: float) -> State:
         """C-relaxation after F-relaxation of u; `weight` is that of the new value."""
         transfer, new = self._coarsened(), self.arrivals(u, f)
         if weight != 1.0:
-            old = transfer.inject(u)
+            old = transfer.inject(self.relax(u, f))
             new = old + weight * (new - old)
         return transfer.interpolate(new)
 

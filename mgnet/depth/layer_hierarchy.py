@@ -29,6 +29,7 @@ def layer_hierarchy(
     relaxation: Sequence[str] = ("F", "FCF"),
     reverse: bool = False,
     weight: float = 1.0,
+    c_points_only: bool = False,
 ) -> Hierarchy:
     """The layer equation on every level: the forward one, or the adjoint with `reverse`.
 
@@ -50,6 +51,10 @@ def layer_hierarchy(
     reverse : bool
     weight : float
         Of C-relaxation, dimensionless.
+    c_points_only : bool
+        Whether a state of level 0 is stored as its C-points alone, ceil(N / c) + 1 of them (all
+        N + 1 points by default). Cycles then neither allocate nor copy a trajectory, at the same
+        count of evaluations; `hierarchy[0].operator.trajectory(u)` gives the whole one.
 
     Raises
     ------
@@ -86,23 +91,23 @@ def layer_hierarchy(
         transfer = None
         if number + 1 < levels:
             factor = level_factors(levels, coarsening)[number]
-            transfer = CLayers(intervals(size, factor, reverse))
+            transfer = CLayers(intervals(size, factor, reverse), c_points_only and number == 0)
         equation = LayerEquation(propagator, number, size, initial, transfer, reverse)
         word = words[min(number, len(words) - 1)]
         smoother = SerialSweep() if transfer is None else Relaxation(word, weight)
+        stored = transfer.intervals.count if transfer and transfer.c_points_only else size
         level = Level(
             equation,
             smoother,
             transfer,
             post_smoother=None if transfer is None or word == "F" else Relaxation("F"),
             residual=None if transfer is None else equation.residual,
-            size=(size + 1) * math.prod(initial.shape),
+            size=(stored + 1) * math.prod(initial.shape),
             name=f"level {number}",
             cost=float(size),
-            # The equation counts what it evaluates; what it remembers is free.
-            residual_cost=0.0,
+            residual_cost=1.0 if transfer is None else transfer.intervals.count / size,
         )
-        equation.tally = level.tally
+        equation.tally = level.tally  # what it remembers is not counted
         parts.append(level)
     return Hierarchy(parts)
 
