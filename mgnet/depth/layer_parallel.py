@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mgnet.depth.block import Layers
+from mgnet.depth.c_layers import level_factors, level_sizes
 from mgnet.depth.control import SERIAL, Adaptive, Budget, Control, Fixed, Pass, Tolerance
 from mgnet.depth.ode_net import ODENet
 from mgnet.depth.propagation import Method, Prepared, Propagation, detached
@@ -99,10 +100,11 @@ class LayerParallel(nn.Module):
             )
         if mode not in MODES:
             raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
+        level_sizes(net.depth, levels, coarsening)  # one clear error, now
         self.net = net
         self._set(
             {
-                "factors": check_factors(net.depth, levels, coarsening),
+                "factors": level_factors(levels, coarsening),
                 "forward": forward,
                 "backward": backward,
                 "relaxation": tuple(relaxation),
@@ -272,6 +274,10 @@ class LayerParallel(nn.Module):
         self.train(training)
         return {mode: total[mode] / max(count, 1) for mode in modes}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What was prepared and kept belongs to these very tensors.
+        return {**self.__dict__, "_prepared": None, "_kept": {}}
+
     def extra_repr(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{settings}, control={self.control}"
@@ -331,15 +337,3 @@ class _Solve(torch.autograd.Function):
         call.done("backward", adjoint, made)
         return None, start, of_steps, *of_parameters
 
-
-def check_factors(layers: int, levels: int, coarsening: int | Sequence[int]) -> tuple[int, ...]:
-    """The coarsening factor of each level but the last; one clear error if they do not fit."""
-    if not isinstance(levels, int) or levels < 1:
-        raise ValueError(f"LayerParallel got levels = {levels!r}; it must be at least 1")
-    factors = (coarsening,) * (levels - 1) if isinstance(coarsening, int) else tuple(coarsening)
-    if len(factors) != levels - 1 or any(not isinstance(c, int) or c < 2 for c in factors):
-        raise ValueError(
-            f"LayerParallel got coarsening {coarsening!r} for {levels} levels; give an integer of "
-            f"at least 2, or {levels - 1} of them"
-        )
-    return factors

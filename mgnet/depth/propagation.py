@@ -18,9 +18,8 @@ from torch import Tensor
 from mgnet import vector
 from mgnet.depth.block import Layers, StackedBlock, Tape
 from mgnet.depth.control import Budget, Pass, judged
-from mgnet.depth.c_layers import intervals
-from mgnet.depth.layer_hierarchy import mgrit
-from mgnet.depth.reduced_equation import offsets, reduced_hierarchy
+from mgnet.depth.c_layers import Intervals, intervals
+from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.interpreter import StepData, run
 from mgnet.schedule import Schedule, Step
 
@@ -169,13 +168,15 @@ class Propagation:
         method, reverse = self.prepared.method, propagator is not self.prepared
         opening, cycle = method.backward if reverse else method.forward
         output = 0 if reverse else -1
-        hierarchy = reduced_hierarchy(
+        hierarchy = layer_hierarchy(
             propagator,
             self.prepared.count,
             given,
-            factors=method.factors,
+            levels=len(method.factors) + 1,
+            coarsening=method.factors,
             relaxation=method.relaxation,
             reverse=reverse,
+            c_points_only=True,
         )
         if guess is not None:
             points = guess.clone()
@@ -248,10 +249,17 @@ class Adjoint:
         key = level, which.start, which.stop, which.step
         tape = self.parts.get(key)
         if tape is None:
-            tape = self.forward.tapes[which.start] if level == 0 else self._of_level(level)[which]
-            self.parts[key] = tape
+            tape = self.parts[key] = self._tape(level, which)
         scale = self.forward.prepared.scale(level, which, states)
         return torch.addcmul(states, scale, tape.pull(states))
+
+    def _tape(self, level: int, which: slice) -> Tape:
+        if level:
+            return self._of_level(level)[which]
+        first, offset = divmod(which.start, self.forward.intervals.factor)
+        tape = self.forward.tapes[offset]
+        count = len(range(*which.indices(self.forward.prepared.count)))
+        return tape if count == len(tape.value) else tape[first : first + count]
 
     def _of_level(self, level: int) -> Tape:
         if level not in self.whole:
@@ -263,6 +271,12 @@ class Adjoint:
                 points = forward.points[::among]  # type: ignore[index]
                 self.whole[level] = prepared.kernel.record(prepared.levels[level], points)
         return self.whole[level]
+
+
+def offsets(parts: Intervals) -> list[tuple[slice, int]]:
+    """The layers at offset 0, 1, ... of every interval, and their number."""
+    n, c = parts.layers, parts.factor
+    return [(slice(j, n, c), len(range(j, n, c))) for j in range(min(c, n))]
 
 
 def detached(layers: Layers) -> Layers:

@@ -106,10 +106,10 @@ def test_schemes_gates_and_shared_weights(scheme, options):
 def test_fewer_cycles_are_near_and_each_comes_nearer():
     net, blocks = made(64, time=1.0)
     x, errors = batch(), []
-    reference = looped(blocks, x, 1.0)
+    reference = looped(blocks, x, 1.0).detach()
     for cycles in range(4):
         parallel = LayerParallel(net, 2, 4, control=Fixed(cycles, tolerance=1.0))
-        errors.append(float((parallel(x) - reference).norm() / reference.norm()))
+        errors.append(float((parallel(x).detach() - reference).norm() / reference.norm()))
     assert errors[0] < 0.2
     assert all(b < 0.5 * a for a, b in zip(errors[:-1], errors[1:], strict=True))
 
@@ -153,9 +153,9 @@ def test_the_graph_can_be_kept():
 @pytest.mark.parametrize("sizes", [(3, 9, 1), (9, 3, 9), (4, 0, 4)])
 def test_batches_of_changing_size_leave_nothing_behind(sizes):
     net, blocks = made()
-    parallel = LayerParallel(net, 2, 4)
+    parallel = LayerParallel(net, 2, 4, control=Fixed(1, tolerance=9.0))
     for size in sizes:
-        alone = LayerParallel(copy.deepcopy(net), 2, 4)(batch(size))
+        alone = copy.deepcopy(parallel)(batch(size))
         assert torch.equal(parallel(batch(size)), alone)
     parallel(batch(sizes[-1])).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
@@ -355,7 +355,7 @@ def test_counted_evaluations(levels):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"levels": 4, "coarsening": 4}, "13 layers"),
+        ({"levels": 4, "coarsening": 4}, "13 layers .* largest possible number of levels is 3"),
         ({"levels": 0}, "at least 1"),
         ({"coarsening": 1}, "at least 2"),
         ({"coarsening": (4, 4)}, "1 of them"),
