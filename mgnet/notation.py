@@ -19,6 +19,7 @@ class Scanner:
         self.position = 0
 
     def take(self, pattern: str) -> str | None:
+        """What the pattern matches next, past blanks; None where it does not match."""
         found = re.compile(r"\s*(" + pattern + ")").match(self.text, self.position)
         if found is None:
             return None
@@ -26,18 +27,22 @@ class Scanner:
         return found.group(1)
 
     def expect(self, pattern: str, what: str) -> str:
+        """`take`, or a refusal that names what was expected."""
         taken = self.take(pattern)
         return taken if taken is not None else self.refuse(f"{self.here()}; expected {what}")
 
     def here(self) -> str:
+        """What stands at the position, for a refusal."""
         rest = self.text[self.position :].strip()
         return f"got '{rest[:20]}'" if rest else "the text ends there"
 
     def refuse(self, why: str) -> NoReturn:
+        """Raise the ValueError, with text and position."""
         blank = len(self.text[self.position :]) - len(self.text[self.position :].lstrip())
         raise ValueError(f"cycle {self.text!r}, character {self.position + blank + 1}: {why}")
 
     def end(self) -> None:
+        """Refuse whatever is left."""
         if self.text[self.position :].strip():
             self.refuse(f"{self.here()}; expected the end")
 

@@ -144,11 +144,10 @@ class Solver:
             )
         hierarchy: Hierarchy = first
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
-        schedule, last, message = self.schedule, None, ""
+        schedule, last, message, checks = self.schedule, None, "", 0.0
         repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
-        checks = 0.0
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
         while True:
             before = hierarchy[0].tally[0]

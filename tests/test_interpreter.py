@@ -72,10 +72,10 @@ def test_a_transfer_may_replace_instead_of_adding(search):
     u, f = np.array([1.1, 2.0, 3.3, 4.0]), np.zeros(4)
     results = []
     for transfer in (Injection(4, 2), Put(4, 2)):
-        fine = Level(0.99 * np.eye(4), Jacobi(), transfer, line_search=search)
-        hierarchy = Hierarchy([fine, Level(np.eye(2), Direct())])
+        fine = Level(2.97 * np.eye(4), Jacobi(), transfer, line_search=search)
+        hierarchy = Hierarchy([fine, Level(3.0 * np.eye(2), Direct())])
         results.append(run(parse("down, solve, up", 2), hierarchy, u, f)[0])
-    solution = u[::2] - 0.99 * u[::2]  # u + (solution - u) is another floating-point number
+    solution = (3.0 * u[::2] - 2.97 * u[::2]) / 3.0  # u + (solution - u) differs
     assert abs(results[0] - results[1]).max() < 1e-15
     assert not (results[0][::2] == solution).all()
     assert (results[1][::2] == solution).all() == (search is None)
