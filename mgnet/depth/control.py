@@ -98,12 +98,13 @@ class Fixed:
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_counts(self, cycles=self.cycles, backward=self.backward)
+        _check_counts(self, {"cycles": self.cycles, "backward": self.backward})
 
     def budget(self, direction: str, check: bool) -> Budget:
         """Of a propagation `forward` or `backward`; `check` is for adaptive controls."""
-        return Budget(self.cycles if direction == "forward" or self.backward is None
-                      else self.backward)
+        return Budget(
+            self.cycles if direction == "forward" or self.backward is None else self.backward
+        )
 
     def follow(self, direction: str, made: Pass, check: bool) -> Control | None:
         """The control for the calls after this one; None: serial from now on."""
@@ -137,15 +138,17 @@ class Tolerance:
     max_cycles: int = 20
 
     def __post_init__(self) -> None:
-        _check_counts(self, max_cycles=self.max_cycles)
+        _check_counts(self, {"max_cycles": self.max_cycles})
         if not self.tolerance > 0.0 or (self.backward is not None and not self.backward > 0.0):
             raise ValueError(f"{self} needs tolerances above 0")
 
     def budget(self, direction: str, check: bool) -> Budget:
+        """As `Fixed.budget`."""
         stop = self.tolerance if direction == "forward" or self.backward is None else self.backward
         return Budget(self.max_cycles, stop)
 
     def follow(self, direction: str, made: Pass, check: bool) -> Control | None:
+        """As `Fixed.follow`."""
         return self
 
 
@@ -186,16 +189,16 @@ class Adaptive:
     max_cycles: int = 4
 
     def __post_init__(self) -> None:
-        _check_counts(
-            self, forward=self.forward, backward=self.backward, every=self.every,
-            max_cycles=self.max_cycles,
-        )
+        counts = {"forward": self.forward, "backward": self.backward}
+        _check_counts(self, {**counts, "every": self.every, "max_cycles": self.max_cycles})
 
     def budget(self, direction: str, check: bool) -> Budget:
+        """As `Fixed.budget`; twice the cycles for a check."""
         cycles = self.forward if direction == "forward" else self.backward
         return Budget(max(2 * cycles, 1) if check else cycles)
 
     def follow(self, direction: str, made: Pass, check: bool) -> Control | None:
+        """As `Fixed.follow`: with more cycles, where a check found that they were too few."""
         usual = self.forward if direction == "forward" else self.backward
         if not check or (usual and made.estimates[usual - 1] <= self.tolerance):
             return self
@@ -212,7 +215,7 @@ class Adaptive:
 Control = Fixed | Tolerance | Adaptive
 
 
-def _check_counts(control: object, **counts: int | None) -> None:
+def _check_counts(control: object, counts: dict[str, int | None]) -> None:
     for name, count in counts.items():
         least = 0 if name in ("cycles", "backward", "forward") else 1
         if count is not None and (not isinstance(count, int) or count < least):

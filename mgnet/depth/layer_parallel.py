@@ -1,4 +1,4 @@
-"""`LayerParallel`: an ODE net that is propagated by multigrid over its layers, as a torch module."""
+"""`LayerParallel`: a torch module that propagates an ODE net by multigrid over its layers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from mgnet.depth.block import Layers
 from mgnet.depth.c_layers import level_factors, level_sizes
-from mgnet.depth.control import SERIAL, Adaptive, Budget, Control, Fixed, Pass, Tolerance
+from mgnet.depth.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
 from mgnet.depth.ode_net import ODENet
 from mgnet.depth.propagation import Method, Prepared, Propagation, detached
 
@@ -136,6 +136,7 @@ class LayerParallel(nn.Module):
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over the settings of the saved model, whatever this one was made with."""
         kind = state["control"]
         self._set(state["settings"], None if kind is None else CONTROLS[kind[0]](**kind[1]))
         self.calls = state["calls"]
@@ -293,8 +294,8 @@ class _Call:
         control = module.control or Fixed()
         training = recorded and module.training
         module.calls += training
-        self.check = training and isinstance(control, Adaptive) and (
-            module.calls % control.every == 0
+        self.check = (
+            training and isinstance(control, Adaptive) and (module.calls % control.every == 0)
         )
         self.budgets = {name: control.budget(name, self.check) for name in ("forward", "backward")}
 
@@ -336,4 +337,3 @@ class _Solve(torch.autograd.Function):
         start, of_parameters, of_steps = propagation.gradients(adjoint, ctx.needs_input_grad[2])
         call.done("backward", adjoint, made)
         return None, start, of_steps, *of_parameters
-

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mgnet import vector
 from mgnet.depth.block import Layers, StackedBlock, Tape
-from mgnet.depth.control import Budget, Pass, judged
 from mgnet.depth.c_layers import Intervals, intervals
+from mgnet.depth.control import Budget, Pass, judged
 from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.interpreter import StepData, run
 from mgnet.schedule import Schedule, Step
@@ -39,6 +39,7 @@ class Method:
     def from_texts(
         cls, factors: Sequence[int], forward: str, backward: str, relaxation: Sequence[str]
     ) -> Method:
+        """Of cycles as texts; see `mgrit`."""
         levels = len(factors) + 1
         return cls(
             tuple(factors), mgrit(levels, forward), mgrit(levels, backward), tuple(relaxation)

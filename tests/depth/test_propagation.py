@@ -48,7 +48,7 @@ def test_states_adjoint_and_gradients(layers, factors):
 
 
 def test_the_first_layers_are_exact_after_few_cycles():
-    """k cycles with F-relaxation make the first k intervals exact."""
+    """After k cycles with F-relaxation the first k intervals are exact."""
     propagation, weights, steps = made(24, (4,), forward="V")
     u = torch.ones(BATCH, WIDTH, dtype=torch.float64)
     points, _ = propagation.forward(u, Budget(2), None, record=False)
