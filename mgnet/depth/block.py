@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .tape import AutogradTape, SeparateTapes, Tape, TracedTape
-from .tracing import OneLayer, Program, batch, trace_layer
+from .tracing import OneLayer, Program, batch, trace_for_autograd, trace_layer
 
 __all__ = ["Layers", "StackedBlock", "Tape"]
 
@@ -192,14 +192,14 @@ class StackedBlock:
         one = None
         if self.traced and len(layers):
             one = self._remembered(about, lambda: self._trace(layers, states))
-        if one is None or (kind == "differentiable" and one.differentiable is None):
+        if one is None or (kind == "differentiable" and one.hidden):
             return partial(self._in_turn, kind, layers, True)
         if one.convolves and len(layers) > 1:
             return partial(self._in_turn, kind, layers, False)
 
         def program(kind: str) -> Program:
             key = about, kind, len(layers)
-            return self._remembered(key, lambda: _batch(kind, one, program, layers, states))
+            return self._remembered(key, lambda: self._batch(kind, one, program, layers, states))
 
         if kind == "differentiable":
             some = program(kind)
@@ -209,19 +209,40 @@ class StackedBlock:
         return partial(self._record, run, one.changed, layers) if kind == "record" else run
 
     def _trace(self, layers: Layers, states: Tensor) -> OneLayer | None:
-        *tensors, time, step = [x[0] for x in layers.tensors()]
-        count = len(self.names)
-        inputs = tensors[:count], tensors[count:], time, step, states[0]
+        inputs = [x[0].detach() for x in (*layers.tensors(), states)]
         try:
-            return trace_layer(self.evaluate, *inputs, pulls_step=self.stages > 1)
+            return trace_layer(self.evaluate, inputs, len(self.names), self.stages)
+        except ValueError:
+            raise
         except Exception as reason:
-            # The block's own errors come from this call, as they are.
-            self.evaluate(*[[y.clone() for y in x] for x in inputs[:2]], *inputs[2:])
+            self._slope_of_one(layers[:1], states[:1])  # raises the block's own errors
+            line = str(reason).strip().split("\n")[0]
             warnings.warn(
-                f"the block cannot be traced, so its layers run one after another: {reason}",
+                f"the block cannot be traced, so its layers run one after another: {line}",
                 stacklevel=2,
             )
             return None
+
+    def _batch(
+        self,
+        kind: str,
+        one: OneLayer,
+        program: Callable[[str], Program],
+        layers: Layers,
+        states: Tensor,
+    ) -> Program:
+        inputs = [x.detach() for x in (*layers.tensors(), states)]
+        count = len(inputs) - 1
+        if kind == "differentiable":
+            graph = trace_for_autograd(self.evaluate, [x[0] for x in inputs], len(self.names))
+            return batch(graph, inputs, count, one.convolves, None)
+        if kind.startswith("pull"):
+            saved = program("forward").results[1 + len(one.changed) :]
+            inputs[-1:-1] = [
+                torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
+                for x in saved
+            ]
+        return batch(getattr(one, kind), inputs, count, one.convolves)
 
     def _in_turn(self, kind: str, layers: Layers, plainly: bool, states: Tensor) -> Any:
         """Evaluate layers one after another, traced or as PyTorch does."""
@@ -269,23 +290,6 @@ class StackedBlock:
                 self._found.popitem(last=False)
         self._found.move_to_end(key)
         return self._found[key]
-
-
-def _batch(
-    kind: str,
-    one: OneLayer,
-    program: Callable[[str], Program],
-    layers: Layers,
-    states: Tensor,
-) -> Program:
-    tensors = layers.tensors()
-    inputs = [*tensors, states]
-    if kind.startswith("pull"):
-        saved = program("forward").results[1 + len(one.changed) :]
-        inputs[-1:-1] = [
-            torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device) for x in saved
-        ]
-    return batch(getattr(one, kind), inputs, len(tensors), alone=one.convolves)
 
 
 def _takes_time(template: nn.Module) -> bool:

@@ -19,18 +19,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import get_decompositions
 from torch.func import functionalize, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+
+from .arithmetic import TABLE
 
 __all__ = ["OneLayer", "Program", "batch", "trace_layer"]
 
 aten = torch.ops.aten
 RESHAPES = (aten.view.default, aten._unsafe_view.default)
 CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
-# Operations that vmap has no rule for, by those that it has rules for.
-TABLE = get_decompositions([aten._native_batch_norm_legit_functional, aten.native_batch_norm])
 # Torch's own functions take the same arguments and skip one call in Python.
 DIRECT = {
     f"aten::{name}": getattr(torch, name)
@@ -48,9 +48,6 @@ class OneLayer:
 
     Attributes
     ----------
-    differentiable : fx.GraphModule or None
-        `(*tensors, state) -> slope`, for autograd; None where autograd would not find in it what
-        the block says (its own backward passes, `no_grad` inside).
     slope : fx.GraphModule
         `(*tensors, state) -> slope`.
     forward : fx.GraphModule
@@ -61,15 +58,17 @@ class OneLayer:
         Numbers of the buffers that the block updates.
     convolves : bool
         Many layers at once are then grouped convolutions: slower, with other roundings.
+    hidden : bool
+        Autograd would not find in the graphs what the block says: own backward passes, `no_grad`.
     """
 
-    differentiable: fx.GraphModule | None
     slope: fx.GraphModule
     forward: fx.GraphModule
     pull: fx.GraphModule
     pull_all: fx.GraphModule
     changed: tuple[int, ...]
     convolves: bool
+    hidden: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,42 +83,69 @@ class Program:
     results: list[Tensor]
 
 
-def trace_layer(
-    slope: Callable[..., tuple[Tensor, Sequence[Tensor]]],
-    parameters: Sequence[Tensor],
-    buffers: Sequence[Tensor],
-    time: Tensor,
-    step: Tensor,
-    state: Tensor,
-    pulls_step: bool = False,
-) -> OneLayer:
-    """Trace `slope(parameters, buffers, time, step, state) -> slope, new buffers` for one layer."""
-    changeable = range(len(parameters), len(parameters) + len(buffers))
+Slope = Callable[..., tuple[Tensor, Sequence[Tensor]]]
+
+
+def trace_layer(slope: Slope, inputs: Sequence[Tensor], parameters: int, stages: int) -> OneLayer:
+    """Trace one layer.
+
+    Parameters
+    ----------
+    slope : callable
+        `(parameters, buffers, time, step, state) -> slope, new buffers`; may edit its buffers.
+    inputs : sequence of Tensor
+        The parameters, the buffers, the time, the step and the state of one layer.
+    parameters : int
+        How many parameters there are.
+    stages : int
+        With one stage the slope does not depend on the step.
+    """
     watch = _HiddenFromAutograd()
 
     def joint(*inputs: Tensor) -> tuple[Any, ...]:
         *tensors, time, step, state, lam = inputs
-        p = [x.detach().requires_grad_() for x in tensors[: len(parameters)]]
-        b = [tensors[i].clone() for i in changeable]
-        h = step.detach().requires_grad_() if pulls_step else step
-        u = state.detach().requires_grad_()
+        p = [x.detach().requires_grad_() for x in tensors[:parameters]]
+        h = step.detach().requires_grad_() if stages > 1 else step
+        leaf = state.detach().requires_grad_()
         with torch.enable_grad(), watch:
-            value, new = slope(p, b, time, h, u)
+            u = leaf.clone()
+            value, new = slope(p, [x.clone() for x in tensors[parameters:]], time, h, u)
+        if u._version:
+            raise ValueError("the block edits its state in place; it must leave it as it is")
         watch.look(value)
-        leaves = [u, *p, *[h] * pulls_step]
+        leaves = [leaf, *p, *[h] * (stages > 1)]
         if not value.requires_grad:
-            return value, *new, torch.zeros_like(u), *map(torch.zeros_like, leaves)
-        few = torch.autograd.grad(value, u, lam, retain_graph=True, materialize_grads=True)
+            return value, *new, torch.zeros_like(leaf), *map(torch.zeros_like, leaves)
+        few = torch.autograd.grad(value, leaf, lam, retain_graph=True, materialize_grads=True)
         return value, *new, *few, *torch.autograd.grad(value, leaves, lam, materialize_grads=True)
 
-    inputs = (*parameters, *buffers, time, step, state, torch.empty_like(state))
-    traced = _trace(joint, inputs)
-    if any(_is(node, "is_mutable") for node in traced.graph.nodes):
-        traced = _trace(functionalize(traced), inputs)
+    traced = _traced_purely(joint, (*inputs, torch.empty_like(inputs[-1])), TABLE)
+    return _cut(traced, len(inputs) - 1, range(parameters, len(inputs) - 3), watch.found)
+
+
+def trace_for_autograd(slope: Slope, inputs: Sequence[Tensor], parameters: int) -> fx.GraphModule:
+    """The graph `(*tensors, state) -> slope` of one layer as the block says it, for autograd."""
+
+    def forward(*inputs: Tensor) -> Tensor:
+        buffers = [x.clone() for x in inputs[parameters:-3]]
+        return slope(inputs[:parameters], buffers, *inputs[-3:])[0]
+
+    return _traced_purely(forward, inputs, None)
+
+
+def _traced_purely(
+    function: Callable[..., Any], inputs: Sequence[Tensor], table: Any
+) -> fx.GraphModule:
+    traced = _trace(function, inputs, table)
+    if any(_changes_inputs(node.target) for node in traced.graph.nodes):
+        traced = _trace(functionalize(traced), inputs, table)
+        for node in traced.graph.find_nodes(op="call_function", target=aten.copy.default):
+            if _alike(node, node.args[1]):
+                node.replace_all_uses_with(node.args[1])
+        traced.graph.eliminate_dead_code()
     for node in traced.graph.nodes:
-        if is_random(node.target):
-            refuse_random(node.target)
-    return _cut(traced, len(inputs) - 2, changeable, watch.found)
+        _refuse_random(node)
+    return traced
 
 
 class _HiddenFromAutograd(TorchFunctionMode):
@@ -142,70 +168,68 @@ class _HiddenFromAutograd(TorchFunctionMode):
         self.found = self.found or any(isinstance(node, kind) for node in seen)
 
 
-def is_random(operation: Any) -> bool:
-    """Whether an operation draws random numbers."""
-    overload = isinstance(operation, torch._ops.OpOverload)
-    return overload and torch.Tag.nondeterministic_seeded in operation.tags
-
-
-def refuse_random(operation: Any) -> None:
-    """Say that a block may not draw random numbers."""
-    raise ValueError(
-        f"the block draws random numbers by {operation}, so two evaluations of a layer differ; use "
-        "nn.Dropout modules, whose masks are fixed for each call"
-    )
-
-
-def _trace(function: Callable[..., Any], inputs: Sequence[Tensor]) -> fx.GraphModule:
+def _trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) -> fx.GraphModule:
     trace = make_fx(
-        function, tracing_mode="fake", decomposition_table=TABLE, _allow_non_fake_inputs=True
+        function, tracing_mode="fake", decomposition_table=table, _allow_non_fake_inputs=True
     )
-    return trace(*inputs)
+    with sdpa_kernel(SDPBackend.MATH):  # the others have no rule for vmap
+        return trace(*inputs)
 
 
-def _is(node: fx.Node, what: str) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    return node.target.is_view if what == "is_view" else node.target._schema.is_mutable
+def _is_view(operation: Any) -> bool:
+    return isinstance(operation, torch._ops.OpOverload) and operation.is_view
 
 
-def _cut(traced: fx.GraphModule, tensors: int, changeable: range, opaque: bool) -> OneLayer:
+def _changes_inputs(operation: Any) -> bool:
+    return isinstance(operation, torch._ops.OpOverload) and operation._schema.is_mutable
+
+
+def _refuse_random(node: fx.Node) -> None:
+    """Say that a block may not draw random numbers."""
+    operation = node.target
+    if not isinstance(operation, torch._ops.OpOverload):
+        return
+    schema = operation._schema.arguments
+    arguments = {x.name: x.default_value for x in schema} | node.kwargs
+    arguments |= {x.name: value for x, value in zip(schema, node.args, strict=False)}
+    random = torch.Tag.nondeterministic_seeded in operation.tags
+    if random and arguments.get("dropout_p") != 0.0:
+        raise ValueError(
+            f"the block draws random numbers by {operation}, so two evaluations of a layer would "
+            "differ; use nn.Dropout modules, whose masks are fixed for each call"
+        )
+
+
+def _cut(traced: fx.GraphModule, tensors: int, changeable: range, hidden: bool) -> OneLayer:
     """The parts of a joint graph `(*tensors, state, lam) -> slope, *buffers, dstate, *every`."""
     inputs = traced.graph.find_nodes(op="placeholder")
     layer, state, lam = inputs[:tensors], inputs[tensors], inputs[tensors + 1]
-    for node in inputs:  # not the block's own `detach`, which autograd must see
-        _drop_users(node, aten.detach.default, aten.clone.default)
-    differentiable = _extract(traced, [*layer, state], _results(traced)[0])
-    for node in traced.graph.nodes:
-        _drop_users(node, aten.detach.default)
+    for node in traced.graph.nodes:  # nothing is edited any more: no copies, no guards
+        if node.target in RESHAPES:
+            node.target = aten.reshape.default  # strides may differ for many layers
+        elif node.target is aten.detach.default or (
+            node.target is aten.clone.default and not node.kwargs
+        ):
+            node.replace_all_uses_with(node.args[0])
     value, *rest = _results(traced)
     new, (dstate, *every) = rest[: len(changeable)], rest[len(changeable) :]
     changed = [k for k, i in enumerate(changeable) if new[k] is not inputs[i]]
     saved = _border(traced.graph, layer, lam, [dstate, *every])
     forward = (value, *(new[k] for k in changed), *saved)
     return OneLayer(
-        differentiable=None if opaque else differentiable,
         slope=_extract(traced, [*layer, state], value),
         forward=_extract(traced, [*layer, state], forward),
         pull=_extract(traced, [*layer, *saved, lam], dstate),
         pull_all=_extract(traced, [*layer, *saved, lam], tuple(every)),
         changed=tuple(changed),
         convolves=any(node.target in CONVOLUTIONS for node in traced.graph.nodes),
+        hidden=hidden,
     )
 
 
 def _results(traced: fx.GraphModule) -> list[fx.Node]:
     results: Any = traced.graph.output_node().args[0]
     return [results] if isinstance(results, fx.Node) else list(results)
-
-
-def _drop_users(node: fx.Node, *targets: Any) -> None:
-    """Use a node instead of what `targets` make of it."""
-    for user in list(node.users):
-        if user in node.users and user.target in targets:
-            user.replace_all_uses_with(node)
-            node.graph.erase_node(user)
-            _drop_users(node, *targets)
 
 
 def _border(
@@ -218,7 +242,7 @@ def _border(
             late.add(node)
             border |= dict.fromkeys(node.all_input_nodes)
         elif node.op == "get_attr" or (
-            _is(node, "is_view") and free.issuperset(node.all_input_nodes)
+            _is_view(node.target) and free.issuperset(node.all_input_nodes)
         ):
             free.add(node)
     border |= dict.fromkeys(outputs)
@@ -243,7 +267,7 @@ def _extract(owner: fx.GraphModule, inputs: Sequence[fx.Node], results: Any) -> 
 
 
 def batch(
-    one: fx.GraphModule, inputs: Sequence[Tensor], tensors: int, alone: bool = False
+    one: fx.GraphModule, inputs: Sequence[Tensor], tensors: int, alone: bool, table: Any = TABLE
 ) -> Program:
     """The program of one layer's graph for many layers at once.
 
@@ -258,7 +282,7 @@ def batch(
     alone : bool
         There is one layer, and `one` is taken as it is.
     """
-    many = _trace(_of_one_layer(one) if alone else vmap(one), inputs)
+    many = _trace(_of_one_layer(one) if alone else vmap(one), inputs, table)
     for node in many.graph.nodes:
         _drop_if_idle(node)
     many.graph.eliminate_dead_code()
@@ -293,15 +317,19 @@ def _shape(node: Any) -> Any:
     return node.meta["val"].shape
 
 
+def _alike(node: Any, other: Any) -> bool:
+    return _shape(node) == _shape(other) and node.meta["val"].dtype == other.meta["val"].dtype
+
+
 def _drop_if_idle(node: fx.Node) -> None:
     """Remove what gives back its argument: much of what vmap inserts."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], fx.Node):
         return
     source = node.args[0]
-    same = node.target in (*RESHAPES, aten.expand.default) and _shape(node) == _shape(source)
+    idle = node.target in (*RESHAPES, aten.expand.default, aten.alias.default)
     one = node.target is aten.mul.Scalar and node.args[1] == 1
     twice = node.target is source.target is aten.transpose.int and node.args[1:] == source.args[1:]
-    if same or (one and node.meta["val"].dtype == source.meta["val"].dtype):
+    if (idle or one) and _alike(node, source):
         node.replace_all_uses_with(source)
     elif twice:
         node.replace_all_uses_with(source.args[0])  # type: ignore[arg-type]
@@ -327,7 +355,7 @@ def _keeps_layers(node: fx.Node) -> bool:
     """Whether a node is a view, whatever the strides along the layers."""
     if node.op == "get_attr":
         return True
-    if not _is(node, "is_view"):
+    if not _is_view(node.target):
         return False
     return node.target not in RESHAPES or _shape(node)[:1] == _shape(node.args[0])[:1]
 
