@@ -277,8 +277,9 @@ class ODENet(torch.nn.Module):
         >>> class Block(torch.nn.Linear):
         ...     def forward(self, x):
         ...         return x + super().forward(x).tanh()
-        >>> sequential = torch.nn.Sequential(*(Block(4, 4) for _ in range(8)), torch.nn.Linear(4, 1))
-        >>> net = ODENet.from_sequential(sequential, (0, 8))
+        >>> blocks = [Block(4, 4) for _ in range(8)]
+        >>> sequential = torch.nn.Sequential(*blocks, torch.nn.Linear(4, 1))
+        >>> net = ODENet.from_sequential(sequential, blocks=(0, 8))
         >>> x = torch.rand(5, 4)
         >>> torch.allclose(net(x), sequential(x), atol=1e-6), net.depth
         (True, 8)
