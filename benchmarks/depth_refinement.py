@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mgnet import Schedule, Solver, Step, cascade, gallery, run
+from mgnet import Solver, Step, cascade, gallery, run
 from mgnet.depth.hierarchy import depth_hierarchy
 from mgnet.depth.ode_net import ODENet
 from mgnet.training import Objective, TorchOptimizer
@@ -150,15 +150,17 @@ def spread(values: list[float], form: str) -> str:
 
 
 def line(name: str, rows: list[Row], best: list[float] | None) -> str:
-    jump = max((row.jump for row in rows), key=abs)
-    better = "-"
+    jump, better = "-", "-"
+    if name not in FINE_ONLY:
+        jump = f"{max((row.jump for row in rows), key=abs):.1e}"
     if best and name not in FINE_ONLY:
         better = f"{sum(row.loss < b for row, b in zip(rows, best, strict=True))}/{len(rows)}"
-    sums = [round(statistics.median(part)) for part in zip(*(r.corrections for r in rows))]  # noqa: B905
+    parts = zip(*(row.corrections for row in rows), strict=True)
+    sums = [round(statistics.median(part)) for part in parts]
     return (
         f"{name:<27} {spread([row.loss for row in rows], '8.4f')}  "
-        f"{spread([row.accuracy for row in rows], '6.3f')} {f'{jump:.1e}' if name not in FINE_ONLY else '-':>9} "
-        f"{better:>6} {statistics.median(row.work for row in rows):>6.0f} "
+        f"{spread([row.accuracy for row in rows], '6.3f')} {jump:>9} {better:>6} "
+        f"{statistics.median(row.work for row in rows):>6.0f} "
         f"{statistics.median(row.seconds for row in rows):>8.1f}  "
         f"{' / '.join(map(str, sums)) if sum(sums) else '-':>14}"
     )
@@ -178,7 +180,8 @@ def main() -> None:
         f"{'':<27} {'cross entropy, training':^26}  {'accuracy, test':^20} {'largest':>9} {'':>6} "
         f"{'':>6} {'':>8}  {'corrections':>14}",
         f"{'':<27} {'median':>8} {'least':>8} {'largest':>8}  {'median':>6} {'least':>6} "
-        f"{'most':>6} {'jump':>9} {'better':>6} {'work':>6} {'seconds':>8}  {'full/cut/refused':>14}",
+        f"{'most':>6} {'jump':>9} {'better':>6} {'work':>6} {'seconds':>8}  "
+        f"{'full/cut/refused':>14}",
     ]
     rows: dict[str, list[Row]] = {name: [] for name in WAYS}
     for seed in range(given.seeds):

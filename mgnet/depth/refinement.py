@@ -100,7 +100,10 @@ def _transfers(net: ODENet, factor: int, how: str) -> dict[str, AxisTransfer]:
 
     def made(matrices: Matrices, p: torch.Tensor) -> AxisTransfer:
         P, R = (torch.as_tensor(matrix).to(p.detach()) for matrix in matrices)
-        return AxisTransfer(P, axis=0, injection=R)
+        # What the gradient is: the first layer has all of that of the weights, the others' steps
+        # have the same as the first one's, up to O(h). Adam that is told so ended 2 to 6 times
+        # lower (cascades 4 to 32 layers on peaks) than with P or P D^-1 for its moments, or none.
+        return AxisTransfer(P, injection=R, gradients=R.T.contiguous() if how == "gates" else None)
 
     blocks = {f"block.{name}": p for name, p in net.block.named_parameters()}
     if how == "knots":

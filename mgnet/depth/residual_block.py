@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from mgnet.depth.block import STAGES
 from mgnet.depth.layer_stack import takes_time
 
 __all__ = ["ResidualBlock", "advance", "check_scheme"]
 
-SCHEMES = ("euler", "heun", "rk4")
+SCHEMES = tuple(STAGES)
 
 
 class ResidualBlock(torch.nn.Module):
@@ -55,9 +56,13 @@ class ResidualBlock(torch.nn.Module):
         F = self.block if self.timed else lambda t, u: self.block(u)
         return advance(self.scheme, F, self.time, u, self.step)
 
+    @property
+    def number(self) -> float:
+        """The step as a number."""
+        return float(self.step.detach() if isinstance(self.step, torch.Tensor) else self.step)
+
     def extra_repr(self) -> str:
-        step = self.step.item() if isinstance(self.step, torch.nn.Parameter) else self.step
-        return f"step={step:.6g}, time={self.time:.6g}, scheme={self.scheme!r}"
+        return f"step={self.number:.6g}, time={self.time:.6g}, scheme={self.scheme!r}"
 
 
 def advance(scheme: str, F: Callable, t: Any, u: torch.Tensor, s: Any) -> torch.Tensor:

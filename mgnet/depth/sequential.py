@@ -78,9 +78,11 @@ def from_sequential(
             f"{start + foreign.index(True)}, among ResidualBlocks; give blocks=(first, end) "
             "without it"
         )
-    chosen = [ResidualBlock(Increment(each), 1.0, n) for n, each in enumerate(middle)]
+    chosen: Any = middle
+    if foreign[0]:
+        chosen = [ResidualBlock(Increment(each), 1.0, n) for n, each in enumerate(middle)]
     ends = _one(before), _one(after)
-    net = _from_blocks(chosen if foreign[0] else middle, gates, start, ends)
+    net = _from_blocks(chosen, gates, start, ends)
     return net.train(sequential.training)
 
 
@@ -106,7 +108,7 @@ def _from_blocks(
     middle = layers[first : len(layers) - last]
     start += first
     _check_alike(middle, start)
-    steps = [torch.as_tensor(layer.step).item() for layer in middle]
+    steps = [layer.number for layer in middle]
     gates = gates or isinstance(typical.step, torch.nn.Parameter)
     if not gates and (min(steps) != max(steps) or steps[0] <= 0.0):
         raise ValueError(
@@ -148,8 +150,8 @@ def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
 def _check_times(net: ODENet, layers: Sequence[ResidualBlock], start: int) -> None:
     """Blocks F(t, u) must have the times of the net."""
     given = [layer.time for layer in layers]
-    ours = [layer.time for layer in net.opening] + net.times.tolist()
-    ours += [layer.time for layer in net.closing]
+    first, last = len(net.opening), len(net.closing)
+    ours = [0.0] * first + net.times.tolist() + [net.final_time] * last
     for n, (got, expected) in enumerate(zip(given, ours, strict=True)):
         if net.timed and abs(got - expected) > 1e-6 * net.final_time:
             raise ValueError(

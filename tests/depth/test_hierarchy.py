@@ -75,7 +75,8 @@ def test_a_cascade_by_gates_has_no_jump(smoother):
             values.append((step.action, data.level.operator.value(data.state)))
 
     run(cascade([20, 5, 5, 5]), hierarchy, hierarchy[0].operator.start(), None, record=record)
-    jumps = [b - a for (_, a), (action, b) in zip(values, values[1:]) if action == "interpolate"]
+    pairs = zip(values[:-1], values[1:], strict=True)
+    jumps = [b - a for (_, a), (action, b) in pairs if action == "interpolate"]
     assert len(jumps) == 3 and max(map(abs, jumps)) <= 1e-15
     assert values[-1][1] < values[0][1]
 

@@ -131,7 +131,8 @@ def test_a_function_gives_every_layer():
     net = ODENet(block, 3, buffer_layers=(2, 1))
     assert asked == list(range(6))
     assert net.block.weight[:, 0, 0].tolist() == [2.0, 3.0, 4.0]
-    assert [net.opening[1].block.weight[0, 0], net.closing[0].block.weight[0, 0]] == [1.0, 5.0]
+    ends: Any = net.opening[1], net.closing[0]
+    assert [layer.block.weight[0, 0] for layer in ends] == [1.0, 5.0]
 
 
 @pytest.mark.parametrize("block", [dense, Timed])
@@ -197,7 +198,7 @@ def test_trajectories():
     torch.testing.assert_close(got[2], 0.5 * (states[1] + states[2]))
     assert torch.equal(net.trajectory(x, [n * 2.0 / 6 for n in range(7)]), states)
     assert net.trajectory(x, []).shape == (0, 5, 4)
-    with pytest.raises(ValueError, match=r"times from -1 to 0; they must lie in \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"the time -1; all must lie in \[0, 2\]"):
         net.trajectory(x, [-1.0, 0.0])
 
 
@@ -301,3 +302,20 @@ def test_printing():
     text = str(net_of(gates=True, scheme="heun", weights=DepthSpline(4)))
     assert "layers=6, final_time=2, scheme='heun', gates=True" in text
     assert "DepthSpline(control_points=4, degree=3)" in text
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun"])
+def test_batch_norm_keeps_statistics_per_layer(scheme):
+    """Against the ordinary modules of the layers, through training steps and in evaluation."""
+    block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Tanh())
+    net, x = net_of(block=block, scheme=scheme), inputs()
+    sequential: Any = net.to_sequential()
+    for _ in range(3):
+        torch.testing.assert_close(net(x), sequential(x), rtol=1e-13, atol=1e-14)
+    net(x).sum().backward()
+    sequential(x)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        expected = torch.stack([getattr(sequential[n + 1].block[1], name) for n in range(6)])
+        torch.testing.assert_close(getattr(net.block[1], name), expected)
+    assert net.block[1].num_batches_tracked.unique().tolist() == [4 if scheme == "euler" else 8]
+    torch.testing.assert_close(net.eval()(x), sequential.eval()(x), rtol=1e-13, atol=1e-14)

@@ -158,3 +158,30 @@ def test_tied_and_frozen_parameters_stay_so():
 def test_what_cannot_be_done(options, call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(net_of(**options))
+
+
+def test_carried_gradients_are_those_of_the_fine_net():
+    """Exactly those of the weights; of a new step up to the length of the old one."""
+
+    class Plain(Timed):  # whose slope does not depend on the time, as that of a copy does
+        def forward(self, u):
+            return super().forward(0.0, u)
+
+    def gradient(net):
+        loss = net(X).square().sum()
+        return torch.autograd.grad(loss, [net.block.linear.weight, net.gates])
+
+    net = net_of(block=Plain, gates=True)
+    with torch.no_grad():
+        net.gates.copy_(torch.full((5,), 1e-4))
+    net.requires_grad_(False)
+    for p in (net.block.linear.weight, net.gates):
+        p.requires_grad_()
+    transfer = depth_transfer(net)
+    order = [p for _, p in net.named_parameters() if p.requires_grad]
+    assert [p.shape for p in order] == [(5,), (5, 4, 4)]
+    theta, gates = gradient(net)
+    carried = transfer.carry_gradient(torch.cat([gates, theta.flatten()]))
+    fine_theta, fine_gates = gradient(net.refine())
+    torch.testing.assert_close(carried[10:].view(10, 4, 4), fine_theta, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(carried[:10], fine_gates, rtol=2e-3, atol=2e-3)
