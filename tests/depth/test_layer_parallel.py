@@ -248,7 +248,7 @@ def test_dropout_has_one_mask_per_layer_and_call(kind):
 
 def test_batch_norm_is_updated_once_by_the_closing_sweep():
     def make():
-        return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH), nn.Tanh())
+        return nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), nn.BatchNorm1d(WIDTH), nn.Tanh())
 
     net, blocks = made(11, make=make)
     parallel = exact(net, 2, 4).train()
