@@ -20,6 +20,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "adaptive_basis": (),
     "kan_pinn": (),
     "depth_refinement": (),
+    "mgrit_heat": (),
 }
 MORE = {  # less training
     "elevation": ["0.5"],
