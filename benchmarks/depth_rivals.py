@@ -10,7 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -69,9 +69,7 @@ def problem(layers: int, shape: tuple[int, ...], batch: int, start: str, seed: i
 
 def by_autograd(told: Problem) -> Result:
     """The reference: float64, an ordinary loop."""
-    x, weights, biases = (
-        t.double().requires_grad_() for t in (told.x, told.weights, told.biases)
-    )
+    x, weights, biases = (t.double().requires_grad_() for t in (told.x, told.weights, told.biases))
     u = x
     for weight, bias in zip(weights, biases, strict=True):
         u = u + told.step * slope(u, weight, bias)
@@ -113,7 +111,7 @@ def eager(told: Problem) -> Work:
     return work
 
 
-@lru_cache(maxsize=None)
+@cache
 def chunk_of_layers(step: float, chunk: int, cpp_wrapper: bool, cuda_graphs: bool) -> Any:
     """One compiled function, compiled once: all chunks have the same shapes."""
 
@@ -145,9 +143,7 @@ def compiled(told: Problem, chunk: int, *, wrapper: bool = True, graphs: bool = 
     return work
 
 
-def forward_loop(
-    A: Lists, inputs: Lists, states: Lists, slopes: Lists, step: float
-) -> None:
+def forward_loop(A: Lists, inputs: Lists, states: Lists, slopes: Lists, step: float) -> None:
     for n in range(len(A)):
         slope = slopes[n]
         torch.mm(A[n], inputs[n], out=slope)
@@ -155,11 +151,11 @@ def forward_loop(
         torch.add(states[n], slope, alpha=step, out=states[n + 1])
 
 
-def backward_loop(lam: Tensor, At: Lists, derivatives: Lists, pulled: Lists) -> None:
-    for m in range(len(At)):
-        n = len(At) - 1 - m
+def backward_loop(lam: Tensor, transposed: Lists, derivatives: Lists, pulled: Lists) -> None:
+    for m in range(len(transposed)):
+        n = len(transposed) - 1 - m
         torch.mul(lam, derivatives[n], out=pulled[n])
-        lam.addmm_(At[n], pulled[n])
+        lam.addmm_(transposed[n], pulled[n])
 
 
 class HandWritten:
@@ -197,7 +193,7 @@ class HandWritten:
     @torch.inference_mode()
     def __call__(self) -> Result:
         told, width = self.told, self.width
-        A, inputs, states, slopes, At, derivatives, pulled = self.views
+        A, inputs, states, slopes, transposed, derivatives, pulled = self.views
         self.A[:, :, :width] = told.weights
         self.A[:, :, width] = told.biases
         states[0].copy_(told.x.mT)
@@ -205,13 +201,13 @@ class HandWritten:
         torch.mul(self.slopes, self.slopes, out=self.derivatives)
         self.derivatives.mul_(-told.step).add_(told.step)
         self.lam.copy_(told.toward.mT)
-        self.loops[1](self.lam, At, derivatives, pulled)
+        self.loops[1](self.lam, transposed, derivatives, pulled)
         torch.bmm(self.pulled, self.states[:-1].mT, out=self.gradient)
         gradient = self.gradient
         return Result(states[-1].mT, self.lam.mT, gradient[..., :width], gradient[..., width])
 
 
-@lru_cache(maxsize=None)
+@cache
 def loops_by_torchscript() -> tuple[Any, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and still the fastest loop

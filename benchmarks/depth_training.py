@@ -43,6 +43,8 @@ FACTOR, BATCH = 4, 128
 
 
 class Case(NamedTuple):
+    """Data, a net and its learning rate."""
+
     data: str
     layers: int
     time: float

@@ -53,6 +53,8 @@ ONE_LEVEL = "mgnet, one level"
 
 
 class Case(NamedTuple):
+    """A net, the factors to try, and the sizes of compiled chunks."""
+
     layers: int
     shape: tuple[int, ...]
     batch: int
@@ -78,8 +80,10 @@ CASES = (
 
 
 class Row(NamedTuple):
+    """What was measured of one competitor."""
+
     seconds: list[float]
-    errors: list[tuple[float, float]]
+    errors: list[tuple[float, float]]  # of output and gradients, a pair per seed
     work: float
 
 

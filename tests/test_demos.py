@@ -19,6 +19,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "kan_fit": (),
     "adaptive_basis": (),
     "kan_pinn": (),
+    "layer_parallel": (),
 }
 MORE = {  # less training
     "elevation": ["0.5"],
