@@ -21,6 +21,7 @@ weights counted twice, over the same of the serial loop, 3 per layer.
 from __future__ import annotations
 
 import argparse
+import math
 import platform
 import statistics
 import sys
@@ -104,7 +105,8 @@ def network(told: Problem) -> ODENet:
 def ours(told: Problem, levels: int, factor: int, mode: str) -> tuple[Work, Callable[[], float]]:
     """One forward and backward pass, and the counted work of one."""
     net = network(told)
-    parallel = LayerParallel(net, levels, factor, control=Fixed(1), mode=mode)
+    control = Fixed(1, tolerance=math.inf)  # whatever the error, which is in the table: no warning
+    parallel = LayerParallel(net, levels, factor, control=control, mode=mode)
     x = told.x.clone().requires_grad_()
     inputs = [x, net.block[0].weight, net.block[0].bias]
 
@@ -113,9 +115,12 @@ def ours(told: Problem, levels: int, factor: int, mode: str) -> tuple[Work, Call
         return Result(y, *torch.autograd.grad(y, inputs, told.toward))
 
     def counted() -> float:
+        work()  # "auto" measures first
         kernel, layers = net.kernel, net.depth
         before = kernel.evaluations + kernel.pulls
         work()
+        if not parallel.last_forward.cycles:
+            return 1.0
         return (kernel.evaluations + kernel.pulls - before + layers) / (3 * layers)
 
     return work, counted
@@ -138,7 +143,8 @@ def best_chunk(case: Case, start: str, device: torch.device) -> tuple[int, str]:
 
 
 def to(device: torch.device, told: Problem) -> Problem:
-    return Problem(*(t.to(device) for t in told[:4]), told.step)
+    weights, biases, x, toward = (t.to(device) for t in told[:4])
+    return Problem(weights, biases, x, toward, told.step)
 
 
 def serial(told: Problem, chunk: int) -> dict[str, Work]:
