@@ -22,11 +22,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,11 +128,11 @@ def ours(told: Problem, levels: int, factor: int, mode: str) -> tuple[Work, Call
     return work, counted
 
 
-def best_chunk(case: Case, start: str, device: torch.device) -> tuple[int, str]:
+def best_chunk(case: Case, sizes: Sequence[int], device: torch.device) -> tuple[int, str]:
     """The size of compiled chunks that runs fastest, and what is said of it; 0 without compiler."""
-    told = to(device, problem(case.layers, case.shape, case.batch, start, 0))
+    told = to(device, problem(case.layers, case.shape, case.batch, "default", 0))
     times, seconds = {}, {}
-    for chunk in case.chunks:
+    for chunk in sizes:
         work = compiled(told, chunk)
         try:
             seconds[chunk] = seconds_to_first(work)
@@ -233,9 +235,11 @@ def main(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     say(f"{machine}, Python {platform.python_version()}, PyTorch {torch.__version__}")
     for case in [CASES[n] for n in options.cases]:
+        sizes = case.chunks
         for threads in options.threads if device.type == "cpu" else [1]:
             torch.set_num_threads(threads)
-            chunk, of_compiler = best_chunk(case, options.start[0], device)
+            chunk, of_compiler = best_chunk(case, sizes, device)
+            sizes = (chunk,) if chunk else case.chunks  # other threads: compiled anew, no choice
             where = f", {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else ""
             say(f"\n{case}{where}; {options.seeds} seeds\n  {of_compiler}")
             for start in options.start:
@@ -258,6 +262,8 @@ if __name__ == "__main__":
         print(text, flush=True)
         lines.append(text)
 
-    main(chosen, say)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nothing that was compiled before
+        main(chosen, say)
     if chosen.save:
         RESULT.write_text("\n".join(lines) + "\n")
