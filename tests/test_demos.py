@@ -21,6 +21,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "kan_pinn": (),
     "depth_refinement": (),
     "mgrit_heat": (),
+    "layer_parallel": (),
 }
 MORE = {  # less training
     "elevation": ["0.5"],
