@@ -138,7 +138,7 @@ def mlp_by_broyden(problem: Problem, seed: int, seconds: float) -> Run:
 ROWS = {"nested": nested, "at once": fine_at_once, "LM": mlp, "Broyden": mlp_by_broyden}
 
 
-def network_of(problem: Problem, row: str) -> str:
+def network_of(problem: Problem | pinn_regression.Regression, row: str) -> str:
     """What the runs of a row have in common: runs of other networks are other runs."""
     plan = problem.plan
     if row in ("LM", "Broyden"):
