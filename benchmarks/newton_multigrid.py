@@ -259,31 +259,32 @@ def main() -> None:
         widths = [int(width) for width in text.split(",")]
         most = 100_000 if intervals is LARGER[1] else given.parameters
         kept = [n for n in intervals if parameters(widths, n) <= most]
+        for n in [n for n in intervals if n not in kept]:
+            lines.append(f"\n{widths}, {n} intervals: {parameters(widths, n)} parameters, left out")
         for n, r, J in matrices(widths, kept):
             for mu in DAMPINGS:
                 rows = compare(n, r, J, mu, given)
                 head = f"{widths}, {n} intervals, {J.rows} residuals, {J.shape[1]} parameters, "
                 head += f"loss {0.5 * float(r @ r):.1e}, damping {mu:g}"
-                columns = (
-                    f"    {'':<14} {'median':>9} {'most':>6} {'of':>3} {'set-up':>9} {'seconds':>9}"
-                )
+                columns = f"    {'':<14} {'median':>9} {'most':>6} {'of':>3}"
                 fastest = min(rows, key=lambda row: row.total)
-                entry = ["", head, columns, *map(str, rows), f"    fastest: {fastest.method}"]
+                entry = ["", head, f"{columns} {'set-up':>9} {'seconds':>9}", *map(str, rows)]
+                lines += [*entry, f"    fastest: {fastest.method}"]
                 print("\n".join(entry), flush=True)
-                lines += entry
                 for row in rows:
                     if row.method == "V, patches" and row.iterations and text == WIDTHS[0]:
                         patches[mu].append(statistics.median(row.iterations))
-                if given.save:  # what is there so far
-                    RESULT.write_text("\n".join(lines) + "\n")
-    targets = ", ".join(
+                if given.save:  # as far as it is
+                    RESULT.write_text("\n".join([*lines, "", target(patches)]) + "\n")
+    print(target(patches))
+
+
+def target(patches: dict[float, list[float]]) -> str:
+    found = ", ".join(
         f"{patches[mu]} at damping {mu:g} (at most {most})"
         for mu, most in zip(DAMPINGS, (40, 110), strict=True)
     )
-    lines += ["", f"target, patches for [2, 6, 1], median iterations by intervals: {targets}"]
-    print("\n".join(lines[-2:]))
-    if given.save:
-        RESULT.write_text("\n".join(lines) + "\n")
+    return f"target, patches for [2, 6, 1], median iterations by intervals: {found}"
 
 
 if __name__ == "__main__":
