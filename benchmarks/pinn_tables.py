@@ -81,7 +81,9 @@ def table(runs: list[dict[str, Any]]) -> str:
             f"{statistics.median(losses):>8.1e} {losses[-1]:>8.1e} {second:>9.1e} "
             f"{steps:>6.0f} {took:>8.1f} {failed:>7}"
         )
-    lines += [f"    {TITLES[row]}: {network}" for row, network in networks]
+    for one in dict.fromkeys(network for _, network in networks):
+        titles = ", ".join(TITLES[row] for row, network in networks if network == one)
+        lines.append(f"  {titles}:\n    {one}")
     least = min(medians, key=lambda key: medians[key])
     met = "met" if 10.0 * medians[least] <= limit else "missed"
     lines.append(f"lowest median {judged}: {TITLES[least[0]]}, {medians[least]:.1e}; target {met}")
