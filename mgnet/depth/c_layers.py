@@ -38,7 +38,7 @@ class Intervals:
     Parameters
     ----------
     layers : int
-        n, at least 1.
+        n; 0 where other processes hold them all.
     factor : int
         c, at least 2.
     reverse : bool
@@ -58,10 +58,10 @@ class Intervals:
     reverse: bool = False
 
     def __post_init__(self) -> None:
-        if self.layers < 1 or self.factor < 2:
+        if self.layers < 0 or self.factor < 2:
             raise ValueError(
                 f"Intervals got {self.layers} layers and factor {self.factor}; "
-                "there must be at least 1 layer, and the factor must be at least 2"
+                "the layers must not be fewer than 0, and the factor must be at least 2"
             )
 
     @property
@@ -128,8 +128,12 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
     return given
 
 
-def level_sizes(layers: int, levels: int, coarsening: int | Sequence[int]) -> tuple[int, ...]:
+def level_sizes(
+    layers: int, levels: int, coarsening: int | Sequence[int], part: bool = False
+) -> tuple[int, ...]:
     """Number of layers of every level, finest first: ceil(n / c) follows n.
+
+    `part`: these are some of the layers, other processes hold the others; there may be none.
 
     Raises
     ------
@@ -141,11 +145,11 @@ def level_sizes(layers: int, levels: int, coarsening: int | Sequence[int]) -> tu
     >>> level_sizes(130, 3, 4)
     (130, 33, 9)
     """
-    if not isinstance(layers, int) or layers < 1:
+    if not isinstance(layers, int) or layers < (0 if part else 1):
         raise ValueError(f"layer hierarchy got layers = {layers!r}; give an integer of at least 1")
     sizes = [layers]
     for number, factor in enumerate(level_factors(levels, coarsening), 1):
-        if sizes[-1] == 1:
+        if sizes[-1] == 1 and not part:
             raise ValueError(
                 f"layer hierarchy got {levels} levels for {layers} layers and the coarsening "
                 f"{coarsening!r}; the largest possible number of levels is {number}"

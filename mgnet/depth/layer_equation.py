@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from mgnet import vector
 from mgnet.depth.c_layers import CLayers
+from mgnet.depth.neighbours import ALONE, Neighbours
 
 __all__ = ["LayerEquation", "Propagator"]
 
@@ -74,6 +75,8 @@ class LayerEquation:
     transfer : CLayers or None
         To the next coarser level; its intervals are those of the relaxation.
     reverse : bool
+    neighbours : Neighbours
+        The processes that hold the layers before and after these n.
 
     Examples
     --------
@@ -97,7 +100,9 @@ class LayerEquation:
         initial: State,
         transfer: CLayers | None,
         reverse: bool = False,
+        neighbours: Neighbours = ALONE,
     ):
+        self.neighbours = neighbours
         self.propagator = propagator
         self.level = level
         self.layers = layers
@@ -131,7 +136,7 @@ class LayerEquation:
     def march(self, f: State | None) -> State:
         """The solution of `A(u) = f`, layer by layer."""
         advance, level = self.propagator.advance, self.level
-        value = self.start_value(f)
+        value = self.neighbours.receive(self.start_value(f), self.reverse)
         points, calls = [value], _one_by_one(self.layers)
         calls = reversed(calls) if self.reverse else calls
         if f is None:
@@ -143,6 +148,7 @@ class LayerEquation:
             for which, row in zip(calls, rows, strict=True):
                 value = advance(level, which, value) + row
                 points.append(value)
+        self.neighbours.send(value, self.reverse)
         u = vector.join(points[::-1] if self.reverse else points)
         self.tally[0] += 1.0
         self._solved = u, self._zero_but_start(u) if f is None else f
@@ -164,7 +170,7 @@ class LayerEquation:
             if f is not None:
                 value = value + f[write]
             new[write] = value
-        self.tally[0] += transfer.intervals.f_layers / self.layers
+        self._count(transfer.intervals.f_layers)
         return new
 
     def relax(self, u: State, f: State | None) -> State:
@@ -184,7 +190,7 @@ class LayerEquation:
         of, rhs, ends = self._arrivals
         if of() is u and rhs is f:
             return ends
-        start, parts = self.start_value(f), []
+        start, parts = self._first(u, f), []
         if transfer.c_points_only:
             parts = self._march_all(transfer.inject(u), f)
         else:
@@ -195,9 +201,18 @@ class LayerEquation:
         if f is not None:
             inner = slice(0, -1) if self.reverse else slice(1, None)
             ends[inner] += transfer.inject(f)[inner]
-        self.tally[0] += transfer.intervals.count / self.layers
+        self._count(transfer.intervals.count)
         self._arrivals = weakref.ref(u), f, ends
         return ends
+
+    def _count(self, layers: int) -> None:
+        self.tally[0] += layers / max(self.layers, 1)
+
+    def _first(self, u: State, f: State | None) -> State:
+        """The first point of a trajectory that arrived; upstream gives it, if it is there."""
+        if self.neighbours.begins(self.reverse):
+            return self.start_value(f)
+        return u[-1:] if self.reverse else u[:1]
 
     def _march_all(self, points: State, f: State | None) -> list[State]:
         """The states before the last layer of all intervals, from their C-points; not stored."""
@@ -214,7 +229,7 @@ class LayerEquation:
             value = advance(level, which, value)
             if f is not None:
                 value = value + f[write]
-        self.tally[0] += own.f_layers / self.layers
+        self._count(own.f_layers)
         if self.reverse:
             return [value if len(value) == own.count else vector.join([value, points[-1:]])]
         return [value] if beside is None else [value, beside]
@@ -222,7 +237,7 @@ class LayerEquation:
     def residual(self, u: State, f: State | None) -> State:
         """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere."""
         transfer = self._coarsened()
-        self.tally[0] -= transfer.intervals.count / self.layers  # `Level.residual_at` counts it
+        self._count(-transfer.intervals.count)  # `Level.residual_at` counts it
         return self.arrivals(u, f) - transfer.inject(self.relax(u, f))
 
     def relax_c(self, u: State, f: State | None, weight: float) -> State:
@@ -231,7 +246,7 @@ class LayerEquation:
         if weight != 1.0:
             old = transfer.inject(self.relax(u, f))
             new = old + weight * (new - old)
-        return transfer.interpolate(new)
+        return transfer.interpolate(self.neighbours.shift(new, self.reverse))
 
     def _coarsened(self) -> CLayers:
         if self.transfer is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from mgnet.depth.c_layers import CLayers, intervals, level_factors, level_sizes
 from mgnet.depth.layer_equation import LayerEquation, Propagator
+from mgnet.depth.neighbours import ALONE, Neighbours, gathered_norm
 from mgnet.depth.relaxation import Relaxation, SerialSweep
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
@@ -30,6 +31,7 @@ def layer_hierarchy(
     reverse: bool = False,
     weight: float = 1.0,
     c_points_only: bool = False,
+    neighbours: Neighbours = ALONE,
 ) -> Hierarchy:
     """The layer equation on every level: the forward one, or the adjoint with `reverse`.
 
@@ -55,6 +57,9 @@ def layer_hierarchy(
         Whether a state of level 0 is stored as its C-points alone, ceil(N / c) + 1 of them (all
         N + 1 points by default). Cycles then neither allocate nor copy a trajectory, at the same
         count of evaluations; `hierarchy[0].operator.trajectory(u)` gives the whole one.
+    neighbours : Neighbours, optional
+        The processes that hold other layers; `layers` and states are then this one's own part, and
+        norms are those of all.
 
     Raises
     ------
@@ -85,14 +90,14 @@ def layer_hierarchy(
             f"layer_hierarchy got the relaxation {relaxation!r} for {levels} levels; give one "
             "word, or one per level but the coarsest, finest first, as ('F', 'FCF')"
         )
-    sizes = level_sizes(layers, levels, coarsening)
+    sizes = level_sizes(layers, levels, coarsening, part=neighbours is not ALONE)
     parts = []
     for number, size in enumerate(sizes):
         transfer = None
         if number + 1 < levels:
             factor = level_factors(levels, coarsening)[number]
             transfer = CLayers(intervals(size, factor, reverse), c_points_only and number == 0)
-        equation = LayerEquation(propagator, number, size, initial, transfer, reverse)
+        equation = LayerEquation(propagator, number, size, initial, transfer, reverse, neighbours)
         word = words[min(number, len(words) - 1)]
         smoother = SerialSweep() if transfer is None else Relaxation(word, weight)
         stored = transfer.intervals.count if transfer and transfer.c_points_only else size
@@ -105,11 +110,13 @@ def layer_hierarchy(
             size=(stored + 1) * math.prod(initial.shape),
             name=f"level {number}",
             cost=float(size),
-            residual_cost=1.0 if transfer is None else transfer.intervals.count / size,
+            residual_cost=1.0 if transfer is None else transfer.intervals.count / max(size, 1),
         )
         equation.tally = level.tally  # what it remembers is not counted
         parts.append(level)
-    return Hierarchy(parts)
+    if neighbours is ALONE:
+        return Hierarchy(parts)
+    return Hierarchy(parts, norm=lambda u: gathered_norm(neighbours, u, reverse))
 
 
 def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Schedule]:

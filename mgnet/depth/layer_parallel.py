@@ -15,8 +15,11 @@ from torch.autograd.function import once_differentiable
 from mgnet.depth.block import Layers
 from mgnet.depth.c_layers import level_factors, level_sizes
 from mgnet.depth.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
+from mgnet.depth.kept_layers import keep_layers
+from mgnet.depth.neighbours import ALONE, Alone, Neighbours
 from mgnet.depth.ode_net import ODENet
 from mgnet.depth.propagation import Method, Prepared, Propagation, detached
+from mgnet.depth.relay import relay
 
 __all__ = ["LayerParallel"]
 
@@ -102,6 +105,7 @@ class LayerParallel(nn.Module):
             raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
         level_sizes(net.depth, levels, coarsening)  # one clear error, now
         self.net = net
+        self.neighbours: Neighbours = ALONE
         self._set(
             {
                 "factors": level_factors(levels, coarsening),
@@ -120,11 +124,34 @@ class LayerParallel(nn.Module):
         self.control = control  # None: an Adaptive one found cycles dearer than serial propagation
         texts = settings["forward"], settings["backward"], settings["relaxation"]
         self.method = Method.from_texts(settings["factors"], *texts)
+        kept, depth, interval = self.net.kept, self.net.depth, self.method.strides[-1]
+        if kept and (kept.start % interval or (kept.stop % interval and kept.stop < depth)):
+            raise ValueError(
+                f"LayerParallel holds the layers {kept.start} to {kept.stop - 1} here, which are "
+                f"not whole coarsest intervals of {interval}; distribute a module with the wanted "
+                "levels and coarsening"
+            )
         self.calls = 0  # in training
         self._warned = False
         self._faster: dict[tuple, str] = {}  # of mode "auto"
         self._kept: dict[str, Tensor] = {}  # of warm starts
         self._prepared: tuple[Any, Prepared] | None = None
+
+    def take_part(self, which: range, neighbours: Neighbours) -> None:
+        """Keep only the layers `which`: the neighbours hold the others.
+
+        From then on all processes call this module together, each with the same batch, and each
+        gets the output of the whole network. `mgnet.petsc.distribute` is the way to it.
+
+        Parameters
+        ----------
+        which : range
+            Whole intervals of the coarsest level.
+        neighbours : Neighbours
+        """
+        keep_layers(self.net, which)
+        self.neighbours = neighbours
+        self._set(self.settings, self.control)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The settings, which belong to the model: its weights are those of its own propagation."""
@@ -157,11 +184,12 @@ class LayerParallel(nn.Module):
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
             return self._serial(u)
-        layers = self.net.layers()
+        layers = self.net.own_layers()
         recorded = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)
         )
-        call = _Call(self, Propagation(self._prepare(layers, u)), recorded)
+        propagation = Propagation(self._prepare(layers, u), self.neighbours)
+        call = _Call(self, propagation, recorded)
         return _Solve.apply(call, u, layers.steps, *layers.parameters)
 
     def _prepare(self, layers: Layers, u: Tensor) -> Prepared:
@@ -177,6 +205,8 @@ class LayerParallel(nn.Module):
         return self._prepared[1]
 
     def _serial(self, u: Tensor) -> Tensor:
+        if not isinstance(self.neighbours, Alone):
+            return relay(self.net, self.neighbours, u)
         for state in self.net._states(u, self.net.layers()):
             u = state
         return u
@@ -211,7 +241,8 @@ class LayerParallel(nn.Module):
                 for mode in ("mgrit", "serial"):
                     seconds[mode] = min(self._timed(u, mode) for _ in range(3))
             self.calls, self.control, self._warned, self.last_forward, self.last_backward = state
-            self._faster[key] = min(seconds, key=seconds.__getitem__)
+            fastest = min(seconds, key=seconds.__getitem__)
+            self._faster[key] = self.neighbours.agree(fastest)
         return self._faster[key]
 
     def _timed(self, u: Tensor, mode: str) -> float:
@@ -329,7 +360,7 @@ class _Solve(torch.autograd.Function):
         if updates:
             propagation.update_buffers()
         call.done("forward", points, made)
-        return points[-1].clone()
+        return propagation.neighbours.from_end(points[-1], False).clone()
 
     @staticmethod
     @once_differentiable

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mgnet.depth.block import Layers, StackedBlock
+from mgnet.depth.kept_layers import check_whole
 from mgnet.depth.keyed_dropout import draw_keys, use_keys
 from mgnet.depth.layer_stack import LayerSlots, draw_layers, layer_of, per_layer, stack, takes_time
 from mgnet.depth.residual_block import ResidualBlock, advance, check_scheme
@@ -89,6 +90,7 @@ class ODENet(torch.nn.Module):
         modules = draw_layers(block, first + layers + last)
         middle = modules[first : first + layers]
         self.depth = layers
+        self.kept = range(layers)  # those that this process holds
         self.final_time = float(final_time)
         self.scheme = scheme
         self.weights = weights
@@ -127,17 +129,22 @@ class ODENet(torch.nn.Module):
         """s_n of all layers: the gates, or T / N."""
         if self.gates is not None:
             return self.gates
-        equal = torch.full((self.depth,), self.final_time / self.depth, dtype=torch.float64)
+        equal = torch.full((len(self.kept),), self.final_time / self.depth, dtype=torch.float64)
         return self._like(equal)
 
     @property
     def times(self) -> torch.Tensor:
         """The time at the left of each layer: n T / N, with gates too."""
-        steps = torch.arange(self.depth, dtype=torch.float64) / self.depth
-        return self._like(self.final_time * steps)
+        numbers = torch.arange(self.kept.start, self.kept.stop, dtype=torch.float64)
+        return self._like(self.final_time * (numbers / self.depth))
 
     def layers(self) -> Layers:
         """All N layers, differentiable functions of the parameters of this module."""
+        check_whole(self)
+        return self.own_layers()
+
+    def own_layers(self) -> Layers:
+        """The layers that this process holds: all of them, unless they were distributed."""
         parameters, buffers = LayerSlots(self.block).tensors()
         if self.weights == "shared":
             parameters = [p.expand(self.depth, *p.shape[1:]) for p in parameters]
@@ -328,6 +335,7 @@ class ODENet(torch.nn.Module):
         """
         from mgnet.depth.refinement import refine  # it imports this file
 
+        check_whole(self)
         return refine(self, factor, how)
 
     def coarsen(self, factor: int = 2, how: str | None = None) -> ODENet:
@@ -345,6 +353,7 @@ class ODENet(torch.nn.Module):
         """
         from mgnet.depth.refinement import coarsen  # it imports this file
 
+        check_whole(self)
         return coarsen(self, factor, how)
 
     def nesting_defect(self, x: torch.Tensor, factor: int = 2, how: str | None = None) -> float:

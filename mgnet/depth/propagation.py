@@ -6,7 +6,6 @@ backward pass: the layers of every level, the tapes of the closing sweep, what t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,11 +14,13 @@ from operator import mul
 import torch
 from torch import Tensor
 
-from mgnet import vector
 from mgnet.depth.block import Layers, StackedBlock, Tape
 from mgnet.depth.c_layers import Intervals, intervals
-from mgnet.depth.control import Budget, Pass, judged
+from mgnet.depth.control import Budget, Pass
+from mgnet.depth.history import History
 from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.depth.neighbours import ALONE, Neighbours
+from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import StepData, run
 from mgnet.schedule import Schedule, Step
 
@@ -102,10 +103,14 @@ class Propagation:
     Parameters
     ----------
     prepared : Prepared
+    neighbours : Neighbours
+        The processes that hold the other layers, if there are any; all numbers and states here,
+        but u_N and the gradient with respect to u_0, are then those of the own layers.
     """
 
-    def __init__(self, prepared: Prepared):
+    def __init__(self, prepared: Prepared, neighbours: Neighbours = ALONE):
         self.prepared = prepared
+        self.neighbours = neighbours
         self.intervals = intervals(prepared.count, prepared.method.factors[0])
         self.tapes: list[Tape] = []
         self.points: Tensor | None = None  # the recorded states, at the C-points
@@ -129,10 +134,10 @@ class Propagation:
         (Tensor, Pass)
             The states at the m + 1 C-points.
         """
-        points, changes, norms = self._iterate(self.prepared, start, guess, budget)
+        points, history = self._iterate(self.prepared, start, guess, budget)
         if record:
-            norms.append(vector.norm(self.record(points) - points))
-        return points, judged(changes, norms, _rounding(points))
+            history.met(self.record(points) - points)
+        return points, history.judged()
 
     def record(self, points: Tensor) -> Tensor:
         """Sweep over all layers from the C-points, and keep the tapes; what arrives there."""
@@ -172,16 +177,16 @@ class Propagation:
 
     def backward(self, end: Tensor, budget: Budget, guess: Tensor | None) -> tuple[Tensor, Pass]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
-        points, changes, norms = self._iterate(Adjoint(self), end, guess, budget)
-        return points, judged(changes, norms, _rounding(points))
+        points, history = self._iterate(Adjoint(self), end, guess, budget)
+        return points, history.judged()
 
     def _iterate(
         self, propagator: Prepared | Adjoint, given: Tensor, guess: Tensor | None, budget: Budget
-    ) -> tuple[Tensor, list[float], list[float]]:
-        """Opening and cycles: the states, how much each changed the output, the residuals met."""
+    ) -> tuple[Tensor, History]:
+        """Opening and cycles: the states, and what the cycles did."""
         method, reverse = self.prepared.method, propagator is not self.prepared
         opening, cycle = method.backward if reverse else method.forward
-        output = 0 if reverse else -1
+        inlet = -1 if reverse else 0
         hierarchy = layer_hierarchy(
             propagator,
             self.prepared.count,
@@ -191,30 +196,32 @@ class Propagation:
             relaxation=method.relaxation,
             reverse=reverse,
             c_points_only=True,
+            neighbours=self.neighbours,
         )
+        # Of all processes no number is needed before a decision: `History` gathers them for it.
+        hierarchy = Hierarchy(hierarchy.levels)
         if guess is not None:
             points = guess.clone()
-            points[-1 - output] = given
+            if self.neighbours.begins(reverse):
+                points[inlet] = given
         else:
             points = given.expand(self.intervals.count + 1, *given.shape)
             if opening is not None:
                 points, _ = run(opening, hierarchy, points, None)
-        changes: list[float] = []
-        norms: list[float] = []
+        history = History(self.neighbours, reverse, given.dtype)
         memory = None
 
         def keep(step: Step, data: StepData) -> None:
-            if step.action == "down" and step.level == 0 and data.residual_norm is not None:
-                norms.append(data.residual_norm)
+            if step.action == "down" and step.level == 0:
+                history.met(data.progress.rs[0])
 
         for _ in range(budget.cycles):
-            before = points[output]
+            before = points
             points, memory = run(cycle, hierarchy, points, None, memory, record=keep)
-            scale = vector.norm(points[output])
-            changes.append(vector.norm(points[output] - before) / scale if scale else math.inf)
-            if judged(changes, norms, _rounding(points)).estimate <= budget.stop:
+            history.changed(before, points)
+            if budget.stop and history.judged().estimate <= budget.stop:
                 break
-        return points, changes, norms
+        return points, history
 
     def gradients(
         self, adjoint: Tensor, with_steps: bool
@@ -243,7 +250,8 @@ class Propagation:
                 direct = (now * tape.value).flatten(1).sum(1)
                 of_steps[which] = direct if d_steps is None else direct + d_steps
             now = now + d_state
-        return now[0], of_parameters, of_steps
+        first = now[0] if len(now) else adjoint[0]  # other processes hold all layers
+        return self.neighbours.from_end(first, True), of_parameters, of_steps
 
 
 class Adjoint:
@@ -260,6 +268,8 @@ class Adjoint:
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Backward steps of some layers of a level, all at once (`Propagator`)."""
+        if not len(states):  # other processes hold all layers
+            return states
         key = level, which.start, which.stop, which.step
         tape = self.parts.get(key)
         if tape is None:
@@ -307,7 +317,3 @@ def _coarse(layers: Layers, stride: int) -> Layers:
 def _sums(steps: Tensor, stride: int) -> Tensor:
     padded = torch.cat([steps, steps.new_zeros(-len(steps) % stride)])
     return padded.reshape(-1, stride).sum(1)
-
-
-def _rounding(states: Tensor) -> float:
-    return 32.0 * torch.finfo(states.dtype).eps

@@ -207,6 +207,7 @@ def _with(
     """A copy with other tensors: parameters by their name in the net, buffers in the block."""
     made = copy.deepcopy(net)
     made.depth, made.weights = depth, weights
+    made.kept = range(depth)
     slots = LayerSlots(made.block)
     places = {f"block.{name}": where for name, where in slots.parameters.items()}
     for name, value in parameters.items():
