@@ -14,13 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .dropout import Use, draw_masks, masked, watched
 from .tape import AutogradTape, SeparateTapes, Tape, TracedTape
-from .tracing import OneLayer, Program, batch, trace_for_autograd, trace_layer
+from .tracing import NoRandomNumbers, OneLayer, Program, batch, trace_for_autograd, trace_layer
 
 __all__ = ["Layers", "StackedBlock", "Tape"]
 
 STAGES = {"euler": 1, "heun": 2, "rk4": 4}
-PROGRAMS = 256
+PROGRAMS = 256  # for a block
+BOUND = 64  # for one Layers, of different states
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,11 +156,46 @@ class StackedBlock:
         with torch.no_grad():
             return self.program("record", layers, states)(states)
 
+    def with_masks(
+        self, layers: Layers, state: Tensor, numbers: Sequence[int], *, seed: int, call: int
+    ) -> Layers:
+        """The layers with dropout masks among their buffers; in evaluation mode as they are.
+
+        Parameters
+        ----------
+        layers : Layers
+            Without masks.
+        state : Tensor
+            One state `(batch, ...)`; its shape and type matter.
+        numbers : sequence of int
+            The layers' numbers in the whole net. The masks of a layer depend on its number, `seed`
+            and `call` alone: not on what else is in `layers`.
+        seed, call : int
+            Not negative: the seed of the net, and the number of the call.
+        """
+        if not len(layers):
+            return layers
+        key = "uses", self._meaning(layers), state.shape, state.dtype, state.device
+        uses = self._remembered(key, lambda: self._uses(layers, state))
+        masks = draw_masks(uses, numbers, seed, call)
+        return replace(layers, buffers=(*layers.buffers, *masks)) if masks else layers
+
+    def _uses(self, layers: Layers, state: Tensor) -> list[Use]:
+        with torch.no_grad(), watched(self.template) as uses:
+            self._slope_of_one(layers[:1], state[None])
+        return uses[: len(uses) // self.stages]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_found": OrderedDict()}
+
     def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
-        key = self, kind, states.shape, states.dtype, self.template.training
+        cast = torch._C._is_any_autocast_enabled()
+        key = self, kind, states.shape, states.dtype, self.template.training, cast
         run = layers._bound.get(key)
         if run is None:
+            if len(layers._bound) >= BOUND:
+                layers._bound.clear()
             run = layers._bound[key] = self._find(kind, layers, states)
         return run
 
@@ -172,23 +209,26 @@ class StackedBlock:
     ) -> tuple[Tensor, list[Tensor]]:
         """The slope of one layer, and its new buffers; edits the buffers."""
         tensors = dict(zip(self.names, parameters, strict=True))
-        tensors |= dict(zip(self.buffer_names, buffers, strict=True))
+        tensors |= dict(zip(self.buffer_names, buffers, strict=False))
 
         def block(t: Any, u: Tensor) -> Tensor:
-            return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
+            with masked(self.template, buffers[len(self.buffer_names) :]):
+                return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
 
-        value = _combine(self.scheme, block, time, step, state)
+        with NoRandomNumbers():
+            value = _combine(self.scheme, block, time, step, state)
         if value.shape != state.shape:
             raise ValueError(
                 f"the block turned a state of shape {tuple(state.shape)} into one of shape "
                 f"{tuple(value.shape)}; a block of an ODE net must keep the shape"
             )
-        return value, [tensors[name] for name in self.buffer_names]
+        masks = buffers[len(self.buffer_names) :]
+        return value.to(state.dtype), [*[tensors[name] for name in self.buffer_names], *masks]
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         tensors = layers.tensors()
-        about = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
-        about = self._meaning(layers), about
+        shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
+        about = self._meaning(layers), shapes, torch._C._is_any_autocast_enabled()
         one = None
         if self.traced and len(layers):
             one = self._remembered(about, lambda: self._trace(layers, states))
