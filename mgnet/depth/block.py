@@ -21,7 +21,8 @@ from .tracing import NoRandomNumbers, OneLayer, Program, batch, trace_for_autogr
 __all__ = ["Layers", "StackedBlock", "Tape"]
 
 STAGES = {"euler": 1, "heun": 2, "rk4": 4}
-PROGRAMS = 256
+PROGRAMS = 256  # for a block
+BOUND = 64  # for one Layers, of different states
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,11 +195,17 @@ class StackedBlock:
             self._slope_of_one(layers[:1], state[None])
         return uses[: len(uses) // self.stages]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_found": OrderedDict()}
+
     def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
-        key = self, kind, states.shape, states.dtype, self.template.training
+        cast = torch._C._is_any_autocast_enabled()
+        key = self, kind, states.shape, states.dtype, self.template.training, cast
         run = layers._bound.get(key)
         if run is None:
+            if len(layers._bound) >= BOUND:
+                layers._bound.clear()
             run = layers._bound[key] = self._find(kind, layers, states)
         return run
 
@@ -226,12 +233,12 @@ class StackedBlock:
                 f"{tuple(value.shape)}; a block of an ODE net must keep the shape"
             )
         masks = buffers[len(self.buffer_names) :]
-        return value, [*[tensors[name] for name in self.buffer_names], *masks]
+        return value.to(state.dtype), [*[tensors[name] for name in self.buffer_names], *masks]
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         tensors = layers.tensors()
-        about = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
-        about = self._meaning(layers), about
+        shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
+        about = self._meaning(layers), shapes, torch._C._is_any_autocast_enabled()
         one = None
         if self.traced and len(layers):
             one = self._remembered(about, lambda: self._trace(layers, states))
