@@ -41,8 +41,7 @@ figure, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
 for name, (levels, factor, cycle) in runs.items():
     hierarchy = problem.hierarchy(levels, factor, FCF)
     states: list[np.ndarray] = []  # before the first cycle and after each
-    # A monitor receives (cycle, residual norm, state).
-    monitor = partial(lambda kept, *now: kept.append(now[2]), states)
+    monitor = partial(lambda kept, cycle, norm, state: kept.append(state), states)
     solver = Solver(hierarchy, f"{cycle}(1,1)", rtol=1e-10, monitor=monitor)
     s = solver.solve(u=problem.guess()).require()
     errors = [abs(u - serial).max() for u in states]
