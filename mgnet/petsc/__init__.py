@@ -6,20 +6,39 @@ imports petsc4py. What reads options works without it: a script that calls `init
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mgnet.petsc.options import init
 from mgnet.petsc.smoother_text import parse_smoother
 from mgnet.petsc.solver_options import solver_from_options
 
+if TYPE_CHECKING:
+    from mgnet.petsc.dm import dmshell
+    from mgnet.petsc.ksp_smoother import KSPSmoother
+    from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
+    from mgnet.petsc.tao_smoother import TAOSmoother
+
 __all__ = [
+    "Cycle",
+    "KSPSmoother",
+    "Sweeps",
+    "TAOSmoother",
+    "dmshell",
     "init",
     "parse_smoother",
+    "separate_smoothers",
     "solver_from_options",
 ]
 
 # Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
-_LATER = {}
+_LATER = {
+    "Cycle": "mgnet.petsc.python_types",
+    "KSPSmoother": "mgnet.petsc.ksp_smoother",
+    "TAOSmoother": "mgnet.petsc.tao_smoother",
+    "Sweeps": "mgnet.petsc.python_types",
+    "dmshell": "mgnet.petsc.dm",
+    "separate_smoothers": "mgnet.petsc.python_types",
+}
 
 
 def __getattr__(name: str) -> Any:
