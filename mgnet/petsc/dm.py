@@ -9,6 +9,7 @@ finest; only `petsc_level` converts.
 from __future__ import annotations
 
 import atexit
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -25,11 +26,24 @@ from mgnet.petsc.vectors import assign, vec_like, view
 __all__ = ["Place", "dmshell", "petsc_level", "place_of"]
 
 State = Any
-# At the end of a process PETSc destroys what only PETSc still holds. Python must still be there, or
-# the Python objects among it end the process with a segmentation fault (seen with 3.18 and 3.26).
-atexit.register(PETSc._finalize)
-
 ATTRIBUTE = "mgnet"  # not the application context, which DMCoarsen overwrites
+
+
+
+
+def _destroy_solvers() -> None:
+    """Destroy what a script still holds at its end.
+
+    PETSc would do so when Python is gone, and the Python objects inside would end the process with
+    a segmentation fault (seen with 3.18 and 3.26).
+    """
+    for value in list(vars(sys.modules["__main__"]).values()):
+        if isinstance(value, PETSc.KSP | PETSc.SNES | PETSc.PC | PETSc.DM):
+            value.destroy()
+    PETSc.garbage_cleanup()
+
+
+atexit.register(_destroy_solvers)
 
 
 @dataclass(frozen=True, eq=False)
