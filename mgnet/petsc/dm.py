@@ -29,8 +29,6 @@ State = Any
 ATTRIBUTE = "mgnet"  # not the application context, which DMCoarsen overwrites
 
 
-
-
 def _destroy_solvers() -> None:
     """Destroy what a script still holds at its end.
 
