@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -29,19 +30,24 @@ State = Any
 ATTRIBUTE = "mgnet"  # not the application context, which DMCoarsen overwrites
 
 
-def _destroy_solvers() -> None:
-    """Destroy what a script still holds at its end.
+def _end() -> None:
+    """Deal with the solvers that a script still holds at its end.
 
-    PETSc would do so when Python is gone, and the Python objects inside would end the process with
-    a segmentation fault (seen with 3.18 and 3.26).
+    PETSc would destroy them when Python is gone, and the Python objects inside would end the
+    process with a segmentation fault (seen with 3.18 and 3.26); so they are destroyed here. What an
+    error interrupted cannot be destroyed at all: one more reference keeps PETSc from it.
     """
-    for value in list(vars(sys.modules["__main__"]).values()):
+    failed = getattr(sys, "last_traceback", None)
+    held = list(vars(sys.modules["__main__"]).values())
+    for frame, _ in traceback.walk_tb(failed):
+        held += frame.f_locals.values()
+    for value in held:
         if isinstance(value, PETSc.KSP | PETSc.SNES | PETSc.PC | PETSc.DM):
-            value.destroy()
+            value.incRef() if failed else value.destroy()
     PETSc.garbage_cleanup()
 
 
-atexit.register(_destroy_solvers)
+atexit.register(_end)
 
 
 @dataclass(frozen=True, eq=False)

@@ -101,7 +101,7 @@ def as_mat(matrix: Any, like: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Mat:
     if vector.is_mat(matrix):
         return matrix
     if comm.getSize() == 1 and (sp.issparse(matrix) or _has_entries(matrix)):
-        entries = vector.as_scipy(matrix)
+        entries: Any = vector.as_scipy(matrix)
         if sp.issparse(entries):
             made = aij(entries)
             made.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
@@ -127,7 +127,7 @@ def fill(mat: PETSc.Mat, matrix: Any) -> None:
     elif mat.getType() == "python":
         mat.getPythonContext().operator = matrix
     else:
-        entries = vector.as_scipy(matrix)
+        entries: Any = vector.as_scipy(matrix)
         if sp.issparse(entries):
             mat.zeroEntries()
             mat.setValuesCSR(entries.indptr, entries.indices, entries.data)

@@ -214,7 +214,10 @@ class Cycle:
             snes.setFunctionNorm(norm)
             snes.logConvergenceHistory(norm, 0)
             snes.monitor(cycles, norm)
-            reason = snes.callConvergenceTest(cycles, 0.0, 0.0, norm)
+            if math.isfinite(norm):
+                reason = snes.callConvergenceTest(cycles, 0.0, 0.0, norm)
+            else:
+                reason = DIVERGED_NAN  # the test would raise an error
             if not reason and cycles == most:
                 reason = PETSc.SNES.ConvergedReason.DIVERGED_MAX_IT
             if reason:

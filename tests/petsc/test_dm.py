@@ -287,3 +287,29 @@ def test_a_script_may_end_with_its_solver_alive(petsc):
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+BROKEN = """
+class Broken:
+    def apply(self, pc, x, y):
+        raise KeyError("mine")
+smoother = ksp.getPC().getMGSmoother(1)
+smoother.getPC().setType("python")
+smoother.getPC().setPythonContext(Broken())
+def inside(held):
+    held.solve(b, x)
+inside(ksp)
+"""
+
+
+def test_a_script_may_end_with_an_error_in_a_callback(petsc):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT + BROKEN],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "KeyError: 'mine'" in done.stderr
+    assert "SEGV" not in done.stderr

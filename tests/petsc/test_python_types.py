@@ -1,4 +1,4 @@
-"""Law: our smoothers under PETSc's multigrid, and our cycles under its solvers, are those of run."""
+"""Law: our parts do under PETSc what they do in `run`: smoothers in its multigrid, whole cycles."""
 
 from dataclasses import replace
 
