@@ -8,6 +8,7 @@ imports petsc4py. What reads options works without it: a script that calls `init
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mgnet.petsc.layer_options import layer_parallel_from_options
 from mgnet.petsc.options import init
 from mgnet.petsc.smoother_text import parse_smoother
 from mgnet.petsc.solver_options import solver_from_options
@@ -25,6 +26,7 @@ __all__ = [
     "TAOSmoother",
     "dmshell",
     "init",
+    "layer_parallel_from_options",
     "parse_smoother",
     "separate_smoothers",
     "solver_from_options",

@@ -145,7 +145,7 @@ def dmshell(hierarchy: Hierarchy, u: State | None = None, comm: Any = None) -> P
         down = transfer.restrict if transfer.inject is None else transfer.inject
         samples.append(vector.zeros_like(down(samples[-1])))
     if comm is None:
-        comm = u.getComm() if vector.is_vec(u) else PETSc.COMM_SELF
+        comm = samples[0].getComm() if vector.is_vec(samples[0]) else PETSc.COMM_SELF
     return _shell(Place(hierarchy, 0, tuple(samples), comm))
 
 

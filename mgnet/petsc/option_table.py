@@ -20,13 +20,14 @@ class Option:
     ----------
     name : str
     kind : str
-        "cycle", "int", "real", "flag", "smoother", "text", or the choices as "table|ascii|json".
+        "cycle", "int", "ints", "real", "flag", "smoother", "relaxation", or the choices as
+        "table|ascii|json".
     default : str
         As the help and the docs show it; "" where it is what the script says.
     text : str
         One line.
-    group : str
-        "solver" or "layers": which objects ask for it.
+    groups : tuple of str
+        "solver", "layers": which objects ask for it.
     least : float
         The least value of a number.
     per_level : bool
@@ -42,11 +43,11 @@ class Option:
     kind: str
     default: str
     text: str
-    group: str = "solver"
+    groups: tuple[str, ...] = ("solver",)
     least: float = 0.0
     per_level: bool = False
 
-    def read(self, text: str, shown: str) -> int | float | bool | str:
+    def read(self, text: str, shown: str) -> int | float | bool | str | tuple:
         """The value of a text from the command line.
 
         Parameters
@@ -64,6 +65,14 @@ class Option:
                     f"option {shown} got {text!r}; it takes {what} of at least {self.least:g}"
                 )
             return number
+        if self.kind == "ints":
+            numbers = [_number(int, word) for word in text.split(",")]
+            if any(number is None or number < self.least for number in numbers):
+                raise ValueError(
+                    f"option {shown} got {text!r}; it takes integers of at least {self.least:g}, "
+                    f"as {self.example}"
+                )
+            return tuple(numbers)
         if self.kind == "flag":
             return _choice(text or "true", {**_YES, **_NO}, shown) in _YES
         if "|" in self.kind:
@@ -83,11 +92,13 @@ class Option:
 
 _YES = dict.fromkeys(("true", "1", "yes", "on"))
 _NO = dict.fromkeys(("false", "0", "no", "off"))
-_EXAMPLES = {"cycle": '"F(2,1)"', "smoother": '"Jacobi(0.8)"', "text": "F,FCF"}
+_EXAMPLES = {"cycle": '"F(2,1)"', "smoother": '"Jacobi(0.8)"', "ints": "8,4"}
+_EXAMPLES |= {"relaxation": "F,FCF"}
 
+_LAYERS = ("layers",)
 _ROWS = (
     Option("cycle", "cycle", "V(1,1)", "Cycle, cascade or list of steps"),
-    Option("levels", "int", "", "Use only so many levels, from the finest", least=1),
+    Option("levels", "int", "", "Levels, from the finest", groups=("solver", "layers"), least=1),
     Option(
         "sweeps",
         "int",
@@ -106,6 +117,15 @@ _ROWS = (
     Option("max_cycles", "int", "50", "Cycles at most", least=1),
     Option("monitor", "flag", "false", "Print the residual norm after each cycle"),
     Option("view", "table|ascii|json", "", "Print levels and cycle before the solve"),
+    Option("coarsening", "ints", "4", "Layers per layer of the next level", _LAYERS, least=2),
+    Option("forward_cycle", "cycle", "cascade + V", "Cycle of the states", _LAYERS),
+    Option("backward_cycle", "cycle", "cascade + V", "Cycle of the adjoint", _LAYERS),
+    Option("control", "fixed|tolerance|adaptive", "fixed", "What ends the cycles", _LAYERS),
+    Option("forward_max_cycles", "int", "1", "Cycles of the states after the opening", _LAYERS),
+    Option("backward_max_cycles", "int", "1", "Cycles of the adjoint after the opening", _LAYERS),
+    Option("tolerance", "real", "0.1", "Relative error of the output", _LAYERS),
+    Option("relaxation", "relaxation", "F,FCF", "Per level, the last for all others", _LAYERS),
+    Option("mode", "mgrit|serial|auto", "mgrit", "Multigrid, serial, or the faster one", _LAYERS),
 )
 
 OPTIONS: dict[str, Option] = {option.name: option for option in _ROWS}
@@ -144,16 +164,23 @@ def find(name: str) -> Option:
     )
 
 
-def markdown() -> str:
+def markdown(group: str) -> str:
     """The table for the docs.
+
+    Parameters
+    ----------
+    group : str
+        "solver" or "layers".
 
     Examples
     --------
-    >>> print(markdown().splitlines()[2])
+    >>> print(markdown("solver").splitlines()[2])
     | `-mgnet_cycle` | cycle, as `"F(2,1)"` | `V(1,1)` | Cycle, cascade or list of steps |
     """
     rows = ["| option | value | default | meaning |", "| --- | --- | --- | --- |"]
     for option in OPTIONS.values():
+        if group not in option.groups:
+            continue
         value = option.kind.replace("|", ", ")
         if option.kind in _EXAMPLES:
             value += f", as `{option.example}`"

@@ -11,7 +11,7 @@ arguments = init(sys.argv)
 import numpy as np  # noqa: E402
 from petsc4py import PETSc  # noqa: E402
 
-from mgnet import Hierarchy, Jacobi, Level, MatrixTransfer, Solver, gallery  # noqa: E402
+from mgnet import Hierarchy, Jacobi, Level, MatrixTransfer, gallery  # noqa: E402
 from mgnet.petsc import KSPSmoother, dmshell, solver_from_options  # noqa: E402
 
 WORLD = PETSc.COMM_WORLD

@@ -38,6 +38,8 @@ def test_the_nearest_name(name, nearest):
         ("rtol", "1e-3", 1e-3),
         ("rtol", "0", 0.0),
         ("monitor", "", True),
+        ("coarsening", "8", (8,)),
+        ("coarsening", "8,4", (8, 4)),
         ("monitor", "no", False),
         ("view", "", "table"),
         ("view", "json", "json"),
@@ -56,6 +58,8 @@ def test_values(name, text, value):
         ("levels", "abc", "got 'abc'; it takes an integer of at least 1"),
         ("levels", "0", "got '0'; it takes an integer of at least 1"),
         ("levels", "2.5", "integer"),
+        ("coarsening", "8,1", "got '8,1'; it takes integers of at least 2, as 8,4"),
+        ("coarsening", "8,", "integers"),
         ("rtol", "-1", "a number of at least 0"),
         ("rtol", "nan", "a number of at least 0"),
         ("rtol", "", "got ''"),
@@ -73,10 +77,10 @@ def test_all_kinds_are_readable_and_all_views_are_there():
     assert set(OPTIONS["view"].kind.split("|")) == set(_VIEWS)
     for option in OPTIONS.values():
         assert isinstance(option, Option)
-        assert option.kind in ("cycle", "int", "real", "flag", "smoother", "text") or (
-            "|" in option.kind
-        )
+        kinds = ("cycle", "int", "ints", "real", "flag", "smoother", "relaxation")
+        assert option.kind in kinds or "|" in option.kind
 
 
-def test_the_page_shows_the_table():
-    assert markdown() in PAGE.read_text()
+@pytest.mark.parametrize("group", ["solver", "layers"])
+def test_the_page_shows_the_table(group):
+    assert markdown(group) in PAGE.read_text()
