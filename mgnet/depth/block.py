@@ -14,9 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .dropout import Use, draw_masks, masked, watched
-from .tape import AutogradTape, SeparateTapes, Tape, TracedTape
-from .tracing import NoRandomNumbers, OneLayer, Program, batch, trace_for_autograd, trace_layer
+from mgnet.depth.tape import AutogradTape, SeparateTapes, Tape, TracedTape
+from mgnet.depth.tracing import (
+    NoRandomNumbers,
+    OneLayer,
+    Program,
+    batch,
+    trace_for_autograd,
+    trace_layer,
+)
 
 __all__ = ["Layers", "StackedBlock", "Tape"]
 
@@ -34,7 +40,7 @@ class Layers:
     parameters : tuple of Tensor
         Each `(layers, ...)`, in the order of `StackedBlock.names`.
     buffers : tuple of Tensor
-        Each `(layers, ...)`, without gradient: the block's own buffers, then dropout masks.
+        Each `(layers, ...)`, without gradient: the block's own buffers.
     times : Tensor
         Shape `(layers,)`, the time at the left of each layer.
     steps : Tensor
@@ -166,35 +172,6 @@ class StackedBlock:
 
         return slope
 
-    def with_masks(
-        self, layers: Layers, state: Tensor, numbers: Sequence[int], *, seed: int, call: int
-    ) -> Layers:
-        """The layers with dropout masks among their buffers; in evaluation mode as they are.
-
-        Parameters
-        ----------
-        layers : Layers
-            Without masks.
-        state : Tensor
-            One state `(batch, ...)`; its shape and type matter.
-        numbers : sequence of int
-            The layers' numbers in the whole net. The masks of a layer depend on its number, `seed`
-            and `call` alone: not on what else is in `layers`.
-        seed, call : int
-            Not negative: the seed of the net, and the number of the call.
-        """
-        if not len(layers):
-            return layers
-        key = "uses", self._meaning(layers), state.shape, state.dtype, state.device
-        uses = self._remembered(key, lambda: self._uses(layers, state))
-        masks = draw_masks(uses, numbers, seed, call)
-        return replace(layers, buffers=(*layers.buffers, *masks)) if masks else layers
-
-    def _uses(self, layers: Layers, state: Tensor) -> list[Use]:
-        with torch.no_grad(), watched(self.template) as uses:
-            self._slope_of_one(layers[:1], state[None])
-        return uses[: len(uses) // self.stages]
-
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_found": OrderedDict()}
 
@@ -219,11 +196,10 @@ class StackedBlock:
     ) -> tuple[Tensor, list[Tensor]]:
         """The slope of one layer, and its new buffers; edits the buffers."""
         tensors = dict(zip(self.names, parameters, strict=True))
-        tensors |= dict(zip(self.buffer_names, buffers, strict=False))
+        tensors |= dict(zip(self.buffer_names, buffers, strict=True))
 
         def block(t: Any, u: Tensor) -> Tensor:
-            with masked(self.template, buffers[len(self.buffer_names) :]):
-                return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
+            return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
 
         with NoRandomNumbers():
             value = _combine(self.scheme, block, time, step, state)
@@ -232,8 +208,7 @@ class StackedBlock:
                 f"the block turned a state of shape {tuple(state.shape)} into one of shape "
                 f"{tuple(value.shape)}; a block of an ODE net must keep the shape"
             )
-        masks = buffers[len(self.buffer_names) :]
-        return value.to(state.dtype), [*[tensors[name] for name in self.buffer_names], *masks]
+        return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         tensors = layers.tensors()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .block import Layers, StackedBlock
+    from mgnet.depth.block import Layers, StackedBlock
 
 __all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape"]
 

@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .arithmetic import TABLE
+from mgnet.depth.arithmetic import TABLE
 
 __all__ = [
     "NoRandomNumbers",
@@ -165,7 +165,7 @@ class NoRandomNumbers(TorchDispatchMode):
             if given.get("dropout_p") != 0.0:
                 raise ValueError(
                     f"the block draws random numbers by {func}, so two evaluations of a layer "
-                    "differ; use nn.Dropout modules, with masks by StackedBlock.with_masks"
+                    "differ; use nn.Dropout modules, whose masks an ODENet keeps"
                 )
         return func(*args, **(kwargs or {}))
 
