@@ -93,7 +93,7 @@ def burgers_problem(nu: float, name: str, points: int, steps: int, target: float
         from_strip,
         grid,
         torch.from_numpy(burgers(x, t, nu)).unsqueeze(1),
-        Plan((2, 10, 10, 1), 4, (1500, 2000, 4000), (0.15, 0.25, 0.6)),
+        Plan((2, 8, 8, 8, 1), 4, (1200, 2000, 4000), (0.15, 0.25, 0.6)),
         (2, 24, 24, 24, 1),
         f"{target:.0e} in 300 s",
         300.0,

@@ -39,24 +39,22 @@ runs = {"4 to 32 layers, gates": (4, True), "4 to 32 layers, copies": (4, False)
 runs |= {"32 layers, gates": (32, True), "32 layers": (32, False)}
 print(f"peaks, 5 classes, width 8, Adam, work of {work:g} gradients of 32 layers each\n")
 print(f"{'network':<23} {'jumps at refinements':>21} {'loss':>8} {'held-out accuracy':>18}")
-figure, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+ax = plt.figure(figsize=(7, 4), layout="constrained").subplots()
 for name, (layers, gates) in runs.items():
-    net = network(layers, gates)
+    net, levels = network(layers, gates), 4 if layers == 4 else 1
     problem = Objective(net, torch.nn.functional.cross_entropy, (x, y))
-    levels = 4 if layers == 4 else 1
     hierarchy = depth_hierarchy(net, problem, levels, adam)
     counts = [round(work / levels * 2 ** (levels - 1 - n)) for n in range(levels)]
-    record = Record()
-    schedule, fine = cascade(counts).split(), hierarchy[0].operator
-    u, _ = run(schedule, hierarchy, fine.start(), None, record=record)
+    start, record = hierarchy[0].operator.start(), Record()
+    u, _ = run(cascade(counts).split(), hierarchy, start, None, record=record)
     table = record.table()
     seams = np.flatnonzero(table["action"] == "interpolate")
     jumps = ", ".join(f"{table['loss'][k] - table['loss'][k - 1]:.1g}" for k in seams) or "-"
-    trained = hierarchy.network(0, u)  # type: ignore[misc]
-    accuracy = (trained(held_out[0]).argmax(1) == held_out[1]).double().mean()
-    print(f"{name:<23} {jumps:>21} {table['loss'][-1]:>8.3f} {accuracy:>18.3f}")
+    outputs = hierarchy.network(0, u)(held_out[0])  # type: ignore[misc]
+    accuracy = (outputs.argmax(1) == held_out[1]).double().mean()
+    print(f"{name:<23} {jumps:>21} {table['loss'][-1]:>8.1e} {accuracy:>18.3f}")
     ax.semilogy(table["work"], table["loss"], "-" if levels > 1 else ":", label=name)
 ax.set(xlabel="work (gradients of 32 layers)", ylabel="training loss")
-ax.legend()
-figure.savefig(out / "loss.png", dpi=150)
+plt.legend()
+plt.savefig(out / "loss.png", dpi=150)
 print(f"\nwrote {out / 'loss.png'}")

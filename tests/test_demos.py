@@ -20,6 +20,8 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "adaptive_basis": (),
     "kan_pinn": (),
     "depth_refinement": (),
+    "mgrit_heat": (),
+    "layer_parallel": (),
 }
 MORE = {  # less training
     "elevation": ["0.5"],

@@ -17,6 +17,7 @@ from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.depth.layer_parallel import LayerParallel
 from mgnet.depth.ode_net import ODENet
 from mgnet.depth.one_step import OneStep, dahlquist, heat
+from mgnet.depth.plan import best_plan, plan
 from mgnet.depth.relaxation import Relaxation, SerialSweep
 from mgnet.depth.residual_block import ResidualBlock
 from mgnet.depth.spline_weights import DepthSpline
@@ -39,9 +40,11 @@ __all__ = [
     "SerialSweep",
     "StackedBlock",
     "Tolerance",
+    "best_plan",
     "dahlquist",
     "depth_hierarchy",
     "heat",
     "layer_hierarchy",
     "mgrit",
+    "plan",
 ]

@@ -14,13 +14,21 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from .tape import AutogradTape, SeparateTapes, Tape, TracedTape
-from .tracing import OneLayer, Program, batch, trace_for_autograd, trace_layer
+from mgnet.depth.tape import AutogradTape, SeparateTapes, Tape, TracedTape
+from mgnet.depth.tracing import (
+    NoRandomNumbers,
+    OneLayer,
+    Program,
+    batch,
+    trace_for_autograd,
+    trace_layer,
+)
 
 __all__ = ["Layers", "StackedBlock", "Tape"]
 
 STAGES = {"euler": 1, "heun": 2, "rk4": 4}
-PROGRAMS = 256
+PROGRAMS = 256  # for a block
+BOUND = 64  # for one Layers, of different states
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +40,7 @@ class Layers:
     parameters : tuple of Tensor
         Each `(layers, ...)`, in the order of `StackedBlock.names`.
     buffers : tuple of Tensor
-        Each `(layers, ...)`, without gradient: the block's own buffers, then dropout masks.
+        Each `(layers, ...)`, without gradient: the block's own buffers.
     times : Tensor
         Shape `(layers,)`, the time at the left of each layer.
     steps : Tensor
@@ -164,11 +172,17 @@ class StackedBlock:
 
         return slope
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_found": OrderedDict()}
+
     def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
-        key = self, kind, states.shape, states.dtype, self.template.training
+        cast = torch._C._is_any_autocast_enabled()
+        key = self, kind, states.shape, states.dtype, self.template.training, cast
         run = layers._bound.get(key)
         if run is None:
+            if len(layers._bound) >= BOUND:
+                layers._bound.clear()
             run = layers._bound[key] = self._find(kind, layers, states)
         return run
 
@@ -187,18 +201,19 @@ class StackedBlock:
         def block(t: Any, u: Tensor) -> Tensor:
             return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
 
-        value = _combine(self.scheme, block, time, step, state)
+        with NoRandomNumbers():
+            value = _combine(self.scheme, block, time, step, state)
         if value.shape != state.shape:
             raise ValueError(
                 f"the block turned a state of shape {tuple(state.shape)} into one of shape "
                 f"{tuple(value.shape)}; a block of an ODE net must keep the shape"
             )
-        return value, [tensors[name] for name in self.buffer_names]
+        return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         tensors = layers.tensors()
-        about = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
-        about = self._meaning(layers), about
+        shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
+        about = self._meaning(layers), shapes, torch._C._is_any_autocast_enabled()
         one = None
         if self.traced and len(layers):
             one = self._remembered(about, lambda: self._trace(layers, states))

@@ -219,9 +219,8 @@ class LayerEquation:
         advance, level, own = self.propagator.advance, self.level, self._coarsened().intervals
         if not self.layers:  # other processes hold them all
             return []
-        short = self.layers % own.factor != 0  # the last interval, which takes part in some calls
-        beside: State = None
-        value = points[:-1] if not self.reverse else points[1:-1] if short else points[1:]
+        beside: State = None  # of the last interval: a short one takes part in some calls only
+        value = points[1:] if self.reverse else points[:-1]
         for which, _, write in own.f_calls:
             length = len(range(self.layers)[which])
             if length < len(value):

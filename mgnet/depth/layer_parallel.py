@@ -170,6 +170,7 @@ class LayerParallel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output for a batch x, of the shapes that `net` takes and gives."""
+        self.net.draw_masks()
         u = self.net.open(x)
         return self.net.close(self._propagate(u, self._mode(u)))
 
@@ -352,9 +353,12 @@ class _Solve(torch.autograd.Function):
         ctx.call = call
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation = call.propagation
+        updates = call.module.training and propagation.has_buffers
         points, made = propagation.forward(
-            u.detach(), call.budgets["forward"], call.guess("forward", u), call.recorded
+            u.detach(), call.budgets["forward"], call.guess("forward", u), call.recorded or updates
         )
+        if updates:
+            propagation.update_buffers()
         call.done("forward", points, made)
         return propagation.neighbours.from_end(points[-1], False).clone()
 

@@ -10,7 +10,17 @@ from typing import Any
 
 import torch
 
-__all__ = ["LayerSlots", "difference", "draw_layers", "layer_of", "stack", "takes_time"]
+from mgnet.depth.keyed_dropout import use_torch
+
+__all__ = [
+    "LayerSlots",
+    "difference",
+    "draw_layers",
+    "layer_of",
+    "per_layer",
+    "stack",
+    "takes_time",
+]
 
 Tensors = Sequence[torch.Tensor]
 
@@ -126,7 +136,7 @@ def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) ->
         _fill(places, torch.nn.Parameter(value.detach().clone(), requires_grad=not frozen))
     for value, places in zip(buffers, slots.buffers.values(), strict=True):
         _fill(places, value.detach().clone())
-    return module
+    return use_torch(module)
 
 
 class LayerSlots:
@@ -174,6 +184,17 @@ class LayerSlots:
             _fill(places, value)
         for value, places in zip(buffers, self._buffers, strict=True):
             _fill(places, value)
+
+
+def per_layer(tensors: Tensors, count: int) -> list[tuple[torch.Tensor, ...]]:
+    """For each of `count` layers its tensors; one `unbind`, whose gradient is one stack.
+
+    Examples
+    --------
+    >>> per_layer([torch.tensor([1.0, 2.0])], 2)
+    [(tensor(1.),), (tensor(2.),)]
+    """
+    return list(zip(*(tensor.unbind() for tensor in tensors), strict=True)) or [()] * count
 
 
 Places = list[tuple[dict, str]]

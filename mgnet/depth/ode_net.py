@@ -10,7 +10,8 @@ import torch
 
 from mgnet.depth.block import Layers, StackedBlock
 from mgnet.depth.kept_layers import check_whole
-from mgnet.depth.layer_stack import LayerSlots, draw_layers, layer_of, stack, takes_time
+from mgnet.depth.keyed_dropout import draw_keys, use_keys
+from mgnet.depth.layer_stack import LayerSlots, draw_layers, layer_of, per_layer, stack, takes_time
 from mgnet.depth.residual_block import ResidualBlock, advance, check_scheme
 from mgnet.depth.spline_weights import DepthSpline
 
@@ -46,6 +47,14 @@ class ODENet(torch.nn.Module):
     buffer_layers : (int, int)
         Layers of step 1 from the same block, before and after the N others, with weights of their
         own; they are never solved in parallel. Source: Jiang et al., arXiv 2601.09026.
+
+    Attributes
+    ----------
+    block : torch.nn.Module
+        The stacked block. Its dropout masks are the same however often a layer is evaluated in one
+        forward pass.
+    seed, calls : int
+        What the masks depend on, see `draw_masks`.
 
     Raises
     ------
@@ -87,7 +96,7 @@ class ODENet(torch.nn.Module):
         self.weights = weights
         self.before = before
         self.opening = _buffers(modules[:first], 0.0, scheme)
-        self.block = stack(middle)
+        self.block = use_keys(stack(middle), layers)
         self.closing = _buffers(modules[first + layers :], self.final_time, scheme)
         self.after = after
         self.timed = takes_time(self.block)
@@ -97,6 +106,8 @@ class ODENet(torch.nn.Module):
         if gates:
             self.gates = torch.nn.Parameter(self.steps)
         self.kernel = StackedBlock(self.block, scheme)
+        self.seed = 0
+        self.calls = 0
 
     def _share(self, count: int) -> None:
         """Keep the parameters of the first layers alone; control points may outnumber layers."""
@@ -138,8 +149,7 @@ class ODENet(torch.nn.Module):
         if self.weights == "shared":
             parameters = [p.expand(self.depth, *p.shape[1:]) for p in parameters]
         elif isinstance(self.weights, DepthSpline):
-            B = self.weights.matrix(self.depth)
-            parameters = [_combined(B, c) for c in parameters]
+            parameters = [self.weights.at_layers(c, self.depth) for c in parameters]
         return Layers(tuple(parameters), tuple(buffers), self.times, self.steps)
 
     def open(self, x: torch.Tensor) -> torch.Tensor:
@@ -152,8 +162,18 @@ class ODENet(torch.nn.Module):
         u = self.closing(u)
         return u if self.after is None else self.after(u)
 
+    def draw_masks(self) -> None:
+        """New dropout masks for the layers, in training: what every forward pass begins with.
+
+        They depend on `seed`, the number `calls` of passes in training so far, and the layer.
+        """
+        if self.training:
+            self.calls += 1
+            draw_keys(self.block, self.seed, self.calls, self.kept.start)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output, layer by layer."""
+        self.draw_masks()
         u = self.open(x)
         for state in self._states(u, self.layers()):
             u = state
@@ -174,16 +194,17 @@ class ODENet(torch.nn.Module):
         -------
         tensor of shape (times, batch, ...)
         """
+        self.draw_masks()
         u = self.open(x)
         states = torch.stack([u, *self._states(u, self.layers())])
         if times is None:
             return states
         asked = torch.as_tensor(times, dtype=torch.float64, device=states.device)
         T = self.final_time
-        if asked.numel() and not 0.0 <= float(asked.min()) <= float(asked.max()) <= T:
+        outside = asked[(asked < 0.0) | (asked > T)].tolist()
+        if outside:
             raise ValueError(
-                f"ODENet.trajectory got times from {float(asked.min()):g} to "
-                f"{float(asked.max()):g}; they must lie in [0, {T:g}]"
+                f"ODENet.trajectory got the time {outside[0]:g}; all must lie in [0, {T:g}]"
             )
         position = asked * (self.depth / T)
         nearest = position.round()  # rounding must not blend two states where one is meant
@@ -195,8 +216,8 @@ class ODENet(torch.nn.Module):
     def _states(self, u: torch.Tensor, layers: Layers) -> Iterator[torch.Tensor]:
         """The states after layer 0, 1, ..., one module call per stage."""
         count = len(layers)
-        parameters = _per_layer(layers.parameters, count)
-        buffers = _per_layer(layers.buffers, count)
+        parameters = per_layer(layers.parameters, count)
+        buffers = per_layer(layers.buffers, count)
         # Numbers are cheaper than tensors, where nothing differentiates by them.
         steps = layers.steps.tolist() if self.gates is None else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
@@ -218,10 +239,8 @@ class ODENet(torch.nn.Module):
         Examples
         --------
         >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 2, final_time=1.0)
-        >>> with torch.no_grad():
-        ...     net.block.weight.copy_(torch.tensor([[[1.0]], [[3.0]]])).numel()
-        2
-        >>> float(net.regularization(tikhonov=1.0)), float(net.regularization(smoothness=1.0))
+        >>> _ = net.block.weight.data.copy_(torch.tensor([[[1.0]], [[3.0]]]))
+        >>> net.regularization(tikhonov=1.0).item(), net.regularization(smoothness=1.0).item()
         (2.5, 4.0)
         """
         h = self.final_time / self.depth
@@ -367,16 +386,6 @@ class ODENet(torch.nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.kernel = StackedBlock(self.block, self.scheme)
-
-
-def _per_layer(tensors: Sequence[torch.Tensor], count: int) -> list[tuple[torch.Tensor, ...]]:
-    """Per layer the tensors of it; one unbind, whose gradient is one stack."""
-    return list(zip(*(tensor.unbind() for tensor in tensors), strict=True)) or [()] * count
-
-
-def _combined(B: Any, c: torch.Tensor) -> torch.Tensor:
-    matrix = torch.as_tensor(B.copy()).to(c)
-    return (matrix @ c.reshape(len(c), -1)).reshape(len(matrix), *c.shape[1:])
 
 
 def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> torch.nn.Sequential:

@@ -151,6 +151,19 @@ class Propagation:
             now = torch.addcmul(now, prepared.scale(0, which, now), tape.value)
         return torch.cat([points[:1], now, *ended])
 
+    @property
+    def has_buffers(self) -> bool:
+        """Whether a recorded sweep may change buffers: running statistics of batch norm."""
+        return bool(self.prepared.levels[0].buffers)
+
+    def update_buffers(self) -> None:
+        """Give the network's own buffers the values that the recorded sweep left."""
+        for tape, (which, _) in zip(self.tapes, offsets(self.intervals), strict=True):
+            layers = self.prepared.levels[0][which]
+            for buffer, new in zip(layers.buffers, tape.new_buffers, strict=True):
+                if new is not buffer:
+                    buffer.copy_(new)
+
     def trajectory(self, points: Tensor) -> Tensor:
         """The states (N + 1, batch, ...) after all layers, from those at the C-points."""
         states = points.new_empty((self.prepared.count + 1, *points.shape[1:]))

@@ -22,8 +22,8 @@ class Relaxation(Smoother):
     F marches from every C-point to the next one, C replaces the C-points by what arrives there;
     all intervals go in one batched call. F after F changes nothing and costs nothing. A word that
     ends in C leaves stale F-points. Source: Falgout et al., SIAM J. Sci. Comput. 36 (2014),
-    section 2; weights: Southworth, De Sterck, Howse et al., "Weighted relaxation for multigrid
-    reduction in time" (2021).
+    section 2; weights: Sugiyama, Schroder, Southworth, Friedhoff, "Weighted relaxation for
+    multigrid reduction in time", Numer. Linear Algebra Appl. 30 (2023).
 
     Parameters
     ----------

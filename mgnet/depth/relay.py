@@ -34,9 +34,7 @@ class _Relay(torch.autograd.Function):
     """(u_0, parameters of the own layers) -> u_N."""
 
     @staticmethod
-    def forward(
-        ctx: Any, net: ODENet, neighbours: Neighbours, u: Tensor, *own: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, net: ODENet, neighbours: Neighbours, u: Tensor, *own: Tensor) -> Tensor:
         start = neighbours.receive(u.detach(), False).clone()
         with torch.enable_grad():
             start.requires_grad_(any(ctx.needs_input_grad))

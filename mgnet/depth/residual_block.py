@@ -59,7 +59,7 @@ class ResidualBlock(torch.nn.Module):
     @property
     def number(self) -> float:
         """The step as a number."""
-        return self.step if isinstance(self.step, float) else self.step.item()
+        return float(self.step.detach() if isinstance(self.step, torch.Tensor) else self.step)
 
     def extra_repr(self) -> str:
         return f"step={self.number:.6g}, time={self.time:.6g}, scheme={self.scheme!r}"

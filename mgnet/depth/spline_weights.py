@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import torch
 from scipy.interpolate import BSpline
 
 __all__ = ["DepthSpline"]
@@ -47,6 +48,11 @@ class DepthSpline:
     def matrix(self, layers: int) -> np.ndarray:
         """The values of the splines at the left ends of the layers: (layers, control points)."""
         return _values(self.control_points, self.degree, layers)
+
+    def at_layers(self, c: torch.Tensor, layers: int) -> torch.Tensor:
+        """The weights of all layers from the control points `c`, axis 0 of both."""
+        B = torch.tensor(self.matrix(layers), dtype=c.dtype, device=c.device)
+        return (B @ c.reshape(len(c), -1)).reshape(layers, *c.shape[1:])
 
     def refine(self, factor: int = 2) -> DepthSpline:
         """Every interval cut into `factor` equal ones."""

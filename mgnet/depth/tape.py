@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .block import Layers, StackedBlock
+    from mgnet.depth.block import Layers, StackedBlock
 
 __all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape"]
 
 Gradients = tuple[Tensor, tuple[Tensor, ...], Tensor | None]
 
 
-class Tape(Protocol):
+class Tape(ABC):
     """Recorded layers; `StackedBlock.record` makes one.
 
     Attributes
@@ -40,20 +41,20 @@ class Tape(Protocol):
     value: Tensor
     new_buffers: tuple[Tensor, ...]
 
+    @abstractmethod
     def pull(self, lam: Tensor) -> Tensor:
         """`(d slope / d state)^T lam`, of the shape of the states, as lam is."""
-        ...
 
+    @abstractmethod
     def pull_all(self, lam: Tensor) -> Gradients:
         """The same with respect to states, parameters and steps; None where steps do not enter."""
-        ...
 
+    @abstractmethod
     def __getitem__(self, which: slice) -> Tape:
         """The tape of some of the layers; evaluates nothing."""
-        ...
 
 
-class TracedTape:
+class TracedTape(Tape):
     """A tape of traced layers: `saved` has the layers on axis 0 of every tensor."""
 
     def __init__(
@@ -80,17 +81,20 @@ class TracedTape:
         count = len(self.layers.parameters)
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
 
-    def __getitem__(self, which: slice) -> TracedTape:
+    def __getitem__(self, which: slice) -> Tape:
+        value = self.value[which]
+        if not len(value):
+            return SeparateTapes([], self.layers[which], value)
         return TracedTape(
             self.block,
             self.layers[which],
-            self.value[which],
+            value,
             tuple([x[which] for x in self.new_buffers]),
             [x[which] for x in self.saved],
         )
 
 
-class AutogradTape:
+class AutogradTape(Tape):
     """A tape of one layer, evaluated by PyTorch as it is written."""
 
     def __init__(self, block: StackedBlock, layers: Layers, states: Tensor):
@@ -125,11 +129,11 @@ class AutogradTape:
         )
         return [x[None] for x in found]
 
-    def __getitem__(self, which: slice) -> SeparateTapes:
+    def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes([self], self.layers, self.value)[which]
 
 
-class SeparateTapes:
+class SeparateTapes(Tape):
     """The tapes of layers that are evaluated one after another."""
 
     def __init__(self, tapes: Sequence[Tape], layers: Layers, states: Tensor):
@@ -154,7 +158,7 @@ class SeparateTapes:
             torch.cat([self.layers.steps[:0], *steps]) if len(steps) == len(found) else None,
         )
 
-    def __getitem__(self, which: slice) -> SeparateTapes:
+    def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes(self.tapes[which], self.layers[which], self.states[which])
 
 

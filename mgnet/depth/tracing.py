@@ -23,10 +23,18 @@ from torch.func import functionalize, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from .arithmetic import TABLE
+from mgnet.depth.arithmetic import TABLE
 
-__all__ = ["OneLayer", "Program", "batch", "trace_layer"]
+__all__ = [
+    "NoRandomNumbers",
+    "OneLayer",
+    "Program",
+    "batch",
+    "trace_for_autograd",
+    "trace_layer",
+]
 
 aten = torch.ops.aten
 RESHAPES = (aten.view.default, aten._unsafe_view.default)
@@ -143,9 +151,23 @@ def _traced_purely(
             if _alike(node, node.args[1]):
                 node.replace_all_uses_with(node.args[1])
         traced.graph.eliminate_dead_code()
-    for node in traced.graph.nodes:
-        _refuse_random(node)
     return traced
+
+
+class NoRandomNumbers(TorchDispatchMode):
+    """Refuses operations that draw random numbers."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            schema = func._schema.arguments
+            given = {x.name: x.default_value for x in schema} | (kwargs or {})
+            given |= {x.name: value for x, value in zip(schema, args, strict=False)}
+            if given.get("dropout_p") != 0.0:
+                raise ValueError(
+                    f"the block draws random numbers by {func}, so two evaluations of a layer "
+                    "differ; use nn.Dropout modules, whose masks an ODENet keeps"
+                )
+        return func(*args, **(kwargs or {}))
 
 
 class _HiddenFromAutograd(TorchFunctionMode):
@@ -182,22 +204,6 @@ def _is_view(operation: Any) -> bool:
 
 def _changes_inputs(operation: Any) -> bool:
     return isinstance(operation, torch._ops.OpOverload) and operation._schema.is_mutable
-
-
-def _refuse_random(node: fx.Node) -> None:
-    """Say that a block may not draw random numbers."""
-    operation = node.target
-    if not isinstance(operation, torch._ops.OpOverload):
-        return
-    schema = operation._schema.arguments
-    arguments = {x.name: x.default_value for x in schema} | node.kwargs
-    arguments |= {x.name: value for x, value in zip(schema, node.args, strict=False)}
-    random = torch.Tag.nondeterministic_seeded in operation.tags
-    if random and arguments.get("dropout_p") != 0.0:
-        raise ValueError(
-            f"the block draws random numbers by {operation}, so two evaluations of a layer would "
-            "differ; use nn.Dropout modules, whose masks are fixed for each call"
-        )
 
 
 def _cut(traced: fx.GraphModule, tensors: int, changeable: range, hidden: bool) -> OneLayer:

@@ -198,9 +198,7 @@ def end_all_ranks_on_error(comm: Any = None) -> None:
 def _ending(
     comm: MPI.Intracomm,
 ) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    def end(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         time.sleep(min(TURN * comm.Get_rank(), LAST_TURN))  # a lower rank may have failed, too
         lines = "".join(traceback.format_exception(kind, error, trace))
         sys.stdout.flush()

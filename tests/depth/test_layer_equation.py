@@ -102,6 +102,19 @@ def test_evaluations_are_counted_and_never_repeated(reverse, layers, factor):
     assert net.count == 3 * layers - 2 * coarse
 
 
+def test_c_points_alone_are_evaluated_once_for_every_right_hand_side():
+    net = Net(5)
+    equation = LayerEquation(net, 0, 5, np.ones((1, 3)), CLayers(intervals(5, 2, False), True))
+    full = equation_of(net, np.ones((1, 3)), 2, False)
+    u, (f, g) = np.ones((4, 1, 3)), np.random.default_rng(0).standard_normal((2, 6, 1, 3))
+    for right in (f, g):
+        r, net.count = equation.residual(u, right), 0
+        assert equation.relax(u, right) is u
+        assert (equation.residual(u, right) == r).all() and net.count == 0
+        expected = full.residual(full.transfer.prolong(u), right)
+        assert abs(r - expected).max() < 1e-15
+
+
 def test_a_solved_state_needs_no_evaluation():
     net = Net(6)
     equation = equation_of(net, np.ones((1, 3)), 2, False)

@@ -225,6 +225,56 @@ def test_frozen_parameters_and_inputs():
         assert not exact(net)(batch()).requires_grad
 
 
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d])
+def test_dropout_has_one_mask_per_layer_and_call(kind):
+    def make():
+        return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), kind(0.4))
+
+    net, _ = made(11, make=make)
+    parallel, x = exact(net, 3, 3).train(), batch()
+    expected = []
+    for _ in range(2):
+        out = net(x)
+        expected.append((out, torch.autograd.grad(out.square().sum(), list(net.parameters()))))
+    net.calls = 0
+    for out, gradients in expected:
+        ours = parallel(x)
+        assert (ours - out).norm() <= 1e-13 * out.norm()
+        found = torch.autograd.grad(ours.square().sum(), list(net.parameters()))
+        torch.testing.assert_close(found, gradients, rtol=1e-11, atol=1e-13)
+    assert not torch.allclose(expected[0][0], expected[1][0])
+    assert torch.equal(parallel.eval()(x), parallel(x))
+
+
+def test_batch_norm_is_updated_once_by_the_closing_sweep():
+    def make():
+        return nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), nn.BatchNorm1d(WIDTH), nn.Tanh())
+
+    net, blocks = made(11, make=make)
+    parallel = exact(net, 2, 4).train()
+    for seed in range(3):
+        parallel(batch(seed=seed)).square().sum().backward()
+        looped([block.train() for block in blocks], batch(seed=seed)).square().sum().backward()
+    same(net, blocks, 1e-11)
+    ours = {name.rsplit(".", 1)[-1]: value for name, value in net.named_buffers()}
+    for name, value in ours.items():
+        theirs = torch.stack([dict(block.named_buffers())["1." + name] for block in blocks])
+        torch.testing.assert_close(value, theirs, rtol=1e-12, atol=1e-13)
+    out = parallel.eval()(batch())
+    torch.testing.assert_close(out, looped([block.eval() for block in blocks], batch()))
+
+
+class DrawsByItself(Block):
+    def forward(self, u):
+        return nn.functional.dropout(super().forward(u), 0.5)
+
+
+def test_functional_random_calls_are_refused():
+    net, _ = made(make=DrawsByItself)
+    with pytest.raises(ValueError, match="random"):
+        LayerParallel(net, 2, 4).train()(batch())
+
+
 class Fails(Block):
     broken = False
 
@@ -255,9 +305,9 @@ def test_no_call_depends_on_the_one_before_unless_asked():
     first = cold(batch())
     cold(batch(seed=3))
     assert torch.equal(cold(batch()), first)
-    reference, errors = net(batch()), []
+    reference, errors = net(batch()).detach(), []
     for _ in range(3):
-        errors.append(float((warm(batch()) - reference).norm()))
+        errors.append(float((warm(batch()).detach() - reference).norm()))
     assert errors[2] < 0.1 * errors[1] < 0.01 * errors[0]
     warm(batch(3))  # another shape: a cold start
 

@@ -198,7 +198,7 @@ def test_trajectories():
     torch.testing.assert_close(got[2], 0.5 * (states[1] + states[2]))
     assert torch.equal(net.trajectory(x, [n * 2.0 / 6 for n in range(7)]), states)
     assert net.trajectory(x, []).shape == (0, 5, 4)
-    with pytest.raises(ValueError, match=r"times from -1 to 0; they must lie in \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"the time -1; all must lie in \[0, 2\]"):
         net.trajectory(x, [-1.0, 0.0])
 
 

@@ -54,6 +54,21 @@ def test_unequal_steps_are_grouped():
     assert abs(solution.require().value - exact).max() < 1e-11
 
 
+def test_every_level_steps_from_its_own_times():
+    told = []
+
+    def step(t, dt, u):
+        told.append((t, dt))
+        return u + dt[:, None] * np.cos(t)[:, None]
+
+    steps = np.linspace(0.1, 0.2, 10)
+    problem = OneStep(step, np.zeros(1), steps, start=3.0)
+    problem.hierarchy(3, coarsening=(4, 2))[2].operator.march(None)
+    (t, dt), (s, ds) = told  # the coarsest level has two steps: of 8 and of 2
+    assert (t, s) == (3.0, pytest.approx(3.0 + steps[:8].sum()))
+    assert (dt, ds) == (pytest.approx(steps[:8].sum()), pytest.approx(steps[8:].sum()))
+
+
 def test_equal_steps_are_factorised_once_per_level():
     problem = heat(15, 130)  # the last interval is short
     mgnet.Solver(problem.hierarchy(3), rtol=1e-8).solve(u=problem.guess())
