@@ -84,5 +84,5 @@ def check_whole(net: ODENet) -> None:
         )
 
 
-def _cut(parameter: torch.nn.Parameter, which: slice) -> torch.nn.Parameter:
+def _cut(parameter: torch.Tensor, which: slice) -> torch.nn.Parameter:
     return torch.nn.Parameter(parameter.detach()[which].clone(), parameter.requires_grad)

@@ -18,7 +18,17 @@ State = Any
 
 
 class Neighbours(Protocol):
-    """The other processes, as one of them sees them. All call `from_end`, `gather`, `agree`."""
+    """The other processes, as one of them sees them.
+
+    All of them call `from_end`, `agree` and what gathers or scatters, together.
+
+    Attributes
+    ----------
+    rank : int
+        0 is the first.
+    """
+
+    rank: int
 
     def begins(self, reverse: bool) -> bool:
         """Whether the equation begins here: upstream there are no layers."""
@@ -48,6 +58,14 @@ class Neighbours(Protocol):
         """The value of the first process."""
         ...
 
+    def gather_layers(self, part: Tensor) -> Tensor | None:
+        """Rows, one for each layer, of all processes, on rank 0."""
+        ...
+
+    def scatter_layers(self, whole: Tensor | None) -> Tensor:
+        """The own rows of what rank 0 gives."""
+        ...
+
 
 class Alone:
     """One process holds all layers.
@@ -57,6 +75,8 @@ class Alone:
     >>> Alone().begins(reverse=True), Alone().agree("serial")
     (True, 'serial')
     """
+
+    rank = 0
 
     def begins(self, reverse: bool) -> bool:
         """Yes."""
@@ -84,6 +104,14 @@ class Alone:
     def agree(self, value: Any) -> Any:
         """`value`."""
         return value
+
+    def gather_layers(self, part: Any) -> Any:
+        """`part`."""
+        return part
+
+    def scatter_layers(self, whole: Any) -> Any:
+        """`whole`."""
+        return whole
 
 
 ALONE = Alone()

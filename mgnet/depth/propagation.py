@@ -213,7 +213,7 @@ class Propagation:
 
         def keep(step: Step, data: StepData) -> None:
             if step.action == "down" and step.level == 0:
-                history.met(data.progress.rs[0])
+                history.met(data.progress.rs[0])  # type: ignore[arg-type]
 
         for _ in range(budget.cycles):
             before = points

@@ -1,4 +1,4 @@
-"""The layers of a network over MPI ranks: `distribute`.
+"""The ranks that hold the layers before and after one's own: `Ranks`.
 
 What the cycles of `LayerParallel` send: the march over the coarsest layers is handed from rank to
 rank, C-relaxation moves one point to the next rank (a PETSc star forest), and numbers that decide
@@ -20,59 +20,11 @@ from mpi4py import MPI
 from petsc4py import PETSc
 from torch import Tensor
 
-from mgnet.depth import LayerParallel
 from mgnet.petsc.layer_layout import LayerLayout
 
-__all__ = ["Ranks", "distribute", "end_all_ranks_on_error", "from_bytes", "to_bytes"]
+__all__ = ["Ranks", "end_all_ranks_on_error"]
 
 TURN, LAST_TURN = 0.1, 2.0  # seconds
-
-
-def distribute(parallel: LayerParallel, comm: Any = None) -> LayerParallel:
-    """Spread the layers of a module over MPI ranks; each keeps its own, and calls it as before.
-
-    A script that builds the same module on every rank (one seed) and trains it in a plain loop
-    then runs under `mpiexec -n P` with the same numbers, bit for bit, on any number of ranks.
-    Modules before and after the layers are on all ranks; parameters of layers, and so what an
-    optimizer keeps of them, on one. From now on an exception on any rank ends all.
-
-    Parameters
-    ----------
-    parallel : LayerParallel
-        Changed in place: its parameters are new objects, so make the optimizer after this. What is
-        not separate for each parameter (clipping by the norm of all gradients, L-BFGS) needs a sum
-        over the ranks that a plain loop does not make.
-    comm : PETSc.Comm, optional
-        `PETSc.COMM_WORLD` by default.
-
-    Returns
-    -------
-    LayerParallel
-        The same object. `gather_state` gives back the state of the whole.
-
-    Raises
-    ------
-    ValueError
-        If layers share weights.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from mgnet.depth import ODENet
-    >>> _ = torch.manual_seed(0)
-    >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=16)
-    >>> parallel = distribute(LayerParallel(net))
-    >>> parallel(torch.ones(3, 4)).sum().backward()
-    >>> net.block[0].weight.grad.shape  # of the layers of this rank: here there is only one
-    torch.Size([16, 4, 4])
-    """
-    comm = PETSc.COMM_WORLD if comm is None else comm
-    layout = LayerLayout(parallel.net.depth, parallel.method.strides[-1], comm.getSize())
-    ranks = Ranks(comm, layout)
-    parallel.take_part(layout.of(ranks.rank), ranks)
-    if layout.ranks > 1:
-        end_all_ranks_on_error(comm)
-    return parallel
 
 
 class Ranks:
@@ -112,13 +64,13 @@ class Ranks:
             return start
         buffer = np.empty(start.nbytes, np.uint8)
         self.comm.Recv(buffer, source)
-        return from_bytes(buffer, start)
+        return _from_bytes(buffer, start)
 
     def send(self, point: Tensor, reverse: bool) -> None:
         """Give a point to the rank downstream, if there is one."""
         target = self.upstream(not reverse)
         if target is not None:
-            self.comm.Send(to_bytes(point), target)
+            self.comm.Send(_bytes(point), target)
 
     def shift(self, points: Tensor, reverse: bool) -> Tensor:
         """The points with the last one of the rank upstream in front."""
@@ -127,12 +79,12 @@ class Ranks:
         own = points[0] if reverse else points[-1]
         halo = np.empty(own.nbytes, np.uint8)
         unit, forest = self._unit(own.nbytes), self._forests[reverse]
-        given = to_bytes(own)
+        given = _bytes(own)
         forest.bcastBegin(unit, given, halo, MPI.REPLACE)
         forest.bcastEnd(unit, given, halo, MPI.REPLACE)
         if self.begins(reverse):
             return points
-        arrived = from_bytes(halo, own)[None]
+        arrived = _from_bytes(halo, own)[None]
         return torch.cat([points[:-1], arrived] if reverse else [arrived, points[1:]])
 
     def from_end(self, point: Tensor, reverse: bool) -> Tensor:
@@ -140,9 +92,9 @@ class Ranks:
         if self.layout.ranks == 1:
             return point
         end = self._first(not reverse)
-        buffer = to_bytes(point) if self.rank == end else np.empty(point.nbytes, np.uint8)
+        buffer = _bytes(point) if self.rank == end else np.empty(point.nbytes, np.uint8)
         self.comm.Bcast(buffer, end)
-        return point if self.rank == end else from_bytes(buffer, point)
+        return point if self.rank == end else _from_bytes(buffer, point)
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all ranks on every rank, side by side."""
@@ -152,6 +104,23 @@ class Ranks:
     def agree(self, value: Any) -> Any:
         """The value of rank 0."""
         return self.comm.bcast(value)
+
+    def gather_layers(self, part: Tensor) -> Tensor | None:
+        """The rows (one for each layer) of all ranks, on rank 0; None elsewhere."""
+        parts = self.comm.gather(_bytes(part))
+        if parts is None:
+            return None
+        return _from_bytes(
+            np.concatenate(parts), part.new_empty((self.layout.layers, *part.shape[1:]))
+        )
+
+    def scatter_layers(self, whole: Tensor | None) -> Tensor:
+        """The rows of this rank, from the tensor that rank 0 gives."""
+        parts = None
+        if whole is not None:
+            held = [self.layout.of(rank) for rank in range(self.layout.ranks)]
+            parts = [whole[each.start : each.stop].clone() for each in held]
+        return self.comm.scatter(parts)
 
     def _first(self, reverse: bool) -> int:
         return self.layout.occupied - 1 if reverse else 0
@@ -218,24 +187,12 @@ def _forest(comm: PETSc.Comm, upstream: int | None) -> PETSc.SF:
     return forest
 
 
-def to_bytes(point: Tensor) -> np.ndarray:
-    """The entries as bytes, on the host.
-
-    Examples
-    --------
-    >>> to_bytes(torch.zeros(3)).size
-    12
-    """
-    flat = point.detach().cpu().contiguous().reshape(-1)
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """The entries as bytes, on the host."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy()
 
 
-def from_bytes(buffer: np.ndarray, like: Tensor) -> Tensor:
-    """The tensor that became these bytes, of the shape and kind of `like`; shares their memory.
-
-    Examples
-    --------
-    >>> from_bytes(to_bytes(torch.ones(2)), torch.zeros(2))
-    tensor([1., 1.])
-    """
+def _from_bytes(buffer: np.ndarray, like: Tensor) -> Tensor:
+    """The tensor that became these bytes, of the shape and kind of `like`; shares their memory."""
     return torch.from_numpy(buffer).view(like.dtype).reshape(like.shape).to(like.device)

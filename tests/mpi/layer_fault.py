@@ -16,7 +16,7 @@ import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
 from mgnet.depth import Fixed, LayerParallel, ODENet  # noqa: E402
-from mgnet.petsc.ranks import distribute  # noqa: E402
+from mgnet.petsc.distribution import distribute  # noqa: E402
 
 WHERE, KIND = sys.argv[1:]
 LAST = MPI.COMM_WORLD.rank == MPI.COMM_WORLD.size - 1

@@ -20,8 +20,7 @@ import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
 from mgnet.depth import Fixed, LayerEquation, LayerParallel, ODENet, Tolerance  # noqa: E402
-from mgnet.petsc.rank_state import gather_state, load_state  # noqa: E402
-from mgnet.petsc.ranks import distribute  # noqa: E402
+from mgnet.petsc.distribution import distribute, gather_state, load_state  # noqa: E402
 
 COMM = MPI.COMM_WORLD
 ALONE = "--alone" in sys.argv
@@ -52,12 +51,8 @@ CASES = {
         9, 2, 2, Fixed(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
     ),
     "serial": Case(6, 2, 2, steps=2, net={"gates": True}, settings={"mode": "serial"}),
-    "dropout": Case(
-        6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)
-    ),
-    "batch norm": Case(
-        6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)
-    ),
+    "dropout": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)),
+    "batch norm": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)),
 }
 EXACT = Case(12, 3, 2, Tolerance(1e-30), net={"buffer_layers": (1, 1)})
 SAVED = Case(13, 2, 3, Fixed(1, tolerance=9.0), net={"gates": True})
@@ -81,19 +76,19 @@ def made(case, seed=0):
     parallel = LayerParallel(net, case.levels, case.coarsening, **options)
     if not ALONE:
         distribute(parallel)
-    generator = torch.Generator().manual_seed(1)
-    return parallel, torch.optim.Adam(parallel.parameters(), 1e-2), torch.rand(6, 2, generator=generator)
+    x = torch.rand(6, 2, generator=torch.Generator().manual_seed(1))
+    return parallel, torch.optim.Adam(parallel.parameters(), 1e-2), x
 
 
 def whole(parallel, optimizer=None):
     """The state of all layers, on every rank."""
     if ALONE:
         return (parallel if optimizer is None else optimizer).state_dict()
-    return COMM.bcast(gather_state(parallel, optimizer))
+    return parallel.neighbours.agree(gather_state(parallel, optimizer))
 
 
 def train(parallel, optimizer, x, steps):
-    """What must not depend on the number of ranks: outputs, gradients by Adam's moments, weights."""
+    """The bits of outputs, weights and Adam's moments, which stand for the gradients."""
     outputs = []
     for _ in range(steps):
         optimizer.zero_grad()

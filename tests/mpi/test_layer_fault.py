@@ -5,14 +5,14 @@ import time
 
 import pytest
 
-# Broken blocks raise their own error; NaN is found by the cycles.
+BROKEN, NAN = "ArithmeticError: this rank is broken", "FloatingPointError: step"
 FAULTS = [
-    ("forward", "exception", "ArithmeticError: this rank is broken"),
-    ("backward", "exception", "ArithmeticError: this rank is broken"),
-    ("step", "exception", "ArithmeticError: this rank is broken"),
-    ("forward", "nan", "FloatingPointError: step"),
-    ("backward", "nan", "FloatingPointError: step"),
-    ("step", "nan", "FloatingPointError: step"),
+    (2, "forward", "exception", BROKEN),
+    (4, "backward", "exception", BROKEN),
+    (2, "step", "exception", BROKEN),
+    (4, "forward", "nan", NAN),
+    (2, "backward", "nan", NAN),
+    (2, "step", "nan", NAN),
 ]
 
 
@@ -27,11 +27,10 @@ def failed(mpiexec, ranks, where, kind):
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize(("where", "kind", "message"), FAULTS)
+@pytest.mark.parametrize(("ranks", "where", "kind", "message"), FAULTS)
 def test_a_fault_ends_all_ranks(mpiexec, ranks, where, kind, message):
     text = failed(mpiexec, ranks, where, kind)
-    assert text.count("Traceback (most recent call last)") == 1
+    assert text.count("[rank ") == 1
     assert message in text
 
 

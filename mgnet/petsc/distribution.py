@@ -1,22 +1,92 @@
-"""States of a distributed module that do not depend on the number of ranks."""
+"""The layers of a network over MPI ranks: `distribute`, and states of the whole.
+
+Works without petsc4py too, where there is one process: the same script runs alone and under
+`mpiexec`.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mgnet.depth import LayerParallel
 from mgnet.depth.kept_layers import layered_names
-from mgnet.petsc.ranks import Ranks, from_bytes, to_bytes
+from mgnet.petsc.layer_layout import LayerLayout
 
-__all__ = ["gather_state", "load_state"]
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+__all__ = ["distribute", "gather_state", "load_state"]
+
+SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"  # of launchers
 
 State = dict[str, Any]
 Path = tuple[Any, ...]
+
+
+def distribute(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> LayerParallel:
+    """Spread the layers of a module over MPI ranks; each keeps its own, and calls it as before.
+
+    A script that builds the same module on every rank (one seed) and trains it in a plain loop
+    then runs under `mpiexec -n P` with the same numbers, bit for bit, on any number of ranks (dense
+    blocks, one thread each: set OMP_NUM_THREADS=1). All ranks make the same calls with the same
+    batches. Modules before and after the layers are on all ranks; parameters of layers, and so what
+    an optimizer keeps of them, on one. An exception on any rank ends all of them.
+
+    Parameters
+    ----------
+    parallel : LayerParallel
+        Changed in place: its parameters are new objects, so make the optimizer after this. What is
+        not separate for each parameter (clipping by the norm of all gradients, L-BFGS) needs a sum
+        over the ranks that a plain loop does not make. `parallel.neighbours.rank` is 0 on one rank:
+        let that one print.
+    comm : PETSc.Comm, optional
+        `PETSC_COMM_WORLD` by default.
+
+    Returns
+    -------
+    LayerParallel
+        The same object.
+
+    Raises
+    ------
+    ValueError
+        If layers share weights.
+    ModuleNotFoundError
+        If a launcher started several processes, but there is no petsc4py.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=16)
+    >>> parallel = distribute(LayerParallel(net))
+    >>> parallel(torch.ones(3, 4)).sum().backward()
+    >>> net.block[0].weight.grad.shape  # of the layers of this rank: here there is only one
+    torch.Size([16, 4, 4])
+    """
+    if not (find_spec("petsc4py") and find_spec("mpi4py")):
+        if any(os.environ.get(name, "1") != "1" for name in SIZES):
+            raise ModuleNotFoundError(
+                "distribute got several processes from a launcher, but petsc4py or mpi4py is not "
+                "installed; install them, or start one process"
+            )
+        return parallel
+    from petsc4py import PETSc
+
+    from mgnet.petsc.ranks import Ranks, end_all_ranks_on_error
+
+    comm = comm or PETSc.COMM_WORLD
+    layout = LayerLayout(parallel.net.depth, parallel.method.strides[-1], comm.getSize())
+    if layout.ranks > 1:
+        end_all_ranks_on_error(comm)
+    ranks = Ranks(comm, layout)
+    parallel.take_part(layout.of(ranks.rank), ranks)
+    return parallel
 
 
 def gather_state(
@@ -48,19 +118,14 @@ def gather_state(
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.petsc.ranks import distribute
     >>> parallel = distribute(LayerParallel(ODENet(torch.nn.Linear(2, 2), 8)))
     >>> gather_state(parallel)["net.block.weight"].shape
     torch.Size([8, 2, 2])
     """
-    ranks, state = _ranks(parallel), _state(parallel, optimizer)
+    ranks, state = parallel.neighbours, _state(parallel, optimizer)
     for path in _layered(parallel, optimizer, state, len(parallel.net.kept)):
         holder = _holder(state, path)
-        part = holder[path[-1]]
-        parts = ranks.comm.gather(to_bytes(part))
-        if parts is not None:
-            like = part.new_empty((parallel.net.depth, *part.shape[1:]))
-            holder[path[-1]] = from_bytes(np.concatenate(parts), like)
+        holder[path[-1]] = ranks.gather_layers(holder[path[-1]])
     return state if ranks.rank == 0 else None
 
 
@@ -87,35 +152,24 @@ def load_state(
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.petsc.ranks import distribute
     >>> block = torch.nn.Linear(2, 2)
     >>> one, other = (LayerParallel(ODENet(block, 8)) for _ in range(2))
     >>> load_state(distribute(one), other.state_dict())
     >>> bool((one(torch.ones(1, 2)) == other(torch.ones(1, 2))).all())
     True
     """
-    ranks, whole, paths = _ranks(parallel), None, None
+    ranks, whole, paths, cut = parallel.neighbours, None, [], []
     if ranks.rank == 0:
         if state is None:
             raise ValueError("load_state got None on rank 0; give the whole state there")
         whole = _copied(state)
         paths = list(_layered(parallel, optimizer, whole, parallel.net.depth))
-    cut = [_take(whole, path) for path in paths] if paths is not None and whole else []
-    whole, paths = ranks.comm.bcast((whole, paths))
-    parts = [ranks.layout.of(rank) for rank in range(ranks.layout.ranks)]
+        cut = [_take(whole, path) for path in paths]
+    whole, paths = ranks.agree((whole, paths))
     for number, path in enumerate(paths):
-        given = [cut[number][p.start : p.stop].clone() for p in parts] if cut else None
-        _holder(whole, path)[path[-1]] = ranks.comm.scatter(given)
+        given = cut[number] if cut else None
+        _holder(whole, path)[path[-1]] = ranks.scatter_layers(given)
     (parallel if optimizer is None else optimizer).load_state_dict(whole)
-
-
-def _ranks(parallel: LayerParallel) -> Ranks:
-    if not isinstance(parallel.neighbours, Ranks):
-        raise TypeError(
-            "got a LayerParallel whose layers are all here; call mgnet.petsc.distribute before, or "
-            "use its own state_dict and load_state_dict"
-        )
-    return parallel.neighbours
 
 
 def _state(parallel: LayerParallel, optimizer: torch.optim.Optimizer | None) -> State:
@@ -152,8 +206,10 @@ def _is_like(parameter: Tensor, value: Any, rows: int, what: str) -> bool:
     """Whether an optimizer keeps one number for each of a parameter; False for one in all."""
     if isinstance(value, Tensor) and value.shape == (rows, *parameter.shape[1:]):
         return True
-    if value is None or isinstance(value, bool | int | float) or (
-        isinstance(value, Tensor) and value.dim() == 0
+    if (
+        value is None
+        or isinstance(value, bool | int | float)
+        or (isinstance(value, Tensor) and value.dim() == 0)
     ):
         return False
     raise ValueError(
