@@ -177,11 +177,16 @@ def _state(parallel: LayerParallel, optimizer: torch.optim.Optimizer | None) -> 
 
 
 def _copied(state: State) -> State:
-    """The same values in new dictionaries, as far as `_layered` looks."""
-    copied = dict(state)
+    """The same values in new dictionaries and tensors: what a step edits later stays out of it."""
+    copied = {key: _cloned(value) for key, value in state.items()}
     if "param_groups" in copied:
-        copied["state"] = {key: dict(value) for key, value in copied["state"].items()}
+        held = copied["state"].items()
+        copied["state"] = {n: {k: _cloned(v) for k, v in value.items()} for n, value in held}
     return copied
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _layered(
