@@ -219,7 +219,7 @@ class LayerParallel(nn.Module):
         control = self.control
         if control is None:
             return
-        if made.estimate > control.tolerance and not self._warned:
+        if made.estimate > control.tolerance and self.training and not self._warned:
             self._warned = True
             warnings.warn(
                 f"LayerParallel goes on training with an estimated relative error of "
