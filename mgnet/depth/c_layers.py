@@ -95,6 +95,8 @@ class Intervals:
     def c_calls(self) -> tuple[Call, ...]:
         """The calls of the layers that end in C-points; two when the last interval is short."""
         n, c = self.layers, self.factor
+        if not n:
+            return ()
         if self.reverse:
             return (Call(slice(0, n, c), slice(1, n + 1, c), slice(0, self.count)),)
         full, calls = n // c, []

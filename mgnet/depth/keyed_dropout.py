@@ -94,10 +94,11 @@ def use_torch(block: torch.nn.Module) -> torch.nn.Module:
     return block
 
 
-def draw_keys(block: torch.nn.Module, seed: int, call: int) -> None:
+def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> None:
     """New masks: keys from the seed, the number of the call, and the numbers of layer and module.
 
-    Other tensors take the place of the old keys, which a backward pass may still need.
+    Other tensors take the place of the old keys, which a backward pass may still need. `first` is
+    the number of the first layer here: other processes may hold those before it.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int) -> None:
     """
     parts = [part for part in block.modules() if isinstance(part, KeyedDropout)]
     for number, part in enumerate(parts):
-        layers = torch.arange(len(part.key), device=part.key.device)
+        layers = first + torch.arange(len(part.key), device=part.key.device)
         key = torch.tensor(seed, device=part.key.device)
         for each in (call, number, layers):
             key = _mixed(_mixed(key) + 0x9E3779B + each)

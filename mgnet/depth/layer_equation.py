@@ -217,6 +217,8 @@ class LayerEquation:
     def _march_all(self, points: State, f: State | None) -> list[State]:
         """The states before the last layer of all intervals, from their C-points; not stored."""
         advance, level, own = self.propagator.advance, self.level, self._coarsened().intervals
+        if not self.layers:  # other processes hold them all
+            return []
         beside: State = None  # of the last interval: a short one takes part in some calls only
         value = points[1:] if self.reverse else points[:-1]
         for which, _, write in own.f_calls:

@@ -169,7 +169,7 @@ class ODENet(torch.nn.Module):
         """
         if self.training:
             self.calls += 1
-            draw_keys(self.block, self.seed, self.calls)
+            draw_keys(self.block, self.seed, self.calls, self.kept.start)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output, layer by layer."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from mgnet.depth import LayerParallel
 from mgnet.petsc.layer_layout import LayerLayout
 
-__all__ = ["Ranks", "distribute", "end_all_ranks_on_error"]
+__all__ = ["Ranks", "distribute", "end_all_ranks_on_error", "from_bytes", "to_bytes"]
 
 TURN, LAST_TURN = 0.1, 2.0  # seconds
 
@@ -112,13 +112,13 @@ class Ranks:
             return start
         buffer = np.empty(start.nbytes, np.uint8)
         self.comm.Recv(buffer, source)
-        return _from_bytes(buffer, start)
+        return from_bytes(buffer, start)
 
     def send(self, point: Tensor, reverse: bool) -> None:
         """Give a point to the rank downstream, if there is one."""
         target = self.upstream(not reverse)
         if target is not None:
-            self.comm.Send(_bytes(point), target)
+            self.comm.Send(to_bytes(point), target)
 
     def shift(self, points: Tensor, reverse: bool) -> Tensor:
         """The points with the last one of the rank upstream in front."""
@@ -127,12 +127,12 @@ class Ranks:
         own = points[0] if reverse else points[-1]
         halo = np.empty(own.nbytes, np.uint8)
         unit, forest = self._unit(own.nbytes), self._forests[reverse]
-        given = _bytes(own)
+        given = to_bytes(own)
         forest.bcastBegin(unit, given, halo, MPI.REPLACE)
         forest.bcastEnd(unit, given, halo, MPI.REPLACE)
         if self.begins(reverse):
             return points
-        arrived = _from_bytes(halo, own)[None]
+        arrived = from_bytes(halo, own)[None]
         return torch.cat([points[:-1], arrived] if reverse else [arrived, points[1:]])
 
     def from_end(self, point: Tensor, reverse: bool) -> Tensor:
@@ -140,9 +140,9 @@ class Ranks:
         if self.layout.ranks == 1:
             return point
         end = self._first(not reverse)
-        buffer = _bytes(point) if self.rank == end else np.empty(point.nbytes, np.uint8)
+        buffer = to_bytes(point) if self.rank == end else np.empty(point.nbytes, np.uint8)
         self.comm.Bcast(buffer, end)
-        return point if self.rank == end else _from_bytes(buffer, point)
+        return point if self.rank == end else from_bytes(buffer, point)
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all ranks on every rank, side by side."""
@@ -218,10 +218,24 @@ def _forest(comm: PETSc.Comm, upstream: int | None) -> PETSc.SF:
     return forest
 
 
-def _bytes(point: Tensor) -> np.ndarray:
+def to_bytes(point: Tensor) -> np.ndarray:
+    """The entries as bytes, on the host.
+
+    Examples
+    --------
+    >>> to_bytes(torch.zeros(3)).size
+    12
+    """
     flat = point.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy()
 
 
-def _from_bytes(buffer: np.ndarray, like: Tensor) -> Tensor:
+def from_bytes(buffer: np.ndarray, like: Tensor) -> Tensor:
+    """The tensor that became these bytes, of the shape and kind of `like`; shares their memory.
+
+    Examples
+    --------
+    >>> from_bytes(to_bytes(torch.ones(2)), torch.zeros(2))
+    tensor([1., 1.])
+    """
     return torch.from_numpy(buffer).view(like.dtype).reshape(like.shape).to(like.device)
