@@ -200,7 +200,7 @@ class LayerParallel(nn.Module):
         if self._prepared is None or self._prepared[0] != key:
             prepared = Prepared(self.net.kernel, detached(layers), self.method)
             self._prepared = key, prepared
-        elif self.net.gates is not None:
+        else:
             self._prepared[1].refresh()
         return self._prepared[1]
 
