@@ -219,7 +219,8 @@ class LayerParallel(nn.Module):
         control = self.control
         if control is None:
             return
-        if made.estimate > control.tolerance and self.training and not self._warned:
+        told = self.training and self.neighbours.begins(False)  # once, and by one process
+        if made.estimate > control.tolerance and told and not self._warned:
             self._warned = True
             warnings.warn(
                 f"LayerParallel goes on training with an estimated relative error of "
