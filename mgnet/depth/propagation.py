@@ -342,5 +342,3 @@ def _sums(values: Tensor, stride: int) -> Tensor:
     sums = values[:whole].unflatten(0, (-1, stride)).sum(1)
     rest = values[whole:]
     return torch.cat([sums, rest.sum(0, keepdim=True)]) if len(rest) else sums
-
-

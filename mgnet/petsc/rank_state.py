@@ -152,8 +152,10 @@ def _is_like(parameter: Tensor, value: Any, rows: int, what: str) -> bool:
     """Whether an optimizer keeps one number for each of a parameter; False for one in all."""
     if isinstance(value, Tensor) and value.shape == (rows, *parameter.shape[1:]):
         return True
-    if value is None or isinstance(value, bool | int | float) or (
-        isinstance(value, Tensor) and value.dim() == 0
+    if (
+        value is None
+        or isinstance(value, bool | int | float)
+        or (isinstance(value, Tensor) and value.dim() == 0)
     ):
         return False
     raise ValueError(

@@ -52,12 +52,8 @@ CASES = {
         9, 2, 2, Fixed(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
     ),
     "serial": Case(6, 2, 2, steps=2, net={"gates": True}, settings={"mode": "serial"}),
-    "dropout": Case(
-        6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)
-    ),
-    "batch norm": Case(
-        6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)
-    ),
+    "dropout": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)),
+    "batch norm": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)),
 }
 EXACT = Case(12, 3, 2, Tolerance(1e-30), net={"buffer_layers": (1, 1)})
 SAVED = Case(13, 2, 3, Fixed(1, tolerance=9.0), net={"gates": True})
@@ -82,7 +78,11 @@ def made(case, seed=0):
     if not ALONE:
         distribute(parallel)
     generator = torch.Generator().manual_seed(1)
-    return parallel, torch.optim.Adam(parallel.parameters(), 1e-2), torch.rand(6, 2, generator=generator)
+    return (
+        parallel,
+        torch.optim.Adam(parallel.parameters(), 1e-2),
+        torch.rand(6, 2, generator=generator),
+    )
 
 
 def whole(parallel, optimizer=None):
