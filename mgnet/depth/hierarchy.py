@@ -34,8 +34,7 @@ def depth_hierarchy(
     """Levels of ODE nets, each with `factor` times as many layers as the next coarser one.
 
     Upward, as in a cascade, refinement by gates loses nothing. Downward trained weights are worth
-    little on coarser levels (jumps of the loss by 30 times were measured with copies of 32 layers
-    on 16), so a line search guards every correction: none raises the objective.
+    little on coarser levels, so a line search guards every correction: none raises the objective.
 
     Parameters
     ----------

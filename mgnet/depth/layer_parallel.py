@@ -200,7 +200,7 @@ class LayerParallel(nn.Module):
         if self._prepared is None or self._prepared[0] != key:
             prepared = Prepared(self.net.kernel, detached(layers), self.method)
             self._prepared = key, prepared
-        elif self.net.gates is not None:
+        else:
             self._prepared[1].refresh()
         return self._prepared[1]
 
@@ -219,7 +219,8 @@ class LayerParallel(nn.Module):
         control = self.control
         if control is None:
             return
-        if made.estimate > control.tolerance and self.neighbours.begins(False) and not self._warned:
+        told = self.training and self.neighbours.begins(False)  # once, and by one process
+        if made.estimate > control.tolerance and told and not self._warned:
             self._warned = True
             warnings.warn(
                 f"LayerParallel goes on training with an estimated relative error of "

@@ -265,8 +265,7 @@ class ODENet(torch.nn.Module):
     def to_sequential(self) -> torch.nn.Sequential:
         """The same function as ordinary modules: `before`, `ResidualBlock`s, `after`; copies.
 
-        Shared weights and splines become separate weights; dropout follows PyTorch's own
-        generator.
+        Weights become separate ones; dropout follows PyTorch's own generator.
         """
         from mgnet.depth.sequential import to_sequential  # it imports this file
 
@@ -341,8 +340,8 @@ class ODENet(torch.nn.Module):
     def coarsen(self, factor: int = 2, how: str | None = None) -> ODENet:
         """A new network with fewer layers; undoes `refine` of the same kind.
 
-        The step of a coarse layer is the sum of those it stands for, its weights are those of the
-        first ("constant": the mean of all, "knots": the least squares fit).
+        A coarse layer has the sum of their steps and the weights of the first ("constant": the mean
+        of all, "knots": the least squares fit).
 
         Parameters
         ----------
@@ -365,8 +364,7 @@ class ODENet(torch.nn.Module):
         ----------
         x : tensor
             Inputs.
-        factor, how
-            As in `refine`.
+        factor, how : as in `refine`
         """
         networks = copy.deepcopy(self).eval(), self.refine(factor, how).eval()
         with torch.no_grad():
@@ -379,13 +377,6 @@ class ODENet(torch.nn.Module):
             f"layers={self.depth}, final_time={self.final_time:g}, scheme={self.scheme!r}, "
             f"gates={self.gates is not None}, weights={self.weights!r}"
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "kernel"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.kernel = StackedBlock(self.block, self.scheme)
 
 
 def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> torch.nn.Sequential:

@@ -154,7 +154,7 @@ def plan(
         Cost of a backward layer over that of a forward one: 2, or 3 with recomputation.
     record : bool
         Whether the closing sweep takes all layers, as in training, and not only those that end in
-        F-points.
+        F-points; a backward pass then also evaluates each coarse level once, for its products.
     state_bytes, layer_bytes : float
         Of the state at one point; of the parameters of a layer with all that belongs to them.
 
@@ -174,13 +174,17 @@ def plan(
             "(2, 1), with None for a serial pass"
         )
     owned = _owned(layers, levels, coarsening, ranks)
-    costs = []
+    calls = []
     for count, reverse in zip(cycles, (False, True), strict=False):
         if count is None:
-            calls = _calls(layers, 1, coarsening, relaxation, cycle, 0, False, reverse)
+            calls.append(_calls(layers, 1, coarsening, relaxation, cycle, 0, False, reverse))
         else:
-            calls = _calls(layers, levels, coarsening, relaxation, cycle, count, record, reverse)
-        costs.append(_cost(calls, owned, reverse))
+            method = levels, coarsening, relaxation, cycle, count, record, reverse
+            calls.append(_calls(layers, *method))
+    if record and len(calls) == 2:  # the adjoint records each coarse level once
+        sizes = [int(begins[-1]) for begins in owned]
+        calls[0] += [(k, slice(0, sizes[k], 1)) for k in sorted({k for k, _ in calls[1]} - {0})]
+    costs = [_cost(each, owned, bool(reverse)) for reverse, each in enumerate(calls)]
     message = latency + state_bytes / bandwidth
     weights = (1.0, backward_ratio)[: len(costs)]
     critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))

@@ -69,15 +69,16 @@ class Prepared:
         self.kernel = kernel
         self.method = method
         self.count = len(layers)
-        self.levels = [_coarse(layers, stride) for stride in method.strides]
+        self.levels = [_coarse(layers, stride, kernel.stages) for stride in method.strides]
         self.scales: dict[tuple[int, ...], Tensor] = {}
         self.slopes: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
 
     def refresh(self) -> None:
-        """Add up the steps of the coarse layers anew: gates are trained."""
-        fine = self.levels[0].steps
+        """Make the coarse layers anew: what they are means of is trained."""
         for layers, stride in zip(self.levels[1:], self.method.strides[1:], strict=True):
-            layers.steps.copy_(_sums(fine, stride))
+            new = _coarse(self.levels[0], stride, self.kernel.stages)
+            for tensor, value in zip(layers.tensors(), new.tensors(), strict=True):
+                tensor.copy_(value)
 
     def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
         """The steps of some layers, shaped to multiply states."""
@@ -257,8 +258,7 @@ class Propagation:
 class Adjoint:
     """Steps of the adjoint, from right to left, by the tapes of the closing sweep.
 
-    The tape of an Euler step does not know its step size, so those of the C-layers serve all
-    coarser levels; the other schemes are recorded anew there, with the coarse steps.
+    The coarse layers are recorded at the states of their C-points, once for each level.
     """
 
     def __init__(self, forward: Propagation):
@@ -289,11 +289,8 @@ class Adjoint:
         if level not in self.whole:
             forward, prepared = self.forward, self.forward.prepared
             among = prepared.method.strides[level] // prepared.method.factors[0]
-            if prepared.kernel.stages == 1:
-                self.whole[level] = forward.tapes[0][::among]
-            else:
-                points = forward.points[::among]  # type: ignore[index]
-                self.whole[level] = prepared.kernel.record(prepared.levels[level], points)
+            points = forward.points[::among]  # type: ignore[index]
+            self.whole[level] = prepared.kernel.record(prepared.levels[level], points)
         return self.whole[level]
 
 
@@ -309,11 +306,39 @@ def detached(layers: Layers) -> Layers:
     return Layers(*parts, layers.times.detach(), layers.steps.detach())
 
 
-def _coarse(layers: Layers, stride: int) -> Layers:
-    """Every `stride`-th layer, with the sum of the steps that it stands for."""
-    return layers if stride == 1 else layers[::stride].with_steps(_sums(layers.steps, stride))
+def _coarse(layers: Layers, stride: int, stages: int) -> Layers:
+    """The layers of a coarse level: one for every `stride` of these, with the sum of their steps.
+
+    Its parameters are the means of theirs, weighted by their steps: to first order in the
+    parameters' differences that is the same drift, however rough they are in depth.
+    """
+    if stride == 1:
+        return layers
+    steps = layers.steps
+    weights = steps.clamp(min=0.0)
+    sums = _sums(weights, stride)
+    none = (sums == 0.0).repeat_interleave(stride)[: len(steps)]
+    weights = torch.where(none, torch.ones_like(steps), weights)
+    shares = weights / _sums(weights, stride).repeat_interleave(stride)[: len(steps)]
+    left = layers[::stride]
+    return Layers(
+        tuple(_means(p, shares, stride) for p in layers.parameters),
+        tuple(
+            _means(b, shares, stride) if b.is_floating_point() else first.clone()
+            for b, first in zip(layers.buffers, left.buffers, strict=True)
+        ),
+        # Later stages of a step have times of their own, counted from its left end.
+        _means(layers.times, shares, stride) if stages == 1 else left.times.clone(),
+        _sums(steps, stride),
+    )
 
 
-def _sums(steps: Tensor, stride: int) -> Tensor:
-    padded = torch.cat([steps, steps.new_zeros(-len(steps) % stride)])
-    return padded.reshape(-1, stride).sum(1)
+def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
+    return _sums(shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1)) * values, stride)
+
+
+def _sums(values: Tensor, stride: int) -> Tensor:
+    whole = len(values) // stride * stride
+    sums = values[:whole].unflatten(0, (-1, stride)).sum(1)
+    rest = values[whole:]
+    return torch.cat([sums, rest.sum(0, keepdim=True)]) if len(rest) else sums

@@ -59,7 +59,7 @@ def layer_parallel_from_options(
     factors = values.get("coarsening", given)
     if isinstance(factors, tuple) and len(factors) == 1:
         factors = factors[0]
-    words = values.get("relaxation", ",".join(relaxation))
+    relaxation = values.get("relaxation", tuple(relaxation))
     levels = values.get("levels", levels)
     texts = values.get("forward_cycle", forward), values.get("backward_cycle", backward)
     control = _control(Fixed() if control is None else control, values)
@@ -72,11 +72,11 @@ def layer_parallel_from_options(
             factors,
             *texts,
             control,
-            relaxation=tuple(word.strip() for word in words.split(",")),
+            relaxation=relaxation,
             mode=mode,
         )
     except ValueError as error:
-        names = ("levels", "coarsening", "forward_cycle", "backward_cycle", "relaxation")
+        names = ("levels", "coarsening", "forward_cycle", "backward_cycle")
         shown = [values.shown(n) for n in names if values.text(f"mgnet_{n}") is not None]
         raise ValueError(f"option {', '.join(shown)}: {error}" if shown else error) from None
 

@@ -73,6 +73,13 @@ class Option:
                     f"as {self.example}"
                 )
             return tuple(numbers)
+        if self.kind == "relaxation":
+            words = tuple(word.strip() for word in text.split(","))
+            if not all(re.fullmatch("[FC]+", word) for word in words):
+                raise ValueError(
+                    f"option {shown} got {text!r}; it takes words of F and C, as {self.example}"
+                )
+            return words
         if self.kind == "flag":
             return _choice(text or "true", {**_YES, **_NO}, shown) in _YES
         if "|" in self.kind:

@@ -203,7 +203,7 @@ class Values:
 
     def _describe(self, option: Option, name: str, value: Any, default: Any, given: bool) -> None:
         """Add a line to the help, as PETSc writes it."""
-        now, formerly = ("none" if v is None else str(v) for v in (value, default))
+        now, formerly = (_shown(v) for v in (value, default))
         values = f"now {now} : formerly {formerly}" if given else f"{now} : {formerly}"
         more = f" (one of) {option.kind.replace('|', ' ')}" if "|" in option.kind else ""
         if option.per_level:
@@ -240,6 +240,12 @@ class Values:
         if (self.prefix, self.group) not in _helped:
             _helped.add((self.prefix, self.group))
             petsc.Sys.Print("\n".join(["-" * 40, head, *self.lines]))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
 
 
 # Prefixes and groups whose help was printed: PETSc prints that of an object once, too.

@@ -17,9 +17,9 @@ def original_errors() -> Iterator[None]:
     Examples
     --------
     >>> with original_errors():
-    ...     raise PETSc.Error(56)
+    ...     raise PETSc.Error(101) from KeyError("of a callback")
     Traceback (most recent call last):
-    petsc4py.PETSc.Error: error code 56
+    KeyError: 'of a callback'
     """
     try:
         yield

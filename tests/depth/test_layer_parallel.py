@@ -4,6 +4,7 @@ The oracle is a plain loop over ordinary modules, differentiated by autograd.
 """
 
 import copy
+import math
 import pickle
 import warnings
 
@@ -14,6 +15,7 @@ from torch import nn
 from mgnet.depth.control import Adaptive, Fixed, Tolerance
 from mgnet.depth.layer_parallel import LayerParallel
 from mgnet.depth.ode_net import ODENet
+from mgnet.depth.plan import plan
 from mgnet.depth.spline_weights import DepthSpline
 
 WIDTH, BATCH = 5, 7
@@ -385,31 +387,44 @@ def test_auto_keeps_one_of_the_two():
     assert parallel.calls == 1 or parallel.last_forward.cycles == 0
 
 
-@pytest.mark.parametrize("levels", [2, 3])
-def test_counted_evaluations(levels):
-    """Of the issue: one V from a cold start, factor 4; then one more cycle."""
+def counted(net, levels, cycles, coarsening=4):
+    """Layer evaluations of inference; evaluations and products of training; all per layer."""
+    parallel = LayerParallel(net, levels, coarsening, control=Fixed(cycles, tolerance=math.inf))
+    kernel, depth = net.kernel, net.depth
+    before = kernel.evaluations
+    with torch.no_grad():
+        parallel(batch())
+    inference, before = kernel.evaluations - before, (kernel.evaluations, kernel.pulls)
+    parallel(batch()).sum().backward()
+    training = kernel.evaluations - before[0], kernel.pulls - before[1]
+    return inference / depth, training[0] / depth, training[1] / depth
+
+
+def test_evaluations_of_a_cold_start_and_of_a_further_cycle():
+    """The bounds of the issue: one V on two levels, factor 4."""
     net, _ = made(64)
-    kernel, counts = net.kernel, []
-    for cycles in (1, 2):
-        parallel = LayerParallel(net, levels, 4, control=Fixed(cycles, tolerance=9.0))
-        with torch.no_grad():
-            before = kernel.evaluations
-            parallel(batch())
-            inference = (kernel.evaluations - before) / 64
-        before = kernel.evaluations, kernel.pulls
-        parallel(batch()).sum().backward()
-        counts.append(
-            (inference, (kernel.evaluations - before[0]) / 64, (kernel.pulls - before[1]) / 64)
-        )
-    if levels == 2:
-        assert counts[0][0] <= 2.5
-        assert counts[0][1] <= 3.0
-        assert counts[0][2] <= 2.5
-        assert counts[1][0] - counts[0][0] <= 1.5
-        assert counts[1][1] - counts[0][1] <= 2.0
-        assert counts[1][2] - counts[0][2] <= 2.0
-    else:
-        assert counts[0] <= (3.5, 4.0, 4.0)
+    first, second = (counted(net, 2, cycles) for cycles in (1, 2))
+    assert first[0] <= 2.5
+    assert first[1] <= 3.0
+    assert first[2] <= 2.5
+    further = [b - a for a, b in zip(first, second, strict=True)]
+    assert further[0] <= 1.5
+    assert max(further) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("layers", "levels", "coarsening", "cycles"),
+    [(64, 2, 4, 1), (61, 2, 4, 2), (64, 3, 4, 1), (50, 3, 3, 2), (33, 2, 8, 0)],
+)
+def test_the_plan_counts_what_is_counted(layers, levels, coarsening, cycles):
+    net, _ = made(layers)
+    found = counted(net, levels, cycles, coarsening)
+    planned = plan(layers, 1, coarsening, levels=levels, cycles=(cycles, cycles), record=True)
+    assert planned.backward is not None
+    assert found[1:] == (
+        planned.forward.evaluations / layers,
+        planned.backward.evaluations / layers,
+    )
 
 
 @pytest.mark.parametrize(

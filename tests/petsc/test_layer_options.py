@@ -65,7 +65,7 @@ def test_controls(net, options, line, script, expected):
         ("-mgnet_levels 40", "option -mgnet_levels: .*40"),
         ("-mgnet_coarsening 1", "option -mgnet_coarsening got '1'; .* at least 2"),
         ("-mgnet_forward_cycle X", "option -mgnet_forward_cycle: .*X"),
-        ("-mgnet_relaxation FC", "option -mgnet_relaxation: .*FC"),
+        ("-mgnet_relaxation FXF", "option -mgnet_relaxation got 'FXF'; .*FCF"),
     ],
 )
 def test_errors(net, options, line, complaint):
