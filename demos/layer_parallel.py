@@ -1,10 +1,13 @@
 """A deep ODE net whose layers are solved for all at once, and what each cycle leaves of the error.
 
 python demos/layer_parallel.py [folder for the picture]
+mpiexec -n 2 python demos/layer_parallel.py    # the layers spread over ranks, to the same digits
 """
 
+import copy
 import os
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the same digits on any number of ranks
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not spin
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -17,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from mgnet import gallery
 from mgnet.depth import Fixed, LayerParallel, ODENet, Tolerance
+from mgnet.petsc import distribute, gather_state
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/layer_parallel")
 out.mkdir(parents=True, exist_ok=True)
@@ -26,7 +30,8 @@ x, y = (torch.from_numpy(t) for t in gallery.peaks(500))  # points of the plane,
 block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
 before, after = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh()), torch.nn.Linear(8, 5)
 net = ODENet(block, layers=128, final_time=2.0, before=before, after=after)
-parallel = LayerParallel(net, levels=2, coarsening=16, control=Tolerance(1e-2))
+whole = LayerParallel(net, levels=2, coarsening=16, control=Tolerance(1e-2))
+parallel = distribute(copy.deepcopy(whole))  # under mpiexec, each rank keeps its own layers only
 
 
 def output_and_gradient(module):
@@ -46,14 +51,19 @@ def show_errors(when):
     plt.semilogy(errors, "o-", label=[f"output, {when} training", f"gradient, {when} training"])
 
 
-show_errors("before")
-optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+first = parallel.neighbours.rank == 0
+if first:
+    show_errors("before")
+optimizer = torch.optim.Adam(parallel.parameters(), lr=1e-2)
 for _ in range(40):
     optimizer.zero_grad()
     cross_entropy(parallel(x), y).backward()
     optimizer.step()
-show_errors("after")
-plt.gca().set(xlabel="cycles each way, after the cascade", ylabel="relative error")
-plt.legend()
-plt.savefig(out / "errors.png", dpi=150)
-print(f"wrote {out / 'errors.png'}\nfinal loss {cross_entropy(parallel(x), y).item():.15e}")
+loss, state = cross_entropy(parallel(x), y).item(), gather_state(parallel)
+if first:
+    whole.load_state_dict(state)
+    show_errors("after")
+    plt.gca().set(xlabel="cycles each way, after the cascade", ylabel="relative error")
+    plt.legend()
+    plt.savefig(out / "errors.png", dpi=150)
+    print(f"wrote {out / 'errors.png'}\nfinal loss {loss:.15e}")

@@ -14,6 +14,7 @@ from mgnet.petsc.smoother_text import parse_smoother
 from mgnet.petsc.solver_options import solver_from_options
 
 if TYPE_CHECKING:
+    from mgnet.petsc.distribution import distribute, gather_state, load_state
     from mgnet.petsc.dm import dmshell
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
@@ -24,9 +25,12 @@ __all__ = [
     "KSPSmoother",
     "Sweeps",
     "TAOSmoother",
+    "distribute",
     "dmshell",
+    "gather_state",
     "init",
     "layer_parallel_from_options",
+    "load_state",
     "parse_smoother",
     "separate_smoothers",
     "solver_from_options",
@@ -38,7 +42,10 @@ _LATER = {
     "KSPSmoother": "mgnet.petsc.ksp_smoother",
     "TAOSmoother": "mgnet.petsc.tao_smoother",
     "Sweeps": "mgnet.petsc.python_types",
+    "distribute": "mgnet.petsc.distribution",
     "dmshell": "mgnet.petsc.dm",
+    "gather_state": "mgnet.petsc.distribution",
+    "load_state": "mgnet.petsc.distribution",
     "separate_smoothers": "mgnet.petsc.python_types",
 }
 
