@@ -98,7 +98,7 @@ def test_levels_are_refused(arguments, sentence):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: Intervals(0, 2), "got 0 layers"),
+        (lambda: Intervals(-1, 2), "got -1 layers"),
         (lambda: Intervals(4, 1), "factor 1"),
         (lambda: CLayers(Intervals(7, 3)).inject(np.zeros(4)), "4 points on axis 0"),
         (lambda: CLayers(Intervals(7, 3)).prolong(np.zeros(8)), "8 points on axis 0"),
@@ -107,3 +107,12 @@ def test_levels_are_refused(arguments, sentence):
 def test_refusals(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_process_may_have_no_layers(reverse):
+    none = Intervals(0, 3, reverse)
+    assert (none.count, none.f_layers, none.f_calls, none.c_calls) == (0, 0, (), ())
+    assert CLayers(none).spread(np.ones((1, 2))).tolist() == [[1.0, 1.0]]
+    assert level_sizes(3, 3, 4, part=True) == (3, 1, 1)
+    assert level_sizes(0, 3, 4, part=True) == (0, 0, 0)

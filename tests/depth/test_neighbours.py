@@ -1,8 +1,11 @@
 """Law: one process alone is its own neighbour; norms do not depend on how points are shared."""
 
+from typing import Any
+
 import pytest
 import torch
 
+from mgnet.depth.layer_hierarchy import layer_hierarchy
 from mgnet.depth.neighbours import ALONE, Alone, gathered_norm, own_points, squares
 
 
@@ -31,6 +34,15 @@ def test_the_norm_is_the_same_bits_on_all(reverse):
         norms.add(gathered_norm(Third(whole, place), part, reverse))
     assert len(norms) == 1
     assert norms.pop() == pytest.approx(float(whole.double().norm()), rel=1e-14)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_hierarchy_with_neighbours_has_the_norm_of_all(reverse):
+    whole = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(0))
+    others: Any = Third(whole, 1)
+    none: Any = None
+    hierarchy = layer_hierarchy(none, 2, whole[0], levels=1, reverse=reverse, neighbours=others)
+    assert hierarchy.norm(whole[3:6]) == pytest.approx(float(whole.double().norm()), rel=1e-14)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
