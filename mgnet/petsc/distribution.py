@@ -80,11 +80,11 @@ def distribute(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> Layer
 
     from mgnet.petsc.ranks import Ranks, end_all_ranks_on_error
 
-    comm = comm or PETSc.COMM_WORLD
-    layout = LayerLayout(parallel.net.depth, parallel.method.strides[-1], comm.getSize())
+    world: Any = comm or PETSc.COMM_WORLD
+    layout = LayerLayout(parallel.net.depth, parallel.method.strides[-1], world.getSize())
     if layout.ranks > 1:
-        end_all_ranks_on_error(comm)
-    ranks = Ranks(comm, layout)
+        end_all_ranks_on_error(world)
+    ranks = Ranks(world, layout)
     parallel.take_part(layout.of(ranks.rank), ranks)
     return parallel
 

@@ -25,6 +25,7 @@ from mgnet.petsc.layer_layout import LayerLayout
 __all__ = ["Ranks", "end_all_ranks_on_error"]
 
 TURN, LAST_TURN = 0.1, 2.0  # seconds
+TAG = 6151  # of our messages, beside those of a script
 
 
 class Ranks:
@@ -43,7 +44,7 @@ class Ranks:
     """
 
     def __init__(self, comm: PETSc.Comm, layout: LayerLayout):
-        self.comm = comm.tompi4py().Dup()
+        self.comm = comm.tompi4py()
         self.layout = layout
         self.rank = self.comm.Get_rank()
         self._forests = [_forest(comm, self.upstream(reverse)) for reverse in (False, True)]
@@ -63,14 +64,14 @@ class Ranks:
         if source is None:
             return start
         buffer = np.empty(start.nbytes, np.uint8)
-        self.comm.Recv(buffer, source)
+        self.comm.Recv(buffer, source, TAG)
         return _from_bytes(buffer, start)
 
     def send(self, point: Tensor, reverse: bool) -> None:
         """Give a point to the rank downstream, if there is one."""
         target = self.upstream(not reverse)
         if target is not None:
-            self.comm.Send(_bytes(point), target)
+            self.comm.Send(_bytes(point), target, TAG)
 
     def shift(self, points: Tensor, reverse: bool) -> Tensor:
         """The points with the last one of the rank upstream in front."""

@@ -5,6 +5,7 @@ and float64, Fixed and Tolerance, more ranks than intervals, dropout, batch norm
 """
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -62,3 +63,12 @@ def test_many_cycles_give_the_gradients_of_a_loop_over_the_layers(told, ranks):
 def test_evaluations_on_the_critical_path_are_those_of_the_plan(told, ranks):
     cost = plan(48, ranks, 4, cycles=(1,), record=True).forward
     assert told[ranks]["critical path"] == [cost.evaluations, cost.critical]
+
+
+@pytest.mark.mpi
+def test_the_demo_ends_with_the_same_line_on_any_number_of_ranks(mpiexec, tmp_path):
+    pytest.importorskip("matplotlib")
+    demo = "../../demos/layer_parallel.py"
+    lines = [mpiexec(demo, n, str(tmp_path), timeout=600.0).splitlines() for n in (1, 3)]
+    assert lines[0] == lines[1]
+    assert re.fullmatch(r"final loss \d\.\d{15}e[+-]\d\d", lines[0][-1])
