@@ -47,7 +47,10 @@ was distributed, or load its gathered state into a whole net
     slots = LayerSlots(net.block)
     cut = slice(which.start, which.stop)
     parameters, buffers = slots.tensors()
-    slots.put([_cut(each, cut) for each in parameters], [each[cut].clone() for each in buffers])
+    slots.put(
+        [_cut(each, cut) for each in parameters],  # type: ignore[arg-type]
+        [each[cut].clone() for each in buffers],
+    )
     if net.gates is not None:
         net.gates = _cut(net.gates, cut)
     net.kept = which

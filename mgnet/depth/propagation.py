@@ -302,8 +302,12 @@ def offsets(parts: Intervals) -> list[tuple[slice, int]]:
 
 def detached(layers: Layers) -> Layers:
     """The same tensors, outside of any graph."""
-    parts = (tuple(x.detach() for x in group) for group in (layers.parameters, layers.buffers))
-    return Layers(*parts, layers.times.detach(), layers.steps.detach())
+    return Layers(
+        tuple(x.detach() for x in layers.parameters),
+        tuple(x.detach() for x in layers.buffers),
+        layers.times.detach(),
+        layers.steps.detach(),
+    )
 
 
 def _coarse(layers: Layers, stride: int, stages: int) -> Layers:

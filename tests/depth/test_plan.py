@@ -92,7 +92,7 @@ def test_predicted_evaluations_are_counted_ones(case):
             closed = hierarchy[0].operator.trajectory(u)
             counter.count += sizes[1] if record else 0
             assert len(closed) == layers + 1
-        # The adjoint records the coarse levels that it meets, once; tests of LayerParallel count it.
+        # The adjoint records the coarse levels that it meets, once: counted in test_layer_parallel.
         recorded = cost.evaluations - counter.count
         assert recorded == 0 or (record and not reverse and recorded <= sum(sizes[1:]))
         if not record:
