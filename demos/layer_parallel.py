@@ -60,7 +60,7 @@ for _ in range(40):
     cross_entropy(parallel(x), y).backward()
     optimizer.step()
 loss, state = cross_entropy(parallel(x), y).item(), gather_state(parallel)
-if first:
+if state is not None:  # on the first rank
     whole.load_state_dict(state)
     show_errors("after")
     plt.gca().set(xlabel="cycles each way, after the cascade", ylabel="relative error")

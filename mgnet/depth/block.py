@@ -239,14 +239,14 @@ class StackedBlock:
             return trace_layer(self.evaluate, inputs, len(self.names), self.stages)
         except ValueError:
             raise
-        except Exception as reason:
-            self._slope_of_one(layers[:1], states[:1])  # raises the block's own errors
-            line = str(reason).strip().split("\n")[0]
-            warnings.warn(
-                f"the block cannot be traced, so its layers run one after another: {line}",
-                stacklevel=2,
-            )
-            return None
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+        self._slope_of_one(layers[:1], states[:1])  # raises the block's own errors
+        warnings.warn(
+            f"the block cannot be traced, so its layers run one after another: {reason}",
+            stacklevel=2,
+        )
+        return None
 
     def _batch(
         self,
