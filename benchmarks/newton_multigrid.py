@@ -1,17 +1,20 @@
 """Linear systems of Gauss-Newton for a PINN: conjugate gradients with patches over the knots.
 
-    OMP_NUM_THREADS=2 python benchmarks/newton_multigrid.py [--seconds 120] [--rights 5]
-        [--widths 2,6,1 2,16,1] [--intervals 8 16] [--parameters 20000] [--save]
+    OMP_NUM_THREADS=1 python benchmarks/newton_multigrid.py [--seconds 2] [--rights 5]
+        [--widths 2,6,1 2,16,1] [--intervals 8 16] [--parameters 4000] [--save]
 
 u = sin(pi x) sin(2 pi y) on [-1, 1]^2 by its Poisson equation: 1500 points inside and 400 on the
 boundary (weight 100), more where 4 residuals per parameter ask for it. J is that of a KAN of cubic
-splines after Levenberg-Marquardt on every level from 4 intervals up to this one. The systems are
+splines after Levenberg-Marquardt on every level from 4 intervals up to this one: 20 steps on each,
+down to 3 where there are more than 2000 parameters. The systems are
 (J^T J + c I) d = b, c the relative damping times the mean diagonal; b is the negative gradient and
 J^T y of random y: all systems of the method are of this form. Iterations to 1e-6: median, and the
 most, over the right sides. Seconds: set-up and one solve (median), all there is to do once J is
 known. "points", "edges" and "patches" are the blocks of the smoother of one V-cycle over the knots,
 down to 8 intervals (4 below 16). Nystroem: Frangella, Tropp and Udell, SIAM J. Matrix Anal. Appl.
-44 (2023). A solve that takes longer than the given seconds counts as too slow.
+44 (2023). Patches and the dense solvers come first; a solve of another method is "too slow" when it
+takes longer than the given seconds and than the fastest of them or 10 s. One that has spent 20 s
+gets no further right side; "of" tells how many it had.
 """
 
 import argparse
@@ -36,6 +39,8 @@ from mgnet.training.normal_equations import NormalEquations
 
 WIDTHS = ("2,6,1", "2,16,1", "2,32,1", "2,6,6,1", "2,16,16,1", "2,32,32,1")
 INTERVALS = (8, 16, 32, 64)
+LARGER = ("2,6,1", [512, 2048])  # at the end: widths and intervals
+PATIENCE = 20.0  # seconds after which a method gets no further right side
 DAMPINGS = (1e-3, 1e-6)
 FORMED = 1500  # parameters up to which J^T J is formed for the products
 RESULT = Path(__file__).parent / "results" / "newton_multigrid.txt"
@@ -60,7 +65,7 @@ class Row(NamedTuple):
         if self.iterations is None:
             return f"    {self.method:<14} {'too slow':>9}"
         middle, most = statistics.median(self.iterations), max(self.iterations)
-        times = f"{self.setup:>9.3f} {self.total:>9.3f}"
+        times = f"{len(self.iterations):>3} {self.setup:>9.3f} {self.total:>9.3f}"
         return f"    {self.method:<14} {middle:>9.0f} {most:>6} {times}"
 
 
@@ -100,12 +105,14 @@ def parameters(widths: list[int], intervals: int) -> int:
 
 
 def matrices(
-    widths: list[int], intervals: list[int], most: int, steps: int
+    widths: list[int], intervals: list[int]
 ) -> Iterator[tuple[int, torch.Tensor, LocalJacobian]]:
     """The Jacobian on each level, nested training up to it."""
     network, n = KAN(widths, 4), 4
-    while n <= max(intervals) and parameters(widths, n) <= most:
-        problem, solver = Poisson(parameters(widths, n)), NewtonKrylov(KnotMultigrid())
+    while n <= max(intervals, default=0):
+        size = parameters(widths, n)
+        problem, solver = Poisson(size), NewtonKrylov(KnotMultigrid())
+        steps = 20 if size <= 2000 else max(3, 40_000 // size)
         levenberg_marquardt(problem, network, max_steps=steps, acceleration=0.0, solver=solver)
         if n in intervals:
             r, J = linearize_residual(network, problem)
@@ -138,6 +145,8 @@ def iterative(
     product, precondition = prepare()
     precondition(bs[0])  # what is set up on first use
     setup, iterations, seconds = time.perf_counter() - began, [], []
+    if setup > limit:
+        return Row(name, setup, None, None)
 
     def timed(d: torch.Tensor) -> torch.Tensor:
         if time.perf_counter() - began > limit:
@@ -154,6 +163,8 @@ def iterative(
             return Row(f"{name}: broke", setup, None, None)
         iterations.append(found.iterations)
         seconds.append(time.perf_counter() - began)
+        if sum(seconds) > PATIENCE:
+            break
     return Row(name, setup, iterations, seconds)
 
 
@@ -208,32 +219,33 @@ def compare(
         smoother, coarsest = Patches(blocks=blocks), min(8, n // 2)
         return lambda: KnotMultigrid(smoother, coarsest).prepare(J).shifted(shift)
 
-    methods = {"none": none, "Jacobi": jacobi}
-    methods |= {f"V, {kind}s": multigrid(kind) for kind in ("point", "edge")}
-    methods |= {"V, patches": multigrid("patch")}
+    methods = {"V, patches": multigrid("patch")}
+    methods |= {f"V, {kind}s": multigrid(kind) for kind in ("edge", "point")}
     methods |= {f"Nystroem {rank}": sketched(rank) for rank in (50, 200)}
+    methods |= {"Jacobi": jacobi, "none": none}
     rows = []
-    for name, prepare in methods.items():
-        for part in J.inputs:  # each method pays for its own
-            part.__dict__.pop("element_matrices", None)
-            part.__dict__.pop("by_row", None)
-        rows.append(iterative(name, prepare, bs, given.seconds))
     if size <= given.dense:
         rows.append(direct(J, r, mu))
     if J.rows <= given.dense:
         rows.append(dual(J, r, shift))
+    limit = math.inf
+    for name, prepare in methods.items():
+        for part in J.inputs:  # each method pays for its own
+            part.__dict__.pop("element_matrices", None)
+            part.__dict__.pop("by_row", None)
+        rows.append(iterative(name, prepare, bs, limit))
+        limit = max(given.seconds, min(10.0, *(row.total for row in rows)))
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=120.0, help="per solve")
+    parser.add_argument("--seconds", type=float, default=2.0, help="per solve, at least")
     parser.add_argument("--rights", type=int, default=5, help="right sides")
     parser.add_argument("--widths", nargs="+", default=list(WIDTHS))
     parser.add_argument("--intervals", nargs="+", type=int, default=list(INTERVALS))
-    parser.add_argument("--parameters", type=int, default=20_500, help="at most")
-    parser.add_argument("--dense", type=int, default=10_500, help="rows of dense matrices, at most")
-    parser.add_argument("--steps", type=int, default=20, help="Levenberg-Marquardt, per level")
+    parser.add_argument("--parameters", type=int, default=4_000, help="at most, but for LARGER")
+    parser.add_argument("--dense", type=int, default=4_000, help="rows of dense matrices, at most")
     parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
     given = parser.parse_args()
     lines = [
@@ -243,30 +255,36 @@ def main() -> None:
     ]
     patches: dict[float, list[float]] = {mu: [] for mu in DAMPINGS}
     print(lines[0], flush=True)
-    for text in given.widths:
+    for text, intervals in [*((text, given.intervals) for text in given.widths), LARGER]:
         widths = [int(width) for width in text.split(",")]
-        for n, r, J in matrices(widths, given.intervals, given.parameters, given.steps):
+        most = 100_000 if intervals is LARGER[1] else given.parameters
+        kept = [n for n in intervals if parameters(widths, n) <= most]
+        for n in [n for n in intervals if n not in kept]:
+            lines.append(f"\n{widths}, {n} intervals: {parameters(widths, n)} parameters, left out")
+        for n, r, J in matrices(widths, kept):
             for mu in DAMPINGS:
                 rows = compare(n, r, J, mu, given)
                 head = f"{widths}, {n} intervals, {J.rows} residuals, {J.shape[1]} parameters, "
                 head += f"loss {0.5 * float(r @ r):.1e}, damping {mu:g}"
-                columns = f"    {'':<14} {'median':>9} {'most':>6} {'set-up':>9} {'seconds':>9}"
+                columns = f"    {'':<14} {'median':>9} {'most':>6} {'of':>3}"
                 fastest = min(rows, key=lambda row: row.total)
-                entry = ["", head, columns, *map(str, rows), f"    fastest: {fastest.method}"]
+                entry = ["", head, f"{columns} {'set-up':>9} {'seconds':>9}", *map(str, rows)]
+                lines += [*entry, f"    fastest: {fastest.method}"]
                 print("\n".join(entry), flush=True)
-                lines += entry
                 for row in rows:
                     if row.method == "V, patches" and row.iterations and text == WIDTHS[0]:
                         patches[mu].append(statistics.median(row.iterations))
-    targets = ", ".join(
+                if given.save:  # as far as it is
+                    RESULT.write_text("\n".join([*lines, "", target(patches)]) + "\n")
+    print(target(patches))
+
+
+def target(patches: dict[float, list[float]]) -> str:
+    found = ", ".join(
         f"{patches[mu]} at damping {mu:g} (at most {most})"
         for mu, most in zip(DAMPINGS, (40, 110), strict=True)
     )
-    lines += ["", f"target, patches for [2, 6, 1], median iterations by intervals: {targets}"]
-    print("\n".join(lines[-2:]))
-    if given.save:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text("\n".join(lines) + "\n")
+    return f"target, patches for [2, 6, 1], median iterations by intervals: {found}"
 
 
 if __name__ == "__main__":

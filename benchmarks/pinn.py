@@ -1,52 +1,45 @@
 """Differential equations by networks: errors against independent references, at equal seconds.
 
     OMP_NUM_THREADS=1 python benchmarks/pinn.py [--problems burgers shock poisson interface
-        allen-cahn paper regression] [--seeds 5] [--seconds SCALE] [--save]
+        allen-cahn paper regression] [--rows nested "at once" LM Broyden] [--seeds 1 2 3 4 5]
+        [--seconds SECONDS] [--save]
 
-Seconds are those of each problem's target, times SCALE. Every row has the same residuals, hard
-constraints, points drawn in the same way (half of them where the residual is large, anew every few
-steps) and our Levenberg-Marquardt; the rows differ in the network and in the knots:
+Seconds are per run; those of each problem's target by default. All rows of a problem have the same
+residuals, hard constraints, and points drawn in the same way: half of them where the residual is
+large, anew every few steps.
 
-    KAN, nested        from few knots to many, exact refinement
+    KAN, nested        Levenberg-Marquardt from few knots to many, exact refinement
     KAN, fine at once  the finest level from the start, which is the coarsest level's start refined
-    MLP                three or two hidden layers of tanh, derivatives and Jacobian by autograd
+    tanh MLP, LM       Levenberg-Marquardt, derivatives and Jacobian by autograd
+    tanh MLP, Broyden  self-scaled Broyden on the same network and points; new points when it
+                       restarts, every 500 steps; its inverse Hessian is kept
 
-A seed draws the points and the initial parameters. The error is that of u on a grid, in L2,
-relative to the reference (benchmarks/pinn_references.py). "loss" is the weighted mean of squares of
-the residuals as they are written in benchmarks/pinn_problems.py. A run fails if its error is above
-10 times the target. "paper" is judged by the loss of arXiv 2603.04827 (no hard constraints) on its
-64 x 64 points and on 256 x 256, which the runs never see as such.
+A seed draws the points and the initial parameters; configurations were chosen on seed 0. The error
+is that of u on a grid, in L2, relative to the reference (benchmarks/pinn_references.py). "loss" is
+the weighted mean of squares of the residuals as they are written in benchmarks/pinn_problems.py. A
+run fails if its error is above 10 times the target. "paper" is judged by the loss of arXiv
+2603.04827 (no hard constraints) on its 64 x 64 points and on 256 x 256, which the runs never see as
+such; "regression" is benchmarks/pinn_regression.py.
+
+With --save every run is appended to results/pinn.jsonl when it ends; runs that are there with the
+same network and seconds are not repeated, and the tables are made of all of them.
 """
 
 import argparse
 import os
 import platform
-import statistics
 import time
-from pathlib import Path
-from typing import NamedTuple
 
+import pinn_regression
 import torch
 from pinn_problems import PROBLEMS, Problem, lattice
-from pinn_regression import regression
+from pinn_tables import Run, read, store, tables
 
-from mgnet import Level
+from mgnet import Level, Smoother
 from mgnet.knots import KAN, knot_hierarchy
-from mgnet.training import Ansatz, Collocation, LevenbergMarquardt, by_residual
+from mgnet.training import Ansatz, Broyden, Collocation, LevenbergMarquardt, by_residual
 
-RESULT = Path(__file__).parent / "results" / "pinn.txt"
-SMOOTHER = LevenbergMarquardt()
-
-
-class Run(NamedTuple):
-    """Of one seed."""
-
-    parameters: int
-    steps: int
-    seconds: float
-    error: float
-    loss: float
-    loss_on_256: float
+LM = LevenbergMarquardt()
 
 
 def around(problem: Problem, network: torch.nn.Module) -> Ansatz:
@@ -62,18 +55,21 @@ def descend(
     every: int,
     generator: torch.Generator,
     memory: object = None,
+    smoother: Smoother = LM,
+    sweeps: int = 1,
 ) -> tuple[torch.Tensor, object, int]:
-    """Levenberg-Marquardt for some seconds, with new points every few steps."""
+    """Sweeps for some seconds, with new points every few steps."""
     steps, began = 0, time.perf_counter()
-    level = Level(equation, SMOOTHER)
+    level = Level(equation, smoother)
     while time.perf_counter() - began < seconds:
         if steps % every == 0:
             candidates = problem.draw(10 * count, generator)
             points = by_residual(equation, u, candidates, count, generator)
-            level = Level(equation.at(problem.terms(points)), SMOOTHER)
-        memory = memory or SMOOTHER.start(level, u)
-        u, memory = SMOOTHER.smooth(level, u, None, 1, memory)  # type: ignore[arg-type]
-        steps += 1
+            now = equation.at(problem.terms(points))
+            level = Level(now, smoother, objective=now.value)
+        memory = memory or smoother.start(level, u)
+        u, memory = smoother.smooth(level, u, None, sweeps, memory)  # type: ignore[arg-type]
+        steps += sweeps
     return u, memory, steps
 
 
@@ -91,14 +87,14 @@ def judge(
     return Run(len(u), steps, seconds, error, *losses)
 
 
-def nested(problem: Problem, seed: int, scale: float, at_once: bool = False) -> Run:
+def nested(problem: Problem, seed: int, seconds: float, at_once: bool = False) -> Run:
     """A KAN, upward through its knots; or all the seconds on the finest level."""
     plan, generator = problem.plan, torch.Generator().manual_seed(seed)
     kan = KAN(plan.widths, plan.intervals, plan.degree, linear=plan.linear, generator=generator)
     first = problem.draw(plan.points[0], generator)
     coarsest = around(problem, kan)
     equation = Collocation(coarsest, problem.terms(first))
-    hierarchy = knot_hierarchy(coarsest, equation, len(plan.points), SMOOTHER)
+    hierarchy = knot_hierarchy(coarsest, equation, len(plan.points), LM)
     u, memory, steps, began = equation.start(), None, 0, time.perf_counter()
     for stage, (count, share) in enumerate(zip(plan.points, plan.shares, strict=True)):
         level = len(hierarchy) - 1 - stage
@@ -107,15 +103,18 @@ def nested(problem: Problem, seed: int, scale: float, at_once: bool = False) -> 
         if at_once:
             share = 0.0 if level else 1.0
         equation = hierarchy[level].operator
-        seconds = share * scale * problem.seconds
         u, memory, more = descend(
-            problem, equation, u, count, seconds, plan.every, generator, memory
+            problem, equation, u, count, share * seconds, plan.every, generator, memory
         )
         steps += more
     return judge(problem, equation, u, steps, began)
 
 
-def mlp(problem: Problem, seed: int, scale: float) -> Run:
+def fine_at_once(problem: Problem, seed: int, seconds: float) -> Run:
+    return nested(problem, seed, seconds, at_once=True)
+
+
+def mlp(problem: Problem, seed: int, seconds: float, broyden: bool = False) -> Run:
     torch.manual_seed(seed)
     layers: list[torch.nn.Module] = []
     for inputs, outputs in zip(problem.mlp[:-1], problem.mlp[1:], strict=True):
@@ -123,74 +122,71 @@ def mlp(problem: Problem, seed: int, scale: float) -> Run:
     network = around(problem, torch.nn.Sequential(*layers[:-1]).double())
     plan, generator = problem.plan, torch.Generator().manual_seed(seed)
     count = plan.points[-1]
-    first = problem.draw(count, generator)
-    equation = Collocation(network, problem.terms(first))
-    began = time.perf_counter()
-    seconds = scale * problem.seconds
+    equation = Collocation(network, problem.terms(problem.draw(count, generator)))
+    every, smoother, sweeps = (500, Broyden(), 10) if broyden else (plan.every, LM, 1)
+    u, began = equation.start(), time.perf_counter()
     u, _, steps = descend(
-        problem, equation, equation.start(), count, seconds, plan.every, generator
+        problem, equation, u, count, seconds, every, generator, None, smoother, sweeps
     )
     return judge(problem, equation, u, steps, began)
 
 
-def table(problem: Problem, runs: dict[str, list[Run]]) -> str:
-    by_loss = "loss" in problem.target
-    limit = 10.0 * float(problem.target.removeprefix("loss ").split()[0])
-    lines = [
-        f"{problem.title}; target {problem.target}; {problem.classical}",
-        f"{'':<20}{'':>8} {'relative L2 error':^26} {'loss (64 x 64, 256 x 256)':^27}",
-        f"{'':<20}{'weights':>8} {'median':>8} {'least':>8} {'largest':>8} {'median':>8} "
-        f"{'largest':>8} {'median':>8} {'steps':>6} {'seconds':>8} {'failed':>7}",
-    ]
-    for name, of_seeds in runs.items():
-        errors = sorted(run.error for run in of_seeds)
-        losses = [sorted(run[place] for run in of_seeds) for place in (4, 5)]
-        failed = sum(not (run.loss if by_loss else run.error) <= limit for run in of_seeds)
-        lines.append(
-            f"{name:<20}{of_seeds[0].parameters:>8} {statistics.median(errors):>8.1e} "
-            f"{errors[0]:>8.1e} {errors[-1]:>8.1e} {statistics.median(losses[0]):>8.1e} "
-            f"{losses[0][-1]:>8.1e} {statistics.median(losses[1]):>8.1e} "
-            f"{statistics.median(run.steps for run in of_seeds):>6.0f} "
-            f"{statistics.median(run.seconds for run in of_seeds):>8.1f} {failed:>7}"
-        )
-    return "\n".join(lines) + "\n"
+def mlp_by_broyden(problem: Problem, seed: int, seconds: float) -> Run:
+    return mlp(problem, seed, seconds, broyden=True)
+
+
+ROWS = {"nested": nested, "at once": fine_at_once, "LM": mlp, "Broyden": mlp_by_broyden}
+
+
+def network_of(problem: Problem | pinn_regression.Regression, row: str) -> str:
+    """What the runs of a row have in common: runs of other networks are other runs."""
+    plan = problem.plan
+    if row in ("LM", "Broyden"):
+        return f"tanh {list(problem.mlp)}, {plan.points[-1]} points"
+    linear = "linear, " if plan.linear else ""
+    return (
+        f"{linear}{list(plan.widths)}, degree {plan.degree}, intervals {plan.intervals} to "
+        f"{plan.intervals * 2 ** (len(plan.points) - 1)}, points {list(plan.points)}, shares "
+        f"{list(plan.shares)}, new points every {plan.every}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
     names = [*PROBLEMS, "regression"]
+    parser = argparse.ArgumentParser()
     parser.add_argument("--problems", nargs="+", choices=names, default=names)
-    parser.add_argument("--only", choices=["nested", "at once", "mlp"], help="one row")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="SCALE")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--seconds", type=float, help="per run; the target's by default")
+    parser.add_argument("--save", action="store_true", help="keep the runs, and the tables")
     given = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    text = [
-        f"{given.seeds} seeds, {given.seconds:g} of the seconds, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} threads, {platform.machine()}, PyTorch {torch.__version__}\n"
-    ]
-    print(text[0], flush=True)
-    KAN([1, 1])(torch.ones(1, 1).double())  # the first call compiles, which is not to be timed
+    machine = (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
+    )
+    runs = read() if given.save else []
+    done = {(run["problem"], run["row"], run["network"], run["seed"], run["asked"]) for run in runs}
+    nested(PROBLEMS["poisson"](), 0, 0.01)  # compiles, which is not to be timed
     for name in given.problems:
-        if name == "regression":
-            text.append(regression(given.seeds, given.seconds))
-        else:
-            problem = PROBLEMS[name]()
-            ways = {
-                "nested": ("KAN, nested", nested),
-                "at once": ("KAN, fine at once", lambda p, s, k: nested(p, s, k, at_once=True)),
-                "mlp": ("MLP", mlp),
-            }
-            chosen = [way for key, way in ways.items() if given.only in (None, key)]
-            runs = {
-                title: [train(problem, seed, given.seconds) for seed in range(given.seeds)]
-                for title, train in chosen
-            }
-            text.append(table(problem, runs))
-        print(text[-1], flush=True)
-    if given.save:
-        RESULT.write_text("\n".join(text) + "\n")
+        problem = pinn_regression.PROBLEM if name == "regression" else PROBLEMS[name]()
+        ways = pinn_regression.ROWS if name == "regression" else ROWS
+        seconds = given.seconds or problem.seconds
+        for row in given.rows:
+            network = network_of(problem, row)
+            for seed in given.seeds:
+                if (name, row, network, seed, seconds) in done:
+                    continue
+                run = ways[row](problem, seed, seconds)
+                about = {"problem": name, "title": problem.title, "target": problem.target}
+                about |= {"classical": problem.classical, "row": row, "network": network}
+                about |= {"seed": seed, "asked": seconds, "machine": machine}
+                runs.append(about | run._asdict())
+                print(name, row, seed, *(f"{value:.3g}" for value in run), flush=True)
+                if given.save:
+                    store(runs[-1])
+        text = tables(runs, given.save)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from mgnet.level import Level
 from mgnet.smoother import Jacobi, Smoother
 from mgnet.transfer import MatrixTransfer
 
-__all__ = ["poisson", "reaction", "sine"]
+__all__ = ["peaks", "poisson", "reaction", "sine"]
 
 
 def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
@@ -203,3 +203,54 @@ def reaction(
             )
         )
     return Hierarchy(built)
+
+
+def peaks(
+    samples: int = 1000, classes: int = 5, generator: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points in the plane and the level set of MATLAB's `peaks` in which each lies.
+
+    The range of the function on [-3, 3]^2 is cut into equal parts, one per class. Points are
+    uniform in each class, and all classes have the same number of them, up to one. Source: Haber
+    and Ruthotto, Inverse Problems 34 (2018) 014004, section 6.
+
+    Parameters
+    ----------
+    samples, classes : int
+        At least one sample per class, and 2 to 20 classes.
+    generator : numpy.random.Generator, optional
+        Seed 0 by default.
+
+    Returns
+    -------
+    (x, labels)
+        Points of shape (samples, 2), divided by 3 and so in [-1, 1]^2, and classes from 0, int64,
+        in random order.
+
+    Examples
+    --------
+    >>> x, labels = peaks(10)
+    >>> x.shape, np.bincount(labels).tolist()
+    ((10, 2), [2, 2, 2, 2, 2])
+    """
+    if not 2 <= classes <= 20 or samples < classes:
+        raise ValueError(
+            f"peaks got {samples} samples of {classes} classes; it needs 2 to 20 classes and at "
+            "least one sample of each"
+        )
+    generator = np.random.default_rng(0) if generator is None else generator
+    least, largest = -6.551133332835841, 8.106213589442833  # of the function, on [-3, 3]^2
+    wanted = [samples // classes + (k < samples % classes) for k in range(classes)]
+    found = [np.empty((0, 2)) for _ in wanted]
+    while any(len(points) < count for points, count in zip(found, wanted, strict=True)):
+        x = generator.uniform(-1.0, 1.0, (20 * samples, 2))
+        a, b = 3.0 * x.T
+        value = 3.0 * (1.0 - a) ** 2 * np.exp(-(a**2) - (b + 1.0) ** 2)
+        value -= 10.0 * (a / 5.0 - a**3 - b**5) * np.exp(-(a**2) - b**2)
+        value -= np.exp(-((a + 1.0) ** 2) - b**2) / 3.0
+        label = ((value - least) * (classes / (largest - least))).astype(int)
+        for k, count in enumerate(wanted):
+            found[k] = np.concatenate([found[k], x[label == k]])[:count]
+    labels = np.repeat(np.arange(classes, dtype=np.int64), wanted)
+    order = generator.permutation(samples)
+    return np.concatenate(found)[order], labels[order]

@@ -184,8 +184,7 @@ def run(
             us[l + 1], vs[l + 1], fs[l + 1] = _descend(level, below, us[l], rs[l])
             l += 1
         elif action == "up":
-            w = us[l + 1] if vs[l + 1] is None else us[l + 1] - vs[l + 1]
-            us[l], length = _correct(level, us[l], w, fs[l], rs[l])
+            us[l], length = _correct(level, us[l], (us[l + 1], vs[l + 1]), fs[l], rs[l])
             rs[l] = None
         elif action == "start":
             _start(levels, us, fs, given=u is not None)
@@ -249,8 +248,17 @@ def _descend(level: Any, coarse: Level, u: State, r: State) -> tuple[State, Stat
     return v, v, f + coarse.apply(v)
 
 
-def _correct(level: Any, u: State, w: State, f: State | None, r: State) -> tuple[State, float]:
-    """Return u with the coarse correction w, and the step length; 0 for a refused one."""
+def _correct(
+    level: Any, u: State, below: tuple[State, State | None], f: State | None, r: State
+) -> tuple[State, float]:
+    """Return u corrected by the coarse solution, and the step length; 0 for a refused one.
+
+    `below` is that solution and what `inject` brought there.
+    """
+    coarse, v = below
+    if level.transfer.replace is not None and v is not None and level.line_search is None:
+        return level.transfer.replace(u, coarse), 1.0
+    w = coarse if v is None else coarse - v
     if level.line_search is None:
         return level.transfer.correct(u, w), 1.0
     d = level.transfer.prolong(w)

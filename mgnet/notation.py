@@ -11,7 +11,7 @@ from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, cascade, cycle, fin
 __all__ = ["parse"]
 
 
-class _Scanner:
+class Scanner:
     """Reads a text from left to right; every refusal has a position (characters count from 1)."""
 
     def __init__(self, text: str):
@@ -19,6 +19,7 @@ class _Scanner:
         self.position = 0
 
     def take(self, pattern: str) -> str | None:
+        """What the pattern matches next, past blanks; None where it does not match."""
         found = re.compile(r"\s*(" + pattern + ")").match(self.text, self.position)
         if found is None:
             return None
@@ -26,18 +27,22 @@ class _Scanner:
         return found.group(1)
 
     def expect(self, pattern: str, what: str) -> str:
+        """`take`, or a refusal that names what was expected."""
         taken = self.take(pattern)
         return taken if taken is not None else self.refuse(f"{self.here()}; expected {what}")
 
     def here(self) -> str:
+        """What stands at the position, for a refusal."""
         rest = self.text[self.position :].strip()
         return f"got '{rest[:20]}'" if rest else "the text ends there"
 
     def refuse(self, why: str) -> NoReturn:
+        """Raise the ValueError, with text and position."""
         blank = len(self.text[self.position :]) - len(self.text[self.position :].lstrip())
         raise ValueError(f"cycle {self.text!r}, character {self.position + blank + 1}: {why}")
 
     def end(self) -> None:
+        """Refuse whatever is left."""
         if self.text[self.position :].strip():
             self.refuse(f"{self.here()}; expected the end")
 
@@ -72,7 +77,7 @@ def parse(text: str, levels: int) -> Schedule:
         raise TypeError(f"parse got a {type(text).__name__}; it reads a text as 'V(1,1)'")
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"parse got levels = {levels!r}; it must be an integer of at least 1")
-    scanner = _Scanner(text)
+    scanner = Scanner(text)
     if not text.strip():
         scanner.refuse(
             "the text is empty; give a cycle as 'V(1,1)', 'nested F(1,1)', 'cascade 8,4,2' or a "
@@ -98,7 +103,7 @@ def parse(text: str, levels: int) -> Schedule:
     return make(levels, kappa, pre, post, coarsest=coarsest)
 
 
-def _number(scanner: _Scanner, what: str, least: int) -> int:
+def _number(scanner: Scanner, what: str, least: int) -> int:
     before = scanner.position
     number = int(scanner.expect(r"\d{1,9}(?!\d)", f"{what}, an integer"))
     if number < least:
@@ -107,7 +112,7 @@ def _number(scanner: _Scanner, what: str, least: int) -> int:
     return number
 
 
-def _parse_cascade(scanner: _Scanner, levels: int) -> Schedule:
+def _parse_cascade(scanner: Scanner, levels: int) -> Schedule:
     counts = [_number(scanner, "the sweeps of the coarsest level", 1)]
     while scanner.take(","):
         counts.append(_number(scanner, "the sweeps of the next level", 0))
@@ -119,7 +124,7 @@ def _parse_cascade(scanner: _Scanner, levels: int) -> Schedule:
     return cascade(counts)
 
 
-def _parse_steps(scanner: _Scanner, levels: int) -> Schedule:
+def _parse_steps(scanner: Scanner, levels: int) -> Schedule:
     steps: list[Step] = []
     starts: list[int] = []  # where each step begins in the text
     position = 0

@@ -144,13 +144,15 @@ class Solver:
             )
         hierarchy: Hierarchy = first
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
-        schedule, last, message = self.schedule, None, ""
+        schedule, last, message, checks = self.schedule, None, "", 0.0
         repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
         while True:
+            before = hierarchy[0].tally[0]
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
+            checks += hierarchy[0].tally[0] - before
             best.see(value)
             reason = self._reason(norms, scale)
             if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value):
@@ -168,7 +170,6 @@ class Solver:
                 reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
                 break
             u, schedule = value, repeated
-        checks = len(norms) * self.hierarchy[0].residual_work
         checks += 0.0 if self.judge is not None else len(best.values)
         return Solution(
             value if reason.converged else best.state(value),

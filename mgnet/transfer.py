@@ -41,6 +41,9 @@ class Transfer(ABC):
     adjoint : bool
         Whether `restrict` is the transpose of `prolong`. `Hierarchy.check` tests it where it is
         claimed.
+    replace : method or None
+        (fine, coarse) -> `fine + prolong(coarse - inject(fine))` without its rounding errors, where
+        that puts the coarse values into the fine state. `None`, the default: the sum as it stands.
 
     Examples
     --------
@@ -56,6 +59,7 @@ class Transfer(ABC):
 
     inject: Callable[[State], State] | None = None
     adjoint: bool = True
+    replace: Callable[[State, State], State] | None = None
 
     @abstractmethod
     def prolong(self, correction: State) -> State:
@@ -68,6 +72,15 @@ class Transfer(ABC):
     def interpolate(self, state: State) -> State:
         """Coarse -> fine, for solutions in nested iteration; `prolong` by default."""
         return self.prolong(state)
+
+    def carry_gradient(self, gradient: State, power: int = 1) -> State:
+        """Coarse -> fine, for gradients or their squares (power 2), which optimizers remember.
+
+        `P D^-power` with D the sums of the columns of P: the fine unknowns share the work of a
+        coarse one, so each has a part of its gradient.
+        """
+        columns = self.restrict(self.prolong(0.0 * gradient + 1.0))  # the rows of P sum to 1
+        return self.prolong(gradient / columns**power)
 
     def correct(self, state: State, correction: State) -> State:
         """`state + prolong(correction)`; a class that can add in one pass overrides it."""
@@ -162,6 +175,9 @@ class AxisTransfer(Transfer):
         knots in the coefficients (inputs, splines, outputs) of a KAN.
     R, injection, interpolation : matrix or tuple of matrices, optional
         As in `MatrixTransfer`, one per axis.
+    gradients : dense matrix of shape (fine, coarse), optional
+        For `carry_gradient`, where gradients are shared out in another way than `P D^-1`; its
+        transpose should undo P, as that of `P D^-1` does. For one axis.
 
     Examples
     --------
@@ -178,6 +194,7 @@ class AxisTransfer(Transfer):
     R: Any = None
     injection: Any = None
     interpolation: Any = None
+    gradients: Any = None
 
     def __post_init__(self) -> None:
         axes = (self.axis,) if isinstance(self.axis, int) else self.axis
@@ -212,6 +229,11 @@ class AxisTransfer(Transfer):
 
     def interpolate(self, state: State) -> State:
         return self._along_axes(self.P if self.interpolation is None else self.interpolation, state)
+
+    def carry_gradient(self, gradient: State, power: int = 1) -> State:
+        if self.gradients is None:
+            return super().carry_gradient(gradient, power)
+        return self._along_axes(self.gradients**power, gradient)
 
     def _inject(self, state: State) -> State:
         return self._along_axes(self.injection, state)
@@ -275,7 +297,7 @@ class PackedTransfer(Transfer):
 
     parts: tuple[tuple[tuple[int, ...], AxisTransfer | None], ...]
 
-    def _each(self, method: str, u: State) -> State:
+    def _each(self, method: str, u: State, *more: Any) -> State:
         shapes = [shape for shape, _ in self.parts]
         if method in ("restrict", "inject"):
             shapes = [part.fine_shape(shape) if part else shape for shape, part in self.parts]
@@ -289,7 +311,7 @@ class PackedTransfer(Transfer):
         for shape, (_, transfer) in zip(shapes, self.parts, strict=True):
             size = math.prod(shape)
             part = u[position : position + size].reshape(shape)
-            results.append(part if transfer is None else getattr(transfer, method)(part))
+            results.append(part if transfer is None else getattr(transfer, method)(part, *more))
             position += size
         return vector.concatenate(results)
 
@@ -301,6 +323,9 @@ class PackedTransfer(Transfer):
 
     def interpolate(self, state: State) -> State:
         return self._each("interpolate", state)
+
+    def carry_gradient(self, gradient: State, power: int = 1) -> State:
+        return self._each("carry_gradient", gradient, power)
 
     def _inject(self, state: State) -> State:
         return self._each("inject", state)

@@ -19,7 +19,9 @@ __all__ = [
     "as_scipy",
     "concatenate",
     "dot",
+    "empty_like",
     "is_finite",
+    "join",
     "like",
     "norm",
     "random_like",
@@ -144,6 +146,19 @@ def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
     raise _unknown(u)
 
 
+def empty_like(u: State, shape: tuple[int, ...] | None = None) -> State:
+    """An array or tensor of entries not yet set, of the kind of `u`, and its shape unless given.
+
+    Examples
+    --------
+    >>> empty_like(np.zeros(2), (3, 1)).shape
+    (3, 1)
+    """
+    if is_tensor(u):
+        return u.new_empty(u.shape if shape is None else shape)
+    return np.empty(u.shape if shape is None else shape, u.dtype)
+
+
 def as_numpy(u: State) -> np.ndarray:
     """The entries of a state as a NumPy array (this rank's, for a Vec); may share memory.
 
@@ -190,6 +205,17 @@ def concatenate(parts: Sequence[State]) -> State:
     """
     flat = [part.reshape(-1) for part in parts]
     return sys.modules["torch"].cat(flat) if is_tensor(flat[0]) else np.concatenate(flat)
+
+
+def join(parts: Sequence[State]) -> State:
+    """Arrays or tensors one behind the other on axis 0, as one.
+
+    Examples
+    --------
+    >>> join([np.ones((1, 2)), np.zeros((2, 2))]).shape
+    (3, 2)
+    """
+    return sys.modules["torch"].cat(parts) if is_tensor(parts[0]) else np.concatenate(parts)
 
 
 def random_like(u: State, generator: np.random.Generator) -> State:

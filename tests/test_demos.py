@@ -19,12 +19,16 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "kan_fit": (),
     "adaptive_basis": (),
     "kan_pinn": (),
+    "depth_refinement": (),
+    "mgrit_heat": (),
+    "layer_parallel": (),
 }
 MORE = {  # less training
     "elevation": ["0.5"],
     "levenberg_marquardt": ["0.3"],
     "adaptive_basis": ["0.2"],
     "kan_pinn": ["0.1"],
+    "depth_refinement": ["20"],
 }
 
 

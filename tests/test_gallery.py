@@ -143,3 +143,36 @@ def test_the_injection_picks_coarse_points():
 def test_refusals(make, why):
     with pytest.raises(ValueError, match=why):
         make()
+
+
+def peaks_function(x, y):
+    """MATLAB's `peaks`, as its documentation prints it."""
+    return (
+        3 * (1 - x) ** 2 * np.exp(-(x**2) - (y + 1) ** 2)
+        - 10 * (x / 5 - x**3 - y**5) * np.exp(-(x**2) - y**2)
+        - 1 / 3 * np.exp(-((x + 1) ** 2) - y**2)
+    )
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(1000, 5), (23, 3), (40, 20)])
+def test_peaks_are_level_sets(samples, classes):
+    x, labels = gallery.peaks(samples, classes, np.random.default_rng(3))
+    assert x.shape == (samples, 2) and labels.dtype == np.int64
+    counts = np.bincount(labels, minlength=classes)
+    assert len(counts) == classes and counts.max() - counts.min() <= 1
+    ends = [  # of the function on the square, polished from the best point of a grid
+        sign * so.minimize(lambda p, s=sign: s * peaks_function(*p), start, tol=1e-12).fun
+        for sign, start in ((1, (0.23, -1.63)), (-1, (-0.01, 1.58)))
+    ]
+    edges = np.linspace(*ends, classes + 1)
+    values = peaks_function(*(3.0 * x.T))
+    assert (edges[labels] - 1e-6 <= values).all() and (values <= edges[labels + 1] + 1e-6).all()
+    again = gallery.peaks(samples, classes, np.random.default_rng(3))
+    assert np.array_equal(again[0], x) and np.array_equal(again[1], labels)
+    assert (labels[: samples // 2] != np.sort(labels)[: samples // 2]).any()
+
+
+@pytest.mark.parametrize(("samples", "classes"), [(3, 5), (100, 1), (100, 21)])
+def test_peaks_of_wrong_numbers(samples, classes):
+    with pytest.raises(ValueError, match=f"{samples} samples of {classes} classes"):
+        gallery.peaks(samples, classes)

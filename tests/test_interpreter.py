@@ -58,6 +58,30 @@ def test_a_cycle_keeps_the_exact_solution():
     np.testing.assert_allclose(value, u, atol=1e-11)
 
 
+class Put(Injection):
+    """Injection that puts coarse values in place."""
+
+    def replace(self, state, coarse):
+        fine = state.copy()
+        fine[:: self.factor] = coarse
+        return fine
+
+
+@pytest.mark.parametrize("search", [None, lambda level, u, d, f, r: 1.0])
+def test_a_transfer_may_replace_instead_of_adding(search):
+    u, f = np.array([1.1, 2.0, 3.3, 4.0]), np.zeros(4)
+    results = []
+    for transfer in (Injection(4, 2), Put(4, 2)):
+        fine = Level(2.97 * np.eye(4), Jacobi(), transfer, line_search=search)
+        hierarchy = Hierarchy([fine, Level(3.0 * np.eye(2), Direct())])
+        results.append(run(parse("down, solve, up", 2), hierarchy, u, f)[0])
+    solution = (3.0 * u[::2] - 2.97 * u[::2]) / 3.0  # u + (solution - u) differs
+    assert abs(results[0] - results[1]).max() < 1e-15
+    assert not (results[0][::2] == solution).all()
+    assert (results[1][::2] == solution).all() == (search is None)
+    assert (results[1][1::2] == u[1::2]).all()
+
+
 # MGRIT from the same parts
 
 

@@ -281,3 +281,22 @@ def test_nothing_that_is_given_is_edited():
             state = np.arange(float(size))
             getattr(transfer, method)(state)
             np.testing.assert_array_equal(state, np.arange(float(size)))
+
+
+def test_gradients_go_up_as_parts_of_the_coarse_one():
+    """Their restriction is the gradient they came from, whichever way they are shared out."""
+    P = np.repeat(np.eye(3), 2, axis=0)
+    first = P * np.array([1.0, 0.0] * 3)[:, None]
+    shared, chosen = AxisTransfer(P), AxisTransfer(P, gradients=first)
+    g = np.array([1.0, -2.0, 4.0])
+    np.testing.assert_array_equal(shared.carry_gradient(g), np.repeat(g / 2, 2))
+    np.testing.assert_array_equal(shared.carry_gradient(g**2, 2), np.repeat(g / 2, 2) ** 2)
+    np.testing.assert_array_equal(chosen.carry_gradient(g), [1.0, 0.0, -2.0, 0.0, 4.0, 0.0])
+    packed = PackedTransfer((((3,), shared), ((1,), None), ((3,), chosen)))
+    u = np.concatenate([g, [7.0], g])
+    for power in (1, 2):
+        parts = shared.carry_gradient(g, power), [7.0], chosen.carry_gradient(g, power)
+        np.testing.assert_array_equal(packed.carry_gradient(u, power), np.concatenate(parts))
+    np.testing.assert_allclose(packed.restrict(packed.carry_gradient(u)), u)
+    weighted = AxisTransfer(P, gradients=0.5 * P)
+    np.testing.assert_array_equal(weighted.carry_gradient(g**2, 2), np.repeat(g / 2, 2) ** 2)

@@ -42,6 +42,19 @@ def same_kind(u, v):
 
 @kinds
 @shapes
+def test_new_and_joined_states(make, tolerance, shape):
+    u = make(values_of(shape))
+    for new, expected in ((vector.empty_like(u), shape), (vector.empty_like(u, (4, 1)), (4, 1))):
+        same_kind(new, u)
+        assert tuple(new.shape) == expected
+    parts = [make(values_of((k, *shape))) for k in (1, 2)]
+    joined = vector.join(parts)
+    same_kind(joined, parts[0])
+    assert (joined[:1] == parts[0]).all() and (joined[1:] == parts[1]).all() and len(joined) == 3
+
+
+@kinds
+@shapes
 def test_dot_and_norm(make, tolerance, shape):
     a, b = values_of(shape), values_of(shape)[::-1]
     dot, norm = vector.dot(make(a), make(b.copy())), vector.norm(make(a))

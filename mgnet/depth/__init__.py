@@ -3,4 +3,48 @@
 All layers at once as one equation for the trajectory, relaxation over F- and C-layers, MGRIT for
 the forward and the adjoint solve, a layer-parallel module for ordinary training loops, and
 refinement in depth that leaves the network unchanged. Needs the core and PyTorch.
+
+Reading order: `ode_net`, `layer_equation`, `relaxation`, `layer_hierarchy`, `block`, `propagation`,
+`layer_parallel`, `control`; `refinement` and `hierarchy` for training; `one_step` for NumPy.
 """
+
+from mgnet.depth.block import Layers, StackedBlock
+from mgnet.depth.c_layers import CLayers, Intervals
+from mgnet.depth.control import Adaptive, Fixed, Pass, Tolerance
+from mgnet.depth.hierarchy import depth_hierarchy
+from mgnet.depth.layer_equation import LayerEquation, Propagator
+from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.depth.layer_parallel import LayerParallel
+from mgnet.depth.ode_net import ODENet
+from mgnet.depth.one_step import OneStep, dahlquist, heat
+from mgnet.depth.plan import best_plan, plan
+from mgnet.depth.relaxation import Relaxation, SerialSweep
+from mgnet.depth.residual_block import ResidualBlock
+from mgnet.depth.spline_weights import DepthSpline
+
+__all__ = [
+    "Adaptive",
+    "CLayers",
+    "DepthSpline",
+    "Fixed",
+    "Intervals",
+    "LayerEquation",
+    "LayerParallel",
+    "Layers",
+    "ODENet",
+    "OneStep",
+    "Pass",
+    "Propagator",
+    "Relaxation",
+    "ResidualBlock",
+    "SerialSweep",
+    "StackedBlock",
+    "Tolerance",
+    "best_plan",
+    "dahlquist",
+    "depth_hierarchy",
+    "heat",
+    "layer_hierarchy",
+    "mgrit",
+    "plan",
+]

@@ -13,8 +13,9 @@ from mgnet.knots.kan import KAN
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
-from mgnet.training.objective import LeastSquares, Objective, Recentred
-from mgnet.transfer import AxisTransfer, PackedTransfer, Transfer
+from mgnet.training.objective import Objective
+from mgnet.training.subspace import Recenter
+from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
 
@@ -200,7 +201,7 @@ def _levels(
         has_coarser = number + 1 < len(networks)
         recenter = None
         if has_coarser and form == "subspace":
-            recenter = _Recenter(problem, number, transfers, smoother)
+            recenter = Recenter(problem, number, transfers, smoother)
         levels.append(
             Level(
                 problem,
@@ -216,62 +217,3 @@ def _levels(
             )
         )
     return levels
-
-
-class _Around:
-    """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J of gradient A.
-
-    What `Recentred` is for least squares, without residuals and Jacobian.
-    """
-
-    def __init__(self, fine: Objective | _Around, u: torch.Tensor, transfer: Transfer):
-        self.fine = fine
-        self.u = u
-        self.transfer = transfer
-        self.shift = transfer.restrict(fine.gradient(u))
-
-    def value(self, w: torch.Tensor) -> float:
-        return self.fine.value(self.transfer.correct(self.u, w)) - float(self.shift @ w)
-
-    def gradient(self, w: torch.Tensor) -> torch.Tensor:
-        point = self.transfer.correct(self.u, w)
-        return self.transfer.restrict(self.fine.gradient(point)) - self.shift
-
-    def __call__(self, w: torch.Tensor) -> torch.Tensor:
-        return self.gradient(w)
-
-
-class _Recenter:
-    """Makes the coarse level of one descent: the subspace form of the level below."""
-
-    def __init__(
-        self,
-        fine: Objective | _Around,
-        number: int,
-        transfers: Sequence[PackedTransfer],
-        smoother: Smoother,
-    ):
-        self.fine = fine
-        self.number = number
-        self.transfers = transfers
-        self.smoother = smoother
-
-    def __call__(self, u: torch.Tensor) -> Level:
-        below = self.number + 1
-        transfer = self.transfers[self.number]
-        problem = (
-            Recentred(self.fine, u, transfer)
-            if isinstance(self.fine, LeastSquares)
-            else _Around(self.fine, u, transfer)
-        )
-        coarsest = below == len(self.transfers)
-        return Level(
-            problem,
-            self.smoother,
-            None if coarsest else self.transfers[below],
-            objective=problem.value,
-            line_search=Backtracking(),
-            recenter=None if coarsest else _Recenter(problem, below, self.transfers, self.smoother),
-            cost=1.0,
-            name=f"level {below} (around the level above)",
-        )

@@ -1,6 +1,56 @@
 """Our hierarchies under PETSc's solvers, and PETSc's solvers under our schedules.
 
 Options from the command line, views shared by PETSc vectors and tensors, the DM that carries a
-hierarchy, bindings for SNES, KSP and TAO, and the layout of layers and samples over MPI ranks. The
-only folder that imports petsc4py; everything outside works without it.
+hierarchy, python types for SNES, KSP and PC, and PETSc's solvers as smoothers. The only folder that
+imports petsc4py. What reads options works without it: a script that calls `init` runs anywhere.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from mgnet.petsc.layer_options import layer_parallel_from_options
+from mgnet.petsc.options import init
+from mgnet.petsc.smoother_text import parse_smoother
+from mgnet.petsc.solver_options import solver_from_options
+
+if TYPE_CHECKING:
+    from mgnet.petsc.distribution import distribute, gather_state, load_state
+    from mgnet.petsc.dm import dmshell
+    from mgnet.petsc.ksp_smoother import KSPSmoother
+    from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
+    from mgnet.petsc.tao_smoother import TAOSmoother
+
+__all__ = [
+    "Cycle",
+    "KSPSmoother",
+    "Sweeps",
+    "TAOSmoother",
+    "distribute",
+    "dmshell",
+    "gather_state",
+    "init",
+    "layer_parallel_from_options",
+    "load_state",
+    "parse_smoother",
+    "separate_smoothers",
+    "solver_from_options",
+]
+
+# Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
+_LATER = {
+    "Cycle": "mgnet.petsc.python_types",
+    "KSPSmoother": "mgnet.petsc.ksp_smoother",
+    "TAOSmoother": "mgnet.petsc.tao_smoother",
+    "Sweeps": "mgnet.petsc.python_types",
+    "distribute": "mgnet.petsc.distribution",
+    "dmshell": "mgnet.petsc.dm",
+    "gather_state": "mgnet.petsc.distribution",
+    "load_state": "mgnet.petsc.distribution",
+    "separate_smoothers": "mgnet.petsc.python_types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'mgnet.petsc' has no attribute '{name}'")
+    return getattr(import_module(_LATER[name]), name)

@@ -1,13 +1,19 @@
-"""Prolongations of knot hierarchies as PETSc matrices: assembled, or multiplied block by block."""
+"""Matrices for PETSc: assembled, multiplied block by block, or any linear operator on states."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import scipy.sparse as sp
 from petsc4py import PETSc
 
 from mgnet import vector
+from mgnet.petsc.vectors import assign, vec_like, view
 
-__all__ = ["aij", "kronecker"]
+__all__ = ["Operator", "aij", "as_mat", "fill", "kronecker", "python_mat"]
+
+State = Any
 
 
 def aij(matrix: sp.csr_matrix) -> PETSc.Mat:
@@ -73,3 +79,122 @@ class _Kronecker:
         self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec
     ) -> None:
         y.setArray(self.transpose @ x.getArray(readonly=True).reshape(-1, self.dof))
+
+
+def as_mat(matrix: Any, like: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Mat:
+    """A matrix or linear operator of whatever kind, between states of the same kind.
+
+    Matrices with entries are assembled, other operators and blocks on several ranks stay functions.
+
+    Parameters
+    ----------
+    matrix : Mat, SciPy sparse matrix, NumPy array, torch tensor or LinearOperator
+    like : state
+        Of the kind that it multiplies.
+    comm : communicator
+
+    Examples
+    --------
+    >>> as_mat(sp.eye(3), np.zeros(3)).getType()
+    'seqaij'
+    """
+    if vector.is_mat(matrix):
+        return matrix
+    if comm.getSize() == 1 and (sp.issparse(matrix) or _has_entries(matrix)):
+        entries: Any = vector.as_scipy(matrix)
+        if sp.issparse(entries):
+            made = aij(entries)
+            made.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
+            return made
+        shape = np.shape(entries)
+        return PETSc.Mat().createDense(shape, array=np.array(entries, float), comm=comm)
+    return python_mat(Operator(matrix, like, like), comm)
+
+
+def fill(mat: PETSc.Mat, matrix: Any) -> None:
+    """Give a matrix from `as_mat` other entries, or another operator.
+
+    Examples
+    --------
+    >>> mat = as_mat(sp.eye(2), np.zeros(2))
+    >>> fill(mat, 3.0 * sp.eye(2))
+    >>> mat.getDiagonal().array
+    array([3., 3.])
+    """
+    if vector.is_mat(matrix):
+        if matrix != mat:
+            matrix.copy(mat)
+    elif mat.getType() == "python":
+        mat.getPythonContext().operator = matrix
+    else:
+        entries: Any = vector.as_scipy(matrix)
+        if sp.issparse(entries):
+            mat.zeroEntries()
+            mat.setValuesCSR(entries.indptr, entries.indices, entries.data)
+        else:
+            rows, columns = (np.arange(n, dtype=PETSc.IntType) for n in np.shape(entries))
+            mat.setValues(rows, columns, entries)
+    mat.assemble()
+
+
+def _has_entries(matrix: Any) -> bool:
+    return isinstance(matrix, np.ndarray) or vector.is_tensor(matrix)
+
+
+def python_mat(context: Any, comm: Any) -> PETSc.Mat:
+    """A Mat that multiplies with an `Operator`.
+
+    Examples
+    --------
+    >>> mat = python_mat(Operator(2.0 * np.eye(2), np.zeros(2), np.zeros(2)), PETSc.COMM_SELF)
+    >>> x, y = mat.createVecs()
+    >>> x.set(1.0)
+    >>> mat.mult(x, y)
+    >>> y.array
+    array([2., 2.])
+    """
+    sizes = [vec_like(like, comm).getSizes() for like in (context.result, context.argument)]
+    made = PETSc.Mat().createPython(sizes, context, comm=comm)
+    made.setUp()
+    return made
+
+
+class Operator:
+    """The context of a Mat of python type: a linear function of states, and its transpose.
+
+    Parameters
+    ----------
+    operator : callable or anything with `@`
+    argument, result : state
+        Of the kinds and shapes that it takes and gives.
+    transpose : callable, optional
+        Else `operator.T` multiplies.
+
+    Examples
+    --------
+    >>> Operator(np.eye(2), np.zeros(2), np.zeros(2)).operator.shape
+    (2, 2)
+    """
+
+    def __init__(self, operator: Any, argument: State, result: State, transpose: Any = None):
+        self.operator = operator
+        self.argument = argument
+        self.result = result
+        self.transpose = transpose
+
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        """Y = A x."""
+        assign(y, vector.apply(self.operator, view(x, self.argument)))
+
+    def multTranspose(  # noqa: N802, PETSc's name
+        self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec
+    ) -> None:
+        """Y = A^T x."""
+        transpose = self.operator.T if self.transpose is None else self.transpose
+        assign(y, vector.apply(transpose, view(x, self.result)))
+
+    def multAdd(  # noqa: N802, PETSc's name
+        self, mat: PETSc.Mat, x: PETSc.Vec, v: PETSc.Vec, y: PETSc.Vec
+    ) -> None:
+        """Y = v + A x, where y may be v."""
+        assign(y, vector.apply(self.operator, view(x, self.argument)) + view(v, self.result))

@@ -260,7 +260,9 @@ class LastLayer(Smoother):
 
     The objective, plus `ridge / 2` times the squared norm of the layer, never rises: a solution
     that is not better, by rounding or because `rcond` cut off what the old one used, is refused.
-    For levels whose operator is a `LeastSquares`; its penalty is part of the system, and so is f.
+    For levels whose operator is a `LeastSquares` with data; its penalty is part of the system, and
+    so is f. A `Collocation` is refused: its residuals are linear in the last layer only where the
+    equation is, and then `LevenbergMarquardt` finds the same layer along with the others.
 
     Parameters
     ----------
@@ -373,11 +375,12 @@ def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, torch.Tensor]:
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
     """Refuse a level whose operator is not of this very kind, or not linear in a last layer."""
     problem: Any = level.operator
-    if type(problem) is not kind:  # a kind derived from it has other residuals
+    if type(problem) is not kind or problem.data is None:  # other residuals than outputs - targets
         raise TypeError(
             f"{level} has an operator of type {type(problem).__name__}; {name} needs "
-            f"the class {kind.__name__} itself "
-            "(LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
+            f"the class {kind.__name__} itself with (inputs, targets), since it solves for outputs "
+            "that are linear in the last layer: for the residuals of an equation take "
+            "LevenbergMarquardt (LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
         )
     LinearPart(problem.network).check(problem.parameters(u), problem.data[0])
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgnet.petsc.options import split_options, take
+from mgnet.petsc.options import Values, check_names, init, split_options, take
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,64 @@ def test_split(line, ours, theirs):
 
 def test_options_reach_petsc4py(monkeypatch):
     seen = []
+    module = SimpleNamespace(Options=lambda: SimpleNamespace(insertString=seen.append, getAll=dict))
     monkeypatch.setitem(sys.modules, "petsc4py", SimpleNamespace(init=seen.append))
-    take(["-ksp_type", "cg"])
-    assert seen == [["mgnet", "-ksp_type", "cg"]]
+    monkeypatch.setitem(sys.modules, "petsc4py.PETSc", module)
+    take(["-ksp_type", "cg", "-mgnet_cycle", "nested V(1,1)"])
+    assert seen == [
+        ["mgnet", "-ksp_type", "cg", "-mgnet_cycle", "nested V(1,1)"],
+        '-ksp_type cg -mgnet_cycle "nested V(1,1)"',
+    ]
 
 
 def test_without_petsc4py_there_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "petsc4py", None)
-    with pytest.raises(ModuleNotFoundError, match="^-a has one dash.*not installed"):
-        take(["-a"])
+    monkeypatch.delitem(sys.modules, "petsc4py.PETSc", raising=False)
+    for call in (lambda: take(["-a"]), lambda: init(["x", "-a"]), lambda: init(["x"], "-a 1")):
+        with pytest.raises(ModuleNotFoundError, match="^-a has one dash.*not installed"):
+            call()
+    assert init(["x", "out", "--b", "1"]) == ["x", "out", "--b", "1"]
+    assert Values().get("cycle", "V(1,1)") == "V(1,1)"
+
+
+def test_the_command_line_beats_the_script(options):
+    arguments = ["-c", "out", "-one_mgnet_cycle", "nested F(2,1)", "-one_mgnet_monitor"]
+    script = """
+    -one_mgnet_cycle "W(1,1)"   # weaker
+    -two_mgnet_cycle "K3(1,1)" -two_mgnet_rtol 1e-3 -two_shift -1.5
+    """
+    options("")  # cleans up
+    assert init(arguments, script) == ["-c", "out"]
+    one, two = Values("one_"), Values("two_")
+    assert one.get("cycle", "V(1,1)") == "nested F(2,1)"
+    assert one.get("monitor", False) is True
+    assert two.get("cycle", "V(1,1)") == "K3(1,1)"
+    assert two.get("rtol", 1e-8) == 1e-3
+    assert two.text("shift") == "-1.5"
+    assert two.get("max_cycles", 7) == 7
+
+
+def test_options_file(options, tmp_path):
+    file = tmp_path / "some.opts"
+    file.write_text('# a comment\n-file_mgnet_cycle "nested F(1,1)"\n-file_mgnet_levels 2\n')
+    options("")
+    init(["x", "-options_file", str(file), "-file_mgnet_levels", "3"])
+    values = Values("file_")
+    assert (values.get("cycle", ""), values.get("levels", 9)) == ("nested F(1,1)", 3)
+    init(["x"], file.read_text().replace("file_", "text_"))
+    assert Values("text_").get("cycle", "") == "nested F(1,1)"
+
+
+@pytest.mark.parametrize("prefix", ["", "train_", "mg_levels_2_"])
+def test_unknown_names_under_any_prefix(options, prefix):
+    options(f"-{prefix}mgnet_cycel V -other_cycel 1")
+    with pytest.raises(ValueError, match="^option -mgnet_cycel is unknown.* -mgnet_cycle "):
+        check_names()
+
+
+def test_one_level(options):
+    options("-q_mgnet_levels_2_sweeps 4 -q_mgnet_sweeps 2 -mgnet_levels_3_sweeps 1")
+    values = Values("q_")
+    assert values.get("sweeps", None, level=2) == 4
+    assert values.get("sweeps", None, level=1) is None
+    assert values.levels_named() == [(2, "sweeps")]

@@ -6,7 +6,14 @@ import torch
 
 from mgnet import Level, MatrixTransfer
 from mgnet.knots import KAN
-from mgnet.training import LastLayer, LeastSquares, Objective, solve_last_layer_
+from mgnet.training import (
+    Collocation,
+    LastLayer,
+    LeastSquares,
+    Objective,
+    Term,
+    solve_last_layer_,
+)
 from mgnet.training.last_layer import LinearPart, minimum_norm, range_basis, triangle
 from mgnet.training.objective import Recentred
 
@@ -170,6 +177,20 @@ def test_a_solution_that_is_not_better_is_refused():
             ),
             TypeError,
             "type Objective; LastLayer needs the class LeastSquares",
+        ),
+        (
+            lambda: LastLayer().start(
+                Level(Collocation(plain(), [Term(lambda u: u.value, X)]), LastLayer()), X
+            ),
+            TypeError,
+            "type Collocation; LastLayer needs .* for the residuals of an equation take Levenberg",
+        ),
+        (
+            lambda: LastLayer().start(
+                Level(LeastSquares.from_torch(plain(), lambda m: m(X) - Y), LastLayer()), X
+            ),
+            TypeError,
+            r"the class LeastSquares itself with \(inputs, targets\)",
         ),
     ],
 )

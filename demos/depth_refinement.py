@@ -1,0 +1,60 @@
+"""An ODE net learns with 4 layers, then 8, 16, 32: with gates no refinement costs anything.
+
+python demos/depth_refinement.py [folder for the pictures] [work, in gradients of 32 layers]
+"""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from mgnet import cascade, gallery, run
+from mgnet.depth.hierarchy import depth_hierarchy
+from mgnet.depth.ode_net import ODENet
+from mgnet.training import Objective, Record, TorchOptimizer
+
+out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/depth_refinement")
+work = float(sys.argv[2]) if len(sys.argv) > 2 else 200.0
+out.mkdir(parents=True, exist_ok=True)
+
+x, y = map(torch.from_numpy, gallery.peaks(400))  # points of the plane in 5 classes
+held_out = tuple(map(torch.from_numpy, gallery.peaks(2000, 5, np.random.default_rng(1))))
+
+
+def network(layers, gates):
+    torch.manual_seed(0)
+    block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
+    before = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh())
+    after = torch.nn.Linear(8, 5)
+    return ODENet(block, layers, 5.0, gates=gates, before=before, after=after).double()
+
+
+adam = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})
+runs = {"4 to 32 layers, gates": (4, True), "4 to 32 layers, copies": (4, False)}
+runs |= {"32 layers, gates": (32, True), "32 layers": (32, False)}
+print(f"peaks, 5 classes, width 8, Adam, work of {work:g} gradients of 32 layers each\n")
+print(f"{'network':<23} {'jumps at refinements':>21} {'loss':>8} {'held-out accuracy':>18}")
+ax = plt.figure(figsize=(7, 4), layout="constrained").subplots()
+for name, (layers, gates) in runs.items():
+    net, levels = network(layers, gates), 4 if layers == 4 else 1
+    problem = Objective(net, torch.nn.functional.cross_entropy, (x, y))
+    hierarchy = depth_hierarchy(net, problem, levels, adam)
+    counts = [round(work / levels * 2 ** (levels - 1 - n)) for n in range(levels)]
+    start, record = hierarchy[0].operator.start(), Record()
+    u, _ = run(cascade(counts).split(), hierarchy, start, None, record=record)
+    table = record.table()
+    seams = np.flatnonzero(table["action"] == "interpolate")
+    jumps = ", ".join(f"{table['loss'][k] - table['loss'][k - 1]:.1g}" for k in seams) or "-"
+    outputs = hierarchy.network(0, u)(held_out[0])  # type: ignore[misc]
+    accuracy = (outputs.argmax(1) == held_out[1]).double().mean()
+    print(f"{name:<23} {jumps:>21} {table['loss'][-1]:>8.1e} {accuracy:>18.3f}")
+    ax.semilogy(table["work"], table["loss"], "-" if levels > 1 else ":", label=name)
+ax.set(xlabel="work (gradients of 32 layers)", ylabel="training loss")
+plt.legend()
+plt.savefig(out / "loss.png", dpi=150)
+print(f"\nwrote {out / 'loss.png'}")

@@ -1,0 +1,72 @@
+"""Operations whose roundings do not depend on how many layers are computed at once.
+
+PyTorch computes most functions with one vectorised loop and the rest of an array, too short for a
+vector, with another; for some functions the two round differently, and what belongs to the rest
+depends on the size of the array. Batch norm has no rule for `vmap`. In traced layers `TABLE`
+replaces all of these: `exp`, `expm1`, `log1p`, `erf`, `tanh`, sums along an axis, and products of
+matrices are the same wherever a number stands, and so is what is made of them.
+
+What remains: powers with broken exponents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._decomp import get_decompositions
+
+__all__ = ["TABLE"]
+
+aten = torch.ops.aten
+
+
+def _sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+def _variance(
+    x: Tensor,
+    dim: Sequence[int] | None = None,
+    *,
+    correction: float | None = None,
+    keepdim: bool = False,
+) -> Tensor:
+    return _variance_and_mean(x, dim, correction=correction, keepdim=keepdim)[0]
+
+
+def _variance_and_mean(
+    x: Tensor,
+    dim: Sequence[int] | None = None,
+    *,
+    correction: float | None = None,
+    keepdim: bool = False,
+) -> tuple[Tensor, Tensor]:
+    axes = list(range(x.dim())) if not dim else list(dim)
+    mean = x.mean(axes, True)
+    square = (x - mean) * (x - mean)
+    count = x.numel() // max(mean.numel(), 1)
+    variance = square.sum(axes, keepdim) / (count - (1 if correction is None else correction))
+    return variance, mean if keepdim else mean.reshape(variance.shape)
+
+
+TABLE: dict[Any, Any] = {
+    **get_decompositions(
+        [
+            getattr(aten, name)
+            for name in (
+                "_batch_norm_with_update_functional _log_softmax _log_softmax_backward_data "
+                "_native_batch_norm_legit _native_batch_norm_legit_functional _softmax "
+                "_softmax_backward_data batch_norm_backward celu elu elu_backward gelu "
+                "gelu_backward log_sigmoid_backward log_sigmoid_forward mish mish_backward "
+                "native_batch_norm native_batch_norm_backward selu silu silu_backward softplus "
+                "softplus_backward"
+            ).split()
+        ]
+    ),
+    aten.sigmoid.default: _sigmoid,
+    aten.var.correction: _variance,
+    aten.var_mean.correction: _variance_and_mean,
+}

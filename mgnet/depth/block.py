@@ -1,0 +1,360 @@
+"""Many layers of one block in one call: slopes and vector-Jacobian products."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mgnet.depth.tape import AutogradTape, SeparateTapes, Tape, TracedTape
+from mgnet.depth.tracing import (
+    NoRandomNumbers,
+    OneLayer,
+    Program,
+    batch,
+    trace_for_autograd,
+    trace_layer,
+)
+
+__all__ = ["Layers", "StackedBlock", "Tape"]
+
+STAGES = {"euler": 1, "heun": 2, "rk4": 4}
+PROGRAMS = 256  # for a block
+BOUND = 64  # for one Layers, of different states
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """Tensors of some layers, stacked: axis 0 is the layer.
+
+    Parameters
+    ----------
+    parameters : tuple of Tensor
+        Each `(layers, ...)`, in the order of `StackedBlock.names`.
+    buffers : tuple of Tensor
+        Each `(layers, ...)`, without gradient: the block's own buffers.
+    times : Tensor
+        Shape `(layers,)`, the time at the left of each layer.
+    steps : Tensor
+        Shape `(layers,)`, the step of each layer, in units of time.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth.block import Layers
+    >>> t = torch.arange(4.0)
+    >>> layers = Layers((torch.randn(4, 2, 2),), (), t, torch.ones(4))
+    >>> len(layers), layers[1::2].times
+    (4, tensor([1., 3.]))
+    """
+
+    parameters: tuple[Tensor, ...]
+    buffers: tuple[Tensor, ...]
+    times: Tensor
+    steps: Tensor
+    # Views and programs, found once: sweeps repeat the same slices and shapes.
+    _slices: dict[Any, Layers] = field(default_factory=dict, init=False, repr=False)
+    _bound: dict[Any, Callable[..., Any]] = field(default_factory=dict, init=False, repr=False)
+    _meaning: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return self.times.shape[0]
+
+    def __getitem__(self, which: slice) -> Layers:
+        key = which.start, which.stop, which.step, torch.is_grad_enabled()
+        part = self._slices.get(key)
+        if part is None:
+            part = self._slices[key] = Layers(
+                tuple([x[which] for x in self.parameters]),
+                tuple([x[which] for x in self.buffers]),
+                self.times[which],
+                self.steps[which],
+            )
+            object.__setattr__(part, "_meaning", self._meaning)
+        return part
+
+    def with_steps(self, steps: Tensor) -> Layers:
+        """The same layers with other steps."""
+        return replace(self, steps=steps)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return *self.parameters, *self.buffers, self.times, self.steps
+
+
+class StackedBlock:
+    """Many layers of one block in one batched call.
+
+    Layer n with the parameters theta_n has the slope `F(t_n, u; theta_n)` (Euler), or the usual
+    combination of 2 (Heun) or 4 (RK4) evaluations of F, at `t_n`, `t_n + s_n / 2`, `t_n + s_n`
+    with the same parameters: they are piecewise constant in depth.
+
+    A block is traced once for each shape it meets (see `mgnet.depth.tracing`), and again after
+    its mode, its modules or a plain attribute has changed, which is looked at once for each new
+    `Layers`.
+
+    Parameters
+    ----------
+    template : nn.Module
+        A block `F(u)` or `F(t, u)` that gives a tensor of the shape of u; t is a tensor of no axes.
+        Its own parameters are not used.
+    scheme : {"euler", "heun", "rk4"}
+        The one-step method.
+    traced : bool
+        With False every layer is evaluated by itself in ordinary PyTorch: slow; for debugging.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The parameters, in the order of `Layers.parameters`.
+    stages : int
+        Evaluations of F for one slope.
+    evaluations, pulls : int
+        Evaluations of F for one layer so far, and vector-Jacobian products of F.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from mgnet.depth.block import Layers, StackedBlock
+    >>> block = StackedBlock(nn.Linear(2, 2, bias=False))
+    >>> layers = Layers((torch.stack([torch.eye(2), 2 * torch.eye(2)]),), (), *torch.ones(2, 2))
+    >>> tape = block.record(layers, torch.ones(2, 1, 2))
+    >>> tape.value.squeeze(), tape.pull(torch.ones(2, 1, 2)).squeeze()
+    (tensor([[1., 1.],
+            [2., 2.]]), tensor([[1., 1.],
+            [2., 2.]]))
+    >>> block.evaluations, block.pulls
+    (2, 2)
+    """
+
+    def __init__(self, template: nn.Module, scheme: str = "euler", traced: bool = True):
+        if scheme not in STAGES:
+            raise ValueError(f"scheme is {scheme!r}; it must be one of {', '.join(STAGES)}")
+        self.template = template
+        self.scheme = scheme
+        self.traced = traced
+        self.takes_time = _takes_time(template)
+        self.names = tuple(name for name, _ in template.named_parameters())
+        self.buffer_names = tuple(name for name, _ in template.named_buffers())
+        self.stages = STAGES[scheme]
+        self.evaluations = 0
+        self.pulls = 0
+        self._found: OrderedDict[Any, Any] = OrderedDict()
+
+    def slope(self, layers: Layers, states: Tensor) -> Tensor:
+        """The slopes `(layers, batch, ...)` at `states`; ordinary autograd works through them."""
+        self.evaluations += self.stages * len(layers)
+        kind = "differentiable" if torch.is_grad_enabled() else "slope"
+        return self.program(kind, layers, states)(states)
+
+    def record(self, layers: Layers, states: Tensor) -> Tape:
+        """The slopes with what vector-Jacobian products need of them; no autograd graph."""
+        self.evaluations += self.stages * len(layers)
+        with torch.no_grad():
+            return self.program("record", layers, states)(states)
+
+    def bind(self, layers: Layers, states: Tensor) -> Callable[[Tensor], Tensor]:
+        """`states -> slope` for these layers and states of this shape; without a graph."""
+        run, count = self.program("slope", layers, states), self.stages * len(layers)
+
+        def slope(states: Tensor) -> Tensor:
+            self.evaluations += count
+            return run(states)
+
+        return slope
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_found": OrderedDict()}
+
+    def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+        """What evaluates these layers on tensors like `states`; found once."""
+        cast = torch._C._is_any_autocast_enabled()
+        key = self, kind, states.shape, states.dtype, self.template.training, cast
+        run = layers._bound.get(key)
+        if run is None:
+            if len(layers._bound) >= BOUND:
+                layers._bound.clear()
+            run = layers._bound[key] = self._find(kind, layers, states)
+        return run
+
+    def evaluate(
+        self,
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        time: Tensor,
+        step: Tensor,
+        state: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The slope of one layer, and its new buffers; edits the buffers."""
+        tensors = dict(zip(self.names, parameters, strict=True))
+        tensors |= dict(zip(self.buffer_names, buffers, strict=True))
+
+        def block(t: Any, u: Tensor) -> Tensor:
+            return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
+
+        with NoRandomNumbers():
+            value = _combine(self.scheme, block, time, step, state)
+        if value.shape != state.shape:
+            raise ValueError(
+                f"the block turned a state of shape {tuple(state.shape)} into one of shape "
+                f"{tuple(value.shape)}; a block of an ODE net must keep the shape"
+            )
+        return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
+
+    def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+        tensors = layers.tensors()
+        shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
+        about = self._meaning(layers), shapes, torch._C._is_any_autocast_enabled()
+        one = None
+        if self.traced and len(layers):
+            one = self._remembered(about, lambda: self._trace(layers, states))
+        if one is None or (kind == "differentiable" and one.hidden):
+            return partial(self._in_turn, kind, layers, True)
+        if one.convolves and len(layers) > 1:
+            return partial(self._in_turn, kind, layers, False)
+
+        def program(kind: str) -> Program:
+            key = about, kind, len(layers)
+            return self._remembered(key, lambda: self._batch(kind, one, program, layers, states))
+
+        if kind == "differentiable":
+            some = program(kind)
+            return lambda states: some.run(*some.prepare(*tensors), states)
+        some = program("forward" if kind == "record" else kind)
+        run = partial(some.run, *some.prepare(*tensors))
+        return partial(self._record, run, one.changed, layers) if kind == "record" else run
+
+    def _trace(self, layers: Layers, states: Tensor) -> OneLayer | None:
+        inputs = [x[0].detach() for x in (*layers.tensors(), states)]
+        try:
+            return trace_layer(self.evaluate, inputs, len(self.names), self.stages)
+        except ValueError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+        self._slope_of_one(layers[:1], states[:1])  # raises the block's own errors
+        warnings.warn(
+            f"the block cannot be traced, so its layers run one after another: {reason}",
+            stacklevel=2,
+        )
+        return None
+
+    def _batch(
+        self,
+        kind: str,
+        one: OneLayer,
+        program: Callable[[str], Program],
+        layers: Layers,
+        states: Tensor,
+    ) -> Program:
+        inputs = [x.detach() for x in (*layers.tensors(), states)]
+        count = len(inputs) - 1
+        if kind == "differentiable":
+            graph = trace_for_autograd(self.evaluate, [x[0] for x in inputs], len(self.names))
+            return batch(graph, inputs, count, one.convolves, None)
+        if kind.startswith("pull"):
+            saved = program("forward").results[1 + len(one.changed) :]
+            inputs[-1:-1] = [
+                torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
+                for x in saved
+            ]
+        return batch(getattr(one, kind), inputs, count, one.convolves)
+
+    def _in_turn(self, kind: str, layers: Layers, plainly: bool, states: Tensor) -> Any:
+        """Evaluate layers one after another, traced or as PyTorch does."""
+        results = []
+        for i in range(len(layers)):
+            one, state = layers[i : i + 1], states[i : i + 1]
+            if not plainly:
+                results.append(self.program(kind, one, state)(state))
+            elif kind == "record":
+                results.append(AutogradTape(self, one, state))
+            else:
+                results.append(self._slope_of_one(one, state))
+        if kind == "record":
+            return SeparateTapes(results, layers, states)
+        return torch.cat([states[:0], *results])
+
+    def _slope_of_one(self, layer: Layers, states: Tensor) -> Tensor:
+        *tensors, time, step = [x[0] for x in layer.tensors()]
+        count = len(self.names)
+        buffers = [x.clone() for x in tensors[count:]]
+        return self.evaluate(tensors[:count], buffers, time, step, states[0])[0][None]
+
+    def _record(
+        self, run: Callable[..., Any], changed: tuple[int, ...], layers: Layers, states: Tensor
+    ) -> TracedTape:
+        value, *saved = run(states)
+        if not changed:
+            return TracedTape(self, layers, value, layers.buffers, saved)
+        buffers = list(layers.buffers)
+        for k in changed:
+            buffers[k] = saved.pop(0)
+        return TracedTape(self, layers, value, tuple(buffers), saved)
+
+    def _meaning(self, layers: Layers) -> Any:
+        """All that may change what the block's code does."""
+        key = self, self.template.training
+        if key not in layers._meaning:
+            layers._meaning[key] = self.meaning()
+        return layers._meaning[key]
+
+    def meaning(self) -> Any:
+        """All that may change what the block's code does, now."""
+        return tuple([_description(m) for m in self.template.modules()])
+
+    def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._found:
+            self._found[key] = make()
+            if len(self._found) > PROGRAMS:
+                self._found.popitem(last=False)
+        self._found.move_to_end(key)
+        return self._found[key]
+
+
+def _takes_time(template: nn.Module) -> bool:
+    """Whether a block is F(t, u), not F(u)."""
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = list(inspect.signature(template.forward).parameters.values())
+    needed = [x for x in parameters if x.default is x.empty]
+    if len(needed) not in (1, 2) or any(x.kind not in kinds for x in needed):
+        raise ValueError(
+            f"{type(template).__name__}.forward takes ({', '.join(map(str, parameters))}); a block "
+            "must take (u) or (t, u), everything else with a default"
+        )
+    return len(needed) == 2
+
+
+def _description(module: nn.Module) -> Any:
+    plain = int, float, bool, str, type(None), tuple
+    values = [
+        (name, value if isinstance(value, plain) else id(value))
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+    ]
+    hooks = *module._forward_hooks, *module._forward_pre_hooks
+    return id(module), tuple(values), hooks
+
+
+def _combine(
+    scheme: str, block: Callable[[Any, Tensor], Tensor], t: Tensor, s: Tensor, u: Tensor
+) -> Tensor:
+    """The slope of a one-step method: Hairer, Norsett, Wanner, Solving ODEs I, II.1."""
+    first = block(t, u)
+    if scheme == "euler":
+        return first
+    if scheme == "heun":
+        return (first + block(t + s, u + s * first)) / 2
+    second = block(t + s / 2, u + s / 2 * first)
+    third = block(t + s / 2, u + s / 2 * second)
+    fourth = block(t + s, u + s * third)
+    return (first + 2 * second + 2 * third + fourth) / 6

@@ -1,0 +1,256 @@
+"""C-layers: the points of a trajectory that the next coarser level keeps.
+
+A level with n layers has the points 0..n; its C-points are 0, c, 2c, ... and n, so the last
+interval may be short and the coarser level has ceil(n / c) layers. The other points are F-points.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+from mgnet import vector
+from mgnet.transfer import Transfer
+
+__all__ = ["CLayers", "Intervals", "intervals", "level_factors", "level_sizes"]
+
+State = Any
+
+
+class Call(NamedTuple):
+    """One batched call of the propagator: the layers, and the points it reads and writes.
+
+    `read = None`: the points that the call before wrote. Writes of a C-relaxation count C-points.
+    """
+
+    which: slice
+    read: slice | None
+    write: slice
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The intervals of a level between its C-points, and the batched calls that relax all of them.
+
+    Parameters
+    ----------
+    layers : int
+        n; 0 where other processes hold them all.
+    factor : int
+        c, at least 2.
+    reverse : bool
+        Whether the equation runs from point n to point 0, as the adjoint does.
+
+    Examples
+    --------
+    >>> five = Intervals(layers=5, factor=3)
+    >>> five.count
+    2
+    >>> [list(range(5)[call.which]) for call in five.f_calls + five.c_calls]
+    [[0, 3], [1], [2], [4]]
+    """
+
+    layers: int
+    factor: int
+    reverse: bool = False
+
+    def __post_init__(self) -> None:
+        if self.layers < 0 or self.factor < 2:
+            raise ValueError(
+                f"Intervals got {self.layers} layers and factor {self.factor}; "
+                "the layers must not be fewer than 0, and the factor must be at least 2"
+            )
+
+    @property
+    def count(self) -> int:
+        """Number of intervals, which is the number of layers of the next coarser level."""
+        return -(-self.layers // self.factor)
+
+    @property
+    def f_layers(self) -> int:
+        """Number of layers that end in F-points; the other `count` layers end in C-points."""
+        return self.layers - self.count
+
+    @cached_property
+    def f_calls(self) -> tuple[Call, ...]:
+        """One call per offset, in the order of the sweep."""
+        n, c = self.layers, self.factor
+        # Layer n - 1 ends in the C-point n, also where the last interval is short.
+        which = [slice(j, n, c) if self.reverse else slice(j, n - 1, c) for j in range(c)]
+        which = which[:0:-1] if self.reverse else which[:-1]
+        calls, before = [], -1
+        for layers in which:
+            length = len(range(n)[layers])
+            right = slice(layers.start + 1, layers.stop + 1, c)
+            read, write = (right, layers) if self.reverse else (layers, right)
+            if length:
+                calls.append(Call(layers, None if length == before else read, write))
+            before = length
+        return tuple(calls)
+
+    @cached_property
+    def c_calls(self) -> tuple[Call, ...]:
+        """The calls of the layers that end in C-points; two when the last interval is short."""
+        n, c = self.layers, self.factor
+        if not n:
+            return ()
+        if self.reverse:
+            return (Call(slice(0, n, c), slice(1, n + 1, c), slice(0, self.count)),)
+        full, calls = n // c, []
+        if full:
+            calls = [Call(slice(c - 1, n, c), slice(c - 1, n, c), slice(1, full + 1))]
+        if n % c:
+            calls += [Call(slice(n - 1, n, c), slice(n - 1, n, c), slice(full + 1, full + 2))]
+        return tuple(calls)
+
+
+# Propagators may keep what belongs to a slice object: all hierarchies of a depth share these.
+intervals = lru_cache(maxsize=256)(Intervals)
+
+
+def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ...]:
+    """The coarsening factor of every level but the coarsest.
+
+    Examples
+    --------
+    >>> level_factors(3, 4), level_factors(3, (8, 2))
+    ((4, 4), (8, 2))
+    """
+    if not isinstance(levels, int) or levels < 1:
+        raise ValueError(f"layer hierarchy got levels = {levels!r}; give an integer of at least 1")
+    given = (coarsening,) * (levels - 1) if isinstance(coarsening, int) else tuple(coarsening)
+    if len(given) != levels - 1 or any(not isinstance(c, int) or c < 2 for c in given):
+        raise ValueError(
+            f"layer hierarchy got the coarsening {coarsening!r} for {levels} levels; "
+            f"give one integer of at least 2, or a sequence of {levels - 1} of them"
+        )
+    return given
+
+
+def level_sizes(
+    layers: int, levels: int, coarsening: int | Sequence[int], part: bool = False
+) -> tuple[int, ...]:
+    """Number of layers of every level, finest first: ceil(n / c) follows n.
+
+    `part`: these are some of the layers, other processes hold the others; there may be none.
+
+    Raises
+    ------
+    ValueError
+        If there are too many levels; names the largest possible number.
+
+    Examples
+    --------
+    >>> level_sizes(130, 3, 4)
+    (130, 33, 9)
+    """
+    if not isinstance(layers, int) or layers < (0 if part else 1):
+        raise ValueError(f"layer hierarchy got layers = {layers!r}; give an integer of at least 1")
+    sizes = [layers]
+    for number, factor in enumerate(level_factors(levels, coarsening), 1):
+        if sizes[-1] == 1 and not part:
+            raise ValueError(
+                f"layer hierarchy got {levels} levels for {layers} layers and the coarsening "
+                f"{coarsening!r}; the largest possible number of levels is {number}"
+            )
+        sizes.append(-(-sizes[-1] // factor))
+    return tuple(sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class CLayers(Transfer):
+    """Injection at the C-layers, in both directions.
+
+    `inject` and `restrict` pick the C-points; `prolong` and `interpolate` put coarse values there
+    and zeros between, for F-relaxation to fill. Source: Falgout et al., SIAM J. Sci. Comput. 36
+    (2014), section 2.
+
+    A transfer remembers from which coarse state the C-points of its last fine state came, and
+    `inject` gives that very object back. So a coarse solver sees that it solved for a state before.
+
+    Parameters
+    ----------
+    intervals : Intervals
+    c_points_only : bool
+        Whether a fine state is stored as its C-points alone: the same array as the coarse one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> transfer = CLayers(Intervals(layers=5, factor=2))
+    >>> transfer.inject(np.arange(6.0))
+    array([0., 2., 4., 5.])
+    >>> transfer.prolong(np.array([1.0, 2.0, 3.0, 4.0]))
+    array([1., 0., 2., 0., 3., 4.])
+    """
+
+    intervals: Intervals
+    c_points_only: bool = False
+    # A reference to the last fine state that was made of a coarse one, and that one.
+    _last: list[Any] = field(default_factory=lambda: [lambda: None, None], init=False, repr=False)
+
+    def inject(self, state: State) -> State:  # type: ignore[override]
+        if state is self._last[0]():
+            return self._last[1]
+        if self.c_points_only and len(state) == self.intervals.count + 1:
+            return state
+        n, c = self.intervals.layers, self.intervals.factor
+        self._check(state, n + 1)
+        if n % c == 0:
+            return state[::c]
+        points = vector.empty_like(state, (self.intervals.count + 1, *state.shape[1:]))
+        points[:-1], points[-1:] = state[:n:c], state[n:]
+        return points
+
+    def restrict(self, residual: State) -> State:
+        # After F-relaxation a residual lives on the C-points, and comes as those alone.
+        if len(residual) == self.intervals.count + 1:
+            return residual
+        return self.inject(residual)
+
+    def prolong(self, correction: State) -> State:
+        self._check(correction, self.intervals.count + 1)
+        if self.c_points_only:
+            return correction
+        fine = vector.zeros_like(correction, self._fine_shape(correction))
+        return self._put(correction, fine)
+
+    def interpolate(self, state: State) -> State:
+        return state if self.c_points_only else self._remember(self.prolong(state), state)
+
+    def replace(self, state: State, coarse: State) -> State:  # type: ignore[override]
+        if self.c_points_only:
+            return coarse
+        fine = vector.empty_like(state)
+        fine[:] = state
+        return self._remember(self._put(coarse, fine), coarse)
+
+    def spread(self, coarse: State) -> State:
+        """A fine state with the C-points of `coarse`, its F-points not set."""
+        fine = vector.empty_like(coarse, self._fine_shape(coarse))
+        return self._remember(self._put(coarse, fine), coarse)
+
+    def _put(self, coarse: State, fine: State) -> State:
+        n, c = self.intervals.layers, self.intervals.factor
+        fine[:n:c], fine[n:] = coarse[:-1], coarse[-1:]
+        return fine
+
+    def _remember(self, fine: State, coarse: State) -> State:
+        self._last[:] = weakref.ref(fine), coarse
+        return fine
+
+    def _fine_shape(self, coarse: State) -> tuple[int, ...]:
+        return (self.intervals.layers + 1, *coarse.shape[1:])
+
+    def _check(self, state: State, length: int) -> None:
+        if len(state) != length:
+            raise ValueError(
+                f"CLayers got a state of {len(state)} points on axis 0; between "
+                f"{self.intervals.layers} layers and {self.intervals.count} it must have {length}"
+            )
+
+    def __str__(self) -> str:
+        return f"CLayers({self.intervals.factor})"

@@ -1,0 +1,133 @@
+"""A hierarchy of ODE nets that differ only in depth."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+
+from mgnet.depth.ode_net import ODENet
+from mgnet.depth.refinement import depth_transfer, kind_of
+from mgnet.hierarchy import Hierarchy
+from mgnet.level import Level
+from mgnet.linesearch import Backtracking
+from mgnet.smoother import Smoother
+from mgnet.training.objective import Objective
+from mgnet.training.parameters import FlatParameters
+from mgnet.training.subspace import Recenter
+from mgnet.transfer import PackedTransfer
+
+__all__ = ["depth_hierarchy"]
+
+
+def depth_hierarchy(
+    net: ODENet,
+    objective: Objective,
+    levels: int,
+    smoother: Smoother,
+    *,
+    factor: int = 2,
+    how: str | None = None,
+    form: str = "subspace",
+) -> Hierarchy:
+    """Levels of ODE nets, each with `factor` times as many layers as the next coarser one.
+
+    Upward, as in a cascade, refinement by gates loses nothing. Downward trained weights are worth
+    little on coarser levels, so a line search guards every correction: none raises the objective.
+
+    Parameters
+    ----------
+    net : ODENet
+        The coarsest network.
+    objective : Objective
+        Made for any network; `objective.on(network)` binds it to each level's.
+    levels : int
+    smoother : Smoother
+        Of all levels, the coarsest included.
+    factor : int
+        At least 2.
+    how : str, optional
+        As in `ODENet.refine`.
+    form : "subspace" or "injected"
+        What a cycle solves below a fine state u. "subspace": minimise the fine objective over
+        u + P w, at fine cost. "injected": the coarse network's own objective from `coarsen` of u,
+        tilted so that gradients agree (MG/OPT: Nash, Optim. Methods Softw. 14 (2000) 99-116).
+
+    Returns
+    -------
+    Hierarchy
+        `hierarchy.network(level, u)` gives the network of a level with the parameters u,
+        `hierarchy.on(batch)` the same levels with `objective.at(batch)`. The cost of a level is
+        its number of layers.
+
+    Examples
+    --------
+    >>> from mgnet import cascade, run
+    >>> from mgnet.training import Objective, TorchOptimizer
+    >>> _ = torch.manual_seed(0)
+    >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
+    >>> block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+    >>> ends = torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)
+    >>> net = ODENet(block, 2, gates=True, before=ends[0], after=ends[1])
+    >>> problem = Objective(net, torch.nn.functional.mse_loss, (x, torch.sin(3 * x)))
+    >>> adam = TorchOptimizer(torch.optim.Adam, {"lr": 0.01})
+    >>> hierarchy = depth_hierarchy(net, problem, 3, adam)
+    >>> u, _ = run(cascade([50] * 3), hierarchy, hierarchy[0].operator.start(), None)
+    >>> hierarchy.network(0, u).depth, hierarchy[0].operator.value(u) < 0.02
+    (8, True)
+    """
+    how = kind_of(net, factor, how)
+    if not isinstance(levels, int) or levels < 1:
+        raise ValueError(f"depth_hierarchy got {levels} levels; it needs at least 1")
+    if form not in ("subspace", "injected"):
+        raise ValueError(f"depth_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")
+    networks = [net]
+    for _ in range(levels - 1):
+        networks.insert(0, networks[0].refine(factor, how))
+    transfers = [depth_transfer(network, factor, how) for network in networks[1:]]
+
+    def built(objective: Objective) -> list[Level]:
+        return _levels(networks, objective, transfers, smoother, form)
+
+    def network_of(level: int, u: torch.Tensor) -> ODENet:
+        made = copy.deepcopy(networks[level])
+        FlatParameters(made).write(u)
+        return made
+
+    return Hierarchy(
+        built(objective),
+        bind=lambda batch: built(objective.at(batch)),
+        nested=how in ("gates", "knots"),
+        network=network_of,
+    )
+
+
+def _levels(
+    networks: Sequence[ODENet],
+    objective: Objective,
+    transfers: Sequence[PackedTransfer],
+    smoother: Smoother,
+    form: str,
+) -> list[Level]:
+    levels = []
+    for number, network in enumerate(networks):
+        problem = objective.on(network)
+        has_coarser = number + 1 < len(networks)
+        recenter = None
+        if has_coarser and form == "subspace":
+            recenter = Recenter(problem, number, transfers, smoother, float(network.depth))
+        levels.append(
+            Level(
+                problem,
+                smoother,
+                transfers[number] if has_coarser else None,
+                objective=problem.value,
+                line_search=Backtracking(),
+                recenter=recenter,
+                size=sum(p.numel() for p in network.parameters() if p.requires_grad),
+                cost=float(network.depth),
+                name=f"level {number} ({network.depth} layers)",
+            )
+        )
+    return levels

@@ -1,0 +1,124 @@
+"""Dropout whose masks are functions of a key, so that every evaluation of a layer has the same.
+
+PyTorch's dropout draws a new mask each time a layer is evaluated; an iteration over the layers then
+has no solution. Here the mask is a hash of the key and the number of the entry: the same in serial
+and batched evaluation, in the adjoint and on every device, at the cost of some integer operations.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+__all__ = ["KeyedDropout", "draw_keys", "use_keys", "use_torch"]
+
+BITS = 31
+WHOLE_CHANNELS = torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d
+
+
+class KeyedDropout(torch.nn.Module):
+    """Stands for `torch.nn.Dropout` in the stacked block of an `ODENet`.
+
+    Parameters
+    ----------
+    p : float
+        Probability that an entry is set to 0.
+    channels : bool
+        Whether all entries of a channel, axes 2 and up, have the same fate.
+    layers : int
+        The buffer `key` has one number per layer; an evaluation sees that of its layer.
+
+    Examples
+    --------
+    >>> dropout = KeyedDropout(0.5, False, 1)
+    >>> dropout.key = torch.tensor(7)
+    >>> u = torch.ones(2, 3)
+    >>> bool((dropout(u) == dropout(u)).all()), dropout.eval()(u) is u
+    (True, True)
+    """
+
+    def __init__(self, p: float, channels: bool, layers: int):
+        super().__init__()
+        self.p = p
+        self.channels = channels
+        self.key: torch.Tensor
+        self.register_buffer("key", torch.zeros(layers, dtype=torch.int64), persistent=False)
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """The state with some entries 0 and the others larger; as it is in evaluation."""
+        if not self.training or self.p == 0.0:
+            return u
+        shape = u.shape
+        if self.channels:
+            shape = (*shape[:2], *[1] * (u.dim() - 2))
+        entries = torch.arange(math.prod(shape), device=u.device).reshape(shape)
+        kept = _mixed(_mixed(entries) + self.key) >= self.p * 2.0**BITS
+        return u * (kept.to(u.dtype) * (1.0 / (1.0 - self.p) if self.p < 1.0 else 0.0))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
+    """The block with `KeyedDropout` in place of PyTorch's.
+
+    Examples
+    --------
+    >>> use_keys(torch.nn.Sequential(torch.nn.Dropout(0.1)), 4)
+    Sequential(
+      (0): KeyedDropout(p=0.1)
+    )
+    """
+    if isinstance(block, (torch.nn.Dropout, *WHOLE_CHANNELS)):
+        channels = isinstance(block, WHOLE_CHANNELS)
+        return KeyedDropout(block.p, channels, layers).train(block.training)
+    for name, part in block.named_children():
+        setattr(block, name, use_keys(part, layers))
+    return block
+
+
+def use_torch(block: torch.nn.Module) -> torch.nn.Module:
+    """The block with PyTorch's dropout again.
+
+    Examples
+    --------
+    >>> use_torch(KeyedDropout(0.1, False, 4))
+    Dropout(p=0.1, inplace=False)
+    """
+    if isinstance(block, KeyedDropout):
+        kind = torch.nn.Dropout2d if block.channels else torch.nn.Dropout
+        return kind(block.p).train(block.training)
+    for name, part in block.named_children():
+        setattr(block, name, use_torch(part))
+    return block
+
+
+def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> None:
+    """New masks: keys from the seed, the number of the call, and the numbers of layer and module.
+
+    Other tensors take the place of the old keys, which a backward pass may still need. `first` is
+    the number of the first layer here: other processes may hold those before it.
+
+    Examples
+    --------
+    >>> dropout = KeyedDropout(0.5, False, 2)
+    >>> draw_keys(dropout, seed=0, call=1)
+    >>> bool(dropout.key[0] == dropout.key[1])
+    False
+    """
+    parts = [part for part in block.modules() if isinstance(part, KeyedDropout)]
+    for number, part in enumerate(parts):
+        layers = first + torch.arange(len(part.key), device=part.key.device)
+        key = torch.tensor(seed, device=part.key.device)
+        for each in (call, number, layers):
+            key = _mixed(_mixed(key) + 0x9E3779B + each)
+        part.key = key
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    """31 bits that look random from an integer; after a hash of Wellons (lowbias32)."""
+    x = x & 0x7FFFFFFF
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0x7FFFFFFF
+    x = ((x ^ (x >> 15)) * 0x46CA68B5) & 0x7FFFFFFF
+    return x ^ (x >> 16)

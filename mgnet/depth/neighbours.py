@@ -1,0 +1,153 @@
+"""What a process must know of the others, where several hold the layers of one network.
+
+Each holds consecutive layers, and the points 0..n of its own part of a trajectory. The point at
+which its layers begin is a copy: it belongs to the process upstream, where it is the last one.
+Upstream is left, and right for the adjoint (`reverse`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol
+
+from torch import Tensor, float64
+
+__all__ = ["ALONE", "Alone", "Neighbours", "gathered_norm", "own_points", "squares"]
+
+State = Any
+
+
+class Neighbours(Protocol):
+    """The other processes, as one of them sees them.
+
+    All of them call `from_end`, `agree` and what gathers or scatters, together.
+
+    Attributes
+    ----------
+    rank : int
+        0 is the first.
+    """
+
+    rank: int
+
+    def begins(self, reverse: bool) -> bool:
+        """Whether the equation begins here: upstream there are no layers."""
+        ...
+
+    def receive(self, start: State, reverse: bool) -> State:
+        """The first point, from upstream, like `start`; `start` itself where there is none."""
+        ...
+
+    def send(self, point: State, reverse: bool) -> None:
+        """Give a point to the process downstream."""
+        ...
+
+    def shift(self, points: State, reverse: bool) -> State:
+        """The same points, the first replaced by what is the last one upstream."""
+        ...
+
+    def from_end(self, point: State, reverse: bool) -> State:
+        """The point where the equation ends, from the process that has it, like `point`."""
+        ...
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values (rows, own points) of all processes, in the order of the layers."""
+        ...
+
+    def agree(self, value: Any) -> Any:
+        """The value of the first process."""
+        ...
+
+    def gather_layers(self, part: Tensor) -> Tensor | None:
+        """Rows, one for each layer, of all processes, on rank 0."""
+        ...
+
+    def scatter_layers(self, whole: Tensor | None) -> Tensor:
+        """The own rows of what rank 0 gives."""
+        ...
+
+
+class Alone:
+    """One process holds all layers.
+
+    Examples
+    --------
+    >>> Alone().begins(reverse=True), Alone().agree("serial")
+    (True, 'serial')
+    """
+
+    rank = 0
+
+    def begins(self, reverse: bool) -> bool:
+        """Yes."""
+        return True
+
+    def receive(self, start: State, reverse: bool) -> State:
+        """`start`."""
+        return start
+
+    def send(self, point: State, reverse: bool) -> None:
+        """Nobody is there."""
+
+    def shift(self, points: State, reverse: bool) -> State:
+        """`points`."""
+        return points
+
+    def from_end(self, point: State, reverse: bool) -> State:
+        """`point`."""
+        return point
+
+    def gather(self, values: Tensor) -> Tensor:
+        """`values`."""
+        return values.cpu()
+
+    def agree(self, value: Any) -> Any:
+        """`value`."""
+        return value
+
+    def gather_layers(self, part: Any) -> Any:
+        """`part`."""
+        return part
+
+    def scatter_layers(self, whole: Any) -> Any:
+        """`whole`."""
+        return whole
+
+
+ALONE = Alone()
+
+
+def own_points(points: State, reverse: bool) -> State:
+    """All points but the one at which the layers begin.
+
+    Examples
+    --------
+    >>> own_points([0, 1, 2], reverse=True)
+    [0, 1]
+    """
+    return points[:-1] if reverse else points[1:]
+
+
+def squares(points: Tensor) -> Tensor:
+    """The sum of squares of every point, in float64; the same bits however many points there are.
+
+    Examples
+    --------
+    >>> import torch
+    >>> squares(torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
+    tensor([25.,  1.], dtype=torch.float64)
+    """
+    return points.detach().flatten(1).to(float64).square().sum(1)
+
+
+def gathered_norm(neighbours: Neighbours, points: Tensor, reverse: bool) -> float:
+    """Of the points of all processes: the same bits on all of them, and for any number of them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> gathered_norm(ALONE, torch.tensor([[3.0], [4.0]]), reverse=False)
+    5.0
+    """
+    own = points if neighbours.begins(reverse) else own_points(points, reverse)
+    return math.sqrt(neighbours.gather(squares(own)[None]).sum())

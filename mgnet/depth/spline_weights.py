@@ -1,0 +1,90 @@
+"""Weights that are splines in depth: theta(t) = sum_j B_j(t) c_j."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from scipy.interpolate import BSpline
+
+__all__ = ["DepthSpline"]
+
+
+@dataclass(frozen=True)
+class DepthSpline:
+    """Weights of all layers from a few control points each, as `ODENet(weights=...)`.
+
+    Uniform B-splines over [0, T], as in `mgnet.knots`; layer n of N has the weights at its left
+    end, `t = n T / N`. Source: Guenther, Pazner and Qi, arXiv 2103.14892 (SpliNet).
+
+    Parameters
+    ----------
+    control_points : int
+        Of each weight, at least degree + 1; the spline then has control_points - degree intervals.
+    degree : int
+        0 (steps) or more.
+
+    Examples
+    --------
+    >>> DepthSpline(3, degree=1).matrix(4)
+    array([[1. , 0. , 0. ],
+           [0.5, 0.5, 0. ],
+           [0. , 1. , 0. ],
+           [0. , 0.5, 0.5]])
+    """
+
+    control_points: int
+    degree: int = 3
+
+    def __post_init__(self) -> None:
+        if self.degree < 0 or self.control_points < self.degree + 1:
+            raise ValueError(
+                f"DepthSpline got {self.control_points} control points of degree {self.degree}; "
+                "it needs at least degree + 1, and a degree of 0 or more"
+            )
+
+    def matrix(self, layers: int) -> np.ndarray:
+        """The values of the splines at the left ends of the layers: (layers, control points)."""
+        return _values(self.control_points, self.degree, layers)
+
+    def at_layers(self, c: torch.Tensor, layers: int) -> torch.Tensor:
+        """The weights of all layers from the control points `c`, axis 0 of both."""
+        B = torch.tensor(self.matrix(layers), dtype=c.dtype, device=c.device)
+        return (B @ c.reshape(len(c), -1)).reshape(layers, *c.shape[1:])
+
+    def refine(self, factor: int = 2) -> DepthSpline:
+        """Every interval cut into `factor` equal ones."""
+        intervals = self.control_points - self.degree
+        return DepthSpline(factor * intervals + self.degree, self.degree)
+
+    def insertion(self, factor: int = 2) -> np.ndarray:
+        """The matrix of knot insertion, from these control points to those of `refine(factor)`.
+
+        Exact: theta(t) stays the same for all t.
+
+        Examples
+        --------
+        >>> DepthSpline(2, degree=1).insertion()
+        array([[1. , 0. ],
+               [0.5, 0.5],
+               [0. , 1. ]])
+        """
+        fine = self.refine(factor)
+        # Points at which the fine splines are independent: more of them than pieces need.
+        points = 4 * (self.degree + 1) * fine.control_points
+        values = _values(fine.control_points, self.degree, points)
+        P = np.linalg.lstsq(values, self.matrix(points), rcond=None)[0]
+        # Entries are integers over factor^degree: two-scale relation.
+        scale = float(factor) ** self.degree
+        return (np.round(P * scale) + 0.0) / scale
+
+
+@cache
+def _values(count: int, degree: int, layers: int) -> np.ndarray:
+    intervals = count - degree
+    knots = np.arange(-degree, intervals + degree + 1) / intervals
+    values = BSpline.design_matrix(np.arange(layers) / layers, knots, degree).toarray()
+    values.setflags(write=False)
+    return values

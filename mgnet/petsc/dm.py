@@ -1,0 +1,292 @@
+"""A hierarchy as a PETSc DM: then `-pc_type mg`, `-snes_type fas` and all around them run on it.
+
+PETSc asks a DM for vectors, matrices and coarser DMs, and calls back for functions, Jacobians and
+transfers. Callbacks find their level by the DM of the solver that calls, not by a closure: PETSc
+copies them from the finest DM to the others. PETSc counts levels from the coarsest, we from the
+finest; only `petsc_level` converts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from petsc4py import PETSc
+
+from mgnet import Hierarchy, Level, MatrixTransfer, vector
+from mgnet.petsc.matrices import Operator, aij, as_mat, fill, python_mat
+from mgnet.petsc.vectors import assign, vec_like, view
+
+__all__ = ["Place", "dmshell", "petsc_level", "place_of"]
+
+State = Any
+ATTRIBUTE = "mgnet"  # not the application context, which DMCoarsen overwrites
+
+
+def _end() -> None:
+    """Deal with the solvers that a script still holds at its end.
+
+    PETSc would destroy them when Python is gone, and the Python objects inside would end the
+    process with a segmentation fault (seen with 3.18 and 3.26); so they are destroyed here. What an
+    error interrupted cannot be destroyed at all: one more reference keeps PETSc from it.
+    """
+    failed = getattr(sys, "last_traceback", None)
+    held = list(vars(sys.modules["__main__"]).values())
+    for frame, _ in traceback.walk_tb(failed):
+        held += frame.f_locals.values()
+    for value in held:
+        if isinstance(value, PETSc.KSP | PETSc.SNES | PETSc.PC | PETSc.DM):
+            value.incRef() if failed else value.destroy()
+    PETSc.garbage_cleanup()
+
+
+atexit.register(_end)
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """One level of a hierarchy, as its DM knows it.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    number : int
+        0 is the finest.
+    samples : tuple of state
+        One per level: kind, shape and precision of its states.
+    comm : communicator
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> place_of(dmshell(gallery.poisson(7))).level.unknowns
+    7
+    """
+
+    hierarchy: Hierarchy
+    number: int
+    samples: tuple[State, ...]
+    comm: Any
+
+    @property
+    def level(self) -> Level:
+        """The level of this DM."""
+        return self.hierarchy[self.number]
+
+    @property
+    def sample(self) -> State:
+        """A state of it, of zeros."""
+        return self.samples[self.number]
+
+    def matrix(self, u: State | None = None) -> Any:
+        """Of a linear level, or the Jacobian at u."""
+        return self.level.jacobian(self.sample if u is None else u)
+
+
+def petsc_level(number: int, levels: int) -> int:
+    """PETSc's number of a level of ours, and ours of PETSc's.
+
+    Examples
+    --------
+    >>> petsc_level(0, 4), petsc_level(3, 4)
+    (3, 0)
+    """
+    return levels - 1 - number
+
+
+def dmshell(hierarchy: Hierarchy, u: State | None = None, comm: Any = None) -> PETSc.DM:
+    """A DM for `ksp.setDM` or `snes.setDM`: PETSc's multigrid solves `A(u) = f` on the hierarchy.
+
+    With KSP and `-pc_type mg` the levels must be linear. SNES gets the function A, so `f` is the
+    right-hand side of `snes.solve(f, u)`, and the Jacobian of level.jacobian where one is needed.
+    Line searches and recentred levels are ours alone: with them only `mgnet.petsc.Cycle` runs.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+        Of arrays, tensors (any precision and shape) or Vecs.
+    u : state of level 0, optional
+        Tells kind and shape; by default a flat float64 array, or a Vec where level 0 has a Mat.
+    comm : communicator, optional
+        Of the ranks that hold blocks of a state; by default that of the Vecs, else one rank's own.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> ksp = PETSc.KSP().create(PETSc.COMM_SELF)
+    >>> ksp.setDM(dmshell(gallery.poisson(127)))
+    >>> ksp.setType("cg")
+    >>> ksp.getPC().setType("mg")
+    >>> ksp.getPC().setMGLevels(4)
+    >>> ksp.setFromOptions()
+    >>> x, f = ksp.getDM().createGlobalVec(), ksp.getDM().createGlobalVec()
+    >>> f.set(1.0 / 128)
+    >>> ksp.solve(f, x)
+    >>> ksp.getConvergedReason() > 0
+    True
+    """
+    finest = hierarchy[0]
+    if u is None and vector.is_mat(finest.matrix):
+        u = vector.zeros_like(finest.matrix.createVecRight())
+    elif u is None:
+        if not finest.unknowns:
+            raise ValueError("dmshell needs a state u: level 0 does not say how many unknowns")
+        u = np.zeros(finest.unknowns)
+    samples = [vector.zeros_like(u)]
+    for level in hierarchy[:-1]:
+        transfer: Any = level.transfer
+        down = transfer.restrict if transfer.inject is None else transfer.inject
+        samples.append(vector.zeros_like(down(samples[-1])))
+    if comm is None:
+        comm = samples[0].getComm() if vector.is_vec(samples[0]) else PETSc.COMM_SELF
+    return _shell(Place(hierarchy, 0, tuple(samples), comm))
+
+
+def place_of(dm: PETSc.DM) -> Place:
+    """The level that a DM stands for.
+
+    Raises
+    ------
+    ValueError
+        If it was not made by `dmshell`.
+    """
+    place = dm.getAttr(ATTRIBUTE) if dm else None
+    if place is None:
+        raise ValueError(
+            "mgnet's python types need a hierarchy, but this solver's DM has none; call "
+            "setDM(mgnet.petsc.dmshell(hierarchy)) first"
+        )
+    return place
+
+
+def _shell(place: Place) -> PETSc.DM:
+    dm = PETSc.DMShell().create(comm=place.comm)
+    dm.setAttr(ATTRIBUTE, place)
+    dm.setCreateGlobalVector(_create_vector)
+    dm.setCreateMatrix(_create_matrix)
+    dm.setCoarsen(_coarsen)
+    dm.setRefine(_refine)
+    dm.setCreateInterpolation(_interpolation)
+    dm.setCreateRestriction(_restriction)
+    dm.setCreateInjection(_injection)
+    if place.level.matrix is not None:
+        dm.setKSPComputeOperators(_operators)
+    dm.setSNESFunction(_function)
+    dm.setSNESJacobian(_jacobian)
+    return dm
+
+
+def _create_vector(dm: PETSc.DM) -> PETSc.Vec:
+    place = place_of(dm)
+    vec = vec_like(place.sample, place.comm)
+    vec.setDM(dm)
+    return vec
+
+
+def _create_matrix(dm: PETSc.DM) -> PETSc.Mat:
+    place = place_of(dm)
+    return as_mat(place.matrix(), place.sample, place.comm)
+
+
+def _coarsen(dm: PETSc.DM, comm: Any) -> PETSc.DM:
+    place = place_of(dm)
+    levels, number = place.hierarchy, place.number + 1
+    if number == len(levels):
+        raise ValueError(
+            f"PETSc asks for a level below the {len(levels)} of this hierarchy; "
+            f"give -pc_mg_levels or -snes_fas_levels of at most {len(levels)}"
+        )
+    if place.level.recenter is not None or place.level.line_search is not None:
+        raise ValueError(
+            f"{place.level} has a line search or recentres its coarse level, which PETSc's "
+            "multigrid does not know; run our cycle under PETSc: mgnet.petsc.Cycle"
+        )
+    return _shell(Place(levels, number, place.samples, place.comm))
+
+
+def _refine(dm: PETSc.DM, comm: Any) -> PETSc.DM:
+    place = place_of(dm)
+    if place.number == 0:
+        raise ValueError("PETSc asks for a level above the finest of this hierarchy")
+    return _shell(Place(place.hierarchy, place.number - 1, place.samples, place.comm))
+
+
+def _pair(first: PETSc.DM, second: PETSc.DM) -> tuple[Place, Place]:
+    """Fine and coarse: PETSc's versions differ in the order of the arguments."""
+    a, b = place_of(first), place_of(second)
+    return (a, b) if a.number < b.number else (b, a)
+
+
+def _mat(fine: Place, matrix: Any, function: Callable, transpose: Callable, up: bool) -> PETSc.Mat:
+    if sp.issparse(matrix) and fine.comm.getSize() == 1:
+        return aij(matrix)
+    if vector.is_mat(matrix):
+        return matrix
+    u, v = fine.sample, fine.samples[fine.number + 1]
+    pair = (v, u) if up else (u, v)
+    return python_mat(Operator(function, *pair, transpose), fine.comm)
+
+
+def _interpolation(first: PETSc.DM, second: PETSc.DM) -> tuple[PETSc.Mat, PETSc.Vec]:
+    fine, coarse = _pair(first, second)
+    transfer: Any = fine.level.transfer
+    matrix = transfer.P if isinstance(transfer, MatrixTransfer) else None
+    mat = _mat(fine, matrix, transfer.prolong, transfer.restrict, up=True)
+    # PETSc 3.18 gives coarse vectors the fine size unless there is a scaling.
+    scale = vec_like(coarse.sample, coarse.comm)
+    scale.set(1.0)
+    return mat, scale
+
+
+def _restriction(first: PETSc.DM, second: PETSc.DM) -> PETSc.Mat:
+    fine, _ = _pair(first, second)
+    transfer: Any = fine.level.transfer
+    matrix = None
+    if isinstance(transfer, MatrixTransfer):
+        matrix = transfer.P.T if transfer.R is None and sp.issparse(transfer.P) else transfer.R
+    return _mat(fine, matrix, transfer.restrict, transfer.prolong, up=False)
+
+
+def _injection(first: PETSc.DM, second: PETSc.DM) -> PETSc.Mat:
+    fine, coarse = _pair(first, second)
+    transfer: Any = fine.level.transfer
+    inject, matrix = transfer.inject, None
+    if isinstance(transfer, MatrixTransfer):
+        matrix = transfer.injection
+    if inject is None:  # nothing is carried down: the coarse level solves for the correction
+        zero = vector.zeros_like(coarse.sample)
+        inject = partial(_zero, zero)
+    return _mat(fine, matrix, inject, _no_transpose, up=False)
+
+
+def _zero(zero: State, u: State) -> State:
+    return zero
+
+
+def _no_transpose(u: State) -> State:
+    raise TypeError("PETSc asked for the transpose of an injection, which mgnet does not define")
+
+
+def _operators(ksp: PETSc.KSP, A: PETSc.Mat, P: PETSc.Mat) -> None:
+    matrix = place_of(ksp.getDM()).matrix()
+    for mat in (A,) if A == P else (A, P):
+        fill(mat, matrix)
+
+
+def _function(snes: PETSc.SNES, x: PETSc.Vec, F: PETSc.Vec) -> None:
+    place = place_of(snes.getDM())
+    assign(F, place.level.apply(view(x, place.sample)))
+
+
+def _jacobian(snes: PETSc.SNES, x: PETSc.Vec, J: PETSc.Mat, P: PETSc.Mat) -> None:
+    place = place_of(snes.getDM())
+    matrix = place.matrix(view(x, place.sample))
+    for mat in (J,) if J == P else (J, P):
+        fill(mat, matrix)

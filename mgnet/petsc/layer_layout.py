@@ -1,0 +1,64 @@
+"""Which layers of a network lie on which MPI rank: `LayerLayout`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["LayerLayout"]
+
+
+@dataclass(frozen=True)
+class LayerLayout:
+    """Contiguous blocks of whole coarsest intervals, in the order of the ranks.
+
+    The blocks are those of PETSc's default layout: the first ranks have one interval more where
+    they cannot be equal, and the last ones none where there are too few. Relaxation and residuals
+    on every level then need the layers of one rank only.
+
+    Parameters
+    ----------
+    layers : int
+        N.
+    interval : int
+        Layers of the finest level per layer of the coarsest one; the last interval may be short.
+    ranks : int
+
+    Examples
+    --------
+    >>> layout = LayerLayout(layers=130, interval=16, ranks=4)
+    >>> [layout.of(rank) for rank in range(4)]
+    [range(0, 48), range(48, 80), range(80, 112), range(112, 130)]
+    >>> LayerLayout(layers=5, interval=2, ranks=4).occupied
+    3
+    """
+
+    layers: int
+    interval: int
+    ranks: int
+
+    def __post_init__(self) -> None:
+        if min(self.layers, self.interval, self.ranks) < 1:
+            raise ValueError(f"{self} needs numbers of at least 1")
+
+    @property
+    def intervals(self) -> int:
+        """Of the coarsest level."""
+        return -(-self.layers // self.interval)
+
+    @property
+    def occupied(self) -> int:
+        """Ranks that have layers: the first ones."""
+        return min(self.intervals, self.ranks)
+
+    def of(self, rank: int) -> range:
+        """The layers of a rank."""
+        return range(self._begin(rank), self._begin(rank + 1))
+
+    def neighbour(self, rank: int, step: int) -> int | None:
+        """The rank whose layers come before (step -1) or after (step 1) those of a rank."""
+        found = rank + step
+        return found if rank < self.occupied and 0 <= found < self.occupied else None
+
+    def _begin(self, rank: int) -> int:
+        each, more = divmod(self.intervals, self.ranks)
+        return min((rank * each + min(rank, more)) * self.interval, self.layers)

@@ -1,0 +1,216 @@
+"""Every option of ours, once: `-help`, the checks and the table in the docs come from here.
+
+Names are written without their prefix and without `-mgnet_`. Importing this needs no petsc4py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+
+__all__ = ["OPTIONS", "Option", "find", "markdown"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Parameters
+    ----------
+    name : str
+    kind : str
+        "cycle", "int", "ints", "real", "flag", "smoother", "relaxation", or the choices as
+        "table|ascii|json".
+    default : str
+        As the help and the docs show it; "" where it is what the script says.
+    text : str
+        One line.
+    groups : tuple of str
+        "solver", "layers": which objects ask for it.
+    least : float
+        The least value of a number.
+    per_level : bool
+        Whether `levels_<n>_<name>` sets it on level n alone, 0 being the finest.
+
+    Examples
+    --------
+    >>> find("sweeps").read("2", "-mgnet_sweeps")
+    2
+    """
+
+    name: str
+    kind: str
+    default: str
+    text: str
+    groups: tuple[str, ...] = ("solver",)
+    least: float = 0.0
+    per_level: bool = False
+
+    def read(self, text: str, shown: str) -> int | float | bool | str | tuple:
+        """The value of a text from the command line.
+
+        Parameters
+        ----------
+        text : str
+            Empty for an option that was given without a value.
+        shown : str
+            The whole name, for messages.
+        """
+        if self.kind in ("int", "real"):
+            number = _number(int if self.kind == "int" else float, text)
+            if number is None or not number >= self.least:
+                what = "an integer" if self.kind == "int" else "a number"
+                raise ValueError(
+                    f"option {shown} got {text!r}; it takes {what} of at least {self.least:g}"
+                )
+            return number
+        if self.kind == "ints":
+            numbers = [_number(int, word) for word in text.split(",")]
+            if any(number is None or number < self.least for number in numbers):
+                raise ValueError(
+                    f"option {shown} got {text!r}; it takes integers of at least {self.least:g}, "
+                    f"as {self.example}"
+                )
+            return tuple(numbers)
+        if self.kind == "relaxation":
+            words = tuple(word.strip() for word in text.split(","))
+            if not all(re.fullmatch("[FC]+", word) for word in words):
+                raise ValueError(
+                    f"option {shown} got {text!r}; it takes words of F and C, as {self.example}"
+                )
+            return words
+        if self.kind == "flag":
+            return _choice(text or "true", {**_YES, **_NO}, shown) in _YES
+        if "|" in self.kind:
+            choices = self.kind.split("|")
+            return _choice(text or choices[0], dict.fromkeys(choices), shown)
+        if not text.strip():
+            raise ValueError(
+                f"option {shown} got no value; it takes {self.kind}, as {self.example}"
+            )
+        return text
+
+    @property
+    def example(self) -> str:
+        """A value that can be typed."""
+        return _EXAMPLES.get(self.kind, self.default or "1")
+
+
+_YES = dict.fromkeys(("true", "1", "yes", "on"))
+_NO = dict.fromkeys(("false", "0", "no", "off"))
+_EXAMPLES = {"cycle": '"F(2,1)"', "smoother": '"Jacobi(0.8)"', "ints": "8,4"}
+_EXAMPLES |= {"relaxation": "F,FCF"}
+
+_LAYERS = ("layers",)
+_ROWS = (
+    Option("cycle", "cycle", "V(1,1)", "Cycle, cascade or list of steps"),
+    Option("levels", "int", "", "Levels, from the finest", groups=("solver", "layers"), least=1),
+    Option(
+        "sweeps",
+        "int",
+        "",
+        "Wherever the cycle smooths; the coarse solves on their level",
+        least=1,
+        per_level=True,
+    ),
+    Option("smoother", "smoother", "", "Before and after the coarse correction", per_level=True),
+    Option(
+        "post_smoother", "smoother", "", "After the coarse correction, if another", per_level=True
+    ),
+    Option("coarse_solver", "smoother", "", "On the coarsest level"),
+    Option("rtol", "real", "1e-08", "Relative residual norm at which to end"),
+    Option("atol", "real", "0", "Residual norm at which to end"),
+    Option("max_cycles", "int", "50", "Cycles at most", least=1),
+    Option("monitor", "flag", "false", "Print the residual norm after each cycle"),
+    Option("view", "table|ascii|json", "", "Print levels and cycle before the solve"),
+    Option("coarsening", "ints", "4", "Layers per layer of the next level", _LAYERS, least=2),
+    Option("forward_cycle", "cycle", "cascade + V", "Cycle of the states", _LAYERS),
+    Option("backward_cycle", "cycle", "cascade + V", "Cycle of the adjoint", _LAYERS),
+    Option("control", "fixed|tolerance|adaptive", "fixed", "What ends the cycles", _LAYERS),
+    Option("forward_max_cycles", "int", "1", "Cycles of the states after the opening", _LAYERS),
+    Option("backward_max_cycles", "int", "1", "Cycles of the adjoint after the opening", _LAYERS),
+    Option("tolerance", "real", "0.1", "Relative error of the output", _LAYERS),
+    Option("relaxation", "relaxation", "F,FCF", "Per level, the last for all others", _LAYERS),
+    Option("mode", "mgrit|serial|auto", "mgrit", "Multigrid, serial, or the faster one", _LAYERS),
+)
+
+OPTIONS: dict[str, Option] = {option.name: option for option in _ROWS}
+
+
+def find(name: str) -> Option:
+    """The option of a name, `levels_2_sweeps` included.
+
+    Parameters
+    ----------
+    name : str
+        Without prefix and `-mgnet_`.
+
+    Raises
+    ------
+    ValueError
+        Names the nearest valid one.
+
+    Examples
+    --------
+    >>> find("levels_2_sweeps").name
+    'sweeps'
+    >>> find("cycel")
+    Traceback (most recent call last):
+    ValueError: option -mgnet_cycel is unknown; the nearest is -mgnet_cycle (-help lists all)
+    """
+    on_level = re.fullmatch(r"levels_(\d+)_(\w+)", name)
+    option = OPTIONS.get(on_level[2] if on_level else name)
+    if option is not None and (option.per_level or not on_level):
+        return option
+    number = next(iter(re.findall(r"\d+", name)), "1")
+    known = [*OPTIONS, *(f"levels_{number}_{o.name}" for o in OPTIONS.values() if o.per_level)]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"option -mgnet_{name} is unknown; the nearest is -mgnet_{nearest} (-help lists all)"
+    )
+
+
+def markdown(group: str) -> str:
+    """The table for the docs.
+
+    Parameters
+    ----------
+    group : str
+        "solver" or "layers".
+
+    Examples
+    --------
+    >>> print(markdown("solver").splitlines()[2])
+    | `-mgnet_cycle` | cycle, as `"F(2,1)"` | `V(1,1)` | Cycle, cascade or list of steps |
+    """
+    rows = ["| option | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for option in OPTIONS.values():
+        if group not in option.groups:
+            continue
+        value = option.kind.replace("|", ", ")
+        if option.kind in _EXAMPLES:
+            value += f", as `{option.example}`"
+        default = f"`{option.default}`" if option.default else "the script's"
+        names = f"`-mgnet_{option.name}`"
+        if option.per_level:
+            names += f", `-mgnet_levels_<n>_{option.name}`"
+        rows.append(f"| {names} | {value} | {default} | {option.text} |")
+    return "\n".join(rows)
+
+
+def _number(kind: type, text: str) -> int | float | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+def _choice(text: str, choices: dict[str, None], shown: str) -> str:
+    if text in choices:
+        return text
+    nearest = difflib.get_close_matches(text, choices, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"option {shown} got {text!r}; it takes one of {', '.join(choices)}: "
+        f"the nearest is {nearest}"
+    )

@@ -1,0 +1,199 @@
+"""The ranks that hold the layers before and after one's own: `Ranks`.
+
+What the cycles of `LayerParallel` send: the march over the coarsest layers is handed from rank to
+rank, C-relaxation moves one point to the next rank (a PETSc star forest), and numbers that decide
+are gathered. States go as bytes, in their own precision.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from mpi4py import MPI
+from petsc4py import PETSc
+from torch import Tensor
+
+from mgnet.petsc.layer_layout import LayerLayout
+
+__all__ = ["Ranks", "end_all_ranks_on_error"]
+
+TURN, LAST_TURN = 0.1, 2.0  # seconds
+TAG = 6151  # of our messages, beside those of a script
+
+
+class Ranks:
+    """The other ranks as one of them sees them: `mgnet.depth.neighbours.Neighbours`, by MPI.
+
+    Parameters
+    ----------
+    comm : PETSc.Comm
+    layout : LayerLayout
+
+    Examples
+    --------
+    >>> ranks = Ranks(PETSc.COMM_SELF, LayerLayout(layers=4, interval=2, ranks=1))
+    >>> ranks.begins(reverse=True), ranks.agree(3)
+    (True, 3)
+    """
+
+    def __init__(self, comm: PETSc.Comm, layout: LayerLayout):
+        self.comm = comm.tompi4py()
+        self.layout = layout
+        self.rank = self.comm.Get_rank()
+        self._forests = [_forest(comm, self.upstream(reverse)) for reverse in (False, True)]
+        self._units: dict[int, MPI.Datatype] = {}
+
+    def upstream(self, reverse: bool) -> int | None:
+        """The rank from which points come."""
+        return self.layout.neighbour(self.rank, 1 if reverse else -1)
+
+    def begins(self, reverse: bool) -> bool:
+        """Whether this is the first rank (the last that has layers, in reverse)."""
+        return self.rank == self._first(reverse)
+
+    def receive(self, start: Tensor, reverse: bool) -> Tensor:
+        """The point that the rank upstream sends; `start` where there is none."""
+        source = self.upstream(reverse)
+        if source is None:
+            return start
+        buffer = np.empty(start.nbytes, np.uint8)
+        self.comm.Recv(buffer, source, TAG)
+        return _from_bytes(buffer, start)
+
+    def send(self, point: Tensor, reverse: bool) -> None:
+        """Give a point to the rank downstream, if there is one."""
+        target = self.upstream(not reverse)
+        if target is not None:
+            self.comm.Send(_bytes(point), target, TAG)
+
+    def shift(self, points: Tensor, reverse: bool) -> Tensor:
+        """The points with the last one of the rank upstream in front."""
+        if self.layout.occupied < 2 or self.rank >= self.layout.occupied:
+            return points
+        own = points[0] if reverse else points[-1]
+        halo = np.empty(own.nbytes, np.uint8)
+        unit, forest = self._unit(own.nbytes), self._forests[reverse]
+        given = _bytes(own)
+        forest.bcastBegin(unit, given, halo, MPI.REPLACE)
+        forest.bcastEnd(unit, given, halo, MPI.REPLACE)
+        if self.begins(reverse):
+            return points
+        arrived = _from_bytes(halo, own)[None]
+        return torch.cat([points[:-1], arrived] if reverse else [arrived, points[1:]])
+
+    def from_end(self, point: Tensor, reverse: bool) -> Tensor:
+        """The point of the last rank that has layers (of the first one, in reverse)."""
+        if self.layout.ranks == 1:
+            return point
+        end = self._first(not reverse)
+        buffer = _bytes(point) if self.rank == end else np.empty(point.nbytes, np.uint8)
+        self.comm.Bcast(buffer, end)
+        return point if self.rank == end else _from_bytes(buffer, point)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all ranks on every rank, side by side."""
+        parts = self.comm.allgather(values.cpu().numpy())
+        return torch.from_numpy(np.concatenate(parts, axis=1))
+
+    def agree(self, value: Any) -> Any:
+        """The value of rank 0."""
+        return self.comm.bcast(value)
+
+    def gather_layers(self, part: Tensor) -> Tensor | None:
+        """The rows (one for each layer) of all ranks, on rank 0; None elsewhere."""
+        parts = self.comm.gather(_bytes(part))
+        if parts is None:
+            return None
+        return _from_bytes(
+            np.concatenate(parts), part.new_empty((self.layout.layers, *part.shape[1:]))
+        )
+
+    def scatter_layers(self, whole: Tensor | None) -> Tensor:
+        """The rows of this rank, from the tensor that rank 0 gives."""
+        parts = None
+        if whole is not None:
+            held = [self.layout.of(rank) for rank in range(self.layout.ranks)]
+            parts = [whole[each.start : each.stop].clone() for each in held]
+        return self.comm.scatter(parts)
+
+    def _first(self, reverse: bool) -> int:
+        return self.layout.occupied - 1 if reverse else 0
+
+    def _unit(self, size: int) -> MPI.Datatype:
+        if size not in self._units:
+            self._units[size] = MPI.BYTE.Create_contiguous(size).Commit()
+        return self._units[size]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "Ranks cannot be pickled; save mgnet.petsc.gather_state(parallel), the state of the "
+            "whole network, from rank 0"
+        )
+
+
+def end_all_ranks_on_error(comm: Any = None) -> None:
+    """Let an exception that nobody catches, on any rank, end the job on all of them.
+
+    Otherwise the other ranks wait for the one that left. The lowest rank that fails prints its
+    traceback, once; the exit code is 1.
+
+    Parameters
+    ----------
+    comm : PETSc.Comm, optional
+        `PETSc.COMM_WORLD` by default.
+
+    Examples
+    --------
+    >>> import sys
+    >>> before = sys.excepthook
+    >>> end_all_ranks_on_error()
+    >>> sys.excepthook is before
+    False
+    >>> sys.excepthook = before
+    """
+    world = (PETSc.COMM_WORLD if comm is None else comm).tompi4py()
+    sys.excepthook = _ending(world)
+
+
+def _ending(
+    comm: MPI.Intracomm,
+) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        time.sleep(min(TURN * comm.Get_rank(), LAST_TURN))  # a lower rank may have failed, too
+        lines = "".join(traceback.format_exception(kind, error, trace))
+        sys.stdout.flush()
+        sys.stderr.write(f"[rank {comm.Get_rank()}] {lines}")
+        sys.stderr.flush()
+        comm.Abort(1)
+
+    return end
+
+
+def _forest(comm: PETSc.Comm, upstream: int | None) -> PETSc.SF:
+    """The leaf is the first point here, its root the last one upstream."""
+    remote = np.array([] if upstream is None else [[upstream, 0]], dtype=PETSc.IntType)
+    forest = PETSc.SF().create(comm)
+    forest.setGraph(1, None, remote.reshape(-1, 2))
+    forest.setUp()
+    return forest
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """The entries as bytes, on the host."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy()
+
+
+def _from_bytes(buffer: np.ndarray, like: Tensor) -> Tensor:
+    """The tensor that became these bytes, of the shape and kind of `like`; shares their memory."""
+    return torch.from_numpy(buffer).view(like.dtype).reshape(like.shape).to(like.device)

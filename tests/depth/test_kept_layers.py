@@ -1,0 +1,84 @@
+"""Law: a network that keeps some layers has exactly their tensors, and refuses what needs all."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mgnet.depth import DepthSpline, LayerParallel, ODENet
+from mgnet.depth.kept_layers import check_whole, keep_layers, layered_names
+from mgnet.depth.neighbours import Alone
+
+
+def net_of(**options):
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    return ODENet(block, 7, 1.3, before=nn.Linear(2, 3), **options)
+
+
+@pytest.mark.parametrize("gates", [False, True])
+@pytest.mark.parametrize("which", [range(0, 7), range(2, 5), range(7, 7)])
+def test_tensors_are_those_of_the_layers(which, gates):
+    whole = net_of(gates=gates)
+    part = copy.deepcopy(whole)
+    keep_layers(part, which)
+    for net in (whole, part):
+        net.draw_masks()
+    for all_of_them, own in zip(whole.layers().tensors(), part.own_layers().tensors(), strict=True):
+        assert torch.equal(all_of_them[which.start : which.stop], own)
+    for name, tensor in part.state_dict().items():
+        rows = len(which) if name in layered_names(part) else len(whole.state_dict()[name])
+        assert tensor.dim() == 0 or len(tensor) == rows
+    assert part.depth == 7
+    assert all(isinstance(p, nn.Parameter) and p.is_leaf for p in part.parameters())
+
+
+def test_frozen_parameters_stay_so():
+    net = net_of()
+    net.block[0].weight.requires_grad_(False)
+    keep_layers(net, range(2))
+    assert [p.requires_grad for p in net.block.parameters()] == [False, True, True, True]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net: net(torch.ones(2, 2)),
+        lambda net: net.trajectory(torch.ones(2, 2)),
+        lambda net: net.regularization(1.0),
+        lambda net: net.layer(0),
+        lambda net: net.to_sequential(),
+        lambda net: net.refine(),
+        lambda net: net.coarsen(),
+        lambda net: keep_layers(net, range(1)),
+        check_whole,
+    ],
+)
+@pytest.mark.parametrize(("which", "words"), [(range(2, 5), "2 to 4"), (range(0), "none")])
+def test_what_needs_all_layers_is_refused(call, which, words):
+    net = net_of()
+    keep_layers(net, which)
+    with pytest.raises(ValueError, match=f"holds .*{words}.* of 0 to 6 only; call"):
+        call(net)
+
+
+@pytest.mark.parametrize("weights", ["shared", DepthSpline(4)])
+def test_weights_of_several_layers_are_refused(weights):
+    net = ODENet(nn.Linear(3, 3), 7, weights=weights)
+    with pytest.raises(ValueError, match="belong to all layers"):
+        keep_layers(net, range(3))
+
+
+class Others(Alone):
+    """Stands for processes that this test does not have."""
+
+
+def test_a_module_takes_whole_intervals_only():
+    parallel = LayerParallel(net_of(), 2, 3)
+    with pytest.raises(
+        ValueError, match="1 to 3 here, which are not whole coarsest intervals of 3"
+    ):
+        parallel.take_part(range(1, 4), Others())
+    for which in (range(3, 7), range(7, 7)):
+        LayerParallel(net_of(), 2, 3).take_part(which, Others())

@@ -1,0 +1,177 @@
+"""Started on several ranks by test_layer_training.py: trains small nets; prints JSON on rank 0.
+
+`layer_training.py FILE`: 3 ranks save a checkpoint there, any other number of ranks goes on from
+it. `--alone`: everything without `distribute`.
+"""
+
+import hashlib
+import json
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import petsc4py
+
+petsc4py.init(sys.argv[:1])
+
+import torch  # noqa: E402
+from mpi4py import MPI  # noqa: E402
+
+from mgnet.depth import Fixed, LayerEquation, LayerParallel, ODENet, Tolerance  # noqa: E402
+from mgnet.petsc.distribution import distribute, gather_state, load_state  # noqa: E402
+
+COMM = MPI.COMM_WORLD
+ALONE = "--alone" in sys.argv
+FILE = Path(sys.argv[1])
+
+
+@dataclass
+class Case:
+    layers: int
+    levels: int
+    coarsening: Any
+    control: Any = field(default_factory=Fixed)
+    dtype: torch.dtype = torch.float64
+    steps: int = 20
+    net: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    parts: tuple[torch.nn.Module, ...] = ()
+
+
+CASES = {
+    "two levels": Case(29, 2, 4, Fixed(1, tolerance=9.0)),
+    "three levels, float32": Case(26, 3, (2, 3), Tolerance(0.1), torch.float32),
+    "fewer intervals than ranks": Case(
+        5, 2, 2, steps=3, net={"gates": True}, settings={"warm_start": True}
+    ),
+    "many": Case(130, 3, 4, Tolerance(1e-3), steps=1, settings={"forward": "cascade + F"}),
+    "FCF, Heun": Case(
+        9, 2, 2, Fixed(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
+    ),
+    "serial": Case(6, 2, 2, steps=2, net={"gates": True}, settings={"mode": "serial"}),
+    "dropout": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)),
+    "batch norm": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)),
+}
+EXACT = Case(12, 3, 2, Tolerance(1e-30), net={"buffer_layers": (1, 1)})
+SAVED = Case(13, 2, 3, Fixed(1, tolerance=9.0), net={"gates": True})
+
+
+def digest(*tensors):
+    found = hashlib.sha1()
+    for tensor in tensors:
+        found.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def made(case, seed=0):
+    torch.manual_seed(seed)
+    torch.set_default_dtype(case.dtype)
+    parts = [part.to(case.dtype) for part in case.parts]
+    block = torch.nn.Sequential(torch.nn.Linear(4, 4), *parts, torch.nn.Tanh())
+    ends = {"before": torch.nn.Linear(2, 4), "after": torch.nn.Linear(4, 3)}
+    net = ODENet(block, case.layers, 2.0, **ends, **case.net)
+    options = {"control": case.control, **case.settings}
+    parallel = LayerParallel(net, case.levels, case.coarsening, **options)
+    if not ALONE:
+        distribute(parallel)
+    x = torch.rand(6, 2, generator=torch.Generator().manual_seed(1))
+    return parallel, torch.optim.Adam(parallel.parameters(), 1e-2), x
+
+
+def whole(parallel, optimizer=None):
+    """The state of all layers, on every rank."""
+    if ALONE:
+        return (parallel if optimizer is None else optimizer).state_dict()
+    return parallel.neighbours.agree(gather_state(parallel, optimizer))
+
+
+def train(parallel, optimizer, x, steps):
+    """The bits of outputs, weights and Adam's moments, which stand for the gradients."""
+    outputs = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        outputs.append(parallel(x))
+        outputs[-1].square().mean().backward()
+        optimizer.step()
+    state, moments = whole(parallel), whole(parallel, optimizer)["state"]
+    held = [tensor for tensor in state.values() if isinstance(tensor, torch.Tensor)]
+    held += [moments[number][key] for number in moments for key in ("exp_avg", "exp_avg_sq")]
+    return digest(*outputs, *held)
+
+
+def trained(case):
+    parallel, *others = made(case)
+    bits = train(parallel, *others, case.steps)
+    passes = [list(each[:3]) for each in (parallel.last_forward, parallel.last_backward)]
+    return {"bits": bits, "passes": passes}
+
+
+def resumed():
+    """Three steps, a checkpoint, three steps."""
+    saves = COMM.size == 3
+    parallel, optimizer, x = made(SAVED, seed=0 if saves else 1)
+    if saves:
+        train(parallel, optimizer, x, 3)
+        states = [gather_state(parallel, each) for each in (None, optimizer)]
+        if COMM.rank == 0:
+            torch.save(states, FILE)
+    else:
+        states = torch.load(FILE, weights_only=False) if COMM.rank == 0 else [None, None]
+        if ALONE:
+            parallel.load_state_dict(states[0])
+            optimizer.load_state_dict(states[1])
+        else:
+            load_state(parallel, states[0])
+            load_state(parallel, states[1], optimizer)
+    return train(parallel, optimizer, x, 3)
+
+
+def error():
+    """The largest of output and gradients after one pass, against autograd through a loop."""
+    parallel, _, x = made(EXACT)
+    parallel(x).square().mean().backward()
+    largest = 0.0
+    for wanted, parameter in zip(reference(x), parallel.parameters(), strict=True):
+        if wanted.shape != parameter.shape or len(wanted) == EXACT.layers:
+            wanted = wanted[parallel.net.kept.start : parallel.net.kept.stop]
+        if wanted.numel():
+            difference = (parameter.grad - wanted).abs().max() / wanted.abs().max()
+            largest = max(largest, float(difference))
+    return COMM.allreduce(largest, MPI.MAX)
+
+
+def reference(x):
+    torch.manual_seed(0)
+    block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+    ends = {"before": torch.nn.Linear(2, 4), "after": torch.nn.Linear(4, 3)}
+    net = ODENet(block, EXACT.layers, 2.0, **ends, **EXACT.net)
+    return torch.autograd.grad(net(x).square().mean(), list(net.parameters()))
+
+
+def critical_path():
+    """Layer evaluations of a cascade and one cycle: all, the most on a rank, those in a row."""
+    parallel, _, x = made(Case(48, 2, 4, Fixed(1)))
+    kernel, march, marched = parallel.net.kernel, LayerEquation.march, [0]
+
+    def counted(self, f):
+        before = kernel.evaluations
+        u = march(self, f)
+        marched[0] += kernel.evaluations - before
+        return u
+
+    LayerEquation.march = counted  # type: ignore[method-assign]
+    parallel(x)
+    LayerEquation.march = march  # type: ignore[method-assign]
+    together = kernel.evaluations - marched[0]
+    total = COMM.allreduce(kernel.evaluations)
+    return total, COMM.allreduce(together, MPI.MAX) + COMM.allreduce(marched[0])
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # of estimated errors: few cycles are meant
+    told: dict[str, Any] = {name: trained(case) for name, case in CASES.items()}
+    told |= {"resumed": resumed(), "error": error(), "critical path": critical_path()}
+    if COMM.rank == 0:
+        print(json.dumps(told))

@@ -1,0 +1,74 @@
+"""Law: a distributed `LayerParallel` has the same bits on any number of ranks.
+
+Outputs, gradients and parameters after training, dense blocks: 2 and 3 levels, F and FCF, float32
+and float64, Fixed and Tolerance, more ranks than intervals, dropout, batch norm, serial relay.
+"""
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from mgnet.depth.plan import plan
+
+RUNS = ["alone", 1, 2, 3, 4]
+CASES = [
+    "two levels",
+    "three levels, float32",
+    "fewer intervals than ranks",
+    "many",
+    "FCF, Heun",
+    "serial",
+    "dropout",
+    "batch norm",
+    "resumed",
+]
+
+
+@pytest.fixture(scope="module")
+def told(mpiexec, tmp_path_factory) -> dict[Any, dict[str, Any]]:
+    """What rank 0 prints, from each run; 3 ranks write the checkpoint that the others read."""
+    file = str(tmp_path_factory.mktemp("ranks") / "state.pt")
+    found: dict[Any, dict[str, Any]] = {}
+    for run in (3, 1, 2, 4):
+        found[run] = json.loads(mpiexec("layer_training.py", run, file, timeout=600.0))
+    out = mpiexec("layer_training.py", 1, file, "--alone", timeout=600.0)
+    return found | {"alone": json.loads(out)}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RUNS[1:])
+@pytest.mark.parametrize("case", CASES)
+def test_bits_are_those_of_one_process(told, case, ranks):
+    expected = told["alone"][case]
+    assert json.dumps(told[ranks][case]) == json.dumps(expected)
+
+
+@pytest.mark.mpi
+def test_cases_differ(told):
+    """So that the digests see something."""
+    digests = {json.dumps(told["alone"][case]) for case in CASES}
+    assert len(digests) == len(CASES)
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RUNS)
+def test_many_cycles_give_the_gradients_of_a_loop_over_the_layers(told, ranks):
+    assert told[ranks]["error"] < 1e-13
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RUNS[1:])
+def test_evaluations_on_the_critical_path_are_those_of_the_plan(told, ranks):
+    cost = plan(48, ranks, 4, cycles=(1,), record=True).forward
+    assert told[ranks]["critical path"] == [cost.evaluations, cost.critical]
+
+
+@pytest.mark.mpi
+def test_the_demo_ends_with_the_same_line_on_any_number_of_ranks(mpiexec, tmp_path):
+    pytest.importorskip("matplotlib")
+    demo = "../../demos/layer_parallel.py"
+    lines = [mpiexec(demo, n, str(tmp_path), timeout=600.0).splitlines() for n in (1, 3)]
+    assert lines[0] == lines[1]
+    assert re.fullmatch(r"final loss \d\.\d{15}e[+-]\d\d", lines[0][-1])

@@ -1,0 +1,79 @@
+"""Law: PETSc's solvers are smoothers like any other, and the command line beats the script."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+
+from mgnet import Hierarchy, Jacobi, Level, Solver, gallery
+
+F = np.sin(np.arange(961.0))
+JACOBI = {
+    "ksp_type": "richardson",
+    "ksp_richardson_scale": 2.0 / 3.0,
+    "ksp_max_it": 1,
+    "pc_type": "jacobi",
+}
+
+
+@pytest.fixture
+def make(petsc):
+    from mgnet.petsc import KSPSmoother
+
+    return KSPSmoother
+
+
+def test_richardson_with_jacobi_is_jacobi(make):
+    theirs = gallery.poisson((31, 31), smoother=make("j_", JACOBI))
+    ours = gallery.poisson((31, 31), smoother=Jacobi(2.0 / 3.0))
+    for cycle in ("V(1,1)", "F(2,1)"):
+        norms = [Solver(h, cycle, max_cycles=5).solve(F).residual_norms for h in (theirs, ours)]
+        np.testing.assert_allclose(*norms, rtol=1e-9)
+
+
+def test_the_command_line_beats_the_script(make, options, petsc):
+    options("-beaten_pc_type lu -beaten_ksp_type preonly")
+    level = gallery.poisson(31, levels=1)[0]
+    smoother = make("beaten_", JACOBI)
+    u, _ = smoother.smooth(level, 0 * F[:31], F[:31], 1, smoother.start(level, F[:31]))
+    np.testing.assert_allclose(level.matrix @ u, F[:31], atol=1e-12)
+    assert not petsc.Options("beaten_").hasName("ksp_max_it"), "the script's are taken out again"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_coarse_solver_of_tensors_in_either_precision(make, dtype):
+    lu = make("lu_", {"ksp_type": "preonly", "pc_type": "lu"})
+    A = torch.tensor([[2.0, -1.0], [-1.0, 3.0]], dtype=dtype)
+    f = torch.tensor([1.0, 2.0], dtype=dtype)
+    value = Solver(Hierarchy([Level(A, lu)]), rtol=1e-6).solve(f).require().value
+    assert value.dtype == dtype
+    torch.testing.assert_close(A @ value, f)
+
+
+@pytest.mark.parametrize("prefix", ["dense_", "free_"])
+def test_newton_on_a_nonlinear_level(make, prefix):
+    model = gallery.reaction(31, 100.0, levels=1)[0]
+    linearize = model.linearize
+    kinds = {
+        "dense_": lambda u: linearize(u).toarray(),
+        "free_": lambda u: linearize(u).__matmul__,
+    }
+    options = {"pc_type": "lu" if prefix == "dense_" else "none", "ksp_rtol": 1e-10}
+    level = replace(model, linearize=kinds[prefix], smoother=make(prefix, options))
+    solution = Solver(Hierarchy([level]), rtol=1e-10, max_cycles=8).solve(np.full(31, 1 / 32))
+    assert solution.reason.converged, "Newton converges in a few steps"
+    expected = Solver(gallery.reaction(31, 100.0), rtol=1e-12).solve(np.full(31, 1 / 32)).value
+    np.testing.assert_allclose(solution.value, expected, atol=1e-9)
+
+
+def test_a_singular_matrix_is_a_reason(make):
+    lu = make("sing_", {"ksp_type": "preonly", "pc_type": "lu"})
+    A = sp.csr_matrix([[1.0, 1.0], [1.0, 1.0]])
+    solution = Solver(Hierarchy([Level(A, lu)])).solve(np.array([1.0, 0.0]))
+    assert solution.reason.name == "NOT_FINITE"
+
+
+def test_name(make):
+    assert str(make("a_")) == "KSPSmoother('a_')"

@@ -1,0 +1,37 @@
+"""Law: every layer has one rank; ranks hold whole intervals in order, as equal as they go."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mgnet.petsc.layer_layout import LayerLayout
+
+COUNTS = st.integers(1, 200), st.integers(1, 20), st.integers(1, 12)
+
+
+@given(*COUNTS)
+def test_blocks(layers, interval, ranks):
+    layout = LayerLayout(layers, interval, ranks)
+    parts = [layout.of(rank) for rank in range(ranks)]
+    assert [n for part in parts for n in part] == list(range(layers))
+    assert all(part.start % interval == 0 for part in parts if part)
+    counts = [-(-len(part) // interval) for part in parts]
+    assert max(counts) - min(counts) <= 1
+    assert sorted(counts, reverse=True) == counts
+    assert layout.occupied == sum(map(bool, parts))
+
+
+@given(*COUNTS)
+def test_neighbours_are_the_next_ranks_with_layers(layers, interval, ranks):
+    layout = LayerLayout(layers, interval, ranks)
+    for rank in range(ranks):
+        right = layout.neighbour(rank, 1)
+        assert (right == rank + 1) == (rank + 1 < layout.occupied)
+        if right is not None:
+            assert layout.neighbour(right, -1) == rank
+    assert layout.neighbour(0, -1) is None
+
+
+def test_refused():
+    with pytest.raises(ValueError, match="LayerLayout.*numbers of at least 1"):
+        LayerLayout(4, 2, 0)

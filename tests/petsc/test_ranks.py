@@ -1,0 +1,66 @@
+"""Law: one rank is its own neighbour, and states cross as they are. More ranks: tests/mpi."""
+
+import copy
+import pickle
+import sys
+
+import pytest
+import torch
+
+from mgnet.petsc.layer_layout import LayerLayout
+
+
+@pytest.fixture
+def ranks(petsc):
+    from mgnet.petsc.ranks import Ranks
+
+    return Ranks(petsc.COMM_SELF, LayerLayout(6, 2, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_one_rank_has_nobody_beside_it(ranks, dtype, reverse):
+    points = torch.randn(4, 2, 3).to(dtype)
+    assert ranks.begins(reverse)
+    assert ranks.receive(points[0], reverse).equal(points[0])
+    ranks.send(points[0], reverse)
+    assert ranks.shift(points, reverse).equal(points)
+    assert ranks.from_end(points[-1], reverse).equal(points[-1])
+    assert ranks.gather(points.double()[:, :, 0]).equal(points.double()[:, :, 0])
+    assert ranks.agree("both") == "both"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
+def test_layers_are_gathered_and_scattered(ranks, dtype):
+    whole = torch.arange(12).reshape(6, 2).to(dtype)
+    assert ranks.gather_layers(whole.t().contiguous().t()).equal(whole)
+    assert ranks.scatter_layers(whole).equal(whole)
+
+
+def test_copies_share_the_ranks_and_pickles_are_refused(ranks):
+    assert copy.deepcopy(ranks) is ranks
+    with pytest.raises(TypeError, match="gather_state"):
+        pickle.dumps(ranks)
+
+
+def test_an_error_that_nobody_catches_aborts(petsc, monkeypatch, capsys):
+    from mgnet.petsc import ranks
+
+    class Comm:
+        ended = None
+
+        def Get_rank(self):  # noqa: N802, MPI's name
+            return 0
+
+        def Abort(self, status):  # noqa: N802, MPI's name
+            self.ended = status
+
+        def tompi4py(self):
+            return self
+
+    comm = Comm()
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    ranks.end_all_ranks_on_error(comm)
+    sys.excepthook(ValueError, ValueError("too many layers"), None)
+    assert comm.ended == 1
+    assert "[rank 0] ValueError: too many layers" in capsys.readouterr().err

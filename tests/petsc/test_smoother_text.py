@@ -1,0 +1,39 @@
+"""Law: the text that a smoother prints makes it again."""
+
+import pytest
+
+from mgnet import Chebyshev, Direct, GaussSeidel, Jacobi, Krylov
+from mgnet.petsc.smoother_text import parse_smoother
+from mgnet.training import LBFGS
+
+
+@pytest.mark.parametrize(
+    "smoother", [Jacobi(0.8), GaussSeidel("backward"), Chebyshev(2), Direct("pinv"), Krylov()]
+)
+def test_round_trip(smoother):
+    assert parse_smoother(repr(smoother)) == smoother
+    assert parse_smoother(type(smoother).__name__) == type(smoother)()
+
+
+def test_any_class_that_can_be_imported():
+    assert isinstance(parse_smoother("mgnet.training.LBFGS(history=3)"), LBFGS)
+    assert parse_smoother("mgnet.Jacobi") == Jacobi()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("jacobi", "no smoother; the nearest is Jacobi$"),
+        ("KspSmother", "the nearest is KSPSmoother$"),
+        ("Jacobi(omga=1)", "unexpected keyword argument 'omga'"),
+        ("GaussSeidel('up')", "must be 'forward', 'backward'"),
+        ("Jacobi(", "expected a smoother and plain values"),
+        ("Jacobi(open('x'))", "expected a smoother and plain values"),
+        ("math.sqrt", "is no smoother"),
+        ("no.such.Thing", "cannot be imported: No module"),
+        ("mgnet.Jacoby", "cannot be imported"),
+    ],
+)
+def test_refusals(text, complaint):
+    with pytest.raises(ValueError, match=f"^option -x got .*{complaint}"):
+        parse_smoother(text, "option -x")
