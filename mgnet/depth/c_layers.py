@@ -29,6 +29,7 @@ class Call(NamedTuple):
     which: slice
     read: slice | None
     write: slice
+    count: int  # of the layers
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Intervals:
             right = slice(layers.start + 1, layers.stop + 1, c)
             read, write = (right, layers) if self.reverse else (layers, right)
             if length:
-                calls.append(Call(layers, None if length == before else read, write))
+                calls.append(Call(layers, None if length == before else read, write, length))
             before = length
         return tuple(calls)
 
@@ -98,12 +99,13 @@ class Intervals:
         if not n:
             return ()
         if self.reverse:
-            return (Call(slice(0, n, c), slice(1, n + 1, c), slice(0, self.count)),)
+            return (Call(slice(0, n, c), slice(1, n + 1, c), slice(0, self.count), self.count),)
         full, calls = n // c, []
         if full:
-            calls = [Call(slice(c - 1, n, c), slice(c - 1, n, c), slice(1, full + 1))]
+            calls = [Call(slice(c - 1, n, c), slice(c - 1, n, c), slice(1, full + 1), full)]
         if n % c:
-            calls += [Call(slice(n - 1, n, c), slice(n - 1, n, c), slice(full + 1, full + 2))]
+            last = slice(n - 1, n, c)
+            calls += [Call(last, last, slice(full + 1, full + 2), 1)]
         return tuple(calls)
 
 

@@ -171,7 +171,7 @@ class LayerEquation:
         transfer, advance, level = self._coarsened(), self.propagator.advance, self.level
         new = transfer.spread(transfer.inject(u))
         value: State = None
-        for which, read, write in transfer.intervals.f_calls:
+        for which, read, write, _ in transfer.intervals.f_calls:
             value = advance(level, which, value if read is None else new[read])
             if f is not None:
                 value = value + f[write]
@@ -200,7 +200,7 @@ class LayerEquation:
         if transfer.c_points_only:
             parts = self._march_all(transfer.inject(u), f)
         else:
-            parts = [u[read] for _, read, _ in transfer.intervals.c_calls]
+            parts = [u[call.read] for call in transfer.intervals.c_calls]
         calls = zip(transfer.intervals.c_calls, parts, strict=True)
         parts = [self.propagator.advance(self.level, call.which, part) for call, part in calls]
         ends = vector.join([*parts, start] if self.reverse else [start, *parts])
@@ -227,11 +227,10 @@ class LayerEquation:
             return []
         beside: State = None  # of the last interval: a short one takes part in some calls only
         value = points[1:] if self.reverse else points[:-1]
-        for which, _, write in own.f_calls:
-            length = len(range(self.layers)[which])
-            if length < len(value):
-                value, beside = value[:length], value[length:]
-            elif length > len(value):
+        for which, _, write, count in own.f_calls:
+            if count < value.shape[0]:
+                value, beside = value[:count], value[count:]
+            elif count > value.shape[0]:
                 value = vector.join([value, points[-1:]])
             value = advance(level, which, value)
             if f is not None:

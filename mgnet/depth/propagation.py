@@ -263,12 +263,12 @@ class Adjoint:
 
     def __init__(self, forward: Propagation):
         self.forward = forward
-        self.whole: dict[int, Tape] = {}  # of the coarser levels
+        self.whole: dict[int, tuple[Tape, Sequence[Tape]]] = {}  # of the coarser levels
         self.parts: dict[tuple[int, ...], Tape] = {}
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Backward steps of some layers of a level, all at once (`Propagator`)."""
-        if not len(states):  # other processes hold all layers
+        if not states.shape[0]:  # other processes hold all layers
             return states
         key = level, which.start, which.stop, which.step
         tape = self.parts.get(key)
@@ -279,18 +279,20 @@ class Adjoint:
 
     def _tape(self, level: int, which: slice) -> Tape:
         if level:
-            return self._of_level(level)[which]
+            whole, singles = self._of_level(level)
+            return singles[which.start] if which.stop - which.start == 1 else whole[which]
         first, offset = divmod(which.start, self.forward.intervals.factor)
         tape = self.forward.tapes[offset]
         count = len(range(*which.indices(self.forward.prepared.count)))
         return tape if count == len(tape.value) else tape[first : first + count]
 
-    def _of_level(self, level: int) -> Tape:
+    def _of_level(self, level: int) -> tuple[Tape, Sequence[Tape]]:
         if level not in self.whole:
             forward, prepared = self.forward, self.forward.prepared
             among = prepared.method.strides[level] // prepared.method.factors[0]
             points = forward.points[::among]  # type: ignore[index]
-            self.whole[level] = prepared.kernel.record(prepared.levels[level], points)
+            tape = prepared.kernel.record(prepared.levels[level], points)
+            self.whole[level] = tape, tape.split()
         return self.whole[level]
 
 

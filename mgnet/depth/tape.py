@@ -72,11 +72,11 @@ class TracedTape(Tape):
         self.saved = saved
 
     def pull(self, lam: Tensor) -> Tensor:
-        self.block.pulls += self.block.stages * len(lam)
+        self.block.pulls += self.block.stages * lam.shape[0]
         return self.block.program("pull", self.layers, lam)(*self.saved, lam)
 
     def pull_all(self, lam: Tensor) -> Gradients:
-        self.block.pulls += self.block.stages * len(lam)
+        self.block.pulls += self.block.stages * lam.shape[0]
         states, *rest = self.block.program("pull_all", self.layers, lam)(*self.saved, lam)
         count = len(self.layers.parameters)
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
@@ -92,6 +92,15 @@ class TracedTape(Tape):
             tuple([x[which] for x in self.new_buffers]),
             [x[which] for x in self.saved],
         )
+
+    def split(self) -> Sequence[Tape]:
+        saved = zip(*[x.split(1) for x in (self.value, *self.saved)], strict=True)
+        singles = []
+        for i, (value, *others) in enumerate(saved):
+            one = slice(i, i + 1)
+            buffers = tuple([x[one] for x in self.new_buffers])
+            singles.append(TracedTape(self.block, self.layers[one], value, buffers, others))
+        return singles
 
 
 class AutogradTape(Tape):
@@ -132,6 +141,9 @@ class AutogradTape(Tape):
     def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes([self], self.layers, self.value)[which]
 
+    def split(self) -> Sequence[Tape]:
+        return [self]
+
 
 class SeparateTapes(Tape):
     """The tapes of layers that are evaluated one after another."""
@@ -165,3 +177,6 @@ class SeparateTapes(Tape):
 def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
     """Tensors of single layers on axis 0; right for no layers, too."""
     return tuple([torch.cat([x[:0], *[part[k] for part in parts]]) for k, x in enumerate(like)])
+
+    def split(self) -> Sequence[Tape]:
+        return self.tapes
