@@ -85,6 +85,12 @@ class Layers:
         """The same layers with other steps."""
         return replace(self, steps=steps)
 
+    def update(self, new_buffers: Sequence[Tensor]) -> None:
+        """Give the buffers these values, in place."""
+        for buffer, new in zip(self.buffers, new_buffers, strict=True):
+            if new is not buffer:
+                buffer.copy_(new)
+
     def tensors(self) -> tuple[Tensor, ...]:
         """All of them."""
         return *self.parameters, *self.buffers, self.times, self.steps

@@ -16,10 +16,10 @@ from mgnet.depth.block import Layers
 from mgnet.depth.c_layers import level_factors, level_sizes
 from mgnet.depth.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
 from mgnet.depth.kept_layers import keep_layers
-from mgnet.depth.neighbours import ALONE, Alone, Neighbours
+from mgnet.depth.march import march
+from mgnet.depth.neighbours import ALONE, Neighbours
 from mgnet.depth.ode_net import ODENet
-from mgnet.depth.propagation import Method, Prepared, Propagation, detached
-from mgnet.depth.relay import relay
+from mgnet.depth.propagation import SERIAL_METHOD, Method, Prepared, Propagation, detached
 
 __all__ = ["LayerParallel"]
 
@@ -67,7 +67,7 @@ class LayerParallel(nn.Module):
 
     Notes
     -----
-    Second derivatives through the layers are refused; use `mode="serial"` for them. Source:
+    Second derivatives through the layers are refused; `net` itself has them. Source:
     Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
     networks" (2020); the opening is XBraid's skipped first down-cycle.
 
@@ -181,35 +181,27 @@ class LayerParallel(nn.Module):
         return self._measured(u) if mode == "auto" else mode
 
     def _propagate(self, u: Tensor, mode: str) -> Tensor:
+        layers = self.net.own_layers()
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
-            return self._serial(u)
-        layers = self.net.own_layers()
+            return march(self._prepare(layers, u, SERIAL_METHOD), self.neighbours, u, layers)
         recorded = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)
         )
-        propagation = Propagation(self._prepare(layers, u), self.neighbours)
-        call = _Call(self, propagation, recorded)
+        prepared = self._prepare(layers, u, self.method)
+        call = _Call(self, Propagation(prepared, self.neighbours), recorded)
         return _Solve.apply(call, u, layers.steps, *layers.parameters)
 
-    def _prepare(self, layers: Layers, u: Tensor) -> Prepared:
+    def _prepare(self, layers: Layers, u: Tensor, method: Method) -> Prepared:
         """The one of the last call, where it was for the same tensors, shapes and block."""
         kept = *layers.parameters, *layers.buffers, *[layers.steps] * (self.net.gates is not None)
         tensors = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in kept]
-        key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device
+        key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device, method
         if self._prepared is None or self._prepared[0] != key:
-            prepared = Prepared(self.net.kernel, detached(layers), self.method)
-            self._prepared = key, prepared
+            self._prepared = key, Prepared(self.net.kernel, detached(layers), method)
         else:
             self._prepared[1].refresh()
         return self._prepared[1]
-
-    def _serial(self, u: Tensor) -> Tensor:
-        if not isinstance(self.neighbours, Alone):
-            return relay(self.net, self.neighbours, u)
-        for state in self.net._states(u, self.net.layers()):
-            u = state
-        return u
 
     def _follow(self, direction: str, made: Pass, check: bool) -> None:
         if direction == "forward":

@@ -24,7 +24,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import StepData, run
 from mgnet.schedule import Schedule, Step
 
-__all__ = ["Method", "Propagation"]
+__all__ = ["SERIAL_METHOD", "Method", "Prepared", "Propagation", "detached"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class Method:
     def strides(self) -> list[int]:
         """How many layers of the finest level one layer of each level stands for."""
         return list(accumulate(self.factors, mul, initial=1))
+
+
+SERIAL_METHOD = Method.from_texts((), "V", "V", ("F",))
 
 
 class Prepared:
@@ -160,10 +163,7 @@ class Propagation:
     def update_buffers(self) -> None:
         """Give the network's own buffers the values that the recorded sweep left."""
         for tape, (which, _) in zip(self.tapes, offsets(self.intervals), strict=True):
-            layers = self.prepared.levels[0][which]
-            for buffer, new in zip(layers.buffers, tape.new_buffers, strict=True):
-                if new is not buffer:
-                    buffer.copy_(new)
+            self.prepared.levels[0][which].update(tape.new_buffers)
 
     def trajectory(self, points: Tensor) -> Tensor:
         """The states (N + 1, batch, ...) after all layers, from those at the C-points."""

@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mgnet.depth.block import Layers, StackedBlock
 
-__all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape"]
+__all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape", "joined"]
 
 Gradients = tuple[Tensor, tuple[Tensor, ...], Tensor | None]
 
@@ -52,6 +52,10 @@ class Tape(ABC):
     @abstractmethod
     def __getitem__(self, which: slice) -> Tape:
         """The tape of some of the layers; evaluates nothing."""
+
+    @abstractmethod
+    def split(self) -> Sequence[Tape]:
+        """The tapes of single layers; faster than as many slices."""
 
 
 class TracedTape(Tape):
@@ -101,6 +105,28 @@ class TracedTape(Tape):
             buffers = tuple([x[one] for x in self.new_buffers])
             singles.append(TracedTape(self.block, self.layers[one], value, buffers, others))
         return singles
+
+
+def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
+    """One tape of all `layers` from those of some at a time, in their order.
+
+    Examples
+    --------
+    >>> from mgnet.depth.block import Layers, StackedBlock
+    >>> block = StackedBlock(torch.nn.Linear(1, 1, bias=False))
+    >>> layers = Layers((torch.tensor([2.0, 3.0]).reshape(2, 1, 1),), (), *torch.ones(2, 2))
+    >>> tapes = [block.record(layers[i : i + 1], torch.ones(1, 1, 1)) for i in range(2)]
+    >>> joined(tapes, layers).pull(torch.ones(2, 1, 1)).ravel()
+    tensor([2., 3.])
+    """
+    new_buffers = zip(*[tape.new_buffers for tape in tapes], strict=True)
+    return TracedTape(
+        tapes[0].block,
+        layers,
+        torch.cat([tape.value for tape in tapes]),
+        tuple([torch.cat(x) for x in new_buffers]),
+        [torch.cat(x) for x in zip(*[tape.saved for tape in tapes], strict=True)],
+    )
 
 
 class AutogradTape(Tape):

@@ -1,7 +1,7 @@
 """Law: a distributed `LayerParallel` has the same bits on any number of ranks.
 
 Outputs, gradients and parameters after training, dense blocks: 2 and 3 levels, F and FCF, float32
-and float64, Fixed and Tolerance, more ranks than intervals, dropout, batch norm, serial relay.
+and float64, Fixed and Tolerance, more ranks than intervals, dropout, batch norm, serial mode.
 """
 
 import json
