@@ -199,10 +199,10 @@ class SeparateTapes(Tape):
     def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes(self.tapes[which], self.layers[which], self.states[which])
 
+    def split(self) -> Sequence[Tape]:
+        return self.tapes
+
 
 def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
     """Tensors of single layers on axis 0; right for no layers, too."""
     return tuple([torch.cat([x[:0], *[part[k] for part in parts]]) for k, x in enumerate(like)])
-
-    def split(self) -> Sequence[Tape]:
-        return self.tapes
