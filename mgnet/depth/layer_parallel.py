@@ -16,8 +16,8 @@ from mgnet.depth.block import Layers
 from mgnet.depth.c_layers import level_factors, level_sizes
 from mgnet.depth.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
 from mgnet.depth.kept_layers import keep_layers
-from mgnet.depth.march import march
-from mgnet.depth.neighbours import ALONE, Neighbours
+from mgnet.depth.march import SMALL, march
+from mgnet.depth.neighbours import ALONE, Alone, Neighbours
 from mgnet.depth.ode_net import ODENet
 from mgnet.depth.propagation import SERIAL_METHOD, Method, Prepared, Propagation, detached
 
@@ -184,6 +184,8 @@ class LayerParallel(nn.Module):
         layers = self.net.own_layers()
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
+            if isinstance(self.neighbours, Alone) and u.numel() > SMALL:
+                return self.net.carried(u)
             return march(self._prepare(layers, u, SERIAL_METHOD), self.neighbours, u, layers)
         recorded = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)

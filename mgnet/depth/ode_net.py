@@ -174,10 +174,13 @@ class ODENet(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output, layer by layer."""
         self.draw_masks()
-        u = self.open(x)
+        return self.close(self.carried(self.open(x)))
+
+    def carried(self, u: torch.Tensor) -> torch.Tensor:
+        """The state u[N] from u[0], layer by layer."""
         for state in self._states(u, self.layers()):
             u = state
-        return self.close(u)
+        return u
 
     def trajectory(
         self, x: torch.Tensor, times: Sequence[float] | torch.Tensor | None = None
