@@ -1,0 +1,32 @@
+"""Law: what is added up over samples has the same bits on any number of ranks, and on all ranks.
+
+Last layers, gradients, triangles, Levenberg-Marquardt and cycles over knots, each beside NumPy or
+the same of one process.
+"""
+
+import json
+
+import pytest
+
+RANKS = [1, 2, 3, 4]
+
+
+@pytest.fixture(scope="module")
+def told(mpiexec):
+    return {ranks: json.loads(mpiexec("spread_samples.py", ranks)) for ranks in RANKS}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RANKS)
+def test_every_rank_has_the_bits_of_one(told, ranks):
+    expected = {name: digests[0] for name, (digests, _) in told[1].items()}
+    assert len(set(expected.values())) == len(expected)  # the digests see something
+    for name, (digests, _) in told[ranks].items():
+        assert digests == ranks * [expected[name]], name
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RANKS)
+def test_results_are_those_of_one_process(told, ranks):
+    errors = {name: error for name, (_, error) in told[ranks].items()}
+    assert {name: error for name, error in errors.items() if not error < 1e-6} == {}
