@@ -109,6 +109,8 @@ class SpreadSystem:
     def shifted(self, shift: float) -> tuple[Product, Product]:
         """Products with `J^T J + shift I`, and one cycle; of vectors that every rank has whole."""
         mat = self.gram.copy()
+        # The diagonal has no entry for a spline without samples.
+        mat.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
         mat.shift(shift)
         ksp = self._solver(mat)
         b, x = mat.createVecs()
@@ -164,9 +166,7 @@ def rows_mat(J: SpreadJacobian) -> PETSc.Mat:
     comm = J.blocks.comm
     parts = [*J.parts] if J.penalty is None or comm.getRank() else [*J.parts, J.penalty]
     rows = sp.vstack([sp.csr_array((0, J.columns)), *map(_csr, parts)], format="csr")
-    rows.sort_indices()
-    sizes = (rows.shape[0], None), (None, J.columns)
-    return PETSc.Mat().createAIJ(sizes, csr=(rows.indptr, rows.indices, rows.data), comm=comm)
+    return _aij(rows, comm)
 
 
 def _csr(J: Jacobian) -> sp.csr_array:
@@ -178,10 +178,15 @@ def _csr(J: Jacobian) -> sp.csr_array:
 def _spread(P: sp.csr_matrix, comm: Any) -> PETSc.Mat:
     """A matrix that every rank has, its rows over the ranks as PETSc likes."""
     first, last = PETSc.Vec().createMPI(P.shape[0], comm=comm).getOwnershipRange()
-    rows = sp.csr_matrix(P)[first:last]
+    return _aij(sp.csr_matrix(P)[first:last], comm)
+
+
+def _aij(rows: Any, comm: Any) -> PETSc.Mat:
+    """The matrix with these rows on this rank, in SciPy's format."""
     rows.sort_indices()
-    sizes = (last - first, P.shape[0]), (None, P.shape[1])
-    return PETSc.Mat().createAIJ(sizes, csr=(rows.indptr, rows.indices, rows.data), comm=comm)
+    places = (part.astype(PETSc.IntType) for part in (rows.indptr, rows.indices))
+    sizes = (rows.shape[0], None), (None, rows.shape[1])
+    return PETSc.Mat().createAIJ(sizes, csr=(*places, rows.data), comm=comm)
 
 
 def _put(vec: PETSc.Vec, whole: Tensor) -> None:

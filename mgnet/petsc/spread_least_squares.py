@@ -53,14 +53,14 @@ def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquare
 
     Examples
     --------
-    >>> from mgnet import Hierarchy, Level, run
+    >>> from mgnet import Hierarchy, Level, cascade, run
     >>> from mgnet.training import LevenbergMarquardt
     >>> x = torch.linspace(-1, 1, 500, dtype=torch.float64).unsqueeze(1)
     >>> network = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     >>> problem = spread_samples(LeastSquares(network.double(), (x, torch.sin(3 * x))))
     >>> hierarchy = Hierarchy([Level(problem, LevenbergMarquardt())])
-    >>> u, _ = run("V(0,0,40)", hierarchy, problem.start(), None)
-    >>> problem.value(u) < 1e-4
+    >>> u, _ = run(cascade([8]), hierarchy, problem.start(), None)
+    >>> problem.value(u) < 1e-3
     True
     """
     if type(problem) is not LeastSquares or problem.data is None:

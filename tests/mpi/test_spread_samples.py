@@ -19,14 +19,13 @@ def told(mpiexec):
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", RANKS)
 def test_every_rank_has_the_bits_of_one(told, ranks):
-    expected = {name: digests[0] for name, (digests, _) in told[1].items()}
+    expected = {name: digests[0] for name, digests in told[1][0].items()}
     assert len(set(expected.values())) == len(expected)  # the digests see something
-    for name, (digests, _) in told[ranks].items():
-        assert digests == ranks * [expected[name]], name
+    assert told[ranks][0] == {name: ranks * [digest] for name, digest in expected.items()}
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", RANKS)
 def test_results_are_those_of_one_process(told, ranks):
-    errors = {name: error for name, (_, error) in told[ranks].items()}
-    assert {name: error for name, error in errors.items() if not error < 1e-6} == {}
+    """Also with PCMG, which has no such bits."""
+    assert {name: error for name, error in told[ranks][1].items() if not error < 1e-6} == {}

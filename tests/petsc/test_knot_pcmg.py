@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgnet import Hierarchy, Level, run
+from mgnet import Hierarchy, Level, cascade, run
 from mgnet.knots import KAN, kronecker_matrix, roughness
 from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov
 from mgnet.training.newton_krylov import conjugate_gradients
@@ -82,7 +82,7 @@ def test_training_gets_where_direct_solves_get(petsc):
     values = []
     for problem, solver in ((alone, None), (spread_samples(alone), krylov)):
         level = Level(problem, LevenbergMarquardt(mu=1.0, solver=solver))
-        u, _ = run("V(0,0,3)", Hierarchy([level]), alone.start(), None)
+        u, _ = run(cascade([3]), Hierarchy([level]), alone.start(), None)
         values.append(alone.value(u))
     assert values[1] == pytest.approx(values[0], rel=1e-3)
     assert values[1] < 0.2 * alone.value(alone.start())

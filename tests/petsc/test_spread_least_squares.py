@@ -5,8 +5,9 @@ from functools import partial
 import pytest
 import torch
 
-from mgnet import Hierarchy, Level, run
+from mgnet import Hierarchy, Level, cascade, run
 from mgnet.knots import KAN, knot_hierarchy, roughness
+from mgnet.notation import parse
 from mgnet.training import LeastSquares, LevenbergMarquardt
 from mgnet.training.normal_equations import NormalEquations
 
@@ -70,7 +71,7 @@ def test_the_jacobian(pair):
 def test_steps_are_those_of_one_process(pair):
     alone, spread, u = pair
     found = [
-        run("V(0,0,5)", Hierarchy([Level(p, LevenbergMarquardt())]), u, None)[0]
+        run(cascade([5]), Hierarchy([Level(p, LevenbergMarquardt())]), u, None)[0]
         for p in (alone, spread)
     ]
     assert alone.value(found[1]) == pytest.approx(alone.value(found[0]), rel=1e-6)
@@ -97,7 +98,7 @@ def test_a_hierarchy_of_knots(petsc):
     alone, values = LeastSquares(kan, (X, Y)), []
     for problem in (alone, spread_samples(alone)):
         hierarchy = knot_hierarchy(kan, problem, 2, LevenbergMarquardt(), samples=None)
-        u, _ = run("V(1,1,1)", hierarchy, hierarchy[0].operator.start(), None)
+        u, _ = run(parse("V(1,1,1)", 2), hierarchy, hierarchy[0].operator.start(), None)
         values.append(hierarchy[0].operator.value(u))
     assert values[1] == pytest.approx(values[0], rel=1e-6)
 
