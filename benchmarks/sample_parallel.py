@@ -102,11 +102,11 @@ def sleep_until_all_are_here() -> None:
         time.sleep(1e-3)
 
 
-def timed(solve: Solve | None) -> tuple[float, torch.Tensor | None]:
+def timed(solve: Solve | None) -> tuple[float, torch.Tensor]:
     """Of what this rank solves, if it does; nothing begins before all are ready."""
     sleep_until_all_are_here()
     began = time.perf_counter()
-    found = None if solve is None else solve()
+    found = torch.empty(0) if solve is None else solve()
     seconds = time.perf_counter() - began
     sleep_until_all_are_here()
     return seconds, found
@@ -119,7 +119,7 @@ def measured(case: Case, rounds: int) -> str:
         (lambda: case.spread(PETSc.COMM_SELF)) if first else None,
         lambda: case.spread(PETSc.COMM_WORLD),
     ]
-    least, found = [float("inf")] * len(ways), [None] * len(ways)
+    least, found = [float("inf")] * len(ways), [torch.empty(0)] * len(ways)
     for _ in range(rounds):
         for number, way in enumerate(ways):
             seconds, found[number] = timed(way)

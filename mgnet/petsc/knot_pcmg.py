@@ -17,6 +17,7 @@ import torch
 from petsc4py import PETSc
 from torch import Tensor
 
+from mgnet import vector
 from mgnet.knots.jacobian import KANJacobian
 from mgnet.petsc.ksp_smoother import with_options
 from mgnet.petsc.petsc_errors import original_errors
@@ -84,10 +85,11 @@ class KnotPCMG:
             raise TypeError(
                 f"KnotPCMG got a {type(J).__name__}; it needs the Jacobian of spread_samples(...)"
             )
-        rows = [J.columns, *(P.shape[1] for P in self.prolongations)]
-        if not self.prolongations or rows[:-1] != [P.shape[0] for P in self.prolongations]:
+        shapes = [vector.shape_of(P) for P in self.prolongations]
+        sizes = [J.columns, *(coarse for _, coarse in shapes)]
+        if not shapes or sizes[:-1] != [fine for fine, _ in shapes]:
             raise ValueError(
-                f"KnotPCMG got prolongations of shapes {[P.shape for P in self.prolongations]} for "
+                f"KnotPCMG got prolongations of shapes {shapes} for "
                 f"{J.columns} parameters; give one or more, finest first"
             )
         mat = rows_mat(J)
@@ -169,7 +171,7 @@ def rows_mat(J: SpreadJacobian) -> PETSc.Mat:
     return _aij(rows, comm)
 
 
-def _csr(J: Jacobian) -> sp.csr_array:
+def _csr(J: Jacobian) -> Any:
     if isinstance(J, StackedJacobian):
         return sp.vstack([w * _csr(part) for w, part in J.parts], format="csr")
     return J.sparse() if isinstance(J, KANJacobian) else sp.csr_array(J.dense().numpy())
@@ -177,7 +179,7 @@ def _csr(J: Jacobian) -> sp.csr_array:
 
 def _spread(P: sp.csr_matrix, comm: Any) -> PETSc.Mat:
     """A matrix that every rank has, its rows over the ranks as PETSc likes."""
-    first, last = PETSc.Vec().createMPI(P.shape[0], comm=comm).getOwnershipRange()
+    first, last = PETSc.Vec().createMPI(vector.shape_of(P)[0], comm=comm).getOwnershipRange()
     return _aij(sp.csr_matrix(P)[first:last], comm)
 
 

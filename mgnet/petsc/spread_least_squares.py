@@ -60,7 +60,7 @@ def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquare
     >>> problem = spread_samples(LeastSquares(network.double(), (x, torch.sin(3 * x))))
     >>> hierarchy = Hierarchy([Level(problem, LevenbergMarquardt())])
     >>> u, _ = run(cascade([8]), hierarchy, problem.start(), None)
-    >>> problem.value(u) < 1e-3
+    >>> problem.value(u) < 0.1 * problem.value(problem.start())
     True
     """
     if type(problem) is not LeastSquares or problem.data is None:
@@ -122,8 +122,9 @@ class SpreadLeastSquares(LeastSquares):
     @cached_property
     def parts(self) -> list[_Block]:
         """The problem on each block of this rank."""
+        x, y = self.data
         return [
-            _Block(self.network, *(aligned(whole[rows]) for whole in self.data), self)
+            _Block(self.network, aligned(x[rows]), aligned(y[rows]), self)
             for rows in self.blocks.own
         ]
 

@@ -46,7 +46,7 @@ for samples in (701, 5):
 
 
 def step(problem, u, smoother=LevenbergMarquardt()):  # noqa: B008, it is immutable
-    return run(cascade([4]), Hierarchy([Level(problem, smoother)]), u, None)[0]
+    return run(cascade([2]), Hierarchy([Level(problem, smoother)]), u, None)[0]
 
 
 torch.manual_seed(0)
@@ -54,7 +54,7 @@ tanh = torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.Tanh(), torch.nn.Line
 PROBLEMS = {
     "KAN": LeastSquares(KAN([2, 3, 1], 6), (x, y), partial(roughness, weight=1e-5)),
     "tanh": LeastSquares(tanh, (x, y)),
-    "more ranks than blocks": LeastSquares(torch.nn.Linear(1, 1).double(), (x[:3, :1], y[:3])),
+    "more ranks than blocks": LeastSquares(torch.nn.Linear(1, 1).double(), (x[:2, :1], y[:2])),
 }
 for name, alone in PROBLEMS.items():
     spread, u = spread_samples(alone), alone.start()

@@ -8,12 +8,14 @@ import json
 
 import pytest
 
-RANKS = [1, 2, 3, 4]
+RANKS = [1, 2, 3]
 
 
 @pytest.fixture(scope="module")
 def told(mpiexec):
-    return {ranks: json.loads(mpiexec("spread_samples.py", ranks)) for ranks in RANKS}
+    out = {ranks: mpiexec("spread_samples.py", ranks) for ranks in RANKS}
+    # numba's colorama resets colours before or after the line, where it sees a terminal
+    return {ranks: json.loads(text.replace("\x1b[0m", "")) for ranks, text in out.items()}
 
 
 @pytest.mark.mpi

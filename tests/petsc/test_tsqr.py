@@ -1,5 +1,7 @@
 """Law: the triangle of blocks is that of all rows; the last layer by it is NumPy's."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ X = torch.linspace(-1, 1, 501, dtype=torch.float64).unsqueeze(1)
 Y = torch.cat([torch.sin(3 * X), X.exp()], 1)
 
 
-def network(features: int) -> torch.nn.Sequential:
+def network(features: int) -> Any:
     torch.manual_seed(0)
     hidden = torch.nn.Linear(1, features), torch.nn.Tanh()
     return torch.nn.Sequential(*hidden, torch.nn.Linear(features, 2)).double()
@@ -33,7 +35,8 @@ def test_the_triangle_is_that_of_all_rows(petsc, samples):
 def test_the_last_layer_is_numpys_of_least_norm(petsc, samples):
     from mgnet.petsc.tsqr import solve_last_layer_
 
-    net = solve_last_layer_(network(12), (X[:samples], Y[:samples]), rcond=1e-6)
+    net = network(12)
+    solve_last_layer_(net, (X[:samples], Y[:samples]), rcond=1e-6)
     with torch.no_grad():
         basis = net[:2](X[:samples])
     A = np.column_stack([basis.numpy(), np.ones(samples)])
@@ -48,8 +51,9 @@ def test_the_last_layer_is_numpys_of_least_norm(petsc, samples):
 def test_it_is_the_layer_of_one_process(petsc, ridge):
     from mgnet.petsc.tsqr import solve_last_layer_
 
-    spread = solve_last_layer_(network(4), (X, Y), ridge=ridge)
-    alone = solve_alone_(network(4), [(X, Y)], ridge=ridge)
+    spread, alone = network(4), network(4)
+    solve_last_layer_(spread, (X, Y), ridge=ridge)
+    solve_alone_(alone, [(X, Y)], ridge=ridge)
     torch.testing.assert_close(spread[2].weight, alone[2].weight, rtol=1e-8, atol=1e-9)
     torch.testing.assert_close(spread(X), alone(X), rtol=1e-10, atol=1e-10)
 
