@@ -228,7 +228,8 @@ class SpreadJacobian(Jacobian):
         return total if self.penalty is None else total + self.penalty.rmatvec(rest)
 
     def gram(self) -> Tensor:
-        total = self.blocks.total(J.gram() for J in self.parts)
+        # In place: matrices of thousands of columns cost more to allocate than to add.
+        total = self.blocks.joined((J.gram() for J in self.parts), Tensor.add_)
         return total if self.penalty is None else total + self.penalty.gram()
 
     def root(self) -> Tensor:
