@@ -195,6 +195,27 @@ class KANJacobian(Jacobian):
             return gram
         return torch.empty_like(gram).index_put_((self.order[:, None], self.order), gram)
 
+    def sparse(self) -> sp.csr_array:
+        """J with the entries that do not vanish alone."""
+        samples, outputs, _ = self.layers[-1].sensitivity.shape
+        parts = []
+        for layer, place in self._places():
+            first = place.start + layer.width * layer.columns
+            columns = (first.unsqueeze(2) + torch.arange(layer.width)).flatten(1)
+            values = layer.values[:, None, :, None] * layer.sensitivity[:, :, None, :]
+            parts.append((columns, values.flatten(2)))
+        columns = torch.cat([columns for columns, _ in parts], 1)
+        columns = columns if self.order is None else self.order[columns]
+        row = columns.shape[1]
+        entries = (
+            torch.cat([values for _, values in parts], 2).numpy().ravel(),
+            columns.repeat_interleave(outputs, 0).numpy().ravel(),
+            np.arange(0, samples * outputs * row + 1, row),
+        )
+        J = sp.csr_array(entries, shape=self.shape)
+        J.eliminate_zeros()
+        return J
+
     @property
     def pays(self) -> bool:
         """Whether `gram` takes less time than the product of dense matrices, on the CPU."""

@@ -66,6 +66,10 @@ class Jacobian(Protocol):
         """J as a dense matrix."""
         ...
 
+    def root(self) -> torch.Tensor:
+        """Any matrix R with `R^T R = J^T J`: J itself, or a triangle where ranks share its rows."""
+        return self.dense()
+
 
 @dataclass(frozen=True, eq=False)
 class DenseJacobian(Jacobian):
@@ -170,3 +174,6 @@ class ProlongedJacobian(Jacobian):
 
     def dense(self) -> torch.Tensor:
         return torch.func.vmap(self.transfer.restrict)(self.fine.dense())
+
+    def root(self) -> torch.Tensor:
+        return torch.func.vmap(self.transfer.restrict)(self.fine.root())

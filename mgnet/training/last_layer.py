@@ -73,6 +73,13 @@ class LinearPart:
         rows = self.linear.in_features
         return torch.cat([W[:rows].T.flatten(), W[rows:].flatten()])
 
+    def write(self, W: torch.Tensor) -> None:
+        """Make W the last layer of the network, in place."""
+        with torch.no_grad():
+            flat = torch.nn.utils.parameters_to_vector(self.network.parameters())
+            flat[-self.size :] = self.pack(W)
+            torch.nn.utils.vector_to_parameters(flat, self.network.parameters())
+
     def features(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """The basis at x, shape (samples, features), with ones as the last column for a bias."""
         if self.linear is None:
@@ -231,7 +238,7 @@ def solve_last_layer_(
     >>> bool((network(x) - torch.sin(3 * x)).abs().max() < 1e-3)
     True
     """
-    _check_numbers("solve_last_layer_", ridge, rcond)
+    check_numbers("solve_last_layer_", ridge, rcond)
     part = LinearPart(network)
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     blocks: list[torch.Tensor] = []
@@ -246,11 +253,7 @@ def solve_last_layer_(
     if not samples:
         raise ValueError("solve_last_layer_ got no batches; give an iterable with at least one")
     T = blocks[0] / samples**0.5
-    W = minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond)
-    with torch.no_grad():
-        flat = torch.nn.utils.parameters_to_vector(network.parameters())
-        flat[-part.size :] = part.pack(W)
-        torch.nn.utils.vector_to_parameters(flat, network.parameters())
+    part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
     return network
 
 
@@ -289,7 +292,7 @@ class LastLayer(Smoother):
     fixed_work: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_numbers(str(self), self.ridge, self.rcond)
+        check_numbers(str(self), self.ridge, self.rcond)
 
     def start(self, level: Level, u: torch.Tensor) -> tuple[()]:
         check_level(level, u, LeastSquares, "LastLayer")
@@ -385,7 +388,7 @@ def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str)
     LinearPart(problem.network).check(problem.parameters(u), problem.data[0])
 
 
-def _check_numbers(name: str, ridge: float, rcond: float | None) -> None:
+def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
     if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
         raise ValueError(
             f"{name} got ridge {ridge} and rcond {rcond}; "

@@ -117,7 +117,7 @@ class LevenbergMarquardt(Smoother):
         level.charge(1.0)
         system, memory = self._system(J, r, None if f is None else f.double(), memory)
         mu, growth = memory.mu, memory.growth
-        now = 0.5 * float(r @ r) - (0.0 if f is None else float(f @ u))
+        now = problem.half_square(r) - (0.0 if f is None else float(f @ u))
         for _ in range(self.trials):
             solve = system.damped(mu)
             d = solve(None)
@@ -126,8 +126,8 @@ class LevenbergMarquardt(Smoother):
             level.charge(1.0 / 3.0 if not self.acceleration else 2.0 / 3.0)
             if step is not None and bool(torch.isfinite(step).all()) and predicted > 0.0:
                 new = u + step.to(u.dtype)
-                trial = problem.residuals(new)
-                then = 0.5 * float(trial @ trial) - (0.0 if f is None else float(f @ new))
+                then = problem.half_square(problem.residuals(new))
+                then -= 0.0 if f is None else float(f @ new)
                 gain = (now - then) / predicted
                 if gain > 1e-4:
                     shrink = max(1.0 / 3.0, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3)

@@ -82,7 +82,7 @@ class NormalEquations:
     def _by_qr(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
         """The same inverse: R^T R = J^T J + shift I, from J itself, has twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
-        R = torch.linalg.qr(_stacked(self.J.dense(), shift, unit), mode="r").R
+        R = torch.linalg.qr(_stacked(self.J.root(), shift, unit), mode="r").R
 
         def inverse(b: torch.Tensor) -> torch.Tensor:
             half = torch.linalg.solve_triangular(R.T, (unit * b).unsqueeze(1), upper=False)

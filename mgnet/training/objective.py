@@ -280,9 +280,12 @@ class LeastSquares(Objective):
         r = torch.cat([block.detach().reshape(-1) for block in blocks]).double() * self.weight
         return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])
 
-    def value(self, u: torch.Tensor) -> float:
-        r = self.residuals(u)
+    def half_square(self, r: torch.Tensor) -> float:
+        """`1/2 |r|^2` of what `residuals` gives: a sum over ranks, where each has its own rows."""
         return 0.5 * float(r @ r)
+
+    def value(self, u: torch.Tensor) -> float:
+        return self.half_square(self.residuals(u))
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         value, gradient = super().value_and_gradient(u)
@@ -380,9 +383,11 @@ class Recentred(LeastSquares):
         r, J = self.fine.linearize(self.point(u))
         return r, ProlongedJacobian(J, self.transfer, len(u))
 
+    def half_square(self, r: torch.Tensor) -> float:
+        return self.fine.half_square(r)
+
     def value(self, u: torch.Tensor) -> float:
-        r = self.residuals(u)
-        return 0.5 * float(r @ r) - float(self.shift @ u)  # type: ignore[operator]
+        return super().value(u) - float(self.shift @ u)  # type: ignore[operator]
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         point = self.point(u)

@@ -42,6 +42,7 @@ def test_every_product_is_that_of_autograd(options, identity, monkeypatch):
     d, y = (torch.randn(n, generator=generator, dtype=torch.float64) for n in J.shape[::-1])
     for ours, theirs in (
         (J.dense(), matrix),
+        (torch.from_numpy(J.sparse().toarray()), matrix),
         (J.matvec(d), matrix @ d),
         (J.rmatvec(y), matrix.T @ y),
         (J.gram(), matrix.T @ matrix),

@@ -1,0 +1,252 @@
+"""A least-squares problem with its samples spread over ranks: `spread_samples`.
+
+Every rank has the rows of its own samples of the residual vector and of the Jacobian. What couples
+samples, `|r|^2`, `J^T y` and `J^T J`, is added up over fixed blocks (`SampleBlocks`); states, steps
+and decisions are then the same on all ranks, so that the smoothers of one process run unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgnet.petsc.ranks import end_all_ranks_on_error
+from mgnet.petsc.sample_blocks import SampleBlocks, aligned
+from mgnet.petsc.tsqr import tsqr
+from mgnet.training.jacobian import Jacobian
+from mgnet.training.last_layer import triangle
+from mgnet.training.objective import LeastSquares
+
+__all__ = ["SpreadJacobian", "SpreadLeastSquares", "spread_samples"]
+
+
+def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquares:
+    """Spread the samples of a least-squares problem over MPI ranks.
+
+    A script that makes the same problem and start on every rank then runs `LevenbergMarquardt`,
+    also on the levels of a `knot_hierarchy`, under `mpiexec -n P` with the same numbers, bit for
+    bit, on any number of ranks (one thread each: set OMP_NUM_THREADS=1). An exception on any rank
+    ends all of them.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+        With data, all of them; a rank reads its own blocks. More residuals than parameters.
+    comm : PETSc.Comm, optional
+        `PETSC_COMM_WORLD` by default.
+
+    Returns
+    -------
+    SpreadLeastSquares
+
+    Raises
+    ------
+    TypeError
+        If it is not a `LeastSquares` with data.
+    ValueError
+        If it has more parameters than residuals.
+
+    Examples
+    --------
+    >>> from mgnet import Hierarchy, Level, cascade, run
+    >>> from mgnet.training import LevenbergMarquardt
+    >>> x = torch.linspace(-1, 1, 500, dtype=torch.float64).unsqueeze(1)
+    >>> network = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> problem = spread_samples(LeastSquares(network.double(), (x, torch.sin(3 * x))))
+    >>> hierarchy = Hierarchy([Level(problem, LevenbergMarquardt())])
+    >>> u, _ = run(cascade([8]), hierarchy, problem.start(), None)
+    >>> problem.value(u) < 0.1 * problem.value(problem.start())
+    True
+    """
+    if type(problem) is not LeastSquares or problem.data is None:
+        raise TypeError(
+            f"spread_samples got a {type(problem).__name__}; it needs the class LeastSquares "
+            "itself, with (inputs, targets)"
+        )
+    spread = SpreadLeastSquares(
+        problem.network, problem.data, problem.penalty, chunk_size=problem.chunk_size, comm=comm
+    )
+    if spread.blocks.comm.getSize() > 1:
+        end_all_ranks_on_error(spread.blocks.comm)
+    return spread
+
+
+class SpreadLeastSquares(LeastSquares):
+    """What `spread_samples` gives; `residuals` and `linearize` have the rows of this rank.
+
+    The rows of a penalty come last, on every rank, and count once.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    data : (inputs, targets)
+        All samples.
+    penalty, chunk_size
+        As in `LeastSquares`.
+    comm : PETSc.Comm, optional
+        `PETSC_COMM_WORLD` by default.
+
+    Examples
+    --------
+    >>> network = torch.nn.Linear(1, 1, dtype=torch.float64)
+    >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    >>> problem = SpreadLeastSquares(network, (x, 2.0 * x))
+    >>> u = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    >>> problem.value(u), problem(u).tolist()
+    (0.25, [-0.5, -0.5])
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        data: tuple[Tensor, Tensor],
+        penalty: Callable[[Any], Tensor] | None = None,
+        *,
+        chunk_size: int | None = None,
+        comm: Any = None,
+    ):
+        super().__init__(network, data, penalty, chunk_size=chunk_size)
+        self.blocks = SampleBlocks(len(data[0]), comm)
+        parameters = sum(p.numel() for p in self.flat.trainable.values())
+        if data[1].numel() < parameters:
+            raise ValueError(
+                f"SpreadLeastSquares got {data[1].numel()} residuals for {parameters} parameters; "
+                "with fewer residuals ranks gain nothing: use LeastSquares on every rank"
+            )
+
+    @cached_property
+    def parts(self) -> list[_Block]:
+        """The problem on each block of this rank."""
+        x, y = self.data
+        return [
+            _Block(self.network, aligned(x[rows]), aligned(y[rows]), self)
+            for rows in self.blocks.own
+        ]
+
+    def on(self, network: torch.nn.Module) -> SpreadLeastSquares:
+        return self._like(network, self.data)
+
+    def at(self, batch: Any) -> SpreadLeastSquares:
+        return self._like(self.network, batch)
+
+    def _like(self, network: torch.nn.Module, data: Any) -> SpreadLeastSquares:
+        return SpreadLeastSquares(
+            network, data, self.penalty, chunk_size=self.chunk_size, comm=self.blocks.comm
+        )
+
+    def residuals(self, u: Tensor) -> Tensor:
+        return self._stacked([part.residuals(u) for part in self.parts], u)
+
+    def _stacked(self, rows: list[Tensor], u: Tensor) -> Tensor:
+        if self.penalties is not None:
+            rows = [*rows, self.penalties.matvec(u.double())]
+        return torch.cat([u.new_empty(0).double(), *rows])  # a rank may have none
+
+    def half_square(self, r: Tensor) -> float:
+        *pieces, rest = self._pieces(r)
+        total = self.blocks.total(piece @ piece for piece in pieces)
+        return 0.5 * float(total + rest @ rest)
+
+    def _pieces(self, r: Tensor) -> list[Tensor]:
+        """The rows of each block of this rank, then those of the penalty."""
+        return _cut(r, [part.data[1].numel() for part in self.parts])
+
+    def mean_square(self, u: Tensor) -> float:
+        return 2.0 * (self.value(u) - self.penalty_at(u))
+
+    def value_and_gradient(self, u: Tensor) -> tuple[float, Tensor]:
+        found = (part.value_and_gradient(u) for part in self.parts)
+        joint = (torch.cat([g.new_tensor([v], dtype=torch.float64), g]) for v, g in found)
+        whole = self.blocks.total(joint)
+        if self.penalties is not None:
+            extra = self.penalties.matvec(u.detach().double())
+            whole += torch.cat([0.5 * (extra @ extra)[None], self.penalties.rmatvec(extra)])
+        return float(whole[0]), whole[1:].to(u)
+
+    def linearize(self, u: Tensor) -> tuple[Tensor, SpreadJacobian]:
+        pairs = [part.linearize(u) for part in self.parts]
+        J = SpreadJacobian(
+            self.blocks,
+            tuple(J for _, J in pairs),
+            self.penalties,
+            self.data[1].numel() + (0 if self.rows is None else len(self.rows)),
+            len(u),
+        )
+        return self._stacked([r for r, _ in pairs], u), J
+
+
+class _Block(LeastSquares):
+    """The part of a problem on one block of samples, each weighted as in the whole."""
+
+    def __init__(self, network: torch.nn.Module, x: Tensor, y: Tensor, whole: LeastSquares):
+        super().__init__(network, (x, y), chunk_size=whole.chunk_size)
+        self.of_whole = whole.weight
+
+    @property
+    def weight(self) -> float:
+        return self.of_whole
+
+
+@dataclass(frozen=True, eq=False)
+class SpreadJacobian(Jacobian):
+    """The rows of this rank of a Jacobian; what adds up rows does so over all ranks.
+
+    Attributes
+    ----------
+    blocks : SampleBlocks
+    parts : tuple of Jacobian
+        One for each block of this rank.
+    penalty : Jacobian or None
+        Rows that every rank has, and that count once; after the others.
+    rows, columns : int
+        Of all ranks together.
+    """
+
+    blocks: SampleBlocks
+    parts: tuple[Jacobian, ...]
+    penalty: Jacobian | None
+    rows: int
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows of all ranks, columns)."""
+        return self.rows, self.columns
+
+    def matvec(self, d: Tensor) -> Tensor:
+        return torch.cat([d.new_empty(0), *(J.matvec(d) for J in self._here)])
+
+    def rmatvec(self, y: Tensor) -> Tensor:
+        *pieces, rest = _cut(y, [J.shape[0] for J in self.parts])
+        pairs = zip(self.parts, pieces, strict=True)
+        total = self.blocks.total(J.rmatvec(piece) for J, piece in pairs)
+        return total if self.penalty is None else total + self.penalty.rmatvec(rest)
+
+    def gram(self) -> Tensor:
+        # In place: matrices of thousands of columns cost more to allocate than to add.
+        total = self.blocks.joined((J.gram() for J in self.parts), Tensor.add_)
+        return total if self.penalty is None else total + self.penalty.gram()
+
+    def root(self) -> Tensor:
+        T = tsqr(self.blocks, (J.dense() for J in self.parts))
+        return T if self.penalty is None else triangle(T, self.penalty.dense())
+
+    def dense(self) -> Tensor:
+        """The rows of this rank."""
+        nothing = torch.empty(0, self.shape[1], dtype=torch.float64)
+        return torch.cat([nothing, *(J.dense() for J in self._here)])
+
+    @property
+    def _here(self) -> tuple[Jacobian, ...]:
+        return self.parts if self.penalty is None else (*self.parts, self.penalty)
+
+
+def _cut(rows: Tensor, lengths: list[int]) -> list[Tensor]:
+    """The rows of each block of this rank, and those that are left."""
+    pieces = torch.split(rows, [*lengths, len(rows) - sum(lengths)])
+    return [aligned(piece) for piece in pieces]

@@ -1,0 +1,102 @@
+"""QR of tall matrices whose rows are spread over ranks, and the exact last layer by it.
+
+The triangle of each block of samples, then the triangles of two blocks stacked, up a fixed tree:
+the same bits on any number of ranks.
+Source: Demmel et al., arXiv 0808.2664.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgnet.petsc.sample_blocks import SampleBlocks, aligned
+from mgnet.training.last_layer import LinearPart, check_numbers, minimum_norm, triangle
+
+__all__ = ["solve_last_layer_", "tsqr"]
+
+
+def tsqr(blocks: SampleBlocks, rows: Iterable[Tensor]) -> Tensor:
+    """The triangle T of all rows on all ranks, `T^T T = A^T A`; on every rank.
+
+    Parameters
+    ----------
+    blocks : SampleBlocks
+    rows : iterable of tensor of shape (any, columns)
+        The rows of A of each block of this rank, right sides among the columns.
+
+    Returns
+    -------
+    tensor of shape (min(rows of all ranks, columns), columns)
+
+    Examples
+    --------
+    >>> from petsc4py import PETSc
+    >>> blocks = SampleBlocks(100, PETSc.COMM_SELF)
+    >>> A = torch.ones(100, 1)
+    >>> tsqr(blocks, (A[rows] for rows in blocks.own)).abs()
+    tensor([[10.]])
+    """
+    return blocks.joined((triangle(part) for part in rows), triangle)
+
+
+def solve_last_layer_(
+    network: torch.nn.Module,
+    data: tuple[Tensor, Tensor],
+    *,
+    ridge: float = 0.0,
+    rcond: float | None = None,
+    comm: Any = None,
+) -> torch.nn.Module:
+    """`mgnet.training.solve_last_layer_` with the samples spread over ranks.
+
+    Every rank gives the same network and data and ends with the same layer, bit for bit, on any
+    number of ranks (one thread each).
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Ends in a `torch.nn.Linear`, or in spline coefficients with the outputs last (a KAN).
+    data : (inputs, targets)
+        All samples; a rank reads its own blocks of them.
+    ridge : float
+        Not negative.
+    rcond : float, optional
+        Singular values below `rcond` times the largest count as zero; the machine epsilon times
+        the number of features by default.
+    comm : PETSc.Comm, optional
+        `PETSc.COMM_WORLD` by default.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network itself.
+
+    Examples
+    --------
+    >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
+    >>> features = torch.nn.Sequential(torch.nn.Linear(1, 30), torch.nn.Tanh())
+    >>> network = torch.nn.Sequential(*features, torch.nn.Linear(30, 1)).double()
+    >>> network = solve_last_layer_(network, (x, torch.sin(3 * x)))
+    >>> bool((network(x) - torch.sin(3 * x)).abs().max() < 1e-3)
+    True
+    """
+    check_numbers("solve_last_layer_", ridge, rcond)
+    x, y = data
+    blocks = SampleBlocks(len(x), comm)
+    part = LinearPart(network)
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    part.check(parameters, x[blocks.first])
+    targets = y.reshape(-1, part.outputs)
+
+    def rows_of(samples: slice) -> Tensor:
+        with torch.no_grad():
+            basis = part.features(parameters, aligned(x[samples]))
+        return torch.cat([basis, targets[samples]], 1)
+
+    T = tsqr(blocks, (rows_of(samples) for samples in blocks.own)) / len(x) ** 0.5
+    part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
+    return network

@@ -1,0 +1,123 @@
+"""Law: a spread problem is the problem. Oracle: `LeastSquares` of one process, and autograd."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from mgnet import Hierarchy, Level, cascade, run
+from mgnet.knots import KAN, knot_hierarchy, roughness
+from mgnet.notation import parse
+from mgnet.training import LeastSquares, LevenbergMarquardt
+from mgnet.training.normal_equations import NormalEquations
+
+X = torch.rand(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+Y = torch.sin(3 * X[:, :1]) * X[:, 1:]
+
+
+def tanh() -> torch.nn.Module:
+    torch.manual_seed(0)
+    parts = torch.nn.Linear(2, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)
+    return torch.nn.Sequential(*parts).double()
+
+
+PROBLEMS = {
+    "KAN": lambda: LeastSquares(KAN([2, 3, 1], 8), (X, Y)),
+    "penalty": lambda: LeastSquares(KAN([2, 3, 1], 4), (X, Y), partial(roughness, weight=1e-4)),
+    "tanh": lambda: LeastSquares(tanh(), (X, Y)),
+    "two outputs": lambda: LeastSquares(KAN([2, 2], 5), (X, torch.cat([Y, Y + X[:, :1]], 1))),
+    "few": lambda: LeastSquares(KAN([2, 1], 1), (X[:11], Y[:11])),
+}
+
+
+@pytest.fixture(params=PROBLEMS)
+def pair(petsc, request):
+    """A problem, the same spread, and a state."""
+    from mgnet.petsc.spread_least_squares import spread_samples
+
+    alone = PROBLEMS[request.param]()
+    return alone, spread_samples(alone), alone.start() * 1.1
+
+
+def close(found, expected):
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_values_gradients_and_residuals(pair):
+    alone, spread, u = pair
+    assert spread.value(u) == pytest.approx(alone.value(u), rel=1e-12)
+    assert spread.mean_square(u) == pytest.approx(alone.mean_square(u), rel=1e-12)
+    value, gradient = spread.value_and_gradient(u)
+    assert value == pytest.approx(alone.value(u), rel=1e-12)
+    close(gradient, alone.gradient(u))
+    close(spread(u), alone(u))
+    close(spread.residuals(u), alone.residuals(u))
+    assert spread.half_square(alone.residuals(u)) == pytest.approx(alone.value(u), rel=1e-12)
+
+
+def test_the_jacobian(pair):
+    alone, spread, u = pair
+    (r, J), (expected, dense) = spread.linearize(u), (alone.residuals(u), alone.jacobian(u))
+    close(r, expected)
+    assert J.shape == dense.shape
+    close(J.dense(), dense)
+    close(J.gram(), dense.T @ dense)
+    close(J.root().T @ J.root(), dense.T @ dense)
+    assert len(J.root()) <= dense.shape[1]
+    close(J.matvec(u), dense @ u)
+    close(J.rmatvec(r), dense.T @ expected)
+
+
+def test_steps_are_those_of_one_process(pair):
+    alone, spread, u = pair
+    found = [
+        run(cascade([5]), Hierarchy([Level(p, LevenbergMarquardt())]), u, None)[0]
+        for p in (alone, spread)
+    ]
+    assert alone.value(found[1]) == pytest.approx(alone.value(found[0]), rel=1e-6)
+    assert alone.value(found[1]) < 0.5 * alone.value(u)
+
+
+def test_where_cholesky_fails_the_triangle_takes_over(petsc):
+    from mgnet.petsc.spread_least_squares import spread_samples
+
+    alone = LeastSquares(KAN([2, 3, 1], 8), (X, Y))
+    u, steps = alone.start(), []
+    for problem in (alone, spread_samples(alone)):
+        r, J = problem.linearize(u)
+        system = NormalEquations(J, r)
+        assert system._by_cholesky(1e-17 * system.scale) is None
+        steps.append(J.matvec(system.damped(1e-14)(None)))
+    torch.testing.assert_close(steps[1], steps[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_hierarchy_of_knots(petsc):
+    from mgnet.petsc.spread_least_squares import spread_samples
+
+    kan = KAN([2, 3, 1], 4)
+    alone, values = LeastSquares(kan, (X, Y)), []
+    for problem in (alone, spread_samples(alone)):
+        hierarchy = knot_hierarchy(kan, problem, 2, LevenbergMarquardt(), samples=None)
+        u, _ = run(parse("V(1,1,1)", 2), hierarchy, hierarchy[0].operator.start(), None)
+        values.append(hierarchy[0].operator.value(u))
+    assert values[1] == pytest.approx(values[0], rel=1e-6)
+
+
+def test_single_precision_stays(petsc):
+    from mgnet.petsc.spread_least_squares import spread_samples
+
+    problem = spread_samples(LeastSquares(tanh().float(), (X.float(), Y.float())))
+    u = problem.start()
+    gradient = problem.value_and_gradient(u)[1]
+    assert gradient.dtype == torch.float32
+    torch.testing.assert_close(gradient, LeastSquares(tanh().float(), problem.data).gradient(u))
+    assert problem.at((X[:99].float(), Y[:99].float())).blocks.samples == 99
+
+
+def test_what_cannot_be_spread_is_refused(petsc):
+    from mgnet.petsc.spread_least_squares import spread_samples
+
+    with pytest.raises(TypeError, match="got a LeastSquares; it needs the class LeastSquares"):
+        spread_samples(LeastSquares.from_torch(tanh(), lambda net: net(X)))
+    with pytest.raises(ValueError, match="got 9 residuals for 21 parameters"):
+        spread_samples(LeastSquares(tanh(), (X[:9], Y[:9])))
