@@ -11,11 +11,14 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from mgnet import Hierarchy, Schedule, cascade, parse, run
-from mgnet.app.course import Course, Timed
+from mgnet import Hierarchy, Schedule, Solver, cascade
+from mgnet.app.course import Course, timed
 from mgnet.app.model import Model
 from mgnet.knots import KAN, knot_hierarchy, roughness
+from mgnet.petsc import solver_from_options
+from mgnet.petsc.options import Values
 from mgnet.smoother import Smoother
+from mgnet.solution import Reason
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
 __all__ = ["Data", "Fitted", "Settings", "Trained", "fit", "parameters"]
@@ -199,6 +202,7 @@ def fit(
     progress: Callable[[float, float, float, int], None] | None = None,
     announce: Callable[[Hierarchy, Schedule], None] | None = None,
     name: str = "KAN, multigrid",
+    prefix: str = "",
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
@@ -216,10 +220,17 @@ def fit(
         `(hierarchy, schedule)`, before the training.
     name : str
         For the tables.
+    prefix : str
+        Of the PETSc options that steer the training: see `mgnet.petsc.solver_from_options`.
 
     Returns
     -------
     Fitted
+
+    Raises
+    ------
+    ValueError
+        For settings or options that do not fit, before anything is announced.
 
     Examples
     --------
@@ -237,15 +248,12 @@ def fit(
     model, rows = scaled(data, coarsest)
     problem = LeastSquares(coarsest, rows, partial(roughness, weight=SMOOTHNESS))
     course = Course(began, settings.seconds, settings.evaluations, settings.levels, progress)
-    hierarchy = knot_hierarchy(coarsest, problem, settings.levels, Timed(inner, step, course))
-    course.follow(hierarchy, by_share=not settings.cycle)
-    if settings.cycle:
-        schedule = parse(settings.cycle, settings.levels)
-    else:
-        schedule = cascade([UNLIMITED] * settings.levels)
+    hierarchy = knot_hierarchy(coarsest, problem, settings.levels, inner)
+    solver = steered(hierarchy, settings.cycle, prefix, {str(inner): step}, course)
+    hierarchy, schedule = solver.hierarchy, solver.schedule
     if announce is not None:
         announce(hierarchy, schedule)
-    interrupted = train(hierarchy, schedule, course)
+    interrupted = train(solver, course)
     level, u = course.best()
     network = hierarchy.network(level, u)  # type: ignore[misc]
     model = Model(network, data.names, data.target, model.ranges, model.mean, model.scale)
@@ -262,19 +270,43 @@ def fit(
     return Fitted(model, trained, hierarchy, schedule, interrupted)
 
 
-def train(hierarchy: Hierarchy, schedule: Schedule, course: Course) -> bool:
-    """Run a schedule, and repeat its cycle until the budget is used; say whether Ctrl-C came."""
-    cycles = any(step.action == "down" for step in schedule) or len(hierarchy) == 1
-    u, memory = hierarchy[0].operator.start(), None
+def steered(
+    hierarchy: Hierarchy, cycle: str, prefix: str, steps: dict[str, int], course: Course
+) -> Solver:
+    """The solver that PETSc's options make of a hierarchy and a cycle, ended by the course.
+
+    Without a cycle it is a cascade by shares of the budget. What only goes upward is done once.
+    """
+    count = Values(prefix).get("levels", len(hierarchy))
+    default = "cascade " + ",".join([str(UNLIMITED)] * count)
+    solver = solver_from_options(
+        hierarchy,
+        prefix=prefix,
+        cycle=cycle or default,
+        rtol=0.0,
+        max_cycles=UNLIMITED,
+        monitor=course.spent,
+    )
+    for level in solver.hierarchy:
+        for smoother in filter(None, (level.smoother, level.post_smoother)):
+            try:
+                smoother.start(level, level.operator.start())
+            except TypeError as error:  # an option brought one that needs a matrix, for example
+                raise ValueError(f"{smoother} cannot train this network: {error}") from None
+    hierarchy, schedule = timed(solver.hierarchy, steps, course), solver.schedule
+    course.follow(hierarchy, by_share=schedule == cascade([UNLIMITED] * len(hierarchy)))
+    upward = len(hierarchy) > 1 and all(step.action != "down" for step in schedule)
+    cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
+    return Solver(hierarchy, schedule, solver.rtol, solver.atol, cycles, monitor=solver.monitor)
+
+
+def train(solver: Solver, course: Course) -> bool:
+    """Run a solver that the course ends; say whether Ctrl-C came."""
     try:
-        u, memory = run(schedule, hierarchy, u, None, memory)
-        again = Schedule(schedule[schedule.opening :])
-        while cycles and not course.exhausted:
-            work = course.work
-            u, memory = run(again, hierarchy, u, None, memory)
-            if course.work == work:  # a schedule without sweeps
-                break
+        solution = solver.solve(u=solver.hierarchy[0].operator.start())
     except KeyboardInterrupt:
         course.best()  # without a network there is nothing to keep: the interrupt goes on
         return True
+    if solution.reason is Reason.NOT_FINITE:
+        raise FloatingPointError(solution.message)
     return False
