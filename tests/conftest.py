@@ -55,8 +55,9 @@ def petsc() -> ModuleType:
 
 
 @pytest.fixture
-def options(petsc) -> Iterator[Callable[[str], None]]:
+def options(petsc, monkeypatch) -> Iterator[Callable[[str], None]]:
     """Return a function that sets PETSc options, written as on a command line, for one test."""
+    monkeypatch.setattr("mgnet.petsc.options._read", set())
     database = petsc.Options()
     before = set(database.getAll())
 

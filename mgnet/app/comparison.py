@@ -81,7 +81,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     problem = LeastSquares(network, rows)
     course = Course(began, settings.seconds, settings.evaluations, 1, None)
     smoother = Timed(LevenbergMarquardt(), 1, course)
-    hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value, size=1)])
+    hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value)])
     course.follow(hierarchy, by_share=True)
     schedule = Schedule([Step("solve", 0, UNLIMITED)])
     if train(Solver(hierarchy, schedule, rtol=0.0, max_cycles=1), course):

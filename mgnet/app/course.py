@@ -91,6 +91,8 @@ class Course:
     def ends(self, level: Level) -> bool:
         """Whether the level gets no further sweep."""
         number = self.number(level)
+        if self._best is None and number is not None:
+            return False  # one sweep at least, however long the start took: there must be a model
         if not self.by_share or number is None or number == 0:
             return self.exhausted
         values = self._values.get(number, [])

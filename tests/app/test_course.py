@@ -89,3 +89,9 @@ def test_a_smoother_starts_afresh_after_another_kind():
     u, memory = run(parse("cascade 3,3", 2), levels, levels[0].operator.start(), None)
     assert memory[0, "pre"][0] is LBFGS and memory[1, "pre"][0] is LevenbergMarquardt
     assert levels[0].operator.value(u) < levels[0].operator.value(levels[0].operator.start())
+
+
+def test_however_short_the_budget_there_is_a_model():
+    course, _ = trained(1e-9)
+    assert [number for *_, number in course.history] == [2]
+    assert course.best()[0] == 2

@@ -95,7 +95,8 @@ def test_what_nothing_reads_is_named(options):
     options("-u_mgnet_cycle V -u_mgnet_rtol 1e-3 -u_mgnet_levels_1_sweeps 2 -u_other 1")
     assert set(unread()) == {"-u_mgnet_cycle", "-u_mgnet_rtol", "-u_mgnet_levels_1_sweeps"}
     values = Values("u_")
-    values.get("rtol", 1.0), values.get("sweeps", None, level=1), values.get("sweeps", None)
+    assert values.get("rtol", 1.0) == 1e-3
+    assert [values.get("sweeps", None, level) for level in (None, 1)] == [None, 2]
     assert unread() == ["-u_mgnet_cycle"]
     options("-options_left no")
     assert unread() == []
