@@ -84,7 +84,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value)])
     course.follow(hierarchy, by_share=True)
     schedule = Schedule([Step("solve", 0, UNLIMITED)])
-    if train(Solver(hierarchy, schedule, rtol=0.0, max_cycles=1), course):
+    if train(Solver(hierarchy, schedule, max_cycles=1), course):
         raise KeyboardInterrupt
     _, u = course.best()
     torch.nn.utils.vector_to_parameters(u, network.parameters())

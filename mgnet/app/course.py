@@ -58,7 +58,6 @@ class Course:
         self.hierarchy: Hierarchy | None = None
         self.by_share = False
         self._values: dict[int, list[float]] = {}
-        self._work_before = 0.0
         self._best: tuple[float, int, torch.Tensor] | None = None
 
     def follow(self, hierarchy: Hierarchy, by_share: bool) -> None:
@@ -77,11 +76,6 @@ class Course:
     def exhausted(self) -> bool:
         """Whether the budget is used."""
         return self.fraction >= 1.0
-
-    def spent(self, cycle: int, norm: float, u: torch.Tensor) -> bool:
-        """Monitor of a `Solver`: True when the budget is used, or the cycle did no work."""
-        before, self._work_before = self._work_before, self.work
-        return cycle > 0 and (self.exhausted or self.work == before)
 
     def number(self, level: Level) -> int | None:
         """Of a level of the hierarchy; None for one that was made around a fine state."""

@@ -11,14 +11,13 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from mgnet import Hierarchy, Schedule, Solver, cascade
+from mgnet import Hierarchy, Schedule, Solver, cascade, run
 from mgnet.app.course import Course, timed
 from mgnet.app.model import Model
 from mgnet.knots import KAN, knot_hierarchy, roughness
 from mgnet.petsc import solver_from_options
 from mgnet.petsc.options import Values
 from mgnet.smoother import Smoother
-from mgnet.solution import Reason
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
 __all__ = ["Data", "Fitted", "Settings", "Trained", "fit", "parameters"]
@@ -277,15 +276,14 @@ def steered(
 
     Without a cycle it is a cascade by shares of the budget. What only goes upward is done once.
     """
-    count = Values(prefix).get("levels", len(hierarchy))
+    values = Values(prefix)
+    for name in ("rtol", "atol"):
+        if values.text(f"mgnet_{name}") is not None:
+            raise ValueError(f"option {values.shown(name)}: a fit ends with its budget; set that")
+    count = values.get("levels", len(hierarchy))
     default = "cascade " + ",".join([str(UNLIMITED)] * count)
     solver = solver_from_options(
-        hierarchy,
-        prefix=prefix,
-        cycle=cycle or default,
-        rtol=0.0,
-        max_cycles=UNLIMITED,
-        monitor=course.spent,
+        hierarchy, prefix=prefix, cycle=cycle or default, max_cycles=UNLIMITED
     )
     for level in solver.hierarchy:
         for smoother in filter(None, (level.smoother, level.post_smoother)):
@@ -297,16 +295,32 @@ def steered(
     course.follow(hierarchy, by_share=schedule == cascade([UNLIMITED] * len(hierarchy)))
     upward = len(hierarchy) > 1 and all(step.action != "down" for step in schedule)
     cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
-    return Solver(hierarchy, schedule, solver.rtol, solver.atol, cycles, monitor=solver.monitor)
+    return Solver(hierarchy, schedule, max_cycles=cycles, monitor=solver.monitor)
 
 
 def train(solver: Solver, course: Course) -> bool:
-    """Run a solver that the course ends; say whether Ctrl-C came."""
+    """Repeat a solver's cycle until the budget is used; say whether Ctrl-C came.
+
+    Unlike `Solver.solve` it takes no gradients between the cycles, unless there is a monitor.
+    """
+    hierarchy, schedule = solver.hierarchy, solver.schedule
+    u, memory = hierarchy[0].operator.start(), None
     try:
-        solution = solver.solve(u=solver.hierarchy[0].operator.start())
+        _tell(solver, 0, u)
+        for cycle in range(1, solver.max_cycles + 1):
+            work = course.work
+            u, memory = run(schedule, hierarchy, u, None, memory)
+            _tell(solver, cycle, u)
+            if course.exhausted or course.work == work:  # a schedule without sweeps
+                break
+            schedule = Schedule(solver.schedule[solver.schedule.opening :])
     except KeyboardInterrupt:
         course.best()  # without a network there is nothing to keep: the interrupt goes on
         return True
-    if solution.reason is Reason.NOT_FINITE:
-        raise FloatingPointError(solution.message)
     return False
+
+
+def _tell(solver: Solver, cycle: int, u: torch.Tensor) -> None:
+    if solver.monitor is not None:
+        norm = solver.hierarchy.norm(solver.hierarchy[0].residual_at(u, None))
+        solver.monitor(cycle, norm, u)

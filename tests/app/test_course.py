@@ -59,15 +59,6 @@ def test_no_state_no_model():
         Course(time.perf_counter(), 1.0, None, 1, None).best()
 
 
-def test_a_solver_ends_with_the_budget_or_with_an_idle_cycle():
-    course = Course(time.perf_counter(), 60.0, 10.0, 1, None)
-    ends = []
-    for cycle, work in enumerate((0.0, 6.0, 6.0, 7.0, 12.0)):
-        course.work = work
-        ends.append(course.spent(cycle, 1.0, X))
-    assert ends == [False, False, True, False, True]
-
-
 def test_every_smoother_of_a_hierarchy_is_timed():
     kan = KAN([1, 2, 1], 2)
     own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 3, LevenbergMarquardt())
