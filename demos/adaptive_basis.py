@@ -14,10 +14,12 @@ import matplotlib.pyplot as plt
 import torch
 
 from mgnet import Level
+from mgnet.petsc import init
 from mgnet.training import LBFGS, AdaptiveBasis, LastLayer, LeastSquares, TorchOptimizer, box_init_
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/adaptive_basis")
-seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 3.0
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/adaptive_basis")
+seconds = float(arguments[2]) if len(arguments) > 2 else 3.0
 out.mkdir(parents=True, exist_ok=True)
 
 x = torch.linspace(0, 1, 256, dtype=torch.float64).unsqueeze(1)

@@ -14,6 +14,7 @@ import numpy as np
 
 from mgnet import GaussSeidel, Hierarchy, Solver
 from mgnet.app.plots import plot_convergence, plot_schedule
+from mgnet.petsc import init, solver_from_options
 
 try:
     import pyamg
@@ -21,7 +22,8 @@ except ImportError:
     print("Skipped: this demo needs PyAMG (pip install pyamg).")
     raise SystemExit from None
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/amg")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/amg")
 out.mkdir(parents=True, exist_ok=True)
 
 # Diffusion that is a hundred times stronger along a diagonal: hard for a geometric hierarchy.
@@ -38,7 +40,8 @@ print(hierarchy)
 print(f"\n{'cycle':<14} {'cycles':>6} {'factor':>7} {'work units':>11} {'seconds':>8}  reason")
 solutions = {}
 for cycle in ("V(1,1)", "V(2,2)", "F(1,1)", "W(1,1)", "nested F(1,1)"):
-    solutions[cycle] = s = Solver(hierarchy, cycle, rtol=1e-8, max_cycles=100).solve(f)
+    solver = solver_from_options(hierarchy, cycle=cycle, max_cycles=100)
+    solutions[cycle] = s = solver.solve(f)
     name = s.reason.name
     print(f"{cycle:<14} {s.cycles:>6} {s.factor:>7.3f} {s.work:>11.1f} {s.seconds:>8.2f}  {name}")
 

@@ -12,11 +12,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from mgnet import parse, run
 from mgnet.knots import KAN, GradientDescent, knot_hierarchy
+from mgnet.petsc import init, solver_from_options
 from mgnet.training import Objective
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/basis_preconditioning")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/basis_preconditioning")
 out.mkdir(parents=True, exist_ok=True)
 
 SIDE, BLOCKS = 25, 32  # points per direction; blocks of 5 sweeps in every run
@@ -43,11 +44,11 @@ for ax, geometry in zip(axes, ("spline", "relu"), strict=True):
         problem = Objective(kan, energy, (x, solution))
         hierarchy = knot_hierarchy(kan, problem, levels, GradientDescent(geometry))
         sweeps = [", ".join(BLOCKS // levels * [f"{kind} 5"]) for kind in ["solve"] + 3 * ["post"]]
-        schedule = parse("start, " + ", interpolate, ".join(sweeps[:levels]), levels)
+        cycle = "start, " + ", interpolate, ".join(sweeps[:levels])
         fine, seen = hierarchy[0].operator, []
-        u, _ = run(
-            schedule, hierarchy, fine.start(), None, record=lambda *s, seen=seen: seen.append(s)
-        )
+        tell = lambda *told, seen=seen: seen.append(told)  # noqa: E731
+        solver = solver_from_options(hierarchy, cycle=cycle, max_cycles=1, record=tell)
+        u = solver.solve(u=fine.start()).value
         work = torch.tensor([data.work for _, data in seen]).cumsum(0)
         values = [data.level.operator.value(data.state) for _, data in seen]
         error = float((fine.outputs(u) - solution).norm() / solution.norm())

@@ -13,10 +13,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mgnet import GaussSeidel, Schedule, Smoother, Solver, Step, gallery, parse
+from mgnet import GaussSeidel, Schedule, Smoother, Step, gallery, parse
 from mgnet.app.plots import plot_convergence, plot_schedule
+from mgnet.petsc import init, solver_from_options
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/custom_cycle")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/custom_cycle")
 out.mkdir(parents=True, exist_ok=True)
 
 
@@ -75,8 +77,9 @@ print("Poisson, 127 x 127, 4 levels, red-black Gauss-Seidel, residual down by 1e
 print(f"{'cycle':<20} {'cycles':>6} {'factor':>7} {'work per cycle':>15} {'work units':>11}")
 solutions = {}
 for name, (hierarchy, schedule) in runs.items():
-    solutions[name] = s = Solver(hierarchy, schedule, rtol=1e-10).solve(f).require()
-    per_cycle = schedule.work(hierarchy).units  # known before anything runs
+    solver = solver_from_options(hierarchy, cycle=schedule.text, rtol=1e-10)
+    solutions[name] = s = solver.solve(f).require()
+    per_cycle = solver.schedule.work(solver.hierarchy).units  # known before anything runs
     print(f"{name:<20} {s.cycles:>6} {s.factor:>7.3f} {per_cycle:>15.2f} {s.work:>11.1f}")
 print("\nBy hand needs as few cycles as F, at less work; V(1,1) is the cheapest in the end.")
 

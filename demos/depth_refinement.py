@@ -13,13 +13,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from mgnet import cascade, gallery, run
+from mgnet import gallery, run
 from mgnet.depth.hierarchy import depth_hierarchy
 from mgnet.depth.ode_net import ODENet
+from mgnet.petsc import init, solver_from_options
 from mgnet.training import Objective, Record, TorchOptimizer
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/depth_refinement")
-work = float(sys.argv[2]) if len(sys.argv) > 2 else 200.0
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/depth_refinement")
+work = float(arguments[2]) if len(arguments) > 2 else 200.0
 out.mkdir(parents=True, exist_ok=True)
 
 x, y = map(torch.from_numpy, gallery.peaks(400))  # points of the plane in 5 classes
@@ -44,9 +46,10 @@ for name, (layers, gates) in runs.items():
     net, levels = network(layers, gates), 4 if layers == 4 else 1
     problem = Objective(net, torch.nn.functional.cross_entropy, (x, y))
     hierarchy = depth_hierarchy(net, problem, levels, adam)
-    counts = [round(work / levels * 2 ** (levels - 1 - n)) for n in range(levels)]
+    counts = [str(round(work / levels * 2 ** (levels - 1 - n))) for n in range(levels)]
+    solver = solver_from_options(hierarchy, cycle="cascade " + ",".join(counts))
     start, record = hierarchy[0].operator.start(), Record()
-    u, _ = run(cascade(counts).split(), hierarchy, start, None, record=record)
+    u, _ = run(solver.schedule.split(), solver.hierarchy, start, None, record=record)
     table = record.table()
     seams = np.flatnonzero(table["action"] == "interpolate")
     jumps = ", ".join(f"{table['loss'][k] - table['loss'][k - 1]:.1g}" for k in seams) or "-"

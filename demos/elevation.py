@@ -23,9 +23,11 @@ from mgnet.app.fit import Settings, fit
 from mgnet.app.pictures import plot_fit, plot_training
 from mgnet.app.screen import result_table
 from mgnet.app.table import Table, split
+from mgnet.petsc import init
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/elevation")
-seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 5.0
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/elevation")
+seconds = float(arguments[2]) if len(arguments) > 2 else 5.0
 out.mkdir(parents=True, exist_ok=True)
 
 rows = elevation_table()

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from mgnet import cascade, run
 from mgnet.app.edges import plot_edges
 from mgnet.knots import KAN, knot_hierarchy
+from mgnet.petsc import init, solver_from_options
 from mgnet.training import LeastSquares, LevenbergMarquardt
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/kan_fit")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/kan_fit")
 out.mkdir(parents=True, exist_ok=True)
 
 generator = torch.Generator().manual_seed(0)
@@ -45,7 +46,9 @@ def tell(step, told):
         print(f"{errors[1]:>14.1e} {told.seconds:>8.2f}")
 
 
-run(cascade([20] * 5), hierarchy, hierarchy[0].operator.start(), None, record=tell)
+cycle = "cascade 20,20,20,20,20"
+solver = solver_from_options(hierarchy, cycle=cycle, max_cycles=1, record=tell)
+solver.solve(u=hierarchy[0].operator.start())
 print(
     "\nRefinement loses nothing: every level starts with the error at which the last one ended.\n"
 )

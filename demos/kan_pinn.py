@@ -14,12 +14,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from mgnet import cascade, run
 from mgnet.knots import KAN, knot_hierarchy
+from mgnet.petsc import init, solver_from_options
 from mgnet.training import Ansatz, Collocation, LevenbergMarquardt, Term
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/kan_pinn")
-share = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/kan_pinn")
+share = float(arguments[2]) if len(arguments) > 2 else 1.0
 out.mkdir(parents=True, exist_ok=True)
 nu = 0.02
 # u_t + u u_x = nu u_xx; u(x, 0) = -sin(pi x) and u = 0 at the ends x = -1 and 1 are built in.
@@ -49,8 +50,9 @@ def tell(step, told):
         print(f"{row} {told.seconds:>8.1f}")
 
 
-steps = [max(1, round(share * count)) for count in (25, 15, 10)]
-run(cascade(steps), hierarchy, hierarchy[0].operator.start(), None, record=tell)
+cycle = "cascade " + ",".join(str(max(1, round(share * steps))) for steps in (25, 15, 10))
+solver = solver_from_options(hierarchy, cycle=cycle, max_cycles=1, record=tell)
+solver.solve(u=hierarchy[0].operator.start())
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
 for axis, values, title in zip(axes, (solved, solved - exact), ("u", "error of u"), strict=True):
     image = axis.pcolormesh(values.reshape(101, 201).T, shading="auto", rasterized=True)

@@ -20,9 +20,10 @@ from torch.nn.functional import cross_entropy
 
 from mgnet import gallery
 from mgnet.depth import Fixed, LayerParallel, ODENet, Tolerance
-from mgnet.petsc import distribute, gather_state
+from mgnet.petsc import distribute, gather_state, init, layer_parallel_from_options
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/layer_parallel")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/layer_parallel")
 out.mkdir(parents=True, exist_ok=True)
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
@@ -30,7 +31,7 @@ x, y = (torch.from_numpy(t) for t in gallery.peaks(500))  # points of the plane,
 block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
 before, after = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh()), torch.nn.Linear(8, 5)
 net = ODENet(block, layers=128, final_time=2.0, before=before, after=after)
-whole = LayerParallel(net, levels=2, coarsening=16, control=Tolerance(1e-2))
+whole = layer_parallel_from_options(net, levels=2, coarsening=16, control=Tolerance(1e-2))
 parallel = distribute(copy.deepcopy(whole))  # under mpiexec, each rank keeps its own layers only
 
 

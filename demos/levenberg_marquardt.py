@@ -14,10 +14,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
+from mgnet.petsc import init
 from mgnet.training import levenberg_marquardt
 
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/levenberg_marquardt")
-seconds = float(sys.argv[2]) if len(sys.argv) > 2 else 3.0
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/levenberg_marquardt")
+seconds = float(arguments[2]) if len(arguments) > 2 else 3.0
 out.mkdir(parents=True, exist_ok=True)
 torch.set_default_dtype(torch.float64)
 x = 2.0 * torch.rand(1500, 2, generator=torch.Generator().manual_seed(0)) - 1.0

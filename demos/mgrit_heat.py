@@ -13,12 +13,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mgnet import Solver
 from mgnet.depth.one_step import heat
 from mgnet.depth.plan import plan
+from mgnet.petsc import init, solver_from_options
 
 POINTS, STEPS, RANKS, FCF = 127, 1024, 16, ("FCF",)
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/mgrit_heat")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/mgrit_heat")
 out.mkdir(parents=True, exist_ok=True)
 
 problem = heat(POINTS, STEPS, final_time=0.5)  # a hat that decays, backward Euler
@@ -42,7 +43,8 @@ for name, (levels, factor, cycle) in runs.items():
     hierarchy = problem.hierarchy(levels, factor, FCF)
     states: list[np.ndarray] = []  # before the first cycle and after each
     monitor = partial(lambda kept, cycle, norm, state: kept.append(state), states)
-    solver = Solver(hierarchy, f"{cycle}(1,1)", rtol=1e-10, monitor=monitor)
+    cycle_text = f"{cycle}(1,1)"
+    solver = solver_from_options(hierarchy, cycle=cycle_text, rtol=1e-10, monitor=monitor)
     s = solver.solve(u=problem.guess()).require()
     errors = [abs(u - serial).max() for u in states]
     enough = next(k for k, error in enumerate(errors) if error < discretisation_error)

@@ -16,9 +16,11 @@ import scipy.sparse.linalg as spla
 
 from mgnet import GaussSeidel, Solver, gallery, parse
 from mgnet.app.plots import plot_convergence, plot_schedule
+from mgnet.petsc import init, solver_from_options
 
 SHAPE = (255, 255)
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/poisson")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/poisson")
 out.mkdir(parents=True, exist_ok=True)
 
 hierarchy = gallery.poisson(SHAPE, smoother=GaussSeidel(), post_smoother=GaussSeidel("backward"))
@@ -46,7 +48,7 @@ def show(name: str, cycles: int, work: float, seconds: float, u: np.ndarray) -> 
 
 solutions = {}
 for cycle in ("V(1,1)", "F(1,1)", "W(1,1)", "nested F(1,1)"):
-    solutions[cycle] = s = Solver(hierarchy, cycle, rtol=1e-8).solve(f).require()
+    solutions[cycle] = s = solver_from_options(hierarchy, cycle=cycle).solve(f).require()
     show(cycle, s.cycles, s.work, s.seconds, s.value)
 
 V = Solver(hierarchy, "V(1,1)")

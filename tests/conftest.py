@@ -5,11 +5,12 @@ Plain `pytest` skips the tests that need them and says why. Under `make test`
 """
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +52,23 @@ def petsc() -> ModuleType:
     from petsc4py import PETSc
 
     return PETSc
+
+
+@pytest.fixture
+def options(petsc, monkeypatch) -> Iterator[Callable[[str], None]]:
+    """Return a function that sets PETSc options, written as on a command line, for one test."""
+    monkeypatch.setattr("mgnet.petsc.options._read", set())
+    database = petsc.Options()
+    before = set(database.getAll())
+
+    def give(line: str) -> None:
+        words = shlex.split(line)
+        quoted = (f'"{word}"' if " " in word else word for word in words)
+        database.insertString(" ".join(quoted))
+
+    yield give
+    for name in set(database.getAll()) - before:
+        database.delValue(name)
 
 
 def run_group(command: list[str], timeout: float) -> tuple[int, str, str]:

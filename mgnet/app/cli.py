@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from mgnet import __version__
-from mgnet.petsc.options import split_options, take
+from mgnet.petsc.options import Values, split_options, take, unread
 
 __all__ = ["main"]
 
@@ -55,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _bad_input():
             if petsc:
                 take(petsc)
-        return cli.main(own, prog_name="mgnet", standalone_mode=False, obj=shlex.join(own)) or 0
+        typed = shlex.join([*own, *petsc])
+        code = cli.main(own, prog_name="mgnet", standalone_mode=False, obj=typed) or 0
+        if names := unread():
+            _say(f"warning: this command does not read {', '.join(names)}")
+        return code
     except click.ClickException as error:
         sentence = " ".join(error.format_message().split())
         if petsc and isinstance(error, click.MissingParameter):
@@ -184,7 +188,10 @@ def fit(
     drop_missing: bool,
     compare: bool,
 ) -> int:
-    """Train a network on the table DATA (CSV or .npz)."""
+    """Train a network on the table DATA (CSV or .npz).
+
+    PETSc options steer the training: -mgnet_cycle, -mgnet_smoother and others; -help lists them.
+    """
     if seconds is not None and evaluations is not None:
         raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
     with _bad_input():
@@ -207,7 +214,7 @@ def fit(
             held_out=held_out,
         )
         if cycle:
-            parse(cycle, levels)
+            parse(cycle, Values().get("levels", levels))
         check_folder(out, overwrite)
         table = read_table(data, target, inputs, drop_missing)
         command = f"mgnet {click.get_current_context().obj}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from mgnet import Hierarchy, Level, Schedule, Step
+from mgnet import Hierarchy, Level, Schedule, Solver, Step
 from mgnet.app.course import Course, Timed
 from mgnet.app.fit import UNLIMITED, Data, Settings, Trained, fit, parameters, scaled, train
 from mgnet.app.rivals import boosting, spline
@@ -41,7 +41,7 @@ def single_level(data: Data, settings: Settings, smoother: str) -> Trained:
     fine = settings.intervals * 2 ** (settings.levels - 1)
     alone = replace(settings, intervals=fine, levels=1, smoother=smoother, cycle="")
     label = {"lm": "LM", "lbfgs": "L-BFGS"}[smoother]
-    fitted = fit(data, alone, name=f"KAN, one level, {label}")
+    fitted = fit(data, alone, name=f"KAN, one level, {label}", prefix="rival_")
     if fitted.interrupted:
         raise KeyboardInterrupt
     return replace(fitted.trained, note="the finest network alone, from the same initial function")
@@ -81,9 +81,10 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     problem = LeastSquares(network, rows)
     course = Course(began, settings.seconds, settings.evaluations, 1, None)
     smoother = Timed(LevenbergMarquardt(), 1, course)
-    hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value, size=1)])
+    hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value)])
     course.follow(hierarchy, by_share=True)
-    if train(hierarchy, Schedule([Step("solve", 0, UNLIMITED)]), course):
+    schedule = Schedule([Step("solve", 0, UNLIMITED)])
+    if train(Solver(hierarchy, schedule, max_cycles=1), course):
         raise KeyboardInterrupt
     _, u = course.best()
     torch.nn.utils.vector_to_parameters(u, network.parameters())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +12,7 @@ import torch
 from mgnet import Hierarchy, Level, Smoother
 from mgnet.transfer import Transfer
 
-__all__ = ["Course", "Timed"]
+__all__ = ["Course", "Timed", "timed"]
 
 # A level of a cascade ends when a window of sweeps gains less than this, or at its share of the
 # budget: the levels below the finest have 30 % together, each twice as much as the one below it.
@@ -85,6 +85,8 @@ class Course:
     def ends(self, level: Level) -> bool:
         """Whether the level gets no further sweep."""
         number = self.number(level)
+        if self._best is None and number is not None:
+            return False  # one sweep at least, however long the start took: there must be a model
         if not self.by_share or number is None or number == 0:
             return self.exhausted
         values = self._values.get(number, [])
@@ -119,6 +121,8 @@ class Course:
 class Timed(Smoother):
     """Another smoother, sweep by sweep, as long as the course allows.
 
+    Its memory is (that smoother's class, its memory).
+
     Parameters
     ----------
     inner : Smoother
@@ -133,21 +137,52 @@ class Timed(Smoother):
     fixed_work: ClassVar[bool] = False
 
     def start(self, level: Level, u: torch.Tensor) -> Any:
-        return self.inner.start(level, u)
+        return type(self.inner), self.inner.start(level, u)
 
     def carry(self, memory: Any, transfer: Transfer) -> Any:
-        return self.inner.carry(memory, transfer)
+        carried = self.inner.carry(memory[1], transfer)
+        return None if carried is None else (memory[0], carried)
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
     ) -> tuple[torch.Tensor, Any]:
+        kind, inner = memory
+        if kind is not type(self.inner):  # carried from a level with another smoother
+            inner = self.inner.start(level, u)
         for _ in range(sweeps):
             if self.course.ends(level):
                 break
             before = level.tally[0]
-            u, memory = self.inner.smooth(level, u, f, self.step, memory)
+            u, inner = self.inner.smooth(level, u, f, self.step, inner)
             self.course.note(level, u, level.tally[0] - before)
-        return u, memory
+        return u, (type(self.inner), inner)
 
     def __str__(self) -> str:
         return str(self.inner)
+
+
+def timed(hierarchy: Hierarchy, steps: Mapping[str, int], course: Course) -> Hierarchy:
+    """The same hierarchy, each of its smoothers `Timed`.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    steps : mapping
+        Smoother as text -> its sweeps that count as one; 1 where it is not named.
+    course : Course
+    """
+
+    def one(smoother: Smoother) -> Smoother:
+        return Timed(smoother, steps.get(str(smoother), 1), course)
+
+    def level_of(level: Level) -> Level:
+        post, recenter = level.post_smoother, level.recenter
+        return replace(
+            level,
+            smoother=one(level.smoother),
+            post_smoother=None if post is None else one(post),
+            recenter=None if recenter is None else (lambda u: level_of(recenter(u))),
+        )
+
+    levels = [level_of(level) for level in hierarchy]
+    return Hierarchy(levels, nested=hierarchy.nested, network=hierarchy.network)

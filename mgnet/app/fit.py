@@ -11,10 +11,12 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from mgnet import Hierarchy, Schedule, cascade, parse, run
-from mgnet.app.course import Course, Timed
+from mgnet import Hierarchy, Schedule, Solver, cascade, run
+from mgnet.app.course import Course, timed
 from mgnet.app.model import Model
 from mgnet.knots import KAN, knot_hierarchy, roughness
+from mgnet.petsc import solver_from_options
+from mgnet.petsc.options import Values
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
@@ -199,6 +201,7 @@ def fit(
     progress: Callable[[float, float, float, int], None] | None = None,
     announce: Callable[[Hierarchy, Schedule], None] | None = None,
     name: str = "KAN, multigrid",
+    prefix: str = "",
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
@@ -216,10 +219,17 @@ def fit(
         `(hierarchy, schedule)`, before the training.
     name : str
         For the tables.
+    prefix : str
+        Of the PETSc options that steer the training: see `mgnet.petsc.solver_from_options`.
 
     Returns
     -------
     Fitted
+
+    Raises
+    ------
+    ValueError
+        For settings or options that do not fit, before anything is announced.
 
     Examples
     --------
@@ -237,15 +247,12 @@ def fit(
     model, rows = scaled(data, coarsest)
     problem = LeastSquares(coarsest, rows, partial(roughness, weight=SMOOTHNESS))
     course = Course(began, settings.seconds, settings.evaluations, settings.levels, progress)
-    hierarchy = knot_hierarchy(coarsest, problem, settings.levels, Timed(inner, step, course))
-    course.follow(hierarchy, by_share=not settings.cycle)
-    if settings.cycle:
-        schedule = parse(settings.cycle, settings.levels)
-    else:
-        schedule = cascade([UNLIMITED] * settings.levels)
+    hierarchy = knot_hierarchy(coarsest, problem, settings.levels, inner)
+    solver = steered(hierarchy, settings.cycle, prefix, {str(inner): step}, course)
+    hierarchy, schedule = solver.hierarchy, solver.schedule
     if announce is not None:
         announce(hierarchy, schedule)
-    interrupted = train(hierarchy, schedule, course)
+    interrupted = train(solver, course)
     level, u = course.best()
     network = hierarchy.network(level, u)  # type: ignore[misc]
     model = Model(network, data.names, data.target, model.ranges, model.mean, model.scale)
@@ -262,19 +269,58 @@ def fit(
     return Fitted(model, trained, hierarchy, schedule, interrupted)
 
 
-def train(hierarchy: Hierarchy, schedule: Schedule, course: Course) -> bool:
-    """Run a schedule, and repeat its cycle until the budget is used; say whether Ctrl-C came."""
-    cycles = any(step.action == "down" for step in schedule) or len(hierarchy) == 1
+def steered(
+    hierarchy: Hierarchy, cycle: str, prefix: str, steps: dict[str, int], course: Course
+) -> Solver:
+    """The solver that PETSc's options make of a hierarchy and a cycle, ended by the course.
+
+    Without a cycle it is a cascade by shares of the budget. What only goes upward is done once.
+    """
+    values = Values(prefix)
+    for name in ("rtol", "atol"):
+        if values.text(f"mgnet_{name}") is not None:
+            raise ValueError(f"option {values.shown(name)}: a fit ends with its budget; set that")
+    count = values.get("levels", len(hierarchy))
+    default = "cascade " + ",".join([str(UNLIMITED)] * count)
+    solver = solver_from_options(
+        hierarchy, prefix=prefix, cycle=cycle or default, max_cycles=UNLIMITED
+    )
+    for level in solver.hierarchy:
+        for smoother in filter(None, (level.smoother, level.post_smoother)):
+            try:
+                smoother.start(level, level.operator.start())
+            except TypeError as error:  # an option brought one that needs a matrix, for example
+                raise ValueError(f"{smoother} cannot train this network: {error}") from None
+    hierarchy, schedule = timed(solver.hierarchy, steps, course), solver.schedule
+    course.follow(hierarchy, by_share=schedule == cascade([UNLIMITED] * len(hierarchy)))
+    upward = len(hierarchy) > 1 and all(step.action != "down" for step in schedule)
+    cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
+    return Solver(hierarchy, schedule, max_cycles=cycles, monitor=solver.monitor)
+
+
+def train(solver: Solver, course: Course) -> bool:
+    """Repeat a solver's cycle until the budget is used; say whether Ctrl-C came.
+
+    Unlike `Solver.solve` it takes no gradients between the cycles, unless there is a monitor.
+    """
+    hierarchy, schedule = solver.hierarchy, solver.schedule
     u, memory = hierarchy[0].operator.start(), None
     try:
-        u, memory = run(schedule, hierarchy, u, None, memory)
-        again = Schedule(schedule[schedule.opening :])
-        while cycles and not course.exhausted:
+        _tell(solver, 0, u)
+        for cycle in range(1, solver.max_cycles + 1):
             work = course.work
-            u, memory = run(again, hierarchy, u, None, memory)
-            if course.work == work:  # a schedule without sweeps
+            u, memory = run(schedule, hierarchy, u, None, memory)
+            _tell(solver, cycle, u)
+            if course.exhausted or course.work == work:  # a schedule without sweeps
                 break
+            schedule = Schedule(solver.schedule[solver.schedule.opening :])
     except KeyboardInterrupt:
         course.best()  # without a network there is nothing to keep: the interrupt goes on
         return True
     return False
+
+
+def _tell(solver: Solver, cycle: int, u: torch.Tensor) -> None:
+    if solver.monitor is not None:
+        norm = solver.hierarchy.norm(solver.hierarchy[0].residual_at(u, None))
+        solver.monitor(cycle, norm, u)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mgnet import Hierarchy, Schedule
 from mgnet.app import fit as job
 from mgnet.app.comparison import rivals
 from mgnet.app.fit import Data, Settings, Trained, parameters
 from mgnet.app.folder import filled
 from mgnet.app.screen import progress_bar, result_table
 from mgnet.app.table import Table, split
+from mgnet.petsc.options import Values
 
 __all__ = ["Order", "carry_out"]
 
@@ -70,10 +72,15 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
         remarks.append(sentence)
         say(sentence)
 
+    def announce(hierarchy: Hierarchy, schedule: Schedule) -> None:
+        for sentence in remarks:  # not before: a refusal is one sentence
+            say(sentence)
+        show(f"{hierarchy}\n\n{schedule}\n")
+
     data = split(order.table, settings.held_out, settings.seed)
-    _check(order.table, data, settings, remark)
+    _check(order.table, data, settings, remarks.append)
     with progress_bar() as progress:
-        fitted = job.fit(data, settings, progress, lambda h, c: show(f"{h}\n\n{c}\n"))
+        fitted = job.fit(data, settings, progress, announce)
     interrupted = bool(fitted.interrupted)
     trained: list[Trained] = [fitted.trained]
     if interrupted:
@@ -142,7 +149,7 @@ def _report(
     write_report(
         stage,
         data,
-        order.settings,
+        _in_effect(order.settings, fitted.hierarchy),
         trained,
         hierarchy=fitted.hierarchy,
         schedule=fitted.schedule,
@@ -153,4 +160,16 @@ def _report(
         ],
         command=order.command,
         remarks=[f"Note: {remark}." for remark in remarks],
+    )
+
+
+def _in_effect(settings: Settings, hierarchy: Hierarchy) -> Settings:
+    """The settings as PETSc's options changed them."""
+    values, levels = Values(), len(hierarchy)
+    return replace(
+        settings,
+        intervals=settings.intervals * 2 ** (settings.levels - levels),
+        levels=levels,
+        cycle=values.get("cycle", settings.cycle),
+        smoother=values.get("smoother", settings.smoother),
     )

@@ -5,6 +5,7 @@ This file needs no petsc4py until an option is given, so that every script can c
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from typing import Any
 
 from mgnet.petsc.option_table import OPTIONS, Option, find
 
-__all__ = ["Values", "check_names", "init", "split_options", "take"]
+__all__ = ["Values", "check_names", "init", "split_options", "take", "unread"]
 
 OPTION = re.compile(r"-[A-Za-z_]")
 OURS = re.compile(r"(?:.*_)?mgnet_(\w+)")
@@ -61,7 +62,9 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def init(argv: Sequence[str], options: str = "") -> list[str]:
     """Start PETSc with the options of a command line.
 
-    Without any, PETSc is not started, and a script runs without petsc4py.
+    Without any, PETSc is not started, and a script runs without petsc4py. When the script ends, a
+    warning on stderr names the options of ours that it never asked for; `-options_left no` omits
+    it, and `-options_left` makes PETSc list all others.
 
     Parameters
     ----------
@@ -95,6 +98,9 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     elif os.environ.get("PETSC_OPTIONS") and find_spec("petsc4py"):
         take([])
     check_names()
+    if _petsc() is not None:
+        atexit.unregister(_warn)  # once, however often a script calls init
+        atexit.register(_warn)
     return [*argv[:1], *own]
 
 
@@ -161,6 +167,34 @@ def check_names() -> None:
             find(ours[1])
 
 
+def unread() -> list[str]:
+    """The options of ours that were given, but that nothing has asked for.
+
+    They are spelt well, but not for this script: `-mgnet_cycle` where there is only a
+    `LayerParallel`, or another prefix.
+
+    Returns
+    -------
+    list of str
+        Empty with `-options_left no`.
+
+    Examples
+    --------
+    >>> unread()
+    []
+    """
+    petsc = _petsc()
+    if petsc is None or not petsc.Options().getBool("options_left", True):
+        return []
+    names = petsc.Options().getAll()
+    return [f"-{name}" for name in names if OURS.fullmatch(name) and name not in _read]
+
+
+def _warn() -> None:
+    if (names := unread()) and _petsc().COMM_WORLD.getRank() == 0:
+        sys.stderr.write(f"warning: nothing in this script reads {', '.join(names)}\n")
+
+
 class Values:
     """Reads our options under one prefix, and shows them when `-help` is given.
 
@@ -222,6 +256,7 @@ class Values:
         database = None if petsc is None else petsc.Options(self.prefix)
         if database is None or not database.hasName(within):
             return None
+        _read.add(f"{self.prefix}{within}")
         return database.getString(within, "")
 
     def levels_named(self) -> list[tuple[int, str]]:
@@ -248,5 +283,7 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+# Names that were given and asked for.
+_read: set[str] = set()
 # Prefixes and groups whose help was printed: PETSc prints that of an object once, too.
 _helped: set[tuple[str, str]] = set()

@@ -123,15 +123,24 @@ def _hierarchy(hierarchy: Hierarchy, values: Values) -> Hierarchy:
 def _changed(parts: list[dict[str, Smoother]], levels: Sequence[Level]) -> list[Level]:
     kept = list(levels[: len(parts)])
     if len(kept) < len(levels):  # the coarse solver moves up
-        kept[-1] = replace(
-            kept[-1], transfer=None, smoother=levels[-1].smoother, post_smoother=None
-        )
-    made = []
-    for part, level in zip(parts, kept, strict=True):
-        before = part.get("smoother")
-        after = part.get("post_smoother", None if before else level.post_smoother)
-        made.append(replace(level, smoother=before or level.smoother, post_smoother=after))
-    return made
+        last = replace(kept[-1], transfer=None, recenter=None, post_smoother=None)
+        kept[-1] = replace(last, smoother=levels[-1].smoother)
+    return [_with_parts(level, parts[number:]) for number, level in enumerate(kept)]
+
+
+def _with_parts(level: Level, parts: Sequence[dict[str, Smoother]]) -> Level:
+    """The level with the first of the parts; the others are for those that it recentres."""
+    before = parts[0].get("smoother")
+    after = parts[0].get("post_smoother", None if before else level.post_smoother)
+    recenter = level.recenter
+    return replace(
+        level,
+        smoother=before or level.smoother,
+        post_smoother=after,
+        recenter=(
+            (lambda u: _with_parts(recenter(u), parts[1:])) if recenter and parts[1:] else recenter
+        ),
+    )
 
 
 def _smoother(values: Values, name: str, level: int | None) -> Smoother | None:

@@ -252,6 +252,43 @@ def test_single_dash_options_need_petsc4py(install, capsys, monkeypatch):
     assert "-ksp_type has one dash" in sentence and "petsc4py is not installed" in sentence
 
 
+FIT = ["fit", "data.csv", "--target", "rho", "--evaluations", "60"]
+
+
+def test_petsc_options_steer_the_fit_and_its_report(options, tmp_path, monkeypatch, capfd):
+    options("")  # cleans up
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text(GOOD)
+    assert cli.main([*FIT, "-mgnet_levels", "2", "-mgnet_view", "json"]) == 0
+    out = capfd.readouterr().out
+    assert "Hierarchy of 2 levels" in out and '"levels": [{"unknowns": 840,' in out
+    report = Path("mgnet-fit/report.md").read_text()
+    assert "16 intervals on the coarsest of 2 levels and 32 on the finest" in report
+    assert "--evaluations 60 -mgnet_levels 2 -mgnet_view json\n" in report
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-mgnet_cycel V(1,1)", "option -mgnet_cycel is unknown; the nearest is -mgnet_cycle "),
+        ("-mgnet_levels x", "option -mgnet_levels got 'x'; it takes an integer"),
+        ("-mgnet_levels 9", "option -mgnet_levels got '9'; this hierarchy has 4 levels"),
+        ("-mgnet_smoother Jacobi", "Jacobi(omega=0.666667) cannot train this network"),
+    ],
+)
+def test_petsc_options_that_are_refused(options, line, words, tmp_path, monkeypatch, capsys):
+    options("")
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text(GOOD)  # few rows: a warning, but not before a refusal
+    assert words in refused(capsys, *FIT, *line.split())
+
+
+def test_petsc_options_that_are_not_read_are_named(options, capsys):
+    options("")
+    assert cli.main(["schedule", "V(1,1)", "-mgnet_levels", "2"]) == 0
+    assert capsys.readouterr().err == ("mgnet: warning: this command does not read -mgnet_levels\n")
+
+
 def test_a_table_swallowed_by_a_petsc_option_is_named(capsys, monkeypatch):
     monkeypatch.setattr(cli, "take", lambda arguments: None)
     sentence = refused(capsys, "fit", "-mgnet_view", "data.csv", "--target", "rho")

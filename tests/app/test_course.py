@@ -2,14 +2,15 @@
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
-from mgnet import cascade, run
-from mgnet.app.course import Course, Timed
+from mgnet import Hierarchy, cascade, parse, run
+from mgnet.app.course import Course, Timed, timed
 from mgnet.knots import KAN, knot_hierarchy
-from mgnet.training import LeastSquares, LevenbergMarquardt, TorchOptimizer
+from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
 
@@ -56,3 +57,32 @@ def test_the_best_state_is_kept():
 def test_no_state_no_model():
     with pytest.raises(KeyboardInterrupt):
         Course(time.perf_counter(), 1.0, None, 1, None).best()
+
+
+def test_every_smoother_of_a_hierarchy_is_timed():
+    kan = KAN([1, 2, 1], 2)
+    own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 3, LevenbergMarquardt())
+    own = Hierarchy([replace(own[0], post_smoother=LBFGS()), *own[1:]])
+    course = Course(time.perf_counter(), 60.0, 20.0, 3, None)
+    levels = timed(own, {str(LBFGS()): 10}, course)
+    below = levels[0].recenter(levels[0].operator.start())  # type: ignore[misc]
+    found = [part for level in (*levels, below) for part in (level.smoother, level.post_smoother)]
+    told = [(type(part.inner).__name__, part.step) for part in found if isinstance(part, Timed)]
+    lm = ("LevenbergMarquardt", 1)
+    assert told == [lm, ("LBFGS", 10), lm, lm, lm]
+
+
+def test_a_smoother_starts_afresh_after_another_kind():
+    course = Course(time.perf_counter(), 60.0, 1e9, 3, None)
+    kan = KAN([1, 2, 1], 2)
+    own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 2, LevenbergMarquardt())
+    levels = timed(Hierarchy([replace(own[0], smoother=LBFGS()), own[1]]), {}, course)
+    u, memory = run(parse("cascade 3,3", 2), levels, levels[0].operator.start(), None)
+    assert memory[0, "pre"][0] is LBFGS and memory[1, "pre"][0] is LevenbergMarquardt
+    assert levels[0].operator.value(u) < levels[0].operator.value(levels[0].operator.start())
+
+
+def test_however_short_the_budget_there_is_a_model():
+    course, _ = trained(1e-9)
+    assert [number for *_, number in course.history] == [2]
+    assert course.best()[0] == 2

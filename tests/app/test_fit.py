@@ -84,3 +84,49 @@ def test_refusals():
         fit(data(), Settings(smoother="newton"))
     with pytest.raises(ValueError, match="character"):
         fit(data(), Settings(cycle="V(1"))
+
+
+def test_an_option_is_as_the_setting(options):
+    by_setting = fit(data(), Settings(**{**vars(SMALL), "cycle": "F(1,1)"}))
+    options('-mgnet_cycle "F(1,1)"')
+    by_option = fit(data(), Settings(**{**vars(SMALL), "cycle": "cascade 9,9,9"}))
+    assert np.array_equal(*(f.model.predict(data().x_held) for f in (by_setting, by_option)))
+
+
+def test_fewer_levels_from_the_finest(options):
+    coarser = Settings(**{**vars(SMALL), "intervals": 4, "levels": 2, "cycle": "cascade 3,2"})
+    expected = fit(data(), coarser).model.predict(data().x_held)
+    options('-mgnet_levels 2 -mgnet_cycle "cascade 3,2"')
+    fitted = fit(data(), SMALL)
+    assert len(fitted.hierarchy) == 2
+    assert fitted.trained.parameters == parameters(2, SMALL)
+    assert fitted.model.predict(data().x_held) == pytest.approx(expected, rel=1e-6)
+
+
+def test_other_smoothers_on_each_level_and_fewer_cycles(options, capfd):
+    options("-mgnet_levels_1_smoother mgnet.training.LBFGS -mgnet_monitor -mgnet_max_cycles 3")
+    fitted = fit(data(), Settings(**{**vars(SMALL), "cycle": "V(1,1)", "evaluations": 10**6}))
+    names = [str(level.smoother).partition("(")[0] for level in fitted.hierarchy]
+    assert names == ["LevenbergMarquardt", "LBFGS", "LevenbergMarquardt"]
+    assert [level for *_, level in fitted.trained.history] == [0] * 6
+    assert capfd.readouterr().out.count(" mgnet Residual norm ") == 4
+    options('-mgnet_cycle "cascade 4,4,4" -mgnet_max_cycles 1')  # memory meets another smoother
+    history = fit(data(), Settings(**{**vars(SMALL), "evaluations": 10**6})).trained.history
+    assert [level for *_, level in history] == [2] * 4 + [1] * 4 + [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("-mgnet_levels 9", "option -mgnet_levels got '9'; this hierarchy has 3 levels"),
+        ("-mgnet_rtol 1e-3", "option -mgnet_rtol: a fit ends with its budget"),
+        ("-mgnet_cycle V(1", "option -mgnet_cycle: cycle 'V\\(1'"),
+        ("-mgnet_smoother Jacobi", "Jacobi.* cannot train this network: "),
+    ],
+)
+def test_options_that_do_not_fit(options, line, words):
+    options(line)
+    announced = []
+    with pytest.raises(ValueError, match=words):
+        fit(data(), SMALL, announce=lambda *told: announced.append(told))
+    assert not announced

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgnet.petsc.options import Values, check_names, init, split_options, take
+from mgnet.petsc.options import Values, check_names, init, split_options, take, unread
 
 
 @pytest.mark.parametrize(
@@ -89,3 +89,14 @@ def test_one_level(options):
     assert values.get("sweeps", None, level=2) == 4
     assert values.get("sweeps", None, level=1) is None
     assert values.levels_named() == [(2, "sweeps")]
+
+
+def test_what_nothing_reads_is_named(options):
+    options("-u_mgnet_cycle V -u_mgnet_rtol 1e-3 -u_mgnet_levels_1_sweeps 2 -u_other 1")
+    assert set(unread()) == {"-u_mgnet_cycle", "-u_mgnet_rtol", "-u_mgnet_levels_1_sweeps"}
+    values = Values("u_")
+    assert values.get("rtol", 1.0) == 1e-3
+    assert [values.get("sweeps", None, level) for level in (None, 1)] == [None, 2]
+    assert unread() == ["-u_mgnet_cycle"]
+    options("-options_left no")
+    assert unread() == []

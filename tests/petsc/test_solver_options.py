@@ -48,6 +48,25 @@ def test_smoothers_after_the_correction_and_on_the_coarsest_level(options):
     assert parts == [(Jacobi(0.5), GaussSeidel()), (Direct("pinv"), None)]
 
 
+def test_recentred_levels_have_the_options_too(options):
+    torch = pytest.importorskip("torch")
+    from mgnet.knots import KAN, knot_hierarchy
+    from mgnet.training import LBFGS, Broyden, LeastSquares, LevenbergMarquardt
+
+    kan, x = KAN([1, 1], 2), torch.linspace(-1, 1, 20, dtype=torch.float64).unsqueeze(1)
+    hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, x)), 4, LevenbergMarquardt())
+    options("-e_mgnet_levels 3 -e_mgnet_levels_1_smoother mgnet.training.LBFGS")
+    options("-e_mgnet_coarse_solver mgnet.training.Broyden")
+    levels = solver_from_options(hierarchy, prefix="e_").hierarchy
+    below = levels[0].recenter(levels[0].operator.start())
+    coarsest = below.recenter(0.0 * levels[1].operator.start())
+    assert [level.smoother for level in (*levels, below, coarsest)] == [
+        LevenbergMarquardt(),
+        *2 * [LBFGS(), Broyden()],
+    ]
+    assert levels[2].recenter is None
+
+
 def test_batches_get_the_same_smoothers(options):
     model = gallery.poisson(7)
     hierarchy = Hierarchy(list(model), bind=lambda batch: list(model))
