@@ -163,10 +163,7 @@ class ODENet(torch.nn.Module):
         return u if self.after is None else self.after(u)
 
     def draw_masks(self) -> None:
-        """New dropout masks for the layers, in training: what every forward pass begins with.
-
-        They depend on `seed`, the number `calls` of passes in training so far, and the layer.
-        """
+        """New dropout masks, in training, of `seed`, the number of passes so far, and the layer."""
         if self.training:
             self.calls += 1
             draw_keys(self.block, self.seed, self.calls, self.kept.start)
