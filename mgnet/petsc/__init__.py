@@ -16,13 +16,16 @@ from mgnet.petsc.solver_options import solver_from_options
 if TYPE_CHECKING:
     from mgnet.petsc.distribution import distribute, gather_state, load_state
     from mgnet.petsc.dm import dmshell
+    from mgnet.petsc.knot_pcmg import KnotPCMG
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
+    from mgnet.petsc.spread_least_squares import spread_samples
     from mgnet.petsc.tao_smoother import TAOSmoother
 
 __all__ = [
     "Cycle",
     "KSPSmoother",
+    "KnotPCMG",
     "Sweeps",
     "TAOSmoother",
     "distribute",
@@ -34,12 +37,14 @@ __all__ = [
     "parse_smoother",
     "separate_smoothers",
     "solver_from_options",
+    "spread_samples",
 ]
 
 # Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
 _LATER = {
     "Cycle": "mgnet.petsc.python_types",
     "KSPSmoother": "mgnet.petsc.ksp_smoother",
+    "KnotPCMG": "mgnet.petsc.knot_pcmg",
     "TAOSmoother": "mgnet.petsc.tao_smoother",
     "Sweeps": "mgnet.petsc.python_types",
     "distribute": "mgnet.petsc.distribution",
@@ -47,6 +52,7 @@ _LATER = {
     "gather_state": "mgnet.petsc.distribution",
     "load_state": "mgnet.petsc.distribution",
     "separate_smoothers": "mgnet.petsc.python_types",
+    "spread_samples": "mgnet.petsc.spread_least_squares",
 }
 
 

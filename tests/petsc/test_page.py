@@ -16,7 +16,7 @@ def test_the_blocks_run(petsc, options, monkeypatch):
         " -snes_type fas -snes_fas_levels 5 -fas_coarse_pc_type lu"
         " -fas_levels_snes_type python -fas_levels_snes_python_type mgnet.petsc.Sweeps"
     )
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 5
     names: dict = {}
     for block in BLOCKS:
         exec(compile(block, "docs/petsc.md", "exec"), names)
@@ -24,6 +24,8 @@ def test_the_blocks_run(petsc, options, monkeypatch):
     assert names["solution"].reason.converged
     assert names["ksp"].getConvergedReason() > 0
     assert names["snes"].getConvergedReason() > 0
+    assert names["parallel"].net.depth == 128
+    assert len(names["hierarchy"]) == 3
 
 
 @pytest.mark.parametrize(
