@@ -241,7 +241,7 @@ def peaks(
     generator = np.random.default_rng(0) if generator is None else generator
     least, largest = -6.551133332835841, 8.106213589442833  # of the function, on [-3, 3]^2
     wanted = [samples // classes + (k < samples % classes) for k in range(classes)]
-    found = [np.empty((0, 2)) for _ in wanted]
+    found: list[np.ndarray] = [np.empty((0, 2)) for _ in wanted]
     while any(len(points) < count for points, count in zip(found, wanted, strict=True)):
         x = generator.uniform(-1.0, 1.0, (20 * samples, 2))
         a, b = 3.0 * x.T
