@@ -135,7 +135,7 @@ class LayerParallel(nn.Module):
         self._warned = False
         self._faster: dict[tuple, str] = {}  # of mode "auto"
         self._kept: dict[str, Tensor] = {}  # of warm starts
-        self._prepared: tuple[Any, Prepared] | None = None
+        self._prepared: dict[Method, tuple[Any, Prepared]] = {}  # of this module's, and serial
 
     def take_part(self, which: range, neighbours: Neighbours) -> None:
         """Keep only the layers `which`: the neighbours hold the others.
@@ -198,12 +198,13 @@ class LayerParallel(nn.Module):
         """The one of the last call, where it was for the same tensors, shapes and block."""
         kept = *layers.parameters, *layers.buffers, *[layers.steps] * (self.net.gates is not None)
         tensors = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in kept]
-        key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device, method
-        if self._prepared is None or self._prepared[0] != key:
-            self._prepared = key, Prepared(self.net.kernel, detached(layers), method)
+        key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device
+        last = self._prepared.get(method)
+        if last is None or last[0] != key:
+            last = self._prepared[method] = key, Prepared(self.net.kernel, detached(layers), method)
         else:
-            self._prepared[1].refresh()
-        return self._prepared[1]
+            last[1].refresh()
+        return last[1]
 
     def _follow(self, direction: str, made: Pass, check: bool) -> None:
         if direction == "forward":
@@ -230,12 +231,16 @@ class LayerParallel(nn.Module):
         key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
         if key not in self._faster:
             state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
+            kept, buffers = dict(self._kept), [(b, b.clone()) for b in self.net.buffers()]
             seconds = {}
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")
                 for mode in ("mgrit", "serial"):
                     seconds[mode] = min(self._timed(u, mode) for _ in range(3))
             self.calls, self.control, self._warned, self.last_forward, self.last_backward = state
+            self._kept = kept
+            for buffer, value in buffers:  # running statistics count calls, not trials
+                buffer.copy_(value)
             fastest = min(seconds, key=seconds.__getitem__)
             self._faster[key] = self.neighbours.agree(fastest)
         return self._faster[key]
@@ -304,7 +309,7 @@ class LayerParallel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What was prepared and kept belongs to these very tensors.
-        return {**self.__dict__, "_prepared": None, "_kept": {}}
+        return {**self.__dict__, "_prepared": {}, "_kept": {}}
 
     def extra_repr(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())

@@ -265,6 +265,13 @@ def test_batch_norm_is_updated_once_by_the_closing_sweep():
     torch.testing.assert_close(out, looped([block.eval() for block in blocks], batch()))
 
 
+def test_trials_of_auto_leave_the_statistics_alone():
+    net, _ = made(8, make=lambda: nn.Sequential(nn.BatchNorm1d(WIDTH), nn.Tanh()))
+    LayerParallel(net, 2, 4, mode="auto").train()(batch())
+    (tracked,) = [b for name, b in net.named_buffers() if name.endswith("num_batches_tracked")]
+    assert tracked.tolist() == [1] * 8
+
+
 class DrawsByItself(Block):
     def forward(self, u):
         return nn.functional.dropout(super().forward(u), 0.5)
