@@ -19,14 +19,12 @@ ended below that of the best of the fine-only rows. Seconds: of the processor, m
 
 import argparse
 import math
-import os
-import platform
 import statistics
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import saved
 import torch
 
 from mgnet import Solver, Step, cascade, gallery, run
@@ -36,7 +34,6 @@ from mgnet.training import Objective, TorchOptimizer
 
 LEVELS, COARSE, WIDTH, T = 4, 4, 8, 5.0
 FINE = COARSE * 2 ** (LEVELS - 1)
-RESULT = Path(__file__).parent / "results" / "depth_refinement.txt"
 ADAM = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})
 
 
@@ -60,6 +57,7 @@ WAYS = {
     "gates, then V subspace": Way(True, "gates", "subspace"),
     "gates, then V injected": Way(True, "gates", "injected"),
 }
+KINDS = ("median", "least", "largest")
 FINE_ONLY = [name for name, way in WAYS.items() if way.kind in ("fine", "start")]
 
 
@@ -146,54 +144,84 @@ def go_on(hierarchy: Any, u: Any, memory: Any, done: float, seconds: float, work
     return u, done, seconds + time.process_time() - began, tuple(corrections)
 
 
-def spread(values: list[float], form: str) -> str:
-    return " ".join(f"{v:>{form}}" for v in (statistics.median(values), min(values), max(values)))
-
-
-def line(name: str, rows: list[Row], best: list[float] | None) -> str:
-    jump, better = "-", "-"
+def medians(name: str, rows: list[Row], best: list[float]) -> saved.Row:
+    """Over the seeds; `best` are the losses of the best fine-only row of each seed."""
+    found: saved.Row = {"method": name}
+    for key, values in (
+        ("loss", [row.loss for row in rows]),
+        ("accuracy", [row.accuracy for row in rows]),
+    ):
+        found |= {f"{key}_median": statistics.median(values)}
+        found |= {f"{key}_least": min(values), f"{key}_largest": max(values)}
     if name not in FINE_ONLY:
-        jump = f"{max((row.jump for row in rows), key=abs):.1e}"
-    if best and name not in FINE_ONLY:
-        better = f"{sum(row.loss < b for row, b in zip(rows, best, strict=True))}/{len(rows)}"
-    parts = zip(*(row.corrections for row in rows), strict=True)
-    sums = [round(statistics.median(part)) for part in parts]
+        found["jump"] = max((row.jump for row in rows), key=abs)
+        found["better"] = sum(row.loss < b for row, b in zip(rows, best, strict=True))
+    found |= {"seeds": len(rows), "work": statistics.median(row.work for row in rows)}
+    found["seconds"] = statistics.median(row.seconds for row in rows)
+    sums = [round(statistics.median(p)) for p in zip(*(r.corrections for r in rows), strict=True)]
+    if sum(sums):
+        found |= dict(zip(("full", "cut", "refused"), sums, strict=True))
+    return found
+
+
+def line(row: saved.Row) -> str:
+    def spread(key: str, form: str) -> str:
+        return " ".join(f"{row[f'{key}_{kind}']:>{form}}" for kind in KINDS)
+
+    fine = "jump" not in row
+    jump = "-" if fine else f"{row['jump']:.1e}"
+    better = "-" if fine else f"{row['better']}/{row['seeds']}"
+    told = f"{row['full']} / {row['cut']} / {row['refused']}" if "full" in row else "-"
     return (
-        f"{name:<27} {spread([row.loss for row in rows], '8.4f')}  "
-        f"{spread([row.accuracy for row in rows], '6.3f')} {jump:>9} {better:>6} "
-        f"{statistics.median(row.work for row in rows):>6.0f} "
-        f"{statistics.median(row.seconds for row in rows):>8.1f}  "
-        f"{' / '.join(map(str, sums)) if sum(sums) else '-':>14}"
+        f"{row['method']:<27} {spread('loss', '8.4f')}  {spread('accuracy', '6.3f')} {jump:>9} "
+        f"{better:>6} {row['work']:>6.0f} {row['seconds']:>8.1f}  {told:>14}"
     )
 
 
+def targets(rows: list[saved.Row]) -> list[saved.Row]:
+    gates = next(row for row in rows if row["method"] == "cascade by gates")
+    fine = min(row["loss_median"] for row in rows if row["method"] in FINE_ONLY)
+    jump, loss = f"{abs(gates['jump']):.1e}", gates["loss_median"]
+    name = "median loss of the cascade by gates, against the best 32 layers from the start"
+    return [
+        saved.target("jump at a refinement by gates", "at most 1e-12", jump, float(jump) <= 1e-12),
+        saved.target(name, "lower", f"{loss:.4f} against {fine:.4f}", loss < fine),
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--work", type=float, default=300.0, help="gradients of 32 layers")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
+    saved.add_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    text = [
+    setting = (
         f"peaks, 5 classes, width 8, T = 5, {COARSE} to {FINE} layers, work {given.work:g}, "
-        f"{given.seeds} seeds, {os.cpu_count()} cores, 1 thread, {platform.machine()}, PyTorch "
-        f"{torch.__version__}\n",
+        f"{given.seeds} seeds"
+    )
+    runs: dict[str, list[Row]] = {name: [] for name in WAYS}
+    for seed in range(given.seeds):
+        data = points(seed, 400), points(1000 + seed, 2000)
+        for name, way in WAYS.items():
+            runs[name].append(train(way, seed, data, given.work))
+    best = [min(runs[name][seed].loss for name in FINE_ONLY) for seed in range(given.seeds)]
+    rows = [medians(name, of_seeds, best) for name, of_seeds in runs.items()]
+    lines = [
+        setting,
+        saved.heading(),
+        "",
         f"{'':<27} {'cross entropy, training':^26}  {'accuracy, test':^20} {'largest':>9} {'':>6} "
         f"{'':>6} {'':>8}  {'corrections':>14}",
         f"{'':<27} {'median':>8} {'least':>8} {'largest':>8}  {'median':>6} {'least':>6} "
         f"{'most':>6} {'jump':>9} {'better':>6} {'work':>6} {'seconds':>8}  "
         f"{'full/cut/refused':>14}",
+        *map(line, rows),
     ]
-    rows: dict[str, list[Row]] = {name: [] for name in WAYS}
-    for seed in range(given.seeds):
-        data = points(seed, 400), points(1000 + seed, 2000)
-        for name, way in WAYS.items():
-            rows[name].append(train(way, seed, data, given.work))
-    best = [min(rows[name][seed].loss for name in FINE_ONLY) for seed in range(given.seeds)]
-    text += [line(name, of_seeds, best) for name, of_seeds in rows.items()]
-    print("\n".join(text))
+    print("\n".join(lines))
     if given.save:
-        RESULT.write_text("\n".join(text) + "\n")
+        found = targets(rows)
+        saved.save(given.save, "depth_refinement", setting, rows, found, "\n".join(lines))
 
 
 if __name__ == "__main__":

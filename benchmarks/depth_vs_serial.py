@@ -23,15 +23,13 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+import saved
 import torch
 from depth_rivals import (
     HandWritten,
@@ -50,7 +48,6 @@ from depth_rivals import (
 
 from mgnet.depth import Fixed, LayerParallel, ODENet
 
-RESULT = Path(__file__).parent / "results" / "depth_vs_serial.txt"
 ROUNDS = 3
 ONE_LEVEL = "mgnet, one level"
 
@@ -210,53 +207,125 @@ def measure(case: Case, start: str, seeds: int, chunk: int, device: torch.device
     return rows
 
 
-def table(rows: Rows, say: Callable[[str], None]) -> None:
+def medians(rows: Rows) -> list[saved.Row]:
+    """A row per competitor; `times` is over mgnet's best factor with one cycle."""
     least = {name: min(row.seconds) for name, row in rows.items()}
-    middle = {name: statistics.median(row.seconds) for name, row in rows.items()}
-    mine = [
-        min((name for name in rows if name.endswith(f"c + {k}")), key=least.__getitem__)
-        for k in (1, 0)
-    ]
-    rival = min((name for name in rows if "mgnet" not in name), key=least.__getitem__)
-    head = f"{'':<27}{'least ms':>10}{'median ms':>11}{'times':>8}{'work':>7}"
-    say(f"{head}{'output':>10}{'gradients':>11}")
+    best = min(least[name] for name in rows if name.endswith("c + 1"))
+    found = []
     for name, row in rows.items():
         off = [statistics.median(column) for column in zip(*row.errors, strict=True)]
-        line = f"  {name:<25}{1e3 * least[name]:>10.2f}{1e3 * middle[name]:>11.2f}"
-        line += (
-            f"{least[name] / least[mine[0]]:>8.2f}{row.work:>7.2f}{off[0]:>10.0e}{off[1]:>11.0e}"
+        middle = statistics.median(row.seconds)
+        found.append(
+            {"method": name, "ms_least": 1e3 * least[name], "ms_median": 1e3 * middle}
+            | {"times": least[name] / best, "work": row.work}
+            | {"output_error": off[0], "gradient_error": off[1]}
         )
-        say(line)
-    for best in mine:
-        ratios = [
-            f"{least[name] / least[best]:.2f} (medians {middle[name] / middle[best]:.2f})"
-            for name in (rival, "eager loop")
+    return found
+
+
+def fastest(rows: list[saved.Row], kind: str) -> saved.Row:
+    """The fastest of the rivals, or of our rows with a name that ends so."""
+    chosen = [row for row in rows if row["method"].endswith(kind)]
+    if kind == "rival":
+        chosen = [row for row in rows if "mgnet" not in row["method"]]
+    return min(chosen, key=lambda row: row["ms_least"])
+
+
+def ratios(above: saved.Row, below: saved.Row) -> tuple[float, float]:
+    """Of the least and of the median times."""
+    return above["ms_least"] / below["ms_least"], above["ms_median"] / below["ms_median"]
+
+
+def table(rows: list[saved.Row]) -> str:
+    head = f"{'':<27}{'least ms':>10}{'median ms':>11}{'times':>8}{'work':>7}"
+    lines = [f"{head}{'output':>10}{'gradients':>11}"]
+    for row in rows:
+        line = f"  {row['method']:<25}{row['ms_least']:>10.2f}{row['ms_median']:>11.2f}"
+        line += f"{row['times']:>8.2f}{row['work']:>7.2f}"
+        lines.append(f"{line}{row['output_error']:>10.0e}{row['gradient_error']:>11.0e}")
+    named = {row["method"]: row for row in rows}
+    eagerly, one = named["eager loop"], fastest(rows, "c + 1")
+    for best in (one, fastest(rows, "c + 0")):
+        short = best["method"][7:]
+        told = [
+            f"{name} / {short}: {a:.2f} (medians {b:.2f})"
+            for name, row in (("best rival", fastest(rows, "rival")), ("eager", eagerly))
+            for a, b in [ratios(row, best)]
         ]
-        say(f"  best rival / {best[7:]}: {ratios[0]}; eager / {best[7:]}: {ratios[1]}")
-    for name in [ONE_LEVEL, "mgnet, auto"]:
-        if name in rows:
-            ratios = [f"{t[name] / t['eager loop']:.2f}" for t in (least, middle)]
-            say(f"  {name[7:]} / eager: {ratios[0]} ({ratios[1]})")
-    ratio = least[mine[0]] / least["eager loop"] / rows[mine[0]].work
-    say(f"  time over eager / counted work: {ratio:.2f}  (c + k: cascade, then k cycles)")
+        lines.append("  " + "; ".join(told))
+    for name in [name for name in (ONE_LEVEL, "mgnet, auto") if name in named]:
+        a, b = ratios(named[name], eagerly)
+        lines.append(f"  {name[7:]} / eager: {a:.2f} ({b:.2f})")
+    ratio = one["ms_least"] / eagerly["ms_least"] / one["work"]
+    lines.append(f"  time over eager / counted work: {ratio:.2f}  (c + k: cascade, then k cycles)")
+    return "\n".join(lines)
 
 
-def main(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+def targets(rows: list[saved.Row]) -> list[saved.Row]:
+    """Of the least times on one thread; a target holds for both kinds of weights."""
+    found = []
+    one_thread = [row for row in rows if row["threads"] == 1]
+    for case in dict.fromkeys(row["case"] for row in one_thread):
+        starts = dict.fromkeys(row["start"] for row in one_thread if row["case"] == case)
+        tables = [
+            [row for row in one_thread if (row["case"], row["start"]) == (case, start)]
+            for start in starts
+        ]
+        found += targets_of(case, tables)
+    return found
+
+
+def targets_of(case: str, tables: list[list[saved.Row]]) -> list[saved.Row]:
+    """Of one case, a table per kind of weights."""
+
+    def told(name: str, goal: float, values: list[float], at_least: bool) -> saved.Row:
+        met = min(values) >= goal if at_least else max(values) <= goal
+        word = "at least" if at_least else "at most"
+        measured = ", ".join(f"{value:.2f}" for value in values)
+        return saved.target(f"{case}: {name}", f"{word} {goal:g}", measured, met)
+
+    def over_eager(name: str) -> list[float]:
+        return [ratios(fastest(rows, name), fastest(rows, "eager loop"))[0] for rows in tables]
+
+    gains = [ratios(fastest(rows, "rival"), fastest(rows, "c + 1"))[0] for rows in tables]
+    found = [told("one level over eager", 1.1, over_eager("one level"), False)]
+    for start, goal in (("width 16, 1024", 2.5), ("width 32, 1024", 1.3)):
+        if case.startswith(start):
+            found.append(told("best of the rivals over one cycle", goal, gains, True))
+    if case.startswith("width 32, 128"):
+        eager_gains = [1.0 / value for value in over_eager("c + 1")]
+        found.append(told("eager over one cycle", 1.5, eager_gains, True))
+        found.append(told("auto over eager", 1.0, over_eager("auto"), False))
+    if "channels" in case:
+        pairs = zip(over_eager("c + 1"), tables, strict=True)
+        shares = [value / fastest(rows, "c + 1")["work"] for value, rows in pairs]
+        found.append(told("time over eager / counted work, one cycle", 1.1, shares, False))
+    return found
+
+
+def main(options: argparse.Namespace) -> None:
     device = torch.device(options.device)
-    say(f"python benchmarks/depth_vs_serial.py {' '.join(sys.argv[1:])}".rstrip())
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    say(f"{machine}, Python {platform.python_version()}, PyTorch {torch.__version__}")
+    where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    setting, rows = f"{options.seeds} seeds, float32, {where}", []
+    lines = [setting, saved.heading()]
+    print("\n".join(lines), flush=True)
     for case in [CASES[n] for n in options.cases]:
         sizes = case.chunks
         for threads in options.threads if device.type == "cpu" else [1]:
             torch.set_num_threads(threads)
             chunk, of_compiler = best_chunk(case, sizes, device)
             sizes = (chunk,) if chunk else case.chunks  # other threads: compiled anew, no choice
-            where = f", {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else ""
-            say(f"\n{case}{where}; {options.seeds} seeds\n  {of_compiler}")
+            lines.append(f"\n{case}, {threads} thread{'s' * (threads > 1)}\n  {of_compiler}")
+            print(lines[-1], flush=True)
             for start in options.start:
-                say(f"\n  {start} weights")
-                table(measure(case, start, options.seeds, chunk, device), say)
+                measured = medians(measure(case, start, options.seeds, chunk, device))
+                about = {"case": str(case), "threads": threads, "start": start}
+                rows += [about | row for row in measured]
+                lines.append(f"\n  {start} weights\n{table(measured)}")
+                print(lines[-1], flush=True)
+    if options.save:
+        found = targets(rows)
+        saved.save(options.save, "depth_vs_serial", setting, rows, found, "\n".join(lines))
 
 
 if __name__ == "__main__":
@@ -266,16 +335,7 @@ if __name__ == "__main__":
     parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))))
     parser.add_argument("--start", nargs="+", default=["smooth", "default"])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name} too")
-    chosen = parser.parse_args()
-    lines: list[str] = []
-
-    def say(text: str) -> None:
-        print(text, flush=True)
-        lines.append(text)
-
+    saved.add_option(parser)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nothing that was compiled before
-        main(chosen, say)
-    if chosen.save:
-        RESULT.write_text("\n".join(lines) + "\n")
+        main(parser.parse_args())

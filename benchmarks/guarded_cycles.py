@@ -18,14 +18,12 @@ tanh networks of two layers with as many parameters. Failed: not finite, or dive
 
 import argparse
 import math
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import saved
 import torch
 
 from mgnet import Hierarchy, Level, Reason, Schedule, Smoother, Solution, Solver, Step
@@ -40,7 +38,6 @@ from mgnet.training import (
 )
 
 LEVELS = 4
-RESULT = Path(__file__).parent / "results" / "guarded_cycles.txt"
 # Sweeps before and after a coarse correction; the coarsest level has twice as many.
 SMOOTHERS: dict[str, tuple[Smoother, int]] = {
     "LM": (LevenbergMarquardt(), 1),
@@ -185,72 +182,83 @@ def of_mlp(task: Task, name: str, seed: int, seconds: float) -> Row:
     return row_of(go_on(Hierarchy([level]), schedule, 2.0 * seconds, u, None), problem, task)
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.median(values):>8.1e} {min(values):>8.1e} {max(values):>8.1e}"
-
-
-def line(name: str, rows: list[Row], fine: list[Row] | None) -> str:
-    text = f"  {name:<22} {spread([row.error for row in rows])} "
-    text += f"{statistics.median(row.loss for row in rows):>8.1e} "
+def medians(rows: list[Row], fine: list[Row] | None) -> saved.Row:
+    """Over the seeds; the gain against `fine`, where there is one."""
+    errors = [row.error for row in rows]
+    found: saved.Row = {"error_median": statistics.median(errors)}
+    found |= {"error_least": min(errors), "error_largest": max(errors)}
+    found |= {"loss_median": statistics.median(row.loss for row in rows)}
     gains = [a.loss / b.loss for a, b in zip(fine or [], rows, strict=bool(fine)) if b.loss > 0.0]
-    if fine and gains:
-        text += f"{statistics.median(gains):>7.2f} {min(gains):>7.2f} {max(gains):>7.2f} "
-    else:
-        text += f"{'':>24}"
+    if gains:
+        found |= {"gain_median": statistics.median(gains)}
+        found |= {"gain_least": min(gains), "gain_largest": max(gains)}
     parts = zip(*(row.corrections for row in rows), strict=True)
     counts = [round(statistics.median(part)) for part in parts]
-    told = " / ".join(map(str, counts)) if sum(counts) else "-"
-    cycles = round(statistics.median(row.cycles for row in rows))
-    return f"{text}{cycles:>7} {told:>18} {sum(row.failed for row in rows):>6}"
+    found["cycles"] = round(statistics.median(row.cycles for row in rows))
+    if sum(counts):
+        found |= dict(zip(("full", "short", "refused"), counts, strict=True))
+    return found | {"failed": sum(row.failed for row in rows)}
 
 
-def table(title: str, rows: dict[str, list[Row]]) -> str:
-    fine = rows["fine sweeps"]
+def line(row: saved.Row) -> str:
+    text = f"  {row['method']:<22} {row['error_median']:>8.1e} {row['error_least']:>8.1e} "
+    text += f"{row['error_largest']:>8.1e} {row['loss_median']:>8.1e} "
+    text += (
+        f"{row['gain_median']:>7.2f} {row['gain_least']:>7.2f} {row['gain_largest']:>7.2f} "
+        if "gain_median" in row
+        else f"{'':>24}"
+    )
+    told = f"{row['full']} / {row['short']} / {row['refused']}" if "full" in row else "-"
+    return f"{text}{row['cycles']:>7} {told:>18} {row['failed']:>6}"
+
+
+def table(rows: list[saved.Row]) -> str:
     lines = [
-        title,
+        f"{rows[0]['problem']}, {rows[0]['smoother']}",
         f"  {'':<22} {'error':^26} {'loss':>8} {'gain':^23} {'':>7} {'corrections':>18}",
         f"  {'':<22} {'median':>8} {'least':>8} {'largest':>8} {'median':>8} {'median':>7} "
         f"{'least':>7} {'largest':>7} {'cycles':>7} {'full/short/refused':>18} {'failed':>6}",
     ]
-    lines += [
-        line(name, of_seeds, fine if name in WAYS else None) for name, of_seeds in rows.items()
-    ]
-    medians = {
-        name: statistics.median(r.error for r in of_seeds) for name, of_seeds in rows.items()
-    }
-    lines.append(f"  lowest median error: {min(medians, key=lambda name: medians[name])}")
-    return "\n".join(lines) + "\n"
+    lines += map(line, rows)
+    lowest = min(rows, key=lambda row: row["error_median"])
+    return "\n".join([*lines, f"  lowest median error: {lowest['method']}"]) + "\n"
 
 
 def main() -> None:
     problems = {"regression": regression, "poisson": poisson}
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=20.0, help="of the cascade, and again")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--problems", nargs="+", choices=problems, default=list(problems))
     parser.add_argument("--smoothers", nargs="+", choices=SMOOTHERS, default=list(SMOOTHERS))
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
+    saved.add_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    text = [
-        f"{given.seconds:g} s + {given.seconds:g} s, {given.seeds} seeds, {os.cpu_count()} cores, "
-        f"1 thread, {platform.machine()}, PyTorch {torch.__version__}\n"
-    ]
-    print(text[0])
+    setting = f"{given.seconds:g} s + {given.seconds:g} s, {given.seeds} seeds"
+    lines = [setting, saved.heading(), ""]
+    print("\n".join(lines))
+    rows: list[saved.Row] = []
     for problem in given.problems:
         for name in given.smoothers:
-            rows: dict[str, list[Row]] = {}
+            runs: dict[str, list[Row]] = {}
             for seed in range(given.seeds):
                 task = problems[problem](torch.Generator().manual_seed(seed))
-                for way, row in of_kan(task, name, seed, given.seconds).items():
-                    rows.setdefault(way, []).append(row)
+                for way, run in of_kan(task, name, seed, given.seconds).items():
+                    runs.setdefault(way, []).append(run)
                 if name in ("LM", "Broyden"):
-                    row = of_mlp(task, name, seed, given.seconds)
-                    rows.setdefault(f"tanh MLP, {name}", []).append(row)
-            text.append(table(f"{problem}, {name}", rows))
-            print(text[-1], flush=True)
+                    run = of_mlp(task, name, seed, given.seconds)
+                    runs.setdefault(f"tanh MLP, {name}", []).append(run)
+            fine = runs["fine sweeps"]
+            of_table = [
+                {"problem": problem, "smoother": name, "method": way}
+                | medians(of_seeds, fine if way in WAYS else None)
+                for way, of_seeds in runs.items()
+            ]
+            rows += of_table
+            lines.append(table(of_table))
+            print(lines[-1], flush=True)
     if given.save:
-        RESULT.write_text("\n".join(text) + "\n")
+        saved.save(given.save, "guarded_cycles", setting, rows, [], "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ import argparse
 import contextlib
 import io
 import math
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
+import saved
 import torch
 
 from mgnet import Level, Step, StepData, cascade, run
@@ -36,7 +34,7 @@ STEPS = (50, 50, 50, 50, 20)  # Levenberg-Marquardt, per grid
 POINTS = (1000, 1000, 1000, 1000, 2000)
 HELD_OUT = 2000
 PYKAN_STEPS = 20  # per grid, as in its example; each is up to 20 iterations of L-BFGS
-RESULT = Path(__file__).parent / "results" / "knots_regression.txt"
+OURS = "KAN, cascade, LM"
 
 
 class Row(NamedTuple):
@@ -163,57 +161,72 @@ def pykan(points: Points, seed: int, path: str) -> list[Row]:
     return rows
 
 
-def table(name: str, runs: list[list[Row]]) -> str:
-    """Medians over the seeds, and the range of the held-out error."""
+def medians(name: str, runs: list[list[Row]]) -> list[saved.Row]:
+    """A row per grid: medians over the seeds, and the range of the held-out error."""
+    found = []
+    for grid, count, rows in zip(GRIDS, POINTS, zip(*runs, strict=True), strict=True):
+        held = [row.held_out for row in rows]
+        row: saved.Row = {"method": name, "grid": grid, "points": count, "weights": rows[0].weights}
+        row |= {"error_median": statistics.median(held)}
+        row |= {"error_least": min(held), "error_largest": max(held)}
+        row |= {"training_median": statistics.median(row.training for row in rows)}
+        row |= {"steps": round(statistics.median(row.steps for row in rows))}
+        row |= {"seconds": statistics.median(row.seconds for row in rows)}
+        found.append(row | {"seconds_largest": max(row.seconds for row in rows)})
+    return found
+
+
+def table(rows: list[saved.Row]) -> str:
     lines = [
-        f"{name:<24} {'held-out RMSE':^26} {'training':>9}",
+        f"{rows[0]['method']:<24} {'held-out RMSE':^26} {'training':>9}",
         f"{'  grid':<8} {'points':>6} {'weights':>8} {'median':>8} {'least':>8} {'largest':>8} "
         f"{'median':>9} {'steps':>6} {'seconds':>8}",
     ]
-    for grid, count, rows in zip(GRIDS, POINTS, zip(*runs, strict=True), strict=True):
-        held = sorted(row.held_out for row in rows)
-        training, steps, seconds = (
-            statistics.median(column)
-            for column in zip(
-                *((row.training, row.steps, row.seconds) for row in rows), strict=True
-            )
-        )
+    for row in rows:
         lines.append(
-            f"{grid:>6}   {count:>6} {rows[0].weights:>8} {statistics.median(held):>8.1e} "
-            f"{held[0]:>8.1e} {held[-1]:>8.1e} {training:>9.1e} {steps:>6.0f} {seconds:>8.1f}"
+            f"{row['grid']:>6}   {row['points']:>6} {row['weights']:>8} "
+            f"{row['error_median']:>8.1e} {row['error_least']:>8.1e} {row['error_largest']:>8.1e} "
+            f"{row['training_median']:>9.1e} {row['steps']:>6} {row['seconds']:>8.1f}"
         )
     return "\n".join(lines) + "\n"
 
 
+def targets(rows: list[saved.Row]) -> list[saved.Row]:
+    at_40, at_80 = (row for row in rows if row["method"] == OURS and row["grid"] >= 40)
+    error, seconds = at_40["error_median"], at_40["seconds_largest"]
+    measured = f"{error:.1e} in at most {seconds:.1f} s"
+    met = error <= 2e-4 and seconds <= 25.0
+    higher = at_80["error_median"] <= error
+    return [
+        saved.target("held-out RMSE on grid 40", "at most 2e-4 within 25 s", measured, met),
+        saved.target("on grid 80", "not higher", f"{at_80['error_median']:.1e}", higher),
+    ]
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--pykan", metavar="PATH")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
+    saved.add_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    text = [
-        f"exp(sin(pi x) + y^2), {given.seeds} seeds, {os.cpu_count()} cores, 1 thread, "
-        f"{platform.machine()}, PyTorch {torch.__version__}\n"
-    ]
     runs: dict[str, list[list[Row]]] = {}
     for seed in range(given.seeds):
         points = Points(seed)
         ours = multigrid(points, seed)
-        runs.setdefault("KAN, cascade, LM", []).append(ours)
+        runs.setdefault(OURS, []).append(ours)
         runs.setdefault("MLP, LM, equal seconds", []).append(mlp(points, seed, ours))
         if given.pykan:
             runs.setdefault("pykan, its L-BFGS", []).append(pykan(points, seed, given.pykan))
-    text += [table(name, of_seeds) for name, of_seeds in runs.items()]
-    ours = list(zip(*runs["KAN, cascade, LM"], strict=True))  # by grids
-    at_40, at_80 = (statistics.median(row.held_out for row in rows) for rows in ours[3:])
-    text.append(
-        "target: at most 2e-4 at grid 40 within 25 s, and not higher at 80; here "
-        f"{at_40:.1e} in at most {max(row.seconds for row in ours[3]):.1f} s, then {at_80:.1e}"
-    )
-    print("\n".join(text))
+    tables = [medians(name, of_seeds) for name, of_seeds in runs.items()]
+    rows = [row for table in tables for row in table]
+    setting = f"exp(sin(pi x) + y^2), {given.seeds} seeds"
+    found = targets(rows)
+    lines = [setting, saved.heading(), "", *(table(part) for part in tables)]
+    lines += [f"{t['name']}, {t['target']}: {t['measured']}" for t in found]
+    print("\n".join(lines))
     if given.save:
-        RESULT.write_text("\n".join(text) + "\n")
+        saved.save(given.save, "knots_regression", setting, rows, found, "\n".join(lines))
 
 
 if __name__ == "__main__":

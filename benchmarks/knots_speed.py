@@ -1,6 +1,7 @@
 """Spline layers beside those of efficient-kan, FastKAN and pykan, and beside Linear + SiLU.
 
-    python benchmarks/knots_speed.py [--efficient-kan DIR] [--fast-kan DIR] [--pykan DIR] [--save]
+    python benchmarks/knots_speed.py [--efficient-kan DIR] [--fast-kan DIR] [--pykan DIR]
+        [--grids 5 32 128 512] [--device cpu] [--save]
 
 DIR is a checkout of the peer. Without one, "Cox-de Boor" stands for efficient-kan: the same
 algorithm, all splines by the recursion and one product, with the same SiLU branch. Float32, cubic
@@ -15,7 +16,6 @@ import argparse
 import contextlib
 import importlib.util
 import io
-import platform
 import statistics
 import sys
 import time
@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import saved
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -30,7 +31,6 @@ from mgnet.knots import KAN, layer
 
 GRIDS = (5, 32, 128, 512)
 ROUNDS = 3
-RESULT = Path(__file__).parent / "results" / "knots_speed.txt"
 Make = Callable[[list[int], int], torch.nn.Module]
 
 
@@ -175,15 +175,16 @@ def peak(work: Callable[[], None], network: torch.nn.Module, device: torch.devic
 
 def compare(
     title: str,
+    threads: int,
     widths: list[int],
     batch: int,
     grids: tuple[int, ...],
     makers: dict[str, Make],
     run: Callable[[torch.nn.Module, torch.Tensor], None],
     device: torch.device,
-) -> None:
-    print(f"\n{title}")
-    print("  " + " " * 16 + "".join(f"{name:>16}" for name in makers))
+) -> list[saved.Row]:
+    """A row per grid and contender; `ratio_fused` is its time over that of our fused form."""
+    rows: list[saved.Row] = []
     slow: set[str] = set()
     for grid in grids:
         x = (2.0 * torch.rand(batch, widths[0], device=device) - 1.0).requires_grad_()
@@ -198,56 +199,81 @@ def compare(
         for _ in range(ROUNDS):
             for name, work in works.items():
                 times[name].append(seconds(work, device))
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        slow |= {name for name, value in medians.items() if value > 2.0}
+        for name, peer in times.items():
+            row: saved.Row = {"case": title, "threads": threads, "grid": grid, "method": name}
+            row["ms"] = 1e3 * statistics.median(peer)
+            for ours in [name for name in ("fused", "torch") if name in times]:
+                ratios = (a / b for a, b in zip(peer, times[ours], strict=True))
+                row[f"ratio_{ours}"] = statistics.median(ratios)
+            row["mib"] = peak(works[name], networks[name], device)
+            rows.append(row)
+        slow |= {name for name, values in times.items() if statistics.median(values) > 2.0}
+    return rows
 
-        rows = [(f"grid {grid}, ms", 3, {name: 1e3 * value for name, value in medians.items()})]
-        for ours in [name for name in ("fused", "torch") if name in times]:
-            ratios = {
-                name: statistics.median(a / b for a, b in zip(peer, times[ours], strict=True))
-                for name, peer in times.items()
-            }
-            rows.append((f"  time / {ours}", 2, ratios))
-        peaks = {name: peak(work, networks[name], device) for name, work in works.items()}
-        rows.append(("  memory, MiB", 1, peaks))
-        for label, digits, cells in rows:
-            told = (f"{cells[name]:.{digits}f}" if name in cells else "-" for name in makers)
-            print(f"  {label:<16}" + "".join(f"{cell:>16}" for cell in told), flush=True)
+
+def table(rows: list[saved.Row]) -> str:
+    """Of one case and number of threads; who was left out has a dash."""
+    names = dict.fromkeys(row["method"] for row in rows)
+    threads = rows[0]["threads"]
+    where = f", {threads} thread{'s' * (threads > 1)}" if threads else ""
+    lines = [f"\n{rows[0]['case']}{where}", "  " + " " * 16 + "".join(f"{n:>16}" for n in names)]
+    for grid in dict.fromkeys(row["grid"] for row in rows):
+        own = {row["method"]: row for row in rows if row["grid"] == grid}
+        keys = [(f"grid {grid}, ms", "ms", 3), ("  memory, MiB", "mib", 1)]
+        for ours in [name for name in ("torch", "fused") if name in own]:
+            keys.insert(1, (f"  time / {ours}", f"ratio_{ours}", 2))
+        for label, key, digits in keys:
+            cells = (f"{own[n][key]:.{digits}f}" if n in own else "-" for n in names)
+            lines.append(f"  {label:<16}" + "".join(f"{cell:>16}" for cell in cells))
+    return "\n".join(lines)
+
+
+def targets(rows: list[saved.Row]) -> list[saved.Row]:
+    """What we had set ourselves for the layer, 1 thread."""
+    ours = "fused" if any(row["method"] == "fused" for row in rows) else "torch"
+    layer_rows = [row for row in rows if row["threads"] < 2 and row["case"].startswith("layer")]
+    plain = [row for row in layer_rows if row["method"] == "Linear+SiLU" and row["grid"] == 5]
+    if not plain:
+        return []
+    times = 1.0 / plain[0][f"ratio_{ours}"]
+    name = f"time of the {ours} layer over Linear + SiLU of the same width, grid 5"
+    return [saved.target(name, "at most 3", f"{times:.1f}", times <= 3.0)]
 
 
 def main(options: argparse.Namespace) -> None:
-    print(
-        f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
-        f"PyTorch {torch.__version__}, device {options.device}; time / ours > 1: ours is faster"
-    )
     makers = contenders(options)
     device = torch.device(options.device)
-    for threads in (1, 2) if device.type == "cpu" else (1,):
-        torch.set_num_threads(threads)
-        where = f", {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else ""
-        title = f"layer 64 -> 64, batch 1024, forward + backward{where}"
-        compare(title, [64, 64], 1024, GRIDS, makers, step, device)
-        title = f"network [2, 16, 16, 1], batch 4096, forward + backward{where}"
-        # FastKAN normalises its inputs and wants more than one.
-        compare(title, [2, 16, 16, 1], 4096, GRIDS, makers, step, device)
-    torch.set_num_threads(1)
-    title = "network [2, 16, 16, 1], batch 1024, Burgers' residual and its gradient, 1 thread"
+    lines = [saved.heading(), f"device {device}; time / ours > 1: ours is faster"]
+    print("\n".join(lines))
+    on_cpu, grids = device.type == "cpu", tuple(options.grids)
+    rows: list[saved.Row] = []
+    cases = [
+        (title, threads, widths, batch, grids, makers, step)
+        for threads in ((1, 2) if on_cpu else (0,))
+        for title, widths, batch in (
+            ("layer 64 -> 64, batch 1024, forward + backward", [64, 64], 1024),
+            ("network [2, 16, 16, 1], batch 4096, forward + backward", [2, 16, 16, 1], 4096),
+        )
+    ]
+    title = "network [2, 16, 16, 1], batch 1024, Burgers' residual and its gradient"
     chosen = {name: make for name, make in makers.items() if name != "pykan"}
-    compare(title, [2, 16, 16, 1], 1024, (64,), chosen, pinn, device)
+    cases.append((title, int(on_cpu), [2, 16, 16, 1], 1024, (64,), chosen, pinn))
+    for case in cases:
+        torch.set_num_threads(case[1] or 1)
+        of_case = compare(*case, device)
+        rows += of_case
+        lines.append(table(of_case))
+        print(lines[-1], flush=True)
+    if options.save:
+        setting = f"float32, device {device}, medians of {ROUNDS} rounds in turns"
+        saved.save(options.save, "knots_speed", setting, rows, targets(rows), "\n".join(lines))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name in ("efficient-kan", "fast-kan", "pykan"):
         parser.add_argument(f"--{name}", type=Path, metavar="DIR")
+    parser.add_argument("--grids", type=int, nargs="+", default=GRIDS)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name} too")
-    chosen_options = parser.parse_args()
-    if chosen_options.save:
-        text = io.StringIO()
-        with contextlib.redirect_stdout(text):
-            main(chosen_options)
-        RESULT.write_text(text.getvalue())
-        sys.stdout.write(text.getvalue())
-    else:
-        main(chosen_options)
+    saved.add_option(parser)
+    main(parser.parse_args())

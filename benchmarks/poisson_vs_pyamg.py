@@ -1,6 +1,6 @@
 """Time per cycle beside PyAMG and PETSc: the same matrices, transfers, smoothers and coarse solver.
 
-    OMP_NUM_THREADS=1 python benchmarks/poisson_vs_pyamg.py [points per direction, 1023]
+    OMP_NUM_THREADS=1 python benchmarks/poisson_vs_pyamg.py [points per direction, 1023] [--save]
 
 Each row is one process in which the solvers take turns (mgnet, PyAMG, PETSc, mgnet, ...), set-up
 excluded for all; a time is the median of the rounds, a ratio the median of the ratios within the
@@ -8,19 +8,17 @@ rounds, with their range. All do the same number of cycles and take a residual n
 "fast" is the extra of that name: compiled loops by numba.
 """
 
+import argparse
 import importlib.util
 import multiprocessing
-import os
-import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyamg
-import scipy
+import saved
 
 from mgnet import (
     Chebyshev,
@@ -129,31 +127,35 @@ def petsc_solver(n: int, options: str, f: np.ndarray) -> Timed | None:
     return solve
 
 
-def petsc_version() -> str:
-    if importlib.util.find_spec("petsc4py") is None:
-        return "not installed"
-    import petsc4py
-
-    return petsc4py.__version__
-
-
-def compare(name: str, ours: Timed, peers: dict[str, Timed | None]) -> None:
-    times: dict[str, list[float]] = {"mgnet": []}
+def compare(ours: Timed, peers: dict[str, Timed | None]) -> list[saved.Row]:
+    """A row per solver; its ratio is our time over its own."""
+    solvers = {"mgnet": ours} | {name: timed for name, timed in peers.items() if timed is not None}
+    times: dict[str, list[float]] = {name: [] for name in solvers}
     for _ in range(ROUNDS):
-        times["mgnet"].append(ours())
-        for peer, timed in peers.items():
-            if timed is not None:
-                times.setdefault(peer, []).append(timed())
-    row = f"{name:<33} {1e3 * statistics.median(times['mgnet']):>6.1f}"
-    for peer in peers:
-        if peer not in times:
-            row += f" {'-':>6} {'-':>5} {'-':>9}"
+        for name, timed in solvers.items():
+            times[name].append(timed())
+    rows = []
+    for name, timed in solvers.items():
+        ratios = sorted(a / b for a, b in zip(times["mgnet"], times[name], strict=True))
+        row: saved.Row = {"method": name, "ms_median": 1e3 * statistics.median(times[name])}
+        row |= {"ratio_median": statistics.median(ratios)}
+        row |= {"ratio_least": ratios[0], "ratio_largest": ratios[-1]}
+        rows.append(row | {"residual": timed.residual})  # type: ignore[attr-defined]
+    return rows
+
+
+def line(rows: list[saved.Row]) -> str:
+    """Of one smoother, in print."""
+    label = f"{rows[0]['smoother']}, {'with' if rows[0]['fast'] else 'without'} fast"
+    text = f"{label:<33} {rows[0]['ms_median']:>6.1f}"
+    for peer in ("PyAMG", "PETSc"):
+        row = next((row for row in rows if row["method"] == peer), None)
+        if row is None:
+            text += f" {'-':>6} {'-':>5} {'-':>9}"
             continue
-        ratios = sorted(a / b for a, b in zip(times["mgnet"], times[peer], strict=True))
-        row += f" {1e3 * statistics.median(times[peer]):>6.1f} {statistics.median(ratios):>5.2f}"
-        row += f" {ratios[0]:.2f}-{ratios[-1]:.2f}"
-    ends = (f"{timed.residual:.1e}" for timed in (ours, *peers.values()) if timed)  # type: ignore
-    print(row, "", *ends, flush=True)
+        text += f" {row['ms_median']:>6.1f} {row['ratio_median']:>5.2f}"
+        text += f" {row['ratio_least']:.2f}-{row['ratio_largest']:.2f}"
+    return "  ".join([text, " ".join(f"{row['residual']:.1e}" for row in rows)])
 
 
 class Nothing(Smoother):
@@ -192,8 +194,8 @@ def interpreter_overhead(levels: int = 8, repeats: int = 2000) -> float:
     return best
 
 
-def case(name: str, fast: bool, n: int) -> None:
-    """Print one row; in a process of its own, so that no case inherits another's memory layout."""
+def case(name: str, fast: bool, n: int) -> list[saved.Row]:
+    """The rows of one smoother, in a process of its own: no case inherits another's memory."""
     kernels.available = fast
     relaxation = pyamg.relaxation.relaxation
     levels, f = "-mg_levels_ksp_norm_type none ", gallery.sine((n, n))[1]
@@ -221,32 +223,57 @@ def case(name: str, fast: bool, n: int) -> None:
             relaxation.polynomial(A, x, b, coefficients=coefficients)
 
     peers = {"PyAMG": pyamg_solver(n, relax, f), "PETSc": petsc_solver(n, options, f)}
-    label = f"{name}, {'with' if fast else 'without'} fast"
-    compare(label, mgnet_solver(n, smoother, f), peers)
+    rows = compare(mgnet_solver(n, smoother, f), peers)
+    return [{"smoother": name, "fast": fast} | row for row in rows]
+
+
+def targets(rows: list[saved.Row], overhead: float) -> list[saved.Row]:
+    found = []
+    for row in rows:
+        if row["smoother"].startswith("Jacobi") and row["method"] == "PyAMG":
+            told, ratio = "with" if row["fast"] else "without", row["ratio_median"]
+            name = f"time per cycle over PyAMG's, Jacobi, {told} `fast`"
+            found.append(saved.target(name, "at most 1.10", f"{ratio:.2f}", ratio <= 1.1))
+    name = "interpreter alone, a V-cycle on 8 levels"
+    return [*found, saved.target(name, "below 0.1 ms", f"{overhead:.3f} ms", overhead < 0.1)]
 
 
 def main() -> None:
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else 1023
-    print(f"Poisson, {n} x {n} unknowns, V(1,1), {CYCLES} cycles, {ROUNDS} rounds in turns")
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, ", end="")
-    print(f"OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}")
-    print(f"Python {platform.python_version()}, NumPy {np.__version__}, ", end="")
-    print(f"SciPy {scipy.__version__}, PyAMG {pyamg.__version__}, PETSc {petsc_version()}\n")
-    print(f"{'milliseconds per cycle,':<33} {'':>6} {'':>6} {'mgnet/PyAMG':>15} ", end="")
-    print(f"{'':>6} {'mgnet/PETSc':>15}   residual norms")
-    print(f"{'medians':<33} {'mgnet':>6} {'PyAMG':>6} {'ratio':>5} {'range':>9} ", end="")
-    print(f"{'PETSc':>6} {'ratio':>5} {'range':>9}   after {CYCLES} cycles", flush=True)
-    context = multiprocessing.get_context("spawn")
-    for name in ("Jacobi 2/3", "Gauss-Seidel", "Chebyshev, degree 3"):
-        for fast in (True, False) if kernels.available else (False,):
-            process = context.Process(target=case, args=(name, fast, n))
-            process.start()
-            process.join()
-            if process.exitcode:
-                sys.exit(f"the case {name} failed")
-    overhead = interpreter_overhead()
-    print(f"\ninterpreter alone, V(1,1) on 8 levels: {1e3 * overhead:.3f} ms per cycle")
-    print("target: Jacobi at most 1.10 times PyAMG; interpreter below 0.1 ms")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("n", type=int, nargs="?", default=1023, help="points per direction")
+    saved.add_option(parser)
+    given = parser.parse_args()
+    n = given.n
+    if importlib.util.find_spec("petsc4py"):
+        import petsc4py  # noqa: F401 (its version is told)
+    setting = f"Poisson, {n} x {n} unknowns, V(1,1), {CYCLES} cycles, {ROUNDS} rounds in turns"
+    lines = [
+        setting,
+        saved.heading(),
+        "",
+        f"{'milliseconds per cycle,':<33} {'':>6} {'':>6} {'mgnet/PyAMG':>15} "
+        f"{'':>6} {'mgnet/PETSc':>15}   residual norms",
+        f"{'medians':<33} {'mgnet':>6} {'PyAMG':>6} {'ratio':>5} {'range':>9} "
+        f"{'PETSc':>6} {'ratio':>5} {'range':>9}   after {CYCLES} cycles",
+    ]
+    print("\n".join(lines), flush=True)
+    rows: list[saved.Row] = []
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name in ("Jacobi 2/3", "Gauss-Seidel", "Chebyshev, degree 3"):
+            for fast in (True, False) if kernels.available else (False,):
+                of_case = pool.apply(case, (name, fast, n))
+                rows += of_case
+                lines.append(line(of_case))
+                print(lines[-1], flush=True)
+    overhead = 1e3 * interpreter_overhead()
+    lines += [
+        f"\ninterpreter alone, V(1,1) on 8 levels: {overhead:.3f} ms per cycle",
+        "target: Jacobi at most 1.10 times PyAMG; interpreter below 0.1 ms",
+    ]
+    print("\n".join(lines[-2:]))
+    if given.save:
+        found = targets(rows, overhead)
+        saved.save(given.save, "poisson_vs_pyamg", setting, rows, found, "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,101 @@
+"""Results of benchmarks on disk: a file of JSON each, from which docs/benchmarks.md is made.
+
+`rows` are flat and hold medians as `..._median`, spreads as `..._least` and `..._largest`; every
+benchmark says in its own docstring what is measured.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+PACKAGES = {  # module -> name in print
+    "numpy": "NumPy",
+    "scipy": "SciPy",
+    "torch": "PyTorch",
+    "sklearn": "scikit-learn",
+    "pyamg": "PyAMG",
+    "petsc4py": "PETSc",
+    "numba": "numba",
+}
+Row = dict[str, Any]
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--save",
+        nargs="?",
+        type=Path,
+        const=RESULTS,
+        metavar="FOLDER",
+        help="keep rows and text in FOLDER, benchmarks/results by default",
+    )
+
+
+def command() -> str:
+    """What was typed, without where results and data lie."""
+    words, before = ["python", f"benchmarks/{Path(sys.argv[0]).name}"], ""
+    for word in sys.argv[1:]:
+        if word != "--save" and (before != "--save" or word.startswith("-")):
+            words.append(Path(word).name if Path(word).is_absolute() else word)
+        before = word
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words)
+
+
+def machine() -> Row:
+    torch, threads = sys.modules.get("torch"), os.environ.get("OMP_NUM_THREADS")
+    count = torch.get_num_threads() if torch else int(threads) if threads else os.cpu_count()
+    return {"cores": os.cpu_count(), "architecture": platform.machine(), "threads": count}
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that this process has imported."""
+    found = {"Python": platform.python_version()}
+    loaded = {title: sys.modules[name] for name, title in PACKAGES.items() if name in sys.modules}
+    return found | {title: str(module.__version__) for title, module in loaded.items()}
+
+
+def heading() -> str:
+    """Two lines for the top of a text: the command, machine and versions."""
+    told = machine()
+    where = f"{told['cores']} cores, {told['threads']} threads, {told['architecture']}"
+    return f"{command()}\n{where}, " + ", ".join(f"{k} {v}" for k, v in versions().items())
+
+
+def target(name: str, goal: str, measured: str, met: bool) -> Row:
+    return {"name": name, "target": goal, "measured": measured, "met": met}
+
+
+def save(
+    folder: Path, name: str, setting: str, rows: Sequence[Row], targets: Sequence[Row], text: str
+) -> None:
+    """Write `name.json` and `name.txt`; `setting` says seeds, seconds and sizes in a line."""
+    result = {"command": command(), "setting": setting, "machine": machine()}
+    result |= {"versions": versions(), "rows": list(rows), "targets": list(targets)}
+    write(folder / f"{name}.json", result)
+    (folder / f"{name}.txt").write_text(text.rstrip("\n") + "\n")
+
+
+def write(path: Path, result: Row) -> None:
+    """One row a line, so that changes can be read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, list) and value:
+            inside = ",\n".join(f"    {json.dumps(row)}" for row in value)
+            lines.append(f"  {json.dumps(key)}: [\n{inside}\n  ]")
+        else:
+            lines.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read(name: str) -> Row | None:
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else None
