@@ -37,8 +37,8 @@ lint: $(STAMP)/dev  ## ruff and pyright
 docs: $(STAMP)/docs  ## build the pages into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(STAMP)/dev  ## run every script in benchmarks/
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many hours
+	$(BIN)/python benchmarks/run.py $(if $(FULL),--full)
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist site out .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info

@@ -11,6 +11,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ PACKAGES = {  # module -> name in print
     "sklearn": "scikit-learn",
     "pyamg": "PyAMG",
     "petsc4py": "PETSc",
+    "pymgrit": "pyMGRIT",
     "numba": "numba",
 }
 Row = dict[str, Any]
@@ -58,8 +60,11 @@ def machine() -> Row:
 def versions() -> dict[str, str]:
     """Of Python and of the packages that this process has imported."""
     found = {"Python": platform.python_version()}
-    loaded = {title: sys.modules[name] for name, title in PACKAGES.items() if name in sys.modules}
-    return found | {title: str(module.__version__) for title, module in loaded.items()}
+    for name, title in PACKAGES.items():
+        if name in sys.modules:
+            known = getattr(sys.modules[name], "__version__", None)
+            found[title] = str(known or metadata.version(name))
+    return found
 
 
 def heading() -> str:

@@ -1,6 +1,7 @@
 """What `mkdocs build` draws and runs, so that no page shows what the library does not do.
 
-Pictures of cycles and the output of the demos go straight into the site; nothing is written here.
+Pictures of cycles, figures of benchmarks and the output of the demos go straight into the site;
+nothing is written here.
 In a page, `{{ demo poisson }}` stands for the output and pictures of a demo, and `{{ reasons }}`
 for the table of `Reason`.
 """
@@ -25,6 +26,9 @@ from mgnet import Reason, Schedule, cascade, cycle, nested, parse
 from mgnet.app.plots import plot_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from page import pictures as benchmark_pictures  # noqa: E402
+
 CYCLES = {
     "v": cycle(4),
     "f": cycle(4, kappa=2),
@@ -67,6 +71,8 @@ def on_files(files: Files, *, config) -> Files:
     """Add the pictures to the site."""
     for name, schedule in CYCLES.items():
         files.append(File.generated(config, f"pictures/{name}.svg", content=picture(schedule)))
+    for name, content in benchmark_pictures().items():
+        files.append(File.generated(config, f"pictures/benchmark-{name}.svg", content=content))
     for script in sorted((ROOT / "demos").glob("*.py")):
         for name, content in demo(script.stem)[1].items():
             path = f"pictures/{script.stem}-{name}.png"

@@ -1,0 +1,206 @@
+"""docs/benchmarks.md, made of the results that are saved in benchmarks/results.
+
+    python benchmarks/page.py
+
+Text on a benchmark stands in benchmarks/notes/<name>.md. There `{{ key form | a=b; c=d }}` is the
+figure `key` of the one saved row in which `a` is `b` and `c` is `d`, in Python's format `form`.
+The figures are drawn when the pages are built (docs/hooks.py).
+"""
+
+import re
+import statistics
+from pathlib import Path
+from typing import Any
+
+import figures
+import pinn_tables
+import saved
+from saved import Row
+from sections import SECTIONS
+from tables import Line, listed, markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, NOTES = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "notes"
+HEAD = """# Benchmarks
+
+<!-- Made by `python benchmarks/page.py` of benchmarks/results and benchmarks/notes: edit those. -->
+
+Every table and figure on this page is made of what the scripts in `benchmarks/` saved. `make bench`
+runs them all in small (some twenty minutes, into `out/bench`); `make bench FULL=1` repeats what is
+published here (many hours), and `python benchmarks/page.py` makes this page anew. Medians stand
+with the least and the largest of the seeds in brackets. A target that was not reached is printed as
+missed.
+"""
+
+
+def pinn_rows(runs: list[Row]) -> list[Row]:
+    """A row per problem, seconds and network: medians over the seeds, and what was aimed at."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for run in runs:
+        groups.setdefault((run["problem"], run["asked"], run["row"], run["network"]), []).append(
+            run
+        )
+    rows = []
+    for (problem, asked, name, network), own in groups.items():
+        judged = "loss" if "loss" in own[0]["target"] else "error"
+        goal = float(own[0]["target"].removeprefix("loss ").split()[0])
+        row: Row = {"problem": problem, "asked": asked, "method": pinn_tables.TITLES[name]}
+        row |= {"network": network, "weights": own[0]["weights"], "seeds": len(own)}
+        for key, source in (("error", "error"), ("loss", "loss"), ("judged", judged)):
+            found = [run[source] for run in own]
+            row |= {f"{key}_median": statistics.median(found)}
+            row |= {f"{key}_least": min(found), f"{key}_largest": max(found)}
+        row |= {"steps": statistics.median(run["steps"] for run in own), "goal": goal}
+        rows.append(row | {"failed": sum(not run[judged] <= 10.0 * goal for run in own)})
+    return sorted(
+        rows, key=lambda row: (list(pinn_order(runs)).index(row["problem"]), row["asked"])
+    )
+
+
+def pinn_order(runs: list[Row]) -> dict[str, None]:
+    return dict.fromkeys(run["problem"] for run in runs)
+
+
+def pinn() -> Row:
+    """The runs of benchmarks/pinn.py, which are kept one by one, in the form of the others."""
+    runs = pinn_tables.read()
+    rows, targets = pinn_rows(runs), []
+    for problem in pinn_order(runs):
+        own = [r for r in rows if r["problem"] == problem and r["method"] == "KAN, nested"]
+        most = max(row["seeds"] for row in own)
+        best = max((row for row in own if row["seeds"] == most), key=lambda row: row["asked"])
+        goal = next(run["target"] for run in runs if run["problem"] == problem)
+        measured = f"{best['judged_median']:.1e} in {best['asked']:g} s (KAN, nested)"
+        met = best["judged_median"] <= best["goal"]
+        targets.append(saved.target(problem, goal, measured, met))
+    told = "relative L2 error of u; the loss for `paper`, mean squared error for `regression`"
+    return {
+        "command": "OMP_NUM_THREADS=1 python benchmarks/pinn.py --save",
+        "setting": f"{told}; failed: above 10 times the target",
+        "machine": "; ".join(dict.fromkeys(run["machine"] for run in runs)),
+        "versions": {},
+        "rows": rows,
+        "targets": targets,
+    }
+
+
+def results() -> dict[str, Row]:
+    """All that is saved, in the order of the page; what has no section of its own comes last."""
+    there = {file.stem for file in saved.RESULTS.glob("*.json")}
+    names = [name for name in SECTIONS if name in there or name == "pinn"]
+    names += sorted(there - set(names))
+    found = {name: saved.read(name) or {} for name in names if name != "pinn"}
+    return {name: pinn() if name == "pinn" else found[name] for name in names}
+
+
+def where_measured(result: Row) -> str:
+    told = result["machine"]
+    if isinstance(told, dict):
+        threads = f"{told['threads']} thread{'' if told['threads'] == 1 else 's'}"
+        told = f"{told['cores']} cores, {told['architecture']}, {threads}"
+    return ", ".join([told, *(f"{name} {value}" for name, value in result["versions"].items())])
+
+
+def verdict(met: bool | None) -> str:
+    return "-" if met is None else "met" if met else "**missed**"
+
+
+def summary(found: dict[str, Row]) -> str:
+    heads = ["benchmark", "", "ours", "best rival", "ratio", "target", ""]
+    lines: list[list[str]] = []
+    for name, section in SECTIONS.items():
+        if name in found:
+            told: list[Line] = section.summary(found[name]["rows"], found[name]["targets"])
+            for number, line in enumerate(told):
+                first = "" if number else f"[{section.title}](#{anchor(section.title)})"
+                ratio = "-"
+                if line.ratio is not None:
+                    ratio = f"{line.ratio:.2g}" if line.ratio < 100 else f"{line.ratio:.0f}"
+                cells = [
+                    first,
+                    line.what,
+                    line.ours,
+                    line.rival,
+                    ratio,
+                    line.target,
+                    verdict(line.met),
+                ]
+                lines.append(cells)
+    return markdown(heads, lines)
+
+
+def anchor(title: str) -> str:
+    """As the page's own table of contents makes it."""
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
+
+
+def looked_up(text: str, rows: list[Row]) -> str:
+    """A note with its figures."""
+
+    def figure(match: re.Match) -> str:
+        key, form, wanted = match.groups()
+        pairs = [pair.strip().split("=", 1) for pair in wanted.split(";")]
+        own = [row for row in rows if all(str(row.get(k)).lower() == v.lower() for k, v in pairs)]
+        if len(own) != 1:
+            raise LookupError(f"{match[0]} fits {len(own)} saved rows; it must fit one")
+        return format(own[0][key], form)
+
+    return re.sub(r"\{\{ (\w+) (\S+) \| (.+?) \}\}", figure, text)
+
+
+def note(name: str, rows: list[Row]) -> str:
+    file = NOTES / f"{name}.md"
+    return looked_up(file.read_text(), rows).strip() if file.is_file() else ""
+
+
+def part(name: str, result: Row) -> str:
+    """The section of one benchmark."""
+    section, rows = SECTIONS.get(name), result["rows"]
+    title = section.title if section else name.replace("_", " ").capitalize()
+    told = [f"## {title}"]
+    if section:
+        told.append(section.compared)
+    told.append(f"    {result['command']}")
+    told.append(f"{result.get('setting', '')}. {where_measured(result)}.".removeprefix(". "))
+    if section:
+        told += section.tables(rows)
+        told.append(f"![{title}: {section.caption}](pictures/benchmark-{name}.svg)")
+    else:
+        heads = list(dict.fromkeys(key for row in rows for key in row))
+        told.append(listed(rows, {key: f"{{{key}}}" for key in heads}))
+    for target in result["targets"]:
+        start = "\n" if told[-1].startswith("- ") else ""
+        line = f"- {target['name']}: target {target['target']}; measured {target['measured']}: "
+        line += verdict(target["met"])
+        if start:
+            told[-1] += f"\n{line}"
+        else:
+            told += ["Targets:", line]
+    text = note(name, rows)
+    if text:
+        told.append(text)
+    if (saved.RESULTS / f"{name}.txt").is_file():
+        snippet = f'--8<-- "benchmarks/results/{name}.txt"'
+        told.append(f'??? note "As printed, with all rows"\n\n    ```text\n    {snippet}\n    ```')
+    return "\n\n".join(told)
+
+
+def page() -> str:
+    found = results()
+    told = [HEAD, "Ratio: how many times better we are than the rival, below 1 the rival is ahead."]
+    told += [summary(found), *(part(name, result) for name, result in found.items())]
+    return "\n\n".join(text.strip("\n") for text in told) + "\n"
+
+
+def pictures() -> dict[str, str]:
+    """Name -> SVG."""
+    found = results()
+    return {
+        name: figures.svg(section.draw, found[name]["rows"])
+        for name, section in SECTIONS.items()
+        if name in found
+    }
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,150 @@
+"""The benchmarks on the page: title, what is compared, tables, figure, lines of the summary."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import figures
+import tables
+from matplotlib.figure import Figure
+from tables import Line, Rows
+
+
+@dataclass(frozen=True)
+class Section:
+    """One benchmark on the page."""
+
+    title: str
+    compared: str
+    tables: Callable[[Rows], list[str]]
+    caption: str
+    summary: Callable[[Rows, Rows], list[Line]]
+    draw: Callable[[Rows], Figure]
+
+
+def nothing(rows: Rows, targets: Rows) -> list[Line]:
+    return []
+
+
+SECTIONS = {
+    "poisson_vs_pyamg": Section(
+        "Poisson beside PyAMG and PETSc",
+        "Time per cycle on the same matrices, with the same transfers, smoothers and coarse solver "
+        "in all three.",
+        tables.poisson_tables,
+        "Time per V(1,1)-cycle.",
+        tables.poisson_lines,
+        figures.poisson_vs_pyamg,
+    ),
+    "knots_speed": Section(
+        "Spline layers",
+        "Forward and backward pass of spline layers beside those of efficient-kan, FastKAN and "
+        "pykan, and beside Linear + SiLU.",
+        tables.speed_tables,
+        "Milliseconds over the number of knot intervals, one thread.",
+        tables.speed_lines,
+        figures.knots_speed,
+    ),
+    "knots_regression": Section(
+        "A KAN from grid 5 to grid 80",
+        "Held-out error on pykan's standard example: our cascade, a tanh network with the same "
+        "optimizer and as many weights, and pykan's own training.",
+        tables.regression_tables,
+        "Held-out error over knots and over seconds.",
+        tables.regression_lines,
+        figures.knots_regression,
+    ),
+    "fit_co2": Section(
+        "Fit of the density of carbon dioxide",
+        "`mgnet fit --compare`: a KAN by multigrid beside five other methods, equal seconds.",
+        tables.co2_tables,
+        "Held-out error.",
+        tables.co2_lines,
+        figures.fit_co2,
+    ),
+    "pinn": Section(
+        "Differential equations",
+        "Errors of u against references that owe nothing to networks: the KAN by nested iteration, "
+        "the same on the finest level at once, and tanh networks, equal seconds.",
+        tables.pinn_tables,
+        "Errors with their spread over the seeds, at the longest time of each problem.",
+        tables.pinn_lines,
+        figures.pinn,
+    ),
+    "newton_multigrid": Section(
+        "Linear systems of Newton's method",
+        "Conjugate gradients for damped Gauss-Newton systems of a PINN: a V-cycle over the knots "
+        "with three smoothers, other preconditioners, and dense factorisations.",
+        tables.newton_tables,
+        "Iterations over knots, and seconds over parameters.",
+        tables.newton_lines,
+        figures.newton_multigrid,
+    ),
+    "guarded_cycles": Section(
+        "Guarded cycles after a cascade",
+        "V- and F-cycles with a line search against more sweeps on the fine level, from the end of "
+        "the same cascade, equal seconds.",
+        tables.guarded_tables,
+        "Gain of the cycles over fine sweeps, with its spread.",
+        tables.guarded_lines,
+        figures.guarded_cycles,
+    ),
+    "adaptive_basis": Section(
+        "The adaptive basis",
+        "Exact last layer and steps on the hidden ones, from box starts, beside the best of nine "
+        "trainings by Adam, equal seconds.",
+        tables.basis_tables,
+        "Gain over the best Adam.",
+        tables.basis_lines,
+        figures.adaptive_basis,
+    ),
+    "ngd": Section(
+        "Newton on the last layer of classifiers",
+        "Adam against NGD (arXiv 2006.10123) and against Adam with a Newton solve of the last "
+        "layer after each epoch, at equal epochs and at equal seconds.",
+        tables.ngd_tables,
+        "Held-out accuracy over epochs.",
+        tables.ngd_lines,
+        figures.ngd,
+    ),
+    "depth_vs_serial": Section(
+        "Layers in parallel, beside serial PyTorch",
+        "Forward and backward pass of deep residual networks in one process: cycles over the "
+        "layers beside a loop over modules, `torch.compile` and loops written by hand.",
+        tables.depth_tables,
+        "Time over that of the eager loop, one thread, smooth weights.",
+        tables.depth_lines,
+        figures.depth_vs_serial,
+    ),
+    "mgrit_vs_pymgrit": Section(
+        "MGRIT beside pyMGRIT",
+        "The same problems, cycles and tolerance: iterations and seconds in one process.",
+        tables.pymgrit_tables,
+        "Seconds to the tolerance.",
+        tables.pymgrit_lines,
+        figures.mgrit_vs_pymgrit,
+    ),
+    "depth_training": Section(
+        "Training with inexact propagation",
+        "Networks trained by serial propagation and by cycles, all evaluated serially.",
+        tables.training_tables,
+        "Held-out accuracy, evaluated serially.",
+        tables.training_lines,
+        figures.depth_training,
+    ),
+    "depth_refinement": Section(
+        "Refinement in depth",
+        "4, 8, 16 and then 32 layers against 32 from the start, at equal work.",
+        tables.refinement_tables,
+        "Cross entropy on the training points.",
+        tables.refinement_lines,
+        figures.depth_refinement,
+    ),
+    "poisson_convergence": Section(
+        "Convergence of textbook cycles",
+        "Factors per cycle on finer and finer meshes, and the error of one nested cycle.",
+        tables.convergence_tables,
+        "Factors over the mesh, and the error of a nested cycle over that of the mesh.",
+        nothing,
+        figures.poisson_convergence,
+    ),
+}
