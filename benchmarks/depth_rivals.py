@@ -111,6 +111,44 @@ def eager(told: Problem) -> Work:
     return work
 
 
+def torchbraid(told: Problem, factor: int, iterations: int) -> Work:
+    """TorchBraid's LayerParallel with two levels, both ways as our cycles are.
+
+    The first descent is skipped, F-relaxation on the finest level: one iteration is the cascade
+    alone, two are the cascade and one cycle.
+    """
+    from mpi4py import MPI
+    from torchbraid import LayerParallel  # type: ignore
+
+    width, dense = told.biases.shape[1], told.weights.ndim == 3
+
+    def block() -> torch.nn.Module:
+        linear = torch.nn.Linear(width, width)
+        layer = linear if dense else torch.nn.Conv2d(width, width, 3, padding=1)
+        return torch.nn.Sequential(layer, torch.nn.Tanh())
+
+    layers = len(told.weights)
+    parallel = LayerParallel(MPI.COMM_WORLD, block, layers, layers * told.step, 2, 2, iterations)
+    parallel.setPrintLevel(0)
+    parallel.setSkipDowncycle(True)
+    parallel.setCFactor(factor)
+    parallel.setNumRelax(0, level=0)
+    with torch.no_grad():
+        pairs = zip(told.weights, told.biases, strict=True)
+        for parameter, value in zip(
+            parallel.parameters(), (value for pair in pairs for value in pair), strict=True
+        ):
+            parameter.copy_(value)
+    x = told.x.clone().requires_grad_()
+
+    def work() -> Result:
+        y = parallel(x)
+        first, *others = torch.autograd.grad(y, [x, *parallel.parameters()], told.toward)
+        return Result(y.detach(), first, others[::2], others[1::2])  # type: ignore[arg-type]
+
+    return work
+
+
 @cache
 def chunk_of_layers(step: float, chunk: int, cpp_wrapper: bool) -> Any:
     """One compiled function, compiled once: all chunks have the same shapes."""

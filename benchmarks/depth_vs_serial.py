@@ -1,7 +1,7 @@
 """LayerParallel in one process beside serial PyTorch: eager, compiled, and written by hand.
 
     python benchmarks/depth_vs_serial.py [--threads 1 2] [--seeds 5] [--save]
-        [--cases 0 1 2 3] [--start smooth default] [--device cuda]
+        [--cases 0 1 2 3] [--start smooth default] [--device cuda] [--torchbraid PATH]
 
 u += h tanh(W_n u + b_n), or the same with 3 x 3 convolutions; T = 1, float32, forward and backward,
 gradients of x and of all weights. mgnet: two levels, "cascade + 1" and "cascade + 0" in both
@@ -9,7 +9,9 @@ directions, and one level, which is no multigrid. Weights: a few Fourier modes i
 or those with which PyTorch begins ("default"). Rivals are in depth_rivals.py: a loop over modules;
 torch.compile of chunks of layers (the best of some sizes; a C++ compiler must be there); a loop by
 hand, without autograd and allocations, in Python and in TorchScript. With --device cuda also the
-loop by hand as one CUDA graph.
+loop by hand as one CUDA graph. PATH is the folder in which TorchBraid was built (`src` of its
+repository, with XBraid and mpi4py): two levels, the first factor of the case, F-relaxation, first
+descent skipped, 1 and 2 iterations, which are the cascade alone and with one cycle.
 
 All take turns; each turn is as many calls as fit in 0.1 s. A row tells the least and the median
 time of all calls of all seeds, how many times the least time of mgnet's best factor with one cycle
@@ -24,6 +26,7 @@ import argparse
 import math
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -44,6 +47,7 @@ from depth_rivals import (
     hand_written_convolutions,
     problem,
     seconds_to_first,
+    torchbraid,
 )
 
 from mgnet.depth import Fixed, LayerParallel, ODENet
@@ -164,6 +168,13 @@ def serial(told: Problem, chunk: int) -> dict[str, Work]:
     return works
 
 
+def by_torchbraid(told: Problem, case: Case) -> dict[str, Work]:
+    return {
+        f"TorchBraid, {n} iteration{'s' * (n > 1)}": torchbraid(told, case.factors[0], n)
+        for n in (2, 1)
+    }
+
+
 def multigrid(told: Problem, case: Case) -> tuple[dict[str, Work], dict[str, float]]:
     """The passes of mgnet, and the work counted in one."""
     works, counts = {}, {}
@@ -191,13 +202,15 @@ def turn(work: Work, device: torch.device) -> list[float]:
     return times
 
 
-def measure(case: Case, start: str, seeds: int, chunk: int, device: torch.device) -> Rows:
+def measure(
+    case: Case, start: str, seeds: int, chunk: int, device: torch.device, braid: str | None
+) -> Rows:
     rows: Rows = {}
     for seed in range(seeds):
         told = to(device, problem(case.layers, case.shape, case.batch, start, seed))
         exact = by_autograd(told)
         works, counts = multigrid(told, case)
-        works = serial(told, chunk) | works
+        works = serial(told, chunk) | (by_torchbraid(told, case) if braid else {}) | works
         for name, work in works.items():
             row = rows.setdefault(name, Row([], [], counts.get(name, 1.0)))
             row.errors.append(errors(work(), exact))
@@ -304,6 +317,8 @@ def targets_of(case: str, tables: list[list[saved.Row]]) -> list[saved.Row]:
 
 
 def main(options: argparse.Namespace) -> None:
+    if options.torchbraid:
+        sys.path.insert(0, options.torchbraid)
     device = torch.device(options.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
     setting, rows = f"{options.seeds} seeds, float32, {where}", []
@@ -318,7 +333,8 @@ def main(options: argparse.Namespace) -> None:
             lines.append(f"\n{case}, {threads} thread{'s' * (threads > 1)}\n  {of_compiler}")
             print(lines[-1], flush=True)
             for start in options.start:
-                measured = medians(measure(case, start, options.seeds, chunk, device))
+                rounds = measure(case, start, options.seeds, chunk, device, options.torchbraid)
+                measured = medians(rounds)
                 about = {"case": str(case), "threads": threads, "start": start}
                 rows += [about | row for row in measured]
                 lines.append(f"\n  {start} weights\n{table(measured)}")
@@ -335,6 +351,7 @@ if __name__ == "__main__":
     parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))))
     parser.add_argument("--start", nargs="+", default=["smooth", "default"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--torchbraid", metavar="PATH", help="where TorchBraid was built")
     saved.add_option(parser)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nothing that was compiled before

@@ -2,12 +2,12 @@
 
 import io
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from cells import values, where
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from saved import Row
@@ -61,6 +61,7 @@ FAMILIES = {  # how the name of a method begins -> colour; the longest that fits
     "PETSc": RED,
     "pykan": RED,
     "pyMGRIT": ORANGE,
+    "TorchBraid": PURPLE,
     "efficient-kan": ORANGE,
     "FastKAN": PURPLE,
     "Cox-de Boor": LIGHT,
@@ -90,15 +91,6 @@ STYLE = {
 def colour(method: str) -> str:
     fitting = [start for start in FAMILIES if method.startswith(start)]
     return FAMILIES[max(fitting, key=len)] if fitting else "black"
-
-
-def values(rows: Sequence[Row], key: str) -> list[Any]:
-    """What occurs, each once, in the order of the rows."""
-    return list(dict.fromkeys(row[key] for row in rows if key in row))
-
-
-def where(rows: Sequence[Row], **wanted: Any) -> list[Row]:
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
 def svg(draw: Callable[[Sequence[Row]], Figure], rows: Sequence[Row]) -> str:
@@ -282,10 +274,10 @@ def pinn(rows: Sequence[Row]) -> Figure:
 
 
 def newton_multigrid(rows: Sequence[Row]) -> Figure:
-    dampings = values(rows, "damping")
+    dampings = [damping for damping in values(rows, "damping") if damping]
     figure, axes = panels(len(dampings) + 1, columns=3, width=9.0, height=3.6)
     for ax, damping in zip(axes, dampings, strict=False):
-        own = where(rows, widths="[2, 6, 1]", damping=damping)
+        own = where(rows, widths="2,6,1", damping=damping)
         shown = [row for row in own if row.get("iterations_median")]
         curves(ax, shown, "intervals", "iterations_median")
         ax.set(xscale="log", yscale="log", xlabel="knot intervals", ylabel="CG iterations, median")
@@ -294,8 +286,10 @@ def newton_multigrid(rows: Sequence[Row]) -> Figure:
         ax.minorticks_off()
     for method in ("V, patches", "dense Cholesky"):
         for damping, marker in zip(dampings, MARKERS, strict=False):
-            own = [r for r in where(rows, method=method, damping=damping) if "seconds" in r]
-            x, y = zip(*sorted((row["parameters"], row["seconds"]) for row in own), strict=True)
+            own = [r for r in where(rows, method=method, damping=damping) if "seconds_median" in r]
+            x, y = zip(
+                *sorted((row["parameters"], row["seconds_median"]) for row in own), strict=True
+            )
             label = f"{method}, {damping:g}"
             axes[-1].plot(x, y, marker, markersize=4, color=colour(method), label=label)
     axes[-1].set(xscale="log", yscale="log", xlabel="parameters, all networks")
@@ -319,10 +313,15 @@ def guarded_cycles(rows: Sequence[Row]) -> Figure:
 
 def adaptive_basis(rows: Sequence[Row]) -> Figure:
     figure, axes = panels(2)
-    own = [row for row in rows if "gain_train" in row]
-    names = {"gain_train": "training points", "gain_fine": "between them"}
-    for ax, (key, title) in zip(axes, names.items(), strict=True):
-        curves(ax, own, "case", key)
+    kinds = {"train": "training points", "fine": "between them"}
+    for ax, (kind, title) in zip(axes, kinds.items(), strict=True):
+        told = []
+        for case in values(rows, "case"):
+            own = where(rows, case=case)
+            adam = min(r[f"{kind}_mean"] for r in own if r["method"].startswith("Adam"))
+            others = (row for row in own if not row["method"].startswith("Adam"))
+            told += [row | {"gain": adam / row[f"{kind}_mean"]} for row in others]
+        curves(ax, told, "case", "gain")
         for line in ax.lines:
             line.set_linestyle("none")
         ax.axhline(1.0, color=GREY, linestyle="--", label="best Adam")
@@ -334,16 +333,28 @@ def adaptive_basis(rows: Sequence[Row]) -> Figure:
 
 
 def ngd(rows: Sequence[Row]) -> Figure:
-    kinds = list(dict.fromkeys((row["data"], row["network"]) for row in rows))
+    kinds = list(dict.fromkeys((row["data"], row["inputs"]) for row in rows))
     figure, axes = panels(len(kinds))
-    for ax, (data, network) in zip(axes, kinds, strict=True):
-        own = where(rows, data=data, network=network, equal="epochs")
-        curves(ax, own, "at", "accuracy_median")
-        ax.set(xscale="log", title=f"{data}, {network}", xlabel="epochs")
+    for ax, (data, inputs) in zip(axes, kinds, strict=True):
+        own = [row for row in where(rows, data=data) if row["mark"].endswith(" ep")]
+        told = [row | {"at": int(row["mark"].split()[0])} for row in own]
+        for network in values(told, "network"):
+            dashed = "-" if network == values(told, "network")[0] else "--"
+            before = len(ax.containers)
+            shown = where(told, network=network)
+            curves(
+                ax,
+                [r | {"method": f"{r['method']}, {r['network']}"} for r in shown],
+                "at",
+                "accuracy_median",
+            )
+            for drawn in ax.containers[before:]:
+                drawn[0].set_linestyle(dashed)
+        ax.set(xscale="log", title=f"{data}, {inputs} inputs", xlabel="epochs")
         ax.set(ylabel="held-out accuracy, median")
-        ax.set_xticks(values(own, "at"), [str(at) for at in values(own, "at")])
+        ax.set_xticks(values(told, "at"), [str(at) for at in values(told, "at")])
         ax.minorticks_off()
-    legend(figure, axes[0])
+    legend(figure, axes[0], 3)
     return figure
 
 

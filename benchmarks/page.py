@@ -15,9 +15,10 @@ from typing import Any
 import figures
 import pinn_tables
 import saved
+from cells import listed, markdown
 from saved import Row
 from sections import SECTIONS
-from tables import Line, listed, markdown
+from tables import Line
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, NOTES = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "notes"

@@ -122,7 +122,7 @@ def main() -> None:
     given = parser.parse_args()
     last = given.largest
     lines, rows = [], []
-    for table in (factors(1, 4, 12), factors(2, 4, last)):
+    for table in (factors(1, 4, last + 2), factors(2, 4, last)):
         rows += table
         lines.append(text_of_factors(table))
         print(lines[-1], flush=True)
@@ -131,7 +131,7 @@ def main() -> None:
     print(lines[-1])
     if given.save:
         found = targets(rows) + targets_of_nested(of_nested)
-        setting = f"to 2^12 - 1 unknowns in 1-D, to 2^{last} - 1 per direction in 2-D"
+        setting = f"to 2^{last + 2} - 1 unknowns in 1-D, to 2^{last} - 1 per direction in 2-D"
         text = "\n".join(lines)
         saved.save(given.save, "poisson_convergence", setting, rows + of_nested, found, text)
 

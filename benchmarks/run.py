@@ -50,6 +50,7 @@ PEERS = {  # script -> option and the variable that gives its value
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 ONLY_HERE = {"pinn", "adaptive_basis", "ngd", "newton_multigrid"}  # save over what is published
 NEVER = {"fit_co2"}
+APART = {"sample_parallel", "layer_ranks"}  # they need mpiexec
 
 
 def arguments(name: str, full: bool) -> list[str]:

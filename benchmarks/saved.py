@@ -47,6 +47,8 @@ def command() -> str:
         if word != "--save" and (before != "--save" or word.startswith("-")):
             words.append(Path(word).name if Path(word).is_absolute() else word)
         before = word
+    ranks = os.environ.get("OMPI_COMM_WORLD_SIZE") or os.environ.get("PMI_SIZE") or "1"
+    words[:0] = [] if ranks == "1" else ["mpiexec", "-n", ranks]
     threads = os.environ.get("OMP_NUM_THREADS")
     return (f"OMP_NUM_THREADS={threads} " if threads else "") + shlex.join(words)
 

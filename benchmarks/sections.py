@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import figures
 import tables
+from cells import Rows
 from matplotlib.figure import Figure
-from tables import Line, Rows
+from tables import Line
 
 
 @dataclass(frozen=True)

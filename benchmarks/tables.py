@@ -1,15 +1,11 @@
 """Tables of the page of benchmarks, and the lines of its summary, from saved rows."""
 
+import re
 import statistics
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import figures
-from figures import where
+from cells import Rows, crossed, filled, find, listed, lowest, spread, values, where
 from saved import Row
-
-Rows = Sequence[Row]
-SPREAD = "{{{0}_median:{1}}} ({{{0}_least:{1}}} to {{{0}_largest:{1}}})"
 
 
 class Line(NamedTuple):
@@ -23,51 +19,6 @@ class Line(NamedTuple):
     met: bool | None = None
 
 
-def spread(key: str, form: str) -> str:
-    """The format of a median with its spread."""
-    return SPREAD.format(key, form)
-
-
-def filled(form: str, row: Row) -> str:
-    """A cell; a dash where the row lacks what it asks for."""
-    try:
-        return form.format(**row)
-    except KeyError:
-        return "-"
-
-
-def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    told = [heads, ["---"] * len(heads), *lines]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in told)
-
-
-def listed(rows: Rows, columns: dict[str, str]) -> str:
-    """A line per row; columns are heads and formats."""
-    return markdown(list(columns), [[filled(c, row) for c in columns.values()] for row in rows])
-
-
-def crossed(rows: Rows, index: dict[str, str], by: str, cell: str) -> str:
-    """A line for each combination of the index, a column for each value of `by`."""
-    names = figures.values(rows, by)
-    lines: dict[tuple[str, ...], dict[Any, str]] = {}
-    for row in rows:
-        key = tuple(filled(form, row) for form in index.values())
-        lines.setdefault(key, {})[row[by]] = filled(cell, row)
-    cells = [[*key, *(found.get(name, "-") for name in names)] for key, found in lines.items()]
-    return markdown([*index, *map(str, names)], cells)
-
-
-def find(rows: Rows, **wanted: Any) -> Row:
-    found = where(rows, **wanted)
-    if len(found) != 1:
-        raise LookupError(f"{len(found)} saved rows have {wanted}; one was expected")
-    return found[0]
-
-
-def lowest(rows: Rows, key: str) -> Row:
-    return min((row for row in rows if key in row), key=lambda row: row[key])
-
-
 def goal(targets: Rows, start: str) -> tuple[str, bool]:
     """The target whose name begins so."""
     found = next(t for t in targets if t["name"].startswith(start))
@@ -79,7 +30,7 @@ def goal(targets: Rows, start: str) -> tuple[str, bool]:
 
 def poisson_lines(rows: Rows, targets: Rows) -> list[Line]:
     lines = []
-    for smoother in figures.values(rows, "smoother"):
+    for smoother in values(rows, "smoother"):
         own = where(rows, smoother=smoother, fast=True)
         ours = find(own, method="mgnet")["ms_median"]
         for peer in [row for row in own if row["method"] != "mgnet"]:
@@ -101,11 +52,10 @@ def poisson_tables(rows: Rows) -> list[str]:
 
 
 def convergence_tables(rows: Rows) -> list[str]:
-    of_cycles = [row for row in rows if "cycle" in row]
     named = [row | {"at": f"k = {row['k']}"} for row in rows]
     index = {"": "{dimension}-D", "cycle": "{cycle}"}
     nested = [row for row in named if "smoother" in row]
-    told = [row for row in named if "cycle" in row] if of_cycles else []
+    told = [row for row in named if "cycle" in row]
     return [
         "Residual reduction per cycle, Jacobi 2/3, 2^k - 1 unknowns per direction:\n\n"
         + crossed(told, index, "at", "{factor:.4f}"),
@@ -134,7 +84,7 @@ def speed_lines(rows: Rows, targets: Rows) -> list[Line]:
             ours, row = find(own, method="fused"), find(own, method=peer)
             judged = goal(targets, "time of the fused") if peer == "Linear+SiLU" else ("-", None)
             what = f"layer, {grid} intervals, against {peer}"
-            told = [f"{one['ms']:.2f} ms" for one in (ours, row)]
+            told = f"{ours['ms']:.2f} ms", f"{row['ms']:.2f} ms"
             lines.append(Line(what, *told, row["ratio_fused"], *judged))
     return lines
 
@@ -196,7 +146,7 @@ def pinn_tables(rows: Rows) -> list[str]:
 def pinn_lines(rows: Rows, targets: Rows) -> list[Line]:
     """At the longest time that has all seeds of our network; a rival of as much time or more."""
     lines = []
-    for problem in figures.values(rows, "problem"):
+    for problem in values(rows, "problem"):
         own = where(rows, problem=problem)
         mine = where(own, method="KAN, nested")
         most = max(row["seeds"] for row in mine)
@@ -209,35 +159,48 @@ def pinn_lines(rows: Rows, targets: Rows) -> list[Line]:
 
 
 def newton_tables(rows: Rows) -> list[str]:
-    told = [
-        row | {"cell": "too slow"}
-        if row.get("too_slow")
-        else row | {"cell": filled("{iterations_median} / {seconds:.3g}", row)}
-        for row in rows
-        if not row.get("left_out")
-    ]
-    index = {"network": "{widths}", "intervals": "{intervals}", "parameters": "{parameters}"}
-    table = crossed(told, index | {"damping": "{damping:g}"}, "method", "{cell}")
-    left = [filled("{widths} with {intervals} intervals", r) for r in rows if r.get("left_out")]
+    told = [row | {"cell": row.get("note", "").split(":")[0]} for row in rows]
+    for row in told:
+        row["cell"] = row["cell"] or filled("{iterations_median:g} / {seconds_median:.3g}", row)
+    index = {"network": "[{widths}]", "intervals": "{intervals}", "parameters": "{parameters}"}
+    table = crossed(
+        [row for row in told if row["method"] != "all"],
+        index | {"damping": "{damping:g}"},
+        "method",
+        "{cell}",
+    )
+    named = "[{widths}] with {intervals} intervals"
+    left = [filled(named, row) for row in rows if row["method"] == "all"]
     note = f"\n\nLeft out: {', '.join(left)}." if left else ""
     return [f"Iterations (median) / seconds with set-up:\n\n{table}{note}"]
 
 
 def newton_lines(rows: Rows, targets: Rows) -> list[Line]:
     lines = []
-    for damping in figures.values(rows, "damping"):
-        own = where(rows, widths="[2, 6, 1]", damping=damping)
-        judged = next(t for t in targets if f"[2, 6, 1], damping {damping:g}" in t["name"])
-        what = f"[2, 6, 1], damping {damping:g}"
-        told = judged["measured"], "-", None, judged["target"], judged["met"]
+    for target in targets:
+        found = re.search(r"damping (\S+?),", target["name"])
+        damping = float(found[1]) if found else 0.0
+        what = f"[2,6,1], damping {damping:g}"
+        told = target["measured"], "-", None, target["target"], target["met"]
         lines.append(Line(f"{what}: CG iterations with patches", *told))
-        largest = where(own, intervals=max(row["intervals"] for row in own))
-        ours = find(largest, method="V, patches")
-        rival = lowest([row for row in largest if row is not ours], "seconds")
-        told = f"{ours['seconds']:.3f} s", f"{rival['seconds']:.3f} s ({rival['method']})"
-        ratio = rival["seconds"] / ours["seconds"]
-        lines.append(Line(f"{what}, {ours['intervals']} intervals: seconds", *told, ratio))
+        own = [row for row in where(rows, damping=damping) if "seconds_median" in row]
+        for size in (min, max):  # of the systems that a rival could solve
+            pairs = [
+                (row, lowest(others, "seconds_median"))
+                for row in where(own, method="V, patches")
+                for others in [[r for r in own if same_system(r, row) and r is not row]]
+                if others
+            ]
+            ours, rival = size(pairs, key=lambda pair: pair[0]["parameters"])
+            mine, other = ours["seconds_median"], rival["seconds_median"]
+            named = f"[{ours['widths']}], {ours['parameters']} parameters, damping {damping:g}"
+            times = f"{mine:.3f} s", f"{other:.3f} s ({rival['method']})", other / mine
+            lines.append(Line(f"{named}: seconds", *times))
     return lines
+
+
+def same_system(one: Row, other: Row) -> bool:
+    return all(one[key] == other[key] for key in ("widths", "intervals", "damping"))
 
 
 def guarded_tables(rows: Rows) -> list[str]:
@@ -255,7 +218,7 @@ def guarded_tables(rows: Rows) -> list[str]:
 
 def guarded_lines(rows: Rows, targets: Rows) -> list[Line]:
     lines = []
-    for problem in figures.values(rows, "problem"):
+    for problem in values(rows, "problem"):
         own = where(rows, problem=problem, smoother="LM")
         fine = find(own, method="fine sweeps")
         ours = max(
@@ -268,59 +231,58 @@ def guarded_lines(rows: Rows, targets: Rows) -> list[Line]:
 
 
 def basis_tables(rows: Rows) -> list[str]:
+    """The Adam of the lowest mean on each case, and all others with their gain over it."""
     tables = []
     for key, title in (("train", "the training points"), ("fine", "a fine grid")):
         told = []
-        for case in figures.values(rows, "case"):
-            adam = [row for row in where(rows, case=case) if f"gain_{key}" not in row]
-            best = lowest(adam, f"{key}_median")
-            told.append(best | {"method": "Adam, lowest median of nine"})
-            told += [row for row in where(rows, case=case) if f"gain_{key}" in row]
-        cells = {r["method"]: "{%s_median:.1e} ({gain_%s:.3g}x)" % (key, key) for r in told}  # noqa: UP031
-        for row in told:
-            row["cell"] = filled(cells[row["method"]], row)
-            if row["cell"] == "-":
-                row["cell"] = f"{row[f'{key}_median']:.1e}"
-        table = crossed(told, {"": "{case}"}, "method", "{cell}")
-        tables.append(
-            f"Mean squared error on {title}, medians (gain over the best Adam):\n\n{table}"
-        )
+        for case in values(rows, "case"):
+            own = where(rows, case=case)
+            best = lowest([r for r in own if r["method"].startswith("Adam")], f"{key}_mean")
+            told.append(best | {"method": "best Adam", "gain": 1.0})
+            for row in [row for row in own if not row["method"].startswith("Adam")]:
+                told.append(row | {"gain": best[f"{key}_mean"] / row[f"{key}_mean"]})
+        cell = f"{{{key}_median:.1e}} ({{gain:.3g}}x)"
+        head = f"Mean squared error on {title}, medians (gain of the geometric mean over Adam's)"
+        tables.append(f"{head}:\n\n" + crossed(told, {"": "{case}"}, "method", cell))
     return tables
 
 
 def basis_lines(rows: Rows, targets: Rows) -> list[Line]:
+    """The methods with a mean gain above 1."""
     lines = []
     for target in targets:
-        method = target["name"].split(":")[0]
-        if method in ("LS + Adam 3e-3", "LS + L-BFGS"):
-            mean = float(target["measured"].split()[1].rstrip(","))
-            where_to = target["name"].split("Adam, ")[-1]
-            what = f"{method}: gain over the best Adam, {where_to}"
-            told = target["measured"], "best of nine by Adam", mean, target["target"], target["met"]
-            lines.append(Line(what, *told))
+        mean = float(target["measured"].split()[1].rstrip("x,"))
+        if mean >= 1.0:
+            ours = target["measured"].split(" (")[0]
+            told = ours, "best of nine by Adam", mean, target["target"], target["met"]
+            lines.append(Line(f"{target['name']}: gain", *told))
     return lines
 
 
 def ngd_tables(rows: Rows) -> list[str]:
-    told = [
-        r | {"after": f"{r['at']:g} {'s' if r['equal'] == 'seconds' else 'epochs'}"} for r in rows
-    ]
-    index = {"": "{data}", "network": "{network}", "after": "{after}"}
+    told = [row for row in rows if "accuracy_median" in row]
+    index = {"": "{data}", "network": "{inputs}-{network}", "after": "{mark}"}
     table = crossed(told, index, "method", spread("accuracy", ".4f"))
-    return [f"Held-out accuracy, each at its best rate:\n\n{table}"]
+    return [f"Held-out accuracy, each at its best rate (ep: epochs):\n\n{table}"]
 
 
 def ngd_lines(rows: Rows, targets: Rows) -> list[Line]:
+    """After the longest time, ours against the best of the others on any network."""
     lines = []
-    for data, network in dict.fromkeys((row["data"], row["network"]) for row in rows):
-        own = where(rows, data=data, network=network, equal="seconds")
-        last = max(row["at"] for row in own)
-        accuracy = {row["method"]: row["accuracy_median"] for row in where(own, at=last)}
-        adam = accuracy.pop("Adam")
-        best = max(accuracy, key=lambda method: accuracy[method])
-        what = f"{data}, {network}: accuracy after {last:g} s (ratio of errors)"
-        ratio = (1.0 - adam) / (1.0 - accuracy[best])
-        lines.append(Line(what, f"{accuracy[best]:.4f} ({best})", f"{adam:.4f} (Adam)", ratio))
+    for data in values(rows, "data"):
+        timed = [r for r in where(rows, data=data) if r["mark"].endswith(" s")]
+        last = max(values(timed, "mark"), key=lambda mark: float(mark.split()[0]))
+        own = where(timed, mark=last)
+        ours = [row for row in own if row["method"] in ("NGD", "Adam + N")]
+        others = [row for row in own if row["method"] not in ("NGD", "Adam + N")]
+        best, rival = (max(r, key=lambda row: row["accuracy_median"]) for r in (ours, others))
+        told = [
+            f"{row['accuracy_median']:.4f} ({row['method']} on {row['network']})"
+            for row in (best, rival)
+        ]
+        ratio = (1.0 - rival["accuracy_median"]) / (1.0 - best["accuracy_median"])
+        what = f"{data}: held-out accuracy after {last} (ratio of errors)"
+        lines.append(Line(what, told[0], told[1], ratio))
     return lines
 
 
@@ -340,7 +302,7 @@ def depth_tables(rows: Rows) -> list[str]:
 
 def depth_lines(rows: Rows, targets: Rows) -> list[Line]:
     lines = []
-    for case in figures.values(rows, "case"):
+    for case in values(rows, "case"):
         own = where(rows, case=case, threads=1, start="smooth")
         ours = lowest([row for row in own if row["method"].endswith("c + 1")], "ms_least")
         judged = next((t for t in targets if t["name"].startswith(f"{case}: best of the")), None)
@@ -348,7 +310,7 @@ def depth_lines(rows: Rows, targets: Rows) -> list[Line]:
         rival = lowest([row for row in own if "mgnet" not in row["method"]], "ms_least")
         for row, target in ((rival, judged), (find(own, method="eager loop"), eager_goal)):
             short = case.removesuffix(", batch 32")
-            told = [f"{ours['ms_least']:.2f} ms", f"{row['ms_least']:.2f} ms ({row['method']})"]
+            told = f"{ours['ms_least']:.2f} ms", f"{row['ms_least']:.2f} ms ({row['method']})"
             line = Line(f"{short}, one cycle", *told, row["ms_least"] / ours["ms_least"])
             found = {"target": target["target"], "met": target["met"]} if target else {}
             lines.append(line._replace(**found))
@@ -406,7 +368,7 @@ def pymgrit_lines(rows: Rows, targets: Rows) -> list[Line]:
     lines = []
     for row in where(rows, method="pyMGRIT"):
         ours = find(rows, problem=row["problem"], cycle=row["cycle"], method="mgnet")
-        told = [f"{one['seconds']:.3f} s ({one['iterations']} iterations)" for one in (ours, row)]
-        what = f"{row['problem']}, {row['cycle']}"
+        what = f"{row['problem']}, {row['cycle']} ({row['iterations']} iterations)"
+        told = f"{ours['seconds']:.3f} s", f"{row['seconds']:.3f} s (pyMGRIT)"
         lines.append(Line(what, *told, row["seconds"] / ours["seconds"]))
     return lines

@@ -27,7 +27,7 @@ from mgnet.app.plots import plot_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from page import pictures as benchmark_pictures  # noqa: E402
+from page import pictures as benchmark_pictures  # type: ignore  # noqa: E402
 
 CYCLES = {
     "v": cycle(4),
