@@ -1,203 +1,23 @@
-"""One figure per benchmark, from its rows; a method has the same colour in all of them."""
+"""One figure per benchmark, from its rows."""
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from cells import values, where
-from matplotlib.axes import Axes
+from drawing import (
+    GREY,
+    MARKERS,
+    SERIES,
+    bars,
+    colour,
+    curves,
+    dots,
+    legend,
+    one_each,
+    one_value,
+    panels,
+)
 from matplotlib.figure import Figure
 from saved import Row
-
-OURS, OURS_TOO, GREY, LIGHT = "#0072b2", "#56b4e9", "#6e6e6e", "#b0b0b0"
-ORANGE, RED, GREEN, PURPLE, YELLOW = "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#b8a000"
-FAMILIES = {  # how the name of a method begins -> colour; the longest that fits
-    "mgnet": OURS,
-    "fused": OURS,
-    "KAN": OURS,
-    "V": OURS,
-    "F": OURS_TOO,
-    "W": GREEN,
-    "LS + Adam": OURS,
-    "LSGD": OURS_TOO,
-    "LS + L-BFGS": GREEN,
-    "LS + LM": PURPLE,
-    "Adam + N": OURS_TOO,
-    "NGD": OURS,
-    "cascade": OURS,
-    "gates": OURS_TOO,
-    "Adaptive": OURS,
-    "Tolerance": GREEN,
-    "Fixed(1)": ORANGE,
-    "Fixed(2)": YELLOW,
-    "Fixed": OURS_TOO,
-    "torch": OURS_TOO,
-    "mgnet, auto": GREEN,
-    "mgnet, cascade alone": "#004c78",
-    "mgnet, one level": OURS_TOO,
-    "KAN, one level": OURS_TOO,
-    "KAN, fine at once": OURS_TOO,
-    "V, edges": GREEN,
-    "V, points": OURS_TOO,
-    "F subspace": GREEN,
-    "V injected": OURS_TOO,
-    "F injected": YELLOW,
-    "Adam": GREY,
-    "serial": GREY,
-    "eager loop": GREY,
-    "fine": GREY,
-    "none": GREY,
-    "Linear+SiLU": GREY,
-    "torch.compile": LIGHT,
-    "loop by hand": YELLOW,
-    "loop by hand, TorchScript": RED,
-    "tanh MLP": ORANGE,
-    "tanh MLP, Broyden": RED,
-    "MLP": ORANGE,
-    "PyAMG": ORANGE,
-    "PETSc": RED,
-    "pykan": RED,
-    "pyMGRIT": ORANGE,
-    "TorchBraid": PURPLE,
-    "efficient-kan": ORANGE,
-    "FastKAN": PURPLE,
-    "Cox-de Boor": LIGHT,
-    "Nystroem": PURPLE,
-    "Jacobi": YELLOW,
-    "Jacobi 4/5": ORANGE,
-    "dense Cholesky": RED,
-    "dual Cholesky": ORANGE,
-    "tensor-product": GREEN,
-    "gradient boosting": PURPLE,
-    "Gauss-Seidel": RED,
-    "Chebyshev": GREEN,
-}
-MARKERS = "osD^vP<>"
-STYLE = {
-    "svg.hashsalt": "mgnet",
-    "font.size": 9,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-}
-
-
-def colour(method: str) -> str:
-    fitting = [start for start in FAMILIES if method.startswith(start)]
-    return FAMILIES[max(fitting, key=len)] if fitting else "black"
-
-
-def svg(draw: Callable[[Sequence[Row]], Figure], rows: Sequence[Row]) -> str:
-    """The figure as SVG, the same bytes every time."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        draw(rows).savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close("all")
-    return buffer.getvalue()
-
-
-def panels(count: int, width: float = 7.5, height: float = 3.2, columns: int = 2) -> tuple:
-    """A figure and its axes, one below the other where there are more than `columns`."""
-    across = min(count, columns)
-    down = -(-count // across)
-    figure, axes = plt.subplots(
-        down, across, figsize=(width, height * down), layout="constrained", squeeze=False
-    )
-    for spare in axes.flat[count:]:
-        spare.set_visible(False)
-    return figure, list(axes.flat[:count])
-
-
-def curves(ax: Axes, rows: Sequence[Row], x: str, y: str, by: str = "method") -> None:
-    """A line per method; with bars from least to largest where the rows have them."""
-    for number, name in enumerate(values(rows, by)):
-        own = [row for row in where(rows, **{by: name}) if y in row]
-        low, high = y.replace("_median", "_least"), y.replace("_median", "_largest")
-        bars = None
-        if low != y and all(low in row for row in own):
-            bars = [
-                [row[y] - row[low] for row in own],
-                [row[high] - row[y] for row in own],
-            ]
-        ax.errorbar(
-            [row[x] for row in own],
-            [row[y] for row in own],
-            yerr=bars,
-            color=colour(str(name)),
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=4,
-            linewidth=1.4,
-            elinewidth=0.8,
-            label=name,
-        )
-
-
-def dots(ax: Axes, rows: Sequence[Row], across: str, y: str, by: str = "method") -> None:
-    """Medians with their spread; a group of dots for each value of `across`, on a vertical axis."""
-    groups, names = values(rows, across), values(rows, by)
-    for number, name in enumerate(names):
-        own = where(rows, **{by: name})
-        place = [groups.index(row[across]) + 0.09 * (number - (len(names) - 1) / 2) for row in own]
-        middle = [row[f"{y}_median"] for row in own]
-        spread = [
-            [row[f"{y}_median"] - row[f"{y}_least"] for row in own],
-            [row[f"{y}_largest"] - row[f"{y}_median"] for row in own],
-        ]
-        ax.errorbar(
-            middle,
-            place,
-            xerr=spread,
-            linestyle="none",
-            color=colour(str(name)),
-            marker=MARKERS[number % len(MARKERS)],
-            markersize=4.5,
-            elinewidth=1.0,
-            label=name,
-        )
-    ax.set_yticks(range(len(groups)), [str(group) for group in groups])
-    ax.invert_yaxis()
-    ax.grid(False, axis="y")
-
-
-def one_each(ax: Axes, rows: Sequence[Row], y: str) -> None:
-    """A median with its spread for each method, named at the axis."""
-    for number, row in enumerate(rows):
-        middle, low, high = (row[f"{y}_{kind}"] for kind in ("median", "least", "largest"))
-        spread = [[middle - low], [high - middle]]
-        ax.errorbar(middle, number, xerr=spread, color=colour(row["method"]), marker="o")
-    ax.set_yticks(range(len(rows)), [row["method"] for row in rows])
-    ax.invert_yaxis()
-    ax.grid(False, axis="y")
-
-
-def bars(ax: Axes, rows: Sequence[Row], across: str, y: str, by: str = "method") -> None:
-    """Horizontal bars in groups."""
-    groups, names = values(rows, across), values(rows, by)
-    height = 0.8 / len(names)
-    for number, name in enumerate(names):
-        own = where(rows, **{by: name})
-        place = [
-            groups.index(row[across]) + height * (number - (len(names) - 1) / 2) for row in own
-        ]
-        ax.barh(place, [row[y] for row in own], height, color=colour(str(name)), label=name)
-    ax.set_yticks(range(len(groups)), [str(group) for group in groups])
-    ax.invert_yaxis()
-    ax.grid(False, axis="y")
-
-
-def legend(figure: Figure, ax: Axes, columns: int = 4) -> None:
-    """One for all panels, below them."""
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-
-
-# One function per benchmark
 
 
 def poisson_vs_pyamg(rows: Sequence[Row]) -> Figure:
@@ -260,15 +80,17 @@ def fit_co2(rows: Sequence[Row]) -> Figure:
 
 
 def pinn(rows: Sequence[Row]) -> Figure:
-    figure, (ax,) = panels(1, height=4.6)
+    figure, (ax,) = panels(1, height=5.6)
     longest = {p: max(r["asked"] for r in where(rows, problem=p)) for p in values(rows, "problem")}
-    told = [r | {"case": f"{r['problem']}, {r['asked']:g} s"} for r in rows]
+    told = [
+        r | {"case": f"{r['problem']}\n{r['asked']:g} s".replace(", loss", ",\nloss")} for r in rows
+    ]
     dots(ax, [r for r in told if r["asked"] == longest[r["problem"]]], "case", "judged")
     for number, problem in enumerate(longest):
         goal = where(rows, problem=problem)[0]["goal"]
         label = "target" if not number else None
         ax.plot([goal, goal], [number - 0.35, number + 0.35], color="black", label=label)
-    ax.set(xscale="log", xlabel="relative L2 error (paper: loss; regression: mean squared error)")
+    ax.set(xscale="log", xlabel="relative L2 error; mean squared error or loss where judged by it")
     legend(figure, ax, 5)
     return figure
 
@@ -359,7 +181,7 @@ def ngd(rows: Sequence[Row]) -> Figure:
 
 
 def depth_vs_serial(rows: Sequence[Row]) -> Figure:
-    figure, (ax,) = panels(1, height=6.0)
+    figure, (ax,) = panels(1, height=5.0)
     told = []
     for row in where(rows, threads=1, start="smooth"):
         same = where(rows, threads=1, start="smooth", case=row["case"])
@@ -372,8 +194,8 @@ def depth_vs_serial(rows: Sequence[Row]) -> Figure:
                 continue
             name = "mgnet, cascade + 1 cycle" if ending == "c + 1" else "mgnet, cascade alone"
         case = row["case"].removesuffix(", batch 32").replace(", ", "\n")
-        told.append({"case": case, "method": name, "over": row["ms_least"] / eager["ms_least"]})
-    bars(ax, told, "case", "over")
+        told.append(one_value(row["ms_least"] / eager["ms_least"], case, name))
+    dots(ax, told, "case", "value")
     ax.axvline(1.0, color=GREY, linestyle="--", linewidth=0.8)
     ax.set(xscale="log", xlabel="time over that of the eager loop, one thread, smooth weights")
     legend(figure, ax, 3)
@@ -403,9 +225,47 @@ def depth_refinement(rows: Sequence[Row]) -> Figure:
 
 
 def mgrit_vs_pymgrit(rows: Sequence[Row]) -> Figure:
-    figure, (ax,) = panels(1)
-    told = [row | {"case": f"{row['problem']},\n{row['cycle']}"} for row in rows]
-    bars(ax, told, "case", "seconds")
+    figure, (ax,) = panels(1, height=4.4)
+    told = [
+        one_value(row["seconds"], f"{row['problem']},\n{row['cycle']}", row["method"])
+        for row in rows
+    ]
+    dots(ax, told, "case", "value")
     ax.set(xscale="log", xlabel="seconds to the tolerance, least of the rounds")
     legend(figure, ax)
+    return figure
+
+
+def layer_ranks(rows: Sequence[Row]) -> Figure:
+    figure, axes = panels(2, width=9.0, height=4.2)
+    measured = where(rows, part=2)
+    told = [row | {"case": row["case"].replace(", batch", ",\nbatch")} for row in measured]
+    bars(axes[0], told, "case", "speedup_median")
+    axes[0].axvline(1.0, color=GREY, linestyle="--", linewidth=0.8)
+    axes[0].set(title="measured", xlabel="speedup over serial PyTorch, 1 thread")
+    axes[0].legend(fontsize=7)
+    for number, case in enumerate(values(where(rows, part=3), "case")):
+        for cycles, line in ((0, "--"), (1, "-")):
+            own = where(rows, part=3, case=case, cycles=cycles)
+            at, speedup = [r["ranks"] for r in own], [r["speedup_1024"] for r in own]
+            label = case if cycles else None
+            axes[1].plot(at, speedup, line, color=SERIES[number], marker="o", ms=3, label=label)
+    axes[1].set(title="planned, 1024 layers (dashed: cascade alone)", xscale="log")
+    axes[1].set(yscale="log", xlabel="ranks", ylabel="speedup over serial")
+    axes[1].legend(fontsize=7)
+    return figure
+
+
+def estimators(rows: Sequence[Row]) -> Figure:
+    cases = values(rows, "case")
+    figure, axes = panels(len(cases), height=2.4)
+    for ax, case in zip(axes, cases, strict=True):
+        own = where(rows, case=case)
+        told = [
+            {"method": row["estimator"]}
+            | {f"score_{kind}": row[kind] for kind in ("median", "least", "largest")}
+            for row in own
+        ]
+        one_each(ax, told, "score")
+        ax.set(title=case, xlabel=f"{own[0]['measure']} on the test rows, median and spread")
     return figure

@@ -12,13 +12,13 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import figures
+import drawing
 import pinn_tables
 import saved
-from cells import listed, markdown
+from cells import listed, markdown, values
 from saved import Row
 from sections import SECTIONS
-from tables import Line
+from tables import Line, number
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, NOTES = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "notes"
@@ -38,9 +38,8 @@ def pinn_rows(runs: list[Row]) -> list[Row]:
     """A row per problem, seconds and network: medians over the seeds, and what was aimed at."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for run in runs:
-        groups.setdefault((run["problem"], run["asked"], run["row"], run["network"]), []).append(
-            run
-        )
+        key = (run["title"], run["asked"], run["row"], run["network"])
+        groups.setdefault(key, []).append(run)
     rows = []
     for (problem, asked, name, network), own in groups.items():
         judged = "loss" if "loss" in own[0]["target"] else "error"
@@ -53,28 +52,28 @@ def pinn_rows(runs: list[Row]) -> list[Row]:
             row |= {f"{key}_least": min(found), f"{key}_largest": max(found)}
         row |= {"steps": statistics.median(run["steps"] for run in own), "goal": goal}
         rows.append(row | {"failed": sum(not run[judged] <= 10.0 * goal for run in own)})
-    return sorted(
-        rows, key=lambda row: (list(pinn_order(runs)).index(row["problem"]), row["asked"])
-    )
+    problems, names = values(runs, "title"), list(pinn_tables.TITLES.values())
 
+    def place(row: Row) -> tuple[int, float, int]:
+        return problems.index(row["problem"]), row["asked"], names.index(row["method"])
 
-def pinn_order(runs: list[Row]) -> dict[str, None]:
-    return dict.fromkeys(run["problem"] for run in runs)
+    return sorted(rows, key=place)
 
 
 def pinn() -> Row:
     """The runs of benchmarks/pinn.py, which are kept one by one, in the form of the others."""
     runs = pinn_tables.read()
     rows, targets = pinn_rows(runs), []
-    for problem in pinn_order(runs):
+    for problem in values(runs, "title"):
         own = [r for r in rows if r["problem"] == problem and r["method"] == "KAN, nested"]
         most = max(row["seeds"] for row in own)
         best = max((row for row in own if row["seeds"] == most), key=lambda row: row["asked"])
-        goal = next(run["target"] for run in runs if run["problem"] == problem)
+        goal = next(run["target"] for run in runs if run["title"] == problem)
         measured = f"{best['judged_median']:.1e} in {best['asked']:g} s (KAN, nested)"
         met = best["judged_median"] <= best["goal"]
         targets.append(saved.target(problem, goal, measured, met))
-    told = "relative L2 error of u; the loss for `paper`, mean squared error for `regression`"
+    told = "error: relative, of u in L2; mean squared for the regression, judged by its loss where "
+    told += "the target is a loss"
     return {
         "command": "OMP_NUM_THREADS=1 python benchmarks/pinn.py --save",
         "setting": f"{told}; failed: above 10 times the target",
@@ -102,31 +101,25 @@ def where_measured(result: Row) -> str:
     return ", ".join([told, *(f"{name} {value}" for name, value in result["versions"].items())])
 
 
-def verdict(met: bool | None) -> str:
-    return "-" if met is None else "met" if met else "**missed**"
+def verdict(met: bool) -> str:
+    return "met" if met else "**missed**"
 
 
 def summary(found: dict[str, Row]) -> str:
-    heads = ["benchmark", "", "ours", "best rival", "ratio", "target", ""]
+    heads = ["", "ours", "best rival", "ratio", "target"]
     lines: list[list[str]] = []
     for name, section in SECTIONS.items():
+        told: list[Line] = []
         if name in found:
-            told: list[Line] = section.summary(found[name]["rows"], found[name]["targets"])
-            for number, line in enumerate(told):
-                first = "" if number else f"[{section.title}](#{anchor(section.title)})"
-                ratio = "-"
-                if line.ratio is not None:
-                    ratio = f"{line.ratio:.2g}" if line.ratio < 100 else f"{line.ratio:.0f}"
-                cells = [
-                    first,
-                    line.what,
-                    line.ours,
-                    line.rival,
-                    ratio,
-                    line.target,
-                    verdict(line.met),
-                ]
-                lines.append(cells)
+            told = section.summary(found[name]["rows"], found[name]["targets"])
+        if told:
+            lines.append([f"**[{section.title}](#{anchor(section.title)})**", "", "", "", ""])
+        for line in told:
+            ratio = "-"
+            if line.ratio is not None:
+                ratio = f"{line.ratio:.2g}" if line.ratio < 100 else f"{line.ratio:.0f}"
+            target = "-" if line.met is None else f"{line.target}: {verdict(line.met)}"
+            lines.append([line.what, line.ours, line.rival, ratio, target])
     return markdown(heads, lines)
 
 
@@ -171,7 +164,8 @@ def part(name: str, result: Row) -> str:
         told.append(listed(rows, {key: f"{{{key}}}" for key in heads}))
     for target in result["targets"]:
         start = "\n" if told[-1].startswith("- ") else ""
-        line = f"- {target['name']}: target {target['target']}; measured {target['measured']}: "
+        goal, measured = number(target["target"]), number(target["measured"])
+        line = f"- {target['name']}: target {goal}; measured {measured}: "
         line += verdict(target["met"])
         if start:
             told[-1] += f"\n{line}"
@@ -197,7 +191,7 @@ def pictures() -> dict[str, str]:
     """Name -> SVG."""
     found = results()
     return {
-        name: figures.svg(section.draw, found[name]["rows"])
+        name: drawing.svg(section.draw, found[name]["rows"])
         for name, section in SECTIONS.items()
         if name in found
     }

@@ -5,7 +5,8 @@
 In small: few seeds and short windows, some twenty minutes on two cores; what is printed is kept in
 `out/bench`, and so are the rows where a script can save them elsewhere. With --full: the published
 windows, many hours, over the published results. Peers and data that are not installed are given in
-the environment, as `EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR MNIST=FILE`.
+the environment, as `EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR
+MNIST=FILE`.
 """
 
 import argparse
@@ -43,6 +44,7 @@ FULL = {
 PEERS = {  # script -> option and the variable that gives its value
     "knots_speed": {"efficient-kan": "EFFICIENT_KAN", "fast-kan": "FAST_KAN", "pykan": "PYKAN"},
     "knots_regression": {"pykan": "PYKAN"},
+    "depth_vs_serial": {"torchbraid": "TORCHBRAID"},
     "mgrit_vs_pymgrit": {"pymgrit": "PYMGRIT"},
     "ngd": {"mnist": "MNIST"},
     "depth_training": {"mnist": "MNIST"},

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import depth_tables
 import figures
 import tables
 from cells import Rows
@@ -62,6 +63,14 @@ SECTIONS = {
         tables.co2_lines,
         figures.fit_co2,
     ),
+    "estimators": Section(
+        "Estimators of scikit-learn",
+        "`KANRegressor` and `KANClassifier` beside scikit-learn's own estimators, none tuned.",
+        tables.estimators_tables,
+        "Scores on the test rows.",
+        tables.estimators_lines,
+        figures.estimators,
+    ),
     "pinn": Section(
         "Differential equations",
         "Errors of u against references that owe nothing to networks: the KAN by nested iteration, "
@@ -111,33 +120,41 @@ SECTIONS = {
         "Layers in parallel, beside serial PyTorch",
         "Forward and backward pass of deep residual networks in one process: cycles over the "
         "layers beside a loop over modules, `torch.compile` and loops written by hand.",
-        tables.depth_tables,
+        depth_tables.depth_tables,
         "Time over that of the eager loop, one thread, smooth weights.",
-        tables.depth_lines,
+        depth_tables.depth_lines,
         figures.depth_vs_serial,
     ),
     "mgrit_vs_pymgrit": Section(
         "MGRIT beside pyMGRIT",
         "The same problems, cycles and tolerance: iterations and seconds in one process.",
-        tables.pymgrit_tables,
+        depth_tables.pymgrit_tables,
         "Seconds to the tolerance.",
-        tables.pymgrit_lines,
+        depth_tables.pymgrit_lines,
         figures.mgrit_vs_pymgrit,
+    ),
+    "layer_ranks": Section(
+        "Layers over ranks",
+        "LayerParallel on two ranks of MPI beside serial PyTorch, and what the plan says of more.",
+        depth_tables.ranks_tables,
+        "Speedups, measured on two ranks and planned for more.",
+        depth_tables.ranks_lines,
+        figures.layer_ranks,
     ),
     "depth_training": Section(
         "Training with inexact propagation",
         "Networks trained by serial propagation and by cycles, all evaluated serially.",
-        tables.training_tables,
+        depth_tables.training_tables,
         "Held-out accuracy, evaluated serially.",
-        tables.training_lines,
+        depth_tables.training_lines,
         figures.depth_training,
     ),
     "depth_refinement": Section(
         "Refinement in depth",
         "4, 8, 16 and then 32 layers against 32 from the start, at equal work.",
-        tables.refinement_tables,
+        depth_tables.refinement_tables,
         "Cross entropy on the training points.",
-        tables.refinement_lines,
+        depth_tables.refinement_lines,
         figures.depth_refinement,
     ),
     "poisson_convergence": Section(

@@ -1,7 +1,6 @@
 """Tables of the page of benchmarks, and the lines of its summary, from saved rows."""
 
 import re
-import statistics
 from typing import NamedTuple
 
 from cells import Rows, crossed, filled, find, listed, lowest, spread, values, where
@@ -23,6 +22,10 @@ def goal(targets: Rows, start: str) -> tuple[str, bool]:
     """The target whose name begins so."""
     found = next(t for t in targets if t["name"].startswith(start))
     return found["target"], found["met"]
+
+
+def number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 # Poisson
@@ -136,6 +139,26 @@ def co2_lines(rows: Rows, targets: Rows) -> list[Line]:
     ]
 
 
+def estimators_tables(rows: Rows) -> list[str]:
+    columns = {"": "{case}", "estimator": "{estimator}"}
+    columns |= {"score": "{median:.4f} ({least:.4f} to {largest:.4f})", "measure": "{measure}"}
+    return [listed(rows, columns | {"seconds": "{seconds:.2f}"})]
+
+
+def estimators_lines(rows: Rows, targets: Rows) -> list[Line]:
+    """Ratio: of what is missing to the score 1."""
+    lines = []
+    for case, target in zip(values(rows, "case"), targets, strict=True):
+        own = where(rows, case=case)
+        ours = next(row for row in own if row["estimator"].startswith("KAN"))
+        rival = max((r for r in own if r is not ours), key=lambda row: row["median"])
+        told = f"{ours['median']:.4f}", f"{rival['median']:.4f} ({rival['estimator']})"
+        missing = (1.0 - rival["median"]) / (1.0 - ours["median"])
+        what = f"{case}: {ours['measure']} (ratio of what is missing to 1)"
+        lines.append(Line(what, *told, missing, "not below", target["met"]))
+    return lines
+
+
 def pinn_tables(rows: Rows) -> list[str]:
     columns = {"": "{problem}", "seconds": "{asked:g}", "network": "{method}"}
     columns |= {"weights": "{weights}", "seeds": "{seeds}", "error": spread("error", ".1e")}
@@ -153,8 +176,9 @@ def pinn_lines(rows: Rows, targets: Rows) -> list[Line]:
         ours = max(where(mine, seeds=most), key=lambda row: row["asked"])
         others = [r for r in own if r["asked"] == ours["asked"] and r["method"] != ours["method"]]
         what = f"{problem}, {ours['asked']:g} s"
-        judged = goal(targets, problem)
-        lines.append(against(what, ours, lowest(others, "judged_median"), "judged", judged))
+        rival = lowest(others, "judged_median")
+        aim = find(targets, name=problem)
+        lines.append(against(what, ours, rival, "judged", (aim["target"], aim["met"])))
     return lines
 
 
@@ -283,92 +307,4 @@ def ngd_lines(rows: Rows, targets: Rows) -> list[Line]:
         ratio = (1.0 - rival["accuracy_median"]) / (1.0 - best["accuracy_median"])
         what = f"{data}: held-out accuracy after {last} (ratio of errors)"
         lines.append(Line(what, told[0], told[1], ratio))
-    return lines
-
-
-# Depth
-
-
-def depth_tables(rows: Rows) -> list[str]:
-    told = []
-    for row in where(rows, threads=1, start="smooth"):
-        (eager,) = where(rows, threads=1, start="smooth", case=row["case"], method="eager loop")
-        told.append(row | {"gain": eager["ms_least"] / row["ms_least"]})
-    columns = {"": "{case}", "method": "{method}", "ms, least": "{ms_least:.2f}"}
-    columns |= {"median": "{ms_median:.2f}", "eager / it": "{gain:.2f}", "work": "{work:.2f}"}
-    columns |= {"error of output": "{output_error:.0e}", "of gradients": "{gradient_error:.0e}"}
-    return [f"One thread, smooth weights (the others are below):\n\n{listed(told, columns)}"]
-
-
-def depth_lines(rows: Rows, targets: Rows) -> list[Line]:
-    lines = []
-    for case in values(rows, "case"):
-        own = where(rows, case=case, threads=1, start="smooth")
-        ours = lowest([row for row in own if row["method"].endswith("c + 1")], "ms_least")
-        judged = next((t for t in targets if t["name"].startswith(f"{case}: best of the")), None)
-        eager_goal = next((t for t in targets if t["name"].startswith(f"{case}: eager")), None)
-        rival = lowest([row for row in own if "mgnet" not in row["method"]], "ms_least")
-        for row, target in ((rival, judged), (find(own, method="eager loop"), eager_goal)):
-            short = case.removesuffix(", batch 32")
-            told = f"{ours['ms_least']:.2f} ms", f"{row['ms_least']:.2f} ms ({row['method']})"
-            line = Line(f"{short}, one cycle", *told, row["ms_least"] / ours["ms_least"])
-            found = {"target": target["target"], "met": target["met"]} if target else {}
-            lines.append(line._replace(**found))
-    return lines
-
-
-def training_tables(rows: Rows) -> list[str]:
-    accuracy = "{{{0}_median:.3f}} ({{{0}_deviation:.3f}})"
-    columns = {"": "{data}, {layers} layers", "propagation": "{method}"}
-    columns |= {"accuracy, serially": accuracy.format("serial")}
-    columns |= {"own propagation": accuracy.format("own"), "off": "{off:.1f}"}
-    columns |= {"evaluations": "{evaluations:.2f}", "pulls": "{pulls:.2f}", "cycles": "{cycles}"}
-    return [listed(rows, columns | {"warned": "{warned}", "seconds": "{seconds:.2f}"})]
-
-
-def training_lines(rows: Rows, targets: Rows) -> list[Line]:
-    lines = []
-    for target in targets:
-        method = target["name"].split(":")[0]
-        own, serial = where(rows, method=method), where(rows, method="serial")
-        seconds = [s["seconds"] / o["seconds"] for o, s in zip(own, serial, strict=True)]
-        what = f"{method}: cases within a deviation (ratio of seconds)"
-        told = target["measured"].split(" cases")[0]
-        ratio = statistics.median(seconds)
-        lines.append(Line(what, told, "serial", ratio, target["target"], target["met"]))
-    return lines
-
-
-def refinement_tables(rows: Rows) -> list[str]:
-    columns = {"": "{method}", "cross entropy, training": spread("loss", ".4f")}
-    columns |= {"accuracy, test": spread("accuracy", ".3f"), "largest jump": "{jump:.1e}"}
-    columns |= {"seeds below the best fine-only": "{better} of {seeds}", "work": "{work:.0f}"}
-    columns |= {
-        "seconds": "{seconds:.1f}",
-        "corrections full / cut / refused": "{full} / {cut} / {refused}",
-    }
-    return [listed(rows, columns)]
-
-
-def refinement_lines(rows: Rows, targets: Rows) -> list[Line]:
-    ours = find(rows, method="cascade by gates")
-    fine = lowest([row for row in rows if row["method"].startswith("fine")], "loss_median")
-    judged = goal(targets, "median loss of the cascade by gates")
-    return [against("loss of the cascade by gates", ours, fine, "loss", judged)]
-
-
-def pymgrit_tables(rows: Rows) -> list[str]:
-    columns = {"": "{problem}", "cycle": "{cycle}", "method": "{method}"}
-    columns |= {"iterations": "{iterations}", "residual": "{residual:.1e}"}
-    columns |= {"seconds": "{seconds:.3f}", "error against serial": "{error:.1e}"}
-    return [listed(rows, columns)]
-
-
-def pymgrit_lines(rows: Rows, targets: Rows) -> list[Line]:
-    lines = []
-    for row in where(rows, method="pyMGRIT"):
-        ours = find(rows, problem=row["problem"], cycle=row["cycle"], method="mgnet")
-        what = f"{row['problem']}, {row['cycle']} ({row['iterations']} iterations)"
-        told = f"{ours['seconds']:.3f} s", f"{row['seconds']:.3f} s (pyMGRIT)"
-        lines.append(Line(what, *told, row["seconds"] / ours["seconds"]))
     return lines

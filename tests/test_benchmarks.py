@@ -44,7 +44,7 @@ def test_saved_results(file):
     assert KEYS >= set(result) >= KEYS - {"setting"}
     assert result["rows"]
     for row in result["rows"]:
-        assert all(isinstance(value, str | int | float | bool) for value in row.values())
+        assert all(isinstance(value, str | int | float | bool | None) for value in row.values())
     for target in result["targets"]:
         assert set(target) == {"name", "target", "measured", "met"}
 

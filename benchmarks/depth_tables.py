@@ -1,0 +1,119 @@
+"""Tables and lines of the summary for the benchmarks of depth."""
+
+import statistics
+
+from cells import Rows, crossed, find, listed, lowest, spread, values, where
+from saved import Row
+from tables import Line, against, goal, number
+
+
+def depth_tables(rows: Rows) -> list[str]:
+    told = []
+    for row in where(rows, threads=1, start="smooth"):
+        (eager,) = where(rows, threads=1, start="smooth", case=row["case"], method="eager loop")
+        told.append(row | {"gain": eager["ms_least"] / row["ms_least"]})
+    columns = {"": "{case}", "method": "{method}", "ms, least": "{ms_least:.2f}"}
+    columns |= {"median": "{ms_median:.2f}", "eager / it": "{gain:.2f}", "work": "{work:.2f}"}
+    columns |= {"error of output": "{output_error:.0e}", "of gradients": "{gradient_error:.0e}"}
+    return [f"One thread, smooth weights (the others are below):\n\n{listed(told, columns)}"]
+
+
+def depth_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for case in values(rows, "case"):
+        own = where(rows, case=case, threads=1, start="smooth")
+        ours = lowest([row for row in own if row["method"].endswith("c + 1")], "ms_least")
+        judged = next((t for t in targets if t["name"].startswith(f"{case}: best of the")), None)
+        eager_goal = next((t for t in targets if t["name"].startswith(f"{case}: eager")), None)
+        rival = lowest([row for row in own if "mgnet" not in row["method"]], "ms_least")
+        for row, target in ((rival, judged), (find(own, method="eager loop"), eager_goal)):
+            short = case.removesuffix(", batch 32")
+            told = f"{ours['ms_least']:.2f} ms", f"{row['ms_least']:.2f} ms ({row['method']})"
+            line = Line(f"{short}, one cycle", *told, row["ms_least"] / ours["ms_least"])
+            found = {"target": target["target"], "met": target["met"]} if target else {}
+            lines.append(line._replace(**found))
+    return lines
+
+
+def ranks_tables(rows: Rows) -> list[str]:
+    pairs = {key: f"{{{key}}} ({{{key}_plan}})" for key in ("evaluations", "products", "clocks")}
+    columns = {"": "{case}, factor {factor}", "method": "{method}"}
+    columns |= {"ms, least": "{ms_least:.2f}", "median": "{ms_median:.2f}"}
+    columns |= {"speedup, median": "{speedup_median:.2f}", "model": "{model:.2f}"}
+    columns |= {"gradient error, smooth": "{error_smooth:.0e}", "default": "{error_default:.0e}"}
+    told = [row | {"first": row.get("wins_from") or "-"} for row in where(rows, part=3)]
+    index = {"": "{case}", "cycles": "c + {cycles}"}
+    return [
+        f"Speedup over serial PyTorch with one thread:\n\n{listed(where(rows, part=2), columns)}",
+        "On the critical path, counted (planned):\n\n"
+        + listed(where(rows, part=1), {"": "{case}"} | pairs),
+        "Planned speedup with 1024 layers by ranks (layers from which layer-parallel wins):\n\n"
+        + crossed(told, index, "ranks", "{speedup_1024:.1f} ({first})"),
+    ]
+
+
+def ranks_lines(rows: Rows, targets: Rows) -> list[Line]:
+    return [judged_line(target) for target in targets]
+
+
+def judged_line(target: Row) -> Line:
+    """Of a target that says all."""
+    told = [number(target[key]) for key in ("measured", "target")]
+    return Line(target["name"], told[0], "-", None, told[1], target["met"])
+
+
+def training_tables(rows: Rows) -> list[str]:
+    accuracy = "{{{0}_median:.3f}} ({{{0}_deviation:.3f}})"
+    columns = {"": "{data}, {layers} layers", "propagation": "{method}"}
+    columns |= {"accuracy, serially": accuracy.format("serial")}
+    columns |= {"own propagation": accuracy.format("own"), "off": "{off:.1f}"}
+    columns |= {"evaluations": "{evaluations:.2f}", "pulls": "{pulls:.2f}", "cycles": "{cycles}"}
+    return [listed(rows, columns | {"warned": "{warned}", "seconds": "{seconds:.2f}"})]
+
+
+def training_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for target in targets:
+        method = target["name"].split(":")[0]
+        own, serial = where(rows, method=method), where(rows, method="serial")
+        seconds = [s["seconds"] / o["seconds"] for o, s in zip(own, serial, strict=True)]
+        what = f"{method}: cases within a deviation (ratio of seconds)"
+        told = target["measured"].split(" cases")[0]
+        ratio = statistics.median(seconds)
+        lines.append(Line(what, told, "serial", ratio, target["target"], target["met"]))
+    return lines
+
+
+def refinement_tables(rows: Rows) -> list[str]:
+    columns = {"": "{method}", "cross entropy, training": spread("loss", ".4f")}
+    columns |= {"accuracy, test": spread("accuracy", ".3f"), "largest jump": "{jump:.1e}"}
+    columns |= {"seeds below the best fine-only": "{better} of {seeds}", "work": "{work:.0f}"}
+    columns |= {
+        "seconds": "{seconds:.1f}",
+        "corrections full / cut / refused": "{full} / {cut} / {refused}",
+    }
+    return [listed(rows, columns)]
+
+
+def refinement_lines(rows: Rows, targets: Rows) -> list[Line]:
+    ours = find(rows, method="cascade by gates")
+    fine = lowest([row for row in rows if row["method"].startswith("fine")], "loss_median")
+    judged = goal(targets, "median loss of the cascade by gates")
+    return [against("loss of the cascade by gates", ours, fine, "loss", judged)]
+
+
+def pymgrit_tables(rows: Rows) -> list[str]:
+    columns = {"": "{problem}", "cycle": "{cycle}", "method": "{method}"}
+    columns |= {"iterations": "{iterations}", "residual": "{residual:.1e}"}
+    columns |= {"seconds": "{seconds:.3f}", "error against serial": "{error:.1e}"}
+    return [listed(rows, columns)]
+
+
+def pymgrit_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for row in where(rows, method="pyMGRIT"):
+        ours = find(rows, problem=row["problem"], cycle=row["cycle"], method="mgnet")
+        what = f"{row['problem']}, {row['cycle']} ({row['iterations']} iterations)"
+        told = f"{ours['seconds']:.3f} s", f"{row['seconds']:.3f} s (pyMGRIT)"
+        lines.append(Line(what, *told, row["seconds"] / ours["seconds"]))
+    return lines
