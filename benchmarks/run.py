@@ -4,7 +4,7 @@
 
 In small: few seeds and short windows, some twenty minutes on two cores; what is printed is kept in
 `out/bench`, and so are the rows where a script can save them elsewhere. With --full: the published
-windows, many hours, over the published results. Peers and data that are not installed are given in
+windows, many hours, over the published results (rows of peers that are not given are lost there). Peers and data that are not installed are given in
 the environment, as `EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR
 MNIST=FILE`.
 """
@@ -23,6 +23,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "knots_speed": "--grids 5 32",
     "knots_regression": "--seeds 1",
     "fit_co2": "1 5",
+    "estimators": "1",
     "pinn": "--problems poisson interface regression --rows nested LM --seeds 1 --seconds 5",
     "newton_multigrid": "--widths 2,6,1 --intervals 8 16 32 --rights 2",
     "guarded_cycles": "--seconds 1 --seeds 1",
@@ -30,6 +31,8 @@ SMALL = {  # script -> arguments; in the order of the page
     "ngd": "--epochs 5 --seconds 0.5 --seeds 1",
     "depth_vs_serial": "--seeds 1 --start smooth --cases 0 2",
     "mgrit_vs_pymgrit": "--rounds 1",
+    "layer_ranks": "--rounds 1 --cases 0 2",
+    "sample_parallel": "--samples 20000 --rounds 1",
     "depth_training": "--steps 100 --seeds 2 --data peaks digits",
     "depth_refinement": "--seeds 2",
     "poisson_convergence": "8",
@@ -49,10 +52,11 @@ PEERS = {  # script -> option and the variable that gives its value
     "ngd": {"mnist": "MNIST"},
     "depth_training": {"mnist": "MNIST"},
 }
+RANKS = {"layer_ranks": 2, "sample_parallel": 2}  # started by mpiexec
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
-ONLY_HERE = {"pinn", "adaptive_basis", "ngd", "newton_multigrid"}  # save over what is published
+# These save without a folder, or join what they find there.
+ONLY_HERE = {"pinn", "adaptive_basis", "ngd", "newton_multigrid", "estimators", "sample_parallel"}
 NEVER = {"fit_co2"}
-APART = {"sample_parallel", "layer_ranks"}  # they need mpiexec
 
 
 def arguments(name: str, full: bool) -> list[str]:
@@ -68,10 +72,16 @@ def arguments(name: str, full: bool) -> list[str]:
 def run(name: str, full: bool) -> bool:
     """Show what a script prints, and keep it; False where it failed."""
     command = [sys.executable, "-u", str(HERE / f"{name}.py"), *arguments(name, full)]
+    if name in RANKS:
+        launcher = Path(sys.executable).with_name("mpiexec")  # of tools/setup_petsc.py
+        if not launcher.is_file():
+            print(f"\n== {name}: left out, it needs PETSc and MPI (make test installs them)")
+            return True
+        command[:0] = [str(launcher), "-n", str(RANKS[name])]
     environment = dict(os.environ)
     if name not in TWO_THREADS:
         environment["OMP_NUM_THREADS"] = "1"
-    print(f"\n== {name} {' '.join(command[3:])}", flush=True)
+    print(f"\n== {name} {' '.join(arguments(name, full))}", flush=True)
     began, printed = time.perf_counter(), []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment, cwd=HERE.parent
