@@ -4,9 +4,9 @@
 
 In small: few seeds and short windows, some twenty minutes on two cores; what is printed is kept in
 `out/bench`, and so are the rows where a script can save them elsewhere. With --full: the published
-windows, many hours, over the published results (rows of peers that are not given are lost there). Peers and data that are not installed are given in
-the environment, as `EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR
-MNIST=FILE`.
+windows, many hours, over the published results; rows of peers that are not given are lost there.
+Peers and data that are not installed are given in the environment, as `EFFICIENT_KAN=DIR
+FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR MNIST=FILE`.
 """
 
 import argparse
