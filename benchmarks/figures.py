@@ -81,13 +81,13 @@ def fit_co2(rows: Sequence[Row]) -> Figure:
 
 def pinn(rows: Sequence[Row]) -> Figure:
     figure, (ax,) = panels(1, height=5.6)
-    longest = {p: max(r["asked"] for r in where(rows, problem=p)) for p in values(rows, "problem")}
     told = [
-        r | {"case": f"{r['problem']}\n{r['asked']:g} s".replace(", loss", ",\nloss")} for r in rows
+        row | {"case": ",\n".join([*row["problem"].split(", "), f"{row['asked']:g} s"])}
+        for row in where(rows, shown=True)
     ]
-    dots(ax, [r for r in told if r["asked"] == longest[r["problem"]]], "case", "judged")
-    for number, problem in enumerate(longest):
-        goal = where(rows, problem=problem)[0]["goal"]
+    dots(ax, told, "case", "judged")
+    for number, case in enumerate(values(told, "case")):
+        goal = where(told, case=case)[0]["goal"]
         label = "target" if not number else None
         ax.plot([goal, goal], [number - 0.35, number + 0.35], color="black", label=label)
     ax.set(xscale="log", xlabel="relative L2 error; mean squared error or loss where judged by it")

@@ -35,7 +35,7 @@ class Case(NamedTuple):
     """A problem, and pyMGRIT's own class for it with the times of a level."""
 
     name: str
-    problem: OneStep
+    make: Callable[[], OneStep]  # anew for every run: it keeps the factors of its matrices
     theirs: Callable[[np.ndarray], Any]
 
 
@@ -91,15 +91,15 @@ def cases() -> list[Case]:
     sine = np.sin(np.pi * np.arange(1, POINTS + 1) / (POINTS + 1))
     steps = np.full(640, 12.0 / 640)
     return [
-        Case("Dahlquist, 1024 steps", dahlquist(-1.0, 1024, 5.0), their_dahlquist),
+        Case("Dahlquist, 1024 steps", lambda: dahlquist(-1.0, 1024, 5.0), their_dahlquist),
         Case(
             f"heat equation, {POINTS} points, 1024 steps",
-            heat(POINTS, 1024, 0.5, initial=sine),
+            lambda: heat(POINTS, 1024, 0.5, initial=sine),
             their_heat,
         ),
         Case(
             "Brusselator, 640 steps",
-            OneStep(runge_kutta, np.array([0.0, 1.0]), steps),
+            lambda: OneStep(runge_kutta, np.array([0.0, 1.0]), steps),
             their_brusselator,
         ),
     ]
@@ -114,7 +114,7 @@ CYCLES = {  # name -> letter and factors; 640 steps are no power of 2
 
 def ours(case: Case, letter: str, factors: tuple[int, ...]) -> Found:
     began = time.perf_counter()
-    problem = case.problem
+    problem = case.make()
     hierarchy = problem.hierarchy(len(factors) + 1, factors, ("FCF",))
     solver = Solver(hierarchy, f"{letter}(1,1)", rtol=0.0, atol=TOLERANCE, max_cycles=MOST)
     start = np.zeros_like(problem.guess())
@@ -124,10 +124,16 @@ def ours(case: Case, letter: str, factors: tuple[int, ...]) -> Found:
     return Found(seconds, list(solution.residual_norms[1:]), solution.value)
 
 
+def serial(case: Case, letter: str, factors: tuple[int, ...]) -> Found:
+    began = time.perf_counter()
+    trajectory = case.make().serial()
+    return Found(time.perf_counter() - began, [], trajectory)
+
+
 def theirs(case: Case, letter: str, factors: tuple[int, ...]) -> Found:
     from pymgrit.core.mgrit import Mgrit  # type: ignore
 
-    times = [case.problem.times]
+    times = [case.make().times]
     for factor in factors:
         times.append(times[-1][::factor])
     began = time.perf_counter()
@@ -145,32 +151,31 @@ def theirs(case: Case, letter: str, factors: tuple[int, ...]) -> Found:
     return Found(seconds, [float(value) for value in told["conv"]], values)
 
 
-def row_of(case: Case, cycle: str, method: str, runs: list[Found], serial: np.ndarray) -> saved.Row:
+def row_of(runs: list[Found], exact: np.ndarray) -> saved.Row:
     last = runs[-1]
-    row: saved.Row = {"problem": case.name, "cycle": cycle, "method": method}
-    row |= {"iterations": len(last.residuals), "residual": last.residuals[-1]}
+    row: saved.Row = {"iterations": len(last.residuals)}
+    row |= {"residual": last.residuals[-1] if last.residuals else 0.0}
     row |= {"seconds": min(run.seconds for run in runs)}
-    return row | {"error": float(abs(last.trajectory - serial).max())}
+    return row | {"error": float(abs(last.trajectory - exact).max())}
 
 
 def compare(case: Case, cycle: str, rounds: int, peer: bool) -> list[saved.Row]:
-    letter, factors = CYCLES[cycle]
-    began = time.perf_counter()
-    serial = case.problem.serial()
-    alone = Found(time.perf_counter() - began, [0.0], serial)
-    ways = {"mgnet": ours} | ({"pyMGRIT": theirs} if peer else {})
+    ways = {"mgnet": ours} | ({"pyMGRIT": theirs} if peer else {}) | {"serial": serial}
     runs: dict[str, list[Found]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
-            runs[name].append(way(case, letter, factors))
+            runs[name].append(way(case, *CYCLES[cycle]))
     if peer:
-        histories = [runs[name][0].residuals for name in ways]
+        histories = [runs[name][0].residuals for name in ("mgnet", "pyMGRIT")]
         if len(histories[0]) != len(histories[1]) or not np.allclose(
             *histories, rtol=1e-6, atol=1e-6 * histories[0][0]
         ):
             raise ValueError(f"{case.name}, {cycle}: the residual norms differ: {histories}")
-    rows = [row_of(case, cycle, name, found, serial) for name, found in runs.items()]
-    return [*rows, row_of(case, cycle, "serial", [alone], serial) | {"iterations": 0}]
+    exact = runs["serial"][0].trajectory
+    return [
+        {"problem": case.name, "cycle": cycle, "method": name} | row_of(found, exact)
+        for name, found in runs.items()
+    ]
 
 
 def line(row: saved.Row) -> str:

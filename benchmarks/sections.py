@@ -76,7 +76,7 @@ SECTIONS = {
         "Errors of u against references that owe nothing to networks: the KAN by nested iteration, "
         "the same on the finest level at once, and tanh networks, equal seconds.",
         tables.pinn_tables,
-        "Errors with their spread over the seeds, at the longest time of each problem.",
+        "Errors with their spread over the seeds, at the longest time with all seeds.",
         tables.pinn_lines,
         figures.pinn,
     ),

@@ -167,17 +167,13 @@ def pinn_tables(rows: Rows) -> list[str]:
 
 
 def pinn_lines(rows: Rows, targets: Rows) -> list[Line]:
-    """At the longest time that has all seeds of our network; a rival of as much time or more."""
     lines = []
     for problem in values(rows, "problem"):
-        own = where(rows, problem=problem)
-        mine = where(own, method="KAN, nested")
-        most = max(row["seeds"] for row in mine)
-        ours = max(where(mine, seeds=most), key=lambda row: row["asked"])
-        others = [r for r in own if r["asked"] == ours["asked"] and r["method"] != ours["method"]]
-        what = f"{problem}, {ours['asked']:g} s"
-        rival = lowest(others, "judged_median")
+        own = where(rows, problem=problem, shown=True)
+        ours = find(own, method="KAN, nested")
+        rival = lowest([row for row in own if row is not ours], "judged_median")
         aim = find(targets, name=problem)
+        what = f"{problem}, {ours['asked']:g} s"
         lines.append(against(what, ours, rival, "judged", (aim["target"], aim["met"])))
     return lines
 
