@@ -72,11 +72,15 @@ def knots_regression(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def fit_co2(rows: Sequence[Row]) -> Figure:
+def medians_of(rows: Sequence[Row], key: str, label: str) -> Figure:
     figure, (ax,) = panels(1)
-    one_each(ax, rows, "error")
-    ax.set(xscale="log", xlabel="held-out mean squared error over the variance, median and spread")
+    one_each(ax, rows, key)
+    ax.set(xscale="log", xlabel=f"{label}, median and spread")
     return figure
+
+
+def fit_co2(rows: Sequence[Row]) -> Figure:
+    return medians_of(rows, "error", "held-out mean squared error over the variance")
 
 
 def pinn(rows: Sequence[Row]) -> Figure:
@@ -218,10 +222,7 @@ def depth_training(rows: Sequence[Row]) -> Figure:
 
 
 def depth_refinement(rows: Sequence[Row]) -> Figure:
-    figure, (ax,) = panels(1)
-    one_each(ax, rows, "loss")
-    ax.set(xscale="log", xlabel="cross entropy on the training points, median and spread")
-    return figure
+    return medians_of(rows, "loss", "cross entropy on the training points")
 
 
 def mgrit_vs_pymgrit(rows: Sequence[Row]) -> Figure:
