@@ -120,7 +120,7 @@ def poisson_problem() -> Problem:
         None,
         grid,
         exact(grid),
-        Plan((2, 6, 1), 8, (800, 1200, 2500), (0.1, 0.3, 0.6), linear=False, every=50),
+        Plan((2, 8, 1), 8, (800, 1200, 2500), (0.1, 0.3, 0.6), linear=False, every=50),
         (2, 30, 30, 1),
         "1e-7 in 60 s",
         60.0,
