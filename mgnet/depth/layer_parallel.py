@@ -201,7 +201,9 @@ class LayerParallel(nn.Module):
         key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device
         last = self._prepared.get(method)
         if last is None or last[0] != key:
-            last = self._prepared[method] = key, Prepared(self.net.kernel, detached(layers), method)
+            state = u.numel() * u.element_size()
+            parts = self.net.kernel, detached(layers), method, self.neighbours, state
+            last = self._prepared[method] = key, Prepared(*parts)
         else:
             last[1].refresh()
         return last[1]
