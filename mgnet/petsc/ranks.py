@@ -1,10 +1,11 @@
 """The ranks that hold the layers before and after one's own: `Ranks`.
 
 What the cycles of `LayerParallel` send: C-relaxation moves one point to the next rank (a PETSc star
-forest), and numbers that decide are gathered. A coarsest level of up to `SMALL` bytes for each rank
-is gathered too, its parameters once for each call and its right-hand side for each solution, and
-every rank marches over all of it; the march over a larger one is handed from rank to rank. States
-go as bytes, in their own precision.
+forest), and numbers that decide are gathered. The march over the coarsest level is handed from rank
+to rank: P - 1 messages in a row. On `FEWEST` ranks or more, a level of at most `SMALL` bytes for
+each is gathered: its parameters once for each call, its right-hand side for each solution. Every
+rank then marches over all of it, after log2(P) messages in a row. States go as bytes, in their own
+precision.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ from mgnet.petsc.layer_layout import LayerLayout
 __all__ = ["Ranks", "end_all_ranks_on_error"]
 
 TURN, LAST_TURN = 0.1, 2.0  # seconds
-# Bytes that cross in about the latency of a message (1.5 us, 9 GB/s between two cores): then the
-# P - 1 messages of a march in turn cost more than one gathering of the level.
-SMALL = 2**14
+FEWEST = 4  # ranks for which a gathering has fewer messages in a row than a march in turn
+SMALL = 2**14  # bytes that cross in the latency of a message (1.5 us, 9 GB/s between two cores)
 TAG = 6151  # of our messages, beside those of a script
 
 
@@ -60,14 +60,14 @@ class Ranks:
     def gathered(self, layer_bytes: int) -> Gathered | None:
         """The place in the coarsest level, if that is small; the same answer on all ranks."""
         ranks, layers = self.layout.occupied, self.layout.intervals
-        if ranks == 1 or layer_bytes * layers > SMALL * ranks:
+        if ranks < FEWEST or layer_bytes * layers > SMALL * ranks:
             return None
-        return Gathered(self._coarse(self.rank).start, layers)
+        return Gathered(self.layout.intervals_of(self.rank).start, layers)
 
     def all_parts(self, rows: Tensor) -> list[Tensor]:
         """The rows of each rank that has layers, on every rank."""
-        more = len(rows) - len(self._coarse(self.rank))
-        counts = [len(self._coarse(rank)) + more for rank in range(self.layout.ranks)]
+        more = len(rows) - len(self.layout.intervals_of(self.rank))
+        counts = [len(self.layout.intervals_of(rank)) + more for rank in range(self.layout.ranks)]
         row = math.prod(rows.shape[1:]) * rows.itemsize
         buffer = np.empty(sum(counts) * row, np.uint8)
         self.comm.Allgatherv(_bytes(rows), [buffer, [count * row for count in counts]])
@@ -146,10 +146,6 @@ class Ranks:
             held = [self.layout.of(rank) for rank in range(self.layout.ranks)]
             parts = [whole[each.start : each.stop].clone() for each in held]
         return self.comm.scatter(parts)
-
-    def _coarse(self, rank: int) -> range:
-        own, interval = self.layout.of(rank), self.layout.interval
-        return range(own.start // interval, -(-own.stop // interval))
 
     def _first(self, reverse: bool) -> int:
         return self.layout.occupied - 1 if reverse else 0

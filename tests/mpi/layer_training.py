@@ -19,10 +19,12 @@ petsc4py.init(sys.argv[:1])
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
-from mgnet.depth import Fixed, LayerEquation, LayerParallel, ODENet, Tolerance  # noqa: E402
+from mgnet.depth import DepthSpline, Fixed, LayerEquation, LayerParallel, ODENet, Tolerance  # noqa: E402
+from mgnet.petsc import ranks  # noqa: E402
 from mgnet.petsc.distribution import distribute, gather_state, load_state  # noqa: E402
 
 COMM = MPI.COMM_WORLD
+ranks.FEWEST = 2  # gathered on fewer ranks than by default, so that few are enough here
 ALONE = "--alone" in sys.argv
 FILE = Path(sys.argv[1])
 
@@ -48,6 +50,13 @@ CASES = {
     "in turn": Case(29, 2, 4, Fixed(1, tolerance=9.0), steps=2, batch=600),
     "in turn, three levels": Case(
         26, 3, (2, 3), Fixed(1, tolerance=9.0), steps=1, batch=1200, settings={"forward": "F"}
+    ),
+    "shared weights": Case(29, 2, 4, Fixed(1, tolerance=9.0), steps=2, net={"weights": "shared"}),
+    "spline weights": Case(
+        26, 3, (2, 3), steps=2, net={"weights": DepthSpline(5, 2), "gates": True}
+    ),
+    "shared weights, serial": Case(
+        6, 2, 2, steps=2, net={"weights": "shared"}, settings={"mode": "serial"}
     ),
     "no cascade": Case(
         29, 2, 4, steps=2, settings={"forward": "V", "backward": "V", "warm_start": True}

@@ -44,10 +44,12 @@ def test_small_coarsest_levels_are_gathered(ranks, petsc):
     rows = torch.randn(4, 2)
     assert torch.equal(torch.cat(ranks.all_parts(rows)), rows)
     several = Ranks(petsc.COMM_SELF, LayerLayout(6, 2, 1))
-    several.layout = LayerLayout(13, 2, 3)  # 7 coarsest layers on 3 ranks
-    for several.rank, first in enumerate([0, 3, 5]):
-        assert several.gathered(3 * SMALL // 7) == (first, 7)
-        assert several.gathered(3 * SMALL // 7 + 1) is None
+    several.layout = LayerLayout(13, 2, 4)  # 7 coarsest layers on 4 ranks
+    for several.rank, first in enumerate([0, 2, 4, 6]):
+        assert several.gathered(4 * SMALL // 7) == (first, 7)
+        assert several.gathered(4 * SMALL // 7 + 1) is None
+    several.layout = LayerLayout(5, 2, 9)  # 3 of them have layers
+    assert several.gathered(1) is None
 
 
 def test_copies_share_the_ranks_and_pickles_are_refused(ranks):
