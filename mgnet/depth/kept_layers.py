@@ -17,7 +17,8 @@ __all__ = ["check_whole", "keep_layers", "layered_names"]
 def keep_layers(net: ODENet, which: range) -> None:
     """Forget the parameters and buffers of all layers but these.
 
-    What belongs to all layers stays: `depth`, the step sizes, the modules before and after.
+    What belongs to all layers stays: `depth`, shared weights and control points, the modules before
+    and after.
 
     Parameters
     ----------
@@ -38,19 +39,13 @@ def keep_layers(net: ODENet, which: range) -> None:
     ValueError: ODENet holds the layers 4 to 5 of 0 to 7 only; call the LayerParallel module that \
 was distributed, or load its gathered state into a whole net
     """
-    if net.weights != "per layer":
-        raise ValueError(
-            f"ODENet has weights {net.weights!r}, which belong to all layers; only weights per "
-            "layer can be distributed"
-        )
     check_whole(net)
     slots = LayerSlots(net.block)
     cut = slice(which.start, which.stop)
     parameters, buffers = slots.tensors()
-    slots.put(
-        [_cut(each, cut) for each in parameters],  # type: ignore[arg-type]
-        [each[cut].clone() for each in buffers],
-    )
+    if net.weights == "per layer":
+        parameters = [_cut(each, cut) for each in parameters]  # type: ignore[arg-type]
+    slots.put(parameters, [each[cut].clone() for each in buffers])
     if net.gates is not None:
         net.gates = _cut(net.gates, cut)
     net.kept = which
@@ -67,6 +62,8 @@ def layered_names(net: ODENet) -> set[str]:
     ['block.bias', 'block.weight', 'gates']
     """
     names = {f"block.{name}" for name in net.block.state_dict()}
+    if net.weights != "per layer":
+        names -= {f"block.{name}" for name, _ in net.block.named_parameters(remove_duplicate=False)}
     return names if net.gates is None else names | {"gates"}
 
 

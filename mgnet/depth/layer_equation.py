@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from mgnet import vector
 from mgnet.depth.c_layers import CLayers
-from mgnet.depth.neighbours import ALONE, Neighbours
+from mgnet.depth.neighbours import ALONE, Gathered, Neighbours
 
 __all__ = ["LayerEquation", "Propagator"]
 
@@ -83,6 +83,9 @@ class LayerEquation:
     reverse : bool
     neighbours : Neighbours
         The processes that hold the layers before and after these n.
+    gathered : Gathered, optional
+        The place of these n where all processes hold all layers of this level, and each marches
+        over them; for the propagator they are the next level.
 
     Examples
     --------
@@ -107,8 +110,10 @@ class LayerEquation:
         transfer: CLayers | None,
         reverse: bool = False,
         neighbours: Neighbours = ALONE,
+        gathered: Gathered | None = None,
     ):
         self.neighbours = neighbours
+        self.gathered = gathered
         self.propagator = propagator
         self.level = level
         self.layers = layers
@@ -141,6 +146,27 @@ class LayerEquation:
 
     def march(self, f: State | None) -> State:
         """The solution of `A(u) = f`, layer by layer."""
+        place = self.gathered
+        u = self._march_in_turn(f) if place is None else self._march_everywhere(place, f)
+        self.tally[0] += 1.0
+        self._solved = u, self._zero_but_start(u) if f is None else f
+        return u
+
+    def _march_everywhere(self, place: Gathered, f: State | None) -> State:
+        every = None
+        if f is not None:
+            parts = self.neighbours.all_parts(f)
+            own = [part[:-1] if self.reverse else part[1:] for part in parts]
+            start = parts[-1][-1:] if self.reverse else parts[0][:1]
+            every = vector.join([*own, start] if self.reverse else [start, *own])
+        if not self.layers:
+            return self.start_value(f)
+        whole = LayerEquation(
+            self.propagator, self.level + 1, place.layers, self.initial, None, self.reverse
+        )
+        return whole.march(every)[place.first : place.first + self.layers + 1]
+
+    def _march_in_turn(self, f: State | None) -> State:
         advance, level = self.propagator.advance, self.level
         value = self.neighbours.receive(self.start_value(f), self.reverse)
         points, calls = [value], _one_by_one(self.layers)
@@ -155,10 +181,7 @@ class LayerEquation:
                 value = advance(level, which, value) + row
                 points.append(value)
         self.neighbours.send(value, self.reverse)
-        u = vector.join(points[::-1] if self.reverse else points)
-        self.tally[0] += 1.0
-        self._solved = u, self._zero_but_start(u) if f is None else f
-        return u
+        return vector.join(points[::-1] if self.reverse else points)
 
     def _zero_but_start(self, u: State) -> State:
         f = vector.zeros_like(u)

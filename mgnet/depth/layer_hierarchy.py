@@ -8,7 +8,7 @@ from typing import Any
 
 from mgnet.depth.c_layers import CLayers, intervals, level_factors, level_sizes
 from mgnet.depth.layer_equation import LayerEquation, Propagator
-from mgnet.depth.neighbours import ALONE, Neighbours, gathered_norm
+from mgnet.depth.neighbours import ALONE, Gathered, Neighbours, gathered_norm
 from mgnet.depth.relaxation import Relaxation, SerialSweep
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
@@ -32,6 +32,7 @@ def layer_hierarchy(
     weight: float = 1.0,
     c_points_only: bool = False,
     neighbours: Neighbours = ALONE,
+    gathered: Gathered | None = None,
 ) -> Hierarchy:
     """The layer equation on every level: the forward one, or the adjoint with `reverse`.
 
@@ -60,6 +61,8 @@ def layer_hierarchy(
     neighbours : Neighbours, optional
         The processes that hold other layers; `layers` and states are then this one's own part, and
         norms are those of all.
+    gathered : Gathered, optional
+        Where all processes hold the coarsest layers of all: for the propagator, one more level.
 
     Raises
     ------
@@ -97,7 +100,8 @@ def layer_hierarchy(
         if number + 1 < levels:
             factor = level_factors(levels, coarsening)[number]
             transfer = CLayers(intervals(size, factor, reverse), c_points_only and number == 0)
-        equation = LayerEquation(propagator, number, size, initial, transfer, reverse, neighbours)
+        ends = neighbours, gathered if transfer is None else None
+        equation = LayerEquation(propagator, number, size, initial, transfer, reverse, *ends)
         word = words[min(number, len(words) - 1)]
         smoother = SerialSweep() if transfer is None else Relaxation(word, weight)
         stored = transfer.intervals.count if transfer and transfer.c_points_only else size

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from mgnet.depth.block import Layers
 from mgnet.depth.c_layers import level_factors, level_sizes
 from mgnet.depth.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
+from mgnet.depth.joint_weights import layers_of
 from mgnet.depth.kept_layers import keep_layers
 from mgnet.depth.march import SMALL, march
 from mgnet.depth.neighbours import ALONE, Alone, Neighbours
@@ -181,7 +182,7 @@ class LayerParallel(nn.Module):
         return self._measured(u) if mode == "auto" else mode
 
     def _propagate(self, u: Tensor, mode: str) -> Tensor:
-        layers = self.net.own_layers()
+        layers = layers_of(self.net, self.neighbours, self.method.strides[-1])
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
             if isinstance(self.neighbours, Alone) and u.numel() > SMALL:
@@ -201,7 +202,9 @@ class LayerParallel(nn.Module):
         key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device
         last = self._prepared.get(method)
         if last is None or last[0] != key:
-            last = self._prepared[method] = key, Prepared(self.net.kernel, detached(layers), method)
+            state = u.numel() * u.element_size()
+            parts = self.net.kernel, detached(layers), method, self.neighbours, state
+            last = self._prepared[method] = key, Prepared(*parts)
         else:
             last[1].refresh()
         return last[1]

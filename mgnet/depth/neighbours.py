@@ -8,13 +8,33 @@ Upstream is left, and right for the adjoint (`reverse`).
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, float64
 
-__all__ = ["ALONE", "Alone", "Neighbours", "gathered_norm", "own_points", "squares"]
+__all__ = ["ALONE", "Alone", "Gathered", "Neighbours", "gathered_norm", "own_points", "squares"]
 
 State = Any
+
+
+class Gathered(NamedTuple):
+    """The place of a process in a level whose layers all processes hold.
+
+    Attributes
+    ----------
+    first : int
+        The first own layer.
+    layers : int
+        Of all processes.
+
+    Examples
+    --------
+    >>> Gathered(first=2, layers=6).layers
+    6
+    """
+
+    first: int
+    layers: int
 
 
 class Neighbours(Protocol):
@@ -29,6 +49,20 @@ class Neighbours(Protocol):
     """
 
     rank: int
+
+    def gathered(self, layer_bytes: int) -> Gathered | None:
+        """The place in a coarsest level that all hold, of so many bytes per layer; None: in parts.
+
+        Each then marches over the whole of it, with the same bits, and waits for nobody.
+        """
+        ...
+
+    def all_parts(self, rows: State) -> list[State]:
+        """The rows of each process that has layers, in their order.
+
+        One row for each own layer of the coarsest level, or everywhere equally many more.
+        """
+        ...
 
     def begins(self, reverse: bool) -> bool:
         """Whether the equation begins here: upstream there are no layers."""
@@ -77,6 +111,14 @@ class Alone:
     """
 
     rank = 0
+
+    def gathered(self, layer_bytes: int) -> Gathered | None:
+        """None: it holds everything anyway."""
+        return None
+
+    def all_parts(self, rows: State) -> list[State]:
+        """`rows`."""
+        return [rows]
 
     def begins(self, reverse: bool) -> bool:
         """Yes."""

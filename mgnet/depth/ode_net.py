@@ -147,9 +147,9 @@ class ODENet(torch.nn.Module):
         """The layers that this process holds: all of them, unless they were distributed."""
         parameters, buffers = LayerSlots(self.block).tensors()
         if self.weights == "shared":
-            parameters = [p.expand(self.depth, *p.shape[1:]) for p in parameters]
+            parameters = [p.expand(len(self.kept), *p.shape[1:]) for p in parameters]
         elif isinstance(self.weights, DepthSpline):
-            parameters = [self.weights.at_layers(c, self.depth) for c in parameters]
+            parameters = [self.weights.at_layers(c, self.depth, self.kept) for c in parameters]
         return Layers(tuple(parameters), tuple(buffers), self.times, self.steps)
 
     def open(self, x: torch.Tensor) -> torch.Tensor:

@@ -128,6 +128,7 @@ def plan(
     record: bool = False,
     state_bytes: float = 0.0,
     layer_bytes: float = 0.0,
+    gathered: bool = False,
 ) -> Plan:
     """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
 
@@ -157,6 +158,10 @@ def plan(
         F-points; a backward pass then also evaluates each coarse level once, for its products.
     state_bytes, layer_bytes : float
         Of the state at one point; of the parameters of a layer with all that belongs to them.
+    gathered : bool
+        Whether every rank marches over the whole coarsest level, as those of
+        `mgnet.petsc.distribute` do where it is small: more evaluations in all, none more in a row,
+        and in place of a message from each rank to the next a gathering, `log2(ranks)` in a row.
 
     Examples
     --------
@@ -181,10 +186,17 @@ def plan(
         else:
             method = levels, coarsening, relaxation, cycle, count, record, reverse
             calls.append(_calls(layers, *method))
+    everywhere = levels - 1 if gathered and levels > 1 and len(owned[0]) > 2 else None
     if record and len(calls) == 2:  # the adjoint records each coarse level once
-        sizes = [int(begins[-1]) for begins in owned]
-        calls[0] += [(k, slice(0, sizes[k], 1)) for k in sorted({k for k, _ in calls[1]} - {0})]
-    costs = [_cost(each, owned, bool(reverse)) for reverse, each in enumerate(calls)]
+        for k in sorted({k for k, _ in calls[1]} - {0}):
+            size = int(owned[k][-1])
+            at_once = 1 if k == everywhere else size
+            calls[0] += [(k, slice(n, n + at_once, 1)) for n in range(0, size, at_once)]
+    cascaded = cycle.startswith("cascade")
+    costs = [
+        _cost(each, owned, bool(reverse), everywhere, cascaded)
+        for reverse, each in enumerate(calls)
+    ]
     message = latency + state_bytes / bandwidth
     weights = (1.0, backward_ratio)[: len(costs)]
     critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))
@@ -326,10 +338,23 @@ def _owned(
     return owned[::-1]
 
 
-def _cost(calls: list[tuple[int, slice]], owned: list[np.ndarray], reverse: bool) -> Cost:
-    evaluations = critical = messages = critical_messages = 0
+def _cost(
+    calls: list[tuple[int, slice]],
+    owned: list[np.ndarray],
+    reverse: bool,
+    everywhere: int | None,
+    cascaded: bool,
+) -> Cost:
+    """`everywhere`: the coarsest level, if every rank marches over all of it."""
+    evaluations = critical = messages = critical_messages = marched = 0
+    ranks = len(owned[0]) - 1
     for level, which in calls:
         begins = owned[level]
+        if level == everywhere and which.stop - which.start == 1:
+            marched += 1
+            evaluations += ranks
+            critical += 1
+            continue
         layers = range(begins[-1])[which]
         before = np.clip(-((layers.start - begins) // layers.step), 0, len(layers))
         evaluations += len(layers)
@@ -339,4 +364,11 @@ def _cost(calls: list[tuple[int, slice]], owned: list[np.ndarray], reverse: bool
         sent = sum(int(layer) in layers for layer in crossing)
         messages += sent
         critical_messages += sent > 0
+    if marched:
+        # Each march gathers its right-hand side (a cascade has none, recording gathers states), and
+        # the forward pass the parameters.
+        gatherings = marched // int(owned[-1][-1]) - cascaded + (not reverse)
+        in_a_row = gatherings * math.ceil(math.log2(ranks))
+        messages += ranks * in_a_row
+        critical_messages += in_a_row
     return Cost(evaluations, critical, messages, critical_messages)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from math import prod
 from operator import mul
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mgnet.depth.block import Layers, StackedBlock, Tape
 from mgnet.depth.c_layers import Intervals, intervals
+from mgnet.depth.coarse_layers import coarse_layers, layers_of_all, renew
 from mgnet.depth.control import Budget, Pass
 from mgnet.depth.history import History
 from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
@@ -66,22 +68,40 @@ class Prepared:
     layers : Layers
         All N of them, outside of any graph.
     method : Method
+    neighbours : Neighbours
+        The processes that hold other layers, if there are any.
+    state_bytes : int
+        Of one state: small coarsest levels are gathered from all processes. They are one more
+        level, the last.
     """
 
-    def __init__(self, kernel: StackedBlock, layers: Layers, method: Method):
+    def __init__(
+        self,
+        kernel: StackedBlock,
+        layers: Layers,
+        method: Method,
+        neighbours: Neighbours = ALONE,
+        state_bytes: int = 0,
+    ):
         self.kernel = kernel
         self.method = method
+        self.neighbours = neighbours
         self.count = len(layers)
-        self.levels = [_coarse(layers, stride, kernel.stages) for stride in method.strides]
+        self.levels = [coarse_layers(layers, stride, kernel.stages) for stride in method.strides]
+        size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
+        self.gathered = neighbours.gathered(size) if method.factors else None
+        if self.gathered:
+            self.levels.append(layers_of_all(self.levels[-1], neighbours))
         self.scales: dict[tuple[int, ...], Tensor] = {}
         self.slopes: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
 
     def refresh(self) -> None:
         """Make the coarse layers anew: what they are means of is trained."""
-        for layers, stride in zip(self.levels[1:], self.method.strides[1:], strict=True):
-            new = _coarse(self.levels[0], stride, self.kernel.stages)
-            for tensor, value in zip(layers.tensors(), new.tensors(), strict=True):
-                tensor.copy_(value)
+        strides = self.method.strides[1:]
+        for layers, stride in zip(self.levels[1:], strides, strict=False):
+            renew(layers, coarse_layers(self.levels[0], stride, self.kernel.stages))
+        if self.gathered:
+            renew(self.levels[-1], layers_of_all(self.levels[-2], self.neighbours))
 
     def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
         """The steps of some layers, shaped to multiply states."""
@@ -198,6 +218,7 @@ class Propagation:
             reverse=reverse,
             c_points_only=True,
             neighbours=self.neighbours,
+            gathered=self.prepared.gathered,
         )
         # Of all processes no number is needed before a decision: `History` gathers them for it.
         hierarchy = Hierarchy(hierarchy.levels)
@@ -264,6 +285,10 @@ class Adjoint:
     def __init__(self, forward: Propagation):
         self.forward = forward
         self.whole: dict[int, tuple[Tape, Sequence[Tape]]] = {}  # of the coarser levels
+        prepared = forward.prepared
+        if prepared.gathered:  # all processes are here, also those without layers
+            parts = forward.neighbours.all_parts(self._points(len(prepared.method.factors)))
+            self.gathered = torch.cat(parts)
         self.parts: dict[tuple[int, ...], Tape] = {}
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
@@ -288,12 +313,21 @@ class Adjoint:
 
     def _of_level(self, level: int) -> tuple[Tape, Sequence[Tape]]:
         if level not in self.whole:
-            forward, prepared = self.forward, self.forward.prepared
-            among = prepared.method.strides[level] // prepared.method.factors[0]
-            points = forward.points[::among]  # type: ignore[index]
-            tape = prepared.kernel.record(prepared.levels[level], points)
+            prepared, coarsest = self.forward.prepared, len(self.forward.prepared.method.factors)
+            if prepared.gathered and level == coarsest:  # the own part of what is gathered
+                first = prepared.gathered.first
+                every, _ = self._of_level(coarsest + 1)
+                tape = every[first : first + len(prepared.levels[coarsest])]
+            else:
+                points = self.gathered if level > coarsest else self._points(level)
+                tape = prepared.kernel.record(prepared.levels[level], points)
             self.whole[level] = tape, tape.split()
         return self.whole[level]
+
+    def _points(self, level: int) -> Tensor:
+        """Where the own layers of a coarser level begin."""
+        method = self.forward.prepared.method
+        return self.forward.points[:: method.strides[level] // method.factors[0]]  # type: ignore[index]
 
 
 def offsets(parts: Intervals) -> list[tuple[slice, int]]:
@@ -310,41 +344,3 @@ def detached(layers: Layers) -> Layers:
         layers.times.detach(),
         layers.steps.detach(),
     )
-
-
-def _coarse(layers: Layers, stride: int, stages: int) -> Layers:
-    """The layers of a coarse level: one for every `stride` of these, with the sum of their steps.
-
-    Its parameters are the means of theirs, weighted by their steps: to first order in the
-    parameters' differences that is the same drift, however rough they are in depth.
-    """
-    if stride == 1:
-        return layers
-    steps = layers.steps
-    weights = steps.clamp(min=0.0)
-    sums = _sums(weights, stride)
-    none = (sums == 0.0).repeat_interleave(stride)[: len(steps)]
-    weights = torch.where(none, torch.ones_like(steps), weights)
-    shares = weights / _sums(weights, stride).repeat_interleave(stride)[: len(steps)]
-    left = layers[::stride]
-    return Layers(
-        tuple(_means(p, shares, stride) for p in layers.parameters),
-        tuple(
-            _means(b, shares, stride) if b.is_floating_point() else first.clone()
-            for b, first in zip(layers.buffers, left.buffers, strict=True)
-        ),
-        # Later stages of a step have times of their own, counted from its left end.
-        _means(layers.times, shares, stride) if stages == 1 else left.times.clone(),
-        _sums(steps, stride),
-    )
-
-
-def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
-    return _sums(shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1)) * values, stride)
-
-
-def _sums(values: Tensor, stride: int) -> Tensor:
-    whole = len(values) // stride * stride
-    sums = values[:whole].unflatten(0, (-1, stride)).sum(1)
-    rest = values[whole:]
-    return torch.cat([sums, rest.sum(0, keepdim=True)]) if len(rest) else sums

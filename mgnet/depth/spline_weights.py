@@ -49,10 +49,21 @@ class DepthSpline:
         """The values of the splines at the left ends of the layers: (layers, control points)."""
         return _values(self.control_points, self.degree, layers)
 
-    def at_layers(self, c: torch.Tensor, layers: int) -> torch.Tensor:
-        """The weights of all layers from the control points `c`, axis 0 of both."""
-        B = torch.tensor(self.matrix(layers), dtype=c.dtype, device=c.device)
-        return (B @ c.reshape(len(c), -1)).reshape(layers, *c.shape[1:])
+    def at_layers(self, c: torch.Tensor, layers: int, kept: range | None = None) -> torch.Tensor:
+        """The weights of all layers, or of those `kept`, from the control points `c`, on axis 0.
+
+        Those of a layer have the same bits whichever others are kept.
+        """
+        kept = range(layers) if kept is None else kept
+        B = self.matrix(layers)[kept.start : kept.stop]
+        intervals = self.control_points - self.degree
+        first = np.minimum(np.array(kept, dtype=int) * intervals // layers, intervals - 1)
+        total = torch.zeros((), dtype=c.dtype, device=c.device)
+        for j in range(self.degree + 1):  # only so many splines are not zero in a layer
+            values = torch.tensor(B[np.arange(len(kept)), first + j]).to(c)
+            points = c[torch.tensor(first + j, device=c.device)]
+            total = total + values.reshape(-1, *(1,) * (c.dim() - 1)) * points
+        return total
 
     def refine(self, factor: int = 2) -> DepthSpline:
         """Every interval cut into `factor` equal ones."""

@@ -35,8 +35,9 @@ def distribute(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> Layer
     A script that builds the same module on every rank (one seed) and trains it in a plain loop
     then runs under `mpiexec -n P` with the same numbers, bit for bit, on any number of ranks (dense
     blocks, one thread each: set OMP_NUM_THREADS=1). All ranks make the same calls with the same
-    batches. Modules before and after the layers are on all ranks; parameters of layers, and so what
-    an optimizer keeps of them, on one. An exception on any rank ends all of them.
+    batches. Modules before and after the layers, shared weights and control points are on all
+    ranks; parameters of layers, and so what an optimizer keeps of them, on one. An exception on any
+    rank ends all of them.
 
     Parameters
     ----------
@@ -55,8 +56,6 @@ def distribute(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> Layer
 
     Raises
     ------
-    ValueError
-        If layers share weights.
     ModuleNotFoundError
         If a launcher started several processes, but there is no petsc4py.
 

@@ -4,6 +4,10 @@ PETSc asks a DM for vectors, matrices and coarser DMs, and calls back for functi
 transfers. Callbacks find their level by the DM of the solver that calls, not by a closure: PETSc
 copies them from the finest DM to the others. PETSc counts levels from the coarsest, we from the
 finest; only `petsc_level` converts.
+
+Levels whose transfer can `replace` (those of MGRIT) know their states again, and then skip work and
+rounding. PETSc carries numbers and not objects, so the DMs remember the state that was left last on
+each level; whoever reads a Vec with its numbers gets that object (`Place.found`).
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import atexit
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -62,6 +66,8 @@ class Place:
     samples : tuple of state
         One per level: kind, shape and precision of its states.
     comm : communicator
+    last : list of state
+        Shared by the DMs: of each level the state that was left last, where that matters.
 
     Examples
     --------
@@ -74,6 +80,7 @@ class Place:
     number: int
     samples: tuple[State, ...]
     comm: Any
+    last: list[State]
 
     @property
     def level(self) -> Level:
@@ -88,6 +95,16 @@ class Place:
     def matrix(self, u: State | None = None) -> Any:
         """Of a linear level, or the Jacobian at u."""
         return self.level.jacobian(self.sample if u is None else u)
+
+    def leave(self, u: State) -> None:
+        """Remember a state whose numbers go to a Vec of this level; nobody edits it later."""
+        if any(_replaces(level) for level in self.hierarchy):
+            self.last[self.number] = u
+
+    def found(self, u: State) -> State:
+        """What was left here last, if it has these numbers; else `u`."""
+        last = self.last[self.number]
+        return last if last is not None and _equal(last, u) else u
 
 
 def petsc_level(number: int, levels: int) -> int:
@@ -146,7 +163,7 @@ def dmshell(hierarchy: Hierarchy, u: State | None = None, comm: Any = None) -> P
         samples.append(vector.zeros_like(down(samples[-1])))
     if comm is None:
         comm = samples[0].getComm() if vector.is_vec(samples[0]) else PETSc.COMM_SELF
-    return _shell(Place(hierarchy, 0, tuple(samples), comm))
+    return _shell(Place(hierarchy, 0, tuple(samples), comm, [None] * len(samples)))
 
 
 def place_of(dm: PETSc.DM) -> Place:
@@ -208,14 +225,14 @@ def _coarsen(dm: PETSc.DM, comm: Any) -> PETSc.DM:
             f"{place.level} has a line search or recentres its coarse level, which PETSc's "
             "multigrid does not know; run our cycle under PETSc: mgnet.petsc.Cycle"
         )
-    return _shell(Place(levels, number, place.samples, place.comm))
+    return _shell(replace(place, number=number))
 
 
 def _refine(dm: PETSc.DM, comm: Any) -> PETSc.DM:
     place = place_of(dm)
     if place.number == 0:
         raise ValueError("PETSc asks for a level above the finest of this hierarchy")
-    return _shell(Place(place.hierarchy, place.number - 1, place.samples, place.comm))
+    return _shell(replace(place, number=place.number - 1))
 
 
 def _pair(first: PETSc.DM, second: PETSc.DM) -> tuple[Place, Place]:
@@ -238,7 +255,10 @@ def _interpolation(first: PETSc.DM, second: PETSc.DM) -> tuple[PETSc.Mat, PETSc.
     fine, coarse = _pair(first, second)
     transfer: Any = fine.level.transfer
     matrix = transfer.P if isinstance(transfer, MatrixTransfer) else None
-    mat = _mat(fine, matrix, transfer.prolong, transfer.restrict, up=True)
+    if _replaces(fine.level):
+        mat = python_mat(_Replacement(fine, coarse), fine.comm)
+    else:
+        mat = _mat(fine, matrix, transfer.prolong, transfer.restrict, up=True)
     # PETSc 3.18 gives coarse vectors the fine size unless there is a scaling.
     scale = vec_like(coarse.sample, coarse.comm)
     scale.set(1.0)
@@ -260,10 +280,67 @@ def _injection(first: PETSc.DM, second: PETSc.DM) -> PETSc.Mat:
     inject, matrix = transfer.inject, None
     if isinstance(transfer, MatrixTransfer):
         matrix = transfer.injection
-    if inject is None:  # nothing is carried down: the coarse level solves for the correction
+    if _replaces(fine.level):
+        inject = partial(_carry_down, fine, coarse)
+    elif inject is None:  # nothing is carried down: the coarse level solves for the correction
         zero = vector.zeros_like(coarse.sample)
         inject = partial(_zero, zero)
     return _mat(fine, matrix, inject, _no_transpose, up=False)
+
+
+def _carry_down(fine: Place, coarse: Place, u: State) -> State:
+    transfer: Any = fine.level.transfer
+    known = fine.found(u)
+    v = transfer.inject(known)
+    if known is not u:  # else v may share memory with a Vec, which PETSc changes
+        coarse.leave(v)
+    return v
+
+
+class _Replacement:
+    """Interpolation where corrections replace what they correct.
+
+    PETSc adds P (w - v) to u, and both operations round. Where w is the state that our smoother
+    left on the coarse level, its points go up as they are, as in `run`.
+    """
+
+    def __init__(self, fine: Place, coarse: Place):
+        self.fine = fine
+        self.coarse = coarse
+        transfer: Any = fine.level.transfer
+        pair = coarse.sample, fine.sample
+        self.argument, self.result = pair
+        self.plain = Operator(transfer.prolong, *pair, transfer.restrict)
+
+    def mult(self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec) -> None:
+        self.plain.mult(mat, x, y)
+
+    def multTranspose(  # noqa: N802, PETSc's name
+        self, mat: PETSc.Mat, x: PETSc.Vec, y: PETSc.Vec
+    ) -> None:
+        self.plain.multTranspose(mat, x, y)
+
+    def multAdd(  # noqa: N802, PETSc's name
+        self, mat: PETSc.Mat, x: PETSc.Vec, v: PETSc.Vec, y: PETSc.Vec
+    ) -> None:
+        transfer: Any = self.fine.level.transfer
+        u = self.fine.found(view(v, self.result))
+        solved = self.coarse.last[self.coarse.number]
+        correction = view(x, self.argument)
+        if solved is None or not _equal(solved - transfer.inject(u), correction):
+            self.plain.multAdd(mat, x, v, y)
+            return
+        new = transfer.replace(u, solved)
+        self.fine.leave(new)
+        assign(y, new)
+
+
+def _replaces(level: Level) -> bool:
+    return level.transfer is not None and level.transfer.replace is not None
+
+
+def _equal(u: State, v: State) -> bool:
+    return np.array_equal(vector.as_numpy(u), vector.as_numpy(v))
 
 
 def _zero(zero: State, u: State) -> State:
@@ -282,7 +359,7 @@ def _operators(ksp: PETSc.KSP, A: PETSc.Mat, P: PETSc.Mat) -> None:
 
 def _function(snes: PETSc.SNES, x: PETSc.Vec, F: PETSc.Vec) -> None:
     place = place_of(snes.getDM())
-    assign(F, place.level.apply(view(x, place.sample)))
+    assign(F, place.level.apply(place.found(view(x, place.sample))))
 
 
 def _jacobian(snes: PETSc.SNES, x: PETSc.Vec, J: PETSc.Mat, P: PETSc.Mat) -> None:

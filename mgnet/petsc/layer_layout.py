@@ -52,13 +52,17 @@ class LayerLayout:
 
     def of(self, rank: int) -> range:
         """The layers of a rank."""
-        return range(self._begin(rank), self._begin(rank + 1))
+        own = self.intervals_of(rank)
+        begin, end = (min(number * self.interval, self.layers) for number in (own.start, own.stop))
+        return range(begin, end)
+
+    def intervals_of(self, rank: int) -> range:
+        """The layers of a rank on the coarsest level."""
+        each, more = divmod(self.intervals, self.ranks)
+        begin, end = (number * each + min(number, more) for number in (rank, rank + 1))
+        return range(begin, end)
 
     def neighbour(self, rank: int, step: int) -> int | None:
         """The rank whose layers come before (step -1) or after (step 1) those of a rank."""
         found = rank + step
         return found if rank < self.occupied and 0 <= found < self.occupied else None
-
-    def _begin(self, rank: int) -> int:
-        each, more = divmod(self.intervals, self.ranks)
-        return min((rank * each + min(rank, more)) * self.interval, self.layers)

@@ -125,12 +125,20 @@ class Sweeps:
         """Improve x, for SNES."""
         place, most = place_of(snes.getDM()), snes.getTolerances()[3]
         # Copies: the memory of a smoother may keep what it gets.
+        u = place.found(copy_of(x, place.sample))
         f = None if b is None else copy_of(b, place.sample)
         if most:
-            assign(x, self._smooth(place, copy_of(x, place.sample), f, most))
-        # FAS reads the residual from here; without this it never sees a new one.
+            u = self._smooth(place, u, f, most)
+            place.leave(u)
+            assign(x, u)
+        # FAS reads A(u) - f from here; without this it never sees a new one.
         F = snes.getFunction()[0]
-        snes.computeFunction(x, F)
+        if place.level.residual is None:
+            snes.computeFunction(x, F)
+        else:
+            r = place.level.residual_at(u, f)
+            transfer: Any = place.level.transfer
+            assign(F, -1.0 * (r if len(r) == len(u) else transfer.prolong(r)))
         norm = F.norm()
         snes.setIterationNumber(most)
         snes.setFunctionNorm(norm)

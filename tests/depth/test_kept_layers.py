@@ -64,10 +64,23 @@ def test_what_needs_all_layers_is_refused(call, which, words):
 
 
 @pytest.mark.parametrize("weights", ["shared", DepthSpline(4)])
-def test_weights_of_several_layers_are_refused(weights):
-    net = ODENet(nn.Linear(3, 3), 7, weights=weights)
-    with pytest.raises(ValueError, match="belong to all layers"):
-        keep_layers(net, range(3))
+@pytest.mark.parametrize("which", [range(0, 3), range(2, 7), range(7, 7)])
+def test_weights_of_all_layers_stay_whole(weights, which):
+    whole = net_of(weights=weights, gates=True)
+    part = copy.deepcopy(whole)
+    keep_layers(part, which)
+    assert layered_names(part) == {
+        "gates",
+        "block.1.running_mean",
+        "block.1.running_var",
+        "block.1.num_batches_tracked",
+    }
+    for all_of_them, own in zip(whole.block.parameters(), part.block.parameters(), strict=True):
+        assert torch.equal(all_of_them, own)
+    for net in (whole, part):
+        net.draw_masks()
+    for all_of_them, own in zip(whole.layers().tensors(), part.own_layers().tensors(), strict=True):
+        assert torch.equal(all_of_them[which.start : which.stop], own)
 
 
 class Others(Alone):

@@ -8,6 +8,7 @@ import torch
 
 from mgnet.depth.c_layers import CLayers, intervals
 from mgnet.depth.layer_equation import LayerEquation
+from mgnet.depth.neighbours import Alone, Gathered
 
 
 class Net:
@@ -161,3 +162,35 @@ def test_the_coarsest_level_has_no_c_layers():
     equation = LayerEquation(Net(3), 1, 3, np.ones((1, 3)), None)
     with pytest.raises(ValueError, match="level 1 is the coarsest and has no C-layers"):
         equation.relax(np.ones((4, 1, 3)), None)
+
+
+class Third(Alone):
+    """One of three processes; all are given what the others have."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def all_parts(self, rows):
+        return self.parts
+
+
+@kinds
+@both
+def test_a_gathered_level_is_marched_as_a_whole_by_each(kind, reverse):
+    net, generator = Net(7), np.random.default_rng(1)
+    u0, f = generator.standard_normal((2, 3)), generator.standard_normal((8, 2, 3))
+    begins = [0, 3, 5, 7]
+    parts = [kind(f[a : b + 1].copy()) for a, b in pairwise(begins)]
+    for place in range(2):  # the copy at which a part begins is not to be read
+        parts[place if reverse else place + 1][-1 if reverse else 0] = np.nan
+    whole = LayerEquation(net, 1, 7, kind(u0), None, reverse)
+    for first, last in pairwise(begins):
+        own = LayerEquation(
+            net, 0, last - first, kind(u0), None, reverse, Third(parts), Gathered(first, 7)
+        )
+        for rhs, every in ((None, None), (parts[begins.index(first)], kind(f))):
+            np.testing.assert_array_equal(own.march(rhs), whole.march(every)[first : last + 1])
+        assert own.tally == [2.0]
+    idle = LayerEquation(net, 0, 0, kind(u0), None, reverse, Third(parts), Gathered(7, 7))
+    count = net.count
+    assert len(idle.march(kind(f[:1]))) == 1 and net.count == count

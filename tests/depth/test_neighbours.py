@@ -71,5 +71,6 @@ def test_alone_gives_everything_back():
         assert ALONE.receive(points, reverse) is points
         assert ALONE.shift(points, reverse) is points
         assert ALONE.from_end(points, reverse) is points
+    assert ALONE.gathered(0) is None and ALONE.all_parts(points) == [points]
     assert ALONE.scatter_layers(ALONE.gather_layers(points)) is points
     assert torch.equal(ALONE.gather(points), points)

@@ -138,6 +138,29 @@ def test_two_levels_by_formulas(ranks, word, nu):
     assert (once, trained) == (2.25, 2.5)
 
 
+@pytest.mark.parametrize("ranks", [1, 3, 4, 16])
+@pytest.mark.parametrize("text", ["V", "cascade + V"])
+def test_a_gathered_coarsest_level_by_formulas(ranks, text):
+    """Every rank marches over all of it; for each right-hand side `log2(ranks)` messages follow."""
+    n, c = 192, 4
+    ways = [
+        plan(n, ranks, c, text, cycles=(2, 2), record=True, gathered=gathered)
+        for gathered in (False, True)
+    ]
+    first, cascaded = [way.backward for way in ways], text != "V"
+    assert first[0] is not None and first[1] is not None
+    assert first[1].critical == first[0].critical
+    marches = 2 + cascaded
+    assert first[1].evaluations - first[0].evaluations == marches * (ranks - 1) * n // c
+    saved = marches * (ranks - 1) - 2 * math.ceil(math.log2(ranks))
+    assert first[0].critical_messages - first[1].critical_messages == saved
+    # Forward, each rank also records the whole level for the adjoint.
+    others = [way.forward for way in ways]
+    more = (marches + 1) * (ranks - 1) * n // c
+    assert others[1].evaluations - others[0].evaluations == more
+    assert others[1].critical - others[0].critical == n // c - -(-n // c // ranks)
+
+
 def test_seconds_and_memory():
     found = plan(
         64,

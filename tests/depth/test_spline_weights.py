@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.interpolate import BSpline
 
 from mgnet.depth.spline_weights import DepthSpline
@@ -32,6 +33,18 @@ def test_values_are_those_at_the_left_ends():
     expected = BSpline(knots(spline), np.eye(6), 3)(np.arange(7) / 7.0)
     np.testing.assert_allclose(spline.matrix(7), expected, atol=1e-15)
     np.testing.assert_allclose(spline.matrix(7).sum(1), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("count", "degree"), [(3, 0), (6, 3), (20, 2), (2, 1)])
+def test_weights_of_layers_are_the_matrix_times_control_points(count, degree, dtype):
+    spline = DepthSpline(count, degree)
+    c = torch.randn(count, 2, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = spline.at_layers(c, 11)
+    wanted = np.einsum("nk,kij->nij", spline.matrix(11), c.double().numpy())
+    np.testing.assert_allclose(found.numpy(), wanted, atol=4 * torch.finfo(dtype).eps)
+    for kept in (range(0, 4), range(3, 11), range(10, 11), range(11, 11)):
+        assert torch.equal(spline.at_layers(c, 11, kept), found[kept.start : kept.stop])
 
 
 @pytest.mark.parametrize(("count", "degree"), [(3, 3), (1, -1)])

@@ -19,10 +19,12 @@ petsc4py.init(sys.argv[:1])
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
-from mgnet.depth import Fixed, LayerEquation, LayerParallel, ODENet, Tolerance  # noqa: E402
+from mgnet.depth import DepthSpline, Fixed, LayerEquation, LayerParallel, ODENet, Tolerance  # noqa: E402
+from mgnet.petsc import ranks  # noqa: E402
 from mgnet.petsc.distribution import distribute, gather_state, load_state  # noqa: E402
 
 COMM = MPI.COMM_WORLD
+ranks.FEWEST = 2  # gathered on fewer ranks than by default, so that few are enough here
 ALONE = "--alone" in sys.argv
 FILE = Path(sys.argv[1])
 
@@ -35,6 +37,7 @@ class Case:
     control: Any = field(default_factory=Fixed)
     dtype: torch.dtype = torch.float64
     steps: int = 20
+    batch: int = 6
     net: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     parts: tuple[torch.nn.Module, ...] = ()
@@ -43,6 +46,21 @@ class Case:
 CASES = {
     "two levels": Case(29, 2, 4, Fixed(1, tolerance=9.0)),
     "three levels, float32": Case(26, 3, (2, 3), Tolerance(0.1), torch.float32),
+    # States too large to be gathered, on up to 4 ranks: the coarsest level is marched in turn.
+    "in turn": Case(29, 2, 4, Fixed(1, tolerance=9.0), steps=2, batch=600),
+    "in turn, three levels": Case(
+        26, 3, (2, 3), Fixed(1, tolerance=9.0), steps=1, batch=1200, settings={"forward": "F"}
+    ),
+    "shared weights": Case(29, 2, 4, Fixed(1, tolerance=9.0), steps=2, net={"weights": "shared"}),
+    "spline weights": Case(
+        26, 3, (2, 3), steps=2, net={"weights": DepthSpline(5, 2), "gates": True}
+    ),
+    "shared weights, serial": Case(
+        6, 2, 2, steps=2, net={"weights": "shared"}, settings={"mode": "serial"}
+    ),
+    "no cascade": Case(
+        29, 2, 4, steps=2, settings={"forward": "V", "backward": "V", "warm_start": True}
+    ),
     "fewer intervals than ranks": Case(
         5, 2, 2, steps=3, net={"gates": True}, settings={"warm_start": True}
     ),
@@ -76,7 +94,7 @@ def made(case, seed=0):
     parallel = LayerParallel(net, case.levels, case.coarsening, **options)
     if not ALONE:
         distribute(parallel)
-    x = torch.rand(6, 2, generator=torch.Generator().manual_seed(1))
+    x = torch.rand(case.batch, 2, generator=torch.Generator().manual_seed(1))
     return parallel, torch.optim.Adam(parallel.parameters(), 1e-2), x
 
 
@@ -150,28 +168,35 @@ def reference(x):
     return torch.autograd.grad(net(x).square().mean(), list(net.parameters()))
 
 
-def critical_path():
-    """Layer evaluations of a cascade and one cycle: all, the most on a rank, those in a row."""
-    parallel, _, x = made(Case(48, 2, 4, Fixed(1)))
+def critical_path(batch):
+    """Layer evaluations of all ranks and those in a row; with a backward pass, and its products."""
+    parallel, _, x = made(Case(48, 2, 4, Fixed(1), batch=batch))
     kernel, march, marched = parallel.net.kernel, LayerEquation.march, [0]
+    in_turn = []
 
     def counted(self, f):
         before = kernel.evaluations
         u = march(self, f)
-        marched[0] += kernel.evaluations - before
+        if self.gathered is None:  # else it marches by another equation
+            marched[0] += kernel.evaluations - before
+        in_turn.append(self.gathered is None)
         return u
 
     LayerEquation.march = counted  # type: ignore[method-assign]
-    parallel(x)
+    y = parallel(x)
     LayerEquation.march = march  # type: ignore[method-assign]
     together = kernel.evaluations - marched[0]
     total = COMM.allreduce(kernel.evaluations)
-    return total, COMM.allreduce(together, MPI.MAX) + COMM.allreduce(marched[0])
+    row = COMM.allreduce(marched[0], MPI.SUM if all(in_turn) else MPI.MAX)
+    found = [total, COMM.allreduce(together, MPI.MAX) + row]
+    y.sum().backward()
+    return [*found, COMM.allreduce(kernel.evaluations), COMM.allreduce(kernel.pulls)]
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")  # of estimated errors: few cycles are meant
     told: dict[str, Any] = {name: trained(case) for name, case in CASES.items()}
-    told |= {"resumed": resumed(), "error": error(), "critical path": critical_path()}
+    told |= {"resumed": resumed(), "error": error()}
+    told |= {"gathered": critical_path(6), "in turns": critical_path(600)}
     if COMM.rank == 0:
         print(json.dumps(told))

@@ -16,6 +16,12 @@ RUNS = ["alone", 1, 2, 3, 4]
 CASES = [
     "two levels",
     "three levels, float32",
+    "in turn",
+    "in turn, three levels",
+    "shared weights",
+    "spline weights",
+    "shared weights, serial",
+    "no cascade",
     "fewer intervals than ranks",
     "many",
     "FCF, Heun",
@@ -60,9 +66,17 @@ def test_many_cycles_give_the_gradients_of_a_loop_over_the_layers(told, ranks):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", RUNS[1:])
-def test_evaluations_on_the_critical_path_are_those_of_the_plan(told, ranks):
-    cost = plan(48, ranks, 4, cycles=(1,), record=True).forward
-    assert told[ranks]["critical path"] == [cost.evaluations, cost.critical]
+@pytest.mark.parametrize("gathered", [True, False])
+def test_evaluations_are_those_of_the_plan(told, ranks, gathered):
+    forward = plan(48, ranks, 4, cycles=(1,), record=True, gathered=gathered).forward
+    both = plan(48, ranks, 4, cycles=(1, 1), record=True, gathered=gathered)
+    assert both.backward is not None
+    assert told[ranks]["gathered" if gathered else "in turns"] == [
+        forward.evaluations,
+        forward.critical,
+        both.forward.evaluations,
+        both.backward.evaluations,
+    ]
 
 
 @pytest.mark.mpi

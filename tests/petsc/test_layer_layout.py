@@ -19,6 +19,9 @@ def test_blocks(layers, interval, ranks):
     assert max(counts) - min(counts) <= 1
     assert sorted(counts, reverse=True) == counts
     assert layout.occupied == sum(map(bool, parts))
+    coarse = [layout.intervals_of(rank) for rank in range(ranks)]
+    assert [n for part in coarse for n in part] == list(range(layout.intervals))
+    assert [len(part) for part in coarse] == counts
 
 
 @given(*COUNTS)

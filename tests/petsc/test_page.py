@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "petsc.md").read_text()
@@ -15,8 +16,14 @@ def test_the_blocks_run(petsc, options, monkeypatch):
         "-ksp_type cg -pc_type mg -pc_mg_levels 6"
         " -snes_type fas -snes_fas_levels 5 -fas_coarse_pc_type lu"
         " -fas_levels_snes_type python -fas_levels_snes_python_type mgnet.petsc.Sweeps"
+        " -time_snes_type fas -time_snes_fas_levels 3 -time_snes_rtol 1e-9"
     )
-    assert len(BLOCKS) == 5
+    for part in ("levels", "up_levels", "coarse"):
+        options(
+            f"-time_fas_{part}_snes_type python"
+            f" -time_fas_{part}_snes_python_type mgnet.petsc.Sweeps"
+        )
+    assert len(BLOCKS) == 6
     names: dict = {}
     for block in BLOCKS:
         exec(compile(block, "docs/petsc.md", "exec"), names)
@@ -24,6 +31,9 @@ def test_the_blocks_run(petsc, options, monkeypatch):
     assert names["solution"].reason.converged
     assert names["ksp"].getConvergedReason() > 0
     assert names["snes"].getConvergedReason() > 0
+    assert names["time"].getConvergedReason() > 0
+    exact = names["heating"].serial()
+    np.testing.assert_allclose(names["u"].array.reshape(exact.shape), exact, atol=1e-8)
     assert names["parallel"].net.depth == 128
     assert len(names["hierarchy"]) == 3
 

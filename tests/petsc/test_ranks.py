@@ -37,6 +37,21 @@ def test_layers_are_gathered_and_scattered(ranks, dtype):
     assert ranks.scatter_layers(whole).equal(whole)
 
 
+def test_small_coarsest_levels_are_gathered(ranks, petsc):
+    from mgnet.petsc.ranks import SMALL, Ranks
+
+    assert ranks.gathered(0) is None  # one rank holds everything anyway
+    rows = torch.randn(4, 2)
+    assert torch.equal(torch.cat(ranks.all_parts(rows)), rows)
+    several = Ranks(petsc.COMM_SELF, LayerLayout(6, 2, 1))
+    several.layout = LayerLayout(13, 2, 4)  # 7 coarsest layers on 4 ranks
+    for several.rank, first in enumerate([0, 2, 4, 6]):
+        assert several.gathered(4 * SMALL // 7) == (first, 7)
+        assert several.gathered(4 * SMALL // 7 + 1) is None
+    several.layout = LayerLayout(5, 2, 9)  # 3 of them have layers
+    assert several.gathered(1) is None
+
+
 def test_copies_share_the_ranks_and_pickles_are_refused(ranks):
     assert copy.deepcopy(ranks) is ranks
     with pytest.raises(TypeError, match="gather_state"):
