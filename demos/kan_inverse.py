@@ -42,7 +42,7 @@ law = Term(lambda u: u.d(1) + u.value * u.d(0) - u.coefficients["nu"] * u.d(0, 0
 print(f"Viscosity of Burgers' equation from {SAMPLES} noisy samples of u; true {NU}, start 0.3\n")
 print(f"{'noise':>5} {'viscosity':>10} {'error':>9} {'standard error':>15} {'error of u':>11}")
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
-for level, color in ((0.01, "#0072B2"), (0.03, "#D55E00"), (0.1, "#009E73")):
+for shift, (level, color) in enumerate([(0.01, "#0072B2"), (0.03, "#D55E00"), (0.1, "#009E73")]):
     samples = exact + level * noise
     measured = Term(lambda u, samples=samples: u.value - samples, where, weight=WEIGHT)
     network = Ansatz(KAN([2, 4, 4, 1], 3, 4, linear=True), coefficients={"nu": 0.3})
@@ -61,12 +61,15 @@ for level, color in ((0.01, "#0072B2"), (0.03, "#D55E00"), (0.1, "#009E73")):
     error = float((found(where) - exact).detach().norm() / exact.norm())
     print(f"{level:>5.0%} {nu:>10.4f} {nu - NU:>9.4f} {deviation:>15.4f} {error:>11.1%}")
     right.plot(course, color=color, label=f"noise {level:.0%}")
-    right.errorbar(len(course), nu, 2 * deviation, color=color, marker="o", capsize=4)
+    right.errorbar(len(course) + shift, nu, 2 * deviation, color=color, marker=".", capsize=4)
 
 line = torch.linspace(-1, 1, 101, dtype=torch.float64)
 grid = torch.cartesian_prod(line, line[50:])
-image = left.pcolormesh(line[50:], line, found(grid).detach().reshape(101, 51), vmin=-1, vmax=1)
-left.scatter(*where.flip(1).T, c=samples, s=18, edgecolors="white", linewidths=0.5, vmin=-1, vmax=1)
+colors = {"vmin": -1, "vmax": 1, "cmap": "viridis"}
+image = left.pcolormesh(
+    line[50:], line, found(grid).detach().reshape(101, 51), shading="gouraud", **colors
+)
+left.scatter(*where.flip(1).T, c=samples, s=30, edgecolors="white", linewidths=0.4, **colors)
 left.set(xlabel="time t", ylabel="place x", title="u found, and the samples (dots) with 10% noise")
 figure.colorbar(image)
 right.axhline(NU, color="0.5", linestyle="--", label="true")
