@@ -75,10 +75,10 @@ for layers in (4096, LAYERS, 256, 64):
     right.loglog(ranks[::2], found, label=f"{layers} layers", **style)
 for axis, title in ((left, f"{LAYERS} layers"), (right, "best plans")):
     axis.set(xlabel="ranks", title=title, xticks=ranks[::2], xticklabels=ranks[::2])
-    axis.set(yticks=(0.5, 1, 2, 4, 8, 16), yticklabels=("0.5", 1, 2, 4, 8, 16))
+    axis.set(yticks=(0.25, 0.5, 1, 2, 4, 8, 16), yticklabels=("1/4", "1/2", 1, 2, 4, 8, 16))
     axis.minorticks_off()
     axis.grid(color="0.9")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, fontsize="small")
 left.set(ylabel="speedup over one rank, serial")
 figure.savefig(out / "speedup.png", dpi=150)
 print(f"\nwrote {out / 'speedup.png'}")
