@@ -54,7 +54,7 @@ ranks = [2**k for k in range(11)]
 speedups = []
 for count in ranks:
     best = best_plan(LAYERS, count, coarsenings=FACTORS, **known)
-    messages = best.forward.critical_messages + best.backward.critical_messages
+    messages = sum(cost.critical_messages for cost in (best.forward, best.backward) if cost)
     row = f"{count:>5}  {best.levels:>6}  {best.coarsening if best.levels > 1 else '-':>6}"
     row += f"  {best.critical_path:>13.0f}  {messages:>14}  {best.seconds:>7.3f}"
     print(f"{row}  {best.speedup:>7.2f}  {best.memory / 2**20:>12.1f}")
@@ -62,7 +62,10 @@ for count in ranks:
 print("\nCritical path: forward layers, one after the other. Beyond one rank per coarse interval")
 print("more ranks stay idle; deeper networks keep more of them busy.")
 
-plt.rc("axes", prop_cycle=plt.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]))
+plt.rc(
+    "axes",
+    prop_cycle=matplotlib.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]),
+)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
 for factors in ((4,), (16,), (32,), (8, 4), (4, 4, 4, 4)):
     levels, name = len(factors) + 1, ", ".join(map(str, factors))

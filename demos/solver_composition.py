@@ -22,33 +22,31 @@ from mgnet.knots import KAN, knot_hierarchy
 from mgnet.petsc import init, solver_from_options
 from mgnet.training import LBFGS, AdaptiveBasis, LeastSquares, LevenbergMarquardt, Objective, Record
 
-FAS = "snes_type fas -{0}snes_fas_levels 6 -{0}fas_levels_snes_type python "
-FAS += "-{0}fas_levels_snes_python_type mgnet.petsc.Sweeps"
-OPTIONS = f"-plain_{FAS.format('plain_')} -ngmres_snes_type ngmres -ngmres_npc_"
-OPTIONS += (
-    FAS.format("ngmres_npc_") + " -coarse_ksp_type cg -coarse_pc_type icc -coarse_ksp_rtol 0.1"
+FAS = (
+    "-{0}snes_type fas -{0}snes_fas_levels 6 -{0}fas_levels_snes_type python "
+    "-{0}fas_levels_snes_python_type mgnet.petsc.Sweeps "
 )
+OPTIONS = FAS.format("plain_") + "-ngmres_snes_type ngmres " + FAS.format("ngmres_npc_")
+OPTIONS += "-coarse_ksp_type cg -coarse_pc_type icc -coarse_ksp_rtol 0.1"
 petsc = find_spec("petsc4py") is not None
 arguments = init(sys.argv, OPTIONS if petsc else "")  # the command line beats these
 out = Path(arguments[1] if len(arguments) > 1 else "out/solver_composition")
 out.mkdir(parents=True, exist_ok=True)
 torch.set_default_dtype(torch.float64)
-colors = plt.cycler(
-    color=["#0072B2", "#D55E00", "#009E73", "#000000"], linestyle=["-", "-", "--", "-"]
-)
-plt.rc("axes", prop_cycle=colors)
-figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+plt.rc("axes", prop_cycle=matplotlib.cycler(color=("#0072B2", "#D55E00", "#009E73", "#000000")))
+rows = 2 if petsc else 1
+figure, axes = plt.subplots(rows, 2, figsize=(11, 3.75 * rows), layout="constrained")
 
 
 def begin(panel, title, unit, quantity):
-    print(f"{title:<70} {unit:>10} {quantity:>10}")
+    print(f"{title:<60} {unit:>10} {quantity:>20}")
     axes.flat[panel].set(title=title, xlabel=unit, ylabel=quantity)
     axes.flat[panel].xaxis.get_major_locator().set_params(integer=True)
 
 
-def show(panel, name, steps, values):
-    print(f"  {name:<68} {steps[-1]:>10.0f} {values[-1]:>10.2e}")
-    axes.flat[panel].semilogy(steps, values, marker=".", label=name)
+def show(panel, name, steps, values, line="-"):
+    print(f"  {name:<58} {steps[-1]:>10.0f} {values[-1]:>20.2e}")
+    axes.flat[panel].semilogy(steps, values, line, marker=".", label=name)
     axes.flat[panel].legend(frameon=False, fontsize="small")
 
 
@@ -78,28 +76,29 @@ def network(layers):
     return ODENet(block, layers, 3.0, gates=True, before=before, after=after)
 
 
-def in_parallel(net):
-    return LayerParallel(net, levels=2, coarsening=4, control=Tolerance(1e-6))
+def serial(net):
+    return cross_entropy(net(x), y)
+
+
+def mgrit(net):
+    return serial(LayerParallel(net, levels=2, coarsening=4, control=Tolerance(1e-6)))
 
 
 begin(1, "MGRIT over the layers in MG/OPT over the depth", "gradients", "loss")
 x, y = (torch.from_numpy(part) for part in gallery.peaks(300))  # points of the plane, 5 classes
-for name, through, layers, cycle in (
-    ("L-BFGS, 32 layers", lambda net: net, [32], "V(0,0,10)"),
-    ("L-BFGS in MG/OPT, 16 and 32 layers", lambda net: net, [16, 32], "V(2,2,4)"),
-    ("the same, layers by MGRIT", in_parallel, [16, 32], "V(2,2,4)"),
+for name, loss, layers, cycle in (
+    ("L-BFGS, 32 layers", serial, [32], "V(0,0,10)"),
+    ("L-BFGS in MG/OPT, 16 and 32 layers", serial, [16, 32], "V(2,2,4)"),
+    ("the same, layers by MGRIT", mgrit, [16, 32], "V(2,2,4)"),
 ):
     net, record = network(layers[0]), Record()
-    problem = Objective.from_torch(
-        net, lambda net, through=through: cross_entropy(through(net)(x), y)
-    )
+    problem = Objective.from_torch(net, loss)
     hierarchy = depth_hierarchy(net, problem, len(layers), LBFGS(), form="injected")
-    solver = solver_from_options(
-        hierarchy, prefix="depth_", cycle=cycle, max_cycles=6, record=record
-    )
-    solver.solve(u=hierarchy[0].operator.start())
-    rows = [row for row in record.rows if row.level == 0 and row.action != "down"]
-    show(1, name, [row.work for row in rows], [row.loss for row in rows])
+    settings = {"prefix": "depth_", "max_cycles": 6, "record": record}
+    solver_from_options(hierarchy, cycle=cycle, **settings).solve(u=hierarchy[0].operator.start())
+    fine = [row for row in record.rows if row.level == 0 and row.action != "down"]
+    line = ":" if loss is mgrit else "-"
+    show(1, name, [row.work for row in fine], [row.loss for row in fine], line)
 
 
 def with_petsc():
@@ -107,21 +106,18 @@ def with_petsc():
 
     from mgnet.petsc import KSPSmoother, dmshell
 
-    begin(2, "A KSP of PETSc as coarse solver of a V-cycle", "cycles", "residual")
+    begin(2, "A KSP of PETSc as coarse solver of a V-cycle", "cycles", "residual, relative")
     f = np.random.default_rng(0).standard_normal(255 * 255) / 256**2  # every frequency
-    for name, coarse in (
-        ("Gauss-Seidel on 63 x 63, 10 sweeps", GaussSeidel()),
-        ("cg with icc on 63 x 63, to a tenth of the residual", KSPSmoother("coarse_")),
+    for name, cycle, coarse in (
+        ("Gauss-Seidel on 63 x 63, 10 sweeps", "V(1,1,10)", GaussSeidel()),
+        ("cg with icc on 63 x 63, to a tenth of the residual", "V(1,1)", KSPSmoother("coarse_")),
     ):
-        count = 10 if isinstance(coarse, GaussSeidel) else 1
         hierarchy = gallery.poisson((255, 255), 3, GaussSeidel(), GaussSeidel("backward"), coarse)
-        solver = solver_from_options(
-            hierarchy, prefix="poisson_", cycle=f"V(1,1,{count})", max_cycles=20
-        )
+        solver = solver_from_options(hierarchy, prefix="poisson_", cycle=cycle, max_cycles=20)
         norms = np.array(solver.solve(f).residual_norms)
         show(2, name, range(len(norms)), norms / norms[0])
 
-    begin(3, "Nonlinear GMRES over FAS", "iterations", "residual")
+    begin(3, "Nonlinear GMRES over FAS", "iterations", "residual, relative")
     for prefix, name in (("plain_", "FAS, 6 levels"), ("ngmres_", "NGMRES over it")):
         snes, norms = PETSc.SNES().create(PETSc.COMM_SELF), []
         snes.setDM(dmshell(gallery.reaction((63, 63), strength=1000.0)))
@@ -138,7 +134,5 @@ if petsc:
     with_petsc()
 else:
     print("The other two compositions need petsc4py (python tools/setup_petsc.py).")
-    for panel in axes[1]:
-        panel.remove()
 figure.savefig(out / "composition.png", dpi=120)
 print(f"\nwrote {out / 'composition.png'}")
