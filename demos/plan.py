@@ -12,6 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from cycler import cycler
 
 from mgnet.depth import ODENet, best_plan, plan
 from mgnet.petsc import init
@@ -59,12 +60,12 @@ for count in ranks:
     row += f"  {best.critical_path:>13.0f}  {messages:>14}  {best.seconds:>7.3f}"
     print(f"{row}  {best.speedup:>7.2f}  {best.memory / 2**20:>12.1f}")
     speedups.append(best.speedup)
-print("\nCritical path: forward layers, one after the other. Beyond one rank per coarse interval")
-print("more ranks stay idle; deeper networks keep more of them busy.")
+print("\nCritical path: in forward layers, one after the other. A smaller factor would employ more")
+print("ranks, but its coarse level, solved layer by layer, is longer. Deeper networks gain more.")
 
 plt.rc(
     "axes",
-    prop_cycle=matplotlib.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]),
+    prop_cycle=cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]),
 )
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
 for factors in ((4,), (16,), (32,), (8, 4), (4, 4, 4, 4)):

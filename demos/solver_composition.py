@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from cycler import cycler
 from torch.nn.functional import cross_entropy
 
 from mgnet import GaussSeidel, gallery, run
@@ -33,7 +34,7 @@ arguments = init(sys.argv, OPTIONS if petsc else "")  # the command line beats t
 out = Path(arguments[1] if len(arguments) > 1 else "out/solver_composition")
 out.mkdir(parents=True, exist_ok=True)
 torch.set_default_dtype(torch.float64)
-plt.rc("axes", prop_cycle=matplotlib.cycler(color=("#0072B2", "#D55E00", "#009E73", "#000000")))
+plt.rc("axes", prop_cycle=cycler(color=("#0072B2", "#D55E00", "#009E73", "#000000")))
 rows = 2 if petsc else 1
 figure, axes = plt.subplots(rows, 2, figsize=(11, 3.75 * rows), layout="constrained")
 
