@@ -63,10 +63,8 @@ for count in ranks:
 print("\nCritical path: in forward layers, one after the other. A smaller factor would employ more")
 print("ranks, but its coarse level, solved layer by layer, is longer. Deeper networks gain more.")
 
-plt.rc(
-    "axes",
-    prop_cycle=cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]),
-)
+colors = cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"])
+plt.rc("axes", prop_cycle=colors)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
 for factors in ((4,), (16,), (32,), (8, 4), (4, 4, 4, 4)):
     levels, name = len(factors) + 1, ", ".join(map(str, factors))
