@@ -1,14 +1,18 @@
 """Law: every script in demos/ runs as it stands, prints something and leaves a picture."""
 
 import os
+import re
 import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMOS = {  # name -> packages without which it only says that it is skipped
@@ -20,10 +24,15 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "basis_preconditioning": (),
     "kan_fit": (),
     "adaptive_basis": (),
+    "free_knots": (),
     "kan_pinn": (),
+    "kan_inverse": (),
     "depth_refinement": (),
     "mgrit_heat": (),
+    "mgrit_brusselator": (),
     "layer_parallel": (),
+    "plan": (),
+    "solver_composition": (),
 }
 MORE = {  # less training
     "elevation": ["0.5"],
@@ -31,6 +40,59 @@ MORE = {  # less training
     "adaptive_basis": ["0.2"],
     "kan_pinn": ["0.1"],
     "depth_refinement": ["20"],
+    "free_knots": ["30"],
+    "kan_inverse": ["0.5"],
+}
+
+
+def numbers(text: str, row: str) -> list[float]:
+    """What stands behind the name of a row of a printed table."""
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(row))
+    found = [word.strip("%N") for word in line.strip().removeprefix(row).split()]
+    return [float(word) for word in found if re.fullmatch(r"[-+\d.e]*\d", word)]
+
+
+def kan_inverse(text: str) -> None:
+    for noise in (1, 3, 10):
+        viscosity, error, deviation, _ = numbers(text, f"{noise}% ")
+        assert abs(viscosity - 0.1 - error) < 1e-4
+        assert abs(error) < 4 * deviation < 0.003 * noise
+
+
+def free_knots(text: str) -> None:
+    table = [line.split() for line in text.splitlines() if line.startswith(("even ", "free "))]
+    rmse = {(kind, int(intervals)): float(error) for kind, intervals, *_, error in table}
+    assert rmse["free", 16] < 0.1 * rmse["even", 32]
+    assert rmse["free", 32] <= rmse["free", 16]
+
+
+def mgrit_brusselator(text: str) -> None:
+    table = [line.split() for line in text.splitlines() if line.startswith(("20 ", "4, 5 "))]
+    assert len(table) == 7
+    assert all(float(words[-1]) < 1e-9 for words in table)  # distance after the last cycle
+    assert numbers(text, "Error of the 640 steps:")[0] < 1e-5
+
+
+def plan(text: str) -> None:
+    speedups = [numbers(text, f"{2**k} ")[-2] for k in range(11)]
+    assert speedups == sorted(speedups)
+    assert speedups[0] == 1.0 and speedups[-1] > 5.0
+
+
+def solver_composition(text: str) -> None:
+    losses = [numbers(text, row)[-1] for row in ("Levenberg", "in a cascade", "the last", "both")]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 1e-3 * losses[0]
+    propagated = [numbers(text, row)[-1] for row in ("L-BFGS in", "the same")]
+    assert propagated[0] == pytest.approx(propagated[1], rel=0.02)
+    if find_spec("petsc4py"):
+        iterations = [numbers(text, row)[0] for row in ("FAS, 6 levels", "NGMRES over it")]
+        assert iterations[1] < 0.7 * iterations[0]
+
+
+CLAIMS: dict[str, Callable[[str], None]] = {
+    check.__name__: check
+    for check in (kan_inverse, free_knots, mgrit_brusselator, plan, solver_composition)
 }
 
 
@@ -69,6 +131,8 @@ def test_demo(name, tmp_path):
     assert all(picture.stat().st_size > 5000 for picture in pictures)
     for picture in pictures:
         assert f"wrote {picture}" in text
+    if name in CLAIMS:
+        CLAIMS[name](text)
     assert sorted(tmp_path.iterdir()) == [tmp_path / "pictures"], "nothing is written elsewhere"
 
 
@@ -107,3 +171,22 @@ def test_a_demo_names_what_it_does_not_read(petsc, tmp_path):
     arguments = str(tmp_path), "0.05", "-mgnet_cycle", "V(1,1)"
     told = run("levenberg_marquardt", *arguments, cwd=tmp_path, warning=True)
     assert told == "warning: nothing in this script reads -mgnet_cycle\n"
+
+
+def test_brusselator_reaches_the_orbit_of_scipy(monkeypatch, tmp_path):
+    """A method of another kind (implicit, of variable order) for the same equation."""
+    if not find_spec("matplotlib"):
+        pytest.skip("matplotlib is not installed")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.setattr(sys, "argv", ["mgrit_brusselator", str(tmp_path)])
+    made = runpy.run_path(str(ROOT / "demos" / "mgrit_brusselator.py"))
+
+    def slope(t, u):
+        return 1 + u[0] ** 2 * u[1] - 4 * u[0], 3 * u[0] - u[0] ** 2 * u[1]
+
+    times = np.linspace(0.0, 12.0, 641)
+    exact = solve_ivp(slope, (0, 12), (0.0, 1.0), "Radau", times, rtol=1e-9, atol=1e-9).y.T
+    assert len(made["solutions"]) == 7
+    for solution in made["solutions"].values():
+        assert solution.reason.converged
+        assert abs(solution.value - exact).max() < 2e-5
