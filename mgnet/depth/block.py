@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mgnet.depth.layer_stack import takes_time
 from mgnet.depth.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.tracing import (
     NoRandomNumbers,
@@ -148,7 +148,7 @@ class StackedBlock:
         self.template = template
         self.scheme = scheme
         self.traced = traced
-        self.takes_time = _takes_time(template)
+        self.takes_time = takes_time(template)
         self.names = tuple(name for name, _ in template.named_parameters())
         self.buffer_names = tuple(name for name, _ in template.named_buffers())
         self.stages = STAGES[scheme]
@@ -325,19 +325,6 @@ class StackedBlock:
                 self._found.popitem(last=False)
         self._found.move_to_end(key)
         return self._found[key]
-
-
-def _takes_time(template: nn.Module) -> bool:
-    """Whether a block is F(t, u), not F(u)."""
-    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = list(inspect.signature(template.forward).parameters.values())
-    needed = [x for x in parameters if x.default is x.empty]
-    if len(needed) not in (1, 2) or any(x.kind not in kinds for x in needed):
-        raise ValueError(
-            f"{type(template).__name__}.forward takes ({', '.join(map(str, parameters))}); a block "
-            "must take (u) or (t, u), everything else with a default"
-        )
-    return len(needed) == 2
 
 
 def _description(module: nn.Module) -> Any:

@@ -26,27 +26,28 @@ Tensors = Sequence[torch.Tensor]
 
 
 def takes_time(block: torch.nn.Module) -> bool:
-    """Whether a block is F(t, u), from the arguments of its `forward` without a default.
+    """Whether a block is F(t, u), not F(u), from the arguments of its `forward`.
 
     Raises
     ------
     TypeError
-        If there are neither one nor two.
+        If it needs neither one nor two, or one by name.
 
     Examples
     --------
     >>> takes_time(torch.nn.Linear(2, 2))
     False
     """
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    arguments = inspect.signature(block.forward).parameters.values()
-    count = sum(each.kind in kinds and each.default is each.empty for each in arguments)
-    if count not in (1, 2):
+    optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    arguments = list(inspect.signature(block.forward).parameters.values())
+    needed = [each for each in arguments if each.default is each.empty]
+    needed = [each for each in needed if each.kind not in optional]
+    if len(needed) not in (1, 2) or any(each.kind is each.KEYWORD_ONLY for each in needed):
         raise TypeError(
-            f"block {type(block).__name__} has a forward of {count} arguments; "
-            "it must be F(u) or F(t, u) of one state tensor"
+            f"{type(block).__name__}.forward takes ({', '.join(map(str, arguments))}); a block "
+            "must take (u) or (t, u), one state tensor u, everything else with a default"
         )
-    return count == 2
+    return len(needed) == 2
 
 
 def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count: int) -> list[Any]:

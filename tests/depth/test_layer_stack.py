@@ -65,6 +65,10 @@ def test_templates_keep_what_cannot_be_redrawn():
     assert all(torch.equal(each.scale, plain.scale) for each in draw_layers(plain, 2))
 
 
+def module(forward):
+    return type("Block", (torch.nn.Module,), {"forward": forward})()
+
+
 def test_functions_of_time():
     class Both(torch.nn.Module):
         def forward(self, t, u, gain=1.0):
@@ -72,5 +76,11 @@ def test_functions_of_time():
 
     assert takes_time(Both())
     assert not takes_time(torch.nn.Sequential(Both()))
-    with pytest.raises(TypeError, match="forward of 3 arguments"):
-        takes_time(type("Three", (torch.nn.Module,), {"forward": lambda self, a, b, c: a})())
+    assert not takes_time(module(lambda self, u, *rest, **named: u))
+    for forward, told in (
+        (lambda self, a, b, c: a, r"\(a, b, c\)"),
+        (lambda self, u, *, gain: u, r"\(u, \*, gain\)"),
+        (lambda self, *states: states[0], r"\(\*states\)"),
+    ):
+        with pytest.raises(TypeError, match=f"Block.forward takes {told}; a block must take"):
+            takes_time(module(forward))
