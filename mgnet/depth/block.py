@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mgnet.depth.layer_stack import takes_time
+from mgnet.depth.scheme import STAGES, check_scheme, slope
 from mgnet.depth.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.tracing import (
     NoRandomNumbers,
@@ -26,7 +27,6 @@ from mgnet.depth.tracing import (
 
 __all__ = ["Layers", "StackedBlock", "Tape"]
 
-STAGES = {"euler": 1, "heun": 2, "rk4": 4}
 PROGRAMS = 256  # for a block
 BOUND = 64  # for one Layers, of different states
 
@@ -143,8 +143,7 @@ class StackedBlock:
     """
 
     def __init__(self, template: nn.Module, scheme: str = "euler", traced: bool = True):
-        if scheme not in STAGES:
-            raise ValueError(f"scheme is {scheme!r}; it must be one of {', '.join(STAGES)}")
+        check_scheme(scheme)
         self.template = template
         self.scheme = scheme
         self.traced = traced
@@ -208,12 +207,7 @@ class StackedBlock:
             return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
 
         with NoRandomNumbers():
-            value = _combine(self.scheme, block, time, step, state)
-        if value.shape != state.shape:
-            raise ValueError(
-                f"the block turned a state of shape {tuple(state.shape)} into one of shape "
-                f"{tuple(value.shape)}; a block of an ODE net must keep the shape"
-            )
+            value = slope(self.scheme, block, time, state, step)
         return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
@@ -336,18 +330,3 @@ def _description(module: nn.Module) -> Any:
     ]
     hooks = *module._forward_hooks, *module._forward_pre_hooks
     return id(module), tuple(values), hooks
-
-
-def _combine(
-    scheme: str, block: Callable[[Any, Tensor], Tensor], t: Tensor, s: Tensor, u: Tensor
-) -> Tensor:
-    """The slope of a one-step method: Hairer, Norsett, Wanner, Solving ODEs I, II.1."""
-    first = block(t, u)
-    if scheme == "euler":
-        return first
-    if scheme == "heun":
-        return (first + block(t + s, u + s * first)) / 2
-    second = block(t + s / 2, u + s / 2 * first)
-    third = block(t + s / 2, u + s / 2 * second)
-    fourth = block(t + s, u + s * third)
-    return (first + 2 * second + 2 * third + fourth) / 6

@@ -39,12 +39,12 @@ def takes_time(block: torch.nn.Module) -> bool:
     False
     """
     optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    arguments = list(inspect.signature(block.forward).parameters.values())
-    needed = [each for each in arguments if each.default is each.empty]
+    signature = inspect.signature(block.forward)
+    needed = [each for each in signature.parameters.values() if each.default is each.empty]
     needed = [each for each in needed if each.kind not in optional]
     if len(needed) not in (1, 2) or any(each.kind is each.KEYWORD_ONLY for each in needed):
         raise TypeError(
-            f"{type(block).__name__}.forward takes ({', '.join(map(str, arguments))}); a block "
+            f"{type(block).__name__}.forward takes {signature}; a block "
             "must take (u) or (t, u), one state tensor u, everything else with a default"
         )
     return len(needed) == 2

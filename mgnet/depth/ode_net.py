@@ -12,7 +12,8 @@ from mgnet.depth.block import Layers, StackedBlock
 from mgnet.depth.kept_layers import check_whole
 from mgnet.depth.keyed_dropout import draw_keys, use_keys
 from mgnet.depth.layer_stack import LayerSlots, draw_layers, layer_of, per_layer, stack, takes_time
-from mgnet.depth.residual_block import ResidualBlock, advance, check_scheme
+from mgnet.depth.residual_block import ResidualBlock
+from mgnet.depth.scheme import advance, at_times, check_scheme
 from mgnet.depth.spline_weights import DepthSpline
 
 __all__ = ["ODENet"]
@@ -200,18 +201,7 @@ class ODENet(torch.nn.Module):
         if times is None:
             return states
         asked = torch.as_tensor(times, dtype=torch.float64, device=states.device)
-        T = self.final_time
-        outside = asked[(asked < 0.0) | (asked > T)].tolist()
-        if outside:
-            raise ValueError(
-                f"ODENet.trajectory got the time {outside[0]:g}; all must lie in [0, {T:g}]"
-            )
-        position = asked * (self.depth / T)
-        nearest = position.round()  # rounding must not blend two states where one is meant
-        position = torch.where((position - nearest).abs() < 1e-9, nearest, position)
-        left = position.floor().clamp(max=self.depth - 1).long()
-        share = (position - left).to(states).view(-1, *[1] * (states.dim() - 1))
-        return torch.lerp(states[left], states[left + 1], share)
+        return at_times(states, asked, self.final_time)
 
     def _states(self, u: torch.Tensor, layers: Layers) -> Iterator[torch.Tensor]:
         """The states after layer 0, 1, ..., one module call per stage."""

@@ -1,19 +1,13 @@
-"""One layer on its own, and the schemes that make a step of it."""
+"""One layer on its own."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable
-from typing import Any
-
 import torch
 
-from mgnet.depth.block import STAGES
 from mgnet.depth.layer_stack import takes_time
+from mgnet.depth.scheme import advance, check_scheme
 
-__all__ = ["ResidualBlock", "advance", "check_scheme"]
-
-SCHEMES = tuple(STAGES)
+__all__ = ["ResidualBlock"]
 
 
 class ResidualBlock(torch.nn.Module):
@@ -63,42 +57,3 @@ class ResidualBlock(torch.nn.Module):
 
     def extra_repr(self) -> str:
         return f"step={self.number:.6g}, time={self.time:.6g}, scheme={self.scheme!r}"
-
-
-def advance(scheme: str, F: Callable, t: Any, u: torch.Tensor, s: Any) -> torch.Tensor:
-    """One step of a scheme; s is a number or a tensor without axes.
-
-    Examples
-    --------
-    >>> advance("heun", lambda t, u: u, 0.0, torch.ones(1), 1.0).tolist()
-    [2.5]
-    """
-    k = F(t, u)
-    if k.shape != u.shape:
-        raise ValueError(
-            f"the block gave a tensor of shape {tuple(k.shape)} for a state of shape "
-            f"{tuple(u.shape)}; it must keep the shape: change sizes in `before` and `after`"
-        )
-    if scheme == "heun":
-        k = 0.5 * (k + F(t + s, u + s * k))
-    elif scheme == "rk4":
-        second = F(t + 0.5 * s, u + 0.5 * s * k)
-        third = F(t + 0.5 * s, u + 0.5 * s * second)
-        k = (k + 2.0 * (second + third) + F(t + s, u + s * third)) / 6.0
-    return u + s * k if isinstance(s, torch.Tensor) else torch.add(u, k, alpha=s)
-
-
-def check_scheme(scheme: str) -> None:
-    """Raise a ValueError with the nearest name, unless there is such a scheme.
-
-    Examples
-    --------
-    >>> check_scheme("rk5")
-    Traceback (most recent call last):
-    ValueError: got scheme 'rk5'; it must be one of euler, heun, rk4 (did you mean rk4?)
-    """
-    if scheme not in SCHEMES:
-        near = difflib.get_close_matches(str(scheme), SCHEMES, 1, 0.0)[0]
-        raise ValueError(
-            f"got scheme {scheme!r}; it must be one of {', '.join(SCHEMES)} (did you mean {near}?)"
-        )
