@@ -94,16 +94,18 @@ def use_torch(block: torch.nn.Module) -> torch.nn.Module:
     return block
 
 
-def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> None:
+def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> bool:
     """New masks: keys from the seed, the number of the call, and the numbers of layer and module.
 
     Other tensors take the place of the old keys, which a backward pass may still need. `first` is
-    the number of the first layer here: other processes may hold those before it.
+    the number of the first layer here: other processes may hold those before it. False where there
+    is no dropout.
 
     Examples
     --------
     >>> dropout = KeyedDropout(0.5, False, 2)
     >>> draw_keys(dropout, seed=0, call=1)
+    True
     >>> bool(dropout.key[0] == dropout.key[1])
     False
     """
@@ -114,6 +116,7 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> N
         for each in (call, number, layers):
             key = _mixed(_mixed(key) + 0x9E3779B + each)
         part.key = key
+    return bool(parts)
 
 
 def _mixed(x: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -296,10 +297,8 @@ class LayerParallel(nn.Module):
                 raise ValueError(
                     f"LayerParallel.evaluate got propagation {mode!r}; use 'serial' or 'mgrit'"
                 )
-        training = self.training
-        self.eval()
         total, count = dict.fromkeys(modes, 0.0), 0
-        with torch.no_grad():
+        with torch.no_grad(), _evaluating(self):
             for x, target in batches:
                 u = self.net.open(x)
                 for mode in modes:
@@ -307,7 +306,6 @@ class LayerParallel(nn.Module):
                     output = self.net.close(self._propagate(u, usable))
                     total[mode] += len(x) * float(metric(output, target))
                 count += len(x)
-        self.train(training)
         return {mode: total[mode] / max(count, 1) for mode in modes}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -317,6 +315,18 @@ class LayerParallel(nn.Module):
     def extra_repr(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{settings}, control={self.control}"
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; after, each part has the mode that it had."""
+    training = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
 
 
 class _Call:

@@ -55,7 +55,7 @@ class ODENet(torch.nn.Module):
         The stacked block. Its dropout masks are the same however often a layer is evaluated in one
         forward pass.
     seed, calls : int
-        What the masks depend on, see `draw_masks`.
+        What the masks depend on, see `draw_masks`; saved with the weights.
 
     Raises
     ------
@@ -164,10 +164,18 @@ class ODENet(torch.nn.Module):
         return u if self.after is None else self.after(u)
 
     def draw_masks(self) -> None:
-        """New dropout masks, in training, of `seed`, the number of passes so far, and the layer."""
+        """New dropout masks, in training, of `seed`, the passes with masks so far, and the layer."""
         if self.training:
-            self.calls += 1
-            draw_keys(self.block, self.seed, self.calls, self.kept.start)
+            first = self.kept.start
+            self.calls += draw_keys(self.block, self.seed, self.calls + 1, first)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Which dropout masks come next, so that a resumed run has those of one never stopped."""
+        return torch.tensor([self.seed, self.calls])
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Go on with the masks that the saved net would have had."""
+        self.seed, self.calls = state.tolist()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output, layer by layer."""

@@ -1,5 +1,8 @@
 """Keyed dropout drops the right share, independently, and the same in every evaluation."""
 
+import copy
+import io
+import pickle
 from typing import Any
 
 import pytest
@@ -75,6 +78,34 @@ def test_seed_and_call_repeat_a_pass():
     assert not torch.equal(net(x), first)
     assert torch.equal(net.eval()(x), net(x)) and net.calls == 1
     assert not [name for name in net.state_dict() if "key" in name]
+
+
+def through_a_file(net):
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    file.seek(0)
+    other = net_of()
+    other.load_state_dict(torch.load(file, weights_only=True))
+    return other
+
+
+@pytest.mark.parametrize(
+    "carried", [through_a_file, copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))]
+)
+def test_a_resumed_run_has_the_masks_of_one_never_stopped(carried):
+    net, x = net_of(), torch.randn(5, 4, dtype=torch.float64)
+    net.seed = 3
+    net(x), net.eval()(x)
+    other = carried(net.train())
+    expected = [net(x) for _ in range(2)]
+    assert not torch.equal(*expected)
+    assert all(torch.equal(other(x), output) for output in expected)
+
+
+def test_passes_without_masks_are_not_counted():
+    net = ODENet(torch.nn.Linear(4, 4), 3)
+    net(torch.ones(1, 4))
+    assert net.calls == 0
 
 
 def test_two_passes_one_backward():

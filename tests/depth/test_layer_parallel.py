@@ -385,6 +385,18 @@ def test_evaluate_reports_both_propagations():
         parallel.evaluate(nn.functional.mse_loss, data, "fast")
 
 
+def test_evaluate_leaves_every_mode_as_it_was():
+    parallel = LayerParallel(made(8)[0]).train()
+    parallel.net.block.eval()  # a part that is frozen
+    modes = [part.training for part in parallel.modules()]
+    data = [(batch(3), batch(3))]
+    parallel.evaluate(nn.functional.mse_loss, data)
+    assert [part.training for part in parallel.modules()] == modes
+    with pytest.raises(ZeroDivisionError):
+        parallel.evaluate(lambda output, target: 1 / 0, data)
+    assert [part.training for part in parallel.modules()] == modes
+
+
 def test_auto_keeps_one_of_the_two():
     net, _ = made(32)
     parallel = LayerParallel(net, 2, 4, mode="auto")
