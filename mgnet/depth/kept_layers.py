@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +13,7 @@ from mgnet.depth.layer_stack import LayerSlots
 if TYPE_CHECKING:
     from mgnet.depth.ode_net import ODENet
 
-__all__ = ["check_whole", "keep_layers", "layered_names"]
+__all__ = ["check_whole", "first_not_finite", "keep_layers", "layered_names", "naming_divergence"]
 
 
 def keep_layers(net: ODENet, which: range) -> None:
@@ -82,6 +84,62 @@ def check_whole(net: ODENet) -> None:
             f"ODENet holds {held} of 0 to {net.depth - 1} only; call the LayerParallel module that "
             "was distributed, or load its gathered state into a whole net"
         )
+
+
+def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None) -> int | None:
+    """The first layer with a weight that is NaN or infinite; -1 where only others are, else None.
+
+    Parameters
+    ----------
+    net : ODENet
+    optimizer : torch.optim.Optimizer, optional
+        What it keeps of the weights is looked at, too.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8)
+    >>> net.block.bias.data[5, 1] = torch.inf
+    >>> first_not_finite(net)
+    5
+    """
+    layered, found = layered_names(net), []
+    for name, weights in net.state_dict(keep_vars=True).items():
+        kept = {} if optimizer is None else optimizer.state.get(weights, {})
+        for tensor in (weights, *kept.values()):
+            if isinstance(tensor, torch.Tensor) and not tensor.isfinite().all():
+                bad = (~tensor.isfinite()).nonzero()
+                found.append(net.kept[int(bad[0, 0])] if name in layered else -1)
+    layers = [number for number in found if number >= 0]
+    return min(layers or found, default=None)
+
+
+@contextmanager
+def naming_divergence(net: ODENet, direction: str) -> Iterator[None]:
+    """Where a pass meets a state that is not finite, say in which layers, and whether by weights.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> with naming_divergence(ODENet(torch.nn.Linear(2, 2), 8), "forward"):
+    ...     raise FloatingPointError("step 1")
+    Traceback (most recent call last):
+    FloatingPointError: the forward pass meets a state that is not finite in layers 0 to 7 (step \
+1); the weights are finite: look at the input, or take smaller steps of training
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        broken = first_not_finite(net)
+        if broken is None:
+            why = "the weights are finite: look at the input, or take smaller steps of training"
+        else:
+            owner = f"layer {broken}" if broken >= 0 else "the modules around the layers"
+            why = f"weights of {owner} are not finite"
+        raise FloatingPointError(
+            f"the {direction} pass meets a state that is not finite in layers {net.kept.start} to "
+            f"{net.kept.stop - 1} ({error}); {why}"
+        ) from None
 
 
 def _cut(parameter: torch.Tensor, which: slice) -> torch.nn.Parameter:

@@ -17,7 +17,7 @@ from mgnet.depth.block import Layers
 from mgnet.depth.c_layers import level_factors, level_sizes
 from mgnet.depth.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
 from mgnet.depth.joint_weights import layers_of
-from mgnet.depth.kept_layers import keep_layers
+from mgnet.depth.kept_layers import keep_layers, naming_divergence
 from mgnet.depth.march import SMALL, march
 from mgnet.depth.neighbours import ALONE, Alone, Neighbours
 from mgnet.depth.ode_net import ODENet
@@ -367,9 +367,9 @@ class _Solve(torch.autograd.Function):
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation = call.propagation
         updates = call.module.training and propagation.has_buffers
-        points, made = propagation.forward(
-            u.detach(), call.budgets["forward"], call.guess("forward", u), call.recorded or updates
-        )
+        budget, guess = call.budgets["forward"], call.guess("forward", u)
+        with naming_divergence(call.module.net, "forward"):
+            points, made = propagation.forward(u.detach(), budget, guess, call.recorded or updates)
         if updates:
             propagation.update_buffers()
         call.done("forward", points, made)
@@ -381,7 +381,8 @@ class _Solve(torch.autograd.Function):
         _ = ctx.saved_tensors
         call, propagation = ctx.call, ctx.call.propagation
         guess = call.guess("backward", gradient)
-        adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
+        with naming_divergence(call.module.net, "backward"):
+            adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
         start, of_parameters, of_steps = propagation.gradients(adjoint, ctx.needs_input_grad[2])
         call.done("backward", adjoint, made)
         return None, start, of_steps, *of_parameters

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mgnet.petsc.knot_pcmg import KnotPCMG
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
+    from mgnet.petsc.interruption import resumable_steps
     from mgnet.petsc.spread_least_squares import spread_samples
     from mgnet.petsc.tao_smoother import TAOSmoother
 
@@ -35,6 +36,7 @@ __all__ = [
     "layer_parallel_from_options",
     "load_state",
     "parse_smoother",
+    "resumable_steps",
     "separate_smoothers",
     "solver_from_options",
     "spread_samples",
@@ -51,6 +53,7 @@ _LATER = {
     "dmshell": "mgnet.petsc.dm",
     "gather_state": "mgnet.petsc.distribution",
     "load_state": "mgnet.petsc.distribution",
+    "resumable_steps": "mgnet.petsc.interruption",
     "separate_smoothers": "mgnet.petsc.python_types",
     "spread_samples": "mgnet.petsc.spread_least_squares",
 }

@@ -7,7 +7,13 @@ import torch
 from torch import nn
 
 from mgnet.depth import DepthSpline, LayerParallel, ODENet
-from mgnet.depth.kept_layers import check_whole, keep_layers, layered_names
+from mgnet.depth.kept_layers import (
+    check_whole,
+    first_not_finite,
+    keep_layers,
+    layered_names,
+    naming_divergence,
+)
 from mgnet.depth.neighbours import Alone
 
 
@@ -95,3 +101,43 @@ def test_a_module_takes_whole_intervals_only():
         parallel.take_part(range(1, 4), Others())
     for which in (range(3, 7), range(7, 7)):
         LayerParallel(net_of(), 2, 3).take_part(which, Others())
+
+
+@pytest.mark.parametrize(("which", "expected"), [(range(7), 4), (range(3, 7), 4), (range(4), None)])
+def test_the_first_layer_that_is_not_finite(which, expected):
+    net = net_of()
+    net.block[0].weight.data[5, 0, 0] = torch.nan
+    net.block[1].running_mean[4, 2] = torch.inf
+    keep_layers(net, which)
+    assert first_not_finite(net) == expected
+    net.before.bias.data[0] = torch.nan
+    assert first_not_finite(net) == (-1 if expected is None else expected)
+
+
+def test_what_an_optimizer_keeps_is_looked_at():
+    net = net_of()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, momentum=0.5)
+    net.block[0].weight.sum().backward()
+    optimizer.step()
+    assert first_not_finite(net, optimizer) is None
+    optimizer.state[net.block[0].weight]["momentum_buffer"][2, 1, 1] = torch.nan
+    assert first_not_finite(net) is None and first_not_finite(net, optimizer) == 2
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_pass_that_diverges_says_where(direction):
+    torch.manual_seed(0)
+    net = ODENet(nn.Linear(3, 3), 7, after=nn.Linear(3, 1))
+    parallel, x = LayerParallel(net, 2, 2), torch.ones(2, 3)
+    if direction == "forward":
+        net.block.weight.data[5] = torch.inf
+        reason = r"the forward pass .* in layers 0 to 6 \(step .*\); weights of layer 5 are not fin"
+    else:
+        reason = r"the backward pass .* in layers 0 to 6 \(step .*\); the weights are finite: look"
+    with pytest.raises(FloatingPointError, match=reason):
+        parallel(x).sum().mul(torch.nan).backward()
+    net.after.bias.data[0] = torch.nan
+    net.block.weight.data[5] = 0.0
+    with pytest.raises(FloatingPointError, match="weights of the modules around the layers are"):
+        with naming_divergence(net, "forward"):
+            raise FloatingPointError("step 1")
