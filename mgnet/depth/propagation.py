@@ -185,17 +185,6 @@ class Propagation:
         for tape, (which, _) in zip(self.tapes, offsets(self.intervals), strict=True):
             self.prepared.levels[0][which].update(tape.new_buffers)
 
-    def trajectory(self, points: Tensor) -> Tensor:
-        """The states (N + 1, batch, ...) after all layers, from those at the C-points."""
-        states = points.new_empty((self.prepared.count + 1, *points.shape[1:]))
-        factor = self.intervals.factor
-        states[:-1:factor] = now = points[:-1]
-        for which, count in offsets(self.intervals):
-            now = self.prepared.advance(0, which, now[:count])
-            states[which.start + 1 : self.prepared.count + 1 : factor] = now
-        states[:-1:factor], states[-1] = points[:-1], points[-1]
-        return states
-
     def backward(self, end: Tensor, budget: Budget, guess: Tensor | None) -> tuple[Tensor, Pass]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
         points, history = self._iterate(Adjoint(self), end, guess, budget)
