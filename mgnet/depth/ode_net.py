@@ -164,7 +164,7 @@ class ODENet(torch.nn.Module):
         return u if self.after is None else self.after(u)
 
     def draw_masks(self) -> None:
-        """New dropout masks, in training, of `seed`, the passes with masks so far, and the layer."""
+        """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
         if self.training:
             first = self.kept.start
             self.calls += draw_keys(self.block, self.seed, self.calls + 1, first)

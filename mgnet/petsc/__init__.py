@@ -16,10 +16,10 @@ from mgnet.petsc.solver_options import solver_from_options
 if TYPE_CHECKING:
     from mgnet.petsc.distribution import distribute, gather_state, load_state
     from mgnet.petsc.dm import dmshell
+    from mgnet.petsc.interruption import resumable_steps
     from mgnet.petsc.knot_pcmg import KnotPCMG
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
-    from mgnet.petsc.interruption import resumable_steps
     from mgnet.petsc.spread_least_squares import spread_samples
     from mgnet.petsc.tao_smoother import TAOSmoother
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -64,7 +65,7 @@ def resumable_steps(
     FloatingPointError
         If there are NaN or infinite weights when a checkpoint is due; on all ranks, with the layer.
     ValueError
-        If `path` holds something else.
+        If `path` holds something else, or `scheduler` is missing or new.
 
     Examples
     --------
@@ -80,10 +81,9 @@ def resumable_steps(
     """
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"resumable_steps got every = {every!r}; it must be at least 1 step")
-    path, ranks = Path(path), parallel.neighbours
-    saved = _load(path, parallel, optimizer, scheduler)
+    file, ranks = _File(Path(path), parallel, optimizer, scheduler), parallel.neighbours
+    saved, stop = file.load(), 0
     received: list[int] = []
-    stop = 0
     former = {
         number: signal.signal(number, lambda got, _: received.append(got))
         for number in (signal.SIGINT, signal.SIGTERM)
@@ -94,9 +94,8 @@ def resumable_steps(
             # A signal may have come to one rank alone.
             stop = int(ranks.gather(torch.tensor([[max(received, default=0)]])).max())
             if stop or (step + 1) % every == 0 or step + 1 == count:
-                _check_finite(parallel, optimizer, step + 1, f"{path} holds step {saved}")
+                file.save(step + 1, f"{path} holds step {saved}")
                 saved = step + 1
-                _save(path, saved, parallel, optimizer, scheduler)
             if stop:
                 if ranks.rank == 0:
                     name = signal.Signals(stop).name
@@ -110,72 +109,68 @@ def resumable_steps(
         signal.raise_signal(received[0])
 
 
-def _load(
-    path: Path, parallel: LayerParallel, optimizer: torch.optim.Optimizer, scheduler: Any
-) -> int:
-    """The number of steps done."""
-    ranks = parallel.neighbours
-    whole = _read(path) if ranks.rank == 0 and path.exists() else {}
-    net, moments = whole.pop("net", None), whole.pop("optimizer", None)
-    common = ranks.agree(whole)
-    if not common:
-        return 0
-    load_state(parallel, net)
-    load_state(parallel, moments, optimizer)
-    if scheduler is not None:
-        scheduler.load_state_dict(common["scheduler"])
-    torch.set_rng_state(common["random"])
-    return common["step"]
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    parallel: LayerParallel
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
 
+    def load(self) -> int:
+        """Take over what rank 0 reads, if there is a file; the number of steps done."""
+        ranks = self.parallel.neighbours
+        whole = self._read() if ranks.rank == 0 and self.path.exists() else {}
+        net, moments = whole.pop("net", None), whole.pop("optimizer", None)
+        common = ranks.agree(whole)
+        if not common:
+            return 0
+        load_state(self.parallel, net)
+        load_state(self.parallel, moments, self.optimizer)
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(common["scheduler"])
+        torch.set_rng_state(common["random"])
+        return common["step"]
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        whole = torch.load(path, weights_only=True) if is_zipfile(path) else None
-    except (RuntimeError, UnpicklingError):
-        whole = None
-    if not isinstance(whole, dict) or set(whole) != KEYS:
-        raise ValueError(
-            f"resumable_steps got {path}, which is not a checkpoint of its own; give another path, "
-            "or remove the file"
-        )
-    return whole
-
-
-def _save(
-    path: Path,
-    step: int,
-    parallel: LayerParallel,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Any,
-) -> None:
-    net, moments = gather_state(parallel), gather_state(parallel, optimizer)
-    if parallel.neighbours.rank == 0:
-        whole = {
-            "step": step,
-            "net": net,
-            "optimizer": moments,
-            "scheduler": None if scheduler is None else scheduler.state_dict(),
-            "random": torch.get_rng_state(),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".unfinished-{path.name}")
-        with open(unfinished, "wb") as stream:
-            torch.save(whole, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-    parallel.neighbours.agree(None)  # a rank that exits earlier may end the one that writes
-
-
-def _check_finite(
-    parallel: LayerParallel, optimizer: torch.optim.Optimizer, step: int, kept: str
-) -> None:
-    own = first_not_finite(parallel.net, optimizer)
-    told = parallel.neighbours.gather(torch.tensor([[-2 if own is None else own]]))[0].tolist()
-    for rank, layer in enumerate(told):
-        if layer > -2:
-            where = f"of layer {layer} on rank {rank}" if layer >= 0 else "around the layers"
-            raise FloatingPointError(
-                f"the weights {where}, or what the optimizer keeps of them, are not finite after "
-                f"step {step}, which is not saved; {kept}"
+    def _read(self) -> dict[str, Any]:
+        try:
+            whole = torch.load(self.path, weights_only=True) if is_zipfile(self.path) else None
+        except (RuntimeError, UnpicklingError):
+            whole = None
+        if not isinstance(whole, dict) or set(whole) != KEYS:
+            raise ValueError(
+                f"resumable_steps got {self.path}, which is not a checkpoint of its own; give "
+                "another path, or remove the file"
             )
+        if (self.scheduler is None) != (whole["scheduler"] is None):
+            raise ValueError(
+                f"resumable_steps got {self.path}, saved with{'out' * (self.scheduler is not None)}"
+                " a scheduler; give what it was given then"
+            )
+        return whole
+
+    def save(self, step: int, former: str) -> None:
+        """Replace the file, if all numbers are finite."""
+        self._check_finite(step, former)
+        net, moments = (gather_state(self.parallel, each) for each in (None, self.optimizer))
+        if self.parallel.neighbours.rank == 0:
+            scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+            states = {"net": net, "optimizer": moments, "scheduler": scheduler}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = self.path.with_name(f".unfinished-{self.path.name}")
+            with open(unfinished, "wb") as stream:
+                torch.save({"step": step, "random": torch.get_rng_state(), **states}, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(self.path)
+        self.parallel.neighbours.agree(None)  # who exits earlier may end the rank that writes
+
+    def _check_finite(self, step: int, former: str) -> None:
+        own = first_not_finite(self.parallel.net, self.optimizer)
+        found = torch.tensor([[-2 if own is None else own]])
+        for rank, layer in enumerate(self.parallel.neighbours.gather(found)[0].tolist()):
+            if layer > -2:
+                where = f"of layer {layer} on rank {rank}" if layer >= 0 else "around the layers"
+                raise FloatingPointError(
+                    f"the weights {where}, or what the optimizer keeps of them, are not finite "
+                    f"after step {step}, which is not saved; {former}"
+                )

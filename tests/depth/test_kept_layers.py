@@ -1,6 +1,7 @@
 """Law: a network that keeps some layers has exactly their tensors, and refuses what needs all."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_a_module_takes_whole_intervals_only():
 
 @pytest.mark.parametrize(("which", "expected"), [(range(7), 4), (range(3, 7), 4), (range(4), None)])
 def test_the_first_layer_that_is_not_finite(which, expected):
-    net = net_of()
+    net: Any = net_of()
     net.block[0].weight.data[5, 0, 0] = torch.nan
     net.block[1].running_mean[4, 2] = torch.inf
     keep_layers(net, which)
@@ -127,7 +128,7 @@ def test_what_an_optimizer_keeps_is_looked_at():
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_a_pass_that_diverges_says_where(direction):
     torch.manual_seed(0)
-    net = ODENet(nn.Linear(3, 3), 7, after=nn.Linear(3, 1))
+    net: Any = ODENet(nn.Linear(3, 3), 7, after=nn.Linear(3, 1))
     parallel, x = LayerParallel(net, 2, 2), torch.ones(2, 3)
     if direction == "forward":
         net.block.weight.data[5] = torch.inf

@@ -95,7 +95,8 @@ def through_a_file(net):
 def test_a_resumed_run_has_the_masks_of_one_never_stopped(carried):
     net, x = net_of(), torch.randn(5, 4, dtype=torch.float64)
     net.seed = 3
-    net(x), net.eval()(x)
+    net(x)
+    net.eval()(x)
     other = carried(net.train())
     expected = [net(x) for _ in range(2)]
     assert not torch.equal(*expected)

@@ -1,10 +1,10 @@
 """Started on several ranks by test_layer_fault.py: a fault on the last rank, in step FAULTY.
 
-`layer_fault.py FOLDER WHERE-KIND ...`, forward, backward or step, and exception, nan, killed, SIGINT
-or SIGTERM, saves each step in the folder and prints the time of the fault; those of CAUGHT, which
-all ranks raise together, are caught, and the next one follows. `layer_fault.py FOLDER` finishes all
-runs there, and prints as JSON at which step each began, and a digest of its bits; "" is one that
-was never interrupted.
+`layer_fault.py FOLDER WHERE-KIND ...`, forward, backward or step, and exception, nan, killed,
+SIGINT or SIGTERM, saves each step in the folder and prints the time of the fault; those of CAUGHT,
+which all ranks raise together, are caught, and the next one follows. `layer_fault.py FOLDER`
+finishes all runs there, and prints as JSON at which step each began, and a digest of its bits; ""
+is one that was never interrupted.
 """
 
 import hashlib
@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
 from types import SimpleNamespace
+from typing import Any
 
 import petsc4py
 
@@ -25,8 +25,8 @@ petsc4py.init(sys.argv[:1])
 import torch  # noqa: E402
 
 # Optimizers import torch's compiler, which nothing here uses: a second for each rank.
-torch._dynamo = SimpleNamespace(disable=lambda f, *_, **__: f, graph_break=lambda: None)
-sys.modules["torch._dynamo"] = torch._dynamo
+compiler: Any = SimpleNamespace(disable=lambda f, *_, **__: f, graph_break=lambda: None)
+sys.modules["torch._dynamo"] = torch._dynamo = compiler
 
 from mpi4py import MPI  # noqa: E402
 

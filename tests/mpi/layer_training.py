@@ -73,9 +73,7 @@ CASES = {
     "batch norm": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)),
 }
 EXACT = Case(12, 3, 2, Tolerance(1e-30), net={"buffer_layers": (1, 1)})
-SAVED = Case(
-    13, 2, 3, Fixed(1, tolerance=9.0), net={"gates": True}, parts=(torch.nn.Dropout(0.3),)
-)
+SAVED = Case(13, 2, 3, Fixed(1, tolerance=9.0), net={"gates": True}, parts=(torch.nn.Dropout(0.3),))
 
 
 def digest(*tensors):

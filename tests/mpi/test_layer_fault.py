@@ -1,6 +1,8 @@
-"""Law: a fault on one rank ends the job on all within seconds, with one traceback, and the same
-training goes on from its last checkpoint, on another number of ranks, with the bits of one that was
-never interrupted."""
+"""Law: a fault on one rank ends all within seconds, and the training goes on from its checkpoint.
+
+On another number of ranks, with the bits of one that was never interrupted. At Ctrl-C and SIGTERM
+the checkpoint is that of the step under way.
+"""
 
 import json
 import re

@@ -162,5 +162,7 @@ def test_wrong_arguments(tmp_path):
         Training().run(tmp_path / "run.pt", every=0)
     small, large = Training(), Training(layers=8)
     small.run(tmp_path / "run.pt", 1)
+    with pytest.raises(ValueError, match="run.pt, saved with a scheduler; give what"):
+        list(resumable_steps(1, tmp_path / "run.pt", small.parallel, small.optimizer))
     with pytest.raises(RuntimeError, match="size mismatch"):
         large.run(tmp_path / "run.pt")
