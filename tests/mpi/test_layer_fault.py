@@ -63,10 +63,10 @@ def test_a_signal_to_one_rank_saves_the_step_under_way_and_ends_all(told):
     for ranks in RANKS:
         text = told[FATAL[0], ranks][0]
         assert text.count("step-SIGINT: 130") == ranks
-        assert text.count(f"\nSIGINT: {FAULTY + 1} steps are saved in ") == 1
+        assert text.count(f"SIGINT: {FAULTY + 1} steps are saved in ") == 1
     text, seconds = told[SIGNAL, 4]
     assert "ended with 143" in text and "Traceback" not in text and seconds < 20.0
-    assert text.count(f"\nSIGTERM: {FAULTY + 1} steps are saved in ") == 1
+    assert text.count(f"SIGTERM: {FAULTY + 1} steps are saved in ") == 1
 
 
 @pytest.mark.mpi
