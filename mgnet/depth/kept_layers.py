@@ -134,8 +134,8 @@ def naming_divergence(net: ODENet, direction: str) -> Iterator[None]:
         if broken is None:
             why = "the weights are finite: look at the input, or take smaller steps of training"
         else:
-            owner = f"layer {broken}" if broken >= 0 else "the modules around the layers"
-            why = f"weights of {owner} are not finite"
+            where = f"of layer {broken}" if broken >= 0 else "before, after or shared by the layers"
+            why = f"weights {where} are not finite"
         raise FloatingPointError(
             f"the {direction} pass meets a state that is not finite in layers {net.kept.start} to "
             f"{net.kept.stop - 1} ({error}); {why}"

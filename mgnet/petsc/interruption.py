@@ -169,7 +169,8 @@ class _File:
         found = torch.tensor([[-2 if own is None else own]])
         for rank, layer in enumerate(self.parallel.neighbours.gather(found)[0].tolist()):
             if layer > -2:
-                where = f"of layer {layer} on rank {rank}" if layer >= 0 else "around the layers"
+                others = "before, after or shared by the layers"
+                where = f"of layer {layer} on rank {rank}" if layer >= 0 else others
                 raise FloatingPointError(
                     f"the weights {where}, or what the optimizer keeps of them, are not finite "
                     f"after step {step}, which is not saved; {former}"

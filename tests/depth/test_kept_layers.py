@@ -139,6 +139,6 @@ def test_a_pass_that_diverges_says_where(direction):
         parallel(x).sum().mul(torch.nan).backward()
     net.after.bias.data[0] = torch.nan
     net.block.weight.data[5] = 0.0
-    with pytest.raises(FloatingPointError, match="weights of the modules around the layers are"):
+    with pytest.raises(FloatingPointError, match="weights before, after or shared by"):
         with naming_divergence(net, "forward"):
             raise FloatingPointError("step 1")

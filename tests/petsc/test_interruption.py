@@ -138,7 +138,7 @@ def test_nan_is_a_reason_and_is_not_saved(tmp_path, uninterrupted, part):
         else:
             training.optimizer.state[net.block[0].bias]["exp_avg_sq"][4, 1] = torch.inf
 
-    where = {"layer": "of layer 0 on rank 0", "after": "around the layers"}
+    where = {"layer": "of layer 0 on rank 0", "after": "before, after or shared by the layers"}
     reason = f"weights {where.get(part, 'of layer 4 on rank 0')}, or .* after step 5, .* step 4"
     with pytest.raises(FloatingPointError, match=reason):
         training.run(file, at=4, do=poison, every=1)
