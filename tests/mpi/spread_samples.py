@@ -74,16 +74,15 @@ for name, alone in PROBLEMS.items():
     tell(f"value, {name}", torch.tensor(spread.value(found), dtype=u.dtype), 0.0)
 
 adam, last = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), LastLayer(1e-6, rcond=1e-9)
-for name, smoother in {
-    "last layer": last,
-    "LS + Adam": AdaptiveBasis(adam, last),
-    "LS + L-BFGS": AdaptiveBasis(LBFGS(), last),
-    "variable projection": AdaptiveBasis(LevenbergMarquardt(), last),
-}.items():
-    for kind in ("KAN", "tanh"):
-        alone = PROBLEMS[kind]
-        u, expected = (step(p, alone.start(), smoother) for p in (spread_samples(alone), alone))
-        tell(f"{name}, {kind}", u, abs(alone.value(u) / alone.value(expected) - 1.0))
+for name, kind, smoother in (
+    ("last layer", "KAN", last),
+    ("LS + Adam", "tanh", AdaptiveBasis(adam, last)),
+    ("LS + L-BFGS", "tanh", AdaptiveBasis(LBFGS(), last)),
+    ("variable projection", "KAN", AdaptiveBasis(LevenbergMarquardt(), last)),
+):
+    alone = PROBLEMS[kind]
+    u, expected = (step(p, alone.start(), smoother) for p in (spread_samples(alone), alone))
+    tell(name, u, abs(alone.value(u) / alone.value(expected) - 1.0))
 
 r, J = spread_samples(PROBLEMS["KAN"]).linearize(PROBLEMS["KAN"].start())
 dense = PROBLEMS["KAN"].jacobian(PROBLEMS["KAN"].start())
