@@ -336,7 +336,7 @@ def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
     """Refuse a level whose operator is not of this very kind, or not linear in a last layer."""
     problem: Any = level.operator
-    spread = kind is LeastSquares and isinstance(problem, SpreadSamples)
+    spread = kind is LeastSquares and isinstance(level.operator, SpreadSamples)
     # Others may have other residuals than outputs - targets.
     if not (type(problem) is kind or spread) or problem.data is None:
         raise TypeError(
