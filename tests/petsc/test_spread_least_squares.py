@@ -29,10 +29,18 @@ def tanh() -> torch.nn.Module:
     return torch.nn.Sequential(*parts).double()
 
 
+def coupling(network):
+    """A penalty that hidden and last layer share."""
+    generator = torch.Generator().manual_seed(1)
+    size = sum(p.numel() for p in network.parameters())
+    return 0.1 * torch.randn(5, size, dtype=torch.float64, generator=generator)
+
+
 PROBLEMS = {
     "KAN": lambda: LeastSquares(KAN([2, 3, 1], 8), (X, Y)),
     "penalty": lambda: LeastSquares(KAN([2, 3, 1], 4), (X, Y), partial(roughness, weight=1e-4)),
     "tanh": lambda: LeastSquares(tanh(), (X, Y)),
+    "coupled": lambda: LeastSquares(tanh(), (X, Y), coupling),
     "two outputs": lambda: LeastSquares(KAN([2, 2], 5), (X, torch.cat([Y, Y + X[:, :1]], 1))),
     "few": lambda: LeastSquares(KAN([2, 1], 1), (X[:11], Y[:11])),
 }
