@@ -6,19 +6,16 @@ A product of sines of four variables, float64. "alone" is one process without bl
 blocks of `spread_samples` on rank 0, while the others sleep; "P ranks" the same on all. One thread
 each. They take turns; a time is the least of the rounds, of three sweeps of Levenberg-Marquardt
 (direct solves of the normal equations) from the same start, or of one solution of the last layer.
-"equal" tells whether 1 and P ranks end with the same bits, "alone" how far the value is from that
-of one process, relative.
+"ratio" is 1 rank over P, of least times and of medians; "equal" tells whether 1 and P ranks end
+with the same bits, "alone" how far the value is from that of one process, relative.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
-import sys
-import time
+import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -28,9 +25,10 @@ import petsc4py  # noqa: E402
 
 petsc4py.init([])
 
+import saved  # noqa: E402
 import torch  # noqa: E402
-from mpi4py import MPI  # noqa: E402
 from petsc4py import PETSc  # noqa: E402
+from rank_turns import WORLD, timed  # noqa: E402
 
 from mgnet import Hierarchy, Level, cascade, run  # noqa: E402
 from mgnet.knots import KAN  # noqa: E402
@@ -40,8 +38,7 @@ from mgnet.petsc.tsqr import solve_last_layer_  # noqa: E402
 from mgnet.training import LeastSquares, LevenbergMarquardt  # noqa: E402
 from mgnet.training import solve_last_layer_ as solve_alone_  # noqa: E402
 
-RESULT = Path(__file__).parent / "results" / "sample_parallel.txt"
-WORLD = MPI.COMM_WORLD
+GOAL = 1.6
 Solve = Callable[[], torch.Tensor]
 
 
@@ -96,51 +93,57 @@ def last_layer(features: int, x: torch.Tensor, y: torch.Tensor) -> Case:
     )
 
 
-def sleep_until_all_are_here() -> None:
-    request = WORLD.Ibarrier()
-    while not request.Test():
-        time.sleep(1e-3)
-
-
-def timed(solve: Solve | None) -> tuple[float, torch.Tensor]:
-    """Of what this rank solves, if it does; nothing begins before all are ready."""
-    sleep_until_all_are_here()
-    began = time.perf_counter()
-    found = torch.empty(0) if solve is None else solve()
-    seconds = time.perf_counter() - began
-    sleep_until_all_are_here()
-    return seconds, found
-
-
-def measured(case: Case, rounds: int) -> str:
+def measured(case: Case, rounds: int) -> saved.Row:
+    """On rank 0 a row of the table; elsewhere the times of nothing."""
     first = WORLD.rank == 0
     ways: list[Solve | None] = [
         case.alone if first else None,
         (lambda: case.spread(PETSc.COMM_SELF)) if first else None,
         lambda: case.spread(PETSc.COMM_WORLD),
     ]
-    least, found = [float("inf")] * len(ways), [torch.empty(0)] * len(ways)
+    times: list[list[float]] = [[] for _ in ways]
+    found: list[torch.Tensor | None] = [None] * len(ways)
     for _ in range(rounds):
         for number, way in enumerate(ways):
             seconds, found[number] = timed(way)
-            least[number] = min(least[number], seconds)
-    if not first:
-        return ""
-    alone, one, all_of_them = found
+            times[number].append(seconds)
+    row: saved.Row = {"case": case.name, "unknowns": case.parameters, "ranks": WORLD.size}
+    for name, taken in zip(("alone", "one_rank", "all_ranks"), times, strict=True):
+        row |= {f"{name}_s_least": min(taken), f"{name}_s_median": statistics.median(taken)}
+    row |= {
+        f"ratio_{kind}": row[f"one_rank_s_{kind}"] / row[f"all_ranks_s_{kind}"]
+        for kind in ("least", "median")
+    }
+    alone, one, together = found
+    if alone is None or one is None or together is None:
+        return row
     value = case.value(alone)
-    apart = abs(case.value(all_of_them) - value) / value
-    equal = "yes" if torch.equal(one, all_of_them) else "NO"
-    times = "".join(f"{seconds:>9.3f}" for seconds in least)
-    return f"{case.name:<28}{case.parameters:>7}{times}{least[1] / least[2]:>8.2f}{equal:>7}" + (
-        f"{apart:>10.1e}"
-    )
+    apart = abs(case.value(together) - value) / value
+    return row | {"equal": torch.equal(one, together), "apart": apart}
+
+
+def shown(row: saved.Row) -> str:
+    times = "".join(f"{row[f'{way}_s_least']:>9.3f}" for way in ("alone", "one_rank", "all_ranks"))
+    ratios = f"{row['ratio_least']:>8.2f}{row['ratio_median']:>8.2f}"
+    equal = "yes" if row["equal"] else "NO"
+    return f"{row['case']:<28}{row['unknowns']:>7}{times}{ratios}{equal:>7}{row['apart']:>10.1e}"
+
+
+def goals(rows: list[saved.Row]) -> list[saved.Row]:
+    found = []
+    for row in rows:
+        met = row["ratio_least"] >= GOAL and row["equal"]
+        told = f"{row['ratio_least']:.2f}, {'the same' if row['equal'] else 'OTHER'} bits"
+        name = f"{row['case']}, {WORLD.size} ranks over 1"
+        found.append(saved.target(name, f">= {GOAL}, the same bits", told, met))
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.name}")
+    saved.add_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     end_all_ranks_on_error()
@@ -153,22 +156,30 @@ def main() -> None:
         training("tanh [4, 16, 16, 1]", tanh(4, 16, 16, 1), x, y),
         last_layer(128, x, y),
     ]
-    ranks = WORLD.size
+    ranks, rows = WORLD.size, []
     lines = [
-        f"{given.samples} samples, {ranks} ranks of one thread, {os.cpu_count()} cores, "
-        f"{platform.machine()}, torch {torch.__version__}, PETSc "
-        f"{'.'.join(map(str, PETSc.Sys.getVersion()))}; least of {given.rounds}, seconds",
+        saved.heading(),
+        f"{given.samples} samples, {ranks} ranks of one thread; least of {given.rounds}, seconds",
         f"{'':<28}{'unknowns':>8}{'alone':>8}{'1 rank':>9}{f'{ranks} ranks':>9}{'ratio':>8}"
-        f"{'equal':>7}{'alone':>10}",
+        f"{'median':>8}{'equal':>7}{'alone':>10}",
     ]
     if WORLD.rank == 0:
         print("\n".join(lines), flush=True)
     for case in cases:
-        lines.append(measured(case, given.rounds))
+        rows.append(measured(case, given.rounds))
         if WORLD.rank == 0:
+            lines.append(shown(rows[-1]))
             print(lines[-1], flush=True)
-    if given.save and WORLD.rank == 0:
-        RESULT.write_text("\n".join([" ".join(["mpiexec -n", str(ranks), *sys.argv]), *lines, ""]))
+    if WORLD.rank != 0:
+        return
+    targets = goals(rows)
+    for each in targets:
+        met = "met" if each["met"] else "NOT met"
+        lines.append(f"{each['name']}: {each['measured']} (target {each['target']}, {met})")
+        print(lines[-1], flush=True)
+    if given.save:
+        setting = f"{given.samples} samples, {given.rounds} rounds"
+        saved.save(given.save, "sample_parallel", setting, rows, targets, "\n".join(lines))
 
 
 if __name__ == "__main__":

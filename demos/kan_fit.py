@@ -46,7 +46,7 @@ def tell(step, told):
         print(f"{errors[1]:>14.1e} {told.seconds:>8.2f}")
 
 
-cycle = "cascade 20,20,20,20,20"
+cycle = "cascade 20"  # steps on every level
 solver = solver_from_options(hierarchy, cycle=cycle, max_cycles=1, record=tell)
 solver.solve(u=hierarchy[0].operator.start())
 print(

@@ -54,8 +54,8 @@ def parse(text: str, levels: int) -> Schedule:
     ----------
     text : str
         `[nested] (V|F|W|K<kappa>)(pre,post[,coarsest])`, or `cascade 32,16,8` with one count per
-        level, coarsest first, or a list of steps as `pre 2, down, solve, up, post 1` (also `start`
-        and `interpolate`).
+        level, coarsest first, or `cascade 20`, that many sweeps on every level, or a list of steps
+        as `pre 2, down, solve, up, post 1` (also `start` and `interpolate`).
     levels : int
 
     Raises
@@ -68,6 +68,8 @@ def parse(text: str, levels: int) -> Schedule:
     --------
     >>> parse("F(2,1)", 4) == cycle(4, kappa=2, pre=2)
     True
+    >>> parse("cascade 8", 3).text
+    'start, solve 8, interpolate, post 8, interpolate, post 8'
     >>> parse("pre 2, down, pre 1", 2)
     Traceback (most recent call last):
     ValueError: cycle 'pre 2, down, pre 1', character 14: 'pre' ends the schedule on level 1; it
@@ -117,11 +119,12 @@ def _parse_cascade(scanner: Scanner, levels: int) -> Schedule:
     while scanner.take(","):
         counts.append(_number(scanner, "the sweeps of the next level", 0))
     scanner.end()
-    if len(counts) != levels:
+    if len(counts) not in (1, levels):
         scanner.refuse(
-            f"{len(counts)} counts for {levels} levels; give one per level, coarsest first"
+            f"{len(counts)} counts for {levels} levels; give one per level, coarsest first, or one "
+            "for all"
         )
-    return cascade(counts)
+    return cascade(counts if len(counts) == levels else levels * counts)
 
 
 def _parse_steps(scanner: Scanner, levels: int) -> Schedule:

@@ -21,6 +21,7 @@ from mgnet.schedule import ACTIONS
         ("K3(1,2)", cycle(4, kappa=3, post=2)),
         ("nested F(1,1,2)", nested(4, kappa=2, coarsest=2)),
         ("cascade 8, 4,0,2", cascade([8, 4, 0, 2])),
+        (" cascade 20 ", cascade([20, 20, 20, 20])),
         (
             "pre, down, up,post 2",
             Schedule([Step("pre", 0), Step("down", 0), Step("up", 0), Step("post", 0, 2)]),
@@ -92,7 +93,9 @@ def test_a_refused_text_has_a_position(text, levels):
         ("cascade", 2, "", "expected the sweeps of the coarsest level"),
         ("cascade 0,1", 2, "0,1", "it must be at least 1"),
         ("cascade 1,", 2, "", "expected the sweeps of the next level"),
-        ("cascade 1,2,3", 2, "", "3 counts for 2 levels"),
+        ("cascade 1,2,3", 2, "", "3 counts for 2 levels; give one per level"),
+        ("cascade 1,2", 3, "", "or one for all"),
+        ("cascade 0", 3, "0", "it must be at least 1"),
         ("pre 0", 1, "0", "sweeps is 0"),
         ("pre 1,", 1, "", "the text ends there; expected one of pre"),
         ("pre 1 post 1", 1, "post 1", "expected the end"),

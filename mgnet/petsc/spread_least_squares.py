@@ -18,8 +18,8 @@ from torch import Tensor
 from mgnet.petsc.ranks import end_all_ranks_on_error
 from mgnet.petsc.sample_blocks import SampleBlocks, aligned
 from mgnet.petsc.tsqr import tsqr
-from mgnet.training.jacobian import Jacobian
-from mgnet.training.last_layer import triangle
+from mgnet.training.dense_least_squares import singular_values, triangle
+from mgnet.training.jacobian import DenseJacobian, Jacobian
 from mgnet.training.objective import LeastSquares
 
 __all__ = ["SpreadJacobian", "SpreadLeastSquares", "spread_samples"]
@@ -29,9 +29,9 @@ def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquare
     """Spread the samples of a least-squares problem over MPI ranks.
 
     A script that makes the same problem and start on every rank then runs `LevenbergMarquardt`,
-    also on the levels of a `knot_hierarchy`, under `mpiexec -n P` with the same numbers, bit for
-    bit, on any number of ranks (one thread each: set OMP_NUM_THREADS=1). An exception on any rank
-    ends all of them.
+    `LastLayer`, `AdaptiveBasis` and the optimizers, also on the levels of a `knot_hierarchy`, under
+    `mpiexec -n P` with the same numbers, bit for bit, on any number of ranks (one thread each: set
+    OMP_NUM_THREADS=1). An exception on any rank ends all of them.
 
     Parameters
     ----------
@@ -178,6 +178,46 @@ class SpreadLeastSquares(LeastSquares):
             len(u),
         )
         return self._stacked([r for r, _ in pairs], u), J
+
+    def triangle_of(self, rows: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """The triangle of `rows(inputs, targets)` of the samples of all ranks: `SpreadSamples`."""
+        with torch.no_grad():
+            return tsqr(self.blocks, (rows(*part.data) for part in self.parts))
+
+    def projected(self, u: Tensor, size: int, ridge: float, rcond: float | None) -> SpreadJacobian:
+        """The Jacobian at u off the range of its last `size` columns, which become zero.
+
+        With a ridge these have more rows, `ridge^(1/2)` times the identity, after all others.
+        """
+        J = self.linearize(u)[1]
+        extra = torch.empty(0, len(u), dtype=torch.float64)
+        if J.penalty is not None:
+            extra = J.penalty.dense()
+        if ridge:
+            eye = torch.eye(len(u), dtype=torch.float64)
+            extra = torch.cat([extra, ridge**0.5 * eye[-size:]])
+        # The rows that count once come last, as in a SpreadJacobian.
+        rows = [*(part.dense() for part in J.parts), extra]
+        Q = self._range_basis([block[:, -size:] for block in rows], rcond)
+        hidden = [torch.cat([A[:, :-size], A.new_zeros(len(A), size)], 1) for A in rows]
+        pairs = zip(Q[:-1], hidden[:-1], strict=True)
+        shares = self.blocks.total(q.T @ A for q, A in pairs) + Q[-1].T @ hidden[-1]
+        *parts, rest = (DenseJacobian(A - q @ shares) for q, A in zip(Q, hidden, strict=True))
+        count = self.data[1].numel() + len(extra)
+        return SpreadJacobian(
+            self.blocks, tuple(parts), rest if len(extra) else None, count, len(u)
+        )
+
+    def _range_basis(self, rows: list[Tensor], rcond: float | None) -> list[Tensor]:
+        """Rows of orthonormal columns with the range of these; the last ones count once.
+
+        In two steps, since small singular values leave the columns of the first not orthonormal.
+        """
+        for _ in range(2):
+            T = triangle(tsqr(self.blocks, rows[:-1]), rows[-1])
+            _, s, V = singular_values(T, rcond)
+            rows = [block @ V / s.T for block in rows]
+        return rows
 
 
 class _Block(LeastSquares):

@@ -25,8 +25,9 @@ import torch
 
 from mgnet.level import Level
 from mgnet.smoother import Smoother
+from mgnet.training.dense_least_squares import range_basis
 from mgnet.training.jacobian import DenseJacobian, Jacobian
-from mgnet.training.last_layer import LastLayer, LinearPart, range_basis
+from mgnet.training.last_layer import LastLayer, LinearPart, SpreadSamples, features_of
 from mgnet.training.newton_last_layer import NewtonLastLayer
 from mgnet.training.objective import LeastSquares
 
@@ -113,7 +114,8 @@ class _Reduced:
         self.part = LinearPart(problem.network)
         # Then one forward pass serves the solve and the gradient.
         plain = not isinstance(problem, LeastSquares) or problem.penalty is None
-        self.fused = plain and self.part.linear is not None
+        spread = isinstance(problem, SpreadSamples)
+        self.fused = plain and self.part.linear is not None and not spread
         self.outside = None if f is None else self.without_last(f)  # what the step is given as f
         self.asked: torch.Tensor | None = None
         self.known: float | None = None  # the value there
@@ -135,16 +137,14 @@ class _Reduced:
     def at(self, u: torch.Tensor) -> torch.Tensor:
         """The state with the hidden parameters of u and the last layer solved."""
         if not self._asked_for(u):
-            with torch.no_grad():
-                basis = self.part.features(self.problem.parameters(u), self.problem.data[0])
-            self._solve(u, basis)
+            self._solve(u, features_of(self.problem, self.part, u))
             self.level.charge(1.0 / 3.0)
         return self.solved
 
     def _asked_for(self, u: torch.Tensor) -> bool:
         return self.asked is not None and torch.equal(self.asked, u)
 
-    def _solve(self, u: torch.Tensor, basis: torch.Tensor) -> None:
+    def _solve(self, u: torch.Tensor, basis: Any) -> None:
         # The last solution is the next one's start; u brings only that of the first visit.
         W = (u if self.asked is None else self.solved)[-self.part.size :]
         self.asked, self.known = u.clone(), None
@@ -197,6 +197,9 @@ class _Projected(LeastSquares):
     def value(self, u: torch.Tensor) -> float:
         return self.reduced.value(u)
 
+    def half_square(self, r: torch.Tensor) -> float:
+        return self.reduced.problem.half_square(r)
+
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         gradient = self.reduced.gradient(u)
         return self.reduced.value(u), gradient  # known by now
@@ -216,8 +219,11 @@ class _Projected(LeastSquares):
 
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
         last: Any = self.reduced.last  # a LastLayer: the others take no LeastSquares
-        size = self.reduced.part.size
-        J = self.reduced.problem.jacobian(self.reduced.at(u))
+        size, problem = self.reduced.part.size, self.reduced.problem
+        if isinstance(problem, SpreadSamples):
+            J = problem.projected(self.reduced.at(u), size, last.ridge, last.rcond)
+            return self.residuals(u), J
+        J = problem.jacobian(self.reduced.at(u))
         hidden, basis = J[:, :-size], J[:, -size:]
         if last.ridge:
             extra = last.ridge**0.5 * torch.eye(size, dtype=J.dtype, device=J.device)

@@ -10,22 +10,38 @@ Source: Cyr et al., arXiv 1912.04862; Demmel et al., arXiv 0808.2664 (the triang
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-import numpy as np
-import scipy.linalg
 import torch
 from torch.func import functional_call, grad, vmap
 
 from mgnet.smoother import Smoother
+from mgnet.training.dense_least_squares import minimum_norm, triangle
 from mgnet.training.objective import LeastSquares, Objective
 
 if TYPE_CHECKING:
     from mgnet.level import Level
+    from mgnet.training.jacobian import Jacobian
 
-__all__ = ["LastLayer", "LinearPart", "solve_last_layer_", "triangle"]
+__all__ = ["LastLayer", "LinearPart", "SpreadSamples", "solve_last_layer_"]
+
+
+@runtime_checkable
+class SpreadSamples(Protocol):
+    """What a `LeastSquares` offers whose samples lie on several processes.
+
+    All of them call these together and get the same bits.
+    """
+
+    def triangle_of(self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
+        """The triangle of `rows(inputs, targets)` of all samples, some of them in each call."""
+        ...
+
+    def projected(self, u: torch.Tensor, size: int, ridge: float, rcond: float | None) -> Jacobian:
+        """Kaufman's Jacobian at u, for a last layer of `size` parameters."""
+        ...
 
 
 class LinearPart:
@@ -125,78 +141,6 @@ class LinearPart:
                 f"{type(self.network).__name__} is not linear in its last parameter {self.name!r}; "
                 "its last module must be a Linear, or spline coefficients with the outputs last"
             )
-
-
-def triangle(*rows: torch.Tensor) -> torch.Tensor:
-    """The upper triangle T of the stacked rows, `T^T T` = the sum of `rows^T rows`.
-
-    Associative, so that blocks of rows can be reduced in a row or in a tree.
-
-    Parameters
-    ----------
-    *rows : tensors of shape (any, columns)
-        `[Phi Y]` of some samples, or triangles of such.
-
-    Returns
-    -------
-    tensor of shape (min(all rows, columns), columns)
-
-    Examples
-    --------
-    >>> triangle(torch.tensor([[3.0, 0.0]]), torch.tensor([[4.0, 1.0]])).abs()
-    tensor([[5.0000, 0.8000],
-            [0.0000, 0.6000]])
-    """
-    return torch.linalg.qr(torch.cat(rows), mode="r").R
-
-
-def minimum_norm(
-    A: torch.Tensor,
-    b: torch.Tensor,
-    ridge: float = 0.0,
-    rcond: float | None = None,
-    f: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """The minimiser of least norm of `1/2 |A W - b|^2 + ridge/2 |W|^2 - <f, W>`.
-
-    Parameters
-    ----------
-    A : tensor of shape (rows, features)
-    b : tensor of shape (rows, outputs)
-    ridge : float
-    rcond : float, optional
-        Singular values below `rcond` times the largest count as zero, and the part of f that only
-        they see is left out; the machine epsilon times the columns of A by default.
-    f : tensor of shape (features, outputs), optional
-    """
-    if ridge:
-        A = torch.cat([A, ridge**0.5 * torch.eye(A.shape[1], dtype=A.dtype, device=A.device)])
-        b = torch.cat([b, b.new_zeros(A.shape[1], b.shape[1])])
-    if f is None and A.device.type == "cpu":  # the same by a pivoted QR, at a third of the time
-        rcond = A.shape[1] * torch.finfo(A.dtype).eps if rcond is None else rcond
-        # SciPy's, since torch.linalg.lstsq hands LAPACK a random order of columns to begin with.
-        solved: Any = scipy.linalg.lstsq(
-            A.numpy(), b.numpy(), cond=rcond, lapack_driver="gelsy", check_finite=False
-        )
-        return torch.from_numpy(np.ascontiguousarray(solved[0]))
-    U, s, V = _svd(A, rcond)
-    W = V @ ((U.T @ b) / s)
-    return W if f is None else W + V @ ((V.T @ f) / (s * s))
-
-
-def range_basis(A: torch.Tensor, rcond: float | None = None) -> torch.Tensor:
-    """Orthonormal columns that span the range of A, in the sense of `minimum_norm`."""
-    Q, R = torch.linalg.qr(A)
-    return Q @ _svd(R, rcond)[0]
-
-
-def _svd(A: torch.Tensor, rcond: float | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """`A = U diag(s) V^T` without the singular values that count as zero; s is a column."""
-    U, s, V = torch.linalg.svd(A, full_matrices=False)
-    if rcond is None:
-        rcond = A.shape[1] * torch.finfo(A.dtype).eps
-    rank = int((s > rcond * s.max()).sum())
-    return U[:, :rank], s[:rank].unsqueeze(1), V[:rank].T
 
 
 def solve_last_layer_(
@@ -312,11 +256,11 @@ class LastLayer(Smoother):
         self,
         problem: Any,
         part: LinearPart,
-        basis: torch.Tensor,
+        basis: torch.Tensor | None,
         u: torch.Tensor,
         f: torch.Tensor | None,
     ) -> torch.Tensor:
-        """The state u with the last layer solved for this basis; u itself if that is no better."""
+        """The state u with the last layer solved for its basis; u itself if that is no better."""
         A, b, order = self._system(problem, part, basis, u)
         if not bool(torch.isfinite(A).all()):
             return u
@@ -341,15 +285,23 @@ class LastLayer(Smoother):
         return torch.cat([u[: -part.size], block])
 
     def _system(
-        self, problem: Any, part: LinearPart, basis: torch.Tensor, u: torch.Tensor
+        self, problem: Any, part: LinearPart, basis: torch.Tensor | None, u: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """A and b of the objective `1/2 |A W - b|^2`.
 
         W has one column per output; or, where a penalty couples them, W is one column, in the
         order of the entries of the flat vector that is given too.
         """
-        targets = problem.data[1].reshape(-1, part.outputs)
-        T = triangle(torch.cat([basis, targets], 1) / len(problem.data[0]) ** 0.5)
+        x, y = problem.data
+        if basis is None:
+            parameters = problem.parameters(u)
+
+            def rows(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+                return torch.cat([part.features(parameters, x), y.reshape(-1, part.outputs)], 1)
+
+            T = problem.triangle_of(rows) / len(x) ** 0.5
+        else:
+            T = triangle(torch.cat([basis, y.reshape(-1, part.outputs)], 1) / len(x) ** 0.5)
         A, b = T[:, : -part.outputs], T[:, -part.outputs :]
         if problem.rows is None:
             return A, b, None
@@ -365,20 +317,28 @@ class LastLayer(Smoother):
         return T[:, :-1], T[:, -1:], order
 
 
-def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, torch.Tensor]:
+def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, Any]:
     """The linear part of a level's network, and its features at u: a forward pass, counted."""
     problem: Any = level.operator
     part = LinearPart(problem.network)
-    with torch.no_grad():
-        basis = part.features(problem.parameters(u), problem.data[0])
     level.charge(1.0 / 3.0)
-    return part, basis
+    return part, features_of(problem, part, u)
+
+
+def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor | None:
+    """Of all samples; None where they are spread: `triangle_of` evaluates them block by block."""
+    if isinstance(problem, SpreadSamples):
+        return None
+    with torch.no_grad():
+        return part.features(problem.parameters(u), problem.data[0])
 
 
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
     """Refuse a level whose operator is not of this very kind, or not linear in a last layer."""
     problem: Any = level.operator
-    if type(problem) is not kind or problem.data is None:  # other residuals than outputs - targets
+    spread = kind is LeastSquares and isinstance(level.operator, SpreadSamples)
+    # Others may have other residuals than outputs - targets.
+    if not (type(problem) is kind or spread) or problem.data is None:
         raise TypeError(
             f"{level} has an operator of type {type(problem).__name__}; {name} needs "
             f"the class {kind.__name__} itself with (inputs, targets), since it solves for outputs "

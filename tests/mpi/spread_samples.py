@@ -19,7 +19,15 @@ from mgnet.notation import parse  # noqa: E402
 from mgnet.petsc.knot_pcmg import KnotPCMG  # noqa: E402
 from mgnet.petsc.spread_least_squares import spread_samples  # noqa: E402
 from mgnet.petsc.tsqr import solve_last_layer_  # noqa: E402
-from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov  # noqa: E402
+from mgnet.training import (  # noqa: E402
+    LBFGS,
+    AdaptiveBasis,
+    LastLayer,
+    LeastSquares,
+    LevenbergMarquardt,
+    NewtonKrylov,
+    TorchOptimizer,
+)
 
 COMM = PETSc.COMM_WORLD.tompi4py()
 bits, errors = {}, {}
@@ -46,7 +54,9 @@ for samples in (701, 5):
 
 
 def step(problem, u, smoother=LevenbergMarquardt()):  # noqa: B008, it is immutable
-    return run(cascade([2]), Hierarchy([Level(problem, smoother)]), u, None)[0]
+    return run(
+        cascade([2]), Hierarchy([Level(problem, smoother, objective=problem.value)]), u, None
+    )[0]
 
 
 torch.manual_seed(0)
@@ -62,6 +72,17 @@ for name, alone in PROBLEMS.items():
     found = step(spread, u)
     tell(f"steps, {name}", found, abs(spread.value(found) / alone.value(step(alone, u)) - 1.0))
     tell(f"value, {name}", torch.tensor(spread.value(found), dtype=u.dtype), 0.0)
+
+adam, last = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), LastLayer(1e-6, rcond=1e-9)
+for name, kind, smoother in (
+    ("last layer", "KAN", last),
+    ("LS + Adam", "tanh", AdaptiveBasis(adam, last)),
+    ("LS + L-BFGS", "tanh", AdaptiveBasis(LBFGS(), last)),
+    ("variable projection", "KAN", AdaptiveBasis(LevenbergMarquardt(), last)),
+):
+    alone = PROBLEMS[kind]
+    u, expected = (step(p, alone.start(), smoother) for p in (spread_samples(alone), alone))
+    tell(name, u, abs(alone.value(u) / alone.value(expected) - 1.0))
 
 r, J = spread_samples(PROBLEMS["KAN"]).linearize(PROBLEMS["KAN"].start())
 dense = PROBLEMS["KAN"].jacobian(PROBLEMS["KAN"].start())

@@ -1,7 +1,7 @@
 """Law: what is added up over samples has the same bits on any number of ranks, and on all ranks.
 
-Last layers, gradients, triangles, Levenberg-Marquardt and cycles over knots, each beside NumPy or
-the same of one process.
+Last layers, gradients, triangles, Levenberg-Marquardt, adaptive bases and cycles over knots, each
+beside NumPy or the same of one process.
 """
 
 import json
@@ -13,7 +13,7 @@ RANKS = [1, 2, 3]
 
 @pytest.fixture(scope="module")
 def told(mpiexec):
-    out = {ranks: mpiexec("spread_samples.py", ranks) for ranks in RANKS}
+    out = {ranks: mpiexec("spread_samples.py", ranks, timeout=300.0) for ranks in RANKS}
     # numba's colorama resets colours before or after the line, where it sees a terminal
     return {ranks: json.loads(text.replace("\x1b[0m", "")) for ranks, text in out.items()}
 

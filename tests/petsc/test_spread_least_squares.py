@@ -2,13 +2,21 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 from mgnet import Hierarchy, Level, cascade, run
 from mgnet.knots import KAN, knot_hierarchy, roughness
 from mgnet.notation import parse
-from mgnet.training import LeastSquares, LevenbergMarquardt
+from mgnet.training import (
+    AdaptiveBasis,
+    LastLayer,
+    LeastSquares,
+    LevenbergMarquardt,
+    TorchOptimizer,
+)
+from mgnet.training.last_layer import LinearPart
 from mgnet.training.normal_equations import NormalEquations
 
 X = torch.rand(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -21,10 +29,18 @@ def tanh() -> torch.nn.Module:
     return torch.nn.Sequential(*parts).double()
 
 
+def coupling(network):
+    """A penalty that hidden and last layer share."""
+    generator = torch.Generator().manual_seed(1)
+    size = sum(p.numel() for p in network.parameters())
+    return 0.1 * torch.randn(5, size, dtype=torch.float64, generator=generator)
+
+
 PROBLEMS = {
     "KAN": lambda: LeastSquares(KAN([2, 3, 1], 8), (X, Y)),
     "penalty": lambda: LeastSquares(KAN([2, 3, 1], 4), (X, Y), partial(roughness, weight=1e-4)),
     "tanh": lambda: LeastSquares(tanh(), (X, Y)),
+    "coupled": lambda: LeastSquares(tanh(), (X, Y), coupling),
     "two outputs": lambda: LeastSquares(KAN([2, 2], 5), (X, torch.cat([Y, Y + X[:, :1]], 1))),
     "few": lambda: LeastSquares(KAN([2, 1], 1), (X[:11], Y[:11])),
 }
@@ -76,6 +92,58 @@ def test_steps_are_those_of_one_process(pair):
     ]
     assert alone.value(found[1]) == pytest.approx(alone.value(found[0]), rel=1e-6)
     assert alone.value(found[1]) < 0.5 * alone.value(u)
+
+
+def smoothed(problem, u, smoother, sweeps=3, f=None):
+    level = Level(problem, smoother, objective=problem.value)
+    return smoother.smooth(level, u, f, sweeps, smoother.start(level, u))[0]
+
+
+ADAM = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-4])
+def test_the_last_layer_leaves_no_gradient(pair, ridge):
+    alone, spread, u = pair
+    smoother, size = LastLayer(ridge, rcond=1e-10), LinearPart(alone.network).size
+    f = 1e-3 * torch.cos(torch.arange(len(u), dtype=torch.float64)) if ridge else None
+    v = smoothed(spread, u, smoother, f=f)
+    slope = alone.gradient(v) + ridge * v - (0.0 if f is None else f)
+    assert float(slope[-size:].norm()) < 1e-9
+    assert torch.equal(v[:-size], u[:-size])
+    assert alone.value(v) < alone.value(u)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-4])
+@pytest.mark.parametrize("step", [ADAM, LevenbergMarquardt()], ids=["Adam", "projection"])
+def test_an_adaptive_basis_goes_as_in_one_process(pair, step, ridge):
+    alone, spread, u = pair
+    smoother = AdaptiveBasis(step, LastLayer(ridge, rcond=1e-8))
+    found = [alone.value(smoothed(problem, u, smoother)) for problem in (alone, spread)]
+    assert found[1] == pytest.approx(found[0], rel=1e-4, abs=1e-16)
+    assert found[1] < alone.value(u)
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-4])
+def test_the_projected_jacobian_is_that_of_numpy(pair, ridge):
+    alone, spread, u = pair
+    size, J = LinearPart(alone.network).size, alone.jacobian(u).numpy()
+    J = np.concatenate([J, ridge**0.5 * np.eye(len(u))[-size:]]) if ridge else J
+    fitted = np.linalg.lstsq(J[:, -size:], J[:, :-size], rcond=1e-9)[0]
+    expected = np.pad(J[:, :-size] - J[:, -size:] @ fitted, [(0, 0), (0, size)])
+    found = spread.projected(u, size, ridge, 1e-9)
+    assert found.shape == J.shape
+    np.testing.assert_allclose(found.dense().numpy(), expected, atol=1e-7)
+    np.testing.assert_allclose(found.gram().numpy(), expected.T @ expected, atol=1e-8)
+
+
+def test_a_basis_of_nothing_projects_nothing(petsc):
+    from mgnet.petsc.spread_least_squares import spread_samples
+
+    dead = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1, False))
+    torch.nn.init.constant_(dead[0].bias, -9.0)
+    problem = spread_samples(LeastSquares(dead.double(), (X, Y)))
+    assert not problem.projected(problem.start(), 3, 0.0, None).dense().any()
 
 
 def test_where_cholesky_fails_the_triangle_takes_over(petsc):
