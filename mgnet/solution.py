@@ -118,6 +118,10 @@ class Solution:
         Of the hierarchy.
     values : tuple of float
         What the `judge` of the solver said before the first cycle and after each; else empty.
+    restarts : int
+        Of the acceleration, where the residual norm grew too far.
+    dot : callable
+        Of the hierarchy.
 
     Examples
     --------
@@ -141,6 +145,8 @@ class Solution:
     )
     norm: Callable[[State], float] = field(default=vector.norm, repr=False)
     values: tuple[float, ...] = ()
+    restarts: int = 0
+    dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
 
     @property
     def cycles(self) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse.linalg as spla
 
 from mgnet import vector
+from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import Memory, StepData, run
 from mgnet.notation import parse
@@ -52,6 +53,8 @@ class Solver:
         of the start and the states after each cycle. By default the objective of level 0 where a
         smoother may raise it, as Adam does, counted as work; but nothing with batches, whose values
         do not compare: give the objective over all data, or over held-out data.
+    acceleration : Anderson, optional
+        Goes on from combinations of the last cycles instead of the last one alone.
 
     Examples
     --------
@@ -72,6 +75,7 @@ class Solver:
         monitor: Callable[[int, float, State], Any] | None = None,
         record: Callable[[Step, StepData], None] | None = None,
         judge: Callable[[State], float] | None = None,
+        acceleration: Anderson | None = None,
     ):
         if not isinstance(hierarchy, Hierarchy):
             raise TypeError(
@@ -91,6 +95,16 @@ class Solver:
                 "Solver got a schedule that ends with 'interpolate', so it has nothing to repeat "
                 "on level 0; add sweeps there"
             )
+        if acceleration is not None and not isinstance(acceleration, Anderson):
+            raise TypeError(
+                f"Solver got acceleration of type {type(acceleration).__name__}; "
+                "it takes an Anderson, as Anderson(memory=5), or None"
+            )
+        if acceleration is not None and batches is not None:
+            raise ValueError(
+                "Solver got acceleration and batches; every batch is another equation, whose "
+                "cycles do not combine, so leave one of them out"
+            )
         self.rtol = rtol
         self.atol = atol
         self.max_cycles = max_cycles
@@ -98,6 +112,7 @@ class Solver:
         self.monitor = monitor
         self.record = record
         self.judge = judge
+        self.acceleration = acceleration
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None
@@ -124,16 +139,7 @@ class Solver:
         ValueError
             If the shapes of f, u and level 0 differ.
         """
-        f, u = self._checked(f, "f"), self._checked(u, "u")
-        if f is None and u is None:
-            raise ValueError(
-                "Solver.solve got neither f nor u; give the one that tells the shape of a state"
-            )
-        if f is not None and u is not None and _shape(f) != _shape(u):
-            raise ValueError(
-                f"Solver.solve got f of shape {_shape(f)} and u of shape {_shape(u)}; "
-                "they must be equal"
-            )
+        f, u = self._both_checked(f, u)
         began = time.perf_counter()
         bound = None if self.batches is None else map(self.hierarchy.on, self.batches)
         first = self.hierarchy if bound is None else next(bound, None)
@@ -149,9 +155,13 @@ class Solver:
         records: list[StepRecord] = []
         norms: list[float] = []
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
+        iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot)
         while True:
             before = hierarchy[0].tally[0]
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
+            while iterates is not None and iterates.refuses(norms):
+                value = iterates.restart()
+                norms[-1] = hierarchy.norm(hierarchy[0].residual_at(value, f))
             checks += hierarchy[0].tally[0] - before
             best.see(value)
             reason = self._reason(norms, scale)
@@ -163,13 +173,20 @@ class Solver:
                 hierarchy = following or hierarchy
             if reason is not None:
                 break
+            u = value if records else u
             last = partial(run, schedule, hierarchy, u, f, memory)
             try:
-                value, memory = last(partial(_keep, records, self.record, len(norms)))
+                plain, memory = last(partial(_keep, records, self.record, len(norms)))
             except FloatingPointError as error:
-                reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
-                break
-            u, schedule = value, repeated
+                back = None if iterates is None else iterates.restart()
+                if back is None:
+                    reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
+                    break
+                value = back
+                continue
+            accelerated = iterates is not None and schedule == repeated
+            value = iterates.next(value, plain) if accelerated else plain
+            schedule = repeated
         checks += 0.0 if self.judge is not None else len(best.values)
         return Solution(
             value if reason.converged else best.state(value),
@@ -183,6 +200,8 @@ class Solver:
             last,
             hierarchy.norm,
             tuple(best.values),
+            0 if iterates is None else iterates.restarts,
+            hierarchy.dot,
         )
 
     def _judge(self, f: State | None) -> Callable[[State], float] | None:
@@ -205,6 +224,19 @@ class Solver:
             if cycles and now >= 1e5 * max(scale, norms[0]):
                 return Reason.DIVERGED
         return Reason.MAX_CYCLES if cycles >= self.max_cycles else None
+
+    def _both_checked(self, f: State | None, u: State | None) -> tuple[State | None, State | None]:
+        f, u = self._checked(f, "f"), self._checked(u, "u")
+        if f is None and u is None:
+            raise ValueError(
+                "Solver.solve got neither f nor u; give the one that tells the shape of a state"
+            )
+        if f is not None and u is not None and _shape(f) != _shape(u):
+            raise ValueError(
+                f"Solver.solve got f of shape {_shape(f)} and u of shape {_shape(u)}; "
+                "they must be equal"
+            )
+        return f, u
 
     def _checked(self, state: State | None, name: str) -> State | None:
         if state is None:
