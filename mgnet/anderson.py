@@ -92,9 +92,7 @@ class Iterates:
         self.anderson = anderson
         self.dot = dot
         self.restarts = 0
-        self._plain: list[
-            State
-        ] = []  # what cycles gave where combinations are in use, newest first
+        self._plain: list[State] = []  # what cycles gave, where not used, newest first
         self._last: tuple[State, State] | None = None
         self._differences: list[tuple[State, State]] = []  # of states and of changes, newest first
 
