@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -141,14 +141,7 @@ class Solver:
         """
         f, u = self._both_checked(f, u)
         began = time.perf_counter()
-        bound = None if self.batches is None else map(self.hierarchy.on, self.batches)
-        first = self.hierarchy if bound is None else next(bound, None)
-        if first is None:
-            raise ValueError(
-                "Solver.solve got no batches; give an iterable with at least one, made anew for "
-                "every solve"
-            )
-        hierarchy: Hierarchy = first
+        hierarchy, bound = self._bound()
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
         schedule, last, message, checks = self.schedule, None, "", 0.0
         repeated = Schedule(self.schedule[self.schedule.opening :])
@@ -203,6 +196,19 @@ class Solver:
             0 if iterates is None else iterates.restarts,
             hierarchy.dot,
         )
+
+    def _bound(self) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
+        """The hierarchy of the first cycle and, with batches, those of the others."""
+        if self.batches is None:
+            return self.hierarchy, None
+        bound = map(self.hierarchy.on, self.batches)
+        first = next(bound, None)
+        if first is None:
+            raise ValueError(
+                "Solver.solve got no batches; give an iterable with at least one, made anew for "
+                "every solve"
+            )
+        return first, bound
 
     def _judge(self, f: State | None) -> Callable[[State], float] | None:
         level = self.hierarchy[0]
