@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,9 @@ class Anderson:
     rcond: float = 1e-8
 
     def __post_init__(self) -> None:
-        if self.memory < 1 or not self.damping > 0.0:
+        if not isinstance(self.memory, Integral) or self.memory < 1 or not self.damping > 0.0:
             raise ValueError(
-                f"{self} needs a memory of at least 1 cycle and a damping above 0; "
+                f"{self} needs a memory of 1, 2, ... cycles and a damping above 0; "
                 "leave acceleration out for the plain cycle"
             )
         if not self.growth >= 1.0 or not 0.0 < self.rcond < 1.0:

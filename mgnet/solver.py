@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -82,10 +83,21 @@ class Solver:
                 f"Solver got a {type(hierarchy).__name__}; "
                 "it takes a Hierarchy: Hierarchy([level, ...])"
             )
-        if rtol < 0.0 or atol < 0.0 or max_cycles < 1:
+        numbers = all(isinstance(limit, Real) for limit in (rtol, atol))
+        if not numbers or not isinstance(max_cycles, Integral):
+            raise TypeError(
+                f"Solver got rtol {rtol!r}, atol {atol!r}, max_cycles {max_cycles!r}; "
+                "tolerances must be numbers, max_cycles an integer"
+            )
+        if not (rtol >= 0.0 and atol >= 0.0 and max_cycles >= 1):
             raise ValueError(
                 f"Solver got rtol {rtol}, atol {atol}, max_cycles {max_cycles}; "
                 "tolerances must not be negative, cycles at least 1"
+            )
+        if not isinstance(cycle, str | Schedule):
+            raise TypeError(
+                f"Solver got a cycle of type {type(cycle).__name__}; give a text as 'V(1,1)', or a "
+                "Schedule"
             )
         self.hierarchy = hierarchy
         self.schedule = parse(cycle, len(hierarchy)) if isinstance(cycle, str) else cycle
@@ -95,6 +107,12 @@ class Solver:
                 "Solver got a schedule that ends with 'interpolate', so it has nothing to repeat "
                 "on level 0; add sweeps there"
             )
+        for name, function in (("monitor", monitor), ("record", record), ("judge", judge)):
+            if function is not None and not callable(function):
+                raise TypeError(
+                    f"Solver got a {name} of type {type(function).__name__}; give a function, as "
+                    "print"
+                )
         if acceleration is not None and not isinstance(acceleration, Anderson):
             raise TypeError(
                 f"Solver got acceleration of type {type(acceleration).__name__}; "
@@ -201,6 +219,11 @@ class Solver:
         """The hierarchy of the first cycle and, with batches, those of the others."""
         if self.batches is None:
             return self.hierarchy, None
+        if not isinstance(self.batches, Iterable):
+            raise TypeError(
+                f"Solver got batches of type {type(self.batches).__name__}; give an iterable of "
+                "them, as [(x, y)] or a DataLoader"
+            )
         bound = map(self.hierarchy.on, self.batches)
         first = next(bound, None)
         if first is None:
@@ -237,6 +260,11 @@ class Solver:
             raise ValueError(
                 "Solver.solve got neither f nor u; give the one that tells the shape of a state"
             )
+        if f is not None and u is not None and not vector.same_kind(f, u):
+            raise TypeError(
+                f"Solver.solve got f of type {type(f).__name__} and u of type {type(u).__name__}; "
+                "give both of one kind"
+            )
         if f is not None and u is not None and _shape(f) != _shape(u):
             raise ValueError(
                 f"Solver.solve got f of shape {_shape(f)} and u of shape {_shape(u)}; "
@@ -249,7 +277,17 @@ class Solver:
             return None
         if isinstance(state, np.ndarray) and state.dtype.kind in "iub":
             state = state.astype(float)
+        if not vector.computes(state):
+            raise TypeError(
+                f"Solver.solve got {name} of {state.dtype}; give float64 or float32 (or complex), "
+                f"as {name}.{'double()' if vector.is_tensor(state) else 'astype(float)'}"
+            )
         level, shape = self.hierarchy[0], _shape(state)
+        if not vector.multiplies(level.matrix, state):
+            raise TypeError(
+                f"Solver.solve got {name} as {vector.described(state)}, but the matrix of level 0 "
+                f"is {vector.described(level.matrix)}; give both of one kind and precision"
+            )
         if level.unknowns and math.prod(shape) != level.unknowns:
             raise ValueError(
                 f"Solver.solve got {name} with {math.prod(shape)} entries; "

@@ -178,7 +178,7 @@ def test_the_opening_of_a_nested_schedule_is_no_cycle_to_combine():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Anderson(0), "memory of at least 1"),
+        (lambda: Anderson(0), "memory of 1, 2"),
         (lambda: Anderson(damping=0.0), "damping above 0"),
         (lambda: Anderson(growth=0.5), "growth of at least 1"),
         (lambda: Anderson(rcond=1.0), "rcond between 0 and 1"),

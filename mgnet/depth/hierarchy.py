@@ -78,6 +78,11 @@ def depth_hierarchy(
     (8, True)
     """
     how = kind_of(net, factor, how)
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"depth_hierarchy got an objective of type {type(objective).__name__}; give an "
+            "Objective or a LeastSquares"
+        )
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"depth_hierarchy got {levels} levels; it needs at least 1")
     if form not in ("subspace", "injected"):

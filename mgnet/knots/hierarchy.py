@@ -156,6 +156,11 @@ def knot_hierarchy(
     >>> hierarchy[0].operator.value(u) < 1e-6
     True
     """
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"knot_hierarchy got an objective of type {type(objective).__name__}; give an "
+            "Objective or a LeastSquares"
+        )
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"knot_hierarchy got {levels} levels; it needs at least 1")
     if form not in ("subspace", "injected"):

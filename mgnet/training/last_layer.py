@@ -20,6 +20,7 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from mgnet.smoother import Smoother
+from mgnet.training.checks import check_data
 from mgnet.training.objective import LeastSquares, Objective
 
 if TYPE_CHECKING:
@@ -243,7 +244,9 @@ def solve_last_layer_(
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     blocks: list[torch.Tensor] = []
     samples = 0
-    for x, y in batches:
+    for batch in batches:
+        check_data("solve_last_layer_", batch)
+        x, y = batch
         if not samples:
             part.check(parameters, x)
         with torch.no_grad():
