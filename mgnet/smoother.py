@@ -284,7 +284,7 @@ class Chebyshev(Smoother):
             or not 0.0 < self.lower < self.upper
         ):
             raise ValueError(
-                f"{self} needs integers of at least 1 as degree and steps, and 0 < lower < upper"
+                f"{self} needs degree and steps of at least 1, integers, and 0 < lower < upper"
             )
 
     def start(self, level: Level, u: State) -> tuple[State, float]:
