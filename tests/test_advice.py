@@ -195,3 +195,10 @@ def test_restarts_are_told():
     hierarchy, f = gallery.reaction((127, 31), 100.0), np.full(127 * 31, 0.1)
     solution = Solver(hierarchy, max_cycles=60, acceleration=Anderson()).solve(f)
     assert f"the acceleration began anew {solution.restarts} times" in solution.explain()
+
+
+def test_shortened_corrections_are_compared_in_full():
+    shortened = swapped(gallery.poisson(31, levels=2), 0, line_search=lambda *told: 0.25)
+    solution = Solver(shortened, max_cycles=3).solve(np.ones(31))
+    ((fine, coarse),) = Diagnosis(solution).changes[0]
+    assert fine / coarse == pytest.approx(1.0)

@@ -297,7 +297,13 @@ def levenberg_marquardt(
     def counted(module: torch.nn.Module) -> Any:
         nonlocal calls
         calls += 1
-        return residual(module)
+        made = residual(module)
+        if isinstance(made, torch.Tensor) and not made.dim():
+            raise ValueError(
+                "residual(module) returned one number; it must return all residuals, as module(x) "
+                "- y, not the mean of their squares: that is taken here"
+            )
+        return made
 
     problem = LeastSquares.from_torch(module, counted, chunk_size)
     smoother = LevenbergMarquardt(mu, acceleration=acceleration, solver=solver)

@@ -41,11 +41,6 @@ def blocks_of(residuals: Any) -> list[torch.Tensor]:
                 f"residual(module) returned {got}; "
                 "it must return a real tensor, or a tuple of real tensors"
             )
-    if isinstance(residuals, torch.Tensor) and not residuals.dim():
-        raise ValueError(
-            "residual(module) returned one number; it must return all residuals, as module(x) - y, "
-            "not the mean of their squares: that is taken here"
-        )
     if not blocks:
         raise TypeError("residual(module) returned nothing; it must return at least one tensor")
     return blocks
