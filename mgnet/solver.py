@@ -195,8 +195,10 @@ class Solver:
                     break
                 value = back
                 continue
-            accelerated = iterates is not None and schedule == repeated
-            value = iterates.next(value, plain) if accelerated else plain
+            if iterates is None or schedule != repeated:
+                value = plain
+            else:
+                value = iterates.next(value, plain)
             schedule = repeated
         checks += 0.0 if self.judge is not None else len(best.values)
         return Solution(

@@ -423,9 +423,9 @@ WRONG = {
     "no box": (lambda: box_init_(nn.Tanh(), (-1.0, 1.0)), ValueError, "without a Linear"),
     "mu": (lambda: LevenbergMarquardt(mu=-1.0), ValueError, "needs a positive mu"),
     # Depth
-    "0 layers": (lambda: net(0), ValueError, "0 layers; give an integer of at least 1"),
-    "layers as text": (lambda: net("8"), ValueError, "'8' layers; give an integer"),
-    "T as text": (lambda: net(4, final_time="1"), ValueError, "'1'; it must be a positive number"),
+    "0 layers": (lambda: net(0), ValueError, "0 layers; it needs at least 1, an int"),
+    "layers as text": (lambda: net("8"), ValueError, "'8' layers; it needs at least 1"),
+    "T as text": (lambda: net(4, final_time="1"), ValueError, "'1'; it must be positive, a number"),
     "Euler": (lambda: net(4, scheme="Euler"), ValueError, "did you mean euler"),
     "per_layer": (lambda: net(4, weights="per_layer"), ValueError, "give 'per layer', 'shared'"),
     "a buffer layer": (lambda: net(4, buffer_layers=2), ValueError, "give two numbers"),

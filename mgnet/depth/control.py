@@ -142,7 +142,7 @@ class Tolerance:
         _check_counts(self, {"max_cycles": self.max_cycles})
         given = (self.tolerance, *([] if self.backward is None else [self.backward]))
         if any(not isinstance(each, Real) or not each > 0.0 for each in given):
-            raise ValueError(f"{self} needs numbers above 0 as tolerances")
+            raise ValueError(f"{self} needs tolerances above 0, as numbers")
 
     def budget(self, direction: str, check: bool) -> Budget:
         """As `Fixed.budget`."""

@@ -385,9 +385,9 @@ def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> to
 
 def _check(layers: Any, final_time: Any, scheme: str, weights: Any, buffer_layers: Any) -> None:
     if not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"ODENet got {layers!r} layers; give an integer of at least 1")
+        raise ValueError(f"ODENet got {layers!r} layers; it needs at least 1, an integer")
     if not isinstance(final_time, int | float) or not final_time > 0.0:
-        raise ValueError(f"ODENet got final_time {final_time!r}; it must be a positive number")
+        raise ValueError(f"ODENet got final_time {final_time!r}; it must be positive, a number")
     check_scheme(scheme)
     if weights not in ("per layer", "shared") and not isinstance(weights, DepthSpline):
         raise ValueError(
