@@ -9,6 +9,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 from mgnet import gallery
+from mgnet.anderson import Anderson
 from mgnet.coarse_solver import Direct, Krylov
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpolation import interpolation_matrix
@@ -29,6 +30,7 @@ from mgnet.transfer import (
 )
 
 __all__ = [
+    "Anderson",
     "AxisTransfer",
     "Backtracking",
     "Chebyshev",

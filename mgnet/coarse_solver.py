@@ -84,6 +84,11 @@ class Direct(Smoother):
                 u = u + vector.like(self._factorise(level, u)(vector.as_numpy(r).ravel()), u)
             else:
                 b = vector.as_numpy(vector.zeros_like(u) if f is None else f)
+                if b.dtype.kind == "c" and not np.iscomplexobj(vector.as_scipy(level.matrix)):
+                    raise TypeError(
+                        f"{self} on {level} got a {b.dtype} right-hand side for a real matrix; "
+                        "give complex matrices (A.astype(complex)), or both parts one by one"
+                    )
                 u = vector.like(memory(b.ravel()), u)
                 level.charge(1.0)
         return u, memory

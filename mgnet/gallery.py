@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,7 @@ __all__ = ["peaks", "poisson", "reaction", "sine"]
 
 def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
     """Interior points per direction on each level, halved while all are odd and above 1."""
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
-    if not 1 <= len(shape) <= 3 or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise ValueError(
-            f"gallery got shape {shape}; give 1 to 3 positive integers, the interior points per "
-            "direction"
-        )
+    shape = _checked(shape)
     grids = [shape]
     while all(n % 2 == 1 and n > 1 for n in grids[-1]):
         grids.append(tuple((n - 1) // 2 for n in grids[-1]))
@@ -35,12 +32,23 @@ def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, 
                 "halved to m, best is 2^k - 1 (or ask for levels=1)"
             )
         return grids
-    if not 1 <= levels <= len(grids):
+    if not isinstance(levels, Integral) or not 1 <= levels <= len(grids):
         raise ValueError(
             f"gallery got {levels} levels for shape {shape}; "
             f"the largest possible number is {len(grids)} (halve n = 2 m + 1 to m)"
         )
     return grids[:levels]
+
+
+def _checked(shape: Any) -> tuple[int, ...]:
+    """The interior points per direction."""
+    points = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if not 1 <= len(points) <= 3 or any(not isinstance(n, Integral) or n < 1 for n in points):
+        raise ValueError(
+            f"gallery got shape {points}; give 1 to 3 positive integers, the interior points per "
+            "direction"
+        )
+    return tuple(int(n) for n in points)
 
 
 def _laplacian(grid: tuple[int, ...]) -> sp.csr_matrix:
@@ -119,7 +127,7 @@ def sine(shape: int | tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     >>> bool(abs(Solver(poisson((31, 31))).solve(f).value - u).max() < 1e-3)
     True
     """
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = _checked(shape)
     axes = np.meshgrid(*(np.arange(1, n + 1) / (n + 1) for n in shape), indexing="ij")
     u = np.prod([np.sin(np.pi * x) for x in axes], axis=0).ravel()
     volume = float(np.prod([1.0 / (n + 1) for n in shape]))
@@ -170,9 +178,9 @@ def reaction(
     >>> solution.reason.name
     'RTOL'
     """
-    if strength < 0.0:
+    if not isinstance(strength, Real) or not strength >= 0.0:
         raise ValueError(
-            f"reaction got strength {strength}; it must not be negative, or solutions need not "
+            f"reaction got strength {strength!r}; it must not be negative, or solutions need not "
             "exist"
         )
     grids = _grids(shape, levels)
@@ -233,7 +241,8 @@ def peaks(
     >>> x.shape, np.bincount(labels).tolist()
     ((10, 2), [2, 2, 2, 2, 2])
     """
-    if not 2 <= classes <= 20 or samples < classes:
+    counts = isinstance(samples, Integral) and isinstance(classes, Integral)
+    if not counts or not 2 <= classes <= 20 or samples < classes:
         raise ValueError(
             f"peaks got {samples} samples of {classes} classes; it needs 2 to 20 classes and at "
             "least one sample of each"

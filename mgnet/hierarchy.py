@@ -64,6 +64,8 @@ class Hierarchy(Sequence[Level]):
         nested: bool = False,
         network: Callable[[int, State], Any] | None = None,
     ):
+        if isinstance(levels, Level):
+            raise TypeError("Hierarchy got a Level; it takes a sequence of them: [level, ...]")
         self.levels = tuple(levels)
         self.norm = norm
         self.dot = dot
@@ -148,6 +150,11 @@ class Hierarchy(Sequence[Level]):
         level 1: restrict is the transpose of prolong
         level 1: nesting, A_2(w) = restrict(A_1(prolong(w)))
         """
+        size, unknowns = vector.as_numpy(u).size, self.levels[0].unknowns
+        if unknowns and not vector.is_vec(u) and size != unknowns:
+            raise ValueError(
+                f"Hierarchy.check got a state of {size} entries; level 0 has {unknowns} unknowns"
+            )
         return "\n".join(laws.check(self, u, np.random.default_rng(seed)))
 
     @classmethod
@@ -224,7 +231,12 @@ class Hierarchy(Sequence[Level]):
         >>> hierarchy[0].unknowns
         400
         """
-        parts = solver.levels
+        parts = getattr(solver, "levels", None)
+        if not parts:
+            raise TypeError(
+                f"Hierarchy.from_pyamg got a {type(solver).__name__}; give PyAMG's solver, as "
+                "pyamg.ruge_stuben_solver(A)"
+            )
         levels = cls.from_matrices(
             [part.A for part in parts],
             [part.P for part in parts[:-1]],

@@ -1,5 +1,7 @@
 """Interpolation matrices on uniform grids."""
 
+from numbers import Integral
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -49,6 +51,11 @@ def interpolation_matrix(
     if boundary not in ("zero", "open"):
         raise ValueError(
             f"interpolation_matrix got boundary {boundary!r}; it must be 'zero' or 'open'"
+        )
+    if any(not isinstance(number, Integral) for number in (coarse, factor, degree)):
+        raise TypeError(
+            f"interpolation_matrix got {coarse!r} coarse points, factor {factor!r}, degree "
+            f"{degree!r}; all must be integers"
         )
     known = 1 if boundary == "zero" else 0
     points = coarse + 2 * known  # coarse points, the known end points included

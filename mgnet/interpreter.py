@@ -153,6 +153,11 @@ def run(
     >>> bool(abs(u - x * (1 - x) / 2).max() < 0.01)
     True
     """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"run got a schedule of type {type(schedule).__name__}; give a Schedule, as "
+            "parse('V(1,1)', levels) or cycle(levels)"
+        )
     schedule.fit(hierarchy)
     levels: list[Any] = list(hierarchy)  # a descent may replace the level below by a recentred one
     begin = _begin(schedule, len(levels), u, f, memory) if resume is None else resume

@@ -36,6 +36,12 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
             f"level {number} has an operator of type {kinds['operator']}; "
             "give a callable or something with `@`"
         )
+    rows, columns = (0, 0) if level.matrix is None else vector.shape_of(level.matrix)
+    if rows != columns:
+        raise ValueError(
+            f"level {number} has a matrix of shape ({rows}, {columns}); the operator of a level "
+            "must be square"
+        )
     for part in (level.smoother, level.post_smoother or level.smoother):
         if not isinstance(part, Smoother):
             raise TypeError(

@@ -108,6 +108,11 @@ class Level:
             self.tally[0] += 1.0
             return kernels.residual(self.operator, u, f)
         image = self.apply(u)
+        if callable(self.operator) and not vector.alike(image, u):
+            raise TypeError(
+                f"{self} has an operator that takes the state, {vector.described(u)}, to "
+                f"{vector.described(image)}; it must keep kind and shape"
+            )
         if f is None:
             return -1.0 * image
         if type(image) is np.ndarray and image.dtype == f.dtype and not callable(self.operator):

@@ -378,12 +378,13 @@ def cascade(counts: Sequence[int]) -> Schedule:
     'start, solve 8, interpolate, post 4, interpolate, post 2'
     """
     if (
-        not counts
+        not isinstance(counts, Sequence)
+        or not counts
         or any(not isinstance(count, int) or count < 0 for count in counts)
         or counts[0] < 1
     ):
         raise ValueError(
-            f"cascade got the counts {list(counts)}; "
+            f"cascade got the counts {counts!r}; "
             "it needs one integer per level, coarsest first, the first at least 1"
         )
     last = len(counts) - 1

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -121,6 +122,10 @@ class Jacobi(Smoother):
     """
 
     omega: float = 2.0 / 3.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.omega, Real) or not self.omega > 0.0:
+            raise ValueError(f"Jacobi got omega {self.omega!r}; give a number above 0, as 0.8")
 
     def start(self, level: Level, u: State) -> tuple[State, Any]:
         scale = self.omega / _diagonal(level, u, self)
@@ -273,8 +278,14 @@ class Chebyshev(Smoother):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.degree < 1 or self.steps < 1 or not 0.0 < self.lower < self.upper:
-            raise ValueError(f"{self} needs degree and steps of at least 1 and 0 < lower < upper")
+        counts = (self.degree, self.steps)
+        if (
+            any(not isinstance(count, Integral) or count < 1 for count in counts)
+            or not 0.0 < self.lower < self.upper
+        ):
+            raise ValueError(
+                f"{self} needs degree and steps of at least 1, integers, and 0 < lower < upper"
+            )
 
     def start(self, level: Level, u: State) -> tuple[State, float]:
         inverse = 1.0 / _diagonal(level, u, self)

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mgnet import vector
+from mgnet.advice import Diagnosis, advise
 from mgnet.schedule import Step
 
 if TYPE_CHECKING:
@@ -118,6 +119,10 @@ class Solution:
         Of the hierarchy.
     values : tuple of float
         What the `judge` of the solver said before the first cycle and after each; else empty.
+    restarts : int
+        Of the acceleration, where the residual norm grew too far.
+    dot : callable
+        Of the hierarchy.
 
     Examples
     --------
@@ -141,6 +146,8 @@ class Solution:
     )
     norm: Callable[[State], float] = field(default=vector.norm, repr=False)
     values: tuple[float, ...] = ()
+    restarts: int = 0
+    dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
 
     @property
     def cycles(self) -> int:
@@ -189,6 +196,9 @@ class Solution:
         in which the residual norm of the step's level is taken before and after each step; those
         evaluations are not part of `work`.
 
+        Below the table, where the solve is slow: which level is to blame, what was measured there,
+        and the remedy.
+
         Examples
         --------
         >>> import numpy as np
@@ -217,12 +227,12 @@ def _explain(solution: Solution) -> str:
         visits[key] += 1
         seconds[key] += entry.seconds
         work[key] += entry.work
-    factors, corrections = _reductions(solution), solution.corrections
+    diagnosis, corrections = Diagnosis(solution), solution.corrections
     order = ("start", "interpolate", "pre", "down", "solve", "up", "post")
     keys = sorted(visits, key=lambda key: (key[0], order.index(key[1])))
     rows = []
     for key in keys:
-        logs = factors.get(key)
+        logs = diagnosis.logs.get(key)
         factor = f"{math.exp(sum(logs) / len(logs)):.3f}" if logs else "-"
         if key[1] == "up" and corrections[key[0]].full < visits[key]:
             factor += f" ({corrections[key[0]]})"
@@ -243,23 +253,6 @@ def _explain(solution: Solution) -> str:
     lines.append(
         "reduction: residual norm after / before, geometric mean over the visits of one cycle"
     )
-    return "\n".join(lines)
-
-
-def _reductions(solution: Solution) -> dict[tuple[int, str], list[float]]:
-    """Logarithms of the residual reduction of each step of the last cycle, by level and action."""
-    logs: dict[tuple[int, str], list[float]] = defaultdict(list)
-    norms: dict[int, float] = {}  # of each level, after the step before
-
-    def measure(step: Step, data: StepData) -> None:
-        level = step.level + (step.action == "down")
-        after = solution.norm(data.level.residual_at(data.state, data.rhs))
-        before = norms.get(level, 0.0)
-        if step.action in ("pre", "post", "solve", "up") and before > 0.0 and after > 0.0:
-            logs[step.level, step.action].append(math.log(after / before))
-        norms[level] = after
-
-    if solution.last_cycle is not None and not solution.message:  # else it breaks off again
-        norms[0] = solution.residual_norms[-2]
-        solution.last_cycle(measure)
-    return logs
+    if solution.restarts:
+        lines.append(f"the acceleration began anew {solution.restarts} times")
+    return "\n".join([*lines, *advise(solution, diagnosis)])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg as spla
 
 from mgnet import vector
+from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import Memory, StepData, run
 from mgnet.notation import parse
@@ -52,6 +54,8 @@ class Solver:
         of the start and the states after each cycle. By default the objective of level 0 where a
         smoother may raise it, as Adam does, counted as work; but nothing with batches, whose values
         do not compare: give the objective over all data, or over held-out data.
+    acceleration : Anderson, optional
+        Goes on from combinations of the last cycles instead of the last one alone.
 
     Examples
     --------
@@ -72,16 +76,28 @@ class Solver:
         monitor: Callable[[int, float, State], Any] | None = None,
         record: Callable[[Step, StepData], None] | None = None,
         judge: Callable[[State], float] | None = None,
+        acceleration: Anderson | None = None,
     ):
         if not isinstance(hierarchy, Hierarchy):
             raise TypeError(
                 f"Solver got a {type(hierarchy).__name__}; "
                 "it takes a Hierarchy: Hierarchy([level, ...])"
             )
-        if rtol < 0.0 or atol < 0.0 or max_cycles < 1:
+        numbers = all(isinstance(limit, Real) for limit in (rtol, atol))
+        if not numbers or not isinstance(max_cycles, Integral):
+            raise TypeError(
+                f"Solver got rtol {rtol!r}, atol {atol!r}, max_cycles {max_cycles!r}; "
+                "tolerances must be numbers, max_cycles an integer"
+            )
+        if not (rtol >= 0.0 and atol >= 0.0 and max_cycles >= 1):
             raise ValueError(
                 f"Solver got rtol {rtol}, atol {atol}, max_cycles {max_cycles}; "
                 "tolerances must not be negative, cycles at least 1"
+            )
+        if not isinstance(cycle, str | Schedule):
+            raise TypeError(
+                f"Solver got a cycle of type {type(cycle).__name__}; give a text as 'V(1,1)', or a "
+                "Schedule"
             )
         self.hierarchy = hierarchy
         self.schedule = parse(cycle, len(hierarchy)) if isinstance(cycle, str) else cycle
@@ -91,6 +107,22 @@ class Solver:
                 "Solver got a schedule that ends with 'interpolate', so it has nothing to repeat "
                 "on level 0; add sweeps there"
             )
+        for name, function in (("monitor", monitor), ("record", record), ("judge", judge)):
+            if function is not None and not callable(function):
+                raise TypeError(
+                    f"Solver got a {name} of type {type(function).__name__}; give a function, as "
+                    "print"
+                )
+        if acceleration is not None and not isinstance(acceleration, Anderson):
+            raise TypeError(
+                f"Solver got acceleration of type {type(acceleration).__name__}; "
+                "it takes an Anderson, as Anderson(memory=5), or None"
+            )
+        if acceleration is not None and batches is not None:
+            raise ValueError(
+                "Solver got acceleration and batches; every batch is another equation, whose "
+                "cycles do not combine, so leave one of them out"
+            )
         self.rtol = rtol
         self.atol = atol
         self.max_cycles = max_cycles
@@ -98,6 +130,7 @@ class Solver:
         self.monitor = monitor
         self.record = record
         self.judge = judge
+        self.acceleration = acceleration
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None
@@ -124,34 +157,22 @@ class Solver:
         ValueError
             If the shapes of f, u and level 0 differ.
         """
-        f, u = self._checked(f, "f"), self._checked(u, "u")
-        if f is None and u is None:
-            raise ValueError(
-                "Solver.solve got neither f nor u; give the one that tells the shape of a state"
-            )
-        if f is not None and u is not None and _shape(f) != _shape(u):
-            raise ValueError(
-                f"Solver.solve got f of shape {_shape(f)} and u of shape {_shape(u)}; "
-                "they must be equal"
-            )
+        f, u = self._both_checked(f, u)
         began = time.perf_counter()
-        bound = None if self.batches is None else map(self.hierarchy.on, self.batches)
-        first = self.hierarchy if bound is None else next(bound, None)
-        if first is None:
-            raise ValueError(
-                "Solver.solve got no batches; give an iterable with at least one, made anew for "
-                "every solve"
-            )
-        hierarchy: Hierarchy = first
+        hierarchy, bound = self._bound()
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
         schedule, last, message, checks = self.schedule, None, "", 0.0
         repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
+        iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot)
         while True:
             before = hierarchy[0].tally[0]
             norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
+            while iterates is not None and iterates.refuses(norms):
+                value = iterates.restart()
+                norms[-1] = hierarchy.norm(hierarchy[0].residual_at(value, f))
             checks += hierarchy[0].tally[0] - before
             best.see(value)
             reason = self._reason(norms, scale)
@@ -163,13 +184,22 @@ class Solver:
                 hierarchy = following or hierarchy
             if reason is not None:
                 break
+            u = value if records else u
             last = partial(run, schedule, hierarchy, u, f, memory)
             try:
-                value, memory = last(partial(_keep, records, self.record, len(norms)))
+                plain, memory = last(partial(_keep, records, self.record, len(norms)))
             except FloatingPointError as error:
-                reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
-                break
-            u, schedule = value, repeated
+                back = None if iterates is None else iterates.restart()
+                if back is None:
+                    reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
+                    break
+                value = back
+                continue
+            if iterates is None or schedule != repeated:
+                value = plain
+            else:
+                value = iterates.next(value, plain)
+            schedule = repeated
         checks += 0.0 if self.judge is not None else len(best.values)
         return Solution(
             value if reason.converged else best.state(value),
@@ -183,7 +213,27 @@ class Solver:
             last,
             hierarchy.norm,
             tuple(best.values),
+            0 if iterates is None else iterates.restarts,
+            hierarchy.dot,
         )
+
+    def _bound(self) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
+        """The hierarchy of the first cycle and, with batches, those of the others."""
+        if self.batches is None:
+            return self.hierarchy, None
+        if not isinstance(self.batches, Iterable):
+            raise TypeError(
+                f"Solver got batches of type {type(self.batches).__name__}; give an iterable of "
+                "them, as [(x, y)] or a DataLoader"
+            )
+        bound = map(self.hierarchy.on, self.batches)
+        first = next(bound, None)
+        if first is None:
+            raise ValueError(
+                "Solver.solve got no batches; give an iterable with at least one, made anew for "
+                "every solve"
+            )
+        return first, bound
 
     def _judge(self, f: State | None) -> Callable[[State], float] | None:
         level = self.hierarchy[0]
@@ -206,12 +256,40 @@ class Solver:
                 return Reason.DIVERGED
         return Reason.MAX_CYCLES if cycles >= self.max_cycles else None
 
+    def _both_checked(self, f: State | None, u: State | None) -> tuple[State | None, State | None]:
+        f, u = self._checked(f, "f"), self._checked(u, "u")
+        if f is None and u is None:
+            raise ValueError(
+                "Solver.solve got neither f nor u; give the one that tells the shape of a state"
+            )
+        if f is not None and u is not None and not vector.same_kind(f, u):
+            raise TypeError(
+                f"Solver.solve got f of type {type(f).__name__} and u of type {type(u).__name__}; "
+                "give both of one kind"
+            )
+        if f is not None and u is not None and _shape(f) != _shape(u):
+            raise ValueError(
+                f"Solver.solve got f of shape {_shape(f)} and u of shape {_shape(u)}; "
+                "they must be equal"
+            )
+        return f, u
+
     def _checked(self, state: State | None, name: str) -> State | None:
         if state is None:
             return None
         if isinstance(state, np.ndarray) and state.dtype.kind in "iub":
             state = state.astype(float)
+        if not vector.computes(state):
+            raise TypeError(
+                f"Solver.solve got {name} of {state.dtype}; give float64 or float32 (or complex), "
+                f"as {name}.{'double()' if vector.is_tensor(state) else 'astype(float)'}"
+            )
         level, shape = self.hierarchy[0], _shape(state)
+        if not vector.multiplies(level.matrix, state):
+            raise TypeError(
+                f"Solver.solve got {name} as {vector.described(state)}, but the matrix of level 0 "
+                f"is {vector.described(level.matrix)}; give both of one kind and precision"
+            )
         if level.unknowns and math.prod(shape) != level.unknowns:
             raise ValueError(
                 f"Solver.solve got {name} with {math.prod(shape)} entries; "

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import scipy.sparse as sp
@@ -369,10 +370,11 @@ class Injection(Transfer):
     factor: int = 2
 
     def __post_init__(self) -> None:
-        if self.factor < 2 or self.size < 1:
+        counts = (self.size, self.factor)
+        if any(not isinstance(n, Integral) for n in counts) or self.factor < 2 or self.size < 1:
             raise ValueError(
                 f"Injection got size {self.size} and factor {self.factor}; "
-                "the size must be at least 1, the factor at least 2"
+                "they must be integers, the size at least 1, the factor at least 2"
             )
 
     def _check(self, state: State, length: int) -> None:

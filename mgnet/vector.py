@@ -58,6 +58,70 @@ def _unknown(u: State) -> TypeError:
     )
 
 
+def computes(u: State) -> bool:
+    """Whether a state has numbers to compute with: floating-point or complex, no half precision.
+
+    Examples
+    --------
+    >>> computes(np.ones(2)), computes(np.ones(2, dtype=np.float16)), computes(np.array(["1"]))
+    (True, False, False)
+    """
+    if is_tensor(u):
+        return u.dtype.is_floating_point or u.dtype.is_complex
+    return not isinstance(u, np.ndarray) or (u.dtype.kind in "fc" and u.dtype.itemsize >= 4)
+
+
+def multiplies(matrix: Any, u: State) -> bool:
+    """Whether `matrix @ u` can be: kinds, and precisions of tensors; True for unknown matrices.
+
+    Examples
+    --------
+    >>> multiplies(sp.eye(2), np.ones(2))
+    True
+    """
+    if isinstance(matrix, np.ndarray) or sp.issparse(matrix):
+        return isinstance(u, np.ndarray)
+    return not is_tensor(matrix) or (is_tensor(u) and u.dtype == matrix.dtype)
+
+
+def alike(u: Any, v: State) -> bool:
+    """Whether `u` is a state of the kind and shape of `v`; shapes of Vecs are not compared.
+
+    Examples
+    --------
+    >>> alike(np.ones(2), np.zeros(2)), alike(None, np.zeros(2)), alike(np.ones(3), np.zeros(2))
+    (True, False, False)
+    """
+    return same_kind(u, v) and (is_vec(u) or u.shape == v.shape)
+
+
+def same_kind(u: Any, v: Any) -> bool:
+    """Whether both are arrays, or tensors, or Vecs.
+
+    Examples
+    --------
+    >>> same_kind(np.ones(2), np.zeros(3)), same_kind(np.ones(2), [0.0, 0.0])
+    (True, False)
+    """
+    return any(kind(u) and kind(v) for kind in (_is_array, is_tensor, is_vec))
+
+
+def _is_array(u: Any) -> bool:
+    return isinstance(u, np.ndarray)
+
+
+def described(u: Any) -> str:
+    """The type of an object; shape and precision of an array or a tensor.
+
+    Examples
+    --------
+    >>> described(np.ones((2, 3))), described(None)
+    ('ndarray (2, 3) of float64', 'NoneType')
+    """
+    shaped = isinstance(u, np.ndarray) or is_tensor(u)
+    return type(u).__name__ + (f" {tuple(u.shape)} of {u.dtype}" if shaped else "")
+
+
 def dot(u: State, v: State) -> float:
     """Euclidean inner product of two states of the same kind and shape.
 
@@ -248,6 +312,11 @@ def shape_of(matrix: Any) -> tuple[int, int]:
     >>> shape_of(np.ones((2, 3)))
     (2, 3)
     """
+    if isinstance(matrix, list | tuple):
+        raise TypeError(
+            f"got a {type(matrix).__name__} as a matrix; give numpy.array(...) or "
+            "scipy.sparse.csr_matrix(...) of it"
+        )
     rows, columns = matrix.getSize() if is_mat(matrix) else matrix.shape
     return int(rows), int(columns)
 

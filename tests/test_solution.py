@@ -12,10 +12,10 @@ from mgnet import Corrections, Hierarchy, Jacobi, Level, Solver, gallery, vector
 def rows(text):
     """Read the table back: {(level, step): (visits, work, reduction)}, and the total."""
     table, total = {}, None
-    for line in text.split("\n")[1:-1]:
+    for line in text.split("\n")[1:]:
         if line.startswith("total"):
             total = line.split()
-            continue
+            break
         found = re.match(
             r"\s*(\d*)\s+(\S+)\s+(\d+)\s+\S+\s+(-?\d+)%\s+(\S+)\s+(-?\d+)%\s+(.*)$", line
         )

@@ -123,7 +123,8 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
     """
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"layer hierarchy got levels = {levels!r}; give an integer of at least 1")
-    given = (coarsening,) * (levels - 1) if isinstance(coarsening, int) else tuple(coarsening)
+    many = isinstance(coarsening, Sequence)
+    given = tuple(coarsening) if many else (coarsening,) * (levels - 1)  # type: ignore[arg-type]
     if len(given) != levels - 1 or any(not isinstance(c, int) or c < 2 for c in given):
         raise ValueError(
             f"layer hierarchy got the coarsening {coarsening!r} for {levels} levels; "

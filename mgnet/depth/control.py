@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 __all__ = ["Adaptive", "Budget", "Control", "Fixed", "Pass", "Tolerance"]
@@ -139,8 +140,9 @@ class Tolerance:
 
     def __post_init__(self) -> None:
         _check_counts(self, {"max_cycles": self.max_cycles})
-        if not self.tolerance > 0.0 or (self.backward is not None and not self.backward > 0.0):
-            raise ValueError(f"{self} needs tolerances above 0")
+        given = (self.tolerance, *([] if self.backward is None else [self.backward]))
+        if any(not isinstance(each, Real) or not each > 0.0 for each in given):
+            raise ValueError(f"{self} needs tolerances above 0, as numbers")
 
     def budget(self, direction: str, check: bool) -> Budget:
         """As `Fixed.budget`."""

@@ -13,6 +13,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
+from mgnet.training.checks import check_objective
 from mgnet.training.objective import Objective
 from mgnet.training.parameters import FlatParameters
 from mgnet.training.subspace import Recenter
@@ -78,6 +79,7 @@ def depth_hierarchy(
     (8, True)
     """
     how = kind_of(net, factor, how)
+    check_objective("depth_hierarchy", objective)
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"depth_hierarchy got {levels} levels; it needs at least 1")
     if form not in ("subspace", "injected"):

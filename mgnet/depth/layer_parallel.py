@@ -105,6 +105,11 @@ class LayerParallel(nn.Module):
             )
         if mode not in MODES:
             raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
+        if control is not None and not isinstance(control, Fixed | Tolerance | Adaptive):
+            raise TypeError(
+                f"LayerParallel got control {control!r}; give Fixed(2), Tolerance(0.01) or "
+                "Adaptive(), say"
+            )
         level_sizes(net.depth, levels, coarsening)  # one clear error, now
         self.net = net
         self.neighbours: Neighbours = ALONE
@@ -113,7 +118,7 @@ class LayerParallel(nn.Module):
                 "factors": level_factors(levels, coarsening),
                 "forward": forward,
                 "backward": backward,
-                "relaxation": tuple(relaxation),
+                "relaxation": (relaxation,) if isinstance(relaxation, str) else tuple(relaxation),
                 "mode": mode,
                 "warm_start": warm_start,
             },

@@ -67,6 +67,9 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
     >>> bool(first.weight == second.weight)
     False
     """
+    if not callable(block) or isinstance(block, type):
+        got = block.__name__ if isinstance(block, type) else type(block).__name__
+        raise TypeError(f"ODENet got {got} as a block; give a module, or a function n -> module")
     if not isinstance(block, torch.nn.Module):
         made = [block(n) for n in range(count)]
         for n, module in enumerate(made):

@@ -15,6 +15,7 @@ from mgnet.depth.layer_stack import LayerSlots, draw_layers, layer_of, per_layer
 from mgnet.depth.residual_block import ResidualBlock
 from mgnet.depth.scheme import advance, at_times, check_scheme
 from mgnet.depth.spline_weights import DepthSpline
+from mgnet.depth.state_check import checked_state
 
 __all__ = ["ODENet"]
 
@@ -156,12 +157,11 @@ class ODENet(torch.nn.Module):
     def open(self, x: torch.Tensor) -> torch.Tensor:
         """The state u[0]: `before`, and the first buffer layers."""
         u = x if self.before is None else self.before(x)
-        return self.opening(u)
+        return self.opening(checked_state(self.block, u))
 
     def close(self, u: torch.Tensor) -> torch.Tensor:
         """The output from the state u[N]: the last buffer layers, and `after`."""
-        u = self.closing(u)
-        return u if self.after is None else self.after(u)
+        return self.closing(u) if self.after is None else self.after(self.closing(u))
 
     def draw_masks(self) -> None:
         """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
@@ -383,15 +383,15 @@ def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> to
 
 def _check(layers: Any, final_time: Any, scheme: str, weights: Any, buffer_layers: Any) -> None:
     if not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"ODENet got {layers} layers; it needs at least 1")
-    if not final_time > 0.0:
-        raise ValueError(f"ODENet got final_time {final_time}; it must be positive")
+        raise ValueError(f"ODENet got {layers!r} layers; it needs at least 1, an integer")
+    if not isinstance(final_time, int | float) or not final_time > 0.0:
+        raise ValueError(f"ODENet got final_time {final_time!r}; it must be positive, a number")
     check_scheme(scheme)
     if weights not in ("per layer", "shared") and not isinstance(weights, DepthSpline):
         raise ValueError(
             f"ODENet got weights {weights!r}; give 'per layer', 'shared' or a DepthSpline"
         )
-    if len(buffer_layers) != 2 or min(buffer_layers) < 0:
+    if not isinstance(buffer_layers, Sequence) or len(buffer_layers) != 2 or min(buffer_layers) < 0:
         raise ValueError(
             f"ODENet got buffer_layers {buffer_layers}; give two numbers, of layers before and "
             "after, 0 or more"

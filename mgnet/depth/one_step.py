@@ -120,6 +120,12 @@ def _check_theta(name: str, theta: float) -> None:
         )
 
 
+def _check_counts(name: str, counts: dict[str, int]) -> None:
+    for what, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{name} got {count!r} {what}; give an integer of at least 1")
+
+
 def dahlquist(
     rate: complex = -1.0, steps: int = 64, final_time: float = 1.0, theta: float = 1.0
 ) -> OneStep:
@@ -141,6 +147,7 @@ def dahlquist(
     array([1.  , 0.5 , 0.25])
     """
     _check_theta("dahlquist", theta)
+    _check_counts("dahlquist", {"steps": steps})
 
     def step(t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
         z = rate * dt[:, None]
@@ -183,6 +190,7 @@ def heat(
     'RTOL'
     """
     _check_theta("heat", theta)
+    _check_counts("heat", {"points": points, "steps": steps})
     x = np.arange(1, points + 1) / (points + 1)
     u0 = 1.0 - abs(2.0 * x - 1.0) if initial is None else np.asarray(initial, dtype=float)
     if u0.shape != (points,):

@@ -173,10 +173,19 @@ def plan(
     """
     if not isinstance(ranks, int) or ranks < 1:
         raise ValueError(f"plan got ranks = {ranks!r}; give an integer of at least 1")
-    if len(cycles) not in (1, 2) or any(k is not None and k < 0 for k in cycles):
+    if (
+        isinstance(cycles, int)
+        or len(cycles) not in (1, 2)
+        or any(k is not None and k < 0 for k in cycles)
+    ):
         raise ValueError(
             f"plan got cycles = {cycles!r}; give the number of cycles forward and backward, as "
             "(2, 1), with None for a serial pass"
+        )
+    if not (layer_seconds > 0.0 and latency >= 0.0 and bandwidth > 0.0):
+        raise ValueError(
+            f"plan got layer_seconds {layer_seconds}, latency {latency}, bandwidth {bandwidth}; "
+            "seconds and bandwidth must be positive, the latency not negative"
         )
     owned = _owned(layers, levels, coarsening, ranks)
     calls = []

@@ -76,6 +76,8 @@ def kind_of(net: ODENet, factor: int, how: str | None) -> str:
     >>> kind_of(ODENet(torch.nn.Tanh(), 2, gates=True), 2, None)
     'gates'
     """
+    if not isinstance(net, ODENet):
+        raise TypeError(f"refinement got a {type(net).__name__}; it refines an ODENet")
     if how is None:
         how = "constant" if net.gates is None else "gates"
     if how not in KINDS:

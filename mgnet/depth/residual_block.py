@@ -39,6 +39,8 @@ class ResidualBlock(torch.nn.Module):
     ):
         super().__init__()
         check_scheme(scheme)
+        if not isinstance(block, torch.nn.Module):
+            raise TypeError(f"ResidualBlock got a {type(block).__name__}; give a torch.nn.Module")
         self.block = block
         self.step = step if isinstance(step, torch.nn.Parameter) else float(step)
         self.time = float(time)

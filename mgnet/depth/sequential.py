@@ -68,6 +68,11 @@ def from_sequential(
       layers=3, final_time=2, scheme='euler', gates=True, weights='per layer'
       ...
     """
+    if not isinstance(sequential, torch.nn.Sequential):
+        raise TypeError(
+            f"from_sequential got a {type(sequential).__name__}; give a torch.nn.Sequential of "
+            "residual blocks"
+        )
     modules = copy.deepcopy(list(sequential))
     start, stop = _range(modules, blocks)
     before, middle, after = modules[:start], modules[start:stop], modules[stop:]

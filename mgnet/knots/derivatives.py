@@ -15,7 +15,7 @@ where of the splines b only degree + 1 do not vanish.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -54,6 +54,7 @@ class KANDerivatives:
     """
 
     def __init__(self, kan: KAN, inputs: Derivatives):
+        kan.check_inputs(inputs.d(), axes=2)
         self.kan = kan
         self.inputs = inputs
         self.points = inputs.points
@@ -64,6 +65,13 @@ class KANDerivatives:
     def value(self) -> torch.Tensor:
         """Shape (samples, outputs)."""
         return self.d()
+
+    @property
+    def coefficients(self) -> Any:
+        """A KAN alone has none."""
+        raise AttributeError(
+            "u.coefficients needs an Ansatz; give Ansatz(kan, coefficients={name: start})"
+        )
 
     def d(self, *axes: int) -> torch.Tensor:
         """The derivative by one or two inputs, shape (samples, outputs)."""

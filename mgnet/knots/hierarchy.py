@@ -13,6 +13,7 @@ from mgnet.knots.kan import KAN
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
+from mgnet.training.checks import check_objective
 from mgnet.training.objective import Objective
 from mgnet.training.subspace import Recenter
 from mgnet.transfer import AxisTransfer, PackedTransfer
@@ -156,6 +157,7 @@ def knot_hierarchy(
     >>> hierarchy[0].operator.value(u) < 1e-6
     True
     """
+    check_objective("knot_hierarchy", objective)
     if not isinstance(levels, int) or levels < 1:
         raise ValueError(f"knot_hierarchy got {levels} levels; it needs at least 1")
     if form not in ("subspace", "injected"):

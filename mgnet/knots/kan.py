@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,25 +87,32 @@ class KAN(torch.nn.Module):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
+        if not isinstance(widths, Sequence) or not _positive(widths) or len(widths) < 2 + linear:
+            raise ValueError(
+                f"KAN got widths {widths!r}; it needs positive integers, one spline layer apart: "
+                f"{'[2, 5, 1]' if linear else '[2, 1]'} is the least"
+            )
         layers = len(widths) - 1 - linear
-        if layers < 1 or min(widths) < 1:
+        if not isinstance(degree, int) or not 1 <= degree <= 5:
+            raise ValueError(f"KAN got degree {degree}; it must be 1, 2, 3, 4 or 5")
+        per_layer = list(intervals) if isinstance(intervals, Sequence) else [intervals] * layers
+        if len(per_layer) != layers or not _positive(per_layer):
             raise ValueError(
-                f"KAN got widths {list(widths)}; it needs positive ones, a layer apart"
+                f"KAN got intervals {intervals!r} for {layers} spline layers; "
+                "give one positive integer, or one per layer"
             )
-        if not 1 <= degree <= 5:
-            raise ValueError(f"KAN got degree {degree}; it must be 1 to 5")
-        per_layer = [intervals] * layers if isinstance(intervals, int) else list(intervals)
-        if len(per_layer) != layers or min(per_layer) < 1:
-            raise ValueError(
-                f"KAN got intervals {intervals} for {layers} spline layers; "
-                "give one positive number, or one per layer"
+        if not isinstance(domain, Sequence) or len(domain) != 2 or not domain[0] < domain[1]:
+            raise ValueError(f"KAN got domain {domain!r}; give two numbers in increasing order")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"KAN got dtype {dtype!r}; give torch.float64 or torch.float32")
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"KAN got generator {generator!r}; give torch.Generator().manual_seed(0), say"
             )
-        if not domain[0] < domain[1]:
-            raise ValueError(f"KAN got domain {domain}; its ends must be in increasing order")
         if hidden not in ("tanh", "identity"):
             raise ValueError(f"KAN got hidden {hidden!r}; it must be 'tanh' or 'identity'")
         self.widths = tuple(widths)
-        self.intervals = tuple(per_layer)
+        self.intervals = tuple(int(n) for n in per_layer)
         self.degree = degree
         self.domain = (float(domain[0]), float(domain[1]))
         self.hidden = hidden
@@ -148,8 +156,35 @@ class KAN(torch.nn.Module):
         """The fixed map of hidden values onto the spline interval."""
         return into_domain(hidden, self.hidden, self.domain)
 
+    def check_inputs(self, x: torch.Tensor, axes: int | None = None) -> None:
+        """Raise unless x can be the input: kind, last axis, precision, device, number of axes.
+
+        Raises
+        ------
+        TypeError, ValueError
+        """
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"KAN got inputs of type {type(x).__name__}; give a tensor")
+        first, inputs = self.coefficients[0], self.widths[0]
+        if x.dim() < 1 or x.shape[-1] != inputs or axes not in (None, x.dim()):
+            raise ValueError(
+                f"KAN got inputs of shape {tuple(x.shape)}; it needs "
+                f"({'...' if axes is None else 'samples'}, {inputs}), one column per input"
+            )
+        if x.dtype != first.dtype:
+            raise TypeError(
+                f"KAN got inputs of {x.dtype}, but its coefficients are of {first.dtype}; convert "
+                f"one of them, as with x.to({first.dtype})"
+            )
+        if x.device != first.device:
+            raise ValueError(
+                f"KAN got inputs on {x.device}, but its coefficients are on {first.device}; move "
+                f"one of them, as with x.to({str(first.device)!r})"
+            )
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
+        self.check_inputs(x)
         if self.linear is not None:
             x = self.into_domain(self.linear(x))
         for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
@@ -165,6 +200,7 @@ class KAN(torch.nn.Module):
         ----------
         x : tensor of shape (samples, inputs)
         """
+        self.check_inputs(x, axes=2)
         return linearize(self, x)
 
     def derivatives(self, inputs: Derivatives) -> KANDerivatives:
@@ -221,6 +257,8 @@ class KAN(torch.nn.Module):
         factor : int
             At least 2.
         """
+        if not isinstance(factor, int) or factor < 2:
+            raise ValueError(f"KAN.refine got factor {factor}; it must be an integer of at least 2")
         fine = self._with_intervals([factor * n for n in self.intervals])
         fine._take(self, self.refinement_matrices(factor))
         return fine
@@ -235,10 +273,10 @@ class KAN(torch.nn.Module):
         by : "projection" or "injection"
             Closest edge functions, in L2 over the domain, or closest coefficients.
         """
-        if factor < 2 or any(n % factor for n in self.intervals):
+        if not isinstance(factor, int) or factor < 2 or any(n % factor for n in self.intervals):
             raise ValueError(
                 f"KAN.coarsen got factor {factor} for {self.intervals} intervals; "
-                "it must be at least 2 and divide all"
+                "it must be an integer of at least 2 and divide all"
             )
         coarse = self._with_intervals([n // factor for n in self.intervals])
         coarse._take(self, coarse.coarsening_matrices(factor, by))
@@ -254,6 +292,8 @@ class KAN(torch.nn.Module):
         """
         with torch.no_grad():
             outputs = self(x)
+            if not outputs.numel():
+                raise ValueError("KAN.nesting_defect got no samples; give at least one")
             change = (self.refine(factor)(x) - outputs).abs().max()
             return float(change / outputs.abs().max().clamp_min(torch.finfo(x.dtype).tiny))
 
@@ -295,6 +335,10 @@ class KAN(torch.nn.Module):
         from mgnet.knots.multichannel import MultichannelMLP  # it imports this file
 
         return MultichannelMLP(self)
+
+
+def _positive(numbers: Sequence[int]) -> bool:
+    return all(isinstance(n, Integral) and n > 0 for n in numbers)
 
 
 def into_domain(hidden: torch.Tensor, kind: str, domain: tuple[float, float]) -> torch.Tensor:

@@ -61,6 +61,9 @@ def solver_from_options(
     >>> len(solver.schedule)
     14
     """
+    if not isinstance(hierarchy, Hierarchy):
+        got = type(hierarchy).__name__
+        raise TypeError(f"solver_from_options got a {got}; it takes a Hierarchy: Hierarchy([...])")
     check_names()
     values = Values(prefix)
     cycle = values.get("cycle", cycle)

@@ -44,6 +44,31 @@ class Term:
     weight: float = 1.0
     attention: torch.Tensor | None = None
 
+    def __post_init__(self) -> None:
+        if not callable(self.residual):
+            raise TypeError(
+                f"Term got a residual of type {type(self.residual).__name__}; give a function of "
+                "u, as lambda u: u.d(0, 0)"
+            )
+        for points in self.places:
+            if not isinstance(points, torch.Tensor) or points.dim() != 2 or not len(points):
+                shape = tuple(points.shape) if isinstance(points, torch.Tensor) else type(points)
+                raise ValueError(
+                    f"Term got points of {shape}; give a tensor of shape (samples, inputs), with "
+                    "at least one sample, as x.unsqueeze(1)"
+                )
+            if len(points) != self.samples:
+                raise ValueError(
+                    f"Term got {self.samples} and {len(points)} points; give as many of each"
+                )
+        if not self.weight >= 0.0:
+            raise ValueError(f"Term got weight {self.weight}; it must not be negative")
+        if self.attention is not None and self.attention.shape != (self.samples,):
+            raise ValueError(
+                f"Term got attention of shape {tuple(self.attention.shape)} for {self.samples} "
+                f"points; it must be ({self.samples},)"
+            )
+
     @property
     def places(self) -> tuple[torch.Tensor, ...]:
         """The points as a tuple."""
@@ -57,7 +82,12 @@ class Term:
     def at(self, *functions: Derivatives) -> torch.Tensor:
         """The residuals without weight and attention, shape (samples, components)."""
         r = self.residual(*functions)
-        if len(r) != self.samples or r.dim() > 2 or (r.dim() == 2 and r.shape[1] == len(r) > 1):
+        if (
+            not r.dim()
+            or len(r) != self.samples
+            or r.dim() > 2
+            or (r.dim() == 2 and r.shape[1] == len(r) > 1)
+        ):
             raise ValueError(
                 f"the residual of a term gave shape {tuple(r.shape)} for {self.samples} points; it "
                 "must give (samples,) or (samples, components): values have shape (samples, "
@@ -112,6 +142,10 @@ class Collocation(LeastSquares):
     """
 
     def __init__(self, network: torch.nn.Module, terms: Sequence[Term]):
+        if isinstance(terms, Term) or any(not isinstance(term, Term) for term in terms):
+            raise TypeError(
+                "Collocation got terms that are no list of Term; give [Term(residual, points), ...]"
+            )
         if not terms:
             raise ValueError("Collocation got no terms; give at least one Term")
         super().__init__(network, None, residual=self._terms_of)

@@ -67,6 +67,11 @@ class Points:
         """A unit vector for one axis, zero for two."""
         if not axes:
             return self.points
+        if len(axes) > 2 or max(axes) >= self.points.shape[1] or min(axes) < 0:
+            raise ValueError(
+                f"u.d got the axes {axes}; give one or two of 0 to {self.points.shape[1] - 1}, the "
+                "columns of the points (higher derivatives: more unknowns, a system of equations)"
+            )
         unit = torch.zeros_like(self.points)
         if len(axes) == 1:
             unit[:, axes[0]] = 1.0

@@ -18,6 +18,7 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from mgnet.smoother import Smoother
+from mgnet.training.checks import check_data
 from mgnet.training.dense_least_squares import minimum_norm, triangle
 from mgnet.training.objective import LeastSquares, Objective
 
@@ -187,7 +188,9 @@ def solve_last_layer_(
     parameters = {name: p.detach() for name, p in network.named_parameters()}
     blocks: list[torch.Tensor] = []
     samples = 0
-    for x, y in batches:
+    for batch in batches:
+        check_data("solve_last_layer_", batch)
+        x, y = batch
         if not samples:
             part.check(parameters, x)
         with torch.no_grad():

@@ -287,18 +287,30 @@ def levenberg_marquardt(
             f"levenberg_marquardt got max_steps {max_steps}, seconds {seconds}, rtol {rtol}, atol "
             f"{atol}; steps and seconds must be positive, tolerances not negative"
         )
+    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
+        raise TypeError(
+            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
+            "function first, then the module, as (lambda module: module(x) - y, module)"
+        )
     began, calls = time.perf_counter(), 0
 
     def counted(module: torch.nn.Module) -> Any:
         nonlocal calls
         calls += 1
-        return residual(module)
+        made = residual(module)
+        if isinstance(made, torch.Tensor) and not made.dim():
+            raise ValueError(
+                "residual(module) returned one number; it must return all residuals, as module(x) "
+                "- y, not the mean of their squares: that is taken here"
+            )
+        return made
 
     problem = LeastSquares.from_torch(module, counted, chunk_size)
     smoother = LevenbergMarquardt(mu, acceleration=acceleration, solver=solver)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     memory = smoother.start(level, u)
+    first = problem.residuals(u)
     values, norms = [], []
     try:
         while True:
@@ -307,6 +319,8 @@ def levenberg_marquardt(
             norms.append(float(gradient.norm()))
             if monitor is not None:
                 monitor(len(values) - 1, value, norms[-1])
+            if len(values) == 1:
+                _check_start(first, value, norms[0])
             ending = _ending(values, norms, max(rtol * norms[0], atol), max_steps)
             if ending is None and time.perf_counter() - began >= seconds:
                 ending = Ending.SECONDS
@@ -322,14 +336,27 @@ def levenberg_marquardt(
     return Minimum(tuple(values), tuple(norms), ending, calls, time.perf_counter() - began)
 
 
+def _check_start(r: torch.Tensor, value: float, gradient: float) -> None:
+    """Raise unless there are residuals, the same at a second look, and finite."""
+    if not len(r):
+        raise ValueError("levenberg_marquardt got no residuals; give at least one sample")
+    if not math.isfinite(value + gradient):
+        raise ValueError(
+            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value} and gradient norm "
+            f"{gradient} at the start; both must be finite: check the data and initial parameters"
+        )
+    again = 0.5 * float(r @ r)
+    if abs(again - value) > 1e-3 * max(again, value):
+        raise ValueError(
+            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "
+            f"parameters, {again:.4g}; they must not be random: call module.eval() where there is "
+            "dropout, and draw samples before"
+        )
+
+
 def _ending(
     values: list[float], norms: list[float], tolerance: float, max_steps: int
 ) -> Ending | None:
-    if len(values) == 1 and not math.isfinite(values[0] + norms[0]):
-        raise ValueError(
-            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {values[0]} and gradient norm "
-            f"{norms[0]} at the start; both must be finite: check the data and initial parameters"
-        )
     if not math.isfinite(norms[-1]):
         return Ending.NOT_FINITE
     if norms[-1] <= tolerance:

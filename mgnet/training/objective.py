@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 
+from mgnet.training.checks import check_data, check_loss
 from mgnet.training.jacobian import (
     Jacobian,
     ProlongedJacobian,
@@ -64,11 +65,13 @@ class Objective:
         loss: Callable[..., torch.Tensor],
         data: Data | None,
     ):
-        if data is not None and len(data[0]) != len(data[1]):
-            raise ValueError(
-                f"Objective got {len(data[0])} inputs and {len(data[1])} targets; "
-                "axis 0 must hold the same samples in both"
+        if not callable(loss):
+            raise TypeError(
+                f"Objective got a loss of type {type(loss).__name__}; give a function, as "
+                "torch.nn.functional.mse_loss"
             )
+        if data is not None:
+            check_data(type(self).__name__, data)
         self.network = network
         self.loss = loss
         self.data: Any = data
@@ -154,8 +157,8 @@ class Objective:
     def _loss(self, u: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():  # a loss may differentiate by the inputs
             if self.data is None:
-                return self.flat.evaluate(self.loss, u)
-            return self.loss(self.outputs(u), self.data[1])
+                return check_loss(self.flat.evaluate(self.loss, u))
+            return check_loss(self.loss(self.outputs(u), self.data[1]))
 
 
 class LeastSquares(Objective):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -50,6 +52,21 @@ class TorchOptimizer(Smoother):
     kind: type[torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
     wanders: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.kind, type) and issubclass(self.kind, torch.optim.Optimizer)):
+            raise TypeError(
+                f"TorchOptimizer got {self.kind!r}; give a class of optimizers and its options, as "
+                'TorchOptimizer(torch.optim.Adam, {"lr": 1e-3})'
+            )
+        known = inspect.signature(self.kind).parameters
+        wrong = [name for name in self.options if name not in known]
+        if wrong:
+            nearest = difflib.get_close_matches(wrong[0], known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"TorchOptimizer got the option {wrong[0]!r}, which {self.kind.__name__} has not; "
+                f"the nearest is {nearest!r}"
+            )
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any

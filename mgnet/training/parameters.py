@@ -31,6 +31,10 @@ class FlatParameters:
     """
 
     def __init__(self, module: torch.nn.Module):
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(
+                f"the module to train is a {type(module).__name__}; give a torch.nn.Module"
+            )
         self.module = module
         self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if not self.trainable:
@@ -57,7 +61,14 @@ class FlatParameters:
 
     def named(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
         """The parts of u by name (views where the precision is that of the module)."""
-        parts = torch.split(u, [math.prod(p.shape) for p in self.trainable.values()])
+        sizes = [math.prod(p.shape) for p in self.trainable.values()]
+        if not isinstance(u, torch.Tensor) or u.shape != (sum(sizes),):
+            got = f"shape {tuple(u.shape)}" if isinstance(u, torch.Tensor) else type(u).__name__
+            raise ValueError(
+                f"the parameters of {type(self.module).__name__} were given as {got}; give a flat "
+                f"tensor of {sum(sizes)} numbers, as objective.start() does"
+            )
+        parts = torch.split(u, sizes)
         return {
             name: part.view(p.shape).to(p.dtype)
             for (name, p), part in zip(self.trainable.items(), parts, strict=True)

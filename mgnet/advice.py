@@ -1,0 +1,235 @@
+"""What slows a solve down, measured in one more cycle; the sentences below `Solution.explain`."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mgnet import vector
+from mgnet.schedule import Step
+
+if TYPE_CHECKING:
+    from mgnet.interpreter import StepData
+    from mgnet.level import Level
+    from mgnet.solution import Solution
+
+__all__ = ["Diagnosis", "advise"]
+
+State = Any
+
+# A cycle with a factor below this needs no advice.
+CONTENT = 0.6
+# Between these, fine and coarse operator agree: coarse grids of few points, and nonlinear ones,
+# are off by nearly two.
+AGREE = 0.4, 2.5
+# A sweep that leaves more than this of the residual hardly smooths.
+WEAK = 0.95
+
+
+class Diagnosis:
+    """Measurements of the last cycle of a solve, which is repeated for them.
+
+    One residual is evaluated after every step, and two coarse operators and one restriction per
+    `up`; none of it is counted as work of the solve.
+
+    Attributes
+    ----------
+    logs : dict
+        (level, action) -> logarithms of the reduction of that level's residual norm, per visit.
+    sweeps : dict
+        Level -> the same of its smoothing steps, per sweep.
+    visits : dict
+        Level -> the same from each arrival from above until the correction goes back.
+    changes : dict
+        Level l -> for each correction w from level l + 1, `<w, R (A(u + P w) - A(u))>` and
+        `<w, A_c(v + w) - A_c(v)>`, which are equal where both operators discretise one equation.
+    levels, states : dict
+        The last Level and (u, f) of each level.
+
+    Examples
+    --------
+    >>> from mgnet import Solver, gallery
+    >>> diagnosis = Diagnosis(Solver(gallery.poisson(7)).solve(np.ones(7)))
+    >>> fine, coarse = diagnosis.changes[0][0]
+    >>> round(fine / coarse, 6)
+    1.0
+    """
+
+    def __init__(self, solution: Solution):
+        self.logs: dict[tuple[int, str], list[float]] = defaultdict(list)
+        self.sweeps: dict[int, list[float]] = defaultdict(list)
+        self.visits: dict[int, list[float]] = defaultdict(list)
+        self.changes: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        self.levels: dict[int, Level] = {}
+        self.states: dict[int, tuple[State, State | None]] = {}
+        self._solution = solution
+        self._norms: dict[int, float] = {}  # of each level, after the step before
+        # Of each level that was gone down to: u and the residual norm there, and r above.
+        self._arrivals: dict[int, tuple[State, float, State]] = {}
+        if solution.last_cycle is not None and not solution.message:  # else it breaks off again
+            self._norms[0] = solution.residual_norms[-2]
+            solution.last_cycle(self._measure)
+
+    def _measure(self, step: Step, data: StepData) -> None:
+        level = step.level + (step.action == "down")
+        residual = data.level.residual_at(data.state, data.rhs)
+        after, before = self._solution.norm(residual), self._norms.get(level, 0.0)
+        if step.action in ("pre", "post", "solve", "up") and before > 0.0 and after > 0.0:
+            log = math.log(after / before)
+            self.logs[level, step.action].append(log)
+            if step.action in ("pre", "post"):
+                self.sweeps[level].append(log / step.count)
+        if step.action == "down":
+            self._arrivals[level] = data.state, after, data.progress.rs[step.level]
+        if step.action == "up":
+            self._compare(level, residual, data)
+        self._norms[level] = after
+        self.levels[level], self.states[level] = data.level, (data.state, data.rhs)
+
+    def _compare(self, number: int, residual: State, data: StepData) -> None:
+        dot, coarse = self._solution.dot, self.levels[number + 1]
+        start, began, above = self._arrivals[number + 1]
+        if began > 0.0 and self._norms[number + 1] > 0.0:
+            self.visits[number + 1].append(math.log(self._norms[number + 1] / began))
+        if not data.step_length:
+            return
+        end = data.progress.us[number + 1]
+        change = (above - residual) * (1.0 / data.step_length)
+        fine = data.level.transfer.restrict(change)  # type: ignore[union-attr]
+        # Not by residuals: those of a level may live on a part of it, as on C-layers.
+        said = coarse.apply(end) - coarse.apply(start)
+        self.changes[number].append((dot(end - start, fine), dot(end - start, said)))
+
+
+def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
+    """Sentences that say what was measured, then the remedy; none where all is well.
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, Solver, gallery
+    >>> solution = Solver(gallery.poisson(15, smoother=Jacobi(0.01))).solve(np.ones(15))
+    >>> print(advise(solution, Diagnosis(solution))[0])
+    levels 0, 1 and 2: ...
+    """
+    found = _refused(solution)
+    norms = solution.residual_norms[-6:]
+    if solution.message or len(norms) < 2 or not 0.0 < norms[-1] < math.inf:
+        return found
+    factor = (norms[-1] / norms[0]) ** (1.0 / (len(norms) - 1))
+    if factor <= CONTENT:
+        return found
+    rounding = [] if solution.reason.converged else _rounding(solution, diagnosis)
+    found = rounding or found + _scaling(diagnosis)
+    if found or not all(_is_plain(level) for level in diagnosis.levels.values()):
+        return found
+    return _smoothing(diagnosis) or _growing(diagnosis, factor)
+
+
+def _refused(solution: Solution) -> list[str]:
+    return [
+        f"level {level}: all {told.refused} coarse corrections were refused by the line search, "
+        f"so no coarser level helps: check what level {level + 1} solves (hierarchy.check), "
+        "smooth more before going down, or leave the coarser levels out"
+        for level, told in solution.corrections.items()
+        if told.refused > 1 and told.refused == len(told.lengths)
+    ]
+
+
+def _rounding(solution: Solution, diagnosis: Diagnosis) -> list[str]:
+    """How far the residual moves when the last digit of every unknown does."""
+    level, (u, f) = diagnosis.levels[0], diagnosis.states[0]
+    dtype = vector.as_numpy(u).dtype
+    shift = float(np.finfo(dtype).eps) * (u * vector.random_like(u, np.random.default_rng(0)))
+    noise = solution.norm(level.residual_at(u + shift, f) - level.residual_at(u, f))
+    now = solution.residual_norms[-1]
+    if now > 30.0 * noise:
+        return []
+    scale = (0.0 if f is None else solution.norm(f)) or solution.residual_norms[0]
+    return [
+        f"the residual norm stands at {now:.1e}, and the last digits of the {dtype} state move it "
+        f"by {noise:.1e}: ask for no less than about rtol={3.0 * max(now, noise) / scale:.0e}"
+        + (", or use float64" if dtype.itemsize <= 4 else "")
+    ]
+
+
+def _scaling(diagnosis: Diagnosis) -> list[str]:
+    """Levels whose operator, or whose transfers, are scaled unlike those of their neighbours."""
+    ratios = {}
+    for level, pairs in diagnosis.changes.items():
+        fine, coarse = (sum(part) for part in zip(*pairs, strict=True))
+        ratios[level] = fine / coarse if coarse else math.inf
+    low, high = AGREE
+    off = {level for level, ratio in ratios.items() if not low <= ratio <= high}
+    found = []
+    for level in sorted(off):
+        above, below = ratios.get(level - 1, 1.0), ratios[level]
+        if level - 1 in off and low <= above * below <= high:
+            continue  # told with the level above
+        told = f"level {level}: the correction from level {level + 1} changes the restricted "
+        told += f"residual {below:.2g} times as much as the operator of level {level + 1} says, "
+        if level + 1 in off and low <= below * ratios[level + 1] <= high:
+            told += f"and level {level + 1} itself sees {ratios[level + 1]:.2g}: the operator of "
+            told += f"level {level + 1} is wrong, by a factor of about {1.0 / below:.2g}"
+        else:
+            told += f"so the transfer between levels {level} and {level + 1} is scaled wrongly, or "
+            told += f"the operator of level {level + 1} is"
+        found.append(f"{told}; hierarchy.check tests the transfers, P^T A P is always consistent")
+    return found
+
+
+def _smoothing(diagnosis: Diagnosis) -> list[str]:
+    """Levels whose sweeps hardly reduce what the cycle leaves."""
+    coarsest = max(diagnosis.levels)
+    factors = {
+        level: _mean(logs)
+        for level, logs in diagnosis.sweeps.items()
+        if level < coarsest or not coarsest
+    }
+    worst = max(factors.values(), default=0.0)
+    if worst > 1.05:
+        level = max(factors, key=lambda level: factors[level])
+        return [
+            f"level {level}: a sweep of {diagnosis.levels[level].smoother} increases the residual "
+            f"norm {worst:.2f}-fold: damp it, or take another smoother there"
+        ]
+    if worst < WEAK:
+        return []
+    # As weak as the worst: what one level leaves slows all levels above it.
+    named = sorted(level for level, factor in factors.items() if 1 - factor <= 2.5 * (1 - worst))
+    return [
+        f"{_listed(named)}: a sweep of {diagnosis.levels[named[0]].smoother} leaves "
+        f"{worst:.3f} of the residual norm, and no coarser level sees the rest: take a stronger "
+        "smoother there (where cells are stretched, one that solves along the short side), or "
+        "acceleration=Anderson()"
+    ]
+
+
+def _growing(diagnosis: Diagnosis, factor: float) -> list[str]:
+    """Whether the coarse levels are solved too roughly; else what to try at all."""
+    # Above the coarsest levels, which solve exactly.
+    visits = [_mean(diagnosis.visits[level]) for level in sorted(diagnosis.visits)[:-1]]
+    told = f"the cycle leaves {factor:.2f} of the residual norm on level 0"
+    if visits and factor > 1.25 * visits[-1]:
+        factors = "".join(f", {visit:.2f} on level {k}" for k, visit in enumerate(visits, 1))
+        told += f"{factors}: this grows with the number of levels below, so solve those better, "
+        return [told + "with an F- or W-cycle or more sweeps"]
+    return [told + ", and no level stands out: try more sweeps, or acceleration=Anderson()"]
+
+
+def _is_plain(level: Level) -> bool:
+    """Whether sweeps are meant to reduce the residual, as those of optimizers are not."""
+    smoothers = (level.smoother, level.post_smoother or level.smoother)
+    return all(smoother.fixed_work and not smoother.wanders for smoother in smoothers)
+
+
+def _mean(logs: list[float]) -> float:
+    return math.exp(sum(logs) / len(logs))
+
+
+def _listed(levels: list[int]) -> str:
+    if len(levels) == 1:
+        return f"level {levels[0]}"
+    return f"levels {', '.join(map(str, levels[:-1]))} and {levels[-1]}"

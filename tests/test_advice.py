@@ -1,0 +1,204 @@
+"""Advice: a planted fault is named with its level, and a good solve hears nothing."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from mgnet import (
+    Anderson,
+    Backtracking,
+    GaussSeidel,
+    Hierarchy,
+    Jacobi,
+    Level,
+    MatrixTransfer,
+    Smoother,
+    Solver,
+    gallery,
+)
+from mgnet.advice import Diagnosis
+from mgnet.depth import heat
+
+
+def swapped(hierarchy, number, **parts):
+    """The hierarchy with other parts on one level."""
+    levels = list(hierarchy)
+    levels[number] = replace(levels[number], **parts)
+    return Hierarchy(levels)
+
+
+def scaled(hierarchy, number, factor):
+    """The hierarchy with a restriction of the wrong scale."""
+    transfer = hierarchy[number].transfer
+    parts = transfer.P, factor * transfer.P.T
+    return swapped(hierarchy, number, transfer=replace(transfer, P=parts[0], R=parts[1]))
+
+
+@dataclass(frozen=True)
+class Nothing(Smoother):
+    """A smoother without effect."""
+
+    def smooth(self, level, u, f, sweeps, memory):
+        return u, memory
+
+
+def advice(hierarchy, cycle="V(1,1)", cycles=12, rtol=1e-10, f=None):
+    """The lines below the table."""
+    if f is None:
+        f = np.random.default_rng(0).standard_normal(hierarchy[0].unknowns)
+    solution = Solver(hierarchy, cycle, rtol, max_cycles=cycles).solve(f)
+    text = solution.explain().split("\n")
+    return text[[line.startswith("reduction:") for line in text].index(True) + 1 :]
+
+
+def poisson(smoother=None):
+    return gallery.poisson((63, 63), smoother=smoother)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("factor", "cycle"), [(4.0, "V(1,1)"), (4.0, "W(2,0)"), (0.2, "V(1,1)"), (0.2, "V(0,2)")]
+)
+def test_a_restriction_of_the_wrong_scale(level, factor, cycle):
+    (line,) = advice(scaled(poisson(), level, factor), cycle)
+    assert line.startswith(f"level {level}: the correction from level {level + 1} changes")
+    measured = float(line.split("residual ")[1].split(" times")[0])
+    assert measured == pytest.approx(factor, rel=0.25)
+    assert "transfer between" in line
+
+
+def test_the_wrong_scale_is_found_in_nonlinear_problems_too():
+    (line,) = advice(scaled(gallery.reaction((31, 31)), 1, 0.2), f=np.full(961, 0.01), cycles=20)
+    assert line.startswith("level 1: the correction from level 2 changes")
+
+
+@pytest.mark.parametrize(
+    "change", [lambda A: 9.0 * A, lambda A: A / 9.0, lambda A: A + 4.0 * sp.eye(A.shape[0])]
+)
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_one_level_with_the_wrong_operator(level, change):
+    hierarchy = poisson()
+    wrong = swapped(hierarchy, level, operator=sp.csr_matrix(change(hierarchy[level].matrix)))
+    (line,) = advice(wrong, cycles=20)
+    assert f"the operator of level {level} is wrong" in line
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_a_smoother_without_effect(level):
+    (line,) = advice(swapped(poisson(), level, smoother=Nothing()), cycles=20)
+    assert line.startswith(f"level {level}: a sweep of Nothing() leaves 1.000 ")
+
+
+def test_a_smoother_that_diverges():
+    (line,) = advice(swapped(poisson(), 1, smoother=Jacobi(1.6)), cycles=30)
+    assert line.startswith("level 1: a sweep of Jacobi(omega=1.6) increases")
+
+
+@pytest.mark.parametrize("points", [(127, 7), (255, 15)])
+def test_a_point_smoother_on_stretched_cells(points):
+    (line,) = advice(gallery.poisson(points), cycles=40)
+    assert line.startswith("level") and " 0" in line.split(":")[0]
+    assert "stretched" in line and "Anderson" in line
+
+
+def aggregates(levels):
+    """Unsmoothed aggregation in 1-D, whose V-cycles get worse with every level."""
+    n = 2 ** (levels + 1)
+    matrices, prolongations = [sp.diags([-1, 2, -1], [-1, 0, 1], shape=(n, n), format="csr")], []
+    for _ in range(levels - 1):
+        n //= 2
+        prolongations.append(sp.csr_matrix(sp.kron(sp.eye(n), np.ones((2, 1)))))
+        P = prolongations[-1]
+        matrices.append(sp.csr_matrix(P.T @ matrices[-1] @ P))
+    return Hierarchy.from_matrices(matrices, prolongations)
+
+
+def test_factors_that_grow_with_the_levels():
+    (line,) = advice(aggregates(7))
+    assert "grows with the number of levels" in line and "F- or W-cycle" in line
+
+
+def test_corrections_that_are_all_refused():
+    refusing = swapped(gallery.poisson(63), 1, line_search=lambda *told: 0.0)
+    assert advice(refusing)[0].startswith("level 1: all 12 coarse corrections were refused")
+    guarded = swapped(gallery.poisson(63), 1, line_search=Backtracking())
+    assert advice(guarded, cycles=50) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_tolerance_below_rounding(dtype):
+    hierarchy = gallery.poisson(63)
+    f = np.random.default_rng(1).standard_normal(63).astype(dtype)
+    (line,) = advice(hierarchy, rtol=1e-20, cycles=60, f=f)
+    attainable = float(line.split("rtol=")[1].split(",")[0])
+    assert 1.0 < attainable / np.finfo(dtype).eps < 1e5
+    assert ("float64" in line.split("rtol=")[1]) == (dtype is np.float32)
+    reached = Solver(hierarchy, rtol=attainable, max_cycles=60).solve(f)
+    assert reached.reason.converged
+
+
+@pytest.mark.parametrize(
+    ("hierarchy", "cycle"),
+    [
+        (poisson(), "V(1,1)"),
+        (poisson(), "W(1,1)"),
+        (poisson(GaussSeidel()), "V(1,0)"),
+        (gallery.poisson(127), "nested F(1,1)"),
+        (gallery.reaction((63, 63)), "F(2,1)"),
+        (gallery.poisson((15, 15, 15)), "V(1,1)"),  # 0.58 per cycle
+    ],
+)
+def test_a_good_solve_hears_nothing(hierarchy, cycle):
+    f = np.full(hierarchy[0].unknowns, 0.01)
+    assert advice(hierarchy, cycle, cycles=40, f=f) == []
+
+
+def test_a_transfer_that_is_consistent_in_another_scale_hears_nothing():
+    """P and A_c / 4 with P^T / 4: another scaling of the coarse equation, the same iterates."""
+    fine, coarse = gallery.poisson(63, levels=2)
+    transfer = MatrixTransfer(fine.transfer.P, fine.transfer.P.T / 4.0)
+    levels = [
+        replace(fine, transfer=transfer),
+        replace(coarse, operator=sp.csr_matrix(coarse.matrix / 4.0)),
+    ]
+    assert advice(Hierarchy(levels)) == []
+
+
+def test_a_slow_solve_without_a_culprit():
+    (line,) = advice(Hierarchy([Level(np.eye(3), Jacobi(0.3))]), "pre 1")
+    assert "no level stands out" in line
+
+
+@dataclass(frozen=True)
+class Wandering(Jacobi):
+    """As an optimizer, whose sweeps may raise the residual."""
+
+    wanders = True
+
+
+def test_optimizers_are_not_judged_by_the_residual():
+    assert advice(swapped(poisson(), 0, smoother=Wandering(0.01))) == []
+
+
+def test_residuals_may_live_on_a_part_of_the_state():
+    """MGRIT's live on C-layers; the comparison of the operators does without them."""
+    problem = heat(31, 64, final_time=0.5)
+    solution = Solver(problem.hierarchy(3, 4), max_cycles=4).solve(u=problem.guess())
+    for pairs in Diagnosis(solution).changes.values():
+        for fine, coarse in pairs:
+            assert 0.8 < fine / coarse < 1.25
+
+
+def test_restarts_are_told():
+    hierarchy, f = gallery.reaction((127, 31), 100.0), np.full(127 * 31, 0.1)
+    solution = Solver(hierarchy, max_cycles=60, acceleration=Anderson()).solve(f)
+    assert f"the acceleration began anew {solution.restarts} times" in solution.explain()
+
+
+def test_shortened_corrections_are_compared_in_full():
+    shortened = swapped(gallery.poisson(31, levels=2), 0, line_search=lambda *told: 0.25)
+    solution = Solver(shortened, max_cycles=3).solve(np.ones(31))
+    ((fine, coarse),) = Diagnosis(solution).changes[0]
+    assert fine / coarse == pytest.approx(1.0)
