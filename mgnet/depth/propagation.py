@@ -187,7 +187,10 @@ class Propagation:
 
     def backward(self, end: Tensor, budget: Budget, guess: Tensor | None) -> tuple[Tensor, Pass]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
-        points, history = self._iterate(Adjoint(self), end, guess, budget)
+        adjoint = Adjoint(self)
+        if budget.cycles or guess is None:
+            adjoint.record_coarse()
+        points, history = self._iterate(adjoint, end, guess, budget)
         return points, history.judged()
 
     def _iterate(
@@ -279,6 +282,13 @@ class Adjoint:
             parts = forward.neighbours.all_parts(self._points(len(prepared.method.factors)))
             self.gathered = torch.cat(parts)
         self.parts: dict[tuple[int, ...], Tape] = {}
+
+    def record_coarse(self) -> None:
+        """Record the own coarse layers before the march, in which each process waits its turn."""
+        prepared = self.forward.prepared
+        if prepared.count and not prepared.gathered:
+            for level in range(1, len(prepared.method.factors) + 1):
+                self._of_level(level)
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Backward steps of some layers of a level, all at once (`Propagator`)."""
