@@ -2,8 +2,10 @@
 
     python benchmarks/fit_co2.py [seeds, 5] [seconds, 20]
 
-A seed draws the 8000 training rows (the other 12000 are held out), the initial weights and the
-settings that boosting tries. All train for the same seconds; standardised held-out MSE.
+A seed, from 1 on, draws the 8000 training rows (the other 12000 are held out), the initial weights
+and the settings that boosting tries. The networks are those of `make demo`, whose settings were
+chosen on seeds 0 and 11. Standardised held-out MSE. The KAN may end before its seconds are over, by
+its validation rows; the others get all the seconds.
 """
 
 import os
@@ -34,9 +36,9 @@ def main() -> None:
     )
     print(f"threads, {platform.machine()}, PyTorch {torch.__version__}\n", flush=True)
     results: dict[str, list[Trained]] = {}
-    for seed in range(seeds):
+    for seed in range(1, seeds + 1):
         data = split(table, 0.6, seed)
-        settings = Settings(seed=seed, seconds=seconds, held_out=0.6)
+        settings = Settings((5, 5), degree=5, levels=3, seed=seed, seconds=seconds, held_out=0.6)
         for trained in (fit(data, settings).trained, *rivals(data, settings, seconds)):
             results.setdefault(trained.name, []).append(trained)
     head = f"{'median':>8} {'least':>8} {'largest':>8}"
