@@ -81,7 +81,7 @@ def test_ctrl_c_keeps_the_best_network():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="smoother 'newton'"):
+    with pytest.raises(ValueError, match="solver 'newton'"):
         fit(data(), Settings(smoother="newton"))
     with pytest.raises(ValueError, match="character"):
         fit(data(), Settings(cycle="V(1"))
