@@ -19,6 +19,7 @@ __all__ = ["Course", "Timed", "follow"]
 # A level of a cascade ends when a window of sweeps gains less than this, or at its share of the
 # budget: the levels below the finest have 30 % together, each twice as much as the one below it.
 WINDOW, GAIN, SHARE = 6, 0.02, 0.3
+PATIENCE = 20  # sweeps; after 6 the loss over rows held out often begins to fall again
 UNLIMITED = 10**6  # sweeps: the course ends them
 
 Progress = Callable[[float, float, float, int], None]
@@ -55,8 +56,11 @@ class Course:
         From now on.
     window : int
         Sweeps: a level that gained less than 2 % in so many is left.
+    patience : int
+        Sweeps: a level of a cascade is left when the loss over rows held out, if there are any, has
+        not fallen for so many.
     tol : float
-        The same gain for the finest level, a fraction. Negative: only the limits end it.
+        The gain in a window for the finest level, a fraction. Negative: only the limits end it.
     progress : callable, optional
         `(seconds, fraction of the budget, loss, level)`, after every sweep.
     announce : callable, optional
@@ -86,6 +90,7 @@ class Course:
         seconds: float = math.inf,
         *,
         window: int = WINDOW,
+        patience: int = PATIENCE,
         tol: float = -1.0,
         progress: Progress | None = None,
         announce: Callable[[Hierarchy, Schedule], None] | None = None,
@@ -94,6 +99,7 @@ class Course:
         self.began = time.perf_counter()
         self.limits = (sweeps, evaluations, seconds)
         self.window = window
+        self.patience = patience
         self.tol = tol
         self.progress = progress
         self.announce = announce
@@ -226,7 +232,7 @@ def timed(hierarchy: Hierarchy, steps: Mapping[str, int], course: Course) -> Hie
         own = Timed(smoother, steps.get(str(smoother), 1), course)
         if course.held_out is None or not course.by_share:  # the visits of a cycle are too short
             return own
-        return EarlyStop(own, course.held_out, course.window)
+        return EarlyStop(own, course.held_out, course.patience)
 
     def level_of(level: Level) -> Level:
         post, recenter = level.post_smoother, level.recenter

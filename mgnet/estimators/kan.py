@@ -91,6 +91,7 @@ class KANEstimator(BaseEstimator, ABC):
             self.max_iter,
             seconds=self.seconds or float("inf"),
             window=self.n_iter_no_change,
+            patience=self.n_iter_no_change,
             tol=self.tol,
         )
         course = course or own

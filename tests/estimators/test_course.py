@@ -98,7 +98,7 @@ def noisy(**limits):
 
 
 def test_held_out_rows_decide_what_is_best_and_when_a_level_ends():
-    course, hierarchy, held_out = noisy(sweeps=80)
+    course, hierarchy, held_out = noisy(sweeps=80, patience=6)
     level, u = follow(course, hierarchy, "", {}, held_out)
     kept = held_out.on(hierarchy.network(level, u)).value(u)
     assert len(course.history) < 60  # not the budget ended it
