@@ -1,33 +1,30 @@
 """`KANRegressor` and `KANClassifier` beside scikit-learn's own estimators, all as they come.
 
-    python benchmarks/estimators.py [seeds, 5] [--save]
+    python benchmarks/estimators.py [seeds, 5] [--save [FOLDER]]
 
 Nothing is tuned: every estimator has its defaults, but for the perceptron's number of iterations
 and the scaling of inputs (and of the target) for it and the support vectors, which ours does
 itself. The KAN's defaults were chosen on seeds 10 and 11 of these data. A seed draws the data (or
 its split, a quarter for the test) and the initial weights. Seconds are those of the processor, on
-one thread. --save writes results/estimators.txt and .json.
+one thread.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import platform
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy
-import sklearn
+import saved
 import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_breast_cancer, load_digits, make_friedman1
@@ -39,10 +36,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR
 
-import mgnet
 from mgnet.estimators import KANClassifier, KANRegressor
 
-RESULTS = Path(__file__).parent / "results"
 Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Estimators = dict[str, Callable[[int], Any]]
 
@@ -63,7 +58,8 @@ def loaded(load: Callable[..., Any]) -> Callable[[int], Split]:
 
     def split(seed: int) -> Split:
         x, y = load(return_X_y=True)
-        return tuple(train_test_split(x, y, random_state=seed, stratify=y))
+        x, x_test, y, y_test = train_test_split(x, y, random_state=seed, stratify=y)
+        return x, x_test, y, y_test
 
     return split
 
@@ -96,7 +92,7 @@ CASES = [
 ]
 
 
-def measured(seeds: int) -> list[dict[str, Any]]:
+def measured(seeds: int) -> list[saved.Row]:
     rows = []
     for case, measure, split, estimators in CASES:
         for name, make in estimators.items():
@@ -123,24 +119,19 @@ def measured(seeds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def judged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def judged(rows: list[saved.Row]) -> list[saved.Row]:
     """The target of every case: no estimator that comes with scikit-learn has a better median."""
     targets = []
     for case, measure, *_ in CASES:
         own, *others = [row["median"] for row in rows if row["case"] == case]
-        targets.append(
-            {
-                "name": f"{case}: {measure} at least that of the best other",
-                "target": max(others),
-                "measured": own,
-                "met": own >= max(others),
-            }
-        )
+        name = f"{case}: {measure} not below the best other"
+        goal = f"at least {max(others):.4f}"
+        targets.append(saved.target(name, goal, f"{own:.4f}", own >= max(others)))
     return targets
 
 
-def table(rows: list[dict[str, Any]], targets: list[dict[str, Any]], head: str) -> str:
-    lines = [head]
+def table(rows: list[saved.Row], targets: list[saved.Row]) -> str:
+    lines = [saved.heading()]
     for case, measure, *_ in CASES:
         lines += ["", f"{case:<32} {measure + ', median':>16} {'least':>7} {'largest':>8} {'s':>6}"]
         for row in (row for row in rows if row["case"] == case):
@@ -149,44 +140,25 @@ def table(rows: list[dict[str, Any]], targets: list[dict[str, Any]], head: str) 
                 f"{row['largest']:>8.4f} {row['seconds']:>6.2f}"
             )
     lines.append("")
-    for target in targets:
-        verdict = "reached" if target["met"] else "not reached"
-        lines.append(
-            f"{target['name']}: {target['measured']:.4f} for {target['target']:.4f}, {verdict}"
-        )
+    for goal in targets:
+        verdict = "reached" if goal["met"] else "not reached"
+        lines.append(f"{goal['name']}: {goal['measured']}, target {goal['target']}, {verdict}")
     return "\n".join(lines)
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("seeds", type=int, nargs="?", default=5)
+    saved.add_option(parser)
+    told = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", ConvergenceWarning)
-    numbers = [argument for argument in sys.argv[1:] if argument.isdigit()]
-    seeds = int(numbers[0]) if numbers else 5
-    versions = {
-        "mgnet": mgnet.__version__,
-        "Python": platform.python_version(),
-        "scikit-learn": sklearn.__version__,
-        "PyTorch": torch.__version__,
-        "NumPy": np.__version__,
-        "SciPy": scipy.__version__,
-    }
-    machine = f"1 thread of {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
-    head = f"{seeds} seeds, {machine}, "
-    head += ", ".join(f"{name} {version}" for name, version in versions.items())
-    rows = measured(seeds)
+    rows = measured(told.seeds)
     targets = judged(rows)
-    text = table(rows, targets, head)
+    text = table(rows, targets)
     print(f"\n{text}")
-    if "--save" in sys.argv:
-        told = {
-            "command": f"python benchmarks/estimators.py {seeds} --save",
-            "machine": machine,
-            "versions": versions,
-            "rows": rows,
-            "targets": targets,
-        }
-        (RESULTS / "estimators.txt").write_text(text + "\n")
-        (RESULTS / "estimators.json").write_text(json.dumps(told, indent=1) + "\n")
+    if told.save:
+        saved.save(told.save, "estimators", f"{told.seeds} seeds", rows, targets, text)
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ class KANEstimator(BaseEstimator, ABC):
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
-        hidden = [self.hidden] if isinstance(self.hidden, Integral) else self.hidden
-        widths = [rows[0].shape[1], *map(int, hidden), outputs]
+        hidden = np.atleast_1d(np.asarray(self.hidden, dtype=int)).tolist()
+        widths = [rows[0].shape[1], *hidden, outputs]
         generator = torch.Generator().manual_seed(int(seed))
         coarsest = KAN(widths, self.intervals, self.degree, generator=generator)
         held_out = None
