@@ -38,7 +38,7 @@ from sklearn.svm import SVC, SVR
 
 from mgnet.estimators import KANClassifier, KANRegressor
 
-Split = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Split = tuple[Any, Any, Any, Any]
 Estimators = dict[str, Callable[[int], Any]]
 
 
