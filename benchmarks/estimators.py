@@ -23,7 +23,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import saved
 import torch
 from sklearn.compose import TransformedTargetRegressor
