@@ -23,8 +23,8 @@ help:  ## this list
 
 demo: $(STAMP)/app  ## install what the main job needs and run it (no PETSc, MPI or compiler)
 	@echo "Fitting the density of carbon dioxide, then five other methods: two minutes"
-	$(BIN)/mgnet fit demos/data/co2_density.csv --target rho_kg_m3 --held-out 0.6 --compare \
-	  --out out/co2 --overwrite
+	$(BIN)/mgnet fit demos/data/co2_density.csv --target rho_kg_m3 --held-out 0.6 \
+	  --hidden 5,5 --degree 5 --levels 3 --compare --out out/co2 --overwrite
 
 test: $(STAMP)/dev $(STAMP)/petsc  ## install everything with PETSc and run all tests
 	MGNET_REQUIRE_PETSC=1 $(BIN)/python -m pytest

@@ -24,6 +24,7 @@ BORDERS = {
     "knots": NETS,
     "depth": NETS,
     "petsc": NETS | {"knots", "depth", "petsc4py", "mpi4py"},
+    "estimators": NETS | {"knots", "sklearn"},
 }  # app may import everything
 # numba is optional: only these files may import it, and those in knots/ are imported on first use.
 COMPILERS = {"numba", "llvmlite"}

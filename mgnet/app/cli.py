@@ -165,6 +165,21 @@ def cli(context: click.Context) -> None:
     show_default=True,
     help="Fraction of rows kept for the test.",
 )
+@click.option(
+    "--validation",
+    type=click.FloatRange(0.0, 1.0, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Fraction of the training rows that decides when to stop; 0: none.",
+)
+@click.option(
+    "--roughness",
+    type=click.FloatRange(0.0),
+    callback=_finite,
+    default=1e-12,
+    show_default=True,
+    help="Penalty on bending splines; the more noise, the larger.",
+)
 @click.option("--out", type=FILE, default="mgnet-fit", show_default=True, help="Output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace a former model in the output folder.")
 @click.option("--drop-missing", is_flag=True, help="Leave out rows with missing values.")
@@ -183,6 +198,8 @@ def fit(
     evaluations: int | None,
     seed: int,
     held_out: float,
+    validation: float,
+    roughness: float,
     out: Path,
     overwrite: bool,
     drop_missing: bool,
@@ -212,6 +229,8 @@ def fit(
             evaluations=evaluations,
             seed=seed,
             held_out=held_out,
+            validation=validation,
+            roughness=roughness,
         )
         if cycle:
             parse(cycle, Values().get("levels", levels))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 
-from mgnet import Hierarchy, Level, Schedule, Solver, Step
-from mgnet.app.course import Course, Timed
-from mgnet.app.fit import UNLIMITED, Data, Settings, Trained, fit, parameters, scaled, train
+from mgnet import Hierarchy, Level
+from mgnet.app.fit import Data, Settings, Trained, fit, limits, parameters
 from mgnet.app.rivals import boosting, spline
-from mgnet.knots import KAN
+from mgnet.estimators.course import Course, follow
+from mgnet.estimators.scales import Scales
 from mgnet.training import LeastSquares, LevenbergMarquardt
 
 __all__ = ["perceptron", "rivals", "single_level"]
@@ -64,7 +63,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     >>> perceptron(data, Settings(evaluations=60), 30).held_mse < 1e-3
     True
     """
-    began = time.perf_counter()
+    course = Course(*limits(settings))
     inputs = len(data.names)
     # inputs w + w, w^2 + w, w + 1 parameters in the three layers.
     width = max(2, round(((inputs + 3) ** 2 / 4 + parameters - 1) ** 0.5 - (inputs + 3) / 2))
@@ -77,21 +76,17 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
             torch.nn.Tanh(),
             torch.nn.Linear(width, 1),
         ).double()
-    scales, rows = scaled(data, KAN([inputs, 1]))
-    problem = LeastSquares(network, rows)
-    course = Course(began, settings.seconds, settings.evaluations, 1, None)
-    smoother = Timed(LevenbergMarquardt(), 1, course)
-    hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value)])
-    course.follow(hierarchy, by_share=True)
-    schedule = Schedule([Step("solve", 0, UNLIMITED)])
-    if train(Solver(hierarchy, schedule, max_cycles=1), course):
+    scales = Scales.of(data.x, data.y[:, None])
+    problem = LeastSquares(network, (scales.inputs(data.x), scales.targets(data.y[:, None])))
+    hierarchy = Hierarchy([Level(problem, LevenbergMarquardt(), objective=problem.value)])
+    _, u = follow(course, hierarchy, "", {})
+    if course.interrupted:
         raise KeyboardInterrupt
-    _, u = course.best()
     torch.nn.utils.vector_to_parameters(u, network.parameters())
 
     def predict(x):  # noqa: ANN001, ANN202 - as Trained.predict
         with torch.no_grad():
-            return scales.mean + scales.scale * network(scales.inputs(x))[:, 0].numpy()
+            return scales.values(network(scales.inputs(x)))[:, 0]
 
     return Trained(
         "tanh MLP, LM",

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import time
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
-import torch
 
-from mgnet import Hierarchy, Schedule, Solver, cascade, run
-from mgnet.app.course import Course, timed
+from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.model import Model
-from mgnet.knots import KAN, knot_hierarchy, roughness
+from mgnet.estimators import KANRegressor
+from mgnet.estimators.course import UNLIMITED, Course, endless
 from mgnet.petsc import solver_from_options
 from mgnet.petsc.options import Values
-from mgnet.smoother import Smoother
-from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
 __all__ = ["Data", "Fitted", "Settings", "Trained", "fit", "parameters"]
-
-# Weight of the integral of phi''^2 over the edges, for standardised data: holds the splines where
-# rows are few, and costs nothing where they are many.
-SMOOTHNESS = 1e-12
-UNLIMITED = 10**6  # sweeps: the course ends them
 
 
 @dataclass(frozen=True)
@@ -51,6 +43,12 @@ class Settings:
     seed : int
     held_out : float
         Fraction of the rows that is kept from training, between 0 and 1.
+    roughness : float
+        Weight of the integral of phi''^2 over the edges, for standardised data. The default holds
+        the splines where rows are few, and costs nothing where they are many and without noise.
+    validation : float
+        Fraction of the training rows that decides when to stop, and which network is best; 0 for
+        none.
 
     Examples
     --------
@@ -68,6 +66,8 @@ class Settings:
     evaluations: int | None = None
     seed: int = 0
     held_out: float = 0.2
+    roughness: float = 1e-12
+    validation: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -176,25 +176,6 @@ class Fitted:
     interrupted: bool
 
 
-def smoothers(name: str) -> tuple[Smoother, int]:
-    """The smoother of a name in `Settings`, and how many of its steps make one sweep."""
-    if name == "lm":
-        return LevenbergMarquardt(), 1
-    if name == "lbfgs":
-        return LBFGS(), 10
-    if name == "adam":
-        return TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50
-    raise ValueError(f"fit got smoother '{name}'; it must be lm, lbfgs or adam")
-
-
-def scaled(data: Data, network: KAN) -> tuple[Model, tuple[torch.Tensor, torch.Tensor]]:
-    """An untrained model with the scales of the training rows, and these rows on its scales."""
-    ranges = tuple(zip(data.x.min(0).tolist(), data.x.max(0).tolist(), strict=True))
-    mean, scale = float(data.y.mean()), float(data.y.std())
-    model = Model(network, data.names, data.target, ranges, mean, scale)
-    return model, (model.inputs(data.x), torch.from_numpy((data.y - mean) / scale).unsqueeze(1))
-
-
 def fit(
     data: Data,
     settings: Settings,
@@ -205,9 +186,9 @@ def fit(
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
-    Without a cycle in the settings the training is a cascade: every level until it stagnates or has
-    used its share of the budget (30 % for all but the finest). Ctrl-C ends the training and keeps
-    the best network so far.
+    By `KANRegressor`. Without a cycle in the settings the training is a cascade: every level until
+    it stagnates, the loss over the validation rows falls no longer, or its share of the budget is
+    used (30 % for all but the finest). Ctrl-C ends the training and keeps the best network so far.
 
     Parameters
     ----------
@@ -239,88 +220,60 @@ def fit(
     >>> fitted.trained.held_mse < 1e-3
     True
     """
-    began = time.perf_counter()
-    inner, step = smoothers(settings.smoother)
-    generator = torch.Generator().manual_seed(settings.seed)
-    widths = (len(data.names), *settings.hidden, 1)
-    coarsest = KAN(widths, settings.intervals, settings.degree, generator=generator)
-    model, rows = scaled(data, coarsest)
-    problem = LeastSquares(coarsest, rows, partial(roughness, weight=SMOOTHNESS))
-    course = Course(began, settings.seconds, settings.evaluations, settings.levels, progress)
-    hierarchy = knot_hierarchy(coarsest, problem, settings.levels, inner)
-    solver = steered(hierarchy, settings.cycle, prefix, {str(inner): step}, course)
-    hierarchy, schedule = solver.hierarchy, solver.schedule
-    if announce is not None:
-        announce(hierarchy, schedule)
-    interrupted = train(solver, course)
-    level, u = course.best()
-    network = hierarchy.network(level, u)  # type: ignore[misc]
-    model = Model(network, data.names, data.target, model.ranges, model.mean, model.scale)
+    steered = partial(solver_of_options, prefix)
+    course = Course(*limits(settings), progress=progress, announce=announce, solver=steered)
+    estimator = regressor(settings).fit(data.x, data.y, course=course)
+    scales = estimator.scales_
+    numbers = scales.mean[0], scales.scale[0]
+    model = Model(estimator.network_, data.names, data.target, scales.ranges, *numbers)
     trained = Trained(
         name,
         model.predict,
-        len(u),
+        sum(p.numel() for p in model.network.parameters()),
         course.seconds,
         course.work,
         data.mse(model.predict(data.x), data.y),
         data.mse(model.predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
         tuple(course.history),
     )
-    return Fitted(model, trained, hierarchy, schedule, interrupted)
+    return Fitted(model, trained, course.hierarchy, course.schedule, course.interrupted)
 
 
-def steered(
-    hierarchy: Hierarchy, cycle: str, prefix: str, steps: dict[str, int], course: Course
-) -> Solver:
-    """The solver that PETSc's options make of a hierarchy and a cycle, ended by the course.
+def limits(settings: Settings) -> tuple[float, float, float]:
+    """The budget as `Course` takes it: sweeps, evaluations, seconds."""
+    if settings.evaluations is None:
+        return math.inf, math.inf, settings.seconds
+    return math.inf, settings.evaluations, math.inf
 
-    Without a cycle it is a cascade by shares of the budget. What only goes upward is done once.
-    """
+
+def regressor(settings: Settings) -> KANRegressor:
+    """The estimator of these settings; its own limits are left to a `Course`."""
+    return KANRegressor(
+        settings.hidden,
+        intervals=settings.intervals,
+        levels=settings.levels,
+        degree=settings.degree,
+        roughness=settings.roughness,
+        solver=settings.smoother,
+        cycle=settings.cycle,
+        early_stopping=settings.validation > 0.0,
+        validation_fraction=settings.validation or 0.1,
+        random_state=settings.seed,
+    )
+
+
+def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
+    """The solver that PETSc's options make of a hierarchy and a cycle."""
     values = Values(prefix)
     for name in ("rtol", "atol"):
         if values.text(f"mgnet_{name}") is not None:
             raise ValueError(f"option {values.shown(name)}: a fit ends with its budget; set that")
-    count = values.get("levels", len(hierarchy))
-    default = "cascade " + ",".join([str(UNLIMITED)] * count)
-    solver = solver_from_options(
-        hierarchy, prefix=prefix, cycle=cycle or default, max_cycles=UNLIMITED
-    )
+    cycle = cycle or endless(values.get("levels", len(hierarchy)))
+    solver = solver_from_options(hierarchy, prefix=prefix, cycle=cycle, max_cycles=UNLIMITED)
     for level in solver.hierarchy:
         for smoother in filter(None, (level.smoother, level.post_smoother)):
             try:
                 smoother.start(level, level.operator.start())
             except TypeError as error:  # an option brought one that needs a matrix, for example
                 raise ValueError(f"{smoother} cannot train this network: {error}") from None
-    hierarchy, schedule = timed(solver.hierarchy, steps, course), solver.schedule
-    course.follow(hierarchy, by_share=schedule == cascade([UNLIMITED] * len(hierarchy)))
-    upward = len(hierarchy) > 1 and all(step.action != "down" for step in schedule)
-    cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
-    return Solver(hierarchy, schedule, max_cycles=cycles, monitor=solver.monitor)
-
-
-def train(solver: Solver, course: Course) -> bool:
-    """Repeat a solver's cycle until the budget is used; say whether Ctrl-C came.
-
-    Unlike `Solver.solve` it takes no gradients between the cycles, unless there is a monitor.
-    """
-    hierarchy, schedule = solver.hierarchy, solver.schedule
-    u, memory = hierarchy[0].operator.start(), None
-    try:
-        _tell(solver, 0, u)
-        for cycle in range(1, solver.max_cycles + 1):
-            work = course.work
-            u, memory = run(schedule, hierarchy, u, None, memory)
-            _tell(solver, cycle, u)
-            if course.exhausted or course.work == work:  # a schedule without sweeps
-                break
-            schedule = Schedule(solver.schedule[solver.schedule.opening :])
-    except KeyboardInterrupt:
-        course.best()  # without a network there is nothing to keep: the interrupt goes on
-        return True
-    return False
-
-
-def _tell(solver: Solver, cycle: int, u: torch.Tensor) -> None:
-    if solver.monitor is not None:
-        norm = solver.hierarchy.norm(solver.hierarchy[0].residual_at(u, None))
-        solver.monitor(cycle, norm, u)
+    return solver

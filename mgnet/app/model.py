@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from mgnet import __version__
 from mgnet.app.architecture import built, described
+from mgnet.estimators.scales import Scales, continued
 from mgnet.knots import KAN
 
 __all__ = ["Model"]
@@ -50,24 +51,21 @@ class Model:
     mean: float
     scale: float
 
+    @property
+    def scales(self) -> Scales:
+        """From the table to the network and back."""
+        return Scales(self.ranges, (self.mean,), (self.scale,), self.network.domain)
+
     def inputs(self, x: np.ndarray) -> torch.Tensor:
         """Rows of inputs as in the table, mapped to the domain of the network."""
-        low, high = np.asarray(self.ranges).T
-        a, b = self.network.domain
-        z = a + (b - a) * (np.asarray(x, dtype=float) - low) / (high - low)
-        return torch.from_numpy(z).to(self.network.coefficients[0].dtype)
+        return self.scales.inputs(x).to(self.network.coefficients[0].dtype)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """(rows, inputs) -> (rows,), in the units of the table.
 
         Beyond the ranges the tangent at the nearest point of the box continues the network.
         """
-        z = self.inputs(x)
-        inside = z.clamp(*self.network.domain).requires_grad_()
-        value = self.network(inside)[:, 0]
-        (gradient,) = torch.autograd.grad(value.sum(), inside)
-        tangent = value.detach() + ((z - inside.detach()) * gradient).sum(1)
-        return self.mean + self.scale * tangent.numpy()
+        return self.scales.values(continued(self.network, self.inputs(x)))[:, 0]
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and model.json into an existing folder."""

@@ -266,7 +266,8 @@ def _run(settings: Settings, command: str) -> list[str]:
     lines = [
         f"- smoother {settings.smoother}, budget {budget}, "
         f"cycle {settings.cycle or 'a cascade by the budget'}",
-        f"- seed {settings.seed}, held-out fraction {settings.held_out:g}",
+        f"- seed {settings.seed}, held-out fraction {settings.held_out:g}, "
+        f"validation fraction {settings.validation:g}, roughness {settings.roughness:g}",
         f"- {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"{platform.system()} {platform.machine()}",
         "- " + ", ".join(f"{name} {version}" for name, version in versions.items()),

@@ -79,7 +79,8 @@ class EarlyStop(Smoother):
         return _new(self.inner.start(level, u))
 
     def carry(self, memory: Search, transfer: Transfer) -> Search | None:
-        carried = self.inner.carry(memory.best_inner, transfer)
+        inner = memory.best_inner  # none where a smoother has made no step yet
+        carried = None if inner is None else self.inner.carry(inner, transfer)
         return None if carried is None else _new(carried)
 
     def work(self, level: Level, sweeps: int) -> float:

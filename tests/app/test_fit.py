@@ -28,7 +28,8 @@ def test_the_errors_are_those_of_the_predictions():
     ):
         assert np.mean((fitted.model.predict(x) - y) ** 2) / np.var(own.y) == pytest.approx(told)
     assert trained.held_mse < 1e-5
-    assert trained.parameters == parameters(2, SMALL) == 9 * (8 + 3)
+    assert parameters(2, SMALL) == 9 * (8 + 3)
+    assert trained.parameters == sum(p.numel() for p in fitted.model.network.parameters())
     assert {level for *_, level in trained.history} == {0, 1, 2}
     assert not fitted.interrupted
 
@@ -63,7 +64,7 @@ def test_progress_is_told():
     seconds, fractions, errors, levels = zip(*told, strict=True)
     assert list(seconds) == sorted(seconds)
     assert list(fractions) == sorted(fractions)
-    assert fractions[-1] >= 1.0
+    assert 0.0 < fractions[-1] < 1.1
     assert list(levels) == sorted(levels, reverse=True)
     assert errors[-1] < errors[0]
 
@@ -76,11 +77,11 @@ def test_ctrl_c_keeps_the_best_network():
     assert fitted.interrupted
     assert fitted.trained.seconds < 30.0
     lowest = min(mse for _, _, mse, _ in fitted.trained.history)
-    assert fitted.trained.train_mse < 10.0 * lowest  # best by the objective, penalty included
+    assert fitted.trained.train_mse < 10.0 * lowest  # best by the validation rows
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="smoother 'newton'"):
+    with pytest.raises(ValueError, match="solver 'newton'"):
         fit(data(), Settings(smoother="newton"))
     with pytest.raises(ValueError, match="character"):
         fit(data(), Settings(cycle="V(1"))
@@ -130,3 +131,15 @@ def test_options_that_do_not_fit(options, line, words):
     with pytest.raises(ValueError, match=words):
         fit(data(), SMALL, announce=lambda *told: announced.append(told))
     assert not announced
+
+
+def test_validation_rows_hold_a_table_with_noise():
+    rng = np.random.default_rng(0)
+    own = data(rows=100)
+    y = own.y + 10.0 * rng.normal(size=100)
+    noisy = Data(own.names, own.target, own.x, y, own.x_held, own.y_held)
+    settings = {**vars(SMALL), "evaluations": 200}
+    stopped, endless = (fit(noisy, Settings(**{**settings, "validation": v})) for v in (0.2, 0.0))
+    assert stopped.trained.work < 200.0 <= endless.trained.work
+    assert stopped.trained.held_mse < 0.5 * endless.trained.held_mse
+    assert stopped.trained.train_mse > endless.trained.train_mse

@@ -171,3 +171,12 @@ def test_bad_patience_is_refused(patience):
         EarlyStop(ADAM, held_out, patience)
     with pytest.raises(ValueError, match="Patience got .*at least 1"):
         Patience(held_out.value, patience)
+
+
+def test_a_memory_that_is_still_empty_is_carried_as_none():
+    kan = KAN([1, 1], 2)
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64).unsqueeze(1)
+    problem = LeastSquares(kan, (x, x))
+    levels = knot_hierarchy(kan, problem, 2, EarlyStop(LBFGS(), problem, 1))
+    smoother, transfer = levels[1].smoother, levels[0].transfer
+    assert smoother.carry(smoother.start(levels[1], problem.start()), transfer) is None

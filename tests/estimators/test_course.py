@@ -1,14 +1,13 @@
 """The course ends levels by stagnation, share and budget, and keeps the best state."""
 
 import contextlib
-import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 from mgnet import Hierarchy, cascade, parse, run
-from mgnet.app.course import Course, Timed, timed
+from mgnet.estimators.course import Course, Timed, follow, timed
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
@@ -18,10 +17,10 @@ X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
 def trained(evaluations, by_share=True, smoother=None, told=None):
     kan = KAN([1, 2, 1], 2)
     problem = LeastSquares(kan, (X, torch.sin(6 * X)))
-    course = Course(time.perf_counter(), 60.0, evaluations, 3, told)
+    course = Course(evaluations=evaluations, progress=told)
     inner = smoother or LevenbergMarquardt()
     hierarchy = knot_hierarchy(kan, problem, 3, Timed(inner, 1, course))
-    course.follow(hierarchy, by_share)
+    course.hierarchy, course.by_share = hierarchy, by_share
     with contextlib.suppress(StopIteration):
         run(cascade([500, 500, 500]), hierarchy, hierarchy[0].operator.start(), None)
     return course, hierarchy
@@ -56,14 +55,14 @@ def test_the_best_state_is_kept():
 
 def test_no_state_no_model():
     with pytest.raises(KeyboardInterrupt):
-        Course(time.perf_counter(), 1.0, None, 1, None).best()
+        Course().best()
 
 
 def test_every_smoother_of_a_hierarchy_is_timed():
     kan = KAN([1, 2, 1], 2)
     own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 3, LevenbergMarquardt())
     own = Hierarchy([replace(own[0], post_smoother=LBFGS()), *own[1:]])
-    course = Course(time.perf_counter(), 60.0, 20.0, 3, None)
+    course = Course(evaluations=20.0)
     levels = timed(own, {str(LBFGS()): 10}, course)
     below = levels[0].recenter(levels[0].operator.start())  # type: ignore[misc]
     found = [part for level in (*levels, below) for part in (level.smoother, level.post_smoother)]
@@ -73,7 +72,7 @@ def test_every_smoother_of_a_hierarchy_is_timed():
 
 
 def test_a_smoother_starts_afresh_after_another_kind():
-    course = Course(time.perf_counter(), 60.0, 1e9, 3, None)
+    course = Course()
     kan = KAN([1, 2, 1], 2)
     own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 2, LevenbergMarquardt())
     levels = timed(Hierarchy([replace(own[0], smoother=LBFGS()), own[1]]), {}, course)
@@ -86,3 +85,41 @@ def test_however_short_the_budget_there_is_a_model():
     course, _ = trained(1e-9)
     assert [number for *_, number in course.history] == [2]
     assert course.best()[0] == 2
+
+
+def noisy(**limits):
+    """A network with far too many knots for its rows, and rows of the function without noise."""
+    kan = KAN([1, 3, 1], 2)
+    noise = 0.3 * torch.randn(X.shape, generator=torch.Generator().manual_seed(0)).double()
+    problem = LeastSquares(kan, (X, torch.sin(4 * X) + noise))
+    held_out = LeastSquares(kan, (X + 0.02, torch.sin(4 * X + 0.08)))
+    hierarchy = knot_hierarchy(kan, problem, 4, LevenbergMarquardt())
+    return Course(**limits), hierarchy, held_out
+
+
+def test_held_out_rows_decide_what_is_best_and_when_a_level_ends():
+    course, hierarchy, held_out = noisy(sweeps=80, patience=6)
+    level, u = follow(course, hierarchy, "", {}, held_out)
+    kept = held_out.on(hierarchy.network(level, u)).value(u)
+    assert len(course.history) < 60  # not the budget ended it
+    again, levels, _ = noisy(sweeps=80)
+    last = follow(again, levels, "", {})
+    assert len(again.history) == 80
+    assert kept < 0.5 * held_out.on(levels.network(*last)).value(last[1])
+    assert hierarchy[level].operator.value(u) > levels[last[0]].operator.value(last[1])
+
+
+def test_in_a_cycle_that_comes_down_the_best_is_kept_too():
+    course, hierarchy, held_out = noisy(sweeps=10)
+    values = []
+    course.progress = lambda *told: values.append(held_out.on(hierarchy.network(*course.best())))
+    level, u = follow(course, hierarchy, "V(1,1)", {}, held_out)
+    assert len(course.history) == 10
+    lowest = min(problem.value(problem.start()) for problem in values)
+    assert held_out.on(hierarchy.network(level, u)).value(u) == pytest.approx(lowest)
+
+
+def test_the_tolerance_ends_the_finest_level():
+    course, hierarchy, _ = noisy(sweeps=200, tol=0.5, window=4)
+    follow(course, hierarchy, "", {})
+    assert 5 <= [level for *_, level in course.history].count(0) < 50

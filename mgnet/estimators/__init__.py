@@ -1,0 +1,16 @@
+"""Kolmogorov-Arnold networks as scikit-learn estimators, trained by multigrid over their knots.
+
+They go into pipelines, grid searches and whatever else takes an estimator. Needs scikit-learn.
+"""
+
+try:
+    import sklearn  # noqa: F401
+except ImportError:
+    raise ImportError(
+        "mgnet.estimators needs scikit-learn, which is not installed; "
+        "install it with pip install 'mgnet-solvers[app]'"
+    ) from None
+
+from mgnet.estimators.kan import KANClassifier, KANRegressor
+
+__all__ = ["KANClassifier", "KANRegressor"]

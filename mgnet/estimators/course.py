@@ -1,0 +1,305 @@
+"""The course of a training: its budget, its history and the best network so far."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from mgnet import Hierarchy, Level, Schedule, Smoother, Solver, cascade, run
+from mgnet.training import EarlyStop, LeastSquares, Objective
+from mgnet.transfer import Transfer
+
+__all__ = ["Course", "Timed", "follow"]
+
+# A level of a cascade ends when a window of sweeps gains less than this, or at its share of the
+# budget: the levels below the finest have 30 % together, each twice as much as the one below it.
+WINDOW, GAIN, SHARE = 6, 0.02, 0.3
+PATIENCE = 20  # sweeps; after 6 the loss over rows held out often begins to fall again
+UNLIMITED = 10**6  # sweeps: the course ends them
+
+Progress = Callable[[float, float, float, int], None]
+
+
+def plain(hierarchy: Hierarchy, cycle: str) -> Solver:
+    """The solver of a cycle as text; without one, of a cascade that only the course ends."""
+    return Solver(hierarchy, cycle or endless(len(hierarchy)), max_cycles=UNLIMITED)
+
+
+def endless(levels: int) -> str:
+    """The text of that cascade.
+
+    Examples
+    --------
+    >>> endless(2)
+    'cascade 1000000,1000000'
+    """
+    return "cascade " + ",".join([str(UNLIMITED)] * levels)
+
+
+class Course:
+    """Counts sweeps, work and seconds, keeps the best state, and says when a level has had enough.
+
+    The first limit that is reached ends the training.
+
+    Parameters
+    ----------
+    sweeps : float
+        Of all levels together.
+    evaluations : float
+        Gradient evaluations of the finest network.
+    seconds : float
+        From now on.
+    window : int
+        Sweeps: a level that gained less than 2 % in so many is left.
+    patience : int
+        Sweeps: a level of a cascade is left when the loss over rows held out, if there are any, has
+        not fallen for so many.
+    tol : float
+        The gain in a window for the finest level, a fraction. Negative: only the limits end it.
+    progress : callable, optional
+        `(seconds, fraction of the budget, loss, level)`, after every sweep.
+    announce : callable, optional
+        `(hierarchy, schedule)`, before the first.
+    solver : callable
+        `(hierarchy, cycle as text) -> Solver`, where it has more to say than the text.
+
+    Attributes
+    ----------
+    history : list of (seconds, work, loss, level)
+        After each sweep; the loss is the mean squared error where there is one, without a penalty.
+    hierarchy : Hierarchy
+    schedule : Schedule
+    interrupted : bool
+        Whether Ctrl-C ended the training.
+
+    Examples
+    --------
+    >>> Course(sweeps=100).exhausted
+    False
+    """
+
+    def __init__(
+        self,
+        sweeps: float = math.inf,
+        evaluations: float = math.inf,
+        seconds: float = math.inf,
+        *,
+        window: int = WINDOW,
+        patience: int = PATIENCE,
+        tol: float = -1.0,
+        progress: Progress | None = None,
+        announce: Callable[[Hierarchy, Schedule], None] | None = None,
+        solver: Callable[[Hierarchy, str], Solver] = plain,
+    ):
+        self.began = time.perf_counter()
+        self.limits = (sweeps, evaluations, seconds)
+        self.window = window
+        self.patience = patience
+        self.tol = tol
+        self.progress = progress
+        self.announce = announce
+        self.solver = solver
+        self.work = 0.0
+        self.seconds = 0.0
+        self.history: list[tuple[float, float, float, int]] = []
+        self.hierarchy: Any = ()  # until the training begins, as the schedule
+        self.schedule: Any = ()
+        self.by_share = False
+        self.held_out: Objective | None = None
+        self.interrupted = False
+        self._values: dict[int, list[float]] = {}
+        self._best: tuple[float, int, torch.Tensor] | None = None
+
+    @property
+    def fraction(self) -> float:
+        """Of the budget that is used."""
+        used = len(self.history), self.work, time.perf_counter() - self.began
+        return max(part / limit for part, limit in zip(used, self.limits, strict=True))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the budget is used."""
+        return self.fraction >= 1.0
+
+    def number(self, level: Level) -> int | None:
+        """Of a level of the hierarchy; None for one that was made around a fine state."""
+        own = enumerate(self.hierarchy)
+        return next((n for n, known in own if known.operator is level.operator), None)
+
+    def ends(self, level: Level) -> bool:
+        """Whether the level gets no further sweep."""
+        number = self.number(level)
+        if self._best is None and number is not None:
+            return False  # one sweep at least, however long the start took: there must be a model
+        if number is None or (number and not self.by_share):
+            return self.exhausted
+        values, gain = self._values.get(number, []), GAIN if number else self.tol
+        if len(values) > self.window and values[-1] > (1.0 - gain) * values[-1 - self.window]:
+            return True
+        return self.fraction >= (SHARE * 0.5 ** (number - 1) if number else 1.0)
+
+    def note(self, level: Level, u: torch.Tensor, work: float) -> None:
+        """Take down a sweep: the state after it and its work."""
+        self.work += work
+        self.seconds = time.perf_counter() - self.began
+        number = self.number(level)
+        if number is None:
+            return
+        problem: Any = level.operator
+        if isinstance(problem, LeastSquares):
+            loss = problem.mean_square(u)
+            value = 0.5 * loss + problem.penalty_at(u)  # problem.value(u), from one evaluation
+        else:
+            loss = value = problem.value(u)
+        self._values.setdefault(number, []).append(value)
+        self.history.append((self.seconds, self.work, loss, number))
+        judged = value
+        if self.held_out is not None:
+            judged = self.held_out.on(problem.network).value(u)
+        if self._best is None or judged <= self._best[0]:  # nested levels: the values compare
+            self._best = judged, number, u
+        if self.progress is not None:
+            self.progress(self.seconds, self.fraction, loss, number)
+
+    def best(self) -> tuple[int, torch.Tensor]:
+        """Level and state of the lowest objective; KeyboardInterrupt if no sweep was done."""
+        if self._best is None:
+            raise KeyboardInterrupt
+        return self._best[1:]
+
+
+@dataclass(frozen=True, eq=False)
+class Timed(Smoother):
+    """Another smoother, sweep by sweep, as long as the course allows.
+
+    Its memory is (that smoother's class, its memory).
+
+    Parameters
+    ----------
+    inner : Smoother
+    step : int
+        Sweeps of the inner smoother that count as one.
+    course : Course
+    """
+
+    inner: Smoother
+    step: int
+    course: Course
+    fixed_work: ClassVar[bool] = False
+
+    def start(self, level: Level, u: torch.Tensor) -> Any:
+        return type(self.inner), self.inner.start(level, u)
+
+    def carry(self, memory: Any, transfer: Transfer) -> Any:
+        carried = None if memory[1] is None else self.inner.carry(memory[1], transfer)
+        return None if carried is None else (memory[0], carried)
+
+    def smooth(
+        self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
+    ) -> tuple[torch.Tensor, Any]:
+        kind, inner = memory
+        if kind is not type(self.inner):  # carried from a level with another smoother
+            inner = self.inner.start(level, u)
+        for _ in range(sweeps):
+            if self.course.ends(level):
+                break
+            before = level.tally[0]
+            u, inner = self.inner.smooth(level, u, f, self.step, inner)
+            self.course.note(level, u, level.tally[0] - before)
+        return u, (type(self.inner), inner)
+
+    def __str__(self) -> str:
+        return str(self.inner)
+
+
+def timed(hierarchy: Hierarchy, steps: Mapping[str, int], course: Course) -> Hierarchy:
+    """The same hierarchy with `Timed` smoothers; in a cascade with rows held out, `EarlyStop`.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+    steps : mapping
+        Smoother as text -> its sweeps that count as one; 1 where it is not named.
+    course : Course
+    """
+
+    def one(smoother: Smoother) -> Smoother:
+        own = Timed(smoother, steps.get(str(smoother), 1), course)
+        if course.held_out is None or not course.by_share:  # the visits of a cycle are too short
+            return own
+        return EarlyStop(own, course.held_out, course.patience)
+
+    def level_of(level: Level) -> Level:
+        post, recenter = level.post_smoother, level.recenter
+        return replace(
+            level,
+            smoother=one(level.smoother),
+            post_smoother=None if post is None else one(post),
+            recenter=None if recenter is None else (lambda u: level_of(recenter(u))),
+        )
+
+    levels = [level_of(level) for level in hierarchy]
+    return Hierarchy(levels, nested=hierarchy.nested, network=hierarchy.network)
+
+
+def follow(
+    course: Course,
+    hierarchy: Hierarchy,
+    cycle: str,
+    steps: Mapping[str, int],
+    held_out: Objective | None = None,
+) -> tuple[int, torch.Tensor]:
+    """Train until the budget is used; return level and state of the best network met.
+
+    A cycle is repeated, but for what only goes upward, which is done once. Unlike `Solver.solve` it
+    takes no gradients between the cycles, unless there is a monitor. Ctrl-C ends the training and
+    keeps the best, if there is any.
+
+    Parameters
+    ----------
+    course : Course
+    hierarchy : Hierarchy
+    cycle : str
+        Empty: every level until it stagnates or has used its share of the budget, coarsest first.
+    steps : mapping
+        As for `timed`.
+    held_out : Objective, optional
+        The loss over other rows: it decides which state is best, and ends a level on which it no
+        longer falls.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If there is nothing to keep.
+    """
+    solver = course.solver(hierarchy, cycle)
+    course.held_out, course.schedule = held_out, solver.schedule
+    course.by_share = solver.schedule == cascade([UNLIMITED] * len(solver.hierarchy))
+    course.hierarchy = hierarchy = timed(solver.hierarchy, steps, course)
+    if course.announce is not None:
+        course.announce(hierarchy, solver.schedule)
+    upward = len(hierarchy) > 1 and all(step.action != "down" for step in solver.schedule)
+    cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
+    schedule, u, memory = solver.schedule, hierarchy[0].operator.start(), None
+    try:
+        _tell(solver, hierarchy, 0, u)
+        for number in range(1, cycles + 1):
+            sweeps = len(course.history)
+            u, memory = run(schedule, hierarchy, u, None, memory)
+            _tell(solver, hierarchy, number, u)
+            if course.exhausted or len(course.history) == sweeps:  # it ended, or has no sweeps
+                break
+            schedule = Schedule(solver.schedule[solver.schedule.opening :])
+    except KeyboardInterrupt:
+        course.interrupted = True
+    return course.best()
+
+
+def _tell(solver: Solver, hierarchy: Hierarchy, cycle: int, u: torch.Tensor) -> None:
+    if solver.monitor is not None:
+        solver.monitor(cycle, hierarchy.norm(hierarchy[0].residual_at(u, None)), u)

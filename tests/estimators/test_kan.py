@@ -1,0 +1,139 @@
+"""The estimators keep scikit-learn's contract, learn, and choose by the rows kept for that."""
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_friedman1, make_moons
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from mgnet.estimators import KANClassifier, KANRegressor
+from mgnet.estimators.course import Course
+from mgnet.estimators.kan import bending, entropy, validation_rows
+from mgnet.knots import KAN
+
+SMALL = {"hidden": 3, "intervals": 2, "levels": 2}
+
+
+@parametrize_with_checks([KANRegressor(**SMALL, max_iter=20), KANClassifier(**SMALL, max_iter=4)])
+def test_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+def table(rows=200, seed=0):
+    x = np.random.default_rng(seed).uniform(-1.0, 1.0, (rows, 2))
+    return x, np.exp(x[:, 0]) * np.sin(3 * x[:, 1])
+
+
+def test_a_smooth_function_is_learned_and_a_seed_repeats_it():
+    x, y = table()
+    x_new, y_new = table(seed=1)
+    first = KANRegressor(3, levels=2, roughness=1e-9, max_iter=40).fit(x, y)
+    assert first.score(x_new, y_new) > 0.999
+    assert len(first.loss_curve_) == first.n_iter_ <= 40
+    for again in (clone(first).fit(x, y), pickle.loads(pickle.dumps(first))):
+        assert np.array_equal(again.predict(x_new), first.predict(x_new))
+    other = clone(first).set_params(random_state=1).fit(x, y)
+    assert not np.array_equal(other.predict(x_new), first.predict(x_new))
+
+
+def test_several_outputs_and_no_hidden_layer():
+    x, _ = table()
+    y = np.column_stack([x[:, 0] ** 2 + x[:, 1], 50.0 - x[:, 1]])
+    kan = KANRegressor((), levels=1, roughness=1e-9, max_iter=20).fit(x, y)
+    assert kan.network_.widths == (2, 2)
+    assert np.allclose(kan.predict(x), y, atol=1e-2)
+    # beyond the data, where a sum of functions goes on linearly
+    line = LinearRegression().fit(x, y[:, 1])
+    assert kan.predict([[0.0, 3.0]])[0, 1] == pytest.approx(line.predict([[0.0, 3.0]])[0], rel=1e-2)
+
+
+def test_noise_is_held_by_early_stop():
+    x, y = make_friedman1(100, 5, noise=3.0, random_state=0)
+    x_new, y_new = make_friedman1(500, 5, random_state=1)
+    settings = {"hidden": 3, "roughness": 1e-9, "max_iter": 25}
+    stopped = KANRegressor(**settings).fit(x, y)
+    endless = KANRegressor(**settings, early_stopping=False, tol=-1.0).fit(x, y)
+    assert endless.n_iter_ == 25 > stopped.n_iter_
+    assert stopped.score(x_new, y_new) > endless.score(x_new, y_new) + 0.1
+
+
+def test_classes_with_names_in_a_pipeline_and_a_grid_search():
+    x, labels = make_moons(160, noise=0.1, random_state=0)
+    y = np.array(["lower", "upper"])[labels]
+    pipeline = make_pipeline(StandardScaler(), KANClassifier(**SMALL, max_iter=5))
+    search = GridSearchCV(pipeline, {"kanclassifier__roughness": [1e-5, 1e3]}, cv=2).fit(x, y)
+    assert search.best_params_ == {"kanclassifier__roughness": 1e-5}
+    assert search.score(x, y) > 0.95
+    chances = search.predict_proba(x)
+    assert np.allclose(chances.sum(1), 1.0)
+    assert list(search.classes_) == ["lower", "upper"]
+    far = search.predict_proba([[100.0, -100.0]])
+    assert np.all(np.isfinite(far))
+
+
+def test_the_objective_is_cross_entropy_and_the_penalty():
+    kan = KAN([2, 3], 4)
+    x, labels = table(30)[0], np.arange(30) % 3
+    rows = torch.from_numpy(x), torch.from_numpy(labels)
+    u = torch.nn.utils.parameters_to_vector(kan.parameters()).detach()
+    with torch.no_grad():
+        plain = log_loss(labels, torch.softmax(kan(rows[0]), 1).numpy())
+    assert entropy(kan, rows, 0.0).value(u) == pytest.approx(plain)
+    expected = plain + 0.5 * 0.1 * float(bending(kan).detach())
+    assert entropy(kan, rows, 0.1).value(u) == pytest.approx(expected)
+    fine = kan.refine()
+    assert bending(fine).item() == pytest.approx(bending(kan).item())
+
+
+def test_every_class_is_kept_for_validation_in_proportion():
+    labels = np.repeat([0, 1, 2], [50, 20, 4])
+    kept = validation_rows(labels, 0.2, seed=3)
+    assert np.bincount(labels[kept], minlength=3).tolist() == [10, 4, 0]
+    assert np.array_equal(kept, validation_rows(labels, 0.2, seed=3))
+
+
+def test_a_course_of_ones_own():
+    x, y = table(40)
+    told = []
+    course = Course(sweeps=7, progress=lambda *values: told.append(values))
+    kan = KANRegressor(**SMALL).fit(x, y, course=course)
+    assert kan.n_iter_ == len(told) == len(course.history) == 7
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"solver": "newton"}, "KANRegressor got solver 'newton'; it must be auto, lm or lbfgs"),
+        ({"max_iter": 0}, "max_iter 0, .* must be positive"),
+        ({"seconds": -1.0}, "seconds -1.0; they must be positive"),
+        ({"validation_fraction": 1.0}, "validation_fraction 1.0; it must lie between"),
+        ({"roughness": -1.0}, "roughness -1.0; it must not be negative"),
+        ({"hidden": (3, 0)}, "widths"),
+        ({"levels": 0}, "0 levels"),
+        ({"cycle": "V(1"}, "character"),
+    ],
+)
+def test_refusals(settings, words):
+    with pytest.raises(ValueError, match=words):
+        KANRegressor(**settings).fit(*table(20))
+    if "solver" in settings:
+        with pytest.raises(ValueError, match="KANClassifier got solver 'lm'"):
+            KANClassifier(solver="lm").fit(table(20)[0], np.arange(20) % 2)
+
+
+def test_one_sentence_without_scikit_learn():
+    code = "import sys; sys.modules['sklearn'] = None; import mgnet.estimators"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    last = told.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: mgnet.estimators needs scikit-learn")
+    assert "pip install" in last
