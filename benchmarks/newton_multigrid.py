@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from mgnet.knots import KAN, KnotMultigrid, Patches
@@ -196,7 +197,7 @@ def compare(
 
     def plain() -> GaussNewtonMatrix:
         gram = J.gram() if size <= FORMED else None
-        return GaussNewtonMatrix(J, shift, {n: torch.eye(n + 3, dtype=torch.float64)}, gram)
+        return GaussNewtonMatrix(J, shift, {n: sp.eye_array(n + 3).tocsr()}, gram)
 
     def none() -> tuple[Product, Product]:
         return plain().__matmul__, lambda r: r

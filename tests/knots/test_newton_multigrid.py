@@ -72,9 +72,10 @@ def test_a_cycle_is_that_of_dense_matrices(coarse):
     )
 
 
-def test_the_transfers_are_those_of_the_networks(coarse):
+@pytest.mark.parametrize("formed", [0, 10_000])
+def test_the_transfers_are_those_of_the_networks(coarse, formed):
     _, J = linearize_residual(coarse.refine().refine(), poisson)
-    prepared = KnotMultigrid(coarsest=4).prepare(J)
+    prepared = KnotMultigrid(coarsest=4, formed=formed).prepare(J)
     assert len(prepared.jacobians) == 3
     for transfer, network in zip(prepared.transfers, (coarse.refine(), coarse), strict=True):
         theirs = knot_transfer(network)
