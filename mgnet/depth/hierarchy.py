@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 
@@ -16,7 +15,6 @@ from mgnet.training.checks import check_objective
 from mgnet.training.objective import Objective
 from mgnet.training.parameters import FlatParameters
 from mgnet.training.subspace import network_levels
-from mgnet.transfer import PackedTransfer
 
 __all__ = ["depth_hierarchy"]
 

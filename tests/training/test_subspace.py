@@ -53,7 +53,9 @@ def test_levels_of_networks(form):
     assert [level.operator for level in levels] == problems
     assert [level.transfer for level in levels] == [*transfers, None]
     assert [(level.cost, level.size) for level in levels] == [(4.0, 1), (2.0, 2), (1.0, 2)]
-    assert [str(level) for level in levels] == [f"level {n} ({name})" for n, name in enumerate(names)]
+    assert [str(level) for level in levels] == [
+        f"level {n} ({name})" for n, name in enumerate(names)
+    ]
     around = [level.recenter for level in levels]
     if form == "injected":
         assert around == [None] * 3
