@@ -85,6 +85,17 @@ def test_the_transfers_are_those_of_the_networks(coarse, formed):
         torch.testing.assert_close(transfer.restrict(up), theirs.restrict(up))
 
 
+def test_what_is_kept_grows_with_the_knots_and_not_their_square():
+    kept = []
+    for n in (256, 512):
+        _, J = linearize_residual(KAN([2, 1, 1], n), lambda kan: kan(X))
+        prepared = KnotMultigrid(formed=0).prepare(J)
+        matrices = [N for level in prepared.identities for N in level.values()]
+        steps = [part.P for transfer in prepared.transfers for _, part in transfer.parts]
+        kept.append(sum(N.nnz for N in matrices) + sum(P._nnz() for P in steps))
+    assert kept[1] < 2.1 * kept[0] < 42 * 256
+
+
 @pytest.mark.parametrize(("rows", "formed"), [(1e9, 0), (1e9, 10_000), (8.0, 0)])
 def test_the_levels_are_galerkin_products(coarse, rows, formed):
     _, J = linearize_residual(coarse.refine().refine(), poisson)
