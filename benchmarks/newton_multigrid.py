@@ -7,16 +7,16 @@
 u = sin(pi x) sin(2 pi y) on [-1, 1]^2 by its Poisson equation: 1500 points inside and 400 on the
 boundary (weight 100), more where 4 residuals per parameter ask for it. J is that of a KAN of cubic
 splines after Levenberg-Marquardt on every level from 4 intervals up to this one: 20 steps on each,
-down to 3 where there are more than 2000 parameters; levels of more than 4000 are the one before,
-refined. The systems are (J^T J + c I) d = b, c the relative damping times the mean diagonal; b is
-the negative gradient and J^T y of random y: all systems of the method are of this form. Iterations
-to 1e-6: median, and the most, over the right sides. Seconds (of the processor): set-up and one
-solve (median), all there is to do once J is known. "points", "edges" and "patches" are the blocks
-of the smoother of one V-cycle over the knots, down to 8 intervals (4 below 16). Nystroem:
-Frangella, Tropp and Udell, SIAM J. Matrix Anal. Appl. 44 (2023). Patches and the dense solvers come
-first; a method is "too slow" when set-up or a solve takes longer than the given seconds and than
-the fastest of them or 10 s. One that has spent 20 s gets no further right side; "of" tells how many
-it had. What would need more memory is left out, and the table says how much.
+down to 3 where there are more than 2000 parameters; levels of more than 4000 (--trained) are the
+one before, refined. The systems are (J^T J + c I) d = b, c the relative damping times the mean
+diagonal; b is the negative gradient and J^T y of random y: all systems of the method are of this
+form. Iterations to 1e-6: median, and the most, over the right sides. Seconds (of the processor):
+set-up and one solve (median), all there is to do once J is known. "points", "edges" and "patches"
+are the blocks of the smoother of one V-cycle over the knots, down to 8 intervals (4 below 16).
+Nystroem: Frangella, Tropp and Udell, SIAM J. Matrix Anal. Appl. 44 (2023). Patches and the dense
+solvers come first; a method is "too slow" when set-up or a solve takes longer than the given
+seconds and than the fastest of them or 10 s. One that has spent 20 s gets no further right side;
+"of" tells how many it had. What would need more memory is left out, and the table says how much.
 
 With --save the rows of this run replace those in results/newton_multigrid.json, or join them.
 """
@@ -46,7 +46,6 @@ PATIENCE = 20.0  # seconds after which a method gets no further right side
 DAMPINGS = (1e-3, 1e-6)
 MOST = {1e-3: 40, 1e-6: 110}  # iterations with patches for [2, 6, 1], the target
 FORMED = 1500  # parameters up to which J^T J is formed for the products
-TRAINED = 4000  # parameters up to which a level is trained
 GIGABYTES = 0.25  # of J, at most: its making by automatic differentiation takes 20 to 40 times it
 EDGES = 1.0  # gigabytes of the blocks of the edges, at most
 
@@ -123,15 +122,15 @@ def gigabytes(widths: list[int], intervals: int) -> float:
 
 
 def matrices(
-    widths: list[int], intervals: list[int]
+    widths: list[int], intervals: list[int], trained: int
 ) -> Iterator[tuple[int, torch.Tensor, LocalJacobian]]:
     """The Jacobian on each level, nested training up to it."""
     network, n = KAN(widths, 4), 4
     while n <= max(intervals, default=0):
         size = parameters(widths, n)
-        problem, solver = Poisson(size), NewtonKrylov(KnotMultigrid(), direct=TRAINED)
+        problem, solver = Poisson(size), NewtonKrylov(KnotMultigrid())
         steps = 20 if size <= 2000 else max(3, 40_000 // size)
-        if size <= TRAINED:
+        if size <= trained:
             levenberg_marquardt(problem, network, max_steps=steps, acceleration=0.0, solver=solver)
         if n in intervals:
             r, J = linearize_residual(network, problem)
@@ -339,6 +338,7 @@ def main() -> None:
     parser.add_argument("--intervals", nargs="+", type=int, default=list(INTERVALS))
     parser.add_argument("--dampings", nargs="+", type=float, default=list(DAMPINGS))
     parser.add_argument("--methods", nargs="+", help="iterative ones, as in the tables")
+    parser.add_argument("--trained", type=int, default=4_000, help="parameters of a level, at most")
     parser.add_argument("--dense", type=int, default=4_000, help="rows of dense matrices, at most")
     saved.add_option(parser)
     given = parser.parse_args()
@@ -359,7 +359,7 @@ def main() -> None:
                 matrix = {"widths": text, "intervals": n, "parameters": parameters(widths, n)}
                 note = f"left out: J takes {gigabytes(widths, n):.2g} GB"
                 add(matrix | {"damping": 0.0}, [{"method": "all", "note": note}])
-        for n, r, J in matrices(widths, fit):
+        for n, r, J in matrices(widths, fit, given.trained):
             for mu in given.dampings:
                 matrix = {"widths": text, "intervals": n, "parameters": J.shape[1]}
                 matrix |= {"residuals": J.rows, "loss": 0.5 * float(r @ r), "damping": mu}
