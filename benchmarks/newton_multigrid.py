@@ -27,6 +27,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import saved
@@ -314,7 +315,7 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
     return made
 
 
-def save(folder: saved.Path, rows: list[saved.Row]) -> None:
+def save(folder: Path, rows: list[saved.Row]) -> None:
     """The rows of this run, and those of earlier ones."""
     before = saved.read("newton_multigrid")
     known = {(place(row), row["method"]): row for row in before["rows"]} if before else {}

@@ -41,7 +41,7 @@ import saved
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from mgnet import Level
+from mgnet import Level, Smoother
 from mgnet.knots import KAN
 from mgnet.training import (
     AdaptiveBasis,
@@ -177,7 +177,7 @@ def squares(data: Data, net: torch.nn.Module, rate: float, seed: int) -> Epoch:
     return whole(LeastSquares(net, (data.x.double(), targets)), LevenbergMarquardt(), 1)
 
 
-def whole(problem: Objective, smoother: Broyden | LevenbergMarquardt, sweeps: int) -> Epoch:
+def whole(problem: Objective, smoother: Smoother, sweeps: int) -> Epoch:
     """Epochs with all samples at once."""
     level, memory = Level(problem, smoother, objective=problem.value), None
 
