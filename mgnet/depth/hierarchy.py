@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 
@@ -11,13 +10,11 @@ from mgnet.depth.ode_net import ODENet
 from mgnet.depth.refinement import depth_transfer, kind_of
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
-from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
 from mgnet.training.checks import check_objective
 from mgnet.training.objective import Objective
 from mgnet.training.parameters import FlatParameters
-from mgnet.training.subspace import Recenter
-from mgnet.transfer import PackedTransfer
+from mgnet.training.subspace import network_levels
 
 __all__ = ["depth_hierarchy"]
 
@@ -89,8 +86,12 @@ def depth_hierarchy(
         networks.insert(0, networks[0].refine(factor, how))
     transfers = [depth_transfer(network, factor, how) for network in networks[1:]]
 
+    costs = [float(network.depth) for network in networks]
+    names = [f"{network.depth} layers" for network in networks]
+
     def built(objective: Objective) -> list[Level]:
-        return _levels(networks, objective, transfers, smoother, form)
+        problems = [objective.on(network) for network in networks]
+        return network_levels(problems, transfers, smoother, form, costs, names)
 
     def network_of(level: int, u: torch.Tensor) -> ODENet:
         made = copy.deepcopy(networks[level])
@@ -103,33 +104,3 @@ def depth_hierarchy(
         nested=how in ("gates", "knots"),
         network=network_of,
     )
-
-
-def _levels(
-    networks: Sequence[ODENet],
-    objective: Objective,
-    transfers: Sequence[PackedTransfer],
-    smoother: Smoother,
-    form: str,
-) -> list[Level]:
-    levels = []
-    for number, network in enumerate(networks):
-        problem = objective.on(network)
-        has_coarser = number + 1 < len(networks)
-        recenter = None
-        if has_coarser and form == "subspace":
-            recenter = Recenter(problem, number, transfers, smoother, float(network.depth))
-        levels.append(
-            Level(
-                problem,
-                smoother,
-                transfers[number] if has_coarser else None,
-                objective=problem.value,
-                line_search=Backtracking(),
-                recenter=recenter,
-                size=sum(p.numel() for p in network.parameters() if p.requires_grad),
-                cost=float(network.depth),
-                name=f"level {number} ({network.depth} layers)",
-            )
-        )
-    return levels

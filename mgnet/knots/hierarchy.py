@@ -11,11 +11,10 @@ import torch
 from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
 from mgnet.level import Level
-from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
 from mgnet.training.checks import check_objective
 from mgnet.training.objective import Objective
-from mgnet.training.subspace import Recenter
+from mgnet.training.subspace import network_levels
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
@@ -171,8 +170,15 @@ def knot_hierarchy(
         networks.insert(0, _refined(networks[0], factor))
     transfers = [knot_transfer(network, factor) for network in networks[1:]]
 
+    # Local evaluation: a gradient costs the same for any number of intervals.
+    parts = [1.0] * levels if samples is None else samples
+    names = [f"{_spline_network(network).intervals[0]} intervals" for network in networks]
+
     def built(objective: Objective) -> list[Level]:
-        return _levels(networks, objective, transfers, smoother, form, samples)
+        problems = [objective.on(network) for network in networks]
+        if samples is not None:
+            problems = [p.thinned(part) for p, part in zip(problems, parts, strict=True)]
+        return network_levels(problems, transfers, smoother, form, parts, names)
 
     def network_of(level: int, u: torch.Tensor) -> torch.nn.Module:
         made = copy.deepcopy(networks[level])
@@ -185,37 +191,3 @@ def knot_hierarchy(
         nested=samples is None,
         network=network_of,
     )
-
-
-def _levels(
-    networks: Sequence[torch.nn.Module],
-    objective: Objective,
-    transfers: Sequence[PackedTransfer],
-    smoother: Smoother,
-    form: str,
-    samples: Sequence[float] | None,
-) -> list[Level]:
-    levels = []
-    for number, network in enumerate(networks):
-        problem = objective.on(network)
-        if samples is not None:
-            problem = problem.thinned(samples[number])
-        has_coarser = number + 1 < len(networks)
-        recenter = None
-        if has_coarser and form == "subspace":
-            recenter = Recenter(problem, number, transfers, smoother)
-        levels.append(
-            Level(
-                problem,
-                smoother,
-                transfers[number] if has_coarser else None,
-                objective=problem.value,
-                line_search=Backtracking(),
-                recenter=recenter,
-                size=sum(p.numel() for p in network.parameters()),
-                # Local evaluation: a gradient costs the same for any number of intervals.
-                cost=1.0 if samples is None else samples[number],
-                name=f"level {number} ({_spline_network(network).intervals[0]} intervals)",
-            )
-        )
-    return levels

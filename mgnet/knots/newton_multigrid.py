@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
+import scipy.sparse as sp
 import torch
 
 from mgnet.hierarchy import Hierarchy
@@ -126,25 +127,27 @@ class KnotLevels:
     def transfers(self) -> list[PackedTransfer]:
         """The same as `knot_transfer`."""
         made = []
-        for coarse in self.jacobians[1:]:
+        for fine, coarse in pairwise(self.jacobians):
             parts = []
             for (n, Q), inputs in groupby(coarse.inputs, lambda p: (p.intervals, p.outputs)):
                 first, *others = inputs
                 P = torch.from_numpy(refinement_matrix(n, first.degree).toarray())
+                if fine.shape[1] > self.options.formed:  # else `vmap` asks for a dense one
+                    P = P.to_sparse()
                 shape = (1 + len(others), first.splines, Q)
                 parts.append((shape, AxisTransfer(P, axis=1)))
             made.append(PackedTransfer(tuple(parts)))
         return made
 
     @cached_property
-    def identities(self) -> list[dict[int, torch.Tensor]]:
+    def identities(self) -> list[dict[int, sp.csr_array]]:
         """Of each level and number of intervals: the unit matrix of the finest in its splines."""
-        finest = {p.intervals: torch.eye(p.splines).double() for p in self.jacobians[0].inputs}
+        finest = {p.intervals: sp.eye_array(p.splines).tocsr() for p in self.jacobians[0].inputs}
         made, degree = [finest], self.jacobians[0].inputs[0].degree
         for _ in self.jacobians[1:]:
             coarse = {}
             for n, N in made[-1].items():
-                P = torch.from_numpy(refinement_matrix(n // 2, degree).toarray())
+                P = sp.csr_array(refinement_matrix(n // 2, degree))
                 coarse[n // 2] = P.T @ N @ P
             made.append(coarse)
         return made

@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from mgnet.knots.local_jacobian import InputColumns, LocalJacobian
@@ -36,15 +37,15 @@ class GaussNewtonMatrix:
     shift : float
         Not negative.
     identities : dict
-        Of each number of intervals: N of the splines of one edge. The unit matrix on the finest
-        level, `P^T N P` on a coarser one.
+        Of each number of intervals: N of the splines of one edge, sparse. The unit matrix on the
+        finest level, `P^T N P` on a coarser one, which has `degree` diagonals on either side.
     gram : tensor of shape (columns, columns) or None
         `J^T J`, where it was formed.
     """
 
     J: LocalJacobian
     shift: float
-    identities: dict[int, torch.Tensor]
+    identities: dict[int, sp.csr_array]
     gram: torch.Tensor | None = None
 
     @property
@@ -63,8 +64,10 @@ class GaussNewtonMatrix:
         for parts in self.groups:
             first, count = parts[0], len(parts) * parts[0].count
             own = slice(first.place, first.place + count)
-            columns = d[own].view(len(parts), first.splines, first.outputs)
-            product[own] += self.shift * (self.identities[first.intervals] @ columns).flatten()
+            columns = d[own].view(len(parts), first.splines, first.outputs).swapaxes(0, 1)
+            moved = self.identities[first.intervals] @ columns.flatten(1).numpy()
+            moved = torch.from_numpy(moved).view(columns.shape).swapaxes(0, 1)
+            product[own] += self.shift * moved.flatten()
         return product
 
     def dense(self) -> torch.Tensor:
@@ -72,8 +75,8 @@ class GaussNewtonMatrix:
         matrix = (self.J.gram() if self.gram is None else self.gram).clone()
         for part in self.J.inputs:
             own = slice(part.place, part.place + part.count)
-            unit = torch.eye(part.outputs, dtype=torch.float64)
-            matrix[own, own] += self.shift * torch.kron(self.identities[part.intervals], unit)
+            N = sp.kron(self.identities[part.intervals], sp.eye_array(part.outputs))
+            matrix[own, own] += self.shift * torch.from_numpy(N.toarray())
         return matrix
 
     def blocks(self, kind: str) -> Blocks:
@@ -88,7 +91,7 @@ class GaussNewtonMatrix:
         assemble = {"patch": _patches, "edge": _edges, "point": _points}[kind]
         made = []
         for parts in self.groups:
-            N = self.shift * self.identities[parts[0].intervals].numpy()
+            N = self.shift * self.identities[parts[0].intervals]
             pairs = [assemble(part, N) for part in parts]
             unknowns = [part.place + index for part, (index, _) in zip(parts, pairs, strict=True)]
             matrices = np.concatenate([matrix for _, matrix in pairs])
@@ -96,7 +99,7 @@ class GaussNewtonMatrix:
         return made
 
 
-def _patches(part: InputColumns, N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _patches(part: InputColumns, N: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
     """A patch for each interval: the splines that do not vanish in it."""
     n, size, Q = part.intervals, part.degree + 1, part.outputs
     index = Q * np.arange(n)[:, None] + np.arange(size * Q)
@@ -106,8 +109,9 @@ def _patches(part: InputColumns, N: np.ndarray) -> tuple[np.ndarray, np.ndarray]
         own, theirs = _overlap(shift, n), _overlap(-shift, n)
         mine, other = _overlap(shift, size, inside=True), _overlap(-shift, size, inside=True)
         matrices[own, mine, :, mine] += elements[theirs, other, :, other]
-    rows = np.arange(n)[:, None] + np.arange(size)
-    window = N[rows[:, :, None], rows[:, None, :]]  # (patch, spline, spline)
+    window = np.empty((n, size, size))
+    for i, j in np.ndindex(size, size):
+        window[:, i, j] = N.diagonal(j - i)[min(i, j) :][:n]
     diagonal = np.arange(Q)
     matrices[:, :, diagonal, :, diagonal] += window
     return index, matrices.reshape(n, size * Q, size * Q)
@@ -120,21 +124,28 @@ def _overlap(shift: int, length: int, inside: bool = False) -> slice:
     return slice(max(0, -shift), length - max(0, shift))
 
 
-def _edges(part: InputColumns, N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _edges(part: InputColumns, N: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
     n, size, Q = part.intervals, part.degree + 1, part.outputs
-    index = np.arange(Q)[:, None] + Q * np.arange(part.splines)
     elements = part.element_matrices.reshape(n, size, Q, size, Q).diagonal(axis1=2, axis2=4)
-    matrices = np.tile(N, (Q, 1, 1))
+    matrices = np.tile(N.toarray(), (Q, 1, 1))
     for interval in range(n):
         own = slice(interval, interval + size)
         matrices[:, own, own] += elements[interval].transpose(2, 0, 1)
-    return index, matrices
+    return _by_edge(part), matrices
 
 
-def _points(part: InputColumns, N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    index, matrices = _edges(part, N)
-    diagonals = matrices.diagonal(axis1=1, axis2=2)
-    return index.reshape(-1, 1), diagonals.reshape(-1, 1, 1).copy()
+def _points(part: InputColumns, N: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    n, size, Q = part.intervals, part.degree + 1, part.outputs
+    elements = part.element_matrices.diagonal(axis1=1, axis2=2).reshape(n, size, Q)
+    diagonal = np.tile(N.diagonal(), (Q, 1))
+    for spline in range(size):
+        diagonal[:, spline : spline + n] += elements[:, spline].T
+    return _by_edge(part).reshape(-1, 1), diagonal.reshape(-1, 1, 1)
+
+
+def _by_edge(part: InputColumns) -> np.ndarray:
+    """The unknowns of each edge, shape (outputs, splines)."""
+    return np.arange(part.outputs)[:, None] + part.outputs * np.arange(part.splines)
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ class Patches(Smoother):
     >>> from mgnet.knots.local_jacobian import linearize_residual
     >>> x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
     >>> _, J = linearize_residual(KAN([1, 2, 1], 8), lambda kan: kan(x))
-    >>> M = GaussNewtonMatrix(J, 1e-3, {8: torch.eye(11, dtype=torch.float64)})
+    >>> M = GaussNewtonMatrix(J, 1e-3, {8: sp.eye_array(11, format="csr")})
     >>> level, b = Level(M, Patches()), torch.ones(44, dtype=torch.float64)
     >>> memory = level.smoother.start(level, b)
     >>> u, memory = level.smoother.smooth(level, 0.0 * b, b, 5, memory)

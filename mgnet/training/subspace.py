@@ -1,6 +1,7 @@
-"""The coarse problem of a descent in its subspace form: the objective over u + P w.
+"""Levels of networks, and the coarse problem of a descent in its subspace form.
 
-`Recentred` is the same for least squares, with residuals and Jacobian.
+That is the objective over u + P w. `Recentred` is the same for least squares, with residuals and
+Jacobian.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from mgnet.smoother import Smoother
 from mgnet.training.objective import LeastSquares, Objective, Recentred
 from mgnet.transfer import Transfer
 
-__all__ = ["Around", "Recenter"]
+__all__ = ["Around", "Recenter", "network_levels"]
 
 
 class Around:
@@ -117,3 +118,60 @@ class Recenter:
             cost=self.cost,
             name=f"level {below} (around the level above)",
         )
+
+
+def network_levels(
+    problems: Sequence[Objective],
+    transfers: Sequence[Transfer],
+    smoother: Smoother,
+    form: str,
+    costs: Sequence[float],
+    names: Sequence[str],
+) -> list[Level]:
+    """Levels that train, guarded by line searches.
+
+    Parameters
+    ----------
+    problems : sequence of Objective
+        Of the networks, finest first.
+    transfers : sequence of Transfer
+        Between them.
+    smoother : Smoother
+        Of all levels.
+    form : "subspace" or "injected"
+        What a cycle solves below a fine state: see `mgnet.knots.knot_hierarchy`.
+    costs : sequence of float
+        Of a gradient on each level.
+    names : sequence of str
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, MatrixTransfer
+    >>> x = torch.ones(3, 1, dtype=torch.float64)
+    >>> network = torch.nn.Linear(1, 1, dtype=torch.float64)
+    >>> problem, transfer = LeastSquares(network, (x, x)), MatrixTransfer(torch.eye(2).double())
+    >>> two = [problem] * 2, [transfer]
+    >>> levels = network_levels(*two, Jacobi(), "subspace", [3.0, 1.0], ["fine", "coarse"])
+    >>> levels[0].recenter(problem.start()).cost  # over u + P w: as the fine level
+    3.0
+    """
+    levels = []
+    for number, (problem, cost, name) in enumerate(zip(problems, costs, names, strict=True)):
+        has_coarser = number < len(transfers)
+        recenter = None
+        if has_coarser and form == "subspace":
+            recenter = Recenter(problem, number, transfers, smoother, cost)
+        levels.append(
+            Level(
+                problem,
+                smoother,
+                transfers[number] if has_coarser else None,
+                objective=problem.value,
+                line_search=Backtracking(),
+                recenter=recenter,
+                size=sum(shape.numel() for shape in problem.shapes.values()),
+                cost=cost,
+                name=f"level {number} ({name})",
+            )
+        )
+    return levels

@@ -75,7 +75,10 @@ def strong_wolfe(
                 2.0 if guess is None else min(max(guess / low.length, 2.0), 10.0)
             )
         else:
-            span, guess = high.length - low.length, _minimum(low, high)
+            span = high.length - low.length
+            if span == 0.0:  # narrowed down to rounding
+                break
+            guess = _minimum(low, high)
             share = 0.5 if guess is None else (guess - low.length) / span
             length = low.length + min(max(share, 0.1), 0.9) * span
     return None if low is start else low

@@ -128,6 +128,15 @@ def test_the_network_of_a_level():
     torch.testing.assert_close(network(x), hierarchy[0].operator.outputs(u))
 
 
+def test_levels_with_a_part_of_the_samples_cost_less():
+    kan = KAN([2, 3, 1], 2)
+    hierarchy = knot_hierarchy(kan, problem(kan), 3, LBFGS(), samples=[1.0, 0.5, 0.25])
+    samples = [len(level.operator.data[0]) for level in hierarchy]
+    assert [level.cost for level in hierarchy] == [count / samples[0] for count in samples]
+    around = hierarchy[1].recenter(hierarchy[1].operator.start())
+    assert around.cost == hierarchy[1].cost == 0.5
+
+
 def test_refusal():
     kan = KAN([1, 1])
     with pytest.raises(ValueError, match="knot_hierarchy got 0 levels"):

@@ -72,9 +72,10 @@ def test_a_cycle_is_that_of_dense_matrices(coarse):
     )
 
 
-def test_the_transfers_are_those_of_the_networks(coarse):
+@pytest.mark.parametrize("formed", [0, 10_000])
+def test_the_transfers_are_those_of_the_networks(coarse, formed):
     _, J = linearize_residual(coarse.refine().refine(), poisson)
-    prepared = KnotMultigrid(coarsest=4).prepare(J)
+    prepared = KnotMultigrid(coarsest=4, formed=formed).prepare(J)
     assert len(prepared.jacobians) == 3
     for transfer, network in zip(prepared.transfers, (coarse.refine(), coarse), strict=True):
         theirs = knot_transfer(network)
@@ -82,6 +83,17 @@ def test_the_transfers_are_those_of_the_networks(coarse):
         torch.testing.assert_close(transfer.prolong(d), theirs.prolong(d))
         up = theirs.prolong(d)
         torch.testing.assert_close(transfer.restrict(up), theirs.restrict(up))
+
+
+def test_what_is_kept_grows_with_the_knots_and_not_their_square():
+    kept = []
+    for n in (256, 512):
+        _, J = linearize_residual(KAN([2, 1, 1], n), lambda kan: kan(X))
+        prepared = KnotMultigrid(formed=0).prepare(J)
+        matrices = [N for level in prepared.identities for N in level.values()]
+        steps = [part.P for transfer in prepared.transfers for _, part in transfer.parts]
+        kept.append(sum(N.nnz for N in matrices) + sum(P._nnz() for P in steps))
+    assert kept[1] < 2.1 * kept[0] < 42 * 256
 
 
 @pytest.mark.parametrize(("rows", "formed"), [(1e9, 0), (1e9, 10_000), (8.0, 0)])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.sparse as sp
 import torch
 
 from mgnet import Level
@@ -17,7 +18,7 @@ WIDTHS, N = [2, 3, 2, 1], 5
 
 def matrix(shift=1e-2, intervals=N, gram=False):
     _, J = linearize_residual(KAN(WIDTHS, intervals), lambda kan: torch.sin(kan(X)))
-    identity = {intervals: torch.eye(intervals + 3, dtype=torch.float64)}
+    identity = {intervals: sp.eye_array(intervals + 3).tocsr()}
     return GaussNewtonMatrix(J, shift, identity, J.gram() if gram else None)
 
 
@@ -56,7 +57,7 @@ def test_blocks_of_a_coarse_level_have_the_coarse_identity():
     coarse = KAN(WIDTHS, N)
     P = torch.from_numpy(kronecker_matrix(coarse).toarray())
     fine = matrix(shift=0.3, intervals=2 * N)
-    one = torch.from_numpy(coarse.refinement_matrices()[0].toarray())
+    one = sp.csr_array(coarse.refinement_matrices()[0])
     M = GaussNewtonMatrix(fine.J.coarsened(), 0.3, {N: one.T @ one})
     dense = P.T @ fine.dense() @ P
     d = torch.randn(len(dense), generator=GENERATOR, dtype=torch.float64)

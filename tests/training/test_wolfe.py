@@ -74,3 +74,10 @@ def test_no_point_is_found_where_the_function_does_not_descend():
         return Trial(t, -t, -1.0)  # descends forever: the last point is the lowest
 
     assert strong_wolfe(line, line(0.0), 1.0, trials=8).length > 100.0
+
+
+def test_an_interval_of_rounding_ends_the_search():
+    def ramp(length):  # down to 1, then a wall: no point is flat enough
+        return Trial(length, -length if length <= 1.0 else 1e9, -1.0 if length <= 1.0 else 1e9)
+
+    assert strong_wolfe(ramp, ramp(0.0)).length == 1.0
