@@ -55,9 +55,7 @@ for shift, (level, color) in enumerate([(0.01, "#0072B2"), (0.03, "#D55E00"), (0
     u, _ = run(solver.schedule.split(), solver.hierarchy, start, None, record=tell)
     found = hierarchy.network(0, u)  # type: ignore[misc]
     nu = found.coefficients["nu"].item()
-    # To first order, noise in the samples moves the minimum by the rows of the pseudoinverse.
-    row = torch.linalg.pinv(hierarchy[0].operator.jacobian(u))[-1, :SAMPLES]
-    deviation = float(row.norm()) * level * (WEIGHT / SAMPLES) ** 0.5
+    deviation = hierarchy[0].operator.standard_errors(u, [level, None])["nu"]
     error = float((found(where) - exact).detach().norm() / exact.norm())
     print(f"{level:>5.0%} {nu:>10.4f} {nu - NU:>9.4f} {deviation:>15.4f} {error:>11.1%}")
     right.plot(course, color=color, label=f"noise {level:.0%}")

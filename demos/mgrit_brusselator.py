@@ -38,7 +38,7 @@ def rk4(t, dt, u):  # many steps at once: dt of shape (k,), u of shape (k, 2)
 problem = OneStep(rk4, initial=np.array([0.0, 1.0]), steps=np.full(640, 12 / 640))
 serial, times = problem.serial(), problem.times
 exact = solve_ivp(
-    lambda t, u: slope(u), times[[0, -1]], serial[0], "DOP853", times, rtol=1e-12, atol=1e-12
+    lambda t, u: slope(u), (0, 12), serial[0], "DOP853", times, rtol=1e-12, atol=1e-12
 )
 print("x' = 1 + x^2 y - 4 x, y' = 3 x - x^2 y, 640 steps of RK4, all steps at once\n")
 print(problem.hierarchy(3, (4, 5), relaxation=("FCF",)), "\n")

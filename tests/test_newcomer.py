@@ -422,6 +422,21 @@ WRONG = {
     ),
     "no box": (lambda: box_init_(nn.Tanh(), (-1.0, 1.0)), ValueError, "without a Linear"),
     "mu": (lambda: LevenbergMarquardt(mu=-1.0), ValueError, "needs a positive mu"),
+    "two targets for the last": (
+        lambda: solve_last_layer_(mlp(), [(X, X)]),
+        ValueError,
+        r"shape \(20, 2\) and .* outputs of shape \(20, 1\)",
+    ),
+    "complex targets for the last": (
+        lambda: solve_last_layer_(mlp(), [(X, 1j * Y)]),
+        ValueError,
+        "complex128 for real outputs",
+    ),
+    "float32 for the last": (
+        lambda: solve_last_layer_(mlp(), [(X.float(), Y)]),
+        TypeError,
+        r"inputs of torch.float32 .*x.to\(torch.float64\)",
+    ),
     # Depth
     "0 layers": (lambda: net(0), ValueError, "0 layers; it needs at least 1, an int"),
     "layers as text": (lambda: net("8"), ValueError, "'8' layers; it needs at least 1"),
@@ -482,6 +497,9 @@ WRONG = {
     "no control points": (lambda: DepthSpline(0), ValueError, "0 control points"),
     "no residual block": (lambda: ResidualBlock(None), TypeError, "NoneType; give a torch.nn.Mod"),
     # Options
+    "no command line": (lambda: init(None), TypeError, "init got None; give a list of texts"),
+    "a text as command line": (lambda: init("prog"), TypeError, "got 'prog'; .*as sys.argv"),
+    "a number in a command line": (lambda: init(["prog", 3]), TypeError, "list of texts"),
     "levels for options": (
         lambda: solver_from_options([ONE[0]]),
         TypeError,
@@ -556,7 +574,8 @@ def mlp_like(module):
 
 def test_edge_cases_of_depth_work():
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
-    one = net(1)
+    one = net(np.int64(1))
+    assert type(one.depth) is int and type(net(np.int32(3)).refine().depth) is int
     torch.testing.assert_close(one(x), x + one.layer(0).block(x))
     for made in (LayerParallel(one, 1), layers(5, 3, 2)):
         made.control = Fixed(8)

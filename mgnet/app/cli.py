@@ -1,6 +1,7 @@
 """The command `mgnet`: it parses, shows and writes; the work is done by functions elsewhere.
 
-Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C.
+Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C, 143
+after SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import csv
 import math
 import os
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +24,7 @@ from mgnet.petsc.options import Values, split_options, take, unread
 
 __all__ = ["main"]
 
-BAD_INPUT, INTERRUPTED = 2, 130
+BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 FILE = click.Path(path_type=Path)
 AT_LEAST_1 = click.IntRange(min=1)
 
@@ -51,6 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait must not spin: on a machine with other work that slows torch tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
+    with _terminable() as received:
+        code = _run(own, petsc)
+    return TERMINATED if code == INTERRUPTED and received else code
+
+
+def _run(own: list[str], petsc: list[str]) -> int:
     try:
         with _bad_input():
             if petsc:
@@ -69,6 +78,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted; nothing was written")
         return INTERRUPTED
+
+
+@contextmanager
+def _terminable() -> Iterator[list[int]]:
+    """Make SIGTERM do what Ctrl-C does, and note it in the list."""
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # others have no handlers
+        yield received
+        return
+    former = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
 
 
 @contextmanager

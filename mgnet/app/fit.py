@@ -265,9 +265,11 @@ def regressor(settings: Settings) -> KANRegressor:
 def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
     """The solver that PETSc's options make of a hierarchy and a cycle."""
     values = Values(prefix)
-    for name in ("rtol", "atol"):
+    budget = "a fit ends with its budget; set that"
+    best = "a fit keeps the best network, and combines none; leave it out"
+    for name, why in (("rtol", budget), ("atol", budget), ("acceleration", best)):
         if values.text(f"mgnet_{name}") is not None:
-            raise ValueError(f"option {values.shown(name)}: a fit ends with its budget; set that")
+            raise ValueError(f"option {values.shown(name)}: {why}")
     cycle = cycle or endless(values.get("levels", len(hierarchy)))
     solver = solver_from_options(hierarchy, prefix=prefix, cycle=cycle, max_cycles=UNLIMITED)
     for level in solver.hierarchy:

@@ -47,7 +47,7 @@ class Order:
 
 
 def carry_out(order: Order, say: Say, show: Say) -> bool:
-    """Train, show and write; return whether Ctrl-C ended it early.
+    """Train, show and write; return whether Ctrl-C, or SIGTERM, ended it early.
 
     The best model so far is written then. Without a model nothing is written, and KeyboardInterrupt
     goes on.

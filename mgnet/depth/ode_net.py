@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -89,9 +90,9 @@ class ODENet(torch.nn.Module):
         super().__init__()
         _check(layers, final_time, scheme, weights, buffer_layers)
         first, last = buffer_layers
+        self.depth = layers = int(layers)
         modules = draw_layers(block, first + layers + last)
         middle = modules[first : first + layers]
-        self.depth = layers
         self.kept = range(layers)  # those that this process holds
         self.final_time = float(final_time)
         self.scheme = scheme
@@ -382,7 +383,7 @@ def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> to
 
 
 def _check(layers: Any, final_time: Any, scheme: str, weights: Any, buffer_layers: Any) -> None:
-    if not isinstance(layers, int) or layers < 1:
+    if not isinstance(layers, Integral) or layers < 1:
         raise ValueError(f"ODENet got {layers!r} layers; it needs at least 1, an integer")
     if not isinstance(final_time, int | float) or not final_time > 0.0:
         raise ValueError(f"ODENet got final_time {final_time!r}; it must be positive, a number")

@@ -67,8 +67,11 @@ class OneStep:
 
     @property
     def times(self) -> np.ndarray:
-        """The N + 1 points of time of a trajectory."""
-        return self.start + np.concatenate([[0.0], np.cumsum(self.steps)])
+        """The N + 1 points of time of a trajectory; those of equal steps are rounded once each."""
+        steps = np.asarray(self.steps)
+        if (steps == steps[0]).all():
+            return self.start + steps[0] * np.arange(len(steps) + 1)
+        return self.start + np.concatenate([[0.0], np.cumsum(steps)])
 
     def guess(self) -> np.ndarray:
         """A trajectory to begin with: the initial state at all times, shape (N + 1, ...)."""

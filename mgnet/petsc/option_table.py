@@ -20,8 +20,8 @@ class Option:
     ----------
     name : str
     kind : str
-        "cycle", "int", "ints", "real", "flag", "smoother", "relaxation", or the choices as
-        "table|ascii|json".
+        "cycle", "int", "ints", "real", "flag", "smoother", "acceleration", "relaxation", or the
+        choices as "table|ascii|json".
     default : str
         As the help and the docs show it; "" where it is what the script says.
     text : str
@@ -100,7 +100,7 @@ class Option:
 _YES = dict.fromkeys(("true", "1", "yes", "on"))
 _NO = dict.fromkeys(("false", "0", "no", "off"))
 _EXAMPLES = {"cycle": '"F(2,1)"', "smoother": '"Jacobi(0.8)"', "ints": "8,4"}
-_EXAMPLES |= {"relaxation": "F,FCF"}
+_EXAMPLES |= {"acceleration": '"Anderson(5)"', "relaxation": "F,FCF"}
 
 _LAYERS = ("layers",)
 _ROWS = (
@@ -119,6 +119,7 @@ _ROWS = (
         "post_smoother", "smoother", "", "After the coarse correction, if another", per_level=True
     ),
     Option("coarse_solver", "smoother", "", "On the coarsest level"),
+    Option("acceleration", "acceleration", "none", "Combines the last cycles"),
     Option("rtol", "real", "1e-08", "Relative residual norm at which to end"),
     Option("atol", "real", "0", "Residual norm at which to end"),
     Option("max_cycles", "int", "50", "Cycles at most", least=1),

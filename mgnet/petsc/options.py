@@ -83,6 +83,8 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     ------
     ModuleNotFoundError
         If there are options, but no petsc4py.
+    TypeError
+        If `argv` is one text, or no list of texts.
     ValueError
         If an option with `mgnet_` in its name is unknown; names the nearest.
 
@@ -91,6 +93,9 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     >>> init(["poisson.py", "out", "--seed", "3"])
     ['poisson.py', 'out', '--seed', '3']
     """
+    texts = isinstance(argv, Sequence) and not isinstance(argv, str)
+    if not texts or not all(isinstance(word, str) for word in argv):
+        raise TypeError(f"init got {argv!r}; give a list of texts, the name first, as sys.argv")
     own, theirs = split_options(argv[1:])
     weaker = shlex.split(options, comments=True)
     if theirs or weaker:

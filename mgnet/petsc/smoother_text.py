@@ -1,16 +1,17 @@
-"""Smoothers as text, as `print(hierarchy)` shows them: `Jacobi(omega=0.8)`."""
+"""Smoothers and accelerations as text, as printing shows them: `Jacobi(omega=0.8)`."""
 
 from __future__ import annotations
 
 import ast
 import difflib
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import mgnet
-from mgnet import Smoother
+from mgnet import Anderson, Smoother
 
-__all__ = ["parse_smoother"]
+__all__ = ["parse_acceleration", "parse_smoother"]
 
 CORE = ("Chebyshev", "Direct", "GaussSeidel", "Jacobi", "Krylov")
 PETSC = {"KSPSmoother": "mgnet.petsc.ksp_smoother", "TAOSmoother": "mgnet.petsc.tao_smoother"}
@@ -41,6 +42,40 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
     Traceback (most recent call last):
     ValueError: parse_smoother got 'jacobi', which is no smoother; the nearest is Jacobi
     """
+    return _made(text, option, "a smoother and plain values, as Jacobi(0.8)", _find)
+
+
+def parse_acceleration(text: str, option: str = "parse_acceleration") -> Anderson | None:
+    """The acceleration that a text describes.
+
+    Parameters
+    ----------
+    text : str
+        `Anderson`, with plain values as arguments where they are needed, or `none`.
+    option : str
+        For messages.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> parse_acceleration("Anderson(8, damping=0.5)").memory
+    8
+    """
+    expected = "Anderson and plain values, as Anderson(5), or none"
+
+    def find(name: str, option: str) -> Any:
+        if name != "Anderson":
+            raise ValueError(f"{option} got {text!r}; expected {expected}")
+        return Anderson
+
+    return None if text.strip() == "none" else _made(text, option, expected, find)
+
+
+def _made(text: str, option: str, expected: str, find: Callable[[str, str], Any]) -> Any:
+    """The object of a text, whose class `find` gives."""
     try:
         node: Any = ast.parse(text.strip(), mode="eval").body
         call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
@@ -48,10 +83,8 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
         named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
         name = ast.unparse(call.func)
     except (SyntaxError, ValueError):
-        raise ValueError(
-            f"{option} got {text!r}; expected a smoother and plain values, as Jacobi(0.8)"
-        ) from None
-    kind = _find(name, option)
+        raise ValueError(f"{option} got {text!r}; expected {expected}") from None
+    kind = find(name, option)
     try:
         return kind(*arguments, **named)
     except (TypeError, ValueError) as error:

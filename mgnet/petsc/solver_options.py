@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mgnet import Hierarchy, Level, Schedule, Smoother, Solver, Step, StepData, parse
+from mgnet import Anderson, Hierarchy, Level, Schedule, Smoother, Solver, Step, StepData, parse
 from mgnet.petsc.log import logged
 from mgnet.petsc.options import Values, check_names
-from mgnet.petsc.smoother_text import parse_smoother
+from mgnet.petsc.smoother_text import parse_acceleration, parse_smoother
 
 __all__ = ["solver_from_options"]
 
@@ -35,6 +35,7 @@ def solver_from_options(
     monitor: Monitor | None = None,
     record: Callable[[Step, StepData], None] | None = None,
     judge: Callable[[State], float] | None = None,
+    acceleration: Anderson | None = None,
 ) -> Solver:
     """A solver as the script describes it, changed by the options of the command line.
 
@@ -46,7 +47,7 @@ def solver_from_options(
     hierarchy : Hierarchy
     prefix : str
         With "train_" the options are `-train_mgnet_cycle` and so on.
-    cycle, rtol, atol, max_cycles, batches, monitor, record, judge
+    cycle, rtol, atol, max_cycles, batches, monitor, record, judge, acceleration
         As in `Solver`; the options beat them.
 
     Raises
@@ -76,13 +77,15 @@ def solver_from_options(
     schedule = _with_sweeps(schedule, values, len(hierarchy))
     rtol, atol = values.get("rtol", rtol), values.get("atol", atol)
     max_cycles = values.get("max_cycles", max_cycles)
+    accelerated = values.get("acceleration", acceleration)
+    if isinstance(accelerated, str):
+        accelerated = parse_acceleration(accelerated, f"option {values.shown('acceleration')}")
     if values.get("monitor", False):
         monitor = partial(_monitor, prefix, monitor)
     view = values.get("view", None)
     values.help()
-    solver = Solver(
-        logged(hierarchy), schedule, rtol, atol, max_cycles, batches, monitor, record, judge
-    )
+    told = batches, monitor, record, judge, accelerated
+    solver = Solver(logged(hierarchy), schedule, rtol, atol, max_cycles, *told)
     if view is not None:
         _say(_VIEWS[view](solver, hierarchy, cycle))
     return solver
@@ -185,6 +188,8 @@ def _ascii(solver: Solver, hierarchy: Hierarchy, cycle: str) -> str:
         f"  tolerances: relative={solver.rtol:g}, absolute={solver.atol:g}",
         f"  levels={len(hierarchy)}, 0 is the finest",
     ]
+    if solver.acceleration is not None:
+        lines.append(f"  acceleration: {solver.acceleration}")
     for number, level in enumerate(hierarchy):
         lines.append(f"  level {number}: unknowns={level.unknowns or 'not known'}")
         lines.append(f"    smoother: {level.smoother}")
@@ -207,7 +212,8 @@ def _json(solver: Solver, hierarchy: Hierarchy, cycle: str) -> str:
     ]
     told = {"cycle": cycle, "steps": solver.schedule.text, "levels": levels}
     limits = {"rtol": solver.rtol, "atol": solver.atol, "max_cycles": solver.max_cycles}
-    return json.dumps(told | limits)
+    how = {"acceleration": None if solver.acceleration is None else str(solver.acceleration)}
+    return json.dumps(told | limits | how)
 
 
 def _table(solver: Solver, hierarchy: Hierarchy, cycle: str) -> str:

@@ -186,15 +186,30 @@ def solve_last_layer_(
     check_numbers("solve_last_layer_", ridge, rcond)
     part = LinearPart(network)
     parameters = {name: p.detach() for name, p in network.named_parameters()}
+    kind = parameters[part.name].dtype
     blocks: list[torch.Tensor] = []
     samples = 0
     for batch in batches:
         check_data("solve_last_layer_", batch)
         x, y = batch
-        if not samples:
-            part.check(parameters, x)
-        with torch.no_grad():
-            rows = torch.cat([part.features(parameters, x), y.reshape(-1, part.outputs)], 1)
+        try:
+            if not samples:
+                part.check(parameters, x)
+            with torch.no_grad():
+                basis = part.features(parameters, x)
+        except RuntimeError as error:
+            if x.dtype == kind:
+                raise
+            raise TypeError(
+                f"solve_last_layer_ got inputs of {x.dtype} for a network of {kind}, which does "
+                f"not take them; convert one, as with x.to({kind})"
+            ) from error
+        if y.numel() != len(basis) * part.outputs or y.is_complex():
+            raise ValueError(
+                f"solve_last_layer_ got targets of shape {tuple(y.shape)} and {y.dtype} for real "
+                f"outputs of shape {(len(basis), part.outputs)}; give targets like the outputs"
+            )
+        rows = torch.cat([basis, y.detach().reshape(-1, part.outputs)], 1)
         blocks = [triangle(*blocks, rows)]
         samples += len(x)
     if not samples:

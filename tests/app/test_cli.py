@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -317,18 +318,28 @@ def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
     assert Path("mgnet-fit/report.md").read_text().startswith("line\nnet\nnet\nnet\nrival\nNote: ")
 
 
-def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypatch):
+@pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypatch, sent, code):
     def fit(data, settings, progress, announce):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.Signals[sent])
 
     monkeypatch.setattr(job, "fit", fit)
-    assert cli.main(["fit", "data.csv", "--target", "rho"]) == 130
+    assert cli.main(["fit", "data.csv", "--target", "rho"]) == code
     assert "nothing was written" in capsys.readouterr().err
     assert [file.name for file in Path().iterdir()] == ["data.csv"]
 
 
+def test_main_gives_the_handler_back_and_runs_in_any_thread(capsys):
+    former = signal.getsignal(signal.SIGTERM)
+    with ThreadPoolExecutor() as pool:
+        assert pool.submit(cli.main, ["schedule", "V(1,1)"]).result() == 0
+    assert cli.main(["schedule", "V(1,1)"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_and_sigterm_keep_the_best_model_so_far(tmp_path, sent, code):
     (tmp_path / "data.csv").write_text(GOOD)
     process = subprocess.Popen(
         [sys.executable, SCRIPT, "wait", "fit", "data.csv", "--target", "rho"],
@@ -342,9 +353,9 @@ def test_ctrl_c_keeps_the_best_model_so_far(tmp_path):
         for line in process.stderr or ():
             if line == "ready\n":
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 130, err
+    assert process.returncode == code, err
     assert "this is the best model so far" in err
     assert "Traceback" not in err
     assert (tmp_path / "mgnet-fit" / "model.json").is_file()

@@ -1,5 +1,7 @@
 """Laws: parallel in time gives what the discrete scheme gives, by SciPy or by a formula."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -52,6 +54,17 @@ def test_unequal_steps_are_grouped():
     assert problem.times[[0, -1]] == pytest.approx([1.0, 1.0 + steps.sum()])
     solution = mgnet.Solver(problem.hierarchy(coarsening=5), rtol=1e-12).solve(u=problem.guess())
     assert abs(solution.require().value - exact).max() < 1e-11
+
+
+@pytest.mark.parametrize(("final_time", "steps"), [(12.0, 640), (1.0, 1000), (2.5, 7), (4.0, 3)])
+def test_equal_steps_end_where_they_should(final_time, steps):
+    """Within [0, T], as SciPy demands of the times that it is asked for."""
+    problem = dahlquist(steps=steps, final_time=final_time)
+    times = problem.times
+    assert times[0] == 0.0 and times[-1] == final_time
+    exact = np.array([float(Fraction(final_time) * n / steps) for n in range(steps + 1)])
+    np.testing.assert_allclose(times, exact, rtol=2.3e-16)
+    assert len(solve_ivp(lambda t, u: -u, (0.0, final_time), [1.0], t_eval=times).t) == steps + 1
 
 
 def test_every_level_steps_from_its_own_times():

@@ -79,7 +79,7 @@ def test_all_kinds_are_readable_and_all_views_are_there():
     assert set(OPTIONS["view"].kind.split("|")) == set(_VIEWS)
     for option in OPTIONS.values():
         assert isinstance(option, Option)
-        kinds = ("cycle", "int", "ints", "real", "flag", "smoother", "relaxation")
+        kinds = ("cycle", "int", "ints", "real", "flag", "smoother", "acceleration", "relaxation")
         assert option.kind in kinds or "|" in option.kind
 
 

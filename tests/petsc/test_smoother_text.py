@@ -1,9 +1,9 @@
-"""Law: the text that a smoother prints makes it again."""
+"""Law: the text that a smoother or an acceleration prints makes it again."""
 
 import pytest
 
-from mgnet import Chebyshev, Direct, GaussSeidel, Jacobi, Krylov
-from mgnet.petsc.smoother_text import parse_smoother
+from mgnet import Anderson, Chebyshev, Direct, GaussSeidel, Jacobi, Krylov
+from mgnet.petsc.smoother_text import parse_acceleration, parse_smoother
 from mgnet.training import LBFGS
 
 
@@ -37,3 +37,30 @@ def test_any_class_that_can_be_imported():
 def test_refusals(text, complaint):
     with pytest.raises(ValueError, match=f"^option -x got .*{complaint}"):
         parse_smoother(text, "option -x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Anderson", Anderson()),
+        (repr(Anderson(8, 0.5)), Anderson(8, 0.5)),
+        ("none", None),
+    ],
+)
+def test_accelerations(text, expected):
+    assert parse_acceleration(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("anderson", "expected Anderson and plain values, as Anderson\\(5\\), or none$"),
+        ("Jacobi(0.8)", "expected Anderson"),
+        ("Anderson(", "expected Anderson"),
+        ("Anderson(0)", "memory of 1, 2"),
+        ("Anderson(depth=5)", "unexpected keyword argument 'depth'"),
+    ],
+)
+def test_refused_accelerations(text, complaint):
+    with pytest.raises(ValueError, match=f"^option -x got .*{complaint}"):
+        parse_acceleration(text, "option -x")

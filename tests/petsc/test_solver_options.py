@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mgnet import Direct, GaussSeidel, Hierarchy, Jacobi, Solver, cycle, gallery, parse
+from mgnet import Anderson, Direct, GaussSeidel, Hierarchy, Jacobi, Solver, cycle, gallery, parse
 from mgnet.petsc.options import _helped
 from mgnet.petsc.solver_options import solver_from_options
 
@@ -76,8 +76,26 @@ def test_batches_get_the_same_smoothers(options):
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("", Anderson(3)),
+        ("-k_mgnet_acceleration Anderson(8,0.5)", Anderson(8, 0.5)),
+        ("-k_mgnet_acceleration none", None),
+    ],
+)
+def test_the_acceleration_of_the_cycles(options, capfd, line, expected):
+    options(f"{line} -k_mgnet_view ascii")
+    hierarchy = gallery.poisson((31, 7))
+    solver = solver_from_options(hierarchy, prefix="k_", acceleration=Anderson(3))
+    assert ("acceleration: Anderson(memory=" in capfd.readouterr().out) == (expected is not None)
+    byhand = Solver(hierarchy, acceleration=expected).solve(F[:217])
+    assert solver.solve(F[:217]).residual_norms == byhand.residual_norms
+
+
+@pytest.mark.parametrize(
     ("line", "complaint"),
     [
+        ("-mgnet_acceleration GMRES", "option -mgnet_acceleration got 'GMRES'; expected Anderson"),
         ("-mgnet_cycel V", "option -mgnet_cycel is unknown; the nearest is -mgnet_cycle "),
         ("-mgnet_cycle V", "option -mgnet_cycle: cycle 'V', character 2: .*expected '\\('"),
         ("-mgnet_levels 9", "option -mgnet_levels got '9'; this hierarchy has 3 levels"),
@@ -128,6 +146,7 @@ def test_views(options, capfd, kind):
         assert "post-smoother: GaussSeidel('forward')" in text
     else:
         told = json.loads(text)
+        assert told["acceleration"] is None
         assert told["steps"] == cycle(3, 2).text
         assert [level["unknowns"] for level in told["levels"]] == [7, 3, 1]
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -114,6 +115,52 @@ def test_unknown_coefficient_is_found_and_carried_unchanged():
     assert float(u[-1]) == pytest.approx(9.0, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "network", [torch.nn.Linear(1, 1).double(), KAN([1, 1], 1, 1)], ids=["torch", "splines"]
+)
+def test_standard_errors_are_those_of_linear_least_squares(network):
+    """Both networks are the straight lines; then the covariance is that of the estimator."""
+    x, z = points(30), points(9, seed=1)
+    attention = torch.linspace(0.5, 2.0, 30, dtype=torch.float64)
+
+    def measured(u):
+        a, b = u.coefficients["a"], u.coefficients["b"]
+        return torch.cat([u.value + a * u.points**2, a * torch.sin(5.0 * u.points) + b], 1)
+
+    terms = [
+        Term(measured, x, weight=3.0, attention=attention),
+        Term(lambda u: u.value - u.coefficients["b"] * u.points**3, z, weight=0.5),
+        Term(lambda u: u.value - 1.0, z[:4], weight=2.0),
+    ]
+    problem = Collocation(Ansatz(network, coefficients={"a": 0.3, "b": -2.0}), terms)
+    found = problem.standard_errors(problem.start(), [0.1, None, 0.4])
+    s, t = x.numpy(), z.numpy()
+    line, none = np.hstack([s, s**0]), np.zeros((30, 2))
+    design = np.vstack(  # slope, height, a, b
+        [
+            np.hstack([line, s**2, 0 * s]),
+            np.hstack([none, np.sin(5.0 * s), s**0]),
+            np.hstack([t, t**0, 0 * t, -(t**3)]),
+            np.hstack([t, t**0, 0 * t, 0 * t])[:4],
+        ]
+    )
+    weights = np.concatenate([*2 * [3.0 / 30 * attention.numpy() ** 2], 9 * [0.5 / 9], 4 * [0.5]])
+    estimator = np.linalg.solve(design.T * weights @ design, design.T * weights)
+    deviations = np.concatenate([60 * [0.1], 9 * [0.0], 4 * [0.4]])
+    covariance = estimator * deviations**2 @ estimator.T
+    assert list(found) == ["a", "b"]
+    assert list(found.values()) == pytest.approx(np.sqrt(np.diag(covariance))[2:], rel=1e-9)
+
+
+def test_what_the_residuals_do_not_determine_has_no_finite_error():
+    network = Ansatz(KAN([1, 1]), coefficients={"a": 1.0, "b": 1.0, "c": 1.0, "d": 1.0})
+    network.coefficients["d"].requires_grad_(False)
+    sums = Term(lambda u: (u.coefficients["a"] + u.coefficients["b"]) * u.points**0, points(9))
+    problem = Collocation(network, [sums])
+    found = problem.standard_errors(problem.start(), [0.1])
+    assert found == {"a": math.inf, "b": math.inf, "c": math.inf}
+
+
 def test_optimizers_take_the_same_problem():
     problem = Collocation(bound(KAN([1, 3, 1], 4)), [Term(steady, points(50))])
     level = Level(problem, TorchOptimizer(torch.optim.Adam, {"lr": 3e-2}), objective=problem.value)
@@ -165,6 +212,11 @@ def test_thinned_levels():
     ("make", "message"),
     [
         (lambda: Collocation(KAN([1, 1]), []), "no terms"),
+        (lambda: mixed_problem(KAN([2, 1])).standard_errors(None, [1.0]), "for 3 terms; give"),
+        (
+            lambda: mixed_problem(KAN([2, 1])).standard_errors(None, [1.0, None, 0.0]),
+            "got a KAN without coefficients; give Ansatz",
+        ),
         (lambda: mixed_problem(KAN([2, 1])).attended(torch.zeros(14).double(), 0.0), "rate"),
         (
             lambda: Collocation(
