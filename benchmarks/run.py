@@ -34,7 +34,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "ngd": "--epochs 5 --seconds 0.5 --seeds 1",
     "depth_vs_serial": "--seeds 1 --start smooth --cases 0 2",
     "mgrit_vs_pymgrit": "--rounds 1",
-    "layer_ranks": "--rounds 1 --cases 0 2",
+    "layer_ranks": "--rounds 1 --cases 2",
     "sample_parallel": "--samples 20000 --rounds 1",
     "depth_training": "--steps 100 --seeds 2 --data peaks digits",
     "depth_refinement": "--seeds 2",
