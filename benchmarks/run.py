@@ -32,7 +32,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "guarded_cycles": "--seconds 1 --seeds 1",
     "adaptive_basis": "--seconds 0.2 --seeds 2",
     "ngd": "--epochs 5 --seconds 0.5 --seeds 1",
-    "depth_vs_serial": "--seeds 1 --start smooth --cases 0 2",
+    "depth_vs_serial": "--seeds 1 --start smooth --cases 2",
     "mgrit_vs_pymgrit": "--rounds 1",
     "layer_ranks": "--rounds 1 --cases 2",
     "sample_parallel": "--samples 20000 --rounds 1",
