@@ -38,7 +38,7 @@ docs: $(STAMP)/docs  ## build the pages into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many hours
-	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page.py)
+	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page/make.py)
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist site out .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info

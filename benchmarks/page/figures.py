@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cells import values, where
+from cells import Row, values, where
 from drawing import (
     GREY,
     MARKERS,
@@ -17,7 +17,6 @@ from drawing import (
     panels,
 )
 from matplotlib.figure import Figure
-from saved import Row
 
 
 def poisson_vs_pyamg(rows: Sequence[Row]) -> Figure:

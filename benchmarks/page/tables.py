@@ -3,8 +3,7 @@
 import re
 from typing import NamedTuple
 
-from cells import Rows, crossed, filled, find, listed, lowest, spread, values, where
-from saved import Row
+from cells import Row, Rows, crossed, filled, find, listed, lowest, spread, values, where
 
 
 class Line(NamedTuple):

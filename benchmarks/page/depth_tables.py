@@ -2,8 +2,7 @@
 
 import statistics
 
-from cells import Rows, crossed, find, listed, lowest, spread, values, where
-from saved import Row
+from cells import Row, Rows, crossed, find, listed, lowest, spread, values, where
 from tables import Line, against, goal, number
 
 
