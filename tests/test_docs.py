@@ -1,6 +1,8 @@
 """Law: what the pages show is what Python prints."""
 
 import doctest
+import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -29,3 +31,18 @@ def test_every_demo_has_its_section():
     page = (ROOT / "docs" / "demos.md").read_text()
     for script in (ROOT / "demos").glob("*.py"):
         assert f"{{{{ demo {script.stem} }}}}" in page
+
+
+@pytest.mark.parametrize(
+    "package", ["", ".knots", ".training", ".depth", ".petsc", ".estimators"], ids=lambda p: f"mgnet{p}"
+)
+def test_every_exported_name_is_in_the_reference(package):
+    if package == ".petsc":
+        pytest.importorskip("petsc4py")
+    listed = set(re.findall(r"^::: (\S+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE))
+    exports = importlib.import_module(f"mgnet{package}")
+    for name in exports.__all__:
+        thing = getattr(exports, name)
+        home = thing if inspect.ismodule(thing) else importlib.import_module(thing.__module__)
+        assert home.__name__ in listed, f"{name} is missing in docs/api.md"
+        assert home is thing or name in home.__all__
