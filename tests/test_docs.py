@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -31,6 +32,20 @@ def test_every_demo_has_its_section():
     page = (ROOT / "docs" / "demos.md").read_text()
     for script in (ROOT / "demos").glob("*.py"):
         assert f"{{{{ demo {script.stem} }}}}" in page
+
+
+def test_figures_of_the_readme_are_those_of_the_benchmarks():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    rows = re.findall(
+        r"^\|.*\|.*\| (\S+(?: ms)?) \| (\S+(?: ms)?) \| \**([\d.]+)\** \|$", README, re.MULTILINE
+    )
+    assert len(rows) > 10
+    for ours, other, ratio in rows:
+        for figure in (ours, other):
+            assert re.search(rf"\| {re.escape(figure.removesuffix(' ms'))}[ |]", page), figure
+        assert float(ratio) == pytest.approx(
+            float(other.removesuffix(" ms")) / float(ours.removesuffix(" ms")), rel=0.06
+        )
 
 
 def missing_in_reference(package: str) -> list[str]:
