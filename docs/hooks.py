@@ -96,3 +96,12 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
     table = f"| reason | converged | meaning |\n| --- | --- | --- |\n{rows}"
     markdown = re.sub(r"\{\{ demo (\w+) \}\}", demo_text, markdown)
     return markdown.replace("{{ reasons }}", table)
+
+
+def on_page_content(html: str, *, page, config, files) -> str:
+    """Keep the dash of an option and its name on one line (pages.css)."""
+
+    def kept(code: re.Match) -> str:
+        return re.sub(r"(?<!\S)(-\w[\w.&;]*)", r'<span class="option">\1</span>', code[0])
+
+    return re.sub(r"(?<=<code>)-[^<]*", kept, html)
