@@ -34,6 +34,13 @@ def test_every_demo_has_its_section():
         assert f"{{{{ demo {script.stem} }}}}" in page
 
 
+def test_the_design_names_every_file():
+    page = (ROOT / "docs" / "design.md").read_text()
+    named = set(re.findall(r"`(\w+\.py)`", page)) - {"__init__.py", "__main__.py"}
+    files = {path.name for path in (ROOT / "mgnet").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert named == files
+
+
 def test_figures_of_the_readme_are_those_of_the_benchmarks():
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     rows = re.findall(
