@@ -63,7 +63,8 @@ def demo(name: str) -> tuple[str, dict[str, bytes]]:
         )
         if done.returncode:
             raise RuntimeError(f"demos/{name}.py failed:\n{done.stderr}")
-        pictures = {file.stem: file.read_bytes() for file in sorted(Path(folder).glob("*.png"))}
+        drawn = sorted(Path(folder).glob("*.png"), key=lambda file: file.stat().st_mtime_ns)
+        pictures = {file.stem: file.read_bytes() for file in drawn}
         return done.stdout.replace(folder, f"out/{name}"), pictures
 
 
