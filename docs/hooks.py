@@ -63,7 +63,8 @@ def demo(name: str) -> tuple[str, dict[str, bytes]]:
         )
         if done.returncode:
             raise RuntimeError(f"demos/{name}.py failed:\n{done.stderr}")
-        pictures = {file.stem: file.read_bytes() for file in sorted(Path(folder).glob("*.png"))}
+        drawn = sorted(Path(folder).glob("*.png"), key=lambda file: file.stat().st_mtime_ns)
+        pictures = {file.stem: file.read_bytes() for file in drawn}
         return done.stdout.replace(folder, f"out/{name}"), pictures
 
 
@@ -96,3 +97,12 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
     table = f"| reason | converged | meaning |\n| --- | --- | --- |\n{rows}"
     markdown = re.sub(r"\{\{ demo (\w+) \}\}", demo_text, markdown)
     return markdown.replace("{{ reasons }}", table)
+
+
+def on_page_content(html: str, *, page, config, files) -> str:
+    """Keep the dash of an option and its name on one line (pages.css)."""
+
+    def kept(code: re.Match) -> str:
+        return re.sub(r"(?<!\S)(-\w[\w.&;]*)", r'<span class="option">\1</span>', code[0])
+
+    return re.sub(r"(?<=<code>)-[^<]*", kept, html)

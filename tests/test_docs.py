@@ -1,12 +1,15 @@
 """Law: what the pages show is what Python prints."""
 
 import doctest
+import importlib
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -29,3 +32,49 @@ def test_every_demo_has_its_section():
     page = (ROOT / "docs" / "demos.md").read_text()
     for script in (ROOT / "demos").glob("*.py"):
         assert f"{{{{ demo {script.stem} }}}}" in page
+
+
+def test_the_design_names_every_file():
+    page = (ROOT / "docs" / "design.md").read_text()
+    named = set(re.findall(r"`(\w+\.py)`", page)) - {"__init__.py", "__main__.py"}
+    files = {path.name for path in (ROOT / "mgnet").rglob("*.py")} - {"__init__.py", "__main__.py"}
+    assert named == files
+
+
+def test_figures_of_the_readme_are_those_of_the_benchmarks():
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    rows = re.findall(
+        r"^\|.*\|.*\| (\S+(?: ms)?) \| (\S+(?: ms)?) \| \**([\d.]+)\** \|$", README, re.MULTILINE
+    )
+    assert len(rows) > 10
+    for ours, other, ratio in rows:
+        for figure in (ours, other):
+            assert re.search(rf"\| {re.escape(figure.removesuffix(' ms'))}[ |]", page), figure
+        assert float(ratio) == pytest.approx(
+            float(other.removesuffix(" ms")) / float(ours.removesuffix(" ms")), rel=0.06
+        )
+
+
+def missing_in_reference(package: str) -> list[str]:
+    page = (ROOT / "docs" / "api.md").read_text()
+    listed = set(re.findall(r"^::: (\S+)$", page, re.MULTILINE))
+    exports = importlib.import_module(package)
+    found = []
+    for name in exports.__all__:
+        thing = getattr(exports, name)
+        home = thing if inspect.ismodule(thing) else importlib.import_module(thing.__module__)
+        public = home is thing or name in home.__all__
+        if home.__name__ not in listed or not public:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "package", ["mgnet", "mgnet.knots", "mgnet.training", "mgnet.depth", "mgnet.estimators"]
+)
+def test_every_exported_name_is_in_the_reference(package):
+    assert not missing_in_reference(package)
+
+
+def test_so_are_those_of_petsc(petsc):
+    assert not missing_in_reference("mgnet.petsc")

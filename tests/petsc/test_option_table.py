@@ -7,7 +7,7 @@ import pytest
 from mgnet.petsc.option_table import OPTIONS, Option, find, markdown
 from mgnet.petsc.solver_options import _VIEWS
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "petsc.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "options.md"
 
 
 @pytest.mark.parametrize(

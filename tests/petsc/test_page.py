@@ -1,4 +1,4 @@
-"""Law: the Python of docs/petsc.md runs as it stands, and its options do what the page says."""
+"""Law: the Python of docs/petsc.md and docs/options.md runs and prints what stands there."""
 
 import re
 from pathlib import Path
@@ -6,11 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "petsc.md").read_text()
-BLOCKS = re.findall(r"^``` \{ \.python \}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+OPTIONS = (DOCS / "options.md").read_text()
 
 
-def test_the_blocks_run(petsc, options, monkeypatch):
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^``` \{ \.python \}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def run_page(page: str) -> dict:
+    names: dict = {}
+    for block in blocks((DOCS / page).read_text()):
+        exec(compile(block, f"docs/{page}", "exec"), names)
+    return names
+
+
+def test_solvers_and_ranks(petsc, options, monkeypatch):
     monkeypatch.setattr("sys.argv", ["script.py", "out"])
     options(
         "-ksp_type cg -pc_type mg -pc_mg_levels 6"
@@ -23,12 +34,8 @@ def test_the_blocks_run(petsc, options, monkeypatch):
             f"-time_fas_{part}_snes_type python"
             f" -time_fas_{part}_snes_python_type mgnet.petsc.Sweeps"
         )
-    assert len(BLOCKS) == 6
-    names: dict = {}
-    for block in BLOCKS:
-        exec(compile(block, "docs/petsc.md", "exec"), names)
+    names = run_page("petsc.md")
     assert names["arguments"] == ["script.py", "out"]
-    assert names["solution"].reason.converged
     assert names["ksp"].getConvergedReason() > 0
     assert names["snes"].getConvergedReason() > 0
     assert names["time"].getConvergedReason() > 0
@@ -38,18 +45,28 @@ def test_the_blocks_run(petsc, options, monkeypatch):
     assert len(names["hierarchy"]) == 3
 
 
+def test_options(petsc, options, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["script.py", "out"])
+    options("-mgnet_levels 3")
+    names = run_page("options.md")
+    assert names["arguments"] == ["script.py", "out"]
+    assert names["solution"].reason.converged
+    assert len(names["solver"].hierarchy) == 3
+    assert names["parallel"].net is names["net"]
+
+
+def rounded(text: str) -> str:
+    return re.sub(r"(\d\.\d{6})\d+", r"\1", text)
+
+
 @pytest.mark.parametrize(
-    "line",
-    [
-        '-mgnet_cycle "nested F(1,1)" -mgnet_levels 4 -mgnet_monitor',
-        '-mgnet_smoother "Jacobi(0.8)" -mgnet_levels_0_smoother "Chebyshev(2)" -mgnet_view',
-        "-mgnet_smoother \"KSPSmoother('relax_')\" -relax_ksp_max_it 2 -relax_pc_type sor",
-    ],
+    "line", re.findall(r"^    python script\.py (-mgnet.*)$", OPTIONS, re.MULTILINE)
 )
-def test_the_lines_of_the_page(petsc, options, line, capfd, monkeypatch):
-    assert f"python script.py {line}\n" in PAGE
+def test_lines(petsc, options, line, capfd, monkeypatch):
     monkeypatch.setattr("sys.argv", ["script.py"])
     options(line)
-    names: dict = {}
-    exec(BLOCKS[0], names)
-    assert names["solution"].reason.converged
+    exec(blocks(OPTIONS)[0], {})
+    command = re.escape(f"    python script.py {line}\n")
+    shown = re.search(rf"^{command}\n```text\n(.*?)^```$", OPTIONS, re.MULTILINE | re.DOTALL)
+    if shown:
+        assert rounded(capfd.readouterr().out) == rounded(shown[1])
