@@ -22,6 +22,9 @@ from hypothesis import settings
 settings.register_profile("mgnet", deadline=None)  # a busy machine is no failure
 settings.load_profile("mgnet")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts jobs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 HERE = Path(__file__).parent
 QUIET = {
     "OMP_NUM_THREADS": "1",  # ranks must not fight for cores
