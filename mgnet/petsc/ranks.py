@@ -29,7 +29,8 @@ from mgnet.petsc.layer_layout import LayerLayout
 
 __all__ = ["Ranks", "end_all_ranks_on_error"]
 
-TURN, LAST_TURN = 0.1, 2.0  # seconds
+TURN, LAST_TURN = 0.4, 4.0  # seconds; longer than the next, so that only one rank prints
+ON_THE_WAY = 0.2  # seconds; MPICH's mpiexec drops what it has not forwarded when a rank aborts
 FEWEST = 4  # ranks for which a gathering has fewer messages in a row than a march in turn
 SMALL = 2**14  # bytes that cross in the latency of a message (1.5 us, 9 GB/s between two cores)
 TAG = 6151  # of our messages, beside those of a script
@@ -198,6 +199,7 @@ def _ending(
         sys.stdout.flush()
         sys.stderr.write(f"[rank {comm.Get_rank()}] {lines}")
         sys.stderr.flush()
+        time.sleep(ON_THE_WAY)
         comm.Abort(1)
 
     return end
