@@ -1,7 +1,6 @@
 """`fit` learns, the same for the same seed; its errors are those of its predictions."""
 
 import _thread
-import threading
 
 import numpy as np
 import pytest
@@ -70,10 +69,14 @@ def test_progress_is_told():
 
 
 def test_ctrl_c_keeps_the_best_network():
-    settings = Settings(hidden=(3,), levels=3, seconds=60.0)
-    timer = threading.Timer(2.0, _thread.interrupt_main)
-    timer.start()
-    fitted = fit(data(), settings)
+    settings, told = Settings(hidden=(3,), levels=3, seconds=60.0), []
+
+    def interrupt(*values):
+        told.append(values)
+        if len(told) == 3:
+            _thread.interrupt_main()
+
+    fitted = fit(data(), settings, progress=interrupt)
     assert fitted.interrupted
     assert fitted.trained.seconds < 30.0
     lowest = min(mse for _, _, mse, _ in fitted.trained.history)
