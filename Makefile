@@ -27,7 +27,8 @@ demo: $(STAMP)/app  ## install what the main job needs and run it (no PETSc, MPI
 	  --hidden 5,5 --degree 5 --levels 3 --compare --out out/co2 --overwrite
 
 test: $(STAMP)/dev $(STAMP)/petsc  ## install everything with PETSc and run all tests
-	MGNET_REQUIRE_PETSC=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 MGNET_REQUIRE_PETSC=1 \
+	  $(BIN)/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder
 
 lint: $(STAMP)/dev  ## ruff and pyright
 	$(BIN)/ruff check .

@@ -1,10 +1,14 @@
 """What pytest must know before it looks for doctests in the library."""
 
 import os
+import random
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 NEEDS = {
     "petsc": ("petsc4py", "mpi4py"),
@@ -31,3 +35,29 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
         if inside and not all(find_spec(package) for package in packages):
             return True
     return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what starts ranks: under `make test` it takes as long as all the rest."""
+    items.sort(key=lambda item: item.get_closest_marker("mpi") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Under `pytest -n` keep files together, and all that starts ranks in one process."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            return "ranks" if file.startswith("tests/mpi/") else file
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draw the same weights in every test, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

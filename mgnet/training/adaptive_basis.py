@@ -57,8 +57,9 @@ class AdaptiveBasis(Smoother):
     >>> from mgnet import Hierarchy, Level, Solver
     >>> from mgnet.training import LevenbergMarquardt, TorchOptimizer, box_init_
     >>> x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
+    >>> _ = torch.manual_seed(0)
     >>> network = torch.nn.Sequential(torch.nn.Linear(1, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
-    >>> _ = box_init_(network.double(), (-1, 1), torch.Generator().manual_seed(0))
+    >>> _ = box_init_(network.double(), (-1, 1))
     >>> problem = LeastSquares(network, (x, torch.sin(6 * x)))
     >>> def train(smoother):
     ...     solver = Solver(Hierarchy([Level(problem, smoother)]), "V(0,0,20)", max_cycles=5)
