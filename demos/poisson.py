@@ -76,8 +76,7 @@ fields["algebraic error, nested F(1,1) once"] = abs(once.value - discrete)
 for panel, (title, field) in zip(axes, fields.items(), strict=True):
     image = panel.imshow(field.reshape(SHAPE), origin="lower", extent=(0, 1, 0, 1), cmap="viridis")
     panel.set_title(title, fontsize=10)
-    panel.set_xticks([0, 1])
-    panel.set_yticks([0, 1])
+    panel.set(xlabel="x", ylabel="y", xticks=[0, 1], yticks=[0, 1])
     figure.colorbar(image, ax=panel, shrink=0.9)
 
 figures = {"solution": figure, "convergence": ax.figure}

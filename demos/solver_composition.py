@@ -1,54 +1,44 @@
-"""Solvers inside solvers: four compositions, each beside its plain form.
+"""Solvers inside solvers: least squares in a cascade of knots, MGRIT in MG/OPT over the depth.
 
-python demos/solver_composition.py [folder for the picture]    # the last two need petsc4py
+python demos/solver_composition.py [folder for the picture]
 """
 
 import math
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from cycler import cycler
 from torch.nn.functional import cross_entropy
 
-from mgnet import GaussSeidel, gallery, run
+from mgnet import gallery, run
 from mgnet.depth import LayerParallel, ODENet, Tolerance, depth_hierarchy
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.petsc import init, solver_from_options
 from mgnet.training import LBFGS, AdaptiveBasis, LeastSquares, LevenbergMarquardt, Objective, Record
 
-FAS = (
-    "-{0}snes_type fas -{0}snes_fas_levels 6 -{0}fas_levels_snes_type python "
-    "-{0}fas_levels_snes_python_type mgnet.petsc.Sweeps "
-)
-OPTIONS = FAS.format("plain_") + "-ngmres_snes_type ngmres " + FAS.format("ngmres_npc_")
-OPTIONS += "-coarse_ksp_type cg -coarse_pc_type icc -coarse_ksp_rtol 0.1"
-petsc = find_spec("petsc4py") is not None
-arguments = init(sys.argv, OPTIONS if petsc else "")  # the command line beats these
+arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/solver_composition")
 out.mkdir(parents=True, exist_ok=True)
 torch.set_default_dtype(torch.float64)
 plt.rc("axes", prop_cycle=cycler(color=("#0072B2", "#D55E00", "#009E73", "#000000")))
-rows = 2 if petsc else 1
-figure, axes = plt.subplots(rows, 2, figsize=(11, 3.75 * rows), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.75), layout="constrained")
 
 
 def begin(panel, title, unit, quantity):
     print(f"{title:<60} {unit:>10} {quantity:>20}")
-    axes.flat[panel].set(title=title, xlabel=unit, ylabel=quantity)
-    axes.flat[panel].xaxis.get_major_locator().set_params(integer=True)
+    axes[panel].set(title=title, xlabel=unit, ylabel=quantity)
+    axes[panel].xaxis.get_major_locator().set_params(integer=True)
 
 
 def show(panel, name, steps, values, line="-"):
     print(f"  {name:<58} {steps[-1]:>10.0f} {values[-1]:>20.2e}")
-    axes.flat[panel].semilogy(steps, values, line, marker=".", label=name)
-    axes.flat[panel].legend(frameon=False, fontsize="small")
+    axes[panel].semilogy(steps, values, line, marker=".", label=name)
+    axes[panel].legend(frameon=False, fontsize="small")
 
 
 begin(0, "Least squares in Levenberg-Marquardt in a cascade of knots", "sweeps", "loss")
@@ -101,39 +91,6 @@ for name, loss, layers, cycle in (
     line = ":" if loss is mgrit else "-"
     show(1, name, [row.work for row in fine], [row.loss for row in fine], line)
 
-
-def with_petsc():
-    from petsc4py import PETSc
-
-    from mgnet.petsc import KSPSmoother, dmshell
-
-    begin(2, "A KSP of PETSc as coarse solver of a V-cycle", "cycles", "residual, relative")
-    f = np.random.default_rng(0).standard_normal(255 * 255) / 256**2  # every frequency
-    for name, cycle, coarse in (
-        ("Gauss-Seidel on 63 x 63, 10 sweeps", "V(1,1,10)", GaussSeidel()),
-        ("cg with icc on 63 x 63, to a tenth of the residual", "V(1,1)", KSPSmoother("coarse_")),
-    ):
-        hierarchy = gallery.poisson((255, 255), 3, GaussSeidel(), GaussSeidel("backward"), coarse)
-        solver = solver_from_options(hierarchy, prefix="poisson_", cycle=cycle, max_cycles=20)
-        norms = np.array(solver.solve(f).residual_norms)
-        show(2, name, range(len(norms)), norms / norms[0])
-
-    begin(3, "Nonlinear GMRES over FAS", "iterations", "residual, relative")
-    for prefix, name in (("plain_", "FAS, 6 levels"), ("ngmres_", "NGMRES over it")):
-        snes, norms = PETSc.SNES().create(PETSc.COMM_SELF), []
-        snes.setDM(dmshell(gallery.reaction((63, 63), strength=1000.0)))
-        snes.setOptionsPrefix(prefix)
-        snes.setMonitor(lambda snes, iteration, norm, norms=norms: norms.append(norm))
-        snes.setFromOptions()
-        u, b = snes.getDM().createGlobalVec(), snes.getDM().createGlobalVec()
-        b.set(200.0 / 64**2)
-        snes.solve(b, u)
-        show(3, name, range(len(norms)), np.array(norms) / norms[0])
-
-
-if petsc:
-    with_petsc()
-else:
-    print("The other two compositions need petsc4py (python tools/setup_petsc.py).")
+axes[1].set_yscale("linear")
 figure.savefig(out / "composition.png", dpi=120)
 print(f"\nwrote {out / 'composition.png'}")

@@ -256,6 +256,24 @@ def layer_ranks(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def sample_parallel(rows: Sequence[Row]) -> Figure:
+    figure, (ax,) = panels(1)
+    ways = {
+        "alone": "serial, not spread",
+        "one_rank": "mgnet, 1 rank",
+        "all_ranks": "mgnet, 2 ranks",
+    }
+    told = [
+        row | {"method": name, "seconds": row[f"{way}_s_least"]}
+        for row in rows
+        for way, name in ways.items()
+    ]
+    bars(ax, told, "case", "seconds")
+    ax.set(xlabel="seconds, least of the rounds")
+    legend(figure, ax)
+    return figure
+
+
 def estimators(rows: Sequence[Row]) -> Figure:
     cases = values(rows, "case")
     figure, axes = panels(len(cases), height=2.4)

@@ -141,6 +141,15 @@ SECTIONS = {
         depth_tables.ranks_lines,
         figures.layer_ranks,
     ),
+    "sample_parallel": Section(
+        "Samples over ranks",
+        "Gauss-Newton steps and exact last layers with their samples spread over two ranks of MPI, "
+        "in fixed blocks, so that every number of ranks has the same bits.",
+        tables.samples_tables,
+        "Seconds of a solve.",
+        tables.samples_lines,
+        figures.sample_parallel,
+    ),
     "depth_training": Section(
         "Training with inexact propagation",
         "Networks trained by serial propagation and by cycles, all evaluated serially.",

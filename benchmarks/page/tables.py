@@ -70,10 +70,12 @@ def convergence_tables(rows: Rows) -> list[str]:
 
 
 def speed_tables(rows: Rows) -> list[str]:
-    index = {"": "{case}", "threads": "{threads}", "grid": "{grid}"}
+    index = {"threads": "{threads}", "grid": "{grid}"}
+    cell = "{ms:.3g} ({ratio_fused:.2f})"
     return [
-        "Milliseconds, and how many times those of our compiled form (fused):\n\n"
-        + crossed(rows, index, "method", "{ms:.3g} ({ratio_fused:.2f})")
+        f"{case[0].upper()}{case[1:]}, milliseconds (times those of our compiled form, fused):\n\n"
+        + crossed(where(rows, case=case), index, "method", cell)
+        for case in values(rows, "case")
     ]
 
 
@@ -302,4 +304,31 @@ def ngd_lines(rows: Rows, targets: Rows) -> list[Line]:
         ratio = (1.0 - rival["accuracy_median"]) / (1.0 - best["accuracy_median"])
         what = f"{data}: held-out accuracy after {last} (ratio of errors)"
         lines.append(Line(what, told[0], told[1], ratio))
+    return lines
+
+
+# Ranks
+
+
+def samples_tables(rows: Rows) -> list[str]:
+    columns = {"": "{case}", "unknowns": "{unknowns}", "1 rank": "{one_rank_s_least:.2f}"}
+    columns |= {"2 ranks": "{all_ranks_s_least:.2f}", "ratio": "{ratio_least:.2f}"}
+    columns |= {"ratio of medians": "{ratio_median:.2f}", "bits on both": "{bits}"}
+    columns |= {"not spread": "{alone_s_least:.2f}", "ratio to it": "{gain:.2f}"}
+    columns |= {"its result differs by": "{apart:.0e}"}
+    told = [
+        row
+        | {"bits": "the same" if row["equal"] else "**differ**"}
+        | {"gain": row["alone_s_least"] / row["all_ranks_s_least"]}
+        for row in rows
+    ]
+    return ["Seconds of a solve, least of the rounds:\n\n" + listed(told, columns)]
+
+
+def samples_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for row, target in zip(rows, targets, strict=True):
+        told = f"{row['all_ranks_s_least']:.2f} s", f"{row['one_rank_s_least']:.2f} s (1 rank)"
+        what = target["name"].removesuffix(" over 1")
+        lines.append(Line(what, *told, row["ratio_least"], target["target"], target["met"]))
     return lines

@@ -52,6 +52,25 @@ def test_small_coarsest_levels_are_gathered(ranks, petsc):
     assert several.gathered(1) is None
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_rank_without_layers_takes_part_in_an_exchange(ranks, reverse):
+    """PETSc counts tags on every rank; where the counts differ, what comes next never ends."""
+    called = []
+
+    class Forest:
+        def bcastBegin(self, unit, given, halo, operation):  # noqa: N802, PETSc's name
+            called.append(len(given))
+
+        def bcastEnd(self, unit, given, halo, operation):  # noqa: N802, PETSc's name
+            called.append(len(given))
+
+    ranks.layout, ranks.rank = LayerLayout(5, 2, 9), 7  # 3 of them have layers
+    ranks._forests = [Forest(), Forest()]
+    start = torch.randn(1, 2, 3)
+    assert ranks.shift(start, reverse) is start
+    assert called == [24, 24]
+
+
 def test_copies_share_the_ranks_and_pickles_are_refused(ranks):
     assert copy.deepcopy(ranks) is ranks
     with pytest.raises(TypeError, match="gather_state"):
