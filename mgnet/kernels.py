@@ -16,7 +16,7 @@ try:
 except ImportError:  # a private name: SciPy may move it
     csr_matvec = None
 
-__all__ = ["available", "gauss_seidel", "jacobi", "multiply_add", "residual", "takes"]
+__all__ = ["available", "chebyshev", "gauss_seidel", "jacobi", "multiply_add", "residual", "takes"]
 
 available: bool = importlib.util.find_spec("numba") is not None
 
@@ -93,6 +93,26 @@ def jacobi(matrix: Any, scale: Any, u: Any, f: Any) -> np.ndarray:
     return out
 
 
+def chebyshev(
+    matrix: Any, scale: Any, u: Any, f: Any, d: np.ndarray, by: tuple[float, float]
+) -> np.ndarray:
+    """`u + d` with `d = by[0] d + by[1] scale (f - matrix @ u)`, in one pass; edits `d`.
+
+    Examples
+    --------
+    >>> d = np.array([1.0])
+    >>> A = sp.csr_matrix([[2.0]])
+    >>> chebyshev(A, np.array([0.5]), np.array([1.0]), np.array([4.0]), d, (0.5, 1.0))
+    array([2.5])
+    >>> d
+    array([1.5])
+    """
+    out = np.empty_like(u)
+    old, new = u.dtype.type(by[0]), u.dtype.type(by[1])
+    _kernel("chebyshev")(*_parts(matrix), scale, u, f, d, old, new, out)
+    return out
+
+
 def gauss_seidel(
     matrix: Any, inverse: np.ndarray, u: np.ndarray, f: np.ndarray, backward: bool
 ) -> None:
@@ -120,8 +140,8 @@ def gauss_seidel(
 
 def _kernel(name: str) -> Any:
     if name not in _compiled:
-        loop = {"residual": _residual, "jacobi": _jacobi, "forward": _forward}
-        python = loop.get(name, _backward)
+        loops = {"residual": _residual, "jacobi": _jacobi, "chebyshev": _chebyshev}
+        python = loops.get(name, _forward if name == "forward" else _backward)
         if available:
             import numba
 
@@ -151,6 +171,16 @@ def _jacobi(indptr, indices, data, scale, u, f, out):
         for k in range(indptr[i], indptr[i + 1]):
             total -= data[k] * u[indices[k]]
         out[i] = u[i] + scale[i] * total
+
+
+def _chebyshev(indptr, indices, data, scale, u, f, d, old, new, out):
+    for i in range(len(out)):
+        total = f[i]
+        for k in range(indptr[i], indptr[i + 1]):
+            total -= data[k] * u[indices[k]]
+        step = old * d[i] + new * (scale[i] * total)
+        d[i] = step
+        out[i] = u[i] + step
 
 
 def _forward(indptr, indices, data, inverse, u, f):

@@ -318,19 +318,28 @@ class Chebyshev(Smoother):
         sigma = centre / radius
         for _ in range(sweeps):
             rho = 1.0 / sigma
-            d = level.residual_at(u, f)
-            d *= inverse
-            d *= 1.0 / centre
-            u = u + d
+            u, d = self._step(level, u, f, inverse, None, (0.0, 1.0 / centre))
             for _ in range(self.degree - 1):
-                r = level.residual_at(u, f)
-                r *= inverse
                 rho, previous = 1.0 / (2.0 * sigma - rho), rho
-                d *= rho * previous
-                r *= 2.0 * rho / radius
-                d += r
-                u = u + d
+                u, d = self._step(level, u, f, inverse, d, (rho * previous, 2.0 * rho / radius))
         return u, memory
+
+    @staticmethod
+    def _step(
+        level: Level, u: State, f: State | None, inverse: State, d: State, by: tuple[float, float]
+    ) -> tuple[State, State]:
+        """The next u and its increment, `by[0] d + by[1] D^-1 (f - A u)`; d may be overwritten."""
+        if level.residual is None and kernels.takes(level.operator, u, f):
+            level.charge(1.0)
+            d = np.zeros_like(u) if d is None else d
+            return kernels.chebyshev(level.operator, inverse, u, f, d, by), d
+        r = level.residual_at(u, f)
+        r *= inverse
+        r *= by[1]
+        if d is not None:
+            d *= by[0]
+            r += d
+        return u + r, r
 
     def work(self, level: Level, sweeps: int) -> float:
         return sweeps * self.degree * level.residual_work

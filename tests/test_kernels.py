@@ -35,13 +35,17 @@ def test_gauss_seidel_is_a_triangular_solve(backward, index, dtype, tolerance):
 
 @pytest.mark.parametrize("numba", [True, False])
 @pytest.mark.parametrize("index", [np.int32, np.int64])
-def test_residual_and_jacobi_are_one_pass_of_products(monkeypatch, numba, index):
+def test_residual_jacobi_and_chebyshev_are_one_pass_of_products(monkeypatch, numba, index):
     monkeypatch.setattr(kernels, "available", numba and kernels.available)
     monkeypatch.setattr(kernels, "_compiled", {})
     A, u, f = system(index=index)
     scale = np.linspace(1.0, 2.0, len(u))
     np.testing.assert_allclose(kernels.residual(A, u, f), f - A @ u, atol=1e-13)
     np.testing.assert_allclose(kernels.jacobi(A, scale, u, f), u + scale * (f - A @ u), atol=1e-13)
+    d = np.linspace(-1.0, 1.0, len(u))
+    wanted = 0.25 * d + 1.5 * scale * (f - A @ u)
+    np.testing.assert_allclose(kernels.chebyshev(A, scale, u, f, d, (0.25, 1.5)), u + wanted)
+    np.testing.assert_allclose(d, wanted)
 
 
 def test_the_loops_take_flat_arrays_of_one_precision_only(monkeypatch):
