@@ -16,7 +16,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.schedule import COUNTED, Schedule, Step
 
-__all__ = ["Progress", "StepData", "run"]
+__all__ = ["Progress", "StepData", "run", "run_ahead"]
 
 State = Any
 Memory = dict[tuple[int, str], Any]
@@ -153,6 +153,32 @@ def run(
     >>> bool(abs(u - x * (1 - x) / 2).max() < 0.01)
     True
     """
+    u, memory, _ = run_ahead(schedule, hierarchy, u, f, memory, record, resume)
+    return u, memory
+
+
+def run_ahead(
+    schedule: Schedule,
+    hierarchy: Hierarchy,
+    u: State | None,
+    f: State | None,
+    memory: Memory | None = None,
+    record: Callable[[Step, StepData], None] | None = None,
+    resume: Progress | None = None,
+) -> tuple[State, Memory, State | None]:
+    """`run`, and the residual of the state where its last sweep gave it (`Smoother.smooth_ahead`).
+
+    It is not counted as work: `Solver` counts it when it looks at the norm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import GaussSeidel, cycle, gallery
+    >>> hierarchy, f = gallery.poisson(7, smoother=GaussSeidel()), np.ones(7)
+    >>> u, _, r = run_ahead(cycle(3), hierarchy, None, f)
+    >>> r is None or bool(np.allclose(r, hierarchy[0].residual_at(u, f)))
+    True
+    """
     if not isinstance(schedule, Schedule):
         raise TypeError(
             f"run got a schedule of type {type(schedule).__name__}; give a Schedule, as "
@@ -166,22 +192,18 @@ def run(
     us, fs, vs, rs = (list[Any](states) for states in begin[2:6])
     memory = dict(begin.memory)
     _recenter(levels, us, rs)
-    unit = hierarchy[0].evaluation_cost
-    for number, step in enumerate(schedule[begin.position :], begin.position + 1):
-        action, l, count = step
+    unit, ahead = hierarchy[0].evaluation_cost, None
+    steps = schedule[begin.position :]
+    following = [step.action for step in steps[1:]] + ["down"]  # the caller looks at the residual
+    for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
+        action, l, _ = step
         level, below = levels[l], levels[min(l + 1, len(levels) - 1)]
         before, began = (level.tally[0], below.tally[0]), time.perf_counter()
         norm = length = None
         if action in COUNTED:
-            smoother = (
-                level.post_smoother if action == "post" and level.post_smoother else level.smoother
-            )
-            key = (l, "post" if smoother is level.post_smoother else "pre")
-            if memory.get(key) is None:
-                memory[key] = smoother.start(level, us[l])
-            us[l], memory[key] = smoother.smooth(level, us[l], fs[l], count, memory[key])
+            us[l], ahead = _swept(level, step, us[l], fs[l], memory, then == "down")
         elif action == "down":
-            rs[l] = level.residual_at(us[l], fs[l])
+            rs[l], ahead = level.residual_at(us[l], fs[l], ahead), None
             norm = hierarchy.norm(rs[l])
             if level.recenter is not None:
                 below = levels[l + 1] = level.recenter(us[l])
@@ -211,7 +233,22 @@ def run(
             progress = Progress(schedule, number, *states, dict(memory))
             told = work, seconds, norm, length, evaluations, progress
             record(step, StepData(levels[l], us[l], fs[l], *told))
-    return us[0], memory
+    return us[0], memory, ahead
+
+
+def _swept(
+    level: Any, step: Step, u: State, f: State | None, memory: Memory, ahead: bool
+) -> tuple[State, State | None]:
+    """The state after sweeps and, with `ahead`, its residual, if the smoother gives that."""
+    smoother: Any = level.smoother
+    if step.action == "post" and level.post_smoother is not None:
+        smoother = level.post_smoother
+    key = (step.level, "post" if smoother is level.post_smoother else "pre")
+    if memory.get(key) is None:
+        memory[key] = smoother.start(level, u)
+    smooth = smoother.smooth_ahead if ahead else smoother.smooth
+    u, memory[key], *residual = smooth(level, u, f, step.count, memory[key])
+    return u, residual[0] if residual else None
 
 
 def _begin(

@@ -99,8 +99,14 @@ class Level:
         self.tally[0] += 1.0
         return vector.apply(self.operator, u)
 
-    def residual_at(self, u: State, f: State | None) -> State:
-        """The residual `f - A(u)` as a new state; `f = None` stands for zero."""
+    def residual_at(self, u: State, f: State | None, known: State | None = None) -> State:
+        """The residual `f - A(u)` as a new state; `f = None` stands for zero.
+
+        Where a sweep has given it already, that is `known`: it is counted and returned.
+        """
+        if known is not None:
+            self.tally[0] += self.residual_work
+            return known
         if self.residual is not None:
             self.tally[0] += self.residual_work
             return self.residual(u, f)

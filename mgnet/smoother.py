@@ -83,6 +83,15 @@ class Smoother(ABC):
             New ones: neither `u`, `f` nor `memory` may be edited.
         """
 
+    def smooth_ahead(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any, State | None]:
+        """`smooth`, and the residual of its state where that comes almost for free, else None.
+
+        `run` calls it where it needs the residual next, and counts it then.
+        """
+        return *self.smooth(level, u, f, sweeps, memory), None
+
     def carry(self, memory: Any, transfer: Transfer) -> Any:
         """The memory on the finer level after refinement; None, the default, starts anew."""
         return None
@@ -90,6 +99,16 @@ class Smoother(ABC):
     def work(self, level: Level, sweeps: int) -> float:
         """Evaluations of A that `smooth` will use: one residual per sweep by default."""
         return sweeps * level.residual_work
+
+
+def _compiled(level: Level, u: State, f: State | None) -> bool:
+    """Whether the compiled loops can evaluate the residual of this level."""
+    return level.residual is None and kernels.takes(level.operator, u, f)
+
+
+def _reach(level: Level, u: State) -> int:
+    """What the compiled loops must know of the matrix to give the residual with a sweep."""
+    return kernels.reach(level.operator) if _compiled(level, u, u) else 0
 
 
 def _diagonal(level: Level, u: State, smoother: Smoother) -> State:
@@ -127,29 +146,29 @@ class Jacobi(Smoother):
         if not isinstance(self.omega, Real) or not self.omega > 0.0:
             raise ValueError(f"Jacobi got omega {self.omega!r}; give a number above 0, as 0.8")
 
-    def start(self, level: Level, u: State) -> tuple[State, Any]:
+    def start(self, level: Level, u: State) -> tuple[State, Any, int]:
         scale = self.omega / _diagonal(level, u, self)
         matrix = level.matrix
         csr = sp.issparse(matrix) and matrix.format == "csr"
         if not csr or level.linearize or level.residual or kernels.takes(matrix, u):
-            return scale, None
+            return scale, None, _reach(level, u)
         # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
         # one product into `scale f`.
         iteration = matrix.astype(scale.dtype)  # a copy, of floats even where A has integers
         iteration.data *= -np.repeat(scale, np.diff(matrix.indptr))
         iteration.setdiag(iteration.diagonal() + 1)
-        return (scale[0] if np.ptp(scale) == 0.0 else scale), iteration
+        return (scale[0] if np.ptp(scale) == 0.0 else scale), iteration, 0
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
-        scale, iteration = memory
+        scale, iteration, _ = memory
         for _ in range(sweeps):
             if iteration is not None:
                 start = vector.zeros_like(u) if f is None else scale * f
                 u = kernels.multiply_add(iteration, u, start)
                 level.charge(1.0)
-            elif level.residual is None and kernels.takes(level.operator, u, f):
+            elif _compiled(level, u, f):
                 u = kernels.jacobi(level.operator, scale, u, f)
                 level.charge(1.0)
             else:
@@ -158,6 +177,16 @@ class Jacobi(Smoother):
                 r += u
                 u = r
         return u, memory
+
+    def smooth_ahead(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any, State | None]:
+        scale, iteration, within = memory
+        if iteration is not None or not _compiled(level, u, f):
+            return super().smooth_ahead(level, u, f, sweeps, memory)
+        u, r = self.smooth(level, u, f, sweeps - 1, memory)[0], np.empty_like(u)
+        level.charge(1.0)
+        return kernels.jacobi(level.operator, scale, u, f, r, within), memory, r
 
     def __str__(self) -> str:
         return f"Jacobi(omega={self.omega:.6g})"
@@ -205,17 +234,15 @@ class GaussSeidel(Smoother):
         matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
         own = level.linearize is not None or level.residual is not None
         if kernels.available and not own and isinstance(u, np.ndarray):
-            return matrix, 1.0 / diagonal
+            return matrix, 1.0 / diagonal, kernels.reach(matrix)
         parts = {"forward": sp.tril, "backward": sp.triu}
         # SuperLU with the natural order and no pivoting factorises a triangle without fill: its
         # solves are the sweeps.
-        options = {"SymmetricMode": True}
+        settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
         factors = {}
         for direction in self._directions:
             triangle = parts[direction](matrix.astype(float), format="csc")
-            factors[direction] = spla.splu(
-                triangle, "NATURAL", diag_pivot_thresh=0.0, options=options
-            )
+            factors[direction] = spla.splu(triangle, "NATURAL", **settings)
         return factors
 
     def smooth(
@@ -227,14 +254,27 @@ class GaussSeidel(Smoother):
                     r = vector.as_numpy(level.residual_at(u, f)).astype(float)
                     u = u + vector.like(memory[direction].solve(r.ravel()), u)
             return u, memory
-        matrix, inverse = memory
+        return self._swept(level, u, f, sweeps, memory, None), memory
+
+    def smooth_ahead(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any, State | None]:
+        if isinstance(memory, dict):
+            return super().smooth_ahead(level, u, f, sweeps, memory)
+        return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
+
+    def _swept(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any, r: State | None
+    ) -> State:
+        """The state after compiled sweeps; r is filled with its residual."""
+        matrix, inverse, within = memory
         b: Any = vector.zeros_like(u) if f is None else f
-        u = u.copy()
-        for _ in range(sweeps):
-            for direction in self._directions:
-                kernels.gauss_seidel(matrix, inverse, u, b, direction == "backward")
+        u, order = u.copy(), self._directions * sweeps
+        for direction in order[:-1]:
+            kernels.gauss_seidel(matrix, inverse, u, b, direction == "backward")
+        kernels.gauss_seidel(matrix, inverse, u, b, order[-1] == "backward", r, within)
         level.charge(self.work(level, sweeps))
-        return u, memory
+        return u
 
     def work(self, level: Level, sweeps: int) -> float:
         return sweeps * len(self._directions) * level.residual_work
@@ -279,15 +319,13 @@ class Chebyshev(Smoother):
 
     def __post_init__(self) -> None:
         counts = (self.degree, self.steps)
-        if (
-            any(not isinstance(count, Integral) or count < 1 for count in counts)
-            or not 0.0 < self.lower < self.upper
-        ):
+        whole = all(isinstance(count, Integral) and count >= 1 for count in counts)
+        if not (whole and 0.0 < self.lower < self.upper):
             raise ValueError(
                 f"{self} needs degree and steps of at least 1, integers, and 0 < lower < upper"
             )
 
-    def start(self, level: Level, u: State) -> tuple[State, float]:
+    def start(self, level: Level, u: State) -> tuple[State, float, int]:
         inverse = 1.0 / _diagonal(level, u, self)
         jacobian = level.jacobian(u)
         basis = [vector.random_like(u, np.random.default_rng(self.seed))]
@@ -300,46 +338,60 @@ class Chebyshev(Smoother):
                 hessenberg[j, k] = vector.dot(q, w)
                 w = w - hessenberg[j, k] * q
             hessenberg[k + 1, k] = vector.norm(w)
-            if (
-                hessenberg[k + 1, k] <= 1e-12 * abs(hessenberg[: k + 1, k]).max()
-            ):  # an invariant space: exact values
+            small = 1e-12 * abs(hessenberg[: k + 1, k]).max()
+            if hessenberg[k + 1, k] <= small:  # an invariant space: exact values
                 size = k + 1
                 break
             basis.append(w * (1.0 / hessenberg[k + 1, k]))
         largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())
-        return inverse, largest
+        return inverse, largest, _reach(level, u)
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
-        inverse, largest = memory
+        return self._swept(level, u, f, sweeps, memory, None), memory
+
+    def smooth_ahead(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any, State | None]:
+        if not _compiled(level, u, f):
+            return super().smooth_ahead(level, u, f, sweeps, memory)
+        return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
+
+    def _swept(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any, r: State | None
+    ) -> State:
+        """The state after the sweeps; r, for compiled ones, is filled with its residual."""
+        inverse, largest, within = memory
+        compiled, factors = _compiled(level, u, f), self._factors(largest)
+        d: Any = None
+        for number in range(sweeps * self.degree):
+            old, new = factors[number % self.degree]
+            if compiled:
+                d = np.zeros_like(u) if old == 0.0 else d
+                last = None if number + 1 < sweeps * self.degree else r
+                u = kernels.chebyshev(level.operator, inverse, u, f, d, (old, new), last, within)
+                level.charge(1.0)
+                continue
+            step = level.residual_at(u, f)
+            step *= inverse
+            step *= new
+            if old:
+                d *= old
+                step += d
+            u, d = u + step, step
+        return u
+
+    def _factors(self, largest: float) -> list[tuple[float, float]]:
+        """Of each step of a sweep: `d = old d + new D^-1 (f - A u)`, then u + d."""
         centre = 0.5 * (self.upper + self.lower) * largest
         radius = 0.5 * (self.upper - self.lower) * largest
         sigma = centre / radius
-        for _ in range(sweeps):
-            rho = 1.0 / sigma
-            u, d = self._step(level, u, f, inverse, None, (0.0, 1.0 / centre))
-            for _ in range(self.degree - 1):
-                rho, previous = 1.0 / (2.0 * sigma - rho), rho
-                u, d = self._step(level, u, f, inverse, d, (rho * previous, 2.0 * rho / radius))
-        return u, memory
-
-    @staticmethod
-    def _step(
-        level: Level, u: State, f: State | None, inverse: State, d: State, by: tuple[float, float]
-    ) -> tuple[State, State]:
-        """The next u and its increment, `by[0] d + by[1] D^-1 (f - A u)`; d may be overwritten."""
-        if level.residual is None and kernels.takes(level.operator, u, f):
-            level.charge(1.0)
-            d = np.zeros_like(u) if d is None else d
-            return kernels.chebyshev(level.operator, inverse, u, f, d, by), d
-        r = level.residual_at(u, f)
-        r *= inverse
-        r *= by[1]
-        if d is not None:
-            d *= by[0]
-            r += d
-        return u + r, r
+        rho, factors = 1.0 / sigma, [(0.0, 1.0 / centre)]
+        for _ in range(self.degree - 1):
+            rho, previous = 1.0 / (2.0 * sigma - rho), rho
+            factors.append((rho * previous, 2.0 * rho / radius))
+        return factors
 
     def work(self, level: Level, sweeps: int) -> float:
         return sweeps * self.degree * level.residual_work

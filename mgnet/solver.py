@@ -15,7 +15,7 @@ import scipy.sparse.linalg as spla
 from mgnet import vector
 from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
-from mgnet.interpreter import Memory, StepData, run
+from mgnet.interpreter import Memory, StepData, run, run_ahead
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution, StepRecord
@@ -167,9 +167,10 @@ class Solver:
         norms: list[float] = []
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
         iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot)
+        ahead = None  # the residual of `value`, where it is known
         while True:
             before = hierarchy[0].tally[0]
-            norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f)))
+            norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f, ahead)))
             while iterates is not None and iterates.refuses(norms):
                 value = iterates.restart()
                 norms[-1] = hierarchy.norm(hierarchy[0].residual_at(value, f))
@@ -185,11 +186,11 @@ class Solver:
             if reason is not None:
                 break
             u = value if records else u
-            last = partial(run, schedule, hierarchy, u, f, memory)
+            last = partial(run_ahead, schedule, hierarchy, u, f, memory)
             try:
-                plain, memory = last(partial(_keep, records, self.record, len(norms)))
+                plain, memory, ahead = last(partial(_keep, records, self.record, len(norms)))
             except FloatingPointError as error:
-                back = None if iterates is None else iterates.restart()
+                back, ahead = None if iterates is None else iterates.restart(), None
                 if back is None:
                     reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
                     break
@@ -198,7 +199,7 @@ class Solver:
             if iterates is None or schedule != repeated:
                 value = plain
             else:
-                value = iterates.next(value, plain)
+                value, ahead = iterates.next(value, plain), None
             schedule = repeated
         checks += 0.0 if self.judge is not None else len(best.values)
         return Solution(

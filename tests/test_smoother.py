@@ -248,6 +248,34 @@ def test_torch_gives_what_numpy_gives(smoother, dtype, layout):
     assert isinstance(no_f, torch.Tensor) and no_f.dtype == dtype
 
 
+AHEAD = "Jacobi", "GaussSeidel", "Chebyshev"  # give the residual with their last sweep
+
+
+@pytest.mark.parametrize("numba", [True, False], ids=["numba", "SciPy"])
+@pytest.mark.parametrize("sweeps", [1, 3])
+@kinds
+@smoothers
+def test_a_residual_that_comes_with_the_last_sweep(monkeypatch, smoother, kind, sweeps, numba):
+    """The same state, the same work, and `f - A u` with the bits of the level's own residual."""
+    if not numba:
+        monkeypatch.setattr(kernels, "available", False)
+    A, (u, f) = spd(40), states(40)
+    level = kinds_of_level(A, smoother)[kind]
+    memory = smoother.start(level, u)
+    expected, _ = smoother.smooth(level, u, f, sweeps, memory)
+    before = level.tally[0]
+    result, _, r = smoother.smooth_ahead(level, u, f, sweeps, memory)
+    np.testing.assert_array_equal(result, expected)
+    if smoother.fixed_work:
+        assert level.tally[0] - before == smoother.work(level, sweeps)
+    given = numba and kernels.available and type(smoother).__name__ in AHEAD and kind == "csr"
+    if given:
+        np.testing.assert_array_equal(r, level.residual_at(result, f))
+    elif r is not None:  # Gauss-Seidel makes its own CSR matrix of whatever it gets
+        assert type(smoother).__name__ == "GaussSeidel"
+        np.testing.assert_allclose(r, f - A @ result, rtol=1e-12, atol=1e-12)
+
+
 @smoothers
 def test_no_right_hand_side_is_zero(smoother):
     A, (u, f) = spd(), states()

@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse.linalg as spla
 
 from mgnet import (
+    Anderson,
     Chebyshev,
     GaussSeidel,
     Hierarchy,
@@ -248,6 +249,43 @@ def test_work_is_that_of_all_steps_and_checks():
     solution = Solver(hierarchy, "V(2,1)").solve(np.ones(63))
     per_cycle = cycle(6, pre=2).work(hierarchy).units
     assert solution.work == pytest.approx(solution.cycles * per_cycle + solution.cycles + 1)
+
+
+class Plain(Smoother):
+    """Another smoother without its `smooth_ahead`."""
+
+    def __init__(self, other):
+        self.other = other
+
+    def start(self, level, u):
+        return self.other.start(level, u)
+
+    def smooth(self, level, u, f, sweeps, memory):
+        return self.other.smooth(level, u, f, sweeps, memory)
+
+    def work(self, level, sweeps):
+        return self.other.work(level, sweeps)
+
+
+@pytest.mark.parametrize("cycle", ["V(1,1)", "V(2,0)", "F(0,1)", "nested W(1,2)"])
+@pytest.mark.parametrize("acceleration", [None, Anderson(2)], ids=["plain", "Anderson"])
+@pytest.mark.parametrize("smoother", [Jacobi(), GaussSeidel("symmetric"), Chebyshev()], ids=str)
+def test_a_residual_that_a_sweep_gives_changes_no_bit_and_no_work(smoother, acceleration, cycle):
+    f = gallery.sine((31, 31))[1]
+    f += np.random.default_rng(0).standard_normal(f.shape) * abs(f).max()
+    ahead, plain = (
+        Solver(gallery.poisson((31, 31), smoother=each), cycle, acceleration=acceleration).solve(f)
+        for each in (smoother, Plain(smoother))
+    )
+    np.testing.assert_array_equal(ahead.value, plain.value)
+    assert ahead.residual_norms == plain.residual_norms
+    assert ahead.work == plain.work
+    counted = [
+        [(entry.work, entry.residual_norm) for entry in each.record] for each in (ahead, plain)
+    ]
+    assert counted[0] == counted[1]
+    r = f - gallery.poisson((31, 31))[0].matrix @ ahead.value
+    assert ahead.residual_norms[-1] == pytest.approx(np.linalg.norm(r), rel=1e-5)
 
 
 def test_the_set_up_is_spared_when_memory_is_kept():
