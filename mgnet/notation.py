@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from numbers import Integral
 from typing import NoReturn
 
 from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, cascade, cycle, find_fault, nested
@@ -77,7 +78,7 @@ def parse(text: str, levels: int) -> Schedule:
     """
     if not isinstance(text, str):
         raise TypeError(f"parse got a {type(text).__name__}; it reads a text as 'V(1,1)'")
-    if not isinstance(levels, int) or levels < 1:
+    if not isinstance(levels, Integral) or levels < 1:
         raise ValueError(f"parse got levels = {levels!r}; it must be an integer of at least 1")
     scanner = Scanner(text)
     if not text.strip():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -228,7 +229,7 @@ def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, s
         action, level, count = step
         if action not in ACTIONS:
             return number, f"'{action}' is no action; use one of {', '.join(ACTIONS)}"
-        if not isinstance(count, int) or count < 1 or (action not in COUNTED and count != 1):
+        if not isinstance(count, Integral) or count < 1 or (action not in COUNTED and count != 1):
             return (
                 number,
                 f"'{action}' has count {count!r}; sweeps need an integer of at least 1, moves "
@@ -250,7 +251,7 @@ def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, s
                 "'interpolate' is not on the way up from 'start'; "
                 "begin with start, or use up after down",
             )
-        if level != expected or not isinstance(level, int) or level < 0:
+        if level != expected or not isinstance(level, Integral) or level < 0:
             return (
                 number,
                 f"'{action}' has level {level!r}, but the steps before it lead to level {expected}",
@@ -298,11 +299,11 @@ def _check_counts(
         ("coarsest", coarsest, 1),
         ("cycles", cycles, 1),
     ):
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, Integral) or value < least:
             raise ValueError(
                 f"cycle got {name} = {value!r}; it must be an integer of at least {least}"
             )
-    if kappa != math.inf and (not isinstance(kappa, int) or kappa < 1):
+    if kappa != math.inf and (not isinstance(kappa, Integral) or kappa < 1):
         raise ValueError(
             f"cycle got kappa = {kappa!r}; it must be an integer of at least 1 (1 is V, 2 is F) "
             "or math.inf (W)"
@@ -380,7 +381,7 @@ def cascade(counts: Sequence[int]) -> Schedule:
     if (
         not isinstance(counts, Sequence)
         or not counts
-        or any(not isinstance(count, int) or count < 0 for count in counts)
+        or any(not isinstance(count, Integral) or count < 0 for count in counts)
         or counts[0] < 1
     ):
         raise ValueError(

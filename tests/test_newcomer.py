@@ -589,3 +589,23 @@ def test_edge_cases_of_depth_work():
     assert plan(1, 1, levels=1).speedup == best_plan(1, 1).speedup == 1.0
     assert plan(8, 100, 4).ranks == 100
     assert init(["script.py"]) == ["script.py"]
+
+
+def test_integers_of_numpy_count_as_integers(tmp_path):
+    """As `np.arange` gives them to a loop or a grid search."""
+    two, four, many = np.int64(2), np.int32(4), np.uint8(16)
+    for made, plain in (
+        (cycle(four, pre=two), cycle(4, pre=2)),
+        (parse("V(1,1)", four), parse("V(1,1)", 4)),
+        (cascade([four, two]), cascade([4, 2])),
+        (nested(four), nested(4)),
+        (plan(many, two, four), plan(16, 2, 4)),
+    ):
+        assert str(made) == str(plain) and made == plain
+    assert heat(many, four).serial().shape == (5, 16)
+    assert dahlquist(steps=many).serial().shape[0] == 17 and len(mgrit(two)) == 2
+    assert LayerParallel(net(many), two, four, control=Fixed(two)).method.strides == [1, 4]
+    kan = KAN([two, four, 1], four, degree=two)
+    assert kan.refine(two).intervals == (8, 8)
+    assert len(knot_hierarchy(kan, LeastSquares(kan, (X, Y)), two, LevenbergMarquardt())) == 2
+    assert net(many, gates=True).refine(two).depth == 32

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -333,7 +334,7 @@ class Checkpoints:
         every: int = 1,
         generators: Mapping[str, Generator] | None = None,
     ):
-        if not isinstance(every, int) or every < 1:
+        if not isinstance(every, Integral) or every < 1:
             raise ValueError(f"Checkpoints got every = {every!r}; it must be at least 1 step")
         self.folder = Path(folder)
         self.hierarchy = hierarchy

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from numbers import Integral
 from typing import Any, NamedTuple
 
 from mgnet import vector
@@ -121,16 +122,16 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
     >>> level_factors(3, 4), level_factors(3, (8, 2))
     ((4, 4), (8, 2))
     """
-    if not isinstance(levels, int) or levels < 1:
+    if not isinstance(levels, Integral) or levels < 1:
         raise ValueError(f"layer hierarchy got levels = {levels!r}; give an integer of at least 1")
     many = isinstance(coarsening, Sequence)
     given = tuple(coarsening) if many else (coarsening,) * (levels - 1)  # type: ignore[arg-type]
-    if len(given) != levels - 1 or any(not isinstance(c, int) or c < 2 for c in given):
+    if len(given) != levels - 1 or any(not isinstance(c, Integral) or c < 2 for c in given):
         raise ValueError(
             f"layer hierarchy got the coarsening {coarsening!r} for {levels} levels; "
             f"give one integer of at least 2, or a sequence of {levels - 1} of them"
         )
-    return given
+    return tuple(int(c) for c in given)
 
 
 def level_sizes(
@@ -150,9 +151,9 @@ def level_sizes(
     >>> level_sizes(130, 3, 4)
     (130, 33, 9)
     """
-    if not isinstance(layers, int) or layers < (0 if part else 1):
+    if not isinstance(layers, Integral) or layers < (0 if part else 1):
         raise ValueError(f"layer hierarchy got layers = {layers!r}; give an integer of at least 1")
-    sizes = [layers]
+    sizes = [int(layers)]
     for number, factor in enumerate(level_factors(levels, coarsening), 1):
         if sizes[-1] == 1 and not part:
             raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import NamedTuple
 
 __all__ = ["Adaptive", "Budget", "Control", "Fixed", "Pass", "Tolerance"]
@@ -220,7 +220,7 @@ Control = Fixed | Tolerance | Adaptive
 def _check_counts(control: object, counts: dict[str, int | None]) -> None:
     for name, count in counts.items():
         least = 0 if name in ("cycles", "backward", "forward") else 1
-        if count is not None and (not isinstance(count, int) or count < least):
+        if count is not None and (not isinstance(count, Integral) or count < least):
             raise ValueError(
                 f"{type(control).__name__} got {name} = {count!r}; it must be an integer of at "
                 f"least {least}"

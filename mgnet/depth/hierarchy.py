@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from numbers import Integral
 
 import torch
 
@@ -77,7 +78,7 @@ def depth_hierarchy(
     """
     how = kind_of(net, factor, how)
     check_objective("depth_hierarchy", objective)
-    if not isinstance(levels, int) or levels < 1:
+    if not isinstance(levels, Integral) or levels < 1:
         raise ValueError(f"depth_hierarchy got {levels} levels; it needs at least 1")
     if form not in ("subspace", "injected"):
         raise ValueError(f"depth_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ def _check_theta(name: str, theta: float) -> None:
 
 def _check_counts(name: str, counts: dict[str, int]) -> None:
     for what, count in counts.items():
-        if not isinstance(count, int) or count < 1:
+        if not isinstance(count, Integral) or count < 1:
             raise ValueError(f"{name} got {count!r} {what}; give an integer of at least 1")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -171,10 +172,10 @@ def plan(
     path: 60, messages: 7
     together  60 s, serial 64 s: speedup 1.07
     """
-    if not isinstance(ranks, int) or ranks < 1:
+    if not isinstance(ranks, Integral) or ranks < 1:
         raise ValueError(f"plan got ranks = {ranks!r}; give an integer of at least 1")
     if (
-        isinstance(cycles, int)
+        isinstance(cycles, Integral)
         or len(cycles) not in (1, 2)
         or any(k is not None and k < 0 for k in cycles)
     ):
@@ -210,10 +211,10 @@ def plan(
     weights = (1.0, backward_ratio)[: len(costs)]
     critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))
     return Plan(
-        layers=layers,
-        ranks=ranks,
-        levels=levels,
-        coarsening=coarsening if isinstance(coarsening, int) else tuple(coarsening),
+        layers=int(layers),
+        ranks=int(ranks),
+        levels=int(levels),
+        coarsening=tuple(coarsening) if isinstance(coarsening, Sequence) else int(coarsening),
         cycle=cycle,
         cycles=tuple(cycles),
         forward=costs[0],

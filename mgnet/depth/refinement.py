@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def kind_of(net: ODENet, factor: int, how: str | None) -> str:
         how = "constant" if net.gates is None else "gates"
     if how not in KINDS:
         raise ValueError(f"refinement got how={how!r}; it must be one of {', '.join(KINDS)}")
-    if not isinstance(factor, int) or factor < 2:
+    if not isinstance(factor, Integral) or factor < 2:
         raise ValueError(f"refinement got factor {factor}; it must be at least 2")
     if how == "gates" and net.gates is None:
         raise ValueError(

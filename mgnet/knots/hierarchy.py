@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from numbers import Integral
 
 import scipy.sparse as sp
 import torch
@@ -157,7 +158,7 @@ def knot_hierarchy(
     True
     """
     check_objective("knot_hierarchy", objective)
-    if not isinstance(levels, int) or levels < 1:
+    if not isinstance(levels, Integral) or levels < 1:
         raise ValueError(f"knot_hierarchy got {levels} levels; it needs at least 1")
     if form not in ("subspace", "injected"):
         raise ValueError(f"knot_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")

@@ -93,7 +93,7 @@ class KAN(torch.nn.Module):
                 f"{'[2, 5, 1]' if linear else '[2, 1]'} is the least"
             )
         layers = len(widths) - 1 - linear
-        if not isinstance(degree, int) or not 1 <= degree <= 5:
+        if not isinstance(degree, Integral) or not 1 <= degree <= 5:
             raise ValueError(f"KAN got degree {degree}; it must be 1, 2, 3, 4 or 5")
         per_layer = list(intervals) if isinstance(intervals, Sequence) else [intervals] * layers
         if len(per_layer) != layers or not _positive(per_layer):
@@ -257,7 +257,7 @@ class KAN(torch.nn.Module):
         factor : int
             At least 2.
         """
-        if not isinstance(factor, int) or factor < 2:
+        if not isinstance(factor, Integral) or factor < 2:
             raise ValueError(f"KAN.refine got factor {factor}; it must be an integer of at least 2")
         fine = self._with_intervals([factor * n for n in self.intervals])
         fine._take(self, self.refinement_matrices(factor))
@@ -273,7 +273,11 @@ class KAN(torch.nn.Module):
         by : "projection" or "injection"
             Closest edge functions, in L2 over the domain, or closest coefficients.
         """
-        if not isinstance(factor, int) or factor < 2 or any(n % factor for n in self.intervals):
+        if (
+            not isinstance(factor, Integral)
+            or factor < 2
+            or any(n % factor for n in self.intervals)
+        ):
             raise ValueError(
                 f"KAN.coarsen got factor {factor} for {self.intervals} intervals; "
                 "it must be an integer of at least 2 and divide all"

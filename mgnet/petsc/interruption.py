@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -79,7 +80,7 @@ def resumable_steps(
     >>> list(resumable_steps(5, file, parallel, optimizer))
     [3, 4]
     """
-    if not isinstance(every, int) or every < 1:
+    if not isinstance(every, Integral) or every < 1:
         raise ValueError(f"resumable_steps got every = {every!r}; it must be at least 1 step")
     file, ranks = _File(Path(path), parallel, optimizer, scheduler), parallel.neighbours
     saved, stop = file.load(), 0

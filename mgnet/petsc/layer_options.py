@@ -55,7 +55,7 @@ def layer_parallel_from_options(
 
     check_names()
     values = Values(prefix, "layers")
-    given: Any = coarsening if isinstance(coarsening, int) else tuple(coarsening)
+    given: Any = tuple(coarsening) if isinstance(coarsening, Sequence) else coarsening
     factors = values.get("coarsening", given)
     if isinstance(factors, tuple) and len(factors) == 1:
         factors = factors[0]

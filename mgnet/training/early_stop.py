@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ class EarlyStop(Smoother):
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.patience, int) or self.patience < 1:
+        if not isinstance(self.patience, Integral) or self.patience < 1:
             raise ValueError(f"EarlyStop got patience {self.patience!r}; it needs at least 1 sweep")
 
     def start(self, level: Level, u: torch.Tensor) -> Search:
@@ -147,7 +148,7 @@ class Patience:
     """
 
     def __init__(self, held_out: Callable[[Any], float], patience: int):
-        if not isinstance(patience, int) or patience < 1:
+        if not isinstance(patience, Integral) or patience < 1:
             raise ValueError(f"Patience got {patience!r} cycles; it needs at least 1")
         self.held_out = held_out
         self.patience = patience
