@@ -153,8 +153,7 @@ def run(
     >>> bool(abs(u - x * (1 - x) / 2).max() < 0.01)
     True
     """
-    u, memory, _ = run_ahead(schedule, hierarchy, u, f, memory, record, resume)
-    return u, memory
+    return run_ahead(schedule, hierarchy, u, f, memory, record, resume, last=False)[:2]
 
 
 def run_ahead(
@@ -165,10 +164,12 @@ def run_ahead(
     memory: Memory | None = None,
     record: Callable[[Step, StepData], None] | None = None,
     resume: Progress | None = None,
+    last: bool = True,
 ) -> tuple[State, Memory, State | None]:
     """`run`, and the residual of the state where its last sweep gave it (`Smoother.smooth_ahead`).
 
-    It is not counted as work: `Solver` counts it when it looks at the norm.
+    It is not counted as work: `Solver` counts it when it looks at the norm. Without `last` the last
+    sweep is not asked for it.
 
     Examples
     --------
@@ -194,7 +195,7 @@ def run_ahead(
     _recenter(levels, us, rs)
     unit, ahead = hierarchy[0].evaluation_cost, None
     steps = schedule[begin.position :]
-    following = [step.action for step in steps[1:]] + ["down"]  # the caller looks at the residual
+    following = [*(step.action for step in steps[1:]), "down" if last else ""]
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
         action, l, _ = step
         level, below = levels[l], levels[min(l + 1, len(levels) - 1)]
@@ -223,15 +224,11 @@ def run_ahead(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
         if record is not None:
-            evaluations = level.tally[0] - before[0]
-            work = evaluations * level.evaluation_cost / unit
-            if below is not level:
-                evaluations += below.tally[0] - before[1]
-                work += (below.tally[0] - before[1]) * below.evaluation_cost / unit
+            evaluations, cost = _spent(level, below, before)
             seconds = time.perf_counter() - began
             states = tuple(us), tuple(fs), tuple(vs), tuple(rs)
             progress = Progress(schedule, number, *states, dict(memory))
-            told = work, seconds, norm, length, evaluations, progress
+            told = cost / unit, seconds, norm, length, evaluations, progress
             record(step, StepData(levels[l], us[l], fs[l], *told))
     return us[0], memory, ahead
 
@@ -246,9 +243,22 @@ def _swept(
     key = (step.level, "post" if smoother is level.post_smoother else "pre")
     if memory.get(key) is None:
         memory[key] = smoother.start(level, u)
-    smooth = smoother.smooth_ahead if ahead else smoother.smooth
-    u, memory[key], *residual = smooth(level, u, f, step.count, memory[key])
-    return u, residual[0] if residual else None
+    given, r = (level, u, f, step.count, memory[key]), None
+    if ahead:
+        u, memory[key], r = smoother.smooth_ahead(*given)
+    else:
+        u, memory[key] = smoother.smooth(*given)
+    return u, r
+
+
+def _spent(level: Any, below: Any, before: tuple[float, float]) -> tuple[float, float]:
+    """Evaluations since the levels had counted so many, and what they cost."""
+    evaluations = level.tally[0] - before[0]
+    cost = evaluations * level.evaluation_cost
+    if below is not level:
+        evaluations += below.tally[0] - before[1]
+        cost += (below.tally[0] - before[1]) * below.evaluation_cost
+    return evaluations, cost
 
 
 def _begin(
