@@ -406,7 +406,7 @@ def test_petsc_vecs_run_as_numpy_arrays_do(petsc, text):
     np.testing.assert_allclose(value.getArray(), expected, rtol=0, atol=1e-13)
 
 
-def test_petsc_pcmg_with_the_same_parts_gives_the_same_iterates(petsc):
+def test_petsc_pcmg_with_the_same_parts_gives_the_same_iterates(petsc, options):
     hierarchy = model()
     ours: Any = on_petsc(hierarchy, petsc)
     f = np.random.default_rng(0).standard_normal(225)
@@ -430,7 +430,7 @@ def test_petsc_pcmg_with_the_same_parts_gives_the_same_iterates(petsc):
             smoother.setTolerances(max_it=1)
             smoother.setNormType(petsc.KSP.NormType.NONE)
             smoother.getPC().setType("jacobi")
-            petsc.Options().setValue("mg_levels_ksp_richardson_scale", str(2 / 3))
+            options(f"-mg_levels_ksp_richardson_scale {2 / 3}")  # taken back after the test
         else:
             smoother.setType("preonly")
             smoother.getPC().setType("lu")
