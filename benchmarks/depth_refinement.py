@@ -29,7 +29,7 @@ import torch
 
 from mgnet import Solver, Step, cascade, gallery, run
 from mgnet.depth.hierarchy import depth_hierarchy
-from mgnet.depth.ode_net import ODENet
+from mgnet.depth.network.ode_net import ODENet
 from mgnet.training import Objective, TorchOptimizer
 
 LEVELS, COARSE, WIDTH, T = 4, 4, 8, 5.0

@@ -45,7 +45,7 @@ from rank_turns import WORLD, timed  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from mgnet.depth import Fixed, LayerParallel  # noqa: E402
-from mgnet.depth.plan import Cost, plan  # noqa: E402
+from mgnet.depth.mgrit.plan import Cost, plan  # noqa: E402
 from mgnet.petsc import distribute  # noqa: E402
 from mgnet.petsc.ranks import FEWEST, SMALL  # noqa: E402
 

@@ -38,8 +38,8 @@ from mgnet.knots import KAN, KnotMultigrid, Patches
 from mgnet.knots.local_jacobian import LocalJacobian, linearize_residual
 from mgnet.knots.patches import GaussNewtonMatrix
 from mgnet.training import NewtonKrylov, levenberg_marquardt
-from mgnet.training.newton_krylov import conjugate_gradients
-from mgnet.training.normal_equations import NormalEquations
+from mgnet.training.least_squares.newton_krylov import conjugate_gradients
+from mgnet.training.least_squares.normal_equations import NormalEquations
 
 WIDTHS = ("2,6,1", "2,16,1", "2,32,1", "2,6,6,1", "2,16,16,1", "2,32,32,1")
 INTERVALS = (8, 16, 32, 64)

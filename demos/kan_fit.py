@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from mgnet.app.edges import plot_edges
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.petsc import init, solver_from_options
+from mgnet.plot.edges import plot_edges
 from mgnet.training import LeastSquares, LevenbergMarquardt
 
 arguments = init(sys.argv)

@@ -13,8 +13,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mgnet.depth.one_step import heat
-from mgnet.depth.plan import plan
+from mgnet.depth.mgrit.one_step import heat
+from mgnet.depth.mgrit.plan import plan
 from mgnet.petsc import init, solver_from_options
 
 POINTS, STEPS, RANKS, FCF = 127, 1024, 16, ("FCF",)
@@ -56,7 +56,7 @@ for name, (levels, factor, cycle) in runs.items():
 ax.set(xlabel="cycle", ylabel="residual norm, relative", title=f"Heat equation, {STEPS} time steps")
 ax.legend(frameon=False)
 print("\nSteps taken: by all ranks together; N is what the serial solution takes on one rank.")
-print("Speedup: for the cycles that reach the error of the time steps; see mgnet.depth.plan.")
+print("Speedup: for the cycles that reach the error of the time steps; see mgnet.depth.mgrit.plan.")
 
 figure.savefig(out / "convergence.png", dpi=150)
 print(f"\nwrote {out / 'convergence.png'}")

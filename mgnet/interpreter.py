@@ -26,7 +26,7 @@ class Progress(NamedTuple):
     """Where a run stands: all that its further steps depend on, besides schedule and hierarchy.
 
     Nothing in it is edited later, so it can be kept; `run(..., resume=progress)` goes on from it
-    with the same bits. `mgnet.app.checkpoint` writes it to files.
+    with the same bits. `mgnet.checkpoint.checkpoint` writes it to files.
 
     Attributes
     ----------

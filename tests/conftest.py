@@ -60,7 +60,7 @@ def petsc() -> ModuleType:
 @pytest.fixture
 def options(petsc, monkeypatch) -> Iterator[Callable[[str], None]]:
     """Return a function that sets PETSc options, written as on a command line, for one test."""
-    monkeypatch.setattr("mgnet.petsc.options._read", set())
+    monkeypatch.setattr("mgnet.options.reader._read", set())
     database = petsc.Options()
     before = set(database.getAll())
 

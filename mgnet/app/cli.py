@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 from mgnet import __version__
-from mgnet.petsc.options import Values, split_options, take, unread
+from mgnet.options.reader import Values, split_options, take, unread
 
 __all__ = ["main"]
 

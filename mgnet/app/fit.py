@@ -14,8 +14,8 @@ from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.model import Model
 from mgnet.estimators import KANRegressor
 from mgnet.estimators.course import UNLIMITED, Course, endless
+from mgnet.options.reader import Values
 from mgnet.petsc import solver_from_options
-from mgnet.petsc.options import Values
 
 __all__ = ["Data", "Fitted", "Settings", "Trained", "fit", "parameters"]
 

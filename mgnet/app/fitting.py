@@ -14,7 +14,7 @@ from mgnet.app.fit import Data, Settings, Trained, parameters
 from mgnet.app.folder import filled
 from mgnet.app.screen import progress_bar, result_table
 from mgnet.app.table import Table, split
-from mgnet.petsc.options import Values
+from mgnet.options.reader import Values
 
 __all__ = ["Order", "carry_out"]
 
@@ -137,9 +137,9 @@ def _report(
     data: Data,
     remarks: Sequence[str],
 ) -> None:
-    from mgnet.app.edges import plot_edges
     from mgnet.app.pictures import plot_fit, plot_training
     from mgnet.app.report import write_report
+    from mgnet.plot.edges import plot_edges
 
     plot_fit(data, trained[0].predict).savefig(stage / "fit.png", dpi=DPI)
     plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)

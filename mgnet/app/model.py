@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mgnet import __version__
-from mgnet.app.architecture import built, described
+from mgnet.checkpoint.architecture import built, described
 from mgnet.estimators.scales import Scales, continued
 from mgnet.knots import KAN
 

@@ -8,19 +8,20 @@ Reading order: `ode_net`, `layer_equation`, `relaxation`, `layer_hierarchy`, `bl
 `layer_parallel`, `control`; `refinement` and `hierarchy` for training; `one_step` for NumPy.
 """
 
-from mgnet.depth.block import Layers, StackedBlock
-from mgnet.depth.c_layers import CLayers, Intervals
-from mgnet.depth.control import Adaptive, Fixed, Pass, Tolerance
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.layers import Layers
 from mgnet.depth.hierarchy import depth_hierarchy
-from mgnet.depth.layer_equation import LayerEquation, Propagator
-from mgnet.depth.layer_hierarchy import layer_hierarchy, mgrit
-from mgnet.depth.layer_parallel import LayerParallel
-from mgnet.depth.ode_net import ODENet
-from mgnet.depth.one_step import OneStep, dahlquist, heat
-from mgnet.depth.plan import best_plan, plan
-from mgnet.depth.relaxation import Relaxation, SerialSweep
-from mgnet.depth.residual_block import ResidualBlock
-from mgnet.depth.spline_weights import DepthSpline
+from mgnet.depth.mgrit.c_layers import CLayers, Intervals
+from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
+from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
+from mgnet.depth.mgrit.plan import best_plan, plan
+from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.residual_block import ResidualBlock
+from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.depth.parallel.control import Adaptive, Fixed, Pass, Tolerance
+from mgnet.depth.parallel.layer_parallel import LayerParallel
 
 __all__ = [
     "Adaptive",

@@ -7,17 +7,18 @@ from numbers import Integral
 
 import torch
 
-from mgnet.depth.ode_net import ODENet
-from mgnet.depth.refinement import depth_transfer, kind_of
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.refinement import kind_of, layer_transfers
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.smoother import Smoother
-from mgnet.training.checks import check_objective
-from mgnet.training.objective import Objective
-from mgnet.training.parameters import FlatParameters
-from mgnet.training.subspace import network_levels
+from mgnet.training.levels import network_levels
+from mgnet.training.loss.checks import check_objective
+from mgnet.training.loss.objective import Objective
+from mgnet.training.loss.parameters import FlatParameters
+from mgnet.transfer import PackedTransfer
 
-__all__ = ["depth_hierarchy"]
+__all__ = ["depth_hierarchy", "depth_transfer"]
 
 
 def depth_hierarchy(
@@ -76,6 +77,7 @@ def depth_hierarchy(
     >>> hierarchy.network(0, u).depth, hierarchy[0].operator.value(u) < 0.02
     (8, True)
     """
+    _check_net("depth_hierarchy", net)
     how = kind_of(net, factor, how)
     check_objective("depth_hierarchy", objective)
     if not isinstance(levels, Integral) or levels < 1:
@@ -105,3 +107,34 @@ def depth_hierarchy(
         nested=how in ("gates", "knots"),
         network=network_of,
     )
+
+
+def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> PackedTransfer:
+    """Between `net` and `net.refine(factor, how)`, for the flat vector of trained parameters.
+
+    Residuals go down by the transpose of P, solutions as in `net.coarsen`. Parameters of `before`,
+    `after` and the buffer layers are carried unchanged.
+
+    Parameters
+    ----------
+    net : ODENet
+        The coarse network.
+    factor, how
+        As in `ODENet.refine`.
+
+    Examples
+    --------
+    >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 2, gates=True)
+    >>> u = torch.tensor([0.5, 0.5, 3.0, 4.0])  # gates, weights
+    >>> depth_transfer(net).prolong(u).tolist()
+    [0.5, 0.0, 0.5, 0.0, 3.0, 3.0, 4.0, 4.0]
+    """
+    _check_net("depth_transfer", net)
+    transfers = layer_transfers(net, factor, kind_of(net, factor, how))
+    trained = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    return PackedTransfer(tuple((tuple(p.shape), transfers.get(name)) for name, p in trained))
+
+
+def _check_net(owner: str, net: ODENet) -> None:
+    if not isinstance(net, ODENet):
+        raise TypeError(f"{owner} got a {type(net).__name__}; it refines an ODENet")

@@ -12,9 +12,9 @@ from mgnet.knots.free_knots import FreeKnotKAN
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.kan import KAN, roughness
 from mgnet.knots.layer import spline_layer
-from mgnet.knots.memory import carry
 from mgnet.knots.multichannel import MultichannelMLP
 from mgnet.knots.newton_multigrid import KnotMultigrid
+from mgnet.knots.optimizer_state import carry
 from mgnet.knots.patches import Patches
 
 __all__ = [

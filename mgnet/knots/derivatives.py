@@ -24,7 +24,7 @@ from mgnet.knots.spline import local_basis
 
 if TYPE_CHECKING:
     from mgnet.knots.kan import KAN
-    from mgnet.training.derivatives import Derivatives
+    from mgnet.training.equations.derivatives import Derivatives
 
 __all__ = ["KANDerivatives"]
 
@@ -44,7 +44,7 @@ class KANDerivatives:
     Examples
     --------
     >>> from mgnet.knots import KAN
-    >>> from mgnet.training.derivatives import Points
+    >>> from mgnet.training.equations.derivatives import Points
     >>> x = torch.full((5, 2), 0.1, dtype=torch.float64)
     >>> u = KANDerivatives(KAN([2, 3, 1]), Points(x))
     >>> residual, J = u.d(0, 0) + u.d(1, 1), torch.zeros(5, 63, dtype=torch.float64)

@@ -21,7 +21,7 @@ import scipy.sparse as sp
 import torch
 
 from mgnet.knots.spline import local_basis
-from mgnet.training.jacobian import DenseJacobian, Jacobian, squared
+from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian, squared
 
 if TYPE_CHECKING:
     from mgnet.knots.kan import KAN

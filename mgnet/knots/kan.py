@@ -25,13 +25,13 @@ from mgnet.knots.spline import (
     polynomial_coefficients,
     roughness_factor,
 )
-from mgnet.training.jacobian import Jacobian
-from mgnet.training.linearization import Residual
+from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.linearization import Residual
 from mgnet.transfer import AxisTransfer
 
 if TYPE_CHECKING:
     from mgnet.knots.multichannel import MultichannelMLP
-    from mgnet.training.derivatives import Derivatives
+    from mgnet.training.equations.derivatives import Derivatives
 
 __all__ = ["KAN", "roughness"]
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from mgnet.knots.lanes import BYTES, collect, gather, load, pull, scatter, spread, store, zeros
+from mgnet.knots.simd import BYTES, collect, gather, load, pull, scatter, spread, store, zeros
 
 __all__ = ["Pieces", "adjoint", "layer"]
 

@@ -18,8 +18,8 @@ import torch
 
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline import local_basis
-from mgnet.training.jacobian import Jacobian, StackedJacobian, squared
-from mgnet.training.linearization import Residual, blocks_of
+from mgnet.training.least_squares.jacobian import Jacobian, StackedJacobian, squared
+from mgnet.training.least_squares.linearization import Residual, blocks_of
 
 if TYPE_CHECKING:
     from mgnet.knots.kan import KAN

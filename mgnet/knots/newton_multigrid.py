@@ -19,8 +19,8 @@ from mgnet.knots.refinement import refinement_matrix
 from mgnet.level import Level
 from mgnet.notation import parse
 from mgnet.smoother import Smoother
-from mgnet.training.jacobian import Jacobian
-from mgnet.training.newton_krylov import Product
+from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.newton_krylov import Product
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["KnotLevels", "KnotMultigrid"]

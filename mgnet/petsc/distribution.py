@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mgnet.depth import LayerParallel
-from mgnet.depth.kept_layers import layered_names
+from mgnet.depth.parallel.local_layers import layered_names
 from mgnet.petsc.layer_layout import LayerLayout
 
 if TYPE_CHECKING:

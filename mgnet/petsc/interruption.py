@@ -16,7 +16,7 @@ from zipfile import is_zipfile
 import torch
 
 from mgnet.depth import LayerParallel
-from mgnet.depth.kept_layers import first_not_finite
+from mgnet.depth.parallel.local_layers import first_not_finite
 from mgnet.petsc.distribution import gather_state, load_state
 
 __all__ = ["resumable_steps"]

@@ -22,8 +22,8 @@ from mgnet.knots.jacobian import KANJacobian
 from mgnet.petsc.ksp_smoother import with_options
 from mgnet.petsc.petsc_errors import original_errors
 from mgnet.petsc.spread_least_squares import SpreadJacobian
-from mgnet.training.jacobian import Jacobian, StackedJacobian
-from mgnet.training.newton_krylov import Product
+from mgnet.training.least_squares.jacobian import Jacobian, StackedJacobian
+from mgnet.training.least_squares.newton_krylov import Product
 
 __all__ = ["KnotPCMG", "rows_mat"]
 

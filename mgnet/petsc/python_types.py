@@ -14,9 +14,9 @@ from typing import Any
 from petsc4py import PETSc
 
 from mgnet import Smoother, parse, run, vector
+from mgnet.options.reader import Values, check_names
+from mgnet.options.smoother_text import parse_smoother
 from mgnet.petsc.dm import Place, petsc_level, place_of
-from mgnet.petsc.options import Values, check_names
-from mgnet.petsc.smoother_text import parse_smoother
 from mgnet.petsc.vectors import assign, copy_of
 
 __all__ = ["Cycle", "Sweeps", "separate_smoothers"]

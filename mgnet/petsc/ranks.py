@@ -24,7 +24,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 from torch import Tensor
 
-from mgnet.depth.neighbours import Gathered
+from mgnet.depth.mgrit.communicator import Gathered
 from mgnet.petsc.layer_layout import LayerLayout
 
 __all__ = ["Ranks", "end_all_ranks_on_error"]
@@ -37,7 +37,7 @@ TAG = 6151  # of our messages, beside those of a script
 
 
 class Ranks:
-    """The other ranks as one of them sees them: `mgnet.depth.neighbours.Neighbours`, by MPI.
+    """The other ranks as one of them sees them: `Neighbours`, by MPI.
 
     Parameters
     ----------

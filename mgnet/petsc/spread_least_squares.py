@@ -18,9 +18,9 @@ from torch import Tensor
 from mgnet.petsc.ranks import end_all_ranks_on_error
 from mgnet.petsc.sample_blocks import SampleBlocks, aligned
 from mgnet.petsc.tsqr import tsqr
-from mgnet.training.dense_least_squares import singular_values, triangle
-from mgnet.training.jacobian import DenseJacobian, Jacobian
-from mgnet.training.objective import LeastSquares
+from mgnet.training.least_squares.factorizations import singular_values, triangle
+from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
+from mgnet.training.loss.objective import LeastSquares
 
 __all__ = ["SpreadJacobian", "SpreadLeastSquares", "spread_samples"]
 

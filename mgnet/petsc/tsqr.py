@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from mgnet.petsc.sample_blocks import SampleBlocks, aligned
-from mgnet.training.dense_least_squares import minimum_norm, triangle
-from mgnet.training.last_layer import LinearPart, check_numbers
+from mgnet.training.least_squares.factorizations import minimum_norm, triangle
+from mgnet.training.least_squares.last_layer import LinearPart, check_numbers
 
 __all__ = ["solve_last_layer_", "tsqr"]
 

@@ -5,26 +5,26 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 """
 
-from mgnet.training.adaptive_basis import AdaptiveBasis
-from mgnet.training.batches import by_residual, minibatches, resampled
-from mgnet.training.box import Residual, box_init_
-from mgnet.training.broyden import Broyden
-from mgnet.training.collocation import Collocation, Term
-from mgnet.training.derivatives import Ansatz
-from mgnet.training.early_stop import EarlyStop, Patience
-from mgnet.training.last_layer import LastLayer, solve_last_layer_
-from mgnet.training.levenberg_marquardt import (
+from mgnet.training.box_initialization import Residual, box_init_
+from mgnet.training.equations.batches import by_residual, minibatches, resampled
+from mgnet.training.equations.collocation import Collocation, Term
+from mgnet.training.equations.derivatives import Ansatz
+from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
+from mgnet.training.least_squares.last_layer import LastLayer, solve_last_layer_
+from mgnet.training.least_squares.levenberg_marquardt import (
     Ending,
     LevenbergMarquardt,
     Minimum,
     levenberg_marquardt,
 )
-from mgnet.training.newton_krylov import NewtonKrylov
-from mgnet.training.newton_last_layer import NewtonLastLayer
-from mgnet.training.objective import LeastSquares, Objective
-from mgnet.training.optimizer import LBFGS, TorchOptimizer
+from mgnet.training.least_squares.newton_krylov import NewtonKrylov
+from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
+from mgnet.training.loss.objective import LeastSquares, Objective
+from mgnet.training.optimizers.broyden import Broyden
+from mgnet.training.optimizers.early_stop import EarlyStop, Patience
+from mgnet.training.optimizers.optimizer import LBFGS, TorchOptimizer
 from mgnet.training.record import Record, Row
-from mgnet.training.refinement import gradient_share, train
+from mgnet.training.train import gradient_share, train
 
 __all__ = [
     "AdaptiveBasis",

@@ -14,7 +14,7 @@ import torch
 from mgnet.interpreter import StepData
 from mgnet.level import Level
 from mgnet.schedule import Step
-from mgnet.training.objective import Objective, Recentred
+from mgnet.training.loss.objective import Objective, Recentred
 
 __all__ = ["Record", "Row", "network_of"]
 
@@ -56,7 +56,7 @@ class Record:
     """Keeps the course of `run` or `Solver`, given as their `record`.
 
     What it costs to evaluate the losses is in no column. A step with 50 sweeps makes one row;
-    `schedule.split()` makes one per sweep. `mgnet.app.plots.plot_records` draws it.
+    `schedule.split()` makes one per sweep. `mgnet.plot.plots.plot_records` draws it.
 
     Parameters
     ----------

@@ -5,8 +5,8 @@ import torch
 
 from mgnet import cascade, parse, run
 from mgnet.depth.hierarchy import depth_hierarchy
-from mgnet.depth.ode_net import ODENet
-from mgnet.depth.spline_weights import DepthSpline
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, Objective, TorchOptimizer, train
 
 ADAM = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mgnet.knots import KAN
-from mgnet.training.derivatives import Ansatz, derivatives_of
+from mgnet.training.equations.derivatives import Ansatz, derivatives_of
 
 AXES = [(), (0,), (1,), (0, 0), (1, 0), (1, 1)]
 

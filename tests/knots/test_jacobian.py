@@ -5,7 +5,7 @@ import torch
 from torch.func import functional_call, jacrev, vmap
 
 from mgnet.knots import KAN, jacobian
-from mgnet.training.jacobian import DenseJacobian
+from mgnet.training.least_squares.jacobian import DenseJacobian
 
 NETWORKS = [
     {"widths": [2, 4, 1]},

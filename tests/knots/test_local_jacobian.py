@@ -6,7 +6,7 @@ import torch
 from mgnet.knots import KAN, kronecker_matrix, local_jacobian
 from mgnet.knots.local_jacobian import linearize_residual, local_form
 from mgnet.training import LeastSquares
-from mgnet.training.jacobian import DenseJacobian, StackedJacobian
+from mgnet.training.least_squares.jacobian import DenseJacobian, StackedJacobian
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = 2.4 * torch.rand(60, 2, generator=GENERATOR, dtype=torch.float64) - 1.2  # beyond the domain too

@@ -10,8 +10,8 @@ import torch
 from mgnet.knots import KAN, KnotMultigrid, Patches, knot_transfer, kronecker_matrix
 from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.training import NewtonKrylov, levenberg_marquardt
-from mgnet.training.jacobian import DenseJacobian
-from mgnet.training.newton_krylov import conjugate_gradients
+from mgnet.training.least_squares.jacobian import DenseJacobian
+from mgnet.training.least_squares.newton_krylov import conjugate_gradients
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = 2.0 * torch.rand(700, 2, generator=GENERATOR, dtype=torch.float64) - 1.0

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mgnet.depth.plan import plan
+from mgnet.depth.mgrit.plan import plan
 
 RUNS = ["alone", 1, 2, 3, 4]
 CASES = [

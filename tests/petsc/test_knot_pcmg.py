@@ -9,7 +9,7 @@ import torch
 from mgnet import Hierarchy, Level, cascade, run
 from mgnet.knots import KAN, kronecker_matrix, roughness
 from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov
-from mgnet.training.newton_krylov import conjugate_gradients
+from mgnet.training.least_squares.newton_krylov import conjugate_gradients
 
 X = torch.rand(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 Y = torch.cat([torch.sin(3 * X[:, :1]) * X[:, 1:], X[:, :1]], 1)

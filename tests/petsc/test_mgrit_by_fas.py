@@ -10,8 +10,8 @@ from torch import nn
 
 from mgnet import cycle, run, vector
 from mgnet.depth import ODENet, dahlquist, heat
-from mgnet.depth.layer_hierarchy import layer_hierarchy
-from mgnet.depth.propagation import Method, Prepared, detached
+from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
+from mgnet.depth.parallel.propagation import Method, Prepared, detached
 
 STEPS = 61  # the last interval of every level is short
 SWEEPS = "snes_type python -{0}snes_python_type mgnet.petsc.Sweeps"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mgnet import Chebyshev, GaussSeidel, Hierarchy, Jacobi, Solver, gallery
-from mgnet.petsc.options import _helped
+from mgnet.options.reader import _helped
 
 
 def solver_on(petsc, kind, hierarchy, prefix=""):

@@ -16,8 +16,8 @@ from mgnet.training import (
     LevenbergMarquardt,
     TorchOptimizer,
 )
-from mgnet.training.last_layer import LinearPart
-from mgnet.training.normal_equations import NormalEquations
+from mgnet.training.least_squares.last_layer import LinearPart
+from mgnet.training.least_squares.normal_equations import NormalEquations
 
 X = torch.rand(400, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
 Y = torch.sin(3 * X[:, :1]) * X[:, 1:]

@@ -1,0 +1,388 @@
+"""Checkpoints: a run in files, from which it goes on with the same bits.
+
+A folder with two files. `checkpoint.json` holds the schedule, the number of steps done, the
+networks of all levels, and what the smoothers and generators remember; it names the other file,
+tensors in the safetensors format. Of the network of level l these are
+
+    level<l>.layer<k>.edge.<p>.<q>   the spline coefficients of one edge: from input p to output q
+                                     of the spline layer k
+    level<l>.<name>                  what belongs to no edge, named as in the module: linear.bias,
+                                     free_knots.0.logits, and all of a module that is no KAN
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+
+from mgnet import Hierarchy, Progress, Schedule, Step, StepData, __version__, parse
+from mgnet.checkpoint.architecture import built, described
+from mgnet.checkpoint.storage import Reader, Writer, damage, read_json, read_tensors, replace_files
+from mgnet.knots import KAN, FreeKnotKAN
+from mgnet.training.record import network_of
+
+__all__ = ["Checkpoint", "Checkpoints"]
+
+FORMAT = 1
+FILE = "checkpoint.json"
+DAMAGES = AttributeError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError
+
+Generator = torch.Generator | np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A run after one of its steps, to be saved, or as it was loaded.
+
+    Attributes
+    ----------
+    progress : Progress
+        Without what later steps do not need.
+    level : int
+        Of the finest network that the next steps change; 0 is the finest of the hierarchy.
+    networks : tuple of (dict or None)
+        Of each level: arguments or shapes, and the shapes of the trained parameters. None on levels
+        whose operator is no `Objective`.
+    smoothers : tuple of str
+        Their classes.
+    fixed : dict
+        By level: what networks hold besides trained parameters, by name.
+    generators : dict
+        Their states, by name.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from mgnet import cascade, run
+    >>> from mgnet.knots import knot_hierarchy
+    >>> from mgnet.training import LeastSquares, LevenbergMarquardt
+    >>> x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
+    >>> problem = LeastSquares(KAN([1, 2, 1], intervals=2), (x, torch.sin(8 * x)))
+    >>> def hierarchy(levels):
+    ...     return knot_hierarchy(problem.network, problem, levels, LevenbergMarquardt())
+    >>> folder, start = mkdtemp(), hierarchy(2)[0].operator.start()
+    >>> checkpoints = Checkpoints(folder, hierarchy(2))
+    >>> u, _ = run(cascade([5, 5]), hierarchy(2), start, None, record=checkpoints)
+    >>> saved = Checkpoint.load(folder)
+    >>> bool((saved.network()(x) == hierarchy(2).network(0, u)(x)).all())
+    True
+
+    The run goes on, one level finer:
+
+    >>> longer = cascade([5, 5, 5])
+    >>> resume = saved.resume_on(longer, hierarchy(3))
+    >>> u, _ = run(longer, hierarchy(3), None, None, resume=resume)
+    >>> len(u)
+    44
+    """
+
+    progress: Progress
+    level: int
+    networks: tuple[dict[str, Any] | None, ...]
+    smoothers: tuple[str, ...]
+    fixed: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict, repr=False)
+    generators: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        progress: Progress,
+        hierarchy: Hierarchy,
+        generators: Mapping[str, Generator] | None = None,
+    ) -> Checkpoint:
+        """Take down a run, from the `progress` that `run` tells its recorder.
+
+        Parameters
+        ----------
+        progress : Progress
+        hierarchy : Hierarchy
+        generators : mapping, optional
+            All random generators that the run draws from, by names of your choice. Where gradients
+            themselves draw (a new batch each), resume outside of descents only: a coarse level
+            that was made around a fine state is made again, and would draw again.
+        """
+        schedule, position, us, fs, vs, rs, memory = progress
+        last = schedule[position - 1]
+        current = last.level + (last.action == "down")
+        under_way = [l for l, r in enumerate(rs) if r is not None]
+        us = _only(us, (current, *under_way))
+        fs, vs = _only(fs, range(current + 1)), _only(vs, [l + 1 for l in under_way])
+        # Below a recentred descent states are corrections, not parameters.
+        recentred = [l for l in under_way if hierarchy[l].recenter is not None]
+        level = min([current, *recentred])
+        fixed = {}
+        for l in {level, *under_way}:
+            network = network_of(hierarchy[l])
+            if l <= level and network is not None:
+                trained = {id(p) for p in network.parameters() if p.requires_grad}
+                entries = network.state_dict(keep_vars=True).items()
+                fixed[l] = {name: value for name, value in entries if id(value) not in trained}
+        return cls(
+            Progress(schedule, position, us, fs, vs, rs, memory),
+            level,
+            tuple(_told(hierarchy[l]) for l in range(len(hierarchy))),
+            tuple(_smoothers(hierarchy[l]) for l in range(len(hierarchy))),
+            fixed,
+            {name: _state_of(generator, name) for name, generator in (generators or {}).items()},
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder, or replace the checkpoint in it.
+
+        At every moment the folder holds a complete checkpoint, the former or the new one.
+
+        Raises
+        ------
+        OSError
+        TypeError
+            If a smoother remembers what cannot be stored, as factors of matrices.
+        """
+        writer = Writer()
+        progress = self.progress
+        us: list[Any] = []
+        for l, u in enumerate(progress.us):
+            told, name = self.networks[l], f"level{l}"
+            if u is not None and told is not None and l <= self.level:
+                edges = told["kind"] in ("KAN", "FreeKnotKAN")
+                us.append(writer.pack(u, name, told["trained"], edges))
+            else:
+                us.append(writer.encode(u, f"{name}.state"))
+        told = {
+            "mgnet": __version__,
+            "format": FORMAT,
+            "schedule": progress.schedule.text,
+            "levels": len(self.networks),
+            "position": progress.position,
+            "level": self.level,
+            "networks": self.networks,
+            "smoothers": self.smoothers,
+            "us": us,
+            **{k: writer.encode(list(getattr(progress, k)), k) for k in ("fs", "vs", "rs")},
+            "memory": [
+                [l, role, writer.encode(value, f"memory.{l}.{role}")]
+                for (l, role), value in progress.memory.items()
+            ],
+            "fixed": [[l, writer.encode(dict(e), f"level{l}")] for l, e in self.fixed.items()],
+            "generators": writer.encode(self.generators, "generators"),
+            "packed": writer.packed,
+        }
+        replace_files(Path(folder) / FILE, told, writer.tensors)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises
+        ------
+        OSError, ValueError
+            If there is none, it is damaged, or a newer version wrote it.
+        """
+        file = Path(folder) / FILE
+        if not file.is_file():
+            raise FileNotFoundError(f"{folder} holds no {FILE}; give the folder of a checkpoint")
+        told = read_json(file, FORMAT)
+        try:
+            return cls._read(told, read_tensors(file, told))
+        except DAMAGES as error:
+            raise damage(file, error) from None
+
+    @classmethod
+    def _read(cls, told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Checkpoint:
+        reader = Reader(tensors, told["packed"])
+        us, fs, vs, rs = (tuple(reader.decode(told[name])) for name in ("us", "fs", "vs", "rs"))
+        memory = {(l, role): reader.decode(value) for l, role, value in told["memory"]}
+        schedule = parse(told["schedule"], told["levels"])
+        if not 0 < told["position"] <= len(schedule):
+            raise ValueError(f"position {told['position']} is not in the schedule")
+        progress = Progress(schedule, told["position"], us, fs, vs, rs, memory)
+        if any(len(part) != told["levels"] for part in (*progress[2:6], told["networks"])):
+            raise ValueError("numbers of levels differ")
+        fixed = {l: reader.decode(entries) for l, entries in told["fixed"]}
+        parts = told["level"], tuple(told["networks"]), tuple(told["smoothers"])
+        return cls(progress, *parts, fixed, reader.decode(told["generators"]))
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """What `load_state_dict` of the network on `level` takes."""
+        told, u = self.networks[self.level], self.progress.us[self.level]
+        if told is None or u is None:
+            raise ValueError(
+                "this checkpoint has no network: the operator of its level is no Objective"
+            )
+        parts = u.split([int(np.prod(shape)) for shape in told["trained"].values()])
+        named = zip(told["trained"].items(), parts, strict=True)
+        state = {name: part.view(shape) for (name, shape), part in named}
+        tied = {name: state[other] for name, other in told["tied"].items()}
+        return state | tied | self.fixed[self.level]
+
+    def network(self) -> KAN | FreeKnotKAN:
+        """The KAN on `level`, as it was then; for other networks use `state_dict`."""
+        told = self.networks[self.level]
+        network = built(told or {"kind": "unknown"})
+        network.load_state_dict(self.state_dict())
+        return network
+
+    def restore(self, generators: Mapping[str, Generator]) -> None:
+        """Set random generators to where they were, by the names given to `of`."""
+        if set(generators) != set(self.generators):
+            raise ValueError(
+                f"Checkpoint.restore got generators {sorted(generators)}; the checkpoint has "
+                f"{sorted(self.generators)}"
+            )
+        for name, generator in generators.items():
+            state = self.generators[name]
+            if state["kind"] != type(generator).__module__.partition(".")[0]:
+                raise TypeError(
+                    f"Checkpoint.restore got a {type(generator).__module__} generator for "
+                    f"'{name}'; the checkpoint has one of {state['kind']}"
+                )
+            if isinstance(generator, torch.Generator):
+                generator.set_state(state["state"])
+            else:
+                generator.bit_generator.state = state["state"]
+
+    def resume_on(self, schedule: Schedule, hierarchy: Hierarchy) -> Progress:
+        """What `run(schedule, hierarchy, None, None, resume=...)` needs to go on.
+
+        Parameters
+        ----------
+        schedule : Schedule
+            It begins with the steps that were done; later ones may differ from those planned.
+        hierarchy : Hierarchy
+            As the one that was saved, made by the same program. Where no descent is under way, as
+            in a cascade, it may have more (or fewer) levels above the one that was reached.
+
+        Raises
+        ------
+        ValueError
+            Names what does not fit.
+        """
+        progress, shift = self.progress, len(hierarchy) - len(self.networks)
+        done = [Step(a, l + shift, n) for a, l, n in progress.schedule[: progress.position]]
+        if list(schedule[: len(done)]) != done:
+            raise ValueError(
+                f"the checkpoint was made after {len(done)} steps, and the schedule on "
+                f"{len(hierarchy)} levels does not begin with them; only later steps may differ"
+            )
+        bound = [s for s in (*progress.fs, *progress.vs, *progress.rs) if s is not None]
+        if shift and bound:
+            raise ValueError(
+                f"the checkpoint has right-hand sides on {len(self.networks)} levels; it cannot be "
+                f"resumed on {len(hierarchy)}: only cascades without them can"
+            )
+        for l in range(len(self.networks)):
+            if progress.us[l] is not None or any(key[0] == l for key in progress.memory):
+                self._check_level(l, hierarchy[l + shift])
+        us, fs, vs, rs = (_moved(part, shift) for part in progress[2:6])
+        memory = {(l + shift, role): value for (l, role), value in progress.memory.items()}
+        return Progress(schedule, progress.position, us, fs, vs, rs, memory)
+
+    def _check_level(self, l: int, level: Any) -> None:
+        for what, saved, there in (
+            ("the network", self.networks[l], _told(level)),
+            ("the smoother", self.smoothers[l], _smoothers(level)),
+        ):
+            if saved != there:
+                raise ValueError(
+                    f"the checkpoint has on level {l} {what} {saved}, the hierarchy has {there}; "
+                    "build the same one"
+                )
+        network = network_of(level)
+        own = {} if network is None else network.state_dict()
+        for name, value in self.fixed.get(l, {}).items():
+            if not torch.equal(value.cpu(), own[name].cpu()):
+                raise ValueError(
+                    f"the checkpoint has on level {l} another {name}, which is not trained; "
+                    "load_state_dict it into the network before you build the hierarchy"
+                )
+
+
+class Checkpoints:
+    """Saves a checkpoint after every few steps of `run` or `Solver`, given as their `record`.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if need be.
+    hierarchy : Hierarchy
+    every : int
+        Steps. `schedule.split()` has a step for every sweep; `len(cycle)` saves once a cycle, which
+        `Solver` with batches needs, since a batch is not saved.
+    generators : mapping, optional
+        As in `Checkpoint.of`.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from mgnet import Jacobi, Solver, gallery
+    >>> hierarchy, folder = gallery.poisson(7, levels=1, coarse_solver=Jacobi()), mkdtemp()
+    >>> checkpoints = Checkpoints(folder, hierarchy, every=2)
+    >>> solver = Solver(hierarchy, "V(0,0,1)", max_cycles=5, record=checkpoints)
+    >>> solution = solver.solve(np.ones(7))
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        hierarchy: Hierarchy,
+        every: int = 1,
+        generators: Mapping[str, Generator] | None = None,
+    ):
+        if not isinstance(every, Integral) or every < 1:
+            raise ValueError(f"Checkpoints got every = {every!r}; it must be at least 1 step")
+        self.folder = Path(folder)
+        self.hierarchy = hierarchy
+        self.every = every
+        self.generators = generators
+        self.steps = 0
+
+    def __call__(self, step: Step, data: StepData) -> None:
+        """Count a step, and save after it if its turn has come."""
+        self.steps += 1
+        if self.steps % self.every == 0:
+            Checkpoint.of(data.progress, self.hierarchy, self.generators).save(self.folder)
+
+
+def _told(level: Any) -> dict[str, Any] | None:
+    network = network_of(level)
+    if network is None:
+        return None
+    trained = {name: list(shape) for name, shape in level.operator.shapes.items()}
+    first = {id(p): name for name, p in network.named_parameters()}
+    every = network.state_dict(keep_vars=True).items()
+    tied = {name: first[id(p)] for name, p in every if first.get(id(p), name) != name}
+    return described(network) | {
+        "trained": trained,
+        "tied": {name: other for name, other in tied.items() if other in trained},
+    }
+
+
+def _smoothers(level: Any) -> str:
+    both = (level.smoother, level.post_smoother)
+    return " / ".join(type(each).__name__ for each in both if each is not None)
+
+
+def _state_of(generator: Generator, name: str) -> dict[str, Any]:
+    if isinstance(generator, torch.Generator):
+        return {"kind": "torch", "state": generator.get_state()}
+    if isinstance(generator, np.random.Generator):
+        return {"kind": "numpy", "state": dict(generator.bit_generator.state)}
+    raise TypeError(
+        f"a checkpoint got the generator '{name}' of type {type(generator).__name__}; give a "
+        "torch.Generator or numpy.random.Generator"
+    )
+
+
+def _only(states: tuple[Any, ...], needed: Collection[int]) -> tuple[Any, ...]:
+    return tuple(state if l in needed else None for l, state in enumerate(states))
+
+
+def _moved(states: tuple[Any, ...], shift: int) -> tuple[Any, ...]:
+    """The same states, the coarsest of which stays the coarsest, on more or fewer levels."""
+    return (None,) * shift + states if shift >= 0 else states[-shift:]

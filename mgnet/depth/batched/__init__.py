@@ -1,0 +1,4 @@
+"""Many layers of one block in one call: slopes and vector-Jacobian products.
+
+Reading order: `scheme`, `layers`, `block`, `tape`; `tracing` and `arithmetic` make the programs.
+"""

@@ -1,0 +1,265 @@
+"""Many layers of one block in one call: slopes and vector-Jacobian products."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
+from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
+from mgnet.depth.batched.tracing import (
+    NoRandomNumbers,
+    OneLayer,
+    Program,
+    batch,
+    trace_for_autograd,
+    trace_layer,
+)
+
+__all__ = ["StackedBlock"]
+
+PROGRAMS = 256  # for a block
+BOUND = 64  # for one Layers, of different states
+
+
+class StackedBlock:
+    """Many layers of one block in one batched call.
+
+    Layer n with the parameters theta_n has the slope `F(t_n, u; theta_n)` (Euler), or the usual
+    combination of 2 (Heun) or 4 (RK4) evaluations of F, at `t_n`, `t_n + s_n / 2`, `t_n + s_n`
+    with the same parameters: they are piecewise constant in depth.
+
+    A block is traced once for each shape it meets (see `tracing.py`), and again after its mode,
+    its modules or a plain attribute has changed, which is looked at once for each new `Layers`.
+
+    Parameters
+    ----------
+    template : nn.Module
+        A block `F(u)` or `F(t, u)` that gives a tensor of the shape of u; t is a tensor of no axes.
+        Its own parameters are not used.
+    scheme : {"euler", "heun", "rk4"}
+        The one-step method.
+    traced : bool
+        With False every layer is evaluated by itself in ordinary PyTorch: slow; for debugging.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The parameters, in the order of `Layers.parameters`.
+    stages : int
+        Evaluations of F for one slope.
+    evaluations, pulls : int
+        Evaluations of F for one layer so far, and vector-Jacobian products of F.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from mgnet.depth import Layers, StackedBlock
+    >>> block = StackedBlock(nn.Linear(2, 2, bias=False))
+    >>> layers = Layers((torch.stack([torch.eye(2), 2 * torch.eye(2)]),), (), *torch.ones(2, 2))
+    >>> tape = block.record(layers, torch.ones(2, 1, 2))
+    >>> tape.value.squeeze(), tape.pull(torch.ones(2, 1, 2)).squeeze()
+    (tensor([[1., 1.],
+            [2., 2.]]), tensor([[1., 1.],
+            [2., 2.]]))
+    >>> block.evaluations, block.pulls
+    (2, 2)
+    """
+
+    def __init__(self, template: nn.Module, scheme: str = "euler", traced: bool = True):
+        check_scheme(scheme)
+        self.template = template
+        self.scheme = scheme
+        self.traced = traced
+        self.takes_time = takes_time(template)
+        self.names = tuple(name for name, _ in template.named_parameters())
+        self.buffer_names = tuple(name for name, _ in template.named_buffers())
+        self.stages = STAGES[scheme]
+        self.evaluations = 0
+        self.pulls = 0
+        self._found: OrderedDict[Any, Any] = OrderedDict()
+
+    def slope(self, layers: Layers, states: Tensor) -> Tensor:
+        """The slopes `(layers, batch, ...)` at `states`; ordinary autograd works through them."""
+        self.evaluations += self.stages * len(layers)
+        kind = "differentiable" if torch.is_grad_enabled() else "slope"
+        return self.program(kind, layers, states)(states)
+
+    def record(self, layers: Layers, states: Tensor) -> Tape:
+        """The slopes with what vector-Jacobian products need of them; no autograd graph."""
+        self.evaluations += self.stages * len(layers)
+        with torch.no_grad():
+            return self.program("record", layers, states)(states)
+
+    def bind(self, layers: Layers, states: Tensor) -> Callable[[Tensor], Tensor]:
+        """`states -> slope` for these layers and states of this shape; without a graph."""
+        run, count = self.program("slope", layers, states), self.stages * len(layers)
+
+        def slope(states: Tensor) -> Tensor:
+            self.evaluations += count
+            return run(states)
+
+        return slope
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_found": OrderedDict()}
+
+    def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+        """What evaluates these layers on tensors like `states`; found once."""
+        cast = torch._C._is_any_autocast_enabled()
+        key = self, kind, states.shape, states.dtype, self.template.training, cast
+        run = layers._bound.get(key)
+        if run is None:
+            if len(layers._bound) >= BOUND:
+                layers._bound.clear()
+            run = layers._bound[key] = self._find(kind, layers, states)
+        return run
+
+    def evaluate(
+        self,
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        time: Tensor,
+        step: Tensor,
+        state: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The slope of one layer, and its new buffers; edits the buffers."""
+        tensors = dict(zip(self.names, parameters, strict=True))
+        tensors |= dict(zip(self.buffer_names, buffers, strict=True))
+
+        def block(t: Any, u: Tensor) -> Tensor:
+            return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
+
+        with NoRandomNumbers():
+            value = slope(self.scheme, block, time, state, step)
+        return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
+
+    def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+        tensors = layers.tensors()
+        shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
+        about = self._meaning(layers), shapes, torch._C._is_any_autocast_enabled()
+        one = None
+        if self.traced and len(layers):
+            one = self._remembered(about, lambda: self._trace(layers, states))
+        if one is None or (kind == "differentiable" and one.hidden):
+            return partial(self._in_turn, kind, layers, True)
+        if one.convolves and len(layers) > 1:
+            return partial(self._in_turn, kind, layers, False)
+
+        def program(kind: str) -> Program:
+            key = about, kind, len(layers)
+            return self._remembered(key, lambda: self._batch(kind, one, program, layers, states))
+
+        if kind == "differentiable":
+            some = program(kind)
+            return lambda states: some.run(*some.prepare(*tensors), states)
+        some = program("forward" if kind == "record" else kind)
+        run = partial(some.run, *some.prepare(*tensors))
+        return partial(self._record, run, one.changed, layers) if kind == "record" else run
+
+    def _trace(self, layers: Layers, states: Tensor) -> OneLayer | None:
+        inputs = [x[0].detach() for x in (*layers.tensors(), states)]
+        try:
+            return trace_layer(self.evaluate, inputs, len(self.names), self.stages)
+        except ValueError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+        self._slope_of_one(layers[:1], states[:1])  # raises the block's own errors
+        warnings.warn(
+            f"the block cannot be traced, so its layers run one after another: {reason}",
+            stacklevel=2,
+        )
+        return None
+
+    def _batch(
+        self,
+        kind: str,
+        one: OneLayer,
+        program: Callable[[str], Program],
+        layers: Layers,
+        states: Tensor,
+    ) -> Program:
+        inputs = [x.detach() for x in (*layers.tensors(), states)]
+        count = len(inputs) - 1
+        if kind == "differentiable":
+            graph = trace_for_autograd(self.evaluate, [x[0] for x in inputs], len(self.names))
+            return batch(graph, inputs, count, one.convolves, None)
+        if kind.startswith("pull"):
+            saved = program("forward").results[1 + len(one.changed) :]
+            inputs[-1:-1] = [
+                torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
+                for x in saved
+            ]
+        return batch(getattr(one, kind), inputs, count, one.convolves)
+
+    def _in_turn(self, kind: str, layers: Layers, plainly: bool, states: Tensor) -> Any:
+        """Evaluate layers one after another, traced or as PyTorch does."""
+        results = []
+        for i in range(len(layers)):
+            one, state = layers[i : i + 1], states[i : i + 1]
+            if not plainly:
+                results.append(self.program(kind, one, state)(state))
+            elif kind == "record":
+                results.append(AutogradTape(self, one, state))
+            else:
+                results.append(self._slope_of_one(one, state))
+        if kind == "record":
+            return SeparateTapes(results, layers, states)
+        return torch.cat([states[:0], *results])
+
+    def _slope_of_one(self, layer: Layers, states: Tensor) -> Tensor:
+        *tensors, time, step = [x[0] for x in layer.tensors()]
+        count = len(self.names)
+        buffers = [x.clone() for x in tensors[count:]]
+        return self.evaluate(tensors[:count], buffers, time, step, states[0])[0][None]
+
+    def _record(
+        self, run: Callable[..., Any], changed: tuple[int, ...], layers: Layers, states: Tensor
+    ) -> TracedTape:
+        value, *saved = run(states)
+        if not changed:
+            return TracedTape(self, layers, value, layers.buffers, saved)
+        buffers = list(layers.buffers)
+        for k in changed:
+            buffers[k] = saved.pop(0)
+        return TracedTape(self, layers, value, tuple(buffers), saved)
+
+    def _meaning(self, layers: Layers) -> Any:
+        """All that may change what the block's code does."""
+        key = self, self.template.training
+        if key not in layers._meaning:
+            layers._meaning[key] = self.meaning()
+        return layers._meaning[key]
+
+    def meaning(self) -> Any:
+        """All that may change what the block's code does, now."""
+        return tuple([_description(m) for m in self.template.modules()])
+
+    def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._found:
+            self._found[key] = make()
+            if len(self._found) > PROGRAMS:
+                self._found.popitem(last=False)
+        self._found.move_to_end(key)
+        return self._found[key]
+
+
+def _description(module: nn.Module) -> Any:
+    plain = int, float, bool, str, type(None), tuple
+    values = [
+        (name, value if isinstance(value, plain) else id(value))
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+    ]
+    hooks = *module._forward_hooks, *module._forward_pre_hooks
+    return id(module), tuple(values), hooks

@@ -1,0 +1,77 @@
+"""The tensors of some layers, stacked on axis 0."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Layers"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """Tensors of some layers, stacked: axis 0 is the layer.
+
+    Parameters
+    ----------
+    parameters : tuple of Tensor
+        Each `(layers, ...)`, in the order of `StackedBlock.names`.
+    buffers : tuple of Tensor
+        Each `(layers, ...)`, without gradient: the block's own buffers.
+    times : Tensor
+        Shape `(layers,)`, the time at the left of each layer.
+    steps : Tensor
+        Shape `(layers,)`, the step of each layer, in units of time.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth import Layers
+    >>> t = torch.arange(4.0)
+    >>> layers = Layers((torch.randn(4, 2, 2),), (), t, torch.ones(4))
+    >>> len(layers), layers[1::2].times
+    (4, tensor([1., 3.]))
+    """
+
+    parameters: tuple[Tensor, ...]
+    buffers: tuple[Tensor, ...]
+    times: Tensor
+    steps: Tensor
+    # Views and programs, found once: sweeps repeat the same slices and shapes.
+    _slices: dict[Any, Layers] = field(default_factory=dict, init=False, repr=False)
+    _bound: dict[Any, Callable[..., Any]] = field(default_factory=dict, init=False, repr=False)
+    _meaning: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return self.times.shape[0]
+
+    def __getitem__(self, which: slice) -> Layers:
+        key = which.start, which.stop, which.step, torch.is_grad_enabled()
+        part = self._slices.get(key)
+        if part is None:
+            part = self._slices[key] = Layers(
+                tuple([x[which] for x in self.parameters]),
+                tuple([x[which] for x in self.buffers]),
+                self.times[which],
+                self.steps[which],
+            )
+            object.__setattr__(part, "_meaning", self._meaning)
+        return part
+
+    def with_steps(self, steps: Tensor) -> Layers:
+        """The same layers with other steps."""
+        return replace(self, steps=steps)
+
+    def update(self, new_buffers: Sequence[Tensor]) -> None:
+        """Give the buffers these values, in place."""
+        for buffer, new in zip(self.buffers, new_buffers, strict=True):
+            if new is not buffer:
+                buffer.copy_(new)
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them."""
+        return *self.parameters, *self.buffers, self.times, self.steps

@@ -1,0 +1,126 @@
+"""The one-step schemes that make a layer of a block, for one layer or for many at once."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["STAGES", "advance", "at_times", "check_scheme", "slope", "takes_time"]
+
+STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # evaluations of F for a step
+
+
+def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
+    """What a step of length s adds to u, over s: Hairer, Norsett, Wanner, Solving ODEs I, II.1.
+
+    Parameters
+    ----------
+    scheme : "euler", "heun" or "rk4"
+    F : callable
+        F(t, u), of the shape of u.
+    t, s : float or tensor without axes
+    u : Tensor
+
+    Raises
+    ------
+    ValueError
+        If F does not keep the shape.
+
+    Examples
+    --------
+    >>> slope("heun", lambda t, u: u, 0.0, torch.ones(1), 1.0).tolist()
+    [1.5]
+    """
+    k = F(t, u)
+    if k.shape != u.shape:
+        raise ValueError(
+            f"the block gave a tensor of shape {tuple(k.shape)} for a state of shape "
+            f"{tuple(u.shape)}; it must keep the shape: change sizes in `before` and `after`"
+        )
+    if scheme == "heun":
+        return 0.5 * (k + F(t + s, u + s * k))
+    if scheme == "rk4":
+        second = F(t + 0.5 * s, u + 0.5 * s * k)
+        third = F(t + 0.5 * s, u + 0.5 * s * second)
+        return (k + 2.0 * (second + third) + F(t + s, u + s * third)) / 6.0
+    return k
+
+
+def advance(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
+    """One step of a scheme; arguments as in `slope`.
+
+    Examples
+    --------
+    >>> advance("heun", lambda t, u: u, 0.0, torch.ones(1), 1.0).tolist()
+    [2.5]
+    """
+    k = slope(scheme, F, t, u, s)
+    return u + s * k if isinstance(s, Tensor) else torch.add(u, k, alpha=s)
+
+
+def at_times(states: Tensor, asked: Tensor, final_time: float) -> Tensor:
+    """States at times in [0, T], linear between the N + 1 given ones, which are evenly spaced.
+
+    Examples
+    --------
+    >>> at_times(torch.tensor([0.0, 1.0, 4.0]), torch.tensor([0.25, 2.0]), 2.0).tolist()
+    [0.25, 4.0]
+    """
+    outside = asked[(asked < 0.0) | (asked > final_time)].tolist()
+    if outside:
+        raise ValueError(
+            f"ODENet.trajectory got the time {outside[0]:g}; all must lie in [0, {final_time:g}]"
+        )
+    steps = len(states) - 1
+    position = asked * (steps / final_time)
+    nearest = position.round()  # rounding must not blend two states where one is meant
+    position = torch.where((position - nearest).abs() < 1e-9, nearest, position)
+    left = position.floor().clamp(max=steps - 1).long()
+    share = (position - left).to(states).view(-1, *[1] * (states.dim() - 1))
+    return torch.lerp(states[left], states[left + 1], share)
+
+
+def check_scheme(scheme: str) -> None:
+    """Raise a ValueError with the nearest name, unless there is such a scheme.
+
+    Examples
+    --------
+    >>> check_scheme("rk5")
+    Traceback (most recent call last):
+    ValueError: got scheme 'rk5'; it must be one of euler, heun, rk4 (did you mean rk4?)
+    """
+    if scheme not in STAGES:
+        near = difflib.get_close_matches(str(scheme), STAGES, 1, 0.0)[0]
+        raise ValueError(
+            f"got scheme {scheme!r}; it must be one of {', '.join(STAGES)} (did you mean {near}?)"
+        )
+
+
+def takes_time(block: torch.nn.Module) -> bool:
+    """Whether a block is F(t, u), not F(u), from the arguments of its `forward`.
+
+    Raises
+    ------
+    TypeError
+        If it needs neither one nor two, or one by name.
+
+    Examples
+    --------
+    >>> takes_time(torch.nn.Linear(2, 2))
+    False
+    """
+    optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    signature = inspect.signature(block.forward)
+    needed = [each for each in signature.parameters.values() if each.default is each.empty]
+    needed = [each for each in needed if each.kind not in optional]
+    if len(needed) not in (1, 2) or any(each.kind is each.KEYWORD_ONLY for each in needed):
+        raise TypeError(
+            f"{type(block).__name__}.forward takes {signature}; a block "
+            "must take (u) or (t, u), one state tensor u, everything else with a default"
+        )
+    return len(needed) == 2

@@ -1,0 +1,229 @@
+"""Tapes: what the vector-Jacobian products of recorded layers need."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.layers import Layers
+
+__all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape", "joined"]
+
+Gradients = tuple[Tensor, tuple[Tensor, ...], Tensor | None]
+
+
+class Block(Protocol):
+    """What a tape asks of the block whose layers it recorded: see `StackedBlock`."""
+
+    stages: int
+    pulls: int
+
+    def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+        """The program of one kind for these layers."""
+        ...
+
+    def evaluate(
+        self,
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        time: Tensor,
+        step: Tensor,
+        state: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The slope of one layer, and its new buffers."""
+        ...
+
+
+class Tape(ABC):
+    """Recorded layers; `StackedBlock.record` makes one.
+
+    Attributes
+    ----------
+    value : Tensor
+        The slopes, shape `(layers, batch, ...)`.
+    new_buffers : tuple of Tensor
+        The layers' buffers after this evaluation, each `(layers, ...)`: batch norm's statistics.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth import Layers, StackedBlock
+    >>> block = StackedBlock(torch.nn.Linear(1, 1, bias=False))
+    >>> layers = Layers((torch.tensor([2.0, 3.0]).reshape(2, 1, 1),), (), *torch.ones(2, 2))
+    >>> tape = block.record(layers, torch.ones(2, 1, 1))
+    >>> tape[1:].pull(torch.ones(1, 1, 1))
+    tensor([[[3.]]])
+    """
+
+    value: Tensor
+    new_buffers: tuple[Tensor, ...]
+
+    @abstractmethod
+    def pull(self, lam: Tensor) -> Tensor:
+        """`(d slope / d state)^T lam`, of the shape of the states, as lam is."""
+
+    @abstractmethod
+    def pull_all(self, lam: Tensor) -> Gradients:
+        """The same with respect to states, parameters and steps; None where steps do not enter."""
+
+    @abstractmethod
+    def __getitem__(self, which: slice) -> Tape:
+        """The tape of some of the layers; evaluates nothing."""
+
+    @abstractmethod
+    def split(self) -> Sequence[Tape]:
+        """The tapes of single layers; faster than as many slices."""
+
+
+class TracedTape(Tape):
+    """A tape of traced layers: `saved` has the layers on axis 0 of every tensor."""
+
+    def __init__(
+        self,
+        block: Block,
+        layers: Layers,
+        value: Tensor,
+        new_buffers: tuple[Tensor, ...],
+        saved: Sequence[Tensor],
+    ):
+        self.block = block
+        self.layers = layers
+        self.value = value
+        self.new_buffers = new_buffers
+        self.saved = saved
+
+    def pull(self, lam: Tensor) -> Tensor:
+        self.block.pulls += self.block.stages * lam.shape[0]
+        return self.block.program("pull", self.layers, lam)(*self.saved, lam)
+
+    def pull_all(self, lam: Tensor) -> Gradients:
+        self.block.pulls += self.block.stages * lam.shape[0]
+        states, *rest = self.block.program("pull_all", self.layers, lam)(*self.saved, lam)
+        count = len(self.layers.parameters)
+        return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
+
+    def __getitem__(self, which: slice) -> Tape:
+        value = self.value[which]
+        if not len(value):
+            return SeparateTapes([], self.layers[which], value)
+        return TracedTape(
+            self.block,
+            self.layers[which],
+            value,
+            tuple([x[which] for x in self.new_buffers]),
+            [x[which] for x in self.saved],
+        )
+
+    def split(self) -> Sequence[Tape]:
+        saved = zip(*[x.split(1) for x in (self.value, *self.saved)], strict=True)
+        singles = []
+        for i, (value, *others) in enumerate(saved):
+            one = slice(i, i + 1)
+            buffers = tuple([x[one] for x in self.new_buffers])
+            singles.append(TracedTape(self.block, self.layers[one], value, buffers, others))
+        return singles
+
+
+def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
+    """One tape of all `layers` from those of some at a time, in their order.
+
+    Examples
+    --------
+    >>> from mgnet.depth import Layers, StackedBlock
+    >>> block = StackedBlock(torch.nn.Linear(1, 1, bias=False))
+    >>> layers = Layers((torch.tensor([2.0, 3.0]).reshape(2, 1, 1),), (), *torch.ones(2, 2))
+    >>> tapes = [block.record(layers[i : i + 1], torch.ones(1, 1, 1)) for i in range(2)]
+    >>> joined(tapes, layers).pull(torch.ones(2, 1, 1)).ravel()
+    tensor([2., 3.])
+    """
+    new_buffers = zip(*[tape.new_buffers for tape in tapes], strict=True)
+    return TracedTape(
+        tapes[0].block,
+        layers,
+        torch.cat([tape.value for tape in tapes]),
+        tuple([torch.cat(x) for x in new_buffers]),
+        [torch.cat(x) for x in zip(*[tape.saved for tape in tapes], strict=True)],
+    )
+
+
+class AutogradTape(Tape):
+    """A tape of one layer, evaluated by PyTorch as it is written."""
+
+    def __init__(self, block: Block, layers: Layers, states: Tensor):
+        *tensors, time, step = [x[0].detach() for x in layers.tensors()]
+        count = len(layers.parameters)
+        self.block = block
+        self.layers = layers
+        self.leaves = [states[0].detach(), *tensors[:count], *[step] * (block.stages > 1)]
+        for leaf in self.leaves:
+            leaf.requires_grad_()
+        buffers = [x.clone() for x in tensors[count:]]
+        with torch.enable_grad():
+            inputs = self.leaves[1 : count + 1], buffers, time, step, self.leaves[0]
+            self.slope, new_buffers = block.evaluate(*inputs)
+        self.value = self.slope.detach()[None]
+        self.new_buffers = tuple([x.detach()[None] for x in new_buffers])
+
+    def pull(self, lam: Tensor) -> Tensor:
+        return self._pull(self.leaves[:1], lam)[0]
+
+    def pull_all(self, lam: Tensor) -> Gradients:
+        states, *rest = self._pull(self.leaves, lam)
+        step = rest.pop() if self.block.stages > 1 else None
+        return states, tuple(rest), step
+
+    def _pull(self, leaves: Sequence[Tensor], lam: Tensor) -> list[Tensor]:
+        self.block.pulls += self.block.stages
+        if not self.slope.requires_grad:
+            return [torch.zeros_like(x)[None] for x in leaves]
+        found = torch.autograd.grad(
+            self.slope, leaves, lam[0], retain_graph=True, materialize_grads=True
+        )
+        return [x[None] for x in found]
+
+    def __getitem__(self, which: slice) -> Tape:
+        return SeparateTapes([self], self.layers, self.value)[which]
+
+    def split(self) -> Sequence[Tape]:
+        return [self]
+
+
+class SeparateTapes(Tape):
+    """The tapes of layers that are evaluated one after another."""
+
+    def __init__(self, tapes: Sequence[Tape], layers: Layers, states: Tensor):
+        self.tapes = tapes
+        self.layers = layers
+        self.states = states
+        self.value = torch.cat([states[:0], *[tape.value for tape in tapes]])
+        self.new_buffers = _joined(layers.buffers, [tape.new_buffers for tape in tapes])
+
+    def pull(self, lam: Tensor) -> Tensor:
+        parts = zip(self.tapes, lam.split(1), strict=False)
+        return torch.cat([lam[:0], *[tape.pull(part) for tape, part in parts]])
+
+    def pull_all(self, lam: Tensor) -> Gradients:
+        parts = zip(self.tapes, lam.split(1), strict=False)
+        found = [tape.pull_all(part) for tape, part in parts]
+        states = torch.cat([lam[:0], *[x for x, _, _ in found]])
+        steps = [x for _, _, x in found if x is not None]
+        return (
+            states,
+            _joined(self.layers.parameters, [x for _, x, _ in found]),
+            torch.cat([self.layers.steps[:0], *steps]) if len(steps) == len(found) else None,
+        )
+
+    def __getitem__(self, which: slice) -> Tape:
+        return SeparateTapes(self.tapes[which], self.layers[which], self.states[which])
+
+    def split(self) -> Sequence[Tape]:
+        return self.tapes
+
+
+def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """Tensors of single layers on axis 0; right for no layers, too."""
+    return tuple([torch.cat([x[:0], *[part[k] for part in parts]]) for k, x in enumerate(like)])

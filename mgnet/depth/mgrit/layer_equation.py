@@ -1,0 +1,286 @@
+"""All layers of a network, or all steps of a one-step method, as one equation on every level.
+
+The unknown of a level with n layers is the trajectory u, one array with the points 0..n on axis 0:
+
+    forward   u[0] = f[0],   u[i + 1] - Phi_i(u[i])  = f[i + 1]
+    reverse   u[n] = f[n],   u[i] - Phi_i(u[i + 1])  = f[i]
+
+The adjoint is the reverse equation, with `Phi_i(v) = v + s_i (d slope_i / du)^T v`. `f = None` on
+the finest level stands for the initial value and zeros. Source: Falgout, Friedhoff, Kolev,
+MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci. Comput. 36 (2014).
+"""
+
+from __future__ import annotations
+
+import weakref
+from functools import lru_cache
+from typing import Any, Protocol
+
+from mgnet import vector
+from mgnet.depth.mgrit.c_layers import CLayers
+from mgnet.depth.mgrit.communicator import ALONE, Gathered, Neighbours
+
+__all__ = ["LayerEquation", "Propagator"]
+
+State = Any
+
+
+class Propagator(Protocol):
+    """What carries states through layers: the only part that knows what a layer is.
+
+    Layer i of the level l stands for the layers `i c^l .. (i + 1) c^l - 1` of level 0, of which it
+    is one large step.
+
+    Examples
+    --------
+    >>> class Decay:  # u' = -u by the implicit Euler method, 64 layers of step 1/64
+    ...     def advance(self, level, which, states):
+    ...         return states / (1.0 + 4**level / 64)
+    """
+
+    def advance(self, level: int, which: slice, states: State) -> State:
+        """One step over the layers `which` of a level, all in one batched call.
+
+        Parameters
+        ----------
+        level : int
+            0 is the finest.
+        which : slice
+            Layers in ascending order, stride at least 1. All hierarchies of one depth share these
+            objects.
+        states : state
+            At the left of the layers (at the right, for the reverse equation), on axis 0.
+
+        Returns
+        -------
+        state
+            At the other side; it is not edited, and `states` must not be.
+        """
+        ...
+
+
+@lru_cache(maxsize=64)
+def _one_by_one(layers: int) -> tuple[slice, ...]:
+    return tuple(slice(i, i + 1) for i in range(layers))
+
+
+class LayerEquation:
+    """The layer equation of one level; called with a trajectory u, it gives A(u).
+
+    Relaxations and residuals remember their last result, so that none is evaluated twice for the
+    same state object. States must therefore not be edited, as everywhere in mgnet.
+
+    Parameters
+    ----------
+    propagator : Propagator
+    level : int
+    layers : int
+        n.
+    initial : state
+        One point: the value at the left end (at the right end, for the reverse equation).
+    transfer : CLayers or None
+        To the next coarser level; its intervals are those of the relaxation.
+    reverse : bool
+    neighbours : Neighbours
+        The processes that hold the layers before and after these n.
+    gathered : Gathered, optional
+        The place of these n where all processes hold all layers of this level, and each marches
+        over them; for the propagator they are the next level.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Halve:
+    ...     def advance(self, level, which, states):
+    ...         return 0.5 * states
+    >>> equation = LayerEquation(Halve(), 0, 3, np.array([8.0]), None)
+    >>> u = equation.march(None)
+    >>> u.ravel()
+    array([8., 4., 2., 1.])
+    >>> equation(u).ravel()
+    array([8., 0., 0., 0.])
+    """
+
+    def __init__(
+        self,
+        propagator: Propagator,
+        level: int,
+        layers: int,
+        initial: State,
+        transfer: CLayers | None,
+        reverse: bool = False,
+        neighbours: Neighbours = ALONE,
+        gathered: Gathered | None = None,
+    ):
+        self.neighbours = neighbours
+        self.gathered = gathered
+        self.propagator = propagator
+        self.level = level
+        self.layers = layers
+        self.initial = initial
+        self.transfer = transfer
+        self.reverse = reverse
+        #: Counted work; `layer_hierarchy` puts that of the Level here.
+        self.tally = [0.0]
+        self._solved: tuple[State, State] = (None, None)  # u, A(u)
+        self._unrelaxed: Any = lambda: None  # a reference to what became the next one
+        self._relaxed: tuple[State, State] = (None, None)  # u, f
+        self._arrivals: tuple[Any, State, State] = (self._unrelaxed, None, None)  # of u, f
+
+    def __call__(self, u: State) -> State:
+        if u is self._solved[0]:
+            self.tally[0] -= 1.0  # `Level.apply` has counted it
+            return self._solved[1]
+        n = self.layers
+        states, points = (u[1:], slice(0, n)) if self.reverse else (u[:n], slice(1, n + 1))
+        image = vector.empty_like(u)
+        image[:] = u
+        image[points] -= self.propagator.advance(self.level, slice(0, n), states)
+        return image
+
+    def start_value(self, f: State | None) -> State:
+        """The first point of the march, with axis 0: `f[0]` (`f[n]` in reverse), or `initial`."""
+        if f is None:
+            return self.initial[None]
+        return f[self.layers :] if self.reverse else f[:1]
+
+    def march(self, f: State | None) -> State:
+        """The solution of `A(u) = f`, layer by layer."""
+        place = self.gathered
+        u = self._march_in_turn(f) if place is None else self._march_everywhere(place, f)
+        self.tally[0] += 1.0
+        self._solved = u, self._zero_but_start(u) if f is None else f
+        return u
+
+    def _march_everywhere(self, place: Gathered, f: State | None) -> State:
+        every = None
+        if f is not None:
+            parts = self.neighbours.all_parts(f)
+            own = [part[:-1] if self.reverse else part[1:] for part in parts]
+            start = parts[-1][-1:] if self.reverse else parts[0][:1]
+            every = vector.join([*own, start] if self.reverse else [start, *own])
+        if not self.layers:
+            return self.start_value(f)
+        whole = LayerEquation(
+            self.propagator, self.level + 1, place.layers, self.initial, None, self.reverse
+        )
+        return whole.march(every)[place.first : place.first + self.layers + 1]
+
+    def _march_in_turn(self, f: State | None) -> State:
+        advance, level = self.propagator.advance, self.level
+        value = self.neighbours.receive(self.start_value(f), self.reverse)
+        points, calls = [value], _one_by_one(self.layers)
+        calls = reversed(calls) if self.reverse else calls
+        if f is None:
+            for which in calls:
+                value = advance(level, which, value)
+                points.append(value)
+        else:
+            rows = reversed(list(f)[:-1]) if self.reverse else list(f)[1:]
+            for which, row in zip(calls, rows, strict=True):
+                value = advance(level, which, value) + row
+                points.append(value)
+        self.neighbours.send(value, self.reverse)
+        return vector.join(points[::-1] if self.reverse else points)
+
+    def _zero_but_start(self, u: State) -> State:
+        f = vector.zeros_like(u)
+        start = self.layers if self.reverse else 0
+        f[start] = u[start]
+        return f
+
+    def trajectory(self, u: State, f: State | None = None) -> State:
+        """F-relaxation: march from every C-point to the next one, all intervals at once."""
+        transfer, advance, level = self._coarsened(), self.propagator.advance, self.level
+        new = transfer.spread(transfer.inject(u))
+        value: State = None
+        for which, read, write, _ in transfer.intervals.f_calls:
+            value = advance(level, which, value if read is None else new[read])
+            if f is not None:
+                value = value + f[write]
+            new[write] = value
+        self._count(transfer.intervals.f_layers)
+        return new
+
+    def relax(self, u: State, f: State | None) -> State:
+        """`trajectory`, once for every state; put off where only C-points are stored."""
+        if self._coarsened().c_points_only:
+            return u
+        relaxed, rhs = self._relaxed
+        if f is rhs and relaxed is not None and (u is relaxed or u is self._unrelaxed()):
+            return relaxed
+        new = self.trajectory(u, f)
+        self._relaxed, self._unrelaxed = (new, f), weakref.ref(u)
+        return new
+
+    def arrivals(self, u: State, f: State | None) -> State:
+        """What arrives at the C-points after F-relaxation of u; at the first one, its value."""
+        transfer, u = self._coarsened(), self.relax(u, f)
+        of, rhs, ends = self._arrivals
+        if of() is u and rhs is f:
+            return ends
+        start, parts = self._first(u, f), []
+        if transfer.c_points_only:
+            parts = self._march_all(transfer.inject(u), f)
+        else:
+            parts = [u[call.read] for call in transfer.intervals.c_calls]
+        calls = zip(transfer.intervals.c_calls, parts, strict=True)
+        parts = [self.propagator.advance(self.level, call.which, part) for call, part in calls]
+        ends = vector.join([*parts, start] if self.reverse else [start, *parts])
+        if f is not None:
+            inner = slice(0, -1) if self.reverse else slice(1, None)
+            ends[inner] += transfer.inject(f)[inner]
+        self._count(transfer.intervals.count)
+        self._arrivals = weakref.ref(u), f, ends
+        return ends
+
+    def _count(self, layers: int) -> None:
+        self.tally[0] += layers / max(self.layers, 1)
+
+    def _first(self, u: State, f: State | None) -> State:
+        """The first point of a trajectory that arrived; upstream gives it, if it is there."""
+        if self.neighbours.begins(self.reverse):
+            return self.start_value(f)
+        return u[-1:] if self.reverse else u[:1]
+
+    def _march_all(self, points: State, f: State | None) -> list[State]:
+        """The states before the last layer of all intervals, from their C-points; not stored."""
+        advance, level, own = self.propagator.advance, self.level, self._coarsened().intervals
+        if not self.layers:  # other processes hold them all
+            return []
+        beside: State = None  # of the last interval: a short one takes part in some calls only
+        value = points[1:] if self.reverse else points[:-1]
+        for which, _, write, count in own.f_calls:
+            if count < value.shape[0]:
+                value, beside = value[:count], value[count:]
+            elif count > value.shape[0]:
+                value = vector.join([value, points[-1:]])
+            value = advance(level, which, value)
+            if f is not None:
+                value = value + f[write]
+        self._count(own.f_layers)
+        if self.reverse:
+            return [value if len(value) == own.count else vector.join([value, points[-1:]])]
+        return [value] if beside is None else [value, beside]
+
+    def residual(self, u: State, f: State | None) -> State:
+        """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere."""
+        transfer = self._coarsened()
+        self._count(-transfer.intervals.count)  # `Level.residual_at` counts it
+        return self.arrivals(u, f) - transfer.inject(self.relax(u, f))
+
+    def relax_c(self, u: State, f: State | None, weight: float) -> State:
+        """C-relaxation after F-relaxation of u; `weight` is that of the new value."""
+        transfer, new = self._coarsened(), self.arrivals(u, f)
+        if weight != 1.0:
+            old = transfer.inject(self.relax(u, f))
+            new = old + weight * (new - old)
+        return transfer.interpolate(self.neighbours.shift(new, self.reverse))
+
+    def _coarsened(self) -> CLayers:
+        if self.transfer is None:
+            raise ValueError(
+                f"the layer equation of level {self.level} is the coarsest and has no C-layers; "
+                "solve it by SerialSweep"
+            )
+        return self.transfer

@@ -1,0 +1,168 @@
+"""The levels and cycles of MGRIT: `layer_hierarchy` and `mgrit`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from mgnet.depth.mgrit.c_layers import CLayers, intervals, level_factors, level_sizes
+from mgnet.depth.mgrit.communicator import ALONE, Gathered, Neighbours, gathered_norm
+from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
+from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
+from mgnet.hierarchy import Hierarchy
+from mgnet.level import Level
+from mgnet.notation import Scanner
+from mgnet.schedule import Schedule, cascade, cycle
+
+__all__ = ["layer_hierarchy", "mgrit"]
+
+State = Any
+
+
+def layer_hierarchy(
+    propagator: Propagator,
+    layers: int,
+    initial: State,
+    *,
+    levels: int = 2,
+    coarsening: int | Sequence[int] = 4,
+    relaxation: Sequence[str] = ("F", "FCF"),
+    reverse: bool = False,
+    weight: float = 1.0,
+    c_points_only: bool = False,
+    neighbours: Neighbours = ALONE,
+    gathered: Gathered | None = None,
+) -> Hierarchy:
+    """The layer equation on every level: the forward one, or the adjoint with `reverse`.
+
+    Parameters
+    ----------
+    propagator : Propagator
+        Steps over layers of any level.
+    layers : int
+        N, at least 1; the last interval of a level may be short.
+    initial : state
+        One point, without the axis of the layers: the value at the left end of the layers (at the
+        right end, with `reverse`). Used where a run is given `f = None`.
+    levels : int
+    coarsening : int or sequence of int
+        Factor between a level and the next, one for all or one each, finest first.
+    relaxation : sequence of str
+        Before the coarse correction, finest level first; the last word serves all further levels.
+        After it every level has F-relaxation.
+    reverse : bool
+    weight : float
+        Of C-relaxation, dimensionless.
+    c_points_only : bool
+        Whether a state of level 0 is stored as its C-points alone, ceil(N / c) + 1 of them (all
+        N + 1 points by default). Cycles then neither allocate nor copy a trajectory, at the same
+        count of evaluations; `hierarchy[0].operator.trajectory(u)` gives the whole one.
+    neighbours : Neighbours, optional
+        The processes that hold other layers; `layers` and states are then this one's own part, and
+        norms are those of all.
+    gathered : Gathered, optional
+        Where all processes hold the coarsest layers of all: for the propagator, one more level.
+
+    Raises
+    ------
+    ValueError
+        If there are too many levels; names the largest possible number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import run
+    >>> class Halve:
+    ...     def advance(self, level, which, states):
+    ...         return 0.5 ** (4**level) * states
+    >>> hierarchy = layer_hierarchy(Halve(), 8, np.array([256.0]))
+    >>> print(hierarchy)
+    Hierarchy of 2 levels, 12 unknowns in all (1.33 times the finest)
+    level  unknowns  cost  smoother         transfer
+        0         9     1  Relaxation('F')  CLayers(4)
+        1         3  0.25  SerialSweep()    -
+    >>> opening, _ = mgrit(2)
+    >>> u, _ = run(opening, hierarchy, np.zeros((9, 1)), None)
+    >>> u[::4].ravel()
+    array([256.,  16.,   1.])
+    """
+    words = (relaxation,) if isinstance(relaxation, str) else tuple(relaxation)
+    if not words or len(words) > max(levels - 1, 2):
+        raise ValueError(
+            f"layer_hierarchy got the relaxation {relaxation!r} for {levels} levels; give one "
+            "word, or one per level but the coarsest, finest first, as ('F', 'FCF')"
+        )
+    sizes = level_sizes(layers, levels, coarsening, part=neighbours is not ALONE)
+    parts = []
+    for number, size in enumerate(sizes):
+        transfer = None
+        if number + 1 < levels:
+            factor = level_factors(levels, coarsening)[number]
+            transfer = CLayers(intervals(size, factor, reverse), c_points_only and number == 0)
+        ends = neighbours, gathered if transfer is None else None
+        equation = LayerEquation(propagator, number, size, initial, transfer, reverse, *ends)
+        word = words[min(number, len(words) - 1)]
+        smoother = SerialSweep() if transfer is None else Relaxation(word, weight)
+        stored = transfer.intervals.count if transfer and transfer.c_points_only else size
+        level = Level(
+            equation,
+            smoother,
+            transfer,
+            post_smoother=None if transfer is None or word == "F" else Relaxation("F"),
+            residual=None if transfer is None else equation.residual,
+            size=(stored + 1) * math.prod(initial.shape),
+            name=f"level {number}",
+            cost=float(size),
+            residual_cost=1.0 if transfer is None else transfer.intervals.count / max(size, 1),
+        )
+        equation.tally = level.tally  # what it remembers is not counted
+        parts.append(level)
+    if neighbours is ALONE:
+        return Hierarchy(parts)
+    return Hierarchy(parts, norm=lambda u: gathered_norm(neighbours, u, reverse))
+
+
+def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Schedule]:
+    """The schedules of MGRIT: the opening, if any, and the cycle that is repeated.
+
+    On the finest level F-relaxation comes first and nothing follows the coarse correction: the next
+    cycle relaxes anyway, and the caller who wants the F-points closes with one F-relaxation. A
+    cascade solves on the coarsest level and carries its solution up (the "skipped" first descent of
+    XBraid); then a cycle begins.
+
+    Parameters
+    ----------
+    levels : int
+    text : str
+        "V", "F" or "W", or "cascade + V" and so on.
+
+    Raises
+    ------
+    ValueError
+        One sentence with the position, for any other text.
+
+    Examples
+    --------
+    >>> opening, V = mgrit(3)
+    >>> opening.text
+    'start, solve 1, interpolate, post 1, interpolate'
+    >>> V.text
+    'pre 1, down, pre 1, down, solve 1, up, post 1, up'
+    >>> mgrit(3, "cascade V")
+    Traceback (most recent call last):
+    ValueError: cycle 'cascade V', character 9: got 'V'; expected '+'
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"mgrit got a {type(text).__name__}; it reads a text as 'cascade + V'")
+    scanner = Scanner(text)
+    cascaded = scanner.take(r"cascade\b") is not None
+    if cascaded:
+        scanner.expect(r"\+", "'+'")
+    letter = scanner.expect(r"[VFW]\b", "V, F or W" if cascaded else "V, F, W or 'cascade +'")
+    scanner.end()
+    whole = cycle(levels, {"V": 1, "F": 2, "W": math.inf}[letter])
+    if levels == 1:
+        return None, whole
+    opening = cascade([1] * (levels - 1) + [0]) if cascaded else None
+    return opening, Schedule(whole[:-1])

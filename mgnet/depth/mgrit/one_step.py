@@ -1,0 +1,232 @@
+"""Initial-value problems in NumPy, solved in parallel in time: steps of a one-step method.
+
+For those who come from XBraid and pyMGRIT: the grid is the time grid, a layer is one time step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import scipy.linalg as la
+
+from mgnet.depth.mgrit.c_layers import level_factors
+from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
+from mgnet.hierarchy import Hierarchy
+
+__all__ = ["OneStep", "dahlquist", "heat"]
+
+
+@dataclass(frozen=True, eq=False)
+class OneStep:
+    """An initial-value problem, discretised by a one-step method.
+
+    Parameters
+    ----------
+    step : callable
+        `(t, dt, states) -> states`: many steps at once, from the times t, shape (k,), by the steps
+        dt, shape (k,), of states of shape (k, ...). Coarser levels take larger steps by the same
+        method, so it should be stable for them.
+    initial : array of shape (...)
+        The state at the start.
+    steps : array of shape (N,)
+        dt of every step, in units of time.
+    start : float
+        Time at the start.
+
+    Examples
+    --------
+    Pendulum, by the explicit Euler method:
+
+    >>> import mgnet
+    >>> def euler(t, dt, u):
+    ...     slope = np.stack([u[:, 1], -np.sin(u[:, 0])], axis=1)
+    ...     return u + dt[:, None] * slope
+    >>> pendulum = OneStep(euler, np.array([1.0, 0.0]), np.full(1000, 0.002))
+    >>> solver = mgnet.Solver(pendulum.hierarchy(coarsening=20), rtol=1e-10)
+    >>> solution = solver.solve(u=pendulum.guess())
+    >>> solution.reason.name, solution.cycles
+    ('RTOL', 5)
+    >>> bool(abs(solution.value - pendulum.serial()).max() < 1e-10)
+    True
+    """
+
+    step: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    initial: np.ndarray
+    steps: np.ndarray
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.steps) != 1 or not len(self.steps):
+            raise ValueError(
+                f"OneStep got steps of shape {np.shape(self.steps)}; "
+                "give one dt per step, as np.full(100, 0.01)"
+            )
+
+    @property
+    def times(self) -> np.ndarray:
+        """The N + 1 points of time of a trajectory; those of equal steps are rounded once each."""
+        steps = np.asarray(self.steps)
+        if (steps == steps[0]).all():
+            return self.start + steps[0] * np.arange(len(steps) + 1)
+        return self.start + np.concatenate([[0.0], np.cumsum(steps)])
+
+    def guess(self) -> np.ndarray:
+        """A trajectory to begin with: the initial state at all times, shape (N + 1, ...)."""
+        return np.repeat(np.asarray(self.initial)[None], len(self.steps) + 1, axis=0)
+
+    def serial(self) -> np.ndarray:
+        """The trajectory step by step, shape (N + 1, ...)."""
+        return self.hierarchy(levels=1)[0].operator.march(None)
+
+    def hierarchy(
+        self,
+        levels: int = 2,
+        coarsening: int | Sequence[int] = 4,
+        relaxation: Sequence[str] = ("F", "FCF"),
+        weight: float = 1.0,
+    ) -> Hierarchy:
+        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`."""
+        grids = [(self.times[:-1], np.asarray(self.steps))]
+        for factor in level_factors(levels, coarsening):
+            times, steps = grids[-1]
+            # Sums of equal steps are equal to the last bit, as differences of times are not.
+            grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
+        return layer_hierarchy(
+            _Steps(self.step, tuple(grids)),
+            len(self.steps),
+            np.asarray(self.initial),
+            levels=levels,
+            coarsening=coarsening,
+            relaxation=relaxation,
+            weight=weight,
+        )
+
+
+@dataclass(frozen=True)
+class _Steps:
+    step: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    grids: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
+        times, steps = self.grids[level]
+        return self.step(times[which], steps[which], states)
+
+
+def _check_theta(name: str, theta: float) -> None:
+    if not 0.0 <= theta <= 1.0:
+        raise ValueError(
+            f"{name} got theta = {theta}; it must lie between 0 (forward Euler) and 1 (backward "
+            "Euler), 0.5 is Crank-Nicolson"
+        )
+
+
+def _check_counts(name: str, counts: dict[str, int]) -> None:
+    for what, count in counts.items():
+        if not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} got {count!r} {what}; give an integer of at least 1")
+
+
+def dahlquist(
+    rate: complex = -1.0, steps: int = 64, final_time: float = 1.0, theta: float = 1.0
+) -> OneStep:
+    """Dahlquist's test equation `u' = rate u`, `u(0) = 1`, by the theta method.
+
+    Parameters
+    ----------
+    rate : float or complex
+        In 1 / unit of time.
+    steps : int
+    final_time : float
+    theta : float
+        1 is backward Euler, 0.5 Crank-Nicolson, 0 forward Euler.
+
+    Examples
+    --------
+    >>> problem = dahlquist(rate=-1.0, steps=2, final_time=2.0)
+    >>> problem.serial().ravel()
+    array([1.  , 0.5 , 0.25])
+    """
+    _check_theta("dahlquist", theta)
+    _check_counts("dahlquist", {"steps": steps})
+
+    def step(t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
+        z = rate * dt[:, None]
+        return states * ((1.0 + (1.0 - theta) * z) / (1.0 - theta * z))
+
+    return OneStep(step, np.ones(1, np.result_type(rate, 1.0)), np.full(steps, final_time / steps))
+
+
+def heat(
+    points: int = 63,
+    steps: int = 256,
+    final_time: float = 1.0,
+    theta: float = 1.0,
+    initial: np.ndarray | None = None,
+    conductivity: float = 1.0,
+) -> OneStep:
+    """The heat equation `u_t = a u_xx` on the unit interval, `u = 0` at its ends.
+
+    Second-order differences in space, the theta method in time.
+
+    Parameters
+    ----------
+    points : int
+        Interior points in space.
+    steps : int
+    final_time : float
+    theta : float
+        1 is backward Euler, 0.5 Crank-Nicolson, 0 forward Euler (whose large steps are unstable).
+    initial : array of shape (points,), optional
+        A hat of height 1 by default.
+    conductivity : float
+        a, in length^2 / time.
+
+    Examples
+    --------
+    >>> import mgnet
+    >>> problem = heat(points=31, steps=64)
+    >>> solver = mgnet.Solver(problem.hierarchy(coarsening=8), rtol=1e-9)
+    >>> solver.solve(u=problem.guess()).reason.name
+    'RTOL'
+    """
+    _check_theta("heat", theta)
+    _check_counts("heat", {"points": points, "steps": steps})
+    x = np.arange(1, points + 1) / (points + 1)
+    u0 = 1.0 - abs(2.0 * x - 1.0) if initial is None else np.asarray(initial, dtype=float)
+    if u0.shape != (points,):
+        raise ValueError(f"heat got initial of shape {u0.shape}; it must be ({points},)")
+    step = _HeatStep(theta, conductivity * (points + 1) ** 2)
+    return OneStep(step, u0, np.full(steps, final_time / steps))
+
+
+@dataclass(frozen=True, eq=False)
+class _HeatStep:
+    """`(1 + theta dt A) u_new = (1 - (1 - theta) dt A) u`, A = scale * tridiag(-1, 2, -1)."""
+
+    theta: float
+    scale: float
+    factors: dict[float, Any] = field(default_factory=dict)  # Cholesky factors by dt
+
+    def __call__(self, t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
+        lengths = np.unique(dt)
+        if len(lengths) == 1:
+            return self._equal_steps(float(lengths[0]), states)
+        new = np.empty_like(states)
+        for length in lengths:
+            rows = dt == length
+            new[rows] = self._equal_steps(float(length), states[rows])
+        return new
+
+    def _equal_steps(self, dt: float, states: np.ndarray) -> np.ndarray:
+        padded = np.pad(states, ((0, 0), (1, 1)))
+        image = self.scale * (2.0 * states - padded[:, :-2] - padded[:, 2:])
+        right = states - (1.0 - self.theta) * dt * image
+        if dt not in self.factors:
+            bands = np.full((2, states.shape[1]), -self.theta * dt * self.scale)
+            bands[1] = 1.0 + 2.0 * self.theta * dt * self.scale
+            self.factors[dt] = la.cholesky_banded(bands)
+        return la.cho_solve_banded((self.factors[dt], False), right.T).T

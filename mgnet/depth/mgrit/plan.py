@@ -1,0 +1,384 @@
+"""What MGRIT will cost, before anything runs: evaluations, critical path, messages, seconds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+
+from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
+from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.interpreter import run
+
+__all__ = ["Cost", "Plan", "best_plan", "plan"]
+
+
+class Cost(NamedTuple):
+    """Of one direction, in layer evaluations of that direction and in messages.
+
+    Attributes
+    ----------
+    evaluations : int
+        Of single layers, on all ranks together.
+    critical : int
+        Of those, the ones that follow each other: the largest number on any rank, call by call.
+    messages : int
+        States of one point, sent to a neighbouring rank, by all ranks together.
+    critical_messages : int
+        Of those, the ones that follow each other.
+
+    Examples
+    --------
+    >>> Cost(96, 56, 8, 4).critical
+    56
+    """
+
+    evaluations: int
+    critical: int
+    messages: int
+    critical_messages: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The predicted cost of one forward pass, or of one forward and backward pass.
+
+    Attributes
+    ----------
+    layers, ranks : int
+    levels : int
+    coarsening : int or tuple of int
+    cycle : str
+    cycles : tuple of (int or None)
+        Forward and backward; None is a serial pass. One entry when there is no backward pass.
+    forward : Cost
+    backward : Cost or None
+        In vector-Jacobian products.
+    critical_path : float
+        Of both passes, in forward layer evaluations.
+    seconds, serial_seconds : float
+        Predicted time of this plan and of the serial passes on one rank.
+    memory : float
+        Bytes on the rank with the most layers.
+
+    Examples
+    --------
+    >>> plan(1024, ranks=8, coarsening=16).speedup > 2
+    True
+    """
+
+    layers: int
+    ranks: int
+    levels: int
+    coarsening: int | tuple[int, ...]
+    cycle: str
+    cycles: tuple[int | None, ...]
+    forward: Cost
+    backward: Cost | None
+    critical_path: float
+    seconds: float
+    serial_seconds: float
+    memory: float
+
+    @property
+    def speedup(self) -> float:
+        """Serial seconds over predicted ones."""
+        return self.serial_seconds / self.seconds
+
+    def __str__(self) -> str:
+        passes = [("forward", "layer evaluations", self.forward)]
+        if self.backward is not None:
+            passes.append(("backward", "vector-Jacobian products", self.backward))
+        lines = [
+            f"{self.layers} layers on {self.ranks} rank{'s' * (self.ranks > 1)}: "
+            f"{self.levels} level{'s' * (self.levels > 1)}, coarsening {self.coarsening}"
+        ]
+        for cycles, (name, unit, cost) in zip(self.cycles, passes, strict=True):
+            how = "serial" if cycles is None or self.levels == 1 else f"{self.cycle}, {cycles} x"
+            lines.append(
+                f"{name:<9} {how:<17} {cost.evaluations} {unit} "
+                f"({cost.evaluations / self.layers:.3g} per layer), messages: {cost.messages}; "
+                f"on the critical path: {cost.critical}, messages: {cost.critical_messages}"
+            )
+        lines.append(
+            f"together  {self.seconds:.3g} s, serial {self.serial_seconds:.3g} s: "
+            f"speedup {self.speedup:.2f}"
+        )
+        if self.memory:
+            lines.append(f"memory    {self.memory / 2**20:.3g} MiB per rank")
+        return "\n".join(lines)
+
+
+def plan(
+    layers: int,
+    ranks: int = 1,
+    coarsening: int | Sequence[int] = 4,
+    cycle: str = "cascade + V",
+    layer_seconds: float = 1.0,
+    latency: float = 0.0,
+    bandwidth: float = math.inf,
+    *,
+    levels: int = 2,
+    relaxation: Sequence[str] = ("F", "FCF"),
+    cycles: Sequence[int | None] = (1, 1),
+    backward_ratio: float = 2.0,
+    record: bool = False,
+    state_bytes: float = 0.0,
+    layer_bytes: float = 0.0,
+    gathered: bool = False,
+) -> Plan:
+    """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
+
+    The schedule is walked with a propagator that only notes its calls. Every rank owns a block of
+    whole intervals of the coarsest level, as equal as they go; ranks beyond those stay idle.
+
+    Parameters
+    ----------
+    layers, ranks : int
+    coarsening : int or sequence of int
+    cycle : str
+        A text for `mgrit`.
+    layer_seconds : float
+        Of one forward layer evaluation.
+    latency, bandwidth : float
+        Of a message, in seconds and in bytes per second.
+    levels : int
+        1 is serial.
+    relaxation : sequence of str
+    cycles : sequence of (int or None)
+        Number of cycles forward and backward, after the cascade if `cycle` begins with one; None is
+        a serial pass. One entry for a forward pass alone.
+    backward_ratio : float
+        Cost of a backward layer over that of a forward one: 2, or 3 with recomputation.
+    record : bool
+        Whether the closing sweep takes all layers, as in training, and not only those that end in
+        F-points; a backward pass then also evaluates each coarse level once, for its products.
+    state_bytes, layer_bytes : float
+        Of the state at one point; of the parameters of a layer with all that belongs to them.
+    gathered : bool
+        Whether every rank marches over the whole coarsest level, as those of
+        `mgnet.petsc.distribute` do where it is small: more evaluations in all, none more in a row,
+        and in place of a message from each rank to the next a gathering, `log2(ranks)` in a row.
+
+    Examples
+    --------
+    >>> print(plan(64, ranks=4, cycles=(1,)))
+    64 layers on 4 ranks: 2 levels, coarsening 4
+    forward   cascade + V, 1 x  144 layer evaluations (2.25 per layer), messages: 9; on the critical
+    path: 60, messages: 7
+    together  60 s, serial 64 s: speedup 1.07
+    """
+    if not isinstance(ranks, Integral) or ranks < 1:
+        raise ValueError(f"plan got ranks = {ranks!r}; give an integer of at least 1")
+    if (
+        isinstance(cycles, Integral)
+        or len(cycles) not in (1, 2)
+        or any(k is not None and k < 0 for k in cycles)
+    ):
+        raise ValueError(
+            f"plan got cycles = {cycles!r}; give the number of cycles forward and backward, as "
+            "(2, 1), with None for a serial pass"
+        )
+    if not (layer_seconds > 0.0 and latency >= 0.0 and bandwidth > 0.0):
+        raise ValueError(
+            f"plan got layer_seconds {layer_seconds}, latency {latency}, bandwidth {bandwidth}; "
+            "seconds and bandwidth must be positive, the latency not negative"
+        )
+    owned = _owned(layers, levels, coarsening, ranks)
+    calls = []
+    for count, reverse in zip(cycles, (False, True), strict=False):
+        if count is None:
+            calls.append(_calls(layers, 1, coarsening, relaxation, cycle, 0, False, reverse))
+        else:
+            method = levels, coarsening, relaxation, cycle, count, record, reverse
+            calls.append(_calls(layers, *method))
+    everywhere = levels - 1 if gathered and levels > 1 and len(owned[0]) > 2 else None
+    if record and len(calls) == 2:  # the adjoint records each coarse level once
+        for k in sorted({k for k, _ in calls[1]} - {0}):
+            size = int(owned[k][-1])
+            at_once = 1 if k == everywhere else size
+            calls[0] += [(k, slice(n, n + at_once, 1)) for n in range(0, size, at_once)]
+    cascaded = cycle.startswith("cascade")
+    costs = [
+        _cost(each, owned, bool(reverse), everywhere, cascaded)
+        for reverse, each in enumerate(calls)
+    ]
+    message = latency + state_bytes / bandwidth
+    weights = (1.0, backward_ratio)[: len(costs)]
+    critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))
+    return Plan(
+        layers=int(layers),
+        ranks=int(ranks),
+        levels=int(levels),
+        coarsening=tuple(coarsening) if isinstance(coarsening, Sequence) else int(coarsening),
+        cycle=cycle,
+        cycles=tuple(cycles),
+        forward=costs[0],
+        backward=costs[1] if len(costs) == 2 else None,
+        critical_path=critical,
+        seconds=critical * layer_seconds + sum(c.critical_messages for c in costs) * message,
+        serial_seconds=sum(weights) * layers * layer_seconds,
+        memory=float(np.diff(owned[0]).max()) * (layer_bytes + len(costs) * state_bytes),
+    )
+
+
+def best_plan(
+    layers: int,
+    ranks: int = 1,
+    cycle: str = "cascade + V",
+    layer_seconds: float = 1.0,
+    latency: float = 0.0,
+    bandwidth: float = math.inf,
+    *,
+    coarsenings: Sequence[int] = (2, 4, 8, 16, 32, 64),
+    coarsest: int = 8,
+    relaxation: Sequence[str] = ("F", "FCF"),
+    cycles: Sequence[int | None] = (1, 1),
+    backward_ratio: float = 2.0,
+    record: bool = False,
+    state_bytes: float = 0.0,
+    layer_bytes: float = 0.0,
+) -> Plan:
+    """The plan of least predicted time over levels and factors, or the serial one on one rank.
+
+    It compares costs of equal numbers of cycles: errors grow with the factor and with the levels.
+
+    Parameters
+    ----------
+    coarsenings : sequence of int
+        The factors that are tried.
+    coarsest : int
+        Least number of layers of the coarsest level, at least 2.
+    others : as in `plan`
+
+    Examples
+    --------
+    >>> best = best_plan(1024, ranks=8)
+    >>> best.levels, best.coarsening
+    (2, 64)
+    >>> best_plan(16, ranks=2, latency=10.0).levels  # messages that cost ten layers
+    1
+    """
+    shapes: list[tuple[int, int]] = [(1, coarsenings[0])]
+    for factor in coarsenings:
+        size, levels = -(-layers // factor), 2
+        while size >= max(coarsest, 2):
+            shapes.append((levels, factor))
+            size, levels = -(-size // factor), levels + 1
+    plans = [
+        plan(
+            layers,
+            ranks if levels > 1 else 1,
+            factor,
+            cycle,
+            layer_seconds,
+            latency,
+            bandwidth,
+            levels=levels,
+            relaxation=relaxation,
+            cycles=cycles,
+            backward_ratio=backward_ratio,
+            record=record,
+            state_bytes=state_bytes,
+            layer_bytes=layer_bytes,
+        )
+        for levels, factor in shapes
+    ]
+    return min(plans, key=lambda found: found.seconds)
+
+
+class _Note:
+    """A propagator that evaluates nothing and notes the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, slice]] = []
+
+    def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
+        self.calls.append((level, which))
+        return states
+
+
+def _calls(
+    layers: int,
+    levels: int,
+    coarsening: int | Sequence[int],
+    relaxation: Sequence[str],
+    text: str,
+    count: int,
+    record: bool,
+    reverse: bool,
+) -> list[tuple[int, slice]]:
+    """The calls of `count` cycles, what opens them and the closing sweep."""
+    note = _Note()
+    hierarchy = layer_hierarchy(
+        note,
+        layers,
+        np.zeros(()),
+        levels=levels,
+        coarsening=coarsening if levels > 1 else 2,
+        relaxation=relaxation if levels > 1 else ("F",),
+        reverse=reverse,
+    )
+    if levels == 1:
+        hierarchy[0].operator.march(None)
+        return note.calls
+    opening, cycle = mgrit(levels, text)
+    u = np.zeros(layers + 1)
+    for schedule in ([] if opening is None else [opening]) + [cycle] * count:
+        u, _ = run(schedule, hierarchy, u, None)
+    u = hierarchy[0].operator.relax(u, None)
+    if record:
+        hierarchy[0].operator.arrivals(u, None)
+    return note.calls
+
+
+def _owned(
+    layers: int, levels: int, coarsening: int | Sequence[int], ranks: int
+) -> list[np.ndarray]:
+    """Of every level, where the blocks of the ranks begin, and where the last one ends."""
+    sizes = level_sizes(layers, levels, coarsening)
+    begins = np.linspace(0, sizes[-1], min(ranks, sizes[-1]) + 1).round().astype(int)
+    owned = [begins]
+    for size, factor in zip(sizes[-2::-1], level_factors(levels, coarsening)[::-1], strict=True):
+        owned.append(np.minimum(owned[-1] * factor, size))
+    return owned[::-1]
+
+
+def _cost(
+    calls: list[tuple[int, slice]],
+    owned: list[np.ndarray],
+    reverse: bool,
+    everywhere: int | None,
+    cascaded: bool,
+) -> Cost:
+    """`everywhere`: the coarsest level, if every rank marches over all of it."""
+    evaluations = critical = messages = critical_messages = marched = 0
+    ranks = len(owned[0]) - 1
+    for level, which in calls:
+        begins = owned[level]
+        if level == everywhere and which.stop - which.start == 1:
+            marched += 1
+            evaluations += ranks
+            critical += 1
+            continue
+        layers = range(begins[-1])[which]
+        before = np.clip(-((layers.start - begins) // layers.step), 0, len(layers))
+        evaluations += len(layers)
+        critical += int(np.diff(before).max())
+        # The state at the beginning of a block is the end of the layer before it.
+        crossing = begins[1:-1] - (0 if reverse else 1)
+        sent = sum(int(layer) in layers for layer in crossing)
+        messages += sent
+        critical_messages += sent > 0
+    if marched:
+        # Each march gathers its right-hand side (a cascade has none, recording gathers states), and
+        # the forward pass the parameters.
+        gatherings = marched // int(owned[-1][-1]) - cascaded + (not reverse)
+        in_a_row = gatherings * math.ceil(math.log2(ranks))
+        messages += ranks * in_a_row
+        critical_messages += in_a_row
+    return Cost(evaluations, critical, messages, critical_messages)

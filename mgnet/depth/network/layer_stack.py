@@ -1,0 +1,313 @@
+"""Many modules of one architecture as one module whose tensors have the layers on axis 0."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from mgnet.depth.network.dropout import use_torch
+
+__all__ = [
+    "LayerSlots",
+    "Net",
+    "StackedNetwork",
+    "checked_state",
+    "difference",
+    "draw_layers",
+    "layer_of",
+    "per_layer",
+    "stack",
+]
+
+Tensors = Sequence[torch.Tensor]
+
+
+class StackedNetwork(Protocol):
+    """A network whose layers are kept in one stacked block: what refinement asks of an `ODENet`."""
+
+    depth: int
+    final_time: float
+    scheme: str
+    timed: bool
+    training: bool
+    weights: Any
+    gates: Any
+    kept: range
+    block: Any
+    before: Any
+    after: Any
+    opening: Any
+    closing: Any
+    _parameters: dict[str, Any]
+
+    @property
+    def times(self) -> torch.Tensor:
+        """The time at the left of each layer."""
+        ...
+
+    def layer(self, n: int) -> Any:
+        """Layer n as an ordinary module."""
+        ...
+
+    def get_parameter(self, target: str, /) -> torch.nn.Parameter:
+        """A parameter by its name."""
+        ...
+
+    def train(self, mode: bool = True, /) -> Any:
+        """Set the mode."""
+        ...
+
+
+Net = TypeVar("Net", bound=StackedNetwork)
+
+
+def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count: int) -> list[Any]:
+    """A module per layer: copies of a template with parameters of their own, or `block(n)`.
+
+    The parameters of each copy are drawn by `reset_parameters` of its submodules, PyTorch's
+    convention; a submodule that has parameters but no such method keeps the template's.
+
+    Parameters
+    ----------
+    block : torch.nn.Module, or function `n -> module`
+    count : int
+
+    Examples
+    --------
+    >>> first, second = draw_layers(torch.nn.Linear(1, 1), 2)
+    >>> bool(first.weight == second.weight)
+    False
+    """
+    if not callable(block) or isinstance(block, type):
+        got = block.__name__ if isinstance(block, type) else type(block).__name__
+        raise TypeError(f"ODENet got {got} as a block; give a module, or a function n -> module")
+    if not isinstance(block, torch.nn.Module):
+        made = [block(n) for n in range(count)]
+        for n, module in enumerate(made):
+            if not isinstance(module, torch.nn.Module):
+                raise TypeError(
+                    f"block({n}) gave a {type(module).__name__}; it must give a torch.nn.Module"
+                )
+        return made
+    layers = [copy.deepcopy(block) for _ in range(count)]
+    for layer in layers:
+        for part in layer.modules():
+            reset = getattr(part, "reset_parameters", None)
+            if callable(reset):
+                reset()
+    return layers
+
+
+def stack(modules: Sequence[torch.nn.Module]) -> Any:
+    """One module whose parameters and buffers are those of all, stacked on axis 0.
+
+    Parameters
+    ----------
+    modules : sequence of torch.nn.Module
+        Of one architecture.
+
+    Raises
+    ------
+    ValueError
+        Names the first that differs from number 0.
+
+    Examples
+    --------
+    >>> stacked = stack([torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)])
+    >>> {name: tuple(p.shape) for name, p in stacked.named_parameters()}
+    {'weight': (2, 3, 2), 'bias': (2, 3)}
+    """
+    for number, module in enumerate(modules):
+        found = difference(modules[0], module)
+        if found:
+            raise ValueError(
+                f"layer {number} differs from layer 0: {found}; all must have the same architecture"
+            )
+    result = copy.deepcopy(modules[0])
+    named = [dict(_tensors(module)) for module in modules]
+    slots = LayerSlots(result)
+    for name, places in slots.parameters.items():
+        whole = torch.stack([tensors[name].detach() for tensors in named])
+        parameter = torch.nn.Parameter(whole, requires_grad=named[0][name].requires_grad)
+        _fill(places, parameter)
+    for name, places in slots.buffers.items():
+        _fill(places, torch.stack([tensors[name] for tensors in named]))
+    return result
+
+
+def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) -> Any:
+    """An ordinary module with the tensors of one layer, copies.
+
+    Examples
+    --------
+    >>> stacked = stack([torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)])
+    >>> layer_of(stacked, [stacked.weight[1], stacked.bias[1]], []).weight.shape
+    torch.Size([3, 2])
+    """
+    module = copy.deepcopy(stacked)
+    slots = LayerSlots(module)
+    for value, (name, places) in zip(parameters, slots.parameters.items(), strict=True):
+        frozen = not stacked.get_parameter(name).requires_grad
+        _fill(places, torch.nn.Parameter(value.detach().clone(), requires_grad=not frozen))
+    for value, places in zip(buffers, slots.buffers.values(), strict=True):
+        _fill(places, value.detach().clone())
+    return use_torch(module)
+
+
+def checked_state(block: torch.nn.Module, u: torch.Tensor) -> torch.Tensor:
+    """The state, if precision, device and, where the block begins with a Linear, width fit.
+
+    Parameters
+    ----------
+    block : torch.nn.Module
+        With the parameters of all layers, stacked on axis 0.
+    u : tensor of shape (batch, ...)
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> checked_state(torch.nn.Linear(4, 4), torch.zeros(2, 3))
+    Traceback (most recent call last):
+    ValueError: ODENet got a state of shape (2, 3), but its block takes 4 numbers on the last axis;
+    change the input, or put a module `before` that makes them
+    """
+    if not isinstance(u, torch.Tensor):
+        raise TypeError(f"ODENet got a state of type {type(u).__name__}; give a tensor")
+    weight = next((p for p in block.parameters() if p.is_floating_point()), None)
+    if weight is None:
+        return u
+    if u.dtype != weight.dtype and not torch.is_autocast_enabled(u.device.type):
+        raise TypeError(
+            f"ODENet got a state of {u.dtype}, but its block has weights of {weight.dtype}; "
+            f"convert one of them, as with x.to({weight.dtype})"
+        )
+    if u.device != weight.device:
+        raise ValueError(
+            f"ODENet got a state on {u.device}, but its block is on {weight.device}; move one of "
+            f"them, as with x.to({str(weight.device)!r})"
+        )
+    first = block[0] if isinstance(block, torch.nn.Sequential) and len(block) else block
+    if type(first) is torch.nn.Linear and u.shape[-1:] != (first.in_features,):
+        raise ValueError(
+            f"ODENet got a state of shape {tuple(u.shape)}, but its block takes "
+            f"{first.in_features} numbers on the last axis; change the input, or put a module "
+            "`before` that makes them"
+        )
+    return u
+
+
+class LayerSlots:
+    """The places in a module where its tensors are kept, tied ones together.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Examples
+    --------
+    >>> linear = torch.nn.Linear(1, 1, bias=False)
+    >>> slots = LayerSlots(linear)
+    >>> with slots.lent():
+    ...     slots.put([torch.tensor([[3.0]])], [])
+    ...     linear(torch.ones(1)).tolist()
+    [3.0]
+    """
+
+    def __init__(self, module: torch.nn.Module):
+        self.parameters = _slots(module, "_parameters")
+        self.buffers = _slots(module, "_buffers")
+        self._parameters = list(self.parameters.values())
+        self._buffers = list(self.buffers.values())
+
+    def tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """What the module has now: parameters and buffers."""
+        return (
+            [holder[name] for ((holder, name), *_) in self._parameters],
+            [holder[name] for ((holder, name), *_) in self._buffers],
+        )
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Inside, `put` may be called; after, the module has its own tensors again."""
+        kept = self.tensors()
+        try:
+            yield
+        finally:
+            self.put(*kept)
+
+    def put(self, parameters: Tensors, buffers: Tensors) -> None:
+        """Make these the tensors of the module."""
+        for value, places in zip(parameters, self._parameters, strict=True):
+            _fill(places, value)
+        for value, places in zip(buffers, self._buffers, strict=True):
+            _fill(places, value)
+
+
+def per_layer(tensors: Tensors, count: int) -> list[tuple[torch.Tensor, ...]]:
+    """For each of `count` layers its tensors; one `unbind`, whose gradient is one stack.
+
+    Examples
+    --------
+    >>> per_layer([torch.tensor([1.0, 2.0])], 2)
+    [(tensor(1.),), (tensor(2.),)]
+    """
+    return list(zip(*(tensor.unbind() for tensor in tensors), strict=True)) or [()] * count
+
+
+Places = list[tuple[dict, str]]
+
+
+def _slots(module: torch.nn.Module, kind: str) -> dict[str, Places]:
+    """Name -> where it is kept; the order is that of `named_parameters`, `named_buffers`."""
+    found: dict[int, tuple[str, Places]] = {}
+    for prefix, part in module.named_modules():
+        holder = getattr(part, kind)
+        for name, tensor in holder.items():
+            if tensor is not None:
+                path = f"{prefix}.{name}" if prefix else name
+                found.setdefault(id(tensor), (path, []))[1].append((holder, name))
+    return dict(found.values())
+
+
+def _fill(places: Places, value: torch.Tensor) -> None:
+    for holder, name in places:
+        holder[name] = value
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
+    """What is not the same in two architectures, in words; empty where nothing.
+
+    Examples
+    --------
+    >>> difference(torch.nn.Linear(1, 1), torch.nn.Tanh())
+    'Tanh() instead of Linear(in_features=1, out_features=1, bias=True)'
+    """
+    if str(first) != str(other):
+        return f"{_flat(other)} instead of {_flat(first)}"
+    ours, theirs = dict(_tensors(first)), dict(_tensors(other))
+    if list(ours) != list(theirs):
+        return f"it has {', '.join(theirs) or 'nothing'} instead of {', '.join(ours) or 'nothing'}"
+    for name, tensor in ours.items():
+        got = theirs[name]
+        if (got.shape, got.dtype, got.device) != (tensor.shape, tensor.dtype, tensor.device):
+            return (
+                f"{name} is {got.dtype} of shape {tuple(got.shape)} on {got.device} instead of "
+                f"{tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
+            )
+    return ""
+
+
+def _flat(module: torch.nn.Module) -> str:
+    return " ".join(str(module).split())

@@ -1,0 +1,409 @@
+"""Residual networks whose layers are the steps of an ordinary differential equation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.scheme import advance, at_times, check_scheme, takes_time
+from mgnet.depth.network.dropout import draw_keys, use_keys
+from mgnet.depth.network.layer_stack import (
+    LayerSlots,
+    checked_state,
+    draw_layers,
+    layer_of,
+    per_layer,
+    stack,
+)
+from mgnet.depth.network.refinement import coarsen, refine
+from mgnet.depth.network.residual_block import ResidualBlock
+from mgnet.depth.network.sequential import from_sequential, to_sequential
+from mgnet.depth.network.spline_weights import DepthSpline
+
+__all__ = ["ODENet"]
+
+
+class ODENet(torch.nn.Module):
+    """`u' = F(t, u; theta(t))` in N layers: `u[n+1] = u[n] + s_n F(t_n, u[n]; theta_n)`, s_n = T/N.
+
+    Every parameter of the block is kept for all layers at once, the layers on axis 0, so that
+    `net.block` is the block with parameters of shape (layers, ...). Source: Guenther et al., SIAM
+    J. Math. Data Sci. 2 (2020), section 2; gates: `docs/design.md`.
+
+    Parameters
+    ----------
+    block : torch.nn.Module, or function `n -> module`
+        F(u) or F(t, u), of a state of any shape (batch, ...), which it keeps. A module is a
+        template: each layer draws parameters of its own by the submodules' `reset_parameters`;
+        submodules without it begin with copies of the template's. A function is called for every
+        layer, those of `buffer_layers` included, in the order of depth.
+    layers : int
+        N.
+    final_time : float
+        T, dimensionless.
+    scheme : "euler", "heun" or "rk4"
+        1, 2 or 4 evaluations of F per layer.
+    gates : bool
+        Whether the steps s_n are parameters, `net.gates`. Refinement is then exact.
+    weights : "per layer", "shared" or DepthSpline
+        "shared": one theta for all layers.
+    before, after : torch.nn.Module, optional
+        From the input to the state, and from the state to the output.
+    buffer_layers : (int, int)
+        Layers of step 1 from the same block, before and after the N others, with weights of their
+        own; they are never solved in parallel. Source: Jiang et al., arXiv 2601.09026.
+
+    Attributes
+    ----------
+    block : torch.nn.Module
+        The stacked block. Its dropout masks are the same however often a layer is evaluated in one
+        forward pass.
+    seed, calls : int
+        What the masks depend on, see `draw_masks`; saved with the weights.
+
+    Raises
+    ------
+    ValueError, TypeError
+        In forward too, if the block does not keep the shape of the state.
+
+    Examples
+    --------
+    >>> block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
+    >>> net = ODENet(block, 16, 5.0, before=torch.nn.Linear(2, 8), after=torch.nn.Linear(8, 5))
+    >>> net(torch.rand(10, 2)).shape, net.block[0].weight.shape
+    (torch.Size([10, 5]), torch.Size([16, 8, 8]))
+    """
+
+    block: Any  # of whatever type the template has
+
+    def __init__(
+        self,
+        block: torch.nn.Module | Callable[[int], torch.nn.Module],
+        layers: int,
+        final_time: float = 1.0,
+        *,
+        scheme: str = "euler",
+        gates: bool = False,
+        weights: str | DepthSpline = "per layer",
+        before: torch.nn.Module | None = None,
+        after: torch.nn.Module | None = None,
+        buffer_layers: tuple[int, int] = (0, 0),
+    ):
+        super().__init__()
+        _check(layers, final_time, scheme, weights, buffer_layers)
+        first, last = buffer_layers
+        self.depth = layers = int(layers)
+        modules = draw_layers(block, first + layers + last)
+        middle = modules[first : first + layers]
+        self.kept = range(layers)  # those that this process holds
+        self.final_time = float(final_time)
+        self.scheme = scheme
+        self.weights = weights
+        self.before = before
+        self.opening = _buffers(modules[:first], 0.0, scheme)
+        self.block = use_keys(stack(middle), layers)
+        self.closing = _buffers(modules[first + layers :], self.final_time, scheme)
+        self.after = after
+        self.timed = takes_time(self.block)
+        if weights != "per layer":
+            self._share(1 if weights == "shared" else weights.control_points)  # type: ignore[union-attr]
+        self.gates = None
+        if gates:
+            self.gates = torch.nn.Parameter(self.steps)
+        self.kernel = StackedBlock(self.block, scheme)
+        self.seed = 0
+        self.calls = 0
+
+    def _share(self, count: int) -> None:
+        """Keep the parameters of the first layers alone; control points may outnumber layers."""
+        for name, parameter in list(self.block.named_parameters()):
+            chosen = torch.arange(count, device=parameter.device) % self.depth
+            kept = torch.nn.Parameter(parameter.detach()[chosen], parameter.requires_grad)
+            for holder, key in LayerSlots(self.block).parameters[name]:
+                holder[key] = kept
+
+    def _like(self, values: torch.Tensor) -> torch.Tensor:
+        """In the precision and on the device of the weights."""
+        for parameter in self.block.parameters():
+            if parameter.is_floating_point():
+                return values.to(parameter.detach())
+        return values.to(torch.get_default_dtype())
+
+    @property
+    def steps(self) -> torch.Tensor:
+        """s_n of all layers: the gates, or T / N."""
+        if self.gates is not None:
+            return self.gates
+        equal = torch.full((len(self.kept),), self.final_time / self.depth, dtype=torch.float64)
+        return self._like(equal)
+
+    @property
+    def times(self) -> torch.Tensor:
+        """The time at the left of each layer: n T / N, with gates too."""
+        numbers = torch.arange(self.kept.start, self.kept.stop, dtype=torch.float64)
+        return self._like(self.final_time * (numbers / self.depth))
+
+    def layers(self) -> Layers:
+        """All N layers, differentiable functions of the parameters of this module."""
+        self.check_whole()
+        return self.own_layers()
+
+    def check_whole(self) -> None:
+        """Raise a ValueError if other processes hold some of the layers."""
+        kept = self.kept
+        if len(kept) < self.depth:
+            held = f"the layers {kept.start} to {kept.stop - 1}" if kept else "none of the layers"
+            raise ValueError(
+                f"ODENet holds {held} of 0 to {self.depth - 1} only; call the LayerParallel module "
+                "that was distributed, or load its gathered state into a whole net"
+            )
+
+    def own_layers(self) -> Layers:
+        """The layers that this process holds: all of them, unless they were distributed."""
+        parameters, buffers = LayerSlots(self.block).tensors()
+        if self.weights == "shared":
+            parameters = [p.expand(len(self.kept), *p.shape[1:]) for p in parameters]
+        elif isinstance(self.weights, DepthSpline):
+            parameters = [self.weights.at_layers(c, self.depth, self.kept) for c in parameters]
+        return Layers(tuple(parameters), tuple(buffers), self.times, self.steps)
+
+    def open(self, x: torch.Tensor) -> torch.Tensor:
+        """The state u[0]: `before`, and the first buffer layers."""
+        u = x if self.before is None else self.before(x)
+        return self.opening(checked_state(self.block, u))
+
+    def close(self, u: torch.Tensor) -> torch.Tensor:
+        """The output from the state u[N]: the last buffer layers, and `after`."""
+        return self.closing(u) if self.after is None else self.after(self.closing(u))
+
+    def draw_masks(self) -> None:
+        """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
+        if self.training:
+            first = self.kept.start
+            self.calls += draw_keys(self.block, self.seed, self.calls + 1, first)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Which dropout masks come next, so that a resumed run has those of one never stopped."""
+        return torch.tensor([self.seed, self.calls])
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """Go on with the masks that the saved net would have had."""
+        self.seed, self.calls = state.tolist()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The output, layer by layer."""
+        self.draw_masks()
+        return self.close(self.carried(self.open(x)))
+
+    def carried(self, u: torch.Tensor) -> torch.Tensor:
+        """The state u[N] from u[0], layer by layer."""
+        for state in self._states(u, self.layers()):
+            u = state
+        return u
+
+    def trajectory(
+        self, x: torch.Tensor, times: Sequence[float] | torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The states at the asked times, linear between layers.
+
+        Parameters
+        ----------
+        x : tensor
+        times : sequence of float in [0, T], optional
+            Where layer n begins at `n T / N`; all N + 1 layer times by default.
+
+        Returns
+        -------
+        tensor of shape (times, batch, ...)
+        """
+        self.draw_masks()
+        u = self.open(x)
+        states = torch.stack([u, *self._states(u, self.layers())])
+        if times is None:
+            return states
+        asked = torch.as_tensor(times, dtype=torch.float64, device=states.device)
+        return at_times(states, asked, self.final_time)
+
+    def _states(self, u: torch.Tensor, layers: Layers) -> Iterator[torch.Tensor]:
+        """The states after layer 0, 1, ..., one module call per stage."""
+        count = len(layers)
+        parameters = per_layer(layers.parameters, count)
+        buffers = per_layer(layers.buffers, count)
+        # Numbers are cheaper than tensors, where nothing differentiates by them.
+        steps = layers.steps.tolist() if self.gates is None else layers.steps.unbind()
+        times = layers.times.unbind() if self.timed else [0.0] * count
+        F = self.block if self.timed else lambda t, u: self.block(u)
+        slots = LayerSlots(self.block)
+        for n in range(count):
+            with slots.lent():
+                slots.put(parameters[n], buffers[n])
+                u = advance(self.scheme, F, times[n], u, steps[n])
+            yield u
+
+    def regularization(self, tikhonov: float = 0.0, smoothness: float = 0.0) -> torch.Tensor:
+        """A penalty on the weights of the layers, differentiable.
+
+        `h/2 sum_n (tikhonov |theta_n|^2 + smoothness |(theta_n - theta_{n-1}) / h|^2)`, h = T / N:
+        integrals over [0, T], so that the first does not change when layers are copied. Source:
+        Guenther et al., SIAM J. Math. Data Sci. 2 (2020), eq. (2.6), whose sums lack the h.
+
+        Examples
+        --------
+        >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 2, final_time=1.0)
+        >>> _ = net.block.weight.data.copy_(torch.tensor([[[1.0]], [[3.0]]]))
+        >>> net.regularization(tikhonov=1.0).item(), net.regularization(smoothness=1.0).item()
+        (2.5, 4.0)
+        """
+        h = self.final_time / self.depth
+        total = self._like(torch.zeros(()))
+        for theta in self.layers().parameters:
+            if tikhonov:
+                total = total + 0.5 * h * tikhonov * theta.square().sum()
+            if smoothness:
+                total = total + 0.5 / h * smoothness * theta.diff(dim=0).square().sum()
+        return total
+
+    def layer(self, n: int) -> ResidualBlock:
+        """Layer n as an ordinary module, a copy."""
+        layers = self.layers()
+        parameters = [p[n] for p in layers.parameters]
+        block = layer_of(self.block, parameters, [b[n] for b in layers.buffers])
+        step: Any = float(layers.steps[n].detach())
+        if self.gates is not None:
+            step = torch.nn.Parameter(self.gates.detach()[n].clone(), self.gates.requires_grad)
+        return ResidualBlock(block, step, float(layers.times[n]), self.scheme)
+
+    def to_sequential(self) -> torch.nn.Sequential:
+        """The same function as ordinary modules: `before`, `ResidualBlock`s, `after`; copies.
+
+        Weights become separate ones; dropout follows PyTorch's own generator.
+        """
+        return to_sequential(self)
+
+    @classmethod
+    def from_sequential(
+        cls,
+        sequential: torch.nn.Sequential,
+        blocks: tuple[int, int] | None = None,
+        *,
+        gates: bool = False,
+    ) -> ODENet:
+        """The same function from residual blocks of one architecture, a copy.
+
+        Parameters
+        ----------
+        sequential : torch.nn.Sequential
+        blocks : (int, int), optional
+            Its first residual block and the first module after them. By default all
+            `ResidualBlock`s, which come back as they were, or, where there are none, all modules.
+            Other modules are taken for `x + f(x)`, whatever is in them: F(u) = module(u) - u, with
+            step 1.
+        gates : bool
+            Whether steps become parameters; they stay so in any case.
+
+        Raises
+        ------
+        ValueError
+            If the blocks differ in more than their weights; names the first that does.
+
+        Examples
+        --------
+        >>> class Block(torch.nn.Linear):
+        ...     def forward(self, x):
+        ...         return x + super().forward(x).tanh()
+        >>> blocks = [Block(4, 4) for _ in range(8)]
+        >>> sequential = torch.nn.Sequential(*blocks, torch.nn.Linear(4, 1))
+        >>> net = ODENet.from_sequential(sequential, blocks=(0, 8))
+        >>> x = torch.rand(5, 4)
+        >>> torch.allclose(net(x), sequential(x), atol=1e-6), net.depth
+        (True, 8)
+        """
+        return from_sequential(cls, sequential, blocks, gates)
+
+    def refine(self, factor: int = 2, how: str | None = None) -> ODENet:
+        """A new network with `factor` times as many layers on the same [0, T].
+
+        Parameters
+        ----------
+        factor : int
+            At least 2.
+        how : "gates", "constant", "linear" or "knots", optional
+            "gates": copies of each layer, the first with its gate, the others with gate 0; exact.
+            "constant": copies, with steps divided. "linear": weights interpolated between the
+            layers, constant after the last one. "knots": knots are inserted into weights that are
+            splines, with as many layers as before; exact. "gates" by default where there are, else
+            "constant". Weights that are shared or splines stay as they are, but for "knots".
+
+        Returns
+        -------
+        ODENet
+            `before`, `after`, buffer layers: copies.
+        """
+        self.check_whole()
+        return refine(self, factor, how)
+
+    def coarsen(self, factor: int = 2, how: str | None = None) -> ODENet:
+        """A new network with fewer layers; undoes `refine` of the same kind.
+
+        A coarse layer has the sum of their steps and the weights of the first ("constant": the mean
+        of all, "knots": the least squares fit).
+
+        Parameters
+        ----------
+        factor : int
+            Divides the layers ("knots": the intervals of the spline).
+        how : str, optional
+            As in `refine`.
+        """
+        self.check_whole()
+        return coarsen(self, factor, how)
+
+    def nesting_defect(self, x: torch.Tensor, factor: int = 2, how: str | None = None) -> float:
+        """The largest change of an output by `refine`, over the largest output.
+
+        Rounding or 0 where refinement is exact. In evaluation mode: no dropout, fixed statistics.
+
+        Parameters
+        ----------
+        x : tensor
+            Inputs.
+        factor, how : as in `refine`
+        """
+        networks = copy.deepcopy(self).eval(), self.refine(factor, how).eval()
+        with torch.no_grad():
+            outputs, refined = (network(x) for network in networks)
+        largest = outputs.abs().max().clamp_min(torch.finfo(outputs.dtype).tiny)
+        return float((refined - outputs).abs().max() / largest)
+
+    def extra_repr(self) -> str:
+        return (
+            f"layers={self.depth}, final_time={self.final_time:g}, scheme={self.scheme!r}, "
+            f"gates={self.gates is not None}, weights={self.weights!r}"
+        )
+
+
+def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> torch.nn.Sequential:
+    return torch.nn.Sequential(*(ResidualBlock(each, 1.0, time, scheme) for each in modules))
+
+
+def _check(layers: Any, final_time: Any, scheme: str, weights: Any, buffer_layers: Any) -> None:
+    if not isinstance(layers, Integral) or layers < 1:
+        raise ValueError(f"ODENet got {layers!r} layers; it needs at least 1, an integer")
+    if not isinstance(final_time, int | float) or not final_time > 0.0:
+        raise ValueError(f"ODENet got final_time {final_time!r}; it must be positive, a number")
+    check_scheme(scheme)
+    if weights not in ("per layer", "shared") and not isinstance(weights, DepthSpline):
+        raise ValueError(
+            f"ODENet got weights {weights!r}; give 'per layer', 'shared' or a DepthSpline"
+        )
+    if not isinstance(buffer_layers, Sequence) or len(buffer_layers) != 2 or min(buffer_layers) < 0:
+        raise ValueError(
+            f"ODENet got buffer_layers {buffer_layers}; give two numbers, of layers before and "
+            "after, 0 or more"
+        )

@@ -1,0 +1,60 @@
+"""One layer on its own."""
+
+from __future__ import annotations
+
+import torch
+
+from mgnet.depth.batched.scheme import advance, check_scheme, takes_time
+
+__all__ = ["ResidualBlock"]
+
+
+class ResidualBlock(torch.nn.Module):
+    """One layer on its own: `u + s F(u)`, or `u + s F(t, u)`, or a step of Heun or RK4.
+
+    Parameters
+    ----------
+    block : torch.nn.Module
+        F.
+    step : float or torch.nn.Parameter
+        s; a parameter is an output gate and is trained.
+    time : float
+        t.
+    scheme : "euler", "heun" or "rk4"
+
+    Examples
+    --------
+    >>> layer = ResidualBlock(torch.nn.Identity(), 0.5)
+    >>> layer(torch.tensor([2.0])).tolist()
+    [3.0]
+    """
+
+    def __init__(
+        self,
+        block: torch.nn.Module,
+        step: float | torch.nn.Parameter = 1.0,
+        time: float = 0.0,
+        scheme: str = "euler",
+    ):
+        super().__init__()
+        check_scheme(scheme)
+        if not isinstance(block, torch.nn.Module):
+            raise TypeError(f"ResidualBlock got a {type(block).__name__}; give a torch.nn.Module")
+        self.block = block
+        self.step = step if isinstance(step, torch.nn.Parameter) else float(step)
+        self.time = float(time)
+        self.scheme = scheme
+        self.timed = takes_time(block)
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """The state after the layer."""
+        F = self.block if self.timed else lambda t, u: self.block(u)
+        return advance(self.scheme, F, self.time, u, self.step)
+
+    @property
+    def number(self) -> float:
+        """The step as a number."""
+        return float(self.step.detach() if isinstance(self.step, torch.Tensor) else self.step)
+
+    def extra_repr(self) -> str:
+        return f"step={self.number:.6g}, time={self.time:.6g}, scheme={self.scheme!r}"

@@ -1,0 +1,190 @@
+"""ODE nets from residual blocks in an `nn.Sequential`, and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from mgnet.depth.network.layer_stack import Net, StackedNetwork, difference
+from mgnet.depth.network.residual_block import ResidualBlock
+
+__all__ = ["Increment", "from_sequential", "to_sequential"]
+
+
+class Increment(torch.nn.Module):
+    """What a residual block adds: F(u) = block(u) - u.
+
+    Parameters
+    ----------
+    block : torch.nn.Module
+        That computes `x + f(x)`.
+
+    Examples
+    --------
+    >>> block = torch.nn.Linear(1, 1, bias=False)
+    >>> _ = block.weight.data.fill_(3.0)
+    >>> Increment(block)(torch.tensor([1.0])).tolist()
+    [2.0]
+    """
+
+    def __init__(self, block: torch.nn.Module):
+        super().__init__()
+        self.block = block
+
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
+        """The block's output less its input."""
+        return self.block(u) - u
+
+
+def to_sequential(net: StackedNetwork) -> torch.nn.Sequential:
+    """See `ODENet.to_sequential`.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 3, after=torch.nn.Linear(2, 1))
+    >>> [type(module).__name__ for module in to_sequential(net)]
+    ['ResidualBlock', 'ResidualBlock', 'ResidualBlock', 'Linear']
+    """
+    modules = [*net.opening, *(net.layer(n) for n in range(net.depth)), *net.closing]
+    ends = [[] if end is None else [end] for end in (net.before, net.after)]
+    modules = copy.deepcopy([*ends[0], *modules, *ends[1]])
+    return torch.nn.Sequential(*modules).train(net.training)
+
+
+def from_sequential(
+    kind: type[Net],
+    sequential: torch.nn.Sequential,
+    blocks: tuple[int, int] | None = None,
+    gates: bool = False,
+) -> Net:
+    """See `ODENet.from_sequential`; `kind` is the class to make.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 3, final_time=2.0, gates=True, buffer_layers=(1, 0))
+    >>> from_sequential(ODENet, net.to_sequential())
+    ODENet(
+      layers=3, final_time=2, scheme='euler', gates=True, weights='per layer'
+      ...
+    """
+    if not isinstance(sequential, torch.nn.Sequential):
+        raise TypeError(
+            f"from_sequential got a {type(sequential).__name__}; give a torch.nn.Sequential of "
+            "residual blocks"
+        )
+    modules = copy.deepcopy(list(sequential))
+    start, stop = _range(modules, blocks)
+    before, middle, after = modules[:start], modules[start:stop], modules[stop:]
+    foreign = [not isinstance(each, ResidualBlock) for each in middle]
+    if any(foreign) and not all(foreign):
+        raise ValueError(
+            f"from_sequential got {type(middle[foreign.index(True)]).__name__} as module "
+            f"{start + foreign.index(True)}, among ResidualBlocks; give blocks=(first, end) "
+            "without it"
+        )
+    chosen: Any = middle
+    if foreign[0]:
+        chosen = [ResidualBlock(Increment(each), 1.0, n) for n, each in enumerate(middle)]
+    ends = _one(before), _one(after)
+    net = _from_blocks(kind, chosen, gates, start, ends)
+    return net.train(sequential.training)
+
+
+def _range(modules: Sequence[torch.nn.Module], blocks: tuple[int, int] | None) -> tuple[int, int]:
+    if blocks is None:
+        ours = [n for n, each in enumerate(modules) if isinstance(each, ResidualBlock)]
+        blocks = (ours[0], ours[-1] + 1) if ours else (0, len(modules))
+    start, stop = blocks
+    if not 0 <= start < stop <= len(modules):
+        raise ValueError(
+            f"from_sequential got blocks {blocks} of {len(modules)} modules; "
+            "give (first, end), at least one of them"
+        )
+    return start, stop
+
+
+def _from_blocks(
+    kind: Callable[..., Net],
+    layers: Sequence[ResidualBlock],
+    gates: bool,
+    start: int,
+    ends: tuple[Any, Any],
+) -> Net:
+    """The net of the layers; those of step 1 around others become buffer layers."""
+    typical = layers[len(layers) // 2]
+    first, last = _leading(layers, typical), _leading(layers[::-1], typical)
+    middle = layers[first : len(layers) - last]
+    start += first
+    _check_alike(middle, start)
+    steps = [layer.number for layer in middle]
+    gates = gates or isinstance(typical.step, torch.nn.Parameter)
+    if not gates and (min(steps) != max(steps) or steps[0] <= 0.0):
+        raise ValueError(
+            f"from_sequential got steps from {min(steps):g} to {max(steps):g}; "
+            "give gates=True, unless all are the same and positive"
+        )
+    count = len(middle)
+    T = count * middle[1].time if gates and count > 1 else sum(steps)
+    blocks = [layer.block for layer in layers]
+    net = kind(
+        lambda n: blocks[n],
+        count,
+        T if T > 0.0 else 1.0,
+        scheme=typical.scheme,
+        gates=gates,
+        before=ends[0],
+        after=ends[1],
+        buffer_layers=(first, last),
+    )
+    _check_times(net, layers, start)
+    if net.gates is not None:
+        with torch.no_grad():
+            net.gates.copy_(torch.tensor(steps, dtype=torch.float64))
+    return net
+
+
+def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
+    for n, layer in enumerate(layers, start):
+        found = difference(layers[0].block, layer.block)
+        if layer.scheme != layers[0].scheme:
+            found = f"scheme {layer.scheme!r} instead of {layers[0].scheme!r}"
+        if found:
+            raise ValueError(
+                f"module {n} differs from module {start}: {found}; residual blocks must have the "
+                "same architecture: give blocks=(first, end) of those that have"
+            )
+
+
+def _check_times(net: StackedNetwork, layers: Sequence[ResidualBlock], start: int) -> None:
+    """Blocks F(t, u) must have the times of the net."""
+    given = [layer.time for layer in layers]
+    first, last = len(net.opening), len(net.closing)
+    ours = [0.0] * first + net.times.tolist() + [net.final_time] * last
+    for n, (got, expected) in enumerate(zip(given, ours, strict=True)):
+        if net.timed and abs(got - expected) > 1e-6 * net.final_time:
+            raise ValueError(
+                f"module {start + n} has time {got:g}; residual blocks F(t, u) must be evenly "
+                f"spaced in time, this one at {expected:g}"
+            )
+
+
+def _leading(layers: Sequence[ResidualBlock], typical: ResidualBlock) -> int:
+    """How many have step 1 before the first that has not."""
+    fixed = not isinstance(typical.step, torch.nn.Parameter)
+    if fixed and typical.step == 1.0:
+        return 0
+    for n, layer in enumerate(layers):
+        if isinstance(layer.step, torch.nn.Parameter) or layer.step != 1.0:
+            return n
+    return 0
+
+
+def _one(modules: Sequence[torch.nn.Module]) -> torch.nn.Module | None:
+    if len(modules) > 1:
+        return torch.nn.Sequential(*modules)
+    return modules[0] if modules else None

@@ -1,0 +1,112 @@
+"""The layers of coarse levels: means of finer ones, or gathered from all processes."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.mgrit.communicator import Neighbours
+
+__all__ = ["coarse_layers", "layers_of_all", "renew", "sums"]
+
+
+def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
+    """The layers of a coarse level: one for every `stride` of these, with the sum of their steps.
+
+    Its parameters are the means of theirs, weighted by their steps: to first order in the
+    parameters' differences that is the same drift, however rough they are in depth.
+
+    Parameters
+    ----------
+    layers : Layers
+    stride : int
+    stages : int
+        Of the one-step method.
+
+    Examples
+    --------
+    >>> theta, t = torch.tensor([1.0, 3.0, 8.0]), torch.arange(3.0)
+    >>> coarse_layers(Layers((theta,), (), t, torch.ones(3)), 2, 1).parameters
+    (tensor([2., 8.]),)
+    """
+    if stride == 1:
+        return layers
+    steps = layers.steps
+    weights = steps.clamp(min=0.0)
+    none = (sums(weights, stride) == 0.0).repeat_interleave(stride)[: len(steps)]
+    weights = torch.where(none, torch.ones_like(steps), weights)
+    shares = weights / sums(weights, stride).repeat_interleave(stride)[: len(steps)]
+    left = layers[::stride]
+    return Layers(
+        tuple(_means(p, shares, stride) for p in layers.parameters),
+        tuple(
+            _means(b, shares, stride) if b.is_floating_point() else first.clone()
+            for b, first in zip(layers.buffers, left.buffers, strict=True)
+        ),
+        # Later stages of a step have times of their own, counted from its left end.
+        _means(layers.times, shares, stride) if stages == 1 else left.times.clone(),
+        sums(steps, stride),
+    )
+
+
+def layers_of_all(layers: Layers, neighbours: Neighbours) -> Layers:
+    """The layers of all processes, by one message from each.
+
+    Examples
+    --------
+    >>> from mgnet.depth.mgrit.communicator import ALONE
+    >>> own = Layers((torch.ones(3, 2),), (), torch.arange(3.0), torch.ones(3))
+    >>> layers_of_all(own, ALONE).times
+    tensor([0., 1., 2.])
+    """
+    tensors = layers.tensors()
+    flat = [x.reshape(len(x), prod(x.shape[1:])) for x in tensors]
+    rows = [_viewed(x, torch.uint8) for x in flat]
+    whole = torch.cat(neighbours.all_parts(torch.cat(rows, 1)))
+    columns = whole.split([row.shape[1] for row in rows], 1)
+    *found, times, steps = (
+        _viewed(column, x.dtype).reshape(len(whole), *x.shape[1:])
+        for column, x in zip(columns, tensors, strict=True)
+    )
+    count = len(layers.parameters)
+    return Layers(tuple(found[:count]), tuple(found[count:]), times, steps)
+
+
+def _viewed(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same bytes; a copy, for `contiguous` may leave strides that a view does not take."""
+    return rows.clone(memory_format=torch.contiguous_format).view(dtype)
+
+
+def renew(layers: Layers, new: Layers) -> None:
+    """Give the tensors of some layers, which others hold too, new values.
+
+    Examples
+    --------
+    >>> layers, new = (Layers((), (), torch.full((2,), t), torch.ones(2)) for t in (0.0, 5.0))
+    >>> renew(layers, new)
+    >>> layers.times
+    tensor([5., 5.])
+    """
+    for tensor, value in zip(layers.tensors(), new.tensors(), strict=True):
+        tensor.copy_(value)
+
+
+def sums(values: Tensor, stride: int) -> Tensor:
+    """Sums of every `stride` rows (the last may be fewer); the same bits for any number of rows.
+
+    Examples
+    --------
+    >>> sums(torch.arange(5.0), 2)
+    tensor([1., 5., 4.])
+    """
+    whole = len(values) // stride * stride
+    found = values[:whole].unflatten(0, (-1, stride)).sum(1)
+    rest = values[whole:]
+    return torch.cat([found, rest.sum(0, keepdim=True)]) if len(rest) else found
+
+
+def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
+    return sums(shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1)) * values, stride)

@@ -1,0 +1,77 @@
+"""What the cycles of one propagation did, in numbers that all processes share."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.mgrit.communicator import Neighbours, own_points, squares
+from mgnet.depth.parallel.control import Pass, judged
+
+__all__ = ["History"]
+
+
+class History:
+    """Norms of residuals, and changes of the output.
+
+    Squares are kept for every point and gathered when somebody asks: all processes then add the
+    same numbers in the same order, so that every decision is the same on all of them, and the same
+    for any number of them.
+
+    Parameters
+    ----------
+    neighbours : Neighbours
+    reverse : bool
+    dtype : torch.dtype
+        Of the states; below its rounding factors mean nothing.
+
+    Examples
+    --------
+    >>> from mgnet.depth.mgrit.communicator import ALONE
+    >>> history = History(ALONE, False, torch.float64)
+    >>> for number in range(2):
+    ...     history.met(torch.tensor([[0.0], [3.0], [4.0]]) / 10**number)
+    ...     history.changed(torch.zeros(3, 1), torch.tensor([[2.0], [1.0], [1.0]]))
+    >>> history.judged()
+    Pass(cycles=2, factor=0.1, estimate=0.111..., estimates=(0.111..., 0.111...))
+    """
+
+    def __init__(self, neighbours: Neighbours, reverse: bool, dtype: torch.dtype):
+        self.neighbours = neighbours
+        self.reverse = reverse
+        self.rounding = 32.0 * torch.finfo(dtype).eps
+        self.changes: list[float] = []
+        self.norms: list[float] = []
+        self._waiting: list[tuple[list[float], Tensor]] = []  # where they belong; squares
+
+    def met(self, residual: Tensor) -> None:
+        """Add a residual at the C-points."""
+        self._waiting.append((self.norms, squares(own_points(residual, self.reverse))[None]))
+
+    def changed(self, before: Tensor, after: Tensor) -> None:
+        """Add a cycle, by the states at the C-points before and after it."""
+        last = slice(0, 1) if self.reverse else slice(-1, None)
+        old, new = (own_points(x, self.reverse)[last] for x in (before, after))
+        ends = new.new_zeros((2, len(after) - 1), dtype=torch.float64)
+        ends[0, last], ends[1, last] = squares(new - old), squares(new)
+        self._waiting.append((self.changes, ends))
+
+    def judged(self) -> Pass:
+        """The estimates until now. All processes ask together."""
+        self._gather()
+        return judged(self.changes, self.norms, self.rounding)
+
+    def _gather(self) -> None:
+        if not self._waiting:
+            return
+        rows = torch.cat([squares for _, squares in self._waiting])
+        whole = iter(self.neighbours.gather(rows))
+        for numbers, _ in self._waiting:
+            if numbers is self.norms:
+                numbers.append(math.sqrt(next(whole).sum()))
+            else:
+                change, value = (float(next(whole)[0 if self.reverse else -1]) for _ in range(2))
+                numbers.append(math.sqrt(change) / math.sqrt(value) if value else math.inf)
+        self._waiting.clear()

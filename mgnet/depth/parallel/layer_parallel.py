@@ -1,0 +1,393 @@
+"""`LayerParallel`: a torch module that propagates an ODE net by multigrid over its layers."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
+from mgnet.depth.mgrit.communicator import ALONE, Alone, Neighbours
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.parallel.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
+from mgnet.depth.parallel.local_layers import keep_layers, naming_divergence
+from mgnet.depth.parallel.propagation import SERIAL_METHOD, Method, Prepared, Propagation, detached
+from mgnet.depth.parallel.serial import SMALL, march
+from mgnet.depth.parallel.shared_weights import layers_of
+
+__all__ = ["LayerParallel"]
+
+MODES = ("mgrit", "serial", "auto")
+CONTROLS = {"Fixed": Fixed, "Tolerance": Tolerance, "Adaptive": Adaptive}
+
+
+class LayerParallel(nn.Module):
+    """An ODE net whose layers are solved for all at once, by multigrid (MGRIT) each way.
+
+    A module like any other: its parameters are those of `net`, and autograd meets one function
+    whose backward pass is the adjoint layer equation, solved by the same cycles. The more cycles,
+    the closer to the serial network: after enough of them output and gradients are its own to
+    rounding. No call depends on the one before, unless `warm_start` is asked for.
+
+    Parameters
+    ----------
+    net : ODENet
+    levels : int
+        Of the multigrid hierarchy; 1 is serial propagation.
+    coarsening : int or sequence of int
+        How many layers of a level become one of the next; the last ones may be fewer.
+    forward, backward : str
+        Cycles of the state and of the adjoint: `[cascade +] V`, `F` or `W`. The cascade (a solve on
+        the coarsest level, carried up) is the start; without it every state starts as the first.
+    control : Fixed, Tolerance or Adaptive
+        How many cycles follow.
+    relaxation : sequence of str
+        `F`, `FCF`, `FCFCF`, ... from the finest level on; the last one holds for all further
+        levels.
+    mode : {"mgrit", "serial", "auto"}
+        "auto" measures both on the first call with each shape and keeps the faster one.
+    warm_start : bool
+        Start each call from the states of the last one, where the shapes agree.
+
+    Attributes
+    ----------
+    last_forward, last_backward : Pass
+        What the last call did.
+
+    Raises
+    ------
+    ValueError
+        If the net has too few layers for so many levels, or a text is malformed.
+
+    Notes
+    -----
+    Second derivatives through the layers are refused; `net` itself has them. Source:
+    Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
+    networks" (2020); the opening is XBraid's skipped first down-cycle.
+
+    Examples
+    --------
+    >>> generator = torch.manual_seed(0)
+    >>> net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), layers=64)
+    >>> parallel = LayerParallel(net, levels=2, coarsening=8, control=Fixed(2))
+    >>> x = torch.randn(10, 4)
+    >>> parallel(x).sum().backward()
+    >>> bool((parallel(x) - net(x)).abs().max() < 1e-4), parallel.last_forward.cycles
+    (True, 2)
+    """
+
+    def __init__(
+        self,
+        net: ODENet,
+        levels: int = 2,
+        coarsening: int | Sequence[int] = 4,
+        forward: str = "cascade + V",
+        backward: str = "cascade + V",
+        control: Control | None = None,
+        *,
+        relaxation: Sequence[str] = ("F", "FCF"),
+        mode: str = "mgrit",
+        warm_start: bool = False,
+    ):
+        super().__init__()
+        if not isinstance(net, ODENet):
+            raise TypeError(
+                f"LayerParallel got a {type(net).__name__}; give an ODENet (for residual blocks in "
+                "an nn.Sequential: ODENet.from_sequential)"
+            )
+        if mode not in MODES:
+            raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
+        if control is not None and not isinstance(control, Fixed | Tolerance | Adaptive):
+            raise TypeError(
+                f"LayerParallel got control {control!r}; give Fixed(2), Tolerance(0.01) or "
+                "Adaptive(), say"
+            )
+        level_sizes(net.depth, levels, coarsening)  # one clear error, now
+        self.net = net
+        self.neighbours: Neighbours = ALONE
+        self._set(
+            {
+                "factors": level_factors(levels, coarsening),
+                "forward": forward,
+                "backward": backward,
+                "relaxation": (relaxation,) if isinstance(relaxation, str) else tuple(relaxation),
+                "mode": mode,
+                "warm_start": warm_start,
+            },
+            Fixed() if control is None else control,
+        )
+        self.last_forward = self.last_backward = SERIAL
+
+    def _set(self, settings: dict[str, Any], control: Control | None) -> None:
+        self.settings = settings
+        self.control = control  # None: an Adaptive one found cycles dearer than serial propagation
+        texts = settings["forward"], settings["backward"], settings["relaxation"]
+        self.method = Method.from_texts(settings["factors"], *texts)
+        kept, depth, interval = self.net.kept, self.net.depth, self.method.strides[-1]
+        if kept and (kept.start % interval or (kept.stop % interval and kept.stop < depth)):
+            raise ValueError(
+                f"LayerParallel holds the layers {kept.start} to {kept.stop - 1} here, which are "
+                f"not whole coarsest intervals of {interval}; distribute a module with the wanted "
+                "levels and coarsening"
+            )
+        self.calls = 0  # in training
+        self._warned = False
+        self._faster: dict[tuple, str] = {}  # of mode "auto"
+        self._kept: dict[str, Tensor] = {}  # of warm starts
+        self._prepared: dict[Method, tuple[Any, Prepared]] = {}  # of this module's, and serial
+
+    def take_part(self, which: range, neighbours: Neighbours) -> None:
+        """Keep only the layers `which`: the neighbours hold the others.
+
+        From then on all processes call this module together, each with the same batch, and each
+        gets the output of the whole network. `mgnet.petsc.distribute` is the way to it.
+
+        Parameters
+        ----------
+        which : range
+            Whole intervals of the coarsest level.
+        neighbours : Neighbours
+        """
+        keep_layers(self.net, which)
+        self.neighbours = neighbours
+        self._set(self.settings, self.control)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The settings, which belong to the model: its weights are those of its own propagation."""
+        control = self.control
+        return {
+            "settings": self.settings,
+            "control": None if control is None else [type(control).__name__, asdict(control)],
+            "calls": self.calls,
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over the settings of the saved model, whatever this one was made with."""
+        kind = state["control"]
+        self._set(state["settings"], None if kind is None else CONTROLS[kind[0]](**kind[1]))
+        self.calls = state["calls"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output for a batch x, of the shapes that `net` takes and gives."""
+        self.net.draw_masks()
+        u = self.net.open(x)
+        return self.net.close(self._propagate(u, self._mode(u)))
+
+    def _mode(self, u: Tensor) -> str:
+        mode = self.settings["mode"]
+        if not self.settings["factors"] or self.control is None:
+            return "serial"
+        return self._measured(u) if mode == "auto" else mode
+
+    def _propagate(self, u: Tensor, mode: str) -> Tensor:
+        layers = layers_of(self.net, self.neighbours, self.method.strides[-1])
+        if mode == "serial":
+            self.last_forward = self.last_backward = SERIAL
+            if isinstance(self.neighbours, Alone) and u.numel() > SMALL:
+                return self.net.carried(u)
+            return march(self._prepare(layers, u, SERIAL_METHOD), self.neighbours, u, layers)
+        recorded = torch.is_grad_enabled() and any(
+            tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)
+        )
+        prepared = self._prepare(layers, u, self.method)
+        call = _Call(self, Propagation(prepared, self.neighbours), recorded)
+        return _Solve.apply(call, u, layers.steps, *layers.parameters)
+
+    def _prepare(self, layers: Layers, u: Tensor, method: Method) -> Prepared:
+        """The one of the last call, where it was for the same tensors, shapes and block."""
+        kept = *layers.parameters, *layers.buffers, *[layers.steps] * (self.net.gates is not None)
+        tensors = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in kept]
+        key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device
+        last = self._prepared.get(method)
+        if last is None or last[0] != key:
+            state = u.numel() * u.element_size()
+            parts = self.net.kernel, detached(layers), method, self.neighbours, state
+            last = self._prepared[method] = key, Prepared(*parts)
+        else:
+            last[1].refresh()
+        return last[1]
+
+    def _follow(self, direction: str, made: Pass, check: bool) -> None:
+        if direction == "forward":
+            self.last_forward = made
+        else:
+            self.last_backward = made
+        control = self.control
+        if control is None:
+            return
+        told = self.training and self.neighbours.begins(False)  # once, and by one process
+        if made.estimate > control.tolerance and told and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"LayerParallel goes on training with an estimated relative error of "
+                f"{made.estimate:.1g} in the {direction} pass after {made.cycles} cycles, above "
+                f"the tolerance {control.tolerance:g}: take more cycles, a smaller coarsening "
+                "factor, or control=Tolerance()",
+                stacklevel=2,
+            )
+        self.control = control.follow(direction, made, check)
+
+    def _measured(self, u: Tensor) -> str:
+        """The faster mode for states like u, forward and backward if there is training."""
+        key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
+        if key not in self._faster:
+            state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
+            kept, buffers = dict(self._kept), [(b, b.clone()) for b in self.net.buffers()]
+            seconds = {}
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+                warnings.simplefilter("ignore")
+                for mode in ("mgrit", "serial"):
+                    seconds[mode] = min(self._timed(u, mode) for _ in range(3))
+            self.calls, self.control, self._warned, self.last_forward, self.last_backward = state
+            self._kept = kept
+            for buffer, value in buffers:  # running statistics count calls, not trials
+                buffer.copy_(value)
+            fastest = min(seconds, key=seconds.__getitem__)
+            self._faster[key] = self.neighbours.agree(fastest)
+        return self._faster[key]
+
+    def _timed(self, u: Tensor, mode: str) -> float:
+        began = time.perf_counter()
+        out = self._propagate(u.detach(), mode)
+        if out.requires_grad:
+            torch.autograd.grad(out.sum(), [p for p in self.net.parameters()], allow_unused=True)
+        if u.is_cuda:
+            torch.cuda.synchronize(u.device)
+        return time.perf_counter() - began
+
+    def evaluate(
+        self,
+        metric: Callable[[Tensor, Any], Any],
+        batches: Iterable[tuple[Tensor, Any]],
+        propagation: str | None = None,
+    ) -> dict[str, float]:
+        """The mean of a metric over batches, by serial propagation and by the module's own.
+
+        Weights that were trained with few cycles are good for these cycles; run serially they may
+        be worse (by 13 points of accuracy in our measurements), so both are reported.
+
+        Parameters
+        ----------
+        metric : callable
+            `metric(output, target)`, a mean over the batch.
+        batches : iterable of (x, target)
+        propagation : {"serial", "mgrit"}, optional
+            Only this one.
+
+        Returns
+        -------
+        dict
+            The mean for each propagation, weighted by the sizes of the batches.
+
+        Examples
+        --------
+        >>> generator = torch.manual_seed(0)
+        >>> net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), layers=16)
+        >>> x = torch.randn(10, 4)
+        >>> found = LayerParallel(net).evaluate(nn.functional.mse_loss, [(x, x)])
+        >>> sorted(found), abs(found["serial"] - found["mgrit"]) < 1e-3
+        (['mgrit', 'serial'], True)
+        """
+        modes = ("serial", "mgrit") if propagation is None else (propagation,)
+        for mode in modes:
+            if mode not in MODES[:2]:
+                raise ValueError(
+                    f"LayerParallel.evaluate got propagation {mode!r}; use 'serial' or 'mgrit'"
+                )
+        total, count = dict.fromkeys(modes, 0.0), 0
+        with torch.no_grad(), _evaluating(self):
+            for x, target in batches:
+                u = self.net.open(x)
+                for mode in modes:
+                    usable = mode if self.settings["factors"] else "serial"
+                    output = self.net.close(self._propagate(u, usable))
+                    total[mode] += len(x) * float(metric(output, target))
+                count += len(x)
+        return {mode: total[mode] / max(count, 1) for mode in modes}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What was prepared and kept belongs to these very tensors.
+        return {**self.__dict__, "_prepared": {}, "_kept": {}}
+
+    def extra_repr(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{settings}, control={self.control}"
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; after, each part has the mode that it had."""
+    training = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training:
+            part.training = mode
+
+
+class _Call:
+    """One call of the module, between its forward and its backward pass."""
+
+    def __init__(self, module: LayerParallel, propagation: Propagation, recorded: bool):
+        self.module = module
+        self.propagation = propagation
+        self.recorded = recorded
+        control = module.control or Fixed()
+        training = recorded and module.training
+        module.calls += training
+        self.check = (
+            training and isinstance(control, Adaptive) and (module.calls % control.every == 0)
+        )
+        self.budgets = {name: control.budget(name, self.check) for name in ("forward", "backward")}
+
+    def guess(self, direction: str, like: Tensor) -> Tensor | None:
+        kept = self.module._kept.get(direction)
+        fits = kept is not None and kept.shape[1:] == like.shape and kept.dtype == like.dtype
+        return kept if fits else None
+
+    def done(self, direction: str, states: Tensor, made: Pass) -> None:
+        if self.module.settings["warm_start"]:
+            self.module._kept[direction] = states
+        if self.recorded:
+            self.module._follow(direction, made, self.check)
+        else:
+            self.module.last_forward = made
+
+
+class _Solve(torch.autograd.Function):
+    """(u_0, steps, stacked parameters) -> u_N."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, u: Tensor, steps: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.call = call
+        ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        propagation = call.propagation
+        updates = call.module.training and propagation.has_buffers
+        budget, guess = call.budgets["forward"], call.guess("forward", u)
+        with naming_divergence(call.module.net, "forward"):
+            points, made = propagation.forward(u.detach(), budget, guess, call.recorded or updates)
+        if updates:
+            propagation.update_buffers()
+        call.done("forward", points, made)
+        return propagation.neighbours.from_end(points[-1], False).clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        _ = ctx.saved_tensors
+        call, propagation = ctx.call, ctx.call.propagation
+        guess = call.guess("backward", gradient)
+        with naming_divergence(call.module.net, "backward"):
+            adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
+        start, of_parameters, of_steps = propagation.gradients(adjoint, ctx.needs_input_grad[2])
+        call.done("backward", adjoint, made)
+        return None, start, of_steps, *of_parameters

@@ -1,0 +1,129 @@
+"""A network of whose layers a process keeps only its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from mgnet.depth.network.layer_stack import LayerSlots
+
+if TYPE_CHECKING:
+    from mgnet.depth.network.ode_net import ODENet
+
+__all__ = ["first_not_finite", "keep_layers", "layered_names", "naming_divergence"]
+
+
+def keep_layers(net: ODENet, which: range) -> None:
+    """Forget the parameters and buffers of all layers but these.
+
+    What belongs to all layers stays: `depth`, shared weights and control points, the modules before
+    and after.
+
+    Parameters
+    ----------
+    net : ODENet
+        Changed in place; its parameters are new objects, so an optimizer comes later.
+    which : range
+        Consecutive layers, or none.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8)
+    >>> keep_layers(net, range(4, 6))
+    >>> net.block.weight.shape, net.own_layers().times
+    (torch.Size([2, 2, 2]), tensor([0.5000, 0.6250]))
+    >>> net(torch.ones(1, 2))
+    Traceback (most recent call last):
+    ValueError: ODENet holds the layers 4 to 5 of 0 to 7 only; call the LayerParallel module that \
+was distributed, or load its gathered state into a whole net
+    """
+    net.check_whole()
+    slots = LayerSlots(net.block)
+    cut = slice(which.start, which.stop)
+    parameters, buffers = slots.tensors()
+    if net.weights == "per layer":
+        parameters = [_cut(each, cut) for each in parameters]  # type: ignore[arg-type]
+    slots.put(parameters, [each[cut].clone() for each in buffers])
+    if net.gates is not None:
+        net.gates = _cut(net.gates, cut)
+    net.kept = which
+
+
+def layered_names(net: ODENet) -> set[str]:
+    """The names in `net.state_dict()` of the tensors with the layers on axis 0.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8, gates=True, after=torch.nn.Linear(2, 1))
+    >>> sorted(layered_names(net))
+    ['block.bias', 'block.weight', 'gates']
+    """
+    names = {f"block.{name}" for name in net.block.state_dict()}
+    if net.weights != "per layer":
+        names -= {f"block.{name}" for name, _ in net.block.named_parameters(remove_duplicate=False)}
+    return names if net.gates is None else names | {"gates"}
+
+
+def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None) -> int | None:
+    """The first layer with a weight that is NaN or infinite; -1 where only others are, else None.
+
+    Parameters
+    ----------
+    net : ODENet
+    optimizer : torch.optim.Optimizer, optional
+        What it keeps of the weights is looked at, too.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8)
+    >>> net.block.bias.data[5, 1] = torch.inf
+    >>> first_not_finite(net)
+    5
+    """
+    layered, found = layered_names(net), []
+    for name, weights in net.state_dict(keep_vars=True).items():
+        kept = {} if optimizer is None else optimizer.state.get(weights, {})
+        for tensor in (weights, *kept.values()):
+            if isinstance(tensor, torch.Tensor) and not tensor.isfinite().all():
+                bad = (~tensor.isfinite()).nonzero()
+                found.append(net.kept[int(bad[0, 0])] if name in layered else -1)
+    layers = [number for number in found if number >= 0]
+    return min(layers or found, default=None)
+
+
+@contextmanager
+def naming_divergence(net: ODENet, direction: str) -> Iterator[None]:
+    """Where a pass meets a state that is not finite, say in which layers, and whether by weights.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> with naming_divergence(ODENet(torch.nn.Linear(2, 2), 8), "forward"):
+    ...     raise FloatingPointError("step 1")
+    Traceback (most recent call last):
+    FloatingPointError: the forward pass meets a state that is not finite in layers 0 to 7 (step \
+1); the weights are finite: look at the input, or take smaller steps of training
+    """
+    try:
+        yield
+    except FloatingPointError as error:
+        broken = first_not_finite(net)
+        if broken is None:
+            why = "the weights are finite: look at the input, or take smaller steps of training"
+        else:
+            where = f"of layer {broken}" if broken >= 0 else "before, after or shared by the layers"
+            why = f"weights {where} are not finite"
+        raise FloatingPointError(
+            f"the {direction} pass meets a state that is not finite in layers {net.kept.start} to "
+            f"{net.kept.stop - 1} ({error}); {why}"
+        ) from None
+
+
+def _cut(parameter: torch.Tensor, which: slice) -> torch.nn.Parameter:
+    return torch.nn.Parameter(parameter.detach()[which].clone(), parameter.requires_grad)

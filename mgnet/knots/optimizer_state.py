@@ -1,0 +1,112 @@
+"""The memory of a PyTorch optimizer refines with the network, for training loops of one's own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from mgnet.knots.hierarchy import knot_transfer
+from mgnet.knots.kan import KAN
+from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
+from mgnet.transfer import AxisTransfer, PackedTransfer
+
+__all__ = ["carry"]
+
+
+def carry(optimizer: torch.optim.Optimizer, coarse: KAN, fine: KAN) -> torch.optim.Optimizer:
+    """The optimizer of a refined network, with the memory of the coarse one's.
+
+    What has an entry per coefficient goes through the prolongation, scaled as the gradient is
+    (`carried_moments`), without negative weights; the pairs of L-BFGS by
+    `carried_pairs`; step counts and options stay. Where the loss fell steeply, Adam's second
+    moments are stale, with or without refinement, and a new optimizer may do better.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Of any class, on the parameters of `coarse`. Parameters of other modules stay in it.
+    coarse, fine : KAN
+        `fine` has the intervals of `coarse.refine(factor)`.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        A new one of the same class; learning-rate schedulers must be made anew.
+
+    Raises
+    ------
+    ValueError
+        If `fine` is no refinement of `coarse`, or the optimizer has none of its parameters.
+
+    Examples
+    --------
+    >>> x = torch.linspace(-1, 1, 100, dtype=torch.float64).unsqueeze(1)
+    >>> kan = KAN([1, 3, 1], intervals=2)
+    >>> optimizer = torch.optim.Adam(kan.parameters(), lr=1e-2)
+    >>> for epoch in range(150):
+    ...     if epoch in (100, 125):
+    ...         fine = kan.refine()
+    ...         kan, optimizer = fine, carry(optimizer, kan, fine)
+    ...     loss = (kan(x) - torch.sin(8 * x)).square().mean()
+    ...     optimizer.zero_grad()
+    ...     loss.backward()
+    ...     optimizer.step()
+    >>> kan.intervals, float(loss.detach()) < 0.1
+    ((8, 8), True)
+    """
+    factor = fine.intervals[0] // coarse.intervals[0]
+    if (
+        factor < 2
+        or (fine.widths, fine.degree) != (coarse.widths, coarse.degree)
+        or fine.intervals != tuple(factor * n for n in coarse.intervals)
+    ):
+        raise ValueError(
+            f"carry got networks KAN({coarse.extra_repr()}) and KAN({fine.extra_repr()}); "
+            "the second must be a refinement of the first"
+        )
+    counterparts = dict(zip(coarse.parameters(), fine.parameters(), strict=True))
+    parts = zip(coarse.parameters(), knot_transfer(coarse, factor).parts, strict=True)
+    transfers = {parameter: transfer for parameter, (_, transfer) in parts}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if not any(p in counterparts for p in held):
+        raise ValueError(
+            "carry got an optimizer that holds no parameter of the coarse network; "
+            "give the one that trained it"
+        )
+    kind: Any = type(optimizer)
+    carried = kind(
+        [
+            {**group, "params": [counterparts.get(p, p) for p in group["params"]]}
+            for group in optimizer.param_groups
+        ]
+    )
+    old = optimizer.state_dict()
+    if isinstance(optimizer, torch.optim.LBFGS):
+        whole = PackedTransfer(tuple((tuple(p.shape), transfers.get(p)) for p in held))
+        state = {number: carried_pairs(entries, whole) for number, entries in old["state"].items()}
+    else:
+        state = {
+            number: _carried(entries, held[number], transfers.get(held[number]))
+            for number, entries in old["state"].items()
+        }
+    carried.load_state_dict({**old, "state": state})
+    return carried
+
+
+def _carried(
+    entries: dict[str, Any], parameter: torch.Tensor, transfer: AxisTransfer | None
+) -> dict[str, Any]:
+    """The state of one parameter: what has its spline axis goes up, the rest is copied."""
+    if transfer is None:
+        return copy.deepcopy(entries)
+    up = {
+        name: value
+        for name, value in entries.items()
+        if isinstance(value, torch.Tensor)
+        and value.dim() == 3
+        and value.shape[1] == parameter.shape[1]
+    }
+    rest = {name: value for name, value in entries.items() if name not in up}
+    return copy.deepcopy(rest) | carried_moments(up, transfer)

@@ -1,0 +1,104 @@
+"""A `LayerParallel` whose levels, cycles and control come from PETSc's options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mgnet.options.reader import Values, check_names
+
+if TYPE_CHECKING:
+    from mgnet.depth import Adaptive, Fixed, LayerParallel, ODENet, Tolerance
+
+__all__ = ["layer_parallel_from_options"]
+
+
+def layer_parallel_from_options(
+    net: ODENet,
+    *,
+    prefix: str = "",
+    levels: int = 2,
+    coarsening: int | Sequence[int] = 4,
+    forward: str = "cascade + V",
+    backward: str = "cascade + V",
+    control: Fixed | Tolerance | Adaptive | None = None,
+    relaxation: Sequence[str] = ("F", "FCF"),
+    mode: str = "mgrit",
+) -> LayerParallel:
+    """A layer-parallel module as the script describes it, changed by the options.
+
+    Call `init(sys.argv)` before.
+
+    Parameters
+    ----------
+    net : ODENet
+    prefix : str
+        With "net_" the options are `-net_mgnet_forward_cycle` and so on.
+    levels, coarsening, forward, backward, control, relaxation, mode
+        As in `LayerParallel`; the options beat them.
+
+    Raises
+    ------
+    ValueError
+        For an option of ours that is unknown, or whose value is bad; in one sentence.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=64)
+    >>> layer_parallel_from_options(net, coarsening=8).settings["forward"]
+    'cascade + V'
+    """
+    from mgnet.depth import Fixed, LayerParallel  # loads torch
+
+    check_names()
+    values = Values(prefix, "layers")
+    given: Any = tuple(coarsening) if isinstance(coarsening, Sequence) else coarsening
+    factors = values.get("coarsening", given)
+    if isinstance(factors, tuple) and len(factors) == 1:
+        factors = factors[0]
+    relaxation = values.get("relaxation", tuple(relaxation))
+    levels = values.get("levels", levels)
+    texts = values.get("forward_cycle", forward), values.get("backward_cycle", backward)
+    control = _control(Fixed() if control is None else control, values)
+    mode = values.get("mode", mode)
+    values.help()
+    try:
+        return LayerParallel(
+            net,
+            levels,
+            factors,
+            *texts,
+            control,
+            relaxation=relaxation,
+            mode=mode,
+        )
+    except ValueError as error:
+        names = ("levels", "coarsening", "forward_cycle", "backward_cycle")
+        shown = [values.shown(n) for n in names if values.text(f"mgnet_{n}") is not None]
+        raise ValueError(f"option {', '.join(shown)}: {error}" if shown else error) from None
+
+
+def _control(control: Any, values: Values) -> Any:
+    """The control that the options ask for; what they leave out stays the script's."""
+    from mgnet.depth import Adaptive, Fixed, Tolerance
+
+    kinds = {"fixed": Fixed, "tolerance": Tolerance, "adaptive": Adaptive}
+    own = type(control).__name__.lower()
+    name = values.get("control", own)
+    if name != own:
+        control = kinds[name](tolerance=control.tolerance)
+    control = replace(control, tolerance=values.get("tolerance", control.tolerance))
+    if name == "tolerance":
+        forward = values.get("forward_max_cycles", control.max_cycles)
+        backward = values.get("backward_max_cycles", forward)
+        return replace(control, max_cycles=max(forward, backward))
+    forward = values.get(
+        "forward_max_cycles", control.cycles if name == "fixed" else control.forward
+    )
+    backward = values.get("backward_max_cycles", control.backward)
+    if name == "fixed":
+        return replace(control, cycles=forward, backward=backward)
+    return replace(control, forward=forward, backward=backward)

@@ -1,0 +1,294 @@
+"""Options for PETSc on a command line: one dash, beside a script's own with two.
+
+This file needs no petsc4py until an option is given, so that every script can call `init`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from mgnet.options.option_table import OPTIONS, Option, find
+
+__all__ = ["Values", "check_names", "init", "split_options", "take", "unread"]
+
+OPTION = re.compile(r"-[A-Za-z_]")
+OURS = re.compile(r"(?:.*_)?mgnet_(\w+)")
+
+
+def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part a command line into our own arguments and PETSc's.
+
+    PETSc's options have a single dash. The argument after one is its value, unless that is an
+    option itself (a negative number is a value), so give them last. Nothing after `--` is touched.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+
+    Returns
+    -------
+    tuple of list of str
+        Ours, PETSc's.
+
+    Examples
+    --------
+    >>> split_options(["fit", "--seed", "-3", "-ksp_type", "cg", "-mgnet_view", "--levels", "2"])
+    (['fit', '--seed', '-3', '--levels', '2'], ['-ksp_type', 'cg', '-mgnet_view'])
+    """
+    ours: list[str] = []
+    theirs: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            return [*ours, argument, *rest], theirs
+        if OPTION.match(argument):
+            theirs.append(argument)
+            if rest and not rest[0].startswith("--") and not OPTION.match(rest[0]):
+                theirs.append(rest.pop(0))
+        else:
+            ours.append(argument)
+    return ours, theirs
+
+
+def init(argv: Sequence[str], options: str = "") -> list[str]:
+    """Start PETSc with the options of a command line.
+
+    Without any, PETSc is not started, and a script runs without petsc4py. When the script ends, a
+    warning on stderr names the options of ours that it never asked for; `-options_left no` omits
+    it, and `-options_left` makes PETSc list all others.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        `sys.argv`. Options have one dash, their values follow; `-options_file <file>` reads more.
+    options : str
+        The script's own, as on a command line or in an options file. The command line beats them,
+        and so do the variable `PETSC_OPTIONS` and the file `~/.petscrc`.
+
+    Returns
+    -------
+    list of str
+        What is left of `argv` for the script: its name, and its own arguments.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If there are options, but no petsc4py.
+    TypeError
+        If `argv` is one text, or no list of texts.
+    ValueError
+        If an option with `mgnet_` in its name is unknown; names the nearest.
+
+    Examples
+    --------
+    >>> init(["poisson.py", "out", "--seed", "3"])
+    ['poisson.py', 'out', '--seed', '3']
+    """
+    texts = isinstance(argv, Sequence) and not isinstance(argv, str)
+    if not texts or not all(isinstance(word, str) for word in argv):
+        raise TypeError(f"init got {argv!r}; give a list of texts, the name first, as sys.argv")
+    own, theirs = split_options(argv[1:])
+    weaker = shlex.split(options, comments=True)
+    if theirs or weaker:
+        take(theirs, weaker)
+    elif os.environ.get("PETSC_OPTIONS") and find_spec("petsc4py"):
+        take([])
+    check_names()
+    if _petsc() is not None:
+        atexit.unregister(_warn)  # once, however often a script calls init
+        atexit.register(_warn)
+    return [*argv[:1], *own]
+
+
+def take(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None:
+    """Start PETSc with these options, or add them if it runs already.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Options with their values, as on a command line.
+    weaker : sequence of str
+        The same, but these do not replace what is set.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If petsc4py is not installed.
+    ValueError
+        As in `init`.
+    """
+    try:
+        petsc4py = import_module("petsc4py")
+    except ImportError:
+        raise ModuleNotFoundError(
+            f"{[*arguments, *weaker][0]} has one dash, so it is meant for PETSc, but petsc4py is "
+            "not installed; install it, or write two dashes for an option of mgnet"
+        ) from None
+    petsc4py.init(["mgnet", *arguments])
+    database = import_module("petsc4py.PETSc").Options()
+    # A PETSc that runs already ignores what init is given.
+    database.insertString(" ".join(map(_quoted, arguments)))
+    names = set(database.getAll())
+    for name, value in _pairs(weaker):
+        if name not in names:
+            database.setValue(name, value)
+    check_names()
+
+
+def _quoted(argument: str) -> str:
+    return f'"{argument}"' if re.search(r"\s", argument) else argument
+
+
+def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for argument in arguments:
+        if OPTION.match(argument):
+            pairs.append((argument[1:], ""))
+        elif pairs:
+            pairs[-1] = (pairs[-1][0], argument)
+    return pairs
+
+
+def _petsc() -> Any:
+    """The module petsc4py.PETSc where PETSc runs, else None: then there are no options."""
+    return sys.modules.get("petsc4py.PETSc")
+
+
+def check_names() -> None:
+    """Raise a ValueError for an option of ours, under whatever prefix, that does not exist."""
+    petsc = _petsc()
+    for name in petsc.Options().getAll() if petsc else ():
+        ours = OURS.fullmatch(name)
+        if ours is not None:
+            find(ours[1])
+
+
+def unread() -> list[str]:
+    """The options of ours that were given, but that nothing has asked for.
+
+    They are spelt well, but not for this script: `-mgnet_cycle` where there is only a
+    `LayerParallel`, or another prefix.
+
+    Returns
+    -------
+    list of str
+        Empty with `-options_left no`.
+
+    Examples
+    --------
+    >>> unread()
+    []
+    """
+    petsc = _petsc()
+    if petsc is None or not petsc.Options().getBool("options_left", True):
+        return []
+    names = petsc.Options().getAll()
+    return [f"-{name}" for name in names if OURS.fullmatch(name) and name not in _read]
+
+
+def _warn() -> None:
+    if (names := unread()) and _petsc().COMM_WORLD.getRank() == 0:
+        sys.stderr.write(f"warning: nothing in this script reads {', '.join(names)}\n")
+
+
+class Values:
+    """Reads our options under one prefix, and shows them when `-help` is given.
+
+    Parameters
+    ----------
+    prefix : str
+        Before `mgnet_`: "train_" reads `-train_mgnet_cycle`.
+    group : str
+        "solver" or "layers".
+
+    Examples
+    --------
+    >>> Values("unused_").get("cycle", "F(1,1)")
+    'F(1,1)'
+    """
+
+    def __init__(self, prefix: str = "", group: str = "solver"):
+        self.prefix = prefix
+        self.group = group
+        self.lines: list[str] = []
+
+    def get(self, name: str, default: Any, level: int | None = None) -> Any:
+        """The value of an option, or the default, which is the script's.
+
+        Parameters
+        ----------
+        name : str
+            Of `OPTIONS`.
+        default : object
+        level : int, optional
+            Asks for `levels_<level>_<name>`.
+        """
+        option = OPTIONS[name]
+        within = f"mgnet_{name}" if level is None else f"mgnet_levels_{level}_{name}"
+        text = self.text(within)
+        value = default if text is None else option.read(text, f"-{self.prefix}{within}")
+        if level is None or text is not None:
+            self._describe(option, f"-{self.prefix}{within}", value, default, text is not None)
+        return value
+
+    def _describe(self, option: Option, name: str, value: Any, default: Any, given: bool) -> None:
+        """Add a line to the help, as PETSc writes it."""
+        now, formerly = (_shown(v) for v in (value, default))
+        values = f"now {now} : formerly {formerly}" if given else f"{now} : {formerly}"
+        more = f" (one of) {option.kind.replace('|', ' ')}" if "|" in option.kind else ""
+        if option.per_level:
+            more += f"; on one level: -{self.prefix}mgnet_levels_<n>_{option.name}"
+        line = f"  {name} <{values}>: {option.text}{more}"
+        if line not in self.lines:
+            self.lines.append(line)
+
+    def shown(self, name: str) -> str:
+        """The whole name of an option, as it is typed."""
+        return f"-{self.prefix}mgnet_{name}"
+
+    def text(self, within: str) -> str | None:
+        """The text of `-<prefix><within>`; None where it is not given, "" without a value."""
+        petsc = _petsc()
+        database = None if petsc is None else petsc.Options(self.prefix)
+        if database is None or not database.hasName(within):
+            return None
+        _read.add(f"{self.prefix}{within}")
+        return database.getString(within, "")
+
+    def levels_named(self) -> list[tuple[int, str]]:
+        """The (level, name) of all options for one level, of this prefix."""
+        petsc = _petsc()
+        names = petsc.Options().getAll() if petsc else ()
+        pattern = re.compile(rf"{re.escape(self.prefix)}mgnet_levels_(\d+)_(\w+)")
+        return [(int(m[1]), m[2]) for m in map(pattern.fullmatch, names) if m]
+
+    def help(self) -> None:
+        """Print the options read so far, in PETSc's form, if `-help` is given; once a prefix."""
+        petsc = _petsc()
+        if petsc is None or not petsc.Options().hasName("help"):
+            return
+        head = f"mgnet ({self.group}) options:"
+        if (self.prefix, self.group) not in _helped:
+            _helped.add((self.prefix, self.group))
+            petsc.Sys.Print("\n".join(["-" * 40, head, *self.lines]))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
+# Names that were given and asked for.
+_read: set[str] = set()
+# Prefixes and groups whose help was printed: PETSc prints that of an object once, too.
+_helped: set[tuple[str, str]] = set()

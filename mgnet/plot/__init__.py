@@ -1,0 +1,1 @@
+"""Pictures: cycles, convergence and training; the edges of a KAN. Needs matplotlib."""

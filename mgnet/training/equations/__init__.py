@@ -1,0 +1,1 @@
+"""Differential equations as least squares: `collocation`, `derivatives`, `batches`."""

@@ -1,0 +1,283 @@
+"""Differential equations as least squares: residuals at points, with their fast Jacobian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
+from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
+from mgnet.training.loss.objective import LeastSquares
+
+__all__ = ["Collocation", "Term"]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One kind of residuals: in the interior, at the boundary, of initial values, of data.
+
+    Parameters
+    ----------
+    residual : callable
+        `u -> tensor` of shape (samples,) or (samples, components), row i of what `u` is at point i:
+        `u.points`, `u.value`, derivatives `u.d(0)`, `u.d(0, 0)`, each of shape (samples, outputs),
+        and `u.coefficients[name]`. See `Derivatives`.
+    points : tensor of shape (samples, inputs), or a tuple of such
+        With several, the residual is `(u, v, ...) -> tensor` of the values at the first points, the
+        second ones, ...: both sides of an interface, two ends of a period.
+    weight : float
+        Of the mean of squares of this term in the loss.
+    attention : tensor of shape (samples,), optional
+        Factors of the residuals, 1 by default; see `Collocation.attended`.
+
+    Examples
+    --------
+    >>> Term(lambda u: u.value, torch.zeros(5, 2)).samples
+    5
+    """
+
+    residual: Callable[..., torch.Tensor]
+    points: torch.Tensor | tuple[torch.Tensor, ...]
+    weight: float = 1.0
+    attention: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.residual):
+            raise TypeError(
+                f"Term got a residual of type {type(self.residual).__name__}; give a function of "
+                "u, as lambda u: u.d(0, 0)"
+            )
+        for points in self.places:
+            if not isinstance(points, torch.Tensor) or points.dim() != 2 or not len(points):
+                shape = tuple(points.shape) if isinstance(points, torch.Tensor) else type(points)
+                raise ValueError(
+                    f"Term got points of {shape}; give a tensor of shape (samples, inputs), with "
+                    "at least one sample, as x.unsqueeze(1)"
+                )
+            if len(points) != self.samples:
+                raise ValueError(
+                    f"Term got {self.samples} and {len(points)} points; give as many of each"
+                )
+        if not self.weight >= 0.0:
+            raise ValueError(f"Term got weight {self.weight}; it must not be negative")
+        if self.attention is not None and self.attention.shape != (self.samples,):
+            raise ValueError(
+                f"Term got attention of shape {tuple(self.attention.shape)} for {self.samples} "
+                f"points; it must be ({self.samples},)"
+            )
+
+    @property
+    def places(self) -> tuple[torch.Tensor, ...]:
+        """The points as a tuple."""
+        return self.points if isinstance(self.points, tuple) else (self.points,)
+
+    @property
+    def samples(self) -> int:
+        """How many points, or pairs of them."""
+        return len(self.places[0])
+
+    def at(self, *functions: Derivatives) -> torch.Tensor:
+        """The residuals without weight and attention, shape (samples, components)."""
+        r = self.residual(*functions)
+        if (
+            not r.dim()
+            or len(r) != self.samples
+            or r.dim() > 2
+            or (r.dim() == 2 and r.shape[1] == len(r) > 1)
+        ):
+            raise ValueError(
+                f"the residual of a term gave shape {tuple(r.shape)} for {self.samples} points; it "
+                "must give (samples,) or (samples, components): values have shape (samples, "
+                "outputs), so take columns of points as u.points[:, :1]"
+            )
+        return r.unflatten(0, (-1, 1)) if r.dim() == 1 else r
+
+    def scaled(self, r: torch.Tensor) -> torch.Tensor:
+        """Residuals so that their sum of squares is the weighted mean of squares."""
+        r = r * (self.weight / self.samples) ** 0.5
+        return r if self.attention is None else r * self.attention.unsqueeze(1)
+
+    def thinned(self, fraction: float) -> Term:
+        """The same on a part of its points, evenly spread over their order."""
+        count = max(1, round(fraction * self.samples))
+        if count >= self.samples:
+            return self
+        kept = torch.arange(count) * self.samples // count
+        places = tuple(part[kept] for part in self.places)
+        points = places if isinstance(self.points, tuple) else places[0]
+        attention = None if self.attention is None else self.attention[kept]
+        return replace(self, points=points, attention=attention)
+
+
+class Collocation(LeastSquares):
+    """A differential equation for a network: least squares of residuals at points.
+
+    The value is `1/2 sum over terms of weight * mean of squares`; mean_square gives twice that, the
+    loss as papers print it. With a KAN, alone or in an `Ansatz`, derivatives are carried through
+    the layers and the Jacobian is explicit; other networks are differentiated automatically.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    terms : sequence of Term
+
+    Examples
+    --------
+    u'' = -sin(x) on [0, pi], zero at the ends, and the value in the middle:
+
+    >>> from mgnet.knots import KAN
+    >>> from mgnet.training import Ansatz, levenberg_marquardt
+    >>> network = Ansatz(KAN([1, 1], 8, 5, domain=(0.0, 3.2)), output=lambda x, y: x * y)
+    >>> x = torch.linspace(0.0, torch.pi, 50, dtype=torch.float64).unsqueeze(1)
+    >>> terms = [Term(lambda u: u.d(0, 0) + u.points.sin(), x), Term(lambda u: u.value, x[-1:])]
+    >>> problem = Collocation(network, terms)
+    >>> u = problem.start()
+    >>> r, J = problem.linearize(u)
+    >>> u = u - torch.linalg.lstsq(J.dense(), r.unsqueeze(1), driver="gelsd").solution.squeeze(1)
+    >>> problem.value(u) < 1e-8
+    True
+    """
+
+    def __init__(self, network: torch.nn.Module, terms: Sequence[Term]):
+        if isinstance(terms, Term) or any(not isinstance(term, Term) for term in terms):
+            raise TypeError(
+                "Collocation got terms that are no list of Term; give [Term(residual, points), ...]"
+            )
+        if not terms:
+            raise ValueError("Collocation got no terms; give at least one Term")
+        super().__init__(network, None, residual=self._terms_of)
+        self.terms = tuple(terms)
+
+    def on(self, network: torch.nn.Module) -> Collocation:
+        return Collocation(network, self.terms)
+
+    def at(self, batch: Any) -> Collocation:
+        """The same with other terms: other points, weights or attention."""
+        return Collocation(self.network, batch)
+
+    def thinned(self, fraction: float) -> Collocation:
+        """The same on a part of the points of every term."""
+        return Collocation(self.network, [term.thinned(fraction) for term in self.terms])
+
+    def unscaled(self, u: torch.Tensor) -> list[torch.Tensor]:
+        """The residuals of each term as its function gives them: (samples, components)."""
+        u = u.detach()
+        with torch.enable_grad():
+            blocks = self.flat.evaluate(lambda network: [_at(network, t) for t in self.terms], u)
+        return [block.detach() for block in blocks]
+
+    def attended(self, u: torch.Tensor, rate: float = 1e-4) -> Collocation:
+        """With residual-based attention: factors `(1 - rate) a + rate |r| / max |r|`.
+
+        Source: Anagnostopoulos et al., arXiv 2307.00379, equation (6).
+
+        Parameters
+        ----------
+        u : tensor
+            The parameters at which the residuals are taken.
+        rate : float
+            Above 0, at most 1.
+        """
+        if not 0.0 < rate <= 1.0:
+            raise ValueError(f"attended got rate {rate}; it must be above 0 and at most 1")
+        terms = []
+        for term, r in zip(self.terms, self.unscaled(u), strict=True):
+            size = r.norm(dim=1)
+            share = size / size.max().clamp_min(torch.finfo(size.dtype).tiny)
+            old = torch.ones_like(share) if term.attention is None else term.attention
+            terms.append(replace(term, attention=(1.0 - rate) * old + rate * share))
+        return Collocation(self.network, terms)
+
+    def mean_square(self, u: torch.Tensor) -> float:
+        """The loss as it is usually printed: the sum of weighted means of squares."""
+        return 2.0 * self.value(u)
+
+    def standard_errors(self, u: torch.Tensor, noise: Sequence[float | None]) -> dict[str, float]:
+        """How far noise in the data moves the coefficients of the equation, to first order.
+
+        Noise e in the residuals moves the minimum by `-J^+ e`, J^+ being the pseudoinverse of the
+        Jacobian, `(J^T J)^-1 J^T` where it has full rank. Source: Bates and Watts, Nonlinear
+        Regression Analysis and Its Applications (Wiley, 1988), chapter 2, for one deviation.
+
+        Parameters
+        ----------
+        u : tensor
+            The parameters at the minimum.
+        noise : sequence of (float or None)
+            For each term the standard deviation of the noise in what its function gives, in the
+            unit of that; None for a term without noise.
+
+        Returns
+        -------
+        dict of str to float
+            By name, in the unit of the coefficient; infinite where the residuals do not determine
+            it. Coefficients that are not trained are left out.
+
+        Examples
+        --------
+        The mean of 100 measurements, with deviation 0.5:
+
+        >>> network = Ansatz(torch.nn.Linear(1, 1), coefficients={"mean": 0.0})
+        >>> measured = Term(lambda u: u.coefficients["mean"] - 0.0 * u.points, torch.rand(100, 1))
+        >>> problem = Collocation(network, [measured])
+        >>> round(problem.standard_errors(problem.start(), noise=[0.5])["mean"], 6)
+        0.05
+        """
+        if len(noise) != len(self.terms) or any(s is not None and not s >= 0.0 for s in noise):
+            raise ValueError(
+                f"standard_errors got noise {noise} for {len(self.terms)} terms; give a standard "
+                "deviation for each, or None"
+            )
+        if not isinstance(self.network, Ansatz) or not self.network.coefficients:
+            raise ValueError(
+                f"standard_errors got a {type(self.network).__name__} without coefficients; give "
+                "Ansatz(network, coefficients={...})"
+            )
+        both = zip(self.terms, self.unscaled(u), noise, strict=True)
+        blocks = [t.scaled(torch.full_like(r, s or 0.0)).flatten() for t, r, s in both]
+        left, sizes, right = torch.linalg.svd(self.jacobian(u), full_matrices=False)
+        kept = sizes > max(left.shape) * torch.finfo(sizes.dtype).eps * sizes[0]
+        V = right[kept].T
+        errors = (V / sizes[kept] @ (left[:, kept] * torch.cat(blocks).unsqueeze(1)).T).norm(dim=1)
+        errors[V.square().sum(1) < 1.0 - 1e-6] = math.inf  # part of it is in the null space
+        named = self.flat.named(errors)
+        names = {name: f"coefficients.{name}" for name in self.network.coefficients}
+        return {name: float(named[path]) for name, path in names.items() if path in named}
+
+    def _terms_of(self, network: torch.nn.Module) -> tuple[torch.Tensor, ...]:
+        return tuple(term.scaled(_at(network, term)) for term in self.terms)
+
+    def residuals(self, u: torch.Tensor) -> torch.Tensor:
+        if not carries(self.network):
+            return super().residuals(u)
+        with torch.no_grad():
+            blocks = self.flat.evaluate(self._terms_of, u.detach())
+        return torch.cat([block.flatten() for block in blocks]).double()
+
+    def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
+        if not carries(self.network) or not self.flat.all_trainable:
+            return super().linearize(u)
+        with torch.enable_grad():
+            r, J = self.flat.evaluate(self._linearized, u.detach())
+        return r.double(), DenseJacobian(J.double())
+
+    def _linearized(self, network: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """The residual vector and the Jacobian, filled term by term."""
+        functions = [[derivatives_of(network, place) for place in t.places] for t in self.terms]
+        blocks = [t.scaled(t.at(*f)) for t, f in zip(self.terms, functions, strict=True)]
+        r = torch.cat([block.detach().flatten() for block in blocks])
+        J = r.new_zeros(len(r), len(self.flat.start()))
+        parts = J.split([block.numel() for block in blocks])
+        for block, of_term, rows in zip(blocks, functions, parts, strict=True):
+            for number, component in enumerate(block.unbind(1)):
+                for function in of_term:
+                    function.add_jacobian(component, rows[number :: block.shape[1]])  # type: ignore
+        return r, J
+
+
+def _at(network: torch.nn.Module, term: Term) -> torch.Tensor:
+    return term.at(*(derivatives_of(network, place) for place in term.places))

@@ -1,0 +1,374 @@
+"""The last layer of a network, solved exactly: a linear least-squares problem.
+
+Features and targets stand side by side, `[Phi Y] = Q T`. The triangle T is all that the solution
+needs, and the triangle of two blocks of rows is the triangle of their triangles stacked: batches
+are taken one after the other, ranks of a parallel run in a tree. `Phi^T Phi` is never formed, it
+would lose half of the digits. Then comes the solution of least norm by the singular values of T,
+since bases of networks are nearly dependent as a rule.
+Source: Cyr et al., arXiv 1912.04862; Demmel et al., arXiv 0808.2664 (the triangles).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch.func import functional_call, grad, vmap
+
+from mgnet.smoother import Smoother
+from mgnet.training.least_squares.factorizations import minimum_norm, triangle
+from mgnet.training.loss.checks import check_data
+from mgnet.training.loss.objective import LeastSquares, Objective
+
+if TYPE_CHECKING:
+    from mgnet.level import Level
+    from mgnet.training.least_squares.jacobian import Jacobian
+
+__all__ = ["LastLayer", "LinearPart", "SpreadSamples", "solve_last_layer_"]
+
+
+@runtime_checkable
+class SpreadSamples(Protocol):
+    """What a `LeastSquares` offers whose samples lie on several processes.
+
+    All of them call these together and get the same bits.
+    """
+
+    def triangle_of(self, rows: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Any:
+        """The triangle of `rows(inputs, targets)` of all samples, some of them in each call."""
+        ...
+
+    def projected(self, u: torch.Tensor, size: int, ridge: float, rcond: float | None) -> Jacobian:
+        """Kaufman's Jacobian at u, for a last layer of `size` parameters."""
+        ...
+
+
+class LinearPart:
+    """The parameters in which a network is linear: those of its last layer.
+
+    The module that owns the network's last parameter is that layer: a `torch.nn.Linear`, or spline
+    coefficients with the outputs on their last axis. `network(x) = features(x) @ W`, where W has
+    one row per feature; the last row is the bias, if there is one.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    """
+
+    def __init__(self, network: torch.nn.Module):
+        named = dict(network.named_parameters())
+        if not named:
+            raise ValueError(f"{type(network).__name__} has no parameters; a last layer needs some")
+        self.network = network
+        self.name = list(named)[-1]
+        owner = network.get_submodule(self.name.rpartition(".")[0])
+        self.linear = owner if isinstance(owner, torch.nn.Linear) else None
+        last = named[self.name]
+        if self.linear is not None:
+            self.biased = self.linear.bias is not None
+            self.outputs = self.linear.out_features
+            self.size = self.outputs * (self.linear.in_features + self.biased)
+        else:
+            self.biased = False
+            self.outputs = last.shape[-1] if last.dim() else 1
+            self.size = last.numel()
+
+    def unpack(self, block: torch.Tensor) -> torch.Tensor:
+        """W, shape (features, outputs), from the last `size` entries of a flat vector."""
+        if self.linear is None:
+            return block.view(-1, self.outputs)
+        weights = self.outputs * self.linear.in_features
+        W = block[:weights].view(self.outputs, -1).T
+        return torch.cat([W, block[weights:].unsqueeze(0)]) if self.biased else W
+
+    def pack(self, W: torch.Tensor) -> torch.Tensor:
+        """The inverse of `unpack`."""
+        if self.linear is None:
+            return W.flatten()
+        rows = self.linear.in_features
+        return torch.cat([W[:rows].T.flatten(), W[rows:].flatten()])
+
+    def write(self, W: torch.Tensor) -> None:
+        """Make W the last layer of the network, in place."""
+        with torch.no_grad():
+            flat = torch.nn.utils.parameters_to_vector(self.network.parameters())
+            flat[-self.size :] = self.pack(W)
+            torch.nn.utils.vector_to_parameters(flat, self.network.parameters())
+
+    def features(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """The basis at x, shape (samples, features), with ones as the last column for a bias."""
+        if self.linear is None:
+            return self._derivatives(parameters, x)
+        caught: list[torch.Tensor] = []
+
+        def catch(_: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+            caught.append(arguments[0].flatten(0, -2))
+
+        handle = self.linear.register_forward_pre_hook(catch)
+        try:
+            functional_call(self.network, parameters, (x,))
+        finally:
+            handle.remove()
+        if len(caught) != 1:
+            raise ValueError(
+                f"the last layer {self.linear} ran {len(caught)} times for one input; "
+                "it must run once, after all others"
+            )
+        basis = caught[0]
+        return torch.cat([basis, basis.new_ones(len(basis), 1)], 1) if self.biased else basis
+
+    def _derivatives(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """The basis as derivatives of the first output, for layers that do not say what it is."""
+        others = {name: p for name, p in parameters.items() if name != self.name}
+
+        def first(last: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
+            named = others | {self.name: last}
+            return functional_call(self.network, named, (sample.unsqueeze(0),)).flatten()[0]
+
+        columns = vmap(grad(first), in_dims=(None, 0))(parameters[self.name], x)
+        return columns[..., 0].flatten(1)
+
+    def check(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> None:
+        """Raise ValueError unless the network is its features times its last layer."""
+        with torch.no_grad():
+            outputs = functional_call(self.network, parameters, (x,)).reshape(-1, self.outputs)
+            block = torch.cat([p.flatten() for p in parameters.values()])[-self.size :]
+            product = self.features(parameters, x) @ self.unpack(block)
+        close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(product.abs().max()))
+        if product.shape != outputs.shape or not float((product - outputs).abs().max()) <= close:
+            raise ValueError(
+                f"{type(self.network).__name__} is not linear in its last parameter {self.name!r}; "
+                "its last module must be a Linear, or spline coefficients with the outputs last"
+            )
+
+
+def solve_last_layer_(
+    network: torch.nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    ridge: float = 0.0,
+    rcond: float | None = None,
+) -> torch.nn.Module:
+    """Fit the last layer of a network by least squares, in place, one pass over the data.
+
+    Minimises half the mean squared error (summed over outputs) plus `ridge / 2` times the squared
+    norm of the layer, bias included; of all minimisers it takes the one of least norm.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Ends in a `torch.nn.Linear`, or in spline coefficients with the outputs last (a KAN).
+    batches : iterable of (inputs, targets)
+        `[(x, y)]`, or a DataLoader; each batch is folded into a triangle of (features + outputs)^2
+        numbers and forgotten.
+    ridge : float
+        Not negative.
+    rcond : float, optional
+        Singular values below `rcond` times the largest count as zero; the machine epsilon times
+        the number of features by default.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network itself.
+
+    Examples
+    --------
+    >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
+    >>> features = torch.nn.Sequential(torch.nn.Linear(1, 30), torch.nn.Tanh())
+    >>> network = torch.nn.Sequential(*features, torch.nn.Linear(30, 1)).double()
+    >>> network = solve_last_layer_(network, [(x, torch.sin(3 * x))])
+    >>> bool((network(x) - torch.sin(3 * x)).abs().max() < 1e-3)
+    True
+    """
+    check_numbers("solve_last_layer_", ridge, rcond)
+    part = LinearPart(network)
+    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    kind = parameters[part.name].dtype
+    blocks: list[torch.Tensor] = []
+    samples = 0
+    for batch in batches:
+        check_data("solve_last_layer_", batch)
+        x, y = batch
+        try:
+            if not samples:
+                part.check(parameters, x)
+            with torch.no_grad():
+                basis = part.features(parameters, x)
+        except RuntimeError as error:
+            if x.dtype == kind:
+                raise
+            raise TypeError(
+                f"solve_last_layer_ got inputs of {x.dtype} for a network of {kind}, which does "
+                f"not take them; convert one, as with x.to({kind})"
+            ) from error
+        if y.numel() != len(basis) * part.outputs or y.is_complex():
+            raise ValueError(
+                f"solve_last_layer_ got targets of shape {tuple(y.shape)} and {y.dtype} for real "
+                f"outputs of shape {(len(basis), part.outputs)}; give targets like the outputs"
+            )
+        rows = torch.cat([basis, y.detach().reshape(-1, part.outputs)], 1)
+        blocks = [triangle(*blocks, rows)]
+        samples += len(x)
+    if not samples:
+        raise ValueError("solve_last_layer_ got no batches; give an iterable with at least one")
+    T = blocks[0] / samples**0.5
+    part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
+    return network
+
+
+@dataclass(frozen=True)
+class LastLayer(Smoother):
+    """The exact last layer as a smoother: one visit minimises the objective over it.
+
+    The objective, plus `ridge / 2` times the squared norm of the layer, never rises: a solution
+    that is not better, by rounding or because `rcond` cut off what the old one used, is refused.
+    For levels whose operator is a `LeastSquares` with data; its penalty is part of the system, and
+    so is f. A `Collocation` is refused: its residuals are linear in the last layer only where the
+    equation is, and then `LevenbergMarquardt` finds the same layer along with the others.
+
+    Parameters
+    ----------
+    ridge : float
+        Not negative. (Alternatively a penalty of the `LeastSquares`, which all smoothers see.)
+    rcond : float, optional
+        Singular values below `rcond` times the largest count as zero; the machine epsilon times
+        the number of features by default.
+
+    Examples
+    --------
+    >>> from mgnet import Hierarchy, Level, Solver
+    >>> x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
+    >>> network = torch.nn.Sequential(torch.nn.Linear(1, 9), torch.nn.Tanh(), torch.nn.Linear(9, 1))
+    >>> problem = LeastSquares(network.double(), (x, torch.sin(3 * x)))
+    >>> level = Level(problem, LastLayer(rcond=1e-8))
+    >>> u = Solver(Hierarchy([level]), "V(0,0,1)", max_cycles=1).solve(u=problem.start()).value
+    >>> bool(problem(u)[-10:].norm() < 1e-6)  # the gradient by the last layer
+    True
+    """
+
+    ridge: float = 0.0
+    rcond: float | None = None
+    fixed_work: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_numbers(str(self), self.ridge, self.rcond)
+
+    def start(self, level: Level, u: torch.Tensor) -> tuple[()]:
+        check_level(level, u, LeastSquares, "LastLayer")
+        return ()
+
+    def work(self, level: Level, sweeps: int) -> float:
+        return 1.0 / 3.0  # a forward pass, however many sweeps: it solves
+
+    def smooth(
+        self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
+    ) -> tuple[torch.Tensor, Any]:
+        problem: Any = level.operator
+        part, basis = basis_at(level, u)
+        return self.solve(problem, part, basis, u, f), memory
+
+    def solve(
+        self,
+        problem: Any,
+        part: LinearPart,
+        basis: torch.Tensor | None,
+        u: torch.Tensor,
+        f: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The state u with the last layer solved for its basis; u itself if that is no better."""
+        A, b, order = self._system(problem, part, basis, u)
+        if not bool(torch.isfinite(A).all()):
+            return u
+
+        def arranged(block: torch.Tensor) -> torch.Tensor:
+            return part.unpack(block) if order is None else block[order].unsqueeze(1)
+
+        slope = None if f is None else arranged(f[-part.size :])
+        old = arranged(u[-part.size :])
+        new = minimum_norm(A, b, self.ridge, self.rcond, slope)
+
+        def value(W: torch.Tensor) -> float:
+            J = 0.5 * float((A @ W - b).square().sum() + self.ridge * W.square().sum())
+            return J if slope is None else J - float((slope * W).sum())
+
+        if not value(new) < value(old):  # also where it is not a number
+            return u
+        if order is None:
+            return torch.cat([u[: -part.size], part.pack(new)])
+        block = torch.empty_like(new[:, 0])
+        block[order] = new[:, 0]
+        return torch.cat([u[: -part.size], block])
+
+    def _system(
+        self, problem: Any, part: LinearPart, basis: torch.Tensor | None, u: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """A and b of the objective `1/2 |A W - b|^2`.
+
+        W has one column per output; or, where a penalty couples them, W is one column, in the
+        order of the entries of the flat vector that is given too.
+        """
+        x, y = problem.data
+        if basis is None:
+            parameters = problem.parameters(u)
+
+            def rows(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+                return torch.cat([part.features(parameters, x), y.reshape(-1, part.outputs)], 1)
+
+            T = problem.triangle_of(rows) / len(x) ** 0.5
+        else:
+            T = triangle(torch.cat([basis, y.reshape(-1, part.outputs)], 1) / len(x) ** 0.5)
+        A, b = T[:, : -part.outputs], T[:, -part.outputs :]
+        if problem.rows is None:
+            return A, b, None
+        order = part.unpack(torch.arange(part.size, device=u.device)).flatten()
+        hidden = u.clone()
+        hidden[-part.size :] = 0.0
+        select = torch.eye(len(u), dtype=u.dtype, device=u.device)[:, -part.size :]
+        penalty = problem.rows @ select
+        eye = torch.eye(part.outputs, dtype=u.dtype, device=u.device)
+        A = torch.cat([torch.kron(A.contiguous(), eye), penalty[:, order]])
+        b = torch.cat([b.flatten(), -(problem.rows @ hidden)]).unsqueeze(1)
+        T = triangle(torch.cat([A, b], 1))
+        return T[:, :-1], T[:, -1:], order
+
+
+def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, Any]:
+    """The linear part of a level's network, and its features at u: a forward pass, counted."""
+    problem: Any = level.operator
+    part = LinearPart(problem.network)
+    level.charge(1.0 / 3.0)
+    return part, features_of(problem, part, u)
+
+
+def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor | None:
+    """Of all samples; None where they are spread: `triangle_of` evaluates them block by block."""
+    if isinstance(problem, SpreadSamples):
+        return None
+    with torch.no_grad():
+        return part.features(problem.parameters(u), problem.data[0])
+
+
+def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
+    """Refuse a level whose operator is not of this very kind, or not linear in a last layer."""
+    problem: Any = level.operator
+    spread = kind is LeastSquares and isinstance(level.operator, SpreadSamples)
+    # Others may have other residuals than outputs - targets.
+    if not (type(problem) is kind or spread) or problem.data is None:
+        raise TypeError(
+            f"{level} has an operator of type {type(problem).__name__}; {name} needs "
+            f"the class {kind.__name__} itself with (inputs, targets), since it solves for outputs "
+            "that are linear in the last layer: for the residuals of an equation take "
+            "LevenbergMarquardt (LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
+        )
+    LinearPart(problem.network).check(problem.parameters(u), problem.data[0])
+
+
+def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
+    if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
+        raise ValueError(
+            f"{name} got ridge {ridge} and rcond {rcond}; "
+            "ridge must not be negative, rcond must be in [0, 1)"
+        )

@@ -1,0 +1,222 @@
+"""Levenberg-Marquardt without a matrix: linear systems by preconditioned conjugate gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Protocol
+
+import torch
+
+from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.normal_equations import NormalEquations
+
+__all__ = [
+    "Gradients",
+    "KrylovEquations",
+    "NewtonKrylov",
+    "Preconditioner",
+    "Prepared",
+    "conjugate_gradients",
+    "forcing_term",
+]
+
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Prepared(Protocol):
+    """What a preconditioner knows of one Jacobian, for any damping."""
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonal of `J^T J`."""
+        ...
+
+    def shifted(self, shift: float) -> tuple[Product, Product]:
+        """Products with `J^T J + shift I`, and with an approximation of its inverse."""
+        ...
+
+
+class Preconditioner(Protocol):
+    """Makes approximate inverses; `mgnet.knots.KnotMultigrid` is one."""
+
+    def prepare(self, J: Jacobian) -> Prepared:
+        """The part of the set-up that does not depend on the damping."""
+        ...
+
+
+class Gradients(NamedTuple):
+    """What conjugate gradients found.
+
+    Attributes
+    ----------
+    value : tensor
+    iterations : int
+    residual_norm : float
+        Relative to that of b.
+    converged : bool
+        False also after a breakdown: the matrix or the preconditioner was not positive definite to
+        rounding, or a number not finite. The value is then the last good one.
+    """
+
+    value: torch.Tensor
+    iterations: int
+    residual_norm: float
+    converged: bool
+
+
+def conjugate_gradients(
+    product: Product,
+    b: torch.Tensor,
+    precondition: Product,
+    rtol: float = 1e-6,
+    max_iterations: int = 1000,
+) -> Gradients:
+    """Solve `A x = b` from x = 0; ends when `|b - A x| <= rtol |b|`.
+
+    Parameters
+    ----------
+    product, precondition : callable
+        A x, and B r with B symmetric positive definite, near the inverse of A.
+    b : tensor of shape (unknowns,)
+    rtol : float
+    max_iterations : int
+
+    Examples
+    --------
+    >>> A = torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
+    >>> found = conjugate_gradients(A.matmul, A.sum(1), lambda r: r / 2.0)
+    >>> found.value.tolist(), found.iterations
+    ([1.0, 1.0], 2)
+    """
+    x, r, first = torch.zeros_like(b), b, float(b.norm())
+    if first == 0.0:
+        return Gradients(x, 0, 0.0, True)
+    p, energy, norm = torch.zeros_like(b), 1.0, 1.0
+    for iteration in range(max_iterations):
+        z = precondition(r)
+        energy, before = float(r @ z), energy
+        if not 0.0 < energy < math.inf:
+            return Gradients(x, iteration, norm, False)
+        p = z + (energy / before) * p
+        image = product(p)
+        curvature = float(p @ image)
+        if not 0.0 < curvature < math.inf:
+            return Gradients(x, iteration, norm, False)
+        x = x + (energy / curvature) * p
+        r = r - (energy / curvature) * image
+        norm = float(r.norm()) / first
+        if norm <= rtol:
+            return Gradients(x, iteration + 1, norm, True)
+    return Gradients(x, max_iterations, norm, False)
+
+
+def forcing_term(now: float, before: float, last: float, loosest: float) -> float:
+    """How exactly to solve the next linear system, from gradient norms and the last answer.
+
+    Source: Eisenstat and Walker, SIAM J. Sci. Comput. 17 (1996) 16-32, choice 2 with its safeguard,
+    gamma = 0.9, alpha the golden ratio.
+
+    Examples
+    --------
+    >>> forcing_term(1.0, 0.0, 0.0, 0.1)  # nothing is known yet
+    0.1
+    >>> round(forcing_term(1e-2, 1.0, 0.1, 0.1), 6)
+    0.000523
+    """
+    if before == 0.0:
+        return loosest
+    golden = 0.5 * (1.0 + 5.0**0.5)
+    guard = 0.9 * last**golden
+    term = max(0.9 * (now / before) ** golden, guard if guard > 0.1 else 0.0)
+    return min(loosest, max(term, 1e-10))
+
+
+@dataclass(frozen=True)
+class NewtonKrylov:
+    """The linear systems of Levenberg-Marquardt by preconditioned conjugate gradients.
+
+    Solved no more exactly than the course of the gradient norms warrants (`forcing_term`). A
+    breakdown keeps the last good step; one that does not lower the objective raises the damping, as
+    any.
+
+    Parameters
+    ----------
+    preconditioner : Preconditioner
+        `mgnet.knots.KnotMultigrid()`, say.
+    direct : int
+        Up to so many parameters the systems are solved directly, which is faster.
+    loosest : float
+        Largest relative residual of a linear system, dimensionless.
+    max_iterations : int
+        Per system; its last iterate is used.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN, KnotMultigrid
+    >>> from mgnet.training import levenberg_marquardt
+    >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
+    >>> kan, solver = KAN([1, 3, 1], 8), NewtonKrylov(KnotMultigrid(), direct=0)
+    >>> minimum = levenberg_marquardt(
+    ...     lambda kan: kan(x) - torch.sin(8 * x), kan, max_steps=40, solver=solver
+    ... )
+    >>> minimum.values[-1] < 1e-3
+    True
+    """
+
+    preconditioner: Preconditioner
+    direct: int = 4000
+    loosest: float = 0.1
+    max_iterations: int = 200
+
+    def __post_init__(self) -> None:
+        if self.direct < 0 or not 0.0 < self.loosest < 1.0 or self.max_iterations < 1:
+            raise ValueError(
+                f"{self} needs a direct that is not negative, a loosest tolerance between 0 and 1, "
+                "and at least one iteration"
+            )
+
+    def system(
+        self, J: Jacobian, r: torch.Tensor, f: torch.Tensor | None, tolerance: float
+    ) -> NormalEquations | KrylovEquations:
+        """The damped systems of one Jacobian."""
+        if J.shape[1] <= self.direct:
+            return NormalEquations(J, r, f)
+        prepared = self.preconditioner.prepare(J)
+        return KrylovEquations(J, r, f, prepared, tolerance, self.max_iterations)
+
+
+@dataclass(frozen=True, eq=False)
+class KrylovEquations:
+    """`(J^T J + mu s I) d = f - J^T r` by conjugate gradients; as `NormalEquations`."""
+
+    J: Jacobian
+    r: torch.Tensor
+    f: torch.Tensor | None
+    prepared: Prepared
+    tolerance: float
+    max_iterations: int
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonal of `J^T J`."""
+        return self.prepared.scale
+
+    @cached_property
+    def descent(self) -> torch.Tensor:
+        """`f - J^T r`."""
+        gradient = self.J.rmatvec(self.r)
+        return -gradient if self.f is None else self.f - gradient
+
+    def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
+        """A function of y that solves for `b = J^T y`; of None, for `b = f - J^T r`."""
+        product, precondition = self.prepared.shifted(mu * self.scale)
+
+        def solve(y: torch.Tensor | None) -> torch.Tensor:
+            b = self.descent if y is None else self.J.rmatvec(y)
+            limits = self.tolerance, self.max_iterations
+            return conjugate_gradients(product, b, precondition, *limits).value
+
+        return solve

@@ -1,0 +1,114 @@
+"""The damped Gauss-Newton system, `(J^T J + mu s I) x = b`, solved in the form that suits J."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from mgnet.training.least_squares.jacobian import Jacobian, squared
+
+__all__ = ["NormalEquations"]
+
+
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """`(J^T J + mu s I) d = f - J^T r` with s the mean of the diagonal of `J^T J`.
+
+    Primal, a matrix with a row per parameter; dual, a row per residual, where these are fewer:
+    `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Either by Cholesky, or by QR of the stacked
+    matrix `[J; sqrt(c) I]` where Cholesky would lose the digits.
+
+    Parameters
+    ----------
+    J : Jacobian of shape (residuals, parameters)
+    r : tensor of shape (residuals,)
+    f : tensor of shape (parameters,) or None
+        None stands for zero; otherwise the form is primal, for f need not be in the range of J^T.
+    """
+
+    J: Jacobian
+    r: torch.Tensor
+    f: torch.Tensor | None = None
+
+    @cached_property
+    def dual(self) -> bool:
+        """Whether the matrix is `J J^T`."""
+        rows, columns = self.J.shape
+        return self.f is None and rows < columns
+
+    @cached_property
+    def matrix(self) -> torch.Tensor:
+        """`J^T J`, or `J J^T` in the dual form."""
+        if not self.dual:
+            return self.J.gram()
+        return squared(self.J.dense().T)
+
+    @cached_property
+    def scale(self) -> float:
+        """The mean of the diagonal of `J^T J`, which has the trace of `J J^T`."""
+        return float(self.matrix.trace()) / self.J.shape[1]
+
+    @cached_property
+    def descent(self) -> torch.Tensor:
+        """`f - J^T r`."""
+        gradient = self.J.rmatvec(self.r)
+        return -gradient if self.f is None else self.f - gradient
+
+    def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
+        """A function of y that solves for `b = J^T y`; of None, for `b = f - J^T r`."""
+        shift = mu * self.scale
+        inverse = self._by_cholesky(shift)
+        if self.dual:
+            solve = self._least_norm(shift) if inverse is None else _after(self.J.rmatvec, inverse)
+            return lambda y: solve(-self.r if y is None else y)
+        solve = self._by_qr(shift) if inverse is None else inverse
+        return lambda y: solve(self.descent if y is None else self.J.rmatvec(y))
+
+    def _by_cholesky(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """The inverse of `matrix + shift I`; None where too few digits would be left."""
+        matrix = self.matrix.clone()
+        matrix.diagonal().add_(shift)
+        # Scaled to a unit diagonal, so that the factor's diagonal tells the conditioning.
+        unit = matrix.diagonal().rsqrt()
+        matrix.mul_(unit).mul_(unit.unsqueeze(1))
+        factor, fault = torch.linalg.cholesky_ex(matrix)
+        if int(fault) or float(factor.diagonal().min()) ** 2 <= 1e2 * torch.finfo(unit.dtype).eps:
+            return None
+        return lambda b: unit * torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)
+
+    def _by_qr(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The same inverse: R^T R = J^T J + shift I, from J itself, has twice the digits."""
+        unit = (self.matrix.diagonal() + shift).rsqrt()
+        R = torch.linalg.qr(_stacked(self.J.root(), shift, unit), mode="r").R
+
+        def inverse(b: torch.Tensor) -> torch.Tensor:
+            half = torch.linalg.solve_triangular(R.T, (unit * b).unsqueeze(1), upper=False)
+            return unit * torch.linalg.solve_triangular(R, half, upper=True).squeeze(1)
+
+        return inverse
+
+    def _least_norm(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        """`J^T (J J^T + shift I)^-1`: part of the least-norm solution of `[J, sqrt(shift) I]`."""
+        unit = (self.matrix.diagonal() + shift).rsqrt()
+        Q, R = torch.linalg.qr(_stacked(self.J.dense().T, shift, unit))
+        top = Q[: self.J.shape[1]]
+
+        def solve(y: torch.Tensor) -> torch.Tensor:
+            half = torch.linalg.solve_triangular(R.T, (unit * y).unsqueeze(1), upper=False)
+            return (top @ half).squeeze(1)
+
+        return solve
+
+
+def _stacked(tall: torch.Tensor, shift: float, unit: torch.Tensor) -> torch.Tensor:
+    """`[tall; sqrt(shift) I]` with scaled columns."""
+    return torch.cat([tall * unit, torch.diag(shift**0.5 * unit)])
+
+
+def _after(
+    outer: Callable[[torch.Tensor], torch.Tensor], inner: Callable[[torch.Tensor], torch.Tensor]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda y: outer(inner(y))

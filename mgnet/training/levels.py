@@ -1,0 +1,177 @@
+"""Levels of networks, and the coarse problem of a descent in its subspace form.
+
+That is the objective over u + P w. `Recentred` is the same for least squares, with residuals and
+Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mgnet.level import Level
+from mgnet.linesearch import Backtracking
+from mgnet.smoother import Smoother
+from mgnet.training.loss.objective import LeastSquares, Objective, Recentred
+from mgnet.transfer import Transfer
+
+__all__ = ["Around", "Recenter", "network_levels"]
+
+
+class Around:
+    """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J of gradient A.
+
+    What `Recentred` is for least squares, without residuals and Jacobian.
+
+    Parameters
+    ----------
+    fine : Objective or Around
+        J: of the level above.
+    u : tensor
+        The fine state.
+    transfer : Transfer
+        With the prolongation P.
+
+    Examples
+    --------
+    >>> from mgnet import MatrixTransfer
+    >>> module = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
+    >>> fine = Objective.from_torch(module, lambda m: (m.weight - 3.0).square().sum())
+    >>> u, P = torch.zeros(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    >>> around = Around(fine, u, MatrixTransfer(P))
+    >>> around(torch.tensor([0.0], dtype=torch.float64)).tolist()
+    [0.0]
+    >>> around.value(torch.tensor([1.0], dtype=torch.float64))
+    20.0
+    """
+
+    def __init__(self, fine: Objective | Around, u: torch.Tensor, transfer: Transfer):
+        self.fine = fine
+        self.u = u
+        self.transfer = transfer
+        self.shift = transfer.restrict(fine.gradient(u))
+
+    def value(self, w: torch.Tensor) -> float:
+        """Its value."""
+        return self.fine.value(self.transfer.correct(self.u, w)) - float(self.shift @ w)
+
+    def gradient(self, w: torch.Tensor) -> torch.Tensor:
+        """Of the value; vanishes at 0."""
+        point = self.transfer.correct(self.u, w)
+        return self.transfer.restrict(self.fine.gradient(point)) - self.shift
+
+    def __call__(self, w: torch.Tensor) -> torch.Tensor:
+        return self.gradient(w)
+
+
+@dataclass(frozen=True, eq=False)
+class Recenter:
+    """Makes the coarse level of one descent: `Level(recenter=...)`.
+
+    Parameters
+    ----------
+    fine : Objective or Around
+        Of the level `number`.
+    number : int
+    transfers : sequence of Transfer
+        Between all levels, finest first.
+    smoother : Smoother
+    cost : float
+        Of one gradient of `fine`, which is what a gradient over u + P w costs.
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, MatrixTransfer
+    >>> module = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
+    >>> fine = Objective.from_torch(module, lambda m: (m.weight - 3.0).square().sum())
+    >>> transfer = MatrixTransfer(torch.ones(2, 1, dtype=torch.float64))
+    >>> level = Recenter(fine, 0, [transfer], Jacobi())(torch.zeros(2, dtype=torch.float64))
+    >>> str(level)
+    'level 1 (around the level above)'
+    """
+
+    fine: Objective | Around
+    number: int
+    transfers: Sequence[Transfer]
+    smoother: Smoother
+    cost: float = 1.0
+
+    def __call__(self, u: torch.Tensor) -> Level:
+        below = self.number + 1
+        transfer = self.transfers[self.number]
+        problem = (
+            Recentred(self.fine, u, transfer)
+            if isinstance(self.fine, LeastSquares)
+            else Around(self.fine, u, transfer)
+        )
+        coarsest = below == len(self.transfers)
+        further = Recenter(problem, below, self.transfers, self.smoother, self.cost)
+        return Level(
+            problem,
+            self.smoother,
+            None if coarsest else self.transfers[below],
+            objective=problem.value,
+            line_search=Backtracking(),
+            recenter=None if coarsest else further,
+            cost=self.cost,
+            name=f"level {below} (around the level above)",
+        )
+
+
+def network_levels(
+    problems: Sequence[Objective],
+    transfers: Sequence[Transfer],
+    smoother: Smoother,
+    form: str,
+    costs: Sequence[float],
+    names: Sequence[str],
+) -> list[Level]:
+    """Levels that train, guarded by line searches.
+
+    Parameters
+    ----------
+    problems : sequence of Objective
+        Of the networks, finest first.
+    transfers : sequence of Transfer
+        Between them.
+    smoother : Smoother
+        Of all levels.
+    form : "subspace" or "injected"
+        What a cycle solves below a fine state: see `mgnet.knots.knot_hierarchy`.
+    costs : sequence of float
+        Of a gradient on each level.
+    names : sequence of str
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, MatrixTransfer
+    >>> x = torch.ones(3, 1, dtype=torch.float64)
+    >>> network = torch.nn.Linear(1, 1, dtype=torch.float64)
+    >>> problem, transfer = LeastSquares(network, (x, x)), MatrixTransfer(torch.eye(2).double())
+    >>> two = [problem] * 2, [transfer]
+    >>> levels = network_levels(*two, Jacobi(), "subspace", [3.0, 1.0], ["fine", "coarse"])
+    >>> levels[0].recenter(problem.start()).cost  # over u + P w: as the fine level
+    3.0
+    """
+    levels = []
+    for number, (problem, cost, name) in enumerate(zip(problems, costs, names, strict=True)):
+        has_coarser = number < len(transfers)
+        recenter = None
+        if has_coarser and form == "subspace":
+            recenter = Recenter(problem, number, transfers, smoother, cost)
+        levels.append(
+            Level(
+                problem,
+                smoother,
+                transfers[number] if has_coarser else None,
+                objective=problem.value,
+                line_search=Backtracking(),
+                recenter=recenter,
+                size=sum(shape.numel() for shape in problem.shapes.values()),
+                cost=cost,
+                name=f"level {number} ({name})",
+            )
+        )
+    return levels

@@ -1,0 +1,1 @@
+"""A network as an equation: the loss over its flat parameter vector, and the gradient of it."""

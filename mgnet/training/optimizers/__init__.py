@@ -1,0 +1,1 @@
+"""Optimizers as smoothers: PyTorch's own, `broyden` with `wolfe`, and `early_stop`."""

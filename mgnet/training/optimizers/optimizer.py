@@ -1,0 +1,256 @@
+"""PyTorch's optimizers as smoothers: any of `torch.optim`, and L-BFGS with a Wolfe line search."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import torch
+
+from mgnet.smoother import Smoother
+from mgnet.training.optimizers.broyden import value_and_gradient
+
+if TYPE_CHECKING:
+    from mgnet.level import Level
+    from mgnet.transfer import Transfer
+
+__all__ = ["LBFGS", "TorchOptimizer"]
+
+# What optimizers keep of gradients, and of which power of them; all else they keep is a step or a
+# number of steps.
+POWERS = {"exp_avg": 1, "exp_inf": 1, "grad_avg": 1}
+POWERS |= {"exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2}
+
+
+@dataclass(frozen=True)
+class TorchOptimizer(Smoother):
+    """Any optimizer of `torch.optim`; one sweep is one step with one gradient evaluation.
+
+    The memory is the optimizer's state, which `carried_moments` takes to a finer level.
+
+    Parameters
+    ----------
+    kind : type
+        `torch.optim.Adam`, say.
+    options : mapping
+        Its keyword arguments, as `{"lr": 1e-3}`.
+
+    Examples
+    --------
+    >>> from mgnet import Hierarchy, Level, Solver
+    >>> smoother = TorchOptimizer(torch.optim.SGD, {"lr": 0.5})
+    >>> level = Level(lambda u: u, smoother, size=1)
+    >>> solver = Solver(Hierarchy([level]), "V(0,0,3)", max_cycles=1)
+    >>> solver.solve(u=torch.ones(1)).value.tolist()
+    [0.125]
+    """
+
+    kind: type[torch.optim.Optimizer]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    wanders: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.kind, type) and issubclass(self.kind, torch.optim.Optimizer)):
+            raise TypeError(
+                f"TorchOptimizer got {self.kind!r}; give a class of optimizers and its options, as "
+                'TorchOptimizer(torch.optim.Adam, {"lr": 1e-3})'
+            )
+        known = inspect.signature(self.kind).parameters
+        wrong = [name for name in self.options if name not in known]
+        if wrong:
+            nearest = difflib.get_close_matches(wrong[0], known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"TorchOptimizer got the option {wrong[0]!r}, which {self.kind.__name__} has not; "
+                f"the nearest is {nearest!r}"
+            )
+
+    def smooth(
+        self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
+    ) -> tuple[torch.Tensor, Any]:
+        parameter = torch.nn.Parameter(u.detach().clone())
+        optimizer = self.kind([parameter], **self.options)
+        if memory is not None:
+            _recall(optimizer, memory)
+        for _ in range(sweeps):
+            parameter.grad = -level.residual_at(parameter.detach(), f)
+            optimizer.step()
+        return parameter.detach(), optimizer.state_dict()
+
+    def carry(self, memory: Any, transfer: Transfer) -> Any:
+        entries = memory["state"]
+        state = {number: carried_moments(each, transfer) for number, each in entries.items()}
+        return {**copy.deepcopy(memory), "state": state}
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{name}={value}" for name, value in self.options.items())
+        return f"{self.kind.__name__}({options})"
+
+
+class Pairs(NamedTuple):
+    """What L-BFGS remembers: the optimizer's state, its right-hand side, and where it ended."""
+
+    state: Mapping[str, Any]
+    f: torch.Tensor | None
+    u: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class LBFGS(Smoother):
+    """L-BFGS with a strong Wolfe line search (PyTorch's), for levels with an objective.
+
+    One sweep is one iteration. The pairs survive between visits while f stays the same, and are
+    carried to a finer level where no f interferes.
+
+    Parameters
+    ----------
+    history : int
+        Number of pairs.
+
+    Examples
+    --------
+    >>> from mgnet import Hierarchy, Level, Solver
+    >>> H = torch.tensor([1.0, 10.0], dtype=torch.float64)
+    >>> energy = lambda u: float((u * H * u).sum()) / 2
+    >>> level = Level(lambda u: H * u, LBFGS(), objective=energy, size=2)
+    >>> solver = Solver(Hierarchy([level]), "V(0,0,10)", max_cycles=1)
+    >>> float(solver.solve(u=torch.ones(2, dtype=torch.float64)).value.norm()) < 1e-6
+    True
+    """
+
+    history: int = 100
+    fixed_work: ClassVar[bool] = False
+
+    def smooth(
+        self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
+    ) -> tuple[torch.Tensor, Any]:
+        parameter = torch.nn.Parameter(u.detach().clone())
+        optimizer = torch.optim.LBFGS(
+            [parameter],
+            lr=1.0,
+            max_iter=sweeps,
+            max_eval=25 * sweeps,
+            history_size=self.history,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn="strong_wolfe",
+        )
+        if memory is not None and memory.f is f:
+            moved = memory.u is not u  # by a coarse correction, say
+            _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
+
+        def closure() -> float:
+            value, parameter.grad = value_and_gradient(level, parameter.detach(), f)
+            return value
+
+        optimizer.step(closure)  # type: ignore[arg-type]
+        u = parameter.detach()
+        return u, Pairs(optimizer.state_dict(), f, u)
+
+    def work(self, level: Level, sweeps: int) -> float:
+        return 1.25 * sweeps
+
+    def carry(self, memory: Any, transfer: Transfer) -> Any:
+        if memory.f is not None or transfer.inject is None:
+            return None
+        entries = memory.state["state"]
+        carried = {k: carried_pairs(v, transfer) for k, v in entries.items()}
+        return Pairs({**memory.state, "state": carried}, None, None)
+
+
+def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of an L-BFGS optimizer that was moved: it will not make a pair of that move.
+
+    Of its last step d and gradient it would; with d = 0 it skips this one pair.
+    """
+    state = {
+        k: {**v, "d": torch.zeros_like(v["d"])} if "d" in v else v
+        for k, v in memory["state"].items()
+    }
+    return {**memory, "state": state}
+
+
+def _recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
+    """Give an optimizer the state of another, but leave it its own options (lr, max_iter)."""
+    options = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict(copy.deepcopy({"state": memory["state"], "param_groups": options}))
+
+
+def carried_moments(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any]:
+    """What an optimizer remembers of one parameter, on the finer level.
+
+    Steps (momentum) go through P. A gradient of the finer level is smaller, since each finer
+    unknown does less: averages of gradients and of their squares go through
+    `transfer.carry_gradient`, `P D^-1` and `P D^-2` with D the sums of the columns of P. With P in
+    place of both, Adam's steps are too
+    short by the factor of refinement until it has forgotten: fits in cascades of 4 levels ended
+    with a 1.5 to 25 times higher loss.
+
+    Parameters
+    ----------
+    state : mapping
+        Tensors that the transfer can prolong, and numbers, which stay.
+    transfer : Transfer
+
+    Examples
+    --------
+    >>> from mgnet import MatrixTransfer
+    >>> state = {"step": 3, "exp_avg": torch.tensor([4.0]), "exp_avg_sq": torch.tensor([16.0])}
+    >>> carried_moments(state, MatrixTransfer(torch.tensor([[1.0], [1.0]])))
+    {'step': 3, 'exp_avg': tensor([2., 2.]), 'exp_avg_sq': tensor([4., 4.])}
+    """
+    carried = {}
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or not value.dim():
+            carried[name] = copy.deepcopy(value)
+            continue
+        if name in POWERS:
+            carried[name] = transfer.carry_gradient(value, POWERS[name])
+        else:
+            carried[name] = transfer.prolong(value)
+    return carried
+
+
+def carried_pairs(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any]:
+    """What `torch.optim.LBFGS` remembers, on the finer level; empty without pairs.
+
+    Steps s go through P. Differences y of gradients are dual: they go through the transpose of
+    `transfer.inject`, a left inverse of P, so that all <y, s> stay, and with them the curvature of
+    the objective along what was coarse. In fits of three functions in cascades of 4 levels, 20
+    iterations on each finer one, the loss ended 2 to 5 times lower than with the pairs dropped.
+
+    Parameters
+    ----------
+    state : mapping
+        Of the optimizer's one parameter, or of its first.
+    transfer : Transfer
+        With `inject`, of flat states.
+
+    Examples
+    --------
+    >>> from mgnet import MatrixTransfer
+    >>> P, R = torch.tensor([[1.0], [1.0]]), torch.tensor([[0.5, 0.5]])
+    >>> pair = {"old_stps": [torch.tensor([1.0])], "old_dirs": [torch.tensor([4.0])], "t": 1.0}
+    >>> pair |= {"ro": [0.25], "n_iter": 2, "func_evals": 3, "prev_loss": 1.0}
+    >>> carried_pairs(pair, MatrixTransfer(P, injection=R))["old_dirs"]
+    [tensor([2., 2.])]
+    """
+    if not state.get("old_stps") or transfer.inject is None:
+        return {}
+    steps = [transfer.prolong(s) for s in state["old_stps"]]
+    transpose = torch.func.vjp(transfer.inject, steps[0])[1]
+    differences = [transpose(y)[0] for y in state["old_dirs"]]
+    kept = {name: state[name] for name in ("n_iter", "func_evals", "prev_loss", "t")}
+    return kept | {
+        "old_stps": steps,
+        "old_dirs": differences,
+        "ro": list(state["ro"]),
+        "H_diag": 1.0 / (state["ro"][-1] * differences[-1].dot(differences[-1])),
+        # The optimizer will make a pair of its last step d and its last gradient. That gradient
+        # has no counterpart on the finer level; d = 0 makes it skip this one pair.
+        "d": torch.zeros_like(steps[0]),
+        "prev_flat_grad": torch.zeros_like(steps[0]),
+    }

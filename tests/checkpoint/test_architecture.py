@@ -1,0 +1,43 @@
+"""Law: a network described is built again, with every argument it has."""
+
+import inspect
+import json
+
+import pytest
+import torch
+
+from mgnet.checkpoint.architecture import built, described
+from mgnet.knots import KAN, FreeKnotKAN
+
+ARGUMENTS = {
+    "widths": (2, 3, 1),
+    "intervals": (4, 6),
+    "degree": 2,
+    "linear": False,
+    "domain": (0.0, 2.0),
+    "hidden": "identity",
+    "dtype": torch.float32,
+    "generator": torch.Generator().manual_seed(4),
+}
+
+
+@pytest.mark.parametrize("kind", [KAN, FreeKnotKAN])
+@pytest.mark.parametrize("linear", [False, True])
+def test_a_kan_is_built_again(kind, linear):
+    arguments = ARGUMENTS | {"linear": linear, "intervals": (4,) if linear else (4, 6)}
+    assert set(inspect.signature(kind).parameters) == set(arguments)  # none is forgotten
+    network = kind(**arguments)
+    again = built(json.loads(json.dumps(described(network))))
+    again.load_state_dict(network.state_dict())
+    assert type(again) is kind
+    assert repr(again) == repr(network)
+    x = torch.rand(50, 2, generator=torch.Generator().manual_seed(0)) * 3.0 - 0.5
+    assert torch.equal(again(x), network(x))
+
+
+def test_other_networks_are_told_by_their_shapes():
+    told = described(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)))
+    assert told["kind"] == "Sequential"
+    assert told["shapes"]["0.weight"] == [3, 2] and told["shapes"]["1.running_mean"] == [3]
+    with pytest.raises(ValueError, match="kind Sequential cannot be built"):
+        built(told)

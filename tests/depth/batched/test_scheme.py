@@ -1,0 +1,63 @@
+"""One step by the formulas of its scheme; states between the layers; blocks of time."""
+
+import pytest
+import torch
+
+from mgnet.depth.batched.scheme import advance, at_times, slope, takes_time
+
+
+@pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("heun", 2), ("rk4", 4)])
+@pytest.mark.parametrize("tensor", [False, True])
+def test_the_exponential_series(scheme, power, tensor):
+    """For u' = u a step multiplies by the first terms of exp(s)."""
+    s = torch.tensor(0.3, dtype=torch.float64)
+    u = torch.ones(2, dtype=torch.float64)
+    term, expected = 1.0, 1.0
+    for n in range(1, power + 1):
+        term *= 0.3 / n
+        expected += term
+    got = advance(scheme, lambda t, u: u, 0.0, u, s if tensor else 0.3)
+    torch.testing.assert_close(got, expected * u)
+
+
+@pytest.mark.parametrize(("scheme", "power"), [("heun", 1), ("rk4", 3)])
+def test_stages_know_their_time(scheme, power):
+    """A slope t^p is integrated exactly up to the degree of the quadrature."""
+    got = advance(scheme, lambda t, u: u * 0.0 + t**power, 1.0, torch.zeros(1), 0.5)
+    torch.testing.assert_close(got, torch.tensor([(1.5 ** (power + 1) - 1.0) / (power + 1)]))
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+def test_a_slope_keeps_the_shape(scheme):
+    with pytest.raises(ValueError, match=r"of shape \(2, 3\) for a state of shape \(3,\)"):
+        slope(scheme, lambda t, u: u.expand(2, 3), 0.0, torch.ones(3), 1.0)
+
+
+def test_states_between_layers():
+    """A straight line is met everywhere, and a given state to the last bit."""
+    states = torch.linspace(0.0, 1.0, 8, dtype=torch.float64)[:, None] ** 2
+    exact = torch.arange(8, dtype=torch.float64) * 0.7 / 7
+    assert torch.equal(at_times(states, exact, 0.7), states)
+    halves = at_times(states, exact[:-1] + 0.05, 0.7)
+    torch.testing.assert_close(halves, (states[1:] + states[:-1]) / 2)
+
+
+def module(forward):
+    return type("Block", (torch.nn.Module,), {"forward": forward})()
+
+
+def test_functions_of_time():
+    class Both(torch.nn.Module):
+        def forward(self, t, u, gain=1.0):
+            return gain * t * u
+
+    assert takes_time(Both())
+    assert not takes_time(torch.nn.Sequential(Both()))
+    assert not takes_time(module(lambda self, u, *rest, **named: u))
+    for forward, told in (
+        (lambda self, a, b, c: a, r"\(a, b, c\)"),
+        (lambda self, u, *, gain: u, r"\(u, \*, gain\)"),
+        (lambda self, *states: states[0], r"\(\*states\)"),
+    ):
+        with pytest.raises(TypeError, match=f"Block.forward takes {told}; a block must take"):
+            takes_time(module(forward))

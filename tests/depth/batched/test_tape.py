@@ -1,0 +1,44 @@
+"""Traced tapes and tapes of ordinary autograd are the same to those who use them."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import stack_module_state
+
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.tape import SeparateTapes, TracedTape
+
+
+def three(scheme, traced, norm=False):
+    torch.manual_seed(0)
+    parts = [nn.Linear(3, 3), nn.BatchNorm1d(3)] if norm else [nn.Linear(3, 3)]
+    modules = [nn.Sequential(*parts, nn.Tanh()).double() for _ in range(3)]
+    parameters, buffers = (tuple(x.values()) for x in stack_module_state(modules))
+    layers = Layers(tuple(x.detach() for x in parameters), buffers, *torch.ones(2, 3).double())
+    block = StackedBlock(modules[0], scheme, traced)
+    states, lam = torch.randn(2, 3, 4, 3, dtype=torch.float64)
+    return block, block.record(layers, states), lam
+
+
+@pytest.mark.parametrize(("scheme", "norm"), [("rk4", False), ("heun", True)])
+def test_both_kinds_agree(scheme, norm):
+    (one, traced, lam), (two, plain, _) = (three(scheme, x, norm) for x in (True, False))
+    assert isinstance(traced, TracedTape)
+    assert isinstance(plain, SeparateTapes)
+    for which in (slice(None), slice(1, None), slice(0, 3, 2), slice(0, 0)):
+        x, y = traced[which], plain[which]
+        torch.testing.assert_close(x.value, y.value)
+        torch.testing.assert_close(x.new_buffers, y.new_buffers)
+        torch.testing.assert_close(x.pull(lam[which]), y.pull(lam[which]))
+        torch.testing.assert_close(x.pull_all(lam[which]), y.pull_all(lam[which]))
+        assert (one.evaluations, one.pulls) == (two.evaluations, two.pulls)
+
+
+def test_a_tape_is_pulled_as_often_as_needed():
+    for traced in (True, False):
+        _, tape, lam = three("euler", traced)
+        assert torch.equal(tape.pull(lam), tape.pull(lam))
+        torch.testing.assert_close(tape.pull(2 * lam), 2 * tape.pull(lam))
+        one = tape[1:2]
+        assert torch.equal(one[:].pull(lam[1:2]), one.pull(lam[1:2]))

@@ -1,0 +1,321 @@
+"""ODE nets against hand-written loops over the layers."""
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import solve_ivp
+from scipy.interpolate import BSpline
+
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.training.loss.parameters import FlatParameters
+
+
+def dense(width=4):
+    return torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Tanh())
+
+
+class Timed(torch.nn.Module):
+    """F(t, u) with tensors of several shapes."""
+
+    def __init__(self):
+        super().__init__()
+        self.A = torch.nn.Parameter(0.5 * torch.randn(4, 4))
+        self.b = torch.nn.Parameter(torch.randn(4))
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.register_buffer("shift", torch.randn(4))
+
+    def forward(self, t, u):
+        return self.scale * torch.tanh(u @ self.A + t * self.b) + self.shift
+
+
+def net_of(seed=0, block=None, layers=6, T=2.0, **options):
+    torch.manual_seed(seed)
+    options = {"before": torch.nn.Linear(3, 4), "after": torch.nn.Linear(4, 2)} | options
+    return ODENet(block or dense(), layers, T, **options).double()
+
+
+def inputs(rows=5):
+    return torch.randn(rows, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def by_hand(net, x, scheme):
+    """The block of Linear and tanh, by formulas alone."""
+    W, b = net.block[0].weight, net.block[0].bias
+    u = net.before(x)
+    for n in range(net.depth):
+        s = net.gates[n] if net.gates is not None else net.final_time / net.depth
+
+        def F(u, n=n):
+            return torch.tanh(u @ W[n].T + b[n])
+
+        k1 = F(u)
+        if scheme == "euler":
+            u = u + s * k1
+        elif scheme == "heun":
+            u = u + s / 2 * (k1 + F(u + s * k1))
+        else:
+            k2 = F(u + s / 2 * k1)
+            k3 = F(u + s / 2 * k2)
+            u = u + s / 6 * (k1 + 2 * k2 + 2 * k3 + F(u + s * k3))
+    return net.after(u)
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("gates", [False, True])
+def test_outputs_and_gradients_are_those_of_the_formulas(scheme, gates):
+    net, x = net_of(scheme=scheme, gates=gates), inputs()
+    if gates:
+        with torch.no_grad():
+            net.gates.copy_(torch.linspace(0.1, 0.9, 6))
+    parameters = list(net.parameters())
+    for function in (net, lambda x: by_hand(net, x, scheme)):
+        loss = function(x).square().sum()
+        gradient = torch.autograd.grad(loss, parameters)
+        if function is net:
+            expected, first = gradient, loss
+    torch.testing.assert_close(loss, first, rtol=1e-14, atol=0.0)
+    for a, b in zip(gradient, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_a_block_of_time_and_its_order_of_convergence():
+    """Against SciPy's solver: weights constant in depth, so that only the scheme errs."""
+    block = Timed().double()
+    x = torch.randn(1, 4, dtype=torch.float64)
+
+    def slope(t, u):
+        with torch.no_grad():
+            return block(t, torch.from_numpy(u)).numpy()
+
+    exact = solve_ivp(slope, (0.0, 1.0), x[0].numpy(), rtol=1e-12, atol=1e-12).y[:, -1]
+    for scheme, order in (("euler", 1), ("heun", 2), ("rk4", 4)):
+        errors = []
+        for layers in (16, 32):
+            net = ODENet(lambda n: copy.deepcopy(block), layers, scheme=scheme)
+            errors.append(np.abs(net(x)[0].detach().numpy() - exact).max())
+        assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.3)
+
+
+def test_readable_names_and_stacked_shapes():
+    shapes = {name: tuple(p.shape) for name, p in net_of(gates=True).state_dict().items()}
+    assert shapes["block.0.weight"] == (6, 4, 4)
+    assert shapes["block.0.bias"] == (6, 4)
+    assert shapes["gates"] == (6,)
+    timed: Any = ODENet(Timed(), 3)
+    assert {n: tuple(b.shape) for n, b in timed.named_buffers()} == {"block.shift": (3, 4)}
+    assert timed.block.scale.shape == (3,)
+
+
+def test_every_layer_draws_its_own_weights_and_the_seed_repeats_them():
+    first, second = net_of(seed=3), net_of(seed=3)
+    torch.testing.assert_close(first.block[0].weight, second.block[0].weight, rtol=0, atol=0)
+    assert len(set(first.block[0].weight[:, 0, 0].tolist())) == 6
+    timed = ODENet(Timed(), 3).block  # no reset_parameters: copies
+    assert torch.equal(timed.A[0], timed.A[2])
+
+
+def test_a_function_gives_every_layer():
+    asked = []
+
+    def block(n):
+        asked.append(n)
+        layer = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(layer.weight, n)
+        return layer
+
+    net = ODENet(block, 3, buffer_layers=(2, 1))
+    assert asked == list(range(6))
+    assert net.block.weight[:, 0, 0].tolist() == [2.0, 3.0, 4.0]
+    ends: Any = net.opening[1], net.closing[0]
+    assert [layer.block.weight[0, 0] for layer in ends] == [1.0, 5.0]
+
+
+@pytest.mark.parametrize("block", [dense, Timed])
+def test_buffer_layers_have_step_one(block):
+    net, x = net_of(block=block(), buffer_layers=(2, 1)), inputs()
+    u = net.before(x)
+
+    def F(layer, t, u):
+        return layer.block(t, u) if block is Timed else layer.block(u)
+
+    for layer in net.opening:
+        u = u + F(layer, 0.0, u)
+    torch.testing.assert_close(net.open(x), u)
+    torch.testing.assert_close(net.trajectory(x)[0], u)
+    torch.testing.assert_close(net.close(u), net.after(u + F(net.closing[0], 2.0, u)))
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 4), (2, 5, 4)])
+def test_states_of_any_shape(shape):
+    net = ODENet(torch.nn.Linear(4, 4), 3)
+    assert net(torch.randn(shape)).shape == shape
+    conv = ODENet(torch.nn.Conv2d(2, 2, 3, padding=1), 3)
+    assert conv(torch.randn(2, 2, 5, 5)).shape == (2, 2, 5, 5)
+
+
+@pytest.mark.parametrize("gates", [False, True])
+def test_shared_weights_add_up_their_gradients(gates):
+    net, x = net_of(weights="shared", gates=gates), inputs()
+    assert net.block[0].weight.shape == (1, 4, 4)
+    loose = net_of(gates=gates)
+    with torch.no_grad():
+        for name, p in loose.named_parameters():
+            p.copy_(net.get_parameter(name).expand(p.shape))
+    torch.testing.assert_close(net(x), loose(x))
+    net(x).sum().backward()
+    loose(x).sum().backward()
+    torch.testing.assert_close(
+        net.block[0].weight.grad[0], loose.block[0].weight.grad.sum(0), rtol=1e-12, atol=1e-14
+    )
+
+
+def test_splines_in_depth():
+    net, x = net_of(weights=DepthSpline(5, 2)), inputs()
+    c = net.block[0].weight
+    assert c.shape == (5, 4, 4)
+    knots = np.arange(-2, 6) / 3.0  # three intervals of [0, 1], continued
+    spline = BSpline(knots, c.detach().numpy(), 2)
+    expected = torch.from_numpy(spline(np.arange(6) / 6.0))
+    torch.testing.assert_close(net.layers().parameters[0], expected)
+    net(x).sum().backward()
+    assert torch.isfinite(c.grad).all() and c.grad.abs().sum(dim=(1, 2)).min() > 0
+
+
+def test_trajectories():
+    net, x = net_of(), inputs()
+    states = net.trajectory(x)
+    assert states.shape == (7, 5, 4)
+    torch.testing.assert_close(net.close(states[-1]), net(x), rtol=0, atol=0)
+    asked = torch.tensor([0.0, 1.0 / 3.0, 0.5, 2.0])
+    got = net.trajectory(x, asked)
+    assert torch.equal(got[0], states[0]) and torch.equal(got[3], states[6])
+    torch.testing.assert_close(got[1], states[1], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(got[2], 0.5 * (states[1] + states[2]))
+    assert torch.equal(net.trajectory(x, [n * 2.0 / 6 for n in range(7)]), states)
+    assert net.trajectory(x, []).shape == (0, 5, 4)
+    with pytest.raises(ValueError, match=r"the time -1; all must lie in \[0, 2\]"):
+        net.trajectory(x, [-1.0, 0.0])
+
+
+def test_the_penalty_and_its_gradient():
+    net = net_of()
+    W, b = net.block[0].weight, net.block[0].bias
+    h = 2.0 / 6
+    expected = 0.0
+    for theta in (W, b):
+        expected = expected + 0.5 * 0.1 * h * sum(theta[n].pow(2).sum() for n in range(6))
+        for n in range(1, 6):
+            expected = expected + 0.5 * 0.01 * h * ((theta[n] - theta[n - 1]) / h).pow(2).sum()
+    got = net.regularization(0.1, 0.01)
+    torch.testing.assert_close(got, expected)
+    for a, e in zip(*(torch.autograd.grad(v, (W, b)) for v in (got, expected)), strict=True):
+        torch.testing.assert_close(a, e)
+
+
+def test_copies_pickles_precisions_and_state_dicts():
+    net, x = net_of(gates=True), inputs()
+    out = net(x)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert torch.equal(other(x), out)
+        assert other.kernel is not net.kernel
+        with torch.no_grad():
+            other.block[0].weight.zero_()
+        assert torch.equal(net(x), out)
+        other.load_state_dict(net.state_dict())
+        assert torch.equal(other(x), out)
+    assert net.float()(x.float()).dtype == torch.float32
+    assert net.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+    assert net.layers().steps.dtype == net.layers().times.dtype == torch.bfloat16
+
+
+def test_other_parameters_by_functional_call():
+    """What `Objective` does: the parameters are a part of one flat vector meanwhile."""
+    net, x = net_of(gates=True), inputs()
+    flat = FlatParameters(net)
+    u = flat.start().requires_grad_()
+    (g,) = torch.autograd.grad(flat.evaluate(lambda net: net(x).sum(), u), u)
+    net(x).sum().backward()
+    expected = torch.cat([p.grad.reshape(-1) for p in net.parameters()])
+    torch.testing.assert_close(g, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_the_vectorised_kernel_agrees():
+    net, x = net_of(block=Timed()), inputs()
+    states = net.trajectory(x)
+    layers = net.layers()
+    slopes = net.kernel.slope(layers, states[:-1])
+    steps = layers.steps.view(-1, 1, 1)
+    torch.testing.assert_close(states[1:], states[:-1] + steps * slopes, rtol=1e-13, atol=1e-14)
+
+
+def test_an_exception_in_a_block_leaves_the_net_as_it_was():
+    class Fails(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, u):
+            if u.max() > 1.0:
+                raise RuntimeError("too large")
+            return self.weight * u
+
+    net = ODENet(Fails(), 3)
+    with pytest.raises(RuntimeError, match="too large"):
+        net(torch.ones(1, 2))
+    assert net.block.weight.shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"layers": 0}, "0 layers; it needs at least 1"),
+        ({"T": 0.0}, "final_time 0.0; it must be positive"),
+        ({"scheme": "rk5"}, "did you mean rk4"),
+        ({"weights": "tied"}, "weights 'tied'; give 'per layer', 'shared' or a DepthSpline"),
+        ({"buffer_layers": (1, -1)}, r"buffer_layers \(1, -1\)"),
+        ({"block": lambda n: torch.nn.Linear(4, 4, bias=n != 2)}, "layer 2 differs from layer 0"),
+        ({"block": lambda n: n}, r"block\(0\) gave a int"),
+        ({"block": torch.nn.Bilinear(4, 4, 4), "after": None}, None),
+    ],
+)
+def test_wrong_arguments(options, sentence):
+    if sentence is None:  # F(t, u) in form alone
+        assert net_of(**options).timed
+        return
+    with pytest.raises(ValueError if "gave" not in sentence else TypeError, match=sentence):
+        net_of(**options)
+
+
+def test_a_block_must_keep_the_shape():
+    with pytest.raises(ValueError, match=r"of shape \(5, 3\) for a state of shape \(5, 4\)"):
+        net_of(block=torch.nn.Linear(4, 3))(inputs())
+    with pytest.raises(TypeError, match=r"None_.forward takes \(\); a block must"):
+        net_of(block=type("None_", (torch.nn.Module,), {"forward": lambda self: 0})())
+
+
+def test_printing():
+    text = str(net_of(gates=True, scheme="heun", weights=DepthSpline(4)))
+    assert "layers=6, final_time=2, scheme='heun', gates=True" in text
+    assert "DepthSpline(control_points=4, degree=3)" in text
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun"])
+def test_batch_norm_keeps_statistics_per_layer(scheme):
+    """Against the ordinary modules of the layers, through training steps and in evaluation."""
+    block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4), torch.nn.Tanh())
+    net, x = net_of(block=block, scheme=scheme), inputs()
+    sequential: Any = net.to_sequential()
+    for _ in range(3):
+        torch.testing.assert_close(net(x), sequential(x), rtol=1e-13, atol=1e-14)
+    net(x).sum().backward()
+    sequential(x)
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        expected = torch.stack([getattr(sequential[n + 1].block[1], name) for n in range(6)])
+        torch.testing.assert_close(getattr(net.block[1], name), expected)
+    assert net.block[1].num_batches_tracked.unique().tolist() == [4 if scheme == "euler" else 8]
+    torch.testing.assert_close(net.eval()(x), sequential.eval()(x), rtol=1e-13, atol=1e-14)

@@ -1,0 +1,68 @@
+"""Laws of coarse layers: means weighted by steps, and bits that do not depend on what is beside."""
+
+import pytest
+import torch
+
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.mgrit.communicator import Alone
+from mgnet.depth.parallel.coarse_layers import coarse_layers, layers_of_all, renew, sums
+
+
+def made(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    theta = torch.randn(count, 3, 2, generator=generator)
+    flags = torch.arange(count) % 2 == 0
+    steps = torch.rand(count, generator=generator, dtype=torch.float64)
+    return Layers((theta, theta[:, :1, 0].bfloat16()), (flags,), torch.arange(count) / count, steps)
+
+
+@pytest.mark.parametrize(("count", "stride"), [(8, 4), (9, 4), (11, 4), (3, 5)])
+def test_means_are_weighted_by_the_steps(count, stride):
+    layers = made(count)
+    coarse = coarse_layers(layers, stride, 1)
+    for n, first in enumerate(range(0, count, stride)):
+        part = slice(first, first + stride)
+        steps = layers.steps[part]
+        wanted = torch.einsum("n,nij->ij", steps, layers.parameters[0][part].double()) / steps.sum()
+        torch.testing.assert_close(coarse.parameters[0][n].double(), wanted, rtol=1e-6, atol=1e-6)
+        assert coarse.steps[n].item() == pytest.approx(steps.sum().item(), rel=1e-14)
+    assert torch.equal(coarse.buffers[0], layers.buffers[0][::stride])
+
+
+def test_gathered_layers_keep_their_bits_and_kinds():
+    whole = made(7)
+
+    class Third(Alone):
+        """The second of three processes: the first has 3 layers, it has 2."""
+
+        def all_parts(self, rows):
+            assert torch.equal(rows, told[1])
+            return told
+
+    class Teller(Alone):
+        def all_parts(self, rows):
+            told.append(rows)
+            return [rows]
+
+    told = []
+    for part in (slice(0, 3), slice(3, 5), slice(5, 7)):
+        layers_of_all(whole[part], Teller())
+    found = layers_of_all(whole[3:5], Third())
+    for ours, wanted in zip(found.tensors(), whole.tensors(), strict=True):
+        assert ours.dtype == wanted.dtype and torch.equal(ours, wanted)
+    assert len(found.parameters) == 2 and len(found.buffers) == 1
+    other = made(7, seed=1)
+    renew(found, other)
+    assert torch.equal(found.parameters[0], other.parameters[0])
+
+
+def test_no_layers_are_gathered_too():
+    assert layers_of_all(made(3)[3:], Alone()).parameters[0].shape == (0, 3, 2)
+
+
+@pytest.mark.parametrize("size", [1, 3, 64, 1001])
+def test_sums_do_not_depend_on_how_many_there_are(size):
+    values = torch.randn(30, size, generator=torch.Generator().manual_seed(size))
+    together = sums(values, 4)
+    for first, last in ((0, 1), (2, 5), (7, 8)):
+        assert torch.equal(sums(values[4 * first : 4 * last].clone(), 4), together[first:last])

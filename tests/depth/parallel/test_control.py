@@ -1,0 +1,86 @@
+"""Laws of the controls: how many cycles they allow, and what they make of an error estimate."""
+
+import math
+
+import pytest
+
+from mgnet.depth.parallel.control import Adaptive, Budget, Fixed, Pass, Tolerance, judged
+
+
+def test_the_estimate_is_exact_for_a_linear_iteration():
+    """u_k = 1 + .3^k: the change times rho / (1 - rho) is the error that is left."""
+    values = [1.0 + 0.3**k for k in range(6)]
+    changes = [abs(b - a) / abs(b) for a, b in zip(values[:-1], values[1:], strict=True)]
+    norms = [2.0 * 0.3**k for k in range(6)]  # of the residuals, the last by a closing sweep
+    made = judged(changes, norms)
+    assert made.cycles == 5
+    assert made.factor == pytest.approx(0.3)
+    errors = [abs(value - 1.0) / value for value in values[1:]]
+    assert made.estimates == pytest.approx(errors, rel=1e-12)
+    assert made.estimate == made.estimates[-1]
+
+
+def test_what_is_not_known_is_not_claimed():
+    assert math.isnan(judged([], []).estimate)
+    assert judged([0.2], [1.0]).estimate == 0.2  # as with the factor 1/2
+    assert judged([0.2, 0.1], [1.0, 1.5]).estimate == math.inf
+    assert judged([0.2, 1e-17], [1.0, 1e-16, 2e-16], rounding=1e-14).estimate == 1e-17
+
+
+def test_fixed():
+    control = Fixed(2, backward=3)
+    assert control.budget("forward", check=False) == Budget(2)
+    assert control.budget("backward", check=False) == Budget(3)
+    assert Fixed(2).budget("backward", check=False) == Budget(2)
+    assert control.follow("forward", Pass(2, 0.9, math.inf), check=False) is control
+
+
+def test_tolerance():
+    control = Tolerance(1e-2, backward=1e-1, max_cycles=7)
+    assert control.budget("forward", check=False) == Budget(7, 1e-2)
+    assert control.budget("backward", check=False) == Budget(7, 1e-1)
+
+
+def test_adaptive_doubles_its_cycles_when_it_looks():
+    control = Adaptive(2, 0)
+    assert control.budget("forward", check=False) == Budget(2)
+    assert control.budget("forward", check=True) == Budget(4)
+    assert control.budget("backward", check=True) == Budget(1)
+
+
+@pytest.mark.parametrize(
+    ("estimates", "forward"),
+    [
+        ((0.05, 0.01), 1),  # one cycle suffices
+        ((0.5, 0.05), 2),  # two would have
+        ((0.5, 0.3), 3),  # two would not have either
+    ],
+)
+def test_adaptive_takes_what_would_have_sufficed(estimates, forward):
+    control = Adaptive(1, 1, tolerance=0.1)
+    made = Pass(2, 0.5, estimates[-1], estimates)
+    assert control.follow("forward", made, check=True) == Adaptive(forward, 1, tolerance=0.1)
+    assert control.follow("forward", made, check=False) is control
+    backward = control.follow("backward", made, check=True)
+    assert isinstance(backward, Adaptive)
+    assert (backward.forward, backward.backward) == (1, forward)
+
+
+def test_adaptive_goes_serial_when_cycles_are_dearer():
+    control = Adaptive(4, 4, tolerance=0.1, max_cycles=4)
+    assert control.follow("forward", Pass(8, 1.1, 0.4, (0.4,) * 8), check=True) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Fixed(-1), "Fixed got cycles = -1"),
+        (lambda: Fixed(1, 1.5), "Fixed got backward = 1.5"),
+        (lambda: Tolerance(0.0), "tolerances above 0"),
+        (lambda: Tolerance(0.1, max_cycles=0), "Tolerance got max_cycles = 0"),
+        (lambda: Adaptive(every=0), "Adaptive got every = 0"),
+    ],
+)
+def test_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,87 @@
+"""Law: gradients of joint weights are autograd's, with the same bits however layers are held."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mgnet.depth import DepthSpline, LayerParallel, ODENet, Tolerance
+from mgnet.depth.mgrit.communicator import ALONE, Alone
+from mgnet.depth.parallel.local_layers import keep_layers
+from mgnet.depth.parallel.shared_weights import layers_of
+
+WEIGHTS = ["shared", DepthSpline(3, 0), DepthSpline(4, 1), DepthSpline(5, 3), DepthSpline(12, 2)]
+INTERVAL = 4
+
+
+def net_of(weights, layers=21, dtype=torch.float64):
+    torch.manual_seed(0)
+    return ODENet(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), layers, weights=weights).to(dtype)
+
+
+class Chain(Alone):
+    """One of several processes that take part one after the other."""
+
+    def __init__(self):
+        self.sent = []
+
+    def receive(self, start, reverse):
+        return self.sent.pop(0) if self.sent else start
+
+    def send(self, point, reverse):
+        self.sending.append(point)
+
+
+def told(layers):
+    """What a loss says about the layers: numbers that differ from layer to layer."""
+    return [
+        torch.randn(21, *p.shape[1:], generator=torch.Generator().manual_seed(7)).to(p)
+        for p in layers.parameters
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+def test_sums_over_the_layers_have_the_same_bits_for_all_parts(weights, dtype):
+    net, found = net_of(weights, dtype=dtype), []
+    for bounds in ([0, 21], [0, 8, 21], [0, 4, 8, 16, 21], [0, 12, 20, 21, 21]):
+        chain = Chain()
+        for begin, end in zip(bounds, bounds[1:], strict=False):
+            part, chain.sending = copy.deepcopy(net), []
+            keep_layers(part, range(begin, end))
+            layers = layers_of(part, chain if end > begin else ALONE, INTERVAL)
+            given = [g[begin:end] for g in told(net.layers())]
+            gradients = torch.autograd.grad(layers.parameters, list(part.parameters()), given)
+            chain.sent = chain.sending
+            if end > begin:
+                last = gradients
+        found.append(last)
+    for gradients in found[1:]:
+        for ours, alone in zip(gradients, found[0], strict=True):
+            assert torch.equal(ours, alone)
+    layers = net.layers()
+    wanted = torch.autograd.grad(layers.parameters, list(net.parameters()), told(layers))
+    for ours, theirs in zip(found[0], wanted, strict=True):
+        eps = torch.finfo(dtype).eps
+        torch.testing.assert_close(ours, theirs, rtol=0.0, atol=50 * eps)
+
+
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+def test_gradients_of_training_are_those_of_a_loop(weights, mode):
+    net, x = net_of(weights), torch.randn(5, 3, dtype=torch.float64)
+    parallel = LayerParallel(net, 2, 4, control=Tolerance(1e-30), mode=mode)
+    parameters = list(net.parameters())
+    ours = torch.autograd.grad(parallel(x).square().sum(), parameters)
+    wanted = torch.autograd.grad(net(x).square().sum(), parameters)
+    for gradient, exact in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(gradient, exact, rtol=1e-12, atol=1e-13)
+
+
+def test_frozen_joint_weights_have_no_gradient():
+    net = net_of("shared")
+    net.block[0].weight.requires_grad_(False)
+    layers_of(net, ALONE, 4).parameters[1].sum().backward()
+    assert net.block[0].weight.grad is None
+    assert torch.equal(net.block[0].bias.grad, torch.full((1, 3), 21.0, dtype=torch.float64))

@@ -1,0 +1,54 @@
+"""The vector operations are NumPy's sums, in both precisions."""
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+
+from mgnet.knots import simd  # noqa: E402
+from mgnet.knots.simd import collect, gather, load, pull, scatter, spread, store, zeros  # noqa: E402
+
+TWO, THREE = (0, 0), (0, 0, 0)  # two vectors, three weights
+
+
+@numba.njit
+def combine(weights, table, out, at, stride):
+    total = load(out, 1, TWO)
+    store(out, 1, gather(total, spread(weights, 2, THREE), table, at, stride))
+
+
+@numba.njit
+def project(weights, value, table, at, stride):
+    return pull(load(value, 1, TWO), spread(weights, 2, THREE), table, at, stride)
+
+
+@numba.njit
+def outer(weights, value, table, at, stride):
+    block = zeros(table, THREE, TWO)
+    for _ in range(2):
+        block = collect(block, spread(weights, 2, THREE), load(value, 1, TWO))
+    scatter(block, THREE, table, at, stride)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_three_sums(dtype):
+    rng = np.random.default_rng(0)
+    width = 2 * simd.BYTES // np.dtype(dtype).itemsize
+    stride, at = width + 3, 5  # nothing aligned
+    weights, value = rng.random(6).astype(dtype), rng.random(width + 2).astype(dtype)
+    table = rng.random(at + 3 * stride).astype(dtype)
+    rows = np.stack([table[at + k * stride :][:width] for k in range(3)]).astype(float)
+    w, v = weights[2:5].astype(float), value[1 : 1 + width].astype(float)
+    near = {"rtol": 20 * np.finfo(dtype).eps}
+    out = value.copy()
+    combine(weights, table, out, at, stride)
+    np.testing.assert_allclose(out[1 : 1 + width], v + w @ rows, **near)
+    assert out[0] == value[0] and out[-1] == value[-1]
+    np.testing.assert_allclose(project(weights, value, table, at, stride), w @ rows @ v, **near)
+    changed = table.copy()
+    outer(weights, value, changed, at, stride)
+    for k in range(3):
+        there = slice(at + k * stride, at + k * stride + width)
+        np.testing.assert_allclose(changed[there], rows[k] + 2.0 * w[k] * v, **near)
+        changed[there] = table[there]
+    assert (changed == table).all()

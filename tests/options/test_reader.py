@@ -1,0 +1,102 @@
+"""Law: single-dash options and their values are PETSc's, all else is ours."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from mgnet.options.reader import Values, check_names, init, split_options, take, unread
+
+
+@pytest.mark.parametrize(
+    ("line", "ours", "theirs"),
+    [
+        ("", "", ""),
+        ("fit x --seed 3", "fit x --seed 3", ""),
+        ("fit x -ksp_type cg", "fit x", "-ksp_type cg"),
+        ("fit -mgnet_view --seed 3", "fit --seed 3", "-mgnet_view"),
+        ("fit -a -b --c", "fit --c", "-a -b"),
+        ("fit -shift -1.5 x", "fit x", "-shift -1.5"),
+        ("fit --seed -3", "fit --seed -3", ""),
+        ("fit -a 1 - x", "fit - x", "-a 1"),
+        ("fit -- -a 1", "fit -- -a 1", ""),
+    ],
+)
+def test_split(line, ours, theirs):
+    assert split_options(line.split()) == (ours.split(), theirs.split())
+
+
+def test_options_reach_petsc4py(monkeypatch):
+    seen = []
+    module = SimpleNamespace(Options=lambda: SimpleNamespace(insertString=seen.append, getAll=dict))
+    monkeypatch.setitem(sys.modules, "petsc4py", SimpleNamespace(init=seen.append))
+    monkeypatch.setitem(sys.modules, "petsc4py.PETSc", module)
+    take(["-ksp_type", "cg", "-mgnet_cycle", "nested V(1,1)"])
+    assert seen == [
+        ["mgnet", "-ksp_type", "cg", "-mgnet_cycle", "nested V(1,1)"],
+        '-ksp_type cg -mgnet_cycle "nested V(1,1)"',
+    ]
+
+
+def test_without_petsc4py_there_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "petsc4py", None)
+    monkeypatch.delitem(sys.modules, "petsc4py.PETSc", raising=False)
+    for call in (lambda: take(["-a"]), lambda: init(["x", "-a"]), lambda: init(["x"], "-a 1")):
+        with pytest.raises(ModuleNotFoundError, match="^-a has one dash.*not installed"):
+            call()
+    assert init(["x", "out", "--b", "1"]) == ["x", "out", "--b", "1"]
+    assert Values().get("cycle", "V(1,1)") == "V(1,1)"
+
+
+def test_the_command_line_beats_the_script(options):
+    arguments = ["-c", "out", "-one_mgnet_cycle", "nested F(2,1)", "-one_mgnet_monitor"]
+    script = """
+    -one_mgnet_cycle "W(1,1)"   # weaker
+    -two_mgnet_cycle "K3(1,1)" -two_mgnet_rtol 1e-3 -two_shift -1.5
+    """
+    options("")  # cleans up
+    assert init(arguments, script) == ["-c", "out"]
+    one, two = Values("one_"), Values("two_")
+    assert one.get("cycle", "V(1,1)") == "nested F(2,1)"
+    assert one.get("monitor", False) is True
+    assert two.get("cycle", "V(1,1)") == "K3(1,1)"
+    assert two.get("rtol", 1e-8) == 1e-3
+    assert two.text("shift") == "-1.5"
+    assert two.get("max_cycles", 7) == 7
+
+
+def test_options_file(options, tmp_path):
+    file = tmp_path / "some.opts"
+    file.write_text('# a comment\n-file_mgnet_cycle "nested F(1,1)"\n-file_mgnet_levels 2\n')
+    options("")
+    init(["x", "-options_file", str(file), "-file_mgnet_levels", "3"])
+    values = Values("file_")
+    assert (values.get("cycle", ""), values.get("levels", 9)) == ("nested F(1,1)", 3)
+    init(["x"], file.read_text().replace("file_", "text_"))
+    assert Values("text_").get("cycle", "") == "nested F(1,1)"
+
+
+@pytest.mark.parametrize("prefix", ["", "train_", "mg_levels_2_"])
+def test_unknown_names_under_any_prefix(options, prefix):
+    options(f"-{prefix}mgnet_cycel V -other_cycel 1")
+    with pytest.raises(ValueError, match="^option -mgnet_cycel is unknown.* -mgnet_cycle "):
+        check_names()
+
+
+def test_one_level(options):
+    options("-q_mgnet_levels_2_sweeps 4 -q_mgnet_sweeps 2 -mgnet_levels_3_sweeps 1")
+    values = Values("q_")
+    assert values.get("sweeps", None, level=2) == 4
+    assert values.get("sweeps", None, level=1) is None
+    assert values.levels_named() == [(2, "sweeps")]
+
+
+def test_what_nothing_reads_is_named(options):
+    options("-u_mgnet_cycle V -u_mgnet_rtol 1e-3 -u_mgnet_levels_1_sweeps 2 -u_other 1")
+    assert set(unread()) == {"-u_mgnet_cycle", "-u_mgnet_rtol", "-u_mgnet_levels_1_sweeps"}
+    values = Values("u_")
+    assert values.get("rtol", 1.0) == 1e-3
+    assert [values.get("sweeps", None, level) for level in (None, 1)] == [None, 2]
+    assert unread() == ["-u_mgnet_cycle"]
+    options("-options_left no")
+    assert unread() == []

@@ -1,0 +1,66 @@
+"""Law: the text that a smoother or an acceleration prints makes it again."""
+
+import pytest
+
+from mgnet import Anderson, Chebyshev, Direct, GaussSeidel, Jacobi, Krylov
+from mgnet.options.smoother_text import parse_acceleration, parse_smoother
+from mgnet.training import LBFGS
+
+
+@pytest.mark.parametrize(
+    "smoother", [Jacobi(0.8), GaussSeidel("backward"), Chebyshev(2), Direct("pinv"), Krylov()]
+)
+def test_round_trip(smoother):
+    assert parse_smoother(repr(smoother)) == smoother
+    assert parse_smoother(type(smoother).__name__) == type(smoother)()
+
+
+def test_any_class_that_can_be_imported():
+    assert isinstance(parse_smoother("mgnet.training.LBFGS(history=3)"), LBFGS)
+    assert parse_smoother("mgnet.Jacobi") == Jacobi()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("jacobi", "no smoother; the nearest is Jacobi$"),
+        ("KspSmother", "the nearest is KSPSmoother$"),
+        ("Jacobi(omga=1)", "unexpected keyword argument 'omga'"),
+        ("GaussSeidel('up')", "must be 'forward', 'backward'"),
+        ("Jacobi(", "expected a smoother and plain values"),
+        ("Jacobi(open('x'))", "expected a smoother and plain values"),
+        ("math.sqrt", "is no smoother"),
+        ("no.such.Thing", "cannot be imported: No module"),
+        ("mgnet.Jacoby", "cannot be imported"),
+    ],
+)
+def test_refusals(text, complaint):
+    with pytest.raises(ValueError, match=f"^option -x got .*{complaint}"):
+        parse_smoother(text, "option -x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Anderson", Anderson()),
+        (repr(Anderson(8, 0.5)), Anderson(8, 0.5)),
+        ("none", None),
+    ],
+)
+def test_accelerations(text, expected):
+    assert parse_acceleration(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("anderson", "expected Anderson and plain values, as Anderson\\(5\\), or none$"),
+        ("Jacobi(0.8)", "expected Anderson"),
+        ("Anderson(", "expected Anderson"),
+        ("Anderson(0)", "memory of 1, 2"),
+        ("Anderson(depth=5)", "unexpected keyword argument 'depth'"),
+    ],
+)
+def test_refused_accelerations(text, complaint):
+    with pytest.raises(ValueError, match=f"^option -x got .*{complaint}"):
+        parse_acceleration(text, "option -x")
