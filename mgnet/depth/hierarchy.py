@@ -13,8 +13,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
-from mgnet.training.loss.checks import check_objective
-from mgnet.training.loss.objective import Objective
+from mgnet.training.loss.objective import Objective, check_objective
 from mgnet.training.loss.parameters import FlatParameters
 from mgnet.transfer import PackedTransfer
 

@@ -21,9 +21,9 @@ import torch
 
 from mgnet.knots.layer import weighted_layer
 from mgnet.knots.spline import local_basis
+from mgnet.knots.spline_network import SplineNetwork
 
 if TYPE_CHECKING:
-    from mgnet.knots.kan import KAN
     from mgnet.training.equations.derivatives import Derivatives
 
 __all__ = ["KANDerivatives"]
@@ -37,7 +37,7 @@ class KANDerivatives:
 
     Parameters
     ----------
-    kan : KAN
+    kan : SplineNetwork
     inputs : Derivatives
         The inputs of the network and their derivatives by the points.
 
@@ -53,7 +53,7 @@ class KANDerivatives:
     36
     """
 
-    def __init__(self, kan: KAN, inputs: Derivatives):
+    def __init__(self, kan: SplineNetwork, inputs: Derivatives):
         kan.check_inputs(inputs.d(), axes=2)
         self.kan = kan
         self.inputs = inputs

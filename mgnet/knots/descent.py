@@ -14,7 +14,8 @@ from mgnet.knots.kan import KAN
 from mgnet.knots.refinement import uniform_knots
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
-from mgnet.training.loss.objective import Objective, Recentred
+from mgnet.training.least_squares.recentred import Recentred
+from mgnet.training.loss.objective import Objective
 
 if TYPE_CHECKING:
     from mgnet.level import Level

@@ -14,8 +14,7 @@ from mgnet.knots.kan import KAN
 from mgnet.level import Level
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
-from mgnet.training.loss.checks import check_objective
-from mgnet.training.loss.objective import Objective
+from mgnet.training.loss.objective import Objective, check_objective
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]

@@ -14,17 +14,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from mgnet.knots.spline import local_basis
+from mgnet.knots.spline_network import SplineNetwork
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian, squared
-
-if TYPE_CHECKING:
-    from mgnet.knots.kan import KAN
 
 __all__ = ["KANJacobian", "LayerJacobian", "linearize"]
 
@@ -232,12 +229,14 @@ class KANJacobian(Jacobian):
             start += layer.count
 
 
-def linearize(kan: KAN, x: torch.Tensor) -> tuple[torch.Tensor, KANJacobian | DenseJacobian]:
+def linearize(
+    kan: SplineNetwork, x: torch.Tensor
+) -> tuple[torch.Tensor, KANJacobian | DenseJacobian]:
     """Outputs of a KAN, shape (samples, outputs), and their Jacobian, sparse where that pays.
 
     Parameters
     ----------
-    kan : KAN
+    kan : SplineNetwork
     x : tensor of shape (samples, inputs)
 
     Examples
@@ -288,8 +287,8 @@ def linearize(kan: KAN, x: torch.Tensor) -> tuple[torch.Tensor, KANJacobian | De
     return x, J if sparse else DenseJacobian(J.dense())
 
 
-def _into_domain(kan: KAN, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fixed map of hidden values, and its derivative."""
+def _into_domain(kan: SplineNetwork, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The network's own map of hidden values, whatever it is, and its derivative."""
     with torch.enable_grad():
         hidden = hidden.detach().requires_grad_()
         mapped = kan.into_domain(hidden)

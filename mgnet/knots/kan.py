@@ -21,16 +21,13 @@ from mgnet.knots.refinement import (
     refinement_matrix,
     uniform_knots,
 )
-from mgnet.knots.spline import (
-    polynomial_coefficients,
-    roughness_factor,
-)
+from mgnet.knots.spline import polynomial_coefficients, roughness_factor
+from mgnet.knots.spline_network import into_domain
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.transfer import AxisTransfer
 
 if TYPE_CHECKING:
-    from mgnet.knots.multichannel import MultichannelMLP
     from mgnet.training.equations.derivatives import Derivatives
 
 __all__ = ["KAN", "roughness"]
@@ -334,29 +331,9 @@ class KAN(torch.nn.Module):
             f"domain={self.domain}, hidden={self.hidden!r}"
         )
 
-    def to_multichannel_mlp(self) -> MultichannelMLP:
-        """The same function in ReLU^degree channels, a new network; `to_kan` leads back."""
-        from mgnet.knots.multichannel import MultichannelMLP  # it imports this file
-
-        return MultichannelMLP(self)
-
 
 def _positive(numbers: Sequence[int]) -> bool:
     return all(isinstance(n, Integral) and n > 0 for n in numbers)
-
-
-def into_domain(hidden: torch.Tensor, kind: str, domain: tuple[float, float]) -> torch.Tensor:
-    """The fixed map of hidden values onto the spline interval: "tanh" or "identity".
-
-    Examples
-    --------
-    >>> into_domain(torch.tensor([0.0]), "tanh", (0.0, 1.0)).tolist()
-    [0.5]
-    """
-    if kind == "identity":
-        return hidden
-    a, b = domain
-    return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
 
 
 def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:

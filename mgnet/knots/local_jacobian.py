@@ -11,18 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline import local_basis
+from mgnet.knots.spline_network import SplineNetwork
 from mgnet.training.least_squares.jacobian import Jacobian, StackedJacobian, squared
 from mgnet.training.least_squares.linearization import Residual, blocks_of
-
-if TYPE_CHECKING:
-    from mgnet.knots.kan import KAN
 
 __all__ = ["InputColumns", "LocalJacobian", "linearize_residual", "local_form"]
 
@@ -238,7 +236,7 @@ def local_form(J: Jacobian, degree: int = 3) -> LocalJacobian | None:
 class _Local(torch.nn.Module):
     """Stands in for a KAN: every sample of a call has its own copy of the coefficients it meets."""
 
-    def __init__(self, kan: KAN):
+    def __init__(self, kan: SplineNetwork):
         super().__init__()
         self.kan = kan
         # Of each call and layer: first splines (samples, inputs); copies (.., degree + 1, outputs).
@@ -260,14 +258,16 @@ class _Local(torch.nn.Module):
         return x
 
 
-def linearize_residual(kan: KAN, residual: Residual) -> tuple[torch.Tensor, LocalJacobian]:
+def linearize_residual(
+    kan: SplineNetwork, residual: Residual
+) -> tuple[torch.Tensor, LocalJacobian]:
     """Residuals of a KAN and their Jacobian, in float64.
 
     One backward pass through copies of the coefficients, degree + 1 per edge and sample.
 
     Parameters
     ----------
-    kan : KAN
+    kan : SplineNetwork
         Without leading linear layer.
     residual : callable
         `module -> tensor` or tuple of tensors. Each tensor is made from one call of the module,

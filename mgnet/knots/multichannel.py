@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from mgnet.knots.change_of_basis import from_channels, to_channels
-from mgnet.knots.kan import KAN, into_domain
+from mgnet.knots.kan import KAN
 from mgnet.knots.refinement import uniform_knots
+from mgnet.knots.spline_network import into_domain
 
 __all__ = ["MultichannelMLP", "channel_layer"]
 
@@ -76,7 +77,7 @@ class MultichannelMLP(torch.nn.Module):
     Examples
     --------
     >>> kan = KAN([2, 5, 1], intervals=8)
-    >>> mlp = kan.to_multichannel_mlp()
+    >>> mlp = MultichannelMLP(kan)
     >>> x = torch.rand(10, 2, dtype=torch.float64)
     >>> bool((mlp(x) - kan(x)).abs().max() < 1e-11), mlp.weights[0].shape
     (True, torch.Size([2, 11, 5]))

@@ -20,7 +20,7 @@ from mgnet.petsc.sample_blocks import SampleBlocks, aligned
 from mgnet.petsc.tsqr import tsqr
 from mgnet.training.least_squares.factorizations import singular_values, triangle
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
-from mgnet.training.loss.objective import LeastSquares
+from mgnet.training.least_squares.problem import LeastSquares
 
 __all__ = ["SpreadJacobian", "SpreadLeastSquares", "spread_samples"]
 

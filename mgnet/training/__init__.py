@@ -19,7 +19,8 @@ from mgnet.training.least_squares.levenberg_marquardt import (
 )
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
-from mgnet.training.loss.objective import LeastSquares, Objective
+from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.loss.objective import Objective
 from mgnet.training.optimizers.broyden import Broyden
 from mgnet.training.optimizers.early_stop import EarlyStop, Patience
 from mgnet.training.optimizers.optimizer import LBFGS, TorchOptimizer

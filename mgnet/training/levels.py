@@ -1,8 +1,4 @@
-"""Levels of networks, and the coarse problem of a descent in its subspace form.
-
-That is the objective over u + P w. `Recentred` is the same for least squares, with residuals and
-Jacobian.
-"""
+"""Levels of networks, and the coarse problem of a descent in its subspace form."""
 
 from __future__ import annotations
 
@@ -14,56 +10,12 @@ import torch
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
-from mgnet.training.loss.objective import LeastSquares, Objective, Recentred
+from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.recentred import Around, Recentred
+from mgnet.training.loss.objective import Objective
 from mgnet.transfer import Transfer
 
-__all__ = ["Around", "Recenter", "network_levels"]
-
-
-class Around:
-    """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J of gradient A.
-
-    What `Recentred` is for least squares, without residuals and Jacobian.
-
-    Parameters
-    ----------
-    fine : Objective or Around
-        J: of the level above.
-    u : tensor
-        The fine state.
-    transfer : Transfer
-        With the prolongation P.
-
-    Examples
-    --------
-    >>> from mgnet import MatrixTransfer
-    >>> module = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
-    >>> fine = Objective.from_torch(module, lambda m: (m.weight - 3.0).square().sum())
-    >>> u, P = torch.zeros(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
-    >>> around = Around(fine, u, MatrixTransfer(P))
-    >>> around(torch.tensor([0.0], dtype=torch.float64)).tolist()
-    [0.0]
-    >>> around.value(torch.tensor([1.0], dtype=torch.float64))
-    20.0
-    """
-
-    def __init__(self, fine: Objective | Around, u: torch.Tensor, transfer: Transfer):
-        self.fine = fine
-        self.u = u
-        self.transfer = transfer
-        self.shift = transfer.restrict(fine.gradient(u))
-
-    def value(self, w: torch.Tensor) -> float:
-        """Its value."""
-        return self.fine.value(self.transfer.correct(self.u, w)) - float(self.shift @ w)
-
-    def gradient(self, w: torch.Tensor) -> torch.Tensor:
-        """Of the value; vanishes at 0."""
-        point = self.transfer.correct(self.u, w)
-        return self.transfer.restrict(self.fine.gradient(point)) - self.shift
-
-    def __call__(self, w: torch.Tensor) -> torch.Tensor:
-        return self.gradient(w)
+__all__ = ["Recenter", "network_levels"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ import torch
 from mgnet.interpreter import StepData
 from mgnet.level import Level
 from mgnet.schedule import Step
-from mgnet.training.loss.objective import Objective, Recentred
+from mgnet.training.least_squares.recentred import Recentred
+from mgnet.training.loss.objective import Objective
 
 __all__ = ["Record", "Row", "network_of"]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mgnet import Level, cascade, parse, run
-from mgnet.knots import KAN, GradientDescent, knot_hierarchy
+from mgnet.knots import KAN, GradientDescent, MultichannelMLP, knot_hierarchy
 from mgnet.knots.change_of_basis import from_channels
 from mgnet.knots.refinement import uniform_knots
 from mgnet.training import LeastSquares, Objective
@@ -37,7 +37,7 @@ def test_a_step_in_the_relu_geometry_is_a_gradient_step_on_the_channel_weights(o
     one = level_of(problem(kan), "relu")
     u, length = one.smoother.smooth(one, one.operator.start(), None, 1, eta)
     assert length == 2 * eta  # so this was the step that was taken
-    mlp = kan.to_multichannel_mlp()
+    mlp = MultichannelMLP(kan)
     x, y = one.operator.data
     optimizer = torch.optim.SGD(mlp.parameters(), lr=eta)
     (0.5 * (mlp(x) - y).square().mean()).backward()

@@ -29,8 +29,8 @@ def inputs(rows=40, beyond=0.0):
 @pytest.mark.parametrize("options", NETWORKS)
 def test_conversion_changes_no_output_there_and_back(options, beyond):
     kan, x = KAN(**options), inputs(beyond=beyond)
-    mlp = kan.to_multichannel_mlp()
-    for other in (mlp, mlp.to_kan(), mlp.to_kan().to_multichannel_mlp()):
+    mlp = MultichannelMLP(kan)
+    for other in (mlp, mlp.to_kan(), MultichannelMLP(mlp.to_kan())):
         torch.testing.assert_close(other(x), kan(x), rtol=0, atol=1e-10)
     shapes = [p.shape for p in mlp.parameters()]
     assert shapes == [p.shape for p in kan.parameters()]
@@ -41,14 +41,14 @@ def test_conversion_changes_no_output_there_and_back(options, beyond):
 def test_rounding_grows_like_the_power_of_the_degree(degree, intervals):
     kan, x = KAN([2, 5, 1], intervals, degree), inputs(200)
     with torch.no_grad():
-        error = (kan.to_multichannel_mlp()(x) - kan(x)).abs().max() / kan(x).abs().max()
+        error = (MultichannelMLP(kan)(x) - kan(x)).abs().max() / kan(x).abs().max()
     assert error < 100 * torch.finfo(torch.float64).eps * intervals**degree
 
 
 def test_slopes_at_knots_and_ends_are_those_of_the_same_piece():
     kan = KAN([1, 1], 4, degree=1)
     slopes = []
-    for network in (kan, kan.to_multichannel_mlp()):
+    for network in (kan, MultichannelMLP(kan)):
         x = torch.linspace(-1.0, 1.0, 5, dtype=torch.float64).unsqueeze(1).requires_grad_()
         slopes.append(torch.autograd.grad(network(x).sum(), x)[0])
     torch.testing.assert_close(slopes[1], slopes[0], rtol=0, atol=1e-13)
@@ -57,7 +57,7 @@ def test_slopes_at_knots_and_ends_are_those_of_the_same_piece():
 @pytest.mark.parametrize("options", NETWORKS)
 def test_gradients_by_splines_are_a_times_gradients_by_channels(options):
     kan, x = KAN(**options), inputs()
-    mlp = kan.to_multichannel_mlp()
+    mlp = MultichannelMLP(kan)
     for network in (kan, mlp):
         network(x).sin().sum().backward()
     for n, u, w in zip(kan.intervals, kan.coefficients, mlp.weights, strict=True):
@@ -72,7 +72,7 @@ def test_gradients_by_splines_are_a_times_gradients_by_channels(options):
 def test_inside_the_domain_it_is_a_plain_mlp(degree):
     """The oracle: torch.nn.Linear, ReLU and a power, nothing of ours."""
     kan, x = KAN([2, 3, 1], 5, degree), inputs()
-    mlp = kan.to_multichannel_mlp()
+    mlp = MultichannelMLP(kan)
     channels = 5 + degree
     biases = 1.0 - 0.4 * (torch.arange(channels).double() - degree)
     for number, weight in enumerate(mlp.weights):
@@ -100,7 +100,7 @@ def test_it_is_an_ordinary_module():
 
 
 def test_double_backward():
-    mlp = KAN([1, 2, 1]).to_multichannel_mlp()
+    mlp = MultichannelMLP(KAN([1, 2, 1]))
     x = torch.linspace(-0.9, 0.9, 5, dtype=torch.float64).unsqueeze(1).requires_grad_()
     assert torch.autograd.gradgradcheck(mlp, (x,))
 

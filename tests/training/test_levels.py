@@ -1,32 +1,12 @@
-"""The subspace form against Recentred, which derives the same problem from residuals."""
+"""Levels of networks and the coarse levels that their descents make."""
 
 import pytest
 import torch
 
 from mgnet import MatrixTransfer
 from mgnet.training import LBFGS, LeastSquares
-from mgnet.training.levels import Around, Recenter, network_levels
-from mgnet.training.loss.objective import Recentred
-
-
-def test_it_is_recentred_without_residuals():
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.Tanh(), torch.nn.Linear(2, 1))
-    x = torch.linspace(-1, 1, 20, dtype=torch.float64).unsqueeze(1)
-    fine = LeastSquares(network.double(), (x, x**2))
-    u = fine.start()
-    first, second = (
-        MatrixTransfer(torch.randn(m, n, dtype=torch.float64)) for m, n in ((len(u), 4), (4, 2))
-    )
-    around, recentred = Around(fine, u, first), Recentred(fine, u, first)
-    w = torch.randn(4, dtype=torch.float64)
-    z = torch.randn(2, dtype=torch.float64)
-    deeper = Around(around, w, second), Recentred(recentred, w, second)
-    for a, b, point in ((around, recentred, w), (*deeper, z)):
-        torch.testing.assert_close(a.gradient(point), b.gradient(point))
-        difference = [each.value(point) - each.value(0.0 * point) for each in (a, b)]
-        assert difference[0] == pytest.approx(difference[1], rel=1e-10)
-        assert float(a.gradient(0.0 * point).norm()) < 1e-14
+from mgnet.training.least_squares.recentred import Recentred
+from mgnet.training.levels import Recenter, network_levels
 
 
 def test_the_levels_it_makes():

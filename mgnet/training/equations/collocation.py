@@ -11,7 +11,7 @@ import torch
 
 from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
-from mgnet.training.loss.objective import LeastSquares
+from mgnet.training.least_squares.problem import LeastSquares
 
 __all__ = ["Collocation", "Term"]
 

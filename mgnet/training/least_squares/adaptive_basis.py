@@ -34,7 +34,7 @@ from mgnet.training.least_squares.last_layer import (
     features_of,
 )
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
-from mgnet.training.loss.objective import LeastSquares
+from mgnet.training.least_squares.problem import LeastSquares
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer

@@ -19,8 +19,9 @@ from torch.func import functional_call, grad, vmap
 
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.factorizations import minimum_norm, triangle
+from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.loss.checks import check_data
-from mgnet.training.loss.objective import LeastSquares, Objective
+from mgnet.training.loss.objective import Objective
 
 if TYPE_CHECKING:
     from mgnet.level import Level

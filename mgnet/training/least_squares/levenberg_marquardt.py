@@ -24,7 +24,7 @@ from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
-from mgnet.training.loss.objective import LeastSquares
+from mgnet.training.least_squares.problem import LeastSquares
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
@@ -118,10 +118,15 @@ class LevenbergMarquardt(Smoother):
         system, memory = self._system(J, r, None if f is None else f.double(), memory)
         mu, growth = memory.mu, memory.growth
         now = problem.half_square(r) - (0.0 if f is None else float(f @ u))
+        # A decrease below the rounding of the value cannot be seen. Such a state is a minimum, and
+        # refusals there say nothing about the damping, which the next level inherits.
+        unseen = torch.finfo(r.dtype).eps * abs(now)
         for _ in range(self.trials):
             solve = system.damped(mu)
             d = solve(None)
             predicted = 0.5 * float(d @ (mu * system.scale * d + system.descent))
+            if 0.0 < predicted <= unseen:
+                return u, memory
             step = d if not self.acceleration else self._accelerated(problem, u, d, r, J, solve)
             level.charge(1.0 / 3.0 if not self.acceleration else 2.0 / 3.0)
             if step is not None and bool(torch.isfinite(step).all()) and predicted > 0.0:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["check_data", "check_loss", "check_objective"]
+__all__ = ["check_data", "check_loss"]
 
 
 def check_data(owner: str, data: Any) -> None:
@@ -57,25 +57,3 @@ def check_loss(loss: Any) -> torch.Tensor:
         f"the loss of an Objective gave {got}; it must give a tensor with one number, as a mean "
         "over the samples (for vectors of residuals: LeastSquares)"
     )
-
-
-def check_objective(owner: str, objective: Any) -> None:
-    """Raise unless it is an Objective.
-
-    Raises
-    ------
-    TypeError
-
-    Examples
-    --------
-    >>> check_objective("knot_hierarchy", "mse")
-    Traceback (most recent call last):
-    TypeError: knot_hierarchy got an objective of type str; give an Objective or a LeastSquares
-    """
-    from mgnet.training.loss.objective import Objective  # it imports this file
-
-    if not isinstance(objective, Objective):
-        raise TypeError(
-            f"{owner} got an objective of type {type(objective).__name__}; give an Objective or a "
-            "LeastSquares"
-        )

@@ -15,7 +15,7 @@ from mgnet.training import (
     solve_last_layer_,
 )
 from mgnet.training.least_squares.last_layer import LinearPart
-from mgnet.training.loss.objective import Recentred
+from mgnet.training.least_squares.recentred import Recentred
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.rand(80, 2, generator=GENERATOR, dtype=torch.float64)

@@ -49,6 +49,18 @@ def test_no_sweep_raises_the_objective(acceleration):
         assert values[-1] < 0.05 * abs(values[0])
 
 
+def test_a_minimum_does_not_raise_the_damping():
+    """Beside the minimum only rounding is left: whether a step is refused there means nothing."""
+    one = level(LevenbergMarquardt(), network=KAN([1, 1], 5))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        u = torch.randn(8, dtype=torch.float64)
+        u, memory = one.smoother.smooth(one, u, None, 30, one.smoother.start(one, u))
+        again, kept = one.smoother.smooth(one, u, None, 20, memory)
+        assert again is u and kept == memory
+        assert memory.mu < 1e-6
+
+
 def test_it_ends_no_higher_than_scipy():
     one = level(LevenbergMarquardt())
     start = one.operator.start()

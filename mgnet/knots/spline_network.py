@@ -1,0 +1,58 @@
+"""What derivatives and Jacobians ask of a network of spline layers: `SplineNetwork`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+__all__ = ["SplineNetwork", "into_domain"]
+
+
+class SplineNetwork(Protocol):
+    """A network whose edges are splines on uniform knots; `KAN` is one.
+
+    Attributes
+    ----------
+    linear : torch.nn.Linear or None
+        A layer before the first splines.
+    coefficients : sequence of tensor of shape (inputs, splines, outputs)
+        One per spline layer.
+    intervals : sequence of int
+        Knot intervals per layer.
+    degree : int
+    domain : (float, float)
+        The interval of all splines.
+    hidden : "tanh" or "identity"
+        The map of hidden values into the domain, see `into_domain`.
+    """
+
+    linear: Any
+    coefficients: Any
+    intervals: Sequence[int]
+    degree: int
+    domain: tuple[float, float]
+    hidden: str
+
+    def check_inputs(self, x: torch.Tensor, axes: int | None = None) -> None:
+        """Raise unless x can be the input."""
+        ...
+
+    def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The fixed map of hidden values onto the spline interval."""
+        ...
+
+
+def into_domain(hidden: torch.Tensor, kind: str, domain: tuple[float, float]) -> torch.Tensor:
+    """The fixed map of hidden values onto the spline interval: "tanh" or "identity".
+
+    Examples
+    --------
+    >>> into_domain(torch.tensor([0.0]), "tanh", (0.0, 1.0)).tolist()
+    [0.5]
+    """
+    if kind == "identity":
+        return hidden
+    a, b = domain
+    return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)

@@ -1,0 +1,205 @@
+"""Half the squared norm of a residual vector: the objective whose Jacobian is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
+from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
+from mgnet.training.loss.objective import Data, Objective
+
+__all__ = ["LeastSquares"]
+
+
+@runtime_checkable
+class Linearizes(Protocol):
+    """A network with a faster way than autograd to its derivatives by all parameters."""
+
+    def linearize(self, x: torch.Tensor, /) -> tuple[torch.Tensor, Jacobian]:
+        """Outputs, and their Jacobian with a row per sample and output."""
+        ...
+
+
+class LeastSquares(Objective):
+    """Half the mean squared error: the objective whose residual vector and Jacobian are known.
+
+    The value is `1/2 |r(u)|^2` with `r = (outputs - targets) / sqrt(samples)`; with `from_torch`,
+    r is what a function of the module returns. Residuals and Jacobians are in float64.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Uses its own `linearize(x)` when it has one (a KAN has), else automatic differentiation.
+    data : (inputs, targets)
+    penalty : callable, optional
+        `network -> R`, a matrix with one column per parameter: the rows `R u` join the residual
+        vector. `mgnet.knots.roughness` is one.
+    residual : callable, optional
+        `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
+    chunk_size : int, optional
+        Rows or columns of the Jacobian at once, where it is made by them.
+
+    Examples
+    --------
+    >>> network = torch.nn.Linear(1, 1, dtype=torch.float64)
+    >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    >>> problem = LeastSquares(network, (x, 2.0 * x))
+    >>> u = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    >>> problem.value(u), problem(u).tolist()
+    (0.25, [-0.5, -0.5])
+    """
+
+    # What the coarse problem of a descent subtracts, <shift, u>: see `Recentred`.
+    shift: torch.Tensor | None = None
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        data: Data | None,
+        penalty: Callable[[Any], torch.Tensor] | None = None,
+        *,
+        residual: Residual | None = None,
+        chunk_size: int | None = None,
+    ):
+        if (data is None) == (residual is None):
+            raise ValueError("LeastSquares needs either data or a residual function; give one")
+        super().__init__(network, _half_square, data)
+        self.penalty = penalty
+        self.residual = residual
+        self.chunk_size = chunk_size
+
+    @classmethod
+    def from_torch(
+        cls, module: torch.nn.Module, residual: Residual, chunk_size: int | None = None
+    ) -> LeastSquares:
+        """Half the squared residuals of any module: `residual(module) -> tensor` or tuple of them.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+        residual : callable
+            Fastest where entry i of each tensor depends on sample i of each call of the module
+            alone: for points of several kinds return a tuple, not one long tensor.
+        chunk_size : int, optional
+
+        Examples
+        --------
+        >>> module = torch.nn.Linear(1, 1, bias=False)
+        >>> problem = LeastSquares.from_torch(module, lambda m: m(torch.ones(1, 1)) - 3.0)
+        >>> problem.value(torch.tensor([5.0]))
+        2.0
+        """
+        return LeastSquares(module, None, residual=residual, chunk_size=chunk_size)
+
+    def on(self, network: torch.nn.Module) -> LeastSquares:
+        return LeastSquares(
+            network,
+            self.data,
+            self.penalty,
+            residual=self.residual,
+            chunk_size=self.chunk_size,
+        )
+
+    def at(self, batch: Any) -> LeastSquares:
+        self._require_data("at")
+        return LeastSquares(self.network, batch, self.penalty, chunk_size=self.chunk_size)
+
+    @cached_property
+    def rows(self) -> torch.Tensor | None:
+        """The matrix of the penalty."""
+        return None if self.penalty is None else self.penalty(self.network).detach()
+
+    @cached_property
+    def penalties(self) -> SparseJacobian | None:
+        """The same as an operator, in float64."""
+        return None if self.rows is None else SparseJacobian(self.rows.double())
+
+    @property
+    def weight(self) -> float:
+        """Of each residual: 1 / sqrt(samples), or 1 without data."""
+        return 1.0 if self.data is None else len(self.data[0]) ** -0.5
+
+    def differences(self, network: torch.nn.Module) -> Any:
+        """The residuals of a network, without weight and penalty."""
+        if self.residual is not None:
+            return self.residual(network)
+        return self._against_targets(network(self.data[0]))
+
+    def _against_targets(self, outputs: torch.Tensor) -> torch.Tensor:
+        targets = self.data[1]
+        if outputs.shape != targets.shape:  # torch would broadcast (n, 1) - (n,) to (n, n)
+            raise ValueError(
+                f"LeastSquares got targets of shape {tuple(targets.shape)} for outputs of shape "
+                f"{tuple(outputs.shape)}; give targets of the shape of the outputs"
+            )
+        return outputs - targets
+
+    def residuals(self, u: torch.Tensor) -> torch.Tensor:
+        """The residual vector r: samples times outputs, then the rows of the penalty."""
+        u = u.detach()
+        with torch.enable_grad():  # a residual may differentiate by the inputs
+            blocks = blocks_of(self.flat.evaluate(self.differences, u))
+        r = torch.cat([block.detach().reshape(-1) for block in blocks]).double() * self.weight
+        return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])
+
+    def half_square(self, r: torch.Tensor) -> float:
+        """`1/2 |r|^2` of what `residuals` gives: a sum over ranks, where each has its own rows."""
+        return 0.5 * float(r @ r)
+
+    def value(self, u: torch.Tensor) -> float:
+        return self.half_square(self.residuals(u))
+
+    def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
+        value, gradient = super().value_and_gradient(u)
+        if self.penalties is None:
+            return value, gradient
+        extra = self.penalties.matvec(u.detach().double())
+        return value + 0.5 * float(extra @ extra), gradient + self.penalties.rmatvec(extra).to(
+            gradient
+        )
+
+    def _loss(self, u: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            blocks = blocks_of(self.flat.evaluate(self.differences, u))
+            return _half_square(blocks) * self.weight**2
+
+    def penalty_at(self, u: torch.Tensor) -> float:
+        """Half the squared norm of the rows of the penalty; 0 without one."""
+        return (
+            0.0
+            if self.penalties is None
+            else 0.5 * float(self.penalties.matvec(u.double()).square().sum())
+        )
+
+    def mean_square(self, u: torch.Tensor) -> float:
+        """The mean squared error alone, without the half and the penalty."""
+        return 2.0 * super().value(u)
+
+    def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
+        """The residual vector and its Jacobian as an operator."""
+        u = u.detach()
+        J: Jacobian
+        network = self.network
+        if self.data is not None and isinstance(network, Linearizes) and self.flat.all_trainable:
+            outputs, J = self.flat.evaluate(lambda network: network.linearize(self.data[0]), u)
+            r = self._against_targets(outputs).double().reshape(-1)
+        else:
+            inputs = None if self.data is None else self.data[0]
+            r, J = linearize(self.flat, self.differences, u, self.chunk_size, inputs)
+        r, J = r * self.weight, StackedJacobian(((self.weight, J),))
+        if self.penalties is None:
+            return r, J
+        r = torch.cat([r, self.penalties.matvec(u.double())])
+        return r, StackedJacobian((*J.parts, (1.0, self.penalties)))
+
+    def jacobian(self, u: torch.Tensor) -> torch.Tensor:
+        """Of the residual vector, as a dense matrix: shape (its length, parameters)."""
+        return self.linearize(u)[1].dense()
+
+
+def _half_square(blocks: list[torch.Tensor]) -> torch.Tensor:
+    return 0.5 * torch.stack([block.square().sum() for block in blocks]).sum()

@@ -1,0 +1,120 @@
+"""The coarse problem of a descent in its subspace form: the objective over u + P w.
+
+`Recentred` is that of a least-squares problem, with residuals and Jacobian; `Around` that of any
+other objective.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mgnet.training.least_squares.jacobian import Jacobian, ProlongedJacobian
+from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.loss.objective import Objective
+from mgnet.transfer import Transfer
+
+__all__ = ["Around", "Recentred"]
+
+
+class Recentred(LeastSquares):
+    """The coarse problem around a fine state u: `J(u + P w) - <A(u), P w>`, over w.
+
+    Any decrease of it, with `f = restrict(r)`, is a decrease of J. Its gradient vanishes at w = 0.
+
+    Parameters
+    ----------
+    fine : LeastSquares
+        Of the level above, itself recentred or not.
+    u : tensor
+        The fine state.
+    transfer : Transfer
+        With the prolongation P.
+
+    Examples
+    --------
+    >>> from mgnet import MatrixTransfer
+    >>> network = torch.nn.Linear(1, 1, dtype=torch.float64)
+    >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    >>> u, P = torch.zeros(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    >>> coarse = Recentred(LeastSquares(network, (x, 2.0 * x)), u, MatrixTransfer(P))
+    >>> coarse(torch.zeros(1, dtype=torch.float64)).tolist()
+    [0.0]
+    """
+
+    def __init__(self, fine: LeastSquares, u: torch.Tensor, transfer: Transfer):
+        super().__init__(fine.network, fine.data, residual=fine.residual)
+        self.fine = fine
+        self.u = u
+        self.transfer = transfer
+        whole = fine.gradient(u)  # of 1/2 |r|^2 alone: without what the level above subtracts
+        self.shift = transfer.restrict(whole if fine.shift is None else whole + fine.shift)
+
+    def point(self, w: torch.Tensor) -> torch.Tensor:
+        """The fine state u + P w."""
+        return self.transfer.correct(self.u, w)
+
+    def residuals(self, u: torch.Tensor) -> torch.Tensor:
+        return self.fine.residuals(self.point(u))
+
+    def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
+        r, J = self.fine.linearize(self.point(u))
+        return r, ProlongedJacobian(J, self.transfer, len(u))
+
+    def half_square(self, r: torch.Tensor) -> float:
+        return self.fine.half_square(r)
+
+    def value(self, u: torch.Tensor) -> float:
+        return super().value(u) - float(self.shift @ u)  # type: ignore[operator]
+
+    def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
+        point = self.point(u)
+        value, whole = self.fine.value_and_gradient(point)
+        if self.fine.shift is not None:
+            value, whole = value + float(self.fine.shift @ point), whole + self.fine.shift
+        return value - float(self.shift @ u), self.transfer.restrict(whole) - self.shift  # type: ignore[operator]
+
+
+class Around:
+    """The coarse problem `J(u + P w) - <A(u), P w>` over w, for any objective J of gradient A.
+
+    What `Recentred` is for least squares, without residuals and Jacobian.
+
+    Parameters
+    ----------
+    fine : Objective or Around
+        J: of the level above.
+    u : tensor
+        The fine state.
+    transfer : Transfer
+        With the prolongation P.
+
+    Examples
+    --------
+    >>> from mgnet import MatrixTransfer
+    >>> module = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
+    >>> fine = Objective.from_torch(module, lambda m: (m.weight - 3.0).square().sum())
+    >>> u, P = torch.zeros(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    >>> around = Around(fine, u, MatrixTransfer(P))
+    >>> around(torch.tensor([0.0], dtype=torch.float64)).tolist()
+    [0.0]
+    >>> around.value(torch.tensor([1.0], dtype=torch.float64))
+    20.0
+    """
+
+    def __init__(self, fine: Objective | Around, u: torch.Tensor, transfer: Transfer):
+        self.fine = fine
+        self.u = u
+        self.transfer = transfer
+        self.shift = transfer.restrict(fine.gradient(u))
+
+    def value(self, w: torch.Tensor) -> float:
+        """Its value."""
+        return self.fine.value(self.transfer.correct(self.u, w)) - float(self.shift @ w)
+
+    def gradient(self, w: torch.Tensor) -> torch.Tensor:
+        """Of the value; vanishes at 0."""
+        point = self.transfer.correct(self.u, w)
+        return self.transfer.restrict(self.fine.gradient(point)) - self.shift
+
+    def __call__(self, w: torch.Tensor) -> torch.Tensor:
+        return self.gradient(w)

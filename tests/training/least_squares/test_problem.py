@@ -1,0 +1,63 @@
+"""Least squares knows its residuals r and their Jacobian J."""
+
+import pytest
+import torch
+
+from mgnet.knots import KAN, roughness
+from mgnet.training import LeastSquares
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = 2.0 * torch.rand(30, 2, generator=GENERATOR, dtype=torch.float64) - 1.0
+Y = torch.stack([X[:, 0] * X[:, 1], X.sum(1)], 1)
+
+
+def tanh_network(outputs=2):
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, outputs)
+    return torch.nn.Sequential(*layers).double()
+
+
+def penalised(network):
+    return roughness(network, 1e-3)
+
+
+PROBLEMS = {
+    "least squares": lambda: LeastSquares(tanh_network(), (X, Y)),
+    "KAN": lambda: LeastSquares(KAN([2, 3, 2]), (X, Y)),
+    "KAN, penalty": lambda: LeastSquares(KAN([2, 3, 2]), (X, Y), penalised),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_residuals_and_jacobian(name):
+    problem = PROBLEMS[name]()
+    u = problem.start()
+    r, J = problem.residuals(u), problem.jacobian(u)
+    assert 0.5 * float(r @ r) == pytest.approx(problem.value(u))
+    torch.testing.assert_close(J.T @ r, problem(u), rtol=1e-10, atol=1e-12)
+    d = torch.randn(len(u), generator=GENERATOR, dtype=torch.float64)
+    difference = (problem.residuals(u + 1e-6 * d) - problem.residuals(u - 1e-6 * d)) / 2e-6
+    torch.testing.assert_close(J @ d, difference, rtol=1e-6, atol=1e-7)
+
+
+def test_the_mean_square_leaves_the_penalty_out():
+    with_penalty, without = PROBLEMS["KAN, penalty"](), PROBLEMS["KAN"]()
+    u = without.start()
+    assert with_penalty.mean_square(u) == pytest.approx(2.0 * without.value(u))
+    assert with_penalty.value(u) > without.value(u)
+    for problem in (with_penalty, without):
+        parts = 0.5 * problem.mean_square(u) + problem.penalty_at(u)
+        assert parts == pytest.approx(problem.value(u), rel=1e-12)
+
+
+def test_data_must_fit():
+    with pytest.raises(
+        ValueError, match=r"targets of shape \(30,\) for outputs of shape \(30, 1\)"
+    ):
+        LeastSquares(tanh_network(1), (X, Y[:, 0])).value(
+            LeastSquares(tanh_network(1), (X, Y)).start()
+        )
+    with pytest.raises(ValueError, match="either data or a residual function"):
+        LeastSquares(tanh_network(), None)
+    with pytest.raises(ValueError, match="30 inputs and 29 targets"):
+        LeastSquares(tanh_network(), (X, Y[1:]))
