@@ -19,7 +19,8 @@ from pathlib import Path
 import saved
 
 from mgnet.app.comparison import rivals
-from mgnet.app.fit import Settings, Trained, fit
+from mgnet.app.data import Settings, Trained
+from mgnet.app.fit import fit
 from mgnet.app.table import read_table, split
 
 TABLE = Path(__file__).parent.parent / "demos" / "data" / "co2_density.csv"

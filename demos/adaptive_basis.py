@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from mgnet import Level
-from mgnet.petsc import init
+from mgnet.options import init
 from mgnet.training import LBFGS, AdaptiveBasis, LastLayer, LeastSquares, TorchOptimizer, box_init_
 
 arguments = init(sys.argv)

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from mgnet import GaussSeidel, Hierarchy, Solver
-from mgnet.petsc import init, solver_from_options
-from mgnet.plot.plots import plot_convergence, plot_schedule
+from mgnet.options import init, solver_from_options
+from mgnet.plot import plot_convergence, plot_schedule
 
 try:
     import pyamg

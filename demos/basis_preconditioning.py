@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from mgnet.knots import KAN, GradientDescent, knot_hierarchy
-from mgnet.petsc import init, solver_from_options
+from mgnet.options import init, solver_from_options
 from mgnet.training import Objective
 
 arguments = init(sys.argv)

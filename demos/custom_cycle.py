@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from mgnet import GaussSeidel, Schedule, Smoother, Step, gallery, parse
-from mgnet.petsc import init, solver_from_options
-from mgnet.plot.plots import plot_convergence, plot_schedule
+from mgnet.options import init, solver_from_options
+from mgnet.plot import plot_convergence, plot_schedule
 
 arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/custom_cycle")

@@ -16,7 +16,7 @@ import torch
 from mgnet import gallery, run
 from mgnet.depth.hierarchy import depth_hierarchy
 from mgnet.depth.network.ode_net import ODENet
-from mgnet.petsc import init, solver_from_options
+from mgnet.options import init, solver_from_options
 from mgnet.training import Objective, Record, TorchOptimizer
 
 arguments = init(sys.argv)

@@ -19,11 +19,12 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from make_elevation import NAMES, elevation_table  # pyright: ignore
 
 from mgnet.app.comparison import rivals
-from mgnet.app.fit import Settings, fit
+from mgnet.app.data import Settings
+from mgnet.app.fit import fit
 from mgnet.app.pictures import plot_fit, plot_training
 from mgnet.app.screen import result_table
 from mgnet.app.table import Table, split
-from mgnet.petsc import init
+from mgnet.options import init
 
 arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/elevation")

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from mgnet.knots import KAN, FreeKnotKAN
-from mgnet.petsc import init
+from mgnet.options import init
 from mgnet.training import levenberg_marquardt
 
 arguments = init(sys.argv)

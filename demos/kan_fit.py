@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from mgnet.knots import KAN, knot_hierarchy
-from mgnet.petsc import init, solver_from_options
-from mgnet.plot.edges import plot_edges
+from mgnet.options import init, solver_from_options
+from mgnet.plot import plot_edges
 from mgnet.training import LeastSquares, LevenbergMarquardt
 
 arguments = init(sys.argv)

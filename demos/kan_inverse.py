@@ -15,7 +15,7 @@ import torch
 
 from mgnet import run
 from mgnet.knots import KAN, knot_hierarchy
-from mgnet.petsc import init, solver_from_options
+from mgnet.options import init, solver_from_options
 from mgnet.training import Ansatz, Collocation, LevenbergMarquardt, Term
 
 arguments = init(sys.argv)

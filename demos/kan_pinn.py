@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mgnet.knots import KAN, knot_hierarchy
-from mgnet.petsc import init, solver_from_options
+from mgnet.options import init, solver_from_options
 from mgnet.training import Ansatz, Collocation, LevenbergMarquardt, Term
 
 arguments = init(sys.argv)

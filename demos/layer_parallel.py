@@ -20,7 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from mgnet import gallery
 from mgnet.depth import Fixed, LayerParallel, ODENet, Tolerance
-from mgnet.petsc import distribute, gather_state, init, layer_parallel_from_options
+from mgnet.options import init, layer_parallel_from_options
+from mgnet.petsc import distribute, gather_state
 
 arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/layer_parallel")

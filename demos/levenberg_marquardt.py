@@ -14,7 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
 
-from mgnet.petsc import init
+from mgnet.options import init
 from mgnet.training import levenberg_marquardt
 
 arguments = init(sys.argv)

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from mgnet.depth import OneStep
-from mgnet.petsc import init, solver_from_options
-from mgnet.plot.plots import plot_convergence
+from mgnet.options import init, solver_from_options
+from mgnet.plot import plot_convergence
 
 arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/mgrit_brusselator")

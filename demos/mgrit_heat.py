@@ -15,7 +15,7 @@ import numpy as np
 
 from mgnet.depth.mgrit.one_step import heat
 from mgnet.depth.mgrit.plan import plan
-from mgnet.petsc import init, solver_from_options
+from mgnet.options import init, solver_from_options
 
 POINTS, STEPS, RANKS, FCF = 127, 1024, 16, ("FCF",)
 arguments = init(sys.argv)

@@ -15,7 +15,8 @@ import numpy as np
 from cycler import cycler
 
 from mgnet import GaussSeidel, gallery
-from mgnet.petsc import KSPSmoother, dmshell, init, solver_from_options
+from mgnet.options import init, solver_from_options
+from mgnet.petsc import KSPSmoother, dmshell
 
 if not find_spec("petsc4py"):
     print("Skipped: this demo needs petsc4py (python tools/setup_petsc.py).")

@@ -15,7 +15,7 @@ import torch
 from cycler import cycler
 
 from mgnet.depth import ODENet, best_plan, plan
-from mgnet.petsc import init
+from mgnet.options import init
 
 arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/plan")

@@ -15,8 +15,8 @@ import numpy as np
 import scipy.sparse.linalg as spla
 
 from mgnet import GaussSeidel, Solver, gallery, parse
-from mgnet.petsc import init, solver_from_options
-from mgnet.plot.plots import plot_convergence, plot_schedule
+from mgnet.options import init, solver_from_options
+from mgnet.plot import plot_convergence, plot_schedule
 
 SHAPE = (255, 255)
 arguments = init(sys.argv)

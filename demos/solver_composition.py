@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from mgnet import gallery, run
 from mgnet.depth import LayerParallel, ODENet, Tolerance, depth_hierarchy
 from mgnet.knots import KAN, knot_hierarchy
-from mgnet.petsc import init, solver_from_options
+from mgnet.options import init, solver_from_options
 from mgnet.training import LBFGS, AdaptiveBasis, LeastSquares, LevenbergMarquardt, Objective, Record
 
 arguments = init(sys.argv)

@@ -23,7 +23,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from mgnet import Reason, Schedule, cascade, cycle, nested, parse
-from mgnet.plot.plots import plot_schedule
+from mgnet.plot import plot_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks" / "page"))

@@ -241,8 +241,7 @@ def fit(
         raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
     with _bad_input():
         from mgnet import parse
-        from mgnet.app.fit import Settings
-        from mgnet.app.fitting import Order, carry_out
+        from mgnet.app.data import Settings
         from mgnet.app.folder import check_folder
         from mgnet.app.table import read_table
 
@@ -264,6 +263,10 @@ def fit(
             parse(cycle, Values().get("levels", levels))
         check_folder(out, overwrite)
         table = read_table(data, target, inputs, drop_missing)
+
+        # Only now, since they load torch and scikit-learn: a bad table is answered at once.
+        from mgnet.app.fitting import Order, carry_out
+
         command = f"mgnet {click.get_current_context().obj}"
         order = Order(table, settings, out, compare, command)
         interrupted = carry_out(order, say=_say, show=click.echo)

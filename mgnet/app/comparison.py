@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 
 from mgnet import Hierarchy, Level
-from mgnet.app.fit import Data, Settings, Trained, fit, limits, parameters
+from mgnet.app.data import Data, Settings, Trained, parameters
+from mgnet.app.fit import fit, limits
 from mgnet.app.rivals import boosting, spline
 from mgnet.estimators.course import Course, follow
 from mgnet.estimators.scales import Scales

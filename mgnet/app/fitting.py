@@ -10,7 +10,7 @@ from typing import Any
 from mgnet import Hierarchy, Schedule
 from mgnet.app import fit as job
 from mgnet.app.comparison import rivals
-from mgnet.app.fit import Data, Settings, Trained, parameters
+from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.folder import filled
 from mgnet.app.screen import progress_bar, result_table
 from mgnet.app.table import Table, split

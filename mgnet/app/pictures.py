@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import Delaunay, QhullError
 
-from .fit import Data, Trained
-from .plots import BLUE, GREY, LINES, ORANGE
+from mgnet.app.data import Data, Trained
+from mgnet.plot.plots import BLUE, GREY, LINES, ORANGE
 
 __all__ = ["plot_fit", "plot_training"]
 

@@ -13,8 +13,7 @@ import sklearn
 import torch
 
 import mgnet
-
-from .fit import Data, Settings, Trained
+from mgnet.app.data import Data, Settings, Trained
 
 __all__ = ["markdown_table", "write_report"]
 

@@ -17,9 +17,9 @@ from scipy.linalg import LinAlgError
 from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
-from . import tensor_spline
-from .fit import Data, Trained
-from .tensor_spline import ORDER, Axis, Fit, Splines
+from mgnet.app import tensor_spline
+from mgnet.app.data import Data, Trained
+from mgnet.app.tensor_spline import ORDER, Axis, Fit, Splines
 
 __all__ = ["boosting", "spline"]
 

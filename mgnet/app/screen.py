@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
-    from mgnet.app.fit import Data, Trained
+    from mgnet.app.data import Data, Trained
 
 __all__ = ["progress_bar", "result_table"]
 
@@ -72,7 +72,7 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
 
     Examples
     --------
-    >>> from mgnet.app.fit import Data, Trained
+    >>> from mgnet.app.data import Data, Trained
     >>> data = Data(("T",), "rho", np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)),
     ...             np.zeros(0))
     >>> ours = Trained("KAN", lambda x: x[:, 0], 20, 1.5, 30.0, 1e-4, 4e-4)

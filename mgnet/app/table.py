@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mgnet.app.fit import Data
+from mgnet.app.data import Data
 from mgnet.app.sheet import Sheet, open_sheet
 
 __all__ = ["Table", "pick", "read_table", "split"]

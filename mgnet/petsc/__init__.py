@@ -8,10 +8,12 @@ imports petsc4py. What reads options works without it: a script that calls `init
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from mgnet.options.layer_options import layer_parallel_from_options
-from mgnet.options.reader import init
-from mgnet.options.smoother_text import parse_smoother
-from mgnet.options.solver_options import solver_from_options
+from mgnet.options import (
+    init,
+    layer_parallel_from_options,
+    parse_smoother,
+    solver_from_options,
+)
 
 if TYPE_CHECKING:
     from mgnet.petsc.distribution import distribute, gather_state, load_state

@@ -14,8 +14,7 @@ from scipy.interpolate import BSpline
 
 from mgnet.knots import KAN, FreeKnotKAN
 from mgnet.knots.refinement import uniform_knots
-
-from .plots import BLUE, GREY, ORANGE
+from mgnet.plot.plots import BLUE, GREY, ORANGE
 
 __all__ = ["plot_edges"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import mgnet
 from mgnet.app import cli, comparison
 from mgnet.app import fit as job
-from mgnet.app.fit import Trained
+from mgnet.app.data import Trained
 from mgnet.app.pricing import priced
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mgnet.app.comparison import rivals
-from mgnet.app.fit import Data, Settings
+from mgnet.app.data import Data, Settings
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import _thread
 import numpy as np
 import pytest
 
-from mgnet.app.fit import Data, Settings, fit, parameters
+from mgnet.app.data import Data, Settings, parameters
+from mgnet.app.fit import fit
 
 
 def data(rows=300, held=100, seed=0):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgnet.app.fit import Settings
+from mgnet.app.data import Settings
 from mgnet.app.fitting import Order, carry_out, parameters
 from mgnet.app.table import read_table
 

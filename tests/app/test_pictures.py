@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from mgnet.app.fit import Data, Trained
+from mgnet.app.data import Data, Trained
 from mgnet.app.pictures import influential, plot_fit, plot_training
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mgnet import nested
-from mgnet.app.fit import Data, Settings, Trained
+from mgnet.app.data import Data, Settings, Trained
 from mgnet.app.report import markdown_table, write_report
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mgnet.app.fit import Data
+from mgnet.app.data import Data
 from mgnet.app.rivals import boosting, spline
 
 

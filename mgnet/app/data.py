@@ -1,0 +1,145 @@
+"""What a fit starts from and ends with: the rows of a table, the settings, a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+__all__ = ["Data", "Settings", "Trained", "parameters"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `fit` may be told.
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Widths of the hidden layers.
+    intervals : int
+        Spline intervals per edge on the coarsest level; each level above has twice as many.
+    degree : int
+        Of the splines, 1 to 5.
+    levels : int
+    cycle : str
+        A schedule as text; empty: a cascade whose sweeps per level follow from the budget.
+    smoother : "lm", "lbfgs" or "adam"
+    seconds : float
+        Training time; the budget unless `evaluations` is given.
+    evaluations : int or None
+        Gradient evaluations of the finest network.
+    seed : int
+    held_out : float
+        Fraction of the rows that is kept from training, between 0 and 1.
+    roughness : float
+        Weight of the integral of phi''^2 over the edges, for standardised data. The default holds
+        the splines where rows are few, and costs nothing where they are many and without noise.
+    validation : float
+        Fraction of the training rows that decides when to stop, and which network is best; 0 for
+        none.
+
+    Examples
+    --------
+    >>> Settings(hidden=(5,)).levels
+    4
+    """
+
+    hidden: tuple[int, ...] = (8,)
+    intervals: int = 4
+    degree: int = 3
+    levels: int = 4
+    cycle: str = ""
+    smoother: str = "lm"
+    seconds: float = 20.0
+    evaluations: int | None = None
+    seed: int = 0
+    held_out: float = 0.2
+    roughness: float = 1e-12
+    validation: float = 0.1
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a table, split, inputs and target as they are in the file.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the inputs.
+    target : str
+    x, y : array of shape (rows, inputs), (rows,)
+        Training rows.
+    x_held, y_held : array
+        Held-out rows.
+
+    Examples
+    --------
+    >>> x, y = np.zeros((2, 1)), np.array([1.0, 3.0])
+    >>> data = Data(("T",), "rho", x, y, x[:0], y[:0])
+    >>> data.mse(np.array([1.0, 1.0]), data.y)
+    2.0
+    """
+
+    names: tuple[str, ...]
+    target: str
+    x: np.ndarray
+    y: np.ndarray
+    x_held: np.ndarray
+    y_held: np.ndarray
+
+    def mse(self, predicted: np.ndarray, true: np.ndarray) -> float:
+        """Mean squared error, standardised: over the variance of the training target."""
+        return float(np.mean((predicted - true) ** 2) / np.var(self.y))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model, ours or a rival's, with what it cost.
+
+    Attributes
+    ----------
+    name : str
+    predict : callable
+        (rows, inputs) -> (rows,), both as in the file.
+    parameters : int
+    seconds : float
+        Training time.
+    work : float
+        Gradient evaluations of the finest network; nan where that means nothing.
+    train_mse, held_mse : float
+        Standardised.
+    history : tuple of (seconds, work, standardised training MSE, level)
+    note : str
+        What a reader must know beside the figures.
+    """
+
+    name: str
+    predict: Callable[[np.ndarray], np.ndarray] = field(repr=False)
+    parameters: int
+    seconds: float
+    work: float
+    train_mse: float
+    held_mse: float
+    history: tuple[tuple[float, float, float, int], ...] = field(default=(), repr=False)
+    note: str = ""
+
+
+def parameters(inputs: int, settings: Settings) -> int:
+    """Number of parameters of the finest network.
+
+    Parameters
+    ----------
+    inputs : int
+    settings : Settings
+
+    Examples
+    --------
+    >>> parameters(2, Settings(hidden=(8,), intervals=4, degree=3, levels=4))
+    840
+    """
+    widths = (inputs, *settings.hidden, 1)
+    intervals = settings.intervals * 2 ** (settings.levels - 1)
+    return sum(a * b for a, b in pairwise(widths)) * (intervals + settings.degree)
