@@ -85,7 +85,7 @@ def net_of(seed: int, layers: int, gates: bool) -> ODENet:
     block = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh())
     before = torch.nn.Sequential(torch.nn.Linear(2, WIDTH), torch.nn.Tanh())
     after = torch.nn.Linear(WIDTH, 5)
-    return ODENet(block, layers, T, gates=gates, before=before, after=after).double()
+    return ODENet(block, layers, T, learnable_steps=gates, before=before, after=after).double()
 
 
 def counts(levels: int, work: float) -> list[int]:

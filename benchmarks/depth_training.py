@@ -13,7 +13,7 @@ every row. Two levels, factor 4, cascade + V cycles in both directions.
 Accuracy held out after the last step, evaluated serially and by the row's own propagation: median
 and standard deviation over the seeds. "off": median of the serially evaluated accuracies minus that
 of the serial row, in standard deviations of the serial row; "yes" where it is above -1. Evals and
-pulls: layer evaluations and Jacobian products, over layers and steps. Cycles: forward and backward
+vjps: layer evaluations and Jacobian products, over layers and steps. Cycles: forward and backward
 in the last step (- is serial). Warned: seeds in which LayerParallel said that it trains above its
 tolerance. Seconds: median, one thread, evaluation not counted.
 """
@@ -34,7 +34,7 @@ from ngd import Data, load, split
 from torch.nn.functional import cross_entropy
 
 from mgnet import gallery
-from mgnet.depth import Adaptive, Fixed, LayerParallel, ODENet, Tolerance
+from mgnet.depth import AdaptiveCycles, CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 
 FACTOR, BATCH = 4, 128
 
@@ -57,12 +57,12 @@ CASES = (
     Case("mnist", 64, 2.0, 16, 3e-3),
 )
 WAYS = {
-    "serial": ("serial", Fixed(1)),
-    "Fixed(1)": ("mgrit", Fixed(1)),
-    "Fixed(2)": ("mgrit", Fixed(2)),
-    "Fixed(3)": ("mgrit", Fixed(3)),
-    "Tolerance(0.1)": ("mgrit", Tolerance(0.1)),
-    "Adaptive(every=20)": ("mgrit", Adaptive(every=20)),
+    "serial": ("serial", FixedCycles(1)),
+    "FixedCycles(1)": ("mgrit", FixedCycles(1)),
+    "FixedCycles(2)": ("mgrit", FixedCycles(2)),
+    "FixedCycles(3)": ("mgrit", FixedCycles(3)),
+    "CyclesToTolerance(0.1)": ("mgrit", CyclesToTolerance(0.1)),
+    "AdaptiveCycles(every=20)": ("mgrit", AdaptiveCycles(every=20)),
 }
 
 
@@ -72,7 +72,7 @@ class Trained(NamedTuple):
     serial: float  # accuracies held out
     own: float
     evaluations: float
-    pulls: float
+    vjps: float
     cycles: str
     warned: bool
     seconds: float
@@ -120,12 +120,12 @@ def train(case: Case, data: Data, way: str, steps: int, seed: int) -> Trained:
             optimizer.step()
     seconds = time.perf_counter() - began
     forward, backward = parallel.last_forward.cycles, parallel.last_backward.cycles
-    if isinstance(parallel.control, Adaptive):  # the last step may have been one of its looks
+    if isinstance(parallel.control, AdaptiveCycles):  # the last step may have been one of its looks
         forward, backward = parallel.control.forward, parallel.control.backward
     each = steps * case.layers
     counts = (1.0, 1.0)
     if mode != "serial":
-        counts = net.kernel.evaluations / each, net.kernel.pulls / each
+        counts = net.kernel.evaluations / each, net.kernel.vjps / each
     found = parallel.evaluate(accuracy, [(data.x_held, data.y_held)])
     own = found["serial" if mode == "serial" or parallel.control is None else "mgrit"]
     cycles = f"{forward}, {backward}" if forward or backward else "-"
@@ -145,7 +145,7 @@ def medians(case: Case, runs: dict[str, list[Trained]]) -> list[saved.Row]:
         first = rows[0] if rows else row  # the serial one
         off = row["serial_median"] - first["serial_median"]
         row["off"] = off / max(first["serial_deviation"], 1e-6)
-        for key in ("evaluations", "pulls", "seconds"):
+        for key in ("evaluations", "vjps", "seconds"):
             row[key] = statistics.median(getattr(run, key) for run in found)
         row["cycles"] = statistics.mode(run.cycles for run in found)
         rows.append(row | {"warned": sum(run.warned for run in found)})
@@ -158,7 +158,7 @@ def table(rows: list[saved.Row]) -> str:
         f"\n{first['data']}, {first['layers']} layers of width {first['width']}, "
         f"T = {first['time']:g}, learning rate {first['rate']:g}",
         f"  {'':<20}{'serially':>16}{'own propagation':>18}{'off':>7}{'':>5}{'evals':>7}"
-        f"{'pulls':>7}{'cycles':>8}{'warned':>8}{'seconds':>9}",
+        f"{'vjps':>7}{'cycles':>8}{'warned':>8}{'seconds':>9}",
     ]
     for row in rows:
         line = f"  {row['method']:<20}"
@@ -166,7 +166,7 @@ def table(rows: list[saved.Row]) -> str:
             value = f"{row[f'{key}_median']:.3f} ({row[f'{key}_deviation']:.3f})"
             line += f"{value:>{wide}}"
         line += f"{row['off']:>7.1f}{'yes' if row['off'] >= -1.0 else 'no':>5}"
-        line += f"{row['evaluations']:>7.2f}{row['pulls']:>7.2f}{row['cycles']:>8}"
+        line += f"{row['evaluations']:>7.2f}{row['vjps']:>7.2f}{row['cycles']:>8}"
         lines.append(f"{line}{row['warned']:>8}{row['seconds']:>9.2f}")
     return "\n".join(lines)
 

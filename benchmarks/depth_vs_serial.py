@@ -50,7 +50,7 @@ from depth_rivals import (
     torchbraid,
 )
 
-from mgnet.depth import Fixed, LayerParallel, ODENet
+from mgnet.depth import FixedCycles, LayerParallel, ODENet
 
 ROUNDS = 3
 ONE_LEVEL = "mgnet, one level"
@@ -110,7 +110,7 @@ def ours(
 ) -> tuple[Work, Callable[[], float]]:
     """One forward and backward pass, and the counted work of one."""
     net = network(told)
-    control = Fixed(
+    control = FixedCycles(
         cycles, tolerance=math.inf
     )  # whatever the error, which is in the table: no warning
     parallel = LayerParallel(net, levels, factor, control=control, mode=mode)
@@ -124,11 +124,11 @@ def ours(
     def counted() -> float:
         work()  # "auto" measures first
         kernel, layers = net.kernel, net.depth
-        before = kernel.evaluations + kernel.pulls
+        before = kernel.evaluations + kernel.vjps
         work()
-        if kernel.evaluations + kernel.pulls == before:
+        if kernel.evaluations + kernel.vjps == before:
             return 1.0  # serial
-        return (kernel.evaluations + kernel.pulls - before + layers) / (3 * layers)
+        return (kernel.evaluations + kernel.vjps - before + layers) / (3 * layers)
 
     return work, counted
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import saved
 
-from mgnet.app.comparison import rivals
+from mgnet.app.comparison import baselines
 from mgnet.app.data import Settings, Trained
 from mgnet.app.fit import fit
 from mgnet.app.table import read_table, split
@@ -32,7 +32,7 @@ def measured(seeds: int, seconds: float) -> list[saved.Row]:
     for seed in range(1, seeds + 1):
         data = split(table, 0.6, seed)
         settings = Settings((5, 5), degree=5, levels=3, seed=seed, seconds=seconds, held_out=0.6)
-        for trained in (fit(data, settings).trained, *rivals(data, settings, seconds)):
+        for trained in (fit(data, settings).trained, *baselines(data, settings, seconds)):
             results.setdefault(trained.name, []).append(trained)
     return [
         {

@@ -16,15 +16,19 @@ class Clocked:
     """`Ranks` whose messages carry how far the sender has come, in evaluations of layers."""
 
     def __init__(self, parallel: LayerParallel):
-        self.ranks: Any = parallel.neighbours
+        self.ranks: Any = parallel.communicator
         self.kernel = parallel.net.kernel
         self.comm = WORLD.Dup()
         self.ahead = 0  # of the own work: what was waited for
-        self.rank, self.begins, self.agree = self.ranks.rank, self.ranks.begins, self.ranks.agree
+        self.rank, self.is_first, self.broadcast = (
+            self.ranks.rank,
+            self.ranks.is_first,
+            self.ranks.broadcast,
+        )
         self.gathered = self.ranks.gathered
 
     def now(self) -> int:
-        return self.ahead + self.kernel.evaluations + 2 * self.kernel.pulls
+        return self.ahead + self.kernel.evaluations + 2 * self.kernel.vjps
 
     def wait_for(self, others: Iterable[int]) -> None:
         self.ahead += max(0, *others, self.now()) - self.now()
@@ -45,17 +49,17 @@ class Clocked:
         self.wait_for([] if source is None else [clocks[source]])
         return self.ranks.shift(points, reverse)
 
-    def from_end(self, point: Tensor, reverse: bool) -> Tensor:
+    def broadcast_from_last(self, point: Tensor, reverse: bool) -> Tensor:
         self.wait_for([self.comm.bcast(self.now(), 0 if reverse else WORLD.size - 1)])
-        return self.ranks.from_end(point, reverse)
+        return self.ranks.broadcast_from_last(point, reverse)
 
     def gather(self, values: Tensor) -> Tensor:
         self.wait_for(self.comm.allgather(self.now()))
         return self.ranks.gather(values)
 
-    def all_parts(self, rows: Tensor) -> list[Tensor]:
+    def allgather(self, rows: Tensor) -> list[Tensor]:
         self.wait_for(self.comm.allgather(self.now()))
-        return self.ranks.all_parts(rows)
+        return self.ranks.allgather(rows)
 
 
 class Marches:
@@ -63,7 +67,7 @@ class Marches:
 
     def __init__(self, kernel: Any):
         self.kernel = kernel
-        self.evaluations = self.pulls = 0
+        self.evaluations = self.vjps = 0
         self.everywhere = False
 
     def __enter__(self) -> Marches:
@@ -73,10 +77,10 @@ class Marches:
             if equation.gathered:  # it marches by another equation, which is counted
                 self.everywhere = True
                 return march(equation, f)
-            before = self.kernel.evaluations, self.kernel.pulls
+            before = self.kernel.evaluations, self.kernel.vjps
             u = march(equation, f)
             if equation.reverse:  # evaluations there belong to no march
-                self.pulls += self.kernel.pulls - before[1]
+                self.vjps += self.kernel.vjps - before[1]
             else:
                 self.evaluations += self.kernel.evaluations - before[0]
             return u

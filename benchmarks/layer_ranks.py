@@ -16,7 +16,7 @@ mgnet with two levels. "c + k": the cascade and k cycles, both ways.
 3. The plan for more ranks, with the times measured here of a layer, forward and backward, and of a
    message there and back between two ranks: the number of layers from which the best plan wins, and
    its speedup with 1024 layers. It knows nothing of what several intervals in one call gain. Small
-   coarsest levels are gathered on four ranks and more, as `distribute` does.
+   coarsest levels are gathered on four ranks and more, as `distribute_layers` does.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from mpi4py import MPI  # noqa: E402
 from rank_turns import WORLD, timed  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from mgnet.depth import Fixed, LayerParallel  # noqa: E402
+from mgnet.depth import FixedCycles, LayerParallel  # noqa: E402
 from mgnet.depth.mgrit.plan import Cost, plan  # noqa: E402
-from mgnet.petsc import distribute  # noqa: E402
+from mgnet.petsc import distribute_layers  # noqa: E402
 from mgnet.petsc.ranks import FEWEST, SMALL  # noqa: E402
 
 RANKS, FIRST = WORLD.size, WORLD.rank == 0
@@ -67,7 +67,7 @@ class Way(NamedTuple):
 
 
 def ours(told: Problem, factor: int, cycles: int) -> LayerParallel:
-    control = Fixed(cycles, tolerance=math.inf)  # the error is in the table: no warning
+    control = FixedCycles(cycles, tolerance=math.inf)  # the error is in the table: no warning
     return LayerParallel(network(told), 2, factor, control=control)
 
 
@@ -85,9 +85,9 @@ def passes(parallel: LayerParallel, told: Problem) -> Callable[[], Result]:
 def counted(layers: int, factor: int, cycles: int) -> saved.Row:
     """The critical path of both passes beside the plan."""
     told = problem(layers, (4,), 3, "default", 0)
-    parallel = distribute(ours(told, factor, cycles))
+    parallel = distribute_layers(ours(told, factor, cycles))
     kernel, clock = parallel.net.kernel, Clocked(parallel)
-    parallel.neighbours = clock  # type: ignore[assignment]
+    parallel.communicator = clock  # type: ignore[assignment]
     with Marches(kernel) as marches:
         parallel(told.x).backward(told.toward)
     both = (cycles, cycles)
@@ -99,7 +99,7 @@ def counted(layers: int, factor: int, cycles: int) -> saved.Row:
         "ranks": RANKS,
         "evaluations": marches.in_step(kernel.evaluations, marches.evaluations),
         "evaluations_plan": promised.forward.critical,
-        "products": marches.in_step(kernel.pulls, marches.pulls),
+        "products": marches.in_step(kernel.vjps, marches.vjps),
         "products_plan": promised.backward.critical,
         "clocks": WORLD.allreduce(clock.now(), MPI.MAX),
         "clocks_plan": int(promised.critical_path),
@@ -128,7 +128,7 @@ def ways(case: Case, told: Problem) -> dict[str, Way]:
     for cycles in (0, 1):
         alone = passes(ours(told, case.factors[0], cycles), told) if FIRST else None
         found[f"mgnet, 1 rank, c + {cycles}"] = Way(alone)
-        spread = distribute(ours(told, case.factors[0], cycles))
+        spread = distribute_layers(ours(told, case.factors[0], cycles))
         found[f"mgnet, {RANKS} ranks, c + {cycles}"] = Way(passes(spread, told))
     return found
 
@@ -203,7 +203,7 @@ def layer_bytes(told: Problem) -> int:
 
 
 def is_gathered(intervals: int, ranks: int, layer: int) -> bool:
-    """As `mgnet.petsc.distribute` decides."""
+    """As `mgnet.petsc.distribute_layers` decides."""
     ranks = min(ranks, intervals)
     return ranks >= FEWEST and layer * intervals <= SMALL * ranks
 
@@ -257,7 +257,7 @@ def machine_of(case: Case, rounds: int, cores: set[int]) -> saved.Row:
     ahead = Way((lambda: Result(net(told.x), *[told.x] * 3)) if FIRST else None)
     times = [[turn(way, 1, cores)[0] for _ in range(rounds + 1)] for way in (ahead, Way(both))]
     forward, both_ways = (statistics.median(each) for each in times)
-    ranks = distribute(ours(told, case.factors[0], 0)).neighbours
+    ranks = distribute_layers(ours(told, case.factors[0], 0)).communicator
     few, many = (
         statistics.median(message_seconds(ranks, state) for _ in range(rounds))
         for state in (torch.zeros(2), told.x)

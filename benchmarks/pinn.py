@@ -65,7 +65,7 @@ def descend(
         if steps % every == 0:
             candidates = problem.draw(10 * count, generator)
             points = by_residual(equation, u, candidates, count, generator)
-            now = equation.at(problem.terms(points))
+            now = equation.with_data(problem.terms(points))
             level = Level(now, smoother, objective=now.value)
         memory = memory or smoother.start(level, u)
         u, memory = smoother.smooth(level, u, None, sweeps, memory)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def judge(
     points = [lattice(count) for count in (64, 256)]
     if problem.title.startswith("Poisson"):
         points = [torch.stack([p[:, 0], 2.0 * p[:, 1] - 1.0], 1) for p in points]
-    losses = [equation.at(problem.terms(p)).mean_square(u) for p in points]
+    losses = [equation.with_data(problem.terms(p)).mean_square(u) for p in points]
     return Run(len(u), steps, seconds, error, *losses)
 
 

@@ -78,7 +78,7 @@ def descend(
 def judge(problem: LeastSquares, u: torch.Tensor, seed: int, steps: int, began: float) -> Run:
     seconds = time.perf_counter() - began
     (_, others), scale = data(seed)
-    error, held = problem.mean_square(u), problem.at(others).mean_square(u)
+    error, held = problem.mean_square(u), problem.with_data(others).mean_square(u)
     return Run(len(u), steps, seconds, error, error * scale**2, held)
 
 

@@ -3,11 +3,11 @@
     mpiexec -n 2 python benchmarks/sample_parallel.py [--samples 100000] [--rounds 3] [--save]
 
 A product of sines of four variables, float64. "alone" is one process without blocks; "1 rank" the
-blocks of `spread_samples` on rank 0, while the others sleep; "P ranks" the same on all. One thread
-each. They take turns; a time is the least of the rounds, of three sweeps of Levenberg-Marquardt
-(direct solves of the normal equations) from the same start, or of one solution of the last layer.
-"ratio" is 1 rank over P, of least times and of medians; "equal" tells whether 1 and P ranks end
-with the same bits, "alone" how far the value is from that of one process, relative.
+blocks of `distribute_samples` on rank 0, while the others sleep; "P ranks" the same on all. One
+thread each. They take turns; a time is the least of the rounds, of three sweeps of
+Levenberg-Marquardt (direct solves of the normal equations) from the same start, or of one solution
+of the last layer. "ratio" is 1 rank over P, of least times and of medians; "equal" tells whether 1
+and P ranks end with the same bits, "alone" how far the value is from that of one process, relative.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from rank_turns import WORLD, timed  # noqa: E402
 
 from mgnet import Hierarchy, Level, cascade, run  # noqa: E402
 from mgnet.knots import KAN  # noqa: E402
+from mgnet.petsc.distributed_least_squares import distribute_samples  # noqa: E402
 from mgnet.petsc.ranks import end_all_ranks_on_error  # noqa: E402
-from mgnet.petsc.spread_least_squares import spread_samples  # noqa: E402
 from mgnet.petsc.tsqr import solve_last_layer_  # noqa: E402
 from mgnet.training import LeastSquares, LevenbergMarquardt  # noqa: E402
 from mgnet.training import solve_last_layer_ as solve_alone_  # noqa: E402
@@ -71,7 +71,7 @@ def training(name: str, network: torch.nn.Module, x: torch.Tensor, y: torch.Tens
         name,
         len(problem.start()),
         lambda: sweeps(problem),
-        lambda comm: sweeps(spread_samples(problem, comm)),
+        lambda comm: sweeps(distribute_samples(problem, comm)),
         problem.value,
     )
 

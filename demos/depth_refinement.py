@@ -33,7 +33,7 @@ def network(layers, gates):
     block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
     before = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh())
     after = torch.nn.Linear(8, 5)
-    return ODENet(block, layers, 5.0, gates=gates, before=before, after=after).double()
+    return ODENet(block, layers, 5.0, learnable_steps=gates, before=before, after=after).double()
 
 
 adam = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})

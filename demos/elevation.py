@@ -18,12 +18,12 @@ matplotlib.use("Agg")
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from make_elevation import NAMES, elevation_table  # pyright: ignore
 
-from mgnet.app.comparison import rivals
+from mgnet.app.comparison import baselines
 from mgnet.app.data import Settings
 from mgnet.app.fit import fit
 from mgnet.app.pictures import plot_fit, plot_training
-from mgnet.app.screen import result_table
 from mgnet.app.table import Table, split
+from mgnet.app.terminal import result_table
 from mgnet.options import init
 
 arguments = init(sys.argv)
@@ -37,7 +37,7 @@ table = Table(NAMES[:2], NAMES[2], rows[:, :2], rows[:, 2])
 data = split(table, held_out=0.6, seed=0)
 settings = Settings(hidden=(12,), seconds=seconds, held_out=0.6)
 print(f"{len(data.y)} training rows of measured terrain, {len(data.y_held)} held out\n")
-results = [fit(data, settings).trained, *rivals(data, settings, seconds)]
+results = [fit(data, settings).trained, *baselines(data, settings, seconds)]
 print(result_table(results, data))
 best = min(results, key=lambda result: result.held_mse).name
 ratio = min(r.held_mse for r in results[1:3]) / results[0].held_mse

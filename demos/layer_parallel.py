@@ -19,9 +19,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from mgnet import gallery
-from mgnet.depth import Fixed, LayerParallel, ODENet, Tolerance
+from mgnet.depth import CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.options import init, layer_parallel_from_options
-from mgnet.petsc import distribute, gather_state
+from mgnet.petsc import distribute_layers, gather_state
 
 arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/layer_parallel")
@@ -32,8 +32,10 @@ x, y = (torch.from_numpy(t) for t in gallery.peaks(500))  # points of the plane,
 block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
 before, after = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh()), torch.nn.Linear(8, 5)
 net = ODENet(block, layers=128, final_time=2.0, before=before, after=after)
-whole = layer_parallel_from_options(net, levels=2, coarsening=16, control=Tolerance(1e-2))
-parallel = distribute(copy.deepcopy(whole))  # under mpiexec, each rank keeps its own layers only
+whole = layer_parallel_from_options(net, levels=2, coarsening=16, control=CyclesToTolerance(1e-2))
+parallel = distribute_layers(
+    copy.deepcopy(whole)
+)  # under mpiexec, each rank keeps its own layers only
 
 
 def output_and_gradient(module):
@@ -46,14 +48,14 @@ def show_errors(when):
     exact, errors = output_and_gradient(net), []
     print(f"{when} training, relative to serial:  cycles      output    gradient")
     for cycles in range(9):  # 128 / 16 = 8 cycles are exact
-        control = Fixed(cycles, tolerance=float("inf"))  # however large the error: no warning
+        control = FixedCycles(cycles, tolerance=float("inf"))  # however large the error: no warning
         pairs = zip(output_and_gradient(LayerParallel(net, 2, 16, control=control)), exact)  # noqa: B905
         errors.append([float((a - b).norm() / b.norm()) for a, b in pairs])
         print(f"{cycles:>43} {errors[-1][0]:>11.1e} {errors[-1][1]:>11.1e}")
     plt.semilogy(errors, "o-", label=[f"output, {when} training", f"gradient, {when} training"])
 
 
-first = parallel.neighbours.rank == 0
+first = parallel.communicator.rank == 0
 if first:
     show_errors("before")
 optimizer = torch.optim.Adam(parallel.parameters(), lr=1e-2)

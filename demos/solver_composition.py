@@ -16,7 +16,7 @@ from cycler import cycler
 from torch.nn.functional import cross_entropy
 
 from mgnet import gallery, run
-from mgnet.depth import LayerParallel, ODENet, Tolerance, depth_hierarchy
+from mgnet.depth import CyclesToTolerance, LayerParallel, ODENet, depth_hierarchy
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.options import init, solver_from_options
 from mgnet.training import LBFGS, AdaptiveBasis, LeastSquares, LevenbergMarquardt, Objective, Record
@@ -64,7 +64,7 @@ def network(layers):
     torch.manual_seed(0)
     block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
     before, after = torch.nn.Linear(2, 8), torch.nn.Linear(8, 5)
-    return ODENet(block, layers, 3.0, gates=True, before=before, after=after)
+    return ODENet(block, layers, 3.0, learnable_steps=True, before=before, after=after)
 
 
 def serial(net):
@@ -72,7 +72,7 @@ def serial(net):
 
 
 def mgrit(net):
-    return serial(LayerParallel(net, levels=2, coarsening=4, control=Tolerance(1e-6)))
+    return serial(LayerParallel(net, levels=2, coarsening=4, control=CyclesToTolerance(1e-6)))
 
 
 begin(1, "MGRIT over the layers in MG/OPT over the depth", "gradients", "loss")

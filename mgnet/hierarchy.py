@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from mgnet import laws, vector
+from mgnet import consistency, vector
 from mgnet.coarse_solver import Direct
 from mgnet.level import Level
 from mgnet.smoother import Jacobi, Smoother
@@ -32,7 +32,8 @@ class Hierarchy(Sequence[Level]):
     norm, dot : callable, optional
         Replace `vector.norm` and `vector.dot`, as states that are spread over MPI ranks need.
     bind : callable, optional
-        `batch -> sequence of Level`: the same levels for one batch of the data; makes `on` work.
+        `batch -> sequence of Level`: the same levels for one batch of the data; makes `with_data`
+        work.
     nested : bool
         Claims that the coarse equation is the fine one restricted to the range of the transfer,
         `A_{l+1}(w) = restrict(A_l(prolong(w)))`, and the same for the objective; `check` tests it.
@@ -82,7 +83,7 @@ class Hierarchy(Sequence[Level]):
                 )
         for number, level in enumerate(self.levels):  # each looks at the next
             coarser = self.levels[number + 1] if number + 1 < len(self.levels) else None
-            laws.check_parts(number, level, coarser)
+            consistency.check_parts(number, level, coarser)
 
     @overload
     def __getitem__(self, index: int) -> Level: ...
@@ -98,7 +99,7 @@ class Hierarchy(Sequence[Level]):
         """Whether a state has no NaN and no Inf, on any rank."""
         return vector.is_finite(u) if self.norm is vector.norm else math.isfinite(self.norm(u))
 
-    def on(self, batch: Any) -> Hierarchy:
+    def with_data(self, batch: Any) -> Hierarchy:
         """The same hierarchy with one batch of the data bound to all levels.
 
         Raises
@@ -108,7 +109,7 @@ class Hierarchy(Sequence[Level]):
         """
         if self.bind is None:
             raise TypeError(
-                "Hierarchy.on got a batch, but these levels know no data; give bind=..."
+                "Hierarchy.with_data got a batch, but these levels know no data; give bind=..."
             )
         return Hierarchy(
             self.bind(batch),
@@ -155,7 +156,7 @@ class Hierarchy(Sequence[Level]):
             raise ValueError(
                 f"Hierarchy.check got a state of {size} entries; level 0 has {unknowns} unknowns"
             )
-        return "\n".join(laws.check(self, u, np.random.default_rng(seed)))
+        return "\n".join(consistency.check(self, u, np.random.default_rng(seed)))
 
     @classmethod
     def from_matrices(

@@ -116,8 +116,8 @@ class Level:
         image = self.apply(u)
         if callable(self.operator) and not vector.alike(image, u):
             raise TypeError(
-                f"{self} has an operator that takes the state, {vector.described(u)}, to "
-                f"{vector.described(image)}; it must keep kind and shape"
+                f"{self} has an operator that takes the state, {vector.describe(u)}, to "
+                f"{vector.describe(image)}; it must keep kind and shape"
             )
         if f is None:
             return -1.0 * image

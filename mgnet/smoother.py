@@ -53,8 +53,8 @@ class Smoother(ABC):
 
     #: Whether `work` is exact. Krylov methods and line searches decide on the way.
     fixed_work: ClassVar[bool] = True
-    #: Whether sweeps may raise the objective, as Adam's do; `Solver` then keeps the best state.
-    wanders: ClassVar[bool] = False
+    #: Whether no sweep raises the objective; where one may (Adam), `Solver` keeps the best state.
+    monotone: ClassVar[bool] = True
 
     def start(self, level: Level, u: State) -> Any:
         """The memory of this smoother on `level`: set-up and empty history. Nothing by default."""

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mgnet import vector
-from mgnet.advice import Diagnosis, advise
+from mgnet.diagnosis import Diagnosis, advise
 from mgnet.schedule import Step
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Solution:
     Attributes
     ----------
     value : state
-        The last finite state of level 0, or the best one, where the solver has a `judge`.
+        The last finite state of level 0, or the best one, where the solver has a `merit`.
     residual_norms : tuple of float
         Before the first cycle and after each.
     reason : Reason
@@ -118,7 +118,7 @@ class Solution:
     norm : callable
         Of the hierarchy.
     values : tuple of float
-        What the `judge` of the solver said before the first cycle and after each; else empty.
+        What the `merit` of the solver said before the first cycle and after each; else empty.
     restarts : int
         Of the acceleration, where the residual norm grew too far.
     dot : callable

@@ -41,15 +41,15 @@ class Solver:
         Absolute, in the norm of the hierarchy.
     max_cycles : int
     batches : iterable, optional
-        One batch per cycle, bound to all levels by `hierarchy.on`. Residual norms are then those of
-        each cycle's batch, tolerances are not tested, and the solve ends with the batches or
-        `max_cycles`.
+        One batch per cycle, bound to all levels by `hierarchy.with_data`. Residual norms are then
+        those of each cycle's batch, tolerances are not tested, and the solve ends with the batches
+        or `max_cycles`.
     monitor : callable, optional
         Called with (cycle, residual norm, state) after the initial residual and every cycle;
         returning True ends the solve.
     record : callable, optional
         Receives (step, StepData) after every step, as in `run`.
-    judge : callable, optional
+    merit : callable, optional
         `state -> value`: unless a tolerance is met, the solution is the state with the least value,
         of the start and the states after each cycle. By default the objective of level 0 where a
         smoother may raise it, as Adam does, counted as work; but nothing with batches, whose values
@@ -75,7 +75,7 @@ class Solver:
         batches: Iterable[Any] | None = None,
         monitor: Callable[[int, float, State], Any] | None = None,
         record: Callable[[Step, StepData], None] | None = None,
-        judge: Callable[[State], float] | None = None,
+        merit: Callable[[State], float] | None = None,
         acceleration: Anderson | None = None,
     ):
         if not isinstance(hierarchy, Hierarchy):
@@ -107,7 +107,7 @@ class Solver:
                 "Solver got a schedule that ends with 'interpolate', so it has nothing to repeat "
                 "on level 0; add sweeps there"
             )
-        for name, function in (("monitor", monitor), ("record", record), ("judge", judge)):
+        for name, function in (("monitor", monitor), ("record", record), ("merit", merit)):
             if function is not None and not callable(function):
                 raise TypeError(
                     f"Solver got a {name} of type {type(function).__name__}; give a function, as "
@@ -129,7 +129,7 @@ class Solver:
         self.batches = batches
         self.monitor = monitor
         self.record = record
-        self.judge = judge
+        self.merit = merit
         self.acceleration = acceleration
 
     def solve(
@@ -165,7 +165,7 @@ class Solver:
         repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
-        scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._judge(f))
+        scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._merit(f))
         iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot)
         ahead = None  # the residual of `value`, where it is known
         while True:
@@ -201,7 +201,7 @@ class Solver:
             else:
                 value, ahead = iterates.next(value, plain), None
             schedule = repeated
-        checks += 0.0 if self.judge is not None else len(best.values)
+        checks += 0.0 if self.merit is not None else len(best.values)
         return Solution(
             value if reason.converged else best.state(value),
             tuple(norms),
@@ -227,7 +227,7 @@ class Solver:
                 f"Solver got batches of type {type(self.batches).__name__}; give an iterable of "
                 "them, as [(x, y)] or a DataLoader"
             )
-        bound = map(self.hierarchy.on, self.batches)
+        bound = map(self.hierarchy.with_data, self.batches)
         first = next(bound, None)
         if first is None:
             raise ValueError(
@@ -236,12 +236,12 @@ class Solver:
             )
         return first, bound
 
-    def _judge(self, f: State | None) -> Callable[[State], float] | None:
+    def _merit(self, f: State | None) -> Callable[[State], float] | None:
         level = self.hierarchy[0]
-        wanders = any(level.smoother.wanders for level in self.hierarchy)
-        if self.judge is not None or self.batches is not None or level.objective is None:
-            return self.judge
-        return (lambda u: level.value(u, f, self.hierarchy.dot)) if wanders else None
+        monotone = all(level.smoother.monotone for level in self.hierarchy)
+        if self.merit is not None or self.batches is not None or level.objective is None:
+            return self.merit
+        return None if monotone else (lambda u: level.value(u, f, self.hierarchy.dot))
 
     def _reason(self, norms: list[float], scale: float) -> Reason | None:
         """Why to stop after these residual norms, or None; `scale` is the norm of f."""
@@ -288,8 +288,8 @@ class Solver:
         level, shape = self.hierarchy[0], _shape(state)
         if not vector.multiplies(level.matrix, state):
             raise TypeError(
-                f"Solver.solve got {name} as {vector.described(state)}, but the matrix of level 0 "
-                f"is {vector.described(level.matrix)}; give both of one kind and precision"
+                f"Solver.solve got {name} as {vector.describe(state)}, but the matrix of level 0 "
+                f"is {vector.describe(level.matrix)}; give both of one kind and precision"
             )
         if level.unknowns and math.prod(shape) != level.unknowns:
             raise ValueError(
@@ -331,18 +331,18 @@ class Solver:
 
 
 class _Best:
-    """The state with the least value, where there is a judge."""
+    """The state with the least value, where there is a merit function."""
 
-    def __init__(self, judge: Callable[[State], float] | None):
-        self.judge = judge
+    def __init__(self, merit: Callable[[State], float] | None):
+        self.merit = merit
         self.values: list[float] = []
         self.least = math.inf
         self._state: State | None = None
 
     def see(self, u: State) -> None:
-        if self.judge is None:
+        if self.merit is None:
             return
-        self.values.append(self.judge(u))
+        self.values.append(self.merit(u))
         if self.values[-1] < self.least:
             self.least, self._state = self.values[-1], u
 

@@ -110,12 +110,12 @@ def _is_array(u: Any) -> bool:
     return isinstance(u, np.ndarray)
 
 
-def described(u: Any) -> str:
+def describe(u: Any) -> str:
     """The type of an object; shape and precision of an array or a tensor.
 
     Examples
     --------
-    >>> described(np.ones((2, 3))), described(None)
+    >>> describe(np.ones((2, 3))), describe(None)
     ('ndarray (2, 3) of float64', 'NoneType')
     """
     shaped = isinstance(u, np.ndarray) or is_tensor(u)

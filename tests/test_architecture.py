@@ -5,9 +5,12 @@ second half of this file shows every rule a bad snippet and expects it to object
 """
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import pytest
@@ -23,9 +26,34 @@ BORDERS = {
     "training": NETS,
     "knots": NETS,
     "depth": NETS,
-    "petsc": NETS | {"knots", "depth", "petsc4py", "mpi4py"},
+    "options": CORE | {"depth"},
+    "checkpoint": NETS | {"knots", "safetensors"},
+    "plot": NETS | {"knots", "matplotlib"},
+    "petsc": NETS | {"knots", "depth", "options", "petsc4py", "mpi4py"},
     "estimators": NETS | {"knots", "sklearn"},
 }  # app may import everything
+# Room inside a folder -> the rooms of that folder that it may import, besides itself. A file that
+# stands in the folder itself may import every room; a room imports such a file only as told here.
+ROOMS = {
+    "depth/batched": set(),
+    "depth/mgrit": set(),
+    "depth/network": {"batched"},
+    "depth/parallel": {"batched", "mgrit", "network"},
+    "training/loss": set(),
+    "training/least_squares": {"loss"},
+    "training/equations": {"loss", "least_squares"},
+    "training/optimizers": {"loss", "record"},
+}
+# The classes of mgnet that others may be derived from: abstract ones and protocols, and two kinds
+# of problems. All else is final.
+DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
+DERIVED_FROM |= {"Objective", "LeastSquares"}
+# Files that import one another, for types only in one direction.
+CIRCLES = [
+    ["mgnet.consistency", "mgnet.hierarchy"],
+    ["mgnet.diagnosis", "mgnet.solution"],
+    ["mgnet.level", "mgnet.smoother"],
+]
 # numba is optional: only these files may import it, and those in knots/ are imported on first use.
 COMPILERS = {"numba", "llvmlite"}
 COMPILED = {"mgnet/kernels.py", "mgnet/knots/kernels.py", "mgnet/knots/simd.py"}
@@ -113,6 +141,27 @@ def crosses_borders(source: Source) -> Iterator[str]:
         yield f"{source.path}:{node.lineno} imports {name}; {source.folder} must not"
 
 
+def leaves_its_room(source: Source) -> Iterator[str]:
+    folder, _, rest = source.path.removeprefix("mgnet/").partition("/")
+    room = rest.partition("/")[0]
+    allowed = ROOMS.get(f"{folder}/{room}")
+    if allowed is None:
+        return
+    for name, node in imported(source):
+        parts = name.split(".")
+        if parts[:2] == ["mgnet", folder] and parts[2] not in allowed | {room}:
+            yield f"{source.path}:{node.lineno} imports {name}; {folder}/{room} must not"
+
+
+def derives_from_a_final_class(source: Source) -> Iterator[str]:
+    ours = {node.name for node in ast.walk(source.tree) if isinstance(node, ast.ClassDef)}
+    ours |= {name.rpartition(".")[2] for name, _ in imported(source) if name.startswith("mgnet.")}
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ClassDef):
+            for base in {ast.unparse(base) for base in node.bases} & ours - DERIVED_FROM:
+                yield f"{source.path}:{node.lineno} derives {node.name} from {base}, a final class"
+
+
 def loads_compilers(source: Source) -> Iterator[str]:
     module = source.path.removesuffix(".py").replace("/", ".")
     for name, node in imported(source):
@@ -173,6 +222,8 @@ def hides_methods(source: Source) -> Iterator[str]:
 
 RULES = [
     crosses_borders,
+    leaves_its_room,
+    derives_from_a_final_class,
     loads_compilers,
     raises_bare,
     prints_or_asserts,
@@ -245,6 +296,41 @@ def test_library_keeps_the_rule(rule):
     assert not wrong
 
 
+def graph_tool() -> ModuleType:
+    spec = spec_from_file_location("import_graph", ROOT / "tools" / "import_graph.py")
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_files_import_one_another_in_three_pairs_only():
+    tool = graph_tool()
+    assert tool.circles(tool.imports(ROOT)) == CIRCLES
+
+
+def test_circles_are_seen(tmp_path):
+    files = {
+        "__init__": "from mgnet.a import f",
+        "a": "def f():\n    from mgnet.b import g",
+        "b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from mgnet import f",
+        "c": "from mgnet.a import f",
+    }
+    (tmp_path / "mgnet").mkdir()
+    for name, text in files.items():
+        (tmp_path / "mgnet" / f"{name}.py").write_text(text)
+    tool = graph_tool()
+    assert tool.circles(tool.imports(tmp_path)) == [["mgnet.a", "mgnet.b"]]
+    assert tool.in_rooms(tool.imports(tmp_path))["mgnet.c"] == {"mgnet.a"}
+
+
+@pytest.mark.parametrize("module", ["mgnet", "mgnet.app.cli", "mgnet.app.table", "mgnet.plot"])
+def test_what_loads_without_torch(module):
+    heavy = "{'torch', 'sklearn', 'petsc4py'}"
+    code = f"import sys, {module}; sys.exit(bool({heavy} & {{*sys.modules}}))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
 def untested(sources: list[Source], root: Path) -> list[str]:
     modules = [Path(s.path) for s in sources if not s.path.endswith("/__init__.py")]
     mirrors = [Path("tests", *m.parts[1:-1], f"test_{m.name}") for m in modules]
@@ -276,6 +362,19 @@ BAD = [
     (crosses_borders, "mgnet/solver.py", "if fast:\n    import numba"),
     (crosses_borders, "mgnet/knots/kan.py", "import llvmlite"),
     (loads_compilers, "mgnet/knots/layer.py", "from mgnet.knots import kernels"),
+    (leaves_its_room, "mgnet/depth/batched/block.py", "from mgnet.depth.network.dropout import x"),
+    (leaves_its_room, "mgnet/depth/mgrit/plan.py", "def f():\n    from ..parallel import control"),
+    (
+        leaves_its_room,
+        "mgnet/training/loss/objective.py",
+        "from mgnet.training import LeastSquares",
+    ),
+    (derives_from_a_final_class, "mgnet/solver.py", "class A: ...\nclass B(A): ..."),
+    (
+        derives_from_a_final_class,
+        "mgnet/a.py",
+        "from mgnet.level import Level\nclass B(Level): ...",
+    ),
     (crosses_borders, "mgnet/knots/kan.py", "from petsc4py import PETSc"),
     (crosses_borders, "mgnet/knots/kan.py", "from ..depth import ODENet"),
     (crosses_borders, "mgnet/depth/net.py", "import matplotlib.pyplot"),
@@ -299,6 +398,9 @@ GOOD = [
     (crosses_borders, "mgnet/solver.py", "import json\nimport numpy as np\nfrom . import vector"),
     (crosses_borders, "mgnet/kernels.py", "try:\n    import numba\nexcept ImportError: pass"),
     (crosses_borders, "mgnet/knots/kernels.py", "import numba"),
+    (leaves_its_room, "mgnet/depth/hierarchy.py", "from mgnet.depth.network.dropout import x"),
+    (leaves_its_room, "mgnet/depth/parallel/serial.py", "from mgnet.depth.mgrit.plan import plan"),
+    (derives_from_a_final_class, "mgnet/a.py", "class B(Transfer, torch.nn.Module): ..."),
     (loads_compilers, "mgnet/knots/layer.py", "def f():\n    from mgnet.knots import kernels"),
     (loads_compilers, "mgnet/knots/kernels.py", "from mgnet.knots.simd import load"),
     (crosses_borders, "mgnet/knots/kan.py", "import torch\nfrom ..transfer import Transfer"),

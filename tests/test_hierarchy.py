@@ -143,13 +143,13 @@ def test_a_batch_is_bound_to_all_levels():
         return 2.0 * vector.norm(u)
 
     hierarchy = Hierarchy(bind(1.0), norm=norm, dot=np.vdot, bind=bind, nested=True)
-    bound = hierarchy.on(3.0)
+    bound = hierarchy.with_data(3.0)
     for level, other in zip(hierarchy, bound, strict=True):
         np.testing.assert_allclose(other.matrix.toarray(), 3.0 * level.matrix.toarray())
     assert (bound.norm, bound.dot, bound.bind, bound.nested) == (norm, np.vdot, bind, True)
-    np.testing.assert_allclose(bound.on(1.0)[0].matrix.toarray(), A.toarray())
+    np.testing.assert_allclose(bound.with_data(1.0)[0].matrix.toarray(), A.toarray())
     with pytest.raises(TypeError, match="these levels know no data; give bind"):
-        gallery.poisson(7).on(3.0)
+        gallery.poisson(7).with_data(3.0)
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")

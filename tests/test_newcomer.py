@@ -35,14 +35,14 @@ from mgnet import (
     run,
 )
 from mgnet.depth import (
-    Adaptive,
+    AdaptiveCycles,
+    CyclesToTolerance,
     DepthSpline,
-    Fixed,
+    FixedCycles,
     LayerParallel,
     ODENet,
     OneStep,
     ResidualBlock,
-    Tolerance,
     best_plan,
     dahlquist,
     depth_hierarchy,
@@ -107,7 +107,7 @@ def collocated(residual, points=X, network=None, **parts):
 
 
 def gated():
-    made = net(2, gates=True)
+    made = net(2, learnable_steps=True)
     x = torch.zeros(3, 4)
     return made, Objective(made, MSE, (x, x))
 
@@ -443,7 +443,7 @@ WRONG = {
     "T as text": (lambda: net(4, final_time="1"), ValueError, "'1'; it must be positive, a number"),
     "Euler": (lambda: net(4, scheme="Euler"), ValueError, "did you mean euler"),
     "per_layer": (lambda: net(4, weights="per_layer"), ValueError, "give 'per layer', 'shared'"),
-    "a buffer layer": (lambda: net(4, buffer_layers=2), ValueError, "give two numbers"),
+    "a buffer layer": (lambda: net(4, boundary_layers=2), ValueError, "give two numbers"),
     "a class as block": (lambda: ODENet(nn.Linear, 4), TypeError, "Linear as a block; give a mod"),
     "no block": (lambda: ODENet(None, 4), TypeError, "NoneType as a block; give a module"),
     "a block that cuts": (
@@ -456,21 +456,29 @@ WRONG = {
     "a time beyond": (lambda: net().trajectory(torch.zeros(1, 4), [2.0]), ValueError, r"in \[0, 1"),
     "no Sequential": (lambda: ODENet.from_sequential(nn.Linear(2, 2)), TypeError, "Sequential of"),
     "refine layers by 1": (lambda: net().refine(1), ValueError, "factor 1; .*at least 2"),
-    "refine by const": (lambda: net().refine(2, "const"), ValueError, "one of gates, constant"),
-    "gates that are not": (lambda: net().refine(2, "gates"), ValueError, "gates=True, or give"),
+    "refine by const": (lambda: net().refine(2, "const"), ValueError, "one of steps, constant"),
+    "learnable_steps that are not": (
+        lambda: net().refine(2, "steps"),
+        ValueError,
+        "learnable_steps=True, or give",
+    ),
     "no ODENet": (lambda: LayerParallel(mlp()), TypeError, "give an ODENet"),
     "too many levels of layers": (lambda: layers(16, 9), ValueError, "largest .* is 3"),
     "one layer, two levels": (lambda: layers(1, 2), ValueError, "largest .* is 1"),
     "coarsening 1": (lambda: layers(16, 2, 1), ValueError, "integer of at least 2"),
     "coarsening 4.0": (lambda: layers(16, 2, 4.0), ValueError, "integer of at least 2"),
     "cascade+X": (lambda: layers(forward="cascade+X"), ValueError, "expected V, F or W"),
-    "control=2": (lambda: layers(control=2), TypeError, r"control 2; give Fixed\(2\)"),
-    "control by name": (lambda: layers(control="fixed"), TypeError, r"control 'fixed'; give Fixed"),
+    "control=2": (lambda: layers(control=2), TypeError, r"control 2; give FixedCycles\(2\)"),
+    "control by name": (
+        lambda: layers(control="fixed"),
+        TypeError,
+        r"control 'fixed'; give FixedCycles",
+    ),
     "MGRIT": (lambda: layers(mode="MGRIT"), ValueError, "use one of mgrit, serial, auto"),
-    "1.5 cycles": (lambda: Fixed(1.5), ValueError, "integer of at least 0"),
-    "tolerance 0": (lambda: Tolerance(0.0), ValueError, "above 0"),
-    "tolerance as text": (lambda: Tolerance("0.1"), ValueError, "above 0"),
-    "adaptive -1": (lambda: Adaptive(-1), ValueError, "integer of at least 0"),
+    "1.5 cycles": (lambda: FixedCycles(1.5), ValueError, "integer of at least 0"),
+    "tolerance 0": (lambda: CyclesToTolerance(0.0), ValueError, "above 0"),
+    "tolerance as text": (lambda: CyclesToTolerance("0.1"), ValueError, "above 0"),
+    "adaptive -1": (lambda: AdaptiveCycles(-1), ValueError, "integer of at least 0"),
     "a plan of 0": (lambda: plan(0), ValueError, "layers = 0"),
     "no ranks": (lambda: plan(8, 0), ValueError, "ranks = 0; give an integer"),
     "a plan too deep": (lambda: plan(8, 2, 4, levels=5), ValueError, "largest .* is 3"),
@@ -578,7 +586,7 @@ def test_edge_cases_of_depth_work():
     assert type(one.depth) is int and type(net(np.int32(3)).refine().depth) is int
     torch.testing.assert_close(one(x), x + one.layer(0).block(x))
     for made in (LayerParallel(one, 1), layers(5, 3, 2)):
-        made.control = Fixed(8)
+        made.control = FixedCycles(8)
         torch.testing.assert_close(made(x), made.net(x))
         assert made(x[:0]).shape == (0, 4)
         torch.testing.assert_close(made(x[0]), made.net(x[0]))
@@ -604,8 +612,8 @@ def test_integers_of_numpy_count_as_integers(tmp_path):
         assert str(made) == str(plain) and made == plain
     assert heat(many, four).serial().shape == (5, 16)
     assert dahlquist(steps=many).serial().shape[0] == 17 and len(mgrit(two)) == 2
-    assert LayerParallel(net(many), two, four, control=Fixed(two)).method.strides == [1, 4]
+    assert LayerParallel(net(many), two, four, control=FixedCycles(two)).method.strides == [1, 4]
     kan = KAN([two, four, 1], four, degree=two)
     assert kan.refine(two).intervals == (8, 8)
     assert len(knot_hierarchy(kan, LeastSquares(kan, (X, Y)), two, LevenbergMarquardt())) == 2
-    assert net(many, gates=True).refine(two).depth == 32
+    assert net(many, learnable_steps=True).refine(two).depth == 32

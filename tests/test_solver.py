@@ -390,7 +390,7 @@ def test_a_tolerance_comes_before_the_monitor():
 class Wandering(Smoother):
     """Goes to the given places, one per sweep."""
 
-    wanders = True
+    monotone = False
 
     def smooth(self, level, u, f, sweeps, memory):
         place = 0 if memory is None else memory
@@ -410,12 +410,12 @@ def test_the_best_state_is_kept_where_a_smoother_wanders():
     assert solution.value == 0.5
     assert solution.values == tuple(0.5 * u * u for u in told)
     assert solution.work == 5.0 + 5.0  # norms and values
-    assert solve(level, judge=lambda u: -float(u[0])).value == 3.0
+    assert solve(level, merit=lambda u: -float(u[0])).value == 3.0
     batched = Hierarchy([level], bind=lambda batch: [level])
     schedule = Schedule([Step("solve", 0)])
     assert Solver(batched, schedule, batches=range(3)).solve(u=np.ones(1)).value == 3.0
-    judged = Solver(batched, schedule, batches=range(3), judge=level.objective)
-    assert judged.solve(u=np.ones(1)).value == 0.5
+    best = Solver(batched, schedule, batches=range(3), merit=level.objective)
+    assert best.solve(u=np.ones(1)).value == 0.5
 
 
 def test_a_state_that_is_best_to_rounding_is_not_replaced():

@@ -20,7 +20,7 @@ from pathlib import Path
 import click
 
 from mgnet import __version__
-from mgnet.options.reader import Values, split_options, take, unread
+from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
 __all__ = ["main"]
 
@@ -63,7 +63,7 @@ def _run(own: list[str], petsc: list[str]) -> int:
     try:
         with _bad_input():
             if petsc:
-                take(petsc)
+                insert_options(petsc)
         typed = shlex.join([*own, *petsc])
         code = cli.main(own, prog_name="mgnet", standalone_mode=False, obj=typed) or 0
         if names := unread():
@@ -177,7 +177,7 @@ def cli(context: click.Context) -> None:
     "--levels", type=AT_LEAST_1, default=4, show_default=True, help="Each doubles the intervals."
 )
 @click.option("--cycle", default="", help="Schedule, as 'cascade 32,16,8,4'; default: by budget.")
-@click.option("--smoother", type=click.Choice(["lm", "lbfgs", "adam"]), default="lm")
+@click.option("--optimizer", type=click.Choice(["lm", "lbfgs", "adam"]), default="lm")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.0, min_open=True),
@@ -221,7 +221,7 @@ def fit(
     degree: int,
     levels: int,
     cycle: str,
-    smoother: str,
+    optimizer: str,
     seconds: float | None,
     evaluations: int | None,
     seed: int,
@@ -242,7 +242,7 @@ def fit(
     with _bad_input():
         from mgnet import parse
         from mgnet.app.data import Settings
-        from mgnet.app.folder import check_folder
+        from mgnet.app.output_folder import check_folder
         from mgnet.app.table import read_table
 
         settings = Settings(
@@ -251,7 +251,7 @@ def fit(
             degree=degree,
             levels=levels,
             cycle=cycle,
-            smoother=smoother,
+            optimizer=optimizer,
             seconds=20.0 if seconds is None else seconds,
             evaluations=evaluations,
             seed=seed,
@@ -260,16 +260,16 @@ def fit(
             roughness=roughness,
         )
         if cycle:
-            parse(cycle, Values().get("levels", levels))
+            parse(cycle, OptionReader().get("levels", levels))
         check_folder(out, overwrite)
         table = read_table(data, target, inputs, drop_missing)
 
         # Only now, since they load torch and scikit-learn: a bad table is answered at once.
-        from mgnet.app.fitting import Order, carry_out
+        from mgnet.app.job import FitJob, run_job
 
         command = f"mgnet {click.get_current_context().obj}"
-        order = Order(table, settings, out, compare, command)
-        interrupted = carry_out(order, say=_say, show=click.echo)
+        job = FitJob(table, settings, out, compare, command)
+        interrupted = run_job(job, say=_say, show=click.echo)
     if interrupted:
         _say(f"the model is in {out}")
     return INTERRUPTED if interrupted else 0
@@ -283,13 +283,13 @@ def fit(
 def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
     """Add the prediction of MODEL (an output folder or its model.json) to the table DATA."""
     with _bad_input():
-        from mgnet.app.prediction import predict_sheet
+        from mgnet.app.prediction import predict_file
 
         if out is not None and out.is_dir():
             raise click.UsageError(f"{out} is a folder; name a file to write")
         if out is not None and out.exists() and not overwrite:
             raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
-        lines, remarks = predict_sheet(model, data)
+        lines, remarks = predict_file(model, data)
         if out is None:
             sys.stdout.writelines(f"{line}\n" for line in lines)
             sys.stdout.flush()
@@ -320,11 +320,11 @@ def schedule(text: str, levels: int, ratio: float) -> None:
     """Draw the cycle TEXT, as "F(2,1)", and count its work."""
     with _bad_input():
         from mgnet import parse
-        from mgnet.app.pricing import priced
+        from mgnet.app.cost_model import cost_model
 
         steps = parse(text, levels)
         click.echo(str(steps))
-        click.echo(f"work: {steps.work(priced(levels, ratio))}")
+        click.echo(f"work: {steps.work(cost_model(levels, ratio))}")
     click.echo(
         "(1 unit: one evaluation on level 0; a sweep, a coarse solve and a residual cost one "
         f"evaluation of\ntheir level, and a level costs 1/{ratio:g} of the next finer one: --ratio)"

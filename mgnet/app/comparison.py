@@ -8,26 +8,26 @@ from dataclasses import replace
 import torch
 
 from mgnet import Hierarchy, Level
+from mgnet.app.baselines import boosting, spline
 from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.fit import fit, limits
-from mgnet.app.rivals import boosting, spline
-from mgnet.estimators.course import Course, follow
 from mgnet.estimators.scales import Scales
+from mgnet.estimators.training_budget import TrainingBudget, train_within
 from mgnet.training import LeastSquares, LevenbergMarquardt
 
-__all__ = ["perceptron", "rivals", "single_level"]
+__all__ = ["perceptron", "baselines", "single_level"]
 
 MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
 
 
-def single_level(data: Data, settings: Settings, smoother: str) -> Trained:
+def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
     """The finest network alone, from the same initial function, which is prolonged to it.
 
     Parameters
     ----------
     data : Data
     settings : Settings
-    smoother : "lm" or "lbfgs"
+    optimizer : "lm" or "lbfgs"
 
     Examples
     --------
@@ -39,8 +39,8 @@ def single_level(data: Data, settings: Settings, smoother: str) -> Trained:
     """
     # A seed gives the same initial function on any number of intervals.
     fine = settings.intervals * 2 ** (settings.levels - 1)
-    alone = replace(settings, intervals=fine, levels=1, smoother=smoother, cycle="")
-    label = {"lm": "LM", "lbfgs": "L-BFGS"}[smoother]
+    alone = replace(settings, intervals=fine, levels=1, optimizer=optimizer, cycle="")
+    label = {"lm": "LM", "lbfgs": "L-BFGS"}[optimizer]
     fitted = fit(data, alone, name=f"KAN, one level, {label}", prefix="rival_")
     if fitted.interrupted:
         raise KeyboardInterrupt
@@ -64,7 +64,7 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     >>> perceptron(data, Settings(evaluations=60), 30).held_mse < 1e-3
     True
     """
-    course = Course(*limits(settings))
+    budget = TrainingBudget(*limits(settings))
     inputs = len(data.names)
     # inputs w + w, w^2 + w, w + 1 parameters in the three layers.
     width = max(2, round(((inputs + 3) ** 2 / 4 + parameters - 1) ** 0.5 - (inputs + 3) / 2))
@@ -80,8 +80,8 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     scales = Scales.of(data.x, data.y[:, None])
     problem = LeastSquares(network, (scales.inputs(data.x), scales.targets(data.y[:, None])))
     hierarchy = Hierarchy([Level(problem, LevenbergMarquardt(), objective=problem.value)])
-    _, u = follow(course, hierarchy, "", {})
-    if course.interrupted:
+    _, u = train_within(budget, hierarchy, "", {})
+    if budget.interrupted:
         raise KeyboardInterrupt
     torch.nn.utils.vector_to_parameters(u, network.parameters())
 
@@ -93,16 +93,16 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
         "tanh MLP, LM",
         predict,
         len(u),
-        course.seconds,
-        course.work,
+        budget.seconds,
+        budget.work,
         data.mse(predict(data.x), data.y),
         data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
-        tuple(course.history),
+        tuple(budget.history),
         f"widths {[inputs, width, width, 1]}, PyTorch's initial weights, our Levenberg-Marquardt",
     )
 
 
-def rivals(data: Data, settings: Settings, seconds: float) -> Iterator[Trained]:
+def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Trained]:
     """Train one method after the other; yield each when it is ready.
 
     Parameters

@@ -26,7 +26,7 @@ class Settings:
     levels : int
     cycle : str
         A schedule as text; empty: a cascade whose sweeps per level follow from the budget.
-    smoother : "lm", "lbfgs" or "adam"
+    optimizer : "lm", "lbfgs" or "adam"
     seconds : float
         Training time; the budget unless `evaluations` is given.
     evaluations : int or None
@@ -52,7 +52,7 @@ class Settings:
     degree: int = 3
     levels: int = 4
     cycle: str = ""
-    smoother: str = "lm"
+    optimizer: str = "lm"
     seconds: float = 20.0
     evaluations: int | None = None
     seed: int = 0

@@ -11,9 +11,9 @@ from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.data import Data, Settings, Trained
 from mgnet.app.model import Model
 from mgnet.estimators import KANRegressor
-from mgnet.estimators.course import UNLIMITED, Course, endless
+from mgnet.estimators.training_budget import UNLIMITED, TrainingBudget, endless
 from mgnet.options import solver_from_options
-from mgnet.options.reader import Values
+from mgnet.options.reader import OptionReader
 
 __all__ = ["Fitted", "fit"]
 
@@ -85,8 +85,8 @@ def fit(
     True
     """
     steered = partial(solver_of_options, prefix)
-    course = Course(*limits(settings), progress=progress, announce=announce, solver=steered)
-    estimator = regressor(settings).fit(data.x, data.y, course=course)
+    budget = TrainingBudget(*limits(settings), progress=progress, announce=announce, solver=steered)
+    estimator = regressor(settings).fit(data.x, data.y, budget=budget)
     scales = estimator.scales_
     numbers = scales.mean[0], scales.scale[0]
     model = Model(estimator.network_, data.names, data.target, scales.ranges, *numbers)
@@ -94,31 +94,31 @@ def fit(
         name,
         model.predict,
         sum(p.numel() for p in model.network.parameters()),
-        course.seconds,
-        course.work,
+        budget.seconds,
+        budget.work,
         data.mse(model.predict(data.x), data.y),
         data.mse(model.predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
-        tuple(course.history),
+        tuple(budget.history),
     )
-    return Fitted(model, trained, course.hierarchy, course.schedule, course.interrupted)
+    return Fitted(model, trained, budget.hierarchy, budget.schedule, budget.interrupted)
 
 
 def limits(settings: Settings) -> tuple[float, float, float]:
-    """The budget as `Course` takes it: sweeps, evaluations, seconds."""
+    """The budget as `TrainingBudget` takes it: sweeps, evaluations, seconds."""
     if settings.evaluations is None:
         return math.inf, math.inf, settings.seconds
     return math.inf, settings.evaluations, math.inf
 
 
 def regressor(settings: Settings) -> KANRegressor:
-    """The estimator of these settings; its own limits are left to a `Course`."""
+    """The estimator of these settings; its own limits are left to a `TrainingBudget`."""
     return KANRegressor(
         settings.hidden,
         intervals=settings.intervals,
         levels=settings.levels,
         degree=settings.degree,
         roughness=settings.roughness,
-        solver=settings.smoother,
+        optimizer=settings.optimizer,
         cycle=settings.cycle,
         early_stopping=settings.validation > 0.0,
         validation_fraction=settings.validation or 0.1,
@@ -128,7 +128,7 @@ def regressor(settings: Settings) -> KANRegressor:
 
 def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
     """The solver that PETSc's options make of a hierarchy and a cycle."""
-    values = Values(prefix)
+    values = OptionReader(prefix)
     budget = "a fit ends with its budget; set that"
     best = "a fit keeps the best network, and combines none; leave it out"
     for name, why in (("rtol", budget), ("atol", budget), ("acceleration", best)):

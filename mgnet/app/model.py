@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from mgnet import __version__
-from mgnet.checkpoint.architecture import built, described
+from mgnet.checkpoint.architecture import from_config, to_config
 from mgnet.estimators.scales import Scales, continued
 from mgnet.knots import KAN
 
@@ -75,7 +75,7 @@ class Model:
         told = {
             "mgnet": __version__,
             "format": FORMAT,
-            **described(self.network),
+            **to_config(self.network),
             "inputs": self.names,
             "target": self.target,
             "ranges": self.ranges,
@@ -107,7 +107,7 @@ class Model:
                     f"{file} has format {told['format']}, written by mgnet {told['mgnet']}; "
                     f"this mgnet {__version__} reads up to {FORMAT}: upgrade it"
                 )
-            network = built(told)
+            network = from_config(told)
             if not isinstance(network, KAN):
                 raise ValueError("its kind is not KAN")
             network.load_state_dict(load_file(file.with_name("model.safetensors")))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mgnet.app.sheet import open_sheet
-from mgnet.app.table import pick
+from mgnet.app.data_file import open_data_file
+from mgnet.app.table import columns
 
-__all__ = ["predict_sheet"]
+__all__ = ["predict_file"]
 
 
-def predict_sheet(model: str | Path, data: str | Path) -> tuple[Iterator[str], list[str]]:
+def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], list[str]]:
     """The lines of a table with the prediction as a column more, and remarks on its rows.
 
     Parameters
@@ -38,10 +38,10 @@ def predict_sheet(model: str | Path, data: str | Path) -> tuple[Iterator[str], l
     from mgnet.app.model import Model
 
     trained = Model.load(model)
-    sheet = open_sheet(data)
-    x = pick(sheet, trained.names)
+    file = open_data_file(data)
+    x = columns(file, trained.names)
     name = f"{trained.target}_predicted"
-    if name in sheet.names:
+    if name in file.names:
         raise ValueError(f"{data} has a column '{name}' already; rename it")
     complete: np.ndarray = np.logical_not(np.isnan(x).any(axis=1))
     column = np.full(len(x), np.nan)
@@ -61,4 +61,4 @@ def predict_sheet(model: str | Path, data: str | Path) -> tuple[Iterator[str], l
         remarks.append(
             f"{(~complete).sum()} of {len(x)} rows lack an input; their prediction is empty"
         )
-    return sheet.extended(name, column), remarks
+    return file.with_column(name, column), remarks

@@ -263,7 +263,7 @@ def _run(settings: Settings, command: str) -> list[str]:
     if settings.evaluations is not None:
         budget = f"{settings.evaluations} gradient evaluations"
     lines = [
-        f"- smoother {settings.smoother}, budget {budget}, "
+        f"- optimizer {settings.optimizer}, budget {budget}, "
         f"cycle {settings.cycle or 'a cascade by the budget'}",
         f"- seed {settings.seed}, held-out fraction {settings.held_out:g}, "
         f"validation fraction {settings.validation:g}, roughness {settings.roughness:g}",

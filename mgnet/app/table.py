@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from mgnet.app.data import Data
-from mgnet.app.sheet import Sheet, open_sheet
+from mgnet.app.data_file import DataFile, open_data_file
 
-__all__ = ["Table", "pick", "read_table", "split"]
+__all__ = ["Table", "columns", "read_table", "split"]
 
 FEWEST_ROWS = 10
 
@@ -83,10 +83,10 @@ def read_table(
     >>> table.names, table.x.shape
     (('T',), (20, 1))
     """
-    sheet = open_sheet(path)
-    _require(sheet, [target])
+    file = open_data_file(path)
+    _require(file, [target])
     if inputs is None:
-        inputs = [name for name in sheet.names if name != target]
+        inputs = [name for name in file.names if name != target]
     if not inputs:
         raise ValueError(f"{path} has no column beside the target '{target}'; an input is needed")
     if target in inputs:
@@ -94,11 +94,11 @@ def read_table(
     twins = sorted({name for name in inputs if list(inputs).count(name) > 1})
     if twins:
         raise ValueError(f"input '{twins[0]}' is named twice; once is enough")
-    numbers = pick(sheet, [*inputs, target])
+    numbers = columns(file, [*inputs, target])
     rows = len(numbers)
     if not rows:
         raise ValueError(f"{path} has a header but no rows; at least {FEWEST_ROWS} are needed")
-    numbers = _complete(sheet, numbers, [*inputs, target], drop_missing)
+    numbers = _complete(file, numbers, [*inputs, target], drop_missing)
     if len(numbers) < FEWEST_ROWS:
         raise ValueError(
             f"{path} has only {len(numbers)} complete rows; at least {FEWEST_ROWS} are needed"
@@ -108,12 +108,12 @@ def read_table(
     return Table(tuple(inputs), target, x, y, rows - len(numbers))
 
 
-def pick(sheet: Sheet, wanted: Sequence[str]) -> np.ndarray:
+def columns(file: DataFile, wanted: Sequence[str]) -> np.ndarray:
     """Columns by name, of shape (rows, wanted), NaN where a value is missing or infinite.
 
     Parameters
     ----------
-    sheet : Sheet
+    file : DataFile
     wanted : sequence of str
 
     Raises
@@ -123,39 +123,39 @@ def pick(sheet: Sheet, wanted: Sequence[str]) -> np.ndarray:
 
     Examples
     --------
-    >>> from mgnet.app.sheet import ArraySheet
-    >>> pick(ArraySheet("x.npz", ("a",), {"a": np.array([1.0, np.inf])}), ["a"]).ravel()
+    >>> from mgnet.app.data_file import ArrayFile
+    >>> columns(ArrayFile("x.npz", ("a",), {"a": np.array([1.0, np.inf])}), ["a"]).ravel()
     array([ 1., nan])
     """
-    _require(sheet, wanted)
-    numbers = sheet.numbers(wanted)
+    _require(file, wanted)
+    numbers = file.numbers(wanted)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _require(sheet: Sheet, wanted: Sequence[str]) -> None:
+def _require(file: DataFile, wanted: Sequence[str]) -> None:
     for name in wanted:
-        if name not in sheet.names:
-            lower = {other.lower(): other for other in sheet.names}
+        if name not in file.names:
+            lower = {other.lower(): other for other in file.names}
             near = [lower[n] for n in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-            known = near or list(sheet.names[:8])
-            more = ", ..." if not near and len(sheet.names) > 8 else ""
+            known = near or list(file.names[:8])
+            more = ", ..." if not near and len(file.names) > 8 else ""
             raise ValueError(
-                f"{sheet.source} has no column '{name}'; "
+                f"{file.source} has no column '{name}'; "
                 f"{'the nearest names are' if near else 'it has'} {', '.join(known)}{more}"
             )
 
 
 def _complete(
-    sheet: Sheet, numbers: np.ndarray, names: Sequence[str], drop_missing: bool
+    file: DataFile, numbers: np.ndarray, names: Sequence[str], drop_missing: bool
 ) -> np.ndarray:
     missing = np.isnan(numbers)
     bad = missing.any(axis=1)
     if bad.any() and not drop_missing:
         first = int(bad.argmax())
         raise ValueError(
-            f"{sheet.source}: {bad.sum()} of {len(numbers)} rows have an empty, NaN or infinite "
-            f"cell, the first is {sheet.place(first)}, column '{names[missing[first].argmax()]}'; "
-            "leave such rows out with --drop-missing"
+            f"{file.source}: {bad.sum()} of {len(numbers)} rows have an empty, NaN or infinite "
+            f"cell, the first is {file.row_label(first)}, "
+            f"column '{names[missing[first].argmax()]}'; leave such rows out with --drop-missing"
         )
     return numbers[~bad]
 

@@ -9,10 +9,10 @@ import torch
 
 from mgnet.knots import KAN, FreeKnotKAN
 
-__all__ = ["built", "described"]
+__all__ = ["from_config", "to_config"]
 
 
-def described(network: torch.nn.Module) -> dict[str, Any]:
+def to_config(network: torch.nn.Module) -> dict[str, Any]:
     """The arguments of a KAN, or the shapes of another module, as JSON can hold them.
 
     Parameters
@@ -21,9 +21,9 @@ def described(network: torch.nn.Module) -> dict[str, Any]:
 
     Examples
     --------
-    >>> described(KAN([2, 1], intervals=3))["intervals"]
+    >>> to_config(KAN([2, 1], intervals=3))["intervals"]
     [3]
-    >>> described(torch.nn.Linear(2, 1))
+    >>> to_config(torch.nn.Linear(2, 1))
     {'kind': 'Linear', 'shapes': {'weight': [1, 2], 'bias': [1]}}
     """
     if not isinstance(network, KAN | FreeKnotKAN):
@@ -42,13 +42,13 @@ def described(network: torch.nn.Module) -> dict[str, Any]:
     return told | ({"domain": list(network.domain)} if isinstance(network, KAN) else {})
 
 
-def built(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
+def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
     """The untrained network of a description.
 
     Parameters
     ----------
     told : mapping
-        From `described`, of a KAN or a FreeKnotKAN. Without "hidden" and "dtype" these are tanh and
+        From `to_config`, of a KAN or a FreeKnotKAN. Without "hidden" and "dtype" these are tanh and
         float64.
 
     Raises
@@ -58,7 +58,7 @@ def built(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
 
     Examples
     --------
-    >>> built(described(KAN([2, 5, 1], hidden="identity"))).hidden
+    >>> from_config(to_config(KAN([2, 5, 1], hidden="identity"))).hidden
     'identity'
     """
     if told["kind"] not in ("KAN", "FreeKnotKAN"):

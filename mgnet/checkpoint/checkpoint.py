@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 
 from mgnet import Hierarchy, Progress, Schedule, Step, StepData, __version__, parse
-from mgnet.checkpoint.architecture import built, described
+from mgnet.checkpoint.architecture import from_config, to_config
 from mgnet.checkpoint.storage import Reader, Writer, damage, read_json, read_tensors, replace_files
 from mgnet.knots import KAN, FreeKnotKAN
 from mgnet.training.record import network_of
@@ -224,7 +224,7 @@ class Checkpoint:
     def network(self) -> KAN | FreeKnotKAN:
         """The KAN on `level`, as it was then; for other networks use `state_dict`."""
         told = self.networks[self.level]
-        network = built(told or {"kind": "unknown"})
+        network = from_config(told or {"kind": "unknown"})
         network.load_state_dict(self.state_dict())
         return network
 
@@ -357,7 +357,7 @@ def _told(level: Any) -> dict[str, Any] | None:
     first = {id(p): name for name, p in network.named_parameters()}
     every = network.state_dict(keep_vars=True).items()
     tied = {name: first[id(p)] for name, p in every if first.get(id(p), name) != name}
-    return described(network) | {
+    return to_config(network) | {
         "trained": trained,
         "tied": {name: other for name, other in tied.items() if other in trained},
     }

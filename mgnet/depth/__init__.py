@@ -20,27 +20,27 @@ from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.spline_weights import DepthSpline
-from mgnet.depth.parallel.control import Adaptive, Fixed, Pass, Tolerance
+from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 
 __all__ = [
-    "Adaptive",
+    "AdaptiveCycles",
     "CLayers",
     "DepthSpline",
-    "Fixed",
+    "FixedCycles",
     "Intervals",
     "LayerEquation",
     "LayerParallel",
     "Layers",
     "ODENet",
     "OneStep",
-    "Pass",
+    "PassReport",
     "Propagator",
     "Relaxation",
     "ResidualBlock",
     "SerialSweep",
     "StackedBlock",
-    "Tolerance",
+    "CyclesToTolerance",
     "best_plan",
     "dahlquist",
     "depth_hierarchy",

@@ -32,15 +32,16 @@ def depth_hierarchy(
 ) -> Hierarchy:
     """Levels of ODE nets, each with `factor` times as many layers as the next coarser one.
 
-    Upward, as in a cascade, refinement by gates loses nothing. Downward trained weights are worth
-    little on coarser levels, so a line search guards every correction: none raises the objective.
+    Upward, as in a cascade, refinement by learnable steps loses nothing. Downward trained weights
+    are worth little on coarser levels, so a line search guards every correction: none raises the
+    objective.
 
     Parameters
     ----------
     net : ODENet
         The coarsest network.
     objective : Objective
-        Made for any network; `objective.on(network)` binds it to each level's.
+        Made for any network; `objective.with_network(network)` binds it to each level's.
     levels : int
     smoother : Smoother
         Of all levels, the coarsest included.
@@ -57,8 +58,8 @@ def depth_hierarchy(
     -------
     Hierarchy
         `hierarchy.network(level, u)` gives the network of a level with the parameters u,
-        `hierarchy.on(batch)` the same levels with `objective.at(batch)`. The cost of a level is
-        its number of layers.
+        `hierarchy.with_data(batch)` the same levels with `objective.with_data(batch)`. The cost of
+        a level is its number of layers.
 
     Examples
     --------
@@ -68,7 +69,7 @@ def depth_hierarchy(
     >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
     >>> block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
     >>> ends = torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)
-    >>> net = ODENet(block, 2, gates=True, before=ends[0], after=ends[1])
+    >>> net = ODENet(block, 2, learnable_steps=True, before=ends[0], after=ends[1])
     >>> problem = Objective(net, torch.nn.functional.mse_loss, (x, torch.sin(3 * x)))
     >>> adam = TorchOptimizer(torch.optim.Adam, {"lr": 0.01})
     >>> hierarchy = depth_hierarchy(net, problem, 3, adam)
@@ -92,7 +93,7 @@ def depth_hierarchy(
     names = [f"{network.depth} layers" for network in networks]
 
     def built(objective: Objective) -> list[Level]:
-        problems = [objective.on(network) for network in networks]
+        problems = [objective.with_network(network) for network in networks]
         return network_levels(problems, transfers, smoother, form, costs, names)
 
     def network_of(level: int, u: torch.Tensor) -> ODENet:
@@ -102,8 +103,8 @@ def depth_hierarchy(
 
     return Hierarchy(
         built(objective),
-        bind=lambda batch: built(objective.at(batch)),
-        nested=how in ("gates", "knots"),
+        bind=lambda batch: built(objective.with_data(batch)),
+        nested=how in ("steps", "knots"),
         network=network_of,
     )
 
@@ -112,7 +113,7 @@ def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> Pack
     """Between `net` and `net.refine(factor, how)`, for the flat vector of trained parameters.
 
     Residuals go down by the transpose of P, solutions as in `net.coarsen`. Parameters of `before`,
-    `after` and the buffer layers are carried unchanged.
+    `after` and the boundary layers are carried unchanged.
 
     Parameters
     ----------
@@ -123,8 +124,8 @@ def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> Pack
 
     Examples
     --------
-    >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 2, gates=True)
-    >>> u = torch.tensor([0.5, 0.5, 3.0, 4.0])  # gates, weights
+    >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 2, learnable_steps=True)
+    >>> u = torch.tensor([0.5, 0.5, 3.0, 4.0])  # learnable_steps, weights
     >>> depth_transfer(net).prolong(u).tolist()
     [0.5, 0.0, 0.5, 0.0, 3.0, 3.0, 4.0, 4.0]
     """

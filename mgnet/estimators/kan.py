@@ -15,8 +15,8 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mgnet.estimators.course import Course, follow
 from mgnet.estimators.scales import Scales, continued
+from mgnet.estimators.training_budget import TrainingBudget, train_within
 from mgnet.knots import KAN, knot_hierarchy, roughness
 from mgnet.knots.spline import roughness_factor
 from mgnet.smoother import Smoother
@@ -25,7 +25,7 @@ from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, Objective, T
 __all__ = ["KANClassifier", "KANRegressor"]
 
 # Name -> the smoother, and how many of its steps make one sweep.
-SOLVERS: dict[str, tuple[Smoother, int]] = {
+OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
     "lm": (LevenbergMarquardt(), 1),
     "lbfgs": (LBFGS(), 10),
     "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
@@ -46,7 +46,7 @@ class KANEstimator(BaseEstimator, ABC):
         levels: int = 3,
         degree: int = 3,
         roughness: float = 1e-3,
-        solver: str = "auto",
+        optimizer: str = "auto",
         cycle: str = "",
         max_iter: int = 200,
         seconds: float | None = None,
@@ -61,7 +61,7 @@ class KANEstimator(BaseEstimator, ABC):
         self.levels = levels
         self.degree = degree
         self.roughness = roughness
-        self.solver = solver
+        self.optimizer = optimizer
         self.cycle = cycle
         self.max_iter = max_iter
         self.seconds = seconds
@@ -73,8 +73,8 @@ class KANEstimator(BaseEstimator, ABC):
 
     @property
     @abstractmethod
-    def _solvers(self) -> tuple[str, ...]:
-        """Names of the solvers that suit the loss, the default first."""
+    def _optimizers(self) -> tuple[str, ...]:
+        """Names of the optimizers that suit the loss, the default first."""
 
     def _train(
         self,
@@ -82,19 +82,19 @@ class KANEstimator(BaseEstimator, ABC):
         strata: np.ndarray,
         outputs: int,
         objective: Callable[[KAN, Any, float], Objective],
-        course: Course | None,
+        budget: TrainingBudget | None,
     ) -> None:
         """Train a network on scaled rows; `objective(network, rows, roughness)` is minimised."""
-        name = self._solvers[0] if self.solver == "auto" else self.solver
+        name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
         self._check(name)
-        own = Course(
+        own = TrainingBudget(
             self.max_iter,
             seconds=self.seconds or float("inf"),
             window=self.n_iter_no_change,
             patience=self.n_iter_no_change,
             tol=self.tol,
         )
-        course = course or own
+        budget = budget or own
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -109,20 +109,21 @@ class KANEstimator(BaseEstimator, ABC):
                 held_out = objective(coarsest, tuple(part[kept] for part in rows), 0.0)
                 rows = rows[0][~kept], rows[1][~kept]
         problem = objective(coarsest, rows, self.roughness)
-        smoother, step = SOLVERS[name]
+        smoother, step = OPTIMIZERS[name]
         hierarchy = knot_hierarchy(coarsest, problem, self.levels, smoother)
-        level, u = follow(course, hierarchy, self.cycle, {str(smoother): step}, held_out)
+        level, u = train_within(budget, hierarchy, self.cycle, {str(smoother): step}, held_out)
         self.network_ = hierarchy.network(level, u)  # type: ignore[misc, assignment]
-        self.n_iter_ = len(course.history)
-        self.loss_curve_ = [loss for _, _, loss, _ in course.history]
-        if course is own and course.interrupted:
+        self.n_iter_ = len(budget.history)
+        self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
+        if budget is own and budget.interrupted:
             raise KeyboardInterrupt
 
-    def _check(self, solver: str) -> None:
+    def _check(self, optimizer: str) -> None:
         kind = type(self).__name__
-        if solver not in self._solvers:
+        if optimizer not in self._optimizers:
             raise ValueError(
-                f"{kind} got solver {self.solver!r}; it must be auto, {' or '.join(self._solvers)}"
+                f"{kind} got optimizer {self.optimizer!r}; it must be auto, "
+                f"{' or '.join(self._optimizers)}"
             )
         if self.max_iter < 1 or self.n_iter_no_change < 1 or not (self.seconds or 1.0) > 0.0:
             raise ValueError(
@@ -175,7 +176,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         Weight of the integral of the squared second derivative of all edges, for standardised data.
         The default suits tables of some hundred rows; the fewer rows, the more inputs and the more
         noise, the larger. What a grid search should look at first.
-    solver : "auto", "lm", "lbfgs" or "adam"
+    optimizer : "auto", "lm", "lbfgs" or "adam"
         By default Levenberg-Marquardt; its cost grows with the cube of the number of coefficients,
         so above about 5000 take L-BFGS.
     cycle : str
@@ -221,7 +222,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
     """
 
     @property
-    def _solvers(self) -> tuple[str, ...]:
+    def _optimizers(self) -> tuple[str, ...]:
         return ("lm", "lbfgs", "adam")
 
     def __sklearn_tags__(self) -> Any:
@@ -229,13 +230,13 @@ class KANRegressor(RegressorMixin, KANEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, course: Course | None = None) -> KANRegressor:
+    def fit(self, X: Any, y: Any, budget: TrainingBudget | None = None) -> KANRegressor:
         """Train on X of shape (rows, inputs) and y of shape (rows,) or (rows, outputs).
 
         Parameters
         ----------
         X, y : array-like
-        course : Course, optional
+        budget : TrainingBudget, optional
             Limits and listeners of your own, in place of `max_iter`, `seconds`, `tol` and
             `n_iter_no_change`. Ctrl-C then ends the training without an error.
         """
@@ -246,7 +247,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         y = y.reshape(len(y), -1).astype(float)
         self.scales_ = Scales.of(X, y)
         rows = self.scales_.inputs(X), self.scales_.targets(y)
-        self._train(rows, np.zeros(len(X)), y.shape[1], squares, course)
+        self._train(rows, np.zeros(len(X)), y.shape[1], squares, budget)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -273,7 +274,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     ----------
     hidden, intervals, levels, degree, roughness
         As for `KANRegressor`.
-    solver : "auto", "lbfgs" or "adam"
+    optimizer : "auto", "lbfgs" or "adam"
         By default L-BFGS.
     cycle, max_iter, seconds, tol
         As for `KANRegressor`.
@@ -301,16 +302,16 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     """
 
     @property
-    def _solvers(self) -> tuple[str, ...]:
+    def _optimizers(self) -> tuple[str, ...]:
         return ("lbfgs", "adam")
 
-    def fit(self, X: Any, y: Any, course: Course | None = None) -> KANClassifier:
+    def fit(self, X: Any, y: Any, budget: TrainingBudget | None = None) -> KANClassifier:
         """Train on X of shape (rows, inputs) and labels y of shape (rows,), numbers or strings.
 
         Parameters
         ----------
         X, y : array-like
-        course : Course, optional
+        budget : TrainingBudget, optional
             As in `KANRegressor.fit`.
         """
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
@@ -323,7 +324,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             )
         self.scales_ = Scales.of(X)
         rows = self.scales_.inputs(X), torch.from_numpy(labels)
-        self._train(rows, labels, len(self.classes_), entropy, course)
+        self._train(rows, labels, len(self.classes_), entropy, budget)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:

@@ -14,7 +14,7 @@ from mgnet.knots.kan import KAN, roughness
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.multichannel import MultichannelMLP
 from mgnet.knots.newton_multigrid import KnotMultigrid
-from mgnet.knots.optimizer_state import carry
+from mgnet.knots.optimizer_state import refine_optimizer
 from mgnet.knots.patches import Patches
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "KnotMultigrid",
     "MultichannelMLP",
     "Patches",
-    "carry",
+    "refine_optimizer",
     "change_of_basis",
     "from_efficient_kan",
     "from_pykan",

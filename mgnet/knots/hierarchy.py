@@ -123,7 +123,7 @@ def knot_hierarchy(
     kan : torch.nn.Module
         The coarsest network: a KAN, or a module that holds one, as `mgnet.training.Ansatz` does.
     objective : Objective
-        Made for any network; `objective.on(network)` binds it to each level's.
+        Made for any network; `objective.with_network(network)` binds it to each level's.
     levels : int
     smoother : Smoother
         Of all levels, the coarsest included.
@@ -142,7 +142,7 @@ def knot_hierarchy(
     -------
     Hierarchy
         `hierarchy.network(level, u)` gives the network of a level with the parameters u,
-        `hierarchy.on(batch)` the same levels with `objective.at(batch)`.
+        `hierarchy.with_data(batch)` the same levels with `objective.with_data(batch)`.
 
     Examples
     --------
@@ -175,9 +175,9 @@ def knot_hierarchy(
     names = [f"{_spline_network(network).intervals[0]} intervals" for network in networks]
 
     def built(objective: Objective) -> list[Level]:
-        problems = [objective.on(network) for network in networks]
+        problems = [objective.with_network(network) for network in networks]
         if samples is not None:
-            problems = [p.thinned(part) for p, part in zip(problems, parts, strict=True)]
+            problems = [p.subsampled(part) for p, part in zip(problems, parts, strict=True)]
         return network_levels(problems, transfers, smoother, form, parts, names)
 
     def network_of(level: int, u: torch.Tensor) -> torch.nn.Module:
@@ -187,7 +187,7 @@ def knot_hierarchy(
 
     return Hierarchy(
         built(objective),
-        bind=lambda batch: built(objective.at(batch)),
+        bind=lambda batch: built(objective.with_data(batch)),
         nested=samples is None,
         network=network_of,
     )

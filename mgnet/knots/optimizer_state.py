@@ -12,10 +12,12 @@ from mgnet.knots.kan import KAN
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
-__all__ = ["carry"]
+__all__ = ["refine_optimizer"]
 
 
-def carry(optimizer: torch.optim.Optimizer, coarse: KAN, fine: KAN) -> torch.optim.Optimizer:
+def refine_optimizer(
+    optimizer: torch.optim.Optimizer, coarse: KAN, fine: KAN
+) -> torch.optim.Optimizer:
     """The optimizer of a refined network, with the memory of the coarse one's.
 
     What has an entry per coefficient goes through the prolongation, scaled as the gradient is
@@ -48,7 +50,7 @@ def carry(optimizer: torch.optim.Optimizer, coarse: KAN, fine: KAN) -> torch.opt
     >>> for epoch in range(150):
     ...     if epoch in (100, 125):
     ...         fine = kan.refine()
-    ...         kan, optimizer = fine, carry(optimizer, kan, fine)
+    ...         kan, optimizer = fine, refine_optimizer(optimizer, kan, fine)
     ...     loss = (kan(x) - torch.sin(8 * x)).square().mean()
     ...     optimizer.zero_grad()
     ...     loss.backward()

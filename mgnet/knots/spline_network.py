@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -30,8 +29,8 @@ class SplineNetwork(Protocol):
 
     linear: Any
     coefficients: Any
-    intervals: Sequence[int]
-    degree: int
+    intervals: Any
+    degree: Any
     domain: tuple[float, float]
     hidden: str
 

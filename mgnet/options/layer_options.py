@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mgnet.options.reader import Values, check_names
+from mgnet.options.reader import OptionReader, check_names
 
 if TYPE_CHECKING:
-    from mgnet.depth import Adaptive, Fixed, LayerParallel, ODENet, Tolerance
+    from mgnet.depth import AdaptiveCycles, CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 
 __all__ = ["layer_parallel_from_options"]
 
@@ -22,7 +22,7 @@ def layer_parallel_from_options(
     coarsening: int | Sequence[int] = 4,
     forward: str = "cascade + V",
     backward: str = "cascade + V",
-    control: Fixed | Tolerance | Adaptive | None = None,
+    control: FixedCycles | CyclesToTolerance | AdaptiveCycles | None = None,
     relaxation: Sequence[str] = ("F", "FCF"),
     mode: str = "mgrit",
 ) -> LayerParallel:
@@ -51,10 +51,10 @@ def layer_parallel_from_options(
     >>> layer_parallel_from_options(net, coarsening=8).settings["forward"]
     'cascade + V'
     """
-    from mgnet.depth import Fixed, LayerParallel  # loads torch
+    from mgnet.depth import FixedCycles, LayerParallel  # loads torch
 
     check_names()
-    values = Values(prefix, "layers")
+    values = OptionReader(prefix, "layers")
     given: Any = tuple(coarsening) if isinstance(coarsening, Sequence) else coarsening
     factors = values.get("coarsening", given)
     if isinstance(factors, tuple) and len(factors) == 1:
@@ -62,7 +62,7 @@ def layer_parallel_from_options(
     relaxation = values.get("relaxation", tuple(relaxation))
     levels = values.get("levels", levels)
     texts = values.get("forward_cycle", forward), values.get("backward_cycle", backward)
-    control = _control(Fixed() if control is None else control, values)
+    control = _control(FixedCycles() if control is None else control, values)
     mode = values.get("mode", mode)
     values.help()
     try:
@@ -81,12 +81,12 @@ def layer_parallel_from_options(
         raise ValueError(f"option {', '.join(shown)}: {error}" if shown else error) from None
 
 
-def _control(control: Any, values: Values) -> Any:
+def _control(control: Any, values: OptionReader) -> Any:
     """The control that the options ask for; what they leave out stays the script's."""
-    from mgnet.depth import Adaptive, Fixed, Tolerance
+    from mgnet.depth import AdaptiveCycles, CyclesToTolerance, FixedCycles
 
-    kinds = {"fixed": Fixed, "tolerance": Tolerance, "adaptive": Adaptive}
-    own = type(control).__name__.lower()
+    kinds = {"fixed": FixedCycles, "tolerance": CyclesToTolerance, "adaptive": AdaptiveCycles}
+    own = next(name for name, kind in kinds.items() if type(control) is kind)
     name = values.get("control", own)
     if name != own:
         control = kinds[name](tolerance=control.tolerance)

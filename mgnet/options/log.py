@@ -96,8 +96,8 @@ class _Smoother(Smoother):
         return self.inner.fixed_work
 
     @property
-    def wanders(self) -> bool:  # type: ignore[override]
-        return self.inner.wanders
+    def monotone(self) -> bool:  # type: ignore[override]
+        return self.inner.monotone
 
     def __str__(self) -> str:
         return str(self.inner)

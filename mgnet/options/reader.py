@@ -17,7 +17,7 @@ from typing import Any
 
 from mgnet.options.option_table import OPTIONS, Option, find
 
-__all__ = ["Values", "check_names", "init", "split_options", "take", "unread"]
+__all__ = ["OptionReader", "check_names", "init", "split_options", "insert_options", "unread"]
 
 OPTION = re.compile(r"-[A-Za-z_]")
 OURS = re.compile(r"(?:.*_)?mgnet_(\w+)")
@@ -99,9 +99,9 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     own, theirs = split_options(argv[1:])
     weaker = shlex.split(options, comments=True)
     if theirs or weaker:
-        take(theirs, weaker)
+        insert_options(theirs, weaker)
     elif os.environ.get("PETSC_OPTIONS") and find_spec("petsc4py"):
-        take([])
+        insert_options([])
     check_names()
     if _petsc() is not None:
         atexit.unregister(_warn)  # once, however often a script calls init
@@ -109,7 +109,7 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     return [*argv[:1], *own]
 
 
-def take(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None:
+def insert_options(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None:
     """Start PETSc with these options, or add them if it runs already.
 
     Parameters
@@ -200,7 +200,7 @@ def _warn() -> None:
         sys.stderr.write(f"warning: nothing in this script reads {', '.join(names)}\n")
 
 
-class Values:
+class OptionReader:
     """Reads our options under one prefix, and shows them when `-help` is given.
 
     Parameters
@@ -212,7 +212,7 @@ class Values:
 
     Examples
     --------
-    >>> Values("unused_").get("cycle", "F(1,1)")
+    >>> OptionReader("unused_").get("cycle", "F(1,1)")
     'F(1,1)'
     """
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from mgnet import Anderson, Hierarchy, Level, Schedule, Smoother, Solver, Step, StepData, parse
 from mgnet.options.log import logged
-from mgnet.options.reader import Values, check_names
+from mgnet.options.reader import OptionReader, check_names
 from mgnet.options.smoother_text import parse_acceleration, parse_smoother
 
 __all__ = ["solver_from_options"]
@@ -34,7 +34,7 @@ def solver_from_options(
     batches: Iterable[Any] | None = None,
     monitor: Monitor | None = None,
     record: Callable[[Step, StepData], None] | None = None,
-    judge: Callable[[State], float] | None = None,
+    merit: Callable[[State], float] | None = None,
     acceleration: Anderson | None = None,
 ) -> Solver:
     """A solver as the script describes it, changed by the options of the command line.
@@ -47,7 +47,7 @@ def solver_from_options(
     hierarchy : Hierarchy
     prefix : str
         With "train_" the options are `-train_mgnet_cycle` and so on.
-    cycle, rtol, atol, max_cycles, batches, monitor, record, judge, acceleration
+    cycle, rtol, atol, max_cycles, batches, monitor, record, merit, acceleration
         As in `Solver`; the options beat them.
 
     Raises
@@ -66,7 +66,7 @@ def solver_from_options(
         got = type(hierarchy).__name__
         raise TypeError(f"solver_from_options got a {got}; it takes a Hierarchy: Hierarchy([...])")
     check_names()
-    values = Values(prefix)
+    values = OptionReader(prefix)
     cycle = values.get("cycle", cycle)
     hierarchy = _hierarchy(hierarchy, values)
     try:
@@ -84,14 +84,14 @@ def solver_from_options(
         monitor = partial(_monitor, prefix, monitor)
     view = values.get("view", None)
     values.help()
-    told = batches, monitor, record, judge, accelerated
+    told = batches, monitor, record, merit, accelerated
     solver = Solver(logged(hierarchy), schedule, rtol, atol, max_cycles, *told)
     if view is not None:
         _say(_VIEWS[view](solver, hierarchy, cycle))
     return solver
 
 
-def _hierarchy(hierarchy: Hierarchy, values: Values) -> Hierarchy:
+def _hierarchy(hierarchy: Hierarchy, values: OptionReader) -> Hierarchy:
     """The levels and smoothers that the options ask for."""
     count = values.get("levels", len(hierarchy))
     if count > len(hierarchy):
@@ -149,13 +149,13 @@ def _with_parts(level: Level, parts: Sequence[dict[str, Smoother]]) -> Level:
     )
 
 
-def _smoother(values: Values, name: str, level: int | None) -> Smoother | None:
+def _smoother(values: OptionReader, name: str, level: int | None) -> Smoother | None:
     text = values.get(name, None, level)
     shown = values.shown(name if level is None else f"levels_{level}_{name}")
     return None if text is None else parse_smoother(text, f"option {shown}")
 
 
-def _with_sweeps(schedule: Schedule, values: Values, levels: int) -> Schedule:
+def _with_sweeps(schedule: Schedule, values: OptionReader, levels: int) -> Schedule:
     """The schedule with the sweeps that the options ask for."""
     everywhere = values.get("sweeps", None)
     steps = []

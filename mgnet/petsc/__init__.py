@@ -16,13 +16,13 @@ from mgnet.options import (
 )
 
 if TYPE_CHECKING:
-    from mgnet.petsc.distribution import distribute, gather_state, load_state
+    from mgnet.petsc.distributed_least_squares import distribute_samples
+    from mgnet.petsc.distribution import distribute_layers, gather_state, load_state
     from mgnet.petsc.dm import dmshell
     from mgnet.petsc.interruption import resumable_steps
     from mgnet.petsc.knot_pcmg import KnotPCMG
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
-    from mgnet.petsc.spread_least_squares import spread_samples
     from mgnet.petsc.tao_smoother import TAOSmoother
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "KnotPCMG",
     "Sweeps",
     "TAOSmoother",
-    "distribute",
+    "distribute_layers",
     "dmshell",
     "gather_state",
     "init",
@@ -41,7 +41,7 @@ __all__ = [
     "resumable_steps",
     "separate_smoothers",
     "solver_from_options",
-    "spread_samples",
+    "distribute_samples",
 ]
 
 # Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
@@ -51,13 +51,13 @@ _LATER = {
     "KnotPCMG": "mgnet.petsc.knot_pcmg",
     "TAOSmoother": "mgnet.petsc.tao_smoother",
     "Sweeps": "mgnet.petsc.python_types",
-    "distribute": "mgnet.petsc.distribution",
+    "distribute_layers": "mgnet.petsc.distribution",
     "dmshell": "mgnet.petsc.dm",
     "gather_state": "mgnet.petsc.distribution",
     "load_state": "mgnet.petsc.distribution",
     "resumable_steps": "mgnet.petsc.interruption",
     "separate_smoothers": "mgnet.petsc.python_types",
-    "spread_samples": "mgnet.petsc.spread_least_squares",
+    "distribute_samples": "mgnet.petsc.distributed_least_squares",
 }
 
 

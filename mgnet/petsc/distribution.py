@@ -1,4 +1,4 @@
-"""The layers of a network over MPI ranks: `distribute`, and states of the whole.
+"""The layers of a network over MPI ranks: `distribute_layers`, and states of the whole.
 
 Works without petsc4py too, where there is one process: the same script runs alone and under
 `mpiexec`.
@@ -21,7 +21,7 @@ from mgnet.petsc.layer_layout import LayerLayout
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-__all__ = ["distribute", "gather_state", "load_state"]
+__all__ = ["distribute_layers", "gather_state", "load_state"]
 
 SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"  # of launchers
 
@@ -29,7 +29,7 @@ State = dict[str, Any]
 Path = tuple[Any, ...]
 
 
-def distribute(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> LayerParallel:
+def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> LayerParallel:
     """Spread the layers of a module over MPI ranks; each keeps its own, and calls it as before.
 
     A script that builds the same module on every rank (one seed) and trains it in a plain loop
@@ -44,8 +44,8 @@ def distribute(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> Layer
     parallel : LayerParallel
         Changed in place: its parameters are new objects, so make the optimizer after this. What is
         not separate for each parameter (clipping by the norm of all gradients, L-BFGS) needs a sum
-        over the ranks that a plain loop does not make. `parallel.neighbours.rank` is 0 on one rank:
-        let that one print.
+        over the ranks that a plain loop does not make. `parallel.communicator.rank` is 0 on one
+        rank: let that one print.
     comm : PETSc.Comm, optional
         `PETSC_COMM_WORLD` by default.
 
@@ -63,7 +63,7 @@ def distribute(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> Layer
     --------
     >>> from mgnet.depth import ODENet
     >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=16)
-    >>> parallel = distribute(LayerParallel(net))
+    >>> parallel = distribute_layers(LayerParallel(net))
     >>> parallel(torch.ones(3, 4)).sum().backward()
     >>> net.block[0].weight.grad.shape  # of the layers of this rank: here there is only one
     torch.Size([16, 4, 4])
@@ -93,7 +93,7 @@ def gather_state(
 ) -> State | None:
     """The state of the whole module, or of its optimizer, on rank 0; all ranks call it.
 
-    It is what the same module has without `distribute`: `torch.save` it from rank 0, load it
+    It is what the same module has without `distribute_layers`: `torch.save` it from rank 0, load it
     anywhere, or by `load_state` on any number of ranks.
 
     Parameters
@@ -117,11 +117,11 @@ def gather_state(
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> parallel = distribute(LayerParallel(ODENet(torch.nn.Linear(2, 2), 8)))
+    >>> parallel = distribute_layers(LayerParallel(ODENet(torch.nn.Linear(2, 2), 8)))
     >>> gather_state(parallel)["net.block.weight"].shape
     torch.Size([8, 2, 2])
     """
-    ranks, state = parallel.neighbours, _state(parallel, optimizer)
+    ranks, state = parallel.communicator, _state(parallel, optimizer)
     for path in _layered(parallel, optimizer, state, len(parallel.net.kept)):
         holder = _holder(state, path)
         holder[path[-1]] = ranks.gather_layers(holder[path[-1]])
@@ -153,18 +153,18 @@ def load_state(
     >>> from mgnet.depth import ODENet
     >>> block = torch.nn.Linear(2, 2)
     >>> one, other = (LayerParallel(ODENet(block, 8)) for _ in range(2))
-    >>> load_state(distribute(one), other.state_dict())
+    >>> load_state(distribute_layers(one), other.state_dict())
     >>> bool((one(torch.ones(1, 2)) == other(torch.ones(1, 2))).all())
     True
     """
-    ranks, whole, paths, cut = parallel.neighbours, None, [], []
+    ranks, whole, paths, cut = parallel.communicator, None, [], []
     if ranks.rank == 0:
         if state is None:
             raise ValueError("load_state got None on rank 0; give the whole state there")
         whole = _copied(state)
         paths = list(_layered(parallel, optimizer, whole, parallel.net.depth))
         cut = [_take(whole, path) for path in paths]
-    whole, paths = ranks.agree((whole, paths))
+    whole, paths = ranks.broadcast((whole, paths))
     for number, path in enumerate(paths):
         given = cut[number] if cut else None
         _holder(whole, path)[path[-1]] = ranks.scatter_layers(given)

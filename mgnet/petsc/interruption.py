@@ -82,7 +82,7 @@ def resumable_steps(
     """
     if not isinstance(every, Integral) or every < 1:
         raise ValueError(f"resumable_steps got every = {every!r}; it must be at least 1 step")
-    file, ranks = _File(Path(path), parallel, optimizer, scheduler), parallel.neighbours
+    file, ranks = _File(Path(path), parallel, optimizer, scheduler), parallel.communicator
     saved, stop = file.load(), 0
     received: list[int] = []
     former = {
@@ -119,10 +119,10 @@ class _File:
 
     def load(self) -> int:
         """Take over what rank 0 reads, if there is a file; the number of steps done."""
-        ranks = self.parallel.neighbours
+        ranks = self.parallel.communicator
         whole = self._read() if ranks.rank == 0 and self.path.exists() else {}
         net, moments = whole.pop("net", None), whole.pop("optimizer", None)
-        common = ranks.agree(whole)
+        common = ranks.broadcast(whole)
         if not common:
             return 0
         load_state(self.parallel, net)
@@ -153,7 +153,7 @@ class _File:
         """Replace the file, if all numbers are finite."""
         self._check_finite(step, former)
         net, moments = (gather_state(self.parallel, each) for each in (None, self.optimizer))
-        if self.parallel.neighbours.rank == 0:
+        if self.parallel.communicator.rank == 0:
             scheduler = None if self.scheduler is None else self.scheduler.state_dict()
             states = {"net": net, "optimizer": moments, "scheduler": scheduler}
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -163,12 +163,12 @@ class _File:
                 stream.flush()
                 os.fsync(stream.fileno())
             unfinished.replace(self.path)
-        self.parallel.neighbours.agree(None)  # who exits earlier may end the rank that writes
+        self.parallel.communicator.broadcast(None)  # who exits earlier may end the rank that writes
 
     def _check_finite(self, step: int, former: str) -> None:
         own = first_not_finite(self.parallel.net, self.optimizer)
         found = torch.tensor([[-2 if own is None else own]])
-        for rank, layer in enumerate(self.parallel.neighbours.gather(found)[0].tolist()):
+        for rank, layer in enumerate(self.parallel.communicator.gather(found)[0].tolist()):
             if layer > -2:
                 others = "before, after or shared by the layers"
                 where = f"of layer {layer} on rank {rank}" if layer >= 0 else others

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from mgnet import vector
 from mgnet.knots.jacobian import KANJacobian
+from mgnet.petsc.distributed_least_squares import DistributedJacobian
 from mgnet.petsc.ksp_smoother import with_options
 from mgnet.petsc.petsc_errors import original_errors
-from mgnet.petsc.spread_least_squares import SpreadJacobian
 from mgnet.training.least_squares.jacobian import Jacobian, StackedJacobian
 from mgnet.training.least_squares.newton_krylov import Product
 
@@ -40,7 +40,8 @@ OPTIONS = {
 class KnotPCMG:
     """A preconditioner for `(J^T J + shift I) d = b` of a KAN: one cycle of PETSc's PCMG.
 
-    For `LevenbergMarquardt(solver=NewtonKrylov(KnotPCMG(...)))` on `spread_samples(...)`.
+    For `LevenbergMarquardt(linear_solver=NewtonKrylov(KnotPCMG(...)))` on
+    `distribute_samples(...)`.
 
     Parameters
     ----------
@@ -55,11 +56,11 @@ class KnotPCMG:
     Examples
     --------
     >>> from mgnet.knots import KAN, kronecker_matrix
-    >>> from mgnet.petsc.spread_least_squares import spread_samples
+    >>> from mgnet.petsc.distributed_least_squares import distribute_samples
     >>> from mgnet.training import LeastSquares
     >>> coarse = KAN([1, 3, 1], intervals=4)
     >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
-    >>> problem = spread_samples(LeastSquares(coarse.refine(), (x, torch.sin(8 * x))))
+    >>> problem = distribute_samples(LeastSquares(coarse.refine(), (x, torch.sin(8 * x))))
     >>> r, J = problem.linearize(problem.start())
     >>> prepared = KnotPCMG([kronecker_matrix(coarse)]).prepare(J)
     >>> product, precondition = prepared.shifted(0.1 * prepared.scale)
@@ -81,9 +82,10 @@ class KnotPCMG:
         ValueError
             If the prolongations do not lead to its columns.
         """
-        if not isinstance(J, SpreadJacobian):
+        if not isinstance(J, DistributedJacobian):
             raise TypeError(
-                f"KnotPCMG got a {type(J).__name__}; it needs the Jacobian of spread_samples(...)"
+                f"KnotPCMG got a {type(J).__name__}; it needs the Jacobian of "
+                "distribute_samples(...)"
             )
         shapes = [vector.shape_of(P) for P in self.prolongations]
         sizes = [J.columns, *(coarse for _, coarse in shapes)]
@@ -147,21 +149,21 @@ class SpreadSystem:
         return ksp
 
 
-def rows_mat(J: SpreadJacobian) -> PETSc.Mat:
+def rows_mat(J: DistributedJacobian) -> PETSc.Mat:
     """The Jacobian of a spread problem as an AIJ matrix, a rank's rows those of its samples.
 
     Parameters
     ----------
-    J : SpreadJacobian
+    J : DistributedJacobian
         The rows of a penalty are on rank 0.
 
     Examples
     --------
     >>> from mgnet.knots import KAN
-    >>> from mgnet.petsc.spread_least_squares import spread_samples
+    >>> from mgnet.petsc.distributed_least_squares import distribute_samples
     >>> from mgnet.training import LeastSquares
     >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
-    >>> problem = spread_samples(LeastSquares(KAN([1, 1], intervals=40), (x, x)))
+    >>> problem = distribute_samples(LeastSquares(KAN([1, 1], intervals=40), (x, x)))
     >>> rows_mat(problem.linearize(problem.start())[1]).getSize()
     (200, 43)
     """

@@ -14,7 +14,7 @@ from typing import Any
 from petsc4py import PETSc
 
 from mgnet import Smoother, parse, run, vector
-from mgnet.options.reader import Values, check_names
+from mgnet.options.reader import OptionReader, check_names
 from mgnet.options.smoother_text import parse_smoother
 from mgnet.petsc.dm import Place, petsc_level, place_of
 from mgnet.petsc.vectors import assign, copy_of
@@ -96,7 +96,7 @@ class Sweeps:
     def setFromOptions(self, solver: Any) -> None:  # noqa: N802, PETSc's name
         """Read `-mgnet_smoother` and `-mgnet_sweeps`, with the solver's prefix."""
         check_names()
-        values = Values(solver.getOptionsPrefix() or "")
+        values = OptionReader(solver.getOptionsPrefix() or "")
         text = values.get("smoother", None)
         self.sweeps = values.get("sweeps", self.sweeps)
         values.help()
@@ -190,7 +190,7 @@ class Cycle:
     def setFromOptions(self, solver: Any) -> None:  # noqa: N802, PETSc's name
         """Read `-mgnet_cycle`, with the solver's prefix."""
         check_names()
-        values = Values(solver.getOptionsPrefix() or "")
+        values = OptionReader(solver.getOptionsPrefix() or "")
         self.cycle = values.get("cycle", self.cycle)
         values.help()
 

@@ -37,7 +37,7 @@ TAG = 6151  # of our messages, beside those of a script
 
 
 class Ranks:
-    """The other ranks as one of them sees them: `Neighbours`, by MPI.
+    """The other ranks as one of them sees them: `Communicator`, by MPI.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Ranks:
     Examples
     --------
     >>> ranks = Ranks(PETSc.COMM_SELF, LayerLayout(layers=4, interval=2, ranks=1))
-    >>> ranks.begins(reverse=True), ranks.agree(3)
+    >>> ranks.is_first(reverse=True), ranks.broadcast(3)
     (True, 3)
     """
 
@@ -65,7 +65,7 @@ class Ranks:
             return None
         return Gathered(self.layout.intervals_of(self.rank).start, layers)
 
-    def all_parts(self, rows: Tensor) -> list[Tensor]:
+    def allgather(self, rows: Tensor) -> list[Tensor]:
         """The rows of each rank that has layers, on every rank."""
         more = len(rows) - len(self.layout.intervals_of(self.rank))
         counts = [len(self.layout.intervals_of(rank)) + more for rank in range(self.layout.ranks)]
@@ -79,7 +79,7 @@ class Ranks:
         """The rank from which points come."""
         return self.layout.neighbour(self.rank, 1 if reverse else -1)
 
-    def begins(self, reverse: bool) -> bool:
+    def is_first(self, reverse: bool) -> bool:
         """Whether this is the first rank (the last that has layers, in reverse)."""
         return self.rank == self._first(reverse)
 
@@ -115,7 +115,7 @@ class Ranks:
         arrived = _from_bytes(halo, own)[None]
         return torch.cat([points[:-1], arrived] if reverse else [arrived, points[1:]])
 
-    def from_end(self, point: Tensor, reverse: bool) -> Tensor:
+    def broadcast_from_last(self, point: Tensor, reverse: bool) -> Tensor:
         """The point of the last rank that has layers (of the first one, in reverse)."""
         if self.layout.ranks == 1:
             return point
@@ -129,7 +129,7 @@ class Ranks:
         parts = self.comm.allgather(values.cpu().numpy())
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The value of rank 0."""
         return self.comm.bcast(value)
 

@@ -115,7 +115,7 @@ class Record:
             return math.nan
         key = objective, network
         if key not in self._bound:
-            self._bound[key] = objective.on(network).value
+            self._bound[key] = objective.with_network(network).value
         return self._bound[key](u)
 
     def table(self) -> np.ndarray:

@@ -109,7 +109,7 @@ def train(
         schedule = parse(cycle, len(own)) if cycle else Schedule([Step("post", 0, sweeps)])
         deadline = began + seconds * 0.5**number
         watch = _Watch(hierarchy, number, (patience, gain, share), deadline, monitor)
-        solver = Solver(own, schedule, 0.0, 0.0, max_cycles, monitor=watch, judge=watch.judge)
+        solver = Solver(own, schedule, 0.0, 0.0, max_cycles, monitor=watch, merit=watch.merit)
         part = solver.solve(u=u, memory=_shifted(memory, -number))
         u, memory = part.value, memory | _shifted(part.memory, number)
         price = own[0].evaluation_cost / hierarchy[0].evaluation_cost
@@ -153,7 +153,7 @@ class _Watch:
         self.evaluations = 0.0  # of this level's operator, for the looks
         self.reason = Reason.MONITOR
 
-    def judge(self, u: State) -> float:
+    def merit(self, u: State) -> float:
         """The objective."""
         level = self.hierarchy[self.number]
         self.values.append(level.value(u, None, self.hierarchy.dot))

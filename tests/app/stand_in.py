@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 
 import mgnet
-from mgnet.app import cli, comparison
-from mgnet.app import fit as job
+from mgnet.app import cli, comparison, job
+from mgnet.app.cost_model import cost_model
 from mgnet.app.data import Trained
-from mgnet.app.pricing import priced
 
 
 class Model:
@@ -61,7 +60,7 @@ def fit(data, settings, progress=None, announce=None, mode="quick"):
     ranges = list(zip(data.x.min(axis=0), data.x.max(axis=0), strict=True))
     model = Model(data.names, data.target, ranges, weights)
     interrupted = mode == "interrupted"
-    hierarchy, schedule = priced(settings.levels), mgnet.cascade([1] * settings.levels)
+    hierarchy, schedule = cost_model(settings.levels), mgnet.cascade([1] * settings.levels)
     if announce:
         announce(hierarchy, schedule)
     try:
@@ -96,7 +95,7 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
         return Trained("rival", lambda x: x[:, 0], 1, seconds, float("nan"), 0.7, 0.8)
 
     def boosting(data, seconds, seed):
-        if mode == "interrupt rivals":
+        if mode == "interrupt baselines":
             raise KeyboardInterrupt
         return Trained("trees", lambda x: x[:, 0], 1, seconds, float("nan"), 0.7, 0.8)
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mgnet.app import cli
-from mgnet.app import fit as job
+from mgnet.app import cli, job
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -74,7 +73,7 @@ def test_settings_arrive(install, monkeypatch):
         return fit(data, settings, *told)
 
     monkeypatch.setattr(job, "fit", spy)
-    arguments = "--inputs p --hidden 8,4 --intervals 2 --degree 2 --levels 3 --smoother adam"
+    arguments = "--inputs p --hidden 8,4 --intervals 2 --degree 2 --levels 3 --optimizer adam"
     arguments += " --evaluations 7 --seed 5 --held-out 0.5 --out deep/down/here"
     arguments += " --validation 0 --roughness 1e-6"
     cycle = ["--cycle", "cascade 3,2,1"]
@@ -190,7 +189,7 @@ ARGUMENTS = {
     "nan": ("fit data.csv --target rho --seconds nan", "finite"),
     "huge": ("fit data.csv --target rho --levels 40", "use fewer --levels"),
     "budgets": ("fit data.csv --target rho --seconds 1 --evaluations 1", "two budgets"),
-    "smoother": ("fit data.csv --target rho --smoother sgd", "'lm', 'lbfgs', 'adam'"),
+    "optimizer": ("fit data.csv --target rho --optimizer sgd", "'lm', 'lbfgs', 'adam'"),
     "cycle": ("fit data.csv --target rho --cycle V(1", "cycle 'V(1'"),
     "held out": ("fit data.csv --target rho --held-out 1", "held-out fraction is 1"),
     "out file": ("fit data.csv --target rho --out data.csv", "data.csv is a file"),
@@ -292,7 +291,7 @@ def test_petsc_options_that_are_not_read_are_named(options, capsys):
 
 
 def test_a_table_swallowed_by_a_petsc_option_is_named(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "take", lambda arguments: None)
+    monkeypatch.setattr(cli, "insert_options", lambda arguments: None)
     sentence = refused(capsys, "fit", "-mgnet_view", "data.csv", "--target", "rho")
     assert "Missing argument 'DATA'. PETSc gets '-mgnet_view data.csv'" in sentence
 
@@ -312,7 +311,7 @@ def test_a_failure_while_writing_leaves_nothing(install, capsys, monkeypatch):
 
 
 def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
-    install("interrupt rivals")
+    install("interrupt baselines")
     assert cli.main(["fit", "data.csv", "--target", "rho", "--compare"]) == 130
     assert "the unfinished ones are left out" in capsys.readouterr().err
     assert Path("mgnet-fit/report.md").read_text().startswith("line\nnet\nnet\nnet\nrival\nNote: ")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mgnet.app.comparison import rivals
+from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings
 
 
@@ -13,16 +13,16 @@ from mgnet.app.data import Data, Settings
 def test_splines_stop_at_three_inputs(install, inputs, names):
     x = np.ones((4, inputs))
     data = Data(tuple("abcd"[:inputs]), "y", x, x[:, 0], x, x[:, 0])
-    trained = list(rivals(data, Settings(), seconds=2.5))
+    trained = list(baselines(data, Settings(), seconds=2.5))
     assert [rival.name for rival in trained] == names
     assert {rival.seconds for rival in trained} == {2.5}
 
 
 def test_what_is_ready_survives_an_interrupt(install):
-    install("interrupt rivals")
+    install("interrupt baselines")
     x = np.ones((4, 1))
     found = []
     with pytest.raises(KeyboardInterrupt):
-        for rival in rivals(Data(("a",), "y", x, x[:, 0], x, x[:, 0]), Settings(), 1.0):
+        for rival in baselines(Data(("a",), "y", x, x[:, 0], x, x[:, 0]), Settings(), 1.0):
             found.append(rival.name)
     assert found == [*["net"] * 3, "rival"]

@@ -41,9 +41,9 @@ def test_a_seed_gives_the_same_model():
     assert not np.array_equal(first, other)
 
 
-@pytest.mark.parametrize(("smoother", "error"), [("lbfgs", 1e-3), ("adam", 0.5)])
-def test_other_smoothers(smoother, error):
-    settings = Settings(**{**vars(SMALL), "smoother": smoother, "evaluations": 900})
+@pytest.mark.parametrize(("optimizer", "error"), [("lbfgs", 1e-3), ("adam", 0.5)])
+def test_other_optimizers(optimizer, error):
+    settings = Settings(**{**vars(SMALL), "optimizer": optimizer, "evaluations": 900})
     assert fit(data(), settings).trained.held_mse < error
 
 
@@ -85,8 +85,8 @@ def test_ctrl_c_keeps_the_best_network():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="solver 'newton'"):
-        fit(data(), Settings(smoother="newton"))
+    with pytest.raises(ValueError, match="optimizer 'newton'"):
+        fit(data(), Settings(optimizer="newton"))
     with pytest.raises(ValueError, match="character"):
         fit(data(), Settings(cycle="V(1"))
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from mgnet.checkpoint.architecture import built, described
+from mgnet.checkpoint.architecture import from_config, to_config
 from mgnet.knots import KAN, FreeKnotKAN
 
 ARGUMENTS = {
@@ -27,7 +27,7 @@ def test_a_kan_is_built_again(kind, linear):
     arguments = ARGUMENTS | {"linear": linear, "intervals": (4,) if linear else (4, 6)}
     assert set(inspect.signature(kind).parameters) == set(arguments)  # none is forgotten
     network = kind(**arguments)
-    again = built(json.loads(json.dumps(described(network))))
+    again = from_config(json.loads(json.dumps(to_config(network))))
     again.load_state_dict(network.state_dict())
     assert type(again) is kind
     assert repr(again) == repr(network)
@@ -36,8 +36,8 @@ def test_a_kan_is_built_again(kind, linear):
 
 
 def test_other_networks_are_told_by_their_shapes():
-    told = described(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)))
+    told = to_config(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)))
     assert told["kind"] == "Sequential"
     assert told["shapes"]["0.weight"] == [3, 2] and told["shapes"]["1.running_mean"] == [3]
     with pytest.raises(ValueError, match="kind Sequential cannot be built"):
-        built(told)
+        from_config(told)

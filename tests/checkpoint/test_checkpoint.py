@@ -51,7 +51,7 @@ class Batches(Objective):
         super().__init__(network, torch.nn.functional.mse_loss, (X, Y))
         self.generator = generator
 
-    def on(self, network):
+    def with_network(self, network):
         return Batches(network, self.generator)
 
     def gradient(self, u):

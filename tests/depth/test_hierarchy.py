@@ -40,7 +40,11 @@ def penalised(net):
 @pytest.mark.parametrize("objective", [least_squares, penalised])
 @pytest.mark.parametrize(
     ("options", "how"),
-    [({"gates": True}, "gates"), ({}, "linear"), ({"weights": DepthSpline(4, 2)}, "knots")],
+    [
+        ({"learnable_steps": True}, "steps"),
+        ({}, "linear"),
+        ({"weights": DepthSpline(4, 2)}, "knots"),
+    ],
 )
 def test_all_laws_hold(form, objective, options, how):
     if objective is penalised and how == "knots":
@@ -59,14 +63,14 @@ def test_all_laws_hold(form, objective, options, how):
     assert network.depth == depths[0]
     x = data()[0]
     torch.testing.assert_close(
-        hierarchy[0].operator.on(network).value(u), objective(network).value(u)
+        hierarchy[0].operator.with_network(network).value(u), objective(network).value(u)
     )
     assert network(x).shape == (40, 1)
 
 
 @pytest.mark.parametrize("smoother", [ADAM, LBFGS(), LevenbergMarquardt()])
 def test_a_cascade_by_gates_has_no_jump(smoother):
-    net = net_of(gates=True)
+    net = net_of(learnable_steps=True)
     hierarchy = depth_hierarchy(net, least_squares(net), 4, smoother)
     values = []
 
@@ -84,7 +88,7 @@ def test_a_cascade_by_gates_has_no_jump(smoother):
 @pytest.mark.parametrize("form", ["subspace", "injected"])
 @pytest.mark.parametrize("smoother", [LBFGS(), LevenbergMarquardt()])
 def test_guarded_cycles_never_raise_the_loss(form, smoother):
-    net = net_of(gates=True)
+    net = net_of(learnable_steps=True)
     hierarchy = depth_hierarchy(net, least_squares(net), 3, smoother, form=form)
     u = hierarchy[0].operator.start()
     value = hierarchy[0].operator.value
@@ -96,7 +100,7 @@ def test_guarded_cycles_never_raise_the_loss(form, smoother):
 
 
 def test_nested_schedules_and_automatic_refinement():
-    net = net_of(gates=True)
+    net = net_of(learnable_steps=True)
     hierarchy = depth_hierarchy(net, least_squares(net), 3, LBFGS())
     u = hierarchy[0].operator.start()
     first = hierarchy[0].operator.value(u)
@@ -107,10 +111,10 @@ def test_nested_schedules_and_automatic_refinement():
 
 
 def test_batches_bind_to_all_levels():
-    net = net_of(gates=True)
+    net = net_of(learnable_steps=True)
     hierarchy = depth_hierarchy(net, Objective(net, torch.nn.functional.mse_loss, data()), 2, ADAM)
     x, y = data()
-    bound = hierarchy.on((x[:5], y[:5]))
+    bound = hierarchy.with_data((x[:5], y[:5]))
     assert all(len(level.operator.data[0]) == 5 for level in bound)
 
 

@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mgnet.estimators import KANClassifier, KANRegressor
-from mgnet.estimators.course import Course
 from mgnet.estimators.kan import bending, entropy, validation_rows
+from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.knots import KAN
 
 SMALL = {"hidden": 3, "intervals": 2, "levels": 2}
@@ -105,15 +105,18 @@ def test_every_class_is_kept_for_validation_in_proportion():
 def test_a_course_of_ones_own():
     x, y = table(40)
     told = []
-    course = Course(sweeps=7, progress=lambda *values: told.append(values))
-    kan = KANRegressor(**SMALL).fit(x, y, course=course)
-    assert kan.n_iter_ == len(told) == len(course.history) == 7
+    budget = TrainingBudget(sweeps=7, progress=lambda *values: told.append(values))
+    kan = KANRegressor(**SMALL).fit(x, y, budget=budget)
+    assert kan.n_iter_ == len(told) == len(budget.history) == 7
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"solver": "newton"}, "KANRegressor got solver 'newton'; it must be auto, lm or lbfgs"),
+        (
+            {"optimizer": "newton"},
+            "KANRegressor got optimizer 'newton'; it must be auto, lm or lbfgs",
+        ),
         ({"max_iter": 0}, "max_iter 0, .* must be positive"),
         ({"seconds": -1.0}, "seconds -1.0; they must be positive"),
         ({"validation_fraction": 1.0}, "validation_fraction 1.0; it must lie between"),
@@ -127,8 +130,8 @@ def test_refusals(settings, words):
     with pytest.raises(ValueError, match=words):
         KANRegressor(**settings).fit(*table(20))
     if "solver" in settings:
-        with pytest.raises(ValueError, match="KANClassifier got solver 'lm'"):
-            KANClassifier(solver="lm").fit(table(20)[0], np.arange(20) % 2)
+        with pytest.raises(ValueError, match="KANClassifier got optimizer 'lm'"):
+            KANClassifier(optimizer="lm").fit(table(20)[0], np.arange(20) % 2)
 
 
 def test_one_sentence_without_scikit_learn():

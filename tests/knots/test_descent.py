@@ -100,7 +100,7 @@ def test_the_coarse_gradient_step_descends_as_misprinted_it_ascends():
     """Southworth et al. (arXiv 2603.04827), (19) and (20): the sign of the coarse step."""
     coarse = one_edge(4)
     transfer = knot_hierarchy(coarse.network, coarse, 2, GradientDescent())[0].transfer
-    fine, w = coarse.on(coarse.network.refine()), coarse.start()
+    fine, w = coarse.with_network(coarse.network.refine()), coarse.start()
     g = transfer.restrict(fine.gradient(transfer.prolong(w)))
     torch.testing.assert_close(g, coarse.gradient(w))  # P^T (fine gradient)
     step = 0.1 * transfer.prolong(g)
@@ -123,7 +123,7 @@ def test_cycles_run_in_both_geometries_also_around_a_fine_state(geometry, text):
 
 def test_the_recentred_step_is_taken_on_the_coarse_channels():
     kan = KAN([1, 1], 4)
-    hierarchy = knot_hierarchy(kan, one_edge(4).on(kan), 2, GradientDescent("relu"))
+    hierarchy = knot_hierarchy(kan, one_edge(4).with_network(kan), 2, GradientDescent("relu"))
     u = hierarchy[0].operator.start()
     coarse = hierarchy[0].recenter(u)
     f, eta = hierarchy[0].transfer.restrict(-hierarchy[0].operator(u)), 1e-3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mgnet.knots import KAN, carry
+from mgnet.knots import KAN, refine_optimizer
 
 X = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64).unsqueeze(1)
 OPTIMIZERS = [
@@ -35,7 +35,7 @@ def test_training_goes_on_without_a_jump(kind, options, linear):
     optimizer = kind(kan.parameters(), **options)
     before = train(kan, optimizer, 12)
     fine = kan.refine(3)
-    carried = carry(optimizer, kan, fine)
+    carried = refine_optimizer(optimizer, kan, fine)
     assert type(carried) is kind
     own = carried.param_groups[0]
     assert all(a is b for a, b in zip(own["params"], fine.parameters(), strict=True))
@@ -63,7 +63,7 @@ def test_pairs_of_lbfgs_speed_up_the_finer_level():
     for remember in (True, False):
         fine = kan.refine()
         new = (
-            carry(optimizer, kan, fine)
+            refine_optimizer(optimizer, kan, fine)
             if remember
             else torch.optim.LBFGS(fine.parameters(), **options)
         )
@@ -81,7 +81,7 @@ def test_groups_and_parameters_of_other_modules_stay():
     ((kan(torch.ones(4, 2, dtype=torch.float64)) * extra.sum()) ** 2).sum().backward()
     optimizer.step()
     fine = kan.refine()
-    carried = carry(optimizer, kan, fine)
+    carried = refine_optimizer(optimizer, kan, fine)
     assert [group["lr"] for group in carried.param_groups] == [1e-3, 1e-2]
     assert carried.param_groups[1]["betas"] == (0.5, 0.6)
     assert carried.param_groups[0]["params"][0] is extra
@@ -94,7 +94,7 @@ def test_float32_stays():
     kan = KAN([1, 2, 1], dtype=torch.float32)
     optimizer = torch.optim.Adam(kan.parameters())
     train(kan, optimizer, 2, X.float())
-    carried = carry(optimizer, kan, kan.refine())
+    carried = refine_optimizer(optimizer, kan, kan.refine())
     assert all(s["exp_avg"].dtype == torch.float32 for s in carried.state.values())
 
 
@@ -103,6 +103,6 @@ def test_refusals():
     optimizer = torch.optim.Adam(kan.parameters())
     for other in (kan, KAN([1, 2, 1], [4, 12]), KAN([1, 3, 1], [4, 8]), KAN([1, 2, 1], [4, 8], 2)):
         with pytest.raises(ValueError, match="must be a refinement of the first"):
-            carry(optimizer, kan, other)
+            refine_optimizer(optimizer, kan, other)
     with pytest.raises(ValueError, match="holds no parameter of the coarse network"):
-        carry(torch.optim.Adam(kan.refine().parameters()), kan, kan.refine())
+        refine_optimizer(torch.optim.Adam(kan.refine().parameters()), kan, kan.refine())

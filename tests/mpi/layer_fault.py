@@ -30,8 +30,8 @@ sys.modules["torch._dynamo"] = torch._dynamo = compiler
 
 from mpi4py import MPI  # noqa: E402
 
-from mgnet.depth import Fixed, LayerParallel, ODENet  # noqa: E402
-from mgnet.petsc import distribute, gather_state, resumable_steps  # noqa: E402
+from mgnet.depth import FixedCycles, LayerParallel, ODENet  # noqa: E402
+from mgnet.petsc import distribute_layers, gather_state, resumable_steps  # noqa: E402
 
 COMM = MPI.COMM_WORLD
 LAST = COMM.rank == COMM.size - 1
@@ -54,7 +54,7 @@ def run(file, where="", kind=""):
     block = torch.nn.Sequential(Block(4, 4), torch.nn.Dropout(0.2))
     net = ODENet(block, 12, after=torch.nn.Linear(4, 2))
     net.kernel.traced = False  # to start sooner
-    parallel = distribute(LayerParallel(net, 2, 3, control=Fixed(1, tolerance=9.0)))
+    parallel = distribute_layers(LayerParallel(net, 2, 3, control=FixedCycles(1, tolerance=9.0)))
     optimizer = torch.optim.Adam(parallel.parameters(), 1e-2)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2)
     data, began, output = torch.rand(20, 4), None, torch.zeros(0)

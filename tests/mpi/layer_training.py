@@ -1,7 +1,7 @@
 """Started on several ranks by test_layer_training.py: trains small nets; prints JSON on rank 0.
 
 `layer_training.py FILE`: 3 ranks save a checkpoint there, any other number of ranks goes on from
-it. `--alone`: everything without `distribute`.
+it. `--alone`: everything without `distribute_layers`.
 """
 
 import hashlib
@@ -19,13 +19,20 @@ petsc4py.init(sys.argv[:1])
 import torch  # noqa: E402
 from mpi4py import MPI  # noqa: E402
 
-from mgnet.depth import DepthSpline, Fixed, LayerEquation, LayerParallel, ODENet, Tolerance  # noqa: E402
+from mgnet.depth import (  # noqa: E402
+    CyclesToTolerance,
+    DepthSpline,
+    FixedCycles,
+    LayerEquation,
+    LayerParallel,
+    ODENet,
+)
 from mgnet.petsc import ranks  # noqa: E402
-from mgnet.petsc.distribution import distribute, gather_state, load_state  # noqa: E402
+from mgnet.petsc.distribution import distribute_layers, gather_state, load_state  # noqa: E402
 
 COMM = MPI.COMM_WORLD
 ranks.FEWEST = 2  # gathered on fewer ranks than by default, so that few are enough here
-ALONE = "--alone" in sys.argv
+SERIAL_COMMUNICATOR = "--alone" in sys.argv
 FILE = Path(sys.argv[1])
 
 
@@ -34,7 +41,7 @@ class Case:
     layers: int
     levels: int
     coarsening: Any
-    control: Any = field(default_factory=Fixed)
+    control: Any = field(default_factory=FixedCycles)
     dtype: torch.dtype = torch.float64
     steps: int = 20
     batch: int = 6
@@ -44,16 +51,18 @@ class Case:
 
 
 CASES = {
-    "two levels": Case(29, 2, 4, Fixed(1, tolerance=9.0)),
-    "three levels, float32": Case(26, 3, (2, 3), Tolerance(0.1), torch.float32),
+    "two levels": Case(29, 2, 4, FixedCycles(1, tolerance=9.0)),
+    "three levels, float32": Case(26, 3, (2, 3), CyclesToTolerance(0.1), torch.float32),
     # States too large to be gathered, on up to 4 ranks: the coarsest level is marched in turn.
-    "in turn": Case(29, 2, 4, Fixed(1, tolerance=9.0), steps=2, batch=600),
+    "in turn": Case(29, 2, 4, FixedCycles(1, tolerance=9.0), steps=2, batch=600),
     "in turn, three levels": Case(
-        26, 3, (2, 3), Fixed(1, tolerance=9.0), steps=1, batch=1200, settings={"forward": "F"}
+        26, 3, (2, 3), FixedCycles(1, tolerance=9.0), steps=1, batch=1200, settings={"forward": "F"}
     ),
-    "shared weights": Case(29, 2, 4, Fixed(1, tolerance=9.0), steps=2, net={"weights": "shared"}),
+    "shared weights": Case(
+        29, 2, 4, FixedCycles(1, tolerance=9.0), steps=2, net={"weights": "shared"}
+    ),
     "spline weights": Case(
-        26, 3, (2, 3), steps=2, net={"weights": DepthSpline(5, 2), "gates": True}
+        26, 3, (2, 3), steps=2, net={"weights": DepthSpline(5, 2), "learnable_steps": True}
     ),
     "shared weights, serial": Case(
         6, 2, 2, steps=2, net={"weights": "shared"}, settings={"mode": "serial"}
@@ -62,18 +71,29 @@ CASES = {
         29, 2, 4, steps=2, settings={"forward": "V", "backward": "V", "warm_start": True}
     ),
     "fewer intervals than ranks": Case(
-        5, 2, 2, steps=3, net={"gates": True}, settings={"warm_start": True}
+        5, 2, 2, steps=3, net={"learnable_steps": True}, settings={"warm_start": True}
     ),
-    "many": Case(130, 3, 4, Tolerance(1e-3), steps=1, settings={"forward": "cascade + F"}),
+    "many": Case(130, 3, 4, CyclesToTolerance(1e-3), steps=1, settings={"forward": "cascade + F"}),
     "FCF, Heun": Case(
-        9, 2, 2, Fixed(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
+        9, 2, 2, FixedCycles(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
     ),
-    "serial": Case(6, 2, 2, steps=2, net={"gates": True}, settings={"mode": "serial"}),
-    "dropout": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)),
-    "batch norm": Case(6, 2, 2, Fixed(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)),
+    "serial": Case(6, 2, 2, steps=2, net={"learnable_steps": True}, settings={"mode": "serial"}),
+    "dropout": Case(
+        6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)
+    ),
+    "batch norm": Case(
+        6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)
+    ),
 }
-EXACT = Case(12, 3, 2, Tolerance(1e-30), net={"buffer_layers": (1, 1)})
-SAVED = Case(13, 2, 3, Fixed(1, tolerance=9.0), net={"gates": True}, parts=(torch.nn.Dropout(0.3),))
+EXACT = Case(12, 3, 2, CyclesToTolerance(1e-30), net={"boundary_layers": (1, 1)})
+SAVED = Case(
+    13,
+    2,
+    3,
+    FixedCycles(1, tolerance=9.0),
+    net={"learnable_steps": True},
+    parts=(torch.nn.Dropout(0.3),),
+)
 
 
 def digest(*tensors):
@@ -92,17 +112,17 @@ def made(case, seed=0):
     net = ODENet(block, case.layers, 2.0, **ends, **case.net)
     options = {"control": case.control, **case.settings}
     parallel = LayerParallel(net, case.levels, case.coarsening, **options)
-    if not ALONE:
-        distribute(parallel)
+    if not SERIAL_COMMUNICATOR:
+        distribute_layers(parallel)
     x = torch.rand(case.batch, 2, generator=torch.Generator().manual_seed(1))
     return parallel, torch.optim.Adam(parallel.parameters(), 1e-2), x
 
 
 def whole(parallel, optimizer=None):
     """The state of all layers, on every rank."""
-    if ALONE:
+    if SERIAL_COMMUNICATOR:
         return (parallel if optimizer is None else optimizer).state_dict()
-    return parallel.neighbours.agree(gather_state(parallel, optimizer))
+    return parallel.communicator.broadcast(gather_state(parallel, optimizer))
 
 
 def train(parallel, optimizer, x, steps):
@@ -137,7 +157,7 @@ def resumed():
             torch.save(states, FILE)
     else:
         states = torch.load(FILE, weights_only=False) if COMM.rank == 0 else [None, None]
-        if ALONE:
+        if SERIAL_COMMUNICATOR:
             parallel.load_state_dict(states[0])
             optimizer.load_state_dict(states[1])
         else:
@@ -170,7 +190,7 @@ def reference(x):
 
 def critical_path(batch):
     """Layer evaluations of all ranks and those in a row; with a backward pass, and its products."""
-    parallel, _, x = made(Case(48, 2, 4, Fixed(1), batch=batch))
+    parallel, _, x = made(Case(48, 2, 4, FixedCycles(1), batch=batch))
     kernel, march, marched = parallel.net.kernel, LayerEquation.march, [0]
     in_turn = []
 
@@ -190,7 +210,7 @@ def critical_path(batch):
     row = COMM.allreduce(marched[0], MPI.SUM if all(in_turn) else MPI.MAX)
     found = [total, COMM.allreduce(together, MPI.MAX) + row]
     y.sum().backward()
-    return [*found, COMM.allreduce(kernel.evaluations), COMM.allreduce(kernel.pulls)]
+    return [*found, COMM.allreduce(kernel.evaluations), COMM.allreduce(kernel.vjps)]
 
 
 if __name__ == "__main__":

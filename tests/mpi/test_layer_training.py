@@ -1,7 +1,8 @@
 """Law: a distributed `LayerParallel` has the same bits on any number of ranks.
 
 Outputs, gradients and parameters after training, dense blocks: 2 and 3 levels, F and FCF, float32
-and float64, Fixed and Tolerance, more ranks than intervals, dropout, batch norm, serial mode.
+and float64, Fixed and CyclesToTolerance, more ranks than intervals, dropout, batch norm, serial
+mode.
 """
 
 import json

@@ -8,7 +8,7 @@ import mgnet.depth
 if "LayerParallel" not in dir(mgnet.depth):
     pytest.skip("mgnet.depth has no LayerParallel yet", allow_module_level=True)
 
-from mgnet.depth import Adaptive, Fixed, LayerParallel, ODENet, Tolerance
+from mgnet.depth import AdaptiveCycles, CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.options.layer_options import layer_parallel_from_options
 from mgnet.options.reader import _helped
 
@@ -20,8 +20,10 @@ def net():
 
 
 def test_without_options_it_is_the_script_s(net):
-    made = layer_parallel_from_options(net, prefix="none_", coarsening=8, control=Adaptive(2, 3))
-    byhand = LayerParallel(net, 2, 8, control=Adaptive(2, 3))
+    made = layer_parallel_from_options(
+        net, prefix="none_", coarsening=8, control=AdaptiveCycles(2, 3)
+    )
+    byhand = LayerParallel(net, 2, 8, control=AdaptiveCycles(2, 3))
     assert (made.settings, made.control) == (byhand.settings, byhand.control)
 
 
@@ -33,7 +35,7 @@ def test_options_make_the_same_module(net, options):
     )
     made = layer_parallel_from_options(net, prefix="net_")
     byhand = LayerParallel(
-        net, 3, (8, 4), "cascade + F", "V", Fixed(2, 3), relaxation=("FCF", "F"), mode="auto"
+        net, 3, (8, 4), "cascade + F", "V", FixedCycles(2, 3), relaxation=("FCF", "F"), mode="auto"
     )
     assert (made.settings, made.control) == (byhand.settings, byhand.control)
     x = torch.randn(5, 3)
@@ -43,13 +45,17 @@ def test_options_make_the_same_module(net, options):
 @pytest.mark.parametrize(
     ("line", "script", "expected"),
     [
-        ("-k_mgnet_forward_max_cycles 2", Fixed(1), Fixed(2)),
-        ("-k_mgnet_forward_max_cycles 2", Adaptive(1, 3), Adaptive(2, 3)),
-        ("-k_mgnet_backward_max_cycles 2", Adaptive(1, 3), Adaptive(1, 2)),
-        ("-k_mgnet_forward_max_cycles 7", Tolerance(0.1), Tolerance(0.1, max_cycles=7)),
-        ("-k_mgnet_control tolerance", Fixed(1), Tolerance(0.1)),
-        ("-k_mgnet_control tolerance -k_mgnet_tolerance 1e-3", None, Tolerance(1e-3)),
-        ("-k_mgnet_control adaptive -k_mgnet_forward_max_cycles 2", None, Adaptive(2)),
+        ("-k_mgnet_forward_max_cycles 2", FixedCycles(1), FixedCycles(2)),
+        ("-k_mgnet_forward_max_cycles 2", AdaptiveCycles(1, 3), AdaptiveCycles(2, 3)),
+        ("-k_mgnet_backward_max_cycles 2", AdaptiveCycles(1, 3), AdaptiveCycles(1, 2)),
+        (
+            "-k_mgnet_forward_max_cycles 7",
+            CyclesToTolerance(0.1),
+            CyclesToTolerance(0.1, max_cycles=7),
+        ),
+        ("-k_mgnet_control tolerance", FixedCycles(1), CyclesToTolerance(0.1)),
+        ("-k_mgnet_control tolerance -k_mgnet_tolerance 1e-3", None, CyclesToTolerance(1e-3)),
+        ("-k_mgnet_control adaptive -k_mgnet_forward_max_cycles 2", None, AdaptiveCycles(2)),
     ],
 )
 def test_controls(net, options, line, script, expected):

@@ -5,7 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from mgnet.options.reader import Values, check_names, init, split_options, take, unread
+from mgnet.options.reader import (
+    OptionReader,
+    check_names,
+    init,
+    insert_options,
+    split_options,
+    unread,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +38,7 @@ def test_options_reach_petsc4py(monkeypatch):
     module = SimpleNamespace(Options=lambda: SimpleNamespace(insertString=seen.append, getAll=dict))
     monkeypatch.setitem(sys.modules, "petsc4py", SimpleNamespace(init=seen.append))
     monkeypatch.setitem(sys.modules, "petsc4py.PETSc", module)
-    take(["-ksp_type", "cg", "-mgnet_cycle", "nested V(1,1)"])
+    insert_options(["-ksp_type", "cg", "-mgnet_cycle", "nested V(1,1)"])
     assert seen == [
         ["mgnet", "-ksp_type", "cg", "-mgnet_cycle", "nested V(1,1)"],
         '-ksp_type cg -mgnet_cycle "nested V(1,1)"',
@@ -41,11 +48,15 @@ def test_options_reach_petsc4py(monkeypatch):
 def test_without_petsc4py_there_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "petsc4py", None)
     monkeypatch.delitem(sys.modules, "petsc4py.PETSc", raising=False)
-    for call in (lambda: take(["-a"]), lambda: init(["x", "-a"]), lambda: init(["x"], "-a 1")):
+    for call in (
+        lambda: insert_options(["-a"]),
+        lambda: init(["x", "-a"]),
+        lambda: init(["x"], "-a 1"),
+    ):
         with pytest.raises(ModuleNotFoundError, match="^-a has one dash.*not installed"):
             call()
     assert init(["x", "out", "--b", "1"]) == ["x", "out", "--b", "1"]
-    assert Values().get("cycle", "V(1,1)") == "V(1,1)"
+    assert OptionReader().get("cycle", "V(1,1)") == "V(1,1)"
 
 
 def test_the_command_line_beats_the_script(options):
@@ -56,7 +67,7 @@ def test_the_command_line_beats_the_script(options):
     """
     options("")  # cleans up
     assert init(arguments, script) == ["-c", "out"]
-    one, two = Values("one_"), Values("two_")
+    one, two = OptionReader("one_"), OptionReader("two_")
     assert one.get("cycle", "V(1,1)") == "nested F(2,1)"
     assert one.get("monitor", False) is True
     assert two.get("cycle", "V(1,1)") == "K3(1,1)"
@@ -70,10 +81,10 @@ def test_options_file(options, tmp_path):
     file.write_text('# a comment\n-file_mgnet_cycle "nested F(1,1)"\n-file_mgnet_levels 2\n')
     options("")
     init(["x", "-options_file", str(file), "-file_mgnet_levels", "3"])
-    values = Values("file_")
+    values = OptionReader("file_")
     assert (values.get("cycle", ""), values.get("levels", 9)) == ("nested F(1,1)", 3)
     init(["x"], file.read_text().replace("file_", "text_"))
-    assert Values("text_").get("cycle", "") == "nested F(1,1)"
+    assert OptionReader("text_").get("cycle", "") == "nested F(1,1)"
 
 
 @pytest.mark.parametrize("prefix", ["", "train_", "mg_levels_2_"])
@@ -85,7 +96,7 @@ def test_unknown_names_under_any_prefix(options, prefix):
 
 def test_one_level(options):
     options("-q_mgnet_levels_2_sweeps 4 -q_mgnet_sweeps 2 -mgnet_levels_3_sweeps 1")
-    values = Values("q_")
+    values = OptionReader("q_")
     assert values.get("sweeps", None, level=2) == 4
     assert values.get("sweeps", None, level=1) is None
     assert values.levels_named() == [(2, "sweeps")]
@@ -94,7 +105,7 @@ def test_one_level(options):
 def test_what_nothing_reads_is_named(options):
     options("-u_mgnet_cycle V -u_mgnet_rtol 1e-3 -u_mgnet_levels_1_sweeps 2 -u_other 1")
     assert set(unread()) == {"-u_mgnet_cycle", "-u_mgnet_rtol", "-u_mgnet_levels_1_sweeps"}
-    values = Values("u_")
+    values = OptionReader("u_")
     assert values.get("rtol", 1.0) == 1e-3
     assert [values.get("sweeps", None, level) for level in (None, 1)] == [None, 2]
     assert unread() == ["-u_mgnet_cycle"]

@@ -71,7 +71,7 @@ def test_batches_get_the_same_smoothers(options):
     model = gallery.poisson(7)
     hierarchy = Hierarchy(list(model), bind=lambda batch: list(model))
     options("-c_mgnet_smoother GaussSeidel")
-    bound = solver_from_options(hierarchy, prefix="c_").hierarchy.on(None)
+    bound = solver_from_options(hierarchy, prefix="c_").hierarchy.with_data(None)
     assert bound[0].smoother == GaussSeidel()
 
 

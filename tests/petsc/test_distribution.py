@@ -8,7 +8,7 @@ from torch import nn
 
 from mgnet.depth import LayerParallel, ODENet
 from mgnet.petsc import distribution
-from mgnet.petsc.distribution import distribute, gather_state, load_state
+from mgnet.petsc.distribution import distribute_layers, gather_state, load_state
 
 
 def made(seed=0, **options):
@@ -23,10 +23,10 @@ def step(parallel, optimizer):
     optimizer.step()
 
 
-@pytest.mark.parametrize("gates", [False, True])
-def test_one_rank_is_the_module_itself(petsc, gates):
-    alone = made(gates=gates)
-    spread = distribute(copy.deepcopy(alone))
+@pytest.mark.parametrize("learnable_steps", [False, True])
+def test_one_rank_is_the_module_itself(petsc, learnable_steps):
+    alone = made(learnable_steps=learnable_steps)
+    spread = distribute_layers(copy.deepcopy(alone))
     for parallel in (alone, spread):
         step(parallel, torch.optim.Adam(parallel.parameters()))
     for ours, theirs in zip(spread.parameters(), alone.parameters(), strict=True):
@@ -37,8 +37,8 @@ def test_one_rank_is_the_module_itself(petsc, gates):
 def test_states_go_round(petsc, distributed):
     first, second = made(0), made(1)
     if distributed:
-        distribute(first)
-        distribute(second)
+        distribute_layers(first)
+        distribute_layers(second)
     optimizers = [torch.optim.Adam(each.parameters(), 0.1) for each in (first, second)]
     step(first, optimizers[0])
     load_state(second, gather_state(first))
@@ -50,7 +50,7 @@ def test_states_go_round(petsc, distributed):
 
 
 def test_gathering_leaves_module_and_optimizer_alone(petsc):
-    parallel = distribute(made())
+    parallel = distribute_layers(made())
     optimizer = torch.optim.SGD(parallel.parameters(), 0.1, momentum=0.9)
     step(parallel, optimizer)
     state = gather_state(parallel, optimizer)
@@ -62,7 +62,7 @@ def test_gathering_leaves_module_and_optimizer_alone(petsc):
 
 
 def test_an_optimizer_that_mixes_parameters_is_refused(petsc):
-    parallel = distribute(made())
+    parallel = distribute_layers(made())
     optimizer = torch.optim.Adafactor(parallel.parameters())
     step(parallel, optimizer)
     with pytest.raises(ValueError, match="Adafactor keeps .* cannot be distributed"):
@@ -71,7 +71,7 @@ def test_an_optimizer_that_mixes_parameters_is_refused(petsc):
 
 def test_no_state_on_rank_0_is_refused(petsc):
     with pytest.raises(ValueError, match="None on rank 0"):
-        load_state(distribute(made()), None)
+        load_state(distribute_layers(made()), None)
 
 
 def test_without_petsc4py_one_process_goes_on_and_several_are_refused(monkeypatch):
@@ -79,7 +79,7 @@ def test_without_petsc4py_one_process_goes_on_and_several_are_refused(monkeypatc
     for name in distribution.SIZES:
         monkeypatch.delenv(name, raising=False)
     parallel = made()
-    assert distribute(parallel) is parallel
+    assert distribute_layers(parallel) is parallel
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(ModuleNotFoundError, match="several processes"):
-        distribute(parallel)
+        distribute_layers(parallel)

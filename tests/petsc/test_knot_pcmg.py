@@ -19,10 +19,10 @@ PROLONGATIONS = [kronecker_matrix(COARSEST.refine()), kronecker_matrix(COARSEST)
 
 
 def system(kan, penalty=None):
-    from mgnet.petsc.spread_least_squares import spread_samples
+    from mgnet.petsc.distributed_least_squares import distribute_samples
 
     problem = LeastSquares(kan, (X, Y), penalty)
-    r, J = spread_samples(problem).linearize(problem.start())
+    r, J = distribute_samples(problem).linearize(problem.start())
     return problem, r, J, problem.jacobian(problem.start())
 
 
@@ -74,14 +74,14 @@ def test_options_choose_the_smoother(petsc, options):
 
 
 def test_training_gets_where_direct_solves_get(petsc):
+    from mgnet.petsc.distributed_least_squares import distribute_samples
     from mgnet.petsc.knot_pcmg import KnotPCMG
-    from mgnet.petsc.spread_least_squares import spread_samples
 
     alone = LeastSquares(FINE, (X, Y))
     krylov = NewtonKrylov(KnotPCMG(PROLONGATIONS), direct=0, loosest=1e-6)
     values = []
-    for problem, solver in ((alone, None), (spread_samples(alone), krylov)):
-        level = Level(problem, LevenbergMarquardt(mu=1.0, solver=solver))
+    for problem, solver in ((alone, None), (distribute_samples(alone), krylov)):
+        level = Level(problem, LevenbergMarquardt(mu=1.0, linear_solver=solver))
         u, _ = run(cascade([3]), Hierarchy([level]), alone.start(), None)
         values.append(alone.value(u))
     assert values[1] == pytest.approx(values[0], rel=1e-3)

@@ -21,13 +21,13 @@ def ranks(petsc):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_one_rank_has_nobody_beside_it(ranks, dtype, reverse):
     points = torch.randn(4, 2, 3).to(dtype)
-    assert ranks.begins(reverse)
+    assert ranks.is_first(reverse)
     assert ranks.receive(points[0], reverse).equal(points[0])
     ranks.send(points[0], reverse)
     assert ranks.shift(points, reverse).equal(points)
-    assert ranks.from_end(points[-1], reverse).equal(points[-1])
+    assert ranks.broadcast_from_last(points[-1], reverse).equal(points[-1])
     assert ranks.gather(points.double()[:, :, 0]).equal(points.double()[:, :, 0])
-    assert ranks.agree("both") == "both"
+    assert ranks.broadcast("both") == "both"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64])
@@ -42,7 +42,7 @@ def test_small_coarsest_levels_are_gathered(ranks, petsc):
 
     assert ranks.gathered(0) is None  # one rank holds everything anyway
     rows = torch.randn(4, 2)
-    assert torch.equal(torch.cat(ranks.all_parts(rows)), rows)
+    assert torch.equal(torch.cat(ranks.allgather(rows)), rows)
     several = Ranks(petsc.COMM_SELF, LayerLayout(6, 2, 1))
     several.layout = LayerLayout(13, 2, 4)  # 7 coarsest layers on 4 ranks
     for several.rank, first in enumerate([0, 2, 4, 6]):

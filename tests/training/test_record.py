@@ -81,7 +81,7 @@ def test_the_time_of_the_record_itself_is_left_out():
     hierarchy, held_out, start = fit(levels=1)
 
     class Slow(LeastSquares):
-        def on(self, network):
+        def with_network(self, network):
             return Slow(network, self.data)
 
         def value(self, u):

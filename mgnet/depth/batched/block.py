@@ -56,7 +56,7 @@ class StackedBlock:
         The parameters, in the order of `Layers.parameters`.
     stages : int
         Evaluations of F for one slope.
-    evaluations, pulls : int
+    evaluations, vjps : int
         Evaluations of F for one layer so far, and vector-Jacobian products of F.
 
     Examples
@@ -67,11 +67,11 @@ class StackedBlock:
     >>> block = StackedBlock(nn.Linear(2, 2, bias=False))
     >>> layers = Layers((torch.stack([torch.eye(2), 2 * torch.eye(2)]),), (), *torch.ones(2, 2))
     >>> tape = block.record(layers, torch.ones(2, 1, 2))
-    >>> tape.value.squeeze(), tape.pull(torch.ones(2, 1, 2)).squeeze()
+    >>> tape.value.squeeze(), tape.vjp(torch.ones(2, 1, 2)).squeeze()
     (tensor([[1., 1.],
             [2., 2.]]), tensor([[1., 1.],
             [2., 2.]]))
-    >>> block.evaluations, block.pulls
+    >>> block.evaluations, block.vjps
     (2, 2)
     """
 
@@ -85,24 +85,24 @@ class StackedBlock:
         self.buffer_names = tuple(name for name, _ in template.named_buffers())
         self.stages = STAGES[scheme]
         self.evaluations = 0
-        self.pulls = 0
+        self.vjps = 0
         self._found: OrderedDict[Any, Any] = OrderedDict()
 
     def slope(self, layers: Layers, states: Tensor) -> Tensor:
         """The slopes `(layers, batch, ...)` at `states`; ordinary autograd works through them."""
         self.evaluations += self.stages * len(layers)
         kind = "differentiable" if torch.is_grad_enabled() else "slope"
-        return self.program(kind, layers, states)(states)
+        return self.compiled(kind, layers, states)(states)
 
     def record(self, layers: Layers, states: Tensor) -> Tape:
         """The slopes with what vector-Jacobian products need of them; no autograd graph."""
         self.evaluations += self.stages * len(layers)
         with torch.no_grad():
-            return self.program("record", layers, states)(states)
+            return self.compiled("record", layers, states)(states)
 
-    def bind(self, layers: Layers, states: Tensor) -> Callable[[Tensor], Tensor]:
+    def bound_slope(self, layers: Layers, states: Tensor) -> Callable[[Tensor], Tensor]:
         """`states -> slope` for these layers and states of this shape; without a graph."""
-        run, count = self.program("slope", layers, states), self.stages * len(layers)
+        run, count = self.compiled("slope", layers, states), self.stages * len(layers)
 
         def slope(states: Tensor) -> Tensor:
             self.evaluations += count
@@ -113,7 +113,7 @@ class StackedBlock:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_found": OrderedDict()}
 
-    def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+    def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
         cast = torch._C._is_any_autocast_enabled()
         key = self, kind, states.shape, states.dtype, self.template.training, cast
@@ -146,7 +146,7 @@ class StackedBlock:
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         tensors = layers.tensors()
         shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
-        about = self._meaning(layers), shapes, torch._C._is_any_autocast_enabled()
+        about = self._fingerprint(layers), shapes, torch._C._is_any_autocast_enabled()
         one = None
         if self.traced and len(layers):
             one = self._remembered(about, lambda: self._trace(layers, states))
@@ -194,7 +194,7 @@ class StackedBlock:
         if kind == "differentiable":
             graph = trace_for_autograd(self.evaluate, [x[0] for x in inputs], len(self.names))
             return batch(graph, inputs, count, one.convolves, None)
-        if kind.startswith("pull"):
+        if kind.startswith("vjp"):
             saved = program("forward").results[1 + len(one.changed) :]
             inputs[-1:-1] = [
                 torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
@@ -208,7 +208,7 @@ class StackedBlock:
         for i in range(len(layers)):
             one, state = layers[i : i + 1], states[i : i + 1]
             if not plainly:
-                results.append(self.program(kind, one, state)(state))
+                results.append(self.compiled(kind, one, state)(state))
             elif kind == "record":
                 results.append(AutogradTape(self, one, state))
             else:
@@ -234,14 +234,14 @@ class StackedBlock:
             buffers[k] = saved.pop(0)
         return TracedTape(self, layers, value, tuple(buffers), saved)
 
-    def _meaning(self, layers: Layers) -> Any:
+    def _fingerprint(self, layers: Layers) -> Any:
         """All that may change what the block's code does."""
         key = self, self.template.training
-        if key not in layers._meaning:
-            layers._meaning[key] = self.meaning()
-        return layers._meaning[key]
+        if key not in layers._fingerprint:
+            layers._fingerprint[key] = self.fingerprint()
+        return layers._fingerprint[key]
 
-    def meaning(self) -> Any:
+    def fingerprint(self) -> Any:
         """All that may change what the block's code does, now."""
         return tuple([_description(m) for m in self.template.modules()])
 

@@ -44,7 +44,7 @@ class Layers:
     # Views and programs, found once: sweeps repeat the same slices and shapes.
     _slices: dict[Any, Layers] = field(default_factory=dict, init=False, repr=False)
     _bound: dict[Any, Callable[..., Any]] = field(default_factory=dict, init=False, repr=False)
-    _meaning: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _fingerprint: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return self.times.shape[0]
@@ -59,7 +59,7 @@ class Layers:
                 self.times[which],
                 self.steps[which],
             )
-            object.__setattr__(part, "_meaning", self._meaning)
+            object.__setattr__(part, "_fingerprint", self._fingerprint)
         return part
 
     def with_steps(self, steps: Tensor) -> Layers:

@@ -20,9 +20,9 @@ class Block(Protocol):
     """What a tape asks of the block whose layers it recorded: see `StackedBlock`."""
 
     stages: int
-    pulls: int
+    vjps: int
 
-    def program(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+    def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """The program of one kind for these layers."""
         ...
 
@@ -55,7 +55,7 @@ class Tape(ABC):
     >>> block = StackedBlock(torch.nn.Linear(1, 1, bias=False))
     >>> layers = Layers((torch.tensor([2.0, 3.0]).reshape(2, 1, 1),), (), *torch.ones(2, 2))
     >>> tape = block.record(layers, torch.ones(2, 1, 1))
-    >>> tape[1:].pull(torch.ones(1, 1, 1))
+    >>> tape[1:].vjp(torch.ones(1, 1, 1))
     tensor([[[3.]]])
     """
 
@@ -63,11 +63,11 @@ class Tape(ABC):
     new_buffers: tuple[Tensor, ...]
 
     @abstractmethod
-    def pull(self, lam: Tensor) -> Tensor:
+    def vjp(self, lam: Tensor) -> Tensor:
         """`(d slope / d state)^T lam`, of the shape of the states, as lam is."""
 
     @abstractmethod
-    def pull_all(self, lam: Tensor) -> Gradients:
+    def vjp_all(self, lam: Tensor) -> Gradients:
         """The same with respect to states, parameters and steps; None where steps do not enter."""
 
     @abstractmethod
@@ -96,13 +96,13 @@ class TracedTape(Tape):
         self.new_buffers = new_buffers
         self.saved = saved
 
-    def pull(self, lam: Tensor) -> Tensor:
-        self.block.pulls += self.block.stages * lam.shape[0]
-        return self.block.program("pull", self.layers, lam)(*self.saved, lam)
+    def vjp(self, lam: Tensor) -> Tensor:
+        self.block.vjps += self.block.stages * lam.shape[0]
+        return self.block.compiled("vjp", self.layers, lam)(*self.saved, lam)
 
-    def pull_all(self, lam: Tensor) -> Gradients:
-        self.block.pulls += self.block.stages * lam.shape[0]
-        states, *rest = self.block.program("pull_all", self.layers, lam)(*self.saved, lam)
+    def vjp_all(self, lam: Tensor) -> Gradients:
+        self.block.vjps += self.block.stages * lam.shape[0]
+        states, *rest = self.block.compiled("vjp_all", self.layers, lam)(*self.saved, lam)
         count = len(self.layers.parameters)
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
 
@@ -137,7 +137,7 @@ def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
     >>> block = StackedBlock(torch.nn.Linear(1, 1, bias=False))
     >>> layers = Layers((torch.tensor([2.0, 3.0]).reshape(2, 1, 1),), (), *torch.ones(2, 2))
     >>> tapes = [block.record(layers[i : i + 1], torch.ones(1, 1, 1)) for i in range(2)]
-    >>> joined(tapes, layers).pull(torch.ones(2, 1, 1)).ravel()
+    >>> joined(tapes, layers).vjp(torch.ones(2, 1, 1)).ravel()
     tensor([2., 3.])
     """
     new_buffers = zip(*[tape.new_buffers for tape in tapes], strict=True)
@@ -168,16 +168,16 @@ class AutogradTape(Tape):
         self.value = self.slope.detach()[None]
         self.new_buffers = tuple([x.detach()[None] for x in new_buffers])
 
-    def pull(self, lam: Tensor) -> Tensor:
+    def vjp(self, lam: Tensor) -> Tensor:
         return self._pull(self.leaves[:1], lam)[0]
 
-    def pull_all(self, lam: Tensor) -> Gradients:
+    def vjp_all(self, lam: Tensor) -> Gradients:
         states, *rest = self._pull(self.leaves, lam)
         step = rest.pop() if self.block.stages > 1 else None
         return states, tuple(rest), step
 
     def _pull(self, leaves: Sequence[Tensor], lam: Tensor) -> list[Tensor]:
-        self.block.pulls += self.block.stages
+        self.block.vjps += self.block.stages
         if not self.slope.requires_grad:
             return [torch.zeros_like(x)[None] for x in leaves]
         found = torch.autograd.grad(
@@ -202,13 +202,13 @@ class SeparateTapes(Tape):
         self.value = torch.cat([states[:0], *[tape.value for tape in tapes]])
         self.new_buffers = _joined(layers.buffers, [tape.new_buffers for tape in tapes])
 
-    def pull(self, lam: Tensor) -> Tensor:
+    def vjp(self, lam: Tensor) -> Tensor:
         parts = zip(self.tapes, lam.split(1), strict=False)
-        return torch.cat([lam[:0], *[tape.pull(part) for tape, part in parts]])
+        return torch.cat([lam[:0], *[tape.vjp(part) for tape, part in parts]])
 
-    def pull_all(self, lam: Tensor) -> Gradients:
+    def vjp_all(self, lam: Tensor) -> Gradients:
         parts = zip(self.tapes, lam.split(1), strict=False)
-        found = [tape.pull_all(part) for tape, part in parts]
+        found = [tape.vjp_all(part) for tape, part in parts]
         states = torch.cat([lam[:0], *[x for x, _, _ in found]])
         steps = [x for _, _, x in found if x is not None]
         return (

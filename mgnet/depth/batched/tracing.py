@@ -4,7 +4,7 @@
 its vector-Jacobian products are traced once, to graphs of plain tensor operations:
 
 1. `trace_layer` traces *one* layer, forward and backward, and cuts the graph into `forward`, which
-   also returns what it saves, `pull` and `pull_all`.
+   also returns what it saves, `vjp` and `vjp_all`.
 2. `batch` maps such a graph over many layers (`vmap`, layers on axis 0 of everything that goes in
    or comes out), removes what does nothing, and gives a `Program`.
 
@@ -60,7 +60,7 @@ class OneLayer:
         `(*tensors, state) -> slope`.
     forward : fx.GraphModule
         `(*tensors, state) -> slope, *changed buffers, *saved`.
-    pull, pull_all : fx.GraphModule
+    vjp, vjp_all : fx.GraphModule
         `(*tensors, *saved, lam) -> dstate` and `-> dstate, *dparameters[, dstep]`.
     changed : tuple of int
         Numbers of the buffers that the block updates.
@@ -72,8 +72,8 @@ class OneLayer:
 
     slope: fx.GraphModule
     forward: fx.GraphModule
-    pull: fx.GraphModule
-    pull_all: fx.GraphModule
+    vjp: fx.GraphModule
+    vjp_all: fx.GraphModule
     changed: tuple[int, ...]
     convolves: bool
     hidden: bool
@@ -225,8 +225,8 @@ def _cut(traced: fx.GraphModule, tensors: int, changeable: range, hidden: bool) 
     return OneLayer(
         slope=_extract(traced, [*layer, state], value),
         forward=_extract(traced, [*layer, state], forward),
-        pull=_extract(traced, [*layer, *saved, lam], dstate),
-        pull_all=_extract(traced, [*layer, *saved, lam], tuple(every)),
+        vjp=_extract(traced, [*layer, *saved, lam], dstate),
+        vjp_all=_extract(traced, [*layer, *saved, lam], tuple(every)),
         changed=tuple(changed),
         convolves=any(node.target in CONVOLUTIONS for node in traced.graph.nodes),
         hidden=hidden,

@@ -21,7 +21,7 @@ __all__ = ["CLayers", "Intervals", "intervals", "level_factors", "level_sizes"]
 State = Any
 
 
-class Call(NamedTuple):
+class BatchedStep(NamedTuple):
     """One batched call of the propagator: the layers, and the points it reads and writes.
 
     `read = None`: the points that the call before wrote. Writes of a C-relaxation count C-points.
@@ -51,7 +51,7 @@ class Intervals:
     >>> five = Intervals(layers=5, factor=3)
     >>> five.count
     2
-    >>> [list(range(5)[call.which]) for call in five.f_calls + five.c_calls]
+    >>> [list(range(5)[call.which]) for call in five.f_steps + five.c_steps]
     [[0, 3], [1], [2], [4]]
     """
 
@@ -77,7 +77,7 @@ class Intervals:
         return self.layers - self.count
 
     @cached_property
-    def f_calls(self) -> tuple[Call, ...]:
+    def f_steps(self) -> tuple[BatchedStep, ...]:
         """One call per offset, in the order of the sweep."""
         n, c = self.layers, self.factor
         # Layer n - 1 ends in the C-point n, also where the last interval is short.
@@ -89,24 +89,26 @@ class Intervals:
             right = slice(layers.start + 1, layers.stop + 1, c)
             read, write = (right, layers) if self.reverse else (layers, right)
             if length:
-                calls.append(Call(layers, None if length == before else read, write, length))
+                calls.append(BatchedStep(layers, None if length == before else read, write, length))
             before = length
         return tuple(calls)
 
     @cached_property
-    def c_calls(self) -> tuple[Call, ...]:
+    def c_steps(self) -> tuple[BatchedStep, ...]:
         """The calls of the layers that end in C-points; two when the last interval is short."""
         n, c = self.layers, self.factor
         if not n:
             return ()
         if self.reverse:
-            return (Call(slice(0, n, c), slice(1, n + 1, c), slice(0, self.count), self.count),)
+            return (
+                BatchedStep(slice(0, n, c), slice(1, n + 1, c), slice(0, self.count), self.count),
+            )
         full, calls = n // c, []
         if full:
-            calls = [Call(slice(c - 1, n, c), slice(c - 1, n, c), slice(1, full + 1), full)]
+            calls = [BatchedStep(slice(c - 1, n, c), slice(c - 1, n, c), slice(1, full + 1), full)]
         if n % c:
             last = slice(n - 1, n, c)
-            calls += [Call(last, last, slice(full + 1, full + 2), 1)]
+            calls += [BatchedStep(last, last, slice(full + 1, full + 2), 1)]
         return tuple(calls)
 
 

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, float64
 
-__all__ = ["ALONE", "Alone", "Gathered", "Neighbours", "gathered_norm", "own_points", "squares"]
+__all__ = [
+    "SERIAL_COMMUNICATOR",
+    "SerialCommunicator",
+    "Gathered",
+    "Communicator",
+    "gathered_norm",
+    "own_points",
+    "squares",
+]
 
 State = Any
 
@@ -37,10 +45,10 @@ class Gathered(NamedTuple):
     layers: int
 
 
-class Neighbours(Protocol):
+class Communicator(Protocol):
     """The other processes, as one of them sees them.
 
-    All of them call `from_end`, `agree` and what gathers or scatters, together.
+    All of them call `broadcast_from_last`, `broadcast` and what gathers or scatters, together.
 
     Attributes
     ----------
@@ -57,14 +65,14 @@ class Neighbours(Protocol):
         """
         ...
 
-    def all_parts(self, rows: State) -> list[State]:
+    def allgather(self, rows: State) -> list[State]:
         """The rows of each process that has layers, in their order.
 
         One row for each own layer of the coarsest level, or everywhere equally many more.
         """
         ...
 
-    def begins(self, reverse: bool) -> bool:
+    def is_first(self, reverse: bool) -> bool:
         """Whether the equation begins here: upstream there are no layers."""
         ...
 
@@ -80,7 +88,7 @@ class Neighbours(Protocol):
         """The same points, the first replaced by what is the last one upstream."""
         ...
 
-    def from_end(self, point: State, reverse: bool) -> State:
+    def broadcast_from_last(self, point: State, reverse: bool) -> State:
         """The point where the equation ends, from the process that has it, like `point`."""
         ...
 
@@ -88,7 +96,7 @@ class Neighbours(Protocol):
         """Values (rows, own points) of all processes, in the order of the layers."""
         ...
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The value of the first process."""
         ...
 
@@ -101,12 +109,12 @@ class Neighbours(Protocol):
         ...
 
 
-class Alone:
+class SerialCommunicator:
     """One process holds all layers.
 
     Examples
     --------
-    >>> Alone().begins(reverse=True), Alone().agree("serial")
+    >>> SerialCommunicator().is_first(reverse=True), SerialCommunicator().broadcast("serial")
     (True, 'serial')
     """
 
@@ -116,11 +124,11 @@ class Alone:
         """None: it holds everything anyway."""
         return None
 
-    def all_parts(self, rows: State) -> list[State]:
+    def allgather(self, rows: State) -> list[State]:
         """`rows`."""
         return [rows]
 
-    def begins(self, reverse: bool) -> bool:
+    def is_first(self, reverse: bool) -> bool:
         """Yes."""
         return True
 
@@ -135,7 +143,7 @@ class Alone:
         """`points`."""
         return points
 
-    def from_end(self, point: State, reverse: bool) -> State:
+    def broadcast_from_last(self, point: State, reverse: bool) -> State:
         """`point`."""
         return point
 
@@ -143,7 +151,7 @@ class Alone:
         """`values`."""
         return values.cpu()
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """`value`."""
         return value
 
@@ -156,7 +164,7 @@ class Alone:
         return whole
 
 
-ALONE = Alone()
+SERIAL_COMMUNICATOR = SerialCommunicator()
 
 
 def own_points(points: State, reverse: bool) -> State:
@@ -182,14 +190,14 @@ def squares(points: Tensor) -> Tensor:
     return points.detach().flatten(1).to(float64).square().sum(1)
 
 
-def gathered_norm(neighbours: Neighbours, points: Tensor, reverse: bool) -> float:
+def gathered_norm(communicator: Communicator, points: Tensor, reverse: bool) -> float:
     """Of the points of all processes: the same bits on all of them, and for any number of them.
 
     Examples
     --------
     >>> import torch
-    >>> gathered_norm(ALONE, torch.tensor([[3.0], [4.0]]), reverse=False)
+    >>> gathered_norm(SERIAL_COMMUNICATOR, torch.tensor([[3.0], [4.0]]), reverse=False)
     5.0
     """
-    own = points if neighbours.begins(reverse) else own_points(points, reverse)
-    return math.sqrt(neighbours.gather(squares(own)[None]).sum())
+    own = points if communicator.is_first(reverse) else own_points(points, reverse)
+    return math.sqrt(communicator.gather(squares(own)[None]).sum())

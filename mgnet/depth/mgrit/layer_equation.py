@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from mgnet import vector
 from mgnet.depth.mgrit.c_layers import CLayers
-from mgnet.depth.mgrit.communicator import ALONE, Gathered, Neighbours
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
 
 __all__ = ["LayerEquation", "Propagator"]
 
@@ -81,7 +81,7 @@ class LayerEquation:
     transfer : CLayers or None
         To the next coarser level; its intervals are those of the relaxation.
     reverse : bool
-    neighbours : Neighbours
+    communicator : Communicator
         The processes that hold the layers before and after these n.
     gathered : Gathered, optional
         The place of these n where all processes hold all layers of this level, and each marches
@@ -109,10 +109,10 @@ class LayerEquation:
         initial: State,
         transfer: CLayers | None,
         reverse: bool = False,
-        neighbours: Neighbours = ALONE,
+        communicator: Communicator = SERIAL_COMMUNICATOR,
         gathered: Gathered | None = None,
     ):
-        self.neighbours = neighbours
+        self.communicator = communicator
         self.gathered = gathered
         self.propagator = propagator
         self.level = level
@@ -155,7 +155,7 @@ class LayerEquation:
     def _march_everywhere(self, place: Gathered, f: State | None) -> State:
         every = None
         if f is not None:
-            parts = self.neighbours.all_parts(f)
+            parts = self.communicator.allgather(f)
             own = [part[:-1] if self.reverse else part[1:] for part in parts]
             start = parts[-1][-1:] if self.reverse else parts[0][:1]
             every = vector.join([*own, start] if self.reverse else [start, *own])
@@ -168,7 +168,7 @@ class LayerEquation:
 
     def _march_in_turn(self, f: State | None) -> State:
         advance, level = self.propagator.advance, self.level
-        value = self.neighbours.receive(self.start_value(f), self.reverse)
+        value = self.communicator.receive(self.start_value(f), self.reverse)
         points, calls = [value], _one_by_one(self.layers)
         calls = reversed(calls) if self.reverse else calls
         if f is None:
@@ -180,7 +180,7 @@ class LayerEquation:
             for which, row in zip(calls, rows, strict=True):
                 value = advance(level, which, value) + row
                 points.append(value)
-        self.neighbours.send(value, self.reverse)
+        self.communicator.send(value, self.reverse)
         return vector.join(points[::-1] if self.reverse else points)
 
     def _zero_but_start(self, u: State) -> State:
@@ -194,7 +194,7 @@ class LayerEquation:
         transfer, advance, level = self._coarsened(), self.propagator.advance, self.level
         new = transfer.spread(transfer.inject(u))
         value: State = None
-        for which, read, write, _ in transfer.intervals.f_calls:
+        for which, read, write, _ in transfer.intervals.f_steps:
             value = advance(level, which, value if read is None else new[read])
             if f is not None:
                 value = value + f[write]
@@ -223,8 +223,8 @@ class LayerEquation:
         if transfer.c_points_only:
             parts = self._march_all(transfer.inject(u), f)
         else:
-            parts = [u[call.read] for call in transfer.intervals.c_calls]
-        calls = zip(transfer.intervals.c_calls, parts, strict=True)
+            parts = [u[call.read] for call in transfer.intervals.c_steps]
+        calls = zip(transfer.intervals.c_steps, parts, strict=True)
         parts = [self.propagator.advance(self.level, call.which, part) for call, part in calls]
         ends = vector.join([*parts, start] if self.reverse else [start, *parts])
         if f is not None:
@@ -239,7 +239,7 @@ class LayerEquation:
 
     def _first(self, u: State, f: State | None) -> State:
         """The first point of a trajectory that arrived; upstream gives it, if it is there."""
-        if self.neighbours.begins(self.reverse):
+        if self.communicator.is_first(self.reverse):
             return self.start_value(f)
         return u[-1:] if self.reverse else u[:1]
 
@@ -250,7 +250,7 @@ class LayerEquation:
             return []
         beside: State = None  # of the last interval: a short one takes part in some calls only
         value = points[1:] if self.reverse else points[:-1]
-        for which, _, write, count in own.f_calls:
+        for which, _, write, count in own.f_steps:
             if count < value.shape[0]:
                 value, beside = value[:count], value[count:]
             elif count > value.shape[0]:
@@ -275,7 +275,7 @@ class LayerEquation:
         if weight != 1.0:
             old = transfer.inject(self.relax(u, f))
             new = old + weight * (new - old)
-        return transfer.interpolate(self.neighbours.shift(new, self.reverse))
+        return transfer.interpolate(self.communicator.shift(new, self.reverse))
 
     def _coarsened(self) -> CLayers:
         if self.transfer is None:

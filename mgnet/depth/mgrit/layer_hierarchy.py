@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgnet.depth.mgrit.c_layers import CLayers, intervals, level_factors, level_sizes
-from mgnet.depth.mgrit.communicator import ALONE, Gathered, Neighbours, gathered_norm
+from mgnet.depth.mgrit.communicator import (
+    SERIAL_COMMUNICATOR,
+    Communicator,
+    Gathered,
+    gathered_norm,
+)
 from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
 from mgnet.hierarchy import Hierarchy
@@ -31,7 +36,7 @@ def layer_hierarchy(
     reverse: bool = False,
     weight: float = 1.0,
     c_points_only: bool = False,
-    neighbours: Neighbours = ALONE,
+    communicator: Communicator = SERIAL_COMMUNICATOR,
     gathered: Gathered | None = None,
 ) -> Hierarchy:
     """The layer equation on every level: the forward one, or the adjoint with `reverse`.
@@ -58,7 +63,7 @@ def layer_hierarchy(
         Whether a state of level 0 is stored as its C-points alone, ceil(N / c) + 1 of them (all
         N + 1 points by default). Cycles then neither allocate nor copy a trajectory, at the same
         count of evaluations; `hierarchy[0].operator.trajectory(u)` gives the whole one.
-    neighbours : Neighbours, optional
+    communicator : Communicator, optional
         The processes that hold other layers; `layers` and states are then this one's own part, and
         norms are those of all.
     gathered : Gathered, optional
@@ -93,14 +98,14 @@ def layer_hierarchy(
             f"layer_hierarchy got the relaxation {relaxation!r} for {levels} levels; give one "
             "word, or one per level but the coarsest, finest first, as ('F', 'FCF')"
         )
-    sizes = level_sizes(layers, levels, coarsening, part=neighbours is not ALONE)
+    sizes = level_sizes(layers, levels, coarsening, part=communicator is not SERIAL_COMMUNICATOR)
     parts = []
     for number, size in enumerate(sizes):
         transfer = None
         if number + 1 < levels:
             factor = level_factors(levels, coarsening)[number]
             transfer = CLayers(intervals(size, factor, reverse), c_points_only and number == 0)
-        ends = neighbours, gathered if transfer is None else None
+        ends = communicator, gathered if transfer is None else None
         equation = LayerEquation(propagator, number, size, initial, transfer, reverse, *ends)
         word = words[min(number, len(words) - 1)]
         smoother = SerialSweep() if transfer is None else Relaxation(word, weight)
@@ -118,9 +123,9 @@ def layer_hierarchy(
         )
         equation.tally = level.tally  # what it remembers is not counted
         parts.append(level)
-    if neighbours is ALONE:
+    if communicator is SERIAL_COMMUNICATOR:
         return Hierarchy(parts)
-    return Hierarchy(parts, norm=lambda u: gathered_norm(neighbours, u, reverse))
+    return Hierarchy(parts, norm=lambda u: gathered_norm(communicator, u, reverse))
 
 
 def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Schedule]:

@@ -161,8 +161,9 @@ def plan(
         Of the state at one point; of the parameters of a layer with all that belongs to them.
     gathered : bool
         Whether every rank marches over the whole coarsest level, as those of
-        `mgnet.petsc.distribute` do where it is small: more evaluations in all, none more in a row,
-        and in place of a message from each rank to the next a gathering, `log2(ranks)` in a row.
+        `mgnet.petsc.distribute_layers` do where it is small: more evaluations in all, none more in
+        a row, and in place of a message from each rank to the next a gathering, `log2(ranks)` in a
+        row.
 
     Examples
     --------

@@ -35,7 +35,7 @@ class StackedNetwork(Protocol):
     timed: bool
     training: bool
     weights: Any
-    gates: Any
+    learnable_steps: Any
     kept: range
     block: Any
     before: Any

@@ -34,7 +34,7 @@ class ODENet(torch.nn.Module):
 
     Every parameter of the block is kept for all layers at once, the layers on axis 0, so that
     `net.block` is the block with parameters of shape (layers, ...). Source: Guenther et al., SIAM
-    J. Math. Data Sci. 2 (2020), section 2; gates: `docs/design.md`.
+    J. Math. Data Sci. 2 (2020), section 2; learnable_steps: `docs/design.md`.
 
     Parameters
     ----------
@@ -42,20 +42,20 @@ class ODENet(torch.nn.Module):
         F(u) or F(t, u), of a state of any shape (batch, ...), which it keeps. A module is a
         template: each layer draws parameters of its own by the submodules' `reset_parameters`;
         submodules without it begin with copies of the template's. A function is called for every
-        layer, those of `buffer_layers` included, in the order of depth.
+        layer, those of `boundary_layers` included, in the order of depth.
     layers : int
         N.
     final_time : float
         T, dimensionless.
     scheme : "euler", "heun" or "rk4"
         1, 2 or 4 evaluations of F per layer.
-    gates : bool
-        Whether the steps s_n are parameters, `net.gates`. Refinement is then exact.
+    learnable_steps : bool
+        Whether the steps s_n are parameters, `net.learnable_steps`. Refinement is then exact.
     weights : "per layer", "shared" or DepthSpline
         "shared": one theta for all layers.
     before, after : torch.nn.Module, optional
         From the input to the state, and from the state to the output.
-    buffer_layers : (int, int)
+    boundary_layers : (int, int)
         Layers of step 1 from the same block, before and after the N others, with weights of their
         own; they are never solved in parallel. Source: Jiang et al., arXiv 2601.09026.
 
@@ -65,7 +65,7 @@ class ODENet(torch.nn.Module):
         The stacked block. Its dropout masks are the same however often a layer is evaluated in one
         forward pass.
     seed, calls : int
-        What the masks depend on, see `draw_masks`; saved with the weights.
+        What the masks depend on, see `resample_dropout`; saved with the weights.
 
     Raises
     ------
@@ -89,15 +89,15 @@ class ODENet(torch.nn.Module):
         final_time: float = 1.0,
         *,
         scheme: str = "euler",
-        gates: bool = False,
+        learnable_steps: bool = False,
         weights: str | DepthSpline = "per layer",
         before: torch.nn.Module | None = None,
         after: torch.nn.Module | None = None,
-        buffer_layers: tuple[int, int] = (0, 0),
+        boundary_layers: tuple[int, int] = (0, 0),
     ):
         super().__init__()
-        _check(layers, final_time, scheme, weights, buffer_layers)
-        first, last = buffer_layers
+        _check(layers, final_time, scheme, weights, boundary_layers)
+        first, last = boundary_layers
         self.depth = layers = int(layers)
         modules = draw_layers(block, first + layers + last)
         middle = modules[first : first + layers]
@@ -113,9 +113,9 @@ class ODENet(torch.nn.Module):
         self.timed = takes_time(self.block)
         if weights != "per layer":
             self._share(1 if weights == "shared" else weights.control_points)  # type: ignore[union-attr]
-        self.gates = None
-        if gates:
-            self.gates = torch.nn.Parameter(self.steps)
+        self.learnable_steps = None
+        if learnable_steps:
+            self.learnable_steps = torch.nn.Parameter(self.steps)
         self.kernel = StackedBlock(self.block, scheme)
         self.seed = 0
         self.calls = 0
@@ -137,15 +137,15 @@ class ODENet(torch.nn.Module):
 
     @property
     def steps(self) -> torch.Tensor:
-        """s_n of all layers: the gates, or T / N."""
-        if self.gates is not None:
-            return self.gates
+        """s_n of all layers: the learnable_steps, or T / N."""
+        if self.learnable_steps is not None:
+            return self.learnable_steps
         equal = torch.full((len(self.kept),), self.final_time / self.depth, dtype=torch.float64)
         return self._like(equal)
 
     @property
     def times(self) -> torch.Tensor:
-        """The time at the left of each layer: n T / N, with gates too."""
+        """The time at the left of each layer: n T / N, with learnable_steps too."""
         numbers = torch.arange(self.kept.start, self.kept.stop, dtype=torch.float64)
         return self._like(self.final_time * (numbers / self.depth))
 
@@ -173,16 +173,16 @@ class ODENet(torch.nn.Module):
             parameters = [self.weights.at_layers(c, self.depth, self.kept) for c in parameters]
         return Layers(tuple(parameters), tuple(buffers), self.times, self.steps)
 
-    def open(self, x: torch.Tensor) -> torch.Tensor:
-        """The state u[0]: `before`, and the first buffer layers."""
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        """The state u[0]: `before`, and the first boundary layers."""
         u = x if self.before is None else self.before(x)
         return self.opening(checked_state(self.block, u))
 
-    def close(self, u: torch.Tensor) -> torch.Tensor:
-        """The output from the state u[N]: the last buffer layers, and `after`."""
+    def decode(self, u: torch.Tensor) -> torch.Tensor:
+        """The output from the state u[N]: the last boundary layers, and `after`."""
         return self.closing(u) if self.after is None else self.after(self.closing(u))
 
-    def draw_masks(self) -> None:
+    def resample_dropout(self) -> None:
         """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
         if self.training:
             first = self.kept.start
@@ -198,10 +198,10 @@ class ODENet(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output, layer by layer."""
-        self.draw_masks()
-        return self.close(self.carried(self.open(x)))
+        self.resample_dropout()
+        return self.decode(self.propagate(self.encode(x)))
 
-    def carried(self, u: torch.Tensor) -> torch.Tensor:
+    def propagate(self, u: torch.Tensor) -> torch.Tensor:
         """The state u[N] from u[0], layer by layer."""
         for state in self._states(u, self.layers()):
             u = state
@@ -222,8 +222,8 @@ class ODENet(torch.nn.Module):
         -------
         tensor of shape (times, batch, ...)
         """
-        self.draw_masks()
-        u = self.open(x)
+        self.resample_dropout()
+        u = self.encode(x)
         states = torch.stack([u, *self._states(u, self.layers())])
         if times is None:
             return states
@@ -236,7 +236,7 @@ class ODENet(torch.nn.Module):
         parameters = per_layer(layers.parameters, count)
         buffers = per_layer(layers.buffers, count)
         # Numbers are cheaper than tensors, where nothing differentiates by them.
-        steps = layers.steps.tolist() if self.gates is None else layers.steps.unbind()
+        steps = layers.steps.tolist() if self.learnable_steps is None else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
         F = self.block if self.timed else lambda t, u: self.block(u)
         slots = LayerSlots(self.block)
@@ -275,8 +275,10 @@ class ODENet(torch.nn.Module):
         parameters = [p[n] for p in layers.parameters]
         block = layer_of(self.block, parameters, [b[n] for b in layers.buffers])
         step: Any = float(layers.steps[n].detach())
-        if self.gates is not None:
-            step = torch.nn.Parameter(self.gates.detach()[n].clone(), self.gates.requires_grad)
+        if self.learnable_steps is not None:
+            step = torch.nn.Parameter(
+                self.learnable_steps.detach()[n].clone(), self.learnable_steps.requires_grad
+            )
         return ResidualBlock(block, step, float(layers.times[n]), self.scheme)
 
     def to_sequential(self) -> torch.nn.Sequential:
@@ -292,7 +294,7 @@ class ODENet(torch.nn.Module):
         sequential: torch.nn.Sequential,
         blocks: tuple[int, int] | None = None,
         *,
-        gates: bool = False,
+        learnable_steps: bool = False,
     ) -> ODENet:
         """The same function from residual blocks of one architecture, a copy.
 
@@ -304,7 +306,7 @@ class ODENet(torch.nn.Module):
             `ResidualBlock`s, which come back as they were, or, where there are none, all modules.
             Other modules are taken for `x + f(x)`, whatever is in them: F(u) = module(u) - u, with
             step 1.
-        gates : bool
+        learnable_steps : bool
             Whether steps become parameters; they stay so in any case.
 
         Raises
@@ -324,7 +326,7 @@ class ODENet(torch.nn.Module):
         >>> torch.allclose(net(x), sequential(x), atol=1e-6), net.depth
         (True, 8)
         """
-        return from_sequential(cls, sequential, blocks, gates)
+        return from_sequential(cls, sequential, blocks, learnable_steps)
 
     def refine(self, factor: int = 2, how: str | None = None) -> ODENet:
         """A new network with `factor` times as many layers on the same [0, T].
@@ -333,17 +335,18 @@ class ODENet(torch.nn.Module):
         ----------
         factor : int
             At least 2.
-        how : "gates", "constant", "linear" or "knots", optional
-            "gates": copies of each layer, the first with its gate, the others with gate 0; exact.
+        how : "steps", "constant", "linear" or "knots", optional
+            "steps": copies of each layer, the first with its step, the others with step 0; exact.
             "constant": copies, with steps divided. "linear": weights interpolated between the
             layers, constant after the last one. "knots": knots are inserted into weights that are
-            splines, with as many layers as before; exact. "gates" by default where there are, else
-            "constant". Weights that are shared or splines stay as they are, but for "knots".
+            splines, with as many layers as before; exact. "steps" by default where they are
+            learnable, else "constant". Weights that are shared or splines stay as they are, but for
+            "knots".
 
         Returns
         -------
         ODENet
-            `before`, `after`, buffer layers: copies.
+            `before`, `after`, boundary layers: copies.
         """
         self.check_whole()
         return refine(self, factor, how)
@@ -384,7 +387,7 @@ class ODENet(torch.nn.Module):
     def extra_repr(self) -> str:
         return (
             f"layers={self.depth}, final_time={self.final_time:g}, scheme={self.scheme!r}, "
-            f"gates={self.gates is not None}, weights={self.weights!r}"
+            f"learnable_steps={self.learnable_steps is not None}, weights={self.weights!r}"
         )
 
 
@@ -392,7 +395,7 @@ def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> to
     return torch.nn.Sequential(*(ResidualBlock(each, 1.0, time, scheme) for each in modules))
 
 
-def _check(layers: Any, final_time: Any, scheme: str, weights: Any, buffer_layers: Any) -> None:
+def _check(layers: Any, final_time: Any, scheme: str, weights: Any, boundary_layers: Any) -> None:
     if not isinstance(layers, Integral) or layers < 1:
         raise ValueError(f"ODENet got {layers!r} layers; it needs at least 1, an integer")
     if not isinstance(final_time, int | float) or not final_time > 0.0:
@@ -402,8 +405,12 @@ def _check(layers: Any, final_time: Any, scheme: str, weights: Any, buffer_layer
         raise ValueError(
             f"ODENet got weights {weights!r}; give 'per layer', 'shared' or a DepthSpline"
         )
-    if not isinstance(buffer_layers, Sequence) or len(buffer_layers) != 2 or min(buffer_layers) < 0:
+    if (
+        not isinstance(boundary_layers, Sequence)
+        or len(boundary_layers) != 2
+        or min(boundary_layers) < 0
+    ):
         raise ValueError(
-            f"ODENet got buffer_layers {buffer_layers}; give two numbers, of layers before and "
+            f"ODENet got boundary_layers {boundary_layers}; give two numbers, of layers before and "
             "after, 0 or more"
         )

@@ -1,8 +1,9 @@
 """Between an ODE net and the same with more layers: matrices on the layer axis, and nothing else.
 
-Exact is refinement by gates: a layer with step s becomes one with step s and the same weights, and
-others with step 0, whose weights are copies, so that they learn as soon as their steps do. Exact is
-knot insertion too, for weights that are splines in depth; the number of layers then stays.
+Exact is refinement by learnable steps: a layer with step s becomes one with step s and the same
+weights, and others with step 0, whose weights are copies, so that they learn as soon as their steps
+do. Exact is knot insertion too, for weights that are splines in depth; the number of layers then
+stays.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mgnet.transfer import AxisTransfer
 
 __all__ = ["KINDS", "coarsen", "kind_of", "layer_matrices", "layer_transfers", "refine"]
 
-KINDS = ("gates", "constant", "linear", "knots")
+KINDS = ("steps", "constant", "linear", "knots")
 Matrices = tuple[np.ndarray, np.ndarray]
 
 
@@ -34,7 +35,7 @@ def layer_matrices(layers: int, factor: int, how: str) -> tuple[Matrices, Matric
         Of the coarse network.
     factor : int
         At least 2.
-    how : "gates", "constant" or "linear"
+    how : "steps", "constant" or "linear"
         As in `ODENet.refine`. Source: Guenther et al., arXiv 1912.08974, for the last two.
 
     Returns
@@ -44,7 +45,7 @@ def layer_matrices(layers: int, factor: int, how: str) -> tuple[Matrices, Matric
 
     Examples
     --------
-    >>> (P, _), (P_steps, R_steps) = layer_matrices(2, 2, "gates")
+    >>> (P, _), (P_steps, R_steps) = layer_matrices(2, 2, "steps")
     >>> P.T
     array([[1., 1., 0., 0.],
            [0., 0., 1., 1.]])
@@ -57,7 +58,7 @@ def layer_matrices(layers: int, factor: int, how: str) -> tuple[Matrices, Matric
     copies = np.repeat(one, factor, axis=0)
     first = np.zeros((factor * layers, layers))
     first[::factor] = one
-    if how == "gates":
+    if how == "steps":
         return (copies, first.T), (first, copies.T)
     weights = copies, copies.T / factor
     if how == "linear":
@@ -74,19 +75,19 @@ def kind_of(net: StackedNetwork, factor: int, how: str | None) -> str:
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> kind_of(ODENet(torch.nn.Tanh(), 2, gates=True), 2, None)
-    'gates'
+    >>> kind_of(ODENet(torch.nn.Tanh(), 2, learnable_steps=True), 2, None)
+    'steps'
     """
     if how is None:
-        how = "constant" if net.gates is None else "gates"
+        how = "constant" if net.learnable_steps is None else "steps"
     if how not in KINDS:
         raise ValueError(f"refinement got how={how!r}; it must be one of {', '.join(KINDS)}")
     if not isinstance(factor, Integral) or factor < 2:
         raise ValueError(f"refinement got factor {factor}; it must be at least 2")
-    if how == "gates" and net.gates is None:
+    if how == "steps" and net.learnable_steps is None:
         raise ValueError(
-            "refinement by gates got an ODENet without gates; make it with gates=True, or give "
-            "how='constant'"
+            "refinement by learnable steps got an ODENet without them; make it with "
+            "learnable_steps=True, or give how='constant'"
         )
     if how == "knots" and not isinstance(net.weights, DepthSpline):
         raise ValueError(
@@ -102,9 +103,9 @@ def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, Axi
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 2, gates=True)
-    >>> sorted(layer_transfers(net, 2, "gates"))
-    ['block.weight', 'gates']
+    >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 2, learnable_steps=True)
+    >>> sorted(layer_transfers(net, 2, "steps"))
+    ['block.weight', 'learnable_steps']
     """
 
     def made(matrices: Matrices, p: torch.Tensor) -> AxisTransfer:
@@ -112,7 +113,7 @@ def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, Axi
         # What the gradient is: the first layer has all of that of the weights, the others' steps
         # have the same as the first one's, up to O(h). Adam that is told so ended 2 to 6 times
         # lower (cascades 4 to 32 layers on peaks) than with P or P D^-1 for its moments, or none.
-        return AxisTransfer(P, injection=R, gradients=R.T.contiguous() if how == "gates" else None)
+        return AxisTransfer(P, injection=R, gradients=R.T.contiguous() if how == "steps" else None)
 
     blocks = {f"block.{name}": p for name, p in net.block.named_parameters()}
     if how == "knots":
@@ -121,8 +122,8 @@ def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, Axi
     weights, steps = layer_matrices(net.depth, factor, how)
     chosen = blocks if net.weights == "per layer" else {}
     transfers = {name: made(weights, p) for name, p in chosen.items()}
-    if net.gates is not None:
-        transfers["gates"] = made(steps, net.gates)
+    if net.learnable_steps is not None:
+        transfers["learnable_steps"] = made(steps, net.learnable_steps)
     return transfers
 
 
@@ -132,8 +133,8 @@ def refine(net: Net, factor: int = 2, how: str | None = None) -> Net:
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> net = refine(ODENet(torch.nn.Linear(2, 2), 3, gates=True))
-    >>> net.depth, net.gates.tolist()[:2]
+    >>> net = refine(ODENet(torch.nn.Linear(2, 2), 3, learnable_steps=True))
+    >>> net.depth, net.learnable_steps.tolist()[:2]
     (6, [0.333..., 0.0])
     """
     how = kind_of(net, factor, how)
@@ -154,8 +155,8 @@ def coarsen(net: Net, factor: int = 2, how: str | None = None) -> Net:
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> net = ODENet(torch.nn.Linear(2, 2), 3, gates=True)
-    >>> bool((coarsen(refine(net)).gates == net.gates).all())
+    >>> net = ODENet(torch.nn.Linear(2, 2), 3, learnable_steps=True)
+    >>> bool((coarsen(refine(net)).learnable_steps == net.learnable_steps).all())
     True
     """
     how = kind_of(net, factor, how)

@@ -59,17 +59,18 @@ def from_sequential(
     kind: type[Net],
     sequential: torch.nn.Sequential,
     blocks: tuple[int, int] | None = None,
-    gates: bool = False,
+    learnable_steps: bool = False,
 ) -> Net:
     """See `ODENet.from_sequential`; `kind` is the class to make.
 
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> net = ODENet(torch.nn.Linear(2, 2), 3, final_time=2.0, gates=True, buffer_layers=(1, 0))
+    >>> block, options = torch.nn.Linear(2, 2), {"learnable_steps": True, "boundary_layers": (1, 0)}
+    >>> net = ODENet(block, 3, final_time=2.0, **options)
     >>> from_sequential(ODENet, net.to_sequential())
     ODENet(
-      layers=3, final_time=2, scheme='euler', gates=True, weights='per layer'
+      layers=3, final_time=2, scheme='euler', learnable_steps=True, weights='per layer'
       ...
     """
     if not isinstance(sequential, torch.nn.Sequential):
@@ -91,7 +92,7 @@ def from_sequential(
     if foreign[0]:
         chosen = [ResidualBlock(Increment(each), 1.0, n) for n, each in enumerate(middle)]
     ends = _one(before), _one(after)
-    net = _from_blocks(kind, chosen, gates, start, ends)
+    net = _from_blocks(kind, chosen, learnable_steps, start, ends)
     return net.train(sequential.training)
 
 
@@ -111,40 +112,40 @@ def _range(modules: Sequence[torch.nn.Module], blocks: tuple[int, int] | None) -
 def _from_blocks(
     kind: Callable[..., Net],
     layers: Sequence[ResidualBlock],
-    gates: bool,
+    learnable_steps: bool,
     start: int,
     ends: tuple[Any, Any],
 ) -> Net:
-    """The net of the layers; those of step 1 around others become buffer layers."""
+    """The net of the layers; those of step 1 around others become boundary layers."""
     typical = layers[len(layers) // 2]
     first, last = _leading(layers, typical), _leading(layers[::-1], typical)
     middle = layers[first : len(layers) - last]
     start += first
     _check_alike(middle, start)
     steps = [layer.number for layer in middle]
-    gates = gates or isinstance(typical.step, torch.nn.Parameter)
-    if not gates and (min(steps) != max(steps) or steps[0] <= 0.0):
+    learnable_steps = learnable_steps or isinstance(typical.step, torch.nn.Parameter)
+    if not learnable_steps and (min(steps) != max(steps) or steps[0] <= 0.0):
         raise ValueError(
             f"from_sequential got steps from {min(steps):g} to {max(steps):g}; "
-            "give gates=True, unless all are the same and positive"
+            "give learnable_steps=True, unless all are the same and positive"
         )
     count = len(middle)
-    T = count * middle[1].time if gates and count > 1 else sum(steps)
+    T = count * middle[1].time if learnable_steps and count > 1 else sum(steps)
     blocks = [layer.block for layer in layers]
     net = kind(
         lambda n: blocks[n],
         count,
         T if T > 0.0 else 1.0,
         scheme=typical.scheme,
-        gates=gates,
+        learnable_steps=learnable_steps,
         before=ends[0],
         after=ends[1],
-        buffer_layers=(first, last),
+        boundary_layers=(first, last),
     )
     _check_times(net, layers, start)
-    if net.gates is not None:
+    if net.learnable_steps is not None:
         with torch.no_grad():
-            net.gates.copy_(torch.tensor(steps, dtype=torch.float64))
+            net.learnable_steps.copy_(torch.tensor(steps, dtype=torch.float64))
     return net
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.mgrit.communicator import Neighbours
+from mgnet.depth.mgrit.communicator import Communicator
 
 __all__ = ["coarse_layers", "layers_of_all", "renew", "sums"]
 
@@ -52,20 +52,20 @@ def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
     )
 
 
-def layers_of_all(layers: Layers, neighbours: Neighbours) -> Layers:
+def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
     """The layers of all processes, by one message from each.
 
     Examples
     --------
-    >>> from mgnet.depth.mgrit.communicator import ALONE
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
     >>> own = Layers((torch.ones(3, 2),), (), torch.arange(3.0), torch.ones(3))
-    >>> layers_of_all(own, ALONE).times
+    >>> layers_of_all(own, SERIAL_COMMUNICATOR).times
     tensor([0., 1., 2.])
     """
     tensors = layers.tensors()
     flat = [x.reshape(len(x), prod(x.shape[1:])) for x in tensors]
     rows = [_viewed(x, torch.uint8) for x in flat]
-    whole = torch.cat(neighbours.all_parts(torch.cat(rows, 1)))
+    whole = torch.cat(communicator.allgather(torch.cat(rows, 1)))
     columns = whole.split([row.shape[1] for row in rows], 1)
     *found, times, steps = (
         _viewed(column, x.dtype).reshape(len(whole), *x.shape[1:])

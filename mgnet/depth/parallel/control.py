@@ -1,4 +1,4 @@
-"""How many cycles a propagation takes: `Fixed`, `Tolerance`, `Adaptive`."""
+"""How many cycles a propagation takes: `FixedCycles`, `CyclesToTolerance`, `AdaptiveCycles`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,24 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import NamedTuple
 
-__all__ = ["Adaptive", "Budget", "Control", "Fixed", "Pass", "Tolerance"]
+__all__ = [
+    "AdaptiveCycles",
+    "CycleLimit",
+    "Control",
+    "FixedCycles",
+    "PassReport",
+    "CyclesToTolerance",
+]
 
 
-class Budget(NamedTuple):
+class CycleLimit(NamedTuple):
     """Of one propagation: it ends after `cycles`, or when the error estimate is at most `stop`."""
 
     cycles: int
     stop: float = 0.0
 
 
-class Pass(NamedTuple):
+class PassReport(NamedTuple):
     """What one propagation did, forward or backward.
 
     Attributes
@@ -38,7 +45,7 @@ class Pass(NamedTuple):
 
     Examples
     --------
-    >>> Pass(1, 0.1, 0.02, (0.02,)).estimate
+    >>> PassReport(1, 0.1, 0.02, (0.02,)).estimate
     0.02
     """
 
@@ -48,10 +55,12 @@ class Pass(NamedTuple):
     estimates: tuple[float, ...] = ()
 
 
-SERIAL = Pass(0, 0.0, 0.0)
+SERIAL = PassReport(0, 0.0, 0.0)
 
 
-def judged(changes: Sequence[float], norms: Sequence[float], rounding: float = 0.0) -> Pass:
+def summarize(
+    changes: Sequence[float], norms: Sequence[float], rounding: float = 0.0
+) -> PassReport:
     """What cycles did that changed the output by `changes`, relative to its norm.
 
     `norms` are those of the residuals that they met, and that of the last one's result where a
@@ -66,7 +75,7 @@ def judged(changes: Sequence[float], norms: Sequence[float], rounding: float = 0
             estimates.append(change)
         else:
             estimates.append(change * factor / (1.0 - factor) if factor < 1.0 else math.inf)
-    return Pass(
+    return PassReport(
         len(changes),
         factors[-1] if factors and changes else math.nan,
         estimates[-1] if estimates else math.nan,
@@ -75,7 +84,7 @@ def judged(changes: Sequence[float], norms: Sequence[float], rounding: float = 0
 
 
 @dataclass(frozen=True)
-class Fixed:
+class FixedCycles:
     """Always the same number of cycles, as in the published layer-parallel trainings.
 
     Parameters
@@ -90,8 +99,8 @@ class Fixed:
 
     Examples
     --------
-    >>> Fixed(2).budget("backward", check=False)
-    Budget(cycles=2, stop=0.0)
+    >>> FixedCycles(2).limit("backward", check=False)
+    CycleLimit(cycles=2, stop=0.0)
     """
 
     cycles: int = 1
@@ -101,19 +110,19 @@ class Fixed:
     def __post_init__(self) -> None:
         _check_counts(self, {"cycles": self.cycles, "backward": self.backward})
 
-    def budget(self, direction: str, check: bool) -> Budget:
+    def limit(self, direction: str, check: bool) -> CycleLimit:
         """Of a propagation `forward` or `backward`; `check` is for adaptive controls."""
-        return Budget(
+        return CycleLimit(
             self.cycles if direction == "forward" or self.backward is None else self.backward
         )
 
-    def follow(self, direction: str, made: Pass, check: bool) -> Control | None:
+    def follow(self, direction: str, made: PassReport, check: bool) -> Control | None:
         """The control for the calls after this one; None: serial from now on."""
         return self
 
 
 @dataclass(frozen=True)
-class Tolerance:
+class CyclesToTolerance:
     """Cycles until the a-posteriori estimate of the output's error is small enough.
 
     Measured on peaks with 64 layers: an estimate of 0.1 makes the serial network as good as the
@@ -130,8 +139,8 @@ class Tolerance:
 
     Examples
     --------
-    >>> Tolerance(1e-2).budget("forward", check=False)
-    Budget(cycles=20, stop=0.01)
+    >>> CyclesToTolerance(1e-2).limit("forward", check=False)
+    CycleLimit(cycles=20, stop=0.01)
     """
 
     tolerance: float = 0.1
@@ -144,18 +153,18 @@ class Tolerance:
         if any(not isinstance(each, Real) or not each > 0.0 for each in given):
             raise ValueError(f"{self} needs tolerances above 0, as numbers")
 
-    def budget(self, direction: str, check: bool) -> Budget:
-        """As `Fixed.budget`."""
+    def limit(self, direction: str, check: bool) -> CycleLimit:
+        """As `FixedCycles.limit`."""
         stop = self.tolerance if direction == "forward" or self.backward is None else self.backward
-        return Budget(self.max_cycles, stop)
+        return CycleLimit(self.max_cycles, stop)
 
-    def follow(self, direction: str, made: Pass, check: bool) -> Control | None:
-        """As `Fixed.follow`."""
+    def follow(self, direction: str, made: PassReport, check: bool) -> Control | None:
+        """As `FixedCycles.follow`."""
         return self
 
 
 @dataclass(frozen=True)
-class Adaptive:
+class AdaptiveCycles:
     """A fixed number of cycles that is looked at every so often, and grows when it must.
 
     Every `every` calls a propagation makes twice its cycles. If the error that its usual cycles
@@ -177,10 +186,10 @@ class Adaptive:
 
     Examples
     --------
-    >>> control = Adaptive(every=100)
-    >>> control.budget("forward", check=True).cycles
+    >>> control = AdaptiveCycles(every=100)
+    >>> control.limit("forward", check=True).cycles
     2
-    >>> control.follow("forward", Pass(2, 0.2, 0.01, (0.3, 0.01)), check=True).forward
+    >>> control.follow("forward", PassReport(2, 0.2, 0.01, (0.3, 0.01)), check=True).forward
     2
     """
 
@@ -194,13 +203,13 @@ class Adaptive:
         counts = {"forward": self.forward, "backward": self.backward}
         _check_counts(self, {**counts, "every": self.every, "max_cycles": self.max_cycles})
 
-    def budget(self, direction: str, check: bool) -> Budget:
-        """As `Fixed.budget`; twice the cycles for a check."""
+    def limit(self, direction: str, check: bool) -> CycleLimit:
+        """As `FixedCycles.limit`; twice the cycles for a check."""
         cycles = self.forward if direction == "forward" else self.backward
-        return Budget(max(2 * cycles, 1) if check else cycles)
+        return CycleLimit(max(2 * cycles, 1) if check else cycles)
 
-    def follow(self, direction: str, made: Pass, check: bool) -> Control | None:
-        """As `Fixed.follow`: with more cycles, where a check found that they were too few."""
+    def follow(self, direction: str, made: PassReport, check: bool) -> Control | None:
+        """As `FixedCycles.follow`: with more cycles, where a check found that they were too few."""
         usual = self.forward if direction == "forward" else self.backward
         if not check or (usual and made.estimates[usual - 1] <= self.tolerance):
             return self
@@ -211,10 +220,10 @@ class Adaptive:
         forward, backward = (
             (cycles, self.backward) if direction == "forward" else (self.forward, cycles)
         )
-        return Adaptive(forward, backward, self.tolerance, self.every, self.max_cycles)
+        return AdaptiveCycles(forward, backward, self.tolerance, self.every, self.max_cycles)
 
 
-Control = Fixed | Tolerance | Adaptive
+Control = FixedCycles | CyclesToTolerance | AdaptiveCycles
 
 
 def _check_counts(control: object, counts: dict[str, int | None]) -> None:

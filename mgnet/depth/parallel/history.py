@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from mgnet.depth.mgrit.communicator import Neighbours, own_points, squares
-from mgnet.depth.parallel.control import Pass, judged
+from mgnet.depth.mgrit.communicator import Communicator, own_points, squares
+from mgnet.depth.parallel.control import PassReport, summarize
 
 __all__ = ["History"]
 
@@ -22,35 +22,35 @@ class History:
 
     Parameters
     ----------
-    neighbours : Neighbours
+    communicator : Communicator
     reverse : bool
     dtype : torch.dtype
         Of the states; below its rounding factors mean nothing.
 
     Examples
     --------
-    >>> from mgnet.depth.mgrit.communicator import ALONE
-    >>> history = History(ALONE, False, torch.float64)
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
+    >>> history = History(SERIAL_COMMUNICATOR, False, torch.float64)
     >>> for number in range(2):
-    ...     history.met(torch.tensor([[0.0], [3.0], [4.0]]) / 10**number)
-    ...     history.changed(torch.zeros(3, 1), torch.tensor([[2.0], [1.0], [1.0]]))
-    >>> history.judged()
-    Pass(cycles=2, factor=0.1, estimate=0.111..., estimates=(0.111..., 0.111...))
+    ...     history.add_residual(torch.tensor([[0.0], [3.0], [4.0]]) / 10**number)
+    ...     history.add_change(torch.zeros(3, 1), torch.tensor([[2.0], [1.0], [1.0]]))
+    >>> history.summarize()
+    PassReport(cycles=2, factor=0.1, estimate=0.111..., estimates=(0.111..., 0.111...))
     """
 
-    def __init__(self, neighbours: Neighbours, reverse: bool, dtype: torch.dtype):
-        self.neighbours = neighbours
+    def __init__(self, communicator: Communicator, reverse: bool, dtype: torch.dtype):
+        self.communicator = communicator
         self.reverse = reverse
         self.rounding = 32.0 * torch.finfo(dtype).eps
         self.changes: list[float] = []
         self.norms: list[float] = []
         self._waiting: list[tuple[list[float], Tensor]] = []  # where they belong; squares
 
-    def met(self, residual: Tensor) -> None:
+    def add_residual(self, residual: Tensor) -> None:
         """Add a residual at the C-points."""
         self._waiting.append((self.norms, squares(own_points(residual, self.reverse))[None]))
 
-    def changed(self, before: Tensor, after: Tensor) -> None:
+    def add_change(self, before: Tensor, after: Tensor) -> None:
         """Add a cycle, by the states at the C-points before and after it."""
         last = slice(0, 1) if self.reverse else slice(-1, None)
         old, new = (own_points(x, self.reverse)[last] for x in (before, after))
@@ -58,16 +58,16 @@ class History:
         ends[0, last], ends[1, last] = squares(new - old), squares(new)
         self._waiting.append((self.changes, ends))
 
-    def judged(self) -> Pass:
+    def summarize(self) -> PassReport:
         """The estimates until now. All processes ask together."""
         self._gather()
-        return judged(self.changes, self.norms, self.rounding)
+        return summarize(self.changes, self.norms, self.rounding)
 
     def _gather(self) -> None:
         if not self._waiting:
             return
         rows = torch.cat([squares for _, squares in self._waiting])
-        whole = iter(self.neighbours.gather(rows))
+        whole = iter(self.communicator.gather(rows))
         for numbers, _ in self._waiting:
             if numbers is self.norms:
                 numbers.append(math.sqrt(next(whole).sum()))

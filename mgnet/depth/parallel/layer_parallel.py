@@ -15,18 +15,35 @@ from torch.autograd.function import once_differentiable
 
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
-from mgnet.depth.mgrit.communicator import ALONE, Alone, Neighbours
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
 from mgnet.depth.network.ode_net import ODENet
-from mgnet.depth.parallel.control import SERIAL, Adaptive, Control, Fixed, Pass, Tolerance
+from mgnet.depth.parallel.control import (
+    SERIAL,
+    AdaptiveCycles,
+    Control,
+    CyclesToTolerance,
+    FixedCycles,
+    PassReport,
+)
 from mgnet.depth.parallel.local_layers import keep_layers, naming_divergence
-from mgnet.depth.parallel.propagation import SERIAL_METHOD, Method, Prepared, Propagation, detached
+from mgnet.depth.parallel.propagation import (
+    SERIAL_METHOD,
+    MGRITMethod,
+    Propagation,
+    PropagationSetup,
+    detached,
+)
 from mgnet.depth.parallel.serial import SMALL, march
 from mgnet.depth.parallel.shared_weights import layers_of
 
 __all__ = ["LayerParallel"]
 
 MODES = ("mgrit", "serial", "auto")
-CONTROLS = {"Fixed": Fixed, "Tolerance": Tolerance, "Adaptive": Adaptive}
+CONTROLS = {
+    "FixedCycles": FixedCycles,
+    "CyclesToTolerance": CyclesToTolerance,
+    "AdaptiveCycles": AdaptiveCycles,
+}
 
 
 class LayerParallel(nn.Module):
@@ -47,7 +64,7 @@ class LayerParallel(nn.Module):
     forward, backward : str
         Cycles of the state and of the adjoint: `[cascade +] V`, `F` or `W`. The cascade (a solve on
         the coarsest level, carried up) is the start; without it every state starts as the first.
-    control : Fixed, Tolerance or Adaptive
+    control : FixedCycles, CyclesToTolerance or AdaptiveCycles
         How many cycles follow.
     relaxation : sequence of str
         `F`, `FCF`, `FCFCF`, ... from the finest level on; the last one holds for all further
@@ -59,7 +76,7 @@ class LayerParallel(nn.Module):
 
     Attributes
     ----------
-    last_forward, last_backward : Pass
+    last_forward, last_backward : PassReport
         What the last call did.
 
     Raises
@@ -77,7 +94,7 @@ class LayerParallel(nn.Module):
     --------
     >>> generator = torch.manual_seed(0)
     >>> net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), layers=64)
-    >>> parallel = LayerParallel(net, levels=2, coarsening=8, control=Fixed(2))
+    >>> parallel = LayerParallel(net, levels=2, coarsening=8, control=FixedCycles(2))
     >>> x = torch.randn(10, 4)
     >>> parallel(x).sum().backward()
     >>> bool((parallel(x) - net(x)).abs().max() < 1e-4), parallel.last_forward.cycles
@@ -105,14 +122,16 @@ class LayerParallel(nn.Module):
             )
         if mode not in MODES:
             raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
-        if control is not None and not isinstance(control, Fixed | Tolerance | Adaptive):
+        if control is not None and not isinstance(
+            control, FixedCycles | CyclesToTolerance | AdaptiveCycles
+        ):
             raise TypeError(
-                f"LayerParallel got control {control!r}; give Fixed(2), Tolerance(0.01) or "
-                "Adaptive(), say"
+                f"LayerParallel got control {control!r}; give FixedCycles(2), say, "
+                "CyclesToTolerance(0.01) or AdaptiveCycles()"
             )
         level_sizes(net.depth, levels, coarsening)  # one clear error, now
         self.net = net
-        self.neighbours: Neighbours = ALONE
+        self.communicator: Communicator = SERIAL_COMMUNICATOR
         self._set(
             {
                 "factors": level_factors(levels, coarsening),
@@ -122,15 +141,17 @@ class LayerParallel(nn.Module):
                 "mode": mode,
                 "warm_start": warm_start,
             },
-            Fixed() if control is None else control,
+            FixedCycles() if control is None else control,
         )
         self.last_forward = self.last_backward = SERIAL
 
     def _set(self, settings: dict[str, Any], control: Control | None) -> None:
         self.settings = settings
-        self.control = control  # None: an Adaptive one found cycles dearer than serial propagation
+        self.control = (
+            control  # None: an AdaptiveCycles one found cycles dearer than serial propagation
+        )
         texts = settings["forward"], settings["backward"], settings["relaxation"]
-        self.method = Method.from_texts(settings["factors"], *texts)
+        self.method = MGRITMethod.from_texts(settings["factors"], *texts)
         kept, depth, interval = self.net.kept, self.net.depth, self.method.strides[-1]
         if kept and (kept.start % interval or (kept.stop % interval and kept.stop < depth)):
             raise ValueError(
@@ -142,22 +163,24 @@ class LayerParallel(nn.Module):
         self._warned = False
         self._faster: dict[tuple, str] = {}  # of mode "auto"
         self._kept: dict[str, Tensor] = {}  # of warm starts
-        self._prepared: dict[Method, tuple[Any, Prepared]] = {}  # of this module's, and serial
+        self._prepared: dict[
+            MGRITMethod, tuple[Any, PropagationSetup]
+        ] = {}  # of this module's, and serial
 
-    def take_part(self, which: range, neighbours: Neighbours) -> None:
-        """Keep only the layers `which`: the neighbours hold the others.
+    def take_part(self, which: range, communicator: Communicator) -> None:
+        """Keep only the layers `which`: the communicator hold the others.
 
         From then on all processes call this module together, each with the same batch, and each
-        gets the output of the whole network. `mgnet.petsc.distribute` is the way to it.
+        gets the output of the whole network. `mgnet.petsc.distribute_layers` is the way to it.
 
         Parameters
         ----------
         which : range
             Whole intervals of the coarsest level.
-        neighbours : Neighbours
+        communicator : Communicator
         """
         keep_layers(self.net, which)
-        self.neighbours = neighbours
+        self.communicator = communicator
         self._set(self.settings, self.control)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -177,9 +200,9 @@ class LayerParallel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output for a batch x, of the shapes that `net` takes and gives."""
-        self.net.draw_masks()
-        u = self.net.open(x)
-        return self.net.close(self._propagate(u, self._mode(u)))
+        self.net.resample_dropout()
+        u = self.net.encode(x)
+        return self.net.decode(self._propagate(u, self._mode(u)))
 
     def _mode(self, u: Tensor) -> str:
         mode = self.settings["mode"]
@@ -188,34 +211,38 @@ class LayerParallel(nn.Module):
         return self._measured(u) if mode == "auto" else mode
 
     def _propagate(self, u: Tensor, mode: str) -> Tensor:
-        layers = layers_of(self.net, self.neighbours, self.method.strides[-1])
+        layers = layers_of(self.net, self.communicator, self.method.strides[-1])
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
-            if isinstance(self.neighbours, Alone) and u.numel() > SMALL:
-                return self.net.carried(u)
-            return march(self._prepare(layers, u, SERIAL_METHOD), self.neighbours, u, layers)
+            if isinstance(self.communicator, SerialCommunicator) and u.numel() > SMALL:
+                return self.net.propagate(u)
+            return march(self._prepare(layers, u, SERIAL_METHOD), self.communicator, u, layers)
         recorded = torch.is_grad_enabled() and any(
             tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)
         )
-        prepared = self._prepare(layers, u, self.method)
-        call = _Call(self, Propagation(prepared, self.neighbours), recorded)
+        setup = self._prepare(layers, u, self.method)
+        call = _Call(self, Propagation(setup, self.communicator), recorded)
         return _Solve.apply(call, u, layers.steps, *layers.parameters)
 
-    def _prepare(self, layers: Layers, u: Tensor, method: Method) -> Prepared:
+    def _prepare(self, layers: Layers, u: Tensor, method: MGRITMethod) -> PropagationSetup:
         """The one of the last call, where it was for the same tensors, shapes and block."""
-        kept = *layers.parameters, *layers.buffers, *[layers.steps] * (self.net.gates is not None)
+        kept = (
+            *layers.parameters,
+            *layers.buffers,
+            *[layers.steps] * (self.net.learnable_steps is not None),
+        )
         tensors = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in kept]
-        key = self.net.kernel.meaning(), tensors, u.shape, u.dtype, u.device
+        key = self.net.kernel.fingerprint(), tensors, u.shape, u.dtype, u.device
         last = self._prepared.get(method)
         if last is None or last[0] != key:
             state = u.numel() * u.element_size()
-            parts = self.net.kernel, detached(layers), method, self.neighbours, state
-            last = self._prepared[method] = key, Prepared(*parts)
+            parts = self.net.kernel, detached(layers), method, self.communicator, state
+            last = self._prepared[method] = key, PropagationSetup(*parts)
         else:
             last[1].refresh()
         return last[1]
 
-    def _follow(self, direction: str, made: Pass, check: bool) -> None:
+    def _follow(self, direction: str, made: PassReport, check: bool) -> None:
         if direction == "forward":
             self.last_forward = made
         else:
@@ -223,14 +250,14 @@ class LayerParallel(nn.Module):
         control = self.control
         if control is None:
             return
-        told = self.training and self.neighbours.begins(False)  # once, and by one process
+        told = self.training and self.communicator.is_first(False)  # once, and by one process
         if made.estimate > control.tolerance and told and not self._warned:
             self._warned = True
             warnings.warn(
                 f"LayerParallel goes on training with an estimated relative error of "
                 f"{made.estimate:.1g} in the {direction} pass after {made.cycles} cycles, above "
                 f"the tolerance {control.tolerance:g}: take more cycles, a smaller coarsening "
-                "factor, or control=Tolerance()",
+                "factor, or control=CyclesToTolerance()",
                 stacklevel=2,
             )
         self.control = control.follow(direction, made, check)
@@ -251,7 +278,7 @@ class LayerParallel(nn.Module):
             for buffer, value in buffers:  # running statistics count calls, not trials
                 buffer.copy_(value)
             fastest = min(seconds, key=seconds.__getitem__)
-            self._faster[key] = self.neighbours.agree(fastest)
+            self._faster[key] = self.communicator.broadcast(fastest)
         return self._faster[key]
 
     def _timed(self, u: Tensor, mode: str) -> float:
@@ -305,16 +332,16 @@ class LayerParallel(nn.Module):
         total, count = dict.fromkeys(modes, 0.0), 0
         with torch.no_grad(), _evaluating(self):
             for x, target in batches:
-                u = self.net.open(x)
+                u = self.net.encode(x)
                 for mode in modes:
                     usable = mode if self.settings["factors"] else "serial"
-                    output = self.net.close(self._propagate(u, usable))
+                    output = self.net.decode(self._propagate(u, usable))
                     total[mode] += len(x) * float(metric(output, target))
                 count += len(x)
         return {mode: total[mode] / max(count, 1) for mode in modes}
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was prepared and kept belongs to these very tensors.
+        # What was setup and kept belongs to these very tensors.
         return {**self.__dict__, "_prepared": {}, "_kept": {}}
 
     def extra_repr(self) -> str:
@@ -341,20 +368,20 @@ class _Call:
         self.module = module
         self.propagation = propagation
         self.recorded = recorded
-        control = module.control or Fixed()
+        control = module.control or FixedCycles()
         training = recorded and module.training
         module.calls += training
         self.check = (
-            training and isinstance(control, Adaptive) and (module.calls % control.every == 0)
+            training and isinstance(control, AdaptiveCycles) and (module.calls % control.every == 0)
         )
-        self.budgets = {name: control.budget(name, self.check) for name in ("forward", "backward")}
+        self.budgets = {name: control.limit(name, self.check) for name in ("forward", "backward")}
 
     def guess(self, direction: str, like: Tensor) -> Tensor | None:
         kept = self.module._kept.get(direction)
         fits = kept is not None and kept.shape[1:] == like.shape and kept.dtype == like.dtype
         return kept if fits else None
 
-    def done(self, direction: str, states: Tensor, made: Pass) -> None:
+    def done(self, direction: str, states: Tensor, made: PassReport) -> None:
         if self.module.settings["warm_start"]:
             self.module._kept[direction] = states
         if self.recorded:
@@ -372,13 +399,13 @@ class _Solve(torch.autograd.Function):
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation = call.propagation
         updates = call.module.training and propagation.has_buffers
-        budget, guess = call.budgets["forward"], call.guess("forward", u)
+        limit, guess = call.budgets["forward"], call.guess("forward", u)
         with naming_divergence(call.module.net, "forward"):
-            points, made = propagation.forward(u.detach(), budget, guess, call.recorded or updates)
+            points, made = propagation.forward(u.detach(), limit, guess, call.recorded or updates)
         if updates:
             propagation.update_buffers()
         call.done("forward", points, made)
-        return propagation.neighbours.from_end(points[-1], False).clone()
+        return propagation.communicator.broadcast_from_last(points[-1], False).clone()
 
     @staticmethod
     @once_differentiable

@@ -48,8 +48,8 @@ was distributed, or load its gathered state into a whole net
     if net.weights == "per layer":
         parameters = [_cut(each, cut) for each in parameters]  # type: ignore[arg-type]
     slots.put(parameters, [each[cut].clone() for each in buffers])
-    if net.gates is not None:
-        net.gates = _cut(net.gates, cut)
+    if net.learnable_steps is not None:
+        net.learnable_steps = _cut(net.learnable_steps, cut)
     net.kept = which
 
 
@@ -59,14 +59,14 @@ def layered_names(net: ODENet) -> set[str]:
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> net = ODENet(torch.nn.Linear(2, 2), 8, gates=True, after=torch.nn.Linear(2, 1))
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8, learnable_steps=True, after=torch.nn.Linear(2, 1))
     >>> sorted(layered_names(net))
-    ['block.bias', 'block.weight', 'gates']
+    ['block.bias', 'block.weight', 'learnable_steps']
     """
     names = {f"block.{name}" for name in net.block.state_dict()}
     if net.weights != "per layer":
         names -= {f"block.{name}" for name, _ in net.block.named_parameters(remove_duplicate=False)}
-    return names if net.gates is None else names | {"gates"}
+    return names if net.learnable_steps is None else names | {"learnable_steps"}
 
 
 def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None) -> int | None:

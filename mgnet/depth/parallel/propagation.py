@@ -19,20 +19,20 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
-from mgnet.depth.mgrit.communicator import ALONE, Neighbours
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.depth.parallel.coarse_layers import coarse_layers, layers_of_all, renew
-from mgnet.depth.parallel.control import Budget, Pass
+from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import History
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import StepData, run
 from mgnet.schedule import Schedule, Step
 
-__all__ = ["SERIAL_METHOD", "Method", "Prepared", "Propagation", "detached"]
+__all__ = ["SERIAL_METHOD", "MGRITMethod", "PropagationSetup", "Propagation", "detached"]
 
 
 @dataclass(frozen=True)
-class Method:
+class MGRITMethod:
     """The multigrid method of a `LayerParallel` module: its levels, and the cycles each way."""
 
     factors: tuple[int, ...]  # from each level to the next: one fewer than there are levels
@@ -43,7 +43,7 @@ class Method:
     @classmethod
     def from_texts(
         cls, factors: Sequence[int], forward: str, backward: str, relaxation: Sequence[str]
-    ) -> Method:
+    ) -> MGRITMethod:
         """Of cycles as texts; see `mgrit`."""
         levels = len(factors) + 1
         return cls(
@@ -56,10 +56,10 @@ class Method:
         return list(accumulate(self.factors, mul, initial=1))
 
 
-SERIAL_METHOD = Method.from_texts((), "V", "V", ("F",))
+SERIAL_METHOD = MGRITMethod.from_texts((), "V", "V", ("F",))
 
 
-class Prepared:
+class PropagationSetup:
     """The layers of every level for states of one shape; kept between calls.
 
     Its tensors are views of the network's own, so they follow what an optimizer does to them.
@@ -69,8 +69,8 @@ class Prepared:
     kernel : StackedBlock
     layers : Layers
         All N of them, outside of any graph.
-    method : Method
-    neighbours : Neighbours
+    method : MGRITMethod
+    communicator : Communicator
         The processes that hold other layers, if there are any.
     state_bytes : int
         Of one state: small coarsest levels are gathered from all processes. They are one more
@@ -81,19 +81,19 @@ class Prepared:
         self,
         kernel: StackedBlock,
         layers: Layers,
-        method: Method,
-        neighbours: Neighbours = ALONE,
+        method: MGRITMethod,
+        communicator: Communicator = SERIAL_COMMUNICATOR,
         state_bytes: int = 0,
     ):
         self.kernel = kernel
         self.method = method
-        self.neighbours = neighbours
+        self.communicator = communicator
         self.count = len(layers)
         self.levels = [coarse_layers(layers, stride, kernel.stages) for stride in method.strides]
         size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
-        self.gathered = neighbours.gathered(size) if method.factors else None
+        self.gathered = communicator.gathered(size) if method.factors else None
         if self.gathered:
-            self.levels.append(layers_of_all(self.levels[-1], neighbours))
+            self.levels.append(layers_of_all(self.levels[-1], communicator))
         self.scales: dict[tuple[int, ...], Tensor] = {}
         self.slopes: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
 
@@ -103,7 +103,7 @@ class Prepared:
         for layers, stride in zip(self.levels[1:], strides, strict=False):
             renew(layers, coarse_layers(self.levels[0], stride, self.kernel.stages))
         if self.gathered:
-            renew(self.levels[-1], layers_of_all(self.levels[-2], self.neighbours))
+            renew(self.levels[-1], layers_of_all(self.levels[-2], self.communicator))
 
     def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
         """The steps of some layers, shaped to multiply states."""
@@ -119,7 +119,7 @@ class Prepared:
         key = level, which.start, which.stop, which.step
         slope = self.slopes.get(key)
         if slope is None:
-            slope = self.slopes[key] = self.kernel.bind(self.levels[level][which], states)
+            slope = self.slopes[key] = self.kernel.bound_slope(self.levels[level][which], states)
         return torch.addcmul(states, self.scale(level, which, states), slope(states))
 
 
@@ -128,28 +128,28 @@ class Propagation:
 
     Parameters
     ----------
-    prepared : Prepared
-    neighbours : Neighbours
+    setup : PropagationSetup
+    communicator : Communicator
         The processes that hold the other layers, if there are any; all numbers and states here,
         but u_N and the gradient with respect to u_0, are then those of the own layers.
     """
 
-    def __init__(self, prepared: Prepared, neighbours: Neighbours = ALONE):
-        self.prepared = prepared
-        self.neighbours = neighbours
-        self.intervals = intervals(prepared.count, prepared.method.factors[0])
+    def __init__(self, setup: PropagationSetup, communicator: Communicator = SERIAL_COMMUNICATOR):
+        self.setup = setup
+        self.communicator = communicator
+        self.intervals = intervals(setup.count, setup.method.factors[0])
         self.tapes: list[Tape] = []
         self.points: Tensor | None = None  # the recorded states, at the C-points
 
     def forward(
-        self, start: Tensor, budget: Budget, guess: Tensor | None, record: bool
-    ) -> tuple[Tensor, Pass]:
+        self, start: Tensor, limit: CycleLimit, guess: Tensor | None, record: bool
+    ) -> tuple[Tensor, PassReport]:
         """Solve for the states from u_0.
 
         Parameters
         ----------
         start : Tensor of shape (batch, ...)
-        budget : Budget
+        limit : CycleLimit
         guess : Tensor of shape (m + 1, batch, ...), optional
             States of the C-points, in place of the opening.
         record : bool
@@ -157,85 +157,91 @@ class Propagation:
 
         Returns
         -------
-        (Tensor, Pass)
+        (Tensor, PassReport)
             The states at the m + 1 C-points.
         """
-        points, history = self._iterate(self.prepared, start, guess, budget)
+        points, history = self._iterate(self.setup, start, guess, limit)
         if record:
-            history.met(self.record(points) - points)
-        return points, history.judged()
+            history.add_residual(self.record(points) - points)
+        return points, history.summarize()
 
     def record(self, points: Tensor) -> Tensor:
         """Sweep over all layers from the C-points, and keep the tapes; what arrives there."""
-        prepared, now, ended = self.prepared, points[:-1], []
+        setup, now, ended = self.setup, points[:-1], []
         self.points = now
         for which, count in offsets(self.intervals):
             if count < len(now):  # the short last interval ends
                 now, ended = now[:count], [now[count:]]
-            tape = prepared.kernel.record(prepared.levels[0][which], now)
+            tape = setup.kernel.record(setup.levels[0][which], now)
             self.tapes.append(tape)
-            now = torch.addcmul(now, prepared.scale(0, which, now), tape.value)
+            now = torch.addcmul(now, setup.scale(0, which, now), tape.value)
         return torch.cat([points[:1], now, *ended])
 
     @property
     def has_buffers(self) -> bool:
         """Whether a recorded sweep may change buffers: running statistics of batch norm."""
-        return bool(self.prepared.levels[0].buffers)
+        return bool(self.setup.levels[0].buffers)
 
     def update_buffers(self) -> None:
         """Give the network's own buffers the values that the recorded sweep left."""
         for tape, (which, _) in zip(self.tapes, offsets(self.intervals), strict=True):
-            self.prepared.levels[0][which].update(tape.new_buffers)
+            self.setup.levels[0][which].update(tape.new_buffers)
 
-    def backward(self, end: Tensor, budget: Budget, guess: Tensor | None) -> tuple[Tensor, Pass]:
+    def backward(
+        self, end: Tensor, limit: CycleLimit, guess: Tensor | None
+    ) -> tuple[Tensor, PassReport]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
         adjoint = Adjoint(self)
-        if budget.cycles or guess is None:
+        if limit.cycles or guess is None:
             adjoint.record_coarse()
-        points, history = self._iterate(adjoint, end, guess, budget)
-        return points, history.judged()
+        points, history = self._iterate(adjoint, end, guess, limit)
+        return points, history.summarize()
 
     def _iterate(
-        self, propagator: Prepared | Adjoint, given: Tensor, guess: Tensor | None, budget: Budget
+        self,
+        propagator: PropagationSetup | Adjoint,
+        given: Tensor,
+        guess: Tensor | None,
+        limit: CycleLimit,
     ) -> tuple[Tensor, History]:
         """Opening and cycles: the states, and what the cycles did."""
-        method, reverse = self.prepared.method, propagator is not self.prepared
+        method, reverse = self.setup.method, propagator is not self.setup
         opening, cycle = method.backward if reverse else method.forward
         inlet = -1 if reverse else 0
         hierarchy = layer_hierarchy(
             propagator,
-            self.prepared.count,
+            self.setup.count,
             given,
             levels=len(method.factors) + 1,
             coarsening=method.factors,
             relaxation=method.relaxation,
             reverse=reverse,
             c_points_only=True,
-            neighbours=self.neighbours,
-            gathered=self.prepared.gathered,
+            communicator=self.communicator,
+            gathered=self.setup.gathered,
         )
         # Of all processes no number is needed before a decision: `History` gathers them for it.
         hierarchy = Hierarchy(hierarchy.levels)
         if guess is not None:
             points = guess.clone()
-            if self.neighbours.begins(reverse):
+            if self.communicator.is_first(reverse):
                 points[inlet] = given
         else:
             points = given.expand(self.intervals.count + 1, *given.shape)
             if opening is not None:
                 points, _ = run(opening, hierarchy, points, None)
-        history = History(self.neighbours, reverse, given.dtype)
+        history = History(self.communicator, reverse, given.dtype)
         memory = None
 
         def keep(step: Step, data: StepData) -> None:
             if step.action == "down" and step.level == 0:
-                history.met(data.progress.rs[0])  # type: ignore[arg-type]
+                history.add_residual(data.progress.rs[0])  # type: ignore[arg-type]
 
-        for _ in range(budget.cycles):
+        for _ in range(limit.cycles):
             before = points
             points, memory = run(cycle, hierarchy, points, None, memory, record=keep)
-            history.changed(before, points)
-            if budget.stop and history.judged().estimate <= budget.stop:
+            history.add_change(before, points)
+            if limit.stop and history.summarize().estimate <= limit.stop:
                 break
         return points, history
 
@@ -250,8 +256,8 @@ class Propagation:
             The gradients with respect to u_0, to the stacked parameters (N, ...), and to the step
             sizes (N,).
         """
-        prepared, parts = self.prepared, self.intervals
-        fine = prepared.levels[0]
+        setup, parts = self.setup, self.intervals
+        fine = setup.levels[0]
         of_parameters = tuple(torch.empty_like(p) for p in fine.parameters)
         of_steps = torch.empty_like(fine.steps)
         now = adjoint[1:-1] if parts.layers % parts.factor else adjoint[1:]
@@ -259,7 +265,7 @@ class Propagation:
             if count > len(now):  # the short last interval begins
                 now = torch.cat([now, adjoint[-1:]])
             tape = self.tapes[which.start]
-            d_state, d_parameters, d_steps = tape.pull_all(prepared.scale(0, which, now) * now)
+            d_state, d_parameters, d_steps = tape.vjp_all(setup.scale(0, which, now) * now)
             for gradient, part in zip(of_parameters, d_parameters, strict=True):
                 gradient[which] = part
             if with_steps:
@@ -267,7 +273,7 @@ class Propagation:
                 of_steps[which] = direct if d_steps is None else direct + d_steps
             now = now + d_state
         first = now[0] if len(now) else adjoint[0]  # other processes hold all layers
-        return self.neighbours.from_end(first, True), of_parameters, of_steps
+        return self.communicator.broadcast_from_last(first, True), of_parameters, of_steps
 
 
 class Adjoint:
@@ -279,17 +285,17 @@ class Adjoint:
     def __init__(self, forward: Propagation):
         self.forward = forward
         self.whole: dict[int, tuple[Tape, Sequence[Tape]]] = {}  # of the coarser levels
-        prepared = forward.prepared
-        if prepared.gathered:  # all processes are here, also those without layers
-            parts = forward.neighbours.all_parts(self._points(len(prepared.method.factors)))
+        setup = forward.setup
+        if setup.gathered:  # all processes are here, also those without layers
+            parts = forward.communicator.allgather(self._points(len(setup.method.factors)))
             self.gathered = torch.cat(parts)
         self.parts: dict[tuple[int, ...], Tape] = {}
 
     def record_coarse(self) -> None:
         """Record the own coarse layers before the march, in which each process waits its turn."""
-        prepared = self.forward.prepared
-        if prepared.count and not prepared.gathered:
-            for level in range(1, len(prepared.method.factors) + 1):
+        setup = self.forward.setup
+        if setup.count and not setup.gathered:
+            for level in range(1, len(setup.method.factors) + 1):
                 self._of_level(level)
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
@@ -300,8 +306,8 @@ class Adjoint:
         tape = self.parts.get(key)
         if tape is None:
             tape = self.parts[key] = self._tape(level, which)
-        scale = self.forward.prepared.scale(level, which, states)
-        return torch.addcmul(states, scale, tape.pull(states))
+        scale = self.forward.setup.scale(level, which, states)
+        return torch.addcmul(states, scale, tape.vjp(states))
 
     def _tape(self, level: int, which: slice) -> Tape:
         if level:
@@ -309,25 +315,25 @@ class Adjoint:
             return singles[which.start] if which.stop - which.start == 1 else whole[which]
         first, offset = divmod(which.start, self.forward.intervals.factor)
         tape = self.forward.tapes[offset]
-        count = len(range(*which.indices(self.forward.prepared.count)))
+        count = len(range(*which.indices(self.forward.setup.count)))
         return tape if count == len(tape.value) else tape[first : first + count]
 
     def _of_level(self, level: int) -> tuple[Tape, Sequence[Tape]]:
         if level not in self.whole:
-            prepared, coarsest = self.forward.prepared, len(self.forward.prepared.method.factors)
-            if prepared.gathered and level == coarsest:  # the own part of what is gathered
-                first = prepared.gathered.first
+            setup, coarsest = self.forward.setup, len(self.forward.setup.method.factors)
+            if setup.gathered and level == coarsest:  # the own part of what is gathered
+                first = setup.gathered.first
                 every, _ = self._of_level(coarsest + 1)
-                tape = every[first : first + len(prepared.levels[coarsest])]
+                tape = every[first : first + len(setup.levels[coarsest])]
             else:
                 points = self.gathered if level > coarsest else self._points(level)
-                tape = prepared.kernel.record(prepared.levels[level], points)
+                tape = setup.kernel.record(setup.levels[level], points)
             self.whole[level] = tape, tape.split()
         return self.whole[level]
 
     def _points(self, level: int) -> Tensor:
         """Where the own layers of a coarser level begin."""
-        method = self.forward.prepared.method
+        method = self.forward.setup.method
         return self.forward.points[:: method.strides[level] // method.factors[0]]  # type: ignore[index]
 
 

@@ -15,8 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape, TracedTape, joined
-from mgnet.depth.mgrit.communicator import Neighbours
-from mgnet.depth.parallel.propagation import Prepared
+from mgnet.depth.mgrit.communicator import Communicator
+from mgnet.depth.parallel.propagation import PropagationSetup
 
 __all__ = ["march"]
 
@@ -25,14 +25,14 @@ __all__ = ["march"]
 SMALL = 2**14
 
 
-def march(prepared: Prepared, neighbours: Neighbours, u: Tensor, layers: Layers) -> Tensor:
+def march(setup: PropagationSetup, communicator: Communicator, u: Tensor, layers: Layers) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
 
     Parameters
     ----------
-    prepared : Prepared
+    setup : PropagationSetup
         Of `layers`, outside of any graph.
-    neighbours : Neighbours
+    communicator : Communicator
     u : Tensor of shape (batch, ...)
     layers : Layers
         Those of this process; gradients go to their tensors.
@@ -40,15 +40,15 @@ def march(prepared: Prepared, neighbours: Neighbours, u: Tensor, layers: Layers)
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.mgrit.communicator import ALONE
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
     >>> from mgnet.depth.parallel.propagation import SERIAL_METHOD, detached
     >>> net, u = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(1, 2)
     >>> layers = net.layers()
-    >>> prepared = Prepared(net.kernel, detached(layers), SERIAL_METHOD)
-    >>> torch.allclose(march(prepared, ALONE, u, layers), net(u))
+    >>> setup = PropagationSetup(net.kernel, detached(layers), SERIAL_METHOD)
+    >>> torch.allclose(march(setup, SERIAL_COMMUNICATOR, u, layers), net(u))
     True
     """
-    return _March.apply(prepared, neighbours, u, layers.steps, *layers.parameters)
+    return _March.apply(setup, communicator, u, layers.steps, *layers.parameters)
 
 
 class _March(torch.autograd.Function):
@@ -57,69 +57,75 @@ class _March(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        prepared: Prepared,
-        neighbours: Neighbours,
+        setup: PropagationSetup,
+        communicator: Communicator,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        layers, kernel = prepared.levels[0], prepared.kernel
+        layers, kernel = setup.levels[0], setup.kernel
         record = any(ctx.needs_input_grad) or bool(kernel.template.training and layers.buffers)
-        now, tapes = neighbours.receive(u.detach(), False)[None], []
+        now, tapes = communicator.receive(u.detach(), False)[None], []
         for n in range(len(layers)):
             which = slice(n, n + 1)
             if record:
                 tapes.append(kernel.record(layers[which], now))
-                now = torch.addcmul(now, prepared.scale(0, which, now), tapes[-1].value)
+                now = torch.addcmul(now, setup.scale(0, which, now), tapes[-1].value)
             else:
-                now = prepared.advance(0, which, now)
-        neighbours.send(now[0], False)
+                now = setup.advance(0, which, now)
+        communicator.send(now[0], False)
         if kernel.template.training:
             for n, tape in enumerate(tapes):
                 layers[n : n + 1].update(tape.new_buffers)
-        ctx.prepared, ctx.neighbours, ctx.tapes = prepared, neighbours, tapes
+        ctx.setup, ctx.communicator, ctx.tapes = setup, communicator, tapes
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
-        return neighbours.from_end(now[0], False).clone()
+        return communicator.broadcast_from_last(now[0], False).clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         _ = ctx.saved_tensors
-        lam = ctx.neighbours.receive(gradient, True)[None]
+        lam = ctx.communicator.receive(gradient, True)[None]
         traced = [tape for tape in ctx.tapes if isinstance(tape, TracedTape)]
         if traced and len(traced) == len(ctx.tapes) and lam.numel() <= SMALL:
-            lam, of_steps, of_parameters = _separately(ctx.prepared, traced, lam)
+            lam, of_steps, of_parameters = _separately(ctx.setup, traced, lam)
         else:
-            lam, of_steps, of_parameters = _together(ctx.prepared, ctx.tapes, lam)
-        ctx.neighbours.send(lam[0], True)
-        return None, None, ctx.neighbours.from_end(lam[0], True), of_steps, *of_parameters
+            lam, of_steps, of_parameters = _together(ctx.setup, ctx.tapes, lam)
+        ctx.communicator.send(lam[0], True)
+        return (
+            None,
+            None,
+            ctx.communicator.broadcast_from_last(lam[0], True),
+            of_steps,
+            *of_parameters,
+        )
 
 
 Found = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
-def _separately(prepared: Prepared, tapes: Sequence[TracedTape], lam: Tensor) -> Found:
+def _separately(setup: PropagationSetup, tapes: Sequence[TracedTape], lam: Tensor) -> Found:
     """First all adjoint states, then the gradients of all parameters in one call."""
     lams = []
     for n in range(len(tapes) - 1, -1, -1):
         lams.append(lam)
-        scale = prepared.scale(0, slice(n, n + 1), lam)
-        lam = torch.addcmul(lam, scale, tapes[n].pull(lam))
-    whole, ends = joined(tapes, prepared.levels[0]), torch.cat(lams[::-1])
-    scale = prepared.scale(0, slice(0, len(tapes)), ends)
-    _, of_parameters, of_steps = whole.pull_all(scale * ends)
+        scale = setup.scale(0, slice(n, n + 1), lam)
+        lam = torch.addcmul(lam, scale, tapes[n].vjp(lam))
+    whole, ends = joined(tapes, setup.levels[0]), torch.cat(lams[::-1])
+    scale = setup.scale(0, slice(0, len(tapes)), ends)
+    _, of_parameters, of_steps = whole.vjp_all(scale * ends)
     direct = (ends * whole.value).flatten(1).sum(1)
     return lam, direct if of_steps is None else direct + of_steps, of_parameters
 
 
-def _together(prepared: Prepared, tapes: Sequence[Tape], lam: Tensor) -> Found:
+def _together(setup: PropagationSetup, tapes: Sequence[Tape], lam: Tensor) -> Found:
     """Layer by layer, adjoint states and gradients of the parameters in one call each."""
-    layers = prepared.levels[0]
+    layers = setup.levels[0]
     of_parameters = [torch.empty_like(p) for p in layers.parameters]
     of_steps = torch.empty_like(layers.steps)
     for n in range(len(tapes) - 1, -1, -1):
-        scale = prepared.scale(0, slice(n, n + 1), lam)
-        d_state, d_parameters, d_step = tapes[n].pull_all(scale * lam)
+        scale = setup.scale(0, slice(n, n + 1), lam)
+        d_state, d_parameters, d_step = tapes[n].vjp_all(scale * lam)
         for gradient, part in zip(of_parameters, d_parameters, strict=True):
             gradient[n] = part[0]
         of_steps[n] = (lam * tapes[n].value).sum() + (0.0 if d_step is None else d_step[0])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.mgrit.communicator import Neighbours
+from mgnet.depth.mgrit.communicator import Communicator
 from mgnet.depth.network.layer_stack import LayerSlots
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.parallel.coarse_layers import sums
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["layers_of"]
 
 
-def layers_of(net: ODENet, neighbours: Neighbours, interval: int) -> Layers:
+def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     """The own layers of a net, whose gradients reach joint weights from all processes.
 
     All processes differentiate together.
@@ -34,16 +34,16 @@ def layers_of(net: ODENet, neighbours: Neighbours, interval: int) -> Layers:
     Parameters
     ----------
     net : ODENet
-    neighbours : Neighbours
+    communicator : Communicator
     interval : int
         Every process holds whole intervals of so many layers, but for the last one.
 
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.mgrit.communicator import ALONE
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
     >>> net = ODENet(torch.nn.Linear(1, 1), layers=6, weights="shared")
-    >>> layers_of(net, ALONE, 2).parameters[1].sum().backward()
+    >>> layers_of(net, SERIAL_COMMUNICATOR, 2).parameters[1].sum().backward()
     >>> net.block.bias.grad
     tensor([[6.]])
     """
@@ -53,7 +53,7 @@ def layers_of(net: ODENet, neighbours: Neighbours, interval: int) -> Layers:
         layers = net.own_layers()
     joint, _ = LayerSlots(net.block).tensors()
     values = _values(net)[net.kept.start : net.kept.stop]
-    made = _Joint.apply(values, neighbours, interval, layers.parameters, *joint)
+    made = _Joint.apply(values, communicator, interval, layers.parameters, *joint)
     return Layers(tuple(made), layers.buffers, layers.times, layers.steps)
 
 
@@ -71,12 +71,12 @@ class _Joint(torch.autograd.Function):
     def forward(
         ctx: Any,
         values: np.ndarray,
-        neighbours: Neighbours,
+        communicator: Communicator,
         interval: int,
         made: tuple[Tensor, ...],
         *joint: Tensor,
     ) -> tuple[Tensor, ...]:
-        ctx.values, ctx.neighbours, ctx.interval = values, neighbours, interval
+        ctx.values, ctx.communicator, ctx.interval = values, communicator, interval
         ctx.like = [torch.zeros_like(x) for x in joint]
         return made
 
@@ -89,10 +89,10 @@ class _Joint(torch.autograd.Function):
         ):
             total = None
             if needed:
-                total = ctx.neighbours.receive(like, False).clone()
+                total = ctx.communicator.receive(like, False).clone()
                 _add(total, gradient, ctx.values, ctx.interval)
-                ctx.neighbours.send(total, False)
-                total = ctx.neighbours.from_end(total, False)
+                ctx.communicator.send(total, False)
+                total = ctx.communicator.broadcast_from_last(total, False)
             found.append(total)
         return None, None, None, None, *found
 

@@ -128,7 +128,7 @@ def by_residual(
             "give at least as many, several times as many are better"
         )
     term = replace(problem.terms[0], points=candidates, attention=None)
-    (r,) = problem.at([term]).unscaled(u)
+    (r,) = problem.with_data([term]).unscaled(u)
     size = r.norm(dim=1) ** power
     chance = share * size / size.mean().clamp_min(torch.finfo(size.dtype).tiny) + 1.0 - share
     return candidates[torch.multinomial(chance + 1e-12, count, generator=generator)]

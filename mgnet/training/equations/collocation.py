@@ -101,7 +101,7 @@ class Term:
         r = r * (self.weight / self.samples) ** 0.5
         return r if self.attention is None else r * self.attention.unsqueeze(1)
 
-    def thinned(self, fraction: float) -> Term:
+    def subsampled(self, fraction: float) -> Term:
         """The same on a part of its points, evenly spread over their order."""
         count = max(1, round(fraction * self.samples))
         if count >= self.samples:
@@ -152,16 +152,16 @@ class Collocation(LeastSquares):
         super().__init__(network, None, residual=self._terms_of)
         self.terms = tuple(terms)
 
-    def on(self, network: torch.nn.Module) -> Collocation:
+    def with_network(self, network: torch.nn.Module) -> Collocation:
         return Collocation(network, self.terms)
 
-    def at(self, batch: Any) -> Collocation:
+    def with_data(self, batch: Any) -> Collocation:
         """The same with other terms: other points, weights or attention."""
         return Collocation(self.network, batch)
 
-    def thinned(self, fraction: float) -> Collocation:
+    def subsampled(self, fraction: float) -> Collocation:
         """The same on a part of the points of every term."""
-        return Collocation(self.network, [term.thinned(fraction) for term in self.terms])
+        return Collocation(self.network, [term.subsampled(fraction) for term in self.terms])
 
     def unscaled(self, u: torch.Tensor) -> list[torch.Tensor]:
         """The residuals of each term as its function gives them: (samples, components)."""

@@ -28,9 +28,9 @@ from mgnet.smoother import Smoother
 from mgnet.training.least_squares.factorizations import range_basis
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.least_squares.last_layer import (
+    DistributedSamples,
     LastLayer,
     LinearPart,
-    SpreadSamples,
     features_of,
 )
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
@@ -121,7 +121,7 @@ class _Reduced:
         self.part = LinearPart(problem.network)
         # Then one forward pass serves the solve and the gradient.
         plain = not isinstance(problem, LeastSquares) or problem.penalty is None
-        spread = isinstance(problem, SpreadSamples)
+        spread = isinstance(problem, DistributedSamples)
         self.fused = plain and self.part.linear is not None and not spread
         self.outside = None if f is None else self.without_last(f)  # what the step is given as f
         self.asked: torch.Tensor | None = None
@@ -227,7 +227,7 @@ class _Projected(LeastSquares):
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
         last: Any = self.reduced.last  # a LastLayer: the others take no LeastSquares
         size, problem = self.reduced.part.size, self.reduced.problem
-        if isinstance(problem, SpreadSamples):
+        if isinstance(problem, DistributedSamples):
             J = problem.projected(self.reduced.at(u), size, last.ridge, last.rcond)
             return self.residuals(u), J
         J = problem.jacobian(self.reduced.at(u))

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from mgnet.level import Level
     from mgnet.training.least_squares.jacobian import Jacobian
 
-__all__ = ["LastLayer", "LinearPart", "SpreadSamples", "solve_last_layer_"]
+__all__ = ["LastLayer", "LinearPart", "DistributedSamples", "solve_last_layer_"]
 
 
 @runtime_checkable
-class SpreadSamples(Protocol):
+class DistributedSamples(Protocol):
     """What a `LeastSquares` offers whose samples lie on several processes.
 
     All of them call these together and get the same bits.
@@ -346,7 +346,7 @@ def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, Any]:
 
 def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor | None:
     """Of all samples; None where they are spread: `triangle_of` evaluates them block by block."""
-    if isinstance(problem, SpreadSamples):
+    if isinstance(problem, DistributedSamples):
         return None
     with torch.no_grad():
         return part.features(problem.parameters(u), problem.data[0])
@@ -355,7 +355,7 @@ def features_of(problem: Any, part: LinearPart, u: torch.Tensor) -> torch.Tensor
 def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str) -> None:
     """Refuse a level whose operator is not of this very kind, or not linear in a last layer."""
     problem: Any = level.operator
-    spread = kind is LeastSquares and isinstance(level.operator, SpreadSamples)
+    spread = kind is LeastSquares and isinstance(level.operator, DistributedSamples)
     # Others may have other residuals than outputs - targets.
     if not (type(problem) is kind or spread) or problem.data is None:
         raise TypeError(

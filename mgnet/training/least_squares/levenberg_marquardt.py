@@ -59,7 +59,7 @@ class LevenbergMarquardt(Smoother):
     acceleration : float
         Largest ratio of twice the geodesic acceleration to the step, dimensionless; 0 leaves the
         acceleration out.
-    solver : NewtonKrylov, optional
+    linear_solver : NewtonKrylov, optional
         Of the linear systems; direct, by `NormalEquations`, without one.
 
     Examples
@@ -77,7 +77,7 @@ class LevenbergMarquardt(Smoother):
     mu: float = 1e-2
     trials: int = 12
     acceleration: float = 0.75
-    solver: NewtonKrylov | None = field(default=None, repr=False)
+    linear_solver: NewtonKrylov | None = field(default=None, repr=False)
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -143,13 +143,15 @@ class LevenbergMarquardt(Smoother):
     def _system(
         self, J: Jacobian, r: torch.Tensor, f: torch.Tensor | None, memory: Damping
     ) -> tuple[NormalEquations | KrylovEquations, Damping]:
-        if self.solver is None:
+        if self.linear_solver is None:
             return NormalEquations(J, r, f), memory
         gradient = J.rmatvec(r)
         norm = float((gradient if f is None else gradient - f).norm())
-        tolerance = forcing_term(norm, memory.gradient, memory.tolerance, self.solver.loosest)
+        tolerance = forcing_term(
+            norm, memory.gradient, memory.tolerance, self.linear_solver.loosest
+        )
         known = memory._replace(gradient=norm, tolerance=tolerance)
-        return self.solver.system(J, r, f, tolerance), known
+        return self.linear_solver.system(J, r, f, tolerance), known
 
     def _accelerated(
         self,
@@ -234,7 +236,7 @@ def levenberg_marquardt(
     seconds: float = math.inf,
     mu: float = 1e-2,
     acceleration: float = 0.75,
-    solver: NewtonKrylov | None = None,
+    linear_solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
     monitor: Callable[[int, float, float], None] | None = None,
 ) -> Minimum:
@@ -260,7 +262,7 @@ def levenberg_marquardt(
         Wall time; a step that has begun is finished.
     mu, acceleration : float
         As in `LevenbergMarquardt`.
-    solver : NewtonKrylov, optional
+    linear_solver : NewtonKrylov, optional
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
     chunk_size : int, optional
         Rows or columns of the Jacobian at once where it is made by them; less needs less memory.
@@ -311,7 +313,7 @@ def levenberg_marquardt(
         return made
 
     problem = LeastSquares.from_torch(module, counted, chunk_size)
-    smoother = LevenbergMarquardt(mu, acceleration=acceleration, solver=solver)
+    smoother = LevenbergMarquardt(mu, acceleration=acceleration, linear_solver=linear_solver)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     memory = smoother.start(level, u)

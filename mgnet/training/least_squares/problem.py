@@ -95,7 +95,7 @@ class LeastSquares(Objective):
         """
         return LeastSquares(module, None, residual=residual, chunk_size=chunk_size)
 
-    def on(self, network: torch.nn.Module) -> LeastSquares:
+    def with_network(self, network: torch.nn.Module) -> LeastSquares:
         return LeastSquares(
             network,
             self.data,
@@ -104,8 +104,8 @@ class LeastSquares(Objective):
             chunk_size=self.chunk_size,
         )
 
-    def at(self, batch: Any) -> LeastSquares:
-        self._require_data("at")
+    def with_data(self, batch: Any) -> LeastSquares:
+        self._require_data("with_data")
         return LeastSquares(self.network, batch, self.penalty, chunk_size=self.chunk_size)
 
     @cached_property

@@ -70,22 +70,22 @@ class Objective:
         """
         return Objective(module, loss, None)
 
-    def on(self, network: torch.nn.Module) -> Objective:
+    def with_network(self, network: torch.nn.Module) -> Objective:
         """The same objective for another network."""
         return Objective(network, self.loss, self.data)
 
-    def at(self, batch: Any) -> Objective:
+    def with_data(self, batch: Any) -> Objective:
         """The same objective for other data, say a batch of it."""
-        self._require_data("at")
+        self._require_data("with_data")
         return Objective(self.network, self.loss, batch)
 
-    def thinned(self, fraction: float) -> Objective:
+    def subsampled(self, fraction: float) -> Objective:
         """The same objective on a part of the samples, evenly spread over their order."""
-        self._require_data("thinned")
+        self._require_data("subsampled")
         samples = len(self.data[0])
         count = max(1, round(fraction * samples))
         kept = torch.arange(count, device=self.data[0].device) * samples // count
-        return self if count >= samples else self.at(tuple(part[kept] for part in self.data))
+        return self if count >= samples else self.with_data(tuple(part[kept] for part in self.data))
 
     def _require_data(self, method: str) -> None:
         if self.data is None:

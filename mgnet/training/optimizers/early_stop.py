@@ -46,8 +46,8 @@ class EarlyStop(Smoother):
     ----------
     inner : Smoother
     held_out : Objective
-        The loss over other data, for any network: `held_out.on(network)` is evaluated. That costs
-        time, but is not counted as work.
+        The loss over other data, for any network: `held_out.with_network(network)` is evaluated.
+        That costs time, but is not counted as work.
     patience : int
         Sweeps, at least 1.
 
@@ -63,7 +63,7 @@ class EarlyStop(Smoother):
     >>> smoother = EarlyStop(LevenbergMarquardt(), held_out, patience=5)
     >>> hierarchy = knot_hierarchy(kan, problem, 3, smoother)
     >>> u, _ = run(cascade([50, 50, 50]), hierarchy, hierarchy[0].operator.start(), None)
-    >>> held_out.on(hierarchy.network(0, u)).value(u) < 0.01
+    >>> held_out.with_network(hierarchy.network(0, u)).value(u) < 0.01
     True
     """
 
@@ -94,7 +94,7 @@ class EarlyStop(Smoother):
         if network is None:
             u, inner = self.inner.smooth(level, u, f, sweeps, memory.best_inner)
             return u, _new(inner)
-        loss = self.held_out.on(network).value
+        loss = self.held_out.with_network(network).value
         u_now, inner, best, best_inner, value, waited = memory
         if u_now is None or best is None or not torch.equal(u, best):
             u_now, inner, best, value, waited = u, best_inner, u, loss(u), 0

@@ -51,7 +51,7 @@ class TorchOptimizer(Smoother):
 
     kind: type[torch.optim.Optimizer]
     options: Mapping[str, Any] = field(default_factory=dict)
-    wanders: ClassVar[bool] = True
+    monotone: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not (isinstance(self.kind, type) and issubclass(self.kind, torch.optim.Optimizer)):

@@ -41,8 +41,8 @@ CASES += [(convolution, 8, 5, torch.float32)]
 
 def results(block, layers, states, lam):
     tape = block.record(layers, states)
-    pulled, parameters, steps = tape.pull_all(lam)
-    found = [tape.value, tape.pull(lam), pulled, *parameters, *tape.new_buffers]
+    pulled, parameters, steps = tape.vjp_all(lam)
+    found = [tape.value, tape.vjp(lam), pulled, *parameters, *tape.new_buffers]
     return found if steps is None else [*found, steps]
 
 
@@ -69,4 +69,4 @@ def test_functions_stay_right_far_out(x):
         tape = StackedBlock(block).record(Layers((), (), *torch.ones(2, 1)), state.detach())
         torch.testing.assert_close(tape.value, block(state).detach())
         slope = torch.autograd.grad(block(state), state, torch.ones_like(state))[0]
-        torch.testing.assert_close(tape.pull(torch.ones_like(state)), slope)
+        torch.testing.assert_close(tape.vjp(torch.ones_like(state)), slope)

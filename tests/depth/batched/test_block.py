@@ -163,8 +163,8 @@ def test_slopes_and_pulls_equal_ordinary_autograd(name, scheme, traced):
     block = StackedBlock(modules[0], scheme, traced)
     tape = block.record(layers, states)
     torch.testing.assert_close(tape.value, value, **EXACT)
-    torch.testing.assert_close(tape.pull(lam), pulled, **EXACT)
-    everything = tape.pull_all(lam)
+    torch.testing.assert_close(tape.vjp(lam), pulled, **EXACT)
+    everything = tape.vjp_all(lam)
     torch.testing.assert_close(everything[0], pulled, **EXACT)
     torch.testing.assert_close(everything[1], tuple(parameters), **EXACT)
     if scheme == "euler":
@@ -174,7 +174,7 @@ def test_slopes_and_pulls_equal_ordinary_autograd(name, scheme, traced):
     with torch.no_grad():
         assert torch.equal(block.slope(layers, states), tape.value)
     assert block.evaluations == 2 * 3 * block.stages
-    assert block.pulls == 2 * 3 * block.stages
+    assert block.vjps == 2 * 3 * block.stages
 
 
 @pytest.mark.parametrize("name", ["linear", "own", "convolution"])
@@ -210,8 +210,8 @@ def test_any_number_of_layers_and_batch(name):
     for part, batch in ((layers[:0], 2), (layers[1:], 2), (layers, 0)):
         states, lam = states_of(len(part), shape, batch)
         tape = block.record(part, states)
-        assert tape.value.shape == tape.pull(lam).shape == states.shape
-        assert [x.shape for x in tape.pull_all(lam)[1]] == [x.shape for x in part.parameters]
+        assert tape.value.shape == tape.vjp(lam).shape == states.shape
+        assert [x.shape for x in tape.vjp_all(lam)[1]] == [x.shape for x in part.parameters]
         assert block.slope(part, states).shape == states.shape
 
 
@@ -223,13 +223,13 @@ def test_a_slice_of_a_tape_evaluates_nothing(name):
     states, lam = states_of(5, shape)
     block = StackedBlock(modules[0])
     tape = block.record(layers, states)
-    whole = tape.pull_all(lam)
+    whole = tape.vjp_all(lam)
     evaluations = block.evaluations
     for which in (slice(1, 5, 2), slice(2, 3)):
-        part = tape[which].pull_all(lam[which])
+        part = tape[which].vjp_all(lam[which])
         assert torch.equal(part[0], whole[0][which])
         assert all(torch.equal(x, y[which]) for x, y in zip(part[1], whole[1], strict=True))
-        assert torch.equal(tape[which].pull(lam[which]), whole[0][which])
+        assert torch.equal(tape[which].vjp(lam[which]), whole[0][which])
     assert block.evaluations == evaluations
 
 
@@ -266,13 +266,13 @@ def test_counts_are_what_really_runs():
     states, lam = states_of(6, (3,), batch=1)
     for _ in range(2):  # the second time nothing is traced
         rows.update(forward=0, backward=0)
-        block.evaluations = block.pulls = 0
+        block.evaluations = block.vjps = 0
         tape = block.record(layers, states)
-        tape[::2].pull(lam[::2])
-        tape.pull_all(lam)
+        tape[::2].vjp(lam[::2])
+        tape.vjp_all(lam)
         with torch.no_grad():
             block.slope(layers[1::3], states[1::3])
-        assert rows == {"forward": block.evaluations, "backward": block.pulls}
+        assert rows == {"forward": block.evaluations, "backward": block.vjps}
     assert rows == {"forward": 2 * 8, "backward": 2 * 9}
 
 
@@ -295,8 +295,8 @@ def test_batch_norm_statistics_are_those_of_a_serial_loop(convolve, scheme):
     assert all(torch.equal(x, y) for x, y in zip(before, layers.buffers, strict=True))
     value, pulled, parameters, _ = in_turn(modules, layers, states, lam, scheme)
     torch.testing.assert_close(tape.value, value, **EXACT)
-    torch.testing.assert_close(tape.pull(lam), pulled, rtol=1e-11, atol=1e-12)
-    torch.testing.assert_close(tape.pull_all(lam)[1], tuple(parameters), rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(tape.vjp(lam), pulled, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(tape.vjp_all(lam)[1], tuple(parameters), rtol=1e-11, atol=1e-12)
     for k, name in enumerate(block.buffer_names):
         expected = torch.stack([module.get_buffer(name) for module in modules])
         torch.testing.assert_close(tape.new_buffers[k], expected, **EXACT)
@@ -306,7 +306,7 @@ def test_batch_norm_statistics_are_those_of_a_serial_loop(convolve, scheme):
     value, pulled, *_ = in_turn(modules, layers, states, lam, scheme)
     tape = block.record(layers, states)
     torch.testing.assert_close(tape.value, value, **EXACT)
-    torch.testing.assert_close(tape.pull(lam), pulled, **EXACT)
+    torch.testing.assert_close(tape.vjp(lam), pulled, **EXACT)
     for x, y in zip(tape.new_buffers, layers.buffers, strict=True):
         assert torch.equal(x, y)
 
@@ -358,8 +358,8 @@ def test_other_types_stay_what_they_are(dtype):
     tape = block.record(layers, states)
     assert tape.value.dtype == dtype
     torch.testing.assert_close(tape.value, value)
-    torch.testing.assert_close(tape.pull(lam), pulled)
-    torch.testing.assert_close(tape.pull_all(lam)[1], tuple(parameters))
+    torch.testing.assert_close(tape.vjp(lam), pulled)
+    torch.testing.assert_close(tape.vjp_all(lam)[1], tuple(parameters))
 
 
 def test_errors_of_a_block_reach_the_caller():

@@ -30,15 +30,15 @@ def test_both_kinds_agree(scheme, norm):
         x, y = traced[which], plain[which]
         torch.testing.assert_close(x.value, y.value)
         torch.testing.assert_close(x.new_buffers, y.new_buffers)
-        torch.testing.assert_close(x.pull(lam[which]), y.pull(lam[which]))
-        torch.testing.assert_close(x.pull_all(lam[which]), y.pull_all(lam[which]))
-        assert (one.evaluations, one.pulls) == (two.evaluations, two.pulls)
+        torch.testing.assert_close(x.vjp(lam[which]), y.vjp(lam[which]))
+        torch.testing.assert_close(x.vjp_all(lam[which]), y.vjp_all(lam[which]))
+        assert (one.evaluations, one.vjps) == (two.evaluations, two.vjps)
 
 
 def test_a_tape_is_pulled_as_often_as_needed():
     for traced in (True, False):
         _, tape, lam = three("euler", traced)
-        assert torch.equal(tape.pull(lam), tape.pull(lam))
-        torch.testing.assert_close(tape.pull(2 * lam), 2 * tape.pull(lam))
+        assert torch.equal(tape.vjp(lam), tape.vjp(lam))
+        torch.testing.assert_close(tape.vjp(2 * lam), 2 * tape.vjp(lam))
         one = tape[1:2]
-        assert torch.equal(one[:].pull(lam[1:2]), one.pull(lam[1:2]))
+        assert torch.equal(one[:].vjp(lam[1:2]), one.vjp(lam[1:2]))

@@ -32,8 +32,8 @@ def test_a_pull_leaves_out_what_only_parameters_need():
     block, inputs = traced(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), torch.randn(2, 3))
     one = trace_layer(block.evaluate, inputs, 2, 1)
     product = torch.ops.aten.mm.default
-    assert operations(one.pull.graph).count(product) == 1
-    assert operations(one.pull_all.graph).count(product) == 2
+    assert operations(one.vjp.graph).count(product) == 1
+    assert operations(one.vjp_all.graph).count(product) == 2
 
 
 def test_views_of_strided_layers_are_prepared_without_copies():

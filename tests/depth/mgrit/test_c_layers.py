@@ -16,7 +16,7 @@ def test_calls_take_every_layer_once_and_in_order(layers, factor, reverse):
     c_points = sorted({*range(0, layers, factor), layers})
     assert own.count == len(c_points) - 1 and own.f_layers == layers - own.count
     known, before = set(c_points), []  # points whose value is there; the last ones written
-    for call in own.f_calls:
+    for call in own.f_steps:
         which = range(layers)[call.which]
         wrote = range(layers + 1)[call.write]
         right = [i + 1 for i in which]
@@ -31,7 +31,7 @@ def test_calls_take_every_layer_once_and_in_order(layers, factor, reverse):
         before = list(wrote)
     assert known == set(range(layers + 1))
     ends = []
-    for call in own.c_calls:
+    for call in own.c_steps:
         which, reads = range(layers)[call.which], range(layers + 1)[call.read]
         assert list(reads) == [i + 1 for i in which] if reverse else list(reads) == list(which)
         ends += [c_points[k] for k in range(own.count + 1)[call.write]]
@@ -41,7 +41,7 @@ def test_calls_take_every_layer_once_and_in_order(layers, factor, reverse):
 
 def test_the_same_slices_serve_all_hierarchies():
     assert intervals(9, 4, False) is intervals(9, 4, False)
-    assert intervals(9, 4, False).f_calls is intervals(9, 4, False).f_calls
+    assert intervals(9, 4, False).f_steps is intervals(9, 4, False).f_steps
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
@@ -112,7 +112,7 @@ def test_refusals(call, sentence):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_process_may_have_no_layers(reverse):
     none = Intervals(0, 3, reverse)
-    assert (none.count, none.f_layers, none.f_calls, none.c_calls) == (0, 0, (), ())
+    assert (none.count, none.f_layers, none.f_steps, none.c_steps) == (0, 0, (), ())
     assert CLayers(none).spread(np.ones((1, 2))).tolist() == [[1.0, 1.0]]
     assert level_sizes(3, 3, 4, part=True) == (3, 1, 1)
     assert level_sizes(0, 3, 4, part=True) == (0, 0, 0)

@@ -5,17 +5,23 @@ from typing import Any
 import pytest
 import torch
 
-from mgnet.depth.mgrit.communicator import ALONE, Alone, gathered_norm, own_points, squares
+from mgnet.depth.mgrit.communicator import (
+    SERIAL_COMMUNICATOR,
+    SerialCommunicator,
+    gathered_norm,
+    own_points,
+    squares,
+)
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
 
 
-class Third(Alone):
+class Third(SerialCommunicator):
     """One of three processes that have the points of `whole` but the first, one after the other."""
 
     def __init__(self, whole, place):
         self.whole, self.place = whole, place
 
-    def begins(self, reverse):
+    def is_first(self, reverse):
         return self.place == (2 if reverse else 0)
 
     def gather(self, values):
@@ -41,7 +47,7 @@ def test_a_hierarchy_with_neighbours_has_the_norm_of_all(reverse):
     whole = torch.randn(7, 3, 5, generator=torch.Generator().manual_seed(0))
     others: Any = Third(whole, 1)
     none: Any = None
-    hierarchy = layer_hierarchy(none, 2, whole[0], levels=1, reverse=reverse, neighbours=others)
+    hierarchy = layer_hierarchy(none, 2, whole[0], levels=1, reverse=reverse, communicator=others)
     assert hierarchy.norm(whole[3:6]) == pytest.approx(float(whole.double().norm()), rel=1e-14)
 
 
@@ -68,9 +74,11 @@ def test_own_points_leave_out_the_copy():
 def test_alone_gives_everything_back():
     points = torch.randn(3, 2)
     for reverse in (False, True):
-        assert ALONE.receive(points, reverse) is points
-        assert ALONE.shift(points, reverse) is points
-        assert ALONE.from_end(points, reverse) is points
-    assert ALONE.gathered(0) is None and ALONE.all_parts(points) == [points]
-    assert ALONE.scatter_layers(ALONE.gather_layers(points)) is points
-    assert torch.equal(ALONE.gather(points), points)
+        assert SERIAL_COMMUNICATOR.receive(points, reverse) is points
+        assert SERIAL_COMMUNICATOR.shift(points, reverse) is points
+        assert SERIAL_COMMUNICATOR.broadcast_from_last(points, reverse) is points
+    assert SERIAL_COMMUNICATOR.gathered(0) is None and SERIAL_COMMUNICATOR.allgather(points) == [
+        points
+    ]
+    assert SERIAL_COMMUNICATOR.scatter_layers(SERIAL_COMMUNICATOR.gather_layers(points)) is points
+    assert torch.equal(SERIAL_COMMUNICATOR.gather(points), points)

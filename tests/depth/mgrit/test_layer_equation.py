@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mgnet.depth.mgrit.c_layers import CLayers, intervals
-from mgnet.depth.mgrit.communicator import Alone, Gathered
+from mgnet.depth.mgrit.communicator import Gathered, SerialCommunicator
 from mgnet.depth.mgrit.layer_equation import LayerEquation
 
 
@@ -164,13 +164,13 @@ def test_the_coarsest_level_has_no_c_layers():
         equation.relax(np.ones((4, 1, 3)), None)
 
 
-class Third(Alone):
+class Third(SerialCommunicator):
     """One of three processes; all are given what the others have."""
 
     def __init__(self, parts):
         self.parts = parts
 
-    def all_parts(self, rows):
+    def allgather(self, rows):
         return self.parts
 
 

@@ -123,7 +123,7 @@ def test_two_passes_one_backward():
 
 
 def test_ordinary_modules_get_ordinary_dropout_and_refinement_keeps_it():
-    net, x = net_of(gates=True), torch.randn(5, 4, dtype=torch.float64)
+    net, x = net_of(learnable_steps=True), torch.randn(5, 4, dtype=torch.float64)
     sequential: Any = net.to_sequential()
     assert isinstance(sequential[0].block[2], torch.nn.Dropout)
     back = ODENet.from_sequential(sequential)

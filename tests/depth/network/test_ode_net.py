@@ -48,7 +48,11 @@ def by_hand(net, x, scheme):
     W, b = net.block[0].weight, net.block[0].bias
     u = net.before(x)
     for n in range(net.depth):
-        s = net.gates[n] if net.gates is not None else net.final_time / net.depth
+        s = (
+            net.learnable_steps[n]
+            if net.learnable_steps is not None
+            else net.final_time / net.depth
+        )
 
         def F(u, n=n):
             return torch.tanh(u @ W[n].T + b[n])
@@ -66,12 +70,12 @@ def by_hand(net, x, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
-@pytest.mark.parametrize("gates", [False, True])
-def test_outputs_and_gradients_are_those_of_the_formulas(scheme, gates):
-    net, x = net_of(scheme=scheme, gates=gates), inputs()
-    if gates:
+@pytest.mark.parametrize("learnable_steps", [False, True])
+def test_outputs_and_gradients_are_those_of_the_formulas(scheme, learnable_steps):
+    net, x = net_of(scheme=scheme, learnable_steps=learnable_steps), inputs()
+    if learnable_steps:
         with torch.no_grad():
-            net.gates.copy_(torch.linspace(0.1, 0.9, 6))
+            net.learnable_steps.copy_(torch.linspace(0.1, 0.9, 6))
     parameters = list(net.parameters())
     for function in (net, lambda x: by_hand(net, x, scheme)):
         loss = function(x).square().sum()
@@ -102,10 +106,10 @@ def test_a_block_of_time_and_its_order_of_convergence():
 
 
 def test_readable_names_and_stacked_shapes():
-    shapes = {name: tuple(p.shape) for name, p in net_of(gates=True).state_dict().items()}
+    shapes = {name: tuple(p.shape) for name, p in net_of(learnable_steps=True).state_dict().items()}
     assert shapes["block.0.weight"] == (6, 4, 4)
     assert shapes["block.0.bias"] == (6, 4)
-    assert shapes["gates"] == (6,)
+    assert shapes["learnable_steps"] == (6,)
     timed: Any = ODENet(Timed(), 3)
     assert {n: tuple(b.shape) for n, b in timed.named_buffers()} == {"block.shift": (3, 4)}
     assert timed.block.scale.shape == (3,)
@@ -128,7 +132,7 @@ def test_a_function_gives_every_layer():
         torch.nn.init.constant_(layer.weight, n)
         return layer
 
-    net = ODENet(block, 3, buffer_layers=(2, 1))
+    net = ODENet(block, 3, boundary_layers=(2, 1))
     assert asked == list(range(6))
     assert net.block.weight[:, 0, 0].tolist() == [2.0, 3.0, 4.0]
     ends: Any = net.opening[1], net.closing[0]
@@ -137,7 +141,7 @@ def test_a_function_gives_every_layer():
 
 @pytest.mark.parametrize("block", [dense, Timed])
 def test_buffer_layers_have_step_one(block):
-    net, x = net_of(block=block(), buffer_layers=(2, 1)), inputs()
+    net, x = net_of(block=block(), boundary_layers=(2, 1)), inputs()
     u = net.before(x)
 
     def F(layer, t, u):
@@ -145,9 +149,9 @@ def test_buffer_layers_have_step_one(block):
 
     for layer in net.opening:
         u = u + F(layer, 0.0, u)
-    torch.testing.assert_close(net.open(x), u)
+    torch.testing.assert_close(net.encode(x), u)
     torch.testing.assert_close(net.trajectory(x)[0], u)
-    torch.testing.assert_close(net.close(u), net.after(u + F(net.closing[0], 2.0, u)))
+    torch.testing.assert_close(net.decode(u), net.after(u + F(net.closing[0], 2.0, u)))
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 5, 4)])
@@ -158,11 +162,11 @@ def test_states_of_any_shape(shape):
     assert conv(torch.randn(2, 2, 5, 5)).shape == (2, 2, 5, 5)
 
 
-@pytest.mark.parametrize("gates", [False, True])
-def test_shared_weights_add_up_their_gradients(gates):
-    net, x = net_of(weights="shared", gates=gates), inputs()
+@pytest.mark.parametrize("learnable_steps", [False, True])
+def test_shared_weights_add_up_their_gradients(learnable_steps):
+    net, x = net_of(weights="shared", learnable_steps=learnable_steps), inputs()
     assert net.block[0].weight.shape == (1, 4, 4)
-    loose = net_of(gates=gates)
+    loose = net_of(learnable_steps=learnable_steps)
     with torch.no_grad():
         for name, p in loose.named_parameters():
             p.copy_(net.get_parameter(name).expand(p.shape))
@@ -190,7 +194,7 @@ def test_trajectories():
     net, x = net_of(), inputs()
     states = net.trajectory(x)
     assert states.shape == (7, 5, 4)
-    torch.testing.assert_close(net.close(states[-1]), net(x), rtol=0, atol=0)
+    torch.testing.assert_close(net.decode(states[-1]), net(x), rtol=0, atol=0)
     asked = torch.tensor([0.0, 1.0 / 3.0, 0.5, 2.0])
     got = net.trajectory(x, asked)
     assert torch.equal(got[0], states[0]) and torch.equal(got[3], states[6])
@@ -218,7 +222,7 @@ def test_the_penalty_and_its_gradient():
 
 
 def test_copies_pickles_precisions_and_state_dicts():
-    net, x = net_of(gates=True), inputs()
+    net, x = net_of(learnable_steps=True), inputs()
     out = net(x)
     for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert torch.equal(other(x), out)
@@ -235,7 +239,7 @@ def test_copies_pickles_precisions_and_state_dicts():
 
 def test_other_parameters_by_functional_call():
     """What `Objective` does: the parameters are a part of one flat vector meanwhile."""
-    net, x = net_of(gates=True), inputs()
+    net, x = net_of(learnable_steps=True), inputs()
     flat = FlatParameters(net)
     u = flat.start().requires_grad_()
     (g,) = torch.autograd.grad(flat.evaluate(lambda net: net(x).sum(), u), u)
@@ -277,7 +281,7 @@ def test_an_exception_in_a_block_leaves_the_net_as_it_was():
         ({"T": 0.0}, "final_time 0.0; it must be positive"),
         ({"scheme": "rk5"}, "did you mean rk4"),
         ({"weights": "tied"}, "weights 'tied'; give 'per layer', 'shared' or a DepthSpline"),
-        ({"buffer_layers": (1, -1)}, r"buffer_layers \(1, -1\)"),
+        ({"boundary_layers": (1, -1)}, r"boundary_layers \(1, -1\)"),
         ({"block": lambda n: torch.nn.Linear(4, 4, bias=n != 2)}, "layer 2 differs from layer 0"),
         ({"block": lambda n: n}, r"block\(0\) gave a int"),
         ({"block": torch.nn.Bilinear(4, 4, 4), "after": None}, None),
@@ -299,8 +303,8 @@ def test_a_block_must_keep_the_shape():
 
 
 def test_printing():
-    text = str(net_of(gates=True, scheme="heun", weights=DepthSpline(4)))
-    assert "layers=6, final_time=2, scheme='heun', gates=True" in text
+    text = str(net_of(learnable_steps=True, scheme="heun", weights=DepthSpline(4)))
+    assert "layers=6, final_time=2, scheme='heun', learnable_steps=True" in text
     assert "DepthSpline(control_points=4, degree=3)" in text
 
 

@@ -1,4 +1,4 @@
-"""Refinement in depth: exact by gates and knots, and by hand for the others."""
+"""Refinement in depth: exact by learnable steps and knots, and by hand for the others."""
 
 import copy
 
@@ -26,10 +26,10 @@ class Timed(torch.nn.Module):
 def net_of(layers=5, block=Timed, **options):
     torch.manual_seed(0)
     ends = {"before": torch.nn.Linear(3, 4), "after": torch.nn.Linear(4, 2)}
-    net = ODENet(block(), layers, 2.0, buffer_layers=(1, 1), **ends, **options).double()
-    if net.gates is not None:
+    net = ODENet(block(), layers, 2.0, boundary_layers=(1, 1), **ends, **options).double()
+    if net.learnable_steps is not None:
         with torch.no_grad():
-            net.gates.copy_(torch.linspace(-0.5, 1.0, layers))
+            net.learnable_steps.copy_(torch.linspace(-0.5, 1.0, layers))
     for buffer in net.buffers():
         if buffer.is_floating_point():
             buffer.uniform_(0.5, 1.0)
@@ -43,7 +43,7 @@ X = torch.randn(7, 3, dtype=torch.float64, generator=torch.Generator().manual_se
 @pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
 @pytest.mark.parametrize("factor", [2, 3])
 def test_gates_refine_without_a_change(weights, scheme, factor):
-    net = net_of(weights=weights, scheme=scheme, gates=True)
+    net = net_of(weights=weights, scheme=scheme, learnable_steps=True)
     fine = net.refine(factor)
     assert fine.depth == 5 * factor and fine.final_time == 2.0
     assert torch.equal(fine(X), net(X))
@@ -52,13 +52,13 @@ def test_gates_refine_without_a_change(weights, scheme, factor):
     if weights == "per layer":  # each new layer has a copy, which learns as soon as its gate does
         weight = fine.block.linear.weight
         assert torch.equal(weight[1], net.block.linear.weight[0])
-        (g,) = torch.autograd.grad(fine(X).square().sum(), fine.gates)
+        (g,) = torch.autograd.grad(fine(X).square().sum(), fine.learnable_steps)
         assert g[1::factor].abs().min() > 0
 
 
-@pytest.mark.parametrize("gates", [False, True])
-def test_knots_refine_without_a_change(gates):
-    net = net_of(weights=DepthSpline(5, 2), gates=gates)
+@pytest.mark.parametrize("learnable_steps", [False, True])
+def test_knots_refine_without_a_change(learnable_steps):
+    net = net_of(weights=DepthSpline(5, 2), learnable_steps=learnable_steps)
     fine = net.refine(2, "knots")
     assert fine.weights == DepthSpline(8, 2) and fine.depth == 5
     torch.testing.assert_close(fine(X), net(X), rtol=1e-13, atol=1e-14)
@@ -67,9 +67,9 @@ def test_knots_refine_without_a_change(gates):
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-@pytest.mark.parametrize("gates", [False, True])
-def test_constant_and_linear_weights_by_hand(factor, gates):
-    net = net_of(gates=gates)
+@pytest.mark.parametrize("learnable_steps", [False, True])
+def test_constant_and_linear_weights_by_hand(factor, learnable_steps):
+    net = net_of(learnable_steps=learnable_steps)
     W = net.block.linear.weight
     constant, linear = net.refine(factor, "constant"), net.refine(factor, "linear")
     for n in range(5 * factor):
@@ -89,9 +89,9 @@ def test_constant_and_linear_weights_by_hand(factor, gates):
 
 
 def test_coarse_steps_are_sums_and_weights_those_of_the_left_layer():
-    net = net_of(6, gates=True)
+    net = net_of(6, learnable_steps=True)
     coarse = net.coarsen(3)
-    torch.testing.assert_close(coarse.gates, net.gates.view(2, 3).sum(1))
+    torch.testing.assert_close(coarse.learnable_steps, net.learnable_steps.view(2, 3).sum(1))
     assert torch.equal(coarse.block.linear.weight, net.block.linear.weight[::3])
     mean = net.coarsen(3, "constant").block.linear.weight
     torch.testing.assert_close(mean, net.block.linear.weight.unflatten(0, (2, 3)).mean(1))
@@ -105,8 +105,16 @@ def test_copies_converge_to_the_same_differential_equation():
 
 @pytest.mark.parametrize(
     ("options", "how"),
-    [({"gates": True}, "gates"), ({}, "constant"), ({}, "linear"), ({"gates": True}, "linear")]
-    + [({"weights": DepthSpline(5, 3)}, "knots"), ({"weights": "shared", "gates": True}, "gates")],
+    [
+        ({"learnable_steps": True}, "steps"),
+        ({}, "constant"),
+        ({}, "linear"),
+        ({"learnable_steps": True}, "linear"),
+    ]
+    + [
+        ({"weights": DepthSpline(5, 3)}, "knots"),
+        ({"weights": "shared", "learnable_steps": True}, "steps"),
+    ],
 )
 @pytest.mark.parametrize("factor", [2, 3])
 def test_the_transfer_carries_a_net_to_its_refinement(options, how, factor):
@@ -133,7 +141,7 @@ def test_tied_and_frozen_parameters_stay_so():
         def forward(self, u):
             return torch.tanh(self.b(self.a(u)))
 
-    net = net_of(block=Tied, gates=True)
+    net = net_of(block=Tied, learnable_steps=True)
     fine = copy.deepcopy(net.refine())
     assert fine.block.a.weight is fine.block.b.weight
     assert not fine.block.a.bias.requires_grad and fine.block.b.bias.requires_grad
@@ -143,9 +151,13 @@ def test_tied_and_frozen_parameters_stay_so():
 @pytest.mark.parametrize(
     ("options", "call", "sentence"),
     [
-        ({}, lambda net: net.refine(2, "gates"), "without gates; make it with gates=True"),
+        (
+            {},
+            lambda net: net.refine(2, "steps"),
+            "without learnable_steps; make it with learnable_steps=True",
+        ),
         ({}, lambda net: net.refine(2, "knots"), "weights 'per layer'; .*DepthSpline"),
-        ({}, lambda net: net.refine(2, "cubic"), "one of gates, constant, linear, knots"),
+        ({}, lambda net: net.refine(2, "cubic"), "one of steps, constant, linear, knots"),
         ({}, lambda net: net.refine(1), "factor 1; it must be at least 2"),
         ({}, lambda net: net.coarsen(2), "factor 2 for 5 layers; it must divide"),
         (
@@ -169,19 +181,19 @@ def test_carried_gradients_are_those_of_the_fine_net():
 
     def gradient(net):
         loss = net(X).square().sum()
-        return torch.autograd.grad(loss, [net.block.linear.weight, net.gates])
+        return torch.autograd.grad(loss, [net.block.linear.weight, net.learnable_steps])
 
-    net = net_of(block=Plain, gates=True)
+    net = net_of(block=Plain, learnable_steps=True)
     with torch.no_grad():
-        net.gates.copy_(torch.full((5,), 1e-4))
+        net.learnable_steps.copy_(torch.full((5,), 1e-4))
     net.requires_grad_(False)
-    for p in (net.block.linear.weight, net.gates):
+    for p in (net.block.linear.weight, net.learnable_steps):
         p.requires_grad_()
     transfer = depth_transfer(net)
     order = [p for _, p in net.named_parameters() if p.requires_grad]
     assert [p.shape for p in order] == [(5,), (5, 4, 4)]
-    theta, gates = gradient(net)
-    carried = transfer.carry_gradient(torch.cat([gates, theta.flatten()]))
+    theta, learnable_steps = gradient(net)
+    carried = transfer.carry_gradient(torch.cat([learnable_steps, theta.flatten()]))
     fine_theta, fine_gates = gradient(net.refine())
     torch.testing.assert_close(carried[10:].view(10, 4, 4), fine_theta, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(carried[:10], fine_gates, rtol=2e-3, atol=2e-3)

@@ -41,24 +41,24 @@ def same_tensors(a, b):
 
 
 @pytest.mark.parametrize("scheme", ["euler", "rk4"])
-@pytest.mark.parametrize("gates", [False, True])
+@pytest.mark.parametrize("learnable_steps", [False, True])
 @pytest.mark.parametrize("block", [dense, Timed])
-@pytest.mark.parametrize("buffer_layers", [(0, 0), (2, 1)])
-def test_round_trip(scheme, gates, block, buffer_layers):
+@pytest.mark.parametrize("boundary_layers", [(0, 0), (2, 1)])
+def test_round_trip(scheme, learnable_steps, block, boundary_layers):
     torch.manual_seed(0)
     net = ODENet(
         block(),
         7,
         3.0,
         scheme=scheme,
-        gates=gates,
-        buffer_layers=buffer_layers,
+        learnable_steps=learnable_steps,
+        boundary_layers=boundary_layers,
         before=torch.nn.Linear(3, 4),
         after=torch.nn.Linear(4, 2),
     )
-    if gates:
+    if learnable_steps:
         with torch.no_grad():
-            net.gates.copy_(torch.linspace(-0.3, 1.0, 7))
+            net.learnable_steps.copy_(torch.linspace(-0.3, 1.0, 7))
     net = net.double().eval()
     for buffer in net.buffers():
         if buffer.is_floating_point():
@@ -75,7 +75,7 @@ def test_round_trip(scheme, gates, block, buffer_layers):
         sequential[0].weight.zero_()
     same_tensors(back, net)
     names = [type(module).__name__ for module in sequential]
-    assert names == ["Linear", *["ResidualBlock"] * (7 + sum(buffer_layers)), "Linear"]
+    assert names == ["Linear", *["ResidualBlock"] * (7 + sum(boundary_layers)), "Linear"]
 
 
 @pytest.mark.parametrize("weights", ["shared", DepthSpline(4, 2)])
@@ -89,14 +89,18 @@ def test_shared_weights_become_separate(weights):
     torch.testing.assert_close(back(x), net(x))
 
 
-@pytest.mark.parametrize("gates", [False, True])
-def test_blocks_of_others(gates):
+@pytest.mark.parametrize("learnable_steps", [False, True])
+def test_blocks_of_others(learnable_steps):
     torch.manual_seed(0)
     blocks = [Foreign() for _ in range(6)]
     ends = [torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2)]
     sequential = torch.nn.Sequential(*ends[:2], *blocks, ends[2]).double()
-    net = ODENet.from_sequential(sequential, (2, 8), gates=gates)
-    assert net.depth == 6 and net.final_time == 6.0 and (net.gates is not None) == gates
+    net = ODENet.from_sequential(sequential, (2, 8), learnable_steps=learnable_steps)
+    assert (
+        net.depth == 6
+        and net.final_time == 6.0
+        and (net.learnable_steps is not None) == learnable_steps
+    )
     assert len(net.before) == 2 and net.block.block.f[0].weight.shape == (6, 4, 4)
     x = torch.randn(5, 3, dtype=torch.float64)
     torch.testing.assert_close(net(x), sequential(x), rtol=1e-13, atol=1e-14)
@@ -119,8 +123,12 @@ def residual(width=4, step=0.5, time=0.0, scheme="euler", block=None):
         ([Foreign(), Foreign(5)], {}, "module 1 differs from module 0"),
         ([residual(), residual(scheme="heun")], {}, "module 1 .* scheme 'heun' instead of 'euler'"),
         ([residual(), torch.nn.ReLU(), residual()], {}, "ReLU as module 1, among ResidualBlocks"),
-        ([residual(), residual(step=0.25)], {}, "steps from 0.25 to 0.5; give gates=True"),
-        ([residual(step=-1.0)], {}, "steps from -1 to -1; give gates=True"),
+        (
+            [residual(), residual(step=0.25)],
+            {},
+            "steps from 0.25 to 0.5; give learnable_steps=True",
+        ),
+        ([residual(step=-1.0)], {}, "steps from -1 to -1; give learnable_steps=True"),
         ([Foreign()], {"blocks": (0, 2)}, r"blocks \(0, 2\) of 1 modules"),
         ([], {}, r"blocks \(0, 0\) of 0 modules"),
         (

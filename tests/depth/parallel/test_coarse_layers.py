@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.mgrit.communicator import Alone
+from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.coarse_layers import coarse_layers, layers_of_all, renew, sums
 
 
@@ -32,15 +32,15 @@ def test_means_are_weighted_by_the_steps(count, stride):
 def test_gathered_layers_keep_their_bits_and_kinds():
     whole = made(7)
 
-    class Third(Alone):
+    class Third(SerialCommunicator):
         """The second of three processes: the first has 3 layers, it has 2."""
 
-        def all_parts(self, rows):
+        def allgather(self, rows):
             assert torch.equal(rows, told[1])
             return told
 
-    class Teller(Alone):
-        def all_parts(self, rows):
+    class Teller(SerialCommunicator):
+        def allgather(self, rows):
             told.append(rows)
             return [rows]
 
@@ -57,7 +57,7 @@ def test_gathered_layers_keep_their_bits_and_kinds():
 
 
 def test_no_layers_are_gathered_too():
-    assert layers_of_all(made(3)[3:], Alone()).parameters[0].shape == (0, 3, 2)
+    assert layers_of_all(made(3)[3:], SerialCommunicator()).parameters[0].shape == (0, 3, 2)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64, 1001])

@@ -4,7 +4,14 @@ import math
 
 import pytest
 
-from mgnet.depth.parallel.control import Adaptive, Budget, Fixed, Pass, Tolerance, judged
+from mgnet.depth.parallel.control import (
+    AdaptiveCycles,
+    CycleLimit,
+    CyclesToTolerance,
+    FixedCycles,
+    PassReport,
+    summarize,
+)
 
 
 def test_the_estimate_is_exact_for_a_linear_iteration():
@@ -12,7 +19,7 @@ def test_the_estimate_is_exact_for_a_linear_iteration():
     values = [1.0 + 0.3**k for k in range(6)]
     changes = [abs(b - a) / abs(b) for a, b in zip(values[:-1], values[1:], strict=True)]
     norms = [2.0 * 0.3**k for k in range(6)]  # of the residuals, the last by a closing sweep
-    made = judged(changes, norms)
+    made = summarize(changes, norms)
     assert made.cycles == 5
     assert made.factor == pytest.approx(0.3)
     errors = [abs(value - 1.0) / value for value in values[1:]]
@@ -21,31 +28,31 @@ def test_the_estimate_is_exact_for_a_linear_iteration():
 
 
 def test_what_is_not_known_is_not_claimed():
-    assert math.isnan(judged([], []).estimate)
-    assert judged([0.2], [1.0]).estimate == 0.2  # as with the factor 1/2
-    assert judged([0.2, 0.1], [1.0, 1.5]).estimate == math.inf
-    assert judged([0.2, 1e-17], [1.0, 1e-16, 2e-16], rounding=1e-14).estimate == 1e-17
+    assert math.isnan(summarize([], []).estimate)
+    assert summarize([0.2], [1.0]).estimate == 0.2  # as with the factor 1/2
+    assert summarize([0.2, 0.1], [1.0, 1.5]).estimate == math.inf
+    assert summarize([0.2, 1e-17], [1.0, 1e-16, 2e-16], rounding=1e-14).estimate == 1e-17
 
 
 def test_fixed():
-    control = Fixed(2, backward=3)
-    assert control.budget("forward", check=False) == Budget(2)
-    assert control.budget("backward", check=False) == Budget(3)
-    assert Fixed(2).budget("backward", check=False) == Budget(2)
-    assert control.follow("forward", Pass(2, 0.9, math.inf), check=False) is control
+    control = FixedCycles(2, backward=3)
+    assert control.limit("forward", check=False) == CycleLimit(2)
+    assert control.limit("backward", check=False) == CycleLimit(3)
+    assert FixedCycles(2).limit("backward", check=False) == CycleLimit(2)
+    assert control.follow("forward", PassReport(2, 0.9, math.inf), check=False) is control
 
 
 def test_tolerance():
-    control = Tolerance(1e-2, backward=1e-1, max_cycles=7)
-    assert control.budget("forward", check=False) == Budget(7, 1e-2)
-    assert control.budget("backward", check=False) == Budget(7, 1e-1)
+    control = CyclesToTolerance(1e-2, backward=1e-1, max_cycles=7)
+    assert control.limit("forward", check=False) == CycleLimit(7, 1e-2)
+    assert control.limit("backward", check=False) == CycleLimit(7, 1e-1)
 
 
 def test_adaptive_doubles_its_cycles_when_it_looks():
-    control = Adaptive(2, 0)
-    assert control.budget("forward", check=False) == Budget(2)
-    assert control.budget("forward", check=True) == Budget(4)
-    assert control.budget("backward", check=True) == Budget(1)
+    control = AdaptiveCycles(2, 0)
+    assert control.limit("forward", check=False) == CycleLimit(2)
+    assert control.limit("forward", check=True) == CycleLimit(4)
+    assert control.limit("backward", check=True) == CycleLimit(1)
 
 
 @pytest.mark.parametrize(
@@ -57,28 +64,28 @@ def test_adaptive_doubles_its_cycles_when_it_looks():
     ],
 )
 def test_adaptive_takes_what_would_have_sufficed(estimates, forward):
-    control = Adaptive(1, 1, tolerance=0.1)
-    made = Pass(2, 0.5, estimates[-1], estimates)
-    assert control.follow("forward", made, check=True) == Adaptive(forward, 1, tolerance=0.1)
+    control = AdaptiveCycles(1, 1, tolerance=0.1)
+    made = PassReport(2, 0.5, estimates[-1], estimates)
+    assert control.follow("forward", made, check=True) == AdaptiveCycles(forward, 1, tolerance=0.1)
     assert control.follow("forward", made, check=False) is control
     backward = control.follow("backward", made, check=True)
-    assert isinstance(backward, Adaptive)
+    assert isinstance(backward, AdaptiveCycles)
     assert (backward.forward, backward.backward) == (1, forward)
 
 
 def test_adaptive_goes_serial_when_cycles_are_dearer():
-    control = Adaptive(4, 4, tolerance=0.1, max_cycles=4)
-    assert control.follow("forward", Pass(8, 1.1, 0.4, (0.4,) * 8), check=True) is None
+    control = AdaptiveCycles(4, 4, tolerance=0.1, max_cycles=4)
+    assert control.follow("forward", PassReport(8, 1.1, 0.4, (0.4,) * 8), check=True) is None
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Fixed(-1), "Fixed got cycles = -1"),
-        (lambda: Fixed(1, 1.5), "Fixed got backward = 1.5"),
-        (lambda: Tolerance(0.0), "tolerances above 0"),
-        (lambda: Tolerance(0.1, max_cycles=0), "Tolerance got max_cycles = 0"),
-        (lambda: Adaptive(every=0), "Adaptive got every = 0"),
+        (lambda: FixedCycles(-1), "FixedCycles got cycles = -1"),
+        (lambda: FixedCycles(1, 1.5), "FixedCycles got backward = 1.5"),
+        (lambda: CyclesToTolerance(0.0), "tolerances above 0"),
+        (lambda: CyclesToTolerance(0.1, max_cycles=0), "CyclesToTolerance got max_cycles = 0"),
+        (lambda: AdaptiveCycles(every=0), "AdaptiveCycles got every = 0"),
     ],
 )
 def test_refused(make, message):

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from mgnet.depth.mgrit.communicator import ALONE, Alone
-from mgnet.depth.parallel.control import judged
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
+from mgnet.depth.parallel.control import summarize
 from mgnet.depth.parallel.history import History
 
 
@@ -16,20 +16,20 @@ def states(seed):
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_estimates_are_those_of_ordinary_norms(reverse):
-    history, changes, norms = History(ALONE, reverse, torch.float64), [], []
+    history, changes, norms = History(SERIAL_COMMUNICATOR, reverse, torch.float64), [], []
     own, end = (slice(0, 4), 0) if reverse else (slice(1, 5), -1)
     for cycle in range(3):
         residual, before, after = (states(10 * cycle + k) * 0.1**cycle for k in range(3))
-        history.met(residual)
-        history.changed(before, after)
+        history.add_residual(residual)
+        history.add_change(before, after)
         norms.append(float(residual[own].norm()))
         changes.append(float((after[end] - before[end]).norm() / after[end].norm()))
-    expected = judged(changes, norms, history.rounding)
-    assert history.judged()[:3] == pytest.approx(expected[:3], rel=1e-12)
-    assert history.judged().estimates == pytest.approx(expected.estimates, rel=1e-12)
+    expected = summarize(changes, norms, history.rounding)
+    assert history.summarize()[:3] == pytest.approx(expected[:3], rel=1e-12)
+    assert history.summarize().estimates == pytest.approx(expected.estimates, rel=1e-12)
 
 
-class Counting(Alone):
+class Counting(SerialCommunicator):
     calls = 0
 
     def gather(self, values):
@@ -38,23 +38,23 @@ class Counting(Alone):
 
 
 def test_numbers_are_gathered_once_and_when_asked():
-    neighbours = Counting()
-    history = History(neighbours, False, torch.float64)
+    communicator = Counting()
+    history = History(communicator, False, torch.float64)
     for cycle in range(4):
-        history.met(states(cycle))
-        history.changed(states(cycle), states(cycle + 1))
-    assert neighbours.calls == 0
-    assert history.judged() == history.judged()
-    assert neighbours.calls == 1
+        history.add_residual(states(cycle))
+        history.add_change(states(cycle), states(cycle + 1))
+    assert communicator.calls == 0
+    assert history.summarize() == history.summarize()
+    assert communicator.calls == 1
 
 
 def test_without_cycles_there_is_nothing_to_gather():
-    neighbours = Counting()
-    assert math.isnan(History(neighbours, False, torch.float64).judged().estimate)
-    assert neighbours.calls == 0
+    communicator = Counting()
+    assert math.isnan(History(communicator, False, torch.float64).summarize().estimate)
+    assert communicator.calls == 0
 
 
 def test_a_state_of_zeros_has_no_relative_change():
-    history = History(ALONE, False, torch.float64)
-    history.changed(states(0), torch.zeros(5, 3, 2))
-    assert math.isinf(history.judged().estimate)
+    history = History(SERIAL_COMMUNICATOR, False, torch.float64)
+    history.add_change(states(0), torch.zeros(5, 3, 2))
+    assert math.isinf(history.summarize().estimate)

@@ -15,7 +15,7 @@ from torch import nn
 from mgnet.depth.mgrit.plan import plan
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.spline_weights import DepthSpline
-from mgnet.depth.parallel.control import Adaptive, Fixed, Tolerance
+from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 
 WIDTH, BATCH = 5, 7
@@ -51,7 +51,7 @@ def batch(size=BATCH, dtype=torch.float64, seed=0):
 
 
 def exact(net, levels=2, coarsening=4, **options):
-    return LayerParallel(net, levels, coarsening, control=Fixed(net.depth), **options)
+    return LayerParallel(net, levels, coarsening, control=FixedCycles(net.depth), **options)
 
 
 def gradients_of(net, blocks):
@@ -94,8 +94,8 @@ def test_enough_cycles_give_the_serial_network(layers, levels, coarsening, forwa
 @pytest.mark.parametrize(
     "options",
     [
-        {"gates": True},
-        {"scheme": "heun", "gates": True},
+        {"learnable_steps": True},
+        {"scheme": "heun", "learnable_steps": True},
         {"scheme": "rk4"},
         {"weights": "shared"},
         {"weights": DepthSpline(3, 2)},
@@ -105,9 +105,9 @@ def test_schemes_gates_and_weights_of_other_kinds(options):
     """Against ordinary autograd through the serial form, whose own tests have other oracles."""
     torch.manual_seed(0)
     net = ODENet(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh()), 9, 2.0, **options).double()
-    if options.get("gates"):
+    if options.get("learnable_steps"):
         with torch.no_grad():
-            net.gates.mul_(torch.rand(9, dtype=torch.float64) + 0.5)
+            net.learnable_steps.mul_(torch.rand(9, dtype=torch.float64) + 0.5)
     x = batch()
     expected = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
     parallel = exact(net, 3, 3)
@@ -120,7 +120,7 @@ def test_fewer_cycles_are_near_and_each_comes_nearer():
     x, errors = batch(), []
     reference = looped(blocks, x, 1.0).detach()
     for cycles in range(4):
-        parallel = LayerParallel(net, 2, 4, control=Fixed(cycles, tolerance=1.0))
+        parallel = LayerParallel(net, 2, 4, control=FixedCycles(cycles, tolerance=1.0))
         errors.append(float((parallel(x).detach() - reference).norm() / reference.norm()))
     assert errors[0] < 0.2
     assert all(b < 0.5 * a for a, b in zip(errors[:-1], errors[1:], strict=True))
@@ -165,7 +165,7 @@ def test_the_graph_can_be_kept():
 @pytest.mark.parametrize("sizes", [(3, 9, 1), (9, 3, 9), (4, 0, 4)])
 def test_batches_of_changing_size_leave_nothing_behind(sizes):
     net, blocks = made()
-    parallel = LayerParallel(net, 2, 4, control=Fixed(1, tolerance=9.0))
+    parallel = LayerParallel(net, 2, 4, control=FixedCycles(1, tolerance=9.0))
     for size in sizes:
         alone = copy.deepcopy(parallel)(batch(size))
         assert torch.equal(parallel(batch(size)), alone)
@@ -322,7 +322,7 @@ def test_no_call_depends_on_the_one_before_unless_asked():
 
 def test_training_above_the_tolerance_warns_once():
     net, _ = made(16, time=16.0)
-    parallel = LayerParallel(net, 2, 4, control=Fixed(1))
+    parallel = LayerParallel(net, 2, 4, control=FixedCycles(1))
     with pytest.warns(UserWarning, match=r"estimated relative error of .* above the tolerance 0.1"):
         parallel(batch())
     with warnings.catch_warnings():
@@ -332,7 +332,7 @@ def test_training_above_the_tolerance_warns_once():
 
 def test_a_tolerance_is_kept_or_said():
     net, blocks = made(64, time=2.0)
-    parallel = LayerParallel(net, 2, 4, control=Tolerance(1e-6))
+    parallel = LayerParallel(net, 2, 4, control=CyclesToTolerance(1e-6))
     out, reference = parallel(batch()), looped(blocks, batch())
     assert (out - reference).norm() <= 1e-5 * reference.norm()
     assert 1 < parallel.last_forward.cycles < 16
@@ -344,14 +344,16 @@ def test_a_tolerance_is_kept_or_said():
 
 def test_adaptive_takes_more_cycles_or_goes_serial():
     net, _ = made(64, time=12.0)
-    parallel = LayerParallel(net, 2, 8, control=Adaptive(every=2, max_cycles=6))
+    parallel = LayerParallel(net, 2, 8, control=AdaptiveCycles(every=2, max_cycles=6))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(8):
             parallel(batch()).sum().backward()
     grown = parallel.control
     assert grown is None or max(grown.forward, grown.backward) > 1
-    parallel = LayerParallel(net, 2, 8, control=Adaptive(every=1, max_cycles=1, tolerance=1e-12))
+    parallel = LayerParallel(
+        net, 2, 8, control=AdaptiveCycles(every=1, max_cycles=1, tolerance=1e-12)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         parallel(batch()).sum().backward()
@@ -361,17 +363,17 @@ def test_adaptive_takes_more_cycles_or_goes_serial():
 
 def test_the_setting_is_saved_with_the_model():
     net, _ = made(32)
-    parallel = LayerParallel(net, 3, 2, "cascade + F", control=Tolerance(1e-3))
+    parallel = LayerParallel(net, 3, 2, "cascade + F", control=CyclesToTolerance(1e-3))
     other = LayerParallel(made(32)[0])
     other.load_state_dict(parallel.state_dict())
     assert other.settings == parallel.settings
-    assert other.control == Tolerance(1e-3)
+    assert other.control == CyclesToTolerance(1e-3)
     assert torch.equal(other(batch()), parallel(batch()))
 
 
 def test_evaluate_reports_both_propagations():
     net, blocks = made(16, time=4.0)
-    parallel = LayerParallel(net, 2, 4, control=Fixed(0)).train()
+    parallel = LayerParallel(net, 2, 4, control=FixedCycles(0)).train()
     data = [(batch(3), batch(3, seed=1)), (batch(5, seed=2), batch(5, seed=3))]
     found = parallel.evaluate(nn.functional.mse_loss, data)
     x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
@@ -407,14 +409,16 @@ def test_auto_keeps_one_of_the_two():
 
 def counted(net, levels, cycles, coarsening=4):
     """Layer evaluations of inference; evaluations and products of training; all per layer."""
-    parallel = LayerParallel(net, levels, coarsening, control=Fixed(cycles, tolerance=math.inf))
+    parallel = LayerParallel(
+        net, levels, coarsening, control=FixedCycles(cycles, tolerance=math.inf)
+    )
     kernel, depth = net.kernel, net.depth
     before = kernel.evaluations
     with torch.no_grad():
         parallel(batch())
-    inference, before = kernel.evaluations - before, (kernel.evaluations, kernel.pulls)
+    inference, before = kernel.evaluations - before, (kernel.evaluations, kernel.vjps)
     parallel(batch()).sum().backward()
-    training = kernel.evaluations - before[0], kernel.pulls - before[1]
+    training = kernel.evaluations - before[0], kernel.vjps - before[1]
     return inference / depth, training[0] / depth, training[1] / depth
 
 

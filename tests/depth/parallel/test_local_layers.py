@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mgnet.depth import DepthSpline, LayerParallel, ODENet
-from mgnet.depth.mgrit.communicator import Alone
+from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.local_layers import (
     first_not_finite,
     keep_layers,
@@ -23,14 +23,14 @@ def net_of(**options):
     return ODENet(block, 7, 1.3, before=nn.Linear(2, 3), **options)
 
 
-@pytest.mark.parametrize("gates", [False, True])
+@pytest.mark.parametrize("learnable_steps", [False, True])
 @pytest.mark.parametrize("which", [range(0, 7), range(2, 5), range(7, 7)])
-def test_tensors_are_those_of_the_layers(which, gates):
-    whole = net_of(gates=gates)
+def test_tensors_are_those_of_the_layers(which, learnable_steps):
+    whole = net_of(learnable_steps=learnable_steps)
     part = copy.deepcopy(whole)
     keep_layers(part, which)
     for net in (whole, part):
-        net.draw_masks()
+        net.resample_dropout()
     for all_of_them, own in zip(whole.layers().tensors(), part.own_layers().tensors(), strict=True):
         assert torch.equal(all_of_them[which.start : which.stop], own)
     for name, tensor in part.state_dict().items():
@@ -72,11 +72,11 @@ def test_what_needs_all_layers_is_refused(call, which, words):
 @pytest.mark.parametrize("weights", ["shared", DepthSpline(4)])
 @pytest.mark.parametrize("which", [range(0, 3), range(2, 7), range(7, 7)])
 def test_weights_of_all_layers_stay_whole(weights, which):
-    whole = net_of(weights=weights, gates=True)
+    whole = net_of(weights=weights, learnable_steps=True)
     part = copy.deepcopy(whole)
     keep_layers(part, which)
     assert layered_names(part) == {
-        "gates",
+        "learnable_steps",
         "block.1.running_mean",
         "block.1.running_var",
         "block.1.num_batches_tracked",
@@ -84,12 +84,12 @@ def test_weights_of_all_layers_stay_whole(weights, which):
     for all_of_them, own in zip(whole.block.parameters(), part.block.parameters(), strict=True):
         assert torch.equal(all_of_them, own)
     for net in (whole, part):
-        net.draw_masks()
+        net.resample_dropout()
     for all_of_them, own in zip(whole.layers().tensors(), part.own_layers().tensors(), strict=True):
         assert torch.equal(all_of_them[which.start : which.stop], own)
 
 
-class Others(Alone):
+class Others(SerialCommunicator):
     """Stands for processes that this test does not have."""
 
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.parallel.control import Budget
-from mgnet.depth.parallel.propagation import Method, Prepared, Propagation
+from mgnet.depth.parallel.control import CycleLimit
+from mgnet.depth.parallel.propagation import MGRITMethod, Propagation, PropagationSetup
 
 WIDTH, BATCH = 3, 4
 
@@ -18,8 +18,8 @@ def made(layers, factors, scheme="euler", forward="cascade + V"):
     steps = torch.rand(layers, dtype=torch.float64, generator=generator) / layers
     kernel = StackedBlock(nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh()), scheme)
     stacked = Layers((weights,), (), torch.zeros(layers, dtype=torch.float64), steps)
-    method = Method.from_texts(factors, forward, forward, ("F", "FCF"))
-    return Propagation(Prepared(kernel, stacked, method)), weights, steps
+    method = MGRITMethod.from_texts(factors, forward, forward, ("F", "FCF"))
+    return Propagation(PropagationSetup(kernel, stacked, method)), weights, steps
 
 
 def looped(weights, steps, u):
@@ -35,13 +35,13 @@ def looped(weights, steps, u):
 def test_states_adjoint_and_gradients(layers, factors):
     propagation, weights, steps = made(layers, factors)
     u = torch.randn(BATCH, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    points, _ = propagation.forward(u, Budget(layers), None, record=True)
+    points, _ = propagation.forward(u, CycleLimit(layers), None, record=True)
     weights, steps, u = (x.clone().requires_grad_() for x in (weights, steps, u))
     states = looped(weights, steps, u)
     at_points = states[[*range(0, layers, factors[0]), layers]].detach()
     torch.testing.assert_close(points, at_points, rtol=0, atol=1e-14)
     end = torch.ones(BATCH, WIDTH, dtype=torch.float64)
-    adjoint, _ = propagation.backward(end, Budget(layers), None)
+    adjoint, _ = propagation.backward(end, CycleLimit(layers), None)
     start, (of_weights,), of_steps = propagation.gradients(adjoint, with_steps=True)
     expected = torch.autograd.grad(states[-1].sum(), (u, weights, steps))
     for ours, theirs in zip((start, of_weights, of_steps), expected, strict=True):
@@ -53,7 +53,7 @@ def test_the_first_layers_are_exact_after_few_cycles():
     """After k cycles with F-relaxation the first k intervals are exact."""
     propagation, weights, steps = made(24, (4,), forward="V")
     u = torch.ones(BATCH, WIDTH, dtype=torch.float64)
-    points, _ = propagation.forward(u, Budget(2), None, record=False)
+    points, _ = propagation.forward(u, CycleLimit(2), None, record=False)
     states = looped(weights, steps, u)
     assert (points[:3] - states[:9:4]).abs().max() < 1e-15
     assert (points[4] - states[16]).abs().max() > 1e-12

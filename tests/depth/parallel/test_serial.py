@@ -7,15 +7,17 @@ import torch
 from torch import nn
 
 from mgnet.depth import ODENet
-from mgnet.depth.mgrit.communicator import ALONE, Alone
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
 from mgnet.depth.parallel.local_layers import keep_layers
-from mgnet.depth.parallel.propagation import SERIAL_METHOD, Prepared, detached
+from mgnet.depth.parallel.propagation import SERIAL_METHOD, PropagationSetup, detached
 from mgnet.depth.parallel.serial import march
 
 
-def marched(net, neighbours, x):
+def marched(net, communicator, x):
     layers = net.own_layers()
-    return march(Prepared(net.kernel, detached(layers), SERIAL_METHOD), neighbours, x, layers)
+    return march(
+        PropagationSetup(net.kernel, detached(layers), SERIAL_METHOD), communicator, x, layers
+    )
 
 
 def net_of(block=None, **options):
@@ -24,11 +26,11 @@ def net_of(block=None, **options):
     return ODENet(block, 6, 2.0, **options).double()
 
 
-@pytest.mark.parametrize("options", [{}, {"gates": True, "scheme": "heun"}])
+@pytest.mark.parametrize("options", [{}, {"learnable_steps": True, "scheme": "heun"}])
 def test_alone_it_is_the_serial_network(options):
     net = net_of(**options)
     x, z = (torch.ones(4, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    out, expected = marched(net, ALONE, x), net(z)
+    out, expected = marched(net, SERIAL_COMMUNICATOR, x), net(z)
     torch.testing.assert_close(out, expected, rtol=1e-14, atol=1e-15)
     wanted = torch.autograd.grad(expected.sin().sum(), [z, *net.parameters()])
     found = torch.autograd.grad(out.sin().sum(), [x, *net.parameters()])
@@ -36,7 +38,7 @@ def test_alone_it_is_the_serial_network(options):
         torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-15)
 
 
-class Given(Alone):
+class Given(SerialCommunicator):
     """Has a process upstream and one downstream; keeps what is sent."""
 
     def __init__(self, point, end):
@@ -48,7 +50,7 @@ class Given(Alone):
     def send(self, point, reverse):
         self.sent.append(point)
 
-    def from_end(self, point, reverse):
+    def broadcast_from_last(self, point, reverse):
         return self.end
 
 
@@ -58,29 +60,31 @@ def test_a_process_in_the_middle_hands_on():
     keep_layers(part, range(2, 4))
     x = torch.ones(4, 3, dtype=torch.float64)
     points = whole.trajectory(x)
-    neighbours = Given(points[2].detach(), points[6].detach())
-    out = marched(part, neighbours, x)
+    communicator = Given(points[2].detach(), points[6].detach())
+    out = marched(part, communicator, x)
     assert torch.equal(out, points[6])
-    torch.testing.assert_close(neighbours.sent[0], points[4], rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(communicator.sent[0], points[4], rtol=1e-14, atol=1e-15)
     lam = torch.randn_like(x)
-    neighbours.given, neighbours.end = [lam], torch.zeros_like(x)
+    communicator.given, communicator.end = [lam], torch.zeros_like(x)
     out.backward(torch.zeros_like(x))
     leaf = points[2].detach().requires_grad_()
     u = leaf
     for n in (2, 3):
         u = whole.layer(n)(u)
     (expected,) = torch.autograd.grad(u, leaf, lam)
-    torch.testing.assert_close(neighbours.sent[1], expected, rtol=1e-14, atol=1e-15)
+    torch.testing.assert_close(communicator.sent[1], expected, rtol=1e-14, atol=1e-15)
 
 
 @pytest.mark.parametrize("size", [2, 6000])
 @pytest.mark.parametrize("scheme", ["euler", "heun"])
 def test_small_states_and_large_ones(size, scheme):
     """They go different ways: gradients of the parameters in one call, or layer by layer."""
-    net = net_of(gates=True, scheme=scheme)
+    net = net_of(learnable_steps=True, scheme=scheme)
     x = torch.linspace(-1, 1, 3 * size, dtype=torch.float64).reshape(size, 3).requires_grad_()
     wanted = torch.autograd.grad(net(x).sin().sum(), [x, *net.parameters()])
-    found = torch.autograd.grad(marched(net, ALONE, x).sin().sum(), [x, *net.parameters()])
+    found = torch.autograd.grad(
+        marched(net, SERIAL_COMMUNICATOR, x).sin().sum(), [x, *net.parameters()]
+    )
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
@@ -97,7 +101,9 @@ def test_a_block_that_cannot_be_traced():
     net = net_of(Broken(3, 3))
     x = torch.ones(4, 3, dtype=torch.float64, requires_grad=True)
     wanted = torch.autograd.grad(net(x).sin().sum(), [x, *net.parameters()])
-    found = torch.autograd.grad(marched(net, ALONE, x).sin().sum(), [x, *net.parameters()])
+    found = torch.autograd.grad(
+        marched(net, SERIAL_COMMUNICATOR, x).sin().sum(), [x, *net.parameters()]
+    )
     torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-14)
 
 
@@ -106,7 +112,7 @@ def test_frozen_layers_and_no_graph():
     for parameter in net.parameters():
         parameter.requires_grad_(False)
     x = torch.ones(4, 3, dtype=torch.float64)
-    assert not marched(net, ALONE, x).requires_grad
-    out = marched(net, ALONE, x.requires_grad_())
+    assert not marched(net, SERIAL_COMMUNICATOR, x).requires_grad
+    out = marched(net, SERIAL_COMMUNICATOR, x.requires_grad_())
     out.sum().backward()
     assert x.grad is not None

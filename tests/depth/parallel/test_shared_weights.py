@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth import DepthSpline, LayerParallel, ODENet, Tolerance
-from mgnet.depth.mgrit.communicator import ALONE, Alone
+from mgnet.depth import CyclesToTolerance, DepthSpline, LayerParallel, ODENet
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.shared_weights import layers_of
 
@@ -20,7 +20,7 @@ def net_of(weights, layers=21, dtype=torch.float64):
     return ODENet(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), layers, weights=weights).to(dtype)
 
 
-class Chain(Alone):
+class Chain(SerialCommunicator):
     """One of several processes that take part one after the other."""
 
     def __init__(self):
@@ -50,7 +50,7 @@ def test_sums_over_the_layers_have_the_same_bits_for_all_parts(weights, dtype):
         for begin, end in zip(bounds, bounds[1:], strict=False):
             part, chain.sending = copy.deepcopy(net), []
             keep_layers(part, range(begin, end))
-            layers = layers_of(part, chain if end > begin else ALONE, INTERVAL)
+            layers = layers_of(part, chain if end > begin else SERIAL_COMMUNICATOR, INTERVAL)
             given = [g[begin:end] for g in told(net.layers())]
             gradients = torch.autograd.grad(layers.parameters, list(part.parameters()), given)
             chain.sent = chain.sending
@@ -71,7 +71,7 @@ def test_sums_over_the_layers_have_the_same_bits_for_all_parts(weights, dtype):
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 def test_gradients_of_training_are_those_of_a_loop(weights, mode):
     net, x = net_of(weights), torch.randn(5, 3, dtype=torch.float64)
-    parallel = LayerParallel(net, 2, 4, control=Tolerance(1e-30), mode=mode)
+    parallel = LayerParallel(net, 2, 4, control=CyclesToTolerance(1e-30), mode=mode)
     parameters = list(net.parameters())
     ours = torch.autograd.grad(parallel(x).square().sum(), parameters)
     wanted = torch.autograd.grad(net(x).square().sum(), parameters)
@@ -82,6 +82,6 @@ def test_gradients_of_training_are_those_of_a_loop(weights, mode):
 def test_frozen_joint_weights_have_no_gradient():
     net = net_of("shared")
     net.block[0].weight.requires_grad_(False)
-    layers_of(net, ALONE, 4).parameters[1].sum().backward()
+    layers_of(net, SERIAL_COMMUNICATOR, 4).parameters[1].sum().backward()
     assert net.block[0].weight.grad is None
     assert torch.equal(net.block[0].bias.grad, torch.full((1, 3), 21.0, dtype=torch.float64))

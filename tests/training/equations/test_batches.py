@@ -49,7 +49,7 @@ def test_classes_by_cross_entropy_in_minibatches():
     smoother = TorchOptimizer(torch.optim.Adam, {"lr": 0.1})
     hierarchy = knot_hierarchy(kan, objective, 2, smoother)
     batch = next(minibatches((x, labels), 60))
-    bound = hierarchy.on(batch)
+    bound = hierarchy.with_data(batch)
     assert all(torch.equal(level.operator.data[0], batch[0]) for level in bound)
     loss = torch.nn.functional.cross_entropy(kan(batch[0]), batch[1])
     (gradient,) = torch.autograd.grad(loss, kan.coefficients[0])
@@ -58,7 +58,7 @@ def test_classes_by_cross_entropy_in_minibatches():
     solver = Solver(hierarchy, "nested V(1,1)", max_cycles=60, batches=minibatches((x, labels), 60))
     solution = solver.solve(u=hierarchy[0].operator.start())
     assert hierarchy[0].operator.value(solution.value) < 0.25
-    wrong = hierarchy.on(batch).network(0, solution.value)(x).argmax(1) != labels  # type: ignore
+    wrong = hierarchy.with_data(batch).network(0, solution.value)(x).argmax(1) != labels  # type: ignore
     assert float(wrong.double().mean()) < 0.1
 
 
@@ -79,7 +79,7 @@ def test_new_points_in_each_cycle():
     assert not torch.equal(batches[0][1][0].points, batches[1][1][0].points)
     assert batches[1][1][1] is terms[1]
     hierarchy = knot_hierarchy(kan, problem, 2, LevenbergMarquardt())
-    same = [level.operator.terms[0].points for level in hierarchy.on(batches[0][1])]
+    same = [level.operator.terms[0].points for level in hierarchy.with_data(batches[0][1])]
     assert torch.equal(*same)
     solver = Solver(hierarchy, "V(1,1)", max_cycles=25, batches=resampled(terms, [draw, None]))
     u = solver.solve(u=hierarchy[0].operator.start()).value

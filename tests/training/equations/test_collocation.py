@@ -205,7 +205,7 @@ def test_thinned_levels():
     counts = [level.operator.terms[0].samples for level in hierarchy]
     assert counts == [100, 25]
     pair = Term(lambda u, v: u.value - v.value, (points(8), points(8)), attention=torch.ones(8))
-    assert pair.thinned(0.5).samples == 4 and len(pair.thinned(0.5).attention) == 4  # type: ignore
+    assert pair.subsampled(0.5).samples == 4 and len(pair.subsampled(0.5).attention) == 4  # type: ignore
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_levenberg_marquardt_with_it_trains_as_well(acceleration):
             network(),
             max_steps=60,
             acceleration=acceleration,
-            solver=solver,
+            linear_solver=solver,
         )
         assert all(b <= a for a, b in zip(minimum.values[:-1], minimum.values[1:], strict=True))
         values.append(minimum.values[-1])
@@ -149,7 +149,7 @@ def test_a_solver_that_breaks_down_leaves_the_state():
             return (lambda d: -d), (lambda r: r)
 
     problem = LeastSquares.from_torch(network(), lambda m: m(X) - X)
-    smoother = LevenbergMarquardt(solver=NewtonKrylov(Broken, direct=0))
+    smoother = LevenbergMarquardt(linear_solver=NewtonKrylov(Broken, direct=0))
     level, u = Level(problem, smoother), problem.start()
     new, memory = smoother.smooth(level, u, None, 1, smoother.start(level, u))
     assert new is u

@@ -54,7 +54,7 @@ def test_any_module_becomes_an_objective():
     same = LeastSquares.from_torch(network, lambda m: scale * (m(X) - Y))
     loss = Objective.from_torch(network, lambda m: 0.5 * (m(X) - Y).square().sum() / len(X))
     u = data.start() + 0.1
-    for other in (same, loss, loss.on(tanh_network())):
+    for other in (same, loss, loss.with_network(tanh_network())):
         assert other.value(u) == pytest.approx(data.value(u))
         torch.testing.assert_close(other(u), data(u))
     torch.testing.assert_close(same.jacobian(u), data.jacobian(u))
@@ -79,12 +79,12 @@ def test_batches_and_parts_of_the_data(kind):
     batch = x[3:5], x[3:5] ** 2
     expected = (network(batch[0]) - batch[1]).square().mean().item()
     half = 0.5 if kind == "residuals" else 1.0
-    assert objective.at(batch).value(u) == pytest.approx(half * expected)
-    assert objective.thinned(0.25).data[0].flatten().tolist() == x[::4].flatten().tolist()
-    assert objective.thinned(1.0) is objective
+    assert objective.with_data(batch).value(u) == pytest.approx(half * expected)
+    assert objective.subsampled(0.25).data[0].flatten().tolist() == x[::4].flatten().tolist()
+    assert objective.subsampled(1.0) is objective
 
 
 def test_batches_need_data():
     objective = Objective.from_torch(torch.nn.Linear(1, 1), lambda m: m.weight.sum())
     with pytest.raises(ValueError, match="needs data"):
-        objective.at((torch.zeros(1, 1),) * 2)
+        objective.with_data((torch.zeros(1, 1),) * 2)

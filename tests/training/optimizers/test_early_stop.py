@@ -142,7 +142,7 @@ def test_corrections_are_smoothed_by_the_inner_smoother_alone():
 def test_patience_ends_cycles_and_keeps_the_best_state():
     hierarchy, held_out = noisy(LevenbergMarquardt(), None, levels=3)
     network = hierarchy[0].operator.network
-    states, patience = [], Patience(held_out.on(network).value, 3)
+    states, patience = [], Patience(held_out.with_network(network).value, 3)
 
     def monitor(cycle, norm, u):
         states.append(u)

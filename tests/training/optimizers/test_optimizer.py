@@ -69,7 +69,7 @@ def test_moments_are_carried_at_the_size_that_gradients_have_on_the_finer_level(
     u, memory = smoother.smooth(one, one.operator.start(), None, 4, None)
     transfer = knot_transfer(kan, 3)
     carried = smoother.carry(memory, transfer)
-    state, gradient = carried["state"][0], coarse.on(kan.refine(3))(transfer.prolong(u))
+    state, gradient = carried["state"][0], coarse.with_network(kan.refine(3))(transfer.prolong(u))
     assert float(state["step"]) == 4.0
     inner = slice(8, -8)  # at the ends a spline lies partly outside the domain
     for name, power in (("exp_avg", 1), ("exp_avg_sq", 2)):

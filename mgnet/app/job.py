@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from mgnet import Hierarchy, Schedule
-from mgnet.app import fit as job
-from mgnet.app.comparison import rivals
+from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
-from mgnet.app.folder import filled
-from mgnet.app.screen import progress_bar, result_table
+from mgnet.app.fit import fit
+from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
-from mgnet.options.reader import Values
+from mgnet.app.terminal import progress_bar, result_table
+from mgnet.options.reader import OptionReader
 
-__all__ = ["Order", "carry_out"]
+__all__ = ["FitJob", "run_job"]
 
 DPI = 150
 MOST_PARAMETERS = 1_000_000
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Order:
+class FitJob:
     """What to fit, how, and where the result goes.
 
     Attributes
@@ -46,7 +46,7 @@ class Order:
     command: str = ""
 
 
-def carry_out(order: Order, say: Say, show: Say) -> bool:
+def run_job(job: FitJob, say: Say, show: Say) -> bool:
     """Train, show and write; return whether Ctrl-C, or SIGTERM, ended it early.
 
     The best model so far is written then. Without a model nothing is written, and KeyboardInterrupt
@@ -54,7 +54,7 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
 
     Parameters
     ----------
-    order : Order
+    order : FitJob
     say : callable
         Takes remarks and warnings.
     show : callable
@@ -65,7 +65,7 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
     ValueError
         If the settings do not fit the table.
     """
-    settings = order.settings
+    settings = job.settings
     remarks: list[str] = []
 
     def remark(sentence: str) -> None:
@@ -77,15 +77,15 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
             say(sentence)
         show(f"{hierarchy}\n\n{schedule}\n")
 
-    data = split(order.table, settings.held_out, settings.seed)
-    _check(order.table, data, settings, remarks.append)
+    data = split(job.table, settings.held_out, settings.seed)
+    _check(job.table, data, settings, remarks.append)
     with progress_bar() as progress:
-        fitted = job.fit(data, settings, progress, announce)
+        fitted = fit(data, settings, progress, announce)
     interrupted = bool(fitted.interrupted)
     trained: list[Trained] = [fitted.trained]
     if interrupted:
         remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
-    elif order.compare:
+    elif job.compare:
         try:
             _add_rivals(trained, data, settings, say)
         except KeyboardInterrupt:
@@ -93,15 +93,15 @@ def carry_out(order: Order, say: Say, show: Say) -> bool:
             remark("interrupted while other methods were trained; the unfinished ones are left out")
     show(result_table(trained, data))
     show("(MSE: mean squared error over the variance of the target; work: gradient evaluations)")
-    with filled(order.out) as stage:
+    with filled(job.out) as stage:
         fitted.model.save(stage)
         try:
-            _report(stage, order, fitted, trained, data, remarks)
+            _report(stage, job, fitted, trained, data, remarks)
         except KeyboardInterrupt:
             interrupted = True
             say("interrupted while the report was written; only the model is complete")
         names = sorted(file.name for file in stage.iterdir())
-    show("\n".join(["", *(f"wrote {order.out / name}" for name in names)]))
+    show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
     return interrupted
 
 
@@ -124,14 +124,14 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> None:
 def _add_rivals(trained: list[Trained], data: Data, settings: Settings, say: Say) -> None:
     seconds = trained[0].seconds
     say(f"training other methods for {seconds:.1f} s each")
-    for rival in rivals(data, settings, seconds):
+    for rival in baselines(data, settings, seconds):
         trained.append(rival)
         say(f"{rival.name}: held-out MSE {rival.held_mse:.1e} after {rival.seconds:.1f} s")
 
 
 def _report(
     stage: Path,
-    order: Order,
+    job: FitJob,
     fitted: Any,
     trained: Sequence[Trained],
     data: Data,
@@ -149,7 +149,7 @@ def _report(
     write_report(
         stage,
         data,
-        _in_effect(order.settings, fitted.hierarchy),
+        _in_effect(job.settings, fitted.hierarchy),
         trained,
         hierarchy=fitted.hierarchy,
         schedule=fitted.schedule,
@@ -158,18 +158,18 @@ def _report(
             ("convergence.png", "Training error over time"),
             ("edges.png", "Edge functions, knots and data density"),
         ],
-        command=order.command,
+        command=job.command,
         remarks=[f"Note: {remark}." for remark in remarks],
     )
 
 
 def _in_effect(settings: Settings, hierarchy: Hierarchy) -> Settings:
     """The settings as PETSc's options changed them."""
-    values, levels = Values(), len(hierarchy)
+    values, levels = OptionReader(), len(hierarchy)
     return replace(
         settings,
         intervals=settings.intervals * 2 ** (settings.levels - levels),
         levels=levels,
         cycle=values.get("cycle", settings.cycle),
-        smoother=values.get("smoother", settings.smoother),
+        optimizer=values.get("smoother", settings.optimizer),
     )

@@ -14,13 +14,13 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-__all__ = ["ArraySheet", "Sheet", "TextSheet", "open_sheet"]
+__all__ = ["ArrayFile", "DataFile", "TextFile", "open_data_file"]
 
 SEPARATORS = ",;\t"
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
 
 
-class Sheet(ABC):
+class DataFile(ABC):
     """Named columns of equal length.
 
     Attributes
@@ -45,15 +45,15 @@ class Sheet(ABC):
         """
 
     @abstractmethod
-    def place(self, row: int) -> str:
+    def row_label(self, row: int) -> str:
         """Where a row stands in the file, in words."""
 
     @abstractmethod
-    def extended(self, name: str, column: np.ndarray) -> Iterator[str]:
+    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
         """Yield the file as CSV lines with one column more, empty where it is NaN."""
 
 
-def open_sheet(path: str | Path) -> Sheet:
+def open_data_file(path: str | Path) -> DataFile:
     r"""The columns of a CSV file (comma, semicolon or tab) or of an .npz archive.
 
     Parameters
@@ -62,7 +62,7 @@ def open_sheet(path: str | Path) -> Sheet:
 
     Returns
     -------
-    Sheet
+    DataFile
 
     Raises
     ------
@@ -77,7 +77,7 @@ def open_sheet(path: str | Path) -> Sheet:
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, "data.csv")
     ...     _ = path.write_text("T;p\n1;2\n3;\n")
-    ...     sheet = open_sheet(path)
+    ...     sheet = open_data_file(path)
     >>> sheet.names, sheet.numbers(["p"]).ravel()
     (('T', 'p'), array([ 2., nan]))
     """
@@ -98,7 +98,7 @@ def open_sheet(path: str | Path) -> Sheet:
 # Text
 
 
-def _open_text(source: str, content: bytes) -> TextSheet:
+def _open_text(source: str, content: bytes) -> TextFile:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,7 +126,7 @@ def _open_text(source: str, content: bytes) -> TextSheet:
                 "file without it if it only counts the rows"
             )
     _refuse_twins(source, names)
-    return TextSheet(source, names, separator, header, body, blank + 2)
+    return TextFile(source, names, separator, header, body, blank + 2)
 
 
 def _refuse_twins(source: str, names: Sequence[str]) -> None:
@@ -139,7 +139,7 @@ def _refuse_twins(source: str, names: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class TextSheet(Sheet):
+class TextFile(DataFile):
     r"""A CSV file.
 
     Parameters
@@ -154,8 +154,8 @@ class TextSheet(Sheet):
 
     Examples
     --------
-    >>> sheet = TextSheet("x.csv", ("a", "b"), ",", "a,b", "1,2\n3,4\n", 2)
-    >>> list(sheet.extended("c", np.array([5.0, 6.0])))
+    >>> sheet = TextFile("x.csv", ("a", "b"), ",", "a,b", "1,2\n3,4\n", 2)
+    >>> list(sheet.with_column("c", np.array([5.0, 6.0])))
     ['a,b,c', '1,2,5', '3,4,6']
     """
 
@@ -232,13 +232,13 @@ class TextSheet(Sheet):
                 "quote not closed there?"
             ) from None
 
-    def place(self, row: int) -> str:
+    def row_label(self, row: int) -> str:
         for number, (line, _) in enumerate(self._rows()):
             if number == row:
                 return f"line {line}"
         raise ValueError(f"{self.source} has no row {row}; rows count from 0")
 
-    def extended(self, name: str, column: np.ndarray) -> Iterator[str]:
+    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
         if '"' in self.body:
             rows = (_join(cells, self.separator) for _, cells in self._rows())
         else:
@@ -272,7 +272,7 @@ def _text(value: float) -> str:
 # Archives
 
 
-def _open_archive(path: Path) -> ArraySheet:
+def _open_archive(path: Path) -> ArrayFile:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -295,11 +295,11 @@ def _open_archive(path: Path) -> ArraySheet:
             "and a 1-D target"
         )
     _refuse_twins(str(path), names)
-    return ArraySheet(str(path), tuple(names), columns)
+    return ArrayFile(str(path), tuple(names), columns)
 
 
 @dataclass(frozen=True, eq=False)
-class ArraySheet(Sheet):
+class ArrayFile(DataFile):
     """An .npz archive: 1-D arrays by name, the columns of a 2-D array x as x0, x1 and so on.
 
     Parameters
@@ -310,8 +310,8 @@ class ArraySheet(Sheet):
 
     Examples
     --------
-    >>> sheet = ArraySheet("x.npz", ("a", "b"), {"a": np.arange(2), "b": np.ones(2)})
-    >>> list(sheet.extended("c", np.array([5.0, 6.0])))
+    >>> sheet = ArrayFile("x.npz", ("a", "b"), {"a": np.arange(2), "b": np.ones(2)})
+    >>> list(sheet.with_column("c", np.array([5.0, 6.0])))
     ['a,b,c', '0,1,5', '1,1,6']
     """
 
@@ -336,10 +336,10 @@ class ArraySheet(Sheet):
             )
         return np.stack([self.columns[name].astype(float) for name in wanted], axis=1)
 
-    def place(self, row: int) -> str:
+    def row_label(self, row: int) -> str:
         return f"row {row + 1}"
 
-    def extended(self, name: str, column: np.ndarray) -> Iterator[str]:
+    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
         kept = [
             other
             for other, values in self.columns.items()

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from mgnet import Hierarchy, cascade, parse, run
-from mgnet.estimators.course import Course, Timed, follow, timed
+from mgnet.estimators.training_budget import (
+    BudgetedSmoother,
+    TrainingBudget,
+    budgeted,
+    train_within,
+)
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 
@@ -17,27 +22,27 @@ X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
 def trained(evaluations, by_share=True, smoother=None, told=None):
     kan = KAN([1, 2, 1], 2)
     problem = LeastSquares(kan, (X, torch.sin(6 * X)))
-    course = Course(evaluations=evaluations, progress=told)
+    budget = TrainingBudget(evaluations=evaluations, progress=told)
     inner = smoother or LevenbergMarquardt()
-    hierarchy = knot_hierarchy(kan, problem, 3, Timed(inner, 1, course))
-    course.hierarchy, course.by_share = hierarchy, by_share
+    hierarchy = knot_hierarchy(kan, problem, 3, BudgetedSmoother(inner, 1, budget))
+    budget.hierarchy, budget.by_share = hierarchy, by_share
     with contextlib.suppress(StopIteration):
         run(cascade([500, 500, 500]), hierarchy, hierarchy[0].operator.start(), None)
-    return course, hierarchy
+    return budget, hierarchy
 
 
 def test_the_budget_ends_the_training_and_coarse_levels_have_shares():
-    course, _ = trained(100.0)
-    assert 100.0 <= course.work < 112.0  # one sweep more at most
-    ends = {n: max(work for _, work, _, number in course.history if number == n) for n in range(3)}
+    budget, _ = trained(100.0)
+    assert 100.0 <= budget.work < 112.0  # one sweep more at most
+    ends = {n: max(work for _, work, _, number in budget.history if number == n) for n in range(3)}
     assert ends[2] <= 0.15 * 100.0 + 12.0
     assert ends[1] <= 0.30 * 100.0 + 12.0
-    assert course.exhausted
+    assert budget.exhausted
 
 
 def test_a_level_that_stagnates_is_left():
-    course, _ = trained(1e9, smoother=TorchOptimizer(torch.optim.SGD, {"lr": 1e-12}), told=stop)
-    assert [number for *_, number in course.history].count(2) == 7
+    budget, _ = trained(1e9, smoother=TorchOptimizer(torch.optim.SGD, {"lr": 1e-12}), told=stop)
+    assert [number for *_, number in budget.history].count(2) == 7
 
 
 def stop(seconds, fraction, mse, level):
@@ -47,44 +52,48 @@ def stop(seconds, fraction, mse, level):
 
 
 def test_the_best_state_is_kept():
-    course, hierarchy = trained(60.0, smoother=TorchOptimizer(torch.optim.Adam, {"lr": 0.3}))
-    level, u = course.best()
-    lowest = min(mse for *_, mse, _ in course.history)
+    budget, hierarchy = trained(60.0, smoother=TorchOptimizer(torch.optim.Adam, {"lr": 0.3}))
+    level, u = budget.best()
+    lowest = min(mse for *_, mse, _ in budget.history)
     assert hierarchy[level].operator.mean_square(u) == pytest.approx(lowest)
 
 
 def test_no_state_no_model():
     with pytest.raises(KeyboardInterrupt):
-        Course().best()
+        TrainingBudget().best()
 
 
 def test_every_smoother_of_a_hierarchy_is_timed():
     kan = KAN([1, 2, 1], 2)
     own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 3, LevenbergMarquardt())
     own = Hierarchy([replace(own[0], post_smoother=LBFGS()), *own[1:]])
-    course = Course(evaluations=20.0)
-    levels = timed(own, {str(LBFGS()): 10}, course)
+    budget = TrainingBudget(evaluations=20.0)
+    levels = budgeted(own, {str(LBFGS()): 10}, budget)
     below = levels[0].recenter(levels[0].operator.start())  # type: ignore[misc]
     found = [part for level in (*levels, below) for part in (level.smoother, level.post_smoother)]
-    told = [(type(part.inner).__name__, part.step) for part in found if isinstance(part, Timed)]
+    told = [
+        (type(part.inner).__name__, part.step)
+        for part in found
+        if isinstance(part, BudgetedSmoother)
+    ]
     lm = ("LevenbergMarquardt", 1)
     assert told == [lm, ("LBFGS", 10), lm, lm, lm]
 
 
 def test_a_smoother_starts_afresh_after_another_kind():
-    course = Course()
+    budget = TrainingBudget()
     kan = KAN([1, 2, 1], 2)
     own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 2, LevenbergMarquardt())
-    levels = timed(Hierarchy([replace(own[0], smoother=LBFGS()), own[1]]), {}, course)
+    levels = budgeted(Hierarchy([replace(own[0], smoother=LBFGS()), own[1]]), {}, budget)
     u, memory = run(parse("cascade 3,3", 2), levels, levels[0].operator.start(), None)
     assert memory[0, "pre"][0] is LBFGS and memory[1, "pre"][0] is LevenbergMarquardt
     assert levels[0].operator.value(u) < levels[0].operator.value(levels[0].operator.start())
 
 
 def test_however_short_the_budget_there_is_a_model():
-    course, _ = trained(1e-9)
-    assert [number for *_, number in course.history] == [2]
-    assert course.best()[0] == 2
+    budget, _ = trained(1e-9)
+    assert [number for *_, number in budget.history] == [2]
+    assert budget.best()[0] == 2
 
 
 def noisy(**limits):
@@ -94,32 +103,34 @@ def noisy(**limits):
     problem = LeastSquares(kan, (X, torch.sin(4 * X) + noise))
     held_out = LeastSquares(kan, (X + 0.02, torch.sin(4 * X + 0.08)))
     hierarchy = knot_hierarchy(kan, problem, 4, LevenbergMarquardt())
-    return Course(**limits), hierarchy, held_out
+    return TrainingBudget(**limits), hierarchy, held_out
 
 
 def test_held_out_rows_decide_what_is_best_and_when_a_level_ends():
-    course, hierarchy, held_out = noisy(sweeps=80, patience=6)
-    level, u = follow(course, hierarchy, "", {}, held_out)
-    kept = held_out.on(hierarchy.network(level, u)).value(u)
-    assert len(course.history) < 60  # not the budget ended it
+    budget, hierarchy, held_out = noisy(sweeps=80, patience=6)
+    level, u = train_within(budget, hierarchy, "", {}, held_out)
+    kept = held_out.with_network(hierarchy.network(level, u)).value(u)
+    assert len(budget.history) < 60  # not the budget ended it
     again, levels, _ = noisy(sweeps=80)
-    last = follow(again, levels, "", {})
+    last = train_within(again, levels, "", {})
     assert len(again.history) == 80
-    assert kept < 0.5 * held_out.on(levels.network(*last)).value(last[1])
+    assert kept < 0.5 * held_out.with_network(levels.network(*last)).value(last[1])
     assert hierarchy[level].operator.value(u) > levels[last[0]].operator.value(last[1])
 
 
 def test_in_a_cycle_that_comes_down_the_best_is_kept_too():
-    course, hierarchy, held_out = noisy(sweeps=10)
+    budget, hierarchy, held_out = noisy(sweeps=10)
     values = []
-    course.progress = lambda *told: values.append(held_out.on(hierarchy.network(*course.best())))
-    level, u = follow(course, hierarchy, "V(1,1)", {}, held_out)
-    assert len(course.history) == 10
+    budget.progress = lambda *told: values.append(
+        held_out.with_network(hierarchy.network(*budget.best()))
+    )
+    level, u = train_within(budget, hierarchy, "V(1,1)", {}, held_out)
+    assert len(budget.history) == 10
     lowest = min(problem.value(problem.start()) for problem in values)
-    assert held_out.on(hierarchy.network(level, u)).value(u) == pytest.approx(lowest)
+    assert held_out.with_network(hierarchy.network(level, u)).value(u) == pytest.approx(lowest)
 
 
 def test_the_tolerance_ends_the_finest_level():
-    course, hierarchy, _ = noisy(sweeps=200, tol=0.5, window=4)
-    follow(course, hierarchy, "", {})
-    assert 5 <= [level for *_, level in course.history].count(0) < 50
+    budget, hierarchy, _ = noisy(sweeps=200, tol=0.5, window=4)
+    train_within(budget, hierarchy, "", {})
+    assert 5 <= [level for *_, level in budget.history].count(0) < 50

@@ -13,7 +13,7 @@ RANKS = [1, 2, 3]
 
 @pytest.fixture(scope="module")
 def told(mpiexec):
-    out = {ranks: mpiexec("spread_samples.py", ranks, timeout=300.0) for ranks in RANKS}
+    out = {ranks: mpiexec("distribute_samples.py", ranks, timeout=300.0) for ranks in RANKS}
     # numba's colorama resets colours before or after the line, where it sees a terminal
     return {ranks: json.loads(text.replace("\x1b[0m", "")) for ranks, text in out.items()}
 

@@ -49,10 +49,10 @@ PROBLEMS = {
 @pytest.fixture(params=PROBLEMS)
 def pair(petsc, request):
     """A problem, the same spread, and a state."""
-    from mgnet.petsc.spread_least_squares import spread_samples
+    from mgnet.petsc.distributed_least_squares import distribute_samples
 
     alone = PROBLEMS[request.param]()
-    return alone, spread_samples(alone), alone.start() * 1.1
+    return alone, distribute_samples(alone), alone.start() * 1.1
 
 
 def close(found, expected):
@@ -138,20 +138,20 @@ def test_the_projected_jacobian_is_that_of_numpy(pair, ridge):
 
 
 def test_a_basis_of_nothing_projects_nothing(petsc):
-    from mgnet.petsc.spread_least_squares import spread_samples
+    from mgnet.petsc.distributed_least_squares import distribute_samples
 
     dead = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1, False))
     torch.nn.init.constant_(dead[0].bias, -9.0)
-    problem = spread_samples(LeastSquares(dead.double(), (X, Y)))
+    problem = distribute_samples(LeastSquares(dead.double(), (X, Y)))
     assert not problem.projected(problem.start(), 3, 0.0, None).dense().any()
 
 
 def test_where_cholesky_fails_the_triangle_takes_over(petsc):
-    from mgnet.petsc.spread_least_squares import spread_samples
+    from mgnet.petsc.distributed_least_squares import distribute_samples
 
     alone = LeastSquares(KAN([2, 3, 1], 8), (X, Y))
     u, steps = alone.start(), []
-    for problem in (alone, spread_samples(alone)):
+    for problem in (alone, distribute_samples(alone)):
         r, J = problem.linearize(u)
         system = NormalEquations(J, r)
         assert system._by_cholesky(1e-17 * system.scale) is None
@@ -160,11 +160,11 @@ def test_where_cholesky_fails_the_triangle_takes_over(petsc):
 
 
 def test_a_hierarchy_of_knots(petsc):
-    from mgnet.petsc.spread_least_squares import spread_samples
+    from mgnet.petsc.distributed_least_squares import distribute_samples
 
     kan = KAN([2, 3, 1], 4)
     alone, values = LeastSquares(kan, (X, Y)), []
-    for problem in (alone, spread_samples(alone)):
+    for problem in (alone, distribute_samples(alone)):
         hierarchy = knot_hierarchy(kan, problem, 2, LevenbergMarquardt(), samples=None)
         u, _ = run(parse("V(1,1,1)", 2), hierarchy, hierarchy[0].operator.start(), None)
         values.append(hierarchy[0].operator.value(u))
@@ -172,20 +172,20 @@ def test_a_hierarchy_of_knots(petsc):
 
 
 def test_single_precision_stays(petsc):
-    from mgnet.petsc.spread_least_squares import spread_samples
+    from mgnet.petsc.distributed_least_squares import distribute_samples
 
-    problem = spread_samples(LeastSquares(tanh().float(), (X.float(), Y.float())))
+    problem = distribute_samples(LeastSquares(tanh().float(), (X.float(), Y.float())))
     u = problem.start()
     gradient = problem.value_and_gradient(u)[1]
     assert gradient.dtype == torch.float32
     torch.testing.assert_close(gradient, LeastSquares(tanh().float(), problem.data).gradient(u))
-    assert problem.at((X[:99].float(), Y[:99].float())).blocks.samples == 99
+    assert problem.with_data((X[:99].float(), Y[:99].float())).blocks.samples == 99
 
 
 def test_what_cannot_be_spread_is_refused(petsc):
-    from mgnet.petsc.spread_least_squares import spread_samples
+    from mgnet.petsc.distributed_least_squares import distribute_samples
 
     with pytest.raises(TypeError, match="got a LeastSquares; it needs the class LeastSquares"):
-        spread_samples(LeastSquares.from_torch(tanh(), lambda net: net(X)))
+        distribute_samples(LeastSquares.from_torch(tanh(), lambda net: net(X)))
     with pytest.raises(ValueError, match="got 9 residuals for 21 parameters"):
-        spread_samples(LeastSquares(tanh(), (X[:9], Y[:9])))
+        distribute_samples(LeastSquares(tanh(), (X[:9], Y[:9])))

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 
 from mgnet import Direct, Hierarchy, Jacobi, Level, MatrixTransfer, gallery
-from mgnet.laws import check
+from mgnet.consistency import check
 
 
 def fas():

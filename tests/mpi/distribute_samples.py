@@ -16,8 +16,8 @@ from petsc4py import PETSc  # noqa: E402
 from mgnet import Hierarchy, Level, cascade, run  # noqa: E402
 from mgnet.knots import KAN, knot_hierarchy, kronecker_matrix, roughness  # noqa: E402
 from mgnet.notation import parse  # noqa: E402
+from mgnet.petsc.distributed_least_squares import distribute_samples  # noqa: E402
 from mgnet.petsc.knot_pcmg import KnotPCMG  # noqa: E402
-from mgnet.petsc.spread_least_squares import spread_samples  # noqa: E402
 from mgnet.petsc.tsqr import solve_last_layer_  # noqa: E402
 from mgnet.training import (  # noqa: E402
     LBFGS,
@@ -67,7 +67,7 @@ PROBLEMS = {
     "more ranks than blocks": LeastSquares(torch.nn.Linear(1, 1).double(), (x[:2, :1], y[:2])),
 }
 for name, alone in PROBLEMS.items():
-    spread, u = spread_samples(alone), alone.start()
+    spread, u = distribute_samples(alone), alone.start()
     tell(f"gradient, {name}", spread(u), (spread(u) - alone(u)).abs().max())
     found = step(spread, u)
     tell(f"steps, {name}", found, abs(spread.value(found) / alone.value(step(alone, u)) - 1.0))
@@ -81,15 +81,15 @@ for name, kind, smoother in (
     ("variable projection", "KAN", AdaptiveBasis(LevenbergMarquardt(), last)),
 ):
     alone = PROBLEMS[kind]
-    u, expected = (step(p, alone.start(), smoother) for p in (spread_samples(alone), alone))
+    u, expected = (step(p, alone.start(), smoother) for p in (distribute_samples(alone), alone))
     tell(name, u, abs(alone.value(u) / alone.value(expected) - 1.0))
 
-r, J = spread_samples(PROBLEMS["KAN"]).linearize(PROBLEMS["KAN"].start())
+r, J = distribute_samples(PROBLEMS["KAN"]).linearize(PROBLEMS["KAN"].start())
 dense = PROBLEMS["KAN"].jacobian(PROBLEMS["KAN"].start())
 tell("triangle", J.root(), (J.root().T @ J.root() - dense.T @ dense).abs().max())
 
 kan, values = KAN([2, 3, 1], 3), []
-for problem in (LeastSquares(kan, (x, y)), spread_samples(LeastSquares(kan, (x, y)))):
+for problem in (LeastSquares(kan, (x, y)), distribute_samples(LeastSquares(kan, (x, y)))):
     hierarchy = knot_hierarchy(kan, problem, 2, LevenbergMarquardt())
     u, _ = run(parse("V(1,1,1)", 2), hierarchy, hierarchy[0].operator.start(), None)
     values.append(hierarchy[0].operator.value(u))
@@ -99,8 +99,8 @@ kan = KAN([2, 3, 1], 4)
 alone = LeastSquares(kan.refine(), (x, y))
 krylov = NewtonKrylov(KnotPCMG([kronecker_matrix(kan)]), direct=0, loosest=1e-8)
 values = [
-    alone.value(step(problem, alone.start(), LevenbergMarquardt(mu=1.0, solver=solver)))
-    for problem, solver in ((alone, None), (spread_samples(alone), krylov))
+    alone.value(step(problem, alone.start(), LevenbergMarquardt(mu=1.0, linear_solver=solver)))
+    for problem, solver in ((alone, None), (distribute_samples(alone), krylov))
 ]
 errors["PCMG"] = abs(values[1] / values[0] - 1.0)
 if COMM.rank == 0:

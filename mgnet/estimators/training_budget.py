@@ -14,7 +14,7 @@ from mgnet import Hierarchy, Level, Schedule, Smoother, Solver, cascade, run
 from mgnet.training import EarlyStop, LeastSquares, Objective
 from mgnet.transfer import Transfer
 
-__all__ = ["Course", "Timed", "follow"]
+__all__ = ["TrainingBudget", "BudgetedSmoother", "train_within"]
 
 # A level of a cascade ends when a window of sweeps gains less than this, or at its share of the
 # budget: the levels below the finest have 30 % together, each twice as much as the one below it.
@@ -41,7 +41,7 @@ def endless(levels: int) -> str:
     return "cascade " + ",".join([str(UNLIMITED)] * levels)
 
 
-class Course:
+class TrainingBudget:
     """Counts sweeps, work and seconds, keeps the best state, and says when a level has had enough.
 
     The first limit that is reached ends the training.
@@ -79,7 +79,7 @@ class Course:
 
     Examples
     --------
-    >>> Course(sweeps=100).exhausted
+    >>> TrainingBudget(sweeps=100).exhausted
     False
     """
 
@@ -160,7 +160,7 @@ class Course:
         self.history.append((self.seconds, self.work, loss, number))
         judged = value
         if self.held_out is not None:
-            judged = self.held_out.on(problem.network).value(u)
+            judged = self.held_out.with_network(problem.network).value(u)
         if self._best is None or judged <= self._best[0]:  # nested levels: the values compare
             self._best = judged, number, u
         if self.progress is not None:
@@ -174,7 +174,7 @@ class Course:
 
 
 @dataclass(frozen=True, eq=False)
-class Timed(Smoother):
+class BudgetedSmoother(Smoother):
     """Another smoother, sweep by sweep, as long as the course allows.
 
     Its memory is (that smoother's class, its memory).
@@ -184,12 +184,12 @@ class Timed(Smoother):
     inner : Smoother
     step : int
         Sweeps of the inner smoother that count as one.
-    course : Course
+    budget : TrainingBudget
     """
 
     inner: Smoother
     step: int
-    course: Course
+    budget: TrainingBudget
     fixed_work: ClassVar[bool] = False
 
     def start(self, level: Level, u: torch.Tensor) -> Any:
@@ -206,33 +206,33 @@ class Timed(Smoother):
         if kind is not type(self.inner):  # carried from a level with another smoother
             inner = self.inner.start(level, u)
         for _ in range(sweeps):
-            if self.course.ends(level):
+            if self.budget.ends(level):
                 break
             before = level.tally[0]
             u, inner = self.inner.smooth(level, u, f, self.step, inner)
-            self.course.note(level, u, level.tally[0] - before)
+            self.budget.note(level, u, level.tally[0] - before)
         return u, (type(self.inner), inner)
 
     def __str__(self) -> str:
         return str(self.inner)
 
 
-def timed(hierarchy: Hierarchy, steps: Mapping[str, int], course: Course) -> Hierarchy:
-    """The same hierarchy with `Timed` smoothers; in a cascade with rows held out, `EarlyStop`.
+def budgeted(hierarchy: Hierarchy, steps: Mapping[str, int], budget: TrainingBudget) -> Hierarchy:
+    """The same hierarchy, its smoothers budgeted; in a cascade with rows held out, `EarlyStop`.
 
     Parameters
     ----------
     hierarchy : Hierarchy
     steps : mapping
         Smoother as text -> its sweeps that count as one; 1 where it is not named.
-    course : Course
+    budget : TrainingBudget
     """
 
     def one(smoother: Smoother) -> Smoother:
-        own = Timed(smoother, steps.get(str(smoother), 1), course)
-        if course.held_out is None or not course.by_share:  # the visits of a cycle are too short
+        own = BudgetedSmoother(smoother, steps.get(str(smoother), 1), budget)
+        if budget.held_out is None or not budget.by_share:  # the visits of a cycle are too short
             return own
-        return EarlyStop(own, course.held_out, course.patience)
+        return EarlyStop(own, budget.held_out, budget.patience)
 
     def level_of(level: Level) -> Level:
         post, recenter = level.post_smoother, level.recenter
@@ -247,8 +247,8 @@ def timed(hierarchy: Hierarchy, steps: Mapping[str, int], course: Course) -> Hie
     return Hierarchy(levels, nested=hierarchy.nested, network=hierarchy.network)
 
 
-def follow(
-    course: Course,
+def train_within(
+    budget: TrainingBudget,
     hierarchy: Hierarchy,
     cycle: str,
     steps: Mapping[str, int],
@@ -262,12 +262,12 @@ def follow(
 
     Parameters
     ----------
-    course : Course
+    budget : TrainingBudget
     hierarchy : Hierarchy
     cycle : str
         Empty: every level until it stagnates or has used its share of the budget, coarsest first.
     steps : mapping
-        As for `timed`.
+        As for `budgeted`.
     held_out : Objective, optional
         The loss over other rows: it decides which state is best, and ends a level on which it no
         longer falls.
@@ -277,27 +277,27 @@ def follow(
     KeyboardInterrupt
         If there is nothing to keep.
     """
-    solver = course.solver(hierarchy, cycle)
-    course.held_out, course.schedule = held_out, solver.schedule
-    course.by_share = solver.schedule == cascade([UNLIMITED] * len(solver.hierarchy))
-    course.hierarchy = hierarchy = timed(solver.hierarchy, steps, course)
-    if course.announce is not None:
-        course.announce(hierarchy, solver.schedule)
+    solver = budget.solver(hierarchy, cycle)
+    budget.held_out, budget.schedule = held_out, solver.schedule
+    budget.by_share = solver.schedule == cascade([UNLIMITED] * len(solver.hierarchy))
+    budget.hierarchy = hierarchy = budgeted(solver.hierarchy, steps, budget)
+    if budget.announce is not None:
+        budget.announce(hierarchy, solver.schedule)
     upward = len(hierarchy) > 1 and all(step.action != "down" for step in solver.schedule)
     cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
     schedule, u, memory = solver.schedule, hierarchy[0].operator.start(), None
     try:
         _tell(solver, hierarchy, 0, u)
         for number in range(1, cycles + 1):
-            sweeps = len(course.history)
+            sweeps = len(budget.history)
             u, memory = run(schedule, hierarchy, u, None, memory)
             _tell(solver, hierarchy, number, u)
-            if course.exhausted or len(course.history) == sweeps:  # it ended, or has no sweeps
+            if budget.exhausted or len(budget.history) == sweeps:  # it ended, or has no sweeps
                 break
             schedule = Schedule(solver.schedule[solver.schedule.opening :])
     except KeyboardInterrupt:
-        course.interrupted = True
-    return course.best()
+        budget.interrupted = True
+    return budget.best()
 
 
 def _tell(solver: Solver, hierarchy: Hierarchy, cycle: int, u: torch.Tensor) -> None:

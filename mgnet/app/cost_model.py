@@ -9,10 +9,10 @@ from mgnet.level import Level
 from mgnet.smoother import Jacobi
 from mgnet.transfer import MatrixTransfer
 
-__all__ = ["priced"]
+__all__ = ["cost_model"]
 
 
-def priced(levels: int, ratio: float = 2.0) -> Hierarchy:
+def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
     """Levels of which each costs `1 / ratio` of the next finer one; to count work, not to solve.
 
     Sweeps, coarse solves and residuals cost one evaluation each; coarse levels solve for the
@@ -31,7 +31,7 @@ def priced(levels: int, ratio: float = 2.0) -> Hierarchy:
     Examples
     --------
     >>> from mgnet import cycle
-    >>> print(cycle(2).work(priced(2)))
+    >>> print(cycle(2).work(cost_model(2)))
     3.5 work units
     """
     one = np.ones((1, 1))

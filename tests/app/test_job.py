@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mgnet.app.data import Settings
-from mgnet.app.fitting import Order, carry_out, parameters
+from mgnet.app.job import FitJob, parameters, run_job
 from mgnet.app.table import read_table
 
 
@@ -19,12 +19,14 @@ def test_parameters_are_those_of_the_network():
 def order(command="mgnet fit"):
     path = Path("data.csv")
     path.write_text(path.read_text() + "1,,2\n")
-    return Order(read_table(path, "rho", drop_missing=True), Settings(), Path("out"), True, command)
+    return FitJob(
+        read_table(path, "rho", drop_missing=True), Settings(), Path("out"), True, command
+    )
 
 
 def test_remarks_reach_screen_and_report(install):
     said, shown = [], []
-    assert carry_out(order("mgnet fit it"), said.append, shown.append) is False
+    assert run_job(order("mgnet fit it"), said.append, shown.append) is False
     report = Path("out/report.md").read_text()
     assert "Note: 1 rows with missing values were left out." in report
     assert "Note: warning: 32 training rows for 840 parameters" in report
@@ -36,7 +38,7 @@ def test_remarks_reach_screen_and_report(install):
 def test_an_interrupt_skips_the_rivals(install):
     said, shown = [], []
     install("interrupted")
-    assert carry_out(order(), said.append, shown.append) is True
+    assert run_job(order(), said.append, shown.append) is True
     report = Path("out/report.md").read_text()
     assert "rival" not in report
     assert "Note: interrupted after 0.3 s; this is the best model so far." in report
@@ -50,6 +52,6 @@ def test_an_interrupted_report_leaves_the_model(install, monkeypatch):
 
     monkeypatch.setattr(sys.modules["mgnet.app.report"], "write_report", write_report)
     said = []
-    assert carry_out(order(), said.append, said.append) is True
+    assert run_job(order(), said.append, said.append) is True
     assert Path("out/model.json").is_file()
     assert "only the model is complete" in " ".join(said)

@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 
-from mgnet.app.sheet import open_sheet
+from mgnet.app.data_file import open_data_file
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def sheet(tmp_path):
     def write(content, name="data.csv"):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return open_sheet(path)
+        return open_data_file(path)
 
     return write
 
@@ -72,7 +72,7 @@ def test_a_stray_quote_is_one_sentence(sheet):
 
 def test_rows_know_their_line(sheet):
     columns = sheet('\na,b\n1,2\n\n"3",4\n5,6\n')
-    assert [columns.place(row) for row in range(3)] == ["line 3", "line 5", "line 6"]
+    assert [columns.row_label(row) for row in range(3)] == ["line 3", "line 5", "line 6"]
 
 
 def test_separators_in_quoted_names_do_not_count(sheet):
@@ -85,7 +85,7 @@ def test_one_column(sheet):
 
 def test_extended_keeps_all_text(sheet):
     columns = sheet('a;b;"n;x"\n1,0;"x;y";3\n\n2;z;4\n')
-    lines = list(columns.extended("p;q", np.array([0.1, np.nan])))
+    lines = list(columns.with_column("p;q", np.array([0.1, np.nan])))
     rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=";"))
     assert rows == [["a", "b", "n;x", "p;q"], ["1,0", "x;y", "3", "0.1"], ["2", "z", "4", ""]]
 
@@ -105,11 +105,11 @@ def test_archive(tmp_path):
     path = tmp_path / "data.npz"
     x = np.arange(6).reshape(3, 2)
     np.savez(path, x=x, y=np.ones(3, np.float32), label=np.array(["a", "b", "c"]), dx=0.1)
-    columns = open_sheet(path)
+    columns = open_data_file(path)
     assert columns.names == ("x0", "x1", "y", "label")
     assert columns.numbers(["y", "x1"]).tolist() == [[1.0, 1.0], [1.0, 3.0], [1.0, 5.0]]
     lines = ["x0,x1,y,z", "0,1,1,0", "2,3,1,1", "4,5,1,2"]
-    assert list(columns.extended("z", np.arange(3.0))) == lines
+    assert list(columns.with_column("z", np.arange(3.0))) == lines
     with pytest.raises(ValueError, match="array 'label' holds <U1"):
         columns.numbers(["label"])
 
@@ -118,16 +118,16 @@ def test_bad_archives(tmp_path):
     path = tmp_path / "data.npz"
     np.savez(path, a=np.ones(3), b=np.ones(4))
     with pytest.raises(ValueError, match="differ in length .a 3, b 4."):
-        open_sheet(path).numbers(["a", "b"])
+        open_data_file(path).numbers(["a", "b"])
     np.savez(path, a=np.float64(1.0))
     with pytest.raises(ValueError, match="no array with 1 or 2 dimensions"):
-        open_sheet(path)
+        open_data_file(path)
     np.savez(path, x=np.ones((3, 1)), x0=np.ones(3))
     with pytest.raises(ValueError, match="2 columns called 'x0'"):
-        open_sheet(path)
+        open_data_file(path)
     np.savez(path, a=np.array([{}, {}], dtype=object))
     with pytest.raises(ValueError, match="cannot be read as an .npz archive"):
-        open_sheet(path)
+        open_data_file(path)
     path.write_text("text")
     with pytest.raises(ValueError, match="cannot be read as an .npz archive"):
-        open_sheet(path)
+        open_data_file(path)

@@ -18,8 +18,8 @@ from mgnet import (
     Solver,
     gallery,
 )
-from mgnet.advice import Diagnosis
 from mgnet.depth import heat
+from mgnet.diagnosis import Diagnosis
 
 
 def swapped(hierarchy, number, **parts):
@@ -175,7 +175,7 @@ def test_a_slow_solve_without_a_culprit():
 class Wandering(Jacobi):
     """As an optimizer, whose sweeps may raise the residual."""
 
-    wanders = True
+    monotone = False
 
 
 def test_optimizers_are_not_judged_by_the_residual():

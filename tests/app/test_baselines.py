@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mgnet.app.baselines import boosting, spline
 from mgnet.app.data import Data
-from mgnet.app.rivals import boosting, spline
 
 
 def table(function, inputs=2, rows=600, noise=0.0):
@@ -66,7 +66,7 @@ def test_held_out_rows_do_not_touch_the_model(name, monkeypatch):
     predictions = []
     for one in (data, other):
         clock = iter(np.arange(0.0, 1e4, 0.02))  # the same time for both
-        monkeypatch.setattr("mgnet.app.rivals.perf_counter", lambda clock=clock: next(clock))
+        monkeypatch.setattr("mgnet.app.baselines.perf_counter", lambda clock=clock: next(clock))
         predictions.append(fit(name, one, 2.0).predict(data.x))
     assert np.array_equal(*predictions)
 

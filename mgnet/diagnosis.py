@@ -222,7 +222,7 @@ def _growing(diagnosis: Diagnosis, factor: float) -> list[str]:
 def _is_plain(level: Level) -> bool:
     """Whether sweeps are meant to reduce the residual, as those of optimizers are not."""
     smoothers = (level.smoother, level.post_smoother or level.smoother)
-    return all(smoother.fixed_work and not smoother.wanders for smoother in smoothers)
+    return all(smoother.fixed_work and smoother.monotone for smoother in smoothers)
 
 
 def _mean(logs: list[float]) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgnet.app.folder import check_folder, filled
+from mgnet.app.output_folder import check_folder, filled
 
 
 def contents(folder: Path) -> list[str]:

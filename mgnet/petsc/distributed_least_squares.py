@@ -1,4 +1,4 @@
-"""A least-squares problem with its samples spread over ranks: `spread_samples`.
+"""A least-squares problem with its samples spread over ranks: `distribute_samples`.
 
 Every rank has the rows of its own samples of the residual vector and of the Jacobian. What couples
 samples, `|r|^2`, `J^T y` and `J^T J`, is added up over fixed blocks (`SampleBlocks`); states, steps
@@ -22,10 +22,10 @@ from mgnet.training.least_squares.factorizations import singular_values, triangl
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.least_squares.problem import LeastSquares
 
-__all__ = ["SpreadJacobian", "SpreadLeastSquares", "spread_samples"]
+__all__ = ["DistributedJacobian", "DistributedLeastSquares", "distribute_samples"]
 
 
-def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquares:
+def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLeastSquares:
     """Spread the samples of a least-squares problem over MPI ranks.
 
     A script that makes the same problem and start on every rank then runs `LevenbergMarquardt`,
@@ -42,7 +42,7 @@ def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquare
 
     Returns
     -------
-    SpreadLeastSquares
+    DistributedLeastSquares
 
     Raises
     ------
@@ -57,7 +57,7 @@ def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquare
     >>> from mgnet.training import LevenbergMarquardt
     >>> x = torch.linspace(-1, 1, 500, dtype=torch.float64).unsqueeze(1)
     >>> network = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-    >>> problem = spread_samples(LeastSquares(network.double(), (x, torch.sin(3 * x))))
+    >>> problem = distribute_samples(LeastSquares(network.double(), (x, torch.sin(3 * x))))
     >>> hierarchy = Hierarchy([Level(problem, LevenbergMarquardt())])
     >>> u, _ = run(cascade([8]), hierarchy, problem.start(), None)
     >>> problem.value(u) < 0.1 * problem.value(problem.start())
@@ -65,10 +65,10 @@ def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquare
     """
     if type(problem) is not LeastSquares or problem.data is None:
         raise TypeError(
-            f"spread_samples got a {type(problem).__name__}; it needs the class LeastSquares "
+            f"distribute_samples got a {type(problem).__name__}; it needs the class LeastSquares "
             "itself, with (inputs, targets)"
         )
-    spread = SpreadLeastSquares(
+    spread = DistributedLeastSquares(
         problem.network, problem.data, problem.penalty, chunk_size=problem.chunk_size, comm=comm
     )
     if spread.blocks.comm.getSize() > 1:
@@ -76,8 +76,8 @@ def spread_samples(problem: LeastSquares, comm: Any = None) -> SpreadLeastSquare
     return spread
 
 
-class SpreadLeastSquares(LeastSquares):
-    """What `spread_samples` gives; `residuals` and `linearize` have the rows of this rank.
+class DistributedLeastSquares(LeastSquares):
+    """What `distribute_samples` gives; `residuals` and `linearize` have the rows of this rank.
 
     The rows of a penalty come last, on every rank, and count once.
 
@@ -95,7 +95,7 @@ class SpreadLeastSquares(LeastSquares):
     --------
     >>> network = torch.nn.Linear(1, 1, dtype=torch.float64)
     >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
-    >>> problem = SpreadLeastSquares(network, (x, 2.0 * x))
+    >>> problem = DistributedLeastSquares(network, (x, 2.0 * x))
     >>> u = torch.tensor([1.0, 0.0], dtype=torch.float64)
     >>> problem.value(u), problem(u).tolist()
     (0.25, [-0.5, -0.5])
@@ -115,8 +115,8 @@ class SpreadLeastSquares(LeastSquares):
         parameters = sum(p.numel() for p in self.flat.trainable.values())
         if data[1].numel() < parameters:
             raise ValueError(
-                f"SpreadLeastSquares got {data[1].numel()} residuals for {parameters} parameters; "
-                "with fewer residuals ranks gain nothing: use LeastSquares on every rank"
+                f"DistributedLeastSquares got {data[1].numel()} residuals for {parameters} "
+                "parameters; with fewer residuals ranks gain nothing: use LeastSquares on each"
             )
 
     @cached_property
@@ -128,14 +128,14 @@ class SpreadLeastSquares(LeastSquares):
             for rows in self.blocks.own
         ]
 
-    def on(self, network: torch.nn.Module) -> SpreadLeastSquares:
+    def with_network(self, network: torch.nn.Module) -> DistributedLeastSquares:
         return self._like(network, self.data)
 
-    def at(self, batch: Any) -> SpreadLeastSquares:
+    def with_data(self, batch: Any) -> DistributedLeastSquares:
         return self._like(self.network, batch)
 
-    def _like(self, network: torch.nn.Module, data: Any) -> SpreadLeastSquares:
-        return SpreadLeastSquares(
+    def _like(self, network: torch.nn.Module, data: Any) -> DistributedLeastSquares:
+        return DistributedLeastSquares(
             network, data, self.penalty, chunk_size=self.chunk_size, comm=self.blocks.comm
         )
 
@@ -168,9 +168,9 @@ class SpreadLeastSquares(LeastSquares):
             whole += torch.cat([0.5 * (extra @ extra)[None], self.penalties.rmatvec(extra)])
         return float(whole[0]), whole[1:].to(u)
 
-    def linearize(self, u: Tensor) -> tuple[Tensor, SpreadJacobian]:
+    def linearize(self, u: Tensor) -> tuple[Tensor, DistributedJacobian]:
         pairs = [part.linearize(u) for part in self.parts]
-        J = SpreadJacobian(
+        J = DistributedJacobian(
             self.blocks,
             tuple(J for _, J in pairs),
             self.penalties,
@@ -180,11 +180,13 @@ class SpreadLeastSquares(LeastSquares):
         return self._stacked([r for r, _ in pairs], u), J
 
     def triangle_of(self, rows: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """The triangle of `rows(inputs, targets)` of the samples of all ranks: `SpreadSamples`."""
+        """The triangle of `rows(inputs, targets)`, those of the samples of all ranks."""
         with torch.no_grad():
             return tsqr(self.blocks, (rows(*part.data) for part in self.parts))
 
-    def projected(self, u: Tensor, size: int, ridge: float, rcond: float | None) -> SpreadJacobian:
+    def projected(
+        self, u: Tensor, size: int, ridge: float, rcond: float | None
+    ) -> DistributedJacobian:
         """The Jacobian at u off the range of its last `size` columns, which become zero.
 
         With a ridge these have more rows, `ridge^(1/2)` times the identity, after all others.
@@ -196,7 +198,7 @@ class SpreadLeastSquares(LeastSquares):
         if ridge:
             eye = torch.eye(len(u), dtype=torch.float64)
             extra = torch.cat([extra, ridge**0.5 * eye[-size:]])
-        # The rows that count once come last, as in a SpreadJacobian.
+        # The rows that count once come last, as in a DistributedJacobian.
         rows = [*(part.dense() for part in J.parts), extra]
         Q = self._range_basis([block[:, -size:] for block in rows], rcond)
         hidden = [torch.cat([A[:, :-size], A.new_zeros(len(A), size)], 1) for A in rows]
@@ -204,7 +206,7 @@ class SpreadLeastSquares(LeastSquares):
         shares = self.blocks.total(q.T @ A for q, A in pairs) + Q[-1].T @ hidden[-1]
         *parts, rest = (DenseJacobian(A - q @ shares) for q, A in zip(Q, hidden, strict=True))
         count = self.data[1].numel() + len(extra)
-        return SpreadJacobian(
+        return DistributedJacobian(
             self.blocks, tuple(parts), rest if len(extra) else None, count, len(u)
         )
 
@@ -233,7 +235,7 @@ class _Block(LeastSquares):
 
 
 @dataclass(frozen=True, eq=False)
-class SpreadJacobian(Jacobian):
+class DistributedJacobian(Jacobian):
     """The rows of this rank of a Jacobian; what adds up rows does so over all ranks.
 
     Attributes

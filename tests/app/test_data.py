@@ -1,0 +1,24 @@
+"""What a fit starts from and ends with, against sums over the real thing."""
+
+import numpy as np
+import pytest
+
+from mgnet.app.data import Data, Settings, parameters
+from mgnet.knots import KAN
+
+
+@pytest.mark.parametrize("hidden", [(8,), (5, 5), (1,)])
+@pytest.mark.parametrize(("intervals", "degree", "levels"), [(4, 3, 4), (3, 1, 1), (2, 5, 2)])
+def test_parameters_are_those_of_the_finest_network(hidden, intervals, degree, levels):
+    settings = Settings(hidden=hidden, intervals=intervals, degree=degree, levels=levels)
+    kan = KAN([2, *hidden, 1], intervals, degree)
+    for _ in range(levels - 1):
+        kan = kan.refine()
+    assert parameters(2, settings) == sum(p.numel() for p in kan.parameters())
+
+
+def test_the_mean_of_the_training_target_has_the_error_one():
+    y = np.array([1.0, 4.0, 4.0, 7.0])
+    data = Data(("x",), "y", np.zeros((4, 1)), y, np.zeros((0, 1)), y[:0])
+    assert data.mse(np.full(4, y.mean()), y) == pytest.approx(1.0)
+    assert data.mse(y + 3.0, y) == pytest.approx(9.0 / 4.5)
