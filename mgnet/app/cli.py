@@ -13,13 +13,15 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mgnet import __version__
+from mgnet.app.data import Settings
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
 __all__ = ["main"]
@@ -27,6 +29,7 @@ __all__ = ["main"]
 BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 FILE = click.Path(path_type=Path)
 AT_LEAST_1 = click.IntRange(min=1)
+SETTINGS = "mgnet.settings"  # where click keeps them while it parses
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,6 +133,20 @@ def _finite(_context: object, _option: object, number: float | None) -> float | 
     return number
 
 
+Check = Callable[[click.Context, click.Parameter, Any], Any]
+
+
+def _setting(check: Check | None = None) -> Check:
+    """A callback for an option that is a field of `Settings`: checked, and kept for it."""
+
+    def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+        value = value if check is None else check(context, option, value)
+        if value is not None:
+            context.meta.setdefault(SETTINGS, {})[option.name] = value
+
+    return keep
+
+
 def _widths(_context: object, _option: object, text: str) -> tuple[int, ...]:
     try:
         widths = tuple(int(width) for width in text.split(","))
@@ -158,53 +175,102 @@ def cli(context: click.Context) -> None:
 @click.option("--inputs", callback=_names, help="Columns to predict it from; default: all others.")
 @click.option(
     "--hidden",
-    callback=_widths,
-    default="8",
+    callback=_setting(_widths),
+    expose_value=False,
+    default=",".join(map(str, Settings.hidden)),
     show_default=True,
     help="Widths of the hidden layers.",
 )
 @click.option(
     "--intervals",
     type=AT_LEAST_1,
-    default=4,
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.intervals,
     show_default=True,
     help="Of the splines, coarsest level.",
 )
 @click.option(
-    "--degree", type=click.IntRange(1, 5), default=3, show_default=True, help="Of the splines."
+    "--degree",
+    type=click.IntRange(1, 5),
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.degree,
+    show_default=True,
+    help="Of the splines.",
 )
 @click.option(
-    "--levels", type=AT_LEAST_1, default=4, show_default=True, help="Each doubles the intervals."
+    "--levels",
+    type=AT_LEAST_1,
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.levels,
+    show_default=True,
+    help="Each doubles the intervals.",
 )
-@click.option("--cycle", default="", help="Schedule, as 'cascade 32,16,8,4'; default: by budget.")
-@click.option("--optimizer", type=click.Choice(["lm", "lbfgs", "adam"]), default="lm")
+@click.option(
+    "--cycle",
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.cycle,
+    help="Schedule, as 'cascade 32,16,8,4'; default: by budget.",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["lm", "lbfgs", "adam"]),
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.optimizer,
+    show_default=True,
+    help="What a sweep is.",
+)
 @click.option(
     "--seconds",
     type=click.FloatRange(0.0, min_open=True),
-    callback=_finite,
-    help="Budget; default: 20.",
+    callback=_setting(_finite),
+    expose_value=False,
+    help=f"Budget; default: {Settings.seconds:g}.",
 )
-@click.option("--evaluations", type=AT_LEAST_1, help="Budget in gradients of the finest network.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--evaluations",
+    type=AT_LEAST_1,
+    callback=_setting(),
+    expose_value=False,
+    help="Budget in gradients of the finest network.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.seed,
+    show_default=True,
+    help="Of the split and of the initial network.",
+)
 @click.option(
     "--held-out",
     type=float,
-    default=0.2,
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.held_out,
     show_default=True,
     help="Fraction of rows kept for the test.",
 )
 @click.option(
     "--validation",
     type=click.FloatRange(0.0, 1.0, max_open=True),
-    default=0.1,
+    callback=_setting(),
+    expose_value=False,
+    default=Settings.validation,
     show_default=True,
     help="Fraction of the training rows that decides when to stop; 0: none.",
 )
 @click.option(
     "--roughness",
     type=click.FloatRange(0.0),
-    callback=_finite,
-    default=1e-12,
+    callback=_setting(_finite),
+    expose_value=False,
+    default=Settings.roughness,
     show_default=True,
     help="Penalty on bending splines; the more noise, the larger.",
 )
@@ -212,22 +278,12 @@ def cli(context: click.Context) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace a former model in the output folder.")
 @click.option("--drop-missing", is_flag=True, help="Leave out rows with missing values.")
 @click.option("--compare", is_flag=True, help="Train other methods for as long, and report them.")
+@click.pass_context
 def fit(
+    context: click.Context,
     data: Path,
     target: str,
     inputs: list[str] | None,
-    hidden: tuple[int, ...],
-    intervals: int,
-    degree: int,
-    levels: int,
-    cycle: str,
-    optimizer: str,
-    seconds: float | None,
-    evaluations: int | None,
-    seed: int,
-    held_out: float,
-    validation: float,
-    roughness: float,
     out: Path,
     overwrite: bool,
     drop_missing: bool,
@@ -237,37 +293,24 @@ def fit(
 
     PETSc options steer the training: -mgnet_cycle, -mgnet_smoother and others; -help lists them.
     """
-    if seconds is not None and evaluations is not None:
+    told = context.meta[SETTINGS]
+    if {"seconds", "evaluations"} <= told.keys():
         raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
     with _bad_input():
         from mgnet import parse
-        from mgnet.app.data import Settings
         from mgnet.app.output_folder import check_folder
         from mgnet.app.table import read_table
 
-        settings = Settings(
-            hidden=hidden,
-            intervals=intervals,
-            degree=degree,
-            levels=levels,
-            cycle=cycle,
-            optimizer=optimizer,
-            seconds=20.0 if seconds is None else seconds,
-            evaluations=evaluations,
-            seed=seed,
-            held_out=held_out,
-            validation=validation,
-            roughness=roughness,
-        )
-        if cycle:
-            parse(cycle, OptionReader().get("levels", levels))
+        settings = Settings(**told)
+        if settings.cycle:
+            parse(settings.cycle, OptionReader().get("levels", settings.levels))
         check_folder(out, overwrite)
         table = read_table(data, target, inputs, drop_missing)
 
         # Only now, since they load torch and scikit-learn: a bad table is answered at once.
         from mgnet.app.job import FitJob, run_job
 
-        command = f"mgnet {click.get_current_context().obj}"
+        command = f"mgnet {context.obj}"
         job = FitJob(table, settings, out, compare, command)
         interrupted = run_job(job, say=_say, show=click.echo)
     if interrupted:

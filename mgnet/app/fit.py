@@ -78,6 +78,7 @@ def fit(
 
     Examples
     --------
+    >>> import numpy as np
     >>> x = np.linspace(0.0, 1.0, 200)[:, None]
     >>> data = Data(("x",), "y", x, np.sin(9 * x[:, 0]), x, np.sin(9 * x[:, 0]))
     >>> fitted = fit(data, Settings(hidden=(3,), levels=2, evaluations=100, seconds=10.0))
@@ -87,9 +88,7 @@ def fit(
     steered = partial(solver_of_options, prefix)
     budget = TrainingBudget(*limits(settings), progress=progress, announce=announce, solver=steered)
     estimator = regressor(settings).fit(data.x, data.y, budget=budget)
-    scales = estimator.scales_
-    numbers = scales.mean[0], scales.scale[0]
-    model = Model(estimator.network_, data.names, data.target, scales.ranges, *numbers)
+    model = Model(estimator.network_, data.names, data.target, estimator.scales_)
     trained = Trained(
         name,
         model.predict,

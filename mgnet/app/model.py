@@ -23,7 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A KAN on standardised data, with the way from and to the units of the table.
+    """A KAN on standardised data, with the scales that lead from and to the units of the table.
 
     Attributes
     ----------
@@ -32,14 +32,13 @@ class Model:
     names : tuple of str
         Of the inputs.
     target : str
-    ranges : tuple of (float, float)
-        Of each input in the training rows; they are mapped to the ends of the domain.
-    mean, scale : float
-        Of the target: value = mean + scale * output.
+    scales : Scales
+        The ranges of the inputs in the training rows, mean and deviation of the target.
 
     Examples
     --------
-    >>> model = Model(KAN([1, 1]), ("T",), "rho", ((300.0, 500.0),), 10.0, 2.0)
+    >>> scales = Scales(ranges=((300.0, 500.0),), mean=(10.0,), scale=(2.0,))
+    >>> model = Model(KAN([1, 1]), ("T",), "rho", scales)
     >>> model.predict(np.array([[400.0]])).shape
     (1,)
     """
@@ -47,14 +46,7 @@ class Model:
     network: KAN
     names: tuple[str, ...]
     target: str
-    ranges: tuple[tuple[float, float], ...]
-    mean: float
-    scale: float
-
-    @property
-    def scales(self) -> Scales:
-        """From the table to the network and back."""
-        return Scales(self.ranges, (self.mean,), (self.scale,), self.network.domain)
+    scales: Scales
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:
         """Rows of inputs as in the table, mapped to the domain of the network."""
@@ -78,9 +70,9 @@ class Model:
             **to_config(self.network),
             "inputs": self.names,
             "target": self.target,
-            "ranges": self.ranges,
-            "mean": self.mean,
-            "scale": self.scale,
+            "ranges": self.scales.ranges,
+            "mean": self.scales.mean[0],
+            "scale": self.scales.scale[0],
         }
         text = json.dumps(told, indent=2, ensure_ascii=False)
         (folder / "model.json").write_text(text + "\n", encoding="utf-8")
@@ -114,8 +106,9 @@ class Model:
             ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
             if len(ranges) != network.widths[0] or len(told["inputs"]) != network.widths[0]:
                 raise ValueError("inputs and widths differ")
-            numbers = float(told["mean"]), float(told["scale"])
-            return cls(network, tuple(told["inputs"]), str(told["target"]), ranges, *numbers)
+            mean, scale = (float(told["mean"]),), (float(told["scale"]),)
+            scales = Scales(ranges, mean, scale, network.domain)
+            return cls(network, tuple(told["inputs"]), str(told["target"]), scales)
         except NewerFormatError:
             raise
         except FileNotFoundError:
@@ -127,17 +120,17 @@ class Model:
             raise ValueError(f"the model {file} is damaged ({reason}); fit it again") from None
 
     def __str__(self) -> str:
-        network = self.network
+        network, scales = self.network, self.scales
         count = sum(p.numel() for p in network.parameters())
         lines = [
             f"KAN {list(network.widths)}, degree {network.degree}, "
             f"{' and '.join(map(str, dict.fromkeys(network.intervals)))} intervals per edge, "
             f"{count} parameters",
-            f"predicts {self.target}, about {self.mean:.6g} with standard deviation "
-            f"{self.scale:.6g}, from",
+            f"predicts {self.target}, about {scales.mean[0]:.6g} with standard deviation "
+            f"{scales.scale[0]:.6g}, from",
         ]
         width = max(len(name) for name in self.names)
-        for name, (low, high) in zip(self.names, self.ranges, strict=True):
+        for name, (low, high) in zip(self.names, scales.ranges, strict=True):
             lines.append(f"  {name:<{width}}  {low:g} to {high:g}")
         return "\n".join(lines)
 

@@ -48,7 +48,7 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
     if complete.any():
         column[complete] = trained.predict(x[complete])
     remarks = []
-    low, high = np.asarray(trained.ranges, dtype=float).T
+    low, high = np.asarray(trained.scales.ranges, dtype=float).T
     outside = ((x < low) | (x > high)) & complete[:, None]
     if outside.any():
         counts = zip(trained.names, outside.sum(axis=0), low, high, strict=True)

@@ -23,7 +23,7 @@ class Model:
 
     def __init__(self, names, target, ranges, weights):
         self.names, self.target = tuple(names), target
-        self.ranges, self.weights = np.array(ranges), np.array(weights)
+        self.scales, self.weights = types.SimpleNamespace(ranges=ranges), np.array(weights)
 
     def inputs(self, x):
         return x
@@ -33,7 +33,10 @@ class Model:
 
     def save(self, folder):
         content = {"mgnet": "stand-in", "names": self.names, "target": self.target}
-        content |= {"ranges": self.ranges.tolist(), "weights": self.weights.tolist()}
+        content |= {
+            "ranges": np.asarray(self.scales.ranges).tolist(),
+            "weights": self.weights.tolist(),
+        }
         (folder / "model.json").write_text(json.dumps(content))
         (folder / "model.safetensors").write_bytes(b"")
 

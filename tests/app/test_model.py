@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from mgnet.app.model import Model
+from mgnet.estimators.scales import Scales
 from mgnet.knots import KAN
 
 
 def model(**options):
     generator = torch.Generator().manual_seed(3)
     kan = KAN([2, 3, 1], 5, generator=generator, **options)
-    return Model(kan, ("T", "p"), "rho", ((300.0, 500.0), (0.1, 20.0)), 200.0, 50.0)
+    scales = Scales(((300.0, 500.0), (0.1, 20.0)), (200.0,), (50.0,), kan.domain)
+    return Model(kan, ("T", "p"), "rho", scales)
 
 
 ROWS = np.random.default_rng(0).uniform([250.0, -5.0], [600.0, 30.0], (50, 2))
