@@ -54,9 +54,9 @@ class Recenter:
         below = self.number + 1
         transfer = self.transfers[self.number]
         problem = (
-            Recentred(self.fine, u, transfer)
+            Recentred.of(self.fine, u, transfer)
             if isinstance(self.fine, LeastSquares)
-            else Around(self.fine, u, transfer)
+            else Around.of(self.fine, u, transfer)
         )
         coarsest = below == len(self.transfers)
         further = Recenter(problem, below, self.transfers, self.smoother, self.cost)

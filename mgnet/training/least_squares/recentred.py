@@ -29,6 +29,8 @@ class Recentred(LeastSquares):
         The fine state.
     transfer : Transfer
         With the prolongation P.
+    shift : tensor
+        `P^T A(u)`; `of` evaluates it.
 
     Examples
     --------
@@ -36,18 +38,26 @@ class Recentred(LeastSquares):
     >>> network = torch.nn.Linear(1, 1, dtype=torch.float64)
     >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
     >>> u, P = torch.zeros(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
-    >>> coarse = Recentred(LeastSquares(network, (x, 2.0 * x)), u, MatrixTransfer(P))
+    >>> coarse = Recentred.of(LeastSquares(network, (x, 2.0 * x)), u, MatrixTransfer(P))
     >>> coarse(torch.zeros(1, dtype=torch.float64)).tolist()
     [0.0]
     """
 
-    def __init__(self, fine: LeastSquares, u: torch.Tensor, transfer: Transfer):
+    def __init__(
+        self, fine: LeastSquares, u: torch.Tensor, transfer: Transfer, shift: torch.Tensor
+    ):
         super().__init__(fine.network, fine.data, residual=fine.residual)
         self.fine = fine
         self.u = u
         self.transfer = transfer
+        self.shift = shift
+
+    @classmethod
+    def of(cls, fine: LeastSquares, u: torch.Tensor, transfer: Transfer) -> Recentred:
+        """The one at u, whose gradient there it evaluates."""
         whole = fine.gradient(u)  # of 1/2 |r|^2 alone: without what the level above subtracts
-        self.shift = transfer.restrict(whole if fine.shift is None else whole + fine.shift)
+        whole = whole if fine.shift is None else whole + fine.shift
+        return cls(fine, u, transfer, transfer.restrict(whole))
 
     def point(self, w: torch.Tensor) -> torch.Tensor:
         """The fine state u + P w."""
@@ -87,6 +97,8 @@ class Around:
         The fine state.
     transfer : Transfer
         With the prolongation P.
+    shift : tensor
+        `P^T A(u)`; `of` evaluates it.
 
     Examples
     --------
@@ -94,18 +106,25 @@ class Around:
     >>> module = torch.nn.Linear(1, 2, bias=False, dtype=torch.float64)
     >>> fine = Objective.from_torch(module, lambda m: (m.weight - 3.0).square().sum())
     >>> u, P = torch.zeros(2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
-    >>> around = Around(fine, u, MatrixTransfer(P))
+    >>> around = Around.of(fine, u, MatrixTransfer(P))
     >>> around(torch.tensor([0.0], dtype=torch.float64)).tolist()
     [0.0]
     >>> around.value(torch.tensor([1.0], dtype=torch.float64))
     20.0
     """
 
-    def __init__(self, fine: Objective | Around, u: torch.Tensor, transfer: Transfer):
+    def __init__(
+        self, fine: Objective | Around, u: torch.Tensor, transfer: Transfer, shift: torch.Tensor
+    ):
         self.fine = fine
         self.u = u
         self.transfer = transfer
-        self.shift = transfer.restrict(fine.gradient(u))
+        self.shift = shift
+
+    @classmethod
+    def of(cls, fine: Objective | Around, u: torch.Tensor, transfer: Transfer) -> Around:
+        """The one at u, whose gradient there it evaluates."""
+        return cls(fine, u, transfer, transfer.restrict(fine.gradient(u)))
 
     def value(self, w: torch.Tensor) -> float:
         """Its value."""

@@ -163,6 +163,6 @@ def test_refusals(call, error, message):
 def test_a_recentred_level_is_refused():
     problem = LeastSquares(network("bias"), (X, Y))
     u = problem.start()
-    coarse = Recentred(problem, u, MatrixTransfer(torch.eye(len(u), 4, dtype=torch.float64)))
+    coarse = Recentred.of(problem, u, MatrixTransfer(torch.eye(len(u), 4, dtype=torch.float64)))
     with pytest.raises(TypeError, match="type Recentred; LastLayer needs the class LeastSquares"):
         LastLayer().start(Level(coarse, LastLayer()), torch.zeros(4, dtype=torch.float64))

@@ -23,9 +23,9 @@ def test_twice_recentred_is_once_recentred_by_the_product():
     P = torch.randn(len(u), 9, generator=GENERATOR, dtype=torch.float64)
     Q = torch.randn(9, 4, generator=GENERATOR, dtype=torch.float64)
     v, w = (torch.randn(n, generator=GENERATOR, dtype=torch.float64) / 20 for n in (9, 4))
-    middle = Recentred(fine, u, MatrixTransfer(P))
-    coarse = Recentred(middle, v, MatrixTransfer(Q))
-    direct = Recentred(fine, u + P @ v, MatrixTransfer(P @ Q))
+    middle = Recentred.of(fine, u, MatrixTransfer(P))
+    coarse = Recentred.of(middle, v, MatrixTransfer(Q))
+    direct = Recentred.of(fine, u + P @ v, MatrixTransfer(P @ Q))
     assert float(coarse(torch.zeros(4).double()).abs().max()) < 1e-13
     torch.testing.assert_close(coarse(w), direct(w))
     torch.testing.assert_close(coarse.jacobian(w), direct.jacobian(w))
@@ -40,7 +40,10 @@ def test_the_operator_is_the_jacobian():
     fine = penalised_kan()
     u = fine.start()
     P = torch.randn(len(u), 9, generator=GENERATOR, dtype=torch.float64)
-    for problem, at in ((fine, u), (Recentred(fine, u, MatrixTransfer(P)), torch.ones(9).double())):
+    for problem, at in (
+        (fine, u),
+        (Recentred.of(fine, u, MatrixTransfer(P)), torch.ones(9).double()),
+    ):
         r, J = problem.linearize(at)
         matrix = problem.jacobian(at)
         torch.testing.assert_close(r, problem.residuals(at))
@@ -58,10 +61,10 @@ def test_it_is_recentred_without_residuals():
     first, second = (
         MatrixTransfer(torch.randn(m, n, dtype=torch.float64)) for m, n in ((len(u), 4), (4, 2))
     )
-    around, recentred = Around(fine, u, first), Recentred(fine, u, first)
+    around, recentred = Around.of(fine, u, first), Recentred.of(fine, u, first)
     w = torch.randn(4, dtype=torch.float64)
     z = torch.randn(2, dtype=torch.float64)
-    deeper = Around(around, w, second), Recentred(recentred, w, second)
+    deeper = Around.of(around, w, second), Recentred.of(recentred, w, second)
     for a, b, point in ((around, recentred, w), (*deeper, z)):
         torch.testing.assert_close(a.gradient(point), b.gradient(point))
         difference = [each.value(point) - each.value(0.0 * point) for each in (a, b)]
