@@ -213,8 +213,10 @@ class AdaptiveCycles:
         usual = self.forward if direction == "forward" else self.backward
         if not check or (usual and made.estimates[usual - 1] <= self.tolerance):
             return self
-        enough = [k for k, now in enumerate(made.estimates, 1) if now <= self.tolerance]
-        cycles = max(enough[0], usual) if enough else made.cycles + 1
+        # More than the usual ones: fewer may look better only where estimates rise again.
+        tried = enumerate(made.estimates, 1)
+        enough = [k for k, now in tried if k > usual and now <= self.tolerance]
+        cycles = enough[0] if enough else made.cycles + 1
         if cycles > self.max_cycles:
             return None
         forward, backward = (

@@ -73,6 +73,31 @@ def test_adaptive_takes_what_would_have_sufficed(estimates, forward):
     assert (backward.forward, backward.backward) == (1, forward)
 
 
+@pytest.mark.parametrize(
+    ("estimates", "forward"),
+    [
+        ((0.05, 0.3, 0.2, 0.04), 4),  # one cycle looked fine by chance, two and three did not
+        ((0.05, 0.3, 0.02, 0.5), 3),  # the fewest of more than two
+        ((0.5, 0.05, 0.3, 0.3), 2),  # the usual two suffice, whatever came after
+        ((0.05, 0.3, 0.2, 0.2), 5),  # none of more than two
+    ],
+)
+def test_adaptive_never_falls_below_what_it_has_where_estimates_rise_again(estimates, forward):
+    control = AdaptiveCycles(2, 2, tolerance=0.1, max_cycles=5)
+    made = PassReport(4, 0.5, estimates[-1], estimates)
+    assert control.follow("forward", made, check=True) == AdaptiveCycles(
+        forward, 2, 0.1, max_cycles=5
+    )
+    expected = AdaptiveCycles(2, forward, 0.1, max_cycles=5)
+    assert control.follow("backward", made, check=True) == expected
+
+
+def test_adaptive_without_cycles_takes_the_fewest():
+    control = AdaptiveCycles(0, 0, tolerance=0.1)
+    found = control.follow("forward", PassReport(1, 0.5, 0.05, (0.05,)), check=True)
+    assert found == AdaptiveCycles(1, 0, tolerance=0.1)
+
+
 def test_adaptive_goes_serial_when_cycles_are_dearer():
     control = AdaptiveCycles(4, 4, tolerance=0.1, max_cycles=4)
     assert control.follow("forward", PassReport(8, 1.1, 0.4, (0.4,) * 8), check=True) is None
