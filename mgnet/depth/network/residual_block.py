@@ -48,8 +48,11 @@ class ResidualBlock(torch.nn.Module):
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """The state after the layer."""
-        F = self.block if self.timed else lambda t, u: self.block(u)
-        return advance(self.scheme, F, self.time, u, self.step)
+        if not self.timed:
+            return advance(self.scheme, lambda t, u: self.block(u), self.time, u, self.step)
+        # A tensor, as an ODENet gives it, so that a block may take its cosine.
+        t = torch.as_tensor(self.time, dtype=u.dtype, device=u.device)
+        return advance(self.scheme, self.block, t, u, self.step)
 
     @property
     def number(self) -> float:

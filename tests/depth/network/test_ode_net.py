@@ -154,6 +154,19 @@ def test_buffer_layers_have_step_one(block):
     torch.testing.assert_close(net.decode(u), net.after(u + F(net.closing[0], 2.0, u)))
 
 
+def test_the_time_is_a_tensor_in_every_layer():
+    """A block may take its cosine, also in boundary layers and on its own."""
+
+    class Cosine(torch.nn.Module):
+        def forward(self, t, u):
+            return torch.cos(t) * u
+
+    net = ODENet(Cosine(), 2, 3.0, boundary_layers=(1, 1)).double()
+    expected = 2.0 * (1 + 1.5) * (1 + 1.5 * np.cos(1.5)) * (1 + np.cos(3.0))
+    for form in (net, net.to_sequential()):
+        assert float(form(torch.ones(1, 1, dtype=torch.float64))) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("shape", [(3, 4, 4), (2, 5, 4)])
 def test_states_of_any_shape(shape):
     net = ODENet(torch.nn.Linear(4, 4), 3)
