@@ -1,5 +1,7 @@
 """Levenberg-Marquardt finds what SciPy and NIST find, and no step raises the objective."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.optimize
@@ -84,13 +86,6 @@ def test_the_right_hand_side_tilts_the_objective():
     torch.testing.assert_close(one.operator(u), f, rtol=1e-6, atol=1e-9)  # gradient = f
 
 
-def test_a_sweep_that_finds_no_step_leaves_the_state():
-    one = level(LevenbergMarquardt(trials=3))
-    u, _ = sweeps(one, one.operator.start(), None, 400)
-    again, memory = one.smoother.smooth(one, u, None, 1, one.smoother.start(one, u))
-    assert one.operator.value(again) <= one.operator.value(u)
-
-
 def test_damping_survives_refinement():
     memory = LevenbergMarquardt().start(level(LevenbergMarquardt()), X)._replace(mu=0.125)
     carried = LevenbergMarquardt().carry(memory, knot_transfer(KAN([1, 1])))
@@ -117,6 +112,76 @@ class Curve(torch.nn.Module):
 
     def forward(self, *inputs):
         return self.formula(self.b, *inputs)
+
+
+def scalar(formula, start, smoother):
+    """A level of one unknown, and its first state."""
+    module = Curve(formula, [start])
+    problem = LeastSquares.from_torch(module, lambda m: m())
+    return Level(problem, smoother, objective=problem.value), problem.start()
+
+
+def test_one_step_by_hand_its_growth_and_its_damping_after_two_refusals():
+    """With r = atan(b) at b = 3, J = 1/10, s = 1/100, d = -10 atan(3) / (1 + mu).
+
+    mu = 1/2 leads to -5.3, mu = 1 to -3.2: both are refused. Doubled, then quadrupled, mu is 4.
+    """
+    one, u = scalar(torch.atan, 3.0, LevenbergMarquardt(mu=0.5, acceleration=0.0))
+    new, memory = one.smoother.smooth(one, u, None, 1, one.smoother.start(one, u))
+    d = -10.0 * math.atan(3.0) / 5.0
+    assert float(new) == pytest.approx(3.0 + d, rel=1e-12)
+    # The gain is above 1: the damping falls to a third, no further.
+    assert memory.mu == pytest.approx(4.0 / 3.0, rel=1e-12)
+    assert memory.growth == 2.0
+    assert one.tally[0] == pytest.approx(1.0 + 3.0 / 3.0)  # a Jacobian and three trials
+
+
+def test_the_damping_follows_the_gain_by_hand():
+    """With r = b + b^3 at b = 1, J = 4, d = -1/4: then b is 3/4, and r falls from 2 to 75/64."""
+    one, u = scalar(lambda b: b + b**3, 1.0, LevenbergMarquardt(mu=1.0, acceleration=0.0))
+    new, memory = one.smoother.smooth(one, u, None, 1, one.smoother.start(one, u))
+    assert float(new) == pytest.approx(0.75, rel=1e-12)
+    # predicted = 1/2 d (mu s d - J r) = 1/2 (-1/4) (-4 - 8)
+    gain = 0.5 * (4.0 - (75.0 / 64.0) ** 2) / 1.5
+    assert 0.8 < gain < 0.9
+    assert memory.mu == pytest.approx(1.0 - (2.0 * gain - 1.0) ** 3, rel=1e-9)
+
+
+@pytest.mark.parametrize(("bound", "mu"), [(0.75, 0.2), (0.9, 0.1)])
+def test_an_acceleration_that_is_too_large_is_refused_by_hand(bound, mu):
+    """With r = b^2 at b = 1, d = -1 / (2 (1 + mu)), a = -d^2 / (1 + mu).
+
+    2 |a / d| = 1 / (1 + mu)^2 is 0.83 for mu = 0.1, the first trial, and 0.69 for 0.2, the second.
+    """
+    one, u = scalar(torch.square, 1.0, LevenbergMarquardt(mu=0.1, acceleration=bound))
+    new, memory = one.smoother.smooth(one, u, None, 1, one.smoother.start(one, u))
+    d = -1.0 / (2.0 * (1.0 + mu))
+    expected = 1.0 + d - 0.5 * d**2 / (1.0 + mu)
+    assert float(new) == pytest.approx(expected, rel=1e-9)
+    predicted = 0.5 * d * (4.0 * mu * d - 2.0)
+    gain = (0.5 - 0.5 * expected**4) / predicted
+    shrink = max(1.0 / 3.0, 1.0 - (2.0 * min(gain, 1.0) - 1.0) ** 3)
+    assert memory.mu == pytest.approx(mu * shrink, rel=1e-9)
+
+
+def test_a_sweep_that_finds_no_step_leaves_the_state():
+    """At b = 3 neither mu = 1/2 nor mu = 1 lowers atan(b)^2, as above."""
+    one, u = scalar(torch.atan, 3.0, LevenbergMarquardt(mu=0.5, trials=2, acceleration=0.0))
+    same, memory = one.smoother.smooth(one, u, None, 1, one.smoother.start(one, u))
+    assert same is u and float(u) == 3.0
+    assert memory.mu == 4.0 and memory.growth == 2.0  # the next sweep goes on from here
+    new, _ = one.smoother.smooth(one, u, None, 1, memory)
+    assert float(new) == pytest.approx(3.0 - 2.0 * math.atan(3.0), rel=1e-12)
+
+
+def test_at_the_minimum_the_state_stays_too():
+    one = level(LevenbergMarquardt(trials=3), network=KAN([1, 1], 3))
+    u, _ = sweeps(one, one.operator.start(), None, 60)
+    for _ in range(20):
+        before, (u, _) = u, one.smoother.smooth(one, u, None, 1, one.smoother.start(one, u))
+        if u is before:
+            break
+    assert u is before
 
 
 # NIST StRD, https://www.itl.nist.gov/div898/strd/nls/data/misra1a.shtml, from its first start
