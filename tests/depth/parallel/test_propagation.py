@@ -22,22 +22,36 @@ def made(layers, factors, scheme="euler", forward="cascade + V"):
     return Propagation(PropagationSetup(kernel, stacked, method)), weights, steps
 
 
-def looped(weights, steps, u):
+def added(scheme, F, u, s):
+    """What a step adds, from the Butcher tables."""
+    if scheme == "euler":
+        return s * F(u)
+    first = F(u)
+    if scheme == "heun":
+        return s / 2 * first + s / 2 * F(u + s * first)
+    second = F(u + s / 2 * first)
+    third = F(u + s / 2 * second)
+    return s / 6 * first + s / 3 * second + s / 3 * third + s / 6 * F(u + s * third)
+
+
+def looped(weights, steps, u, scheme="euler"):
     states = [u]
     for W, s in zip(weights, steps, strict=True):
-        states.append(states[-1] + s * torch.tanh(states[-1] @ W.T))
+        u = states[-1]
+        states.append(u + added(scheme, lambda v, W=W: torch.tanh(v @ W.T), u, s))
     return torch.stack(states)
 
 
+@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
 @pytest.mark.parametrize(
     ("layers", "factors"), [(12, (4,)), (13, (4,)), (5, (8,)), (30, (3, 3)), (31, (2, 4))]
 )
-def test_states_adjoint_and_gradients(layers, factors):
-    propagation, weights, steps = made(layers, factors)
+def test_states_adjoint_and_gradients(layers, factors, scheme):
+    propagation, weights, steps = made(layers, factors, scheme)
     u = torch.randn(BATCH, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     points, _ = propagation.forward(u, CycleLimit(layers), None, record=True)
     weights, steps, u = (x.clone().requires_grad_() for x in (weights, steps, u))
-    states = looped(weights, steps, u)
+    states = looped(weights, steps, u, scheme)
     at_points = states[[*range(0, layers, factors[0]), layers]].detach()
     torch.testing.assert_close(points, at_points, rtol=0, atol=1e-14)
     end = torch.ones(BATCH, WIDTH, dtype=torch.float64)
