@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.image import imread
 
 from mgnet.app.data import Data, Trained
 from mgnet.app.pictures import influential, plot_fit, plot_training
@@ -70,8 +71,22 @@ def test_more_inputs_show_the_two_that_matter_and_all_held_out_rows():
 def test_an_exact_fit_rows_on_a_line_and_no_held_out_rows_can_be_drawn(tmp_path):
     x = np.repeat(np.linspace(0.0, 1.0, 30)[:, None], 2, axis=1)
     data = Data(("a", "b"), "y", x, x.sum(1), x[:0], x.sum(1)[:0])
-    plot_fit(data, lambda x: x.sum(axis=1)).savefig(tmp_path / "fit.png")
-    assert (tmp_path / "fit.png").stat().st_size > 0
+    figure = plot_fit(data, lambda x: x.sum(axis=1))
+    first, second, third = figure.axes[:3]
+    drawn = first.collections[0]
+    assert as_set(np.c_[drawn.get_offsets(), drawn.get_array()]) == as_set(np.c_[x, x.sum(1)])
+    mesh = second.collections[0]
+    corners, values = mesh.get_coordinates(), mesh.get_array()
+    places = 0.5 * (corners[:-1, :-1] + corners[1:, 1:])
+    assert not np.ma.getmaskarray(values).any()  # a line has no hull: nothing is left out
+    np.testing.assert_allclose(values, places.sum(axis=-1), atol=1e-12)
+    assert third.get_title() == "y: |error|, training rows"
+    errors = third.collections[0]
+    assert as_set(errors.get_offsets()) == as_set(x)
+    assert (errors.get_array() == errors.norm.vmin).all()  # no error: the lowest colour
+    assert errors.norm.vmax == pytest.approx(2e-15) and errors.norm.vmin < errors.norm.vmax
+    figure.savefig(tmp_path / "fit.png")
+    assert np.ptp(imread(tmp_path / "fit.png")[..., :3]) > 0.5
 
 
 @pytest.fixture
