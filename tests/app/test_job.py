@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from mgnet.app.data import Settings
 from mgnet.app.job import FitJob, parameters, run_job
+from mgnet.app.model import Model
 from mgnet.app.table import read_table
 
 
@@ -55,3 +58,39 @@ def test_an_interrupted_report_leaves_the_model(install, monkeypatch):
     assert run_job(order(), said.append, said.append) is True
     assert Path("out/model.json").is_file()
     assert "only the model is complete" in " ".join(said)
+
+
+def test_the_real_files_hold_what_the_model_predicts(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.uniform([0.0, 10.0], [2.0, 30.0], (200, 2))
+    y = 5.0 + 100.0 * np.sin(2.0 * x[:, 0]) * np.exp(-x[:, 1] / 20.0)
+    rows = "".join(f"{a!r},{b!r},{c!r}\n" for (a, b), c in zip(x.tolist(), y.tolist(), strict=True))
+    (tmp_path / "data.csv").write_text("a,b,y\n" + rows)
+    settings = Settings(hidden=(3,), intervals=2, levels=2, evaluations=80, seed=7, held_out=0.25)
+    table, out = read_table(tmp_path / "data.csv", "y"), tmp_path / "out"
+    said, shown = [], []
+    order = FitJob(table, settings, out, True, "mgnet fit")
+    assert run_job(order, said.append, shown.append) is False
+    pictures = {"fit.png", "convergence.png", "edges.png"}
+    names = {"model.json", "model.safetensors", "report.md", *pictures}
+    assert {file.name for file in out.iterdir()} == names
+    assert {line.rpartition("/")[2] for line in shown[-1].split()[1::2]} == names
+    for name in pictures:
+        assert np.ptp(imread(out / name)[..., :3]) > 0.5  # not blank
+    drawn = np.random.default_rng(7).permutation(200)
+    spread = ((y[drawn[50:]] - y[drawn[50:]].mean()) ** 2).mean()
+    errors = Model.load(out).predict(x) - y
+    train, held = ((errors[part] ** 2).mean() for part in (drawn[50:], drawn[:50]))
+    report = (out / "report.md").read_text()
+    (figures,) = (line for line in report.splitlines() if line.startswith("| standardised MSE"))
+    told = [float(cell) for cell in figures.split("|")[2:4]]
+    assert told == pytest.approx([train / spread, held / spread], rel=1e-3)
+    (figures,) = (line for line in report.splitlines() if line.startswith("| RMSE (y)"))
+    told = [float(cell) for cell in figures.split("|")[2:4]]
+    assert told == pytest.approx([train**0.5, held**0.5], rel=1e-2)
+    assert held / spread < 1e-3
+    assert "63 parameters" in report  # 9 edges, 4 intervals and degree 3
+    comparison = report.split("## Comparison")[1].split("##")[0]
+    rivals = [line.split(":")[0] for line in said if "held-out MSE" in line]
+    assert len(rivals) == 5 and all(f"| {name} " in comparison for name in rivals)
+    assert all(name in shown[1] for name in ["KAN, multigrid", *rivals])

@@ -4,9 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.numpy import load_file
+from scipy.interpolate import BSpline
 
 from mgnet.app import cli
+from mgnet.app.model import Model
 from mgnet.app.prediction import predict_file
+from mgnet.knots import KAN
 
 
 @pytest.fixture
@@ -46,3 +51,33 @@ def test_an_existing_prediction_is_not_doubled(model):
     Path("new.csv").write_text("p,T,rho_predicted\n5,1,1\n")
     with pytest.raises(ValueError, match="has a column 'rho_predicted' already"):
         predict_file(model, "new.csv")
+
+
+def test_a_saved_network_predicts_what_scipy_makes_of_its_file(tmp_path):
+    """One layer is a sum of cubics; beyond the range each goes on along its tangent."""
+    ranges = ((300.0, 500.0), (0.1, 20.1))
+    kan = KAN([2, 1], 5, generator=torch.Generator().manual_seed(3))
+    Model(kan, ("T", "p"), "rho", ranges, 200.0, 50.0).save(tmp_path)
+    (U,) = load_file(tmp_path / "model.safetensors").values()  # (input, spline, output)
+    rows = np.array([[300, 0.1], [371, 7.3], [500, 20.1], [250, 7], [400, 30], [900, -5]], float)
+    expected = np.full(len(rows), 200.0)
+    knots = -1.0 + 0.4 * np.arange(-3, 9)
+    for column, (low, high), u in zip(rows.T, ranges, U[:, :, 0], strict=True):
+        phi = BSpline(knots, u, 3)
+        z = -1.0 + 2.0 * (column - low) / (high - low)
+        nearest = np.clip(z, -1.0, 1.0)
+        expected += 50.0 * (phi(nearest) + phi(nearest, nu=1) * (z - nearest))
+    lines = [f"{n},{p!r},{T!r}" for n, (T, p) in enumerate(rows.tolist())]
+    (tmp_path / "new.csv").write_text("\n".join(["n,p,T", *lines, "6,,400"]))
+    for model in (tmp_path, tmp_path / "model.json"):
+        told, remarks = predict_file(model, tmp_path / "new.csv")
+        header, *body = told
+        assert header == "n,p,T,rho_predicted"
+        *full, empty = body
+        np.testing.assert_allclose([float(line.split(",")[3]) for line in full], expected)
+        assert empty == "6,,400,"
+        assert remarks == [
+            "3 of 7 rows are out of the range of the training data (T: 2 outside 300 to 500; "
+            "p: 2 outside 0.1 to 20.1); there the model is extrapolated linearly",
+            "1 of 7 rows lack an input; their prediction is empty",
+        ]
