@@ -134,3 +134,26 @@ def test_the_tolerance_ends_the_finest_level():
     budget, hierarchy, _ = noisy(sweeps=200, tol=0.5, window=4)
     train_within(budget, hierarchy, "", {})
     assert 5 <= [level for *_, level in budget.history].count(0) < 50
+
+
+def test_coarse_levels_get_their_shares_by_count():
+    """Of 100 sweeps three tenths are for the coarse levels, the coarsest has half of these."""
+    still = TorchOptimizer(torch.optim.SGD, {"lr": 1e-12})
+    for levels, counts in ((3, [70, 15, 15]), (2, [70, 30]), (1, [100])):
+        kan = KAN([1, 2, 1], 2)
+        own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), levels, still)
+        budget = TrainingBudget(sweeps=100, window=1000)
+        train_within(budget, own, "", {})
+        assert [[k for *_, k in budget.history].count(n) for n in range(levels)] == counts
+
+
+def test_the_memory_of_a_smoother_reaches_the_finer_level():
+    kan = KAN([1, 2, 1], 2)
+    own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 2, LevenbergMarquardt())
+    levels = budgeted(own, {}, TrainingBudget())
+    start = levels[0].operator.start()
+    _, memory = run(parse("cascade 4,0", 2), levels, start, None)
+    assert memory[0, "pre"] == memory[1, "pre"]  # a damping means the same on every level
+    assert memory[0, "pre"][1].mu != LevenbergMarquardt().mu
+    none = BudgetedSmoother(LBFGS(), 1, TrainingBudget())
+    assert none.carry((LBFGS, None), own[0].transfer) is None
