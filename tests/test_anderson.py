@@ -8,6 +8,7 @@ import scipy.sparse.linalg as spla
 import torch
 
 from mgnet import Anderson, Hierarchy, Jacobi, Level, Smoother, Solver, cycle, gallery, run
+from mgnet.anderson import Iterates
 
 POINTS = (15, 3)  # cells of 1 : 4: point relaxation hardly smooths
 
@@ -129,6 +130,17 @@ def test_a_combination_that_makes_things_worse_is_taken_back():
     assert solution.reason.converged and solution.restarts >= 1
     plain = Solver(hierarchy, rtol=0.0, max_cycles=2).solve(f).residual_norms
     assert solution.residual_norms[3] == plain[2]  # the state of the plain second cycle
+
+
+@pytest.mark.parametrize("growth", [1.0, 2.0, 5.0])
+def test_a_growth_up_to_the_bound_is_let_pass(growth):
+    iterates = Iterates(Anderson(growth=growth), np.dot)
+    assert iterates.next(np.zeros(2), np.ones(2)).tolist() == [1.0, 1.0]
+    assert not iterates.refuses([1.0, 1e9])  # nothing was combined that could be taken back
+    iterates.next(np.ones(2), np.array([1.5, 1.2]))
+    assert not iterates.refuses([3.0, 2.99 * growth])
+    assert iterates.refuses([3.0, 3.01 * growth])
+    assert iterates.refuses([3.0, float("nan")])
 
 
 class Brittle(Smoother):
