@@ -58,6 +58,7 @@ def test_an_edge_is_the_spline_of_scipy_on_its_own_knots():
     np.testing.assert_allclose(knots[:, [3, -4]], [[-1.0, 1.0]] * 2, atol=1e-15)
     assert (np.diff(knots) > 0).all() and np.ptp(np.diff(knots[0])) > 0.1
     np.testing.assert_allclose(np.diff(knots)[:, :4].T, np.diff(knots)[:, 3] * np.ones((4, 1)))
+    np.testing.assert_allclose(np.diff(knots)[:, -4:].T, np.diff(knots)[:, -4] * np.ones((4, 1)))
     x = inputs(spread=1.0)
     expected = sum(BSpline(knots[p], u[p], 3)(x[:, p].numpy()) for p in range(2))
     np.testing.assert_allclose(kan(x).detach().numpy(), expected, atol=1e-13)

@@ -135,6 +135,14 @@ def test_levels_with_a_part_of_the_samples_cost_less():
     assert [level.cost for level in hierarchy] == [count / samples[0] for count in samples]
     around = hierarchy[1].recenter(hierarchy[1].operator.start())
     assert around.cost == hierarchy[1].cost == 0.5
+    # Losses over other samples do not agree, as nested levels of the same samples do.
+    assert knot_hierarchy(kan, problem(kan), 3, LBFGS()).nested and not hierarchy.nested
+    finer = hierarchy[0].transfer.prolong(hierarchy[1].operator.start())
+    coarse, fine = (
+        hierarchy[1].objective(hierarchy[1].operator.start()),
+        hierarchy[0].objective(finer),
+    )
+    assert coarse != pytest.approx(fine, rel=1e-6)
 
 
 def test_refusal():
