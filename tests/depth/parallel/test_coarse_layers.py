@@ -29,6 +29,26 @@ def test_means_are_weighted_by_the_steps(count, stride):
     assert torch.equal(coarse.buffers[0], layers.buffers[0][::stride])
 
 
+def test_an_euler_step_has_the_mean_time_and_one_of_stages_its_left_end():
+    theta, t = torch.tensor([1.0, 3.0, 8.0, 2.0, 6.0]), torch.tensor([0.0, 1.0, 2.0, 4.0, 8.0])
+    layers = Layers((theta,), (theta,), t, torch.tensor([3.0, 1.0, 2.0, 2.0, 5.0]))
+    euler, rk4 = (coarse_layers(layers, 2, stages) for stages in (1, 4))
+    assert euler.times.tolist() == [0.25, 3.0, 8.0]
+    assert rk4.times.tolist() == [0.0, 2.0, 8.0]
+    for coarse in (euler, rk4):
+        assert coarse.steps.tolist() == [4.0, 4.0, 5.0]
+        assert coarse.parameters[0].tolist() == coarse.buffers[0].tolist() == [1.5, 5.0, 6.0]
+
+
+def test_gates_that_are_not_positive_have_no_weight():
+    """A mean stays between the layers' own weights; where no gate is positive, all count alike."""
+    theta = torch.tensor([1.0, 3.0, 8.0, 2.0, 6.0, 4.0])
+    steps = torch.tensor([2.0, -1.0, 0.0, 0.0, -3.0, -1.0])
+    coarse = coarse_layers(Layers((theta,), (), torch.zeros(6), steps), 2, 1)
+    assert coarse.parameters[0].tolist() == [1.0, 5.0, 5.0]
+    assert coarse.steps.tolist() == [1.0, 0.0, -4.0]
+
+
 def test_gathered_layers_keep_their_bits_and_kinds():
     whole = made(7)
 
