@@ -104,6 +104,27 @@ def test_blocks_of_any_step_widen_their_box_by_their_share(step, last):
     assert float((values - x).abs().max()) > 0.1
 
 
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("step", [1.0, 0.7])
+@pytest.mark.parametrize("last", [torch.nn.ReLU(), torch.nn.Tanh(), None])
+def test_the_first_block_widens_the_box_by_its_share_exactly(last, step, blocks):
+    """By 1 / blocks of the width: upwards by a ReLU, by halves to both sides by others."""
+    box = (torch.tensor([-1.0, 90.0]), torch.tensor([-0.5, 90.8]))
+    inner = [torch.nn.Linear(2, 2), *([last] if last else [])]
+    parts = [Residual(torch.nn.Sequential(*inner), step)]
+    parts += [Residual(torch.nn.Linear(2, 2), step) for _ in range(blocks - 1)]
+    net = torch.nn.Sequential(*parts, torch.nn.Linear(2, 1)).double()
+    box_init_(net, box)
+    x = corners(2, box)
+    added = (parts[0](x) - x).detach()
+    share = (box[1] - box[0]).double() / blocks
+    if isinstance(last, torch.nn.ReLU):
+        assert float(added.min()) == 0.0
+        torch.testing.assert_close(added.max(0).values, share)
+    else:
+        torch.testing.assert_close(added.abs().max(0).values, 0.5 * share)
+
+
 def test_the_generator_decides_and_the_last_layer_stays():
     nets = [network("plain", 3) for _ in range(3)]
     before = nets[0][-1].weight.clone()

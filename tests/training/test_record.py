@@ -73,6 +73,8 @@ def test_solver_cycles_are_recorded_and_corrections_have_no_loss(form):
         np.cumsum([entry.work for entry in solution.record])
     )
     assert record.rows[-1].loss == hierarchy[0].operator.value(solution.value)
+    path = "pre 0, down 1, pre 1, down 2, solve 2, up 1, post 1, up 0, post 0".split(", ")
+    assert [f"{row.action} {row.level}" for row in record.rows] == 2 * path  # where it arrives
     below = [row for row in record.rows if row.level > 0]
     assert all(np.isnan([r.loss, r.held_out]).all() == (form == "subspace") for r in below)
 

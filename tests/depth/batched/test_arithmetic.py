@@ -70,3 +70,21 @@ def test_functions_stay_right_far_out(x):
         torch.testing.assert_close(tape.value, block(state).detach())
         slope = torch.autograd.grad(block(state), state, torch.ones_like(state))[0]
         torch.testing.assert_close(tape.vjp(torch.ones_like(state)), slope)
+
+
+class Spread(nn.Module):
+    """Variances by NumPy's convention, by Bessel's and by another, over several axes."""
+
+    def forward(self, u):
+        alone = u.var(correction=0) + u.var(-1, keepdim=True)
+        return u * alone + torch.var(u, (0, 1), correction=2) + u.std(0, correction=0)
+
+
+def test_variances_have_the_correction_that_was_asked_for():
+    u = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
+    tape = StackedBlock(Spread()).record(Layers((), (), *torch.ones(2, 1)), u.detach())
+    x = u.detach()[0].numpy()
+    expected = x * (x.var() + x.var(1, ddof=1, keepdims=True)) + x.var(ddof=2) + x.std(0)
+    torch.testing.assert_close(tape.value[0], torch.from_numpy(expected), rtol=1e-12, atol=1e-13)
+    slope = torch.autograd.grad(Spread()(u[0]).sum(), u)[0]
+    torch.testing.assert_close(tape.vjp(torch.ones_like(u)), slope, rtol=1e-12, atol=1e-13)

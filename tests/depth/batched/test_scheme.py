@@ -1,5 +1,6 @@
 """One step by the formulas of its scheme; states between the layers; blocks of time."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -61,3 +62,11 @@ def test_functions_of_time():
     ):
         with pytest.raises(TypeError, match=f"Block.forward takes {told}; a block must take"):
             takes_time(module(forward))
+
+
+def test_states_at_any_time_are_those_of_numpy():
+    states = torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    asked = torch.tensor([0.0, 0.01, 0.09, 0.1 + 1e-4, 0.27, 0.31, 0.55, 0.699, 0.7]).double()
+    given = np.arange(8) * 0.1
+    expected = np.stack([np.interp(asked, given, column) for column in states.T.numpy()], 1)
+    np.testing.assert_allclose(at_times(states, asked, 0.7), expected, rtol=1e-12, atol=1e-13)

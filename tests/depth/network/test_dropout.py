@@ -42,6 +42,23 @@ def test_entries_layers_calls_and_seeds_are_independent():
     assert torch.equal(masks(), masks())
 
 
+def test_the_dropouts_of_a_block_are_independent():
+    parts = [KeyedDropout(0.3, False, 50) for _ in range(3)]
+    draw_keys(torch.nn.Sequential(*parts), seed=0, call=1)
+    keys = torch.cat([part.key for part in parts])
+    assert len(keys.unique()) == 150
+    dropped = []
+    for part in parts:
+        keys = part.key
+        kept = []
+        for part.key in keys:
+            kept.append(part(torch.ones(40, 30)) == 0)
+        dropped.append(torch.stack(kept))
+    for n in range(3):
+        both = (dropped[n] & dropped[n - 1]).double().mean()
+        assert abs(both - 0.09) < 0.003
+
+
 def test_channels_share_a_fate():
     kept = masks(shape=(4, 6, 5, 5), channels=True)
     assert torch.equal(kept, kept[..., :1, :1].expand_as(kept))
