@@ -33,6 +33,8 @@ def test_neighbours_are_the_next_ranks_with_layers(layers, interval, ranks):
         if right is not None:
             assert layout.neighbour(right, -1) == rank
     assert layout.neighbour(0, -1) is None
+    for rank in range(layout.occupied, ranks):  # nobody sends to those without layers
+        assert layout.neighbour(rank, -1) is None and layout.neighbour(rank, 1) is None
 
 
 def test_refused():

@@ -5,18 +5,24 @@ import torch
 
 
 class Comm:
-    """One rank as PETSc tells it; `spread` joins what several of them would send."""
+    """One of several ranks, as PETSc describes it; `sent` is what they all send."""
 
-    def __init__(self, rank, ranks):
+    def __init__(self, rank, ranks, sent=()):
         self.getRank = lambda: rank
         self.getSize = lambda: ranks
+        self.sent = sent
+        self.tompi4py = lambda: self
+
+    def allgather(self, own):
+        self.own = own
+        return self.sent or [own]
 
 
 @pytest.fixture
 def made(petsc):
     from mgnet.petsc.sample_blocks import SampleBlocks
 
-    return lambda samples, rank=0, ranks=1: SampleBlocks(samples, Comm(rank, ranks))
+    return lambda samples, rank=0, ranks=1, sent=(): SampleBlocks(samples, Comm(rank, ranks, sent))
 
 
 @pytest.mark.parametrize("samples", [1, 5, 63, 64, 65, 1000])
@@ -40,6 +46,25 @@ def test_neighbours_are_joined_in_order(made, samples):
 def test_the_tree_is_balanced(made):
     depths = made(64).joined(torch.zeros(64), lambda a, b: 1 + torch.maximum(a, b))
     assert depths == 6.0
+
+
+@pytest.mark.parametrize("samples", [1, 5, 37, 64])
+@pytest.mark.parametrize("ranks", [2, 3, 4, 7])
+def test_the_tree_is_the_same_on_any_number_of_ranks(made, samples, ranks):
+    """By numbers that tell every order of joining from every other."""
+
+    def join(a, b):
+        return (31 * a + 17 * b + a * b) % 1_000_003
+
+    def joined(rank, ranks, sent=()):
+        blocks = made(samples, rank, ranks, sent)
+        return blocks.joined((torch.tensor([1000 + n]) for n in blocks.numbers), join), blocks.comm
+
+    alone, _ = joined(0, 1)
+    occupied = [rank for rank in range(ranks) if len(made(samples, rank, ranks).numbers)]
+    sent = [joined(rank, ranks)[1].own if rank in occupied else [] for rank in range(ranks)]
+    for rank in range(ranks):
+        assert joined(rank, ranks, sent)[0].equal(alone)
 
 
 def test_a_sum_is_the_sum(made):
