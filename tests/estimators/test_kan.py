@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mgnet.estimators import KANClassifier, KANRegressor
 from mgnet.estimators.kan import bending, entropy, validation_rows
-from mgnet.estimators.training_budget import TrainingBudget
+from mgnet.estimators.training_budget import TrainingBudget, train_within
 from mgnet.knots import KAN
 
 SMALL = {"hidden": 3, "intervals": 2, "levels": 2}
@@ -140,3 +140,48 @@ def test_one_sentence_without_scikit_learn():
     last = told.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: mgnet.estimators needs scikit-learn")
     assert "pip install" in last
+
+
+def test_validation_rows_are_drawn_not_taken_from_the_top():
+    labels = np.repeat([0, 1], 100)
+    masks = [validation_rows(labels, 0.2, seed) for seed in range(4)]
+    for mask in masks:
+        places = np.flatnonzero(mask) % 100
+        assert places.max() > 50 and 30 < places.mean() < 70  # not the first ones
+    assert len({mask.tobytes() for mask in masks}) == 4
+
+
+@pytest.mark.parametrize("kind", [KANRegressor, KANClassifier])
+def test_rows_are_trained_on_or_kept_never_both(kind, monkeypatch):
+    met = []
+
+    def spy(budget, hierarchy, cycle, steps, held_out):
+        met.append((hierarchy[0].operator, held_out))
+        return train_within(budget, hierarchy, cycle, steps, held_out)
+
+    monkeypatch.setattr("mgnet.estimators.kan.follow", spy)
+    x, y = table(100)
+    target = y if kind is KANRegressor else y > 0.0
+    made = kind(**SMALL, max_iter=2, validation_fraction=0.3, roughness=0.0).fit(x, target)
+    kind(**SMALL, max_iter=2, early_stopping=False, roughness=0.0).fit(x, target)
+    (trained, held_out), (all_of_them, nothing) = met
+    parts = [problem.data[0] for problem in (trained, held_out)]
+    assert len(parts[0]) in (70, 71) and sum(map(len, parts)) == 100
+    together = torch.cat(parts)
+    whole = made.scales_.inputs(x)
+    assert torch.equal(*(part[part[:, 0].argsort()] for part in (together, whole)))
+    assert nothing is None and torch.equal(all_of_them.data[0], whole)
+
+
+def test_probabilities_beyond_the_rows_are_those_at_the_nearest_place():
+    """Continued linearly the network would be sure of whatever is far away."""
+    x, labels = make_moons(200, noise=0.2, random_state=0)
+    made = KANClassifier(**SMALL, max_iter=5, random_state=0).fit(x, labels)
+    low, high = x.min(0), x.max(0)
+    away = np.array([[-9.0, 0.1], [0.3, 50.0], [1e6, -1e6], [0.5, 0.2]])
+    nearest = np.clip(away, low, high)
+    np.testing.assert_allclose(made.predict_proba(away), made.predict_proba(nearest), rtol=1e-12)
+    z = made.scales_.inputs(nearest)
+    expected = np.exp(made.network_(z).detach().numpy())
+    expected /= expected.sum(1, keepdims=True)
+    np.testing.assert_allclose(made.predict_proba(away), expected, rtol=1e-9)
