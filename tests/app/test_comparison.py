@@ -104,6 +104,6 @@ def test_an_interrupt_within_a_method_ends_the_comparison(monkeypatch):
         budget.interrupted = True
         return 0, hierarchy[0].operator.start()
 
-    monkeypatch.setattr(comparison, "follow", follow)
+    monkeypatch.setattr(comparison, "train_within", train_within)
     with pytest.raises(KeyboardInterrupt):
         perceptron(table(), SMALL, 30)
