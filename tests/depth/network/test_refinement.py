@@ -154,7 +154,7 @@ def test_tied_and_frozen_parameters_stay_so():
         (
             {},
             lambda net: net.refine(2, "steps"),
-            "without learnable_steps; make it with learnable_steps=True",
+            "without them; make it with learnable_steps=True",
         ),
         ({}, lambda net: net.refine(2, "knots"), "weights 'per layer'; .*DepthSpline"),
         ({}, lambda net: net.refine(2, "cubic"), "one of steps, constant, linear, knots"),

@@ -75,8 +75,8 @@ def test_the_first_layers_are_exact_after_few_cycles():
 
 def test_prepared_layers_follow_trained_gates():
     propagation, weights, steps = made(13, (4,))
-    prepared = propagation.prepared
+    setup = propagation.setup
     steps.mul_(2.0)
-    prepared.refresh()
+    setup.refresh()
     expected = [float(steps[i : i + 4].sum()) for i in range(0, 13, 4)]
-    assert prepared.levels[1].steps.tolist() == pytest.approx(expected, rel=1e-15)
+    assert setup.levels[1].steps.tolist() == pytest.approx(expected, rel=1e-15)
