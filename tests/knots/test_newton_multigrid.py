@@ -154,7 +154,7 @@ def test_newton_multigrid_trains_as_the_direct_solver(coarse):
     for solver in (None, NewtonKrylov(KnotMultigrid(coarsest=4), direct=0, loosest=1e-2)):
         network = coarse.refine()
         minimum = levenberg_marquardt(
-            poisson, network, max_steps=12, acceleration=0.0, solver=solver
+            poisson, network, max_steps=12, acceleration=0.0, linear_solver=solver
         )
         assert all(b <= a for a, b in zip(minimum.values[:-1], minimum.values[1:], strict=True))
         values.append(minimum.values[-1])
