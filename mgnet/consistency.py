@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,7 @@ class _Laws:
         self.generator = generator
         # Half the digits of the state's own precision: the best that central differences give is
         # two thirds.
-        self.tolerance = 1e-2 if vector.as_numpy(u).dtype.itemsize <= 4 else 1e-5
+        self.tolerance = 1e-2 if vector.dtype_of(u).itemsize <= 4 else 1e-5
 
     def random(self, u: State) -> State:
         return vector.random_like(u, self.generator)
@@ -168,21 +169,18 @@ class _Laws:
         transfer = level.transfer
         fine = self.random(u)
         restricted = transfer.restrict(fine)
-        if (
-            coarse.unknowns
-            and not vector.is_vec(restricted)
-            and vector.as_numpy(restricted).size != coarse.unknowns
-        ):
+        size = math.prod(vector.state_shape(restricted))
+        if coarse.unknowns and not vector.is_vec(restricted) and size != coarse.unknowns:
             raise ValueError(
-                f"level {number}: restrict gives {vector.as_numpy(restricted).size} unknowns, but "
-                f"level {number + 1} has {coarse.unknowns}"
+                f"level {number}: restrict gives {size} unknowns, but level {number + 1} has "
+                f"{coarse.unknowns}"
             )
         w = self.random(restricted)
         prolonged = transfer.prolong(w)
-        if tuple(vector.as_numpy(prolonged).shape) != tuple(vector.as_numpy(u).shape):
+        shape, expected = vector.state_shape(prolonged), vector.state_shape(u)
+        if shape != expected:
             raise ValueError(
-                f"level {number}: prolong gives the shape {vector.as_numpy(prolonged).shape}, but "
-                f"the state has {vector.as_numpy(u).shape}"
+                f"level {number}: prolong gives the shape {shape}, but the state has {expected}"
             )
         if transfer.adjoint:
             scale = norm(restricted) * norm(w) + norm(fine) * norm(prolonged)

@@ -141,7 +141,7 @@ def _refused(solution: Solution) -> list[str]:
 def _rounding(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     """How far the residual moves when the last digit of every unknown does."""
     level, (u, f) = diagnosis.levels[0], diagnosis.states[0]
-    dtype = vector.as_numpy(u).dtype
+    dtype = vector.dtype_of(u)
     shift = float(np.finfo(dtype).eps) * (u * vector.random_like(u, np.random.default_rng(0)))
     noise = solution.norm(level.residual_at(u + shift, f) - level.residual_at(u, f))
     now = solution.residual_norms[-1]

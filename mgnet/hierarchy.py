@@ -151,7 +151,7 @@ class Hierarchy(Sequence[Level]):
         level 1: restrict is the transpose of prolong
         level 1: nesting, A_2(w) = restrict(A_1(prolong(w)))
         """
-        size, unknowns = vector.as_numpy(u).size, self.levels[0].unknowns
+        size, unknowns = math.prod(vector.state_shape(u)), self.levels[0].unknowns
         if unknowns and not vector.is_vec(u) and size != unknowns:
             raise ValueError(
                 f"Hierarchy.check got a state of {size} entries; level 0 has {unknowns} unknowns"

@@ -236,12 +236,11 @@ class GaussSeidel(Smoother):
         if kernels.available and not own and isinstance(u, np.ndarray):
             return matrix, 1.0 / diagonal, kernels.reach(matrix)
         parts = {"forward": sp.tril, "backward": sp.triu}
-        # SuperLU with the natural order and no pivoting factorises a triangle without fill: its
-        # solves are the sweeps.
+        # SuperLU without pivoting factorises a triangle without fill: its solves are the sweeps.
         settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
-        factors = {}
+        factors, dtype = {}, np.result_type(matrix.dtype, vector.dtype_of(u), np.float64)
         for direction in self._directions:
-            triangle = parts[direction](matrix.astype(float), format="csc")
+            triangle = parts[direction](matrix.astype(dtype), format="csc")
             factors[direction] = spla.splu(triangle, "NATURAL", **settings)
         return factors
 
@@ -251,8 +250,9 @@ class GaussSeidel(Smoother):
         if isinstance(memory, dict):
             for _ in range(sweeps):
                 for direction in self._directions:
-                    r = vector.as_numpy(level.residual_at(u, f)).astype(float)
-                    u = u + vector.like(memory[direction].solve(r.ravel()), u)
+                    r = vector.as_numpy(level.residual_at(u, f))
+                    r = r.ravel().astype(np.result_type(r, np.float64))
+                    u = u + vector.like(memory[direction].solve(r), u)
             return u, memory
         return self._swept(level, u, f, sweeps, memory, None), memory
 

@@ -268,9 +268,10 @@ class Solver:
                 f"Solver.solve got f of type {type(f).__name__} and u of type {type(u).__name__}; "
                 "give both of one kind"
             )
-        if f is not None and u is not None and _shape(f) != _shape(u):
+        shapes = [vector.state_shape(state) for state in (f, u) if state is not None]
+        if shapes[0] != shapes[-1]:
             raise ValueError(
-                f"Solver.solve got f of shape {_shape(f)} and u of shape {_shape(u)}; "
+                f"Solver.solve got f of shape {shapes[0]} and u of shape {shapes[-1]}; "
                 "they must be equal"
             )
         return f, u
@@ -285,7 +286,7 @@ class Solver:
                 f"Solver.solve got {name} of {state.dtype}; give float64 or float32 (or complex), "
                 f"as {name}.{'double()' if vector.is_tensor(state) else 'astype(float)'}"
             )
-        level, shape = self.hierarchy[0], _shape(state)
+        level, shape = self.hierarchy[0], vector.state_shape(state)
         if not vector.multiplies(level.matrix, state):
             raise TypeError(
                 f"Solver.solve got {name} as {vector.describe(state)}, but the matrix of level 0 "
@@ -351,10 +352,6 @@ class _Best:
         if self._state is None or self.values[-1] <= self.least + 1e-12 * abs(self.least):
             return last
         return self._state
-
-
-def _shape(state: State) -> tuple[int, ...]:
-    return (state.getSize(),) if vector.is_vec(state) else tuple(vector.as_numpy(state).shape)
 
 
 def _keep(

@@ -58,6 +58,20 @@ def _unknown(u: State) -> TypeError:
     )
 
 
+def state_shape(u: State) -> tuple[int, ...]:
+    """The lengths of the axes of a state (of all ranks together, for a Vec); copies nothing."""
+    if not same_kind(u, u):
+        raise _unknown(u)
+    return (u.getSize(),) if is_vec(u) else tuple(u.shape)
+
+
+def dtype_of(u: State) -> np.dtype:
+    """The precision of a state as NumPy calls it; copies nothing."""
+    if is_tensor(u):
+        return np.dtype(str(u.dtype).removeprefix("torch."))
+    return np.dtype(sys.modules["petsc4py.PETSc"].ScalarType) if is_vec(u) else u.dtype
+
+
 def computes(u: State) -> bool:
     """Whether a state has numbers to compute with: floating-point or complex, no half precision.
 
@@ -123,22 +137,12 @@ def describe(u: Any) -> str:
 
 
 def dot(u: State, v: State) -> float:
-    """Euclidean inner product of two states of the same kind and shape.
+    """Euclidean inner product of two states: the real part of the sum of `conj(u) * v`.
 
     Parameters
     ----------
     u, v : array, tensor or Vec
-        Two states, of any equal shape. float32 tensors are summed in float64.
-
-    Returns
-    -------
-    float
-        Sum of the products of the entries; of the real parts of `conj(u) * v` for complex states.
-
-    Raises
-    ------
-    TypeError
-        If the kind of `u` is none of the three.
+        Of one kind and shape. float32 tensors are summed in float64.
 
     Examples
     --------
@@ -188,7 +192,9 @@ def is_finite(u: State) -> bool:
     """
     # A sum is one pass in one thread. A BLAS product would wake all threads for each of the many
     # states of a cycle, which costs milliseconds on a busy machine.
-    return math.isfinite(norm(u) if is_vec(u) else abs(u.sum()))
+    if isinstance(u, np.ndarray):
+        return math.isfinite(abs(u.sum()))
+    return math.isfinite(norm(u) if is_vec(u) else abs(u.detach().sum()))
 
 
 def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
@@ -234,7 +240,8 @@ def as_numpy(u: State) -> np.ndarray:
     if isinstance(u, np.ndarray):
         return u
     if is_tensor(u):
-        return u.detach().cpu().numpy()
+        # A conjugate, or the imaginary part of one, is a view with a sign that NumPy cannot hold.
+        return u.detach().cpu().resolve_conj().resolve_neg().numpy()
     if is_vec(u):
         return u.getArray(readonly=True)
     raise _unknown(u)
@@ -248,9 +255,11 @@ def like(values: np.ndarray, u: State) -> State:
     >>> like(np.array([1, 2]), np.array([0.0, 0.0]))
     array([1., 2.])
     """
+    values = as_numpy(values) if is_tensor(values) else values
     if isinstance(u, np.ndarray):
         return np.array(values, dtype=u.dtype).reshape(u.shape)
     if is_tensor(u):
+        values = np.ascontiguousarray(values)  # torch refuses negative strides
         return sys.modules["torch"].tensor(values, dtype=u.dtype, device=u.device).reshape(u.shape)
     if is_vec(u):
         v = u.duplicate()
@@ -290,7 +299,8 @@ def random_like(u: State, generator: np.random.Generator) -> State:
     >>> random_like(np.zeros(2), np.random.default_rng(0)).round(3)
     array([ 0.126, -0.132])
     """
-    return like(generator.standard_normal(as_numpy(u).shape), u)
+    own = (u.getLocalSize(),) if is_vec(u) else state_shape(u)  # a rank draws its entries
+    return like(generator.standard_normal(own), u)
 
 
 def apply(operator: Any, u: State) -> State:
@@ -374,7 +384,7 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
     if is_tensor(matrix):
         matrix = matrix.detach().cpu()
         if sys.modules["torch"].strided == matrix.layout:
-            return matrix.numpy()
+            return as_numpy(matrix)
         matrix = matrix.to_sparse_coo().coalesce()
         return sp.csr_matrix(
             (matrix.values().numpy(), matrix.indices().numpy()), shape=tuple(matrix.shape)

@@ -7,13 +7,16 @@ import numpy as np
 import pyamg
 import pytest
 import scipy.sparse.linalg as spla
+import torch
 
 from mgnet import (
     Anderson,
     Chebyshev,
+    Direct,
     GaussSeidel,
     Hierarchy,
     Jacobi,
+    Krylov,
     Level,
     Reason,
     Schedule,
@@ -422,3 +425,65 @@ def test_a_state_that_is_best_to_rounding_is_not_replaced():
     level = Level(lambda u: u, Wandering(), objective=lambda u: 1.0 + 1e-15 * float(u[0]))
     solver = Solver(Hierarchy([level]), Schedule([Step("solve", 0)]), max_cycles=3)
     assert solver.solve(u=np.ones(1)).value == 3.0
+
+
+# Tensors -------------------------------------------------------------------------------------
+
+
+def states_of(values):
+    """Complex numbers as an array, and as every kind of view that a torch tensor can be."""
+    z = torch.tensor(values)
+    yield z
+    yield z.conj().resolve_conj().conj()
+    yield torch.ops.aten._neg_view(-z)
+    yield z.clone().requires_grad_()
+    yield (1j * z.conj()).resolve_conj().conj().imag  # the negative bit, and real
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    "smoother",
+    [Jacobi(0.9), GaussSeidel(), Chebyshev(), Direct(), Direct("pinv"), Krylov("gmres")],
+    ids=str,
+)
+def test_views_of_tensors_are_solved(smoother, seed):
+    draw = np.random.default_rng(seed)
+    matrix = np.diag(draw.uniform(2.0, 3.0, 4)) + 0.2 * draw.standard_normal((4, 4))
+    matrix = matrix + matrix.T
+    for f in states_of(draw.standard_normal(4) + 1j * draw.standard_normal(4)):
+        own = torch.tensor(matrix).to(f.dtype)
+        if f.is_complex():
+            own = own + 0.1j * torch.eye(4)
+        solver = Solver(Hierarchy([Level(own, smoother)]), "V(0,0,4)", rtol=1e-12, max_cycles=99)
+        for start in (None, 0.5 * f):
+            u = solver.solve(f, start).require().value
+            expected = np.linalg.solve(own.numpy(), f.detach().resolve_conj().resolve_neg().numpy())
+            np.testing.assert_allclose(u.detach().numpy(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["conjugate", "negative"])
+def test_the_matrix_may_be_a_view(kind):
+    z = torch.tensor([[4.0 + 1.0j, 1.0], [1.0, 3.0 - 0.5j]], dtype=torch.complex128)
+    matrix = z.conj() if kind == "conjugate" else torch.ops.aten._neg_view(z)
+    f = torch.tensor([1.0, 2.0 + 1.0j], dtype=torch.complex128)
+    for smoother in (Jacobi(0.9), GaussSeidel(), Direct()):
+        u = Solver(Hierarchy([Level(matrix, smoother)]), "V(0,0,9)").solve(f).require().value
+        expected = np.linalg.solve(matrix.resolve_conj().resolve_neg().numpy(), f.numpy())
+        np.testing.assert_allclose(u.numpy(), expected, rtol=1e-6)
+
+
+def test_a_solve_copies_no_state_to_the_host(monkeypatch):
+    """A CPU tensor stands for one on an accelerator: there, `cpu` waits and copies."""
+    level = Level(2.0 * torch.eye(3, dtype=torch.float64), Jacobi())
+    hierarchy, f = Hierarchy([level]), torch.ones(3, dtype=torch.float64)
+    memory = Solver(hierarchy).solve(f).memory  # the set-up may read the matrix
+
+    def refuse(self, *_):
+        raise AssertionError("a state was copied to the host")
+
+    monkeypatch.setattr(torch.Tensor, "cpu", refuse)
+    monkeypatch.setattr(torch.Tensor, "numpy", refuse)
+    solution = Solver(hierarchy).solve(f, torch.zeros_like(f), memory)
+    assert torch.allclose(solution.require().value, 0.5 * f)
+    assert "level" in solution.explain()
+    hierarchy.check(f)

@@ -138,6 +138,61 @@ def test_as_numpy_of_a_state_that_needs_a_gradient(make, tolerance):
     assert vector.dot(u, u) == 5.0 and vector.norm(u) == pytest.approx(5.0**0.5)
 
 
+def views_of(values):
+    """The kinds of view that a torch tensor can be, each of the given complex numbers."""
+    z = torch.tensor(values)
+    yield "plain", z
+    yield "conjugate", z.conj().resolve_conj().conj()
+    yield "negative", torch.ops.aten._neg_view(-z)
+    yield "both", torch.ops.aten._neg_view(-z.conj().resolve_conj()).conj()
+    yield "leaf", z.clone().requires_grad_()
+    yield "strided", torch.stack([z, z], 1)[:, 0]
+    for part in ("real", "imag"):
+        yield part, getattr(z.conj(), part)
+        yield f"{part} of a leaf", getattr(z.clone().requires_grad_().conj(), part)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_views_of_tensors_are_what_numpy_has(seed):
+    draw = np.random.default_rng(seed)
+    values, others = (draw.standard_normal(5) + 1j * draw.standard_normal(5) for _ in range(2))
+    kinds = set()
+    for name, u in views_of(values):
+        part = name.split()[0]
+        expected = getattr(values.conj(), part) if part in ("real", "imag") else values
+        kinds.add((u.is_conj(), u.is_neg(), u.requires_grad))
+        np.testing.assert_array_equal(vector.as_numpy(u), expected, name)
+        assert vector.norm(u) == pytest.approx(np.linalg.norm(expected)), name
+        assert vector.dot(u, u) == pytest.approx(np.linalg.norm(expected) ** 2), name
+        assert vector.is_finite(u) and vector.dtype_of(u) == expected.dtype, name
+        given = others[::-1] if u.is_complex() else others.real[::-1]
+        copy = vector.like(given, u)
+        np.testing.assert_array_equal(copy.numpy(), given, name)
+        np.testing.assert_array_equal(vector.like(u, u).numpy(), expected, name)
+        np.testing.assert_array_equal(vector.like(u, given), expected, name)
+        np.testing.assert_array_equal(vector.as_scipy(u.expand(2, 5))[1], expected, name)
+    assert len(kinds) == 6
+
+
+class Remote(torch.Tensor):
+    """A tensor whose entries must not come to the host."""
+
+    def cpu(self, *_):
+        raise AssertionError("a state was copied")
+
+    numpy = cpu  # type: ignore[assignment]
+
+
+def test_shape_and_precision_copy_nothing():
+    u = torch.zeros(2, 3, dtype=torch.complex64).as_subclass(Remote)
+    with pytest.raises(AssertionError):
+        vector.as_numpy(u)
+    assert vector.state_shape(u) == (2, 3) and vector.dtype_of(u) == np.complex64
+    drawn = vector.random_like(u, np.random.default_rng(0))
+    expected = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(drawn.real.numpy(), expected)
+
+
 @pytest.mark.parametrize("u", [[1.0], 1.0, None, "u", sp.eye(2)])
 @pytest.mark.parametrize(
     "operation",

@@ -7,6 +7,7 @@ it. PETSc's numbers are double: float32 states are copied, and only where this f
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def vec_like(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
     """
     if vector.is_vec(state):
         return vector.zeros_like(state)
-    return PETSc.Vec().createMPI((vector.as_numpy(state).size, None), comm=comm)
+    return PETSc.Vec().createMPI((math.prod(vector.state_shape(state)), None), comm=comm)
 
 
 def as_vec(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
@@ -64,7 +65,10 @@ def as_vec(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
     """
     if vector.is_vec(state):
         return state
-    host = not vector.is_tensor(state) or state.device.type == "cpu"
+    host = not vector.is_tensor(state) or (
+        # A conjugate, or the imaginary part of one, has other numbers than its memory.
+        state.device.type == "cpu" and not (state.is_conj() or state.is_neg())
+    )
     values = vector.as_numpy(state) if host else np.empty(0)
     if values.dtype != PETSc.ScalarType or not values.flags.c_contiguous or not host:
         raise TypeError(
