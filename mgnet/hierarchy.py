@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from numbers import Integral
 from typing import Any, overload
 
 import numpy as np
@@ -37,6 +39,9 @@ class Hierarchy(Sequence[Level]):
     nested : bool
         Claims that the coarse equation is the fine one restricted to the range of the transfer,
         `A_{l+1}(w) = restrict(A_l(prolong(w)))`, and the same for the objective; `check` tests it.
+    network : callable, optional
+        `(number of a level, state of that level) -> network` with these parameters, where the
+        states are parameters of networks.
 
     Raises
     ------
@@ -111,13 +116,46 @@ class Hierarchy(Sequence[Level]):
             raise TypeError(
                 "Hierarchy.with_data got a batch, but these levels know no data; give bind=..."
             )
+        return self.with_levels(self.bind(batch))
+
+    def with_levels(
+        self,
+        levels: Sequence[Level] | Callable[[Sequence[Level]], Sequence[Level]],
+        first: int = 0,
+    ) -> Hierarchy:
+        """A hierarchy of other levels with this one's `norm`, `dot`, `bind`, `nested`, `network`.
+
+        Parameters
+        ----------
+        levels : sequence of Level, or callable
+            A function of the levels is applied to those of every batch, too; after a sequence `on`
+            gives the levels that `bind` makes. A claim of `nested` stays true where levels are cut
+            off or get other smoothers; where operators or transfers change, `check` tests it.
+        first : int
+            The level of this hierarchy on which the new one begins, where finer ones are cut off:
+            `network` then counts from there.
+
+        Examples
+        --------
+        >>> from mgnet import gallery
+        >>> hierarchy = gallery.poisson(15)
+        >>> coarse = hierarchy.with_levels(lambda levels: levels[1:], first=1)
+        >>> len(coarse), coarse[0].unknowns, coarse.nested
+        (3, 7, True)
+        """
+        if not isinstance(first, Integral) or not 0 <= first < len(self):
+            raise ValueError(
+                f"Hierarchy.with_levels got first = {first!r}; give the number of a level of this "
+                f"hierarchy, from 0 to {len(self) - 1}"
+            )
+        bind, network = self.bind, self.network
+        if callable(levels):
+            change, levels = levels, levels(self.levels)
+            bind = None if bind is None else partial(_bind_changed, bind, change)
+        if network is not None and first:
+            network = partial(_network_below, network, first)
         return Hierarchy(
-            self.bind(batch),
-            norm=self.norm,
-            dot=self.dot,
-            bind=self.bind,
-            nested=self.nested,
-            network=self.network,
+            levels, norm=self.norm, dot=self.dot, bind=bind, nested=self.nested, network=network
         )
 
     def check(self, u: State, seed: int = 0) -> str:
@@ -278,3 +316,15 @@ class Hierarchy(Sequence[Level]):
 
     def __repr__(self) -> str:
         return f"<Hierarchy of {len(self)} levels, {self.levels[0].unknowns or '?'} unknowns>"
+
+
+def _network_below(network: Callable[[int, State], Any], first: int, level: int, u: State) -> Any:
+    return network(first + level, u)
+
+
+def _bind_changed(
+    bind: Callable[[Any], Sequence[Level]],
+    change: Callable[[Sequence[Level]], Sequence[Level]],
+    batch: Any,
+) -> Sequence[Level]:
+    return change(bind(batch))

@@ -160,6 +160,68 @@ def test_is_finite_uses_the_norm_of_the_hierarchy():
     assert not ranks.is_finite(np.ones(7))
 
 
+# Other levels --------------------------------------------------------------------------------
+
+
+def parts_of(hierarchy):
+    return {name: getattr(hierarchy, name) for name in ("norm", "dot", "bind", "nested", "network")}
+
+
+def scaled(factor):
+    """Levels of a batch: the matrices times a number."""
+    return [replace(l, operator=factor * l.matrix) for l in gallery.poisson(15)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_hierarchy_of_other_levels_loses_no_part(seed):
+    draw = np.random.default_rng(seed)
+    given = {
+        "norm": lambda u: 2.0 * vector.norm(u),
+        "dot": lambda u, v: 4.0 * vector.dot(u, v),
+        "bind": scaled,
+        "nested": True,
+        "network": lambda level, u: f"network {level} of {u}",
+    }
+    given = {name: part for name, part in given.items() if draw.random() < 0.7}
+    hierarchy = Hierarchy(scaled(1.0), **given)
+    parts = parts_of(hierarchy)
+    first, last = int(draw.integers(0, 3)), int(draw.integers(3, 5))
+
+    def cut(levels):
+        kept = list(levels[first:last])
+        return [*kept[:-1], replace(kept[-1], transfer=None)]
+
+    for levels in (cut(hierarchy), cut):
+        other = hierarchy.with_levels(levels, first=first)
+        assert [level.unknowns for level in other] == [15, 7, 3, 1][first:last]
+        told = parts_of(other)
+        assert all(told[name] is parts[name] for name in ("norm", "dot", "nested"))
+        if "network" in given:
+            assert other.network(1, "u") == f"network {first + 1} of u"
+        else:
+            assert other.network is None
+        if "bind" not in given:
+            assert other.bind is None
+            continue
+        bound = other.with_network(3.0)
+        expected = cut(scaled(3.0)) if callable(levels) else scaled(3.0)
+        assert [level.unknowns for level in bound] == [level.unknowns for level in expected]
+        assert abs(bound[0].matrix - expected[0].matrix).max() == 0.0
+        assert parts_of(bound) == told
+    assert parts_of(hierarchy) == parts and len(hierarchy) == 4
+
+
+def test_other_levels_are_checked():
+    hierarchy = gallery.poisson(7)
+    with pytest.raises(TypeError, match="Hierarchy got a Level"):
+        hierarchy.with_levels(hierarchy[0])
+    with pytest.raises(ValueError, match="level 1 is the coarsest but has a transfer"):
+        hierarchy.with_levels(lambda levels: levels[:2])
+    for first in (-1, 3, 1.0):
+        with pytest.raises(ValueError, match=f"first = {first}; .* from 0 to 2"):
+            hierarchy.with_levels(hierarchy.levels, first=first)
+
+
 # From matrices -------------------------------------------------------------------------------
 
 

@@ -243,8 +243,7 @@ def budgeted(hierarchy: Hierarchy, steps: Mapping[str, int], budget: TrainingBud
             recenter=None if recenter is None else (lambda u: level_of(recenter(u))),
         )
 
-    levels = [level_of(level) for level in hierarchy]
-    return Hierarchy(levels, nested=hierarchy.nested, network=hierarchy.network)
+    return hierarchy.with_levels(lambda levels: [level_of(level) for level in levels])
 
 
 def train_within(

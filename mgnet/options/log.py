@@ -33,15 +33,7 @@ def logged(hierarchy: Hierarchy) -> Hierarchy:
     petsc = sys.modules.get("petsc4py.PETSc")
     if petsc is None or not petsc.Log.isActive():
         return hierarchy
-    bind = hierarchy.bind
-    return Hierarchy(
-        _levels(petsc, hierarchy),
-        norm=hierarchy.norm,
-        dot=hierarchy.dot,
-        bind=None if bind is None else lambda batch: _levels(petsc, bind(batch)),
-        nested=hierarchy.nested,
-        network=hierarchy.network,
-    )
+    return hierarchy.with_levels(lambda levels: _levels(petsc, levels))
 
 
 def _levels(petsc: Any, levels: Any) -> list[Level]:

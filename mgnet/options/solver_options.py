@@ -115,15 +115,7 @@ def _hierarchy(hierarchy: Hierarchy, values: OptionReader) -> Hierarchy:
         parts[-1]["smoother"] = coarsest
     if count == len(hierarchy) and not any(parts):
         return hierarchy
-    bind = hierarchy.bind
-    return Hierarchy(
-        _changed(parts, hierarchy),
-        norm=hierarchy.norm,
-        dot=hierarchy.dot,
-        bind=None if bind is None else lambda batch: _changed(parts, bind(batch)),
-        nested=hierarchy.nested,
-        network=hierarchy.network,
-    )
+    return hierarchy.with_levels(lambda levels: _changed(parts, levels))
 
 
 def _changed(parts: list[dict[str, Smoother]], levels: Sequence[Level]) -> list[Level]:

@@ -105,7 +105,7 @@ def train(
             carry_memory(memory, hierarchy, number)
             step = Step("interpolate", number)
             records.append(StepRecord(len(norms) - 1, step, 0.0, 0.0, None, None))
-        own = Hierarchy(hierarchy[number:], norm=hierarchy.norm, dot=hierarchy.dot)
+        own = hierarchy.with_levels(lambda levels, first=number: levels[first:], first=number)
         schedule = parse(cycle, len(own)) if cycle else Schedule([Step("post", 0, sweeps)])
         deadline = began + seconds * 0.5**number
         watch = _Watch(hierarchy, number, (patience, gain, share), deadline, monitor)

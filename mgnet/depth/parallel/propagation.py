@@ -220,7 +220,8 @@ class Propagation:
             communicator=self.communicator,
             gathered=self.setup.gathered,
         )
-        # Of all processes no number is needed before a decision: `History` gathers them for it.
+        # Without the norm: one over all processes would be gathered after every step, and no number
+        # is needed before a decision, for which `History` gathers. It has no other part to keep.
         hierarchy = Hierarchy(hierarchy.levels)
         if guess is not None:
             points = guess.clone()
