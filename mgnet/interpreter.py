@@ -16,7 +16,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.schedule import COUNTED, Schedule, Step
 
-__all__ = ["Progress", "StepData", "run", "run_ahead"]
+__all__ = ["Outcome", "Progress", "StepData", "perform", "run"]
 
 State = Any
 Memory = dict[tuple[int, str], Any]
@@ -107,6 +107,29 @@ class StepData(NamedTuple):
     progress: Progress
 
 
+class Outcome(NamedTuple):
+    """What a run leaves.
+
+    Attributes
+    ----------
+    state : state of level 0
+    memory : dict
+        Of the smoothers.
+    residual : state or None
+        Of the state, where its last sweep gave it (`Smoother.smooth_ahead`). It is not counted as
+        work: whoever uses it charges the level.
+
+    Examples
+    --------
+    >>> Outcome(1.0, {}, None).residual is None
+    True
+    """
+
+    state: State
+    memory: Memory
+    residual: State | None
+
+
 def run(
     schedule: Schedule,
     hierarchy: Hierarchy,
@@ -153,10 +176,10 @@ def run(
     >>> bool(abs(u - x * (1 - x) / 2).max() < 0.01)
     True
     """
-    return run_ahead(schedule, hierarchy, u, f, memory, record, resume, last=False)[:2]
+    return perform(schedule, hierarchy, u, f, memory, record, resume)[:2]
 
 
-def run_ahead(
+def perform(
     schedule: Schedule,
     hierarchy: Hierarchy,
     u: State | None,
@@ -164,19 +187,27 @@ def run_ahead(
     memory: Memory | None = None,
     record: Callable[[Step, StepData], None] | None = None,
     resume: Progress | None = None,
-    last: bool = True,
-) -> tuple[State, Memory, State | None]:
-    """`run`, and the residual of the state where its last sweep gave it (`Smoother.smooth_ahead`).
+    log: Callable[[Step, float, float, float | None, float | None], None] | None = None,
+    ahead: bool = False,
+) -> Outcome:
+    """`run` for `Solver`: with a log of numbers, and the residual of the state where it is there.
 
-    It is not counted as work: `Solver` counts it when it looks at the norm. Without `last` the last
-    sweep is not asked for it.
+    Parameters
+    ----------
+    schedule, hierarchy, u, f, memory, record, resume
+        As in `run`.
+    log : callable, optional
+        Receives (step, work, seconds, residual norm, step length) after every step: the numbers of
+        `StepData`, without the states.
+    ahead : bool
+        Whether the last sweep shall give the residual of its state, if it can.
 
     Examples
     --------
     >>> import numpy as np
     >>> from mgnet import GaussSeidel, cycle, gallery
     >>> hierarchy, f = gallery.poisson(7, smoother=GaussSeidel()), np.ones(7)
-    >>> u, _, r = run_ahead(cycle(3), hierarchy, None, f)
+    >>> u, _, r = perform(cycle(3), hierarchy, None, f, ahead=True)
     >>> r is None or bool(np.allclose(r, hierarchy[0].residual_at(u, f)))
     True
     """
@@ -186,25 +217,29 @@ def run_ahead(
             "parse('V(1,1)', levels) or cycle(levels)"
         )
     schedule.fit(hierarchy)
-    levels: list[Any] = list(hierarchy)  # a descent may replace the level below by a recentred one
+    levels: list[Any] = list(hierarchy.levels)  # a descent may replace one by a recentred one
     begin = _begin(schedule, len(levels), u, f, memory) if resume is None else resume
     if resume is not None:
         _check_resume(schedule, len(levels), resume, (u, f, memory))
     us, fs, vs, rs = (list[Any](states) for states in begin[2:6])
     memory = dict(begin.memory)
     _recenter(levels, us, rs)
-    unit, ahead = hierarchy[0].evaluation_cost, None
+    unit, known = levels[0].evaluation_cost, None  # the residual, where a sweep has given it
     steps = schedule[begin.position :]
-    following = [*(step.action for step in steps[1:]), "down" if last else ""]
+    following = [*(step.action for step in steps[1:]), "down" if ahead else ""]
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
         action, l, _ = step
         level, below = levels[l], levels[min(l + 1, len(levels) - 1)]
         before, began = (level.tally[0], below.tally[0]), time.perf_counter()
         norm = length = None
         if action in COUNTED:
-            us[l], ahead = _swept(level, step, us[l], fs[l], memory, then == "down")
+            us[l], known = _swept(level, step, us[l], fs[l], memory, then == "down")
         elif action == "down":
-            rs[l], ahead = level.residual_at(us[l], fs[l], ahead), None
+            if known is None:
+                rs[l] = level.residual_at(us[l], fs[l])
+            else:
+                level.charge(level.residual_work)
+                rs[l], known = known, None
             norm = hierarchy.norm(rs[l])
             if level.recenter is not None:
                 below = levels[l + 1] = level.recenter(us[l])
@@ -223,14 +258,17 @@ def run_ahead(
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
+        if log is None and record is None:
+            continue
+        evaluations, cost = _spent(level, below, before)
+        told = cost / unit, time.perf_counter() - began, norm, length
+        if log is not None:
+            log(step, *told)
         if record is not None:
-            evaluations, cost = _spent(level, below, before)
-            seconds = time.perf_counter() - began
             states = tuple(us), tuple(fs), tuple(vs), tuple(rs)
             progress = Progress(schedule, number, *states, dict(memory))
-            told = cost / unit, seconds, norm, length, evaluations, progress
-            record(step, StepData(levels[l], us[l], fs[l], *told))
-    return us[0], memory, ahead
+            record(step, StepData(levels[l], us[l], fs[l], *told, evaluations, progress))
+    return Outcome(us[0], memory, known)
 
 
 def _swept(

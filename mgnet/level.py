@@ -99,14 +99,8 @@ class Level:
         self.tally[0] += 1.0
         return vector.apply(self.operator, u)
 
-    def residual_at(self, u: State, f: State | None, known: State | None = None) -> State:
-        """The residual `f - A(u)` as a new state; `f = None` stands for zero.
-
-        Where a sweep has given it already, that is `known`: it is counted and returned.
-        """
-        if known is not None:
-            self.tally[0] += self.residual_work
-            return known
+    def residual_at(self, u: State, f: State | None) -> State:
+        """The residual `f - A(u)` as a new state; `f = None` stands for zero."""
         if self.residual is not None:
             self.tally[0] += self.residual_work
             return self.residual(u, f)
@@ -135,7 +129,10 @@ class Level:
         return float(self.objective(u)) - (0.0 if f is None else dot(f, u))
 
     def charge(self, evaluations: float) -> None:
-        """Count evaluations of A that did not go through `apply`, as those of compiled sweeps."""
+        """Count evaluations of A that did not go through `apply` or `residual_at`.
+
+        Those of compiled sweeps, and `residual_work` for the residual that such a sweep gave.
+        """
         self.tally[0] += evaluations
 
     def jacobian(self, u: State) -> Any:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,9 +159,15 @@ class Schedule(tuple[Step, ...]):
 
     def fit(self, hierarchy: Hierarchy) -> None:
         """Raise a ValueError unless the schedule can run on `hierarchy`."""
-        fault = find_fault(self, len(hierarchy))
+        levels = len(hierarchy)
+        fault = None if levels in self._fitting else find_fault(self, levels)
         if fault is not None:
             raise ValueError("schedule does not fit this hierarchy: step {} {}".format(*fault))
+        self._fitting.add(levels)  # every cycle asks again
+
+    @cached_property
+    def _fitting(self) -> set[int]:
+        return set()
 
     def picture(self, width: int = 100) -> str:
         r"""The cycle as text, in blocks of at most `width` columns.
@@ -280,9 +287,8 @@ def _cycle(level: int, coarsest: int, kappa: float, pre: int, post: int, solves:
     if level == coarsest:
         return [Step("solve", level, solves)]
     below = _cycle(level + 1, coarsest, kappa, pre, post, solves)
-    if (
-        kappa > 1 and level + 1 < coarsest
-    ):  # a second call on the coarsest level would solve the same problem again
+    # A second call on the coarsest level would solve the same problem again.
+    if kappa > 1 and level + 1 < coarsest:
         below = below + _cycle(level + 1, coarsest, kappa - 1, pre, post, solves)
     before = [Step("pre", level, pre)] if pre else []
     after = [Step("post", level, post)] if post else []

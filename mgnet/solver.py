@@ -15,7 +15,7 @@ import scipy.sparse.linalg as spla
 from mgnet import vector
 from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
-from mgnet.interpreter import Memory, StepData, run, run_ahead
+from mgnet.interpreter import Memory, StepData, perform, run
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution, StepRecord
@@ -161,24 +161,21 @@ class Solver:
         began = time.perf_counter()
         hierarchy, bound = self._bound()
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
-        schedule, last, message, checks = self.schedule, None, "", 0.0
+        schedule, last, message, checks, residual = self.schedule, None, "", 0.0, None
         repeated = Schedule(self.schedule[self.schedule.opening :])
         records: list[StepRecord] = []
         norms: list[float] = []
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._merit(f))
         iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot)
-        ahead = None  # the residual of `value`, where it is known
         while True:
             before = hierarchy[0].tally[0]
-            norms.append(hierarchy.norm(hierarchy[0].residual_at(value, f, ahead)))
+            norms.append(_norm(hierarchy, value, f, residual))
             while iterates is not None and iterates.refuses(norms):
                 value = iterates.restart()
-                norms[-1] = hierarchy.norm(hierarchy[0].residual_at(value, f))
+                norms[-1] = _norm(hierarchy, value, f)
             checks += hierarchy[0].tally[0] - before
             best.see(value)
-            reason = self._reason(norms, scale)
-            if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], value):
-                reason = reason or Reason.MONITOR
+            reason = self._reason(norms, scale, value)
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
                 reason = Reason.BATCHES if following is None else None
@@ -186,11 +183,13 @@ class Solver:
             if reason is not None:
                 break
             u = value if records else u
-            last = partial(run_ahead, schedule, hierarchy, u, f, memory)
+            given = schedule, hierarchy, u, f, memory
+            last = partial(run, *given)
             try:
-                plain, memory, ahead = last(partial(_keep, records, self.record, len(norms)))
+                log = partial(_log, records, len(norms))
+                plain, memory, residual = perform(*given, self.record, log=log, ahead=True)
             except FloatingPointError as error:
-                back, ahead = None if iterates is None else iterates.restart(), None
+                back, residual = None if iterates is None else iterates.restart(), None
                 if back is None:
                     reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
                     break
@@ -199,7 +198,7 @@ class Solver:
             if iterates is None or schedule != repeated:
                 value = plain
             else:
-                value, ahead = iterates.next(value, plain), None
+                value, residual = iterates.next(value, plain), None
             schedule = repeated
         checks += 0.0 if self.merit is not None else len(best.values)
         return Solution(
@@ -243,8 +242,15 @@ class Solver:
             return self.merit
         return None if monotone else (lambda u: level.value(u, f, self.hierarchy.dot))
 
-    def _reason(self, norms: list[float], scale: float) -> Reason | None:
-        """Why to stop after these residual norms, or None; `scale` is the norm of f."""
+    def _reason(self, norms: list[float], scale: float, u: State) -> Reason | None:
+        """Why to stop, or None; the monitor is called in any case."""
+        reason = self._limit(norms, scale)
+        if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], u):
+            return reason or Reason.MONITOR
+        return reason
+
+    def _limit(self, norms: list[float], scale: float) -> Reason | None:
+        """What these residual norms have met, or None; `scale` is the norm of f."""
         now, cycles = norms[-1], len(norms) - 1
         if not math.isfinite(now):
             return Reason.NOT_FINITE
@@ -354,15 +360,15 @@ class _Best:
         return self._state
 
 
-def _keep(
-    records: list[StepRecord],
-    record: Callable[[Step, StepData], None] | None,
-    cycle: int,
-    step: Step,
-    data: StepData,
-) -> None:
-    records.append(
-        StepRecord(cycle, step, data.work, data.seconds, data.residual_norm, data.step_length)
-    )
-    if record is not None:
-        record(step, data)
+def _norm(hierarchy: Hierarchy, u: State, f: State | None, residual: State | None = None) -> float:
+    """The residual norm, counted as work, also where the last sweep has given the residual."""
+    level = hierarchy[0]
+    if residual is None:
+        residual = level.residual_at(u, f)
+    else:
+        level.charge(level.residual_work)
+    return hierarchy.norm(residual)
+
+
+def _log(records: list[StepRecord], cycle: int, step: Step, *numbers: Any) -> None:
+    records.append(StepRecord(cycle, step, *numbers))
