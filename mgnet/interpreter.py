@@ -15,6 +15,7 @@ from mgnet import vector
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.schedule import COUNTED, Schedule, Step
+from mgnet.solution import StepRecord
 
 __all__ = ["Outcome", "Progress", "StepData", "perform", "run"]
 
@@ -187,7 +188,8 @@ def perform(
     memory: Memory | None = None,
     record: Callable[[Step, StepData], None] | None = None,
     resume: Progress | None = None,
-    log: Callable[[Step, float, float, float | None, float | None], None] | None = None,
+    log: list[StepRecord] | None = None,
+    cycle: int = 1,
     ahead: bool = False,
 ) -> Outcome:
     """`run` for `Solver`: with a log of numbers, and the residual of the state where it is there.
@@ -196,9 +198,10 @@ def perform(
     ----------
     schedule, hierarchy, u, f, memory, record, resume
         As in `run`.
-    log : callable, optional
-        Receives (step, work, seconds, residual norm, step length) after every step: the numbers of
-        `StepData`, without the states.
+    log : list of StepRecord, optional
+        Gets an entry after every step: the numbers of `StepData`, without the states.
+    cycle : int
+        Number of the cycle in these entries.
     ahead : bool
         Whether the last sweep shall give the residual of its state, if it can.
 
@@ -224,12 +227,13 @@ def perform(
     us, fs, vs, rs = (list[Any](states) for states in begin[2:6])
     memory = dict(begin.memory)
     _recenter(levels, us, rs)
-    unit, known = levels[0].evaluation_cost, None  # the residual, where a sweep has given it
+    unit, coarsest = levels[0].evaluation_cost, len(levels) - 1
+    known = None  # the residual, where a sweep has given it
     steps = schedule[begin.position :]
-    following = [*(step.action for step in steps[1:]), "down" if ahead else ""]
+    following = [step.action for step in steps[1:]] + ["down" if ahead else ""]
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
         action, l, _ = step
-        level, below = levels[l], levels[min(l + 1, len(levels) - 1)]
+        level, below = levels[l], levels[l + 1 if l < coarsest else l]
         before, began = (level.tally[0], below.tally[0]), time.perf_counter()
         norm = length = None
         if action in COUNTED:
@@ -263,7 +267,7 @@ def perform(
         evaluations, cost = _spent(level, below, before)
         told = cost / unit, time.perf_counter() - began, norm, length
         if log is not None:
-            log(step, *told)
+            log.append(StepRecord(cycle, step, *told))
         if record is not None:
             states = tuple(us), tuple(fs), tuple(vs), tuple(rs)
             progress = Progress(schedule, number, *states, dict(memory))
@@ -275,18 +279,19 @@ def _swept(
     level: Any, step: Step, u: State, f: State | None, memory: Memory, ahead: bool
 ) -> tuple[State, State | None]:
     """The state after sweeps and, with `ahead`, its residual, if the smoother gives that."""
-    smoother: Any = level.smoother
-    if step.action == "post" and level.post_smoother is not None:
+    action, number, count = step
+    smoother = level.smoother
+    if action == "post" and level.post_smoother is not None:
         smoother = level.post_smoother
-    key = (step.level, "post" if smoother is level.post_smoother else "pre")
-    if memory.get(key) is None:
-        memory[key] = smoother.start(level, u)
-    given, r = (level, u, f, step.count, memory[key]), None
+    key = (number, "post" if smoother is level.post_smoother else "pre")
+    held = memory.get(key)
+    if held is None:
+        held = smoother.start(level, u)
     if ahead:
-        u, memory[key], r = smoother.smooth_ahead(*given)
-    else:
-        u, memory[key] = smoother.smooth(*given)
-    return u, r
+        u, memory[key], r = smoother.smooth_ahead(level, u, f, count, held)
+        return u, r
+    u, memory[key] = smoother.smooth(level, u, f, count, held)
+    return u, None
 
 
 def _spent(level: Any, below: Any, before: tuple[float, float]) -> tuple[float, float]:

@@ -21,6 +21,7 @@ __all__ = [
     "chebyshev",
     "gauss_seidel",
     "jacobi",
+    "multiply",
     "multiply_add",
     "reach",
     "residual",
@@ -40,18 +41,37 @@ def takes(matrix: Any, *states: Any) -> bool:
     >>> takes(np.eye(2), np.ones(2))
     False
     """
-    return (
-        available
-        and sp.issparse(matrix)
-        and matrix.format == "csr"
-        and all(
-            type(u) is np.ndarray
-            and u.ndim == 1
-            and u.dtype == matrix.dtype
-            and u.flags.c_contiguous
-            for u in states
-        )
-    )
+    if not (available and sp.issparse(matrix) and matrix.format == "csr"):
+        return False
+    dtype = matrix.dtype
+    for u in states:
+        if type(u) is not np.ndarray or u.ndim != 1 or u.dtype != dtype:
+            return False
+        if not u.flags.c_contiguous:
+            return False
+    return True
+
+
+def multiply(matrix: Any, u: Any) -> Any:
+    """`matrix @ u`, for CSR matrices and flat arrays by the loop that SciPy's `@` ends in.
+
+    For small matrices the way there takes longer than the loop.
+
+    Examples
+    --------
+    >>> multiply(sp.csr_matrix([[2.0, 1.0]]), np.array([1.0, 1.0]))
+    array([3.])
+    """
+    if csr_matvec is None or not (sp.issparse(matrix) and matrix.format == "csr"):
+        return matrix @ u
+    rows, columns = matrix.shape
+    if type(u) is not np.ndarray or u.shape != (columns,) or u.dtype != matrix.dtype:
+        return matrix @ u
+    if not u.flags.c_contiguous:
+        return matrix @ u
+    out = np.zeros(rows, u.dtype)
+    csr_matvec(rows, columns, matrix.indptr, matrix.indices, matrix.data, u, out)
+    return out
 
 
 def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
@@ -85,7 +105,7 @@ def residual(matrix: Any, u: Any, f: Any) -> np.ndarray:
     array([1.])
     """
     out = np.empty_like(f)
-    _kernel("residual")(*_parts(matrix), u, f, out)
+    _kernel("residual")(*_arrays(matrix), u, f, out)
     return out
 
 
@@ -126,7 +146,7 @@ def jacobi(
     array([2.])
     """
     out = np.empty_like(u)
-    _kernel("jacobi")(*_parts(matrix), scale, u, f, out, *_ahead(u, r, within))
+    _kernel("jacobi")(*_arrays(matrix), scale, u, f, out, *_ahead(u, r, within))
     return out
 
 
@@ -156,7 +176,7 @@ def chebyshev(
     out = np.empty_like(u)
     old, new = u.dtype.type(by[0]), u.dtype.type(by[1])
     ahead = _ahead(u, r, within)
-    _kernel("chebyshev")(*_parts(matrix), scale, u, f, d, old, new, out, *ahead)
+    _kernel("chebyshev")(*_arrays(matrix), scale, u, f, d, old, new, out, *ahead)
     return out
 
 
@@ -190,8 +210,9 @@ def gauss_seidel(
     >>> u
     array([0.5 , 0.75])
     """
-    ahead = _ahead(u, r, within)
-    _kernel("backward" if backward else "forward")(*_parts(matrix), inverse, u, f, *ahead)
+    sweep = _kernel("backward" if backward else "forward")
+    r, within = _ahead(u, r, within)
+    sweep(matrix.indptr, matrix.indices, matrix.data, inverse, u, f, r, within)
 
 
 def _kernel(name: str) -> Any:
@@ -207,22 +228,24 @@ def _kernel(name: str) -> Any:
     return _compiled[name]
 
 
-def _parts(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    # Unsigned indices spare numba a test for negative ones that takes longer than the arithmetic.
-    unsigned = np.uint32 if matrix.indices.dtype.itemsize == 4 else np.uint64
-    return matrix.indptr.view(unsigned), matrix.indices.view(unsigned), matrix.data
+def _arrays(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return matrix.indptr, matrix.indices, matrix.data
 
 
 def _ahead(u: np.ndarray, r: np.ndarray | None, within: int) -> tuple[np.ndarray, int]:
     """What the loops take for r, empty where it is not asked for, and how far it stays behind."""
-    return (u[:0], 0) if r is None else (r, min(within, len(u)))
+    return (u[:0], 0) if r is None else (r, within)
+
+
+# Unsigned indices spare numba a test for negative ones that takes longer than the arithmetic.
+unsigned = np.uint64
 
 
 def _residual(indptr, indices, data, u, f, out):
     for i in range(len(out)):
         total = f[i]
-        for k in range(indptr[i], indptr[i + 1]):
-            total -= data[k] * u[indices[k]]
+        for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
+            total -= data[k] * u[unsigned(indices[k])]
         out[i] = total
 
 
@@ -230,14 +253,14 @@ def _jacobi(indptr, indices, data, scale, u, f, out, r, behind):
     for step in range(len(out) + behind):
         if step < len(out):
             total = f[step]
-            for k in range(indptr[step], indptr[step + 1]):
-                total -= data[k] * u[indices[k]]
+            for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
+                total -= data[k] * u[unsigned(indices[k])]
             out[step] = u[step] + scale[step] * total
         i = step - behind
         if 0 <= i < len(r):
             total = f[i]
-            for k in range(indptr[i], indptr[i + 1]):
-                total -= data[k] * out[indices[k]]
+            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
+                total -= data[k] * out[unsigned(indices[k])]
             r[i] = total
 
 
@@ -245,15 +268,15 @@ def _chebyshev(indptr, indices, data, scale, u, f, d, old, new, out, r, behind):
     for step in range(len(out) + behind):
         if step < len(out):
             total = f[step]
-            for k in range(indptr[step], indptr[step + 1]):
-                total -= data[k] * u[indices[k]]
+            for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
+                total -= data[k] * u[unsigned(indices[k])]
             d[step] = old * d[step] + new * (scale[step] * total)
             out[step] = u[step] + d[step]
         i = step - behind
         if 0 <= i < len(r):
             total = f[i]
-            for k in range(indptr[i], indptr[i + 1]):
-                total -= data[k] * out[indices[k]]
+            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
+                total -= data[k] * out[unsigned(indices[k])]
             r[i] = total
 
 
@@ -265,13 +288,14 @@ def _forward(indptr, indices, data, inverse, u, f, r, behind):
             total = f[step]
             last = indptr[step + 1] - 1
             for j in range(indptr[step + 1] - indptr[step]):
-                total -= data[last - j] * u[indices[last - j]]
+                k = unsigned(last - j)
+                total -= data[k] * u[unsigned(indices[k])]
             u[step] += total * inverse[step]
         i = step - behind
         if 0 <= i < len(r):
             total = f[i]
-            for k in range(indptr[i], indptr[i + 1]):
-                total -= data[k] * u[indices[k]]
+            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
+                total -= data[k] * u[unsigned(indices[k])]
             r[i] = total
 
 
@@ -279,12 +303,12 @@ def _backward(indptr, indices, data, inverse, u, f, r, behind):
     for step in range(len(u) - 1, -1 - behind, -1):
         if step >= 0:
             total = f[step]
-            for k in range(indptr[step], indptr[step + 1]):
-                total -= data[k] * u[indices[k]]
+            for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
+                total -= data[k] * u[unsigned(indices[k])]
             u[step] += total * inverse[step]
         i = step + behind
         if i < len(r):
             total = f[i]
-            for k in range(indptr[i], indptr[i + 1]):
-                total -= data[k] * u[indices[k]]
+            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
+                total -= data[k] * u[unsigned(indices[k])]
             r[i] = total

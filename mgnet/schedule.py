@@ -160,8 +160,7 @@ class Schedule(tuple[Step, ...]):
     def fit(self, hierarchy: Hierarchy) -> None:
         """Raise a ValueError unless the schedule can run on `hierarchy`."""
         levels = len(hierarchy)
-        fault = None if levels in self._fitting else find_fault(self, levels)
-        if fault is not None:
+        if levels not in self._fitting and (fault := find_fault(self, levels)):
             raise ValueError("schedule does not fit this hierarchy: step {} {}".format(*fault))
         self._fitting.add(levels)  # every cycle asks again
 

@@ -5,14 +5,14 @@ frozen: it holds parameters only, so one instance serves many levels. What it le
 (factors, eigenvalue bounds) and what it remembers between visits (moments, pairs, damping) is its
 *memory*, made by `start` and kept by `run`.
 
-All of these treat nonlinear levels too: they need the residual, and the matrix or
-`level.linearize`.
+All of these treat nonlinear levels too: they need the residual, and a matrix or `linearize`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -225,7 +225,7 @@ class GaussSeidel(Smoother):
                 "it must be 'forward', 'backward' or 'symmetric'"
             )
 
-    @property
+    @cached_property
     def _directions(self) -> tuple[str, ...]:
         return ("forward", "backward") if self.direction == "symmetric" else (self.direction,)
 
@@ -273,7 +273,7 @@ class GaussSeidel(Smoother):
         for direction in order[:-1]:
             kernels.gauss_seidel(matrix, inverse, u, b, direction == "backward")
         kernels.gauss_seidel(matrix, inverse, u, b, order[-1] == "backward", r, within)
-        level.charge(self.work(level, sweeps))
+        level.charge(len(order) * level.residual_work)
         return u
 
     def work(self, level: Level, sweeps: int) -> float:

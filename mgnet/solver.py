@@ -162,7 +162,8 @@ class Solver:
         hierarchy, bound = self._bound()
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
         schedule, last, message, checks, residual = self.schedule, None, "", 0.0, None
-        repeated = Schedule(self.schedule[self.schedule.opening :])
+        opening = schedule.opening
+        repeated = Schedule(schedule[opening:]) if opening else schedule
         records: list[StepRecord] = []
         norms: list[float] = []
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._merit(f))
@@ -186,8 +187,8 @@ class Solver:
             given = schedule, hierarchy, u, f, memory
             last = partial(run, *given)
             try:
-                log = partial(_log, records, len(norms))
-                plain, memory, residual = perform(*given, self.record, log=log, ahead=True)
+                told = perform(*given, self.record, None, records, len(norms), ahead=True)
+                plain, memory, residual = told
             except FloatingPointError as error:
                 back, residual = None if iterates is None else iterates.restart(), None
                 if back is None:
@@ -368,7 +369,3 @@ def _norm(hierarchy: Hierarchy, u: State, f: State | None, residual: State | Non
     else:
         level.charge(level.residual_work)
     return hierarchy.norm(residual)
-
-
-def _log(records: list[StepRecord], cycle: int, step: Step, *numbers: Any) -> None:
-    records.append(StepRecord(cycle, step, *numbers))

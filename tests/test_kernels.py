@@ -82,6 +82,47 @@ def test_the_order_of_the_columns_in_a_row_does_not_matter():
     np.testing.assert_allclose(v, w, rtol=1e-13, atol=1e-13)
 
 
+PRODUCTS = {
+    "flat": lambda A, u: (A, u),
+    "float32": lambda A, u: (A.astype(np.float32), u.astype(np.float32)),
+    "complex": lambda A, u: (1j * A, u + 1j * u[::-1]),
+    "mixed": lambda A, u: (A.astype(np.float32), u),
+    "real times complex": lambda A, u: (A, 1j * u),
+    "integers": lambda A, u: ((10 * A).astype(int), (10 * u).astype(int)),
+    "strided": lambda A, u: (A, np.repeat(u, 2)[::2]),
+    "columns": lambda A, u: (A, np.stack([u, 2 * u], 1)),
+    "a column": lambda A, u: (A, u[:, None]),
+    "subclass": lambda A, u: (A, u[:, None].view(np.matrix)),
+    "CSC": lambda A, u: (A.tocsc(), u),
+    "sparse array": lambda A, u: (sp.csr_array(A), u),
+    "no rows": lambda A, u: (A[:0], u),
+    "dense": lambda A, u: (A.toarray(), u),
+    "long indices": lambda A, u: (system(30, 0, index=np.int64)[0][:12], u),
+    "duplicates": lambda A, u: (sp.csr_matrix(([1.0, 2.0], [0, 0], [0, 2]), (1, len(u))), u),
+}
+
+
+@pytest.mark.parametrize("private", [True, False], ids=["SciPy's private loop", "without it"])
+@pytest.mark.parametrize("case", PRODUCTS)
+def test_multiply_gives_the_bits_of_scipys_product(monkeypatch, private, case):
+    if not private:
+        monkeypatch.setattr(kernels, "csr_matvec", None)
+    A, u, _ = system(30)
+    matrix, state = PRODUCTS[case](A[:12], u)
+    before = state.copy()
+    product, expected = kernels.multiply(matrix, state), matrix @ state
+    np.testing.assert_array_equal(product, expected)
+    assert type(product) is type(expected) and product.dtype == expected.dtype
+    np.testing.assert_array_equal(state, before)
+
+
+def test_multiply_refuses_a_state_of_another_length():
+    A, _, _ = system(4)
+    for length in (3, 5):
+        with pytest.raises(ValueError, match="mismatch"):
+            kernels.multiply(A, np.ones(length))
+
+
 @pytest.mark.parametrize("private", [True, False], ids=["SciPy's private loop", "without it"])
 @pytest.mark.parametrize(
     ("matrix", "state"), [(float, float), (np.float32, np.float32), (np.float32, float)]
