@@ -100,9 +100,11 @@ class Hierarchy(Sequence[Level]):
     def __len__(self) -> int:
         return len(self.levels)
 
-    def is_finite(self, u: State) -> bool:
-        """Whether a state has no NaN and no Inf, on any rank."""
-        return vector.is_finite(u) if self.norm is vector.norm else math.isfinite(self.norm(u))
+    @property
+    def is_finite(self) -> Callable[[State], bool]:
+        """`is_finite(u)`: whether a state has no NaN and no Inf, on any rank."""
+        norm = self.norm
+        return vector.is_finite if norm is vector.norm else lambda u: math.isfinite(norm(u))
 
     def with_data(self, batch: Any) -> Hierarchy:
         """The same hierarchy with one batch of the data bound to all levels.

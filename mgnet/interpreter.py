@@ -228,7 +228,7 @@ def perform(
     memory = dict(begin.memory)
     _recenter(levels, us, rs)
     unit, coarsest = levels[0].evaluation_cost, len(levels) - 1
-    known = None  # the residual, where a sweep has given it
+    is_finite, known = hierarchy.is_finite, None  # the residual, where a sweep has given it
     steps = schedule[begin.position :]
     following = [step.action for step in steps[1:]] + ["down" if ahead else ""]
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
@@ -258,20 +258,21 @@ def perform(
         else:
             us[l] = level.transfer.interpolate(us[l + 1])
             carry_memory(memory, levels, l)
-        if not (hierarchy.is_finite(us[l]) if norm is None else math.isfinite(norm)):
+        if not (is_finite(us[l]) if norm is None else math.isfinite(norm)):
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
         if log is None and record is None:
             continue
         evaluations, cost = _spent(level, below, before)
-        told = cost / unit, time.perf_counter() - began, norm, length
+        seconds = time.perf_counter() - began
+        entry = StepRecord(cycle, step, cost / unit, seconds, norm, length)
         if log is not None:
-            log.append(StepRecord(cycle, step, *told))
+            log.append(entry)
         if record is not None:
             states = tuple(us), tuple(fs), tuple(vs), tuple(rs)
             progress = Progress(schedule, number, *states, dict(memory))
-            record(step, StepData(levels[l], us[l], fs[l], *told, evaluations, progress))
+            record(step, StepData(levels[l], us[l], fs[l], *entry[2:], evaluations, progress))
     return Outcome(us[0], memory, known)
 
 

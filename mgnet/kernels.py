@@ -26,6 +26,7 @@ __all__ = [
     "reach",
     "residual",
     "takes",
+    "total",
 ]
 
 available: bool = importlib.util.find_spec("numba") is not None
@@ -65,9 +66,8 @@ def multiply(matrix: Any, u: Any) -> Any:
     if csr_matvec is None or not (sp.issparse(matrix) and matrix.format == "csr"):
         return matrix @ u
     rows, columns = matrix.shape
-    if type(u) is not np.ndarray or u.shape != (columns,) or u.dtype != matrix.dtype:
-        return matrix @ u
-    if not u.flags.c_contiguous:
+    flat = type(u) is np.ndarray and u.ndim == 1 and u.flags.c_contiguous
+    if not flat or len(u) != columns or u.dtype != matrix.dtype:
         return matrix @ u
     out = np.zeros(rows, u.dtype)
     csr_matvec(rows, columns, matrix.indptr, matrix.indices, matrix.data, u, out)
@@ -210,19 +210,40 @@ def gauss_seidel(
     >>> u
     array([0.5 , 0.75])
     """
+    if r is None:
+        r, within = u[:0], 0
     sweep = _kernel("backward" if backward else "forward")
-    r, within = _ahead(u, r, within)
     sweep(matrix.indptr, matrix.indices, matrix.data, inverse, u, f, r, within)
+
+
+def total(u: np.ndarray) -> Any:
+    """The sum of all entries of an array, added up in any order.
+
+    `run` takes one after every step, to see whether a state is finite. On a few hundred unknowns
+    NumPy needs six times as long as a compiled loop; but a process that uses no other loop of this
+    file does not import numba for it.
+
+    Examples
+    --------
+    >>> float(total(np.array([1.0, 2.0])))
+    3.0
+    """
+    if available and _compiled and type(u) is np.ndarray and u.ndim == 1 and u.dtype == np.float64:
+        return _kernel("total")(u)
+    return np.add.reduce(u, None)
 
 
 def _kernel(name: str) -> Any:
     if name not in _compiled:
         loops = {"residual": _residual, "jacobi": _jacobi, "chebyshev": _chebyshev}
-        python = loops.get(name, _forward if name == "forward" else _backward)
+        loops |= {"forward": _forward, "backward": _backward, "total": _total}
+        python = loops[name]
         if available:
             import numba
 
-            _compiled[name] = numba.njit(cache=True)(python)
+            # In any order: in vectors. NaN and Inf stay what they are.
+            order = {"reassoc"} if name == "total" else False
+            _compiled[name] = numba.njit(cache=True, fastmath=order)(python)
         else:
             _compiled[name] = python
     return _compiled[name]
@@ -239,6 +260,10 @@ def _ahead(u: np.ndarray, r: np.ndarray | None, within: int) -> tuple[np.ndarray
 
 # Unsigned indices spare numba a test for negative ones that takes longer than the arithmetic.
 unsigned = np.uint64
+
+
+def _total(u):
+    return u.sum()
 
 
 def _residual(indptr, indices, data, u, f, out):

@@ -4,6 +4,7 @@ The rest of the core uses `+ - *` and `@` only. torch and petsc4py are not impor
 tensor or a Vec comes in, its library is loaded already, and `sys.modules` has it.
 """
 
+import cmath
 import math
 import sys
 from collections.abc import Sequence
@@ -30,7 +31,6 @@ __all__ = [
 ]
 
 State = Any
-_sum = np.add.reduce  # as `u.sum()`, which takes twice as long to get there
 
 
 def _is(module: str, kind: str, u: State) -> bool:
@@ -194,8 +194,8 @@ def is_finite(u: State) -> bool:
     # A sum is one pass in one thread. A BLAS product would wake all threads for each of the many
     # states of a cycle, which costs milliseconds on a busy machine.
     if isinstance(u, np.ndarray):
-        return math.isfinite(abs(_sum(u, None)))
-    return math.isfinite(norm(u) if is_vec(u) else abs(u.detach().sum()))
+        return cmath.isfinite(kernels.total(u))
+    return cmath.isfinite(norm(u) if is_vec(u) else u.detach().sum())
 
 
 def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:

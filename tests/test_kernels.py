@@ -1,5 +1,8 @@
 """Compiled loops give what the same loops give in Python, and what triangular solves give."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.linalg as la
@@ -80,6 +83,45 @@ def test_the_order_of_the_columns_in_a_row_does_not_matter():
     kernels.gauss_seidel(A, 1 / A.diagonal(), v, f, False)
     kernels.gauss_seidel(B, 1 / B.diagonal(), w, f, False)
     np.testing.assert_allclose(v, w, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.complex128, np.int64, ">f8"])
+def test_total(monkeypatch, numba, dtype):
+    monkeypatch.setattr(kernels, "available", numba and kernels.available)
+    monkeypatch.setattr(kernels, "_compiled", {})
+    A, u, f = system()
+    kernels.residual(A, u, f)  # numba is there
+    values = np.random.default_rng(1).integers(-9, 9, (40, 6)).astype(dtype)
+    for state in (values, values[:, 0], values[1], values[::-3, 2], values[0, :0]):
+        assert kernels.total(state) == state.sum()
+
+
+@pytest.mark.parametrize("numba", [True, False])
+def test_a_total_is_finite_where_all_entries_are(monkeypatch, numba):
+    monkeypatch.setattr(kernels, "available", numba and kernels.available)
+    kernels.residual(*system())
+    draw = np.random.default_rng(2)
+    for size in (1, 3, 8, 67):
+        u = draw.standard_normal(size)
+        assert np.isfinite(kernels.total(u))
+        for bad in (np.nan, np.inf, -np.inf):
+            v = u.copy()
+            v[draw.integers(size)] = bad
+            assert not np.isfinite(kernels.total(v))
+            v[draw.integers(size)] = -bad
+            assert not np.isfinite(kernels.total(v))
+
+
+def test_a_solve_without_loops_does_not_load_numba():
+    script = """
+import sys
+import numpy as np
+from mgnet import Direct, Hierarchy, Level, Solver
+assert Solver(Hierarchy([Level(2 * np.eye(3), Direct())])).solve(np.ones(3)).reason.converged
+assert "numba" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 PRODUCTS = {
