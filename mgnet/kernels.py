@@ -32,6 +32,7 @@ __all__ = [
 available: bool = importlib.util.find_spec("numba") is not None
 
 _compiled: dict[str, Any] = {}
+_double = np.dtype(np.float64)
 
 
 def takes(matrix: Any, *states: Any) -> bool:
@@ -228,7 +229,8 @@ def total(u: np.ndarray) -> Any:
     >>> float(total(np.array([1.0, 2.0])))
     3.0
     """
-    if available and _compiled and type(u) is np.ndarray and u.ndim == 1 and u.dtype == np.float64:
+    plain = type(u) is np.ndarray and u.ndim == 1 and u.dtype == _double
+    if plain and available and _compiled:
         return _kernel("total")(u)
     return np.add.reduce(u, None)
 

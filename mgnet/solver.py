@@ -184,10 +184,9 @@ class Solver:
             if reason is not None:
                 break
             u = value if records else u
-            given = schedule, hierarchy, u, f, memory
-            last = partial(run, *given)
+            last = schedule, hierarchy, u, f, memory
             try:
-                told = perform(*given, self.record, None, records, len(norms), ahead=True)
+                told = perform(*last, self.record, None, records, len(norms), ahead=True)
                 plain, memory, residual = told
             except FloatingPointError as error:
                 back, residual = None if iterates is None else iterates.restart(), None
@@ -206,12 +205,12 @@ class Solver:
             value if reason.converged else best.state(value),
             tuple(norms),
             reason,
-            sum(entry.work for entry in records) + checks,
+            sum([entry.work for entry in records]) + checks,
             memory,
             tuple(records),
             time.perf_counter() - began,
             message,
-            last,
+            last and partial(run, *last),
             hierarchy.norm,
             tuple(best.values),
             0 if iterates is None else iterates.restarts,

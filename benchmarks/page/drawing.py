@@ -35,6 +35,7 @@ FAMILIES = {  # how the name of a method begins -> colour; the longest that fits
     "FixedCycles": OURS_TOO,
     "torch": OURS_TOO,
     "mgnet, auto": GREEN,
+    "mgnet, earlier": OURS_TOO,
     "mgnet, cascade alone": "#004c78",
     "mgnet, one level": OURS_TOO,
     "KAN, one level": OURS_TOO,

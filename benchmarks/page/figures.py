@@ -30,6 +30,18 @@ def poisson_vs_pyamg(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def small_solves(rows: Sequence[Row]) -> Figure:
+    figure, (ax,) = panels(1)
+    own = where(rows, fast=True, hierarchy="from_pyamg")
+    curves(ax, own, "n", "ms_median")
+    ax.set(xscale="log", yscale="log", xlabel="unknowns per direction")
+    ax.set(ylabel="milliseconds per cycle")
+    ax.set_xticks(values(own, "n"), [str(n) for n in values(own, "n")])
+    ax.minorticks_off()
+    legend(figure, ax)
+    return figure
+
+
 def poisson_convergence(rows: Sequence[Row]) -> Figure:
     figure, axes = panels(3, columns=3, width=8.5)
     for ax, dimension in zip(axes, (1, 2), strict=False):

@@ -37,6 +37,15 @@ SECTIONS = {
         tables.poisson_lines,
         figures.poisson_vs_pyamg,
     ),
+    "small_solves": Section(
+        "Small solves",
+        "Time per cycle of `Solver` from 15 x 15 unknowns on, beside PyAMG on the same hierarchy, "
+        "and beside mgnet before its overhead was cut (commit cb918c4).",
+        tables.small_tables,
+        "Time per V(1,1)-cycle with `fast`, Gauss-Seidel, on one hierarchy.",
+        tables.small_lines,
+        figures.small_solves,
+    ),
     "knots_speed": Section(
         "Spline layers",
         "Forward and backward pass of spline layers beside those of efficient-kan, FastKAN and "

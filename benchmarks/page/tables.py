@@ -53,6 +53,33 @@ def poisson_tables(rows: Rows) -> list[str]:
     return [listed(told, columns | {"residual norm after 10 cycles": "{residual:.1e}"})]
 
 
+def small_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for n in (15, 31, 127):
+        own = where(rows, n=n, fast=True, hierarchy="from_pyamg")
+        ours, theirs = find(own, method="mgnet"), find(own, method="PyAMG")
+        judged = goal(targets, f"time per cycle over PyAMG's, {n}^2")
+        what = f"V(1,1)-cycle, Gauss-Seidel, {n} x {n} unknowns, against PyAMG"
+        told = f"{ours['ms_median']:.3f} ms", f"{theirs['ms_median']:.3f} ms"
+        lines.append(Line(what, *told, theirs["ratio_median"], *judged))
+    return lines
+
+
+def small_tables(rows: Rows) -> list[str]:
+    told = [row | {"extra": "with" if row["fast"] else "without"} for row in rows]
+    index = {"extra `fast`": "{extra}", "unknowns": "{n} x {n}"}
+    cell = "{ms_median:.3f} ({ratio_median:.2f})"
+    heads = {
+        "from_pyamg": "Milliseconds per cycle on one hierarchy, that of `Hierarchy.from_pyamg` "
+        "(times as long as ours):",
+        "gallery": "The same on the hierarchy of `gallery.poisson`:",
+    }
+    return [
+        f"{head}\n\n" + crossed(where(told, hierarchy=name), index, "method", cell)
+        for name, head in heads.items()
+    ]
+
+
 def convergence_tables(rows: Rows) -> list[str]:
     named = [row | {"at": f"k = {row['k']}"} for row in rows]
     index = {"": "{dimension}-D", "cycle": "{cycle}"}
