@@ -134,7 +134,7 @@ def go_on(
         schedule,
         rtol=0.0,
         max_cycles=10**9,
-        monitor=lambda cycle, norm, u: time.perf_counter() >= end,
+        monitor=lambda entry, u: time.perf_counter() >= end,
     )
     return solver.solve(u=u, memory=memory)
 

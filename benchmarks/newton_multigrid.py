@@ -133,7 +133,7 @@ def matrices(
         steps = 20 if size <= 2000 else max(3, 40_000 // size)
         if size <= trained:
             levenberg_marquardt(
-                problem, network, max_steps=steps, acceleration=0.0, linear_solver=solver
+                problem, network, max_cycles=steps, acceleration=0.0, linear_solver=solver
             )
         if n in intervals:
             r, J = linearize_residual(network, problem)

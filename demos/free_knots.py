@@ -35,12 +35,12 @@ print(f"{'knots':<12} {'intervals':>9} {'parameters':>11} {'steps':>6} {'RMSE':>
 
 
 def fit(kind, network, most):
-    minimum = levenberg_marquardt(lambda network: network(x) - target(x), network, max_steps=most)
+    solution = levenberg_marquardt(lambda network: network(x) - target(x), network, max_cycles=most)
     with torch.no_grad():
         error = float((network(held_out) - target(held_out)).square().mean().sqrt())
     intervals, size = network.intervals[0], sum(p.numel() for p in network.parameters())
     errors[kind][intervals], networks[f"{kind} {intervals}"] = error, network
-    row = f"{kind:<12} {intervals:>9} {size:>11} {len(minimum.values) - 1:>6}"
+    row = f"{kind:<12} {intervals:>9} {size:>11} {solution.cycles:>6}"
     print(f"{row} {error:>8.1e}")
 
 

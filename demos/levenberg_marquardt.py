@@ -32,7 +32,7 @@ def by_optimizer(make, module, note):
         optimizer.zero_grad()
         loss = 0.5 * (module(x) - y).square().sum()
         loss.backward()
-        note(0, loss.item(), 0.0)
+        note(loss.item())
         return loss
 
     optimizer, began = make(module.parameters()), time.perf_counter()
@@ -42,7 +42,8 @@ def by_optimizer(make, module, note):
 
 def ours(module, note):
     residual = lambda module: module(x) - y  # noqa: E731
-    levenberg_marquardt(residual, module, max_steps=10**6, seconds=seconds, monitor=note)
+    monitor = lambda entry, state: note(entry.value)  # noqa: E731
+    levenberg_marquardt(residual, module, max_cycles=10**6, seconds=seconds, monitor=monitor)
 
 
 lbfgs = partial(torch.optim.LBFGS, max_iter=5, history_size=100, line_search_fn="strong_wolfe")
@@ -52,7 +53,12 @@ for name, train in ways.items():
     torch.manual_seed(0)
     layers = torch.nn.Linear(2, 16), torch.nn.Tanh(), torch.nn.Linear(16, 16), torch.nn.Tanh()
     module, times, errors = torch.nn.Sequential(*layers, torch.nn.Linear(16, 1)), [], []
-    train(module, lambda *told: (times.append(time.time()), errors.append(told[1] / 500)))  # noqa: B023
+
+    def note(loss, times=times, errors=errors):
+        times.append(time.time())
+        errors.append(loss / 500)
+
+    train(module, note)
     held = float((module(x_held) - y_held).detach().square().mean())
     print(f"{name:<20} held-out mean squared error {held:.1e} after {seconds:g} s")
     plt.semilogy([when - times[0] for when in times], errors, label=name)

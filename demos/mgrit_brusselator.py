@@ -52,7 +52,7 @@ for factors, cycle, relaxation in [*runs, ("4, 5", "nested F(1,1)", "FCF")]:
     coarsening = [int(factor) for factor in factors.split(",")]
     hierarchy = problem.hierarchy(len(coarsening) + 1, coarsening, (relaxation,))
     states: list[np.ndarray] = []  # before the first cycle and after each
-    monitor = partial(lambda kept, cycle, norm, state: kept.append(state), states)
+    monitor = partial(lambda kept, entry, state: kept.append(state), states)
     solver = solver_from_options(hierarchy, cycle=cycle, rtol=1e-9, monitor=monitor)
     s = solver.solve(u=problem.guess()).require()
     name = f"{cycle} by {factors}, {relaxation}"

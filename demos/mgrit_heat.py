@@ -42,7 +42,7 @@ figure, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
 for name, (levels, factor, cycle) in runs.items():
     hierarchy = problem.hierarchy(levels, factor, FCF)
     states: list[np.ndarray] = []  # before the first cycle and after each
-    monitor = partial(lambda kept, cycle, norm, state: kept.append(state), states)
+    monitor = partial(lambda kept, entry, state: kept.append(state), states)
     cycle_text = f"{cycle}(1,1)"
     solver = solver_from_options(hierarchy, cycle=cycle_text, rtol=1e-10, monitor=monitor)
     s = solver.solve(u=problem.guess()).require()

@@ -19,7 +19,7 @@ from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step, Work, cascade, cycle, nested
 from mgnet.smoother import Chebyshev, GaussSeidel, Jacobi, Smoother
-from mgnet.solution import Corrections, Reason, Solution, StepRecord
+from mgnet.solution import Corrections, CycleRecord, Reason, Solution, StepRecord
 from mgnet.solver import Solver
 from mgnet.transfer import (
     AxisTransfer,
@@ -35,6 +35,7 @@ __all__ = [
     "Backtracking",
     "Chebyshev",
     "Corrections",
+    "CycleRecord",
     "Direct",
     "GaussSeidel",
     "Hierarchy",

@@ -121,6 +121,8 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     factor = (norms[-1] / norms[0]) ** (1.0 / (len(norms) - 1))
     if factor <= CONTENT:
         return found
+    if not diagnosis.levels:  # no cycle to repeat
+        return found
     rounding = [] if solution.reason.converged else _rounding(solution, diagnosis)
     found = rounding or found + _scaling(diagnosis)
     if found or not all(_is_plain(level) for level in diagnosis.levels.values()):

@@ -1,4 +1,8 @@
-"""What a solve gives back: the value, why it ended, and where its time and work went."""
+"""What a solve or a training returns: the value, why it ended, and where time and work went.
+
+`Solver.solve`, `mgnet.training.train` and `mgnet.training.levenberg_marquardt` all return a
+`Solution`. The residual of a training is the gradient of its objective.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +20,14 @@ from mgnet.schedule import Step
 if TYPE_CHECKING:
     from mgnet.interpreter import StepData
 
-__all__ = ["Corrections", "Reason", "Solution", "StepRecord"]
+__all__ = ["Corrections", "CycleRecord", "Reason", "Solution", "StepRecord"]
 
 State = Any
 Memory = dict[tuple[int, str], Any]
 
 
 class Reason(Enum):
-    """Why a solve ended; `converged` tells whether a tolerance was met.
+    """Why a solve or a training ended; `converged` is whether it reached what was asked for.
 
     Examples
     --------
@@ -31,8 +35,12 @@ class Reason(Enum):
     (True, False)
     """
 
-    RTOL = "the residual norm fell below rtol times the norm of the right-hand side"
+    RTOL = (
+        "the residual norm fell below rtol times the norm of the right-hand side, or times the "
+        "first residual norm where that is zero"
+    )
     ATOL = "the residual norm fell below atol"
+    STATIONARY = "no step lowers the objective any more, it is minimal to rounding"
     MAX_CYCLES = (
         "max_cycles were done before a tolerance was met; allow more cycles or improve the smoother"
     )
@@ -43,11 +51,43 @@ class Reason(Enum):
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
     )
-    NOT_FINITE = "a state was not finite (NaN or Inf, or its norm overflowed)"
+    NOT_FINITE = "a state or its residual was not finite (NaN or Inf, or its norm overflowed)"
 
     @property
     def converged(self) -> bool:
-        return self in (Reason.RTOL, Reason.ATOL)
+        return self in (Reason.RTOL, Reason.ATOL, Reason.STATIONARY)
+
+
+class CycleRecord(NamedTuple):
+    """Where a solve stood after a cycle: an entry of `Solution.history`, and what monitors receive.
+
+    Attributes
+    ----------
+    cycle : int
+        Number of cycles done; 0 before the first.
+    residual_norm : float
+        Of the residual of the level at hand; for a training the norm of its gradient.
+    value : float or None
+        The objective, or what the solver's `merit` returned; None where neither was evaluated.
+    work : float
+        Work units from the start on.
+    seconds : float
+        Wall time from the start on.
+    level : int
+        The level at hand; 0, the finest, unless `train` is on a coarser one.
+
+    Examples
+    --------
+    >>> CycleRecord(0, 1.0, None, 1.0, 0.01).level
+    0
+    """
+
+    cycle: int
+    residual_norm: float
+    value: float | None
+    work: float
+    seconds: float
+    level: int = 0
 
 
 class StepRecord(NamedTuple):
@@ -95,30 +135,29 @@ class Corrections(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """The result of `Solver.solve`.
+    """The result of `Solver.solve`, `train` and `levenberg_marquardt`.
 
     Attributes
     ----------
     value : state
-        The last finite state of level 0, or the best one, where the solver has a `merit`.
-    residual_norms : tuple of float
-        Before the first cycle and after each.
+        The last finite state of level 0, or the best one, where the solver has a `merit`. For
+        `levenberg_marquardt` the flat vector of parameters.
     reason : Reason
+    history : tuple of CycleRecord
+        One before the first cycle and one after each.
     work : float
         Counted work units: of all steps, and one for each residual norm.
-    memory : dict
-        Of the smoothers; give it to the next `solve` to skip the set-up.
-    record : tuple of StepRecord
     seconds : float
         Wall time of the whole solve.
+    memory : dict
+        Of the smoothers; give it to the next solve to skip the set-up.
+    record : tuple of StepRecord
     message : str
         Names the step and level of a NaN or Inf, else empty.
     last_cycle : callable or None
         Repeats the last cycle with a recorder, for `explain`.
     norm : callable
         Of the hierarchy.
-    values : tuple of float
-        What the `merit` of the solver said before the first cycle and after each; else empty.
     restarts : int
         Of the acceleration, where the residual norm grew too far.
     dot : callable
@@ -134,30 +173,39 @@ class Solution:
     """
 
     value: State
-    residual_norms: tuple[float, ...]
     reason: Reason
+    history: tuple[CycleRecord, ...] = field(repr=False)
     work: float
+    seconds: float
     memory: Memory = field(repr=False)
     record: tuple[StepRecord, ...] = field(repr=False)
-    seconds: float = 0.0
     message: str = ""
     last_cycle: Callable[[Callable[[Step, StepData], None]], Any] | None = field(
         default=None, repr=False
     )
     norm: Callable[[State], float] = field(default=vector.norm, repr=False)
-    values: tuple[float, ...] = ()
     restarts: int = 0
     dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
 
     @property
+    def residual_norms(self) -> tuple[float, ...]:
+        """Before the first cycle and after each."""
+        return tuple(entry.residual_norm for entry in self.history)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The objective at the same places; empty where it was not evaluated."""
+        return tuple(entry.value for entry in self.history if entry.value is not None)
+
+    @property
     def cycles(self) -> int:
         """Number of cycles done, the opening of a nested schedule being the first."""
-        return len(self.residual_norms) - 1
+        return len(self.history) - 1
 
     @property
     def factor(self) -> float:
         """Geometric mean of the residual reduction per cycle, dimensionless; nan without cycles."""
-        first, last = self.residual_norms[0], self.residual_norms[-1]
+        first, last = self.history[0].residual_norm, self.history[-1].residual_norm
         return (last / first) ** (1.0 / self.cycles) if self.cycles and first > 0.0 else math.nan
 
     @property
@@ -211,11 +259,20 @@ class Solution:
     def __str__(self) -> str:
         verdict = "converged" if self.reason.converged else "not converged"
         text = f"{verdict} ({self.reason.name}) after {self.cycles} cycles: "
-        text += f"residual norm {self.residual_norms[-1]:.3g}"
-        if self.cycles:
-            text += f" from {self.residual_norms[0]:.3g} (factor {self.factor:.3g} per cycle)"
+        if self.values:
+            text += f"objective {_fallen(self.values)}"
+            least = f"{min(self.values):.3g}"  # that of `value` where a judge chose the state
+            text += ", " if least == f"{self.values[-1]:.3g}" else f" (least {least}), "
+        text += f"residual norm {_fallen(self.residual_norms)}"
+        if self.cycles and not self.values:
+            text += f" (factor {self.factor:.3g} per cycle)"
         text += f", {self.work:.4g} work units, {self.seconds:.3g} s"
         return text if self.reason.converged else f"{text}; {self.message or self.reason.value}"
+
+
+def _fallen(values: tuple[float, ...]) -> str:
+    """Such as "0.5 from 2"."""
+    return f"{values[-1]:.3g}" + (f" from {values[0]:.3g}" if len(values) > 1 else "")
 
 
 def _explain(solution: Solution) -> str:

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,10 @@ from mgnet import vector
 from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import Memory, StepData, perform, run
+from mgnet.limits import check_limits
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
-from mgnet.solution import Reason, Solution, StepRecord
+from mgnet.solution import CycleRecord, Reason, Solution, StepRecord
 
 __all__ = ["Solver"]
 
@@ -45,8 +45,8 @@ class Solver:
         those of each cycle's batch, tolerances are not tested, and the solve ends with the batches
         or `max_cycles`.
     monitor : callable, optional
-        Called with (cycle, residual norm, state) after the initial residual and every cycle;
-        returning True ends the solve.
+        Called with (CycleRecord, state) after the initial residual and every cycle; returning True
+        ends the solve.
     record : callable, optional
         Receives (step, StepData) after every step, as in `run`.
     merit : callable, optional
@@ -73,7 +73,7 @@ class Solver:
         atol: float = 0.0,
         max_cycles: int = 50,
         batches: Iterable[Any] | None = None,
-        monitor: Callable[[int, float, State], Any] | None = None,
+        monitor: Callable[[CycleRecord, State], Any] | None = None,
         record: Callable[[Step, StepData], None] | None = None,
         merit: Callable[[State], float] | None = None,
         acceleration: Anderson | None = None,
@@ -83,17 +83,7 @@ class Solver:
                 f"Solver got a {type(hierarchy).__name__}; "
                 "it takes a Hierarchy: Hierarchy([level, ...])"
             )
-        numbers = all(isinstance(limit, Real) for limit in (rtol, atol))
-        if not numbers or not isinstance(max_cycles, Integral):
-            raise TypeError(
-                f"Solver got rtol {rtol!r}, atol {atol!r}, max_cycles {max_cycles!r}; "
-                "tolerances must be numbers, max_cycles an integer"
-            )
-        if not (rtol >= 0.0 and atol >= 0.0 and max_cycles >= 1):
-            raise ValueError(
-                f"Solver got rtol {rtol}, atol {atol}, max_cycles {max_cycles}; "
-                "tolerances must not be negative, cycles at least 1"
-            )
+        check_limits("Solver", rtol=rtol, atol=atol, max_cycles=max_cycles, monitor=monitor)
         if not isinstance(cycle, str | Schedule):
             raise TypeError(
                 f"Solver got a cycle of type {type(cycle).__name__}; give a text as 'V(1,1)', or a "
@@ -107,7 +97,7 @@ class Solver:
                 "Solver got a schedule that ends with 'interpolate', so it has nothing to repeat "
                 "on level 0; add sweeps there"
             )
-        for name, function in (("monitor", monitor), ("record", record), ("merit", merit)):
+        for name, function in (("record", record), ("merit", merit)):
             if function is not None and not callable(function):
                 raise TypeError(
                     f"Solver got a {name} of type {type(function).__name__}; give a function, as "
@@ -164,10 +154,10 @@ class Solver:
         schedule, last, message, checks, residual = self.schedule, None, "", 0.0, None
         opening = schedule.opening
         repeated = Schedule(schedule[opening:]) if opening else schedule
-        records: list[StepRecord] = []
-        norms: list[float] = []
+        records, norms, history = list[StepRecord](), list[float](), list[CycleRecord]()
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._merit(f))
         iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot)
+        spent, seen = 0.0, 0  # the work of records[:seen]
         while True:
             before = hierarchy[0].tally[0]
             norms.append(_norm(hierarchy, value, f, residual))
@@ -176,7 +166,10 @@ class Solver:
                 norms[-1] = _norm(hierarchy, value, f)
             checks += hierarchy[0].tally[0] - before
             best.see(value)
-            reason = self._reason(norms, scale, value)
+            spent, seen = spent + sum([entry.work for entry in records[seen:]]), len(records)
+            work = spent + (checks + self._merit_work(best.values))
+            history.append(_entry(norms, best.values, work, began))
+            reason = self._reason(norms, scale, history[-1], value)
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
                 reason = Reason.BATCHES if following is None else None
@@ -200,22 +193,24 @@ class Solver:
             else:
                 value, residual = iterates.next(value, plain), None
             schedule = repeated
-        checks += 0.0 if self.merit is not None else len(best.values)
         return Solution(
             value if reason.converged else best.state(value),
-            tuple(norms),
             reason,
-            sum([entry.work for entry in records]) + checks,
+            tuple(history),
+            sum([entry.work for entry in records]) + (checks + self._merit_work(best.values)),
+            time.perf_counter() - began,
             memory,
             tuple(records),
-            time.perf_counter() - began,
             message,
             last and partial(run, *last),
             hierarchy.norm,
-            tuple(best.values),
             0 if iterates is None else iterates.restarts,
             hierarchy.dot,
         )
+
+    def _merit_work(self, values: list[float]) -> float:
+        """The work of so many values: one each, but those of a function of the user."""
+        return 0.0 if self.merit is not None else float(len(values))
 
     def _bound(self) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
         """The hierarchy of the first cycle and, with batches, those of the others."""
@@ -242,10 +237,12 @@ class Solver:
             return self.merit
         return None if monotone else (lambda u: level.value(u, f, self.hierarchy.dot))
 
-    def _reason(self, norms: list[float], scale: float, u: State) -> Reason | None:
+    def _reason(
+        self, norms: list[float], scale: float, entry: CycleRecord, u: State
+    ) -> Reason | None:
         """Why to stop, or None; the monitor is called in any case."""
         reason = self._limit(norms, scale)
-        if self.monitor is not None and self.monitor(len(norms) - 1, norms[-1], u):
+        if self.monitor is not None and self.monitor(entry, u):
             return reason or Reason.MONITOR
         return reason
 
@@ -368,3 +365,9 @@ def _norm(hierarchy: Hierarchy, u: State, f: State | None, residual: State | Non
     else:
         level.charge(level.residual_work)
     return hierarchy.norm(residual)
+
+
+def _entry(norms: list[float], values: list[float], work: float, began: float) -> CycleRecord:
+    """Where the solve stands after the last of these norms and values, if there are any."""
+    value = values[-1] if values else None
+    return CycleRecord(len(norms) - 1, norms[-1], value, work, time.perf_counter() - began)

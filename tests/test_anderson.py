@@ -22,7 +22,7 @@ def path(hierarchy, f, cycles, acceleration, text="V(1,1)", u=None):
         rtol=0.0,
         max_cycles=cycles,
         acceleration=acceleration,
-        monitor=lambda _, norm, u: seen.append(u),
+        monitor=lambda _, u: seen.append(u),
     ).solve(f, u)
     return seen
 

@@ -219,7 +219,7 @@ def test_nan_stops_at_once_and_names_cycle_step_and_level():
     parts = list(gallery.poisson(31, levels=3))
     levels = [parts[0], Level(parts[1].operator, Poison(), parts[1].transfer), parts[2]]
     seen = []
-    solver = Solver(Hierarchy(levels), monitor=lambda *told: seen.append(told[1]))
+    solver = Solver(Hierarchy(levels), monitor=lambda *told: seen.append(told))
     solution = solver.solve(np.ones(31))
     assert solution.reason is Reason.NOT_FINITE
     assert solution.message == "cycle 2, step 3, 'pre 1' on level 1: the state is not finite"
@@ -326,8 +326,8 @@ def test_batches_are_bound_one_per_cycle():
     solver = Solver(hierarchy, batches=[3.0, 5.0, 7.0], monitor=lambda *told: seen.append(told))
     solution = solver.solve(u=np.zeros(1))
     assert solution.reason is Reason.BATCHES
-    assert [float(state[0]) for _, _, state in seen] == [0.0, 3.0, 5.0, 7.0]
-    assert [number for number, _, _ in seen] == [0, 1, 2, 3]
+    assert [float(state[0]) for _, state in seen] == [0.0, 3.0, 5.0, 7.0]
+    assert [entry.cycle for entry, _ in seen] == [0, 1, 2, 3]
     capped = Solver(hierarchy, batches=[3.0, 5.0, 7.0], max_cycles=2).solve(u=np.zeros(1))
     assert capped.reason is Reason.MAX_CYCLES
     assert float(capped.value[0]) == 5.0
@@ -345,7 +345,7 @@ def test_integers_become_floats():
     [
         (lambda h: Solver(list(h)), TypeError, "takes a Hierarchy"),
         (lambda h: Solver(h, rtol=-1.0), ValueError, "must not be negative"),
-        (lambda h: Solver(h, max_cycles=0), ValueError, "cycles at least 1"),
+        (lambda h: Solver(h, max_cycles=0), ValueError, "max_cycles 0; it must be at least 1"),
         (lambda h: Solver(h, "V(1,1"), ValueError, "character 6"),
         (lambda h: Solver(h, cycle(5)), ValueError, "levels 0 to 2"),
         (lambda h: Solver(h, "start, solve, interpolate, interpolate"), ValueError, "repeat"),
@@ -377,7 +377,7 @@ def test_the_monitor_ends_a_solve_and_the_recorder_hears_every_step():
     hierarchy, told = gallery.poisson(7), []
     solver = Solver(
         hierarchy,
-        monitor=lambda cycle, norm, u: cycle == 3,
+        monitor=lambda entry, u: entry.cycle == 3,
         record=lambda step, data: told.append((step, data.work)),
     )
     solution = solver.solve(np.ones(7))
@@ -386,7 +386,8 @@ def test_the_monitor_ends_a_solve_and_the_recorder_hears_every_step():
 
 
 def test_a_tolerance_comes_before_the_monitor():
-    solver = Solver(gallery.poisson(7), rtol=0.5, monitor=lambda cycle, norm, u: norm < 1.0)
+    low = lambda entry, u: entry.residual_norm < 1.0  # noqa: E731
+    solver = Solver(gallery.poisson(7), rtol=0.5, monitor=low)
     assert solver.solve(np.ones(7)).reason is Reason.RTOL
 
 
@@ -408,7 +409,7 @@ def test_the_best_state_is_kept_where_a_smoother_wanders():
         schedule = Schedule([Step("solve", 0)])
         return Solver(Hierarchy([level]), schedule, max_cycles=4, **options).solve(u=np.ones(1))
 
-    solution = solve(level, monitor=lambda cycle, norm, u: told.append(float(u[0])))
+    solution = solve(level, monitor=lambda entry, u: told.append(float(u[0])))
     assert told == [1.0, 2.0, 0.5, 3.0, 1.0]  # it goes on from the last state
     assert solution.value == 0.5
     assert solution.values == tuple(0.5 * u * u for u in told)

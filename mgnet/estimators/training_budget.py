@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from mgnet import Hierarchy, Level, Schedule, Smoother, Solver, cascade, run
+from mgnet import CycleRecord, Hierarchy, Level, Schedule, Smoother, Solver, cascade, run
 from mgnet.training import EarlyStop, LeastSquares, Objective
 from mgnet.transfer import Transfer
 
@@ -286,11 +286,11 @@ def train_within(
     cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
     schedule, u, memory = solver.schedule, hierarchy[0].operator.start(), None
     try:
-        _tell(solver, hierarchy, 0, u)
+        _tell(solver, budget, 0, u)
         for number in range(1, cycles + 1):
             sweeps = len(budget.history)
             u, memory = run(schedule, hierarchy, u, None, memory)
-            _tell(solver, hierarchy, number, u)
+            _tell(solver, budget, number, u)
             if budget.exhausted or len(budget.history) == sweeps:  # it ended, or has no sweeps
                 break
             schedule = Schedule(solver.schedule[solver.schedule.opening :])
@@ -299,6 +299,8 @@ def train_within(
     return budget.best()
 
 
-def _tell(solver: Solver, hierarchy: Hierarchy, cycle: int, u: torch.Tensor) -> None:
+def _tell(solver: Solver, budget: TrainingBudget, cycle: int, u: torch.Tensor) -> None:
+    hierarchy = budget.hierarchy
     if solver.monitor is not None:
-        solver.monitor(cycle, hierarchy.norm(hierarchy[0].residual_at(u, None)), u)
+        norm = hierarchy.norm(hierarchy[0].residual_at(u, None))
+        solver.monitor(CycleRecord(cycle, norm, None, budget.work, budget.seconds), u)

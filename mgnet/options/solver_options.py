@@ -12,7 +12,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mgnet import Anderson, Hierarchy, Level, Schedule, Smoother, Solver, Step, StepData, parse
+from mgnet import (
+    Anderson,
+    CycleRecord,
+    Hierarchy,
+    Level,
+    Schedule,
+    Smoother,
+    Solver,
+    Step,
+    StepData,
+    parse,
+)
 from mgnet.options.log import logged
 from mgnet.options.reader import OptionReader, check_names
 from mgnet.options.smoother_text import parse_acceleration, parse_smoother
@@ -20,7 +31,7 @@ from mgnet.options.smoother_text import parse_acceleration, parse_smoother
 __all__ = ["solver_from_options"]
 
 State = Any
-Monitor = Callable[[int, float, State], Any]
+Monitor = Callable[[CycleRecord, State], Any]
 
 
 def solver_from_options(
@@ -161,11 +172,11 @@ def _with_sweeps(schedule: Schedule, values: OptionReader, levels: int) -> Sched
     return Schedule(steps)
 
 
-def _monitor(prefix: str, others: Monitor | None, cycle: int, norm: float, state: State) -> Any:
-    if cycle == 0 and prefix:
+def _monitor(prefix: str, others: Monitor | None, entry: CycleRecord, state: State) -> Any:
+    if entry.cycle == 0 and prefix:
         _say(f"  Residual norms for {prefix} solve.")
-    _say(f"{cycle:3d} mgnet Residual norm {norm:14.12e}")
-    return None if others is None else others(cycle, norm, state)
+    _say(f"{entry.cycle:3d} mgnet Residual norm {entry.residual_norm:14.12e}")
+    return None if others is None else others(entry, state)
 
 
 def _say(text: str) -> None:

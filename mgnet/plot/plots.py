@@ -7,7 +7,6 @@ differ as well.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
@@ -238,7 +237,7 @@ def plot_convergence(
     for number, (name, solution) in enumerate(solutions.items()):
         color, marker, line = LINES[number % len(LINES)]
         norms = solution.residual_norms
-        x = list(range(len(norms))) if over == "cycles" else _work_after_cycles(solution)
+        x = list(range(len(norms))) if over == "cycles" else [e.work for e in solution.history]
         y = [norm / norms[0] if norms[0] else norm for norm in norms]
         ax.semilogy(x, y, line, color=color, marker=marker, markersize=5, linewidth=1.5, label=name)
     ax.set_xlabel("work units" if over == "work" else "cycles")
@@ -255,17 +254,6 @@ def _tidy(ax: Axes) -> None:
     ax.set_axisbelow(True)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
-
-
-def _work_after_cycles(solution: Solution) -> list[float]:
-    """Return the work counted at each residual norm; the last is `solution.work`, but for NaN."""
-    norms = len(solution.residual_norms)
-    check = (solution.work - sum(entry.work for entry in solution.record)) / norms
-    cycles = [check] * norms
-    for entry in solution.record:
-        if entry.cycle < norms:
-            cycles[entry.cycle] += entry.work
-    return list(accumulate(cycles))
 
 
 def plot_records(records: Mapping[str, Record]) -> Figure:

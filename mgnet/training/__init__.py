@@ -12,9 +12,7 @@ from mgnet.training.equations.derivatives import Ansatz
 from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
 from mgnet.training.least_squares.last_layer import LastLayer, solve_last_layer_
 from mgnet.training.least_squares.levenberg_marquardt import (
-    Ending,
     LevenbergMarquardt,
-    Minimum,
     levenberg_marquardt,
 )
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
@@ -33,12 +31,10 @@ __all__ = [
     "Broyden",
     "Collocation",
     "EarlyStop",
-    "Ending",
     "LBFGS",
     "LastLayer",
     "LeastSquares",
     "LevenbergMarquardt",
-    "Minimum",
     "NewtonKrylov",
     "NewtonLastLayer",
     "Objective",

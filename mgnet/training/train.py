@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from mgnet import vector
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import Memory, carry_memory
+from mgnet.limits import check_limits
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
-from mgnet.solution import Reason, Solution, StepRecord
+from mgnet.solution import CycleRecord, Reason, Solution, StepRecord
 from mgnet.solver import Solver
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def train(
     share: float = 0.0,
     max_cycles: int = 1000,
     seconds: float = math.inf,
-    monitor: Callable[[int, float, State], Any] | None = None,
+    monitor: Callable[[CycleRecord, State], Any] | None = None,
 ) -> Solution:
     """Train level by level, from the coarsest to the finest, with automatic refinement.
 
@@ -57,28 +58,29 @@ def train(
         As "V(1,1)", a text for `parse`: cycles on every level, over the levels below. Without it
         sweeps alone.
     sweeps : int
-        Between two looks at the objective, where there is no cycle.
+        Of one cycle, where no text is given.
     patience, gain : int, float
-        A level is left when that many looks lowered its objective by less than the fraction `gain`.
-        Level 0 ends so only without `seconds`.
+        A level is left when that many cycles lowered its objective by less than the fraction
+        `gain`. Level 0 ends so only without `seconds`.
     share : float
-        A level is also left when the `gradient_share` was at most this in that many looks; 0 does
+        A level is also left when the `gradient_share` was at most this in that many cycles; 0 does
         not look, which saves a gradient of the finer level each time. Gradients of second-order
         smoothers turn from sweep to sweep: in a trial with a PINN, 0.1 left the coarse levels of
         one of two seeds too early for good.
     max_cycles : int
-        Looks per level.
+        On every level. Without `cycle` a cycle is `sweeps` sweeps.
     seconds : float
         Wall time. Level l is left when the fraction 2^-l of it is used: each level may take as long
         as all coarser ones together.
     monitor : callable, optional
-        `(level, value, state)`, at the start of every level and after every look; returning True
-        ends the level.
+        Called with (CycleRecord, state) at the start of every level and after every cycle;
+        returning True ends the level at hand, not the training.
 
     Returns
     -------
     Solution
-        Residual norms and values are those of the level at hand.
+        Residual norms and objectives are those of the level at hand. The start on a finer level is
+        not part of `history`: no cycle has been done there.
 
     Examples
     --------
@@ -93,42 +95,42 @@ def train(
     >>> solution.reason.name, hierarchy[0].operator.value(solution.value) < 1e-6
     ('STAGNATES', True)
     """
-    _check(hierarchy, (patience, gain, share, max_cycles, seconds))
+    check_limits("train", max_cycles=max_cycles, seconds=seconds, monitor=monitor)
+    _check(hierarchy, (patience, gain, share))
     began, last = time.perf_counter(), len(hierarchy) - 1
     for level in hierarchy[:-1]:
         u = level.transfer.inject(u)  # type: ignore[union-attr, misc]
-    norms, values, work, memory = [], [], 0.0, {}
+    history: list[CycleRecord] = []
+    work, memory = 0.0, {}
     records = [StepRecord(0, Step("start", last), 0.0, 0.0, None, None)]
     for number in range(last, -1, -1):
         if number < last:
             u = hierarchy[number].transfer.interpolate(u)  # type: ignore[union-attr]
             carry_memory(memory, hierarchy, number)
             step = Step("interpolate", number)
-            records.append(StepRecord(len(norms) - 1, step, 0.0, 0.0, None, None))
+            records.append(StepRecord(len(history) - 1, step, 0.0, 0.0, None, None))
         own = hierarchy.with_levels(lambda levels, first=number: levels[first:], first=number)
         schedule = parse(cycle, len(own)) if cycle else Schedule([Step("post", 0, sweeps)])
-        deadline = began + seconds * 0.5**number
-        watch = _Watch(hierarchy, number, (patience, gain, share), deadline, monitor)
+        watch = _Watch(
+            hierarchy, number, (patience, gain, share), (began, seconds), monitor, (history, work)
+        )
         solver = Solver(own, schedule, 0.0, 0.0, max_cycles, monitor=watch, merit=watch.merit)
         part = solver.solve(u=u, memory=_shifted(memory, -number))
         u, memory = part.value, memory | _shifted(part.memory, number)
-        price = own[0].evaluation_cost / hierarchy[0].evaluation_cost
-        work += price * (part.work + watch.evaluations)
+        work += watch.price * (part.work + watch.evaluations)
         for entry in part.record:
             step = entry.step._replace(level=entry.step.level + number)
-            cycles = max(len(norms) - 1, 0) + entry.cycle
-            records.append(entry._replace(cycle=cycles, step=step, work=price * entry.work))
-        norms += part.residual_norms[bool(norms) :]
-        values += part.values[bool(values) :]
+            cycles = watch.before + entry.cycle
+            records.append(entry._replace(cycle=cycles, step=step, work=watch.price * entry.work))
+        history += watch.history[bool(history) :]
     return replace(
         part,
-        residual_norms=tuple(norms),
         reason=watch.reason if part.reason is Reason.MONITOR else part.reason,
+        history=tuple(history),
         work=work,
+        seconds=time.perf_counter() - began,
         memory=memory,
         record=tuple(records),
-        seconds=time.perf_counter() - began,
-        values=tuple(values),
     )
 
 
@@ -140,39 +142,51 @@ class _Watch:
         hierarchy: Hierarchy,
         number: int,
         limits: tuple[int, float, float],
-        deadline: float,
-        monitor: Callable[[int, float, State], Any] | None,
+        clock: tuple[float, float],
+        monitor: Callable[[CycleRecord, State], Any] | None,
+        earlier: tuple[list[CycleRecord], float],
     ):
         self.hierarchy = hierarchy
         self.number = number
         self.patience, self.gain, self.share = limits
-        self.deadline = deadline
+        self.began, seconds = clock
+        self.deadline = self.began + seconds * 0.5**number
         self.monitor = monitor
-        self.values: list[float] = []
+        self.before = max(len(earlier[0]) - 1, 0)  # cycles on coarser levels
+        self.work = earlier[1]  # on them
+        self.price = hierarchy[number].evaluation_cost / hierarchy[0].evaluation_cost
+        self.history: list[CycleRecord] = []  # of this level
         self.shares: list[float] = []
         self.evaluations = 0.0  # of this level's operator, for the looks
         self.reason = Reason.MONITOR
 
     def merit(self, u: State) -> float:
         """The objective."""
-        level = self.hierarchy[self.number]
-        self.values.append(level.value(u, None, self.hierarchy.dot))
         self.evaluations += 1.0
-        return self.values[-1]
+        return self.hierarchy[self.number].value(u, None, self.hierarchy.dot)
 
-    def __call__(self, cycle: int, norm: float, u: State) -> bool:
+    def __call__(self, entry: CycleRecord, u: State) -> bool:
         """Whether the level is exhausted; after every judgement."""
+        self.history.append(
+            entry._replace(
+                cycle=self.before + entry.cycle,
+                work=self.work + self.price * (entry.work + self.evaluations),
+                seconds=time.perf_counter() - self.began,
+                level=self.number,
+            )
+        )
         if time.perf_counter() >= self.deadline:
             self.reason = Reason.SECONDS
         elif (self.number or self.deadline == math.inf) and (self._stagnates() or self._hides(u)):
             self.reason = Reason.STAGNATES
-        told = self.monitor is not None and self.monitor(self.number, self.values[-1], u)
+        told = self.monitor is not None and self.monitor(self.history[-1], u)
         return bool(told) or self.reason is not Reason.MONITOR
 
     def _stagnates(self) -> bool:
-        if len(self.values) <= self.patience:
+        if len(self.history) <= self.patience:
             return False
-        return not self.values[-1] < (1.0 - self.gain) * self.values[-1 - self.patience]
+        now, then = (self.history[k].value for k in (-1, -1 - self.patience))
+        return not now < (1.0 - self.gain) * then  # type: ignore[operator]
 
     def _hides(self, u: State) -> bool:
         """Whether hardly any of the gradient of the finer level is seen here, for some looks."""
@@ -221,12 +235,12 @@ def gradient_share(fine: Level, u: State) -> float:
     return vector.dot(seen / columns, seen) / whole if whole else 0.0
 
 
-def _check(hierarchy: Hierarchy, numbers: tuple[int, float, float, int, float]) -> None:
-    patience, gain, share, max_cycles, seconds = numbers
-    if min(patience, max_cycles) < 1 or gain < 0.0 or share < 0.0 or seconds <= 0.0:
+def _check(hierarchy: Hierarchy, numbers: tuple[int, float, float]) -> None:
+    patience, gain, share = numbers
+    if patience < 1 or gain < 0.0 or share < 0.0:
         raise ValueError(
-            f"train got patience {patience}, gain {gain}, share {share}, max_cycles {max_cycles}, "
-            f"seconds {seconds}; fractions must not be negative, the others must be positive"
+            f"train got patience {patience}, gain {gain}, share {share}; patience must be at least "
+            "1, the fractions must not be negative"
         )
     for level in hierarchy:
         if level.objective is None:

@@ -32,7 +32,7 @@ def poisson(network):
 def coarse():
     """A KAN of 4 intervals, trained."""
     network = KAN([2, 4, 1], 4)
-    levenberg_marquardt(poisson, network, max_steps=15, acceleration=0.0)
+    levenberg_marquardt(poisson, network, max_cycles=15, acceleration=0.0)
     return network
 
 
@@ -153,11 +153,11 @@ def test_newton_multigrid_trains_as_the_direct_solver(coarse):
     values = []
     for solver in (None, NewtonKrylov(KnotMultigrid(coarsest=4), direct=0, loosest=1e-2)):
         network = coarse.refine()
-        minimum = levenberg_marquardt(
-            poisson, network, max_steps=12, acceleration=0.0, linear_solver=solver
+        solution = levenberg_marquardt(
+            poisson, network, max_cycles=12, acceleration=0.0, linear_solver=solver
         )
-        assert all(b <= a for a, b in zip(minimum.values[:-1], minimum.values[1:], strict=True))
-        values.append(minimum.values[-1])
+        assert all(b <= a for a, b in zip(solution.values[:-1], solution.values[1:], strict=True))
+        values.append(solution.values[-1])
     assert values[1] < 3.0 * values[0]
 
 

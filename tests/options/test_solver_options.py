@@ -121,16 +121,17 @@ def test_monitor_in_the_form_of_petsc(options, capfd):
     options("-train_mgnet_monitor -train_mgnet_max_cycles 1")
     hierarchy = gallery.poisson(7)
     solver = solver_from_options(
-        hierarchy, prefix="train_", monitor=lambda *told: seen.append(told[:2])
+        hierarchy, prefix="train_", monitor=lambda entry, state: seen.append(entry)
     )
-    norms = solver.solve(np.ones(7)).residual_norms
+    solution = solver.solve(np.ones(7))
+    norms = solution.residual_norms
     lines = capfd.readouterr().out.splitlines()
     assert lines == [
         "  Residual norms for train_ solve.",
         f"  0 mgnet Residual norm {norms[0]:14.12e}",
         f"  1 mgnet Residual norm {norms[1]:14.12e}",
     ]
-    assert seen == list(enumerate(norms))
+    assert seen == list(solution.history)
 
 
 @pytest.mark.parametrize("kind", ["", "table", "ascii", "json"])

@@ -47,7 +47,7 @@ def test_the_iterates_are_equal(petsc, options, hierarchy, memory, damping):
         rtol=0.0,
         max_cycles=8,
         acceleration=Anderson(memory, damping),
-        monitor=lambda _, norm, u: ours.append(u),
+        monitor=lambda _, u: ours.append(u),
     ).solve(F, np.zeros(45))
     for cycles in (1, 2, 4, 8):
         x, _ = theirs(petsc, hierarchy, cycles)

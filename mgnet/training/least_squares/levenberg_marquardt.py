@@ -13,13 +13,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 
+from mgnet.hierarchy import Hierarchy
+from mgnet.interpreter import Memory, StepData, run
 from mgnet.level import Level
+from mgnet.limits import check_limits
+from mgnet.schedule import Schedule, Step
 from mgnet.smoother import Smoother
+from mgnet.solution import CycleRecord, Reason, Solution, StepRecord
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
@@ -29,7 +34,9 @@ from mgnet.training.least_squares.problem import LeastSquares
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
 
-__all__ = ["Ending", "LevenbergMarquardt", "Minimum", "levenberg_marquardt"]
+__all__ = ["LevenbergMarquardt", "levenberg_marquardt"]
+
+SWEEP = Schedule([Step("solve", 0)])
 
 
 class Damping(NamedTuple):
@@ -171,75 +178,21 @@ class LevenbergMarquardt(Smoother):
         return d + 0.5 * a
 
 
-class Ending(Enum):
-    """Why `levenberg_marquardt` ended; `converged` tells whether a minimum was met.
-
-    Examples
-    --------
-    >>> Ending.GRADIENT.converged, Ending.MAX_STEPS.converged
-    (True, False)
-    """
-
-    GRADIENT = "the gradient norm fell below its tolerance"
-    STATIONARY = "no step lowers the objective any more, it is minimal to rounding"
-    MAX_STEPS = "max_steps were done; allow more if the values still fall"
-    SECONDS = "the seconds were used up; allow more if the values still fall"
-    NOT_FINITE = "the gradient became NaN or Inf, though the residuals are finite"
-
-    @property
-    def converged(self) -> bool:
-        return self in (Ending.GRADIENT, Ending.STATIONARY)
-
-
-@dataclass(frozen=True, eq=False)
-class Minimum:
-    """What `levenberg_marquardt` tells about its course; the parameters are in the module.
-
-    Attributes
-    ----------
-    values : tuple of float
-        `1/2 |r|^2` at the start and after each step; never rising.
-    gradient_norms : tuple of float
-        `|J^T r|` at the same places.
-    ending : Ending
-    evaluations : int
-        Calls of the residual function.
-    seconds : float
-
-    Examples
-    --------
-    >>> print(Minimum((2.0, 0.5), (1.0, 1e-12), Ending.GRADIENT, 5, 0.1))
-    converged (GRADIENT) after 1 steps: 1/2 |r|^2 is 0.5 from 2, 5 evaluations, 0.1 s
-    """
-
-    values: tuple[float, ...]
-    gradient_norms: tuple[float, ...]
-    ending: Ending
-    evaluations: int
-    seconds: float
-
-    def __str__(self) -> str:
-        verdict = "converged" if self.ending.converged else "not converged"
-        text = f"{verdict} ({self.ending.name}) after {len(self.values) - 1} steps: "
-        text += f"1/2 |r|^2 is {self.values[-1]:.4g} from {self.values[0]:.4g}, "
-        text += f"{self.evaluations} evaluations, {self.seconds:.3g} s"
-        return text if self.ending.converged else f"{text}; {self.ending.value}"
-
-
 def levenberg_marquardt(
     residual: Residual,
     module: torch.nn.Module,
     *,
-    max_steps: int = 200,
     rtol: float = 1e-8,
     atol: float = 0.0,
+    max_cycles: int = 200,
     seconds: float = math.inf,
+    monitor: Callable[[CycleRecord, torch.Tensor], Any] | None = None,
     mu: float = 1e-2,
     acceleration: float = 0.75,
     linear_solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
-    monitor: Callable[[int, float, float], None] | None = None,
-) -> Minimum:
+    memory: Memory | None = None,
+) -> Solution:
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
     The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
@@ -255,23 +208,29 @@ def levenberg_marquardt(
         tuple, not one long tensor.
     module : torch.nn.Module
         Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
-    max_steps : int
     rtol, atol : float
         Ends when the gradient norm `|J^T r|` is at most `rtol` times that of the start, or `atol`.
+    max_cycles : int
+        One cycle is one sweep of `LevenbergMarquardt`: one Jacobian.
     seconds : float
-        Wall time; a step that has begun is finished.
+        Wall time; a cycle that has begun is finished.
+    monitor : callable, optional
+        Called with (CycleRecord, flat vector of the parameters) at the start and after every cycle;
+        returning True ends the training.
     mu, acceleration : float
         As in `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
     chunk_size : int, optional
         Rows or columns of the Jacobian at once where it is made by them; less needs less memory.
-    monitor : callable, optional
-        `(step, value, gradient norm)`, at the start and after every step.
+    memory : dict, optional
+        From an earlier `Solution` for the same module: goes on with its damping instead of `mu`.
 
     Returns
     -------
-    Minimum
+    Solution
+        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising. Its
+        `value` is the flat vector of the parameters, in float64.
 
     Raises
     ------
@@ -285,66 +244,120 @@ def levenberg_marquardt(
     --------
     >>> module = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
-    >>> minimum = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
-    >>> minimum.values[-1] < 1e-4
+    >>> solution = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
+    >>> solution.values[-1] < 1e-4
     True
     """
-    if max_steps < 1 or seconds <= 0.0 or rtol < 0.0 or atol < 0.0:
-        raise ValueError(
-            f"levenberg_marquardt got max_steps {max_steps}, seconds {seconds}, rtol {rtol}, atol "
-            f"{atol}; steps and seconds must be positive, tolerances not negative"
-        )
+    check_limits(
+        "levenberg_marquardt",
+        rtol=rtol,
+        atol=atol,
+        max_cycles=max_cycles,
+        seconds=seconds,
+        monitor=monitor,
+    )
     if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
         raise TypeError(
             f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
             "function first, then the module, as (lambda module: module(x) - y, module)"
         )
-    began, calls = time.perf_counter(), 0
-
-    def counted(module: torch.nn.Module) -> Any:
-        nonlocal calls
-        calls += 1
-        made = residual(module)
-        if isinstance(made, torch.Tensor) and not made.dim():
-            raise ValueError(
-                "residual(module) returned one number; it must return all residuals, as module(x) "
-                "- y, not the mean of their squares: that is taken here"
-            )
-        return made
-
-    problem = LeastSquares.from_torch(module, counted, chunk_size)
+    began = time.perf_counter()
+    problem = LeastSquares.from_torch(module, partial(_residuals, residual), chunk_size)
     smoother = LevenbergMarquardt(mu, acceleration=acceleration, linear_solver=linear_solver)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
-    memory = smoother.start(level, u)
+    damping = _damping(memory) or smoother.start(level, u)
     first = problem.residuals(u)
-    values, norms = [], []
+    level.charge(1.0 / 3.0)
+    history: list[CycleRecord] = []
+    records: list[StepRecord] = []
+    reason = last = None
     try:
         while True:
-            value, gradient = problem.value_and_gradient(u)
-            values.append(value)
-            norms.append(float(gradient.norm()))
-            if monitor is not None:
-                monitor(len(values) - 1, value, norms[-1])
-            if len(values) == 1:
-                _check_start(first, value, norms[0])
-            ending = _ending(values, norms, max(rtol * norms[0], atol), max_steps)
-            if ending is None and time.perf_counter() - began >= seconds:
-                ending = Ending.SECONDS
-            if ending is not None:
+            history.append(_look(level, u, len(history), began))
+            if len(history) == 1:
+                _check_start(first, history[0])
+            reason = _reason(history, rtol, atol, max_cycles, seconds)
+            if monitor is not None and monitor(history[-1], u):
+                reason = reason or Reason.MONITOR
+            if reason is not None:
                 break
-            before = u
-            u, memory = smoother.smooth(level, u, None, 1, memory)
-            if u is before:
-                ending = Ending.STATIONARY
+            work, start = level.tally[0], time.perf_counter()
+            new, kept = smoother.smooth(level, u, None, 1, damping)
+            spent = level.tally[0] - work, time.perf_counter() - start
+            records.append(StepRecord(len(history), SWEEP[0], *spent, None, None))
+            if new is u:
+                reason, damping = Reason.STATIONARY, kept
                 break
+            last = LastSweep(level, u, damping)
+            u, damping = new, kept
     finally:
         problem.flat.write(u)
-    return Minimum(tuple(values), tuple(norms), ending, calls, time.perf_counter() - began)
+    broken = "the gradient became NaN or Inf, though the residuals are finite"
+    return Solution(
+        u,
+        reason,
+        tuple(history),
+        level.tally[0],
+        time.perf_counter() - began,
+        {(0, "pre"): damping},
+        tuple(records),
+        f"after cycle {len(history) - 1}, {broken}" if reason is Reason.NOT_FINITE else "",
+        last,
+    )
 
 
-def _check_start(r: torch.Tensor, value: float, gradient: float) -> None:
+class LastSweep(NamedTuple):
+    """Repeats the last sweep for `Solution.explain`.
+
+    A pickle or a copy leaves it out: it would take the module and the residual function along, and
+    a lambda cannot be pickled.
+    """
+
+    level: Level
+    u: torch.Tensor
+    damping: Damping
+
+    def __call__(self, record: Callable[[Step, StepData], None]) -> None:
+        run(SWEEP, Hierarchy([self.level]), self.u, None, {(0, "pre"): self.damping}, record)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
+def _residuals(residual: Residual, module: torch.nn.Module) -> Any:
+    """What the function of the user returns, unless that is a loss."""
+    made = residual(module)
+    if isinstance(made, torch.Tensor) and not made.dim():
+        raise ValueError(
+            "residual(module) returned one number; it must return all residuals, as module(x) "
+            "- y, not the mean of their squares: that is taken here"
+        )
+    return made
+
+
+def _damping(memory: Memory | None) -> Damping | None:
+    """What an earlier solution remembers."""
+    kept = (memory or {}).get((0, "pre"))
+    if kept is not None and not isinstance(kept, Damping):
+        raise TypeError(
+            f"levenberg_marquardt got memory of a {type(kept).__name__}; give the memory of a "
+            "Solution that it returned itself"
+        )
+    return kept
+
+
+def _look(level: Level, u: torch.Tensor, cycle: int, began: float) -> CycleRecord:
+    """Objective and gradient norm at u, counted as one evaluation of the gradient."""
+    value, gradient = level.operator.value_and_gradient(u)
+    level.charge(1.0)
+    seconds = time.perf_counter() - began
+    return CycleRecord(cycle, float(gradient.norm()), value, level.tally[0], seconds)
+
+
+def _check_start(r: torch.Tensor, start: CycleRecord) -> None:
     """Raise unless there are residuals, the same at a second look, and finite."""
+    value, gradient = cast(float, start.value), start.residual_norm
     if not len(r):
         raise ValueError("levenberg_marquardt got no residuals; give at least one sample")
     if not math.isfinite(value + gradient):
@@ -361,11 +374,16 @@ def _check_start(r: torch.Tensor, value: float, gradient: float) -> None:
         )
 
 
-def _ending(
-    values: list[float], norms: list[float], tolerance: float, max_steps: int
-) -> Ending | None:
-    if not math.isfinite(norms[-1]):
-        return Ending.NOT_FINITE
-    if norms[-1] <= tolerance:
-        return Ending.GRADIENT
-    return Ending.MAX_STEPS if len(values) > max_steps else None
+def _reason(
+    history: list[CycleRecord], rtol: float, atol: float, max_cycles: int, seconds: float
+) -> Reason | None:
+    now = history[-1]
+    if not math.isfinite(now.residual_norm):
+        return Reason.NOT_FINITE
+    if now.residual_norm <= atol:
+        return Reason.ATOL
+    if now.residual_norm <= rtol * history[0].residual_norm:
+        return Reason.RTOL
+    if now.cycle >= max_cycles:
+        return Reason.MAX_CYCLES
+    return Reason.SECONDS if now.seconds >= seconds else None

@@ -159,10 +159,10 @@ class NewtonKrylov:
     >>> from mgnet.training import levenberg_marquardt
     >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
     >>> kan, solver = KAN([1, 3, 1], 8), NewtonKrylov(KnotMultigrid(), direct=0)
-    >>> minimum = levenberg_marquardt(
-    ...     lambda kan: kan(x) - torch.sin(8 * x), kan, max_steps=40, linear_solver=solver
+    >>> solution = levenberg_marquardt(
+    ...     lambda kan: kan(x) - torch.sin(8 * x), kan, max_cycles=40, solver=solver
     ... )
-    >>> minimum.values[-1] < 1e-3
+    >>> solution.values[-1] < 1e-3
     True
     """
 

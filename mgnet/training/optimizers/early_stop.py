@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from mgnet.smoother import Smoother
+from mgnet.solution import CycleRecord
 from mgnet.training.loss.objective import Objective
 from mgnet.training.record import network_of
 
@@ -156,8 +157,9 @@ class Patience:
         self.best: Any = None
         self.cycle = 0
 
-    def __call__(self, cycle: int, norm: float, u: Any) -> bool:
+    def __call__(self, entry: CycleRecord, u: Any) -> bool:
         """Look at the state after a cycle; True where the solve should end."""
+        cycle = entry.cycle
         if cycle == 0:  # a new solve
             self.values, self.best = [], None
         self.values.append(self.held_out(u))

@@ -124,15 +124,15 @@ X = torch.linspace(-1.0, 1.0, 80, dtype=torch.float64).unsqueeze(1)
 def test_levenberg_marquardt_with_it_trains_as_well(acceleration):
     values = []
     for solver in (None, NewtonKrylov(Diagonal, direct=0)):
-        minimum = levenberg_marquardt(
+        solution = levenberg_marquardt(
             lambda m: m(X) - torch.sin(4 * X),
             network(),
-            max_steps=60,
+            max_cycles=60,
             acceleration=acceleration,
             linear_solver=solver,
         )
-        assert all(b <= a for a, b in zip(minimum.values[:-1], minimum.values[1:], strict=True))
-        values.append(minimum.values[-1])
+        assert all(b <= a for a, b in zip(solution.values[:-1], solution.values[1:], strict=True))
+        values.append(solution.values[-1])
     assert max(values) < 1e-4
 
 

@@ -144,9 +144,9 @@ def test_patience_ends_cycles_and_keeps_the_best_state():
     network = hierarchy[0].operator.network
     states, patience = [], Patience(held_out.with_network(network).value, 3)
 
-    def monitor(cycle, norm, u):
+    def monitor(entry, u):
         states.append(u)
-        return patience(cycle, norm, u)
+        return patience(entry, u)
 
     solver = Solver(hierarchy, "V(1,1)", max_cycles=30, monitor=monitor)
     solution = solver.solve(u=hierarchy[0].operator.start())
