@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mgnet import Corrections, Hierarchy, Jacobi, Level, Solver, gallery, vector
+from mgnet import Corrections, Hierarchy, Jacobi, Level, Reason, Solver, gallery, vector
 
 
 def rows(text):
@@ -112,3 +112,18 @@ def test_reductions_are_measured_in_the_norm_of_the_hierarchy():
     hierarchy = Hierarchy([level], norm=lambda u: 100.0 * vector.norm(u))
     table, _ = rows(Solver(hierarchy, "pre 1", max_cycles=3).solve(np.ones(3)).explain())
     assert table["0", "pre"][2] == "0.500"
+
+
+def test_an_equation_is_printed_in_one_line():
+    solution = Solver(gallery.poisson(31)).solve(np.ones(31))
+    first, last = solution.residual_norms[0], solution.residual_norms[-1]
+    factor = (last / first) ** (1.0 / solution.cycles)
+    assert str(solution) == (
+        f"converged (RTOL) after {solution.cycles} cycles: residual norm {last:.3g} from "
+        f"{first:.3g} (factor {factor:.3g} per cycle), {solution.work:.4g} work units, "
+        f"{solution.seconds:.3g} s"
+    )
+    assert solution.values == ()
+    capped = Solver(gallery.poisson(31), max_cycles=1).solve(np.ones(31))
+    assert str(capped).startswith("not converged (MAX_CYCLES) after 1 cycles: ")
+    assert str(capped).endswith(f" s; {Reason.MAX_CYCLES.value}")

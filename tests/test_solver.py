@@ -254,6 +254,25 @@ def test_work_is_that_of_all_steps_and_checks():
     assert solution.work == pytest.approx(solution.cycles * per_cycle + solution.cycles + 1)
 
 
+@pytest.mark.parametrize("text", ["V(2,1)", "nested F(1,1)"])
+def test_the_history_is_that_of_the_states(text):
+    hierarchy, f, states = gallery.poisson((15, 15)), np.linspace(1.0, 2.0, 225), []
+    solution = Solver(hierarchy, text, monitor=lambda entry, u: states.append(u)).solve(f)
+    A = hierarchy[0].matrix.toarray()
+    norms = [np.linalg.norm(f - A @ u) for u in states]
+    assert solution.residual_norms == pytest.approx(norms, rel=1e-4)  # the last by cancellation
+    told = [(entry.cycle, entry.value) for entry in solution.history]
+    assert told == [(k, None) for k in range(len(norms))]
+    first = parse(text, len(hierarchy)).work(hierarchy).units
+    later = parse(text.replace("nested ", ""), len(hierarchy)).work(hierarchy).units
+    works = [1.0, *(2.0 + first + k * (later + 1.0) for k in range(solution.cycles))]
+    assert [entry.work for entry in solution.history] == pytest.approx(works)
+    assert solution.work == pytest.approx(works[-1])
+    seconds = [entry.seconds for entry in solution.history]
+    assert 0.0 < seconds[0] and seconds == sorted(seconds) and seconds[-1] <= solution.seconds
+    assert {entry.level for entry in solution.history} == {0}
+
+
 class Plain(Smoother):
     """Another smoother without its `smooth_ahead`."""
 
@@ -414,6 +433,9 @@ def test_the_best_state_is_kept_where_a_smoother_wanders():
     assert solution.value == 0.5
     assert solution.values == tuple(0.5 * u * u for u in told)
     assert solution.work == 5.0 + 5.0  # norms and values
+    assert [entry.work for entry in solution.history] == [2.0, 4.0, 6.0, 8.0, 10.0]
+    text = "objective 0.5 from 0.5 (least 0.125), residual norm 1 from 1, 10 work units"
+    assert text in str(solution)
     assert solve(level, merit=lambda u: -float(u[0])).value == 3.0
     batched = Hierarchy([level], bind=lambda batch: [level])
     schedule = Schedule([Step("solve", 0)])

@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,12 +58,50 @@ def test_what_was_done_is_a_schedule(smoother):
     assert len(solution.values) == len(solution.residual_norms) == solution.cycles + 1
 
 
+def test_the_history_is_that_of_the_level_at_hand():
+    plain, u = made()
+    levels = [replace(level, cost=4.0 / 2**number) for number, level in enumerate(plain)]
+    told = []
+    solution = train(
+        Hierarchy(levels), u, max_cycles=4, gain=0.0, monitor=lambda *given: told.append(given)
+    )
+    assert [(entry.level, entry.cycle) for entry, _ in told] == [
+        *((2, cycle) for cycle in range(5)),
+        *((1, cycle) for cycle in range(4, 9)),  # a start on a finer level is no cycle
+        *((0, cycle) for cycle in range(8, 13)),
+    ]
+    entries = [entry for entry, _ in told]
+    assert list(solution.history) == entries[:5] + entries[6:10] + entries[11:]
+    for entry, state in told:
+        network = plain.network(entry.level, state)
+        r = (network(X) - torch.sin(8 * X))[:, 0]
+        slopes = torch.autograd.grad(0.5 * r.square().mean(), list(network.parameters()))
+        norm = np.sqrt(sum(np.sum(slope.numpy() ** 2) for slope in slopes))
+        assert entry.value == pytest.approx(0.5 * np.mean(r.detach().numpy() ** 2))
+        assert entry.residual_norm == pytest.approx(norm, abs=1e-12)
+        looks = sum(2.0 * 0.5**e.level for e in entries[: 1 + entries.index(entry)])
+        steps = sum(e.work for e in solution.record if e.cycle <= entry.cycle)
+        assert entry.work == pytest.approx(looks + steps)  # looks: a gradient and a value
+    assert entries[-1].work == pytest.approx(solution.work)
+    seconds = [entry.seconds for entry in entries]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] <= solution.seconds
+
+
+def test_it_explains_itself_without_a_cycle_on_the_finest_level():
+    hierarchy, u = made()
+    solution = train(hierarchy, u, monitor=lambda entry, u: entry.level == 0 or entry.cycle == 1)
+    assert (solution.cycles, solution.reason) == (1, Reason.MONITOR)
+    assert solution.explain().splitlines()[-2].startswith("total  1 cycles")
+
+
 def test_it_is_the_cascade_when_the_levels_are_left_at_its_counts():
     hierarchy, u = made()
     counts, looks = [4, 3, 5], [0, 0, 0]
 
-    def leave(level, value, state):
-        assert value == hierarchy[level].operator.value(state)
+    def leave(entry, state):
+        level = entry.level
+        assert entry.value == hierarchy[level].operator.value(state)
         looks[level] += 1
         return looks[level] > counts[2 - level]
 
@@ -124,8 +163,8 @@ def test_a_level_that_sees_little_of_the_gradient_is_left():
     hierarchy = knot_hierarchy(kan, LeastSquares(kan, (X, X.abs())), 2, smoother)
     u, looks = hierarchy[0].operator.start(), []
 
-    def watch(level, value, state):
-        if level == 1:
+    def watch(entry, state):
+        if entry.level == 1:
             looks.append(gradient_share(hierarchy[0], state))
 
     train(hierarchy, u, gain=0.0, share=0.05, patience=2, max_cycles=200, monitor=watch)
@@ -137,8 +176,8 @@ def test_every_level_has_its_part_of_the_seconds():
     hierarchy, u = made(LBFGS())
     entered, began = {}, time.perf_counter()
 
-    def note(level, value, state):
-        entered.setdefault(level, time.perf_counter() - began)
+    def note(entry, state):
+        entered.setdefault(entry.level, time.perf_counter() - began)
 
     solution = train(hierarchy, u, gain=0.0, max_cycles=10**6, seconds=0.8, monitor=note)
     assert solution.reason is Reason.SECONDS
