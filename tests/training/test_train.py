@@ -89,7 +89,7 @@ def test_the_history_is_that_of_the_level_at_hand():
 
 
 def test_it_explains_itself_without_a_cycle_on_the_finest_level():
-    hierarchy, u = made()
+    hierarchy, u = made(TorchOptimizer(torch.optim.SGD))  # slow: there is something to explain
     solution = train(hierarchy, u, monitor=lambda entry, u: entry.level == 0 or entry.cycle == 1)
     assert (solution.cycles, solution.reason) == (1, Reason.MONITOR)
     assert solution.explain().splitlines()[-2].startswith("total  1 cycles")
