@@ -183,8 +183,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
         A schedule over the levels, as "V(1,1)", that is repeated; by default every level once,
         coarsest first, each until it gains little or has used its share of the budget.
     max_iter : int
-        Sweeps, of all levels together; scikit-learn's own word, which searches and users expect.
-        One is a step of Levenberg-Marquardt, 10 of L-BFGS or 50 of Adam.
+        Sweeps, of all levels together (the word is scikit-learn's own). One is a step of
+        Levenberg-Marquardt, 10 of L-BFGS or 50 of Adam.
     seconds : float, optional
         Another limit; results then depend on the machine.
     tol : float
