@@ -125,7 +125,7 @@ def train(way: Way, seed: int, data: tuple[Data, Data], work: float) -> Row:
     corrections = (0, 0, 0)
     if cycles:
         u, done, seconds, corrections = go_on(hierarchy, u, memory, done, seconds, work)
-    network = hierarchy.network(0, u)  # type: ignore[misc]
+    network = hierarchy.network(0, u)
     with torch.no_grad():
         final = loss(network(x), y).item()
         accuracy = (network(test[0]).argmax(1) == test[1]).double().mean().item()

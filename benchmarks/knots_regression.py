@@ -97,7 +97,7 @@ def multigrid(points: Points, seed: int) -> list[Row]:
         schedule = cascade(STEPS[first : first + levels])
         run(schedule, hierarchy, hierarchy[0].operator.start(), None, record=note)
         for level, u, seconds in states:
-            network = hierarchy.network(level, u)  # type: ignore[misc]
+            network = hierarchy.network(level, u)
             cost = sum(STEPS[: len(rows) + 1]), spent + seconds
             rows.append(points.judge_network(network, count, cost))
         first, spent, network = first + levels, rows[-1].seconds, network.refine()

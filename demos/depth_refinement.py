@@ -53,7 +53,7 @@ for name, (layers, gates) in runs.items():
     table = record.table()
     seams = np.flatnonzero(table["action"] == "interpolate")
     jumps = ", ".join(f"{table['loss'][k] - table['loss'][k - 1]:.1g}" for k in seams) or "-"
-    outputs = hierarchy.network(0, u)(held_out[0])  # type: ignore[misc]
+    outputs = hierarchy.network(0, u)(held_out[0])
     accuracy = (outputs.argmax(1) == held_out[1]).double().mean()
     print(f"{name:<23} {jumps:>21} {table['loss'][-1]:>8.1e} {accuracy:>18.3f}")
     ax.semilogy(table["work"], table["loss"], "-" if levels > 1 else ":", label=name)

@@ -38,7 +38,7 @@ networks = []
 
 def tell(step, told):
     if step.action in ("solve", "post"):
-        network = hierarchy.network(step.level, told.state)  # type: ignore[misc]
+        network = hierarchy.network(step.level, told.state)
         networks.append(network)
         with torch.no_grad():
             errors = [(network(x) - y).square().mean().sqrt() for x, y in (train, held_out)]

@@ -53,7 +53,7 @@ for shift, (level, color) in enumerate([(0.01, "#0072B2"), (0.03, "#D55E00"), (0
     start = hierarchy[0].operator.start()
     tell = lambda step, told, course=course: course.append(float(told.state[-1]))  # noqa: E731
     u, _ = run(solver.schedule.split(), solver.hierarchy, start, None, record=tell)
-    found = hierarchy.network(0, u)  # type: ignore[misc]
+    found = hierarchy.network(0, u)
     nu = found.coefficients["nu"].item()
     deviation = hierarchy[0].operator.standard_errors(u, [level, None])["nu"]
     error = float((found(where) - exact).detach().norm() / exact.norm())

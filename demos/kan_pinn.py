@@ -44,7 +44,7 @@ def tell(step, told):
     global solved
     if step.action in ("solve", "post"):
         loss = hierarchy[step.level].operator.mean_square(told.state)
-        solved = hierarchy.network(step.level, told.state)(grid).detach().numpy().ravel()  # type: ignore
+        solved = hierarchy.network(step.level, told.state)(grid).detach().numpy().ravel()
         error = np.linalg.norm(solved - exact) / np.linalg.norm(exact)
         row = f"{12 >> step.level:>9} {len(told.state):>8} {loss:>8.1e} {error:>20.1e}"
         print(f"{row} {told.seconds:>8.1f}")

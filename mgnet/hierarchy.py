@@ -77,7 +77,7 @@ class Hierarchy(Sequence[Level]):
         self.dot = dot
         self.bind = bind
         self.nested = nested
-        self.network = network
+        self.network: Callable[[int, State], Any] = network or _no_network
         if not self.levels:
             raise ValueError("Hierarchy got no levels; give at least one Level")
         for number, level in enumerate(self.levels):
@@ -154,7 +154,7 @@ class Hierarchy(Sequence[Level]):
         if callable(levels):
             change, levels = levels, levels(self.levels)
             bind = None if bind is None else partial(_bind_changed, bind, change)
-        if network is not None and first:
+        if first:
             network = partial(_network_below, network, first)
         return Hierarchy(
             levels, norm=self.norm, dot=self.dot, bind=bind, nested=self.nested, network=network
@@ -330,3 +330,10 @@ def _bind_changed(
     batch: Any,
 ) -> Sequence[Level]:
     return change(bind(batch))
+
+
+def _no_network(level: int, u: State) -> Any:
+    raise TypeError(
+        f"Hierarchy.network got level {level}, but these levels hold no network; "
+        "make the hierarchy with knot_hierarchy or depth_hierarchy, or give network=..."
+    )

@@ -89,8 +89,8 @@ class Solver:
                 f"Solver got a cycle of type {type(cycle).__name__}; give a text as 'V(1,1)', or a "
                 "Schedule"
             )
-        self.hierarchy = hierarchy
-        self.schedule = parse(cycle, len(hierarchy)) if isinstance(cycle, str) else cycle
+        self.hierarchy: Hierarchy = hierarchy
+        self.schedule: Schedule = parse(cycle, len(hierarchy)) if isinstance(cycle, str) else cycle
         self.schedule.fit(hierarchy)
         if self.schedule.opening == len(self.schedule) and len(hierarchy) > 1:
             raise ValueError(
@@ -113,14 +113,14 @@ class Solver:
                 "Solver got acceleration and batches; every batch is another equation, whose "
                 "cycles do not combine, so leave one of them out"
             )
-        self.rtol = rtol
-        self.atol = atol
-        self.max_cycles = max_cycles
-        self.batches = batches
-        self.monitor = monitor
-        self.record = record
-        self.merit = merit
-        self.acceleration = acceleration
+        self.rtol: float = rtol
+        self.atol: float = atol
+        self.max_cycles: int = max_cycles
+        self.batches: Iterable[Any] | None = batches
+        self.monitor: Callable[[int, float, State], Any] | None = monitor
+        self.record: Callable[[Step, StepData], None] | None = record
+        self.merit: Callable[[State], float] | None = merit
+        self.acceleration: Anderson | None = acceleration
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None

@@ -274,3 +274,8 @@ def test_the_level_is_named_by_its_number_when_a_smoother_refuses():
     levels[1] = replace(levels[1], operator=sp.csr_matrix(np.diag([1.0, 0.0, 1.0])))
     with pytest.raises(ValueError, match="level 1"):
         Solver(Hierarchy(levels)).solve(np.ones(7))
+
+
+def test_a_network_of_levels_that_hold_none_is_refused():
+    with pytest.raises(TypeError, match="level 0, but these levels hold no network; make"):
+        gallery.poisson(7).network(0, np.zeros(7))

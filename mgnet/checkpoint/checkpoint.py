@@ -336,11 +336,11 @@ class Checkpoints:
     ):
         if not isinstance(every, Integral) or every < 1:
             raise ValueError(f"Checkpoints got every = {every!r}; it must be at least 1 step")
-        self.folder = Path(folder)
-        self.hierarchy = hierarchy
-        self.every = every
-        self.generators = generators
-        self.steps = 0
+        self.folder: Path = Path(folder)
+        self.hierarchy: Hierarchy = hierarchy
+        self.every: int = every
+        self.generators: Mapping[str, Generator] | None = generators
+        self.steps: int = 0
 
     def __call__(self, step: Step, data: StepData) -> None:
         """Count a step, and save after it if its turn has come."""

@@ -112,7 +112,7 @@ class KANEstimator(BaseEstimator, ABC):
         smoother, step = OPTIMIZERS[name]
         hierarchy = knot_hierarchy(coarsest, problem, self.levels, smoother)
         level, u = train_within(budget, hierarchy, self.cycle, {str(smoother): step}, held_out)
-        self.network_ = hierarchy.network(level, u)  # type: ignore[misc, assignment]
+        self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
         self.n_iter_ = len(budget.history)
         self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
         if budget is own and budget.interrupted:

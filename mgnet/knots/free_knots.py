@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -144,6 +144,8 @@ class FreeKnotKAN(torch.nn.Module):
     >>> bool((kan.refine()(x) - kan(x)).abs().max() < 1e-13)
     True
     """
+
+    __call__: Callable[..., torch.Tensor]
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,8 @@ class KAN(torch.nn.Module):
     True
     """
 
+    __call__: Callable[..., torch.Tensor]
+
     def __init__(
         self,
         widths: Sequence[int],
@@ -108,19 +110,19 @@ class KAN(torch.nn.Module):
             )
         if hidden not in ("tanh", "identity"):
             raise ValueError(f"KAN got hidden {hidden!r}; it must be 'tanh' or 'identity'")
-        self.widths = tuple(widths)
-        self.intervals = tuple(int(n) for n in per_layer)
-        self.degree = degree
-        self.domain = (float(domain[0]), float(domain[1]))
-        self.hidden = hidden
+        self.widths: tuple[int, ...] = tuple(widths)
+        self.intervals: tuple[int, ...] = tuple(int(n) for n in per_layer)
+        self.degree: int = degree
+        self.domain: tuple[float, float] = (float(domain[0]), float(domain[1]))
+        self.hidden: str = hidden
         dtype = dtype or torch.float64
         generator = generator or torch.Generator().manual_seed(0)
-        self.linear = None
+        self.linear: torch.nn.Linear | None = None
         if linear:
             self.linear = torch.nn.Linear(widths[0], widths[1], dtype=dtype)
             self._draw_linear(generator)
         splines = self.widths[linear:]
-        self.coefficients = torch.nn.ParameterList(
+        self.coefficients: torch.nn.ParameterList = torch.nn.ParameterList(
             torch.nn.Parameter(self._draw(inputs, outputs, n, generator).to(dtype))
             for inputs, outputs, n in zip(splines[:-1], splines[1:], per_layer, strict=True)
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -82,6 +83,8 @@ class MultichannelMLP(torch.nn.Module):
     >>> bool((mlp(x) - kan(x)).abs().max() < 1e-11), mlp.weights[0].shape
     (True, torch.Size([2, 11, 5]))
     """
+
+    __call__: Callable[..., torch.Tensor]
 
     def __init__(self, kan: KAN):
         super().__init__()

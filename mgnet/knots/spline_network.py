@@ -18,7 +18,7 @@ class SplineNetwork(Protocol):
         A layer before the first splines.
     coefficients : sequence of tensor of shape (inputs, splines, outputs)
         One per spline layer.
-    intervals : sequence of int
+    intervals : tuple of int
         Knot intervals per layer.
     degree : int
     domain : (float, float)
@@ -29,8 +29,8 @@ class SplineNetwork(Protocol):
 
     linear: Any
     coefficients: Any
-    intervals: Any
-    degree: Any
+    intervals: tuple[int, ...]
+    degree: int
     domain: tuple[float, float]
     hidden: str
 

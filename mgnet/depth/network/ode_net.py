@@ -81,6 +81,7 @@ class ODENet(torch.nn.Module):
     """
 
     block: Any  # of whatever type the template has
+    __call__: Callable[..., torch.Tensor]
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from mgnet.depth.batched.scheme import advance, check_scheme, takes_time
@@ -28,6 +30,8 @@ class ResidualBlock(torch.nn.Module):
     >>> layer(torch.tensor([2.0])).tolist()
     [3.0]
     """
+
+    __call__: Callable[..., torch.Tensor]
 
     def __init__(
         self,

@@ -101,6 +101,8 @@ class LayerParallel(nn.Module):
     (True, 2)
     """
 
+    __call__: Callable[..., Tensor]
+
     def __init__(
         self,
         net: ODENet,

@@ -219,6 +219,8 @@ class Ansatz(torch.nn.Module):
     0.0
     """
 
+    __call__: Callable[..., torch.Tensor]
+
     def __init__(
         self,
         network: torch.nn.Module,

@@ -151,11 +151,11 @@ class Patience:
     def __init__(self, held_out: Callable[[Any], float], patience: int):
         if not isinstance(patience, Integral) or patience < 1:
             raise ValueError(f"Patience got {patience!r} cycles; it needs at least 1")
-        self.held_out = held_out
-        self.patience = patience
+        self.held_out: Callable[[Any], float] = held_out
+        self.patience: int = patience
         self.values: list[float] = []
         self.best: Any = None
-        self.cycle = 0
+        self.cycle: int = 0
 
     def __call__(self, entry: CycleRecord, u: Any) -> bool:
         """Look at the state after a cycle; True where the solve should end."""

@@ -58,7 +58,7 @@ def test_classes_by_cross_entropy_in_minibatches():
     solver = Solver(hierarchy, "nested V(1,1)", max_cycles=60, batches=minibatches((x, labels), 60))
     solution = solver.solve(u=hierarchy[0].operator.start())
     assert hierarchy[0].operator.value(solution.value) < 0.25
-    wrong = hierarchy.with_data(batch).network(0, solution.value)(x).argmax(1) != labels  # type: ignore
+    wrong = hierarchy.with_data(batch).network(0, solution.value)(x).argmax(1) != labels
     assert float(wrong.double().mean()) < 0.1
 
 
@@ -84,7 +84,7 @@ def test_new_points_in_each_cycle():
     solver = Solver(hierarchy, "V(1,1)", max_cycles=25, batches=resampled(terms, [draw, None]))
     u = solver.solve(u=hierarchy[0].operator.start()).value
     x = line(50)
-    error = hierarchy.network(0, u)(x) - torch.sin(x)  # type: ignore[misc]
+    error = hierarchy.network(0, u)(x) - torch.sin(x)
     assert float(error.detach().abs().max()) < 1e-3
     with pytest.raises(ValueError, match="2 terms"):
         next(resampled(terms, [draw]))

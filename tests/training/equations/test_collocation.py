@@ -92,7 +92,7 @@ def test_nested_levels_solve_an_equation(form):
     hierarchy = knot_hierarchy(network, problem, 3, LevenbergMarquardt(), form=form)
     start = hierarchy[0].operator.start()
     u, _ = run(cascade([15, 10, 10]), hierarchy, start, None)
-    solved = hierarchy.network(0, u)  # type: ignore[misc]
+    solved = hierarchy.network(0, u)
     x = torch.linspace(-1, 1, 77, dtype=torch.float64).unsqueeze(1)
     assert float((solved(x) - torch.sin(math.pi * x)).detach().abs().max()) < 1e-5
     value = hierarchy[0].operator.value
