@@ -311,7 +311,7 @@ class Solver:
         """One cycle from a zero start as a SciPy LinearOperator, `cg(A, b, M=...)`.
 
         Symmetric (as cg needs) when post-smoothing mirrors pre-smoothing. The set-up is kept
-        between calls.
+        between calls. It works in the precision of the matrix of level 0, which may be complex.
 
         Examples
         --------
@@ -323,15 +323,29 @@ class Solver:
         0
         """
         memory: Memory = {}
+        level = self.hierarchy[0]
+        if not level.unknowns:
+            raise ValueError(
+                "Solver.as_preconditioner got a level 0 without a number of unknowns; "
+                "give Level(size=...)"
+            )
+        kind = getattr(level.matrix, "dtype", None)
+        # The precision of the matrix, which may be complex; an integer matrix counts as float64.
+        dtype = np.result_type(kind if isinstance(kind, np.dtype) else float, np.float32)
 
         def cycle(b: np.ndarray) -> np.ndarray:
-            f = np.asarray(b, dtype=float).ravel()
-            u, new = run(self.schedule, self.hierarchy, None, f, memory)
+            f = np.asarray(b).ravel()
+            if f.dtype.kind == "c" and dtype.kind != "c":
+                raise TypeError(
+                    f"the preconditioner got a vector of {f.dtype}, but the matrix of level 0 is "
+                    f"of {dtype}; give complex matrices"
+                )
+            u, new = run(self.schedule, self.hierarchy, None, f.astype(dtype, copy=False), memory)
             memory.update(new)
             return u
 
-        size = self.hierarchy[0].unknowns
-        return spla.LinearOperator((size, size), matvec=cycle, dtype=float)  # type: ignore
+        shape = level.unknowns, level.unknowns
+        return spla.LinearOperator(shape, matvec=cycle, dtype=dtype)  # type: ignore
 
 
 class _Best:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pyamg
 import pytest
+import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 import torch
 
@@ -170,6 +171,30 @@ def test_a_cycle_preconditions_conjugate_gradients(smoother):
     assert counts[1] < counts[0] / 5
     x, y = np.random.default_rng(1).standard_normal((2, 63 * 63))
     assert x @ (M @ y) == pytest.approx(y @ (M @ x), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128, np.int64])
+def test_a_preconditioner_has_the_precision_of_its_matrix(dtype):
+    A = sp.csr_matrix(1000 * sp.eye(31) - sp.eye(31, k=1) - sp.eye(31, k=-1)).astype(dtype)
+    shifted = A if dtype != np.complex128 else sp.csr_matrix(A + 300j * sp.eye(31))
+    level = Level(shifted, Direct())
+    M = Solver(Hierarchy([level]), "V(0,0,1)").as_preconditioner()
+    f = np.arange(31.0) * (1 + 2j) if dtype == np.complex128 else np.arange(31.0)
+    assert M.dtype == (np.float64 if dtype == np.int64 else dtype)
+    exact = np.linalg.solve(shifted.toarray(), f)
+    np.testing.assert_allclose(M @ f, exact, rtol=1e-5 if dtype == np.float32 else 1e-12)
+
+
+def test_a_real_preconditioner_refuses_a_complex_vector():
+    M = Solver(gallery.poisson(7)).as_preconditioner()
+    with pytest.raises(TypeError, match="complex128, but the matrix of level 0 is of float64; giv"):
+        M.matvec(np.ones(7) + 1j)
+
+
+def test_a_preconditioner_needs_the_number_of_unknowns():
+    solver = Solver(Hierarchy([Level(lambda u: 2.0 * u, Krylov())]), "V(0,0,1)")
+    with pytest.raises(ValueError, match=r"without a number of unknowns; give Level\(size="):
+        solver.as_preconditioner()
 
 
 def test_a_nonlinear_problem_is_solved():
