@@ -23,7 +23,7 @@ def test_examples_of_the_page(page):
     assert not report, "".join(report)
 
 
-@pytest.mark.parametrize("name", ["index", "concepts", "extending"])
+@pytest.mark.parametrize("name", ["index", "concepts", "extending", "howto"])
 def test_the_page_has_examples(name):
     assert ">>>" in (ROOT / "docs" / f"{name}.md").read_text()
 

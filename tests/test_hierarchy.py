@@ -279,3 +279,14 @@ def test_the_level_is_named_by_its_number_when_a_smoother_refuses():
 def test_a_network_of_levels_that_hold_none_is_refused():
     with pytest.raises(TypeError, match="level 0, but these levels hold no network; make"):
         gallery.poisson(7).network(0, np.zeros(7))
+
+
+def test_jacobi_is_pyamg_s_without_its_spectral_radius():
+    """The row of docs/coming-from.md."""
+    A = pyamg.gallery.poisson((30, 30), format="csr")
+    sweeps = [("jacobi", {"omega": 0.8, "iterations": n, "withrho": False}) for n in (2, 1)]
+    ml = pyamg.ruge_stuben_solver(A, presmoother=sweeps[0], postsmoother=sweeps[1])
+    theirs: list[float] = []
+    ml.solve(np.ones(900), tol=0.0, maxiter=5, residuals=theirs)
+    solver = Solver(Hierarchy.from_pyamg(ml, Jacobi(0.8)), "V(2,1)", rtol=0.0, max_cycles=5)
+    np.testing.assert_allclose(solver.solve(np.ones(900)).residual_norms, theirs, rtol=1e-10)
