@@ -310,8 +310,8 @@ def levenberg_marquardt(
 class LastSweep(NamedTuple):
     """Repeats the last sweep for `Solution.explain`.
 
-    A pickle or a copy leaves it out: it would take the module and the residual function along, and
-    a lambda cannot be pickled.
+    Pickles and deep copies leave it out: it would take the module and the residual function along,
+    and a lambda cannot be pickled.
     """
 
     level: Level
