@@ -117,7 +117,7 @@ class Solver:
         self.atol: float = atol
         self.max_cycles: int = max_cycles
         self.batches: Iterable[Any] | None = batches
-        self.monitor: Callable[[int, float, State], Any] | None = monitor
+        self.monitor: Callable[[CycleRecord, State], Any] | None = monitor
         self.record: Callable[[Step, StepData], None] | None = record
         self.merit: Callable[[State], float] | None = merit
         self.acceleration: Anderson | None = acceleration
