@@ -94,3 +94,18 @@ def test_the_real_files_hold_what_the_model_predicts(tmp_path):
     rivals = [line.split(":")[0] for line in said if "held-out MSE" in line]
     assert len(rivals) == 5 and all(f"| {name} " in comparison for name in rivals)
     assert all(name in shown[1] for name in ["KAN, multigrid", *rivals])
+
+
+def test_the_report_names_the_network_that_options_left(tmp_path, options):
+    x = np.linspace(0.0, 1.0, 80)
+    rows = "".join(f"{a!r},{a * a!r}\n" for a in x.tolist())
+    (tmp_path / "data.csv").write_text("a,y\n" + rows)
+    settings = Settings(hidden=(2,), intervals=3, levels=3, evaluations=40)
+    options('-mgnet_levels 2 -mgnet_cycle "cascade 2,2" -mgnet_smoother mgnet.training.LBFGS')
+    order = FitJob(read_table(tmp_path / "data.csv", "y"), settings, tmp_path / "out")
+    run_job(order, lambda _: None, lambda _: None)
+    network = Model.load(tmp_path / "out").network
+    assert network.intervals == (12, 12)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "6 intervals on the coarsest of 2 levels and 12 on the finest" in report
+    assert "smoother mgnet.training.LBFGS" in report and "cycle cascade 2,2" in report

@@ -55,6 +55,14 @@ def test_two_inputs_show_the_rows_the_map_and_the_error():
     assert mesh.get_clim() == drawn.get_clim()
 
 
+def test_of_many_rows_the_largest_errors_are_drawn(monkeypatch):
+    data = table(2)
+    monkeypatch.setattr("mgnet.app.pictures.MOST_POINTS", 7)
+    errors = plot_fit(data, predict).axes[2].collections[0]
+    largest = np.sort(np.abs(predict(data.x_held) - data.y_held))[-7:]
+    np.testing.assert_allclose(errors.get_array(), largest)  # the largest last: on top
+
+
 def test_more_inputs_show_the_two_that_matter_and_all_held_out_rows():
     data = table(4)
     assert influential(data, predict) == [3, 2, 1, 0]
