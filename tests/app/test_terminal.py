@@ -21,6 +21,12 @@ def test_the_best_held_out_error_is_starred():
     assert [("*" in line) for line in lines] == [False, False, False, True]
 
 
+def test_every_figure_is_in_its_column_and_unit():
+    """Four times the square of 0.3 is the mean square: the target has the variance 4."""
+    *_, line = result_table([trained("a", 0.09 / 4.0, work=1234.5)], DATA).splitlines()
+    assert line.split() == ["a", "10", "1.0", "1234", "1.0e-03", "2.2e-02", "*", "0.3"]
+
+
 def test_numbers_that_mean_nothing_do_no_harm():
     text = result_table([trained("[red]x", math.nan, math.nan), trained("b", math.inf)], DATA)
     assert "[red]x" in text
