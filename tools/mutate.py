@@ -2,10 +2,11 @@
 
     python tools/mutate.py --list              # the table in mutations.py
     python tools/mutate.py --only lm- course-  # those whose names begin so
-    python tools/mutate.py                     # all of them: about ten minutes
+    python tools/mutate.py                     # all of them: ten to twenty minutes
 
 The exit status is 1 if a mutation survives, and 2 if one cannot be tried: its text is not in its
-file exactly once, or its tests fail on the library as it is. Not a part of CI.
+file exactly once, or its tests fail on the library as it is. Those of mgnet/petsc need PETSc: tests
+that are skipped notice nothing. Not a part of CI.
 """
 
 import argparse
