@@ -1,6 +1,7 @@
 """The course ends levels by stagnation, share and budget, and keeps the best state."""
 
 import contextlib
+import types
 from dataclasses import replace
 
 import pytest
@@ -159,3 +160,15 @@ def test_the_memory_of_a_smoother_reaches_the_finer_level():
     assert memory[0, "pre"][1].mu != LevenbergMarquardt().mu
     none = BudgetedSmoother(LBFGS(), 1, TrainingBudget())
     assert none.carry((LBFGS, None), own[0].transfer) is None
+
+
+@pytest.mark.parametrize(("gain", "ends"), [(0.021, False), (0.019, True)])
+def test_the_gain_is_that_of_a_whole_window(gain, ends):
+    """Losses that fall by the same factor each time: a window of six has six of these."""
+    level = types.SimpleNamespace(operator=types.SimpleNamespace(value=lambda u: u))
+    budget = TrainingBudget(sweeps=1000, window=6, tol=0.02)
+    budget.hierarchy = [level]
+    for k in range(7):
+        assert not budget.ends(level)
+        budget.note(level, (1.0 - gain) ** (k / 6.0), 1.0)
+    assert budget.ends(level) is ends
