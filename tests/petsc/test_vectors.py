@@ -70,6 +70,15 @@ def test_strided_memory_is_refused(vectors):
         vectors.as_vec(np.zeros(6)[::2])
 
 
+def test_the_memory_of_a_view_with_a_sign_is_not_shared(vectors):
+    u = torch.ops.aten._neg_view(torch.ones(4, dtype=torch.float64))
+    with pytest.raises(TypeError, match="copy with assign"):
+        vectors.as_vec(u)
+    v = vectors.vec_like(u)
+    vectors.assign(v, u)
+    assert v.getArray().tolist() == [-1.0] * 4
+
+
 def test_vecs_stay_what_they_are(vectors):
     v = vectors.vec_like(np.zeros(3))
     assert vectors.view(v, v) is v is vectors.as_vec(v)
