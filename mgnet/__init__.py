@@ -12,6 +12,7 @@ from mgnet import gallery
 from mgnet.anderson import Anderson
 from mgnet.coarse_solver import Direct, Krylov
 from mgnet.hierarchy import Hierarchy
+from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpolation import interpolation_matrix
 from mgnet.interpreter import Progress, StepData, run
 from mgnet.level import Level
@@ -19,7 +20,7 @@ from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step, Work, cascade, cycle, nested
 from mgnet.smoother import Chebyshev, GaussSeidel, Jacobi, Smoother
-from mgnet.solution import Corrections, CycleRecord, Reason, Solution, StepRecord
+from mgnet.solution import Corrections, Reason, Solution
 from mgnet.solver import Solver
 from mgnet.transfer import (
     AxisTransfer,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from mgnet import vector
 from mgnet.hierarchy import Hierarchy
+from mgnet.history import StepRecord
 from mgnet.level import Level
 from mgnet.schedule import COUNTED, Schedule, Step
-from mgnet.solution import StepRecord
 
 __all__ = ["Outcome", "Progress", "StepData", "perform", "run"]
 

@@ -14,11 +14,12 @@ import scipy.sparse.linalg as spla
 from mgnet import vector
 from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
+from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, StepData, perform, run
 from mgnet.limits import check_limits
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
-from mgnet.solution import CycleRecord, Reason, Solution, StepRecord
+from mgnet.solution import Reason, Solution
 
 __all__ = ["Solver"]
 

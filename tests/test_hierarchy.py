@@ -199,11 +199,12 @@ def test_a_hierarchy_of_other_levels_loses_no_part(seed):
         if "network" in given:
             assert other.network(1, "u") == f"network {first + 1} of u"
         else:
-            assert other.network is None
+            with pytest.raises(TypeError, match="hold no network"):
+                other.network(1, "u")
         if "bind" not in given:
             assert other.bind is None
             continue
-        bound = other.with_network(3.0)
+        bound = other.with_data(3.0)
         expected = cut(scaled(3.0)) if callable(levels) else scaled(3.0)
         assert [level.unknowns for level in bound] == [level.unknowns for level in expected]
         assert abs(bound[0].matrix - expected[0].matrix).max() == 0.0

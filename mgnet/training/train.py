@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from mgnet import vector
 from mgnet.hierarchy import Hierarchy
+from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, carry_memory
 from mgnet.limits import check_limits
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
-from mgnet.solution import CycleRecord, Reason, Solution, StepRecord
+from mgnet.solution import Reason, Solution
 from mgnet.solver import Solver
 
 if TYPE_CHECKING:

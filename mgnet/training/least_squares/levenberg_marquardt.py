@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 import torch
 
 from mgnet.hierarchy import Hierarchy
+from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, StepData, run
 from mgnet.level import Level
 from mgnet.limits import check_limits
 from mgnet.schedule import Schedule, Step
 from mgnet.smoother import Smoother
-from mgnet.solution import CycleRecord, Reason, Solution, StepRecord
+from mgnet.solution import Reason, Solution
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term

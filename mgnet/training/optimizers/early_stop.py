@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from mgnet.smoother import Smoother
-from mgnet.solution import CycleRecord
+from mgnet.history import CycleRecord
 from mgnet.training.loss.objective import Objective
 from mgnet.training.record import network_of
 
