@@ -70,7 +70,9 @@ def missing_in_reference(package: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "package", ["mgnet", "mgnet.knots", "mgnet.training", "mgnet.depth", "mgnet.estimators"]
+    "package",
+    ["mgnet", "mgnet.knots", "mgnet.training", "mgnet.depth", "mgnet.estimators"]
+    + ["mgnet.options", "mgnet.plot", "mgnet.checkpoint"],
 )
 def test_every_exported_name_is_in_the_reference(package):
     assert not missing_in_reference(package)
