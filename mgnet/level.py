@@ -41,7 +41,7 @@ class Level:
     ----------
     operator : callable or anything with `@`
         A: a function of the state, or a matrix (SciPy, NumPy, torch, PETSc Mat), which is then
-        `level.matrix`.
+        `level.matrix`. One that has a list `tally` counts its evaluations there by itself.
     smoother : Smoother
         On the coarsest level: the coarse solver.
     transfer : Transfer, optional
@@ -94,15 +94,20 @@ class Level:
     # Evaluations of A since the level was made. A list, so that a frozen level can count.
     tally: list[float] = field(default_factory=lambda: [0.0], init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        own = getattr(self.operator, "tally", None)
+        if own is not None:
+            object.__setattr__(self, "tally", own)
+
     def apply(self, u: State) -> State:
         """A(u), counted as one evaluation."""
-        self.tally[0] += 1.0
+        self._count(1.0)
         return vector.apply(self.operator, u)
 
     def residual_at(self, u: State, f: State | None) -> State:
         """The residual `f - A(u)` as a new state; `f = None` stands for zero."""
         if self.residual is not None:
-            self.tally[0] += self.residual_work
+            self._count(self.residual_work)
             return self.residual(u, f)
         if kernels.takes(self.operator, u, f):
             self.tally[0] += 1.0
@@ -127,6 +132,11 @@ class Level:
             raise TypeError(f"{self} has no objective; give Level(objective=...) to use it")
         self.tally[0] += 1.0
         return float(self.objective(u)) - (0.0 if f is None else dot(f, u))
+
+    def _count(self, evaluations: float) -> None:
+        """Count, unless the operator does: only it knows which results it remembered."""
+        if self.tally is not getattr(self.operator, "tally", None):
+            self.tally[0] += evaluations
 
     def charge(self, evaluations: float) -> None:
         """Count evaluations of A that did not go through `apply` or `residual_at`.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
@@ -27,7 +28,6 @@ from mgnet.depth.batched.tracing import (
 __all__ = ["StackedBlock"]
 
 PROGRAMS = 256  # for a block
-BOUND = 64  # for one Layers, of different states
 
 
 class StackedBlock:
@@ -115,14 +115,21 @@ class StackedBlock:
 
     def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
-        cast = torch._C._is_any_autocast_enabled()
+        cast = cast_of(states.device.type)
         key = self, kind, states.shape, states.dtype, self.template.training, cast
         run = layers._bound.get(key)
-        if run is None:
-            if len(layers._bound) >= BOUND:
-                layers._bound.clear()
-            run = layers._bound[key] = self._find(kind, layers, states)
-        return run
+        return run or layers.keep_programs(key, self._find(kind, layers, states))
+
+    def programs(self, kind: str, layers: Layers, states: Tensor) -> Sequence[Callable[..., Any]]:
+        """`program` for each of these layers alone, on tensors like `states[:1]`; found once."""
+        cast = cast_of(states.device.type)
+        key = self, f"{kind}s", states.shape[1:], states.dtype, self.template.training, cast
+        runs = layers._bound.get(key)
+        if runs is None:
+            one = states[:1]
+            runs = [self.compiled(kind, layers[i : i + 1], one) for i in range(len(layers))]
+            layers.keep_programs(key, runs)
+        return runs
 
     def evaluate(
         self,
@@ -146,7 +153,7 @@ class StackedBlock:
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         tensors = layers.tensors()
         shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
-        about = self._fingerprint(layers), shapes, torch._C._is_any_autocast_enabled()
+        about = self._fingerprint(layers), shapes, cast_of(states.device.type)
         one = None
         if self.traced and len(layers):
             one = self._remembered(about, lambda: self._trace(layers, states))
@@ -210,7 +217,7 @@ class StackedBlock:
             if not plainly:
                 results.append(self.compiled(kind, one, state)(state))
             elif kind == "record":
-                results.append(AutogradTape(self, one, state))
+                results.append(AutogradTape.record(self, one, state))
             else:
                 results.append(self._slope_of_one(one, state))
         if kind == "record":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 __all__ = ["Layers"]
+
+BOUND = 64  # programs for states of different shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +45,7 @@ class Layers:
     steps: Tensor
     # Views and programs, found once: sweeps repeat the same slices and shapes.
     _slices: dict[Any, Layers] = field(default_factory=dict, init=False, repr=False)
-    _bound: dict[Any, Callable[..., Any]] = field(default_factory=dict, init=False, repr=False)
+    _bound: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     _fingerprint: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -61,6 +63,13 @@ class Layers:
             )
             object.__setattr__(part, "_fingerprint", self._fingerprint)
         return part
+
+    def keep_programs(self, key: Any, programs: Any) -> Any:
+        """Keep programs that were found for these layers; gives them back."""
+        if len(self._bound) >= BOUND:
+            self._bound.clear()
+        self._bound[key] = programs
+        return programs
 
     def with_steps(self, steps: Tensor) -> Layers:
         """The same layers with other steps."""

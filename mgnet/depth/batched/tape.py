@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -24,6 +25,10 @@ class Block(Protocol):
 
     def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """The program of one kind for these layers."""
+        ...
+
+    def programs(self, kind: str, layers: Layers, states: Tensor) -> Sequence[Callable[..., Any]]:
+        """The program of one kind for each of these layers alone."""
         ...
 
     def evaluate(
@@ -75,8 +80,11 @@ class Tape(ABC):
         """The tape of some of the layers; evaluates nothing."""
 
     @abstractmethod
-    def split(self) -> Sequence[Tape]:
-        """The tapes of single layers; faster than as many slices."""
+    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        """`vjp` of each layer alone, for cotangents like `lam`, each to be called once.
+
+        Faster than as many slices, and counted as often as there are layers.
+        """
 
 
 class TracedTape(Tape):
@@ -118,14 +126,13 @@ class TracedTape(Tape):
             [x[which] for x in self.saved],
         )
 
-    def split(self) -> Sequence[Tape]:
-        saved = zip(*[x.split(1) for x in (self.value, *self.saved)], strict=True)
-        singles = []
-        for i, (value, *others) in enumerate(saved):
-            one = slice(i, i + 1)
-            buffers = tuple([x[one] for x in self.new_buffers])
-            singles.append(TracedTape(self.block, self.layers[one], value, buffers, others))
-        return singles
+    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        runs = self.block.programs("vjp", self.layers, lam)
+        self.block.vjps += self.block.stages * len(runs)
+        if not self.saved:
+            return runs
+        saved = zip(*[x.split(1) for x in self.saved], strict=True)
+        return [partial(run, *each) for run, each in zip(runs, saved, strict=False)]
 
 
 def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
@@ -151,22 +158,56 @@ def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
 
 
 class AutogradTape(Tape):
-    """A tape of one layer, evaluated by PyTorch as it is written."""
+    """A tape of one layer, evaluated by PyTorch as it is written.
 
-    def __init__(self, block: Block, layers: Layers, states: Tensor):
-        *tensors, time, step = [x[0].detach() for x in layers.tensors()]
-        count = len(layers.parameters)
+    Parameters
+    ----------
+    block : Block
+    layers : Layers
+        One.
+    leaves : sequence of Tensor
+        The state, the parameters and, where it enters, the step, at the ends of a graph.
+    slope : Tensor
+        What the graph gives.
+    new_buffers : tuple of Tensor
+
+    Examples
+    --------
+    >>> from mgnet.depth import Layers, StackedBlock
+    >>> block = StackedBlock(torch.nn.Linear(1, 1, bias=False), traced=False)
+    >>> layers = Layers((torch.full((1, 1, 1), 3.0),), (), *torch.ones(2, 1))
+    >>> AutogradTape.record(block, layers, torch.ones(1, 1, 1)).vjp(torch.ones(1, 1, 1))
+    tensor([[[3.]]])
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        layers: Layers,
+        leaves: Sequence[Tensor],
+        slope: Tensor,
+        new_buffers: tuple[Tensor, ...],
+    ):
         self.block = block
         self.layers = layers
-        self.leaves = [states[0].detach(), *tensors[:count], *[step] * (block.stages > 1)]
-        for leaf in self.leaves:
+        self.leaves = leaves
+        self.slope = slope
+        self.value = slope.detach()[None]
+        self.new_buffers = new_buffers
+
+    @classmethod
+    def record(cls, block: Block, layers: Layers, states: Tensor) -> AutogradTape:
+        """Evaluate one layer, with a graph."""
+        *tensors, time, step = [x[0].detach() for x in layers.tensors()]
+        count = len(layers.parameters)
+        leaves = [states[0].detach(), *tensors[:count], *[step] * (block.stages > 1)]
+        for leaf in leaves:
             leaf.requires_grad_()
         buffers = [x.clone() for x in tensors[count:]]
         with torch.enable_grad():
-            inputs = self.leaves[1 : count + 1], buffers, time, step, self.leaves[0]
-            self.slope, new_buffers = block.evaluate(*inputs)
-        self.value = self.slope.detach()[None]
-        self.new_buffers = tuple([x.detach()[None] for x in new_buffers])
+            inputs = leaves[1 : count + 1], buffers, time, step, leaves[0]
+            slope, new_buffers = block.evaluate(*inputs)
+        return cls(block, layers, leaves, slope, tuple([x.detach()[None] for x in new_buffers]))
 
     def vjp(self, lam: Tensor) -> Tensor:
         return self._pull(self.leaves[:1], lam)[0]
@@ -188,8 +229,8 @@ class AutogradTape(Tape):
     def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes([self], self.layers, self.value)[which]
 
-    def split(self) -> Sequence[Tape]:
-        return [self]
+    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        return [self.vjp]
 
 
 class SeparateTapes(Tape):
@@ -220,8 +261,8 @@ class SeparateTapes(Tape):
     def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes(self.tapes[which], self.layers[which], self.states[which])
 
-    def split(self) -> Sequence[Tape]:
-        return self.tapes
+    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        return [vjp for tape in self.tapes for vjp in tape.pull_each(lam)]
 
 
 def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:

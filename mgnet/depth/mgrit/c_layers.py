@@ -136,12 +136,17 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
     return tuple(int(c) for c in given)
 
 
-def level_sizes(
-    layers: int, levels: int, coarsening: int | Sequence[int], part: bool = False
-) -> tuple[int, ...]:
+def level_sizes(layers: int, factors: Sequence[int], part: bool = False) -> tuple[int, ...]:
     """Number of layers of every level, finest first: ceil(n / c) follows n.
 
-    `part`: these are some of the layers, other processes hold the others; there may be none.
+    Parameters
+    ----------
+    layers : int
+    factors : sequence of int
+        From each level to the next, as `level_factors` gives them.
+    part : bool
+        Whether these are some of the layers, and other processes hold the others; there may be
+        none.
 
     Raises
     ------
@@ -150,17 +155,17 @@ def level_sizes(
 
     Examples
     --------
-    >>> level_sizes(130, 3, 4)
+    >>> level_sizes(130, (4, 4))
     (130, 33, 9)
     """
     if not isinstance(layers, Integral) or layers < (0 if part else 1):
         raise ValueError(f"layer hierarchy got layers = {layers!r}; give an integer of at least 1")
     sizes = [int(layers)]
-    for number, factor in enumerate(level_factors(levels, coarsening), 1):
+    for number, factor in enumerate(factors, 1):
         if sizes[-1] == 1 and not part:
             raise ValueError(
-                f"layer hierarchy got {levels} levels for {layers} layers and the coarsening "
-                f"{coarsening!r}; the largest possible number of levels is {number}"
+                f"layer hierarchy got {len(factors) + 1} levels for {layers} layers and the "
+                f"coarsening {tuple(factors)}; the largest possible number of levels is {number}"
             )
         sizes.append(-(-sizes[-1] // factor))
     return tuple(sizes)
@@ -247,6 +252,10 @@ class CLayers(Transfer):
     def _remember(self, fine: State, coarse: State) -> State:
         self._last[:] = weakref.ref(fine), coarse
         return fine
+
+    def forget(self) -> None:
+        """Let go of the state that `inject` would give back."""
+        self._last[:] = lambda: None, None
 
     def _fine_shape(self, coarse: State) -> tuple[int, ...]:
         return (self.intervals.layers + 1, *coarse.shape[1:])

@@ -13,6 +13,7 @@ MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci. C
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -20,7 +21,7 @@ from mgnet import vector
 from mgnet.depth.mgrit.c_layers import CLayers
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
 
-__all__ = ["LayerEquation", "Propagator"]
+__all__ = ["LayerEquation", "Propagator", "march_by_advance"]
 
 State = Any
 
@@ -30,6 +31,9 @@ class Propagator(Protocol):
 
     Layer i of the level l stands for the layers `i c^l .. (i + 1) c^l - 1` of level 0, of which it
     is one large step.
+
+    A propagator with a method `march(level, layers, start, rows, reverse)` replaces
+    `march_by_advance`, with the same arguments after the propagator, the same counts and results.
 
     Examples
     --------
@@ -64,11 +68,15 @@ def _one_by_one(layers: int) -> tuple[slice, ...]:
     return tuple(slice(i, i + 1) for i in range(layers))
 
 
-class LayerEquation:
-    """The layer equation of one level; called with a trajectory u, it gives A(u).
-
-    Relaxations and residuals remember their last result, so that none is evaluated twice for the
-    same state object. States must therefore not be edited, as everywhere in mgnet.
+def march_by_advance(
+    propagator: Propagator,
+    level: int,
+    layers: int,
+    start: State,
+    rows: Sequence[State] | None,
+    reverse: bool,
+) -> list[State]:
+    """All points of a march over the layers of a level one by one, in the order of the march.
 
     Parameters
     ----------
@@ -76,7 +84,59 @@ class LayerEquation:
     level : int
     layers : int
         n.
-    initial : state
+    start : state
+        The first point, with axis 0.
+    rows : sequence of state, optional
+        What is added after each layer, in the order of the march; nothing by default.
+    reverse : bool
+        From the last layer to the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Halve:
+    ...     def advance(self, level, which, states):
+    ...         return 0.5 * states
+    >>> march_by_advance(Halve(), 0, 2, np.array([8.0]), [np.array([1.0])] * 2, False)
+    [array([8.]), array([5.]), array([3.5])]
+    """
+    points, calls = [start], _one_by_one(layers)
+    calls = calls[::-1] if reverse else calls
+    for number, which in enumerate(calls):
+        start = propagator.advance(level, which, start)
+        if rows is not None:
+            start = start + rows[number]
+        points.append(start)
+    return points
+
+
+class _Results:
+    """The last results of an equation, and for which states they are."""
+
+    __slots__ = ("arrivals", "relaxed", "solved", "unrelaxed")
+
+    def __init__(self) -> None:
+        self.solved: tuple[State, State] = (None, None)  # u, A(u)
+        self.unrelaxed: Any = lambda: None  # a reference to what became the next one
+        self.relaxed: tuple[State, State] = (None, None)  # u, f
+        self.arrivals: tuple[Any, State, State] = (self.unrelaxed, None, None)  # of u, f
+
+
+class LayerEquation:
+    """The layer equation of one level; called with a trajectory u, it gives A(u).
+
+    Relaxations and residuals remember their last result, so that none is evaluated twice for the
+    same state object. States must therefore not be edited, as everywhere in mgnet. An equation may
+    be posed anew, with another propagator and another initial value, and then remembers nothing.
+
+    Parameters
+    ----------
+    propagator : Propagator or None
+        None until the equation is posed.
+    level : int
+    layers : int
+        n.
+    initial : state or None
         One point: the value at the left end (at the right end, for the reverse equation).
     transfer : CLayers or None
         To the next coarser level; its intervals are those of the relaxation.
@@ -86,6 +146,12 @@ class LayerEquation:
     gathered : Gathered, optional
         The place of these n where all processes hold all layers of this level, and each marches
         over them; for the propagator they are the next level.
+
+    Attributes
+    ----------
+    tally : list of float
+        Evaluations of all n layers so far, in one entry. What is remembered is not counted, which
+        is why a `Level` leaves the counting to its equation.
 
     Examples
     --------
@@ -103,10 +169,10 @@ class LayerEquation:
 
     def __init__(
         self,
-        propagator: Propagator,
+        propagator: Propagator | None,
         level: int,
         layers: int,
-        initial: State,
+        initial: State | None,
         transfer: CLayers | None,
         reverse: bool = False,
         communicator: Communicator = SERIAL_COMMUNICATOR,
@@ -114,23 +180,27 @@ class LayerEquation:
     ):
         self.communicator = communicator
         self.gathered = gathered
-        self.propagator = propagator
         self.level = level
         self.layers = layers
-        self.initial = initial
         self.transfer = transfer
         self.reverse = reverse
-        #: Counted work; `layer_hierarchy` puts that of the Level here.
         self.tally = [0.0]
-        self._solved: tuple[State, State] = (None, None)  # u, A(u)
-        self._unrelaxed: Any = lambda: None  # a reference to what became the next one
-        self._relaxed: tuple[State, State] = (None, None)  # u, f
-        self._arrivals: tuple[Any, State, State] = (self._unrelaxed, None, None)  # of u, f
+        self.propagator: Any = propagator
+        self.initial = initial
+        self._results = _Results()
+
+    def pose(self, propagator: Propagator | None, initial: State | None) -> None:
+        """Change what may differ from one solution to the next, and forget the last results."""
+        self.propagator, self.initial = propagator, initial
+        self._results = _Results()
+        if self.transfer is not None:
+            self.transfer.forget()
 
     def __call__(self, u: State) -> State:
-        if u is self._solved[0]:
-            self.tally[0] -= 1.0  # `Level.apply` has counted it
-            return self._solved[1]
+        solved, image = self._results.solved
+        if u is solved:
+            return image
+        self.tally[0] += 1.0
         n = self.layers
         states, points = (u[1:], slice(0, n)) if self.reverse else (u[:n], slice(1, n + 1))
         image = vector.empty_like(u)
@@ -149,7 +219,7 @@ class LayerEquation:
         place = self.gathered
         u = self._march_in_turn(f) if place is None else self._march_everywhere(place, f)
         self.tally[0] += 1.0
-        self._solved = u, self._zero_but_start(u) if f is None else f
+        self._results.solved = u, self._zero_but_start(u) if f is None else f
         return u
 
     def _march_everywhere(self, place: Gathered, f: State | None) -> State:
@@ -167,20 +237,13 @@ class LayerEquation:
         return whole.march(every)[place.first : place.first + self.layers + 1]
 
     def _march_in_turn(self, f: State | None) -> State:
-        advance, level = self.propagator.advance, self.level
-        value = self.communicator.receive(self.start_value(f), self.reverse)
-        points, calls = [value], _one_by_one(self.layers)
-        calls = reversed(calls) if self.reverse else calls
-        if f is None:
-            for which in calls:
-                value = advance(level, which, value)
-                points.append(value)
-        else:
-            rows = reversed(list(f)[:-1]) if self.reverse else list(f)[1:]
-            for which, row in zip(calls, rows, strict=True):
-                value = advance(level, which, value) + row
-                points.append(value)
-        self.communicator.send(value, self.reverse)
+        value, rows = self.communicator.receive(self.start_value(f), self.reverse), None
+        if f is not None:
+            rows = list(f)[-2::-1] if self.reverse else list(f)[1:]
+        given = self.level, self.layers, value, rows, self.reverse
+        march = getattr(self.propagator, "march", None)
+        points = march(*given) if march else march_by_advance(self.propagator, *given)
+        self.communicator.send(points[-1], self.reverse)
         return vector.join(points[::-1] if self.reverse else points)
 
     def _zero_but_start(self, u: State) -> State:
@@ -206,17 +269,18 @@ class LayerEquation:
         """`trajectory`, once for every state; put off where only C-points are stored."""
         if self._coarsened().c_points_only:
             return u
-        relaxed, rhs = self._relaxed
-        if f is rhs and relaxed is not None and (u is relaxed or u is self._unrelaxed()):
+        results = self._results
+        relaxed, rhs = results.relaxed
+        if f is rhs and relaxed is not None and (u is relaxed or u is results.unrelaxed()):
             return relaxed
         new = self.trajectory(u, f)
-        self._relaxed, self._unrelaxed = (new, f), weakref.ref(u)
+        results.relaxed, results.unrelaxed = (new, f), weakref.ref(u)
         return new
 
     def arrivals(self, u: State, f: State | None) -> State:
         """What arrives at the C-points after F-relaxation of u; at the first one, its value."""
         transfer, u = self._coarsened(), self.relax(u, f)
-        of, rhs, ends = self._arrivals
+        of, rhs, ends = self._results.arrivals
         if of() is u and rhs is f:
             return ends
         start, parts = self._first(u, f), []
@@ -231,7 +295,7 @@ class LayerEquation:
             inner = slice(0, -1) if self.reverse else slice(1, None)
             ends[inner] += transfer.inject(f)[inner]
         self._count(transfer.intervals.count)
-        self._arrivals = weakref.ref(u), f, ends
+        self._results.arrivals = weakref.ref(u), f, ends
         return ends
 
     def _count(self, layers: int) -> None:
@@ -266,7 +330,6 @@ class LayerEquation:
     def residual(self, u: State, f: State | None) -> State:
         """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere."""
         transfer = self._coarsened()
-        self._count(-transfer.intervals.count)  # `Level.residual_at` counts it
         return self.arrivals(u, f) - transfer.inject(self.relax(u, f))
 
     def relax_c(self, u: State, f: State | None, weight: float) -> State:

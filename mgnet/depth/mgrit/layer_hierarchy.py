@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mgnet.depth.mgrit.c_layers import CLayers, intervals, level_factors, level_sizes
@@ -20,7 +21,7 @@ from mgnet.level import Level
 from mgnet.notation import Scanner
 from mgnet.schedule import Schedule, cascade, cycle
 
-__all__ = ["layer_hierarchy", "mgrit"]
+__all__ = ["layer_hierarchy", "layer_levels", "mgrit", "posed"]
 
 State = Any
 
@@ -37,7 +38,6 @@ def layer_hierarchy(
     weight: float = 1.0,
     c_points_only: bool = False,
     communicator: Communicator = SERIAL_COMMUNICATOR,
-    gathered: Gathered | None = None,
 ) -> Hierarchy:
     """The layer equation on every level: the forward one, or the adjoint with `reverse`.
 
@@ -66,8 +66,6 @@ def layer_hierarchy(
     communicator : Communicator, optional
         The processes that hold other layers; `layers` and states are then this one's own part, and
         norms are those of all.
-    gathered : Gathered, optional
-        Where all processes hold the coarsest layers of all: for the propagator, one more level.
 
     Raises
     ------
@@ -92,40 +90,120 @@ def layer_hierarchy(
     >>> u[::4].ravel()
     array([256.,  16.,   1.])
     """
+    made = layer_levels(
+        layers,
+        initial.shape,
+        level_factors(levels, coarsening),
+        relaxation,
+        reverse=reverse,
+        weight=weight,
+        c_points_only=c_points_only,
+        communicator=communicator,
+    )
+    for level in made:
+        level.operator.pose(propagator, initial)
+    if communicator is SERIAL_COMMUNICATOR:
+        return Hierarchy(made)
+    return Hierarchy(made, norm=lambda u: gathered_norm(communicator, u, reverse))
+
+
+def layer_levels(
+    layers: int,
+    shape: Sequence[int],
+    factors: Sequence[int],
+    relaxation: Sequence[str],
+    *,
+    reverse: bool = False,
+    weight: float = 1.0,
+    c_points_only: bool = False,
+    communicator: Communicator = SERIAL_COMMUNICATOR,
+    gathered: Gathered | None = None,
+) -> list[Level]:
+    """The levels of `layer_hierarchy`, whose equations are posed later: see `posed`.
+
+    Parameters
+    ----------
+    layers : int
+    shape : sequence of int
+        Of a state at one point.
+    factors : sequence of int
+        From each level to the next.
+    relaxation, reverse, weight, c_points_only, communicator : as in `layer_hierarchy`
+    gathered : Gathered, optional
+        Where all processes hold the coarsest layers of all: for the propagator, one more level.
+
+    Examples
+    --------
+    >>> [level.operator.layers for level in layer_levels(130, (8,), (4, 4), ("F", "FCF"))]
+    [130, 33, 9]
+    """
     words = (relaxation,) if isinstance(relaxation, str) else tuple(relaxation)
-    if not words or len(words) > max(levels - 1, 2):
+    if not words or len(words) > max(len(factors), 2):
         raise ValueError(
-            f"layer_hierarchy got the relaxation {relaxation!r} for {levels} levels; give one "
-            "word, or one per level but the coarsest, finest first, as ('F', 'FCF')"
+            f"layer_hierarchy got the relaxation {relaxation!r} for {len(factors) + 1} levels; "
+            "give one word, or one per level but the coarsest, finest first, as ('F', 'FCF')"
         )
-    sizes = level_sizes(layers, levels, coarsening, part=communicator is not SERIAL_COMMUNICATOR)
-    parts = []
+    sizes = level_sizes(layers, factors, part=communicator is not SERIAL_COMMUNICATOR)
+    levels = []
     for number, size in enumerate(sizes):
         transfer = None
-        if number + 1 < levels:
-            factor = level_factors(levels, coarsening)[number]
-            transfer = CLayers(intervals(size, factor, reverse), c_points_only and number == 0)
+        if number < len(factors):
+            parts = intervals(size, factors[number], reverse)
+            transfer = CLayers(parts, c_points_only and number == 0)
         ends = communicator, gathered if transfer is None else None
-        equation = LayerEquation(propagator, number, size, initial, transfer, reverse, *ends)
+        equation = LayerEquation(None, number, size, None, transfer, reverse, *ends)
         word = words[min(number, len(words) - 1)]
-        smoother = SerialSweep() if transfer is None else Relaxation(word, weight)
         stored = transfer.intervals.count if transfer and transfer.c_points_only else size
         level = Level(
             equation,
-            smoother,
+            SerialSweep() if transfer is None else Relaxation(word, weight),
             transfer,
             post_smoother=None if transfer is None or word == "F" else Relaxation("F"),
             residual=None if transfer is None else equation.residual,
-            size=(stored + 1) * math.prod(initial.shape),
+            size=(stored + 1) * math.prod(shape),
             name=f"level {number}",
             cost=float(size),
             residual_cost=1.0 if transfer is None else transfer.intervals.count / max(size, 1),
         )
-        equation.tally = level.tally  # what it remembers is not counted
-        parts.append(level)
-    if communicator is SERIAL_COMMUNICATOR:
-        return Hierarchy(parts)
-    return Hierarchy(parts, norm=lambda u: gathered_norm(communicator, u, reverse))
+        levels.append(level)
+    return levels
+
+
+@contextmanager
+def posed(hierarchy: Hierarchy, propagator: Propagator, initial: State) -> Iterator[Hierarchy]:
+    """A hierarchy that is kept, with the propagator and the initial value of one solution.
+
+    After it the hierarchy holds nothing of that solution any more.
+
+    Parameters
+    ----------
+    hierarchy : Hierarchy
+        Of `layer_levels`.
+    propagator : Propagator
+    initial : state
+        One point, as in `layer_hierarchy`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import Hierarchy
+    >>> class Halve:
+    ...     def advance(self, level, which, states):
+    ...         return 0.5 * states
+    >>> kept = Hierarchy(layer_levels(3, (1,), (), ("F",)))
+    >>> for start in (8.0, 16.0):
+    ...     with posed(kept, Halve(), np.array([start])) as hierarchy:
+    ...         hierarchy[0].operator.march(None).ravel()
+    array([8., 4., 2., 1.])
+    array([16.,  8.,  4.,  2.])
+    """
+    for level in hierarchy:
+        level.operator.pose(propagator, initial)
+    try:
+        yield hierarchy
+    finally:
+        for level in hierarchy:
+            level.operator.pose(None, None)
 
 
 def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Schedule]:

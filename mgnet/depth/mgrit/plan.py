@@ -341,7 +341,7 @@ def _owned(
     layers: int, levels: int, coarsening: int | Sequence[int], ranks: int
 ) -> list[np.ndarray]:
     """Of every level, where the blocks of the ranks begin, and where the last one ends."""
-    sizes = level_sizes(layers, levels, coarsening)
+    sizes = level_sizes(layers, level_factors(levels, coarsening))
     begins = np.linspace(0, sizes[-1], min(ranks, sizes[-1]) + 1).round().astype(int)
     owned = [begins]
     for size, factor in zip(sizes[-2::-1], level_factors(levels, coarsening)[::-1], strict=True):

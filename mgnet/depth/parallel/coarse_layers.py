@@ -10,7 +10,7 @@ from torch import Tensor
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import Communicator
 
-__all__ = ["coarse_layers", "layers_of_all", "renew", "sums"]
+__all__ = ["coarse_layers", "layers_of_all", "renew", "renew_means", "shares_of", "sums"]
 
 
 def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
@@ -34,11 +34,7 @@ def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
     """
     if stride == 1:
         return layers
-    steps = layers.steps
-    weights = steps.clamp(min=0.0)
-    none = (sums(weights, stride) == 0.0).repeat_interleave(stride)[: len(steps)]
-    weights = torch.where(none, torch.ones_like(steps), weights)
-    shares = weights / sums(weights, stride).repeat_interleave(stride)[: len(steps)]
+    shares = shares_of(layers.steps, stride)
     left = layers[::stride]
     return Layers(
         tuple(_means(p, shares, stride) for p in layers.parameters),
@@ -48,8 +44,52 @@ def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
         ),
         # Later stages of a step have times of their own, counted from its left end.
         _means(layers.times, shares, stride) if stages == 1 else left.times.clone(),
-        sums(steps, stride),
+        sums(layers.steps, stride),
     )
+
+
+def shares_of(steps: Tensor, stride: int) -> Tensor:
+    """The weight of each layer in the mean of its `stride` layers.
+
+    Examples
+    --------
+    >>> shares_of(torch.tensor([1.0, 3.0, 5.0]), 2)
+    tensor([0.2500, 0.7500, 1.0000])
+    """
+    weights = steps.clamp(min=0.0)
+    none = (sums(weights, stride) == 0.0).repeat_interleave(stride)[: len(steps)]
+    weights = torch.where(none, torch.ones_like(steps), weights)
+    return weights / sums(weights, stride).repeat_interleave(stride)[: len(steps)]
+
+
+def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> None:
+    """Make parameters and buffers of coarse layers anew, in place, where the steps are the same.
+
+    Parameters
+    ----------
+    coarse : Layers
+        Of `coarse_layers`.
+    layers : Layers
+    stride : int
+    shares : Tensor
+        Of `shares_of`.
+
+    Examples
+    --------
+    >>> layers = Layers((torch.tensor([1.0, 3.0]),), (), torch.arange(2.0), torch.ones(2))
+    >>> coarse = coarse_layers(layers, 2, 1)
+    >>> _ = layers.parameters[0].mul_(10.0)
+    >>> renew_means(coarse, layers, 2, shares_of(layers.steps, 2))
+    >>> coarse.parameters
+    (tensor([20.]),)
+    """
+    for mean, values in zip(coarse.parameters, layers.parameters, strict=True):
+        _means(values, shares, stride, mean)
+    for mean, values in zip(coarse.buffers, layers.buffers, strict=True):
+        if values.is_floating_point():
+            _means(values, shares, stride, mean)
+        else:
+            mean.copy_(values[::stride])
 
 
 def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
@@ -94,7 +134,7 @@ def renew(layers: Layers, new: Layers) -> None:
         tensor.copy_(value)
 
 
-def sums(values: Tensor, stride: int) -> Tensor:
+def sums(values: Tensor, stride: int, out: Tensor | None = None) -> Tensor:
     """Sums of every `stride` rows (the last may be fewer); the same bits for any number of rows.
 
     Examples
@@ -102,11 +142,16 @@ def sums(values: Tensor, stride: int) -> Tensor:
     >>> sums(torch.arange(5.0), 2)
     tensor([1., 5., 4.])
     """
-    whole = len(values) // stride * stride
-    found = values[:whole].unflatten(0, (-1, stride)).sum(1)
-    rest = values[whole:]
-    return torch.cat([found, rest.sum(0, keepdim=True)]) if len(rest) else found
+    count = len(values) // stride
+    rest = values[count * stride :]
+    if out is None:
+        out = values.new_empty((count + bool(len(rest)), *values.shape[1:]))
+    torch.sum(values[: count * stride].unflatten(0, (-1, stride)), 1, out=out[:count])
+    if len(rest):
+        torch.sum(rest, 0, keepdim=True, out=out[count:])
+    return out
 
 
-def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
-    return sums(shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1)) * values, stride)
+def _means(values: Tensor, shares: Tensor, stride: int, out: Tensor | None = None) -> Tensor:
+    shares = shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1))
+    return sums(shares * values, stride, out)

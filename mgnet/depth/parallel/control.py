@@ -99,7 +99,7 @@ class FixedCycles:
 
     Examples
     --------
-    >>> FixedCycles(2).limit("backward", check=False)
+    >>> FixedCycles(2).limit("backward")
     CycleLimit(cycles=2, stop=0.0)
     """
 
@@ -110,13 +110,20 @@ class FixedCycles:
     def __post_init__(self) -> None:
         _check_counts(self, {"cycles": self.cycles, "backward": self.backward})
 
-    def limit(self, direction: str, check: bool) -> CycleLimit:
-        """Of a propagation `forward` or `backward`; `check` is for adaptive controls."""
+    def limit(self, direction: str, call: int = 0) -> CycleLimit:
+        """How far a propagation `forward` or `backward` goes.
+
+        Parameters
+        ----------
+        direction : str
+        call : int
+            Number of the call in training, from 1; 0 outside of training.
+        """
         return CycleLimit(
             self.cycles if direction == "forward" or self.backward is None else self.backward
         )
 
-    def follow(self, direction: str, made: PassReport, check: bool) -> Control | None:
+    def follow(self, direction: str, made: PassReport) -> Control | None:
         """The control for the calls after this one; None: serial from now on."""
         return self
 
@@ -139,7 +146,7 @@ class CyclesToTolerance:
 
     Examples
     --------
-    >>> CyclesToTolerance(1e-2).limit("forward", check=False)
+    >>> CyclesToTolerance(1e-2).limit("forward")
     CycleLimit(cycles=20, stop=0.01)
     """
 
@@ -153,12 +160,12 @@ class CyclesToTolerance:
         if any(not isinstance(each, Real) or not each > 0.0 for each in given):
             raise ValueError(f"{self} needs tolerances above 0, as numbers")
 
-    def limit(self, direction: str, check: bool) -> CycleLimit:
+    def limit(self, direction: str, call: int = 0) -> CycleLimit:
         """As `FixedCycles.limit`."""
         stop = self.tolerance if direction == "forward" or self.backward is None else self.backward
         return CycleLimit(self.max_cycles, stop)
 
-    def follow(self, direction: str, made: PassReport, check: bool) -> Control | None:
+    def follow(self, direction: str, made: PassReport) -> Control | None:
         """As `FixedCycles.follow`."""
         return self
 
@@ -187,9 +194,9 @@ class AdaptiveCycles:
     Examples
     --------
     >>> control = AdaptiveCycles(every=100)
-    >>> control.limit("forward", check=True).cycles
-    2
-    >>> control.follow("forward", PassReport(2, 0.2, 0.01, (0.3, 0.01)), check=True).forward
+    >>> control.limit("forward", call=99).cycles, control.limit("forward", call=100).cycles
+    (1, 2)
+    >>> control.follow("forward", PassReport(2, 0.2, 0.01, (0.3, 0.01))).forward
     2
     """
 
@@ -203,15 +210,17 @@ class AdaptiveCycles:
         counts = {"forward": self.forward, "backward": self.backward}
         _check_counts(self, {**counts, "every": self.every, "max_cycles": self.max_cycles})
 
-    def limit(self, direction: str, check: bool) -> CycleLimit:
-        """As `FixedCycles.limit`; twice the cycles for a check."""
+    def limit(self, direction: str, call: int = 0) -> CycleLimit:
+        """As `FixedCycles.limit`; twice the cycles in every `every`-th call in training."""
         cycles = self.forward if direction == "forward" else self.backward
-        return CycleLimit(max(2 * cycles, 1) if check else cycles)
+        return CycleLimit(max(2 * cycles, 1) if call and call % self.every == 0 else cycles)
 
-    def follow(self, direction: str, made: PassReport, check: bool) -> Control | None:
+    def follow(self, direction: str, made: PassReport) -> Control | None:
         """As `FixedCycles.follow`: with more cycles, where a check found that they were too few."""
         usual = self.forward if direction == "forward" else self.backward
-        if not check or (usual and made.estimates[usual - 1] <= self.tolerance):
+        if made.cycles <= usual:  # no check, or one of fewer cycles, whose call began before
+            return self
+        if usual and made.estimates[usual - 1] <= self.tolerance:
             return self
         # More than the usual ones: fewer may look better only where estimates rise again.
         tried = enumerate(made.estimates, 1)

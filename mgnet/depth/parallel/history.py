@@ -55,7 +55,7 @@ class History:
         last = slice(0, 1) if self.reverse else slice(-1, None)
         old, new = (own_points(x, self.reverse)[last] for x in (before, after))
         ends = new.new_zeros((2, len(after) - 1), dtype=torch.float64)
-        ends[0, last], ends[1, last] = squares(new - old), squares(new)
+        ends[:, last] = squares(torch.cat([new - old, new])).reshape(2, -1)
         self._waiting.append((self.changes, ends))
 
     def summarize(self) -> PassReport:

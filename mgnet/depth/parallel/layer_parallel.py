@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
+from mgnet.depth.network.layer_stack import LayerSlots
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.parallel.control import (
     SERIAL,
@@ -25,16 +25,17 @@ from mgnet.depth.parallel.control import (
     FixedCycles,
     PassReport,
 )
-from mgnet.depth.parallel.local_layers import keep_layers, naming_divergence
-from mgnet.depth.parallel.propagation import (
+from mgnet.depth.parallel.local_layers import keep_layers
+from mgnet.depth.parallel.propagation import Propagation
+from mgnet.depth.parallel.propagation_setup import (
     SERIAL_METHOD,
     MGRITMethod,
-    Propagation,
     PropagationSetup,
     detached,
 )
 from mgnet.depth.parallel.serial import SMALL, march
 from mgnet.depth.parallel.shared_weights import layers_of
+from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
 
 __all__ = ["LayerParallel"]
 
@@ -131,12 +132,13 @@ class LayerParallel(nn.Module):
                 f"LayerParallel got control {control!r}; give FixedCycles(2), say, "
                 "CyclesToTolerance(0.01) or AdaptiveCycles()"
             )
-        level_sizes(net.depth, levels, coarsening)  # one clear error, now
+        factors = level_factors(levels, coarsening)
+        level_sizes(net.depth, factors)  # one clear error, now
         self.net = net
         self.communicator: Communicator = SERIAL_COMMUNICATOR
         self._set(
             {
-                "factors": level_factors(levels, coarsening),
+                "factors": factors,
                 "forward": forward,
                 "backward": backward,
                 "relaxation": (relaxation,) if isinstance(relaxation, str) else tuple(relaxation),
@@ -164,7 +166,7 @@ class LayerParallel(nn.Module):
         self.calls = 0  # in training
         self._warned = False
         self._faster: dict[tuple, str] = {}  # of mode "auto"
-        self._kept: dict[str, Tensor] = {}  # of warm starts
+        self._starts = WarmStarts()
         self._prepared: dict[
             MGRITMethod, tuple[Any, PropagationSetup]
         ] = {}  # of this module's, and serial
@@ -213,42 +215,75 @@ class LayerParallel(nn.Module):
         return self._measured(u) if mode == "auto" else mode
 
     def _propagate(self, u: Tensor, mode: str) -> Tensor:
-        layers = layers_of(self.net, self.communicator, self.method.strides[-1])
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
             if isinstance(self.communicator, SerialCommunicator) and u.numel() > SMALL:
                 return self.net.propagate(u)
-            return march(self._prepare(layers, u, SERIAL_METHOD), self.communicator, u, layers)
+            return march(*self._prepare(u, SERIAL_METHOD))
+        setup, _, steps, parameters = self._prepare(u, self.method)
         recorded = torch.is_grad_enabled() and any(
-            tensor.requires_grad for tensor in (u, layers.steps, *layers.parameters)
+            [tensor.requires_grad for tensor in (u, steps, *parameters)]
         )
-        setup = self._prepare(layers, u, self.method)
-        call = _Call(self, Propagation(setup, self.communicator), recorded)
-        return _Solve.apply(call, u, layers.steps, *layers.parameters)
+        update = self.training and setup.has_buffers
+        control, counted = self.control or FixedCycles(), recorded and self.training
+        self.calls += counted
+        number = self.calls if counted else 0
+        call = ModuleCall(
+            self.net,
+            Propagation(setup),
+            {name: control.limit(name, number) for name in ("forward", "backward")},
+            recorded or update,
+            update,
+            self._follow if recorded else self._note,
+            self._starts if self.settings["warm_start"] else None,
+        )
+        return solve(call, u, steps, parameters)
 
-    def _prepare(self, layers: Layers, u: Tensor, method: MGRITMethod) -> PropagationSetup:
-        """The one of the last call, where it was for the same tensors, shapes and block."""
-        kept = (
-            *layers.parameters,
-            *layers.buffers,
-            *[layers.steps] * (self.net.learnable_steps is not None),
-        )
-        tensors = [(x.data_ptr(), x.shape, x.stride(), x.dtype) for x in kept]
-        key = self.net.kernel.fingerprint(), tensors, u.shape, u.dtype, u.device
+    def _prepare(
+        self, u: Tensor, method: MGRITMethod
+    ) -> tuple[PropagationSetup, Tensor, Tensor, Sequence[Tensor]]:
+        """What is kept of the last call, where it was for the same tensors, shapes and block.
+
+        With it come u, and the steps and parameters to which gradients go.
+        """
+        net, layers, learnable_steps = self.net, None, []
+        if net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
+            parameters, buffers = LayerSlots(net.block).tensors()
+        else:
+            layers = layers_of(net, self.communicator, self.method.strides[-1])
+            parameters, buffers = layers.parameters, layers.buffers
+            learnable_steps = [] if net.learnable_steps is None else [net.learnable_steps]
+        tensors = [
+            (x.data_ptr(), x.shape, x.stride(), x.dtype)
+            for x in (*parameters, *buffers, *learnable_steps)
+        ]
+        about = net.kernel.fingerprint(), net.final_time, net.kept, self.communicator
+        key = about, tensors, u.shape, u.dtype, u.device, cast_of(u.device.type)
         last = self._prepared.get(method)
         if last is None or last[0] != key:
-            state = u.numel() * u.element_size()
-            parts = self.net.kernel, detached(layers), method, self.communicator, state
-            last = self._prepared[method] = key, PropagationSetup(*parts)
+            setup = PropagationSetup.of(
+                net.kernel,
+                detached(layers or net.own_layers()),
+                method,
+                self.communicator,
+                state_bytes=u.numel() * u.element_size(),
+                fixed_steps=net.learnable_steps is None,
+            )
+            self._prepared[method] = key, setup
         else:
-            last[1].refresh()
-        return last[1]
+            setup = last[1]
+            setup.refresh()
+        steps = setup.levels[0].steps if layers is None else layers.steps
+        return setup, u, steps, parameters
 
-    def _follow(self, direction: str, made: PassReport, check: bool) -> None:
+    def _note(self, direction: str, made: PassReport) -> None:
         if direction == "forward":
             self.last_forward = made
         else:
             self.last_backward = made
+
+    def _follow(self, direction: str, made: PassReport) -> None:
+        self._note(direction, made)
         control = self.control
         if control is None:
             return
@@ -262,21 +297,21 @@ class LayerParallel(nn.Module):
                 "factor, or control=CyclesToTolerance()",
                 stacklevel=2,
             )
-        self.control = control.follow(direction, made, check)
+        self.control = control.follow(direction, made)
 
     def _measured(self, u: Tensor) -> str:
         """The faster mode for states like u, forward and backward if there is training."""
         key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
         if key not in self._faster:
             state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
-            kept, buffers = dict(self._kept), [(b, b.clone()) for b in self.net.buffers()]
+            kept, buffers = dict(self._starts.kept), [(b, b.clone()) for b in self.net.buffers()]
             seconds = {}
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")
                 for mode in ("mgrit", "serial"):
                     seconds[mode] = min(self._timed(u, mode) for _ in range(3))
             self.calls, self.control, self._warned, self.last_forward, self.last_backward = state
-            self._kept = kept
+            self._starts = WarmStarts(kept)
             for buffer, value in buffers:  # running statistics count calls, not trials
                 buffer.copy_(value)
             fastest = min(seconds, key=seconds.__getitem__)
@@ -344,7 +379,7 @@ class LayerParallel(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # What was setup and kept belongs to these very tensors.
-        return {**self.__dict__, "_prepared": {}, "_kept": {}}
+        return {**self.__dict__, "_prepared": {}, "_starts": WarmStarts()}
 
     def extra_repr(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
@@ -361,62 +396,3 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in training:
             part.training = mode
-
-
-class _Call:
-    """One call of the module, between its forward and its backward pass."""
-
-    def __init__(self, module: LayerParallel, propagation: Propagation, recorded: bool):
-        self.module = module
-        self.propagation = propagation
-        self.recorded = recorded
-        control = module.control or FixedCycles()
-        training = recorded and module.training
-        module.calls += training
-        self.check = (
-            training and isinstance(control, AdaptiveCycles) and (module.calls % control.every == 0)
-        )
-        self.budgets = {name: control.limit(name, self.check) for name in ("forward", "backward")}
-
-    def guess(self, direction: str, like: Tensor) -> Tensor | None:
-        kept = self.module._kept.get(direction)
-        fits = kept is not None and kept.shape[1:] == like.shape and kept.dtype == like.dtype
-        return kept if fits else None
-
-    def done(self, direction: str, states: Tensor, made: PassReport) -> None:
-        if self.module.settings["warm_start"]:
-            self.module._kept[direction] = states
-        if self.recorded:
-            self.module._follow(direction, made, self.check)
-        else:
-            self.module.last_forward = made
-
-
-class _Solve(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N."""
-
-    @staticmethod
-    def forward(ctx: Any, call: _Call, u: Tensor, steps: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.call = call
-        ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
-        propagation = call.propagation
-        updates = call.module.training and propagation.has_buffers
-        limit, guess = call.budgets["forward"], call.guess("forward", u)
-        with naming_divergence(call.module.net, "forward"):
-            points, made = propagation.forward(u.detach(), limit, guess, call.recorded or updates)
-        if updates:
-            propagation.update_buffers()
-        call.done("forward", points, made)
-        return propagation.communicator.broadcast_from_last(points[-1], False).clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        _ = ctx.saved_tensors
-        call, propagation = ctx.call, ctx.call.propagation
-        guess = call.guess("backward", gradient)
-        with naming_divergence(call.module.net, "backward"):
-            adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
-        start, of_parameters, of_steps = propagation.gradients(adjoint, ctx.needs_input_grad[2])
-        call.done("backward", adjoint, made)
-        return None, start, of_steps, *of_parameters

@@ -1,126 +1,26 @@
 """The state and the adjoint of a network for one input, solved by multigrid over its layers.
 
-`Propagation` holds what one call of a `LayerParallel` module keeps between its forward and its
-backward pass: the layers of every level, the tapes of the closing sweep, what the cycles did.
+`Propagation` and `Adjoint` are of one call of a `LayerParallel` module: they hold the tapes of the
+closing sweep, and the states at which the coarse layers are recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
-from math import prod
-from operator import mul
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from mgnet.depth.batched.block import StackedBlock
-from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
-from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
-from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
-from mgnet.depth.parallel.coarse_layers import coarse_layers, layers_of_all, renew
+from mgnet.depth.mgrit.layer_hierarchy import posed
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import History
-from mgnet.hierarchy import Hierarchy
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, in_turn
 from mgnet.interpreter import StepData, run
-from mgnet.schedule import Schedule, Step
+from mgnet.schedule import Step
 
-__all__ = ["SERIAL_METHOD", "MGRITMethod", "PropagationSetup", "Propagation", "detached"]
-
-
-@dataclass(frozen=True)
-class MGRITMethod:
-    """The multigrid method of a `LayerParallel` module: its levels, and the cycles each way."""
-
-    factors: tuple[int, ...]  # from each level to the next: one fewer than there are levels
-    forward: tuple[Schedule | None, Schedule]  # opening, cycle
-    backward: tuple[Schedule | None, Schedule]
-    relaxation: tuple[str, ...]
-
-    @classmethod
-    def from_texts(
-        cls, factors: Sequence[int], forward: str, backward: str, relaxation: Sequence[str]
-    ) -> MGRITMethod:
-        """Of cycles as texts; see `mgrit`."""
-        levels = len(factors) + 1
-        return cls(
-            tuple(factors), mgrit(levels, forward), mgrit(levels, backward), tuple(relaxation)
-        )
-
-    @property
-    def strides(self) -> list[int]:
-        """How many layers of the finest level one layer of each level stands for."""
-        return list(accumulate(self.factors, mul, initial=1))
-
-
-SERIAL_METHOD = MGRITMethod.from_texts((), "V", "V", ("F",))
-
-
-class PropagationSetup:
-    """The layers of every level for states of one shape; kept between calls.
-
-    Its tensors are views of the network's own, so they follow what an optimizer does to them.
-
-    Parameters
-    ----------
-    kernel : StackedBlock
-    layers : Layers
-        All N of them, outside of any graph.
-    method : MGRITMethod
-    communicator : Communicator
-        The processes that hold other layers, if there are any.
-    state_bytes : int
-        Of one state: small coarsest levels are gathered from all processes. They are one more
-        level, the last.
-    """
-
-    def __init__(
-        self,
-        kernel: StackedBlock,
-        layers: Layers,
-        method: MGRITMethod,
-        communicator: Communicator = SERIAL_COMMUNICATOR,
-        state_bytes: int = 0,
-    ):
-        self.kernel = kernel
-        self.method = method
-        self.communicator = communicator
-        self.count = len(layers)
-        self.levels = [coarse_layers(layers, stride, kernel.stages) for stride in method.strides]
-        size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
-        self.gathered = communicator.gathered(size) if method.factors else None
-        if self.gathered:
-            self.levels.append(layers_of_all(self.levels[-1], communicator))
-        self.scales: dict[tuple[int, ...], Tensor] = {}
-        self.slopes: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
-
-    def refresh(self) -> None:
-        """Make the coarse layers anew: what they are means of is trained."""
-        strides = self.method.strides[1:]
-        for layers, stride in zip(self.levels[1:], strides, strict=False):
-            renew(layers, coarse_layers(self.levels[0], stride, self.kernel.stages))
-        if self.gathered:
-            renew(self.levels[-1], layers_of_all(self.levels[-2], self.communicator))
-
-    def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """The steps of some layers, shaped to multiply states."""
-        key = level, which.start, which.stop, which.step
-        found = self.scales.get(key)
-        if found is None:
-            steps = self.levels[level][which].steps
-            found = self.scales[key] = steps.reshape(-1, *(1,) * (states.dim() - 1))
-        return found
-
-    def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """Forward steps of some layers of a level, all at once (`Propagator`)."""
-        key = level, which.start, which.stop, which.step
-        slope = self.slopes.get(key)
-        if slope is None:
-            slope = self.slopes[key] = self.kernel.bound_slope(self.levels[level][which], states)
-        return torch.addcmul(states, self.scale(level, which, states), slope(states))
+__all__ = ["Adjoint", "Propagation"]
 
 
 class Propagation:
@@ -129,14 +29,13 @@ class Propagation:
     Parameters
     ----------
     setup : PropagationSetup
-    communicator : Communicator
-        The processes that hold the other layers, if there are any; all numbers and states here,
-        but u_N and the gradient with respect to u_0, are then those of the own layers.
+        Where other processes hold other layers, all numbers and states here, but u_N and the
+        gradient with respect to u_0, are those of the own layers.
     """
 
-    def __init__(self, setup: PropagationSetup, communicator: Communicator = SERIAL_COMMUNICATOR):
+    def __init__(self, setup: PropagationSetup):
         self.setup = setup
-        self.communicator = communicator
+        self.communicator = setup.communicator
         self.intervals = intervals(setup.count, setup.method.factors[0])
         self.tapes: list[Tape] = []
         self.points: Tensor | None = None  # the recorded states, at the C-points
@@ -165,6 +64,11 @@ class Propagation:
             history.add_residual(self.record(points) - points)
         return points, history.summarize()
 
+    def points_of(self, level: int) -> Tensor:
+        """The recorded states where the own layers of a coarser level begin."""
+        method = self.setup.method
+        return self.points[:: method.strides[level] // method.factors[0]]  # type: ignore[index]
+
     def record(self, points: Tensor) -> Tensor:
         """Sweep over all layers from the C-points, and keep the tapes; what arrives there."""
         setup, now, ended = self.setup, points[:-1], []
@@ -177,11 +81,6 @@ class Propagation:
             now = torch.addcmul(now, setup.scale(0, which, now), tape.value)
         return torch.cat([points[:1], now, *ended])
 
-    @property
-    def has_buffers(self) -> bool:
-        """Whether a recorded sweep may change buffers: running statistics of batch norm."""
-        return bool(self.setup.levels[0].buffers)
-
     def update_buffers(self) -> None:
         """Give the network's own buffers the values that the recorded sweep left."""
         for tape, (which, _) in zip(self.tapes, offsets(self.intervals), strict=True):
@@ -191,7 +90,7 @@ class Propagation:
         self, end: Tensor, limit: CycleLimit, guess: Tensor | None
     ) -> tuple[Tensor, PassReport]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
-        adjoint = Adjoint(self)
+        adjoint = Adjoint.of(self)
         if limit.cycles or guess is None:
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
@@ -205,46 +104,35 @@ class Propagation:
         limit: CycleLimit,
     ) -> tuple[Tensor, History]:
         """Opening and cycles: the states, and what the cycles did."""
-        method, reverse = self.setup.method, propagator is not self.setup
+        method, reverse = self.setup.method, propagator.reverse
         opening, cycle = method.backward if reverse else method.forward
-        inlet = -1 if reverse else 0
-        hierarchy = layer_hierarchy(
-            propagator,
-            self.setup.count,
-            given,
-            levels=len(method.factors) + 1,
-            coarsening=method.factors,
-            relaxation=method.relaxation,
-            reverse=reverse,
-            c_points_only=True,
-            communicator=self.communicator,
-            gathered=self.setup.gathered,
-        )
-        # Without the norm: one over all processes would be gathered after every step, and no number
-        # is needed before a decision, for which `History` gathers. It has no other part to keep.
-        hierarchy = Hierarchy(hierarchy.levels)
-        if guess is not None:
-            points = guess.clone()
-            if self.communicator.is_first(reverse):
-                points[inlet] = given
-        else:
-            points = given.expand(self.intervals.count + 1, *given.shape)
-            if opening is not None:
-                points, _ = run(opening, hierarchy, points, None)
-        history = History(self.communicator, reverse, given.dtype)
-        memory = None
+        history, memory = History(self.communicator, reverse, given.dtype), None
 
         def keep(step: Step, data: StepData) -> None:
             if step.action == "down" and step.level == 0:
                 history.add_residual(data.progress.rs[0])  # type: ignore[arg-type]
 
-        for _ in range(limit.cycles):
-            before = points
-            points, memory = run(cycle, hierarchy, points, None, memory, record=keep)
-            history.add_change(before, points)
-            if limit.stop and history.summarize().estimate <= limit.stop:
-                break
+        kept = self.setup.hierarchy(reverse, given.shape)
+        with posed(kept, propagator, given) as hierarchy:
+            points = self._guess(given, guess, reverse)
+            if guess is None and opening is not None:
+                points, _ = run(opening, hierarchy, points, None)
+            for _ in range(limit.cycles):
+                before = points
+                points, memory = run(cycle, hierarchy, points, None, memory, record=keep)
+                history.add_change(before, points)
+                if limit.stop and history.summarize().estimate <= limit.stop:
+                    break
         return points, history
+
+    def _guess(self, given: Tensor, guess: Tensor | None, reverse: bool) -> Tensor:
+        """The states at the C-points with which the cycles begin."""
+        if guess is None:
+            return given.expand(self.intervals.count + 1, *given.shape)
+        points = guess.clone()
+        if self.communicator.is_first(reverse):
+            points[-1 if reverse else 0] = given
+        return points
 
     def gradients(
         self, adjoint: Tensor, with_steps: bool
@@ -280,17 +168,44 @@ class Propagation:
 class Adjoint:
     """Steps of the adjoint, from right to left, by the tapes of the closing sweep.
 
-    The coarse layers are recorded at the states of their C-points, once for each level.
+    The coarse layers are recorded at the states of their C-points, once for each level. It is the
+    reverse `Propagator`.
+
+    Parameters
+    ----------
+    forward : Propagation
+        With a recorded sweep.
+    gathered : Tensor or None
+        The states at which the layers of the gathered level begin, of all processes.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.parallel.propagation_setup import MGRITMethod, detached
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8)
+    >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
+    >>> forward = Propagation(PropagationSetup.of(net.kernel, detached(net.layers()), method))
+    >>> _ = forward.forward(torch.ones(1, 2), CycleLimit(1), None, record=True)
+    >>> Adjoint.of(forward).advance(0, slice(0, 8, 4), torch.ones(2, 1, 2)).shape
+    torch.Size([2, 1, 2])
     """
 
-    def __init__(self, forward: Propagation):
+    reverse = True
+
+    def __init__(self, forward: Propagation, gathered: Tensor | None):
         self.forward = forward
-        self.whole: dict[int, tuple[Tape, Sequence[Tape]]] = {}  # of the coarser levels
-        setup = forward.setup
+        self.gathered = gathered
+        self._whole: dict[int, Tape] = {}  # of the coarser levels
+        self._parts: dict[tuple[int, ...], Tape] = {}
+
+    @classmethod
+    def of(cls, forward: Propagation) -> Adjoint:
+        """Gather the states of the gathered level, where there is one; all processes call it."""
+        setup, gathered = forward.setup, None
         if setup.gathered:  # all processes are here, also those without layers
-            parts = forward.communicator.allgather(self._points(len(setup.method.factors)))
-            self.gathered = torch.cat(parts)
-        self.parts: dict[tuple[int, ...], Tape] = {}
+            points = forward.points_of(len(setup.method.factors))
+            gathered = torch.cat(setup.communicator.allgather(points))
+        return cls(forward, gathered)
 
     def record_coarse(self) -> None:
         """Record the own coarse layers before the march, in which each process waits its turn."""
@@ -304,51 +219,45 @@ class Adjoint:
         if not states.shape[0]:  # other processes hold all layers
             return states
         key = level, which.start, which.stop, which.step
-        tape = self.parts.get(key)
+        tape = self._parts.get(key)
         if tape is None:
-            tape = self.parts[key] = self._tape(level, which)
+            tape = self._parts[key] = self._tape(level, which)
         scale = self.forward.setup.scale(level, which, states)
         return torch.addcmul(states, scale, tape.vjp(states))
 
+    def march(
+        self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
+    ) -> list[Tensor]:
+        """Backward steps of the layers of a coarse level, one by one: see `march_by_advance`."""
+        if not layers:  # other processes hold them all
+            return [start]
+        scales = self.forward.setup.scales(level, start)
+        vjps = self._of_level(level).pull_each(start)
+        order = slice(None, None, -1 if reverse else 1)
+        return in_turn(vjps[order], scales[order], start, rows)
+
     def _tape(self, level: int, which: slice) -> Tape:
         if level:
-            whole, singles = self._of_level(level)
-            return singles[which.start] if which.stop - which.start == 1 else whole[which]
+            return self._of_level(level)[which]
         first, offset = divmod(which.start, self.forward.intervals.factor)
         tape = self.forward.tapes[offset]
         count = len(range(*which.indices(self.forward.setup.count)))
         return tape if count == len(tape.value) else tape[first : first + count]
 
-    def _of_level(self, level: int) -> tuple[Tape, Sequence[Tape]]:
-        if level not in self.whole:
+    def _of_level(self, level: int) -> Tape:
+        if level not in self._whole:
             setup, coarsest = self.forward.setup, len(self.forward.setup.method.factors)
             if setup.gathered and level == coarsest:  # the own part of what is gathered
                 first = setup.gathered.first
-                every, _ = self._of_level(coarsest + 1)
-                tape = every[first : first + len(setup.levels[coarsest])]
+                tape = self._of_level(coarsest + 1)[first : first + len(setup.levels[coarsest])]
             else:
-                points = self.gathered if level > coarsest else self._points(level)
-                tape = setup.kernel.record(setup.levels[level], points)
-            self.whole[level] = tape, tape.split()
-        return self.whole[level]
-
-    def _points(self, level: int) -> Tensor:
-        """Where the own layers of a coarser level begin."""
-        method = self.forward.setup.method
-        return self.forward.points[:: method.strides[level] // method.factors[0]]  # type: ignore[index]
+                points = self.gathered if level > coarsest else self.forward.points_of(level)
+                tape = setup.kernel.record(setup.levels[level], points)  # type: ignore[arg-type]
+            self._whole[level] = tape
+        return self._whole[level]
 
 
 def offsets(parts: Intervals) -> list[tuple[slice, int]]:
     """The layers at offset 0, 1, ... of every interval, and their number."""
     n, c = parts.layers, parts.factor
     return [(slice(j, n, c), len(range(j, n, c))) for j in range(min(c, n))]
-
-
-def detached(layers: Layers) -> Layers:
-    """The same tensors, outside of any graph."""
-    return Layers(
-        tuple(x.detach() for x in layers.parameters),
-        tuple(x.detach() for x in layers.buffers),
-        layers.times.detach(),
-        layers.steps.detach(),
-    )

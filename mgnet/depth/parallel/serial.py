@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.autocast import same_cast
 from mgnet.depth.batched.tape import Tape, TracedTape, joined
-from mgnet.depth.mgrit.communicator import Communicator
-from mgnet.depth.parallel.propagation import PropagationSetup
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
 
 __all__ = ["march"]
 
@@ -25,30 +24,31 @@ __all__ = ["march"]
 SMALL = 2**14
 
 
-def march(setup: PropagationSetup, communicator: Communicator, u: Tensor, layers: Layers) -> Tensor:
+def march(
+    setup: PropagationSetup, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]
+) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
 
     Parameters
     ----------
     setup : PropagationSetup
-        Of `layers`, outside of any graph.
-    communicator : Communicator
+        Of the layers of this process.
     u : Tensor of shape (batch, ...)
-    layers : Layers
-        Those of this process; gradients go to their tensors.
+    steps : Tensor of shape (layers,)
+    parameters : sequence of Tensor
+        Stacked, of the own layers. Gradients go to them, to the steps and to u.
 
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
-    >>> from mgnet.depth.parallel.propagation import SERIAL_METHOD, detached
+    >>> from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, detached
     >>> net, u = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(1, 2)
     >>> layers = net.layers()
-    >>> setup = PropagationSetup(net.kernel, detached(layers), SERIAL_METHOD)
-    >>> torch.allclose(march(setup, SERIAL_COMMUNICATOR, u, layers), net(u))
+    >>> setup = PropagationSetup.of(net.kernel, detached(layers), SERIAL_METHOD)
+    >>> torch.allclose(march(setup, u, layers.steps, layers.parameters), net(u))
     True
     """
-    return _March.apply(setup, communicator, u, layers.steps, *layers.parameters)
+    return _March.apply(setup, u, steps, *parameters)
 
 
 class _March(torch.autograd.Function):
@@ -56,14 +56,9 @@ class _March(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        setup: PropagationSetup,
-        communicator: Communicator,
-        u: Tensor,
-        steps: Tensor,
-        *parameters: Tensor,
+        ctx: Any, setup: PropagationSetup, u: Tensor, steps: Tensor, *parameters: Tensor
     ) -> Tensor:
-        layers, kernel = setup.levels[0], setup.kernel
+        layers, kernel, communicator = setup.levels[0], setup.kernel, setup.communicator
         record = any(ctx.needs_input_grad) or bool(kernel.template.training and layers.buffers)
         now, tapes = communicator.receive(u.detach(), False)[None], []
         for n in range(len(layers)):
@@ -77,7 +72,7 @@ class _March(torch.autograd.Function):
         if kernel.template.training:
             for n, tape in enumerate(tapes):
                 layers[n : n + 1].update(tape.new_buffers)
-        ctx.setup, ctx.communicator, ctx.tapes = setup, communicator, tapes
+        ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(now[0], False).clone()
 
@@ -85,20 +80,15 @@ class _March(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         _ = ctx.saved_tensors
-        lam = ctx.communicator.receive(gradient, True)[None]
+        setup: PropagationSetup = ctx.setup
+        lam = setup.communicator.receive(gradient, True)[None]
         traced = [tape for tape in ctx.tapes if isinstance(tape, TracedTape)]
-        if traced and len(traced) == len(ctx.tapes) and lam.numel() <= SMALL:
-            lam, of_steps, of_parameters = _separately(ctx.setup, traced, lam)
-        else:
-            lam, of_steps, of_parameters = _together(ctx.setup, ctx.tapes, lam)
-        ctx.communicator.send(lam[0], True)
-        return (
-            None,
-            None,
-            ctx.communicator.broadcast_from_last(lam[0], True),
-            of_steps,
-            *of_parameters,
-        )
+        apart = traced and len(traced) == len(ctx.tapes) and lam.numel() <= SMALL
+        with ctx.cast():
+            found = _separately(setup, traced, lam) if apart else _together(setup, ctx.tapes, lam)
+        lam, of_steps, of_parameters = found
+        setup.communicator.send(lam[0], True)
+        return None, setup.communicator.broadcast_from_last(lam[0], True), of_steps, *of_parameters
 
 
 Found = tuple[Tensor, Tensor, Sequence[Tensor]]

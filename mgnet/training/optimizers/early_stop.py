@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
-from mgnet.smoother import Smoother
 from mgnet.history import CycleRecord
+from mgnet.smoother import Smoother
 from mgnet.training.loss.objective import Objective
 from mgnet.training.record import network_of
 

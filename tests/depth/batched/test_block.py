@@ -339,7 +339,7 @@ def test_a_changed_block_is_traced_again():
 
 def test_programs_do_not_pile_up(monkeypatch):
     monkeypatch.setattr("mgnet.depth.batched.block.PROGRAMS", 4)
-    monkeypatch.setattr("mgnet.depth.batched.block.BOUND", 2)
+    monkeypatch.setattr("mgnet.depth.batched.layers.BOUND", 2)
     block = StackedBlock(Sine())
     layers = stacked(Sine, 1)[1]
     for batch in range(1, 6):

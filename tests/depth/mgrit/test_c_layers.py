@@ -70,9 +70,9 @@ def test_inject_gives_back_the_object_it_came_from():
 
 
 def test_levels():
-    assert level_sizes(1024, 5, 4) == (1024, 256, 64, 16, 4)
-    assert level_sizes(130, 3, (7, 2)) == (130, 19, 10)
-    assert level_sizes(5, 1, 4) == (5,)
+    assert level_sizes(1024, level_factors(5, 4)) == (1024, 256, 64, 16, 4)
+    assert level_sizes(130, (7, 2)) == (130, 19, 10)
+    assert level_sizes(5, ()) == (5,)
     assert level_factors(1, 4) == ()
 
 
@@ -91,7 +91,8 @@ def test_levels():
 )
 def test_levels_are_refused(arguments, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
-        level_sizes(*arguments)
+        layers, levels, coarsening = arguments
+        level_sizes(layers, level_factors(levels, coarsening))
     assert "\n" not in str(caught.value)
 
 
@@ -114,5 +115,5 @@ def test_a_process_may_have_no_layers(reverse):
     none = Intervals(0, 3, reverse)
     assert (none.count, none.f_layers, none.f_steps, none.c_steps) == (0, 0, (), ())
     assert CLayers(none).spread(np.ones((1, 2))).tolist() == [[1.0, 1.0]]
-    assert level_sizes(3, 3, 4, part=True) == (3, 1, 1)
-    assert level_sizes(0, 3, 4, part=True) == (0, 0, 0)
+    assert level_sizes(3, (4, 4), part=True) == (3, 1, 1)
+    assert level_sizes(0, (4, 4), part=True) == (0, 0, 0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgnet import run
-from mgnet.depth.mgrit.c_layers import level_sizes
+from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.depth.mgrit.plan import best_plan, plan
 
@@ -69,7 +69,7 @@ def test_predicted_evaluations_are_counted_ones(case):
         cycles=(count, count),
         record=record,
     )
-    sizes = level_sizes(layers, levels, factors)
+    sizes = level_sizes(layers, level_factors(levels, factors))
     for cost, reverse in ((predicted.forward, False), (predicted.backward, True)):
         counter = Counter(blocks_of(sizes, factors, ranks))
         hierarchy = layer_hierarchy(

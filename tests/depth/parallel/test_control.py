@@ -36,23 +36,24 @@ def test_what_is_not_known_is_not_claimed():
 
 def test_fixed():
     control = FixedCycles(2, backward=3)
-    assert control.limit("forward", check=False) == CycleLimit(2)
-    assert control.limit("backward", check=False) == CycleLimit(3)
-    assert FixedCycles(2).limit("backward", check=False) == CycleLimit(2)
-    assert control.follow("forward", PassReport(2, 0.9, math.inf), check=False) is control
+    assert control.limit("forward") == CycleLimit(2)
+    assert control.limit("backward") == CycleLimit(3)
+    assert FixedCycles(2).limit("backward") == CycleLimit(2)
+    assert control.follow("forward", PassReport(2, 0.9, math.inf)) is control
 
 
 def test_tolerance():
     control = CyclesToTolerance(1e-2, backward=1e-1, max_cycles=7)
-    assert control.limit("forward", check=False) == CycleLimit(7, 1e-2)
-    assert control.limit("backward", check=False) == CycleLimit(7, 1e-1)
+    assert control.limit("forward") == CycleLimit(7, 1e-2)
+    assert control.limit("backward") == CycleLimit(7, 1e-1)
 
 
 def test_adaptive_doubles_its_cycles_when_it_looks():
     control = AdaptiveCycles(2, 0)
-    assert control.limit("forward", check=False) == CycleLimit(2)
-    assert control.limit("forward", check=True) == CycleLimit(4)
-    assert control.limit("backward", check=True) == CycleLimit(1)
+    assert control.limit("forward") == CycleLimit(2)
+    assert control.limit("forward", 99) == control.limit("forward", 101) == CycleLimit(2)
+    assert control.limit("forward", 200) == CycleLimit(4)
+    assert control.limit("backward", 100) == CycleLimit(1)
 
 
 @pytest.mark.parametrize(
@@ -66,9 +67,9 @@ def test_adaptive_doubles_its_cycles_when_it_looks():
 def test_adaptive_takes_what_would_have_sufficed(estimates, forward):
     control = AdaptiveCycles(1, 1, tolerance=0.1)
     made = PassReport(2, 0.5, estimates[-1], estimates)
-    assert control.follow("forward", made, check=True) == AdaptiveCycles(forward, 1, tolerance=0.1)
-    assert control.follow("forward", made, check=False) is control
-    backward = control.follow("backward", made, check=True)
+    assert control.follow("forward", made) == AdaptiveCycles(forward, 1, tolerance=0.1)
+    assert control.follow("forward", PassReport(1, math.nan, 9.0, (9.0,))) is control  # no check
+    backward = control.follow("backward", made)
     assert isinstance(backward, AdaptiveCycles)
     assert (backward.forward, backward.backward) == (1, forward)
 
@@ -100,7 +101,23 @@ def test_adaptive_without_cycles_takes_the_fewest():
 
 def test_adaptive_goes_serial_when_cycles_are_dearer():
     control = AdaptiveCycles(4, 4, tolerance=0.1, max_cycles=4)
-    assert control.follow("forward", PassReport(8, 1.1, 0.4, (0.4,) * 8), check=True) is None
+    assert control.follow("forward", PassReport(8, 1.1, 0.4, (0.4,) * 8)) is None
+
+
+def test_adaptive_never_takes_fewer_cycles():
+    """Estimates may rise again: that an early one was small by chance is no reason."""
+    control = AdaptiveCycles(2, 1, tolerance=0.1)
+    estimates = (0.05, 0.3, 0.2, 0.02)
+    made = control.follow("forward", PassReport(4, 0.1, 0.02, estimates))
+    assert made == AdaptiveCycles(2, 1, tolerance=0.1)
+
+
+def test_adaptive_takes_no_advice_from_a_call_that_began_before():
+    """Two calls in flight, both a check of one cycle; after the first there are three."""
+    made = PassReport(2, 0.9, 0.5, (0.8, 0.5))
+    control = AdaptiveCycles(1, 1, tolerance=0.1).follow("backward", made)
+    assert control == AdaptiveCycles(1, 3, tolerance=0.1)
+    assert control.follow("backward", made) is control
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from torch import nn
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.parallel.control import CycleLimit
-from mgnet.depth.parallel.propagation import MGRITMethod, Propagation, PropagationSetup
+from mgnet.depth.parallel.propagation import Propagation
+from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup
 
 WIDTH, BATCH = 3, 4
 
@@ -19,7 +20,7 @@ def made(layers, factors, scheme="euler", forward="cascade + V"):
     kernel = StackedBlock(nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh()), scheme)
     stacked = Layers((weights,), (), torch.zeros(layers, dtype=torch.float64), steps)
     method = MGRITMethod.from_texts(factors, forward, forward, ("F", "FCF"))
-    return Propagation(PropagationSetup(kernel, stacked, method)), weights, steps
+    return Propagation(PropagationSetup.of(kernel, stacked, method)), weights, steps
 
 
 def added(scheme, F, u, s):

@@ -9,15 +9,14 @@ from torch import nn
 from mgnet.depth import ODENet
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
 from mgnet.depth.parallel.local_layers import keep_layers
-from mgnet.depth.parallel.propagation import SERIAL_METHOD, PropagationSetup, detached
+from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, PropagationSetup, detached
 from mgnet.depth.parallel.serial import march
 
 
 def marched(net, communicator, x):
     layers = net.own_layers()
-    return march(
-        PropagationSetup(net.kernel, detached(layers), SERIAL_METHOD), communicator, x, layers
-    )
+    prepared = PropagationSetup.of(net.kernel, detached(layers), SERIAL_METHOD, communicator)
+    return march(prepared, x, layers.steps, layers.parameters)
 
 
 def net_of(block=None, **options):

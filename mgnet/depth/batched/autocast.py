@@ -1,0 +1,48 @@
+"""Autocast, which is part of what a layer is: a backward pass needs that of its forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+__all__ = ["cast_of", "same_cast"]
+
+
+def cast_of(device: str) -> torch.dtype | None:
+    """The precision to which autocast converts now on a kind of device; None where it is off.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     cast_of("cpu")
+    torch.bfloat16
+    """
+    if not torch._C._is_any_autocast_enabled() or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def same_cast(device: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Makes a context in which autocast is what it is now.
+
+    PyTorch calls a backward pass outside of the autocast region of its forward pass.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     again = same_cast("cpu")
+    >>> with again():
+    ...     cast_of("cpu")
+    torch.bfloat16
+    """
+    wanted = cast_of(device)
+
+    def again() -> AbstractContextManager[Any]:
+        if cast_of(device) == wanted:
+            return nullcontext()
+        return torch.autocast(device, wanted, enabled=wanted is not None)
+
+    return again

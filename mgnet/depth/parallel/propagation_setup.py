@@ -1,0 +1,262 @@
+"""What a `LayerParallel` module keeps between its calls: layers of every level, and hierarchies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+from operator import mul
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
+from mgnet.depth.mgrit.layer_hierarchy import layer_levels, mgrit
+from mgnet.depth.parallel.coarse_layers import (
+    coarse_layers,
+    layers_of_all,
+    renew,
+    renew_means,
+    shares_of,
+)
+from mgnet.hierarchy import Hierarchy
+from mgnet.schedule import Schedule
+
+__all__ = ["SERIAL_METHOD", "MGRITMethod", "PropagationSetup", "detached", "in_turn"]
+
+
+@dataclass(frozen=True)
+class MGRITMethod:
+    """The multigrid method of a `LayerParallel` module: its levels, and the cycles each way."""
+
+    factors: tuple[int, ...]  # from each level to the next: one fewer than there are levels
+    forward: tuple[Schedule | None, Schedule]  # opening, cycle
+    backward: tuple[Schedule | None, Schedule]
+    relaxation: tuple[str, ...]
+
+    @classmethod
+    def from_texts(
+        cls, factors: Sequence[int], forward: str, backward: str, relaxation: Sequence[str]
+    ) -> MGRITMethod:
+        """Of cycles as texts; see `mgrit`."""
+        levels = len(factors) + 1
+        return cls(
+            tuple(factors), mgrit(levels, forward), mgrit(levels, backward), tuple(relaxation)
+        )
+
+    @property
+    def strides(self) -> list[int]:
+        """How many layers of the finest level one layer of each level stands for."""
+        return list(accumulate(self.factors, mul, initial=1))
+
+
+SERIAL_METHOD = MGRITMethod.from_texts((), "V", "V", ("F",))
+
+
+class PropagationSetup:
+    """The layers of every level for states of one shape, and the two hierarchies over them.
+
+    Kept between calls. Its tensors are views of the network's own, so they follow what an optimizer
+    does to them; `refresh` follows with the coarse layers. It is the forward `Propagator`.
+
+    Parameters
+    ----------
+    kernel : StackedBlock
+    method : MGRITMethod
+    levels : list of Layers
+        Finest first; the gathered level, if there is one, is one more.
+    communicator : Communicator
+        The processes that hold other layers, if there are any.
+    gathered : Gathered or None
+        The place of this process in the gathered level.
+    shares : list of Tensor or None
+        For each coarse level the weights of its means; None if steps change between calls.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8)
+    >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
+    >>> [len(each) for each in PropagationSetup.of(net.kernel, detached(net.layers()), method).levels]
+    [8, 2]
+    """
+
+    reverse = False
+
+    def __init__(
+        self,
+        kernel: StackedBlock,
+        method: MGRITMethod,
+        levels: list[Layers],
+        communicator: Communicator,
+        gathered: Gathered | None,
+        shares: list[Tensor] | None,
+    ):
+        self.kernel = kernel
+        self.method = method
+        self.levels = levels
+        self.communicator = communicator
+        self.gathered = gathered
+        self.shares = shares
+        self.count = len(levels[0])
+        self._scales: dict[Any, Any] = {}
+        self._slopes: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+        self._hierarchies: dict[bool, Hierarchy] = {}
+
+    @classmethod
+    def of(
+        cls,
+        kernel: StackedBlock,
+        layers: Layers,
+        method: MGRITMethod,
+        communicator: Communicator = SERIAL_COMMUNICATOR,
+        *,
+        state_bytes: int = 0,
+        fixed_steps: bool = False,
+    ) -> PropagationSetup:
+        """Compute the coarse layers; small coarsest levels are gathered from all processes.
+
+        Parameters
+        ----------
+        kernel : StackedBlock
+        layers : Layers
+            All N of them, outside of any graph.
+        method : MGRITMethod
+        communicator : Communicator
+        state_bytes : int
+            Size of one state.
+        fixed_steps : bool
+            Whether nothing changes the steps between calls.
+        """
+        strides = method.strides
+        levels = [coarse_layers(layers, stride, kernel.stages) for stride in strides]
+        size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
+        gathered = communicator.gathered(size) if method.factors else None
+        if gathered:
+            levels.append(layers_of_all(levels[-1], communicator))
+        shares = [shares_of(layers.steps, stride) for stride in strides[1:]]
+        return cls(kernel, method, levels, communicator, gathered, shares if fixed_steps else None)
+
+    @property
+    def has_buffers(self) -> bool:
+        """Whether a recorded sweep may change buffers: running statistics of batch norm."""
+        return bool(self.levels[0].buffers)
+
+    def refresh(self) -> None:
+        """Make the coarse layers anew: what they are means of is trained."""
+        fine = self.levels[0]
+        for number, stride in enumerate(self.method.strides[1:]):
+            coarse = self.levels[number + 1]
+            if self.shares is None:
+                renew(coarse, coarse_layers(fine, stride, self.kernel.stages))
+            else:
+                renew_means(coarse, fine, stride, self.shares[number])
+        if self.gathered:
+            renew(self.levels[-1], layers_of_all(self.levels[-2], self.communicator))
+
+    def hierarchy(self, reverse: bool, shape: torch.Size) -> Hierarchy:
+        """The levels of the forward equation or of the adjoint; their equations are not posed."""
+        found = self._hierarchies.get(reverse)
+        if found is None:
+            method = self.method
+            # Norms of all processes are not asked for: `History` gathers them before a decision.
+            found = self._hierarchies[reverse] = Hierarchy(
+                layer_levels(
+                    self.count,
+                    shape,
+                    method.factors,
+                    method.relaxation,
+                    reverse=reverse,
+                    c_points_only=True,
+                    communicator=self.communicator,
+                    gathered=self.gathered,
+                )
+            )
+        return found
+
+    def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
+        """The steps of some layers, shaped to multiply states."""
+        key = level, which.start, which.stop, which.step
+        found = self._scales.get(key)
+        if found is None:
+            steps = self.levels[level][which].steps
+            found = self._scales[key] = steps.reshape(-1, *(1,) * (states.dim() - 1))
+        return found
+
+    def scales(self, level: int, states: Tensor) -> Sequence[Tensor]:
+        """The step of each layer of a level, shaped to multiply a state."""
+        found = self._scales.get(level)
+        if found is None:
+            whole = self.scale(level, slice(0, len(self.levels[level])), states)
+            found = self._scales[level] = whole.split(1)
+        return found
+
+    def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
+        """Forward steps of some layers of a level, all at once (`Propagator`)."""
+        key = level, which.start, which.stop, which.step
+        slope = self._slopes.get(key)
+        if slope is None:
+            slope = self._slopes[key] = self.kernel.bound_slope(self.levels[level][which], states)
+        return torch.addcmul(states, self.scale(level, which, states), slope(states))
+
+    def march(
+        self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
+    ) -> list[Tensor]:
+        """Forward steps of the layers of a level, one by one: see `march_by_advance`."""
+        if not layers:  # other processes hold them all
+            return [start]
+        slopes = self.kernel.programs("slope", self.levels[level], start)
+        self.kernel.evaluations += self.kernel.stages * layers
+        order = slice(None, None, -1 if reverse else 1)
+        return in_turn(slopes[order], self.scales(level, start)[order], start, rows)
+
+
+def in_turn(
+    slopes: Sequence[Callable[[Tensor], Tensor]],
+    scales: Sequence[Tensor],
+    now: Tensor,
+    rows: Sequence[Tensor] | None,
+) -> list[Tensor]:
+    """The points of steps one after another; the roundings are those of `advance`.
+
+    Parameters
+    ----------
+    slopes : sequence of callable
+        `state -> slope`, one for each step.
+    scales : sequence of Tensor
+        The length of each step, shaped to multiply a state.
+    now : Tensor
+        The first point.
+    rows : sequence of Tensor, optional
+        What is added after each step.
+
+    Examples
+    --------
+    >>> half = torch.tensor(0.5)
+    >>> in_turn([torch.neg] * 2, [half] * 2, torch.tensor(8.0), None)
+    [tensor(8.), tensor(4.), tensor(2.)]
+    """
+    points = [now]
+    if rows is None:
+        for slope, scale in zip(slopes, scales, strict=True):
+            now = torch.addcmul(now, scale, slope(now))
+            points.append(now)
+    else:
+        for slope, scale, row in zip(slopes, scales, rows, strict=True):
+            now = torch.addcmul(now, scale, slope(now)).add_(row)
+            points.append(now)
+    return points
+
+
+def detached(layers: Layers) -> Layers:
+    """The same tensors, outside of any graph."""
+    return Layers(
+        tuple(x.detach() for x in layers.parameters),
+        tuple(x.detach() for x in layers.buffers),
+        layers.times.detach(),
+        layers.steps.detach(),
+    )
