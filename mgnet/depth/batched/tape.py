@@ -103,6 +103,7 @@ class TracedTape(Tape):
         self.value = value
         self.new_buffers = new_buffers
         self.saved = saved
+        self._each: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def vjp(self, lam: Tensor) -> Tensor:
         self.block.vjps += self.block.stages * lam.shape[0]
@@ -113,6 +114,27 @@ class TracedTape(Tape):
         states, *rest = self.block.compiled("vjp_all", self.layers, lam)(*self.saved, lam)
         count = len(self.layers.parameters)
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
+
+    def __getitem__(self, which: slice) -> Tape:
+        value = self.value[which]
+        if not len(value):
+            return SeparateTapes([], self.layers[which], value)
+        return TracedTape(
+            self.block,
+            self.layers[which],
+            value,
+            tuple([x[which] for x in self.new_buffers]),
+            [x[which] for x in self.saved],
+        )
+
+    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        if not self._each:
+            runs = self.block.programs("vjp", self.layers, lam)
+            saved = zip(*[x.split(1) for x in self.saved], strict=True)
+            parts = zip(runs, saved, strict=False) if self.saved else ()
+            self._each = [partial(run, *each) for run, each in parts] or runs
+        self.block.vjps += self.block.stages * len(self._each)
+        return self._each
 
     def __getitem__(self, which: slice) -> Tape:
         value = self.value[which]

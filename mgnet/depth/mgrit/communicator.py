@@ -187,7 +187,11 @@ def squares(points: Tensor) -> Tensor:
     >>> squares(torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
     tensor([25.,  1.], dtype=torch.float64)
     """
-    return points.detach().flatten(1).to(float64).square().sum(1)
+    own = points.detach()
+    exact = own.to(float64)
+    # In place, where `exact` is a copy.
+    squared = exact.square() if exact is own else exact.mul_(exact)
+    return squared.flatten(1).sum(1)
 
 
 def gathered_norm(communicator: Communicator, points: Tensor, reverse: bool) -> float:

@@ -113,13 +113,14 @@ def march_by_advance(
 class _Results:
     """The last results of an equation, and for which states they are."""
 
-    __slots__ = ("arrivals", "relaxed", "solved", "unrelaxed")
+    __slots__ = ("arrivals", "relaxed", "residual", "solved", "unrelaxed")
 
     def __init__(self) -> None:
         self.solved: tuple[State, State] = (None, None)  # u, A(u)
         self.unrelaxed: Any = lambda: None  # a reference to what became the next one
         self.relaxed: tuple[State, State] = (None, None)  # u, f
         self.arrivals: tuple[Any, State, State] = (self.unrelaxed, None, None)  # of u, f
+        self.residual: State | None = None
 
 
 class LayerEquation:
@@ -329,8 +330,14 @@ class LayerEquation:
 
     def residual(self, u: State, f: State | None) -> State:
         """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere."""
-        transfer = self._coarsened()
-        return self.arrivals(u, f) - transfer.inject(self.relax(u, f))
+        found = self.arrivals(u, f) - self._coarsened().inject(self.relax(u, f))
+        self._results.residual = found
+        return found
+
+    @property
+    def last_residual(self) -> State | None:
+        """What `residual` gave last; None since the equation was posed."""
+        return self._results.residual
 
     def relax_c(self, u: State, f: State | None, weight: float) -> State:
         """C-relaxation after F-relaxation of u; `weight` is that of the new value."""

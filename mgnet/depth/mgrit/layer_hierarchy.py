@@ -197,12 +197,12 @@ def posed(hierarchy: Hierarchy, propagator: Propagator, initial: State) -> Itera
     array([8., 4., 2., 1.])
     array([16.,  8.,  4.,  2.])
     """
-    for level in hierarchy:
+    for level in hierarchy.levels:
         level.operator.pose(propagator, initial)
     try:
         yield hierarchy
     finally:
-        for level in hierarchy:
+        for level in hierarchy.levels:
             level.operator.pose(None, None)
 
 

@@ -226,7 +226,8 @@ class LayerParallel(nn.Module):
         )
         update = self.training and setup.has_buffers
         control, counted = self.control or FixedCycles(), recorded and self.training
-        self.calls += counted
+        if counted:
+            self.calls += 1
         number = self.calls if counted else 0
         call = ModuleCall(
             self.net,
@@ -277,10 +278,7 @@ class LayerParallel(nn.Module):
         return setup, u, steps, parameters
 
     def _note(self, direction: str, made: PassReport) -> None:
-        if direction == "forward":
-            self.last_forward = made
-        else:
-            self.last_backward = made
+        self.__dict__[f"last_{direction}"] = made  # a module's own way looks for tensors
 
     def _follow(self, direction: str, made: PassReport) -> None:
         self._note(direction, made)
@@ -297,7 +295,9 @@ class LayerParallel(nn.Module):
                 "factor, or control=CyclesToTolerance()",
                 stacklevel=2,
             )
-        self.control = control.follow(direction, made)
+        following = control.follow(direction, made)
+        if following is not control:
+            self.control = following
 
     def _measured(self, u: Tensor) -> str:
         """The faster mode for states like u, forward and backward if there is training."""

@@ -17,8 +17,7 @@ from mgnet.depth.mgrit.layer_hierarchy import posed
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import History
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, in_turn
-from mgnet.interpreter import StepData, run
-from mgnet.schedule import Step
+from mgnet.interpreter import run
 
 __all__ = ["Adjoint", "Propagation"]
 
@@ -107,11 +106,6 @@ class Propagation:
         method, reverse = self.setup.method, propagator.reverse
         opening, cycle = method.backward if reverse else method.forward
         history, memory = History(self.communicator, reverse, given.dtype), None
-
-        def keep(step: Step, data: StepData) -> None:
-            if step.action == "down" and step.level == 0:
-                history.add_residual(data.progress.rs[0])  # type: ignore[arg-type]
-
         kept = self.setup.hierarchy(reverse, given.shape)
         with posed(kept, propagator, given) as hierarchy:
             points = self._guess(given, guess, reverse)
@@ -119,7 +113,8 @@ class Propagation:
                 points, _ = run(opening, hierarchy, points, None)
             for _ in range(limit.cycles):
                 before = points
-                points, memory = run(cycle, hierarchy, points, None, memory, record=keep)
+                points, memory = run(cycle, hierarchy, points, None, memory)
+                history.add_residual(hierarchy[0].operator.last_residual)
                 history.add_change(before, points)
                 if limit.stop and history.summarize().estimate <= limit.stop:
                     break
@@ -136,19 +131,19 @@ class Propagation:
 
     def gradients(
         self, adjoint: Tensor, with_steps: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
         """Close the adjoint, given at the C-points, with a sweep that also meets the parameters.
 
         Returns
         -------
-        (Tensor, tuple of Tensor, Tensor)
-            The gradients with respect to u_0, to the stacked parameters (N, ...), and to the step
-            sizes (N,).
+        (Tensor, tuple of Tensor, Tensor or None)
+            The gradients with respect to u_0, to the stacked parameters (N, ...), and, if asked
+            for, to the step sizes (N,).
         """
         setup, parts = self.setup, self.intervals
         fine = setup.levels[0]
         of_parameters = tuple(torch.empty_like(p) for p in fine.parameters)
-        of_steps = torch.empty_like(fine.steps)
+        of_steps = torch.empty_like(fine.steps) if with_steps else None
         now = adjoint[1:-1] if parts.layers % parts.factor else adjoint[1:]
         for which, count in reversed(offsets(parts)):
             if count > len(now):  # the short last interval begins
@@ -157,7 +152,7 @@ class Propagation:
             d_state, d_parameters, d_steps = tape.vjp_all(setup.scale(0, which, now) * now)
             for gradient, part in zip(of_parameters, d_parameters, strict=True):
                 gradient[which] = part
-            if with_steps:
+            if of_steps is not None:
                 direct = (now * tape.value).flatten(1).sum(1)
                 of_steps[which] = direct if d_steps is None else direct + d_steps
             now = now + d_state
