@@ -25,7 +25,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import saved
 import torch
@@ -130,7 +130,7 @@ class State:
         path = f"{root}{os.pathsep}{ROOT / 'benchmarks'}"
         given = {"env": os.environ | {"PYTHONPATH": path}, "text": True}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(words, **pipes, **given)  # type: ignore[call-overload]
+        self.process: Any = subprocess.Popen(words, **pipes, **given)  # type: ignore[call-overload]
         self.bits = self.process.stdout.readline()
 
     def turn(self) -> float:

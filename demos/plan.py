@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 from cycler import cycler
 
-from mgnet.depth import ODENet, best_plan, plan
+from mgnet.depth import Machine, ODENet, best_plan, plan
 from mgnet.options import init
 
 arguments = init(sys.argv)
@@ -34,20 +34,21 @@ for _ in range(10):
     loss.backward()
     forward.append((between - began) / net.depth)
     backward.append((time.perf_counter() - between) / net.depth)
-known = {
-    "layer_seconds": min(forward),
-    "backward_ratio": min(backward) / min(forward),
-    "latency": LATENCY,
-    "bandwidth": BANDWIDTH,
-    "record": True,  # a step of training: forward and backward, one cycle each
-    "state_bytes": 4.0 * BATCH * WIDTH,
-    "layer_bytes": 16.0 * WIDTH * (WIDTH + 1),  # weights, gradients and the two moments of Adam
-}
+machine = Machine(
+    layer_seconds=min(forward),
+    backward_ratio=min(backward) / min(forward),
+    latency=LATENCY,
+    bandwidth=BANDWIDTH,
+    state_bytes=4.0 * BATCH * WIDTH,
+    layer_bytes=16.0 * WIDTH * (WIDTH + 1),  # weights, gradients and the two moments of Adam
+)
+# A step of training: forward and backward, one cycle each.
+known = {"machine": machine, "record": True}
 print(
     f"A dense layer of width {WIDTH}, batch {BATCH}, takes {1e6 * min(forward):.0f} us forward ",
     end="",
 )
-print(f"and {known['backward_ratio']:.1f} times that backward (measured);")
+print(f"and {machine.backward_ratio:.1f} times that backward (measured);")
 print(f"a message takes {1e6 * LATENCY:.0f} us and {BANDWIDTH / 1e9:.0f} GB/s (assumed)\n")
 print(f"The best plan for {LAYERS} layers, a step of training:\n")
 print("ranks  levels  factor  critical path  messages on it  seconds  speedup  MiB per rank")

@@ -136,26 +136,6 @@ class TracedTape(Tape):
         self.block.vjps += self.block.stages * len(self._each)
         return self._each
 
-    def __getitem__(self, which: slice) -> Tape:
-        value = self.value[which]
-        if not len(value):
-            return SeparateTapes([], self.layers[which], value)
-        return TracedTape(
-            self.block,
-            self.layers[which],
-            value,
-            tuple([x[which] for x in self.new_buffers]),
-            [x[which] for x in self.saved],
-        )
-
-    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        runs = self.block.programs("vjp", self.layers, lam)
-        self.block.vjps += self.block.stages * len(runs)
-        if not self.saved:
-            return runs
-        saved = zip(*[x.split(1) for x in self.saved], strict=True)
-        return [partial(run, *each) for run, each in zip(runs, saved, strict=False)]
-
 
 def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
     """One tape of all `layers` from those of some at a time, in their order.

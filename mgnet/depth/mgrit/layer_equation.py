@@ -187,7 +187,7 @@ class LayerEquation:
         self.reverse = reverse
         self.tally = [0.0]
         self.propagator: Any = propagator
-        self.initial = initial
+        self.initial: Any = initial
         self._results = _Results()
 
     def pose(self, propagator: Propagator | None, initial: State | None) -> None:

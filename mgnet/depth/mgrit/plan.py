@@ -14,7 +14,58 @@ from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.interpreter import run
 
-__all__ = ["Cost", "Plan", "best_plan", "plan"]
+__all__ = ["Cost", "Machine", "Plan", "best_plan", "plan"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a layer and a message cost.
+
+    Parameters
+    ----------
+    layer_seconds : float
+        Time of one forward evaluation of a layer, in seconds; with the default all times are in
+        evaluations.
+    latency : float
+        Time of an empty message, in seconds.
+    bandwidth : float
+        Of messages, in bytes per second.
+    backward_ratio : float
+        Time of a backward layer over that of a forward one, dimensionless: 2, or 3 with
+        recomputation.
+    state_bytes : float
+        Size of the state at one point, in bytes: what a message carries.
+    layer_bytes : float
+        Size of the parameters of a layer with all that belongs to them, gradients and moments, in
+        bytes; for the memory alone.
+
+    Examples
+    --------
+    >>> Machine(layer_seconds=1e-3, latency=1e-5).backward_ratio
+    2.0
+    """
+
+    layer_seconds: float = 1.0
+    latency: float = 0.0
+    bandwidth: float = math.inf
+    backward_ratio: float = 2.0
+    state_bytes: float = 0.0
+    layer_bytes: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.layer_seconds > 0.0 and self.latency >= 0.0 and self.bandwidth > 0.0):
+            raise ValueError(
+                f"Machine got layer_seconds {self.layer_seconds}, latency {self.latency}, "
+                f"bandwidth {self.bandwidth}; seconds and bandwidth must be positive, the latency "
+                "not negative"
+            )
+        sizes = self.state_bytes >= 0.0 and self.layer_bytes >= 0.0
+        if not (self.backward_ratio > 0.0 and sizes):
+            raise ValueError(
+                f"Machine got backward_ratio {self.backward_ratio}, state_bytes "
+                f"{self.state_bytes}, layer_bytes {self.layer_bytes}; the ratio must be positive, "
+                "sizes not negative"
+            )
 
 
 class Cost(NamedTuple):
@@ -118,17 +169,12 @@ def plan(
     ranks: int = 1,
     coarsening: int | Sequence[int] = 4,
     cycle: str = "cascade + V",
-    layer_seconds: float = 1.0,
-    latency: float = 0.0,
-    bandwidth: float = math.inf,
+    machine: Machine = Machine(),  # noqa: B008
     *,
     levels: int = 2,
     relaxation: Sequence[str] = ("F", "FCF"),
     cycles: Sequence[int | None] = (1, 1),
-    backward_ratio: float = 2.0,
     record: bool = False,
-    state_bytes: float = 0.0,
-    layer_bytes: float = 0.0,
     gathered: bool = False,
 ) -> Plan:
     """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
@@ -142,23 +188,17 @@ def plan(
     coarsening : int or sequence of int
     cycle : str
         A text for `mgrit`.
-    layer_seconds : float
-        Of one forward layer evaluation.
-    latency, bandwidth : float
-        Of a message, in seconds and in bytes per second.
+    machine : Machine
+        By default a layer takes a unit of time and messages take none.
     levels : int
         1 is serial.
     relaxation : sequence of str
     cycles : sequence of (int or None)
         Number of cycles forward and backward, after the cascade if `cycle` begins with one; None is
         a serial pass. One entry for a forward pass alone.
-    backward_ratio : float
-        Cost of a backward layer over that of a forward one: 2, or 3 with recomputation.
     record : bool
         Whether the closing sweep takes all layers, as in training, and not only those that end in
         F-points; a backward pass then also evaluates each coarse level once, for its products.
-    state_bytes, layer_bytes : float
-        Of the state at one point; of the parameters of a layer with all that belongs to them.
     gathered : bool
         Whether every rank marches over the whole coarsest level, as those of
         `mgnet.petsc.distribute_layers` do where it is small: more evaluations in all, none more in
@@ -184,19 +224,18 @@ def plan(
             f"plan got cycles = {cycles!r}; give the number of cycles forward and backward, as "
             "(2, 1), with None for a serial pass"
         )
-    if not (layer_seconds > 0.0 and latency >= 0.0 and bandwidth > 0.0):
-        raise ValueError(
-            f"plan got layer_seconds {layer_seconds}, latency {latency}, bandwidth {bandwidth}; "
-            "seconds and bandwidth must be positive, the latency not negative"
+    if not isinstance(machine, Machine):
+        raise TypeError(
+            f"plan got machine {machine!r}; give Machine(layer_seconds=1e-3, latency=1e-5), say"
         )
-    owned = _owned(layers, levels, coarsening, ranks)
+    factors = level_factors(levels, coarsening)
+    owned = _owned(level_sizes(layers, factors), factors, ranks)
     calls = []
     for count, reverse in zip(cycles, (False, True), strict=False):
         if count is None:
-            calls.append(_calls(layers, 1, coarsening, relaxation, cycle, 0, False, reverse))
+            calls.append(_calls(layers, (), relaxation, cycle, 0, False, reverse))
         else:
-            method = levels, coarsening, relaxation, cycle, count, record, reverse
-            calls.append(_calls(layers, *method))
+            calls.append(_calls(layers, factors, relaxation, cycle, count, record, reverse))
     everywhere = levels - 1 if gathered and levels > 1 and len(owned[0]) > 2 else None
     if record and len(calls) == 2:  # the adjoint records each coarse level once
         for k in sorted({k for k, _ in calls[1]} - {0}):
@@ -208,8 +247,8 @@ def plan(
         _cost(each, owned, bool(reverse), everywhere, cascaded)
         for reverse, each in enumerate(calls)
     ]
-    message = latency + state_bytes / bandwidth
-    weights = (1.0, backward_ratio)[: len(costs)]
+    message = machine.latency + machine.state_bytes / machine.bandwidth
+    weights = (1.0, machine.backward_ratio)[: len(costs)]
     critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))
     return Plan(
         layers=int(layers),
@@ -221,9 +260,11 @@ def plan(
         forward=costs[0],
         backward=costs[1] if len(costs) == 2 else None,
         critical_path=critical,
-        seconds=critical * layer_seconds + sum(c.critical_messages for c in costs) * message,
-        serial_seconds=sum(weights) * layers * layer_seconds,
-        memory=float(np.diff(owned[0]).max()) * (layer_bytes + len(costs) * state_bytes),
+        seconds=critical * machine.layer_seconds
+        + sum(c.critical_messages for c in costs) * message,
+        serial_seconds=sum(weights) * layers * machine.layer_seconds,
+        memory=float(np.diff(owned[0]).max())
+        * (machine.layer_bytes + len(costs) * machine.state_bytes),
     )
 
 
@@ -231,18 +272,13 @@ def best_plan(
     layers: int,
     ranks: int = 1,
     cycle: str = "cascade + V",
-    layer_seconds: float = 1.0,
-    latency: float = 0.0,
-    bandwidth: float = math.inf,
+    machine: Machine = Machine(),  # noqa: B008
     *,
     coarsenings: Sequence[int] = (2, 4, 8, 16, 32, 64),
     coarsest: int = 8,
     relaxation: Sequence[str] = ("F", "FCF"),
     cycles: Sequence[int | None] = (1, 1),
-    backward_ratio: float = 2.0,
     record: bool = False,
-    state_bytes: float = 0.0,
-    layer_bytes: float = 0.0,
 ) -> Plan:
     """The plan of least predicted time over levels and factors, or the serial one on one rank.
 
@@ -250,18 +286,29 @@ def best_plan(
 
     Parameters
     ----------
+    layers : int
+    ranks : int
+        How many there are.
+    cycle : str
+        A text for `mgrit`.
+    machine : Machine
     coarsenings : sequence of int
-        The factors that are tried.
+        The factors that are tried, each between all levels.
     coarsest : int
         Least number of layers of the coarsest level, at least 2.
-    others : as in `plan`
+    relaxation : sequence of str
+        Words for `layer_hierarchy`.
+    cycles : sequence of (int or None)
+        Number of cycles forward and backward, as in `plan`.
+    record : bool
+        Whether the closing sweep takes all layers, as in training.
 
     Examples
     --------
     >>> best = best_plan(1024, ranks=8)
     >>> best.levels, best.coarsening
     (2, 64)
-    >>> best_plan(16, ranks=2, latency=10.0).levels  # messages that cost ten layers
+    >>> best_plan(16, ranks=2, machine=Machine(latency=10.0)).levels  # as long as ten layers
     1
     """
     shapes: list[tuple[int, int]] = [(1, coarsenings[0])]
@@ -276,16 +323,11 @@ def best_plan(
             ranks if levels > 1 else 1,
             factor,
             cycle,
-            layer_seconds,
-            latency,
-            bandwidth,
+            machine,
             levels=levels,
             relaxation=relaxation,
             cycles=cycles,
-            backward_ratio=backward_ratio,
             record=record,
-            state_bytes=state_bytes,
-            layer_bytes=layer_bytes,
         )
         for levels, factor in shapes
     ]
@@ -305,8 +347,7 @@ class _Note:
 
 def _calls(
     layers: int,
-    levels: int,
-    coarsening: int | Sequence[int],
+    factors: Sequence[int],
     relaxation: Sequence[str],
     text: str,
     count: int,
@@ -314,17 +355,17 @@ def _calls(
     reverse: bool,
 ) -> list[tuple[int, slice]]:
     """The calls of `count` cycles, what opens them and the closing sweep."""
-    note = _Note()
+    note, levels = _Note(), len(factors) + 1
     hierarchy = layer_hierarchy(
         note,
         layers,
         np.zeros(()),
         levels=levels,
-        coarsening=coarsening if levels > 1 else 2,
-        relaxation=relaxation if levels > 1 else ("F",),
+        coarsening=factors,
+        relaxation=relaxation if factors else ("F",),
         reverse=reverse,
     )
-    if levels == 1:
+    if not factors:
         hierarchy[0].operator.march(None)
         return note.calls
     opening, cycle = mgrit(levels, text)
@@ -337,14 +378,11 @@ def _calls(
     return note.calls
 
 
-def _owned(
-    layers: int, levels: int, coarsening: int | Sequence[int], ranks: int
-) -> list[np.ndarray]:
+def _owned(sizes: Sequence[int], factors: Sequence[int], ranks: int) -> list[np.ndarray]:
     """Of every level, where the blocks of the ranks begin, and where the last one ends."""
-    sizes = level_sizes(layers, level_factors(levels, coarsening))
     begins = np.linspace(0, sizes[-1], min(ranks, sizes[-1]) + 1).round().astype(int)
     owned = [begins]
-    for size, factor in zip(sizes[-2::-1], level_factors(levels, coarsening)[::-1], strict=True):
+    for size, factor in zip(sizes[-2::-1], factors[::-1], strict=True):
         owned.append(np.minimum(owned[-1] * factor, size))
     return owned[::-1]
 

@@ -85,8 +85,10 @@ class _March(torch.autograd.Function):
         traced = [tape for tape in ctx.tapes if isinstance(tape, TracedTape)]
         apart = traced and len(traced) == len(ctx.tapes) and lam.numel() <= SMALL
         with ctx.cast():
-            found = _separately(setup, traced, lam) if apart else _together(setup, ctx.tapes, lam)
-        lam, of_steps, of_parameters = found
+            if apart:
+                lam, of_steps, of_parameters = _separately(setup, traced, lam)
+            else:
+                lam, of_steps, of_parameters = _together(setup, ctx.tapes, lam)
         setup.communicator.send(lam[0], True)
         return None, setup.communicator.broadcast_from_last(lam[0], True), of_steps, *of_parameters
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mgnet import run
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
-from mgnet.depth.mgrit.plan import best_plan, plan
+from mgnet.depth.mgrit.plan import Machine, best_plan, plan
 
 
 class Counter:
@@ -162,17 +162,15 @@ def test_a_gathered_coarsest_level_by_formulas(ranks, text):
 
 
 def test_seconds_and_memory():
-    found = plan(
-        64,
-        4,
+    machine = Machine(
         layer_seconds=0.5,
         latency=0.1,
         bandwidth=1e3,
-        cycles=(1, 1),
         backward_ratio=3.0,
         state_bytes=200.0,
         layer_bytes=1000.0,
     )
+    found = plan(64, 4, machine=machine, cycles=(1, 1))
     f, b = found.forward, found.backward
     assert found.critical_path == f.critical + 3.0 * b.critical
     assert found.seconds == pytest.approx(
@@ -186,17 +184,17 @@ def test_seconds_and_memory():
 
 
 def test_the_best_plan_is_the_best_of_all():
-    best = best_plan(512, 16, latency=0.5, coarsest=2)
+    best = best_plan(512, 16, machine=Machine(latency=0.5), coarsest=2)
     others = [
-        plan(512, 16, factor, levels=levels, latency=0.5)
+        plan(512, 16, factor, levels=levels, machine=Machine(latency=0.5))
         for factor in (2, 4, 8, 16, 32, 64)
         for levels in range(2, 10)
         if 512 // factor ** (levels - 1) >= 2
     ]
     assert len(others) == 18
     assert best.seconds == min(other.seconds for other in others)
-    assert best_plan(512, 16, latency=1e6).levels == 1
-    assert best_plan(512, 16, latency=1e6).speedup == 1.0
+    assert best_plan(512, 16, machine=Machine(latency=1e6)).levels == 1
+    assert best_plan(512, 16, machine=Machine(latency=1e6)).speedup == 1.0
     assert best_plan(1, 4).levels == 1
 
 
@@ -212,3 +210,19 @@ def test_the_best_plan_is_the_best_of_all():
 def test_refusals(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         plan(64, **arguments)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"layer_seconds": 0.0},
+        {"latency": -1.0},
+        {"bandwidth": 0.0},
+        {"backward_ratio": 0.0},
+        {"state_bytes": -1.0},
+        {"layer_bytes": float("nan")},
+    ],
+)
+def test_a_machine_has_positive_times_and_sizes(fields):
+    with pytest.raises(ValueError, match=f"Machine got .*{next(iter(fields))}"):
+        Machine(**fields)
