@@ -52,10 +52,11 @@ class History:
 
     def add_change(self, before: Tensor, after: Tensor) -> None:
         """Add a cycle, by the states at the C-points before and after it."""
-        last = slice(0, 1) if self.reverse else slice(-1, None)
-        old, new = (own_points(x, self.reverse)[last] for x in (before, after))
-        ends = new.new_zeros((2, len(after) - 1), dtype=torch.float64)
-        ends[:, last] = squares(torch.cat([new - old, new])).reshape(2, -1)
+        ends = after.new_zeros((2, len(after) - 1), dtype=torch.float64)
+        last = 0 if self.reverse else -1
+        if len(after) > 1:  # this process has layers
+            new = after[last]
+            ends[:, last] = squares(torch.stack([new - before[last], new]))
         self._waiting.append((self.changes, ends))
 
     def summarize(self) -> PassReport:
@@ -67,11 +68,11 @@ class History:
         if not self._waiting:
             return
         rows = torch.cat([squares for _, squares in self._waiting])
-        whole = iter(self.communicator.gather(rows))
+        sums = iter(self.communicator.gather(rows).sum(1).tolist())
         for numbers, _ in self._waiting:
             if numbers is self.norms:
-                numbers.append(math.sqrt(next(whole).sum()))
-            else:
-                change, value = (float(next(whole)[0 if self.reverse else -1]) for _ in range(2))
+                numbers.append(math.sqrt(next(sums)))
+            else:  # of points that are zero but for the last
+                change, value = next(sums), next(sums)
                 numbers.append(math.sqrt(change) / math.sqrt(value) if value else math.inf)
         self._waiting.clear()
