@@ -85,7 +85,6 @@ class Schedule(tuple[Step, ...]):
     level 2          #       #
     """
 
-
     def __new__(cls, steps: Iterable[Step | tuple[Any, ...]]) -> Schedule:
         steps = tuple(Step(*step) for step in steps)  # type: ignore
         if not steps:

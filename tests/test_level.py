@@ -1,5 +1,7 @@
 """A level evaluates, counts what it evaluates, and knows its size and cost."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse.linalg as spla
@@ -24,6 +26,32 @@ def test_a_residual_of_its_own():
     level = Level(A, Jacobi(), residual=lambda u, f: f + u, residual_cost=0.25)
     np.testing.assert_array_equal(level.residual_at(np.ones(7), np.ones(7)), 2.0)
     assert level.tally[0] == 0.25
+
+
+class Remembers:
+    """Knows its last result, and counts what it evaluates."""
+
+    def __init__(self):
+        self.tally, self.last = [0.0], None
+
+    def __call__(self, u):
+        if u is not self.last:
+            self.tally[0] += 1.0
+            self.last = u
+        return A @ u
+
+
+@pytest.mark.parametrize("own", [None, lambda u, f: f - u])
+def test_an_operator_may_count_for_its_level(own):
+    operator = Remembers()
+    level, u = Level(operator, Jacobi(), residual=own), np.ones(7)
+    for _ in range(3):
+        level.apply(u)
+        level.residual_at(u, u)
+        level.residual_at(u, u, known=u)
+    assert level.tally[0] == operator.tally[0] == 1.0
+    level.charge(0.5)
+    assert replace(level, name="another").tally[0] == operator.tally[0] == 1.5
 
 
 @pytest.mark.parametrize("operator", [lambda u: u, A])

@@ -458,3 +458,12 @@ def test_work_that_depends_on_the_way_is_about(make):
 def test_work_as_text():
     assert str(Work(2.0, True)) == "2 work units"
     assert not str(cycle(2).work(gallery.poisson(3))).startswith("about")
+
+
+def test_a_schedule_that_fitted_is_still_refused_elsewhere():
+    schedule = cycle(3)
+    fitting, other = gallery.poisson(7), gallery.poisson(7, levels=2)
+    for _ in range(2):
+        schedule.fit(fitting)
+        with pytest.raises(ValueError, match="does not fit this hierarchy"):
+            schedule.fit(other)

@@ -81,7 +81,8 @@ class PropagationSetup:
     >>> from mgnet.depth import ODENet
     >>> net = ODENet(torch.nn.Linear(2, 2), 8)
     >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
-    >>> [len(each) for each in PropagationSetup.of(net.kernel, detached(net.layers()), method).levels]
+    >>> setup = PropagationSetup.of(net.kernel, detached(net.layers()), method)
+    >>> [len(layers) for layers in setup.levels]
     [8, 2]
     """
 

@@ -7,7 +7,7 @@ from torch.func import stack_module_state
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.batched.tape import SeparateTapes, TracedTape
+from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, TracedTape
 
 
 def three(scheme, traced, norm=False):
@@ -42,3 +42,25 @@ def test_a_tape_is_pulled_as_often_as_needed():
         torch.testing.assert_close(tape.vjp(2 * lam), 2 * tape.vjp(lam))
         one = tape[1:2]
         assert torch.equal(one[:].vjp(lam[1:2]), one.vjp(lam[1:2]))
+
+
+@pytest.mark.parametrize(("scheme", "norm"), [("euler", False), ("heun", True)])
+def test_single_layers_have_the_products_of_all(scheme, norm):
+    """With the same bits where they are traced, and counted as often as there are layers."""
+    for traced in (True, False):
+        block, tape, lam = three(scheme, traced, norm)
+        for _ in range(2):
+            before, wanted = block.vjps, tape.vjp(lam)
+            once = block.vjps - before
+            parts = [vjp(one) for vjp, one in zip(tape.pull_each(lam), lam.split(1), strict=True)]
+            assert torch.equal(torch.cat(parts), wanted)
+            assert block.vjps - before == 2 * once == 6 * block.stages
+
+
+def test_an_autograd_tape_is_recorded_by_a_function_of_its_own():
+    lam = torch.randn(1, 4, 3, dtype=torch.float64)
+    layers = Layers((torch.ones(1, 3, 3).double(),), (), *torch.ones(2, 1).double())
+    block = StackedBlock(nn.Linear(3, 3, bias=False), traced=False)
+    tape = AutogradTape.record(block, layers, lam)
+    torch.testing.assert_close(tape.value, lam @ torch.ones(3, 3).double())
+    assert block.evaluations == 0  # `StackedBlock.record` counts

@@ -8,7 +8,7 @@ import torch
 
 from mgnet.depth.mgrit.c_layers import CLayers, intervals
 from mgnet.depth.mgrit.communicator import Gathered, SerialCommunicator
-from mgnet.depth.mgrit.layer_equation import LayerEquation
+from mgnet.depth.mgrit.layer_equation import LayerEquation, march_by_advance
 
 
 class Net:
@@ -127,6 +127,48 @@ def test_a_solved_state_needs_no_evaluation():
     assert net.count == 12
     assert not equation(u.copy())[1:].any()
     assert net.count == 18
+
+
+@kinds
+@both
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_propagator_may_march_by_itself(kind, reverse, rows):
+    net, u0 = Net(5), np.random.default_rng(1).standard_normal((2, 3))
+    f = kind(np.random.default_rng(2).standard_normal((6, 2, 3))) if rows else None
+    wanted = equation_of(net, kind(u0), 2, reverse).march(f)
+    asked = []
+
+    class Marches(Net):
+        def march(self, *told):
+            asked.append(told)
+            return march_by_advance(self, *told)
+
+        def advance(self, level, which, states):
+            assert asked
+            return super().advance(level, which, states)
+
+    found = equation_of(Marches(5), kind(u0), 2, reverse).march(f)
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(wanted))
+    ((level, layers, start, added, backwards),) = asked
+    assert (level, layers, backwards) == (0, 5, reverse)
+    assert start.shape == (1, 2, 3) and (added is None) == (not rows)
+
+
+def test_an_equation_that_is_posed_anew_remembers_nothing():
+    net, other = Net(6), Net(6, seed=1)
+    equation = equation_of(net, np.ones((1, 3)), 2, False)
+    f = np.random.default_rng(0).standard_normal((7, 1, 3))
+    u = equation.march(f)
+    v = equation.relax(u, f)
+    r = equation.residual(v, f)
+    assert equation.last_residual is r
+    points = equation.transfer.inject(v)
+    equation.pose(other, np.zeros((1, 3)))
+    assert equation.last_residual is None and equation.transfer.inject(v) is not points
+    fresh = equation_of(other, np.zeros((1, 3)), 2, False)
+    for name, told in (("relax", (v, f)), ("residual", (v, f)), ("__call__", (u,))):
+        np.testing.assert_array_equal(getattr(equation, name)(*told), getattr(fresh, name)(*told))
+    assert equation.march(None)[0].tolist() == [[0.0, 0.0, 0.0]]
 
 
 @both

@@ -334,3 +334,15 @@ def test_storing_c_points_only_changes_nothing(
     (u, downs, counts, count), (lean, *others) = results
     assert (u == lean).all()
     assert others == [downs, counts, count]
+
+
+def test_counted_work_is_what_was_evaluated():
+    """The tallies of the levels, in layers: residuals and coarse operators are counted once."""
+    net = Net(64, 4)
+    hierarchy = layer_hierarchy(net, 64, np.ones((1, 3)), levels=3, c_points_only=True)
+    opening, repeated = mgrit(3)
+    u, _ = run(opening, hierarchy, np.ones((17, 1, 3)), None)
+    for _ in range(3):
+        u, _ = run(repeated, hierarchy, u, None)
+        work = sum(level.tally[0] * level.cost for level in hierarchy)
+        assert work == pytest.approx(net.count, rel=1e-12)
