@@ -14,8 +14,9 @@ from mgnet.depth.hierarchy import depth_hierarchy
 from mgnet.depth.mgrit.c_layers import CLayers, Intervals
 from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.depth.mgrit.machine import Machine
 from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
-from mgnet.depth.mgrit.plan import Machine, best_plan, plan
+from mgnet.depth.mgrit.plan import best_plan, plan
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.residual_block import ResidualBlock

@@ -109,7 +109,7 @@ def test_calls_use_what_is_kept(monkeypatch):
 @pytest.mark.parametrize("levels", [2, 3])
 @pytest.mark.parametrize("text", ["cascade + V", "W"])
 def test_nothing_of_a_call_outlives_it(levels, text, monkeypatch):
-    """States, tapes, residuals, right-hand sides, propagators are gone without a collector."""
+    """States, tapes, residuals, right-hand sides and propagators: gone without a collector."""
     parallel = LayerParallel(net_of(), levels, 2, text, text, FixedCycles(2, tolerance=9.0))
     both(parallel, batch())
     seen = []
