@@ -198,7 +198,7 @@ TABLE = [
     Mutation(
         "post-smoother",
         "mgnet/interpreter.py",
-        'if step.action == "post" and level.post_smoother is not None:',
+        'if action == "post" and level.post_smoother is not None:',
         "if level.post_smoother is not None:",
         ("tests/test_interpreter.py",),
         "the smoother of the way up is used on the way down, too",
@@ -206,8 +206,8 @@ TABLE = [
     Mutation(
         "stale-residual",
         "mgnet/interpreter.py",
-        "rs[l], ahead = level.residual_at(us[l], fs[l], ahead), None",
-        "rs[l] = level.residual_at(us[l], fs[l], ahead)",
+        "rs[l], known = known, None",
+        "rs[l] = known",
         ("tests/test_interpreter.py",),
         "a residual known ahead is used again one level below",
     ),
@@ -422,7 +422,7 @@ TABLE = [
     Mutation(
         "gate-gradients",
         "mgnet/depth/network/refinement.py",
-        'gradients=R.T.contiguous() if how == "gates" else None',
+        'gradients=R.T.contiguous() if how == "steps" else None',
         "gradients=None",
         ("tests/depth/network/test_refinement.py",),
         "moments of gradients are carried as weights are",
@@ -494,7 +494,7 @@ TABLE = [
     Mutation(
         "nested-depth",
         "mgnet/depth/hierarchy.py",
-        'nested=how in ("gates", "knots"),',
+        'nested=how in ("steps", "knots"),',
         "nested=True,",
         ("tests/depth/test_hierarchy.py",),
         "levels that are not nested claim to be",
@@ -565,10 +565,10 @@ TABLE = [
     ),
     Mutation(
         "around-shift",
-        "mgnet/training/levels.py",
+        "mgnet/training/least_squares/recentred.py",
         "self.transfer.restrict(self.fine.gradient(point)) - self.shift",
         "self.transfer.restrict(self.fine.gradient(point))",
-        ("tests/training/test_levels.py",),
+        ("tests/training/least_squares/test_recentred.py",),
         "a recentred level solves for the minimum, not for the right-hand side",
     ),
     Mutation(
@@ -629,10 +629,10 @@ TABLE = [
     ),
     Mutation(
         "penalty-half",
-        "mgnet/training/loss/objective.py",
+        "mgnet/training/least_squares/problem.py",
         "return value + 0.5 * float(extra @ extra), gradient",
         "return value + float(extra @ extra), gradient",
-        ("tests/training/loss/test_objective.py",),
+        ("tests/training/least_squares/test_problem.py",),
         "value and gradient disagree on the penalty",
     ),
     Mutation(
@@ -845,10 +845,10 @@ TABLE = [
     ),
     Mutation(
         "held-variance",
-        "mgnet/app/fit.py",
+        "mgnet/app/data.py",
         "np.mean((predicted - true) ** 2) / np.var(self.y)",
         "np.mean((predicted - true) ** 2) / np.var(true)",
-        ("tests/app/test_fit.py",),
+        ("tests/app/test_data.py",),
         "the held-out error is over the variance of the held-out rows",
     ),
     Mutation(

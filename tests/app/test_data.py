@@ -22,3 +22,5 @@ def test_the_mean_of_the_training_target_has_the_error_one():
     data = Data(("x",), "y", np.zeros((4, 1)), y, np.zeros((0, 1)), y[:0])
     assert data.mse(np.full(4, y.mean()), y) == pytest.approx(1.0)
     assert data.mse(y + 3.0, y) == pytest.approx(9.0 / 4.5)
+    held = np.array([10.0, 20.0])  # over the variance of the training target, whatever these have
+    assert data.mse(held + 3.0, held) == pytest.approx(9.0 / 4.5)

@@ -40,6 +40,17 @@ def test_residuals_and_jacobian(name):
     torch.testing.assert_close(J @ d, difference, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_value_and_gradient_agree_with_the_value(name):
+    problem = PROBLEMS[name]()
+    u = problem.start() + 0.1
+    value, gradient = problem.value_and_gradient(u)
+    assert value == pytest.approx(problem.value(u), rel=1e-12)
+    d = torch.randn(len(u), generator=GENERATOR, dtype=torch.float64)
+    slope = (problem.value(u + 1e-6 * d) - problem.value(u - 1e-6 * d)) / 2e-6
+    assert float(gradient @ d) == pytest.approx(slope, rel=1e-6)
+
+
 def test_the_mean_square_leaves_the_penalty_out():
     with_penalty, without = PROBLEMS["KAN, penalty"](), PROBLEMS["KAN"]()
     u = without.start()
