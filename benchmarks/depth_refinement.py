@@ -46,16 +46,16 @@ class Way(NamedTuple):
 
 
 WAYS = {
-    "cascade by gates": Way(True, "gates", "cascade"),
+    "cascade by gates": Way(True, "steps", "cascade"),
     "cascade, gates split": Way(True, "constant", "cascade"),
     "cascade, constant": Way(False, "constant", "cascade"),
     "cascade, linear": Way(False, "linear", "cascade"),
-    "fine, gates": Way(True, "gates", "fine"),
+    "fine, gates": Way(True, "steps", "fine"),
     "fine, no gates": Way(False, "constant", "fine"),
-    "fine, gates, same start": Way(True, "gates", "start"),
+    "fine, gates, same start": Way(True, "steps", "start"),
     "fine, no gates, same start": Way(False, "constant", "start"),
-    "gates, then V subspace": Way(True, "gates", "subspace"),
-    "gates, then V injected": Way(True, "gates", "injected"),
+    "gates, then V subspace": Way(True, "steps", "subspace"),
+    "gates, then V injected": Way(True, "steps", "injected"),
 }
 KINDS = ("median", "least", "largest")
 FINE_ONLY = [name for name, way in WAYS.items() if way.kind in ("fine", "start")]

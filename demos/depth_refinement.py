@@ -1,4 +1,4 @@
-"""An ODE net learns with 4 layers, then 8, 16, 32: with gates no refinement costs anything.
+"""An ODE net learns with 4, 8, 16, 32 layers: with learnable steps no refinement costs anything.
 
 python demos/depth_refinement.py [folder for the pictures] [work, in gradients of 32 layers]
 """
@@ -28,22 +28,24 @@ x, y = map(torch.from_numpy, gallery.peaks(400))  # points of the plane in 5 cla
 held_out = tuple(map(torch.from_numpy, gallery.peaks(2000, 5, np.random.default_rng(1))))
 
 
-def network(layers, gates):
+def network(layers, learnable):
     torch.manual_seed(0)
     block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh())
     before = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh())
     after = torch.nn.Linear(8, 5)
-    return ODENet(block, layers, 5.0, learnable_steps=gates, before=before, after=after).double()
+    return ODENet(
+        block, layers, 5.0, learnable_steps=learnable, before=before, after=after
+    ).double()
 
 
 adam = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})
-runs = {"4 to 32 layers, gates": (4, True), "4 to 32 layers, copies": (4, False)}
-runs |= {"32 layers, gates": (32, True), "32 layers": (32, False)}
+runs = {"4 to 32 layers, learnable steps": (4, True), "4 to 32 layers, copies": (4, False)}
+runs |= {"32 layers, learnable steps": (32, True), "32 layers": (32, False)}
 print(f"peaks, 5 classes, width 8, Adam, work of {work:g} gradients of 32 layers each\n")
 print(f"{'network':<23} {'jumps at refinements':>21} {'loss':>8} {'held-out accuracy':>18}")
 ax = plt.figure(figsize=(7, 4), layout="constrained").subplots()
-for name, (layers, gates) in runs.items():
-    net, levels = network(layers, gates), 4 if layers == 4 else 1
+for name, (layers, learnable) in runs.items():
+    net, levels = network(layers, learnable), 4 if layers == 4 else 1
     problem = Objective(net, torch.nn.functional.cross_entropy, (x, y))
     hierarchy = depth_hierarchy(net, problem, levels, adam)
     counts = [str(round(work / levels * 2 ** (levels - 1 - n))) for n in range(levels)]

@@ -213,7 +213,7 @@ class Solution:
         text = f"{verdict} ({self.reason.name}) after {self.cycles} cycles: "
         if self.values:
             text += f"objective {_fallen(self.values)}"
-            least = f"{min(self.values):.3g}"  # that of `value` where a judge chose the state
+            least = f"{min(self.values):.3g}"  # that of `value` where `merit` chose the state
             text += ", " if least == f"{self.values[-1]:.3g}" else f" (least {least}), "
         text += f"residual norm {_fallen(self.residual_norms)}"
         if self.cycles and not self.values:

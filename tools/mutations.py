@@ -118,7 +118,7 @@ TABLE = [
     Mutation(
         "course-best",
         "mgnet/estimators/training_budget.py",
-        "if self._best is None or judged <= self._best[0]:",
+        "if self._best is None or merit <= self._best[0]:",
         "if self._best is None or number is not None:",
         ("tests/estimators/test_training_budget.py",),
         "the last state is kept, not the best",

@@ -158,11 +158,11 @@ class TrainingBudget:
             loss = value = problem.value(u)
         self._values.setdefault(number, []).append(value)
         self.history.append((self.seconds, self.work, loss, number))
-        judged = value
+        merit = value
         if self.held_out is not None:
-            judged = self.held_out.with_network(problem.network).value(u)
-        if self._best is None or judged <= self._best[0]:  # nested levels: the values compare
-            self._best = judged, number, u
+            merit = self.held_out.with_network(problem.network).value(u)
+        if self._best is None or merit <= self._best[0]:  # nested levels: the values compare
+            self._best = merit, number, u
         if self.progress is not None:
             self.progress(self.seconds, self.fraction, loss, number)
 

@@ -19,7 +19,7 @@ class ResidualBlock(torch.nn.Module):
     block : torch.nn.Module
         F.
     step : float or torch.nn.Parameter
-        s; a parameter is an output gate and is trained.
+        s; a parameter is trained.
     time : float
         t.
     scheme : "euler", "heun" or "rk4"

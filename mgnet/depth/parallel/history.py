@@ -68,11 +68,15 @@ class History:
         if not self._waiting:
             return
         rows = torch.cat([squares for _, squares in self._waiting])
-        sums = iter(self.communicator.gather(rows).sum(1).tolist())
+        whole = self.communicator.gather(rows)
+        sums, ends = whole.sum(1).tolist(), whole[:, 0 if self.reverse else -1].tolist()
+        row = 0
         for numbers, _ in self._waiting:
             if numbers is self.norms:
-                numbers.append(math.sqrt(next(sums)))
-            else:  # of points that are zero but for the last
-                change, value = next(sums), next(sums)
+                numbers.append(math.sqrt(sums[row]))
+                row += 1
+            else:  # each process gave its own last point: the output is the last of all
+                change, value = ends[row : row + 2]
                 numbers.append(math.sqrt(change) / math.sqrt(value) if value else math.inf)
+                row += 2
         self._waiting.clear()

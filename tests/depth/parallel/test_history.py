@@ -58,3 +58,39 @@ def test_a_state_of_zeros_has_no_relative_change():
     history = History(SERIAL_COMMUNICATOR, False, torch.float64)
     history.add_change(states(0), torch.zeros(5, 3, 2))
     assert math.isinf(history.summarize().estimate)
+
+
+class Recording(SerialCommunicator):
+    def gather(self, values):
+        self.rows = values
+        return values
+
+
+class Joining(SerialCommunicator):
+    def __init__(self, parts):
+        self.parts = parts
+
+    def gather(self, values):
+        return torch.cat(self.parts, 1)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cuts", [(0, 4), (0, 1, 4), (0, 2, 2, 4), (0, 1, 2, 3, 4)])
+def test_every_process_has_the_numbers_of_one(reverse, cuts):
+    """The output is the last point of all processes, not that of each."""
+
+    def fed(communicator, begin, end):
+        history = History(communicator, reverse, torch.float64)
+        for cycle in range(3):
+            history.add_residual(states(cycle)[begin : end + 1])
+            history.add_change(states(cycle)[begin : end + 1], states(cycle + 1)[begin : end + 1])
+        return history
+
+    pairs = list(zip(cuts[:-1], cuts[1:], strict=True))
+    recorded = [Recording() for _ in pairs]
+    for communicator, pair in zip(recorded, pairs, strict=True):
+        fed(communicator, *pair).summarize()
+    joining = Joining([communicator.rows for communicator in recorded])
+    expected = fed(SERIAL_COMMUNICATOR, 0, 4).summarize()
+    for pair in pairs:
+        assert fed(joining, *pair).summarize() == expected
