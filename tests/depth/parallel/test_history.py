@@ -63,7 +63,7 @@ def test_a_state_of_zeros_has_no_relative_change():
 class Recording(SerialCommunicator):
     def gather(self, values):
         self.rows = values
-        return values
+        return torch.ones(len(values), 1)
 
 
 class Joining(SerialCommunicator):
