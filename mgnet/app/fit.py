@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from mgnet import Hierarchy, Schedule, Solver
@@ -27,6 +27,8 @@ class Fitted:
     model : Model
         The best that was met.
     trained : Trained
+    settings : Settings
+        As PETSc's options changed them.
     hierarchy : Hierarchy
     schedule : Schedule
     interrupted : bool
@@ -35,6 +37,7 @@ class Fitted:
 
     model: Model
     trained: Trained
+    settings: Settings
     hierarchy: Hierarchy
     schedule: Schedule
     interrupted: bool
@@ -99,7 +102,8 @@ def fit(
         data.mse(model.predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
         tuple(budget.history),
     )
-    return Fitted(model, trained, budget.hierarchy, budget.schedule, budget.interrupted)
+    changed = _in_effect(settings, prefix, budget.hierarchy)
+    return Fitted(model, trained, changed, budget.hierarchy, budget.schedule, budget.interrupted)
 
 
 def limits(settings: Settings) -> tuple[float, float, float]:
@@ -142,3 +146,15 @@ def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
             except TypeError as error:  # an option brought one that needs a matrix, for example
                 raise ValueError(f"{smoother} cannot train this network: {error}") from None
     return solver
+
+
+def _in_effect(settings: Settings, prefix: str, hierarchy: Hierarchy) -> Settings:
+    """The settings as PETSc's options changed them."""
+    values, levels = OptionReader(prefix), len(hierarchy)
+    return replace(
+        settings,
+        intervals=settings.intervals * 2 ** (settings.levels - levels),
+        levels=levels,
+        cycle=values.get("cycle", settings.cycle),
+        optimizer=values.get("smoother", settings.optimizer),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from mgnet.app.fit import fit
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
-from mgnet.options.reader import OptionReader
 
 __all__ = ["FitJob", "run_job"]
 
@@ -149,7 +148,7 @@ def _report(
     write_report(
         stage,
         data,
-        _in_effect(job.settings, fitted.hierarchy),
+        fitted.settings,
         trained,
         hierarchy=fitted.hierarchy,
         schedule=fitted.schedule,
@@ -160,16 +159,4 @@ def _report(
         ],
         command=job.command,
         remarks=[f"Note: {remark}." for remark in remarks],
-    )
-
-
-def _in_effect(settings: Settings, hierarchy: Hierarchy) -> Settings:
-    """The settings as PETSc's options changed them."""
-    values, levels = OptionReader(), len(hierarchy)
-    return replace(
-        settings,
-        intervals=settings.intervals * 2 ** (settings.levels - levels),
-        levels=levels,
-        cycle=values.get("cycle", settings.cycle),
-        optimizer=values.get("smoother", settings.optimizer),
     )

@@ -87,14 +87,15 @@ class KANEstimator(BaseEstimator, ABC):
         """Train a network on scaled rows; `objective(network, rows, roughness)` is minimised."""
         name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
         self._check(name)
-        own = TrainingBudget(
-            self.max_iter,
-            seconds=self.seconds or float("inf"),
-            window=self.n_iter_no_change,
-            patience=self.n_iter_no_change,
-            tol=self.tol,
-        )
-        budget = budget or own
+        own = budget is None
+        if budget is None:
+            budget = TrainingBudget(
+                self.max_iter,
+                seconds=self.seconds or float("inf"),
+                window=self.n_iter_no_change,
+                patience=self.n_iter_no_change,
+                tol=self.tol,
+            )
         seed = self.random_state
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
@@ -115,7 +116,7 @@ class KANEstimator(BaseEstimator, ABC):
         self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
         self.n_iter_ = len(budget.history)
         self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
-        if budget is own and budget.interrupted:
+        if own and budget.interrupted:
             raise KeyboardInterrupt
 
     def _check(self, optimizer: str) -> None:

@@ -79,6 +79,7 @@ def fit(data, settings, progress=None, announce=None, mode="quick"):
     train, held = data.mse(model.predict(data.x), data.y), 0.5
     trained = Trained("line", model.predict, len(weights), 0.3, 3.0, train, held)
     return types.SimpleNamespace(
+        settings=settings,
         hierarchy=hierarchy,
         schedule=schedule,
         model=model,

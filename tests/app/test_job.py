@@ -108,4 +108,4 @@ def test_the_report_names_the_network_that_options_left(tmp_path, options):
     assert network.intervals == (12, 12)
     report = (tmp_path / "out" / "report.md").read_text()
     assert "6 intervals on the coarsest of 2 levels and 12 on the finest" in report
-    assert "smoother mgnet.training.LBFGS" in report and "cycle cascade 2,2" in report
+    assert "optimizer mgnet.training.LBFGS" in report and "cycle cascade 2,2" in report

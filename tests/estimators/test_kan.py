@@ -159,7 +159,7 @@ def test_rows_are_trained_on_or_kept_never_both(kind, monkeypatch):
         met.append((hierarchy[0].operator, held_out))
         return train_within(budget, hierarchy, cycle, steps, held_out)
 
-    monkeypatch.setattr("mgnet.estimators.kan.follow", spy)
+    monkeypatch.setattr("mgnet.estimators.kan.train_within", spy)
     x, y = table(100)
     target = y if kind is KANRegressor else y > 0.0
     made = kind(**SMALL, max_iter=2, validation_fraction=0.3, roughness=0.0).fit(x, target)
