@@ -5,7 +5,14 @@ import torch
 
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import SerialCommunicator
-from mgnet.depth.parallel.coarse_layers import coarse_layers, layers_of_all, renew, sums
+from mgnet.depth.parallel.coarse_layers import (
+    coarse_layers,
+    layers_of_all,
+    renew,
+    renew_means,
+    shares_of,
+    sums,
+)
 
 
 def made(count, seed=0):
@@ -78,6 +85,21 @@ def test_gathered_layers_keep_their_bits_and_kinds():
 
 def test_no_layers_are_gathered_too():
     assert layers_of_all(made(3)[3:], SerialCommunicator()).parameters[0].shape == (0, 3, 2)
+
+
+@pytest.mark.parametrize(("count", "stride"), [(8, 4), (9, 4), (11, 4), (3, 5)])
+def test_means_made_anew_have_the_bits_of_new_layers(count, stride):
+    layers, other = made(count), made(count, seed=1).with_steps(made(count).steps)
+    coarse = coarse_layers(layers, stride, 1)
+    shares = shares_of(layers.steps, stride)
+    places = [tensor.data_ptr() for tensor in coarse.tensors()]
+    renew(layers, other)
+    layers.buffers[0].logical_not_()
+    renew_means(coarse, layers, stride, shares)
+    wanted = coarse_layers(layers, stride, 1)
+    assert [tensor.data_ptr() for tensor in coarse.tensors()] == places
+    for ours, theirs in zip(coarse.tensors(), wanted.tensors(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("size", [1, 3, 64, 1001])

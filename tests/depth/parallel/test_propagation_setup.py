@@ -281,19 +281,22 @@ def test_autocast_is_that_of_the_forward_pass(mode, called):
     control = FixedCycles(LAYERS, tolerance=9.0)
     parallel = LayerParallel(net, 2, 4, control=control, mode=mode)
     x = batch(dtype=torch.float32)
-    plain = both(parallel, x) if called else None
+    few = LayerParallel(net, 2, 4, control=FixedCycles(1, tolerance=9.0))
+    untouched = copy.deepcopy(few)
+    plain = [both(each, x)[0] for each in (parallel, few)] if called else None
 
     def cast(module):
         with torch.autocast("cpu", torch.bfloat16):
             out = module(x)
-        gradients = torch.autograd.grad(out.float().square().sum(), list(net.parameters()))
+        gradients = torch.autograd.grad(out.float().square().sum(), list(module.parameters()))
         return [out.detach(), *gradients]
 
+    same(cast(few), cast(copy.deepcopy(untouched)))
+    same(both(few, x), both(untouched, x))
     for ours, theirs in zip(cast(parallel), cast(net), strict=True):
         assert ours.dtype == theirs.dtype
         assert (ours - theirs).norm() <= 1e-2 * theirs.norm()
     if plain is not None:
-        same(both(parallel, x), plain)
         assert not torch.equal(cast(parallel)[0], plain[0])
 
 
