@@ -97,6 +97,8 @@ class StackedBlock:
     def record(self, layers: Layers, states: Tensor) -> Tape:
         """The slopes with what vector-Jacobian products need of them; no autograd graph."""
         self.evaluations += self.stages * len(layers)
+        if not torch.is_grad_enabled():  # entering no_grad costs as much as a small layer
+            return self.compiled("record", layers, states)(states)
         with torch.no_grad():
             return self.compiled("record", layers, states)(states)
 

@@ -142,13 +142,15 @@ def sums(values: Tensor, stride: int, out: Tensor | None = None) -> Tensor:
     >>> sums(torch.arange(5.0), 2)
     tensor([1., 5., 4.])
     """
-    count = len(values) // stride
-    rest = values[count * stride :]
+    length, rest = len(values), len(values) % stride
+    count = length // stride
     if out is None:
-        out = values.new_empty((count + bool(len(rest)), *values.shape[1:]))
-    torch.sum(values[: count * stride].unflatten(0, (-1, stride)), 1, out=out[:count])
-    if len(rest):
-        torch.sum(rest, 0, keepdim=True, out=out[count:])
+        out = values.new_empty((count + bool(rest), *values.shape[1:]))
+    if not rest:
+        return torch.sum(values.view(count, stride, *values.shape[1:]), 1, out=out)
+    whole = values[: length - rest].unflatten(0, (-1, stride))
+    torch.sum(whole, 1, out=out[:count])
+    torch.sum(values[length - rest :], 0, keepdim=True, out=out[count:])
     return out
 
 

@@ -191,7 +191,7 @@ class Adjoint:
         self.forward = forward
         self.gathered = gathered
         self._whole: dict[int, Tape] = {}  # of the coarser levels
-        self._parts: dict[tuple[int, ...], Tape] = {}
+        self._parts: dict[tuple[int, ...], tuple[Tape, Tensor]] = {}
 
     @classmethod
     def of(cls, forward: Propagation) -> Adjoint:
@@ -214,10 +214,11 @@ class Adjoint:
         if not states.shape[0]:  # other processes hold all layers
             return states
         key = level, which.start, which.stop, which.step
-        tape = self._parts.get(key)
-        if tape is None:
-            tape = self._parts[key] = self._tape(level, which)
-        scale = self.forward.setup.scale(level, which, states)
+        step = self._parts.get(key)
+        if step is None:
+            scale = self.forward.setup.scale(level, which, states)
+            step = self._parts[key] = self._tape(level, which), scale
+        tape, scale = step
         return torch.addcmul(states, scale, tape.vjp(states))
 
     def march(

@@ -105,7 +105,7 @@ class PropagationSetup:
         self.shares = shares
         self.count = len(levels[0])
         self._scales: dict[Any, Any] = {}
-        self._slopes: dict[tuple[int, ...], Callable[[Tensor], Tensor]] = {}
+        self._steps: dict[tuple[int, ...], tuple[Callable[[Tensor], Tensor], Tensor]] = {}
         self._hierarchies: dict[bool, Hierarchy] = {}
 
     @classmethod
@@ -199,10 +199,12 @@ class PropagationSetup:
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Forward steps of some layers of a level, all at once (`Propagator`)."""
         key = level, which.start, which.stop, which.step
-        slope = self._slopes.get(key)
-        if slope is None:
-            slope = self._slopes[key] = self.kernel.bound_slope(self.levels[level][which], states)
-        return torch.addcmul(states, self.scale(level, which, states), slope(states))
+        step = self._steps.get(key)
+        if step is None:
+            slope = self.kernel.bound_slope(self.levels[level][which], states)
+            step = self._steps[key] = slope, self.scale(level, which, states)
+        slope, scale = step
+        return torch.addcmul(states, scale, slope(states))
 
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
