@@ -166,7 +166,7 @@ def measure(number: int, way: str, base: Path | None, rounds: int) -> saved.Row:
 
 
 def line(row: saved.Row) -> str:
-    text = f"{row['case']:<38}{row['way']:<11}{row['ms']:>8.2f}{row['ms_eager']:>8.2f}"
+    text = f"{row['case']:<41}{row['way']:<11}{row['ms']:>8.2f}{row['ms_eager']:>8.2f}"
     if "ms_before" not in row:
         return text
     text += f"{row['ms_before']:>8.2f}{row['gain_median']:>7.2f}"
@@ -192,7 +192,7 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
 def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     setting = f"{options.rounds} rounds, float32, batch 32"
-    heads = f"{'':<49}{'ms':>8}{'eager':>8}{'before':>8}{'ratio':>7}{'quartiles':>15}{'bits':>7}"
+    heads = f"{'':<52}{'ms':>8}{'eager':>8}{'before':>8}{'ratio':>7}{'quartiles':>15}{'bits':>7}"
     lines, rows = [setting, saved.heading(), "", heads], []
     print("\n".join(lines), flush=True)
     for number in range(len(CASES)):

@@ -34,6 +34,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "adaptive_basis": "--seconds 0.2 --seeds 2",
     "ngd": "--epochs 5 --seconds 0.5 --seeds 1",
     "depth_vs_serial": "--seeds 1 --start smooth --cases 2",
+    "layer_parallel_calls": "--rounds 4",
     "mgrit_vs_pymgrit": "--rounds 1",
     "layer_ranks": "--rounds 1 --cases 2",
     "sample_parallel": "--samples 20000 --rounds 1",
@@ -71,6 +72,7 @@ PEERS = {
     "knots_regression": [PYKAN],
     "ngd": [MNIST],
     "depth_vs_serial": [Peer("torchbraid", "TORCHBRAID")],
+    "layer_parallel_calls": [Peer("base", "CB918C4")],
     "mgrit_vs_pymgrit": [Peer("pymgrit", "PYMGRIT", "pymgrit")],
     "depth_training": [MNIST],
 }

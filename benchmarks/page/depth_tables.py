@@ -101,6 +101,25 @@ def refinement_lines(rows: Rows, targets: Rows) -> list[Line]:
     return [against("loss of the cascade by gates", ours, fine, "loss", judged)]
 
 
+def calls_tables(rows: Rows) -> list[str]:
+    columns = {"": "{case}", "pass": "{way}", "ms": "{ms:.2f}", "cb918c4, ms": "{ms_before:.2f}"}
+    columns |= {"ratio (quartiles)": spread("gain", ".2f"), "eager loop, ms": "{ms_eager:.2f}"}
+    told = [row | {"bits": "same" if row.get("same_bits") else "other"} for row in rows]
+    return [listed(told, columns | {"bits": "{bits}"})]
+
+
+def calls_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for row in [row for row in rows if "gain_median" in row]:
+        told = f"{row['ms']:.2f} ms", f"{row['ms_before']:.2f} ms (cb918c4)"
+        line = Line(f"{row['case']}, {row['way']}", *told, row["gain_median"])
+        named = next((t for t in targets if t["name"].startswith(f"{row['case']}: ")), None)
+        if named and row["way"] == "training":
+            line = line._replace(target=named["target"], met=named["met"])
+        lines.append(line)
+    return lines
+
+
 def pymgrit_tables(rows: Rows) -> list[str]:
     columns = {"": "{problem}", "cycle": "{cycle}", "method": "{method}"}
     columns |= {"iterations": "{iterations}", "residual": "{residual:.1e}"}

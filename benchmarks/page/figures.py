@@ -248,6 +248,16 @@ def mgrit_vs_pymgrit(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def layer_parallel_calls(rows: Sequence[Row]) -> Figure:
+    figure, axes = panels(1)
+    told = [row | {"method": row["way"]} for row in rows if "gain_median" in row]
+    dots(axes[0], told, "case", "gain")
+    axes[0].axvline(1.0, color=GREY, linestyle="--", label="cb918c4")
+    axes[0].set(xlabel="time of cb918c4 / time of a call")
+    legend(figure, axes[0], 3)
+    return figure
+
+
 def layer_ranks(rows: Sequence[Row]) -> Figure:
     figure, axes = panels(2, width=9.0, height=4.2)
     measured = where(rows, part=2)

@@ -134,6 +134,15 @@ SECTIONS = {
         depth_tables.depth_lines,
         figures.depth_vs_serial,
     ),
+    "layer_parallel_calls": Section(
+        "Calls of LayerParallel",
+        "Narrow networks, where a call costs more than its tensor operations: the present state "
+        "beside commit cb918c4 and beside an eager loop.",
+        depth_tables.calls_tables,
+        "Time of cb918c4 over that of a call, with its quartiles.",
+        depth_tables.calls_lines,
+        figures.layer_parallel_calls,
+    ),
     "mgrit_vs_pymgrit": Section(
         "MGRIT beside pyMGRIT",
         "The same problems, cycles and tolerance: iterations and seconds in one process.",

@@ -29,6 +29,27 @@ def test_estimates_are_those_of_ordinary_norms(reverse):
     assert history.summarize().estimates == pytest.approx(expected.estimates, rel=1e-12)
 
 
+class Between(SerialCommunicator):
+    """Another process holds layers on each side; each gives the ends of its own part, too."""
+
+    def gather(self, values):
+        return torch.cat([values, values.flip(0), values], 1)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_only_the_end_of_all_layers_is_the_output(reverse):
+    history, before, after = History(Between(), reverse, torch.float64), states(1), states(2)
+    history.add_residual(states(0))
+    history.add_change(before, after)
+    end = 0 if reverse else -1
+    own = states(0)[:-1] if reverse else states(0)[1:]
+    history.summarize()
+    change = (after - before)[end].norm() / after[end].norm()
+    assert history.changes == pytest.approx([float(change)], rel=1e-12)
+    squares = 2.0 * float(own.norm()) ** 2 + float(after[end].norm()) ** 2
+    assert history.norms == pytest.approx([squares**0.5], rel=1e-12)
+
+
 class Counting(SerialCommunicator):
     calls = 0
 
