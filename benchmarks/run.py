@@ -72,7 +72,7 @@ PEERS = {
     "knots_regression": [PYKAN],
     "ngd": [MNIST],
     "depth_vs_serial": [Peer("torchbraid", "TORCHBRAID")],
-    "layer_parallel_calls": [Peer("base", "CB918C4")],
+    "layer_parallel_calls": [Peer("base", "MGNET_BASE")],
     "mgrit_vs_pymgrit": [Peer("pymgrit", "PYMGRIT", "pymgrit")],
     "depth_training": [MNIST],
 }
