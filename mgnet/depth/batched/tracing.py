@@ -44,7 +44,7 @@ DIRECT = {
     f"aten::{name}": getattr(torch, name)
     for name in (
         "add addcmul baddbmm bmm cat clone cos div exp mul neg permute relu rsub select sigmoid "
-        "sin sqrt sub sum tanh transpose unsqueeze"
+        "sin sqrt sub sum tanh tanh_ transpose unsqueeze"
     ).split()
 }
 DIRECT |= {"aten::view": torch.reshape, "aten::_unsafe_view": torch.reshape}
@@ -295,6 +295,8 @@ def batch(
     for node in many.graph.nodes:
         _fuse_product_and_sum(node)
     many.graph.eliminate_dead_code()
+    for node in many.graph.nodes:
+        _overwrite_product(node)
     nodes = many.graph.find_nodes(op="placeholder")
     free, used = set(nodes[:tensors]), {}
     for node in many.graph.nodes:
@@ -355,6 +357,15 @@ def _fuse_product_and_sum(node: fx.Node) -> None:
             fused.meta = dict(node.meta)
             node.replace_all_uses_with(fused)
             return
+
+
+def _overwrite_product(node: fx.Node) -> None:
+    """`tanh(a @ b)` in place, where nothing else sees the product."""
+    if node.target is aten.tanh.default and isinstance(node.args[0], fx.Node):
+        product = node.args[0]
+        fresh = product.target in (aten.baddbmm.default, aten.bmm.default)
+        if fresh and len(product.users) == 1 and _alike(node, product):
+            node.target = aten.tanh_.default
 
 
 def _keeps_layers(node: fx.Node) -> bool:
