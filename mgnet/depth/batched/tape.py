@@ -80,7 +80,7 @@ class Tape(ABC):
         """The tape of some of the layers; evaluates nothing."""
 
     @abstractmethod
-    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+    def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
         """`vjp` of each layer alone, for cotangents like `lam`, each to be called once.
 
         Faster than as many slices, and counted as often as there are layers.
@@ -127,7 +127,7 @@ class TracedTape(Tape):
             [x[which] for x in self.saved],
         )
 
-    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+    def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
         if not self._each:
             runs = self.block.programs("vjp", self.layers, lam)
             saved = zip(*[x.split(1) for x in self.saved], strict=True)
@@ -231,7 +231,7 @@ class AutogradTape(Tape):
     def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes([self], self.layers, self.value)[which]
 
-    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+    def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
         return [self.vjp]
 
 
@@ -263,8 +263,8 @@ class SeparateTapes(Tape):
     def __getitem__(self, which: slice) -> Tape:
         return SeparateTapes(self.tapes[which], self.layers[which], self.states[which])
 
-    def pull_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
-        return [vjp for tape in self.tapes for vjp in tape.pull_each(lam)]
+    def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
+        return [vjp for tape in self.tapes for vjp in tape.vjp_each(lam)]
 
 
 def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:

@@ -151,9 +151,7 @@ class LayerParallel(nn.Module):
 
     def _set(self, settings: dict[str, Any], control: Control | None) -> None:
         self.settings = settings
-        self.control = (
-            control  # None: an AdaptiveCycles one found cycles dearer than serial propagation
-        )
+        self.control = control  # None: AdaptiveCycles found cycles dearer than serial propagation
         texts = settings["forward"], settings["backward"], settings["relaxation"]
         self.method = MGRITMethod.from_texts(settings["factors"], *texts)
         kept, depth, interval = self.net.kept, self.net.depth, self.method.strides[-1]
@@ -167,12 +165,10 @@ class LayerParallel(nn.Module):
         self._warned = False
         self._faster: dict[tuple, str] = {}  # of mode "auto"
         self._starts = WarmStarts()
-        self._prepared: dict[
-            MGRITMethod, tuple[Any, PropagationSetup]
-        ] = {}  # of this module's, and serial
+        self._setups: dict[MGRITMethod, tuple[Any, PropagationSetup]] = {}  # its own, and serial
 
     def take_part(self, which: range, communicator: Communicator) -> None:
-        """Keep only the layers `which`: the communicator hold the others.
+        """Keep only the layers `which`: other processes hold the others.
 
         From then on all processes call this module together, each with the same batch, and each
         gets the output of the whole network. `mgnet.petsc.distribute_layers` is the way to it.
@@ -260,7 +256,7 @@ class LayerParallel(nn.Module):
         ]
         about = net.kernel.fingerprint(), net.final_time, net.kept, self.communicator
         key = about, tensors, u.shape, u.dtype, u.device, cast_of(u.device.type)
-        last = self._prepared.get(method)
+        last = self._setups.get(method)
         if last is None or last[0] != key:
             setup = PropagationSetup.of(
                 net.kernel,
@@ -270,7 +266,7 @@ class LayerParallel(nn.Module):
                 state_bytes=u.numel() * u.element_size(),
                 fixed_steps=net.learnable_steps is None,
             )
-            self._prepared[method] = key, setup
+            self._setups[method] = key, setup
         else:
             setup = last[1]
             setup.refresh()
@@ -378,8 +374,8 @@ class LayerParallel(nn.Module):
         return {mode: total[mode] / max(count, 1) for mode in modes}
 
     def __getstate__(self) -> dict[str, Any]:
-        # What was setup and kept belongs to these very tensors.
-        return {**self.__dict__, "_prepared": {}, "_starts": WarmStarts()}
+        # What is kept between calls belongs to these very tensors.
+        return {**self.__dict__, "_setups": {}, "_starts": WarmStarts()}
 
     def extra_repr(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())

@@ -228,7 +228,7 @@ class Adjoint:
         if not layers:  # other processes hold them all
             return [start]
         scales = self.forward.setup.scales(level, start)
-        vjps = self._of_level(level).pull_each(start)
+        vjps = self._of_level(level).vjp_each(start)
         order = slice(None, None, -1 if reverse else 1)
         return in_turn(vjps[order], scales[order], start, rows)
 

@@ -52,7 +52,7 @@ def test_single_layers_have_the_products_of_all(scheme, norm):
         for _ in range(2):
             before, wanted = block.vjps, tape.vjp(lam)
             once = block.vjps - before
-            parts = [vjp(one) for vjp, one in zip(tape.pull_each(lam), lam.split(1), strict=True)]
+            parts = [vjp(one) for vjp, one in zip(tape.vjp_each(lam), lam.split(1), strict=True)]
             assert torch.equal(torch.cat(parts), wanted)
             assert block.vjps - before == 2 * once == 6 * block.stages
 
