@@ -101,14 +101,14 @@ class Smoother(ABC):
         return sweeps * level.residual_work
 
 
-def _compiled(level: Level, u: State, f: State | None) -> bool:
-    """Whether the compiled loops can evaluate the residual of this level."""
-    return level.residual is None and kernels.takes(level.operator, u, f)
+def _compiled(level: Level, *states: State | None) -> bool:
+    """Whether the compiled loops can evaluate the residual of this level, for these states."""
+    return level.residual is None and kernels.takes(level.operator, *states)
 
 
-def _reach(level: Level, u: State) -> int:
-    """What the compiled loops must know of the matrix to give the residual with a sweep."""
-    return kernels.reach(level.operator) if _compiled(level, u, u) else 0
+def _reach(level: Level) -> int:
+    """What the compiled loops must know of the matrix; also where they do not take the start."""
+    return kernels.reach(level.operator) if _compiled(level) else 0
 
 
 def _diagonal(level: Level, u: State, smoother: Smoother) -> State:
@@ -151,7 +151,7 @@ class Jacobi(Smoother):
         matrix = level.matrix
         csr = sp.issparse(matrix) and matrix.format == "csr"
         if not csr or level.linearize or level.residual or kernels.takes(matrix, u):
-            return scale, None, _reach(level, u)
+            return scale, None, _reach(level)
         # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
         # one product into `scale f`.
         iteration = matrix.astype(scale.dtype)  # a copy, of floats even where A has integers
@@ -344,7 +344,7 @@ class Chebyshev(Smoother):
                 break
             basis.append(w * (1.0 / hessenberg[k + 1, k]))
         largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())
-        return inverse, largest, _reach(level, u)
+        return inverse, largest, _reach(level)
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any

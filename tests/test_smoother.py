@@ -276,6 +276,18 @@ def test_a_residual_that_comes_with_the_last_sweep(monkeypatch, smoother, kind, 
         np.testing.assert_allclose(r, f - A @ result, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("linearize", [None, lambda u: spd(40)], ids=["matrix", "linearize"])
+@smoothers
+def test_a_residual_after_a_strided_start(smoother, linearize):
+    """The compiled loops do not take a strided state, but the states that follow it."""
+    A, (u, f) = spd(40), states(40)
+    level = Level(A, smoother, linearize=linearize)
+    memory = smoother.start(level, np.repeat(u, 2)[::2])
+    result, _, r = smoother.smooth_ahead(level, u, f, 1, memory)
+    if r is not None:
+        np.testing.assert_allclose(r, f - A @ result, rtol=1e-12, atol=1e-12)
+
+
 @smoothers
 def test_no_right_hand_side_is_zero(smoother):
     A, (u, f) = spd(), states()
