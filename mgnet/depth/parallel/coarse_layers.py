@@ -83,13 +83,12 @@ def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> 
     >>> coarse.parameters
     (tensor([20.]),)
     """
+    # In one copy each: another thread, which may read the same means, never meets half a sum.
     for mean, values in zip(coarse.parameters, layers.parameters, strict=True):
-        _means(values, shares, stride, mean)
+        mean.copy_(_means(values, shares, stride))
     for mean, values in zip(coarse.buffers, layers.buffers, strict=True):
-        if values.is_floating_point():
-            _means(values, shares, stride, mean)
-        else:
-            mean.copy_(values[::stride])
+        floating = values.is_floating_point()
+        mean.copy_(_means(values, shares, stride) if floating else values[::stride])
 
 
 def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
@@ -134,7 +133,7 @@ def renew(layers: Layers, new: Layers) -> None:
         tensor.copy_(value)
 
 
-def sums(values: Tensor, stride: int, out: Tensor | None = None) -> Tensor:
+def sums(values: Tensor, stride: int) -> Tensor:
     """Sums of every `stride` rows (the last may be fewer); the same bits for any number of rows.
 
     Examples
@@ -144,16 +143,14 @@ def sums(values: Tensor, stride: int, out: Tensor | None = None) -> Tensor:
     """
     length, rest = len(values), len(values) % stride
     count = length // stride
-    if out is None:
-        out = values.new_empty((count + bool(rest), *values.shape[1:]))
     if not rest:
-        return torch.sum(values.view(count, stride, *values.shape[1:]), 1, out=out)
-    whole = values[: length - rest].unflatten(0, (-1, stride))
-    torch.sum(whole, 1, out=out[:count])
+        return torch.sum(values.view(count, stride, *values.shape[1:]), 1)
+    out = values.new_empty((count + 1, *values.shape[1:]))
+    torch.sum(values[: length - rest].unflatten(0, (-1, stride)), 1, out=out[:count])
     torch.sum(values[length - rest :], 0, keepdim=True, out=out[count:])
     return out
 
 
-def _means(values: Tensor, shares: Tensor, stride: int, out: Tensor | None = None) -> Tensor:
+def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
     shares = shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1))
-    return sums(shares * values, stride, out)
+    return sums(shares * values, stride)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mgnet.depth.batched.tape import Tape
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
-from mgnet.depth.mgrit.layer_hierarchy import posed
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import History
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, in_turn
@@ -106,8 +105,7 @@ class Propagation:
         method, reverse = self.setup.method, propagator.reverse
         opening, cycle = method.backward if reverse else method.forward
         history, memory = History(self.communicator, reverse, given.dtype), None
-        kept = self.setup.hierarchy(reverse, given.shape)
-        with posed(kept, propagator, given) as hierarchy:
+        with self.setup.hierarchy(propagator, given) as hierarchy:
             points = self._guess(given, guess, reverse)
             if guess is None and opening is not None:
                 points, _ = run(opening, hierarchy, points, None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
@@ -15,7 +16,7 @@ from torch import Tensor
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
-from mgnet.depth.mgrit.layer_hierarchy import layer_levels, mgrit
+from mgnet.depth.mgrit.layer_hierarchy import layer_levels, mgrit, posed
 from mgnet.depth.parallel.coarse_layers import (
     coarse_layers,
     layers_of_all,
@@ -106,7 +107,7 @@ class PropagationSetup:
         self.count = len(levels[0])
         self._scales: dict[Any, Any] = {}
         self._steps: dict[tuple[int, ...], tuple[Callable[[Tensor], Tensor], Tensor]] = {}
-        self._hierarchies: dict[bool, Hierarchy] = {}
+        self._idle: dict[bool, Hierarchy] = {}  # hierarchies that no solution has at the moment
 
     @classmethod
     def of(
@@ -159,25 +160,38 @@ class PropagationSetup:
         if self.gathered:
             renew(self.levels[-1], layers_of_all(self.levels[-2], self.communicator))
 
-    def hierarchy(self, reverse: bool, shape: torch.Size) -> Hierarchy:
-        """The levels of the forward equation or of the adjoint; their equations are not posed."""
-        found = self._hierarchies.get(reverse)
-        if found is None:
+    @contextmanager
+    def hierarchy(self, propagator: Any, initial: Tensor) -> Iterator[Hierarchy]:
+        """The levels of the forward equation or of the adjoint, posed for one solution.
+
+        A hierarchy serves one solution at a time: threads that call the module together have one
+        each.
+
+        Parameters
+        ----------
+        propagator : PropagationSetup or Adjoint
+        initial : Tensor
+            One point, as in `layer_hierarchy`.
+        """
+        kept = self._idle.pop(propagator.reverse, None)  # one step: no other thread finds it, too
+        if kept is None:
             method = self.method
             # Norms of all processes are not asked for: `History` gathers them before a decision.
-            found = self._hierarchies[reverse] = Hierarchy(
+            kept = Hierarchy(
                 layer_levels(
                     self.count,
-                    shape,
+                    initial.shape,
                     method.factors,
                     method.relaxation,
-                    reverse=reverse,
+                    reverse=propagator.reverse,
                     c_points_only=True,
                     communicator=self.communicator,
                     gathered=self.gathered,
                 )
             )
-        return found
+        with posed(kept, propagator, initial) as hierarchy:
+            yield hierarchy
+        self._idle[propagator.reverse] = kept
 
     def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
         """The steps of some layers, shaped to multiply states."""

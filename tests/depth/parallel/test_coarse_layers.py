@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import SerialCommunicator
@@ -54,6 +55,28 @@ def test_gates_that_are_not_positive_have_no_weight():
     coarse = coarse_layers(Layers((theta,), (), torch.zeros(6), steps), 2, 1)
     assert coarse.parameters[0].tolist() == [1.0, 5.0, 5.0]
     assert coarse.steps.tolist() == [1.0, 0.0, -4.0]
+
+
+@pytest.mark.parametrize("count", [8, 9])
+def test_new_means_come_in_one_copy(count):
+    """Another thread may read them at any time, and with the same weights they are the same."""
+    layers = made(count)
+    coarse, wanted = coarse_layers(layers, 4, 1), coarse_layers(layers, 4, 1)
+    kept, edits = [x.data_ptr() for x in (*coarse.parameters, *coarse.buffers)], []
+
+    class Edits(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            edited = (kwargs or {}).get("out", args[0])
+            if function._schema.is_mutable and edited.data_ptr() in kept:
+                edits.append((str(function), edited.shape))
+            return function(*args, **(kwargs or {}))
+
+    with Edits():
+        renew_means(coarse, layers, 4, shares_of(layers.steps, 4))
+    whole = [x.shape for x in (*coarse.parameters, *coarse.buffers)]
+    assert edits == [("aten.copy_.default", shape) for shape in whole]
+    for ours, theirs in zip(coarse.tensors(), wanted.tensors(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_gathered_layers_keep_their_bits_and_kinds():

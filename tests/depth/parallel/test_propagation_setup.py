@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import threading
 import weakref
 
 import pytest
@@ -12,7 +13,6 @@ from torch import nn
 from mgnet.depth import CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.mgrit.layer_equation import LayerEquation, march_by_advance
-from mgnet.depth.mgrit.layer_hierarchy import posed
 from mgnet.depth.parallel.propagation import Adjoint, Propagation
 from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached, in_turn
 
@@ -85,10 +85,14 @@ def test_nothing_is_added_to_states_that_are_given():
 
 def test_hierarchies_are_built_once_for_each_direction():
     setup = prepared_of(net_of())
-    shape = batch().shape
-    hierarchies = [setup.hierarchy(reverse, shape) for reverse in (False, True)]
-    assert [setup.hierarchy(reverse, shape) for reverse in (False, True)] == hierarchies
-    assert [h[0].operator.reverse for h in hierarchies] == [False, True]
+    propagation = Propagation(setup)
+    propagation.forward(batch(), FixedCycles(1).limit("forward"), None, record=True)
+    hierarchies = []
+    for propagator in (setup, Adjoint.of(propagation)) * 2:
+        with setup.hierarchy(propagator, batch()) as hierarchy:
+            hierarchies.append(hierarchy)
+    assert hierarchies[:2] == hierarchies[2:]
+    assert [h[0].operator.reverse for h in hierarchies[:2]] == [False, True]
     assert [level.operator.layers for level in hierarchies[0]] == [13, 5, 3]
 
 
@@ -156,8 +160,7 @@ def test_nothing_of_a_call_outlives_it(levels, text, monkeypatch):
 
 def test_a_hierarchy_forgets_also_where_a_run_fails():
     setup, seen = prepared_of(net_of()), []
-    hierarchy = setup.hierarchy(False, batch().shape)
-    with pytest.raises(ArithmeticError), posed(hierarchy, setup, batch()):
+    with pytest.raises(ArithmeticError), setup.hierarchy(setup, batch()) as hierarchy:
         seen.append(weakref.ref(hierarchy[2].operator.march(None)))
         assert seen[0]() is not None
         raise ArithmeticError
@@ -185,6 +188,27 @@ def test_gradients_accumulate_over_calls_in_flight():
     sum(parallel(batch(seed=seed)).square().sum() for seed in range(3)).backward()
     for parameter, *parts in zip(parallel.parameters(), *wanted, strict=True):
         torch.testing.assert_close(parameter.grad, sum(parts), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_call_in_another_thread_amid_a_pass(monkeypatch, backward):
+    parallel = LayerParallel(net_of(), 3, 2, control=FixedCycles(1, tolerance=9.0))
+    x, y = batch(seed=0), batch(seed=1)
+    wanted, found, march = [fresh(parallel, x), fresh(parallel, y)], [], LayerEquation.march
+
+    def interrupted(self, f):
+        if not found and self.reverse == backward:
+            found.append([])
+            other = threading.Thread(target=lambda: found[0].extend(both(parallel, y)))
+            other.start()
+            other.join()
+        return march(self, f)
+
+    both(parallel, x)  # now a hierarchy is kept
+    monkeypatch.setattr(LayerEquation, "march", interrupted)
+    same(both(parallel, x), wanted[0])
+    same(found[0], wanted[1])
+    same(both(parallel, x), wanted[0])
 
 
 def stepped(parallel):
