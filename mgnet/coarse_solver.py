@@ -57,9 +57,12 @@ class Direct(Smoother):
             return inverse.__matmul__
         try:
             if sp.issparse(matrix):
-                factors = spla.splu(sp.csc_matrix(matrix))
+                # SuperLU takes right-hand sides of the precision of its matrix only.
+                real = vector.dtype_of(u).type(0).real.dtype
+                columns = sp.csc_matrix(matrix, dtype=np.result_type(matrix.dtype, real))
+                factors = spla.splu(columns)
                 pivots = abs(factors.U.diagonal())[factors.perm_c]
-                scale = abs(sp.csc_matrix(matrix)).max(axis=0).toarray().ravel()
+                scale = abs(columns).max(axis=0).toarray().ravel()
                 solve = factors.solve
             else:
                 dense = la.lu_factor(matrix, check_finite=False)

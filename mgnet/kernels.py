@@ -20,6 +20,7 @@ __all__ = [
     "available",
     "chebyshev",
     "gauss_seidel",
+    "is_csr",
     "jacobi",
     "multiply",
     "multiply_add",
@@ -35,19 +36,34 @@ _compiled: dict[str, Any] = {}
 _double = np.dtype(np.float64)
 
 
+def is_csr(matrix: Any) -> bool:
+    """Whether a matrix is SciPy's CSR matrix or array; a subclass may have a product of its own.
+
+    Examples
+    --------
+    >>> is_csr(sp.csr_array([[2.0]])), is_csr(sp.csc_array([[2.0]]))
+    (True, False)
+    """
+    return type(matrix) is sp.csr_matrix or type(matrix) is sp.csr_array
+
+
 def takes(matrix: Any, *states: Any) -> bool:
-    """Whether the compiled loops can be used: numba, a CSR matrix, flat states of its precision.
+    """Whether the compiled loops can be used: numba, a square CSR matrix, states that fit.
+
+    These are flat arrays of its size and precision.
 
     Examples
     --------
     >>> takes(np.eye(2), np.ones(2))
     False
     """
-    if not (available and sp.issparse(matrix) and matrix.format == "csr"):
+    if not (available and is_csr(matrix)):
         return False
-    dtype = matrix.dtype
+    dtype, shape = matrix.dtype, matrix.shape
+    if shape[0] != shape[-1]:
+        return False
     for u in states:
-        if type(u) is not np.ndarray or u.ndim != 1 or u.dtype != dtype:
+        if type(u) is not np.ndarray or u.shape != shape[1:] or u.dtype != dtype:
             return False
         if not u.flags.c_contiguous:
             return False
@@ -64,7 +80,7 @@ def multiply(matrix: Any, u: Any) -> Any:
     >>> multiply(sp.csr_matrix([[2.0, 1.0]]), np.array([1.0, 1.0]))
     array([3.])
     """
-    if csr_matvec is None or not (sp.issparse(matrix) and matrix.format == "csr"):
+    if csr_matvec is None or not is_csr(matrix):
         return matrix @ u
     rows, columns = matrix.shape
     flat = type(u) is np.ndarray and u.ndim == 1 and u.flags.c_contiguous
@@ -89,8 +105,8 @@ def multiply_add(matrix: Any, u: np.ndarray, out: np.ndarray) -> np.ndarray:
     >>> multiply_add(sp.csr_matrix([[2.0, 1.0]]), np.array([1.0, 1.0]), np.array([10.0]))
     array([13.])
     """
-    flat = u.ndim == out.ndim == 1 and u.flags.c_contiguous
-    if csr_matvec is not None and flat and matrix.dtype == u.dtype == out.dtype:
+    fits = matrix.shape == (*out.shape, *u.shape) and u.flags.c_contiguous and is_csr(matrix)
+    if csr_matvec is not None and fits and matrix.dtype == u.dtype == out.dtype:
         csr_matvec(*matrix.shape, matrix.indptr, matrix.indices, matrix.data, u, out)
     else:
         out += matrix @ u

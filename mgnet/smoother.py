@@ -149,8 +149,8 @@ class Jacobi(Smoother):
     def start(self, level: Level, u: State) -> tuple[State, Any, int]:
         scale = self.omega / _diagonal(level, u, self)
         matrix = level.matrix
-        csr = sp.issparse(matrix) and matrix.format == "csr"
-        if not csr or level.linearize or level.residual or kernels.takes(matrix, u):
+        plain = kernels.is_csr(matrix) and not level.linearize and not level.residual
+        if not plain or kernels.takes(matrix, u):
             return scale, None, _reach(level)
         # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
         # one product into `scale f`.

@@ -332,7 +332,8 @@ class Solver:
             )
         kind = getattr(level.matrix, "dtype", None)
         # The precision of the matrix, which may be complex; an integer matrix counts as float64.
-        dtype = np.result_type(kind if isinstance(kind, np.dtype) else float, np.float32)
+        precise = isinstance(kind, np.dtype) and kind.kind in "fc"
+        dtype = np.result_type(kind if precise else float, np.float32)
 
         def cycle(b: np.ndarray) -> np.ndarray:
             f = np.asarray(b).ravel()

@@ -141,7 +141,7 @@ class MatrixTransfer(Transfer):
         return vector.apply(self._restriction, residual)
 
     def correct(self, state: State, correction: State) -> State:
-        if sp.issparse(self.P) and self.P.format == "csr":
+        if kernels.is_csr(self.P):
             return kernels.multiply_add(self.P, correction, state.copy())
         return state + self.prolong(correction)
 

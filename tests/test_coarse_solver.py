@@ -35,6 +35,17 @@ def test_direct_solves(matrix, method):
     )
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int16, np.int64])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_direct_has_the_precision_of_the_state(kind, dtype):
+    A, (u, f) = np.diag([2, 3, 4]) - np.eye(3, k=1), (x.astype(dtype) for x in states(3))
+    level = Level(sp.csr_matrix(A.astype(kind)), Direct())
+    found = smooth(level.smoother, level, u, f)
+    rtol = 1e-14 if dtype == np.float64 else 1e-6
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, np.linalg.solve(A, f), rtol=rtol)
+
+
 @pytest.mark.parametrize("smoother", [Direct(), Direct("pinv"), Krylov(iterations=20)], ids=str)
 def test_a_sweep_is_a_newton_step_on_a_nonlinear_level(smoother):
     level, (u, f) = gallery.reaction(7, levels=1, coarse_solver=smoother)[0], states(7)

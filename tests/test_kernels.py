@@ -19,6 +19,13 @@ def system(n=30, seed=0, dtype=float, index=np.int32):
     return A, generator.standard_normal(n).astype(dtype), generator.standard_normal(n).astype(dtype)
 
 
+class Doubled(sp.csr_matrix):
+    """Its product is not that of its entries."""
+
+    def __matmul__(self, u):
+        return 2.0 * super().__matmul__(u)
+
+
 def by_triangles(A, u, f, backward):
     A = A.toarray()
     triangle = np.triu(A) if backward else np.tril(A)
@@ -57,8 +64,10 @@ def test_the_loops_take_flat_arrays_of_one_precision_only(monkeypatch):
     assert kernels.takes(A, u, f)
     for other in (u[:, None], u.astype(np.float32), np.repeat(u, 2)[::2], None):
         assert not kernels.takes(A, u, other)
-    for matrix in (A.tocsc(), A.toarray(), A.astype(np.float32)):
+    for matrix in (A.tocsc(), A.toarray(), A.astype(np.float32), A[:-1], A[:, :-1], Doubled(A)):
         assert not kernels.takes(matrix, u, f)
+    for other in (u[:-1], np.append(u, 0.0)):
+        assert not kernels.takes(A, other, f) and not kernels.takes(A, u, other)
 
 
 @pytest.mark.parametrize("backward", [False, True])
@@ -142,6 +151,7 @@ PRODUCTS = {
     "sparse array": lambda A, u: (sp.csr_array(A), u),
     "no rows": lambda A, u: (A[:0], u),
     "dense": lambda A, u: (A.toarray(), u),
+    "a product of its own": lambda A, u: (Doubled(A), u),
     "long indices": lambda A, u: (system(30, 0, index=np.int64)[0][:12], u),
     "duplicates": lambda A, u: (sp.csr_matrix(([1.0, 2.0], [0, 0], [0, 2]), (1, len(u))), u),
 }
@@ -181,6 +191,20 @@ def test_multiply_add(monkeypatch, private, matrix, state):
     result = kernels.multiply_add(A, u, out)
     assert result is out and out.dtype == state
     np.testing.assert_allclose(out, expected, rtol=1e-4 if matrix == np.float32 else 1e-13)
+
+
+def test_multiply_add_of_a_matrix_with_a_product_of_its_own():
+    A, u, out = system(4)
+    expected = out + 2.0 * A.toarray() @ u
+    np.testing.assert_allclose(kernels.multiply_add(Doubled(A), u, out), expected)
+
+
+def test_multiply_add_refuses_states_of_other_lengths():
+    """The private loop would read what lies behind them in memory."""
+    A, u, out = system(4)
+    for state, sum_ in ((u[:3], out), (u, out[:3])):
+        with pytest.raises(ValueError, match=r"mismatch|broadcast"):
+            kernels.multiply_add(A, state, sum_)
 
 
 def test_multiply_add_of_strided_and_two_dimensional_states():

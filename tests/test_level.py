@@ -48,7 +48,6 @@ def test_an_operator_may_count_for_its_level(own):
     for _ in range(3):
         level.apply(u)
         level.residual_at(u, u)
-        level.residual_at(u, u, known=u)
     assert level.tally[0] == operator.tally[0] == 1.0
     level.charge(0.5)
     assert replace(level, name="another").tally[0] == operator.tally[0] == 1.5

@@ -173,14 +173,14 @@ def test_a_cycle_preconditions_conjugate_gradients(smoother):
     assert x @ (M @ y) == pytest.approx(y @ (M @ x), rel=1e-10)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.complex128, np.int64])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128, np.int64, np.int16])
 def test_a_preconditioner_has_the_precision_of_its_matrix(dtype):
     A = sp.csr_matrix(1000 * sp.eye(31) - sp.eye(31, k=1) - sp.eye(31, k=-1)).astype(dtype)
     shifted = A if dtype != np.complex128 else sp.csr_matrix(A + 300j * sp.eye(31))
     level = Level(shifted, Direct())
     M = Solver(Hierarchy([level]), "V(0,0,1)").as_preconditioner()
     f = np.arange(31.0) * (1 + 2j) if dtype == np.complex128 else np.arange(31.0)
-    assert M.dtype == (np.float64 if dtype == np.int64 else dtype)
+    assert M.dtype == (np.float64 if dtype in (np.int64, np.int16) else dtype)
     exact = np.linalg.solve(shifted.toarray(), f)
     np.testing.assert_allclose(M @ f, exact, rtol=1e-5 if dtype == np.float32 else 1e-12)
 
