@@ -9,8 +9,8 @@ entropy, Tikhonov 1e-4, full batch, Adam 1e-2, float64. A seed draws points and 
 All rows have the same work, in gradients of 32 layers: gradient evaluations times layers, over 32.
 Cascades spend a quarter of it on each depth, and Adam's moments go up with the weights. `fine, same
 start`: 32 layers that begin as the untrained coarse network, interpolated. Cycles: half of the work
-for a cascade by gates, half for V-cycles with 5 Adam steps before and after and 10 on the coarsest
-level; a line search shortens or refuses what would raise the loss.
+for a cascade by learnable steps, half for V-cycles with 5 Adam steps before and after and 10 on the
+coarsest level; a line search shortens or refuses what would raise the loss.
 
 Loss: cross entropy on the training points at the end; median, least, largest over the seeds. Jump:
 the largest change of the objective at a refinement, over all seeds. Better: seeds in which the loss
@@ -38,24 +38,24 @@ ADAM = TorchOptimizer(torch.optim.Adam, {"lr": 1e-2})
 
 
 class Way(NamedTuple):
-    """How to train: gates or not, kind of refinement, and what the work is spent on."""
+    """How to train: learnable steps or not, kind of refinement, and what the work is spent on."""
 
-    gates: bool
+    learnable_steps: bool
     how: str
     kind: str
 
 
 WAYS = {
-    "cascade by gates": Way(True, "steps", "cascade"),
-    "cascade, gates split": Way(True, "constant", "cascade"),
+    "cascade by learnable steps": Way(True, "steps", "cascade"),
+    "cascade, learnable steps split": Way(True, "constant", "cascade"),
     "cascade, constant": Way(False, "constant", "cascade"),
     "cascade, linear": Way(False, "linear", "cascade"),
-    "fine, gates": Way(True, "steps", "fine"),
-    "fine, no gates": Way(False, "constant", "fine"),
-    "fine, gates, same start": Way(True, "steps", "start"),
-    "fine, no gates, same start": Way(False, "constant", "start"),
-    "gates, then V subspace": Way(True, "steps", "subspace"),
-    "gates, then V injected": Way(True, "steps", "injected"),
+    "fine, learnable steps": Way(True, "steps", "fine"),
+    "fine, fixed steps": Way(False, "constant", "fine"),
+    "fine, learnable steps, same start": Way(True, "steps", "start"),
+    "fine, fixed steps, same start": Way(False, "constant", "start"),
+    "learnable steps, then V subspace": Way(True, "steps", "subspace"),
+    "learnable steps, then V injected": Way(True, "steps", "injected"),
 }
 KINDS = ("median", "least", "largest")
 FINE_ONLY = [name for name, way in WAYS.items() if way.kind in ("fine", "start")]
@@ -80,12 +80,14 @@ def points(seed: int, samples: int) -> Data:
     return torch.from_numpy(x), torch.from_numpy(labels)
 
 
-def net_of(seed: int, layers: int, gates: bool) -> ODENet:
+def net_of(seed: int, layers: int, learnable_steps: bool) -> ODENet:
     torch.manual_seed(seed)
     block = torch.nn.Sequential(torch.nn.Linear(WIDTH, WIDTH), torch.nn.Tanh())
     before = torch.nn.Sequential(torch.nn.Linear(2, WIDTH), torch.nn.Tanh())
     after = torch.nn.Linear(WIDTH, 5)
-    return ODENet(block, layers, T, learnable_steps=gates, before=before, after=after).double()
+    return ODENet(
+        block, layers, T, learnable_steps=learnable_steps, before=before, after=after
+    ).double()
 
 
 def counts(levels: int, work: float) -> list[int]:
@@ -102,7 +104,7 @@ def train(way: Way, seed: int, data: tuple[Data, Data], work: float) -> Row:
         return loss(net(x), y) + net.regularization(1e-4)
 
     levels = 1 if way.kind in ("fine", "start") else LEVELS
-    net = net_of(seed, FINE if way.kind == "fine" else COARSE, way.gates)
+    net = net_of(seed, FINE if way.kind == "fine" else COARSE, way.learnable_steps)
     for _ in range(LEVELS - 1 if way.kind == "start" else 0):
         net = net.refine(2, way.how)
     form = way.kind if way.kind in ("subspace", "injected") else "subspace"
@@ -173,18 +175,22 @@ def line(row: saved.Row) -> str:
     better = "-" if fine else f"{row['better']}/{row['seeds']}"
     told = f"{row['full']} / {row['cut']} / {row['refused']}" if "full" in row else "-"
     return (
-        f"{row['method']:<27} {spread('loss', '8.4f')}  {spread('accuracy', '6.3f')} {jump:>9} "
+        f"{row['method']:<34} {spread('loss', '8.4f')}  {spread('accuracy', '6.3f')} {jump:>9} "
         f"{better:>6} {row['work']:>6.0f} {row['seconds']:>8.1f}  {told:>14}"
     )
 
 
 def targets(rows: list[saved.Row]) -> list[saved.Row]:
-    gates = next(row for row in rows if row["method"] == "cascade by gates")
+    ours = next(row for row in rows if row["method"] == "cascade by learnable steps")
     fine = min(row["loss_median"] for row in rows if row["method"] in FINE_ONLY)
-    jump, loss = f"{abs(gates['jump']):.1e}", gates["loss_median"]
-    name = "median loss of the cascade by gates, against the best 32 layers from the start"
+    jump, loss = f"{abs(ours['jump']):.1e}", ours["loss_median"]
+    name = (
+        "median loss of the cascade by learnable steps, against the best 32 layers from the start"
+    )
     return [
-        saved.target("jump at a refinement by gates", "at most 1e-12", jump, float(jump) <= 1e-12),
+        saved.target(
+            "jump at a refinement by learnable steps", "at most 1e-12", jump, float(jump) <= 1e-12
+        ),
         saved.target(name, "lower", f"{loss:.4f} against {fine:.4f}", loss < fine),
     ]
 
@@ -211,9 +217,9 @@ def main() -> None:
         setting,
         saved.heading(),
         "",
-        f"{'':<27} {'cross entropy, training':^26}  {'accuracy, test':^20} {'largest':>9} {'':>6} "
+        f"{'':<34} {'cross entropy, training':^26}  {'accuracy, test':^20} {'largest':>9} {'':>6} "
         f"{'':>6} {'':>8}  {'corrections':>14}",
-        f"{'':<27} {'median':>8} {'least':>8} {'largest':>8}  {'median':>6} {'least':>6} "
+        f"{'':<34} {'median':>8} {'least':>8} {'largest':>8}  {'median':>6} {'least':>6} "
         f"{'most':>6} {'jump':>9} {'better':>6} {'work':>6} {'seconds':>8}  "
         f"{'full/cut/refused':>14}",
         *map(line, rows),

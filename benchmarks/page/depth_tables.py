@@ -66,7 +66,7 @@ def training_tables(rows: Rows) -> list[str]:
     columns = {"": "{data}, {layers} layers", "propagation": "{method}"}
     columns |= {"accuracy, serially": accuracy.format("serial")}
     columns |= {"own propagation": accuracy.format("own"), "off": "{off:.1f}"}
-    columns |= {"evaluations": "{evaluations:.2f}", "pulls": "{pulls:.2f}", "cycles": "{cycles}"}
+    columns |= {"evaluations": "{evaluations:.2f}", "vjps": "{vjps:.2f}", "cycles": "{cycles}"}
     return [listed(rows, columns | {"warned": "{warned}", "seconds": "{seconds:.2f}"})]
 
 
@@ -95,10 +95,10 @@ def refinement_tables(rows: Rows) -> list[str]:
 
 
 def refinement_lines(rows: Rows, targets: Rows) -> list[Line]:
-    ours = find(rows, method="cascade by gates")
+    ours = find(rows, method="cascade by learnable steps")
     fine = lowest([row for row in rows if row["method"].startswith("fine")], "loss_median")
-    judged = goal(targets, "median loss of the cascade by gates")
-    return [against("loss of the cascade by gates", ours, fine, "loss", judged)]
+    judged = goal(targets, "median loss of the cascade by learnable steps")
+    return [against("loss of the cascade by learnable steps", ours, fine, "loss", judged)]
 
 
 def calls_tables(rows: Rows) -> list[str]:

@@ -27,7 +27,7 @@ FAMILIES = {  # how the name of a method begins -> colour; the longest that fits
     "Adam + N": OURS_TOO,
     "NGD": OURS,
     "cascade": OURS,
-    "gates": OURS_TOO,
+    "learnable steps": OURS_TOO,
     "AdaptiveCycles": OURS,
     "CyclesToTolerance": GREEN,
     "FixedCycles(1)": ORANGE,

@@ -25,6 +25,14 @@ import saved  # noqa: E402
 
 PAGE, NOTES = BENCHMARKS.parent / "docs" / "benchmarks.md", BENCHMARKS / "notes"
 OURS = pinn_tables.TITLES["nested"]
+RENAMED = {  # pattern -> what the same is called now; some results were saved before
+    r"^Fixed\(": "FixedCycles(",
+    r"^Tolerance\(": "CyclesToTolerance(",
+    r"^Adaptive\(": "AdaptiveCycles(",
+    r"^pulls$": "vjps",
+    r"\bno gates\b": "fixed steps",
+    r"\bgates\b": "learnable steps",
+}
 HEAD = """# Benchmarks
 
 <!-- Made by `python benchmarks/page/make.py`; edit benchmarks/results and benchmarks/notes. -->
@@ -97,12 +105,25 @@ def pinn() -> Row:
     }
 
 
+def renamed(result: Row) -> Row:
+    """A saved result with the names that its methods have now."""
+
+    def now(text: str) -> str:
+        for before, after in RENAMED.items():
+            text = re.sub(before, after, text)
+        return text
+
+    rows = [{now(k): now(v) if k == "method" else v for k, v in r.items()} for r in result["rows"]]
+    targets = [target | {"name": now(target["name"])} for target in result["targets"]]
+    return result | {"rows": rows, "targets": targets}
+
+
 def results() -> dict[str, Row]:
     """All that is saved, in the order of the page; what has no section of its own comes last."""
     there = {file.stem for file in saved.RESULTS.glob("*.json")}
     names = [name for name in SECTIONS if name in there or name == "pinn"]
     names += sorted(there - set(names))
-    found = {name: saved.read(name) or {} for name in names if name != "pinn"}
+    found = {name: renamed(saved.read(name) or {}) for name in names if name != "pinn"}
     return {name: pinn() if name == "pinn" else found[name] for name in names}
 
 
