@@ -13,8 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mgnet.depth.mgrit.one_step import heat
-from mgnet.depth.mgrit.plan import plan
+from mgnet.depth import heat, plan
 from mgnet.options import init, solver_from_options
 
 POINTS, STEPS, RANKS, FCF = 127, 1024, 16, ("FCF",)
@@ -56,7 +55,7 @@ for name, (levels, factor, cycle) in runs.items():
 ax.set(xlabel="cycle", ylabel="residual norm, relative", title=f"Heat equation, {STEPS} time steps")
 ax.legend(frameon=False)
 print("\nSteps taken: by all ranks together; N is what the serial solution takes on one rank.")
-print("Speedup: for the cycles that reach the error of the time steps; see mgnet.depth.mgrit.plan.")
+print("Speedup: for the cycles that reach the error of the time steps; see mgnet.depth.plan.")
 
 figure.savefig(out / "convergence.png", dpi=150)
 print(f"\nwrote {out / 'convergence.png'}")

@@ -47,7 +47,7 @@ def check_parts(number: int, level: Level, coarser: Level | None) -> None:
         if not isinstance(part, Smoother):
             raise TypeError(
                 f"level {number} has a smoother of type {type(part).__name__}; "
-                "give an instance of a Smoother, as Jacobi()"
+                "give an instance of a Smoother, such as Jacobi()"
             )
     if coarser is None:
         if level.transfer is not None:

@@ -275,7 +275,7 @@ class Hierarchy(Sequence[Level]):
         parts = getattr(solver, "levels", None)
         if not parts:
             raise TypeError(
-                f"Hierarchy.from_pyamg got a {type(solver).__name__}; give PyAMG's solver, as "
+                f"Hierarchy.from_pyamg got a {type(solver).__name__}; give PyAMG's solver, such as "
                 "pyamg.ruge_stuben_solver(A)"
             )
         levels = cls.from_matrices(

@@ -216,7 +216,7 @@ def perform(
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(
-            f"run got a schedule of type {type(schedule).__name__}; give a Schedule, as "
+            f"run got a schedule of type {type(schedule).__name__}; give a Schedule, such as "
             "parse('V(1,1)', levels) or cycle(levels)"
         )
     schedule.fit(hierarchy)

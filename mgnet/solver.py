@@ -101,13 +101,13 @@ class Solver:
         for name, function in (("record", record), ("merit", merit)):
             if function is not None and not callable(function):
                 raise TypeError(
-                    f"Solver got a {name} of type {type(function).__name__}; give a function, as "
-                    "print"
+                    f"Solver got a {name} of type {type(function).__name__}; give a function, "
+                    "such as print"
                 )
         if acceleration is not None and not isinstance(acceleration, Anderson):
             raise TypeError(
                 f"Solver got acceleration of type {type(acceleration).__name__}; "
-                "it takes an Anderson, as Anderson(memory=5), or None"
+                "it takes an Anderson, such as Anderson(memory=5), or None"
             )
         if acceleration is not None and batches is not None:
             raise ValueError(
@@ -220,7 +220,7 @@ class Solver:
         if not isinstance(self.batches, Iterable):
             raise TypeError(
                 f"Solver got batches of type {type(self.batches).__name__}; give an iterable of "
-                "them, as [(x, y)] or a DataLoader"
+                "them, such as [(x, y)] or a DataLoader"
             )
         bound = map(self.hierarchy.with_data, self.batches)
         first = next(bound, None)

@@ -1,7 +1,7 @@
 """Break a copy of the library in one place at a time, and see whether the nearest tests notice.
 
     python tools/mutate.py --list              # the table in mutations.py
-    python tools/mutate.py --only lm- course-  # those whose names begin so
+    python tools/mutate.py --only lm- budget-  # those whose names begin so
     python tools/mutate.py                     # all of them: ten to twenty minutes
 
 The exit status is 1 if a mutation survives, and 2 if one cannot be tried: its text is not in its

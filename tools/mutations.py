@@ -44,7 +44,7 @@ TABLE = [
         "estimates that are not monotone take cycles away",
     ),
     Mutation(
-        "mgrit-gate-gradient",
+        "mgrit-step-gradient",
         "mgnet/depth/parallel/propagation.py",
         "of_steps[which] = direct if d_steps is None else direct + d_steps",
         "of_steps[which] = direct",
@@ -68,7 +68,7 @@ TABLE = [
         "the geodesic acceleration has the wrong sign",
     ),
     Mutation(
-        "serial-gate-gradient",
+        "serial-step-gradient",
         "mgnet/depth/parallel/serial.py",
         "return lam, direct if of_steps is None else direct + of_steps, of_parameters",
         "return lam, direct, of_parameters",
@@ -92,7 +92,7 @@ TABLE = [
         "held-out rows are the first ones of the table",
     ),
     Mutation(
-        "course-shares",
+        "budget-shares",
         "mgnet/estimators/training_budget.py",
         "SHARE * 0.5 ** (number - 1)",
         "SHARE * 0.5**number",
@@ -116,7 +116,7 @@ TABLE = [
         "second moments are carried as first ones",
     ),
     Mutation(
-        "course-best",
+        "budget-best",
         "mgnet/estimators/training_budget.py",
         "if self._best is None or merit <= self._best[0]:",
         "if self._best is None or number is not None:",
@@ -124,7 +124,7 @@ TABLE = [
         "the last state is kept, not the best",
     ),
     Mutation(
-        "course-memory",
+        "budget-memory",
         "mgnet/estimators/training_budget.py",
         "return None if carried is None else (memory[0], carried)",
         "return None",
@@ -164,7 +164,7 @@ TABLE = [
         "Chebyshev damps up to the least eigenvalue, not the largest",
     ),
     Mutation(
-        "advice-limits",
+        "diagnosis-limits",
         "mgnet/diagnosis.py",
         "AGREE = 0.4, 2.5",
         "AGREE = 0.1, 10.0",
@@ -172,7 +172,7 @@ TABLE = [
         "operators that are off by a factor of four pass as consistent",
     ),
     Mutation(
-        "thinned-spread",
+        "subsampled-spread",
         "mgnet/training/loss/objective.py",
         "kept = torch.arange(count, device=self.data[0].device) * samples // count",
         "kept = torch.arange(count, device=self.data[0].device)",
@@ -409,7 +409,7 @@ TABLE = [
         "weights = steps.clamp(min=0.0)",
         "weights = steps",
         ("tests/depth/parallel/test_coarse_layers.py",),
-        "layers with negative gates have negative weights in a mean",
+        "layers with negative steps have negative weights in a mean",
     ),
     Mutation(
         "linear-end",
@@ -420,7 +420,7 @@ TABLE = [
         "weights fall to zero after the last layer",
     ),
     Mutation(
-        "gate-gradients",
+        "step-gradients",
         "mgnet/depth/network/refinement.py",
         'gradients=R.T.contiguous() if how == "steps" else None',
         "gradients=None",
@@ -772,12 +772,12 @@ TABLE = [
         "validation rows are trained on",
     ),
     Mutation(
-        "course-window",
+        "budget-window",
         "mgnet/estimators/training_budget.py",
         "values[-1] > (1.0 - gain) * values[-1 - self.window]",
         "values[-1] > (1.0 - gain) * values[-self.window]",
         ("tests/estimators/test_training_budget.py",),
-        "stagnation is judged over one sweep too few",
+        "stagnation is looked for over one sweep too few",
     ),
     Mutation(
         "jumps",
@@ -820,7 +820,7 @@ TABLE = [
         "training rows that agree in a column are not refused",
     ),
     Mutation(
-        "screen-rmse",
+        "terminal-rmse",
         "mgnet/app/terminal.py",
         "math.sqrt(r.held_mse * spread)",
         "math.sqrt(r.held_mse) * spread",
@@ -828,20 +828,20 @@ TABLE = [
         "the root mean square is in the wrong unit",
     ),
     Mutation(
-        "rival-intervals",
+        "baseline-intervals",
         "mgnet/app/comparison.py",
         "settings.intervals * 2 ** (settings.levels - 1)",
         "settings.intervals * 2**settings.levels",
         ("tests/app/test_comparison.py",),
-        "the rival on one level has twice the intervals",
+        "the baseline on one level has twice the intervals",
     ),
     Mutation(
-        "rival-budget",
+        "baseline-budget",
         "mgnet/app/comparison.py",
         "seconds=seconds, evaluations=None)",
         "seconds=seconds)",
         ("tests/app/test_comparison.py",),
-        "rivals get evaluations where they should get seconds",
+        "baselines get evaluations where they should get seconds",
     ),
     Mutation(
         "held-variance",

@@ -1,4 +1,6 @@
-"""What people touch: the command line, scikit-learn estimators, plots and checkpoints.
+"""The command `mgnet`: fit a network to a table, predict with it, compare it with other methods.
 
-Uses every other folder; no other folder uses it. Its dependencies are the extra ``app``.
+Reading order: `cli`, `job`; `table`, `data_file` and `data`; `fit`, `model`, `prediction`;
+`comparison`, `baselines`, `tensor_spline`; `report`, `pictures`, `terminal`, `output_folder`. Uses
+the other folders; no other folder uses it. Its dependencies are the extra `app`.
 """

@@ -1,8 +1,8 @@
 """What else one could fit to a table: a tensor-product spline, gradient boosting.
 
-Both rivals choose their own settings within the seconds they are given, on parts of the training
-rows (the spline by cross-validation), and are then fitted to all of them. The held-out rows only
-judge.
+Both choose their own settings within the seconds they are given, on parts of the training
+rows (the spline by cross-validation), and are then fitted to all of them. The held-out rows
+only measure the result.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _split(rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _folds(rows: int) -> list[np.ndarray]:
-    """Cut the training rows into parts that take turns at judging."""
+    """Cut the training rows into parts that take turns as validation rows."""
     order = np.random.default_rng(SPLIT_SEED).permutation(rows)
     return np.array_split(order, min(FOLDS, rows))
 
@@ -256,7 +256,7 @@ def spline(data: Data, seconds: float) -> Trained:
 
 
 def _trained(name, predict, parameters, data, history, note) -> Trained:
-    """Judge a model; its time is that of the last entry of the history."""
+    """Measure the errors of a model; its time is that of the last entry of the history."""
     held = data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else np.nan
     train = data.mse(predict(data.x), data.y)
     return Trained(

@@ -41,7 +41,7 @@ def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
     fine = settings.intervals * 2 ** (settings.levels - 1)
     alone = replace(settings, intervals=fine, levels=1, optimizer=optimizer, cycle="")
     label = {"lm": "LM", "lbfgs": "L-BFGS"}[optimizer]
-    fitted = fit(data, alone, name=f"KAN, one level, {label}", prefix="rival_")
+    fitted = fit(data, alone, name=f"KAN, one level, {label}", prefix="baseline_")
     if fitted.interrupted:
         raise KeyboardInterrupt
     return replace(fitted.trained, note="the finest network alone, from the same initial function")
@@ -109,7 +109,7 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
     ----------
     data : Data
     settings : Settings
-        Seed, and the network that the single-level rivals train.
+        Seed, and the network that the single-level baselines train.
     seconds : float
         For each of them.
 

@@ -97,7 +97,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, ours or a rival's, with what it cost.
+    """A trained model, mgnet's or a baseline's, with what it cost.
 
     Attributes
     ----------

@@ -77,8 +77,8 @@ def open_data_file(path: str | Path) -> DataFile:
     >>> with TemporaryDirectory() as folder:
     ...     path = Path(folder, "data.csv")
     ...     _ = path.write_text("T;p\n1;2\n3;\n")
-    ...     sheet = open_data_file(path)
-    >>> sheet.names, sheet.numbers(["p"]).ravel()
+    ...     file = open_data_file(path)
+    >>> file.names, file.numbers(["p"]).ravel()
     (('T', 'p'), array([ 2., nan]))
     """
     path = Path(path)
@@ -154,8 +154,8 @@ class TextFile(DataFile):
 
     Examples
     --------
-    >>> sheet = TextFile("x.csv", ("a", "b"), ",", "a,b", "1,2\n3,4\n", 2)
-    >>> list(sheet.with_column("c", np.array([5.0, 6.0])))
+    >>> file = TextFile("x.csv", ("a", "b"), ",", "a,b", "1,2\n3,4\n", 2)
+    >>> list(file.with_column("c", np.array([5.0, 6.0])))
     ['a,b,c', '1,2,5', '3,4,6']
     """
 
@@ -310,8 +310,8 @@ class ArrayFile(DataFile):
 
     Examples
     --------
-    >>> sheet = ArrayFile("x.npz", ("a", "b"), {"a": np.arange(2), "b": np.ones(2)})
-    >>> list(sheet.with_column("c", np.array([5.0, 6.0])))
+    >>> file = ArrayFile("x.npz", ("a", "b"), {"a": np.arange(2), "b": np.ones(2)})
+    >>> list(file.with_column("c", np.array([5.0, 6.0])))
     ['a,b,c', '0,1,5', '1,1,6']
     """
 

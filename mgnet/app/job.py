@@ -1,4 +1,4 @@
-"""The course of `mgnet fit` after parsing: train, show, compare, write."""
+"""What `mgnet fit` does after parsing: train, show, compare, write."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run_job(job: FitJob, say: Say, show: Say) -> bool:
         remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
     elif job.compare:
         try:
-            _add_rivals(trained, data, settings, say)
+            _add_baselines(trained, data, settings, say)
         except KeyboardInterrupt:
             interrupted = True
             remark("interrupted while other methods were trained; the unfinished ones are left out")
@@ -120,12 +120,12 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> None:
         )
 
 
-def _add_rivals(trained: list[Trained], data: Data, settings: Settings, say: Say) -> None:
+def _add_baselines(trained: list[Trained], data: Data, settings: Settings, say: Say) -> None:
     seconds = trained[0].seconds
     say(f"training other methods for {seconds:.1f} s each")
-    for rival in baselines(data, settings, seconds):
-        trained.append(rival)
-        say(f"{rival.name}: held-out MSE {rival.held_mse:.1e} after {rival.seconds:.1f} s")
+    for baseline in baselines(data, settings, seconds):
+        trained.append(baseline)
+        say(f"{baseline.name}: held-out MSE {baseline.held_mse:.1e} after {baseline.seconds:.1f} s")
 
 
 def _report(

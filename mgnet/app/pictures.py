@@ -1,4 +1,4 @@
-"""Pictures of a fit: data, fit and error; training error over time against the rivals."""
+"""Pictures of a fit: data, fit and error; training error over time beside the baselines."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
     return draw(data, predict)
 
 
-def _judged(data: Data) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the rows that judge, and their name."""
+def _measured_on(data: Data) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the rows on which the error is measured, and their name."""
     if len(data.y_held):
         return data.x_held, data.y_held, "held-out rows"
     return data.x, data.y, "training rows"
@@ -84,7 +84,7 @@ def _draw_curve(data: Data, predict: Predict) -> Figure:
     figure = Figure(figsize=(7.0, 5.0), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1.0))
     rows = _some(len(data.y))
-    x_held, y_held, name = _judged(data)
+    x_held, y_held, name = _measured_on(data)
     ends = np.concatenate([data.x[:, 0], x_held[:, 0]])
     line = np.linspace(ends.min(), ends.max(), 1001)
     size = _point_size(len(rows))
@@ -119,7 +119,7 @@ def _draw_maps(data: Data, predict: Predict) -> Figure:
     axes[1].clabel(lines, fontsize=7, inline_spacing=2)
     axes[1].set_title(f"{data.target}: fit")
     figure.colorbar(drawn, ax=axes[:2], label=data.target, pad=0.01, fraction=0.04)
-    x_held, y_held, name = _judged(data)
+    x_held, y_held, name = _measured_on(data)
     error = np.abs(predict(x_held) - y_held)
     order = np.argsort(error)[-MOST_POINTS:]  # the largest on top
     high = max(float(error.max()), 1e-15 * float(np.abs(y).max()), 1e-200)
@@ -159,7 +159,7 @@ def _map(x: np.ndarray, predict: Predict) -> tuple[np.ndarray, np.ndarray, np.ma
 def _draw_slices(data: Data, predict: Predict) -> Figure:
     figure = Figure(figsize=(13.5, 4.2), layout="constrained")
     axes = figure.subplots(1, 3)
-    x_held, y_held, name = _judged(data)
+    x_held, y_held, name = _measured_on(data)
     rows = _some(len(y_held))
     x, y = x_held[rows], y_held[rows]
     fit = predict(x)

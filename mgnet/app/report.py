@@ -126,8 +126,8 @@ def _exact(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _judged(data: Data) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the rows that judge, and their name."""
+def _measured_on(data: Data) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return the rows on which the error is measured, and their name."""
     if len(data.y_held):
         return data.x_held, data.y_held, "held-out"
     return data.x, data.y, "training"
@@ -159,19 +159,19 @@ def _comparison(data: Data, trained: Sequence[Trained]) -> list[str]:
     ranked = sorted(trained, key=lambda one: (np.isnan(one.held_mse), one.held_mse))
     rows = []
     for one in ranked:
-        x, y, _ = _judged(data)
+        x, y, _ = _measured_on(data)
         rmse = float(np.sqrt(np.mean((one.predict(x) - y) ** 2)))
         errors = (f"{one.held_mse:.2e}", f"{one.train_mse:.2e}", _number(rmse))
         cost = (str(one.parameters), f"{one.seconds:.1f}", _work(one.work))
         rows.append((f"{one.name} (ours)" if one is trained[0] else one.name, *errors, *cost))
-    kind = _judged(data)[2]
+    kind = _measured_on(data)[2]
     header = ("model", "held-out MSE", "training MSE", f"{kind} RMSE", "parameters", "seconds")
     table = markdown_table((*header, "work"), rows)
     notes = "\n".join(f"- {one.name}: {one.note}." for one in ranked if one.note)
     best, ours = ranked[0], trained[0]
     if best is ours and len(ranked) > 1:
         ratio = ranked[1].held_mse / max(best.held_mse, 1e-300)
-        verdict = f"The best rival, {ranked[1].name}, has {ratio:.3g} times our held-out error."
+        verdict = f"{ranked[1].name} comes next, with {ratio:.3g} times our held-out error."
     else:
         ratio = ours.held_mse / max(best.held_mse, 1e-300)
         verdict = f"{best.name} wins: our held-out error is {ratio:.3g} times as large."
@@ -190,7 +190,7 @@ def _work(work: float) -> str:
 
 def _errors(data: Data, ours: Trained) -> list[str]:
     """Return the share of the worst rows, the error by parts of each input, the worst rows."""
-    x, y, kind = _judged(data)
+    x, y, kind = _measured_on(data)
     predicted = ours.predict(x)
     error = predicted - y
     squares = error**2

@@ -4,8 +4,9 @@ All layers at once as one equation for the trajectory, relaxation over F- and C-
 the forward and the adjoint solve, a layer-parallel module for ordinary training loops, and
 refinement in depth that leaves the network unchanged. Needs the core and PyTorch.
 
-Reading order: `ode_net`, `layer_equation`, `relaxation`, `layer_hierarchy`, `block`, `propagation`,
-`layer_parallel`, `control`; `refinement` and `hierarchy` for training; `one_step` for NumPy.
+Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
+layers in one call), `parallel` (their propagation by MGRIT), `hierarchy` (levels for training). The
+docstring of each gives the order of its files.
 """
 
 from mgnet.depth.batched.block import StackedBlock
@@ -27,6 +28,7 @@ from mgnet.depth.parallel.layer_parallel import LayerParallel
 __all__ = [
     "AdaptiveCycles",
     "CLayers",
+    "CyclesToTolerance",
     "DepthSpline",
     "FixedCycles",
     "Intervals",
@@ -42,7 +44,6 @@ __all__ = [
     "ResidualBlock",
     "SerialSweep",
     "StackedBlock",
-    "CyclesToTolerance",
     "best_plan",
     "dahlquist",
     "depth_hierarchy",

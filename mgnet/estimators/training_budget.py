@@ -1,4 +1,4 @@
-"""The course of a training: its budget, its history and the best network so far."""
+"""The limits of a training: its budget, its history and the best network so far."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["TrainingBudget", "BudgetedSmoother", "train_within"]
 # budget: the levels below the finest have 30 % together, each twice as much as the one below it.
 WINDOW, GAIN, SHARE = 6, 0.02, 0.3
 PATIENCE = 20  # sweeps; after 6 the loss over rows held out often begins to fall again
-UNLIMITED = 10**6  # sweeps: the course ends them
+UNLIMITED = 10**6  # sweeps: the budget ends them
 
 Progress = Callable[[float, float, float, int], None]
 
 
 def plain(hierarchy: Hierarchy, cycle: str) -> Solver:
-    """The solver of a cycle as text; without one, of a cascade that only the course ends."""
+    """The solver of a cycle as text; without one, of a cascade that only the budget ends."""
     return Solver(hierarchy, cycle or endless(len(hierarchy)), max_cycles=UNLIMITED)
 
 
@@ -66,7 +66,7 @@ class TrainingBudget:
     announce : callable, optional
         `(hierarchy, schedule)`, before the first.
     solver : callable
-        `(hierarchy, cycle as text) -> Solver`, where it has more to say than the text.
+        `(hierarchy, cycle as text) -> Solver`, where options may change it.
 
     Attributes
     ----------
@@ -175,7 +175,7 @@ class TrainingBudget:
 
 @dataclass(frozen=True, eq=False)
 class BudgetedSmoother(Smoother):
-    """Another smoother, sweep by sweep, as long as the course allows.
+    """Another smoother, sweep by sweep, as long as the budget allows.
 
     Its memory is (that smoother's class, its memory).
 

@@ -65,7 +65,8 @@ def refine_optimizer(
         or fine.intervals != tuple(factor * n for n in coarse.intervals)
     ):
         raise ValueError(
-            f"carry got networks KAN({coarse.extra_repr()}) and KAN({fine.extra_repr()}); "
+            f"refine_optimizer got networks KAN({coarse.extra_repr()}) and "
+            f"KAN({fine.extra_repr()}); "
             "the second must be a refinement of the first"
         )
     counterparts = dict(zip(coarse.parameters(), fine.parameters(), strict=True))
@@ -74,7 +75,7 @@ def refine_optimizer(
     held = [p for group in optimizer.param_groups for p in group["params"]]
     if not any(p in counterparts for p in held):
         raise ValueError(
-            "carry got an optimizer that holds no parameter of the coarse network; "
+            "refine_optimizer got an optimizer that holds no parameter of the coarse network; "
             "give the one that trained it"
         )
     kind: Any = type(optimizer)

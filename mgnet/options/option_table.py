@@ -77,7 +77,8 @@ class Option:
             words = tuple(word.strip() for word in text.split(","))
             if not all(re.fullmatch("[FC]+", word) for word in words):
                 raise ValueError(
-                    f"option {shown} got {text!r}; it takes words of F and C, as {self.example}"
+                    f"option {shown} got {text!r}; it takes words of F and C, "
+                    f"such as {self.example}"
                 )
             return words
         if self.kind == "flag":
@@ -87,7 +88,7 @@ class Option:
             return _choice(text or choices[0], dict.fromkeys(choices), shown)
         if not text.strip():
             raise ValueError(
-                f"option {shown} got no value; it takes {self.kind}, as {self.example}"
+                f"option {shown} got no value; it takes {self.kind}, such as {self.example}"
             )
         return text
 
@@ -183,7 +184,7 @@ def markdown(group: str) -> str:
     Examples
     --------
     >>> print(markdown("solver").splitlines()[2])
-    | `-mgnet_cycle` | cycle, as `"F(2,1)"` | `V(1,1)` | Cycle, cascade or list of steps |
+    | `-mgnet_cycle` | cycle, such as `"F(2,1)"` | `V(1,1)` | Cycle, cascade or list of steps |
     """
     rows = ["| option | value | default | meaning |", "| --- | --- | --- | --- |"]
     for option in OPTIONS.values():
@@ -191,7 +192,7 @@ def markdown(group: str) -> str:
             continue
         value = option.kind.replace("|", ", ")
         if option.kind in _EXAMPLES:
-            value += f", as `{option.example}`"
+            value += f", such as `{option.example}`"
         default = f"`{option.default}`" if option.default else "the script's"
         names = f"`-mgnet_{option.name}`"
         if option.per_level:

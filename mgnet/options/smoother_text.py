@@ -42,7 +42,7 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
     Traceback (most recent call last):
     ValueError: parse_smoother got 'jacobi', which is no smoother; the nearest is Jacobi
     """
-    return _made(text, option, "a smoother and plain values, as Jacobi(0.8)", _find)
+    return _made(text, option, "a smoother and plain values, such as Jacobi(0.8)", _find)
 
 
 def parse_acceleration(text: str, option: str = "parse_acceleration") -> Anderson | None:
@@ -64,7 +64,7 @@ def parse_acceleration(text: str, option: str = "parse_acceleration") -> Anderso
     >>> parse_acceleration("Anderson(8, damping=0.5)").memory
     8
     """
-    expected = "Anderson and plain values, as Anderson(5), or none"
+    expected = "Anderson and plain values, such as Anderson(5), or none"
 
     def find(name: str, option: str) -> Any:
         if name != "Anderson":

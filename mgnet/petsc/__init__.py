@@ -1,8 +1,9 @@
 """Our hierarchies under PETSc's solvers, and PETSc's solvers under our schedules.
 
-Options from the command line, views shared by PETSc vectors and tensors, the DM that carries a
-hierarchy, python types for SNES, KSP and PC, and PETSc's solvers as smoothers. The only folder that
-imports petsc4py. What reads options works without it: a script that calls `init` runs anywhere.
+Views shared by PETSc vectors and tensors, the DM that carries a hierarchy, python types for SNES,
+KSP and PC, PETSc's solvers as smoothers, and layers or samples over MPI ranks. The only folder that
+imports petsc4py. `init` and the functions named `..._from_options` are those of `mgnet.options`,
+which work without it.
 """
 
 from importlib import import_module
@@ -32,6 +33,7 @@ __all__ = [
     "Sweeps",
     "TAOSmoother",
     "distribute_layers",
+    "distribute_samples",
     "dmshell",
     "gather_state",
     "init",
@@ -41,7 +43,6 @@ __all__ = [
     "resumable_steps",
     "separate_smoothers",
     "solver_from_options",
-    "distribute_samples",
 ]
 
 # Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
@@ -52,12 +53,12 @@ _LATER = {
     "TAOSmoother": "mgnet.petsc.tao_smoother",
     "Sweeps": "mgnet.petsc.python_types",
     "distribute_layers": "mgnet.petsc.distribution",
+    "distribute_samples": "mgnet.petsc.distributed_least_squares",
     "dmshell": "mgnet.petsc.dm",
     "gather_state": "mgnet.petsc.distribution",
     "load_state": "mgnet.petsc.distribution",
     "resumable_steps": "mgnet.petsc.interruption",
     "separate_smoothers": "mgnet.petsc.python_types",
-    "distribute_samples": "mgnet.petsc.distributed_least_squares",
 }
 
 

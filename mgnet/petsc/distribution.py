@@ -71,8 +71,8 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
     if not (find_spec("petsc4py") and find_spec("mpi4py")):
         if any(os.environ.get(name, "1") != "1" for name in SIZES):
             raise ModuleNotFoundError(
-                "distribute got several processes from a launcher, but petsc4py or mpi4py is not "
-                "installed; install them, or start one process"
+                "distribute_layers got several processes from a launcher, but petsc4py or mpi4py "
+                "is not installed; install them, or start one process"
             )
         return parallel
     from petsc4py import PETSc

@@ -72,13 +72,13 @@ class KnotPCMG:
     prefix: str = "knots_"
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def prepare(self, J: Jacobian) -> SpreadSystem:
+    def prepare(self, J: Jacobian) -> DistributedSystem:
         """`J^T J` over the ranks.
 
         Raises
         ------
         TypeError
-            If J is not that of a spread problem.
+            If J is not that of `distribute_samples(...)`.
         ValueError
             If the prolongations do not lead to its columns.
         """
@@ -95,11 +95,11 @@ class KnotPCMG:
                 f"{J.columns} parameters; give one or more, finest first"
             )
         mat = rows_mat(J)
-        return SpreadSystem(mat.transposeMatMult(mat), self)
+        return DistributedSystem(mat.transposeMatMult(mat), self)
 
 
 @dataclass(frozen=True, eq=False)
-class SpreadSystem:
+class DistributedSystem:
     """`J^T J` of one Jacobian, its rows over the ranks."""
 
     gram: PETSc.Mat

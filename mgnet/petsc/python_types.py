@@ -161,7 +161,7 @@ class Cycle:
 
     As SNES it repeats the cycle until PETSc's tests say stop, with PETSc's monitors and reasons; as
     PC it is one cycle from zero, on a linear hierarchy. The cycle is the option `-mgnet_cycle` with
-    the prefix of the solver, as `-npc_mgnet_cycle` for `-npc_snes_type python`.
+    the prefix of the solver, such as `-npc_mgnet_cycle` for `-npc_snes_type python`.
 
     Parameters
     ----------

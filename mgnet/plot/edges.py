@@ -45,7 +45,7 @@ class _Layer(NamedTuple):
         return spline(inside) + (z - inside)[:, None] * spline(inside, 1)
 
     def places(self, p: int) -> np.ndarray:
-        """Where an edge is judged: at the data, else all over the domain."""
+        """Where an edge is measured: at the data, else all over the domain."""
         return np.linspace(*self.domain(p), POINTS) if self.data is None else self.data[:, p]
 
 

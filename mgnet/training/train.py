@@ -136,7 +136,7 @@ def train(
 
 
 class _Watch:
-    """Judge and monitor of the solver on one level: says when the level is exhausted."""
+    """Merit and monitor of the solver on one level: ends the level when it is exhausted."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class _Watch:
         return self.hierarchy[self.number].value(u, None, self.hierarchy.dot)
 
     def __call__(self, entry: CycleRecord, u: State) -> bool:
-        """Whether the level is exhausted; after every judgement."""
+        """Whether the level is exhausted; after every cycle."""
         self.history.append(
             entry._replace(
                 cycle=self.before + entry.cycle,

@@ -69,8 +69,8 @@ def test_the_real_files_hold_what_the_model_predicts(tmp_path):
     settings = Settings(hidden=(3,), intervals=2, levels=2, evaluations=80, seed=7, held_out=0.25)
     table, out = read_table(tmp_path / "data.csv", "y"), tmp_path / "out"
     said, shown = [], []
-    order = FitJob(table, settings, out, True, "mgnet fit")
-    assert run_job(order, said.append, shown.append) is False
+    job = FitJob(table, settings, out, True, "mgnet fit")
+    assert run_job(job, said.append, shown.append) is False
     pictures = {"fit.png", "convergence.png", "edges.png"}
     names = {"model.json", "model.safetensors", "report.md", *pictures}
     assert {file.name for file in out.iterdir()} == names
@@ -102,8 +102,8 @@ def test_the_report_names_the_network_that_options_left(tmp_path, options):
     (tmp_path / "data.csv").write_text("a,y\n" + rows)
     settings = Settings(hidden=(2,), intervals=3, levels=3, evaluations=40)
     options('-mgnet_levels 2 -mgnet_cycle "cascade 2,2" -mgnet_smoother mgnet.training.LBFGS')
-    order = FitJob(read_table(tmp_path / "data.csv", "y"), settings, tmp_path / "out")
-    run_job(order, lambda _: None, lambda _: None)
+    job = FitJob(read_table(tmp_path / "data.csv", "y"), settings, tmp_path / "out")
+    run_job(job, lambda _: None, lambda _: None)
     network = Model.load(tmp_path / "out").network
     assert network.intervals == (12, 12)
     report = (tmp_path / "out" / "report.md").read_text()

@@ -70,7 +70,7 @@ def test_every_smoother_of_a_hierarchy_is_timed():
     own = own.with_levels(lambda levels: [replace(levels[0], post_smoother=LBFGS()), *levels[1:]])
     budget = TrainingBudget(evaluations=20.0)
     levels = budgeted(own, {str(LBFGS()): 10}, budget)
-    bound = levels.with_network((X, torch.cos(X)))
+    bound = levels.with_data((X, torch.cos(X)))
     assert all(isinstance(level.smoother, BudgetedSmoother) for level in bound)
     below = levels[0].recenter(levels[0].operator.start())  # type: ignore[misc]
     found = [part for level in (*levels, below) for part in (level.smoother, level.post_smoother)]

@@ -61,7 +61,7 @@ def test_values(name, text, value):
         ("levels", "2.5", "integer"),
         ("coarsening", "8,1", "got '8,1'; it takes integers of at least 2, as 8,4"),
         ("coarsening", "8,", "integers"),
-        ("relaxation", "F,", "words of F and C, as F,FCF"),
+        ("relaxation", "F,", "words of F and C, such as F,FCF"),
         ("rtol", "-1", "a number of at least 0"),
         ("rtol", "nan", "a number of at least 0"),
         ("rtol", "", "got ''"),

@@ -54,7 +54,7 @@ def test_accelerations(text, expected):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("anderson", "expected Anderson and plain values, as Anderson\\(5\\), or none$"),
+        ("anderson", "expected Anderson and plain values, such as Anderson\\(5\\), or none$"),
         ("Jacobi(0.8)", "expected Anderson"),
         ("Anderson(", "expected Anderson"),
         ("Anderson(0)", "memory of 1, 2"),

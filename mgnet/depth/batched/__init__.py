@@ -1,4 +1,5 @@
 """Many layers of one block in one call: slopes and vector-Jacobian products.
 
-Reading order: `scheme`, `layers`, `block`, `tape`; `tracing` and `arithmetic` make the programs.
+Reading order: `scheme`, `layers`, `block`, `tape`; `tracing`, `arithmetic` and `autocast` make the
+programs.
 """

@@ -141,7 +141,7 @@ def layer_levels(
     if not words or len(words) > max(len(factors), 2):
         raise ValueError(
             f"layer_hierarchy got the relaxation {relaxation!r} for {len(factors) + 1} levels; "
-            "give one word, or one per level but the coarsest, finest first, as ('F', 'FCF')"
+            "give one word, or one per level but the coarsest, finest first, such as ('F', 'FCF')"
         )
     sizes = level_sizes(layers, factors, part=communicator is not SERIAL_COMMUNICATOR)
     levels = []

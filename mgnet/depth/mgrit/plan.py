@@ -171,8 +171,8 @@ def plan(
         or any(k is not None and k < 0 for k in cycles)
     ):
         raise ValueError(
-            f"plan got cycles = {cycles!r}; give the number of cycles forward and backward, as "
-            "(2, 1), with None for a serial pass"
+            f"plan got cycles = {cycles!r}; give the number of cycles forward and backward, "
+            "such as (2, 1), with None for a serial pass"
         )
     if not isinstance(machine, Machine):
         raise TypeError(
@@ -249,7 +249,7 @@ def best_plan(
     relaxation : sequence of str
         Words for `layer_hierarchy`.
     cycles : sequence of (int or None)
-        Number of cycles forward and backward, as in `plan`.
+        Number of cycles forward and backward, such as in `plan`.
     record : bool
         Whether the closing sweep takes all layers, as in training.
 

@@ -45,7 +45,7 @@ class Relaxation(Smoother):
     def __post_init__(self) -> None:
         if not self.order or set(self.order) - {"F", "C"}:
             raise ValueError(
-                f"Relaxation got the order {self.order!r}; give a word of F and C, as 'FCF'"
+                f"Relaxation got the order {self.order!r}; give a word of F and C, such as 'FCF'"
             )
         if not 0.0 < self.weight < 2.0:
             raise ValueError(

@@ -260,7 +260,7 @@ def levenberg_marquardt(
     if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
         raise TypeError(
             f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
-            "function first, then the module, as (lambda module: module(x) - y, module)"
+            "function first, then the module, such as (lambda module: module(x) - y, module)"
         )
     began = time.perf_counter()
     problem = LeastSquares.from_torch(module, partial(_residuals, residual), chunk_size)

@@ -26,7 +26,7 @@ def check_data(owner: str, data: Any) -> None:
     if not pair or not all(isinstance(part, torch.Tensor) for part in data):
         parts = ", ".join(type(part).__name__ for part in data) if pair else type(data).__name__
         raise TypeError(
-            f"{owner} got data of {parts}; give two tensors with the samples on axis 0, as "
+            f"{owner} got data of {parts}; give two tensors with the samples on axis 0, such as "
             "(inputs, targets)"
         )
     if len(data[0]) != len(data[1]):

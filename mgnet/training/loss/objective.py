@@ -47,7 +47,7 @@ class Objective:
     ):
         if not callable(loss):
             raise TypeError(
-                f"Objective got a loss of type {type(loss).__name__}; give a function, as "
+                f"Objective got a loss of type {type(loss).__name__}; give a function, such as "
                 "torch.nn.functional.mse_loss"
             )
         if data is not None:

@@ -1,1 +1,1 @@
-"""Optimizers as smoothers: PyTorch's own, `broyden` with `wolfe`, and `early_stop`."""
+"""Optimizers as smoothers: PyTorch's own (`optimizer`), `broyden` with `wolfe`, `early_stop`."""

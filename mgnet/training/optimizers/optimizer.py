@@ -56,8 +56,8 @@ class TorchOptimizer(Smoother):
     def __post_init__(self) -> None:
         if not (isinstance(self.kind, type) and issubclass(self.kind, torch.optim.Optimizer)):
             raise TypeError(
-                f"TorchOptimizer got {self.kind!r}; give a class of optimizers and its options, as "
-                'TorchOptimizer(torch.optim.Adam, {"lr": 1e-3})'
+                f"TorchOptimizer got {self.kind!r}; give a class of optimizers and its options, "
+                'such as TorchOptimizer(torch.optim.Adam, {"lr": 1e-3})'
             )
         known = inspect.signature(self.kind).parameters
         wrong = [name for name in self.options if name not in known]
