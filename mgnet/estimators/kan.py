@@ -122,9 +122,10 @@ class KANEstimator(BaseEstimator, ABC):
     def _check(self, optimizer: str) -> None:
         kind = type(self).__name__
         if optimizer not in self._optimizers:
+            *others, last = self._optimizers
             raise ValueError(
-                f"{kind} got optimizer {self.optimizer!r}; it must be auto, "
-                f"{' or '.join(self._optimizers)}"
+                f"{kind} got optimizer {self.optimizer!r}; it must be "
+                f"{', '.join(['auto', *others])} or {last}"
             )
         if self.max_iter < 1 or self.n_iter_no_change < 1 or not (self.seconds or 1.0) > 0.0:
             raise ValueError(

@@ -88,6 +88,8 @@ class MultichannelMLP(torch.nn.Module):
 
     def __init__(self, kan: KAN):
         super().__init__()
+        if not isinstance(kan, KAN):
+            raise TypeError(f"MultichannelMLP got a {type(kan).__name__}; give a KAN")
         self.widths = kan.widths
         self.intervals = kan.intervals
         self.degree = kan.degree

@@ -39,8 +39,10 @@ def refine_optimizer(
 
     Raises
     ------
+    TypeError
+        If these are not an optimizer and two KANs.
     ValueError
-        If `fine` is no refinement of `coarse`, or the optimizer has none of its parameters.
+        If `fine` is not a refinement of `coarse`, or the optimizer has none of its parameters.
 
     Examples
     --------
@@ -58,6 +60,13 @@ def refine_optimizer(
     >>> kan.intervals, float(loss.detach()) < 0.1
     ((8, 8), True)
     """
+    if not isinstance(optimizer, torch.optim.Optimizer) or not (
+        isinstance(coarse, KAN) and isinstance(fine, KAN)
+    ):
+        got = ", ".join(type(part).__name__ for part in (optimizer, coarse, fine))
+        raise TypeError(
+            f"refine_optimizer got ({got}); give the optimizer, the coarse KAN and the fine KAN"
+        )
     factor = fine.intervals[0] // coarse.intervals[0]
     if (
         factor < 2

@@ -56,6 +56,8 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
 
     Raises
     ------
+    TypeError
+        If `parallel` is not a `LayerParallel` module.
     ModuleNotFoundError
         If a launcher started several processes, but there is no petsc4py.
 
@@ -68,6 +70,11 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
     >>> net.block[0].weight.grad.shape  # of the layers of this rank: here there is only one
     torch.Size([16, 4, 4])
     """
+    if not isinstance(parallel, LayerParallel):
+        raise TypeError(
+            f"distribute_layers got a module of type {type(parallel).__name__}; "
+            "give LayerParallel(net)"
+        )
     if not (find_spec("petsc4py") and find_spec("mpi4py")):
         if any(os.environ.get(name, "1") != "1" for name in SIZES):
             raise ModuleNotFoundError(

@@ -98,6 +98,7 @@ def train(
     """
     check_limits("train", max_cycles=max_cycles, seconds=seconds, monitor=monitor)
     _check(hierarchy, (patience, gain, share))
+    vector.state_shape(u)  # refuses what is not a state, such as the network itself
     began, last = time.perf_counter(), len(hierarchy) - 1
     for level in hierarchy[:-1]:
         u = level.transfer.inject(u)  # type: ignore[union-attr, misc]

@@ -115,7 +115,7 @@ def test_a_course_of_ones_own():
     [
         (
             {"optimizer": "newton"},
-            "KANRegressor got optimizer 'newton'; it must be auto, lm or lbfgs",
+            "KANRegressor got optimizer 'newton'; it must be auto, lm, lbfgs or adam",
         ),
         ({"max_iter": 0}, "max_iter 0, .* must be positive"),
         ({"seconds": -1.0}, "seconds -1.0; they must be positive"),

@@ -113,3 +113,8 @@ def test_a_layer_takes_any_knots():
     expected = BSpline(knots.numpy(), u.numpy(), 2)(x.numpy())
     values = channel_layer(x.unsqueeze(1), (A.T @ u).reshape(1, 6, 1), knots, 2).flatten()
     torch.testing.assert_close(values, torch.from_numpy(expected), rtol=0, atol=1e-12)
+
+
+def test_widths_instead_of_a_kan_are_refused():
+    with pytest.raises(TypeError, match="MultichannelMLP got a list; give a KAN"):
+        MultichannelMLP([2, 3, 1])  # type: ignore[arg-type]

@@ -106,3 +106,6 @@ def test_refusals():
             refine_optimizer(optimizer, kan, other)
     with pytest.raises(ValueError, match="holds no parameter of the coarse network"):
         refine_optimizer(torch.optim.Adam(kan.refine().parameters()), kan, kan.refine())
+    for three in ((kan, kan.refine(), optimizer), (optimizer, kan, torch.nn.Linear(1, 1))):
+        with pytest.raises(TypeError, match="give the optimizer, the coarse KAN and the fine KAN"):
+            refine_optimizer(*three)

@@ -74,6 +74,11 @@ def test_no_state_on_rank_0_is_refused(petsc):
         load_state(distribute_layers(made()), None)
 
 
+def test_a_network_without_layer_parallel_is_refused():
+    with pytest.raises(TypeError, match=r"module of type ODENet; give LayerParallel\(net\)"):
+        distribute_layers(made().net)
+
+
 def test_without_petsc4py_one_process_goes_on_and_several_are_refused(monkeypatch):
     monkeypatch.setattr(distribution, "find_spec", lambda name: None)
     for name in distribution.SIZES:

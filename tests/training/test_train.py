@@ -198,6 +198,8 @@ def test_what_does_not_fit_is_refused():
     hierarchy, u = made()
     with pytest.raises(ValueError, match="seconds 0"):
         train(hierarchy, u, seconds=0.0)
+    with pytest.raises(TypeError, match="state has the type Linear"):
+        train(hierarchy, torch.nn.Linear(1, 1))
     with pytest.raises(TypeError, match="without an objective"):
         train(gallery.poisson(15), np.ones(15))
     with pytest.raises(TypeError, match="no `inject`"):

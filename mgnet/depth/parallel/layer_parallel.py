@@ -129,7 +129,7 @@ class LayerParallel(nn.Module):
             control, FixedCycles | CyclesToTolerance | AdaptiveCycles
         ):
             raise TypeError(
-                f"LayerParallel got control {control!r}; give FixedCycles(2), say, "
+                f"LayerParallel got control {control!r}; give FixedCycles(2), "
                 "CyclesToTolerance(0.01) or AdaptiveCycles()"
             )
         factors = level_factors(levels, coarsening)

@@ -331,8 +331,8 @@ def _residuals(residual: Residual, module: torch.nn.Module) -> Any:
     made = residual(module)
     if isinstance(made, torch.Tensor) and not made.dim():
         raise ValueError(
-            "residual(module) returned one number; it must return all residuals, as module(x) "
-            "- y, not the mean of their squares: that is taken here"
+            "residual(module) returned one number; it must return all residuals, such as "
+            "module(x) - y, not the mean of their squares: that is taken here"
         )
     return made
 
