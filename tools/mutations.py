@@ -869,7 +869,7 @@ TABLE = [
     ),
     Mutation(
         "levels-in-effect",
-        "mgnet/app/job.py",
+        "mgnet/app/fit.py",
         "intervals=settings.intervals * 2 ** (settings.levels - levels),",
         "intervals=settings.intervals,",
         ("tests/app/test_job.py",),

@@ -11,6 +11,7 @@ from scipy.interpolate import BSpline
 from mgnet.app import cli
 from mgnet.app.model import Model
 from mgnet.app.prediction import predict_file
+from mgnet.estimators.scales import Scales
 from mgnet.knots import KAN
 
 
@@ -57,7 +58,8 @@ def test_a_saved_network_predicts_what_scipy_makes_of_its_file(tmp_path):
     """One layer is a sum of cubics; beyond the range each goes on along its tangent."""
     ranges = ((300.0, 500.0), (0.1, 20.1))
     kan = KAN([2, 1], 5, generator=torch.Generator().manual_seed(3))
-    Model(kan, ("T", "p"), "rho", ranges, 200.0, 50.0).save(tmp_path)
+    scales = Scales(ranges, (200.0,), (50.0,), kan.domain)
+    Model(kan, ("T", "p"), "rho", scales).save(tmp_path)
     (U,) = load_file(tmp_path / "model.safetensors").values()  # (input, spline, output)
     rows = np.array([[300, 0.1], [371, 7.3], [500, 20.1], [250, 7], [400, 30], [900, -5]], float)
     expected = np.full(len(rows), 200.0)

@@ -11,7 +11,7 @@ from torch import nn
 from mgnet import cycle, run, vector
 from mgnet.depth import ODENet, dahlquist, heat
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
-from mgnet.depth.parallel.propagation_setup import Method, Prepared, detached
+from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached
 
 STEPS = 61  # the last interval of every level is short
 SWEEPS = "snes_type python -{0}snes_python_type mgnet.petsc.Sweeps"
@@ -31,8 +31,8 @@ def network(block, shape, dtype):
     def made(levels, words, reverse):
         torch.manual_seed(0)
         net = ODENet(block(), STEPS, 2.0).to(dtype)
-        method = Method.from_texts((4,) * (levels - 1), "V", "V", words)
-        layers = Prepared.of(net.kernel, detached(net.layers()), method)
+        method = MGRITMethod.from_texts((4,) * (levels - 1), "V", "V", words)
+        layers = PropagationSetup.of(net.kernel, detached(net.layers()), method)
         u0 = torch.rand(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
         hierarchy = layer_hierarchy(
             layers, STEPS, u0, levels=levels, relaxation=words, reverse=reverse

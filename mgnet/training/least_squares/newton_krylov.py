@@ -160,7 +160,7 @@ class NewtonKrylov:
     >>> x = torch.linspace(-1, 1, 200, dtype=torch.float64).unsqueeze(1)
     >>> kan, solver = KAN([1, 3, 1], 8), NewtonKrylov(KnotMultigrid(), direct=0)
     >>> solution = levenberg_marquardt(
-    ...     lambda kan: kan(x) - torch.sin(8 * x), kan, max_cycles=40, solver=solver
+    ...     lambda kan: kan(x) - torch.sin(8 * x), kan, max_cycles=40, linear_solver=solver
     ... )
     >>> solution.values[-1] < 1e-3
     True

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from mgnet.training import LeastSquares, Objective
-from mgnet.training.loss.checks import check_data, check_loss, check_objective
+from mgnet.training.loss.checks import check_data, check_loss
 
 x = torch.zeros(3, 1)
 
@@ -38,19 +37,3 @@ def test_a_loss_is_one_number(loss):
 @pytest.mark.parametrize("loss", [torch.tensor(2.0), torch.tensor([[2.0]])])
 def test_one_number_passes_as_it_is(loss):
     assert check_loss(loss) is loss
-
-
-def test_objectives_pass():
-    network = torch.nn.Linear(1, 1)
-    check_objective("knot_hierarchy", Objective(network, torch.nn.functional.mse_loss, (x, x)))
-    check_objective("knot_hierarchy", LeastSquares(network, (x, x)))
-
-
-@pytest.mark.parametrize(
-    ("other", "kind"),
-    [("mse", "str"), (None, "NoneType"), (torch.nn.Linear(1, 1), "Linear"), (Objective, "type")],
-)
-def test_other_objectives_are_refused(other, kind):
-    words = f"knot_hierarchy got an objective of type {kind}; give an Objective or a LeastSquares"
-    with pytest.raises(TypeError, match=words):
-        check_objective("knot_hierarchy", other)

@@ -5,6 +5,7 @@ import torch
 
 from mgnet.knots import KAN, roughness
 from mgnet.training import LeastSquares, Objective
+from mgnet.training.loss.objective import check_objective
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = 2.0 * torch.rand(30, 2, generator=GENERATOR, dtype=torch.float64) - 1.0
@@ -88,3 +89,19 @@ def test_batches_need_data():
     objective = Objective.from_torch(torch.nn.Linear(1, 1), lambda m: m.weight.sum())
     with pytest.raises(ValueError, match="needs data"):
         objective.with_data((torch.zeros(1, 1),) * 2)
+
+
+def test_objectives_pass():
+    network = torch.nn.Linear(2, 2)
+    check_objective("knot_hierarchy", Objective(network, torch.nn.functional.mse_loss, (X, Y)))
+    check_objective("knot_hierarchy", LeastSquares(network, (X, Y)))
+
+
+@pytest.mark.parametrize(
+    ("other", "kind"),
+    [("mse", "str"), (None, "NoneType"), (torch.nn.Linear(2, 2), "Linear"), (Objective, "type")],
+)
+def test_other_objectives_are_refused(other, kind):
+    words = f"knot_hierarchy got an objective of type {kind}; give an Objective or a LeastSquares"
+    with pytest.raises(TypeError, match=words):
+        check_objective("knot_hierarchy", other)
