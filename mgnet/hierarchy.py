@@ -116,7 +116,7 @@ class Hierarchy(Sequence[Level]):
         """
         if self.bind is None:
             raise TypeError(
-                "Hierarchy.with_data got a batch, but these levels know no data; give bind=..."
+                "Hierarchy.with_data got a batch, but these levels have no data; give bind=..."
             )
         return self.with_levels(self.bind(batch))
 

@@ -10,7 +10,7 @@ __all__ = ["CycleRecord", "StepRecord"]
 
 
 class StepRecord(NamedTuple):
-    """One step of a solve, as numbers: cycle (from 1), step, and what `StepData` says.
+    """One step of a solve, as numbers: cycle (from 1), step, and the numbers of `StepData`.
 
     Examples
     --------

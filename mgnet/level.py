@@ -134,7 +134,7 @@ class Level:
         return float(self.objective(u)) - (0.0 if f is None else dot(f, u))
 
     def _count(self, evaluations: float) -> None:
-        """Count, unless the operator does: only it knows which results it remembered."""
+        """Count, unless the operator does: only it can tell which results it remembered."""
         if self.tally is not getattr(self.operator, "tally", None):
             self.tally[0] += evaluations
 

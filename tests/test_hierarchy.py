@@ -148,7 +148,7 @@ def test_a_batch_is_bound_to_all_levels():
         np.testing.assert_allclose(other.matrix.toarray(), 3.0 * level.matrix.toarray())
     assert (bound.norm, bound.dot, bound.bind, bound.nested) == (norm, np.vdot, bind, True)
     np.testing.assert_allclose(bound.with_data(1.0)[0].matrix.toarray(), A.toarray())
-    with pytest.raises(TypeError, match="these levels know no data; give bind"):
+    with pytest.raises(TypeError, match="these levels have no data; give bind"):
         gallery.poisson(7).with_data(3.0)
 
 

@@ -113,7 +113,7 @@ class Trained:
         Standardised.
     history : tuple of (seconds, work, standardised training MSE, level)
     note : str
-        What a reader must know beside the figures.
+        What a reader should know besides the figures.
     """
 
     name: str

@@ -169,7 +169,7 @@ def from_channels(w: torch.Tensor, knots: Any, degree: int, axis: int = 0) -> to
 
 
 def spline_gradient(gradient: torch.Tensor, knots: Any, degree: int, axis: int = 0) -> torch.Tensor:
-    """The gradient by the spline coefficients, `A g`, from the gradient g by the channel weights.
+    """The gradient `A g` for the spline coefficients, from the gradient g for the channel weights.
 
     Parameters are those of `to_channels`.
 
@@ -187,7 +187,7 @@ def spline_gradient(gradient: torch.Tensor, knots: Any, degree: int, axis: int =
 def channel_gradient(
     gradient: torch.Tensor, knots: Any, degree: int, axis: int = 0
 ) -> torch.Tensor:
-    """The gradient by the channel weights, `A^-1 g`, from the gradient g by the coefficients.
+    """The gradient `A^-1 g` for the channel weights, from the gradient g for the coefficients.
 
     Parameters are those of `to_channels`.
 

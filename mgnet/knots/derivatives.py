@@ -1,4 +1,4 @@
-"""A KAN with its derivatives by the inputs, carried forward through the layers.
+"""A KAN with its derivatives with respect to the inputs, carried forward through the layers.
 
 A layer `y = sum_p phi_p(z_p)` maps derivatives as it maps values,
 
@@ -39,7 +39,7 @@ class KANDerivatives:
     ----------
     kan : SplineNetwork
     inputs : Derivatives
-        The inputs of the network and their derivatives by the points.
+        The inputs of the network and their derivatives with respect to the points.
 
     Examples
     --------
@@ -127,7 +127,7 @@ class KANDerivatives:
         return made[axes]
 
     def add_jacobian(self, residual: torch.Tensor, J: torch.Tensor) -> None:
-        """Add to J the derivatives of residuals by all parameters of the network, in their order.
+        """Add to J the derivatives of residuals with respect to all parameters, in their order.
 
         Parameters
         ----------

@@ -1,6 +1,6 @@
 """The Jacobian of a KAN: sparse, for at a sample only degree + 1 splines of an edge do not vanish.
 
-In a layer the derivative of output o at sample n by the coefficient of spline a for value q is
+In a layer the derivative of output o at sample n with respect to coefficient a of value q is
 `B[n, a] S[n, o, q]`: B holds the splines at the sample, few of them not zero, and S the sensitivity
 of o to value q of the layer. So two layers share the block of `J^T J`
 

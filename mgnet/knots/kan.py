@@ -193,7 +193,7 @@ class KAN(torch.nn.Module):
         return x
 
     def linearize(self, x: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
-        """Outputs (samples, outputs), and their derivatives by all parameters as an operator.
+        """Outputs (samples, outputs), and their Jacobian in all parameters as an operator.
 
         Parameters
         ----------
@@ -203,7 +203,7 @@ class KAN(torch.nn.Module):
         return linearize(self, x)
 
     def derivatives(self, inputs: Derivatives) -> KANDerivatives:
-        """Outputs and their derivatives by the points that the inputs are functions of."""
+        """Outputs and their derivatives in the points, of which the inputs are functions."""
         return KANDerivatives(self, inputs)
 
     def jacobian(self, x: torch.Tensor) -> torch.Tensor:
@@ -238,7 +238,7 @@ class KAN(torch.nn.Module):
         return [made[n] for n in self.intervals]
 
     def linearize_residual(self, residual: Residual) -> tuple[torch.Tensor, Jacobian]:
-        """Residuals and their derivatives by all parameters, with few entries in each row.
+        """Residuals and their Jacobian in all parameters, with few entries in each row.
 
         Parameters
         ----------

@@ -271,7 +271,7 @@ def linearize_residual(
         Without leading linear layer.
     residual : callable
         `module -> tensor` or tuple of tensors. Each tensor is made from one call of the module,
-        entry i of it from sample i; it may differentiate by the inputs.
+        entry i of it from sample i; it may differentiate with respect to the inputs.
 
     Raises
     ------

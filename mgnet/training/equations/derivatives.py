@@ -1,4 +1,4 @@
-"""What a differential equation asks of a network: its outputs and their derivatives by the inputs.
+"""What a differential equation asks of a network: outputs and derivatives in the inputs.
 
 For any module by differentiating twice; a network that carries derivatives forward (a KAN does) is
 asked for its own. `Ansatz` wraps either: features of the points before it, hard constraints after
@@ -39,7 +39,7 @@ class Derivatives(Protocol):
 
 @runtime_checkable
 class Differentiates(Protocol):
-    """A network with a faster way than autograd to derivatives by its inputs."""
+    """A network with a faster way than autograd to derivatives with respect to its inputs."""
 
     def derivatives(self, inputs: Derivatives, /) -> Any:
         """Of the outputs; with `add_jacobian`, see `mgnet.knots.derivatives`."""
@@ -129,7 +129,7 @@ class Composed:
         return _directional(first, arguments, (x.d(axes[1]), slopes[1], slopes[2]))
 
     def add_jacobian(self, residual: torch.Tensor, J: torch.Tensor) -> None:
-        """Add derivatives of residuals by parameters: of the network, then the coefficients."""
+        """Add derivatives of residuals in the parameters of the network, then the coefficients."""
         own = len(self.coefficients)
         network = J.shape[1] - own
         self.inner.add_jacobian(residual, J[:, :network])  # type: ignore[attr-defined]
@@ -244,7 +244,7 @@ class Ansatz(torch.nn.Module):
 
 
 def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
-    """The outputs of a network at points, and their derivatives by the points.
+    """The outputs of a network at points, and their derivatives with respect to the points.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The hidden layers as an adaptive basis: any step on them, the last layer always solved.
 
 For hidden parameters xi let W(xi) be the solved last layer. What the steps see is the reduced
-objective `J(xi, W(xi))`. Its gradient is the partial gradient by xi alone, because the one by W
+objective `J(xi, W(xi))`. Its gradient is the partial gradient in xi alone, because the one in W
 vanishes, so any first-order step goes through unchanged:
 
 | step | method |

@@ -246,7 +246,7 @@ class LastLayer(Smoother):
     >>> problem = LeastSquares(network.double(), (x, torch.sin(3 * x)))
     >>> level = Level(problem, LastLayer(rcond=1e-8))
     >>> u = Solver(Hierarchy([level]), "V(0,0,1)", max_cycles=1).solve(u=problem.start()).value
-    >>> bool(problem(u)[-10:].norm() < 1e-6)  # the gradient by the last layer
+    >>> bool(problem(u)[-10:].norm() < 1e-6)  # the gradient for the last layer
     True
     """
 

@@ -203,10 +203,10 @@ def levenberg_marquardt(
     Parameters
     ----------
     residual : callable
-        `module -> tensor` of any shape, or a tuple of tensors; it may differentiate by its inputs
-        (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i of each tensor
-        depends on sample i of each call `module(x)` alone: for points of several kinds return a
-        tuple, not one long tensor.
+        `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
+        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i
+        of each tensor depends on sample i of each call `module(x)` alone: for points of several
+        kinds return a tuple, not one long tensor.
     module : torch.nn.Module
         Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
     rtol, atol : float

@@ -18,7 +18,7 @@ Residual = Callable[[Any], torch.Tensor | Sequence[torch.Tensor]]
 
 @runtime_checkable
 class LinearizesResiduals(Protocol):
-    """A network with a faster way than autograd to the derivatives of residuals by parameters."""
+    """A network with a faster way than autograd to the Jacobian of residuals in the parameters."""
 
     def linearize_residual(self, residual: Residual, /) -> tuple[torch.Tensor, Jacobian]:
         """Residuals, each of one sample of one call, and their Jacobian; any error if it cannot."""
@@ -206,7 +206,7 @@ def _chunk(residuals: int) -> int:
 
 
 def _products(outputs: torch.Tensor, inputs: torch.Tensor, count: int, chunk: int) -> torch.Tensor:
-    """The derivatives of each output by the inputs, `chunk` outputs at once."""
+    """The derivatives of each output with respect to the inputs, `chunk` outputs at once."""
 
     def pull(y: torch.Tensor, batched: bool) -> torch.Tensor:
         (product,) = torch.autograd.grad(

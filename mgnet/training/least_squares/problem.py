@@ -17,7 +17,7 @@ __all__ = ["LeastSquares"]
 
 @runtime_checkable
 class Linearizes(Protocol):
-    """A network with a faster way than autograd to its derivatives by all parameters."""
+    """A network with a faster way than autograd to its Jacobian in all parameters."""
 
     def linearize(self, x: torch.Tensor, /) -> tuple[torch.Tensor, Jacobian]:
         """Outputs, and their Jacobian with a row per sample and output."""
@@ -141,7 +141,7 @@ class LeastSquares(Objective):
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         """The residual vector r: samples times outputs, then the rows of the penalty."""
         u = u.detach()
-        with torch.enable_grad():  # a residual may differentiate by the inputs
+        with torch.enable_grad():  # a residual may hold derivatives in the inputs
             blocks = blocks_of(self.flat.evaluate(self.differences, u))
         r = torch.cat([block.detach().reshape(-1) for block in blocks]).double() * self.weight
         return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])

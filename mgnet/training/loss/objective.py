@@ -75,7 +75,7 @@ class Objective:
         return Objective(network, self.loss, self.data)
 
     def with_data(self, batch: Any) -> Objective:
-        """The same objective for other data, say a batch of it."""
+        """The same objective for other data, such as a batch."""
         self._require_data("with_data")
         return Objective(self.network, self.loss, batch)
 
@@ -135,7 +135,7 @@ class Objective:
         return self.gradient(u)
 
     def _loss(self, u: torch.Tensor) -> torch.Tensor:
-        with torch.enable_grad():  # a loss may differentiate by the inputs
+        with torch.enable_grad():  # a loss may hold derivatives in the inputs
             if self.data is None:
                 return check_loss(self.flat.evaluate(self.loss, u))
             return check_loss(self.loss(self.outputs(u), self.data[1]))
