@@ -96,7 +96,7 @@ class Level:
 
     def __post_init__(self) -> None:
         own = getattr(self.operator, "tally", None)
-        if own is not None:
+        if isinstance(own, list):
             object.__setattr__(self, "tally", own)
 
     def apply(self, u: State) -> State:

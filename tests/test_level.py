@@ -53,6 +53,18 @@ def test_an_operator_may_count_for_its_level(own):
     assert replace(level, name="another").tally[0] == operator.tally[0] == 1.5
 
 
+def test_a_tally_of_another_kind_is_the_operators_own_affair():
+    class Counted:
+        tally = 7
+
+        def __call__(self, u):
+            return 2.0 * u
+
+    level = Level(Counted(), Jacobi())
+    np.testing.assert_array_equal(level.residual_at(np.ones(7), np.ones(7)), -1.0)
+    assert level.tally == [1.0]
+
+
 @pytest.mark.parametrize("operator", [lambda u: u, A])
 def test_residuals_do_not_edit_what_the_operator_returns(operator):
     u, f = np.ones(7), np.full(7, 3.0)

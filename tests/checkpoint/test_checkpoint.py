@@ -212,7 +212,10 @@ def test_another_tool_finds_every_edge(kind, linear, tmp_path):
     assert (told["mgnet"], told["format"]) == (mgnet.__version__, 1)
 
     saved = Checkpoint.load(tmp_path)
-    assert torch.equal(saved.network()(x), kan(x))
+    again = saved.network()
+    assert same(again.state_dict(), kan.state_dict())
+    # The same tensors at another place in memory: products of matrices may round in another way.
+    torch.testing.assert_close(again(x), kan(x), rtol=1e-13, atol=1e-14)
     assert same(saved.progress.memory, memory) and torch.equal(saved.progress.us[0], u)
 
 

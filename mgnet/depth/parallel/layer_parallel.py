@@ -255,7 +255,8 @@ class LayerParallel(nn.Module):
             for x in (*parameters, *buffers, *learnable_steps)
         ]
         about = net.kernel.fingerprint(), net.final_time, net.kept, self.communicator
-        key = about, tensors, u.shape, u.dtype, u.device, cast_of(u.device.type)
+        modes = cast_of(u.device.type), torch.is_inference_mode_enabled()
+        key = about, tensors, u.shape, u.dtype, u.device, modes
         last = self._setups.get(method)
         if last is None or last[0] != key:
             setup = PropagationSetup.of(

@@ -211,6 +211,21 @@ def test_a_call_in_another_thread_amid_a_pass(monkeypatch, backward):
     same(both(parallel, x), wanted[0])
 
 
+@pytest.mark.parametrize("options", [{}, {"mode": "serial"}, {"warm_start": True}])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_call_after_one_in_inference_mode(options, training):
+    """Tensors made there can be neither edited nor saved for a backward pass."""
+    parallel = LayerParallel(net_of(), 3, 2, **options, control=FixedCycles(20)).train(training)
+    wanted = fresh(parallel, batch())
+    with torch.inference_mode():
+        inside = parallel(batch()).clone()
+    for _ in range(2):
+        found = both(parallel, batch())
+        for ours, theirs in zip(found, wanted, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(inside, wanted[0], rtol=1e-9, atol=1e-11)
+
+
 def stepped(parallel):
     optimizer = torch.optim.SGD(parallel.parameters(), 0.1)
     parallel(batch()).square().sum().backward()
