@@ -158,7 +158,8 @@ class StackedBlock:
         about = self._fingerprint(layers), shapes, cast_of(states.device.type)
         one = None
         if self.traced and len(layers):
-            one = self._remembered(about, lambda: self._trace(layers, states))
+            with torch.inference_mode(False):
+                one = self._remembered(about, lambda: self._trace(layers, states))
         if one is None or (kind == "differentiable" and one.hidden):
             return partial(self._in_turn, kind, layers, True)
         if one.convolves and len(layers) > 1:
@@ -166,7 +167,10 @@ class StackedBlock:
 
         def program(kind: str) -> Program:
             key = about, kind, len(layers)
-            return self._remembered(key, lambda: self._batch(kind, one, program, layers, states))
+            with torch.inference_mode(False):
+                return self._remembered(
+                    key, lambda: self._batch(kind, one, program, layers, states)
+                )
 
         if kind == "differentiable":
             some = program(kind)
@@ -176,7 +180,7 @@ class StackedBlock:
         return partial(self._record, run, one.changed, layers) if kind == "record" else run
 
     def _trace(self, layers: Layers, states: Tensor) -> OneLayer | None:
-        inputs = [x[0].detach() for x in (*layers.tensors(), states)]
+        inputs = [_traceable(x[0]) for x in (*layers.tensors(), states)]
         try:
             return trace_layer(self.evaluate, inputs, len(self.names), self.stages)
         except ValueError:
@@ -198,7 +202,7 @@ class StackedBlock:
         layers: Layers,
         states: Tensor,
     ) -> Program:
-        inputs = [x.detach() for x in (*layers.tensors(), states)]
+        inputs = [_traceable(x) for x in (*layers.tensors(), states)]
         count = len(inputs) - 1
         if kind == "differentiable":
             graph = trace_for_autograd(self.evaluate, [x[0] for x in inputs], len(self.names))
@@ -261,6 +265,11 @@ class StackedBlock:
                 self._found.popitem(last=False)
         self._found.move_to_end(key)
         return self._found[key]
+
+
+def _traceable(tensor: Tensor) -> Tensor:
+    """Outside of any graph; a copy of one that was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _description(module: nn.Module) -> Any:

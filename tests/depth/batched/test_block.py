@@ -10,6 +10,7 @@ from torch.func import stack_module_state
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.tape import TracedTape
 
 EXACT = {"rtol": 1e-13, "atol": 1e-14}
 
@@ -414,6 +415,18 @@ def test_a_block_that_cannot_be_traced_says_so():
     modules, layers = stacked(Branch, 2)
     with pytest.warns(UserWarning, match="cannot be traced, so its layers run one after another"):
         StackedBlock(modules[0]).record(layers, torch.ones(2, 1, 3, dtype=torch.float64))
+
+
+def test_a_block_is_traced_in_inference_mode(recwarn):
+    modules, layers = stacked(BLOCKS["linear"][0], 2)
+    states, _ = states_of(2, (3,))
+    wanted = StackedBlock(modules[0]).record(layers, states).value
+    block = StackedBlock(modules[0])
+    with torch.inference_mode():
+        inside = block.record(layers[:], 1.0 * states).value.clone()
+    after = block.record(layers, states)
+    assert torch.equal(inside, wanted) and torch.equal(after.value, wanted)
+    assert isinstance(after, TracedTape) and not recwarn.list
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
