@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +27,6 @@ from mgnet.transfer import Transfer
 __all__ = ["Level"]
 
 State = Any
-
-
-@runtime_checkable
-class _Matrix(Protocol):
-    def __matmul__(self, other: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,25 +153,28 @@ class Level:
             )
         return self.matrix
 
-    @property
+    # A level is frozen, and every step asks for these: worked out once, on demand. `replace` makes
+    # a new level, which has not been asked yet.
+
+    @cached_property
     def matrix(self) -> Any:
         """The operator when it supports `@` or is a PETSc Mat, else None."""
-        operator = self.operator
-        return operator if isinstance(operator, _Matrix) or vector.is_mat(operator) else None
+        multiplies = getattr(type(self.operator), "__matmul__", None) is not None
+        return self.operator if multiplies or vector.is_mat(self.operator) else None
 
-    @property
+    @cached_property
     def unknowns(self) -> int:
         """Number of unknowns: `size`, else the rows of the matrix, else 0 (not known)."""
         if self.size or self.matrix is None:
             return self.size
         return vector.shape_of(self.matrix)[0]
 
-    @property
+    @cached_property
     def residual_work(self) -> float:
         """Of one residual, in evaluations of A: 1, or `residual_cost` where it has its own."""
         return 1.0 if self.residual is None else self.residual_cost
 
-    @property
+    @cached_property
     def evaluation_cost(self) -> float:
         """Of one evaluation of A: `cost`, else the number of unknowns, else 1."""
         return float(self.cost or self.unknowns or 1)

@@ -101,3 +101,49 @@ def test_numbers_of_a_level():
     levels = [Level(A, Jacobi()) for _ in range(2)]
     levels[0].charge(2.5)
     assert [level.tally[0] for level in levels] == [2.5, 0.0]
+
+
+class Asked:
+    """A matrix that counts how often its shape is read."""
+
+    def __init__(self, size):
+        self.size = size
+        self.times = 0
+
+    def __matmul__(self, u):
+        return u
+
+    @property
+    def shape(self):
+        self.times += 1
+        return self.size, self.size
+
+
+def test_constants_are_worked_out_once_and_replace_does_not_carry_them_over():
+    level = Level(Asked(3), Jacobi())
+    for _ in range(5):
+        assert level.matrix is level.operator
+        assert (level.unknowns, level.evaluation_cost, level.residual_work) == (3, 3.0, 1.0)
+    assert level.operator.times == 1
+    other = replace(level, operator=Asked(5))
+    assert (other.matrix, other.unknowns, other.evaluation_cost) == (other.operator, 5, 5.0)
+    function = replace(level, operator=abs, residual=lambda u, f: u, residual_cost=0.5, cost=2.0)
+    assert (function.matrix, function.unknowns) == (None, 0)
+    assert (function.evaluation_cost, function.residual_work) == (2.0, 0.5)
+    assert (level.unknowns, level.evaluation_cost, level.residual_work) == (3, 3.0, 1.0)
+
+
+def test_what_python_multiplies_is_a_matrix():
+    class Forwards:
+        """Has every attribute, but no `@`, for which Python asks the class."""
+
+        def __getattr__(self, name):
+            return getattr(A, name)
+
+    class Refuses:
+        __matmul__ = None
+
+    for operator in (Forwards(), Refuses()):
+        with pytest.raises(TypeError):
+            _ = operator @ object()
+        assert Level(operator, Jacobi()).matrix is None
