@@ -166,6 +166,8 @@ def run(
     ------
     FloatingPointError
         As soon as a state is not finite; names the step and the level.
+    ValueError
+        If u and f differ in kind or shape: compiled loops would read beyond the shorter one.
 
     Examples
     --------
@@ -177,6 +179,11 @@ def run(
     >>> bool(abs(u - x * (1 - x) / 2).max() < 0.01)
     True
     """
+    if u is not None and f is not None and not vector.alike(u, f):
+        raise ValueError(
+            f"run got u as {vector.describe(u)} and f as {vector.describe(f)}; "
+            "give both of one kind and shape"
+        )
     return perform(schedule, hierarchy, u, f, memory, record, resume)[:2]
 
 

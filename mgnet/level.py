@@ -131,8 +131,12 @@ class Level:
 
     def _count(self, evaluations: float) -> None:
         """Count, unless the operator does: only it can tell which results it remembered."""
-        if self.tally is not getattr(self.operator, "tally", None):
+        if not self._operator_counts:
             self.tally[0] += evaluations
+
+    @cached_property
+    def _operator_counts(self) -> bool:
+        return self.tally is getattr(self.operator, "tally", None)
 
     def charge(self, evaluations: float) -> None:
         """Count evaluations of A that did not go through `apply` or `residual_at`.

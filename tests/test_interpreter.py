@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from mgnet import (
     Backtracking,
+    Chebyshev,
     Direct,
     GaussSeidel,
     Hierarchy,
@@ -293,6 +294,23 @@ def test_nothing_that_was_given_is_edited():
         run(cycle(len(hierarchy), math.inf), hierarchy, u, f)
         assert np.array_equal(u, before[0])
         assert np.array_equal(f, before[1])
+
+
+@pytest.mark.parametrize("smoother", [Jacobi(), GaussSeidel(), Chebyshev(2)], ids=str)
+@pytest.mark.parametrize(
+    ("u", "f"),
+    [
+        (np.ones(7), np.ones(6)),
+        (np.ones(7), np.ones(700)),
+        (np.ones(7), np.ones((7, 1))),
+        (np.ones(7), [1.0] * 7),
+    ],
+)
+def test_a_right_hand_side_of_another_shape_is_refused(smoother, u, f):
+    """A compiled sweep would read beyond its end."""
+    hierarchy = gallery.poisson(7, smoother=smoother)
+    with pytest.raises(ValueError, match="run got u as ndarray .7,. of float64 and f as "):
+        run(cycle(len(hierarchy)), hierarchy, u, f)
 
 
 def test_no_right_hand_side_stands_for_zero():
