@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,9 @@ def _setting(check: Check | None = None) -> Check:
     return keep
 
 
+_setting_option = partial(click.option, expose_value=False, callback=_setting())
+
+
 def _widths(_context: object, _option: object, text: str) -> tuple[int, ...]:
     try:
         widths = tuple(int(width) for width in text.split(","))
@@ -173,103 +177,82 @@ def cli(context: click.Context) -> None:
 @click.argument("data", type=FILE)
 @click.option("--target", required=True, help="Column to predict.")
 @click.option("--inputs", callback=_names, help="Columns to predict it from; default: all others.")
-@click.option(
+@_setting_option(
     "--hidden",
     callback=_setting(_widths),
-    expose_value=False,
     default=",".join(map(str, Settings.hidden)),
     show_default=True,
     help="Widths of the hidden layers.",
 )
-@click.option(
+@_setting_option(
     "--intervals",
     type=AT_LEAST_1,
-    callback=_setting(),
-    expose_value=False,
     default=Settings.intervals,
     show_default=True,
     help="Of the splines, coarsest level.",
 )
-@click.option(
+@_setting_option(
     "--degree",
     type=click.IntRange(1, 5),
-    callback=_setting(),
-    expose_value=False,
     default=Settings.degree,
     show_default=True,
     help="Of the splines.",
 )
-@click.option(
+@_setting_option(
     "--levels",
     type=AT_LEAST_1,
-    callback=_setting(),
-    expose_value=False,
     default=Settings.levels,
     show_default=True,
     help="Each doubles the intervals.",
 )
-@click.option(
+@_setting_option(
     "--cycle",
-    callback=_setting(),
-    expose_value=False,
     default=Settings.cycle,
     help="Schedule, as 'cascade 32,16,8,4'; default: by budget.",
 )
-@click.option(
+@_setting_option(
     "--optimizer",
     type=click.Choice(["lm", "lbfgs", "adam"]),
-    callback=_setting(),
-    expose_value=False,
     default=Settings.optimizer,
     show_default=True,
     help="What a sweep is.",
 )
-@click.option(
+@_setting_option(
     "--seconds",
     type=click.FloatRange(0.0, min_open=True),
     callback=_setting(_finite),
-    expose_value=False,
     help=f"Budget; default: {Settings.seconds:g}.",
 )
-@click.option(
+@_setting_option(
     "--evaluations",
     type=AT_LEAST_1,
-    callback=_setting(),
-    expose_value=False,
     help="Budget in gradients of the finest network.",
 )
-@click.option(
+@_setting_option(
     "--seed",
     type=click.IntRange(min=0),
-    callback=_setting(),
-    expose_value=False,
     default=Settings.seed,
     show_default=True,
     help="Of the split and of the initial network.",
 )
-@click.option(
+@_setting_option(
     "--held-out",
     type=float,
-    callback=_setting(),
-    expose_value=False,
     default=Settings.held_out,
     show_default=True,
     help="Fraction of rows kept for the test.",
 )
-@click.option(
+@_setting_option(
     "--validation",
     type=click.FloatRange(0.0, 1.0, max_open=True),
-    callback=_setting(),
-    expose_value=False,
     default=Settings.validation,
     show_default=True,
     help="Fraction of the training rows that decides when to stop; 0: none.",
 )
-@click.option(
+@_setting_option(
     "--roughness",
     type=click.FloatRange(0.0),
     callback=_setting(_finite),
-    expose_value=False,
     default=Settings.roughness,
     show_default=True,
     help="Penalty on bending splines; the more noise, the larger.",
