@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from mgnet import norms
+
 __all__ = ["Anderson"]
 
 State = Any
@@ -77,21 +79,27 @@ class Iterates:
     Parameters
     ----------
     anderson : Anderson
-    dot : callable
+    dot, norm : callable
         Of the hierarchy: under MPI all ranks then get the same numbers and decide alike.
 
     Examples
     --------
     For u -> u / 2 + 1 two cycles tell the fixed point, 2:
 
-    >>> iterates = Iterates(Anderson(), np.dot)
+    >>> iterates = Iterates(Anderson(), np.dot, np.linalg.norm)
     >>> iterates.next(np.zeros(1), np.ones(1)), iterates.next(np.ones(1), 1.5 * np.ones(1))
     (array([1.]), array([2.]))
     """
 
-    def __init__(self, anderson: Anderson, dot: Callable[[State, State], float]):
+    def __init__(
+        self,
+        anderson: Anderson,
+        dot: Callable[[State, State], float],
+        norm: Callable[[State], float],
+    ):
         self.anderson = anderson
         self.dot = dot
+        self.norm = norm
         self.restarts = 0
         self._plain: list[State] = []  # what cycles gave, where not used, newest first
         self._last: tuple[State, State] | None = None
@@ -125,16 +133,19 @@ class Iterates:
         columns: list[list[float]] = []
         kept = []
         for pair in self._differences:
-            rest, column, length = pair[1], [], math.sqrt(self.dot(pair[1], pair[1]))
+            rest, column, length = pair[1], [], self._length(pair[1])
             for q in basis:
                 column.append(self.dot(q, rest))
                 rest = rest - column[-1] * q
-            left = math.sqrt(self.dot(rest, rest))
+            left = self._length(rest)
             if left <= self.anderson.rcond * length:
                 continue
             kept.append(pair)
-            basis.append(rest * (1.0 / left))
             columns.append([*column, left])
+            if not 1e-30 < left < 1e30:  # 1 / left may be out of the range of the states
+                size = norms.binary_exponent(left)
+                rest, left = norms.times_power_of_two(rest, -size), math.ldexp(left, -size)
+            basis.append(rest * (1.0 / left))
         self._differences = kept
         size = len(basis)
         triangle, parts = np.zeros((size, size)), np.zeros(size)
@@ -143,6 +154,11 @@ class Iterates:
             parts[k] = self.dot(basis[k], change)
             change = change - float(parts[k]) * basis[k]
         return np.linalg.solve(triangle, parts).tolist()
+
+    def _length(self, u: State) -> float:
+        """The norm of u, by the inner product wherever that is in the range of float64."""
+        squares = self.dot(u, u)
+        return math.sqrt(squares) if 1e-290 < squares < math.inf else self.norm(u)
 
     def refuses(self, norms: list[float]) -> bool:
         """Whether the residual norm grew too far over the cycle, and there is a state to go to."""

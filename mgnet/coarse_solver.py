@@ -11,7 +11,7 @@ import scipy.linalg as la
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
-from mgnet import vector
+from mgnet import norms, vector
 from mgnet.smoother import Smoother
 
 if TYPE_CHECKING:
@@ -151,11 +151,14 @@ class Krylov(Smoother):
                 return vector.as_numpy(vector.apply(jacobian, vector.like(x, u))).ravel()
 
             b = vector.as_numpy(r).ravel()
+            # SciPy's inner products and absolute tests for a breakdown want numbers of size one.
+            size = norms.binary_exponent(norms.norm(b))
+            b = norms.times_power_of_two(b, -size)
             system = spla.LinearOperator((b.size, b.size), matvec=product, dtype=b.dtype)  # type: ignore
             # SciPy's cg divides 0 by 0 past an exact solution.
             rtol = max(self.rtol, float(np.finfo(b.dtype).eps))
             d, _ = solve(system, b, rtol=rtol, **options)
-            u = u + vector.like(d, u)
+            u = u + vector.like(norms.times_power_of_two(d, size), u)
         return u, memory
 
     def work(self, level: Level, sweeps: int) -> float:

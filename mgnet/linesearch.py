@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mgnet import vector
+from mgnet import norms, vector
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -64,8 +64,12 @@ class Backtracking:
             )
 
     def __call__(self, level: Level, u: State, d: State, f: State | None, r: State) -> float:
+        scale = 0
         if level.objective is None:
             start = 0.5 * self.dot(r, r)
+            if not 1e-290 < start < math.inf:  # a square out of range; a power of two is exact
+                scale = -norms.SHIFT if start > 1.0 else norms.SHIFT
+                start = self._half_square(r, scale)
             slope = (
                 -2.0 * start
             )  # along the Newton direction; any other is held to the same decrease
@@ -77,14 +81,17 @@ class Backtracking:
         step = 1.0
         for _ in range(self.trials):
             trial = u + d if step == 1.0 else u + step * d
-            value = self._merit(level, trial, f)
+            value = self._merit(level, trial, f, scale)
             if math.isfinite(value) and value <= start + self.decrease * step * slope:
                 return step
             step *= self.shrink
         return 0.0
 
-    def _merit(self, level: Level, u: State, f: State | None) -> float:
+    def _merit(self, level: Level, u: State, f: State | None, scale: int) -> float:
         if level.objective is not None:
             return level.value(u, f, self.dot)
-        r = level.residual_at(u, f)
+        return self._half_square(level.residual_at(u, f), scale)
+
+    def _half_square(self, r: State, scale: int) -> float:
+        r = norms.times_power_of_two(r, scale) if scale else r
         return 0.5 * self.dot(r, r)

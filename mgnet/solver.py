@@ -157,7 +157,9 @@ class Solver:
         repeated = Schedule(schedule[opening:]) if opening else schedule
         records, norms, history = list[StepRecord](), list[float](), list[CycleRecord]()
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._merit(f))
-        iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot)
+        iterates = self.acceleration and Iterates(
+            self.acceleration, hierarchy.dot, hierarchy.norm
+        )
         spent, seen = 0.0, 0  # the work of records[:seen]
         while True:
             before = hierarchy[0].tally[0]

@@ -4,8 +4,6 @@ The rest of the core uses `+ - *` and `@` only. torch and petsc4py are not impor
 tensor or a Vec comes in, its library is loaded already, and `sys.modules` has it.
 """
 
-import cmath
-import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +12,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from mgnet import kernels
+from mgnet.kinds import is_mat, is_tensor, is_vec
+from mgnet.norms import dot, is_finite, norm, unknown
 
 __all__ = [
     "apply",
@@ -33,37 +33,10 @@ __all__ = [
 State = Any
 
 
-def _is(module: str, kind: str, u: State) -> bool:
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(u, getattr(loaded, kind))
-
-
-def is_tensor(u: State) -> bool:
-    """Whether `u` is a torch tensor."""
-    return _is("torch", "Tensor", u)
-
-
-def is_vec(u: State) -> bool:
-    """Whether `u` is a PETSc Vec."""
-    return _is("petsc4py.PETSc", "Vec", u)
-
-
-def is_mat(matrix: Any) -> bool:
-    """Whether `matrix` is a PETSc Mat."""
-    return _is("petsc4py.PETSc", "Mat", matrix)
-
-
-def _unknown(u: State) -> TypeError:
-    return TypeError(
-        f"state has the type {type(u).__name__}; "
-        "a state must be a NumPy array, a torch tensor or a PETSc Vec"
-    )
-
-
 def state_shape(u: State) -> tuple[int, ...]:
     """The lengths of the axes of a state (of all ranks together, for a Vec); copies nothing."""
     if not same_kind(u, u):
-        raise _unknown(u)
+        raise unknown(u)
     return (u.getSize(),) if is_vec(u) else tuple(u.shape)
 
 
@@ -138,66 +111,6 @@ def describe(u: Any) -> str:
     return type(u).__name__ + (f" {tuple(u.shape)} of {u.dtype}" if shaped else "")
 
 
-def dot(u: State, v: State) -> float:
-    """Euclidean inner product of two states: the real part of the sum of `conj(u) * v`.
-
-    Parameters
-    ----------
-    u, v : array, tensor or Vec
-        Of one kind and shape. float32 tensors are summed in float64.
-
-    Examples
-    --------
-    >>> dot(np.array([1.0, 2.0]), np.array([3.0, 4.0]))
-    11.0
-    """
-    if isinstance(u, np.ndarray):
-        return float(np.vdot(u, v).real)
-    if is_tensor(u):
-        torch = sys.modules["torch"]
-        wide = torch.complex128 if u.is_complex() else torch.float64
-        return float(torch.vdot(*(x.detach().flatten().to(wide) for x in (u, v))).real)
-    if is_vec(u):
-        return float(u.dot(v).real)
-    raise _unknown(u)
-
-
-def norm(u: State) -> float:
-    """Euclidean norm of a state; `inf` or `nan` when an entry is, or when its square overflows.
-
-    Examples
-    --------
-    >>> norm(np.array([[3.0], [4.0]]))
-    5.0
-    """
-    if isinstance(u, np.ndarray):
-        # At memory speed, and on small arrays in a quarter of the time of numpy.linalg.norm.
-        return math.sqrt(np.vdot(u, u).real)
-    if is_tensor(u):
-        torch = sys.modules["torch"]
-        return float(
-            torch.linalg.vector_norm(u.detach(), dtype=None if u.is_complex() else torch.float64)
-        )
-    if is_vec(u):
-        return float(u.norm())
-    raise _unknown(u)
-
-
-def is_finite(u: State) -> bool:
-    """Whether all entries of a state are finite (of all ranks together, for a Vec).
-
-    Examples
-    --------
-    >>> is_finite(np.array([1.0, np.nan]))
-    False
-    """
-    # A sum is one pass in one thread. A BLAS product would wake all threads for each of the many
-    # states of a cycle, which costs milliseconds on a busy machine.
-    if isinstance(u, np.ndarray):
-        return cmath.isfinite(kernels.total(u))
-    return cmath.isfinite(norm(u) if is_vec(u) else u.detach().sum())
-
-
 def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
     """A state of zeros, of the kind, precision and device of `u`, and its shape unless given.
 
@@ -214,7 +127,7 @@ def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:
         v = u.duplicate()
         v.set(0.0)
         return v
-    raise _unknown(u)
+    raise unknown(u)
 
 
 def empty_like(u: State, shape: tuple[int, ...] | None = None) -> State:
@@ -245,7 +158,7 @@ def as_numpy(u: State) -> np.ndarray:
         return u.detach().cpu().resolve_conj().resolve_neg().numpy()
     if is_vec(u):
         return u.getArray(readonly=True)
-    raise _unknown(u)
+    raise unknown(u)
 
 
 def like(values: np.ndarray, u: State) -> State:
@@ -266,7 +179,7 @@ def like(values: np.ndarray, u: State) -> State:
         v = u.duplicate()
         v.setArray(np.asarray(values).ravel())
         return v
-    raise _unknown(u)
+    raise unknown(u)
 
 
 def concatenate(parts: Sequence[State]) -> State:

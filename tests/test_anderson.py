@@ -134,7 +134,7 @@ def test_a_combination_that_makes_things_worse_is_taken_back():
 
 @pytest.mark.parametrize("growth", [1.0, 2.0, 5.0])
 def test_a_growth_up_to_the_bound_is_let_pass(growth):
-    iterates = Iterates(Anderson(growth=growth), np.dot)
+    iterates = Iterates(Anderson(growth=growth), np.dot, np.linalg.norm)
     assert iterates.next(np.zeros(2), np.ones(2)).tolist() == [1.0, 1.0]
     assert not iterates.refuses([1.0, 1e9])  # nothing was combined that could be taken back
     iterates.next(np.ones(2), np.array([1.5, 1.2]))
