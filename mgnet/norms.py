@@ -138,12 +138,8 @@ def is_finite(u: State) -> bool:
         isfinite = sys.modules["torch"].isfinite
         return cmath.isfinite(u.detach().sum()) or bool(isfinite(u.detach()).all())
     value = norm(u)
-    # PETSc's infinity norm overlooks NaN, so this is only asked where the sum of squares overflows.
-    return math.isfinite(value) or (value == math.inf and math.isfinite(_largest(u)))
-
-
-def _largest(u: Any) -> float:
-    return float(u.norm(sys.modules["petsc4py.PETSc"].NormType.NORM_INFINITY))
+    # Where float64 cannot hold the norm, the entries may still be finite.
+    return math.isfinite(value) or math.isfinite(_length(times_power_of_two(u, -SHIFT)))
 
 
 def binary_exponent(value: float) -> int:
@@ -170,5 +166,6 @@ def times_power_of_two(u: State, exponent: int) -> State:
         u = u.copy()
         u.scale(2.0**half)
         u.scale(2.0 ** (exponent - half))
+        u.stateIncrease()  # else PETSc scales the norm that it remembers, which may be 0 or inf
         return u
     return u * 2.0**half * 2.0 ** (exponent - half)

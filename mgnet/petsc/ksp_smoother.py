@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from petsc4py import PETSc
 
 from mgnet import Smoother
+from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.petsc.matrices import as_mat, fill
 from mgnet.petsc.petsc_errors import original_errors
 from mgnet.petsc.vectors import assign, copy_of, vec_like
@@ -43,6 +45,27 @@ def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
     finally:
         for name in ours:
             database.delValue(name)
+
+
+@contextmanager
+def _in_range(ksp: PETSc.KSP, b: PETSc.Vec, d: PETSc.Vec) -> Iterator[None]:
+    """Scale a right-hand side whose squares PETSc cannot hold, and the solution back.
+
+    By a power of two, which changes no digit. PETSc's absolute tolerance of 1e-50 is meant for
+    numbers of size one; another one is scaled, too.
+    """
+    size = norm(b)
+    if size == 0.0 or 1e-30 <= size <= 1e140 or not math.isfinite(size):
+        yield
+        return
+    exponent, (_, atol, _, _) = binary_exponent(size), ksp.getTolerances()
+    times_power_of_two(b, -exponent).copy(b)
+    ksp.setTolerances(atol=atol if atol == 1e-50 else atol / size)
+    try:
+        yield
+    finally:
+        ksp.setTolerances(atol=atol)
+    times_power_of_two(d, exponent).copy(d)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +117,12 @@ class KSPSmoother(Smoother):
             if level.linearize is not None:
                 fill(mat, level.linearize(u))
                 ksp.setOperators(mat)
-            with original_errors():
+            with original_errors(), _in_range(ksp, b, d):
                 ksp.solve(b, d)
+            if ksp.getConvergedReason() == PETSc.KSP.ConvergedReason.DIVERGED_NANORINF:
+                raise FloatingPointError(
+                    f"{self} on {level}: PETSc met a norm that is not finite (NaN or Inf)"
+                )
             level.charge(float(ksp.getIterationNumber()))
             u = u + copy_of(d, u)
         return u, memory
