@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mgnet import vector
+from mgnet.norms import binary_exponent, times_power_of_two
 from mgnet.schedule import Step
 
 if TYPE_CHECKING:
@@ -27,6 +30,10 @@ CONTENT = 0.6
 AGREE = 0.4, 2.5
 # A sweep that leaves more than this of the residual hardly smooths.
 WEAK = 0.95
+# A residual norm up to so many times the rounding noise stands at rounding.
+ROUNDING = 30.0
+# Unless it is not this much below that of the right-hand side: then the state itself ran away.
+FALLEN = 0.01
 
 
 class Diagnosis:
@@ -48,6 +55,8 @@ class Diagnosis:
         `<w, A_c(v + w) - A_c(v)>`, which are equal where both operators discretise one equation.
     levels, states : dict
         The last Level and (u, f) of each level.
+    start : state or None
+        Before the last cycle, where that is known.
 
     Examples
     --------
@@ -69,16 +78,21 @@ class Diagnosis:
         self._norms: dict[int, float] = {}  # of each level, after the step before
         # Of each level that was gone down to: u and the residual norm there, and r above.
         self._arrivals: dict[int, tuple[State, float, State]] = {}
-        if solution.last_cycle is not None and not solution.message:  # else it breaks off again
+        last = solution.last_cycle
+        self.start: State | None = last.args[2] if isinstance(last, partial) else None
+        # Of residuals: else their products with states may be out of the range of float64.
+        self._exponent = binary_exponent(solution.residual_norms[0])
+        if last is not None and not solution.message:  # else it breaks off again
             self._norms[0] = solution.residual_norms[-2]
-            solution.last_cycle(self._measure)
+            last(self._measure)
 
     def _measure(self, step: Step, data: StepData) -> None:
         level = step.level + (step.action == "down")
         residual = data.level.residual_at(data.state, data.rhs)
         after, before = self._solution.norm(residual), self._norms.get(level, 0.0)
-        if step.action in ("pre", "post", "solve", "up") and before > 0.0 and after > 0.0:
-            log = math.log(after / before)
+        measurable = 0.0 < before < math.inf and 0.0 < after < math.inf
+        if step.action in ("pre", "post", "solve", "up") and measurable:
+            log = math.log(after) - math.log(before)
             self.logs[level, step.action].append(log)
             if step.action in ("pre", "post"):
                 self.sweeps[level].append(log / step.count)
@@ -92,8 +106,9 @@ class Diagnosis:
     def _compare(self, number: int, residual: State, data: StepData) -> None:
         dot, coarse = self._solution.dot, self.levels[number + 1]
         start, began, above = self._arrivals[number + 1]
-        if began > 0.0 and self._norms[number + 1] > 0.0:
-            self.visits[number + 1].append(math.log(self._norms[number + 1] / began))
+        ended = self._norms[number + 1]
+        if 0.0 < began < math.inf and 0.0 < ended < math.inf:
+            self.visits[number + 1].append(math.log(ended) - math.log(began))
         if not data.step_length:
             return
         end = data.progress.us[number + 1]
@@ -101,6 +116,7 @@ class Diagnosis:
         fine = data.level.transfer.restrict(change)  # type: ignore[union-attr]
         # Not by residuals: those of a level may live on a part of it, as on C-layers.
         said = coarse.apply(end) - coarse.apply(start)
+        fine, said = (times_power_of_two(each, -self._exponent) for each in (fine, said))
         self.changes[number].append((dot(end - start, fine), dot(end - start, said)))
 
 
@@ -119,12 +135,14 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     if solution.message or len(norms) < 2 or not 0.0 < norms[-1] < math.inf:
         return found
     factor = (norms[-1] / norms[0]) ** (1.0 / (len(norms) - 1))
-    if factor <= CONTENT:
+    if factor <= CONTENT and solution.reason.name != "ROUNDING":
         return found
     if not diagnosis.levels:  # no cycle to repeat
         return found
-    rounding = [] if solution.reason.converged else _rounding(solution, diagnosis)
-    found = rounding or found + _scaling(diagnosis)
+    stands: list[str] = []
+    if not solution.reason.converged:
+        stands = _inconsistent(solution, diagnosis) or _rounding(solution, diagnosis)
+    found = stands or found + _scaling(diagnosis)
     if found or not all(_is_plain(level) for level in diagnosis.levels.values()):
         return found
     return _smoothing(diagnosis) or _growing(diagnosis, factor)
@@ -140,21 +158,91 @@ def _refused(solution: Solution) -> list[str]:
     ]
 
 
+def rounding_noise(level: Level, norm: Callable[[State], float], u: State, f: State) -> float:
+    """How far the residual moves when the last digit of every unknown does: its norm.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> noise = rounding_noise(gallery.poisson(7)[0], np.linalg.norm, np.ones(7), np.ones(7))
+    >>> 1e-16 < noise < 1e-13
+    True
+    """
+    eps = vector.precision_of(u)
+    shift = eps * (u * vector.random_like(u, np.random.default_rng(0)))
+    return norm(level.residual_at(u + shift, f) - level.residual_at(u, f))
+
+
+def stands_at_rounding(
+    norms: Sequence[float],
+    level: Level,
+    norm: Callable[[State], float],
+    u: State,
+    f: State | None,
+) -> bool:
+    """Whether the residual norm falls no more, and is as small as the precision of u allows.
+
+    Parameters
+    ----------
+    norms : sequence of float
+        Before the first cycle and after each; u is the state after the last.
+    level, norm, u, f
+        The finest level, the norm of its states, its state and right-hand side.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> level, u = gallery.poisson(7)[0], np.ones(7)
+    >>> stands_at_rounding([1.0, 1.0, 1.0, 1.0], level, np.linalg.norm, u, None)
+    False
+    """
+    now, before = norms[-1], norms[-4:-1]
+    if len(before) < 3 or not 0.0 < 0.5 * min(before) <= now:
+        return False
+    scale = (0.0 if f is None else norm(f)) or norms[0]
+    return now <= FALLEN * scale and now <= ROUNDING * rounding_noise(level, norm, u, f)
+
+
 def _rounding(solution: Solution, diagnosis: Diagnosis) -> list[str]:
-    """How far the residual moves when the last digit of every unknown does."""
     level, (u, f) = diagnosis.levels[0], diagnosis.states[0]
-    dtype = vector.dtype_of(u)
-    shift = float(np.finfo(dtype).eps) * (u * vector.random_like(u, np.random.default_rng(0)))
-    noise = solution.norm(level.residual_at(u + shift, f) - level.residual_at(u, f))
-    now = solution.residual_norms[-1]
-    if now > 30.0 * noise:
-        return []
+    noise = rounding_noise(level, solution.norm, u, f)
+    now, dtype = solution.residual_norms[-1], vector.dtype_of(u)
     scale = (0.0 if f is None else solution.norm(f)) or solution.residual_norms[0]
+    if now > ROUNDING * noise:
+        return []
+    if now > FALLEN * scale:
+        return [
+            f"the state has grown to a norm of {solution.norm(u):.1e}, and its last digits move "
+            f"the residual by {noise:.1e}: the matrix is singular, or nearly so; if it is, subtract "
+            "from f what no solution can give (its mean, for a periodic or a Neumann problem)"
+        ]
     return [
         f"the residual norm stands at {now:.1e}, and the last digits of the {dtype} state move it "
         f"by {noise:.1e}: ask for no less than about rtol={3.0 * max(now, noise) / scale:.0e}"
         + (", or use float64" if dtype.itemsize <= 4 else "")
     ]
+
+
+def _inconsistent(solution: Solution, diagnosis: Diagnosis) -> list[str]:
+    """Whether the matrix takes to zero what cycles change, or what they leave of the residual."""
+    level, (u, f), norm = diagnosis.levels[0], diagnosis.states[0], solution.norm
+    if level.matrix is None:
+        return []
+
+    def stretched(v: State) -> float:
+        return norm(vector.apply(level.matrix, v)) / norm(v)
+
+    limit = 1e-10 * stretched(vector.random_like(u, np.random.default_rng(0)))
+    found = {"residual": level.residual_at(u, f)}
+    if diagnosis.start is not None and norm(u - diagnosis.start) > 1e-10 * norm(u):
+        found["change of the last cycle"] = u - diagnosis.start
+    return [
+        f"level 0: the matrix takes the {name} to zero, so it is singular, and the equation has no "
+        "solution: subtract from f what no solution can give (its mean, for a periodic or a "
+        "Neumann problem)"
+        for name, v in found.items()
+        if stretched(v) <= limit
+    ][:1]
 
 
 def _scaling(diagnosis: Diagnosis) -> list[str]:
@@ -200,7 +288,8 @@ def _smoothing(diagnosis: Diagnosis) -> list[str]:
     if worst < WEAK:
         return []
     # As weak as the worst: what one level leaves slows all levels above it.
-    named = sorted(level for level, factor in factors.items() if 1 - factor <= 2.5 * (1 - worst))
+    near = 1 - 2.5 * max(1 - worst, 0.0)
+    named = sorted(level for level, factor in factors.items() if factor >= min(near, worst))
     return [
         f"{_listed(named)}: a sweep of {diagnosis.levels[named[0]].smoother} leaves "
         f"{worst:.3f} of the residual norm, and no coarser level sees the rest: take a stronger "

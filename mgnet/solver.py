@@ -13,6 +13,7 @@ import scipy.sparse.linalg as spla
 
 from mgnet import vector
 from mgnet.anderson import Anderson, Iterates
+from mgnet.diagnosis import stands_at_rounding
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, StepData, perform, run
@@ -157,9 +158,7 @@ class Solver:
         repeated = Schedule(schedule[opening:]) if opening else schedule
         records, norms, history = list[StepRecord](), list[float](), list[CycleRecord]()
         scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._merit(f))
-        iterates = self.acceleration and Iterates(
-            self.acceleration, hierarchy.dot, hierarchy.norm
-        )
+        iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot, hierarchy.norm)
         spent, seen = 0.0, 0  # the work of records[:seen]
         while True:
             before = hierarchy[0].tally[0]
@@ -173,6 +172,9 @@ class Solver:
             work = spent + (checks + self._merit_work(best.values))
             history.append(_entry(norms, best.values, work, began))
             reason = self._reason(norms, scale, history[-1], value)
+            if reason is Reason.MAX_CYCLES and bound is None:
+                stands = stands_at_rounding(norms, hierarchy[0], hierarchy.norm, value, f)
+                reason = Reason.ROUNDING if stands else reason
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
                 reason = Reason.BATCHES if following is None else None

@@ -47,6 +47,18 @@ def dtype_of(u: State) -> np.dtype:
     return np.dtype(sys.modules["petsc4py.PETSc"].ScalarType) if is_vec(u) else u.dtype
 
 
+def precision_of(u: State) -> float:
+    """The distance from 1 to the next number in the precision of a state.
+
+    Examples
+    --------
+    >>> precision_of(np.ones(2)) == 2.0**-52
+    True
+    """
+    of = sys.modules["torch"].finfo if is_tensor(u) else np.finfo
+    return float(of(u.dtype if is_tensor(u) else dtype_of(u)).eps)
+
+
 def computes(u: State) -> bool:
     """Whether a state has numbers to compute with: floating-point or complex, no half precision.
 

@@ -3,23 +3,26 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pyamg
 import pytest
 import scipy.sparse as sp
 
 from mgnet import (
     Anderson,
     Backtracking,
+    Chebyshev,
     GaussSeidel,
     Hierarchy,
     Jacobi,
     Level,
     MatrixTransfer,
+    Reason,
     Smoother,
     Solver,
     gallery,
 )
 from mgnet.depth import heat
-from mgnet.diagnosis import Diagnosis
+from mgnet.diagnosis import Diagnosis, stands_at_rounding
 
 
 def swapped(hierarchy, number, **parts):
@@ -202,3 +205,95 @@ def test_shortened_corrections_are_compared_in_full():
     solution = Solver(shortened, max_cycles=3).solve(np.ones(31))
     ((fine, coarse),) = Diagnosis(solution).changes[0]
     assert fine / coarse == pytest.approx(1.0)
+
+
+def periodic(n, dimension):
+    """Poisson's equation on a torus, which constants solve for f = 0."""
+    line = sp.diags_array([2.0 * np.ones(n), -np.ones(n - 1), -np.ones(n - 1)], offsets=[0, 1, -1])
+    line = sp.lil_array(line)
+    line[0, n - 1] = line[n - 1, 0] = -1.0
+    A, eye = sp.csr_matrix(line), sp.eye_array(n)
+    return A if dimension == 1 else sp.csr_matrix(sp.kron(A, eye) + sp.kron(eye, A))
+
+
+SMOOTHERS = [Jacobi(), GaussSeidel(), GaussSeidel("symmetric"), Chebyshev(2)]
+
+
+@pytest.mark.parametrize("smoother", SMOOTHERS, ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_a_singular_system_without_a_solution(smoother, seed):
+    draw = np.random.default_rng(seed)
+    A = periodic(int(draw.integers(12, 20)), int(draw.integers(1, 3)))
+    make = (pyamg.ruge_stuben_solver, pyamg.smoothed_aggregation_solver)[seed % 2]
+    hierarchy = Hierarchy.from_pyamg(make(A, max_coarse=int(draw.choice([3, 10, 1000]))), smoother)
+    f = draw.standard_normal(A.shape[0])
+    solution = Solver(hierarchy).solve(f - f.mean() + 1.0)
+    if not solution.reason.converged:  # in rounding, an immense state may solve it
+        assert "(its mean, for a periodic or a Neumann problem)" in solution.explain()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("seed", range(6))
+def test_standing_at_rounding_is_a_reason(seed, dtype):
+    draw = np.random.default_rng(seed)
+    shape = ((31,), (63,), (15, 15))[draw.integers(3)]
+    smoother = SMOOTHERS[draw.integers(4)]
+    hierarchy = Hierarchy(
+        replace(
+            level,
+            operator=level.operator.astype(dtype),
+            transfer=level.transfer and MatrixTransfer(level.transfer.P.astype(dtype)),
+        )
+        for level in gallery.poisson(shape, smoother=smoother)
+    )
+    f = draw.standard_normal(hierarchy[0].unknowns).astype(dtype)
+    solution = Solver(hierarchy, rtol=1e-25, max_cycles=80).solve(f)
+    assert solution.reason is Reason.ROUNDING
+    assert not solution.reason.converged
+    assert "ask for no less than about rtol=" in solution.explain()
+    falling = Solver(hierarchy, rtol=1e-25, max_cycles=3).solve(f)
+    assert falling.reason is Reason.MAX_CYCLES
+
+
+@pytest.mark.parametrize(
+    "hierarchy",
+    [gallery.poisson(63, smoother=Nothing()), gallery.poisson((63, 7), smoother=Jacobi(1e-3))],
+    ids=["nothing", "slow"],
+)
+def test_a_solve_that_stagnates_above_rounding_does_not_stand_there(hierarchy):
+    solution = Solver(hierarchy, max_cycles=20).solve(np.ones(hierarchy[0].unknowns))
+    assert solution.reason is Reason.MAX_CYCLES
+
+
+def test_a_start_at_the_solution_stands_at_rounding():
+    hierarchy, f = gallery.poisson(63), np.random.default_rng(0).standard_normal(63)
+    u = Solver(hierarchy, rtol=1e-25, max_cycles=80).solve(f).value
+    assert Solver(hierarchy, rtol=1e-25, max_cycles=5).solve(f, u).reason is Reason.ROUNDING
+
+
+def test_a_state_of_zeros_does_not_stand_at_rounding():
+    level = gallery.poisson(7)[0]
+    assert not stands_at_rounding([1.0] * 5, level, np.linalg.norm, np.zeros(7), np.ones(7))
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+@pytest.mark.parametrize("seed", range(40))
+def test_every_ending_is_explained(seed):
+    draw = np.random.default_rng(seed)
+    shape = ((1,), (3,), (31,), (7, 7))[draw.integers(4)]
+    smoother = [*SMOOTHERS, Nothing(), Jacobi(3.0), Jacobi(1e30)][draw.integers(7)]
+    hierarchy = gallery.poisson(shape, levels=[None, 1][draw.integers(2)], smoother=smoother)
+    f = draw.standard_normal(hierarchy[0].unknowns)
+    f *= draw.choice([0.0, 1.0, 1e-320, 1e-200, 1e200, 1e308, np.inf, np.nan])
+    solution = Solver(
+        hierarchy,
+        ("V(1,1)", "F(2,0)", "nested W(0,1)")[draw.integers(3)],
+        rtol=draw.choice([0.0, 1e-20, 1e-6, 1.0]),
+        max_cycles=int(draw.choice([1, 2, 60])),
+        acceleration=(None, Anderson(2))[draw.integers(2)],
+        monitor=[None, lambda *told: True][int(draw.integers(5) == 0)],
+    ).solve(f)
+    for text in (solution.explain(), str(solution), repr(solution)):
+        assert text
+    assert len(solution.history) == solution.cycles + 1
+    assert isinstance(solution.factor, float)
