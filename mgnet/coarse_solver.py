@@ -56,16 +56,17 @@ class Direct(Smoother):
             inverse: Any = la.pinv(matrix.toarray() if sp.issparse(matrix) else matrix)
             return inverse.__matmul__
         try:
+            # In the precision of the states where that is higher, but that LAPACK has.
+            real = np.promote_types(vector.dtype_of(u).type(0).real.dtype, np.float32)
+            dtype = vector.at_most_double(matrix.dtype, real)
             if sp.issparse(matrix):
-                # SuperLU takes right-hand sides of the precision of its matrix only.
-                real = vector.dtype_of(u).type(0).real.dtype
-                columns = sp.csc_matrix(matrix, dtype=np.result_type(matrix.dtype, real))
+                columns = sp.csc_matrix(matrix, dtype=dtype)
                 factors = spla.splu(columns)
                 pivots = abs(factors.U.diagonal())[factors.perm_c]
                 scale = abs(columns).max(axis=0).toarray().ravel()
-                solve = factors.solve
+                solve = partial(_solve_by_parts, factors.solve, dtype)
             else:
-                dense = la.lu_factor(matrix, check_finite=False)
+                dense = la.lu_factor(matrix.astype(dtype, copy=False), check_finite=False)
                 pivots, scale = abs(dense[0].diagonal()), abs(matrix).max(axis=0)
                 solve = partial(la.lu_solve, dense, check_finite=False)
         except RuntimeError:  # SuperLU met a column without a pivot
@@ -87,17 +88,22 @@ class Direct(Smoother):
                 u = u + vector.like(self._factorise(level, u)(vector.as_numpy(r).ravel()), u)
             else:
                 b = vector.as_numpy(vector.zeros_like(u) if f is None else f)
-                if b.dtype.kind == "c" and not np.iscomplexobj(vector.as_scipy(level.matrix)):
-                    raise TypeError(
-                        f"{self} on {level} got a {b.dtype} right-hand side for a real matrix; "
-                        "give complex matrices (A.astype(complex)), or both parts one by one"
-                    )
-                u = vector.like(memory(b.ravel()), u)
+                solved = memory(b.ravel())
+                complete = solved.dtype.kind == "c" and vector.dtype_of(u).kind != "c"
+                u = solved.reshape(b.shape) if complete else vector.like(solved, u)
                 level.charge(1.0)
         return u, memory
 
     def __str__(self) -> str:
         return f"Direct({self.method!r})"
+
+
+def _solve_by_parts(solve: Any, dtype: np.dtype, b: np.ndarray) -> np.ndarray:
+    """SuperLU's solution for any b, though it takes those of the precision of its matrix only."""
+    if b.dtype.kind == "c" and dtype.kind != "c":
+        real, imaginary = (solve(part.astype(dtype)) for part in (b.real, b.imag))
+        return real + 1j * imaginary
+    return solve(b.astype(dtype, copy=False))
 
 
 @dataclass(frozen=True)
@@ -148,9 +154,11 @@ class Krylov(Smoother):
 
             def product(x: np.ndarray, jacobian: Any = jacobian, u: State = u) -> np.ndarray:
                 level.charge(1.0)
-                return vector.as_numpy(vector.apply(jacobian, vector.like(x, u))).ravel()
+                image = vector.as_numpy(vector.apply(jacobian, vector.like(x, u))).ravel()
+                return image.astype(vector.at_most_double(image.dtype), copy=False)
 
             b = vector.as_numpy(r).ravel()
+            b = b.astype(vector.at_most_double(b.dtype), copy=False)
             # SciPy's inner products and absolute tests for a breakdown want numbers of size one.
             size = norms.binary_exponent(norms.norm(b))
             b = norms.times_power_of_two(b, -size)

@@ -213,8 +213,9 @@ def _rounding(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     if now > FALLEN * scale:
         return [
             f"the state has grown to a norm of {solution.norm(u):.1e}, and its last digits move "
-            f"the residual by {noise:.1e}: the matrix is singular, or nearly so; if it is, subtract "
-            "from f what no solution can give (its mean, for a periodic or a Neumann problem)"
+            f"the residual by {noise:.1e}: the matrix is singular, or nearly so; if it is, "
+            "subtract from f what no solution can give (its mean, for a periodic or a Neumann "
+            "problem)"
         ]
     return [
         f"the residual norm stands at {now:.1e}, and the last digits of the {dtype} state move it "

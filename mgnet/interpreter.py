@@ -263,7 +263,7 @@ def perform(
         elif action == "start":
             _start(levels, us, fs, given=u is not None)
         else:
-            us[l] = level.transfer.interpolate(us[l + 1])
+            us[l] = vector.in_precision_of(fs[l], level.transfer.interpolate(us[l + 1]))
             carry_memory(memory, levels, l)
         if not (is_finite(us[l]) if norm is None else math.isfinite(norm)):
             raise FloatingPointError(

@@ -19,6 +19,8 @@ except ImportError:  # a private name: SciPy may move it
 __all__ = [
     "available",
     "chebyshev",
+    "compiles",
+    "flat",
     "gauss_seidel",
     "is_csr",
     "jacobi",
@@ -60,7 +62,7 @@ def takes(matrix: Any, *states: Any) -> bool:
     if not (available and is_csr(matrix)):
         return False
     dtype, shape = matrix.dtype, matrix.shape
-    if shape[0] != shape[-1]:
+    if shape[0] != shape[-1] or dtype.char not in "dfDF" or not dtype.isnative:
         return False
     for u in states:
         if type(u) is not np.ndarray or u.shape != shape[1:] or u.dtype != dtype:
@@ -68,6 +70,17 @@ def takes(matrix: Any, *states: Any) -> bool:
         if not u.flags.c_contiguous:
             return False
     return True
+
+
+def compiles(*dtypes: np.dtype) -> bool:
+    """Whether numba knows these precisions: single and double, real and complex, in native order.
+
+    Examples
+    --------
+    >>> compiles(np.dtype("f4")), compiles(np.dtype("longdouble")), compiles(np.dtype(">f8"))
+    (True, False, False)
+    """
+    return np.result_type(*dtypes).char in "dfDF" and all(dtype.isnative for dtype in dtypes)
 
 
 def multiply(matrix: Any, u: Any) -> Any:
@@ -195,6 +208,19 @@ def chebyshev(
     ahead = _ahead(u, r, within)
     _kernel("chebyshev")(*_arrays(matrix), scale, u, f, d, old, new, out, *ahead)
     return out
+
+
+def flat(matrix: Any, u: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A flat copy of u and a flat f, of one precision with the matrix, as the sweeps need them.
+
+    Examples
+    --------
+    >>> flat(np.eye(1), np.zeros((1, 1)), np.ones((1, 1), np.float32))
+    (array([0.]), array([1.]))
+    """
+    dtype = np.result_type(matrix.dtype, u.dtype, f.dtype)
+    flattened = np.ascontiguousarray(f, dtype).reshape(-1)
+    return np.array(u, dtype, order="C").reshape(-1), flattened
 
 
 def gauss_seidel(

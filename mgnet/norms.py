@@ -98,7 +98,7 @@ def norm(u: State) -> float:
 
 
 def _in_range(value: float, u: State) -> float:
-    """`value`, the norm of a tensor or Vec of double precision, or one taken of u scaled."""
+    """The value, norm of a tensor or Vec of double precision, or one taken of u scaled."""
     if 1e-145 < value < 1e145:
         return value
     shift = -SHIFT if value > 1.0 else SHIFT
@@ -110,7 +110,7 @@ def _length(u: State) -> float:
 
 
 def _scaled(u: np.ndarray) -> tuple[np.ndarray, int]:
-    """u as `(v, exponent)`, `u = v * 2**exponent`, where the largest entry of v is about 1."""
+    """The value, norm of a state of double precision that is no array, or one taken of u scaled."""
     exponent = binary_exponent(float(abs(u).max(initial=0.0)))
     return times_power_of_two(u, -exponent), exponent
 
@@ -154,7 +154,7 @@ def binary_exponent(value: float) -> int:
 
 
 def times_power_of_two(u: State, exponent: int) -> State:
-    """`u * 2**exponent` as a new state; exact, but where it is subnormal or overflows.
+    """The state `u * 2**exponent` as a new state; exact, but where it is subnormal or overflows.
 
     Examples
     --------

@@ -165,7 +165,7 @@ class Jacobi(Smoother):
         scale, iteration, _ = memory
         for _ in range(sweeps):
             if iteration is not None:
-                start = vector.zeros_like(u) if f is None else scale * f
+                start = vector.zeros_like(scale * u) if f is None else scale * f
                 u = kernels.multiply_add(iteration, u, start)
                 level.charge(1.0)
             elif _compiled(level, u, f):
@@ -232,13 +232,13 @@ class GaussSeidel(Smoother):
     def start(self, level: Level, u: State) -> Any:
         diagonal = _diagonal(level, u, self)
         matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
-        own = level.linearize is not None or level.residual is not None
-        if kernels.available and not own and isinstance(u, np.ndarray):
-            return matrix, 1.0 / diagonal, kernels.reach(matrix)
+        plain = isinstance(u, np.ndarray) and level.linearize is None and level.residual is None
+        if plain and kernels.available and kernels.compiles(matrix.dtype, u.dtype):
+            return matrix, 1.0 / diagonal.reshape(-1), kernels.reach(matrix)
         parts = {"forward": sp.tril, "backward": sp.triu}
         # SuperLU without pivoting factorises a triangle without fill: its solves are the sweeps.
         settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
-        factors, dtype = {}, np.result_type(matrix.dtype, vector.dtype_of(u), np.float64)
+        factors, dtype = {}, vector.at_most_double(matrix.dtype, vector.dtype_of(u), float)
         for direction in self._directions:
             triangle = parts[direction](matrix.astype(dtype), format="csc")
             factors[direction] = spla.splu(triangle, "NATURAL", **settings)
@@ -251,7 +251,7 @@ class GaussSeidel(Smoother):
             for _ in range(sweeps):
                 for direction in self._directions:
                     r = vector.as_numpy(level.residual_at(u, f))
-                    r = r.ravel().astype(np.result_type(r, np.float64))
+                    r = r.ravel().astype(vector.at_most_double(r.dtype, float))
                     u = u + vector.like(memory[direction].solve(r), u)
             return u, memory
         return self._swept(level, u, f, sweeps, memory, None), memory
@@ -259,7 +259,7 @@ class GaussSeidel(Smoother):
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        if isinstance(memory, dict):
+        if isinstance(memory, dict) or not kernels.takes(memory[0], u, u if f is None else f):
             return super().smooth_ahead(level, u, f, sweeps, memory)
         return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
 
@@ -268,13 +268,13 @@ class GaussSeidel(Smoother):
     ) -> State:
         """The state after compiled sweeps; r is filled with its residual."""
         matrix, inverse, within = memory
-        b: Any = vector.zeros_like(u) if f is None else f
-        u, order = u.copy(), self._directions * sweeps
+        shape, order = u.shape, self._directions * sweeps
+        u, b = kernels.flat(matrix, u, vector.zeros_like(u) if f is None else f)
         for direction in order[:-1]:
             kernels.gauss_seidel(matrix, inverse, u, b, direction == "backward")
         kernels.gauss_seidel(matrix, inverse, u, b, order[-1] == "backward", r, within)
         level.charge(len(order) * level.residual_work)
-        return u
+        return u.reshape(shape)
 
     def work(self, level: Level, sweeps: int) -> float:
         return sweeps * len(self._directions) * level.residual_work

@@ -19,6 +19,7 @@ from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, StepData, perform, run
 from mgnet.limits import check_limits
 from mgnet.notation import parse
+from mgnet.operands import operands
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
 
@@ -132,10 +133,13 @@ class Solver:
         Parameters
         ----------
         f : state of level 0, optional
-            Right-hand side; None stands for zero.
+            Right-hand side; None stands for zero. Whatever NumPy makes an array of numbers of will
+            do; where level 0 has a matrix of size n, also of shape (n, 1), which the solution then
+            has, too, but not the states that a monitor gets.
         u : state of level 0, optional
             Start; None stands for zero, but not both. A nested schedule uses it where the transfers
-            inject.
+            inject. The precision of the solution is that of NumPy's promotion of matrix, f and u,
+            at least float64 for integers.
         memory : dict, optional
             From an earlier `Solution` of the same hierarchy, to skip the set-up.
 
@@ -146,10 +150,10 @@ class Solver:
 
         Raises
         ------
-        ValueError
-            If the shapes of f, u and level 0 differ.
+        TypeError, ValueError
+            If f, u and level 0 do not fit together.
         """
-        f, u = self._both_checked(f, u)
+        f, u, shape = operands("Solver.solve", self.hierarchy, f, u)
         began = time.perf_counter()
         hierarchy, bound = self._bound()
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
@@ -171,10 +175,7 @@ class Solver:
             spent, seen = spent + sum([entry.work for entry in records[seen:]]), len(records)
             work = spent + (checks + self._merit_work(best.values))
             history.append(_entry(norms, best.values, work, began))
-            reason = self._reason(norms, scale, history[-1], value)
-            if reason is Reason.MAX_CYCLES and bound is None:
-                stands = stands_at_rounding(norms, hierarchy[0], hierarchy.norm, value, f)
-                reason = Reason.ROUNDING if stands else reason
+            reason = self._reason(norms, scale, history[-1], value, f)
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
                 reason = Reason.BATCHES if following is None else None
@@ -199,7 +200,7 @@ class Solver:
                 value, residual = iterates.next(value, plain), None
             schedule = repeated
         return Solution(
-            value if reason.converged else best.state(value),
+            _shaped(value if reason.converged else best.state(value), shape),
             reason,
             tuple(history),
             sum([entry.work for entry in records]) + (checks + self._merit_work(best.values)),
@@ -243,10 +244,13 @@ class Solver:
         return None if monotone else (lambda u: level.value(u, f, self.hierarchy.dot))
 
     def _reason(
-        self, norms: list[float], scale: float, entry: CycleRecord, u: State
+        self, norms: list[float], scale: float, entry: CycleRecord, u: State, f: State | None
     ) -> Reason | None:
         """Why to stop, or None; the monitor is called in any case."""
-        reason = self._limit(norms, scale)
+        reason, hierarchy = self._limit(norms, scale), self.hierarchy
+        if reason is Reason.MAX_CYCLES and self.batches is None:
+            stands = stands_at_rounding(norms, hierarchy[0], hierarchy.norm, u, f)
+            reason = Reason.ROUNDING if stands else reason
         if self.monitor is not None and self.monitor(entry, u):
             return reason or Reason.MONITOR
         return reason
@@ -264,53 +268,6 @@ class Solver:
             if cycles and now >= 1e5 * max(scale, norms[0]):
                 return Reason.DIVERGED
         return Reason.MAX_CYCLES if cycles >= self.max_cycles else None
-
-    def _both_checked(self, f: State | None, u: State | None) -> tuple[State | None, State | None]:
-        f, u = self._checked(f, "f"), self._checked(u, "u")
-        if f is None and u is None:
-            raise ValueError(
-                "Solver.solve got neither f nor u; give the one that tells the shape of a state"
-            )
-        if f is not None and u is not None and not vector.same_kind(f, u):
-            raise TypeError(
-                f"Solver.solve got f of type {type(f).__name__} and u of type {type(u).__name__}; "
-                "give both of one kind"
-            )
-        shapes = [vector.state_shape(state) for state in (f, u) if state is not None]
-        if shapes[0] != shapes[-1]:
-            raise ValueError(
-                f"Solver.solve got f of shape {shapes[0]} and u of shape {shapes[-1]}; "
-                "they must be equal"
-            )
-        return f, u
-
-    def _checked(self, state: State | None, name: str) -> State | None:
-        if state is None:
-            return None
-        if isinstance(state, np.ndarray) and state.dtype.kind in "iub":
-            state = state.astype(float)
-        if not vector.computes(state):
-            raise TypeError(
-                f"Solver.solve got {name} of {state.dtype}; give float64 or float32 (or complex), "
-                f"as {name}.{'double()' if vector.is_tensor(state) else 'astype(float)'}"
-            )
-        level, shape = self.hierarchy[0], vector.state_shape(state)
-        if not vector.multiplies(level.matrix, state):
-            raise TypeError(
-                f"Solver.solve got {name} as {vector.describe(state)}, but the matrix of level 0 "
-                f"is {vector.describe(level.matrix)}; give both of one kind and precision"
-            )
-        if level.unknowns and math.prod(shape) != level.unknowns:
-            raise ValueError(
-                f"Solver.solve got {name} with {math.prod(shape)} entries; "
-                f"level 0 has {level.unknowns} unknowns"
-            )
-        if level.matrix is not None and shape[0] != level.unknowns:
-            raise ValueError(
-                f"Solver.solve got {name} of shape {shape}, but level 0 has a matrix; give the "
-                f"shape ({level.unknowns},), with {name}.ravel()"
-            )
-        return state
 
     def as_preconditioner(self) -> spla.LinearOperator:
         """One cycle from a zero start as a SciPy LinearOperator, `cg(A, b, M=...)`.
@@ -385,6 +342,11 @@ def _norm(hierarchy: Hierarchy, u: State, f: State | None, residual: State | Non
     else:
         level.charge(level.residual_work)
     return hierarchy.norm(residual)
+
+
+def _shaped(u: State, shape: tuple[int, ...]) -> State:
+    """The state u in this shape, itself where it has it."""
+    return u if vector.state_shape(u) == shape else u.reshape(shape)
 
 
 def _entry(norms: list[float], values: list[float], work: float, began: float) -> CycleRecord:

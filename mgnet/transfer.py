@@ -143,7 +143,7 @@ class MatrixTransfer(Transfer):
     def correct(self, state: State, correction: State) -> State:
         if kernels.is_csr(self.P):
             return kernels.multiply_add(self.P, correction, state.copy())
-        return state + self.prolong(correction)
+        return vector.in_precision_of(state, state + self.prolong(correction))
 
     def interpolate(self, state: State) -> State:
         return vector.apply(self.P if self.interpolation is None else self.interpolation, state)

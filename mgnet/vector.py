@@ -59,6 +59,18 @@ def precision_of(u: State) -> float:
     return float(of(u.dtype if is_tensor(u) else dtype_of(u)).eps)
 
 
+def at_most_double(*dtypes: Any) -> np.dtype:
+    """The common precision, or double where that is a higher one, which LAPACK and SciPy lack.
+
+    Examples
+    --------
+    >>> at_most_double(np.dtype("longdouble")), at_most_double("f4", "f2")
+    (dtype('float64'), dtype('float32'))
+    """
+    dtype = np.result_type(*dtypes)
+    return np.dtype({"g": np.float64, "G": np.complex128}.get(dtype.char, dtype))
+
+
 def computes(u: State) -> bool:
     """Whether a state has numbers to compute with: floating-point or complex, no half precision.
 
@@ -194,6 +206,19 @@ def like(values: np.ndarray, u: State) -> State:
     raise unknown(u)
 
 
+def in_precision_of(u: State | None, v: State) -> State:
+    """The state v, in the precision of u where both are arrays: levels may be of several.
+
+    Examples
+    --------
+    >>> in_precision_of(np.ones(1, np.float32), np.ones(1)).dtype
+    dtype('float32')
+    """
+    if isinstance(u, np.ndarray) and isinstance(v, np.ndarray) and v.dtype != u.dtype:
+        return v.astype(u.dtype)
+    return v
+
+
 def concatenate(parts: Sequence[State]) -> State:
     """The entries of several arrays or tensors in one flat array or tensor.
 
@@ -277,7 +302,9 @@ def diagonal_like(matrix: Any, u: State) -> State:
         smallest = least.min()[1]
     else:
         values = as_scipy(matrix).diagonal()
-        diagonal, smallest = like(values, u), abs(values).min(initial=1)
+        real = isinstance(u, np.ndarray) and u.dtype.kind != "c"
+        diagonal = values if real and values.dtype.kind == "c" else like(values, u)
+        smallest = abs(values).min(initial=1)
     if smallest == 0.0:
         raise ValueError("the matrix has zeros on its diagonal; use another smoother")
     return diagonal

@@ -32,6 +32,20 @@ def swapped(hierarchy, number, **parts):
     return Hierarchy(levels)
 
 
+def in_precision(hierarchy, dtype):
+    """The hierarchy with matrices of this precision."""
+    return Hierarchy(
+        [
+            replace(
+                level,
+                operator=level.operator.astype(dtype),
+                transfer=level.transfer and MatrixTransfer(level.transfer.P.astype(dtype)),
+            )
+            for level in hierarchy
+        ]
+    )
+
+
 def scaled(hierarchy, number, factor):
     """The hierarchy with a restriction of the wrong scale."""
     transfer = hierarchy[number].transfer
@@ -132,7 +146,7 @@ def test_corrections_that_are_all_refused():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_tolerance_below_rounding(dtype):
-    hierarchy = gallery.poisson(63)
+    hierarchy = in_precision(gallery.poisson(63), dtype)
     f = np.random.default_rng(1).standard_normal(63).astype(dtype)
     (line,) = advice(hierarchy, rtol=1e-20, cycles=60, f=f)
     attainable = float(line.split("rtol=")[1].split(",")[0])
@@ -229,7 +243,7 @@ def test_a_singular_system_without_a_solution(smoother, seed):
     f = draw.standard_normal(A.shape[0])
     solution = Solver(hierarchy).solve(f - f.mean() + 1.0)
     if not solution.reason.converged:  # in rounding, an immense state may solve it
-        assert "(its mean, for a periodic or a Neumann problem)" in solution.explain()
+        assert "(its mean, for a periodic or a Neumann" in solution.explain()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -238,14 +252,7 @@ def test_standing_at_rounding_is_a_reason(seed, dtype):
     draw = np.random.default_rng(seed)
     shape = ((31,), (63,), (15, 15))[draw.integers(3)]
     smoother = SMOOTHERS[draw.integers(4)]
-    hierarchy = Hierarchy(
-        replace(
-            level,
-            operator=level.operator.astype(dtype),
-            transfer=level.transfer and MatrixTransfer(level.transfer.P.astype(dtype)),
-        )
-        for level in gallery.poisson(shape, smoother=smoother)
-    )
+    hierarchy = in_precision(gallery.poisson(shape, smoother=smoother), dtype)
     f = draw.standard_normal(hierarchy[0].unknowns).astype(dtype)
     solution = Solver(hierarchy, rtol=1e-25, max_cycles=80).solve(f)
     assert solution.reason is Reason.ROUNDING
