@@ -15,7 +15,18 @@ import numpy as np
 
 from mgnet import vector
 
-__all__ = ["Watched", "ours", "real_number", "refuse_result", "unfit"]
+__all__ = [
+    "Watched",
+    "copied",
+    "ends",
+    "ours",
+    "real_function",
+    "real_number",
+    "refuse_result",
+    "unfit",
+    "watch",
+    "watched_record",
+]
 
 State = Any
 
@@ -26,21 +37,24 @@ WATCHED_CALLS = 4
 def ours(part: Any) -> bool:
     """Whether a function, or the class of an object, is of mgnet, whose tests watch it.
 
+    A part of mgnet that stands around one of the user, its `inner`, is the user's.
+
     Examples
     --------
     >>> ours(ours), ours(np.sin), ours(np.ones(2))
     (True, False, False)
     """
     named = part if isinstance(part, FunctionType | MethodType) else type(part)
-    return str(named.__module__).split(".")[0] == "mgnet"
+    inner = getattr(part, "inner", None)
+    return str(named.__module__).split(".")[0] == "mgnet" and (inner is None or ours(inner))
 
 
 class Watched:
-    """A function of the user, whose first calls may not edit their arguments.
+    """A function or a part of the user, whose first calls may not edit their arguments.
 
     Parameters
     ----------
-    function : callable
+    part : callable, or object with methods
     what : str
         What it is called in messages, as "an operator".
 
@@ -58,23 +72,37 @@ class Watched:
     array([1., 1.])
     """
 
-    __slots__ = ("function", "left", "what")
+    __slots__ = ("calls", "part", "what")
 
-    def __init__(self, function: Callable[..., Any], what: str):
-        self.function = function
+    def __init__(self, part: Any, what: str):
+        self.part = part
         self.what = what
-        self.left: int = WATCHED_CALLS
+        self.calls: dict[str, int] = {}
 
     def __call__(self, owner: Any, *given: Any) -> Any:
-        if not self.left:
-            return self.function(*given)
-        self.left -= 1
-        return watch(owner, self.what, self.function, *given)
+        """`part(*given)`."""
+        return self._called("", self.part, owner, given)
+
+    def method(self, name: str, owner: Any, *given: Any) -> Any:
+        """`part.name(*given)`."""
+        return self._called(name, getattr(self.part, name), owner, given)
+
+    def _called(self, name: str, function: Any, owner: Any, given: tuple[Any, ...]) -> Any:
+        calls = self.calls.get(name, 0)
+        if calls == WATCHED_CALLS:
+            return function(*given)
+        self.calls[name] = calls + 1
+        return watch(owner, self.named(name), function, *given)
+
+    def named(self, method: str = "") -> str:
+        """What a message calls it, or a method of it."""
+        part = type(self.part).__name__
+        return f"{self.what}, {part}, with a method {method}" if method else self.what
 
 
 def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> Any:
     """`function(*given)`; states that it edits get their entries back, and it is refused."""
-    copies = [_copied(state) for state in given]
+    copies = [copied(state) for state in given]
     try:
         result = function(*given)
     except Exception:
@@ -90,7 +118,8 @@ def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> A
     )
 
 
-def _copied(state: Any) -> Any:
+def copied(state: Any) -> Any:
+    """A copy of a state; None for anything else."""
     if isinstance(state, np.ndarray) or vector.is_vec(state):
         return state.copy()
     return state.detach().clone() if vector.is_tensor(state) else None
@@ -125,8 +154,8 @@ def _same(state: State, copy: State) -> bool:
 def unfit(result: Any, expected: State, shape: bool = True) -> bool:
     """Whether a function gave what cannot stand for `expected`: another kind, shape or no numbers.
 
-    Other precisions and complex numbers stand by NumPy's rules. Integers do not: they come of a
-    forgotten `dtype`, and have lost the fractions.
+    Other precisions stand by NumPy's rules. Integers do not: they come of a forgotten `dtype`, and
+    have lost the fractions. Nor do complex numbers for real ones, which some parts would drop.
 
     Examples
     --------
@@ -141,9 +170,15 @@ def unfit(result: Any, expected: State, shape: bool = True) -> bool:
             return True
     if vector.is_vec(result):
         return shape and result.getSize() != expected.getSize()
-    return (shape and result.shape != expected.shape) or (
-        result.dtype != expected.dtype and not vector.computes(result)
-    )
+    if shape and result.shape != expected.shape:
+        return True
+    if result.dtype == expected.dtype:
+        return False
+    return not vector.computes(result) or (_is_complex(result) and not _is_complex(expected))
+
+
+def _is_complex(u: State) -> bool:
+    return bool(u.is_complex()) if vector.is_tensor(u) else u.dtype.kind == "c"
 
 
 def refuse_result(owner: Any, what: str, result: Any, wanted: str) -> NoReturn:
@@ -172,15 +207,74 @@ def real_number(owner: Any, what: str, value: Any, least: float = -np.inf) -> fl
     TypeError: Hierarchy has a norm that gave -1.0; it must give one real number of at least 0
     """
     shaped = isinstance(value, np.ndarray) or vector.is_tensor(value)
-    count = len(value.reshape(-1)) if shaped else 1
+    usable = value.reshape(-1).shape == (1,) and not _is_complex(value) if shaped else True
     number = None
-    if count == 1 and not isinstance(value, str | bytes):
+    if usable and not isinstance(value, str | bytes | np.complexfloating):
         try:
             number = float(value)
-        except (TypeError, ValueError, RuntimeError):  # RuntimeError: of complex tensors
+        except (TypeError, ValueError):
             number = None
-    if number is None or number < least or isinstance(value, np.complexfloating):
+    if number is None or number < least:
         limit = "" if least == -np.inf else f" of at least {least:g}"
         got = vector.describe(value) if shaped else repr(value)
         raise TypeError(f"{owner} has {what} that gave {got}; it must give one real number{limit}")
     return number
+
+
+def real_function(
+    owner: str, what: str, function: Callable[..., Any], least: float = -np.inf
+) -> Callable[..., float]:
+    """A function of states that gives one real number, such as a norm; it refuses all else.
+
+    Examples
+    --------
+    >>> real_function("Hierarchy", "a norm", np.linalg.norm, least=0.0)(np.array([3.0, 4.0]))
+    5.0
+    """
+    if not callable(function):
+        raise TypeError(
+            f"{owner} got {what} of type {type(function).__name__}; give a function of states"
+        )
+    if ours(function):
+        return function
+    watched = Watched(function, what)
+
+    def number(*states: State) -> float:
+        return real_number(owner, what, watched(owner, *states), least)
+
+    return number
+
+
+def ends(owner: str, monitor: Callable[..., Any], entry: Any, u: State) -> bool:
+    """Whether a monitor ends the solve; one that edits the state is refused, in every call.
+
+    Examples
+    --------
+    >>> ends("Solver", lambda entry, u: u.sum() > 1.0, None, np.ones(2))
+    True
+    """
+    watched = () if ours(monitor) else (entry, u)
+    told = watch(owner, "a monitor", monitor, *watched) if watched else monitor(entry, u)
+    try:
+        return bool(told)
+    except (TypeError, ValueError, RuntimeError):
+        refuse_result(owner, "a monitor", told, "True to end the solve, or nothing")
+
+
+def watched_record(record: Callable[..., Any]) -> Callable[..., Any]:
+    """A recorder for `run` that may not edit the states it is told.
+
+    Examples
+    --------
+    >>> watched_record(print) is print
+    False
+    """
+    if ours(record):
+        return record
+    watched = Watched(record, "a record")
+
+    def told(step: Any, data: Any) -> None:
+        watched.part = lambda *_: record(step, data)
+        watched("run", data.state, data.rhs)
+
+    return told
