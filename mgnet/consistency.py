@@ -12,7 +12,6 @@ import numpy as np
 from mgnet import vector
 from mgnet.callbacks import copied
 from mgnet.moves import carried, swept
-from mgnet.schedule import Step
 from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
 
@@ -151,7 +150,7 @@ class _Laws:
         for name in ("smoother", "post_smoother"):
             if name in level.watched:
                 action = "pre" if name == "smoother" else "post"
-                swept(level, Step(action, number, 1), u, f, {}, ahead=False)
+                swept(level, (action, number, 1), u, f, {}, ahead=False)
         if "line_search" in level.watched:
             level.step_length(u, near - u, f, r)
         yield f"level {number}: {', '.join(parts)}: arguments stay as they are, results fit"

@@ -275,8 +275,7 @@ def perform(
         if log is None and record is None:
             continue
         evaluations, cost = _spent(level, below, before)
-        seconds = time.perf_counter() - began
-        entry = StepRecord(cycle, step, cost / unit, seconds, norm, length)
+        entry = StepRecord(cycle, step, cost / unit, time.perf_counter() - began, norm, length)
         if log is not None:
             log.append(entry)
         if record is not None:

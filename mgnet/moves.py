@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 from mgnet import vector
 from mgnet.callbacks import Watched, refuse_result, unfit
 from mgnet.level import Level
-from mgnet.schedule import Step
 
 __all__ = ["carried", "carry_memory", "correct", "descend", "interpolated", "start", "swept"]
 
@@ -22,16 +21,18 @@ Memory = dict[tuple[int, str], Any]
 
 
 def swept(
-    level: Level, step: Step, u: State, f: State | None, memory: Memory, ahead: bool
+    level: Level, step: tuple[str, int, int], u: State, f: State | None, memory: Memory, ahead: bool
 ) -> tuple[State, State | None]:
     """The state after sweeps and, with `ahead`, its residual, if the smoother gives that.
+
+    A step is an action, the number of the level and that of sweeps.
 
     Examples
     --------
     >>> import numpy as np
     >>> from mgnet import gallery
     >>> level, f = gallery.poisson(3)[0], np.ones(3)
-    >>> swept(level, Step("pre", 0, 1), np.zeros(3), f, {}, ahead=False)[0].round(3)
+    >>> swept(level, ("pre", 0, 1), np.zeros(3), f, {}, ahead=False)[0].round(3)
     array([0.083, 0.083, 0.083])
     """
     action, number, count = step
