@@ -17,7 +17,7 @@ from mgnet import vector
 
 __all__ = [
     "Watched",
-    "copied",
+    "duplicate",
     "ends",
     "ours",
     "real_function",
@@ -102,7 +102,7 @@ class Watched:
 
 def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> Any:
     """`function(*given)`; states that it edits get their entries back, and it is refused."""
-    copies = [copied(state) for state in given]
+    copies = [_copied(state) for state in given]
     try:
         result = function(*given)
     except Exception:
@@ -118,7 +118,18 @@ def watch(owner: Any, what: str, function: Callable[..., Any], *given: Any) -> A
     )
 
 
-def copied(state: Any) -> Any:
+def duplicate(state: State) -> State:
+    """A state of the same entries; for a tensor, one of the same graph.
+
+    Examples
+    --------
+    >>> duplicate(np.ones(2))
+    array([1., 1.])
+    """
+    return state.clone() if vector.is_tensor(state) else state.copy()
+
+
+def _copied(state: Any) -> Any:
     """A copy of a state; None for anything else."""
     if isinstance(state, np.ndarray) or vector.is_vec(state):
         return state.copy()

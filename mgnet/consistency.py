@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mgnet import vector
-from mgnet.callbacks import copied
+from mgnet.callbacks import duplicate
 from mgnet.moves import carried, swept
 from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
@@ -131,7 +131,7 @@ class _Laws:
     def carried(self, method: str, u: State, like: State | None = None) -> State:
         """A new state, also where the transfer gives the same array each time."""
         result = carried(self.level, method, u, like=like)
-        return copied(result) if "transfer" in self.level.watched else result
+        return duplicate(result) if "transfer" in self.level.watched else result
 
     def equal(self, a: float, b: float, scale: float, number: int, law: str, how: str) -> None:
         if not abs(a - b) <= self.tolerance * max(scale, 1e-300):
@@ -140,6 +140,10 @@ class _Laws:
     def functions(self, number: int) -> Iterator[str]:
         """Call what the user wrote, transfers apart; `Level` and `moves` refuse what is wrong."""
         level, u = self.level, self.u
+        check_layers = getattr(level.operator, "check_layers", None)
+        if check_layers is not None:
+            check_layers(u)
+            yield f"level {number}: layers taken together give what each gives alone"
         parts = [name for name in _CALLED if name in level.watched]
         if not parts:
             return

@@ -129,7 +129,7 @@ class Level:
     def apply(self, u: State) -> State:
         """A(u), counted as one evaluation."""
         image = self._image(u)  # a function may give the same array each time
-        return callbacks.copied(image) if "operator" in self.watched else image
+        return callbacks.duplicate(image) if "operator" in self.watched else image
 
     def _image(self, u: State) -> State:
         self._count(1.0)
@@ -159,7 +159,7 @@ class Level:
             if callbacks.unfit(r, u):
                 wanted = f"a state like u, {vector.describe(u)}"
                 callbacks.refuse_result(self, own.what, r, wanted)
-            return callbacks.copied(r)  # it may give u, f or one array each time
+            return callbacks.duplicate(r)  # it may give u, f or one array each time
         if kernels.takes(self.operator, u, f):
             self.tally[0] += 1.0
             return kernels.residual(self.operator, u, f)
