@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mgnet import vector
+from mgnet.callbacks import duplicate
+from mgnet.moves import carried, swept
 from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
 
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["check", "check_parts"]
 
 State = Any
+
+# The parts besides transfers that `check` calls for their own sake.
+_CALLED = "operator", "residual", "smoother", "post_smoother", "line_search"
 
 
 def check_parts(number: int, level: Level, coarser: Level | None) -> None:
@@ -95,15 +101,17 @@ def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Ite
     ValueError: level 0: the operator is not the gradient of the objective: -0.06991 and -0.03495
     are not equal (along a random direction)
     """
-    levels = list(hierarchy)
+    # Copies, whose parts are watched as on a first call.
+    levels = [replace(l, name=l.name or f"level {k}") for k, l in enumerate(hierarchy)]
     for number in range(len(levels)):
         level = levels[number]
         tests = _Laws(hierarchy, level, u, generator)
+        yield from tests.functions(number)
         yield from tests.derivatives(number)
         if level.transfer is None:
             continue
         if level.recenter is not None:
-            levels[number + 1] = level.recenter(u)
+            levels[number + 1] = level.recentred(u)
         u = yield from tests.transfer(number, levels[number + 1])
 
 
@@ -120,9 +128,36 @@ class _Laws:
     def random(self, u: State) -> State:
         return vector.random_like(u, self.generator)
 
+    def carried(self, method: str, u: State, like: State | None = None) -> State:
+        """A new state, also where the transfer gives the same array each time."""
+        result = carried(self.level, method, u, like=like)
+        return duplicate(result) if "transfer" in self.level.watched else result
+
     def equal(self, a: float, b: float, scale: float, number: int, law: str, how: str) -> None:
         if not abs(a - b) <= self.tolerance * max(scale, 1e-300):
             raise ValueError(f"level {number}: {law}: {a:.4g} and {b:.4g} are not equal ({how})")
+
+    def functions(self, number: int) -> Iterator[str]:
+        """Call what the user wrote, transfers apart; `Level` and `moves` refuse what is wrong."""
+        level, u = self.level, self.u
+        check_layers = getattr(level.operator, "check_layers", None)
+        if check_layers is not None:
+            check_layers(u)
+            yield f"level {number}: layers taken together give what each gives alone"
+        parts = [name for name in _CALLED if name in level.watched]
+        if not parts:
+            return
+        d = self.random(u)
+        near = u + self.tolerance * max(self.hierarchy.norm(u), 1.0) / self.hierarchy.norm(d) * d
+        f = level.apply(near)
+        r = level.residual_at(u, f)
+        for name in ("smoother", "post_smoother"):
+            if name in level.watched:
+                action = "pre" if name == "smoother" else "post"
+                swept(level, (action, number, 1), u, f, {}, ahead=False)
+        if "line_search" in level.watched:
+            level.step_length(u, near - u, f, r)
+        yield f"level {number}: {', '.join(parts)}: arguments stay as they are, results fit"
 
     def derivatives(self, number: int) -> Iterator[str]:
         level, u, dot, norm = self.level, self.u, self.hierarchy.dot, self.hierarchy.norm
@@ -139,7 +174,7 @@ class _Laws:
             yield f"level {number}: the operator is the gradient of the objective"
         if level.linearize is None:
             return
-        jacobian = level.linearize(u)
+        jacobian = level.jacobian(u)
         image = vector.apply(jacobian, d)
         other = self.random(image)
         transposed = jacobian.rmatvec(other) if callable(jacobian) else jacobian.T @ other
@@ -168,19 +203,22 @@ class _Laws:
         level, u, dot, norm = self.level, self.u, self.hierarchy.dot, self.hierarchy.norm
         transfer = level.transfer
         fine = self.random(u)
-        restricted = transfer.restrict(fine)
+        restricted = self.carried("restrict", fine)
         size = math.prod(vector.state_shape(restricted))
         if coarse.unknowns and not vector.is_vec(restricted) and size != coarse.unknowns:
             raise ValueError(
                 f"level {number}: restrict gives {size} unknowns, but level {number + 1} has "
-                f"{coarse.unknowns}"
+                f"{coarse.unknowns}; it must give as many"
             )
+        if transfer.inject is not None:
+            self.carried("inject", u, restricted)
         w = self.random(restricted)
-        prolonged = transfer.prolong(w)
+        prolonged = self.carried("prolong", w)
         shape, expected = vector.state_shape(prolonged), vector.state_shape(u)
         if shape != expected:
             raise ValueError(
-                f"level {number}: prolong gives the shape {shape}, but the state has {expected}"
+                f"level {number}: prolong gives the shape {shape}, but the state has {expected}; "
+                "it must give the same"
             )
         if transfer.adjoint:
             scale = norm(restricted) * norm(w) + norm(fine) * norm(prolonged)
@@ -197,7 +235,7 @@ class _Laws:
         if transfer.inject is not None:
             law = "inject does not undo prolong"
             self.equal(
-                norm(transfer.inject(prolonged) - w),
+                norm(self.carried("inject", prolonged, w) - w),
                 0.0,
                 norm(w),
                 number,
@@ -209,7 +247,7 @@ class _Laws:
             yield self.recentred(number, coarse, w)
         elif self.hierarchy.nested:
             yield self.nesting(number, coarse, w)
-        return w if transfer.inject is None else transfer.inject(u)
+        return w if transfer.inject is None else self.carried("inject", u, w)
 
     def recentred(self, number: int, coarse: Level, w: State) -> str:
         level, norm = self.level, self.hierarchy.norm
@@ -218,8 +256,8 @@ class _Laws:
         scale = norm(level.apply(self.u)) + 1.0
         law = "the recentred operator does not vanish at 0"
         self.equal(at_zero, 0.0, scale, number, law, "its norm there, and 0")
-        difference = level.apply(self.u + level.transfer.prolong(w)) - level.apply(self.u)
-        expected = level.transfer.restrict(difference)
+        difference = level.apply(self.u + self.carried("prolong", w)) - level.apply(self.u)
+        expected = self.carried("restrict", difference)
         law = "the recentred operator is not restrict(A(u + P w) - A(u))"
         self.equal(
             norm(coarse.apply(w) - expected),
@@ -234,11 +272,11 @@ class _Laws:
 
     def nesting(self, number: int, coarse: Level, w: State) -> str:
         level, norm = self.level, self.hierarchy.norm
-        lifted = level.transfer.prolong(w)
+        lifted = self.carried("prolong", w)
         if level.objective is not None and coarse.objective is not None:
             a, b = coarse.value(w, None), level.value(lifted, None)
             self.equal(a, b, abs(b), number, "the objectives are not nested", "J_c(w) and J(P w)")
-        expected = level.transfer.restrict(level.apply(lifted))
+        expected = self.carried("restrict", level.apply(lifted))
         law = "the levels are not nested"
         how = "norm of A_c(w) - restrict(A(P w)), and 0"
         self.equal(norm(coarse.apply(w) - expected), 0.0, norm(expected), number, law, how)

@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 
 from mgnet import consistency, vector
+from mgnet.callbacks import real_function
 from mgnet.coarse_solver import Direct
 from mgnet.level import Level
 from mgnet.smoother import Jacobi, Smoother
@@ -73,8 +74,8 @@ class Hierarchy(Sequence[Level]):
         if isinstance(levels, Level):
             raise TypeError("Hierarchy got a Level; it takes a sequence of them: [level, ...]")
         self.levels = tuple(levels)
-        self.norm = norm
-        self.dot = dot
+        self.norm: Callable[[State], float] = real_function("Hierarchy", "a norm", norm, least=0.0)
+        self.dot: Callable[[State, State], float] = real_function("Hierarchy", "a dot", dot)
         self.bind = bind
         self.nested = nested
         self.network: Callable[[int, State], Any] = network or _no_network

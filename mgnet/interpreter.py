@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mgnet import vector
+from mgnet.callbacks import watched_record
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import StepRecord
 from mgnet.level import Level
+from mgnet.moves import carry_memory, correct, descend, interpolated, start, swept
 from mgnet.schedule import COUNTED, Schedule, Step
 
 __all__ = ["Outcome", "Progress", "StepData", "perform", "run"]
@@ -227,6 +229,7 @@ def perform(
             "parse('V(1,1)', levels) or cycle(levels)"
         )
     schedule.fit(hierarchy)
+    record = None if record is None else watched_record(record)
     levels: list[Any] = list(hierarchy.levels)  # a descent may replace one by a recentred one
     begin = _begin(schedule, len(levels), u, f, memory) if resume is None else resume
     if resume is not None:
@@ -244,7 +247,7 @@ def perform(
         before, began = (level.tally[0], below.tally[0]), time.perf_counter()
         norm = length = None
         if action in COUNTED:
-            us[l], known = _swept(level, step, us[l], fs[l], memory, then.action == "down")
+            us[l], known = swept(level, step, us[l], fs[l], memory, then.action == "down")
         elif action == "down":
             if known is None:
                 rs[l] = level.residual_at(us[l], fs[l])
@@ -253,17 +256,17 @@ def perform(
                 rs[l], known = known, None
             norm = hierarchy.norm(rs[l])
             if level.recenter is not None:
-                below = levels[l + 1] = level.recenter(us[l])
+                below = levels[l + 1] = level.recentred(us[l])
                 before = (before[0], 0.0)
-            us[l + 1], vs[l + 1], fs[l + 1] = _descend(level, below, us[l], rs[l])
+            us[l + 1], vs[l + 1], fs[l + 1] = descend(level, below, us[l], rs[l])
             l += 1
         elif action == "up":
-            us[l], length = _correct(level, us[l], (us[l + 1], vs[l + 1]), fs[l], rs[l])
+            us[l], length = correct(level, us[l], (us[l + 1], vs[l + 1]), fs[l], rs[l])
             rs[l] = None
         elif action == "start":
-            _start(levels, us, fs, given=u is not None)
+            start(levels, us, fs, given=u is not None)
         else:
-            us[l] = vector.in_precision_of(fs[l], level.transfer.interpolate(us[l + 1]))
+            us[l] = interpolated(level, us[l + 1], fs[l])
             carry_memory(memory, levels, l)
         if not (is_finite(us[l]) if norm is None else math.isfinite(norm)):
             raise FloatingPointError(
@@ -272,8 +275,7 @@ def perform(
         if log is None and record is None:
             continue
         evaluations, cost = _spent(level, below, before)
-        seconds = time.perf_counter() - began
-        entry = StepRecord(cycle, step, cost / unit, seconds, norm, length)
+        entry = StepRecord(cycle, step, cost / unit, time.perf_counter() - began, norm, length)
         if log is not None:
             log.append(entry)
         if record is not None:
@@ -281,25 +283,6 @@ def perform(
             progress = Progress(schedule, number, *states, dict(memory))
             record(step, StepData(levels[l], us[l], fs[l], *entry[2:], evaluations, progress))
     return Outcome(us[0], memory, known)
-
-
-def _swept(
-    level: Any, step: Step, u: State, f: State | None, memory: Memory, ahead: bool
-) -> tuple[State, State | None]:
-    """The state after sweeps and, with `ahead`, its residual, if the smoother gives that."""
-    action, number, count = step
-    smoother = level.smoother
-    if action == "post" and level.post_smoother is not None:
-        smoother = level.post_smoother
-    key = (number, "post" if smoother is level.post_smoother else "pre")
-    held = memory.get(key)
-    if held is None:
-        held = smoother.start(level, u)
-    if ahead:
-        u, memory[key], r = smoother.smooth_ahead(level, u, f, count, held)
-        return u, r
-    u, memory[key] = smoother.smooth(level, u, f, count, held)
-    return u, None
 
 
 def _spent(level: Any, below: Any, before: tuple[float, float]) -> tuple[float, float]:
@@ -339,61 +322,4 @@ def _recenter(levels: list[Any], us: list[State], rs: list[State]) -> None:
     """Make the coarse levels of the descents that are under way."""
     for l in range(len(levels) - 1):  # each may replace the next
         if rs[l] is not None and levels[l].recenter is not None:
-            levels[l + 1] = levels[l].recenter(us[l])
-
-
-def _descend(level: Any, coarse: Level, u: State, r: State) -> tuple[State, State, State]:
-    """Return the coarse level's start, what of it came from above (None: nothing), and its f."""
-    transfer = level.transfer
-    f = transfer.restrict(r)
-    if transfer.inject is None or level.recenter is not None:
-        return vector.zeros_like(f), None, f
-    v = transfer.inject(u)
-    return v, v, f + coarse.apply(v)
-
-
-def _correct(
-    level: Any, u: State, below: tuple[State, State | None], f: State | None, r: State
-) -> tuple[State, float]:
-    """Return u corrected by the coarse solution, and the step length; 0 for a refused one.
-
-    `below` is that solution and what `inject` brought there.
-    """
-    coarse, v = below
-    if v is not None and level.transfer.replace is not None and level.line_search is None:
-        return level.transfer.replace(u, coarse), 1.0
-    w = coarse if v is None else coarse - v
-    if level.line_search is None:
-        return level.transfer.correct(u, w), 1.0
-    d = level.transfer.prolong(w)
-    length = level.line_search(level, u, d, f, r)
-    return (u + length * d if length else u), length
-
-
-def _start(levels: list[Any], us: list[State], fs: list[State], given: bool) -> None:
-    """Carry the problem to the coarsest level: f by restrict, a given u by inject."""
-    for l, level in enumerate(levels[:-1]):
-        transfer = level.transfer
-        fs[l + 1] = None if fs[l] is None else transfer.restrict(fs[l])
-        if given and transfer.inject is not None:
-            us[l + 1] = transfer.inject(us[l])
-        else:
-            us[l + 1] = vector.zeros_like(
-                transfer.restrict(us[l]) if fs[l + 1] is None else fs[l + 1]
-            )
-
-
-def carry_memory(memory: Memory, levels: Sequence[Any], l: int) -> None:
-    """Give the smoothers of level l what their counterparts on the coarser level remember."""
-    for role in ("pre", "post"):
-        coarse, fine = (
-            levels[k].smoother if role == "pre" else levels[k].post_smoother for k in (l + 1, l)
-        )
-        if (
-            coarse is not None
-            and type(fine) is type(coarse)
-            and memory.get((l + 1, role)) is not None
-        ):
-            carried = coarse.carry(memory[l + 1, role], levels[l].transfer)
-            if carried is not None:
-                memory[l, role] = carried
+            levels[l + 1] = levels[l].recentred(us[l])

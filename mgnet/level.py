@@ -13,20 +13,51 @@ differ in the parts that fill a level, not in the algorithm (`mgnet.run`):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from operator import matmul
+from typing import Any, NoReturn
 
 import numpy as np
+import scipy.sparse as sp
 
-from mgnet import kernels, vector
+from mgnet import callbacks, kernels, vector
 from mgnet.smoother import Smoother
-from mgnet.transfer import Transfer
+from mgnet.transfer import MatrixTransfer, Transfer
 
 __all__ = ["Level"]
 
 State = Any
+
+
+_PARTS = {
+    "operator": "an operator",
+    "residual": "a residual",
+    "linearize": "a function linearize",
+    "objective": "an objective",
+    "line_search": "a line search",
+    "recenter": "a function recenter",
+    "smoother": "a smoother",
+    "post_smoother": "a post-smoother",
+    "transfer": "a transfer",
+}
+
+
+def _of_a_library(part: Any) -> bool:
+    """Whether it is a matrix of NumPy, SciPy, PyTorch or PETSc."""
+    known = isinstance(part, np.ndarray) or sp.issparse(part)
+    return known or vector.is_tensor(part) or vector.is_mat(part)
+
+
+def _of_mgnet(part: Any) -> bool:
+    """Whether mgnet wrote it, and no function of the user hides in it."""
+    hides = isinstance(part, MatrixTransfer) and any(
+        callable(matrix) and not vector.is_mat(matrix)
+        for matrix in (part.P, part.R, part.injection, part.interpolation)
+    )
+    return callbacks.ours(part) and not hides
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,23 +128,44 @@ class Level:
 
     def apply(self, u: State) -> State:
         """A(u), counted as one evaluation."""
+        image = self._image(u)  # a function may give the same array each time
+        return callbacks.duplicate(image) if "operator" in self.watched else image
+
+    def _image(self, u: State) -> State:
         self._count(1.0)
-        return vector.apply(self.operator, u)
+        own = self.watched.get("operator")
+        if own is None:
+            return vector.apply(self.operator, u)
+        image = own(self, u)
+        if callbacks.unfit(image, u):
+            self._refuse_image(image, u)
+        return image
+
+    def _refuse_image(self, image: Any, u: State) -> NoReturn:
+        raise TypeError(
+            f"{self} has an operator that takes the state, {vector.describe(u)}, to "
+            f"{vector.describe(image)}; it must keep kind and shape, and give "
+            "floating-point numbers, complex ones of complex states alone"
+        )
 
     def residual_at(self, u: State, f: State | None) -> State:
         """The residual `f - A(u)` as a new state; `f = None` stands for zero."""
         if self.residual is not None:
             self._count(self.residual_work)
-            return self.residual(u, f)
+            own = self.watched.get("residual")
+            if own is None:
+                return self.residual(u, f)
+            r = own(self, u, f)
+            if callbacks.unfit(r, u):
+                wanted = f"a state like u, {vector.describe(u)}"
+                callbacks.refuse_result(self, own.what, r, wanted)
+            return callbacks.duplicate(r)  # it may give u, f or one array each time
         if kernels.takes(self.operator, u, f):
             self.tally[0] += 1.0
             return kernels.residual(self.operator, u, f)
-        image = self.apply(u)
+        image = self._image(u)
         if callable(self.operator) and not vector.alike(image, u):
-            raise TypeError(
-                f"{self} has an operator that takes the state, {vector.describe(u)}, to "
-                f"{vector.describe(image)}; it must keep kind and shape"
-            )
+            self._refuse_image(image, u)
         if f is None:
             return -1.0 * image
         if type(image) is np.ndarray and image.dtype == f.dtype and not callable(self.operator):
@@ -127,7 +179,12 @@ class Level:
         if self.objective is None:
             raise TypeError(f"{self} has no objective; give Level(objective=...) to use it")
         self.tally[0] += 1.0
-        return float(self.objective(u)) - (0.0 if f is None else dot(f, u))
+        own = self.watched.get("objective")
+        if own is None:
+            value = float(self.objective(u))
+        else:
+            value = callbacks.real_number(self, own.what, own(self, u))
+        return value - (0.0 if f is None else dot(f, u))
 
     def _count(self, evaluations: float) -> None:
         """Count, unless the operator does: only it can tell which results it remembered."""
@@ -148,7 +205,8 @@ class Level:
     def jacobian(self, u: State) -> Any:
         """The linear operator of this level at u: `linearize(u)`, else the matrix."""
         if self.linearize is not None:
-            return self.linearize(u)
+            own = self.watched.get("linearize")
+            return self.linearize(u) if own is None else self._checked_jacobian(own, u)
         if self.matrix is None:
             raise TypeError(
                 f"{self} has neither a matrix nor `linearize`, but its smoother "
@@ -157,8 +215,46 @@ class Level:
             )
         return self.matrix
 
+    def _checked_jacobian(self, own: callbacks.Watched, u: State) -> Any:
+        jacobian = own(self, u)
+        shape = getattr(jacobian, "shape", ()) if not vector.is_mat(jacobian) else (0, 0)
+        fits = len(shape) == 2 and (vector.is_vec(u) or shape[1] == math.prod(u.shape))
+        if not fits and not (callable(jacobian) and not shape):
+            wanted = "a matrix or a LinearOperator with a column for each unknown"
+            callbacks.refuse_result(self, own.what, jacobian, wanted)
+        return jacobian
+
+    def recentred(self, u: State) -> Level:
+        """The coarse level of a descent from u: what `recenter` gives."""
+        own = self.watched.get("recenter")
+        if own is None:
+            return self.recenter(u)  # type: ignore[misc]
+        coarse = own(self, u)
+        if not isinstance(coarse, Level):
+            callbacks.refuse_result(self, own.what, coarse, "a Level")
+        return coarse
+
+    def step_length(self, u: State, d: State, f: State | None, r: State) -> float:
+        """Of a coarse correction d: what `line_search` gives."""
+        own = self.watched.get("line_search")
+        if own is None:
+            return self.line_search(self, u, d, f, r)  # type: ignore[misc]
+        return callbacks.real_number(self, own.what, own(self, self, u, d, f, r))
+
     # A level is frozen, and every step asks for these: worked out once, on demand. `replace` makes
     # a new level, which has not been asked yet.
+
+    @cached_property
+    def watched(self) -> dict[str, callbacks.Watched]:
+        """The parts that the user wrote, by name; see `mgnet.callbacks`."""
+        found = {}
+        for name, what in _PARTS.items():
+            part = getattr(self, name)
+            if name == "operator" and not callable(part) and not _of_a_library(part):
+                part = partial(matmul, part)
+            if part is not None and not _of_a_library(part) and not _of_mgnet(part):
+                found[name] = callbacks.Watched(part, what)
+        return found
 
     @cached_property
     def matrix(self) -> Any:

@@ -13,6 +13,7 @@ import scipy.sparse.linalg as spla
 
 from mgnet import vector
 from mgnet.anderson import Anderson, Iterates
+from mgnet.callbacks import ends, real_function
 from mgnet.diagnosis import stands_at_rounding
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
@@ -239,8 +240,10 @@ class Solver:
     def _merit(self, f: State | None) -> Callable[[State], float] | None:
         level = self.hierarchy[0]
         monotone = all(level.smoother.monotone for level in self.hierarchy)
-        if self.merit is not None or self.batches is not None or level.objective is None:
-            return self.merit
+        if self.merit is not None:
+            return real_function("Solver", "a merit", self.merit)
+        if self.batches is not None or level.objective is None:
+            return None
         return None if monotone else (lambda u: level.value(u, f, self.hierarchy.dot))
 
     def _reason(
@@ -251,7 +254,7 @@ class Solver:
         if reason is Reason.MAX_CYCLES and self.batches is None:
             stands = stands_at_rounding(norms, hierarchy[0], hierarchy.norm, u, f)
             reason = Reason.ROUNDING if stands else reason
-        if self.monitor is not None and self.monitor(entry, u):
+        if self.monitor is not None and ends("Solver", self.monitor, entry, u):
             return reason or Reason.MONITOR
         return reason
 

@@ -16,14 +16,9 @@ from typing import Any
 import scipy.sparse as sp
 
 from mgnet import kernels, vector
+from mgnet.callbacks import refuse_result, unfit
 
-__all__ = [
-    "AxisTransfer",
-    "Injection",
-    "MatrixTransfer",
-    "PackedTransfer",
-    "Transfer",
-]
+__all__ = ["AxisTransfer", "Injection", "MatrixTransfer", "PackedTransfer", "Transfer"]
 
 State = Any
 
@@ -85,7 +80,10 @@ class Transfer(ABC):
 
     def correct(self, state: State, correction: State) -> State:
         """`state + prolong(correction)`; a class that can add in one pass overrides it."""
-        return state + self.prolong(correction)
+        fine = self.prolong(correction)
+        if unfit(fine, state):  # one entry, or a column, would broadcast
+            refuse_result(type(self).__name__, "a prolong", fine, vector.describe(state))
+        return state + fine
 
 
 def _transposed(matrix: Any) -> Any:
@@ -143,7 +141,7 @@ class MatrixTransfer(Transfer):
     def correct(self, state: State, correction: State) -> State:
         if kernels.is_csr(self.P):
             return kernels.multiply_add(self.P, correction, state.copy())
-        return vector.in_precision_of(state, state + self.prolong(correction))
+        return vector.in_precision_of(state, super().correct(state, correction))
 
     def interpolate(self, state: State) -> State:
         return vector.apply(self.P if self.interpolation is None else self.interpolation, state)

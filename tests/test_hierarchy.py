@@ -146,7 +146,9 @@ def test_a_batch_is_bound_to_all_levels():
     bound = hierarchy.with_data(3.0)
     for level, other in zip(hierarchy, bound, strict=True):
         np.testing.assert_allclose(other.matrix.toarray(), 3.0 * level.matrix.toarray())
-    assert (bound.norm, bound.dot, bound.bind, bound.nested) == (norm, np.vdot, bind, True)
+    assert (bound.norm, bound.dot) == (hierarchy.norm, hierarchy.dot)
+    assert (bound.bind, bound.nested) == (bind, True)
+    assert (bound.norm(np.ones(4)), bound.dot(np.ones(4), np.ones(4))) == (4.0, 4.0)
     np.testing.assert_allclose(bound.with_data(1.0)[0].matrix.toarray(), A.toarray())
     with pytest.raises(TypeError, match="these levels have no data; give bind"):
         gallery.poisson(7).with_data(3.0)

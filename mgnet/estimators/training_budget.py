@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from mgnet import CycleRecord, Hierarchy, Level, Schedule, Smoother, Solver, cascade, run
+from mgnet.callbacks import ends
 from mgnet.training import EarlyStop, LeastSquares, Objective
 from mgnet.transfer import Transfer
 
@@ -303,4 +304,5 @@ def _tell(solver: Solver, budget: TrainingBudget, cycle: int, u: torch.Tensor) -
     hierarchy = budget.hierarchy
     if solver.monitor is not None:
         norm = hierarchy.norm(hierarchy[0].residual_at(u, None))
-        solver.monitor(CycleRecord(cycle, norm, None, budget.work, budget.seconds), u)
+        entry = CycleRecord(cycle, norm, None, budget.work, budget.seconds)
+        ends("Solver", solver.monitor, entry, u)

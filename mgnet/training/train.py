@@ -13,10 +13,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mgnet import vector
+from mgnet.callbacks import ends
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
-from mgnet.interpreter import Memory, carry_memory
+from mgnet.interpreter import Memory
 from mgnet.limits import check_limits
+from mgnet.moves import carry_memory
 from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
@@ -181,8 +183,9 @@ class _Watch:
             self.reason = Reason.SECONDS
         elif (self.number or self.deadline == math.inf) and (self._stagnates() or self._hides(u)):
             self.reason = Reason.STAGNATES
-        told = self.monitor is not None and self.monitor(self.history[-1], u)
-        return bool(told) or self.reason is not Reason.MONITOR
+        monitor = self.monitor
+        told = monitor is not None and ends("train", monitor, self.history[-1], u)
+        return told or self.reason is not Reason.MONITOR
 
     def _stagnates(self) -> bool:
         if len(self.history) <= self.patience:

@@ -209,6 +209,28 @@ class LayerEquation:
         image[points] -= self.propagator.advance(self.level, slice(0, n), states)
         return image
 
+    def check_layers(self, u: State) -> None:
+        """Raise unless layers that are taken together give what each gives alone.
+
+        Their states are those of u, each scaled by another factor: where they are alike, as those
+        of a first guess, a propagator that mixes them would go unseen.
+        """
+        n, reverse = self.layers, self.reverse
+        if len(u) != n + 1:
+            return  # the C-points alone
+        factors = [1.0 + 0.5 * i / n for i in range(n)]
+        states = vector.join([c * u[i + reverse : i + reverse + 1] for i, c in enumerate(factors)])
+        together = self.propagator.advance(self.level, slice(0, n), states)
+        for i in range(0, n, max(1, n // 8)):
+            alone = self.propagator.advance(self.level, slice(i, i + 1), states[i : i + 1])
+            change, apart = (vector.norm(alone - part[i : i + 1]) for part in (states, together))
+            if apart > 0.01 * change + 1e-6 * vector.norm(alone):
+                raise ValueError(
+                    f"the layer equation of level {self.level} has a propagator that gives layer "
+                    f"{i} another state beside others than alone, {apart:.2g} apart; it must take "
+                    "each layer on its own: give sums, norms and rolls an axis"
+                )
+
     def start_value(self, f: State | None) -> State:
         """The first point of the march, with axis 0: `f[0]` (`f[n]` in reverse), or `initial`."""
         if f is None:

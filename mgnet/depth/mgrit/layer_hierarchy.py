@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from mgnet.callbacks import ours
 from mgnet.depth.mgrit.c_layers import CLayers, intervals, level_factors, level_sizes
+from mgnet.depth.mgrit.checked_propagator import CheckedPropagator
 from mgnet.depth.mgrit.communicator import (
     SERIAL_COMMUNICATOR,
     Communicator,
@@ -100,8 +102,9 @@ def layer_hierarchy(
         c_points_only=c_points_only,
         communicator=communicator,
     )
+    checked = propagator if ours(propagator) else CheckedPropagator(propagator)
     for level in made:
-        level.operator.pose(propagator, initial)
+        level.operator.pose(checked, initial)
     if communicator is SERIAL_COMMUNICATOR:
         return Hierarchy(made)
     return Hierarchy(made, norm=lambda u: gathered_norm(communicator, u, reverse))

@@ -5,15 +5,18 @@ For those who come from XBraid and pyMGRIT: the grid is the time grid, a layer i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 import scipy.linalg as la
 
+from mgnet.callbacks import ours
 from mgnet.depth.mgrit.c_layers import level_factors
+from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
 from mgnet.hierarchy import Hierarchy
 
@@ -29,9 +32,11 @@ class OneStep:
     step : callable
         `(t, dt, states) -> states`: many steps at once, from the times t, shape (k,), by the steps
         dt, shape (k,), of states of shape (k, ...). Coarser levels take larger steps by the same
-        method, so it should be stable for them.
+        method, so it should be stable for them. It may edit what it gets, and give the same array
+        each time. Before the first solution a few states are stepped together and one by one, to
+        see that it keeps shapes and takes each row on its own.
     initial : array of shape (...)
-        The state at the start.
+        The state at the start; complex where a step makes complex numbers of it.
     steps : array of shape (N,)
         dt of every step, in units of time.
     start : float
@@ -54,7 +59,7 @@ class OneStep:
     True
     """
 
-    step: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    step: StepFunction
     initial: np.ndarray
     steps: np.ndarray
     start: float = 0.0
@@ -65,6 +70,36 @@ class OneStep:
                 f"OneStep got steps of shape {np.shape(self.steps)}; "
                 "give one dt per step, as np.full(100, 0.01)"
             )
+        if not callable(self.step):
+            raise TypeError(
+                f"OneStep got a step of type {type(self.step).__name__}; give a function "
+                "(t, dt, states) -> states"
+            )
+        for name, values, kinds in (
+            ("steps", self.steps, "iuf"),
+            ("initial", self.initial, "iufc"),
+        ):
+            kind = np.asarray(values).dtype
+            if kind.kind not in kinds:
+                raise TypeError(
+                    f"OneStep got {name} of {kind}; give numbers of float64, as with "
+                    f"{name}.astype(float)"
+                )
+
+    @property
+    def _initial(self) -> np.ndarray:
+        """The state at the start, as floating-point numbers."""
+        initial = np.asarray(self.initial)
+        return initial.astype(float) if initial.dtype.kind in "iu" else initial
+
+    @cached_property
+    def _step(self) -> StepFunction:
+        """The step, once it is known to take many states at once."""
+        if ours(self.step):
+            return self.step
+        step = CheckedStep(self.step)
+        step.observe(self._initial, self.times[:-1], np.asarray(self.steps))
+        return step
 
     @property
     def times(self) -> np.ndarray:
@@ -76,7 +111,7 @@ class OneStep:
 
     def guess(self) -> np.ndarray:
         """A trajectory to begin with: the initial state at all times, shape (N + 1, ...)."""
-        return np.repeat(np.asarray(self.initial)[None], len(self.steps) + 1, axis=0)
+        return np.repeat(self._initial[None], len(self.steps) + 1, axis=0)
 
     def serial(self) -> np.ndarray:
         """The trajectory step by step, shape (N + 1, ...)."""
@@ -96,9 +131,9 @@ class OneStep:
             # Sums of equal steps are equal to the last bit, as differences of times are not.
             grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
         return layer_hierarchy(
-            _Steps(self.step, tuple(grids)),
+            _Steps(self._step, tuple(grids)),
             len(self.steps),
-            np.asarray(self.initial),
+            self._initial,
             levels=levels,
             coarsening=coarsening,
             relaxation=relaxation,
@@ -108,7 +143,7 @@ class OneStep:
 
 @dataclass(frozen=True)
 class _Steps:
-    step: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    step: StepFunction
     grids: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 
+from mgnet.callbacks import ends
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, StepData, run
@@ -279,7 +280,7 @@ def levenberg_marquardt(
             if len(history) == 1:
                 _check_start(first, history[0])
             reason = _reason(history, rtol, atol, max_cycles, seconds)
-            if monitor is not None and monitor(history[-1], u):
+            if monitor is not None and ends("levenberg_marquardt", monitor, history[-1], u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
                 break

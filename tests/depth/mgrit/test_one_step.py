@@ -76,7 +76,9 @@ def test_every_level_steps_from_its_own_times():
 
     steps = np.linspace(0.1, 0.2, 10)
     problem = OneStep(step, np.zeros(1), steps, start=3.0)
-    problem.hierarchy(3, coarsening=(4, 2))[2].operator.march(None)
+    hierarchy = problem.hierarchy(3, coarsening=(4, 2))
+    del told[:]  # of the check of the step
+    hierarchy[2].operator.march(None)
     (t, dt), (s, ds) = told  # the coarsest level has two steps: of 8 and of 2
     assert (t, s) == (3.0, pytest.approx(3.0 + steps[:8].sum()))
     assert (dt, ds) == (pytest.approx(steps[:8].sum()), pytest.approx(steps[8:].sum()))

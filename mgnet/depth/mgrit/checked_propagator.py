@@ -1,0 +1,55 @@
+"""A propagator of the user: one that edits its states, or gives others, is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mgnet import vector
+from mgnet.callbacks import Watched, duplicate, refuse_result, unfit
+
+__all__ = ["CheckedPropagator"]
+
+State = Any
+
+
+class CheckedPropagator:
+    """Stands around a propagator that is not of mgnet; the rest of it is reached through this one.
+
+    Parameters
+    ----------
+    inner : Propagator
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Halve:
+    ...     def advance(self, level, which, states):
+    ...         states *= 0.5
+    ...         return states
+    >>> CheckedPropagator(Halve()).advance(0, slice(0, 2), np.ones((2, 1)))
+    Traceback (most recent call last):
+    ValueError: layer_hierarchy has a propagator, Halve, with a method advance that edits its
+    argument in place, ndarray (2, 1) of float64; let it work on a copy, as with u = u.copy(), and
+    give a new state each time
+    """
+
+    def __init__(self, inner: Any):
+        self.inner = inner
+        self._watched: dict[int, Watched] = {}  # by level
+        march = getattr(inner, "march", None)
+        if march is not None:
+            self.march = march
+
+    def advance(self, level: int, which: slice, states: State) -> State:
+        """What the propagator gives, as a state of its own: it may give one array each time."""
+        watched = self._watched.setdefault(level, Watched(self.inner, "a propagator"))
+        new = watched.method("advance", "layer_hierarchy", level, which, states)
+        if unfit(new, states):
+            wanted = f"the states on the other side of its layers, {vector.describe(states)}"
+            refuse_result("layer_hierarchy", watched.named("advance"), new, wanted)
+        return duplicate(new)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "inner":  # before it is there, as in a copy that is being made
+            raise AttributeError(name)
+        return getattr(self.inner, name)

@@ -1,0 +1,199 @@
+"""A step function of the user: what it may edit, and what is refused of its results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mgnet import callbacks, vector
+
+__all__ = ["CheckedStep", "StepFunction", "check_step"]
+
+StepFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+# The words of NumPy about shapes that do not fit; any other error of a step is its own affair.
+_SHAPES = re.compile(r"broadcast|mismatch|dimension|shape|size-1|length-1|aligned|sequence|index")
+
+
+class CheckedStep:
+    """A step that may edit its arguments, and whose results are new states of the right shape.
+
+    It works on a copy of the states, so it may edit them as XBraid's Step does. Copies of times and
+    of results take as long as a small step; they are made for steps that were seen to need them.
+
+    Parameters
+    ----------
+    step : callable
+        `(t, dt, states) -> states`.
+
+    Attributes
+    ----------
+    edits_times, reuses_results : bool
+        Whether the step was seen to edit t or dt, or to give an array that it gave before; unknown
+        as yet, they count as true.
+
+    Examples
+    --------
+    >>> def halve(t, dt, u):
+    ...     u *= 0.5
+    ...     return u
+    >>> u = np.ones((2, 1))
+    >>> CheckedStep(halve)(np.zeros(2), np.ones(2), u).ravel(), u.ravel()
+    (array([0.5, 0.5]), array([1., 1.]))
+    """
+
+    def __init__(self, step: StepFunction):
+        self.step = step
+        self.edits_times = True
+        self.reuses_results = True
+
+    def __call__(self, t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
+        if self.edits_times:
+            t, dt = t.copy(), dt.copy()
+        new = self.step(t, dt, states.copy())
+        if (
+            type(new) is not np.ndarray
+            or new.shape != states.shape
+            or new.dtype is not states.dtype
+        ):
+            new = _fitted(new, states)
+        return new.copy() if self.reuses_results else new
+
+    def observe(self, initial: np.ndarray, times: np.ndarray, steps: np.ndarray) -> None:
+        """Find out what the step does to its arguments; raise unless it takes each row on its own.
+
+        See `check_step`.
+        """
+        given, results = list[tuple[np.ndarray, ...]](), list[np.ndarray]()
+
+        def watched(*parts: np.ndarray) -> np.ndarray:
+            t, dt, states = (part.copy() for part in parts)
+            given.append((t, dt, *parts[:2]))
+            results.append(_fitted(self.step(t, dt, states), parts[2]))
+            return results[-1].copy()
+
+        check_step(watched, initial, times, steps)
+        self.edits_times = any(
+            not (np.array_equal(t, old_t) and np.array_equal(dt, old_dt))
+            for t, dt, old_t, old_dt in given
+        )
+        self.reuses_results = any(
+            np.may_share_memory(a, b) for k, a in enumerate(results) for b in results[:k]
+        )
+
+
+def _fitted(new: Any, states: np.ndarray) -> np.ndarray:
+    """Another precision is the step's own affair."""
+    if callbacks.unfit(new, states):
+        raise TypeError(
+            f"OneStep got a step that takes the states, {vector.describe(states)}, to "
+            f"{vector.describe(new)}; {_remedy(new, states)}"
+        )
+    if new.dtype.kind == "c" and states.dtype.kind != "c":
+        raise TypeError(
+            f"OneStep got a step that takes real states to {new.dtype}; give a complex initial "
+            "state, as initial.astype(complex), and begin with guess()"
+        )
+    return np.asarray(new)
+
+
+def _remedy(new: Any, states: np.ndarray) -> str:
+    many = "one row for each of t and dt"
+    if not isinstance(new, np.ndarray) or isinstance(new, np.matrix | np.ma.MaskedArray):
+        return f"it must give a plain NumPy array of the shape of the states, {many}"
+    if new.shape == states.shape:
+        return f"it must give numbers of {states.dtype}, as with new.astype({states.dtype})"
+    return f"it must keep their shape, {many}: {_index(states)}"
+
+
+def _index(states: np.ndarray) -> str:
+    count = states.ndim - 1
+    if not count:
+        return "t and dt have the shape of the states, (steps,), so leave [:, None] out"
+    return f"t and dt have shape (steps,), so write dt[:{', None' * count}] and t likewise"
+
+
+def check_step(
+    step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
+) -> None:
+    """Raise unless a checked step takes several states at once, each on its own.
+
+    A wrong shape broadcasts unseen where there are as many steps as unknowns, so this takes another
+    number of them. It then compares states taken together with the same ones taken one by one;
+    they are scaled, each by another factor, since those of one trajectory hardly differ.
+
+    Parameters
+    ----------
+    step : callable
+    initial : array of shape (...)
+    times, steps : arrays of shape (N,)
+        At the left of every step, and its length.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> step = CheckedStep(lambda t, dt, u: u / (1.0 + dt))
+    >>> check_step(step, np.ones(2), np.zeros(4), np.ones(4))
+    Traceback (most recent call last):
+    ValueError: OneStep got a step that fails for 3 states at once, ndarray (3, 2) of float64, but
+    not for one; t and dt have shape (steps,), so write dt[:, None] and t likewise
+    """
+    count = next(k for k in range(2, initial.ndim + 3) if k not in initial.shape)
+    which = np.arange(count) % len(steps)
+    t, dt = times[which], steps[which]
+    rows = [initial[None]]
+    for k in range(count - 1):
+        try:
+            rows.append(step(t[k : k + 1], dt[k : k + 1], rows[k]))
+        except (ValueError, IndexError) as error:
+            if not _SHAPES.search(str(error)):
+                raise
+            raise ValueError(
+                "OneStep got a step that cannot take the states, "
+                f"{vector.describe(rows[k])}, with t and dt of shape (1,); it must take many at "
+                f"once, on axis 0: {_index(rows[k])}"
+            ) from error
+    states = np.concatenate(rows)
+    scaled = states * (1.0 + np.arange(count) / 2.0).reshape(-1, *[1] * initial.ndim)
+    try:
+        with np.errstate(all="ignore"):
+            together = step(t, dt, scaled)
+            parts = [step(*(part[k : k + 1] for part in (t, dt, scaled))) for k in range(count)]
+    except TypeError:
+        raise
+    except Exception:  # the scaled states may lie where the equation has no meaning
+        _check_together(step, t, dt, states)
+        return
+    _compare(scaled, together, np.concatenate(parts))
+
+
+def _check_together(step: StepFunction, t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> None:
+    try:
+        step(t, dt, states)
+    except TypeError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"OneStep got a step that fails for {len(states)} states at once, "
+            f"{vector.describe(states)}, but not for one; {_index(states)}"
+        ) from error
+
+
+def _compare(states: np.ndarray, together: np.ndarray, single: np.ndarray) -> None:
+    """Refuse a step that mixes states; a step's own iterations may stop a little earlier."""
+    if not (np.isfinite(together).all() and np.isfinite(single).all()):
+        return  # whatever it is, a solve says so
+    difference = abs(together - single).max(initial=0.0)
+    change = abs(single - states).max(initial=0.0)
+    if difference > 0.01 * change + 1e-6 * abs(states).max(initial=0.0):
+        raise ValueError(
+            f"OneStep got a step that gives {len(states)} states at once other values than one by "
+            f"one, apart by {difference:.2g}; it must take each row on its own: give sums, norms "
+            "and rolls an axis, and write u @ A.T for A @ u"
+        )

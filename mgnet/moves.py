@@ -1,0 +1,213 @@
+"""What the steps of a schedule do on one level and between two: sweeps, descents, corrections.
+
+Smoothers and transfers of the user are called in their place here; what they edit or give wrong is
+refused with the level, the class and the method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from mgnet import vector
+from mgnet.callbacks import Watched, refuse_result, unfit
+from mgnet.level import Level
+
+__all__ = ["carried", "carry_memory", "correct", "descend", "interpolated", "start", "swept"]
+
+State = Any
+Memory = dict[tuple[int, str], Any]
+
+
+def swept(
+    level: Level, step: tuple[str, int, int], u: State, f: State | None, memory: Memory, ahead: bool
+) -> tuple[State, State | None]:
+    """The state after sweeps and, with `ahead`, its residual, if the smoother gives that.
+
+    A step is an action, the number of the level and that of sweeps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import gallery
+    >>> level, f = gallery.poisson(3)[0], np.ones(3)
+    >>> swept(level, ("pre", 0, 1), np.zeros(3), f, {}, ahead=False)[0].round(3)
+    array([0.083, 0.083, 0.083])
+    """
+    action, number, count = step
+    smoother, part = level.smoother, "smoother"
+    if action == "post" and level.post_smoother is not None:
+        smoother, part = level.post_smoother, "post_smoother"
+    key = (number, "post" if smoother is level.post_smoother else "pre")
+    held, own = memory.get(key), level.watched.get(part)
+    if own is not None:
+        if held is None:
+            held = own.method("start", level, level, u)
+        told = _swept_by(own, level, u, f, count, held, ahead)
+        u, memory[key] = told[:2]
+        return u, told[2] if ahead else None
+    if held is None:
+        held = smoother.start(level, u)
+    if ahead:
+        u, memory[key], r = smoother.smooth_ahead(level, u, f, count, held)
+        return u, r
+    u, memory[key] = smoother.smooth(level, u, f, count, held)
+    return u, None
+
+
+def _swept_by(
+    own: Watched, level: Level, u: State, f: State | None, count: int, held: Any, ahead: bool
+) -> Sequence[Any]:
+    """What a smoother of the user gives: a state like u, its memory and, with `ahead`, r."""
+    method, parts = ("smooth_ahead", 3) if ahead else ("smooth", 2)
+    told = own.method(method, level, level, u, f, count, held)
+    if not isinstance(told, tuple | list) or len(told) != parts:
+        wanted = "(state, memory, residual or None)" if ahead else "(state, memory)"
+        refuse_result(level, own.named("smooth"), told, wanted)
+    r = told[2] if ahead else None
+    for given in (told[0], u if r is None else r):
+        if unfit(given, u):
+            wanted = f"a state like u, {vector.describe(u)}, and its memory"
+            refuse_result(level, own.named("smooth"), given, wanted)
+    return told
+
+
+def _refuse(own: Watched, method: str, level: Level, result: Any, like: State) -> NoReturn:
+    refuse_result(level, own.named(method), result, f"a state like {vector.describe(like)}")
+
+
+def carried(
+    level: Level, method: str, u: State, to: Level | None = None, like: State | None = None
+) -> State:
+    """What a method of the transfer makes of u, for a level, or like a state of it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import gallery
+    >>> carried(gallery.poisson(3)[0], "prolong", np.array([2.0]))
+    array([1., 2., 1.])
+    """
+    own = level.watched.get("transfer")
+    if own is None:
+        return getattr(level.transfer, method)(u)
+    result = own.method(method, level, u)
+    if unfit(result, u if like is None else like, shape=like is not None):
+        _refuse(own, method, level, result, u if like is None else like)
+    if to is not None and to.unknowns:
+        size = math.prod(vector.state_shape(result))
+        if size != to.unknowns:
+            wanted = f"a state of {to.unknowns} unknowns"
+            refuse_result(level, own.named(method), result, wanted)
+    return result
+
+
+def descend(level: Level, coarse: Level, u: State, r: State) -> tuple[State, State, State]:
+    """Return the coarse level's start, what of it came from above (None: nothing), and its f.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import gallery
+    >>> hierarchy = gallery.poisson(3)
+    >>> descend(hierarchy[0], hierarchy[1], np.zeros(3), np.ones(3))
+    (array([0.]), None, array([2.]))
+    """
+    transfer: Any = level.transfer
+    f = carried(level, "restrict", r, coarse)
+    if transfer.inject is None or level.recenter is not None:
+        return vector.zeros_like(f), None, f
+    v = carried(level, "inject", u, like=f)
+    return v, v, f + coarse.apply(v)
+
+
+def correct(
+    level: Level, u: State, below: tuple[State, State | None], f: State | None, r: State
+) -> tuple[State, float]:
+    """Return u corrected by the coarse solution, and the step length; 0 for a refused one.
+
+    `below` is that solution and what `inject` brought there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import gallery
+    >>> level = gallery.poisson(3)[0]
+    >>> correct(level, np.zeros(3), (np.array([2.0]), None), np.ones(3), np.ones(3))
+    (array([1., 2., 1.]), 1.0)
+    """
+    coarse, v = below
+    transfer: Any = level.transfer
+    own = level.watched.get("transfer")
+    if v is not None and transfer.replace is not None and level.line_search is None:
+        if own is None:
+            return transfer.replace(u, coarse), 1.0
+        return _corrected(own, "replace", level, u, coarse), 1.0
+    w = coarse if v is None else coarse - v
+    if level.line_search is None:
+        if own is None:
+            return transfer.correct(u, w), 1.0
+        return _corrected(own, "correct", level, u, w), 1.0
+    d = carried(level, "prolong", w, like=u)
+    length = level.step_length(u, d, f, r)
+    return (u + length * d if length else u), length
+
+
+def _corrected(own: Watched, method: str, level: Level, u: State, coarse: State) -> State:
+    new = own.method(method, level, u, coarse)
+    if unfit(new, u):
+        _refuse(own, method, level, new, u)
+    return new
+
+
+def interpolated(level: Level, coarse: State, f: State | None) -> State:
+    """The coarse solution on the finer level.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import gallery
+    >>> interpolated(gallery.poisson(3)[0], np.array([2.0]), None).shape
+    (3,)
+    """
+    return vector.in_precision_of(f, carried(level, "interpolate", coarse, level, f))
+
+
+def start(levels: list[Any], us: list[State], fs: list[State], given: bool) -> None:
+    """Carry the problem to the coarsest level: f by restrict, a given u by inject.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet import gallery
+    >>> us, fs = [np.zeros(3), None], [np.ones(3), None]
+    >>> start(list(gallery.poisson(3)), us, fs, given=False)
+    >>> us[1], fs[1]
+    (array([0.]), array([2.]))
+    """
+    for l, level in enumerate(levels[:-1]):
+        transfer, coarse = level.transfer, levels[l + 1]
+        fs[l + 1] = None if fs[l] is None else carried(level, "restrict", fs[l], coarse)
+        if given and transfer.inject is not None:
+            us[l + 1] = carried(level, "inject", us[l], coarse, fs[l + 1])
+        elif fs[l + 1] is None:
+            us[l + 1] = vector.zeros_like(carried(level, "restrict", us[l], coarse))
+        else:
+            us[l + 1] = vector.zeros_like(fs[l + 1])
+
+
+def carry_memory(memory: Memory, levels: Sequence[Any], l: int) -> None:
+    """Give the smoothers of level l what their counterparts on the coarser level remember."""
+    for role in ("pre", "post"):
+        coarse, fine = (
+            levels[k].smoother if role == "pre" else levels[k].post_smoother for k in (l + 1, l)
+        )
+        if (
+            coarse is not None
+            and type(fine) is type(coarse)
+            and memory.get((l + 1, role)) is not None
+        ):
+            carried = coarse.carry(memory[l + 1, role], levels[l].transfer)
+            if carried is not None:
+                memory[l, role] = carried
