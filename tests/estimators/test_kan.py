@@ -17,7 +17,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mgnet.estimators import KANClassifier, KANRegressor
-from mgnet.estimators.kan import bending, entropy, validation_rows
+from mgnet.estimators.objectives import bending, entropy
+from mgnet.estimators.rows import validation_rows
 from mgnet.estimators.training_budget import TrainingBudget, train_within
 from mgnet.knots import KAN
 
@@ -84,7 +85,7 @@ def test_classes_with_names_in_a_pipeline_and_a_grid_search():
 def test_the_objective_is_cross_entropy_and_the_penalty():
     kan = KAN([2, 3], 4)
     x, labels = table(30)[0], np.arange(30) % 3
-    rows = torch.from_numpy(x), torch.from_numpy(labels)
+    rows = torch.from_numpy(x), torch.from_numpy(labels), None
     u = torch.nn.utils.parameters_to_vector(kan.parameters()).detach()
     with torch.no_grad():
         plain = log_loss(labels, torch.softmax(kan(rows[0]), 1).numpy())
@@ -159,7 +160,7 @@ def test_rows_are_trained_on_or_kept_never_both(kind, monkeypatch):
         met.append((hierarchy[0].operator, held_out))
         return train_within(budget, hierarchy, cycle, steps, held_out)
 
-    monkeypatch.setattr("mgnet.estimators.kan.train_within", spy)
+    monkeypatch.setattr("mgnet.estimators.estimator.train_within", spy)
     x, y = table(100)
     target = y if kind is KANRegressor else y > 0.0
     made = kind(**SMALL, max_iter=2, validation_fraction=0.3, roughness=0.0).fit(x, target)
