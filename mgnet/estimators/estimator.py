@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +13,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import validate_data
 
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
@@ -21,7 +21,7 @@ from mgnet.knots import KAN, knot_hierarchy
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LevenbergMarquardt, Objective, TorchOptimizer
 
-__all__ = ["KANEstimator"]
+__all__ = ["KANEstimator", "overflowing_sums"]
 
 # Name -> the smoother, and how many of its steps make one sweep.
 OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
@@ -30,6 +30,9 @@ OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
     "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
 }
 NAMED = 8  # columns that a warning names
+
+# scikit-learn looks for NaN by sums, which may overflow; it then looks at the numbers themselves.
+overflowing_sums = partial(np.errstate, over="ignore", invalid="ignore")
 
 
 class KANEstimator(BaseEstimator, ABC):
@@ -76,11 +79,6 @@ class KANEstimator(BaseEstimator, ABC):
     @abstractmethod
     def _optimizers(self) -> tuple[str, ...]:
         """Names of the optimizers that suit the loss, the default first."""
-
-    def _validated(self, *table: Any, **checks: Any) -> Any:
-        """What scikit-learn's `validate_data` gives; where sums overflow it need not say so."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return validate_data(self, *table, dtype=np.float64, **checks)
 
     def _train(
         self,

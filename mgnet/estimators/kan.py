@@ -10,9 +10,9 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mgnet.estimators.estimator import KANEstimator
+from mgnet.estimators.estimator import KANEstimator, overflowing_sums
 from mgnet.estimators.objectives import entropy, squares
 from mgnet.estimators.rows import checked_weights, single_precision
 from mgnet.estimators.scales import LARGEST, continued, exponents
@@ -124,7 +124,16 @@ class KANRegressor(RegressorMixin, KANEstimator):
             of the network, so that predictions do not depend on them.
         """
         self._single = single_precision(X)
-        X, y = self._validated(X, y, multi_output=True, y_numeric=True, ensure_min_samples=2)
+        with overflowing_sums():
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                dtype=np.float64,
+                multi_output=True,
+                y_numeric=True,
+                ensure_min_samples=2,
+            )
         weights = checked_weights("KANRegressor", sample_weight, X)
         self._flat = y.ndim == 1
         y = y.reshape(len(y), -1).astype(float)
@@ -134,7 +143,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """(rows, inputs) -> (rows,) or (rows, outputs), as y was."""
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
+        with overflowing_sums():
+            X = validate_data(self, X, dtype=np.float64, reset=False)
         y = self.scales_.values(continued(self.network_, self.scales_.inputs(X)))
         return y[:, 0] if self._flat else y
 
@@ -148,12 +158,13 @@ class KANRegressor(RegressorMixin, KANEstimator):
         sample_weight : array-like of shape (rows,), optional
         """
         predicted = self.predict(X)
-        with np.errstate(over="ignore", invalid="ignore"):  # in sums, and where a fit is far off
+        with overflowing_sums():
             y = check_array(y, dtype="float64", ensure_2d=False, input_name="y")
             size = exponents(y)
-            predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)
+            predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)  # it may be far off
         weights = checked_weights("KANRegressor", sample_weight, predicted)
-        return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)
+        with overflowing_sums():
+            return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)
 
 
 class KANClassifier(ClassifierMixin, KANEstimator):
@@ -222,7 +233,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             As in `KANRegressor.fit`.
         """
         self._single = single_precision(X)
-        X, y = self._validated(X, y, ensure_min_samples=2)
+        with overflowing_sums():
+            X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         weights = checked_weights("KANClassifier", sample_weight, X)
@@ -239,7 +251,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, inputs) -> (rows, classes), in the order of `classes_`."""
         check_is_fitted(self)
-        X = self._validated(X, reset=False)
+        with overflowing_sums():
+            X = validate_data(self, X, dtype=np.float64, reset=False)
         z = self.scales_.inputs(X).clamp(*self.network_.domain)
         with torch.no_grad():
             return torch.softmax(self.network_(z), 1).numpy()

@@ -77,10 +77,11 @@ class Scales:
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:
         """Rows as in the table, mapped to the domain; an input that did not vary to its start."""
-        ranges = np.delete(np.asarray(self.ranges, dtype=float), self.left_out, 0)
-        x = np.delete(np.asarray(x, dtype=float), self.left_out, 1)
-        size = exponents(ranges.T)
-        low, high = np.ldexp(ranges.T, -size)
+        ranges, x = np.asarray(self.ranges, dtype=float).T, np.asarray(x, dtype=float)
+        if self.left_out:
+            ranges, x = (np.delete(array, self.left_out, 1) for array in (ranges, x))
+        size = exponents(ranges)
+        low, high = np.ldexp(ranges, -size)
         a, b = self.domain
         with np.errstate(over="ignore"):  # far out of the range
             places = (b - a) * (np.ldexp(x, -size) - low) / np.where(high > low, high - low, 1.0)
