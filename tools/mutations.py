@@ -854,8 +854,8 @@ TABLE = [
     Mutation(
         "terminal-rmse",
         "mgnet/app/terminal.py",
-        "math.sqrt(r.held_mse * spread)",
-        "math.sqrt(r.held_mse) * spread",
+        "math.sqrt(r.held_mse) * data.deviation",
+        "r.held_mse * data.deviation",
         ("tests/app/test_terminal.py",),
         "the root mean square is in the wrong unit",
     ),
@@ -878,7 +878,7 @@ TABLE = [
     Mutation(
         "held-variance",
         "mgnet/app/data.py",
-        "np.mean((predicted - true) ** 2) / np.var(self.y)",
+        "np.mean((predicted - true) ** 2) / np.var(y)",
         "np.mean((predicted - true) ** 2) / np.var(true)",
         ("tests/app/test_data.py",),
         "the held-out error is over the variance of the held-out rows",
