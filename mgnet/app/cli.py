@@ -23,6 +23,7 @@ import click
 
 from mgnet import __version__
 from mgnet.app.data import Settings
+from mgnet.app.hold import Hold
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
 __all__ = ["main"]
@@ -280,18 +281,22 @@ def fit(
     if {"seconds", "evaluations"} <= told.keys():
         raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
     with _bad_input():
-        from mgnet import parse
-        from mgnet.app.output_folder import check_folder
-        from mgnet.app.table import read_table
+        # Signals wait for imports and folders: half of either must not be left.
+        with Hold() as hold:
+            from mgnet import parse
+            from mgnet.app.output_folder import check_folder
+            from mgnet.app.table import read_table
 
-        settings = Settings(**told)
-        if settings.cycle:
-            parse(settings.cycle, OptionReader().get("levels", settings.levels))
-        check_folder(out, overwrite)
+            settings = Settings(**told)
+            if settings.cycle:
+                parse(settings.cycle, OptionReader().get("levels", settings.levels))
+            check_folder(out, overwrite)
+        hold.check()
         table = read_table(data, target, inputs, drop_missing)
-
-        # Only now, since they load torch and scikit-learn: a bad table is answered at once.
-        from mgnet.app.job import FitJob, run_job
+        with hold:
+            # Only now, since they load torch and scikit-learn: a bad table is answered at once.
+            from mgnet.app.job import FitJob, run_job
+        hold.check()
 
         command = f"mgnet {context.obj}"
         job = FitJob(table, settings, out, compare, command)

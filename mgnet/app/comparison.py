@@ -11,6 +11,7 @@ from mgnet import Hierarchy, Level
 from mgnet.app.baselines import boosting, spline
 from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.fit import fit, limits
+from mgnet.app.units import Units
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import TrainingBudget, train_within
 from mgnet.training import LeastSquares, LevenbergMarquardt
@@ -127,6 +128,12 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
     yield single_level(data, settings, "lm")
     yield single_level(data, settings, "lbfgs")
     yield perceptron(data, settings, parameters(len(data.names), settings))
+    units = Units.of(data)
+    ordinary = units.data(data)
     if len(data.names) <= MOST_SPLINE_INPUTS:
-        yield spline(data, seconds)
-    yield boosting(data, seconds, settings.seed)
+        yield _of_table(units, spline(ordinary, seconds))
+    yield _of_table(units, boosting(ordinary, seconds, settings.seed))
+
+
+def _of_table(units: Units, trained: Trained) -> Trained:
+    return replace(trained, predict=units.of_table(trained.predict))

@@ -92,7 +92,18 @@ class Data:
 
     def mse(self, predicted: np.ndarray, true: np.ndarray) -> float:
         """Mean squared error, standardised: over the variance of the training target."""
-        return float(np.mean((predicted - true) ** 2) / np.var(self.y))
+        # At the size of the target: squares of tiny and huge numbers are no doubles.
+        predicted, true, y = (np.ldexp(part, -self._size) for part in (predicted, true, self.y))
+        return float(np.mean((predicted - true) ** 2) / np.var(y))
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of the training target, in its unit."""
+        return float(np.ldexp(np.std(np.ldexp(self.y, -self._size)), self._size))
+
+    @property
+    def _size(self) -> int:
+        return int(np.frexp(np.abs(self.y).max())[1])
 
 
 @dataclass(frozen=True)

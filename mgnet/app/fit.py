@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.data import Data, Settings, Trained
 from mgnet.app.model import Model
 from mgnet.estimators import KANRegressor
+from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.training_budget import UNLIMITED, TrainingBudget, endless
 from mgnet.options import solver_from_options
 from mgnet.options.reader import OptionReader
 
-__all__ = ["Fitted", "fit"]
+__all__ = ["Fitted", "fit", "without_constants"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +55,7 @@ def fit(
     announce: Callable[[Hierarchy, Schedule], None] | None = None,
     name: str = "KAN, multigrid",
     prefix: str = "",
+    interruptible: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
@@ -69,10 +75,13 @@ def fit(
         For the tables.
     prefix : str
         Of the PETSc options that steer the training: see `mgnet.petsc.solver_from_options`.
+    interruptible : callable
+        As in `TrainingBudget`.
 
     Returns
     -------
     Fitted
+        Its model has no inputs that did not vary.
 
     Raises
     ------
@@ -81,7 +90,6 @@ def fit(
 
     Examples
     --------
-    >>> import numpy as np
     >>> x = np.linspace(0.0, 1.0, 200)[:, None]
     >>> data = Data(("x",), "y", x, np.sin(9 * x[:, 0]), x, np.sin(9 * x[:, 0]))
     >>> fitted = fit(data, Settings(hidden=(3,), levels=2, evaluations=100, seconds=10.0))
@@ -89,21 +97,81 @@ def fit(
     True
     """
     steered = partial(solver_of_options, prefix)
-    budget = TrainingBudget(*limits(settings), progress=progress, announce=announce, solver=steered)
+    budget = TrainingBudget(
+        *limits(settings),
+        progress=progress,
+        interruptible=interruptible,
+        announce=announce,
+        solver=steered,
+    )
     estimator = regressor(settings).fit(data.x, data.y, budget=budget)
-    model = Model(estimator.network_, data.names, data.target, estimator.scales_)
+    scales = estimator.scales_
+    used = np.delete(np.arange(len(data.names)), scales.left_out)
+    names = tuple(data.names[number] for number in used)
+    model = Model(estimator.network_, names, data.target, scales.narrowed())
+    predict = model.predict if len(used) == len(data.names) else _of_columns(used, model.predict)
     trained = Trained(
         name,
-        model.predict,
+        predict,
         sum(p.numel() for p in model.network.parameters()),
         budget.seconds,
         budget.work,
-        data.mse(model.predict(data.x), data.y),
-        data.mse(model.predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
+        data.mse(predict(data.x), data.y),
+        data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
         tuple(budget.history),
     )
     changed = _in_effect(settings, prefix, budget.hierarchy)
     return Fitted(model, trained, changed, budget.hierarchy, budget.schedule, budget.interrupted)
+
+
+def _of_columns(
+    used: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
+) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: predict(x[:, used])
+
+
+def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, ...]]:
+    """The rows without the inputs that do not vary where the network is trained; and their names.
+
+    Parameters
+    ----------
+    data : Data
+    settings : Settings
+
+    Raises
+    ------
+    ValueError
+        If no input varies.
+
+    Examples
+    --------
+    >>> x, y = np.column_stack([np.arange(9.0), np.ones(9)]), np.arange(9.0)
+    >>> data, constant = without_constants(Data(("a", "b"), "y", x, y, x, y), Settings())
+    >>> data.names, constant
+    (('a',), ('b',))
+    """
+    names, left = data.names, set[str]()
+    while constant := _constant(data, settings):
+        if len(constant) == len(data.names):
+            raise ValueError(
+                "no input varies in the rows that are trained on "
+                f"({', '.join(names)}); there is nothing to fit"
+            )
+        left |= {data.names[number] for number in constant}
+        data = replace(
+            data,
+            names=tuple(name for name in data.names if name not in left),
+            x=np.delete(data.x, constant, 1),
+            x_held=np.delete(data.x_held, constant, 1),
+        )
+    return data, tuple(name for name in names if name in left)
+
+
+def _constant(data: Data, settings: Settings) -> list[int]:
+    """As `KANRegressor` finds them."""
+    x, y, _ = distinct_rows(data.x, data.y)
+    kept = validation_rows(np.zeros(len(y)), settings.validation, settings.seed)
+    return constant_inputs(x[~kept])
 
 
 def limits(settings: Settings) -> tuple[float, float, float]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mgnet import Hierarchy, Schedule
 from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
-from mgnet.app.fit import fit
+from mgnet.app.fit import Fitted, fit, without_constants
+from mgnet.app.hold import Hold
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
+from mgnet.app.units import Units
 
 __all__ = ["FitJob", "run_job"]
 
@@ -77,36 +78,77 @@ def run_job(job: FitJob, say: Say, show: Say) -> bool:
         show(f"{hierarchy}\n\n{schedule}\n")
 
     data = split(job.table, settings.held_out, settings.seed)
-    _check(job.table, data, settings, remarks.append)
-    with progress_bar() as progress:
-        fitted = fit(data, settings, progress, announce)
-    interrupted = bool(fitted.interrupted)
-    trained: list[Trained] = [fitted.trained]
-    if interrupted:
-        remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
-    elif job.compare:
-        try:
-            _add_baselines(trained, data, settings, say)
-        except KeyboardInterrupt:
-            interrupted = True
-            remark("interrupted while other methods were trained; the unfinished ones are left out")
-    show(result_table(trained, data))
-    show("(MSE: mean squared error over the variance of the target; work: gradient evaluations)")
+    data = _check(job.table, data, settings, remarks.append)
+    with Hold() as hold:
+        with progress_bar() as progress:
+            watched = _checking(progress, hold)
+            fitted = fit(data, settings, watched, announce, interruptible=hold.interruptible)
+        interrupted = bool(fitted.interrupted)
+        trained: list[Trained] = [fitted.trained]
+        if interrupted:
+            remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
+        elif job.compare:
+            try:
+                with hold.interruptible():
+                    _add_baselines(trained, data, settings, say)
+            except KeyboardInterrupt:
+                interrupted = True
+                remark(
+                    "interrupted while other methods were trained; the unfinished ones are left out"
+                )
+        show(result_table(trained, data))
+        show(
+            "(MSE: mean squared error over the variance of the target; work: gradient evaluations)"
+        )
+        if interrupted:
+            hold.pending = False  # launchers send a signal more than once
+        names, whole = _write(job, fitted, trained, data, remarks, hold)
+    if not whole:
+        say("interrupted while the report was written; only the model is complete")
+    show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
+    return interrupted or not whole or hold.pending
+
+
+def _checking(progress: Callable[..., None], hold: Hold) -> Callable[..., None]:
+    """The same, where an interrupt that other code has caught is not lost."""
+
+    def checked(seconds: float, fraction: float, mse: float, level: int) -> None:
+        progress(seconds, fraction, mse, level)
+        hold.check()
+
+    return checked
+
+
+def _write(
+    job: FitJob,
+    fitted: Fitted,
+    trained: Sequence[Trained],
+    data: Data,
+    remarks: Sequence[str],
+    hold: Hold,
+) -> tuple[list[str], bool]:
+    """Fill the folder; the names of the files, and whether the report is among them."""
+    whole = True
     with filled(job.out) as stage:
         fitted.model.save(stage)
         try:
-            _report(stage, job, fitted, trained, data, remarks)
+            with hold.interruptible():
+                _report(stage, job, fitted, trained, data, remarks)
         except KeyboardInterrupt:
-            interrupted = True
-            say("interrupted while the report was written; only the model is complete")
-        names = sorted(file.name for file in stage.iterdir())
-    show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
-    return interrupted
+            whole = False
+        return sorted(file.name for file in stage.iterdir()), whole
 
 
-def _check(table: Table, data: Data, settings: Settings, say: Say) -> None:
+def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
+    """The rows without inputs that do not vary; what a reader must know is said."""
     if table.dropped:
         say(f"{table.dropped} rows with missing values were left out")
+    data, constant = without_constants(data, settings)
+    if constant:
+        say(
+            f"warning: {', '.join(constant)} {'has' if len(constant) == 1 else 'have'} the same "
+            "value in all rows that are trained on, and cannot be learned from; left out"
+        )
     count = parameters(len(data.names), settings)
     if count > MOST_PARAMETERS:
         raise ValueError(
@@ -118,6 +160,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> None:
             f"warning: {len(data.y)} training rows for {count} parameters; expect a poor held-out "
             "error, or use fewer --levels, --intervals or --hidden"
         )
+    return data
 
 
 def _add_baselines(trained: list[Trained], data: Data, settings: Settings, say: Say) -> None:
@@ -131,7 +174,7 @@ def _add_baselines(trained: list[Trained], data: Data, settings: Settings, say: 
 def _report(
     stage: Path,
     job: FitJob,
-    fitted: Any,
+    fitted: Fitted,
     trained: Sequence[Trained],
     data: Data,
     remarks: Sequence[str],
@@ -140,7 +183,9 @@ def _report(
     from mgnet.app.report import write_report
     from mgnet.plot.edges import plot_edges
 
-    plot_fit(data, trained[0].predict).savefig(stage / "fit.png", dpi=DPI)
+    units = Units.of(data)
+    drawn = plot_fit(units.data(data), units.of_units(trained[0].predict))
+    drawn.savefig(stage / "fit.png", dpi=DPI)
     plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)
     model, names = fitted.model, (*data.names, data.target)
     edges = plot_edges(model.network, model.inputs(data.x), names=names)

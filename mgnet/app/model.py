@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from mgnet import __version__
 from mgnet.checkpoint.architecture import from_config, to_config
@@ -63,7 +63,8 @@ class Model:
         """Write model.safetensors and model.json into an existing folder."""
         folder = Path(folder)
         state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-        save_file(state, folder / "model.safetensors")
+        # Not by `save_file`: it makes a temporary file, which nobody else may read.
+        (folder / "model.safetensors").write_bytes(save(state))
         told = {
             "mgnet": __version__,
             "format": FORMAT,

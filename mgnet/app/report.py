@@ -14,6 +14,7 @@ import torch
 
 import mgnet
 from mgnet.app.data import Data, Settings, Trained
+from mgnet.estimators.scales import exponents
 
 __all__ = ["markdown_table", "write_report"]
 
@@ -122,6 +123,11 @@ def _number(value: float) -> str:
     return "-" if np.isnan(value) else f"{value:.3g}"
 
 
+def _root_mean_square(error: np.ndarray) -> float:
+    size = exponents(error)
+    return float(np.ldexp(np.sqrt(np.mean(np.ldexp(error, -size) ** 2)), size))
+
+
 def _exact(value: float) -> str:
     return f"{value:.6g}"
 
@@ -141,8 +147,8 @@ def _result(data: Data, ours: Trained) -> str:
     ):
         if len(y):
             error = np.abs(ours.predict(x) - y)
-            rmse = float(np.sqrt(np.mean(error**2)))
-            columns.append((str(len(y)), f"{mse:.3e}", _number(rmse), _number(float(error.max()))))
+            rmse, most = _root_mean_square(error), float(error.max())
+            columns.append((str(len(y)), f"{mse:.3e}", _number(rmse), _number(most)))
         else:
             columns.append(("0", "-", "-", "-"))
     names = ("rows", "standardised MSE", f"RMSE ({data.target})", f"largest error ({data.target})")
@@ -160,7 +166,7 @@ def _comparison(data: Data, trained: Sequence[Trained]) -> list[str]:
     rows = []
     for one in ranked:
         x, y, _ = _measured_on(data)
-        rmse = float(np.sqrt(np.mean((one.predict(x) - y) ** 2)))
+        rmse = _root_mean_square(one.predict(x) - y)
         errors = (f"{one.held_mse:.2e}", f"{one.train_mse:.2e}", _number(rmse))
         cost = (str(one.parameters), f"{one.seconds:.1f}", _work(one.work))
         rows.append((f"{one.name} (ours)" if one is trained[0] else one.name, *errors, *cost))
@@ -193,7 +199,7 @@ def _errors(data: Data, ours: Trained) -> list[str]:
     x, y, kind = _measured_on(data)
     predicted = ours.predict(x)
     error = predicted - y
-    squares = error**2
+    squares = np.ldexp(error, -exponents(error)) ** 2
     order = np.argsort(squares)[::-1]
     few = max(len(y) // 100, 1)
     total = max(float(squares.sum()), 1e-300)
@@ -232,7 +238,11 @@ def _ranges(data: Data) -> str:
     rows = []
     columns = [*data.x.T, data.y]
     for name, column in zip((*data.names, f"{data.target} (target)"), columns, strict=True):
-        values = (column.min(), np.median(column), column.max(), column.std())
+        size = exponents(column)
+        median, deviation = (
+            float(np.ldexp(of(np.ldexp(column, -size)), size)) for of in (np.median, np.std)
+        )
+        values = (column.min(), median, column.max(), deviation)
         rows.append((name, *map(_exact, values)))
     table = markdown_table(("column", "least", "median", "largest", "deviation"), rows)
     total = len(data.y) + len(data.y_held)

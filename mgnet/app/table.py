@@ -19,7 +19,9 @@ FEWEST_ROWS = 10
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Inputs and target of every row, as they are in the file; all finite, none constant.
+    """Inputs and target of every row, as they are in the file; all finite.
+
+    Neither the target nor all inputs are constant.
 
     Attributes
     ----------
@@ -163,16 +165,21 @@ def _complete(
 def _refuse_constants(source: str, names: Sequence[str], numbers: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         spread = np.ptp(numbers, axis=0)
-    for name, width, value in zip(names, spread, numbers[0], strict=True):
+    for name, width in zip(names, spread, strict=True):
         if not np.isfinite(width):
             raise ValueError(
                 f"{source}: column '{name}' spans more than a double can hold; rescale it"
             )
-        if width == 0.0:
-            what = f"{source}: {len(numbers)} rows have the same value {value:g} in column '{name}'"
-            if name == names[-1]:
-                raise ValueError(f"{what}; a constant target leaves nothing to fit")
-            raise ValueError(f"{what}; a constant input says nothing, leave it out with --inputs")
+    if spread[-1] == 0.0:
+        raise ValueError(
+            f"{source}: {len(numbers)} rows have the same value {numbers[0, -1]:g} in column "
+            f"'{names[-1]}'; a constant target leaves nothing to fit"
+        )
+    if not spread[:-1].any():
+        raise ValueError(
+            f"{source}: {len(numbers)} rows have the same value in every input "
+            f"({', '.join(names[:-1])}); there is nothing to predict from"
+        )
 
 
 def split(table: Table, held_out: float, seed: int) -> Data:
@@ -193,7 +200,7 @@ def split(table: Table, held_out: float, seed: int) -> Data:
     ------
     ValueError
         If the fraction leaves no row to train on or none to hold out, or only training rows that
-        agree in one column.
+        agree in the target, or in all inputs.
 
     Examples
     --------

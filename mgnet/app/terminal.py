@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -87,7 +86,6 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
     for head in ("parameters", "seconds", "work", "train MSE", "held-out MSE", rmse):
         grid.add_column(head, justify="right", no_wrap=True)
     best = min((r.held_mse for r in results if math.isfinite(r.held_mse)), default=math.nan)
-    spread = float(np.var(data.y))
     for r in results:
         star = " *" if r.held_mse == best else "  "
         grid.add_row(
@@ -97,7 +95,7 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
             "-" if math.isnan(r.work) else f"{r.work:.4g}",
             f"{r.train_mse:.1e}",
             f"{r.held_mse:.1e}{star}",
-            f"{math.sqrt(r.held_mse * spread):.3g}",
+            f"{math.sqrt(r.held_mse) * data.deviation:.3g}",
         )
     text = io.StringIO()  # no terminal, so no escape codes
     Console(file=text, width=max(WIDTH, Console().width), force_terminal=False).print(grid)

@@ -2,158 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mgnet.estimators.scales import Scales, continued
-from mgnet.estimators.training_budget import TrainingBudget, train_within
-from mgnet.knots import KAN, knot_hierarchy, roughness
-from mgnet.knots.spline import roughness_factor
-from mgnet.smoother import Smoother
-from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, Objective, TorchOptimizer
+from mgnet.estimators.estimator import KANEstimator, overflowing_sums
+from mgnet.estimators.objectives import entropy, squares
+from mgnet.estimators.rows import checked_weights, single_precision
+from mgnet.estimators.scales import LARGEST, continued, exponents
+from mgnet.estimators.training_budget import TrainingBudget
 
 __all__ = ["KANClassifier", "KANRegressor"]
-
-# Name -> the smoother, and how many of its steps make one sweep.
-OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
-    "lm": (LevenbergMarquardt(), 1),
-    "lbfgs": (LBFGS(), 10),
-    "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
-}
-
-
-class KANEstimator(BaseEstimator, ABC):
-    """What both estimators share: the parameters, and the training on scaled rows."""
-
-    network_: KAN
-    scales_: Scales
-
-    def __init__(
-        self,
-        hidden: int | Sequence[int] = (8,),
-        *,
-        intervals: int = 4,
-        levels: int = 3,
-        degree: int = 3,
-        roughness: float = 1e-3,
-        optimizer: str = "auto",
-        cycle: str = "",
-        max_iter: int = 200,
-        seconds: float | None = None,
-        tol: float = 1e-3,
-        early_stopping: bool = True,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        random_state: Any = 0,
-    ):
-        self.hidden = hidden
-        self.intervals = intervals
-        self.levels = levels
-        self.degree = degree
-        self.roughness = roughness
-        self.optimizer = optimizer
-        self.cycle = cycle
-        self.max_iter = max_iter
-        self.seconds = seconds
-        self.tol = tol
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.random_state = random_state
-
-    @property
-    @abstractmethod
-    def _optimizers(self) -> tuple[str, ...]:
-        """Names of the optimizers that suit the loss, the default first."""
-
-    def _train(
-        self,
-        rows: tuple[torch.Tensor, torch.Tensor],
-        strata: np.ndarray,
-        outputs: int,
-        objective: Callable[[KAN, Any, float], Objective],
-        budget: TrainingBudget | None,
-    ) -> None:
-        """Train a network on scaled rows; `objective(network, rows, roughness)` is minimised."""
-        name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
-        self._check(name)
-        own = budget is None
-        if budget is None:
-            budget = TrainingBudget(
-                self.max_iter,
-                seconds=self.seconds or float("inf"),
-                window=self.n_iter_no_change,
-                patience=self.n_iter_no_change,
-                tol=self.tol,
-            )
-        seed = self.random_state
-        if not isinstance(seed, Integral):
-            seed = check_random_state(seed).randint(2**31 - 1)
-        hidden = np.atleast_1d(np.asarray(self.hidden, dtype=int)).tolist()
-        widths = [rows[0].shape[1], *hidden, outputs]
-        generator = torch.Generator().manual_seed(int(seed))
-        coarsest = KAN(widths, self.intervals, self.degree, generator=generator)
-        held_out = None
-        if self.early_stopping:
-            kept = validation_rows(strata, self.validation_fraction, int(seed))
-            if kept.any():  # there may be too few rows
-                held_out = objective(coarsest, tuple(part[kept] for part in rows), 0.0)
-                rows = rows[0][~kept], rows[1][~kept]
-        problem = objective(coarsest, rows, self.roughness)
-        smoother, step = OPTIMIZERS[name]
-        hierarchy = knot_hierarchy(coarsest, problem, self.levels, smoother)
-        level, u = train_within(budget, hierarchy, self.cycle, {str(smoother): step}, held_out)
-        self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
-        self.n_iter_ = len(budget.history)
-        self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
-        if own and budget.interrupted:
-            raise KeyboardInterrupt
-
-    def _check(self, optimizer: str) -> None:
-        kind = type(self).__name__
-        if optimizer not in self._optimizers:
-            *others, last = self._optimizers
-            raise ValueError(
-                f"{kind} got optimizer {self.optimizer!r}; it must be "
-                f"{', '.join(['auto', *others])} or {last}"
-            )
-        if self.max_iter < 1 or self.n_iter_no_change < 1 or not (self.seconds or 1.0) > 0.0:
-            raise ValueError(
-                f"{kind} got max_iter {self.max_iter}, n_iter_no_change {self.n_iter_no_change} "
-                f"and seconds {self.seconds}; they must be positive"
-            )
-        if not 0.0 < self.validation_fraction < 1.0:
-            raise ValueError(
-                f"{kind} got validation_fraction {self.validation_fraction}; it must lie between "
-                "0 and 1"
-            )
-        if not self.roughness >= 0.0:
-            raise ValueError(f"{kind} got roughness {self.roughness}; it must not be negative")
-
-
-def validation_rows(strata: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A mask of rows drawn at random, the same fraction of every stratum, rounded down.
-
-    Examples
-    --------
-    >>> validation_rows(np.repeat([0, 1], 10), 0.2, seed=0).reshape(2, 10).sum(1)
-    array([2, 2])
-    """
-    order, mask = np.random.default_rng(seed).permutation(len(strata)), np.zeros(len(strata), bool)
-    for stratum in np.unique(strata):
-        members = order[strata[order] == stratum]
-        mask[members[: int(fraction * len(members))]] = True
-    return mask
 
 
 class KANRegressor(RegressorMixin, KANEstimator):
@@ -232,38 +97,74 @@ class KANRegressor(RegressorMixin, KANEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, budget: TrainingBudget | None = None) -> KANRegressor:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        budget: TrainingBudget | None = None,
+    ) -> KANRegressor:
         """Train on X of shape (rows, inputs) and y of shape (rows,) or (rows, outputs).
 
         Parameters
         ----------
         X, y : array-like
+        sample_weight : array-like of shape (rows,), optional
+            Weights of the rows' squared errors, such as 1 / variance; only their ratios matter. A
+            row of weight 2 is a row that is there twice, one of weight 0 is left out.
         budget : TrainingBudget, optional
             Limits and listeners of your own, in place of `max_iter`, `seconds`, `tol` and
             `n_iter_no_change`. Ctrl-C then ends the training without an error.
+
+        Warns
+        -----
+        UserWarning
+            If columns of X have the same value in all rows that are trained on. They are left out
+            of the network, so that predictions do not depend on them.
         """
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2
-        )
+        self._single = single_precision(X)
+        with overflowing_sums():
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                dtype=np.float64,
+                multi_output=True,
+                y_numeric=True,
+                ensure_min_samples=2,
+            )
+        weights = checked_weights("KANRegressor", sample_weight, X)
         self._flat = y.ndim == 1
         y = y.reshape(len(y), -1).astype(float)
-        self.scales_ = Scales.of(X, y)
-        rows = self.scales_.inputs(X), self.scales_.targets(y)
-        self._train(rows, np.zeros(len(X)), y.shape[1], squares, budget)
+        self._train(X, y, weights, squares, budget)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """(rows, inputs) -> (rows,) or (rows, outputs), as y was."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        with overflowing_sums():
+            X = validate_data(self, X, dtype=np.float64, reset=False)
         y = self.scales_.values(continued(self.network_, self.scales_.inputs(X)))
         return y[:, 0] if self._flat else y
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The coefficient of determination, R^2, the mean over the outputs.
 
-def squares(network: KAN, rows: Any, weight: float) -> LeastSquares:
-    """Half the mean squared error, plus half the penalty."""
-    penalty = partial(roughness, weight=weight) if weight else None
-    return LeastSquares(network, rows, penalty)
+        Parameters
+        ----------
+        X : array-like of shape (rows, inputs)
+        y : array-like of shape (rows,) or (rows, outputs)
+        sample_weight : array-like of shape (rows,), optional
+        """
+        predicted = self.predict(X)
+        with overflowing_sums():
+            y = check_array(y, dtype="float64", ensure_2d=False, input_name="y")
+            size = exponents(y)
+            predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)  # it may be far off
+        weights = checked_weights("KANRegressor", sample_weight, predicted)
+        with overflowing_sums():
+            return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)
 
 
 class KANClassifier(ClassifierMixin, KANEstimator):
@@ -307,32 +208,51 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     def _optimizers(self) -> tuple[str, ...]:
         return ("lbfgs", "adam")
 
-    def fit(self, X: Any, y: Any, budget: TrainingBudget | None = None) -> KANClassifier:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        budget: TrainingBudget | None = None,
+    ) -> KANClassifier:
         """Train on X of shape (rows, inputs) and labels y of shape (rows,), numbers or strings.
 
         Parameters
         ----------
         X, y : array-like
+        sample_weight : array-like of shape (rows,), optional
+            Weights of the rows' cross entropy, as in `KANRegressor.fit`. A class whose rows all
+            have weight 0 is none.
         budget : TrainingBudget, optional
             As in `KANRegressor.fit`.
+
+        Warns
+        -----
+        UserWarning
+            As in `KANRegressor.fit`.
         """
-        X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+        self._single = single_precision(X)
+        with overflowing_sums():
+            X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
+        weights = checked_weights("KANClassifier", sample_weight, X)
+        if weights is not None:
+            X, y, weights = X[weights > 0.0], y[weights > 0.0], weights[weights > 0.0]
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"KANClassifier got rows of one class only, {self.classes_[0]!r}; it needs two"
             )
-        self.scales_ = Scales.of(X)
-        rows = self.scales_.inputs(X), torch.from_numpy(labels)
-        self._train(rows, labels, len(self.classes_), entropy, budget)
+        self._train(X, labels, weights, entropy, budget)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, inputs) -> (rows, classes), in the order of `classes_`."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, reset=False)
+        with overflowing_sums():
+            X = validate_data(self, X, dtype=np.float64, reset=False)
         z = self.scales_.inputs(X).clamp(*self.network_.domain)
         with torch.no_grad():
             return torch.softmax(self.network_(z), 1).numpy()
@@ -342,36 +262,14 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         likeliest = self.predict_proba(X).argmax(1)
         return self.classes_[likeliest]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The share of rows, or of their weight, whose class is predicted.
 
-def entropy(network: KAN, rows: Any, weight: float) -> Objective:
-    """Mean cross entropy, plus half the penalty."""
-    if not weight:
-        return Objective(network, torch.nn.functional.cross_entropy, rows)
-
-    def loss(network: Any) -> torch.Tensor:
-        outputs = network(rows[0])
-        return torch.nn.functional.cross_entropy(outputs, rows[1]) + 0.5 * weight * bending(network)
-
-    return Objective.from_torch(network, loss)
-
-
-def bending(network: KAN) -> torch.Tensor:
-    """The integral of phi''^2, summed over the edges: `|R u|^2` of `roughness`, without its matrix.
-
-    Examples
-    --------
-    >>> kan = KAN([1, 2, 1])
-    >>> u = torch.nn.utils.parameters_to_vector(kan.parameters())
-    >>> bool(torch.isclose(bending(kan), (roughness(kan) @ u).square().sum()))
-    True
-    """
-    total = torch.zeros((), dtype=torch.float64)
-    for intervals, u in zip(network.intervals, network.coefficients, strict=True):
-        bends = torch.einsum("ks,iso->iko", _factor(intervals, network.degree), u)
-        total = total + bends.square().sum()
-    return total
-
-
-@lru_cache
-def _factor(intervals: int, degree: int) -> torch.Tensor:
-    return torch.from_numpy(roughness_factor(intervals, degree))
+        Parameters
+        ----------
+        X : array-like of shape (rows, inputs)
+        y : array-like of shape (rows,)
+        sample_weight : array-like of shape (rows,), optional
+        """
+        weights = checked_weights("KANClassifier", sample_weight, X)
+        return float(super().score(X, y, sample_weight=weights))

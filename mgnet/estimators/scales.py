@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from mgnet.knots import KAN
 
-__all__ = ["Scales", "continued"]
+__all__ = ["Scales", "continued", "exponents", "mean_and_deviation"]
+
+
+LARGEST = np.finfo(float).max
+SMALLEST = np.finfo(float).smallest_subnormal
 
 
 @dataclass(frozen=True)
 class Scales:
     """Inputs are mapped linearly to an interval, targets are standardised.
 
+    All of it is done at the magnitude of the column: a table in other units, by powers of two, is
+    mapped to the same numbers, up to the largest and down to the smallest that a double can hold.
+
     Attributes
     ----------
     ranges : tuple of (float, float)
-        Of each input; they are mapped to the ends of the domain.
+        Of each input; they are mapped to the ends of the domain. Both ends are the same for an
+        input that did not vary.
     mean, scale : tuple of float
-        Of each target: value = mean + scale * output.
+        Of each target: value = mean + scale * output. The scale is 0 for a target that did not
+        vary.
     domain : (float, float)
+    left_out : tuple of int
+        Inputs that the network does not have, since they did not vary.
 
     Examples
     --------
@@ -35,31 +47,105 @@ class Scales:
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
     domain: tuple[float, float] = (-1.0, 1.0)
+    left_out: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray | None = None) -> Scales:
-        """Those of rows: x of shape (rows, inputs), y of shape (rows, outputs) if any."""
-        ranges = tuple(zip(x.min(0).tolist(), x.max(0).tolist(), strict=True))
+    def of(
+        cls,
+        x: np.ndarray,
+        y: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+        constant: Sequence[int] = (),
+    ) -> Scales:
+        """Those of rows: x of shape (rows, inputs), y of shape (rows, outputs) if any.
+
+        Inputs that count as constant are left out, but for one where there is no other.
+        """
+        low, high = x.min(0), x.max(0)
+        high[list(constant)] = low[list(constant)]
+        ranges = tuple(zip(low.tolist(), high.tolist(), strict=True))
+        left_out = tuple(constant)[len(constant) == len(ranges) :]
         if y is None:
-            return cls(ranges)
-        deviation = y.std(0)
-        deviation[deviation == 0.0] = 1.0  # a constant is its mean
-        return cls(ranges, tuple(y.mean(0).tolist()), tuple(deviation.tolist()))
+            return cls(ranges, left_out=left_out)
+        mean, deviation = mean_and_deviation(y, weights)
+        return cls(ranges, tuple(mean.tolist()), tuple(deviation.tolist()), left_out=left_out)
+
+    def narrowed(self) -> Scales:
+        """Those of a table without the inputs that are left out."""
+        ranges = (r for number, r in enumerate(self.ranges) if number not in self.left_out)
+        return replace(self, ranges=tuple(ranges), left_out=())
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:
         """Rows as in the table, mapped to the domain; an input that did not vary to its start."""
-        low, high = np.asarray(self.ranges).T
-        width = np.where(high > low, high - low, 1.0)
+        ranges, x = np.asarray(self.ranges, dtype=float).T, np.asarray(x, dtype=float)
+        if self.left_out:
+            ranges, x = (np.delete(array, self.left_out, 1) for array in (ranges, x))
+        size = exponents(ranges)
+        low, high = np.ldexp(ranges, -size)
         a, b = self.domain
-        return torch.from_numpy(a + (b - a) * (np.asarray(x, dtype=float) - low) / width)
+        with np.errstate(over="ignore"):  # far out of the range
+            places = (b - a) * (np.ldexp(x, -size) - low) / np.where(high > low, high - low, 1.0)
+        places = np.where(high > low, np.clip(places, -LARGEST, LARGEST), 0.0)
+        return torch.from_numpy(a + places)
 
     def targets(self, y: np.ndarray) -> torch.Tensor:
         """(rows, outputs) as in the table -> standardised."""
-        return torch.from_numpy((np.asarray(y, dtype=float) - self.mean) / self.scale)
+        size, mean, scale = self._sized()
+        y = np.ldexp(np.asarray(y, dtype=float), -size)
+        return torch.from_numpy((y - mean) / np.where(scale > 0.0, scale, 1.0))
 
     def values(self, outputs: torch.Tensor) -> np.ndarray:
         """(rows, outputs), standardised -> as in the table."""
-        return np.asarray(self.mean) + np.asarray(self.scale) * outputs.detach().double().numpy()
+        size, mean, scale = self._sized()
+        with np.errstate(over="ignore"):  # beyond what a double can hold: infinite
+            return np.ldexp(mean + scale * outputs.detach().double().numpy(), size)
+
+    def _sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Exponents, and mean and scale over these powers of two."""
+        both = np.asarray([self.mean, self.scale], dtype=float)
+        size = exponents(both)
+        return size, *np.ldexp(both, -size)
+
+
+def exponents(values: np.ndarray) -> np.ndarray:
+    """Of the powers of two next above the largest magnitude of each column.
+
+    Sums of squares of what `np.ldexp(values, -exponents)` gives neither overflow nor vanish, and
+    are the same but for a power of two.
+
+    Examples
+    --------
+    >>> exponents(np.array([[1e300, 0.0], [-3.0, 5e-324]])).tolist()
+    [997, -1073]
+    """
+    return np.frexp(np.abs(values).max(0))[1]
+
+
+def mean_and_deviation(
+    y: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each column; 0 only for a column that does not vary.
+
+    Parameters
+    ----------
+    y : array of shape (rows, columns)
+    weights : array of shape (rows,), optional
+
+    Examples
+    --------
+    >>> mean_and_deviation(np.array([[1e300], [3e300]]))
+    (array([2.e+300]), array([1.e+300]))
+    """
+    size = exponents(y)
+    y = np.ldexp(y, -size)
+    mean = np.average(y, 0, weights)
+    if weights is None:
+        deviation = y.std(0)
+    else:
+        deviation = np.sqrt(np.average((y - mean) ** 2, 0, weights))
+    constant = y.min(0) == y.max(0)
+    deviation = np.maximum(np.ldexp(deviation, size), SMALLEST)
+    return np.ldexp(np.where(constant, y[0], mean), size), np.where(constant, 0.0, deviation)
 
 
 def continued(network: KAN, z: torch.Tensor) -> torch.Tensor:
@@ -86,5 +172,14 @@ def continued(network: KAN, z: torch.Tensor) -> torch.Tensor:
     steps = []
     for column in outputs.T:
         (gradient,) = torch.autograd.grad(column.sum(), inside, retain_graph=True)
-        steps.append(((z - inside.detach()) * gradient).sum(1))
+        steps.append(_products(z - inside.detach(), gradient))
     return outputs.detach() + torch.stack(steps, 1)
+
+
+def _products(steps: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+    """Of each row; where they overflow by the way at the size of the longest step."""
+    products = (steps * slopes).sum(1)
+    if not bool(torch.isfinite(products).all()):
+        size = steps.abs().amax(1, keepdim=True).clamp_min(1.0)
+        products = (steps / size * slopes).sum(1) * size[:, 0]
+    return products

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -64,6 +65,8 @@ class TrainingBudget:
         The gain in a window for the finest level, a fraction. Negative: only the limits end it.
     progress : callable, optional
         `(seconds, fraction of the budget, loss, level)`, after every sweep.
+    interruptible : callable
+        The training runs in the context that this makes; what holds signals back lets them in.
     announce : callable, optional
         `(hierarchy, schedule)`, before the first.
     solver : callable
@@ -94,6 +97,7 @@ class TrainingBudget:
         patience: int = PATIENCE,
         tol: float = -1.0,
         progress: Progress | None = None,
+        interruptible: Callable[[], AbstractContextManager[Any]] = nullcontext,
         announce: Callable[[Hierarchy, Schedule], None] | None = None,
         solver: Callable[[Hierarchy, str], Solver] = plain,
     ):
@@ -103,6 +107,7 @@ class TrainingBudget:
         self.patience = patience
         self.tol = tol
         self.progress = progress
+        self.interruptible = interruptible
         self.announce = announce
         self.solver = solver
         self.work = 0.0
@@ -287,14 +292,15 @@ def train_within(
     cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
     schedule, u, memory = solver.schedule, hierarchy[0].operator.start(), None
     try:
-        _tell(solver, budget, 0, u)
-        for number in range(1, cycles + 1):
-            sweeps = len(budget.history)
-            u, memory = run(schedule, hierarchy, u, None, memory)
-            _tell(solver, budget, number, u)
-            if budget.exhausted or len(budget.history) == sweeps:  # it ended, or has no sweeps
-                break
-            schedule = Schedule(solver.schedule[solver.schedule.opening :])
+        with budget.interruptible():
+            _tell(solver, budget, 0, u)
+            for number in range(1, cycles + 1):
+                sweeps = len(budget.history)
+                u, memory = run(schedule, hierarchy, u, None, memory)
+                _tell(solver, budget, number, u)
+                if budget.exhausted or len(budget.history) == sweeps:  # it ended, or has no sweeps
+                    break
+                schedule = Schedule(solver.schedule[solver.schedule.opening :])
     except KeyboardInterrupt:
         budget.interrupted = True
     return budget.best()

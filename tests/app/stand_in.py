@@ -4,6 +4,7 @@ Run as a script by tests of whole processes: `stand_in.py MODE ARGUMENTS`, where
 `wait` (trains until Ctrl-C, as the real job does).
 """
 
+import contextlib
 import json
 import sys
 import time
@@ -57,7 +58,9 @@ class Model:
         return f"{self.target} from {', '.join(self.names)}"
 
 
-def fit(data, settings, progress=None, announce=None, mode="quick"):
+def fit(
+    data, settings, progress=None, announce=None, interruptible=contextlib.nullcontext, mode="quick"
+):
     columns = np.column_stack([data.x, np.ones(len(data.x))])
     weights = np.linalg.lstsq(columns, data.y, rcond=None)[0]
     ranges = list(zip(data.x.min(axis=0), data.x.max(axis=0), strict=True))
@@ -71,9 +74,10 @@ def fit(data, settings, progress=None, announce=None, mode="quick"):
             if progress:
                 progress(0.1 * k, k / 2, 10.0**-k, 2 - k)
         if mode == "wait":
-            sys.stderr.write("ready\n")
-            sys.stderr.flush()
-            time.sleep(60.0)
+            with interruptible():
+                sys.stderr.write("ready\n")
+                sys.stderr.flush()
+                time.sleep(60.0)
     except KeyboardInterrupt:
         interrupted = True
     train, held = data.mse(model.predict(data.x), data.y), 0.5
@@ -89,7 +93,7 @@ def fit(data, settings, progress=None, announce=None, mode="quick"):
 
 
 def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
-    replace(job, "fit", lambda *arguments: fit(*arguments, mode=mode))
+    replace(job, "fit", lambda *arguments, **named: fit(*arguments, mode=mode, **named))
 
     def write_report(folder, data, settings, trained, **shown):
         text = [*(result.name for result in trained), *shown["remarks"], shown["command"]]

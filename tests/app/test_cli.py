@@ -155,7 +155,7 @@ TABLES = {  # content -> words of the sentence
         "1 of 41 rows have an empty, NaN or infinite cell",
     ),
     "infinite": (GOOD + "1,inf,2\n", "--drop-missing"),
-    "constant": (HEAD + "".join(f"{k},7,{k}\n" for k in range(20)), "same value 7 in column 'p'"),
+    "constant": (HEAD + "".join(f"5,7,{k}\n" for k in range(20)), "in every input (T, p)"),
     "target": (HEAD + "".join(f"{k},{k},7\n" for k in range(20)), "a constant target"),
     "ragged": (GOOD + "1,2\n", "line 42 has 2 cells"),
     "long": (GOOD + "1,2,3,4\n", "line 42 has 4 cells"),
@@ -319,8 +319,9 @@ def test_ctrl_c_among_the_rivals_keeps_the_model(install, capsys):
 
 @pytest.mark.parametrize(("sent", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
 def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypatch, sent, code):
-    def fit(data, settings, progress, announce):
-        signal.raise_signal(signal.Signals[sent])
+    def fit(data, settings, progress, announce, interruptible):
+        with interruptible():
+            signal.raise_signal(signal.Signals[sent])
 
     monkeypatch.setattr(job, "fit", fit)
     assert cli.main(["fit", "data.csv", "--target", "rho"]) == code

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -10,16 +11,14 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import make_friedman1, make_moons
 from sklearn.linear_model import LinearRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mgnet.estimators import KANClassifier, KANRegressor
-from mgnet.estimators.kan import bending, entropy, validation_rows
 from mgnet.estimators.training_budget import TrainingBudget, train_within
-from mgnet.knots import KAN
 
 SMALL = {"hidden": 3, "intervals": 2, "levels": 2}
 
@@ -81,27 +80,6 @@ def test_classes_with_names_in_a_pipeline_and_a_grid_search():
     assert np.all(np.isfinite(far))
 
 
-def test_the_objective_is_cross_entropy_and_the_penalty():
-    kan = KAN([2, 3], 4)
-    x, labels = table(30)[0], np.arange(30) % 3
-    rows = torch.from_numpy(x), torch.from_numpy(labels)
-    u = torch.nn.utils.parameters_to_vector(kan.parameters()).detach()
-    with torch.no_grad():
-        plain = log_loss(labels, torch.softmax(kan(rows[0]), 1).numpy())
-    assert entropy(kan, rows, 0.0).value(u) == pytest.approx(plain)
-    expected = plain + 0.5 * 0.1 * float(bending(kan).detach())
-    assert entropy(kan, rows, 0.1).value(u) == pytest.approx(expected)
-    fine = kan.refine()
-    assert bending(fine).item() == pytest.approx(bending(kan).item())
-
-
-def test_every_class_is_kept_for_validation_in_proportion():
-    labels = np.repeat([0, 1, 2], [50, 20, 4])
-    kept = validation_rows(labels, 0.2, seed=3)
-    assert np.bincount(labels[kept], minlength=3).tolist() == [10, 4, 0]
-    assert np.array_equal(kept, validation_rows(labels, 0.2, seed=3))
-
-
 def test_a_course_of_ones_own():
     x, y = table(40)
     told = []
@@ -142,15 +120,6 @@ def test_one_sentence_without_scikit_learn():
     assert "pip install" in last
 
 
-def test_validation_rows_are_drawn_not_taken_from_the_top():
-    labels = np.repeat([0, 1], 100)
-    masks = [validation_rows(labels, 0.2, seed) for seed in range(4)]
-    for mask in masks:
-        places = np.flatnonzero(mask) % 100
-        assert places.max() > 50 and 30 < places.mean() < 70  # not the first ones
-    assert len({mask.tobytes() for mask in masks}) == 4
-
-
 @pytest.mark.parametrize("kind", [KANRegressor, KANClassifier])
 def test_rows_are_trained_on_or_kept_never_both(kind, monkeypatch):
     met = []
@@ -159,7 +128,7 @@ def test_rows_are_trained_on_or_kept_never_both(kind, monkeypatch):
         met.append((hierarchy[0].operator, held_out))
         return train_within(budget, hierarchy, cycle, steps, held_out)
 
-    monkeypatch.setattr("mgnet.estimators.kan.train_within", spy)
+    monkeypatch.setattr("mgnet.estimators.estimator.train_within", spy)
     x, y = table(100)
     target = y if kind is KANRegressor else y > 0.0
     made = kind(**SMALL, max_iter=2, validation_fraction=0.3, roughness=0.0).fit(x, target)
@@ -185,3 +154,79 @@ def test_probabilities_beyond_the_rows_are_those_at_the_nearest_place():
     expected = np.exp(made.network_(z).detach().numpy())
     expected /= expected.sum(1, keepdims=True)
     np.testing.assert_allclose(made.predict_proba(away), expected, rtol=1e-9)
+
+
+# Units
+
+
+POWERS = [-1000, -560, -100, -1, 100, 500, 1000]
+
+
+@pytest.mark.parametrize("power", POWERS)
+def test_targets_in_another_unit(power):
+    """By a power of two: the same digits, over the whole range of the format."""
+    x, y = table(60)
+    new, y_new = table(30, seed=1)
+    new = 1.5 * new
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one, other = (KANRegressor(**SMALL, max_iter=5).fit(x, np.ldexp(y, p)) for p in (0, power))
+        assert np.array_equal(other.predict(new), np.ldexp(one.predict(new), power))
+        assert other.score(new, np.ldexp(y_new, power)) == one.score(new, y_new)
+    assert one.score(x, y) == pytest.approx(r2_score(y, one.predict(x)), rel=1e-14)
+
+
+@pytest.mark.parametrize("kind", [KANRegressor, KANClassifier])
+@pytest.mark.parametrize("power", [*POWERS, 1022])
+def test_inputs_in_another_unit(kind, power):
+    x, y = table(60)
+    y = y if kind is KANRegressor else y > 0.0
+    new = 1.9 * table(30, seed=1)[0]
+    ask = kind.predict if kind is KANRegressor else kind.predict_proba
+    powers = np.array([power, -power if power < 1000 else 0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = kind(**SMALL, max_iter=4).fit(x, y)
+        other = kind(**SMALL, max_iter=4).fit(np.ldexp(x, powers), y)
+        assert np.array_equal(ask(other, np.ldexp(new, powers)), ask(one, new))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_units_that_are_no_powers_of_two(seed):
+    """Subnormal numbers, single precision, the ends of the range, and small changes far from 0."""
+    rng = np.random.default_rng(seed)
+    x, y = table(60, seed)
+    expected = KANRegressor(**SMALL, max_iter=10).fit(x, y).score(x, y)
+    largest, single = np.finfo(float).max, np.finfo(np.float32)
+    y_range = y / np.abs(y).max()
+    cases = [
+        (x, y * 10.0 ** -rng.integers(150, 308)),
+        (x, y * 10.0 ** rng.integers(150, 307)),
+        (x, y_range * largest),
+        (x, y * 1e-312),
+        (x, 1e300 + 1e290 * y),
+        (x * largest, y),
+        (x * 1e-312, y),
+        (1e300 + 1e292 * x, y),
+        (x.astype(np.float32) * single.max, y),
+        (x.astype(np.float32), (y * 1e-38).astype(np.float32)),
+        (x.astype(np.float32), (y_range * single.max).astype(np.float32)),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for X, Y in cases:
+            made = KANRegressor(**SMALL, max_iter=10).fit(X, Y)
+            assert made.score(X, Y) == pytest.approx(expected, abs=3e-3), (X[0], Y[0])
+
+
+def test_far_beyond_the_range_there_is_a_number_or_infinity():
+    x, y = table(60)
+    made = KANRegressor(**SMALL, max_iter=4).fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        far = made.predict([[1e308, -1e308], [1e308, 1e308], [-1e300, 0.0]])
+        assert not np.isnan(far).any()
+        assert np.isfinite(far[2])
+        assert made.score(x, 1e-300 * y) < -1e300
+    slope = made.predict([[-1e3, 0.0]]) - made.predict([[-2e3, 0.0]])
+    assert far[2] == pytest.approx(-1e297 * slope[0], rel=1e-6)

@@ -1,0 +1,75 @@
+"""Columns of tiny and huge numbers in units in which one can draw them and square them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mgnet.app.data import Data
+
+__all__ = ["Units"]
+
+LEAST, MOST = 1e-30, 1e30  # single precision, which boosted trees add up in, goes a little further
+Predict = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Powers of ten over which the columns of a table are ordinary numbers; mostly 1.
+
+    Attributes
+    ----------
+    inputs : array of shape (inputs,)
+    target : float
+
+    Examples
+    --------
+    >>> x, y = np.array([[1e300], [5e300]]), np.array([2.0, 3.0])
+    >>> units = Units.of(data := Data(("x",), "y", x, y, x[:0], y[:0]))
+    >>> units.data(data).names, units.data(data).x.ravel().tolist(), units.data(data).target
+    (('x / 1e+300',), [1.0, 5.0], 'y')
+    """
+
+    inputs: np.ndarray
+    target: float
+
+    @classmethod
+    def of(cls, data: Data) -> Units:
+        """Those of a table."""
+        x, y = np.concatenate([data.x, data.x_held]), np.concatenate([data.y, data.y_held])
+        return cls(np.array([_unit(column) for column in x.T]), _unit(y))
+
+    def data(self, data: Data) -> Data:
+        """The table in these units, which its names tell."""
+        if self.target == 1.0 and np.all(self.inputs == 1.0):
+            return data
+        return replace(
+            data,
+            names=tuple(map(_named, data.names, self.inputs.tolist())),
+            target=_named(data.target, self.target),
+            x=data.x / self.inputs,
+            y=data.y / self.target,
+            x_held=data.x_held / self.inputs,
+            y_held=data.y_held / self.target,
+        )
+
+    def of_units(self, predict: Predict) -> Predict:
+        """What a model of the table predicts in these units."""
+        return lambda x: predict(x * self.inputs) / self.target
+
+    def of_table(self, predict: Predict) -> Predict:
+        """What a model in these units predicts for the table."""
+        return lambda x: predict(x / self.inputs) * self.target
+
+
+def _unit(column: np.ndarray) -> float:
+    size = float(np.abs(column).max())
+    if size == 0.0 or LEAST < size < MOST:
+        return 1.0
+    return 10.0 ** max(np.floor(np.log10(size)), -307.0)
+
+
+def _named(name: str, unit: float) -> str:
+    return name if unit == 1.0 else f"{name} / {unit:.0e}"

@@ -1,0 +1,137 @@
+"""The rows of a table as a training takes them: each once, with its weight; and which are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import _check_sample_weight
+
+from mgnet.estimators.scales import exponents
+
+__all__ = [
+    "checked_weights",
+    "constant_inputs",
+    "distinct_rows",
+    "single_precision",
+    "validation_rows",
+]
+
+ROUNDING = 8.0  # units of rounding: a column that varies by less does not vary
+
+
+def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
+    """Weights of rows, the largest below 1; None without.
+
+    Raises
+    ------
+    ValueError
+        Unless there is one for each row, none negative, and one positive.
+
+    Examples
+    --------
+    >>> checked_weights("KANRegressor", [1.0, 4.0], np.zeros((2, 1)))
+    array([0.125, 0.5  ])
+    """
+    if sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():
+        raise ValueError(
+            f"{owner} got a sample_weight of zeros alone; at least one row must have a positive "
+            "weight"
+        )
+    return np.ldexp(weights, -exponents(weights))
+
+
+def distinct_rows(
+    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Rows that differ, and how often each is there, or its weight.
+
+    A row that is repeated and a row of that weight are then the same, also to the choice of the
+    validation rows. Rows with weights come in an order of their own, so that their order in the
+    table does not matter; others as they are.
+
+    Parameters
+    ----------
+    x : array of shape (rows, inputs)
+    y : array of shape (rows,) or (rows, outputs)
+    weights : array of shape (rows,), optional
+        Not negative. Rows of weight 0 are left out.
+
+    Returns
+    -------
+    x, y : array
+    weights : array or None
+        None where all are the same.
+
+    Examples
+    --------
+    >>> x, y, weights = distinct_rows(np.array([[3.0], [1.0], [3.0]]), np.array([0, 1, 0]))
+    >>> x.tolist(), y.tolist(), weights.tolist()
+    ([[1.0], [3.0]], [1, 0], [1.0, 2.0])
+    """
+    if weights is not None:
+        x, y, weights = x[weights > 0.0], y[weights > 0.0], weights[weights > 0.0]
+    table = np.column_stack([x, y])
+    order = np.lexsort(table.T[::-1])
+    table = table[order]
+    new = np.concatenate([[True], (table[1:] != table[:-1]).any(1)])
+    groups, first = np.cumsum(new) - 1, order[new]
+    ordered = np.ones(len(order)) if weights is None else weights[order]
+    total = np.bincount(groups, weights=ordered)
+    if total.min() < total.max():
+        return x[first], y[first], total
+    if len(first) == len(x):
+        return x, y, None
+    first = np.sort(first)
+    return x[first], y[first], None
+
+
+def validation_rows(strata: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A mask of rows drawn at random, the same fraction of every stratum, rounded down.
+
+    Examples
+    --------
+    >>> validation_rows(np.repeat([0, 1], 10), 0.2, seed=0).reshape(2, 10).sum(1)
+    array([2, 2])
+    """
+    order, mask = np.random.default_rng(seed).permutation(len(strata)), np.zeros(len(strata), bool)
+    for stratum in np.unique(strata):
+        members = order[strata[order] == stratum]
+        mask[members[: int(fraction * len(members))]] = True
+    return mask
+
+
+def constant_inputs(x: np.ndarray, single: bool = False) -> list[int]:
+    """Numbers of the columns that do not vary, or by no more than rounding makes them.
+
+    Parameters
+    ----------
+    x : array of shape (rows, inputs)
+    single : bool
+        Whether they come from single precision.
+
+    Examples
+    --------
+    >>> constant_inputs(np.array([[0.3, 1.0], [0.1 + 0.2, 2.0]]))
+    [0]
+    """
+    size = exponents(x)
+    low, high = np.ldexp(x.min(0), -size), np.ldexp(x.max(0), -size)
+    rounding = ROUNDING * torch.finfo(torch.float32 if single else torch.float64).eps
+    return np.flatnonzero(high - low <= rounding * np.maximum(-low, high)).tolist()
+
+
+def single_precision(table: Any) -> bool:
+    """Whether all columns of an array, a tensor or a frame are float32.
+
+    Examples
+    --------
+    >>> single_precision(np.zeros((2, 1), np.float32)), single_precision([[0.0]])
+    (True, False)
+    """
+    kinds = getattr(table, "dtypes", [getattr(table, "dtype", "")])
+    return all(str(kind).rpartition(".")[2].lower() == "float32" for kind in kinds)
