@@ -15,6 +15,7 @@ from torch.func import functional_call
 from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
+from mgnet.depth.batched.surroundings import OutsideTensorError, check_gradients, fingerprint
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.batched.tracing import (
     NoRandomNumbers,
@@ -38,7 +39,8 @@ class StackedBlock:
     with the same parameters: they are piecewise constant in depth.
 
     A block is traced once for each shape it meets (see `tracing.py`), and again after its mode,
-    its modules or a plain attribute has changed, which is looked at once for each new `Layers`.
+    its modules or a plain value that it reads has changed, which is looked at once for each new
+    `Layers`. A block that uses tensors from outside is not traced (see `surroundings.py`).
 
     Parameters
     ----------
@@ -112,6 +114,15 @@ class StackedBlock:
 
         return slope
 
+    def check_gradients(self, layers: Layers, states: Tensor) -> None:
+        """Raise a ValueError if slopes depend on a tensor from outside that requires a gradient.
+
+        For evaluations without a record, which looks itself.
+        """
+        if len(layers) and self._traced(layers, states)[1] is None:
+            with torch.enable_grad():
+                check_gradients(self._slope_of_one(layers[:1], states[:1]), [])
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_found": OrderedDict()}
 
@@ -154,12 +165,7 @@ class StackedBlock:
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         tensors = layers.tensors()
-        shapes = *[(x.shape[1:], x.dtype) for x in (*tensors, states)], states.device
-        about = self._fingerprint(layers), shapes, cast_of(states.device.type)
-        one = None
-        if self.traced and len(layers):
-            with torch.inference_mode(False):
-                one = self._remembered(about, lambda: self._trace(layers, states))
+        about, one = self._traced(layers, states)
         if one is None or (kind == "differentiable" and one.hidden):
             return partial(self._in_turn, kind, layers, True)
         if one.convolves and len(layers) > 1:
@@ -179,12 +185,23 @@ class StackedBlock:
         run = partial(some.run, *some.prepare(*tensors))
         return partial(self._record, run, one.changed, layers) if kind == "record" else run
 
+    def _traced(self, layers: Layers, states: Tensor) -> tuple[Any, OneLayer | None]:
+        """What a trace for such tensors depends on, and the trace, None if layers run in turn."""
+        shapes = *[(x.shape[1:], x.dtype) for x in (*layers.tensors(), states)], states.device
+        about = self._fingerprint(layers), shapes, cast_of(states.device.type)
+        if not self.traced or not len(layers):
+            return about, None
+        with torch.inference_mode(False):
+            return about, self._remembered(about, lambda: self._trace(layers, states))
+
     def _trace(self, layers: Layers, states: Tensor) -> OneLayer | None:
         inputs = [_traceable(x[0]) for x in (*layers.tensors(), states)]
         try:
             return trace_layer(self.evaluate, inputs, len(self.names), self.stages)
         except ValueError:
             raise
+        except OutsideTensorError as error:
+            reason = error.told(self.template)
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
         self._slope_of_one(layers[:1], states[:1])  # raises the block's own errors
@@ -256,7 +273,7 @@ class StackedBlock:
 
     def fingerprint(self) -> Any:
         """All that may change what the block's code does, now."""
-        return tuple([_description(m) for m in self.template.modules()])
+        return self.traced, fingerprint(self.template)
 
     def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._found:
@@ -270,14 +287,3 @@ class StackedBlock:
 def _traceable(tensor: Tensor) -> Tensor:
     """Outside of any graph; a copy of one that was made in inference mode."""
     return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def _description(module: nn.Module) -> Any:
-    plain = int, float, bool, str, type(None), tuple
-    values = [
-        (name, value if isinstance(value, plain) else id(value))
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-    ]
-    hooks = *module._forward_hooks, *module._forward_pre_hooks
-    return id(module), tuple(values), hooks

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.surroundings import check_gradients
 
 __all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape", "joined"]
 
@@ -209,6 +210,7 @@ class AutogradTape(Tape):
         with torch.enable_grad():
             inputs = leaves[1 : count + 1], buffers, time, step, leaves[0]
             slope, new_buffers = block.evaluate(*inputs)
+        check_gradients(slope, leaves)
         return cls(block, layers, leaves, slope, tuple([x.detach()[None] for x in new_buffers]))
 
     def vjp(self, lam: Tensor) -> Tensor:

@@ -22,10 +22,10 @@ from torch import Tensor, fx
 from torch.func import functionalize, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgnet.depth.batched.arithmetic import TABLE
+from mgnet.depth.batched.surroundings import Watch
 
 __all__ = [
     "NoRandomNumbers",
@@ -108,7 +108,7 @@ def trace_layer(slope: Slope, inputs: Sequence[Tensor], parameters: int, stages:
     stages : int
         With one stage the slope does not depend on the step.
     """
-    watch = _HiddenFromAutograd()
+    watch = Watch()
 
     def joint(*inputs: Tensor) -> tuple[Any, ...]:
         *tensors, time, step, state, lam = inputs
@@ -128,7 +128,7 @@ def trace_layer(slope: Slope, inputs: Sequence[Tensor], parameters: int, stages:
         return value, *new, *few, *torch.autograd.grad(value, leaves, lam, materialize_grads=True)
 
     traced = _traced_purely(joint, (*inputs, torch.empty_like(inputs[-1])), TABLE)
-    return _cut(traced, len(inputs) - 1, range(parameters, len(inputs) - 3), watch.found)
+    return _cut(traced, len(inputs) - 1, range(parameters, len(inputs) - 3), watch.hidden)
 
 
 def trace_for_autograd(slope: Slope, inputs: Sequence[Tensor], parameters: int) -> fx.GraphModule:
@@ -168,26 +168,6 @@ class NoRandomNumbers(TorchDispatchMode):
                     "differ; use nn.Dropout modules, whose masks an ODENet keeps"
                 )
         return func(*args, **(kwargs or {}))
-
-
-class _HiddenFromAutograd(TorchFunctionMode):
-    """Notices what a graph of a block's operations would lose: `no_grad`, own backward passes."""
-
-    found = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.found = self.found or (func is torch._C._set_grad_enabled and not args[0])
-        return func(*args, **(kwargs or {}))
-
-    def look(self, value: Tensor) -> None:
-        left, seen = [value.grad_fn], set()
-        while left:
-            node = left.pop()
-            if node is not None and node not in seen:
-                seen.add(node)
-                left += [parent for parent, _ in node.next_functions]
-        kind = torch.autograd.function.BackwardCFunction
-        self.found = self.found or any(isinstance(node, kind) for node in seen)
 
 
 def _trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) -> fx.GraphModule:

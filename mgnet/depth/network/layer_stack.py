@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -21,6 +22,7 @@ __all__ = [
     "layer_of",
     "per_layer",
     "stack",
+    "warn_of_copies",
 ]
 
 Tensors = Sequence[torch.Tensor]
@@ -69,7 +71,9 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
     """A module per layer: copies of a template with parameters of their own, or `block(n)`.
 
     The parameters of each copy are drawn by `reset_parameters` of its submodules, PyTorch's
-    convention; a submodule that has parameters but no such method keeps the template's.
+    convention, or by `_reset_parameters` where there is no such method, as in attention: those of
+    a module after those of its parts, as constructors do. A submodule that has parameters but
+    neither method keeps the template's; see `warn_of_copies`.
 
     Parameters
     ----------
@@ -95,11 +99,66 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
         return made
     layers = [copy.deepcopy(block) for _ in range(count)]
     for layer in layers:
-        for part in layer.modules():
-            reset = getattr(part, "reset_parameters", None)
-            if callable(reset):
-                reset()
+        _reset(layer, set())
     return layers
+
+
+def _reset(module: torch.nn.Module, done: set[torch.nn.Module]) -> None:
+    done.add(module)
+    for part in module.children():
+        if part not in done:
+            _reset(part, done)
+    methods = [getattr(module, each, None) for each in ("reset_parameters", "_reset_parameters")]
+    next((each for each in methods if callable(each)), lambda: None)()
+
+
+def warn_of_copies(template: torch.nn.Module, layers: Sequence[torch.nn.Module]) -> None:
+    """Warn of parameters that begin alike in all layers, because nothing draws them.
+
+    Those that are one number throughout are meant so: scales of 1, biases of 0.
+
+    Parameters
+    ----------
+    template : torch.nn.Module
+    layers : sequence of torch.nn.Module
+        From `draw_layers`.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> template = torch.nn.ParameterList([torch.rand(2)])
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warn_of_copies(template, draw_layers(template, 2))
+    >>> print(caught[0].message)
+    ODENet draws each layer anew, but all begin with the template's 0 (of the ParameterList), \
+which no reset_parameters draws; write one, or give a function n -> module
+    """
+    others = [dict(layer.named_parameters()) for layer in layers[1:]]
+    alike = {}
+    for name, value in layers[0].named_parameters():
+        constant = value.is_meta or bool((value == value.flatten()[:1]).all())
+        if others and not constant and all(torch.equal(value, each[name]) for each in others):
+            alike[name] = type(template.get_submodule(name.rpartition(".")[0])).__name__
+    alike = {name: alike[name] for name in _left_alone(template, alike)}
+    if alike:
+        named = ", ".join(f"{name} (of the {kind})" for name, kind in alike.items())
+        warnings.warn(
+            f"ODENet draws each layer anew, but all begin with the template's {named}, which no "
+            "reset_parameters draws; write one, or give a function n -> module",
+            stacklevel=3,
+        )
+
+
+def _left_alone(template: torch.nn.Module, names: Mapping[str, Any]) -> list[str]:
+    """Those of the parameters that resetting does not touch, even to give them fixed values."""
+    if not names:
+        return []
+    probe = copy.deepcopy(template)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for name in names:
+            probe.get_parameter(name).zero_()
+        _reset(probe, set())
+    return [name for name in names if not probe.get_parameter(name).any()]
 
 
 def stack(modules: Sequence[torch.nn.Module]) -> Any:

@@ -20,6 +20,7 @@ from mgnet.depth.network.layer_stack import (
     layer_of,
     per_layer,
     stack,
+    warn_of_copies,
 )
 from mgnet.depth.network.refinement import coarsen, refine
 from mgnet.depth.network.residual_block import ResidualBlock
@@ -40,9 +41,10 @@ class ODENet(torch.nn.Module):
     ----------
     block : torch.nn.Module, or function `n -> module`
         F(u) or F(t, u), of a state of any shape (batch, ...), which it keeps. A module is a
-        template: each layer draws parameters of its own by the submodules' `reset_parameters`;
-        submodules without it begin with copies of the template's. A function is called for every
-        layer, those of `boundary_layers` included, in the order of depth.
+        template: each layer draws parameters of its own by the submodules' `reset_parameters` (or
+        `_reset_parameters`); a warning names those that have neither and begin as copies. A
+        function is called for every layer, those of `boundary_layers` included, in the order of
+        depth.
     layers : int
         N.
     final_time : float
@@ -102,6 +104,8 @@ class ODENet(torch.nn.Module):
         self.depth = layers = int(layers)
         modules = draw_layers(block, first + layers + last)
         middle = modules[first : first + layers]
+        if isinstance(block, torch.nn.Module) and weights != "shared":
+            warn_of_copies(block, modules)
         self.kept = range(layers)  # those that this process holds
         self.final_time = float(final_time)
         self.scheme = scheme

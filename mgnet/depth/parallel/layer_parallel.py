@@ -217,9 +217,7 @@ class LayerParallel(nn.Module):
                 return self.net.propagate(u)
             return march(*self._prepare(u, SERIAL_METHOD))
         setup, _, steps, parameters = self._prepare(u, self.method)
-        recorded = torch.is_grad_enabled() and any(
-            [tensor.requires_grad for tensor in (u, steps, *parameters)]
-        )
+        recorded = setup.is_recorded(u, steps, parameters)
         update = self.training and setup.has_buffers
         control, counted = self.control or FixedCycles(), recorded and self.training
         if counted:

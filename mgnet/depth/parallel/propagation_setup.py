@@ -148,6 +148,21 @@ class PropagationSetup:
         """Whether a recorded sweep may change buffers: running statistics of batch norm."""
         return bool(self.levels[0].buffers)
 
+    def is_recorded(self, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]) -> bool:
+        """Whether autograd records a call with these inputs.
+
+        Raises
+        ------
+        ValueError
+            If it would have to for the sake of another tensor, which the block uses.
+        """
+        if not torch.is_grad_enabled():
+            return False
+        recorded = any([tensor.requires_grad for tensor in (u, steps, *parameters)])
+        if not recorded:
+            self.kernel.check_gradients(self.levels[0], u.detach()[None])
+        return recorded
+
     def refresh(self) -> None:
         """Make the coarse layers anew: what they are means of is trained."""
         fine = self.levels[0]

@@ -48,6 +48,8 @@ def march(
     >>> torch.allclose(march(setup, u, layers.steps, layers.parameters), net(u))
     True
     """
+    if not setup.is_recorded(u, steps, parameters):
+        u, steps, *parameters = [x.detach() for x in (u, steps, *parameters)]
     return _March.apply(setup, u, steps, *parameters)
 
 

@@ -3,11 +3,14 @@
 A state that the block cannot take is refused in words, before any layer.
 """
 
+import warnings
+
 import pytest
 import torch
+from torch import nn
 
 from mgnet.depth import LayerParallel, ODENet
-from mgnet.depth.network.layer_stack import LayerSlots, draw_layers, layer_of, stack
+from mgnet.depth.network.layer_stack import LayerSlots, draw_layers, layer_of, stack, warn_of_copies
 
 
 class Tied(torch.nn.Module):
@@ -98,3 +101,166 @@ def test_autocast_converts():
 
 def test_other_blocks_are_left_alone():
     assert ODENet(torch.nn.Tanh(), 4)(torch.zeros(2, 3, 5)).shape == (2, 3, 5)
+
+
+# Templates: what is drawn anew, what is meant to be alike, and what is warned of.
+
+
+class Bare(nn.Module):
+    def __init__(self, value):
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        self.scale = nn.Parameter(value)
+
+    def forward(self, u):
+        return self.linear(u) * self.scale
+
+
+class Private(Bare):
+    def _reset_parameters(self):
+        nn.init.normal_(self.scale)
+
+
+class Special(Bare):
+    """Gives its part another beginning than the part itself does, as residual branches do."""
+
+    def reset_parameters(self):
+        nn.init.normal_(self.scale)
+        nn.init.zeros_(self.linear.weight)
+
+
+class Fixed(Bare):
+    def reset_parameters(self):
+        with torch.no_grad():
+            self.scale.copy_(torch.arange(4.0))
+
+
+def attention(width=4):
+    return nn.TransformerEncoderLayer(width, 2, 8, dropout=0.0, batch_first=True, norm_first=True)
+
+
+# name -> (template, what differs from layer to layer, what the warning names)
+TEMPLATES = {
+    "linear": (lambda: nn.Linear(4, 4), ["weight", "bias"], []),
+    "attention": (
+        lambda: nn.MultiheadAttention(4, 2),
+        ["in_proj_weight", "out_proj.weight"],
+        [],
+    ),
+    "attention of other widths": (
+        lambda: nn.MultiheadAttention(4, 2, kdim=3, vdim=5),
+        ["q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"],
+        [],
+    ),
+    "attention with biases": (
+        lambda: nn.MultiheadAttention(4, 2, add_bias_kv=True),
+        ["in_proj_weight", "out_proj.weight", "bias_k", "bias_v"],
+        [],
+    ),
+    "encoder layer": (
+        attention,
+        ["self_attn.in_proj_weight", "self_attn.out_proj.weight"]
+        + [f"linear{n}.{name}" for n in (1, 2) for name in ("weight", "bias")],
+        [],
+    ),
+    "private method": (
+        lambda: Private(torch.rand(4)),
+        ["linear.weight", "linear.bias", "scale"],
+        [],
+    ),
+    "parent after its parts": (lambda: Special(torch.rand(4)), ["linear.bias", "scale"], []),
+    "ones": (lambda: Bare(torch.ones(4)), ["linear.weight", "linear.bias"], []),
+    "scalar": (lambda: Bare(torch.tensor(0.3)), ["linear.weight", "linear.bias"], []),
+    "fixed values": (lambda: Fixed(torch.arange(4.0)), ["linear.weight", "linear.bias"], []),
+    "norms": (lambda: nn.Sequential(nn.LayerNorm(4), nn.BatchNorm1d(4)), [], []),
+    "recurrent cell": (
+        lambda: nn.GRUCell(4, 4),
+        ["weight_ih", "weight_hh", "bias_ih", "bias_hh"],
+        [],
+    ),
+    "bare": (
+        lambda: Bare(torch.rand(4)),
+        ["linear.weight", "linear.bias"],
+        ["scale (of the Bare)"],
+    ),
+    "two bare": (
+        lambda: nn.Sequential(Bare(torch.rand(4)), Bare(torch.rand(4))),
+        [f"{n}.linear.{name}" for n in (0, 1) for name in ("weight", "bias")],
+        ["0.scale (of the Bare)", "1.scale (of the Bare)"],
+    ),
+    "frozen": (
+        lambda: Bare(torch.rand(4)).requires_grad_(False),
+        ["linear.weight", "linear.bias"],
+        ["scale (of the Bare)"],
+    ),
+    "list of parameters": (
+        lambda: nn.ParameterList([torch.rand(2)]),
+        [],
+        ["0 (of the ParameterList)"],
+    ),
+    "normalised weight": (
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        ["bias"],
+        ["parametrizations.weight.original0", "parametrizations.weight.original1"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_layers_of_a_template_are_drawn_or_warned_of(kind):
+    make, drawn, warned = TEMPLATES[kind]
+    torch.manual_seed(0)
+    template = make()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        layers = draw_layers(template, 3)
+        warn_of_copies(template, layers)
+    a, b, c = ({name: p.detach() for name, p in x.named_parameters()} for x in layers)
+    differing = [
+        name for name in a if not (a[name] == b[name]).any() and (a[name] != c[name]).any()
+    ]
+    assert sorted(differing) == sorted(drawn)
+    assert len(caught) == bool(warned)
+    for name in warned:
+        assert name in str(caught[0].message)
+    for name in drawn:
+        assert f" {name} (" not in str([each.message for each in caught])
+    for n, layer in enumerate(layers):  # a module of this kind has these values, not others
+        assert str(layer) == str(template), n
+
+
+def test_constants_of_attention_are_those_of_its_constructor():
+    for layer in draw_layers(nn.MultiheadAttention(4, 2), 2):
+        assert not layer.in_proj_bias.any() and not layer.out_proj.bias.any()
+    for layer in draw_layers(Special(torch.rand(4)), 2):
+        assert not layer.linear.weight.any()
+
+
+def test_the_warning_is_one_and_about_the_line_that_makes_the_net():
+    with pytest.warns(UserWarning, match="scale \\(of the Bare\\), which no reset_para") as caught:
+        ODENet(Bare(torch.rand(4)), 3)
+    assert len(caught) == 1 and caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ODENet(Bare(torch.rand(4)), 3, weights="shared"),
+        lambda: ODENet(Bare(torch.rand(4)), 1),
+        lambda: ODENet(lambda n: Bare(torch.arange(4.0)), 3),
+        lambda: ODENet(Bare(torch.rand(4)).to("meta"), 3),
+    ],
+)
+def test_no_warning_where_layers_are_not_drawn(make):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make()
+
+
+def test_looking_for_copies_draws_no_random_numbers():
+    template = nn.Sequential(nn.Linear(2, 2), nn.ParameterList([torch.rand(2)]))
+    layers = draw_layers(template, 2)
+    before = torch.get_rng_state()
+    with pytest.warns(UserWarning, match="n -> module"):
+        warn_of_copies(template, layers)
+    assert torch.equal(torch.get_rng_state(), before)

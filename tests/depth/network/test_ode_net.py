@@ -14,6 +14,9 @@ from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.training.loss.parameters import FlatParameters
 
+# `Timed` has parameters that nothing draws; its layers begin alike.
+pytestmark = pytest.mark.filterwarnings("ignore:ODENet draws each layer anew")
+
 
 def dense(width=4):
     return torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Tanh())

@@ -1,0 +1,292 @@
+"""What a block reads besides its input, parameters and buffers.
+
+A traced block is a list of tensor operations; whatever else its code reads is in them as it was. So
+a trace is kept only as long as the `fingerprint` of the block stays the same: the plain values that
+its modules have, and that its code finds in globals, closures and the objects they hold. A tensor
+from outside would be in the trace with the values of that moment and without its gradient; `Watch`
+ends the trace of a block that uses one, and the block is then evaluated as it is written.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import islice
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["OutsideTensorError", "Watch", "check_gradients", "fingerprint"]
+
+PLAIN = int, float, complex, bool, str, bytes, type(None), np.generic, torch.dtype, torch.device
+INTERNAL = frozenset(vars(nn.Module())) - {"training"}
+KNOWN = {"torch", "numpy", "scipy", "mgnet"} | sys.stdlib_module_names  # whose code is not read
+MOST = 2000  # values that are looked at: a block may hold the whole program
+LARGE = 2**20  # bytes of an array, above which its content is not looked at
+
+
+WRAPPED = "fget", "func", "__func__", "__wrapped__"  # of properties, static methods, caches
+
+
+class OutsideTensorError(RuntimeError):
+    """A block uses a tensor, or an array, that is no parameter or buffer of its own.
+
+    Parameters
+    ----------
+    value : Tensor or ndarray
+    """
+
+    def __init__(self, value: Any):
+        super().__init__(value)
+        self.value = value
+
+    def told(self, block: nn.Module) -> str:
+        """The sentence, with the name of the tensor where it is an attribute of the block.
+
+        Examples
+        --------
+        >>> block = nn.Linear(1, 1)
+        >>> block.masks = [torch.ones(2)]
+        >>> OutsideTensorError(block.masks[0]).told(block)
+        'it uses the tensor masks[0], torch.float32 of shape (2,), which is no parameter or buffer \
+of its own, so that another one may take its place; keep it by register_buffer'
+        """
+        name = next((path for path, each in _held(block) if each is self.value), "")
+        kind = "tensor" if isinstance(self.value, Tensor) else "array"
+        return (
+            f"it uses {f'the {kind} {name}' if name else f'{_article(kind)} {kind} from outside'}, "
+            f"{self.value.dtype} of shape {tuple(self.value.shape)}, which is no parameter or "
+            "buffer of its own, so that another one may take its place; keep it by register_buffer"
+        )
+
+
+def _article(kind: str) -> str:
+    return "an" if kind == "array" else "a"
+
+
+def _held(block: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Plain attributes of a block and its parts, and what is in lists and dictionaries there."""
+    for prefix, part in block.named_modules():
+        for name, value in vars(part).items():
+            path = f"{prefix}.{name}" if prefix else name
+            yield path, value
+            if isinstance(value, list | tuple):
+                yield from ((f"{path}[{n}]", each) for n, each in enumerate(value))
+            elif isinstance(value, dict) and name not in INTERNAL:
+                yield from ((f"{path}[{key!r}]", each) for key, each in value.items())
+
+
+class Watch(TorchFunctionMode):
+    """While a layer is traced: notices what a graph of its operations would lose.
+
+    Attributes
+    ----------
+    hidden : bool
+        Whether there was `no_grad` or, after `look`, a backward pass of the block's own.
+
+    Raises
+    ------
+    OutsideTensorError
+
+    Examples
+    --------
+    >>> with Watch():
+    ...     torch.ones(3) * torch.ones(2, 3)
+    Traceback (most recent call last):
+    mgnet.depth.batched.surroundings.OutsideTensorError: tensor([1., 1., 1.])
+    """
+
+    hidden = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_leaves((args, kwargs)):
+            if isinstance(value, np.ndarray) or (
+                isinstance(value, Tensor) and not isinstance(value, FakeTensor)
+            ):
+                raise OutsideTensorError(value)
+        self.hidden = self.hidden or (func is torch._C._set_grad_enabled and not args[0])
+        return func(*args, **(kwargs or {}))
+
+    def look(self, value: Tensor) -> None:
+        """Look for backward passes of the block's own in the graph of its value."""
+        kind = torch.autograd.function.BackwardCFunction
+        self.hidden = self.hidden or any(isinstance(node, kind) for node in _graph(value))
+
+
+def check_gradients(value: Tensor, leaves: Sequence[Tensor]) -> None:
+    """Raise a ValueError if the graph of a slope ends elsewhere than in these leaves.
+
+    Examples
+    --------
+    >>> u, scale = torch.ones(3).requires_grad_(), torch.ones(()).requires_grad_()
+    >>> check_gradients(2 * u, [u])
+    >>> check_gradients(scale * u, [u])
+    Traceback (most recent call last):
+    ValueError: the block uses a tensor of shape () that requires a gradient and is no parameter \
+of its own; a LayerParallel module would lose that gradient: make it a parameter of the block, \
+detach it, or call the ODENet itself
+    """
+    own = {id(leaf) for leaf in leaves}
+    for node in _graph(value):
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in own:
+            raise ValueError(
+                f"the block uses a tensor of shape {tuple(leaf.shape)} that requires a gradient "
+                "and is no parameter of its own; a LayerParallel module would lose that gradient: "
+                "make it a parameter of the block, detach it, or call the ODENet itself"
+            )
+
+
+def _graph(value: Tensor) -> set[Any]:
+    left, seen = [value.grad_fn], set()
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [parent for parent, _ in node.next_functions]
+    return seen
+
+
+def fingerprint(block: nn.Module) -> Any:
+    """All plain values that the code of a block may read now; equal while nothing has changed.
+
+    Its own attributes, those of objects that it holds, and globals and closures of its code and of
+    the functions it calls, except for what belongs to Python's library, torch, NumPy, SciPy and
+    mgnet. At most 2000 values.
+
+    Parameters
+    ----------
+    block : nn.Module
+
+    Examples
+    --------
+    >>> block = nn.Sequential(nn.Linear(1, 1), nn.Dropout(0.1))
+    >>> before = fingerprint(block)
+    >>> block[1].p = 0.2
+    >>> fingerprint(block) == before
+    False
+    """
+    reader = _Reader()
+    parts = [(id(part), reader.module(part)) for part in block.modules()]
+    return torch.get_default_dtype(), *parts
+
+
+class _Reader:
+    """Describes values by what code can read of them; every object once."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Any, int] = {}
+        self.left = MOST
+
+    def value(self, value: Any) -> Any:
+        if isinstance(value, PLAIN):
+            return value
+        kind = type(value)
+        if isinstance(value, Tensor) or self.left <= 0:
+            return kind
+        key = value if isinstance(value, type) else id(value)
+        if key in self.seen:
+            return kind, self.seen[key]
+        if not isinstance(value, type):  # `_class` notes them
+            self.seen[key] = len(self.seen)
+        self.left -= 1
+        return kind, self._content(value)
+
+    def values(self, values: Iterable[Any]) -> Any:
+        return tuple([self.value(each) for each in values])
+
+    def named(self, values: Mapping[Any, Any]) -> Any:
+        return tuple([(name, self.value(each)) for name, each in list(values.items())])
+
+    def module(self, module: nn.Module) -> Any:
+        """One module without those below it, which come by themselves."""
+        self.seen.setdefault(id(module), len(self.seen))
+        values = [
+            (name, value if isinstance(value, PLAIN) else self.value(value))
+            for name, value in vars(module).items()
+            if name not in INTERNAL
+        ]
+        hooks = [
+            (name, self.value(hook))
+            for kind in (module._forward_hooks, module._forward_pre_hooks)
+            for name, hook in kind.items()
+        ]
+        return tuple(values), tuple(hooks), self._class(type(module))
+
+    def _content(self, value: Any) -> Any:
+        if isinstance(value, FunctionType):
+            return self._function(value)
+        if isinstance(value, list | tuple):
+            return self.values(value[: self.left])
+        if isinstance(value, dict):
+            return self.named(dict(islice(value.items(), self.left)))
+        if isinstance(value, set | frozenset):
+            return frozenset(value)
+        if isinstance(value, np.ndarray):
+            return value.shape, hash(value.tobytes()) if value.nbytes <= LARGE else id(value)
+        if isinstance(value, MethodType):
+            return self.values((value.__func__, value.__self__))
+        if isinstance(value, partial):
+            return self.values((value.func, value.args, value.keywords))
+        if isinstance(value, nn.Module):
+            return self.values(value.modules()), self.module(value)
+        if isinstance(value, type):
+            return self._class(value)
+        slots = [name for each in type(value).__mro__ for name in getattr(each, "__slots__", ())]
+        if not slots and not hasattr(value, "__dict__"):
+            return id(value)
+        read = {name: getattr(value, name, None) for name in slots} | getattr(value, "__dict__", {})
+        return self.named(read), self._class(type(value))
+
+    def _class(self, kind: type) -> Any:
+        """What the methods of a class and of those that it is derived from read; its attributes."""
+        found = []
+        for each in kind.__mro__:
+            if each.__module__.partition(".")[0] in KNOWN or each in self.seen:
+                continue
+            self.seen[each] = len(self.seen)
+            for name, value in vars(each).items():
+                if isinstance(value, FunctionType):
+                    if name != "__init__":
+                        found.append(self._function(value))
+                elif name[:2] != "__":
+                    inner = [getattr(value, each, None) for each in WRAPPED]
+                    found.append((name, self.value(value), self.values(inner)))
+        return tuple(found)
+
+    def _function(self, function: FunctionType) -> Any:
+        if _is_known(function):
+            return id(function)
+        read = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        for cell in function.__closure__ or ():
+            try:
+                read.append(cell.cell_contents)
+            except ValueError:  # not filled yet
+                continue
+        names, known = _names(function.__code__), function.__globals__
+        for name in names:
+            value = known.get(name)
+            if not isinstance(value, ModuleType):
+                read.append(value)
+            elif not _is_known(value):
+                read += [vars(value).get(part) for part in names]
+        return function.__code__, self.values(read)
+
+
+@lru_cache(maxsize=4096)
+def _names(code: CodeType) -> tuple[str, ...]:
+    """The globals and attributes that a function asks for, and functions defined in it."""
+    inner = [each for each in code.co_consts if isinstance(each, CodeType)]
+    return tuple(dict.fromkeys([*code.co_names, *[x for each in inner for x in _names(each)]]))
+
+
+def _is_known(thing: Any) -> bool:
+    name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None)
+    return isinstance(name, str) and name.partition(".")[0] in KNOWN

@@ -1,0 +1,58 @@
+"""Which parameters an optimizer lets decay, where layers are stacked."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+
+from mgnet.depth.network.ode_net import ODENet
+
+__all__ = ["parameter_groups"]
+
+
+def parameter_groups(net: torch.nn.Module, weight_decay: float = 0.01) -> list[dict[str, Any]]:
+    """The trained parameters in two groups for an optimizer: matrices decay, biases and norms not.
+
+    The usual rule, "decay where `p.ndim >= 2`", is wrong for an ODE net, whose biases have the
+    shape (layers, width). Here the axis of the layers does not count.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        An ODENet, a LayerParallel, or a module with such parts; others keep the usual rule. Of a
+        distributed module, after `distribute_layers`.
+    weight_decay : float
+        Of the first group.
+
+    Returns
+    -------
+    list of two dict
+        "params", with one axis of the layers and at least two others, or no such axis and at least
+        two, and "weight_decay"; then those of the rest, with 0.
+
+    Examples
+    --------
+    >>> block = torch.nn.Sequential(torch.nn.LayerNorm(8), torch.nn.Linear(8, 8), torch.nn.Tanh())
+    >>> net = ODENet(block, 16, after=torch.nn.Linear(8, 5))
+    >>> optimizer = torch.optim.AdamW(parameter_groups(net, 0.1), lr=1e-3)
+    >>> for group in optimizer.param_groups:
+    ...     print(group["weight_decay"], [tuple(p.shape) for p in group["params"]])
+    0.1 [(16, 8, 8), (5, 8)]
+    0.0 [(16, 8), (16, 8), (16, 8), (5,)]
+    """
+    if not isinstance(net, torch.nn.Module):
+        raise TypeError(
+            f"parameter_groups got a {type(net).__name__}; give the module whose parameters are "
+            "trained"
+        )
+    nets = [part for part in net.modules() if isinstance(part, ODENet)]
+    stacked = Counter(p for part in nets for p in part.block.parameters())
+    trained = [p for p in net.parameters() if p.requires_grad]
+    decays = [p for p in trained if p.ndim - stacked[p] >= 2]
+    others = [p for p in trained if p.ndim - stacked[p] < 2]
+    return [
+        {"params": decays, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
