@@ -156,9 +156,13 @@ class Iterates:
         return np.linalg.solve(triangle, parts).tolist()
 
     def _length(self, u: State) -> float:
-        """The norm of u, by the inner product wherever that is in the range of float64."""
+        """The norm of u by the inner product: of u scaled, where that leaves the range."""
         squares = self.dot(u, u)
-        return math.sqrt(squares) if 1e-290 < squares < math.inf else self.norm(u)
+        if 1e-290 < squares < math.inf:
+            return math.sqrt(squares)
+        exponent = norms.binary_exponent(self.norm(u))
+        u = norms.times_power_of_two(u, -exponent)
+        return math.ldexp(math.sqrt(self.dot(u, u)), exponent)
 
     def refuses(self, norms: list[float]) -> bool:
         """Whether the residual norm grew too far over the cycle, and there is a state to go to."""

@@ -110,7 +110,7 @@ def _length(u: State) -> float:
 
 
 def _scaled(u: np.ndarray) -> tuple[np.ndarray, int]:
-    """The value, norm of a state of double precision that is no array, or one taken of u scaled."""
+    """The array as `(v, exponent)`, `u = v * 2**exponent`, the largest entry of v being about 1."""
     exponent = binary_exponent(float(abs(u).max(initial=0.0)))
     return times_power_of_two(u, -exponent), exponent
 

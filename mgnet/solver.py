@@ -19,6 +19,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, StepData, perform, run
 from mgnet.limits import check_limits
+from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
 from mgnet.operands import operands
 from mgnet.schedule import Schedule, Step
@@ -276,7 +277,8 @@ class Solver:
         """One cycle from a zero start as a SciPy LinearOperator, `cg(A, b, M=...)`.
 
         Symmetric (as cg needs) when post-smoothing mirrors pre-smoothing. The set-up is kept
-        between calls. It works in the precision of the matrix of level 0, which may be complex.
+        between calls. It works in the precision of the matrix of level 0, which may be complex, on
+        vectors of any: those that are out of its range are scaled.
 
         Examples
         --------
@@ -287,7 +289,7 @@ class Solver:
         >>> info
         0
         """
-        memory: Memory = {}
+        memories: dict[np.dtype, Memory] = {}
         level = self.hierarchy[0]
         if not level.unknowns:
             raise ValueError(
@@ -300,15 +302,15 @@ class Solver:
         dtype = np.result_type(kind if precise else float, np.float32)
 
         def cycle(b: np.ndarray) -> np.ndarray:
-            f = np.asarray(b).ravel()
-            if f.dtype.kind == "c" and dtype.kind != "c":
-                raise TypeError(
-                    f"the preconditioner got a vector of {f.dtype}, but the matrix of level 0 is "
-                    f"of {dtype}; give complex matrices"
-                )
-            u, new = run(self.schedule, self.hierarchy, None, f.astype(dtype, copy=False), memory)
-            memory.update(new)
-            return u
+            f, exponent = np.asarray(b).ravel(), 0
+            kind = np.result_type(dtype, np.complex64) if f.dtype.kind == "c" else dtype
+            common = np.result_type(f.dtype, kind)
+            if f.dtype.kind in "fc" and common != kind:  # it may be out of the range of the matrix
+                exponent = binary_exponent(norm(f))
+                f = times_power_of_two(f, -exponent)
+            f, memory = f.astype(kind, copy=False), memories.get(kind)
+            u, memories[kind] = run(self.schedule, self.hierarchy, None, f, memory)
+            return times_power_of_two(u.astype(common), exponent) if exponent else u
 
         shape = level.unknowns, level.unknowns
         return spla.LinearOperator(shape, matvec=cycle, dtype=dtype)  # type: ignore

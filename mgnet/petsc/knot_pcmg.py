@@ -126,7 +126,7 @@ class DistributedSystem:
 
         def precondition(r: Tensor) -> Tensor:
             _put(b, r)
-            with original_errors():
+            with original_errors(ksp):
                 ksp.getPC().apply(b, x)
             return _whole(x)
 
@@ -143,7 +143,7 @@ class DistributedSystem:
         pc.setMGLevels(levels)
         for number, P in enumerate(chosen.prolongations):
             pc.setMGInterpolation(levels - 1 - number, _spread(P, comm))
-        with with_options(chosen.prefix, OPTIONS | dict(chosen.options)), original_errors():
+        with with_options(chosen.prefix, OPTIONS | dict(chosen.options)), original_errors(ksp):
             ksp.setFromOptions()
             ksp.setUp()
         return ksp

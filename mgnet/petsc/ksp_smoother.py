@@ -117,12 +117,12 @@ class KSPSmoother(Smoother):
             if level.linearize is not None:
                 fill(mat, level.linearize(u))
                 ksp.setOperators(mat)
-            with original_errors(), _in_range(ksp, b, d):
+            with original_errors(ksp), _in_range(ksp, b, d):
                 ksp.solve(b, d)
-            if ksp.getConvergedReason() == PETSc.KSP.ConvergedReason.DIVERGED_NANORINF:
-                raise FloatingPointError(
-                    f"{self} on {level}: PETSc met a norm that is not finite (NaN or Inf)"
-                )
+                if ksp.getConvergedReason() == PETSc.KSP.ConvergedReason.DIVERGED_NANORINF:
+                    raise FloatingPointError(
+                        f"{self} on {level}: PETSc met a norm that is not finite (NaN or Inf)"
+                    )
             level.charge(float(ksp.getIterationNumber()))
             u = u + copy_of(d, u)
         return u, memory

@@ -72,7 +72,7 @@ class TAOSmoother(Smoother):
         tao.setSolution(x)
         tao.setMaximumIterations(sweeps)
         try:
-            with original_errors():
+            with original_errors(tao):
                 tao.solve()
         except PETSc.Error:
             if math.isfinite(task.value):

@@ -1,5 +1,7 @@
 """Law: PETSc's solvers are smoothers like any other, and the command line beats the script."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -77,3 +79,67 @@ def test_a_singular_matrix_is_a_reason(make):
 
 def test_name(make):
     assert str(make("a_")) == "KSPSmoother('a_')"
+
+
+SCRIPT = """
+import sys
+import numpy as np
+from mgnet import Hierarchy, Level, Solver
+from mgnet.petsc import KSPSmoother
+
+def product(x):
+    if how == "error":
+        raise KeyError("mine")
+    if how == "caught":
+        raise FloatingPointError("mine")
+    return np.nan * x
+
+how, options = sys.argv[1], {"ksp_type": sys.argv[2], "pc_type": "none"}
+if how == "PETSc's error":
+    options["ksp_error_if_not_converged"] = None
+smoother = KSPSmoother("child_", options)
+level = Level(np.eye(3), smoother, linearize=lambda u: product)
+memory = smoother.start(level, np.ones(3))
+try:
+    solution = Solver(Hierarchy([level])).solve(np.ones(3))
+except Exception:
+    if how == "error":
+        raise
+    solution = None
+try:
+    smoother.smooth(level, np.zeros(3), np.ones(3), 1, memory)
+except Exception:
+    pass
+ksp = memory[0]
+print(solution and solution.reason.name)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "method"),
+    [("not finite", "gmres"), ("caught", "cg"), ("error", "gmres"), ("PETSc's error", "bcgs")],
+)
+def test_a_script_ends_well_after_a_ksp_did_not(petsc, how, method):
+    """PETSc 3.18 cannot destroy what an error interrupted, and would try it at exit."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how, method],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    if how == "error":
+        assert done.returncode == 1
+        assert done.stderr.endswith("KeyError: 'mine'\n")
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == ("None\n" if how == "PETSc's error" else "NOT_FINITE\n")
+
+
+def test_a_ksp_that_met_nan_is_a_reason_with_the_level(make):
+    """Where it went on from zero, nobody would notice."""
+    smoother = make("nan_", {"ksp_type": "gmres", "pc_type": "none"})
+    level = Level(np.eye(3), smoother, linearize=lambda u: lambda x: np.nan * x, name="level 0")
+    solution = Solver(Hierarchy([level])).solve(np.ones(3))
+    assert solution.reason.name == "NOT_FINITE"
+    assert "KSPSmoother('nan_') on level 0: PETSc met a norm that is not fin" in solution.message
