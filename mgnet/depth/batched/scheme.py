@@ -28,15 +28,26 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
 
     Raises
     ------
-    ValueError
-        If F does not keep the shape.
+    TypeError, ValueError
+        If F edits u, or does not keep the shape.
 
     Examples
     --------
     >>> slope("heun", lambda t, u: u, 0.0, torch.ones(1), 1.0).tolist()
     [1.5]
     """
+    version = _version(u)
     k = F(t, u)
+    if _version(u) != version:
+        raise ValueError(
+            "the block edits its state in place; it must leave it as it is: give it u + 1 for u += "
+            "1, and ReLU() for ReLU(inplace=True) at its beginning"
+        )
+    if not isinstance(k, Tensor):
+        raise TypeError(
+            f"the block gave {type(k).__name__} for a state of shape {tuple(u.shape)}; it must "
+            "give a tensor of that shape"
+        )
     if k.shape != u.shape:
         raise ValueError(
             f"the block gave a tensor of shape {tuple(k.shape)} for a state of shape "
@@ -61,6 +72,11 @@ def advance(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, 
     """
     k = slope(scheme, F, t, u, s)
     return u + s * k if isinstance(s, Tensor) else torch.add(u, k, alpha=s)
+
+
+def _version(u: Tensor) -> int:
+    """How often a tensor was edited; 0 where nobody counts, in inference and compiled code."""
+    return 0 if torch.compiler.is_compiling() or u.is_inference() else u._version
 
 
 def at_times(states: Tensor, asked: Tensor, final_time: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
 from mgnet.training.loss.objective import Data, Objective
+from mgnet.training.loss.user_functions import check_all_pairs
 
 __all__ = ["LeastSquares"]
 
@@ -126,7 +127,11 @@ class LeastSquares(Objective):
     def differences(self, network: torch.nn.Module) -> Any:
         """The residuals of a network, without weight and penalty."""
         if self.residual is not None:
-            return self.residual(network)
+            made = self.residual(network)
+            if not self._looked:
+                self._looked = True
+                check_all_pairs(self.residual, network, made)
+            return made
         return self._against_targets(network(self.data[0]))
 
     def _against_targets(self, outputs: torch.Tensor) -> torch.Tensor:

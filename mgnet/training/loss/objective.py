@@ -9,6 +9,7 @@ import torch
 
 from mgnet.training.loss.checks import check_data, check_loss
 from mgnet.training.loss.parameters import FlatParameters
+from mgnet.training.loss.user_functions import check_loss_pairs
 
 __all__ = ["Data", "Objective", "check_objective"]
 
@@ -56,6 +57,7 @@ class Objective:
         self.loss = loss
         self.data: Any = data
         self.flat = FlatParameters(network)
+        self._looked = False  # whether loss or residual broadcast what they compare
 
     @classmethod
     def from_torch(cls, module: torch.nn.Module, loss: Callable[..., torch.Tensor]) -> Objective:
@@ -138,7 +140,12 @@ class Objective:
         with torch.enable_grad():  # a loss may hold derivatives in the inputs
             if self.data is None:
                 return check_loss(self.flat.evaluate(self.loss, u))
-            return check_loss(self.loss(self.outputs(u), self.data[1]))
+            outputs, targets = self.outputs(u), self.data[1]
+            loss = check_loss(self.loss(outputs, targets))
+            if not self._looked:
+                self._looked = True
+                check_loss_pairs(self.loss, outputs, targets)
+            return loss
 
 
 def check_objective(owner: str, objective: Any) -> None:

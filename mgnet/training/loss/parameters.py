@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch.func import functional_call
 
+from mgnet.training.loss.user_functions import watched_parameters
+
 __all__ = ["FlatParameters"]
+
+_WATCHED_CALLS = 4
 
 
 class FlatParameters:
@@ -36,6 +40,7 @@ class FlatParameters:
                 f"the module to train is a {type(module).__name__}; give a torch.nn.Module"
             )
         self.module = module
+        self._watched = 0  # evaluations in which edits of parameters were looked for
         self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         if not self.trainable:
             raise ValueError(
@@ -78,7 +83,11 @@ class FlatParameters:
         """`function(module)`, the parameters of the module being u meanwhile."""
         bound = _Bound(self.module, function)
         named = {f"module.{name}": part for name, part in self.named(u).items()}
-        return functional_call(bound, named, ())
+        if self._watched == _WATCHED_CALLS or torch._C._are_functorch_transforms_active():
+            return functional_call(bound, named, ())
+        self._watched += 1
+        name = type(self.module).__name__
+        return watched_parameters(name, lambda: functional_call(bound, named, ()), u)
 
     def write(self, u: torch.Tensor) -> None:
         """Make u the parameters of the module, in place."""

@@ -70,3 +70,35 @@ def test_states_at_any_time_are_those_of_numpy():
     given = np.arange(8) * 0.1
     expected = np.stack([np.interp(asked, given, column) for column in states.T.numpy()], 1)
     np.testing.assert_allclose(at_times(states, asked, 0.7), expected, rtol=1e-12, atol=1e-13)
+
+
+def relu_first(u):
+    return torch.nn.functional.relu(u, inplace=True).tanh()
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize(
+    "edit",
+    [relu_first, lambda u: u.add_(1.0), lambda u: u[:, :1].mul_(2.0) * u, lambda u: u.T.neg_().T],
+)
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_block_that_edits_its_state_is_refused(scheme, edit, grad):
+    """`u + s F(u)` would add to the edited state, and the caller's tensor would be edited."""
+    u = torch.ones(2, 3, requires_grad=grad) * 1.0
+    with pytest.raises(ValueError, match="the block edits its state in place; it must leave it"):
+        advance(scheme, lambda t, u: edit(u), 0.0, u, 0.5)
+
+
+@pytest.mark.parametrize("given", [None, 1.0, [1.0], np.ones((2, 3))])
+def test_a_block_gives_a_tensor(given):
+    with pytest.raises(TypeError, match="the block gave .*; it must give a tensor"):
+        advance("euler", lambda t, u: given, 0.0, torch.ones(2, 3), 0.5)
+
+
+def test_edits_of_what_a_block_made_itself_are_fine():
+    def block(t, u):
+        return torch.nn.functional.relu(2.0 * u, inplace=True).add_(1.0)
+
+    assert advance("euler", block, 0.0, torch.ones(2), 1.0).tolist() == [4.0, 4.0]
+    with torch.inference_mode():
+        assert advance("euler", block, 0.0, torch.ones(2), 1.0).tolist() == [4.0, 4.0]

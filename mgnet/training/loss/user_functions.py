@@ -1,0 +1,153 @@
+"""Losses and residuals of the user: what they broadcast unseen, and parameters that they edit.
+
+Outputs of shape (n, 1) and targets of shape (n,) broadcast to all n * n pairs, whose least squares
+are another problem with another answer; PyTorch warns of its own losses alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["check_all_pairs", "check_loss_pairs", "watched_parameters"]
+
+
+def check_loss_pairs(loss: Callable[..., Any], outputs: Any, targets: Any) -> None:
+    """Raise if a loss compares every output with every target.
+
+    Such a loss gives another value without the column, and the same where one of both is a row:
+    that broadcasts alike. One that sums over the last axis, or does not take these shapes, passes.
+
+    Examples
+    --------
+    >>> o, t = torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 2.0])
+    >>> def loss(outputs, targets):
+    ...     return (outputs - targets).square().mean()
+    >>> check_loss_pairs(loss, o, t)
+    Traceback (most recent call last):
+    ValueError: the loss of an Objective compares all 2 * 2 pairs of outputs of shape (2, 1) and
+    targets of shape (2,); it must compare each with its own: give targets of the shape of the
+    outputs, as y.reshape(2, 1), and squeeze none alone
+    """
+    if not isinstance(outputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
+        return
+    shapes, n = (tuple(outputs.shape), tuple(targets.shape)), len(targets)
+    if n < 2 or (n, 1) not in shapes or not {*shapes} <= {(n,), (n, 1)}:
+        return
+    # Targets as outputs, each of another sample: from all outputs to all targets there are other
+    # distances than from each to its own, whatever the network gives.
+    t = targets.detach()
+    o = t.reshape(n).roll(1).reshape(outputs.shape).to(outputs.dtype)
+
+    def of(o: torch.Tensor, t: torch.Tensor) -> float:
+        try:
+            with torch.no_grad():
+                return float(loss(o, t))
+        except Exception:
+            return math.nan  # it does not take these shapes
+
+    value = of(o, t)
+
+    def same(o: torch.Tensor, t: torch.Tensor) -> bool | None:
+        other = of(o, t)
+        return None if math.isnan(other) else abs(other - value) <= 1e-4 * abs(value)
+
+    if same(o.reshape(n), t.reshape(n)) is False and (
+        same(o.reshape(1, n), t) or same(o, t.reshape(1, n))
+    ):
+        raise ValueError(
+            f"the loss of an Objective compares all {n} * {n} pairs of outputs of shape "
+            f"{shapes[0]} and targets of shape {shapes[1]}; it must compare each with its own: "
+            f"give targets of the shape of the outputs, as y.reshape{shapes[0]}, and squeeze none "
+            "alone"
+        )
+
+
+def check_all_pairs(residual: Callable[[Any], Any], module: torch.nn.Module, made: Any) -> None:
+    """Raise if residuals are differences of all pairs of outputs, which have a column, and targets.
+
+    Parameters
+    ----------
+    residual : callable
+        Called once more, and only where its result is square.
+    module : torch.nn.Module
+    made : tensor or sequence of tensors
+        What it gave.
+
+    Examples
+    --------
+    >>> module, x, y = torch.nn.Linear(1, 1), torch.ones(3, 1), torch.ones(3)
+    >>> def residual(module):
+    ...     return module(x) - y
+    >>> check_all_pairs(residual, module, residual(module))
+    Traceback (most recent call last):
+    ValueError: residual(module) gave shape (3, 3), where the module gave (3, 1): targets of shape
+    (3,) broadcast to all pairs; give them as y.reshape(3, 1) or, where pairs are meant, flatten()
+    the residuals
+    """
+    blocks = made if isinstance(made, tuple | list) else [made]
+    squares = {len(block) for block in blocks if _of_pairs(block)}
+    if not squares:
+        return
+    seen: list[Any] = []
+    handle = module.register_forward_hook(lambda module, given, out: seen.append(out))
+    try:
+        with torch.no_grad():
+            residual(module)
+    except Exception:
+        return  # it needs gradients, as of derivatives in the inputs
+    finally:
+        handle.remove()
+    columns = {len(out) for out in seen if isinstance(out, torch.Tensor) and out.shape[1:] == (1,)}
+    for count in squares & columns:
+        raise ValueError(
+            f"residual(module) gave shape ({count}, {count}), where the module gave ({count}, 1): "
+            f"targets of shape ({count},) broadcast to all pairs; give them as y.reshape({count}, "
+            "1) or, where pairs are meant, flatten() the residuals"
+        )
+
+
+def _of_pairs(block: Any) -> bool:
+    """Whether entry (i, j) is a function of i plus one of j, as the difference of all pairs is."""
+    if not isinstance(block, torch.Tensor) or block.dim() != 2:
+        return False
+    if not len(block) == block.shape[1] > 1:
+        return False
+    rest = block.detach() - block.detach()[:, :1]
+    return bool((rest - rest[:1]).abs().max() <= 1e-4 * block.detach().abs().max())
+
+
+def watched_parameters(name: str, function: Callable[[], Any], u: torch.Tensor) -> Any:
+    """`function()`, which must leave u as it is; if it does not, u gets its entries back.
+
+    Examples
+    --------
+    >>> u = torch.ones(2)
+    >>> watched_parameters("Linear", lambda: u.data.mul_(2.0), u)
+    Traceback (most recent call last):
+    ValueError: a function of Linear edits its parameters in place; it must leave them as they are:
+    compute with weight.clamp(min=0), say, in place of weight.data.clamp_(min=0)
+    >>> u.tolist()
+    [1.0, 1.0]
+    """
+    kept = u.detach().clone()
+    try:
+        result = function()
+    except RuntimeError as error:
+        if "modified inplace" not in str(error) and "in-place" not in str(error):
+            raise
+        _refuse(name, u, kept, error)
+    if not bool(((u.detach() == kept) | (kept != kept)).all()):
+        _refuse(name, u, kept, None)
+    return result
+
+
+def _refuse(name: str, u: torch.Tensor, kept: torch.Tensor, error: Exception | None) -> None:
+    u.detach().copy_(kept)
+    raise ValueError(
+        f"a function of {name} edits its parameters in place; it must leave them as they are: "
+        "compute with weight.clamp(min=0), say, in place of weight.data.clamp_(min=0)"
+    ) from error
