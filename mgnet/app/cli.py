@@ -56,11 +56,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work: 3.5 work units
     ...
     """
-    # Threads that wait must not spin: on a machine with other work that slows torch tenfold.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
-    with _terminable() as received:
-        code = _run(own, petsc)
+    received: list[int] = []
+    try:
+        with _terminable(received):
+            # Threads that wait must not spin: beside other work that slows torch tenfold.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+            own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
+            code = _run(own, petsc)
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was written")
+        code = INTERRUPTED
     return TERMINATED if code == INTERRUPTED and received else code
 
 
@@ -80,26 +85,24 @@ def _run(own: list[str], petsc: list[str]) -> int:
             sentence += f" PETSc gets '{shlex.join(petsc)}'; options with one dash come last."
         _say(sentence)
         return BAD_INPUT
-    except (click.Abort, KeyboardInterrupt):
-        _say("interrupted; nothing was written")
-        return INTERRUPTED
+    except click.Abort:  # click's word for KeyboardInterrupt
+        raise KeyboardInterrupt from None
 
 
 @contextmanager
-def _terminable() -> Iterator[list[int]]:
+def _terminable(received: list[int]) -> Iterator[None]:
     """Make SIGTERM do what Ctrl-C does, and note it in the list."""
-    received: list[int] = []
 
     def interrupt(number: int, _frame: object) -> None:
         received.append(number)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # others have no handlers
-        yield received
+        yield
         return
     former = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield received
+        yield
     finally:
         signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
 

@@ -27,13 +27,12 @@ class Hold:
 
     Examples
     --------
+    >>> former = signal.signal(signal.SIGINT, signal.default_int_handler)
     >>> with Hold() as hold:
     ...     signal.raise_signal(signal.SIGINT)
+    >>> restored = signal.signal(signal.SIGINT, former)
     >>> hold.pending
     True
-    >>> hold.check()
-    Traceback (most recent call last):
-    KeyboardInterrupt
     """
 
     def __init__(self) -> None:
@@ -51,14 +50,15 @@ class Hold:
         return self
 
     def __exit__(self, *_: object) -> None:
-        while self._former:
-            signal.signal(*self._former.popitem())
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         try:
             self._former[number](number, frame)
         except KeyboardInterrupt:
             if self._open:
+                self._open = False  # whatever comes next, while that part ends, waits
                 raise
             self.pending = True
 
@@ -81,9 +81,9 @@ class Hold:
         ------
         KeyboardInterrupt
         """
-        self.check()
-        self._open = True
         try:
+            self._open = True
+            self.check()
             yield
         finally:
             self._open = False

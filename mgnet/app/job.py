@@ -103,10 +103,10 @@ def run_job(job: FitJob, say: Say, show: Say) -> bool:
         if interrupted:
             hold.pending = False  # launchers send a signal more than once
         names, whole = _write(job, fitted, trained, data, remarks, hold)
-    if not whole:
-        say("interrupted while the report was written; only the model is complete")
-    show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
-    return interrupted or not whole or hold.pending
+        if not whole:
+            say("interrupted while the report was written; only the model is complete")
+        show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
+        return interrupted or not whole or hold.pending
 
 
 def _checking(progress: Callable[..., None], hold: Hold) -> Callable[..., None]:
@@ -146,8 +146,9 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     data, constant = without_constants(data, settings)
     if constant:
         say(
-            f"warning: {', '.join(constant)} {'has' if len(constant) == 1 else 'have'} the same "
-            "value in all rows that are trained on, and cannot be learned from; left out"
+            f"warning: {'input' if len(constant) == 1 else 'inputs'} {', '.join(constant)} left "
+            "out: the same value in all rows that are trained on, so predictions cannot depend on "
+            f"{'it' if len(constant) == 1 else 'them'}"
         )
     count = parameters(len(data.names), settings)
     if count > MOST_PARAMETERS:

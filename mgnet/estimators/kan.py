@@ -26,7 +26,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
 
     Inputs are scaled to [-1, 1] and targets standardised inside. Every edge of the network is a
     spline; the training starts on few intervals and doubles them when a level is exhausted, which
-    changes no value. Beyond the range of the training rows the prediction goes on linearly. Source
+    changes no value. Beyond the range of the training rows the prediction goes on linearly. Columns
+    that do not vary are left out of the network, so that predictions do not depend on them. Source
     of the training: Southworth et al., arXiv 2603.04827.
 
     Parameters
@@ -69,7 +70,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
     Attributes
     ----------
     network_ : KAN
-        On scaled inputs, for standardised targets.
+        On scaled inputs without those that are left out, for standardised targets.
     scales_ : Scales
     n_iter_ : int
         Sweeps that were done.
@@ -171,7 +172,8 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     """Classification by a Kolmogorov-Arnold network: softmax of its outputs, one per class.
 
     Cross entropy and the penalty are minimised by L-BFGS (or Adam), coarse knots first. Out of the
-    range of the training rows the nearest point of the range answers.
+    range of the training rows the nearest point of the range answers. Columns that do not vary are
+    left out of the network.
 
     Parameters
     ----------

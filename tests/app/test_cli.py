@@ -4,7 +4,9 @@ Training is replaced by a stand-in: see stand_in.py.
 """
 
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,9 +70,9 @@ def test_settings_arrive(install, monkeypatch):
     seen = []
     fit = job.fit
 
-    def spy(data, settings, *told):
+    def spy(data, settings, *told, interruptible):
         seen.append((data, settings))
-        return fit(data, settings, *told)
+        return fit(data, settings, *told, interruptible=interruptible)
 
     monkeypatch.setattr(job, "fit", spy)
     arguments = "--inputs p --hidden 8,4 --intervals 2 --degree 2 --levels 3 --optimizer adam"
@@ -359,6 +361,86 @@ def test_ctrl_c_and_sigterm_keep_the_best_model_so_far(tmp_path, sent, code):
     assert "this is the best model so far" in err
     assert "Traceback" not in err
     assert (tmp_path / "mgnet-fit" / "model.json").is_file()
+
+
+SIGNALLED = """
+import os, signal, sys
+from mgnet.app import cli
+
+number, moment = int(sys.argv[1]), int(sys.argv[2])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests may ignore it
+calls = 0
+
+def count(frame, event, argument):
+    global calls
+    calls += 1
+    if calls == moment:
+        sys.setprofile(None)
+        os.kill(os.getpid(), number)
+
+sys.setprofile(count)
+code = cli.main(sys.argv[3:])
+sys.setprofile(None)
+print(calls, file=sys.stderr)
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_signal_at_any_moment_leaves_all_or_nothing(tmp_path):
+    """Drawn among all calls of a fit: while it reads, imports, trains, draws, writes, ends."""
+    rng, told = np.random.default_rng(0), []
+    (tmp_path / "data.csv").write_text(GOOD)
+    command = "fit data.csv --target rho --hidden 2 --levels 1 --evaluations 30 --out a/b".split()
+
+    def started(number, moment):
+        return subprocess.Popen(
+            [sys.executable, "-c", SIGNALLED, str(int(number)), str(moment), *command],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    whole = started(signal.SIGTERM, 0).communicate(timeout=300)[1]
+    shutil.rmtree(tmp_path / "a")
+    total = int(whole.split()[-1])
+    for moment in [40.0, total ** rng.uniform(0.5, 1.0), *rng.uniform(0.5, 1.0, 2) * total]:
+        number = rng.choice([signal.SIGINT, signal.SIGTERM])
+        process = started(number, int(moment))
+        _, err = process.communicate(timeout=300)
+        code = 130 if number == signal.SIGINT else 143
+        assert "Traceback" not in err, err
+        assert process.returncode in (code, 0), err
+        files = {path.name for path in (tmp_path / "a" / "b").glob("*")}
+        told.append((int(moment), process.returncode, len(files)))
+        if "nothing was written" in err:
+            assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+        else:
+            assert {"model.json", "model.safetensors"} <= files, (err, told)
+            assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+            run("info", "a/b", cwd=tmp_path, script=("-m", "mgnet"))
+            shutil.rmtree(tmp_path / "a")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_files_have_the_mode_that_umask_prescribes(tmp_path):
+    mask, rows = 0o027, "".join(f"{k},{k * k}\n" for k in range(40))
+    (tmp_path / "data.csv").write_text("a,b\n" + rows)
+    fit = "fit data.csv --target b --hidden 2 --levels 1 --evaluations 5 --out out".split()
+    former = os.umask(mask)
+    try:
+        done = run(*fit, cwd=tmp_path, script=("-m", "mgnet"))
+        assert done.returncode == 0, done.stderr
+        arguments = "predict out data.csv --out new.csv".split()
+        assert run(*arguments, cwd=tmp_path, script=("-m", "mgnet")).returncode == 0
+    finally:
+        os.umask(former)
+    made = [*(tmp_path / "out").iterdir(), tmp_path / "new.csv"]
+    assert len(made) == 7
+    assert {stat.S_IMODE(file.stat().st_mode) for file in made} == {0o666 & ~mask}
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o777 & ~mask
 
 
 # Whole processes

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from mgnet.app.data import Data, Settings, parameters
-from mgnet.app.fit import fit
+from mgnet.app.fit import fit, without_constants
+from mgnet.app.model import Model
+from mgnet.estimators.rows import validation_rows
 
 
 def data(rows=300, held=100, seed=0):
@@ -148,3 +150,46 @@ def test_validation_rows_hold_a_table_with_noise():
     assert stopped.trained.work < 200.0 <= endless.trained.work
     assert stopped.trained.held_mse < 0.5 * endless.trained.held_mse
     assert stopped.trained.train_mse > endless.trained.train_mse
+
+
+def widened(own, column):
+    """The same rows with a column more, in the middle."""
+    rows = len(own.x)
+    wide, wide_held = (
+        np.insert(x, 1, part, axis=1)
+        for x, part in ((own.x, column[:rows]), (own.x_held, column[rows:]))
+    )
+    return Data(("a", "k", "b"), "y", wide, own.y, wide_held, own.y_held)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, 1e308, 1e-308])
+def test_an_input_that_does_not_vary_is_no_input_of_the_model(value, tmp_path):
+    own = data(60, 20)
+    settings = Settings(**{**vars(SMALL), "levels": 1, "evaluations": 20})
+    wide = widened(own, np.full(80, value))
+    with pytest.warns(UserWarning, match="column 1; predictions do not depend on it"):
+        fitted = fit(wide, settings)
+    plain = fit(own, settings)
+    assert fitted.model.names == ("a", "b")
+    fitted.model.save(tmp_path)
+    for model in (fitted.model, Model.load(tmp_path)):
+        assert np.array_equal(model.predict(own.x_held), plain.model.predict(own.x_held))
+    unseen = widened(own, np.full(80, 1e300)).x_held
+    assert np.array_equal(fitted.trained.predict(unseen), plain.model.predict(own.x_held))
+    assert fitted.trained.held_mse == plain.trained.held_mse
+
+
+def test_inputs_that_do_not_vary_where_the_network_is_trained():
+    own = data(60, 20)
+    kept = validation_rows(np.zeros(60), 0.1, SMALL.seed)
+    column = np.r_[np.where(kept, 1.0, 0.0), np.arange(20.0)]
+    narrow, names = without_constants(widened(own, column), SMALL)
+    assert names == ("k",) and narrow.names == own.names
+    assert np.array_equal(narrow.x, own.x) and np.array_equal(narrow.x_held, own.x_held)
+    whole = Settings(**{**vars(SMALL), "validation": 0.0})
+    assert without_constants(widened(own, column), whole)[1] == ()
+    rounded = np.where(np.arange(80) % 2, 0.3, 0.1 + 0.2)
+    assert without_constants(widened(own, rounded), SMALL)[1] == ("k",)
+    nothing = Data(("a",), "y", 0.0 * own.x[:, :1], own.y, own.x_held[:, :1], own.y_held)
+    with pytest.raises(ValueError, match=r"no input varies in the rows .*\(a\); there is nothing"):
+        without_constants(nothing, SMALL)

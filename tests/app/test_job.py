@@ -1,5 +1,6 @@
 """Law: a fit says what a reader must know, and tells the report the same."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,36 @@ def test_the_report_names_the_network_that_options_left(tmp_path, options):
     report = (tmp_path / "out" / "report.md").read_text()
     assert "6 intervals on the coarsest of 2 levels and 12 on the finest" in report
     assert "optimizer mgnet.training.LBFGS" in report and "cycle cascade 2,2" in report
+
+
+@pytest.mark.parametrize(("x_size", "y_size"), [(1e-300, 1e-170), (8e307, 1e300)])
+def test_a_table_in_other_units_with_an_input_that_does_not_vary(tmp_path, x_size, y_size):
+    """The same errors, over the unit, in the table and the report; no warning on the way."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1.0, 1.0, (100, 2))
+    y = np.sin(2.0 * x[:, 0]) * np.exp(x[:, 1])
+    settings = Settings(hidden=(2,), intervals=2, levels=1, evaluations=30)
+    reports, predictions = [], []
+    for number, (x_unit, y_unit) in enumerate([(1.0, 1.0), (x_size, y_size)]):
+        columns = np.column_stack([x * x_unit, np.full(100, 0.1), y * y_unit])
+        rows = "\n".join(",".join(map(repr, row)) for row in columns.tolist())
+        (tmp_path / "data.csv").write_text(f"a,b,k,y\n{rows}\n")
+        job = FitJob(read_table(tmp_path / "data.csv", "y"), settings, tmp_path / f"out{number}")
+        said, shown = [], []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            run_job(job, said.append, shown.append)
+        assert "input k left out: the same value in all rows" in said[0]
+        reports.append((job.out / "report.md").read_text())
+        assert f"Note: {said[0]}." in reports[-1]
+        model = Model.load(job.out)
+        assert model.names == ("a", "b")
+        predictions.append(model.predict(x * x_unit) / y_unit)
+        assert shown[1].splitlines()[-1].split()[-1] != "0"
+    np.testing.assert_allclose(*predictions, rtol=1e-6, atol=1e-9)
+    for line in ("| standardised MSE", "| a ", "| b "):
+        figures = [[one for one in text.splitlines() if one.startswith(line)] for text in reports]
+        assert len(figures[0]) == len(figures[1]) > 0
+    told, tiny = (text.split("| RMSE (y)")[1].split("\n")[0].split("|") for text in reports)
+    for one, other in zip(told[1:3], tiny[1:3], strict=True):
+        assert float(other) == pytest.approx(float(one) * y_size, rel=2e-2)

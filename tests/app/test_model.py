@@ -118,3 +118,23 @@ def test_no_model(tmp_path):
 def test_a_network_in_single_precision_predicts():
     wide, narrow = model().predict(ROWS), model(dtype=torch.float32).predict(ROWS)
     np.testing.assert_allclose(narrow, wide, rtol=1e-4)
+
+
+def test_a_file_from_before_constant_inputs_were_left_out_does_not_depend_on_them():
+    """The network has an edge for them, which no row has trained."""
+    scales = Scales(((300.0, 500.0), (7.0, 7.0)), (200.0,), (50.0,))
+    own = Model(model().network, ("T", "p"), "rho", scales)
+    rows = np.array([[400.0, p] for p in (7.0, 8.0, -1e308, 0.0)])
+    assert len(set(own.predict(rows))) == 1
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_ranges_and_scales_of_any_size_are_saved(tmp_path, size):
+    scales = Scales(((-size, size), (0.0, 5e-324)), (size,), (1e-3 * size,))
+    own = Model(model().network, ("T", "p"), "rho", scales)
+    own.save(tmp_path)
+    loaded = Model.load(tmp_path)
+    rows = np.array([[0.3 * size, 0.0], [size, 5e-324]])
+    assert loaded.scales == scales
+    assert np.array_equal(loaded.predict(rows), own.predict(rows))
+    assert np.all(np.isfinite(own.predict(rows))) and np.ptp(own.predict(rows)) > 0.0

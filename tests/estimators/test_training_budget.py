@@ -172,3 +172,36 @@ def test_the_gain_is_that_of_a_whole_window(gain, ends):
         assert not budget.ends(level)
         budget.note(level, (1.0 - gain) ** (k / 6.0), 1.0)
     assert budget.ends(level) is ends
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_an_interrupt_comes_in_where_it_may_and_keeps_the_best(after):
+    """The context is that of the training alone; without a sweep there is nothing to keep."""
+    where = []
+
+    @contextlib.contextmanager
+    def interruptible():
+        where.append("in")
+        if not after:
+            raise KeyboardInterrupt
+        try:
+            yield
+        finally:
+            where.append("out")
+
+    def progress(*_):
+        if len(budget.history) == after:
+            raise KeyboardInterrupt
+
+    kan = KAN([1, 2, 1], 2)
+    problem = LeastSquares(kan, (X, torch.sin(6 * X)))
+    budget = TrainingBudget(sweeps=50, progress=progress, interruptible=interruptible)
+    hierarchy = knot_hierarchy(kan, problem, 2, LevenbergMarquardt())
+    if not after:
+        with pytest.raises(KeyboardInterrupt):
+            train_within(budget, hierarchy, "", {})
+        return
+    level, u = train_within(budget, hierarchy, "", {})
+    assert where == ["in", "out"] and budget.interrupted
+    value = hierarchy[level].operator.value(u)
+    assert 2.0 * value == pytest.approx(min(loss for _, _, loss, _ in budget.history))
