@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tangent import TangentBlock
+from mgnet.depth.batched.tape import Tape
 from mgnet.depth.mgrit.communicator import squares
 from mgnet.depth.parallel.coarse_layers import sums
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
@@ -38,6 +39,8 @@ class Buffers:
     ----------
     layers : Layers
         Before their buffers are updated.
+    tapes : sequence of (slice, Tape)
+        Of these layers, if an update follows: what they change is copied.
 
     Examples
     --------
@@ -47,12 +50,21 @@ class Buffers:
     >>> buffers.unchanged()
     Traceback (most recent call last):
     RuntimeError: LayerParallel was asked for a derivative of its gradient, but the buffers of its \
-block have changed since the forward pass, as batch norm changes them in training; call eval() \
-first, or use the ODENet itself
+block were edited after the forward pass; ask before they are, or use the ODENet itself
     """
 
-    def __init__(self, layers: Layers):
-        self._tensors = layers.buffers
+    def __init__(self, layers: Layers, tapes: Sequence[tuple[slice, Tape]] = ()):
+        changed = {
+            k
+            for which, tape in tapes
+            for k, (old, new) in enumerate(
+                zip(layers[which].buffers, tape.new_buffers, strict=True)
+            )
+            if new is not old
+        }
+        self._tensors = tuple(
+            [x.clone() if k in changed else x for k, x in enumerate(layers.buffers)]
+        )
         self._versions = self._now()
 
     def _now(self) -> list[int]:
@@ -63,8 +75,8 @@ first, or use the ODENet itself
         if self._now() != self._versions:
             raise RuntimeError(
                 "LayerParallel was asked for a derivative of its gradient, but the buffers of its "
-                "block have changed since the forward pass, as batch norm changes them in "
-                "training; call eval() first, or use the ODENet itself"
+                "block were edited after the forward pass; ask before they are, or use the ODENet "
+                "itself"
             )
         return self._tensors
 

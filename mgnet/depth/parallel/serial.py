@@ -73,7 +73,7 @@ class _March(torch.autograd.Function):
     ) -> Tensor:
         layers, kernel, communicator = setup.levels[0], setup.kernel, setup.communicator
         update = bool(update and kernel.template.training and layers.buffers)
-        record, ctx.buffers = any(ctx.needs_input_grad) or update, Buffers(layers)
+        record = any(ctx.needs_input_grad) or update
         now, tapes = communicator.receive(u.detach(), False)[None], []
         for n in range(len(layers)):
             which = slice(n, n + 1)
@@ -83,9 +83,10 @@ class _March(torch.autograd.Function):
             else:
                 now = setup.advance(0, which, now)
         communicator.send(now[0], False)
-        if update:
-            for n, tape in enumerate(tapes):
-                layers[n : n + 1].update(tape.new_buffers)
+        found = [(slice(n, n + 1), tape) for n, tape in enumerate(tapes)] if update else []
+        ctx.buffers = Buffers(layers, found)
+        for which, tape in found:
+            layers[which].update(tape.new_buffers)
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(now[0], False).clone()

@@ -121,14 +121,14 @@ class _Solve(torch.autograd.Function):
         ctx: Any, call: ModuleCall, u: Tensor, steps: Tensor, *parameters: Tensor
     ) -> Tensor:
         ctx.call, ctx.cast = call, same_cast(u.device.type)
-        ctx.buffers = Buffers(call.propagation.setup.levels[0])
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation, guess = call.propagation, call.guess("forward", u)
         with naming_divergence(call.net, "forward"):
             points, made = propagation.forward(
                 u.detach(), call.budgets["forward"], guess, call.record
             )
-        ctx.made = made
+        tapes = propagation.recorded() if call.update else []
+        ctx.made, ctx.buffers = made, Buffers(propagation.setup.levels[0], tapes)
         if call.update:
             propagation.update_buffers()
         call.finish("forward", points, made)
