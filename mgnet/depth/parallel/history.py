@@ -88,6 +88,7 @@ class History:
                 row += 1
             else:  # each process gave its own last point: the output is the last of all
                 change, value = ends[row : row + 2]
-                numbers.append(math.sqrt(change) / math.sqrt(value) if value else math.inf)
+                unknown = math.inf if change else 0.0  # of an output that is 0
+                numbers.append(math.sqrt(change) / math.sqrt(value) if value else unknown)
                 row += 2
         self._waiting.clear()

@@ -136,15 +136,23 @@ def gradients(
     >>> torch.autograd.functional.hessian(lambda u: parallel(u).sum(), torch.ones(1, 1)).item()
     2.0
     """
-    if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "LayerParallel got many gradients at once (is_grads_batched, vectorize=True or vmap "
-            "over a backward pass); ask for one after another, or use the ODENet itself"
-        )
+    _refuse_batches(gradient)
     if torch.is_grad_enabled():
         return _Adjoint.apply(first, gradient, u, steps, *parameters)
     start, of_steps, of_parameters = first.adjoint(gradient)
     return start, of_steps, *of_parameters
+
+
+def _refuse_batches(*gradients: Tensor | None) -> None:
+    batched = torch._C._functorch.is_legacy_batchedtensor
+    if torch._C._are_functorch_transforms_active() or any(
+        x is not None and batched(x) for x in gradients
+    ):
+        raise RuntimeError(
+            "LayerParallel got many gradients at once, by is_grads_batched, vectorize=True or vmap "
+            "over a backward pass; ask for one after another, call the module inside of "
+            "torch.func, or use the ODENet itself"
+        )
 
 
 class _Adjoint(torch.autograd.Function):
@@ -161,6 +169,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, a: Tensor, *b: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        _refuse_batches(a, *b)
         first: FirstOrder = ctx.first
         gradient, *inputs = ctx.saved_tensors
         in_graph = torch.is_grad_enabled()
