@@ -84,8 +84,9 @@ class LayerParallel(nn.Module):
 
     Notes
     -----
-    Second derivatives through the layers are refused; `net` itself has them. Source:
-    Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
+    Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance`, then to
+    that tolerance; after other cycles, asking for one raises a RuntimeError. So do `torch.func`,
+    forward mode and `torch.export`, which get the layers one after another. Source: Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
     networks" (2020); the opening is XBraid's skipped first down-cycle.
 
     Examples
