@@ -44,10 +44,10 @@ ROOMS = {
     "training/equations": {"loss", "least_squares"},
     "training/optimizers": {"loss", "record"},
 }
-# The classes of mgnet that others may be derived from: abstract ones and protocols, and two kinds
-# of problems. All else is final.
+# The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
+# of problems, and a block whose tangent is a block, too. All else is final.
 DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
-DERIVED_FROM |= {"Objective", "LeastSquares"}
+DERIVED_FROM |= {"Objective", "LeastSquares", "StackedBlock"}
 # Files that import one another, for types only in one direction.
 CIRCLES = [
     ["mgnet.consistency", "mgnet.hierarchy"],

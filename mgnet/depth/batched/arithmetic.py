@@ -66,6 +66,7 @@ TABLE: dict[Any, Any] = {
             ).split()
         ]
     ),
+    aten.fill.Scalar: torch.full_like,  # `vmap` has a rule for this one
     aten.sigmoid.default: _sigmoid,
     aten.var.correction: _variance,
     aten.var_mean.correction: _variance_and_mean,

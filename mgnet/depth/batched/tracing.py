@@ -14,11 +14,13 @@ Since what is saved comes out of `vmap` with the layers on axis 0, it can be cut
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functionalize, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -174,8 +176,19 @@ def _trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) -
     trace = make_fx(
         function, tracing_mode="fake", decomposition_table=table, _allow_non_fake_inputs=True
     )
-    with sdpa_kernel(SDPBackend.MATH):  # the others have no rule for vmap
+    with sdpa_kernel(SDPBackend.MATH), _no_hooks():  # the others have no rule for vmap
         return trace(*inputs)
+
+
+def _no_hooks() -> AbstractContextManager[Any]:
+    """A checkpoint counts what is saved, but traces are made in its first run only."""
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        return nullcontext()
+    return saved_tensors_hooks(_itself, _itself)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _is_view(operation: Any) -> bool:

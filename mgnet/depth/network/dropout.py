@@ -11,7 +11,7 @@ import math
 
 import torch
 
-__all__ = ["KeyedDropout", "draw_keys", "use_keys", "use_torch"]
+__all__ = ["KeyedDropout", "draw_keys", "refuse_in_backward", "use_keys", "use_torch"]
 
 BITS = 31
 WHOLE_CHANNELS = torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d
@@ -117,6 +117,25 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
             key = _mixed(_mixed(key) + 0x9E3779B + each)
         part.key = key
     return bool(parts)
+
+
+def refuse_in_backward(block: torch.nn.Module) -> None:
+    """Raise a RuntimeError if a backward pass goes on, for which new masks would be other ones.
+
+    `torch.utils.checkpoint` calls its function again there; which call it repeats is not known.
+
+    Examples
+    --------
+    >>> refuse_in_backward(KeyedDropout(0.5, False, 2))
+    """
+    if torch._C._current_graph_task_id() >= 0 and any(
+        isinstance(part, KeyedDropout) and part.p > 0.0 for part in block.modules()
+    ):
+        raise RuntimeError(
+            "ODENet was called inside of a backward pass, as torch.utils.checkpoint does, where "
+            "its dropout would have other masks than in the forward pass; checkpoint the modules "
+            "around it, or use a dropout of 0"
+        )
 
 
 def _mixed(x: torch.Tensor) -> torch.Tensor:

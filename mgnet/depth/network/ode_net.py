@@ -12,7 +12,7 @@ import torch
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.scheme import advance, at_times, check_scheme, takes_time
-from mgnet.depth.network.dropout import draw_keys, use_keys
+from mgnet.depth.network.dropout import draw_keys, refuse_in_backward, use_keys
 from mgnet.depth.network.layer_stack import (
     LayerSlots,
     checked_state,
@@ -190,6 +190,7 @@ class ODENet(torch.nn.Module):
     def resample_dropout(self) -> None:
         """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
         if self.training:
+            refuse_in_backward(self.block)
             first = self.kept.start
             self.calls += draw_keys(self.block, self.seed, self.calls + 1, first)
 

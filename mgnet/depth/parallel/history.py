@@ -10,7 +10,18 @@ from torch import Tensor
 from mgnet.depth.mgrit.communicator import Communicator, own_points, squares
 from mgnet.depth.parallel.control import PassReport, summarize
 
-__all__ = ["History"]
+__all__ = ["History", "least_change"]
+
+
+def least_change(dtype: torch.dtype) -> float:
+    """Relative changes of states up to this are rounding errors.
+
+    Examples
+    --------
+    >>> least_change(torch.float64) < 1e-14
+    True
+    """
+    return 32.0 * torch.finfo(dtype).eps
 
 
 class History:
@@ -41,7 +52,7 @@ class History:
     def __init__(self, communicator: Communicator, reverse: bool, dtype: torch.dtype):
         self.communicator = communicator
         self.reverse = reverse
-        self.rounding = 32.0 * torch.finfo(dtype).eps
+        self.rounding = least_change(dtype)
         self.changes: list[float] = []
         self.norms: list[float] = []
         self._waiting: list[tuple[list[float], Tensor]] = []  # where they belong; squares
@@ -77,6 +88,7 @@ class History:
                 row += 1
             else:  # each process gave its own last point: the output is the last of all
                 change, value = ends[row : row + 2]
-                numbers.append(math.sqrt(change) / math.sqrt(value) if value else math.inf)
+                unknown = math.inf if change else 0.0  # of an output that is 0
+                numbers.append(math.sqrt(change) / math.sqrt(value) if value else unknown)
                 row += 2
         self._waiting.clear()

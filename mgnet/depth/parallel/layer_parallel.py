@@ -36,15 +36,12 @@ from mgnet.depth.parallel.propagation_setup import (
 from mgnet.depth.parallel.serial import SMALL, march
 from mgnet.depth.parallel.shared_weights import layers_of
 from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
+from mgnet.depth.parallel.transforms import check_plain, not_compiled, transform_of
 
 __all__ = ["LayerParallel"]
 
 MODES = ("mgrit", "serial", "auto")
-CONTROLS = {
-    "FixedCycles": FixedCycles,
-    "CyclesToTolerance": CyclesToTolerance,
-    "AdaptiveCycles": AdaptiveCycles,
-}
+CONTROLS = {kind.__name__: kind for kind in (FixedCycles, CyclesToTolerance, AdaptiveCycles)}
 
 
 class LayerParallel(nn.Module):
@@ -87,8 +84,9 @@ class LayerParallel(nn.Module):
 
     Notes
     -----
-    Second derivatives through the layers are refused; `net` itself has them. Source:
-    Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
+    Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance`, then to
+    that tolerance; after other cycles, asking for one raises a RuntimeError. So do `torch.func`,
+    forward mode and `torch.export`, which get the layers one after another. Source: Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
     networks" (2020); the opening is XBraid's skipped first down-cycle.
 
     Examples
@@ -125,9 +123,7 @@ class LayerParallel(nn.Module):
             )
         if mode not in MODES:
             raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
-        if control is not None and not isinstance(
-            control, FixedCycles | CyclesToTolerance | AdaptiveCycles
-        ):
+        if control is not None and not isinstance(control, Control):
             raise TypeError(
                 f"LayerParallel got control {control!r}; give FixedCycles(2), "
                 "CyclesToTolerance(0.01) or AdaptiveCycles()"
@@ -200,9 +196,17 @@ class LayerParallel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output for a batch x, of the shapes that `net` takes and gives."""
+        return self.net.decode(not_compiled(self._solved, self.net.encode(x)))
+
+    def _solved(self, u: Tensor) -> Tensor:
         self.net.resample_dropout()
-        u = self.net.encode(x)
-        return self.net.decode(self._propagate(u, self._mode(u)))
+        transform = transform_of(self.net, u)
+        if transform is None:
+            return self._propagate(u, self._mode(u))
+        serial = not self.settings["factors"] or self.settings["mode"] == "serial"
+        check_plain(transform, self.control, serial, self.communicator)
+        self.last_forward = self.last_backward = SERIAL
+        return self.net.propagate(u)
 
     def _mode(self, u: Tensor) -> str:
         mode = self.settings["mode"]

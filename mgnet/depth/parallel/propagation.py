@@ -81,8 +81,13 @@ class Propagation:
 
     def update_buffers(self) -> None:
         """Give the network's own buffers the values that the recorded sweep left."""
-        for tape, (which, _) in zip(self.tapes, offsets(self.intervals), strict=True):
+        for which, tape in self.recorded():
             self.setup.levels[0][which].update(tape.new_buffers)
+
+    def recorded(self) -> list[tuple[slice, Tape]]:
+        """The tapes of the recorded sweep, and the layers that they are of."""
+        pairs = zip(offsets(self.intervals), self.tapes, strict=True)
+        return [(which, tape) for (which, _), tape in pairs]
 
     def backward(
         self, end: Tensor, limit: CycleLimit, guess: Tensor | None

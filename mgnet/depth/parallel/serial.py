@@ -6,16 +6,18 @@ calls of its traced programs, and the gradients of all parameters are one batche
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mgnet.depth.batched.autocast import same_cast
 from mgnet.depth.batched.tape import Tape, TracedTape, joined
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
+from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
 
 __all__ = ["march"]
 
@@ -25,7 +27,11 @@ SMALL = 2**14
 
 
 def march(
-    setup: PropagationSetup, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]
+    setup: PropagationSetup,
+    u: Tensor,
+    steps: Tensor,
+    parameters: Sequence[Tensor],
+    update: bool = True,
 ) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
 
@@ -37,6 +43,8 @@ def march(
     steps : Tensor of shape (layers,)
     parameters : sequence of Tensor
         Stacked, of the own layers. Gradients go to them, to the steps and to u.
+    update : bool
+        Whether a pass in training updates the buffers.
 
     Examples
     --------
@@ -50,7 +58,7 @@ def march(
     """
     if not setup.is_recorded(u, steps, parameters):
         u, steps, *parameters = [x.detach() for x in (u, steps, *parameters)]
-    return _March.apply(setup, u, steps, *parameters)
+    return _March.apply(setup, update, u, steps, *parameters)
 
 
 class _March(torch.autograd.Function):
@@ -58,10 +66,16 @@ class _March(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, setup: PropagationSetup, u: Tensor, steps: Tensor, *parameters: Tensor
+        ctx: Any,
+        setup: PropagationSetup,
+        update: bool,
+        u: Tensor,
+        steps: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
         layers, kernel, communicator = setup.levels[0], setup.kernel, setup.communicator
-        record = any(ctx.needs_input_grad) or bool(kernel.template.training and layers.buffers)
+        update = bool(update and kernel.template.training and layers.buffers)
+        record = any(ctx.needs_input_grad) or update
         now, tapes = communicator.receive(u.detach(), False)[None], []
         for n in range(len(layers)):
             which = slice(n, n + 1)
@@ -71,28 +85,45 @@ class _March(torch.autograd.Function):
             else:
                 now = setup.advance(0, which, now)
         communicator.send(now[0], False)
-        if kernel.template.training:
-            for n, tape in enumerate(tapes):
-                layers[n : n + 1].update(tape.new_buffers)
+        found = [(slice(n, n + 1), tape) for n, tape in enumerate(tapes)] if update else []
+        ctx.buffers = Buffers(layers, found)
+        for which, tape in found:
+            layers[which].update(tape.new_buffers)
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(now[0], False).clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        _ = ctx.saved_tensors
-        setup: PropagationSetup = ctx.setup
-        lam = setup.communicator.receive(gradient, True)[None]
-        traced = [tape for tape in ctx.tapes if isinstance(tape, TracedTape)]
-        apart = traced and len(traced) == len(ctx.tapes) and lam.numel() <= SMALL
-        with ctx.cast():
-            if apart:
-                lam, of_steps, of_parameters = _separately(setup, traced, lam)
-            else:
-                lam, of_steps, of_parameters = _together(setup, ctx.tapes, lam)
-        setup.communicator.send(lam[0], True)
-        return None, setup.communicator.broadcast_from_last(lam[0], True), of_steps, *of_parameters
+        u, steps, *parameters = ctx.saved_tensors
+        adjoint = partial(_adjoint, ctx.setup, ctx.tapes, ctx.cast)
+        first = FirstOrder(
+            ctx.setup,
+            ctx.buffers,
+            ctx.needs_input_grad[3],
+            ctx.cast,
+            adjoint,
+            partial(march, update=False),
+        )
+        return None, None, *gradients(first, gradient, u, steps, parameters)
+
+
+def _adjoint(
+    setup: PropagationSetup,
+    tapes: Sequence[Tape],
+    cast: Callable[[], AbstractContextManager[Any]],
+    gradient: Tensor,
+) -> Gradients:
+    lam = setup.communicator.receive(gradient, True)[None]
+    traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
+    apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
+    with cast():
+        if apart:
+            lam, of_steps, of_parameters = _separately(setup, traced, lam)
+        else:
+            lam, of_steps, of_parameters = _together(setup, tapes, lam)
+    setup.communicator.send(lam[0], True)
+    return setup.communicator.broadcast_from_last(lam[0], True), of_steps, of_parameters
 
 
 Found = tuple[Tensor, Tensor, Sequence[Tensor]]

@@ -7,12 +7,13 @@ it has the same bits for any number of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import Communicator
@@ -49,52 +50,78 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     """
     if net.weights == "per layer":
         return net.own_layers()
-    with torch.no_grad():
-        layers = net.own_layers()
-    joint, _ = LayerSlots(net.block).tensors()
-    values = _values(net)[net.kept.start : net.kept.stop]
-    made = _Joint.apply(values, communicator, interval, layers.parameters, *joint)
-    return Layers(tuple(made), layers.buffers, layers.times, layers.steps)
+    joint, buffers = LayerSlots(net.block).tensors()
+    made = _Joint.apply(_Spread(net.weights, net.depth, net.kept, communicator, interval), *joint)
+    return Layers(tuple(made), tuple(buffers), net.times, net.steps)
 
 
-def _values(net: ODENet) -> np.ndarray:
-    """What each weight counts for in each layer: (layers, weights)."""
-    if isinstance(net.weights, DepthSpline):
-        return net.weights.matrix(net.depth)
-    return np.ones((net.depth, 1))
+@dataclass(frozen=True)
+class _Spread:
+    """The linear map from joint weights to those of the own layers."""
+
+    weights: str | DepthSpline
+    depth: int
+    kept: range
+    communicator: Communicator
+    interval: int
+
+    def values(self) -> np.ndarray:
+        """What each weight counts for in each own layer: (layers, weights)."""
+        if isinstance(self.weights, DepthSpline):
+            return self.weights.matrix(self.depth)[self.kept.start : self.kept.stop]
+        return np.ones((len(self.kept), 1))
+
+    def layers(self, joint: Tensor) -> Tensor:
+        """The weights of the own layers."""
+        if isinstance(self.weights, DepthSpline):
+            return self.weights.at_layers(joint, self.depth, self.kept)
+        return joint.expand(len(self.kept), *joint.shape[1:])
+
+    def collect(self, like: Tensor, gradient: Tensor) -> Tensor:
+        """The adjoint of `layers`, over all processes."""
+        total = self.communicator.receive(like, False).clone()
+        _add(total, gradient, self.values(), self.interval)
+        self.communicator.send(total, False)
+        return self.communicator.broadcast_from_last(total, False)
 
 
 class _Joint(torch.autograd.Function):
-    """Joint weights -> weights of the own layers, which `made` holds."""
+    """Joint weights -> weights of the own layers."""
+
+    @staticmethod
+    def forward(ctx: Any, spread: _Spread, *joint: Tensor) -> tuple[Tensor, ...]:
+        ctx.spread, ctx.like = spread, [torch.zeros_like(x) for x in joint]
+        return tuple([spread.layers(x) for x in joint])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        needed = ctx.needs_input_grad[1:]
+        return None, *_Collected.apply(ctx.spread, needed, ctx.like, *gradients)
+
+
+class _Collected(torch.autograd.Function):
+    """Weights of the own layers -> joint weights: the adjoint of `_Joint`, which is its own."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        values: np.ndarray,
-        communicator: Communicator,
-        interval: int,
-        made: tuple[Tensor, ...],
-        *joint: Tensor,
-    ) -> tuple[Tensor, ...]:
-        ctx.values, ctx.communicator, ctx.interval = values, communicator, interval
-        ctx.like = [torch.zeros_like(x) for x in joint]
-        return made
+        spread: _Spread,
+        needed: Sequence[bool],
+        like: Sequence[Tensor],
+        *gradients: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.spread, ctx.like = spread, like
+        return tuple(
+            [
+                spread.collect(x, gradient) if need else None
+                for x, gradient, need in zip(like, gradients, needed, strict=True)
+            ]
+        )
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        found: list[Tensor | None] = []
-        for like, gradient, needed in zip(
-            ctx.like, gradients, ctx.needs_input_grad[4:], strict=True
-        ):
-            total = None
-            if needed:
-                total = ctx.communicator.receive(like, False).clone()
-                _add(total, gradient, ctx.values, ctx.interval)
-                ctx.communicator.send(total, False)
-                total = ctx.communicator.broadcast_from_last(total, False)
-            found.append(total)
-        return None, None, None, None, *found
+    def backward(ctx: Any, *joint: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        given = [x if d is None else d for x, d in zip(ctx.like, joint, strict=True)]
+        return None, None, None, *_Joint.apply(ctx.spread, *given)
 
 
 def _add(total: Tensor, gradient: Tensor, values: np.ndarray, interval: int) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from mgnet.depth.batched.autocast import same_cast
 from mgnet.depth.parallel.control import CycleLimit, PassReport
+from mgnet.depth.parallel.history import least_change
 from mgnet.depth.parallel.local_layers import naming_divergence
 from mgnet.depth.parallel.propagation import Propagation
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
+from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
 
 if TYPE_CHECKING:
     from mgnet.depth.network.ode_net import ODENet
@@ -124,20 +127,59 @@ class _Solve(torch.autograd.Function):
             points, made = propagation.forward(
                 u.detach(), call.budgets["forward"], guess, call.record
             )
+        tapes = propagation.recorded() if call.update else []
+        ctx.made, ctx.buffers = made, Buffers(propagation.setup.levels[0], tapes)
         if call.update:
             propagation.update_buffers()
         call.finish("forward", points, made)
         return propagation.communicator.broadcast_from_last(points[-1], False).clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        _ = ctx.saved_tensors
-        call: ModuleCall = ctx.call
-        propagation, guess = call.propagation, call.guess("backward", gradient)
-        with ctx.cast(), naming_divergence(call.net, "backward"):
-            adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
-            found = propagation.gradients(adjoint, ctx.needs_input_grad[2])
-        start, of_parameters, of_steps = found
-        call.finish("backward", adjoint, made)
-        return None, start, of_steps, *of_parameters
+        call, cast, passes = ctx.call, ctx.cast, [ctx.made]
+        propagation, with_steps = call.propagation, ctx.needs_input_grad[2]
+
+        def adjoint(gradient: Tensor) -> Gradients:
+            guess = call.guess("backward", gradient)
+            with cast(), naming_divergence(call.net, "backward"):
+                adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
+                start, of_parameters, of_steps = propagation.gradients(adjoint, with_steps)
+            call.finish("backward", adjoint, made)
+            passes.append(made)
+            return start, of_steps, of_parameters
+
+        def propagate(
+            setup: PropagationSetup, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]
+        ) -> Tensor:
+            for direction, made in zip(("forward", "backward"), passes, strict=False):
+                _check_solved(call, direction, made, u.dtype)
+            return solve(_again(call, setup, u.dtype), u, steps, parameters)
+
+        u, steps, *parameters = ctx.saved_tensors
+        first = FirstOrder(propagation.setup, ctx.buffers, with_steps, cast, adjoint, propagate)
+        return None, *gradients(first, gradient, u, steps, parameters)
+
+
+def _again(call: ModuleCall, setup: PropagationSetup, dtype: torch.dtype) -> ModuleCall:
+    """The same call of other layers, each of whose passes must be solved."""
+    report = partial(_check_solved, call, dtype=dtype)
+    return ModuleCall(call.net, Propagation(setup), call.budgets, True, False, report)
+
+
+def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: torch.dtype) -> None:
+    """Refuse a pass that is not known to be that of the layers."""
+    stop = call.budgets[direction].stop
+    if made.estimate <= max(stop, least_change(dtype)) and stop:
+        return
+    what = "LayerParallel was asked for a derivative of its gradient"
+    if not stop:
+        raise RuntimeError(
+            f"{what}, but a fixed number of cycles leaves a gradient that is not the derivative of "
+            "its output; use control=CyclesToTolerance(1e-8), say, or mode='serial', or the ODENet "
+            "itself"
+        )
+    raise RuntimeError(
+        f"{what}, but the estimated relative error of a {direction} pass is {made.estimate:.1g} "
+        f"after {made.cycles} cycles, above the tolerance {stop:g}; allow more max_cycles, or use "
+        "mode='serial'"
+    )

@@ -197,16 +197,6 @@ def test_double_copies_and_pickles():
     assert (out - reference).norm() <= 1e-12 * reference.norm()
 
 
-def test_second_derivatives_are_refused():
-    net, _ = made()
-    x = batch().requires_grad_()
-    (gradient,) = torch.autograd.grad(exact(net)(x).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.square().sum().backward()
-    (gradient,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
-    gradient.square().sum().backward()
-
-
 def test_parameters_edited_before_backward_are_an_error():
     net, _ = made()
     loss = exact(net)(batch()).sum()

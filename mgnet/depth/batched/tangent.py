@@ -1,0 +1,156 @@
+"""Layers together with their derivative in one direction: a block of its own.
+
+`u+ = u + s F(u; theta)` and its tangent `w+ = w + s (F_u w + F_theta b) + b_s F` are a layer of the
+state (u, w). What can be done to layers, serially or by multigrid, is so done to their derivative.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.block import StackedBlock
+
+__all__ = ["TangentBlock"]
+
+
+class TangentBlock(StackedBlock):
+    """The block of the states (u, w), on axis 0 of a state, w the derivative of u in a direction.
+
+    Its parameters are those of the block, then the direction in which they change. The derivative
+    is PyTorch's, of a vector-Jacobian product: it exists to the order to which the block has
+    derivatives.
+
+    Parameters
+    ----------
+    block : StackedBlock
+        May be a `TangentBlock`: derivatives of higher order.
+    with_steps : bool
+        Whether the steps change, too. Each layer then has one more parameter, the factor by which
+        its step differs from that of `Layers.steps`, which stays.
+
+    Examples
+    --------
+    >>> from mgnet.depth import Layers
+    >>> class Square(torch.nn.Module):
+    ...     def forward(self, u):
+    ...         return u * u
+    >>> tangent = TangentBlock(StackedBlock(Square()), with_steps=False)
+    >>> state = torch.tensor([[3.0], [1.0]])  # u and w of one sample
+    >>> tangent.slope(Layers((), (), *torch.ones(2, 1)), state[None])[0].ravel()
+    tensor([9., 6.])
+    """
+
+    def __init__(self, block: StackedBlock, with_steps: bool):
+        self.block = block
+        self.with_steps = with_steps
+        self.template = block.template
+        self.scheme = block.scheme
+        self.traced = block.traced
+        self.takes_time = block.takes_time
+        self.names = 2 * (*block.names, *["step"] * with_steps)
+        self.buffer_names = block.buffer_names
+        self.stages = block.stages
+        self.evaluations = 0
+        self.vjps = 0
+        self._found = OrderedDict()
+
+    def evaluate(
+        self,
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        time: Tensor,
+        step: Tensor,
+        state: Tensor,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The slopes of u and w of one layer, and its buffers as they are."""
+        count = len(self.names) // 2
+        own, direction = (state[0], *parameters[:count]), (state[1], *parameters[count:])
+        slope = partial(self._slope, buffers, time, step)
+        return torch.stack(_Pushed.apply(slope, *own, *direction)), list(buffers)
+
+    def _slope(
+        self, buffers: Sequence[Tensor], time: Tensor, step: Tensor, own: Sequence[Tensor]
+    ) -> Tensor:
+        u, *parameters = own
+        kept = [x.clone() for x in buffers]  # the block may edit them
+        if not self.with_steps:
+            return self.block.evaluate(parameters, kept, time, step, u)[0]
+        factor = parameters.pop()
+        return factor * self.block.evaluate(parameters, kept, time, factor * step, u)[0]
+
+
+Slope = Callable[[Sequence[Tensor]], Tensor]
+
+
+class _Pushed(torch.autograd.Function):
+    """(inputs, their direction) -> the slope, and its derivative in that direction.
+
+    The backward pass differentiates one vector-Jacobian product of the slope. To differentiate the
+    derivative as it is computed here, twice already, would be one order more, to which PyTorch's
+    derivatives of some modules, layer norm among them, do not go.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, slope: Slope, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        own, direction = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
+        ctx.slope = slope
+        ctx.save_for_backward(*inputs)
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in own]
+            value = slope(leaves)
+            lam = torch.zeros_like(value).requires_grad_()
+            pulled = _pulled(value, leaves, lam)
+        # A vector-Jacobian product is linear in lam: its derivative by lam is the other product.
+        pushed = _gradients(pulled, direction, [lam])[0]
+        ctx.graph = leaves, value
+        return value.detach(), pushed.detach()
+
+    @staticmethod
+    def backward(ctx: Any, mu: Tensor, nu: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        inputs, in_graph = ctx.saved_tensors, torch.is_grad_enabled()
+        own, direction = inputs[: len(inputs) // 2], inputs[len(inputs) // 2 :]
+        leaves, value = ctx.graph
+        with torch.enable_grad():
+            if in_graph:  # inputs of their own, whatever they were computed from
+                leaves = [
+                    x.view_as(x) if x.requires_grad else x.detach().requires_grad_() for x in own
+                ]
+                value = ctx.slope(leaves)
+            pulled = _pulled(value, leaves, nu)
+            found = _gradients([value, *pulled], [mu, *direction], leaves, in_graph)
+        if not in_graph:
+            pulled = [x.detach() for x in pulled]
+        return None, *found, *pulled
+
+
+def _pulled(value: Tensor, inputs: Sequence[Tensor], lam: Tensor) -> list[Tensor]:
+    return _gradients([value], [lam], inputs, True)
+
+
+def _gradients(
+    outputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    in_graph: bool = False,
+) -> list[Tensor]:
+    """Those of the outputs that depend on something, with respect to the inputs."""
+    pairs = [(x, c) for x, c in zip(outputs, cotangents, strict=True) if x.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(x) for x in inputs]
+    outputs, cotangents = zip(*pairs, strict=True)
+    return list(
+        torch.autograd.grad(
+            outputs,
+            inputs,
+            cotangents,
+            retain_graph=True,
+            create_graph=in_graph,
+            materialize_grads=True,
+        )
+    )

@@ -1,0 +1,243 @@
+"""Derivatives of the backward pass: a propagation of the states together with their tangents.
+
+The backward pass gives, for a cotangent g of u_N, the gradients with respect to u_0, the steps and
+the parameters. It is linear in g, and along the cotangents (a, b) of these gradients its derivative
+with respect to g is w_N, the tangent of u_N along (a, b). All other derivatives are the gradients
+of `<g, w_N>`. So one propagation of the state (u, w), whose backward pass is its own, gives them
+all; and as that is a propagation like any other, it has derivatives in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.tangent import TangentBlock
+from mgnet.depth.batched.tape import Tape
+from mgnet.depth.mgrit.communicator import squares
+from mgnet.depth.parallel.coarse_layers import sums
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
+
+__all__ = ["Buffers", "FirstOrder", "Gradients", "gradients"]
+
+# A layer's direction is divided by its step; steps that are nearly zero are taken as this.
+LEAST_STEP = 1e-6
+
+Gradients = tuple[Tensor, Tensor | None, Sequence[Tensor]]
+
+
+class Buffers:
+    """The buffers with which layers were evaluated, to be evaluated with again.
+
+    Parameters
+    ----------
+    layers : Layers
+        Before their buffers are updated.
+    tapes : sequence of (slice, Tape)
+        Of these layers, if an update follows: what they change is copied.
+
+    Examples
+    --------
+    >>> layers = Layers((), (torch.ones(3),), torch.arange(3.0), torch.ones(3))
+    >>> buffers = Buffers(layers)
+    >>> _ = layers.buffers[0].mul_(2.0)
+    >>> buffers.unchanged()
+    Traceback (most recent call last):
+    RuntimeError: LayerParallel was asked for a derivative of its gradient, but the buffers of its \
+block were edited after the forward pass; ask before they are, or use the ODENet itself
+    """
+
+    def __init__(self, layers: Layers, tapes: Sequence[tuple[slice, Tape]] = ()):
+        changed = {
+            k
+            for which, tape in tapes
+            for k, (old, new) in enumerate(
+                zip(layers[which].buffers, tape.new_buffers, strict=True)
+            )
+            if new is not old
+        }
+        self._tensors = tuple(
+            [x.clone() if k in changed else x for k, x in enumerate(layers.buffers)]
+        )
+        self._versions = self._now()
+
+    def _now(self) -> list[int]:
+        return [0 if x.is_inference() else x._version for x in self._tensors]
+
+    def unchanged(self) -> tuple[Tensor, ...]:
+        """The buffers, if they still are as they were."""
+        if self._now() != self._versions:
+            raise RuntimeError(
+                "LayerParallel was asked for a derivative of its gradient, but the buffers of its "
+                "block were edited after the forward pass; ask before they are, or use the ODENet "
+                "itself"
+            )
+        return self._tensors
+
+
+@dataclass(frozen=True, eq=False)
+class FirstOrder:
+    """A backward pass, and what a derivative of it needs.
+
+    Parameters
+    ----------
+    setup : PropagationSetup
+    buffers : Buffers
+    with_steps : bool
+        Whether gradients go to the steps, too.
+    cast : callable
+        Makes the autocast region of the forward pass.
+    adjoint : callable
+        `cotangent of u_N -> gradients` with respect to u_0, the steps and the parameters.
+    propagate : callable
+        `(setup, u, steps, parameters) -> u_N`: the same propagation of other layers, with a graph.
+        It refuses if its result is not that of the layers.
+    """
+
+    setup: PropagationSetup
+    buffers: Buffers
+    with_steps: bool
+    cast: Callable[[], AbstractContextManager[Any]]
+    adjoint: Callable[[Tensor], Gradients]
+    propagate: Callable[[PropagationSetup, Tensor, Tensor, Sequence[Tensor]], Tensor]
+
+
+def gradients(
+    first: FirstOrder, gradient: Tensor, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """What `first.adjoint(gradient)` gives, flat; in a graph, if one is asked for.
+
+    Parameters
+    ----------
+    first : FirstOrder
+    gradient : Tensor
+        Of u_N.
+    u, steps, parameters
+        Of which the output is a function.
+
+    Raises
+    ------
+    RuntimeError
+        If a whole batch of gradients comes at once, which `vmap` makes.
+
+    Examples
+    --------
+    >>> from mgnet.depth import LayerParallel, ODENet
+    >>> class Square(torch.nn.Module):
+    ...     def forward(self, u):
+    ...         return u * u
+    >>> parallel = LayerParallel(ODENet(Square(), layers=1), levels=1)
+    >>> torch.autograd.functional.hessian(lambda u: parallel(u).sum(), torch.ones(1, 1)).item()
+    2.0
+    """
+    _refuse_batches(gradient)
+    if torch.is_grad_enabled():
+        return _Adjoint.apply(first, gradient, u, steps, *parameters)
+    start, of_steps, of_parameters = first.adjoint(gradient)
+    return start, of_steps, *of_parameters
+
+
+def _refuse_batches(*gradients: Tensor | None) -> None:
+    batched = torch._C._functorch.is_legacy_batchedtensor
+    if torch._C._are_functorch_transforms_active() or any(
+        x is not None and batched(x) for x in gradients
+    ):
+        raise RuntimeError(
+            "LayerParallel got many gradients at once, by is_grads_batched, vectorize=True or vmap "
+            "over a backward pass; ask for one after another, call the module inside of "
+            "torch.func, or use the ODENet itself"
+        )
+
+
+class _Adjoint(torch.autograd.Function):
+    """(cotangent of u_N, u_0, steps, parameters) -> gradients of these."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, first: FirstOrder, gradient: Tensor, u: Tensor, steps: Tensor, *parameters: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        ctx.first = first
+        ctx.save_for_backward(gradient, u, steps, *parameters)
+        start, of_steps, of_parameters = first.adjoint(gradient)
+        return start, of_steps, *of_parameters
+
+    @staticmethod
+    def backward(ctx: Any, a: Tensor, *b: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        _refuse_batches(a, *b)
+        first: FirstOrder = ctx.first
+        gradient, *inputs = ctx.saved_tensors
+        in_graph = torch.is_grad_enabled()
+        needed = ctx.needs_input_grad[2:]
+        with torch.enable_grad(), first.cast():
+            # Inputs of their own: how one was computed from others is no business of this node.
+            if in_graph:
+                inputs = [x.view_as(x) for x in inputs]
+            else:
+                pairs = zip(inputs, needed, strict=True)
+                inputs = [x.detach().requires_grad_(need) for x, need in pairs]
+            tangent = _tangent(first, inputs, a, b)
+            wanted = [x for x, need in zip(inputs, needed, strict=True) if need]
+            found = (
+                torch.autograd.grad(
+                    tangent, wanted, gradient, create_graph=in_graph, materialize_grads=True
+                )
+                if wanted
+                else ()
+            )
+        rest = iter(found)
+        of_inputs = [next(rest) if need else None for need in needed]
+        return None, tangent if in_graph else tangent.detach(), *of_inputs
+
+
+def _tangent(
+    first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence[Tensor | None]
+) -> Tensor:
+    """w_N, where u_0, the steps and the parameters change in the direction (a, b)."""
+    setup, buffers = first.setup, first.buffers.unchanged()
+    (u, steps, *parameters), (of_steps, *directions) = inputs, b
+    times, equal = setup.levels[0].times, setup.levels[0].steps
+    if of_steps is not None and first.with_steps:
+        # Steps of other lengths are factors of steps that stay.
+        equal = steps.detach().abs().clamp_min(LEAST_STEP)
+        parameters, directions = [*parameters, steps / equal], [*directions, of_steps / equal]
+    kernel = setup.kernel._remembered(
+        ("tangent", first.with_steps), lambda: TangentBlock(setup.kernel, first.with_steps)
+    )
+    scale = _scale(setup, equal, u, a, directions)
+    a, directions = scale * a, [scale * x for x in directions]
+    layers = Layers((*parameters, *directions), buffers, times, equal)
+    both = torch.stack([u, a])
+    augmented = PropagationSetup.of(
+        kernel,
+        detached(layers),
+        setup.method,
+        setup.communicator,
+        state_bytes=both.numel() * both.element_size(),
+    )
+    return first.propagate(augmented, both, equal, layers.parameters)[1] / scale
+
+
+def _scale(
+    setup: PropagationSetup, steps: Tensor, u: Tensor, a: Tensor, directions: Sequence[Tensor]
+) -> float:
+    """A power of two by which a direction becomes as large as the state.
+
+    One tolerance holds for the error of both; the tangent is linear in its direction.
+    """
+    squared = steps.detach().double().square()
+    rows = sum([squared * squares(x[..., None]) for x in directions], torch.zeros_like(squared))
+    factors = setup.method.factors
+    if factors:
+        rows = sums(rows, factors[0])
+    along_layers = setup.communicator.gather(rows[None]).sum().sqrt().item()
+    state = u.detach().double().norm().item()
+    direction = a.detach().double().norm().item() + along_layers
+    if not (0.0 < direction < float("inf") and 0.0 < state < float("inf")):
+        return 1.0
+    return 2.0 ** round(torch.tensor(state / direction).log2().item())

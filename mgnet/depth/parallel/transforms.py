@@ -1,0 +1,117 @@
+"""What PyTorch does to whole functions, around a `LayerParallel`: it meets no solve by multigrid.
+
+`torch.compile` calls the solve as it is. `torch.func`, forward-mode differentiation, `torch.export`
+and `torch.jit.trace` get the layers one after another, where that is what the module computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
+from mgnet.depth.parallel.control import Control, CyclesToTolerance
+
+if TYPE_CHECKING:
+    from mgnet.depth.network.ode_net import ODENet
+
+__all__ = ["check_plain", "not_compiled", "transform_of"]
+
+
+def transform_of(net: ODENet, u: Tensor) -> str | None:
+    """What transforms or traces the present call, if anything does: its name.
+
+    Parameters
+    ----------
+    net : ODENet
+    u : Tensor
+        The state before the layers.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> def named(u):
+    ...     print(transform_of(ODENet(torch.nn.Linear(1, 1), 2), u))
+    ...     return u
+    >>> named(torch.ones(1)), torch.func.vmap(named)(torch.ones(1))
+    None
+    torch.func
+    (tensor([1.]), tensor([1.]))
+    """
+    if _is_exporting():
+        return "torch.export"
+    if torch.jit.is_tracing():
+        return "torch.jit.trace"
+    if torch._C._are_functorch_transforms_active():
+        return "torch.func"
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(x).tangent is not None for x in (u, *net.parameters())
+    ):
+        return "forward-mode differentiation"
+    return None
+
+
+def check_plain(
+    transform: str, control: Control | None, serial: bool, communicator: Communicator
+) -> None:
+    """Refuse a transform of a module whose result is not that of its layers one after another.
+
+    Parameters
+    ----------
+    transform : str
+    control : FixedCycles, CyclesToTolerance, AdaptiveCycles or None
+        None: serial from now on.
+    serial : bool
+        Whether the module propagates serially.
+    communicator : Communicator
+
+    Examples
+    --------
+    >>> from mgnet.depth import FixedCycles
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
+    >>> check_plain("torch.func", FixedCycles(2), True, SERIAL_COMMUNICATOR)
+    >>> check_plain("torch.func", FixedCycles(2), False, SERIAL_COMMUNICATOR)
+    Traceback (most recent call last):
+    RuntimeError: LayerParallel was called under torch.func, which does not pass through a fixed \
+number of cycles; use control=CyclesToTolerance(1e-8), say, mode='serial', or the ODENet itself
+    """
+    if not isinstance(communicator, SerialCommunicator):
+        raise RuntimeError(
+            f"LayerParallel was called under {transform}, but other processes hold some of its "
+            "layers; load its gathered state into a whole ODENet and use that"
+        )
+    if not (serial or control is None or isinstance(control, CyclesToTolerance)):
+        raise RuntimeError(
+            f"LayerParallel was called under {transform}, which does not pass through a fixed "
+            "number of cycles; use control=CyclesToTolerance(1e-8), say, mode='serial', or the "
+            "ODENet itself"
+        )
+
+
+def not_compiled(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    """`function(u)`; where `torch.compile` compiles the caller, it leaves this call as it is.
+
+    It would unroll every layer of every cycle.
+
+    Examples
+    --------
+    >>> not_compiled(torch.neg, torch.ones(1))
+    tensor([-1.])
+    """
+    if torch.compiler.is_compiling() and not _is_exporting():
+        return _as_it_is(function, u)
+    return function(u)
+
+
+@torch._disable_dynamo
+def _as_it_is(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
+    return function(u)
+
+
+def _is_exporting() -> bool:
+    ask = getattr(torch.compiler, "is_exporting", None)  # since PyTorch 2.7
+    return ask is not None and ask()
