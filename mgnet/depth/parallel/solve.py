@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mgnet.depth.batched.autocast import same_cast
+from mgnet.depth.batched.autocast import cast_of, same_cast
+from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.local_layers import naming_divergence
 from mgnet.depth.parallel.propagation import Propagation
@@ -118,6 +119,9 @@ class _Solve(torch.autograd.Function):
         ctx: Any, call: ModuleCall, u: Tensor, steps: Tensor, *parameters: Tensor
     ) -> Tensor:
         ctx.call, ctx.cast = call, same_cast(u.device.type)
+        # A GradScaler finds out by infinite gradients that it scales too much; it looks itself.
+        alone = isinstance(call.propagation.communicator, SerialCommunicator)
+        ctx.scaled = alone and cast_of(u.device.type) == torch.float16
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation, guess = call.propagation, call.guess("forward", u)
         with naming_divergence(call.net, "forward"):
@@ -135,9 +139,14 @@ class _Solve(torch.autograd.Function):
         _ = ctx.saved_tensors
         call: ModuleCall = ctx.call
         propagation, guess = call.propagation, call.guess("backward", gradient)
-        with ctx.cast(), naming_divergence(call.net, "backward"):
-            adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
-            found = propagation.gradients(adjoint, ctx.needs_input_grad[2])
+        try:
+            with ctx.cast(), naming_divergence(call.net, "backward"):
+                adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
+                found = propagation.gradients(adjoint, ctx.needs_input_grad[2])
+        except FloatingPointError:
+            if not ctx.scaled:
+                raise
+            return None, *[torch.full_like(x, torch.nan) for x in ctx.saved_tensors]
         start, of_parameters, of_steps = found
         call.finish("backward", adjoint, made)
         return None, start, of_steps, *of_parameters
