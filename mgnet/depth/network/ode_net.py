@@ -26,6 +26,7 @@ from mgnet.depth.network.refinement import coarsen, refine
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.sequential import from_sequential, to_sequential
 from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.depth.network.subclass import check_calls, check_own_tensors
 from mgnet.training.extra_state import (
     allow_without_extra_state,
     check_options,
@@ -33,7 +34,12 @@ from mgnet.training.extra_state import (
     encode,
 )
 
-__all__ = ["ODENet"]
+__all__ = ["GRID", "PASS", "ODENet"]
+
+# What makes the layers of a net, and what leads through them. Derived classes may have their own,
+# but whoever puts other code in the place of these names asks `check_calls` first.
+GRID = "layers", "own_layers", "steps", "times", "_states"
+PASS = "__call__", "forward", "encode", "propagate", "decode", "_states"
 
 
 class ODENet(torch.nn.Module):
@@ -174,6 +180,11 @@ class ODENet(torch.nn.Module):
                 f"ODENet holds {held} of 0 to {self.depth - 1} only; call the LayerParallel module "
                 "that was distributed, or load its gathered state into a whole net"
             )
+
+    def check_derived(self, owner: str) -> None:
+        """Raise a TypeError if this is a derived class that refinement does not know to change."""
+        check_calls(owner, self, ODENet, GRID)
+        check_own_tensors(owner, self, self.depth, ["learnable_steps"])
 
     def own_layers(self) -> Layers:
         """The layers that this process holds: all of them, unless they were distributed."""
@@ -328,6 +339,7 @@ class ODENet(torch.nn.Module):
 
         Weights become separate ones; dropout follows PyTorch's own generator.
         """
+        check_calls("to_sequential", self, ODENet, PASS)
         return to_sequential(self)
 
     @classmethod
@@ -391,6 +403,7 @@ class ODENet(torch.nn.Module):
             `before`, `after`, boundary layers: copies.
         """
         self.check_whole()
+        self.check_derived("refine")
         return refine(self, factor, how)
 
     def coarsen(self, factor: int = 2, how: str | None = None) -> ODENet:
@@ -407,6 +420,7 @@ class ODENet(torch.nn.Module):
             As in `refine`.
         """
         self.check_whole()
+        self.check_derived("coarsen")
         return coarsen(self, factor, how)
 
     def nesting_defect(self, x: torch.Tensor, factor: int = 2, how: str | None = None) -> float:

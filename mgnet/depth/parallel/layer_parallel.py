@@ -15,7 +15,8 @@ from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
 from mgnet.depth.network.layer_stack import LayerSlots
-from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.ode_net import GRID, ODENet
+from mgnet.depth.network.subclass import check_calls
 from mgnet.depth.parallel.control import (
     SERIAL,
     AdaptiveCycles,
@@ -119,6 +120,7 @@ class LayerParallel(nn.Module):
                 f"LayerParallel got a {type(net).__name__}; give an ODENet (for residual blocks in "
                 "an nn.Sequential: ODENet.from_sequential)"
             )
+        check_calls("LayerParallel", net, ODENet, ("__call__", "forward", "propagate", *GRID))
         if mode not in MODES:
             raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
         if control is not None and not isinstance(
@@ -353,6 +355,7 @@ class LayerParallel(nn.Module):
         >>> sorted(found), abs(found["serial"] - found["mgrit"]) < 1e-3
         (['mgrit', 'serial'], True)
         """
+        check_calls("LayerParallel.evaluate", self, LayerParallel, ("__call__", "forward"))
         modes = ("serial", "mgrit") if propagation is None else (propagation,)
         for mode in modes:
             if mode not in MODES[:2]:
