@@ -138,3 +138,4 @@ def depth_transfer(net: ODENet, factor: int = 2, how: str | None = None) -> Pack
 def _check_net(owner: str, net: ODENet) -> None:
     if not isinstance(net, ODENet):
         raise TypeError(f"{owner} got a {type(net).__name__}; it refines an ODENet")
+    net.check_derived(owner)

@@ -8,6 +8,7 @@ final times, domains, degrees. A module therefore keeps its options beside its w
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,7 +98,7 @@ def check_options(owner: str, saved: Mapping[str, Any], own: Mapping[str, Any]) 
 the same weights they are different functions; make the network with degree=3
     """
     own = json.loads(json.dumps(own))
-    other = [name for name, value in saved.items() if name not in own or own[name] != value]
+    other = [n for n, value in saved.items() if n not in own or not _alike(own[n], value)]
     if other:
         theirs = _listed({name: saved[name] for name in other})
         ours = _listed({name: own[name] for name in other if name in own}) or "no such option"
@@ -125,6 +126,15 @@ def allow_without_extra_state(prefix: str, missing: list[str]) -> None:
     ['net.weight']
     """
     missing[:] = [name for name in missing if name != f"{prefix}_extra_state"]
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two values are the same; numbers may differ by rounding, as 0.1 + 0.2 and 0.3."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-12)
+    return one == other
 
 
 def _listed(options: Mapping[str, Any]) -> str:

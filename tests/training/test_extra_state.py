@@ -68,6 +68,27 @@ def test_tuples_are_lists_and_older_states_say_less():
     check_options("Network", {"domain": [0.0, 1.0]}, {"domain": (0.0, 1.0), "later": 1})
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        (0.3, 0.1 + 0.2, True),
+        ([0.0, 0.3], [0.0, 0.1 + 0.2], True),
+        (1.0, 1, True),
+        (1.0, 1.0 + 1e-9, False),
+        ([0.0], [0.0, 0.0], False),
+        (0.0, 1e-300, False),
+        ("1", 1, False),
+        (None, 0.0, False),
+    ],
+)
+def test_numbers_may_differ_by_rounding_only(a, b, same):
+    if same:
+        check_options("Network", {"x": a}, {"x": b})
+    else:
+        with pytest.raises(RuntimeError, match="with x="):
+            check_options("Network", {"x": a}, {"x": b})
+
+
 def test_an_option_that_the_network_does_not_know_is_refused():
     with pytest.raises(RuntimeError, match="with later=2, but this one has no such option"):
         check_options("Network", {"later": 2}, {"degree": 3})

@@ -52,6 +52,25 @@ def _variance_and_mean(
     return variance, mean if keepdim else mean.reshape(variance.shape)
 
 
+def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
+    """Take apart the backward pass of a norm if its input and weight are of two types.
+
+    So they are under autocast; torch's rules for `vmap` give wrong types then, and stay else.
+    """
+    operation = getattr(aten, name).default
+    apart = get_decompositions([operation])[operation]
+
+    def backward(*args: Any) -> Any:
+        wide, x = args[weight], args[1]
+        if wide is None or wide.dtype == x.dtype:
+            return NotImplemented
+        wider = [a.to(wide.dtype) if isinstance(a, Tensor) else a for a in args]
+        of_x, *rest = apart(*wider)
+        return None if of_x is None else of_x.to(x.dtype), *rest
+
+    return {operation: backward}
+
+
 TABLE: dict[Any, Any] = {
     **get_decompositions(
         [
@@ -66,6 +85,8 @@ TABLE: dict[Any, Any] = {
             ).split()
         ]
     ),
+    **_if_mixed("native_layer_norm_backward", 5),
+    **_if_mixed("native_group_norm_backward", 4),
     aten.fill.Scalar: torch.full_like,  # `vmap` has a rule for this one
     aten.sigmoid.default: _sigmoid,
     aten.var.correction: _variance,

@@ -1,14 +1,19 @@
-"""Autocast, which is part of what a layer is: a backward pass needs that of its forward pass."""
+"""Autocast, which is part of what a layer is: a backward pass needs that of its forward pass.
+
+It is on where a block is evaluated as it is written. It is off in what follows from that: in traced
+programs, where its conversions are operations like others, and in backward passes, as PyTorch
+calls them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 
-__all__ = ["cast_of", "same_cast"]
+__all__ = ["cast_of", "same_cast", "without_cast"]
 
 
 def cast_of(device: str) -> torch.dtype | None:
@@ -46,3 +51,23 @@ def same_cast(device: str) -> Callable[[], AbstractContextManager[Any]]:
         return torch.autocast(device, wanted, enabled=wanted is not None)
 
     return again
+
+
+@contextmanager
+def without_cast(device: str) -> Iterator[None]:
+    """Autocast is off inside; much cheaper than `torch.autocast(device, enabled=False)`.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", torch.bfloat16), without_cast("cpu"):
+    ...     cast_of("cpu") is None
+    True
+    """
+    was = cast_of(device) is not None
+    if was:
+        torch.set_autocast_enabled(device, False)
+    try:
+        yield
+    finally:
+        if was:
+            torch.set_autocast_enabled(device, True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mgnet.depth.batched.autocast import cast_of
+from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
 from mgnet.depth.batched.surroundings import OutsideTensorError, check_gradients, fingerprint
@@ -164,26 +164,48 @@ class StackedBlock:
         return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
-        tensors = layers.tensors()
+        tensors, device = layers.tensors(), states.device.type
         about, one = self._traced(layers, states)
         if one is None or (kind == "differentiable" and one.hidden):
             return partial(self._in_turn, kind, layers, True)
-        if one.convolves and len(layers) > 1:
+        slope, apart = self._cast_as_now(device), one.convolves or (about, "apart") in self._found
+        if apart and len(layers) > 1:
             return partial(self._in_turn, kind, layers, False)
 
         def program(kind: str) -> Program:
-            key = about, kind, len(layers)
-            with torch.inference_mode(False):
-                return self._remembered(
-                    key, lambda: self._batch(kind, one, program, layers, states)
-                )
+            def made() -> Program:
+                return self._batch(kind, one, program, layers, states, slope, apart)
 
+            with torch.inference_mode(False), without_cast(device):
+                return self._remembered((about, kind, len(layers), apart), made)
+
+        try:
+            some = program("forward" if kind == "record" else kind)
+        except Exception as error:
+            if apart:
+                raise
+            self._remembered((about, "apart"), lambda: True)
+            reason = str(error).strip().split("\n")[0]
+            warnings.warn(
+                "torch.vmap cannot map the block over many layers, so they run one after another: "
+                f"{reason}",
+                stacklevel=2,
+            )
+            return self._find(kind, layers, states)
         if kind == "differentiable":
-            some = program(kind)
-            return lambda states: some.run(*some.prepare(*tensors), states)
-        some = program("forward" if kind == "record" else kind)
-        run = partial(some.run, *some.prepare(*tensors))
+            return _uncast(lambda x: some.run(*some.prepare(*tensors), x), device)
+        run = _uncast(partial(some.run, *some.prepare(*tensors)), device)
         return partial(self._record, run, one.changed, layers) if kind == "record" else run
+
+    def _cast_as_now(self, device: str) -> Callable[..., Any]:
+        """`evaluate` under the autocast of now, wherever it is traced."""
+        again = same_cast(device)
+
+        def slope(*inputs: Any) -> Any:
+            with again():
+                return self.evaluate(*inputs)
+
+        return slope
 
     def _traced(self, layers: Layers, states: Tensor) -> tuple[Any, OneLayer | None]:
         """What a trace for such tensors depends on, and the trace, None if layers run in turn."""
@@ -197,7 +219,9 @@ class StackedBlock:
     def _trace(self, layers: Layers, states: Tensor) -> OneLayer | None:
         inputs = [_traceable(x[0]) for x in (*layers.tensors(), states)]
         try:
-            return trace_layer(self.evaluate, inputs, len(self.names), self.stages)
+            slope = self._cast_as_now(states.device.type)
+            with without_cast(states.device.type):
+                return trace_layer(slope, inputs, len(self.names), self.stages)
         except ValueError:
             raise
         except OutsideTensorError as error:
@@ -218,33 +242,37 @@ class StackedBlock:
         program: Callable[[str], Program],
         layers: Layers,
         states: Tensor,
+        slope: Callable[..., Any],
+        apart: bool,
     ) -> Program:
         inputs = [_traceable(x) for x in (*layers.tensors(), states)]
         count = len(inputs) - 1
         if kind == "differentiable":
-            graph = trace_for_autograd(self.evaluate, [x[0] for x in inputs], len(self.names))
-            return batch(graph, inputs, count, one.convolves, None)
+            graph = trace_for_autograd(slope, [x[0] for x in inputs], len(self.names))
+            return batch(graph, inputs, count, apart, None)
         if kind.startswith("vjp"):
             saved = program("forward").results[1 + len(one.changed) :]
             inputs[-1:-1] = [
                 torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
                 for x in saved
             ]
-        return batch(getattr(one, kind), inputs, count, one.convolves)
+        return batch(getattr(one, kind), inputs, count, apart)
 
-    def _in_turn(self, kind: str, layers: Layers, plainly: bool, states: Tensor) -> Any:
+    def _in_turn(self, kind: str, layers: Layers, plainly: bool, *inputs: Tensor) -> Any:
         """Evaluate layers one after another, traced or as PyTorch does."""
-        results = []
+        results, states = [], inputs[-1]
         for i in range(len(layers)):
-            one, state = layers[i : i + 1], states[i : i + 1]
+            one, given = layers[i : i + 1], [x[i : i + 1] for x in inputs]
             if not plainly:
-                results.append(self.compiled(kind, one, state)(state))
+                results.append(self.compiled(kind, one, given[-1])(*given))
             elif kind == "record":
-                results.append(AutogradTape.record(self, one, state))
+                results.append(AutogradTape.record(self, one, *given))
             else:
-                results.append(self._slope_of_one(one, state))
+                results.append(self._slope_of_one(one, *given))
         if kind == "record":
             return SeparateTapes(results, layers, states)
+        if kind == "vjp_all":
+            return [torch.cat(parts) for parts in zip(*results, strict=True)]
         return torch.cat([states[:0], *results])
 
     def _slope_of_one(self, layer: Layers, states: Tensor) -> Tensor:
@@ -282,6 +310,18 @@ class StackedBlock:
                 self._found.popitem(last=False)
         self._found.move_to_end(key)
         return self._found[key]
+
+
+def _uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """A traced program, which has the conversions of autocast in it."""
+    if cast_of(device) is None:
+        return run
+
+    def uncast(*inputs: Tensor) -> Any:
+        with without_cast(device):
+            return run(*inputs)
+
+    return uncast
 
 
 def _traceable(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from mgnet.depth.batched.autocast import without_cast
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.surroundings import check_gradients
 
@@ -225,9 +226,10 @@ class AutogradTape(Tape):
         self.block.vjps += self.block.stages
         if not self.slope.requires_grad:
             return [torch.zeros_like(x)[None] for x in leaves]
-        found = torch.autograd.grad(
-            self.slope, leaves, lam[0], retain_graph=True, materialize_grads=True
-        )
+        with without_cast(lam.device.type):
+            found = torch.autograd.grad(
+                self.slope, leaves, lam[0], retain_graph=True, materialize_grads=True
+            )
         return [x[None] for x in found]
 
     def __getitem__(self, which: slice) -> Tape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -26,8 +26,20 @@ from mgnet.depth.network.refinement import coarsen, refine
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.sequential import from_sequential, to_sequential
 from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.depth.network.subclass import check_calls, check_own_tensors
+from mgnet.training.extra_state import (
+    allow_without_extra_state,
+    check_options,
+    decode,
+    encode,
+)
 
-__all__ = ["ODENet"]
+__all__ = ["GRID", "PASS", "ODENet"]
+
+# What makes the layers of a net, and what leads through them. Derived classes may have their own,
+# but whoever puts other code in the place of these names asks `check_calls` first.
+GRID = "layers", "own_layers", "steps", "times", "_states"
+PASS = "__call__", "forward", "encode", "propagate", "decode", "_states"
 
 
 class ODENet(torch.nn.Module):
@@ -169,6 +181,11 @@ class ODENet(torch.nn.Module):
                 "that was distributed, or load its gathered state into a whole net"
             )
 
+    def check_derived(self, owner: str) -> None:
+        """Raise a TypeError if this is a derived class that refinement does not know to change."""
+        check_calls(owner, self, ODENet, GRID)
+        check_own_tensors(owner, self, self.depth, ["learnable_steps"])
+
     def own_layers(self) -> Layers:
         """The layers that this process holds: all of them, unless they were distributed."""
         parameters, buffers = LayerSlots(self.block).tensors()
@@ -194,13 +211,44 @@ class ODENet(torch.nn.Module):
             first = self.kept.start
             self.calls += draw_keys(self.block, self.seed, self.calls + 1, first)
 
+    def options(self) -> dict[str, Any]:
+        """What else than weights makes the function: a state of other options is not loaded."""
+        return {
+            "layers": self.depth,
+            "final_time": self.final_time,
+            "scheme": self.scheme,
+            "learnable_steps": self.learnable_steps is not None,
+            "weights": self.weights if isinstance(self.weights, str) else repr(self.weights),
+            "boundary_layers": [len(self.opening), len(self.closing)],
+        }
+
     def get_extra_state(self) -> torch.Tensor:
-        """Which dropout masks come next, so that a resumed run has those of one never stopped."""
-        return torch.tensor([self.seed, self.calls])
+        """The options, and which dropout masks come next, so that a resumed run has the same."""
+        return encode({"options": self.options(), "seed": self.seed, "calls": self.calls})
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Go on with the masks that the saved net would have had."""
-        self.seed, self.calls = state.tolist()
+        if state.numel() == 2:  # an older version
+            self.seed, self.calls = state.tolist()
+        else:
+            told = decode(state)
+            self.seed, self.calls = told.get("seed", 0), told.get("calls", 0)
+
+    def check_state(self, state: Mapping[str, Any], prefix: str = "") -> None:
+        """Raise a RuntimeError if a `state_dict` is that of a network with other options.
+
+        One that was saved without options is not checked.
+        """
+        saved = state.get(f"{prefix}_extra_state")
+        if isinstance(saved, torch.Tensor) and saved.numel() != 2:
+            check_options("ODENet", decode(saved).get("options", {}), self.options())
+
+    def _load_from_state_dict(
+        self, state: Any, prefix: str, told: Any, strict: bool, missing: list[str], *rest: Any
+    ) -> None:
+        self.check_state(state, prefix)
+        super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
+        allow_without_extra_state(prefix, missing)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The output, layer by layer."""
@@ -292,6 +340,7 @@ class ODENet(torch.nn.Module):
 
         Weights become separate ones; dropout follows PyTorch's own generator.
         """
+        check_calls("to_sequential", self, ODENet, PASS)
         return to_sequential(self)
 
     @classmethod
@@ -355,6 +404,7 @@ class ODENet(torch.nn.Module):
             `before`, `after`, boundary layers: copies.
         """
         self.check_whole()
+        self.check_derived("refine")
         return refine(self, factor, how)
 
     def coarsen(self, factor: int = 2, how: str | None = None) -> ODENet:
@@ -371,6 +421,7 @@ class ODENet(torch.nn.Module):
             As in `refine`.
         """
         self.check_whole()
+        self.check_derived("coarsen")
         return coarsen(self, factor, how)
 
     def nesting_defect(self, x: torch.Tensor, factor: int = 2, how: str | None = None) -> float:

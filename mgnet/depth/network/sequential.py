@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -132,16 +133,23 @@ def _from_blocks(
     count = len(middle)
     T = count * middle[1].time if learnable_steps and count > 1 else sum(steps)
     blocks = [layer.block for layer in layers]
-    net = kind(
-        lambda n: blocks[n],
-        count,
-        T if T > 0.0 else 1.0,
-        scheme=typical.scheme,
-        learnable_steps=learnable_steps,
-        before=ends[0],
-        after=ends[1],
-        boundary_layers=(first, last),
-    )
+    options: dict[str, Any] = {
+        "scheme": typical.scheme,
+        "learnable_steps": learnable_steps,
+        "before": ends[0],
+        "after": ends[1],
+        "boundary_layers": (first, last),
+    }
+    arguments = (lambda n: blocks[n]), count, T if T > 0.0 else 1.0
+    try:
+        inspect.signature(kind).bind(*arguments, **options)
+    except TypeError as error:
+        raise TypeError(
+            f"from_sequential cannot make a {getattr(kind, '__name__', kind)}, whose constructor "
+            f"takes other arguments than that of ODENet ({error}); make an ODENet, and use it "
+            "inside of a module of your own"
+        ) from None
+    net = kind(*arguments, **options)
     _check_times(net, layers, start)
     if net.learnable_steps is not None:
         with torch.no_grad():

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
 from mgnet.depth.network.layer_stack import LayerSlots
-from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.ode_net import GRID, ODENet
+from mgnet.depth.network.subclass import check_calls
 from mgnet.depth.parallel.control import (
     SERIAL,
     AdaptiveCycles,
@@ -33,15 +33,16 @@ from mgnet.depth.parallel.propagation_setup import (
     PropagationSetup,
     detached,
 )
+from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.parallel.serial import SMALL, march
 from mgnet.depth.parallel.shared_weights import layers_of
 from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
 from mgnet.depth.parallel.transforms import check_plain, not_compiled, transform_of
+from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["LayerParallel"]
 
 MODES = ("mgrit", "serial", "auto")
-CONTROLS = {kind.__name__: kind for kind in (FixedCycles, CyclesToTolerance, AdaptiveCycles)}
 
 
 class LayerParallel(nn.Module):
@@ -121,6 +122,7 @@ class LayerParallel(nn.Module):
                 f"LayerParallel got a {type(net).__name__}; give an ODENet (for residual blocks in "
                 "an nn.Sequential: ODENet.from_sequential)"
             )
+        check_calls("LayerParallel", net, ODENet, ("__call__", "forward", "propagate", *GRID))
         if mode not in MODES:
             raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
         if control is not None and not isinstance(control, Control):
@@ -146,17 +148,17 @@ class LayerParallel(nn.Module):
         self.last_forward = self.last_backward = SERIAL
 
     def _set(self, settings: dict[str, Any], control: Control | None) -> None:
-        self.settings = settings
-        self.control = control  # None: AdaptiveCycles found cycles dearer than serial propagation
         texts = settings["forward"], settings["backward"], settings["relaxation"]
-        self.method = MGRITMethod.from_texts(settings["factors"], *texts)
-        kept, depth, interval = self.net.kept, self.net.depth, self.method.strides[-1]
+        method = MGRITMethod.from_texts(settings["factors"], *texts)
+        kept, depth, interval = self.net.kept, self.net.depth, method.strides[-1]
         if kept and (kept.start % interval or (kept.stop % interval and kept.stop < depth)):
             raise ValueError(
                 f"LayerParallel holds the layers {kept.start} to {kept.stop - 1} here, which are "
                 f"not whole coarsest intervals of {interval}; distribute a module with the wanted "
                 "levels and coarsening"
             )
+        self.settings, self.method = settings, method
+        self.control = control  # None: AdaptiveCycles found cycles dearer than serial propagation
         self.calls = 0  # in training
         self._warned = False
         self._faster: dict[tuple, str] = {}  # of mode "auto"
@@ -179,20 +181,22 @@ class LayerParallel(nn.Module):
         self.communicator = communicator
         self._set(self.settings, self.control)
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def get_extra_state(self) -> Tensor:
         """The settings, which belong to the model: its weights are those of its own propagation."""
-        control = self.control
-        return {
-            "settings": self.settings,
-            "control": None if control is None else [type(control).__name__, asdict(control)],
-            "calls": self.calls,
-        }
+        return settings_to_state(self.settings, self.control, self.calls)
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
+    def set_extra_state(self, state: Any) -> None:
         """Take over the settings of the saved model, whatever this one was made with."""
-        kind = state["control"]
-        self._set(state["settings"], None if kind is None else CONTROLS[kind[0]](**kind[1]))
-        self.calls = state["calls"]
+        settings, control, calls = settings_from_state(state)
+        self._set(settings, control)
+        self.calls = calls
+
+    def _load_from_state_dict(
+        self, state: Any, prefix: str, told: Any, strict: bool, missing: list[str], *rest: Any
+    ) -> None:
+        self.net.check_state(state, f"{prefix}net.")  # before anything is taken over
+        super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
+        allow_without_extra_state(prefix, missing)
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output for a batch x, of the shapes that `net` takes and gives."""
@@ -359,6 +363,7 @@ class LayerParallel(nn.Module):
         >>> sorted(found), abs(found["serial"] - found["mgrit"]) < 1e-3
         (['mgrit', 'serial'], True)
         """
+        check_calls("LayerParallel.evaluate", self, LayerParallel, ("__call__", "forward"))
         modes = ("serial", "mgrit") if propagation is None else (propagation,)
         for mode in modes:
             if mode not in MODES[:2]:

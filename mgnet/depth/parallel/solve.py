@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mgnet.depth.batched.autocast import same_cast
+from mgnet.depth.batched.autocast import cast_of, same_cast
+from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import least_change
 from mgnet.depth.parallel.local_layers import naming_divergence
@@ -121,6 +122,9 @@ class _Solve(torch.autograd.Function):
         ctx: Any, call: ModuleCall, u: Tensor, steps: Tensor, *parameters: Tensor
     ) -> Tensor:
         ctx.call, ctx.cast = call, same_cast(u.device.type)
+        # A GradScaler finds out by infinite gradients that it scales too much; it looks itself.
+        alone = isinstance(call.propagation.communicator, SerialCommunicator)
+        ctx.scaled = alone and cast_of(u.device.type) == torch.float16
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation, guess = call.propagation, call.guess("forward", u)
         with naming_divergence(call.net, "forward"):
@@ -141,9 +145,17 @@ class _Solve(torch.autograd.Function):
 
         def adjoint(gradient: Tensor) -> Gradients:
             guess = call.guess("backward", gradient)
-            with cast(), naming_divergence(call.net, "backward"):
-                adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
-                start, of_parameters, of_steps = propagation.gradients(adjoint, with_steps)
+            try:
+                with cast(), naming_divergence(call.net, "backward"):
+                    adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
+                    start, of_parameters, of_steps = propagation.gradients(adjoint, with_steps)
+            except FloatingPointError:
+                if not ctx.scaled:
+                    raise
+                nan, of_steps, *of_parameters = [
+                    torch.full_like(x, torch.nan) for x in ctx.saved_tensors
+                ]
+                return nan, of_steps, of_parameters
             call.finish("backward", adjoint, made)
             passes.append(made)
             return start, of_steps, of_parameters

@@ -10,7 +10,7 @@ from torch.func import stack_module_state
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.batched.tape import TracedTape
+from mgnet.depth.batched.tape import TracedTape, joined
 
 EXACT = {"rtol": 1e-13, "atol": 1e-14}
 
@@ -436,3 +436,54 @@ def test_copies_work(duplicate):
     block = StackedBlock(modules[0])
     value = block.record(layers, states).value
     assert torch.equal(duplicate(block).record(layers, states).value, value)
+
+
+@torch.library.custom_op("mgnet_tests::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+twice.register_fake(lambda x: torch.empty_like(x))
+twice.register_autograd(lambda ctx, g: 2 * g)
+twice.register_vmap(lambda info, dims, x: 1 / 0)
+
+
+class NotMapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, u):
+        return torch.tanh(twice(self.linear(u)))
+
+
+def test_an_operation_that_cannot_be_mapped_is_done_layer_by_layer():
+    modules, layers = stacked(NotMapped, 4)
+    states, lam = states_of(4, (3,))
+    block = StackedBlock(NotMapped())
+    with pytest.warns(UserWarning, match="cannot map the block over many layers") as caught:
+        tape = block.record(layers, states)
+    value, pulled, parameters, _ = in_turn(modules, layers, states, lam)
+    torch.testing.assert_close(tape.value, value, **EXACT)
+    found, of_parameters, _ = tape.vjp_all(lam)
+    torch.testing.assert_close(found, pulled, **EXACT)
+    for ours, theirs in zip(of_parameters, parameters, strict=True):
+        torch.testing.assert_close(ours, theirs, **EXACT)
+    assert len(caught) == 1
+    torch.testing.assert_close(block.slope(layers, states), value, **EXACT)
+    one = block.record(layers[1:2], states[1:2])
+    torch.testing.assert_close(one.vjp(lam[1:2]), pulled[1:2], **EXACT)
+
+
+def test_cotangents_of_many_convolving_layers_at_once():
+    modules, layers = stacked(convolution, 3)
+    states, lam = states_of(3, (2, 4, 4))
+    block = StackedBlock(convolution())
+    whole = joined([block.record(layers[i : i + 1], states[i : i + 1]) for i in range(3)], layers)
+    _, pulled, parameters, _ = in_turn(modules, layers, states, lam)
+    torch.testing.assert_close(whole.vjp(lam), pulled, **EXACT)
+    found, of_parameters, steps = whole.vjp_all(lam)
+    torch.testing.assert_close(found, pulled, **EXACT)
+    for ours, theirs in zip(of_parameters, parameters, strict=True):
+        torch.testing.assert_close(ours, theirs, **EXACT)
+    assert steps is None

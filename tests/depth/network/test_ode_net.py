@@ -1,6 +1,7 @@
 """ODE nets against hand-written loops over the layers."""
 
 import copy
+import io
 import pickle
 from typing import Any
 
@@ -339,3 +340,121 @@ def test_batch_norm_keeps_statistics_per_layer(scheme):
         torch.testing.assert_close(getattr(net.block[1], name), expected)
     assert net.block[1].num_batches_tracked.unique().tolist() == [4 if scheme == "euler" else 8]
     torch.testing.assert_close(net.eval()(x), sequential.eval()(x), rtol=1e-13, atol=1e-14)
+
+
+# A state goes into a network of the same options only. Each kind: an option, two values of it, and
+# whether torch's own check of names and shapes would have let it through.
+
+OPTIONS = {
+    "final_time": (1.0, 2.5),
+    "scheme": ("euler", "rk4"),
+    "layers": (4, 6),
+    "weights": (DepthSpline(4, 1), DepthSpline(4, 2)),
+    "learnable_steps": (False, True),
+    "boundary_layers": ((1, 0), (0, 1)),
+}
+
+
+def drawn_options(rng):
+    chosen = {name: values[rng.integers(2)] for name, values in OPTIONS.items()}
+    if rng.random() < 0.5:
+        chosen["weights"] = ["per layer", "shared"][rng.integers(2)]
+    return chosen
+
+
+def made_of(options):
+    options = dict(options)
+    dense = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh())
+    return ODENet(dense, options.pop("layers"), **options)
+
+
+def through_torch(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def through_safetensors(state):
+    save = pytest.importorskip("safetensors.torch")
+    return save.load(save.save(state))
+
+
+def as_float16(state):
+    return {name: value.half() for name, value in state.items()}
+
+
+CARRIED = [dict, copy.deepcopy, through_torch, through_safetensors, as_float16]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_state_of_other_options_is_refused_before_anything_is_loaded(seed):
+    rng = np.random.default_rng(seed)
+    options = drawn_options(rng)
+    name = sorted(OPTIONS)[seed % len(OPTIONS)]
+    values = OPTIONS[name]
+    other = options | {name: values[0] if options[name] != values[0] else values[1]}
+    saved, net = made_of(options), torch.nn.Sequential(torch.nn.Tanh(), made_of(other))
+    carry = CARRIED[rng.integers(len(CARRIED))]
+    state = {f"1.{key}": value for key, value in carry(saved.state_dict()).items()}
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(RuntimeError, match="they are different functions") as caught:
+        net.load_state_dict(state, strict=bool(rng.integers(2)), assign=bool(rng.integers(2)))
+    told = [saved.options()[name], net[1].options()[name]]
+    assert all(f"{name}={value!r}" in str(caught.value) for value in told)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("carry", CARRIED)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_state_of_the_same_options_comes_with_its_masks(seed, carry):
+    options = drawn_options(np.random.default_rng(seed))
+    saved, net = made_of(options), made_of(options)
+    saved.seed, saved.calls = 3, 2**40 + 1
+    assert not any(net.load_state_dict(carry(saved.state_dict())))
+    assert (net.seed, net.calls) == (3, 2**40 + 1)
+    x, exact = torch.rand(2, 3), carry is not as_float16
+    torch.testing.assert_close(net(x), saved(x), rtol=0.0, atol=0.0 if exact else 1e-2)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_older_states_load_and_are_not_checked(strict):
+    saved, net = made_of({"layers": 4}), made_of({"layers": 4, "final_time": 2.0})
+    state = saved.state_dict()
+    state["_extra_state"] = torch.tensor([5, 7])  # seed and calls alone
+    assert not any(net.load_state_dict(state, strict=strict))
+    assert (net.seed, net.calls, net.final_time) == (5, 7, 2.0)
+    del state["_extra_state"]
+    assert not any(net.load_state_dict(state, strict=strict))
+    assert (net.seed, net.calls) == (5, 7)
+
+
+def test_options_changed_later_are_those_that_are_saved():
+    net, other = made_of({"layers": 4}), made_of({"layers": 4, "final_time": 2.0})
+    net.final_time = 2.0
+    assert not any(other.load_state_dict(net.state_dict()))
+    with pytest.raises(RuntimeError, match="final_time=2.0, but this one has final_time=1.0"):
+        made_of({"layers": 4}).load_state_dict(net.state_dict())
+
+
+@pytest.mark.parametrize("how", ["steps", "constant"])
+def test_a_refined_net_says_what_it_is(how):
+    net = made_of({"layers": 4, "learnable_steps": True})
+    fine = net.refine(2, how)
+    assert not any(
+        made_of({"layers": 8, "learnable_steps": True}).load_state_dict(fine.state_dict())
+    )
+    with pytest.raises(RuntimeError, match="layers=8, but this one has layers=4"):
+        net.load_state_dict(fine.state_dict())
+
+
+def test_distributed_checkpoints(tmp_path):
+    """They load in place, into tensors of the same size; numbers of calls differ in length."""
+    dcp = pytest.importorskip("torch.distributed.checkpoint")
+    saved, net = made_of({"layers": 4}), made_of({"layers": 4})
+    saved.calls = 123456
+    dcp.save(saved.state_dict(), checkpoint_id=tmp_path, no_dist=True)
+    state = net.state_dict()
+    dcp.load(state, checkpoint_id=tmp_path, no_dist=True)
+    net.load_state_dict(state)
+    assert net.calls == 123456 and torch.equal(net(torch.ones(1, 3)), saved(torch.ones(1, 3)))

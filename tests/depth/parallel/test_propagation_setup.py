@@ -242,7 +242,7 @@ def loaded(parallel):
 
 
 def assigned(parallel):
-    state = {k: v * 0.5 if torch.is_tensor(v) else v for k, v in parallel.state_dict().items()}
+    state = {k: v * 0.5 if v.is_floating_point() else v for k, v in parallel.state_dict().items()}
     parallel.load_state_dict(state, assign=True)
 
 

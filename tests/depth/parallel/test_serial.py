@@ -37,6 +37,19 @@ def test_alone_it_is_the_serial_network(options):
         torch.testing.assert_close(ours, theirs, rtol=1e-14, atol=1e-15)
 
 
+@pytest.mark.parametrize("norm", [False, True])
+def test_few_small_images_are_convolved_layer_by_layer(norm):
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.GroupNorm(1, 2) if norm else nn.ReLU())
+    net = ODENet(block, 4, learnable_steps=True).double()
+    x, z = (torch.ones(2, 2, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    out, expected = marched(net, SERIAL_COMMUNICATOR, x), net(z)
+    wanted = torch.autograd.grad(expected.sin().sum(), [z, *net.parameters()])
+    found = torch.autograd.grad(out.sin().sum(), [x, *net.parameters()])
+    for ours, theirs in zip([out, *found], [expected, *wanted], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+
+
 class Given(SerialCommunicator):
     """Has a process upstream and one downstream; keeps what is sent."""
 

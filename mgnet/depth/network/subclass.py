@@ -1,0 +1,78 @@
+"""Classes that are derived from a network: what a function would leave out of them is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+__all__ = ["check_calls", "check_own_tensors"]
+
+
+def check_calls(owner: str, module: torch.nn.Module, known: type, names: Iterable[str]) -> None:
+    """Raise a TypeError if a module has methods of its own in place of those of a known class.
+
+    Parameters
+    ----------
+    owner : str
+        The function that would not call them, or not get what it expects of them.
+    module : torch.nn.Module
+    known : type
+        The class from which that of the module is derived.
+    names : iterable of str
+
+    Examples
+    --------
+    >>> class Positive(torch.nn.Linear):
+    ...     def forward(self, x):
+    ...         return super().forward(x).exp()
+    >>> check_calls("convert", Positive(1, 1), torch.nn.Linear, ["forward"])
+    Traceback (most recent call last):
+    TypeError: convert got a Positive, which has its own forward in place of that of Linear, and \
+would leave it out; use a Linear inside of a module of your own instead of deriving from it
+    """
+    kind = type(module)
+    own = [
+        name
+        for name in names
+        if getattr(kind, name) is not getattr(known, name) or name in vars(module)
+    ]
+    if own:
+        of = "those" if own[1:] else "that"
+        raise TypeError(
+            f"{owner} got a {kind.__name__}, which has its own {', '.join(own)} in place of {of} "
+            f"of {known.__name__}, and would leave {'them' if own[1:] else 'it'} out; use a "
+            f"{known.__name__} inside of a module of your own instead of deriving from it"
+        )
+
+
+def check_own_tensors(owner: str, module: Any, rows: int, known: Iterable[str]) -> None:
+    """Raise a TypeError if a module itself has tensors with a row per layer, of unknown meaning.
+
+    Parameters
+    ----------
+    owner : str
+        The function that would have to change them.
+    module : torch.nn.Module
+    rows : int
+        The number of layers.
+    known : iterable of str
+        Names of tensors that the function does change.
+
+    Examples
+    --------
+    >>> module = torch.nn.Linear(3, 4)
+    >>> check_own_tensors("refine", module, 4, ["weight"])
+    Traceback (most recent call last):
+    TypeError: refine got a Linear with bias of shape (4,), of its own and perhaps one for each of \
+the 4 layers; it knows how to change those of the block only: keep it there, or in a module around
+    """
+    for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+        if tensor is not None and name not in known and tensor.shape[:1] == (rows,):
+            raise TypeError(
+                f"{owner} got a {type(module).__name__} with {name} of shape "
+                f"{tuple(tensor.shape)}, of its own and perhaps one for each of the {rows} layers; "
+                "it knows how to change those of the block only: keep it there, or in a module "
+                "around"
+            )

@@ -1,0 +1,59 @@
+"""The settings of a `LayerParallel` module in its `state_dict`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from mgnet.depth.parallel.control import AdaptiveCycles, Control, CyclesToTolerance, FixedCycles
+from mgnet.training.extra_state import decode, encode
+
+__all__ = ["settings_from_state", "settings_to_state"]
+
+CONTROLS = {kind.__name__: kind for kind in (FixedCycles, CyclesToTolerance, AdaptiveCycles)}
+
+
+def settings_to_state(settings: Mapping[str, Any], control: Control | None, calls: int) -> Tensor:
+    """As one tensor.
+
+    Parameters
+    ----------
+    settings : mapping
+    control : Control or None
+    calls : int
+        In training.
+
+    Examples
+    --------
+    >>> state = settings_to_state({"factors": (4,)}, FixedCycles(2), 7)
+    >>> settings_from_state(state)
+    ({'factors': (4,)}, FixedCycles(cycles=2, backward=None, tolerance=0.1), 7)
+    """
+    told = None if control is None else [type(control).__name__, asdict(control)]
+    return encode({"settings": dict(settings), "control": told, "calls": calls})
+
+
+def settings_from_state(
+    state: Tensor | Mapping[str, Any],
+) -> tuple[dict[str, Any], Control | None, int]:
+    """Settings, control and calls from such a tensor, or from the dictionary of older versions.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    told = state if isinstance(state, Mapping) else decode(state)
+    try:
+        saved, kind = told["settings"], told["control"]
+        settings = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
+        control = None if kind is None else CONTROLS[kind[0]](**kind[1])
+        return settings, control, int(told["calls"])
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(
+            f"LayerParallel got the extra state of another module, with {', '.join(told)}; "
+            "load the state_dict of a LayerParallel module"
+        ) from None
