@@ -46,7 +46,15 @@ ROOMS = {
 }
 # The classes of mgnet that others may be derived from: abstract ones and protocols, and two kinds
 # of problems. All else is final.
-DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
+DERIVED_FROM = {
+    "Transfer",
+    "Smoother",
+    "Tape",
+    "Jacobian",
+    "DataFile",
+    "KANEstimator",
+    "OptionsInState",
+}
 DERIVED_FROM |= {"Objective", "LeastSquares"}
 # Files that import one another, for types only in one direction.
 CIRCLES = [

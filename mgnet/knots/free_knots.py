@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.nn.functional import pad
 
 from mgnet.knots.kan import KAN
+from mgnet.knots.network_state import OptionsInState, check_plain, copy_with
 from mgnet.knots.nonuniform import spline_layer_on
 from mgnet.knots.refinement import knot_insertion
 
 __all__ = ["FreeKnotKAN", "FreeKnots", "NarrowInterval", "continued", "insert_knots"]
+
+Self = TypeVar("Self", bound="FreeKnotKAN")
 
 
 class NarrowInterval(NamedTuple):
@@ -35,18 +39,25 @@ class FreeKnots(torch.nn.Module):
     inputs, intervals : int
     domain : (float, float)
     dtype : torch.dtype
+    device : torch.device
     """
 
     start: torch.Tensor
     length: torch.Tensor
 
     def __init__(
-        self, inputs: int, intervals: int, domain: tuple[float, float], dtype: torch.dtype
+        self,
+        inputs: int,
+        intervals: int,
+        domain: tuple[float, float],
+        dtype: torch.dtype,
+        device: torch.device,
     ):
         super().__init__()
-        self.logits = torch.nn.Parameter(torch.zeros(inputs, intervals, dtype=dtype))
-        self.register_buffer("start", torch.full((inputs,), domain[0], dtype=dtype))
-        self.register_buffer("length", torch.full((inputs,), domain[1] - domain[0], dtype=dtype))
+        kind = {"dtype": dtype, "device": device}
+        self.logits = torch.nn.Parameter(torch.zeros(inputs, intervals, **kind))
+        self.register_buffer("start", torch.full((inputs,), domain[0], **kind))
+        self.register_buffer("length", torch.full((inputs,), domain[1] - domain[0], **kind))
 
     def forward(self) -> torch.Tensor:
         """The knots of the domain, both ends included: shape (inputs, intervals + 1)."""
@@ -111,7 +122,7 @@ def insert_knots(
     return torch.stack(moved).to(coefficients)
 
 
-class FreeKnotKAN(torch.nn.Module):
+class FreeKnotKAN(OptionsInState):
     """A KAN that trains its knots together with its coefficients.
 
     Each input of a layer has one knot vector, shared by its outputs:
@@ -125,7 +136,7 @@ class FreeKnotKAN(torch.nn.Module):
 
     Parameters
     ----------
-    widths, intervals, degree, linear, domain, hidden, dtype, generator
+    widths, intervals, degree, linear, domain, hidden, dtype, device, generator
         As in `KAN`.
 
     Examples
@@ -157,6 +168,7 @@ class FreeKnotKAN(torch.nn.Module):
         domain: tuple[float, float] = (-1.0, 1.0),
         hidden: str = "tanh",
         dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
@@ -168,6 +180,7 @@ class FreeKnotKAN(torch.nn.Module):
             domain=domain,
             hidden=hidden,
             dtype=dtype,
+            device=device,
             generator=generator,
         )
         self.widths = kan.widths
@@ -176,13 +189,14 @@ class FreeKnotKAN(torch.nn.Module):
         self.linear = kan.linear
         self.coefficients = kan.coefficients
         self.free_knots: Sequence[FreeKnots] = torch.nn.ModuleList(  # type: ignore[assignment]
-            FreeKnots(len(u), n, kan.domain, u.dtype)
+            FreeKnots(len(u), n, kan.domain, u.dtype, u.device)
             for u, n in zip(kan.coefficients, kan.intervals, strict=True)
         )
 
     @classmethod
     def from_kan(cls, kan: KAN) -> FreeKnotKAN:
         """The same function with knots that can move."""
+        check_plain("FreeKnotKAN.from_kan", kan, KAN)
         first = kan.coefficients[0]
         made = cls(
             kan.widths,
@@ -192,9 +206,15 @@ class FreeKnotKAN(torch.nn.Module):
             domain=kan.domain,
             hidden=kan.hidden,
             dtype=first.dtype,
-        ).to(first.device)
-        made.load_state_dict(kan.state_dict(), strict=False)
+            device=first.device,
+        )
+        made.linear = copy.deepcopy(kan.linear)
+        made.coefficients.load_state_dict(kan.coefficients.state_dict())
+        made.zero_grad()
         return made
+
+    def state_options(self) -> dict[str, Any]:
+        return {"degree": self.degree, "hidden": self.hidden}
 
     @property
     def intervals(self) -> tuple[int, ...]:
@@ -225,7 +245,7 @@ class FreeKnotKAN(torch.nn.Module):
             x = spline_layer_on(x, u, self.knots(layer), self.degree)
         return x
 
-    def refine(self, factor: int = 2) -> FreeKnotKAN:
+    def refine(self: Self, factor: int = 2) -> Self:
         """The same function with every interval cut into `factor` equal ones, a new network.
 
         Warns when there are `collapsed` intervals; refuses to cut empty ones.
@@ -244,9 +264,9 @@ class FreeKnotKAN(torch.nn.Module):
         for knots in self._places():
             cut = knots[:, :-1, None] + knots.diff(dim=-1)[..., None] * parts
             finer.append(torch.cat([cut.flatten(1), knots[:, -1:]], -1))
-        return self._on(finer)
+        return self._on(finer, "refine")
 
-    def insert(self, layer: int, positions: torch.Tensor) -> FreeKnotKAN:
+    def insert(self: Self, layer: int, positions: torch.Tensor) -> Self:
         """The same function with more knots in one layer, a new network.
 
         Parameters
@@ -263,7 +283,7 @@ class FreeKnotKAN(torch.nn.Module):
                 f"layer {layer} needs equally many for each of its {inputs} inputs"
             )
         finer[layer] = torch.cat([finer[layer], positions.cpu().double()], -1).sort(-1).values
-        return self._on(finer)
+        return self._on(finer, "insert")
 
     @torch.no_grad()
     def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
@@ -287,25 +307,26 @@ class FreeKnotKAN(torch.nn.Module):
         return [knots().cpu().double() for knots in self.free_knots]
 
     @torch.no_grad()
-    def _on(self, finer: Sequence[torch.Tensor]) -> FreeKnotKAN:
-        """The same function on finer knots, which contain those there are."""
-        first = self.coefficients[0]
-        fine = FreeKnotKAN(
-            self.widths,
-            [knots.shape[1] - 1 for knots in finer],
-            self.degree,
-            linear=self.linear is not None,
-            hidden=self.hidden,
-            dtype=first.dtype,
-        ).to(first.device)
-        if self.linear is not None and fine.linear is not None:
-            fine.linear.load_state_dict(self.linear.state_dict())
-        for layer, (before, after) in enumerate(zip(self._places(), finer, strict=True)):
-            fine.free_knots[layer].place(after)
+    def _on(self: Self, finer: Sequence[torch.Tensor], method: str) -> Self:
+        """The same function on finer knots, which contain those there are: a copy."""
+        knots, coefficients = [], torch.nn.ParameterList()
+        layers = zip(self.free_knots, self.coefficients, self._places(), finer, strict=True)
+        for own, u, before, after in layers:
+            if type(own) is not FreeKnots:
+                raise TypeError(
+                    f"FreeKnotKAN.{method} got knots of the class {type(own).__name__}; it can "
+                    "place those of FreeKnots alone"
+                )
+            made = FreeKnots(len(u), after.shape[1] - 1, (0.0, 1.0), u.dtype, u.device)
+            made.place(after)
+            made.logits.requires_grad_(own.logits.requires_grad)
+            knots.append(made)
             old, new = continued(before, self.degree), continued(after, self.degree)
-            u = insert_knots(self.coefficients[layer], old, new, self.degree)
-            fine.coefficients[layer].copy_(u)
-        return fine
+            moved = insert_knots(u, old, new, self.degree)
+            coefficients.append(torch.nn.Parameter(moved, u.requires_grad))
+        parts: list[Any] = [self.coefficients, self.free_knots]
+        others = coefficients, torch.nn.ModuleList(knots)
+        return copy_with(self, f"FreeKnotKAN.{method}", zip(parts, others, strict=True))
 
     def extra_repr(self) -> str:
         return (

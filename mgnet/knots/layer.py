@@ -274,7 +274,7 @@ def spline_layer(
     # Custom operators have no forward mode; the reference has.
     layer = _layer if forward_ad._current_level < 0 else _reference
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
 
 def weighted_layer(

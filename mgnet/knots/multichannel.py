@@ -10,6 +10,7 @@ import torch
 
 from mgnet.knots.change_of_basis import from_channels, to_channels
 from mgnet.knots.kan import KAN
+from mgnet.knots.network_state import OptionsInState, check_plain
 from mgnet.knots.refinement import uniform_knots
 from mgnet.knots.spline_network import into_domain
 
@@ -50,7 +51,7 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
     return channels.flatten(-2) @ weight.flatten(0, 1)
 
 
-class MultichannelMLP(torch.nn.Module):
+class MultichannelMLP(OptionsInState):
     """The function of a KAN as a multilayer perceptron with ReLU^degree channels.
 
     Each layer takes every input through one channel per knot, `max(0, x - t_j)^degree` with fixed
@@ -90,6 +91,7 @@ class MultichannelMLP(torch.nn.Module):
         super().__init__()
         if not isinstance(kan, KAN):
             raise TypeError(f"MultichannelMLP got a {type(kan).__name__}; give a KAN")
+        check_plain("MultichannelMLP", kan, KAN)
         self.widths = kan.widths
         self.intervals = kan.intervals
         self.degree = kan.degree
@@ -100,6 +102,9 @@ class MultichannelMLP(torch.nn.Module):
             to_channels(u.detach(), uniform_knots(n, self.degree, self.domain), self.degree, axis=1)
             for n, u in zip(self.intervals, kan.coefficients, strict=True)
         )
+
+    def state_options(self) -> dict[str, Any]:
+        return {"degree": self.degree, "domain": self.domain, "hidden": self.hidden}
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
         """The fixed map of hidden values onto the spline interval, that of the KAN."""
@@ -117,6 +122,7 @@ class MultichannelMLP(torch.nn.Module):
 
     def to_kan(self) -> KAN:
         """The KAN of this function, a new network: its coefficients are `u = A^-T w`."""
+        check_plain("MultichannelMLP.to_kan", self, MultichannelMLP)
         first = self.weights[0]
         kan = KAN(
             self.widths,
