@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import pad
 
 from mgnet.knots.kan import KAN
-from mgnet.knots.network_state import OptionsInState, check_plain, copy_with
+from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain, copy_with
 from mgnet.knots.nonuniform import spline_layer_on
 from mgnet.knots.refinement import knot_insertion
 
@@ -237,6 +237,7 @@ class FreeKnotKAN(OptionsInState):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
+        check_no_hooks("FreeKnotKAN", self.coefficients)
         if self.linear is not None:
             x = self.into_domain(self.linear(x), 0)
         for layer, u in enumerate(self.coefficients):

@@ -15,7 +15,7 @@ from mgnet.knots.initial_splines import draw, draw_linear_, owned
 from mgnet.knots.jacobian import linearize
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.local_jacobian import linearize_residual
-from mgnet.knots.network_state import OptionsInState, check_plain_tensors, copy_with
+from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
 from mgnet.knots.refinement import (
     injection_matrix,
     mass_matrix,
@@ -218,6 +218,7 @@ class KAN(OptionsInState):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
+        check_no_hooks("KAN", self.coefficients)
         self.check_inputs(x)
         if self.linear is not None:
             x = self.into_domain(self.linear(x))

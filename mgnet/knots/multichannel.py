@@ -10,7 +10,7 @@ import torch
 
 from mgnet.knots.change_of_basis import from_channels, to_channels
 from mgnet.knots.kan import KAN
-from mgnet.knots.network_state import OptionsInState, check_plain
+from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain
 from mgnet.knots.refinement import uniform_knots
 from mgnet.knots.spline_network import into_domain
 
@@ -112,6 +112,7 @@ class MultichannelMLP(OptionsInState):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
+        check_no_hooks("MultichannelMLP", self.weights)
         if self.linear is not None:
             x = self.into_domain(self.linear(x))
         for number, (n, w) in enumerate(zip(self.intervals, self.weights, strict=True)):

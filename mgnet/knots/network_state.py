@@ -13,7 +13,13 @@ from torch.nn.utils.parametrize import is_parametrized
 from mgnet.training.extra_state import allow_without_extra_state, check_options, decode, encode
 from mgnet.training.loss.own_forward import alteration
 
-__all__ = ["OptionsInState", "check_plain", "check_plain_tensors", "copy_with"]
+__all__ = [
+    "OptionsInState",
+    "check_no_hooks",
+    "check_plain",
+    "check_plain_tensors",
+    "copy_with",
+]
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -118,6 +124,21 @@ def check_plain(owner: str, network: torch.nn.Module, kind: type[torch.nn.Module
         raise TypeError(
             f"{owner} converts the splines of a {kind.__name__} alone, but {found}, which would be "
             f"lost; give a plain {kind.__name__} with these splines"
+        )
+
+
+def check_no_hooks(owner: str, parameters: torch.nn.Module) -> None:
+    """Raise where pruning, or another hook, waits for a call of a list of parameters.
+
+    Raises
+    ------
+    TypeError
+    """
+    if parameters._forward_pre_hooks:
+        raise TypeError(
+            f"{owner} got a hook on its coefficients, as torch.nn.utils.prune sets; it would never "
+            "run, since they are not called, and old values stay: make it permanent "
+            "(prune.remove), or use torch.nn.utils.parametrize"
         )
 
 

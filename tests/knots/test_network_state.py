@@ -255,6 +255,13 @@ def test_what_cannot_be_copied_right_is_refused():
                     ):
                         use(kan)
     pruned = KAN([2, 3, 1])
+    for kind in KINDS:
+        network = kind([2, 3, 1])
+        prune.random_unstructured(
+            getattr(network, "coefficients", None) or network.weights, "0", 0.5
+        )
+        with pytest.raises(TypeError, match="got a hook on its coefficients, as torch.nn.utils.pr"):
+            network(X)
     prune.random_unstructured(pruned.coefficients, "0", 0.5)
     prune.remove(pruned.coefficients, "0")
     torch.testing.assert_close(pruned.refine()(X), pruned(X))
