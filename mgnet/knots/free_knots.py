@@ -13,11 +13,15 @@ from torch.nn.functional import pad
 from mgnet.knots.kan import KAN
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain, copy_with
 from mgnet.knots.nonuniform import spline_layer_on
+from mgnet.knots.precision import raised
 from mgnet.knots.refinement import knot_insertion
 
 __all__ = ["FreeKnotKAN", "FreeKnots", "NarrowInterval", "continued", "insert_knots"]
 
 Self = TypeVar("Self", bound="FreeKnotKAN")
+
+for _name in ("continued", "knots_of", "raised", "spline_layer_on"):
+    torch.fx.wrap(_name)  # a node each in the graphs of `torch.fx.symbolic_trace`
 
 
 class NarrowInterval(NamedTuple):
@@ -61,11 +65,7 @@ class FreeKnots(torch.nn.Module):
 
     def forward(self) -> torch.Tensor:
         """The knots of the domain, both ends included: shape (inputs, intervals + 1)."""
-        # The bound, below rounding, keeps slopes finite where a softmax underflows.
-        floor = torch.finfo(self.logits.dtype).eps / self.logits.shape[1]
-        widths = torch.softmax(self.logits, -1).clamp(min=floor)
-        steps = pad(widths.cumsum(-1), (1, 0))
-        return self.start.unsqueeze(-1) + self.length.unsqueeze(-1) * steps
+        return knots_of(self.logits, self.start, self.length)
 
     @torch.no_grad()
     def place(self, knots: torch.Tensor) -> None:
@@ -82,6 +82,21 @@ class FreeKnots(torch.nn.Module):
         self.start.copy_(knots[:, 0])
         self.length.copy_(knots[:, -1] - knots[:, 0])
         self.logits.copy_((widths / widths.mean(-1, keepdim=True)).log())
+
+
+def knots_of(logits: torch.Tensor, start: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """`start + length cumsum(softmax(logits))`, both ends included.
+
+    Examples
+    --------
+    >>> knots_of(torch.zeros(1, 2), torch.zeros(1), torch.ones(1)).tolist()
+    [[0.0, 0.5, 1.0]]
+    """
+    # The bound, below rounding, keeps slopes finite where a softmax underflows.
+    floor = torch.finfo(logits.dtype).eps / logits.shape[1]
+    widths = torch.softmax(logits, -1).clamp(min=floor)
+    steps = pad(widths.cumsum(-1), (1, 0))
+    return start.unsqueeze(-1) + length.unsqueeze(-1) * steps
 
 
 def continued(knots: torch.Tensor, degree: int) -> torch.Tensor:
@@ -239,7 +254,7 @@ class FreeKnotKAN(OptionsInState):
         """(..., inputs) -> (..., outputs)."""
         check_no_hooks("FreeKnotKAN", self.coefficients)
         if self.linear is not None:
-            x = self.into_domain(self.linear(x), 0)
+            x = self.into_domain(raised(self.linear(x)), 0)
         for layer, u in enumerate(self.coefficients):
             if layer:
                 x = self.into_domain(x, layer)

@@ -16,6 +16,7 @@ from mgnet.knots.jacobian import linearize
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
+from mgnet.knots.precision import in_full_precision, raised, under_autocast, working_dtype
 from mgnet.knots.refinement import (
     injection_matrix,
     mass_matrix,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 __all__ = ["KAN"]
 
 Self = TypeVar("Self", bound="KAN")
+
+torch.fx.wrap("raised")  # a node each in the graphs of `torch.fx.symbolic_trace`
+torch.fx.wrap("spline_layer")
 
 
 class KAN(OptionsInState):
@@ -197,6 +201,8 @@ class KAN(OptionsInState):
         ------
         TypeError, ValueError
         """
+        if isinstance(x, torch.fx.Proxy):
+            return  # `spline_layer` checks what comes when the graph runs
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"KAN got inputs of type {type(x).__name__}; give a tensor")
         first, inputs = self.coefficients[0], self.widths[0]
@@ -205,7 +211,7 @@ class KAN(OptionsInState):
                 f"KAN got inputs of shape {tuple(x.shape)}; it needs "
                 f"({'...' if axes is None else 'samples'}, {inputs}), one column per input"
             )
-        if x.dtype != first.dtype:
+        if working_dtype(x) != working_dtype(first):
             raise TypeError(
                 f"KAN got inputs of {x.dtype}, but its coefficients are of {first.dtype}; convert "
                 f"one of them, as with x.to({first.dtype})"
@@ -221,7 +227,7 @@ class KAN(OptionsInState):
         check_no_hooks("KAN", self.coefficients)
         self.check_inputs(x)
         if self.linear is not None:
-            x = self.into_domain(self.linear(x))
+            x = self.into_domain(raised(self.linear(x)))
         for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
             if number:
                 x = self.into_domain(x)
@@ -237,6 +243,8 @@ class KAN(OptionsInState):
         """
         self._require_plain("linearize")
         self.check_inputs(x, axes=2)
+        if under_autocast(x):
+            return in_full_precision(self.linearize, x)
         return linearize(self, x)
 
     def derivatives(self, inputs: Derivatives) -> KANDerivatives:

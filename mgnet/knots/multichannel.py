@@ -11,10 +11,14 @@ import torch
 from mgnet.knots.change_of_basis import from_channels, to_channels
 from mgnet.knots.kan import KAN
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain
+from mgnet.knots.precision import in_full_precision, raised, under_autocast
 from mgnet.knots.refinement import uniform_knots
 from mgnet.knots.spline_network import into_domain
 
 __all__ = ["MultichannelMLP", "channel_layer"]
+
+torch.fx.wrap("channel_layer")  # a node each in the graphs of `torch.fx.symbolic_trace`
+torch.fx.wrap("raised")
 
 
 def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int) -> torch.Tensor:
@@ -26,7 +30,7 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
     ----------
     x : tensor of shape (..., inputs)
     weight : tensor of shape (inputs, n + degree, outputs)
-    knots : array or tensor of n + 2 degree + 1 numbers
+    knots : sequence, array or tensor of n + 2 degree + 1 numbers
         Strictly increasing; the domain is `[knots[degree], knots[-degree - 1]]`.
     degree : int
 
@@ -41,6 +45,8 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
     >>> channel_layer(x, hat, [-1.0, 0.0, 1.0, 2.0, 3.0], degree=1).flatten().tolist()
     [0.25, 1.0, 0.5, -1.0]
     """
+    if under_autocast(x):
+        return in_full_precision(channel_layer, x, weight, knots, degree)
     t = torch.as_tensor(knots, dtype=x.dtype, device=x.device)
     inside = x.clamp(t[degree], t[-degree - 1])
     distance = inside.unsqueeze(-1) - t[: weight.shape[1]]
@@ -114,11 +120,12 @@ class MultichannelMLP(OptionsInState):
         """(..., inputs) -> (..., outputs)."""
         check_no_hooks("MultichannelMLP", self.weights)
         if self.linear is not None:
-            x = self.into_domain(self.linear(x))
+            x = self.into_domain(raised(self.linear(x)))
         for number, (n, w) in enumerate(zip(self.intervals, self.weights, strict=True)):
             if number:
                 x = self.into_domain(x)
-            x = channel_layer(x, w, uniform_knots(n, self.degree, self.domain), self.degree)
+            knots = uniform_knots(n, self.degree, self.domain).tolist()  # torch.fx takes no array
+            x = channel_layer(x, w, knots, self.degree)
         return x
 
     def to_kan(self) -> KAN:

@@ -46,6 +46,13 @@ class OptionsInState(torch.nn.Module, ABC):
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Nothing: options are compared, not loaded."""
 
+    def __prepare_scriptable__(self) -> None:
+        """What `torch.jit.script` asks for first."""
+        raise TypeError(
+            f"torch.jit.script cannot compile a {type(self).__name__}, whose splines are Python "
+            "and an operator of mgnet; take torch.jit.trace, torch.export.export or torch.compile"
+        )
+
     def _load_from_state_dict(
         self,
         state_dict: Any,
