@@ -26,11 +26,16 @@ def to_config(network: torch.nn.Module) -> dict[str, Any]:
     >>> to_config(torch.nn.Linear(2, 1))
     {'kind': 'Linear', 'shapes': {'weight': [1, 2], 'bias': [1]}}
     """
+    kind = type(network)
+    name = kind.__name__
+    if name in ("KAN", "FreeKnotKAN") and kind not in (KAN, FreeKnotKAN):
+        name = f"{kind.__module__}.{name}"  # another class, of which only the name is the same
     if not isinstance(network, KAN | FreeKnotKAN):
-        shapes = {name: list(value.shape) for name, value in network.state_dict().items()}
-        return {"kind": type(network).__name__, "shapes": shapes}
+        every = network.state_dict().items()
+        shapes = {n: list(t.shape) for n, t in every if not n.endswith("_extra_state")}
+        return {"kind": name, "shapes": shapes}
     told: dict[str, Any] = {
-        "kind": type(network).__name__,
+        "kind": name,
         "widths": list(network.widths),
         "intervals": list(network.intervals),
         "degree": network.degree,

@@ -26,6 +26,7 @@ from mgnet import Hierarchy, Progress, Schedule, Step, StepData, __version__, pa
 from mgnet.checkpoint.architecture import from_config, to_config
 from mgnet.checkpoint.storage import Reader, Writer, damage, read_json, read_tensors, replace_files
 from mgnet.knots import KAN, FreeKnotKAN
+from mgnet.training.extra_state import check_options, decode
 from mgnet.training.record import network_of
 
 __all__ = ["Checkpoint", "Checkpoints"]
@@ -296,7 +297,12 @@ class Checkpoint:
         network = network_of(level)
         own = {} if network is None else network.state_dict()
         for name, value in self.fixed.get(l, {}).items():
-            if not torch.equal(value.cpu(), own[name].cpu()):
+            if name.endswith("_extra_state"):
+                try:  # an older version may have saved fewer options
+                    check_options(f"level {l}, {name},", decode(value), decode(own[name]))
+                except RuntimeError as error:
+                    raise ValueError(f"the checkpoint does not fit: {error}") from None
+            elif not torch.equal(value.cpu(), own[name].cpu()):
                 raise ValueError(
                     f"the checkpoint has on level {l} another {name}, which is not trained; "
                     "load_state_dict it into the network before you build the hierarchy"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mgnet.transfer import Transfer
 
 __all__ = ["GradientDescent"]
+
+OWN = re.compile(r"linear\.(weight|bias)|coefficients\.\d+")  # parameters
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,12 @@ def _in_relu_geometry(level: Level, r: torch.Tensor) -> torch.Tensor:
             f"{type(operator).__name__}; it needs an Objective of a KAN, or the geometry 'spline'"
         )
     kan, shapes = operator.network, list(operator.shapes.values())
+    others = [name for name in operator.shapes if not OWN.fullmatch(name)]
+    if others:
+        raise TypeError(
+            f"GradientDescent('relu') on {level} knows the parameters of a KAN alone, but this "
+            f"{type(kan).__name__} has {others[0]}, too; take the geometry 'spline'"
+        )
     if isinstance(operator, Recentred):  # its network is the fine one, its unknowns are coarse
         shapes = [torch.Size(shape) for shape, _ in operator.transfer.parts]  # type: ignore
     parts = []

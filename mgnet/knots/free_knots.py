@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.nn.functional import pad
 
 from mgnet.knots.kan import KAN
+from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain, copy_with
 from mgnet.knots.nonuniform import spline_layer_on
+from mgnet.knots.precision import raised
 from mgnet.knots.refinement import knot_insertion
 
 __all__ = ["FreeKnotKAN", "FreeKnots", "NarrowInterval", "continued", "insert_knots"]
+
+Self = TypeVar("Self", bound="FreeKnotKAN")
+
+for _name in ("continued", "knots_of", "raised", "spline_layer_on"):
+    torch.fx.wrap(_name)  # a node each in the graphs of `torch.fx.symbolic_trace`
 
 
 class NarrowInterval(NamedTuple):
@@ -35,26 +43,29 @@ class FreeKnots(torch.nn.Module):
     inputs, intervals : int
     domain : (float, float)
     dtype : torch.dtype
+    device : torch.device
     """
 
     start: torch.Tensor
     length: torch.Tensor
 
     def __init__(
-        self, inputs: int, intervals: int, domain: tuple[float, float], dtype: torch.dtype
+        self,
+        inputs: int,
+        intervals: int,
+        domain: tuple[float, float],
+        dtype: torch.dtype,
+        device: torch.device,
     ):
         super().__init__()
-        self.logits = torch.nn.Parameter(torch.zeros(inputs, intervals, dtype=dtype))
-        self.register_buffer("start", torch.full((inputs,), domain[0], dtype=dtype))
-        self.register_buffer("length", torch.full((inputs,), domain[1] - domain[0], dtype=dtype))
+        kind = {"dtype": dtype, "device": device}
+        self.logits = torch.nn.Parameter(torch.zeros(inputs, intervals, **kind))
+        self.register_buffer("start", torch.full((inputs,), domain[0], **kind))
+        self.register_buffer("length", torch.full((inputs,), domain[1] - domain[0], **kind))
 
     def forward(self) -> torch.Tensor:
         """The knots of the domain, both ends included: shape (inputs, intervals + 1)."""
-        # The bound, below rounding, keeps slopes finite where a softmax underflows.
-        floor = torch.finfo(self.logits.dtype).eps / self.logits.shape[1]
-        widths = torch.softmax(self.logits, -1).clamp(min=floor)
-        steps = pad(widths.cumsum(-1), (1, 0))
-        return self.start.unsqueeze(-1) + self.length.unsqueeze(-1) * steps
+        return knots_of(self.logits, self.start, self.length)
 
     @torch.no_grad()
     def place(self, knots: torch.Tensor) -> None:
@@ -71,6 +82,21 @@ class FreeKnots(torch.nn.Module):
         self.start.copy_(knots[:, 0])
         self.length.copy_(knots[:, -1] - knots[:, 0])
         self.logits.copy_((widths / widths.mean(-1, keepdim=True)).log())
+
+
+def knots_of(logits: torch.Tensor, start: torch.Tensor, length: torch.Tensor) -> torch.Tensor:
+    """`start + length cumsum(softmax(logits))`, both ends included.
+
+    Examples
+    --------
+    >>> knots_of(torch.zeros(1, 2), torch.zeros(1), torch.ones(1)).tolist()
+    [[0.0, 0.5, 1.0]]
+    """
+    # The bound, below rounding, keeps slopes finite where a softmax underflows.
+    floor = torch.finfo(logits.dtype).eps / logits.shape[1]
+    widths = torch.softmax(logits, -1).clamp(min=floor)
+    steps = pad(widths.cumsum(-1), (1, 0))
+    return start.unsqueeze(-1) + length.unsqueeze(-1) * steps
 
 
 def continued(knots: torch.Tensor, degree: int) -> torch.Tensor:
@@ -111,7 +137,7 @@ def insert_knots(
     return torch.stack(moved).to(coefficients)
 
 
-class FreeKnotKAN(torch.nn.Module):
+class FreeKnotKAN(OptionsInState):
     """A KAN that trains its knots together with its coefficients.
 
     Each input of a layer has one knot vector, shared by its outputs:
@@ -125,7 +151,7 @@ class FreeKnotKAN(torch.nn.Module):
 
     Parameters
     ----------
-    widths, intervals, degree, linear, domain, hidden, dtype, generator
+    widths, intervals, degree, linear, domain, hidden, dtype, device, generator
         As in `KAN`.
 
     Examples
@@ -157,6 +183,7 @@ class FreeKnotKAN(torch.nn.Module):
         domain: tuple[float, float] = (-1.0, 1.0),
         hidden: str = "tanh",
         dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
@@ -168,6 +195,7 @@ class FreeKnotKAN(torch.nn.Module):
             domain=domain,
             hidden=hidden,
             dtype=dtype,
+            device=device,
             generator=generator,
         )
         self.widths = kan.widths
@@ -176,13 +204,14 @@ class FreeKnotKAN(torch.nn.Module):
         self.linear = kan.linear
         self.coefficients = kan.coefficients
         self.free_knots: Sequence[FreeKnots] = torch.nn.ModuleList(  # type: ignore[assignment]
-            FreeKnots(len(u), n, kan.domain, u.dtype)
+            FreeKnots(len(u), n, kan.domain, u.dtype, u.device)
             for u, n in zip(kan.coefficients, kan.intervals, strict=True)
         )
 
     @classmethod
     def from_kan(cls, kan: KAN) -> FreeKnotKAN:
         """The same function with knots that can move."""
+        check_plain("FreeKnotKAN.from_kan", kan, KAN)
         first = kan.coefficients[0]
         made = cls(
             kan.widths,
@@ -192,9 +221,15 @@ class FreeKnotKAN(torch.nn.Module):
             domain=kan.domain,
             hidden=kan.hidden,
             dtype=first.dtype,
-        ).to(first.device)
-        made.load_state_dict(kan.state_dict(), strict=False)
+            device=first.device,
+        )
+        made.linear = copy.deepcopy(kan.linear)
+        made.coefficients.load_state_dict(kan.coefficients.state_dict())
+        made.zero_grad()
         return made
+
+    def state_options(self) -> dict[str, Any]:
+        return {"degree": self.degree, "hidden": self.hidden}
 
     @property
     def intervals(self) -> tuple[int, ...]:
@@ -217,15 +252,16 @@ class FreeKnotKAN(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
+        check_no_hooks("FreeKnotKAN", self.coefficients)
         if self.linear is not None:
-            x = self.into_domain(self.linear(x), 0)
+            x = self.into_domain(raised(self.linear(x)), 0)
         for layer, u in enumerate(self.coefficients):
             if layer:
                 x = self.into_domain(x, layer)
             x = spline_layer_on(x, u, self.knots(layer), self.degree)
         return x
 
-    def refine(self, factor: int = 2) -> FreeKnotKAN:
+    def refine(self: Self, factor: int = 2) -> Self:
         """The same function with every interval cut into `factor` equal ones, a new network.
 
         Warns when there are `collapsed` intervals; refuses to cut empty ones.
@@ -244,9 +280,9 @@ class FreeKnotKAN(torch.nn.Module):
         for knots in self._places():
             cut = knots[:, :-1, None] + knots.diff(dim=-1)[..., None] * parts
             finer.append(torch.cat([cut.flatten(1), knots[:, -1:]], -1))
-        return self._on(finer)
+        return self._on(finer, "refine")
 
-    def insert(self, layer: int, positions: torch.Tensor) -> FreeKnotKAN:
+    def insert(self: Self, layer: int, positions: torch.Tensor) -> Self:
         """The same function with more knots in one layer, a new network.
 
         Parameters
@@ -263,7 +299,7 @@ class FreeKnotKAN(torch.nn.Module):
                 f"layer {layer} needs equally many for each of its {inputs} inputs"
             )
         finer[layer] = torch.cat([finer[layer], positions.cpu().double()], -1).sort(-1).values
-        return self._on(finer)
+        return self._on(finer, "insert")
 
     @torch.no_grad()
     def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
@@ -287,25 +323,26 @@ class FreeKnotKAN(torch.nn.Module):
         return [knots().cpu().double() for knots in self.free_knots]
 
     @torch.no_grad()
-    def _on(self, finer: Sequence[torch.Tensor]) -> FreeKnotKAN:
-        """The same function on finer knots, which contain those there are."""
-        first = self.coefficients[0]
-        fine = FreeKnotKAN(
-            self.widths,
-            [knots.shape[1] - 1 for knots in finer],
-            self.degree,
-            linear=self.linear is not None,
-            hidden=self.hidden,
-            dtype=first.dtype,
-        ).to(first.device)
-        if self.linear is not None and fine.linear is not None:
-            fine.linear.load_state_dict(self.linear.state_dict())
-        for layer, (before, after) in enumerate(zip(self._places(), finer, strict=True)):
-            fine.free_knots[layer].place(after)
+    def _on(self: Self, finer: Sequence[torch.Tensor], method: str) -> Self:
+        """The same function on finer knots, which contain those there are: a copy."""
+        knots, coefficients = [], torch.nn.ParameterList()
+        layers = zip(self.free_knots, self.coefficients, self._places(), finer, strict=True)
+        for own, u, before, after in layers:
+            if type(own) is not FreeKnots:
+                raise TypeError(
+                    f"FreeKnotKAN.{method} got knots of the class {type(own).__name__}; it can "
+                    "place those of FreeKnots alone"
+                )
+            made = FreeKnots(len(u), after.shape[1] - 1, (0.0, 1.0), u.dtype, u.device)
+            made.place(after)
+            made.logits.requires_grad_(own.logits.requires_grad)
+            knots.append(made)
             old, new = continued(before, self.degree), continued(after, self.degree)
-            u = insert_knots(self.coefficients[layer], old, new, self.degree)
-            fine.coefficients[layer].copy_(u)
-        return fine
+            moved = insert_knots(u, old, new, self.degree)
+            coefficients.append(torch.nn.Parameter(moved, u.requires_grad))
+        parts: list[Any] = [self.coefficients, self.free_knots]
+        others = coefficients, torch.nn.ModuleList(knots)
+        return copy_with(self, f"FreeKnotKAN.{method}", zip(parts, others, strict=True))
 
     def extra_repr(self) -> str:
         return (

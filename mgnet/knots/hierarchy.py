@@ -11,6 +11,7 @@ import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
+from mgnet.knots.network_state import check_plain_tensors
 from mgnet.level import Level
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
@@ -41,6 +42,7 @@ def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
     [0.0, 0.5, 1.0]
     """
     inner = _spline_network(kan)
+    check_plain_tensors(inner.coefficients, "knot_transfer")
     # Dense matrices: as fast as sparse ones up to about 100 splines, and `torch.func.vmap`, which
     # `ProlongedJacobian` needs, knows no sparse product.
     matrices = zip(
@@ -74,8 +76,8 @@ def _refined(network: torch.nn.Module, factor: int) -> torch.nn.Module:
 def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
     """The prolongation of `knot_transfer(kan, factor)` as one matrix, for PETSc and SciPy.
 
-    Block diagonal over the layers: `I_inputs (x) P (x) I_outputs`, and the identity for a leading
-    linear layer. `mgnet.petsc.matrices` multiplies without the products.
+    Block diagonal over the layers: `I_inputs (x) P (x) I_outputs`, and the identity for parameters
+    that are no splines. `mgnet.petsc.matrices` multiplies without the products.
 
     Parameters
     ----------
@@ -93,12 +95,17 @@ def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
     >>> kronecker_matrix(KAN([2, 3, 1], intervals=4)).shape
     (99, 63)
     """
+    check_plain_tensors(kan.coefficients, "kronecker_matrix")
+    matrices = zip(kan.refinement_matrices(factor), kan.coefficients, strict=True)
+    of_splines = {id(u): P for P, u in matrices}
     blocks = []
-    if kan.linear is not None:
-        blocks.append(sp.eye(kan.linear.weight.numel() + kan.linear.bias.numel()))
-    for P, u in zip(kan.refinement_matrices(factor), kan.coefficients, strict=True):
-        inputs, _, outputs = u.shape
-        blocks.append(sp.kron(sp.kron(sp.eye(inputs), P), sp.eye(outputs)))
+    for u in kan.parameters():
+        if id(u) in of_splines:
+            inputs, _, outputs = u.shape
+            P = of_splines[id(u)]
+            blocks.append(sp.kron(sp.kron(sp.eye(inputs), P), sp.eye(outputs)))
+        else:
+            blocks.append(sp.eye(u.numel()))
     return sp.csr_matrix(sp.block_diag(blocks))
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from mgnet.knots.derivatives import KANDerivatives
+from mgnet.knots.initial_splines import draw, draw_linear_, owned
 from mgnet.knots.jacobian import linearize
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.local_jacobian import linearize_residual
+from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
+from mgnet.knots.precision import in_full_precision, raised, under_autocast, working_dtype
 from mgnet.knots.refinement import (
     injection_matrix,
     mass_matrix,
@@ -21,25 +24,34 @@ from mgnet.knots.refinement import (
     refinement_matrix,
     uniform_knots,
 )
-from mgnet.knots.spline import polynomial_coefficients, roughness_factor
 from mgnet.knots.spline_network import into_domain
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
+from mgnet.training.loss.own_forward import alteration
 from mgnet.transfer import AxisTransfer
 
 if TYPE_CHECKING:
     from mgnet.training.equations.derivatives import Derivatives
 
-__all__ = ["KAN", "roughness"]
+__all__ = ["KAN"]
+
+Self = TypeVar("Self", bound="KAN")
+
+torch.fx.wrap("raised")  # a node each in the graphs of `torch.fx.symbolic_trace`
+torch.fx.wrap("spline_layer")
 
 
-class KAN(torch.nn.Module):
+class KAN(OptionsInState):
     """A network whose edges carry univariate splines: `x_q = sum_p phi_qp(x_p)` in every layer.
 
     Hidden values go through one fixed map onto the spline interval, that all levels of a
     hierarchy share. Beyond the interval splines are continued linearly. The initial edge functions
     are random polynomials: a seed gives the same function on any number of intervals.
     Source: Southworth et al., arXiv 2603.04827, section 2.
+
+    A subclass stays one: `refine`, `coarsen` and the levels of a hierarchy are copies with other
+    coefficients. A `forward` of its own should reach the splines by `super().forward` alone; the
+    sparse Jacobians then give way to automatic differentiation, see `altered`.
 
     Parameters
     ----------
@@ -58,6 +70,8 @@ class KAN(torch.nn.Module):
         to the linear continuation (as networks trained elsewhere may need).
     dtype : torch.dtype, optional
         float64 by default.
+    device : torch.device, optional
+        torch's default device by default.
     generator : torch.Generator, optional
         Of the initial coefficients; seed 0 by default.
 
@@ -83,6 +97,7 @@ class KAN(torch.nn.Module):
         domain: tuple[float, float] = (-1.0, 1.0),
         hidden: str = "tanh",
         dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
@@ -116,40 +131,64 @@ class KAN(torch.nn.Module):
         self.domain: tuple[float, float] = (float(domain[0]), float(domain[1]))
         self.hidden: str = hidden
         dtype = dtype or torch.float64
-        generator = generator or torch.Generator().manual_seed(0)
+        device = torch.get_default_device() if device is None else torch.device(device)
+        generator = generator or torch.Generator("cpu").manual_seed(0)
         self.linear: torch.nn.Linear | None = None
         if linear:
-            self.linear = torch.nn.Linear(widths[0], widths[1], dtype=dtype)
-            self._draw_linear(generator)
+            self.linear = torch.nn.Linear(widths[0], widths[1], dtype=dtype, device=device)
+            draw_linear_(self.linear, generator)
         splines = self.widths[linear:]
         self.coefficients: torch.nn.ParameterList = torch.nn.ParameterList(
-            torch.nn.Parameter(self._draw(inputs, outputs, n, generator).to(dtype))
+            torch.nn.Parameter(draw(inputs, outputs, n, degree, generator).to(device, dtype))
             for inputs, outputs, n in zip(splines[:-1], splines[1:], per_layer, strict=True)
         )
 
-    def _draw(
-        self, inputs: int, outputs: int, intervals: int, generator: torch.Generator
-    ) -> torch.Tensor:
-        """Random polynomials of degree at most 3, of variance about 1 / inputs on the domain."""
-        top = min(self.degree, 3)
-        drawn = torch.randn(inputs, outputs, top + 1, generator=generator, dtype=torch.float64)
-        # Chebyshev polynomials, the higher ones smaller, in powers of the centred variable z.
-        size = np.array([0.1, 1.0, 0.4, 0.2])[: top + 1] / np.sqrt(inputs)
-        centred = np.apply_along_axis(np.polynomial.chebyshev.cheb2poly, -1, drawn.numpy() * size)
-        if centred.shape[-1] < self.degree + 1:
-            pad = [(0, 0)] * 2 + [(0, self.degree + 1 - centred.shape[-1])]
-            centred = np.pad(centred, pad)
-        # In the variable z in [-1, 1], so that no powers of large numbers appear.
-        values = polynomial_coefficients(centred, intervals, self.degree, (-1.0, 1.0))
-        return torch.from_numpy(np.ascontiguousarray(values.swapaxes(1, 2)))
+    def state_options(self) -> dict[str, Any]:
+        return {"degree": self.degree, "domain": self.domain, "hidden": self.hidden}
 
-    def _draw_linear(self, generator: torch.Generator) -> None:
-        layer = self.linear
-        if layer is not None:
-            with torch.no_grad():
-                weight = torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
-                layer.weight.copy_(weight / layer.in_features**0.5)
-                layer.bias.zero_()
+    def altered(self, method: str = "") -> str:
+        """What a call does that the formulas of a method do not know, in words; "" if nothing.
+
+        Formulas know the `forward` of KAN, its own linear layer and no other parameters. Where
+        there is more, `LeastSquares` and `Collocation` differentiate automatically.
+
+        Parameters
+        ----------
+        method : str
+            "linearize", "linearize_residual" or "derivatives"; one that a subclass overrides is
+            its own affair.
+
+        Examples
+        --------
+        >>> class Positive(KAN):
+        ...     def forward(self, x):
+        ...         return super().forward(x).exp()
+        >>> KAN([1, 1]).altered(), Positive([1, 1]).altered()
+        ('', 'Positive has a forward of its own')
+        """
+        if method and (
+            method in vars(self) or getattr(type(self), method) is not vars(KAN)[method]
+        ):
+            return ""
+        # The Jacobians ask for the map of hidden values itself, whatever it is.
+        jacobian = method in ("linearize", "linearize_residual")
+        found = alteration(self, KAN, ("forward",) if jacobian else ("forward", "into_domain"))
+        if found or self.linear is None:
+            known = list(self.coefficients)
+        else:
+            found = alteration(self.linear, torch.nn.Linear)
+            known = [self.linear.weight, self.linear.bias, *self.coefficients]
+        if found or [id(p) for p in known] == [id(p) for p in self.parameters()]:
+            return found
+        return f"{type(self).__name__} has other parameters than a KAN"
+
+    def _require_plain(self, method: str) -> None:
+        found = self.altered(method)
+        if found:
+            raise TypeError(
+                f"KAN.{method} knows networks as KAN computes them, but {found}; differentiate it "
+                "automatically, as LeastSquares does by itself, or override the method"
+            )
 
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
         """The fixed map of hidden values onto the spline interval."""
@@ -162,6 +201,8 @@ class KAN(torch.nn.Module):
         ------
         TypeError, ValueError
         """
+        if isinstance(x, torch.fx.Proxy):
+            return  # `spline_layer` checks what comes when the graph runs
         if not isinstance(x, torch.Tensor):
             raise TypeError(f"KAN got inputs of type {type(x).__name__}; give a tensor")
         first, inputs = self.coefficients[0], self.widths[0]
@@ -170,7 +211,7 @@ class KAN(torch.nn.Module):
                 f"KAN got inputs of shape {tuple(x.shape)}; it needs "
                 f"({'...' if axes is None else 'samples'}, {inputs}), one column per input"
             )
-        if x.dtype != first.dtype:
+        if working_dtype(x) != working_dtype(first):
             raise TypeError(
                 f"KAN got inputs of {x.dtype}, but its coefficients are of {first.dtype}; convert "
                 f"one of them, as with x.to({first.dtype})"
@@ -183,9 +224,10 @@ class KAN(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
+        check_no_hooks("KAN", self.coefficients)
         self.check_inputs(x)
         if self.linear is not None:
-            x = self.into_domain(self.linear(x))
+            x = self.into_domain(raised(self.linear(x)))
         for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
             if number:
                 x = self.into_domain(x)
@@ -199,11 +241,15 @@ class KAN(torch.nn.Module):
         ----------
         x : tensor of shape (samples, inputs)
         """
+        self._require_plain("linearize")
         self.check_inputs(x, axes=2)
+        if under_autocast(x):
+            return in_full_precision(self.linearize, x)
         return linearize(self, x)
 
     def derivatives(self, inputs: Derivatives) -> KANDerivatives:
         """Outputs and their derivatives in the points, of which the inputs are functions."""
+        self._require_plain("derivatives")
         return KANDerivatives(self, inputs)
 
     def jacobian(self, x: torch.Tensor) -> torch.Tensor:
@@ -225,17 +271,7 @@ class KAN(torch.nn.Module):
 
     def coarsening_matrices(self, factor: int = 2, by: str = "projection") -> list[np.ndarray]:
         """Of each layer, from the splines of `refine(factor)` to those of this network."""
-        if by not in ("projection", "injection"):
-            raise ValueError(f"KAN.coarsen got by={by!r}; it must be 'projection' or 'injection'")
-        made = {}
-        for n in set(self.intervals):
-            P = refinement_matrix(n, self.degree, factor)
-            if by == "injection":
-                made[n] = injection_matrix(P)
-            else:  # on any domain: its length cancels
-                knots = uniform_knots(factor * n, self.degree, (0.0, 1.0))
-                made[n] = projection_matrix(P, mass_matrix(knots, self.degree))
-        return [made[n] for n in self.intervals]
+        return _coarsening(self.intervals, self.degree, factor, by)
 
     def linearize_residual(self, residual: Residual) -> tuple[torch.Tensor, Jacobian]:
         """Residuals and their Jacobian in all parameters, with few entries in each row.
@@ -246,9 +282,10 @@ class KAN(torch.nn.Module):
             `module -> tensor` or tuple of tensors, each of one call of the module, a row per
             sample.
         """
+        self._require_plain("linearize_residual")
         return linearize_residual(self, residual)
 
-    def refine(self, factor: int = 2) -> KAN:
+    def refine(self: Self, factor: int = 2) -> Self:
         """The same function with `factor` times as many intervals, a new network.
 
         Parameters
@@ -258,11 +295,10 @@ class KAN(torch.nn.Module):
         """
         if not isinstance(factor, Integral) or factor < 2:
             raise ValueError(f"KAN.refine got factor {factor}; it must be an integer of at least 2")
-        fine = self._with_intervals([factor * n for n in self.intervals])
-        fine._take(self, self.refinement_matrices(factor))
-        return fine
+        matrices = self.refinement_matrices(factor)
+        return self._on([factor * n for n in self.intervals], matrices, "refine")
 
-    def coarsen(self, factor: int = 2, by: str = "projection") -> KAN:
+    def coarsen(self: Self, factor: int = 2, by: str = "projection") -> Self:
         """The closest network with fewer intervals, a new one; undoes `refine`.
 
         Parameters
@@ -281,9 +317,8 @@ class KAN(torch.nn.Module):
                 f"KAN.coarsen got factor {factor} for {self.intervals} intervals; "
                 "it must be an integer of at least 2 and divide all"
             )
-        coarse = self._with_intervals([n // factor for n in self.intervals])
-        coarse._take(self, coarse.coarsening_matrices(factor, by))
-        return coarse
+        intervals = [n // factor for n in self.intervals]
+        return self._on(intervals, _coarsening(intervals, self.degree, factor, by), "coarsen")
 
     def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
         """The largest change of an output by `refine`, over the largest output; rounding only.
@@ -300,32 +335,23 @@ class KAN(torch.nn.Module):
             change = (self.refine(factor)(x) - outputs).abs().max()
             return float(change / outputs.abs().max().clamp_min(torch.finfo(x.dtype).tiny))
 
-    def _take(self, other: KAN, matrices: Sequence[sp.csr_matrix | np.ndarray]) -> None:
-        """Set the coefficients to matrices times those of another network, in float64."""
-        for matrix, source, own in zip(
-            matrices, other.coefficients, self.coefficients, strict=True
-        ):
-            values = source.detach().cpu().double().numpy()
-            with torch.no_grad():
-                own.copy_(torch.from_numpy(AxisTransfer(matrix, axis=1).prolong(values)))
-
-    def _with_intervals(self, intervals: Sequence[int]) -> KAN:
-        """A network of the same kind with zero coefficients and the same linear layer."""
-        first = self.coefficients[0]
-        other = KAN(
-            self.widths,
-            intervals,
-            self.degree,
-            linear=self.linear is not None,
-            domain=self.domain,
-            hidden=self.hidden,
-            dtype=first.dtype,
-        ).to(first.device)
-        if self.linear is not None and other.linear is not None:
-            other.linear.load_state_dict(self.linear.state_dict())
-        for own, theirs in zip(other.parameters(), self.parameters(), strict=True):
-            own.requires_grad_(theirs.requires_grad)
-        return other
+    def _on(
+        self: Self,
+        intervals: Sequence[int],
+        matrices: Sequence[sp.csr_matrix | np.ndarray],
+        method: str,
+    ) -> Self:
+        """A copy on other knots; its coefficients are matrices times the own ones, in float64."""
+        check_plain_tensors(self.coefficients, f"KAN.{method}")
+        moved: dict[int, torch.nn.Parameter] = {}  # layers that share their splines go on doing so
+        for matrix, u in zip(matrices, self.coefficients, strict=True):
+            values = AxisTransfer(matrix, axis=1).prolong(u.detach().cpu().double().clone().numpy())
+            there = owned(values).to(u.device, u.dtype)
+            moved.setdefault(id(u), torch.nn.Parameter(there, u.requires_grad))
+        others = torch.nn.ParameterList(moved[id(u)] for u in self.coefficients)
+        made = copy_with(self, f"KAN.{method}", [(self.coefficients, others)])
+        made.intervals = tuple(intervals)
+        return made
 
     def extra_repr(self) -> str:
         return (
@@ -338,37 +364,15 @@ def _positive(numbers: Sequence[int]) -> bool:
     return all(isinstance(n, Integral) and n > 0 for n in numbers)
 
 
-def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
-    """Rows R with `|R u|^2 = weight * sum over edges of the integral of phi''^2`, as a penalty.
-
-    Integrals are taken as if the domain were [-1, 1]. Refinement does not change the value.
-
-    Parameters
-    ----------
-    kan : KAN
-    weight : float
-        Not negative.
-
-    Returns
-    -------
-    tensor of shape (coefficients, parameters)
-        For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`.
-
-    Examples
-    --------
-    >>> kan = KAN([1, 2, 1], intervals=3)
-    >>> u = torch.nn.utils.parameters_to_vector(kan.parameters())
-    >>> fine = torch.nn.utils.parameters_to_vector(kan.refine().parameters())
-    >>> bool(torch.isclose((roughness(kan) @ u).norm(), (roughness(kan.refine()) @ fine).norm()))
-    True
-    """
-    blocks = []
-    if kan.linear is not None:
-        linear = kan.linear
-        blocks.append(linear.weight.new_zeros(0, linear.weight.numel() + linear.bias.numel()))
-    for n, u in zip(kan.intervals, kan.coefficients, strict=True):
-        factor = torch.as_tensor(roughness_factor(n, kan.degree) * weight**0.5).to(u.detach())
-        inputs, _, outputs = u.shape
-        eyes = [torch.eye(size).to(factor) for size in (inputs, outputs)]
-        blocks.append(torch.kron(torch.kron(eyes[0], factor), eyes[1]))
-    return torch.block_diag(*blocks)
+def _coarsening(intervals: Sequence[int], degree: int, factor: int, by: str) -> list[np.ndarray]:
+    if by not in ("projection", "injection"):
+        raise ValueError(f"KAN.coarsen got by={by!r}; it must be 'projection' or 'injection'")
+    made = {}
+    for n in set(intervals):
+        P = refinement_matrix(n, degree, factor)
+        if by == "injection":
+            made[n] = injection_matrix(P)
+        else:  # on any domain: its length cancels
+            knots = uniform_knots(factor * n, degree, (0.0, 1.0))
+            made[n] = projection_matrix(P, mass_matrix(knots, degree))
+    return [made[n] for n in intervals]

@@ -262,10 +262,29 @@ def _share(work: Callable[[int, int], None], size: int, cost: int) -> None:
         other.result()
 
 
-def _flat(tensor: torch.Tensor | None, like: torch.Tensor) -> np.ndarray:
-    if tensor is None:
-        tensor = like.new_empty(0)
-    return tensor.detach().contiguous().numpy().reshape(-1)
+class _Memory:
+    """Numbers in memory, as NumPy asks for them. It does not keep them alive.
+
+    `Tensor.numpy()` would forbid for good to resize the tensor's storage, as FSDP does between the
+    passes of its parameters.
+    """
+
+    __slots__ = ("__array_interface__",)
+
+    def __init__(self, tensor: torch.Tensor):
+        self.__array_interface__ = {
+            "data": (tensor.data_ptr(), False),
+            "shape": (tensor.numel(),),
+            "typestr": "=f4" if tensor.dtype == torch.float32 else "=f8",
+            "version": 3,
+        }
+
+
+def _flat(tensor: torch.Tensor) -> np.ndarray:
+    """The numbers of a contiguous tensor."""
+    if tensor.numel():
+        return np.asarray(_Memory(tensor))
+    return np.empty(0, np.float32 if tensor.dtype == torch.float32 else np.float64)
 
 
 def _span(x: torch.Tensor, intervals: int, domain: tuple[float, float]) -> tuple[Any, ...]:
@@ -299,12 +318,13 @@ def layer(
     """
     samples, (inputs, splines, outputs) = len(x), U.shape
     y = x.new_empty(samples, outputs)
-    flat = [_flat(tensor, x) for tensor in (x, U, h)]
+    tensors = [x.new_empty(0) if t is None else t.contiguous() for t in (x, U, h)]
+    flat = [_flat(tensor) for tensor in tensors]
     order = (0,) * pieces.powers.shape[1]
     rows = min(samples, 1 + 16384 // inputs)
     tile = min(inputs, max(4, 32768 // (splines * outputs * x.itemsize)))
     shape = inputs, splines, outputs, max(rows, 1), tile
-    out = y.numpy().reshape(-1)
+    out = _flat(y)
 
     def work(start: int, stop: int) -> None:
         span = _span(x, intervals, domain)
@@ -336,12 +356,14 @@ def adjoint(
     wanted = for_x is not None, for_U is not None
     gx = x.new_empty((inputs, samples) if wanted[0] else (0, 0))
     gU = x.new_empty(U.shape if wanted[1] else 0)
-    flat = [_flat(tensor, x) for tensor in (x.T, U, g, None if h is None else h.T)]
+    transposed = x.T, U, g, None if h is None else h.T
+    tensors = [x.new_empty(0) if t is None else t.contiguous() for t in transposed]
+    flat = [_flat(tensor) for tensor in tensors]
     any_pieces: Any = for_x or for_U  # one must do for the other: arguments have fixed types
     pieces = tuple(tuple(piece or any_pieces) for piece in (for_x, for_U))
     order = (0,) * any_pieces.powers.shape[1]
     shape = samples, splines, outputs, max(min(samples, 1024), 1)
-    outs = gx.numpy().reshape(-1), gU.numpy().reshape(-1)
+    outs = _flat(gx), _flat(gU)
 
     def work(start: int, stop: int) -> None:
         span = _span(x, intervals, domain)

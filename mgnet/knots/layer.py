@@ -19,6 +19,7 @@ import torch
 from torch.autograd import forward_ad
 
 from mgnet.knots import products
+from mgnet.knots.precision import in_full_precision, under_autocast
 from mgnet.knots.spline import dense_basis, derivative_pieces
 
 __all__ = ["compiled", "spline_layer", "weighted_layer"]
@@ -231,8 +232,9 @@ def spline_layer(
 
     Only the degree + 1 splines that do not vanish at x_p are evaluated, so the cost does not grow
     with the number of intervals, and nothing but inputs and coefficients is kept for the backward
-    pass. Differentiable to any order; works under `torch.compile(fullgraph=True)`, `vmap` and the
-    transforms of `torch.func`.
+    pass. Differentiable to any order; works under `torch.compile(fullgraph=True)`, `vmap`, the
+    transforms of `torch.func`, `torch.export` and, with all splines, `torch.onnx.export`. Under
+    `torch.autocast` it computes in float32 or better.
 
     Parameters
     ----------
@@ -258,6 +260,8 @@ def spline_layer(
     >>> spline_layer(torch.tensor([[0.25]]), hat, 2, 1, (0.0, 1.0)).tolist()
     [[0.5]]
     """
+    if under_autocast(x):
+        return in_full_precision(spline_layer, x, coefficients, intervals, degree, domain)
     inputs, splines, _ = coefficients.shape
     if x.shape[-1] != inputs or splines != intervals + degree:
         raise ValueError(
@@ -272,9 +276,11 @@ def spline_layer(
         )
     flat = x.reshape(-1, inputs)
     # Custom operators have no forward mode; the reference has.
-    layer = _layer if forward_ad._current_level < 0 else _reference
+    # ONNX knows neither.
+    plain = forward_ad._current_level >= 0 or torch.onnx.is_in_onnx_export()
+    layer = _reference if plain else _layer
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
 
 def weighted_layer(
@@ -295,4 +301,8 @@ def weighted_layer(
     >>> weighted_layer(x, hat, two, 2, 1, (0.0, 1.0), 1).tolist()
     [[4.0]]
     """
+    if under_autocast(x):
+        return in_full_precision(
+            weighted_layer, x, coefficients, weights, intervals, degree, domain, order
+        )
     return _layer(x, coefficients, weights, intervals, degree, *domain, order)

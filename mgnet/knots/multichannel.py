@@ -10,10 +10,15 @@ import torch
 
 from mgnet.knots.change_of_basis import from_channels, to_channels
 from mgnet.knots.kan import KAN
+from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain
+from mgnet.knots.precision import in_full_precision, raised, under_autocast
 from mgnet.knots.refinement import uniform_knots
 from mgnet.knots.spline_network import into_domain
 
 __all__ = ["MultichannelMLP", "channel_layer"]
+
+torch.fx.wrap("channel_layer")  # a node each in the graphs of `torch.fx.symbolic_trace`
+torch.fx.wrap("raised")
 
 
 def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int) -> torch.Tensor:
@@ -25,7 +30,7 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
     ----------
     x : tensor of shape (..., inputs)
     weight : tensor of shape (inputs, n + degree, outputs)
-    knots : array or tensor of n + 2 degree + 1 numbers
+    knots : sequence, array or tensor of n + 2 degree + 1 numbers
         Strictly increasing; the domain is `[knots[degree], knots[-degree - 1]]`.
     degree : int
 
@@ -40,6 +45,8 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
     >>> channel_layer(x, hat, [-1.0, 0.0, 1.0, 2.0, 3.0], degree=1).flatten().tolist()
     [0.25, 1.0, 0.5, -1.0]
     """
+    if under_autocast(x):
+        return in_full_precision(channel_layer, x, weight, knots, degree)
     t = torch.as_tensor(knots, dtype=x.dtype, device=x.device)
     inside = x.clamp(t[degree], t[-degree - 1])
     distance = inside.unsqueeze(-1) - t[: weight.shape[1]]
@@ -50,7 +57,7 @@ def channel_layer(x: torch.Tensor, weight: torch.Tensor, knots: Any, degree: int
     return channels.flatten(-2) @ weight.flatten(0, 1)
 
 
-class MultichannelMLP(torch.nn.Module):
+class MultichannelMLP(OptionsInState):
     """The function of a KAN as a multilayer perceptron with ReLU^degree channels.
 
     Each layer takes every input through one channel per knot, `max(0, x - t_j)^degree` with fixed
@@ -90,6 +97,7 @@ class MultichannelMLP(torch.nn.Module):
         super().__init__()
         if not isinstance(kan, KAN):
             raise TypeError(f"MultichannelMLP got a {type(kan).__name__}; give a KAN")
+        check_plain("MultichannelMLP", kan, KAN)
         self.widths = kan.widths
         self.intervals = kan.intervals
         self.degree = kan.degree
@@ -101,22 +109,28 @@ class MultichannelMLP(torch.nn.Module):
             for n, u in zip(self.intervals, kan.coefficients, strict=True)
         )
 
+    def state_options(self) -> dict[str, Any]:
+        return {"degree": self.degree, "domain": self.domain, "hidden": self.hidden}
+
     def into_domain(self, hidden: torch.Tensor) -> torch.Tensor:
         """The fixed map of hidden values onto the spline interval, that of the KAN."""
         return into_domain(hidden, self.hidden, self.domain)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
+        check_no_hooks("MultichannelMLP", self.weights)
         if self.linear is not None:
-            x = self.into_domain(self.linear(x))
+            x = self.into_domain(raised(self.linear(x)))
         for number, (n, w) in enumerate(zip(self.intervals, self.weights, strict=True)):
             if number:
                 x = self.into_domain(x)
-            x = channel_layer(x, w, uniform_knots(n, self.degree, self.domain), self.degree)
+            knots = uniform_knots(n, self.degree, self.domain).tolist()  # torch.fx takes no array
+            x = channel_layer(x, w, knots, self.degree)
         return x
 
     def to_kan(self) -> KAN:
         """The KAN of this function, a new network: its coefficients are `u = A^-T w`."""
+        check_plain("MultichannelMLP.to_kan", self, MultichannelMLP)
         first = self.weights[0]
         kan = KAN(
             self.widths,

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import pad
 
+from mgnet.knots.precision import in_full_precision, under_autocast
+
 __all__ = ["local_basis_on", "spline_layer_on"]
 
 
@@ -107,6 +109,8 @@ def spline_layer_on(
     >>> spline_layer_on(torch.tensor([[1.25]]), hat, knots, 1).tolist()
     [[0.5]]
     """
+    if under_autocast(x):
+        return in_full_precision(spline_layer_on, x, coefficients, knots, degree)
     first, (values,) = local_basis_on(x, knots, degree)
     index = first.unsqueeze(-1) + torch.arange(degree + 1, device=x.device)
     basis = values.new_zeros(*x.shape, coefficients.shape[1]).scatter(-1, index, values)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch.nn.functional import embedding_bag
 
+from mgnet.knots.precision import in_full_precision, under_autocast
 from mgnet.knots.spline import derivative_pieces, evaluate
 
 __all__ = ["layer", "local_values", "pull", "scatter"]
@@ -62,6 +63,8 @@ def local_values(
 
 def layer(first: torch.Tensor, values: list[torch.Tensor], U: torch.Tensor) -> torch.Tensor:
     """(samples, inputs) and (inputs, splines, outputs) -> (samples, outputs)."""
+    if under_autocast(first):
+        return in_full_precision(layer, first, values, U)
     inputs, splines, outputs = U.shape
     rows = first + splines * torch.arange(inputs, device=first.device)
     table = U.reshape(-1, outputs)
@@ -76,6 +79,8 @@ def pull(
     first: torch.Tensor, values: list[torch.Tensor], U: torch.Tensor, g: torch.Tensor
 ) -> torch.Tensor:
     """The sum over splines and outputs: (samples, inputs)."""
+    if under_autocast(first):
+        return in_full_precision(pull, first, values, U, g)
     inputs, splines, outputs = U.shape
     rows = first + splines * torch.arange(inputs, device=first.device)
     table = U.reshape(-1, outputs)
@@ -103,6 +108,8 @@ def scatter(
     first: torch.Tensor, values: list[torch.Tensor], g: torch.Tensor, splines: int
 ) -> torch.Tensor:
     """The sum over samples: (inputs, splines, outputs)."""
+    if under_autocast(first):
+        return in_full_precision(scatter, first, values, g, splines)
     samples, inputs = first.shape
     outputs = g.shape[1]
     column = torch.arange(inputs, device=first.device)

@@ -15,6 +15,7 @@ from scipy.interpolate import BSpline
 from mgnet.knots import KAN, FreeKnotKAN
 from mgnet.knots.refinement import uniform_knots
 from mgnet.plot.plots import BLUE, GREY, ORANGE
+from mgnet.training.loss.own_forward import alteration
 
 __all__ = ["plot_edges"]
 
@@ -106,6 +107,9 @@ def plot_edges(
     ------
     ValueError
         If the names are not as many as inputs and outputs, or `most` is not positive.
+    TypeError
+        If x is given for a subclass with a forward of its own, or a network with hooks: what they
+        do to the data on their way is not known.
 
     Examples
     --------
@@ -120,6 +124,7 @@ def plot_edges(
         )
     if most < 1:
         raise ValueError(f"plot_edges got most={most}; it must draw at least one edge of a layer")
+    _check_whole(kan, x)
     layers = _layers(kan, x)
     choices = [_choose(layer, most) for layer in layers]
     labels = _labels(kan.widths, names)[-len(layers) - 1 :]
@@ -131,6 +136,15 @@ def plot_edges(
         _write_head(figure, top, layer, choice, f"layer {len(kan.widths) - len(layers) + number}")
         top -= choice.height
     return figure
+
+
+def _check_whole(kan: KAN | FreeKnotKAN, x: torch.Tensor | None) -> None:
+    """Edges are drawn as they are; data reach them on the way that the class itself knows."""
+    found = alteration(kan, FreeKnotKAN if isinstance(kan, FreeKnotKAN) else KAN)
+    if x is not None and found:
+        raise TypeError(
+            f"plot_edges cannot follow the data through the layers, for {found}; leave x out"
+        )
 
 
 @torch.no_grad()

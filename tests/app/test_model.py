@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mgnet.app.model import Model
 from mgnet.estimators.scales import Scales
@@ -45,6 +46,16 @@ def test_files_from_before_hidden_was_an_option_mean_tanh(tmp_path):
     loaded = Model.load(tmp_path)
     assert loaded.network.hidden == "tanh"
     assert np.array_equal(loaded.predict(ROWS), saved.predict(ROWS))
+
+
+def test_files_from_before_options_were_in_the_state(tmp_path):
+    saved = model(domain=(0.0, 2.0))
+    saved.save(tmp_path)
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    del state["_extra_state"]
+    save_file(state, file)
+    assert np.array_equal(Model.load(tmp_path).predict(ROWS), saved.predict(ROWS))
 
 
 def test_inputs_are_mapped_to_the_domain_and_outputs_back():

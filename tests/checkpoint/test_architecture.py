@@ -17,6 +17,7 @@ ARGUMENTS = {
     "domain": (0.0, 2.0),
     "hidden": "identity",
     "dtype": torch.float32,
+    "device": "cpu",
     "generator": torch.Generator().manual_seed(4),
 }
 
@@ -41,3 +42,22 @@ def test_other_networks_are_told_by_their_shapes():
     assert told["shapes"]["0.weight"] == [3, 2] and told["shapes"]["1.running_mean"] == [3]
     with pytest.raises(ValueError, match="kind Sequential cannot be built"):
         from_config(told)
+
+
+def test_a_subclass_and_a_namesake_are_not_taken_for_the_class():
+    class Positive(KAN):
+        def forward(self, x):
+            return super().forward(x).exp()
+
+    namesake = type("KAN", (Positive,), {})
+    other = type("KAN", (torch.nn.Linear,), {})
+    for network in (Positive([2, 1]), namesake([2, 1]), other(2, 1)):
+        told = to_config(network)
+        assert told["kind"] not in ("KAN", "FreeKnotKAN")
+        with pytest.raises(ValueError, match="cannot be built from its description"):
+            from_config(told)
+
+
+def test_shapes_are_those_of_files_from_before_options_were_in_the_state():
+    network = torch.nn.Sequential(KAN([2, 1]), torch.nn.Linear(1, 1))
+    assert list(to_config(network)["shapes"]) == ["0.coefficients.0", "1.weight", "1.bias"]

@@ -424,6 +424,43 @@ def test_another_frozen_layer_is_refused(tmp_path):
         Checkpoint.load(tmp_path).resume_on(cascade([1]), hierarchy)
 
 
+def of_steps(kan):
+    module = torch.nn.Sequential(kan, torch.nn.Linear(1, 1, dtype=torch.float64))
+    problem = LeastSquares(module, (X, Y))
+    return Hierarchy([Level(problem, ADAM, objective=problem.value)]), problem.start()
+
+
+def test_options_inside_another_module_are_compared(tmp_path):
+    hierarchy, start = of_steps(KAN([1, 2, 1], domain=(0.0, 1.0)))
+    checkpoints = Checkpoints(tmp_path, hierarchy)
+    run(cascade([1]), hierarchy, start, None, record=checkpoints)
+    saved = Checkpoint.load(tmp_path)
+    saved.resume_on(cascade([1]), of_steps(KAN([1, 2, 1], domain=(0.0, 1.0)))[0])
+    with pytest.raises(ValueError, match=r"domain=\[0.0, 1.0\], but this one has domain=\[-1.0, 1"):
+        saved.resume_on(cascade([1]), of_steps(KAN([1, 2, 1]))[0])
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_files_from_before_options_were_in_the_state(tmp_path, inside):
+    kan = KAN([1, 2, 1], domain=(0.0, 1.0))
+    hierarchy, start = of_steps(kan)
+    if not inside:
+        problem = LeastSquares(kan, (X, Y))
+        hierarchy = Hierarchy([Level(problem, ADAM, objective=problem.value)])
+        start = problem.start()
+    run(cascade([1]), hierarchy, start, None, record=Checkpoints(tmp_path, hierarchy))
+    saved = Checkpoint.load(tmp_path)
+    (name,) = (name for name in saved.fixed[0] if name.endswith("_extra_state"))
+    del saved.fixed[0][name]
+    saved.save(tmp_path / "old")
+    old = Checkpoint.load(tmp_path / "old")
+    old.resume_on(cascade([1]), hierarchy)
+    network = hierarchy[0].operator.network
+    network.load_state_dict(old.state_dict())
+    if not inside:
+        assert torch.equal(old.network()(X), network(X))
+
+
 def test_generators_must_be_those_that_were_saved(tmp_path):
     hierarchy, generators = knots(LM, 1), {"a": torch.Generator(), "b": np.random.default_rng(0)}
     checkpoints = Checkpoints(tmp_path, hierarchy, generators=generators)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.func import functional_call, jacrev, vmap
 
-from mgnet.knots import KAN, roughness
+from mgnet.knots import KAN
 from mgnet.knots.spline import dense_basis
 
 
@@ -154,16 +154,6 @@ def test_double_backward():
     kan = KAN([1, 3, 1])
     x = torch.linspace(-0.9, 0.9, 5, dtype=torch.float64).unsqueeze(1).requires_grad_()
     assert torch.autograd.gradgradcheck(kan, (x,))
-
-
-@pytest.mark.parametrize("linear", [False, True])
-def test_roughness_has_a_column_per_parameter_and_survives_refinement(linear):
-    kan = KAN([2, 3, 2], linear=linear) if not linear else KAN([2, 3, 2, 1], linear=True)
-    u = torch.nn.utils.parameters_to_vector(kan.parameters())
-    v = torch.nn.utils.parameters_to_vector(kan.refine().parameters())
-    now = (roughness(kan, 4.0) @ u).norm()
-    assert now > 0.1
-    torch.testing.assert_close((roughness(kan.refine(), 4.0) @ v).norm(), now)
 
 
 @pytest.mark.parametrize(

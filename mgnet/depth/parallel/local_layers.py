@@ -63,8 +63,8 @@ def layered_names(net: ODENet) -> set[str]:
     >>> sorted(layered_names(net))
     ['block.bias', 'block.weight', 'learnable_steps']
     """
-    state = [name for name in net.block.state_dict() if not name.endswith("_extra_state")]
-    names = {f"block.{name}" for name in state}
+    every = net.block.state_dict()  # options, as a KAN keeps them, are those of all layers
+    names = {f"block.{name}" for name in every if not name.endswith("_extra_state")}
     if net.weights != "per layer":
         names -= {f"block.{name}" for name, _ in net.block.named_parameters(remove_duplicate=False)}
     return names if net.learnable_steps is None else names | {"learnable_steps"}

@@ -8,9 +8,11 @@ it, unknown coefficients of the equation beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import torch
+
+from mgnet.training.loss.own_forward import alteration, knows
 
 __all__ = ["Ansatz", "Derivatives", "Points", "carries", "derivatives_of"]
 
@@ -34,15 +36,6 @@ class Derivatives(Protocol):
 
     def d(self, *axes: int) -> torch.Tensor:
         """The value, or its derivative by one or two of the inputs: shape (samples, outputs)."""
-        ...
-
-
-@runtime_checkable
-class Differentiates(Protocol):
-    """A network with a faster way than autograd to derivatives with respect to its inputs."""
-
-    def derivatives(self, inputs: Derivatives, /) -> Any:
-        """Of the outputs; with `add_jacobian`, see `mgnet.knots.derivatives`."""
         ...
 
 
@@ -275,9 +268,14 @@ def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivative
 def carries(network: torch.nn.Module) -> bool:
     """Whether derivatives are carried forward, with a Jacobian of their own.
 
+    By a method `derivatives(inputs: Derivatives)` with `add_jacobian`, as a KAN has; see
+    `mgnet.knots.derivatives`. Not where a subclass or a hook would be left out.
+
     Examples
     --------
     >>> carries(torch.nn.Linear(1, 1))
     False
     """
-    return isinstance(network.network if isinstance(network, Ansatz) else network, Differentiates)
+    if not isinstance(network, Ansatz):
+        return knows(network, "derivatives")
+    return not alteration(network, Ansatz) and knows(network.network, "derivatives")

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch.func import functional_call, jacrev, vmap
 
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
+from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import FlatParameters
 
 __all__ = ["Residual", "blocks_of", "linearize"]
 
 Residual = Callable[[Any], torch.Tensor | Sequence[torch.Tensor]]
-
-
-@runtime_checkable
-class LinearizesResiduals(Protocol):
-    """A network with a faster way than autograd to the Jacobian of residuals in the parameters."""
-
-    def linearize_residual(self, residual: Residual, /) -> tuple[torch.Tensor, Jacobian]:
-        """Residuals, each of one sample of one call, and their Jacobian; any error if it cannot."""
-        ...
 
 
 def blocks_of(residuals: Any) -> list[torch.Tensor]:
@@ -143,9 +135,13 @@ def _checked(
 def _own(
     parameters: FlatParameters, residual: Residual, r: torch.Tensor, u: torch.Tensor
 ) -> Jacobian | None:
-    """The Jacobian that the network makes itself, if it can and it is the Jacobian of r."""
+    """The Jacobian that the network makes itself, if it can and it is the Jacobian of r.
+
+    By a method `linearize_residual(residual)`, as a KAN has: residuals, each of one sample of one
+    call, and their Jacobian; any error if it cannot.
+    """
     module = parameters.module
-    able = isinstance(module, LinearizesResiduals) and parameters.all_trainable
+    able = knows(module, "linearize_residual") and parameters.all_trainable
     if not able or u.device.type != "cpu":
         return None
     try:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
 from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
 from mgnet.training.loss.objective import Data, Objective
+from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.user_functions import check_all_pairs
 
 __all__ = ["LeastSquares"]
-
-
-@runtime_checkable
-class Linearizes(Protocol):
-    """A network with a faster way than autograd to its Jacobian in all parameters."""
-
-    def linearize(self, x: torch.Tensor, /) -> tuple[torch.Tensor, Jacobian]:
-        """Outputs, and their Jacobian with a row per sample and output."""
-        ...
 
 
 class LeastSquares(Objective):
@@ -34,7 +26,8 @@ class LeastSquares(Objective):
     Parameters
     ----------
     network : torch.nn.Module
-        Uses its own `linearize(x)` when it has one (a KAN has), else automatic differentiation.
+        Uses its own `linearize(x)`, outputs and a `Jacobian` with a row per sample and output, when
+        it has one (a KAN has; see `KAN.altered` for subclasses), else automatic differentiation.
     data : (inputs, targets)
     penalty : callable, optional
         `network -> R`, a matrix with one column per parameter: the rows `R u` join the residual
@@ -188,8 +181,8 @@ class LeastSquares(Objective):
         """The residual vector and its Jacobian as an operator."""
         u = u.detach()
         J: Jacobian
-        network = self.network
-        if self.data is not None and isinstance(network, Linearizes) and self.flat.all_trainable:
+        own = knows(self.network, "linearize") and self.flat.all_trainable
+        if self.data is not None and own:
             outputs, J = self.flat.evaluate(lambda network: network.linearize(self.data[0]), u)
             r = self._against_targets(outputs).double().reshape(-1)
         else:

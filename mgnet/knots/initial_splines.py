@@ -1,0 +1,72 @@
+"""The random start of a KAN: one function for a seed, on any number of intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mgnet.knots.spline import polynomial_coefficients
+
+__all__ = ["draw", "draw_linear_", "owned"]
+
+
+def draw(
+    inputs: int, outputs: int, intervals: int, degree: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Random polynomials of degree at most 3, of variance about 1 / inputs on the domain.
+
+    Returns
+    -------
+    float64 tensor of shape (inputs, intervals + degree, outputs)
+        On the CPU, whatever torch's default device is.
+
+    Examples
+    --------
+    >>> draw(2, 3, 4, 1, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 5, 3])
+    """
+    top = min(degree, 3)
+    drawn = _normal((inputs, outputs, top + 1), generator)
+    # Chebyshev polynomials, the higher ones smaller, in powers of the centred variable z.
+    size = np.array([0.1, 1.0, 0.4, 0.2])[: top + 1] / np.sqrt(inputs)
+    centred = np.apply_along_axis(np.polynomial.chebyshev.cheb2poly, -1, drawn.numpy() * size)
+    if centred.shape[-1] < degree + 1:
+        pad = [(0, 0)] * 2 + [(0, degree + 1 - centred.shape[-1])]
+        centred = np.pad(centred, pad)
+    # In the variable z in [-1, 1], so that no powers of large numbers appear.
+    values = polynomial_coefficients(centred, intervals, degree, (-1.0, 1.0))
+    return owned(values.swapaxes(1, 2))
+
+
+def draw_linear_(layer: torch.nn.Linear, generator: torch.Generator) -> None:
+    """Random weights of variance 1 / inputs and no bias, in place.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> draw_linear_(layer, torch.Generator().manual_seed(0))
+    >>> layer.bias.item()
+    0.0
+    """
+    with torch.no_grad():
+        layer.weight.copy_(_normal(layer.weight.shape, generator) / layer.in_features**0.5)
+        layer.bias.zero_()
+
+
+def owned(values: np.ndarray) -> torch.Tensor:
+    """A tensor in torch's own memory: that of NumPy cannot be resized, as FSDP does.
+
+    Examples
+    --------
+    >>> owned(np.ones(2)).untyped_storage().resizable()
+    True
+    """
+    return torch.from_numpy(values).clone(memory_format=torch.contiguous_format)
+
+
+def _normal(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """Drawn where the generator is, so that a seed gives the same bits under any default device."""
+    device = generator.device
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device=device).cpu()

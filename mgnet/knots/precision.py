@@ -1,0 +1,67 @@
+"""Splines under `torch.autocast`: float32 or better, as torch keeps functions that need digits.
+
+A position in 16 bits has three digits, fewer than the intervals of a fine spline have to share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["in_full_precision", "raised", "under_autocast", "working_dtype"]
+
+HALF = (torch.float16, torch.bfloat16)
+
+
+def working_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """The precision in which a tensor is worked with: its own, but for 16 bits under autocast.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu"):
+    ...     working_dtype(torch.ones(1, dtype=torch.bfloat16))
+    torch.float32
+    """
+    if tensor.dtype in HALF and under_autocast(tensor):
+        return torch.float32
+    return tensor.dtype
+
+
+def raised(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in its working precision, differentiable.
+
+    Examples
+    --------
+    >>> raised(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.bfloat16
+    """
+    return tensor.to(working_dtype(tensor))
+
+
+def under_autocast(tensor: torch.Tensor) -> bool:
+    """Whether autocast is on for the device of a tensor.
+
+    Examples
+    --------
+    >>> under_autocast(torch.ones(1))
+    False
+    """
+    device = tensor.device.type
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def in_full_precision(function: Callable[..., Any], x: torch.Tensor, *others: Any) -> Any:
+    """A function of the tensors raised, with autocast off.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu"):
+    ...     in_full_precision(torch.mm, torch.ones(1, 1), torch.ones(1, 1)).dtype
+    torch.float32
+    """
+    arguments = [raised(value) if isinstance(value, torch.Tensor) else value for value in others]
+    x = raised(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return function(x, *arguments)

@@ -1,0 +1,66 @@
+"""Whether a call of a network is what its own formulas know, or a subclass or a hook adds to it.
+
+Some networks bring faster ways than automatic differentiation to their derivatives. These ways do
+not run `forward`, so they hold only where nothing was added to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn.utils.parametrize import is_parametrized
+
+__all__ = ["alteration", "knows"]
+
+
+def alteration(
+    module: torch.nn.Module, kind: type[torch.nn.Module], methods: Sequence[str] = ("forward",)
+) -> str:
+    """What a call of a module does besides the methods of `kind`, in words; "" where it is nothing.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    kind : type
+        The class, or a base class, of the module.
+    methods : sequence of str
+
+    Examples
+    --------
+    >>> class Positive(torch.nn.Linear):
+    ...     def forward(self, x):
+    ...         return super().forward(x).exp()
+    >>> alteration(Positive(1, 1), torch.nn.Linear)
+    'Positive has a forward of its own'
+    >>> alteration(torch.nn.Linear(1, 1), torch.nn.Linear)
+    ''
+    """
+    name = type(module).__name__
+    for method in ("__call__", *methods):
+        if method in vars(module):
+            return f"the {method} of this {name} was replaced"
+        if getattr(type(module), method, None) is not getattr(kind, method):
+            return f"{name} has a {method} of its own"
+    for path, part in module.named_modules():
+        whose = f"{name}.{path}" if path else name
+        hooks = part._forward_hooks, part._forward_pre_hooks
+        if any(hooks) or part._backward_hooks or part._backward_pre_hooks:
+            return f"{whose} has hooks"
+        if is_parametrized(part):
+            return f"{whose} has parametrizations"
+    return ""
+
+
+def knows(network: torch.nn.Module, method: str) -> bool:
+    """Whether a network has a method for its derivatives that holds for its calls.
+
+    A network that can tell says so by `altered(method)`, a reason or "", as `KAN` does.
+
+    Examples
+    --------
+    >>> knows(torch.nn.Linear(1, 1), "linearize")
+    False
+    """
+    altered = getattr(network, "altered", None)
+    return hasattr(network, method) and (altered is None or not altered(method))
