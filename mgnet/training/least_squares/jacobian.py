@@ -73,9 +73,18 @@ class Jacobian(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DenseJacobian(Jacobian):
-    """A dense matrix of shape (rows, columns)."""
+    """A dense matrix of shape (rows, columns).
+
+    Attributes
+    ----------
+    matrix : tensor
+    structure : Jacobian, optional
+        The sparse form that it was made from, where products with the matrix are faster: for
+        preconditioners.
+    """
 
     matrix: torch.Tensor
+    structure: Jacobian | None = None
 
     @property
     def shape(self) -> tuple[int, int]:

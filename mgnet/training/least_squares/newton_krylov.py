@@ -14,6 +14,7 @@ from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.normal_equations import NormalEquations
 
 __all__ = [
+    "Diagonal",
     "Gradients",
     "KrylovEquations",
     "NewtonKrylov",
@@ -45,6 +46,33 @@ class Preconditioner(Protocol):
     def prepare(self, J: Jacobian) -> Prepared:
         """The part of the set-up that does not depend on the damping."""
         ...
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The diagonal of `J^T J + shift I` as its preconditioner, for any Jacobian."""
+
+    def prepare(self, J: Jacobian) -> PreparedDiagonal:
+        """The diagonal of `J^T J`."""
+        return PreparedDiagonal(J, J.root().square().sum(0))
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedDiagonal:
+    """What `Diagonal` knows of one Jacobian."""
+
+    J: Jacobian
+    diagonal: torch.Tensor
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonal."""
+        return float(self.diagonal.mean())
+
+    def shifted(self, shift: float) -> tuple[Product, Product]:
+        """Products with `J^T J + shift I`, and with the inverse of its diagonal."""
+        J, diagonal = self.J, self.diagonal + shift
+        return lambda d: J.rmatvec(J.matvec(d)) + shift * d, lambda r: r / diagonal
 
 
 class Gradients(NamedTuple):
@@ -145,7 +173,7 @@ class NewtonKrylov:
     Parameters
     ----------
     preconditioner : Preconditioner
-        `mgnet.knots.KnotMultigrid()`, say.
+        `mgnet.knots.KnotMultigrid()` for a KAN; by default the diagonal, for any module.
     direct : int
         Up to so many parameters the systems are solved directly, which is faster.
     loosest : float
@@ -166,12 +194,17 @@ class NewtonKrylov:
     True
     """
 
-    preconditioner: Preconditioner
+    preconditioner: Preconditioner = Diagonal()
     direct: int = 4000
     loosest: float = 0.1
     max_iterations: int = 200
 
     def __post_init__(self) -> None:
+        if not callable(getattr(self.preconditioner, "prepare", None)):
+            raise TypeError(
+                f"NewtonKrylov got the preconditioner {self.preconditioner!r}, which has no "
+                "method `prepare`; give mgnet.knots.KnotMultigrid(), say"
+            )
         if self.direct < 0 or not 0.0 < self.loosest < 1.0 or self.max_iterations < 1:
             raise ValueError(
                 f"{self} needs a direct that is not negative, a loosest tolerance between 0 and 1, "
