@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mgnet.petsc.sample_blocks import SampleBlocks, aligned
 from mgnet.training.least_squares.factorizations import minimum_norm, triangle
-from mgnet.training.least_squares.last_layer import LinearPart, check_numbers
+from mgnet.training.least_squares.last_layer import LinearPart, check_numbers, check_rows
 
 __all__ = ["solve_last_layer_", "tsqr"]
 
@@ -99,5 +99,6 @@ def solve_last_layer_(
         return torch.cat([basis, targets[samples]], 1)
 
     T = tsqr(blocks, (rows_of(samples) for samples in blocks.own)) / len(x) ** 0.5
+    check_rows(T)
     part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
     return network

@@ -35,6 +35,7 @@ from mgnet.training.least_squares.last_layer import (
 )
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.loss.checks import check_finite
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
@@ -96,7 +97,7 @@ class AdaptiveBasis(Smoother):
         reduced = _Reduced(level, self.last, f)
         below = reduced.level_for(self.step)
         reduced.best = u
-        reduced.value(u)
+        check_finite(self, level, u, reduced.value(u))
         v, memory = self.step.smooth(below, u, reduced.outside, sweeps, memory)
         reduced.value(v)
         level.charge(below.tally[0])

@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, vmap
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.factorizations import minimum_norm, triangle
 from mgnet.training.least_squares.problem import LeastSquares
-from mgnet.training.loss.checks import check_data
+from mgnet.training.loss.checks import check_data, check_finite
 from mgnet.training.loss.objective import Objective
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ class LinearPart:
             outputs = functional_call(self.network, parameters, (x,)).reshape(-1, self.outputs)
             block = torch.cat([p.flatten() for p in parameters.values()])[-self.size :]
             product = self.features(parameters, x) @ self.unpack(block)
+        if not bool(torch.isfinite(outputs).all()):
+            return  # nothing can be compared; whoever solves says so
         close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(product.abs().max()))
         if product.shape != outputs.shape or not float((product - outputs).abs().max()) <= close:
             raise ValueError(
@@ -216,8 +218,18 @@ def solve_last_layer_(
     if not samples:
         raise ValueError("solve_last_layer_ got no batches; give an iterable with at least one")
     T = blocks[0] / samples**0.5
+    check_rows(T)
     part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
     return network
+
+
+def check_rows(T: torch.Tensor) -> None:
+    """Raise ValueError where the triangle of features and targets is not finite."""
+    if not bool(torch.isfinite(T).all()):
+        raise ValueError(
+            "solve_last_layer_ got features or targets that are not finite (NaN or Inf); leave "
+            "such samples out, or fill them in, and check the parameters of the hidden layers"
+        )
 
 
 @dataclass(frozen=True)
@@ -269,7 +281,10 @@ class LastLayer(Smoother):
     ) -> tuple[torch.Tensor, Any]:
         problem: Any = level.operator
         part, basis = basis_at(level, u)
-        return self.solve(problem, part, basis, u, f), memory
+        solved = self.solve(problem, part, basis, u, f)
+        if solved is u:
+            check_finite(self, level, u, problem.value(u))
+        return solved, memory
 
     def solve(
         self,

@@ -31,6 +31,7 @@ from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.loss.checks import check_finite, not_finite
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
@@ -89,6 +90,12 @@ class LevenbergMarquardt(Smoother):
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if self.linear_solver is not None and not isinstance(self.linear_solver, NewtonKrylov):
+            raise TypeError(
+                f"LevenbergMarquardt got a linear_solver of type "
+                f"{type(self.linear_solver).__name__}; give a NewtonKrylov, such as "
+                "NewtonKrylov(mgnet.knots.KnotMultigrid()), or None"
+            )
         if self.mu <= 0.0 or self.trials < 1 or self.acceleration < 0.0:
             raise ValueError(
                 f"{self} needs a positive mu, at least one trial and a ratio that is not negative"
@@ -123,9 +130,10 @@ class LevenbergMarquardt(Smoother):
             f = problem.shift if f is None else f + problem.shift
         r, J = problem.linearize(u)
         level.charge(1.0)
-        system, memory = self._system(J, r, None if f is None else f.double(), memory)
-        mu, growth = memory.mu, memory.growth
         now = problem.half_square(r) - (0.0 if f is None else float(f @ u))
+        system, memory = self._system(J, r, None if f is None else f.double(), memory)
+        check_finite(self, level, u, now, system.descent)
+        mu, growth = memory.mu, memory.growth
         # A decrease below the rounding of the value cannot be seen. Such a state is a minimum, and
         # refusals there say nothing about the damping, which the next level inherits.
         unseen = torch.finfo(r.dtype).eps * abs(now)
@@ -277,7 +285,7 @@ def levenberg_marquardt(
         while True:
             history.append(_look(level, u, len(history), began))
             if len(history) == 1:
-                _check_start(first, history[0])
+                _check_start(first, history[0], level, u)
             reason = _reason(history, rtol, atol, max_cycles, seconds)
             if monitor is not None and monitor(history[-1], u):
                 reason = reason or Reason.MONITOR
@@ -356,16 +364,13 @@ def _look(level: Level, u: torch.Tensor, cycle: int, began: float) -> CycleRecor
     return CycleRecord(cycle, float(gradient.norm()), value, level.tally[0], seconds)
 
 
-def _check_start(r: torch.Tensor, start: CycleRecord) -> None:
+def _check_start(r: torch.Tensor, start: CycleRecord, level: Level, u: torch.Tensor) -> None:
     """Raise unless there are residuals, the same at a second look, and finite."""
     value, gradient = cast(float, start.value), start.residual_norm
     if not len(r):
         raise ValueError("levenberg_marquardt got no residuals; give at least one sample")
     if not math.isfinite(value + gradient):
-        raise ValueError(
-            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value} and gradient norm "
-            f"{gradient} at the start; both must be finite: check the data and initial parameters"
-        )
+        raise ValueError(not_finite(str(level), level.operator, u))
     again = 0.5 * float(r @ r)
     if abs(again - value) > 1e-3 * max(again, value):
         raise ValueError(
