@@ -66,6 +66,8 @@ class LinearPart:
         self.name = list(named)[-1]
         owner = network.get_submodule(self.name.rpartition(".")[0])
         self.linear = owner if isinstance(owner, torch.nn.Linear) else None
+        own = [] if self.linear is None else [p for p in owner.parameters(recurse=False)]
+        self.names = [n for n, p in named.items() if n == self.name or any(p is o for o in own)]
         last = named[self.name]
         if self.linear is not None:
             self.biased = self.linear.bias is not None
@@ -379,7 +381,14 @@ def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str)
             "that are linear in the last layer: for the residuals of an equation take "
             "LevenbergMarquardt (LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
         )
-    LinearPart(problem.network).check(problem.parameters(u), problem.data[0])
+    part = LinearPart(problem.network)
+    frozen = [owned for owned in part.names if owned not in problem.shapes]
+    if frozen:
+        raise ValueError(
+            f"{level}: the parameter {frozen[0]!r} of the last layer is frozen "
+            f"(requires_grad=False), but {name} solves for it; train it, or take another smoother"
+        )
+    part.check(problem.parameters(u), problem.data[0])
 
 
 def check_numbers(name: str, ridge: float, rcond: float | None) -> None:

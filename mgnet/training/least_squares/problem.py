@@ -37,7 +37,7 @@ class LeastSquares(Objective):
     data : (inputs, targets)
     penalty : callable, optional
         `network -> R`, a matrix with one column per parameter: the rows `R u` join the residual
-        vector. `mgnet.knots.roughness` is one.
+        vector. `mgnet.knots.roughness` is one. Rows of frozen parameters alone are left out.
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
@@ -110,8 +110,22 @@ class LeastSquares(Objective):
 
     @cached_property
     def rows(self) -> torch.Tensor | None:
-        """The matrix of the penalty."""
-        return None if self.penalty is None else self.penalty(self.network).detach()
+        """The matrix of the penalty, with a column for each entry of u."""
+        if self.penalty is None:
+            return None
+        rows, trained = self.penalty(self.network).detach(), self.flat.places
+        if self.flat.all_trainable or rows.shape[1] == int(trained.sum()):
+            return rows
+        # What frozen parameters are penalised by is a constant.
+        own, others = rows[:, trained], rows[:, ~trained]
+        used = (own != 0.0).any(1)
+        if bool((others[used] != 0.0).any()):
+            raise ValueError(
+                "LeastSquares got a penalty that couples trained parameters with frozen ones "
+                "(requires_grad=False); give one with a column for each trained parameter, or "
+                "train all"
+            )
+        return own[used]
 
     @cached_property
     def penalties(self) -> SparseJacobian | None:

@@ -54,6 +54,12 @@ class FlatParameters:
         """Whether the vector holds every parameter of the module."""
         return len(self.trainable) == len(list(self.module.parameters()))
 
+    @property
+    def places(self) -> torch.Tensor:
+        """Of each entry of all parameters, in their order, whether the vector holds it."""
+        parts = [torch.full((p.numel(),), p.requires_grad) for p in self.module.parameters()]
+        return torch.cat(parts)
+
     def start(self) -> torch.Tensor:
         """The parameters as they are, a copy."""
         parameters = list(self.trainable.values())
