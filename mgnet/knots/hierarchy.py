@@ -15,7 +15,7 @@ from mgnet.level import Level
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
 from mgnet.training.loss.objective import Objective, check_objective
-from mgnet.training.loss.parameters import FlatParameters
+from mgnet.training.loss.parameters import FlatParameters, lift
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
@@ -58,7 +58,7 @@ def parameter_transfers(
     )
     of_splines = {}
     for (up, down), u in zip(matrices, inner.coefficients, strict=True):
-        P, R = (torch.as_tensor(matrix).to(u.detach()) for matrix in (up.toarray(), down))
+        P, R = (torch.as_tensor(matrix).to(lift(u.detach())) for matrix in (up.toarray(), down))
         of_splines[id(u)] = AxisTransfer(P, axis=1, injection=R)
     return [(p, of_splines.get(id(p))) for p in kan.parameters()]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
@@ -101,7 +101,7 @@ def _parts(J: Jacobian) -> list[Jacobian]:
     if isinstance(J, StackedJacobian):
         return [StackedJacobian((part,)) for part in J.parts]
     if isinstance(J, ProlongedJacobian):
-        return [ProlongedJacobian(part, J.transfer, J.columns) for part in _parts(J.fine)]
+        return [replace(J, fine=part) for part in _parts(J.fine)]
     return [J]
 
 

@@ -119,7 +119,7 @@ class _Reduced:
         self.problem = problem
         self.last = last
         self.f = f
-        self.part = LinearPart(problem.network)
+        self.part = LinearPart(problem.flat.module)
         # Then one forward pass serves the solve and the gradient.
         plain = not isinstance(problem, LeastSquares) or problem.penalty is None
         spread = isinstance(problem, DistributedSamples)

@@ -18,10 +18,16 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from mgnet.smoother import Smoother
-from mgnet.training.least_squares.factorizations import minimum_norm, triangle
+from mgnet.training.least_squares.factorizations import (
+    check_rows,
+    minimum_norm,
+    triangle,
+    written_rcond,
+)
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.loss.checks import check_data, check_finite
 from mgnet.training.loss.objective import Objective
+from mgnet.training.loss.parameters import full_precision
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -189,8 +195,9 @@ def solve_last_layer_(
     True
     """
     check_numbers("solve_last_layer_", ridge, rcond)
-    part = LinearPart(network)
-    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    computed = full_precision(network)
+    part = LinearPart(computed)
+    parameters = {name: p.detach() for name, p in computed.named_parameters()}
     kind = parameters[part.name].dtype
     blocks: list[torch.Tensor] = []
     samples = 0
@@ -221,17 +228,10 @@ def solve_last_layer_(
         raise ValueError("solve_last_layer_ got no batches; give an iterable with at least one")
     T = blocks[0] / samples**0.5
     check_rows(T)
-    part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
+    rcond = written_rcond(network) if rcond is None else rcond
+    W = minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond)
+    LinearPart(network).write(W)
     return network
-
-
-def check_rows(T: torch.Tensor) -> None:
-    """Raise ValueError where the triangle of features and targets is not finite."""
-    if not bool(torch.isfinite(T).all()):
-        raise ValueError(
-            "solve_last_layer_ got features or targets that are not finite (NaN or Inf); leave "
-            "such samples out, or fill them in, and check the parameters of the hidden layers"
-        )
 
 
 @dataclass(frozen=True)
@@ -356,7 +356,7 @@ class LastLayer(Smoother):
 def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, Any]:
     """The linear part of a level's network, and its features at u: a forward pass, counted."""
     problem: Any = level.operator
-    part = LinearPart(problem.network)
+    part = LinearPart(problem.flat.module)
     level.charge(1.0 / 3.0)
     return part, features_of(problem, part, u)
 
@@ -381,7 +381,7 @@ def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str)
             "that are linear in the last layer: for the residuals of an equation take "
             "LevenbergMarquardt (LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
         )
-    part = LinearPart(problem.network)
+    part = LinearPart(problem.flat.module)
     frozen = [owned for owned in part.names if owned not in problem.shapes]
     if frozen:
         raise ValueError(

@@ -11,6 +11,7 @@ import torch
 from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
 from mgnet.training.loss.objective import Data, Objective
+from mgnet.training.loss.parameters import lift
 
 __all__ = ["LeastSquares"]
 
@@ -113,7 +114,7 @@ class LeastSquares(Objective):
         """The matrix of the penalty, with a column for each entry of u."""
         if self.penalty is None:
             return None
-        rows, trained = self.penalty(self.network).detach(), self.flat.places
+        rows, trained = self.penalty(self.flat.module).detach(), self.flat.places
         if self.flat.all_trainable or rows.shape[1] == int(trained.sum()):
             return rows
         # What frozen parameters are penalised by is a constant.
@@ -199,7 +200,8 @@ class LeastSquares(Objective):
         J: Jacobian
         network = self.network
         if self.data is not None and isinstance(network, Linearizes) and self.flat.all_trainable:
-            outputs, J = self.flat.evaluate(lambda network: network.linearize(self.data[0]), u)
+            x = self.data[0] if self.flat.module is network else lift(self.data[0])
+            outputs, J = self.flat.evaluate(lambda network: network.linearize(x), u)
             r = self._against_targets(outputs).double().reshape(-1)
         else:
             inputs = None if self.data is None else self.data[0]

@@ -68,7 +68,7 @@ class Recentred(LeastSquares):
 
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
         r, J = self.fine.linearize(self.point(u))
-        return r, ProlongedJacobian(J, self.transfer, len(u))
+        return r, ProlongedJacobian(J, self.transfer, len(u), u.dtype)
 
     def half_square(self, r: torch.Tensor) -> float:
         return self.fine.half_square(r)
