@@ -15,7 +15,7 @@ from mgnet.knots.refinement import uniform_knots
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.recentred import Recentred
-from mgnet.training.loss.checks import check_finite
+from mgnet.training.loss.checks import check_finite, check_range
 from mgnet.training.loss.objective import Objective
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ class GradientDescent(Smoother):
             r = level.residual_at(u, f)  # minus the gradient
             if number == 0:
                 check_finite(self, level, u, r)
+                if memory == 1.0:  # as it is at the first visit
+                    check_range(self, level, r)
             d = length * (r if self.geometry == "spline" else _in_relu_geometry(level, r))
             fraction = self.line_search(level, u, d, f, r)
             if fraction == 0.0:

@@ -15,15 +15,13 @@ from torch import Tensor
 
 from mgnet.petsc.sample_blocks import SampleBlocks, aligned
 from mgnet.training.least_squares.factorizations import (
+    check_numbers,
     check_rows,
     minimum_norm,
     triangle,
     written_rcond,
 )
-from mgnet.training.least_squares.last_layer import (
-    LinearPart,
-    check_numbers,
-)
+from mgnet.training.least_squares.last_layer import LinearPart
 from mgnet.training.loss.parameters import full_precision
 
 __all__ = ["solve_last_layer_", "tsqr"]

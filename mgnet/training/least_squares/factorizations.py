@@ -11,6 +11,7 @@ import torch
 from mgnet.training.loss.parameters import HALF
 
 __all__ = [
+    "check_numbers",
     "check_rows",
     "minimum_norm",
     "range_basis",
@@ -106,4 +107,13 @@ def check_rows(T: torch.Tensor) -> None:
         raise ValueError(
             "solve_last_layer_ got features or targets that are not finite (NaN or Inf); leave "
             "such samples out, or fill them in, and check the parameters of the hidden layers"
+        )
+
+
+def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
+    """Raise ValueError unless they can be: a ridge, and a fraction of singular values."""
+    if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
+        raise ValueError(
+            f"{name} got ridge {ridge} and rcond {rcond}; "
+            "ridge must not be negative, rcond must be in [0, 1)"
         )

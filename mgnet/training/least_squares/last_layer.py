@@ -19,12 +19,14 @@ from torch.func import functional_call, grad, vmap
 
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.factorizations import (
+    check_numbers,
     check_rows,
     minimum_norm,
     triangle,
     written_rcond,
 )
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.scaling import power_of_two
 from mgnet.training.loss.checks import check_data, check_finite
 from mgnet.training.loss.objective import Objective
 from mgnet.training.loss.parameters import full_precision
@@ -306,6 +308,10 @@ class LastLayer(Smoother):
 
         slope = None if f is None else arranged(f[-part.size :])
         old = arranged(u[-part.size :])
+        # Squares are compared: in a unit where they neither overflow nor vanish.
+        size = float(b.abs().max())
+        unit = 1.0 if 1e-100 < size < 1e100 else power_of_two(size)
+        old, b, slope = old / unit, b / unit, None if slope is None else slope / unit
         new = minimum_norm(A, b, self.ridge, self.rcond, slope)
 
         def value(W: torch.Tensor) -> float:
@@ -314,6 +320,7 @@ class LastLayer(Smoother):
 
         if not value(new) < value(old):  # also where it is not a number
             return u
+        new = new * unit
         if order is None:
             return torch.cat([u[: -part.size], part.pack(new)])
         block = torch.empty_like(new[:, 0])
@@ -389,11 +396,3 @@ def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str)
             f"(requires_grad=False), but {name} solves for it; train it, or take another smoother"
         )
     part.check(problem.parameters(u), problem.data[0])
-
-
-def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
-    if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
-        raise ValueError(
-            f"{name} got ridge {ridge} and rcond {rcond}; "
-            "ridge must not be negative, rcond must be in [0, 1)"
-        )

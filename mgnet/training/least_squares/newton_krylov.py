@@ -12,6 +12,7 @@ import torch
 
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.normal_equations import NormalEquations
+from mgnet.training.least_squares.scaling import power_of_two
 
 __all__ = [
     "Diagonal",
@@ -120,8 +121,12 @@ def conjugate_gradients(
     ([1.0, 1.0], 2)
     """
     x, r, first = torch.zeros_like(b), b, float(b.norm())
-    if first == 0.0:
-        return Gradients(x, 0, 0.0, True)
+    if not 1e-150 < first < 1e150:  # squares would vanish or overflow
+        unit = power_of_two(float(b.abs().max()))
+        if unit == 1.0:
+            return Gradients(x, 0, 0.0, first == 0.0)
+        found = conjugate_gradients(product, b / unit, precondition, rtol, max_iterations)
+        return found._replace(value=unit * found.value)
     p, energy, norm = torch.zeros_like(b), 1.0, 1.0
     for iteration in range(max_iterations):
         z = precondition(r)

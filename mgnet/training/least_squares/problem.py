@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -56,6 +57,8 @@ class LeastSquares(Objective):
 
     # What the coarse problem of a descent subtracts, <shift, u>: see `Recentred`.
     shift: torch.Tensor | None = None
+    # In which residuals are measured: see `Rescaled`.
+    unit: float = 1.0
 
     def __init__(
         self,
@@ -165,17 +168,22 @@ class LeastSquares(Objective):
         """`1/2 |r|^2` of what `residuals` gives: a sum over ranks, where each has its own rows."""
         return 0.5 * float(r @ r)
 
+    def largest(self, r: torch.Tensor) -> float:
+        """The largest size of an entry of what `residuals` gives, over all ranks."""
+        return float(r.abs().max()) if len(r) else 0.0
+
     def value(self, u: torch.Tensor) -> float:
         return self.half_square(self.residuals(u))
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         value, gradient = super().value_and_gradient(u)
-        if self.penalties is None:
-            return value, gradient
-        extra = self.penalties.matvec(u.detach().double())
-        return value + 0.5 * float(extra @ extra), gradient + self.penalties.rmatvec(extra).to(
-            gradient
-        )
+        if self.penalties is not None:
+            extra = self.penalties.matvec(u.detach().double())
+            value = value + 0.5 * float(extra @ extra)
+            gradient = gradient + self.penalties.rmatvec(extra).to(gradient)
+        if value in (0.0, math.inf):  # squares of float32 are sooner so than those of float64
+            value = self.half_square(self.residuals(u))
+        return value, gradient
 
     def _loss(self, u: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():

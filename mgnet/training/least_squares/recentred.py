@@ -73,6 +73,9 @@ class Recentred(LeastSquares):
     def half_square(self, r: torch.Tensor) -> float:
         return self.fine.half_square(r)
 
+    def largest(self, r: torch.Tensor) -> float:
+        return self.fine.largest(r)
+
     def value(self, u: torch.Tensor) -> float:
         return super().value(u) - float(self.shift @ u)  # type: ignore[operator]
 

@@ -13,7 +13,7 @@ from mgnet import vector
 if TYPE_CHECKING:
     from mgnet.level import Level
 
-__all__ = ["check_data", "check_finite", "check_loss", "not_finite"]
+__all__ = ["check_data", "check_finite", "check_loss", "check_range", "not_finite"]
 
 
 def check_data(owner: str, data: Any) -> None:
@@ -97,6 +97,31 @@ def check_finite(smoother: Any, level: Level, u: Any, *numbers: Any) -> None:
     """
     if not all(map(_is_finite, numbers)):
         raise FloatingPointError(not_finite(f"{smoother} on {level}", level.operator, u))
+
+
+def check_range(smoother: Any, level: Level, gradient: Any) -> None:
+    """Raise where the square of a gradient, which line searches compare with, is no number.
+
+    For the first visit of a smoother: later ones may have come that close to a minimum.
+
+    Raises
+    ------
+    FloatingPointError
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, Level
+    >>> check_range("LBFGS()", Level(lambda u: u, Jacobi(), name="level 0"), torch.ones(2))
+    """
+    square = vector.dot(gradient, gradient)
+    if 1e-300 < square < math.inf or not vector.as_numpy(gradient).any():
+        return
+    ending = "overflows" if square > 1.0 else "vanishes"
+    raise FloatingPointError(
+        f"{smoother} on {level} got a gradient whose square {ending}, so that no step along it can "
+        "be judged; measure the loss or its targets in another unit (for least squares "
+        "LevenbergMarquardt needs none)"
+    )
 
 
 def not_finite(name: str, problem: Any, u: Any) -> str:

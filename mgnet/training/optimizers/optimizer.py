@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from mgnet.smoother import Smoother
-from mgnet.training.loss.checks import check_finite
+from mgnet.training.loss.checks import check_finite, check_range
 from mgnet.training.optimizers.broyden import value_and_gradient
 
 if TYPE_CHECKING:
@@ -152,6 +152,8 @@ class LBFGS(Smoother):
             value, parameter.grad = value_and_gradient(level, parameter.detach(), f)
             if not began:
                 check_finite(self, level, u, value, parameter.grad)
+                if memory is None:
+                    check_range(self, level, parameter.grad)
                 began = True
             return value
 

@@ -251,3 +251,20 @@ def test_masked_targets_are_data():
     level = Level(problem, LBFGS(), objective=problem.value)
     u, _ = run(cascade([30]), Hierarchy([level]), problem.start(), None)
     assert u.tolist() == pytest.approx([2.0, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["L-BFGS", "Broyden", "gradient descent"])
+@pytest.mark.parametrize("exponent", [-600, 600])
+def test_gradients_without_a_square_are_told(name, exponent):
+    """A line search would find that no step lowers a loss of 0, and leave the start."""
+    smoother = SMOOTHERS[name]
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64).unsqueeze(1)
+    kan = KAN([1, 2, 1])
+    with torch.no_grad():
+        kan.coefficients[1].mul_(2.0**exponent)
+    levels = knot_hierarchy(kan, LeastSquares(kan, (x, x * 2.0**exponent)), 1, smoother)
+    with pytest.raises(FloatingPointError, match="whose square vanishes|not finite"):
+        run(cascade([3]), levels, levels[0].operator.start(), None)
+    minimum = Level(lambda u: 0.0 * u, smoother, objective=lambda u: 0.0, size=2)
+    u = torch.ones(2, dtype=torch.float64)
+    assert torch.equal(run(cascade([3]), Hierarchy([minimum]), u, None)[0], u)
