@@ -16,6 +16,7 @@ from mgnet.knots.refinement import uniform_knots
 from mgnet.linesearch import Backtracking
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.recentred import Recentred
+from mgnet.training.loss.checks import check_finite, check_range
 from mgnet.training.loss.objective import Objective
 
 if TYPE_CHECKING:
@@ -85,8 +86,12 @@ class GradientDescent(Smoother):
         if level.objective is None:
             raise TypeError(f"{self} on {level} needs an objective; give Level(objective=...)")
         length = memory
-        for _ in range(sweeps):
+        for number in range(sweeps):
             r = level.residual_at(u, f)  # minus the gradient
+            if number == 0:
+                check_finite(self, level, u, r)
+                if memory == 1.0:  # as it is at the first visit
+                    check_range(self, level, r)
             d = length * (r if self.geometry == "spline" else _in_relu_geometry(level, r))
             fraction = self.line_search(level, u, d, f, r)
             if fraction == 0.0:

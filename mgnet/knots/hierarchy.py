@@ -16,16 +16,18 @@ from mgnet.level import Level
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
 from mgnet.training.loss.objective import Objective, check_objective
+from mgnet.training.loss.parameters import FlatParameters, lift
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
 
 
 def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
-    """Between `kan` and `kan.refine(factor)`, on the spline axis of every layer.
+    """Between `kan` and `kan.refine(factor)`, for the flat vector of trained parameters.
 
-    Up: knot insertion. Down, for solutions: L2 projection, as `kan.coarsen`. Parameters that are no
-    spline coefficients are carried unchanged.
+    Up: knot insertion on the spline axis of every layer. Down, for solutions: L2 projection, as
+    `kan.coarsen`. Parameters that are no spline coefficients are carried unchanged; those that
+    require no gradient have no place in the vector.
 
     Parameters
     ----------
@@ -41,6 +43,14 @@ def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
     >>> knot_transfer(kan).prolong(u).tolist()
     [0.0, 0.5, 1.0]
     """
+    pairs = parameter_transfers(kan, factor)
+    return PackedTransfer(tuple((tuple(p.shape), t) for p, t in pairs if p.requires_grad))
+
+
+def parameter_transfers(
+    kan: torch.nn.Module, factor: int = 2
+) -> list[tuple[torch.nn.Parameter, AxisTransfer | None]]:
+    """Of every parameter, trained or not: its transfer, None where it is carried unchanged."""
     inner = _spline_network(kan)
     check_plain_tensors(inner.coefficients, "knot_transfer")
     # Dense matrices: as fast as sparse ones up to about 100 splines, and `torch.func.vmap`, which
@@ -50,9 +60,9 @@ def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
     )
     of_splines = {}
     for (up, down), u in zip(matrices, inner.coefficients, strict=True):
-        P, R = (torch.as_tensor(matrix).to(u.detach()) for matrix in (up.toarray(), down))
+        P, R = (torch.as_tensor(matrix).to(lift(u.detach())) for matrix in (up.toarray(), down))
         of_splines[id(u)] = AxisTransfer(P, axis=1, injection=R)
-    return PackedTransfer(tuple((tuple(p.shape), of_splines.get(id(p))) for p in kan.parameters()))
+    return [(p, of_splines.get(id(p))) for p in kan.parameters()]
 
 
 def _spline_network(network: torch.nn.Module) -> KAN:
@@ -129,6 +139,7 @@ def knot_hierarchy(
     ----------
     kan : torch.nn.Module
         The coarsest network: a KAN, or a module that holds one, as `mgnet.training.Ansatz` does.
+        Parameters that require no gradient stay as they are, refined exactly.
     objective : Objective
         Made for any network; `objective.with_network(network)` binds it to each level's.
     levels : int
@@ -189,7 +200,7 @@ def knot_hierarchy(
 
     def network_of(level: int, u: torch.Tensor) -> torch.nn.Module:
         made = copy.deepcopy(networks[level])
-        torch.nn.utils.vector_to_parameters(u, made.parameters())
+        FlatParameters(made).write(u)
         return made
 
     return Hierarchy(

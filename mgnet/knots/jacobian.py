@@ -47,6 +47,8 @@ class LayerJacobian:
         Derivatives of the network's outputs by the values of the layer.
     last : bool
         Whether these values are the outputs, so that the sensitivity is the identity.
+    splines : int
+        Of each input; 0 for a plain linear layer.
     """
 
     columns: torch.Tensor
@@ -54,6 +56,7 @@ class LayerJacobian:
     size: int
     sensitivity: torch.Tensor
     last: bool
+    splines: int = 0
 
     @property
     def width(self) -> int:
@@ -252,7 +255,7 @@ def linearize(
         weight, bias = kan.linear.weight.detach(), kan.linear.bias.detach()
         outputs, inputs = weight.shape
         columns = torch.arange(inputs + 1, device=x.device).expand(len(x), -1)
-        forward.append((columns, torch.cat([x, torch.ones_like(x[:, :1])], 1), inputs + 1))
+        forward.append((columns, torch.cat([x, torch.ones_like(x[:, :1])], 1), inputs + 1, 0))
         slopes.append(None)  # nothing lies below
         x = x @ weight.T + bias
         places = torch.arange(outputs * (inputs + 1), device=x.device)
@@ -272,19 +275,19 @@ def linearize(
         picked = u.reshape(inputs * splines, outputs)[columns]
         through = (steps.unsqueeze(-2) @ picked).squeeze(-2)
         slopes.append(through if onto is None else through * onto.unsqueeze(-1))
-        forward.append((columns.flatten(1), values.flatten(1), inputs * splines))
+        forward.append((columns.flatten(1), values.flatten(1), inputs * splines, splines))
         x = (values.flatten(1).unsqueeze(1) @ picked.flatten(1, 2)).squeeze(1)
     sensitivity = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(len(x), -1, -1)
     layers: list[LayerJacobian] = []
-    for (columns, values, size), slope in zip(reversed(forward), reversed(slopes), strict=True):
-        layers.insert(
-            0, LayerJacobian(columns, values.double(), size, sensitivity.double(), not layers)
-        )
+    pairs = zip(reversed(forward), reversed(slopes), strict=True)
+    for (columns, values, size, splines), slope in pairs:
+        last, outward = not layers, sensitivity.double()
+        layers.insert(0, LayerJacobian(columns, values.double(), size, outward, last, splines))
         if slope is not None:
             sensitivity = sensitivity @ slope.mT
     J = KANJacobian(tuple(layers), order)
     sparse = x.device.type == "cpu" and J.pays
-    return x, J if sparse else DenseJacobian(J.dense())
+    return x, J if sparse else DenseJacobian(J.dense(), J)
 
 
 def _into_domain(kan: SplineNetwork, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,10 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from mgnet.knots.jacobian import KANJacobian, LayerJacobian
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline import local_basis
 from mgnet.knots.spline_network import SplineNetwork
-from mgnet.training.least_squares.jacobian import Jacobian, StackedJacobian, squared
+from mgnet.training.least_squares.jacobian import (
+    DenseJacobian,
+    Jacobian,
+    ProlongedJacobian,
+    StackedJacobian,
+    squared,
+)
 from mgnet.training.least_squares.linearization import Residual, blocks_of
 
 __all__ = ["InputColumns", "LocalJacobian", "linearize_residual", "local_form"]
@@ -224,13 +231,59 @@ class LocalJacobian(Jacobian):
         return LocalJacobian(self.rows if kept is None else int(kept.sum()), tuple(parts))
 
 
-def local_form(J: Jacobian, degree: int = 3) -> LocalJacobian | None:
-    """J as a `LocalJacobian` where it is one, up to a factor; else None."""
+def local_form(J: Jacobian) -> LocalJacobian | None:
+    """J as a `LocalJacobian` where it is one, in another form or up to a factor; else None.
+
+    Those of a `LeastSquares` with a KAN and data are, and those of its coarse problems around a
+    fine state: `J P` with the prolongation of `knot_transfer`.
+    """
     if isinstance(J, StackedJacobian) and len(J.parts) == 1:
         weight, inner = J.parts[0]
         found = local_form(inner)
         return found if found is None or weight == 1.0 else found.scaled(weight)
+    if isinstance(J, DenseJacobian) and J.structure is not None:
+        return local_form(J.structure)
+    if isinstance(J, KANJacobian):
+        return None if J.order is not None else _of_layers(J.layers)
+    if isinstance(J, ProlongedJacobian):
+        return _prolonged(J)
     return J if isinstance(J, LocalJacobian) else None
+
+
+def _of_layers(layers: tuple[LayerJacobian, ...]) -> LocalJacobian:
+    inputs, place = [], 0
+    for layer in layers:
+        samples, outputs, width = layer.sensitivity.shape
+        splines, nonzeros = layer.splines, layer.columns.shape[1]
+        of_inputs = layer.size // splines
+        degree = nonzeros // of_inputs - 1
+        first = layer.columns[:, :: degree + 1] - splines * torch.arange(of_inputs)
+        # A row per sample and output: the splines at the sample times the output's sensitivity.
+        values = layer.values.view(samples, 1, of_inputs, degree + 1, 1)
+        values = values * layer.sensitivity[:, :, None, None, :]
+        for p in range(of_inputs):
+            rows = first[:, p].repeat_interleave(outputs), values[:, :, p].flatten(0, 1)
+            inputs.append(_columns(*rows, place, splines - degree, degree))
+            place += inputs[-1].count
+    return LocalJacobian(inputs[0].order.size, tuple(inputs))
+
+
+def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
+    """`J P` where P is knot insertion by some factor in all layers, which a product tells."""
+    fine = local_form(J.fine)
+    if fine is None:
+        return None
+    intervals = [part.intervals for part in fine.inputs]
+    for factor in (n for n in range(2, min(intervals) + 1) if not any(k % n for k in intervals)):
+        columns = sum((p.intervals // factor + p.degree) * p.outputs for p in fine.inputs)
+        if columns != J.columns:
+            continue
+        coarse = fine.coarsened(factor)
+        probe = torch.cos(torch.arange(1.0, columns + 1.0, dtype=torch.float64))
+        ours, theirs = coarse.matvec(probe), J.matvec(probe)
+        if bool((ours - theirs).norm() <= 1e-6 * theirs.norm()):  # P may be in single precision
+            return coarse
+    return None
 
 
 class _Local(torch.nn.Module):

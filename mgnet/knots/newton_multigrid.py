@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any
@@ -19,7 +19,7 @@ from mgnet.knots.refinement import refinement_matrix
 from mgnet.level import Level
 from mgnet.notation import parse
 from mgnet.smoother import Smoother
-from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.jacobian import Jacobian, ProlongedJacobian, StackedJacobian
 from mgnet.training.least_squares.newton_krylov import Product
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
@@ -77,21 +77,32 @@ class KnotMultigrid:
 
     def prepare(self, J: Jacobian) -> KnotLevels:
         """The Jacobians of all levels."""
-        local = local_form(J)
+        first, *others = _parts(J)
+        local = local_form(first)
         if local is None:
             raise TypeError(
-                f"KnotMultigrid got a {type(J).__name__}; it needs the LocalJacobian of a KAN: "
-                "give residuals of one call of the module each, a row per sample"
+                "KnotMultigrid got a Jacobian without knot intervals; it needs that of a KAN of "
+                "splines alone (no linear layer), all of them trained, on the CPU, with data or "
+                "with residuals of one call of the module each, a row per sample"
             )
         levels = [local]
         while self._coarsens(levels[-1]):
             coarse = sum(p.outputs * (p.intervals // 2 + p.degree) for p in levels[-1].inputs)
             rows = min(levels[-1].rows, math.ceil(self.rows * coarse))
             levels.append(levels[-1].coarsened(rows=rows))
-        return KnotLevels(tuple(levels), self)
+        return KnotLevels(tuple(levels), self, tuple(others))
 
     def _coarsens(self, J: LocalJacobian) -> bool:
         return all(p.intervals % 2 == 0 and p.intervals >= 2 * self.coarsest for p in J.inputs)
+
+
+def _parts(J: Jacobian) -> list[Jacobian]:
+    """What is stacked in J, a penalty below the residuals."""
+    if isinstance(J, StackedJacobian):
+        return [StackedJacobian((part,)) for part in J.parts]
+    if isinstance(J, ProlongedJacobian):
+        return [replace(J, fine=part) for part in _parts(J.fine)]
+    return [J]
 
 
 @dataclass(frozen=True)
@@ -113,10 +124,19 @@ class CoarseCholesky(Smoother):
 
 @dataclass(frozen=True, eq=False)
 class KnotLevels:
-    """The levels of `KnotMultigrid` for one Jacobian, finest first."""
+    """The levels of `KnotMultigrid` for one Jacobian, finest first.
+
+    Attributes
+    ----------
+    jacobians : tuple of LocalJacobian
+    options : KnotMultigrid
+    others : tuple of Jacobian
+        Rows of a penalty, whose product is added; the cycle leaves them out.
+    """
 
     jacobians: tuple[LocalJacobian, ...]
     options: KnotMultigrid
+    others: tuple[Jacobian, ...] = ()
 
     @property
     def scale(self) -> float:
@@ -192,4 +212,8 @@ class KnotLevels:
             memory.update(new)
             return u
 
-        return hierarchy[0].operator.__matmul__, precondition
+        def product(d: torch.Tensor) -> torch.Tensor:
+            image = hierarchy[0].operator @ d
+            return image + sum(J.rmatvec(J.matvec(d)) for J in self.others)
+
+        return product if self.others else hierarchy[0].operator.__matmul__, precondition

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mgnet.knots.hierarchy import knot_transfer
+from mgnet.knots.hierarchy import parameter_transfers
 from mgnet.knots.kan import KAN
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 from mgnet.transfer import AxisTransfer, PackedTransfer
@@ -79,8 +79,7 @@ def refine_optimizer(
             "the second must be a refinement of the first"
         )
     counterparts = dict(zip(coarse.parameters(), fine.parameters(), strict=True))
-    parts = zip(coarse.parameters(), knot_transfer(coarse, factor).parts, strict=True)
-    transfers = {parameter: transfer for parameter, (_, transfer) in parts}
+    transfers = dict(parameter_transfers(coarse, factor))
     held = [p for group in optimizer.param_groups for p in group["params"]]
     if not any(p in counterparts for p in held):
         raise ValueError(

@@ -152,6 +152,10 @@ class DistributedLeastSquares(LeastSquares):
         total = self.blocks.total(piece @ piece for piece in pieces)
         return 0.5 * float(total + rest @ rest)
 
+    def largest(self, r: Tensor) -> float:
+        own = super().largest(r)
+        return max(self.blocks.comm.tompi4py().allgather(own))
+
     def _pieces(self, r: Tensor) -> list[Tensor]:
         """The rows of each block of this rank, then those of the penalty."""
         return _cut(r, [part.data[1].numel() for part in self.parts])

@@ -14,6 +14,7 @@ from mgnet.petsc.ksp_smoother import with_options
 from mgnet.petsc.petsc_errors import original_errors
 from mgnet.petsc.vectors import assign, copy_of, vec_like, view
 from mgnet.training import Objective
+from mgnet.training.loss.checks import check_finite
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -66,7 +67,7 @@ class TAOSmoother(Smoother):
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
         tao, x = memory
-        task = _Task(level, u, f)
+        task = _Task(self, level, u, f)
         assign(x, u)
         tao.setObjectiveGradient(task.evaluate, None)
         tao.setSolution(x)
@@ -87,11 +88,13 @@ class TAOSmoother(Smoother):
 class _Task:
     """What TAO minimises at one visit."""
 
-    def __init__(self, level: Level, like: State, f: State | None):
+    def __init__(self, smoother: TAOSmoother, level: Level, like: State, f: State | None):
+        self.smoother = smoother
         self.level = level
         self.like = like
         self.f = f
         self.value = 0.0
+        self.began = False
 
     def evaluate(self, tao: PETSc.TAO, x: PETSc.Vec, g: PETSc.Vec) -> float:
         """Objective and gradient at x."""
@@ -104,5 +107,8 @@ class _Task:
                 self.value -= vector.dot(f, u)
         else:
             self.value, gradient = level.value(u, f), level.apply(u)
+        if not self.began:
+            check_finite(self.smoother, level, u, self.value, gradient)
+            self.began = True
         assign(g, gradient if f is None else gradient - f)
         return self.value

@@ -14,8 +14,15 @@ import torch
 from torch import Tensor
 
 from mgnet.petsc.sample_blocks import SampleBlocks, aligned
-from mgnet.training.least_squares.factorizations import minimum_norm, triangle
-from mgnet.training.least_squares.last_layer import LinearPart, check_numbers
+from mgnet.training.least_squares.factorizations import (
+    check_numbers,
+    check_rows,
+    minimum_norm,
+    triangle,
+    written_rcond,
+)
+from mgnet.training.least_squares.last_layer import LinearPart
+from mgnet.training.loss.parameters import full_precision
 
 __all__ = ["solve_last_layer_", "tsqr"]
 
@@ -88,8 +95,9 @@ def solve_last_layer_(
     check_numbers("solve_last_layer_", ridge, rcond)
     x, y = data
     blocks = SampleBlocks(len(x), comm)
-    part = LinearPart(network)
-    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    computed = full_precision(network)
+    part = LinearPart(computed)
+    parameters = {name: p.detach() for name, p in computed.named_parameters()}
     part.check(parameters, x[blocks.first])
     targets = y.reshape(-1, part.outputs)
 
@@ -99,5 +107,8 @@ def solve_last_layer_(
         return torch.cat([basis, targets[samples]], 1)
 
     T = tsqr(blocks, (rows_of(samples) for samples in blocks.own)) / len(x) ** 0.5
-    part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
+    check_rows(T)
+    rcond = written_rcond(network) if rcond is None else rcond
+    W = minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond)
+    LinearPart(network).write(W)
     return network

@@ -23,6 +23,7 @@ from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
 from mgnet.solver import Solver
+from mgnet.training.loss.checks import not_finite
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -130,12 +131,20 @@ def train(
     return replace(
         part,
         reason=watch.reason if part.reason is Reason.MONITOR else part.reason,
+        message=_message(part, hierarchy[0]),
         history=tuple(history),
         work=work,
         seconds=time.perf_counter() - began,
         memory=memory,
         record=tuple(records),
     )
+
+
+def _message(part: Solution, level: Level) -> str:
+    """What was not finite, where the training ended for that before its first step on level 0."""
+    if part.reason is not Reason.NOT_FINITE or part.message:
+        return part.message
+    return not_finite(f"train on {level}", level.operator, part.value)
 
 
 class _Watch:

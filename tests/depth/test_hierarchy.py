@@ -1,5 +1,6 @@
 """Depth hierarchies nest, keep the laws, and their cycles never raise the loss."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,3 +133,24 @@ def test_wrong_arguments(options, sentence):
     levels = options.pop("levels")
     with pytest.raises(ValueError, match=sentence):
         depth_hierarchy(net, least_squares(net), levels, ADAM, **options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("how", ["steps", "constant", "linear"])
+def test_frozen_parameters_stay_exactly_and_the_others_train(how, seed):
+    draw, x = np.random.default_rng(seed), torch.linspace(-1, 1, 30).double().unsqueeze(1)
+    torch.manual_seed(seed)
+    block = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Tanh())
+    ends = torch.nn.Linear(1, 3), torch.nn.Linear(3, 1)
+    net = ODENet(block, 2, learnable_steps=True, before=ends[0], after=ends[1]).double()
+    names = [name for name, _ in net.named_parameters()]
+    count = int(draw.integers(1, len(names)))
+    frozen = [names[k] for k in draw.choice(len(names), count, replace=False)]
+    for name in frozen:
+        net.get_parameter(name).requires_grad_(False)
+    smoother = (LevenbergMarquardt(), LBFGS())[seed % 2]
+    hierarchy = depth_hierarchy(net, LeastSquares(net, (x, x**2)), 2, smoother, how=how)
+    u, _ = run(cascade([3, 3]), hierarchy, hierarchy[0].operator.start(), None)
+    found, fine = hierarchy.network(0, u), net.refine(2, how)
+    for name, p in fine.named_parameters():
+        assert torch.equal(found.get_parameter(name), p) == (name in frozen), name

@@ -4,9 +4,29 @@ import numpy as np
 import pytest
 import torch
 
-from mgnet import cascade, parse, run
-from mgnet.knots import KAN, knot_hierarchy, knot_transfer, kronecker_matrix
-from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, Objective
+from mgnet import cascade, cycle, parse, run
+from mgnet.knots import (
+    KAN,
+    GradientDescent,
+    knot_hierarchy,
+    knot_transfer,
+    kronecker_matrix,
+    roughness,
+)
+from mgnet.training import (
+    LBFGS,
+    AdaptiveBasis,
+    Ansatz,
+    Broyden,
+    Collocation,
+    LastLayer,
+    LeastSquares,
+    LevenbergMarquardt,
+    Objective,
+    Term,
+    TorchOptimizer,
+)
+from mgnet.training.least_squares.last_layer import LinearPart
 
 
 def data():
@@ -151,3 +171,100 @@ def test_refusal():
         knot_hierarchy(kan, problem(KAN([2, 1])), 0, LevenbergMarquardt())
     with pytest.raises(ValueError, match="got form 'fas'; it must be 'subspace' or 'injected'"):
         knot_hierarchy(kan, problem(KAN([2, 1])), 2, LevenbergMarquardt(), form="fas")
+
+
+FREEZABLE = {
+    "LM": LevenbergMarquardt(),
+    "L-BFGS": LBFGS(),
+    "Broyden": Broyden(),
+    "Adam": TorchOptimizer(torch.optim.Adam, {"lr": 1e-3}),
+    "descent": GradientDescent(),
+    "in the ReLU geometry": GradientDescent("relu"),
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", FREEZABLE)
+def test_frozen_parameters_stay_exactly_and_the_others_train(name, seed):
+    """Any choice of layers, also the linear one; on every level the frozen ones are refined."""
+    draw = np.random.default_rng([seed, len(name)])
+    linear = name != "in the ReLU geometry" and bool(draw.integers(2))
+    kan = KAN([2, 3, 2, 1], 2, linear=linear)
+    parameters = list(kan.named_parameters())
+    count = int(draw.integers(1, len(parameters)))
+    frozen = [parameters[k][0] for k in draw.choice(len(parameters), count, replace=False)]
+    for part in frozen:
+        kan.get_parameter(part).requires_grad_(False)
+    levels, factor = int(draw.integers(1, 4)), int(draw.choice([2, 3]))
+    form = str(draw.choice(["subspace", "injected"]))
+    x = torch.from_numpy(draw.uniform(-1.0, 1.0, (60, 2)))
+    problem = LeastSquares(kan, (x, torch.sin(3 * x.sum(1, keepdim=True))), roughness_rows)
+    hierarchy = knot_hierarchy(kan, problem, levels, FREEZABLE[name], factor=factor, form=form)
+    start, fine = hierarchy[0].operator.start(), kan
+    for _ in range(levels - 1):
+        fine = fine.refine(factor)
+    for schedule in (cascade([4] * levels), cycle(levels)):
+        u, _ = run(schedule, hierarchy, start, None)
+        assert hierarchy[0].operator.value(u) < hierarchy[0].operator.value(start)
+        found = hierarchy.network(0, u)
+        for part, p in fine.named_parameters():
+            assert torch.equal(found.get_parameter(part), p) == (part in frozen), part
+        # The objective is that of the network with these parameters, at the data.
+        error = (found(x) - problem.data[1]).detach().square().sum() / 120.0
+        assert float(error) == pytest.approx(hierarchy[0].operator.mean_square(u) / 2.0)
+
+
+def roughness_rows(kan):
+    return roughness(kan, 1e-6)
+
+
+def test_a_penalty_of_frozen_parameters_alone_is_left_out():
+    kan = KAN([1, 2, 1], 3)
+    whole = LeastSquares(kan, (X1, X1**2), roughness_rows)
+    u = whole.start()
+    kan.coefficients[0].requires_grad_(False)
+    part = LeastSquares(kan, (X1, X1**2), roughness_rows)
+    torch.testing.assert_close(part(part.start()), whole(u)[kan.coefficients[0].numel() :])
+    assert part.penalty_at(part.start()) < whole.penalty_at(u)
+    coupled = LeastSquares(kan, (X1, X1**2), lambda kan: torch.ones(1, 24, dtype=torch.float64))
+    with pytest.raises(ValueError, match="couples trained parameters with frozen ones"):
+        coupled.value(coupled.start())
+
+
+def test_an_equation_with_a_frozen_coefficient():
+    ansatz = Ansatz(KAN([1, 2, 1], 2), coefficients={"k": 2.0})
+    ansatz.coefficients["k"].requires_grad_(False)
+    problem = Collocation(ansatz, [Term(lambda u: u.d(0) - u.coefficients["k"] * u.value, X1)])
+    hierarchy = knot_hierarchy(ansatz, problem, 2, LevenbergMarquardt())
+    u, _ = run(cascade([3, 3]), hierarchy, hierarchy[0].operator.start(), None)
+    assert float(hierarchy.network(0, u).coefficients["k"]) == 2.0
+
+
+def test_what_frozen_leaves_nothing_to_do_is_refused():
+    kan = KAN([1, 2, 1], 2)
+    kan.coefficients[1].requires_grad_(False)
+    for smoother in (LastLayer(), AdaptiveBasis(LevenbergMarquardt())):
+        hierarchy = knot_hierarchy(kan, LeastSquares(kan, (X1, X1)), 1, smoother)
+        with pytest.raises(ValueError, match=r"'coefficients.1' of the last layer is frozen"):
+            run(cascade([3]), hierarchy, hierarchy[0].operator.start(), None)
+    kan.requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter that requires a gradient; there is nothing"):
+        LeastSquares(kan, (X1, X1))
+    kan.coefficients[1].requires_grad_(True)  # the last layer alone
+    for smoother in (LastLayer(), AdaptiveBasis(LevenbergMarquardt()), LevenbergMarquardt()):
+        hierarchy = knot_hierarchy(kan, LeastSquares(kan, (X1, X1)), 2, smoother)
+        u, _ = run(cascade([25, 25]), hierarchy, hierarchy[0].operator.start(), None)
+        found = hierarchy.network(0, u)
+        assert torch.equal(found.coefficients[0], kan.refine().coefficients[0])
+        basis = problem_basis(found)
+        best = torch.linalg.lstsq(basis, X1, driver="gelsd").solution
+        error = 0.5 * float((basis @ best - X1).square().mean())
+        assert hierarchy[0].operator.value(u) == pytest.approx(error, rel=1e-6, abs=1e-12)
+
+
+def problem_basis(kan):
+    parameters = {name: p.detach() for name, p in kan.named_parameters()}
+    return LinearPart(kan).features(parameters, X1)
+
+
+X1 = torch.linspace(-1.0, 1.0, 30, dtype=torch.float64).unsqueeze(1)

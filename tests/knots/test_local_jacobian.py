@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from mgnet.knots import KAN, kronecker_matrix, local_jacobian
+from mgnet import MatrixTransfer
+from mgnet.knots import KAN, knot_transfer, kronecker_matrix, local_jacobian
 from mgnet.knots.local_jacobian import linearize_residual, local_form
 from mgnet.training import LeastSquares
-from mgnet.training.least_squares.jacobian import DenseJacobian, StackedJacobian
+from mgnet.training.least_squares.jacobian import DenseJacobian, ProlongedJacobian, StackedJacobian
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = 2.4 * torch.rand(60, 2, generator=GENERATOR, dtype=torch.float64) - 1.2  # beyond the domain too
@@ -131,3 +132,23 @@ def test_the_local_form_looks_into_a_weighted_stack():
     found = local_form(StackedJacobian(((0.5, J),)))
     torch.testing.assert_close(found.dense(), 0.5 * J.dense())
     assert local_form(DenseJacobian(torch.eye(2))) is None
+
+
+@pytest.mark.parametrize("intervals", [2, 40])  # the dense matrix is made, and is not
+@pytest.mark.parametrize(("widths", "degree"), [([2, 1], 3), ([2, 3, 2], 3), ([2, 2, 3, 2], 1)])
+def test_the_local_form_of_a_network_at_data(widths, degree, intervals):
+    kan = KAN(widths, intervals, degree)
+    _, J = kan.linearize(X)
+    torch.testing.assert_close(local_form(J).dense(), J.dense())
+    assert local_form(KAN([2, 3, 1], intervals, linear=True).linearize(X)[1]) is None
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_the_local_form_in_the_coarse_space_around_a_state(factor):
+    coarse = KAN([2, 3, 2], 4)
+    _, J = coarse.refine(factor).linearize(X)
+    transfer, size = knot_transfer(coarse, factor), sum(p.numel() for p in coarse.parameters())
+    prolonged = ProlongedJacobian(J, transfer, size)
+    torch.testing.assert_close(local_form(prolonged).dense(), prolonged.dense())
+    other = MatrixTransfer(torch.rand(J.shape[1], size, dtype=torch.float64))
+    assert local_form(ProlongedJacobian(J, other, size)) is None

@@ -1,15 +1,30 @@
 """A cycle is that of dense matrices and of PETSc; its iterations do not grow with the knots."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import scipy.sparse.linalg as spla
 import torch
 
-from mgnet.knots import KAN, KnotMultigrid, Patches, knot_transfer, kronecker_matrix
+from mgnet import cascade, cycle, run
+from mgnet.knots import (
+    KAN,
+    KnotMultigrid,
+    Patches,
+    knot_hierarchy,
+    knot_transfer,
+    kronecker_matrix,
+    roughness,
+)
 from mgnet.knots.local_jacobian import linearize_residual
-from mgnet.training import NewtonKrylov, levenberg_marquardt
+from mgnet.training import (
+    LeastSquares,
+    LevenbergMarquardt,
+    NewtonKrylov,
+    levenberg_marquardt,
+)
 from mgnet.training.least_squares.jacobian import DenseJacobian
 from mgnet.training.least_squares.newton_krylov import conjugate_gradients
 
@@ -161,8 +176,26 @@ def test_newton_multigrid_trains_as_the_direct_solver(coarse):
     assert values[1] < 3.0 * values[0]
 
 
+@pytest.mark.parametrize("penalty", [None, partial(roughness, weight=1e-6)])
+@pytest.mark.parametrize("form", ["subspace", "injected"])
+def test_it_serves_a_plain_least_squares_on_all_levels(penalty, form):
+    """Data instead of residuals, a penalty, coarse problems around a fine state, cascades."""
+    y = torch.cat([WAVE, WAVE**2], 1)
+    values = []
+    for solver in (None, NewtonKrylov(KnotMultigrid(coarsest=4), direct=0, loosest=1e-3)):
+        network = KAN([2, 3, 2], 4)
+        problem = LeastSquares(network, (X, y), penalty)
+        smoother = LevenbergMarquardt(linear_solver=solver, acceleration=0.0)
+        levels = knot_hierarchy(network, problem, 2, smoother, form=form)
+        for schedule in (cascade([6, 6]), cycle(2)):
+            u, _ = run(schedule, levels, levels[0].operator.start(), None)
+            values.append(levels[0].operator.value(u))
+    assert values[2] == pytest.approx(values[0], rel=0.1)
+    assert values[3] == pytest.approx(values[1], rel=0.1)
+
+
 def test_refusals():
-    with pytest.raises(TypeError, match="got a DenseJacobian; it needs the LocalJacobian"):
+    with pytest.raises(TypeError, match="without knot intervals; it needs that of a KAN"):
         KnotMultigrid().prepare(DenseJacobian(torch.eye(2)))
     with pytest.raises(ValueError, match="needs at least 1 interval"):
         KnotMultigrid(coarsest=0)

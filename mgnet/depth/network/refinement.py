@@ -18,6 +18,7 @@ import torch
 
 from mgnet.depth.network.layer_stack import LayerSlots, Net, StackedNetwork
 from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.training.loss.parameters import lift
 from mgnet.transfer import AxisTransfer
 
 __all__ = ["KINDS", "coarsen", "kind_of", "layer_matrices", "layer_transfers", "refine"]
@@ -109,7 +110,7 @@ def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, Axi
     """
 
     def made(matrices: Matrices, p: torch.Tensor) -> AxisTransfer:
-        P, R = (torch.as_tensor(matrix).to(p.detach()) for matrix in matrices)
+        P, R = (torch.as_tensor(matrix).to(lift(p.detach())) for matrix in matrices)
         # What the gradient is: the first layer has all of that of the weights, the others' steps
         # have the same as the first one's, up to O(h). Adam that is told so ended 2 to 6 times
         # lower (cascades 4 to 32 layers on peaks) than with P or P D^-1 for its moments, or none.
@@ -139,10 +140,8 @@ def refine(net: Net, factor: int = 2, how: str | None = None) -> Net:
     """
     how = kind_of(net, factor, how)
     transfers = layer_transfers(net, factor, how)
-    changed = {
-        name: transfer.prolong(net.get_parameter(name).detach())
-        for name, transfer in transfers.items()
-    }
+    old = {name: net.get_parameter(name).detach() for name in transfers}
+    changed = {n: transfers[n].prolong(lift(p)).to(p.dtype) for n, p in old.items()}
     if how == "knots":
         return _with(net, changed, {}, net.depth, net.weights.refine(factor))  # type: ignore[union-attr]
     buffers = {name: b.repeat_interleave(factor, 0) for name, b in net.block.named_buffers()}
@@ -173,7 +172,7 @@ def coarsen(net: Net, factor: int = 2, how: str | None = None) -> Net:
     # The transfers are those of the coarse network, whose shapes are all that they ask for.
     shapes = _with(net, {}, {}, depth, weights)
     changed = {
-        name: transfer._inject(net.get_parameter(name).detach())
+        name: transfer._inject(lift(p := net.get_parameter(name).detach())).to(p.dtype)
         for name, transfer in layer_transfers(shapes, factor, how).items()
     }
     buffers = {} if how == "knots" else {n: b[::factor] for n, b in net.block.named_buffers()}

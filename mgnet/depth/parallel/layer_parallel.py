@@ -19,9 +19,7 @@ from mgnet.depth.network.ode_net import GRID, ODENet
 from mgnet.depth.network.subclass import check_calls
 from mgnet.depth.parallel.control import (
     SERIAL,
-    AdaptiveCycles,
     Control,
-    CyclesToTolerance,
     FixedCycles,
     PassReport,
 )
@@ -86,9 +84,10 @@ class LayerParallel(nn.Module):
     Notes
     -----
     Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance`, then to
-    that tolerance; after other cycles, asking for one raises a RuntimeError. So do `torch.func`,
-    forward mode and `torch.export`, which get the layers one after another. Source: Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
-    networks" (2020); the opening is XBraid's skipped first down-cycle.
+    that tolerance; after other cycles, asking for one raises a RuntimeError. Under `torch.func`,
+    forward mode and `torch.export` the layers run one after another, with the same exceptions.
+    Source: Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual
+    neural networks" (2020); the opening is XBraid's skipped first down-cycle.
 
     Examples
     --------

@@ -18,7 +18,7 @@ hardly changes the convergence (Chen et al., arXiv 2402.13865).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -35,6 +35,8 @@ from mgnet.training.least_squares.last_layer import (
 )
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.scaling import power_of_two
+from mgnet.training.loss.checks import check_finite
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
@@ -93,10 +95,18 @@ class AdaptiveBasis(Smoother):
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
     ) -> tuple[torch.Tensor, Any]:
+        unit = _unit(level.operator, f)
+        if unit != 1.0:
+            size = LinearPart(level.operator.flat.module).size
+            measured = _in_unit(level, unit)
+            v = torch.cat([u[:-size], u[-size:] / unit])
+            v, memory = self.smooth(measured, v, f, sweeps, memory)
+            level.charge(measured.tally[0])
+            return torch.cat([v[:-size], v[-size:] * unit]), memory
         reduced = _Reduced(level, self.last, f)
         below = reduced.level_for(self.step)
         reduced.best = u
-        reduced.value(u)
+        check_finite(self, level, u, reduced.value(u))
         v, memory = self.step.smooth(below, u, reduced.outside, sweeps, memory)
         reduced.value(v)
         level.charge(below.tally[0])
@@ -104,6 +114,24 @@ class AdaptiveBasis(Smoother):
 
     def __str__(self) -> str:
         return f"AdaptiveBasis({self.step}, {self.last})"
+
+
+def _unit(problem: Any, f: torch.Tensor | None) -> float:
+    """In which to measure targets whose squares overflow or vanish; 1 otherwise.
+
+    Outputs are linear in the last layer, so targets and last layer go together. A penalty or an f
+    does not.
+    """
+    if not isinstance(problem, LeastSquares) or problem.penalty is not None or f is not None:
+        return 1.0
+    size = float(problem.data[1].abs().max())
+    return 1.0 if 1e-100 < size < 1e100 else power_of_two(size)
+
+
+def _in_unit(level: Level, unit: float) -> Level:
+    problem: Any = level.operator
+    x, y = problem.data
+    return replace(level, operator=problem.with_data((x, y / unit)), objective=None)
 
 
 class _Reduced:
@@ -118,7 +146,7 @@ class _Reduced:
         self.problem = problem
         self.last = last
         self.f = f
-        self.part = LinearPart(problem.network)
+        self.part = LinearPart(problem.flat.module)
         # Then one forward pass serves the solve and the gradient.
         plain = not isinstance(problem, LeastSquares) or problem.penalty is None
         spread = isinstance(problem, DistributedSamples)
@@ -206,6 +234,9 @@ class _Projected(LeastSquares):
 
     def half_square(self, r: torch.Tensor) -> float:
         return self.reduced.problem.half_square(r)
+
+    def largest(self, r: torch.Tensor) -> float:
+        return self.reduced.problem.largest(r)
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         gradient = self.reduced.gradient(u)

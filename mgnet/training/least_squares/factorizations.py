@@ -8,7 +8,17 @@ import numpy as np
 import scipy.linalg
 import torch
 
-__all__ = ["minimum_norm", "range_basis", "singular_values", "triangle"]
+from mgnet.training.loss.parameters import HALF
+
+__all__ = [
+    "check_numbers",
+    "check_rows",
+    "minimum_norm",
+    "range_basis",
+    "singular_values",
+    "triangle",
+    "written_rcond",
+]
 
 
 def triangle(*rows: torch.Tensor) -> torch.Tensor:
@@ -83,3 +93,27 @@ def singular_values(
         rcond = A.shape[1] * torch.finfo(A.dtype).eps
     rank = int((s > rcond * s[:1]).sum())  # the first one is the largest, if there is one
     return U[:, :rank], s[:rank].unsqueeze(1), V[:rank].T
+
+
+def written_rcond(network: torch.nn.Module) -> float | None:
+    """Of a last layer that is written in half precision: what cancels in more digits is lost."""
+    kind = list(network.parameters())[-1].dtype
+    return torch.finfo(kind).eps if kind in HALF else None
+
+
+def check_rows(T: torch.Tensor) -> None:
+    """Raise ValueError where the triangle of features and targets is not finite."""
+    if not bool(torch.isfinite(T).all()):
+        raise ValueError(
+            "solve_last_layer_ got features or targets that are not finite (NaN or Inf); leave "
+            "such samples out, or fill them in, and check the parameters of the hidden layers"
+        )
+
+
+def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
+    """Raise ValueError unless they can be: a ridge, and a fraction of singular values."""
+    if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
+        raise ValueError(
+            f"{name} got ridge {ridge} and rcond {rcond}; "
+            "ridge must not be negative, rcond must be in [0, 1)"
+        )

@@ -73,9 +73,18 @@ class Jacobian(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DenseJacobian(Jacobian):
-    """A dense matrix of shape (rows, columns)."""
+    """A dense matrix of shape (rows, columns).
+
+    Attributes
+    ----------
+    matrix : tensor
+    structure : Jacobian, optional
+        The sparse form that it was made from, where products with the matrix are faster: for
+        preconditioners.
+    """
 
     matrix: torch.Tensor
+    structure: Jacobian | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -152,28 +161,40 @@ class StackedJacobian(Jacobian):
 
 @dataclass(frozen=True, eq=False)
 class ProlongedJacobian(Jacobian):
-    """`J P`: the Jacobian in the coarse space of a transfer. Its Gram matrix is `P^T (J^T J) P`."""
+    """`J P`: the Jacobian in the coarse space of a transfer. Its Gram matrix is `P^T (J^T J) P`.
+
+    Attributes
+    ----------
+    fine : Jacobian
+    transfer : Transfer
+    columns : int
+    dtype : torch.dtype
+        Of the states that the transfer takes.
+    """
 
     fine: Jacobian
     transfer: Transfer
     columns: int
+    dtype: torch.dtype = torch.float64
 
     @property
     def shape(self) -> tuple[int, int]:
         return self.fine.shape[0], self.columns
 
     def matvec(self, d: torch.Tensor) -> torch.Tensor:
-        return self.fine.matvec(self.transfer.prolong(d))
+        return self.fine.matvec(self.transfer.prolong(d.to(self.dtype)).double())
 
     def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
-        return self.transfer.restrict(self.fine.rmatvec(y))
+        return self.transfer.restrict(self.fine.rmatvec(y).to(self.dtype)).double()
+
+    def _restricted(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.func.vmap(self.transfer.restrict)(rows.to(self.dtype)).double()
 
     def gram(self) -> torch.Tensor:
-        restrict = torch.func.vmap(self.transfer.restrict)
-        return restrict(restrict(self.fine.gram()).T)
+        return self._restricted(self._restricted(self.fine.gram()).T)
 
     def dense(self) -> torch.Tensor:
-        return torch.func.vmap(self.transfer.restrict)(self.fine.dense())
+        return self._restricted(self.fine.dense())
 
     def root(self) -> torch.Tensor:
-        return torch.func.vmap(self.transfer.restrict)(self.fine.root())
+        return self._restricted(self.fine.root())

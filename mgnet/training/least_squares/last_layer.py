@@ -18,10 +18,18 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from mgnet.smoother import Smoother
-from mgnet.training.least_squares.factorizations import minimum_norm, triangle
+from mgnet.training.least_squares.factorizations import (
+    check_numbers,
+    check_rows,
+    minimum_norm,
+    triangle,
+    written_rcond,
+)
 from mgnet.training.least_squares.problem import LeastSquares
-from mgnet.training.loss.checks import check_data
+from mgnet.training.least_squares.scaling import power_of_two
+from mgnet.training.loss.checks import check_data, check_finite
 from mgnet.training.loss.objective import Objective
+from mgnet.training.loss.parameters import full_precision
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -66,6 +74,8 @@ class LinearPart:
         self.name = list(named)[-1]
         owner = network.get_submodule(self.name.rpartition(".")[0])
         self.linear = owner if isinstance(owner, torch.nn.Linear) else None
+        own = [] if self.linear is None else [p for p in owner.parameters(recurse=False)]
+        self.names = [n for n, p in named.items() if n == self.name or any(p is o for o in own)]
         last = named[self.name]
         if self.linear is not None:
             self.biased = self.linear.bias is not None
@@ -137,6 +147,8 @@ class LinearPart:
             outputs = functional_call(self.network, parameters, (x,)).reshape(-1, self.outputs)
             block = torch.cat([p.flatten() for p in parameters.values()])[-self.size :]
             product = self.features(parameters, x) @ self.unpack(block)
+        if not bool(torch.isfinite(outputs).all()):
+            return  # nothing can be compared; whoever solves says so
         close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(product.abs().max()))
         if product.shape != outputs.shape or not float((product - outputs).abs().max()) <= close:
             raise ValueError(
@@ -185,8 +197,9 @@ def solve_last_layer_(
     True
     """
     check_numbers("solve_last_layer_", ridge, rcond)
-    part = LinearPart(network)
-    parameters = {name: p.detach() for name, p in network.named_parameters()}
+    computed = full_precision(network)
+    part = LinearPart(computed)
+    parameters = {name: p.detach() for name, p in computed.named_parameters()}
     kind = parameters[part.name].dtype
     blocks: list[torch.Tensor] = []
     samples = 0
@@ -216,7 +229,10 @@ def solve_last_layer_(
     if not samples:
         raise ValueError("solve_last_layer_ got no batches; give an iterable with at least one")
     T = blocks[0] / samples**0.5
-    part.write(minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond))
+    check_rows(T)
+    rcond = written_rcond(network) if rcond is None else rcond
+    W = minimum_norm(T[:, : -part.outputs], T[:, -part.outputs :], ridge, rcond)
+    LinearPart(network).write(W)
     return network
 
 
@@ -269,7 +285,10 @@ class LastLayer(Smoother):
     ) -> tuple[torch.Tensor, Any]:
         problem: Any = level.operator
         part, basis = basis_at(level, u)
-        return self.solve(problem, part, basis, u, f), memory
+        solved = self.solve(problem, part, basis, u, f)
+        if solved is u:
+            check_finite(self, level, u, problem.value(u))
+        return solved, memory
 
     def solve(
         self,
@@ -289,6 +308,10 @@ class LastLayer(Smoother):
 
         slope = None if f is None else arranged(f[-part.size :])
         old = arranged(u[-part.size :])
+        # Squares are compared: in a unit where they neither overflow nor vanish.
+        size = float(b.abs().max())
+        unit = 1.0 if 1e-100 < size < 1e100 else power_of_two(size)
+        old, b, slope = old / unit, b / unit, None if slope is None else slope / unit
         new = minimum_norm(A, b, self.ridge, self.rcond, slope)
 
         def value(W: torch.Tensor) -> float:
@@ -297,6 +320,7 @@ class LastLayer(Smoother):
 
         if not value(new) < value(old):  # also where it is not a number
             return u
+        new = new * unit
         if order is None:
             return torch.cat([u[: -part.size], part.pack(new)])
         block = torch.empty_like(new[:, 0])
@@ -339,7 +363,7 @@ class LastLayer(Smoother):
 def basis_at(level: Level, u: torch.Tensor) -> tuple[LinearPart, Any]:
     """The linear part of a level's network, and its features at u: a forward pass, counted."""
     problem: Any = level.operator
-    part = LinearPart(problem.network)
+    part = LinearPart(problem.flat.module)
     level.charge(1.0 / 3.0)
     return part, features_of(problem, part, u)
 
@@ -364,12 +388,11 @@ def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str)
             "that are linear in the last layer: for the residuals of an equation take "
             "LevenbergMarquardt (LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
         )
-    LinearPart(problem.network).check(problem.parameters(u), problem.data[0])
-
-
-def check_numbers(name: str, ridge: float, rcond: float | None) -> None:
-    if ridge < 0.0 or (rcond is not None and not 0.0 <= rcond < 1.0):
+    part = LinearPart(problem.flat.module)
+    frozen = [owned for owned in part.names if owned not in problem.shapes]
+    if frozen:
         raise ValueError(
-            f"{name} got ridge {ridge} and rcond {rcond}; "
-            "ridge must not be negative, rcond must be in [0, 1)"
+            f"{level}: the parameter {frozen[0]!r} of the last layer is frozen "
+            f"(requires_grad=False), but {name} solves for it; train it, or take another smoother"
         )
+    part.check(problem.parameters(u), problem.data[0])

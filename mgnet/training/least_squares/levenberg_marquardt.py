@@ -28,10 +28,12 @@ from mgnet.schedule import Schedule, Step
 from mgnet.smoother import Smoother
 from mgnet.solution import Reason, Solution
 from mgnet.training.least_squares.jacobian import Jacobian
-from mgnet.training.least_squares.linearization import Residual
+from mgnet.training.least_squares.linearization import Residual, residuals_of
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.scaling import Rescaled, norm, unit_of
+from mgnet.training.loss.checks import check_finite, not_finite
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
@@ -90,6 +92,12 @@ class LevenbergMarquardt(Smoother):
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if self.linear_solver is not None and not isinstance(self.linear_solver, NewtonKrylov):
+            raise TypeError(
+                f"LevenbergMarquardt got a linear_solver of type "
+                f"{type(self.linear_solver).__name__}; give a NewtonKrylov, such as "
+                "NewtonKrylov(mgnet.knots.KnotMultigrid()), or None"
+            )
         if self.mu <= 0.0 or self.trials < 1 or self.acceleration < 0.0:
             raise ValueError(
                 f"{self} needs a positive mu, at least one trial and a ratio that is not negative"
@@ -124,9 +132,24 @@ class LevenbergMarquardt(Smoother):
             f = problem.shift if f is None else f + problem.shift
         r, J = problem.linearize(u)
         level.charge(1.0)
-        system, memory = self._system(J, r, None if f is None else f.double(), memory)
+        half = problem.half_square(r)
+        unit = unit_of(problem, r, half, u)
+        if unit == 1.0:
+            return self._step(level, (problem, u, r, J, f), half, memory)
+        r, v, f = r / unit, u / unit, None if f is None else f / unit
+        told = Rescaled(problem, unit), v, r, J, f
+        new, memory = self._step(level, told, problem.half_square(r), memory)
+        return (u if new is v else unit * new), memory
+
+    def _step(
+        self, level: Level, told: tuple[Any, ...], half: float, memory: Damping
+    ) -> tuple[torch.Tensor, Damping]:
+        """A sweep from the problem, the state, its residuals, their Jacobian, and f."""
+        problem, u, r, J, f = told
+        now = half - (0.0 if f is None else float(f @ u))
+        system, memory = self._system(J, r, None if f is None else f.double(), memory, problem.unit)
+        check_finite(self, level, u, now, system.descent)
         mu, growth = memory.mu, memory.growth
-        now = problem.half_square(r) - (0.0 if f is None else float(f @ u))
         # A decrease below the rounding of the value cannot be seen. Such a state is a minimum, and
         # refusals there say nothing about the damping, which the next level inherits.
         unseen = torch.finfo(r.dtype).eps * abs(now)
@@ -150,16 +173,16 @@ class LevenbergMarquardt(Smoother):
         return u, memory._replace(mu=mu, growth=2.0)
 
     def _system(
-        self, J: Jacobian, r: torch.Tensor, f: torch.Tensor | None, memory: Damping
+        self, J: Jacobian, r: torch.Tensor, f: torch.Tensor | None, memory: Damping, unit: float
     ) -> tuple[NormalEquations | KrylovEquations, Damping]:
         if self.linear_solver is None:
             return NormalEquations(J, r, f), memory
         gradient = J.rmatvec(r)
-        norm = float((gradient if f is None else gradient - f).norm())
+        size = unit * norm(gradient if f is None else gradient - f)
         tolerance = forcing_term(
-            norm, memory.gradient, memory.tolerance, self.linear_solver.loosest
+            size, memory.gradient, memory.tolerance, self.linear_solver.loosest
         )
-        known = memory._replace(gradient=norm, tolerance=tolerance)
+        known = memory._replace(gradient=size, tolerance=tolerance)
         return self.linear_solver.system(J, r, f, tolerance), known
 
     def _accelerated(
@@ -264,7 +287,7 @@ def levenberg_marquardt(
             "function first, then the module, such as (lambda module: module(x) - y, module)"
         )
     began = time.perf_counter()
-    problem = LeastSquares.from_torch(module, partial(_residuals, residual), chunk_size)
+    problem = LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
     smoother = LevenbergMarquardt(mu, acceleration=acceleration, linear_solver=linear_solver)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
@@ -278,7 +301,7 @@ def levenberg_marquardt(
         while True:
             history.append(_look(level, u, len(history), began))
             if len(history) == 1:
-                _check_start(first, history[0])
+                _check_start(first, history[0], level, u)
             reason = _reason(history, rtol, atol, max_cycles, seconds)
             if monitor is not None and ends("levenberg_marquardt", monitor, history[-1], u):
                 reason = reason or Reason.MONITOR
@@ -327,17 +350,6 @@ class LastSweep(NamedTuple):
         return type(None), ()
 
 
-def _residuals(residual: Residual, module: torch.nn.Module) -> Any:
-    """What the function of the user returns, unless that is a loss."""
-    made = residual(module)
-    if isinstance(made, torch.Tensor) and not made.dim():
-        raise ValueError(
-            "residual(module) returned one number; it must return all residuals, such as "
-            "module(x) - y, not the mean of their squares: that is taken here"
-        )
-    return made
-
-
 def _damping(memory: Memory | None) -> Damping | None:
     """What an earlier solution remembers."""
     kept = (memory or {}).get((0, "pre"))
@@ -354,19 +366,17 @@ def _look(level: Level, u: torch.Tensor, cycle: int, began: float) -> CycleRecor
     value, gradient = level.operator.value_and_gradient(u)
     level.charge(1.0)
     seconds = time.perf_counter() - began
-    return CycleRecord(cycle, float(gradient.norm()), value, level.tally[0], seconds)
+    return CycleRecord(cycle, norm(gradient), value, level.tally[0], seconds)
 
 
-def _check_start(r: torch.Tensor, start: CycleRecord) -> None:
+def _check_start(r: torch.Tensor, start: CycleRecord, level: Level, u: torch.Tensor) -> None:
     """Raise unless there are residuals, the same at a second look, and finite."""
-    value, gradient = cast(float, start.value), start.residual_norm
+    value = cast(float, start.value)
     if not len(r):
         raise ValueError("levenberg_marquardt got no residuals; give at least one sample")
-    if not math.isfinite(value + gradient):
-        raise ValueError(
-            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value} and gradient norm "
-            f"{gradient} at the start; both must be finite: check the data and initial parameters"
-        )
+    # Their squares may overflow.
+    if not math.isfinite(start.residual_norm) or not bool(torch.isfinite(torch.cat([r, u])).all()):
+        raise ValueError(not_finite(str(level), level.operator, u))
     again = 0.5 * float(r @ r)
     if abs(again - value) > 1e-3 * max(again, value):
         raise ValueError(

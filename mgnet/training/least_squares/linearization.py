@@ -12,7 +12,7 @@ from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import FlatParameters
 
-__all__ = ["Residual", "blocks_of", "linearize"]
+__all__ = ["Residual", "blocks_of", "linearize", "residuals_of"]
 
 Residual = Callable[[Any], torch.Tensor | Sequence[torch.Tensor]]
 
@@ -36,6 +36,17 @@ def blocks_of(residuals: Any) -> list[torch.Tensor]:
     if not blocks:
         raise TypeError("residual(module) returned nothing; it must return at least one tensor")
     return blocks
+
+
+def residuals_of(residual: Residual, module: torch.nn.Module) -> Any:
+    """What the function of the user returns, unless that is a loss."""
+    made = residual(module)
+    if isinstance(made, torch.Tensor) and not made.dim():
+        raise ValueError(
+            "residual(module) returned one number; it must return all residuals, such as "
+            "module(x) - y, not the mean of their squares: that is taken here"
+        )
+    return made
 
 
 def linearize(

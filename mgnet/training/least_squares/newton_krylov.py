@@ -12,8 +12,10 @@ import torch
 
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.normal_equations import NormalEquations
+from mgnet.training.least_squares.scaling import power_of_two
 
 __all__ = [
+    "Diagonal",
     "Gradients",
     "KrylovEquations",
     "NewtonKrylov",
@@ -45,6 +47,33 @@ class Preconditioner(Protocol):
     def prepare(self, J: Jacobian) -> Prepared:
         """The part of the set-up that does not depend on the damping."""
         ...
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The diagonal of `J^T J + shift I` as its preconditioner, for any Jacobian."""
+
+    def prepare(self, J: Jacobian) -> PreparedDiagonal:
+        """The diagonal of `J^T J`."""
+        return PreparedDiagonal(J, J.root().square().sum(0))
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedDiagonal:
+    """What `Diagonal` knows of one Jacobian."""
+
+    J: Jacobian
+    diagonal: torch.Tensor
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonal."""
+        return float(self.diagonal.mean())
+
+    def shifted(self, shift: float) -> tuple[Product, Product]:
+        """Products with `J^T J + shift I`, and with the inverse of its diagonal."""
+        J, diagonal = self.J, self.diagonal + shift
+        return lambda d: J.rmatvec(J.matvec(d)) + shift * d, lambda r: r / diagonal
 
 
 class Gradients(NamedTuple):
@@ -92,8 +121,12 @@ def conjugate_gradients(
     ([1.0, 1.0], 2)
     """
     x, r, first = torch.zeros_like(b), b, float(b.norm())
-    if first == 0.0:
-        return Gradients(x, 0, 0.0, True)
+    if not 1e-150 < first < 1e150:  # squares would vanish or overflow
+        unit = power_of_two(float(b.abs().max()))
+        if unit == 1.0:
+            return Gradients(x, 0, 0.0, first == 0.0)
+        found = conjugate_gradients(product, b / unit, precondition, rtol, max_iterations)
+        return found._replace(value=unit * found.value)
     p, energy, norm = torch.zeros_like(b), 1.0, 1.0
     for iteration in range(max_iterations):
         z = precondition(r)
@@ -145,7 +178,7 @@ class NewtonKrylov:
     Parameters
     ----------
     preconditioner : Preconditioner
-        `mgnet.knots.KnotMultigrid()`, say.
+        `mgnet.knots.KnotMultigrid()` for a KAN; by default the diagonal, for any module.
     direct : int
         Up to so many parameters the systems are solved directly, which is faster.
     loosest : float
@@ -166,12 +199,17 @@ class NewtonKrylov:
     True
     """
 
-    preconditioner: Preconditioner
+    preconditioner: Preconditioner = Diagonal()
     direct: int = 4000
     loosest: float = 0.1
     max_iterations: int = 200
 
     def __post_init__(self) -> None:
+        if not callable(getattr(self.preconditioner, "prepare", None)):
+            raise TypeError(
+                f"NewtonKrylov got the preconditioner {self.preconditioner!r}, which has no "
+                "method `prepare`; give mgnet.knots.KnotMultigrid(), say"
+            )
         if self.direct < 0 or not 0.0 < self.loosest < 1.0 or self.max_iterations < 1:
             raise ValueError(
                 f"{self} needs a direct that is not negative, a loosest tolerance between 0 and 1, "

@@ -18,6 +18,7 @@ import torch
 
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.last_layer import LinearPart, basis_at, check_level
+from mgnet.training.loss.checks import check_finite
 from mgnet.training.loss.objective import Objective
 
 if TYPE_CHECKING:
@@ -81,8 +82,11 @@ class NewtonLastLayer(Smoother):
     ) -> tuple[torch.Tensor, Any]:
         problem: Any = level.operator
         part, basis = basis_at(level, u)
+        start = u
         for _ in range(sweeps):
             u = self.solve(problem, part, basis, u, f)
+        if torch.equal(u, start):
+            check_finite(self, level, u, *problem.value_and_gradient(u))
         return u, memory
 
     def solve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, Stac
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
 from mgnet.training.loss.objective import Data, Objective
 from mgnet.training.loss.own_forward import knows
+from mgnet.training.loss.parameters import lift
 from mgnet.training.loss.user_functions import check_all_pairs
 
 __all__ = ["LeastSquares"]
@@ -31,7 +33,7 @@ class LeastSquares(Objective):
     data : (inputs, targets)
     penalty : callable, optional
         `network -> R`, a matrix with one column per parameter: the rows `R u` join the residual
-        vector. `mgnet.knots.roughness` is one.
+        vector. `mgnet.knots.roughness` is one. Rows of frozen parameters alone are left out.
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
@@ -49,6 +51,8 @@ class LeastSquares(Objective):
 
     # What the coarse problem of a descent subtracts, <shift, u>: see `Recentred`.
     shift: torch.Tensor | None = None
+    # In which residuals are measured: see `Rescaled`.
+    unit: float = 1.0
 
     def __init__(
         self,
@@ -104,8 +108,22 @@ class LeastSquares(Objective):
 
     @cached_property
     def rows(self) -> torch.Tensor | None:
-        """The matrix of the penalty."""
-        return None if self.penalty is None else self.penalty(self.network).detach()
+        """The matrix of the penalty, with a column for each entry of u."""
+        if self.penalty is None:
+            return None
+        rows, trained = self.penalty(self.flat.module).detach(), self.flat.places
+        if self.flat.all_trainable or rows.shape[1] == int(trained.sum()):
+            return rows
+        # What frozen parameters are penalised by is a constant.
+        own, others = rows[:, trained], rows[:, ~trained]
+        used = (own != 0.0).any(1)
+        if bool((others[used] != 0.0).any()):
+            raise ValueError(
+                "LeastSquares got a penalty that couples trained parameters with frozen ones "
+                "(requires_grad=False); give one with a column for each trained parameter, or "
+                "train all"
+            )
+        return own[used]
 
     @cached_property
     def penalties(self) -> SparseJacobian | None:
@@ -148,17 +166,22 @@ class LeastSquares(Objective):
         """`1/2 |r|^2` of what `residuals` gives: a sum over ranks, where each has its own rows."""
         return 0.5 * float(r @ r)
 
+    def largest(self, r: torch.Tensor) -> float:
+        """The largest size of an entry of what `residuals` gives, over all ranks."""
+        return float(r.abs().max()) if len(r) else 0.0
+
     def value(self, u: torch.Tensor) -> float:
         return self.half_square(self.residuals(u))
 
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         value, gradient = super().value_and_gradient(u)
-        if self.penalties is None:
-            return value, gradient
-        extra = self.penalties.matvec(u.detach().double())
-        return value + 0.5 * float(extra @ extra), gradient + self.penalties.rmatvec(extra).to(
-            gradient
-        )
+        if self.penalties is not None:
+            extra = self.penalties.matvec(u.detach().double())
+            value = value + 0.5 * float(extra @ extra)
+            gradient = gradient + self.penalties.rmatvec(extra).to(gradient)
+        if value in (0.0, math.inf):  # squares of float32 are sooner so than those of float64
+            value = self.half_square(self.residuals(u))
+        return value, gradient
 
     def _loss(self, u: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
@@ -183,7 +206,8 @@ class LeastSquares(Objective):
         J: Jacobian
         own = knows(self.network, "linearize") and self.flat.all_trainable
         if self.data is not None and own:
-            outputs, J = self.flat.evaluate(lambda network: network.linearize(self.data[0]), u)
+            x = self.data[0] if self.flat.module is self.network else lift(self.data[0])
+            outputs, J = self.flat.evaluate(lambda network: network.linearize(x), u)
             r = self._against_targets(outputs).double().reshape(-1)
         else:
             inputs = None if self.data is None else self.data[0]

@@ -68,10 +68,13 @@ class Recentred(LeastSquares):
 
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
         r, J = self.fine.linearize(self.point(u))
-        return r, ProlongedJacobian(J, self.transfer, len(u))
+        return r, ProlongedJacobian(J, self.transfer, len(u), u.dtype)
 
     def half_square(self, r: torch.Tensor) -> float:
         return self.fine.half_square(r)
+
+    def largest(self, r: torch.Tensor) -> float:
+        return self.fine.largest(r)
 
     def value(self, u: torch.Tensor) -> float:
         return super().value(u) - float(self.shift @ u)  # type: ignore[operator]

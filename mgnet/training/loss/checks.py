@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-__all__ = ["check_data", "check_loss"]
+from mgnet import vector
+
+if TYPE_CHECKING:
+    from mgnet.level import Level
+
+__all__ = ["check_data", "check_finite", "check_loss", "check_range", "not_finite"]
 
 
 def check_data(owner: str, data: Any) -> None:
@@ -57,3 +64,124 @@ def check_loss(loss: Any) -> torch.Tensor:
         f"the loss of an Objective gave {got}; it must give a tensor with one number, as a mean "
         "over the samples (for vectors of residuals: LeastSquares)"
     )
+
+
+def check_finite(smoother: Any, level: Level, u: Any, *numbers: Any) -> None:
+    """Raise unless what a smoother begins with is finite: of loss and gradient whatever it has.
+
+    A line search or a trust region takes NaN for a step that went too far, and would leave the
+    start as if it were the minimum.
+
+    Parameters
+    ----------
+    smoother : Smoother
+    level : Level
+        The cause is sought in its operator.
+    u : state
+        At which the numbers were taken.
+    *numbers : float or state
+
+    Raises
+    ------
+    FloatingPointError
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, Level
+    >>> level = Level(lambda u: u, Jacobi(), name="level 0")
+    >>> try:
+    ...     check_finite("LBFGS()", level, torch.tensor([math.nan, 1.0]), math.nan)
+    ... except FloatingPointError as error:
+    ...     print(str(error).split(": ")[1])
+    1 of 2 parameters is not finite, the first at index 0; begin with others
+    """
+    if not all(map(_is_finite, numbers)):
+        raise FloatingPointError(not_finite(f"{smoother} on {level}", level.operator, u))
+
+
+def check_range(smoother: Any, level: Level, gradient: Any) -> None:
+    """Raise where the square of a gradient, which line searches compare with, is no number.
+
+    For the first visit of a smoother: later ones may have come that close to a minimum.
+
+    Raises
+    ------
+    FloatingPointError
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, Level
+    >>> check_range("LBFGS()", Level(lambda u: u, Jacobi(), name="level 0"), torch.ones(2))
+    """
+    square = vector.dot(gradient, gradient)
+    if 1e-300 < square < math.inf or not vector.as_numpy(gradient).any():
+        return
+    ending = "overflows" if square > 1.0 else "vanishes"
+    raise FloatingPointError(
+        f"{smoother} on {level} got a gradient whose square {ending}, so that no step along it can "
+        "be judged; measure the loss or its targets in another unit (for least squares "
+        "LevenbergMarquardt needs none)"
+    )
+
+
+def not_finite(name: str, problem: Any, u: Any) -> str:
+    """The sentence of `check_finite`, for functions that raise a ValueError.
+
+    Examples
+    --------
+    >>> not_finite("train", None, torch.zeros(2)).split(": ")[1].split(",")[0]
+    'neither data nor parameters hold a NaN or Inf'
+    """
+    cause = next(_causes(problem, u), None) or (
+        "neither data nor parameters hold a NaN or Inf, so check what else the loss or residual "
+        "function takes, and scale data so large that the loss overflows"
+    )
+    return (
+        f"{name} got a loss that is not finite (NaN or Inf), in its value or gradient at the "
+        f"start: {cause}"
+    )
+
+
+def _is_finite(number: Any) -> bool:
+    if isinstance(number, float):
+        return math.isfinite(number)
+    # The sum of finite entries may overflow.
+    return vector.is_finite(number) or (
+        isinstance(number, torch.Tensor) and bool(torch.isfinite(number).all())
+    )
+
+
+def _causes(problem: Any, u: Any) -> Iterator[str]:
+    """What is not finite, the likeliest first, with its remedy."""
+    yield from _counted("parameters", u, "begin with others")
+    while getattr(problem, "fine", None) is not None:  # of a coarse level around a fine state
+        yield from _counted("parameters", problem.u, "begin with others")
+        problem = problem.fine
+    remedy = "leave such samples out, or fill them in"
+    data: Any = getattr(problem, "data", None)
+    if data is not None:
+        yield from _counted("inputs", data[0], remedy)
+        yield from _counted("targets", data[1], remedy)
+    terms: Any = getattr(problem, "terms", ())
+    for number, term in enumerate(terms):
+        for part in term.places:
+            yield from _counted(f"points of term {number}", part, "leave such points out")
+        yield from _counted(f"factors (attention) of term {number}", term.attention, "change them")
+    network = getattr(problem, "network", None)
+    if isinstance(network, torch.nn.Module):
+        fixed = {n: p for n, p in network.named_parameters() if not p.requires_grad}
+        for name, part in (fixed | dict(network.named_buffers())).items():
+            yield from _counted(f"entries of {name!r}, which is not trained,", part, "change them")
+
+
+def _counted(name: str, part: Any, remedy: str) -> Iterator[str]:
+    """Nothing for what is finite, and for what is no tensor."""
+    if not isinstance(part, torch.Tensor) or not part.numel():
+        return
+    wrong = ~torch.isfinite(part.detach()).reshape(len(part) if part.dim() else 1, -1).all(1)
+    count = int(wrong.sum())
+    if count:
+        yield (
+            f"{count} of {len(wrong)} {name} {'is' if count == 1 else 'are'} not finite, the first "
+            f"at index {int(wrong.nonzero()[0])}; {remedy}"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from mgnet.training.loss.checks import check_data, check_loss
-from mgnet.training.loss.parameters import FlatParameters
+from mgnet.training.loss.parameters import FlatParameters, lift
 from mgnet.training.loss.user_functions import check_loss_pairs
 
 __all__ = ["Data", "Objective", "check_objective"]
@@ -124,13 +124,14 @@ class Objective:
     def value_and_gradient(self, u: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Both, from one forward and one backward pass."""
         u = u.detach().requires_grad_()
-        loss = self._loss(u)
-        if not loss.requires_grad:
+        loss, gradient = self._loss(u), None
+        if loss.requires_grad:
+            (gradient,) = torch.autograd.grad(loss, u, allow_unused=True)
+        if gradient is None:
             raise ValueError(
                 f"the loss does not depend on the parameters of {type(self.network).__name__}; it "
                 "must call the module that it is given, without torch.no_grad or detach"
             )
-        (gradient,) = torch.autograd.grad(loss, u)
         return float(loss.detach()), gradient
 
     def __call__(self, u: torch.Tensor) -> torch.Tensor:
@@ -141,6 +142,8 @@ class Objective:
             if self.data is None:
                 return check_loss(self.flat.evaluate(self.loss, u))
             outputs, targets = self.outputs(u), self.data[1]
+            if self.flat.module is not self.network:
+                targets = lift(targets)
             loss = check_loss(self.loss(outputs, targets))
             if not self._looked:
                 self._looked = True

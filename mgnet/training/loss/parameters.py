@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,20 +12,62 @@ from torch.func import functional_call
 
 from mgnet.training.loss.user_functions import watched_parameters
 
-__all__ = ["FlatParameters"]
+__all__ = ["FlatParameters", "full_precision"]
 
 _WATCHED_CALLS = 4
+HALF = torch.bfloat16, torch.float16
+
+
+def full_precision(module: torch.nn.Module) -> torch.nn.Module:
+    """The module itself, or a copy in float32 where it holds bfloat16 or float16.
+
+    Inputs of half precision are lifted on their way into the copy and its submodules, so that
+    what calls the module may call the copy. Differences of outputs in half precision have a digit
+    or two; no step can be measured by them.
+
+    Examples
+    --------
+    >>> lifted = full_precision(torch.nn.Linear(1, 1, dtype=torch.bfloat16))
+    >>> lifted(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    if not any(t.dtype in HALF for t in tensors):
+        return module
+    lifted = copy.deepcopy(module)._apply(lift)
+    for part in lifted.modules():
+        part.register_forward_pre_hook(_lift_inputs, with_kwargs=True)
+    return lifted
+
+
+def lift(value: Any) -> Any:
+    """A tensor of half precision in float32; anything else as it is."""
+    return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value
+
+
+def _lift_inputs(
+    _: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tuple(map(lift, arguments)), {name: lift(value) for name, value in named.items()}
 
 
 class FlatParameters:
     """Reads, swaps and writes the parameters of a module that require a gradient.
 
     Tied parameters count once. In an evaluation the vector may have another precision than the
-    module, whose own is kept.
+    module, whose own is kept; but one of half precision is evaluated as a copy in float32, see
+    `full_precision`, and rounded when it is written.
 
     Parameters
     ----------
     module : torch.nn.Module
+
+    Attributes
+    ----------
+    module : torch.nn.Module
+        That is evaluated.
+    trainable : dict of str to Parameter
+        Its parameters that are in the vector.
 
     Raises
     ------
@@ -39,9 +82,10 @@ class FlatParameters:
             raise TypeError(
                 f"the module to train is a {type(module).__name__}; give a torch.nn.Module"
             )
-        self.module = module
+        self.module = full_precision(module)
         self._watched = 0  # evaluations in which edits of parameters were looked for
-        self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.own = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.trainable = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
         if not self.trainable:
             raise ValueError(
                 f"{type(module).__name__} has no parameter that requires a gradient; "
@@ -59,9 +103,15 @@ class FlatParameters:
         """Whether the vector holds every parameter of the module."""
         return len(self.trainable) == len(list(self.module.parameters()))
 
+    @property
+    def places(self) -> torch.Tensor:
+        """Of each entry of all parameters, in their order, whether the vector holds it."""
+        parts = [torch.full((p.numel(),), p.requires_grad) for p in self.module.parameters()]
+        return torch.cat(parts)
+
     def start(self) -> torch.Tensor:
         """The parameters as they are, a copy."""
-        parameters = list(self.trainable.values())
+        parameters = [lift(p) for p in self.own.values()]
         return torch.nn.utils.parameters_to_vector(parameters).detach().clone()
 
     def named(self, u: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -90,10 +140,25 @@ class FlatParameters:
         return watched_parameters(name, lambda: functional_call(bound, named, ()), u)
 
     def write(self, u: torch.Tensor) -> None:
-        """Make u the parameters of the module, in place."""
+        """Make u the parameters of the module, in place.
+
+        Raises
+        ------
+        OverflowError
+            If one is too large for the half precision of the module; nothing is written then.
+        """
+        named = self.named(u.detach())
+        for name, part in named.items():
+            kind = self.own[name].dtype
+            largest = float(part.abs().max()) if kind in HALF and part.numel() else 0.0
+            if torch.finfo(kind).max < largest < math.inf:
+                raise OverflowError(
+                    f"the parameter {name!r} became {largest:.4g}, too large for {kind}; train a "
+                    "module of torch.bfloat16 or torch.float32"
+                )
         with torch.no_grad():
-            for name, part in self.named(u.detach()).items():
-                self.trainable[name].copy_(part)
+            for name, part in named.items():
+                self.own[name].copy_(part)
 
 
 class _Bound(torch.nn.Module):

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from mgnet.smoother import Smoother
+from mgnet.training.loss.checks import check_finite, check_range
 from mgnet.training.loss.objective import Objective
 from mgnet.training.optimizers.wolfe import Trial, strong_wolfe
 
@@ -92,6 +93,9 @@ class Broyden(Smoother):
     ) -> tuple[torch.Tensor, Curvature]:
         H, gain = memory
         here = _trial(level, 0.0, u, f)
+        check_finite(self, level, u, here.value, here.gradient)
+        if H is None:
+            check_range(self, level, here.gradient)
         for _ in range(sweeps):
             step = _step(level, u, f, here, H, gain)
             if step is None and H is not None:  # H has gone wrong: once more along the gradient

@@ -12,6 +12,7 @@ import torch
 
 from mgnet.history import CycleRecord
 from mgnet.smoother import Smoother
+from mgnet.training.loss.checks import not_finite
 from mgnet.training.loss.objective import Objective
 from mgnet.training.record import network_of
 
@@ -99,6 +100,9 @@ class EarlyStop(Smoother):
         u_now, inner, best, best_inner, value, waited = memory
         if u_now is None or best is None or not torch.equal(u, best):
             u_now, inner, best, value, waited = u, best_inner, u, loss(u), 0
+            if math.isnan(value):  # which no later loss is below
+                owner = f"{self} on {level}, with held-out data,"
+                raise FloatingPointError(not_finite(owner, self.held_out, u))
         for _ in range(sweeps):
             if waited >= self.patience:
                 break
@@ -163,6 +167,9 @@ class Patience:
         if cycle == 0:  # a new solve
             self.values, self.best = [], None
         self.values.append(self.held_out(u))
+        if cycle == 0 and math.isnan(self.values[0]):
+            problem = getattr(self.held_out, "__self__", None)
+            raise FloatingPointError(not_finite("Patience, with held-out data,", problem, u))
         if self.best is None or self.values[-1] < self.values[self.cycle]:
             self.best, self.cycle = u, cycle
         return cycle - self.cycle >= self.patience

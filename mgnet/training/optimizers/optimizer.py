@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from mgnet.smoother import Smoother
+from mgnet.training.loss.checks import check_finite, check_range
 from mgnet.training.optimizers.broyden import value_and_gradient
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ class TorchOptimizer(Smoother):
         optimizer = self.kind([parameter], **self.options)
         if memory is not None:
             _recall(optimizer, memory)
-        for _ in range(sweeps):
+        for number in range(sweeps):
             parameter.grad = -level.residual_at(parameter.detach(), f)
+            if number == 0:
+                check_finite(self, level, u, parameter.grad)
             optimizer.step()
         return parameter.detach(), optimizer.state_dict()
 
@@ -142,8 +145,16 @@ class LBFGS(Smoother):
             moved = memory.u is not u  # by a coarse correction, say
             _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
 
+        began = False
+
         def closure() -> float:
+            nonlocal began
             value, parameter.grad = value_and_gradient(level, parameter.detach(), f)
+            if not began:
+                check_finite(self, level, u, value, parameter.grad)
+                if memory is None:
+                    check_range(self, level, parameter.grad)
+                began = True
             return value
 
         optimizer.step(closure)  # type: ignore[arg-type]

@@ -88,9 +88,14 @@ def _minimum(a: Trial, b: Trial) -> float | None:
     """Where the cubic through two points with slopes is least; None where it has no minimum."""
     span = b.length - a.length
     mean = a.slope + b.slope - 3.0 * (b.value - a.value) / span
-    root = mean * mean - a.slope * b.slope
+    left, right = a.slope, b.slope
+    size = max(abs(left), abs(right), abs(mean))
+    if not 1e-140 < size < 1e140:  # squares would vanish or overflow
+        unit = math.ldexp(1.0, math.frexp(size)[1] - 1) if 0.0 < size < math.inf else 1.0
+        left, right, mean = left / unit, right / unit, mean / unit
+    root = mean * mean - left * right
     if not (math.isfinite(root) and root >= 0.0):
         return None
     signed = math.copysign(math.sqrt(root), span)
-    divisor = b.slope - a.slope + 2.0 * signed
-    return None if divisor == 0.0 else b.length - span * (b.slope + signed - mean) / divisor
+    divisor = right - left + 2.0 * signed
+    return None if divisor == 0.0 else b.length - span * (right + signed - mean) / divisor

@@ -395,7 +395,7 @@ def test_a_gradient_that_is_not_finite_ends_it():
 
 
 def test_refusals_of_the_tool():
-    with pytest.raises(ValueError, match="1/2 .* = nan .* at the start; both must be finite"):
+    with pytest.raises(ValueError, match="levenberg_marquardt got a loss that is not finite"):
         levenberg_marquardt(lambda m: m(X) * float("nan"), network())
     with pytest.raises(ValueError, match="no parameter that requires a gradient"):
         levenberg_marquardt(lambda m: m(X), torch.nn.Tanh())

@@ -136,6 +136,22 @@ def test_levenberg_marquardt_with_it_trains_as_well(acceleration):
     assert max(values) < 1e-4
 
 
+def test_the_diagonal_is_the_default_for_any_module():
+    prepared = NewtonKrylov().preconditioner.prepare(J)
+    theirs = Diagonal(J)
+    assert prepared.scale == pytest.approx(theirs.scale)
+    d = R[:20]
+    for ours, expected in zip(prepared.shifted(1e-3), theirs.shifted(1e-3), strict=True):
+        torch.testing.assert_close(ours(d), expected(d))
+    solution = levenberg_marquardt(
+        lambda m: m(X) - torch.sin(4 * X),
+        network(),
+        max_cycles=60,
+        linear_solver=NewtonKrylov(direct=0),
+    )
+    assert solution.values[-1] < 1e-4
+
+
 def test_small_systems_are_solved_directly():
     assert isinstance(NewtonKrylov(Diagonal).system(J, R, None, 0.1), NormalEquations)
     assert isinstance(NewtonKrylov(Diagonal, direct=19).system(J, R, None, 0.1), KrylovEquations)
@@ -160,3 +176,10 @@ def test_a_solver_that_breaks_down_leaves_the_state():
 def test_refusals(options):
     with pytest.raises(ValueError, match="needs a direct that is not negative"):
         NewtonKrylov(Diagonal, **options)
+
+
+def test_other_parts_are_refused_at_once():
+    with pytest.raises(TypeError, match="the preconditioner 4000, which has no method `prepare`"):
+        NewtonKrylov(4000)
+    with pytest.raises(TypeError, match="linear_solver of type str; give a NewtonKrylov"):
+        LevenbergMarquardt(linear_solver="cg")

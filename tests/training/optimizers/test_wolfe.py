@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy.optimize import line_search, rosen, rosen_der
 
@@ -81,3 +82,28 @@ def test_an_interval_of_rounding_ends_the_search():
         return Trial(length, -length if length <= 1.0 else 1e9, -1.0 if length <= 1.0 else 1e9)
 
     assert strong_wolfe(ramp, ramp(0.0)).length == 1.0
+
+
+@pytest.mark.parametrize("k", [-1000, -560, -400, 400, 520, 980])
+def test_values_times_a_power_of_two_give_the_same_lengths(k):
+    """Over the whole range, though squares of slopes are none at its ends."""
+
+    def lengths(factor, seed):
+        draw = np.random.default_rng(seed)
+        a, b, c = draw.uniform(0.5, 3.0, 3)
+        told = []
+
+        def ray(t):
+            told.append(t)
+            value = a * (t - b) ** 2 + c * math.sin(3.0 * t)
+            slope = 2.0 * a * (t - b) + 3.0 * c * math.cos(3.0 * t)
+            return Trial(t, factor * value, factor * slope)
+
+        start = ray(0.0)
+        if start.slope < 0.0:
+            strong_wolfe(ray, start, 10.0, curvature=0.01)
+        return told
+
+    drawn = [lengths(1.0, seed) for seed in range(20)]
+    assert drawn == [lengths(2.0**k, seed) for seed in range(20)]
+    assert max(map(len, drawn)) > 4

@@ -1,0 +1,87 @@
+"""Squares that overflow or vanish: least squares in a unit of the size of its residuals.
+
+A residual of 1e-170 or 1e160 is an ordinary number, its square is none. All that
+Levenberg-Marquardt compares are squares; in a unit that is a power of two the same steps come out,
+bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+__all__ = ["Rescaled", "norm", "power_of_two", "unit_of"]
+
+# Of a sum of squares: between these its terms, differences and products with 1e-16 are numbers.
+LEAST, MOST = 1e-200, 1e200
+
+
+def power_of_two(size: float) -> float:
+    """The power of two at or below a positive number; 1 for zero, NaN and Inf.
+
+    Examples
+    --------
+    >>> power_of_two(5.0), power_of_two(0.0)
+    (4.0, 1.0)
+    """
+    return math.ldexp(1.0, math.frexp(size)[1] - 1) if 0.0 < size < math.inf else 1.0
+
+
+def norm(v: torch.Tensor) -> float:
+    """The Euclidean norm, also where squares overflow or vanish.
+
+    Examples
+    --------
+    >>> norm(torch.tensor([3e-200, 4e-200], dtype=torch.float64))
+    5e-200
+    """
+    found = float(v.norm())
+    if 1e-150 < found < 1e150 or not v.numel():
+        return found
+    unit = power_of_two(float(v.abs().max()))
+    return unit * float((v.double() / unit).norm())
+
+
+def unit_of(problem: Any, r: torch.Tensor, half_square: float, u: torch.Tensor) -> float:
+    """The unit in which to measure residuals r: 1, unless their half square is no fair number.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+    r : tensor
+        As `problem.residuals` gives them: all of them, or those of this rank.
+    half_square : float
+        `problem.half_square(r)`.
+    u : tensor
+        Where they were taken: to be measured in the same unit.
+    """
+    if LEAST < half_square < MOST:
+        return 1.0
+    unit = power_of_two(problem.largest(r))
+    # Parameters of an ordinary size beside residuals of 1e-310 have no place in that unit.
+    return unit if bool(torch.isfinite(u / unit).all()) else 1.0
+
+
+class Rescaled:
+    """A least-squares problem in another unit: `r(unit v) / unit` over v.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+    unit : float
+        A power of two.
+    """
+
+    def __init__(self, problem: Any, unit: float):
+        self.problem = problem
+        self.unit = unit
+
+    def residuals(self, v: torch.Tensor) -> torch.Tensor:
+        """The residual vector in that unit."""
+        return self.problem.residuals(self.unit * v) / self.unit
+
+    def half_square(self, r: torch.Tensor) -> float:
+        """`1/2 |r|^2` in its square."""
+        return self.problem.half_square(r)
