@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
 from mgnet.depth.batched.surroundings import OutsideTensorError, check_gradients, fingerprint
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
@@ -159,7 +160,7 @@ class StackedBlock:
         def block(t: Any, u: Tensor) -> Tensor:
             return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
 
-        with NoRandomNumbers():
+        with lending(), NoRandomNumbers():
             value = slope(self.scheme, block, time, state, step)
         return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
@@ -304,12 +305,13 @@ class StackedBlock:
         return self.traced, fingerprint(self.template)
 
     def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
-        if key not in self._found:
-            self._found[key] = make()
-            if len(self._found) > PROGRAMS:
-                self._found.popitem(last=False)
-        self._found.move_to_end(key)
-        return self._found[key]
+        with lending():
+            if key not in self._found:
+                self._found[key] = make()
+                if len(self._found) > PROGRAMS:
+                    self._found.popitem(last=False)
+            self._found.move_to_end(key)
+            return self._found[key]
 
 
 def _uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from mgnet.depth.batched.lending import lending
 from mgnet.depth.network.dropout import use_torch
 
 __all__ = [
@@ -287,19 +288,21 @@ class LayerSlots:
 
     def tensors(self) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         """What the module has now: parameters and buffers."""
-        return (
-            [holder[name] for ((holder, name), *_) in self._parameters],
-            [holder[name] for ((holder, name), *_) in self._buffers],
-        )
+        with lending():
+            return (
+                [holder[name] for ((holder, name), *_) in self._parameters],
+                [holder[name] for ((holder, name), *_) in self._buffers],
+            )
 
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Inside, `put` may be called; after, the module has its own tensors again."""
-        kept = self.tensors()
-        try:
-            yield
-        finally:
-            self.put(*kept)
+        with lending():
+            kept = self.tensors()
+            try:
+                yield
+            finally:
+                self.put(*kept)
 
     def put(self, parameters: Tensors, buffers: Tensors) -> None:
         """Make these the tensors of the module."""

@@ -188,12 +188,24 @@ class ODENet(torch.nn.Module):
 
     def own_layers(self) -> Layers:
         """The layers that this process holds: all of them, unless they were distributed."""
-        parameters, buffers = LayerSlots(self.block).tensors()
+        parameters, buffers = self.slots().tensors()
         if self.weights == "shared":
             parameters = [p.expand(len(self.kept), *p.shape[1:]) for p in parameters]
         elif isinstance(self.weights, DepthSpline):
             parameters = [self.weights.at_layers(c, self.depth, self.kept) for c in parameters]
         return Layers(tuple(parameters), tuple(buffers), self.times, self.steps)
+
+    def slots(self) -> LayerSlots:
+        """Where the tensors of the block stand; a ValueError if they are others than at first."""
+        slots = LayerSlots(self.block)
+        names = tuple(slots.parameters), tuple(slots.buffers)
+        if names != (self.kernel.names, self.kernel.buffer_names):
+            other = sorted({*names[0], *names[1]} ^ {*self.kernel.names, *self.kernel.buffer_names})
+            raise ValueError(
+                f"ODENet got a block whose tensors changed after it was made: {', '.join(other)}; "
+                "parametrize or prune the block that you give to ODENet"
+            )
+        return slots
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         """The state u[0]: `before`, and the first boundary layers."""
@@ -290,10 +302,11 @@ class ODENet(torch.nn.Module):
         parameters = per_layer(layers.parameters, count)
         buffers = per_layer(layers.buffers, count)
         # Numbers are cheaper than tensors, where nothing differentiates by them.
-        steps = layers.steps.tolist() if self.learnable_steps is None else layers.steps.unbind()
+        numbers = self.learnable_steps is None and not layers.steps.is_meta
+        steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
         F = self.block if self.timed else lambda t, u: self.block(u)
-        slots = LayerSlots(self.block)
+        slots = self.slots()
         for n in range(count):
             with slots.lent():
                 slots.put(parameters[n], buffers[n])

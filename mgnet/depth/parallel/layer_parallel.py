@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
-from mgnet.depth.network.layer_stack import LayerSlots
 from mgnet.depth.network.ode_net import GRID, ODENet
 from mgnet.depth.network.subclass import check_calls
 from mgnet.depth.parallel.control import (
@@ -213,7 +212,7 @@ class LayerParallel(nn.Module):
 
     def _mode(self, u: Tensor) -> str:
         mode = self.settings["mode"]
-        if not self.settings["factors"] or self.control is None:
+        if not self.settings["factors"] or self.control is None or u.is_meta:  # shapes alone
             return "serial"
         return self._measured(u) if mode == "auto" else mode
 
@@ -250,7 +249,7 @@ class LayerParallel(nn.Module):
         """
         net, layers, learnable_steps = self.net, None, []
         if net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
-            parameters, buffers = LayerSlots(net.block).tensors()
+            parameters, buffers = net.slots().tensors()
         else:
             layers = layers_of(net, self.communicator, self.method.strides[-1])
             parameters, buffers = layers.parameters, layers.buffers

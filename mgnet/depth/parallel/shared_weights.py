@@ -17,7 +17,6 @@ from torch import Tensor
 
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import Communicator
-from mgnet.depth.network.layer_stack import LayerSlots
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.parallel.coarse_layers import sums
 
@@ -50,7 +49,7 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     """
     if net.weights == "per layer":
         return net.own_layers()
-    joint, buffers = LayerSlots(net.block).tensors()
+    joint, buffers = net.slots().tensors()
     made = _Joint.apply(_Spread(net.weights, net.depth, net.kept, communicator, interval), *joint)
     return Layers(tuple(made), tuple(buffers), net.times, net.steps)
 

@@ -10,7 +10,10 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from scipy.interpolate import BSpline
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
 
+from mgnet.depth import LayerParallel
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.training.loss.parameters import FlatParameters
@@ -458,3 +461,31 @@ def test_distributed_checkpoints(tmp_path):
     dcp.load(state, checkpoint_id=tmp_path, no_dist=True)
     net.load_state_dict(state)
     assert net.calls == 123456 and torch.equal(net(torch.ones(1, 3)), saved(torch.ones(1, 3)))
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize("change", ["weight_norm", "identity", "prune", "buffer", "delete"])
+def test_a_block_whose_tensors_changed_after_it_was_made_is_refused(change, parallel):
+    net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), layers=8)
+    module = LayerParallel(net, levels=2, coarsening=4) if parallel else net
+    linear = net.block[0]
+    if change == "prune":
+        prune.l1_unstructured(linear, "weight", 0.5)
+    elif change == "buffer":
+        linear.register_buffer("extra", torch.ones(4))
+    elif change == "delete":
+        linear.bias = None
+    elif change == "identity":
+        parametrize.register_parametrization(linear, "weight", nn.Identity())
+    else:
+        parametrizations.weight_norm(linear, "weight")
+    with pytest.raises(ValueError, match="a block whose tensors changed after it was made: 0"):
+        module(torch.ones(2, 4))
+
+
+@pytest.mark.parametrize("options", [{}, {"learnable_steps": True}, {"weights": "shared"}])
+def test_on_the_meta_device_a_net_tells_the_shape_of_its_output(options):
+    net = ODENet(dense(), layers=8, after=nn.Linear(4, 2), **options).to("meta")
+    x = torch.empty(3, 4, device="meta")
+    for module in (net, LayerParallel(net, 2, 4), LayerParallel(net, 2, 4, mode="serial")):
+        assert module(x).shape == (3, 2) and module(x).is_meta
