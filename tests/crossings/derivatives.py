@@ -1,9 +1,6 @@
 """Rows on derivatives: second ones by autograd, and the transforms of torch.func."""
 
 import torch
-from torch import Tensor
-from torch.func import functional_call, stack_module_state
-
 from crossings.networks import (
     Network,
     close,
@@ -15,6 +12,8 @@ from crossings.networks import (
     weights_of,
 )
 from crossings.rows import row
+from torch import Tensor
+from torch.func import functional_call, stack_module_state
 
 SECTION = "Derivatives"
 
@@ -82,7 +81,9 @@ def _call(module: torch.nn.Module):
 
 def _plainly(network: Network, module: torch.nn.Module):
     """The same of the plain function, which has the names without wrappers."""
-    names = dict(zip([name for name, _ in module.named_parameters()], weights_of(module), strict=True))
+    names = dict(
+        zip([name for name, _ in module.named_parameters()], weights_of(module), strict=True)
+    )
     return lambda values, x: network.plain({names[k]: v for k, v in values.items()}, x)
 
 

@@ -3,11 +3,10 @@
 import threading
 
 import torch
-from torch import Tensor
-from torch.utils.checkpoint import checkpoint
-
 from crossings.networks import Network, close, data, same_step, weights_of
 from crossings.rows import row
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 SECTION = "Modes of PyTorch"
 

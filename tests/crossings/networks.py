@@ -21,12 +21,12 @@ LAYERS, FINAL_TIME = 16, 2.0
 WRAPPERS = ("_orig_mod.", "module.", "net.")  # of torch.compile, DDP, LayerParallel
 
 
-class Wrong(AssertionError):
+class WrongNumberError(AssertionError):
     """A number that is not the right one."""
 
 
 def splines(x: Tensor) -> Tensor:
-    """(...,) -> (..., splines), the cubic B-splines on [-1, 1] by the recursion of Cox and de Boor."""
+    """(...,) -> (..., splines), the cubic B-splines on [-1, 1], by Cox and de Boor."""
     h = 2.0 / INTERVALS
     knots = -1.0 + h * torch.arange(-DEGREE, INTERVALS + DEGREE + 1, dtype=x.dtype)
     x = x.unsqueeze(-1)
@@ -137,24 +137,24 @@ def gradients(module: nn.Module) -> dict[str, Tensor]:
     found = {bare(name): value.grad for name, value in module.named_parameters()}
     for name, value in found.items():
         if value is None:
-            raise Wrong(f"{name} has no gradient")
+            raise WrongNumberError(f"{name} has no gradient")
     return {name: value for name, value in found.items() if value is not None}
 
 
 def close(got: Any, right: Any, what: str, rtol: float = 1e-9) -> None:
-    """Raise Wrong unless two tensors, or dictionaries of tensors, agree, relative to their norms."""
+    """Raise unless tensors, or dictionaries of them, agree, relative to the norm of the right."""
     if isinstance(right, Mapping):
         if set(got) != set(right):
-            raise Wrong(f"{what} of {sorted(got)}; right: {sorted(right)}")
+            raise WrongNumberError(f"{what} of {sorted(got)}; right: {sorted(right)}")
         for name, value in right.items():
             close(got[name], value, f"{what} of {name}", rtol)
         return
     if tuple(got.shape) != tuple(right.shape):
-        raise Wrong(f"{what} of shape {tuple(got.shape)}; right: {tuple(right.shape)}")
+        raise WrongNumberError(f"{what} of shape {tuple(got.shape)}; right: {tuple(right.shape)}")
     got, right = torch.as_tensor(got).detach().double(), torch.as_tensor(right).detach().double()
     error = float((got - right).norm() / right.norm())
     if not error <= rtol:
-        raise Wrong(f"{what} wrong by {error:.1e}")
+        raise WrongNumberError(f"{what} wrong by {error:.1e}")
 
 
 def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ def same_step(
     x, y = data(next(module.parameters()).dtype, samples)
     weights = weights_of(module)
     module.zero_grad()
-    outputs = (call or module)(x)
+    outputs = (module if call is None else call)(x)  # a compiled module has no truth value
     close(outputs, network.plain(weights, x.double()), "outputs", rtol)
     loss_of(outputs, y).backward()
     right = plain_gradients(network, weights, lambda f: loss_of(f(x.double()), y.double()))

@@ -1,11 +1,9 @@
 """Rows on precision: automatic mixed precision, and modules of other formats."""
 
 import torch
-from torch import Tensor
-
 from crossings.networks import (
     Network,
-    Wrong,
+    WrongNumberError,
     batches,
     close,
     data,
@@ -17,6 +15,7 @@ from crossings.networks import (
     weights_of,
 )
 from crossings.rows import row
+from torch import Tensor
 
 SECTION = "Precision"
 
@@ -73,7 +72,7 @@ def grad_scaler(network: Network) -> None:
         scaler.step(optimizer)
         scaler.update()
     if scaler.get_scale() != 64.0:
-        raise Wrong(f"the scale went to {scaler.get_scale()}")
+        raise WrongNumberError(f"the scale went to {scaler.get_scale()}")
     change = {name: value - start[name] for name, value in right.items()}
     got = {name: value - start[name] for name, value in weights_of(module).items()}
     close(got, change, "change of the weights", 2e-2)

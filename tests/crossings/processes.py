@@ -3,11 +3,9 @@
 import tempfile
 
 import torch
-from torch import Tensor, nn
-
 from crossings.networks import (
     Network,
-    Wrong,
+    WrongNumberError,
     batches,
     close,
     data,
@@ -19,6 +17,7 @@ from crossings.networks import (
     weights_of,
 )
 from crossings.rows import row
+from torch import Tensor, nn
 
 SECTION = "Two processes (gloo)"
 
@@ -49,7 +48,9 @@ def ddp(network: Network) -> None:
     _ddp(network)
 
 
-@row(SECTION, "DDP with `static_graph=True` and `gradient_as_bucket_view=True`", ranks=2, quick=False)
+@row(
+    SECTION, "DDP with `static_graph=True` and `gradient_as_bucket_view=True`", ranks=2, quick=False
+)
 def ddp_static(network: Network) -> None:
     _ddp(network, static_graph=True, gradient_as_bucket_view=True)
 
@@ -158,7 +159,7 @@ def sharded_checkpoint(network: Network) -> None:
         same_step(network, alone)
 
 
-@row(SECTION, "`torch.compile(backend=\"eager\")` of a DDP module", ranks=2, quick=False)
+@row(SECTION, '`torch.compile(backend="eager")` of a DDP module', ranks=2, quick=False)
 def ddp_compiled(network: Network) -> None:
     module, steps = network.make(), batches(2)
     right = plainly_trained(network, weights_of(module), adam, steps)
@@ -178,4 +179,4 @@ def zero_redundancy(network: Network) -> None:
     _train(wrapped, optimizer, steps)
     close(weights_of(wrapped), right, "weights", 1e-7)
     if torch.distributed.get_world_size() != 2:
-        raise Wrong("not two processes")
+        raise WrongNumberError("not two processes")

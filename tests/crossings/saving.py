@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import nn
-
 from crossings.networks import Network, data, same_step
 from crossings.rows import row
+from torch import nn
 
 SECTION = "Copies and files"
 

@@ -4,10 +4,6 @@ import copy
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations, parametrize, prune
-from torch.optim import swa_utils
-
 from crossings.networks import (
     Network,
     batches,
@@ -21,6 +17,9 @@ from crossings.networks import (
     weights_of,
 )
 from crossings.rows import row
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune
+from torch.optim import swa_utils
 
 SECTION = "Optimizers and other hands on the weights"
 Make = Callable[[list[Tensor]], torch.optim.Optimizer]
@@ -83,6 +82,7 @@ def clipped(network: Network) -> None:
 
 
 def _averaged(network: Network, multi_avg_fn, mean: Callable[[list[Tensor]], Tensor]) -> None:
+    """PyTorch's mean has the factors 1 / n in single precision."""
     module = network.make()
     average = swa_utils.AveragedModel(module, multi_avg_fn=multi_avg_fn)
     seen: list[dict[str, Tensor]] = []
@@ -91,9 +91,9 @@ def _averaged(network: Network, multi_avg_fn, mean: Callable[[list[Tensor]], Ten
         average.update_parameters(module)
         seen.append(weights_of(module))
     right = {name: mean([weights[name].detach() for weights in seen]) for name in seen[0]}
-    close(weights_of(average.module), right, "weights")
+    close(weights_of(average.module), right, "weights", 1e-7)
     x, _ = data()
-    close(average(x), network.plain(right, x), "outputs")
+    close(average(x), network.plain(right, x), "outputs", 1e-6)
     swa_utils.update_bn([x], average)
 
 
@@ -141,7 +141,7 @@ def parametrized(network: Network) -> None:
 
 @row(SECTION, "`parametrizations.weight_norm` on the splines, or on the weights of all layers")
 def weight_norm(network: Network) -> None:
-    module, (x, y) = network.make(), data()
+    module, (x, _) = network.make(), data()
     weights = weights_of(module)
     holder, name = network.heart(module)
     parametrizations.weight_norm(holder, name, dim=0)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from crossings.networks import (
     Network,
     batches,
@@ -21,6 +19,7 @@ from crossings.networks import (
     weights_of,
 )
 from crossings.rows import row
+from torch import Tensor, nn
 
 SECTION = "Trainers and other libraries"
 
@@ -29,12 +28,19 @@ def adam(values) -> torch.optim.Optimizer:
     return torch.optim.Adam([*values], 0.01)
 
 
-@row(SECTION, "accelerate: `prepare`, `accumulate`, `save_state`, `load_state`", "accelerate", quick=False)
+@row(
+    SECTION,
+    "accelerate: `prepare`, `accumulate`, `save_state`, `load_state`",
+    "accelerate",
+    quick=False,
+)
 def accelerated(network: Network) -> None:
     from accelerate import Accelerator
 
     steps = batches(4)
-    joined = [tuple(torch.cat(pair) for pair in zip(*steps[k : k + 2], strict=True)) for k in (0, 2)]
+    joined = [
+        tuple(torch.cat(pair) for pair in zip(*steps[k : k + 2], strict=True)) for k in (0, 2)
+    ]
     right = plainly_trained(network, weights_of(network.make()), adam, joined * 2)
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
     module = network.make()
@@ -77,7 +83,12 @@ def accelerated_bf16(network: Network) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@row(SECTION, "accelerate: `save_model`, `init_empty_weights`, `load_checkpoint_and_dispatch`", "accelerate", quick=False)
+@row(
+    SECTION,
+    "accelerate: `save_model`, `init_empty_weights`, `load_checkpoint_and_dispatch`",
+    "accelerate",
+    quick=False,
+)
 def empty_weights(network: Network) -> None:
     from accelerate import Accelerator, init_empty_weights, load_checkpoint_and_dispatch
 
@@ -132,7 +143,9 @@ def _trainer(lightning, folder: str, epochs: int, **options):
     )
 
 
-@row(SECTION, "Lightning: `fit` with its sanity check, checkpoint, resume", "lightning", quick=False)
+@row(
+    SECTION, "Lightning: `fit` with its sanity check, checkpoint, resume", "lightning", quick=False
+)
 def lightning_fit(network: Network) -> None:
     lightning, module = _lightning(network)
     steps = batches(3)
@@ -149,7 +162,12 @@ def lightning_fit(network: Network) -> None:
     same_step(network, other.network)
 
 
-@row(SECTION, 'Lightning with `precision="bf16-mixed"` and gradient clipping', "lightning", quick=False)
+@row(
+    SECTION,
+    'Lightning with `precision="bf16-mixed"` and gradient clipping',
+    "lightning",
+    quick=False,
+)
 def lightning_bf16(network: Network) -> None:
     lightning, module = _lightning(network)
     module.network.float()
@@ -174,7 +192,13 @@ def lightning_swa(network: Network) -> None:
     same_step(network, module.network)
 
 
-@row(SECTION, "skorch: `NeuralNetRegressor` in `GridSearchCV`, pickled", "skorch", "sklearn", quick=False)
+@row(
+    SECTION,
+    "skorch: `NeuralNetRegressor` in `GridSearchCV`, pickled",
+    "skorch",
+    "sklearn",
+    quick=False,
+)
 def skorch_grid(network: Network) -> None:
     import pickle
 
@@ -183,7 +207,12 @@ def skorch_grid(network: Network) -> None:
 
     x, y = (value.numpy() for value in data(samples=24))
     estimator = NeuralNetRegressor(
-        network.make(), optimizer=torch.optim.Adam, max_epochs=2, batch_size=8, verbose=0, train_split=None
+        network.make(),
+        optimizer=torch.optim.Adam,
+        max_epochs=2,
+        batch_size=8,
+        verbose=0,
+        train_split=None,
     )
     estimator.set_params(iterator_train__shuffle=False)
     search = GridSearchCV(estimator, {"lr": [0.01, 0.02]}, cv=2, error_score="raise").fit(x, y)
@@ -198,7 +227,13 @@ def skorch_grid(network: Network) -> None:
     close(outputs, network.plain(right, torch.from_numpy(x)), "outputs")
 
 
-@row(SECTION, "transformers: `Trainer`, checkpoint, resume", "transformers", "accelerate", quick=False)
+@row(
+    SECTION,
+    "transformers: `Trainer`, checkpoint, resume",
+    "transformers",
+    "accelerate",
+    quick=False,
+)
 def transformers_trainer(network: Network) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers import Trainer, TrainingArguments
@@ -233,9 +268,10 @@ def transformers_trainer(network: Network) -> None:
             train_sampling_strategy="sequential",
         )
         trainer = Trainer(module, arguments, train_dataset=samples)
-        trainer.create_optimizer = lambda *told: setattr(
-            trainer, "optimizer", trainer.optimizer or adam(module.parameters())
-        ) or trainer.optimizer
+        trainer.create_optimizer = lambda *told: (
+            setattr(trainer, "optimizer", trainer.optimizer or adam(module.parameters()))
+            or trainer.optimizer
+        )
         trainer.train(resume_from_checkpoint=resume)
         return module.net
 
@@ -269,7 +305,12 @@ def lora(network: Network) -> None:
     close(tuned.merge_and_unload()(x), right, "outputs after merging", 1e-6)
 
 
-@row(SECTION, "torchdiffeq: `odeint` and `odeint_adjoint` with the network in the right-hand side", "torchdiffeq", quick=False)
+@row(
+    SECTION,
+    "torchdiffeq: `odeint` and `odeint_adjoint` with the network in the right-hand side",
+    "torchdiffeq",
+    quick=False,
+)
 def right_hand_side(network: Network) -> None:
     from torchdiffeq import odeint, odeint_adjoint
 
