@@ -18,6 +18,9 @@ from crossings.networks import (
 )
 from crossings.rows import row
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.device_mesh import init_device_mesh
 
 SECTION = "Two processes (gloo)"
 
@@ -79,7 +82,7 @@ def _whole(module: nn.Module) -> dict[str, Tensor]:
 def _sharded(network: Network) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
-    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    mesh = init_device_mesh("cpu", (2,))
     return fully_shard(network.make(), mesh=mesh)
 
 
@@ -99,7 +102,7 @@ def fsdp2_parts(network: Network) -> None:
     steps = batches(4)
     module = network.make()
     right = plainly_trained(network, weights_of(module), adam, steps)
-    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    mesh = init_device_mesh("cpu", (2,))
     inside = getattr(module, "net", module)
     for part in (getattr(inside, name, None) for name in ("linear", "before", "after")):
         if part is not None:
@@ -115,7 +118,7 @@ def fsdp2_mixed(network: Network) -> None:
 
     module, (x, _) = network.make().float(), data(torch.float32)
     weights = weights_of(module)
-    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    mesh = init_device_mesh("cpu", (2,))
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, output_dtype=torch.float32)
     outputs = fully_shard(module, mesh=mesh, mp_policy=policy)(x)
     close(outputs, network.plain(weights, x.double()), "outputs", 5e-2)
@@ -124,7 +127,6 @@ def fsdp2_mixed(network: Network) -> None:
 
 @row(SECTION, "DCP of an FSDP2 module and Adam, then one whole state", ranks=2, quick=False)
 def sharded_checkpoint(network: Network) -> None:
-    import torch.distributed.checkpoint as dcp
     from torch.distributed.checkpoint.state_dict import (
         StateDictOptions,
         get_model_state_dict,
@@ -140,12 +142,12 @@ def sharded_checkpoint(network: Network) -> None:
     folder = [tempfile.mkdtemp()]
     torch.distributed.broadcast_object_list(folder)
     weights, moments = get_state_dict(module, optimizer)
-    dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder[0])
+    save({"model": weights, "optimizer": moments}, checkpoint_id=folder[0])
     other = _sharded(network)
     stepper = adam(other.parameters())
     weights, moments = get_state_dict(other, stepper)
     state = {"model": weights, "optimizer": moments}
-    dcp.load(state, checkpoint_id=folder[0])
+    load(state, checkpoint_id=folder[0])
     set_state_dict(
         other, stepper, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
     )

@@ -10,6 +10,9 @@ import torch
 from crossings.networks import Network, data, same_step
 from crossings.rows import row
 from torch import nn
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 SECTION = "Copies and files"
 
@@ -88,9 +91,6 @@ def safe_file(network: Network) -> None:
 
 @row(SECTION, "`torch.distributed.checkpoint` (DCP), module and Adam, in one process")
 def distributed_checkpoint(network: Network) -> None:
-    import torch.distributed.checkpoint as dcp
-    from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-
     def adam(module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(module.parameters(), 0.01)
 
@@ -101,10 +101,10 @@ def distributed_checkpoint(network: Network) -> None:
         stepper.step()
     with tempfile.TemporaryDirectory() as folder:
         weights, moments = get_state_dict(module, optimizer)
-        dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder)
+        save({"model": weights, "optimizer": moments}, checkpoint_id=folder)
         weights, moments = get_state_dict(loaded, other)
         state = {"model": weights, "optimizer": moments}
-        dcp.load(state, checkpoint_id=folder)
+        load(state, checkpoint_id=folder)
         set_state_dict(
             loaded, other, model_state_dict=state["model"], optim_state_dict=state["optimizer"]
         )

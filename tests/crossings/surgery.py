@@ -134,7 +134,7 @@ def parametrized(network: Network) -> None:
     outputs = module(x)
     close(outputs, network.plain(weights, x), "outputs")
     loss_of(outputs, y).backward()
-    original = holder.parametrizations[name].original
+    original = getattr(holder.parametrizations, name).original
     assert original.grad is not None, "no gradient"
     close(original.grad, 2.0 * right[at.removeprefix("net.")], "gradient")
 
@@ -147,7 +147,7 @@ def weight_norm(network: Network) -> None:
     parametrizations.weight_norm(holder, name, dim=0)
     close(module(x), network.plain(weights, x), "outputs")
     with torch.no_grad():
-        for value in holder.parametrizations[name].parameters():
+        for value in getattr(holder.parametrizations, name).parameters():
             value.mul_(1.5)  # the norms; the direction's length does not count
     at = [n for n, value in weights.items() if value.shape == getattr(holder, name).shape][0]
     close(module(x), network.plain({**weights, at: 1.5 * weights[at]}, x), "outputs of other norms")
