@@ -66,7 +66,7 @@ WITHOUT_NUMBERS = {'`module.to("meta")`, shapes of outputs'}
         (
             lambda network: close(torch.ones(1), 2 * torch.ones(1), "x"),
             "wrong",
-            "x wrong by 5.0e-01",
+            "x wrong by",
         ),
         (lambda network: torch.ones(2) @ torch.ones(3), "fails", "RuntimeError: "),
         (lambda network: network.make()("x"), "refused", "TypeError: KAN got inputs of type str"),

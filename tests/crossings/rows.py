@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import queue
 import re
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -132,13 +133,19 @@ def judge_on_ranks(row: Row, network: Network, folder: str) -> dict[str, str]:
     ]
     for worker in workers:
         worker.start()
-    found = []
-    try:
-        while len(found) < row.ranks:
-            found.append(results.get(timeout=SECONDS))
-    except queue.Empty:
-        text = f"no end on {row.ranks - len(found)} of {row.ranks} processes"
-        found.append({"row": row.title, "network": network.title, "verdict": "wrong", "text": text})
+    found, end = [], time.monotonic() + SECONDS
+    while len(found) < row.ranks:
+        alive = any(worker.is_alive() for worker in workers) and time.monotonic() < end
+        try:
+            found.append(results.get(timeout=1.0))
+        except queue.Empty:
+            if not alive:
+                codes = [worker.exitcode for worker in workers]
+                text = f"{len(found)} of {row.ranks} processes came to an end; exit codes {codes}"
+                found.append(
+                    {"row": row.title, "network": network.title, "verdict": "wrong", "text": text}
+                )
+                break
     for worker in workers:
         worker.join(10.0)
         if worker.is_alive():
