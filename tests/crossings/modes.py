@@ -30,12 +30,15 @@ def checkpointed_reentrant(network: Network) -> None:
 @row(SECTION, "`torch.inference_mode` before the first training step")
 def inference_first(network: Network) -> None:
     module = network.make()
+    x, _ = data()
+    right = network.plain(weights_of(module), x)
     for _ in range(2):
         with torch.inference_mode():
-            x, _ = data()
             outputs = module(x)
-        close(outputs.clone(), network.plain(weights_of(module), x.clone()), "outputs")
+        close(outputs.clone(), right, "outputs")
         same_step(network, module)
+        with torch.inference_mode():
+            x = x.clone()  # a tensor of inference mode
 
 
 @row(SECTION, "`torch.no_grad` and `eval()` before the first training step")
@@ -82,7 +85,7 @@ def on_meta(network: Network) -> None:
     assert module(data()[0].to("meta")).shape == (12, 1)
 
 
-@row(SECTION, "`torch.set_default_dtype(torch.float64)`, empty batch, batch of one")
+@row(SECTION, "an empty batch, a batch of one")
 def odd_batches(network: Network) -> None:
     module = network.make()
     same_step(network, module, samples=1)

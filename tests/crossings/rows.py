@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import queue
 import re
-import time
 import traceback
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from crossings.networks import NETWORKS, Network, WrongNumberError
 
 Check = Callable[[Network], None]
 MODULES = ("derivatives", "precision", "compilers", "modes", "saving", "surgery", "processes")
 MODULES += ("trainers",)
-SECONDS = 240.0  # of a cell on several processes
 LONGEST = 260  # characters of a sentence
 
 
@@ -112,42 +108,3 @@ def judge(row: Row, network: Network) -> dict[str, str]:
     except Exception as error:
         verdict = "refused" if is_ours(error) else "fails"
         return told | {"verdict": verdict, "text": sentence(error)}
-
-
-def _rank(rank: int, file: str, ranks: int, names: tuple[str, str], results: Any) -> None:
-    torch.set_num_threads(1)
-    group = {"init_method": f"file://{file}", "rank": rank, "world_size": ranks}
-    torch.distributed.init_process_group("gloo", **group)
-    results.put(judge(load()[names[0]], network_of(names[1])))
-    torch.distributed.destroy_process_group()
-
-
-def judge_on_ranks(row: Row, network: Network, folder: str) -> dict[str, str]:
-    """Run a cell on several processes: the first verdict that is not "works" is that of all."""
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.Queue()
-    names = (row.title, network.title)
-    workers = [
-        context.Process(target=_rank, args=(rank, f"{folder}/group", row.ranks, names, results))
-        for rank in range(row.ranks)
-    ]
-    for worker in workers:
-        worker.start()
-    found, end = [], time.monotonic() + SECONDS
-    while len(found) < row.ranks:
-        alive = any(worker.is_alive() for worker in workers) and time.monotonic() < end
-        try:
-            found.append(results.get(timeout=1.0))
-        except queue.Empty:
-            if not alive:
-                codes = [worker.exitcode for worker in workers]
-                text = f"{len(found)} of {row.ranks} processes came to an end; exit codes {codes}"
-                found.append(
-                    {"row": row.title, "network": network.title, "verdict": "wrong", "text": text}
-                )
-                break
-    for worker in workers:
-        worker.join(10.0)
-        if worker.is_alive():
-            worker.kill()
-    return min(found, key=lambda told: told["verdict"] == "works")

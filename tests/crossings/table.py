@@ -2,17 +2,18 @@
 
     python tests/crossings/table.py [--only WORDS] [--save]
 
-Runs every cell whose libraries are installed (extra `crossings`), each row in a process of its own,
-and prints the verdicts. `--save` keeps them in results.json beside this file and writes the page.
+Runs every cell whose libraries are installed (extra `crossings`), in a child process, and prints
+the verdicts. `--save` keeps them in results.json beside this file and writes the page.
 """
 
 import argparse
+import faulthandler
 import json
 import platform
 import signal
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 
 from crossings import rows  # noqa: E402
 from crossings.networks import NETWORKS, WrongNumberError  # noqa: E402
+from crossings.ranks import Workers  # noqa: E402
 
-SECONDS = 1000.0  # of a row
-LONGEST = 180  # seconds of a cell in one process
+LONGEST = 180  # seconds of a cell
 RESULTS, PAGE = HERE / "results.json", HERE.parent.parent / "docs" / "works-with.md"
 PACKAGES = ("torch", "numpy", "numba", "safetensors", "scikit-learn", "accelerate", "lightning")
 PACKAGES += ("skorch", "onnx", "onnxscript", "onnxruntime", "transformers", "peft", "torchdiffeq")
@@ -47,34 +48,48 @@ with `CyclesToTolerance(1e-13)`, and by `mode="serial"`.
 Cell = dict[str, str]
 
 
-def run_row(title: str) -> list[Cell]:
-    """All cells of a row, in a process of its own: what one leaves behind, no other meets."""
-    command = [sys.executable, __file__, "--row", title]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-    found = [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("CELL ")]
-    for network in NETWORKS[len(found) :]:
-        text = f"the process ended with {done.returncode}"
-        found.append({"row": title, "network": network.title, "verdict": "wrong", "text": text})
-    return found
-
-
 def too_long(number: int, frame: object) -> None:
     raise WrongNumberError(f"takes more than {LONGEST} s")
 
 
-def cells_of(title: str) -> None:
-    """Print the cells of a row."""
+def work(cells: list[list[str]]) -> None:
+    """Judge cells in this process, a line of JSON each."""
     signal.signal(signal.SIGALRM, too_long)
-    row = rows.load()[title]
-    for network in NETWORKS:
+    workers: Workers | None = None
+    for title, name in cells:
+        row, network = rows.load()[title], rows.network_of(name)
+        faulthandler.dump_traceback_later(2 * LONGEST, exit=True)
         if row.ranks > 1:
-            with tempfile.TemporaryDirectory() as folder:
-                told = rows.judge_on_ranks(row, network, folder)
+            workers = workers or Workers(row.ranks)
+            told = workers.judge(row, network)
+            if told["verdict"] != "works":
+                workers.end()
+                workers = None
         else:
             signal.alarm(LONGEST)
             told = rows.judge(row, network)
             signal.alarm(0)
         print("CELL " + json.dumps(told), flush=True)
+    if workers is not None:
+        workers.end()
+
+
+def judged(cells: list[tuple[str, str]]) -> Iterator[Cell]:
+    """Run cells in a child process, and in a new one after a cell that ended it."""
+    while cells:
+        command = [sys.executable, __file__, "--work", json.dumps(cells)]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                if line.startswith("CELL "):
+                    cells = cells[1:]
+                    yield json.loads(line[5:])
+        if cells:
+            text = f"the process ended with {child.returncode}"
+            yield {"row": cells[0][0], "network": cells[0][1], "verdict": "wrong", "text": text}
+            cells = cells[1:]
 
 
 def versions() -> dict[str, str]:
@@ -130,19 +145,20 @@ def page(saved: dict[str, Any]) -> str:
 
 
 def run(only: str) -> list[Cell]:
-    """Run the rows with this word in title or section; the cells, printed on the way."""
-    cells: list[Cell] = []
+    """Run the rows with these words in title or section; the cells, printed on the way."""
+    todo = []
     for row in rows.load().values():
         if only.lower() not in f"{row.section} {row.title}".lower():
             continue
         if row.missing():
-            print(f"{row.title}\n    not run: {', '.join(row.missing())} is not installed")
+            print(f"not run, as {', '.join(row.missing())} is not installed: {row.title}")
             continue
-        print(row.title, flush=True)
-        for cell in run_row(row.title):
-            print(f"    {cell['network']}: {cell['verdict']} {cell['text']}", flush=True)
-            cells.append(cell)
-    return cells
+        todo += [(row.title, network.title) for network in NETWORKS]
+    found = []
+    for cell in judged(todo):
+        found.append(cell)
+        print(f"{cell['row']}, {cell['network']}: {cell['verdict']} {cell['text']}", flush=True)
+    return found
 
 
 def main() -> None:
@@ -150,10 +166,10 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows with this word in title or section")
     parser.add_argument("--save", action="store_true", help="keep what is found, write the page")
     parser.add_argument("--page", action="store_true", help="write the page of what is kept")
-    parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.row:
-        cells_of(options.row)
+    if options.work:
+        work(options.work)
         return
     if not options.page:
         cells = run(options.only)
