@@ -39,7 +39,7 @@ def compile_eager(network: Network) -> None:
     _compiled(network, backend="eager")
 
 
-@row(SECTION, '`torch.compile(backend="aot_eager")`')
+@row(SECTION, '`torch.compile(backend="aot_eager")`', quick=False)
 def compile_aot_eager(network: Network) -> None:
     _compiled(network, backend="aot_eager")
 

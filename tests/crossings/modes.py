@@ -92,7 +92,7 @@ def odd_batches(network: Network) -> None:
     assert module(data(samples=0)[0]).shape == (0, 1)
 
 
-@row(SECTION, "two threads that call one module")
+@row(SECTION, "two threads that call one new module", quick=False)
 def two_threads(network: Network) -> None:
     module = network.make()
     x, _ = data()
@@ -107,6 +107,7 @@ def two_threads(network: Network) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(found) == 10
+    if len(found) < 10:
+        raise RuntimeError("a thread ended with an error")
     for outputs in found:
         close(outputs, network.plain(weights_of(module), x), "outputs")
