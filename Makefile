@@ -15,7 +15,7 @@ NUMPY = constraints-numpy$$(cat $(VENV)/numpy 2>/dev/null || echo 2).txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c $(NUMPY)
 PINS := pyproject.toml constraints.txt constraints-numpy1.txt constraints-numpy2.txt
 
-.PHONY: help demo test lint docs bench clean
+.PHONY: help demo test lint docs bench crossings clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -40,6 +40,9 @@ docs: $(STAMP)/docs  ## build the pages into site/
 
 bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many hours
 	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page/make.py)
+
+crossings: $(STAMP)/crossings  ## use networks with ten other libraries and make the page on it
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crossings/table.py --save
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist site out .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
@@ -69,6 +72,11 @@ $(STAMP)/dev: $(STAMP)/app
 $(STAMP)/docs: $(STAMP)/app
 	@echo "Installing the documentation tools: about a minute"
 	@$(PIP) -e '.[app,docs]'
+	@touch $@
+
+$(STAMP)/crossings: $(STAMP)/dev
+	@echo "Installing the libraries to try: two minutes"
+	@$(PIP) -e '.[app,dev,fast,crossings]'
 	@touch $@
 
 $(STAMP)/petsc: tools/setup_petsc.py $(STAMP)/app

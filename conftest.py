@@ -15,7 +15,7 @@ NEEDS = {
     "app": ("click", "rich", "matplotlib", "sklearn", "safetensors"),
 }
 LIBRARY = Path(__file__).parent / "mgnet"
-MPI_SCRIPTS = Path(__file__).parent / "tests" / "mpi"
+TESTS = Path(__file__).parent / "tests"
 
 
 def pytest_configure() -> None:
@@ -25,8 +25,9 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Leave out scripts for MPI, and, except under `make test`, what lacks its dependencies."""
-    if collection_path.parent == MPI_SCRIPTS and not collection_path.name.startswith("test_"):
+    """Leave out scripts, and, except under `make test`, what lacks its dependencies."""
+    scripts = collection_path.parent in (TESTS / "mpi", TESTS / "crossings")
+    if scripts and not collection_path.name.startswith("test_"):
         return True
     if os.environ.get("MGNET_REQUIRE_PETSC") == "1":
         return None

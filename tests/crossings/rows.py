@@ -1,0 +1,110 @@
+"""What a row of the table is, and how a cell is judged."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import traceback
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import NamedTuple
+
+from crossings.networks import NETWORKS, Network, WrongNumberError
+
+Check = Callable[[Network], None]
+MODULES = ("derivatives", "precision", "compilers", "modes", "saving", "surgery", "processes")
+MODULES += ("trainers",)
+LONGEST = 260  # characters of a sentence
+
+
+class Row(NamedTuple):
+    """A way of using a network.
+
+    Attributes
+    ----------
+    section, title : str
+    check : callable
+        Uses a network and compares numbers; what it raises is the verdict.
+    needs : tuple of str
+        Modules that must be installed.
+    quick : bool
+        Whether the test suite runs it, too.
+    ranks : int
+        Processes that run the check together.
+    """
+
+    section: str
+    title: str
+    check: Check
+    needs: tuple[str, ...] = ()
+    quick: bool = True
+    ranks: int = 1
+
+    def missing(self) -> list[str]:
+        """What is not installed."""
+        return [name for name in self.needs if find_spec(name) is None]
+
+
+ROWS: dict[str, Row] = {}
+
+
+def row(
+    section: str, title: str, *needs: str, quick: bool = True, ranks: int = 1
+) -> Callable[[Check], Check]:
+    """Add a check to the table."""
+
+    def add(check: Check) -> Check:
+        ROWS[title] = Row(section, title, check, needs, quick, ranks)
+        return check
+
+    return add
+
+
+def load() -> dict[str, Row]:
+    """All rows, in the order of the page."""
+    for name in MODULES:
+        importlib.import_module(f"crossings.{name}")
+    return ROWS
+
+
+def network_of(title: str) -> Network:
+    return next(network for network in NETWORKS if network.title == title)
+
+
+def sentence(error: BaseException) -> str:
+    """The first sentences of a message, on one line, without what differs from run to run."""
+    text = re.sub(r"\x1b\[\d+m", "", str(error)).strip().split("\n\n")[0]
+    text = re.sub(r"0x[0-9a-f]+", "0x...", re.sub(r"\s+", " ", text)).replace("`", "'")
+    text = re.sub(r"(?<=[ '\"(])/\S*/", ".../", text)
+    while len(text) > LONGEST and ". " in text[:-1]:
+        text = text[:-1].rpartition(". ")[0] + "."
+    if len(text) > LONGEST:
+        text = text[:LONGEST].rpartition(" ")[0] + " ..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether a `raise` of mgnet is at its root, below what other libraries wrapped around it."""
+    inner: BaseException | None = error
+    while inner is not None:
+        frames = traceback.extract_tb(inner.__traceback__)
+        if frames and "/mgnet/" in frames[-1].filename and "raise" in (frames[-1].line or ""):
+            return True
+        inner = inner.__cause__ or inner.__context__
+    return False
+
+
+def judge(row: Row, network: Network) -> dict[str, str]:
+    """Run a cell here: its verdict and what is said of it."""
+    told = {"row": row.title, "network": network.title}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            row.check(network)
+        return told | {"verdict": "works", "text": ""}
+    except WrongNumberError as error:
+        return told | {"verdict": "wrong", "text": str(error)}
+    except Exception as error:
+        verdict = "refused" if is_ours(error) else "fails"
+        return told | {"verdict": verdict, "text": sentence(error)}

@@ -1,0 +1,115 @@
+"""Law: the page on other libraries is made of saved verdicts, which quick cells find again."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from crossings import rows, table  # noqa: E402
+from crossings.networks import NETWORKS, close, same_step  # noqa: E402
+
+ROWS = rows.load()
+QUICK = [row for row in ROWS.values() if row.quick]
+SAVED = {(cell["row"], cell["network"]): cell for cell in table.read()["cells"]}
+
+
+def test_page_is_what_the_generator_makes():
+    assert table.PAGE.read_text() == table.page(table.read()), "run table.py --page"
+
+
+def test_every_cell_is_saved_and_none_is_wrong():
+    assert set(SAVED) == {(title, network.title) for title in ROWS for network in NETWORKS}
+    assert not [
+        cell for cell in SAVED.values() if cell["verdict"] not in ("works", "refused", "fails")
+    ]
+    assert all(bool(cell["text"]) == (cell["verdict"] != "works") for cell in SAVED.values())
+
+
+@pytest.mark.parametrize("row", QUICK, ids=lambda row: row.title)
+def test_quick_cells_are_found_again(row):
+    if row.missing():
+        pytest.skip(f"{', '.join(row.missing())} is not installed")
+    for network in NETWORKS:
+        saved, found = SAVED[row.title, network.title], rows.judge(row, network)
+        if saved["verdict"] == "fails":  # in the words of another library, which may change
+            saved, found = ({**told, "text": ""} for told in (saved, found))
+        assert found == saved, "after a change on purpose: make crossings"
+
+
+@pytest.mark.parametrize("row", QUICK, ids=lambda row: row.title)
+def test_a_row_notices_wrong_numbers(row):
+    """The plain function of the ODE net is made to differ by one part in ten."""
+    network = NETWORKS[1]
+    if row.missing() or SAVED[row.title, network.title]["verdict"] != "works":
+        pytest.skip("not run")
+
+    def off(weights, x):
+        return 1.1 * network.plain(weights, x)
+
+    found = rows.judge(row, network._replace(plain=off))
+    if row.title not in WITHOUT_NUMBERS:
+        assert found["verdict"] == "wrong"
+
+
+WITHOUT_NUMBERS = {'`module.to("meta")`, shapes of outputs'}
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict", "text"),
+    [
+        (lambda network: None, "works", ""),
+        (
+            lambda network: close(torch.ones(1), 2 * torch.ones(1), "x"),
+            "wrong",
+            "x wrong by",
+        ),
+        (lambda network: torch.ones(2) @ torch.ones(3), "fails", "RuntimeError: "),
+        (lambda network: network.make()("x"), "refused", "TypeError: KAN got inputs of type str"),
+    ],
+)
+def test_judge(check, verdict, text):
+    found = rows.judge(rows.Row("", "a row", check), NETWORKS[0])
+    assert found["row"], found["network"] == ("a row", "KAN")
+    assert found["verdict"] == verdict
+    assert found["text"].startswith(text)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.title)
+def test_plain_functions_are_the_networks(network):
+    same_step(network, network.make(), rtol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("a\n  b `c`\n\nmore", "ValueError: a b 'c'"),
+        ("at 0x7f03 in /a/b/c.py", "ValueError: at 0x... in .../c.py"),
+        ("x" * 200 + ". " + "y" * 200 + ".", "ValueError: " + "x" * 200 + "."),
+        ("", "ValueError"),
+    ],
+)
+def test_sentence(message, told):
+    assert rows.sentence(ValueError(message)) == told
+
+
+def test_a_row_that_was_not_run_says_so():
+    row = next(iter(ROWS))
+    saved = {"versions": {"Python": "3"}, "cells": []}
+    assert f"| {row} | not run | not run |" in table.page(saved)
+    cells = [{"row": row, "network": "KAN", "verdict": "refused", "text": "KAN got 1"}]
+    text = table.page(saved | {"cells": cells})
+    assert f"| {row} | refused (1) | not run |" in text
+    assert "1. `KAN got 1`" in text
+
+
+def test_cells_are_saved_one_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "results.json")
+    table.write([{"row": "a", "network": "b"}, {"row": "c", "network": "d"}])
+    saved = json.loads((tmp_path / "results.json").read_text())
+    assert saved["cells"][1] == {"row": "c", "network": "d"}
+    assert saved["versions"]["torch"] == torch.__version__.partition("+")[0]
