@@ -217,6 +217,10 @@ class LayerParallel(nn.Module):
         return self._measured(u) if mode == "auto" else mode
 
     def _propagate(self, u: Tensor, mode: str) -> Tensor:
+        if cast_of(u.device.type) is not None:  # states stay as precise as the weights
+            wide = torch.promote_types(u.dtype, self.net.times.dtype)
+            if u.dtype != wide:
+                return self._propagate(u.to(wide), mode).to(u.dtype)
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
             if isinstance(self.communicator, SerialCommunicator) and u.numel() > SMALL:

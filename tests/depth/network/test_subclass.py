@@ -159,7 +159,7 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "function"), itertools.product(KINDS, FUNCTIONS))
+@pytest.mark.parametrize(("kind", "function"), list(itertools.product(KINDS, FUNCTIONS)))
 def test_kept_or_refused(kind, function):
     net, x = made(kind), torch.rand(5, 3)
     refused = "LayerParallel" if function == "distribute" else function
