@@ -84,9 +84,9 @@ class LayerParallel(nn.Module):
 
     Notes
     -----
-    Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance`, then to
-    that tolerance; after other cycles, asking for one raises a RuntimeError. So do `torch.func`,
-    forward mode and `torch.export`, which get the layers one after another. Source: Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
+    Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance` (then to
+    that tolerance); after a fixed number of cycles, to ask for one is a RuntimeError. Source:
+    Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
     networks" (2020); the opening is XBraid's skipped first down-cycle.
 
     Examples
