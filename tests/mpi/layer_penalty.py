@@ -26,15 +26,9 @@ from mgnet.petsc.distribution import distribute_layers  # noqa: E402
 COMM = MPI.COMM_WORLD
 ranks.FEWEST = 2  # gathered on fewer ranks than by default, so that few are enough here
 CASES = {
-    "two levels": ({}, {}, 6),
-    "three levels, steps": (
-        {"learnable_steps": True, "scheme": "heun"},
-        {"levels": 3, "coarsening": 2},
-        6,
-    ),
+    "two levels, steps": ({"learnable_steps": True}, {}, 6),
     "shared weights, in turn": ({"weights": "shared"}, {}, 600),
-    "spline weights": ({"weights": DepthSpline(4, 2), "learnable_steps": True}, {}, 3),
-    "shared weights, serial": ({"weights": "shared"}, {"mode": "serial"}, 3),
+    "spline weights, serial": ({"weights": DepthSpline(4, 2)}, {"mode": "serial"}, 3),
     "few layers": ({"layers": 5}, {"coarsening": 2}, 3),
 }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-RANKS = [1, 2, 3, 4]
+RANKS = [1, 2, 4]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def told(mpiexec) -> dict[int, dict[str, Any]]:
 @pytest.mark.parametrize("ranks", RANKS)
 def test_second_derivatives_are_those_of_the_layers(told, ranks):
     cases = {name: case for name, case in told[ranks].items() if len(case) == 2}
-    assert len(cases) == 6
+    assert len(cases) == 4
     for name, (bits, error) in cases.items():
         assert error < 1e-12, name
         assert bits == told[1][name][0], name
