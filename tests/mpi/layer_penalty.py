@@ -71,7 +71,7 @@ def compared(name):
 
 def refused(ask):
     """How many ranks say no, in the same sentence."""
-    net, settings, x = made("two levels", control=FixedCycles(2))
+    net, settings, x = made("few layers", control=FixedCycles(2))
     parallel = distribute_layers(LayerParallel(net, **settings))
     try:
         ask(parallel, x)
