@@ -494,7 +494,7 @@ TABLE = [
     Mutation(
         "relative-change",
         "mgnet/depth/parallel/history.py",
-        "math.sqrt(change) / math.sqrt(value) if value else math.inf",
+        "math.sqrt(change) / math.sqrt(value) if value else unknown",
         "math.sqrt(change)",
         ("tests/depth/parallel/test_history.py",),
         "changes are not relative",

@@ -182,7 +182,8 @@ def _trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) -
 
 def _no_hooks() -> AbstractContextManager[Any]:
     """A checkpoint counts what is saved, but traces are made in its first run only."""
-    if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+    autograd: Any = torch._C._autograd  # type: ignore[attr-defined]
+    if autograd._top_saved_tensors_default_hooks(False) is None:
         return nullcontext()
     return saved_tensors_hooks(_itself, _itself)
 

@@ -82,11 +82,10 @@ class LayerParallel(nn.Module):
 
     Notes
     -----
-    Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance`, then to
-    that tolerance; after other cycles, asking for one raises a RuntimeError. Under `torch.func`,
-    forward mode and `torch.export` the layers run one after another, with the same exceptions.
-    Source: Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual
-    neural networks" (2020); the opening is XBraid's skipped first down-cycle.
+    Gradients have derivatives if `mode` is "serial" or `control` is `CyclesToTolerance` (then to
+    that tolerance); after a fixed number of cycles, to ask for one is a RuntimeError. Source:
+    Guenther, Ruthotto, Schroder, Cyr, Gauger, "Layer-parallel training of deep residual neural
+    networks" (2020); the opening is XBraid's skipped first down-cycle.
 
     Examples
     --------

@@ -144,7 +144,7 @@ def gradients(
 
 
 def _refuse_batches(*gradients: Tensor | None) -> None:
-    batched = torch._C._functorch.is_legacy_batchedtensor
+    batched = torch._C._functorch.is_legacy_batchedtensor  # type: ignore[attr-defined]
     if torch._C._are_functorch_transforms_active() or any(
         x is not None and batched(x) for x in gradients
     ):
@@ -195,9 +195,7 @@ class _Adjoint(torch.autograd.Function):
         return None, tangent if in_graph else tangent.detach(), *of_inputs
 
 
-def _tangent(
-    first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence[Tensor | None]
-) -> Tensor:
+def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence[Any]) -> Tensor:
     """w_N, where u_0, the steps and the parameters change in the direction (a, b)."""
     setup, buffers = first.setup, first.buffers.unchanged()
     (u, steps, *parameters), (of_steps, *directions) = inputs, b

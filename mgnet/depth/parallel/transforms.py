@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
 
 from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
@@ -44,7 +45,7 @@ def transform_of(net: ODENet, u: Tensor) -> str | None:
     """
     if _is_exporting():
         return "torch.export"
-    if torch.jit.is_tracing():
+    if torch._C._get_tracing_state() is not None:
         return "torch.jit.trace"
     if torch._C._are_functorch_transforms_active():
         return "torch.func"
@@ -107,7 +108,7 @@ def not_compiled(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     return function(u)
 
 
-@torch._disable_dynamo
+@_disable_dynamo
 def _as_it_is(function: Callable[[Tensor], Tensor], u: Tensor) -> Tensor:
     return function(u)
 

@@ -77,7 +77,7 @@ ASKED = {
 OPTIONS = [{}, {"weights": "shared"}, {"weights": DepthSpline(4, 2), "learnable_steps": True}]
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("name", ASKED)
 def test_the_layers_one_after_another(name, options):
@@ -88,7 +88,7 @@ def test_the_layers_one_after_another(name, options):
         torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.filterwarnings("ignore:.*jit.trace:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("control", [FixedCycles(2), AdaptiveCycles()])
 @pytest.mark.parametrize("name", ASKED)
 def test_fixed_cycles_are_refused(name, control):
