@@ -17,6 +17,7 @@ except ImportError:  # a private name: SciPy may move it
     csr_matvec = None
 
 __all__ = [
+    "alike",
     "available",
     "chebyshev",
     "compiles",
@@ -210,14 +211,28 @@ def chebyshev(
     return out
 
 
+def alike(matrix: Any, u: np.ndarray, f: np.ndarray) -> bool:
+    """Whether u and f are flat arrays of the precision of a CSR matrix.
+
+    Examples
+    --------
+    >>> alike(sp.csr_matrix([[2.0]]), np.ones(1), np.ones(1, np.float32))
+    False
+    """
+    dtype = matrix.data.dtype
+    return u.ndim == f.ndim == 1 and u.dtype == dtype and f.dtype == dtype
+
+
 def flat(matrix: Any, u: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A flat copy of u and a flat f, of one precision with the matrix, as the sweeps need them.
 
     Examples
     --------
-    >>> flat(np.eye(1), np.zeros((1, 1)), np.ones((1, 1), np.float32))
+    >>> flat(sp.csr_matrix([[2.0]]), np.zeros((1, 1)), np.ones((1, 1), np.float32))
     (array([0.]), array([1.]))
     """
+    if alike(matrix, u, f) and f.flags.c_contiguous:
+        return u.copy(), f
     dtype = np.result_type(matrix.dtype, u.dtype, f.dtype)
     flattened = np.ascontiguousarray(f, dtype).reshape(-1)
     return np.array(u, dtype, order="C").reshape(-1), flattened

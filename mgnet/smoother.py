@@ -259,7 +259,7 @@ class GaussSeidel(Smoother):
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        if isinstance(memory, dict) or not kernels.takes(memory[0], u, u if f is None else f):
+        if isinstance(memory, dict) or not kernels.alike(memory[0], u, u if f is None else f):
             return super().smooth_ahead(level, u, f, sweeps, memory)
         return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
 

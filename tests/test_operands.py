@@ -287,3 +287,9 @@ def test_shapes_without_a_matrix_are_the_users():
     assert value.shape == (2, 3, 1)
     with pytest.raises(TypeError, match="f of float16; give float64"):
         Solver(Hierarchy([level])).solve(np.ones(3, np.float16))
+
+
+@pytest.mark.parametrize("f", [[1.0, 2.0], np.array([1.0, 2.0], np.float16), np.array([1j, 2.0])])
+def test_direct_takes_what_numpy_can_promote(f):
+    solution = Solver(Hierarchy([Level(np.diag([2.0, 4.0]), Direct())])).solve(f).require()
+    np.testing.assert_allclose(solution.value, np.asarray(f) / [2.0, 4.0])
