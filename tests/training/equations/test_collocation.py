@@ -239,7 +239,5 @@ def test_is_a_least_squares_problem():
 def test_the_residual_of_a_term_is_a_tensor(given):
     problem = Collocation(torch.nn.Linear(1, 1), [Term(lambda u: given, torch.zeros(2, 1))])
     for call in (problem.value, problem.linearize):
-        with pytest.raises(
-            TypeError, match="the residual of a term gave .*; it must give"
-        ):
+        with pytest.raises(TypeError, match="the residual of a term gave .*; it must give"):
             call(problem.start())
