@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -246,14 +246,17 @@ def real_function(
         raise TypeError(
             f"{owner} got {what} of type {type(function).__name__}; give a function of states"
         )
-    if ours(function):
-        return function
-    watched = Watched(function, what)
+    return function if ours(function) else _RealFunction(owner, Watched(function, what), least)
 
-    def number(*states: State) -> float:
-        return real_number(owner, what, watched(owner, *states), least)
 
-    return number
+class _RealFunction(NamedTuple):
+    owner: str
+    watched: Watched
+    least: float
+
+    def __call__(self, *states: State) -> float:
+        value = self.watched(self.owner, *states)
+        return real_number(self.owner, self.watched.what, value, self.least)
 
 
 def ends(owner: str, monitor: Callable[..., Any], entry: Any, u: State) -> bool:

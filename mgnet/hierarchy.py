@@ -165,7 +165,8 @@ class Hierarchy(Sequence[Level]):
         """Test the laws that the parts must obey, at the state `u` of level 0 and at random ones.
 
         Adjoints of transfers and Jacobians, inject after prolong, gradients by differences,
-        nesting, recentring.
+        nesting, recentring; that functions of the user edit nothing and keep kinds and shapes, and
+        that layers taken together give what each gives alone.
 
         Parameters
         ----------
@@ -180,8 +181,9 @@ class Hierarchy(Sequence[Level]):
 
         Raises
         ------
-        ValueError
-            Names the first level that fails, with the two numbers that should be equal.
+        TypeError, ValueError
+            Names the first level that fails, with the two numbers that should be equal or with what
+            a function edits or gives.
 
         Examples
         --------

@@ -4,6 +4,7 @@ A clean multigrid method, all of whose parts are functions of the user, gets one
 (part) x (fault). The user's own arrays are as before in any case.
 """
 
+import pickle
 import re
 from dataclasses import dataclass
 
@@ -434,3 +435,9 @@ def test_a_record_is_told_every_step():
     solver = Solver(gallery.poisson(7, levels=2), rtol=0.5, max_cycles=3, record=record)
     solution = solver.solve(np.ones(7))
     assert len(told) == 5 * solution.cycles
+
+
+def test_a_hierarchy_with_a_norm_of_its_own_is_pickled():
+    hierarchy = Hierarchy(list(gallery.poisson(7)), norm=np.linalg.norm)
+    again = pickle.loads(pickle.dumps(hierarchy))
+    assert again.norm(np.array([3.0, 4.0])) == 5.0

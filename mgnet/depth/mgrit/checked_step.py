@@ -92,11 +92,6 @@ def _fitted(new: Any, states: np.ndarray) -> np.ndarray:
             f"OneStep got a step that takes the states, {vector.describe(states)}, to "
             f"{vector.describe(new)}; {_remedy(new, states)}"
         )
-    if new.dtype.kind == "c" and states.dtype.kind != "c":
-        raise TypeError(
-            f"OneStep got a step that takes real states to {new.dtype}; give a complex initial "
-            "state, as initial.astype(complex), and begin with guess()"
-        )
     return np.asarray(new)
 
 
@@ -104,6 +99,8 @@ def _remedy(new: Any, states: np.ndarray) -> str:
     many = "one row for each of t and dt"
     if not isinstance(new, np.ndarray) or isinstance(new, np.matrix | np.ma.MaskedArray):
         return f"it must give a plain NumPy array of the shape of the states, {many}"
+    if new.shape == states.shape and new.dtype.kind == "c":
+        return "give a complex initial state, as initial.astype(complex), and begin with guess()"
     if new.shape == states.shape:
         return f"it must give numbers of {states.dtype}, as with new.astype({states.dtype})"
     return f"it must keep their shape, {many}: {_index(states)}"
@@ -145,7 +142,8 @@ def check_step(
     not for one; t and dt have shape (steps,), so write dt[:, None] and t likewise
     """
     count = next(k for k in range(2, initial.ndim + 3) if k not in initial.shape)
-    which = np.arange(count) % len(steps)
+    # Unequal steps first, where there are any: a step may take dt[0] for all.
+    which = np.r_[np.unique(steps, return_index=True)[1], np.arange(count) % len(steps)][:count]
     t, dt = times[which], steps[which]
     rows = [initial[None]]
     for k in range(count - 1):

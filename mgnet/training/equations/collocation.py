@@ -83,6 +83,11 @@ class Term:
     def at(self, *functions: Derivatives) -> torch.Tensor:
         """The residuals without weight and attention, shape (samples, components)."""
         r = self.residual(*functions)
+        if not isinstance(r, torch.Tensor):
+            raise TypeError(
+                f"the residual of a term gave {type(r).__name__}; it must give a tensor of shape "
+                "(samples,) or (samples, components)"
+            )
         if (
             not r.dim()
             or len(r) != self.samples

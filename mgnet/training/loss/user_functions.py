@@ -137,7 +137,7 @@ def watched_parameters(name: str, function: Callable[[], Any], u: torch.Tensor) 
     try:
         result = function()
     except RuntimeError as error:
-        if "modified inplace" not in str(error) and "in-place" not in str(error):
+        if "modified inplace" not in str(error) and "view of a leaf" not in str(error):
             raise
         _refuse(name, u, kept, error)
     if not bool(((u.detach() == kept) | (kept != kept)).all()):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
+from mgnet.callbacks import real_function
 from mgnet.history import CycleRecord
 from mgnet.smoother import Smoother
 from mgnet.training.loss.checks import not_finite
@@ -155,7 +156,7 @@ class Patience:
     def __init__(self, held_out: Callable[[Any], float], patience: int):
         if not isinstance(patience, Integral) or patience < 1:
             raise ValueError(f"Patience got {patience!r} cycles; it needs at least 1")
-        self.held_out: Callable[[Any], float] = held_out
+        self.held_out: Callable[[Any], float] = real_function("Patience", "a loss", held_out)
         self.patience: int = patience
         self.values: list[float] = []
         self.best: Any = None

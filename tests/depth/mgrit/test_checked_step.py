@@ -212,6 +212,8 @@ def test_complex_steps_of_complex_states():
     serial, parallel = solve(step, np.ones(1, complex), np.full(16, 0.1), 4)
     assert abs(serial[-1] - (1.0 + 0.1j) ** -16).max() < 1e-13
     assert abs(parallel - serial).max() < 1e-11
+    with pytest.raises(TypeError, match=r"complex128; give a complex initial .*astype\(complex\)"):
+        OneStep(step, np.ones(1), np.full(16, 0.1)).serial()
 
 
 def test_a_step_of_single_precision_is_its_own_affair():
@@ -259,3 +261,23 @@ def test_copies_are_made_where_they_are_needed():
         checked = CheckedStep(step)
         checked.observe(np.ones(2), times, steps)
         assert (checked.edits_times, checked.reuses_results) == (edits, reuses)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (2, 3)])
+def test_one_step_length_for_all_is_right_where_all_are_equal(shape):
+    """The last interval of 18 steps by 4 is short, so a coarse step is, too."""
+
+    def step(t, dt, u):
+        return u / (1.0 + dt[0])
+
+    initial = np.ones(shape)
+    serial, parallel = solve(step, initial, np.full(16, 0.1), 4)
+    assert abs(parallel - serial).max() < 1e-11
+    problem = OneStep(step, initial, np.full(18, 0.1))
+    assert abs(problem.serial()[-1] - 1.1**-18).max() < 1e-14
+    for faulty in (
+        lambda: problem.hierarchy(coarsening=4),
+        lambda: OneStep(step, initial, np.r_[np.full(8, 0.1), np.full(8, 0.2)]).serial(),
+    ):
+        with pytest.raises(ValueError, match="other values than one by one"):
+            faulty()

@@ -233,3 +233,11 @@ def test_errors(make, message):
 
 def test_is_a_least_squares_problem():
     assert isinstance(mixed_problem(KAN([2, 1])), LeastSquares)
+
+
+@pytest.mark.parametrize("given", [None, 1.0, [1.0, 2.0], np.ones(2)], ids=str)
+def test_the_residual_of_a_term_is_a_tensor(given):
+    problem = Collocation(torch.nn.Linear(1, 1), [Term(lambda u: given, torch.zeros(2, 1))])
+    for call in (problem.value, problem.linearize):
+        with pytest.raises(TypeError, match="the residual of a term gave .*; it must give"):
+            call(problem.start())

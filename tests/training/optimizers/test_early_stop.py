@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from mgnet import Hierarchy, Level, Schedule, Smoother, Solver, Step, cascade, run
+from mgnet import CycleRecord, Hierarchy, Level, Schedule, Smoother, Solver, Step, cascade, run
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.training import (
     LBFGS,
@@ -180,3 +180,17 @@ def test_a_memory_that_is_still_empty_is_carried_as_none():
     levels = knot_hierarchy(kan, problem, 2, EarlyStop(LBFGS(), problem, 1))
     smoother, transfer = levels[1].smoother, levels[0].transfer
     assert smoother.carry(smoother.start(levels[1], problem.start()), transfer) is None
+
+
+@pytest.mark.parametrize("loss", [None, [1.0], torch.ones(3), "1.0", 1.0j], ids=str)
+def test_a_held_out_loss_is_one_number(loss):
+    patience = Patience(lambda u: loss, 2)
+    with pytest.raises(TypeError, match="Patience has a loss that gave .*; it must give one real"):
+        patience(CycleRecord(0, 1.0, None, 0.0, 0.0), torch.ones(2))
+
+
+def test_a_held_out_loss_leaves_the_state():
+    u, patience = torch.ones(2), Patience(lambda u: float(u.mul_(0.5).sum()), 2)
+    with pytest.raises(ValueError, match="Patience has a loss that edits its argument in place"):
+        patience(CycleRecord(0, 1.0, None, 0.0, 0.0), u)
+    assert u.tolist() == [1.0, 1.0]
