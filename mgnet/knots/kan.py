@@ -211,7 +211,7 @@ class KAN(OptionsInState):
                 f"KAN got inputs of shape {tuple(x.shape)}; it needs "
                 f"({'...' if axes is None else 'samples'}, {inputs}), one column per input"
             )
-        if working_dtype(x) != working_dtype(first):
+        if x.dtype != first.dtype and working_dtype(x) != working_dtype(first):
             raise TypeError(
                 f"KAN got inputs of {x.dtype}, but its coefficients are of {first.dtype}; convert "
                 f"one of them, as with x.to({first.dtype})"
@@ -224,11 +224,12 @@ class KAN(OptionsInState):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., inputs) -> (..., outputs)."""
-        check_no_hooks("KAN", self.coefficients)
+        coefficients = self.coefficients
+        check_no_hooks("KAN", coefficients)
         self.check_inputs(x)
         if self.linear is not None:
             x = self.into_domain(raised(self.linear(x)))
-        for number, (n, u) in enumerate(zip(self.intervals, self.coefficients, strict=True)):
+        for number, (n, u) in enumerate(zip(self.intervals, coefficients, strict=True)):
             if number:
                 x = self.into_domain(x)
             x = spline_layer(x, u, n, self.degree, self.domain)

@@ -280,11 +280,17 @@ class _Memory:
         }
 
 
-def _flat(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a contiguous tensor."""
+def _flat_parameter(tensor: torch.Tensor) -> np.ndarray:
+    """The numbers of a contiguous tensor, which must live on."""
     if tensor.numel():
         return np.asarray(_Memory(tensor))
     return np.empty(0, np.float32 if tensor.dtype == torch.float32 else np.float64)
+
+
+def _flat(tensor: torch.Tensor | None, like: torch.Tensor) -> np.ndarray:
+    if tensor is None:
+        tensor = like.new_empty(0)
+    return tensor.detach().contiguous().numpy().reshape(-1)
 
 
 def _span(x: torch.Tensor, intervals: int, domain: tuple[float, float]) -> tuple[Any, ...]:
@@ -318,13 +324,13 @@ def layer(
     """
     samples, (inputs, splines, outputs) = len(x), U.shape
     y = x.new_empty(samples, outputs)
-    tensors = [x.new_empty(0) if t is None else t.contiguous() for t in (x, U, h)]
-    flat = [_flat(tensor) for tensor in tensors]
+    U = U.contiguous()
+    flat = _flat(x, x), _flat_parameter(U), _flat(h, x)
     order = (0,) * pieces.powers.shape[1]
     rows = min(samples, 1 + 16384 // inputs)
     tile = min(inputs, max(4, 32768 // (splines * outputs * x.itemsize)))
     shape = inputs, splines, outputs, max(rows, 1), tile
-    out = _flat(y)
+    out = y.numpy().reshape(-1)
 
     def work(start: int, stop: int) -> None:
         span = _span(x, intervals, domain)
@@ -356,14 +362,14 @@ def adjoint(
     wanted = for_x is not None, for_U is not None
     gx = x.new_empty((inputs, samples) if wanted[0] else (0, 0))
     gU = x.new_empty(U.shape if wanted[1] else 0)
-    transposed = x.T, U, g, None if h is None else h.T
-    tensors = [x.new_empty(0) if t is None else t.contiguous() for t in transposed]
-    flat = [_flat(tensor) for tensor in tensors]
+    U = U.contiguous()
+    of_h = _flat(None if h is None else h.T, x)
+    flat = _flat(x.T, x), _flat_parameter(U), _flat(g, x), of_h
     any_pieces: Any = for_x or for_U  # one must do for the other: arguments have fixed types
     pieces = tuple(tuple(piece or any_pieces) for piece in (for_x, for_U))
     order = (0,) * any_pieces.powers.shape[1]
     shape = samples, splines, outputs, max(min(samples, 1024), 1)
-    outs = _flat(gx), _flat(gU)
+    outs = gx.numpy().reshape(-1), gU.numpy().reshape(-1)
 
     def work(start: int, stop: int) -> None:
         span = _span(x, intervals, domain)

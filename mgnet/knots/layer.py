@@ -221,6 +221,12 @@ def _adjoint(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return _Adjoint.apply(*inputs) if _transformed() else _adjoint_op(*inputs)
 
 
+def _for_onnx() -> bool:
+    """Whether an exporter to ONNX is looking, which knows no custom operator."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return traced and torch.onnx.is_in_onnx_export()
+
+
 def spline_layer(
     x: torch.Tensor,
     coefficients: torch.Tensor,
@@ -276,9 +282,7 @@ def spline_layer(
         )
     flat = x.reshape(-1, inputs)
     # Custom operators have no forward mode; the reference has.
-    # ONNX knows neither.
-    plain = forward_ad._current_level >= 0 or torch.onnx.is_in_onnx_export()
-    layer = _reference if plain else _layer
+    layer = _reference if forward_ad._current_level >= 0 or _for_onnx() else _layer
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 

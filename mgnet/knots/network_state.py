@@ -11,7 +11,7 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 
 from mgnet.training.extra_state import allow_without_extra_state, check_options, decode, encode
-from mgnet.training.loss.own_forward import alteration
+from mgnet.training.loss.own_forward import alteration, is_replaced
 
 __all__ = [
     "OptionsInState",
@@ -101,7 +101,7 @@ def copy_with(
     >>> print(copy_with(network, "wider", [(network[0], torch.nn.Linear(4, 3))])[0])
     Linear(in_features=4, out_features=3, bias=True)
     """
-    if "forward" in vars(network):
+    if is_replaced(network, "forward"):
         raise TypeError(
             f"{method} got a network whose forward was replaced; the new network would still call "
             "that of the old one: write it as the forward of a subclass"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["alteration", "knows"]
+__all__ = ["alteration", "is_replaced", "knows"]
 
 
 def alteration(
@@ -38,7 +38,7 @@ def alteration(
     """
     name = type(module).__name__
     for method in ("__call__", *methods):
-        if method in vars(module):
+        if is_replaced(module, method):
             return f"the {method} of this {name} was replaced"
         if getattr(type(module), method, None) is not getattr(kind, method):
             return f"{name} has a {method} of its own"
@@ -50,6 +50,25 @@ def alteration(
         if is_parametrized(part):
             return f"{whose} has parametrizations"
     return ""
+
+
+def is_replaced(module: torch.nn.Module, method: str) -> bool:
+    """Whether an object has another method than its class.
+
+    Its own one, set on it, is none: accelerate puts it back so.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> layer.forward = layer.forward
+    >>> is_replaced(layer, "forward")
+    False
+    """
+    if method not in vars(module):
+        return False
+    there = vars(module)[method]
+    own = getattr(there, "__func__", None) is getattr(type(module), method)
+    return not (own and there.__self__ is module)
 
 
 def knows(network: torch.nn.Module, method: str) -> bool:
