@@ -363,84 +363,105 @@ def test_ctrl_c_and_sigterm_keep_the_best_model_so_far(tmp_path, sent, code):
     assert (tmp_path / "mgnet-fit" / "model.json").is_file()
 
 
-SIGNALLED = """
+AT_AN_IMPORT = """
 import os, signal, sys
 from mgnet.app import cli
 
-number, moment = int(sys.argv[1]), int(sys.argv[2])
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests may ignore it
-calls = 0
+number, module = int(sys.argv[1]), sys.argv[2]
 
-def count(frame, event, argument):
-    global calls
-    calls += 1
-    if calls == moment:
-        sys.setprofile(None)
+def watch(event, arguments):
+    if event == "import" and arguments[0] == module and module not in sys.modules:
         os.kill(os.getpid(), number)
 
-sys.setprofile(count)
-code = cli.main(sys.argv[3:])
-sys.setprofile(None)
-print(calls, file=sys.stderr)
-sys.exit(code)
+sys.addaudithook(watch)
+sys.exit(cli.main(sys.argv[3:]))
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-def test_a_signal_at_any_moment_leaves_all_or_nothing(tmp_path):
-    """Drawn among all calls of a fit: while it reads, imports, trains, draws, writes, ends."""
-    rng, told = np.random.default_rng(0), []
+def test_a_signal_while_libraries_are_loaded_writes_nothing(tmp_path):
+    """Drawn among their modules: many catch errors of an import, and would lose the signal."""
+    rng = np.random.default_rng(1)
+    module = rng.choice(["torch", "torch.nn", "sklearn", "sklearn.base", "scipy.linalg"])
+    number = rng.choice([signal.SIGINT, signal.SIGTERM])
     (tmp_path / "data.csv").write_text(GOOD)
+    fit = ("fit", "data.csv", "--target", "rho", "--out", "a/b")
+    script = ("-c", AT_AN_IMPORT, str(int(number)), module)
+    done = run(*fit, cwd=tmp_path, script=script)
+    assert done.returncode == 128 + number, (module, done.stderr)
+    assert done.stderr.strip() == "mgnet: interrupted; nothing was written"
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+class Moment:
+    """Sends a signal to this process at one of the calls of what runs within it."""
+
+    def __init__(self, number, moment):
+        self.number, self.moment, self.calls = number, moment, 0
+
+    def __call__(self, _frame, _event, _argument):
+        self.calls += 1
+        if self.calls == self.moment:
+            sys.setprofile(None)
+            signal.raise_signal(self.number)
+
+    def __enter__(self):
+        self.former = sys.getprofile(), signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *_):
+        sys.setprofile(self.former[0])
+        signal.signal(signal.SIGINT, self.former[1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_signal_at_any_moment_leaves_all_or_nothing(tmp_path, monkeypatch, capsys):
+    """Drawn among all calls of a fit: while it reads, scales, trains, draws, moves files."""
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text(GOOD)
     command = "fit data.csv --target rho --hidden 2 --levels 1 --evaluations 30 --out a/b".split()
-
-    def started(number, moment):
-        return subprocess.Popen(
-            [sys.executable, "-c", SIGNALLED, str(int(number)), str(moment), *command],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    whole = started(signal.SIGTERM, 0).communicate(timeout=300)[1]
-    shutil.rmtree(tmp_path / "a")
-    total = int(whole.split()[-1])
-    for moment in [40.0, total ** rng.uniform(0.5, 1.0), *rng.uniform(0.5, 1.0, 2) * total]:
+    assert cli.main(command) == 0  # loads what a first fit loads
+    shutil.rmtree("a")
+    with Moment(0, 0) as whole:
+        assert cli.main(command) == 0
+    shutil.rmtree("a")
+    rng = np.random.default_rng(1)
+    early, late = whole.calls ** rng.uniform(0.4, 1.0, 4), whole.calls * rng.uniform(0.0, 1.0, 4)
+    for moment in (*early, *late):
         number = rng.choice([signal.SIGINT, signal.SIGTERM])
-        process = started(number, int(moment))
-        _, err = process.communicate(timeout=300)
-        code = 130 if number == signal.SIGINT else 143
-        assert "Traceback" not in err, err
-        assert process.returncode in (code, 0), err
-        files = {path.name for path in (tmp_path / "a" / "b").glob("*")}
-        told.append((int(moment), process.returncode, len(files)))
+        capsys.readouterr()
+        with Moment(number, max(int(moment), 60)):
+            code = cli.main(command)
+        err = capsys.readouterr().err
+        told = f"call {moment:.0f} of {whole.calls}, signal {number}: {code}, {err}"
+        assert code == 128 + number and "Traceback" not in err, told
         if "nothing was written" in err:
-            assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+            assert os.listdir() == ["data.csv"], told
         else:
-            assert {"model.json", "model.safetensors"} <= files, (err, told)
-            assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-            run("info", "a/b", cwd=tmp_path, script=("-m", "mgnet"))
-            shutil.rmtree(tmp_path / "a")
+            assert os.listdir("a") == ["b"] and "the model is in a/b" in err, told
+            assert {"model.json", "model.safetensors"} <= set(os.listdir("a/b")), told
+            assert cli.main(["info", "a/b"]) == 0, told
+            shutil.rmtree("a")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
-def test_files_have_the_mode_that_umask_prescribes(tmp_path):
-    mask, rows = 0o027, "".join(f"{k},{k * k}\n" for k in range(40))
-    (tmp_path / "data.csv").write_text("a,b\n" + rows)
-    fit = "fit data.csv --target b --hidden 2 --levels 1 --evaluations 5 --out out".split()
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o002])
+def test_files_have_the_mode_that_umask_prescribes(tmp_path, monkeypatch, mask):
+    monkeypatch.chdir(tmp_path)
     former = os.umask(mask)
     try:
-        done = run(*fit, cwd=tmp_path, script=("-m", "mgnet"))
-        assert done.returncode == 0, done.stderr
-        arguments = "predict out data.csv --out new.csv".split()
-        assert run(*arguments, cwd=tmp_path, script=("-m", "mgnet")).returncode == 0
+        Path("data.csv").write_text("a,b\n" + "".join(f"{k},{k * k}\n" for k in range(40)))
+        fit = "fit data.csv --target b --hidden 2 --levels 1 --evaluations 5 --out out"
+        for line in (fit, "predict out data.csv --out new.csv"):
+            assert cli.main(line.split()) == 0
     finally:
         os.umask(former)
-    made = [*(tmp_path / "out").iterdir(), tmp_path / "new.csv"]
+    made = [*Path("out").iterdir(), Path("new.csv")]
     assert len(made) == 7
     assert {stat.S_IMODE(file.stat().st_mode) for file in made} == {0o666 & ~mask}
-    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o777 & ~mask
+    assert stat.S_IMODE(Path("out").stat().st_mode) == 0o777 & ~mask
 
 
 # Whole processes
