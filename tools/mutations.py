@@ -654,8 +654,8 @@ TABLE = [
     Mutation(
         "penalty-half",
         "mgnet/training/least_squares/problem.py",
-        "return value + 0.5 * float(extra @ extra), gradient",
-        "return value + float(extra @ extra), gradient",
+        "value = value + 0.5 * float(extra @ extra)",
+        "value = value + float(extra @ extra)",
         ("tests/training/least_squares/test_problem.py",),
         "value and gradient disagree on the penalty",
     ),

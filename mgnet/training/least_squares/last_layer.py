@@ -146,10 +146,11 @@ class LinearPart:
         with torch.no_grad():
             outputs = functional_call(self.network, parameters, (x,)).reshape(-1, self.outputs)
             block = torch.cat([p.flatten() for p in parameters.values()])[-self.size :]
-            product = self.features(parameters, x) @ self.unpack(block)
+            basis, W = self.features(parameters, x), self.unpack(block)
+            product, terms = basis @ W, basis.abs() @ W.abs()  # which may cancel
         if not bool(torch.isfinite(outputs).all()):
             return  # nothing can be compared; whoever solves says so
-        close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(product.abs().max()))
+        close = 1e3 * torch.finfo(outputs.dtype).eps * (1.0 + float(terms.max()))
         if product.shape != outputs.shape or not float((product - outputs).abs().max()) <= close:
             raise ValueError(
                 f"{type(self.network).__name__} is not linear in its last parameter {self.name!r}; "

@@ -43,10 +43,11 @@ __all__ = ["Broyden"]
 
 
 class Curvature(NamedTuple):
-    """What Broyden remembers: H (None is I), and what its last step gained."""
+    """What Broyden remembers: H (None is I), what its last step gained, and the states' kind."""
 
     inverse: torch.Tensor | None
     gain: float = math.inf
+    dtype: torch.dtype = torch.float64
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Broyden(Smoother):
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Curvature
     ) -> tuple[torch.Tensor, Curvature]:
-        H, gain = memory
+        H, gain, _ = memory
         here = _trial(level, 0.0, u, f)
         check_finite(self, level, u, here.value, here.gradient)
         if H is None:
@@ -109,7 +110,7 @@ class Broyden(Smoother):
             ours = H is not memory.inverse  # and may be overwritten
             H = self.updated(H, s, y, here.gradient, new.length, in_place=ours)
             here, gain = new, here.value - new.value
-        return u, Curvature(H, gain)
+        return u, Curvature(H, gain, u.dtype)
 
     def updated(
         self,
@@ -172,11 +173,12 @@ class Broyden(Smoother):
         if H is None:
             return memory
         up: Any = torch.func.vmap(transfer.prolong)  # of the rows of a matrix
-        fine = up(up(H).T)
-        Q = torch.eye(len(fine), dtype=H.dtype, device=H.device)
+        fine = up(up(H.to(memory.dtype)).T)
+        Q = torch.eye(len(fine), dtype=fine.dtype, device=H.device)
         if transfer.inject is not None:
             Q = Q - up(torch.func.vmap(transfer.inject)(Q))  # its transpose
-        return Curvature(fine + H.diagonal().min() * (Q.T @ Q), memory.gain)
+        added = H.diagonal().min() * (Q.T @ Q).double()
+        return memory._replace(inverse=fine.double() + added)
 
     def work(self, level: Level, sweeps: int) -> float:
         return 1.25 * sweeps

@@ -204,3 +204,14 @@ def test_what_does_not_fit_is_refused():
         Broyden("dfp")
     with pytest.raises(TypeError, match="needs an objective"):
         Broyden().start(Level(lambda u: u, Broyden()), None)
+
+
+def test_its_matrix_is_carried_in_single_precision_too():
+    """H is in float64 whatever the network; the transfers are not."""
+    x = torch.linspace(-1, 1, 40).unsqueeze(1)
+    kan = KAN([1, 2, 1], 2, dtype=torch.float32)
+    hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, torch.sin(3 * x))), 2, Broyden())
+    start = hierarchy[0].operator.start()
+    u, memory = run(cascade([20, 1]), hierarchy, start, None)
+    assert memory[0, "pre"].inverse.dtype == torch.float64
+    assert hierarchy[0].operator.value(u) < 0.2 * hierarchy[0].operator.value(start)
