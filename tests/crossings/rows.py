@@ -80,7 +80,7 @@ def sentence(error: BaseException) -> str:
     while len(text) > LONGEST and ". " in text[:-1]:
         text = text[:-1].rpartition(". ")[0] + "."
     if len(text) > LONGEST:
-        text = text[:LONGEST].rpartition(" ")[0] + " ..."
+        text = "... " + text[-LONGEST:].partition(" ")[2]  # after the picture of a module, say
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
