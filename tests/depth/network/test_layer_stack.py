@@ -264,3 +264,25 @@ def test_looking_for_copies_draws_no_random_numbers():
     with pytest.warns(UserWarning, match="n -> module"):
         warn_of_copies(template, layers)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_tensors_that_are_no_buffers_must_be_alike(same):
+    """Only those of the first layer would be kept."""
+
+    def masked(n):
+        block = nn.Sequential(nn.Linear(2, 2))
+        block[0].mask = torch.full((2,), 1.0 if same else float(n))
+        return block
+
+    if same:
+        assert ODENet(masked, 3).depth == 3
+    else:
+        with pytest.raises(ValueError, match="layer 1 differs from layer 0: 0.mask, a tensor that"):
+            ODENet(masked, 3)
+
+
+def test_tensors_that_hooks_make_anew_may_differ():
+    net = ODENet(lambda n: nn.utils.spectral_norm(nn.Linear(3, 3)), 3).eval()
+    x = torch.rand(2, 3)
+    torch.testing.assert_close(net.to_sequential()(x), net(x))
