@@ -1,5 +1,6 @@
 """Started on several ranks by test_layer_penalty.py: second derivatives; prints JSON on rank 0."""
 
+import gc
 import hashlib
 import json
 import sys
@@ -54,6 +55,7 @@ def penalty(model, x):
 
 def compared(name):
     """The bits of the gradient by x, and the largest error of all, relative to each gradient."""
+    gc.collect()  # on all ranks now: the last module's communicator must not end on some alone
     net, settings, x = made(name)
     wanted = penalty(net, x)
     parallel = distribute_layers(LayerParallel(net, **settings))
@@ -71,6 +73,7 @@ def compared(name):
 
 def refused(ask):
     """How many ranks say no, in the same sentence."""
+    gc.collect()
     net, settings, x = made("few layers", control=FixedCycles(2))
     parallel = distribute_layers(LayerParallel(net, **settings))
     try:

@@ -35,8 +35,9 @@ def transform_of(net: ODENet, u: Tensor) -> str | None:
     Examples
     --------
     >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(1, 1), 2)
     >>> def named(u):
-    ...     print(transform_of(ODENet(torch.nn.Linear(1, 1), 2), u))
+    ...     print(transform_of(net, u))
     ...     return u
     >>> named(torch.ones(1)), torch.func.vmap(named)(torch.ones(1))
     None
