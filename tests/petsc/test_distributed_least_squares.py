@@ -10,6 +10,7 @@ from mgnet import Hierarchy, Level, cascade, run
 from mgnet.knots import KAN, knot_hierarchy, roughness
 from mgnet.notation import parse
 from mgnet.training import (
+    LBFGS,
     AdaptiveBasis,
     LastLayer,
     LeastSquares,
@@ -189,3 +190,41 @@ def test_what_cannot_be_spread_is_refused(petsc):
         distribute_samples(LeastSquares.from_torch(tanh(), lambda net: net(X)))
     with pytest.raises(ValueError, match="got 9 residuals for 21 parameters"):
         distribute_samples(LeastSquares(tanh(), (X[:9], Y[:9])))
+
+
+@pytest.mark.parametrize("smoother", [LevenbergMarquardt(), LastLayer(), LBFGS()], ids=str)
+def test_what_is_not_finite_is_told_alike(petsc, smoother):
+    from mgnet.petsc.distributed_least_squares import distribute_samples
+
+    x = torch.linspace(-1, 1, 100, dtype=torch.float64).unsqueeze(1)
+    y = torch.where(torch.arange(100).unsqueeze(1) == 97, float("nan"), x**2)
+    told = []
+    for spread in (False, True):
+        problem = LeastSquares(KAN([1, 2, 1]), (x, y))
+        problem = distribute_samples(problem) if spread else problem
+        with pytest.raises(FloatingPointError, match="1 of 100 targets is not finite") as error:
+            run(
+                cascade([2]),
+                Hierarchy([Level(problem, smoother, objective=problem.value)]),
+                problem.start(),
+                None,
+            )
+        told.append(str(error.value))
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("exponent", [-700, 700])
+def test_targets_whose_squares_are_no_numbers(petsc, exponent):
+    from mgnet.petsc.distributed_least_squares import distribute_samples
+
+    x = torch.linspace(-1, 1, 100, dtype=torch.float64).unsqueeze(1)
+    for smoother in (LevenbergMarquardt(), LastLayer()):
+        found = []
+        for factor in (1.0, 2.0**exponent):
+            kan = KAN([1, 1])
+            with torch.no_grad():
+                kan.coefficients[0].mul_(factor)
+            problem = distribute_samples(LeastSquares(kan, (x, x.sin() * factor)))
+            u, _ = run(cascade([5]), Hierarchy([Level(problem, smoother)]), problem.start(), None)
+            found.append(u / factor)
+        torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
