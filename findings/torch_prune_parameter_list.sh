@@ -44,9 +44,9 @@ def after_a_step(module):
     after = module()
     try:
         after.backward()
-        return float(before), float(after), ""
+        return before.item(), after.item(), ""
     except RuntimeError as error:
-        return float(before), float(after), str(error).split(".")[0]
+        return before.item(), after.item(), str(error).split(".")[0]
 
 
 pruned, parametrized = Sum(), Sum()

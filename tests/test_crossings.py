@@ -22,8 +22,9 @@ def test_page_is_what_the_generator_makes():
     assert table.PAGE.read_text() == table.page(table.read()), "run table.py --page"
 
 
-def test_every_cell_is_saved_and_none_is_wrong():
-    assert set(SAVED) == {(title, network.title) for title in ROWS for network in NETWORKS}
+def test_saved_cells_are_those_of_the_rows_and_none_is_wrong():
+    there = {(title, network.title) for title in ROWS for network in NETWORKS}
+    assert there >= set(SAVED) >= {key for key in there if ROWS[key[0]].quick}
     assert not [
         cell for cell in SAVED.values() if cell["verdict"] not in ("works", "refused", "fails")
     ]
