@@ -214,6 +214,8 @@ def _cut(traced: fx.GraphModule, tensors: int, changeable: range, hidden: bool) 
     value, *rest = _results(traced)
     new, (dstate, *every) = rest[: len(changeable)], rest[len(changeable) :]
     changed = [k for k, i in enumerate(changeable) if new[k] is not inputs[i]]
+    for k in changed:  # the backward pass comes after the update, and needs what was before
+        _use_copy(traced.graph, inputs[changeable[k]], inputs[-1])
     saved = _border(traced.graph, layer, lam, [dstate, *every])
     forward = (value, *(new[k] for k in changed), *saved)
     return OneLayer(
@@ -225,6 +227,13 @@ def _cut(traced: fx.GraphModule, tensors: int, changeable: range, hidden: bool) 
         convolves=any(node.target in CONVOLUTIONS for node in traced.graph.nodes),
         hidden=hidden,
     )
+
+
+def _use_copy(graph: fx.Graph, node: fx.Node, behind: fx.Node) -> None:
+    with graph.inserting_after(behind):
+        copied = graph.call_function(aten.clone.default, (node,))
+    copied.meta = dict(node.meta)
+    node.replace_all_uses_with(copied, lambda user: user is not copied)
 
 
 def _results(traced: fx.GraphModule) -> list[fx.Node]:

@@ -311,6 +311,16 @@ class LayerSlots:
         for value, places in zip(buffers, self._buffers, strict=True):
             _fill(places, value)
 
+    def renew_buffers(self, before: Sequence[Tensors], after: Sequence[Tensors]) -> None:
+        """Stack the buffers that stand after each layer, where a call put others in their place.
+
+        Those of before may be needed by a backward pass, so they are not written to.
+        """
+        rows = zip(*before, strict=True), zip(*after, strict=True)
+        for old, new, places in zip(*rows, self._buffers, strict=False):  # no layers, no rows
+            if any(a is not b for a, b in zip(old, new, strict=True)):
+                _fill(places, torch.stack([each.detach() for each in new]))
+
 
 def per_layer(tensors: Tensors, count: int) -> list[tuple[torch.Tensor, ...]]:
     """For each of `count` layers its tensors; one `unbind`, whose gradient is one stack.

@@ -306,12 +306,15 @@ class ODENet(torch.nn.Module):
         steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
         F = self.block if self.timed else lambda t, u: self.block(u)
-        slots = self.slots()
+        slots, left = self.slots(), list[Sequence[torch.Tensor]]()
         for n in range(count):
             with slots.lent():
                 slots.put(parameters[n], buffers[n])
                 u = advance(self.scheme, F, times[n], u, steps[n])
+                if buffers[n]:
+                    left.append(slots.tensors()[1])
             yield u
+        slots.renew_buffers(buffers, left)
 
     def regularization(self, tikhonov: float = 0.0, smoothness: float = 0.0) -> torch.Tensor:
         """A penalty on the weights of the layers, differentiable.

@@ -232,15 +232,11 @@ class LayerParallel(nn.Module):
         if counted:
             self.calls += 1
         number = self.calls if counted else 0
-        call = ModuleCall(
-            self.net,
-            Propagation(setup),
-            {name: control.limit(name, number) for name in ("forward", "backward")},
-            recorded or update,
-            update,
-            self._follow if recorded else self._note,
-            self._starts if self.settings["warm_start"] else None,
-        )
+        budgets = {name: control.limit(name, number) for name in ("forward", "backward")}
+        report = self._follow if recorded else self._note
+        starts = self._starts if self.settings["warm_start"] else None
+        record = recorded or update
+        call = ModuleCall(self.net, Propagation(setup), budgets, record, update, report, starts)
         return solve(call, u, steps, parameters)
 
     def _prepare(

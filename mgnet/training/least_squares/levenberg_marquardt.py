@@ -355,8 +355,7 @@ def _damping(memory: Memory | None) -> Damping | None:
     kept = (memory or {}).get((0, "pre"))
     if kept is not None and not isinstance(kept, Damping):
         raise TypeError(
-            f"levenberg_marquardt got memory of a {type(kept).__name__}; give the memory of a "
-            "Solution that it returned itself"
+            f"levenberg_marquardt got memory of a {type(kept).__name__}; give that of its Solution"
         )
     return kept
 

@@ -13,7 +13,7 @@ from scipy.interpolate import BSpline
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from mgnet.depth import LayerParallel
+from mgnet.depth import CyclesToTolerance, LayerParallel
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.training.loss.parameters import FlatParameters
@@ -489,3 +489,54 @@ def test_on_the_meta_device_a_net_tells_the_shape_of_its_output(options):
     x = torch.empty(3, 4, device="meta")
     for module in (net, LayerParallel(net, 2, 4), LayerParallel(net, 2, 4, mode="serial")):
         assert module(x).shape == (3, 2) and module(x).is_meta
+
+
+class Remembering(nn.Module):
+    """Blocks that use a buffer and then change it, in each way that there is."""
+
+    def __init__(self, use, change):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("mean", torch.linspace(0.5, 1.5, 3))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+        self.use, self.change = use, change
+
+    def forward(self, u):
+        mean = {"copy": self.mean.clone(), "view": self.mean[None], "as it is": self.mean}[self.use]
+        out = torch.tanh(self.linear(u)) * mean
+        if self.training:
+            new = 0.5 * self.mean + u.detach().mean(0)
+            if self.change == "in place":
+                self.mean.copy_(new)
+            else:
+                self.mean = new
+            self.calls = self.calls + 1
+        return out
+
+
+@pytest.mark.parametrize("mode", ["ODENet", "serial", "mgrit"])
+@pytest.mark.parametrize(
+    ("use", "change"),
+    [("copy", "in place"), ("copy", "new"), ("view", "new"), ("as it is", "new")],
+)
+def test_gradients_and_buffers_of_blocks_that_change_what_they_used(use, change, mode):
+    torch.manual_seed(0)
+    net = ODENet(lambda n: Remembering(use, change), layers=8).double().train()
+    oracle = net.to_sequential().train()
+    if mode == "ODENet":
+        module = net
+    else:
+        control = CyclesToTolerance(1e-12)
+        module = LayerParallel(net, 2, 4, control=control, mode=mode).train()
+    for _ in range(2):
+        x = torch.randn(4, 3, dtype=torch.float64)
+        for model in (oracle, module):
+            model.zero_grad()
+            model(x).square().sum().backward()
+        layers = [part for part in oracle.modules() if isinstance(part, Remembering)]
+        for name in ("linear.weight", "linear.bias"):
+            right = torch.stack([layer.get_parameter(name).grad for layer in layers])
+            torch.testing.assert_close(net.block.get_parameter(name).grad, right)
+        for name in ("mean", "calls"):
+            right = torch.stack([layer.get_buffer(name) for layer in layers])
+            torch.testing.assert_close(net.block.get_buffer(name), right)

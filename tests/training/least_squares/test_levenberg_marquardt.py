@@ -309,7 +309,7 @@ def test_the_memory_goes_on_with_the_same_bits():
 
     whole, parts = fitted(network(), 9), fitted(network(), 4, 5)
     assert torch.equal(whole, parts)
-    with pytest.raises(TypeError, match="memory of a float; give the memory of a Solution that"):
+    with pytest.raises(TypeError, match="memory of a float; give that of its Solution"):
         levenberg_marquardt(lambda m: m(X) - X, network(), memory={(0, "pre"): 1.0})
 
 
