@@ -167,7 +167,17 @@ class ODENet(torch.nn.Module):
 
     def own_layers(self) -> Layers:
         """The layers that this process holds: all of them, unless they were distributed."""
-        parameters, buffers = LayerSlots(self.block).tensors()
+        slots, kernel = LayerSlots(self.block), self.kernel
+        now, made = (*slots.parameters, *slots.buffers), (*kernel.names, *kernel.buffer_names)
+        if now != made:
+            new = ", ".join(name for name in now if name not in made)
+            raise ValueError(
+                f"ODENet got a block with other tensors than it was made of (new: {new}), as "
+                "torch.nn.utils.parametrize and prune make them; they would act on each layer, but "
+                "were set up for all layers at once: give ODENet a function n -> block whose "
+                "blocks have them already"
+            )
+        parameters, buffers = slots.tensors()
         if self.weights == "shared":
             parameters = [p.expand(len(self.kept), *p.shape[1:]) for p in parameters]
         elif isinstance(self.weights, DepthSpline):

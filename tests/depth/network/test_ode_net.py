@@ -9,7 +9,9 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 from scipy.interpolate import BSpline
+from torch.nn.utils import prune
 
+from mgnet.depth import CyclesToTolerance, LayerParallel
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.training.loss.parameters import FlatParameters
@@ -336,3 +338,40 @@ def test_batch_norm_keeps_statistics_per_layer(scheme):
         torch.testing.assert_close(getattr(net.block[1], name), expected)
     assert net.block[1].num_batches_tracked.unique().tolist() == [4 if scheme == "euler" else 8]
     torch.testing.assert_close(net.eval()(x), sequential.eval()(x), rtol=1e-13, atol=1e-14)
+
+
+# Hands that put other tensors into a layer: right in the blocks that a net is made of, refused in
+# the stacked block. Weight normalization there read beyond the end of its norms.
+HANDS = {
+    "weight_norm": torch.nn.utils.parametrizations.weight_norm,
+    "orthogonal": torch.nn.utils.parametrizations.orthogonal,
+    "spectral_norm": torch.nn.utils.parametrizations.spectral_norm,
+    "prune": lambda linear: prune.l1_unstructured(linear, "weight", 0.5),
+    "a parameter more": lambda linear: linear.register_parameter(
+        "more", torch.nn.Parameter(torch.ones(6, 4))
+    ),
+    "a buffer more": lambda linear: linear.register_buffer("more", torch.ones(6, 4)),
+}
+
+
+@pytest.mark.parametrize("hand", HANDS.values(), ids=HANDS)
+def test_other_tensors_in_the_stacked_block_are_refused(hand):
+    net = net_of()
+    hand(net.block[0])
+    for call in (net, LayerParallel(net, 2, 2)):
+        with pytest.raises(ValueError, match="ODENet got a block with other tensors .*give ODENet"):
+            call(inputs())
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "prune", "a parameter more", "a buffer more"])
+def test_other_tensors_in_the_blocks_of_a_net(name):
+    def block(n):
+        made = dense()
+        HANDS[name](made[0])
+        return made
+
+    net, x = net_of(block=block), inputs()
+    right = net.to_sequential()(x)
+    assert torch.allclose(net(x), right, rtol=0.0, atol=1e-14)
+    parallel = LayerParallel(net, 2, 2, control=CyclesToTolerance(1e-14))
+    assert torch.allclose(parallel(x), right, rtol=0.0, atol=1e-12)
