@@ -170,12 +170,12 @@ class ODENet(torch.nn.Module):
         slots, kernel = LayerSlots(self.block), self.kernel
         now, made = (*slots.parameters, *slots.buffers), (*kernel.names, *kernel.buffer_names)
         if now != made:
-            new = ", ".join(name for name in now if name not in made)
+            new = ", ".join(name for name in now if name not in made) or "their order"
             raise ValueError(
                 f"ODENet got a block with other tensors than it was made of (new: {new}), as "
                 "torch.nn.utils.parametrize and prune make them; they would act on each layer, but "
-                "were set up for all layers at once: give ODENet a function n -> block whose "
-                "blocks have them already"
+                "were set up for all layers at once: give ODENet a block that has a parametrization "
+                "already, or change the layers of net.to_sequential()"
             )
         parameters, buffers = slots.tensors()
         if self.weights == "shared":
