@@ -174,7 +174,7 @@ class ODENet(torch.nn.Module):
             raise ValueError(
                 f"ODENet got a block with other tensors than it was made of (new: {new}), as "
                 "torch.nn.utils.parametrize and prune make them; they would act on each layer, but "
-                "were set up for all layers at once: give ODENet a block that has a parametrization "
+                "were set up for all layers at once: give ODENet a block that is parametrized "
                 "already, or change the layers of net.to_sequential()"
             )
         parameters, buffers = slots.tensors()
