@@ -75,7 +75,7 @@ WITHOUT_NUMBERS = {'`module.to("meta")`, shapes of outputs'}
 )
 def test_judge(check, verdict, text):
     found = rows.judge(rows.Row("", "a row", check), NETWORKS[0])
-    assert found["row"], found["network"] == ("a row", "KAN")
+    assert (found["row"], found["network"]) == ("a row", "KAN")
     assert found["verdict"] == verdict
     assert found["text"].startswith(text)
 
