@@ -34,6 +34,7 @@ ON_THE_WAY = 0.2  # seconds; MPICH's mpiexec drops what it has not forwarded whe
 FEWEST = 4  # ranks for which a gathering has fewer messages in a row than a march in turn
 SMALL = 2**14  # bytes that cross in the latency of a message (1.5 us, 9 GB/s between two cores)
 TAG = 6151  # of our messages, beside those of a script
+_kept: list[PETSc.Vec] = []
 
 
 class Ranks:
@@ -207,9 +208,21 @@ def _ending(
     return end
 
 
+def _keep(comm: PETSc.Comm) -> None:
+    """Let PETSc's own communicator live as long as the process.
+
+    PETSc frees it, which all ranks must do together, with the last object on it; but Python
+    collects a distributed module, if something refers to it in a circle, on each rank at another
+    time. The ranks would wait for one another for ever.
+    """
+    if comm == PETSc.COMM_WORLD and not _kept:
+        _kept.append(PETSc.Vec().createMPI(0, comm=comm))
+
+
 def _forest(comm: PETSc.Comm, upstream: int | None) -> PETSc.SF:
     """The leaf is the first point here, its root the last one upstream."""
     remote = np.array([] if upstream is None else [[upstream, 0]], dtype=PETSc.IntType)
+    _keep(comm)
     forest = PETSc.SF().create(comm)
     forest.setGraph(1, None, remote.reshape(-1, 2))
     forest.setUp()

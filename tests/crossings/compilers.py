@@ -56,15 +56,15 @@ def compile_inductor(network: Network) -> None:
     _compiled(network)
 
 
-@row(SECTION, "`torch.compile` of a whole training step, Adam included", quick=False)
+@row(SECTION, "`torch.compile` of a whole training step, SGD included", quick=False)
 def compile_step(network: Network) -> None:
-    def adam(values: list[Tensor]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(values, 0.01)
+    def sgd(values: list[Tensor]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(values, 0.05, 0.9)
 
     torch._dynamo.reset()
     module, steps = network.make(), batches(3)
-    right = plainly_trained(network, weights_of(module), adam, steps)
-    optimizer = adam([*module.parameters()])
+    right = plainly_trained(network, weights_of(module), sgd, steps)
+    optimizer = sgd([*module.parameters()])
 
     @torch.compile(backend="eager")
     def step(x: Tensor, y: Tensor) -> None:

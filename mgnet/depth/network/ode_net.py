@@ -197,13 +197,14 @@ class ODENet(torch.nn.Module):
 
     def slots(self) -> LayerSlots:
         """Where the tensors of the block stand; a ValueError if they are others than at first."""
-        slots = LayerSlots(self.block)
-        names = tuple(slots.parameters), tuple(slots.buffers)
-        if names != (self.kernel.names, self.kernel.buffer_names):
-            other = sorted({*names[0], *names[1]} ^ {*self.kernel.names, *self.kernel.buffer_names})
+        slots, kernel = LayerSlots(self.block), self.kernel
+        now, made = (*slots.parameters, *slots.buffers), (*kernel.names, *kernel.buffer_names)
+        if now != made:
+            other = ", ".join(sorted({*now} ^ {*made})) or "their order"
             raise ValueError(
-                f"ODENet got a block whose tensors changed after it was made: {', '.join(other)}; "
-                "parametrize or prune the block that you give to ODENet"
+                f"ODENet got a block whose tensors changed after it was made ({other}), as by "
+                "torch.nn.utils.parametrize or prune, which would take all layers for one; give "
+                "ODENet a block that is parametrized already, or change net.to_sequential()"
             )
         return slots
 

@@ -1,0 +1,9 @@
+"""Law: a module that ranks collect at different times does not make them wait for one another."""
+
+import pytest
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_distributed_modules_may_be_collected_at_any_time(mpiexec, ranks):
+    assert "distributed four times" in mpiexec("collected_modules.py", ranks, timeout=120.0)
