@@ -43,11 +43,11 @@ __all__ = ["Broyden"]
 
 
 class Curvature(NamedTuple):
-    """What Broyden remembers: H (None is I), what its last step gained, and the states' kind."""
+    """What Broyden remembers: H (None is I), what its last step gained, an empty state."""
 
     inverse: torch.Tensor | None
     gain: float = math.inf
-    dtype: torch.dtype = torch.float64
+    like: torch.Tensor | None = None  # of the states that transfers take; of H without it
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Broyden(Smoother):
             ours = H is not memory.inverse  # and may be overwritten
             H = self.updated(H, s, y, here.gradient, new.length, in_place=ours)
             here, gain = new, here.value - new.value
-        return u, Curvature(H, gain, u.dtype)
+        return u, Curvature(H, gain, u.new_empty(0))
 
     def updated(
         self,
@@ -173,7 +173,7 @@ class Broyden(Smoother):
         if H is None:
             return memory
         up: Any = torch.func.vmap(transfer.prolong)  # of the rows of a matrix
-        fine = up(up(H.to(memory.dtype)).T)
+        fine = up(up(H if memory.like is None else H.to(memory.like.dtype)).T)
         Q = torch.eye(len(fine), dtype=fine.dtype, device=H.device)
         if transfer.inject is not None:
             Q = Q - up(torch.func.vmap(transfer.inject)(Q))  # its transpose
