@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -145,20 +146,25 @@ class LBFGS(Smoother):
             moved = memory.u is not u  # by a coarse correction, say
             _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
 
-        began = False
+        values = list[float]()
 
         def closure() -> float:
-            nonlocal began
             value, parameter.grad = value_and_gradient(level, parameter.detach(), f)
-            if not began:
+            if not values:
                 check_finite(self, level, u, value, parameter.grad)
                 if memory is None:
                     check_range(self, level, parameter.grad)
-                began = True
+            values.append(value)
             return value
 
         optimizer.step(closure)  # type: ignore[arg-type]
         u = parameter.detach()
+        if not all(map(math.isfinite, values)) and not math.isfinite(closure()):
+            raise FloatingPointError(
+                f"{self} on {level} went from a finite loss to one that is not (NaN or Inf), which "
+                "PyTorch's line search takes for a step; use Broyden() or LevenbergMarquardt(), or "
+                "keep the loss finite for all parameters"
+            )
         return u, Pairs(optimizer.state_dict(), f, u)
 
     def work(self, level: Level, sweeps: int) -> float:

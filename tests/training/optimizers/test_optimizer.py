@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mgnet import Level, cascade, run
+from mgnet import Hierarchy, Level, cascade, run
 from mgnet.knots import KAN, knot_hierarchy, knot_transfer
-from mgnet.training import LBFGS, LeastSquares, TorchOptimizer
+from mgnet.training import LBFGS, LeastSquares, Objective, TorchOptimizer
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
@@ -153,3 +153,26 @@ def test_adam_trains_through_a_cascade():
     assert hierarchy[0].operator.value(u) < 0.1 * problem.value(problem.start())
     assert float(memory[0, "pre"]["state"][0]["step"]) == 200.0
     assert str(smoother) == "Adam(lr=0.01)"
+
+
+@pytest.mark.parametrize("start", [5.0, 20.0, 80.0])
+def test_lbfgs_does_not_end_where_the_loss_is_nan_without_a_word(start):
+    module = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(module.weight, start)
+    objective = Objective(module, lambda module: torch.log(module.weight).square().sum(), None)
+    level = Level(objective, LBFGS(), objective=objective)
+    try:
+        u, _ = run(cascade([40]), Hierarchy([level]), objective.start(), None)
+    except FloatingPointError as error:
+        assert "went from a finite loss to one that is not" in str(error)
+    else:
+        assert objective.value(u) < 1e-12
+
+
+def test_lbfgs_passes_steps_on_which_the_loss_is_not_finite():
+    def energy(u):  # a wall: inf beyond 1
+        return float("inf") if float(u.abs().max()) > 1.0 else float((u * u).sum())
+
+    level = Level(lambda u: 2.0 * u, LBFGS(), objective=energy, size=1)
+    u, _ = run(cascade([10]), Hierarchy([level]), torch.tensor([0.9], dtype=torch.float64), None)
+    assert abs(float(u)) < 1e-8
