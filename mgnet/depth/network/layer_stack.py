@@ -18,6 +18,7 @@ __all__ = [
     "Net",
     "StackedNetwork",
     "checked_state",
+    "copied",
     "difference",
     "draw_layers",
     "layer_of",
@@ -68,6 +69,30 @@ class StackedNetwork(Protocol):
 Net = TypeVar("Net", bound=StackedNetwork)
 
 
+def copied(modules: Any, owner: str) -> Any:
+    """A deep copy of a module, or of a list of them; one sentence where torch cannot copy it.
+
+    Examples
+    --------
+    >>> from torch.nn.utils.prune import l1_unstructured
+    >>> copied(l1_unstructured(torch.nn.Linear(2, 2), "weight", 0.5), "ODENet")
+    Traceback (most recent call last):
+    ValueError: ODENet got a module that torch cannot copy, since one of its tensors is computed \
+from others, as torch.nn.utils.prune leaves it; make that permanent (prune.remove), or use \
+torch.nn.utils.parametrize
+    """
+    try:
+        return copy.deepcopy(modules)
+    except RuntimeError as error:
+        if "deepcopy" not in str(error):
+            raise
+        raise ValueError(
+            f"{owner} got a module that torch cannot copy, since one of its tensors is computed "
+            "from others, as torch.nn.utils.prune leaves it; make that permanent (prune.remove), "
+            "or use torch.nn.utils.parametrize"
+        ) from error
+
+
 def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count: int) -> list[Any]:
     """A module per layer: copies of a template with parameters of their own, or `block(n)`.
 
@@ -98,7 +123,7 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
                     f"block({n}) gave a {type(module).__name__}; it must give a torch.nn.Module"
                 )
         return made
-    layers = [copy.deepcopy(block) for _ in range(count)]
+    layers = [copied(block, "ODENet") for _ in range(count)]
     for layer in layers:
         _reset(layer, set())
     return layers
@@ -187,7 +212,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
             raise ValueError(
                 f"layer {number} differs from layer 0: {found}; all must have the same architecture"
             )
-    result = copy.deepcopy(modules[0])
+    result = copied(modules[0], "ODENet")
     named = [dict(_tensors(module)) for module in modules]
     slots = LayerSlots(result)
     for name, places in slots.parameters.items():
