@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from mgnet.depth.batched.lending import lending
+from mgnet.depth.network.copies import copied
 from mgnet.depth.network.dropout import use_torch
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "Net",
     "StackedNetwork",
     "checked_state",
-    "copied",
     "difference",
     "draw_layers",
     "layer_of",
@@ -67,30 +67,6 @@ class StackedNetwork(Protocol):
 
 
 Net = TypeVar("Net", bound=StackedNetwork)
-
-
-def copied(modules: Any, owner: str) -> Any:
-    """A deep copy of a module, or of a list of them; one sentence where torch cannot copy it.
-
-    Examples
-    --------
-    >>> from torch.nn.utils.prune import l1_unstructured
-    >>> copied(l1_unstructured(torch.nn.Linear(2, 2), "weight", 0.5), "ODENet")
-    Traceback (most recent call last):
-    ValueError: ODENet got a module that torch cannot copy, since one of its tensors is computed \
-from others, as torch.nn.utils.prune leaves it; make that permanent (prune.remove), or use \
-torch.nn.utils.parametrize
-    """
-    try:
-        return copy.deepcopy(modules)
-    except RuntimeError as error:
-        if "deepcopy" not in str(error):
-            raise
-        raise ValueError(
-            f"{owner} got a module that torch cannot copy, since one of its tensors is computed "
-            "from others, as torch.nn.utils.prune leaves it; make that permanent (prune.remove), "
-            "or use torch.nn.utils.parametrize"
-        ) from error
 
 
 def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count: int) -> list[Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from mgnet.depth.network.layer_stack import Net, StackedNetwork, copied, difference
+from mgnet.depth.network.copies import copied
+from mgnet.depth.network.layer_stack import Net, StackedNetwork, difference
 from mgnet.depth.network.residual_block import ResidualBlock
 
 __all__ = ["Increment", "from_sequential", "to_sequential"]

@@ -187,7 +187,7 @@ def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: tor
     if not stop:
         raise RuntimeError(
             f"{what}, but a fixed number of cycles leaves a gradient that is not the derivative of "
-            "its output (AdaptiveCycles fixes it, too); use control=CyclesToTolerance(1e-8), say, "
+            "its output (also with AdaptiveCycles); use control=CyclesToTolerance(1e-8), say, "
             "or mode='serial', or the ODENet itself"
         )
     raise RuntimeError(
