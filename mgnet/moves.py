@@ -60,17 +60,25 @@ def _swept_by(
     own: Watched, level: Level, u: State, f: State | None, count: int, held: Any, ahead: bool
 ) -> Sequence[Any]:
     """What a smoother of the user gives: a state like u, its memory and, with `ahead`, r."""
+    if ahead and not _looks_ahead(own.part):
+        return *_swept_by(own, level, u, f, count, held, False), None
     method, parts = ("smooth_ahead", 3) if ahead else ("smooth", 2)
     told = own.method(method, level, level, u, f, count, held)
     if not isinstance(told, tuple | list) or len(told) != parts:
         wanted = "(state, memory, residual or None)" if ahead else "(state, memory)"
-        refuse_result(level, own.named("smooth"), told, wanted)
+        refuse_result(level, own.named(method), told, wanted)
     r = told[2] if ahead else None
     for given in (told[0], u if r is None else r):
         if unfit(given, u):
             wanted = f"a state like u, {vector.describe(u)}, and its memory"
-            refuse_result(level, own.named("smooth"), given, wanted)
+            refuse_result(level, own.named(method), given, wanted)
     return told
+
+
+def _looks_ahead(smoother: Any) -> bool:
+    """Whether its `smooth_ahead` is that of its `smooth`: a derived class may replace one alone."""
+    own = next(c for c in type(smoother).__mro__ if {"smooth", "smooth_ahead"} & vars(c).keys())
+    return "smooth_ahead" in vars(own)
 
 
 def _refuse(own: Watched, method: str, level: Level, result: Any, like: State) -> NoReturn:

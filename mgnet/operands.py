@@ -90,8 +90,8 @@ def _as_state(given: Any, got: str) -> State | None:
         )
     if np.ma.is_masked(given):
         raise ValueError(
-            f"{got} with masked entries, which no equation can do without; fill them, with "
-            ".filled(...), or take their rows out of the matrix"
+            f"{got} with masked entries, but each row of the matrix needs its entry; fill them, "
+            "with .filled(...), or take their rows out of the matrix"
         )
     if type(given) is not np.ndarray:
         if not isinstance(given, np.ndarray | list | tuple) and not hasattr(given, "__array__"):

@@ -46,8 +46,8 @@ class Reason(Enum):
         "max_cycles were done before a tolerance was met; allow more cycles or improve the smoother"
     )
     ROUNDING = (
-        "the residual norm stands at rounding: as small as the precision of the state allows, it "
-        "falls no more; ask for a larger rtol (explain says which) or use a higher precision"
+        "the residual norm stands at rounding, so it is as small as the precision of the state "
+        "allows; ask for a larger rtol (explain says which) or use a higher precision"
     )
     BATCHES = "the batches were used up"
     MONITOR = "the monitor asked to end"

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg as spla
 
-from mgnet import Hierarchy, Jacobi, Level, MatrixTransfer, Smoother, Solver, gallery
+from mgnet import (
+    Chebyshev,
+    GaussSeidel,
+    Hierarchy,
+    Jacobi,
+    Level,
+    MatrixTransfer,
+    Smoother,
+    Solver,
+    gallery,
+)
 from mgnet.interpreter import run
 from mgnet.moves import carried, correct, descend, interpolated, start, swept
 from mgnet.schedule import Step, cycle
@@ -101,6 +111,36 @@ def test_a_smoother_gives_the_residual_ahead():
     level = Level(np.eye(2), Gives(lambda u: (u, None)), name="level 0")
     with pytest.raises(TypeError, match="residual or None"):
         swept(level, Step("pre", 0, 1), u, u, {}, ahead=True)
+
+
+@pytest.mark.parametrize("base", [Jacobi, GaussSeidel, Chebyshev])
+def test_a_derived_smoother_is_called_by_its_own_smooth(base):
+    """The compiled `smooth_ahead` of the base class knows nothing of it."""
+
+    class Idle(base):
+        def smooth(self, level, u, f, sweeps, memory):
+            return u, memory
+
+    class IdleAhead(Idle):
+        def smooth_ahead(self, level, u, f, sweeps, memory):
+            return u, memory, None
+
+    for smoother in (Idle(), IdleAhead()):
+        level = Level(POISSON[0].matrix, smoother, name="level 0")
+        u, r = swept(level, Step("pre", 0, 2), np.ones(7), np.ones(7), {}, ahead=True)
+        assert r is None and u.tolist() == [1.0] * 7
+
+
+def test_a_fault_of_smooth_names_smooth():
+    """Not `smooth_ahead`, which the user never wrote."""
+
+    class Nothing(Smoother):
+        def smooth(self, level, u, f, sweeps, memory):
+            return None
+
+    level = Level(np.eye(2), Nothing(), name="level 0")
+    with pytest.raises(TypeError, match=r"a method smooth that gave NoneType.*\(state, memory\)"):
+        swept(level, Step("pre", 0, 1), np.ones(2), np.ones(2), {}, ahead=True)
 
 
 @pytest.mark.parametrize(

@@ -204,5 +204,5 @@ def _report(
             ("edges.png", "Edge functions, knots and data density"),
         ],
         command=job.command,
-        remarks=[f"Note: {remark}." for remark in remarks],
+        remarks=[f"Note: {remark.removeprefix('warning: ')}." for remark in remarks],
     )

@@ -63,6 +63,11 @@ no options; it is damaged, or another module's
         told = json.loads(bytes(state.to("cpu", torch.uint8).tolist()))
         if isinstance(told, dict):
             return told
+    except AttributeError:
+        raise ValueError(
+            f"the extra state of a network is a tensor, but got a {type(state).__name__}; it is "
+            "damaged, or another module's"
+        ) from None
     except (TypeError, ValueError):
         pass
     raise ValueError(
@@ -102,9 +107,12 @@ the same weights they are different functions; make the network with degree=3
     if other:
         theirs = _listed({name: saved[name] for name in other})
         ours = _listed({name: own[name] for name in other if name in own}) or "no such option"
+        remedy = f"make the network with {theirs}"
+        if not own.keys() >= set(other):
+            remedy = "load it into a network of the class and version that saved it"
         raise RuntimeError(
             f"{owner} got the state of a network with {theirs}, but this one has {ours}: with the "
-            f"same weights they are different functions; make the network with {theirs}"
+            f"same weights they are different functions; {remedy}"
         )
 
 

@@ -149,13 +149,13 @@ def check_step(
     for k in range(count - 1):
         try:
             rows.append(step(t[k : k + 1], dt[k : k + 1], rows[k]))
-        except (ValueError, IndexError) as error:
-            if not _SHAPES.search(str(error)):
+        except (TypeError, ValueError, IndexError) as error:
+            if _says_ours(error) or not _SHAPES.search(str(error)):
                 raise
             raise ValueError(
                 "OneStep got a step that cannot take the states, "
                 f"{vector.describe(rows[k])}, with t and dt of shape (1,); it must take many at "
-                f"once, on axis 0: {_index(rows[k])}"
+                f"once, on axis 0: {_together(rows[k], error)}"
             ) from error
     states = np.concatenate(rows)
     scaled = states * (1.0 + np.arange(count) / 2.0).reshape(-1, *[1] * initial.ndim)
@@ -163,9 +163,9 @@ def check_step(
         with np.errstate(all="ignore"):
             together = step(t, dt, scaled)
             parts = [step(*(part[k : k + 1] for part in (t, dt, scaled))) for k in range(count)]
-    except TypeError:
-        raise
-    except Exception:  # the scaled states may lie where the equation has no meaning
+    except Exception as error:  # the scaled states may lie where the equation has no meaning
+        if _says_ours(error):
+            raise
         _check_together(step, t, dt, states)
         return
     _compare(scaled, together, np.concatenate(parts))
@@ -174,13 +174,26 @@ def check_step(
 def _check_together(step: StepFunction, t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> None:
     try:
         step(t, dt, states)
-    except TypeError:
-        raise
     except Exception as error:
+        if _says_ours(error):
+            raise
         raise ValueError(
             f"OneStep got a step that fails for {len(states)} states at once, "
-            f"{vector.describe(states)}, but not for one; {_index(states)}"
+            f"{vector.describe(states)}, but not for one; {_together(states, error)}"
         ) from error
+
+
+def _says_ours(error: Exception) -> bool:
+    """Whether it is a sentence of `_fitted`."""
+    return isinstance(error, TypeError) and str(error).startswith("OneStep got a step")
+
+
+def _together(states: np.ndarray, error: Exception) -> str:
+    if "truth value" in str(error):
+        return "t and dt have shape (steps,), so write np.where for an `if` that asks for an entry"
+    if "converted to" in str(error):
+        return f"{_index(states)}, in place of float(dt)"
+    return _index(states)
 
 
 def _compare(states: np.ndarray, together: np.ndarray, single: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from mgnet.depth.batched.lending import lending
+from mgnet.depth.network.copies import copied
 from mgnet.depth.network.dropout import use_torch
 
 __all__ = [
@@ -98,7 +99,7 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
                     f"block({n}) gave a {type(module).__name__}; it must give a torch.nn.Module"
                 )
         return made
-    layers = [copy.deepcopy(block) for _ in range(count)]
+    layers = [copied(block, "ODENet") for _ in range(count)]
     for layer in layers:
         _reset(layer, set())
     return layers
@@ -187,7 +188,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
             raise ValueError(
                 f"layer {number} differs from layer 0: {found}; all must have the same architecture"
             )
-    result = copy.deepcopy(modules[0])
+    result = copied(modules[0], "ODENet")
     named = [dict(_tensors(module)) for module in modules]
     slots = LayerSlots(result)
     for name, places in slots.parameters.items():

@@ -203,8 +203,8 @@ class ODENet(torch.nn.Module):
             other = ", ".join(sorted({*now} ^ {*made})) or "their order"
             raise ValueError(
                 f"ODENet got a block whose tensors changed after it was made ({other}), as by "
-                "torch.nn.utils.parametrize or prune, which would take all layers for one; give "
-                "ODENet a block that is parametrized already, or change net.to_sequential()"
+                "torch.nn.utils.parametrize or prune, which would treat all layers as one; change "
+                "the block before ODENet is given it, or the layers of net.to_sequential()"
             )
         return slots
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from numbers import Real
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ def parameter_groups(net: torch.nn.Module, weight_decay: float = 0.01) -> list[d
         raise TypeError(
             f"parameter_groups got a {type(net).__name__}; give the module whose parameters are "
             "trained"
+        )
+    if not isinstance(weight_decay, Real):
+        raise TypeError(f"parameter_groups got weight_decay {weight_decay!r}; it must be a number")
+    if not weight_decay >= 0.0:  # NaN, too
+        raise ValueError(
+            f"parameter_groups got weight_decay {weight_decay}; it must not be negative"
         )
     nets = [part for part in net.modules() if isinstance(part, ODENet)]
     stacked = Counter(p for part in nets for p in part.block.parameters())

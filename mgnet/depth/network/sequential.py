@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mgnet.depth.network.copies import copied
 from mgnet.depth.network.layer_stack import Net, StackedNetwork, difference
 from mgnet.depth.network.residual_block import ResidualBlock
 
@@ -79,7 +80,7 @@ def from_sequential(
             f"from_sequential got a {type(sequential).__name__}; give a torch.nn.Sequential of "
             "residual blocks"
         )
-    modules = copy.deepcopy(list(sequential))
+    modules = copied(list(sequential), "from_sequential")
     start, stop = _range(modules, blocks)
     before, middle, after = modules[:start], modules[start:stop], modules[stop:]
     foreign = [not isinstance(each, ResidualBlock) for each in middle]

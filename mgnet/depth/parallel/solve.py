@@ -187,8 +187,8 @@ def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: tor
     if not stop:
         raise RuntimeError(
             f"{what}, but a fixed number of cycles leaves a gradient that is not the derivative of "
-            "its output; use control=CyclesToTolerance(1e-8), say, or mode='serial', or the ODENet "
-            "itself"
+            "its output (also with AdaptiveCycles); use control=CyclesToTolerance(1e-8), say, "
+            "or mode='serial', or the ODENet itself"
         )
     raise RuntimeError(
         f"{what}, but the estimated relative error of a {direction} pass is {made.estimate:.1g} "

@@ -200,6 +200,17 @@ def test_numbers_and_lists_are_states_too(initial):
     assert np.array_equal(serial, clean[0]) and np.array_equal(parallel, clean[1])
 
 
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")
+def test_numbers_made_of_times_are_named():
+    """Both work for one step and fail for several."""
+    for step, remedy in (
+        (lambda t, dt, u: u - float(dt) * u, r"write dt\[:, None\] .* in place of float\(dt\)"),
+        (lambda t, dt, u: u - 0.1 * u if t > 0.5 else u, r"write np\.where for an `if`"),
+    ):
+        with pytest.raises(ValueError, match=remedy):
+            OneStep(step, np.ones(2), np.full(16, 0.1)).hierarchy()
+
+
 def test_a_scalar_state_needs_no_axis():
     with pytest.raises(TypeError, match=r"leave \[:, None\] out"):
         OneStep(lambda t, dt, u: u / (1 + dt[:, None]), 1.0, np.full(16, 0.1)).serial()

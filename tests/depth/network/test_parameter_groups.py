@@ -137,3 +137,9 @@ def test_tied_parameters_come_once():
 def test_what_is_no_module_is_refused():
     with pytest.raises(TypeError, match="got a list; give the module"):
         parameter_groups([nn.Parameter(torch.ones(2))])
+
+
+@pytest.mark.parametrize("weight_decay", [-0.1, float("nan"), "0.1", None])
+def test_a_weight_decay_that_is_none_is_refused(weight_decay):
+    with pytest.raises((TypeError, ValueError), match="parameter_groups got weight_decay .* must"):
+        parameter_groups(torch.nn.Linear(2, 2), weight_decay)
