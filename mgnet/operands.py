@@ -153,6 +153,6 @@ def _check(got: str, name: str, hierarchy: Hierarchy, state: State) -> None:
         )
     if level.matrix is not None and shape not in ((level.unknowns,), (level.unknowns, 1)):
         raise ValueError(
-            f"{got} of shape {shape}, but level 0 has a matrix; give the "
-            f"shape ({level.unknowns},), with {name}.ravel()"
+            f"{got} of shape {shape}, but level 0 has a matrix for {level.unknowns} unknowns; give "
+            f"the shape ({level.unknowns},), with {name}.ravel()"
         )

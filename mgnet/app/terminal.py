@@ -71,6 +71,7 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from mgnet.app.data import Data, Trained
     >>> data = Data(("T",), "rho", np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)),
     ...             np.zeros(0))

@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-from mgnet.training.extra_state import allow_without_extra_state, check_options, decode, encode
+from mgnet.training.extra_state import (
+    allow_without_extra_state,
+    check_options,
+    decode,
+    encode,
+    refuse_script,
+)
 from mgnet.training.loss.own_forward import alteration, is_replaced
 
 __all__ = [
@@ -48,10 +54,7 @@ class OptionsInState(torch.nn.Module, ABC):
 
     def __prepare_scriptable__(self) -> None:
         """What `torch.jit.script` asks for first."""
-        raise TypeError(
-            f"torch.jit.script cannot compile a {type(self).__name__}, whose splines are Python "
-            "and an operator of mgnet; take torch.jit.trace, torch.export.export or torch.compile"
-        )
+        refuse_script(self)
 
     def _load_from_state_dict(
         self,

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
-__all__ = ["allow_without_extra_state", "check_options", "decode", "encode"]
+__all__ = ["allow_without_extra_state", "check_options", "decode", "encode", "refuse_script"]
 
 SIZE = 1024  # torch.distributed.checkpoint loads in place, into tensors of the same size
 
@@ -134,6 +134,28 @@ def allow_without_extra_state(prefix: str, missing: list[str]) -> None:
     ['net.weight']
     """
     missing[:] = [name for name in missing if name != f"{prefix}_extra_state"]
+
+
+def refuse_script(module: torch.nn.Module) -> NoReturn:
+    """What `__prepare_scriptable__` of a network does, which `torch.jit.script` asks for first.
+
+    Raises
+    ------
+    TypeError
+
+    Examples
+    --------
+    >>> refuse_script(torch.nn.Identity())
+    Traceback (most recent call last):
+    TypeError: torch.jit.script cannot compile an Identity, which is more than TorchScript knows; \
+use torch.jit.trace, torch.export.export or torch.compile
+    """
+    name = type(module).__name__
+    article = "an" if name[:1] in "AEIOU" else "a"
+    raise TypeError(
+        f"torch.jit.script cannot compile {article} {name}, which is more than TorchScript knows; "
+        "use torch.jit.trace, torch.export.export or torch.compile"
+    )
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -60,7 +60,7 @@ def test_a_saved_network_predicts_what_scipy_makes_of_its_file(tmp_path):
     kan = KAN([2, 1], 5, generator=torch.Generator().manual_seed(3))
     scales = Scales(ranges, (200.0,), (50.0,), kan.domain)
     Model(kan, ("T", "p"), "rho", scales).save(tmp_path)
-    (U,) = load_file(tmp_path / "model.safetensors").values()  # (input, spline, output)
+    U = load_file(tmp_path / "model.safetensors")["coefficients.0"]  # (input, spline, output)
     rows = np.array([[300, 0.1], [371, 7.3], [500, 20.1], [250, 7], [400, 30], [900, -5]], float)
     expected = np.full(len(rows), 200.0)
     knots = -1.0 + 0.4 * np.arange(-3, 9)

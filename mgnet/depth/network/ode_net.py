@@ -32,6 +32,7 @@ from mgnet.training.extra_state import (
     check_options,
     decode,
     encode,
+    refuse_script,
 )
 
 __all__ = ["GRID", "PASS", "ODENet"]
@@ -238,6 +239,10 @@ class ODENet(torch.nn.Module):
     def get_extra_state(self) -> torch.Tensor:
         """The options, and which dropout masks come next, so that a resumed run has the same."""
         return encode({"options": self.options(), "seed": self.seed, "calls": self.calls})
+
+    def __prepare_scriptable__(self) -> None:
+        """What `torch.jit.script` asks for first."""
+        refuse_script(self)
 
     def set_extra_state(self, state: torch.Tensor) -> None:
         """Go on with the masks that the saved net would have had."""

@@ -152,3 +152,11 @@ def test_a_checkpoint_around_dropout_is_refused(around, reentrant):
         loss.backward()
     model.eval()
     checkpoint(model, x, use_reentrant=reentrant).sum().backward()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_torchscript_is_refused_in_a_sentence(parallel):
+    net = ODENet(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Tanh()), layers=8)
+    module = LayerParallel(net, 2, 4) if parallel else net
+    with pytest.raises(TypeError, match="torch.jit.script cannot compile an ODENet, .*; use torch"):
+        torch.jit.script(module)
