@@ -15,7 +15,7 @@ from crossings.networks import NETWORKS, Network, WrongNumberError
 Check = Callable[[Network], None]
 MODULES = ("derivatives", "precision", "compilers", "modes", "saving", "surgery", "processes")
 MODULES += ("trainers",)
-LONGEST = 420  # characters of a sentence
+LONGEST = 330
 
 
 class Row(NamedTuple):

@@ -128,9 +128,8 @@ def refuse_in_backward(block: torch.nn.Module) -> None:
     --------
     >>> refuse_in_backward(KeyedDropout(0.5, False, 2))
     """
-    if torch._C._current_graph_task_id() >= 0 and any(
-        isinstance(part, KeyedDropout) and part.p > 0.0 for part in block.modules()
-    ):
+    drops = any(isinstance(part, KeyedDropout) and part.p > 0.0 for part in block.modules())
+    if drops and torch._C._current_graph_task_id() >= 0:
         raise RuntimeError(
             "ODENet was called inside of a backward pass, as torch.utils.checkpoint does, where "
             "its dropout would have other masks than in the forward pass; checkpoint the modules "

@@ -308,11 +308,16 @@ class ODENet(torch.nn.Module):
         parameters = per_layer(layers.parameters, count)
         buffers = per_layer(layers.buffers, count)
         # Numbers are cheaper than tensors, where nothing differentiates by them.
-        numbers = self.learnable_steps is None and not layers.steps.is_meta
+        numbers = (
+            self.learnable_steps is None
+            and not layers.steps.is_meta
+            and not torch.compiler.is_compiling()
+        )
         steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
         F = self.block if self.timed else lambda t, u: self.block(u)
-        slots, left = self.slots(), list[Sequence[torch.Tensor]]()
+        slots = self.slots()
+        left: list[Sequence[torch.Tensor]] = []
         for n in range(count):
             with slots.lent():
                 slots.put(parameters[n], buffers[n])

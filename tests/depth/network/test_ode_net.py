@@ -562,3 +562,11 @@ def test_other_tensors_in_the_blocks_of_a_net(name):
     assert torch.allclose(net(x), right, rtol=0.0, atol=1e-14)
     parallel = LayerParallel(net, 2, 2, control=CyclesToTolerance(1e-14))
     assert torch.allclose(parallel(x), right, rtol=0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", ["euler", "rk4"])
+@pytest.mark.parametrize("options", [{}, {"learnable_steps": True}, {"weights": "shared"}])
+def test_a_net_is_one_graph_for_torch_compile(options, scheme):
+    net, x = net_of(scheme=scheme, **options), inputs()
+    compiled = torch.compile(net, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), net(x), rtol=1e-14, atol=1e-15)
