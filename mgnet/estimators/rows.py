@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -150,5 +151,6 @@ def single_precision(table: Any) -> bool:
     >>> single_precision(np.zeros((2, 1), np.float32)), single_precision([[0.0]])
     (True, False)
     """
-    kinds = getattr(table, "dtypes", [getattr(table, "dtype", "")])
+    kinds = getattr(table, "dtypes", getattr(table, "dtype", ""))
+    kinds = kinds if isinstance(kinds, Iterable) and not isinstance(kinds, str) else [kinds]
     return all(str(kind).rpartition(".")[2].lower() == "float32" for kind in kinds)

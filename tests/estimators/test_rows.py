@@ -106,6 +106,8 @@ def test_single_precision_of_arrays_tensors_and_frames():
     assert not single_precision(Frame())
     Frame.dtypes = (np.dtype(np.float32),) * 2
     assert single_precision(Frame())
+    Frame.dtypes = np.dtype(np.float64)  # as one column of a frame has
+    assert not single_precision(Frame())
 
 
 def test_every_class_is_kept_for_validation_in_proportion():

@@ -179,6 +179,10 @@ class FlatParameters:
         with torch.no_grad():
             for name, part in named.items():
                 self.own[name].copy_(part)
+            if self.module is not self._template:  # statistics that a normalization has taken
+                buffers = zip(self._template.buffers(), self.module.buffers(), strict=True)
+                for own, copied in buffers:
+                    own.copy_(copied)
 
 
 class _Bound(torch.nn.Module):

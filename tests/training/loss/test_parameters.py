@@ -159,6 +159,16 @@ def test_the_module_may_change_after_the_objective_was_made(dtype):
 
 
 @pytest.mark.parametrize("dtype", HALF)
+def test_statistics_of_a_normalization_are_kept(dtype):
+    net, single = network(dtype).train(), network(dtype).float().train()
+    for each in (net, single):
+        levenberg_marquardt(lambda m: m(X) - torch.sin(3 * X), each, max_cycles=3)
+    for own, other in zip(net.buffers(), single.buffers(), strict=True):
+        assert torch.equal(own, other.to(own.dtype))
+    assert int(net[1].num_batches_tracked) > 0
+
+
+@pytest.mark.parametrize("dtype", HALF)
 @pytest.mark.parametrize("kind", [KAN, FreeKnotKAN])
 def test_splines_of_half_precision(kind, dtype):
     """Alone, and in a module; by their own Jacobians where those hold."""
