@@ -388,7 +388,7 @@ WRONG = {
     "a negative weight": (
         lambda: collocated(lambda u: u.value, weight=-1.0),
         ValueError,
-        "weight -1.0; it must not be negative",
+        "weight -1.0; it must be finite and not negative",
     ),
     "attention to 3": (
         lambda: collocated(lambda u: u.value, attention=torch.ones(3)),

@@ -169,8 +169,8 @@ def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, 
 
 def _constant(data: Data, settings: Settings) -> list[int]:
     """As `KANRegressor` finds them."""
-    x, y, _ = distinct_rows(data.x, data.y)
-    kept = validation_rows(np.zeros(len(y)), settings.validation, settings.seed)
+    x, y, weights = distinct_rows(data.x, data.y)
+    kept = validation_rows(np.zeros(len(y)), settings.validation, settings.seed, weights)
     return constant_inputs(x[~kept])
 
 

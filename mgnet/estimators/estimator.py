@@ -133,7 +133,7 @@ class KANEstimator(BaseEstimator, ABC):
         kept = np.zeros(len(x), dtype=bool)
         if self.early_stopping:
             strata = kept if y.ndim > 1 else y
-            kept = validation_rows(strata, self.validation_fraction, seed)
+            kept = validation_rows(strata, self.validation_fraction, seed, weights)
         constant = constant_inputs(x[~kept], self._single)
         if constant:
             self._warn_constant(constant)

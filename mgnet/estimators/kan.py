@@ -63,6 +63,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         fallen for `n_iter_no_change` sweeps, and the network that was best on them is returned. So
         they choose the number of knots, too.
     validation_fraction : float
+        Of the rows that differ, and at most of their weight.
     n_iter_no_change : int
     random_state : int, RandomState instance or None
         Of the initial network and the validation rows.

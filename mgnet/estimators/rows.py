@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,13 @@ def distinct_rows(
     return x[first], y[first], None
 
 
-def validation_rows(strata: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def validation_rows(
+    strata: np.ndarray, fraction: float, seed: int, weights: np.ndarray | None = None
+) -> np.ndarray:
     """A mask of rows drawn at random, the same fraction of every stratum, rounded down.
+
+    With weights neither their number nor their weight is a larger part of the stratum: a row that
+    is most of a table is trained on.
 
     Examples
     --------
@@ -101,8 +107,20 @@ def validation_rows(strata: np.ndarray, fraction: float, seed: int) -> np.ndarra
     order, mask = np.random.default_rng(seed).permutation(len(strata)), np.zeros(len(strata), bool)
     for stratum in np.unique(strata):
         members = order[strata[order] == stratum]
-        mask[members[: int(fraction * len(members))]] = True
+        if weights is not None:
+            members = _within(members, weights, fraction * weights[members].sum())
+        mask[members[: int(fraction * (strata == stratum).sum())]] = True
     return mask
+
+
+def _within(members: np.ndarray, weights: np.ndarray, room: float) -> np.ndarray:
+    """Rows in their order, without those that would make the weight of all exceed the room."""
+    taken = []
+    for member in members:
+        if weights[member] <= room:
+            taken.append(member)
+            room -= weights[member]
+    return np.array(taken, dtype=int)
 
 
 def constant_inputs(x: np.ndarray, single: bool = False) -> list[int]:
@@ -133,5 +151,6 @@ def single_precision(table: Any) -> bool:
     >>> single_precision(np.zeros((2, 1), np.float32)), single_precision([[0.0]])
     (True, False)
     """
-    kinds = getattr(table, "dtypes", [getattr(table, "dtype", "")])
+    kinds = getattr(table, "dtypes", getattr(table, "dtype", ""))
+    kinds = kinds if isinstance(kinds, Iterable) and not isinstance(kinds, str) else [kinds]
     return all(str(kind).rpartition(".")[2].lower() == "float32" for kind in kinds)

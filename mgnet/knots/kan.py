@@ -125,9 +125,9 @@ class KAN(OptionsInState):
             )
         if hidden not in ("tanh", "identity"):
             raise ValueError(f"KAN got hidden {hidden!r}; it must be 'tanh' or 'identity'")
-        self.widths: tuple[int, ...] = tuple(widths)
+        self.widths: tuple[int, ...] = tuple(int(n) for n in widths)
         self.intervals: tuple[int, ...] = tuple(int(n) for n in per_layer)
-        self.degree: int = degree
+        self.degree: int = int(degree)
         self.domain: tuple[float, float] = (float(domain[0]), float(domain[1]))
         self.hidden: str = hidden
         dtype = dtype or torch.float64

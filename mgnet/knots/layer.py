@@ -97,12 +97,17 @@ def _(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
 
 def _reference(x, U, h, intervals, degree, start, stop, order):  # type: ignore[no-untyped-def]
     """The layer with all splines, of torch's own operators: takes every transform of torch."""
+    if under_autocast(x):
+        return in_full_precision(_reference, x, U, h, intervals, degree, start, stop, order)
     bases = dense_basis(x, intervals, degree, (start, stop), order)
     basis = bases[order] if h is None else bases[order] * h.unsqueeze(-1)
     return basis.flatten(-2) @ U.flatten(-3, -2)
 
 
 def _reference_adjoint(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
+    if under_autocast(x):
+        numbers = intervals, degree, start, stop, for_x, for_U
+        return in_full_precision(_reference_adjoint, x, U, g, h, *numbers)
     none = x.new_empty(0)
     bases = dense_basis(x, intervals, degree, (start, stop), max(for_x, for_U))
     v, V = none, none

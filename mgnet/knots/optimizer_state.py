@@ -9,6 +9,7 @@ import torch
 
 from mgnet.knots.hierarchy import parameter_transfers
 from mgnet.knots.kan import KAN
+from mgnet.training.loss.parameters import lift
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
@@ -96,7 +97,7 @@ def refine_optimizer(
     old = optimizer.state_dict()
     if isinstance(optimizer, torch.optim.LBFGS):
         whole = PackedTransfer(tuple((tuple(p.shape), transfers.get(p)) for p in held))
-        state = {number: carried_pairs(entries, whole) for number, entries in old["state"].items()}
+        state = {number: carried_pairs(_lifted(e), whole) for number, e in old["state"].items()}
     else:
         state = {
             number: _carried(entries, held[number], transfers.get(held[number]))
@@ -113,7 +114,7 @@ def _carried(
     if transfer is None:
         return copy.deepcopy(entries)
     up = {
-        name: value
+        name: lift(value)
         for name, value in entries.items()
         if isinstance(value, torch.Tensor)
         and value.dim() == 3
@@ -121,3 +122,11 @@ def _carried(
     }
     rest = {name: value for name, value in entries.items() if name not in up}
     return copy.deepcopy(rest) | carried_moments(up, transfer)
+
+
+def _lifted(entries: dict[str, Any]) -> dict[str, Any]:
+    """Half precision in float32, also in lists; `load_state_dict` rounds it again."""
+    return {
+        name: [lift(each) for each in value] if isinstance(value, list) else lift(value)
+        for name, value in entries.items()
+    }

@@ -35,7 +35,7 @@ def encode(told: Mapping[str, Any]) -> torch.Tensor:
     >>> encode({"degree": 3}).shape, decode(encode({"domain": (-1.0, 1.0)}))
     (torch.Size([1024]), {'domain': [-1.0, 1.0]})
     """
-    text = json.dumps(told).encode()
+    text = _as_json(told).encode()
     text += b" " * (-len(text) % SIZE)
     return torch.tensor(list(text), dtype=torch.uint8, device="cpu")
 
@@ -59,15 +59,16 @@ def decode(state: torch.Tensor) -> dict[str, Any]:
     ValueError: the extra state of a network is a tensor of torch.float32 of shape (3,) that holds \
 no options; it is damaged, or another module's
     """
+    if not isinstance(state, torch.Tensor):
+        raise ValueError(
+            f"the extra state of a network is of type {type(state).__name__}; it must be the "
+            "tensor that state_dict() gave"
+        )
     try:
-        told = json.loads(bytes(state.to("cpu", torch.uint8).tolist()))
+        whole = state.round() if state.is_floating_point() else state  # a mean of equal states
+        told = json.loads(bytes(whole.to("cpu", torch.uint8).tolist()))
         if isinstance(told, dict):
             return told
-    except AttributeError:
-        raise ValueError(
-            f"the extra state of a network is a tensor, but got a {type(state).__name__}; it is "
-            "damaged, or another module's"
-        ) from None
     except (TypeError, ValueError):
         pass
     raise ValueError(
@@ -102,7 +103,7 @@ def check_options(owner: str, saved: Mapping[str, Any], own: Mapping[str, Any]) 
     RuntimeError: KAN got the state of a network with degree=3, but this one has degree=4: with \
 the same weights they are different functions; make the network with degree=3
     """
-    own = json.loads(json.dumps(own))
+    own = json.loads(_as_json(own))
     other = [n for n, value in saved.items() if n not in own or not _alike(own[n], value)]
     if other:
         theirs = _listed({name: saved[name] for name in other})
@@ -158,12 +159,17 @@ use torch.jit.trace, torch.export.export or torch.compile
     )
 
 
+def _as_json(told: Mapping[str, Any]) -> str:
+    """Numbers of NumPy are written as Python's."""
+    return json.dumps(told, default=lambda number: number.item())
+
+
 def _alike(one: Any, other: Any) -> bool:
     """Whether two values are the same; numbers may differ by rounding, as 0.1 + 0.2 and 0.3."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-12)
+        return math.isclose(one, other, rel_tol=1e-12) or (math.isnan(one) and math.isnan(other))
     return one == other
 
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -56,6 +57,13 @@ def test_a_subclass_and_a_namesake_are_not_taken_for_the_class():
         assert told["kind"] not in ("KAN", "FreeKnotKAN")
         with pytest.raises(ValueError, match="cannot be built from its description"):
             from_config(told)
+
+
+@pytest.mark.parametrize("kind", [KAN, FreeKnotKAN])
+def test_integers_of_numpy(kind):
+    network = kind([np.int64(2), np.int32(3), 1], np.int64(4), np.int64(2))
+    told = json.loads(json.dumps(to_config(network)))
+    assert from_config(told).state_dict().keys() == network.state_dict().keys()
 
 
 def test_shapes_are_those_of_files_from_before_options_were_in_the_state():

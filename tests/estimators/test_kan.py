@@ -230,3 +230,11 @@ def test_far_beyond_the_range_there_is_a_number_or_infinity():
         assert made.score(x, 1e-300 * y) < -1e300
     slope = made.predict([[-1e3, 0.0]]) - made.predict([[-2e3, 0.0]])
     assert far[2] == pytest.approx(-1e297 * slope[0], rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_row_that_is_most_of_the_table_is_trained_on(seed):
+    x, y = table(40)
+    x, y = np.r_[np.zeros((400, 2)), x], np.r_[np.full(400, 3.0), y]
+    made = KANRegressor(**SMALL, max_iter=15, random_state=seed).fit(x, y)
+    assert made.predict([[0.0, 0.0]]) == pytest.approx(3.0, abs=0.15)

@@ -106,6 +106,8 @@ def test_single_precision_of_arrays_tensors_and_frames():
     assert not single_precision(Frame())
     Frame.dtypes = (np.dtype(np.float32),) * 2
     assert single_precision(Frame())
+    Frame.dtypes = np.dtype(np.float64)  # as one column of a frame has
+    assert not single_precision(Frame())
 
 
 def test_every_class_is_kept_for_validation_in_proportion():
@@ -113,6 +115,21 @@ def test_every_class_is_kept_for_validation_in_proportion():
     kept = validation_rows(labels, 0.2, seed=3)
     assert np.bincount(labels[kept], minlength=3).tolist() == [10, 4, 0]
     assert np.array_equal(kept, validation_rows(labels, 0.2, seed=3))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_more_weight_than_rows_is_kept_for_validation(seed):
+    """A row that is most of the table is trained on, whatever is drawn."""
+    rng = np.random.default_rng(seed)
+    labels, weights = rng.integers(0, 3, 90), np.exp(rng.normal(0.0, 3.0, 90))
+    kept = validation_rows(labels, 0.2, seed, weights)
+    for label in range(3):
+        own = labels == label
+        assert 0 < (own & kept).sum() <= int(0.2 * own.sum())
+        assert weights[own & kept].sum() <= 0.2 * weights[own].sum() * (1.0 + 1e-12)
+    assert np.array_equal(kept, validation_rows(labels, 0.2, seed, 4.0 * weights))
+    even = validation_rows(labels, 0.2, seed, np.ones(90))
+    assert np.array_equal(even, validation_rows(labels, 0.2, seed))
 
 
 def test_validation_rows_are_drawn_not_taken_from_the_top():

@@ -1,5 +1,7 @@
 """Optimizers of training loops go on after a refinement as if nothing had happened."""
 
+import copy
+
 import pytest
 import torch
 
@@ -96,6 +98,32 @@ def test_float32_stays():
     train(kan, optimizer, 2, X.float())
     carried = refine_optimizer(optimizer, kan, kan.refine())
     assert all(s["exp_avg"].dtype == torch.float32 for s in carried.state.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),  # Adam's own eps is 0 in float16
+    [
+        (torch.optim.Adam, torch.bfloat16),
+        (torch.optim.LBFGS, torch.bfloat16),
+        (torch.optim.LBFGS, torch.float16),
+    ],
+)
+def test_half_precision_is_carried_in_single_precision(kind, dtype):
+    kan = KAN([1, 2, 1], dtype=torch.float32).to(dtype)
+    optimizer = kind(kan.parameters())
+    train(kan, optimizer, 2, X.to(dtype))
+    fine = kan.refine()
+    carried = refine_optimizer(optimizer, kan, fine)
+    state = carried.state[fine.coefficients[0]]
+    single = copy.deepcopy(kan).float()
+    other = kind(single.parameters())
+    other.load_state_dict(optimizer.state_dict())
+    expected = refine_optimizer(other, single, single.refine())
+    exact = next(iter(expected.state.values()))
+    for name, value in exact.items():
+        if name in ("exp_avg", "exp_avg_sq", "old_stps", "old_dirs"):
+            assert all(map(torch.equal, state[name], [each.to(dtype) for each in value]))
+    train(fine, carried, 1, X.to(dtype))
 
 
 def test_refusals():

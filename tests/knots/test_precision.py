@@ -108,6 +108,24 @@ def test_transforms_and_forward_mode_under_autocast():
     torch.testing.assert_close(mixed, plain)
 
 
+def test_gradients_of_samples_and_of_ensembles_under_autocast():
+    """Their rule has all splines, of torch's own operators, which autocast would round."""
+    kan = KAN([2, 4, 1], 3, dtype=torch.float32)
+    parameters = {name: p.detach() for name, p in kan.named_parameters()}
+    ensemble = {name: torch.stack([p, 1.1 * p]) for name, p in parameters.items()}
+
+    def loss(parameters, x):
+        return torch.func.functional_call(kan, parameters, (x,)).square().sum()
+
+    gradient = torch.func.grad(loss)
+    samples = torch.func.vmap(gradient, (None, 0))
+    members = torch.func.vmap(gradient, (0, None))
+    plain = samples(parameters, X), members(ensemble, X)
+    with torch.autocast("cpu"):
+        mixed = samples(parameters, X), members(ensemble, X)
+    torch.testing.assert_close(mixed, plain)
+
+
 def test_a_loss_scale_is_taken_back():
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), KAN([3, 1], dtype=torch.float32))
     exact = copy.deepcopy(model).double()

@@ -3,6 +3,7 @@
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -87,6 +88,29 @@ def test_numbers_may_differ_by_rounding_only(a, b, same):
     else:
         with pytest.raises(RuntimeError, match="with x="):
             check_options("Network", {"x": a}, {"x": b})
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.9, 0.999, 1.0 / 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mean_of_equal_states_is_that_state(weight, dtype):
+    """As averages of weights are often made: over all entries of a state_dict."""
+    state = encode({"domain": [-1.0, 2.5], "hidden": "tanh"})
+    mean = weight * state.to(dtype) + (1.0 - weight) * state.to(dtype)
+    assert decode(mean) == decode(state)
+
+
+def test_numbers_of_numpy_and_of_no_value():
+    options = {"degree": np.int64(3), "steps": (np.float32(0.5), np.float64(2.0)), "x": np.nan}
+    told = decode(encode(options))
+    check_options("Network", told, options)
+    with pytest.raises(RuntimeError, match="with x=1.0, but this one has x=nan"):
+        check_options("Network", {"x": 1.0}, options)
+
+
+@pytest.mark.parametrize("state", [{"degree": 3}, b"degree", np.zeros(1024, np.uint8)])
+def test_what_is_no_tensor(state):
+    with pytest.raises(ValueError, match=f"is of type {type(state).__name__}; it must be the tens"):
+        decode(state)
 
 
 def test_an_option_that_the_network_does_not_know_is_refused():

@@ -62,8 +62,8 @@ class Term:
                 raise ValueError(
                     f"Term got {self.samples} and {len(points)} points; give as many of each"
                 )
-        if not self.weight >= 0.0:
-            raise ValueError(f"Term got weight {self.weight}; it must not be negative")
+        if not 0.0 <= self.weight < math.inf:
+            raise ValueError(f"Term got weight {self.weight}; it must be finite and not negative")
         if self.attention is not None and self.attention.shape != (self.samples,):
             raise ValueError(
                 f"Term got attention of shape {tuple(self.attention.shape)} for {self.samples} "

@@ -162,6 +162,7 @@ def _causes(problem: Any, u: Any) -> Iterator[str]:
     if data is not None:
         yield from _counted("inputs", data[0], remedy)
         yield from _counted("targets", data[1], remedy)
+    yield from _counted("rows of the penalty", getattr(problem, "rows", None), "change it")
     terms: Any = getattr(problem, "terms", ())
     for number, term in enumerate(terms):
         for part in term.places:
@@ -178,6 +179,9 @@ def _counted(name: str, part: Any, remedy: str) -> Iterator[str]:
     """Nothing for what is finite, and for what is no tensor."""
     if not isinstance(part, torch.Tensor) or not part.numel():
         return
+    if part.layout is not torch.strided:
+        part = part.detach().to_sparse_coo().coalesce()
+        part = torch.zeros(len(part)).to(part).index_add(0, part.indices()[0], part.values())
     wrong = ~torch.isfinite(part.detach()).reshape(len(part) if part.dim() else 1, -1).all(1)
     count = int(wrong.sum())
     if count:

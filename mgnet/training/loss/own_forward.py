@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-__all__ = ["alteration", "is_replaced", "knows"]
+from mgnet.training.loss.parameters import lift_inputs
+
+__all__ = ["alteration", "has_hooks", "is_replaced", "knows"]
 
 
 def alteration(
@@ -44,12 +46,26 @@ def alteration(
             return f"{name} has a {method} of its own"
     for path, part in module.named_modules():
         whose = f"{name}.{path}" if path else name
-        hooks = part._forward_hooks, part._forward_pre_hooks
-        if any(hooks) or part._backward_hooks or part._backward_pre_hooks:
+        if has_hooks(part):
             return f"{whose} has hooks"
         if is_parametrized(part):
             return f"{whose} has parametrizations"
     return ""
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Whether a call of a module runs hooks, but for the one that lifts half precision.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> handle = layer.register_forward_hook(print)
+    >>> has_hooks(layer)
+    True
+    """
+    before = any(hook is not lift_inputs for hook in module._forward_pre_hooks.values())
+    others = module._forward_hooks, module._backward_hooks, module._backward_pre_hooks
+    return before or any(map(bool, others))
 
 
 def is_replaced(module: torch.nn.Module, method: str) -> bool:

@@ -36,7 +36,9 @@ def full_precision(module: torch.nn.Module) -> torch.nn.Module:
         return module
     lifted = copy.deepcopy(module)._apply(lift)
     for part in lifted.modules():
-        part.register_forward_pre_hook(_lift_inputs, with_kwargs=True)
+        if isinstance(part, torch.nn.ParameterList | torch.nn.ParameterDict):
+            continue  # no module that is called
+        part.register_forward_pre_hook(lift_inputs, with_kwargs=True)
     return lifted
 
 
@@ -45,9 +47,10 @@ def lift(value: Any) -> Any:
     return value.float() if isinstance(value, torch.Tensor) and value.dtype in HALF else value
 
 
-def _lift_inputs(
+def lift_inputs(
     _: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The hook before a call that lifts its arguments."""
     return tuple(map(lift, arguments)), {name: lift(value) for name, value in named.items()}
 
 
@@ -82,6 +85,7 @@ class FlatParameters:
             raise TypeError(
                 f"the module to train is a {type(module).__name__}; give a torch.nn.Module"
             )
+        self._template = module
         self.module = full_precision(module)
         self._watched = 0  # evaluations in which edits of parameters were looked for
         self.own = {n: p for n, p in module.named_parameters() if p.requires_grad}
@@ -131,6 +135,8 @@ class FlatParameters:
 
     def evaluate(self, function: Callable[[Any], Any], u: torch.Tensor) -> Any:
         """`function(module)`, the parameters of the module being u meanwhile."""
+        if self.module is not self._template:
+            self._follow()
         bound = _Bound(self.module, function)
         named = {f"module.{name}": part for name, part in self.named(u).items()}
         if self._watched == _WATCHED_CALLS or torch._C._are_functorch_transforms_active():
@@ -138,6 +144,20 @@ class FlatParameters:
         self._watched += 1
         name = type(self.module).__name__
         return watched_parameters(name, lambda: functional_call(bound, named, ()), u)
+
+    def _follow(self) -> None:
+        """Make the copy of a module of half precision what the module is now, but for u.
+
+        It may have been set to `eval()` since, or its frozen parameters changed.
+        """
+        for own, copied in zip(self._template.modules(), self.module.modules(), strict=True):
+            copied.training = own.training
+        with torch.no_grad():
+            for own, copied in zip(
+                self._template.parameters(), self.module.parameters(), strict=True
+            ):
+                if not copied.requires_grad:
+                    copied.copy_(own)
 
     def write(self, u: torch.Tensor) -> None:
         """Make u the parameters of the module, in place.
@@ -159,6 +179,10 @@ class FlatParameters:
         with torch.no_grad():
             for name, part in named.items():
                 self.own[name].copy_(part)
+            if self.module is not self._template:  # statistics that a normalization has taken
+                buffers = zip(self._template.buffers(), self.module.buffers(), strict=True)
+                for own, copied in buffers:
+                    own.copy_(copied)
 
 
 class _Bound(torch.nn.Module):

@@ -75,6 +75,12 @@ def test_other_networks_give_the_same_equations():
     assert problem.value(u) == pytest.approx(0.5 * float(r @ r))
 
 
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_weights_that_are_none(weight):
+    with pytest.raises(ValueError, match="Term got weight .*; it must be finite and not negative"):
+        Term(lambda u: u.value, torch.zeros(3, 1), weight=weight)
+
+
 def test_weights_are_those_of_means_of_squares():
     problem = mixed_problem(KAN([2, 3, 1], 4))
     u = problem.start()

@@ -242,6 +242,22 @@ def test_an_overshoot_is_no_start():
         assert problem.value(new) < 1e-6 * problem.value(u)
 
 
+@pytest.mark.parametrize("make", [torch.clone, torch.Tensor.to_sparse])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_penalty_that_is_not_finite_is_named(make, value):
+    def penalty(network):
+        rows = torch.eye(42, dtype=torch.float64)[: sum(p.numel() for p in network.parameters())]
+        rows[3, 3] = value
+        return make(rows)
+
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64).unsqueeze(1)
+    kan = KAN([1, 3, 1], 4)
+    levels = knot_hierarchy(kan, LeastSquares(kan, (x, x.sin()), penalty), 1, LBFGS())
+    words = "1 of 42 rows of the penalty is not finite, the first at index 3; change it"
+    with pytest.raises(FloatingPointError, match=words):
+        run(cascade([2]), levels, levels[0].operator.start(), None)
+
+
 def test_masked_targets_are_data():
     """A loss that leaves NaN targets out is finite, and so is what it is given."""
     x = torch.linspace(-1, 1, 20, dtype=torch.float64).unsqueeze(1)

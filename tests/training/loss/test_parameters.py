@@ -5,10 +5,11 @@ import torch
 
 from mgnet import Hierarchy, Level, cascade, cycle, run
 from mgnet.depth import ODENet, depth_hierarchy
-from mgnet.knots import KAN, knot_hierarchy
+from mgnet.knots import KAN, FreeKnotKAN, knot_hierarchy
 from mgnet.training import (
     LBFGS,
     AdaptiveBasis,
+    Ansatz,
     Broyden,
     LastLayer,
     LeastSquares,
@@ -140,6 +141,43 @@ def test_last_layers_of_half_precision(dtype):
     error = net(X.to(dtype)).float() - torch.sin(3 * X)
     assert float(error.detach().square().mean()) < 0.2
     assert all(p.dtype == dtype for p in net.parameters())
+
+
+@pytest.mark.parametrize("dtype", [*HALF, torch.float32])
+def test_the_module_may_change_after_the_objective_was_made(dtype):
+    """Its mode, and what is not trained."""
+    parts = torch.nn.Linear(1, 6), torch.nn.Tanh(), torch.nn.Dropout(0.5), torch.nn.Linear(6, 1)
+    net = torch.nn.Sequential(*parts).to(dtype)
+    net[0].requires_grad_(False)
+    problem = LeastSquares(net, (X.to(dtype), torch.sin(3 * X).to(dtype)))
+    u = problem.start()
+    net.eval()
+    assert problem.value(u) == problem.value(u)  # nothing is drawn
+    with torch.no_grad():
+        net[0].weight += 1.0
+    assert problem.value(u) == LeastSquares(net, problem.data).value(u)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_statistics_of_a_normalization_are_kept(dtype):
+    net, single = network(dtype).train(), network(dtype).float().train()
+    for each in (net, single):
+        levenberg_marquardt(lambda m: m(X) - torch.sin(3 * X), each, max_cycles=3)
+    for own, other in zip(net.buffers(), single.buffers(), strict=True):
+        assert torch.equal(own, other.to(own.dtype))
+    assert int(net[1].num_batches_tracked) > 0
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("kind", [KAN, FreeKnotKAN])
+def test_splines_of_half_precision(kind, dtype):
+    """Alone, and in a module; by their own Jacobians where those hold."""
+    for wrap in (lambda kan: kan, torch.nn.Sequential, Ansatz):
+        net = wrap(kind([1, 3, 1], 3, dtype=torch.float32).to(dtype))
+        single = wrap(kind([1, 3, 1], 3, dtype=torch.float32).to(dtype).float())
+        told = levenberg_marquardt(lambda m: m(X) - torch.sin(3 * X), single, max_cycles=6)
+        found = levenberg_marquardt(lambda m: m(X) - torch.sin(3 * X), net, max_cycles=6)
+        assert found.values == told.values and found.values[-1] < 0.1 * found.values[0]
 
 
 @pytest.mark.parametrize("dtype", HALF)
