@@ -26,6 +26,7 @@ from mgnet.depth.batched.tracing import (
     trace_for_autograd,
     trace_layer,
 )
+from mgnet.training.tied_tensors import further_names
 
 __all__ = ["StackedBlock"]
 
@@ -86,6 +87,7 @@ class StackedBlock:
         self.takes_time = takes_time(template)
         self.names = tuple(name for name, _ in template.named_parameters())
         self.buffer_names = tuple(name for name, _ in template.named_buffers())
+        self._further = further_names(template)
         self.stages = STAGES[scheme]
         self.evaluations = 0
         self.vjps = 0
@@ -156,9 +158,12 @@ class StackedBlock:
         """The slope of one layer, and its new buffers; edits the buffers."""
         tensors = dict(zip(self.names, parameters, strict=True))
         tensors |= dict(zip(self.buffer_names, buffers, strict=True))
+        tensors |= {name: tensors[first] for name, first in self._further.items()}
 
         def block(t: Any, u: Tensor) -> Tensor:
-            return functional_call(self.template, tensors, (t, u) if self.takes_time else (u,))
+            given = (t, u) if self.takes_time else (u,)
+            # As `call_with` does, with names that are found once.
+            return functional_call(self.template, tensors, given, tie_weights=False)
 
         with lending(), NoRandomNumbers():
             value = slope(self.scheme, block, time, state, step)

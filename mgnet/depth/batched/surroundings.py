@@ -108,7 +108,7 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, np.ndarray) or (
-                isinstance(value, Tensor) and not isinstance(value, FakeTensor)
+                isinstance(value, Tensor) and not isinstance(_innermost(value), FakeTensor)
             ):
                 raise OutsideTensorError(value)
         self.hidden = self.hidden or (func is torch._C._set_grad_enabled and not args[0])
@@ -118,6 +118,13 @@ class Watch(TorchFunctionMode):
         """Look for backward passes of the block's own in the graph of its value."""
         kind = torch.autograd.function.BackwardCFunction
         self.hidden = self.hidden or any(isinstance(node, kind) for node in _graph(value))
+
+
+def _innermost(value: Tensor) -> Tensor:
+    """What `torch.func` has wrapped, where the block differentiates or maps over something."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):  # type: ignore[attr-defined]
+        value = torch._C._functorch.get_unwrapped(value)  # type: ignore[attr-defined]
+    return value
 
 
 def check_gradients(value: Tensor, leaves: Sequence[Tensor]) -> None:

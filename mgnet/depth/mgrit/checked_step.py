@@ -120,7 +120,8 @@ def check_step(
 
     A wrong shape broadcasts unseen where there are as many steps as unknowns, so this takes another
     number of them. It then compares states taken together with the same ones taken one by one;
-    they are scaled, each by another factor, since those of one trajectory hardly differ.
+    they are scaled, each by another factor, and put at times far apart, since those of one
+    trajectory hardly differ.
 
     Parameters
     ----------
@@ -142,8 +143,9 @@ def check_step(
     not for one; t and dt have shape (steps,), so write dt[:, None] and t likewise
     """
     count = next(k for k in range(2, initial.ndim + 3) if k not in initial.shape)
-    # Unequal steps first, where there are any: a step may take dt[0] for all.
-    which = np.r_[np.unique(steps, return_index=True)[1], np.arange(count) % len(steps)][:count]
+    # Unequal steps first, where there are any: a step may take dt[0] for all, or t[0].
+    unequal = np.unique(steps, return_index=True)[1]
+    which = np.r_[unequal, np.arange(count) % len(steps)][:count]
     t, dt = times[which], steps[which]
     rows = [initial[None]]
     for k in range(count - 1):
@@ -159,10 +161,14 @@ def check_step(
             ) from error
     states = np.concatenate(rows)
     scaled = states * (1.0 + np.arange(count) / 2.0).reshape(-1, *[1] * initial.ndim)
+    spread = np.linspace(0, len(steps) - 1, count).astype(int)
+    apart = list(dict.fromkeys([*unequal, *spread, *which]))
+    apart = np.resize(apart[:count], count)
+    far = times[apart], steps[apart], scaled
     try:
         with np.errstate(all="ignore"):
-            together = step(t, dt, scaled)
-            parts = [step(*(part[k : k + 1] for part in (t, dt, scaled))) for k in range(count)]
+            together = step(*far)
+            parts = [step(*(part[k : k + 1] for part in far)) for k in range(count)]
     except Exception as error:  # the scaled states may lie where the equation has no meaning
         if _says_ours(error):
             raise
@@ -206,5 +212,5 @@ def _compare(states: np.ndarray, together: np.ndarray, single: np.ndarray) -> No
         raise ValueError(
             f"OneStep got a step that gives {len(states)} states at once other values than one by "
             f"one, apart by {difference:.2g}; it must take each row on its own: give sums, norms "
-            "and rolls an axis, and write u @ A.T for A @ u"
+            "and rolls an axis, write u @ A.T for A @ u, and take all of t in place of t[0]"
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.factorizations import (
@@ -30,6 +30,7 @@ from mgnet.training.least_squares.scaling import power_of_two
 from mgnet.training.loss.checks import check_data, check_finite
 from mgnet.training.loss.objective import Objective
 from mgnet.training.loss.parameters import full_precision
+from mgnet.training.tied_tensors import call_with
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -119,7 +120,7 @@ class LinearPart:
 
         handle = self.linear.register_forward_pre_hook(catch)
         try:
-            functional_call(self.network, parameters, (x,))
+            call_with(self.network, parameters, (x,))
         finally:
             handle.remove()
         if len(caught) != 1:
@@ -136,7 +137,7 @@ class LinearPart:
 
         def first(last: torch.Tensor, sample: torch.Tensor) -> torch.Tensor:
             named = others | {self.name: last}
-            return functional_call(self.network, named, (sample.unsqueeze(0),)).flatten()[0]
+            return call_with(self.network, named, (sample.unsqueeze(0),)).flatten()[0]
 
         columns = vmap(grad(first), in_dims=(None, 0))(parameters[self.name], x)
         return columns[..., 0].flatten(1)
@@ -144,7 +145,7 @@ class LinearPart:
     def check(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> None:
         """Raise ValueError unless the network is its features times its last layer."""
         with torch.no_grad():
-            outputs = functional_call(self.network, parameters, (x,)).reshape(-1, self.outputs)
+            outputs = call_with(self.network, parameters, (x,)).reshape(-1, self.outputs)
             block = torch.cat([p.flatten() for p in parameters.values()])[-self.size :]
             basis, W = self.features(parameters, x), self.unpack(block)
             product, terms = basis @ W, basis.abs() @ W.abs()  # which may cancel

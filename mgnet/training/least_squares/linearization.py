@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import FlatParameters
+from mgnet.training.tied_tensors import call_with
 
 __all__ = ["Residual", "blocks_of", "linearize", "residuals_of"]
 
@@ -120,7 +121,7 @@ class _PerSample(torch.nn.Module):
         def one(own: tuple[torch.Tensor, ...], *sample: torch.Tensor) -> torch.Tensor:
             named = dict(zip(self.named, own, strict=True))
             batch = tuple(part.unsqueeze(0) for part in sample)
-            return functional_call(self.parameters_of.module, named, batch)[0]
+            return call_with(self.parameters_of.module, named, batch)[0]
 
         return vmap(one)(copies, *inputs)
 
@@ -170,7 +171,7 @@ def _own(
 
 def _of_outputs(parameters: FlatParameters, u: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     def outputs(named: dict[str, torch.Tensor], sample: torch.Tensor) -> torch.Tensor:
-        return functional_call(parameters.module, named, (sample.unsqueeze(0),))[0].flatten()
+        return call_with(parameters.module, named, (sample.unsqueeze(0),))[0].flatten()
 
     by_name = vmap(jacrev(outputs), in_dims=(None, 0))(parameters.named(u.detach()), inputs)
     return torch.cat([part.flatten(2) for part in by_name.values()], -1).flatten(0, 1)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.func import functional_call
 
 from mgnet.training.loss.user_functions import watched_parameters
+from mgnet.training.tied_tensors import call_with
 
 __all__ = ["FlatParameters", "full_precision"]
 
@@ -140,10 +140,10 @@ class FlatParameters:
         bound = _Bound(self.module, function)
         named = {f"module.{name}": part for name, part in self.named(u).items()}
         if self._watched == _WATCHED_CALLS or torch._C._are_functorch_transforms_active():
-            return functional_call(bound, named, ())
+            return call_with(bound, named, ())
         self._watched += 1
         name = type(self.module).__name__
-        return watched_parameters(name, lambda: functional_call(bound, named, ()), u)
+        return watched_parameters(name, lambda: call_with(bound, named, ()), u)
 
     def _follow(self) -> None:
         """Make the copy of a module of half precision what the module is now, but for u.
@@ -186,7 +186,7 @@ class FlatParameters:
 
 
 class _Bound(torch.nn.Module):
-    """Lets `functional_call` reach any function of a module."""
+    """Lets `call_with` reach any function of a module."""
 
     def __init__(self, module: torch.nn.Module, function: Callable[[Any], Any]):
         super().__init__()

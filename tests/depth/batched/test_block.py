@@ -46,6 +46,18 @@ class Tied(nn.Module):
         return self.b(torch.relu(self.a(self.a(u))))
 
 
+class There(nn.Module):
+    """Has one module under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+        self.b = nn.Sequential(self.a, nn.Tanh())
+
+    def forward(self, u):
+        return self.b(self.a(u))
+
+
 class Sine(nn.Module):
     def forward(self, u):
         return torch.sin(u)
@@ -94,6 +106,7 @@ BLOCKS = {
     "time": (Clock, (3,)),
     "silu": (small, (3,)),
     "tied": (Tied, (3,)),
+    "one module twice": (There, (3,)),
     "sine": (Sine, (3,)),
     "attention": (Attention, (2, 4)),
     "convolution": (convolution, (2, 4, 4)),
@@ -487,3 +500,15 @@ def test_cotangents_of_many_convolving_layers_at_once():
     for ours, theirs in zip(of_parameters, parameters, strict=True):
         torch.testing.assert_close(ours, theirs, **EXACT)
     assert steps is None
+
+
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("make", [There, Tied, lambda: nn.Sequential(*[nn.BatchNorm1d(3)] * 2)])
+def test_the_block_keeps_its_own_tensors(make, traced):
+    block = StackedBlock(make().double(), traced=traced)
+    own = [*block.template.parameters(), *block.template.buffers()]
+    _, layers = stacked(make, 3)
+    for _ in range(2):
+        block.record(layers, torch.randn(3, 4, 3).double()).vjp_all(torch.ones(3, 4, 3).double())
+    now = [*block.template.parameters(), *block.template.buffers()]
+    assert all(a is b for a, b in zip(own, now, strict=True))

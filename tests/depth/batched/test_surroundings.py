@@ -293,6 +293,10 @@ CREATED = {
     "mask": lambda v: v.masked_fill(torch.arange(3) > 1, 0.0),
     "triangle": lambda v: v @ torch.ones(3, 3).tril(),
     "one_hot": lambda v: v * nn.functional.one_hot(torch.arange(3) % 2, 2).sum(1),
+    "gradient": torch.func.grad(lambda v: v.sin().sum()),
+    "tangent": lambda v: torch.func.jvp(torch.sin, (v,), (v,))[1],
+    "vmap": torch.func.vmap(lambda row: row * torch.arange(3.0)),
+    "vmap of grad": torch.func.vmap(torch.func.grad(lambda row: row.sin().sum())),
     "polynomial": lambda v: sum(c * v**n for n, c in enumerate([1.0, 0.5, 0.25])),
 }
 

@@ -292,3 +292,33 @@ def test_one_step_length_for_all_is_right_where_all_are_equal(shape):
     ):
         with pytest.raises(ValueError, match="other values than one by one"):
             faulty()
+
+
+FORCED = {
+    "t[0]": lambda t: t[0] + 0.0 * t,
+    "the last t": lambda t: t[-1] + 0.0 * t,
+    "the mean of t": lambda t: t.mean() + 0.0 * t,
+}
+
+
+@pytest.mark.parametrize("rate", [0.5, 3.0, 20.0])
+@pytest.mark.parametrize("name", FORCED)
+@pytest.mark.parametrize("shape", [(), (2,), (3,)])
+def test_one_time_for_all_is_refused_where_steps_are_equal(name, rate, shape):
+    def step(t, dt, u):
+        return (u + column(dt * np.sin(rate * FORCED[name](t)), u)) / (1.0 + column(dt, u))
+
+    with pytest.raises(ValueError, match="at once other values than one by one.*of t\\[0\\]"):
+        OneStep(step, np.ones(shape), np.full(64, 1.0 / 64)).hierarchy()
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_forcing_from_a_table_is_right(shape):
+    table = np.sin(np.arange(18.0))
+
+    def step(t, dt, u):
+        f = table[np.round(10.0 * t).astype(int)]
+        return (u + column(dt * f, u)) / (1.0 + column(dt, u))
+
+    serial, parallel = solve(step, np.ones(shape), np.full(18, 0.1), 4)
+    assert abs(parallel - serial).max() < 1e-11
