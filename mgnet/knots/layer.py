@@ -228,7 +228,7 @@ def _adjoint(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _for_onnx() -> bool:
     """Whether an exporter to ONNX is looking, which knows no custom operator."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return traced and torch.onnx.is_in_onnx_export()
 
 

@@ -5,7 +5,7 @@ Gauss-Newton and Levenberg-Marquardt, and the adaptive basis (least squares for 
 descent for the rest). Needs the core and PyTorch.
 
 Reading order: `loss`, `least_squares`, `optimizers`, `equations`, then `levels`, `train`, `record`
-and `box_initialization`; `tied_tensors` evaluates modules with other tensors than their own.
+and `box_initialization`.
 """
 
 from mgnet.training.box_initialization import Residual, box_init_

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from mgnet.knots import KAN, FreeKnotKAN, MultichannelMLP, knot_transfer, kronecker_matrix
@@ -90,12 +91,12 @@ def test_every_way_to_carry_a_state_gives_the_same_function(kind, seed, tmp_path
     safetensors.torch.load_model(read, str(tmp_path / "model.safetensors"))
     with warnings.catch_warnings():  # of a single process
         warnings.simplefilter("ignore")
-        dcp.save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
+        save(state, checkpoint_id=tmp_path / "dcp", no_dist=True)
     target = made(kind, options)
     into = target.state_dict()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dcp.load(into, checkpoint_id=tmp_path / "dcp", no_dist=True)
+        load(into, checkpoint_id=tmp_path / "dcp", no_dist=True)
     target.load_state_dict(into)
     torch.save(state, tmp_path / "state.pt")
     for twin in (

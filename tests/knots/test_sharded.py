@@ -14,6 +14,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
 )
 from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from mgnet.knots import KAN, FreeKnotKAN
@@ -77,4 +78,4 @@ def train(rank, size, way, kind, linear):
 @pytest.mark.filterwarnings("ignore")  # those of other processes
 @pytest.mark.parametrize("size", [1, 2])
 def test_training_is_that_of_the_plain_network(size, tmp_path):
-    torch.multiprocessing.spawn(train_all, (size, str(tmp_path / "init")), nprocs=size)
+    spawn(train_all, (size, str(tmp_path / "init")), nprocs=size)

@@ -26,7 +26,7 @@ from mgnet.depth.batched.tracing import (
     trace_for_autograd,
     trace_layer,
 )
-from mgnet.training.tied_tensors import further_names
+from mgnet.training.loss.tied_tensors import further_names
 
 __all__ = ["StackedBlock"]
 

@@ -30,7 +30,7 @@ from mgnet.training.least_squares.scaling import power_of_two
 from mgnet.training.loss.checks import check_data, check_finite
 from mgnet.training.loss.objective import Objective
 from mgnet.training.loss.parameters import full_precision
-from mgnet.training.tied_tensors import call_with
+from mgnet.training.loss.tied_tensors import call_with
 
 if TYPE_CHECKING:
     from mgnet.level import Level

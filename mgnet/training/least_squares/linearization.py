@@ -11,7 +11,7 @@ from torch.func import jacrev, vmap
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import FlatParameters
-from mgnet.training.tied_tensors import call_with
+from mgnet.training.loss.tied_tensors import call_with
 
 __all__ = ["Residual", "blocks_of", "linearize", "residuals_of"]
 

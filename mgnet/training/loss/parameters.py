@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from mgnet.training.loss.tied_tensors import call_with
 from mgnet.training.loss.user_functions import watched_parameters
-from mgnet.training.tied_tensors import call_with
 
 __all__ = ["FlatParameters", "full_precision"]
 

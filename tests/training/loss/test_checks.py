@@ -196,7 +196,7 @@ def test_other_places():
         NewtonLastLayer(),
         "1 of 20 inputs is",
     )
-    net[1].running_mean[2] = math.inf
+    net[1].get_buffer("running_mean")[2] = math.inf
     buffer = "1 of 3 entries of '1.running_mean', which is not trained, is not finite"
     refused(LeastSquares(net, (x, x)), LevenbergMarquardt(), buffer)
     net[1].running_mean.zero_()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mgnet.training import levenberg_marquardt
-from mgnet.training.tied_tensors import call_with, further_names
+from mgnet.training.loss.tied_tensors import call_with, further_names
 
 
 def twice():
