@@ -197,7 +197,7 @@ def stands_at_rounding(
     False
     """
     now, before = norms[-1], norms[-4:-1]
-    if len(before) < 3 or not 0.0 < 0.5 * min(before) <= now:
+    if len(before) < 3 or not 0.0 < 0.5 * before[0] <= now:
         return False
     scale = (0.0 if f is None else norm(f)) or norms[0]
     return now <= FALLEN * scale and now <= ROUNDING * rounding_noise(level, norm, u, f)

@@ -119,7 +119,7 @@ def _within(members: np.ndarray, weights: np.ndarray, room: float) -> np.ndarray
     for member in members:
         if weights[member] <= room:
             taken.append(member)
-            room -= weights[member]
+            room -= float(weights[member])
     return np.array(taken, dtype=int)
 
 

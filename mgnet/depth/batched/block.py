@@ -117,6 +117,13 @@ class StackedBlock:
 
         return slope
 
+    def changes_buffers(self, layers: Layers, states: Tensor) -> bool:
+        """Whether an evaluation changes buffers; not known of a block that is not traced."""
+        if not layers.buffers or not len(layers):
+            return False
+        one = self._traced(layers[:1], states)[1]
+        return one is None or bool(one.changed)
+
     def check_gradients(self, layers: Layers, states: Tensor) -> None:
         """Raise a ValueError if slopes depend on a tensor from outside that requires a gradient.
 

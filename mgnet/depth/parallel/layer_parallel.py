@@ -227,7 +227,7 @@ class LayerParallel(nn.Module):
             return march(*self._prepare(u, SERIAL_METHOD))
         setup, _, steps, parameters = self._prepare(u, self.method)
         recorded = setup.is_recorded(u, steps, parameters)
-        update = self.training and setup.has_buffers
+        update = setup.changes_buffers(u)
         control, counted = self.control or FixedCycles(), recorded and self.training
         if counted:
             self.calls += 1

@@ -143,10 +143,14 @@ class PropagationSetup:
         shares = [shares_of(layers.steps, stride) for stride in strides[1:]]
         return cls(kernel, method, levels, communicator, gathered, shares if fixed_steps else None)
 
-    @property
-    def has_buffers(self) -> bool:
+    def changes_buffers(self, u: Tensor) -> bool:
         """Whether a recorded sweep may change buffers: running statistics of batch norm."""
-        return bool(self.levels[0].buffers)
+        fine = self.levels[0]
+        if not fine.buffers:
+            return False
+        own = self.kernel.changes_buffers(fine, u[None])
+        # A process without layers does what the others do.
+        return bool(self.communicator.gather(torch.full((1, min(len(fine), 1)), own)).any())
 
     def is_recorded(self, u: Tensor, steps: Tensor, parameters: Sequence[Tensor]) -> bool:
         """Whether autograd records a call with these inputs.

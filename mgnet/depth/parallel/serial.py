@@ -74,7 +74,7 @@ class _March(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         layers, kernel, communicator = setup.levels[0], setup.kernel, setup.communicator
-        update = bool(update and kernel.template.training and layers.buffers)
+        update = update and setup.changes_buffers(u)
         record = any(ctx.needs_input_grad) or update
         now, tapes = communicator.receive(u.detach(), False)[None], []
         for n in range(len(layers)):

@@ -192,6 +192,6 @@ def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: tor
         )
     raise RuntimeError(
         f"{what}, but the estimated relative error of a {direction} pass is {made.estimate:.1g} "
-        f"after {made.cycles} cycles, above the tolerance {stop:g}; allow more max_cycles, or use "
-        "mode='serial'"
+        f"after {made.cycles} cycles, above the tolerance {stop:g}; allow more cycles or a "
+        "tolerance that this precision can meet, or use mode='serial'"
     )

@@ -474,8 +474,9 @@ def test_on_the_meta_device_a_net_tells_the_shape_of_its_output(options):
 class Remembering(nn.Module):
     """Blocks that use a buffer and then change it, in each way that there is."""
 
-    def __init__(self, use, change):
+    def __init__(self, use, change, always):
         super().__init__()
+        self.always = always
         self.linear = nn.Linear(3, 3)
         self.register_buffer("mean", torch.linspace(0.5, 1.5, 3))
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
@@ -484,7 +485,7 @@ class Remembering(nn.Module):
     def forward(self, u):
         mean = {"copy": self.mean.clone(), "view": self.mean[None], "as it is": self.mean}[self.use]
         out = torch.tanh(self.linear(u)) * mean
-        if self.training:
+        if self.training or self.always:
             new = 0.5 * self.mean + u.detach().mean(0)
             if self.change == "in place":
                 self.mean.copy_(new)
@@ -494,20 +495,22 @@ class Remembering(nn.Module):
         return out
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("mode", ["ODENet", "serial", "mgrit"])
 @pytest.mark.parametrize(
     ("use", "change"),
     [("copy", "in place"), ("copy", "new"), ("view", "new"), ("as it is", "new")],
 )
-def test_gradients_and_buffers_of_blocks_that_change_what_they_used(use, change, mode):
+def test_gradients_and_buffers_of_blocks_that_change_what_they_used(use, change, mode, training):
     torch.manual_seed(0)
-    net = ODENet(lambda n: Remembering(use, change), layers=8).double().train()
-    oracle = net.to_sequential().train()
+    net = ODENet(lambda n: Remembering(use, change, not training), layers=8).double()
+    oracle = net.to_sequential().train(training)
     if mode == "ODENet":
         module = net
     else:
         control = CyclesToTolerance(1e-12)
-        module = LayerParallel(net, 2, 4, control=control, mode=mode).train()
+        module = LayerParallel(net, 2, 4, control=control, mode=mode)
+    module.train(training)
     for _ in range(2):
         x = torch.randn(4, 3, dtype=torch.float64)
         for model in (oracle, module):
@@ -570,3 +573,12 @@ def test_a_net_is_one_graph_for_torch_compile(options, scheme):
     net, x = net_of(scheme=scheme, **options), inputs()
     compiled = torch.compile(net, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), net(x), rtol=1e-14, atol=1e-15)
+
+
+def test_layers_that_draw_in_training_alone_may_be_evaluated():
+    net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.RReLU()), layers=8).double().eval()
+    x = torch.randn(3, 4, dtype=torch.float64)
+    parallel = LayerParallel(net, 2, 4, control=CyclesToTolerance(1e-12)).eval()
+    torch.testing.assert_close(parallel(x), net(x))
+    with pytest.raises(ValueError, match="draws random numbers"):
+        parallel.train()(x)
