@@ -162,6 +162,12 @@ class KANRegressor(RegressorMixin, KANEstimator):
         predicted = self.predict(X)
         with overflowing_sums():
             y = check_array(y, dtype="float64", ensure_2d=False, input_name="y")
+            column = predicted.ndim == 1 and y.shape[1:] == (1,)
+            if y.shape[1:] != predicted.shape[1:] and not column:
+                raise ValueError(
+                    f"KANRegressor.score got y of shape {y.shape}, but predicts "
+                    f"{predicted.shape}; give the targets that it was fitted to"
+                )
             size = exponents(y)
             predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)  # it may be far off
         weights = checked_weights("KANRegressor", sample_weight, predicted)

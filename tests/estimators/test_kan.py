@@ -238,3 +238,17 @@ def test_a_row_that_is_most_of_the_table_is_trained_on(seed):
     x, y = np.r_[np.zeros((400, 2)), x], np.r_[np.full(400, 3.0), y]
     made = KANRegressor(**SMALL, max_iter=15, random_state=seed).fit(x, y)
     assert made.predict([[0.0, 0.0]]) == pytest.approx(3.0, abs=0.15)
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_scores_take_the_outputs_of_the_fit_alone(outputs):
+    x = np.random.default_rng(0).uniform(-1.0, 1.0, (40, 2))
+    y = np.sin(x) if outputs == 2 else np.sin(x[:, 0])
+    regressor = KANRegressor(levels=1, max_iter=2).fit(x, y)
+    right = r2_score(y, regressor.predict(x))
+    assert regressor.score(x, y) == pytest.approx(right, rel=1e-12)
+    if outputs == 1:
+        assert regressor.score(x, y[:, None]) == pytest.approx(right, rel=1e-12)
+    for other in (np.c_[x, x], np.sin(x) if outputs == 1 else np.sin(x[:, 0])):
+        with pytest.raises(ValueError, match="KANRegressor.score got y of shape .*; give the targ"):
+            regressor.score(x, other)
