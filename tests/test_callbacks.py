@@ -297,7 +297,7 @@ def test_the_answer_is_right_or_one_sentence_refuses(part, name, start, problem)
             assert name in ("a list", "a text", "no number")  # true ones
         elif name == "no number":
             assert part not in STATES or solution.reason.name == "NOT_FINITE"
-        elif name == "single precision" and solution.reason.name == "MAX_CYCLES":
+        elif name == "single precision" and solution.reason.name in ("MAX_CYCLES", "ROUNDING"):
             assert abs(solution.value - expected).max() < 1e-4
         else:
             assert solution.require() and abs(solution.value - expected).max() < 1e-6

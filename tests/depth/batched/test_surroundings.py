@@ -307,6 +307,7 @@ def test_what_the_block_makes_itself_is_traced_without_a_warning(kind):
     net, parallel = pair(block_of(lambda self, v: make(v)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # inside torch.func.jvp
         check_alike(net, parallel)
 
 
