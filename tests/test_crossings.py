@@ -92,6 +92,7 @@ def test_plain_functions_are_the_networks(network):
         ("at 0x7f03 in /a/b/c.py", "ValueError: at 0x... in .../c.py"),
         ("x" * 300 + ". " + "y" * 300 + ".", "ValueError: " + "x" * 300 + "."),
         ("x " * 300 + "no c.", "ValueError: ... " + "x " * 162 + "no c."),
+        ("Net( a=1, (b): C() ) has no d.", "ValueError: Net(...) has no d."),
         ("", "ValueError"),
     ],
 )

@@ -77,10 +77,11 @@ def sentence(error: BaseException) -> str:
     text = re.sub(r"\x1b\[\d+m", "", str(error)).strip().split("\n\n")[0]
     text = re.sub(r"0x[0-9a-f]+", "0x...", re.sub(r"\s+", " ", text)).replace("`", "'")
     text = re.sub(r"(?<=[ '\"(])/\S*/", ".../", text)
+    text = re.sub(r"^(\w+)\( .*\) (?=\w)", r"\1(...) ", text)  # the picture of a module
     while len(text) > LONGEST and ". " in text[:-1]:
         text = text[:-1].rpartition(". ")[0] + "."
     if len(text) > LONGEST:
-        text = "... " + text[-LONGEST:].partition(" ")[2]  # after the picture of a module, say
+        text = "... " + text[-LONGEST:].partition(" ")[2]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
