@@ -9,7 +9,7 @@ import torch
 
 from mgnet.knots import KAN, FreeKnotKAN
 
-__all__ = ["from_config", "to_config"]
+__all__ = ["from_config", "to_config", "without_extra_state"]
 
 
 def to_config(network: torch.nn.Module) -> dict[str, Any]:
@@ -45,6 +45,20 @@ def to_config(network: torch.nn.Module) -> dict[str, Any]:
     }
     # Free knots keep the ends of their domains, one pair per input, among their tensors.
     return told | ({"domain": list(network.domain)} if isinstance(network, KAN) else {})
+
+
+def without_extra_state(told: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A description as it is written now: older ones list extra states among the shapes.
+
+    Examples
+    --------
+    >>> without_extra_state({"kind": "ODENet", "shapes": {"_extra_state": [2], "weight": [3]}})
+    {'kind': 'ODENet', 'shapes': {'weight': [3]}}
+    """
+    if told is None or "shapes" not in told:
+        return told
+    shapes = told["shapes"].items()
+    return {**told, "shapes": {n: s for n, s in shapes if not n.endswith("_extra_state")}}
 
 
 def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:

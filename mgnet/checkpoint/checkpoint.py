@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 
 from mgnet import Hierarchy, Progress, Schedule, Step, StepData, __version__, parse
-from mgnet.checkpoint.architecture import from_config, to_config
+from mgnet.checkpoint.architecture import from_config, to_config, without_extra_state
 from mgnet.checkpoint.storage import Reader, Writer, damage, read_json, read_tensors, replace_files
 from mgnet.knots import KAN, FreeKnotKAN
 from mgnet.training.extra_state import check_options, decode
@@ -286,7 +286,7 @@ class Checkpoint:
 
     def _check_level(self, l: int, level: Any) -> None:
         for what, saved, there in (
-            ("the network", self.networks[l], _told(level)),
+            ("the network", without_extra_state(self.networks[l]), _told(level)),
             ("the smoother", self.smoothers[l], _smoothers(level)),
         ):
             if saved != there:
@@ -299,7 +299,7 @@ class Checkpoint:
         for name, value in self.fixed.get(l, {}).items():
             if name.endswith("_extra_state"):
                 try:  # an older version may have saved fewer options
-                    check_options(f"level {l}, {name},", decode(value), decode(own[name]))
+                    check_options(f"level {l}, {name},", _flat(value), _flat(own[name]))
                 except RuntimeError as error:
                     raise ValueError(f"the checkpoint does not fit: {error}") from None
             elif not torch.equal(value.cpu(), own[name].cpu()):
@@ -367,6 +367,12 @@ def _told(level: Any) -> dict[str, Any] | None:
         "trained": trained,
         "tied": {name: other for name, other in tied.items() if other in trained},
     }
+
+
+def _flat(state: torch.Tensor) -> dict[str, Any]:
+    # Of an ODENet the seed stands beside its options; in older versions there was nothing else.
+    told = {} if state.numel() == 2 else decode(state)
+    return told.pop("options", {}) | told
 
 
 def _smoothers(level: Any) -> str:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import mgnet
 from mgnet import Hierarchy, Jacobi, Level, Schedule, Smoother, Solver, cascade, gallery, parse, run
 from mgnet.checkpoint.checkpoint import Checkpoint, Checkpoints
+from mgnet.depth import ODENet
 from mgnet.knots import KAN, FreeKnotKAN, knot_hierarchy
 from mgnet.training import (
     LBFGS,
@@ -459,6 +460,25 @@ def test_files_from_before_options_were_in_the_state(tmp_path, inside):
     network.load_state_dict(old.state_dict())
     if not inside:
         assert torch.equal(old.network()(X), network(X))
+
+
+def test_files_of_ode_nets_with_two_numbers_of_extra_state(tmp_path):
+    """Seed and number of masks; the description listed them among the shapes."""
+
+    def of_layers(final_time):
+        net = ODENet(torch.nn.Linear(1, 1), 4, final_time).double()
+        problem = LeastSquares(net, (X, Y))
+        return Hierarchy([Level(problem, ADAM, objective=problem.value)]), problem.start()
+
+    hierarchy, start = of_layers(1.0)
+    run(cascade([1]), hierarchy, start, None, record=Checkpoints(tmp_path, hierarchy))
+    saved = Checkpoint.load(tmp_path)
+    with pytest.raises(ValueError, match="final_time=1.0, but this one has .*final_time=2.0"):
+        saved.resume_on(cascade([1]), of_layers(2.0)[0])
+    saved.fixed[0]["_extra_state"] = torch.tensor([5, 0])
+    saved.networks[0]["shapes"]["_extra_state"] = [2]
+    saved.save(tmp_path / "old")
+    Checkpoint.load(tmp_path / "old").resume_on(cascade([1]), hierarchy)
 
 
 def test_generators_must_be_those_that_were_saved(tmp_path):
