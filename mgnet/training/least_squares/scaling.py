@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from mgnet import norms
+
 __all__ = ["Rescaled", "norm", "power_of_two", "unit_of"]
 
 # Of a sum of squares: between these its terms, differences and products with 1e-16 are numbers.
@@ -37,11 +39,8 @@ def norm(v: torch.Tensor) -> float:
     >>> norm(torch.tensor([3e-200, 4e-200], dtype=torch.float64))
     5e-200
     """
-    found = float(v.norm())
-    if 1e-150 < found < 1e150 or not v.numel():
-        return found
-    unit = power_of_two(float(v.abs().max()))
-    return unit * float((v.double() / unit).norm())
+    found = float(v.norm())  # in the precision of v
+    return found if 1e-150 < found < 1e150 else norms.norm(v)
 
 
 def unit_of(problem: Any, r: torch.Tensor, half_square: float, u: torch.Tensor) -> float:

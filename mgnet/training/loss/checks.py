@@ -143,12 +143,7 @@ def not_finite(name: str, problem: Any, u: Any) -> str:
 
 
 def _is_finite(number: Any) -> bool:
-    if isinstance(number, float):
-        return math.isfinite(number)
-    # The sum of finite entries may overflow.
-    return vector.is_finite(number) or (
-        isinstance(number, torch.Tensor) and bool(torch.isfinite(number).all())
-    )
+    return math.isfinite(number) if isinstance(number, float) else vector.is_finite(number)
 
 
 def _causes(problem: Any, u: Any) -> Iterator[str]:
