@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from mgnet import gallery
 from mgnet.anderson import Anderson
 from mgnet.coarse_solver import Direct, Krylov
+from mgnet.cycles import cascade, cycle, nested
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpolation import interpolation_matrix
@@ -18,7 +19,7 @@ from mgnet.interpreter import Progress, StepData, run
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
-from mgnet.schedule import Schedule, Step, Work, cascade, cycle, nested
+from mgnet.schedule import Schedule, Step, Work
 from mgnet.smoother import Chebyshev, GaussSeidel, Jacobi, Smoother
 from mgnet.solution import Corrections, Reason, Solution
 from mgnet.solver import Solver

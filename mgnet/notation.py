@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from numbers import Integral
+from functools import lru_cache
 from typing import NoReturn
 
-from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, cascade, cycle, find_fault, nested
+from mgnet.cycles import cascade, cycle, nested
+from mgnet.limits import MOST_STEPS, is_whole, shown
+from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, find_fault
 
 __all__ = ["parse"]
+
+LONGEST = 300  # characters of a text that a refusal shows; of a longer one its beginning and end
+
+
+@lru_cache
+def _past_blanks(pattern: str) -> re.Pattern[str]:
+    return re.compile(rf"\s*({pattern})")
 
 
 class Scanner:
@@ -21,7 +30,7 @@ class Scanner:
 
     def take(self, pattern: str) -> str | None:
         """What the pattern matches next, past blanks; None where it does not match."""
-        found = re.compile(r"\s*(" + pattern + ")").match(self.text, self.position)
+        found = _past_blanks(pattern).match(self.text, self.position)
         if found is None:
             return None
         self.position = found.end()
@@ -35,12 +44,13 @@ class Scanner:
     def here(self) -> str:
         """What stands at the position, for a refusal."""
         rest = self.text[self.position :].strip()
-        return f"got '{rest[:20]}'" if rest else "the text ends there"
+        return f"got '{' '.join(rest[:20].split())}'" if rest else "the text ends there"
 
     def refuse(self, why: str) -> NoReturn:
         """Raise the ValueError, with text and position."""
         blank = len(self.text[self.position :]) - len(self.text[self.position :].lstrip())
-        raise ValueError(f"cycle {self.text!r}, character {self.position + blank + 1}: {why}")
+        at = self.position + blank + 1
+        raise ValueError(f"cycle {shown(self.text, LONGEST)}, character {at}: {why}")
 
     def end(self) -> None:
         """Refuse whatever is left."""
@@ -56,14 +66,17 @@ def parse(text: str, levels: int) -> Schedule:
     text : str
         `[nested] (V|F|W|K<kappa>)(pre,post[,coarsest])`, or `cascade 32,16,8` with one count per
         level, coarsest first, or `cascade 20`, that many sweeps on every level, or a list of steps
-        as `pre 2, down, solve, up, post 1` (also `start` and `interpolate`).
+        as `pre 2, down, solve, up, post 1` (also `start` and `interpolate`). Numbers have at most
+        nine digits.
     levels : int
 
     Raises
     ------
+    TypeError
+        If the text is none.
     ValueError
         One sentence with the position, for whatever is malformed, empty, leaves the levels or does
-        not end on level 0.
+        not end on level 0; also for more than half a million steps, which are counted and not made.
 
     Examples
     --------
@@ -78,8 +91,9 @@ def parse(text: str, levels: int) -> Schedule:
     """
     if not isinstance(text, str):
         raise TypeError(f"parse got a {type(text).__name__}; it reads a text as 'V(1,1)'")
-    if not isinstance(levels, Integral) or levels < 1:
-        raise ValueError(f"parse got levels = {levels!r}; it must be an integer of at least 1")
+    if not is_whole(levels, 1):
+        raise ValueError(f"parse got levels = {shown(levels)}; it must be an integer of at least 1")
+    levels = int(levels)
     scanner = Scanner(text)
     if not text.strip():
         scanner.refuse(
@@ -106,6 +120,10 @@ def parse(text: str, levels: int) -> Schedule:
     return make(levels, kappa, pre, post, coarsest=coarsest)
 
 
+_ACTION = "|".join(rf"{action}\b" for action in ACTIONS)
+_TOO_MANY = f"at most {MOST_STEPS} steps can be made"
+
+
 def _number(scanner: Scanner, what: str, least: int) -> int:
     before = scanner.position
     number = int(scanner.expect(r"\d{1,9}(?!\d)", f"{what}, an integer"))
@@ -118,6 +136,8 @@ def _number(scanner: Scanner, what: str, least: int) -> int:
 def _parse_cascade(scanner: Scanner, levels: int) -> Schedule:
     counts = [_number(scanner, "the sweeps of the coarsest level", 1)]
     while scanner.take(","):
+        if len(counts) > MOST_STEPS:
+            scanner.refuse(_TOO_MANY)
         counts.append(_number(scanner, "the sweeps of the next level", 0))
     scanner.end()
     if len(counts) not in (1, levels):
@@ -125,6 +145,8 @@ def _parse_cascade(scanner: Scanner, levels: int) -> Schedule:
             f"{len(counts)} counts for {levels} levels; give one per level, coarsest first, or one "
             "for all"
         )
+    if levels > MOST_STEPS:
+        scanner.refuse(f"there are {shown(levels)} levels, and each has a step; {_TOO_MANY}")
     return cascade(counts if len(counts) == levels else levels * counts)
 
 
@@ -132,10 +154,11 @@ def _parse_steps(scanner: Scanner, levels: int) -> Schedule:
     steps: list[Step] = []
     starts: list[int] = []  # where each step begins in the text
     position = 0
+    known: dict[Step, Step] = {}  # steps that are equal are one object
     while True:
-        action = scanner.expect(
-            "|".join(rf"{action}\b" for action in ACTIONS), f"one of {', '.join(ACTIONS)}"
-        )
+        if len(steps) == MOST_STEPS:
+            scanner.refuse(_TOO_MANY)
+        action = scanner.expect(_ACTION, f"one of {', '.join(ACTIONS)}")
         starts.append(scanner.position - len(action))
         count = (
             _number(scanner, "sweeps", 1)
@@ -145,7 +168,8 @@ def _parse_steps(scanner: Scanner, levels: int) -> Schedule:
         if action == "start":
             position = levels - 1
         level = position - (action in ("up", "interpolate"))
-        steps.append(Step(action, level, count))
+        step = Step(action, level, count)
+        steps.append(known.setdefault(step, step))
         position = level + (action == "down")
         if not scanner.take(","):
             break

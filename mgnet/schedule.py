@@ -8,24 +8,29 @@
     interpolate  lift the solution from the next coarser level to `level`
 
 `cycle`, `nested`, `cascade` and `parse` make schedules; by hand, `Schedule([Step("pre", 0, 2),
-Step("down", 0), ...])`.
+Step("down", 0), ...])`. None has more than `mgnet.limits.MOST_STEPS` steps.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from numbers import Integral
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mgnet.limits import MOST_STEPS, MOST_SWEEPS, is_whole, shown
+from mgnet.step_count import check_steps
 
 if TYPE_CHECKING:
     from mgnet.hierarchy import Hierarchy
 
-__all__ = ["Schedule", "Step", "Work", "cascade", "cycle", "nested"]
+__all__ = ["Schedule", "Step", "Work"]
 
 ACTIONS = ("pre", "post", "solve", "down", "up", "start", "interpolate")
 COUNTED = ("pre", "post", "solve")
+MOST_CHARACTERS = 10**6  # of a picture
 
 
 class Step(NamedTuple):
@@ -68,8 +73,10 @@ class Schedule(tuple[Step, ...]):
 
     Raises
     ------
+    TypeError
+        If a step is none.
     ValueError
-        Names the first step that cannot be taken.
+        Names the first step that cannot be taken; also for more than half a million steps.
 
     Examples
     --------
@@ -86,7 +93,15 @@ class Schedule(tuple[Step, ...]):
     """
 
     def __new__(cls, steps: Iterable[Step | tuple[Any, ...]]) -> Schedule:
-        steps = tuple(Step(*step) for step in steps)  # type: ignore
+        if not isinstance(steps, Iterable):
+            raise TypeError(
+                f"Schedule got a {type(steps).__name__}; give a list of steps, such as "
+                '[Step("pre", 0, 2)]'
+            )
+        # There may be no end of them.
+        steps = tuple(map(_step, islice(steps, MOST_STEPS + 1)))
+        if len(steps) > MOST_STEPS:
+            raise ValueError(f"schedule has more than {MOST_STEPS} steps, which is the most")
         if not steps:
             raise ValueError(
                 "schedule has no steps; the shortest one is a 'solve' on the only level"
@@ -121,9 +136,12 @@ class Schedule(tuple[Step, ...]):
 
         Examples
         --------
+        >>> from mgnet import cascade
         >>> cascade([2, 1]).split().text
         'start, solve 1, solve 1, interpolate, post 1'
         """
+        sweeps = sum(step.count for step in self)
+        check_steps(sweeps, "this schedule, with one sweep per step,", "do not split it")
         return Schedule(Step(action, level) for action, level, count in self for _ in range(count))
 
     def work(self, hierarchy: Hierarchy) -> Work:
@@ -139,22 +157,10 @@ class Schedule(tuple[Step, ...]):
         """
         self.fit(hierarchy)
         units, exact = 0.0, True
-        for action, number, count in self:
-            level = hierarchy[number]
-            if action in COUNTED:
-                smoother = (
-                    (level.post_smoother or level.smoother) if action == "post" else level.smoother
-                )
-                units += level.evaluation_cost * smoother.work(level, count)
-                exact &= smoother.fixed_work
-            elif action == "down":
-                units += level.evaluation_cost * level.residual_work
-                exact &= level.recenter is None
-                injects = level.transfer is not None and level.transfer.inject is not None
-                if injects and level.recenter is None:
-                    units += hierarchy[number + 1].evaluation_cost
-            elif action == "up":
-                exact &= level.line_search is None
+        for step, times in Counter(self).items():
+            cost, known = _cost(step, hierarchy)
+            units += times * cost
+            exact &= known
         return Work(units / hierarchy[0].evaluation_cost, exact)
 
     def fit(self, hierarchy: Hierarchy) -> None:
@@ -172,33 +178,36 @@ class Schedule(tuple[Step, ...]):
         r"""The cycle as text, in blocks of at most `width` columns.
 
         `o` sweeps, `#` coarse solve, `.` no work; `\` restrict, `/` correct, `:` interpolate the
-        solution.
+        solution. Of a picture with more than a million characters only the first blocks are drawn,
+        and a last line counts the moves that are left out.
+
+        Parameters
+        ----------
+        width : int
+
+        Examples
+        --------
+        >>> from mgnet import cascade
+        >>> print(cascade([1, 1]).picture())
+        level 0    o
+                 :
+        level 1  #
         """
+        if not is_whole(width, 1):
+            raise ValueError(f"picture got width {shown(width)}; give a number of columns, as 100")
         nodes, moves = self.path()
-        columns = max(width - 9, 5)  # beside the labels
+        rows, columns = 2 * self.levels - 1, max(width - 9, 5)  # beside the labels
         step = 4 if 4 * len(moves) < columns else 2
-        per_block = (columns - 1) // step
+        per_block = min((columns - 1) // step, max(len(moves), 1))
+        most = MOST_CHARACTERS // (rows * (step * per_block + 10)) * per_block
+        drawn = moves[:most]
         blocks = []
-        for first in range(0, max(len(moves), 1), per_block):
-            stops = nodes[first : first + per_block + 1]
-            rows = [[" "] * (step * len(stops)) for _ in range(2 * self.levels - 1)]
-            for k, (level, counts) in enumerate(stops):
-                solved = any(action == "solve" for action, _ in counts)
-                rows[2 * level][step * k] = "#" if solved else "o" if counts else "."
-            for k, move in enumerate(moves[first : first + len(stops) - 1]):
-                upper = min(stops[k][0], stops[k + 1][0])
-                rows[2 * upper + 1][step * k + step // 2] = {
-                    "down": "\\",
-                    "up": "/",
-                    "interpolate": ":",
-                }[move]
-            labels = [f"level {row // 2}" if row % 2 == 0 else "" for row in range(len(rows))]
-            blocks.append(
-                "\n".join(
-                    f"{label:<9}{''.join(row)}".rstrip()
-                    for label, row in zip(labels, rows, strict=True)
-                )
-            )
+        for first in range(0, max(len(drawn), 1) if most else 0, per_block):
+            stops = nodes[first : min(first + per_block, len(drawn)) + 1]
+            blocks.append(_block(stops, moves[first : first + len(stops) - 1], rows, step))
+        if most < len(moves):
+            left = len(moves) - most
+            blocks.append(f"({left} of {len(moves)} moves on {self.levels} levels are not drawn)")
         return "\n\n".join(blocks)
 
     def path(self) -> tuple[list[tuple[int, list[tuple[str, int]]]], list[str]]:
@@ -223,6 +232,53 @@ class Schedule(tuple[Step, ...]):
         return f"<Schedule of {len(self)} steps on {self.levels} levels>"
 
 
+def _step(given: Any) -> Step:
+    """A step as users give it: a Step, or a tuple of the same."""
+    if type(given) is Step and type(given.level) is type(given.count) is int:
+        return given
+    if not isinstance(given, tuple | list) or not 2 <= len(given) <= 3:
+        raise TypeError(
+            f"schedule got the step {shown(given)}; give an action, a level and for sweeps their "
+            'number, as Step("pre", 0, 2)'
+        )
+    action, *numbers = given
+    return Step(action, *(int(k) if is_whole(k, -math.inf) else k for k in numbers))
+
+
+def _cost(step: Step, hierarchy: Hierarchy) -> tuple[float, bool]:
+    """Of one step, in the unit of the levels, and whether that is exact."""
+    action, number, count = step
+    level = hierarchy[number]
+    if action in COUNTED:
+        smoother = (level.post_smoother or level.smoother) if action == "post" else level.smoother
+        return level.evaluation_cost * smoother.work(level, count), smoother.fixed_work
+    if action == "down":
+        units = level.evaluation_cost * level.residual_work
+        injects = level.transfer is not None and level.transfer.inject is not None
+        if injects and level.recenter is None:
+            units += hierarchy[number + 1].evaluation_cost
+        return units, level.recenter is None
+    return 0.0, action != "up" or level.line_search is None
+
+
+def _block(
+    stops: list[tuple[int, list[tuple[str, int]]]], moves: list[str], rows: int, step: int
+) -> str:
+    """The picture of some stops and of the moves between them."""
+    signs = {"down": "\\", "up": "/", "interpolate": ":"}
+    drawing = [[" "] * (step * len(stops)) for _ in range(rows)]
+    for k, (level, counts) in enumerate(stops):
+        solved = any(action == "solve" for action, _ in counts)
+        drawing[2 * level][step * k] = "#" if solved else "o" if counts else "."
+    for k, move in enumerate(moves):
+        upper = min(stops[k][0], stops[k + 1][0])
+        drawing[2 * upper + 1][step * k + step // 2] = signs[move]
+    labels = [f"level {row // 2}" if row % 2 == 0 else "" for row in range(rows)]
+    return "\n".join(
+        f"{label:<9}{''.join(row)}".rstrip() for label, row in zip(labels, drawing, strict=True)
+    )
+
+
 def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, str] | None:
     """The number of the first step (from 1) that cannot be taken, and why.
 
@@ -233,17 +289,19 @@ def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, s
     depth = 0  # levels left by `down` and not yet back
     for number, step in enumerate(steps, 1):
         action, level, count = step
-        if action not in ACTIONS:
-            return number, f"'{action}' is no action; use one of {', '.join(ACTIONS)}"
-        if not isinstance(count, Integral) or count < 1 or (action not in COUNTED and count != 1):
+        if not isinstance(action, str) or action not in ACTIONS:
+            return number, f"{shown(action)} is no action; use one of {', '.join(ACTIONS)}"
+        if not is_whole(count, 1, MOST_SWEEPS if action in COUNTED else 1):
             return (
                 number,
-                f"'{action}' has count {count!r}; sweeps need an integer of at least 1, moves "
-                "have none",
+                f"'{action}' has count {shown(count)}; sweeps need an integer of at least 1 and "
+                f"at most {MOST_SWEEPS}, moves have none",
             )
         if action == "start":
             if number != 1:
                 return number, "'start' comes after other steps; it can only be the first"
+            if not is_whole(level):
+                return number, f"'start' has level {shown(level)}; give the coarsest level, as 3"
             position, lifted = level, True
         expected = position - (action in ("up", "interpolate"))
         if action == "up" and not depth:
@@ -257,18 +315,20 @@ def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, s
                 "'interpolate' is not on the way up from 'start'; "
                 "begin with start, or use up after down",
             )
-        if level != expected or not isinstance(level, Integral) or level < 0:
+        if not is_whole(level) or level != expected:
             return (
                 number,
-                f"'{action}' has level {level!r}, but the steps before it lead to level {expected}",
+                f"'{action}' has level {shown(level)}, but the steps before it lead to level "
+                f"{shown(expected)}",
             )
         if levels is not None:
             if level + (action == "down") >= levels:
-                return number, f"'{action}' on level {level} leaves the levels 0 to {levels - 1}"
+                left = f"'{action}' on level {shown(level)} leaves the levels 0 to {levels - 1}"
+                return number, left
             if action in ("solve", "start") and level != levels - 1:
                 return (
                     number,
-                    f"'{action}' is on level {level}, but the coarsest level is {levels - 1}; "
+                    f"'{action}' is on level {shown(level)}, but the coarsest level is {levels - 1}; "
                     "use pre or post there",
                 )
         position = expected + (action == "down")
@@ -276,125 +336,7 @@ def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, s
     if position != 0:
         return (
             len(steps),
-            f"'{steps[-1].action}' ends the schedule on level {position}; "
+            f"'{steps[-1].action}' ends the schedule on level {shown(position)}; "
             "it must end on the finest level 0",
         )
     return None
-
-
-def _cycle(level: int, coarsest: int, kappa: float, pre: int, post: int, solves: int) -> list[Step]:
-    if level == coarsest:
-        return [Step("solve", level, solves)]
-    below = _cycle(level + 1, coarsest, kappa, pre, post, solves)
-    # A second call on the coarsest level would solve the same problem again.
-    if kappa > 1 and level + 1 < coarsest:
-        below = below + _cycle(level + 1, coarsest, kappa - 1, pre, post, solves)
-    before = [Step("pre", level, pre)] if pre else []
-    after = [Step("post", level, post)] if post else []
-    return [*before, Step("down", level), *below, Step("up", level), *after]
-
-
-def _check_counts(
-    levels: int, kappa: float, pre: int, post: int, coarsest: int, cycles: int = 1
-) -> None:
-    for name, value, least in (
-        ("levels", levels, 1),
-        ("pre", pre, 0),
-        ("post", post, 0),
-        ("coarsest", coarsest, 1),
-        ("cycles", cycles, 1),
-    ):
-        if not isinstance(value, Integral) or value < least:
-            raise ValueError(
-                f"cycle got {name} = {value!r}; it must be an integer of at least {least}"
-            )
-    if kappa != math.inf and (not isinstance(kappa, Integral) or kappa < 1):
-        raise ValueError(
-            f"cycle got kappa = {kappa!r}; it must be an integer of at least 1 (1 is V, 2 is F) "
-            "or math.inf (W)"
-        )
-
-
-def cycle(
-    levels: int, kappa: float = 1, pre: int = 1, post: int = 1, coarsest: int = 1
-) -> Schedule:
-    """The kappa-cycle: V (kappa 1), F (2), W (`math.inf`) and all between.
-
-    A call with counter k makes one call with k and one with k - 1 on the level below. Source: Avnat
-    and Yavneh, "On the recursive structure of multigrid cycles" (2020), algorithm 2.
-
-    Parameters
-    ----------
-    levels : int
-    kappa : int or math.inf
-    pre, post : int
-        Sweeps before and after each coarse correction.
-    coarsest : int
-        Sweeps of the coarse solver.
-
-    Examples
-    --------
-    >>> cycle(3, pre=2).text
-    'pre 2, down, pre 2, down, solve 1, up, post 1, up, post 1'
-    >>> [len(cycle(8, kappa)) for kappa in (1, 2, math.inf)]
-    [29, 119, 572]
-    """
-    _check_counts(levels, kappa, pre, post, coarsest)
-    return Schedule(_cycle(0, levels - 1, kappa, pre, post, coarsest))
-
-
-def nested(
-    levels: int, kappa: float = 1, pre: int = 1, post: int = 1, cycles: int = 1, coarsest: int = 1
-) -> Schedule:
-    """Full multigrid: solve on the coarsest level, then `cycles` cycles on every level above.
-
-    Parameters
-    ----------
-    levels, kappa, pre, post, coarsest : as in `cycle`
-    cycles : int
-        On every level, after the solution was interpolated to it.
-
-    Examples
-    --------
-    >>> nested(2).text
-    'start, solve 1, interpolate, pre 1, down, solve 1, up, post 1'
-    """
-    _check_counts(levels, kappa, pre, post, coarsest, cycles)
-    last = levels - 1
-    steps = [Step("start", last), Step("solve", last, coarsest)]
-    for level in range(last - 1, -1, -1):
-        steps += [
-            Step("interpolate", level),
-            *cycles * _cycle(level, last, kappa, pre, post, coarsest),
-        ]
-    return Schedule(steps)
-
-
-def cascade(counts: Sequence[int]) -> Schedule:
-    """Upward only: sweeps on every level, from the coarsest.
-
-    Parameters
-    ----------
-    counts : sequence of int
-        Sweeps per level, coarsest first; level 0 gets the last.
-
-    Examples
-    --------
-    >>> cascade([8, 4, 2]).text
-    'start, solve 8, interpolate, post 4, interpolate, post 2'
-    """
-    if (
-        not isinstance(counts, Sequence)
-        or not counts
-        or any(not isinstance(count, Integral) or count < 0 for count in counts)
-        or counts[0] < 1
-    ):
-        raise ValueError(
-            f"cascade got the counts {counts!r}; "
-            "it needs one integer per level, coarsest first, the first at least 1"
-        )
-    last = len(counts) - 1
-    steps = [Step("start", last), Step("solve", last, counts[0])]
-    for level, count in zip(range(last - 1, -1, -1), counts[1:], strict=True):
-        steps += [Step("interpolate", level)] + ([Step("post", level, count)] if count else [])
-    return Schedule(steps)

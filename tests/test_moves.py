@@ -19,7 +19,8 @@ from mgnet import (
 )
 from mgnet.interpreter import run
 from mgnet.moves import carried, correct, descend, interpolated, start, swept
-from mgnet.schedule import Step, cycle
+from mgnet.cycles import cycle
+from mgnet.schedule import Step
 
 POISSON = gallery.poisson(7, levels=2)
 P = POISSON[0].transfer.P

@@ -24,7 +24,7 @@ from mgnet import (
     run,
 )
 from mgnet.operands import operands
-from mgnet.schedule import cycle
+from mgnet.cycles import cycle
 
 SMOOTHERS = [Jacobi(), GaussSeidel("symmetric"), Chebyshev(), Krylov("gmres", 3)]
 COARSE = [Direct(), Direct("pinv"), GaussSeidel("symmetric"), Krylov("gmres", 10)]

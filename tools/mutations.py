@@ -253,11 +253,19 @@ TABLE = [
     ),
     Mutation(
         "f-cycle",
-        "mgnet/schedule.py",
-        "coarsest, kappa - 1, pre, post, solves)",
-        "coarsest, kappa, pre, post, solves)",
+        "mgnet/cycles.py",
+        "calls.append((level + 1, kappa - 1))",
+        "calls.append((level + 1, kappa))",
         ("tests/test_schedule.py",),
         "an F-cycle is a W-cycle",
+    ),
+    Mutation(
+        "count-of-nested",
+        "mgnet/step_count.py",
+        "_sum(depth + 1, 2, kappa)",
+        "_sum(depth, 2, kappa)",
+        ("tests/test_step_count.py",),
+        "the steps of a nested schedule are counted without its last level",
     ),
     Mutation(
         "work-of-injection",

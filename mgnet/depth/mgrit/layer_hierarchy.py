@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mgnet.callbacks import ours
+from mgnet.cycles import cascade, cycle
 from mgnet.depth.mgrit.c_layers import CLayers, intervals, level_factors, level_sizes
 from mgnet.depth.mgrit.checked_propagator import CheckedPropagator
 from mgnet.depth.mgrit.communicator import (
@@ -21,7 +22,7 @@ from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.notation import Scanner
-from mgnet.schedule import Schedule, cascade, cycle
+from mgnet.schedule import Schedule
 
 __all__ = ["layer_hierarchy", "layer_levels", "mgrit", "posed"]
 

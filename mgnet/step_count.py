@@ -1,0 +1,94 @@
+"""How many steps a schedule will have, before one is made.
+
+Sums of binomials: on the level i below the finest a kappa-cycle arrives `C(i, 0) + ... + C(i,
+kappa - 1)` times, and sums of a column of Pascal's triangle are in the next column.
+"""
+
+from __future__ import annotations
+
+import math
+
+from mgnet.limits import MOST_STEPS
+
+__all__ = ["check_steps", "cycle_steps", "nested_steps"]
+
+ENOUGH = 10**18  # a count above is no longer exact: it may have more digits than the memory holds
+
+
+def cycle_steps(levels: int, kappa: float = 1, pre: int = 1, post: int = 1) -> int:
+    """Steps of `cycle(levels, kappa, pre, post)`; of those above 10^18 only that they are more.
+
+    Parameters
+    ----------
+    levels : int
+    kappa : int or math.inf
+    pre, post : int
+
+    Examples
+    --------
+    >>> cycle_steps(8, math.inf), cycle_steps(22, math.inf), cycle_steps(10**9, 2) > 10**18
+    (572, 9437180, True)
+    """
+    if levels == 1:
+        return 1
+    own, depth = 2 + (pre > 0) + (post > 0), levels - 1
+    return own * _sum(depth, 1, kappa) + _sum(depth - 1, 0, kappa)
+
+
+def nested_steps(
+    levels: int, kappa: float = 1, pre: int = 1, post: int = 1, cycles: int = 1
+) -> int:
+    """Steps of `nested(levels, kappa, pre, post, cycles)`, as in `cycle_steps`.
+
+    Parameters
+    ----------
+    levels : int
+    kappa : int or math.inf
+    pre, post, cycles : int
+
+    Examples
+    --------
+    >>> nested_steps(64, 2)
+    176779
+    """
+    own, depth = 2 + (pre > 0) + (post > 0), levels - 1
+    kappa = min(kappa, depth)
+    return 2 + depth + cycles * (own * _sum(depth + 1, 2, kappa) + _sum(depth, 1, kappa))
+
+
+def _sum(n: int, first: int, terms: float) -> int:
+    """`C(n, first) + C(n, first + 1) + ...`, so many of them that are not 0, or until enough."""
+    total = 0
+    term = math.comb(n, first)
+    m = first
+    while m - first < terms and term and total <= ENOUGH:
+        total += term
+        term = term * (n - m) // (m + 1)
+        m += 1
+    return total
+
+
+def check_steps(steps: int, what: str, remedy: str) -> None:
+    """Refuse to make more steps than `MOST_STEPS`.
+
+    Parameters
+    ----------
+    steps : int
+    what : str
+        Of what, for the message.
+    remedy : str
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_steps(4 * 10**6, "the schedule W(1,1) on 22 levels", "take fewer levels")
+    Traceback (most recent call last):
+    ValueError: the schedule W(1,1) on 22 levels has 4000000 steps; at most 500000 can be made, so
+    take fewer levels
+    """
+    if steps > MOST_STEPS:
+        told = f"{steps}" if steps <= ENOUGH else "more than 10^18"
+        raise ValueError(f"{what} has {told} steps; at most {MOST_STEPS} can be made, so {remedy}")
