@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from mgnet import norms
+from mgnet.limits import is_number, is_whole, shown
 
 __all__ = ["Anderson"]
 
@@ -64,13 +64,16 @@ class Anderson:
     rcond: float = 1e-8
 
     def __post_init__(self) -> None:
-        if not isinstance(self.memory, Integral) or self.memory < 1 or not self.damping > 0.0:
+        if not is_whole(self.memory, 1) or not is_number(self.damping, 0.0, math.inf, open=True):
             raise ValueError(
-                f"{self} needs a memory of 1, 2, ... cycles and a damping above 0; "
-                "leave acceleration out for the plain cycle"
+                f"Anderson got {shown(vars(self), 200)}; it needs a memory of 1, 2, ... "
+                "cycles and a damping above 0; leave acceleration out for the plain cycle"
             )
-        if not self.growth >= 1.0 or not 0.0 < self.rcond < 1.0:
-            raise ValueError(f"{self} needs a growth of at least 1 and an rcond between 0 and 1")
+        if not is_number(self.growth, 1.0) or not is_number(self.rcond, 0.0, 1.0, open=True):
+            raise ValueError(
+                f"Anderson got {shown(vars(self), 200)}; it needs a growth of at least 1 and an "
+                "rcond between 0 and 1"
+            )
 
 
 class Iterates:

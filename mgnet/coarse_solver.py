@@ -12,6 +12,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from mgnet import norms, vector
+from mgnet.limits import MOST_SWEEPS, is_number, is_whole, shown
 from mgnet.smoother import Smoother
 
 if TYPE_CHECKING:
@@ -44,8 +45,8 @@ class Direct(Smoother):
     method: str = "lu"
 
     def __post_init__(self) -> None:
-        if self.method not in ("lu", "pinv"):
-            raise ValueError(f"Direct got method {self.method!r}; it must be 'lu' or 'pinv'")
+        if str(self.method) not in ("lu", "pinv"):
+            raise ValueError(f"Direct got method {shown(self.method)}; it must be 'lu' or 'pinv'")
 
     def start(self, level: Level, u: State) -> Any:
         return self._factorise(level, u) if level.linearize is None else None
@@ -132,13 +133,16 @@ class Krylov(Smoother):
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.method not in ("cg", "gmres", "bicgstab", "minres"):
+        if str(self.method) not in ("cg", "gmres", "bicgstab", "minres"):
             raise ValueError(
-                f"Krylov got method {self.method!r}; "
+                f"Krylov got method {shown(self.method)}; "
                 "it must be 'cg', 'gmres', 'bicgstab' or 'minres'"
             )
-        if self.iterations < 1 or self.rtol < 0.0:
-            raise ValueError(f"{self} needs at least 1 iteration and an rtol that is not negative")
+        if not is_whole(self.iterations, 1, MOST_SWEEPS) or not is_number(self.rtol, 0.0):
+            raise ValueError(
+                f"Krylov got iterations {shown(self.iterations)} and rtol {shown(self.rtol)}; it "
+                f"needs an integer from 1 to {MOST_SWEEPS}, and a number that is not negative"
+            )
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any

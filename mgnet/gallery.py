@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from numbers import Integral, Real
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from mgnet.coarse_solver import Direct
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpolation import interpolation_matrix
 from mgnet.level import Level
+from mgnet.limits import MOST_UNKNOWNS, is_number, is_whole, shown
 from mgnet.smoother import Jacobi, Smoother
 from mgnet.transfer import MatrixTransfer
 
 __all__ = ["peaks", "poisson", "reaction", "sine"]
+
+MOST_SAMPLES = 10**7  # of `peaks`, which draws twenty points for each
 
 
 def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, ...]]:
@@ -32,9 +36,9 @@ def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, 
                 "halved to m, best is 2^k - 1 (or ask for levels=1)"
             )
         return grids
-    if not isinstance(levels, Integral) or not 1 <= levels <= len(grids):
+    if not is_whole(levels, 1, len(grids)):
         raise ValueError(
-            f"gallery got {levels} levels for shape {shape}; "
+            f"gallery got {shown(levels)} levels for shape {shape}; "
             f"the largest possible number is {len(grids)} (halve n = 2 m + 1 to m)"
         )
     return grids[:levels]
@@ -42,11 +46,17 @@ def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, 
 
 def _checked(shape: Any) -> tuple[int, ...]:
     """The interior points per direction."""
-    points = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    if not 1 <= len(points) <= 3 or any(not isinstance(n, Integral) or n < 1 for n in points):
+    points = tuple(islice(shape, 4)) if isinstance(shape, Iterable) else (shape,)
+    if not 1 <= len(points) <= 3 or not all(is_whole(n, 1) for n in points):
         raise ValueError(
-            f"gallery got shape {points}; give 1 to 3 positive integers, the interior points per "
-            "direction"
+            f"gallery got shape {shown(points)}; give 1 to 3 positive integers, the interior points "
+            "per direction"
+        )
+    unknowns = math.prod(int(n) for n in points)
+    if unknowns > MOST_UNKNOWNS:
+        raise ValueError(
+            f"gallery got shape {shown(points)}, which is {shown(unknowns)} unknowns; at most "
+            f"{MOST_UNKNOWNS} are made"
         )
     return tuple(int(n) for n in points)
 
@@ -178,10 +188,10 @@ def reaction(
     >>> solution.reason.name
     'RTOL'
     """
-    if not isinstance(strength, Real) or not strength >= 0.0:
+    if not is_number(strength, 0.0, 1e300):
         raise ValueError(
-            f"reaction got strength {strength!r}; it must not be negative, or solutions need not "
-            "exist"
+            f"reaction got strength {shown(strength)}; it must not be negative, or solutions need "
+            "not exist"
         )
     grids = _grids(shape, levels)
     built = []
@@ -241,11 +251,10 @@ def peaks(
     >>> x.shape, np.bincount(labels).tolist()
     ((10, 2), [2, 2, 2, 2, 2])
     """
-    counts = isinstance(samples, Integral) and isinstance(classes, Integral)
-    if not counts or not 2 <= classes <= 20 or samples < classes:
+    if not is_whole(classes, 2, 20) or not is_whole(samples, classes, MOST_SAMPLES):
         raise ValueError(
-            f"peaks got {samples} samples of {classes} classes; it needs 2 to 20 classes and at "
-            "least one sample of each"
+            f"peaks got {shown(samples)} samples of {shown(classes)} classes; it needs 2 to 20 "
+            f"classes and at least one sample of each, at most {MOST_SAMPLES}"
         )
     generator = np.random.default_rng(0) if generator is None else generator
     least, largest = -6.551133332835841, 8.106213589442833  # of the function, on [-3, 3]^2

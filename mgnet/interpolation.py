@@ -1,9 +1,11 @@
 """Interpolation matrices on uniform grids."""
 
-from numbers import Integral
+import math
 
 import numpy as np
 import scipy.sparse as sp
+
+from mgnet.limits import MOST_UNKNOWNS, is_whole, shown
 
 __all__ = ["interpolation_matrix"]
 
@@ -48,22 +50,29 @@ def interpolation_matrix(
            [0. , 0.5, 0.5],
            [0. , 0. , 1. ]])
     """
-    if boundary not in ("zero", "open"):
+    if str(boundary) not in ("zero", "open"):
         raise ValueError(
-            f"interpolation_matrix got boundary {boundary!r}; it must be 'zero' or 'open'"
+            f"interpolation_matrix got boundary {shown(boundary)}; it must be 'zero' or 'open'"
         )
-    if any(not isinstance(number, Integral) for number in (coarse, factor, degree)):
+    if not all(is_whole(number, -math.inf) for number in (coarse, factor, degree)):
         raise TypeError(
-            f"interpolation_matrix got {coarse!r} coarse points, factor {factor!r}, degree "
-            f"{degree!r}; all must be integers"
+            f"interpolation_matrix got {shown(coarse)} coarse points, factor {shown(factor)}, "
+            f"degree {shown(degree)}; all must be integers"
         )
     known = 1 if boundary == "zero" else 0
     points = coarse + 2 * known  # coarse points, the known end points included
     if coarse < 1 or factor < 2 or degree < 1 or points < degree + 1:
         raise ValueError(
-            f"interpolation_matrix got {coarse} coarse points, factor {factor}, degree {degree}; "
-            "factor must be at least 2, degree at least 1, and degree + 1 points (the known ends "
-            "included) must exist"
+            f"interpolation_matrix got {shown(coarse)} coarse points, factor {shown(factor)}, "
+            f"degree {shown(degree)}; factor must be at least 2, degree at least 1, and "
+            "degree + 1 points (the known ends included) must exist"
+        )
+    entries = factor * points * (degree + 1)
+    if entries > MOST_UNKNOWNS:
+        raise ValueError(
+            f"interpolation_matrix got {shown(coarse)} coarse points, factor {shown(factor)}, "
+            f"degree {shown(degree)}, which is a matrix of {shown(entries)} entries; at most "
+            f"{MOST_UNKNOWNS} are made"
         )
     fine = np.arange(known, factor * (points - 1) + 1 - known)
     # The degree + 1 nearest coarse points of each fine point, moved inwards at the ends.

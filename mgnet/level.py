@@ -24,6 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from mgnet import callbacks, kernels, vector
+from mgnet.limits import is_number, is_whole, shown
 from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
 
@@ -122,6 +123,12 @@ class Level:
     tally: list[float] = field(default_factory=lambda: [0.0], init=False, repr=False)
 
     def __post_init__(self) -> None:
+        prices = (self.cost, self.residual_cost)
+        if not is_whole(self.size) or not all(is_number(p, 0.0, 1e300) for p in prices):
+            raise ValueError(
+                f"{self} got size {shown(self.size)}, cost {shown(self.cost)}, residual_cost "
+                f"{shown(self.residual_cost)}; the size must be an integer and none negative"
+            )
         own = getattr(self.operator, "tally", None)
         if isinstance(own, list):
             object.__setattr__(self, "tally", own)

@@ -10,12 +10,22 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MOST_STEPS", "MOST_SWEEPS", "check_limits", "is_number", "is_whole", "shown"]
+__all__ = [
+    "MOST_STEPS",
+    "MOST_SWEEPS",
+    "MOST_UNKNOWNS",
+    "check_limits",
+    "is_number",
+    "is_whole",
+    "shown",
+]
 
 #: Steps of a schedule. A W-cycle on 17 levels has 294908. Half a million are made and checked in a
 #: fraction of a second, read from a list of steps in two; a run of so many takes several seconds
 #: for the steps alone, so more would hardly be meant.
 MOST_STEPS = 500_000
+#: Unknowns of a model problem: its matrices take about 200 bytes for each, 20 GB.
+MOST_UNKNOWNS = 10**8
 #: Sweeps of one step: nine digits, as `parse` reads them.
 MOST_SWEEPS = 10**9 - 1
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mgnet import norms, vector
+from mgnet.limits import is_number, is_whole, shown
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -58,9 +59,12 @@ class Backtracking:
     dot: Callable[[State, State], float] = vector.dot
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.decrease < 1.0 or not 0.0 < self.shrink < 1.0 or self.trials < 1:
+        fractions = (self.decrease, self.shrink)
+        inside = all(is_number(each, 0.0, 1.0, open=True) for each in fractions)
+        if not inside or not is_whole(self.trials, 1) or not callable(self.dot):
             raise ValueError(
-                f"{self} needs decrease and shrink between 0 and 1 and at least one trial"
+                f"Backtracking got {shown(vars(self), 200)}; it needs decrease and shrink between "
+                "0 and 1, at least one trial and a function for dot"
             )
 
     def __call__(self, level: Level, u: State, d: State, f: State | None, r: State) -> float:

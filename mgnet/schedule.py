@@ -328,8 +328,8 @@ def find_fault(steps: Sequence[Step], levels: int | None = None) -> tuple[int, s
             if action in ("solve", "start") and level != levels - 1:
                 return (
                     number,
-                    f"'{action}' is on level {shown(level)}, but the coarsest level is {levels - 1}; "
-                    "use pre or post there",
+                    f"'{action}' is on level {shown(level)}, but the coarsest level is "
+                    f"{levels - 1}; use pre or post there",
                 )
         position = expected + (action == "down")
         depth += {"down": 1, "up": -1}.get(action, 0)

@@ -10,10 +10,10 @@ All of these treat nonlinear levels too: they need the residual, and a matrix or
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,6 +21,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from mgnet import kernels, vector
+from mgnet.limits import is_number, is_whole, shown
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -143,8 +144,8 @@ class Jacobi(Smoother):
     omega: float = 2.0 / 3.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.omega, Real) or not self.omega > 0.0:
-            raise ValueError(f"Jacobi got omega {self.omega!r}; give a number above 0, as 0.8")
+        if not is_number(self.omega, 0.0, math.inf, open=True):
+            raise ValueError(f"Jacobi got omega {shown(self.omega)}; give a number above 0, as 0.8")
 
     def start(self, level: Level, u: State) -> tuple[State, Any, int]:
         scale = self.omega / _diagonal(level, u, self)
@@ -219,9 +220,9 @@ class GaussSeidel(Smoother):
     direction: str = "forward"
 
     def __post_init__(self) -> None:
-        if self.direction not in ("forward", "backward", "symmetric"):
+        if str(self.direction) not in ("forward", "backward", "symmetric"):
             raise ValueError(
-                f"GaussSeidel got direction {self.direction!r}; "
+                f"GaussSeidel got direction {shown(self.direction)}; "
                 "it must be 'forward', 'backward' or 'symmetric'"
             )
 
@@ -268,12 +269,12 @@ class GaussSeidel(Smoother):
     ) -> State:
         """The state after compiled sweeps; r is filled with its residual."""
         matrix, inverse, within = memory
-        shape, order = u.shape, self._directions * sweeps
+        shape, order = u.shape, self._directions
         u, b = kernels.flat(matrix, u, vector.zeros_like(u) if f is None else f)
-        for direction in order[:-1]:
-            kernels.gauss_seidel(matrix, inverse, u, b, direction == "backward")
+        for k in range(len(order) * sweeps - 1):
+            kernels.gauss_seidel(matrix, inverse, u, b, order[k % len(order)] == "backward")
         kernels.gauss_seidel(matrix, inverse, u, b, order[-1] == "backward", r, within)
-        level.charge(len(order) * level.residual_work)
+        level.charge(len(order) * sweeps * level.residual_work)
         return u.reshape(shape)
 
     def work(self, level: Level, sweeps: int) -> float:
@@ -318,11 +319,12 @@ class Chebyshev(Smoother):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        counts = (self.degree, self.steps)
-        whole = all(isinstance(count, Integral) and count >= 1 for count in counts)
-        if not (whole and 0.0 < self.lower < self.upper):
+        whole = all(is_whole(count, 1, 1000) for count in (self.degree, self.steps))
+        real = all(is_number(x, 0.0, math.inf, open=True) for x in (self.lower, self.upper))
+        if not (whole and real and self.lower < self.upper and is_whole(self.seed)):
             raise ValueError(
-                f"{self} needs degree and steps of at least 1, integers, and 0 < lower < upper"
+                f"Chebyshev got {shown(vars(self), 200)}; it needs degree and steps of at least 1 "
+                "and at most 1000, integers, a seed not below 0, and 0 < lower < upper"
             )
 
     def start(self, level: Level, u: State) -> tuple[State, float, int]:

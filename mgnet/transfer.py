@@ -10,13 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import scipy.sparse as sp
 
 from mgnet import kernels, vector
 from mgnet.callbacks import refuse_result, unfit
+from mgnet.limits import is_whole, shown
 
 __all__ = ["AxisTransfer", "Injection", "MatrixTransfer", "PackedTransfer", "Transfer"]
 
@@ -196,16 +196,16 @@ class AxisTransfer(Transfer):
     gradients: Any = None
 
     def __post_init__(self) -> None:
-        axes = (self.axis,) if isinstance(self.axis, int) else self.axis
+        axes = self.axis if isinstance(self.axis, tuple | list) else (self.axis,)
         count = len(self.P) if isinstance(self.P, tuple) else 1
-        if min(axes) < 0 or count != len(axes):
+        if not all(map(is_whole, axes)) or not axes or count != len(axes):
             raise ValueError(
-                f"AxisTransfer got axis {self.axis} and {count} matrices; "
+                f"AxisTransfer got axis {shown(self.axis)} and {count} matrices; "
                 "give one matrix per axis, axes counted from 0"
             )
 
     def _on_axes(self, matrices: Any) -> Iterable[tuple[Any, int]]:
-        one = isinstance(self.axis, int)
+        one = not isinstance(self.axis, tuple | list)
         return [(matrices, self.axis)] if one else zip(matrices, self.axis, strict=True)  # type: ignore
 
     def _along_axes(self, matrices: Any, u: State) -> State:
@@ -368,10 +368,9 @@ class Injection(Transfer):
     factor: int = 2
 
     def __post_init__(self) -> None:
-        counts = (self.size, self.factor)
-        if any(not isinstance(n, Integral) for n in counts) or self.factor < 2 or self.size < 1:
+        if not is_whole(self.size, 1) or not is_whole(self.factor, 2):
             raise ValueError(
-                f"Injection got size {self.size} and factor {self.factor}; "
+                f"Injection got size {shown(self.size)} and factor {shown(self.factor)}; "
                 "they must be integers, the size at least 1, the factor at least 2"
             )
 

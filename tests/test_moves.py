@@ -17,9 +17,9 @@ from mgnet import (
     Solver,
     gallery,
 )
+from mgnet.cycles import cycle
 from mgnet.interpreter import run
 from mgnet.moves import carried, correct, descend, interpolated, start, swept
-from mgnet.cycles import cycle
 from mgnet.schedule import Step
 
 POISSON = gallery.poisson(7, levels=2)

@@ -23,8 +23,8 @@ from mgnet import (
     gallery,
     run,
 )
-from mgnet.operands import operands
 from mgnet.cycles import cycle
+from mgnet.operands import operands
 
 SMOOTHERS = [Jacobi(), GaussSeidel("symmetric"), Chebyshev(), Krylov("gmres", 3)]
 COARSE = [Direct(), Direct("pinv"), GaussSeidel("symmetric"), Krylov("gmres", 10)]

@@ -6,8 +6,11 @@ Names are written without their prefix and without `-mgnet_`. Importing this nee
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
+
+from mgnet.limits import MOST_SWEEPS, shown
 
 __all__ = ["OPTIONS", "Option", "find", "markdown"]
 
@@ -28,8 +31,8 @@ class Option:
         One line.
     groups : tuple of str
         "solver", "layers": which objects ask for it.
-    least : float
-        The least value of a number.
+    least, most : float
+        The least and the largest value of a number.
     per_level : bool
         Whether `levels_<n>_<name>` sets it on level n alone, 0 being the finest.
 
@@ -45,50 +48,52 @@ class Option:
     text: str
     groups: tuple[str, ...] = ("solver",)
     least: float = 0.0
+    most: float = math.inf
     per_level: bool = False
 
-    def read(self, text: str, shown: str) -> int | float | bool | str | tuple:
+    def read(self, text: str, name: str) -> int | float | bool | str | tuple:
         """The value of a text from the command line.
 
         Parameters
         ----------
         text : str
             Empty for an option that was given without a value.
-        shown : str
+        name : str
             The whole name, for messages.
         """
         if self.kind in ("int", "real"):
             number = _number(int if self.kind == "int" else float, text)
-            if number is None or not number >= self.least:
+            if number is None or not self.least <= number <= self.most:
                 what = "an integer" if self.kind == "int" else "a number"
                 raise ValueError(
-                    f"option {shown} got {text!r}; it takes {what} of at least {self.least:g}"
+                    f"option {name} got {shown(text)}; it takes {what} of at least {self.least:g}"
+                    + (f" and at most {self.most}" if math.isfinite(self.most) else "")
                 )
             return number
         if self.kind == "ints":
             numbers = [_number(int, word) for word in text.split(",")]
             if any(number is None or number < self.least for number in numbers):
                 raise ValueError(
-                    f"option {shown} got {text!r}; it takes integers of at least {self.least:g}, "
-                    f"as {self.example}"
+                    f"option {name} got {shown(text)}; it takes integers of at least "
+                    f"{self.least:g}, as {self.example}"
                 )
             return tuple(numbers)
         if self.kind == "relaxation":
             words = tuple(word.strip() for word in text.split(","))
             if not all(re.fullmatch("[FC]+", word) for word in words):
                 raise ValueError(
-                    f"option {shown} got {text!r}; it takes words of F and C, "
+                    f"option {name} got {shown(text)}; it takes words of F and C, "
                     f"such as {self.example}"
                 )
             return words
         if self.kind == "flag":
-            return _choice(text or "true", {**_YES, **_NO}, shown) in _YES
+            return _choice(text or "true", {**_YES, **_NO}, name) in _YES
         if "|" in self.kind:
             choices = self.kind.split("|")
-            return _choice(text or choices[0], dict.fromkeys(choices), shown)
+            return _choice(text or choices[0], dict.fromkeys(choices), name)
         if not text.strip():
             raise ValueError(
-                f"option {shown} got no value; it takes {self.kind}, such as {self.example}"
+                f"option {name} got no value; it takes {self.kind}, such as {self.example}"
             )
         return text
 
@@ -113,6 +118,7 @@ _ROWS = (
         "",
         "Wherever the cycle smooths; the coarse solves on their level",
         least=1,
+        most=MOST_SWEEPS,
         per_level=True,
     ),
     Option("smoother", "smoother", "", "Before and after the coarse correction", per_level=True),
@@ -161,11 +167,12 @@ def find(name: str) -> Option:
     Traceback (most recent call last):
     ValueError: option -mgnet_cycel is unknown; the nearest is -mgnet_cycle (-help lists all)
     """
-    on_level = re.fullmatch(r"levels_(\d+)_(\w+)", name)
+    on_level = re.fullmatch(r"levels_(0|[1-9]\d{0,8})_(\w+)", name, re.ASCII)
     option = OPTIONS.get(on_level[2] if on_level else name)
     if option is not None and (option.per_level or not on_level):
         return option
-    number = next(iter(re.findall(r"\d+", name)), "1")
+    name = name if len(name) <= 60 else f"{name[:57]}..."
+    number = next((int(digits) for digits in re.findall("[0-9]{1,9}", name)), 1)
     known = [*OPTIONS, *(f"levels_{number}_{o.name}" for o in OPTIONS.values() if o.per_level)]
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
     raise ValueError(
@@ -202,17 +209,20 @@ def markdown(group: str) -> str:
 
 
 def _number(kind: type, text: str) -> int | float | None:
+    """The number of a text, as PETSc and everybody write it: Python would take `1_0` and more."""
+    if not text.isascii() or "_" in text or len(text) > 50:
+        return None
     try:
         return kind(text)
     except ValueError:
         return None
 
 
-def _choice(text: str, choices: dict[str, None], shown: str) -> str:
+def _choice(text: str, choices: dict[str, None], name: str) -> str:
     if text in choices:
         return text
-    nearest = difflib.get_close_matches(text, choices, n=1, cutoff=0.0)[0]
+    nearest = difflib.get_close_matches(text[:60], choices, n=1, cutoff=0.0)[0]
     raise ValueError(
-        f"option {shown} got {text!r}; it takes one of {', '.join(choices)}: "
+        f"option {name} got {shown(text)}; it takes one of {', '.join(choices)}: "
         f"the nearest is {nearest}"
     )

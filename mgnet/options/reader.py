@@ -13,8 +13,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+from mgnet.limits import shown
 from mgnet.options.option_table import OPTIONS, Option, find
 
 __all__ = ["OptionReader", "check_names", "init", "split_options", "insert_options", "unread"]
@@ -95,9 +97,16 @@ def init(argv: Sequence[str], options: str = "") -> list[str]:
     """
     texts = isinstance(argv, Sequence) and not isinstance(argv, str)
     if not texts or not all(isinstance(word, str) for word in argv):
-        raise TypeError(f"init got {argv!r}; give a list of texts, the name first, as sys.argv")
+        raise TypeError(
+            f"init got {shown(argv)}; give a list of texts, the name first, as sys.argv"
+        )
+    if not isinstance(options, str):
+        raise TypeError(f"init got options {shown(options)}; give one text, as on a command line")
     own, theirs = split_options(argv[1:])
-    weaker = shlex.split(options, comments=True)
+    try:
+        weaker = shlex.split(options, comments=True)
+    except ValueError as error:  # of quotes
+        raise ValueError(f"init got options {shown(options, 200)}: {error}") from None
     if theirs or weaker:
         insert_options(theirs, weaker)
     elif os.environ.get("PETSC_OPTIONS") and find_spec("petsc4py"):
@@ -130,13 +139,24 @@ def insert_options(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None
         petsc4py = import_module("petsc4py")
     except ImportError:
         raise ModuleNotFoundError(
-            f"{[*arguments, *weaker][0]} has one dash, so it is meant for PETSc, but petsc4py is "
-            "not installed; install it, or write two dashes for an option of mgnet"
+            f"{[*arguments, *weaker, ''][0][:60]} has one dash, so it is meant for PETSc, but "
+            "petsc4py is not installed; install it, or write two dashes for an option of mgnet"
         ) from None
-    petsc4py.init(["mgnet", *arguments])
-    database = import_module("petsc4py.PETSc").Options()
-    # A PETSc that runs already ignores what init is given.
-    database.insertString(" ".join(map(_quoted, arguments)))
+    _check_files(arguments)
+    runs = _petsc() is not None
+    try:
+        petsc4py.init(["mgnet", *arguments])
+        database = import_module("petsc4py.PETSc").Options()
+        if runs:  # then it ignores what init is given
+            # PETSc reads quotes around a value, but none within.
+            plain = [word for word in arguments if '"' not in word]
+            database.insertString(" ".join(map(_quoted, plain)))
+            for name, value in _pairs(arguments):
+                if '"' in value:
+                    database.setValue(name, value)
+    except RuntimeError as error:  # PETSc's own
+        why = str(error).split("\n")[-1].strip("[0] ")
+        raise ValueError(f"PETSc refuses {shown(shlex.join(arguments), 200)}: {why}") from None
     names = set(database.getAll())
     for name, value in _pairs(weaker):
         if name not in names:
@@ -144,8 +164,23 @@ def insert_options(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None
     check_names()
 
 
+def _check_files(arguments: Sequence[str]) -> None:
+    """Refuse what PETSc would refuse with a page of text on stderr."""
+    pushed = 0
+    for word, value in zip(arguments, [*arguments[1:], ""], strict=False):
+        if word in ("-options_file", "-options_file_yaml", "-prefix_push"):
+            if not value or OPTION.match(value):
+                raise ValueError(f"option {word} got no value; write it after the option")
+        if word in ("-options_file", "-options_file_yaml"):
+            if not Path(value).exists() or Path(value).is_dir():
+                raise ValueError(f"option {word} got {shown(value, 200)}, which is no file")
+        pushed += {"-prefix_push": 1, "-prefix_pop": -1}.get(word, 0)
+        if pushed < 0:
+            raise ValueError("option -prefix_pop comes without a -prefix_push before it")
+
+
 def _quoted(argument: str) -> str:
-    return f'"{argument}"' if re.search(r"\s", argument) else argument
+    return f'"{argument}"' if not argument or re.search(r"\s", argument) else argument
 
 
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -167,7 +202,7 @@ def check_names() -> None:
     """Raise a ValueError for an option of ours, under whatever prefix, that does not exist."""
     petsc = _petsc()
     for name in petsc.Options().getAll() if petsc else ():
-        ours = OURS.fullmatch(name)
+        ours = OURS.fullmatch(name.lower())  # PETSc does not tell capitals from small letters
         if ours is not None:
             find(ours[1])
 
@@ -192,7 +227,9 @@ def unread() -> list[str]:
     if petsc is None or not petsc.Options().getBool("options_left", True):
         return []
     names = petsc.Options().getAll()
-    return [f"-{name}" for name in names if OURS.fullmatch(name) and name not in _read]
+    return [
+        f"-{name}" for name in names if OURS.fullmatch(low := name.lower()) and low not in _read
+    ]
 
 
 def _warn() -> None:
@@ -261,15 +298,16 @@ class OptionReader:
         database = None if petsc is None else petsc.Options(self.prefix)
         if database is None or not database.hasName(within):
             return None
-        _read.add(f"{self.prefix}{within}")
+        _read.add(f"{self.prefix}{within}".lower())
         return database.getString(within, "")
 
     def levels_named(self) -> list[tuple[int, str]]:
         """The (level, name) of all options for one level, of this prefix."""
         petsc = _petsc()
         names = petsc.Options().getAll() if petsc else ()
-        pattern = re.compile(rf"{re.escape(self.prefix)}mgnet_levels_(\d+)_(\w+)")
-        return [(int(m[1]), m[2]) for m in map(pattern.fullmatch, names) if m]
+        within = rf"{re.escape(self.prefix.lower())}mgnet_levels_(\d{{1,9}})_(\w+)"
+        found = (re.fullmatch(within, name.lower(), re.ASCII) for name in names)
+        return [(int(m[1]), m[2]) for m in found if m]
 
     def help(self) -> None:
         """Print the options read so far, in PETSc's form, if `-help` is given; once a prefix."""

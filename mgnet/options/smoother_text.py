@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ast
-import difflib
+import re
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
-import mgnet
 from mgnet import Anderson, Smoother
+from mgnet.limits import shown
+from mgnet.options.smoother_names import find_smoother
 
 __all__ = ["parse_acceleration", "parse_smoother"]
 
-CORE = ("Chebyshev", "Direct", "GaussSeidel", "Jacobi", "Krylov")
-PETSC = {"KSPSmoother": "mgnet.petsc.ksp_smoother", "TAOSmoother": "mgnet.petsc.tao_smoother"}
+LONGEST = 1000  # characters of a text: Python's parser and its values nest no deeper than they go
+TEXT = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(\(.*\))?\s*", re.ASCII | re.DOTALL)
 
 
 def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
@@ -23,9 +23,10 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
     Parameters
     ----------
     text : str
-        A class of the core, `KSPSmoother` or `TAOSmoother`, or a dotted name that can be imported,
-        as `mgnet.training.LBFGS`; then, where it needs them, arguments that are plain values:
-        `GaussSeidel('backward')`.
+        A smoother of mgnet, alone as `Jacobi` or with its package as `mgnet.training.LBFGS`, or one
+        that the script has allowed by `register_smoother` or `allow_imports`; nothing else is
+        imported. Then, where it needs them, arguments that are plain values:
+        `GaussSeidel('backward')`. At most 1000 characters.
     option : str
         For messages.
 
@@ -42,7 +43,7 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
     Traceback (most recent call last):
     ValueError: parse_smoother got 'jacobi', which is no smoother; the nearest is Jacobi
     """
-    return _made(text, option, "a smoother and plain values, such as Jacobi(0.8)", _find)
+    return _made(text, option, "a smoother and plain values, such as Jacobi(0.8)", find_smoother)
 
 
 def parse_acceleration(text: str, option: str = "parse_acceleration") -> Anderson | None:
@@ -68,43 +69,41 @@ def parse_acceleration(text: str, option: str = "parse_acceleration") -> Anderso
 
     def find(name: str, option: str) -> Any:
         if name != "Anderson":
-            raise ValueError(f"{option} got {text!r}; expected {expected}")
+            raise ValueError(f"{option} got {shown(text)}; expected {expected}")
         return Anderson
 
-    return None if text.strip() == "none" else _made(text, option, expected, find)
+    return (
+        None
+        if isinstance(text, str) and text.strip() == "none"
+        else _made(text, option, expected, find)
+    )
 
 
 def _made(text: str, option: str, expected: str, find: Callable[[str, str], Any]) -> Any:
     """The object of a text, whose class `find` gives."""
+    if not isinstance(text, str):
+        raise TypeError(f"{option} got {shown(text)}; give a text: {expected}")
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"{option} got {shown(text)} of {len(text)} characters, more than {LONGEST}; expected "
+            f"{expected}"
+        )
+    found = TEXT.fullmatch(text)
     try:
-        node: Any = ast.parse(text.strip(), mode="eval").body
-        call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        if found is None:
+            raise ValueError
+        call: Any = ast.parse(f"f{found[2] or '()'}", mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError  # as in Jacobi(1)(2)
         arguments = [ast.literal_eval(argument) for argument in call.args]
         named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-        name = ast.unparse(call.func)
-    except (SyntaxError, ValueError):
-        raise ValueError(f"{option} got {text!r}; expected {expected}") from None
-    kind = find(name, option)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        # As `literal_eval` documents: a key that has no hash is a TypeError, say.
+        raise ValueError(f"{option} got {shown(text, 200)}; expected {expected}") from None
+    kind = find(found[1], option)
     try:
         return kind(*arguments, **named)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{option} got {text!r}: {error}") from None
-
-
-def _find(name: str, option: str) -> Any:
-    if name in CORE:
-        return getattr(mgnet, name)
-    module, _, last = name.rpartition(".")
-    module, last = (module, last) if module else (PETSC.get(name, ""), name)
-    try:
-        kind = getattr(import_module(module), last) if module else None
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{option} got {name!r}, which cannot be imported: {error}") from None
-    if not isinstance(kind, type) or not issubclass(kind, Smoother):
-        known = [*CORE, *PETSC]
-        lower = {word.lower(): word for word in known}
-        near = difflib.get_close_matches(last.lower(), lower, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"{option} got {name!r}, which is no smoother; the nearest is {lower[near]}"
-        )
-    return kind
+        why = " ".join(str(error).split())
+        why = why if len(why) <= 300 else f"{why[:297]}..."
+        raise ValueError(f"{option} got {shown(text, 200)}: {why}") from None

@@ -24,6 +24,7 @@ from mgnet import (
     StepData,
     parse,
 )
+from mgnet.limits import shown
 from mgnet.options.log import logged
 from mgnet.options.reader import OptionReader, check_names
 from mgnet.options.smoother_text import parse_acceleration, parse_smoother
@@ -107,13 +108,13 @@ def _hierarchy(hierarchy: Hierarchy, values: OptionReader) -> Hierarchy:
     count = values.get("levels", len(hierarchy))
     if count > len(hierarchy):
         raise ValueError(
-            f"option {values.shown('levels')} got '{count}'; this hierarchy has "
+            f"option {values.shown('levels')} got '{shown(count)}'; this hierarchy has "
             f"{len(hierarchy)} levels"
         )
     for level, name in values.levels_named():
         if level >= count:
-            shown = values.shown(f"levels_{level}_{name}")
-            raise ValueError(f"option {shown} is for no level; this hierarchy has 0 to {count - 1}")
+            given = values.shown(f"levels_{level}_{name}")
+            raise ValueError(f"option {given} is for no level; this hierarchy has 0 to {count - 1}")
     parts: list[dict[str, Smoother]] = [{} for _ in range(count)]
     for name in ("smoother", "post_smoother"):
         everywhere = _smoother(values, name, None)
@@ -154,16 +155,17 @@ def _with_parts(level: Level, parts: Sequence[dict[str, Smoother]]) -> Level:
 
 def _smoother(values: OptionReader, name: str, level: int | None) -> Smoother | None:
     text = values.get(name, None, level)
-    shown = values.shown(name if level is None else f"levels_{level}_{name}")
-    return None if text is None else parse_smoother(text, f"option {shown}")
+    given = values.shown(name if level is None else f"levels_{level}_{name}")
+    return None if text is None else parse_smoother(text, f"option {given}")
 
 
 def _with_sweeps(schedule: Schedule, values: OptionReader, levels: int) -> Schedule:
     """The schedule with the sweeps that the options ask for."""
     everywhere = values.get("sweeps", None)
+    of_level = [values.get("sweeps", None, level) for level in range(levels)]
     steps = []
     for step in schedule:
-        count = values.get("sweeps", None, step.level)
+        count = of_level[step.level]
         if step.action in ("pre", "post"):
             count = count or everywhere
         elif step.action != "solve":

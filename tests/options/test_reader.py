@@ -111,3 +111,50 @@ def test_what_nothing_reads_is_named(options):
     assert unread() == ["-u_mgnet_cycle"]
     options("-options_left no")
     assert unread() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["-options_file"], "option -options_file got no value"),
+        (["-options_file", "-mgnet_view"], "option -options_file got no value"),
+        (["-options_file", "none/such"], "option -options_file got 'none/such', which is no file"),
+        (["-options_file_yaml", "."], "option -options_file_yaml got '.', which is no file"),
+        (["-prefix_push"], "option -prefix_push got no value"),
+        (["-prefix_pop"], "option -prefix_pop comes without"),
+        (["-mgnet_levels_007_sweeps", "2"], "option -mgnet_levels_007_sweeps is unknown"),
+        ([f"-mgnet_levels_{'9' * 5000}_sweeps", "2"], "option -mgnet_levels_99.*is unknown"),
+        ([f"-mgnet_{'cycel' * 5000}", "V"], "option -mgnet_cycel.*is unknown"),
+        (["-MGNET_Cycel", "V"], "option -mgnet_cycel is unknown"),
+    ],
+)
+def test_what_init_refuses(options, capfd, arguments, complaint):
+    options("")
+    with pytest.raises(ValueError, match=f"^{complaint}") as refusal:
+        init(["x", *arguments])
+    assert len(str(refusal.value)) < 300
+    assert capfd.readouterr().err == ""
+
+
+def test_quotes_within_a_value(options):
+    options("")
+    init(["x", "-w_mgnet_coarse_solver", 'Krylov("cg", 3)', "-w_mgnet_cycle", "K2(1, 1)"])
+    values = OptionReader("w_")
+    assert values.get("coarse_solver", None) == 'Krylov("cg", 3)'
+    assert values.get("cycle", None) == "K2(1, 1)"
+
+
+def test_an_options_text_is_one_text_with_its_quotes_closed():
+    with pytest.raises(ValueError, match="^init got options .*: No closing quotation$"):
+        init(["x"], '-mgnet_cycle "V(1,1)')
+    with pytest.raises(TypeError, match="^init got options \\['-a'\\]; give one text"):
+        init(["x"], ["-a"])
+
+
+def test_capitals_are_read(options):
+    options("-V_MGNET_Cycle F(1,1) -V_mgnet_LEVELS_1_sweeps 2")
+    values = OptionReader("v_")
+    assert values.get("cycle", None) == "F(1,1)"
+    assert values.levels_named() == [(1, "sweeps")]
+    assert values.get("sweeps", None, 1) == 2
+    assert unread() == []

@@ -15,8 +15,9 @@ def test_round_trip(smoother):
     assert parse_smoother(type(smoother).__name__) == type(smoother)()
 
 
-def test_any_class_that_can_be_imported():
-    assert isinstance(parse_smoother("mgnet.training.LBFGS(history=3)"), LBFGS)
+def test_with_or_without_the_package():
+    for text in ("mgnet.training.LBFGS(history=3)", " LBFGS ( history = 3 ) "):
+        assert parse_smoother(text) == LBFGS(history=3)
     assert parse_smoother("mgnet.Jacobi") == Jacobi()
 
 
@@ -29,9 +30,21 @@ def test_any_class_that_can_be_imported():
         ("GaussSeidel('up')", "must be 'forward', 'backward'"),
         ("Jacobi(", "expected a smoother and plain values"),
         ("Jacobi(open('x'))", "expected a smoother and plain values"),
-        ("math.sqrt", "is no smoother"),
-        ("no.such.Thing", "cannot be imported: No module"),
-        ("mgnet.Jacoby", "cannot be imported"),
+        ("math.sqrt", "may not import; in the script, allow it by mgnet.options.register_smoother"),
+        ("no.such.Thing", "may not import"),
+        ("mgnet.Jacoby", "the nearest is Jacobi$"),
+        ("mgnet.app.cli.main", "is no smoother"),
+        ("Jacobi(1)(2)", "expected a smoother and plain values"),
+        ("Jacobi({[]: 1})", "expected a smoother and plain values"),
+        ("Jacobi(" + 300 * "[" + 300 * "]" + ")", "expected a smoother and plain values"),
+        ("Jacobi(" + 400 * "-" + "1)", "expected a smoother and plain values"),
+        ("Jacobi(9**9**9)", "expected a smoother and plain values"),
+        ("Jacobi(1" + 900 * "0" + ")", "give a number above 0"),
+        ("Jacobi(1e999)", "give a number above 0"),
+        ("Jacobi.Jacobi" + 300 * ".a", "may not import"),
+        ("Jacobi(0.8)" + 1000 * " ", "of 1011 characters, more than 1000"),
+        ("\u00e9(1)", "expected a smoother and plain values"),
+        ("Jacobi\0", "expected a smoother and plain values"),
     ],
 )
 def test_refusals(text, complaint):

@@ -10,15 +10,16 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from numbers import Integral
 from typing import Any, NamedTuple
 
 from mgnet import vector
+from mgnet.limits import is_whole, shown
 from mgnet.transfer import Transfer
 
 __all__ = ["CLayers", "Intervals", "intervals", "level_factors", "level_sizes"]
 
 State = Any
+MOST_LEVELS = 64  # each has at most half of the layers of the one before
 
 
 class BatchedStep(NamedTuple):
@@ -60,9 +61,9 @@ class Intervals:
     reverse: bool = False
 
     def __post_init__(self) -> None:
-        if self.layers < 0 or self.factor < 2:
+        if not is_whole(self.layers) or not is_whole(self.factor, 2):
             raise ValueError(
-                f"Intervals got {self.layers} layers and factor {self.factor}; "
+                f"Intervals got {shown(self.layers)} layers and factor {shown(self.factor)}; "
                 "the layers must not be fewer than 0, and the factor must be at least 2"
             )
 
@@ -124,13 +125,16 @@ def level_factors(levels: int, coarsening: int | Sequence[int]) -> tuple[int, ..
     >>> level_factors(3, 4), level_factors(3, (8, 2))
     ((4, 4), (8, 2))
     """
-    if not isinstance(levels, Integral) or levels < 1:
-        raise ValueError(f"layer hierarchy got levels = {levels!r}; give an integer of at least 1")
+    if not is_whole(levels, 1, MOST_LEVELS):
+        raise ValueError(
+            f"layer hierarchy got levels = {shown(levels)}; give an integer of at least 1 and at "
+            f"most {MOST_LEVELS}"
+        )
     many = isinstance(coarsening, Sequence)
     given = tuple(coarsening) if many else (coarsening,) * (levels - 1)  # type: ignore[arg-type]
-    if len(given) != levels - 1 or any(not isinstance(c, Integral) or c < 2 for c in given):
+    if len(given) != levels - 1 or not all(is_whole(c, 2) for c in given):
         raise ValueError(
-            f"layer hierarchy got the coarsening {coarsening!r} for {levels} levels; "
+            f"layer hierarchy got the coarsening {shown(coarsening)} for {levels} levels; "
             f"give one integer of at least 2, or a sequence of {levels - 1} of them"
         )
     return tuple(int(c) for c in given)
@@ -158,14 +162,17 @@ def level_sizes(layers: int, factors: Sequence[int], part: bool = False) -> tupl
     >>> level_sizes(130, (4, 4))
     (130, 33, 9)
     """
-    if not isinstance(layers, Integral) or layers < (0 if part else 1):
-        raise ValueError(f"layer hierarchy got layers = {layers!r}; give an integer of at least 1")
+    if not is_whole(layers, 0 if part else 1):
+        raise ValueError(
+            f"layer hierarchy got layers = {shown(layers)}; give an integer of at least 1"
+        )
     sizes = [int(layers)]
     for number, factor in enumerate(factors, 1):
         if sizes[-1] == 1 and not part:
             raise ValueError(
-                f"layer hierarchy got {len(factors) + 1} levels for {layers} layers and the "
-                f"coarsening {tuple(factors)}; the largest possible number of levels is {number}"
+                f"layer hierarchy got {len(factors) + 1} levels for {shown(layers)} layers and "
+                f"the coarsening {shown(tuple(factors))}; the largest possible number of levels is "
+                f"{number}"
             )
         sizes.append(-(-sizes[-1] // factor))
     return tuple(sizes)

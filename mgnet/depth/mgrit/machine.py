@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+from mgnet.limits import is_number, shown
 
 __all__ = ["Machine"]
 
@@ -44,16 +47,22 @@ class Machine:
     layer_bytes: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.layer_seconds > 0.0 and self.latency >= 0.0 and self.bandwidth > 0.0):
+        told = {name: shown(value) for name, value in vars(self).items()}
+        speeds = (self.layer_seconds, self.bandwidth)
+        if not all(map(_is_positive, speeds)) or not is_number(self.latency, 0.0):
             raise ValueError(
-                f"Machine got layer_seconds {self.layer_seconds}, latency {self.latency}, "
-                f"bandwidth {self.bandwidth}; seconds and bandwidth must be positive, the latency "
-                "not negative"
+                f"Machine got layer_seconds {told['layer_seconds']}, latency {told['latency']}, "
+                f"bandwidth {told['bandwidth']}; seconds and bandwidth must be positive, "
+                "the latency not negative"
             )
-        sizes = self.state_bytes >= 0.0 and self.layer_bytes >= 0.0
-        if not (self.backward_ratio > 0.0 and sizes):
+        sizes = is_number(self.state_bytes, 0.0) and is_number(self.layer_bytes, 0.0)
+        if not (_is_positive(self.backward_ratio) and sizes):
             raise ValueError(
-                f"Machine got backward_ratio {self.backward_ratio}, state_bytes "
-                f"{self.state_bytes}, layer_bytes {self.layer_bytes}; the ratio must be positive, "
-                "sizes not negative"
+                f"Machine got backward_ratio {told['backward_ratio']}, state_bytes "
+                f"{told['state_bytes']}, layer_bytes {told['layer_bytes']}; the ratio must be "
+                "positive, sizes not negative"
             )
+
+
+def _is_positive(number: Any) -> bool:
+    return is_number(number, 0.0) and number > 0

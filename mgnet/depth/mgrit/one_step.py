@@ -5,10 +5,12 @@ For those who come from XBraid and pyMGRIT: the grid is the time grid, a layer i
 
 from __future__ import annotations
 
+import cmath
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
+from numbers import Complex
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction, check_step
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
 from mgnet.hierarchy import Hierarchy
+from mgnet.limits import MOST_UNKNOWNS, is_number, is_whole, shown
 
 __all__ = ["OneStep", "dahlquist", "heat"]
 
@@ -158,17 +161,31 @@ class _Steps:
 
 
 def _check_theta(name: str, theta: float) -> None:
-    if not 0.0 <= theta <= 1.0:
+    if not is_number(theta, 0.0, 1.0):
         raise ValueError(
-            f"{name} got theta = {theta}; it must lie between 0 (forward Euler) and 1 (backward "
-            "Euler), 0.5 is Crank-Nicolson"
+            f"{name} got theta = {shown(theta)}; it must lie between 0 (forward Euler) and 1 "
+            "(backward Euler), 0.5 is Crank-Nicolson"
         )
+
+
+def _check_finite(owner: str, **numbers: complex) -> None:
+    for name, number in numbers.items():
+        real = is_number(number)
+        other = name == "rate" and isinstance(number, Complex) and not isinstance(number, bool)
+        if not (real or other) or not cmath.isfinite(complex(number)):
+            raise ValueError(f"{owner} got {name} = {shown(number)}; give a finite number")
 
 
 def _check_counts(name: str, counts: dict[str, int]) -> None:
     for what, count in counts.items():
-        if not isinstance(count, Integral) or count < 1:
-            raise ValueError(f"{name} got {count!r} {what}; give an integer of at least 1")
+        if not is_whole(count, 1):
+            raise ValueError(f"{name} got {shown(count)} {what}; give an integer of at least 1")
+    unknowns = math.prod(counts.values())
+    if unknowns > MOST_UNKNOWNS:
+        raise ValueError(
+            f"{name} got {' times '.join(counts)} of {shown(unknowns)}; at most {MOST_UNKNOWNS} "
+            "states are made"
+        )
 
 
 def dahlquist(
@@ -192,6 +209,7 @@ def dahlquist(
     array([1.  , 0.5 , 0.25])
     """
     _check_theta("dahlquist", theta)
+    _check_finite("dahlquist", rate=rate, final_time=final_time)
     _check_counts("dahlquist", {"steps": steps})
 
     def step(t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
@@ -235,6 +253,7 @@ def heat(
     'RTOL'
     """
     _check_theta("heat", theta)
+    _check_finite("heat", final_time=final_time, conductivity=conductivity)
     _check_counts("heat", {"points": points, "steps": steps})
     x = np.arange(1, points + 1) / (points + 1)
     u0 = 1.0 - abs(2.0 * x - 1.0) if initial is None else np.asarray(initial, dtype=float)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
 
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
-from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.depth.mgrit.machine import Machine
-from mgnet.interpreter import run
+from mgnet.depth.mgrit.plan_calls import check_calls, plan_calls
+from mgnet.limits import is_whole, shown
 
 __all__ = ["Cost", "Plan", "best_plan", "plan"]
 
@@ -163,29 +162,29 @@ def plan(
     path: 60, messages: 7
     together  60 s, serial 64 s: speedup 1.07
     """
-    if not isinstance(ranks, Integral) or ranks < 1:
-        raise ValueError(f"plan got ranks = {ranks!r}; give an integer of at least 1")
-    if (
-        isinstance(cycles, Integral)
-        or len(cycles) not in (1, 2)
-        or any(k is not None and k < 0 for k in cycles)
-    ):
+    if not is_whole(ranks, 1):
+        raise ValueError(f"plan got ranks = {shown(ranks)}; give an integer of at least 1")
+    counted = isinstance(cycles, Sequence) and len(cycles) in (1, 2)
+    if not counted or not all(k is None or is_whole(k) for k in cycles):
         raise ValueError(
-            f"plan got cycles = {cycles!r}; give the number of cycles forward and backward, "
+            f"plan got cycles = {shown(cycles)}; give the number of cycles forward and backward, "
             "such as (2, 1), with None for a serial pass"
         )
     if not isinstance(machine, Machine):
         raise TypeError(
-            f"plan got machine {machine!r}; give Machine(layer_seconds=1e-3, latency=1e-5), say"
+            f"plan got machine {shown(machine)}; give Machine(layer_seconds=1e-3, latency=1e-5), "
+            "say"
         )
     factors = level_factors(levels, coarsening)
-    owned = _owned(level_sizes(layers, factors), factors, ranks)
+    sizes = level_sizes(layers, factors)
+    check_calls(sizes, factors, relaxation, cycle, cycles, ranks)
+    owned = _owned(sizes, factors, ranks)
     calls = []
     for count, reverse in zip(cycles, (False, True), strict=False):
         if count is None:
-            calls.append(_calls(layers, (), relaxation, cycle, 0, False, reverse))
+            calls.append(plan_calls(layers, (), relaxation, cycle, 0, False, reverse))
         else:
-            calls.append(_calls(layers, factors, relaxation, cycle, count, record, reverse))
+            calls.append(plan_calls(layers, factors, relaxation, cycle, count, record, reverse))
     everywhere = levels - 1 if gathered and levels > 1 and len(owned[0]) > 2 else None
     if record and len(calls) == 2:  # the adjoint records each coarse level once
         for k in sorted({k for k, _ in calls[1]} - {0}):
@@ -261,6 +260,17 @@ def best_plan(
     >>> best_plan(16, ranks=2, machine=Machine(latency=10.0)).levels  # as long as ten layers
     1
     """
+    given = isinstance(coarsenings, Sequence) and len(coarsenings) > 0
+    if not given or not all(is_whole(factor, 2) for factor in coarsenings):
+        raise ValueError(
+            f"best_plan got coarsenings {shown(coarsenings)}; give a sequence of integers of at "
+            "least 2"
+        )
+    for name, number in (("layers", layers), ("coarsest", coarsest)):
+        if not is_whole(number, 1):
+            raise ValueError(
+                f"best_plan got {name} = {shown(number)}; give an integer of at least 1"
+            )
     shapes: list[tuple[int, int]] = [(1, coarsenings[0])]
     for factor in coarsenings:
         size, levels = -(-layers // factor), 2
@@ -282,50 +292,6 @@ def best_plan(
         for levels, factor in shapes
     ]
     return min(plans, key=lambda found: found.seconds)
-
-
-class _Note:
-    """A propagator that evaluates nothing and notes the calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[int, slice]] = []
-
-    def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
-        self.calls.append((level, which))
-        return states
-
-
-def _calls(
-    layers: int,
-    factors: Sequence[int],
-    relaxation: Sequence[str],
-    text: str,
-    count: int,
-    record: bool,
-    reverse: bool,
-) -> list[tuple[int, slice]]:
-    """The calls of `count` cycles, what opens them and the closing sweep."""
-    note, levels = _Note(), len(factors) + 1
-    hierarchy = layer_hierarchy(
-        note,
-        layers,
-        np.zeros(()),
-        levels=levels,
-        coarsening=factors,
-        relaxation=relaxation if factors else ("F",),
-        reverse=reverse,
-    )
-    if not factors:
-        hierarchy[0].operator.march(None)
-        return note.calls
-    opening, cycle = mgrit(levels, text)
-    u = np.zeros(layers + 1)
-    for schedule in ([] if opening is None else [opening]) + [cycle] * count:
-        u, _ = run(schedule, hierarchy, u, None)
-    u = hierarchy[0].operator.relax(u, None)
-    if record:
-        hierarchy[0].operator.arrivals(u, None)
-    return note.calls
 
 
 def _owned(sizes: Sequence[int], factors: Sequence[int], ranks: int) -> list[np.ndarray]:
@@ -360,7 +326,8 @@ def _cost(
         critical += int(np.diff(before).max())
         # The state at the beginning of a block is the end of the layer before it.
         crossing = begins[1:-1] - (0 if reverse else 1)
-        sent = sum(int(layer) in layers for layer in crossing)
+        within = (crossing >= layers.start) & (crossing < layers.stop)
+        sent = int((within & ((crossing - layers.start) % layers.step == 0)).sum())
         messages += sent
         critical_messages += sent > 0
     if marched:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mgnet.limits import is_number, shown
 from mgnet.smoother import Smoother
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Relaxation", "SerialSweep"]
 
 State = Any
+MOST_LETTERS = 64
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,28 @@ class Relaxation(Smoother):
     fixed_work: ClassVar[bool] = False  # a state that is relaxed already costs nothing
 
     def __post_init__(self) -> None:
-        if not self.order or set(self.order) - {"F", "C"}:
+        word = isinstance(self.order, str) and 0 < len(self.order) <= MOST_LETTERS
+        if not word or set(self.order) - {"F", "C"}:
             raise ValueError(
-                f"Relaxation got the order {self.order!r}; give a word of F and C, such as 'FCF'"
+                f"Relaxation got the order {shown(self.order)}; give a word of F and C, such as "
+                f"'FCF', of at most {MOST_LETTERS} letters"
             )
-        if not 0.0 < self.weight < 2.0:
+        if not is_number(self.weight, 0.0, 2.0, open=True):
             raise ValueError(
-                f"Relaxation got the weight {self.weight}; it must lie between 0 and 2"
+                f"Relaxation got the weight {shown(self.weight)}; it must lie between 0 and 2"
             )
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
         equation = level.operator
-        for letter in self.order * sweeps:
+        for letter in (letter for _ in range(sweeps) for letter in self.order):
             u = equation.relax(u, f) if letter == "F" else equation.relax_c(u, f, self.weight)
         return u, memory
 
     def work(self, level: Level, sweeps: int) -> float:
         c_part = level.residual_cost
-        return sum(1.0 - c_part if letter == "F" else c_part for letter in self.order * sweeps)
+        return sweeps * sum(1.0 - c_part if letter == "F" else c_part for letter in self.order)
 
     def __str__(self) -> str:
         weight = "" if self.weight == 1.0 else f", {self.weight:g}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import NamedTuple
+
+from mgnet.limits import is_number, is_whole, shown
 
 __all__ = [
     "AdaptiveCycles",
@@ -109,6 +110,7 @@ class FixedCycles:
 
     def __post_init__(self) -> None:
         _check_counts(self, {"cycles": self.cycles, "backward": self.backward})
+        _check_tolerance(self, self.tolerance)
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
         """How far a propagation `forward` or `backward` goes.
@@ -157,8 +159,11 @@ class CyclesToTolerance:
     def __post_init__(self) -> None:
         _check_counts(self, {"max_cycles": self.max_cycles})
         given = (self.tolerance, *([] if self.backward is None else [self.backward]))
-        if any(not isinstance(each, Real) or not each > 0.0 for each in given):
-            raise ValueError(f"{self} needs tolerances above 0, as numbers")
+        if not all(is_number(each, 0.0, math.inf) and each > 0.0 for each in given):
+            raise ValueError(
+                f"CyclesToTolerance got {shown(vars(self), 200)}; it needs tolerances above 0, as "
+                "numbers"
+            )
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
         """As `FixedCycles.limit`."""
@@ -209,6 +214,7 @@ class AdaptiveCycles:
     def __post_init__(self) -> None:
         counts = {"forward": self.forward, "backward": self.backward}
         _check_counts(self, {**counts, "every": self.every, "max_cycles": self.max_cycles})
+        _check_tolerance(self, self.tolerance)
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
         """As `FixedCycles.limit`; twice the cycles in every `every`-th call in training."""
@@ -237,11 +243,19 @@ class AdaptiveCycles:
 Control = FixedCycles | CyclesToTolerance | AdaptiveCycles
 
 
+def _check_tolerance(control: object, tolerance: float) -> None:
+    if not is_number(tolerance, 0.0):
+        raise ValueError(
+            f"{type(control).__name__} got tolerance = {shown(tolerance)}; it must be a number "
+            "that is not negative"
+        )
+
+
 def _check_counts(control: object, counts: dict[str, int | None]) -> None:
     for name, count in counts.items():
         least = 0 if name in ("cycles", "backward", "forward") else 1
-        if count is not None and (not isinstance(count, Integral) or count < least):
+        if count is not None and not is_whole(count, least):
             raise ValueError(
-                f"{type(control).__name__} got {name} = {count!r}; it must be an integer of at "
-                f"least {least}"
+                f"{type(control).__name__} got {name} = {shown(count)}; it must be an integer "
+                f"of at least {least}"
             )

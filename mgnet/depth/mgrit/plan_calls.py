@@ -1,0 +1,131 @@
+"""The calls of the propagator in a plan: counted first, then noted one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.interpreter import run
+from mgnet.limits import shown
+from mgnet.schedule import Schedule
+
+__all__ = ["check_calls", "plan_calls"]
+
+# A plan walks over its calls: so many take seconds, and ten million numbers a state.
+MOST_CALLS, MOST_LAYERS = 300_000, 10**7
+
+
+class _Note:
+    """A propagator that evaluates nothing and notes the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, slice]] = []
+
+    def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
+        self.calls.append((level, which))
+        return states
+
+
+def plan_calls(
+    layers: int,
+    factors: Sequence[int],
+    relaxation: Sequence[str],
+    text: str,
+    count: int,
+    record: bool,
+    reverse: bool,
+) -> list[tuple[int, slice]]:
+    """The calls of `count` cycles, what opens them and the closing sweep: levels and layers.
+
+    Parameters
+    ----------
+    layers : int
+    factors : sequence of int
+        None: a serial pass.
+    relaxation : sequence of str
+    text : str
+        For `mgrit`.
+    count : int
+    record, reverse : bool
+
+    Examples
+    --------
+    >>> calls = plan_calls(8, (4,), ("F",), "V", 0, record=False, reverse=False)
+    >>> [(level, len(range(8)[which])) for level, which in calls]
+    [(0, 2), (0, 2), (0, 2)]
+    """
+    note, levels = _Note(), len(factors) + 1
+    hierarchy = layer_hierarchy(
+        note,
+        layers,
+        np.zeros(()),
+        levels=levels,
+        coarsening=factors,
+        relaxation=relaxation if factors else ("F",),
+        reverse=reverse,
+    )
+    if not factors:
+        hierarchy[0].operator.march(None)
+        return note.calls
+    opening, cycle = mgrit(levels, text)
+    u = np.zeros(layers + 1)
+    for schedule in ([] if opening is None else [opening]) + [cycle] * count:
+        u, _ = run(schedule, hierarchy, u, None)
+    u = hierarchy[0].operator.relax(u, None)
+    if record:
+        hierarchy[0].operator.arrivals(u, None)
+    return note.calls
+
+
+def check_calls(
+    sizes: Sequence[int],
+    factors: Sequence[int],
+    relaxation: Sequence[str],
+    text: str,
+    cycles: Sequence[int | None],
+    ranks: int,
+) -> None:
+    """Refuse a plan that would take minutes: its calls are counted before one is walked.
+
+    Parameters
+    ----------
+    sizes, factors : sequence of int
+        Of the levels.
+    relaxation, text, cycles, ranks : as in `plan`
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_calls((64, 16), (4,), ("F",), "V", (1, 1), 4)
+    """
+    letters = max(map(len, relaxation), default=1) if not isinstance(relaxation, str) else 3
+    opening, cycle = mgrit(len(sizes), text)
+
+    def calls(schedule: Schedule | None) -> int:
+        """At least as many as there are: each F-relaxation has a call per offset, and one more."""
+        counted = 0
+        for _, level, _ in schedule or ():
+            coarsest = level == len(factors)
+            counted += sizes[-1] if coarsest else (1 + letters) * (factors[level] + 1)
+        return counted
+
+    closing = 3 * (factors[0] + 1) if factors else 0
+    total = sum(
+        sizes[0]
+        if count is None or not factors
+        else calls(opening) + count * calls(cycle) + closing
+        for count in cycles
+    )
+    crossed = total * min(ranks, sizes[-1])  # each call is looked at for every rank
+    if sizes[0] > MOST_LAYERS or total > MOST_CALLS or crossed > 1000 * MOST_CALLS:
+        raise ValueError(
+            f"plan got {shown(sizes[0])} layers and about {shown(total)} calls on "
+            f"{shown(ranks)} ranks; at most {MOST_LAYERS} layers, {MOST_CALLS} calls, and "
+            f"{1000 * MOST_CALLS} calls times ranks are counted: more levels or a larger "
+            "coarsening shorten the march over the coarsest level"
+        )
