@@ -141,7 +141,8 @@ class Krylov(Smoother):
         if not is_whole(self.iterations, 1, MOST_SWEEPS) or not is_number(self.rtol, 0.0):
             raise ValueError(
                 f"Krylov got iterations {shown(self.iterations)} and rtol {shown(self.rtol)}; it "
-                f"needs an integer from 1 to {MOST_SWEEPS}, and a number that is not negative"
+                f"needs at least 1 iteration, at most {MOST_SWEEPS}, and an rtol that is not "
+                "negative"
             )
 
     def smooth(

@@ -49,8 +49,8 @@ def _checked(shape: Any) -> tuple[int, ...]:
     points = tuple(islice(shape, 4)) if isinstance(shape, Iterable) else (shape,)
     if not 1 <= len(points) <= 3 or not all(is_whole(n, 1) for n in points):
         raise ValueError(
-            f"gallery got shape {shown(points)}; give 1 to 3 positive integers, the interior points "
-            "per direction"
+            f"gallery got shape {shown(points)}; give 1 to 3 positive integers, the interior "
+            "points per direction"
         )
     unknowns = math.prod(int(n) for n in points)
     if unknowns > MOST_UNKNOWNS:

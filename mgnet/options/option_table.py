@@ -210,7 +210,7 @@ def markdown(group: str) -> str:
 
 def _number(kind: type, text: str) -> int | float | None:
     """The number of a text, as PETSc and everybody write it: Python would take `1_0` and more."""
-    if not text.isascii() or "_" in text or len(text) > 50:
+    if not text.isascii() or "_" in text or len(text) > (18 if kind is int else 50):
         return None
     try:
         return kind(text)

@@ -142,26 +142,48 @@ def insert_options(arguments: Sequence[str], weaker: Sequence[str] = ()) -> None
             f"{[*arguments, *weaker, ''][0][:60]} has one dash, so it is meant for PETSc, but "
             "petsc4py is not installed; install it, or write two dashes for an option of mgnet"
         ) from None
+    for word in (*arguments, *weaker):
+        if "\0" in word or not _is_utf8(word):
+            raise ValueError(
+                f"options got {shown(word, 200)}, which is no text that PETSc can hold"
+            )
     _check_files(arguments)
     runs = _petsc() is not None
     try:
         petsc4py.init(["mgnet", *arguments])
         database = import_module("petsc4py.PETSc").Options()
         if runs:  # then it ignores what init is given
-            # PETSc reads quotes around a value, but none within.
-            plain = [word for word in arguments if '"' not in word]
-            database.insertString(" ".join(map(_quoted, plain)))
-            for name, value in _pairs(arguments):
-                if '"' in value:
-                    database.setValue(name, value)
+            _insert(database, arguments)
     except RuntimeError as error:  # PETSc's own
         why = str(error).split("\n")[-1].strip("[0] ")
         raise ValueError(f"PETSc refuses {shown(shlex.join(arguments), 200)}: {why}") from None
-    names = set(database.getAll())
+    names = {name.lower() for name in database.getAll()}
     for name, value in _pairs(weaker):
-        if name not in names:
+        if name.lower() not in names:
             database.setValue(name, value)
     check_names()
+
+
+def _is_utf8(word: str) -> bool:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _insert(database: Any, arguments: Sequence[str]) -> None:
+    """Add options to a PETSc that runs; it reads quotes around a value, but none within."""
+    plain: list[str] = []
+    for word in arguments:
+        if '"' in word and plain:
+            name = plain.pop()
+            database.insertString(" ".join(map(_quoted, plain)))
+            database.setValue(name[1:], word)
+            plain = []
+        else:
+            plain.append(word)
+    database.insertString(" ".join(map(_quoted, plain)))
 
 
 def _check_files(arguments: Sequence[str]) -> None:

@@ -97,6 +97,8 @@ def _made(text: str, option: str, expected: str, find: Callable[[str, str], Any]
             raise ValueError  # as in Jacobi(1)(2)
         arguments = [ast.literal_eval(argument) for argument in call.args]
         named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+        if len(named) < len(call.keywords):
+            raise ValueError  # Python sees that only where it compiles
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         # As `literal_eval` documents: a key that has no hash is a TypeError, say.
         raise ValueError(f"{option} got {shown(text, 200)}; expected {expected}") from None

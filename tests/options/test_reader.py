@@ -144,6 +144,23 @@ def test_quotes_within_a_value(options):
     assert values.get("cycle", None) == "K2(1, 1)"
 
 
+def test_the_last_of_two_and_the_stronger_in_any_letters(options):
+    options("")
+    twice = ["-y_mgnet_coarse_solver", 'Krylov("cg", 3)', "-y_mgnet_coarse_solver", "Direct"]
+    init(["x", *twice, "-Y_mgnet_rtol", "1"], "-y_mgnet_rtol 2 -y_mgnet_atol 3 -y_mgnet_atol 4")
+    values = OptionReader("y_")
+    assert [values.get(name, None) for name in ("coarse_solver", "rtol", "atol")] == [
+        *("Direct", 1.0, 4.0)
+    ]
+
+
+@pytest.mark.parametrize("word", ["V(1,1)\0", "\udc80"])
+def test_texts_that_petsc_cannot_hold(options, word):
+    options("")
+    with pytest.raises(ValueError, match="^options got .*, which is no text that PETSc can hold$"):
+        init(["x", "-mgnet_cycle", word])
+
+
 def test_an_options_text_is_one_text_with_its_quotes_closed():
     with pytest.raises(ValueError, match="^init got options .*: No closing quotation$"):
         init(["x"], '-mgnet_cycle "V(1,1)')

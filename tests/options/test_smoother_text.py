@@ -34,6 +34,7 @@ def test_with_or_without_the_package():
         ("no.such.Thing", "may not import"),
         ("mgnet.Jacoby", "the nearest is Jacobi$"),
         ("mgnet.app.cli.main", "is no smoother"),
+        ("Jacobi(omega=1, omega=2)", "expected a smoother and plain values"),
         ("Jacobi(1)(2)", "expected a smoother and plain values"),
         ("Jacobi({[]: 1})", "expected a smoother and plain values"),
         ("Jacobi(" + 300 * "[" + 300 * "]" + ")", "expected a smoother and plain values"),
