@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from mgnet import norms, vector
-from mgnet.limits import MOST_SWEEPS, is_number, is_whole, shown
+from mgnet.limits import MOST_SWEEPS, is_number, is_one_of, is_whole, shown
 from mgnet.smoother import Smoother
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Direct(Smoother):
     method: str = "lu"
 
     def __post_init__(self) -> None:
-        if str(self.method) not in ("lu", "pinv"):
+        if not is_one_of(self.method, ("lu", "pinv")):
             raise ValueError(f"Direct got method {shown(self.method)}; it must be 'lu' or 'pinv'")
 
     def start(self, level: Level, u: State) -> Any:
@@ -133,7 +133,7 @@ class Krylov(Smoother):
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if str(self.method) not in ("cg", "gmres", "bicgstab", "minres"):
+        if not is_one_of(self.method, ("cg", "gmres", "bicgstab", "minres")):
             raise ValueError(
                 f"Krylov got method {shown(self.method)}; "
                 "it must be 'cg', 'gmres', 'bicgstab' or 'minres'"

@@ -59,13 +59,13 @@ def _checked(owner: str, **counts: Any) -> dict[str, Any]:
         most = MOST_SWEEPS if name in ("pre", "post", "coarsest") else math.inf
         if name == "kappa":
             infinite = isinstance(value, float) and value == math.inf
-            if not infinite and not is_whole(value, 1):
+            if not infinite and not is_whole(value, 1, math.inf):
                 raise ValueError(
                     f"{owner} got kappa = {shown(value)}; it must be an integer of at least 1 (1 "
                     "is V, 2 is F) or math.inf (W)"
                 )
         elif not is_whole(value, least, most):
-            bound = f" and at most {most}" if is_whole(value, least) else ""
+            bound = f" and at most {most}" if is_whole(value, least, math.inf) else ""
             raise ValueError(
                 f"{owner} got {name} = {shown(value)}; it must be an integer of at least {least}"
                 + bound

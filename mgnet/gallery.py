@@ -47,7 +47,7 @@ def _grids(shape: int | tuple[int, ...], levels: int | None) -> list[tuple[int, 
 def _checked(shape: Any) -> tuple[int, ...]:
     """The interior points per direction."""
     points = tuple(islice(shape, 4)) if isinstance(shape, Iterable) else (shape,)
-    if not 1 <= len(points) <= 3 or not all(is_whole(n, 1) for n in points):
+    if not 1 <= len(points) <= 3 or not all(is_whole(n, 1, math.inf) for n in points):
         raise ValueError(
             f"gallery got shape {shown(points)}; give 1 to 3 positive integers, the interior "
             "points per direction"

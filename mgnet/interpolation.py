@@ -5,7 +5,7 @@ import math
 import numpy as np
 import scipy.sparse as sp
 
-from mgnet.limits import MOST_UNKNOWNS, is_whole, shown
+from mgnet.limits import MOST_UNKNOWNS, is_one_of, is_whole, shown
 
 __all__ = ["interpolation_matrix"]
 
@@ -50,11 +50,11 @@ def interpolation_matrix(
            [0. , 0.5, 0.5],
            [0. , 0. , 1. ]])
     """
-    if str(boundary) not in ("zero", "open"):
+    if not is_one_of(boundary, ("zero", "open")):
         raise ValueError(
             f"interpolation_matrix got boundary {shown(boundary)}; it must be 'zero' or 'open'"
         )
-    if not all(is_whole(number, -math.inf) for number in (coarse, factor, degree)):
+    if not all(is_whole(number, -math.inf, math.inf) for number in (coarse, factor, degree)):
         raise TypeError(
             f"interpolation_matrix got {shown(coarse)} coarse points, factor {shown(factor)}, "
             f"degree {shown(degree)}; all must be integers"

@@ -16,6 +16,7 @@ __all__ = [
     "MOST_UNKNOWNS",
     "check_limits",
     "is_number",
+    "is_one_of",
     "is_whole",
     "shown",
 ]
@@ -85,23 +86,43 @@ def check_limits(
         )
 
 
-def is_whole(value: Any, least: float = 0, most: float = math.inf) -> bool:
+def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:
     """Whether it is an integer from `least` to `most`; True and False are none.
+
+    By default `most` is what a counter of NumPy holds: larger ones fail where they are printed,
+    multiplied or made an index.
 
     Parameters
     ----------
     value : object
     least : int, or minus infinity
-    most : int, optional
+    most : int, or infinity
 
     Examples
     --------
-    >>> [is_whole(value, 1) for value in (3, 0, 3.0, True)]
-    [True, False, False, False]
+    >>> [is_whole(value, 1) for value in (3, 0, 3.0, True, 10**30)]
+    [True, False, False, False, False]
     """
     if type(value) is not int and (not isinstance(value, Integral) or isinstance(value, bool)):
         return False
     return least <= value <= most  # type: ignore[operator]
+
+
+def is_one_of(value: Any, words: tuple[str, ...]) -> bool:
+    """Whether it is one of these words.
+
+    Parameters
+    ----------
+    value : object
+        An array or a huge integer, too, which do not compare.
+    words : tuple of str
+
+    Examples
+    --------
+    >>> is_one_of("lu", ("lu", "pinv")), is_one_of(None, ("lu", "pinv"))
+    (True, False)
+    """
+    return isinstance(value, str) and value in words
 
 
 def is_number(

@@ -91,7 +91,7 @@ def parse(text: str, levels: int) -> Schedule:
     """
     if not isinstance(text, str):
         raise TypeError(f"parse got a {type(text).__name__}; it reads a text as 'V(1,1)'")
-    if not is_whole(levels, 1):
+    if not is_whole(levels, 1, math.inf):
         raise ValueError(f"parse got levels = {shown(levels)}; it must be an integer of at least 1")
     levels = int(levels)
     scanner = Scanner(text)

@@ -198,7 +198,8 @@ class Schedule(tuple[Step, ...]):
         nodes, moves = self.path()
         rows, columns = 2 * self.levels - 1, max(width - 9, 5)  # beside the labels
         step = 4 if 4 * len(moves) < columns else 2
-        per_block = min((columns - 1) // step, max(len(moves), 1))
+        fitting = max(MOST_CHARACTERS // (rows * step) - 10, 1)
+        per_block = min((columns - 1) // step, max(len(moves), 1), fitting)
         most = MOST_CHARACTERS // (rows * (step * per_block + 10)) * per_block
         drawn = moves[:most]
         blocks = []
@@ -242,7 +243,7 @@ def _step(given: Any) -> Step:
             'number, as Step("pre", 0, 2)'
         )
     action, *numbers = given
-    return Step(action, *(int(k) if is_whole(k, -math.inf) else k for k in numbers))
+    return Step(action, *(int(k) if is_whole(k, -math.inf, math.inf) else k for k in numbers))
 
 
 def _cost(step: Step, hierarchy: Hierarchy) -> tuple[float, bool]:

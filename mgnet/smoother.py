@@ -21,7 +21,7 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from mgnet import kernels, vector
-from mgnet.limits import is_number, is_whole, shown
+from mgnet.limits import is_number, is_one_of, is_whole, shown
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -220,7 +220,7 @@ class GaussSeidel(Smoother):
     direction: str = "forward"
 
     def __post_init__(self) -> None:
-        if str(self.direction) not in ("forward", "backward", "symmetric"):
+        if not is_one_of(self.direction, ("forward", "backward", "symmetric")):
             raise ValueError(
                 f"GaussSeidel got direction {shown(self.direction)}; "
                 "it must be 'forward', 'backward' or 'symmetric'"
@@ -328,12 +328,10 @@ class Chebyshev(Smoother):
             )
 
     def start(self, level: Level, u: State) -> tuple[State, float, int]:
-        inverse = 1.0 / _diagonal(level, u, self)
-        jacobian = level.jacobian(u)
+        inverse, jacobian = 1.0 / _diagonal(level, u, self), level.jacobian(u)
         basis = [vector.random_like(u, np.random.default_rng(self.seed))]
         basis[0] = basis[0] * (1.0 / vector.norm(basis[0]))
-        hessenberg = np.zeros((self.steps + 1, self.steps))
-        size = self.steps
+        hessenberg, size = np.zeros((self.steps + 1, self.steps)), self.steps
         for k in range(self.steps):
             w = vector.apply(jacobian, basis[k]) * inverse
             for j, q in enumerate(basis):

@@ -6,10 +6,13 @@ import numpy as np
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
+from mgnet.limits import is_number, is_whole, shown
 from mgnet.smoother import Jacobi
 from mgnet.transfer import MatrixTransfer
 
 __all__ = ["cost_model"]
+
+TINY = float(np.finfo(float).tiny)
 
 
 def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
@@ -21,6 +24,7 @@ def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
     Parameters
     ----------
     levels : int
+        At most 1000.
     ratio : float
         At least 1.
 
@@ -34,6 +38,11 @@ def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
     >>> print(cycle(2).work(cost_model(2)))
     3.5 work units
     """
+    if not is_whole(levels, 1, 1000) or not is_number(ratio, 1.0, 1e300):
+        raise ValueError(
+            f"cost_model got {shown(levels)} levels and the ratio {shown(ratio)}; give 1 to 1000 "
+            "levels, and a ratio of at least 1"
+        )
     one = np.ones((1, 1))
     down = MatrixTransfer(one)
     return Hierarchy(
@@ -42,7 +51,7 @@ def cost_model(levels: int, ratio: float = 2.0) -> Hierarchy:
                 one,
                 Jacobi(),
                 down if number < levels - 1 else None,
-                cost=ratio**-number,
+                cost=max(float(ratio) ** -number, TINY),  # 0 would stand for no cost given
             )
             for number in range(levels)
         ]

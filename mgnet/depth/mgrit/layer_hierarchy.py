@@ -21,10 +21,11 @@ from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
+from mgnet.limits import shown
 from mgnet.notation import Scanner
 from mgnet.schedule import Schedule
 
-__all__ = ["layer_hierarchy", "layer_levels", "mgrit", "posed"]
+__all__ = ["layer_hierarchy", "layer_levels", "mgrit", "posed", "relaxation_words"]
 
 State = Any
 
@@ -141,12 +142,7 @@ def layer_levels(
     >>> [level.operator.layers for level in layer_levels(130, (8,), (4, 4), ("F", "FCF"))]
     [130, 33, 9]
     """
-    words = (relaxation,) if isinstance(relaxation, str) else tuple(relaxation)
-    if not words or len(words) > max(len(factors), 2):
-        raise ValueError(
-            f"layer_hierarchy got the relaxation {relaxation!r} for {len(factors) + 1} levels; "
-            "give one word, or one per level but the coarsest, finest first, such as ('F', 'FCF')"
-        )
+    words = relaxation_words(relaxation, len(factors))
     sizes = level_sizes(layers, factors, part=communicator is not SERIAL_COMMUNICATOR)
     levels = []
     for number, size in enumerate(sizes):
@@ -171,6 +167,34 @@ def layer_levels(
         )
         levels.append(level)
     return levels
+
+
+def relaxation_words(relaxation: Sequence[str], factors: int) -> tuple[str, ...]:
+    """The words of the relaxation, which are then read by `Relaxation`.
+
+    Parameters
+    ----------
+    relaxation : sequence of str, or one
+    factors : int
+        Number of levels but the coarsest.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> relaxation_words("FCF", 1)
+    ('FCF',)
+    """
+    words = (relaxation,) if isinstance(relaxation, str) else relaxation
+    fits = isinstance(words, Sequence) and 0 < len(words) <= max(factors, 2)
+    if not fits or not all(isinstance(word, str) for word in words):
+        raise ValueError(
+            f"layer_hierarchy got the relaxation {shown(relaxation)} for {factors + 1} levels; "
+            "give one word, or one per level but the coarsest, finest first, such as ('F', 'FCF')"
+        )
+    return tuple(words)
 
 
 @contextmanager

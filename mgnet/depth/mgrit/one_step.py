@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Complex
+from numbers import Complex, Real
 from typing import Any
 
 import numpy as np
@@ -171,14 +171,14 @@ def _check_theta(name: str, theta: float) -> None:
 def _check_finite(owner: str, **numbers: complex) -> None:
     for name, number in numbers.items():
         real = is_number(number)
-        other = name == "rate" and isinstance(number, Complex) and not isinstance(number, bool)
-        if not (real or other) or not cmath.isfinite(complex(number)):
+        other = name == "rate" and isinstance(number, Complex) and not isinstance(number, Real)
+        if not (real or other) or not cmath.isfinite(number):
             raise ValueError(f"{owner} got {name} = {shown(number)}; give a finite number")
 
 
 def _check_counts(name: str, counts: dict[str, int]) -> None:
     for what, count in counts.items():
-        if not is_whole(count, 1):
+        if not is_whole(count, 1, math.inf):
             raise ValueError(f"{name} got {shown(count)} {what}; give an integer of at least 1")
     unknowns = math.prod(counts.values())
     if unknowns > MOST_UNKNOWNS:

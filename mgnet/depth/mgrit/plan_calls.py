@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit, relaxation_words
 from mgnet.interpreter import run
 from mgnet.limits import shown
 from mgnet.schedule import Schedule
@@ -103,7 +103,7 @@ def check_calls(
     --------
     >>> check_calls((64, 16), (4,), ("F",), "V", (1, 1), 4)
     """
-    letters = max(map(len, relaxation), default=1) if not isinstance(relaxation, str) else 3
+    letters = max(map(len, relaxation_words(relaxation, len(factors))))
     opening, cycle = mgrit(len(sizes), text)
 
     def calls(schedule: Schedule | None) -> int:

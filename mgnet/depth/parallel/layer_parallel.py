@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
+from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.network.ode_net import GRID, ODENet
 from mgnet.depth.network.subclass import check_calls
 from mgnet.depth.parallel.control import (
@@ -136,7 +137,7 @@ class LayerParallel(nn.Module):
                 "factors": factors,
                 "forward": forward,
                 "backward": backward,
-                "relaxation": (relaxation,) if isinstance(relaxation, str) else tuple(relaxation),
+                "relaxation": relaxation_words(relaxation, len(factors)),
                 "mode": mode,
                 "warm_start": warm_start,
             },
