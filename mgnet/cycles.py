@@ -52,7 +52,7 @@ class _Calls:
                 calls.append((level + 1, kappa))
 
 
-def _checked(owner: str, **counts: Any) -> dict[str, Any]:
+def _checked(owner: str, counts: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a cycle as plain integers, all in their ranges."""
     for name, value in counts.items():
         least = int(name in ("levels", "coarsest", "cycles"))
@@ -115,7 +115,8 @@ def cycle(
     ValueError: the schedule W(1,1) on 22 levels has 9437180 steps; at most 500000 can be made, so
     take fewer levels or a smaller kappa (V is 1, F is 2)
     """
-    given = _checked("cycle", levels=levels, kappa=kappa, pre=pre, post=post, coarsest=coarsest)
+    told = {"levels": levels, "kappa": kappa, "pre": pre, "post": post, "coarsest": coarsest}
+    given = _checked("cycle", told)
     levels, kappa, pre, post, coarsest = given.values()
     what = f"the schedule {_name(kappa, pre, post, coarsest)} on {shown(levels)} levels"
     check_steps(cycle_steps(levels, kappa, pre, post), what, REMEDY)
@@ -143,15 +144,8 @@ def nested(
     >>> nested(2).text
     'start, solve 1, interpolate, pre 1, down, solve 1, up, post 1'
     """
-    given = _checked(
-        "nested",
-        levels=levels,
-        kappa=kappa,
-        pre=pre,
-        post=post,
-        cycles=cycles,
-        coarsest=coarsest,
-    )
+    told = {"levels": levels, "kappa": kappa, "pre": pre, "post": post}
+    given = _checked("nested", {**told, "cycles": cycles, "coarsest": coarsest})
     levels, kappa, pre, post, cycles, coarsest = given.values()
     what = f"the schedule nested {_name(kappa, pre, post, coarsest)} on {shown(levels)} levels"
     what += f" with {shown(cycles)} cycles on each" if cycles > 1 else ""

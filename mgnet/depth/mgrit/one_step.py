@@ -168,7 +168,7 @@ def _check_theta(name: str, theta: float) -> None:
         )
 
 
-def _check_finite(owner: str, **numbers: complex) -> None:
+def _check_finite(owner: str, numbers: dict[str, complex]) -> None:
     for name, number in numbers.items():
         real = is_number(number)
         other = name == "rate" and isinstance(number, Complex) and not isinstance(number, Real)
@@ -209,7 +209,7 @@ def dahlquist(
     array([1.  , 0.5 , 0.25])
     """
     _check_theta("dahlquist", theta)
-    _check_finite("dahlquist", rate=rate, final_time=final_time)
+    _check_finite("dahlquist", {"rate": rate, "final_time": final_time})
     _check_counts("dahlquist", {"steps": steps})
 
     def step(t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
@@ -253,7 +253,7 @@ def heat(
     'RTOL'
     """
     _check_theta("heat", theta)
-    _check_finite("heat", final_time=final_time, conductivity=conductivity)
+    _check_finite("heat", {"final_time": final_time, "conductivity": conductivity})
     _check_counts("heat", {"points": points, "steps": steps})
     x = np.arange(1, points + 1) / (points + 1)
     u0 = 1.0 - abs(2.0 * x - 1.0) if initial is None else np.asarray(initial, dtype=float)
