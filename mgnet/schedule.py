@@ -84,6 +84,7 @@ class Schedule(tuple[Step, ...]):
     >>> schedule = Schedule([*down, Step("solve", 1), *up])
     >>> schedule.text
     'pre 1, down, solve 1, up, post 2'
+    >>> from mgnet import cycle
     >>> print(cycle(3, kappa=2))
     level 0  o                       o
                \                   /
@@ -99,17 +100,17 @@ class Schedule(tuple[Step, ...]):
                 '[Step("pre", 0, 2)]'
             )
         # There may be no end of them.
-        steps = tuple(map(_step, islice(steps, MOST_STEPS + 1)))
-        if len(steps) > MOST_STEPS:
+        made = tuple(map(_step, islice(steps, MOST_STEPS + 1)))
+        if len(made) > MOST_STEPS:
             raise ValueError(f"schedule has more than {MOST_STEPS} steps, which is the most")
-        if not steps:
+        if not made:
             raise ValueError(
                 "schedule has no steps; the shortest one is a 'solve' on the only level"
             )
-        fault = find_fault(steps)
+        fault = find_fault(made)
         if fault is not None:
             raise ValueError("schedule: step {} {}".format(*fault))
-        return super().__new__(cls, steps)
+        return super().__new__(cls, made)
 
     @property
     def levels(self) -> int:
@@ -151,7 +152,7 @@ class Schedule(tuple[Step, ...]):
 
         Examples
         --------
-        >>> from mgnet import gallery
+        >>> from mgnet import cycle, gallery
         >>> print(cycle(2).work(gallery.poisson(63, levels=2)))
         3.492 work units
         """

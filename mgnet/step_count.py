@@ -49,7 +49,7 @@ def nested_steps(
     Examples
     --------
     >>> nested_steps(64, 2)
-    176779
+    176801
     """
     own, depth = 2 + (pre > 0) + (post > 0), levels - 1
     kappa = min(kappa, depth)

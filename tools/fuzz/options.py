@@ -288,7 +288,7 @@ def _same_layers(made: LayerParallel, net: ODENet, given: dict[str, Any]) -> boo
         )
     elif kind == "adaptive":
         counts = [1 if count is None else count for count in (forward, backward)]
-        control = AdaptiveCycles(*counts, tolerance)
+        control = AdaptiveCycles(counts[0], counts[1], tolerance)
     else:
         control = FixedCycles(1 if forward is None else forward, backward, tolerance)
     (factor,) = given.get("coarsening", (4,))
