@@ -20,7 +20,7 @@ from mgnet.app.cost_model import cost_model
 from mgnet.limits import MOST_STEPS
 from mgnet.options.smoother_text import parse_acceleration, parse_smoother
 
-LEVELS = 1, 2, 3, 4, 5, 8, 10, 12, 10**6, 10**18
+LEVELS = 1, 2, 3, 4, 5, 6, 8, 9, 10**6, 10**18
 SHARES = 0.1, 0.2, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.03, 0.02
 NUMBERS = ("0", "1", "2", "3", "10", "999999999", "1000000000", "-1", "+1", "1.5", "1e3", "1_0",
            "٣", "²", "007", "9" * 30, "9" * 5000, "nan", "inf", "0x10", "", " ", "True", "१",
