@@ -64,7 +64,7 @@ class Backtracking:
         if not inside or not is_whole(self.trials, 1) or not callable(self.dot):
             raise ValueError(
                 f"Backtracking got {shown(vars(self), 200)}; it needs decrease and shrink between "
-                "0 and 1, at least one trial and a function for dot"
+                "0 and 1 and at least one trial, and a function for dot"
             )
 
     def __call__(self, level: Level, u: State, d: State, f: State | None, r: State) -> float:
