@@ -462,8 +462,8 @@ TABLE = [
     Mutation(
         "relaxation-work",
         "mgnet/depth/mgrit/relaxation.py",
-        'return sum(1.0 - c_part if letter == "F" else c_part',
-        'return sum(c_part if letter == "F" else 1.0 - c_part',
+        'return sweeps * sum(1.0 - c_part if letter == "F" else c_part',
+        'return sweeps * sum(c_part if letter == "F" else 1.0 - c_part',
         ("tests/depth/mgrit/test_relaxation.py",),
         "the prices of F- and C-relaxation are swapped",
     ),
@@ -758,7 +758,7 @@ TABLE = [
     Mutation(
         "options-weaker",
         "mgnet/options/reader.py",
-        "        if name not in names:\n",
+        "        if name.lower() not in names:\n",
         "        if name:\n",
         ("tests/options/test_reader.py",),
         "options of a script win over the command line",
