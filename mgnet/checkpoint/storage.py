@@ -162,11 +162,12 @@ def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         if set(metadata) != {"sha256", "mgnet"} or not isinstance(metadata["mgnet"], str):
             raise ValueError("its metadata are not those of mgnet")
         told = strict_json(metadata["mgnet"])
-        if not isinstance(told, dict) or not is_count(told.get("format"), 1):
-            raise ValueError("it does not say of which format it is")
+        known = isinstance(told, dict) and isinstance(told.get("mgnet"), str)
+        if not known or not is_count(told.get("format"), 1):
+            raise ValueError("it does not say of which version and format it is")
         if told["format"] > FORMAT:
             raise ValueError(
-                f"it has format {told['format']}, of mgnet {told.get('mgnet')}, and this mgnet "
+                f"it has format {told['format']}, of mgnet {told['mgnet'][:20]}, and this mgnet "
                 f"{__version__} reads up to {FORMAT}: upgrade it"
             )
         if told.get("kind") != kind or told["format"] != FORMAT:

@@ -117,11 +117,17 @@ HEADERS = [
     (lambda h: {k: h[k] for k in h if k != "one"}, "36 bytes for tensors, of which 35 are"),
     (lambda h: {**h, "u": 3}, "not described by"),
     (lambda h: {**h, "one": {**h["one"], "dtype": "BOOL"}}, "of bools holds other numbers"),
-    (lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": "[]"}}, "not say of which format"),
+    (lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": "[]"}}, "not say of which version"),
     (lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": 3}}, "metadata are not those"),
     (lambda h: {"__metadata__": {"sha256": "0" * 64}}, "metadata are not those"),
-    (lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": '{"format":true}'}}, "which format"),
-    (lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": '{"format":1}'}}, "not written by"),
+    (
+        lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": '{"mgnet":"1","format":true}'}},
+        "which version",
+    ),
+    (
+        lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": '{"mgnet":"1","format":1}'}},
+        "not written",
+    ),
     (
         lambda h: {"__metadata__": {"sha256": "0" * 64, "mgnet": '{"format":9,"mgnet":"7.1"}'}},
         "format 9, of mgnet 7.1, .*upgrade",
