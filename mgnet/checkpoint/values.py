@@ -42,6 +42,7 @@ BYTES = {
 }
 NOT_OF_NUMPY = torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2
 ACCELERATORS = "cuda", "mps", "xpu"
+DEEPEST = 100  # lists in lists; JSON can be read some hundreds deep
 NOT_FINITE = "nan", "inf", "-inf"
 
 Pieces = list[tuple[str, list[int], bool]]
@@ -66,6 +67,7 @@ class Writer:
         self.tensors: dict[str, torch.Tensor] = {}
         self._nodes: dict[int, dict[str, str]] = {}
         self._seen: list[torch.Tensor] = []  # alive, so that no id is used twice
+        self._depth = 0
 
     def encode(self, value: Any, name: str) -> Any:
         """A value as JSON.
@@ -96,7 +98,7 @@ class Writer:
             return {kind.__name__: self._entries(value, name)}
         if kind in DICTS and all(map(_is_key, value)):
             keys = self._entries(value, f"{name}, its keys,")
-            values = [self.encode(entry, f"{name}.{key}") for key, entry in value.items()]
+            values = self._entries(value.values(), name, value)
             return {DICTS[kind]: [list(pair) for pair in zip(keys, values, strict=True)]}
         if isinstance(value, tuple) and _named_tuple(_path_of(kind)) is kind:
             return {"named tuple": _path_of(kind), "values": self._entries(value, name)}
@@ -126,8 +128,14 @@ class Writer:
                 self.tensors[key] = _stored(whole[place])[0]
         return self._note(vector, name, None)
 
-    def _entries(self, values: Any, name: str) -> list[Any]:
-        return [self.encode(value, f"{name}.{number}") for number, value in enumerate(values)]
+    def _entries(self, values: Any, name: str, keys: Any = None) -> list[Any]:
+        self._depth += 1
+        if self._depth > DEEPEST:  # as a list that holds itself
+            raise TypeError(f"a checkpoint got {name[:100]}, of values nested too deeply")
+        keys = range(len(values)) if keys is None else keys
+        found = [self.encode(value, f"{name}.{k}") for k, value in zip(keys, values, strict=True)]
+        self._depth -= 1
+        return found
 
     def _keep(self, value: torch.Tensor, name: str) -> dict[str, str]:
         if id(value) in self._nodes:
@@ -251,11 +259,7 @@ class Reader:
             raise ValueError(f"{_shown(told)} is no kind of value")
         if kind != "tensor":
             value = _of_dtype(self._taken(name), dtype)
-            known = value.dtype not in NOT_OF_NUMPY and str(dtype) in (
-                "None",
-                "complex64",
-                "complex128",
-            )
+            known = value.dtype not in NOT_OF_NUMPY and value.dtype != torch.complex32
             if device is not None or not known or value.dim() > (32 if kind == "array" else 0):
                 raise ValueError(f"{name} of shape {list(value.shape)} is no {kind}")
             array = value.numpy()

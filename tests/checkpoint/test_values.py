@@ -233,6 +233,16 @@ def test_what_cannot_be_stored_is_named(value):
         Writer().encode({"mu": (1.0, value)}, "memory.0")
 
 
+def test_depth_has_a_bound():
+    value, loop = [], []
+    for _ in range(90):
+        value = [value] if isinstance(value, tuple) else (value,)
+    assert same(through(value), value)
+    loop.append({"again": loop})
+    with pytest.raises(TypeError, match="a checkpoint got value.0.again.*nested too deeply"):
+        Writer().encode(loop, "value")
+
+
 @pytest.mark.parametrize(
     "name",
     ["os:stat_result", "builtins:tuple", "builtins:eval", "nowhere:Pair", "os:system", "", 3, None]

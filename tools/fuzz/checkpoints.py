@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,14 @@ from mgnet.depth import ODENet
 from mgnet.knots import KAN, FreeKnotKAN, knot_hierarchy
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
 from tools.fuzz.damage import damage_file
-from tools.fuzz.stored import damage_json, damage_stored, decoded, unsealed, with_tensors
+from tools.fuzz.stored import (
+    damage_json,
+    damage_stored,
+    decoded,
+    unsealed,
+    with_tensors,
+    without_sync,
+)
 
 FILE, FORMER = "checkpoint.safetensors", "checkpoint.json"
 LM, ADAM = LevenbergMarquardt(), TorchOptimizer(torch.optim.Adam, {"lr": 0.02})
@@ -30,9 +36,9 @@ class Fuzzer:
 
     refusals = (OSError, ValueError)
 
+    @without_sync()
     def prepare(self, folder: Path) -> None:
         """Save the runs."""
-        os.fsync = lambda descriptor: None  # type: ignore[assignment]
         torch.manual_seed(0)
         self.runs: list[tuple[Path, Hierarchy, Schedule]] = []
         self.generators: dict[str, Any] = {
@@ -80,6 +86,7 @@ class Fuzzer:
             done = damage_file(rng, which)
         return f"{name} {done}, first format"
 
+    @without_sync()
     def use(self, folder: Path) -> bool:
         """Load it, compare with the file, and go on from it."""
         saved = Checkpoint.load(folder)

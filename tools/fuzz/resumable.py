@@ -1,10 +1,9 @@
-"""Files of `resumable_steps`: no damage is loaded, what has a right digest is taken over as it is."""
+"""Files of `resumable_steps`: no damage is loaded; with a right digest it is taken as it is."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from mgnet.depth import LayerParallel, ODENet
 from mgnet.petsc import resumable_steps
 from mgnet.petsc.resumable_file import ResumableFile
-from tools.fuzz.stored import damage_stored, decoded, unchanged_but
+from tools.fuzz.stored import damage_stored, decoded, unchanged_but, without_sync
 
 RATES = torch.optim.lr_scheduler
 
@@ -25,9 +24,9 @@ class Fuzzer:
 
     refusals = (OSError, ValueError)
 
+    @without_sync()
     def prepare(self, folder: Path) -> None:
         """Train and save."""
-        os.fsync = lambda descriptor: None  # type: ignore[assignment]
         self.files = [
             _trained(folder / "sgd", torch.optim.SGD, None, 2, momentum=0.9),
             _trained(folder / "new", torch.optim.Adam, None, 0),
@@ -50,6 +49,7 @@ class Fuzzer:
         done, self.is_sealed = damage_stored(rng, folder / "run.pt")
         return f"{self.file.path.name} {done}"
 
+    @without_sync()
     def use(self, folder: Path) -> bool:
         """Load it, save it again, and compare."""
         path, was = folder / "run.pt", self.file

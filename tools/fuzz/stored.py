@@ -1,4 +1,4 @@
-"""Damage to files of `mgnet.checkpoint.storage`: of bytes, of JSON, with the old digest or a new one.
+"""Damage to files of `mgnet.checkpoint.storage`: bytes, JSON, with the old digest or a new one.
 
 Reads and writes them without mgnet.
 """
@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ __all__ = [
     "unchanged_but",
     "unsealed",
     "with_tensors",
+    "without_sync",
 ]
 
 BEFORE = b'{"__metadata__":{"sha256":"'
@@ -50,6 +53,16 @@ LARGE = [
 ]
 
 
+@contextmanager
+def without_sync() -> Iterator[None]:
+    """Files do not wait for the disk."""
+    sync, os.fsync = os.fsync, lambda descriptor: None
+    try:
+        yield
+    finally:
+        os.fsync = sync
+
+
 def unsealed(content: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
     """The JSON, the description of the tensors, and their bytes."""
     length = int.from_bytes(content[:8], "little")
@@ -71,7 +84,7 @@ def sealed(told: str, header: str, data: bytes) -> bytes:
 
 
 def decoded(content: bytes) -> Any:
-    """What two files must agree in: the JSON with tensors in it, and those that it does not name."""
+    """What two files must agree in: the JSON with its tensors, and those that it does not name."""
     told, header, data = unsealed(content)
     told.pop("mgnet")
     return with_tensors(told, header, data)
@@ -193,7 +206,10 @@ def _index(rng: np.random.Generator, values: Any) -> int:
 
 
 def unchanged_but(saved: Any, now: Any, more: Callable[[str], bool], path: str = "") -> str:
-    """Where a JSON value is not what was saved; "" if nowhere. `more` allows more pairs in a dict."""
+    """Where a JSON value is not what was saved; "" if nowhere.
+
+    At the paths that `more` names, dicts may have more entries than were saved.
+    """
     if isinstance(saved, dict) and isinstance(now, dict) and saved.keys() == now.keys():
         if list(saved) == ["dict"] and more(path):
             keys = [pair[0] for pair in saved["dict"]]
