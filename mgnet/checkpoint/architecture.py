@@ -14,6 +14,7 @@ __all__ += ["without_extra_state"]
 
 KINDS = {"KAN": KAN, "FreeKnotKAN": FreeKnotKAN}
 NEEDED = {"kind", "widths", "intervals", "degree", "linear"}
+OPTIONAL = {"hidden", "dtype", "domain"}
 
 
 def to_config(network: torch.nn.Module) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def check_config(told: Mapping[str, Any]) -> None:
     Traceback (most recent call last):
     ValueError: the network has the widths [2, -1]; positive integers are expected
     """
-    known = NEEDED | {"hidden", "dtype"} | ({"domain"} if told["kind"] == "KAN" else set())
+    known = NEEDED | OPTIONAL
     if NEEDED - set(told) or set(told) - known:
         raise ValueError(f"the network is not described by {', '.join(sorted(known))} alone")
     for name in ("widths", "intervals"):
@@ -179,7 +180,7 @@ def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
         raise ValueError(
             f"a network of kind {told.get('kind')} cannot be built from its description"
         )
-    check_config({key: told[key] for key in told if key in (*NEEDED, "hidden", "dtype", "domain")})
+    check_config({key: told[key] for key in told if key in NEEDED | OPTIONAL})
     return KINDS[told["kind"]](
         told["widths"],
         told["intervals"],

@@ -1,6 +1,6 @@
 """Checkpoints: a run in a file, from which it goes on with the same bits.
 
-A folder with `checkpoint.safetensors`: `storage` tells the format of the file, `content` what is in
+A folder with `checkpoint.safetensors`: `docs/training.md`, "Files of checkpoints", tells what is in
 it.
 """
 

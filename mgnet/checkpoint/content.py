@@ -1,25 +1,7 @@
 """What a `Checkpoint` writes into its file, and what it accepts from one.
 
-The JSON of the file (`storage`) is an object. Values are encoded as `values` tells.
-
-    schedule, levels        the list of steps as text, and for how many levels it is read
-    position                the number of steps done
-    level                   that of `Checkpoint`
-    networks                of each level null, or an object: "kind"; the arguments of a KAN, or the
-                            "shapes" of another module; "trained", the shapes of its trained
-                            parameters; "tied", the names of one parameter with several
-    smoothers               of each level the names of its classes
-    us, fs, vs, rs          of each level, encoded, as in `Progress`
-    memory                  [[level, role, encoded], ...] of the smoothers
-    fixed                   [[level, encoded], ...]: what networks hold besides trained parameters
-    generators              encoded, by name {"kind": "torch" or "numpy", "state": ...}
-
-Tensors have names that tell what they are. Of the network of level l:
-
-    level<l>.layer<k>.edge.<p>.<q>   the spline coefficients of one edge: from input p to output q
-                                     of the spline layer k
-    level<l>.<name>                  what belongs to no edge, named as in the module: linear.bias,
-                                     free_knots.0.logits, and all of a module that is no KAN
+`docs/training.md`, "Files of checkpoints", tells its entries and the names of its tensors. Of what
+is read nothing is believed: a right digest says that it was not changed by accident, no more.
 """
 
 from __future__ import annotations

@@ -1,18 +1,8 @@
 """Files of JSON and tensors under one digest, read whole or refused: `write_file`, `read_file`.
 
-A file is one in the safetensors format, so that its tools list and read the tensors:
-
-    8 bytes        the length of the header, little endian
-    the header     JSON, padded with blanks to a multiple of 8. Its first entry is
-                   {"__metadata__":{"sha256":"<64 digits>","mgnet":"<JSON>"}; the others are
-                   "<name>":{"dtype":"F64","shape":[2,3],"data_offsets":[<begin>,<end>]}
-    the tensors    one behind the other, without gaps, little endian
-
-`sha256` is the SHA-256 of all bytes of the file but these 64 digits, which stand at bytes 35 to 98.
-It is compared before anything else of the file is believed. `mgnet` is JSON as a text, an object:
-`kind` says who wrote the file, `format` how, `mgnet` by which version; the other entries are told
-where that kind is written. Numbers that JSON does not have (NaN, 1e999), keys that occur twice and
-a header of more than 100 MB, the bound of safetensors, are refused.
+A file is one in the safetensors format, so that its tools read the tensors. Its metadata begin
+with `sha256`, the digest of all bytes but its own 64, which stand at a fixed place: it is compared
+before anything else of the file is believed. `docs/training.md`, "Files of checkpoints", tells the format.
 """
 
 from __future__ import annotations

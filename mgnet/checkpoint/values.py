@@ -2,16 +2,7 @@
 
 Numbers, strings, lists, tuples, named tuples, dicts, sets, NumPy arrays and tensors come back as
 they were, bit for bit. A tensor that occurs twice is stored once and comes back as one object.
-None, bools, integers, strings, finite floats and lists are JSON's own; of the others there is an
-object:
-
-    {"float": "nan"}, also "inf" and "-inf"            {"complex": [real, imaginary]}
-    {"tuple": [...]}, {"set": [...]}                   {"bytes": "<hexadecimal>"}
-    {"named tuple": "<module>:<class>", "values": [...]}
-    {"dict": [[key, value], ...]}, also "ordered dict" and "counter"
-    {"tensor": "<name>"}, with "device" where it is not "cpu", and "dtype" where safetensors has no
-        such: complex numbers are stored as pairs on a last axis, other kinds of bytes as U8
-    {"array": "<name>"}, {"scalar": "<name>"}          of NumPy, with "dtype" where it is complex
+`docs/training.md`, "Files of checkpoints", tells how each is encoded.
 """
 
 from __future__ import annotations

@@ -1,12 +1,6 @@
 """The file of `resumable_steps`: a training between two of its steps, for any number of ranks.
 
-It is written as `mgnet.checkpoint.storage` tells. The JSON is an object; values are encoded as
-`mgnet.checkpoint.values` tells:
-
-    step                              the number of steps done
-    optimizer_class, scheduler_class  their names; null without a scheduler
-    net, optimizer, scheduler         encoded: the `state_dict` of each, of all layers
-    random                            encoded: the state of PyTorch's default generator
+`docs/training.md`, "Files of checkpoints", tells its entries.
 """
 
 from __future__ import annotations
