@@ -2,7 +2,8 @@
 
 A file is one in the safetensors format, so that its tools read the tensors. Its metadata begin
 with `sha256`, the digest of all bytes but its own 64, which stand at a fixed place: it is compared
-before anything else of the file is believed. `docs/training.md`, "Files of checkpoints", tells the format.
+before anything else of the file is believed. `docs/training.md`, "Files of checkpoints", tells the
+format.
 """
 
 from __future__ import annotations
