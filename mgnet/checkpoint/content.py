@@ -110,10 +110,9 @@ def read_fields(told: Mapping[str, Any], tensors: dict[str, torch.Tensor]) -> Fi
         ):
             raise ValueError(f"the state of level {l} is not that of its network")
     reader = Reader(tensors, packed)
-    states = [[reader.decode(state) for state in told[name]] for name in STATES]
-    progress = Progress(
-        schedule, position, *map(tuple, states), _by_key(told["memory"], 3, levels, reader)
-    )
+    us, fs, vs, rs = (tuple(reader.decode(state) for state in told[name]) for name in STATES)
+    memory = _by_key(told["memory"], 3, levels, reader)
+    progress = Progress(schedule, position, us, fs, vs, rs, memory)
     _check_states(progress, level, packed)
     fixed = _by_key(told["fixed"], 2, levels, reader)
     for l, entries in fixed.items():

@@ -93,7 +93,7 @@ class Writer:
             return {DICTS[kind]: [list(pair) for pair in zip(keys, values, strict=True)]}
         if isinstance(value, tuple) and _named_tuple(_path_of(kind)) is kind:
             return {"named tuple": _path_of(kind), "values": self._entries(value, name)}
-        if kind in (torch.Tensor, torch.nn.Parameter):
+        if isinstance(value, torch.Tensor) and kind in (torch.Tensor, torch.nn.Parameter):
             return self._keep(value, name)
         if isinstance(value, np.ndarray | np.generic) and kind in (np.ndarray, value.dtype.type):
             sizes = {"b": 1, "i": 8, "u": 8, "f": 8, "c": 16}  # torch has no longer ones

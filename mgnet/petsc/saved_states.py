@@ -93,6 +93,8 @@ def check_groups(
     for group, ours in zip(groups, own["param_groups"], strict=True):
         if not isinstance(group, dict) or group.get("params") != ours["params"]:
             raise ValueError("the groups of its optimizer have other parameters")
+        if not all(isinstance(key, str) for key in group):
+            raise ValueError("options of its optimizer have no names")
         _check_options("its optimizer", group, ours)
     numbers = [number for group in own["param_groups"] for number in group["params"]]
     wanted = dict(zip(numbers, shapes, strict=True))

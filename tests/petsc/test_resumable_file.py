@@ -124,6 +124,7 @@ CHANGES = [
     (lambda told, _: set_option(told, "betas", [0.9, 0.9]), "option 'betas'"),
     (lambda told, _: set_option(told, "betas", {"tuple": [0.9]}), "option 'betas'"),
     (lambda told, _: set_option(told, "foreach", "x"), "option 'foreach'"),
+    (lambda told, _: group_of(told)[0].__setitem__(0, 3), "options of its optimizer have no names"),
     (lambda told, _: set_option(told, "params", [0]), "have other parameters"),
     (lambda told, _: told["optimizer"]["dict"][1][1].clear(), "another number of groups"),
     (lambda told, _: told["optimizer"]["dict"][0].__setitem__(0, "states"), "no state and groups"),

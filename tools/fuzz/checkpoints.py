@@ -112,11 +112,11 @@ class Fuzzer:
         except TypeError as error:
             if "generator for" not in str(error):
                 raise
-        if saved.networks[saved.level] is None:
-            return True
-        saved.state_dict()
-        if saved.networks[saved.level]["kind"] in ("KAN", "FreeKnotKAN"):
-            saved.network()
+        network = saved.networks[saved.level]
+        if network is not None:
+            saved.state_dict()
+            if network["kind"] in ("KAN", "FreeKnotKAN"):
+                saved.network()
         return True
 
 

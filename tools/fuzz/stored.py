@@ -146,7 +146,7 @@ def damage_stored(rng: np.random.Generator, path: Path) -> tuple[str, bool]:
         except (ValueError, RecursionError):  # it is no JSON any more
             break
         done.append(how)
-    new = sealed(*texts, data)
+    new = sealed(texts[0], texts[1], data)
     if kind == "stale":
         new = new[: DIGEST.start] + content[DIGEST] + new[DIGEST.stop :]
     path.write_bytes(new)
