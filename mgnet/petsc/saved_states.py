@@ -40,12 +40,13 @@ def check_network(saved: Any, own: Mapping[str, Any], layered: Collection[str], 
     ValueError: it has 'a' of shape [2], and the network [3]
     """
     if not isinstance(saved, dict) or not all(
-        isinstance(name, str) and isinstance(each, Tensor) for name, each in saved.items()
+        isinstance(name, str) and (isinstance(each, Tensor) or name.endswith(EXTRA))
+        for name, each in saved.items()
     ):
         raise ValueError("its network is no state_dict of tensors")
     for name in own:
         if name.endswith(EXTRA) and name in saved:
-            theirs, ours = (decode(state[name]).get("options") for state in (saved, own))
+            theirs, ours = (_decoded(state[name]).get("options") for state in (saved, own))
             if isinstance(theirs, dict) and isinstance(ours, dict):
                 check_options("the network", theirs, ours)
     for name in dict.fromkeys([*own, *saved]):
@@ -149,8 +150,7 @@ def check_scheduler(saved: Any, scheduler: Any) -> None:
 def first_difference(saved: Any, now: Any, path: str = "") -> str:
     """Where a value is not the one that was saved, bit for bit; "" if nowhere.
 
-    Dicts may have more entries than were saved. Options that networks keep beside their weights
-    are not compared: a newer version may have more of them.
+    Dicts may have more entries than were saved, as of a newer version.
 
     Parameters
     ----------
@@ -169,11 +169,14 @@ def first_difference(saved: Any, now: Any, path: str = "") -> str:
     if type(saved) is not type(now) and not (isinstance(saved, dict) and isinstance(now, dict)):
         return path
     if isinstance(saved, dict):
-        keys = [key for key in saved if not str(key).endswith(EXTRA)]
-        absent = [key for key in keys if key not in now]
-        pairs = [(key, saved[key], now[key]) for key in keys if key in now]
+        absent = [key for key in saved if key not in now]
         if absent:
             return f"{path}.{absent[0]}".removeprefix(".")
+        extra = [key for key in saved if str(key).endswith(EXTRA)]
+        for key in extra:
+            if not _is_same_extra(saved[key], now[key]):
+                return f"{path}.{key}".removeprefix(".")
+        pairs = [(key, saved[key], now[key]) for key in saved if key not in extra]
     elif isinstance(saved, list | tuple):
         if len(saved) != len(now):
             return path
@@ -182,6 +185,29 @@ def first_difference(saved: Any, now: Any, path: str = "") -> str:
         return "" if repr(saved) == repr(now) else path
     found = (first_difference(a, b, f"{path}.{key}".removeprefix(".")) for key, a, b in pairs)
     return next(filter(None, found), "")
+
+
+def _decoded(value: Any) -> dict[str, Any]:
+    """What a network keeps beside its weights; nothing, if it is none of ours."""
+    try:
+        return decode(value)
+    except ValueError:
+        return {}
+
+
+def _is_same_extra(saved: Any, now: Any) -> bool:
+    """Options may differ by rounding, and a newer version may have more of them."""
+    theirs, ours = _decoded(saved), _decoded(now)
+    if not theirs or not ours:
+        return not first_difference({"x": saved}, {"x": now})
+    for told in (theirs, ours):
+        options = told.pop("options", {})
+        told |= options if isinstance(options, dict) else {"options": options}
+    try:
+        check_options("", theirs, ours)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _check_options(whose: str, saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:

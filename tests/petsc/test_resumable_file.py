@@ -197,6 +197,28 @@ def test_another_training_is_refused(tmp_path, other, words):
         made(tmp_path / "run.pt", **other).load()
 
 
+def test_extra_states_of_other_modules_come_back(tmp_path):
+    class Counting(torch.nn.Linear):
+        seen = "nothing"
+
+        def get_extra_state(self):
+            return {"seen": self.seen}
+
+        def set_extra_state(self, state):
+            self.seen = state["seen"]
+
+    def counting():
+        net = ODENet(torch.nn.Linear(2, 2), 4, after=Counting(2, 1))
+        parallel = LayerParallel(net, 2, 2)
+        adam = torch.optim.Adam(parallel.parameters())
+        return ResumableFile(tmp_path / "run.pt", parallel, adam, None)
+
+    file, other = counting(), counting()
+    file.parallel.net.after.seen = "much"
+    file.save(3, "")
+    assert other.load() == 3 and other.parallel.net.after.seen == "much"
+
+
 def test_options_of_a_newer_pytorch_stay(tmp_path):
     file = made(tmp_path / "run.pt", weight_decay=0.25)
     file.save(3, "")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mgnet.petsc.saved_states import _alike, check_network, check_scheduler, first_difference
+from mgnet.training.extra_state import encode
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,10 @@ def test_kinds_of_options(saved, own, answer):
     assert _alike(saved, own) is answer
 
 
+def extra(**told):
+    return {"x_extra_state": encode(told)}
+
+
 @pytest.mark.parametrize(
     ("saved", "now", "path"),
     [
@@ -50,7 +55,15 @@ def test_kinds_of_options(saved, own, answer):
         ({"a": torch.ones(2)}, {"a": torch.ones(2).double()}, "a"),
         ({"a": torch.ones(2)}, {"a": torch.ones(1, 2)}, "a"),
         ({"a": torch.ones(2)}, {"a": 1.0}, "a"),
-        ({"x_extra_state": torch.ones(2)}, {}, ""),
+        ({"x_extra_state": torch.ones(2)}, {}, "x_extra_state"),
+        ({"x_extra_state": torch.ones(2)}, {"x_extra_state": torch.ones(2)}, ""),
+        ({"x_extra_state": b"1"}, {"x_extra_state": b"2"}, "x_extra_state"),
+        (extra(seed=3), extra(seed=3, more=1), ""),
+        (extra(seed=3), extra(seed=4), "x_extra_state"),
+        (extra(sued=3), extra(seed=0), "x_extra_state"),
+        (extra(options={"t": 0.3}), extra(options={"t": 0.1 + 0.2, "more": 1}), ""),
+        (extra(options={"t": 0.3}), extra(options={"t": 0.31}), "x_extra_state"),
+        (extra(options=3), extra(options={}), "x_extra_state"),
     ],
 )
 def test_the_first_difference(saved, now, path):
