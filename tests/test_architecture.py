@@ -27,9 +27,9 @@ BORDERS = {
     "knots": NETS,
     "depth": NETS,
     "options": CORE | {"depth"},
-    "checkpoint": NETS | {"knots", "safetensors"},
+    "checkpoint": NETS | {"knots"},
     "plot": NETS | {"knots", "matplotlib"},
-    "petsc": NETS | {"knots", "depth", "options", "petsc4py", "mpi4py"},
+    "petsc": NETS | {"knots", "depth", "options", "checkpoint", "petsc4py", "mpi4py"},
     "estimators": NETS | {"knots", "sklearn"},
 }  # app may import everything
 # Room inside a folder -> the rooms of that folder that it may import, besides itself. A file that

@@ -9,7 +9,12 @@ import torch
 
 from mgnet.knots import KAN, FreeKnotKAN
 
-__all__ = ["from_config", "to_config", "without_extra_state"]
+__all__ = ["check_config", "check_shapes", "from_config", "is_kan", "to_config"]
+__all__ += ["without_extra_state"]
+
+KINDS = {"KAN": KAN, "FreeKnotKAN": FreeKnotKAN}
+NEEDED = {"kind", "widths", "intervals", "degree", "linear"}
+OPTIONAL = {"hidden", "dtype", "domain"}
 
 
 def to_config(network: torch.nn.Module) -> dict[str, Any]:
@@ -61,6 +66,97 @@ def without_extra_state(told: Mapping[str, Any] | None) -> Mapping[str, Any] | N
     return {**told, "shapes": {n: s for n, s in shapes if not n.endswith("_extra_state")}}
 
 
+def is_kan(told: Mapping[str, Any]) -> bool:
+    """Whether a description has the arguments of a KAN or a FreeKnotKAN.
+
+    Examples
+    --------
+    >>> is_kan(to_config(KAN([2, 1]))), is_kan({"kind": "Linear", "shapes": {}})
+    (True, False)
+    """
+    return isinstance(told.get("kind"), str) and told["kind"] in KINDS
+
+
+def check_config(told: Mapping[str, Any]) -> None:
+    """Refuse a description of a KAN that has not the form of those by `to_config`.
+
+    Parameters
+    ----------
+    told : mapping
+        As JSON gives it.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_config({**to_config(KAN([2, 1])), "widths": [2, -1]})
+    Traceback (most recent call last):
+    ValueError: the network has the widths [2, -1]; positive integers are expected
+    """
+    known = NEEDED | OPTIONAL
+    if NEEDED - set(told) or set(told) - known:
+        raise ValueError(f"the network is not described by {', '.join(sorted(known))} alone")
+    for name in ("widths", "intervals"):
+        value = told[name]
+        if not isinstance(value, list) or not all(type(n) is int and n > 0 for n in value):
+            raise ValueError(
+                f"the network has the {name} {repr(value)[:80]}; positive integers are expected"
+            )
+    hidden, dtype = told.get("hidden", "tanh"), told.get("dtype", "float64")
+    if type(told["degree"]) is not int or type(told["linear"]) is not bool:
+        raise ValueError("the degree of the network is no integer, or linear is no bool")
+    if not isinstance(hidden, str) or not isinstance(dtype, str):
+        raise ValueError("hidden and dtype of the network are no texts")
+    if dtype not in ("float64", "float32", "float16", "bfloat16"):
+        raise ValueError(f"the network has the dtype {dtype[:80]!r}, which is none of weights")
+    domain = told.get("domain", [-1.0, 1.0])
+    if not isinstance(domain, list) or not all(type(end) in (int, float) for end in domain):
+        raise ValueError(f"the network has the domain {repr(domain)[:80]}; give two numbers")
+    if len(told["intervals"]) != len(told["widths"]) - 1 - told["linear"]:
+        raise ValueError("the network has other numbers of widths and of intervals")
+
+
+def check_shapes(told: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a description of a KAN whose splines are not those of the tensors.
+
+    To be called before the network is built, which may be larger than any memory.
+
+    Parameters
+    ----------
+    told : mapping
+        That `check_config` accepts.
+    tensors : mapping
+        By the names in the network.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> kan = KAN([2, 1])
+    >>> check_shapes({**to_config(kan), "intervals": [10**11]}, kan.state_dict())
+    Traceback (most recent call last):
+    ValueError: the network has coefficients.0 of shape (2, 100000000003, 1), and its tensors have \
+(2, 7, 1)
+    """
+    widths = told["widths"][told["linear"] :]
+    shapes: dict[str, tuple[int, ...]] = {
+        f"coefficients.{k}": (widths[k], n + told["degree"], widths[k + 1])
+        for k, n in enumerate(told["intervals"])
+    }
+    if told["linear"]:
+        shapes["linear.weight"] = (told["widths"][1], told["widths"][0])
+    for name, shape in shapes.items():
+        found = tuple(tensors[name].shape) if name in tensors else None
+        if found != shape:
+            raise ValueError(
+                f"the network has {name} of shape {shape}, and its tensors have {found}"
+            )
+
+
 def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
     """The untrained network of a description.
 
@@ -72,7 +168,7 @@ def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
 
     Raises
     ------
-    KeyError, TypeError, ValueError
+    ValueError
         If it is no such description.
 
     Examples
@@ -80,9 +176,12 @@ def from_config(told: Mapping[str, Any]) -> KAN | FreeKnotKAN:
     >>> from_config(to_config(KAN([2, 5, 1], hidden="identity"))).hidden
     'identity'
     """
-    if told["kind"] not in ("KAN", "FreeKnotKAN"):
-        raise ValueError(f"a network of kind {told['kind']} cannot be built from its description")
-    return (KAN if told["kind"] == "KAN" else FreeKnotKAN)(
+    if not is_kan(told):
+        raise ValueError(
+            f"a network of kind {told.get('kind')} cannot be built from its description"
+        )
+    check_config({key: told[key] for key in told if key in NEEDED | OPTIONAL})
+    return KINDS[told["kind"]](
         told["widths"],
         told["intervals"],
         told["degree"],

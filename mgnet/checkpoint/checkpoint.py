@@ -1,13 +1,7 @@
-"""Checkpoints: a run in files, from which it goes on with the same bits.
+"""Checkpoints: a run in a file, from which it goes on with the same bits.
 
-A folder with two files. `checkpoint.json` holds the schedule, the number of steps done, the
-networks of all levels, and what the smoothers and generators remember; it names the other file,
-tensors in the safetensors format. Of the network of level l these are
-
-    level<l>.layer<k>.edge.<p>.<q>   the spline coefficients of one edge: from input p to output q
-                                     of the spline layer k
-    level<l>.<name>                  what belongs to no edge, named as in the module: linear.bias,
-                                     free_knots.0.logits, and all of a module that is no KAN
+A folder with `checkpoint.safetensors`: `docs/training.md`, "Files of checkpoints", tells what is in
+it.
 """
 
 from __future__ import annotations
@@ -20,22 +14,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 
-from mgnet import Hierarchy, Progress, Schedule, Step, StepData, __version__, parse
-from mgnet.checkpoint.architecture import from_config, to_config, without_extra_state
-from mgnet.checkpoint.storage import Reader, Writer, damage, read_json, read_tensors, replace_files
+from mgnet import Hierarchy, Progress, Schedule, Step, StepData
+from mgnet.checkpoint.architecture import check_shapes, from_config, to_config, without_extra_state
+from mgnet.checkpoint.content import KEYS, read_fields, written
+from mgnet.checkpoint.former import read_pair
+from mgnet.checkpoint.generators import Generator, restore_state, state_of
+from mgnet.checkpoint.storage import read_file, refusal, write_file
 from mgnet.knots import KAN, FreeKnotKAN
 from mgnet.training.extra_state import check_options, decode
 from mgnet.training.record import network_of
 
 __all__ = ["Checkpoint", "Checkpoints"]
 
-FORMAT = 1
-FILE = "checkpoint.json"
-DAMAGES = AttributeError, LookupError, TypeError, ValueError, RuntimeError, SafetensorError
-
-Generator = torch.Generator | np.random.Generator
+FILE, FORMER = "checkpoint.safetensors", "checkpoint.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +123,7 @@ class Checkpoint:
             tuple(_told(hierarchy[l]) for l in range(len(hierarchy))),
             tuple(_smoothers(hierarchy[l]) for l in range(len(hierarchy))),
             fixed,
-            {name: _state_of(generator, name) for name, generator in (generators or {}).items()},
+            {name: state_of(generator, name) for name, generator in (generators or {}).items()},
         )
 
     def save(self, folder: str | Path) -> None:
@@ -142,39 +134,12 @@ class Checkpoint:
         Raises
         ------
         OSError
+            If it cannot be written; the former one is then whole.
         TypeError
             If a smoother remembers what cannot be stored, as factors of matrices.
         """
-        writer = Writer()
-        progress = self.progress
-        us: list[Any] = []
-        for l, u in enumerate(progress.us):
-            told, name = self.networks[l], f"level{l}"
-            if u is not None and told is not None and l <= self.level:
-                edges = told["kind"] in ("KAN", "FreeKnotKAN")
-                us.append(writer.pack(u, name, told["trained"], edges))
-            else:
-                us.append(writer.encode(u, f"{name}.state"))
-        told = {
-            "mgnet": __version__,
-            "format": FORMAT,
-            "schedule": progress.schedule.text,
-            "levels": len(self.networks),
-            "position": progress.position,
-            "level": self.level,
-            "networks": self.networks,
-            "smoothers": self.smoothers,
-            "us": us,
-            **{k: writer.encode(list(getattr(progress, k)), k) for k in ("fs", "vs", "rs")},
-            "memory": [
-                [l, role, writer.encode(value, f"memory.{l}.{role}")]
-                for (l, role), value in progress.memory.items()
-            ],
-            "fixed": [[l, writer.encode(dict(e), f"level{l}")] for l, e in self.fixed.items()],
-            "generators": writer.encode(self.generators, "generators"),
-            "packed": writer.packed,
-        }
-        replace_files(Path(folder) / FILE, told, writer.tensors)
+        told, tensors = written(vars(self))
+        write_file(Path(folder) / FILE, "Checkpoint", told, tensors)
 
     @classmethod
     def load(cls, folder: str | Path) -> Checkpoint:
@@ -185,29 +150,20 @@ class Checkpoint:
         OSError, ValueError
             If there is none, it is damaged, or a newer version wrote it.
         """
-        file = Path(folder) / FILE
-        if not file.is_file():
+        file, former = Path(folder) / FILE, Path(folder) / FORMER
+        if file.exists():
+            told, tensors = read_file(file, "Checkpoint")
+            told = {key: told[key] for key in told if key not in ("kind", "format", "mgnet")}
+        elif former.exists():
+            file = former
+            told, tensors = read_pair(former)
+            told = {key: told[key] for key in told if key in KEYS}
+        else:
             raise FileNotFoundError(f"{folder} holds no {FILE}; give the folder of a checkpoint")
-        told = read_json(file, FORMAT)
         try:
-            return cls._read(told, read_tensors(file, told))
-        except DAMAGES as error:
-            raise damage(file, error) from None
-
-    @classmethod
-    def _read(cls, told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Checkpoint:
-        reader = Reader(tensors, told["packed"])
-        us, fs, vs, rs = (tuple(reader.decode(told[name])) for name in ("us", "fs", "vs", "rs"))
-        memory = {(l, role): reader.decode(value) for l, role, value in told["memory"]}
-        schedule = parse(told["schedule"], told["levels"])
-        if not 0 < told["position"] <= len(schedule):
-            raise ValueError(f"position {told['position']} is not in the schedule")
-        progress = Progress(schedule, told["position"], us, fs, vs, rs, memory)
-        if any(len(part) != told["levels"] for part in (*progress[2:6], told["networks"])):
-            raise ValueError("numbers of levels differ")
-        fixed = {l: reader.decode(entries) for l, entries in told["fixed"]}
-        parts = told["level"], tuple(told["networks"]), tuple(told["smoothers"])
-        return cls(progress, *parts, fixed, reader.decode(told["generators"]))
+            return cls(**read_fields(told, tensors))
+        except (ValueError, RecursionError) as error:
+            raise refusal(file, error) from None
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What `load_state_dict` of the network on `level` takes."""
@@ -220,13 +176,18 @@ class Checkpoint:
         named = zip(told["trained"].items(), parts, strict=True)
         state = {name: part.view(shape) for (name, shape), part in named}
         tied = {name: state[other] for name, other in told["tied"].items()}
-        return state | tied | self.fixed[self.level]
+        return state | tied | self.fixed.get(self.level, {})
 
     def network(self) -> KAN | FreeKnotKAN:
         """The KAN on `level`, as it was then; for other networks use `state_dict`."""
-        told = self.networks[self.level]
-        network = from_config(told or {"kind": "unknown"})
-        network.load_state_dict(self.state_dict())
+        told, state = self.networks[self.level] or {"kind": "unknown"}, self.state_dict()
+        if "widths" in told:
+            check_shapes(told, state)
+        network = from_config(told)
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint lacks its own network: {_short(error)}") from None
         return network
 
     def restore(self, generators: Mapping[str, Generator]) -> None:
@@ -237,16 +198,7 @@ class Checkpoint:
                 f"{sorted(self.generators)}"
             )
         for name, generator in generators.items():
-            state = self.generators[name]
-            if state["kind"] != type(generator).__module__.partition(".")[0]:
-                raise TypeError(
-                    f"Checkpoint.restore got a {type(generator).__module__} generator for "
-                    f"'{name}'; the checkpoint has one of {state['kind']}"
-                )
-            if isinstance(generator, torch.Generator):
-                generator.set_state(state["state"])
-            else:
-                generator.bit_generator.state = state["state"]
+            restore_state(generator, self.generators[name], name)
 
     def resume_on(self, schedule: Schedule, hierarchy: Hierarchy) -> Progress:
         """What `run(schedule, hierarchy, None, None, resume=...)` needs to go on.
@@ -290,6 +242,7 @@ class Checkpoint:
             ("the smoother", self.smoothers[l], _smoothers(level)),
         ):
             if saved != there:
+                saved, there = _differing(saved, there)
                 raise ValueError(
                     f"the checkpoint has on level {l} {what} {saved}, the hierarchy has {there}; "
                     "build the same one"
@@ -297,12 +250,12 @@ class Checkpoint:
         network = network_of(level)
         own = {} if network is None else network.state_dict()
         for name, value in self.fixed.get(l, {}).items():
-            if name.endswith("_extra_state"):
+            if name.endswith("_extra_state") and name in own:
                 try:  # an older version may have saved fewer options
                     check_options(f"level {l}, {name},", _flat(value), _flat(own[name]))
-                except RuntimeError as error:
-                    raise ValueError(f"the checkpoint does not fit: {error}") from None
-            elif not torch.equal(value.cpu(), own[name].cpu()):
+                except (RuntimeError, ValueError) as error:
+                    raise ValueError(f"the checkpoint does not fit: {_short(error)}") from None
+            elif name not in own or not _same(value, own[name]):
                 raise ValueError(
                     f"the checkpoint has on level {l} another {name}, which is not trained; "
                     "load_state_dict it into the network before you build the hierarchy"
@@ -369,26 +322,36 @@ def _told(level: Any) -> dict[str, Any] | None:
     }
 
 
+def _differing(saved: Any, there: Any) -> list[str]:
+    """Two descriptions in short: of dicts the entries that differ."""
+    if isinstance(saved, dict) and isinstance(there, dict):
+        keys = [k for k in {**saved, **there} if saved.get(k) != there.get(k)]
+        saved, there = ({k: each.get(k) for k in keys} for each in (saved, there))
+    return [_short(saved), _short(there)]
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _same(value: torch.Tensor, own: torch.Tensor) -> bool:
+    alike = (value.dtype, value.shape) == (own.dtype, own.shape)
+    return alike and torch.equal(value.cpu(), own.cpu())
+
+
 def _flat(state: torch.Tensor) -> dict[str, Any]:
     # Of an ODENet the seed stands beside its options; in older versions there was nothing else.
     told = {} if state.numel() == 2 else decode(state)
-    return told.pop("options", {}) | told
+    options = told.pop("options", {})
+    if not isinstance(options, dict):
+        raise ValueError(f"the options {_short(options)} have no names")
+    return options | told
 
 
 def _smoothers(level: Any) -> str:
     both = (level.smoother, level.post_smoother)
     return " / ".join(type(each).__name__ for each in both if each is not None)
-
-
-def _state_of(generator: Generator, name: str) -> dict[str, Any]:
-    if isinstance(generator, torch.Generator):
-        return {"kind": "torch", "state": generator.get_state()}
-    if isinstance(generator, np.random.Generator):
-        return {"kind": "numpy", "state": dict(generator.bit_generator.state)}
-    raise TypeError(
-        f"a checkpoint got the generator '{name}' of type {type(generator).__name__}; give a "
-        "torch.Generator or numpy.random.Generator"
-    )
 
 
 def _only(states: tuple[Any, ...], needed: Collection[int]) -> tuple[Any, ...]:

@@ -1,7 +1,9 @@
-"""Nested values as JSON beside named tensors, without pickle.
+"""Files of JSON and tensors under one digest, read whole or refused: `write_file`, `read_file`.
 
-Numbers, strings, lists, tuples, named tuples, dicts, NumPy arrays and tensors come back as they
-were, bit for bit. A tensor that occurs twice is stored once and comes back as one object.
+A file is one in the safetensors format, so that its tools read the tensors. Its metadata begin
+with `sha256`, the digest of all bytes but its own 64, which stand at a fixed place: it is compared
+before anything else of the file is believed. `docs/training.md`, "Files of checkpoints", tells the
+format.
 """
 
 from __future__ import annotations
@@ -10,284 +12,379 @@ import hashlib
 import json
 import math
 import os
+import secrets
+import stat
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from errno import EINVAL
+from glob import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load, save
+from torch import Tensor
 
 from mgnet import __version__
 
-__all__ = ["Reader", "Writer", "damage", "read_json", "read_tensors", "replace_files"]
+__all__ = [
+    "DTYPES",
+    "FORMAT",
+    "check_ordinary",
+    "is_count",
+    "read_file",
+    "refusal",
+    "replace_file",
+    "strict_json",
+    "tensors_in",
+    "write_file",
+]
 
-TENSORS = "tensors-{}.safetensors"  # by the hash of its content
-
-
-class Writer:
-    """Turns values into JSON, and collects their tensors.
-
-    Attributes
-    ----------
-    tensors : dict
-        By name, contiguous and on the CPU, none sharing memory with another.
-    packed : dict
-        Of each flat vector that was cut into named pieces: a list of [name, shape, by edge].
-
-    Examples
-    --------
-    >>> writer = Writer()
-    >>> writer.encode((1.5, None, torch.zeros(2)), "memory")
-    {'tuple': [1.5, None, {'tensor': 'memory.2'}]}
-    """
-
-    def __init__(self):
-        self.tensors: dict[str, torch.Tensor] = {}
-        self.packed: dict[str, list[list[Any]]] = {}
-        self._nodes: dict[int, dict[str, str]] = {}
-        self._seen: list[torch.Tensor] = []  # alive, so that no id is used twice
-
-    def encode(self, value: Any, name: str) -> Any:
-        """A value as JSON.
-
-        Parameters
-        ----------
-        value : object
-        name : str
-            Begins the names of its tensors, and tells what it is in errors.
-
-        Raises
-        ------
-        TypeError
-            If something in it cannot be stored.
-        """
-        if value is None or type(value) in (bool, int, str):
-            return value
-        if type(value) is float:
-            return value if math.isfinite(value) else {"float": str(value)}
-        if type(value) is list:
-            return self._entries(value, name)
-        if isinstance(value, tuple):
-            kind = type(value)
-            entries = self._entries(value, name)
-            if kind is tuple:
-                return {"tuple": entries}
-            if "_fields" in vars(kind):
-                return {"named tuple": f"{kind.__module__}:{kind.__qualname__}", "values": entries}
-        if type(value) is dict:
-            pairs = [(key, self.encode(entry, f"{name}.{key}")) for key, entry in value.items()]
-            if all(type(key) in (int, str) for key in value):
-                return {"dict": [list(pair) for pair in pairs]}
-        if isinstance(value, torch.Tensor) and value.layout is torch.strided:
-            return self._keep(value, name)
-        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "biuf":
-            kind = "array" if isinstance(value, np.ndarray) else "scalar"
-            return {kind: self._keep(torch.from_numpy(np.array(value)), name)["tensor"]}
-        raise TypeError(
-            f"a checkpoint got {name} of type {type(value).__name__}; it stores numbers, strings, "
-            "lists, tuples, dicts with int or str keys, arrays and tensors"
-        )
-
-    def pack(
-        self, vector: torch.Tensor, name: str, shapes: Mapping[str, Any], edges: bool
-    ) -> dict[str, str]:
-        """A flat vector as JSON, cut into the parameters of a network.
-
-        Parameters
-        ----------
-        vector : tensor
-        name : str
-        shapes : mapping
-            Of the parameters, by name, in their order.
-        edges : bool
-            Whether "coefficients.<k>" are those of a KAN, to be cut into edges.
-        """
-        pieces = []
-        sizes = [math.prod(shape) for shape in shapes.values()]
-        for (parameter, shape), part in zip(shapes.items(), vector.split(sizes), strict=True):
-            layer = parameter.removeprefix("coefficients.")
-            by_edge = edges and layer != parameter
-            own = f"{name}.layer{layer}.edge" if by_edge else f"{name}.{parameter}"
-            pieces.append([own, list(shape), by_edge])
-            whole = part.detach().view(tuple(shape))
-            for key, place in _edges(own, shape) if by_edge else [(own, ...)]:
-                self.tensors[key] = _copy(whole[place])
-        self.packed[name] = pieces
-        return self._note(vector, name)
-
-    def _entries(self, values: Any, name: str) -> list[Any]:
-        return [self.encode(value, f"{name}.{number}") for number, value in enumerate(values)]
-
-    def _keep(self, value: torch.Tensor, name: str) -> dict[str, str]:
-        if id(value) in self._nodes:
-            return self._nodes[id(value)]
-        while name in self.tensors:  # {"a": {"b": ...}, "a.b": ...}
-            name += "_"
-        self.tensors[name] = _copy(value)
-        return self._note(value, name)
-
-    def _note(self, value: torch.Tensor, name: str) -> dict[str, str]:
-        node = {"tensor": name}
-        if value.device.type != "cpu":
-            node["device"] = str(value.device)
-        self._nodes[id(value)] = node
-        self._seen.append(value)
-        return node
+FORMAT = 2
+BEFORE = b'{"__metadata__":{"sha256":"'
+DIGEST = slice(8 + len(BEFORE), 8 + len(BEFORE) + 64)
+LONGEST_HEADER = 10**8  # bytes
+MOST_AXES = 64
+LEFT_OVER = 3600.0  # seconds after which nobody goes on with an unfinished file
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-class Reader:
-    """Turns JSON and named tensors into the values that a `Writer` was given.
+def write_file(path: Path, kind: str, told: Mapping[str, Any], tensors: Mapping[str, Tensor]):
+    """Write a file, or replace the one that is there as if at once.
 
     Parameters
     ----------
+    path : Path
+        Folders above it are made if need be.
+    kind : str
+    told : mapping
+        What JSON can hold; `kind`, `format` and `mgnet` are added.
     tensors : mapping
-    packed : mapping
+        Contiguous, on the CPU, of the kinds in `DTYPES`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; a file that was there is then whole.
+    ValueError
+        If there is so much besides the tensors that the header is longer than 100 MB.
 
     Examples
     --------
-    >>> Reader({"memory.2": torch.zeros(2)}, {}).decode({"tuple": [1.5, {"tensor": "memory.2"}]})
-    (1.5, tensor([0., 0.]))
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp()) / "a.safetensors"
+    >>> write_file(path, "example", {"step": 3}, {"u": torch.ones(2)})
+    >>> told, tensors = read_file(path, "example")
+    >>> told["step"], tensors
+    (3, {'u': tensor([1., 1.])})
     """
-
-    def __init__(self, tensors: Mapping[str, torch.Tensor], packed: Mapping[str, Any]):
-        self.tensors = tensors
-        self.packed = packed
-        self._made: dict[str, torch.Tensor] = {}
-
-    def decode(self, told: Any) -> Any:
-        """The value.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError, RuntimeError
-            If this is not what a `Writer` makes, or tensors or their devices are missing.
-        """
-        if isinstance(told, list):
-            return [self.decode(entry) for entry in told]
-        if not isinstance(told, dict):
-            return told
-        kind, entry = next(iter(told.items()))
-        if kind == "float":
-            return float(entry)
-        if kind == "tuple":
-            return tuple(self.decode(entry))
-        if kind == "named tuple":
-            return _class_of(entry)(*self.decode(told["values"]))
-        if kind == "dict":
-            return {key: self.decode(value) for key, value in entry}
-        if kind == "tensor":
-            return self._tensor(entry, told.get("device", "cpu"))
-        if kind in ("array", "scalar"):
-            array = self._tensor(entry).numpy()
-            return array if kind == "array" else array[()]
-        raise ValueError(f"'{kind}' is no kind of value")
-
-    def _tensor(self, name: str, device: str = "cpu") -> torch.Tensor:
-        """The same object for the same name."""
-        if name not in self._made:
-            value = self._joined(name) if name in self.packed else self.tensors[name]
-            # A copy: memory as torch aligns it, on which the bits of later sums may depend.
-            try:
-                self._made[name] = value.clone().to(device)
-            except (AssertionError, RuntimeError):  # torch raises either, by how it was built
-                raise ValueError(f"{name} was on {device}, which is not here") from None
-        return self._made[name]
-
-    def _joined(self, name: str) -> torch.Tensor:
-        parts = []
-        for own, shape, by_edge in self.packed[name]:
-            if by_edge:
-                edges = torch.stack([self.tensors[key] for key, _ in _edges(own, shape)])
-                inputs, splines, outputs = shape
-                part = edges.view(inputs, outputs, splines).transpose(1, 2)
-            else:
-                part = self.tensors[own].view(shape)
-            parts.append(part.reshape(-1))
-        return torch.cat(parts)
+    told = {"kind": kind, "format": FORMAT, "mgnet": __version__, **told}
+    metadata = {"sha256": "0" * 64, "mgnet": json.dumps(told, allow_nan=False)}
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    order, end = sorted(tensors, key=lambda name: -tensors[name].itemsize), 0  # so all are aligned
+    for name in order:
+        tensor, begin = tensors[name], end
+        end += tensor.nbytes
+        entries[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [begin, end],
+        }
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    if len(header) > LONGEST_HEADER:
+        raise ValueError(
+            f"the checkpoint {path} would have {len(header)} bytes of names and numbers besides "
+            f"its tensors; at most {LONGEST_HEADER} can be read: keep long lists as tensors"
+        )
+    head = bytearray(len(header).to_bytes(8, "little") + header)
+    parts = [tensors[name].reshape(-1).view(torch.uint8).numpy() for name in order]
+    head[DIGEST] = _digest(head, parts)
+    replace_file(path, [head, *parts])
 
 
-def _edges(name: str, shape: Any) -> list[tuple[str, Any]]:
-    """The tensors of all edges of a layer, and where they are in (inputs, splines, outputs)."""
-    inputs, _, outputs = shape
-    return [(f"{name}.{p}.{q}", (p, slice(None), q)) for p in range(inputs) for q in range(outputs)]
+def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What `write_file` wrote: the told, and the tensors in memory of their own.
+
+    Parameters
+    ----------
+    path : Path
+    kind : str
+        As it was written.
+
+    Raises
+    ------
+    OSError
+        If there is no file, or it cannot be read.
+    ValueError
+        If it is damaged, of another kind, or a newer version wrote it.
+
+    Examples
+    --------
+    >>> import os
+    >>> read_file(Path(os.devnull), "example")
+    Traceback (most recent call last):
+    ValueError: the checkpoint /dev/null cannot be read: it is no ordinary file; use another one
+    """
+    check_ordinary(path)
+    try:
+        content = _content(path)
+        length = int.from_bytes(content[:8], "little")
+        header = strict_json(content[8 : 8 + length])
+        metadata = header.pop("__metadata__")
+        if set(metadata) != {"sha256", "mgnet"} or not isinstance(metadata["mgnet"], str):
+            raise ValueError("its metadata are not those of mgnet")
+        told = strict_json(metadata["mgnet"])
+        known = isinstance(told, dict) and isinstance(told.get("mgnet"), str)
+        if not known or not is_count(told.get("format"), 1):
+            raise ValueError("it does not say of which version and format it is")
+        if told["format"] > FORMAT:
+            raise ValueError(
+                f"it has format {told['format']}, of mgnet {told['mgnet'][:20]}, and this mgnet "
+                f"{__version__} reads up to {FORMAT}: upgrade it"
+            )
+        if told.get("kind") != kind or told["format"] != FORMAT:
+            raise ValueError(f"it was not written by {kind}")
+        return told, tensors_in(header, torch.frombuffer(content, dtype=torch.uint8)[8 + length :])
+    except (ValueError, RecursionError) as error:
+        raise refusal(path, error) from None
 
 
-def _copy(value: torch.Tensor) -> torch.Tensor:
-    return value.detach().cpu().contiguous().clone()
+def check_ordinary(path: Path) -> None:
+    """Refuse what is no ordinary file: a pipe would be waited for.
+
+    Examples
+    --------
+    >>> check_ordinary(Path("."))
+    Traceback (most recent call last):
+    ValueError: the checkpoint . cannot be read: it is no ordinary file; use another one
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise refusal(path, "it is no ordinary file")
 
 
-def _class_of(name: str) -> Any:
-    """The named tuple of this name, among the modules that are loaded; nothing is imported."""
-    module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if not (isinstance(found, type) and issubclass(found, tuple) and "_fields" in vars(found)):
-        raise ValueError(f"{name} is no named tuple that this program knows")
+def refusal(path: Path, why: Exception | str) -> ValueError:
+    """The error for a file that cannot be used, in one line.
+
+    Examples
+    --------
+    >>> print(refusal(Path("run.pt"), "it is empty"))
+    the checkpoint run.pt cannot be read: it is empty; use another one
+    """
+    text = "its values are nested too deeply" if isinstance(why, RecursionError) else str(why)
+    text = " ".join(text.split())
+    short = text if len(text) <= 300 else f"{text[:300]}..."
+    return ValueError(f"the checkpoint {path} cannot be read: {short}; use another one")
+
+
+def is_count(value: Any, least: int = 0) -> bool:
+    """Whether a value from JSON is an integer of at least `least`, and no bool.
+
+    Examples
+    --------
+    >>> is_count(3), is_count(True), is_count(-1), is_count(2.0)
+    (True, False, False, False)
+    """
+    return type(value) is int and value >= least
+
+
+def strict_json(text: str | bytes | bytearray) -> Any:
+    """The value of a JSON text, which is refused where others read something else from it.
+
+    Parameters
+    ----------
+    text : str or bytes
+
+    Raises
+    ------
+    ValueError, RecursionError
+        If it is no JSON, a key occurs twice, or a number is not finite.
+
+    Examples
+    --------
+    >>> strict_json('{"a": 1, "a": 2}')
+    Traceback (most recent call last):
+    ValueError: the key 'a' occurs twice
+    """
+    if not isinstance(text, str):
+        text = text.decode("utf-8")
+    hooks: dict[str, Any] = {"parse_constant": _not_json, "parse_float": _finite}
+    return json.loads(text, object_pairs_hook=_unique, **hooks)
+
+
+def tensors_in(header: Mapping[str, Any], data: Tensor) -> dict[str, Tensor]:
+    """The tensors that a header describes, each in memory of its own.
+
+    Parameters
+    ----------
+    header : mapping
+        Without metadata.
+    data : uint8 tensor (bytes,)
+
+    Raises
+    ------
+    ValueError
+        If they are not described as safetensors does, or do not fill the data.
+
+    Examples
+    --------
+    >>> entry = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
+    >>> tensors_in({"a": entry}, torch.tensor([1, 2], dtype=torch.uint8))
+    {'a': tensor([1, 2], dtype=torch.uint8)}
+    """
+    for name, entry in header.items():
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            raise ValueError(f"the tensor '{name}' is not described by dtype, shape and offsets")
+        shape, offsets = entry["shape"], entry["data_offsets"]
+        if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+            raise ValueError(f"the tensor '{name}' has the dtype {entry['dtype']!r}")
+        if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(map(is_count, shape)):
+            raise ValueError(f"the tensor '{name}' has the shape {shape!r}")
+        if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(is_count, offsets)):
+            raise ValueError(f"the tensor '{name}' has the offsets {offsets!r}")
+    found, end = {}, 0
+    for name, entry in sorted(header.items(), key=lambda each: each[1]["data_offsets"]):
+        dtype, shape, (begin, stop) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        if math.prod(max(n, 1) for n in shape) >= 2**63:
+            raise ValueError(f"the tensor '{name}' has the shape {shape!r}")
+        if begin != end or stop - begin != math.prod(shape) * dtype.itemsize or stop > len(data):
+            raise ValueError(f"the tensor '{name}' of shape {shape} is not at the bytes {begin} on")
+        own = data[begin:stop].clone()
+        if dtype is torch.bool and (own > 1).any():
+            raise ValueError(f"the tensor '{name}' of bools holds other numbers than 0 and 1")
+        found[name], end = own.view(dtype).view(shape), stop
+    if end != len(data):
+        raise ValueError(f"it has {len(data)} bytes for tensors, of which {end} are described")
+    return {name: found[name] for name in header}
+
+
+def replace_file(path: Path, parts: Iterable[Any]) -> None:
+    """Write bytes to a file, so that at every moment the former or the new one is there, whole.
+
+    The new one is complete on the disk before it takes the name. Of several writers the last one
+    wins. A writer that was killed leaves an unfinished file, which later ones remove after an hour.
+
+    Parameters
+    ----------
+    path : Path
+        Folders above it are made if need be.
+    parts : iterable of bytes
+
+    Raises
+    ------
+    OSError
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> path = Path(mkdtemp()) / "a"
+    >>> replace_file(path, [b"one, ", b"two"])
+    >>> path.read_bytes()
+    b'one, two'
+    """
+    begun = f".unfinished-{path.name}-"
+    unfinished = path.with_name(begun + secrets.token_hex(4))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(unfinished, "xb") as stream:
+                for part in parts:
+                    stream.write(part)
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        why = f"the checkpoint was not saved ({error.strerror or error}); a former one is whole"
+        raise OSError(error.errno or 0, why, str(path)) from None
+    _sync(path.parent)
+    for old in path.parent.glob(f"{escape(begun)}????????"):
+        with suppress(OSError):  # another one may remove it, or own it
+            if time.time() - old.stat().st_mtime > LEFT_OVER:
+                old.unlink()
+
+
+def _content(path: Path) -> bytearray:
+    """The whole file, if its digest is right."""
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        head = stream.read(DIGEST.stop)
+        if head[:4] == b"PK\x03\x04":
+            raise ValueError(
+                "it is a file of torch.save, as an older mgnet wrote it, without a digest, and "
+                "damage would not be seen; go on with that version, or start anew"
+            )
+        if head[8 : DIGEST.start] != BEFORE or len(head) < DIGEST.stop:
+            raise ValueError("mgnet has not written it, or its beginning is damaged")
+        length = int.from_bytes(head[:8], "little")
+        if length > LONGEST_HEADER or 8 + length > size or length < DIGEST.stop - 8:
+            raise ValueError("its header is longer than the file, or its beginning is damaged")
+        content = bytearray(size)
+        content[: len(head)] = head
+        more = stream.readinto(memoryview(content)[len(head) :])
+        if len(head) + more != size:
+            raise ValueError("it was changed while it was read")
+    if _digest(content, []) != content[DIGEST]:
+        raise ValueError("it is damaged: its digest is that of other bytes")
+    return content
+
+
+def _digest(content: bytearray, parts: Iterable[Any]) -> bytes:
+    found = hashlib.sha256(memoryview(content)[: DIGEST.start])
+    found.update(memoryview(content)[DIGEST.stop :])
+    for part in parts:
+        found.update(part)
+    return found.hexdigest().encode()
+
+
+def _sync(folder: Path) -> None:
+    """Let the new name in the folder be on the disk, too."""
+    if sys.platform == "win32":  # folders cannot be opened there
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != EINVAL:  # of file systems that cannot do that
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key '{key}' occurs twice")
+        found[key] = value
     return found
 
 
-def replace_files(file: Path, told: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a JSON file and its tensors beside it, or replace both as if at once.
-
-    The JSON file names the other by its hash, so the former pair is whole until the new one is.
-
-    Parameters
-    ----------
-    file : Path
-        Folders above it are made if need be.
-    told : mapping
-    tensors : mapping
-    """
-    folder = file.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    content = save(dict(tensors))
-    digest = hashlib.sha256(content).hexdigest()
-    name = TENSORS.format(digest[:16])
-    text = json.dumps({**told, "tensors": name, "sha256": digest}, allow_nan=False)
-    for target, written in ((name, content), (file.name, (text + "\n").encode())):
-        unfinished = folder / f".unfinished-{target}"
-        with open(unfinished, "wb") as stream:
-            stream.write(written)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(folder / target)
-    for old in folder.glob(TENSORS.format("?" * 16)):
-        if old.name != name:
-            old.unlink(missing_ok=True)
+def _not_json(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")
 
 
-def read_json(file: Path, newest: int) -> dict[str, Any]:
-    """A file that `replace_files` wrote, of a format up to `newest`."""
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        number, version = int(told["format"]), str(told["mgnet"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise damage(file, error) from None
-    if number > newest:
-        raise ValueError(
-            f"{file} has format {number}, written by mgnet {version}; this mgnet {__version__} "
-            f"reads up to {newest}: upgrade it"
-        )
-    return told
-
-
-def read_tensors(file: Path, told: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors that belong to a JSON file; an error where they are not those it names."""
-    path = file.with_name(Path(told["tensors"]).name)
-    if not path.is_file():
-        raise ValueError(f"{path.name} is missing")
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != told["sha256"]:
-        raise ValueError(f"{path.name} is not what was written")
-    return load(content)
-
-
-def damage(file: Path, error: Exception) -> ValueError:
-    """The error for a file that cannot be used."""
-    reason = " ".join(str(error).split())[:120]
-    return ValueError(
-        f"the checkpoint {file} cannot be read ({type(error).__name__}: {reason}); use another one"
-    )
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value

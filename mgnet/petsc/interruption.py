@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 
 from mgnet.depth import LayerParallel
-from mgnet.depth.parallel.local_layers import first_not_finite
-from mgnet.petsc.distribution import gather_state, load_state
+from mgnet.petsc.resumable_file import ResumableFile
 
 __all__ = ["resumable_steps"]
-
-KEYS = {"step", "net", "optimizer", "scheduler", "random"}
 
 
 def resumable_steps(
@@ -45,7 +38,7 @@ def resumable_steps(
     count : int
         Steps in all, those of earlier runs included.
     path : str or Path
-        Rank 0 reads and writes it.
+        Rank 0 reads and writes it, with a digest over all of it: a damaged file is refused.
     parallel : LayerParallel
         Distributed or not. States for warm starts are not saved: the next step begins cold.
     optimizer : torch.optim.Optimizer
@@ -65,8 +58,13 @@ def resumable_steps(
     ------
     FloatingPointError
         If there are NaN or infinite weights when a checkpoint is due; on all ranks, with the layer.
+    OSError
+        If the file cannot be read or written; on all ranks. A former one is then whole.
+    TypeError
+        If the optimizer or the scheduler keeps what cannot be stored, as functions.
     ValueError
-        If `path` holds something else, or `scheduler` is missing or new.
+        If the file is damaged, or of another training: optimizer, scheduler and network must be
+        those that were saved; on all ranks.
 
     Examples
     --------
@@ -82,7 +80,7 @@ def resumable_steps(
     """
     if not isinstance(every, Integral) or every < 1:
         raise ValueError(f"resumable_steps got every = {every!r}; it must be at least 1 step")
-    file, ranks = _File(Path(path), parallel, optimizer, scheduler), parallel.communicator
+    file, ranks = ResumableFile(Path(path), parallel, optimizer, scheduler), parallel.communicator
     saved, stop = file.load(), 0
     received: list[int] = []
     former = {
@@ -108,71 +106,3 @@ def resumable_steps(
                 signal.signal(number, handler or signal.SIG_DFL)
     if received:  # while the last step was saved
         signal.raise_signal(received[0])
-
-
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    parallel: LayerParallel
-    optimizer: torch.optim.Optimizer
-    scheduler: Any
-
-    def load(self) -> int:
-        """Take over what rank 0 reads, if there is a file; the number of steps done."""
-        ranks = self.parallel.communicator
-        whole = self._read() if ranks.rank == 0 and self.path.exists() else {}
-        net, moments = whole.pop("net", None), whole.pop("optimizer", None)
-        common = ranks.broadcast(whole)
-        if not common:
-            return 0
-        load_state(self.parallel, net)
-        load_state(self.parallel, moments, self.optimizer)
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(common["scheduler"])
-        torch.set_rng_state(common["random"])
-        return common["step"]
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            whole = torch.load(self.path, weights_only=True) if is_zipfile(self.path) else None
-        except (RuntimeError, UnpicklingError):
-            whole = None
-        if not isinstance(whole, dict) or set(whole) != KEYS:
-            raise ValueError(
-                f"resumable_steps got {self.path}, which is not a checkpoint of its own; give "
-                "another path, or remove the file"
-            )
-        if (self.scheduler is None) != (whole["scheduler"] is None):
-            raise ValueError(
-                f"resumable_steps got {self.path}, saved with{'out' * (self.scheduler is not None)}"
-                " a scheduler; give what it was given then"
-            )
-        return whole
-
-    def save(self, step: int, former: str) -> None:
-        """Replace the file, if all numbers are finite."""
-        self._check_finite(step, former)
-        net, moments = (gather_state(self.parallel, each) for each in (None, self.optimizer))
-        if self.parallel.communicator.rank == 0:
-            scheduler = None if self.scheduler is None else self.scheduler.state_dict()
-            states = {"net": net, "optimizer": moments, "scheduler": scheduler}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = self.path.with_name(f".unfinished-{self.path.name}")
-            with open(unfinished, "wb") as stream:
-                torch.save({"step": step, "random": torch.get_rng_state(), **states}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.replace(self.path)
-        self.parallel.communicator.broadcast(None)  # who exits earlier may end the rank that writes
-
-    def _check_finite(self, step: int, former: str) -> None:
-        own = first_not_finite(self.parallel.net, self.optimizer)
-        found = torch.tensor([[-2 if own is None else own]])
-        for rank, layer in enumerate(self.parallel.communicator.gather(found)[0].tolist()):
-            if layer > -2:
-                others = "before, after or shared by the layers"
-                where = f"of layer {layer} on rank {rank}" if layer >= 0 else others
-                raise FloatingPointError(
-                    f"the weights {where}, or what the optimizer keeps of them, are not finite "
-                    f"after step {step}, which is not saved; {former}"
-                )

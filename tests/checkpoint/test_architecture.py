@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgnet.checkpoint.architecture import from_config, to_config
+from mgnet.checkpoint.architecture import check_shapes, from_config, to_config
 from mgnet.knots import KAN, FreeKnotKAN
 
 ARGUMENTS = {
@@ -69,3 +69,45 @@ def test_integers_of_numpy(kind):
 def test_shapes_are_those_of_files_from_before_options_were_in_the_state():
     network = torch.nn.Sequential(KAN([2, 1]), torch.nn.Linear(1, 1))
     assert list(to_config(network)["shapes"]) == ["0.coefficients.0", "1.weight", "1.bias"]
+
+
+@pytest.mark.parametrize("kind", [KAN, FreeKnotKAN])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"widths": []}, "other numbers of widths and of intervals"),
+        ({"widths": "x"}, "the widths 'x'; positive integers"),
+        ({"widths": [2, True, 1]}, "the widths .2, True, 1."),
+        ({"widths": [2, 10**30, 0]}, "the widths"),
+        ({"intervals": 4}, "the intervals 4; positive"),
+        ({"intervals": [4.0, 4]}, "the intervals"),
+        ({"degree": None}, "degree of the network is no integer"),
+        ({"degree": 7}, "degree 7; it must be 1, 2, 3, 4 or 5"),
+        ({"linear": 1}, "or linear is no bool"),
+        ({"linear": True}, "other numbers of widths and of intervals"),
+        ({"hidden": 3}, "no texts"),
+        ({"hidden": "sin"}, "hidden 'sin'"),
+        ({"dtype": "x"}, "the dtype 'x'"),
+        ({"dtype": "int64"}, "the dtype 'int64'"),
+        ({"dtype": "nn"}, "the dtype 'nn'"),
+        ({"domain": [1, 0]}, "domain"),
+        ({"domain": ["a", "b"]}, "domain"),
+        ({"domain": 3}, "domain"),
+        ({"kind": ["KAN"]}, "kind .'KAN'. cannot be built"),
+        ({"kind": None}, "kind None cannot be built"),
+    ],
+)
+def test_descriptions_that_make_no_sense_are_refused(kind, change, words):
+    with pytest.raises(ValueError, match=words):
+        from_config({**to_config(kind([2, 3, 1])), **change})
+
+
+def test_a_network_larger_than_its_tensors_is_not_built():
+    kan = KAN([3, 2, 1], intervals=2, linear=True)
+    told, tensors = to_config(kan), kan.state_dict()
+    check_shapes(told, tensors)
+    for change in ({"widths": [10**11, 2, 1]}, {"intervals": [10**11]}, {"degree": 10**11}):
+        with pytest.raises(ValueError, match="the network has .* and its tensors have"):
+            check_shapes({**told, **change}, tensors)
+    with pytest.raises(ValueError, match="coefficients.0 of shape .*, and its tensors have None"):
+        check_shapes(told, {})

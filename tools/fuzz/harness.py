@@ -29,8 +29,8 @@ __all__ = ["Outcome", "Target", "run_trials", "summary"]
 
 GOOD = "refused", "right"
 FAULTS = "raw", "different", "hang", "memory", "died"
-SECONDS = 2.0  # that a trial may take
-GRACE = 8.0  # after that the process is killed; a trial that ends before is a hang all the same
+SECONDS = 2.0  # of processor time that a trial may take: a busy machine is no fault
+GRACE = 8.0  # of waiting beyond that, after which the process is killed
 MEGABYTES = 300.0  # that a trial may add to the memory of its process
 LONGEST = 1000  # characters of a refusal
 
@@ -75,7 +75,7 @@ class Outcome:
     told : str
         The refusal, or the last lines of the traceback.
     seconds, megabytes : float
-        That it took, and added to the memory of the process at most.
+        Processor time that it took, and what it added to the memory of the process at most.
     """
 
     number: int
@@ -168,7 +168,7 @@ def _child(name: str, seed: int, first: int, end: int) -> None:
 
 def _trial(target: Target, number: int, drawn: str, folder: Path) -> Outcome:
     before = _reset_peak()
-    start = time.perf_counter()
+    start = time.process_time()
     told = ""
     try:
         kind = "right" if target.use(folder) else "different"
@@ -178,7 +178,7 @@ def _trial(target: Target, number: int, drawn: str, folder: Path) -> Outcome:
         kind = "refused" if one_line else "raw"
     except BaseException:
         kind, told = "raw", "".join(traceback.format_exc().splitlines(keepends=True)[-8:])
-    seconds, megabytes = time.perf_counter() - start, _peak() - before
+    seconds, megabytes = time.process_time() - start, _peak() - before
     if kind in GOOD and seconds > SECONDS:
         kind = "hang"
     if kind in GOOD and megabytes > MEGABYTES:

@@ -89,6 +89,8 @@ def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None
     """
     layered, found = layered_names(net), []
     for name, weights in net.state_dict(keep_vars=True).items():
+        if not isinstance(weights, torch.Tensor):  # what a module of the user keeps beside them
+            continue
         kept = {} if optimizer is None else optimizer.state.get(weights, {})
         for tensor in (weights, *kept.values()):
             if isinstance(tensor, torch.Tensor) and not tensor.isfinite().all():

@@ -1,0 +1,145 @@
+"""States of random generators: taken down, checked, and given back."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["Generator", "check_torch_state", "restore_state", "state_of"]
+
+Generator = torch.Generator | np.random.Generator
+BOUNDS = {"pos": 624, "buffer_pos": 4, "has_uint32": 1, "uinteger": 2**32 - 1}  # of NumPy's
+
+
+def state_of(generator: Generator, name: str) -> dict[str, Any]:
+    """The state of a generator, and whose it is.
+
+    Parameters
+    ----------
+    generator : torch.Generator or numpy.random.Generator
+    name : str
+        For errors.
+
+    Examples
+    --------
+    >>> state_of(np.random.default_rng(0), "rows")["state"]["bit_generator"]
+    'PCG64'
+    """
+    if isinstance(generator, torch.Generator):
+        return {"kind": "torch", "state": generator.get_state()}
+    if isinstance(generator, np.random.Generator):
+        return {"kind": "numpy", "state": dict(generator.bit_generator.state)}
+    raise TypeError(
+        f"a checkpoint got the generator '{name}' of type {type(generator).__name__}; give a "
+        "torch.Generator or numpy.random.Generator"
+    )
+
+
+def restore_state(generator: Generator, told: dict[str, Any], name: str) -> None:
+    """Set a generator to where one of its kind was.
+
+    Parameters
+    ----------
+    generator : torch.Generator or numpy.random.Generator
+    told : dict
+        From `state_of`.
+    name : str
+        For errors.
+
+    Raises
+    ------
+    TypeError
+        If it is one of another library.
+    ValueError
+        If the state is none of such a generator, which then stays as it is.
+
+    Examples
+    --------
+    >>> generator, other = (np.random.default_rng(seed) for seed in (0, 1))
+    >>> restore_state(other, state_of(generator, "rows"), "rows")
+    >>> bool(generator.random() == other.random())
+    True
+    """
+    kind = type(generator).__module__.partition(".")[0]
+    if told["kind"] != kind:
+        raise TypeError(
+            f"Checkpoint.restore got a {kind} generator for '{name}'; the checkpoint has one of "
+            f"{told['kind']}"
+        )
+    if isinstance(generator, torch.Generator):
+        check_torch_state(told["state"], generator.device)
+        generator.set_state(told["state"])
+        return
+    bits = generator.bit_generator
+    if not _fits(told["state"], dict(bits.state)):
+        raise ValueError(
+            f"Checkpoint.restore got a {type(bits).__name__} generator for '{name}', and the "
+            "checkpoint has no state of such a one; give the generator that was saved"
+        )
+    bits.state = told["state"]
+
+
+def check_torch_state(state: Any, device: torch.device | str = "cpu") -> None:
+    """Refuse what is no state of torch's generators, before it is set.
+
+    Parameters
+    ----------
+    state : tensor
+    device : torch.device, optional
+        Of the generator.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_torch_state(torch.get_rng_state())
+    >>> check_torch_state(torch.zeros(3))
+    Traceback (most recent call last):
+    ValueError: the state of a random generator of torch (cpu) is damaged, or of another kind
+    """
+    trial = torch.Generator(device)
+    own = trial.get_state()
+    fits = (
+        isinstance(state, torch.Tensor)
+        and (state.dtype, state.shape, state.device) == (own.dtype, own.shape, own.device)
+        and (trial.device.type != "cpu" or _place(state) in (1, 625) or _place(own) not in (1, 625))
+    )
+    if fits:
+        try:
+            trial.set_state(state)
+        except RuntimeError:
+            fits = False
+    if not fits:
+        raise ValueError(
+            f"the state of a random generator of torch ({device}) is damaged, or of another kind"
+        )
+
+
+def _place(state: torch.Tensor) -> int:
+    """Numbers left of 624 and the place of the next one: 625 in all, or 1 where none was drawn.
+
+    torch checks each of them alone, and would read beyond its memory where they do not fit.
+    """
+    left, place = struct.unpack_from("<8xi4xQ", bytes(state[:24].tolist()))
+    return left + place
+
+
+def _fits(state: Any, own: Any) -> bool:
+    """Whether a state has the form of the own one, and numbers within their bounds."""
+    if isinstance(own, dict):
+        same = isinstance(state, dict) and set(state) == set(own)
+        return same and all(
+            _fits(state[key], own[key]) and (key not in BOUNDS or 0 <= state[key] <= BOUNDS[key])
+            for key in own
+        )
+    if isinstance(own, np.ndarray):
+        same = isinstance(state, np.ndarray)
+        return same and (state.dtype, state.shape) == (own.dtype, own.shape)
+    if isinstance(own, int):
+        return type(state) is int and 0 <= state < 2**128
+    return type(state) is type(own) and state == own

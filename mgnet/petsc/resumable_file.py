@@ -1,0 +1,210 @@
+"""The file of `resumable_steps`: a training between two of its steps, for any number of ranks.
+
+`docs/training.md`, "Files of checkpoints", tells its entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mgnet.checkpoint.generators import check_torch_state
+from mgnet.checkpoint.storage import is_count, read_file, refusal, write_file
+from mgnet.checkpoint.values import Reader, Writer
+from mgnet.depth import LayerParallel
+from mgnet.depth.mgrit.communicator import Communicator
+from mgnet.depth.parallel.local_layers import first_not_finite, layered_names
+from mgnet.petsc.distribution import gather_state, load_state
+from mgnet.petsc.saved_states import check_groups, check_network, check_scheduler, first_difference
+
+__all__ = ["ResumableFile"]
+
+KIND = "resumable_steps"
+STATES = "net", "optimizer", "scheduler", "random"
+# What optimizers and schedulers, of PyTorch or others, raise where their states make no sense.
+TAKEN_BADLY = AttributeError, LookupError, RuntimeError, TypeError, ValueError
+KEYS = {"step", "optimizer_class", "scheduler_class", *STATES}
+
+
+@dataclass(frozen=True)
+class ResumableFile:
+    """Saves a training and loads it; all ranks make the same calls.
+
+    Attributes
+    ----------
+    path : Path
+        Rank 0 reads and writes it.
+    parallel : LayerParallel
+    optimizer : torch.optim.Optimizer
+    scheduler : optional
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> from mgnet.depth import ODENet
+    >>> parallel = LayerParallel(ODENet(torch.nn.Linear(2, 2), 8))
+    >>> optimizer = torch.optim.Adam(parallel.parameters())
+    >>> file = ResumableFile(Path(mkdtemp(), "run.pt"), parallel, optimizer, None)
+    >>> file.save(3, "nothing is saved")
+    >>> file.load()
+    3
+    """
+
+    path: Path
+    parallel: LayerParallel
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+
+    def load(self) -> int:
+        """Take over what rank 0 reads, if there is a file; the number of steps done.
+
+        Raises
+        ------
+        OSError, ValueError
+            On all ranks, if it cannot be read, is damaged, or is of another training.
+        """
+        ranks = self.parallel.communicator
+        read: dict[str, Any] = _by_first(ranks, self._read) or {}
+        large = {name: read.pop(name, None) for name in ("net", "optimizer")}
+        common = ranks.broadcast(read)
+        if not common:
+            return 0
+        try:
+            load_state(self.parallel, large["net"])
+            load_state(self.parallel, large["optimizer"], self.optimizer)
+            if self.scheduler is not None:
+                self.scheduler.load_state_dict(common["scheduler"])
+        except TAKEN_BADLY as error:
+            why = f"its states are not taken ({type(error).__name__}: {error})"
+            raise refusal(self.path, why) from None
+        torch.set_rng_state(common["random"])
+        now = {"net": gather_state(self.parallel)}
+        now["optimizer"] = gather_state(self.parallel, self.optimizer)
+        _by_first(ranks, lambda: self._compare({**common, **large}, now))
+        return common["step"]
+
+    def save(self, step: int, former: str) -> None:
+        """Replace the file, if all numbers are finite.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        former : str
+            What is saved otherwise, for the error.
+
+        Raises
+        ------
+        FloatingPointError
+            On all ranks, with the layer.
+        OSError, TypeError
+            On all ranks, if the file cannot be written, or something cannot be stored.
+        """
+        self._check_finite(step, former)
+        net, moments = (gather_state(self.parallel, each) for each in (None, self.optimizer))
+        # It waits for rank 0, too: who exits earlier may end the rank that writes.
+        _by_first(self.parallel.communicator, lambda: self._write(step, net, moments))
+
+    def _write(self, step: int, net: Any, moments: Any) -> None:
+        writer, scheduler = Writer(), self.scheduler
+        states = {
+            "net": net,
+            "optimizer": moments,
+            "scheduler": None if scheduler is None else scheduler.state_dict(),
+            "random": torch.get_rng_state(),
+        }
+        told = {
+            "step": step,
+            "optimizer_class": _name_of(self.optimizer),
+            "scheduler_class": _name_of(scheduler),
+            **{name: writer.encode(state, name) for name, state in states.items()},
+        }
+        write_file(self.path, KIND, told, writer.tensors)
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.exists():
+            return {}
+        told, tensors = read_file(self.path, KIND)
+        try:
+            return self._checked(told, tensors)
+        except (ValueError, RuntimeError, RecursionError) as error:
+            raise refusal(self.path, error) from None
+
+    def _checked(self, told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Step and states, if they can be those of this training."""
+        told = {key: told[key] for key in told if key not in ("kind", "format", "mgnet")}
+        if set(told) != KEYS:
+            raise ValueError(f"its entries differ in {', '.join(sorted(set(told) ^ KEYS))[:100]}")
+        if not is_count(told["step"], 1):
+            raise ValueError(f"its number of steps is {told['step']!r}")
+        for part in ("optimizer", "scheduler"):
+            saved, given = told[f"{part}_class"], _name_of(getattr(self, part))
+            if saved != given:
+                raise ValueError(
+                    f"it was saved with the {part} {str(saved)[:80]}, and {given} is given; give "
+                    "what was given then"
+                )
+        reader = Reader(tensors, {})
+        read = {name: reader.decode(told[name]) for name in STATES}
+        reader.finish()
+        check_torch_state(read["random"])
+        net, depth = self.parallel.net, self.parallel.net.depth
+        layered = {f"net.{name}" for name in layered_names(net)}
+        check_network(read["net"], self.parallel.state_dict(), layered, depth)
+        names = {id(value): name for name, value in self.parallel.named_parameters()}
+        in_order = [p for group in self.optimizer.param_groups for p in group["params"]]
+        shapes = [(depth, *p.shape[1:]) if names.get(id(p)) in layered else None for p in in_order]
+        own = self.optimizer.state_dict()
+        check_groups(read["optimizer"], own, shapes)
+        for group, ours in zip(read["optimizer"]["param_groups"], own["param_groups"], strict=True):
+            group |= {key: ours[key] for key in ours if key not in group}  # of a newer PyTorch
+        check_scheduler(read["scheduler"], self.scheduler)
+        return {"step": told["step"], **read}
+
+    def _compare(self, read: Mapping[str, Any], now: dict[str, Any]) -> None:
+        """Refuse what was taken over in another form, as in another precision."""
+        scheduler = None if self.scheduler is None else self.scheduler.state_dict()
+        now |= {"scheduler": scheduler, "random": torch.get_rng_state(), "step": read["step"]}
+        found = first_difference(read, now)
+        if found:
+            raise refusal(
+                self.path, f"what was saved as {found} is not taken over with the same bits"
+            )
+
+    def _check_finite(self, step: int, former: str) -> None:
+        own = first_not_finite(self.parallel.net, self.optimizer)
+        found = torch.tensor([[-2 if own is None else own]])
+        for rank, layer in enumerate(self.parallel.communicator.gather(found)[0].tolist()):
+            if layer > -2:
+                others = "before, after or shared by the layers"
+                where = f"of layer {layer} on rank {rank}" if layer >= 0 else others
+                raise FloatingPointError(
+                    f"the weights {where}, or what the optimizer keeps of them, are not finite "
+                    f"after step {step}, which is not saved; {former}"
+                )
+
+
+def _by_first(ranks: Communicator, action: Callable[[], Any]) -> Any:
+    """What rank 0 makes, on rank 0; an error there is raised on all ranks, and none waits."""
+    value: Any = None
+    error: Exception | None = None
+    if ranks.rank == 0:
+        try:
+            value = action()
+        except Exception as raised:
+            error = raised
+    sent = error
+    if not (error is None or isinstance(error, OSError | ValueError | TypeError)):
+        sent = RuntimeError(f"{type(error).__name__} on rank 0: {error}")  # can be pickled
+    sent = ranks.broadcast(sent)
+    if sent is not None:
+        raise sent if error is None else error
+    return value
+
+
+def _name_of(value: Any) -> str | None:
+    return None if value is None else type(value).__name__
