@@ -11,6 +11,7 @@ from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.fit import Fitted, fit, without_constants
 from mgnet.app.hold import Hold
+from mgnet.app.named_columns import listed
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
@@ -146,7 +147,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     data, constant = without_constants(data, settings)
     if constant:
         say(
-            f"warning: {'input' if len(constant) == 1 else 'inputs'} {', '.join(constant)} left "
+            f"warning: {'input' if len(constant) == 1 else 'inputs'} {listed(constant)} left "
             "out: the same value in all rows that are trained on, so predictions cannot depend on "
             f"{'it' if len(constant) == 1 else 'them'}"
         )
