@@ -105,7 +105,9 @@ def read_table(
     numbers = columns(file, [*inputs, target])
     rows = len(numbers)
     if not rows:
-        raise ValueError(f"{file.source} has a header but no rows; at least {FEWEST_ROWS} are needed")
+        raise ValueError(
+            f"{file.source} has a header but no rows; at least {FEWEST_ROWS} are needed"
+        )
     numbers = _complete(file, numbers, [*inputs, target], drop_missing)
     if len(numbers) < FEWEST_ROWS:
         raise ValueError(

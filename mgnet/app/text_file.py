@@ -93,7 +93,9 @@ def _check_text(source: str, content: bytes) -> None:
             raise ValueError(f"{source} is not UTF-8 text but {kind}; save it as CSV in UTF-8")
     if b"\0" in content:
         raise ValueError(f"{source} has NUL bytes, so it is not a text file; save it as CSV")
-    decoder = codecs.getincrementaldecoder("utf-8")()  # by blocks: the text may take 4 times as much
+    decoder = codecs.getincrementaldecoder(
+        "utf-8"
+    )()  # by blocks: the text may take 4 times as much
     for start in range(0, len(content), BLOCK):
         kept = len(decoder.getstate()[0])
         try:

@@ -7,7 +7,6 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -24,7 +23,7 @@ from mgnet.knots import KAN, knot_hierarchy
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LevenbergMarquardt, Objective, TorchOptimizer
 
-__all__ = ["KANEstimator", "overflowing_sums"]
+__all__ = ["KANEstimator"]
 
 # Name -> the smoother, and how many of its steps make one sweep.
 OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
@@ -35,9 +34,6 @@ OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
 NAMED = 8  # columns that a warning names
 MOST_LEVELS = 64  # that are counted
 VECTORS = 20  # of all parameters, that an optimizer holds
-
-# scikit-learn looks for NaN by sums, which may overflow; it then looks at the numbers themselves.
-overflowing_sums = partial(np.errstate, over="ignore", invalid="ignore")
 
 
 class KANEstimator(BaseEstimator, ABC):

@@ -134,13 +134,17 @@ def _as_text(table: list[list[str]], separator: str, quoting: int, end: str) -> 
     return out.getvalue()
 
 
-def _edit_text(
-    rng: np.random.Generator, text: str, separator: str, end: str
-) -> tuple[str, str]:
+def _edit_text(rng: np.random.Generator, text: str, separator: str, end: str) -> tuple[str, str]:
     """Edit characters, wherever they stand."""
     place = int(rng.integers(len(text)))
-    kind = str(rng.choice(["insert", "cut", "other separator", "long line", "wide", "lead", "quotes"]))
-    odd = str(rng.choice(['"', "\0", "\n", "\r", separator, ";", ",", "\t", "'", "\x1a", "\u2028", "\ufeff"]))
+    kind = str(
+        rng.choice(["insert", "cut", "other separator", "long line", "wide", "lead", "quotes"])
+    )
+    odd = str(
+        rng.choice(
+            ['"', "\0", "\n", "\r", separator, ";", ",", "\t", "'", "\x1a", "\u2028", "\ufeff"]
+        )
+    )
     if kind == "insert":
         text = text[:place] + odd * int(rng.choice([1, 1, 2, 3])) + text[place:]
     elif kind == "cut":
@@ -148,11 +152,16 @@ def _edit_text(
     elif kind == "other separator":
         text = text[:place] + text[place:].replace(separator, odd)
     elif kind == "long line":
-        text = text[:place] + str(rng.choice(["1", "x", '"', " ", separator])) * 10**6 + text[place:]
+        text = (
+            text[:place] + str(rng.choice(["1", "x", '"', " ", separator])) * 10**6 + text[place:]
+        )
     elif kind == "wide":
         text = separator.join("ab") + separator * int(rng.choice([10**4, 10**6])) + end + text
     elif kind == "lead":
-        text = str(rng.choice([end * 3, " " + end, "\ufeff", "# made by hand" + end, "sep=;" + end])) + text
+        text = (
+            str(rng.choice([end * 3, " " + end, "\ufeff", "# made by hand" + end, "sep=;" + end]))
+            + text
+        )
     else:
         text = "".join(c + '"' * (rng.random() < 0.02) for c in text[:5000]) + text[5000:]
     return text, f"{kind} {odd!r} at {place}"
@@ -183,7 +192,11 @@ def _other_kind(rng: np.random.Generator, content: bytes) -> tuple[bytes, str]:
 def draw_archive(rng: np.random.Generator, path: Path) -> str:
     """Write an .npz archive, mostly with something odd; return what was done."""
     rows = int(rng.integers(10, 20))
-    arrays = {"T": rng.normal(size=rows), "x": rng.normal(size=(rows, 3)), "rho": rng.normal(size=rows)}
+    arrays = {
+        "T": rng.normal(size=rows),
+        "x": rng.normal(size=(rows, 3)),
+        "rho": rng.normal(size=rows),
+    }
     kinds = ["<f8", ">f8", "<f4", "<f2", "|i1", "<i8", "<u8", "|b1", "<c16", "<U5", "<f16"]
     done = []
     for name in arrays:
@@ -226,7 +239,11 @@ def _edit_members(rng: np.random.Generator, path: Path) -> str:
     """Edit the header of an array, its name or how it is packed; checksums are right."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    kind = str(rng.choice(["shape", "descr", "header", "length", "name", "packed", "bomb", "data", "other"]))
+    kind = str(
+        rng.choice(
+            ["shape", "descr", "header", "length", "name", "packed", "bomb", "data", "other"]
+        )
+    )
     name = str(rng.choice(list(members)))
     content, told, packing = members.pop(name), "", zipfile.ZIP_DEFLATED
     start = 10 + int.from_bytes(content[8:10], "little")
@@ -240,7 +257,11 @@ def _edit_members(rng: np.random.Generator, path: Path) -> str:
         before, _, after = header.partition(": ")
         header = f"{before}: {told if told[:1] == '[' else repr(told)}, {after.partition(', ')[2]}"
     elif kind == "header":
-        told = str(rng.choice(["{}", "", "{'descr'", "[" * 5000, "-" * 9000, header[:-9], header * 2, "{1: 2}"]))
+        told = str(
+            rng.choice(
+                ["{}", "", "{'descr'", "[" * 5000, "-" * 9000, header[:-9], header * 2, "{1: 2}"]
+            )
+        )
         header = told
     elif kind == "name":
         told = NAMES[rng.integers(len(NAMES) - 2)]  # zip has no names with NUL
