@@ -111,7 +111,8 @@ def read_table(
     numbers = _complete(file, numbers, [*inputs, target], drop_missing)
     if len(numbers) < FEWEST_ROWS:
         raise ValueError(
-            f"{file.source} has only {len(numbers)} complete rows; at least {FEWEST_ROWS} are needed"
+            f"{file.source} has only {len(numbers)} complete rows; at least {FEWEST_ROWS} are "
+            "needed"
         )
     _refuse_constants(file.source, [*inputs, target], numbers)
     x, y = numbers[:, :-1].copy(), numbers[:, -1].copy()
@@ -174,7 +175,8 @@ def _complete(
         raise ValueError(
             f"{file.source}: {bad.sum()} of {len(numbers)} rows have an empty, NaN or infinite "
             f"cell, the first is {file.row_label(first)}, "
-            f"column '{shown(names[missing[first].argmax()])}'; leave such rows out with --drop-missing"
+            f"column '{shown(names[missing[first].argmax()])}'; leave such rows out with "
+            "--drop-missing"
         )
     return numbers[~bad] if bad.any() else numbers
 

@@ -69,8 +69,8 @@ def open_text(source: str, content: bytes) -> TextFile:
         cells = next(csv.reader([header], delimiter=separator, strict=True))
     except csv.Error as error:
         raise ValueError(
-            f"{source}: the column names in line {number} cannot be read ({shown(str(error), 100)}); is a quote not "
-            "closed there?"
+            f"{source}: the column names in line {number} cannot be read ({_reason(error)}); is a "
+            "quote not closed there?"
         ) from None
     names = tuple(name.strip() for name in cells)
     if all(_number(name) is not None for name in names):
@@ -87,15 +87,17 @@ def open_text(source: str, content: bytes) -> TextFile:
     return TextFile(source, names, separator, content, number + 1)
 
 
+def _reason(error: csv.Error) -> str:
+    return shown(str(error), 100)
+
+
 def _check_text(source: str, content: bytes) -> None:
     for start, kind in OTHERS.items():
         if content.startswith(start):
             raise ValueError(f"{source} is not UTF-8 text but {kind}; save it as CSV in UTF-8")
     if b"\0" in content:
         raise ValueError(f"{source} has NUL bytes, so it is not a text file; save it as CSV")
-    decoder = codecs.getincrementaldecoder(
-        "utf-8"
-    )()  # by blocks: the text may take 4 times as much
+    decoder = codecs.getincrementaldecoder("utf-8")()  # by blocks: text may take 4 times as much
     for start in range(0, len(content), BLOCK):
         kept = len(decoder.getstate()[0])
         try:
@@ -232,8 +234,8 @@ class TextFile(DataFile):
                 line = self.first + reader.line_num
         except csv.Error as error:
             raise ValueError(
-                f"{self.source}: the row that begins in line {line} cannot be read ({shown(str(error), 100)}); is a "
-                "quote not closed there?"
+                f"{self.source}: the row that begins in line {line} cannot be read "
+                f"({_reason(error)}); is a quote not closed there?"
             ) from None
 
     def row_label(self, row: int) -> str:

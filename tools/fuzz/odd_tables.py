@@ -17,29 +17,32 @@ from tools.fuzz.damage import damage_file
 __all__ = ["draw_archive", "draw_text"]
 
 CELLS = (
-    "", " ", "NaN", "nan", "NA", "n/a", "null", "None", "inf", "-inf", "Infinity", "-nan", "1e999",
-    "-1e999", "1e308", "-1e308", "5e-324", "1e-999", "0", "-0", "+5", ".5", "5.", "1e", "e5", "1_000",
-    "1 000", "1,5", "1.5.2", "0x1A", "0b1", "1e5e5", "--1", "+-1", "\u22125", "\u0661\u0662", "\uff15",
-    "\xa05", "5\xa0", "\u20075", "5\u200b", "\x0b5", "5\x0c", "\x1c5", "\x855", "true", "x", "#", "# 5",
-    "%", "=1+1", "1d5", "1f", "1L", "1j", "nan(1)", "infinite", "1/2", "50%", "$5", "\u00bd", "'5'",
-    '"', '""', '"5', '5"', '5"5', '"5" ', ' "5"', '"5"5', '"5""', "5\r", "\x1b[31m5", "\ufeff5", "\ufffd",
-    "1" + "0" * 5000, "9" * 400, "0." + "3" * 3000, "1" * 200_000, "1e" + "9" * 500, "0" * 1000 + "7",
-    str(2**53 + 1), str(2**63), "0.1" + "0" * 50 + "1", "2.2250738585072011e-308",
+    "", " ", "NaN", "nan", "NA", "n/a", "null", "None", "inf", "-inf", "Infinity", "-nan",
+    "1e999", "-1e999", "1e308", "-1e308", "5e-324", "1e-999", "0", "-0", "+5", ".5", "5.", "1e",
+    "e5", "1_000", "1 000", "1,5", "1.5.2", "0x1A", "0b1", "1e5e5", "--1", "+-1", "\u22125",
+    "\u0661\u0662", "\uff15", "\xa05", "5\xa0", "\u20075", "5\u200b", "\x0b5", "5\x0c", "\x1c5",
+    "\x855", "true", "x", "#", "# 5", "%", "=1+1", "1d5", "1f", "1L", "1j", "nan(1)", "infinite",
+    "1/2", "50%", "$5", "\u00bd", "'5'", '"', '""', '"5', '5"', '5"5', '"5" ', ' "5"', '"5"5',
+    '"5""', "5\r", "\x1b[31m5", "\ufeff5", "\ufffd", "1" + "0" * 5000, "9" * 400,
+    "0." + "3" * 3000, "1" * 200_000, "1e" + "9" * 500, "0" * 1000 + "7", str(2**53 + 1),
+    str(2**63), "0.1" + "0" * 50 + "1", "2.2250738585072011e-308",
 )  # fmt: skip
 NAMES = (
-    "", " ", "T", "p", "1", "nan", "T,p", "T;p", "T\tp", 'T"p', '"', "T\np", "#T", "\ufeffT", "T" * 1001,
-    "n" * 200_000, "T\x1b[31m", "T\x85", "T\u2028", "$x_{$", "\u0394T [\xb0C]", "T" * 900, "_", "\\", "-", "--",
-    "\U0001f600", "T\x00", "T\r",
+    "", " ", "T", "p", "1", "nan", "T,p", "T;p", "T\tp", 'T"p', '"', "T\np", "#T", "\ufeffT",
+    "T" * 1001, "n" * 200_000, "T\x1b[31m", "T\x85", "T\u2028", "$x_{$", "\u0394T [\xb0C]",
+    "T" * 900, "_", "\\", "-", "--", "\U0001f600", "T\x00", "T\r",
 )  # fmt: skip
 ENCODINGS = "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "utf-7"
 KINDS = (
-    "<f8", ">f8", "<f4", "<f2", "<f16", "<i8", ">i4", "|i1", "|u1", "|b1", "<u8", "<c16", "<U3", "|S3",
-    "<M8[s]", "|V8", "|O", "[('a', '<f8')]", "<f3", "f8", "<U99999999999", "", "<f8'", "\u00e9", "<f888",
+    "<f8", ">f8", "<f4", "<f2", "<f16", "<i8", ">i4", "|i1", "|u1", "|b1", "<u8", "<c16", "<U3",
+    "|S3", "<M8[s]", "|V8", "|O", "[('a', '<f8')]", "<f3", "f8", "<U99999999999", "", "<f8'",
+    "\u00e9", "<f888",
 )  # fmt: skip
 SHAPES = (
-    "(100000000000,)", "(12, 100000000000)", "(0, 1000000000000)", "(1000000000000, 0)", "(-3,)", "()",
-    "(3,)", "(2, 6)", "(12, 1, 1)", "(4, 3)", "(99999999999999999999999,)", "(1e3,)", "(12L,)", "12", "(,)",
-    "((12,),)", "(12,", "(True,)", "[12]", "(" + "1, " * 500 + "12)", "(" * 500 + ")" * 500, "(0,)",
+    "(100000000000,)", "(12, 100000000000)", "(0, 1000000000000)", "(1000000000000, 0)", "(-3,)",
+    "()", "(3,)", "(2, 6)", "(12, 1, 1)", "(4, 3)", "(99999999999999999999999,)", "(1e3,)",
+    "(12L,)", "12", "(,)", "((12,),)", "(12,", "(True,)", "[12]", "(" + "1, " * 500 + "12)",
+    "(" * 500 + ")" * 500, "(0,)",
 )  # fmt: skip
 
 
@@ -81,8 +84,8 @@ def draw_text(rng: np.random.Generator, path: Path) -> str:
 
 def _edit_rows(rng: np.random.Generator, names: list[str], rows: list[list[str]]) -> str:
     kind = str(rng.choice(
-        ["cell", "cells", "column", "name", "short", "long", "blank", "swap", "drop", "many", "comment",
-         "constant", "units", "double"],
+        ["cell", "cells", "column", "name", "short", "long", "blank", "swap", "drop", "many",
+         "comment", "constant", "units", "double"],
         p=[0.3, 0.12, 0.08, 0.14, 0.06, 0.06, 0.05, 0.03, 0.03, 0.03, 0.03, 0.03, 0.02, 0.02],
     ))  # fmt: skip
     place, column = int(rng.integers(len(rows))), int(rng.integers(len(names)))
@@ -210,8 +213,8 @@ def draw_archive(rng: np.random.Generator, path: Path) -> str:
         arrays["T"] = arrays["T"].astype(float)
         arrays["T"][int(rng.integers(rows))] = odd
         done.append(f"T has {odd}")
-    more = str(rng.choice(["", "short", "scalar", "cube", "empty", "twin", "objects", "wide", "fortran"],
-                          p=[0.6, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05, 0.05]))  # fmt: skip
+    kinds = ["short", "scalar", "cube", "empty", "twin", "objects", "wide", "fortran"]
+    more = str(rng.choice(["", *kinds], p=[0.6, *[0.05] * 8]))
     extra = {
         "short": np.ones(rows - 1), "scalar": np.float64(1.0), "cube": np.ones((rows, 2, 2)),
         "empty": np.ones((0, 3)), "twin": np.ones(rows), "objects": np.array([{}] * rows),
@@ -288,8 +291,10 @@ def _edit_directory(rng: np.random.Generator, path: Path) -> str:
     content = bytearray(path.read_bytes())
     mark = b"PK\x01\x02" if rng.random() < 0.7 else b"PK\x03\x04"
     places = [k for k in range(len(content)) if content[k : k + 4] == mark]
-    fields = {"version": (6, 2), "flags": (8, 2), "method": (10, 2), "crc": (16, 4), "packed": (20, 4),
-              "size": (24, 4), "name": (28, 2), "extra": (30, 2), "comment": (32, 2), "offset": (42, 4)}  # fmt: skip
+    fields = {
+        "version": (6, 2), "flags": (8, 2), "method": (10, 2), "crc": (16, 4), "packed": (20, 4),
+        "size": (24, 4), "name": (28, 2), "extra": (30, 2), "comment": (32, 2), "offset": (42, 4),
+    }  # fmt: skip
     name = str(rng.choice(list(fields)))
     offset, width = fields[name]
     offset -= 2 * (mark == b"PK\x03\x04")
