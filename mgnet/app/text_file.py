@@ -20,7 +20,7 @@ __all__ = ["TextFile", "csv_line", "number_text", "open_text"]
 
 SEPARATORS = ",;\t"
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
-BLOCK = 2**20  # bytes that are decoded at once, in a check
+BLOCK = 2**16  # bytes that are decoded at once, in a check
 OTHERS = {  # how other files begin
     b"PK\x03\x04": "a zip archive, such as a spreadsheet or an .npz archive of another name",
     b"\x1f\x8b": "compressed by gzip",
