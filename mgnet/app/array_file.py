@@ -158,7 +158,8 @@ def _header(title: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], 
         place = found.end()
     if len(told) != 3 or inner[place:end].strip() or told["fortran_order"] not in ("True", "False"):
         raise ValueError(f"{title} has a damaged header")
-    kind = told["descr"].strip("'\"")
+    kind = told["descr"]
+    kind = kind[1:-1] if kind[0] in "'\"" else kind
     if not NUMBERS.fullmatch(kind) and not NO_NUMBERS.fullmatch(kind):
         raise ValueError(f"{title} holds '{shown(kind)}', which NumPy does not know")
     shape = tuple(int(number) for number in re.findall(r"\d+", told["shape"]))

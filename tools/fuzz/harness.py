@@ -75,7 +75,8 @@ class Outcome:
     told : str
         The refusal, or the last lines of the traceback.
     seconds, megabytes : float
-        That it took, and added to the memory of the process at most.
+        That it took, without waiting for a processor, and added to the memory of the process at
+        most.
     """
 
     number: int
@@ -168,7 +169,7 @@ def _child(name: str, seed: int, first: int, end: int) -> None:
 
 def _trial(target: Target, number: int, drawn: str, folder: Path) -> Outcome:
     before = _reset_peak()
-    start = time.perf_counter()
+    start, queued = time.perf_counter(), _queued()
     told = ""
     try:
         kind = "right" if target.use(folder) else "different"
@@ -178,12 +179,21 @@ def _trial(target: Target, number: int, drawn: str, folder: Path) -> Outcome:
         kind = "refused" if one_line else "raw"
     except BaseException:
         kind, told = "raw", "".join(traceback.format_exc().splitlines(keepends=True)[-8:])
-    seconds, megabytes = time.perf_counter() - start, _peak() - before
+    seconds = time.perf_counter() - start - (_queued() - queued)
+    megabytes = _peak() - before
     if kind in GOOD and seconds > SECONDS:
         kind = "hang"
     if kind in GOOD and megabytes > MEGABYTES:
         kind = "memory"
     return Outcome(number, kind, drawn, told[:2000], round(seconds, 3), round(megabytes, 1))
+
+
+def _queued() -> float:
+    """Seconds that the process could have run, but others did: a busy machine is no hang."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) * 1e-9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _reset_peak() -> float:

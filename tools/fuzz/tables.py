@@ -191,9 +191,9 @@ def _read_again(path: Path) -> dict[str, np.ndarray]:
 def _arrays(archive: np.lib.npyio.NpzFile) -> dict[str, np.ndarray]:
     """What NumPy reads; of arrays without numbers, which nobody asks for, not all are whole."""
     arrays = {}
-    for name in archive.files:
+    for name in archive.zip.namelist():  # by their full names: T.npy.npy is not T
         with contextlib.suppress(ValueError, SyntaxError, TypeError):
-            arrays[name] = archive[name]
+            arrays[name.removesuffix(".npy")] = archive[name]
     return arrays
 
 
