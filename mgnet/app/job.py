@@ -182,7 +182,7 @@ def _report(
     data: Data,
     remarks: Sequence[str],
 ) -> None:
-    from mgnet.app.pictures import plot_fit, plot_training
+    from mgnet.app.pictures import as_label, plot_fit, plot_training
     from mgnet.app.report import write_report
     from mgnet.plot.edges import plot_edges
 
@@ -190,7 +190,7 @@ def _report(
     drawn = plot_fit(units.data(data), units.of_units(trained[0].predict))
     drawn.savefig(stage / "fit.png", dpi=DPI)
     plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)
-    model, names = fitted.model, (*data.names, data.target)
+    model, names = fitted.model, [as_label(name) for name in (*data.names, data.target)]
     edges = plot_edges(model.network, model.inputs(data.x), names=names)
     edges.savefig(stage / "edges.png", dpi=DPI)
     write_report(
