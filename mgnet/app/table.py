@@ -175,7 +175,7 @@ def _complete(
         raise ValueError(
             f"{file.source}: {bad.sum()} of {len(numbers)} rows have an empty, NaN or infinite "
             f"cell, the first is {file.row_label(first)}, "
-            f"column '{shown(names[missing[first].argmax()])}'; leave such rows out with "
+            f"column '{shown(names[int(missing[first].argmax())])}'; leave such rows out with "
             "--drop-missing"
         )
     return numbers[~bad] if bad.any() else numbers

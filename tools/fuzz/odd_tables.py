@@ -132,7 +132,8 @@ def _as_text(table: list[list[str]], separator: str, quoting: int, end: str) -> 
     if quoting == -1:  # as it is
         return end.join(separator.join(row) for row in table) + end
     out = io.StringIO()
-    writer = csv.writer(out, delimiter=separator, quoting=quoting, lineterminator=end)
+    form = {"delimiter": separator, "quoting": quoting, "lineterminator": end}
+    writer = csv.writer(out, **form)
     writer.writerows(table)
     return out.getvalue()
 

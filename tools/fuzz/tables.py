@@ -11,6 +11,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -128,8 +129,9 @@ def _writes(path: Path) -> bool:
 
 def _refuses(path: Path, asked: dict) -> bool:
     """Whether the command refuses what `read_table` refuses, in one line, and leaves no file."""
+    inputs = asked["inputs"] and [name.strip() for name in asked["inputs"]]  # as the command does
     try:
-        read_table(path, asked["target"], asked["inputs"], asked["drop"])
+        read_table(path, asked["target"], inputs, asked["drop"])
     except (ValueError, OSError) as error:
         refusal = error
     else:
@@ -188,11 +190,11 @@ def _read_again(path: Path) -> dict[str, np.ndarray]:
     return dict(zip(names, table.reshape(-1, len(names)).T, strict=True))
 
 
-def _arrays(archive: np.lib.npyio.NpzFile) -> dict[str, np.ndarray]:
+def _arrays(archive: Any) -> dict[str, np.ndarray]:
     """What NumPy reads; of arrays without numbers, which nobody asks for, not all are whole."""
     arrays = {}
     for name in archive.zip.namelist():  # by their full names: T.npy.npy is not T
-        with contextlib.suppress(ValueError, SyntaxError, TypeError):
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, OverflowError):
             arrays[name.removesuffix(".npy")] = archive[name]
     return arrays
 
@@ -245,8 +247,9 @@ def _rows(path: Path) -> tuple[list[list[str]], str]:
     text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     header = text.lstrip("\n").partition("\n")[0]
     counts, inside = {",": 0, ";": 0, "\t": 0}, False
-    for character in header:
-        inside ^= character == '"'
+    alone = header.rfind('"') if header.count('"') % 2 else -1  # opens nothing
+    for place, character in enumerate(header):
+        inside ^= character == '"' and place != alone
         if character in counts and not inside:
             counts[character] += 1
     separator = max(counts, key=lambda one: counts[one])
