@@ -24,6 +24,7 @@ import click
 from mgnet import __version__
 from mgnet.app.data import Settings
 from mgnet.app.hold import Hold
+from mgnet.app.named_columns import shown
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
 __all__ = ["main"]
@@ -31,6 +32,7 @@ __all__ = ["main"]
 BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
 FILE = click.Path(path_type=Path)
 AT_LEAST_1 = click.IntRange(min=1)
+LEVELS = click.IntRange(1, 64)
 SETTINGS = "mgnet.settings"  # where click keeps them while it parses
 
 
@@ -126,9 +128,12 @@ def _names(_context: object, _option: object, text: str | None) -> list[str] | N
     """Read comma-separated names; quotes protect a comma."""
     if text is None:
         return None
-    names = [name.strip() for name in next(csv.reader([text]), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([text], strict=True), [])]
+    except csv.Error:  # a line end, a quote that is not closed, or a name without end
+        names = [""]
     if not all(names) or not names:
-        raise click.BadParameter(f"got '{text}'; expected column names with commas between")
+        raise click.BadParameter(f"got '{shown(text)}'; expected column names with commas between")
     return names
 
 
@@ -204,7 +209,7 @@ def cli(context: click.Context) -> None:
 )
 @_setting_option(
     "--levels",
-    type=AT_LEAST_1,
+    type=LEVELS,
     default=Settings.levels,
     show_default=True,
     help="Each doubles the intervals.",
@@ -341,7 +346,7 @@ def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
 
 @cli.command()
 @click.argument("text")
-@click.option("--levels", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--levels", type=LEVELS, default=4, show_default=True)
 @click.option(
     "--ratio",
     type=click.FloatRange(1.0),

@@ -14,6 +14,7 @@ import numpy as np
 from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.data import Data, Settings, Trained
 from mgnet.app.model import Model
+from mgnet.app.named_columns import listed
 from mgnet.estimators import KANRegressor
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.training_budget import UNLIMITED, TrainingBudget, endless
@@ -155,7 +156,7 @@ def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, 
         if len(constant) == len(data.names):
             raise ValueError(
                 "no input varies in the rows that are trained on "
-                f"({', '.join(names)}); there is nothing to fit"
+                f"({listed(names)}); there is nothing to fit"
             )
         left |= {data.names[number] for number in constant}
         data = replace(

@@ -11,10 +11,12 @@ from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.fit import Fitted, fit, without_constants
 from mgnet.app.hold import Hold
+from mgnet.app.named_columns import listed
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
 from mgnet.app.units import Units
+from mgnet.estimators.estimator import rounded
 
 __all__ = ["FitJob", "run_job"]
 
@@ -146,15 +148,15 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     data, constant = without_constants(data, settings)
     if constant:
         say(
-            f"warning: {'input' if len(constant) == 1 else 'inputs'} {', '.join(constant)} left "
+            f"warning: {'input' if len(constant) == 1 else 'inputs'} {listed(constant)} left "
             "out: the same value in all rows that are trained on, so predictions cannot depend on "
             f"{'it' if len(constant) == 1 else 'them'}"
         )
     count = parameters(len(data.names), settings)
     if count > MOST_PARAMETERS:
         raise ValueError(
-            f"the finest network has {count} parameters; more than {MOST_PARAMETERS} are not "
-            "trained here, use fewer --levels, --intervals or --hidden"
+            f"the finest network has {rounded(count)} parameters; more than {MOST_PARAMETERS} are "
+            "not trained here, use fewer --levels, --intervals or --hidden"
         )
     if len(data.y) < count:
         say(
@@ -180,7 +182,7 @@ def _report(
     data: Data,
     remarks: Sequence[str],
 ) -> None:
-    from mgnet.app.pictures import plot_fit, plot_training
+    from mgnet.app.pictures import as_label, plot_fit, plot_training
     from mgnet.app.report import write_report
     from mgnet.plot.edges import plot_edges
 
@@ -188,7 +190,7 @@ def _report(
     drawn = plot_fit(units.data(data), units.of_units(trained[0].predict))
     drawn.savefig(stage / "fit.png", dpi=DPI)
     plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)
-    model, names = fitted.model, (*data.names, data.target)
+    model, names = fitted.model, [as_label(name) for name in (*data.names, data.target)]
     edges = plot_edges(model.network, model.inputs(data.x), names=names)
     edges.savefig(stage / "edges.png", dpi=DPI)
     write_report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from scipy.spatial import Delaunay, QhullError
 from mgnet.app.data import Data, Trained
 from mgnet.plot.plots import BLUE, GREY, LINES, ORANGE
 
-__all__ = ["plot_fit", "plot_training"]
+__all__ = ["as_label", "plot_fit", "plot_training"]
 
 MOST_POINTS = 20_000
 GRID = 160  # places per axis where a fit is drawn
@@ -52,8 +53,20 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
     ['c: data', 'c: fit', 'c: |error|, held-out rows']
     """
     inputs = data.x.shape[1]
+    data = replace(data, names=tuple(map(as_label, data.names)), target=as_label(data.target))
     draw = _draw_curve if inputs == 1 else _draw_maps if inputs == 2 else _draw_slices
     return draw(data, predict)
+
+
+def as_label(name: str) -> str:
+    r"""The name of a column as pictures take it: a dollar sign begins no formula.
+
+    Examples
+    --------
+    >>> print(as_label("price [$]"))
+    price [\$]
+    """
+    return name.replace("$", r"\$")
 
 
 def _measured_on(data: Data) -> tuple[np.ndarray, np.ndarray, str]:
@@ -197,10 +210,11 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
 def influential(data: Data, predict: Predict) -> list[int]:
     """Return the inputs, the one whose shuffling changes the predictions most first."""
     rng = np.random.default_rng(SEED)
-    rows = _some(len(data.y))[:2000]
+    inputs = data.x.shape[1]
+    rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 50)]  # the work is their product
     x = data.x[rows]
     fit, change = predict(x), []
-    for number in range(x.shape[1]):
+    for number in range(inputs):
         shuffled = x.copy()
         shuffled[:, number] = rng.permutation(x[:, number])
         change.append(float(np.mean((predict(shuffled) - fit) ** 2)))

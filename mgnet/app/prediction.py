@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mgnet.app.data_file import open_data_file
+from mgnet.app.named_columns import shown
 from mgnet.app.table import columns
 
 __all__ = ["predict_file"]
+
+BATCH = 2**14  # rows that the network sees at once: its splines take many times their memory
+NAMED = 8  # inputs that a remark names
 
 
 def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], list[str]]:
@@ -42,17 +46,20 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
     x = columns(file, trained.names)
     name = f"{trained.target}_predicted"
     if name in file.names:
-        raise ValueError(f"{data} has a column '{name}' already; rename it")
+        raise ValueError(f"{file.source} has a column '{shown(name)}' already; rename it")
     complete: np.ndarray = np.logical_not(np.isnan(x).any(axis=1))
-    column = np.full(len(x), np.nan)
-    if complete.any():
-        column[complete] = trained.predict(x[complete])
+    column, rows = np.full(len(x), np.nan), np.flatnonzero(complete)
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        column[batch] = trained.predict(x[batch])
     remarks = []
     low, high = np.asarray(trained.scales.ranges, dtype=float).T
     outside = ((x < low) | (x > high)) & complete[:, None]
     if outside.any():
         counts = zip(trained.names, outside.sum(axis=0), low, high, strict=True)
-        parts = [f"{n}: {k} outside {a:g} to {b:g}" for n, k, a, b in counts if k]
+        parts = [f"{shown(n)}: {k} outside {a:g} to {b:g}" for n, k, a, b in counts if k]
+        if len(parts) > NAMED:
+            parts[NAMED:] = [f"and {len(parts) - NAMED} inputs more"]
         remarks.append(
             f"{outside.any(axis=1).sum()} of {len(x)} rows are out of the range of the training "
             f"data ({'; '.join(parts)}); there the model is extrapolated linearly"

@@ -14,6 +14,7 @@ import torch
 
 import mgnet
 from mgnet.app.data import Data, Settings, Trained
+from mgnet.app.named_columns import listed
 from mgnet.estimators.scales import exponents
 
 __all__ = ["markdown_table", "write_report"]
@@ -77,7 +78,7 @@ def write_report(
     if not trained:
         raise ValueError("write_report got no trained model; pass at least ours")
     ours = trained[0]
-    parts = [f"# Fit of {data.target} over {', '.join(data.names)}", *remarks]
+    parts = [f"# Fit of {data.target} over {listed(data.names)}", *remarks]
     parts += ["## Result", _result(data, ours), *([ours.note] if ours.note else [])]
     for name, caption in pictures:
         parts.append(f"![{caption}]({name})")

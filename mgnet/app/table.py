@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from mgnet.app.data import Data
-from mgnet.app.data_file import DataFile, open_data_file
+from mgnet.app.data_file import open_data_file
+from mgnet.app.named_columns import DataFile, listed, shown
 
 __all__ = ["Table", "columns", "read_table", "split"]
 
 FEWEST_ROWS = 10
+COMPARED = 1000  # names among which a similar one is looked for
+LONGEST_COMPARED = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,22 +94,27 @@ def read_table(
     if inputs is None:
         inputs = [name for name in file.names if name != target]
     if not inputs:
-        raise ValueError(f"{path} has no column beside the target '{target}'; an input is needed")
+        raise ValueError(
+            f"{file.source} has no column beside the target '{shown(target)}'; an input is needed"
+        )
     if target in inputs:
-        raise ValueError(f"target '{target}' is among the inputs; leave it out of --inputs")
-    twins = sorted({name for name in inputs if list(inputs).count(name) > 1})
+        raise ValueError(f"target '{shown(target)}' is among the inputs; leave it out of --inputs")
+    twins = [name for name, count in Counter(inputs).items() if count > 1]
     if twins:
-        raise ValueError(f"input '{twins[0]}' is named twice; once is enough")
+        raise ValueError(f"input '{shown(min(twins))}' is named twice; once is enough")
     numbers = columns(file, [*inputs, target])
     rows = len(numbers)
     if not rows:
-        raise ValueError(f"{path} has a header but no rows; at least {FEWEST_ROWS} are needed")
+        raise ValueError(
+            f"{file.source} has a header but no rows; at least {FEWEST_ROWS} are needed"
+        )
     numbers = _complete(file, numbers, [*inputs, target], drop_missing)
     if len(numbers) < FEWEST_ROWS:
         raise ValueError(
-            f"{path} has only {len(numbers)} complete rows; at least {FEWEST_ROWS} are needed"
+            f"{file.source} has only {len(numbers)} complete rows; at least {FEWEST_ROWS} are "
+            "needed"
         )
-    _refuse_constants(str(path), [*inputs, target], numbers)
+    _refuse_constants(file.source, [*inputs, target], numbers)
     x, y = numbers[:, :-1].copy(), numbers[:, -1].copy()
     return Table(tuple(inputs), target, x, y, rows - len(numbers))
 
@@ -125,26 +134,35 @@ def columns(file: DataFile, wanted: Sequence[str]) -> np.ndarray:
 
     Examples
     --------
-    >>> from mgnet.app.data_file import ArrayFile
+    >>> from mgnet.app.array_file import ArrayFile
     >>> columns(ArrayFile("x.npz", ("a",), {"a": np.array([1.0, np.inf])}), ["a"]).ravel()
     array([ 1., nan])
     """
     _require(file, wanted)
     numbers = file.numbers(wanted)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+    numbers[np.isinf(numbers)] = np.nan
+    return numbers
 
 
 def _require(file: DataFile, wanted: Sequence[str]) -> None:
+    there = set(file.names)
     for name in wanted:
-        if name not in file.names:
-            lower = {other.lower(): other for other in file.names}
-            near = [lower[n] for n in get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-            known = near or list(file.names[:8])
-            more = ", ..." if not near and len(file.names) > 8 else ""
+        if name not in there:
+            near = _similar(name, file.names)
             raise ValueError(
-                f"{file.source} has no column '{name}'; "
-                f"{'the nearest names are' if near else 'it has'} {', '.join(known)}{more}"
+                f"{file.source} has no column '{shown(name)}'; "
+                f"{'the nearest names are' if near else 'it has'} {listed(near or file.names)}"
             )
+
+
+def _similar(name: str, names: Iterable[str]) -> list[str]:
+    """Names that may have been meant; of very many, only those of about the same length."""
+    if len(name) > LONGEST_COMPARED:
+        return []
+    lower = {other.lower(): other for other in names if len(other) <= LONGEST_COMPARED}
+    nearest = sorted(lower, key=lambda other: (other != name.lower(), abs(len(other) - len(name))))
+    near = get_close_matches(name.lower(), nearest[:COMPARED], n=3, cutoff=0.5)
+    return [lower[other] for other in near]
 
 
 def _complete(
@@ -157,28 +175,27 @@ def _complete(
         raise ValueError(
             f"{file.source}: {bad.sum()} of {len(numbers)} rows have an empty, NaN or infinite "
             f"cell, the first is {file.row_label(first)}, "
-            f"column '{names[missing[first].argmax()]}'; leave such rows out with --drop-missing"
+            f"column '{shown(names[int(missing[first].argmax())])}'; leave such rows out with "
+            "--drop-missing"
         )
-    return numbers[~bad]
+    return numbers[~bad] if bad.any() else numbers
 
 
 def _refuse_constants(source: str, names: Sequence[str], numbers: np.ndarray) -> None:
     with np.errstate(over="ignore"):
         spread = np.ptp(numbers, axis=0)
-    for name, width in zip(names, spread, strict=True):
-        if not np.isfinite(width):
-            raise ValueError(
-                f"{source}: column '{name}' spans more than a double can hold; rescale it"
-            )
+    if not np.isfinite(spread).all():
+        name = shown(names[int(np.isfinite(spread).argmin())])
+        raise ValueError(f"{source}: column '{name}' spans more than a double can hold; rescale it")
     if spread[-1] == 0.0:
         raise ValueError(
             f"{source}: {len(numbers)} rows have the same value {numbers[0, -1]:g} in column "
-            f"'{names[-1]}'; a constant target leaves nothing to fit"
+            f"'{shown(names[-1])}'; a constant target leaves nothing to fit"
         )
     if not spread[:-1].any():
         raise ValueError(
             f"{source}: {len(numbers)} rows have the same value in every input "
-            f"({', '.join(names[:-1])}); there is nothing to predict from"
+            f"({listed(names[:-1])}); there is nothing to predict from"
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
+from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -21,7 +23,7 @@ from mgnet.knots import KAN, knot_hierarchy
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LevenbergMarquardt, Objective, TorchOptimizer
 
-__all__ = ["KANEstimator", "overflowing_sums"]
+__all__ = ["KANEstimator"]
 
 # Name -> the smoother, and how many of its steps make one sweep.
 OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
@@ -30,9 +32,8 @@ OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
     "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
 }
 NAMED = 8  # columns that a warning names
-
-# scikit-learn looks for NaN by sums, which may overflow; it then looks at the numbers themselves.
-overflowing_sums = partial(np.errstate, over="ignore", invalid="ignore")
+MOST_LEVELS = 64  # that are counted
+VECTORS = 20  # of all parameters, that an optimizer holds
 
 
 class KANEstimator(BaseEstimator, ABC):
@@ -110,6 +111,7 @@ class KANEstimator(BaseEstimator, ABC):
         rows, kept = self._scaled(*distinct_rows(X, y, weights), int(seed))
         hidden = np.atleast_1d(np.asarray(self.hidden, dtype=int)).tolist()
         widths = [rows[0].shape[1], *hidden, outputs]
+        self._refuse_too_large(widths, len(rows[0]) * outputs, name)
         generator = torch.Generator().manual_seed(int(seed))
         coarsest = KAN(widths, self.intervals, self.degree, generator=generator)
         held_out = None
@@ -154,6 +156,24 @@ class KANEstimator(BaseEstimator, ABC):
             stacklevel=5,
         )
 
+    def _refuse_too_large(self, widths: Sequence[int], residuals: int, optimizer: str) -> None:
+        """Count what the finest network takes, before anything is built."""
+        told = (self.intervals, self.levels, self.degree)
+        if not all(isinstance(number, Integral) and number > 0 for number in told):
+            return  # the network refuses it
+        splines = self.intervals * 2 ** min(self.levels - 1, MOST_LEVELS) + self.degree
+        count = sum(a * b for a, b in pairwise(widths)) * splines
+        bent = bool(self.roughness) and "lm" in self._optimizers  # by rows of least squares
+        rows = min(residuals + bent * count, count)
+        matrices = 6 * rows if optimizer == "lm" else 2 * bent * count
+        needed = 8 * count * (matrices + VECTORS)
+        if needed > memory_of_machine():
+            raise ValueError(
+                f"{type(self).__name__} got {widths[0]} inputs, for which the finest network has "
+                f"{rounded(count)} parameters; its training takes about {rounded(needed >> 30)} "
+                "GiB, more than this machine has, so use fewer inputs, hidden, intervals or levels"
+            )
+
     def _check(self, optimizer: str) -> None:
         kind = type(self).__name__
         if optimizer not in self._optimizers:
@@ -174,6 +194,25 @@ class KANEstimator(BaseEstimator, ABC):
             )
         if not self.roughness >= 0.0:
             raise ValueError(f"{kind} got roughness {self.roughness}; it must not be negative")
+
+
+def memory_of_machine() -> float:
+    """Bytes; infinite where the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):  # no POSIX
+        return math.inf
+
+
+def rounded(count: int) -> str:
+    """A count with all its digits, or its magnitude where these are many.
+
+    Examples
+    --------
+    >>> rounded(1234), rounded(10**40 + 1)
+    ('1234', '10^40')
+    """
+    return str(count) if count < 10**15 else f"10^{len(str(count)) - 1}"
 
 
 def _part(rows: tuple[Any, ...], kept: np.ndarray) -> tuple[Any, ...]:

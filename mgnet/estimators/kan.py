@@ -12,9 +12,9 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mgnet.estimators.estimator import KANEstimator, overflowing_sums
+from mgnet.estimators.estimator import KANEstimator
 from mgnet.estimators.objectives import entropy, squares
-from mgnet.estimators.rows import checked_weights, single_precision
+from mgnet.estimators.rows import as_doubles, checked_weights, single_precision
 from mgnet.estimators.scales import LARGEST, continued, exponents
 from mgnet.estimators.training_budget import TrainingBudget
 
@@ -126,7 +126,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             of the network, so that predictions do not depend on them.
         """
         self._single = single_precision(X)
-        with overflowing_sums():
+        with as_doubles("KANRegressor"):
             X, y = validate_data(
                 self,
                 X,
@@ -138,14 +138,14 @@ class KANRegressor(RegressorMixin, KANEstimator):
             )
         weights = checked_weights("KANRegressor", sample_weight, X)
         self._flat = y.ndim == 1
-        y = y.reshape(len(y), -1).astype(float)
+        y = _targets(y)
         self._train(X, y, weights, squares, budget)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
         """(rows, inputs) -> (rows,) or (rows, outputs), as y was."""
         check_is_fitted(self)
-        with overflowing_sums():
+        with as_doubles("KANRegressor"):
             X = validate_data(self, X, dtype=np.float64, reset=False)
         y = self.scales_.values(continued(self.network_, self.scales_.inputs(X)))
         return y[:, 0] if self._flat else y
@@ -160,7 +160,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         sample_weight : array-like of shape (rows,), optional
         """
         predicted = self.predict(X)
-        with overflowing_sums():
+        with as_doubles("KANRegressor"):
             y = check_array(y, dtype="float64", ensure_2d=False, input_name="y")
             column = predicted.ndim == 1 and y.shape[1:] == (1,)
             if y.shape[1:] != predicted.shape[1:] and not column:
@@ -171,8 +171,21 @@ class KANRegressor(RegressorMixin, KANEstimator):
             size = exponents(y)
             predicted = np.clip(np.ldexp(predicted, -size), -LARGEST, LARGEST)  # it may be far off
         weights = checked_weights("KANRegressor", sample_weight, predicted)
-        with overflowing_sums():
+        with as_doubles("KANRegressor"):
             return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)
+
+
+def _targets(y: np.ndarray) -> np.ndarray:
+    """Of shape (rows, outputs), finite: scikit-learn does not look into objects."""
+    with as_doubles("KANRegressor"):
+        y = y.reshape(len(y), -1).astype(float)
+    finite = np.isfinite(y).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"KANRegressor got a y that is NaN or infinite as a double in {(~finite).sum()} of "
+            f"{len(y)} rows, first in row {finite.argmin()}; leave these rows out"
+        )
+    return y
 
 
 class KANClassifier(ClassifierMixin, KANEstimator):
@@ -242,7 +255,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
             As in `KANRegressor.fit`.
         """
         self._single = single_precision(X)
-        with overflowing_sums():
+        with as_doubles("KANClassifier"):
             X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -260,7 +273,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, inputs) -> (rows, classes), in the order of `classes_`."""
         check_is_fitted(self)
-        with overflowing_sums():
+        with as_doubles("KANClassifier"):
             X = validate_data(self, X, dtype=np.float64, reset=False)
         z = self.scales_.inputs(X).clamp(*self.network_.domain)
         with torch.no_grad():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.utils.validation import _check_sample_weight
 from mgnet.estimators.scales import exponents
 
 __all__ = [
+    "as_doubles",
     "checked_weights",
     "constant_inputs",
     "distinct_rows",
@@ -20,6 +22,32 @@ __all__ = [
 ]
 
 ROUNDING = 8.0  # units of rounding: a column that varies by less does not vary
+
+
+@contextmanager
+def as_doubles(owner: str) -> Iterator[None]:
+    """Where arrays of a user become doubles: what is too large for one is refused.
+
+    Raises
+    ------
+    ValueError
+        For a whole number or a fraction beyond the largest double.
+
+    Examples
+    --------
+    >>> with as_doubles("KANRegressor"):
+    ...     float(10**400)
+    Traceback (most recent call last):
+    ValueError: KANRegressor got a number beyond the largest double, 1.8e308; rescale its column
+    """
+    # scikit-learn looks for NaN by sums, which may overflow; then at the numbers themselves.
+    with np.errstate(over="ignore", invalid="ignore"):
+        try:
+            yield
+        except OverflowError:
+            raise ValueError(
+                f"{owner} got a number beyond the largest double, 1.8e308; rescale its column"
+            ) from None
 
 
 def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray | None:
@@ -37,7 +65,8 @@ def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray
     """
     if sample_weight is None:
         return None
-    weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
+    with as_doubles(owner):
+        weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
         raise ValueError(
             f"{owner} got a sample_weight of zeros alone; at least one row must have a positive "

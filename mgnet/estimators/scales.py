@@ -72,7 +72,8 @@ class Scales:
 
     def narrowed(self) -> Scales:
         """Those of a table without the inputs that are left out."""
-        ranges = (r for number, r in enumerate(self.ranges) if number not in self.left_out)
+        left_out = set(self.left_out)
+        ranges = (r for number, r in enumerate(self.ranges) if number not in left_out)
         return replace(self, ranges=tuple(ranges), left_out=())
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:

@@ -121,7 +121,9 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
         replace(comparison, name, network)
     module("mgnet.app.report", types.SimpleNamespace(write_report=write_report))
     module("mgnet.plot.edges", types.SimpleNamespace(plot_edges=plot))
-    module("mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot))
+    module(
+        "mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot, as_label=str)
+    )
 
 
 if __name__ == "__main__":

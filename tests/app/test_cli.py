@@ -162,7 +162,7 @@ TABLES = {  # content -> words of the sentence
     "ragged": (GOOD + "1,2\n", "line 42 has 2 cells"),
     "long": (GOOD + "1,2,3,4\n", "line 42 has 4 cells"),
     "latin": (b"T,p,rho\n1,2,\xe9\n", "not UTF-8 text: line 2"),
-    "utf16": (GOOD.encode("utf-16"), "not UTF-8 text: line 1"),
+    "utf16": (GOOD.encode("utf-16"), "not UTF-8 text but text in UTF-16"),
     "binary": (b"T,p\0,rho\n1,2,3\n", "NUL bytes"),
     "decimal": (GOOD.replace(",", ";") + "1,5;2;3\n", "decimal commas"),
 }
@@ -186,7 +186,7 @@ ARGUMENTS = {
     "hidden": ("fit data.csv --target rho --hidden 8,x", "got '8,x'"),
     "zero": ("fit data.csv --target rho --hidden 0", "at least 1"),
     "degree": ("fit data.csv --target rho --degree 9", "1<=x<=5"),
-    "levels": ("fit data.csv --target rho --levels 0", "x>=1"),
+    "levels": ("fit data.csv --target rho --levels 0", "1<=x<=64"),
     "seconds": ("fit data.csv --target rho --seconds 0", "x>0"),
     "nan": ("fit data.csv --target rho --seconds nan", "finite"),
     "huge": ("fit data.csv --target rho --levels 40", "use fewer --levels"),

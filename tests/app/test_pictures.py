@@ -1,9 +1,12 @@
 """What the pictures draw is what they were given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from mgnet.app.data import Data, Trained
 from mgnet.app.pictures import influential, plot_fit, plot_training
@@ -135,3 +138,12 @@ def test_every_model_has_its_own_colour_and_marker(models):
     ends = [line for line in ax.lines if line.get_markersize() == 9]
     assert len({(to_hex(line.get_color()), line.get_marker()) for line in ends}) == 2
     plot_training([])
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_dollar_signs_in_names_begin_no_formula(inputs, tmp_path):
+    """One of two dollar signs that is no formula ended a fit when its pictures were written."""
+    data = replace(table(inputs), names=("$x_{$", "b [$]", "$$")[:inputs], target="y^{$ [$]")
+    figure = plot_fit(data, predict)
+    figure.savefig(tmp_path / "fit.png", dpi=30)
+    assert any(r"y^{\$ [\$]" in text.get_text() for text in figure.findobj(Text))

@@ -1,8 +1,12 @@
 """Law: a table is finite, complete and varied, or refused; its split loses no row."""
 
+import time
+
 import numpy as np
 import pytest
 
+from mgnet.app.data import Data, Settings
+from mgnet.app.fit import without_constants
 from mgnet.app.table import Table, read_table, split
 
 
@@ -33,6 +37,42 @@ def test_all_other_columns_by_default(path):
 def test_a_missing_column_names_the_nearest(path, name, near):
     with pytest.raises(ValueError, match=f"no column '{name}'.*{near}"):
         read_table(path, "rho", [name])
+
+
+def wide(columns, rows=12):
+    names = tuple(f"c{k}" for k in range(columns))
+    return names, np.random.default_rng(0).normal(size=(rows, columns))
+
+
+def test_tens_of_thousands_of_columns_take_no_longer_each(tmp_path):
+    """They took time by the square of their number: minutes here."""
+    names, numbers = wide(20_000)
+    np.savez(tmp_path / "data.npz", c=numbers)
+    body = "\n".join(",".join(f"{v:.6g}" for v in row) for row in numbers)
+    (tmp_path / "data.csv").write_text(f"{','.join(names)}\n{body}\n")
+    start = time.process_time()
+    for path in (tmp_path / "data.csv", tmp_path / "data.npz"):
+        table = read_table(path, "c19999")
+        assert table.names == names[:-1] and table.x.shape == (12, 19_999)
+        assert np.allclose(table.x, numbers[:, :-1], rtol=1e-5)
+        data = split(table, 0.2, 0)
+        assert without_constants(data, Settings())[0] is data
+        with pytest.raises(ValueError, match="no column 'd7'; the nearest names are c7"):
+            read_table(path, "d7")
+    assert time.process_time() - start < 20.0
+
+
+def test_sentences_about_many_columns_are_short(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, c=np.ones((12, 3000)), y=np.arange(12.0))
+    with pytest.raises(ValueError, match="in every input .c0, .*c7 and 2992 more"):
+        read_table(path, "y")
+    with pytest.raises(ValueError, match="no column '.{40}...'; it has c0, .*c7 and 2993 more"):
+        read_table(path, "zyx" * 10_000)
+    data = Data(tuple(f"c{k}" for k in range(3000)), "y", np.ones((12, 3000)), np.arange(12.0),
+                np.ones((1, 3000)), np.ones(1))  # fmt: skip
+    with pytest.raises(ValueError, match="no input varies .*c7 and 2992 more"):
+        without_constants(data, Settings())
 
 
 def test_missing_values_are_counted_or_dropped(path):

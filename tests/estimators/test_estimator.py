@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sklearn.model_selection import KFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
-from mgnet.estimators import KANClassifier, KANRegressor
+from mgnet.estimators import KANClassifier, KANRegressor, estimator
 from mgnet.estimators.rows import validation_rows
 
 SMALL = {"hidden": 3, "intervals": 2, "levels": 2}
@@ -218,3 +219,44 @@ def test_weights_pass_through_whatever_takes_estimators():
         first = slice(0, 30)
         expected = alone.score(x[first], y[first], sample_weight=weights[first])
         assert folds["test_score"][0] == expected
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "lbfgs"}, {"hidden": 10**12}])
+def test_a_network_beyond_the_memory_is_refused_before_it_is_built(monkeypatch, settings):
+    monkeypatch.setattr(estimator, "KAN", None)  # nothing may be built
+    x = np.random.default_rng(0).normal(size=(10, 20_000))
+    hidden = settings.get("hidden", 8)
+    words = f"20000 inputs, for which the finest network has {20_001 * hidden * 19} parameters"
+    with pytest.raises(ValueError, match=words.replace(str(20_001 * 10**12 * 19), r"10\^17")):
+        KANRegressor(**settings).fit(x, x[:, 0])
+
+
+def test_the_memory_is_counted_by_what_the_training_holds(monkeypatch):
+    x, y = table(60)
+    held = 350_000  # bytes
+    monkeypatch.setattr(estimator, "memory_of_machine", lambda: held)
+    large = {"hidden": 3, "intervals": 8, "levels": 1, "max_iter": 1}
+    with pytest.raises(ValueError, match="has 99 parameters"):  # 6 matrices of 99 x 99 doubles
+        KANRegressor(**large).fit(x, y)
+    KANRegressor(**large, roughness=0.0).fit(x, y)  # as many rows as residuals
+    KANRegressor(**large, optimizer="lbfgs").fit(x, y)  # two
+    KANClassifier(**large).fit(x, y > 0.0)  # none
+
+
+@pytest.mark.parametrize("odd", [10**400, Fraction(10**400), float("inf"), None, "1e999"])
+def test_objects_that_are_no_finite_doubles(odd):
+    x, y = table(20)
+    row, column = x.astype(object), y.astype(object)
+    row[3, 1] = column[3] = odd
+    made = KANRegressor(**SMALL, max_iter=1).fit(x, y)
+    words = "beyond the largest double|NaN|infinit|expects is finite"
+    for call in (
+        lambda: KANRegressor().fit(row, y),
+        lambda: KANRegressor().fit(x, column),
+        lambda: KANRegressor().fit(x, y, sample_weight=column),
+        lambda: KANClassifier().fit(row, y > 0.0),
+        lambda: made.predict(row),
+        lambda: made.score(x, column),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()

@@ -12,6 +12,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,7 +31,7 @@ __all__ = ["Outcome", "Target", "run_trials", "summary"]
 GOOD = "refused", "right"
 FAULTS = "raw", "different", "hang", "memory", "died"
 SECONDS = 2.0  # of processor time that a trial may take: a busy machine is no fault
-GRACE = 8.0  # of waiting beyond that, after which the process is killed
+GRACE = 28.0  # seconds until the process is killed: a busy machine may keep it waiting
 MEGABYTES = 300.0  # that a trial may add to the memory of its process
 LONGEST = 1000  # characters of a refusal
 
@@ -75,7 +76,8 @@ class Outcome:
     told : str
         The refusal, or the last lines of the traceback.
     seconds, megabytes : float
-        Processor time that it took, and what it added to the memory of the process at most.
+        That it took, without waiting for a processor, and added to the memory of the process at
+        most.
     """
 
     number: int
@@ -115,16 +117,15 @@ def run_trials(name: str, count: int, seed: int, first: int = 0) -> Iterator[Out
                     continue
                 yield Outcome(**told)
                 number += 1
-            child.kill()
             code = child.wait()
         if number < end:  # the child stopped early, in this trial
-            kind = "hang" if code == -9 else "died"
+            kind = "hang" if code == -signal.SIGKILL else "died"
             yield Outcome(number, kind, drawn, f"exit code {code}", SECONDS + GRACE, 0.0)
             number += 1
 
 
 def _lines(child: subprocess.Popen[bytes], stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines of a child; ends with it, or when nothing comes for too long."""
+    """Lines of a child, which is killed when nothing comes for too long."""
     patience, rest = 120.0, b""  # imports and `prepare`
     while select.select([stream], [], [], patience)[0]:
         part = os.read(stream.fileno(), 2**16)
@@ -133,6 +134,7 @@ def _lines(child: subprocess.Popen[bytes], stream: IO[bytes]) -> Iterator[bytes]
         *whole, rest = (rest + part).split(b"\n")
         yield from whole
         patience = SECONDS + GRACE
+    child.kill()
 
 
 def summary(outcomes: list[Outcome]) -> str:
@@ -168,7 +170,7 @@ def _child(name: str, seed: int, first: int, end: int) -> None:
 
 def _trial(target: Target, number: int, drawn: str, folder: Path) -> Outcome:
     before = _reset_peak()
-    start = time.process_time()
+    start, queued = time.perf_counter(), _queued()
     told = ""
     try:
         kind = "right" if target.use(folder) else "different"
@@ -178,12 +180,21 @@ def _trial(target: Target, number: int, drawn: str, folder: Path) -> Outcome:
         kind = "refused" if one_line else "raw"
     except BaseException:
         kind, told = "raw", "".join(traceback.format_exc().splitlines(keepends=True)[-8:])
-    seconds, megabytes = time.process_time() - start, _peak() - before
+    seconds = time.perf_counter() - start - (_queued() - queued)
+    megabytes = _peak() - before
     if kind in GOOD and seconds > SECONDS:
         kind = "hang"
     if kind in GOOD and megabytes > MEGABYTES:
         kind = "memory"
     return Outcome(number, kind, drawn, told[:2000], round(seconds, 3), round(megabytes, 1))
+
+
+def _queued() -> float:
+    """Seconds that the process could have run, but others did: a busy machine is no hang."""
+    try:
+        return int(Path("/proc/self/schedstat").read_text().split()[1]) * 1e-9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _reset_peak() -> float:

@@ -1,0 +1,247 @@
+"""NumPy archives as files of columns: every size is checked before memory is asked for."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+import numpy as np
+
+from mgnet.app.named_columns import DataFile, check_names, listed, refuse_too_many, shown
+from mgnet.app.text_file import csv_line, number_text
+
+__all__ = ["ArrayFile", "open_archive"]
+
+# What an archive may unpack to: so many times its size, and so many bytes in any case. Numbers
+# count as doubles. A table that is packed better can be written without compression.
+MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**26
+LONGEST_HEADER = 2**16
+BLOCK = 2**20  # bytes that are unpacked at once
+NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|12|16))")
+NO_NUMBERS = re.compile(r"[<>|=]?([cSUVa]\d{1,9}|[Mm]8(\[.*\])?|O\d?)|\[.*\]", re.DOTALL)
+FIELD = re.compile(
+    r"""\s*['"](descr|fortran_order|shape)['"]\s*:\s*"""
+    r"""('[^']*'|"[^"]*"|True|False|\((?:\s*\d{1,20}L?\s*,?)*\s*\)|\[.*\])\s*(?:,|$)""",
+    re.DOTALL,
+)
+
+
+def open_archive(source: str, file: IO[bytes]) -> ArrayFile:
+    """The columns of an .npz archive.
+
+    Parameters
+    ----------
+    source : str
+        For messages.
+    file : binary file
+        Open for reading.
+
+    Returns
+    -------
+    ArrayFile
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, holds Python objects or nothing that is a column, or unpacks to far more
+        than its size.
+
+    Examples
+    --------
+    >>> import io
+    >>> np.savez(file := io.BytesIO(), x=np.ones((3, 2)), y=np.arange(3))
+    >>> open_archive("data.npz", file).names
+    ('x0', 'x1', 'y')
+    """
+    columns: dict[str, np.ndarray] = {}
+    others: dict[str, str] = {}
+    names: list[str] = []
+    try:
+        room = max(MOST_UNPACKED * file.seek(0, os.SEEK_END), ALWAYS_UNPACKED)
+        with ZipFile(file) as archive:
+            for info in archive.infolist():
+                name, suffix = os.path.splitext(info.filename)
+                if suffix != ".npy":
+                    raise ValueError(f"it holds '{shown(info.filename)}', which is no array")
+                array, kind, shape = _read(archive, info, room)
+                room -= 0 if array is None else 8 * array.size
+                parts = _parts(name, shape)
+                refuse_too_many(f"{source}: array '{shown(name)}'", len(names) + len(parts))
+                names += parts
+                if array is None:
+                    others |= dict.fromkeys(parts, kind)
+                elif parts:
+                    columns |= zip(parts, array.T if array.ndim == 2 else [array], strict=True)
+    except (
+        *(BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, IndexError),
+        *(NotImplementedError, RuntimeError, OverflowError, MemoryError),  # from zipfile, too
+    ) as error:
+        reason = shown(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise ValueError(
+            f"{source} cannot be read as an .npz archive of plain arrays ({reason}); write it with "
+            "numpy.savez"
+        ) from None
+    if not names:
+        raise ValueError(
+            f"{source} has no array with 1 or 2 dimensions; expected 1-D columns, or a 2-D array x "
+            "and a 1-D target"
+        )
+    check_names(source, names)
+    return ArrayFile(source, tuple(names), columns, others)
+
+
+def _parts(name: str, shape: Sequence[int]) -> Sequence[str]:
+    if len(shape) == 2:
+        refuse_too_many(f"array '{shown(name)}'", shape[1])
+        return [f"{name}{k}" for k in range(shape[1])]
+    return [name] if len(shape) == 1 else []
+
+
+def _read(
+    archive: ZipFile, info: ZipInfo, room: int
+) -> tuple[np.ndarray | None, str, tuple[int, ...]]:
+    """An array, its kind and its shape; without the array if it does not hold real numbers."""
+    title = f"array '{shown(info.filename.removesuffix('.npy'))}'"
+    if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError(f"{title} is compressed in another way than NumPy's")
+    with archive.open(info) as member:
+        kind, rows_first, shape, start = _header(title, member)
+        if kind.lstrip("<>|=").startswith("O"):
+            raise ValueError(f"{title} holds Python objects")
+        if not NUMBERS.fullmatch(kind):
+            return None, kind, shape
+        try:
+            dtype = np.dtype(kind)
+        except TypeError:  # such as f12, which few machines have
+            raise ValueError(f"{title} holds {kind}, which this machine has not") from None
+        count = math.prod(shape)
+        if start + count * dtype.itemsize != info.file_size:
+            raise ValueError(
+                f"{title} of shape {_short(shape)} holds {info.file_size - start} bytes, not "
+                f"{count * dtype.itemsize}"
+            )
+        if len(shape) > 2:
+            return None, kind, shape
+        if 8 * count > room:
+            raise ValueError(
+                f"{title} of shape {_short(shape)} is too large: an archive may unpack to "
+                f"{MOST_UNPACKED} times its size, or {ALWAYS_UNPACKED >> 20} MiB, as doubles; a "
+                "table that is packed better must be stored without compression"
+            )
+        flat = np.empty(count, dtype)
+        _fill(title, flat, member)
+    return flat.reshape(shape, order="C" if rows_first else "F"), kind, shape
+
+
+def _header(title: str, member: IO[bytes]) -> tuple[str, bool, tuple[int, ...], int]:
+    """Kind, whether rows follow one another, shape, and where the numbers begin."""
+    start = member.read(8)
+    if start[:6] != b"\x93NUMPY" or start[6:7] not in (b"\1", b"\2", b"\3"):
+        raise ValueError(f"{title} is no NumPy array")
+    width = 2 if start[6] == 1 else 4
+    length = int.from_bytes(member.read(width), "little")
+    if length > LONGEST_HEADER:
+        raise ValueError(f"{title} has a header of {length} bytes")
+    text = member.read(length).decode("utf-8" if start[6] == 3 else "latin-1")
+    inner = text.strip()
+    told: dict[str, str] = {}
+    place, end = 1, len(inner) - 1
+    while inner[:1] + inner[-1:] == "{}" and (found := FIELD.match(inner, place, end)):
+        told[found[1]] = found[2]
+        place = found.end()
+    if len(told) != 3 or inner[place:end].strip() or told["fortran_order"] not in ("True", "False"):
+        raise ValueError(f"{title} has a damaged header")
+    kind = told["descr"]
+    kind = kind[1:-1] if kind[0] in "'\"" else kind
+    if not NUMBERS.fullmatch(kind) and not NO_NUMBERS.fullmatch(kind):
+        raise ValueError(f"{title} holds '{shown(kind)}', which NumPy does not know")
+    shape = tuple(int(number) for number in re.findall(r"\d+", told["shape"]))
+    return shown(kind), told["fortran_order"] == "False", shape, 8 + width + length
+
+
+def _fill(title: str, flat: np.ndarray, member: IO[bytes]) -> None:
+    """The numbers of a member, block by block; to its end, where its checksum is compared."""
+    raw, place = flat.view(np.uint8), 0
+    while block := member.read(BLOCK):
+        if place + len(block) > len(raw):
+            raise ValueError(f"{title} holds more bytes than it tells")
+        raw[place : place + len(block)] = np.frombuffer(block, np.uint8)
+        place += len(block)
+    if place < len(raw):
+        raise ValueError(f"{title} holds {place} bytes, not {len(raw)}")
+
+
+def _short(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayFile(DataFile):
+    """An .npz archive: 1-D arrays by name, the columns of a 2-D array x as x0, x1 and so on.
+
+    Parameters
+    ----------
+    source : str
+    names : tuple of str
+    columns : dict of str to array of shape (rows,)
+        Those with real numbers.
+    others : dict of str to str
+        What the others hold, for messages.
+
+    Examples
+    --------
+    >>> file = ArrayFile("x.npz", ("a", "b"), {"a": np.arange(2), "b": np.ones(2)})
+    >>> list(file.with_column("c", np.array([5.0, 6.0])))
+    ['a,b,c', '0,1,5', '1,1,6']
+    """
+
+    source: str
+    names: tuple[str, ...]
+    columns: dict[str, np.ndarray] = field(repr=False)
+    others: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def numbers(self, wanted: Sequence[str]) -> np.ndarray:
+        for name in wanted:
+            if name in self.others:
+                raise ValueError(
+                    f"{self.source}: array '{shown(name)}' holds {self.others[name]}, not real "
+                    "numbers; convert it, or choose other columns"
+                )
+        rows = [len(self.columns[name]) for name in wanted]
+        if len(set(rows)) > 1:
+            text = listed([f"{name} {count}" for name, count in zip(wanted, rows, strict=True)])
+            raise ValueError(
+                f"{self.source}: arrays differ in length ({text}); every column needs one value "
+                "per row"
+            )
+        numbers = np.empty((rows[0], len(wanted)))
+        with np.errstate(over="ignore"):  # of more than double precision
+            for place, name in enumerate(wanted):
+                numbers[:, place] = self.columns[name]
+        return numbers
+
+    def row_label(self, row: int) -> str:
+        return f"row {row + 1}"
+
+    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
+        kept = [other for other, values in self.columns.items() if len(values) == len(column)]
+        yield csv_line([*kept, name], ",")
+        for row, value in zip(
+            zip(*(self.columns[other] for other in kept), strict=True), column, strict=True
+        ):
+            yield ",".join([*map(_exactly, row), number_text(value)])
+
+
+def _exactly(value: np.number) -> str:
+    """A number as it is: with all its digits, but no others."""
+    number = value.item() if value.dtype.kind in "biu" else float(value)
+    if number != number:
+        return ""
+    return str(int(number) if isinstance(number, bool) else number).removesuffix(".0")

@@ -1,0 +1,144 @@
+"""Named columns of equal length, whatever file they come from; and how sentences show names."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+__all__ = ["DataFile", "check_names", "listed", "refuse_too_many", "shown"]
+
+MOST_COLUMNS = 500_000  # the smallest network of more inputs has more parameters than are trained
+LONGEST_NAME = 1000
+NAMED = 8  # names that a sentence lists
+CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+class DataFile(ABC):
+    """Named columns of equal length.
+
+    Attributes
+    ----------
+    source : str
+        The file, for messages.
+    names : tuple of str
+        Of the columns; not empty, no name twice.
+    """
+
+    source: str
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def numbers(self, wanted: Sequence[str]) -> np.ndarray:
+        """Columns as a new float64 array of shape (rows, wanted), NaN for empty cells and NaN.
+
+        Raises
+        ------
+        ValueError
+            If a cell of these columns is not a number, or if rows differ in length.
+        """
+
+    @abstractmethod
+    def row_label(self, row: int) -> str:
+        """Where a row stands in the file, in words."""
+
+    @abstractmethod
+    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
+        """Yield the file as CSV lines with one column more, empty where it is NaN."""
+
+
+def shown(text: str, most: int = 40) -> str:
+    r"""A text from a file as a sentence shows it: on one line, printable, and not long.
+
+    Parameters
+    ----------
+    text : str
+    most : int
+        Characters of the text.
+
+    Examples
+    --------
+    >>> shown("two\nlines"), shown("x" * 1000, 5)
+    ('two\\nlines', 'xxxxx...')
+    """
+    cut = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])
+    return cut + "..." * (len(text) > most)
+
+
+def listed(names: Sequence[str], most: int = NAMED) -> str:
+    """The first names, and how many more there are.
+
+    Parameters
+    ----------
+    names : sequence of str
+    most : int
+        Names that are shown.
+
+    Examples
+    --------
+    >>> listed("abc"), listed("abcdef", 2)
+    ('a, b, c', 'a, b and 4 more')
+    """
+    text = ", ".join(map(shown, names[:most]))
+    return f"{text} and {len(names) - most} more" if len(names) > most else text
+
+
+def refuse_too_many(source: str, columns: int) -> None:
+    """Refuse more columns than any network could take.
+
+    Parameters
+    ----------
+    source : str
+    columns : int
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> refuse_too_many("x.csv", 3)
+    """
+    if columns > MOST_COLUMNS:
+        raise ValueError(
+            f"{source} has {columns} columns; at most {MOST_COLUMNS} are read, write fewer"
+        )
+
+
+def check_names(source: str, names: Sequence[str]) -> None:
+    """Refuse two columns of one name, and names that nobody can type or read.
+
+    Parameters
+    ----------
+    source : str
+    names : sequence of str
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_names("x.csv", ("a", "b"))
+    """
+    for number, name in enumerate(names, 1):
+        if len(name) > LONGEST_NAME:
+            raise ValueError(
+                f"{source}: the name of column {number}, '{shown(name)}', has {len(name)} "
+                f"characters; at most {LONGEST_NAME} are allowed, is a quote or a line end missing?"
+            )
+        if CONTROL.search(name):
+            raise ValueError(
+                f"{source}: the name of column {number}, '{shown(name)}', has a control character; "
+                "rename it"
+            )
+    if len(set(names)) < len(names):
+        twins = {name: count for name, count in Counter(names).items() if count > 1}
+        first = min(twins)
+        raise ValueError(
+            f"{source} has {twins[first]} columns called '{shown(first)}'; names must differ, "
+            "rename one"
+        )
