@@ -93,7 +93,7 @@ def _take(folder: Path, file: Path) -> tuple[int, bool]:
             holder = os.read(stream, 200).decode(errors="replace").strip()
             os.close(stream)
             raise BlockingIOError(
-                f"output folder {folder} is being written by another mgnet"
+                f"{folder} is being written by another mgnet"
                 f"{f' ({holder})' if holder else ''}; wait for it, or choose another --out"
             ) from None
         except FileNotFoundError:  # who had it has removed the file

@@ -16,6 +16,7 @@ from mgnet.app.lock import lock_file, locked
 
 __all__ = ["check_folder", "claimed", "filled", "whole_file"]
 
+TRIES = 20  # to have a folder above while other runs make and remove it
 LARGEST = 2**28  # bytes of a model.json that is asked whose it is
 
 
@@ -109,17 +110,17 @@ def _locked(folder: Path, target: Path) -> Iterator[bool]:
     made: list[Path] = []
     with ExitStack() as stack:
         stack.callback(_remove_empty, made)
-        while True:
+        for tries in range(TRIES, 0, -1):
             try:
                 _make_above(target, made)
                 alone = stack.enter_context(locked(target, _place(target)))
                 break
-            except FileNotFoundError:  # another run has removed what it had made above
-                continue
             except BlockingIOError:
                 raise
             except OSError as error:
-                raise _refusal(folder, error) from None
+                # Another run may have removed what it had made above.
+                if not isinstance(error, FileNotFoundError) or tries == 1:
+                    raise _refusal(folder, error) from None
         yield alone
 
 
@@ -284,6 +285,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     ------
     Path
 
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be written; then a former file is as it was.
+
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
@@ -293,14 +299,28 @@ def whole_file(path: Path) -> Iterator[Path]:
     ...     os.listdir(root)
     ['new.csv']
     """
-    path = _target(path)
-    unfinished = path.with_name(f".{path.name}{MARK}{os.getpid()}")
+    target = _target(path)
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{path} is no file; name a file to write, or leave out --out for stdout")
     try:
-        yield unfinished
-        sync(unfinished)
-        if path.exists():
-            with suppress(OSError):
-                shutil.copymode(path, unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        with locked(target, target.parent) as alone:
+            unfinished = target.with_name(f".{target.name}{MARK}{os.getpid()}")
+            for left in _left(target) if alone else ():
+                discard(left)
+            try:
+                yield unfinished
+                with Hold() as hold:
+                    sync(unfinished)
+                    if target.exists():
+                        with suppress(OSError):
+                            shutil.copymode(target, unfinished)
+                    unfinished.replace(target)
+                hold.check()
+            finally:
+                unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(
+            f"{path} cannot be written ({error.strerror}); name another file in --out"
+        ) from None
