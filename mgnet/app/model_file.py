@@ -124,7 +124,7 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     Traceback (most recent call last):
     FileNotFoundError: /nowhere holds no model.json; give a folder that fit has written
     """
-    file = path
+    file, sentence = path, OSError(f"the model {path} cannot be read (it changes all the time)")
     for _ in range(TRIES):
         text = None
         try:
@@ -139,13 +139,15 @@ def read_model(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
                 raise FileNotFoundError(
                     f"{path} holds no model.json; give a folder that fit has written"
                 ) from None
-            sentence: OSError | ValueError = FileNotFoundError(
+            sentence = FileNotFoundError(
                 f"{file.with_name(WEIGHTS)} is missing; it belongs to {file}"
             )
         except OSError as error:
             reason = error.strerror or str(error)
             raise OSError(f"the model {path} cannot be read ({reason})") from None
         except (ValueError, RecursionError) as error:
+            if text is None and file == path and path.is_dir():
+                continue  # it was not there a moment ago
             reason = " ".join(str(error).split())[:120]
             sentence = ValueError(f"the model {file} is damaged ({reason}); fit it again")
         if text is None or not _is_replaced(file, text):

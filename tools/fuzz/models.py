@@ -160,7 +160,8 @@ def _edit_json(rng: np.random.Generator, text: str) -> tuple[str, str]:
             depth = int(rng.choice([50, 900, 5000, 100_000]))
             odd = "[" * depth + "]" * depth
         elif kind == "long":
-            odd = str(rng.choice(["[" + "1," * 50_000 + "1]", '"' + "a" * 50_000 + '"', "9" * 5000]))
+            ones = "[" + "1," * 50_000 + "1]"
+            odd = str(rng.choice([ones, '"' + "a" * 50_000 + '"', "9" * 5000]))
         parent[key] = MARK
     elif kind == "remove":
         del parent[key]
