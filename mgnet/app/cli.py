@@ -5,6 +5,7 @@ Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C, 143
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gc
 import math
@@ -64,6 +65,7 @@ def command() -> NoReturn:
     """Run the command line as a process of its own, with a quick end."""
     noted = Noted()
     noted.__enter__()
+    atexit.register(noted.end_process)  # the first, so that it runs when all others have run
     code = _answer(sys.argv[1:], noted)
     noted.leave_to_system()
     # As Python ends it searches all objects of torch and others for garbage, for seconds.

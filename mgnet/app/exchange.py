@@ -157,11 +157,20 @@ def _others(folder: Path) -> Iterator[Path]:
 
 
 def _link_others(target: Path, stage: Path) -> None:
-    """Files of the user get their names in the stage, too: they are there when it is exchanged."""
+    """What a user has there gets its name in the stage, too, so that it never is away.
+
+    A folder cannot have two names; a link stands for it that leads to where it will be.
+    """
     for path in _others(target):
-        if path.is_symlink() or not path.is_dir():
-            with suppress(OSError, NotImplementedError):  # a file system without links
+        with suppress(OSError, NotImplementedError):  # a file system without links
+            if path.is_symlink() or not path.is_dir():
                 os.link(path, stage / path.name, follow_symlinks=False)
+            else:
+                os.symlink(Path("..", stage.name, path.name), stage / path.name)
+
+
+def _stands_in(path: Path) -> bool:
+    return path.is_symlink() and MARK in os.readlink(path) and os.readlink(path)[:2] == ".."
 
 
 def bring_back(former: Path, target: Path, newer: bool = False) -> None:
@@ -187,7 +196,12 @@ def bring_back(former: Path, target: Path, newer: bool = False) -> None:
     for path in _others(former) if former.is_dir() else ():
         there = target / path.name
         with suppress(OSError):  # it stays where it is, and `discard` leaves it there
-            if not os.path.lexists(there):
+            if _stands_in(path):
+                path.unlink()
+            elif _stands_in(there):
+                exchange(path, there)
+                path.unlink()
+            elif not os.path.lexists(there):
                 path.rename(there)
             elif path.is_symlink() or not path.is_dir():
                 if newer and not os.path.samestat(path.lstat(), there.lstat()):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -143,6 +145,18 @@ class Noted:
         """From now on a signal ends the process at once."""
         for number in self._former:
             signal.signal(number, signal.SIG_DFL)
+
+    def end_process(self) -> None:
+        """If there was a signal, end with its code.
+
+        Python itself would end by SIGINT, whatever the code, where a KeyboardInterrupt that was
+        caught had passed through `exec` of a text.
+        """
+        if self.numbers:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(128 + self.numbers[0])
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         self.numbers.append(number)

@@ -100,7 +100,7 @@ def interrupt(
     if how == "time":
         time.sleep(at * seconds * 1.1)
     elif how == "writing":
-        _wait_for(lambda: any(where.glob(".out-unfinished-*/*")), child)
+        _wait_for(lambda: _has_stage(where), child)
         time.sleep(at * 0.4 * seconds)
     if how != "call":
         alive = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
@@ -136,6 +136,14 @@ def _accept(folder: Folder, known: dict) -> None:
         return
     whole = set(known["old"]) == set(there)
     folder.known["new" if whole else "best"] = there
+
+
+def _has_stage(where: Path) -> bool:
+    """Whether a folder of unfinished files has some."""
+    try:
+        return any(any(path.iterdir()) for path in where.glob(".out-unfinished-*"))
+    except OSError:  # it is gone again
+        return True
 
 
 def _start(command: list[str], where: Path) -> int:
