@@ -49,7 +49,7 @@ def exchange(one: Path, other: Path) -> None:
     (None, None, None)
     ['file']
     """
-    system = ctypes.CDLL(None, use_errno=True)
+    system = ctypes.CDLL(None, use_errno=True) if sys.platform in ("linux", "darwin") else None
     names = os.fsencode(one), os.fsencode(other)
     if sys.platform == "darwin" and hasattr(system, "renamex_np"):
         failed = system.renamex_np(*names, ctypes.c_uint(SWAP))
@@ -233,16 +233,10 @@ def discard(path: Path) -> None:
 
 def _put_inside(stage: Path, target: Path) -> None:
     """The same file by file: the old report goes, the model is exchanged, the new report comes."""
-    inside = stage
-    if stage.parent != target:
-        for path in _others(stage):
-            path.unlink()  # a link to a file that is in the target
-        inside = target / stage.name
-        try:
-            stage.rename(inside)
-        except OSError:  # a mount point
-            shutil.copytree(stage, inside)
+    inside = target / stage.name
     try:
+        if stage.parent != target:
+            _move_into(stage, inside)
         moved = _put_aside([target / name for name in SHOWN], inside / FORMER)
         try:
             _put_model(inside, target)
@@ -261,6 +255,18 @@ def _put_inside(stage: Path, target: Path) -> None:
             ) from None
     finally:
         shutil.rmtree(inside, ignore_errors=True)
+
+
+def _move_into(stage: Path, inside: Path) -> None:
+    for path in _others(stage):
+        path.unlink()  # a link to what is in the target
+    try:
+        stage.rename(inside)
+    except OSError:  # a mount point
+        inside.mkdir()
+        for path in stage.iterdir():
+            shutil.copyfile(path, inside / path.name)
+            sync(inside / path.name)
 
 
 def _put_aside(paths: list[Path], folder: Path) -> list[Path]:

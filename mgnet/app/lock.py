@@ -76,9 +76,12 @@ def locked(folder: Path, place: Path) -> Iterator[bool]:
     finally:
         del _held[own]
         with suppress(OSError):
-            if alone:
+            if alone:  # before somebody else has it
                 file.unlink()
         os.close(stream)
+        with suppress(OSError):
+            if not alone:
+                file.unlink(missing_ok=True)
 
 
 def _take(folder: Path, file: Path) -> tuple[int, bool]:

@@ -17,7 +17,7 @@ from mgnet.app.lock import lock_file, locked
 __all__ = ["check_folder", "claimed", "filled", "whole_file"]
 
 TRIES = 20  # to have a folder above while other runs make and remove it
-LARGEST = 2**28  # bytes of a model.json that is asked whose it is
+LARGEST = 2**26  # bytes of a model.json that is asked whose it is
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
@@ -192,7 +192,7 @@ def _make_stage(target: Path) -> Path:
         except FileExistsError:  # a killed process had this number
             number += 1
     if target.is_dir():
-        with suppress(OSError):
+        with suppress(OSError, AttributeError):  # Windows has no groups of this kind
             os.chown(stage, -1, target.stat().st_gid)
         with suppress(OSError):
             shutil.copystat(target, stage)
