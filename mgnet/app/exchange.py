@@ -49,12 +49,12 @@ def exchange(one: Path, other: Path) -> None:
     (None, None, None)
     ['file']
     """
-    system = ctypes.CDLL(None, use_errno=True) if sys.platform in ("linux", "darwin") else None
-    names = os.fsencode(one), os.fsencode(other)
-    if sys.platform == "darwin" and hasattr(system, "renamex_np"):
-        failed = system.renamex_np(*names, ctypes.c_uint(SWAP))
-    elif sys.platform == "linux" and hasattr(system, "renameat2"):
-        failed = system.renameat2(HERE, names[0], HERE, names[1], ctypes.c_uint(SWAP))
+    system = ctypes.CDLL(None, use_errno=True) if sys.platform != "win32" else object()
+    swap, names = ctypes.c_uint(SWAP), (os.fsencode(one), os.fsencode(other))
+    if rename := getattr(system, "renameat2", None):
+        failed = rename(HERE, names[0], HERE, names[1], swap)
+    elif rename := getattr(system, "renamex_np", None):
+        failed = rename(*names, swap)
     else:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     if failed:

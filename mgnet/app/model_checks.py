@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -80,7 +80,7 @@ def short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     """Whether something that JSON had is a positive integer.
 
     Examples
@@ -161,7 +161,7 @@ def check_description(told: Mapping[str, Any]) -> None:
     need(_is_finite(told["scale"]) and told["scale"] > 0.0, "scale", "a positive finite number")
 
 
-def are(values: Any, condition: Callable[[Any], bool]) -> bool:
+def are(values: Any, condition: Callable[[Any], bool]) -> TypeGuard[list[Any]]:
     """Whether something is a list with entries, and all of them meet a condition.
 
     Examples

@@ -84,7 +84,7 @@ def write_model(folder: Path, told: Mapping[str, Any], state: Mapping[str, torch
     made = [folder / f".{name}{MARK}{os.getpid()}" for name in (WEIGHTS, JSON)]
     with ExitStack() as stack:
         for path, content in zip(made, (weights, text.encode()), strict=True):
-            stack.callback(path.unlink, missing_ok=True)
+            stack.callback(path.unlink, True)
             path.write_bytes(content)  # not `save_file`, of which the mode is not that of umask
             sync(path)
         replace_pair(*made, folder)
