@@ -1,8 +1,6 @@
 """`python -m mgnet` is the command `mgnet`."""
 
-import sys
-
-from mgnet.app.cli import main
+from mgnet.app.cli import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -949,9 +949,9 @@ TABLE = [
     ),
     Mutation(
         "former-files",
-        "mgnet/app/output_folder.py",
-        "            (folder / name).unlink(missing_ok=True)",
-        "            pass",
+        "mgnet/app/exchange.py",
+        "ours = path.name in (JSON, WEIGHTS, *SHOWN, FORMER)",
+        "ours = path.name in (JSON, WEIGHTS, FORMER)",
         ("tests/app/test_output_folder.py",),
         "pictures of a former fit stay beside the new report",
     ),

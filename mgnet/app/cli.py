@@ -1,35 +1,35 @@
 """The command `mgnet`: it parses, shows and writes; the work is done by functions elsewhere.
 
-Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C, 143
-after SIGTERM.
+Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
 
+import atexit
 import csv
+import gc
 import math
 import os
 import shlex
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from mgnet import __version__
 from mgnet.app.data import Settings
-from mgnet.app.hold import Hold
+from mgnet.app.hold import Hold, Noted
 from mgnet.app.named_columns import shown
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
-__all__ = ["main"]
+__all__ = ["command", "main"]
 
-BAD_INPUT, INTERRUPTED, TERMINATED = 2, 130, 143
+BAD_INPUT, INTERRUPTED = 2, 130
 FILE = click.Path(path_type=Path)
 AT_LEAST_1 = click.IntRange(min=1)
 LEVELS = click.IntRange(1, 64)
@@ -58,30 +58,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work: 3.5 work units
     ...
     """
-    received: list[int] = []
+    noted = Noted()
+    with noted:
+        return _answer(sys.argv[1:] if arguments is None else arguments, noted)
+
+
+def command() -> NoReturn:
+    """Run the command line as a process of its own, with a quick end."""
+    noted = Noted()
+    noted.__enter__()
+    atexit.register(noted.end_process)  # the first, so that it runs when all others have run
+    code = _answer(sys.argv[1:], noted)
+    noted.leave_to_system()
+    # As Python ends it searches all objects of torch and others for garbage, for seconds.
+    gc.freeze()
+    sys.exit(code)
+
+
+@dataclass
+class Session:
+    """One call of the command: what was typed, and what there is if a signal ends it now."""
+
+    typed: str = ""
+    state: str = "nothing was written"
+
+
+def _answer(arguments: Sequence[str], noted: Noted) -> int:
+    session, code = Session(), INTERRUPTED
+    told = True
     try:
-        with _terminable(received):
-            # Threads that wait must not spin: beside other work that slows torch tenfold.
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-            own, petsc = split_options(sys.argv[1:] if arguments is None else arguments)
-            code = _run(own, petsc)
+        # Threads that wait must not spin: beside other work that slows torch tenfold.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        code = _run(*split_options(arguments), session, noted)
+        told = code == INTERRUPTED
+        noted.raising = False
     except KeyboardInterrupt:
-        _say("interrupted; nothing was written")
-        code = INTERRUPTED
-    return TERMINATED if code == INTERRUPTED and received else code
+        noted.raising, told = False, False
+    except Exception:
+        noted.raising, told = False, False
+        if not noted.numbers:  # else a library has met a signal
+            raise
+    if code != INTERRUPTED and not noted.numbers:
+        return code
+    if not told:
+        _say(f"interrupted; {session.state}")
+    return 128 + noted.numbers[0] if noted.numbers else INTERRUPTED
 
 
-def _run(own: list[str], petsc: list[str]) -> int:
+def _run(own: list[str], petsc: list[str], session: Session, noted: Noted) -> int:
+    session.typed = shlex.join([*own, *petsc])
     try:
         with _bad_input():
             if petsc:
                 insert_options(petsc)
-        typed = shlex.join([*own, *petsc])
-        code = cli.main(own, prog_name="mgnet", standalone_mode=False, obj=typed) or 0
+        code = cli.main(own, prog_name="mgnet", standalone_mode=False, obj=session) or 0
         if names := unread():
             _say(f"warning: this command does not read {', '.join(names)}")
         return code
     except click.ClickException as error:
+        if noted.numbers:
+            raise KeyboardInterrupt from None
         sentence = " ".join(error.format_message().split())
         if petsc and isinstance(error, click.MissingParameter):
             sentence += f" PETSc gets '{shlex.join(petsc)}'; options with one dash come last."
@@ -89,24 +125,6 @@ def _run(own: list[str], petsc: list[str]) -> int:
         return BAD_INPUT
     except click.Abort:  # click's word for KeyboardInterrupt
         raise KeyboardInterrupt from None
-
-
-@contextmanager
-def _terminable(received: list[int]) -> Iterator[None]:
-    """Make SIGTERM do what Ctrl-C does, and note it in the list."""
-
-    def interrupt(number: int, _frame: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # others have no handlers
-        yield
-        return
-    former = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, former or signal.SIG_DFL)
 
 
 @contextmanager
@@ -288,29 +306,28 @@ def fit(
     told = context.meta[SETTINGS]
     if {"seconds", "evaluations"} <= told.keys():
         raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
-    with _bad_input():
-        # Signals wait for imports and folders: half of either must not be left.
-        with Hold() as hold:
-            from mgnet import parse
-            from mgnet.app.output_folder import check_folder
-            from mgnet.app.table import read_table
+    # Signals wait for imports and folders: half of either must not be left.
+    with _bad_input(), Hold() as hold:
+        from mgnet import parse
+        from mgnet.app.output_folder import claimed
+        from mgnet.app.table import read_table
 
-            settings = Settings(**told)
-            if settings.cycle:
-                parse(settings.cycle, OptionReader().get("levels", settings.levels))
-            check_folder(out, overwrite)
-        hold.check()
-        table = read_table(data, target, inputs, drop_missing)
-        with hold:
+        settings = Settings(**told)
+        if settings.cycle:
+            parse(settings.cycle, OptionReader().get("levels", settings.levels))
+        with claimed(out, overwrite) as remarks:
+            with hold.interruptible():
+                table = read_table(data, target, inputs, drop_missing)
             # Only now, since they load torch and scikit-learn: a bad table is answered at once.
             from mgnet.app.job import FitJob, run_job
-        hold.check()
 
-        command = f"mgnet {context.obj}"
-        job = FitJob(table, settings, out, compare, command)
-        interrupted = run_job(job, say=_say, show=click.echo)
+            for remark in remarks:
+                _say(remark)
+            job = FitJob(table, settings, out, compare, f"mgnet {context.obj.typed}")
+            interrupted = run_job(job, _say, click.echo, hold)
+            context.obj.state = f"the model is in {out}"
     if interrupted:
-        _say(f"the model is in {out}")
+        _say(context.obj.state)
     return INTERRUPTED if interrupted else 0
 
 
@@ -319,9 +336,11 @@ def fit(
 @click.argument("data", type=FILE)
 @click.option("--out", type=FILE, help="File to write; default: stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
-def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
+@click.pass_obj
+def predict(session: Session, model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
     """Add the prediction of MODEL (an output folder or its model.json) to the table DATA."""
     with _bad_input():
+        from mgnet.app.output_folder import whole_file
         from mgnet.app.prediction import predict_file
 
         if out is not None and out.is_dir():
@@ -329,17 +348,18 @@ def predict(model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
         if out is not None and out.exists() and not overwrite:
             raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
         lines, remarks = predict_file(model, data)
+        rows = (f"{line}\n" for line in lines)
         if out is None:
-            sys.stdout.writelines(f"{line}\n" for line in lines)
+            session.state = "the table on stdout is not complete"
+            sys.stdout.writelines(rows)
             sys.stdout.flush()
+            session.state = "the table on stdout is complete"
         else:
-            unfinished = out.with_name(f".{out.name}-unfinished-{os.getpid()}")
-            try:
-                with unfinished.open("w", encoding="utf-8") as file:
-                    file.writelines(f"{line}\n" for line in lines)
-                unfinished.replace(out)
-            finally:
-                unfinished.unlink(missing_ok=True)
+            with Hold() as hold:
+                with whole_file(out) as unfinished, hold.interruptible():
+                    with unfinished.open("w", encoding="utf-8") as file:
+                        file.writelines(rows)
+                session.state = f"{out} is complete"
     for remark in remarks:
         _say(remark)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mgnet import Hierarchy, Schedule
 from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.fit import Fitted, fit, without_constants
 from mgnet.app.hold import Hold
+from mgnet.app.model_checks import check_names
 from mgnet.app.named_columns import listed
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
@@ -21,6 +25,7 @@ from mgnet.estimators.estimator import rounded
 __all__ = ["FitJob", "run_job"]
 
 DPI = 150
+PART = ".part"
 MOST_PARAMETERS = 1_000_000
 Say = Callable[[str], None]
 
@@ -48,7 +53,7 @@ class FitJob:
     command: str = ""
 
 
-def run_job(job: FitJob, say: Say, show: Say) -> bool:
+def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
     """Train, show and write; return whether Ctrl-C, or SIGTERM, ended it early.
 
     The best model so far is written then. Without a model nothing is written, and KeyboardInterrupt
@@ -56,11 +61,13 @@ def run_job(job: FitJob, say: Say, show: Say) -> bool:
 
     Parameters
     ----------
-    order : FitJob
+    job : FitJob
     say : callable
         Takes remarks and warnings.
     show : callable
         Takes results.
+    hold : Hold, optional
+        One that is in effect already.
 
     Raises
     ------
@@ -79,9 +86,10 @@ def run_job(job: FitJob, say: Say, show: Say) -> bool:
             say(sentence)
         show(f"{hierarchy}\n\n{schedule}\n")
 
-    data = split(job.table, settings.held_out, settings.seed)
-    data = _check(job.table, data, settings, remarks.append)
-    with Hold() as hold:
+    with Hold() if hold is None else nullcontext(hold) as hold:
+        with hold.interruptible():
+            data = split(job.table, settings.held_out, settings.seed)
+            data = _check(job.table, data, settings, remarks.append)
         with progress_bar() as progress:
             watched = _checking(progress, hold)
             fitted = fit(data, settings, watched, announce, interruptible=hold.interruptible)
@@ -138,6 +146,8 @@ def _write(
                 _report(stage, job, fitted, trained, data, remarks)
         except KeyboardInterrupt:
             whole = False
+            for path in stage.glob(f"*{PART}*"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         return sorted(file.name for file in stage.iterdir()), whole
 
 
@@ -145,6 +155,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     """The rows without inputs that do not vary; what a reader must know is said."""
     if table.dropped:
         say(f"{table.dropped} rows with missing values were left out")
+    check_names(data.names, data.target)
     data, constant = without_constants(data, settings)
     if constant:
         say(
@@ -188,13 +199,15 @@ def _report(
 
     units = Units.of(data)
     drawn = plot_fit(units.data(data), units.of_units(trained[0].predict))
-    drawn.savefig(stage / "fit.png", dpi=DPI)
-    plot_training(trained).savefig(stage / "convergence.png", dpi=DPI)
+    _save(drawn, stage / "fit.png")
+    _save(plot_training(trained), stage / "convergence.png")
     model, names = fitted.model, [as_label(name) for name in (*data.names, data.target)]
     edges = plot_edges(model.network, model.inputs(data.x), names=names)
-    edges.savefig(stage / "edges.png", dpi=DPI)
+    _save(edges, stage / "edges.png")
+    part = stage / f"report{PART}"  # an interrupt leaves no half of it
+    part.mkdir()
     write_report(
-        stage,
+        part,
         data,
         fitted.settings,
         trained,
@@ -208,3 +221,11 @@ def _report(
         command=job.command,
         remarks=[f"Note: {remark.removeprefix('warning: ')}." for remark in remarks],
     )
+    (part / "report.md").rename(stage / "report.md")
+    part.rmdir()
+
+
+def _save(figure: Any, path: Path) -> None:
+    part = path.with_name(f"{path.stem}{PART}{path.suffix}")
+    figure.savefig(part, dpi=DPI)
+    part.rename(path)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 
-from mgnet import __version__
-from mgnet.checkpoint.architecture import from_config, to_config
+from mgnet.app.model_checks import DTYPES, EXTRA
+from mgnet.app.model_file import read_model, write_model
+from mgnet.checkpoint.architecture import to_config
 from mgnet.estimators.scales import Scales, continued
 from mgnet.knots import KAN
+from mgnet.training.extra_state import check_options, decode
 
 __all__ = ["Model"]
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,14 +59,18 @@ class Model:
         return self.scales.values(continued(self.network, self.inputs(x)))[:, 0]
 
     def save(self, folder: str | Path) -> None:
-        """Write model.safetensors and model.json into an existing folder."""
-        folder = Path(folder)
-        state = {name: value.contiguous() for name, value in self.network.state_dict().items()}
-        # Not by `save_file`: it makes a temporary file, which nobody else may read.
-        (folder / "model.safetensors").write_bytes(save(state))
+        """Write model.safetensors and model.json into an existing folder, over a former pair.
+
+        At every moment the folder has one whole model.
+
+        Raises
+        ------
+        ValueError
+            For numbers that are not finite, and names that are no line of text.
+        OSError
+            If the files cannot be written; a former pair is as it was.
+        """
         told = {
-            "mgnet": __version__,
-            "format": FORMAT,
             **to_config(self.network),
             "inputs": self.names,
             "target": self.target,
@@ -75,8 +78,7 @@ class Model:
             "mean": self.scales.mean[0],
             "scale": self.scales.scale[0],
         }
-        text = json.dumps(told, indent=2, ensure_ascii=False)
-        (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+        write_model(Path(folder), told, self.network.state_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -87,38 +89,18 @@ class Model:
         OSError, ValueError
             If there is no model, it is damaged, or a newer version wrote it.
         """
-        path = Path(path)
-        file = path / "model.json" if path.is_dir() else path
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{path} holds no model.json; give a folder that fit has written"
-            )
-        try:
-            told = json.loads(file.read_text(encoding="utf-8"))
-            if int(told["format"]) > FORMAT:
-                raise NewerFormatError(
-                    f"{file} has format {told['format']}, written by mgnet {told['mgnet']}; "
-                    f"this mgnet {__version__} reads up to {FORMAT}: upgrade it"
-                )
-            network = from_config(told)
-            if not isinstance(network, KAN):
-                raise ValueError("its kind is not KAN")
-            network.load_state_dict(load_file(file.with_name("model.safetensors")))
-            ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
-            if len(ranges) != network.widths[0] or len(told["inputs"]) != network.widths[0]:
-                raise ValueError("inputs and widths differ")
-            mean, scale = (float(told["mean"]),), (float(told["scale"]),)
-            scales = Scales(ranges, mean, scale, network.domain)
-            return cls(network, tuple(told["inputs"]), str(told["target"]), scales)
-        except NewerFormatError:
-            raise
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"{file.with_name('model.safetensors')} is missing; it belongs to {file}"
-            ) from None
-        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise ValueError(f"the model {file} is damaged ({reason}); fit it again") from None
+        told, state = read_model(Path(path))
+        network = _network(told, state)
+        if EXTRA in state:
+            try:
+                check_options("KAN", decode(state[EXTRA]), network.state_options())
+            except (ValueError, RuntimeError, RecursionError) as error:
+                reason = " ".join(str(error).split())[:120]
+                raise ValueError(f"the model {path} is damaged ({reason}); fit it again") from None
+        ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
+        mean, scale = (float(told["mean"]),), (float(told["scale"]),)
+        scales = Scales(ranges, mean, scale, network.domain)
+        return cls(network, tuple(told["inputs"]), told["target"], scales)
 
     def __str__(self) -> str:
         network, scales = self.network, self.scales
@@ -136,5 +118,25 @@ class Model:
         return "\n".join(lines)
 
 
-class NewerFormatError(ValueError):
-    """The model was written by a newer version."""
+def _network(told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> KAN:
+    """The KAN of a description and its tensors; no random start is drawn only to be lost."""
+    widths, intervals, linear = told["widths"], told["intervals"], told["linear"]
+    network = KAN(
+        [1] * len(widths),
+        [1] * len(intervals),
+        told["degree"],
+        linear=linear,
+        domain=tuple(told["domain"]),
+        hidden=told.get("hidden", "tanh"),
+        dtype=DTYPES[told.get("dtype", "float64")][1],
+        device="cpu",
+    )
+    network.widths, network.intervals = tuple(widths), tuple(intervals)
+    network.coefficients = torch.nn.ParameterList(
+        torch.nn.Parameter(state[f"coefficients.{number}"]) for number in range(len(intervals))
+    )
+    if network.linear is not None:
+        network.linear.in_features, network.linear.out_features = widths[:2]
+        network.linear.weight = torch.nn.Parameter(state["linear.weight"])
+        network.linear.bias = torch.nn.Parameter(state["linear.bias"])
+    return network

@@ -1,18 +1,23 @@
-"""The output folder: asked for permission before the work, and filled at once after it."""
+"""The output folder: claimed before the work, and filled at once after it."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["check_folder", "filled"]
+from mgnet.app.exchange import ASIDE, JSON, MARK, bring_back, discard, put, sync
+from mgnet.app.hold import Hold
+from mgnet.app.lock import lock_file, locked
 
-PICTURES = ("edges.png", "convergence.png", "fit.png")
-OURS = ("model.safetensors", "report.md", *PICTURES, "model.json")
+__all__ = ["check_folder", "claimed", "filled", "whole_file"]
+
+TRIES = 20  # to have a folder above while other runs make and remove it
+LARGEST = 2**26  # bytes of a model.json that is asked whose it is
 
 
 def check_folder(folder: Path, overwrite: bool = False) -> None:
@@ -39,18 +44,105 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
     ...     Path(root, "new").exists()
     False
     """
-    if folder.exists() and not folder.is_dir():
+    with claimed(folder, overwrite):
+        pass
+
+
+@contextmanager
+def claimed(folder: Path, overwrite: bool = False) -> Iterator[list[str]]:
+    """Check a folder as `check_folder` does, and keep it from other writers meanwhile.
+
+    Parameters
+    ----------
+    folder : Path
+    overwrite : bool
+
+    Yields
+    ------
+    list of str
+        What runs that were killed have left, in sentences; `filled` will remove it.
+
+    Raises
+    ------
+    OSError, ValueError
+        BlockingIOError if another run has claimed it.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     out = Path(root, "new")
+    ...     with claimed(out), filled(out) as stage:
+    ...         _ = (stage / "report.md").write_text("good")
+    ...     os.listdir(root), os.listdir(out)
+    (['new'], ['report.md'])
+    """
+    target = _target(folder)
+    if target.is_symlink():
+        raise OSError(f"output folder {folder} is a link to itself; choose another --out")
+    if target.exists() and not target.is_dir():
         raise NotADirectoryError(f"output folder {folder} is a file; choose another --out")
+    with _locked(folder, target) as alone:
+        _check(folder, target, overwrite)
+        yield [
+            f"found {path}, left by a run that was killed; it goes when this one has written"
+            for path in (_left(target) if alone else [])
+        ]
+
+
+def _target(folder: Path) -> Path:
+    """Where a folder is, or will be; a link to it stays a link."""
+    return Path(os.path.realpath(folder))
+
+
+def _refusal(folder: Path, error: OSError) -> OSError:
+    return OSError(
+        f"output folder {folder} cannot be written ({error.strerror}); choose another --out"
+    )
+
+
+@contextmanager
+def _locked(folder: Path, target: Path) -> Iterator[bool]:
+    """The lock of a folder, beside it, or in it where nothing can be written beside it.
+
+    Folders above it are made, and removed again if they are still empty at the end.
+    """
+    made: list[Path] = []
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, made)
+        for tries in range(TRIES, 0, -1):
+            try:
+                _make_above(target, made)
+                alone = stack.enter_context(locked(target, _place(target)))
+                break
+            except BlockingIOError:
+                raise
+            except OSError as error:
+                # Another run may have removed what it had made above.
+                if not isinstance(error, FileNotFoundError) or tries == 1:
+                    raise _refusal(folder, error) from None
+        yield alone
+
+
+def _place(target: Path) -> Path:
+    """The folder above, or the folder itself where that cannot be written."""
+    if target.is_dir() and not os.access(target.parent, os.W_OK | os.X_OK):
+        return target
+    return target.parent
+
+
+def _check(folder: Path, target: Path, overwrite: bool) -> None:
     try:
-        inside = os.listdir(folder) if folder.exists() else []
-        _probe(folder)
+        if target.is_dir() and not os.access(target, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+        inside = os.listdir(target) if target.exists() else []
+        _make_stage(target).rmdir()
     except OSError as error:
-        raise OSError(
-            f"output folder {folder} cannot be written ({error.strerror}); choose another --out"
-        ) from None
-    if not inside:
+        raise _refusal(folder, error) from None
+    lock = lock_file(target, target).name
+    if all(name == lock or _is_stage(name, target) for name in inside):
         return
-    if not _is_former_output(folder):
+    if not _is_former_output(target):
         raise ValueError(
             f"output folder {folder} is not empty and holds no model of mgnet; choose another --out"
         )
@@ -61,43 +153,73 @@ def check_folder(folder: Path, overwrite: bool = False) -> None:
         )
 
 
-def _probe(folder: Path) -> None:
-    """Make the temporary folder that `filled` will make, and remove all that was made."""
-    made = _make(folder)
-    for path in reversed(made):
-        path.rmdir()
-
-
-def _make(folder: Path) -> list[Path]:
-    """Make a temporary folder, the last entry, and what is missing above it."""
-    name = f".{folder.name or 'mgnet'}-unfinished-{os.getpid()}"
-    stage = (folder if folder.is_dir() else folder.parent) / name
-    missing = [path for path in reversed(stage.parents) if not path.exists()]
-    made: list[Path] = []
-    try:
-        for path in [*missing, stage]:
-            path.mkdir()
-            made.append(path)
-    except OSError:
-        for path in reversed(made):
-            path.rmdir()
-        raise
-    return made
-
-
 def _is_former_output(folder: Path) -> bool:
     try:
-        content = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        about = (folder / JSON).stat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
+            return False
+        content = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and "mgnet" in json.dumps(content)
+    return isinstance(content, dict) and (
+        "mgnet" in content or "mgnet" in map(str, content.values())
+    )
+
+
+# What is made on the way
+
+
+def _make_above(target: Path, made: list[Path]) -> None:
+    for path in [path for path in reversed(target.parents) if not path.exists()]:
+        path.mkdir(exist_ok=True)  # another run may make it, too
+        made.append(path)
+
+
+def _remove_empty(made: list[Path]) -> None:
+    with suppress(OSError):  # not empty: the output is there, or somebody else writes
+        for path in reversed(made):
+            path.rmdir()
+
+
+def _make_stage(target: Path) -> Path:
+    """A temporary folder where `_place` says, like the folder itself if that is there."""
+    start, number = f".{target.name or 'mgnet'}{MARK}{os.getpid()}", 1
+    while True:
+        stage = _place(target) / (start if number == 1 else f"{start}-{number}")
+        try:
+            stage.mkdir()
+            break
+        except FileExistsError:  # a killed process had this number
+            number += 1
+    if target.is_dir():
+        with suppress(OSError, AttributeError):  # Windows has no groups of this kind
+            os.chown(stage, -1, target.stat().st_gid)
+        with suppress(OSError):
+            shutil.copystat(target, stage)
+    return stage
+
+
+def _is_stage(name: str, target: Path) -> bool:
+    return name.startswith(f".{target.name or 'mgnet'}{MARK}")
+
+
+def _left(target: Path) -> list[Path]:
+    """What killed runs have left; only the owner of the lock can tell it from a living run's."""
+    places = {target.parent, target} if target.is_dir() else {target.parent}
+    found = [p for place in places for p in place.iterdir() if _is_stage(p.name, target)]
+    if target.is_dir():
+        found += [path for path in target.iterdir() if ASIDE.fullmatch(path.name)]
+    return sorted(found)
 
 
 @contextmanager
 def filled(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to `folder` when the block ends without an error.
+    """A temporary folder that takes the place of `folder` when the block ends without an error.
 
-    Files of a former output that are not written anew are removed, other files stay.
+    Files of a former output that are not written anew are removed, other files stay. Where the
+    system can exchange two folders, the former output is whole until the new one is, whatever ends
+    the process. Elsewhere (some network file systems, a folder above that cannot be written, the
+    working folder, a mount point) this holds for the model: report and pictures follow it at once.
 
     Parameters
     ----------
@@ -106,6 +228,13 @@ def filled(folder: Path) -> Iterator[Path]:
     Yields
     ------
     Path
+
+    Raises
+    ------
+    BlockingIOError
+        If another process writes to it.
+    OSError
+        If files cannot be written; then the former output is as it was.
 
     Examples
     --------
@@ -116,22 +245,82 @@ def filled(folder: Path) -> Iterator[Path]:
     ...     [str(path.relative_to(root)) for path in Path(root).rglob("*")]
     ['new', 'new/report.md']
     """
-    made = _make(folder)
-    stage = made[-1]
+    target = _target(folder)
+    with _locked(folder, target) as alone:
+        left = _left(target) if alone else []
+        stage, whole = _make_stage(target), False
+        try:
+            yield stage
+            with Hold() as hold:
+                for path in (*stage.iterdir(), stage):
+                    sync(path)
+                put(stage, target)
+                whole = True
+                for path in left:
+                    bring_back(path, target)
+                    discard(path)
+            hold.check()
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise _refusal(folder, error) from None
+        finally:
+            with Hold():
+                if whole:
+                    discard(stage)
+                else:
+                    shutil.rmtree(stage, ignore_errors=True)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside a file; what is written there takes its place when the block ends.
+
+    Parameters
+    ----------
+    path : Path
+        A link to a file stays a link.
+
+    Yields
+    ------
+    Path
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be written; then a former file is as it was.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     with whole_file(Path(root, "new.csv")) as unfinished:
+    ...         _ = unfinished.write_text("good")
+    ...     os.listdir(root)
+    ['new.csv']
+    """
+    target = _target(path)
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{path} is no file; name a file to write, or leave out --out for stdout")
     try:
-        yield stage
-        if not folder.is_dir():
-            stage.rename(folder)
-            return
-        files = sorted(stage.iterdir(), key=lambda file: file.name == OURS[-1])  # the mark last
-        for file in files:
-            file.replace(folder / file.name)
-        for name in set(OURS) - {file.name for file in files}:
-            (folder / name).unlink(missing_ok=True)
-    except BaseException:
-        shutil.rmtree(stage, ignore_errors=True)
-        with suppress(OSError):  # not empty: somebody else writes there
-            for path in reversed(made[:-1]):
-                path.rmdir()
-        raise
-    shutil.rmtree(stage, ignore_errors=True)
+        with locked(target, target.parent) as alone:
+            unfinished = target.with_name(f".{target.name}{MARK}{os.getpid()}")
+            for left in _left(target) if alone else ():
+                discard(left)
+            try:
+                yield unfinished
+                with Hold() as hold:
+                    sync(unfinished)
+                    if target.exists():
+                        with suppress(OSError):
+                            shutil.copymode(target, unfinished)
+                    unfinished.replace(target)
+                hold.check()
+            finally:
+                unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(
+            f"{path} cannot be written ({error.strerror}); name another file in --out"
+        ) from None

@@ -64,6 +64,12 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
             f"{outside.any(axis=1).sum()} of {len(x)} rows are out of the range of the training "
             f"data ({'; '.join(parts)}); there the model is extrapolated linearly"
         )
+    lost = complete & ~np.isfinite(column)
+    if lost.any():
+        remarks.append(
+            f"{lost.sum()} of {len(x)} rows have predictions beyond the largest number; they are "
+            "empty or inf"
+        )
     if not complete.all():
         remarks.append(
             f"{(~complete).sum()} of {len(x)} rows lack an input; their prediction is empty"

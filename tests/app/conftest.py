@@ -1,5 +1,6 @@
 """A stand-in for training, where a test asks for it."""
 
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -8,6 +9,12 @@ import pytest
 
 SCRIPT = Path(__file__).parent / "stand_in.py"
 GOOD = "T,p,rho\n" + "".join(f"{k},{k * k},{3 * k + 1}\n" for k in range(40))
+
+
+@pytest.fixture(autouse=True)
+def disk(monkeypatch):
+    """Nobody waits for the disk: a busy one takes seconds, and no test cuts the power."""
+    monkeypatch.setattr(os, "fsync", lambda stream: None)
 
 
 @pytest.fixture

@@ -331,6 +331,73 @@ def test_ctrl_c_before_there_is_a_model_writes_nothing(install, capsys, monkeypa
     assert [file.name for file in Path().iterdir()] == ["data.csv"]
 
 
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_after_the_files_are_there_a_signal_says_so(install, capsys, monkeypatch, sent, command):
+    """It comes while the command ends, when nothing holds it any more."""
+    cli.main(["fit", "data.csv", "--target", "rho", "--inputs", "T"])
+    number, unread = signal.Signals[sent], cli.unread
+    monkeypatch.setattr(cli, "unread", lambda: signal.raise_signal(number) or unread())
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    capsys.readouterr()
+    try:
+        line = {"fit": "fit data.csv --target rho", "predict": "predict mgnet-fit data.csv"}
+        assert cli.main([*line[command].split(), "--out", "new"]) == 128 + number
+    finally:
+        signal.signal(signal.SIGINT, former)
+    expected = {
+        "fit": "interrupted; the model is in new",
+        "predict": "interrupted; new is complete",
+    }
+    assert capsys.readouterr().err.splitlines()[-1] == f"mgnet: {expected[command]}"
+    assert Path("new").exists()
+
+
+def test_a_signal_that_became_another_error_is_still_one(capsys, monkeypatch):
+    def half_loaded(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ImportError("cannot import half a library") from None
+
+    monkeypatch.setattr(cli, "split_options", half_loaded)
+    assert cli.main(["schedule", "V(1,1)"]) == 143
+    assert capsys.readouterr().err == "mgnet: interrupted; nothing was written\n"
+
+
+ENDS = """
+import atexit, gc, signal, sys
+from mgnet.app import cli
+sys.argv[1:] = ["schedule", "V(1,1)"]
+atexit.register(lambda: print(gc.get_freeze_count() > 1000, signal.getsignal(signal.SIGTERM)))
+cli.command()
+"""
+
+
+def test_a_process_ends_without_a_search_for_garbage(tmp_path):
+    """Which takes seconds, since all of torch is searched; other functions at exit do run."""
+    done = run(cwd=tmp_path, script=("-c", ENDS))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"True {signal.SIG_DFL!s}"
+
+
+def test_two_fits_into_one_folder_are_refused_before_the_second_trains(install, capsys):
+    from mgnet.app.output_folder import claimed
+
+    with claimed(Path("mgnet-fit")), ThreadPoolExecutor() as pool:
+        done = pool.submit(cli.main, ["fit", "data.csv", "--target", "rho"]).result()
+    assert done == 2
+    assert "mgnet-fit is being written by another mgnet" in capsys.readouterr().err
+    assert [file.name for file in Path().iterdir()] == ["data.csv"]
+
+
+def test_names_that_a_model_cannot_have_are_refused_before_the_fit(install, capsys, monkeypatch):
+    np.savez("data.npz", **{"a\nb": np.arange(20.0), "y": np.arange(20.0)})
+    assert cli.main(["fit", "data.npz", "--target", "y"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and "mgnet: " in err
+
+
 def test_main_gives_the_handler_back_and_runs_in_any_thread(capsys):
     former = signal.getsignal(signal.SIGTERM)
     with ThreadPoolExecutor() as pool:

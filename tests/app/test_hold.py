@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mgnet.app.hold import Hold
+from mgnet.app.hold import Hold, Noted
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -74,3 +74,47 @@ def test_other_threads_hold_nothing():
 
     with ThreadPoolExecutor() as pool:
         assert pool.submit(work).result() is signal.getsignal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_what_a_library_makes_of_an_interrupt_ends_the_part_all_the_same(received, number):
+    def swallows(error=None):
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if error:
+                raise error from None
+
+    with Hold() as hold:
+        for error in (None, ImportError("half loaded"), RuntimeError("while tracing")):
+            with pytest.raises(KeyboardInterrupt), hold.interruptible():
+                swallows(error)
+            assert not hold.pending
+        with pytest.raises(KeyboardInterrupt), hold.interruptible():
+            swallows()
+            hold.check()  # as after a sweep
+            pytest.fail("a check is enough")
+        with pytest.raises(RuntimeError, match="my own"), hold.interruptible():
+            raise RuntimeError("my own")
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_both_signals_are_noted_whoever_catches_them(number):
+    former = [signal.getsignal(each) for each in SIGNALS]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with Noted() as noted:
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+            noted.raising = False
+            signal.raise_signal(number)
+        assert noted.numbers == [number, number]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        with Noted() as noted:
+            signal.raise_signal(number)
+        assert noted.numbers == []
+    finally:
+        for each, handler in zip(SIGNALS, former, strict=True):
+            signal.signal(each, handler)

@@ -83,3 +83,15 @@ def test_a_saved_network_predicts_what_scipy_makes_of_its_file(tmp_path):
             "p: 2 outside 0.1 to 20.1); there the model is extrapolated linearly",
             "1 of 7 rows lack an input; their prediction is empty",
         ]
+
+
+def test_predictions_beyond_all_numbers_are_counted(tmp_path):
+    kan = KAN([1, 1], 5)
+    with torch.no_grad():
+        kan.coefficients[0].fill_(1e308)
+    Model(kan, ("T",), "y", Scales(((0.0, 1.0),), (0.0,), (1e300,), kan.domain)).save(tmp_path)
+    (tmp_path / "new.csv").write_text("T\n0.5\n")
+    _, remarks = predict_file(tmp_path, tmp_path / "new.csv")
+    assert remarks == [
+        "1 of 1 rows have predictions beyond the largest number; they are empty or inf"
+    ]

@@ -18,6 +18,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--show", action="store_true", help="print every outcome, not only faults")
+    if sys.argv[1:2] == ["interruptions"]:  # it has options of its own
+        from tools.fuzz.interruptions import main as interruptions
+
+        return interruptions(sys.argv[2:])
     given = parser.parse_args()
     outcomes = []
     for outcome in run_trials(given.fuzzer, given.count, given.seed, given.first):

@@ -1,0 +1,308 @@
+"""A folder, or a model in it, replaced by another at once: there is no moment between the two."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["bring_back", "discard", "exchange", "kept_aside", "put", "replace_pair", "sync"]
+
+JSON, WEIGHTS = "model.json", "model.safetensors"
+SHOWN = ("report.md", "edges.png", "convergence.png", "fit.png")
+ASIDE = re.compile(r"model-[0-9a-f]{16}\.safetensors")  # see `kept_aside`
+MARK, FORMER = "-unfinished-", ".former"
+HERE, SWAP = -100, 2  # AT_FDCWD, and both systems' number for an exchange
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Give two folders the names of each other, by one call of the system (Linux, macOS).
+
+    Parameters
+    ----------
+    one, other : Path
+        On one file system, neither in the other.
+
+    Raises
+    ------
+    OSError
+        If the system, the file system or the permissions do not allow it; then nothing happened.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     a, b = Path(root, "a"), Path(root, "b")
+    ...     a.mkdir(), b.mkdir(), (a / "file").touch()
+    ...     try:
+    ...         exchange(a, b)
+    ...         os.listdir(b)
+    ...     except OSError:  # of a system that cannot
+    ...         os.listdir(a)
+    (None, None, None)
+    ['file']
+    """
+    system = ctypes.CDLL(None, use_errno=True) if sys.platform != "win32" else object()
+    swap, names = ctypes.c_uint(SWAP), (os.fsencode(one), os.fsencode(other))
+    if rename := getattr(system, "renameat2", None):
+        failed = rename(HERE, names[0], HERE, names[1], swap)
+    elif rename := getattr(system, "renamex_np", None):
+        failed = rename(*names, swap)
+    else:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if failed:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def kept_aside(digest: str) -> str:
+    """The name of weights while those of another model still have theirs.
+
+    Examples
+    --------
+    >>> kept_aside("0123456789abcdef0123456789abcdef")
+    'model-0123456789abcdef.safetensors'
+    """
+    return f"model-{digest[:16]}.safetensors"
+
+
+def replace_pair(weights: Path, told: Path, folder: Path) -> None:
+    """Move new weights and their JSON file into a folder, over a former pair.
+
+    The JSON file holds the digest of its weights. They come under a name made of it, and get their
+    usual name when the JSON file is there: at every moment that file has its weights beside it, by
+    one of both names.
+
+    Parameters
+    ----------
+    weights, told : Path
+        On the file system of the folder.
+    folder : Path
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     _ = Path(root, "a").write_bytes(b"weights"), Path(root, "b").write_text("{}")
+    ...     replace_pair(Path(root, "a"), Path(root, "b"), Path(root))
+    ...     sorted(os.listdir(root))
+    ['model.json', 'model.safetensors']
+    """
+    aside = folder / kept_aside(hashlib.sha256(weights.read_bytes()).hexdigest())
+    try:
+        weights.replace(aside)
+        told.replace(folder / JSON)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # the model is whole by the other name, too
+        aside.replace(folder / WEIGHTS)
+
+
+def put(stage: Path, target: Path) -> None:
+    """Let a folder take the place of another, or of none.
+
+    Files in the former folder that are not of `mgnet fit` are in the new one, too. If the system
+    cannot exchange folders here, the files are moved one by one: see `replace_pair`.
+
+    Parameters
+    ----------
+    stage : Path
+        Beside the target, or in it. Afterwards it is gone, or holds a former output.
+    target : Path
+
+    Raises
+    ------
+    OSError
+        If nothing has changed; with `errno` None if the model has, and a report is missing.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     Path(root, "stage").mkdir()
+    ...     put(Path(root, "stage"), Path(root, "out"))
+    ...     os.listdir(root)
+    ['out']
+    """
+    if not target.is_dir():
+        stage.rename(target)
+    else:
+        here = Path(os.path.realpath("."))
+        if stage.parent == target or here == target or target in here.parents:
+            _put_inside(stage, target)
+        else:
+            _link_others(target, stage)
+            try:
+                exchange(stage, target)
+            except OSError:
+                _put_inside(stage, target)
+            else:
+                bring_back(stage, target, newer=True)
+    sync(target.parent)
+
+
+def _others(folder: Path) -> Iterator[Path]:
+    """What is in a folder and is not ours."""
+    for path in folder.iterdir():
+        ours = path.name in (JSON, WEIGHTS, *SHOWN, FORMER) or ASIDE.fullmatch(path.name)
+        if not ours and not (path.name.startswith(".") and MARK in path.name):
+            yield path
+
+
+def _link_others(target: Path, stage: Path) -> None:
+    """What a user has there gets its name in the stage, too, so that it never is away.
+
+    A folder cannot have two names; a link stands for it that leads to where it will be.
+    """
+    for path in _others(target):
+        with suppress(OSError, NotImplementedError):  # a file system without links
+            if path.is_symlink() or not path.is_dir():
+                os.link(path, stage / path.name, follow_symlinks=False)
+            else:
+                os.symlink(Path("..", stage.name, path.name), stage / path.name)
+
+
+def _stands_in(path: Path) -> bool:
+    return path.is_symlink() and MARK in os.readlink(path) and os.readlink(path)[:2] == ".."
+
+
+def bring_back(former: Path, target: Path, newer: bool = False) -> None:
+    """Move what is not ours from a former folder to the one in its place.
+
+    Parameters
+    ----------
+    former, target : Path
+    newer : bool
+        Whether the former folder's file is the one to keep where both have one.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     a, b = Path(root, "a"), Path(root, "b")
+    ...     a.mkdir(), b.mkdir(), (a / "notes.txt").touch(), (a / "model.json").touch()
+    ...     bring_back(a, b)
+    ...     os.listdir(b)
+    (None, None, None, None)
+    ['notes.txt']
+    """
+    for path in _others(former) if former.is_dir() else ():
+        there = target / path.name
+        with suppress(OSError):  # it stays where it is, and `discard` leaves it there
+            if _stands_in(path):
+                path.unlink()
+            elif _stands_in(there):
+                exchange(path, there)
+                path.unlink()
+            elif not os.path.lexists(there):
+                path.rename(there)
+            elif path.is_symlink() or not path.is_dir():
+                if newer and not os.path.samestat(path.lstat(), there.lstat()):
+                    path.replace(there)
+                path.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a file, or a folder, of ours; a folder that holds anything else stays.
+
+    Parameters
+    ----------
+    path : Path
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root:
+    ...     (Path(root, "a")).touch()
+    ...     discard(Path(root, "a"))
+    ...     os.listdir(root)
+    []
+    """
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+    elif not any(_others(path)):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _put_inside(stage: Path, target: Path) -> None:
+    """The same file by file: the old report goes, the model is exchanged, the new report comes."""
+    inside = target / stage.name
+    try:
+        if stage.parent != target:
+            _move_into(stage, inside)
+        moved = _put_aside([target / name for name in SHOWN], inside / FORMER)
+        try:
+            _put_model(inside, target)
+        except OSError:
+            for path in moved:
+                path.rename(target / path.name)
+            raise
+        try:
+            for name in SHOWN:
+                if (inside / name).exists():
+                    (inside / name).replace(target / name)
+        except OSError as error:
+            raise OSError(
+                f"the model in {target} is the new one, but its report cannot be moved there "
+                f"({error.strerror}); repeat the fit for it"
+            ) from None
+    finally:
+        shutil.rmtree(inside, ignore_errors=True)
+
+
+def _move_into(stage: Path, inside: Path) -> None:
+    for path in _others(stage):
+        path.unlink()  # a link to what is in the target
+    try:
+        stage.rename(inside)
+    except OSError:  # a mount point
+        inside.mkdir()
+        for path in stage.iterdir():
+            shutil.copyfile(path, inside / path.name)
+            sync(inside / path.name)
+
+
+def _put_aside(paths: list[Path], folder: Path) -> list[Path]:
+    """Move those of the files that are there; the new paths."""
+    folder.mkdir()
+    for path in paths:
+        if path.exists():
+            path.rename(folder / path.name)
+    return list(folder.iterdir())
+
+
+def _put_model(inside: Path, target: Path) -> None:
+    told, weights = inside / JSON, inside / WEIGHTS
+    if told.exists() and weights.exists():
+        replace_pair(weights, told, target)
+        return
+    for path in (weights, told):
+        if path.exists():
+            path.replace(target / path.name)
+        else:
+            (target / path.name).unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk, where a system can tell.
+
+    Examples
+    --------
+    >>> sync(Path("."))
+    """
+    with suppress(PermissionError, IsADirectoryError):  # folders on Windows
+        stream = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(stream)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+                raise
+        finally:
+            os.close(stream)

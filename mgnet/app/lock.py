@@ -1,0 +1,122 @@
+"""One writer at a time: a lock on the output folder, which the system takes back from the dead."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["lock_file", "locked"]
+
+_held: dict[tuple[int, Path], bool] = {}  # by thread
+
+
+def lock_file(folder: Path, place: Path) -> Path:
+    """Where the lock of a folder stands.
+
+    Examples
+    --------
+    >>> lock_file(Path("results/out"), Path("results")).as_posix()
+    'results/.out-mgnet-lock'
+    """
+    return place / f".{folder.name or 'mgnet'}-mgnet-lock"
+
+
+@contextmanager
+def locked(folder: Path, place: Path) -> Iterator[bool]:
+    """Keep other processes and threads from writing to a folder meanwhile.
+
+    The lock is `flock`'s: it ends with the process, however that ends. Its file says who holds it,
+    and is removed at the end; one that a killed process has left does not matter. A thread that has
+    the lock may take it again.
+
+    Parameters
+    ----------
+    folder : Path
+        Without symbolic links. It need not exist.
+    place : Path
+        An existing folder that can be written, for the file of the lock.
+
+    Yields
+    ------
+    bool
+        Whether nobody else can have it: file systems without locks, and Windows, lock nothing.
+
+    Raises
+    ------
+    BlockingIOError
+        If somebody else has it.
+    OSError
+        If the file cannot be made.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as root, locked(Path(root, "out"), Path(root)):
+    ...     os.listdir(root)
+    ['.out-mgnet-lock']
+    """
+    own = threading.get_ident(), folder
+    if own in _held:
+        yield _held[own]
+        return
+    file = lock_file(folder, place)
+    stream, alone = _take(folder, file)
+    _held[own] = alone
+    try:
+        yield alone
+    finally:
+        del _held[own]
+        with suppress(OSError):
+            if alone:  # before somebody else has it
+                file.unlink()
+        os.close(stream)
+        with suppress(OSError):
+            if not alone:
+                file.unlink(missing_ok=True)
+
+
+def _take(folder: Path, file: Path) -> tuple[int, bool]:
+    """A descriptor of the file, locked if the file system can."""
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    while True:
+        stream = os.open(file, flags, 0o666)
+        try:
+            alone = _lock(stream)
+            there = os.stat(file)
+        except BlockingIOError:
+            holder = os.read(stream, 200).decode(errors="replace").strip()
+            os.close(stream)
+            raise BlockingIOError(
+                f"{folder} is being written by another mgnet"
+                f"{f' ({holder})' if holder else ''}; wait for it, or choose another --out"
+            ) from None
+        except FileNotFoundError:  # who had it has removed the file
+            os.close(stream)
+            continue
+        if os.path.samestat(there, os.fstat(stream)):
+            break
+        os.close(stream)
+    os.ftruncate(stream, 0)
+    os.write(stream, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return stream, alone
+
+
+def _lock(stream: int) -> bool:
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # a file system that knows no locks
+        return False
+    return True
