@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from numbers import Integral
+from typing import Any
 
 import scipy.sparse as sp
 import torch
@@ -12,6 +13,7 @@ import torch
 from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
 from mgnet.knots.network_state import check_plain_tensors
+from mgnet.knots.spline_operator import LONG, SplineOperator
 from mgnet.level import Level
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
@@ -53,16 +55,24 @@ def parameter_transfers(
     """Of every parameter, trained or not: its transfer, None where it is carried unchanged."""
     inner = _spline_network(kan)
     check_plain_tensors(inner.coefficients, "knot_transfer")
-    # Dense matrices: as fast as sparse ones up to about 100 splines, and `torch.func.vmap`, which
-    # `ProlongedJacobian` needs, knows no sparse product.
     matrices = zip(
         inner.refinement_matrices(factor), inner.coarsening_matrices(factor), strict=True
     )
     of_splines = {}
     for (up, down), u in zip(matrices, inner.coefficients, strict=True):
-        P, R = (torch.as_tensor(matrix).to(lift(u.detach())) for matrix in (up.toarray(), down))
+        # Not torch's sparse matrices: `torch.func.vmap`, which `ProlongedJacobian` needs, knows
+        # no product with them.
+        P: Any = SplineOperator((up,)) if up.shape[0] > LONG else up.toarray()
+        P, R = (_as_tensor(matrix, u) for matrix in (P, down))
         of_splines[id(u)] = AxisTransfer(P, axis=1, injection=R)
     return [(p, of_splines.get(id(p))) for p in kan.parameters()]
+
+
+def _as_tensor(matrix: Any, u: torch.Tensor) -> Any:
+    """What multiplies the coefficients u, in at least single precision."""
+    if isinstance(matrix, SplineOperator):
+        return matrix
+    return torch.as_tensor(matrix).to(lift(u.detach()))
 
 
 def _spline_network(network: torch.nn.Module) -> KAN:

@@ -25,6 +25,7 @@ from mgnet.knots.refinement import (
     uniform_knots,
 )
 from mgnet.knots.spline_network import into_domain
+from mgnet.knots.spline_operator import SplineOperator
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.loss.own_forward import alteration
@@ -270,7 +271,9 @@ class KAN(OptionsInState):
         """Of each layer, from the splines of this network to those of `refine(factor)`."""
         return [refinement_matrix(n, self.degree, factor) for n in self.intervals]
 
-    def coarsening_matrices(self, factor: int = 2, by: str = "projection") -> list[np.ndarray]:
+    def coarsening_matrices(
+        self, factor: int = 2, by: str = "projection"
+    ) -> list[np.ndarray | SplineOperator]:
         """Of each layer, from the splines of `refine(factor)` to those of this network."""
         return _coarsening(self.intervals, self.degree, factor, by)
 
@@ -339,7 +342,7 @@ class KAN(OptionsInState):
     def _on(
         self: Self,
         intervals: Sequence[int],
-        matrices: Sequence[sp.csr_matrix | np.ndarray],
+        matrices: Sequence[sp.csr_matrix | np.ndarray | SplineOperator],
         method: str,
     ) -> Self:
         """A copy on other knots; its coefficients are matrices times the own ones, in float64."""
@@ -365,7 +368,9 @@ def _positive(numbers: Sequence[int]) -> bool:
     return all(isinstance(n, Integral) and n > 0 for n in numbers)
 
 
-def _coarsening(intervals: Sequence[int], degree: int, factor: int, by: str) -> list[np.ndarray]:
+def _coarsening(
+    intervals: Sequence[int], degree: int, factor: int, by: str
+) -> list[np.ndarray | SplineOperator]:
     if by not in ("projection", "injection"):
         raise ValueError(f"KAN.coarsen got by={by!r}; it must be 'projection' or 'injection'")
     made = {}

@@ -14,6 +14,8 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from mgnet.knots.spline_operator import LONG, BandedInverse, SplineOperator
+
 __all__ = [
     "injection_matrix",
     "knot_insertion",
@@ -166,7 +168,7 @@ def mass_matrix(knots: np.ndarray, degree: int) -> sp.csr_matrix:
     return sp.csr_matrix((local.ravel(), (rows.ravel(), columns.ravel())), shape=(size, size))
 
 
-def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray:
+def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray | SplineOperator:
     """Fine to coarse, the closest function in L2: `(P^T M P)^-1 P^T M`, a left inverse of P.
 
     Parameters
@@ -178,6 +180,7 @@ def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray:
     Returns
     -------
     array of shape (coarse, fine)
+        A `SplineOperator` where there are many splines.
 
     Examples
     --------
@@ -186,12 +189,16 @@ def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray:
     >>> bool(np.allclose(R @ P, np.eye(3)))
     True
     """
+    if P.shape[0] > LONG:
+        return _left_inverse(P, P.T @ mass)
     weighted = P.toarray().T @ mass
     return scipy.linalg.solve(weighted @ P, weighted, assume_a="pos")
 
 
-def injection_matrix(P: sp.csr_matrix) -> np.ndarray:
+def injection_matrix(P: sp.csr_matrix) -> np.ndarray | SplineOperator:
     """Fine to coarse, the closest coefficients: the pseudo-inverse of P.
+
+    A `SplineOperator` where there are many splines.
 
     Examples
     --------
@@ -199,7 +206,14 @@ def injection_matrix(P: sp.csr_matrix) -> np.ndarray:
     array([[ 0.833,  0.333, -0.167],
            [-0.167,  0.333,  0.833]])
     """
+    if P.shape[0] > LONG:
+        return _left_inverse(P, P.T)
     return np.linalg.pinv(P.toarray())
+
+
+def _left_inverse(P: sp.csr_matrix, weighted: sp.spmatrix) -> SplineOperator:
+    """`(W P)^-1 W`, where W P is symmetric."""
+    return SplineOperator((BandedInverse.of(weighted @ P), weighted.tocsr()))
 
 
 def _checked(knots: np.ndarray, degree: int) -> np.ndarray:

@@ -217,13 +217,12 @@ def polynomial_coefficients(
     """
     a, b = domain
     h = (b - a) / intervals
+    # Elementary symmetric polynomials of the inner knots of each spline, from prod (1 + t z).
+    number = np.arange(intervals + degree)
     weights = np.zeros((degree + 1, intervals + degree))
-    for i in range(intervals + degree):
-        # Elementary symmetric polynomials of the inner knots of spline i, from prod (1 + t z).
-        symmetric = np.zeros(degree + 1)
-        symmetric[0] = 1.0
-        for k in range(1, degree + 1):
-            knot = a + (i - degree + k) * h
-            symmetric[1:] += knot * symmetric[:-1].copy()
-        weights[:, i] = symmetric / [comb(degree, m) for m in range(degree + 1)]
+    weights[0] = 1.0
+    for k in range(1, degree + 1):
+        knots = a + (number - degree + k) * h
+        weights[1:] += knots * weights[:-1].copy()
+    weights /= np.array([[comb(degree, m)] for m in range(degree + 1)])
     return powers @ weights
