@@ -15,6 +15,9 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from mgnet.knots.spline_operator import LONG, BandedInverse, SplineOperator
+from mgnet.limits import check_memory, is_count, shown, written
+
+ENTRY = 36  # bytes: of an entry in coordinates, and again compressed
 
 __all__ = [
     "injection_matrix",
@@ -67,11 +70,15 @@ def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> sp.csr_ma
            [0.5, 0.5],
            [0. , 1. ]])
     """
-    if intervals < 1 or degree < 1 or factor < 2:
+    if not (is_count(intervals) and is_count(degree) and is_count(factor, 2)):
         raise ValueError(
-            f"refinement_matrix got {intervals} intervals, degree {degree}, factor {factor}; "
-            "it needs at least one interval, degree 1 and factor 2"
+            f"refinement_matrix got {shown(intervals)} intervals, degree {shown(degree)}, factor "
+            f"{shown(factor)}; it needs integers: at least one interval, degree 1 and factor 2"
         )
+    count = (int(intervals) + int(degree)) * ((int(factor) - 1) * (int(degree) + 1) + 1)
+    what = f"refinement_matrix got {written(intervals)} intervals and factor {written(factor)}"
+    remedy = "use fewer intervals or a smaller factor"
+    check_memory(ENTRY * count, f"{what}, {written(count)} entries", remedy)
     mask = reduce(np.convolve, [np.ones(factor)] * (degree + 1)) / float(factor) ** degree
     fine, coarse = factor * intervals + degree, intervals + degree
     columns = np.repeat(np.arange(coarse), len(mask))

@@ -10,6 +10,7 @@ from functools import cache
 from math import comb, factorial
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "locate",
     "polynomial_coefficients",
     "roughness_factor",
+    "roughness_rows",
 ]
 
 
@@ -192,6 +194,34 @@ def roughness_factor(intervals: int, degree: int) -> np.ndarray:
         gram[cell : cell + degree + 1, cell : cell + degree + 1] += local
     size, vectors = np.linalg.eigh(gram)
     return np.ascontiguousarray(np.sqrt(np.clip(size, 0.0, None))[:, None] * vectors.T)
+
+
+def roughness_rows(intervals: int, degree: int) -> sp.csr_matrix:
+    """Sparse G with the `|G u|^2` of `roughness_factor`: phi'' at the points of the quadrature.
+
+    Returns
+    -------
+    csr_matrix of shape (intervals (degree - 1), intervals + degree)
+
+    Examples
+    --------
+    >>> u = polynomial_coefficients(np.array([0.0, 0.0, 1.0]), 3, 2, (-1.0, 1.0))  # phi = x^2
+    >>> G = roughness_rows(3, 2)
+    >>> G.shape, round(float(np.sum((G @ u) ** 2)), 12)
+    ((3, 5), 8.0)
+    """
+    shape = intervals * (degree - 1), intervals + degree
+    if degree == 1:
+        return sp.csr_matrix(shape)
+    nodes, weights = np.polynomial.legendre.leggauss(degree - 1)
+    powers, scale = np.arange(2, degree + 1), 0.5 * intervals
+    second = _pieces(degree)[:, 2:] * (powers * (powers - 1))
+    values = second @ (0.5 * (nodes + 1.0)) ** (powers - 2)[:, None] * scale**2  # (spline, node)
+    values = values * np.sqrt(weights / (2.0 * scale))
+    columns = np.arange(intervals)[:, None, None] + np.arange(degree + 1)
+    entries, columns = np.broadcast_arrays(values.T, columns)  # (interval, node, spline)
+    start = np.arange(0, entries.size + 1, degree + 1)
+    return sp.csr_matrix((entries.ravel(), columns.ravel(), start), shape=shape)
 
 
 def polynomial_coefficients(

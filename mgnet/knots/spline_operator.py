@@ -15,11 +15,30 @@ import scipy.linalg
 import scipy.sparse as sp
 import torch
 
-__all__ = ["LONG", "BandedInverse", "SplineOperator"]
+__all__ = ["LONG", "BandedInverse", "SplineOperator", "bands_of"]
 
 # Splines on the finer side: above it sparse factors take over. Measured, for 5 and 40 columns: they
 # take as long as dense matrices at 150 to 350 splines.
 LONG = 256
+
+
+def bands_of(matrix: sp.spmatrix) -> np.ndarray:
+    """The lower half of a symmetric matrix by diagonals, shape (diagonals, size).
+
+    Examples
+    --------
+    >>> bands_of(sp.csr_matrix([[2.0, 1.0], [1.0, 3.0]]))
+    array([[2., 3.],
+           [1., 0.]])
+    """
+    entries = sp.csr_matrix(matrix)
+    entries.sum_duplicates()
+    entries = entries.tocoo()
+    below = entries.row - entries.col
+    lower = below >= 0
+    bands = np.zeros((int(below.max(initial=0)) + 1, matrix.shape[0]))
+    bands[below[lower], entries.col[lower]] = entries.data[lower]
+    return bands
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +62,17 @@ class BandedInverse:
     @classmethod
     def of(cls, matrix: sp.csr_matrix) -> BandedInverse:
         """The inverse of `matrix`, whose lower half is read."""
-        entries = sp.coo_matrix(matrix)
-        below = entries.row - entries.col
-        lower = below >= 0
-        bands = np.zeros((int(below.max()) + 1, matrix.shape[0]))
-        np.add.at(bands, (below[lower], entries.col[lower]), entries.data[lower])
+        return cls.from_bands(bands_of(matrix))
+
+    @classmethod
+    def from_bands(cls, bands: np.ndarray) -> BandedInverse:
+        """The inverse of the matrix with these bands, which `bands_of` makes.
+
+        Raises
+        ------
+        scipy.linalg.LinAlgError
+            If it is not positive definite.
+        """
         return cls(scipy.linalg.cholesky_banded(bands, lower=True, check_finite=False))
 
     @property

@@ -1,8 +1,9 @@
 """Long runs: thousands of solves and fits in one process, and what grows meanwhile.
 
 `python -m tools.fuzz.soak NAME --count N`, from the root of the repository; NAME is one of `TASKS`.
-After the first tenth, what is measured must stay: memory to 5 %, files, threads and child processes
-exactly, and the objects that Python tracks to a few dozen, whatever N is. The exit code is 1 if not.
+After the first tenth, what is measured must stay: memory to 5 %, files, threads and child
+processes exactly, and the objects that Python tracks to a few dozen, whatever N is. The exit code
+is 1 if not.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ def grown(first: Sample, last: Sample) -> list[str]:
     return found
 
 
-def soak(step: Step, count: int, report: Callable[[int, Sample], None] | None = None) -> list[Sample]:
+def soak(
+    step: Step, count: int, report: Callable[[int, Sample], None] | None = None
+) -> list[Sample]:
     """The samples of a run of `count` steps: after the first tenth, and at equal distances."""
     first = max(count // 10, 2)
     places = {first + round(k * (count - first) / SAMPLES) for k in range(SAMPLES + 1)}
@@ -213,7 +216,7 @@ def _fits(folder: Path) -> Step:
 
 
 def _training(folder: Path) -> Step:
-    """Cascades of Levenberg-Marquardt, L-BFGS and Adam that save checkpoints, and go on from them."""
+    """Cascades of three optimizers that save checkpoints, and go on from them."""
     import torch
 
     from mgnet import cascade, run
