@@ -202,7 +202,7 @@ def knot_hierarchy(
     """
     check_objective("knot_hierarchy", objective)
     if not is_count(levels):
-        raise ValueError(f"knot_hierarchy got {shown(levels)} levels; it needs at least 1, an integer")
+        raise ValueError(f"knot_hierarchy got {shown(levels)} levels; it needs at least 1")
     _check_finest(_spline_network(kan), levels, checked_factor("knot_hierarchy", factor))
     if form not in ("subspace", "injected"):
         raise ValueError(f"knot_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")

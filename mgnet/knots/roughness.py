@@ -29,7 +29,8 @@ def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
     Returns
     -------
     tensor of shape (rows, parameters)
-        Sparse (COO) above 4000 parameters, where it has another number of rows. For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`.
+        For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`. Sparse (COO) above
+        4000 parameters, where the rows are others, with the same `R^T R`.
 
     Examples
     --------

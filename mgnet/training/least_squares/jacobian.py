@@ -19,6 +19,7 @@ __all__ = [
     "ProlongedJacobian",
     "SparseJacobian",
     "StackedJacobian",
+    "columns_in",
     "squared",
 ]
 
@@ -72,6 +73,17 @@ class Jacobian(Protocol):
     def root(self) -> torch.Tensor:
         """Any matrix R with `R^T R = J^T J`: J itself, or a triangle where ranks share its rows."""
         return self.dense()
+
+
+def columns_in(J: Jacobian) -> int:
+    """The columns of the widest matrix that `J.gram()` forms: of the fine one, below a transfer.
+
+    Examples
+    --------
+    >>> columns_in(DenseJacobian(torch.zeros(3, 2)))
+    2
+    """
+    return columns_in(J.fine) if isinstance(J, ProlongedJacobian) else J.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
