@@ -217,7 +217,9 @@ class KANEstimator(BaseEstimator, ABC):
         }
         for name, value in numbers.items():
             missing = name == "seconds" and value is None
-            if not missing and (not isinstance(value, Real) or isinstance(value, bool)):
+            plain = isinstance(value, Real) and not isinstance(value, bool)
+            huge = isinstance(value, Integral) and abs(value) >= 2**63
+            if not missing and (not plain or huge or value != value):
                 raise ValueError(f"{kind} got {name} {shown(value)}; it must be a number")
         limits = self.max_iter, self.n_iter_no_change, self.seconds or 1.0
         if not all(limit > 0 for limit in limits) or min(limits[:2]) < 1:

@@ -77,7 +77,6 @@ needs about 1e23 GiB of memory at least, and this machine has ...; use fewer int
             f"KAN got intervals {shown(intervals)} for {layers} spline layers; "
             "give one positive integer, or one per layer"
         )
-    _check_domain(domain, max(per_layer))
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"KAN got dtype {shown(dtype)}; give torch.float64 or torch.float32")
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -89,6 +88,7 @@ needs about 1e23 GiB of memory at least, and this machine has ...; use fewer int
     what = f"KAN got widths {shown(widths)} and intervals {shown(intervals)}"
     first = int(widths[0]) * int(widths[1]) if linear else 0
     check_coefficients(what, widths[bool(linear) :], per_layer, degree, first)
+    _check_domain(domain, max(per_layer))
     return KANOptions(
         tuple(int(n) for n in widths),
         tuple(int(n) for n in per_layer),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
@@ -36,7 +36,7 @@ def check_net_options(
     if not is_count(layers):
         raise ValueError(f"ODENet got {shown(layers)} layers; it needs at least 1, an integer")
     known = isinstance(final_time, Real) and not isinstance(final_time, bool)
-    if not known or not 0.0 < final_time < math.inf:
+    if not known or not 0.0 < final_time <= sys.float_info.max:
         raise ValueError(
             f"ODENet got final_time {shown(final_time)}; it must be positive, a finite number"
         )
@@ -46,6 +46,8 @@ def check_net_options(
         raise ValueError(
             f"ODENet got weights {shown(weights)}; give 'per layer', 'shared' or a DepthSpline"
         )
+    if isinstance(weights, DepthSpline):
+        weights.check_layers(int(layers))
     pair = isinstance(boundary_layers, Sequence) and len(boundary_layers) == 2
     if not pair or not all(is_count(each, 0) for each in boundary_layers):
         raise ValueError(

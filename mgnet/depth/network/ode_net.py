@@ -140,6 +140,9 @@ class ODENet(torch.nn.Module):
 
     def _share(self, count: int) -> None:
         """Keep the parameters of the first layers alone; control points may outnumber layers."""
+        if isinstance(self.weights, DepthSpline):
+            sizes = sum(p.numel() for p in self.block.parameters())
+            self.weights.check_layers(self.depth, sizes // self.depth)
         for name, parameter in list(self.block.named_parameters()):
             chosen = torch.arange(count, device=parameter.device) % self.depth
             kept = torch.nn.Parameter(parameter.detach()[chosen], parameter.requires_grad)

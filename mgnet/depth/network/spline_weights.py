@@ -53,14 +53,18 @@ class DepthSpline:
 
     def matrix(self, layers: int) -> np.ndarray:
         """The values of the splines at the left ends of the layers: (layers, control points)."""
-        entries = layers * self.control_points
+        self.check_layers(layers)
+        return _values(self.control_points, self.degree, layers)
+
+    def check_layers(self, layers: int, size: int = 1) -> None:
+        """Raise a ValueError unless memory holds `matrix(layers)`, and points of `size` numbers."""
+        entries = (layers + size) * self.control_points
         check_memory(
             8 * entries,
             f"DepthSpline got {written(self.control_points)} control points for {written(layers)} "
-            f"layers, a matrix of {written(entries)} numbers",
+            f"layers, {written(entries)} numbers",
             "use fewer control points",
         )
-        return _values(self.control_points, self.degree, layers)
 
     def at_layers(self, c: torch.Tensor, layers: int, kept: range | None = None) -> torch.Tensor:
         """The weights of all layers, or of those `kept`, from the control points `c`, on axis 0.
