@@ -1,8 +1,13 @@
-"""What numbers may be: limits of a solve, of schedules and of texts, checked in one place."""
+"""What numbers may be: limits of a solve, of schedules, texts and memory, checked in one place.
+
+Sizes are counted before anything is built, so that one that cannot be is refused at once, in a
+sentence, and not by an allocator that has filled the machine first.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -15,10 +20,14 @@ __all__ = [
     "MOST_SWEEPS",
     "MOST_UNKNOWNS",
     "check_limits",
+    "check_memory",
+    "is_count",
     "is_number",
     "is_one_of",
     "is_whole",
+    "machine_memory",
     "shown",
+    "written",
 ]
 
 #: Steps of a schedule. A W-cycle on 17 levels has 294908. Half a million are made and checked in a
@@ -29,6 +38,7 @@ MOST_STEPS = 500_000
 MOST_UNKNOWNS = 10**8
 #: Sweeps of one step: nine digits, as `parse` reads them.
 MOST_SWEEPS = 10**9 - 1
+UNKNOWN = 2**47  # bytes, where the system does not tell: what one process can address
 
 
 def check_limits(
@@ -108,6 +118,24 @@ def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:
     return least <= value <= most  # type: ignore[operator]
 
 
+def is_count(value: Any, least: int = 1) -> bool:
+    """Whether it is an integer of at least `least`, however large; True and False are none.
+
+    For sizes: one that is too large is refused by what it would take.
+
+    Parameters
+    ----------
+    value : object
+    least : int
+
+    Examples
+    --------
+    >>> is_count(3), is_count(True), is_count(2.0), is_count(0), is_count(10**30)
+    (True, False, False, False, True)
+    """
+    return is_whole(value, least, math.inf)
+
+
 def is_one_of(value: Any, words: tuple[str, ...]) -> bool:
     """Whether it is one of these words.
 
@@ -154,11 +182,26 @@ def is_number(
     return least < number < most if open else least <= number <= most
 
 
+def written(number: int) -> str:
+    """An integer in digits, or as a power of ten where these would be many.
+
+    Examples
+    --------
+    >>> written(1024), written(10**30), written(-(10**30))
+    ('1024', 'about 1e30', 'about -1e30')
+    """
+    number = int(number)
+    if abs(number) < 10**15:
+        return str(number)
+    digits = round(abs(number).bit_length() * math.log10(2.0) - 0.15)  # `str` refuses long ones
+    return f"about {'-' if number < 0 else ''}1e{digits}"
+
+
 class _Short(reprlib.Repr):
     """`repr` that looks at the beginning of long values only."""
 
     def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if x.bit_length() <= 128 else f"an integer of {x.bit_length()} bits"
+        return written(x)
 
 
 def shown(value: Any, most: int = 60) -> str:
@@ -172,7 +215,7 @@ def shown(value: Any, most: int = 60) -> str:
     Examples
     --------
     >>> shown("V(1,1)"), shown(10**5000), shown("x" * 10**6, 20)
-    ("'V(1,1)'", 'an integer of 16610 bits', "'xxxxxxx...xxxxxxxx'")
+    ("'V(1,1)'", 'about 1e5000', "'xxxxxxx...xxxxxxxx'")
     """
     if isinstance(value, np.generic):
         value = value.item()  # NumPy 2 shows the type, too
@@ -182,3 +225,45 @@ def shown(value: Any, most: int = 60) -> str:
     if not isinstance(value, str):
         text = " ".join(text.split())  # the rows of an array
     return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has.
+
+    Examples
+    --------
+    >>> machine_memory() > 2**28
+    True
+    """
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return UNKNOWN
+
+
+def check_memory(needed: int, what: str, remedy: str) -> None:
+    """Raise unless the machine has the memory; asked before anything of the size is built.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    what : str
+        Who got what, and the count: the first half of the sentence.
+    remedy : str
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_memory(8, "KAN got 1 coefficient", "use fewer")
+    """
+    here = machine_memory()
+    if needed > here:
+        size = written(needed // 2**30)
+        raise ValueError(
+            f"{what}, which needs {size} GiB of memory at least, and this machine has "
+            f"{here / 2**30:.0f}; {remedy}"
+        )

@@ -20,7 +20,7 @@ from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
 from mgnet.app.units import Units
-from mgnet.estimators.estimator import rounded
+from mgnet.limits import written
 
 __all__ = ["FitJob", "run_job"]
 
@@ -166,7 +166,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     count = parameters(len(data.names), settings)
     if count > MOST_PARAMETERS:
         raise ValueError(
-            f"the finest network has {rounded(count)} parameters; more than {MOST_PARAMETERS} are "
+            f"the finest network has {written(count)} parameters; more than {MOST_PARAMETERS} are "
             "not trained here, use fewer --levels, --intervals or --hidden"
         )
     if len(data.y) < count:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from numbers import Integral
 
 import torch
 
 from mgnet.depth.network.ode_net import ODENet
-from mgnet.depth.network.refinement import kind_of, layer_transfers
+from mgnet.depth.network.refinement import check_finest, kind_of, layer_transfers
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
+from mgnet.limits import is_count, shown
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
 from mgnet.training.loss.objective import Objective, check_objective
@@ -80,12 +80,13 @@ def depth_hierarchy(
     _check_net("depth_hierarchy", net)
     how = kind_of(net, factor, how)
     check_objective("depth_hierarchy", objective)
-    if not isinstance(levels, Integral) or levels < 1:
-        raise ValueError(f"depth_hierarchy got {levels} levels; it needs at least 1")
+    if not is_count(levels):
+        raise ValueError(f"depth_hierarchy got {shown(levels)} levels; it needs at least 1")
+    check_finest(f"depth_hierarchy of {shown(levels)} levels", net, factor, how, levels)
     if form not in ("subspace", "injected"):
         raise ValueError(f"depth_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")
     networks = [net]
-    for _ in range(levels - 1):
+    for _ in range(int(levels) - 1):
         networks.insert(0, networks[0].refine(factor, how))
     transfers = [depth_transfer(network, factor, how) for network in networks[1:]]
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,21 +16,23 @@ from sklearn.utils import check_random_state
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import TrainingBudget, train_within
-from mgnet.knots import KAN, knot_hierarchy
+from mgnet.knots import KAN, InputBands, knot_hierarchy
+from mgnet.limits import is_count, shown, written
 from mgnet.smoother import Smoother
-from mgnet.training import LBFGS, LevenbergMarquardt, Objective, TorchOptimizer
+from mgnet.training import LBFGS, LevenbergMarquardt, NewtonKrylov, Objective, TorchOptimizer
 
 __all__ = ["KANEstimator"]
 
+DIRECT = 5000  # parameters: above, systems of Levenberg-Marquardt are solved iteratively
+MOST_PARAMETERS = 1_000_000  # L-BFGS then keeps 1.6 GB
+
 # Name -> the smoother, and how many of its steps make one sweep.
 OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
-    "lm": (LevenbergMarquardt(), 1),
+    "lm": (LevenbergMarquardt(linear_solver=NewtonKrylov(InputBands(), direct=DIRECT)), 1),
     "lbfgs": (LBFGS(), 10),
     "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
 }
 NAMED = 8  # columns that a warning names
-MOST_LEVELS = 64  # that are counted
-VECTORS = 20  # of all parameters, that an optimizer holds
 
 
 class KANEstimator(BaseEstimator, ABC):
@@ -105,13 +104,17 @@ class KANEstimator(BaseEstimator, ABC):
                 tol=self.tol,
             )
         seed = self.random_state
+        if isinstance(seed, Integral) and not 0 <= seed < 2**63:
+            raise ValueError(
+                f"{type(self).__name__} got random_state {shown(seed)}; it must be at least 0 and "
+                "less than 2**63"
+            )
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
         outputs = y.shape[1] if y.ndim > 1 else len(np.unique(y))
         rows, kept = self._scaled(*distinct_rows(X, y, weights), int(seed))
-        hidden = np.atleast_1d(np.asarray(self.hidden, dtype=int)).tolist()
-        widths = [rows[0].shape[1], *hidden, outputs]
-        self._refuse_too_large(widths, len(rows[0]) * outputs, name)
+        widths = [rows[0].shape[1], *self._hidden(), outputs]
+        self._check_size(widths)
         generator = torch.Generator().manual_seed(int(seed))
         coarsest = KAN(widths, self.intervals, self.degree, generator=generator)
         held_out = None
@@ -156,22 +159,37 @@ class KANEstimator(BaseEstimator, ABC):
             stacklevel=5,
         )
 
-    def _refuse_too_large(self, widths: Sequence[int], residuals: int, optimizer: str) -> None:
-        """Count what the finest network takes, before anything is built."""
-        told = (self.intervals, self.levels, self.degree)
-        if not all(isinstance(number, Integral) and number > 0 for number in told):
-            return  # the network refuses it
-        splines = self.intervals * 2 ** min(self.levels - 1, MOST_LEVELS) + self.degree
-        count = sum(a * b for a, b in pairwise(widths)) * splines
-        bent = bool(self.roughness) and "lm" in self._optimizers  # by rows of least squares
-        rows = min(residuals + bent * count, count)
-        matrices = 6 * rows if optimizer == "lm" else 2 * bent * count
-        needed = 8 * count * (matrices + VECTORS)
-        if needed > memory_of_machine():
+    def _hidden(self) -> list[int]:
+        """The widths of the hidden layers."""
+        given = self.hidden.tolist() if isinstance(self.hidden, np.ndarray) else self.hidden
+        widths = list(given) if isinstance(given, Sequence) else [given]
+        if not all(map(is_count, widths)):
             raise ValueError(
-                f"{type(self).__name__} got {widths[0]} inputs, for which the finest network has "
-                f"{rounded(count)} parameters; its training takes about {rounded(needed >> 30)} "
-                "GiB, more than this machine has, so use fewer inputs, hidden, intervals or levels"
+                f"{type(self).__name__} got hidden {shown(given)}; give a positive integer, or a "
+                "sequence of them"
+            )
+        return [int(width) for width in widths]
+
+    def _check_size(self, widths: Sequence[int]) -> None:
+        """Raise unless the finest network is one to train, before the coarsest is made."""
+        kind, per_layer = type(self).__name__, self.intervals
+        if not isinstance(per_layer, Sequence):
+            per_layer = [per_layer] * (len(widths) - 1)
+        known = all(map(is_count, per_layer)) and len(per_layer) == len(widths) - 1
+        if not known or not is_count(self.levels) or not is_count(self.degree):
+            raise ValueError(
+                f"{kind} got intervals {shown(self.intervals)}, levels {shown(self.levels)} and "
+                f"degree {shown(self.degree)}; give positive integers"
+            )
+        finer = 2 ** (min(int(self.levels), 1000) - 1)
+        edges = zip(widths[:-1], widths[1:], per_layer, strict=True)
+        count = sum(p * q * (finer * int(n) + int(self.degree)) for p, q, n in edges)
+        if count > MOST_PARAMETERS:
+            raise ValueError(
+                f"{kind} got intervals {shown(self.intervals)} and levels {shown(self.levels)} for "
+                f"the widths {shown(list(widths))}: the finest network has {written(count)} "
+                f"parameters, and more than {MOST_PARAMETERS} are not trained here; use fewer "
+                "levels, intervals or hidden"
             )
 
     def _check(self, optimizer: str) -> None:
@@ -182,7 +200,25 @@ class KANEstimator(BaseEstimator, ABC):
                 f"{kind} got optimizer {self.optimizer!r}; it must be "
                 f"{', '.join(['auto', *others])} or {last}"
             )
-        if self.max_iter < 1 or self.n_iter_no_change < 1 or not (self.seconds or 1.0) > 0.0:
+        numbers = {
+            name: getattr(self, name)
+            for name in (
+                "max_iter",
+                "n_iter_no_change",
+                "seconds",
+                "tol",
+                "validation_fraction",
+                "roughness",
+            )
+        }
+        for name, value in numbers.items():
+            missing = name == "seconds" and value is None
+            plain = isinstance(value, Real) and not isinstance(value, bool)
+            huge = isinstance(value, Integral) and abs(value) >= 2**63
+            if not missing and (not plain or huge or value != value):
+                raise ValueError(f"{kind} got {name} {shown(value)}; it must be a number")
+        limits = self.max_iter, self.n_iter_no_change, self.seconds or 1.0
+        if not all(limit > 0 for limit in limits) or min(limits[:2]) < 1:
             raise ValueError(
                 f"{kind} got max_iter {self.max_iter}, n_iter_no_change {self.n_iter_no_change} "
                 f"and seconds {self.seconds}; they must be positive"
@@ -192,27 +228,10 @@ class KANEstimator(BaseEstimator, ABC):
                 f"{kind} got validation_fraction {self.validation_fraction}; it must lie between "
                 "0 and 1"
             )
-        if not self.roughness >= 0.0:
-            raise ValueError(f"{kind} got roughness {self.roughness}; it must not be negative")
-
-
-def memory_of_machine() -> float:
-    """Bytes; infinite where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):  # no POSIX
-        return math.inf
-
-
-def rounded(count: int) -> str:
-    """A count with all its digits, or its magnitude where these are many.
-
-    Examples
-    --------
-    >>> rounded(1234), rounded(10**40 + 1)
-    ('1234', '10^40')
-    """
-    return str(count) if count < 10**15 else f"10^{len(str(count)) - 1}"
+        if not 0.0 <= self.roughness < np.inf:
+            raise ValueError(
+                f"{kind} got roughness {self.roughness}; it must be finite and not negative"
+            )
 
 
 def _part(rows: tuple[Any, ...], kept: np.ndarray) -> tuple[Any, ...]:

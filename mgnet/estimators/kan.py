@@ -37,7 +37,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
     intervals : int
         Of the splines on the coarsest level.
     levels : int
-        Each finer level has twice as many intervals.
+        Each finer level has twice as many intervals. A finest network of more than a million
+        parameters is refused.
     degree : int
         Of the splines, 1 to 5.
     roughness : float
@@ -45,8 +46,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
         The default suits tables of some hundred rows; the fewer rows, the more inputs and the more
         noise, the larger. What a grid search should look at first.
     optimizer : "auto", "lm", "lbfgs" or "adam"
-        By default Levenberg-Marquardt; its cost grows with the cube of the number of coefficients,
-        so above about 5000 take L-BFGS.
+        By default Levenberg-Marquardt; its cost grows with the cube of the number of coefficients
+        up to 5000, and in proportion to it above, where its systems are solved iteratively.
     cycle : str
         A schedule over the levels, as "V(1,1)", that is repeated; by default every level once,
         coarsest first, each until it gains little or has used its share of the budget.

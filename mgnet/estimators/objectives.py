@@ -12,9 +12,11 @@ import torch
 
 from mgnet.knots import KAN, roughness
 from mgnet.knots.jacobian import KANJacobian
-from mgnet.knots.spline import roughness_factor
+from mgnet.knots.spline import roughness_factor, roughness_rows
+from mgnet.knots.spline_operator import LONG, SplineOperator
 from mgnet.training import LeastSquares, Objective
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian, StackedJacobian
+from mgnet.transfer import AxisTransfer
 
 __all__ = ["WeightedLeastSquares", "bending", "entropy", "squares"]
 
@@ -103,11 +105,14 @@ class WeightedLeastSquares(LeastSquares):
 
 def _times_rows(roots: torch.Tensor, J: KANJacobian | DenseJacobian) -> Jacobian:
     """J with the rows of each sample times a factor; the splines at a sample are in all of them."""
+    structure: Any = J if isinstance(J, KANJacobian) else J.structure
+    if isinstance(structure, KANJacobian):
+        scaled = (replace(one, values=one.values * roots.unsqueeze(1)) for one in structure.layers)
+        structure = KANJacobian(tuple(scaled), structure.order)
     if isinstance(J, KANJacobian):
-        scaled = (replace(one, values=one.values * roots.unsqueeze(1)) for one in J.layers)
-        return KANJacobian(tuple(scaled), J.order)
+        return structure
     by_sample = J.matrix.view(len(roots), -1, J.shape[1])
-    return DenseJacobian((by_sample * roots[:, None, None]).flatten(0, 1))
+    return DenseJacobian((by_sample * roots[:, None, None]).flatten(0, 1), structure)
 
 
 def entropy(network: KAN, rows: Rows, weight: float) -> Objective:
@@ -158,11 +163,17 @@ def bending(network: KAN) -> torch.Tensor:
     """
     total = torch.zeros((), dtype=torch.float64)
     for intervals, u in zip(network.intervals, network.coefficients, strict=True):
-        bends = torch.einsum("ks,iso->iko", _factor(intervals, network.degree), u)
+        factor = _factor(intervals, network.degree)
+        if isinstance(factor, SplineOperator):
+            bends = AxisTransfer(factor, axis=1).prolong(u)
+        else:
+            bends = torch.einsum("ks,iso->iko", factor, u)
         total = total + bends.square().sum()
     return total
 
 
 @lru_cache
-def _factor(intervals: int, degree: int) -> torch.Tensor:
+def _factor(intervals: int, degree: int) -> torch.Tensor | SplineOperator:
+    if intervals + degree > LONG:
+        return SplineOperator((roughness_rows(intervals, degree),))
     return torch.from_numpy(roughness_factor(intervals, degree))

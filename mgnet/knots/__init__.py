@@ -10,6 +10,7 @@ from mgnet.knots.conversion import from_efficient_kan, from_pykan
 from mgnet.knots.descent import GradientDescent
 from mgnet.knots.free_knots import FreeKnotKAN
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
+from mgnet.knots.input_bands import InputBands
 from mgnet.knots.kan import KAN
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.multichannel import MultichannelMLP
@@ -19,6 +20,7 @@ from mgnet.knots.patches import Patches
 from mgnet.knots.roughness import roughness
 
 __all__ = [
+    "InputBands",
     "KAN",
     "FreeKnotKAN",
     "GradientDescent",

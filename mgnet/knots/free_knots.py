@@ -11,10 +11,12 @@ import torch
 from torch.nn.functional import pad
 
 from mgnet.knots.kan import KAN
+from mgnet.knots.kan_options import check_coefficients, checked_factor
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain, copy_with
 from mgnet.knots.nonuniform import spline_layer_on
 from mgnet.knots.precision import raised
 from mgnet.knots.refinement import knot_insertion
+from mgnet.limits import shown
 
 __all__ = ["FreeKnotKAN", "FreeKnots", "NarrowInterval", "continued", "insert_knots"]
 
@@ -266,8 +268,10 @@ class FreeKnotKAN(OptionsInState):
 
         Warns when there are `collapsed` intervals; refuses to cut empty ones.
         """
-        if factor < 2:
-            raise ValueError(f"FreeKnotKAN.refine got factor {factor}; it must be at least 2")
+        factor = checked_factor("FreeKnotKAN.refine", factor)
+        finest = [factor * n for n in self.intervals]
+        what = f"FreeKnotKAN.refine got factor {shown(factor)}"
+        check_coefficients(what, self.widths[-len(finest) - 1 :], finest, self.degree)
         narrow = self.collapsed()
         if narrow:
             warnings.warn(

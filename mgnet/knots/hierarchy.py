@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from numbers import Integral
+from typing import Any
 
 import scipy.sparse as sp
 import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
+from mgnet.knots.kan_options import check_coefficients, checked_factor
 from mgnet.knots.network_state import check_plain_tensors
+from mgnet.knots.spline_operator import LONG, SplineOperator
 from mgnet.level import Level
+from mgnet.limits import is_count, shown
 from mgnet.smoother import Smoother
 from mgnet.training.levels import network_levels
 from mgnet.training.loss.objective import Objective, check_objective
@@ -20,6 +23,8 @@ from mgnet.training.loss.parameters import FlatParameters, lift
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
+
+MOST_LEVELS = 200  # of which the finest is counted: 2^199 intervals are too many anywhere
 
 
 def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
@@ -53,16 +58,24 @@ def parameter_transfers(
     """Of every parameter, trained or not: its transfer, None where it is carried unchanged."""
     inner = _spline_network(kan)
     check_plain_tensors(inner.coefficients, "knot_transfer")
-    # Dense matrices: as fast as sparse ones up to about 100 splines, and `torch.func.vmap`, which
-    # `ProlongedJacobian` needs, knows no sparse product.
     matrices = zip(
         inner.refinement_matrices(factor), inner.coarsening_matrices(factor), strict=True
     )
     of_splines = {}
     for (up, down), u in zip(matrices, inner.coefficients, strict=True):
-        P, R = (torch.as_tensor(matrix).to(lift(u.detach())) for matrix in (up.toarray(), down))
+        # Not torch's sparse matrices: `torch.func.vmap`, which `ProlongedJacobian` needs, knows
+        # no product with them.
+        P: Any = SplineOperator((up,)) if up.shape[0] > LONG else up.toarray()
+        P, R = (_as_tensor(matrix, u) for matrix in (P, down))
         of_splines[id(u)] = AxisTransfer(P, axis=1, injection=R)
     return [(p, of_splines.get(id(p))) for p in kan.parameters()]
+
+
+def _as_tensor(matrix: Any, u: torch.Tensor) -> Any:
+    """What multiplies the coefficients u, in at least single precision."""
+    if isinstance(matrix, SplineOperator):
+        return matrix
+    return torch.as_tensor(matrix).to(lift(u.detach()))
 
 
 def _spline_network(network: torch.nn.Module) -> KAN:
@@ -117,6 +130,19 @@ def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
         else:
             blocks.append(sp.eye(u.numel()))
     return sp.csr_matrix(sp.block_diag(blocks))
+
+
+def _check_finest(kan: KAN, levels: int, factor: int) -> None:
+    """Raise unless memory holds the finest network, before the first is refined."""
+    growth = factor ** (min(int(levels), MOST_LEVELS) - 1)
+    what = f"knot_hierarchy got {shown(levels)} levels and factor {shown(factor)}"
+    intervals = [growth * n for n in kan.intervals]
+    check_coefficients(
+        f"{what}: the finest has {shown(intervals)} intervals",
+        kan.widths[-len(intervals) - 1 :],
+        intervals,
+        kan.degree,
+    )
 
 
 def knot_hierarchy(
@@ -175,8 +201,9 @@ def knot_hierarchy(
     True
     """
     check_objective("knot_hierarchy", objective)
-    if not isinstance(levels, Integral) or levels < 1:
-        raise ValueError(f"knot_hierarchy got {levels} levels; it needs at least 1")
+    if not is_count(levels):
+        raise ValueError(f"knot_hierarchy got {shown(levels)} levels; it needs at least 1")
+    _check_finest(_spline_network(kan), levels, checked_factor("knot_hierarchy", factor))
     if form not in ("subspace", "injected"):
         raise ValueError(f"knot_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")
     if samples is not None and len(samples) != levels:
@@ -184,7 +211,7 @@ def knot_hierarchy(
             f"knot_hierarchy got samples for {len(samples)} levels; give {levels}, finest first"
         )
     networks = [kan]
-    for _ in range(levels - 1):
+    for _ in range(int(levels) - 1):
         networks.insert(0, _refined(networks[0], factor))
     transfers = [knot_transfer(network, factor) for network in networks[1:]]
 

@@ -31,13 +31,27 @@ def draw(
     drawn = _normal((inputs, outputs, top + 1), generator)
     # Chebyshev polynomials, the higher ones smaller, in powers of the centred variable z.
     size = np.array([0.1, 1.0, 0.4, 0.2])[: top + 1] / np.sqrt(inputs)
-    centred = np.apply_along_axis(np.polynomial.chebyshev.cheb2poly, -1, drawn.numpy() * size)
+    centred = _powers(drawn.numpy() * size)
     if centred.shape[-1] < degree + 1:
         pad = [(0, 0)] * 2 + [(0, degree + 1 - centred.shape[-1])]
         centred = np.pad(centred, pad)
     # In the variable z in [-1, 1], so that no powers of large numbers appear.
     values = polynomial_coefficients(centred, intervals, degree, (-1.0, 1.0))
     return owned(values.swapaxes(1, 2))
+
+
+def _powers(chebyshev: np.ndarray) -> np.ndarray:
+    """From coefficients of Chebyshev polynomials of degree at most 3, on the last axis, to powers.
+
+    All at once, with the operations of NumPy's `cheb2poly` in their order.
+    """
+    c = [*np.moveaxis(chebyshev, -1, 0), *[None] * (4 - chebyshev.shape[-1])]
+    if c[2] is None:
+        return chebyshev
+    if c[3] is None:
+        return np.stack([c[0] - c[2], c[1], c[2] * 2], -1)
+    linear = (c[1] - c[3]) - c[3] * 2
+    return np.stack([c[0] - c[2], linear, c[2] * 2, c[3] * 2 * 2], -1)
 
 
 def draw_linear_(layer: torch.nn.Linear, generator: torch.Generator) -> None:

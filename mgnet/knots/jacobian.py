@@ -30,6 +30,7 @@ __all__ = ["KANJacobian", "LayerJacobian", "linearize"]
 # entry of W, and for a product of two sparse matrices.
 ENTRY, PRODUCT = 2.4, 0.0155
 PAIR, TERM, SPARSE = 2.5, 0.25, 1.8
+LARGEST = 2**28  # entries of a dense J, 2 GiB, whatever pays
 BUFFER = 2**19  # pairs at once: they stay in the cache
 
 
@@ -286,7 +287,8 @@ def linearize(
         if slope is not None:
             sensitivity = sensitivity @ slope.mT
     J = KANJacobian(tuple(layers), order)
-    sparse = x.device.type == "cpu" and J.pays
+    entries = J.shape[0] * J.shape[1]
+    sparse = x.device.type == "cpu" and (J.pays or entries > LARGEST)
     return x, J if sparse else DenseJacobian(J.dense(), J)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from mgnet.knots.derivatives import KANDerivatives
 from mgnet.knots.initial_splines import draw, draw_linear_, owned
 from mgnet.knots.jacobian import linearize
+from mgnet.knots.kan_options import check_coefficients, checked_factor, checked_options
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
@@ -25,6 +25,8 @@ from mgnet.knots.refinement import (
     uniform_knots,
 )
 from mgnet.knots.spline_network import into_domain
+from mgnet.knots.spline_operator import SplineOperator
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.loss.own_forward import alteration
@@ -101,46 +103,23 @@ class KAN(OptionsInState):
         generator: torch.Generator | None = None,
     ):
         super().__init__()
-        if not isinstance(widths, Sequence) or not _positive(widths) or len(widths) < 2 + linear:
-            raise ValueError(
-                f"KAN got widths {widths!r}; it needs positive integers, one spline layer apart: "
-                f"{'[2, 5, 1]' if linear else '[2, 1]'} is the least"
-            )
-        layers = len(widths) - 1 - linear
-        if not isinstance(degree, Integral) or not 1 <= degree <= 5:
-            raise ValueError(f"KAN got degree {degree}; it must be 1, 2, 3, 4 or 5")
-        per_layer = list(intervals) if isinstance(intervals, Sequence) else [intervals] * layers
-        if len(per_layer) != layers or not _positive(per_layer):
-            raise ValueError(
-                f"KAN got intervals {intervals!r} for {layers} spline layers; "
-                "give one positive integer, or one per layer"
-            )
-        if not isinstance(domain, Sequence) or len(domain) != 2 or not domain[0] < domain[1]:
-            raise ValueError(f"KAN got domain {domain!r}; give two numbers in increasing order")
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise TypeError(f"KAN got dtype {dtype!r}; give torch.float64 or torch.float32")
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"KAN got generator {generator!r}; give torch.Generator().manual_seed(0), say"
-            )
-        if hidden not in ("tanh", "identity"):
-            raise ValueError(f"KAN got hidden {hidden!r}; it must be 'tanh' or 'identity'")
-        self.widths: tuple[int, ...] = tuple(int(n) for n in widths)
-        self.intervals: tuple[int, ...] = tuple(int(n) for n in per_layer)
-        self.degree: int = int(degree)
-        self.domain: tuple[float, float] = (float(domain[0]), float(domain[1]))
-        self.hidden: str = hidden
-        dtype = dtype or torch.float64
-        device = torch.get_default_device() if device is None else torch.device(device)
-        generator = generator or torch.Generator("cpu").manual_seed(0)
+        told = checked_options(
+            widths, intervals, degree, linear, domain, hidden, dtype, device, generator
+        )
+        self.widths: tuple[int, ...] = told.widths
+        self.intervals: tuple[int, ...] = told.intervals
+        self.degree: int = told.degree
+        self.domain: tuple[float, float] = told.domain
+        self.hidden: str = told.hidden
+        kind, generator = {"dtype": told.dtype, "device": told.device}, told.generator
         self.linear: torch.nn.Linear | None = None
         if linear:
-            self.linear = torch.nn.Linear(widths[0], widths[1], dtype=dtype, device=device)
+            self.linear = torch.nn.Linear(*told.widths[:2], **kind)
             draw_linear_(self.linear, generator)
-        splines = self.widths[linear:]
+        splines = self.widths[bool(linear) :]
         self.coefficients: torch.nn.ParameterList = torch.nn.ParameterList(
-            torch.nn.Parameter(draw(inputs, outputs, n, degree, generator).to(device, dtype))
-            for inputs, outputs, n in zip(splines[:-1], splines[1:], per_layer, strict=True)
+            torch.nn.Parameter(draw(inputs, outputs, n, told.degree, generator).to(**kind))
+            for inputs, outputs, n in zip(splines[:-1], splines[1:], told.intervals, strict=True)
         )
 
     def state_options(self) -> dict[str, Any]:
@@ -270,7 +249,9 @@ class KAN(OptionsInState):
         """Of each layer, from the splines of this network to those of `refine(factor)`."""
         return [refinement_matrix(n, self.degree, factor) for n in self.intervals]
 
-    def coarsening_matrices(self, factor: int = 2, by: str = "projection") -> list[np.ndarray]:
+    def coarsening_matrices(
+        self, factor: int = 2, by: str = "projection"
+    ) -> list[np.ndarray | SplineOperator]:
         """Of each layer, from the splines of `refine(factor)` to those of this network."""
         return _coarsening(self.intervals, self.degree, factor, by)
 
@@ -294,10 +275,11 @@ class KAN(OptionsInState):
         factor : int
             At least 2.
         """
-        if not isinstance(factor, Integral) or factor < 2:
-            raise ValueError(f"KAN.refine got factor {factor}; it must be an integer of at least 2")
-        matrices = self.refinement_matrices(factor)
-        return self._on([factor * n for n in self.intervals], matrices, "refine")
+        factor = checked_factor("KAN.refine", factor)
+        intervals = [factor * n for n in self.intervals]
+        what, splines = f"KAN.refine got factor {shown(factor)}", self.widths[-len(intervals) - 1 :]
+        check_coefficients(what, splines, intervals, self.degree)
+        return self._on(intervals, self.refinement_matrices(factor), "refine")
 
     def coarsen(self: Self, factor: int = 2, by: str = "projection") -> Self:
         """The closest network with fewer intervals, a new one; undoes `refine`.
@@ -309,13 +291,9 @@ class KAN(OptionsInState):
         by : "projection" or "injection"
             Closest edge functions, in L2 over the domain, or closest coefficients.
         """
-        if (
-            not isinstance(factor, Integral)
-            or factor < 2
-            or any(n % factor for n in self.intervals)
-        ):
+        if not is_count(factor, 2) or any(n % factor for n in self.intervals):
             raise ValueError(
-                f"KAN.coarsen got factor {factor} for {self.intervals} intervals; "
+                f"KAN.coarsen got factor {shown(factor)} for {self.intervals} intervals; "
                 "it must be an integer of at least 2 and divide all"
             )
         intervals = [n // factor for n in self.intervals]
@@ -339,7 +317,7 @@ class KAN(OptionsInState):
     def _on(
         self: Self,
         intervals: Sequence[int],
-        matrices: Sequence[sp.csr_matrix | np.ndarray],
+        matrices: Sequence[sp.csr_matrix | np.ndarray | SplineOperator],
         method: str,
     ) -> Self:
         """A copy on other knots; its coefficients are matrices times the own ones, in float64."""
@@ -361,11 +339,9 @@ class KAN(OptionsInState):
         )
 
 
-def _positive(numbers: Sequence[int]) -> bool:
-    return all(isinstance(n, Integral) and n > 0 for n in numbers)
-
-
-def _coarsening(intervals: Sequence[int], degree: int, factor: int, by: str) -> list[np.ndarray]:
+def _coarsening(
+    intervals: Sequence[int], degree: int, factor: int, by: str
+) -> list[np.ndarray | SplineOperator]:
     if by not in ("projection", "injection"):
         raise ValueError(f"KAN.coarsen got by={by!r}; it must be 'projection' or 'injection'")
     made = {}

@@ -100,7 +100,7 @@ class InputColumns:
     def coarsened(self, place: int, factor: int, kept: np.ndarray | None) -> InputColumns:
         """The same on knots of `factor` times the distance; of the rows where `kept`, rescaled."""
         splines = self.degree + 1
-        P = refinement_matrix(self.intervals // factor, self.degree, factor).toarray()
+        P = refinement_matrix(1, self.degree, factor).toarray()  # as on any interval
         locally = [  # the coarse splines of an interval in the fine ones of its parts
             np.kron(P[part : part + splines, :splines], np.eye(self.outputs))
             for part in range(factor)

@@ -16,6 +16,7 @@ from mgnet.interpreter import Memory, run
 from mgnet.knots.local_jacobian import LocalJacobian, local_form
 from mgnet.knots.patches import GaussNewtonMatrix, Patches, cholesky
 from mgnet.knots.refinement import refinement_matrix
+from mgnet.knots.spline_operator import LONG, SplineOperator
 from mgnet.level import Level
 from mgnet.notation import parse
 from mgnet.smoother import Smoother
@@ -151,9 +152,13 @@ class KnotLevels:
             parts = []
             for (n, Q), inputs in groupby(coarse.inputs, lambda p: (p.intervals, p.outputs)):
                 first, *others = inputs
-                P = torch.from_numpy(refinement_matrix(n, first.degree).toarray())
-                if fine.shape[1] > self.options.formed:  # else `vmap` asks for a dense one
-                    P = P.to_sparse()
+                P: Any = refinement_matrix(n, first.degree)
+                if P.shape[0] > LONG:
+                    P = SplineOperator((P,))
+                else:
+                    P = torch.from_numpy(P.toarray())
+                    if fine.shape[1] > self.options.formed:  # else `vmap` asks for a dense one
+                        P = P.to_sparse()
                 shape = (1 + len(others), first.splines, Q)
                 parts.append((shape, AxisTransfer(P, axis=1)))
             made.append(PackedTransfer(tuple(parts)))

@@ -14,6 +14,11 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from mgnet.knots.spline_operator import LONG, BandedInverse, SplineOperator
+from mgnet.limits import check_memory, is_count, shown, written
+
+ENTRY = 36  # bytes: of an entry in coordinates, and again compressed
+
 __all__ = [
     "injection_matrix",
     "knot_insertion",
@@ -65,11 +70,15 @@ def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> sp.csr_ma
            [0.5, 0.5],
            [0. , 1. ]])
     """
-    if intervals < 1 or degree < 1 or factor < 2:
+    if not (is_count(intervals) and is_count(degree) and is_count(factor, 2)):
         raise ValueError(
-            f"refinement_matrix got {intervals} intervals, degree {degree}, factor {factor}; "
-            "it needs at least one interval, degree 1 and factor 2"
+            f"refinement_matrix got {shown(intervals)} intervals, degree {shown(degree)}, factor "
+            f"{shown(factor)}; it needs integers: at least one interval, degree 1 and factor 2"
         )
+    count = (int(intervals) + int(degree)) * ((int(factor) - 1) * (int(degree) + 1) + 1)
+    what = f"refinement_matrix got {written(intervals)} intervals and factor {written(factor)}"
+    remedy = "use fewer intervals or a smaller factor"
+    check_memory(ENTRY * count, f"{what}, {written(count)} entries", remedy)
     mask = reduce(np.convolve, [np.ones(factor)] * (degree + 1)) / float(factor) ** degree
     fine, coarse = factor * intervals + degree, intervals + degree
     columns = np.repeat(np.arange(coarse), len(mask))
@@ -166,7 +175,7 @@ def mass_matrix(knots: np.ndarray, degree: int) -> sp.csr_matrix:
     return sp.csr_matrix((local.ravel(), (rows.ravel(), columns.ravel())), shape=(size, size))
 
 
-def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray:
+def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray | SplineOperator:
     """Fine to coarse, the closest function in L2: `(P^T M P)^-1 P^T M`, a left inverse of P.
 
     Parameters
@@ -178,6 +187,7 @@ def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray:
     Returns
     -------
     array of shape (coarse, fine)
+        A `SplineOperator` where there are many splines.
 
     Examples
     --------
@@ -186,12 +196,16 @@ def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray:
     >>> bool(np.allclose(R @ P, np.eye(3)))
     True
     """
+    if P.shape[0] > LONG:
+        return _left_inverse(P, P.T @ mass)
     weighted = P.toarray().T @ mass
     return scipy.linalg.solve(weighted @ P, weighted, assume_a="pos")
 
 
-def injection_matrix(P: sp.csr_matrix) -> np.ndarray:
+def injection_matrix(P: sp.csr_matrix) -> np.ndarray | SplineOperator:
     """Fine to coarse, the closest coefficients: the pseudo-inverse of P.
+
+    A `SplineOperator` where there are many splines.
 
     Examples
     --------
@@ -199,7 +213,14 @@ def injection_matrix(P: sp.csr_matrix) -> np.ndarray:
     array([[ 0.833,  0.333, -0.167],
            [-0.167,  0.333,  0.833]])
     """
+    if P.shape[0] > LONG:
+        return _left_inverse(P, P.T)
     return np.linalg.pinv(P.toarray())
+
+
+def _left_inverse(P: sp.csr_matrix, weighted: sp.spmatrix) -> SplineOperator:
+    """`(W P)^-1 W`, where W P is symmetric."""
+    return SplineOperator((BandedInverse.of(weighted @ P), weighted.tocsr()))
 
 
 def _checked(knots: np.ndarray, degree: int) -> np.ndarray:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 
 from mgnet.knots.kan import KAN
 from mgnet.knots.network_state import check_plain_tensors
-from mgnet.knots.spline import roughness_factor
+from mgnet.knots.spline import roughness_factor, roughness_rows
 
 __all__ = ["roughness"]
+
+DENSE = 4000  # parameters: a dense matrix of 128 MB
 
 
 def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
@@ -24,8 +28,9 @@ def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
 
     Returns
     -------
-    tensor of shape (coefficients, parameters)
-        For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`.
+    tensor of shape (rows, parameters)
+        For `LeastSquares(kan, data, penalty=partial(roughness, weight=...))`. Sparse (COO) above
+        4000 parameters, where the rows are others, with the same `R^T R`.
 
     Examples
     --------
@@ -37,6 +42,8 @@ def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
     """
     check_plain_tensors(kan.coefficients, "roughness")
     splines = {id(u): n for n, u in zip(kan.intervals, kan.coefficients, strict=True)}
+    if sum(u.numel() for u in kan.parameters()) > DENSE:
+        return _sparse(kan, splines, weight)
     blocks = []
     for u in kan.parameters():
         if id(u) not in splines:
@@ -48,3 +55,21 @@ def roughness(kan: KAN, weight: float = 1.0) -> torch.Tensor:
         eyes = [torch.eye(size).to(factor) for size in (inputs, outputs)]
         blocks.append(torch.kron(torch.kron(eyes[0], factor), eyes[1]))
     return torch.block_diag(*blocks)
+
+
+def _sparse(kan: KAN, splines: dict[int, int], weight: float) -> torch.Tensor:
+    """The same with a few entries in each row."""
+    blocks = []
+    for u in kan.parameters():
+        if id(u) not in splines:
+            blocks.append(sp.csr_matrix((0, u.numel())))
+            continue
+        factor = roughness_rows(splines[id(u)], kan.degree) * weight**0.5
+        inputs, _, outputs = u.shape
+        blocks.append(sp.kron(sp.kron(sp.eye(inputs), factor), sp.eye(outputs)))
+    rows = sp.coo_matrix(sp.block_diag(blocks))
+    places = torch.from_numpy(np.stack([rows.row, rows.col]).astype(np.int64))
+    first = next(iter(kan.parameters()))
+    entries = torch.from_numpy(rows.data)
+    made = torch.sparse_coo_tensor(places, entries, rows.shape, check_invariants=True)
+    return made.to(first.device, first.dtype).coalesce()

@@ -10,6 +10,7 @@ from functools import cache
 from math import comb, factorial
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "locate",
     "polynomial_coefficients",
     "roughness_factor",
+    "roughness_rows",
 ]
 
 
@@ -194,6 +196,34 @@ def roughness_factor(intervals: int, degree: int) -> np.ndarray:
     return np.ascontiguousarray(np.sqrt(np.clip(size, 0.0, None))[:, None] * vectors.T)
 
 
+def roughness_rows(intervals: int, degree: int) -> sp.csr_matrix:
+    """Sparse G with the `|G u|^2` of `roughness_factor`: phi'' at the points of the quadrature.
+
+    Returns
+    -------
+    csr_matrix of shape (intervals (degree - 1), intervals + degree)
+
+    Examples
+    --------
+    >>> u = polynomial_coefficients(np.array([0.0, 0.0, 1.0]), 3, 2, (-1.0, 1.0))  # phi = x^2
+    >>> G = roughness_rows(3, 2)
+    >>> G.shape, round(float(np.sum((G @ u) ** 2)), 12)
+    ((3, 5), 8.0)
+    """
+    shape = intervals * (degree - 1), intervals + degree
+    if degree == 1:
+        return sp.csr_matrix(shape)
+    nodes, weights = np.polynomial.legendre.leggauss(degree - 1)
+    powers, scale = np.arange(2, degree + 1), 0.5 * intervals
+    second = _pieces(degree)[:, 2:] * (powers * (powers - 1))
+    values = second @ (0.5 * (nodes + 1.0)) ** (powers - 2)[:, None] * scale**2  # (spline, node)
+    values = values * np.sqrt(weights / (2.0 * scale))
+    columns = np.arange(intervals)[:, None, None] + np.arange(degree + 1)
+    entries, columns = np.broadcast_arrays(values.T, columns)  # (interval, node, spline)
+    start = np.arange(0, entries.size + 1, degree + 1)
+    return sp.csr_matrix((entries.ravel(), columns.ravel(), start), shape=shape)
+
+
 def polynomial_coefficients(
     powers: np.ndarray, intervals: int, degree: int, domain: tuple[float, float]
 ) -> np.ndarray:
@@ -217,13 +247,12 @@ def polynomial_coefficients(
     """
     a, b = domain
     h = (b - a) / intervals
+    # Elementary symmetric polynomials of the inner knots of each spline, from prod (1 + t z).
+    number = np.arange(intervals + degree)
     weights = np.zeros((degree + 1, intervals + degree))
-    for i in range(intervals + degree):
-        # Elementary symmetric polynomials of the inner knots of spline i, from prod (1 + t z).
-        symmetric = np.zeros(degree + 1)
-        symmetric[0] = 1.0
-        for k in range(1, degree + 1):
-            knot = a + (i - degree + k) * h
-            symmetric[1:] += knot * symmetric[:-1].copy()
-        weights[:, i] = symmetric / [comb(degree, m) for m in range(degree + 1)]
+    weights[0] = 1.0
+    for k in range(1, degree + 1):
+        knots = a + (number - degree + k) * h
+        weights[1:] += knots * weights[:-1].copy()
+    weights /= np.array([[comb(degree, m)] for m in range(degree + 1)])
     return powers @ weights

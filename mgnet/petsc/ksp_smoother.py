@@ -14,7 +14,7 @@ from mgnet import Smoother
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.petsc.matrices import as_mat, fill
 from mgnet.petsc.petsc_errors import original_errors
-from mgnet.petsc.vectors import assign, copy_of, vec_like
+from mgnet.petsc.vectors import assign, copy_of, free_dropped, vec_like
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -112,6 +112,7 @@ class KSPSmoother(Smoother):
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
         ksp, mat, b, d = memory
+        free_dropped(b.getComm())
         for _ in range(sweeps):
             assign(b, level.residual_at(u, f))
             if level.linearize is not None:

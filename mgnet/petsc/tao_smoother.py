@@ -12,7 +12,7 @@ from petsc4py import PETSc
 from mgnet import Smoother, vector
 from mgnet.petsc.ksp_smoother import with_options
 from mgnet.petsc.petsc_errors import original_errors
-from mgnet.petsc.vectors import assign, copy_of, vec_like, view
+from mgnet.petsc.vectors import assign, copy_of, free_dropped, vec_like, view
 from mgnet.training import Objective
 from mgnet.training.loss.checks import check_finite
 
@@ -67,6 +67,7 @@ class TAOSmoother(Smoother):
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
         tao, x = memory
+        free_dropped(x.getComm())
         task = _Task(self, level, u, f)
         assign(x, u)
         tao.setObjectiveGradient(task.evaluate, None)

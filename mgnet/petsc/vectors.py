@@ -18,7 +18,7 @@ from petsc4py import PETSc
 
 from mgnet import vector
 
-__all__ = ["as_vec", "assign", "copy_of", "editing", "vec_like", "view"]
+__all__ = ["as_vec", "assign", "copy_of", "editing", "free_dropped", "vec_like", "view"]
 
 State = Any
 
@@ -40,6 +40,23 @@ def vec_like(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:
     if vector.is_vec(state):
         return vector.zeros_like(state)
     return PETSc.Vec().createMPI((math.prod(vector.state_shape(state)), None), comm=comm)
+
+
+def free_dropped(comm: Any) -> None:
+    """Free PETSc's objects that Python has dropped; all ranks of the communicator call it.
+
+    petsc4py puts them aside until then, so that no rank destroys what others still use: a loop
+    that never asks keeps every vector of every sweep.
+
+    Parameters
+    ----------
+    comm : communicator
+
+    Examples
+    --------
+    >>> free_dropped(PETSc.COMM_SELF)
+    """
+    PETSc.garbage_cleanup(comm)
 
 
 def as_vec(state: State, comm: Any = PETSc.COMM_SELF) -> PETSc.Vec:

@@ -225,22 +225,9 @@ def test_weights_pass_through_whatever_takes_estimators():
 def test_a_network_beyond_the_memory_is_refused_before_it_is_built(monkeypatch, settings):
     monkeypatch.setattr(estimator, "KAN", None)  # nothing may be built
     x = np.random.default_rng(0).normal(size=(10, 20_000))
-    hidden = settings.get("hidden", 8)
-    words = f"20000 inputs, for which the finest network has {20_001 * hidden * 19} parameters"
-    with pytest.raises(ValueError, match=words.replace(str(20_001 * 10**12 * 19), r"10\^17")):
+    count = "about 4e17" if "hidden" in settings else str(20_001 * 8 * 19)
+    with pytest.raises(ValueError, match=f"the finest network has {count} parameters"):
         KANRegressor(**settings).fit(x, x[:, 0])
-
-
-def test_the_memory_is_counted_by_what_the_training_holds(monkeypatch):
-    x, y = table(60)
-    held = 350_000  # bytes
-    monkeypatch.setattr(estimator, "memory_of_machine", lambda: held)
-    large = {"hidden": 3, "intervals": 8, "levels": 1, "max_iter": 1}
-    with pytest.raises(ValueError, match="has 99 parameters"):  # 6 matrices of 99 x 99 doubles
-        KANRegressor(**large).fit(x, y)
-    KANRegressor(**large, roughness=0.0).fit(x, y)  # as many rows as residuals
-    KANRegressor(**large, optimizer="lbfgs").fit(x, y)  # two
-    KANClassifier(**large).fit(x, y > 0.0)  # none
 
 
 @pytest.mark.parametrize("odd", [10**400, Fraction(10**400), float("inf"), None, "1e999"])

@@ -98,7 +98,7 @@ def test_a_course_of_ones_own():
         ({"max_iter": 0}, "max_iter 0, .* must be positive"),
         ({"seconds": -1.0}, "seconds -1.0; they must be positive"),
         ({"validation_fraction": 1.0}, "validation_fraction 1.0; it must lie between"),
-        ({"roughness": -1.0}, "roughness -1.0; it must not be negative"),
+        ({"roughness": -1.0}, "roughness -1.0; it must be finite and not negative"),
         ({"hidden": (3, 0)}, "widths"),
         ({"levels": 0}, "0 levels"),
         ({"cycle": "V(1"}, "character"),

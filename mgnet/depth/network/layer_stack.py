@@ -13,6 +13,7 @@ import torch
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.network.copies import copied
 from mgnet.depth.network.dropout import use_torch
+from mgnet.depth.network.net_options import check_layer_count, drawn_layer
 
 __all__ = [
     "LayerSlots",
@@ -92,13 +93,8 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
         got = block.__name__ if isinstance(block, type) else type(block).__name__
         raise TypeError(f"ODENet got {got} as a block; give a module, or a function n -> module")
     if not isinstance(block, torch.nn.Module):
-        made = [block(n) for n in range(count)]
-        for n, module in enumerate(made):
-            if not isinstance(module, torch.nn.Module):
-                raise TypeError(
-                    f"block({n}) gave a {type(module).__name__}; it must give a torch.nn.Module"
-                )
-        return made
+        return [drawn_layer(block, n, count) for n in range(count)]
+    check_layer_count(block, count)
     layers = [copied(block, "ODENet") for _ in range(count)]
     for layer in layers:
         _reset(layer, set())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import torch
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.batched.scheme import advance, at_times, check_scheme, takes_time
+from mgnet.depth.batched.scheme import advance, at_times, takes_time
 from mgnet.depth.network.dropout import draw_keys, refuse_in_backward, use_keys
 from mgnet.depth.network.layer_stack import (
     LayerSlots,
@@ -22,6 +21,7 @@ from mgnet.depth.network.layer_stack import (
     stack,
     warn_of_copies,
 )
+from mgnet.depth.network.net_options import check_net_options
 from mgnet.depth.network.refinement import coarsen, refine
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.sequential import from_sequential, to_sequential
@@ -112,8 +112,8 @@ class ODENet(torch.nn.Module):
         boundary_layers: tuple[int, int] = (0, 0),
     ):
         super().__init__()
-        _check(layers, final_time, scheme, weights, boundary_layers)
-        first, last = boundary_layers
+        check_net_options(layers, final_time, scheme, weights, boundary_layers)
+        first, last = map(int, boundary_layers)
         self.depth = layers = int(layers)
         modules = draw_layers(block, first + layers + last)
         middle = modules[first : first + layers]
@@ -140,6 +140,9 @@ class ODENet(torch.nn.Module):
 
     def _share(self, count: int) -> None:
         """Keep the parameters of the first layers alone; control points may outnumber layers."""
+        if isinstance(self.weights, DepthSpline):
+            sizes = sum(p.numel() for p in self.block.parameters())
+            self.weights.check_layers(self.depth, sizes // self.depth)
         for name, parameter in list(self.block.named_parameters()):
             chosen = torch.arange(count, device=parameter.device) % self.depth
             kept = torch.nn.Parameter(parameter.detach()[chosen], parameter.requires_grad)
@@ -477,24 +480,3 @@ class ODENet(torch.nn.Module):
 
 def _buffers(modules: Sequence[torch.nn.Module], time: float, scheme: str) -> torch.nn.Sequential:
     return torch.nn.Sequential(*(ResidualBlock(each, 1.0, time, scheme) for each in modules))
-
-
-def _check(layers: Any, final_time: Any, scheme: str, weights: Any, boundary_layers: Any) -> None:
-    if not isinstance(layers, Integral) or layers < 1:
-        raise ValueError(f"ODENet got {layers!r} layers; it needs at least 1, an integer")
-    if not isinstance(final_time, int | float) or not final_time > 0.0:
-        raise ValueError(f"ODENet got final_time {final_time!r}; it must be positive, a number")
-    check_scheme(scheme)
-    if weights not in ("per layer", "shared") and not isinstance(weights, DepthSpline):
-        raise ValueError(
-            f"ODENet got weights {weights!r}; give 'per layer', 'shared' or a DepthSpline"
-        )
-    if (
-        not isinstance(boundary_layers, Sequence)
-        or len(boundary_layers) != 2
-        or min(boundary_layers) < 0
-    ):
-        raise ValueError(
-            f"ODENet got boundary_layers {boundary_layers}; give two numbers, of layers before and "
-            "after, 0 or more"
-        )

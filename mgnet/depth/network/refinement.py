@@ -10,19 +10,29 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 
 from mgnet.depth.network.layer_stack import LayerSlots, Net, StackedNetwork
+from mgnet.depth.network.net_options import check_refined
 from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.limits import is_count, shown
 from mgnet.training.loss.parameters import lift
 from mgnet.transfer import AxisTransfer
 
-__all__ = ["KINDS", "coarsen", "kind_of", "layer_matrices", "layer_transfers", "refine"]
+__all__ = [
+    "KINDS",
+    "check_finest",
+    "coarsen",
+    "kind_of",
+    "layer_matrices",
+    "layer_transfers",
+    "refine",
+]
 
+MOST_LEVELS = 200  # of which the finest is counted: 2^199 layers are too many anywhere
 KINDS = ("steps", "constant", "linear", "knots")
 Matrices = tuple[np.ndarray, np.ndarray]
 
@@ -83,8 +93,10 @@ def kind_of(net: StackedNetwork, factor: int, how: str | None) -> str:
         how = "constant" if net.learnable_steps is None else "steps"
     if how not in KINDS:
         raise ValueError(f"refinement got how={how!r}; it must be one of {', '.join(KINDS)}")
-    if not isinstance(factor, Integral) or factor < 2:
-        raise ValueError(f"refinement got factor {factor}; it must be at least 2")
+    if not is_count(factor, 2):
+        raise ValueError(
+            f"refinement got factor {shown(factor)}; it must be at least 2, an integer"
+        )
     if how == "steps" and net.learnable_steps is None:
         raise ValueError(
             "refinement by learnable steps got an ODENet without them; make it with "
@@ -139,6 +151,7 @@ def refine(net: Net, factor: int = 2, how: str | None = None) -> Net:
     (6, [0.333..., 0.0])
     """
     how = kind_of(net, factor, how)
+    _check_size("refinement", net, factor, how)
     transfers = layer_transfers(net, factor, how)
     old = {name: net.get_parameter(name).detach() for name in transfers}
     changed = {n: transfers[n].prolong(lift(p)).to(p.dtype) for n, p in old.items()}
@@ -146,6 +159,23 @@ def refine(net: Net, factor: int = 2, how: str | None = None) -> Net:
         return _with(net, changed, {}, net.depth, net.weights.refine(factor))  # type: ignore[union-attr]
     buffers = {name: b.repeat_interleave(factor, 0) for name, b in net.block.named_buffers()}
     return _with(net, changed, buffers, factor * net.depth, net.weights)
+
+
+def _check_size(owner: str, net: StackedNetwork, growth: int, how: str) -> None:
+    rows = net.weights.control_points if how == "knots" else net.depth  # type: ignore[union-attr]
+    check_refined(owner, growth, rows, sum(p.numel() for p in net.block.parameters()))
+
+
+def check_finest(owner: str, net: StackedNetwork, factor: int, how: str, levels: int) -> None:
+    """Raise unless memory holds the finest of so many levels above a net.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> check_finest("depth_hierarchy", ODENet(torch.nn.Tanh(), 2), 2, "constant", 3)
+    """
+    if levels > 1:
+        _check_size(owner, net, factor ** (min(int(levels), MOST_LEVELS) - 1), how)
 
 
 def coarsen(net: Net, factor: int = 2, how: str | None = None) -> Net:

@@ -9,7 +9,11 @@ import numpy as np
 import torch
 from scipy.interpolate import BSpline
 
+from mgnet.limits import check_memory, is_count, shown, written
+
 __all__ = ["DepthSpline"]
+
+DEGREE = 20  # above, the recursion for splines loses its digits
 
 
 @dataclass(frozen=True)
@@ -39,15 +43,28 @@ class DepthSpline:
     degree: int = 3
 
     def __post_init__(self) -> None:
-        if self.degree < 0 or self.control_points < self.degree + 1:
+        known = is_count(self.degree, 0) and is_count(self.control_points)
+        if not known or self.degree > DEGREE or self.control_points < self.degree + 1:
             raise ValueError(
-                f"DepthSpline got {self.control_points} control points of degree {self.degree}; "
-                "it needs at least degree + 1, and a degree of 0 or more"
+                f"DepthSpline got {shown(self.control_points)} control points of degree "
+                f"{shown(self.degree)}; it needs integers: at least degree + 1, and a degree of 0 "
+                f"to {DEGREE}"
             )
 
     def matrix(self, layers: int) -> np.ndarray:
         """The values of the splines at the left ends of the layers: (layers, control points)."""
+        self.check_layers(layers)
         return _values(self.control_points, self.degree, layers)
+
+    def check_layers(self, layers: int, size: int = 1) -> None:
+        """Raise a ValueError unless memory holds `matrix(layers)`, and points of `size` numbers."""
+        entries = (layers + size) * self.control_points
+        check_memory(
+            8 * entries,
+            f"DepthSpline got {written(self.control_points)} control points for {written(layers)} "
+            f"layers, {written(entries)} numbers",
+            "use fewer control points",
+        )
 
     def at_layers(self, c: torch.Tensor, layers: int, kept: range | None = None) -> torch.Tensor:
         """The weights of all layers, or of those `kept`, from the control points `c`, on axis 0.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.func import jacrev, vmap
 
+from mgnet.limits import check_memory, written
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import FlatParameters
@@ -91,6 +92,13 @@ def linearize(
         own = None if inputs is not None else _own(parameters, residual, r, u)
         if own is not None:
             return r.detach().double(), own
+        entries = len(r) * len(u)
+        check_memory(
+            16 * entries,  # in the precision of the module, and in float64
+            f"the Jacobian of {len(r)} residuals by {len(u)} parameters has {written(entries)} "
+            "numbers",
+            "take LBFGS or Broyden, which need none, or fewer samples",
+        )
         J = None if inputs is None else _checked(lambda: _of_outputs(parameters, u, inputs), r, u)
         if J is None:
             J = _checked(lambda: _by_samples(parameters, residual, u), r, u)

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.jacobian import Jacobian, columns_in
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.scaling import power_of_two
 
@@ -220,7 +220,7 @@ class NewtonKrylov:
         self, J: Jacobian, r: torch.Tensor, f: torch.Tensor | None, tolerance: float
     ) -> NormalEquations | KrylovEquations:
         """The damped systems of one Jacobian."""
-        if J.shape[1] <= self.direct:
+        if columns_in(J) <= self.direct:
             return NormalEquations(J, r, f)
         prepared = self.preconditioner.prepare(J)
         return KrylovEquations(J, r, f, prepared, tolerance, self.max_iterations)

@@ -8,7 +8,8 @@ from functools import cached_property
 
 import torch
 
-from mgnet.training.least_squares.jacobian import Jacobian, squared
+from mgnet.limits import check_memory, written
+from mgnet.training.least_squares.jacobian import Jacobian, columns_in, squared
 
 __all__ = ["NormalEquations"]
 
@@ -42,6 +43,14 @@ class NormalEquations:
     @cached_property
     def matrix(self) -> torch.Tensor:
         """`J^T J`, or `J J^T` in the dual form."""
+        rows, columns = self.J.shape[0], columns_in(self.J)
+        entries = rows * columns + rows**2 if self.dual else columns**2
+        check_memory(
+            8 * entries,
+            f"LevenbergMarquardt got {rows} residuals and {columns} parameters: its direct solver "
+            f"makes matrices of {written(entries)} numbers",
+            "give it a linear_solver such as NewtonKrylov(mgnet.knots.InputBands()), or take LBFGS",
+        )
         if not self.dual:
             return self.J.gram()
         return squared(self.J.dense().T)

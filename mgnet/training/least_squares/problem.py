@@ -115,15 +115,15 @@ class LeastSquares(Objective):
         if self.flat.all_trainable or rows.shape[1] == int(trained.sum()):
             return rows
         # What frozen parameters are penalised by is a constant.
-        own, others = rows[:, trained], rows[:, ~trained]
-        used = (own != 0.0).any(1)
-        if bool((others[used] != 0.0).any()):
+        own, others = (rows.index_select(1, part.nonzero()[:, 0]) for part in (trained, ~trained))
+        used = _nonzero_rows(own)
+        if bool((used & _nonzero_rows(others)).any()):
             raise ValueError(
                 "LeastSquares got a penalty that couples trained parameters with frozen ones "
                 "(requires_grad=False); give one with a column for each trained parameter, or "
                 "train all"
             )
-        return own[used]
+        return own.index_select(0, used.nonzero()[:, 0])
 
     @cached_property
     def penalties(self) -> SparseJacobian | None:
@@ -225,3 +225,13 @@ class LeastSquares(Objective):
 
 def _half_square(blocks: list[torch.Tensor]) -> torch.Tensor:
     return 0.5 * torch.stack([block.square().sum() for block in blocks]).sum()
+
+
+def _nonzero_rows(matrix: torch.Tensor) -> torch.Tensor:
+    """Which rows of a matrix, dense or sparse, have an entry that is not zero."""
+    if not matrix.is_sparse:
+        return (matrix != 0.0).any(1)
+    matrix = matrix.coalesce()
+    found = torch.zeros(matrix.shape[0], dtype=torch.bool, device=matrix.device)
+    found[matrix.indices()[0][matrix.values() != 0.0]] = True
+    return found

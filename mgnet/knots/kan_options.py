@@ -1,0 +1,177 @@
+"""The arguments of a KAN, checked before anything of their size is built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, NamedTuple
+
+import torch
+
+from mgnet.limits import check_memory, is_count, shown, written
+
+__all__ = ["KANOptions", "check_coefficients", "checked_factor", "checked_options"]
+
+DEGREES = range(1, 6)
+# A coefficient is drawn in double precision and copied into torch's memory.
+BYTES = 16
+LAYER = 1000  # bytes that a layer takes beside its numbers
+
+
+class KANOptions(NamedTuple):
+    """What the arguments of a KAN mean."""
+
+    widths: tuple[int, ...]
+    intervals: tuple[int, ...]
+    degree: int
+    domain: tuple[float, float]
+    hidden: str
+    dtype: torch.dtype
+    device: torch.device
+    generator: torch.Generator
+
+
+def checked_options(
+    widths: Any,
+    intervals: Any,
+    degree: Any,
+    linear: Any,
+    domain: Any,
+    hidden: Any,
+    dtype: Any,
+    device: Any,
+    generator: Any,
+) -> KANOptions:
+    """The options of a KAN, from what its constructor got.
+
+    Raises
+    ------
+    ValueError
+        Where a number is out of its range, or the network is larger than the machine's memory.
+    TypeError
+        Where dtype or generator are none.
+
+    Examples
+    --------
+    >>> rest = False, (-1, 1), "tanh", None, None, None
+    >>> checked_options([2, 5, 1], 4, 3, *rest).intervals
+    (4, 4)
+    >>> checked_options([2, 5, 1], 10**30, 3, *rest)
+    Traceback (most recent call last):
+    ValueError: KAN got widths [2, 5, 1] and intervals about 1e30, about 1e31 coefficients, which \
+needs about 1e23 GiB of memory at least, and this machine has ...; use fewer intervals or widths
+    """
+    known = isinstance(widths, Sequence) and all(map(is_count, widths))
+    if not known or len(widths) < 2 + bool(linear):
+        raise ValueError(
+            f"KAN got widths {shown(widths)}; it needs positive integers, one spline layer apart: "
+            f"{'[2, 5, 1]' if linear else '[2, 1]'} is the least"
+        )
+    layers = len(widths) - 1 - bool(linear)
+    if not is_count(degree) or degree not in DEGREES:
+        raise ValueError(f"KAN got degree {shown(degree)}; it must be 1, 2, 3, 4 or 5")
+    per_layer = list(intervals) if isinstance(intervals, Sequence) else [intervals] * layers
+    if len(per_layer) != layers or not all(map(is_count, per_layer)):
+        raise ValueError(
+            f"KAN got intervals {shown(intervals)} for {layers} spline layers; "
+            "give one positive integer, or one per layer"
+        )
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"KAN got dtype {shown(dtype)}; give torch.float64 or torch.float32")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"KAN got generator {shown(generator)}; give torch.Generator().manual_seed(0), say"
+        )
+    if not isinstance(hidden, str) or hidden not in ("tanh", "identity"):
+        raise ValueError(f"KAN got hidden {shown(hidden)}; it must be 'tanh' or 'identity'")
+    what = f"KAN got widths {shown(widths)} and intervals {shown(intervals)}"
+    first = int(widths[0]) * int(widths[1]) if linear else 0
+    check_coefficients(what, widths[bool(linear) :], per_layer, degree, first)
+    _check_domain(domain, max(per_layer))
+    return KANOptions(
+        tuple(int(n) for n in widths),
+        tuple(int(n) for n in per_layer),
+        int(degree),
+        (float(domain[0]), float(domain[1])),
+        hidden,
+        dtype or torch.float64,
+        _device(device),
+        generator or torch.Generator("cpu").manual_seed(0),
+    )
+
+
+def _check_domain(domain: Any, intervals: int) -> None:
+    fits = isinstance(domain, Sequence) and len(domain) == 2
+    if not fits or not all(isinstance(end, Real) for end in domain) or not domain[0] < domain[1]:
+        raise ValueError(f"KAN got domain {shown(domain)}; give two numbers in increasing order")
+    try:
+        length = float(domain[1]) - float(domain[0])
+        steps = intervals / length if length else math.inf
+    except OverflowError:
+        length = steps = math.inf
+    if not math.isfinite(length) or not math.isfinite(steps):
+        raise ValueError(
+            f"KAN got domain {shown(domain)}; its length, and the number of intervals over it, "
+            "must be finite numbers: scale the inputs"
+        )
+
+
+def _device(device: Any) -> torch.device:
+    if device is None:
+        return torch.get_default_device()
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"KAN got device {shown(device)}, which torch does not know; give 'cpu' or 'cuda', say"
+        ) from None
+
+
+def check_coefficients(
+    what: str, widths: Sequence[int], intervals: Sequence[int], degree: int, more: int = 0
+) -> None:
+    """Raise unless memory holds the coefficients of spline layers of these widths, in integers.
+
+    Parameters
+    ----------
+    what : str
+        Who got what.
+    widths, intervals : sequence of int
+        Of the spline layers.
+    degree : int
+    more : int
+        Other parameters.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_coefficients("KAN got a lot", [2, 5, 1], [4, 4], 3)
+    """
+    count = more
+    for inputs, outputs, n in zip(widths[:-1], widths[1:], intervals, strict=True):
+        count += int(inputs) * int(outputs) * (int(n) + int(degree))
+    told = f"{what}, {written(count)} coefficients"
+    check_memory(BYTES * count + LAYER * len(intervals), told, "use fewer intervals or widths")
+
+
+def checked_factor(method: str, factor: Any) -> int:
+    """The factor of a refinement as an integer of at least 2.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> checked_factor("KAN.refine", 2)
+    2
+    """
+    if not is_count(factor, 2):
+        raise ValueError(
+            f"{method} got factor {shown(factor)}; it must be an integer of at least 2"
+        )
+    return int(factor)
