@@ -94,7 +94,7 @@ class Watch:
             code = self.left[missing[0]][1]
             what = "" if code == UNKNOWN else f" with exit code {code}"
             self.job.end(
-                f"rank {self.comm.Get_rank()} waits for rank {missing[0]}, which left the script"
+                f"waits for rank {missing[0]}, which left the script"
                 f"{what}; all ranks must make the same calls. The job ends\n",
                 code if code > 0 else 1,
             )

@@ -11,16 +11,16 @@ def watch(petsc, monkeypatch):
 
     from mgnet.petsc.watch import Watch
 
-    class Ended(Exception):
+    class EndedError(Exception):
         pass
 
     class Job:
         def end(self, text, code):
-            raise Ended(text, code)
+            raise EndedError(text, code)
 
     found = Watch(MPI.COMM_SELF)
     found.exits, found.job, found.calls = MPI.COMM_SELF.Dup(), Job(), 5
-    monkeypatch.setattr(found, "ended", Ended, raising=False)
+    monkeypatch.setattr(found, "ended", EndedError, raising=False)
     yield found
     found.exits.Free()
 

@@ -1,4 +1,4 @@
-"""Started on several ranks by `tools.fuzz.ranks`: a training with a fault, or what goes on after it.
+"""Started on several ranks by `tools.fuzz.ranks`: a training with a fault, and what follows it.
 
 `rank_training.py FOLDER FAULT` trains into FOLDER/run.pt with a fault, JSON as `ranks.Fault` has
 it. `rank_training.py FOLDER` finishes the training of each folder in FOLDER, and prints as JSON a
@@ -82,6 +82,8 @@ class Interruption:
 
 
 class Block(torch.nn.Linear):
+    """A layer that may fail."""
+
     fault: Any = None
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
@@ -110,7 +112,6 @@ def train(file: Path, fault: Interruption) -> str:
     if fault.kind:
         communicator.gather_layers = calling(communicator.gather_layers, fault)
         os.fsync = calling(os.fsync, fault)
-    output = torch.zeros(0)
     for step in resumable_steps(STEPS, file, parallel, optimizer, every=EVERY):
         fault.now = step
         if fault.kind:
@@ -122,7 +123,7 @@ def train(file: Path, fault: Interruption) -> str:
         fault.at("step")
         optimizer.step()
     states = gather_state(parallel), gather_state(parallel, optimizer)
-    return digest(output, states) if COMM.rank == 0 else ""
+    return digest(states) if COMM.rank == 0 else ""
 
 
 def digest(*values: Any) -> str:
