@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -81,7 +82,7 @@ class _Ending:
 class _Noting:
     """`sys.exit` that notes the code: at its end Python tells it to nobody."""
 
-    def __init__(self, exits: Any):
+    def __init__(self, exits: Callable[[Any], NoReturn]):
         self.exits = exits
 
     def __call__(self, status: Any = None, /) -> NoReturn:
