@@ -27,14 +27,14 @@ RANKS, FAULTY, FIRST = (2, 4), 3, {2: 6, 4: 9}  # its layers are those of the la
 
 @pytest.fixture(scope="module")
 def told(mpiexec, tmp_path_factory):
-    """What each run wrote, and the seconds from its fault to its end."""
+    """What each run wrote, and the seconds from its fault, or its start, to its end."""
     folder, found = str(tmp_path_factory.mktemp("faults")), {}
     for fault, ranks in FATAL.items():
-        faults = CAUGHT * (fault in WITH_CAUGHT) + [fault]
+        faults, begun = CAUGHT * (fault in WITH_CAUGHT) + [fault], time.time()
         with pytest.raises(AssertionError, match="ranks ended with") as error:
             mpiexec("layer_fault.py", ranks, folder, *faults, timeout=300.0)
         text, ended = str(error.value), time.time()
-        found[fault] = text, ended - float(re.findall(r"fault ([\d.]+)", text)[-1])
+        found[fault] = text, ended - float([begun, *re.findall(r"fault ([\d.]+)", text)][-1])
     found["resumed"] = json.loads(mpiexec("layer_fault.py", 3, folder, timeout=300.0))
     return found
 
@@ -43,7 +43,7 @@ def told(mpiexec, tmp_path_factory):
 @pytest.mark.parametrize("fault", FATAL)
 def test_all_ranks_end(told, fault):
     (text, seconds), ranks = told[fault], FATAL[fault]
-    assert seconds < 60.0 and "no end after" not in text
+    assert seconds < 100.0 and "no end after" not in text
     assert "all steps done" not in text
     where, kind = fault.split("-")
     if kind not in ("exception", "nan"):

@@ -131,7 +131,9 @@ def digest(*values: Any) -> str:
 
     def add(value: Any) -> None:
         if isinstance(value, torch.Tensor):
-            found.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            found.update(
+                value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            )
         elif isinstance(value, dict):
             add([value[key] for key in sorted(value, key=str)])
         elif isinstance(value, list | tuple):
