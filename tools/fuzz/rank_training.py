@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -57,6 +58,11 @@ class Interruption:
             self.exception()
         except ArithmeticError as error:
             raise LookupError("so is what handles it") from error
+
+    def thread(self) -> None:
+        thread = threading.Thread(target=self.exception)
+        thread.start()
+        thread.join()
 
     def exit(self, status: str) -> None:
         sys.exit(int(status) if status.isdigit() else status)

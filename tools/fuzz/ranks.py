@@ -65,6 +65,7 @@ LEFT = "which left the script"
 KINDS = {
     "exception": Expected((1,), (PRINTED, TRACEBACK, BROKEN), error=True),
     "handled": Expected((1,), (PRINTED, BROKEN, "LookupError: so is what"), error=True),
+    "thread": Expected((0,), (TRACEBACK, BROKEN), error=True),
     "exit-0": Expected((1,), (PRINTED, f"{LEFT} with exit code 0;")),
     "exit-3": Expected((3,), (PRINTED, f"{LEFT} with exit code 3;")),
     "exit-no data": Expected((1,), (PRINTED, "no data", f"{LEFT} with exit code 1;")),
