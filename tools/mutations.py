@@ -702,8 +702,8 @@ TABLE = [
     Mutation(
         "left-after-this-call",
         "mgnet/petsc/watch.py",
-        "if calls < self.calls]",
-        "if calls <= self.calls]",
+        "if calls < needs]",
+        "if calls <= needs]",
         ("tests/petsc/test_watch.py",),
         "a rank that left after its part is taken for the one that others wait for",
     ),

@@ -83,7 +83,7 @@ class Ranks:
             self.watch.wait()
             return start
         buffer = np.empty(start.nbytes, np.uint8)
-        self.watch.wait(self.comm.Irecv(buffer, source, TAG))
+        self.watch.wait(self.comm.Irecv(buffer, source, TAG), ahead=1)  # `send` comes next
         return _from_bytes(buffer, start)
 
     def send(self, point: Tensor, reverse: bool) -> None:

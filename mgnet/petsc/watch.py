@@ -56,19 +56,22 @@ class Watch:
         """Wait until all ranks make this call; the next one of MPI then waits for nobody."""
         self.calls += 1
         if self.several:
-            self._wait(self.comm.Ibarrier())
+            self._wait(self.comm.Ibarrier(), needs=self.calls)
 
-    def wait(self, *requests: MPI.Request) -> None:
-        """One call of every rank, those included that have no requests in it."""
+    def wait(self, *requests: MPI.Request, ahead: int = 0) -> None:
+        """One call of every rank, those included that have no requests in it.
+
+        What comes may be sent in a later call of the sender: so many `ahead`.
+        """
         self.calls += 1
-        self._wait(*requests)
+        self._wait(*requests, needs=self.calls + ahead)
 
     def allgather(self, value: Any) -> list[Any]:
         """The values of all ranks."""
         self.arrive()
         return self.comm.allgather(value)
 
-    def _wait(self, *requests: MPI.Request) -> None:
+    def _wait(self, *requests: MPI.Request, needs: int) -> None:
         if must_end(0.0):
             end_without_launcher()
         begun = looked = time.monotonic()
@@ -77,19 +80,19 @@ class Watch:
                 now = time.monotonic()
                 if now - looked > LOOK:
                     looked = now
-                    self._look(now - begun)
+                    self._look(now - begun, needs)
                 if now - begun > SPIN:  # a share of the time that is lost anyway
                     time.sleep(min(0.05 * (now - begun), 0.01))
 
-    def _look(self, waited: float) -> None:
+    def _look(self, waited: float, needs: int) -> None:
         """End the job if what this rank waits for will not come."""
         if must_end(waited):
             end_without_launcher()
         status = MPI.Status()
         while self.exits.Iprobe(MPI.ANY_SOURCE, LEFT, status):
             self._receive(status.Get_source())
-        # Who left after this call has sent its part; another rank is only slow.
-        missing = [rank for rank, (calls, _) in self.left.items() if calls < self.calls]
+        # Who left after so many calls has sent its part; another rank is only slow.
+        missing = [rank for rank, (calls, _) in self.left.items() if calls < needs]
         if missing and waited > PATIENCE:
             code = self.left[missing[0]][1]
             what = "" if code == UNKNOWN else f" with exit code {code}"

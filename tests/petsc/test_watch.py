@@ -38,9 +38,9 @@ def told(watch, calls, code):
 )
 def test_a_rank_that_left_before_this_call_is_missed(watch, code, ends, what):
     request = told(watch, 4, code)
-    watch._look(0.1)  # it may still come, for all that this rank knows
+    watch._look(0.1, 5)  # it may still come, for all that this rank knows
     with pytest.raises(watch.ended) as error:
-        watch._look(2.0)
+        watch._look(2.0, 5)
     text, number = error.value.args
     assert f"waits for rank 0, which left the script{what}; all" in text and number == ends
     request.Wait()
@@ -48,15 +48,17 @@ def test_a_rank_that_left_before_this_call_is_missed(watch, code, ends, what):
 
 def test_a_rank_that_left_after_this_call_is_not(watch):
     request = told(watch, 5, 0)
-    watch._look(1e6)
+    watch._look(1e6, 5)
     assert watch.left == {0: (5, 0)}
+    with pytest.raises(watch.ended):  # but what it would have sent in its next call is
+        watch._look(2.0, 6)
     request.Wait()
 
 
 def test_a_wait_looks_again_and_again(watch, monkeypatch):
     looked = []
     monkeypatch.setattr("mgnet.petsc.watch.LOOK", 0.01)
-    monkeypatch.setattr(watch, "_look", looked.append)
+    monkeypatch.setattr(watch, "_look", lambda waited, needs: looked.append(waited))
 
     class Request:
         def Test(self):  # noqa: N802, MPI's name
