@@ -33,7 +33,7 @@ from rank_turns import WORLD, timed  # noqa: E402
 from mgnet import Hierarchy, Level, cascade, run  # noqa: E402
 from mgnet.knots import KAN  # noqa: E402
 from mgnet.petsc.distributed_least_squares import distribute_samples  # noqa: E402
-from mgnet.petsc.ranks import end_all_ranks_on_error  # noqa: E402
+from mgnet.petsc.hooks import end_all_ranks_on_error  # noqa: E402
 from mgnet.petsc.tsqr import solve_last_layer_  # noqa: E402
 from mgnet.training import LeastSquares, LevenbergMarquardt  # noqa: E402
 from mgnet.training import solve_last_layer_ as solve_alone_  # noqa: E402

@@ -732,6 +732,22 @@ TABLE = [
         "a rank without layers sends to others",
     ),
     Mutation(
+        "left-after-this-call",
+        "mgnet/petsc/watch.py",
+        "if calls < needs]",
+        "if calls <= needs]",
+        ("tests/petsc/test_watch.py",),
+        "a rank that left after its part is taken for the one that others wait for",
+    ),
+    Mutation(
+        "mark-of-the-first",
+        "mgnet/petsc/ending.py",
+        "os.pwrite(self.file, TAKEN, 0)",
+        "os.pwrite(self.file, FREE, 0)",
+        ("tests/petsc/test_ending.py",),
+        "every rank that fails prints",
+    ),
+    Mutation(
         "tree-of-sums",
         "mgnet/petsc/sample_blocks.py",
         "while number % 2 and left and left[-1][:2] == (height, number - 1):",

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgnet.petsc.ranks import end_all_ranks_on_error
+from mgnet.petsc.hooks import end_all_ranks_on_error
 from mgnet.petsc.sample_blocks import SampleBlocks, aligned
 from mgnet.petsc.tsqr import tsqr
+from mgnet.petsc.watch import watch_of
 from mgnet.training.least_squares.factorizations import singular_values, triangle
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.least_squares.problem import LeastSquares
@@ -154,7 +155,7 @@ class DistributedLeastSquares(LeastSquares):
 
     def largest(self, r: Tensor) -> float:
         own = super().largest(r)
-        return max(self.blocks.comm.tompi4py().allgather(own))
+        return max(watch_of(self.blocks.comm.tompi4py()).allgather(own))
 
     def _pieces(self, r: Tensor) -> list[Tensor]:
         """The rows of each block of this rank, then those of the penalty."""

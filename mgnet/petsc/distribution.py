@@ -84,7 +84,8 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
         return parallel
     from petsc4py import PETSc
 
-    from mgnet.petsc.ranks import Ranks, end_all_ranks_on_error
+    from mgnet.petsc.hooks import end_all_ranks_on_error
+    from mgnet.petsc.ranks import Ranks
 
     world: Any = comm or PETSc.COMM_WORLD
     layout = LayerLayout(parallel.net.depth, parallel.method.strides[-1], world.getSize())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from mgnet.depth import LayerParallel
+from mgnet.petsc.launcher import finishing, is_gone
 from mgnet.petsc.resumable_file import ResumableFile
 
 __all__ = ["resumable_steps"]
@@ -30,8 +32,8 @@ def resumable_steps(
 
     It begins where the checkpoint in `path` ends, if there is one, and goes on with the same bits
     on any number of ranks, or alone. At Ctrl-C or SIGTERM, on whichever rank, the step under way is
-    finished and saved, and all ranks exit with 130 or 143. A file is replaced only by a complete
-    one, and only by finite numbers.
+    finished and saved, and all ranks exit with 130 or 143; so do ranks whose launcher was killed. A
+    file is replaced only by a complete one, and only by finite numbers.
 
     Parameters
     ----------
@@ -88,21 +90,28 @@ def resumable_steps(
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
-        for step in range(saved, count):
-            yield step
-            # A signal may have come to one rank alone.
-            stop = int(ranks.gather(torch.tensor([[max(received, default=0)]])).max())
-            if stop or (step + 1) % every == 0 or step + 1 == count:
-                file.save(step + 1, f"{path} holds step {saved}")
-                saved = step + 1
-            if stop:
-                if ranks.rank == 0:
-                    name = signal.Signals(stop).name
-                    sys.stderr.write(f"{name}: {saved} steps are saved in {path}\n")
-                raise SystemExit(128 + stop)
+        with finishing():
+            for step in range(saved, count):
+                yield step
+                # A signal may have come to one rank alone.
+                own = max([*received, signal.SIGTERM * is_gone()])
+                stop = int(ranks.gather(torch.tensor([[own]])).max())
+                if stop or (step + 1) % every == 0 or step + 1 == count:
+                    file.save(step + 1, f"{path} holds step {saved}")
+                    saved = step + 1
+                if stop:
+                    if ranks.rank == 0:
+                        _tell(f"{signal.Signals(stop).name}: {saved} steps are saved in {path}")
+                    sys.exit(128 + stop)
     finally:
         if not stop:  # a launcher may send more signals to ranks that are about to exit
             for number, handler in former.items():
                 signal.signal(number, handler or signal.SIG_DFL)
     if received:  # while the last step was saved
         signal.raise_signal(received[0])
+
+
+def _tell(line: str) -> None:
+    with suppress(OSError):  # a launcher that is gone reads nothing
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

@@ -1,40 +1,32 @@
 """The ranks that hold the layers before and after one's own: `Ranks`.
 
-What the cycles of `LayerParallel` send: C-relaxation moves one point to the next rank (a PETSc star
-forest), and numbers that decide are gathered. The march over the coarsest level is handed from rank
-to rank: P - 1 messages in a row. On `FEWEST` ranks or more, a level of at most `SMALL` bytes for
-each is gathered: its parameters once for each call, its right-hand side for each solution. Every
-rank then marches over all of it, after log2(P) messages in a row. States go as bytes, in their own
-precision.
+What the cycles of `LayerParallel` send: C-relaxation moves one point to the next rank, and numbers
+that decide are gathered. The march over the coarsest level is handed from rank to rank: P - 1
+messages in a row. On `FEWEST` ranks or more, a level of at most `SMALL` bytes for each is gathered:
+its parameters once for each call, its right-hand side for each solution. Every rank then marches
+over all of it, after log2(P) messages in a row. States go as bytes, in their own precision. Each
+wait ends when another rank has left the script (`Watch`).
 """
 
 from __future__ import annotations
 
 import math
-import sys
-import time
-import traceback
-from collections.abc import Callable
-from types import TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from mpi4py import MPI
 from petsc4py import PETSc
 from torch import Tensor
 
 from mgnet.depth.mgrit.communicator import Gathered
 from mgnet.petsc.layer_layout import LayerLayout
+from mgnet.petsc.watch import watch_of
 
-__all__ = ["Ranks", "end_all_ranks_on_error"]
+__all__ = ["Ranks"]
 
-TURN, LAST_TURN = 0.4, 4.0  # seconds; longer than the next, so that only one rank prints
-ON_THE_WAY = 0.2  # seconds; MPICH's mpiexec drops what it has not forwarded when a rank aborts
 FEWEST = 4  # ranks for which a gathering has fewer messages in a row than a march in turn
 SMALL = 2**14  # bytes that cross in the latency of a message (1.5 us, 9 GB/s between two cores)
 TAG = 6151  # of our messages, beside those of a script
-_kept: list[PETSc.Vec] = []
 
 
 class Ranks:
@@ -56,8 +48,7 @@ class Ranks:
         self.comm = comm.tompi4py()
         self.layout = layout
         self.rank = self.comm.Get_rank()
-        self._forests = [_forest(comm, self.upstream(reverse)) for reverse in (False, True)]
-        self._units: dict[int, MPI.Datatype] = {}
+        self.watch = watch_of(self.comm)
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
         """The place in the coarsest level, if that is small; the same answer on all ranks."""
@@ -72,6 +63,7 @@ class Ranks:
         counts = [len(self.layout.intervals_of(rank)) + more for rank in range(self.layout.ranks)]
         row = math.prod(rows.shape[1:]) * rows.itemsize
         buffer = np.empty(sum(counts) * row, np.uint8)
+        self.watch.arrive()
         self.comm.Allgatherv(_bytes(rows), [buffer, [count * row for count in counts]])
         like = rows.new_empty((sum(counts), *rows.shape[1:]))
         return list(_from_bytes(buffer, like).split(counts)[: self.layout.occupied])
@@ -88,30 +80,31 @@ class Ranks:
         """The point that the rank upstream sends; `start` where there is none."""
         source = self.upstream(reverse)
         if source is None:
+            self.watch.wait()
             return start
         buffer = np.empty(start.nbytes, np.uint8)
-        self.comm.Recv(buffer, source, TAG)
+        self.watch.wait(self.comm.Irecv(buffer, source, TAG), ahead=1)  # `send` comes next
         return _from_bytes(buffer, start)
 
     def send(self, point: Tensor, reverse: bool) -> None:
         """Give a point to the rank downstream, if there is one."""
         target = self.upstream(not reverse)
-        if target is not None:
-            self.comm.Send(_bytes(point), target, TAG)
+        sent = [] if target is None else [self.comm.Isend(_bytes(point), target, TAG)]
+        self.watch.wait(*sent)
 
     def shift(self, points: Tensor, reverse: bool) -> Tensor:
         """The points with the last one of the rank upstream in front."""
         if self.layout.occupied < 2:
             return points
         own = points[0] if reverse else points[-1]
-        halo = np.empty(own.nbytes, np.uint8)
-        unit, forest = self._unit(own.nbytes), self._forests[reverse]
-        given = _bytes(own)
-        # A rank without layers takes part: PETSc counts the tags of its messages on every rank, and
-        # where the counts differ the next exchange waits for ever.
-        forest.bcastBegin(unit, given, halo, MPI.REPLACE)
-        forest.bcastEnd(unit, given, halo, MPI.REPLACE)
-        if self.upstream(reverse) is None:
+        source, target = self.upstream(reverse), self.upstream(not reverse)
+        halo, requests = np.empty(own.nbytes, np.uint8), []
+        if source is not None:
+            requests.append(self.comm.Irecv(halo, source, TAG))
+        if target is not None:
+            requests.append(self.comm.Isend(_bytes(own), target, TAG))
+        self.watch.wait(*requests)
+        if source is None:
             return points
         arrived = _from_bytes(halo, own)[None]
         return torch.cat([points[:-1], arrived] if reverse else [arrived, points[1:]])
@@ -122,20 +115,23 @@ class Ranks:
             return point
         end = self._first(not reverse)
         buffer = _bytes(point) if self.rank == end else np.empty(point.nbytes, np.uint8)
+        self.watch.arrive()
         self.comm.Bcast(buffer, end)
         return point if self.rank == end else _from_bytes(buffer, point)
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all ranks on every rank, side by side."""
-        parts = self.comm.allgather(values.cpu().numpy())
+        parts = self.watch.allgather(values.cpu().numpy())
         return torch.from_numpy(np.concatenate(parts, axis=1))
 
     def broadcast(self, value: Any) -> Any:
         """The value of rank 0."""
+        self.watch.arrive()
         return self.comm.bcast(value)
 
     def gather_layers(self, part: Tensor) -> Tensor | None:
         """The rows (one for each layer) of all ranks, on rank 0; None elsewhere."""
+        self.watch.arrive()
         parts = self.comm.gather(_bytes(part))
         if parts is None:
             return None
@@ -149,15 +145,11 @@ class Ranks:
         if whole is not None:
             held = [self.layout.of(rank) for rank in range(self.layout.ranks)]
             parts = [whole[each.start : each.stop].clone() for each in held]
+        self.watch.arrive()
         return self.comm.scatter(parts)
 
     def _first(self, reverse: bool) -> int:
         return self.layout.occupied - 1 if reverse else 0
-
-    def _unit(self, size: int) -> MPI.Datatype:
-        if size not in self._units:
-            self._units[size] = MPI.BYTE.Create_contiguous(size).Commit()
-        return self._units[size]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
         return self
@@ -167,66 +159,6 @@ class Ranks:
             "Ranks cannot be pickled; save mgnet.petsc.gather_state(parallel), the state of the "
             "whole network, from rank 0"
         )
-
-
-def end_all_ranks_on_error(comm: Any = None) -> None:
-    """Let an exception that nobody catches, on any rank, end the job on all of them.
-
-    Otherwise the other ranks wait for the one that left. The lowest rank that fails prints its
-    traceback, once; the exit code is 1.
-
-    Parameters
-    ----------
-    comm : PETSc.Comm, optional
-        `PETSc.COMM_WORLD` by default.
-
-    Examples
-    --------
-    >>> import sys
-    >>> before = sys.excepthook
-    >>> end_all_ranks_on_error()
-    >>> sys.excepthook is before
-    False
-    >>> sys.excepthook = before
-    """
-    world = (PETSc.COMM_WORLD if comm is None else comm).tompi4py()
-    sys.excepthook = _ending(world)
-
-
-def _ending(
-    comm: MPI.Intracomm,
-) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        time.sleep(min(TURN * comm.Get_rank(), LAST_TURN))  # a lower rank may have failed, too
-        lines = "".join(traceback.format_exception(kind, error, trace))
-        sys.stdout.flush()
-        sys.stderr.write(f"[rank {comm.Get_rank()}] {lines}")
-        sys.stderr.flush()
-        time.sleep(ON_THE_WAY)
-        comm.Abort(1)
-
-    return end
-
-
-def _keep(comm: PETSc.Comm) -> None:
-    """Let PETSc's own communicator live as long as the process.
-
-    PETSc frees it, which all ranks must do together, with the last object on it; but Python
-    collects a distributed module, if something refers to it in a circle, on each rank at another
-    time. The ranks would wait for one another for ever.
-    """
-    if comm == PETSc.COMM_WORLD and not _kept:
-        _kept.append(PETSc.Vec().createMPI(0, comm=comm))
-
-
-def _forest(comm: PETSc.Comm, upstream: int | None) -> PETSc.SF:
-    """The leaf is the first point here, its root the last one upstream."""
-    remote = np.array([] if upstream is None else [[upstream, 0]], dtype=PETSc.IntType)
-    _keep(comm)
-    forest = PETSc.SF().create(comm)
-    forest.setGraph(1, None, remote.reshape(-1, 2))
-    forest.setUp()
-    return forest
 
 
 def _bytes(tensor: Tensor) -> np.ndarray:

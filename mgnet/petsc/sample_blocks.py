@@ -16,6 +16,8 @@ import torch
 from petsc4py import PETSc
 from torch import Tensor
 
+from mgnet.petsc.watch import watch_of
+
 __all__ = ["SampleBlocks", "aligned"]
 
 BLOCKS = 64
@@ -109,7 +111,7 @@ class SampleBlocks:
         nodes = _joined_pairs(leaves, join)
         if self.comm.getSize() > 1:
             sent = [(height, number, value.numpy()) for height, number, value in nodes]
-            ranks = self.comm.tompi4py().allgather(sent)
+            ranks = watch_of(self.comm.tompi4py()).allgather(sent)
             arrived = ((h, n, torch.from_numpy(value)) for nodes in ranks for h, n, value in nodes)
             nodes = _joined_pairs(arrived, join)
         return functools.reduce(join, [value for _, _, value in nodes])

@@ -1,10 +1,10 @@
 """Started on several ranks by test_layer_fault.py: a fault on the last rank, in step FAULTY.
 
 `layer_fault.py FOLDER WHERE-KIND ...`, forward, backward or step, and exception, nan, killed,
-SIGINT or SIGTERM, saves each step in the folder and prints the time of the fault; those of CAUGHT,
-which all ranks raise together, are caught, and the next one follows. `layer_fault.py FOLDER`
-finishes all runs there, and prints as JSON at which step each began, and a digest of its bits; ""
-is one that was never interrupted.
+exit, orphaned, SIGINT or SIGTERM, saves each step in the folder and prints the time of the fault;
+those of CAUGHT, which all ranks raise together, are caught, and the next one follows.
+`layer_fault.py FOLDER` finishes all runs there, and prints as JSON at which step each began, and a
+digest of its bits; "" is one that was never interrupted. It ends on rank 0 later than elsewhere.
 """
 
 import hashlib
@@ -86,6 +86,11 @@ def break_down(kind, values):
     print(f"fault {time.time():.3f}", flush=True)
     if kind == "nan":
         return values.fill_(torch.nan)
+    if kind == "exit":
+        sys.exit("no data for this rank")
+    if kind == "orphaned":
+        os.kill(os.getppid(), signal.SIGKILL)
+        return values
     os.kill(os.getpid(), signal.SIGKILL if kind == "killed" else signal.Signals[kind])
     return values
 
@@ -128,4 +133,5 @@ if __name__ == "__main__":
         told = {Path(file).stem: run(file) for file in files}
         told[""] = run(Path(tempfile.mkdtemp(dir=folder), "whole.pt"))
         if COMM.rank == 0:
+            time.sleep(2.5)
             print(json.dumps(told))

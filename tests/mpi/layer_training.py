@@ -29,6 +29,7 @@ from mgnet.depth import (  # noqa: E402
 )
 from mgnet.petsc import ranks  # noqa: E402
 from mgnet.petsc.distribution import distribute_layers, gather_state, load_state  # noqa: E402
+from mgnet.petsc.watch import watch_of  # noqa: E402
 
 COMM = MPI.COMM_WORLD
 ranks.FEWEST = 2  # gathered on fewer ranks than by default, so that few are enough here
@@ -218,5 +219,6 @@ if __name__ == "__main__":
     told: dict[str, Any] = {name: trained(case) for name, case in CASES.items()}
     told |= {"resumed": resumed(), "error": error()}
     told |= {"gathered": critical_path(6), "in turns": critical_path(600)}
+    told |= {"calls": COMM.allgather(watch_of(COMM).calls)}
     if COMM.rank == 0:
         print(json.dumps(told))

@@ -81,6 +81,13 @@ def test_evaluations_are_those_of_the_plan(told, ranks, gathered):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RUNS[1:])
+def test_all_ranks_make_the_same_calls(told, ranks):
+    """By their number a rank knows whether one that left the script is missed."""
+    assert len(set(told[ranks]["calls"])) == 1 and told[ranks]["calls"][0] > 10
+
+
+@pytest.mark.mpi
 def test_the_demo_ends_with_the_same_line_on_any_number_of_ranks(mpiexec, tmp_path):
     pytest.importorskip("matplotlib")
     demo = "../../demos/layer_parallel.py"

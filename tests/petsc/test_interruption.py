@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from mgnet.depth import LayerParallel, ODENet
-from mgnet.petsc import resumable_steps
+from mgnet.petsc import launcher, resumable_steps
 
 STEPS = 7
 
@@ -92,6 +92,18 @@ def test_a_signal_ends_after_the_step(tmp_path, uninterrupted, number, capsys):
         first.run(file, at=4, do=lambda: os.kill(os.getpid(), number))
     assert error.value.code == 128 + number and first.seen[-1] == 4
     assert capsys.readouterr().err == f"{number.name}: 5 steps are saved in {file}\n"
+    second = Training(seed=1)
+    assert same(second.run(file), uninterrupted) and second.seen == [5, 6]
+
+
+@pytest.mark.filterwarnings("ignore:LayerParallel goes on")
+def test_a_launcher_that_is_gone_ends_after_the_step(tmp_path, uninterrupted, monkeypatch):
+    file, first = tmp_path / "run.pt", Training()
+    gone = [os.getppid() + 1]
+    with pytest.raises(SystemExit) as error:
+        first.run(file, at=4, do=lambda: monkeypatch.setattr(launcher, "_parents", gone))
+    assert error.value.code == 143
+    monkeypatch.undo()
     second = Training(seed=1)
     assert same(second.run(file), uninterrupted) and second.seen == [5, 6]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from tools.fuzz.harness import run_trials, summary
+from tools.fuzz import harness, ranks
+from tools.fuzz.harness import summary
 
-FUZZERS = "models", "checkpoints", "resumable", "tables", "texts", "options"
+FUZZERS = "models", "checkpoints", "resumable", "tables", "texts", "options", "ranks"
 
 
 def main() -> int:
@@ -24,6 +25,7 @@ def main() -> int:
         return interruptions(sys.argv[2:])
     given = parser.parse_args()
     outcomes = []
+    run_trials = ranks.run_trials if given.fuzzer == "ranks" else harness.run_trials
     for outcome in run_trials(given.fuzzer, given.count, given.seed, given.first):
         outcomes.append(outcome)
         if given.show or outcome.is_fault:
