@@ -211,6 +211,7 @@ class StackedBlock:
             with torch.inference_mode(False), without_cast(device):
                 some = trace.program("forward" if kind == "record" else kind, request)
         except ShapeError:
+            import os, sys; os.environ.get("DBG") and print("CLOSE2", str(sys.exc_info()[1])[:300])
             family.close(trace)
             return self._find(kind, layers, states)
         except Exception as error:

@@ -18,6 +18,7 @@ from torch.func import vmap
 
 from mgnet.depth.batched.arithmetic import TABLE
 from mgnet.depth.batched.graphs import Traced, extract, is_number, open_sizes, results
+from mgnet.depth.batched.stand_ins import trusting
 from mgnet.depth.batched.tracing import RESHAPES, alike, is_view, shape_of, trace
 
 __all__ = ["Program", "batch"]
@@ -89,7 +90,8 @@ def batch(
     def function(*inputs: Tensor) -> Any:
         return mapped(*[inputs[-1].shape[1 + axis] for axis in axes], *inputs)
 
-    many = trace(function, inputs, table)
+    with trusting(inputs):
+        many = trace(function, inputs, table)
     graph = many.graph
     for node in graph.nodes:
         _drop_if_idle(node)

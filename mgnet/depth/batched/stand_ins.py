@@ -4,11 +4,17 @@ A trace with open sizes is one for many shapes. Where the block, or PyTorch, ask
 open size (is the batch larger than 8? is this axis as long as that one?), the answer of the shape
 at hand goes into the trace, and the question into its conditions: `StandIns.hold` tells for which
 other shapes all answers are the same. PyTorch keeps this account for its compiler.
+
+Some of PyTorch's own rules for `vmap` (of norms, `cat`, `gather`) ask for all sizes as plain
+numbers, to look for empty tensors. That is no condition while `trusting`; programs that were made
+so are compared at other sizes (see `traces.py`), where a number that was built in shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +23,38 @@ from torch._subclasses import FakeTensor, FakeTensorMode
 
 from mgnet.depth.batched.graphs import ShapeError
 
-__all__ = ["StandIns", "mode_for", "spare_mode"]
+__all__ = ["StandIns", "mode_for", "quiet", "spare_mode", "trusting"]
+
+SHAPES = 1024  # whose answers are remembered
+LOUD = "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes"
+
+
+class _Mode(FakeTensorMode):
+    """A mode that gives sizes as numbers without a condition, while it trusts those who ask."""
+
+    trusts = False
+
+    def dispatch(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> object:
+        if self.trusts and func is torch.ops.aten.size.default:
+            shape = args[0].shape
+            return tuple([x.node.hint if isinstance(x, torch.SymInt) else x for x in shape])
+        return super().dispatch(func, types, args, kwargs or {})
+
+
+def _mode(env: Any, static_shapes: bool | None, keeps: bool) -> _Mode:
+    import torch._functorch.config as settings
+
+    with settings.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
+        mode = _Mode(
+            allow_fallback_kernels=True,
+            allow_non_fake_inputs=True,
+            shape_env=env,
+            static_shapes=static_shapes,
+        )
+    mode.cache_enabled = mode.cache_enabled and keeps
+    return mode
 
 
 def spare_mode(keeps: bool = True) -> FakeTensorMode:
@@ -38,18 +75,44 @@ def spare_mode(keeps: bool = True) -> FakeTensorMode:
     return _mode(ShapeEnv(), static_shapes=True, keeps=keeps)
 
 
-def _mode(env: Any, static_shapes: bool | None, keeps: bool) -> FakeTensorMode:
-    import torch._functorch.config as settings
+@contextmanager
+def trusting(inputs: Sequence[Tensor]) -> Iterator[None]:
+    """Inside, sizes of stand-ins may be asked for as numbers without a condition.
 
-    with settings.patch(fake_tensor_allow_unsafe_data_ptr_access=False):
-        mode = FakeTensorMode(
-            allow_fallback_kernels=True,
-            allow_non_fake_inputs=True,
-            shape_env=env,
-            static_shapes=static_shapes,
-        )
-    mode.cache_enabled = mode.cache_enabled and keeps
-    return mode
+    Examples
+    --------
+    >>> with trusting([torch.ones(1)]):
+    ...     pass
+    """
+    mode = mode_for(inputs)
+    trusts, own = isinstance(mode, _Mode) and mode.trusts, isinstance(mode, _Mode)
+    if own:
+        mode.trusts = True
+    try:
+        yield
+    finally:
+        if own:
+            mode.trusts = trusts
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside, PyTorch does not tell the user what it cannot do with open sizes.
+
+    Examples
+    --------
+    >>> with quiet():
+    ...     logging.getLogger("torch._subclasses.fake_tensor").error("never seen")
+    """
+    loggers = [logging.getLogger(name) for name in LOUD]
+    before = [each.disabled for each in loggers]
+    for each in loggers:
+        each.disabled = True
+    try:
+        yield
+    finally:
+        for each, disabled in zip(loggers, before, strict=True):
+            each.disabled = disabled
 
 
 def mode_for(inputs: Sequence[Tensor]) -> FakeTensorMode | None:
@@ -139,7 +202,10 @@ class StandIns:
             shape[n] < 2 if n in self.axes else shape[n] != self.shape[n] for n in axes
         ):
             return False
-        values = dict(zip(self._symbols, self.sizes(shape), strict=True))
+        sizes = self.sizes(shape)
+        if _equal(sizes) != _equal(self.sizes(self.shape)):
+            return False
+        values = dict(zip(self._symbols, sizes, strict=True))
         return all(bool(guard.expr.xreplace(values)) for guard in self.env.guards)
 
     def check(self) -> None:
@@ -154,4 +220,6 @@ class StandIns:
             raise ShapeError("a condition depends on numbers of tensors")
 
 
-SHAPES = 1024  # whose answers are remembered
+def _equal(sizes: tuple[int, ...]) -> list[int]:
+    """Which of them are the same: what nobody who was trusted may have looked at."""
+    return [sizes.index(size) for size in sizes]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mgnet.depth.batched.graphs import ShapeError
 from mgnet.depth.batched.programs import Program, batch
-from mgnet.depth.batched.stand_ins import StandIns
+from mgnet.depth.batched.stand_ins import StandIns, quiet
 from mgnet.depth.batched.tracing import OneLayer, Slope, trace_for_autograd, trace_layer
 
 __all__ = ["Family", "Request", "Trace", "Traces"]
@@ -30,6 +30,7 @@ ALONE = 2  # shapes that have a trace of their own before there is one for many
 OPEN = 8  # traces with open sizes in a family, where the block branches
 FAMILIES = 32  # for a block
 OPERATIONS = 100_000  # in all programs of a block that are for one shape each
+WITNESSES = 2  # shapes with which programs are compared, where there are so many
 LEAST = 50  # what a trace counts beside the operations of its programs
 DROPPED = 256  # traces that are made in vain before further shapes have none
 
@@ -83,8 +84,8 @@ class Trace:
         None: layers of this shape are evaluated as they are written.
     given : StandIns, optional
         With open sizes.
-    witness : (Trace, shape), optional
-        Of one shape, for which the conditions hold; programs are compared with its own.
+    witnesses : sequence of (Trace, shape)
+        Each of one shape, for which the conditions hold; programs are compared with its own.
     compares : bool
         Whether programs of one shape keep what such a comparison needs.
 
@@ -102,17 +103,17 @@ class Trace:
         self,
         one: OneLayer | None,
         given: StandIns | None = None,
-        witness: tuple[Trace, tuple[int, ...]] | None = None,
+        witnesses: Sequence[tuple[Trace, tuple[int, ...]]] = (),
         compares: bool = False,
     ):
         self.one = one
         self.given = given
-        self.witness = witness
+        self.witnesses = witnesses
         self.compares = compares
         self.name = object()
         self.apart = one is not None and one.convolves
-        if witness is not None:
-            self.apart = witness[0].apart
+        if any(trace.apart for trace, _ in witnesses):
+            self.apart = True
         self.operations = 0
         self._programs: dict[tuple[str, int, bool], Program] = {}
 
@@ -123,8 +124,8 @@ class Trace:
     def run_apart(self) -> None:
         """From now on layers run one after another."""
         self.apart = True
-        if self.witness is not None:
-            self.witness[0].apart = True
+        for trace, _ in self.witnesses:
+            trace.apart = True
 
     def program(self, kind: str, request: Request) -> Program:
         """The program of a kind for as many layers as there are states.
@@ -154,18 +155,19 @@ class Trace:
     def _compared(self, kind: str, request: Request, given: StandIns) -> Program:
         asked = len(given.env.guards)
         try:
-            made = self._made(kind, request, given.many(len(request.states)), given.axes)
+            with quiet():
+                made = self._made(kind, request, given.many(len(request.states)), given.axes)
             given.check()
         except Exception as error:
             raise ShapeError(str(error)) from error
         if len(given.env.guards) > asked:
             self.name = object()
-        trace, shape = self.witness
-        if not given.hold(shape):
-            raise ShapeError("a program has other conditions than the trace")
-        alone = trace.program(kind, request.of_shape(shape))
-        if alone.whole.text() != made.whole.text(given.sizes(shape)):
-            raise ShapeError("a program with open sizes differs from that of a shape")
+        for trace, shape in self.witnesses:
+            if not given.hold(shape):
+                raise ShapeError("a program has other conditions than the trace")
+            alone = trace.program(kind, request.of_shape(shape))
+            if alone.whole.text() != made.whole.text(given.sizes(shape)):
+                raise ShapeError("a program with open sizes differs from that of a shape")
         return made
 
     def _made(
@@ -263,7 +265,8 @@ class Family:
     def _opened(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:
         try:
             trace = self._with_open_sizes(request, make, axes)
-        except Exception:  # of whatever PyTorch's accounts of sizes do not know
+        except Exception as e:  # of whatever PyTorch's accounts of sizes do not know
+            import os; os.environ.get("DBG") and print("CLOSE", type(e), str(e)[:300])
             trace = self._alone(request, make)  # raises what the block itself does
             self._closed = True
             return trace
@@ -272,23 +275,24 @@ class Family:
 
     def _with_open_sizes(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:
         *tensors, state = [x[0] for x in request.inputs()]
-        given = StandIns(tensors, state, axes)
-        inputs = [*given.tensors, given.state]
-        one = trace_layer(request.slope, inputs, request.parameters, request.stages, axes)
+        with quiet():
+            given = StandIns(tensors, state, axes)
+            inputs = [*given.tensors, given.state]
+            one = trace_layer(request.slope, inputs, request.parameters, request.stages, axes)
         given.check()
         if not given.is_open():
             raise ShapeError("all sizes were asked for")
-        traced = [(trace, shape) for shape, trace in self.alone.items() if trace.one is not None]
-        known = [each for each in traced if given.hold(each[1])]
-        witness = known[0] if known else (self._alone(request, make), request.shape)
-        like = witness[0].one
-        if like is None or (like.changed, like.convolves, like.hidden) != (
-            one.changed,
-            one.convolves,
-            one.hidden,
-        ):
-            raise ShapeError("a trace with open sizes differs from that of a shape")
-        return Trace(one, given, witness)
+        witnesses = [
+            (trace, shape)
+            for shape, trace in reversed(self.alone.items())
+            if trace.compares and given.hold(shape)
+        ][:WITNESSES]
+        if not witnesses:
+            witnesses = [(self._alone(request, make), request.shape)]
+        for trace, _ in witnesses:
+            if trace.one is None or trace.one.about() != one.about():
+                raise ShapeError("a trace with open sizes differs from that of a shape")
+        return Trace(one, given, witnesses)
 
 
 class Traces:

@@ -45,6 +45,9 @@ __all__ = [
 
 aten = torch.ops.aten
 RESHAPES = (aten.view.default, aten._unsafe_view.default)
+# `u[:, 0]` slices axis 0, but not where PyTorch knows its size; after what the whole is told.
+SLICES = {aten.slice.Tensor: 2, aten.slice_backward.default: 3}
+WHOLE = ((0, 2**63 - 1), (0, 2**63 - 1, 1))
 CONVOLUTIONS = (aten.convolution.default, aten.convolution_backward.default)
 
 
@@ -77,6 +80,10 @@ class OneLayer:
     changed: tuple[int, ...]
     convolves: bool
     hidden: bool
+
+    def about(self) -> tuple[Any, ...]:
+        """What is said beside the graphs."""
+        return self.changed, self.convolves, self.hidden
 
 
 Slope = Callable[..., tuple[Tensor, Sequence[Tensor]]]
@@ -185,7 +192,12 @@ def trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) ->
     make = make_fx(function, decomposition_table=table, _allow_non_fake_inputs=True)
     # The other kinds of attention have no rule for vmap.
     with sdpa_kernel(SDPBackend.MATH), _no_hooks(), mode:
-        return taken(make(*given))
+        traced = taken(make(*given))
+    for node in traced.graph.nodes:
+        if node.target in SLICES and node.args[SLICES[node.target] :] in WHOLE:
+            node.replace_all_uses_with(node.args[0])
+    traced.graph.eliminate_dead_code()
+    return traced
 
 
 def _no_hooks() -> AbstractContextManager[Any]:
