@@ -36,7 +36,7 @@ class StackedBlock:
     combination of 2 (Heun) or 4 (RK4) evaluations of F, at `t_n`, `t_n + s_n / 2`, `t_n + s_n`
     with the same parameters: they are piecewise constant in depth.
 
-    A block is traced once for each shape it meets (see `tracing.py`), and again after its mode,
+    A block is traced once for the shapes it meets (see `traces.py`), and again after its mode,
     its modules or a plain value that it reads has changed, which is looked at once for each new
     `Layers`. A block that uses tensors from outside is not traced (see `surroundings.py`).
 
@@ -162,8 +162,8 @@ class StackedBlock:
                 return runs
         one = states[:1]
         runs = [self.compiled(kind, layers[i : i + 1], one) for i in range(len(layers))]
-        if runs:
-            names = layers._names[key]
+        names = layers._names.get(key)
+        if runs and names is not None:
             of_many = (kind, names[0]) in layers[:1]._bound
             layers.keep_programs((EACH, kind, names[0 if of_many else 1]), runs)
         return runs
@@ -211,7 +211,6 @@ class StackedBlock:
             with torch.inference_mode(False), without_cast(device):
                 some = trace.program("forward" if kind == "record" else kind, request)
         except ShapeError:
-            import os, sys; os.environ.get("DBG") and print("CLOSE2", str(sys.exc_info()[1])[:300])
             family.close(trace)
             return self._find(kind, layers, states)
         except Exception as error:
@@ -279,9 +278,9 @@ class StackedBlock:
             family = self._traces.family((self._fingerprint(layers), shapes, kind))
             return family.find(request, make), family
 
-    def _trace(self, request: Request, warns: bool) -> OneLayer | None:
+    def _trace(self, request: Request, warns: bool, keeps: bool) -> OneLayer | None:
         """The trace of one layer for this shape; None, with a warning, if there is none."""
-        inputs, count = [x[0] for x in request.inputs()], len(self.names)
+        inputs, count = [x[0] for x in request.inputs(keeps)], len(self.names)
         try:
             return trace_layer(request.slope, inputs, count, self.stages)
         except ValueError:
@@ -290,6 +289,7 @@ class StackedBlock:
             reason = error.told(self.template)
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
+        inputs = [x[0] for x in request.inputs()]
         buffers = [x.clone() for x in inputs[count:-3]]
         request.slope(inputs[:count], buffers, *inputs[-3:])  # raises the block's own errors
         if warns:

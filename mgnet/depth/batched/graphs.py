@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.fx import graph_module
 
 __all__ = ["ShapeError", "Traced", "extract", "is_number", "open_sizes", "results", "taken"]
 
@@ -124,7 +125,7 @@ def taken(module: fx.GraphModule) -> Traced:
     """
     names = [str(node.target) for node in module.graph.find_nodes(op="get_attr")]
     constants = {name: getattr(module, name) for name in names}
-    sources = getattr(getattr(fx.graph_module, "_loader", None), "eval_cache", {})
+    sources = getattr(getattr(graph_module, "_loader", None), "eval_cache", {})
     for part in module.modules():
         if isinstance(part, fx.GraphModule):
             code = getattr(type(part).forward, "__code__", None)
@@ -209,7 +210,9 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
     known = {}
     for node, size in zip(sizes, unknown, strict=True):
         node.meta["val"] = size
-        if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:  # it has not become a number
+        if (
+            isinstance(size, torch.SymInt) and size.node.expr.is_Symbol
+        ):  # it has not become a number
             known[size.node.expr] = node
     for node in list(graph.nodes):
         if is_number(node) and any(not is_number(each) for each in node.all_input_nodes):

@@ -46,7 +46,7 @@ class Program:
         What a run needs to know of the open sizes of a state; None if nothing.
     results : list of callable
         Each makes an empty tensor like one that comes out.
-    whole : Traced
+    whole : Traced or None
         `(*sizes, *tensors, *rest)`, before it was cut; for comparisons.
     """
 
@@ -54,11 +54,11 @@ class Program:
     run: Callable[..., Any]
     numbers: Callable[..., tuple[Any, ...]] | None
     results: list[Callable[[], Tensor]]
-    whole: Traced
+    whole: Traced | None
 
     def text(self, sizes: Sequence[int] = ()) -> list[str]:
         """The operations, for these sizes; two programs that have the same ones do the same."""
-        return self.whole.text(sizes)
+        return [] if self.whole is None else self.whole.text(sizes)
 
 
 def batch(

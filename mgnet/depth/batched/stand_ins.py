@@ -85,14 +85,14 @@ def trusting(inputs: Sequence[Tensor]) -> Iterator[None]:
     ...     pass
     """
     mode = mode_for(inputs)
-    trusts, own = isinstance(mode, _Mode) and mode.trusts, isinstance(mode, _Mode)
-    if own:
-        mode.trusts = True
+    if not isinstance(mode, _Mode):
+        yield
+        return
+    trusted, mode.trusts = mode.trusts, True
     try:
         yield
     finally:
-        if own:
-            mode.trusts = trusts
+        mode.trusts = trusted
 
 
 @contextmanager
@@ -169,7 +169,7 @@ class StandIns:
             source=ConstantSource("state"),
             symbolic_context=StatelessSymbolicContext(dynamic_sizes=kinds),
         )
-        self.unknown = [self.state.shape[axis] for axis in axes]
+        self.unknown: list[Any] = [self.state.shape[axis] for axis in axes]
         self._symbols = [size.node.expr for size in self.unknown]
         self._held: dict[tuple[int, ...], tuple[int, bool]] = {}
 

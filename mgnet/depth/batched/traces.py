@@ -1,4 +1,4 @@
-"""The traces of a block: one for many shapes where that can be, else one for each, but not for ever.
+"""The traces of a block: one for many shapes where that can be, else one for each, for some time.
 
 The first shapes have a trace each. From then on a trace has open sizes on the axes that were seen
 to differ, and serves all shapes for which its conditions hold. Before such a program is used, it is
@@ -16,12 +16,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mgnet.depth.batched.graphs import ShapeError
 from mgnet.depth.batched.programs import Program, batch
-from mgnet.depth.batched.stand_ins import StandIns, quiet
+from mgnet.depth.batched.stand_ins import StandIns, quiet, spare_mode
 from mgnet.depth.batched.tracing import OneLayer, Slope, trace_for_autograd, trace_layer
 
 __all__ = ["Family", "Request", "Trace", "Traces"]
@@ -34,7 +33,7 @@ WITNESSES = 2  # shapes with which programs are compared, where there are so man
 LEAST = 50  # what a trace counts beside the operations of its programs
 DROPPED = 256  # traces that are made in vain before further shapes have none
 
-Make = Callable[[bool], OneLayer | None]
+Make = Callable[[bool, bool], OneLayer | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +69,13 @@ class Request:
         """The same for states of another shape."""
         return replace(self, states=self.states.new_empty((len(self.states), *shape)))
 
-    def inputs(self) -> list[Tensor]:
-        """What a trace of many layers is made with."""
-        return [_traceable(x) for x in (*self.tensors, self.states)]
+    def inputs(self, keeps: bool = True) -> list[Tensor]:
+        """What a trace of many layers is made with; `keeps` is that of `spare_mode`."""
+        found = [_traceable(x) for x in (*self.tensors, self.states)]
+        if keeps:
+            return found
+        mode = spare_mode(keeps=False)
+        return [mode.from_tensor(x, static_shapes=True) for x in found]
 
 
 class Trace:
@@ -145,11 +148,12 @@ class Trace:
         found = self._programs.get(key)
         if found is None:
             if self.given is None:
-                found = self._made(kind, request, request.inputs(), ())
+                found = self._made(kind, request, request.inputs(self.compares), ())
             else:
                 found = self._compared(kind, request, self.given)
-            self.operations += len(found.whole.graph.nodes)
-            self._programs[key] = found if self.compares else replace(found, whole=None)
+            if found.whole is not None:
+                self.operations += len(found.whole.graph.nodes)
+            found = self._programs[key] = found if self.compares else replace(found, whole=None)
         return found
 
     def _compared(self, kind: str, request: Request, given: StandIns) -> Program:
@@ -166,7 +170,7 @@ class Trace:
             if not given.hold(shape):
                 raise ShapeError("a program has other conditions than the trace")
             alone = trace.program(kind, request.of_shape(shape))
-            if alone.whole.text() != made.whole.text(given.sizes(shape)):
+            if alone.text() != made.text(given.sizes(shape)):
                 raise ShapeError("a program with open sizes differs from that of a shape")
         return made
 
@@ -178,7 +182,7 @@ class Trace:
             first = [x[0] for x in inputs]
             graph = trace_for_autograd(request.slope, first, request.parameters, axes)
             return batch(graph, inputs, count, self.apart, None, axes)
-        if kind.startswith("vjp"):
+        if kind.startswith("vjp") and self.one is not None:
             forward = self.program("forward", request)
             with nullcontext() if self.given is None else self.given.mode:
                 saved = [make() for make in forward.results[1 + len(self.one.changed) :]]
@@ -196,7 +200,7 @@ class Family:
         self._closed = False
         self._first: tuple[int, ...] | None = None
         self._differ: set[int] = set()
-        self._none = Trace(None)
+        self._plain = Trace(None)
         self._warned = False
 
     def find(self, request: Request, make: Make) -> Trace:
@@ -206,7 +210,7 @@ class Family:
         ----------
         request : Request
         make : callable
-            `(first time) -> OneLayer` of this shape, or None where it cannot be traced.
+            `(warns, keeps) -> OneLayer` of this shape, or None where it cannot be traced.
         """
         shape = request.shape
         found = self.alone.get(shape)
@@ -247,8 +251,8 @@ class Family:
     def _alone(self, request: Request, make: Make) -> Trace:
         if self.dropped >= DROPPED:
             self._warn(request)
-            return self._none
-        one = make(not self.alone)
+            return self._plain
+        one = make(not self.alone, not self._closed)
         trace = self.alone[request.shape] = Trace(one, compares=not self._closed)
         return trace
 
@@ -265,8 +269,7 @@ class Family:
     def _opened(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:
         try:
             trace = self._with_open_sizes(request, make, axes)
-        except Exception as e:  # of whatever PyTorch's accounts of sizes do not know
-            import os; os.environ.get("DBG") and print("CLOSE", type(e), str(e)[:300])
+        except Exception:  # of whatever PyTorch's accounts of sizes do not know
             trace = self._alone(request, make)  # raises what the block itself does
             self._closed = True
             return trace
@@ -301,17 +304,15 @@ class Traces:
     Examples
     --------
     >>> traces = Traces()
-    >>> traces.family("a") is traces.family("a"), len(traces)
-    (True, 1)
+    >>> traces.family("a") is traces.family("a"), len(traces)  # there is no trace in it yet
+    (True, 0)
     """
 
     def __init__(self) -> None:
         self._families: OrderedDict[Any, Family] = OrderedDict()
 
     def __len__(self) -> int:
-        return sum([len(f.alone) + len(f.open) for f in self._families.values()]) or len(
-            self._families
-        )
+        return sum([len(f.alone) + len(f.open) for f in self._families.values()])
 
     def family(self, about: Any) -> Family:
         """The traces for one kind of input."""

@@ -282,7 +282,6 @@ def _border(
     return [node for node in border if node not in late and node not in free]
 
 
-
 def shape_of(node: Any) -> Any:
     """The shape of what a node stands for."""
     return node.meta["val"].shape
@@ -291,5 +290,3 @@ def shape_of(node: Any) -> Any:
 def alike(node: Any, other: Any) -> bool:
     """Whether two nodes have tensors of one shape and type."""
     return shape_of(node) == shape_of(other) and node.meta["val"].dtype == other.meta["val"].dtype
-
-

@@ -39,8 +39,7 @@ from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["LayerParallel"]
 
-MEASURED = 1024  # shapes for which mode "auto" remembers what was faster
-MODES = ("mgrit", "serial", "auto")
+MODES, MEASURED = ("mgrit", "serial", "auto"), 1024  # shapes that "auto" remembers
 
 
 class LayerParallel(nn.Module):
@@ -304,8 +303,7 @@ class LayerParallel(nn.Module):
         """The faster mode for states like u, forward and backward if there is training."""
         key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
         if key not in self._faster:
-            if len(self._faster) >= MEASURED:
-                self._faster.clear()
+            self._faster = self._faster if len(self._faster) < MEASURED else {}
             state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
             kept, buffers = dict(self._starts.kept), [(b, b.clone()) for b in self.net.buffers()]
             seconds = {}

@@ -24,7 +24,8 @@ def test_a_linear_layer_is_one_product_and_one_function():
     one = trace_layer(block.evaluate, inputs, 2, 1)
     many = [x.expand(4, *x.shape).clone() for x in inputs]
     program = batch(one.slope, many, 4, False)
-    assert [x for x in operations(program.whole.graph) if not x.is_view] == [torch.ops.aten.baddbmm.default, torch.ops.aten.tanh_.default]
+    done = [each for each in operations(program.whole.graph) if not each.is_view]
+    assert done == [torch.ops.aten.baddbmm.default, torch.ops.aten.tanh_.default]
     prepared = program.prepare(*many[:-1])
     assert all(x._base is not None for x in prepared)
     expected = torch.tanh(inputs[-1] @ inputs[0].T + inputs[1])
