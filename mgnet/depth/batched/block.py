@@ -138,7 +138,10 @@ class StackedBlock:
 
     def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
-        names = layers._names.get(self._key(states, states.shape))
+        # As `_key` does: a call costs as much as a small layer.
+        cast = cast_of(states.device.type)
+        key = self, states.shape, states.dtype, self.template.training, cast
+        names = layers._names.get(key)
         if names is not None:
             bound, (many, alone) = layers._bound, names
             run = bound.get((kind, many)) or bound.get((kind, alone))

@@ -151,8 +151,10 @@ class PropagationSetup:
         layers: Layers, method: MGRITMethod, communicator: Communicator, state_bytes: int
     ) -> Gathered | None:
         """Whether, and where, small coarsest levels are gathered, for states of so many bytes."""
+        if communicator is SERIAL_COMMUNICATOR or not method.factors:
+            return None
         size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
-        return communicator.gathered(size) if method.factors else None
+        return communicator.gathered(size)
 
     def serves(self, state_bytes: int) -> bool:
         """Whether a setup made for states of this size would be the same."""
