@@ -230,7 +230,6 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
 
 def _written(graph: fx.Graph, number: Any, known: Mapping[Any, fx.Node]) -> Any:
     """A whole number in terms of the sizes: as nodes, with their values."""
-    import sympy
     from torch.utils._sympy.functions import FloorDiv
 
     if not isinstance(number, torch.SymInt):
@@ -239,11 +238,11 @@ def _written(graph: fx.Graph, number: Any, known: Mapping[Any, fx.Node]) -> Any:
     def write(expression: Any) -> Any:
         if expression in known:
             return known[expression]
-        if isinstance(expression, sympy.Integer):
+        if expression.is_Integer:
             return int(expression)
         parts = [write(part) for part in expression.args]
-        if isinstance(expression, sympy.Add | sympy.Mul):
-            kind = operator.add if isinstance(expression, sympy.Add) else operator.mul
+        if expression.is_Add or expression.is_Mul:
+            kind = operator.add if expression.is_Add else operator.mul
             return reduce(lambda a, b: call(kind, a, b), parts)
         if isinstance(expression, FloorDiv):
             return call(operator.floordiv, *parts)
