@@ -73,7 +73,7 @@ class Traced:
         >>> graph = fx.Graph()
         >>> _ = graph.output(graph.call_function(torch.neg, (graph.placeholder("x"),)))
         >>> Traced(graph, {}).text()
-        ['placeholder', '<built-in method neg ...>(x0) {}', 'output((x1,)) {}']
+        ['placeholder', ...(x0,) {}', ...]
         """
         rows: list[str] = []
         names: dict[fx.Node, Any] = {}
@@ -119,9 +119,10 @@ def taken(module: fx.GraphModule) -> Traced:
     Examples
     --------
     >>> from torch.fx.experimental.proxy_tensor import make_fx
-    >>> before = len(linecache.cache)
-    >>> taken(make_fx(torch.neg)(torch.ones(1)))(torch.ones(1)), len(linecache.cache) - before
-    (tensor([-1.]), 0)
+    >>> taken(make_fx(torch.neg)(torch.ones(1)))(torch.ones(1))
+    tensor([-1.])
+    >>> any(name.startswith("<eval_with_key>") for name in linecache.cache)
+    False
     """
     names = [str(node.target) for node in module.graph.find_nodes(op="get_attr")]
     constants = {name: getattr(module, name) for name in names}
