@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,24 +12,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
+from mgnet.depth.batched.graphs import ShapeError
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
+from mgnet.depth.batched.programs import Program
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
 from mgnet.depth.batched.surroundings import OutsideTensorError, check_gradients, fingerprint
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
-from mgnet.depth.batched.tracing import (
-    NoRandomNumbers,
-    OneLayer,
-    Program,
-    batch,
-    trace_for_autograd,
-    trace_layer,
-)
+from mgnet.depth.batched.traces import Family, Request, Trace, Traces
+from mgnet.depth.batched.tracing import NoRandomNumbers, OneLayer, trace_layer
 from mgnet.training.loss.tied_tensors import further_names
 
 __all__ = ["StackedBlock"]
 
-PROGRAMS = 256  # for a block
+UNTRACED = Trace(None)
+BIND, EACH = "bind", "each"  # beside the programs themselves
 
 
 class StackedBlock:
@@ -40,7 +36,7 @@ class StackedBlock:
     combination of 2 (Heun) or 4 (RK4) evaluations of F, at `t_n`, `t_n + s_n / 2`, `t_n + s_n`
     with the same parameters: they are piecewise constant in depth.
 
-    A block is traced once for each shape it meets (see `tracing.py`), and again after its mode,
+    A block is traced once for the shapes it meets (see `traces.py`), and again after its mode,
     its modules or a plain value that it reads has changed, which is looked at once for each new
     `Layers`. A block that uses tensors from outside is not traced (see `surroundings.py`).
 
@@ -91,7 +87,11 @@ class StackedBlock:
         self.stages = STAGES[scheme]
         self.evaluations = 0
         self.vjps = 0
-        self._found: OrderedDict[Any, Any] = OrderedDict()
+        self._start()
+
+    def _start(self) -> None:
+        self._traces = Traces()
+        self._tangents: dict[bool, Any] = {}
 
     def slope(self, layers: Layers, states: Tensor) -> Tensor:
         """The slopes `(layers, batch, ...)` at `states`; ordinary autograd works through them."""
@@ -121,7 +121,7 @@ class StackedBlock:
         """Whether an evaluation changes buffers; not known of a block that is not traced."""
         if not layers.buffers or not len(layers):
             return False
-        one = self._traced(layers[:1], states)[1]
+        one = self._traced(layers[:1], states)[0].one
         return one is None or bool(one.changed)
 
     def check_gradients(self, layers: Layers, states: Tensor) -> None:
@@ -129,30 +129,52 @@ class StackedBlock:
 
         For evaluations without a record, which looks itself.
         """
-        if len(layers) and self._traced(layers, states)[1] is None:
+        if len(layers) and self._traced(layers, states)[0].one is None:
             with torch.enable_grad():
                 check_gradients(self._slope_of_one(layers[:1], states[:1]), [])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_found": OrderedDict()}
+        return {**vars(self), "_traces": Traces(), "_tangents": {}}
 
     def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
         """What evaluates these layers on tensors like `states`; found once."""
+        # As `_key` does: a call costs as much as a small layer.
         cast = cast_of(states.device.type)
-        key = self, kind, states.shape, states.dtype, self.template.training, cast
-        run = layers._bound.get(key)
-        return run or layers.keep_programs(key, self._find(kind, layers, states))
+        key = self, states.shape, states.dtype, self.template.training, cast
+        names = layers._names.get(key)
+        if names is not None:
+            bound, (many, alone) = layers._bound, names
+            run = bound.get((kind, many)) or bound.get((kind, alone))
+            if run is not None:
+                return run
+            bind = bound.get((BIND, kind, many))
+            if bind is not None:
+                return layers.keep_programs((kind, alone), bind(alone[1]))
+        with lending():
+            return self._find(kind, layers, states)
 
     def programs(self, kind: str, layers: Layers, states: Tensor) -> Sequence[Callable[..., Any]]:
         """`program` for each of these layers alone, on tensors like `states[:1]`; found once."""
-        cast = cast_of(states.device.type)
-        key = self, f"{kind}s", states.shape[1:], states.dtype, self.template.training, cast
-        runs = layers._bound.get(key)
-        if runs is None:
-            one = states[:1]
-            runs = [self.compiled(kind, layers[i : i + 1], one) for i in range(len(layers))]
-            layers.keep_programs(key, runs)
+        key = self._key(states, (1, *states.shape[1:]))
+        names = layers._names.get(key)
+        if names is not None:
+            runs = layers._bound.get((EACH, kind, names[0])) or layers._bound.get(
+                (EACH, kind, names[1])
+            )
+            if runs is not None:
+                return runs
+        one = states[:1]
+        runs = [self.compiled(kind, layers[i : i + 1], one) for i in range(len(layers))]
+        names = layers._names.get(key)
+        if runs and names is not None:
+            of_many = (kind, names[0]) in layers[:1]._bound
+            layers.keep_programs((EACH, kind, names[0 if of_many else 1]), runs)
         return runs
+
+    def _key(self, states: Tensor, shape: Sequence[int]) -> Any:
+        """All that may choose a program, but for what the fingerprint has."""
+        cast = cast_of(states.device.type)
+        return self, shape, states.dtype, self.template.training, cast
 
     def evaluate(
         self,
@@ -177,27 +199,27 @@ class StackedBlock:
         return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
     def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
-        tensors, device = layers.tensors(), states.device.type
-        about, one = self._traced(layers, states)
-        if one is None or (kind == "differentiable" and one.hidden):
-            return partial(self._in_turn, kind, layers, True)
-        slope, apart = self._cast_as_now(device), one.convolves or (about, "apart") in self._found
-        if apart and len(layers) > 1:
-            return partial(self._in_turn, kind, layers, False)
-
-        def program(kind: str) -> Program:
-            def made() -> Program:
-                return self._batch(kind, one, program, layers, states, slope, apart)
-
-            with torch.inference_mode(False), without_cast(device):
-                return self._remembered((about, kind, len(layers), apart), made)
-
+        """What `compiled` gives; kept with the layers."""
+        trace, family = self._traced(layers, states)
+        shape, device = tuple(states.shape[1:]), states.device.type
+        names = trace.name, (trace.name, shape)
+        layers.keep_names(self._key(states, states.shape), names)
+        plainly = trace.one is None or (kind == "differentiable" and trace.one.hidden)
+        if plainly or (trace.apart and len(layers) > 1):
+            return layers.keep_programs(
+                (kind, names[0]), partial(self._in_turn, kind, layers, plainly)
+            )
+        request = self._request(layers, states)
         try:
-            some = program("forward" if kind == "record" else kind)
+            with torch.inference_mode(False), without_cast(device):
+                some = trace.program("forward" if kind == "record" else kind, request)
+        except ShapeError:
+            family.close(trace)
+            return self._find(kind, layers, states)
         except Exception as error:
-            if apart:
+            if trace.apart:
                 raise
-            self._remembered((about, "apart"), lambda: True)
+            trace.run_apart()
             reason = str(error).strip().split("\n")[0]
             warnings.warn(
                 "torch.vmap cannot map the block over many layers, so they run one after another: "
@@ -205,10 +227,32 @@ class StackedBlock:
                 stacklevel=2,
             )
             return self._find(kind, layers, states)
-        if kind == "differentiable":
-            return _uncast(lambda x: some.run(*some.prepare(*tensors), x), device)
-        run = _uncast(partial(some.run, *some.prepare(*tensors)), device)
-        return partial(self._record, run, one.changed, layers) if kind == "record" else run
+        self._traces.shrink()
+        if names[0] is not trace.name:  # the program has conditions of its own
+            return self._find(kind, layers, states)
+        bind = self._binding(kind, trace, some, layers, device)
+        if some.numbers is None:
+            return layers.keep_programs((kind, names[0]), bind(shape))
+        layers.keep_programs((BIND, kind, names[0]), bind)
+        return layers.keep_programs((kind, names[1]), bind(shape))
+
+    def _binding(
+        self, kind: str, trace: Trace, some: Program, layers: Layers, device: str
+    ) -> Callable[[tuple[int, ...]], Callable[..., Any]]:
+        """Makes, for the shape of a state, a function of states alone."""
+        tensors = layers.tensors()
+        prepared = () if kind == "differentiable" else some.prepare(*tensors)
+
+        def bind(shape: tuple[int, ...]) -> Callable[..., Any]:
+            numbers = () if some.numbers is None else some.numbers(*trace.sizes(shape))
+            if kind == "differentiable":
+                return _uncast(lambda x: some.run(*numbers, *some.prepare(*tensors), x), device)
+            run = _uncast(partial(some.run, *numbers, *prepared), device)
+            if kind != "record":
+                return run
+            return partial(self._record, run, trace.one.changed, layers)  # type: ignore[union-attr]
+
+        return bind
 
     def _cast_as_now(self, device: str) -> Callable[..., Any]:
         """`evaluate` under the autocast of now, wherever it is traced."""
@@ -220,56 +264,43 @@ class StackedBlock:
 
         return slope
 
-    def _traced(self, layers: Layers, states: Tensor) -> tuple[Any, OneLayer | None]:
-        """What a trace for such tensors depends on, and the trace, None if layers run in turn."""
-        shapes = *[(x.shape[1:], x.dtype) for x in (*layers.tensors(), states)], states.device
-        about = self._fingerprint(layers), shapes, cast_of(states.device.type)
-        if not self.traced or not len(layers):
-            return about, None
-        with torch.inference_mode(False):
-            return about, self._remembered(about, lambda: self._trace(layers, states))
+    def _request(self, layers: Layers, states: Tensor) -> Request:
+        slope = self._cast_as_now(states.device.type)
+        return Request(slope, layers.tensors(), states, len(self.names), self.stages)
 
-    def _trace(self, layers: Layers, states: Tensor) -> OneLayer | None:
-        inputs = [_traceable(x[0]) for x in (*layers.tensors(), states)]
+    def _traced(self, layers: Layers, states: Tensor) -> tuple[Trace, Family]:
+        """The trace for such tensors, and all of its kind."""
+        device, cast = states.device.type, cast_of(states.device.type)
+        shapes = tuple([(x.shape[1:], x.dtype) for x in layers.tensors()])
+        kind = states.dim(), states.dtype, states.device, cast
+        if not self.traced or not len(layers):
+            return UNTRACED, Family()
+        request = self._request(layers, states)
+        make = partial(self._trace, request)
+        with lending(), torch.inference_mode(False), without_cast(device):
+            family = self._traces.family((self._fingerprint(layers), shapes, kind))
+            return family.find(request, make), family
+
+    def _trace(self, request: Request, warns: bool, keeps: bool) -> OneLayer | None:
+        """The trace of one layer for this shape; None, with a warning, if there is none."""
+        inputs, count = [x[0] for x in request.inputs(keeps)], len(self.names)
         try:
-            slope = self._cast_as_now(states.device.type)
-            with without_cast(states.device.type):
-                return trace_layer(slope, inputs, len(self.names), self.stages)
+            return trace_layer(request.slope, inputs, count, self.stages)
         except ValueError:
             raise
         except OutsideTensorError as error:
             reason = error.told(self.template)
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
-        self._slope_of_one(layers[:1], states[:1])  # raises the block's own errors
-        warnings.warn(
-            f"the block cannot be traced, so its layers run one after another: {reason}",
-            stacklevel=2,
-        )
+        inputs = [x[0] for x in request.inputs()]
+        buffers = [x.clone() for x in inputs[count:-3]]
+        request.slope(inputs[:count], buffers, *inputs[-3:])  # raises the block's own errors
+        if warns:
+            warnings.warn(
+                f"the block cannot be traced, so its layers run one after another: {reason}",
+                stacklevel=2,
+            )
         return None
-
-    def _batch(
-        self,
-        kind: str,
-        one: OneLayer,
-        program: Callable[[str], Program],
-        layers: Layers,
-        states: Tensor,
-        slope: Callable[..., Any],
-        apart: bool,
-    ) -> Program:
-        inputs = [_traceable(x) for x in (*layers.tensors(), states)]
-        count = len(inputs) - 1
-        if kind == "differentiable":
-            graph = trace_for_autograd(slope, [x[0] for x in inputs], len(self.names))
-            return batch(graph, inputs, count, apart, None)
-        if kind.startswith("vjp"):
-            saved = program("forward").results[1 + len(one.changed) :]
-            inputs[-1:-1] = [
-                torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device)
-                for x in saved
-            ]
-        return batch(getattr(one, kind), inputs, count, apart)
 
     def _in_turn(self, kind: str, layers: Layers, plainly: bool, *inputs: Tensor) -> Any:
         """Evaluate layers one after another, traced or as PyTorch does."""
@@ -316,14 +347,12 @@ class StackedBlock:
         """All that may change what the block's code does, now."""
         return self.traced, fingerprint(self.template)
 
-    def _remembered(self, key: Any, make: Callable[[], Any]) -> Any:
+    def tangent(self, with_steps: bool, make: Callable[[], Any]) -> Any:
+        """The block of these layers with their tangent, made once."""
         with lending():
-            if key not in self._found:
-                self._found[key] = make()
-                if len(self._found) > PROGRAMS:
-                    self._found.popitem(last=False)
-            self._found.move_to_end(key)
-            return self._found[key]
+            if with_steps not in self._tangents:
+                self._tangents[with_steps] = make()
+            return self._tangents[with_steps]
 
 
 def _uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
@@ -336,8 +365,3 @@ def _uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
             return run(*inputs)
 
     return uncast
-
-
-def _traceable(tensor: Tensor) -> Tensor:
-    """Outside of any graph; a copy of one that was made in inference mode."""
-    return tensor.clone() if tensor.is_inference() else tensor.detach()

@@ -12,6 +12,7 @@ from torch import Tensor
 __all__ = ["Layers"]
 
 BOUND = 64  # programs for states of different shapes
+PLACES = 1024  # shapes whose programs are known by name
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,9 @@ class Layers:
     # Views and programs, found once: sweeps repeat the same slices and shapes.
     _slices: dict[Any, Layers] = field(default_factory=dict, init=False, repr=False)
     _bound: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    # What all slices share: the state of the block, and names of the traces for each shape.
     _fingerprint: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+    _names: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return self.times.shape[0]
@@ -62,6 +65,7 @@ class Layers:
                 self.steps[which],
             )
             object.__setattr__(part, "_fingerprint", self._fingerprint)
+            object.__setattr__(part, "_names", self._names)
         return part
 
     def keep_programs(self, key: Any, programs: Any) -> Any:
@@ -70,6 +74,12 @@ class Layers:
             self._bound.clear()
         self._bound[key] = programs
         return programs
+
+    def keep_names(self, key: Any, names: Any) -> None:
+        """Keep the names of what these layers, and their slices, have programs for."""
+        if len(self._names) >= PLACES:
+            self._names.clear()
+        self._names[key] = names
 
     def with_steps(self, steps: Tensor) -> Layers:
         """The same layers with other steps."""

@@ -6,7 +6,6 @@ state (u, w). What can be done to layers, serially or by multigrid, is so done t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -58,7 +57,7 @@ class TangentBlock(StackedBlock):
         self.stages = block.stages
         self.evaluations = 0
         self.vjps = 0
-        self._found = OrderedDict()
+        self._start()
 
     def evaluate(
         self,

@@ -40,7 +40,7 @@ from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["LayerParallel"]
 
-MODES = ("mgrit", "serial", "auto")
+MODES, MEASURED = ("mgrit", "serial", "auto"), 1024  # shapes that "auto" remembers
 
 
 class LayerParallel(nn.Module):
@@ -243,7 +243,7 @@ class LayerParallel(nn.Module):
     def _prepare(
         self, u: Tensor, method: MGRITMethod
     ) -> tuple[PropagationSetup, Tensor, Tensor, Sequence[Tensor]]:
-        """What is kept of the last call, where it was for the same tensors, shapes and block.
+        """What is kept of the last call, where it was for the same tensors and block.
 
         With it come u, and the steps and parameters to which gradients go.
         """
@@ -260,15 +260,15 @@ class LayerParallel(nn.Module):
         ]
         about = net.kernel.fingerprint(), net.final_time, net.kept, self.communicator
         modes = cast_of(u.device.type), torch.is_inference_mode_enabled()
-        key = about, tensors, u.shape, u.dtype, u.device, modes
-        last = self._setups.get(method)
-        if last is None or last[0] != key:
+        key = about, tensors, u.dtype, u.device, modes
+        size, last = u.numel() * u.element_size(), self._setups.get(method)
+        if last is None or last[0] != key or not last[1].serves(size):
             setup = PropagationSetup.of(
                 net.kernel,
                 detached(layers or net.own_layers()),
                 method,
                 self.communicator,
-                state_bytes=u.numel() * u.element_size(),
+                state_bytes=size,
                 fixed_steps=net.learnable_steps is None,
             )
             self._setups[method] = key, setup
@@ -304,6 +304,7 @@ class LayerParallel(nn.Module):
         """The faster mode for states like u, forward and backward if there is training."""
         key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
         if key not in self._faster:
+            self._faster = self._faster if len(self._faster) < MEASURED else {}
             state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
             kept, buffers = dict(self._starts.kept), [(b, b.clone()) for b in self.net.buffers()]
             seconds = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,11 +56,13 @@ class MGRITMethod:
         return list(accumulate(self.factors, mul, initial=1))
 
 
+HIERARCHIES = 256  # for states of different shapes
+STEPS = 2048  # slices of layers, for states of different shapes
 SERIAL_METHOD = MGRITMethod.from_texts((), "V", "V", ("F",))
 
 
 class PropagationSetup:
-    """The layers of every level for states of one shape, and the two hierarchies over them.
+    """The layers of every level, and for states of each shape the two hierarchies over them.
 
     Kept between calls. Its tensors are views of the network's own, so they follow what an optimizer
     does to them; `refresh` follows with the coarse layers. It is the forward `Propagator`.
@@ -106,8 +109,9 @@ class PropagationSetup:
         self.shares = shares
         self.count = len(levels[0])
         self._scales: dict[Any, Any] = {}
-        self._steps: dict[tuple[int, ...], tuple[Callable[[Tensor], Tensor], Tensor]] = {}
-        self._idle: dict[bool, Hierarchy] = {}  # hierarchies that no solution has at the moment
+        self._steps: dict[Any, tuple[Callable[[Tensor], Tensor], Tensor]] = {}
+        # Hierarchies that no solution has at the moment.
+        self._idle: OrderedDict[tuple[bool, tuple[int, ...]], Hierarchy] = OrderedDict()
 
     @classmethod
     def of(
@@ -136,12 +140,26 @@ class PropagationSetup:
         """
         strides = method.strides
         levels = [coarse_layers(layers, stride, kernel.stages) for stride in strides]
-        size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
-        gathered = communicator.gathered(size) if method.factors else None
+        gathered = cls.place(layers, method, communicator, state_bytes)
         if gathered:
             levels.append(layers_of_all(levels[-1], communicator))
         shares = [shares_of(layers.steps, stride) for stride in strides[1:]]
         return cls(kernel, method, levels, communicator, gathered, shares if fixed_steps else None)
+
+    @staticmethod
+    def place(
+        layers: Layers, method: MGRITMethod, communicator: Communicator, state_bytes: int
+    ) -> Gathered | None:
+        """Whether, and where, small coarsest levels are gathered, for states of so many bytes."""
+        if communicator is SERIAL_COMMUNICATOR or not method.factors:
+            return None
+        size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
+        return communicator.gathered(size)
+
+    def serves(self, state_bytes: int) -> bool:
+        """Whether a setup made for states of this size would be the same."""
+        place = self.place(self.levels[0], self.method, self.communicator, state_bytes)
+        return place == self.gathered
 
     def changes_buffers(self, u: Tensor) -> bool:
         """Whether a recorded sweep may change buffers: running statistics of batch norm."""
@@ -192,7 +210,8 @@ class PropagationSetup:
         initial : Tensor
             One point, as in `layer_hierarchy`.
         """
-        kept = self._idle.pop(propagator.reverse, None)  # one step: no other thread finds it, too
+        key = propagator.reverse, tuple(initial.shape)
+        kept = self._idle.pop(key, None)  # one step: no other thread finds it, too
         if kept is None:
             method = self.method
             # Norms of all processes are not asked for: `History` gathers them before a decision.
@@ -210,11 +229,13 @@ class PropagationSetup:
             )
         with posed(kept, propagator, initial) as hierarchy:
             yield hierarchy
-        self._idle[propagator.reverse] = kept
+        self._idle[key] = kept
+        while len(self._idle) > HIERARCHIES:
+            self._idle.popitem(last=False)
 
     def scale(self, level: int, which: slice, states: Tensor) -> Tensor:
         """The steps of some layers, shaped to multiply states."""
-        key = level, which.start, which.stop, which.step
+        key = level, which.start, which.stop, which.step, states.dim()
         found = self._scales.get(key)
         if found is None:
             steps = self.levels[level][which].steps
@@ -223,17 +244,20 @@ class PropagationSetup:
 
     def scales(self, level: int, states: Tensor) -> Sequence[Tensor]:
         """The step of each layer of a level, shaped to multiply a state."""
-        found = self._scales.get(level)
+        key = level, states.dim()
+        found = self._scales.get(key)
         if found is None:
             whole = self.scale(level, slice(0, len(self.levels[level])), states)
-            found = self._scales[level] = whole.split(1)
+            found = self._scales[key] = whole.split(1)
         return found
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Forward steps of some layers of a level, all at once (`Propagator`)."""
-        key = level, which.start, which.stop, which.step
+        key = level, which.start, which.stop, which.step, states.shape, states.dtype
         step = self._steps.get(key)
         if step is None:
+            if len(self._steps) >= STEPS:
+                self._steps.clear()
             slope = self.kernel.bound_slope(self.levels[level][which], states)
             step = self._steps[key] = slope, self.scale(level, which, states)
         slope, scale = step

@@ -352,14 +352,13 @@ def test_a_changed_block_is_traced_again():
 
 
 def test_programs_do_not_pile_up(monkeypatch):
-    monkeypatch.setattr("mgnet.depth.batched.block.PROGRAMS", 4)
     monkeypatch.setattr("mgnet.depth.batched.layers.BOUND", 2)
     block = StackedBlock(Sine())
     layers = stacked(Sine, 1)[1]
     for batch in range(1, 6):
         states = torch.ones(1, batch, 1)
         torch.testing.assert_close(block.record(layers, states).value, states.sin())
-    assert len(block._found) <= 4
+    assert len(block._traces) <= 4
     assert len(layers._bound) <= 2
 
 

@@ -366,3 +366,17 @@ def test_trials_of_auto_leave_what_is_kept_as_it_was():
     assert parallel._mode(batch(seed=1)) in ("mgrit", "serial")
     assert parallel._starts.kept == kept and set(kept) == {"forward", "backward"}
     assert (parallel.calls, parallel.last_forward) == (calls, last)
+
+
+def test_one_setup_serves_states_of_all_shapes():
+    torch.manual_seed(0)
+    net = ODENet(torch.nn.Linear(2, 2), 8)
+    parallel = LayerParallel(net, levels=2, coarsening=4, control=FixedCycles(3))
+    for size in range(2, 8):
+        u = torch.randn(size, 2)
+        torch.testing.assert_close(parallel(u), net(u), rtol=1e-5, atol=1e-6)
+    ((_, setup),) = parallel._setups.values()
+    kept = setup
+    parallel(torch.randn(3, 2))
+    ((_, setup),) = parallel._setups.values()
+    assert setup is kept and len(setup._idle) == 6

@@ -1,0 +1,259 @@
+"""Graphs of tensor operations, with the sizes that a trace leaves open as inputs of their own.
+
+A graph that was made with unknown sizes has nodes that are numbers: sizes of tensors, and what the
+block computes of them. `open_sizes` makes every one of them a function of the inputs `sizes`, the
+open sizes of a state, so that a graph may be cut anywhere, mapped over layers, and run with plain
+numbers that are computed once for a shape.
+"""
+
+from __future__ import annotations
+
+import linecache
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx import graph_module
+
+__all__ = ["ShapeError", "Traced", "extract", "is_number", "open_sizes", "results", "taken"]
+
+NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+class ShapeError(RuntimeError):
+    """A graph cannot be written for other sizes than those it was made with."""
+
+
+class Traced:
+    """A graph as a function.
+
+    What PyTorch keeps of the source of every `GraphModule`, for ever, is not there.
+
+    Parameters
+    ----------
+    graph : fx.Graph
+    constants : mapping of str to object
+        What the graph gets by name.
+
+    Examples
+    --------
+    >>> graph = fx.Graph()
+    >>> x = graph.placeholder("x")
+    >>> _ = graph.output(graph.call_function(torch.neg, (x,)))
+    >>> Traced(graph, {})(torch.ones(2))
+    tensor([-1., -1.])
+    """
+
+    def __init__(self, graph: fx.Graph, constants: Mapping[str, Any]):
+        self.graph = graph
+        names = {node.target for node in graph.find_nodes(op="get_attr")}
+        self.constants = {name: constants[name] for name in names}
+        self._run: Callable[..., Any] | None = None
+
+    def __call__(self, *inputs: Any) -> Any:
+        if self._run is None:
+            self._run = self.function()
+        return self._run(*inputs)
+
+    def bare(self) -> Traced:
+        """Without notes of what each node stands for; gives itself back."""
+        for node in self.graph.nodes:
+            node.meta = {}
+        return self
+
+    def text(self, sizes: Sequence[int] = ()) -> list[str]:
+        """The operations in words, for these open sizes; for comparisons.
+
+        Examples
+        --------
+        >>> graph = fx.Graph()
+        >>> _ = graph.output(graph.call_function(torch.neg, (graph.placeholder("x"),)))
+        >>> Traced(graph, {}).text()
+        ['placeholder', ...(x0,) {}', ...]
+        """
+        rows: list[str] = []
+        names: dict[fx.Node, Any] = {}
+        given = iter(sizes)
+        for node in self.graph.nodes:
+            args, kwargs = fx.map_arg((node.args, node.kwargs), names.__getitem__)
+            if is_number(node):
+                names[node] = next(given) if node.op == "placeholder" else node.target(*args)
+                continue
+            names[node] = _Name(f"x{len(rows)}")
+            if node.op == "placeholder":
+                rows.append(node.op)
+            elif node.op == "get_attr":
+                rows.append(_described(self.constants[node.target]))
+            else:
+                rows.append(f"{node.target}{args} {kwargs}")
+        return rows
+
+    def function(self) -> Callable[..., Any]:
+        """The graph as a plain function, which no longer knows of it."""
+        code = self.graph.python_code("self")
+        space = dict(code.globals)
+        exec(compile(code.src, "<traced layer>", "exec"), space)
+        return MethodType(space["forward"], SimpleNamespace(**self.constants))
+
+
+class _Name(str):
+    """The name of a node, which is written without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _described(constant: Any) -> str:
+    if isinstance(constant, Tensor):
+        return f"{constant.dtype} {tuple(constant.shape)} {constant.tolist()}"
+    return f"{type(constant)} {id(constant)}"
+
+
+def taken(module: fx.GraphModule) -> Traced:
+    """The graph of a module that was just made; the module itself may go, and leaves nothing.
+
+    Examples
+    --------
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> taken(make_fx(torch.neg)(torch.ones(1)))(torch.ones(1))
+    tensor([-1.])
+    >>> any(name.startswith("<eval_with_key>") for name in linecache.cache)
+    False
+    """
+    names = [str(node.target) for node in module.graph.find_nodes(op="get_attr")]
+    constants = {name: getattr(module, name) for name in names}
+    sources = getattr(getattr(graph_module, "_loader", None), "eval_cache", {})
+    for part in module.modules():
+        if isinstance(part, fx.GraphModule):
+            code = getattr(type(part).forward, "__code__", None)
+            name = getattr(code, "co_filename", "")
+            if sources.pop(name, None) is not None:
+                linecache.cache.pop(name, None)
+    graph = module.graph
+    graph.owning_module = None  # type: ignore[assignment]
+    return Traced(graph, constants)
+
+
+def results(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes that a graph gives back, in a list also if there is one."""
+    found: Any = graph.output_node().args[0]
+    return [found] if isinstance(found, fx.Node) else list(found)
+
+
+def is_number(node: fx.Node) -> bool:
+    """Whether a node is a size, or was computed of sizes alone.
+
+    Examples
+    --------
+    >>> is_number(fx.Graph().placeholder("x"))
+    False
+    """
+    return isinstance(node.meta.get("val"), NUMBERS)
+
+
+def extract(owner: Traced, inputs: Sequence[fx.Node], wanted: Any) -> Traced:
+    """The part of a graph that leads from some of its nodes to some others.
+
+    Examples
+    --------
+    >>> graph = fx.Graph()
+    >>> x = graph.placeholder("x")
+    >>> y = graph.call_function(torch.neg, (x,))
+    >>> z = graph.call_function(torch.exp, (y,))
+    >>> extract(Traced(graph, {}), [y], z)(torch.zeros(1))
+    tensor([1.])
+    """
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in inputs}
+    for node, copied in copies.items():
+        copied.meta = dict(node.meta)
+    needed, left = set(copies), [wanted] if isinstance(wanted, fx.Node) else list(wanted)
+    while left:
+        node = left.pop()
+        if node not in needed:
+            needed.add(node)
+            left += node.all_input_nodes
+    for node in owner.graph.nodes:
+        if node in needed and node not in copies:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(fx.map_arg(wanted, copies.__getitem__))
+    return Traced(graph, owner.constants)
+
+
+def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
+    """Make sizes inputs of a graph, before all others, and numbers in it functions of them.
+
+    Parameters
+    ----------
+    graph : fx.Graph
+        Edited; its nodes have what they stand for as `meta["val"]`.
+    unknown : sequence of torch.SymInt
+        The open sizes.
+
+    Returns
+    -------
+    list of fx.Node
+        The new inputs.
+
+    Raises
+    ------
+    ShapeError
+        If a number depends on anything else.
+    """
+    if not unknown:
+        return []
+    with graph.inserting_before(next(iter(graph.nodes))):
+        sizes = [graph.placeholder(f"size_{n}") for n in range(len(unknown))]
+    known = {}
+    for node, size in zip(sizes, unknown, strict=True):
+        node.meta["val"] = size
+        if (
+            isinstance(size, torch.SymInt) and size.node.expr.is_Symbol
+        ):  # it has not become a number
+            known[size.node.expr] = node
+    for node in list(graph.nodes):
+        if is_number(node) and any(not is_number(each) for each in node.all_input_nodes):
+            with graph.inserting_before(node):
+                value = _written(graph, node.meta["val"], known)
+            if isinstance(value, fx.Node):
+                node.replace_all_uses_with(value)
+            else:
+                for user in list(node.users):
+                    user.args = fx.map_arg(user.args, lambda x: value if x is node else x)  # noqa: B023
+                    user.kwargs = fx.map_arg(user.kwargs, lambda x: value if x is node else x)  # noqa: B023
+    graph.eliminate_dead_code()
+    return sizes
+
+
+def _written(graph: fx.Graph, number: Any, known: Mapping[Any, fx.Node]) -> Any:
+    """A whole number in terms of the sizes: as nodes, with their values."""
+    from torch.utils._sympy.functions import FloorDiv
+
+    if not isinstance(number, torch.SymInt):
+        raise ShapeError(f"a number of a tensor is {number}")
+
+    def write(expression: Any) -> Any:
+        if expression in known:
+            return known[expression]
+        if expression.is_Integer:
+            return int(expression)
+        parts = [write(part) for part in expression.args]
+        if expression.is_Add or expression.is_Mul:
+            kind = operator.add if expression.is_Add else operator.mul
+            return reduce(lambda a, b: call(kind, a, b), parts)
+        if isinstance(expression, FloorDiv):
+            return call(operator.floordiv, *parts)
+        raise ShapeError(f"a size is {expression}")
+
+    def call(kind: Callable[..., Any], *parts: Any) -> Any:
+        if not any(isinstance(part, fx.Node) for part in parts):
+            return kind(*parts)
+        node = graph.call_function(kind, parts)
+        node.meta["val"] = number  # of its kind; nobody asks for more
+        return node
+
+    return write(number.node.expr)

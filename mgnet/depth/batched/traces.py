@@ -1,0 +1,341 @@
+"""The traces of a block: one for many shapes where that can be, else one for each, for some time.
+
+The first shapes have a trace each. From then on a trace has open sizes on the axes that were seen
+to differ, and serves all shapes for which its conditions hold. Before such a program is used, it is
+written out for a shape that has a trace of its own, and must be the same, operation by operation:
+so no result depends on which of the two a shape has. A block that asks for a size as a plain number
+(`len(x)`, `range(x.shape[1])`) has a trace for each of these.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from mgnet.depth.batched.graphs import ShapeError
+from mgnet.depth.batched.programs import Program, batch
+from mgnet.depth.batched.stand_ins import StandIns, quiet, spare_mode
+from mgnet.depth.batched.tracing import OneLayer, Slope, trace_for_autograd, trace_layer
+
+__all__ = ["Family", "Request", "Trace", "Traces"]
+
+ALONE = 2  # shapes that have a trace of their own before there is one for many
+OPEN = 8  # traces with open sizes in a family, where the block branches
+FAMILIES = 32  # for a block
+OPERATIONS = 100_000  # in all programs of a block that are for one shape each
+WITNESSES = 2  # shapes with which programs are compared, where there are so many
+LEAST = 50  # what a trace counts beside the operations of its programs
+DROPPED = 256  # traces that are made in vain before further shapes have none
+
+Make = Callable[[bool, bool], OneLayer | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """Layers and states for which a program is wanted.
+
+    Parameters
+    ----------
+    slope : callable
+        As in `trace_layer`.
+    tensors : sequence of Tensor
+        Of the layers, stacked: parameters, buffers, times and steps.
+    states : Tensor
+        Stacked, too.
+    parameters : int
+        How many of the tensors are parameters.
+    stages : int
+        Of the one-step method.
+    """
+
+    slope: Slope
+    tensors: Sequence[Tensor]
+    states: Tensor
+    parameters: int
+    stages: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one state."""
+        return tuple(self.states.shape[1:])
+
+    def of_shape(self, shape: Sequence[int]) -> Request:
+        """The same for states of another shape."""
+        return replace(self, states=self.states.new_empty((len(self.states), *shape)))
+
+    def inputs(self, keeps: bool = True) -> list[Tensor]:
+        """What a trace of many layers is made with; `keeps` is that of `spare_mode`."""
+        found = [_traceable(x) for x in (*self.tensors, self.states)]
+        if keeps:
+            return found
+        mode = spare_mode(keeps=False)
+        return [mode.from_tensor(x, static_shapes=True) for x in found]
+
+
+class Trace:
+    """The trace of one layer and its programs for many; of one shape, or with open sizes.
+
+    Parameters
+    ----------
+    one : OneLayer or None
+        None: layers of this shape are evaluated as they are written.
+    given : StandIns, optional
+        With open sizes.
+    witnesses : sequence of (Trace, shape)
+        Each of one shape, for which the conditions hold; programs are compared with its own.
+    compares : bool
+        Whether programs of one shape keep what such a comparison needs.
+
+    Attributes
+    ----------
+    name : object
+        Another one after conditions have been added.
+    apart : bool
+        Whether layers run one after another.
+    operations : int
+        In all programs.
+    """
+
+    def __init__(
+        self,
+        one: OneLayer | None,
+        given: StandIns | None = None,
+        witnesses: Sequence[tuple[Trace, tuple[int, ...]]] = (),
+        compares: bool = False,
+    ):
+        self.one = one
+        self.given = given
+        self.witnesses = witnesses
+        self.compares = compares
+        self.name = object()
+        self.apart = one is not None and one.convolves
+        if any(trace.apart for trace, _ in witnesses):
+            self.apart = True
+        self.operations = 0
+        self._programs: dict[tuple[str, int, bool], Program] = {}
+
+    def sizes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The open ones of a state."""
+        return () if self.given is None else self.given.sizes(shape)
+
+    def run_apart(self) -> None:
+        """From now on layers run one after another."""
+        self.apart = True
+        for trace, _ in self.witnesses:
+            trace.apart = True
+
+    def program(self, kind: str, request: Request) -> Program:
+        """The program of a kind for as many layers as there are states.
+
+        Parameters
+        ----------
+        kind : str
+            "slope", "forward", "vjp", "vjp_all" or "differentiable".
+        request : Request
+
+        Raises
+        ------
+        ShapeError
+            If there is none with open sizes.
+        """
+        key = kind, len(request.states), self.apart
+        found = self._programs.get(key)
+        if found is None:
+            if self.given is None:
+                found = self._made(kind, request, request.inputs(self.compares), ())
+            else:
+                found = self._compared(kind, request, self.given)
+            if found.whole is not None:
+                self.operations += len(found.whole.graph.nodes)
+            found = self._programs[key] = found if self.compares else replace(found, whole=None)
+        return found
+
+    def _compared(self, kind: str, request: Request, given: StandIns) -> Program:
+        asked = len(given.env.guards)
+        try:
+            with quiet():
+                made = self._made(kind, request, given.many(len(request.states)), given.axes)
+            given.check()
+        except Exception as error:
+            raise ShapeError(str(error)) from error
+        if len(given.env.guards) > asked:
+            self.name = object()
+        for trace, shape in self.witnesses:
+            if not given.hold(shape):
+                raise ShapeError("a program has other conditions than the trace")
+            alone = trace.program(kind, request.of_shape(shape))
+            if alone.text() != made.text(given.sizes(shape)):
+                raise ShapeError("a program with open sizes differs from that of a shape")
+        return made
+
+    def _made(
+        self, kind: str, request: Request, inputs: list[Tensor], axes: Sequence[int]
+    ) -> Program:
+        count = len(inputs) - 1
+        if kind == "differentiable":
+            first = [x[0] for x in inputs]
+            graph = trace_for_autograd(request.slope, first, request.parameters, axes)
+            return batch(graph, inputs, count, self.apart, None, axes)
+        if kind.startswith("vjp") and self.one is not None:
+            forward = self.program("forward", request)
+            with nullcontext() if self.given is None else self.given.mode:
+                saved = [make() for make in forward.results[1 + len(self.one.changed) :]]
+            inputs[-1:-1] = saved
+        return batch(getattr(self.one, kind), inputs, count, self.apart, axes=axes)
+
+
+class Family:
+    """All traces for states of one type and number of axes."""
+
+    def __init__(self) -> None:
+        self.alone: OrderedDict[tuple[int, ...], Trace] = OrderedDict()  # last used last
+        self.open: list[Trace] = []
+        self.dropped = 0
+        self._closed = False
+        self._first: tuple[int, ...] | None = None
+        self._differ: set[int] = set()
+        self._plain = Trace(None)
+        self._warned = False
+
+    def find(self, request: Request, make: Make) -> Trace:
+        """The trace for a shape; made where there is none yet.
+
+        Parameters
+        ----------
+        request : Request
+        make : callable
+            `(warns, keeps) -> OneLayer` of this shape, or None where it cannot be traced.
+        """
+        shape = request.shape
+        found = self.alone.get(shape)
+        if found is not None:
+            self.alone.move_to_end(shape)
+            return found
+        for trace in self.open:
+            if trace.given is not None and trace.given.hold(shape):
+                return trace
+        if self._first is None:
+            self._first = shape
+        pairs = enumerate(zip(shape, self._first, strict=True))
+        differ = self._differ.union(axis for axis, (here, first) in pairs if here != first)
+        axes = [axis for axis in sorted(differ) if shape[axis] > 1]
+        many = axes and not self._closed and len(self.alone) >= ALONE and len(self.open) < OPEN
+        found = self._opened(request, make, axes) if many else self._alone(request, make)
+        self._differ = differ
+        return found
+
+    def close(self, trace: Trace) -> None:
+        """Give up a trace with open sizes: from now on each further shape has its own."""
+        self._closed = True
+        if trace in self.open:
+            self.open.remove(trace)
+
+    def drop(self) -> bool:
+        """Drop the trace of the shape that was not used for longest, if there are others."""
+        if len(self.alone) < 2:
+            return False
+        self.alone.popitem(last=False)
+        self.dropped += 1
+        return True
+
+    def operations(self) -> int:
+        """In all programs of one shape each."""
+        return sum([LEAST + trace.operations for trace in self.alone.values()])
+
+    def _alone(self, request: Request, make: Make) -> Trace:
+        if self.dropped >= DROPPED:
+            self._warn(request)
+            return self._plain
+        one = make(not self.alone, not self._closed)
+        trace = self.alone[request.shape] = Trace(one, compares=not self._closed)
+        return trace
+
+    def _warn(self, request: Request) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the block has a trace of its own for each shape of a state, and there are too "
+                f"many: layers of shapes like {request.shape} run one after another; pad the "
+                "states to fewer shapes",
+                stacklevel=2,
+            )
+
+    def _opened(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:
+        try:
+            trace = self._with_open_sizes(request, make, axes)
+        except Exception:  # of whatever PyTorch's accounts of sizes do not know
+            trace = self._alone(request, make)  # raises what the block itself does
+            self._closed = True
+            return trace
+        self.open.insert(0, trace)  # the last ones have most open sizes
+        return trace
+
+    def _with_open_sizes(self, request: Request, make: Make, axes: Sequence[int]) -> Trace:
+        *tensors, state = [x[0] for x in request.inputs()]
+        with quiet():
+            given = StandIns(tensors, state, axes)
+            inputs = [*given.tensors, given.state]
+            one = trace_layer(request.slope, inputs, request.parameters, request.stages, axes)
+        given.check()
+        if not given.is_open():
+            raise ShapeError("all sizes were asked for")
+        witnesses = [
+            (trace, shape)
+            for shape, trace in reversed(self.alone.items())
+            if trace.compares and given.hold(shape)
+        ][:WITNESSES]
+        if not witnesses:
+            witnesses = [(self._alone(request, make), request.shape)]
+        for trace, _ in witnesses:
+            if trace.one is None or trace.one.about() != one.about():
+                raise ShapeError("a trace with open sizes differs from that of a shape")
+        return Trace(one, given, witnesses)
+
+
+class Traces:
+    """The families of a block, those used last.
+
+    Examples
+    --------
+    >>> traces = Traces()
+    >>> traces.family("a") is traces.family("a"), len(traces)  # there is no trace in it yet
+    (True, 0)
+    """
+
+    def __init__(self) -> None:
+        self._families: OrderedDict[Any, Family] = OrderedDict()
+
+    def __len__(self) -> int:
+        return sum([len(f.alone) + len(f.open) for f in self._families.values()])
+
+    def family(self, about: Any) -> Family:
+        """The traces for one kind of input."""
+        found = self._families.get(about)
+        if found is None:
+            found = self._families[about] = Family()
+            if len(self._families) > FAMILIES:
+                self._families.popitem(last=False)
+        self._families.move_to_end(about)
+        return found
+
+    def shrink(self) -> None:
+        """Drop traces of one shape each, so that all have no more operations than `OPERATIONS`."""
+        families = [*self._families.values()]
+        left = sum([family.operations() for family in families]) - OPERATIONS
+        for family in families:
+            while left > 0:
+                before = family.operations()
+                if not family.drop():
+                    break
+                left -= before - family.operations()
+
+
+def _traceable(tensor: Tensor) -> Tensor:
+    """Outside of any graph; a copy of one that was made in inference mode."""
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
