@@ -87,7 +87,7 @@ def write_model(folder: Path, told: Mapping[str, Any], state: Mapping[str, torch
             stack.callback(path.unlink, True)
             path.write_bytes(content)  # not `save_file`, of which the mode is not that of umask
             sync(path)
-        replace_pair(*made, folder)
+        replace_pair(made[0], made[1], folder)
 
 
 def _digest(told: Mapping[str, Any]) -> str:

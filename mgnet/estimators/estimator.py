@@ -17,7 +17,7 @@ from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_row
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import TrainingBudget, train_within
 from mgnet.knots import KAN, InputBands, knot_hierarchy
-from mgnet.limits import is_count, shown, written
+from mgnet.limits import is_count, is_whole, shown, written
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LevenbergMarquardt, NewtonKrylov, Objective, TorchOptimizer
 
@@ -103,8 +103,8 @@ class KANEstimator(BaseEstimator, ABC):
                 patience=self.n_iter_no_change,
                 tol=self.tol,
             )
-        seed = self.random_state
-        if isinstance(seed, Integral) and not 0 <= seed < 2**63:
+        seed: Any = self.random_state
+        if isinstance(seed, Integral) and not is_whole(seed):
             raise ValueError(
                 f"{type(self).__name__} got random_state {shown(seed)}; it must be at least 0 and "
                 "less than 2**63"

@@ -13,7 +13,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
 from mgnet.knots.kan_options import check_coefficients, checked_factor
 from mgnet.knots.network_state import check_plain_tensors
-from mgnet.knots.spline_operator import LONG, SplineOperator
+from mgnet.knots.spline_operator import SplineOperator, is_long
 from mgnet.level import Level
 from mgnet.limits import is_count, shown
 from mgnet.smoother import Smoother
@@ -65,7 +65,7 @@ def parameter_transfers(
     for (up, down), u in zip(matrices, inner.coefficients, strict=True):
         # Not torch's sparse matrices: `torch.func.vmap`, which `ProlongedJacobian` needs, knows
         # no product with them.
-        P: Any = SplineOperator((up,)) if up.shape[0] > LONG else up.toarray()
+        P: Any = SplineOperator((up,)) if is_long(up) else up.toarray()
         P, R = (_as_tensor(matrix, u) for matrix in (P, down))
         of_splines[id(u)] = AxisTransfer(P, axis=1, injection=R)
     return [(p, of_splines.get(id(p))) for p in kan.parameters()]

@@ -37,7 +37,7 @@ __all__ = ["InputBands", "PreparedBands"]
 class Block(NamedTuple):
     """The columns of J of one input, sparse, and how many outputs share its splines."""
 
-    columns: sp.csr_matrix
+    columns: Any  # a csr_matrix
     outputs: int
 
 
@@ -106,7 +106,8 @@ class PreparedBands:
 
 def _inverse(bands: np.ndarray, shift: float) -> BandedInverse:
     """Of the block with this shift, or with the least larger one that Cholesky takes."""
-    least = np.finfo(float).eps * float(bands[0].max(initial=0.0)) + np.finfo(float).tiny
+    largest = float(bands[0].max(initial=0.0))
+    least = float(np.finfo(float).eps) * largest + float(np.finfo(float).tiny)
     while True:
         shifted = bands.copy()
         shifted[0] += shift
@@ -145,7 +146,7 @@ def _blocks(J: Jacobian) -> list[Block] | None:
     return None
 
 
-def _split(rows: sp.spmatrix, layout: Sequence[tuple[int, int]]) -> list[Block]:
+def _split(rows: Any, layout: Sequence[tuple[int, int]]) -> list[Block]:
     ends = np.cumsum([0, *(splines * outputs for splines, outputs in layout)]).tolist()
     columns = sp.csc_matrix(rows)
     return [
@@ -171,10 +172,12 @@ def _stacked(J: StackedJacobian) -> list[Block] | None:
 
 
 def _prolonged(fine: list[Block], transfer: Any) -> list[Block]:
-    made, remaining = [], iter(fine)
+    made: list[Block] = []
+    remaining = iter(fine)
     for (inputs, _, outputs), part in transfer.parts:
         P = part.P.factors[0] if isinstance(part.P, SplineOperator) else as_scipy(part.P)
         P = sp.kron(sp.csr_matrix(P), sp.eye(outputs), format="csr")
         for _ in range(inputs):
-            made.append(Block((next(remaining).columns @ P).tocsr(), outputs))
+            product: Any = next(remaining).columns @ P
+            made.append(Block(product.tocsr(), outputs))
     return made

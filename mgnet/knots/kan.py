@@ -111,10 +111,12 @@ class KAN(OptionsInState):
         self.degree: int = told.degree
         self.domain: tuple[float, float] = told.domain
         self.hidden: str = told.hidden
-        kind, generator = {"dtype": told.dtype, "device": told.device}, told.generator
+        kind: dict[str, Any] = {"dtype": told.dtype, "device": told.device}
+        generator = told.generator
         self.linear: torch.nn.Linear | None = None
         if linear:
-            self.linear = torch.nn.Linear(*told.widths[:2], **kind)
+            first, second = told.widths[:2]
+            self.linear = torch.nn.Linear(first, second, **kind)
             draw_linear_(self.linear, generator)
         splines = self.widths[bool(linear) :]
         self.coefficients: torch.nn.ParameterList = torch.nn.ParameterList(

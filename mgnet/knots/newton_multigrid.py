@@ -16,7 +16,7 @@ from mgnet.interpreter import Memory, run
 from mgnet.knots.local_jacobian import LocalJacobian, local_form
 from mgnet.knots.patches import GaussNewtonMatrix, Patches, cholesky
 from mgnet.knots.refinement import refinement_matrix
-from mgnet.knots.spline_operator import LONG, SplineOperator
+from mgnet.knots.spline_operator import SplineOperator, is_long
 from mgnet.level import Level
 from mgnet.notation import parse
 from mgnet.smoother import Smoother
@@ -153,7 +153,7 @@ class KnotLevels:
             for (n, Q), inputs in groupby(coarse.inputs, lambda p: (p.intervals, p.outputs)):
                 first, *others = inputs
                 P: Any = refinement_matrix(n, first.degree)
-                if P.shape[0] > LONG:
+                if is_long(P):
                     P = SplineOperator((P,))
                 else:
                     P = torch.from_numpy(P.toarray())

@@ -9,12 +9,13 @@ domain is `[knots[degree], knots[-degree - 1]]`.
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from mgnet.knots.spline_operator import LONG, BandedInverse, SplineOperator
+from mgnet.knots.spline_operator import BandedInverse, SplineOperator, is_long
 from mgnet.limits import check_memory, is_count, shown, written
 
 ENTRY = 36  # bytes: of an entry in coordinates, and again compressed
@@ -196,7 +197,7 @@ def projection_matrix(P: sp.csr_matrix, mass: sp.csr_matrix) -> np.ndarray | Spl
     >>> bool(np.allclose(R @ P, np.eye(3)))
     True
     """
-    if P.shape[0] > LONG:
+    if is_long(P):
         return _left_inverse(P, P.T @ mass)
     weighted = P.toarray().T @ mass
     return scipy.linalg.solve(weighted @ P, weighted, assume_a="pos")
@@ -213,12 +214,12 @@ def injection_matrix(P: sp.csr_matrix) -> np.ndarray | SplineOperator:
     array([[ 0.833,  0.333, -0.167],
            [-0.167,  0.333,  0.833]])
     """
-    if P.shape[0] > LONG:
+    if is_long(P):
         return _left_inverse(P, P.T)
     return np.linalg.pinv(P.toarray())
 
 
-def _left_inverse(P: sp.csr_matrix, weighted: sp.spmatrix) -> SplineOperator:
+def _left_inverse(P: sp.csr_matrix, weighted: Any) -> SplineOperator:
     """`(W P)^-1 W`, where W P is symmetric."""
     return SplineOperator((BandedInverse.of(weighted @ P), weighted.tocsr()))
 

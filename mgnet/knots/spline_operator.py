@@ -15,11 +15,22 @@ import scipy.linalg
 import scipy.sparse as sp
 import torch
 
-__all__ = ["LONG", "BandedInverse", "SplineOperator", "bands_of"]
+__all__ = ["LONG", "BandedInverse", "SplineOperator", "bands_of", "is_long"]
 
 # Splines on the finer side: above it sparse factors take over. Measured, for 5 and 40 columns: they
 # take as long as dense matrices at 150 to 350 splines.
 LONG = 256
+
+
+def is_long(matrix: Any) -> bool:
+    """Whether a matrix has so many rows, one for each fine spline, that it is not made dense.
+
+    Examples
+    --------
+    >>> is_long(np.eye(256)), is_long(np.eye(257))
+    (False, True)
+    """
+    return matrix.shape[0] > LONG
 
 
 def bands_of(matrix: sp.spmatrix) -> np.ndarray:

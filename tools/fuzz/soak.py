@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -155,7 +155,7 @@ def _solves(folder: Path) -> Step:
         acceleration = Anderson() if number % 6 == 5 else None
         solution = Solver(hierarchy, text, max_cycles=8, acceleration=acceleration).solve(f)
         if number % 50 == 0:
-            str(solution), solution.explain()
+            assert str(solution) and solution.explain()
 
     return step
 
@@ -203,7 +203,7 @@ def _fits(folder: Path) -> Step:
         rng = np.random.default_rng(number)
         x = rng.uniform(-1.0, 1.0, (40 + number % 3, 2))
         y = np.sin(3.0 * x[:, 0]) + x[:, 1]
-        options = {"hidden": 2, "levels": 2, "intervals": 2, "max_iter": 6}
+        options: dict[str, Any] = {"hidden": 2, "levels": 2, "intervals": 2, "max_iter": 6}
         if number % 3 == 2:
             model = KANClassifier(**options).fit(x, y > 0.0)
         else:

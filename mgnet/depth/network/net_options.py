@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import Any
 
 import torch
 
 from mgnet.depth.batched.scheme import check_scheme
 from mgnet.depth.network.spline_weights import DepthSpline
-from mgnet.limits import check_memory, is_count, shown, written
+from mgnet.limits import check_memory, is_count, is_number, shown, written
 
 __all__ = ["check_layer_count", "check_net_options", "check_refined", "drawn_layer"]
 
@@ -35,8 +34,7 @@ def check_net_options(
     """
     if not is_count(layers):
         raise ValueError(f"ODENet got {shown(layers)} layers; it needs at least 1, an integer")
-    known = isinstance(final_time, Real) and not isinstance(final_time, bool)
-    if not known or not 0.0 < final_time <= sys.float_info.max:
+    if not is_number(final_time, 0.0, sys.float_info.max) or not final_time:
         raise ValueError(
             f"ODENet got final_time {shown(final_time)}; it must be positive, a finite number"
         )

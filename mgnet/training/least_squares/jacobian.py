@@ -126,7 +126,7 @@ class SparseJacobian(Jacobian):
         self._rows: Any = matrix.to_sparse().coalesce()
         self._columns: Any = matrix.T.to_sparse().coalesce()
         if matrix.is_sparse and matrix.device.type == "cpu":  # torch's products take ten times long
-            rows = as_scipy(matrix)
+            rows: Any = as_scipy(matrix)
             self._rows, self._columns = _Compressed(rows), _Compressed(rows.T.tocsr())
         self._gram: torch.Tensor | None = None
 
@@ -143,7 +143,8 @@ class SparseJacobian(Jacobian):
     def gram(self) -> torch.Tensor:
         if self._gram is None:
             self._gram = self._columns @ self.dense()
-        return self._gram
+        gram: Any = self._gram
+        return gram
 
     def dense(self) -> torch.Tensor:
         return self.matrix.to_dense() if self.matrix.is_sparse else self._rows.to_dense()
