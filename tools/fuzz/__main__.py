@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 
 from tools.fuzz import harness, ranks
-from tools.fuzz.harness import summary
 
-FUZZERS = "models", "checkpoints", "resumable", "tables", "texts", "options", "ranks"
+FILES = "models", "checkpoints", "resumable", "tables", "texts", "options"
+OWN = "interruptions", "soak", "soak_layers"  # programs with options of their own
 
 
 def main() -> int:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m tools.fuzz", description=__doc__)
-    parser.add_argument("fuzzer", choices=FUZZERS)
+    if sys.argv[1:2] and sys.argv[1] in OWN:
+        return import_module(f"tools.fuzz.{sys.argv[1]}").main(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.fuzz", description=__doc__, epilog=f"{', '.join(OWN)}: NAME --help"
+    )
+    parser.add_argument("fuzzer", choices=(*FILES, "ranks", *OWN))
     parser.add_argument("--count", type=int, default=1000, help="trials")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--show", action="store_true", help="print every outcome, not only faults")
-    if sys.argv[1:2] == ["interruptions"]:  # it has options of its own
-        from tools.fuzz.interruptions import main as interruptions
-
-        return interruptions(sys.argv[2:])
     given = parser.parse_args()
     outcomes = []
     run_trials = ranks.run_trials if given.fuzzer == "ranks" else harness.run_trials
@@ -30,7 +31,7 @@ def main() -> int:
         outcomes.append(outcome)
         if given.show or outcome.is_fault:
             print(f"{outcome.number} {outcome.kind}: {outcome.drawn}\n  {outcome.told}", flush=True)
-    print(f"{given.fuzzer}, seed {given.seed}: {summary(outcomes)}")
+    print(f"{given.fuzzer}, seed {given.seed}: {harness.summary(outcomes)}")
     return any(outcome.is_fault for outcome in outcomes)
 
 

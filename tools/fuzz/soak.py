@@ -1,6 +1,6 @@
 """Long runs: thousands of solves and fits in one process, and what grows meanwhile.
 
-`python -m tools.fuzz.soak NAME --count N`, from the root of the repository; NAME is one of `TASKS`.
+`python -m tools.fuzz soak NAME --count N`, from the root of the repository; NAME is one of `TASKS`.
 After the first tenth, what is measured must stay: memory to 5 %, files, threads and child
 processes exactly, and the objects that Python tracks to a few dozen, whatever N is. The exit code
 is 1 if not.
@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,13 +255,13 @@ TASKS: dict[str, Callable[[Path], Step]] = {
 }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for, and print one line."""
-    parser = argparse.ArgumentParser(prog="python -m tools.fuzz.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.fuzz soak", description=__doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--count", type=int, default=1000, help="steps")
     parser.add_argument("--show", action="store_true", help="print every sample")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     began = time.perf_counter()
 

@@ -1,6 +1,6 @@
 """Long runs of `LayerParallel` over many shapes: what grows, and what a call costs.
 
-`python -m tools.fuzz.soak_layers --calls N --shapes M`, from the root of the repository. Every
+`python -m tools.fuzz soak_layers --calls N --shapes M`, from the root of the repository. Every
 second call has a backward pass. After two rounds over all shapes memory must stay to 5 %, files and
 threads exactly, and the sources that `linecache` and torch.fx keep exactly. Then each shape is
 timed by itself and in turn with the others: all together may cost 1.5 times as much at most. The
@@ -153,14 +153,14 @@ def cost(module: LayerParallel, inputs: Sequence[Tensor], rounds: int = 5) -> tu
     return alone / (rounds * len(inputs)), mixed / (rounds * len(inputs))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="python -m tools.fuzz.soak_layers", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.fuzz soak_layers", description=__doc__)
     parser.add_argument("--block", choices=sorted(BLOCKS), default="linear")
     parser.add_argument("--calls", type=int, default=2000)
     parser.add_argument("--shapes", type=int, default=200)
     parser.add_argument("--layers", type=int, default=16)
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     module = network(given.block, given.layers)
     inputs = [torch.randn(shape) for shape in shapes(given.block, given.shapes)]
