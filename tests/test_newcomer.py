@@ -225,7 +225,11 @@ WRONG = {
     "omega as text": (lambda: Jacobi("0.8"), ValueError, "omega '0.8'; give a number above 0"),
     "omega 0": (lambda: Jacobi(0.0), ValueError, "omega 0.0; give a number above 0"),
     "an order of rows": (lambda: GaussSeidel("backwards"), ValueError, "'forward', 'backward'"),
-    "degree 2.5": (lambda: Chebyshev(2.5), ValueError, "degree and steps of at least 1, integers"),
+    "degree 2.5": (
+        lambda: Chebyshev(2.5),
+        ValueError,
+        "degree and steps of at least 1",
+    ),
     "GMRES": (lambda: Krylov("GMRES"), ValueError, "'GMRES'; it must be 'cg', 'gmres'"),
     "qr": (lambda: Direct("qr"), ValueError, "'qr'; it must be 'lu' or 'pinv'"),
     "decrease 2": (lambda: Backtracking(2.0), ValueError, "between 0 and 1"),
@@ -438,7 +442,11 @@ WRONG = {
     # Depth
     "0 layers": (lambda: net(0), ValueError, "0 layers; it needs at least 1, an int"),
     "layers as text": (lambda: net("8"), ValueError, "'8' layers; it needs at least 1"),
-    "T as text": (lambda: net(4, final_time="1"), ValueError, "'1'; it must be positive, a number"),
+    "T as text": (
+        lambda: net(4, final_time="1"),
+        ValueError,
+        "'1'; it must be positive, a fin",
+    ),
     "Euler": (lambda: net(4, scheme="Euler"), ValueError, "did you mean euler"),
     "per_layer": (lambda: net(4, weights="per_layer"), ValueError, "give 'per layer', 'shared'"),
     "a buffer layer": (lambda: net(4, boundary_layers=2), ValueError, "give two numbers"),

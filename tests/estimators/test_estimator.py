@@ -225,7 +225,7 @@ def test_weights_pass_through_whatever_takes_estimators():
 def test_a_network_beyond_the_memory_is_refused_before_it_is_built(monkeypatch, settings):
     monkeypatch.setattr(estimator, "KAN", None)  # nothing may be built
     x = np.random.default_rng(0).normal(size=(10, 20_000))
-    count = "about 3e17" if "hidden" in settings else str(20_001 * 8 * 19)
+    count = "about 1e18" if "hidden" in settings else str(20_001 * 8 * 19)
     with pytest.raises(ValueError, match=f"the finest network has {count} parameters"):
         KANRegressor(**settings).fit(x, x[:, 0])
 

@@ -99,8 +99,8 @@ def test_a_course_of_ones_own():
         ({"seconds": -1.0}, "seconds -1.0; they must be positive"),
         ({"validation_fraction": 1.0}, "validation_fraction 1.0; it must lie between"),
         ({"roughness": -1.0}, "roughness -1.0; it must be finite and not negative"),
-        ({"hidden": (3, 0)}, "widths"),
-        ({"levels": 0}, "0 levels"),
+        ({"hidden": (3, 0)}, r"hidden \(3, 0\); give a positive integer"),
+        ({"levels": 0}, "levels 0 and degree 3; give positive integers"),
         ({"cycle": "V(1"}, "character"),
     ],
 )

@@ -30,6 +30,7 @@ Step = Callable[[int], None]
 MEMORY = 0.05  # that the resident memory may grow, a fraction
 OBJECTS = 100  # that may be added in a whole run
 SAMPLES = 20
+KINDS = 12  # steps after which every kind was there once
 EXACT = "files", "threads", "children", "sources", "registries"
 
 
@@ -119,9 +120,13 @@ def grown(first: Sample, last: Sample) -> list[str]:
 def soak(
     step: Step, count: int, report: Callable[[int, Sample], None] | None = None
 ) -> list[Sample]:
-    """The samples of a run of `count` steps: after the first tenth, and at equal distances."""
-    first = max(count // 10, 2)
-    places = {first + round(k * (count - first) / SAMPLES) for k in range(SAMPLES + 1)}
+    """The samples of a run of `count` steps: after the first tenth, and at equal distances.
+
+    A short run has two.
+    """
+    first = max(count // 10, min(count // 2, KINDS))
+    parts = SAMPLES if count >= 10 * SAMPLES else 1
+    places = {first + round(k * (count - first) / parts) for k in range(parts + 1)}
     samples: list[Sample] = []
     for number in range(count + 1):
         if number in places:
@@ -256,33 +261,37 @@ TASKS: dict[str, Callable[[Path], Step]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for, and print one line."""
+    """Run what the command line asks for, and print a line for each task."""
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz soak", description=__doc__)
-    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("tasks", choices=TASKS, nargs="+", help="one after another")
     parser.add_argument("--count", type=int, default=1000, help="steps")
     parser.add_argument("--show", action="store_true", help="print every sample")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
-    began = time.perf_counter()
 
     def show(number: int, found: Sample) -> None:
         print(f"{number}: {found}", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        step = TASKS[given.task](Path(folder))
-        samples = soak(step, given.count, show if given.show else None)
-    first, last = samples[0], samples[-1]
-    faults = grown(first, last)
-    share = 100.0 * (last.megabytes / first.megabytes - 1.0)
-    print(
-        f"{given.task}: {given.count} steps in {time.perf_counter() - began:.0f} s; memory "
-        f"{first.megabytes:.1f} to {last.megabytes:.1f} MB ({share:+.1f} %), objects "
-        f"{last.objects - first.objects:+d}, files {last.files}, threads {last.threads} "
-        f"({threading.active_count()} of Python), children {last.children}, sources "
-        f"{last.sources - first.sources:+d}, registries {last.registries - first.registries:+d}, "
-        f"compiled {last.compiled - first.compiled:+d}: {'; '.join(faults) or 'flat'}"
-    )
-    return bool(faults)
+    grew = False
+    for task in given.tasks:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+            samples = soak(TASKS[task](Path(folder)), given.count, show if given.show else None)
+        first, last = samples[0], samples[-1]
+        faults = grown(first, last)
+        grew |= bool(faults)
+        share = 100.0 * (last.megabytes / first.megabytes - 1.0)
+        print(
+            f"{task}: {given.count} steps in {time.perf_counter() - began:.0f} s; memory "
+            f"{first.megabytes:.1f} to {last.megabytes:.1f} MB ({share:+.1f} %), objects "
+            f"{last.objects - first.objects:+d}, files {last.files}, threads {last.threads} "
+            f"({threading.active_count()} of Python), children {last.children}, sources "
+            f"{last.sources - first.sources:+d}, registries "
+            f"{last.registries - first.registries:+d}, "
+            f"compiled {last.compiled - first.compiled:+d}: {'; '.join(faults) or 'flat'}",
+            flush=True,
+        )
+    return grew
 
 
 if __name__ == "__main__":

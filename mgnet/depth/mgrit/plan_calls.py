@@ -123,8 +123,9 @@ def check_calls(
     )
     crossed = total * min(ranks, sizes[-1])  # each call is looked at for every rank
     if sizes[0] > MOST_LAYERS or total > MOST_CALLS or crossed > 1000 * MOST_CALLS:
+        told = shown(total).removeprefix("about ")
         raise ValueError(
-            f"plan got {shown(sizes[0])} layers and about {shown(total)} calls on "
+            f"plan got {shown(sizes[0])} layers and about {told} calls on "
             f"{shown(ranks)} ranks; at most {MOST_LAYERS} layers, {MOST_CALLS} calls, and "
             f"{1000 * MOST_CALLS} calls times ranks are counted: more levels or a larger "
             "coarsening shorten the march over the coarsest level"

@@ -40,7 +40,8 @@ from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["LayerParallel"]
 
-MODES, MEASURED = ("mgrit", "serial", "auto"), 1024  # shapes that "auto" remembers
+MODES = ("mgrit", "serial", "auto")
+MEASURED = 1024  # shapes that "auto" remembers
 
 
 class LayerParallel(nn.Module):
@@ -59,13 +60,12 @@ class LayerParallel(nn.Module):
     coarsening : int or sequence of int
         How many layers of a level become one of the next; the last ones may be fewer.
     forward, backward : str
-        Cycles of the state and of the adjoint: `[cascade +] V`, `F` or `W`. The cascade (a solve on
-        the coarsest level, carried up) is the start; without it every state starts as the first.
+        Cycles of state and adjoint, `[cascade +] V`, `F` or `W`. The cascade, a solve on the
+        coarsest level carried up, is the start; without it every state starts as the first.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles
         How many cycles follow.
     relaxation : sequence of str
-        `F`, `FCF`, `FCFCF`, ... from the finest level on; the last one holds for all further
-        levels.
+        `F`, `FCF`, `FCFCF`, ... from the finest level on; further levels have the last one.
     mode : {"mgrit", "serial", "auto"}
         "auto" measures both on the first call with each shape and keeps the faster one.
     warm_start : bool
@@ -243,10 +243,7 @@ class LayerParallel(nn.Module):
     def _prepare(
         self, u: Tensor, method: MGRITMethod
     ) -> tuple[PropagationSetup, Tensor, Tensor, Sequence[Tensor]]:
-        """What is kept of the last call, where it was for the same tensors and block.
-
-        With it come u, and the steps and parameters to which gradients go.
-        """
+        """What is kept for these tensors and block; u, steps and parameters that get gradients."""
         net, layers, learnable_steps = self.net, None, []
         if net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
             parameters, buffers = net.slots().tensors()
@@ -304,7 +301,8 @@ class LayerParallel(nn.Module):
         """The faster mode for states like u, forward and backward if there is training."""
         key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
         if key not in self._faster:
-            self._faster = self._faster if len(self._faster) < MEASURED else {}
+            if len(self._faster) >= MEASURED:
+                self._faster.clear()
             state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
             kept, buffers = dict(self._starts.kept), [(b, b.clone()) for b in self.net.buffers()]
             seconds = {}
@@ -316,8 +314,7 @@ class LayerParallel(nn.Module):
             self._starts = WarmStarts(kept)
             for buffer, value in buffers:  # running statistics count calls, not trials
                 buffer.copy_(value)
-            fastest = min(seconds, key=seconds.__getitem__)
-            self._faster[key] = self.communicator.broadcast(fastest)
+            self._faster[key] = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
         return self._faster[key]
 
     def _timed(self, u: Tensor, mode: str) -> float:
