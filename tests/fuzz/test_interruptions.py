@@ -19,9 +19,9 @@ def test_killed_and_racing_writers_leave_a_whole_output():
         "tools.fuzz",
         "interruptions",
         "--writing",
-        "8",
+        "4",
         "--writers",
-        "10",
+        "5",
     ]
     done = subprocess.run(
         [*command, "--seed", "3"],
@@ -33,4 +33,4 @@ def test_killed_and_racing_writers_leave_a_whole_output():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "writing, seed 3: 8 trials" in done.stdout and "pairs, seed 3: 10" in done.stdout
+    assert "writing, seed 3: 4 trials" in done.stdout and "pairs, seed 3: 5" in done.stdout

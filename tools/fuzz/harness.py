@@ -151,7 +151,7 @@ def _child(name: str, seed: int, first: int, end: int) -> None:
 
     target: Target = import_module(f"tools.fuzz.{name}").Fuzzer()
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what is printed does not mix with the protocol
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is printed is not the protocol
     root = Path(mkdtemp(prefix=f"fuzz-{name}-"))
     try:
         (root / "prepared").mkdir()
