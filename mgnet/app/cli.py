@@ -1,6 +1,7 @@
 """The command `mgnet`: it parses, shows and writes; the work is done by functions elsewhere.
 
-Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C, 143 after SIGTERM.
+Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C, 143 after SIGTERM, 129
+after SIGHUP.
 """
 
 from __future__ import annotations

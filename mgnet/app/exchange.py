@@ -109,7 +109,8 @@ def put(stage: Path, target: Path) -> None:
     """Let a folder take the place of another, or of none.
 
     Files in the former folder that are not of `mgnet fit` are in the new one, too. If the system
-    cannot exchange folders here, the files are moved one by one: see `replace_pair`.
+    cannot exchange folders here, or a folder in it cannot be moved, files are moved one by one: see
+    `replace_pair`.
 
     Parameters
     ----------
@@ -135,7 +136,8 @@ def put(stage: Path, target: Path) -> None:
         stage.rename(target)
     else:
         here = Path(os.path.realpath("."))
-        if stage.parent == target or here == target or target in here.parents:
+        inside = stage.parent == target or here == target or target in here.parents
+        if inside or not all(map(_can_move, _others(target))):
             _put_inside(stage, target)
         else:
             _link_others(target, stage)
@@ -154,6 +156,13 @@ def _others(folder: Path) -> Iterator[Path]:
         ours = path.name in (JSON, WEIGHTS, *SHOWN, FORMER) or ASIDE.fullmatch(path.name)
         if not ours and not (path.name.startswith(".") and MARK in path.name):
             yield path
+
+
+def _can_move(path: Path) -> bool:
+    """Whether something of a user can get another folder above it."""
+    if path.is_symlink() or not path.is_dir():
+        return True
+    return os.access(path, os.W_OK) and not os.path.ismount(path)
 
 
 def _link_others(target: Path, stage: Path) -> None:

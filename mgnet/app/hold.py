@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noted, and held where they would lose something or leave half of it."""
+"""Ctrl-C, SIGTERM, SIGHUP: noted, and held where they would lose something or leave half."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 
 __all__ = ["Hold", "Noted"]
 
-SIGNALS = signal.SIGINT, signal.SIGTERM
+NAMES = "SIGINT", "SIGTERM", "SIGHUP"  # the last one of a terminal that is closed, not on Windows
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 
 
 class Hold:
@@ -102,9 +103,9 @@ class Hold:
 
 
 class Noted:
-    """Within it SIGTERM does what Ctrl-C does, and both are listed, whoever catches the exception.
+    """Within it SIGTERM and SIGHUP do what Ctrl-C does; all are listed, whoever catches the error.
 
-    A signal that is ignored, or that somebody else handles, is left as it is, but for SIGTERM.
+    A signal that is ignored is left as it is, and Ctrl-C that somebody else handles.
 
     Attributes
     ----------
@@ -131,7 +132,7 @@ class Noted:
         if threading.current_thread() is threading.main_thread():  # others have no handlers
             for number in SIGNALS:
                 former = signal.getsignal(number)
-                plain = number == signal.SIGTERM or former is signal.default_int_handler
+                plain = number != signal.SIGINT or former is signal.default_int_handler
                 if plain and former is not signal.SIG_IGN:
                     self._former[number] = former or signal.SIG_DFL
                     signal.signal(number, self._take)

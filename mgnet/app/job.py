@@ -71,10 +71,12 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
 
     Raises
     ------
+    OSError
+        If files cannot be written; after they are, if `show` met one.
     ValueError
         If the settings do not fit the table.
     """
-    settings = job.settings
+    settings, show = job.settings, _Shown(show)
     remarks: list[str] = []
 
     def remark(sentence: str) -> None:
@@ -116,7 +118,33 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
         if not whole:
             say("interrupted while the report was written; only the model is complete")
         show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
+        show.check(job.out)
         return interrupted or not whole or hold.pending
+
+
+class _Shown:
+    """`show`, which may meet a full disk or a closed pipe: the model is written all the same."""
+
+    def __init__(self, show: Say):
+        self.show = show
+        self.lost: OSError | None = None
+
+    def __call__(self, text: str) -> None:
+        if self.lost is None:
+            try:
+                self.show(text)
+            except OSError as error:
+                self.lost = error
+
+    def check(self, out: Path) -> None:
+        """Raise what was met."""
+        if isinstance(self.lost, BrokenPipeError):  # whoever read has seen enough
+            raise self.lost
+        if self.lost is not None:
+            raise OSError(
+                f"the model is in {out}, but what there is to say cannot be printed "
+                f"({self.lost.strerror})"
+            )
 
 
 def _checking(progress: Callable[..., None], hold: Hold) -> Callable[..., None]:

@@ -263,7 +263,8 @@ def _weights(file: Path, told: Mapping[str, Any]) -> dict[str, torch.Tensor]:
 
 def _content_of(file: Path, digest: str, most: int) -> bytearray:
     """Weights by their digest, under one of the names that `replace_pair` gives them."""
-    for name in (WEIGHTS, kept_aside(digest)):
+    # Twice by the first name: they may have got it after the first look, before the second.
+    for name in (WEIGHTS, kept_aside(digest), WEIGHTS):
         if name == WEIGHTS or file.with_name(name).exists():
             try:
                 content = _content(file.with_name(name), most)

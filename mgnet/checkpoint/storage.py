@@ -13,6 +13,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import stat
 import sys
 import time
@@ -285,7 +286,7 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
     Parameters
     ----------
     path : Path
-        Folders above it are made if need be.
+        Folders above it are made if need be. A link stays one; a file keeps its mode.
     parts : iterable of bytes
 
     Raises
@@ -300,6 +301,7 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
     >>> path.read_bytes()
     b'one, two'
     """
+    path = Path(os.path.realpath(path))
     begun = f".unfinished-{path.name}-"
     unfinished = path.with_name(begun + secrets.token_hex(4))
     try:
@@ -310,6 +312,9 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
                     stream.write(part)
                 stream.flush()
                 os.fsync(stream.fileno())
+            if path.exists():
+                with suppress(OSError):
+                    shutil.copymode(path, unfinished)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)

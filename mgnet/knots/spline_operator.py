@@ -165,6 +165,10 @@ class _Product(torch.autograd.Function):
         return _Product.apply(gradient, ctx.matrix.T), None  # type: ignore[return-value]
 
     @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, _: None) -> torch.Tensor:  # type: ignore[override]
+        return _Product.apply(tangent, ctx.matrix)  # type: ignore[return-value]
+
+    @staticmethod
     def vmap(info: Any, in_dims: Any, u: torch.Tensor, matrix: SplineOperator) -> Any:
         u = u.movedim(in_dims[0], -1)
         product: Any = _Product.apply(u.flatten(1), matrix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from numbers import Integral
@@ -65,8 +66,9 @@ def resumable_steps(
     TypeError
         If the optimizer or the scheduler keeps what cannot be stored, as functions.
     ValueError
-        If the file is damaged, or of another training: optimizer, scheduler and network must be
-        those that were saved; on all ranks.
+        If the optimizer has parameters that are not those of `parallel`, or this is not the main
+        thread. If the file is damaged, or of another training: optimizer, scheduler and network
+        must be those that were saved; on all ranks.
 
     Examples
     --------
@@ -82,6 +84,18 @@ def resumable_steps(
     """
     if not isinstance(every, Integral) or every < 1:
         raise ValueError(f"resumable_steps got every = {every!r}; it must be at least 1 step")
+    if not isinstance(count, Integral) or count < 0:
+        raise ValueError(f"resumable_steps got count = {count!r}; it must be 0 steps or more")
+    if threading.current_thread() is not threading.main_thread():
+        raise ValueError(
+            "resumable_steps got called in a thread; only the main one receives Ctrl-C and SIGTERM"
+        )
+    own = {id(parameter) for parameter in parallel.parameters()}
+    if any(id(p) not in own for group in optimizer.param_groups for p in group["params"]):
+        raise ValueError(
+            "resumable_steps got an optimizer with parameters that are not in the LayerParallel, "
+            "which would not be saved; put their module before or after the layers of its net"
+        )
     file, ranks = ResumableFile(Path(path), parallel, optimizer, scheduler), parallel.communicator
     saved, stop = file.load(), 0
     received: list[int] = []

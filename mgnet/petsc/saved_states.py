@@ -57,6 +57,9 @@ def check_network(saved: Any, own: Mapping[str, Any], layered: Collection[str], 
             shapes[1] = [depth, *own[name].shape[1:]]
         if shapes[0] != shapes[1]:
             raise ValueError(f"it has '{name}' of shape {shapes[0]}, and the network {shapes[1]}")
+        if saved[name].dtype != own[name].dtype:
+            kinds = [str(state[name].dtype).removeprefix("torch.") for state in (saved, own)]
+            raise ValueError(f"it has '{name}' in {kinds[0]}, and the network in {kinds[1]}")
         if not _is_finite(saved[name]):
             raise ValueError(f"its weights '{name}' are not finite")
 

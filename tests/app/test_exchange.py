@@ -43,7 +43,7 @@ def check(target, states=("new",)):
     return state
 
 
-@pytest.mark.parametrize("way", ["exchanged", "refused", "here", "inside", "mounted"])
+@pytest.mark.parametrize("way", ["exchanged", "refused", "here", "inside", "mounted", "fixed"])
 def test_what_is_put_is_there_with_what_a_user_has(tmp_path, monkeypatch, way):
     stage, target = folders(tmp_path)
     if way in ("refused", "mounted"):
@@ -59,6 +59,9 @@ def test_what_is_put_is_there_with_what_a_user_has(tmp_path, monkeypatch, way):
         monkeypatch.setattr(Path, "rename", far)
     if way == "here":
         monkeypatch.chdir(target / "sub")
+    if way == "fixed":  # a folder of the user's is a mount point, or may not be moved
+        monkeypatch.setattr(os.path, "ismount", lambda path: path == target / "sub")
+        monkeypatch.setattr(module, "exchange", None)
     if way == "inside":
         stage = stage.rename(target / stage.name)
     put(stage, target)

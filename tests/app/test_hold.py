@@ -7,7 +7,7 @@ import pytest
 
 from mgnet.app.hold import Hold, Noted
 
-SIGNALS = [signal.SIGINT, signal.SIGTERM]
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture

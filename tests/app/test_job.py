@@ -39,6 +39,17 @@ def test_remarks_reach_screen_and_report(install):
     assert shown[-1].endswith("wrote out/report.md")
 
 
+@pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), BrokenPipeError()])
+def test_a_model_is_written_though_nothing_can_be_shown(install, kind):
+    def show(_):
+        raise kind
+
+    with pytest.raises(type(kind)) as met:
+        run_job(order(), lambda _: None, show)
+    assert "out/report.md" in map(str, Path("out").iterdir())
+    assert met.value is kind or "the model is in out" in str(met.value)
+
+
 def test_an_interrupt_skips_the_rivals(install):
     said, shown = [], []
     install("interrupted")

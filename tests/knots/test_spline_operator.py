@@ -103,3 +103,11 @@ def test_what_is_not_finite_stays_so():
     P = refinement_matrix(LONG, 3)
     R = injection_matrix(P)
     assert not np.isfinite(R @ np.full(P.shape[0], np.nan)).any()
+
+
+def test_forward_mode():
+    generator = np.random.default_rng(3)
+    transfer = knot_transfer(KAN([1, 1], 200))
+    u, v = torch.from_numpy(generator.normal(size=(2, 203)))
+    value, slope = torch.func.jvp(transfer.prolong, (u,), (v,))
+    assert torch.equal(value, transfer.prolong(u)) and torch.equal(slope, transfer.prolong(v))

@@ -6,6 +6,7 @@ More ranks: tests/mpi/test_layer_fault.py.
 import errno
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -165,3 +166,42 @@ def test_wrong_arguments(tmp_path):
         list(resumable_steps(1, tmp_path / "run.pt", small.parallel, small.optimizer))
     with pytest.raises(ValueError, match="layers=6, but this one has layers=8"):
         large.run(tmp_path / "run.pt")
+
+
+def test_a_link_stays_one_and_a_file_keeps_its_mode(tmp_path):
+    (tmp_path / "far").mkdir()
+    file, link = tmp_path / "far" / "run.pt", tmp_path / "run.pt"
+    link.symlink_to(file)
+    Training().run(link, 2)
+    file.chmod(0o600)
+    Training().run(link, 4)
+    assert link.is_symlink() and file.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path / "far") == ["run.pt"]
+
+
+def test_another_precision_is_refused_before_anything_is_taken_over(tmp_path):
+    Training().run(tmp_path / "run.pt", 2)
+    other = Training(seed=1)
+    other.parallel.double()
+    before = [p.clone() for p in other.parallel.parameters()]
+    with pytest.raises(ValueError, match="in float32, and the network in float64"):
+        other.run(tmp_path / "run.pt")
+    assert all(map(torch.equal, before, other.parallel.parameters()))
+
+
+def test_what_would_not_be_saved_is_refused(tmp_path):
+    training = Training()
+    training.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))]})
+    with pytest.raises(ValueError, match="parameters that are not in the LayerParallel"):
+        training.run(tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize("count", ["3", 3.0, -3])
+def test_counts_that_are_none(tmp_path, count):
+    with pytest.raises(ValueError, match="it must be 0 steps or more"):
+        Training().run(tmp_path / "run.pt", count)
+
+
+def test_threads_are_refused(tmp_path):
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="only the main one"):
+        pool.submit(Training().run, tmp_path / "run.pt").result()
