@@ -1,7 +1,6 @@
 """The command `mgnet`: it parses, shows and writes; the work is done by functions elsewhere.
 
-Exit codes: 0, 2 after bad input (one sentence on stderr), 130 after Ctrl-C, 143 after SIGTERM, 129
-after SIGHUP.
+Exit codes: 0, 2 after bad input (one sentence on stderr), 128 + n after signal n (130: Ctrl-C).
 """
 
 from __future__ import annotations
