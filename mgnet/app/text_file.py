@@ -75,8 +75,8 @@ def open_text(source: str, content: bytes) -> TextFile:
         ) from None
     if re.match(r'"?sep=\W*$', header, re.IGNORECASE):
         raise ValueError(
-            f"{source}: line {number} is '{shown(header.strip())}', a note for spreadsheets; delete "
-            "this line, the separator is found without it"
+            f"{source}: line {number} is '{shown(header.strip())}', a note for spreadsheets; "
+            "delete this line, the separator is found without it"
         )
     names = tuple(name.strip() for name in cells)
     if all(_number(name) is not None for name in names):

@@ -67,7 +67,7 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-class _WithRemedy(ValueError):
+class _RemediedError(ValueError):
     """A refusal that says what to do."""
 
 
@@ -161,7 +161,7 @@ def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         if not known or not is_count(told.get("format"), 1):
             raise ValueError("it does not say of which version and format it is")
         if told["format"] > FORMAT:
-            raise _WithRemedy(
+            raise _RemediedError(
                 f"it has format {told['format']}, of mgnet {told['mgnet'][:20]}, and this mgnet "
                 f"{__version__} reads up to {FORMAT}: upgrade it"
             )
@@ -196,7 +196,7 @@ def refusal(path: Path, why: Exception | str) -> ValueError:
     text = "its values are nested too deeply" if isinstance(why, RecursionError) else str(why)
     text = " ".join(text.split())
     short = text if len(text) <= 300 else f"{text[:300]}..."
-    remedy = "" if isinstance(why, _WithRemedy) else "; use another one"
+    remedy = "" if isinstance(why, _RemediedError) else "; use another one"
     return ValueError(f"the checkpoint {path} cannot be read: {short}{remedy}")
 
 
@@ -338,7 +338,7 @@ def _content(path: Path) -> bytearray:
         size = os.fstat(stream.fileno()).st_size
         head = stream.read(DIGEST.stop)
         if head[:4] == b"PK\x03\x04":
-            raise _WithRemedy(
+            raise _RemediedError(
                 "it is a file of torch.save, as an older mgnet wrote it, without a digest, and "
                 "damage would not be seen; go on with that version, or start anew elsewhere"
             )

@@ -181,7 +181,7 @@ def test_rows_are_read_without_copies_of_the_file(sheet, tmp_path):
     [
         (
             'T,N\n1,"1,000"\n2,"-12,345,678.5"\n',
-            "in line 2, column 'N'; remove the thousands separators;",
+            "column 'N'; remove the thousands separators;",
         ),
         ('T,N\n1,"1,000"\n2,"1,25"\n', "decimal commas must become points, thousands .* must go;"),
         ("T;N\n1;0,125\n", "decimal commas must become points"),
