@@ -230,9 +230,10 @@ class TextFile(DataFile):
                 numbers.append(math.nan if number is None else number)
         if bad:
             hint = ""
-            if commas:
+            if commas:  # 1,234 is a decimal number, too, where something else parts the cells
                 decimal = "decimal commas must become points, thousands separators must go"
-                hint = f"; {decimal if grouped < commas else 'remove the thousands separators'}"
+                plain = grouped == commas and self.separator == ","
+                hint = f"; {'remove the thousands separators' if plain else decimal}"
             raise ValueError(
                 f"{self.source}: {bad} of {len(numbers)} cells are not numbers, the first is "
                 f"{sample}{hint}; correct them, or choose other columns"

@@ -184,6 +184,7 @@ def test_rows_are_read_without_copies_of_the_file(sheet, tmp_path):
             "column 'N'; remove the thousands separators;",
         ),
         ('T,N\n1,"1,000"\n2,"1,25"\n', "decimal commas must become points, thousands .* must go;"),
+        ("T;N\n1;285,375\n", "decimal commas must become points"),
         ("T;N\n1;0,125\n", "decimal commas must become points"),
         ("sep=;\nT;N\n1;2\n", "line 1 is 'sep=;', .*; delete this line"),
         ('\n"sep=,"\nT,N\n1,2\n', "line 2 is .*; delete this line"),
