@@ -13,6 +13,7 @@ from mgnet.schedule import ACTIONS, COUNTED, Schedule, Step, find_fault
 
 __all__ = ["parse"]
 
+MOST_DIGITS = 9
 LONGEST = 300  # characters of a text that a refusal shows; of a longer one its beginning and end
 
 
@@ -121,16 +122,20 @@ def parse(text: str, levels: int) -> Schedule:
 
 
 _ACTION = "|".join(rf"{action}\b" for action in ACTIONS)
+_WHOLE = "V, F, W, K<kappa>, nested, cascade, "  # how a text of one cycle begins
 _TOO_MANY = f"at most {MOST_STEPS} steps can be made"
 
 
 def _number(scanner: Scanner, what: str, least: int) -> int:
     before = scanner.position
-    number = int(scanner.expect(r"\d{1,9}(?!\d)", f"{what}, an integer"))
-    if number < least:
-        scanner.position = before
-        scanner.refuse(f"{what} is {number}; it must be at least {least}")
-    return number
+    digits = scanner.expect(r"-?\d+", f"{what}, an integer")
+    few = len(digits.removeprefix("-")) <= MOST_DIGITS
+    if few and digits[0] != "-" and int(digits) >= least:
+        return int(digits)
+    scanner.position = before
+    if few:
+        scanner.refuse(f"{what} is {digits}; it must be at least {least}")
+    scanner.refuse(f"{scanner.here()}; {what} has at most {MOST_DIGITS} digits")
 
 
 def _parse_cascade(scanner: Scanner, levels: int) -> Schedule:
@@ -158,11 +163,11 @@ def _parse_steps(scanner: Scanner, levels: int) -> Schedule:
     while True:
         if len(steps) == MOST_STEPS:
             scanner.refuse(_TOO_MANY)
-        action = scanner.expect(_ACTION, f"one of {', '.join(ACTIONS)}")
+        action = scanner.expect(_ACTION, f"one of {'' if steps else _WHOLE}{', '.join(ACTIONS)}")
         starts.append(scanner.position - len(action))
         count = (
             _number(scanner, "sweeps", 1)
-            if action in COUNTED and scanner.take(r"(?=\d)") is not None
+            if action in COUNTED and scanner.take(r"(?=-?\d)") is not None
             else 1
         )
         if action == "start":

@@ -31,8 +31,7 @@ __all__ = ["command", "main"]
 
 BAD_INPUT, INTERRUPTED = 2, 130
 FILE = click.Path(path_type=Path)
-AT_LEAST_1 = click.IntRange(min=1)
-LEVELS = click.IntRange(1, 64)
+AT_LEAST_1, LEVELS = click.IntRange(min=1), click.IntRange(1, 64)
 SETTINGS = "mgnet.settings"  # where click keeps them while it parses
 
 
@@ -343,8 +342,9 @@ def predict(session: Session, model: Path, data: Path, out: Path | None, overwri
         from mgnet.app.output_folder import whole_file
         from mgnet.app.prediction import predict_file
 
-        if out is not None and out.is_dir():
-            raise click.UsageError(f"{out} is a folder; name a file to write")
+        if out is not None and (out.is_dir() or out.suffix.lower() == ".npz"):
+            what = "is a folder" if out.is_dir() else "ends in .npz, but text is written"
+            raise click.UsageError(f"{out} {what}; name a file to write, such as new.csv")
         if out is not None and out.exists() and not overwrite:
             raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
         lines, remarks = predict_file(model, data)

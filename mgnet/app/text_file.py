@@ -20,6 +20,7 @@ __all__ = ["TextFile", "csv_line", "number_text", "open_text"]
 
 SEPARATORS = ",;\t"
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", re.ASCII)
 BLOCK = 2**16  # bytes that are decoded at once, in a check
 OTHERS = {  # how other files begin
     b"PK\x03\x04": "a zip archive, such as a spreadsheet or an .npz archive of another name",
@@ -72,6 +73,11 @@ def open_text(source: str, content: bytes) -> TextFile:
             f"{source}: the column names in line {number} cannot be read ({_reason(error)}); is a "
             "quote not closed there?"
         ) from None
+    if re.match(r'"?sep=\W*$', header, re.IGNORECASE):
+        raise ValueError(
+            f"{source}: line {number} is '{shown(header.strip())}', a note for spreadsheets; "
+            "delete this line, the separator is found without it"
+        )
     names = tuple(name.strip() for name in cells)
     if all(_number(name) is not None for name in names):
         raise ValueError(
@@ -82,6 +88,11 @@ def open_text(source: str, content: bytes) -> TextFile:
         raise ValueError(
             f"{source}: column {names.index('') + 1} has no name in line {number}; name it, or "
             "write the file without it if it only counts the rows"
+        )
+    if names[0].startswith("#"):
+        raise ValueError(
+            f"{source}: the first column is called '{shown(names[0])}' in line {number}; remove "
+            "the '#', or give the column another name"
         )
     check_names(source, names)
     return TextFile(source, names, separator, content, number + 1)
@@ -197,7 +208,8 @@ class TextFile(DataFile):
         return numbers.reshape(lines, len(columns))
 
     def _read_cells(self, columns: list[int]) -> np.ndarray:
-        numbers, bad, sample, comma = array("d"), 0, "", False
+        numbers, bad, sample = array("d"), 0, ""
+        commas = grouped = 0
         for line, cells in self._rows():
             if len(cells) != len(self.names):
                 raise ValueError(
@@ -212,11 +224,16 @@ class TextFile(DataFile):
                             f"'{shown(cells[column].strip(), 30)}' in line {line}, column "
                             f"'{shown(self.names[column])}'"
                         )
-                        comma = "," in cells[column]
                     bad += 1
+                    commas += "," in cells[column]
+                    grouped += THOUSANDS.fullmatch(cells[column].strip()) is not None
                 numbers.append(math.nan if number is None else number)
         if bad:
-            hint = "; decimal commas must become points" if comma else ""
+            hint = ""
+            if commas:  # 1,234 is a decimal number, too, where something else parts the cells
+                decimal = "decimal commas must become points, thousands separators must go"
+                plain = grouped == commas and self.separator == ","
+                hint = f"; {'remove the thousands separators' if plain else decimal}"
             raise ValueError(
                 f"{self.source}: {bad} of {len(numbers)} cells are not numbers, the first is "
                 f"{sample}{hint}; correct them, or choose other columns"

@@ -68,6 +68,10 @@ DTYPES = {
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+class _RemediedError(ValueError):
+    """A refusal that says what to do."""
+
+
 def write_file(path: Path, kind: str, told: Mapping[str, Any], tensors: Mapping[str, Tensor]):
     """Write a file, or replace the one that is there as if at once.
 
@@ -158,7 +162,7 @@ def read_file(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]
         if not known or not is_count(told.get("format"), 1):
             raise ValueError("it does not say of which version and format it is")
         if told["format"] > FORMAT:
-            raise ValueError(
+            raise _RemediedError(
                 f"it has format {told['format']}, of mgnet {told['mgnet'][:20]}, and this mgnet "
                 f"{__version__} reads up to {FORMAT}: upgrade it"
             )
@@ -193,7 +197,8 @@ def refusal(path: Path, why: Exception | str) -> ValueError:
     text = "its values are nested too deeply" if isinstance(why, RecursionError) else str(why)
     text = " ".join(text.split())
     short = text if len(text) <= 300 else f"{text[:300]}..."
-    return ValueError(f"the checkpoint {path} cannot be read: {short}; use another one")
+    remedy = "" if isinstance(why, _RemediedError) else "; use another one"
+    return ValueError(f"the checkpoint {path} cannot be read: {short}{remedy}")
 
 
 def is_count(value: Any, least: int = 0) -> bool:
@@ -319,7 +324,11 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        why = f"the checkpoint was not saved ({error.strerror or error}); a former one is whole"
+        why = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            why = f"a file is in the way of the folder {path.parent}"
+        former = "; the former one is whole" if os.path.isfile(path) else ""
+        why = f"the checkpoint was not saved ({why}); give another folder{former}"
         raise OSError(error.errno or 0, why, str(path)) from None
     _sync(path.parent)
     for old in path.parent.glob(f"{escape(begun)}????????"):
@@ -334,9 +343,9 @@ def _content(path: Path) -> bytearray:
         size = os.fstat(stream.fileno()).st_size
         head = stream.read(DIGEST.stop)
         if head[:4] == b"PK\x03\x04":
-            raise ValueError(
+            raise _RemediedError(
                 "it is a file of torch.save, as an older mgnet wrote it, without a digest, and "
-                "damage would not be seen; go on with that version, or start anew"
+                "damage would not be seen; go on with that version, or start anew elsewhere"
             )
         if head[8 : DIGEST.start] != BEFORE or len(head) < DIGEST.stop:
             raise ValueError("mgnet has not written it, or its beginning is damaged")

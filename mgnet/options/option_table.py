@@ -14,6 +14,9 @@ from mgnet.limits import MOST_SWEEPS, shown
 
 __all__ = ["OPTIONS", "Option", "find", "markdown"]
 
+LONGEST_INTEGER = 18
+MOST_DIGITS = f" with at most {LONGEST_INTEGER} digits"
+
 
 @dataclass(frozen=True)
 class Option:
@@ -68,6 +71,7 @@ class Option:
                 raise ValueError(
                     f"option {name} got {shown(text)}; it takes {what} of at least {self.least:g}"
                     + (f" and at most {self.most}" if math.isfinite(self.most) else "")
+                    + (MOST_DIGITS if self.kind == "int" and _is_long(text) else "")
                 )
             return number
         if self.kind == "ints":
@@ -75,7 +79,8 @@ class Option:
             if any(number is None or number < self.least for number in numbers):
                 raise ValueError(
                     f"option {name} got {shown(text)}; it takes integers of at least "
-                    f"{self.least:g}, as {self.example}"
+                    f"{self.least:g}{MOST_DIGITS if any(map(_is_long, text.split(','))) else ''}, "
+                    f"as {self.example}"
                 )
             return tuple(numbers)
         if self.kind == "relaxation":
@@ -208,9 +213,14 @@ def markdown(group: str) -> str:
     return "\n".join(rows)
 
 
+def _is_long(text: str) -> bool:
+    """Whether it is an integer, but of too many characters."""
+    return len(text) > LONGEST_INTEGER and re.fullmatch(r"\s*[+-]?\d+\s*", text) is not None
+
+
 def _number(kind: type, text: str) -> int | float | None:
     """The number of a text, as PETSc and everybody write it: Python would take `1_0` and more."""
-    if not text.isascii() or "_" in text or len(text) > (18 if kind is int else 50):
+    if not text.isascii() or "_" in text or len(text) > (LONGEST_INTEGER if kind is int else 50):
         return None
     try:
         return kind(text)

@@ -26,6 +26,7 @@ SMOOTHERS = {
     **dict.fromkeys(("Relaxation", "SerialSweep"), "mgnet.depth"),
     **dict.fromkeys(("KSPSmoother", "TAOSmoother"), "mgnet.petsc"),
 }
+NEAR = 0.6  # how alike a name must be to be offered, as `difflib` counts
 NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 _registered: dict[str, type[Smoother]] = {}
@@ -150,9 +151,11 @@ def find_smoother(name: str, option: str) -> type[Smoother]:
             "mgnet.options.register_smoother or allow_imports"
         )
     known = {word.lower(): word for word in [*SMOOTHERS, *_registered]}
-    near = difflib.get_close_matches(last[:60].lower(), known, n=1, cutoff=0.0)[0]
+    near = difflib.get_close_matches(last[:60].lower(), known, n=1, cutoff=NEAR)
+    nearest = f"the nearest is {known[near[0]]}; " if near else ""
     raise ValueError(
-        f"{option} got {shown(name)}, which is no smoother; the nearest is {known[near]}"
+        f"{option} got {shown(name)}, which is no smoother; {nearest}if it is one of your own, "
+        "allow it in the script by mgnet.options.register_smoother"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +42,8 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
     Jacobi(omega=0.8)
     >>> parse_smoother("jacobi")
     Traceback (most recent call last):
-    ValueError: parse_smoother got 'jacobi', which is no smoother; the nearest is Jacobi
+    ValueError: parse_smoother got 'jacobi', which is no smoother; the nearest is Jacobi; if it is
+    one of your own, allow it in the script by mgnet.options.register_smoother
     """
     return _made(text, option, "a smoother and plain values, such as Jacobi(0.8)", find_smoother)
 
@@ -103,9 +105,29 @@ def _made(text: str, option: str, expected: str, find: Callable[[str, str], Any]
         # As `literal_eval` documents: a key that has no hash is a TypeError, say.
         raise ValueError(f"{option} got {shown(text, 200)}; expected {expected}") from None
     kind = find(found[1], option)
+    signature = inspect.signature(kind)
+    try:
+        signature.bind(*arguments, **named)
+    except TypeError as error:
+        raise ValueError(
+            f"{option} got {shown(text, 200)}: {error}; expected {_call(kind, signature)}"
+        ) from None
     try:
         return kind(*arguments, **named)
     except (TypeError, ValueError) as error:
         why = " ".join(str(error).split())
         why = why if len(why) <= 300 else f"{why[:297]}..."
         raise ValueError(f"{option} got {shown(text, 200)}: {why}") from None
+
+
+def _call(kind: type, signature: inspect.Signature) -> str:
+    """How the class is called, with those defaults that a text can say."""
+    words = []
+    for name, parameter in signature.parameters.items():
+        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+        default, word = parameter.default, f"{stars.get(parameter.kind, '')}{name}"
+        if default is not parameter.empty:
+            plain = isinstance(default, bool | int | float | str | None)
+            word += f"={shown(default, 40) if plain else '...'}"
+        words.append(word)
+    return f"{kind.__name__}({', '.join(words)})"

@@ -80,7 +80,7 @@ class ResumableFile:
                 self.scheduler.load_state_dict(common["scheduler"])
         except TAKEN_BADLY as error:
             why = f"its states are not taken ({type(error).__name__}: {error})"
-            raise refusal(self.path, why) from None
+            raise _other_training(self.path, why) from None
         torch.set_rng_state(common["random"])
         now = {"net": gather_state(self.parallel)}
         now["optimizer"] = gather_state(self.parallel, self.optimizer)
@@ -130,28 +130,36 @@ class ResumableFile:
             return {}
         told, tensors = read_file(self.path, KIND)
         try:
-            return self._checked(told, tensors)
+            read = self._decoded(told, tensors)
         except (ValueError, RuntimeError, RecursionError) as error:
             raise refusal(self.path, error) from None
+        try:
+            self._check_training(read)
+        except (ValueError, RuntimeError, RecursionError) as error:
+            raise _other_training(self.path, str(error)) from None
+        return {name: read[name] for name in ("step", *STATES)}
 
-    def _checked(self, told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        """Step and states, if they can be those of this training."""
+    def _decoded(self, told: dict[str, Any], tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """The entries, if they are those of a training."""
         told = {key: told[key] for key in told if key not in ("kind", "format", "mgnet")}
         if set(told) != KEYS:
             raise ValueError(f"its entries differ in {', '.join(sorted(set(told) ^ KEYS))[:100]}")
         if not is_count(told["step"], 1):
             raise ValueError(f"its number of steps is {told['step']!r}")
-        for part in ("optimizer", "scheduler"):
-            saved, given = told[f"{part}_class"], _name_of(getattr(self, part))
-            if saved != given:
-                raise ValueError(
-                    f"it was saved with the {part} {str(saved)[:80]}, and {given} is given; give "
-                    "what was given then"
-                )
         reader = Reader(tensors, {})
         read = {name: reader.decode(told[name]) for name in STATES}
         reader.finish()
         check_torch_state(read["random"])
+        return {**told, **read}
+
+    def _check_training(self, read: dict[str, Any]) -> None:
+        """Refuse what is not of this training."""
+        for part in ("optimizer", "scheduler"):
+            saved, given = read[f"{part}_class"], _name_of(getattr(self, part))
+            if saved != given:
+                raise ValueError(
+                    f"it was saved with the {part} {str(saved)[:80]}, and {given} is given"
+                )
         net, depth = self.parallel.net, self.parallel.net.depth
         layered = {f"net.{name}" for name in layered_names(net)}
         check_network(read["net"], self.parallel.state_dict(), layered, depth)
@@ -163,7 +171,6 @@ class ResumableFile:
         for group, ours in zip(read["optimizer"]["param_groups"], own["param_groups"], strict=True):
             group |= {key: ours[key] for key in ours if key not in group}  # of a newer PyTorch
         check_scheduler(read["scheduler"], self.scheduler)
-        return {"step": told["step"], **read}
 
     def _compare(self, read: Mapping[str, Any], now: dict[str, Any]) -> None:
         """Refuse what was taken over in another form, as in another precision."""
@@ -171,7 +178,7 @@ class ResumableFile:
         now |= {"scheduler": scheduler, "random": torch.get_rng_state(), "step": read["step"]}
         found = first_difference(read, now)
         if found:
-            raise refusal(
+            raise _other_training(
                 self.path, f"what was saved as {found} is not taken over with the same bits"
             )
 
@@ -204,6 +211,16 @@ def _by_first(ranks: Communicator, action: Callable[[], Any]) -> Any:
     if sent is not None:
         raise sent if error is None else error
     return value
+
+
+def _other_training(path: Path, why: str) -> ValueError:
+    """The error for a sound file that does not fit what was given."""
+    text = " ".join(why.split())
+    short = text if len(text) <= 300 else f"{text[:300]}..."
+    return ValueError(
+        f"the checkpoint {path} is not of this training: {short}; give the network, optimizer and "
+        "scheduler of then"
+    )
 
 
 def _name_of(value: Any) -> str | None:

@@ -245,6 +245,7 @@ def test_predict_refuses_a_table_without_the_inputs(install, capsys):
     Path("new.csv").write_text("T,P\n1,2\n")
     sentence = refused(capsys, "predict", "mgnet-fit", "new.csv")
     assert "new.csv has no column 'p'; the nearest names are P" in sentence
+    assert "p.npz ends in .npz" in refused(capsys, "predict", "x", "none.csv", "--out", "p.npz")
     Path("mgnet-fit/model.json").write_text("{")
     assert "damaged" in refused(capsys, "predict", "mgnet-fit", "data.csv")
 

@@ -174,3 +174,28 @@ def test_rows_are_read_without_copies_of_the_file(sheet, tmp_path):
     tracemalloc.stop()
     assert numbers.sum() == -2.25 * 60_000
     assert peak < 2.5 * numbers.nbytes + 2**18
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            'T,N\n1,"1,000"\n2,"-12,345,678.5"\n',
+            "column 'N'; remove the thousands separators;",
+        ),
+        ('T,N\n1,"1,000"\n2,"1,25"\n', "decimal commas must become points, thousands .* must go;"),
+        ("T;N\n1;285,375\n", "decimal commas must become points"),
+        ("T;N\n1;0,125\n", "decimal commas must become points"),
+        ("sep=;\nT;N\n1;2\n", "line 1 is 'sep=;', .*; delete this line"),
+        ('\n"sep=,"\nT,N\n1,2\n', "line 2 is .*; delete this line"),
+        ("# T,N\n1,2\n", "the first column is called '# T' in line 1; remove the '#'"),
+    ],
+)
+def test_tables_of_other_programs_get_a_remedy(sheet, text, words):
+    with pytest.raises(ValueError, match=words) as error:
+        sheet(text).numbers(["N"])
+    assert len(str(error.value)) < 300
+
+
+def test_names_like_these_notes_are_names(sheet):
+    assert sheet("sep=a,#b\n1,2\n").numbers(["#b"]) == [[2.0]]

@@ -252,7 +252,7 @@ def test_a_full_disk_leaves_the_former_file_alone(file, monkeypatch, moment):
         monkeypatch.setattr(os, "fsync", full)
     else:
         monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="was not saved .No space left on device.; a former one is"):
+    with pytest.raises(OSError, match="not saved .No space left on device.; .*the former one is"):
         write_file(file, "example", {}, {})
     assert [each.name for each in file.parent.iterdir()] == [file.name]
     assert file.read_bytes() == before
@@ -308,3 +308,23 @@ def test_a_folder_in_the_place_of_the_file_stays(tmp_path):
     with pytest.raises(OSError, match="was not saved"):
         replace_file(tmp_path / "a", [b"x"])
     assert [each.name for each in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_is_in_the_way_is_told_with_a_remedy(tmp_path):
+    (tmp_path / "ck").touch()
+    for folder in ("ck", "ck/deeper"):
+        with pytest.raises(OSError, match="a file is in the way of the folder .*/ck") as error:
+            replace_file(tmp_path / folder / "a", [b"one"])
+        assert "give another folder" in str(error.value) and "former" not in str(error.value)
+
+
+def test_a_former_file_is_told_only_where_there_is_one(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for former in (False, True):
+        with pytest.raises(OSError, match="not saved .No space left") as error:
+            replace_file(tmp_path / "a", [b"one"])
+        assert ("the former one is whole" in str(error.value)) is former
+        (tmp_path / "a").write_bytes(b"former")

@@ -8,7 +8,7 @@ import pytest
 ERRORS = {
     "whole": "no error 3",
     "other": "ValueError: .*layers=6, but this one has layers=9",
-    "full": "OSError: .*was not saved .No space left on device.; a former one is whole",
+    "full": "OSError: .*was not saved .No space left on device.; give another folder",
     "rule": "TypeError: a checkpoint got optimizer.param_groups.0.rule of type builtin_func",
     "damaged": "ValueError: .*run.pt cannot be read: it is damaged",
     "folder": "ValueError: .*folder cannot be read: it is no ordinary file",

@@ -56,6 +56,8 @@ def test_values(name, text, value):
 @pytest.mark.parametrize(
     ("name", "text", "complaint"),
     [
+        ("levels", "9" * 20, "takes an integer of at least 1 with at most 18 digits$"),
+        ("coarsening", f"8,{'9' * 20}", "integers of at least 2 with at most 18 digits, as 8,4$"),
         ("levels", "abc", "got 'abc'; it takes an integer of at least 1"),
         ("levels", "0", "got '0'; it takes an integer of at least 1"),
         ("levels", "2.5", "integer"),

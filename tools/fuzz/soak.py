@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tools.fuzz import positive
+
 __all__ = ["TASKS", "Sample", "grown", "sample", "soak"]
 
 Step = Callable[[int], None]
@@ -264,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for, and print a line for each task."""
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz soak", description=__doc__)
     parser.add_argument("tasks", choices=TASKS, nargs="+", help="one after another")
-    parser.add_argument("--count", type=int, default=1000, help="steps")
+    parser.add_argument("--count", type=positive, default=1000, help="steps, a positive integer")
     parser.add_argument("--show", action="store_true", help="print every sample")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
