@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
 
-__all__ = ["TABLE"]
+__all__ = ["EDITS", "TABLE"]
 
 aten = torch.ops.aten
 
@@ -70,6 +70,13 @@ def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
 
     return {operation: backward}
 
+
+# The rule of `vmap` for `select_scatter` writes each number many times over, which its derivative
+# then sums.
+EDITS: dict[Any, Any] = {
+    **get_decompositions([aten.select_scatter, aten.slice_scatter]),
+    aten.copy.default: lambda to, x, _=False: x.to(to.device, to.dtype).expand(to.shape),
+}
 
 TABLE: dict[Any, Any] = {
     **get_decompositions(
