@@ -48,7 +48,8 @@ def _variance_and_mean(
     mean = x.mean(axes, True)
     square = (x - mean) * (x - mean)
     count = x.numel() // max(mean.numel(), 1)
-    variance = square.sum(axes, keepdim) / (count - (1 if correction is None else correction))
+    divisor = max(count - (1 if correction is None else correction), 0)
+    variance = square.sum(axes, keepdim) / divisor
     return variance, mean if keepdim else mean.reshape(variance.shape)
 
 
