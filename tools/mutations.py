@@ -550,8 +550,8 @@ TABLE = [
     Mutation(
         "variance-correction",
         "mgnet/depth/batched/arithmetic.py",
-        "(count - (1 if correction is None else correction))",
-        "(count - 1)",
+        "count - (1 if correction is None else correction)",
+        "count - 1",
         ("tests/depth/batched/test_arithmetic.py",),
         "variances without Bessel's correction get it",
     ),

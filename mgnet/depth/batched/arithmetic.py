@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch._decomp import get_decompositions
 
-__all__ = ["TABLE"]
+__all__ = ["EDITS", "TABLE"]
 
 aten = torch.ops.aten
 
@@ -48,7 +48,8 @@ def _variance_and_mean(
     mean = x.mean(axes, True)
     square = (x - mean) * (x - mean)
     count = x.numel() // max(mean.numel(), 1)
-    variance = square.sum(axes, keepdim) / (count - (1 if correction is None else correction))
+    divisor = max(count - (1 if correction is None else correction), 0)
+    variance = square.sum(axes, keepdim) / divisor
     return variance, mean if keepdim else mean.reshape(variance.shape)
 
 
@@ -70,6 +71,13 @@ def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
 
     return {operation: backward}
 
+
+# The rule of `vmap` for `select_scatter` writes each number many times over, which its derivative
+# then sums.
+EDITS: dict[Any, Any] = {
+    **get_decompositions([aten.select_scatter, aten.slice_scatter]),
+    aten.copy.default: lambda to, x, _=False: x.to(to.device, to.dtype).expand(to.shape),
+}
 
 TABLE: dict[Any, Any] = {
     **get_decompositions(

@@ -70,8 +70,12 @@ class Request:
         return replace(self, states=self.states.new_empty((len(self.states), *shape)))
 
     def inputs(self, keeps: bool = True) -> list[Tensor]:
-        """What a trace of many layers is made with; `keeps` is that of `spare_mode`."""
-        found = [_traceable(x) for x in (*self.tensors, self.states)]
+        """What a trace of many layers is made with; `keeps` is that of `spare_mode`.
+
+        States are contiguous, however they lie in memory in the call at hand: a gradient of a sum
+        has strides of 0, and PyTorch's rules for layer norm then insert a copy.
+        """
+        found = [_traceable(x) for x in (*self.tensors, self.states.contiguous())]
         if keeps:
             return found
         mode = spare_mode(keeps=False)

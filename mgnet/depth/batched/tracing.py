@@ -26,7 +26,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mgnet.depth.batched.arithmetic import TABLE
+from mgnet.depth.batched.arithmetic import EDITS, TABLE
 from mgnet.depth.batched.graphs import Traced, extract, is_number, open_sizes, results, taken
 from mgnet.depth.batched.stand_ins import mode_for, spare_mode
 from mgnet.depth.batched.surroundings import Watch
@@ -70,7 +70,8 @@ class OneLayer:
     convolves : bool
         Many layers at once are then grouped convolutions: slower, with other roundings.
     hidden : bool
-        Autograd would not find in the graphs what the block says: own backward passes, `no_grad`.
+        Autograd would not find in the graphs what the block says: own backward passes, `no_grad`,
+        edits of a part told by strides, which have wrong derivatives as functions.
     """
 
     slope: Traced
@@ -129,7 +130,9 @@ def trace_layer(
         return value, *new, *few, *torch.autograd.grad(value, leaves, lam, materialize_grads=True)
 
     traced, sizes = _purely(joint, (*inputs, torch.empty_like(inputs[-1])), TABLE, axes)
-    return _cut(traced, sizes, len(inputs) - 1, range(parameters, len(inputs) - 3), watch.hidden)
+    strided = {"op": "call_function", "target": aten.as_strided_scatter.default}
+    hidden = watch.hidden or bool(traced.graph.find_nodes(**strided))
+    return _cut(traced, sizes, len(inputs) - 1, range(parameters, len(inputs) - 3), hidden)
 
 
 def trace_for_autograd(
@@ -141,7 +144,7 @@ def trace_for_autograd(
         buffers = [x.clone() for x in inputs[parameters:-3]]
         return slope(inputs[:parameters], buffers, *inputs[-3:])[0]
 
-    return _purely(forward, inputs, None, axes)[0]
+    return _purely(forward, inputs, EDITS, axes)[0]
 
 
 def _purely(

@@ -88,3 +88,26 @@ def test_variances_have_the_correction_that_was_asked_for():
     torch.testing.assert_close(tape.value[0], torch.from_numpy(expected), rtol=1e-12, atol=1e-13)
     slope = torch.autograd.grad(Spread()(u[0]).sum(), u)[0]
     torch.testing.assert_close(tape.vjp(torch.ones_like(u)), slope, rtol=1e-12, atol=1e-13)
+
+
+class Scaled(nn.Module):
+    def __init__(self, correction):
+        super().__init__()
+        self.correction = correction
+
+    def forward(self, u):
+        return u.exp() / (1 + torch.var(u, 0, correction=self.correction))
+
+
+@pytest.mark.filterwarnings("ignore:var\\(\\)")
+@pytest.mark.parametrize("correction", [3, 3.5, 4, 4.5, 7])
+def test_variances_of_fewer_numbers_than_the_correction_are_those_of_pytorch(correction):
+    block, u = Scaled(correction), torch.randn(2, 4, 3, dtype=torch.float64)
+    u[1] = 1.0  # 0 / 0 where the others are infinite
+    layers = Layers((), (), *torch.ones(2, 2, dtype=torch.float64))
+    leaf = u.clone().requires_grad_()
+    expected = torch.stack([block(x) for x in leaf])
+    (slope,) = torch.autograd.grad(expected.sum(), leaf)
+    tape = StackedBlock(block).record(layers, u)
+    torch.testing.assert_close(tape.value, expected, equal_nan=True)
+    torch.testing.assert_close(tape.vjp(torch.ones_like(u)), slope, equal_nan=True)
