@@ -131,6 +131,7 @@ EDITS: dict[Any, Any] = {
 }
 
 TABLE: dict[Any, Any] = {
+    **EDITS,
     **get_decompositions(
         [
             getattr(aten, name)
