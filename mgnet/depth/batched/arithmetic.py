@@ -53,6 +53,57 @@ def _variance_and_mean(
     return variance, mean if keepdim else mean.reshape(variance.shape)
 
 
+def _group_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    count: int,
+    channels: int,
+    inner: int,
+    groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """By layer norm, whose rule for `vmap` leaves the number of samples open."""
+    wide = x if weight is None else x.to(weight.dtype)
+    rows = wide.reshape(count, groups, channels // groups * inner)
+    out, mean, rstd = aten.native_layer_norm(rows, rows.shape[2:], None, None, eps)
+    out = out.view(count, channels, inner)
+    if weight is not None:
+        out = out * weight[:, None]
+    if bias is not None:
+        out = out + bias[:, None]
+    return out.view(x.shape).to(x.dtype), mean.squeeze(2), rstd.squeeze(2)
+
+
+def _group_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    count: int,
+    channels: int,
+    inner: int,
+    groups: int,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    shape, rows = (count, channels, inner), (count, groups, channels // groups * inner)
+    lam = grad.to(rstd.dtype).reshape(shape)
+    wide = x.to(rstd.dtype).reshape(rows)
+    mean, rstd = mean[:, :, None], rstd[:, :, None]
+    of_x = of_weight = None
+    if wanted[0]:
+        scaled = (lam if weight is None else lam * weight[:, None]).reshape(rows)
+        only_x = [True, False, False]
+        of_x = aten.native_layer_norm_backward(
+            scaled, wide, rows[2:], mean, rstd, None, None, only_x
+        )[0]
+        of_x = of_x.view(x.shape).to(x.dtype)
+    if wanted[1]:
+        of_weight = (lam * ((wide - mean) * rstd).view(shape)).sum((0, 2))
+    return of_x, of_weight, lam.sum((0, 2)) if wanted[2] else None
+
+
 def _if_mixed(name: str, weight: int) -> dict[Any, Any]:
     """Take apart the backward pass of a norm if its input and weight are of two types.
 
@@ -80,6 +131,7 @@ EDITS: dict[Any, Any] = {
 }
 
 TABLE: dict[Any, Any] = {
+    **EDITS,
     **get_decompositions(
         [
             getattr(aten, name)
@@ -94,8 +146,9 @@ TABLE: dict[Any, Any] = {
         ]
     ),
     **_if_mixed("native_layer_norm_backward", 5),
-    **_if_mixed("native_group_norm_backward", 4),
     aten.fill.Scalar: torch.full_like,  # `vmap` has a rule for this one
+    aten.native_group_norm.default: _group_norm,
+    aten.native_group_norm_backward.default: _group_norm_backward,
     aten.sigmoid.default: _sigmoid,
     aten.var.correction: _variance,
     aten.var_mean.correction: _variance_and_mean,

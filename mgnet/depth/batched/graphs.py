@@ -83,6 +83,9 @@ class Traced:
             if is_number(node):
                 names[node] = next(given) if node.op == "placeholder" else node.target(*args)
                 continue
+            if node.target is torch.ops.aten.mul.Scalar and args[1] == 1:
+                names[node] = args[0]  # as a graph of this shape may have it
+                continue
             names[node] = _Name(f"x{len(rows)}")
             if node.op == "placeholder":
                 rows.append(node.op)

@@ -49,6 +49,14 @@ class Branch(nn.Module):
         return self.scale * (u.sin() if u.shape[0] > 6 else u.cos())
 
 
+class Edits(nn.Module):
+    def forward(self, u):
+        v = u.sin()
+        v[:, 0] *= 2
+        v[:, 1] += v[:, 0]
+        return v * v
+
+
 class Asks(nn.Module):
     """Has a graph for each length."""
 
@@ -76,6 +84,7 @@ def evaluated(block, layers, states, lam):
         (Views, [(3, 5, 4), (4, 5, 4), (6, 5, 4), (9, 5, 4), (5, 7, 4), (8, 2, 4), (2, 9, 4)]),
         (Normed, [(3, 2), (4, 2), (7, 2), (2, 2)]),
         (Branch, [(3, 2), (4, 2), (5, 2), (7, 2), (6, 2), (30, 2), (1, 2), (2, 2)]),
+        (Edits, [(3, 2), (4, 2), (6, 2), (9, 2)]),
         (Asks, [(3, 2), (4, 2), (5, 2)]),
     ],
 )
