@@ -9,6 +9,7 @@ import os
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -223,7 +224,7 @@ def draw_archive(rng: np.random.Generator, path: Path) -> str:
     }  # fmt: skip
     if more:
         arrays["x0" if more == "twin" else "more"] = extra[more]
-    write = np.savez_compressed if rng.random() < 0.4 else np.savez
+    write: Any = np.savez_compressed if rng.random() < 0.4 else np.savez
     with path.open("wb") as file:
         write(file, **arrays)
     done.append(more)
