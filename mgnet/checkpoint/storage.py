@@ -29,18 +29,8 @@ from torch import Tensor
 
 from mgnet import __version__
 
-__all__ = [
-    "DTYPES",
-    "FORMAT",
-    "check_ordinary",
-    "is_count",
-    "read_file",
-    "refusal",
-    "replace_file",
-    "strict_json",
-    "tensors_in",
-    "write_file",
-]
+__all__ = ["DTYPES", "FORMAT", "check_ordinary", "is_count", "read_file", "refusal"]
+__all__ += ["replace_file", "strict_json", "tensors_in", "write_file"]
 
 FORMAT = 2
 BEFORE = b'{"__metadata__":{"sha256":"'
@@ -307,8 +297,7 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
     b'one, two'
     """
     path = Path(os.path.realpath(path))
-    begun = f".unfinished-{path.name}-"
-    unfinished = path.with_name(begun + secrets.token_hex(4))
+    unfinished = path.with_name((begun := f".unfinished-{path.name}-") + secrets.token_hex(4))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -317,16 +306,15 @@ def replace_file(path: Path, parts: Iterable[Any]) -> None:
                     stream.write(part)
                 stream.flush()
                 os.fsync(stream.fileno())
-            if path.exists():
-                with suppress(OSError):
-                    shutil.copymode(path, unfinished)
+            with suppress(OSError):  # there is none yet
+                shutil.copymode(path, unfinished)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
-        why = error.strerror or str(error)
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            why = f"a file is in the way of the folder {path.parent}"
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        way = f"a file is in the way of the folder {path.parent}"
+        why = way if blocked else error.strerror or str(error)
         former = "; the former one is whole" if os.path.isfile(path) else ""
         why = f"the checkpoint was not saved ({why}); give another folder{former}"
         raise OSError(error.errno or 0, why, str(path)) from None

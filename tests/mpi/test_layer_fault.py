@@ -90,5 +90,6 @@ def test_a_resumed_run_has_the_bits_of_one_never_interrupted(told):
     whole = resumed.pop("")
     assert len(resumed) == len(FATAL) + len(RANKS) * len(CAUGHT) and whole[0] == 0
     for run, (began, bits) in resumed.items():
-        saved = {FAULTY, FAULTY + 1} if "orphaned" in run else {FAULTY + ("SIG" in run)}
-        assert began in saved and bits == whole[1], run
+        first = FAULTY + ("SIG" in run)  # a rank notices later that its launcher is gone
+        assert began >= first if "orphaned" in run else began == first, run
+        assert bits == whole[1], run

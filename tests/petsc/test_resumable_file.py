@@ -154,7 +154,7 @@ CHANGES = [
     ),
     (
         lambda _, tensors: tensors.update({"net.net.block.weight": torch.ones(4, 2, 2).double()}),
-        "what was saved as net.net.block.weight is not taken over with the same bits",
+        "it has 'net.block.weight' in float64, and the network in float32",
     ),
     (
         lambda _, tensors: tensors.update(
