@@ -115,8 +115,11 @@ def test_the_last_layer_leaves_no_gradient(pair, ridge):
     assert alone.value(v) < alone.value(u)
 
 
-@pytest.mark.parametrize("ridge", [0.0, 1e-4])
-@pytest.mark.parametrize("step", [ADAM, LevenbergMarquardt()], ids=["Adam", "projection"])
+@pytest.mark.parametrize(
+    ("step", "ridge"),
+    [(ADAM, 0.0), (ADAM, 1e-4), (LevenbergMarquardt(), 1e-4)],
+    ids=["Adam", "Adam, ridge", "projection, ridge"],
+)
 def test_an_adaptive_basis_goes_as_in_one_process(pair, step, ridge):
     alone, spread, u = pair
     smoother = AdaptiveBasis(step, LastLayer(ridge, rcond=1e-8))
