@@ -214,9 +214,8 @@ def open_sizes(graph: fx.Graph, unknown: Sequence[Any]) -> list[fx.Node]:
     known = {}
     for node, size in zip(sizes, unknown, strict=True):
         node.meta["val"] = size
-        if (
-            isinstance(size, torch.SymInt) and size.node.expr.is_Symbol
-        ):  # it has not become a number
+        # Else it has become a number.
+        if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
             known[size.node.expr] = node
     for node in list(graph.nodes):
         if is_number(node) and any(not is_number(each) for each in node.all_input_nodes):
