@@ -105,6 +105,12 @@ def bennett5(b: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return b[0] * (b[1] + x) ** (-1.0 / b[2])
 
 
+GROUPS = {  # of parameters that may change places: exponentials, peaks, waves
+    "Lanczos": ((0, 1), (2, 3), (4, 5)),
+    "Gauss": ((2, 3, 4), (5, 6, 7)),
+    "MGH17": ((1, 3), (2, 4)),
+    "ENSO": ((3, 4, 5), (6, 7, 8)),
+}
 MODELS: dict[str, Model] = {
     "Misra1a": saturation,
     "Misra1b": misra1b,
@@ -153,6 +159,8 @@ def problem(name: str) -> Standard:
         (0.5 * data["sum_of_squares"],),
         certified=vector(data["certified"]),
         deviations=vector(data["deviations"]),
+        groups=GROUPS.get(name if name in GROUPS else name[:-1], ()),
+        size=float(y.norm()),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a standard test problem of nonlinear least squares is: a residual, starts, and its minima."""
+"""What a standard problem of nonlinear least squares is: a residual, starts, and its minima."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Standard(NamedTuple):
     `minima` are values of `1/2 |residual|^2` at local minima, the global one first; `at_infinity`
     are values that a descent tends to when unknowns grow without bound. Where a standard certifies
     them, `certified` are the parameters of the global minimum and `deviations` their standard
-    deviations.
+    deviations. `groups` are indices of unknowns that may change places, such as the terms of a sum.
     """
 
     name: str
@@ -27,6 +27,8 @@ class Standard(NamedTuple):
     at_infinity: tuple[float, ...] = ()
     certified: torch.Tensor | None = None
     deviations: torch.Tensor | None = None
+    groups: tuple[tuple[int, ...], ...] = ()
+    size: float = 0.0  # |y|, where the residual is model minus y
 
     def value(self, x: torch.Tensor) -> float:
         """`1/2 |residual(x)|^2`."""
