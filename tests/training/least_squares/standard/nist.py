@@ -151,16 +151,18 @@ def problem(name: str) -> Standard:
     def residual(b: torch.Tensor) -> torch.Tensor:
         return model(b, *predictors) - y
 
+    certified = vector(data["certified"])
     return Standard(
         name,
         "NIST",
         residual,
         {f"start {k}": vector(start) for k, start in enumerate(data["starts"], 1)},
         (0.5 * data["sum_of_squares"],),
-        certified=vector(data["certified"]),
+        (certified,),
+        certified=certified,
         deviations=vector(data["deviations"]),
         groups=GROUPS.get(name if name in GROUPS else name[:-1], ()),
-        size=float(y.norm()),
+        observed=float(y.norm()),
     )
 
 

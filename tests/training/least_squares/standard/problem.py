@@ -13,10 +13,10 @@ Residual = Callable[[torch.Tensor], torch.Tensor]
 class Standard(NamedTuple):
     """A problem `min 1/2 |residual(x)|^2` in float64.
 
-    `minima` are values of `1/2 |residual|^2` at local minima, the global one first; `at_infinity`
-    are values that a descent tends to when unknowns grow without bound. Where a standard certifies
-    them, `certified` are the parameters of the global minimum and `deviations` their standard
-    deviations. `groups` are indices of unknowns that may change places, such as the terms of a sum.
+    `minima` are values of `1/2 |residual|^2` at local minima, the global one first, and `points`
+    where they are; `at_infinity` are values that a descent tends to when unknowns grow without
+    bound. Regressions have `certified` parameters, the `deviations` of these, `groups` of
+    parameters that may change places, such as the terms of a sum, and the norm of the observations.
     """
 
     name: str
@@ -24,11 +24,12 @@ class Standard(NamedTuple):
     residual: Residual
     starts: dict[str, torch.Tensor]
     minima: tuple[float, ...]
+    points: tuple[torch.Tensor, ...]
     at_infinity: tuple[float, ...] = ()
     certified: torch.Tensor | None = None
     deviations: torch.Tensor | None = None
     groups: tuple[tuple[int, ...], ...] = ()
-    size: float = 0.0  # |y|, where the residual is model minus y
+    observed: float = 0.0
 
     def value(self, x: torch.Tensor) -> float:
         """`1/2 |residual(x)|^2`."""

@@ -4,9 +4,9 @@
         for label, start in problem.starts.items():
             problem.residual(start), problem.minima
 
-Minima are those of the paper, which gives the sum of squares to six digits, halved and with more
-digits; `minima.json` beside this file holds them. From 10 x0 and 100 x0 other local minima are
-reached as well; they are listed behind.
+`minima.json` beside this file has the minima of the paper, which gives their sums of squares to six
+digits, halved and with more digits, and other local minima that solvers come to from 10 x0 and
+100 x0. So it is with the values at infinity.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def mgh() -> list[Standard]:
             residual,
             starts_of(name, start),
             tuple(MINIMA[name]["minima"]),
+            tuple(vector(x) for x in MINIMA[name]["points"]),
             tuple(MINIMA[name].get("at_infinity", ())),
         )
         for name, residual, start in cases
@@ -124,5 +125,5 @@ def mgh() -> list[Standard]:
 
 
 def problems() -> list[Standard]:
-    """All of them: 35 of Moré, Garbow and Hillstrom in 52 sizes, then 27 of NIST."""
+    """All of them: 35 of Moré, Garbow and Hillstrom in 47 sizes, then 27 of NIST."""
     return mgh() + nist.problems()

@@ -1,8 +1,8 @@
 """What an outcome of a solver is worth: which minimum it is, and how many digits are right.
 
-Solved is a problem at the global or a listed local minimum. Its value must agree with the known one
-to a relative 1e-6; where that is zero, `1/2 |r|^2` must be at most 1e-16; in a regression whose
-residuals are nearly rounding (Lanczos1), their norm must agree to 1e-12 of that of the observations.
+Solved is a problem at the global or a listed local minimum. Its value must agree with the known
+one to a relative 1e-6; where that is zero, `1/2 |r|^2` must be at most 1e-16; in a regression whose
+residuals are nearly rounding (Lanczos1), the norms must agree to 1e-12 of that of the observations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_DIGITS = 11.0  # that NIST certifies
 def verdict(problem: Standard, x: torch.Tensor, value: float) -> str:
     """`global` or `local` minimum, the value at `infinity`, `flat` elsewhere, or `missed`.
 
-    Flat: no direction that the Jacobian sees lowers `1/2 |r|^2`, to first order, by more than 1e-8
+    Flat: no direction that the Jacobian sees lowers `1/2 |r|^2`, to first order, by more than 1e-6
     of it. Such a point may be a saddle, an unlisted minimum, or on a plateau.
     """
     if not (math.isfinite(value) and bool(torch.isfinite(x).all())):
@@ -34,21 +34,21 @@ def verdict(problem: Standard, x: torch.Tensor, value: float) -> str:
     # Approached from above, slowly; a solver may end on the way.
     if any(abs(value - known) <= 1e-3 * known for known in problem.at_infinity):
         return INFINITY
-    return FLAT if promised(problem, x) <= 1e-8 else MISSED
+    return FLAT if promised(problem, x) <= 1e-6 else MISSED
 
 
 def agrees(problem: Standard, value: float, known: float) -> bool:
     if known == 0.0:
         return value <= 1e-16
-    rounding = 1e-12 * problem.size
+    rounding = 1e-12 * problem.observed
     return abs(value - known) <= max(1e-6 * known, 0.5 * rounding**2)
 
 
 def promised(problem: Standard, x: torch.Tensor) -> float:
     """How much the best Gauss-Newton step would lower `1/2 |r|^2`, relative to it, were r linear.
 
-    Columns that a change of the unknown by its own size does not let r feel are left out, and so are
-    singular values below 1e-13 of the largest when all columns have length 1.
+    Left out are unknowns whose change by their own size r does not feel, and singular values below
+    1e-13 of the largest, when all columns have length 1.
     """
     r, J = problem.residual(x), torch.func.jacrev(problem.residual)(x)
     if not bool(torch.isfinite(J).all()):
