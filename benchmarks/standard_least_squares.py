@@ -9,9 +9,9 @@ both starts, from `tests/training/least_squares/standard`. SciPy's `lm` (MINPACK
 of which the better outcome counts; mgnet has its defaults and 1000 steps, or what --options gives.
 
 An outcome is the (G)lobal minimum or a (L)ocal one of the list, both solved: the value agrees to
-1e-6, a zero to 1e-16. Else it is a value that the problem has at (I)nfinity, (F)lat, so that the
-Jacobian promises no decrease, or missed (-). Lower case: the solver did not say that it converged.
-"!" is wrong: it says so where the value still falls. Counts are those of `lm` with "jac", which is
+1e-6, a zero to 1e-16. Else it is a value that the problem has at (I)nfinity, (F)lat, so that
+Newton's step promises no decrease, or missed (-). Lower case: the solver did not say that it
+converged. "!" is wrong: it says so where the value still falls. Counts are those of `lm` with "jac", which is
 MINPACK's own choice; a call of the residual with a gradient counts as a Jacobian. --recorded takes
 SciPy's outcomes from a file, --record writes it.
 """
@@ -104,9 +104,9 @@ def scipy_fit(problem: Standard, start: torch.Tensor, method: str, scale: Any) -
     def J(x: np.ndarray) -> np.ndarray:
         return jacobian(torch.from_numpy(np.array(x))).numpy()
 
-    x0: Any = start.numpy()
+    options: dict[str, Any] = {"jac": J, "method": method, "x_scale": scale}
     try:
-        told = least_squares(r, x0, J, method=method, x_scale=scale, max_nfev=EVALUATIONS)
+        told = least_squares(r, start.numpy(), max_nfev=EVALUATIONS, **options)
     except (ValueError, np.linalg.LinAlgError) as error:
         return Fit(start, math.inf, MISSED, f"refused: {error}", False, 0, 0, 0)
     x = torch.from_numpy(told.x)

@@ -57,8 +57,9 @@ def power(b: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def rational(numerator: int, b: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Of polynomials; that below begins with 1."""
-    above = sum(c * x**k for k, c in enumerate(b[:numerator]))
-    return above / (1.0 + sum(c * x ** (k + 1) for k, c in enumerate(b[numerator:])))
+    powers = x[:, None] ** torch.arange(len(b), dtype=b.dtype)
+    below = 1.0 + powers[:, 1 : len(b) - numerator + 1] @ b[numerator:]
+    return powers[:, :numerator] @ b[:numerator] / below
 
 
 def nelson(b: torch.Tensor, x1: torch.Tensor, x2: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,8 @@ MOST_DIGITS = 11.0  # that NIST certifies
 def verdict(problem: Standard, x: torch.Tensor, value: float) -> str:
     """`global` or `local` minimum, the value at `infinity`, `flat` elsewhere, or `missed`.
 
-    Flat: no direction that the Jacobian sees lowers `1/2 |r|^2`, to first order, by more than 1e-6
-    of it. Such a point may be a saddle, an unlisted minimum, or on a plateau.
+    Flat: to second order, nothing near lowers `1/2 |r|^2` by more than 1e-6 of it. Such a point may
+    be a saddle, an unlisted minimum, or on a plateau.
     """
     if not (math.isfinite(value) and bool(torch.isfinite(x).all())):
         return MISSED
@@ -45,21 +45,25 @@ def agrees(problem: Standard, value: float, known: float) -> bool:
 
 
 def promised(problem: Standard, x: torch.Tensor) -> float:
-    """How much the best Gauss-Newton step would lower `1/2 |r|^2`, relative to it, were r linear.
+    """How much Newton's step would lower `1/2 |r|^2`, relative to it, were it quadratic.
 
-    Left out are unknowns whose change by their own size r does not feel, and singular values below
-    1e-13 of the largest, when all columns have length 1.
+    With exact second derivatives and the sizes of their eigenvalues, so that nothing is promised at
+    a saddle. Unknowns whose change by their own size r does not feel are left out.
     """
     r, J = problem.residual(x), torch.func.jacrev(problem.residual)(x)
-    if not bool(torch.isfinite(J).all()):
+    half = torch.func.hessian(lambda x: 0.5 * problem.residual(x).square().sum())(x)
+    if not bool(torch.isfinite(J).all() and torch.isfinite(half).all()):
         return math.inf
     lengths = J.norm(dim=0)
-    J = J[:, lengths * (1.0 + x.abs()) > 1e-12 * r.norm()]
-    if not J.shape[1]:
+    felt = lengths * (1.0 + x.abs()) > 1e-12 * r.norm()
+    if not bool(felt.any()):
         return 0.0
-    U, s, _ = torch.linalg.svd(J / J.norm(dim=0), full_matrices=False)
-    seen = U[:, s > 1e-13 * s[0]].T @ (r / r.norm())
-    return float(seen.square().sum())
+    lengths = lengths[felt]
+    half = half[felt][:, felt] / lengths / lengths[:, None]
+    values, V = torch.linalg.eigh(half)
+    slopes = V.T @ ((J.T @ r)[felt] / lengths)
+    seen = values.abs() > 1e-15 * values.abs().max()
+    return float((slopes[seen].square() / values[seen].abs()).sum() / r.square().sum())
 
 
 def digits(estimate: float, certified: float) -> float:
