@@ -11,9 +11,9 @@ of which the better outcome counts; mgnet has its defaults and 1000 steps, or wh
 An outcome is the (G)lobal minimum or a (L)ocal one of the list, both solved: the value agrees to
 1e-6, a zero to 1e-16. Else it is a value that the problem has at (I)nfinity, (F)lat, so that
 Newton's step promises no decrease, or missed (-). Lower case: the solver did not say that it
-converged. "!" is wrong: it says so where the value still falls. Counts are those of `lm` with "jac", which is
-MINPACK's own choice; a call of the residual with a gradient counts as a Jacobian. --recorded takes
-SciPy's outcomes from a file, --record writes it.
+converged. "!" is wrong: it says so where the value still falls. Counts are those of `lm` with
+"jac", MINPACK's own choice; a call of the residual with a gradient counts as a Jacobian. --recorded
+takes SciPy's outcomes from a file, --record writes it.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def row(problem: Standard, told: dict[str, dict[str, Outcome]]) -> saved.Row:
         "n": len(start),
         "m": len(problem.residual(start)),
     }
-    for method in [*METHODS, "mgnet"]:
+    for method in [*METHODS, "minpack", "mgnet"]:
         found[method] = "".join(told[label][method].letter for label in told)
     for name in "minpack", "mgnet":
         ends = [told[label][name] for label in told]
