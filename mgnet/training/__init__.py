@@ -14,10 +14,8 @@ from mgnet.training.equations.collocation import Collocation, Term
 from mgnet.training.equations.derivatives import Ansatz
 from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
 from mgnet.training.least_squares.last_layer import LastLayer, solve_last_layer_
-from mgnet.training.least_squares.levenberg_marquardt import (
-    LevenbergMarquardt,
-    levenberg_marquardt,
-)
+from mgnet.training.least_squares.levenberg_marquardt import LevenbergMarquardt
+from mgnet.training.least_squares.minimization import levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
 from mgnet.training.least_squares.problem import LeastSquares
