@@ -102,9 +102,10 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
     noise = told.problem.half_square(moved - told.r)
     if told.half <= NOISE**2 * noise:
         return True
-    if isinstance(sweep.system, KrylovEquations) or told.half < (1.0 - SAME) * before:
+    blur = NOISE * (noise / told.half) ** 0.5  # of the residuals, and so of the cosines
+    if isinstance(sweep.system, KrylovEquations) or told.half < (1.0 - SAME - blur) * before:
         return False
-    return cosine(sweep) <= max(COSINE, NOISE * (noise / told.half) ** 0.5)
+    return cosine(sweep) <= COSINE + blur
 
 
 def _offset(sweep: Sweep) -> float:

@@ -268,10 +268,10 @@ class _Run:
 
     def _end(self, reason: Reason) -> None:
         """Ends where parameters are not determined, or begins again, in a way that leads elsewhere."""
+        value = self.history[-1].value or 0.0
         if not self.ways:
             self.reason = reason
             return
-        value = self.history[-1].value or 0.0
         if self.earlier is None or value < self.earlier[1]:
             self.earlier = self.u, value, reason
         (self.smoother, *ways), self.u = self.ways, cast(torch.Tensor, self.start)
