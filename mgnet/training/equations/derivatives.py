@@ -127,14 +127,32 @@ class Composed:
         network = J.shape[1] - own
         self.inner.add_jacobian(residual, J[:, :network])  # type: ignore[attr-defined]
         if own:
-            columns = torch.autograd.grad(
-                residual.sum(),
-                list(self.coefficients.values()),
-                retain_graph=True,
-                allow_unused=True,
-                materialize_grads=True,
-            )
-            J[:, network:] += torch.cat(columns, 1)
+            J[:, network:] += _columns(residual, list(self.coefficients.values()))
+
+
+def _columns(residual: torch.Tensor, coefficients: list[torch.Tensor]) -> torch.Tensor:
+    """The derivatives of each residual, by copies for each sample or by single numbers."""
+    if coefficients[0].dim():
+        columns = torch.autograd.grad(
+            residual.sum(),
+            coefficients,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return torch.cat(columns, 1)
+    factors = torch.ones_like(residual, requires_grad=True)
+    sums = torch.autograd.grad(
+        residual, coefficients, factors, create_graph=True, allow_unused=True
+    )
+    # Such a derivative of `factors @ residual` is linear in the factors, with the column as slope.
+    columns = [
+        torch.zeros_like(residual)
+        if total is None
+        else torch.autograd.grad(total, factors, retain_graph=True)[0]
+        for total in sums
+    ]
+    return torch.stack(columns, 1)
 
 
 def _within(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -178,6 +196,9 @@ class _ByAutograd:
     def _gradients(self, axes: tuple[int, ...]) -> dict[tuple[int, ...], torch.Tensor]:
         columns = []
         for output in self._made[axes].unbind(1):
+            if not output.requires_grad:  # the slope of what is linear, with fixed parameters
+                columns.append(torch.zeros_like(self.points))
+                continue
             (column,) = torch.autograd.grad(
                 output.sum(),
                 self.points,

@@ -1,0 +1,148 @@
+"""Pointwise activations with their derivatives up to the third.
+
+Those of the table by formulas, each from the ones before it; any other module without parameters
+by differentiating it, if its entries turn out to be functions of their own inputs alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+from mgnet.training.equations.row_wise import is_row_wise
+
+__all__ = ["FORMULAS", "Activated"]
+
+
+def _tanh(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
+    if not s:
+        return torch.tanh(x)
+    if len(s) == 1:
+        return 1.0 - s[0].square()
+    if len(s) == 2:
+        return -2.0 * s[0] * s[1]
+    return (s[1].square() + s[0] * s[2]).mul_(-2.0)
+
+
+def _logistic(x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
+    """The next one after s: the logistic function and its derivatives."""
+    if not s:
+        return torch.sigmoid(x)
+    if len(s) == 1:
+        return s[0] * (1.0 - s[0])
+    if len(s) == 2:
+        return s[1] * (1.0 - 2.0 * s[0])
+    return s[2] * (1.0 - 2.0 * s[0]) - 2.0 * s[1].square()
+
+
+def _sigmoid(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
+    return _logistic(x, s)
+
+
+def _logistic_up_to(x: torch.Tensor, order: int) -> list[torch.Tensor]:
+    made = list[torch.Tensor]()
+    for _ in range(order + 1):
+        made.append(_logistic(x, made))
+    return made
+
+
+def _silu(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
+    if not s:
+        return torch.nn.functional.silu(x)
+    logistic = _logistic_up_to(x, len(s))
+    return len(s) * logistic[-2] + x * logistic[-1]
+
+
+def _softplus(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
+    beta, threshold = float(module.beta), float(module.threshold)  # type: ignore[arg-type]
+    if not s:
+        return torch.nn.functional.softplus(x, beta, threshold)
+    slope = _logistic_up_to(beta * x, len(s) - 1)[-1] * beta ** (len(s) - 1)
+    return slope.masked_fill(beta * x > threshold, 1.0 if len(s) == 1 else 0.0)
+
+
+def _gelu(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
+    if not s:
+        return torch.nn.functional.gelu(x)
+    density = torch.exp(-0.5 * x.square()) / math.sqrt(2.0 * math.pi)
+    if len(s) == 1:
+        return torch.special.ndtr(x) + x * density
+    return density * (2.0 - x.square() if len(s) == 2 else x * (x.square() - 4.0))
+
+
+# Of each class: the next derivative at x after those in the list.
+FORMULAS: dict[
+    type[torch.nn.Module],
+    Callable[[torch.nn.Module, torch.Tensor, list[torch.Tensor]], torch.Tensor],
+] = {
+    torch.nn.Tanh: _tanh,
+    torch.nn.Sigmoid: _sigmoid,
+    torch.nn.SiLU: _silu,
+    torch.nn.Softplus: _softplus,
+    torch.nn.GELU: _gelu,
+}
+
+
+class Activated:
+    """An activation at x and its derivatives there, made when they are asked for.
+
+    Parameters
+    ----------
+    activation : torch.nn.Module
+        Without parameters.
+    x : tensor
+
+    Raises
+    ------
+    ValueError
+        If entries of what it gives depend on other entries of x.
+
+    Examples
+    --------
+    >>> s = Activated(torch.nn.Tanh(), torch.zeros(2))
+    >>> s[0].tolist(), s[1].tolist(), s[3].tolist()
+    ([0.0, 0.0], [1.0, 1.0], [-2.0, -2.0])
+    """
+
+    def __init__(self, activation: torch.nn.Module, x: torch.Tensor):
+        self.activation = activation
+        self.formula = FORMULAS.get(type(activation))
+        if isinstance(activation, torch.nn.GELU) and activation.approximate != "none":
+            self.formula = None
+        self.x = x if self.formula else x.detach().requires_grad_()
+        self._made: list[torch.Tensor] = []
+
+    def __getitem__(self, order: int) -> torch.Tensor:
+        """The derivative of that order, 0 for the value."""
+        while len(self._made) <= order:
+            if self.formula is not None:
+                self._made.append(self.formula(self.activation, self.x, self._made))
+            else:
+                self._made.append(self._differentiated())
+        made = self._made[order]
+        return made if self.formula is not None else made.detach()
+
+    @torch.enable_grad()
+    def _differentiated(self) -> torch.Tensor:
+        if not self._made:
+            value = self.activation(self.x.clone())  # some work in place
+            if value.shape != self.x.shape:
+                raise ValueError(
+                    f"{self._name} gave {tuple(value.shape)} for {tuple(self.x.shape)}"
+                )
+            return value
+        if not self._made[-1].requires_grad:
+            return torch.zeros_like(self.x)
+        last = self._made[-1]
+        slope = torch.autograd.grad(
+            last.sum(), self.x, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        if len(self._made) == 1 and not is_row_wise(last, [self.x], slope):
+            raise ValueError(f"{self._name} is no function of single entries of its input")
+        return slope[0]
+
+    @property
+    def _name(self) -> str:
+        return type(self.activation).__name__

@@ -1,0 +1,48 @@
+"""Whether functions treat each sample by itself, so that one backward pass tells all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+__all__ = ["is_row_wise"]
+
+
+def is_row_wise(
+    values: torch.Tensor,
+    arguments: Sequence[torch.Tensor],
+    gradients: Sequence[torch.Tensor | None],
+) -> bool:
+    """Whether each entry of the values depends on the same row of every argument alone.
+
+    Then a factor of an entry is one of that row of the gradients; tried with one set of factors.
+
+    Parameters
+    ----------
+    values : tensor of shape (samples,), or of the shape of the arguments for single entries
+    arguments : sequence of tensors of shape (samples, ...)
+        Of which the values were made.
+    gradients : sequence of (tensor or None)
+        Of the sum of the values with respect to the arguments, None for one that is not used.
+
+    Examples
+    --------
+    >>> x = torch.rand(5, requires_grad=True)
+    >>> def row_wise(values):
+    ...     return is_row_wise(values, [x], torch.autograd.grad(values.sum(), x, retain_graph=True))
+    >>> row_wise(x**2), row_wise(x - x.mean())
+    (True, False)
+    """
+    count = torch.arange(1.0, values.numel() + 1.0, dtype=values.dtype, device=values.device)
+    factors = torch.cos(count).view(values.shape)
+    weighted = torch.autograd.grad(values, arguments, factors, retain_graph=True, allow_unused=True)
+    tolerance = torch.finfo(values.dtype).eps ** 0.5
+    for argument, one, other in zip(arguments, gradients, weighted, strict=True):
+        if one is None or other is None:
+            continue
+        expected = one * factors.view(*factors.shape, *[1] * (argument.dim() - factors.dim()))
+        # Not where a gradient is no number: it is then none in either way.
+        if bool((expected - other).norm() > tolerance * one.norm()):
+            return False
+    return True
