@@ -20,10 +20,10 @@ def _tanh(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> to
     if not s:
         return torch.tanh(x)
     if len(s) == 1:
-        return 1.0 - s[0].square()
+        return torch.addcmul(torch.ones((), dtype=x.dtype, device=x.device), s[0], s[0], value=-1.0)
     if len(s) == 2:
-        return -2.0 * s[0] * s[1]
-    return (s[1].square() + s[0] * s[2]).mul_(-2.0)
+        return (s[0] * s[1]).mul_(-2.0)
+    return s[1].square().addcmul_(s[0], s[2]).mul_(-2.0)
 
 
 def _logistic(x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:

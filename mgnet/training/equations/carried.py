@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 
 from mgnet.training.equations.derivatives import Ansatz, Composed, Derivatives, Function, Points
-from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarried
+from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarriedError
 from mgnet.training.loss.own_forward import alteration
 
 __all__ = ["FixedInputs", "carried_derivatives", "check_only_carried"]
@@ -60,14 +60,14 @@ class FixedInputs:
 
         Raises
         ------
-        NotCarried
+        NotCarriedError
             If the features depend on parameters that are being differentiated.
         """
         if features is None:
             return self.features is None and points._version == self._version
         value = features(self.points)
         if value.requires_grad:
-            raise NotCarried("features that depend on parameters")
+            raise NotCarriedError("features that depend on parameters")
         same = features is self.features and points._version == self._version
         return same and torch.equal(value, self.value)
 
@@ -87,7 +87,7 @@ def carried_derivatives(
 
     Raises
     ------
-    NotCarried
+    NotCarriedError
         If the network is another, or its features depend on its parameters.
 
     Examples
@@ -104,7 +104,7 @@ def carried_derivatives(
         coefficients = dict(network.coefficients.items())
         own = [*inner.parameters(), *coefficients.values()]
         if alteration(network, Ansatz) or [*map(id, own)] != [*map(id, network.parameters())]:
-            raise NotCarried("an Ansatz that does more than its network and its functions")
+            raise NotCarriedError("an Ansatz that does more than its network and its functions")
     inputs = known.get(id(points))
     if inputs is None or not inputs.hold(points, features):
         inputs = known[id(points)] = FixedInputs(points, features)
@@ -136,14 +136,14 @@ def check_only_carried(
 
     Raises
     ------
-    NotCarried
+    NotCarriedError
 
     Examples
     --------
     >>> network = torch.nn.Linear(1, 1)
     >>> check_only_carried(network, [network(torch.ones(3, 1))], [])
     Traceback (most recent call last):
-    mgnet.training.equations.mlp_derivatives.NotCarried: residuals that call the network
+    mgnet.training.equations.mlp_derivatives.NotCarriedError: residuals that call the network
     """
     total = torch.stack([residual.sum() for residual in residuals]).sum()
     parameters = list(network.parameters())
@@ -151,6 +151,6 @@ def check_only_carried(
         g is not None
         for g in torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
     ):
-        raise NotCarried("residuals that call the network")
+        raise NotCarriedError("residuals that call the network")
     if any(function.points.requires_grad for of_term in functions for function in of_term):
-        raise NotCarried("residuals that differentiate by the points")
+        raise NotCarriedError("residuals that differentiate by the points")

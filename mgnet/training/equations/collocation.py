@@ -12,7 +12,7 @@ import torch
 from mgnet.training.equations.carried import FixedInputs, carried_derivatives, check_only_carried
 from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
-from mgnet.training.least_squares.large_pages import zeros
+from mgnet.training.least_squares.memory_pages import zeros
 from mgnet.training.least_squares.problem import LeastSquares
 
 __all__ = ["Collocation", "Term"]

@@ -29,20 +29,21 @@ import torch
 
 from mgnet.training.equations.activations import FORMULAS, Activated
 from mgnet.training.equations.row_wise import is_row_wise
+from mgnet.training.least_squares.memory_pages import keep_freed_memory
 from mgnet.training.loss.own_forward import alteration, is_replaced
 
 if TYPE_CHECKING:
     from mgnet.training.equations.derivatives import Derivatives
 
-__all__ = ["MLPDerivatives", "NotCarried", "layers_of"]
+__all__ = ["MLPDerivatives", "NotCarriedError", "layers_of"]
 
 Axes = tuple[int, ...]
 
 # Entries of J in a block of samples: on the CPU of what stays in the cache, measured.
-BLOCK, BLOCK_ELSEWHERE = 2**19, 2**26
+BLOCK, BLOCK_ELSEWHERE = 2**20, 2**26
 
 
-class NotCarried(Exception):
+class NotCarriedError(Exception):
     """What was asked of carried derivatives is not among them; automatic differentiation has it."""
 
 
@@ -129,7 +130,7 @@ class MLPDerivatives:
 
     Raises
     ------
-    NotCarried
+    NotCarriedError
         If the network is another, or the inputs are of another precision.
 
     Examples
@@ -150,10 +151,11 @@ class MLPDerivatives:
     ):
         layers, value = layers_of(network), inputs.value
         if layers is None:
-            raise NotCarried(f"{type(network).__name__} is no plain network")
+            raise NotCarriedError(f"{type(network).__name__} is no plain network")
         first = next(network.parameters())
         if value.dtype != first.dtype or torch.is_autocast_enabled(value.device.type):
-            raise NotCarried(f"inputs are of {value.dtype}, parameters of {first.dtype}")
+            raise NotCarriedError(f"inputs are of {value.dtype}, parameters of {first.dtype}")
+        keep_freed_memory()
         self.points = inputs.points
         self.inputs = inputs
         self.layers = layers
@@ -176,7 +178,7 @@ class MLPDerivatives:
         """The derivative by one or two inputs, shape (samples, outputs)."""
         axes = tuple(sorted(axes))
         if len(axes) > 2:
-            raise NotCarried(f"a derivative of order {len(axes)}")
+            raise NotCarriedError(f"a derivative of order {len(axes)}")
         if axes not in self._outputs:
             self.asked.add(axes)
             self._propagate()
@@ -227,7 +229,7 @@ class MLPDerivatives:
 
         Raises
         ------
-        NotCarried
+        NotCarriedError
             If entries depend on other samples.
         """
         outputs = list(self._outputs.values())
@@ -235,7 +237,7 @@ class MLPDerivatives:
             residual.sum(), outputs, retain_graph=True, allow_unused=True
         )
         if not is_row_wise(residual, outputs, gradients):
-            raise NotCarried("residuals of several samples at once")
+            raise NotCarriedError("residuals of several samples at once")
         found = {
             axes: gradient
             for axes, gradient in zip(self._outputs, gradients, strict=True)
@@ -296,15 +298,17 @@ def _activated(s: Activated, a: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
 
 
 def _pulled(s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
-    """The adjoint of what goes into an activation, from that of what it gives."""
-    inner = outer * s[1].unsqueeze(1)
+    """The adjoint of what goes into an activation, made of that of what it gives."""
     if len(kinds.axes) == 1:
-        return inner
-    curved = (outer[:, 1:] * a[:, 1:]).sum(1)
-    inner[:, 0].addcmul_(s[2], curved)
+        return outer.mul_(s[1].unsqueeze(1))
+    value = (outer[:, 1:] * a[:, 1:]).sum(1).mul_(s[2])
+    firsts = []
     for both, i, j in kinds.pairs:
-        bent = s[2] * outer[:, both]
+        value.addcmul_(s[3] * outer[:, both], a[:, i] * a[:, j])
+        firsts.append(s[2] * outer[:, both])
+    inner = outer.mul_(s[1].unsqueeze(1))
+    inner[:, 0] += value
+    for (_, i, j), bent in zip(kinds.pairs, firsts, strict=True):
         inner[:, i].addcmul_(bent, a[:, j])
         inner[:, j].addcmul_(bent, a[:, i])
-        inner[:, 0].addcmul_(s[3] * outer[:, both], a[:, i] * a[:, j])
     return inner

@@ -12,7 +12,7 @@ import torch
 from mgnet import Level
 from mgnet.training import Ansatz, Collocation, LeastSquares, LevenbergMarquardt, Term
 from mgnet.training.equations.derivatives import Points, derivatives_of
-from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarried, layers_of
+from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarriedError, layers_of
 
 nn = torch.nn
 
@@ -294,8 +294,8 @@ def test_plain_networks():
     network = mlp([2, 3, 1])
     assert layers_of(network) == list(network)
     assert layers_of(nn.Sequential(nn.Tanh())) is None
-    with pytest.raises(NotCarried, match="float32"):
+    with pytest.raises(NotCarriedError, match="float32"):
         MLPDerivatives(network, Points(torch.zeros(3, 2)))
-    with pytest.raises(NotCarried, match="no plain network"):
+    with pytest.raises(NotCarriedError, match="no plain network"):
         MLPDerivatives(nn.Bilinear(1, 1, 1), Points(torch.zeros(3, 2)))
     assert derivatives_of(network, points(3)).d(0).grad_fn is not None
