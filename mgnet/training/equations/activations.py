@@ -1,7 +1,8 @@
 """Pointwise activations with their derivatives up to the third.
 
-Those of the table by formulas, each from the ones before it; any other module without parameters
-by differentiating it, if its entries turn out to be functions of their own inputs alone.
+Those of the table by formulas, each from the ones before it; any other module by differentiating
+it, if its entries turn out to be functions of their own inputs alone. It may have parameters that
+are single numbers, as a frequency.
 """
 
 from __future__ import annotations
@@ -91,13 +92,14 @@ class Activated:
     Parameters
     ----------
     activation : torch.nn.Module
-        Without parameters.
     x : tensor
+    check : bool
+        Whether to make sure that an activation beyond the table is one.
 
     Raises
     ------
     ValueError
-        If entries of what it gives depend on other entries of x.
+        If entries of what it gives depend on other entries of x, or on parameters of others.
 
     Examples
     --------
@@ -106,8 +108,9 @@ class Activated:
     ([0.0, 0.0], [1.0, 1.0], [-2.0, -2.0])
     """
 
-    def __init__(self, activation: torch.nn.Module, x: torch.Tensor):
+    def __init__(self, activation: torch.nn.Module, x: torch.Tensor, check: bool = True):
         self.activation = activation
+        self.check = check
         self.formula = FORMULAS.get(type(activation))
         if isinstance(activation, torch.nn.GELU) and activation.approximate != "none":
             self.formula = None
@@ -116,33 +119,44 @@ class Activated:
 
     def __getitem__(self, order: int) -> torch.Tensor:
         """The derivative of that order, 0 for the value."""
+        return self.attached(order).detach()
+
+    def attached(self, order: int) -> torch.Tensor:
+        """The same, for differentiating with respect to parameters of the activation."""
         while len(self._made) <= order:
             if self.formula is not None:
                 self._made.append(self.formula(self.activation, self.x, self._made))
             else:
                 self._made.append(self._differentiated())
-        made = self._made[order]
-        return made if self.formula is not None else made.detach()
+        return self._made[order]
 
     @torch.enable_grad()
     def _differentiated(self) -> torch.Tensor:
         if not self._made:
             value = self.activation(self.x.clone())  # some work in place
-            if value.shape != self.x.shape:
-                raise ValueError(
-                    f"{self._name} gave {tuple(value.shape)} for {tuple(self.x.shape)}"
-                )
+            if self.check:
+                self._check(value)
             return value
         if not self._made[-1].requires_grad:
             return torch.zeros_like(self.x)
-        last = self._made[-1]
-        slope = torch.autograd.grad(
-            last.sum(), self.x, create_graph=True, allow_unused=True, materialize_grads=True
+        (slope,) = torch.autograd.grad(
+            self._made[-1].sum(),
+            self.x,
+            create_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
         )
-        if len(self._made) == 1 and not is_row_wise(last, [self.x], slope):
-            raise ValueError(f"{self._name} is no function of single entries of its input")
-        return slope[0]
+        return slope
 
-    @property
-    def _name(self) -> str:
-        return type(self.activation).__name__
+    def _check(self, value: torch.Tensor) -> None:
+        name = type(self.activation).__name__
+        if value.shape != self.x.shape:
+            raise ValueError(f"{name} gave {tuple(value.shape)} for {tuple(self.x.shape)}")
+        own = {key: p.detach() for key, p in self.activation.named_parameters()}
+        fixed = torch.func.functional_call(self.activation, own, self.x.detach().clone())
+        if fixed.requires_grad:
+            raise ValueError(f"{name} depends on parameters of other modules")
+        if value.requires_grad:
+            slope = torch.autograd.grad(value.sum(), [self.x], retain_graph=True, allow_unused=True)
+            if not is_row_wise(value, [self.x], slope):
+                raise ValueError(f"{name} is no function of single entries of its input")

@@ -126,8 +126,10 @@ class Collocation(LeastSquares):
     """A differential equation for a network: least squares of residuals at points.
 
     The value is `1/2 sum over terms of weight * mean of squares`; mean_square gives twice that, the
-    loss as papers print it. With a KAN, alone or in an `Ansatz`, derivatives are carried through
-    the layers and the Jacobian is explicit; other networks are differentiated automatically.
+    loss as papers print it. With a KAN or a `torch.nn.Sequential` of linear layers and pointwise
+    activations, alone or in an `Ansatz`, derivatives up to the second are carried through the
+    layers and the Jacobian is explicit; other networks, and residuals that ask for more, are
+    differentiated automatically.
 
     Parameters
     ----------
@@ -300,6 +302,34 @@ class Collocation(LeastSquares):
             with torch.no_grad():
                 blocks = self.flat.evaluate(self._terms_of, u.detach())
         return torch.cat([block.detach().flatten() for block in blocks]).double()
+
+    def residuals_of_many(self, us: torch.Tensor) -> torch.Tensor:
+        """The residual vectors of several parameter vectors, as of trial points of one step.
+
+        One after the other: with thousands of points a batch of them takes as long, for the
+        products do.
+
+        Parameters
+        ----------
+        us : tensor of shape (several, parameters)
+
+        Returns
+        -------
+        tensor of shape (several, residuals), in float64
+
+        Examples
+        --------
+        >>> slope = Term(lambda u: u.d(0), torch.zeros(3, 1))
+        >>> problem = Collocation(torch.nn.Linear(1, 1), [slope])
+        >>> problem.residuals_of_many(torch.tensor([[3.0, 1.0], [6.0, 1.0]])).square().sum(1)
+        tensor([ 9., 36.], dtype=torch.float64)
+        """
+        if us.dim() != 2 or not len(us):
+            raise ValueError(
+                f"residuals_of_many got shape {tuple(us.shape)}; give (several, parameters), as "
+                "u.unsqueeze(0) for one vector"
+            )
+        return torch.stack([self.residuals(u) for u in us])
 
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
         if not self.flat.all_trainable:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mgnet.training.equations.row_wise import columns_by
 from mgnet.training.loss.own_forward import alteration, knows
 
 __all__ = ["Ansatz", "Derivatives", "Points", "carries", "derivatives_of"]
@@ -128,32 +129,18 @@ class Composed:
         network = J.shape[1] - own
         self.inner.add_jacobian(residual, J[:, :network])  # type: ignore[attr-defined]
         if own:
-            J[:, network:] += _columns(residual, list(self.coefficients.values()))
-
-
-def _columns(residual: torch.Tensor, coefficients: list[torch.Tensor]) -> torch.Tensor:
-    """The derivatives of each residual, by copies for each sample or by single numbers."""
-    if coefficients[0].dim():
-        columns = torch.autograd.grad(
-            residual.sum(),
-            coefficients,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
-        return torch.cat(columns, 1)
-    factors = torch.ones_like(residual, requires_grad=True)
-    sums = torch.autograd.grad(
-        residual, coefficients, factors, create_graph=True, allow_unused=True
-    )
-    # Such a derivative of `factors @ residual` is linear in the factors, with the column as slope.
-    columns = [
-        torch.zeros_like(residual)
-        if total is None
-        else torch.autograd.grad(total, factors, retain_graph=True)[0]
-        for total in sums
-    ]
-    return torch.stack(columns, 1)
+            coefficients = list(self.coefficients.values())
+            if not coefficients[0].dim():
+                J[:, network:] += columns_by(coefficients, residual)
+                return
+            columns = torch.autograd.grad(
+                residual.sum(),
+                coefficients,
+                retain_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            J[:, network:] += torch.cat(columns, 1)
 
 
 def _differentiable(part: torch.Tensor) -> torch.Tensor:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mgnet.training.equations.activations import FORMULAS, Activated
-from mgnet.training.equations.row_wise import is_row_wise
+from mgnet.training.equations.row_wise import columns_by, is_row_wise
 from mgnet.training.least_squares.memory_pages import keep_freed_memory
 from mgnet.training.loss.own_forward import alteration, is_replaced
 
@@ -50,8 +50,8 @@ class NotCarriedError(Exception):
 def layers_of(network: torch.nn.Module) -> list[torch.nn.Module] | None:
     """The layers of a plain network in their order, None where it is another.
 
-    Plain are a `Linear` and a `Sequential`, nested or not, of `Linear` and of modules without
-    parameters, to which no subclass, hook or parametrization adds.
+    Plain are a `Linear` and a `Sequential`, nested or not, of `Linear` and of activations, modules
+    without parameters or with single numbers, to which no subclass, hook or parametrization adds.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def layers_of(network: torch.nn.Module) -> list[torch.nn.Module] | None:
         replaced = is_replaced(part, "forward") or is_replaced(part, "__call__")
         if type(part) in known and replaced:
             return None
-    plain = all(type(layer) is torch.nn.Linear or _has_no_parts(layer) for layer in layers)
+    plain = all(type(layer) is torch.nn.Linear or _is_activation(layer) for layer in layers)
     linear = any(type(layer) is torch.nn.Linear for layer in layers)
     return layers if plain and linear else None
 
@@ -87,8 +87,10 @@ def _flat(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
         yield module
 
 
-def _has_no_parts(module: torch.nn.Module) -> bool:
-    return not any(True for _ in (*module.parameters(), *module.children()))
+def _is_activation(module: torch.nn.Module) -> bool:
+    """Whether it may be one; `Activated` finds out."""
+    single = all(parameter.numel() == 1 for parameter in module.parameters())
+    return single and not any(True for _ in module.children())
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +191,10 @@ class MLPDerivatives:
         """Make all outputs that were asked for, but those that are there."""
         kinds = _Kinds(self.asked - self._outputs.keys())
         whole = self._stacked(kinds)
-        blocks = [self._forward(whole[..., rows], kinds)[0] for rows in self._blocks()]
+        blocks = [
+            self._forward(whole[..., rows], kinds, check=not rows.start)[0]
+            for rows in self._blocks()
+        ]
         outputs = torch.cat(blocks, 2)
         for number, axes in enumerate(kinds.axes):
             if axes not in self._outputs:
@@ -203,7 +208,9 @@ class MLPDerivatives:
         """The inputs of the network, of shape (width, kinds, samples)."""
         return torch.stack([self.inputs.d(*axes).T for axes in kinds.axes], 1)
 
-    def _forward(self, state: torch.Tensor, kinds: _Kinds) -> tuple[torch.Tensor, list[_Pass]]:
+    def _forward(
+        self, state: torch.Tensor, kinds: _Kinds, check: bool = False
+    ) -> tuple[torch.Tensor, list[_Pass]]:
         passes = []
         for layer in self.layers:
             if isinstance(layer, torch.nn.Linear):
@@ -212,7 +219,7 @@ class MLPDerivatives:
                 if layer.bias is not None:
                     state[:, 0] += layer.bias.unsqueeze(1)
                 continue
-            s = Activated(layer, state[:, 0])
+            s = Activated(layer, state[:, 0], check)
             passes.append(_Pass(layer, state, s))
             state = _activated(s, state, kinds)
         return state, passes
@@ -261,6 +268,8 @@ class MLPDerivatives:
         for number in reversed(range(len(passes))):
             layer, state, s = passes[number].layer, passes[number].state, passes[number].activated
             if s is not None:
+                for parameter, column in _columns(s, state, adjoint, kinds):
+                    J[self._places[id(parameter)]] += column
                 adjoint = _pulled(s, state, adjoint, kinds)
             elif isinstance(layer, torch.nn.Linear):
                 self._fill(J, layer, adjoint, state)
@@ -295,6 +304,22 @@ def _activated(s: Activated, a: torch.Tensor, kinds: _Kinds) -> torch.Tensor:
     for both, i, j in kinds.pairs:
         h[:, both].addcmul_(s[2] * a[:, i], a[:, j])
     return h
+
+
+@torch.enable_grad()
+def _columns(
+    s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The parameters of an activation, if any, each with its column for a residual."""
+    parameters = list(s.activation.parameters())
+    if not parameters:
+        return []
+    total = outer[:, 0] * s.attached(0)
+    if len(kinds.axes) > 1:
+        total = total + (outer[:, 1:] * a[:, 1:]).sum(1) * s.attached(1)
+    for both, i, j in kinds.pairs:
+        total = total + outer[:, both] * a[:, i] * a[:, j] * s.attached(2)
+    return list(zip(parameters, columns_by(parameters, total.sum(0)).T, strict=True))
 
 
 def _pulled(s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds) -> torch.Tensor:

@@ -1,4 +1,7 @@
-"""Whether functions treat each sample by itself, so that one backward pass tells all rows."""
+"""Rows and columns of Jacobians by few backward passes.
+
+One pass tells all rows where a function treats each sample by itself; and two tell a column.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
-__all__ = ["is_row_wise"]
+__all__ = ["columns_by", "is_row_wise"]
 
 
 def is_row_wise(
@@ -46,3 +49,33 @@ def is_row_wise(
         if bool((expected - other).norm() > tolerance * one.norm()):
             return False
     return True
+
+
+def columns_by(numbers: Sequence[torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """The derivatives of each value with respect to single numbers that all values share.
+
+    Parameters
+    ----------
+    numbers : sequence of tensors with one entry
+    values : tensor of shape (samples,)
+
+    Returns
+    -------
+    tensor of shape (samples, numbers)
+
+    Examples
+    --------
+    >>> c = torch.tensor(3.0, requires_grad=True)
+    >>> columns_by([c], c * torch.arange(3.0)).tolist()
+    [[0.0], [1.0], [2.0]]
+    """
+    factors = torch.ones_like(values, requires_grad=True)
+    sums = torch.autograd.grad(values, numbers, factors, create_graph=True, allow_unused=True)
+    # The derivative of `factors @ values` by a number is linear in the factors.
+    columns = [
+        torch.zeros_like(values)
+        if total is None
+        else torch.autograd.grad(total.sum(), factors, retain_graph=True)[0]
+        for total in sums
+    ]
+    return torch.stack(columns, 1)

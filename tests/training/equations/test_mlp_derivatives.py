@@ -22,6 +22,19 @@ class Sine(nn.Module):
         return torch.sin(3.0 * x)
 
 
+class LearntSine(nn.Module):
+    """With parameters that are single numbers, one of them not used."""
+
+    def __init__(self):
+        super().__init__()
+        self.frequency = nn.Parameter(torch.tensor(1.7))
+        self.unused = nn.Parameter(torch.ones(1))
+        self.height = nn.Parameter(torch.tensor([[0.6]]))
+
+    def forward(self, x):
+        return self.height * torch.sin(self.frequency * x)
+
+
 ACTIVATIONS = [
     nn.Tanh,
     nn.Sigmoid,
@@ -31,6 +44,7 @@ ACTIVATIONS = [
     lambda: nn.Softplus(beta=2.0, threshold=1.5),
     Sine,
     nn.Mish,
+    LearntSine,
     lambda: nn.SiLU(inplace=True),
 ]
 
@@ -167,6 +181,20 @@ class MyAnsatz(Ansatz):
         return super().forward(x).exp()
 
 
+class Borrowing(nn.Module):
+    def __init__(self, other):
+        super().__init__()
+        self.others = [other]
+
+    def forward(self, x):
+        return torch.sin(x * self.others[0].weight.sum())
+
+
+def borrowing():
+    first = nn.Linear(2, 4)
+    return nn.Sequential(first, Borrowing(first), nn.Linear(4, 1)).double()
+
+
 def hooked():
     network = mlp([2, 4, 1])
     network[0].register_forward_hook(lambda module, given, out: 2.0 * out)
@@ -192,11 +220,12 @@ def feature_module():
 OTHERS = {
     "subclass": lambda: nn.Sequential(nn.Linear(2, 3), nn.Tanh(), Shifted(3, 1)).double(),
     "hook": hooked,
+    "borrowed parameters": borrowing,
     "replaced": replaced,
     "parametrization": lambda: nn.Sequential(
         nn.utils.parametrizations.weight_norm(nn.Linear(2, 3)), nn.Tanh(), nn.Linear(3, 1)
     ).double(),
-    "own parameters": lambda: mlp([2, 4, 1], nn.PReLU),
+    "own parameters": lambda: mlp([2, 4, 1], lambda: nn.PReLU(4)),
     "layer norm": lambda: mlp([2, 4, 4, 1], lambda: nn.LayerNorm(4)),
     "coupled": lambda: mlp([2, 4, 4, 1], Normalized),
     "batch norm": lambda: mlp([2, 4, 4, 1], lambda: nn.BatchNorm1d(4, affine=False)),
@@ -276,6 +305,15 @@ def test_an_error_of_a_residual_is_told_and_a_wrong_vector_changes_nothing():
     for call in (broken.residuals, broken.linearize):
         with pytest.raises(RuntimeError, match="mat1 and mat2"):
             call(broken.start())
+
+
+def test_several_vectors_at_once():
+    problem = Collocation(mlp([2, 4, 1]), terms())
+    us = problem.start() * torch.tensor([[1.0], [0.5], [-2.0]], dtype=torch.float64)
+    expected = torch.stack([by_autograd(problem).residuals(u) for u in us])
+    torch.testing.assert_close(problem.residuals_of_many(us), expected)
+    with pytest.raises(ValueError, match=r"residuals_of_many got shape \(17,\)"):
+        problem.residuals_of_many(us[0])
 
 
 def test_levenberg_marquardt_needs_no_automatic_jacobian(monkeypatch):
