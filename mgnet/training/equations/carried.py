@@ -34,9 +34,9 @@ class FixedInputs:
     """
 
     def __init__(self, points: torch.Tensor, features: Function | None = None):
+        self.source = points
         self.points = points.detach()
         self.features = features
-        self._version = points._version
         self.asked = set[tuple[int, ...]]()  # of networks at these points, see `MLPDerivatives`
         self._made: dict[tuple[int, ...], torch.Tensor] = {}
 
@@ -56,7 +56,7 @@ class FixedInputs:
         return self._made[axes]
 
     def hold(self, points: torch.Tensor, features: Function | None) -> bool:
-        """Whether they are still those of these features at these points.
+        """Whether they are still those of these features, which are called, at these points.
 
         Raises
         ------
@@ -64,11 +64,11 @@ class FixedInputs:
             If the features depend on parameters that are being differentiated.
         """
         if features is None:
-            return self.features is None and points._version == self._version
+            return self.features is None and points is self.source
         value = features(self.points)
         if value.requires_grad:
             raise NotCarriedError("features that depend on parameters")
-        same = features is self.features and points._version == self._version
+        same = features is self.features and points is self.source
         return same and torch.equal(value, self.value)
 
 

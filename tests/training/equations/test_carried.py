@@ -40,6 +40,7 @@ def test_they_hold_for_the_same_points_and_features():
     inputs = FixedInputs(x, features)
     assert inputs.hold(x, features) and not inputs.hold(x, torch.sin)
     assert not inputs.hold(x, None) and FixedInputs(x).hold(x, None)
+    assert not inputs.hold(x.clone(), features) and not FixedInputs(x).hold(x.clone(), None)
     x.add_(1.0)
     assert not inputs.hold(x, features)
 
