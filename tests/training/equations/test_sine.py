@@ -62,7 +62,7 @@ def test_frequencies_are_learnt():
     x = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64).unsqueeze(1)
     solution = levenberg_marquardt(lambda m: m(x) - torch.sin(5.0 * x), network, max_cycles=60)
     assert solution.values[-1] < 1e-8
-    assert all(float(part.frequency) != 2.0 for part in network if isinstance(part, Sine))
+    assert all(part.frequency.item() != 2.0 for part in network if isinstance(part, Sine))
     problem = LeastSquares(network, (x, x))
     u, h = problem.start(), 1e-6
     place = [p.numel() for p in network.parameters()].index(1)  # the first frequency
