@@ -162,8 +162,7 @@ class Solver:
         """
         f, u, shape = operands("Solver.solve", self.hierarchy, f, u)
         began = time.perf_counter()
-        _check_clocks(self.seconds, f if u is None else u)
-        hierarchy, bound = self._bound()
+        hierarchy, bound = self._bound(f if u is None else u)
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
         schedule, last, message, checks, residual = self.schedule, None, "", 0.0, None
         opening = schedule.opening
@@ -226,8 +225,9 @@ class Solver:
         """The work of so many values: one each, but those of a function of the user."""
         return 0.0 if self.merit is not None else float(len(values))
 
-    def _bound(self) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
+    def _bound(self, u: State) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
         """The hierarchy of the first cycle and, with batches, those of the others."""
+        _check_clocks(self.seconds, u)
         if self.batches is None:
             return self.hierarchy, None
         if not isinstance(self.batches, Iterable):

@@ -201,8 +201,9 @@ def regressor(settings: Settings) -> KANRegressor:
 def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
     """The solver that PETSc's options make of a hierarchy and a cycle."""
     values = OptionReader(prefix)
-    wrong = dict.fromkeys(("rtol", "atol", "seconds"), "a fit ends with its budget; set that")
-    wrong["acceleration"] = "a fit keeps the best network, and combines none; leave it out"
+    budget = "a fit ends with its budget; set that"
+    best = "a fit keeps the best network, and combines none; leave it out"
+    wrong = {"rtol": budget, "atol": budget, "seconds": budget, "acceleration": best}
     for name, why in wrong.items():
         if values.text(f"mgnet_{name}") is not None:
             raise ValueError(f"option {values.shown(name)}: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from mgnet.training.equations.domain import Domain, checked_domain
 __all__ = ["quasi_random"]
 
 KINDS = "sobol", "halton", "latin"
+# SciPy 1.15 gave the argument its new name.
+SEED = "rng" if "rng" in inspect.signature(qmc.Sobol).parameters else "seed"
 MOST_BITS = 30  # of SciPy's Sobol sequence: 2^30 points
 
 
@@ -115,7 +118,8 @@ def _number(seed: Any) -> int:
 
 def _unit_points(kind: str, inputs: int, count: int, generator: np.random.Generator) -> Any:
     """In the unit cube, shape (count, inputs)."""
+    given: dict[str, Any] = {SEED: generator}
     if kind == "sobol":
-        return qmc.Sobol(inputs, seed=generator).random_base2(count.bit_length() - 1)
+        return qmc.Sobol(inputs, **given).random_base2(count.bit_length() - 1)
     engine = qmc.Halton if kind == "halton" else qmc.LatinHypercube
-    return engine(inputs, seed=generator).random(count)
+    return engine(inputs, **given).random(count)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from mgnet.limits import is_count, is_number, is_whole, shown
+from mgnet.limits import is_number, is_whole, shown
 from mgnet.solution import Solution
 from mgnet.training.equations.collocation import Collocation, Term
 from mgnet.training.equations.derivatives import (
@@ -33,6 +33,7 @@ from mgnet.training.equations.periodic import PeriodicInputs
 
 __all__ = ["TimeSlabs", "time_slabs"]
 
+MOST_SLABS = 10_000
 Box = tuple[tuple[float, float], ...]
 _KEPT = 4  # sets of points, such as those of training and candidates for new ones
 
@@ -184,14 +185,19 @@ def time_slabs(
     True
     """
     box = checked_domain("time_slabs", domain)
-    _check_functions(terms=terms, initial=initial, train=train)
+    needed = {"terms": terms, "initial": initial, "train": train}
+    for name, function in (needed | {"features": features, "output": output}).items():
+        if not callable(function) and (name in needed or function is not None):
+            raise TypeError(
+                f"time_slabs got {name} of type {type(function).__name__}; give a function"
+            )
     if not is_whole(axis, -len(box), len(box) - 1):
         raise ValueError(f"time_slabs got axis {shown(axis)} for {len(box)} inputs")
     if not is_number(perturbation, 0.0, 1.0):
         raise ValueError(
             f"time_slabs got perturbation {shown(perturbation)}; it must be from 0 to 1"
         )
-    if not isinstance(network, torch.nn.Module) or isinstance(network, Ansatz | Collocation):
+    if not isinstance(network, torch.nn.Module) or isinstance(network, Ansatz):
         raise TypeError(
             f"time_slabs got a network of type {type(network).__name__}; give a torch.nn.Module "
             "that is no Ansatz: features and output are arguments of time_slabs"
@@ -202,11 +208,10 @@ def time_slabs(
     inner = copy.deepcopy(network)
     for begin, end in zip(solution.edges[:-1], solution.edges[1:], strict=True):
         own = (*box[:axis], (begin, end), *box[axis + 1 :])
-        given = PeriodicInputs(own, (), 1) if features is None else features(own)
+        scaled = PeriodicInputs(own, (), 1) if features is None else features(own)
         slab = _Slab(solution, tuple(solution.networks))
-        problem = Collocation(
-            Ansatz(inner, output=output, features=given), [slab.term(t) for t in terms(own)]
-        )
+        ansatz = Ansatz(inner, output=output, features=scaled)
+        problem = Collocation(ansatz, slab.terms(terms(own)))
         result = train(problem)
         _keep(problem, result)
         solution.networks.append(problem.network)
@@ -219,23 +224,16 @@ def time_slabs(
     return solution
 
 
-def _check_functions(**functions: Any) -> None:
-    for name, function in functions.items():
-        if not callable(function) or isinstance(function, torch.nn.Parameter | torch.Tensor):
-            raise TypeError(
-                f"time_slabs got {name} of type {type(function).__name__}; give a function"
-            )
-
-
 def _edges(slabs: Any, interval: tuple[float, float]) -> list[float]:
     begin, end = interval
-    if is_count(slabs):
-        inner = [begin + (end - begin) * k / slabs for k in range(1, slabs)]
+    if is_whole(slabs, 1, MOST_SLABS):
+        inner = [begin + (end - begin) * (k / slabs) for k in range(1, slabs)]
         return [begin, *inner, end]
     listed = isinstance(slabs, Sequence) and not isinstance(slabs, str) and len(slabs) > 1
     if not listed or not all(map(is_number, slabs)):
         raise ValueError(
-            f"time_slabs got slabs {shown(slabs)}; give their number, or a list of their edges"
+            f"time_slabs got slabs {shown(slabs)}; give their number, 1 to {MOST_SLABS}, or a list "
+            "of their edges"
         )
     edges = [float(edge) for edge in slabs]
     rising = all(a < b for a, b in zip(edges[:-1], edges[1:], strict=True))
@@ -268,14 +266,15 @@ class _Slab:
         self.begin, self.end = solution.edges[len(former) : len(former) + 2]
         self._known: list[tuple[torch.Tensor, _Before]] = []
 
-    def term(self, term: Term) -> Term:
-        """The same term for the network of this slab."""
-        if not isinstance(term, Term):
+    def terms(self, terms: Any) -> list[Term]:
+        """The same terms for the network of this slab."""
+        listed = isinstance(terms, Sequence)
+        if not listed or not all(isinstance(term, Term) for term in terms):
             raise TypeError(
-                f"time_slabs got terms with a {type(term).__name__} in them; give a function of "
-                "the box that makes a list of Term"
+                f"time_slabs got terms of {shown(terms)}; give a function of the box that makes a "
+                "list of Term"
             )
-        return replace(term, residual=_Residual(self, term.residual))
+        return [replace(term, residual=_Residual(self, term.residual)) for term in terms]
 
     def around(self, z: Derivatives) -> _Within:
         """The solution, from the derivatives of the network of this slab."""

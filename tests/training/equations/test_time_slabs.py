@@ -154,7 +154,8 @@ def test_every_network_starts_from_the_last_one():
     frozen = mlp(2, 4, 1)
     frozen[0].weight.requires_grad_(False)
     u = time_slabs(frozen, *args, lambda problem: problem.start() + 1.0)
-    assert torch.equal(u.networks[2].network[0].weight, frozen[0].weight)
+    kept = dict(u.networks[2].named_parameters())["network.0.weight"]
+    assert torch.equal(kept, frozen[0].weight)
 
 
 def call(**changes):
@@ -172,7 +173,7 @@ def call(**changes):
 @pytest.mark.parametrize(
     ("changes", "kind", "match"),
     [
-        ({"slabs": 0}, ValueError, "time_slabs got slabs 0; give their number, or a list"),
+        ({"slabs": 0}, ValueError, "time_slabs got slabs 0; give their number, 1 to"),
         ({"slabs": [0.0]}, ValueError, "time_slabs got slabs"),
         ({"slabs": "2"}, ValueError, "time_slabs got slabs"),
         ({"slabs": [0.0, 0.5]}, ValueError, "for times from 0 to 1; their edges must rise"),
@@ -184,7 +185,11 @@ def call(**changes):
         ({"network": Ansatz(mlp(2, 1))}, TypeError, "a network of type Ansatz; give a"),
         ({"network": torch.sin}, TypeError, "a network of type builtin_function_or_method"),
         ({"terms": []}, TypeError, "time_slabs got terms of type list; give a function"),
-        ({"terms": lambda box: [1]}, TypeError, "time_slabs got terms with a int in them"),
+        ({"terms": lambda box: [1]}, TypeError, r"time_slabs got terms of \[1\]; give a function"),
+        ({"terms": lambda box: 1}, TypeError, "time_slabs got terms of 1; give a function of the"),
+        ({"features": 3}, TypeError, "time_slabs got features of type int; give a function"),
+        ({"output": 3}, TypeError, "time_slabs got output of type int; give a function"),
+        ({"slabs": 10**30}, ValueError, "give their number, 1 to 10000, or a list of their edges"),
         ({"initial": torch.zeros(3)}, TypeError, "initial of type Tensor; give a function"),
         ({"train": None}, TypeError, "train of type NoneType; give a function"),
         ({"train": lambda problem: True}, TypeError, "time_slabs got bool from train"),
