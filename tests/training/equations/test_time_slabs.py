@@ -97,6 +97,9 @@ def test_residuals_see_the_derivatives_of_the_solution(kind, axis):
     oracle = derivatives_of(u, points)
     for axes, d in found.items():
         torch.testing.assert_close(d, oracle.d(*axes).detach(), rtol=1e-11, atol=1e-11)
+    points[:, axis] = u.edges[1]  # an edge belongs to the later slab
+    at, after = (derivatives_of(u, x).d(axis % 2).detach() for x in (points, points + 1e-9))
+    torch.testing.assert_close(at, after, rtol=1e-6, atol=1e-6)
     with pytest.raises(ValueError, match=r"u.d got the axes \(2,\); give one or two of 0 to 1"):
         time_slabs(
             KAN([2, 1]),
