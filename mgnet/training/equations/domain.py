@@ -13,6 +13,7 @@ from mgnet.limits import is_number, shown
 
 __all__ = ["Domain", "checked_domain"]
 
+SHORTEST = 1e-300
 Domain = Sequence[tuple[float, float]]
 
 
@@ -31,7 +32,7 @@ def checked_domain(owner: str, domain: Any, sides: bool = False) -> tuple[tuple[
     Raises
     ------
     ValueError
-        If it is none, or the length of an interval is not a finite number.
+        If it is none, or the length of an interval is not a finite number, or too small to divide.
 
     Examples
     --------
@@ -57,6 +58,10 @@ def _is_interval(pair: Any, sides: bool) -> bool:
     if not isinstance(pair, Sequence | np.ndarray | torch.Tensor) or len(pair) != 2:
         return False
     low, high = (end.item() if isinstance(end, np.generic | torch.Tensor) else end for end in pair)
-    if not is_number(low) or not is_number(high) or not math.isfinite(float(high) - float(low)):
+    if not is_number(low) or not is_number(high):
         return False
-    return low <= high if sides else float(low) < float(high)
+    length = float(high) - float(low)
+    if not math.isfinite(length):
+        return False
+    # Inputs are divided by lengths.
+    return length > SHORTEST or (sides and length == 0.0)

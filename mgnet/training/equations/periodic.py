@@ -14,10 +14,12 @@ from typing import Any
 
 import torch
 
-from mgnet.limits import is_count, is_whole, shown
+from mgnet.limits import is_whole, shown
 from mgnet.training.equations.domain import Domain, checked_domain
 
 __all__ = ["PeriodicInputs", "periodic"]
+
+MOST_HARMONICS = 1000
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ def periodic(domain: Domain, dims: int | Sequence[int], *, harmonics: int = 1) -
             f"periodic got dims {shown(dims)} for {inputs} inputs; give different numbers from 0 "
             f"to {inputs - 1}, the inputs that are periodic"
         )
-    if not is_count(harmonics):
-        raise ValueError(f"periodic got harmonics {shown(harmonics)}; it must be at least 1")
+    if not is_whole(harmonics, 1, MOST_HARMONICS):
+        raise ValueError(
+            f"periodic got harmonics {shown(harmonics)}; it must be an integer from 1 to "
+            f"{MOST_HARMONICS}"
+        )
     return PeriodicInputs(box, tuple(sorted(map(int, given))), int(harmonics))

@@ -15,6 +15,8 @@ from mgnet.limits import is_count, is_number, shown
 
 __all__ = ["Sine", "sine_network"]
 
+LEAST, MOST = 1e-6, 1e6  # frequencies
+
 
 class Sine(torch.nn.Module):
     """The activation `sin(frequency x)`, one frequency for the whole layer.
@@ -133,7 +135,8 @@ def _are_widths(widths: Any) -> bool:
 
 
 def _check_frequency(owner: str, frequency: Any) -> None:
-    if not is_number(frequency, 0.0, open=True) or math.isinf(frequency):
+    if not is_number(frequency, LEAST, MOST):
         raise ValueError(
-            f"{owner} got frequency {shown(frequency)}; it must be positive and finite"
+            f"{owner} got frequency {shown(frequency)}; it must be a number from {LEAST:g} to "
+            f"{MOST:g}: scale the inputs"
         )

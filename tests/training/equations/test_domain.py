@@ -22,7 +22,13 @@ def test_boxes(given):
 @pytest.mark.parametrize(
     "given",
     [(-1.0, 1.0), [], 3, None, "ab", ["ab"], [(0.0, 1.0, 2.0)], [(1.0, 0.0)], [(0.0, 0.0)]]
-    + [[(0.0, float("nan"))], [(0.0, float("inf"))], [(-1e308, 1e308)], [(0, 1), ("a", "b")]]
+    + [
+        [(0.0, 1e-310)],
+        [(0.0, float("nan"))],
+        [(0.0, float("inf"))],
+        [(-1e308, 1e308)],
+        [(0, 1), ("a", "b")],
+    ]
     + [[(0, True)], [(0, 1j)], {0: (0, 1)}, torch.zeros(2)],
 )
 def test_what_is_no_box(given):

@@ -108,7 +108,7 @@ def test_copies_and_precisions():
         ("x", 1, "periodic got dims"),
         ([True], 1, "periodic got dims"),
         (None, 1, "periodic got dims None"),
-        (0, 0, "periodic got harmonics 0; it must be at least 1"),
+        (0, 0, "periodic got harmonics 0; it must be an integer from 1 to 1000"),
         (0, 1.5, "periodic got harmonics 1.5"),
     ],
 )
