@@ -51,7 +51,7 @@ class Solver:
         or `max_cycles`.
     monitor : callable, optional
         Called with (CycleRecord, state) after the initial residual and every cycle; returning True
-        ends the solve.
+        ends the solve. `ProgressLines()` is one.
     record : callable, optional
         Receives (step, StepData) after every step, as in `run`.
     merit : callable, optional

@@ -1,6 +1,6 @@
 """Networks of sines: smooth, with derivatives that are networks of the same kind.
 
-Source: Sitzmann et al., arXiv 2006.09661 (SIREN), sections 3.2 and 1 of its supplement.
+Source: Sitzmann et al., arXiv 2006.09661 (SIREN), section 3.2 and the supplement.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ __all__ = ["TimeSlabs", "time_slabs"]
 
 MOST_SLABS = 10_000
 Box = tuple[tuple[float, float], ...]
-_KEPT = 4  # sets of points, such as those of training and candidates for new ones
+_KEPT = 3  # sets of points of a term, such as those of training and candidates for new ones
 
 
 class TimeSlabs(torch.nn.Module):
@@ -264,7 +264,6 @@ class _Slab:
         self.solution = solution
         self.former = former
         self.begin, self.end = solution.edges[len(former) : len(former) + 2]
-        self._known: list[tuple[torch.Tensor, _Before]] = []
 
     def terms(self, terms: Any) -> list[Term]:
         """The same terms for the network of this slab."""
@@ -276,16 +275,6 @@ class _Slab:
             )
         return [replace(term, residual=_Residual(self, term.residual)) for term in terms]
 
-    def around(self, z: Derivatives) -> _Within:
-        """The solution, from the derivatives of the network of this slab."""
-        points = z.points.detach()
-        for known, before in self._known:
-            if known.shape == points.shape and torch.equal(known, points):
-                return _Within(self, before, z)
-        before = _Before(self, points)
-        self._known = [(points, before), *self._known[: _KEPT - 1]]
-        return _Within(self, before, z)
-
 
 class _Residual:
     """The function of a term, for the network of a slab."""
@@ -293,9 +282,20 @@ class _Residual:
     def __init__(self, slab: _Slab, residual: Callable[..., torch.Tensor]):
         self.slab = slab
         self.residual = residual
+        self._known: list[tuple[torch.Tensor, _Before]] = []  # the latest first
 
     def __call__(self, *networks: Derivatives) -> torch.Tensor:
-        return self.residual(*(self.slab.around(z) for z in networks))
+        kept = _KEPT * len(networks)
+        return self.residual(*(_Within(self.slab, self._before(z, kept), z) for z in networks))
+
+    def _before(self, z: Derivatives, kept: int) -> _Before:
+        points = z.points.detach()
+        for known, before in self._known:
+            if known.shape == points.shape and torch.equal(known, points):
+                return before
+        before = _Before(self.slab, points)
+        self._known = [(points, before), *self._known[: kept - 1]]
+        return before
 
 
 class _Before:

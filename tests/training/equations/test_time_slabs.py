@@ -139,6 +139,23 @@ def test_terms_at_new_points_and_at_several_points():
             torch.testing.assert_close(d, derivatives_of(u, place + shift).d(0).detach())
 
 
+def test_what_came_before_is_evaluated_once_for_each_set_of_points():
+    calls = []
+
+    def initial(x):
+        calls.append(len(x))
+        return torch.sin(x[:, :1])
+
+    def thrice(problem):
+        for _ in range(3):
+            problem.value(problem.start())
+
+    sets = [quasi_random(count, DOMAIN) for count in range(3, 11)]
+    terms = lambda box: [Term(lambda u: u.value, x) for x in sets]  # noqa: E731
+    time_slabs(mlp(2, 3, 1), terms, DOMAIN, 1, initial, thrice)
+    assert sorted(calls) == [len(x) for x in sets]
+
+
 def test_every_network_starts_from_the_last_one():
     network, starts = mlp(2, 4, 1), []
     first = torch.nn.utils.parameters_to_vector(network.parameters()).detach().clone()
