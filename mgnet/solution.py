@@ -52,7 +52,7 @@ class Reason(Enum):
     BATCHES = "the batches were used up"
     MONITOR = "the monitor asked to end"
     STAGNATES = "the objective hardly falls any more"
-    SECONDS = "the seconds were used up; allow more if the objective still falls"
+    SECONDS = "the seconds were used up; allow more if objective or residual norm still fall"
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
     )
