@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from mgnet.training.equations.row_wise import is_row_wise
+from mgnet.training.equations.sine import Sine
 
 __all__ = ["FORMULAS", "Activated"]
 
@@ -73,6 +75,13 @@ def _gelu(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> to
     return density * (2.0 - x.square() if len(s) == 2 else x * (x.square() - 4.0))
 
 
+def _sine(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
+    frequency: Any = module.frequency
+    if len(s) < 2:
+        return torch.cos(frequency * x) * frequency if s else torch.sin(frequency * x)
+    return s[len(s) - 2] * -(frequency**2)
+
+
 # Of each class: the next derivative at x after those in the list.
 FORMULAS: dict[
     type[torch.nn.Module],
@@ -83,6 +92,7 @@ FORMULAS: dict[
     torch.nn.SiLU: _silu,
     torch.nn.Softplus: _softplus,
     torch.nn.GELU: _gelu,
+    Sine: _sine,
 }
 
 
@@ -111,6 +121,7 @@ class Activated:
     def __init__(self, activation: torch.nn.Module, x: torch.Tensor, check: bool = True):
         self.activation = activation
         self.check = check
+        self.has_parameters = any(True for _ in activation.parameters())
         self.formula = FORMULAS.get(type(activation))
         if isinstance(activation, torch.nn.GELU) and activation.approximate != "none":
             self.formula = None
@@ -124,10 +135,11 @@ class Activated:
     def attached(self, order: int) -> torch.Tensor:
         """The same, for differentiating with respect to parameters of the activation."""
         while len(self._made) <= order:
-            if self.formula is not None:
-                self._made.append(self.formula(self.activation, self.x, self._made))
-            else:
+            if self.formula is None:
                 self._made.append(self._differentiated())
+                continue
+            with torch.set_grad_enabled(self.has_parameters):
+                self._made.append(self.formula(self.activation, self.x, self._made))
         return self._made[order]
 
     @torch.enable_grad()

@@ -311,9 +311,9 @@ def _columns(
     s: Activated, a: torch.Tensor, outer: torch.Tensor, kinds: _Kinds
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """The parameters of an activation, if any, each with its column for a residual."""
-    parameters = list(s.activation.parameters())
-    if not parameters:
+    if not s.has_parameters:
         return []
+    parameters = list(s.activation.parameters())
     total = outer[:, 0] * s.attached(0)
     if len(kinds.axes) > 1:
         total = total + (outer[:, 1:] * a[:, 1:]).sum(1) * s.attached(1)

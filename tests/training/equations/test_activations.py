@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from mgnet.training.equations.activations import FORMULAS, Activated
+from mgnet.training.equations.sine import Sine
 
 nn = torch.nn
 
 
-class Sine(nn.Module):
+class Waves(nn.Module):
     def __init__(self, frequency):
         super().__init__()
         self.frequency = nn.Parameter(torch.tensor(frequency))
@@ -23,7 +24,8 @@ MODULES = [
     nn.GELU("tanh"),
     nn.ELU(0.5),
     nn.ReLU(inplace=True),
-    Sine(2.5),
+    Waves(2.5),
+    Sine(2.5, learn=True),
 ]
 
 
@@ -56,8 +58,9 @@ def test_what_is_none(module, message):
         Activated(module.double(), torch.rand(3, 4, dtype=torch.float64))[0]
 
 
-def test_parameters_of_the_activation():
-    sine, x = Sine(1.5), torch.rand(5, 2)
+@pytest.mark.parametrize("sine", [Waves(1.5), Sine(1.5, learn=True, dtype=torch.float32)])
+def test_parameters_of_the_activation(sine):
+    x = torch.rand(5, 2)
     assert not Activated(sine, x)[1].requires_grad
     attached = Activated(sine, x).attached(1)
     (slope,) = torch.autograd.grad(attached.sum(), sine.frequency)

@@ -13,11 +13,12 @@ from mgnet import Level
 from mgnet.training import Ansatz, Collocation, LeastSquares, LevenbergMarquardt, Term
 from mgnet.training.equations.derivatives import Points, derivatives_of
 from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarriedError, layers_of
+from mgnet.training.equations.sine import Sine
 
 nn = torch.nn
 
 
-class Sine(nn.Module):
+class Waves(nn.Module):
     def forward(self, x):
         return torch.sin(3.0 * x)
 
@@ -42,9 +43,11 @@ ACTIVATIONS = [
     nn.GELU,
     lambda: nn.GELU(approximate="tanh"),
     lambda: nn.Softplus(beta=2.0, threshold=1.5),
-    Sine,
+    Waves,
     nn.Mish,
     LearntSine,
+    lambda: Sine(1.3),
+    lambda: Sine(0.7, learn=True),
     lambda: nn.SiLU(inplace=True),
 ]
 
