@@ -283,8 +283,13 @@ class MLPDerivatives:
         outputs, inputs = layer.weight.shape
         start = self._places[id(layer.weight)]
         weights = J[start : start + outputs * inputs].unflatten(0, (outputs, inputs))
+        # Rows that lie apart, as those of one of several components do, are written once.
+        apart = weights.stride(2) != 1
+        sums = torch.zeros_like(weights) if apart else weights
         for kind in range(state.shape[1]):
-            weights.addcmul_(adjoint[:, kind].unsqueeze(1), state[:, kind].unsqueeze(0))
+            sums.addcmul_(adjoint[:, kind].unsqueeze(1), state[:, kind].unsqueeze(0))
+        if apart:
+            weights += sums
         if layer.bias is not None:
             start = self._places[id(layer.bias)]
             J[start : start + outputs] += adjoint[:, 0]
