@@ -221,9 +221,7 @@ class _Run:
         """The residuals and their Jacobian at the state; the history gets an entry."""
         told = self.smoother.linearize(self.level, self.u, None)
         seconds, gradient = time.perf_counter() - began, norm(told.J.rmatvec(told.r))
-        entry = CycleRecord(
-            len(self.history), gradient, told.half, self.level.tally[0], seconds
-        )
+        entry = CycleRecord(len(self.history), gradient, told.half, self.level.tally[0], seconds)
         self.history.append(entry)
         return told
 

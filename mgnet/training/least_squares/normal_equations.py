@@ -119,10 +119,18 @@ class NormalEquations:
             return None
         return lambda b: unit * torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)
 
+    @cached_property
+    def triangle(self) -> torch.Tensor:
+        """R of a QR factorization of J in the units; J itself, where it has no more rows."""
+        root = self._scaled(self.J.root())
+        if root.shape[0] <= root.shape[1]:
+            return root
+        return torch.linalg.qr(root, mode="r").R
+
     def _by_qr(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
         """The same inverse: R^T R = J^T J + shift I, from J itself, has twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
-        R = torch.linalg.qr(_stacked(self._scaled(self.J.root()), shift, unit), mode="r").R
+        R = torch.linalg.qr(_stacked(self.triangle, shift, unit), mode="r").R
 
         def inverse(b: torch.Tensor) -> torch.Tensor:
             half = torch.linalg.solve_triangular(R.T, (unit * b).unsqueeze(1), upper=False)
