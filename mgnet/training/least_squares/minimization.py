@@ -67,9 +67,11 @@ def levenberg_marquardt(
 ) -> Solution:
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
-    For networks and for formulas with a few parameters, as `scipy.optimize.least_squares`. A test
-    of convergence that is met is checked before the training ends: "converged" means that the
-    residuals are orthogonal to the range of their Jacobian, or at rounding. The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
+    For networks, and for formulas with a few parameters as `scipy.optimize.least_squares` fits
+    them. A test of convergence that is met is checked before the training ends: "converged" means
+    that the residuals are orthogonal to the range of their Jacobian, or at rounding.
+
+    The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
     the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
     to a few thousand parameters, where it reaches errors that first-order methods do not.
 
@@ -267,7 +269,7 @@ class _Run:
         self._afresh()
 
     def _end(self, reason: Reason) -> None:
-        """Ends where parameters are not determined, or begins again, in a way that leads elsewhere."""
+        """Ends where parameters are not determined, or begins again in another way."""
         value = self.history[-1].value or 0.0
         if not self.ways:
             self.reason = reason

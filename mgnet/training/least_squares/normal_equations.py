@@ -18,7 +18,8 @@ __all__ = ["NormalEquations"]
 class NormalEquations:
     """`(J^T J + mu s D^2) d = f - J^T r`, s the mean of the diagonal of `D^-1 J^T J D^-1`.
 
-    Solved for `D d`, by the Jacobian `J D^-1`; below, J stands for that. Primal, a matrix with a row per parameter; dual, a row per residual, where these are fewer:
+    Solved for `D d`, by the Jacobian `J D^-1`; below, J stands for that. Primal, a matrix with a
+    row per parameter; dual, a row per residual, where these are fewer:
     `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Either by Cholesky, or by QR of the stacked
     matrix `[J; sqrt(c) I]` where Cholesky would lose the digits.
 
