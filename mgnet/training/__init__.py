@@ -13,11 +13,13 @@ from mgnet.training.equations.batches import by_residual, minibatches, resampled
 from mgnet.training.equations.collocation import Collocation, Term
 from mgnet.training.equations.derivatives import Ansatz
 from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
+from mgnet.training.least_squares.covariance import Covariance, covariance
 from mgnet.training.least_squares.last_layer import LastLayer, solve_last_layer_
 from mgnet.training.least_squares.levenberg_marquardt import (
     LevenbergMarquardt,
     levenberg_marquardt,
 )
+from mgnet.training.least_squares.losses import PointwiseLoss, root_of_loss
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
 from mgnet.training.least_squares.problem import LeastSquares
@@ -33,6 +35,7 @@ __all__ = [
     "Ansatz",
     "Broyden",
     "Collocation",
+    "Covariance",
     "EarlyStop",
     "LBFGS",
     "LastLayer",
@@ -42,6 +45,7 @@ __all__ = [
     "NewtonLastLayer",
     "Objective",
     "Patience",
+    "PointwiseLoss",
     "Record",
     "Residual",
     "Row",
@@ -49,10 +53,12 @@ __all__ = [
     "TorchOptimizer",
     "box_init_",
     "by_residual",
+    "covariance",
     "gradient_share",
     "levenberg_marquardt",
     "minibatches",
     "resampled",
+    "root_of_loss",
     "solve_last_layer_",
     "train",
 ]

@@ -1,0 +1,187 @@
+"""Bounds on parameters: the box of what is allowed, and which unknowns may move in it.
+
+Sources: Bertsekas, "Projected Newton methods" (1982), for the unknowns that are held; Kanzow,
+Yamashita and Fukushima, "Levenberg-Marquardt methods with strong local convergence properties for
+solving nonlinear equations with convex constraints" (2004), for projected steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mgnet.training.loss.parameters import FlatParameters
+
+__all__ = ["Bounds", "Box", "box_of"]
+
+# (lower, upper) for all parameters, or for each parameter of these names.
+Bounds = tuple[Any, Any] | Mapping[str, tuple[Any, Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """All u with `lower <= u <= upper`.
+
+    Attributes
+    ----------
+    lower, upper : tensor of shape (parameters,)
+        In float64; minus and plus infinity where there is none.
+
+    Examples
+    --------
+    >>> box = Box(torch.tensor([0.0, 0.0]).double(), torch.tensor([1.0, math.inf]).double())
+    >>> u = box.project(torch.tensor([2.0, -3.0]).double())
+    >>> u.tolist(), box.inside(u)
+    ([1.0, 0.0], True)
+    >>> gradient = torch.tensor([-1.0, -1.0]).double()  # both want to grow, the first one must not
+    >>> box.free(u, gradient).tolist(), box.projected_gradient(u, gradient).tolist()
+    ([False, True], [0.0, -1.0])
+    """
+
+    lower: torch.Tensor
+    upper: torch.Tensor
+
+    def inside(self, u: torch.Tensor) -> bool:
+        """Whether u is allowed."""
+        return bool(((self.lower <= u) & (u <= self.upper)).all())
+
+    def project(self, u: torch.Tensor) -> torch.Tensor:
+        """The nearest allowed state, in the dtype of u."""
+        return torch.minimum(torch.maximum(u, self.lower.to(u)), self.upper.to(u))
+
+    def free(self, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """Which unknowns may move: not those at a bound that descent would push beyond it.
+
+        Parameters
+        ----------
+        u : tensor of shape (parameters,)
+        gradient : tensor of shape (parameters,)
+            Of what is minimised, at u.
+
+        Returns
+        -------
+        tensor of bool, of shape (parameters,)
+        """
+        below = (u <= self.lower) & (gradient > 0.0)
+        above = (u >= self.upper) & (gradient < 0.0)
+        return ~(below | above)
+
+    def projected_gradient(self, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The gradient without the entries that are held; at a minimum over the box it vanishes.
+
+        That is the condition of Karush, Kuhn and Tucker: what is held has a multiplier of the
+        right sign, and for all other unknowns the derivative is 0.
+        """
+        return torch.where(self.free(u, gradient), gradient, torch.zeros_like(gradient))
+
+
+def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
+    """The bounds of the trained parameters, as one flat box.
+
+    In a module of less precision than float64 bounds are rounded inwards, so that the parameters it
+    holds keep them, too.
+
+    Parameters
+    ----------
+    owner : str
+        Named in errors.
+    parameters : FlatParameters
+    bounds : (lower, upper) or dict of str to (lower, upper)
+        Numbers or tensors; for one parameter of a name, such as "0.weight", of a shape that
+        broadcasts to its own. -inf and inf for none. Names that are left out have no bounds.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are not such, a lower bound is not below its upper one, or a start is outside.
+
+    Examples
+    --------
+    >>> module = torch.nn.Linear(2, 1)
+    >>> box = box_of("levenberg_marquardt", FlatParameters(module), {"bias": (-3, math.inf)})
+    >>> box.lower.tolist()
+    [-inf, -inf, -3.0]
+    """
+    trained = parameters.own
+    if isinstance(bounds, Mapping):
+        for name in bounds:
+            if name not in trained:
+                raise ValueError(
+                    f"{owner} got bounds for {name!r}, which is no trained parameter of "
+                    f"{type(parameters.module).__name__}; these are {', '.join(trained)}"
+                )
+        given = {name: _pair(owner, name, bounds[name]) for name in bounds}
+    else:
+        pair = _pair(owner, "all parameters", bounds)
+        if any(isinstance(side, torch.Tensor) and side.dim() for side in pair):
+            raise ValueError(
+                f"{owner} got bounds that are tensors for all parameters; give two numbers, or "
+                "tensors by the names of the parameters: {'0.weight': (lower, upper)}"
+            )
+        given = dict.fromkeys(trained, pair)
+    sides = [_sides(owner, name, p, given.get(name)) for name, p in trained.items()]
+    box = Box(torch.cat([low for low, _ in sides]), torch.cat([high for _, high in sides]))
+    _check_start(owner, parameters, box)
+    return box
+
+
+def _pair(owner: str, name: str, pair: Any) -> tuple[Any, Any]:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise TypeError(
+            f"{owner} got bounds {pair!r} for {name}; give (lower, upper), or a dict from the "
+            "names of parameters to such pairs"
+        )
+    return pair[0], pair[1]
+
+
+def _sides(
+    owner: str, name: str, parameter: torch.Tensor, pair: tuple[Any, Any] | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The flat bounds of one parameter."""
+    ends = (-math.inf, math.inf) if pair is None else pair
+    try:
+        low, high = (
+            torch.as_tensor(end, dtype=torch.float64, device=parameter.device)
+            .detach()
+            .broadcast_to(parameter.shape)
+            .flatten()
+            for end in ends
+        )
+    except (RuntimeError, TypeError, ValueError):
+        raise ValueError(
+            f"{owner} got bounds for {name!r} that do not broadcast to its shape "
+            f"{tuple(parameter.shape)}; give numbers, or tensors of that shape"
+        ) from None
+    low, high = _inwards(low, parameter.dtype, math.inf), _inwards(high, parameter.dtype, -math.inf)
+    if not bool((low < high).all()):  # also where one is NaN
+        raise ValueError(
+            f"{owner} got bounds for {name!r} where the lower one is not below the upper one; to "
+            "hold a parameter, call requires_grad_(False)"
+        )
+    return low, high
+
+
+def _inwards(bound: torch.Tensor, dtype: torch.dtype, towards: float) -> torch.Tensor:
+    """The nearest number of that precision on the inner side of a bound, in float64."""
+    rounded = bound.to(dtype)
+    outside = rounded.double() < bound if towards > 0.0 else rounded.double() > bound
+    inner = torch.nextafter(rounded, torch.full_like(rounded, towards))
+    return torch.where(outside, inner, rounded).double()
+
+
+def _check_start(owner: str, parameters: FlatParameters, box: Box) -> None:
+    """Raise unless the parameters of the module keep their bounds."""
+    u = parameters.start().double()
+    beyond = ~((box.lower <= u) & (u <= box.upper)) & ~u.isnan()
+    if bool(beyond.any()):
+        place = int(beyond.nonzero()[0])
+        name = next(n for n, part in parameters.named(beyond).items() if bool((part != 0).any()))
+        raise ValueError(
+            f"{owner} got a start outside its bounds in {int(beyond.sum())} of {len(u)} "
+            f"parameters, first in {name!r}, which holds {float(u[place]):.4g} for bounds of "
+            f"[{float(box.lower[place]):.4g}, {float(box.upper[place]):.4g}]; begin inside"
+        )
