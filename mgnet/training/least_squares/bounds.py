@@ -8,18 +8,22 @@ solving nonlinear equations with convex constraints" (2004), for projected steps
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.loss.parameters import FlatParameters
 
-__all__ = ["Bounds", "Box", "box_of"]
+__all__ = ["Bounds", "Box", "box_of", "boxed_step"]
 
 # (lower, upper) for all parameters, or for each parameter of these names.
 Bounds = tuple[Any, Any] | Mapping[str, tuple[Any, Any]]
+Solve = Callable[[torch.Tensor | None], torch.Tensor]
+
+ROUNDS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +74,10 @@ class Box:
         above = (u >= self.upper) & (gradient < 0.0)
         return ~(below | above)
 
+    def scaled(self, factor: float) -> Box:
+        """The box of `factor u`, for a positive factor."""
+        return Box(factor * self.lower, factor * self.upper)
+
     def projected_gradient(self, u: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
         """The gradient without the entries that are held; at a minimum over the box it vanishes.
 
@@ -77,6 +85,70 @@ class Box:
         right sign, and for all other unknowns the derivative is 0.
         """
         return torch.where(self.free(u, gradient), gradient, torch.zeros_like(gradient))
+
+
+def boxed_step(
+    box: Box,
+    u: torch.Tensor,
+    free: torch.Tensor,
+    J: Jacobian,
+    solver: Callable[[torch.Tensor], Solve],
+) -> tuple[torch.Tensor, Solve]:
+    """Where a damped Gauss-Newton step in the free unknowns ends, inside the box.
+
+    Where it would leave the box, the unknowns that do so go as far as their bounds, and the others
+    are solved for anew: a projection alone would spoil the step of these, which counted on the
+    rest. After some rounds of that what leaves is projected.
+
+    Parameters
+    ----------
+    box : Box
+    u : tensor of shape (parameters,)
+        In the box.
+    free : tensor of bool, of shape (parameters,)
+        See `Box.free`.
+    J : Jacobian
+    solver : callable
+        `mask -> solve`: the damped system in the unknowns of the mask alone, the others being 0. As
+        of `NormalEquations.damped`, `solve(None)` is the step and `solve(y)` solves for `J^T y`.
+
+    Returns
+    -------
+    point : tensor of shape (parameters,)
+        In the dtype of u.
+    solve : callable
+        Of the unknowns that came to no bound.
+
+    Examples
+    --------
+    Of `1/2 |u - (3, 1)|^2 + 1/2 (u_1 + u_2)^2`, from 0, with u_1 at most 1:
+
+    >>> from mgnet.training.least_squares.jacobian import DenseJacobian
+    >>> J = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    >>> r = torch.tensor([-3.0, -1.0, 0.0], dtype=torch.float64)
+    >>> def solver(mask):
+    ...     inverse = torch.linalg.pinv(J * mask)
+    ...     return lambda y: inverse @ (-r if y is None else y)
+    >>> box = Box(torch.full((2,), -9.0).double(), torch.tensor([1.0, 9.0]).double())
+    >>> u, free = torch.zeros(2).double(), torch.tensor([True, True])
+    >>> point, _ = boxed_step(box, u, free, DenseJacobian(J), solver)
+    >>> [round(x, 9) + 0.0 for x in point.tolist()]
+    [1.0, 0.0]
+    """
+    step, moving = torch.zeros_like(u, dtype=torch.float64), free
+    for _ in range(ROUNDS):
+        solve = solver(moving)
+        d = solve(None)
+        if bool(step.any()):
+            d = d - solve(J.matvec(step))
+        aim = u + torch.where(moving, d, step).to(u.dtype)
+        point = box.project(aim)
+        beyond = moving & (point != aim)
+        moving = moving & ~beyond
+        if not bool(beyond.any()) or not bool(moving.any()):
+            break
+        step = torch.where(moving, 0.0, (point - u).double())
+    return point, solve
 
 
 def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:

@@ -6,19 +6,20 @@ import pytest
 import torch
 from scipy.optimize import lsq_linear
 
-from mgnet.training.least_squares.bounds import Box, box_of
+from mgnet.training.least_squares.bounds import Box, box_of, boxed_step
+from mgnet.training.least_squares.jacobian import DenseJacobian
 from mgnet.training.loss.parameters import FlatParameters
 
 GENERATOR = torch.Generator().manual_seed(6)
 INF = math.inf
 
 
-def doubles(*shape):
-    return torch.randn(*shape, generator=GENERATOR, dtype=torch.float64)
+def doubles(*shape, generator=GENERATOR):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-def drawn_box(size):
-    lower, upper = torch.sort(doubles(2, size), 0).values
+def drawn_box(size, generator=GENERATOR):
+    lower, upper = torch.sort(doubles(2, size, generator=generator), 0).values
     lower[::5], upper[1::5] = -INF, INF
     return Box(lower, upper)
 
@@ -47,16 +48,44 @@ def test_unknowns_are_held_where_descent_leaves_the_box():
 @pytest.mark.parametrize("seed", range(4))
 def test_the_projected_gradient_vanishes_at_the_minimum_alone(seed):
     generator = torch.Generator().manual_seed(seed)
-    A, b = torch.randn(20, 8, generator=generator).double(), torch.randn(20, generator=generator)
-    box = drawn_box(8)
+    A, b = doubles(20, 8, generator=generator), doubles(20, generator=generator)
+    box = drawn_box(8, generator)
     found = lsq_linear(A.numpy(), b.numpy(), (box.lower.numpy(), box.upper.numpy()), "bvls", 1e-14)
     u = torch.from_numpy(found.x)
-    gradient = A.T @ (A @ u - b.double())
+    gradient = A.T @ (A @ u - b)
     assert 0 < int((~box.free(u, gradient)).sum()) < 8 and box.inside(u)
     assert float(box.projected_gradient(u, gradient).norm()) < 1e-10 < float(gradient.norm())
-    other = box.project(u + 0.1 * doubles(8))
-    slope = box.projected_gradient(other, A.T @ (A @ other - b.double()))
+    other = box.project(u + 0.1 * doubles(8, generator=generator))
+    slope = box.projected_gradient(other, A.T @ (A @ other - b))
     assert float(slope.norm()) > 1e-3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_in_the_box_end_at_the_minimum_over_the_box(seed):
+    """Of a linear problem: few steps without damping, each lower than the one before."""
+    generator = torch.Generator().manual_seed(seed)
+    A, b = doubles(20, 8, generator=generator), 3.0 * doubles(20, generator=generator)
+    box = drawn_box(8, generator)
+    u, values = box.project(torch.zeros(8).double()), [math.inf]
+    for _ in range(8):
+        r = A @ u - b
+        values.append(0.5 * float(r @ r))
+        free = box.free(u, A.T @ r)
+
+        def solver(mask, r=r):
+            inverse = torch.linalg.pinv(A * mask)
+            return lambda y: mask * (inverse @ (-r if y is None else y))
+
+        point, solve = boxed_step(box, u, free, DenseJacobian(A), solver)
+        assert box.inside(point) and torch.equal(point[~free], u[~free])
+        assert not bool((solve(r) * ~free).any())
+        u = point
+    bounds = box.lower.numpy(), box.upper.numpy()
+    found = lsq_linear(A.numpy(), b.numpy(), bounds, "bvls", 1e-14)
+    assert values[-1] == pytest.approx(found.cost, rel=1e-12)
+    torch.testing.assert_close(u, torch.from_numpy(found.x), rtol=1e-9, atol=1e-9)
+    for before, after in zip(values, values[1:], strict=False):
+        assert after <= before * (1.0 + 1e-14)
 
 
 def network():
@@ -84,12 +113,13 @@ def test_bounds_by_name_and_for_all():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_what_the_module_rounds_keeps_its_bounds(dtype):
     module = torch.nn.Linear(1, 1, dtype=dtype)
-    module.weight.data.fill_(0.15)
-    box = box_for({"weight": (0.1, 0.7), "bias": (-INF, 1e300)}, module)
-    assert 0.1 <= box.lower[0] < 0.1005 and 0.695 < box.upper[0] <= 0.7
+    module.weight.data.fill_(0.9)
+    # In single and in bfloat16 precision 0.7 is rounded down, 1.1 up.
+    box = box_for({"weight": (0.7, 1.1), "bias": (-INF, 1e300)}, module)
+    assert 0.7 <= box.lower[0] < 0.71 and 1.09 < box.upper[0] <= 1.1
     for u in (box.project(torch.tensor([-9.0, 0.0]).double()), box.upper.clamp_max(1e30)):
         FlatParameters(module).write(u)
-        assert 0.1 <= module.weight.item() <= 0.7
+        assert 0.7 <= module.weight.item() <= 1.1
 
 
 REFUSED = [

@@ -9,7 +9,13 @@ from scipy.optimize import least_squares
 
 from mgnet import Level
 from mgnet.knots import KAN, InputBands
-from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov, root_of_loss
+from mgnet.training import (
+    LeastSquares,
+    LevenbergMarquardt,
+    NewtonKrylov,
+    levenberg_marquardt,
+    root_of_loss,
+)
 from mgnet.training.least_squares.losses import LOSSES, PointwiseLoss
 
 NAMES = sorted(LOSSES)
@@ -238,3 +244,39 @@ def test_what_has_no_root(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         root_of_loss(*arguments)
     assert math.isnan(root_of_loss(torch.tensor([math.nan])).item())
+
+
+def half_moons(seed):
+    """Two classes that overlap."""
+    generator = torch.Generator().manual_seed(seed)
+    angle = math.pi * torch.rand(200, generator=generator, dtype=torch.float64)
+    labels = torch.arange(200) % 2
+    points = torch.stack([angle.cos() + labels, (1 - 2 * labels) * angle.sin() + 0.5 * labels], 1)
+    return points + 0.3 * torch.randn(200, 2, generator=generator, dtype=torch.float64), labels
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cross_entropy_ends_lower_than_after_as_many_gradients(seed):
+    x, labels = half_moons(seed)
+    entropy = torch.nn.CrossEntropyLoss(reduction="none")
+
+    def network():
+        torch.manual_seed(seed)
+        layers = torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2)
+        return torch.nn.Sequential(*layers).double()
+
+    ours, theirs = network(), network()
+    levenberg_marquardt(lambda m: root_of_loss(entropy(m(x), labels)), ours, max_cycles=40)
+    lbfgs = torch.optim.LBFGS(
+        theirs.parameters(), max_iter=40, max_eval=40, line_search_fn="strong_wolfe"
+    )
+
+    def closure():
+        lbfgs.zero_grad()
+        loss = entropy(theirs(x), labels).mean()
+        loss.backward()
+        return loss
+
+    lbfgs.step(closure)
+    ends = [float(entropy(net(x), labels).mean().detach()) for net in (ours, theirs)]
+    assert ends[0] < 0.95 * ends[1]
