@@ -40,6 +40,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "sample_parallel": "--samples 20000 --rounds 1",
     "depth_training": "--steps 100 --seeds 2 --data peaks digits",
     "depth_refinement": "--seeds 2",
+    "standard_least_squares": "--collections NIST",
     "poisson_convergence": "8",
 }
 FULL = {

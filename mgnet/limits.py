@@ -49,6 +49,7 @@ def check_limits(
     max_cycles: int = 1,
     seconds: float = math.inf,
     monitor: Callable[..., Any] | None = None,
+    **tolerances: float,
 ) -> None:
     """Raise unless tolerances are not negative, the limits positive and the monitor a function.
 
@@ -60,6 +61,8 @@ def check_limits(
     max_cycles : int
     seconds : float
     monitor : callable, optional
+    **tolerances : float
+        Further ones, by name.
 
     Raises
     ------
@@ -74,19 +77,21 @@ def check_limits(
     Traceback (most recent call last):
     ValueError: Solver got max_cycles 0; it must be at least 1
     """
-    for name, number in (("rtol", rtol), ("atol", atol), ("seconds", seconds)):
+    tolerances = {"rtol": rtol, "atol": atol, **tolerances}
+    numbers = {**tolerances, "seconds": seconds}
+    for name, number in numbers.items():
         if not isinstance(number, Real) or isinstance(number, bool):
             raise TypeError(f"{owner} got {name} {shown(number)}; it must be a number")
     if not isinstance(max_cycles, Integral) or isinstance(max_cycles, bool):
         raise TypeError(f"{owner} got max_cycles {shown(max_cycles)}; it must be an integer")
-    for name, number in (("rtol", rtol), ("atol", atol)):
+    for name, number in tolerances.items():
         if not number >= 0.0:  # NaN, too
             raise ValueError(f"{owner} got {name} {shown(number)}; it must not be negative")
     if max_cycles < 1:
         raise ValueError(f"{owner} got max_cycles {shown(max_cycles)}; it must be at least 1")
     if not seconds > 0.0:
         raise ValueError(f"{owner} got seconds {shown(seconds)}; it must be positive")
-    for name, number in (("rtol", rtol), ("atol", atol), ("seconds", seconds)):
+    for name, number in numbers.items():
         if not is_number(number):
             raise ValueError(f"{owner} got {name} {shown(number)}; it is beyond the largest float")
     if monitor is not None and not callable(monitor):

@@ -41,6 +41,9 @@ class Reason(Enum):
         "first residual norm where that is zero"
     )
     ATOL = "the residual norm fell below atol"
+    FTOL = "a step reduced the objective by less than ftol times its value, as it was to"
+    XTOL = "steps became shorter than xtol times the parameters"
+    GTOL = "the residuals became orthogonal to the columns of their Jacobian, to gtol"
     STATIONARY = "no step lowers the objective any more, it is minimal to rounding"
     MAX_CYCLES = (
         "max_cycles were done before a tolerance was met; allow more cycles or improve the smoother"
@@ -52,6 +55,10 @@ class Reason(Enum):
     BATCHES = "the batches were used up"
     MONITOR = "the monitor asked to end"
     STAGNATES = "the objective hardly falls any more"
+    FLAT = (
+        "a parameter no longer changes the residuals, so the objective tends to a limit that no "
+        "finite parameters reach; start elsewhere, or bound that parameter"
+    )
     SECONDS = "the seconds were used up; allow more if the objective still falls"
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
@@ -60,7 +67,10 @@ class Reason(Enum):
 
     @property
     def converged(self) -> bool:
-        return self in (Reason.RTOL, Reason.ATOL, Reason.STATIONARY)
+        return self in CONVERGED
+
+
+CONVERGED = {Reason.RTOL, Reason.ATOL, Reason.FTOL, Reason.XTOL, Reason.GTOL, Reason.STATIONARY}
 
 
 class Corrections(NamedTuple):

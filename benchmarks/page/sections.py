@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import depth_tables
 import figures
+import standard
 import tables
 from cells import Rows
 from matplotlib.figure import Figure
@@ -183,6 +184,15 @@ SECTIONS = {
         "Cross entropy on the training points.",
         depth_tables.refinement_lines,
         figures.depth_refinement,
+    ),
+    "standard_least_squares": Section(
+        "Standard problems of least squares",
+        "`levenberg_marquardt` beside SciPy's `least_squares` with exact Jacobians: 35 problems of "
+        "Moré, Garbow and Hillstrom from x0, 10 x0 and 100 x0, NIST's 27 nonlinear regressions.",
+        standard.standard_tables,
+        "Share of the starts that are solved, over evaluations.",
+        standard.standard_lines,
+        standard.standard_least_squares,
     ),
     "poisson_convergence": Section(
         "Convergence of textbook cycles",

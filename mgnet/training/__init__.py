@@ -15,11 +15,9 @@ from mgnet.training.equations.derivatives import Ansatz
 from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
 from mgnet.training.least_squares.covariance import Covariance, covariance
 from mgnet.training.least_squares.last_layer import LastLayer, solve_last_layer_
-from mgnet.training.least_squares.levenberg_marquardt import (
-    LevenbergMarquardt,
-    levenberg_marquardt,
-)
+from mgnet.training.least_squares.levenberg_marquardt import LevenbergMarquardt
 from mgnet.training.least_squares.losses import PointwiseLoss, root_of_loss
+from mgnet.training.least_squares.minimization import levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
 from mgnet.training.least_squares.problem import LeastSquares

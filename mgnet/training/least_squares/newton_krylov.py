@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 
@@ -236,6 +236,8 @@ class KrylovEquations:
     prepared: Prepared
     tolerance: float
     max_iterations: int
+    #: Of the unknowns: one for all.
+    unit: ClassVar[None] = None
 
     @property
     def scale(self) -> float:

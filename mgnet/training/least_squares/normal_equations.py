@@ -1,9 +1,9 @@
-"""The damped Gauss-Newton system, `(J^T J + mu s I) x = b`, solved in the form that suits J."""
+"""The damped Gauss-Newton system, `(J^T J + mu s D^2) x = b`, solved in the form that suits J."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -16,9 +16,9 @@ __all__ = ["NormalEquations"]
 
 @dataclass(frozen=True, eq=False)
 class NormalEquations:
-    """`(J^T J + mu s I) d = f - J^T r` with s the mean of the diagonal of `J^T J`.
+    """`(J^T J + mu s D^2) d = f - J^T r`, s the mean of the diagonal of `D^-1 J^T J D^-1`.
 
-    Primal, a matrix with a row per parameter; dual, a row per residual, where these are fewer:
+    Solved for `D d`, by the Jacobian `J D^-1`; below, J stands for that. Primal, a matrix with a row per parameter; dual, a row per residual, where these are fewer:
     `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Either by Cholesky, or by QR of the stacked
     matrix `[J; sqrt(c) I]` where Cholesky would lose the digits.
 
@@ -28,11 +28,21 @@ class NormalEquations:
     r : tensor of shape (residuals,)
     f : tensor of shape (parameters,) or None
         None stands for zero; otherwise the form is primal, for f need not be in the range of J^T.
+    unit : tensor of shape (parameters,), optional
+        The diagonal of `D^-1`; ones by default.
     """
 
     J: Jacobian
     r: torch.Tensor
     f: torch.Tensor | None = None
+    unit: torch.Tensor | None = None
+
+    def measured(self, unit: torch.Tensor | None) -> NormalEquations:
+        """The same in other units; products that were made are kept."""
+        other = replace(self, unit=unit)
+        if not self.dual and "gram" in vars(self):
+            vars(other)["gram"] = self.gram
+        return other
 
     @cached_property
     def dual(self) -> bool:
@@ -41,8 +51,8 @@ class NormalEquations:
         return self.f is None and rows < columns
 
     @cached_property
-    def matrix(self) -> torch.Tensor:
-        """`J^T J`, or `J J^T` in the dual form."""
+    def gram(self) -> torch.Tensor:
+        """`J^T J`, or `J J^T` in the dual form, the latter in the units."""
         rows, columns = self.J.shape[0], columns_in(self.J)
         entries = rows * columns + rows**2 if self.dual else columns**2
         check_memory(
@@ -53,7 +63,26 @@ class NormalEquations:
         )
         if not self.dual:
             return self.J.gram()
-        return squared(self.J.dense().T)
+        return squared(self._scaled(self.J.dense()).T)
+
+    @cached_property
+    def matrix(self) -> torch.Tensor:
+        """The same, in the units."""
+        if self.dual or self.unit is None:
+            return self.gram
+        return self.gram * self.unit * self.unit.unsqueeze(1)
+
+    @property
+    def columns(self) -> torch.Tensor:
+        """The squared column norms of the Jacobian, not in the units."""
+        return self.J.dense().square().sum(0) if self.dual else self.gram.diagonal()
+
+    def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of the Jacobian, or vectors of parameters in the dual space, in the units."""
+        return rows if self.unit is None else rows * self.unit
+
+    def _pulled(self, y: torch.Tensor) -> torch.Tensor:
+        return self._scaled(self.J.rmatvec(y))
 
     @cached_property
     def scale(self) -> float:
@@ -71,10 +100,12 @@ class NormalEquations:
         shift = mu * self.scale
         inverse = self._by_cholesky(shift)
         if self.dual:
-            solve = self._least_norm(shift) if inverse is None else _after(self.J.rmatvec, inverse)
-            return lambda y: solve(-self.r if y is None else y)
+            solve = self._least_norm(shift) if inverse is None else _after(self._pulled, inverse)
+            return lambda y: self._scaled(solve(-self.r if y is None else y))
         solve = self._by_qr(shift) if inverse is None else inverse
-        return lambda y: solve(self.descent if y is None else self.J.rmatvec(y))
+        return lambda y: self._scaled(
+            solve(self._scaled(self.descent if y is None else self.J.rmatvec(y)))
+        )
 
     def _by_cholesky(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor] | None:
         """The inverse of `matrix + shift I`; None where too few digits would be left."""
@@ -91,7 +122,7 @@ class NormalEquations:
     def _by_qr(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
         """The same inverse: R^T R = J^T J + shift I, from J itself, has twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
-        R = torch.linalg.qr(_stacked(self.J.root(), shift, unit), mode="r").R
+        R = torch.linalg.qr(_stacked(self._scaled(self.J.root()), shift, unit), mode="r").R
 
         def inverse(b: torch.Tensor) -> torch.Tensor:
             half = torch.linalg.solve_triangular(R.T, (unit * b).unsqueeze(1), upper=False)
@@ -102,7 +133,7 @@ class NormalEquations:
     def _least_norm(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
         """`J^T (J J^T + shift I)^-1`: part of the least-norm solution of `[J, sqrt(shift) I]`."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
-        Q, R = torch.linalg.qr(_stacked(self.J.dense().T, shift, unit))
+        Q, R = torch.linalg.qr(_stacked(self._scaled(self.J.dense()).T, shift, unit))
         top = Q[: self.J.shape[1]]
 
         def solve(y: torch.Tensor) -> torch.Tensor:

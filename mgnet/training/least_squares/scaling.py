@@ -77,6 +77,19 @@ class Rescaled:
         self.problem = problem
         self.unit = unit
 
+    #: What the coarse problem of a descent subtracts, as in `LeastSquares`: it is in f by now.
+    shift = None
+
+    @property
+    def flat(self) -> Any:
+        """The parameters, as in `LeastSquares`."""
+        return self.problem.flat
+
+    @property
+    def shapes(self) -> Any:
+        """Of the parameters, as in `LeastSquares`."""
+        return self.problem.shapes
+
     def residuals(self, v: torch.Tensor) -> torch.Tensor:
         """The residual vector in that unit."""
         return self.problem.residuals(self.unit * v) / self.unit

@@ -1,0 +1,164 @@
+"""When Levenberg-Marquardt ends, and whether what it ends at is a minimum.
+
+MINPACK's three tests are blind to where they are met: steps also become short, and reductions
+small, in a curved valley or behind a bad radius. So a test that is met is a question here, and the
+answer is measured: the cosine between the residuals and the range of the Jacobian, or, where the
+residuals vanish, their rounding. All of it is the same in every unit of residuals and of unknowns.
+Sources: Moré (1978); Bates and Watts, Technometrics 23 (1981) 179-183.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from mgnet.level import Level
+from mgnet.solution import Reason
+from mgnet.training.least_squares.levenberg_marquardt import Linearized, Sweep, size_of
+from mgnet.training.least_squares.newton_krylov import KrylovEquations
+from mgnet.training.least_squares.singular_values import SingularEquations
+
+__all__ = ["Tolerances", "degenerate", "is_minimal", "lower_nearby", "test_met", "vanished"]
+
+OFFSET = 1e-4  # of the residuals in the range of J: they could fall by half its square
+NOISE = 10.0  # times what the last digits of the unknowns do to the residuals
+SAME = 1e-6  # a relative change of the objective
+COSINE = 1e-4  # between the residuals and a column of J
+DETERMINED = 1e-7  # the least singular value, relative to the largest
+GONE = 1e-8  # a column norm, relative to the largest seen
+
+
+class Tolerances(NamedTuple):
+    """Of the three tests, dimensionless; see `levenberg_marquardt`.
+
+    Examples
+    --------
+    >>> Tolerances().ftol
+    1e-10
+    """
+
+    ftol: float = 1e-10
+    xtol: float = 1e-10
+    gtol: float = 1e-10
+
+
+def cosine(sweep: Sweep) -> float:
+    """The largest cosine between the residuals and a column of their Jacobian."""
+    told, size = sweep.told, (2.0 * sweep.told.half) ** 0.5
+    if not size:
+        return 0.0
+    norms = sweep.system.columns.sqrt() * size
+    part = told.J.rmatvec(told.r).abs() / torch.where(norms > 0.0, norms, 1.0)
+    return float(torch.where(norms > 0.0, part, 0.0).max())
+
+
+def test_met(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
+    """Which of MINPACK's tests of a step is met.
+
+    Tolerances below the precision of the residuals are raised to it.
+
+    Parameters
+    ----------
+    tolerances : Tolerances
+    sweep : Sweep
+    """
+    told = sweep.told
+    least = told.digits if told.u.dtype == torch.float64 else 1e-7
+    trial, ftol = sweep.trial, max(tolerances.ftol, least) * told.half
+    if abs(trial.actual) <= ftol and trial.predicted <= ftol and trial.gain <= 2.0:
+        return Reason.FTOL
+    longest = sweep.memory.radius or trial.size
+    if longest <= max(tolerances.xtol, least) * sweep.size:
+        return Reason.XTOL
+    # Conjugate gradients know no columns.
+    if isinstance(sweep.system, KrylovEquations) or cosine(sweep) > max(tolerances.gtol, least):
+        return None
+    return Reason.GTOL
+
+
+def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
+    """Whether the place that meets a test is a minimum, as far as first derivatives tell.
+
+    That is: the residuals are orthogonal to the range of J; or they stand at their rounding; or
+    they are orthogonal to its columns, and steps with a fresh radius led to no lower value. The
+    last is for minima at which J is singular: there Gauss-Newton promises what curvature prevents.
+
+    Parameters
+    ----------
+    level : Level
+        Work is charged to it.
+    sweep : Sweep
+    before : float
+        The objective where a test was met before, since when the radius is fresh.
+    """
+    if _offset(sweep) <= OFFSET:
+        return True
+    told = sweep.told
+    u = told.u
+    shift = torch.arange(1.0, len(u) + 1.0, dtype=u.dtype).cos() * u
+    moved = told.problem.residuals(u + torch.finfo(u.dtype).eps * shift)
+    level.charge(1.0 / 3.0)
+    noise = told.problem.half_square(moved - told.r)
+    if told.half <= NOISE**2 * noise:
+        return True
+    blur = NOISE * (noise / told.half) ** 0.5  # of the residuals, and so of the cosines
+    if isinstance(sweep.system, KrylovEquations) or told.half < (1.0 - SAME - blur) * before:
+        return False
+    return cosine(sweep) <= COSINE + blur
+
+
+def _offset(sweep: Sweep) -> float:
+    """The cosine between the residuals and what steps as long as the unknowns do to them."""
+    told, system = sweep.told, sweep.system
+    if not told.half:
+        return 0.0
+    length = sweep.size or 1.0
+    singular = isinstance(system, SingularEquations)
+    mu = system.damping_at(length, 0.0) if singular else 1e-12
+    d = system.damped(mu)(None)
+    longer = max(1.0, size_of(d, system.unit) / length)
+    # Along d the reduction is that of a parabola whose top is at d, nearly.
+    predicted = 0.5 * float(d @ system.descent) * (2.0 - 1.0 / longer) / longer
+    return max(predicted / told.half, 0.0) ** 0.5
+
+
+def vanished(sweep: Sweep) -> bool:
+    """Whether a parameter that once changed the residuals does so no more."""
+    norms = sweep.memory.norms
+    if norms is None or not isinstance(sweep.system, SingularEquations):
+        return False
+    if len(norms) != len(sweep.u):
+        return False
+    now, told = sweep.system.columns.sqrt(), sweep.told
+    share = now * told.u.abs()  # what such a change of the parameter as itself does
+    idle = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)
+    return bool(((now < GONE * norms) | idle).any())
+
+
+def degenerate(sweep: Sweep) -> bool:
+    """Whether residuals that are not zero leave a combination of parameters undetermined."""
+    if not isinstance(sweep.system, SingularEquations) or not sweep.told.half:
+        return False
+    values = sweep.system.factors[1]
+    return len(values) < len(sweep.u) or bool(values[-1] < DETERMINED * values[0])
+
+
+def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
+    """A state near a stationary one with a lower value: then that is no minimum.
+
+    The direction in which residuals change least is tried, both ways: curvature that is not in
+    `J^T J` can only win there.
+    """
+    if not isinstance(sweep.system, SingularEquations):
+        return None
+    told = sweep.told
+    best, lowest = None, told.value - 1e3 * told.digits * abs(told.value)
+    for direction in sweep.system.weakest(1):
+        for sign in (1e-3, -1e-3):
+            new = told.u + sign * (sweep.size or 1.0) * direction
+            value = told.problem.half_square(told.problem.residuals(new))
+            level.charge(1.0 / 3.0)
+            if value < lowest:
+                best, lowest = new, value
+    return None if best is None else told.problem.unit * best

@@ -1,0 +1,347 @@
+"""Levenberg-Marquardt as a tool, for any module: the loop, its endings, and what it returns."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from mgnet.callbacks import ends
+from mgnet.hierarchy import Hierarchy
+from mgnet.history import CycleRecord, StepRecord
+from mgnet.interpreter import Memory, StepData, run
+from mgnet.level import Level
+from mgnet.limits import check_limits
+from mgnet.schedule import Schedule, Step
+from mgnet.solution import Reason, Solution
+from mgnet.training.least_squares.endings import (
+    Tolerances,
+    degenerate,
+    is_minimal,
+    lower_nearby,
+    test_met,
+    vanished,
+)
+from mgnet.training.least_squares.levenberg_marquardt import (
+    LevenbergMarquardt,
+    Linearized,
+    Sweep,
+)
+from mgnet.training.least_squares.linearization import Residual, residuals_of
+from mgnet.training.least_squares.newton_krylov import NewtonKrylov
+from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.scaling import norm
+from mgnet.training.least_squares.step_rules import Damping, StepRule, TrustRegion
+from mgnet.training.least_squares.units import Scale, Unknowns
+from mgnet.training.loss.checks import not_finite
+
+__all__ = ["levenberg_marquardt"]
+
+SWEEP = Schedule([Step("solve", 0)])
+CRAWL = 30  # steps in a row that were cut short and gained less than a tenth
+ATTEMPTS = 3  # at a place that meets a test and is no minimum
+
+
+def levenberg_marquardt(
+    residual: Residual,
+    module: torch.nn.Module,
+    *,
+    ftol: float = 1e-8,
+    xtol: float = 1e-8,
+    gtol: float = 1e-8,
+    max_cycles: int | None = None,
+    seconds: float = math.inf,
+    monitor: Callable[[CycleRecord, torch.Tensor], Any] | None = None,
+    mu: float = 1e-2,
+    acceleration: float = 0.75,
+    x_scale: Scale = "auto",
+    rule: StepRule | None = None,
+    linear_solver: NewtonKrylov | None = None,
+    chunk_size: int | None = None,
+    memory: Memory | None = None,
+) -> Solution:
+    """Train any PyTorch module on `1/2 |residual(module)|^2`.
+
+    For networks and for formulas with a few parameters, as `scipy.optimize.least_squares`. A test
+    of convergence that is met is checked before the training ends: "converged" means that the
+    residuals are orthogonal to the range of their Jacobian, or at rounding. The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
+    the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
+    to a few thousand parameters, where it reaches errors that first-order methods do not.
+
+    Parameters
+    ----------
+    residual : callable
+        `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
+        respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i
+        of each tensor depends on sample i of each call `module(x)` alone: for points of several
+        kinds return a tuple, not one long tensor.
+    module : torch.nn.Module
+        Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
+    ftol, xtol, gtol : float
+        Ends when a step reduces the objective by at most `ftol` times its value, and was to; when
+        steps are no longer than `xtol` times the parameters, each in its unit; when no cosine
+        between the residuals and a column of the Jacobian is above `gtol`. The tests of MINPACK,
+        dimensionless; tolerances below the precision of the module are raised to it.
+    max_cycles : int, optional
+        One cycle is one sweep of `LevenbergMarquardt`: one Jacobian. 200 for networks by default;
+        100 times one more than the parameters where none is a weight of a network, as in MINPACK.
+    seconds : float
+        Wall time; a cycle that has begun is finished.
+    monitor : callable, optional
+        Called with (CycleRecord, flat vector of the parameters) at the start and after every cycle;
+        returning True ends the training.
+    mu, acceleration, x_scale, rule
+        As in `LevenbergMarquardt`.
+    linear_solver : NewtonKrylov, optional
+        As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
+    chunk_size : int, optional
+        Rows or columns of the Jacobian at once where it is made by them; less needs less memory.
+    memory : dict, optional
+        From an earlier `Solution` for the same module: goes on with its damping instead of `mu`.
+
+    Returns
+    -------
+    Solution
+        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising. Its
+        `value` is the flat vector of the parameters, in float64.
+
+    Raises
+    ------
+    ValueError
+        If the module has no parameters to train, or the residuals are not finite at the start or do
+        not depend on them.
+    TypeError
+        If the residuals are not real tensors.
+
+    Examples
+    --------
+    >>> module = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+    >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
+    >>> solution = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
+    >>> solution.values[-1] < 1e-4
+    True
+    """
+    check_limits(
+        "levenberg_marquardt",
+        max_cycles=1 if max_cycles is None else max_cycles,
+        seconds=seconds,
+        monitor=monitor,
+        ftol=ftol,
+        xtol=xtol,
+        gtol=gtol,
+    )
+    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
+        raise TypeError(
+            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
+            "function first, then the module, such as (lambda module: module(x) - y, module)"
+        )
+    began = time.perf_counter()
+    problem = LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
+    smoother = LevenbergMarquardt(
+        mu, acceleration=acceleration, linear_solver=linear_solver, x_scale=x_scale, rule=rule
+    )
+    level = Level(problem, smoother, name="levenberg_marquardt")
+    u = problem.start().double()
+    if max_cycles is None:
+        formula = Unknowns(problem, len(u)).formula
+        max_cycles = max(200, 100 * (len(u) + 1)) if formula else 200
+    run = _Run(level, smoother, Tolerances(ftol, xtol, gtol), u)
+    run.damping = _damping(memory) or smoother.start(level, u)
+    if x_scale == "auto" and Unknowns(problem, len(u)).formula:
+        plain = replace(smoother, x_scale=1.0)
+        run.start, run.ways = u, (plain, replace(plain, rule=rule or TrustRegion(100.0)))
+    reason = None
+    first = problem.residuals(u)
+    level.charge(1.0 / 3.0)
+    try:
+        while True:
+            told = run.look(began)
+            if len(run.history) == 1:
+                _check_start(first, told, run.history[0].residual_norm, level)
+            reason = run.reason or _limit(run.history, max_cycles, seconds)
+            if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
+                reason = reason or Reason.MONITOR
+            if reason is not None:
+                reason = run.better(reason)
+                break
+            run.step(told)
+    finally:
+        run.better(reason or Reason.NOT_FINITE)
+        problem.flat.write(run.u)
+    broken = "the gradient became NaN or Inf, though the residuals are finite"
+    return Solution(
+        run.u,
+        reason,
+        tuple(run.history),
+        level.tally[0],
+        time.perf_counter() - began,
+        {(0, "pre"): run.damping},
+        tuple(run.records),
+        f"after cycle {len(run.history) - 1}, {broken}" if reason is Reason.NOT_FINITE else "",
+        run.last,
+    )
+
+
+@dataclass
+class _Run:
+    """The state of one call."""
+
+    level: Level
+    smoother: LevenbergMarquardt
+    tolerances: Tolerances
+    u: torch.Tensor
+    damping: Any = None
+    history: list[CycleRecord] = field(default_factory=list)
+    records: list[StepRecord] = field(default_factory=list)
+    reason: Reason | None = None
+    last: LastSweep | None = None
+    attempts: int = 0
+    asked: float = math.inf
+    crawled: int = 0
+    start: torch.Tensor | None = None  # where to begin again
+    ways: tuple[LevenbergMarquardt, ...] = ()  # and how
+    earlier: tuple[torch.Tensor, float, Reason] | None = None  # what that led to
+
+    def better(self, reason: Reason) -> Reason:
+        """Returns to what was found before it began again, where that has the lower objective."""
+        if self.earlier is None or not self.earlier[1] < (self.history[-1].value or 0.0):
+            return reason
+        self.u, _, reason = self.earlier
+        self.earlier = None
+        return reason
+
+    def look(self, began: float) -> Linearized:
+        """The residuals and their Jacobian at the state; the history gets an entry."""
+        told = self.smoother.linearize(self.level, self.u, None)
+        seconds, gradient = time.perf_counter() - began, norm(told.J.rmatvec(told.r))
+        entry = CycleRecord(
+            len(self.history), gradient, told.half, self.level.tally[0], seconds
+        )
+        self.history.append(entry)
+        return told
+
+    def step(self, told: Linearized) -> None:
+        """One sweep; sets the reason where it ends at a minimum."""
+        work, start = self.level.tally[0], time.perf_counter()
+        sweep = self.smoother.step(self.level, told, self.damping)
+        taken = sweep.u is not self.u
+        if taken:
+            self.last = LastSweep(self.level, self.u, self.damping)
+        self.u, self.damping = sweep.u, sweep.memory
+        slow = sweep.memory.radius > 0.0 and sweep.memory.mu > 0.0
+        slow = slow and sweep.trial.actual < 0.1 * told.half
+        self.crawled = self.crawled + 1 if slow else 0
+        met = test_met(self.tolerances, sweep) if sweep.seen else Reason.STATIONARY
+        if met is not None or not taken:
+            self._question(met or Reason.STATIONARY, sweep)
+        elif self.crawled >= CRAWL:
+            self._afresh()
+        spent = self.level.tally[0] - work, time.perf_counter() - start
+        self.records.append(StepRecord(len(self.history), SWEEP[0], *spent, None, None))
+
+    def _question(self, met: Reason, sweep: Sweep) -> None:
+        """Whether the place that meets a test is a minimum; what to do where it is none."""
+        value = self.history[-1].value or 0.0
+        if is_minimal(self.level, sweep, self.asked):
+            if vanished(sweep):
+                self._end(Reason.FLAT)
+                return
+            lower = lower_nearby(self.level, sweep)
+            if lower is None:
+                if degenerate(sweep):
+                    self._end(met)
+                else:
+                    self.reason = met
+                return
+            self.u = lower
+        self.attempts = self.attempts + 1 if value > 0.5 * self.asked else 1
+        self.asked = value
+        if self.attempts > ATTEMPTS:
+            self._end(Reason.STAGNATES)
+            return
+        self._afresh()
+
+    def _end(self, reason: Reason) -> None:
+        """Ends where parameters are not determined, or begins again, in a way that leads elsewhere."""
+        value = self.history[-1].value or 0.0
+        if not self.ways:
+            self.reason = reason
+            return
+        if self.earlier is None or value < self.earlier[1]:
+            self.earlier = self.u, value, reason
+        (self.smoother, *ways), self.u = self.ways, cast(torch.Tensor, self.start)
+        self.ways, self.attempts, self.asked, self.crawled = tuple(ways), 0, math.inf, 0
+        self.damping = self.smoother.start(self.level, self.u)
+
+    def _afresh(self) -> None:
+        """Goes on with a new radius, and other units.
+
+        Large column norms of long ago make steps in some unknowns far too short. So with one unit
+        for all where there was one for each, and with those of here where there was one for all.
+        """
+        self.crawled = 0
+        if self.smoother.x_scale in ("auto", 1.0):
+            other = 1.0 if self.smoother.x_scale == "auto" else "auto"
+            self.smoother = replace(self.smoother, x_scale=other)
+        self.damping = self.smoother.start(self.level, self.u)
+
+
+class LastSweep(NamedTuple):
+    """Repeats the last sweep for `Solution.explain`.
+
+    Pickles and deep copies leave it out: it would take the module and the residual function along,
+    and a lambda cannot be pickled.
+    """
+
+    level: Level
+    u: torch.Tensor
+    damping: Damping
+
+    def __call__(self, record: Callable[[Step, StepData], None]) -> None:
+        run(SWEEP, Hierarchy([self.level]), self.u, None, {(0, "pre"): self.damping}, record)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()
+
+
+def _damping(memory: Memory | None) -> Damping | None:
+    """What an earlier solution remembers."""
+    kept = (memory or {}).get((0, "pre"))
+    if kept is not None and not isinstance(kept, Damping):
+        raise TypeError(
+            f"levenberg_marquardt got memory of a {type(kept).__name__}; give that of its Solution"
+        )
+    return kept
+
+
+def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Level) -> None:
+    """Raise unless there are residuals, the same at a second look, and finite."""
+    value, u = told.half, told.u
+    if not len(r):
+        raise ValueError("levenberg_marquardt got no residuals; give at least one sample")
+    # Their squares may overflow.
+    if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
+        raise ValueError(not_finite(str(level), level.operator, u))
+    again = 0.5 * float(r @ r)
+    if abs(again - value) > 1e-3 * max(again, value):
+        raise ValueError(
+            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "
+            f"parameters, {again:.4g}; they must not be random: call module.eval() where there is "
+            "dropout, and draw samples before"
+        )
+
+
+def _limit(history: list[CycleRecord], max_cycles: int, seconds: float) -> Reason | None:
+    now = history[-1]
+    if not math.isfinite(now.residual_norm):
+        return Reason.NOT_FINITE
+    if now.value == 0.0:
+        return Reason.STATIONARY
+    if now.cycle >= max_cycles:
+        return Reason.MAX_CYCLES
+    return Reason.SECONDS if now.seconds >= seconds else None

@@ -1,0 +1,146 @@
+"""The damped Gauss-Newton system by singular values: every damping from one factorization."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from mgnet.training.least_squares.jacobian import Jacobian
+
+__all__ = ["SingularEquations"]
+
+CLOSE = 0.1  # how near the length of a step has to come to the radius, as MINPACK asks
+NEWTON = 30  # steps, at most, to find that damping
+
+
+@dataclass(frozen=True, eq=False)
+class SingularEquations:
+    """`(J^T J + mu s D^2) d = -J^T r`, as `NormalEquations`, to the last digit for any damping.
+
+    With `J D^-1 = U S V^T`, `D d = -V S (S^2 + mu s)^-1 U^T r`; mu may be zero, and d is then the
+    Gauss-Newton step of least length `|D d|`. Costs several times a Cholesky factorization.
+
+    Parameters
+    ----------
+    J : Jacobian of shape (residuals, parameters)
+    r : tensor of shape (residuals,)
+    unit : tensor of shape (parameters,), optional
+        The diagonal of `D^-1`; ones by default.
+
+    Examples
+    --------
+    >>> from mgnet.training.least_squares.jacobian import DenseJacobian
+    >>> J, r = torch.tensor([[2.0, 0.0], [0.0, 1.0]]).double(), torch.tensor([4.0, 3.0]).double()
+    >>> system = SingularEquations(DenseJacobian(J), r)
+    >>> [round(float(x), 9) for x in system.damped(0.0)(None)]
+    [-2.0, -3.0]
+    >>> round(float(system.damped(system.damping_at(1.0, 0.0))(None).norm()), 1)
+    1.0
+    """
+
+    J: Jacobian
+    r: torch.Tensor
+    unit: torch.Tensor | None = None
+
+    def measured(self, unit: torch.Tensor | None) -> SingularEquations:
+        """The same in other units."""
+        return replace(self, unit=unit)
+
+    @cached_property
+    def columns(self) -> torch.Tensor:
+        """The squared column norms of the Jacobian, not in the units."""
+        return self.J.dense().square().sum(0)
+
+    @cached_property
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """U, S and V, without the singular values that are zero to rounding."""
+        matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
+        U, S, Vt = torch.linalg.svd(matrix, full_matrices=False)
+        kept = S > max(matrix.shape) * torch.finfo(S.dtype).eps * S[:1]
+        return U[:, kept], S[kept], Vt[kept].T
+
+    @cached_property
+    def image(self) -> torch.Tensor:
+        """`-U^T r`."""
+        return -(self.factors[0].T @ self.r)
+
+    @cached_property
+    def scale(self) -> float:
+        """The mean of the diagonal of `D^-1 J^T J D^-1`."""
+        return float(self.factors[1].square().sum()) / self.J.shape[1]
+
+    @cached_property
+    def descent(self) -> torch.Tensor:
+        """`-J^T r`."""
+        return -self.J.rmatvec(self.r)
+
+    def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
+        """A function of y that solves for `b = J^T y`; of None, for `b = -J^T r`."""
+        U, S, V = self.factors
+        weights = S / (S.square() + mu * self.scale)
+
+        def solve(y: torch.Tensor | None) -> torch.Tensor:
+            d = V @ (weights * (self.image if y is None else U.T @ y))
+            return d if self.unit is None else self.unit * d
+
+        return solve
+
+    def length(self, mu: float) -> tuple[float, float]:
+        """`|D d|` for a damping, and its derivative by the damping."""
+        S = self.factors[1]
+        shifted = S.square() + mu * self.scale
+        d = S * self.image / shifted
+        size = float(d.norm())
+        slope = -self.scale * float((d.square() / shifted).sum()) / size if size else 0.0
+        return size, slope
+
+    def damping_at(self, radius: float, guess: float) -> float:
+        """The mu with which `|D d|` is the radius, to a tenth; 0 where no step is longer.
+
+        Newton's method for `1 / |D d|`, which is nearly linear in mu. Source: Moré (1978), section
+        5.
+
+        Parameters
+        ----------
+        radius : float
+        guess : float
+            The damping before; 0 for none.
+        """
+        size, slope = self.length(0.0)
+        if size <= (1.0 + CLOSE) * radius or not self.scale:
+            return 0.0
+        # Between these: |D d| is convex in mu, and at most |S U^T r| / (mu s).
+        low = (size - radius) / -slope if -slope * radius > 0.0 else 0.0
+        high = float((self.factors[1] * self.image).norm()) / (radius * self.scale)
+        mu = guess if low < guess < high else max(1e-3 * high, math.sqrt(low * high))
+        for _ in range(NEWTON):
+            size, slope = self.length(mu)
+            if abs(size - radius) <= CLOSE * radius:
+                break
+            low, high = (mu, high) if size > radius else (low, mu)
+            mu -= (size - radius) / radius * size / slope
+            if not low < mu < high:
+                mu = max(1e-3 * high, math.sqrt(low * high))
+        return mu
+
+    @cached_property
+    def offset(self) -> float:
+        """The cosine between r and the range of J, which no change of unknowns affects.
+
+        Source: Bates and Watts, Technometrics 23 (1981) 179-183.
+        """
+        size = float(self.r.norm())
+        return float(self.image.norm()) / size if size else 0.0
+
+    def weakest(self, count: int) -> list[Any]:
+        """Directions `D^-1 v` of unit length `|v|` along which residuals change least."""
+        _, _, Vt = torch.linalg.svd(
+            self.J.dense() if self.unit is None else self.J.dense() * self.unit, full_matrices=True
+        )
+        found = list(Vt.flip(0)[:count])
+        return found if self.unit is None else [self.unit * v for v in found]
