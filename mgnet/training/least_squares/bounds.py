@@ -17,7 +17,7 @@ import torch
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.loss.parameters import FlatParameters
 
-__all__ = ["Bounds", "Box", "box_of", "boxed_step"]
+__all__ = ["Bounds", "Box", "Boxed", "HeldJacobian", "box_of", "boxed_step", "check_inside"]
 
 # (lower, upper) for all parameters, or for each parameter of these names.
 Bounds = tuple[Any, Any] | Mapping[str, tuple[Any, Any]]
@@ -85,6 +85,86 @@ class Box:
         right sign, and for all other unknowns the derivative is 0.
         """
         return torch.where(self.free(u, gradient), gradient, torch.zeros_like(gradient))
+
+
+class HeldJacobian(Jacobian):
+    """J with zeros for the columns of unknowns that are held.
+
+    Parameters
+    ----------
+    J : Jacobian of shape (residuals, parameters)
+    free : tensor of bool, of shape (parameters,)
+
+    Examples
+    --------
+    >>> from mgnet.training.least_squares.jacobian import DenseJacobian
+    >>> J = DenseJacobian(torch.tensor([[1.0, 2.0]], dtype=torch.float64))
+    >>> held = HeldJacobian(J, torch.tensor([True, False]))
+    >>> held.dense().tolist(), held.gram().tolist()
+    ([[1.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]])
+    """
+
+    def __init__(self, J: Jacobian, free: torch.Tensor):
+        self.J = J
+        self.free = free
+        self._whole: list[torch.Tensor] = []  # J^T J, once it was asked for
+
+    def also(self, free: torch.Tensor) -> HeldJacobian:
+        """The same with other free unknowns; products that were made are kept."""
+        other = HeldJacobian(self.J, free)
+        other._whole = self._whole
+        return other
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.J.shape
+
+    def matvec(self, d: torch.Tensor) -> torch.Tensor:
+        return self.J.matvec(self.free * d)
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        return self.free * self.J.rmatvec(y)
+
+    def gram(self) -> torch.Tensor:
+        if not self._whole:
+            self._whole.append(self.J.gram())
+        return self._whole[0] * self.free * self.free.unsqueeze(1)
+
+    def dense(self) -> torch.Tensor:
+        return self.J.dense() * self.free
+
+    def root(self) -> torch.Tensor:
+        return self.J.root() * self.free
+
+
+class Boxed:
+    """A least-squares problem that is never asked for residuals outside its box.
+
+    Parameters
+    ----------
+    problem : LeastSquares
+    box : Box
+    """
+
+    #: What the coarse problem of a descent subtracts, as in `LeastSquares`: it is in f by now.
+    shift = None
+
+    def __init__(self, problem: Any, box: Box):
+        self.problem = problem
+        self.box = box
+        self.unit, self.flat, self.shapes = problem.unit, problem.flat, problem.shapes
+
+    def residuals(self, u: torch.Tensor) -> torch.Tensor:
+        """Those of the nearest allowed state."""
+        return self.problem.residuals(self.box.project(u))
+
+    def half_square(self, r: torch.Tensor) -> float:
+        """As in `LeastSquares`."""
+        return self.problem.half_square(r)
+
+    def largest(self, r: torch.Tensor) -> float:
+        """As in `LeastSquares`."""
+        return self.problem.largest(r)
 
 
 def boxed_step(
@@ -169,7 +249,7 @@ def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
     Raises
     ------
     TypeError, ValueError
-        If they are not such, a lower bound is not below its upper one, or a start is outside.
+        If they are not such, or a lower bound is not below its upper one.
 
     Examples
     --------
@@ -196,9 +276,7 @@ def box_of(owner: str, parameters: FlatParameters, bounds: Bounds) -> Box:
             )
         given = dict.fromkeys(trained, pair)
     sides = [_sides(owner, name, p, given.get(name)) for name, p in trained.items()]
-    box = Box(torch.cat([low for low, _ in sides]), torch.cat([high for _, high in sides]))
-    _check_start(owner, parameters, box)
-    return box
+    return Box(torch.cat([low for low, _ in sides]), torch.cat([high for _, high in sides]))
 
 
 def _pair(owner: str, name: str, pair: Any) -> tuple[Any, Any]:
@@ -245,15 +323,20 @@ def _inwards(bound: torch.Tensor, dtype: torch.dtype, towards: float) -> torch.T
     return torch.where(outside, inner, rounded).double()
 
 
-def _check_start(owner: str, parameters: FlatParameters, box: Box) -> None:
-    """Raise unless the parameters of the module keep their bounds."""
-    u = parameters.start().double()
+def check_inside(owner: str, parameters: FlatParameters, box: Box, u: torch.Tensor) -> None:
+    """Raise unless parameters keep their bounds; those that are no number are left to others.
+
+    Raises
+    ------
+    ValueError
+    """
     beyond = ~((box.lower <= u) & (u <= box.upper)) & ~u.isnan()
     if bool(beyond.any()):
         place = int(beyond.nonzero()[0])
         name = next(n for n, part in parameters.named(beyond).items() if bool((part != 0).any()))
         raise ValueError(
-            f"{owner} got a start outside its bounds in {int(beyond.sum())} of {len(u)} "
+            f"{owner} got a state outside its bounds in {int(beyond.sum())} of {len(u)} "
             f"parameters, first in {name!r}, which holds {float(u[place]):.4g} for bounds of "
-            f"[{float(box.lower[place]):.4g}, {float(box.upper[place]):.4g}]; begin inside"
+            f"[{float(box.lower[place]):.4g}, {float(box.upper[place]):.4g}]; begin inside, "
+            "without corrections from coarser levels"
         )

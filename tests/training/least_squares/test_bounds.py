@@ -2,12 +2,23 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from scipy.optimize import lsq_linear
+from scipy.optimize import least_squares, lsq_linear
 
-from mgnet.training.least_squares.bounds import Box, box_of, boxed_step
+from mgnet import cascade, run
+from mgnet.knots import KAN, InputBands, knot_hierarchy
+from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov, levenberg_marquardt
+from mgnet.training.least_squares.bounds import (
+    Box,
+    HeldJacobian,
+    box_of,
+    boxed_step,
+    check_inside,
+)
 from mgnet.training.least_squares.jacobian import DenseJacobian
+from mgnet.training.least_squares.step_rules import Nielsen, TrustRegion
 from mgnet.training.loss.parameters import FlatParameters
 
 GENERATOR = torch.Generator().manual_seed(6)
@@ -94,7 +105,10 @@ def network():
 
 
 def box_for(bounds, module=None):
-    return box_of("levenberg_marquardt", FlatParameters(module or network()), bounds)
+    parameters = FlatParameters(module or network())
+    box = box_of("levenberg_marquardt", parameters, bounds)
+    check_inside("levenberg_marquardt", parameters, box, parameters.start().double())
+    return box
 
 
 def test_bounds_by_name_and_for_all():
@@ -140,7 +154,7 @@ REFUSED = [
     (
         {"2.bias": (7.0, 8.0)},
         ValueError,
-        "start outside its bounds in 1 of 13 .* first in '2.bias'",
+        "state outside its bounds in 1 of 13 .* first in '2.bias'",
     ),
     ((5.0, INF), ValueError, "in 13 of 13 parameters, first in '0.weight'.* begin inside"),
 ]
@@ -157,3 +171,164 @@ def test_a_frozen_parameter_has_no_bounds():
     module[0].bias.requires_grad_(False)
     with pytest.raises(ValueError, match="'0.bias', which is no trained parameter"):
         box_for({"0.bias": (0, 1)}, module)
+
+
+def test_held_columns_are_zero_in_all_products():
+    J, free = DenseJacobian(doubles(7, 5)), torch.tensor([True, False, True, True, False])
+    held, d, y = HeldJacobian(J, free), doubles(5), doubles(7)
+    matrix = J.matrix * free
+    for found, expected in (
+        (held.dense(), matrix),
+        (held.matvec(d), matrix @ d),
+        (held.rmatvec(y), matrix.T @ y),
+        (held.gram(), matrix.T @ matrix),
+        (held.root().T @ held.root(), matrix.T @ matrix),
+        (held.also(~free).gram(), (J.matrix * ~free).T @ J.matrix * ~free),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+# Training in a box, against SciPy's trf
+
+BARD = [0.14, 0.18, 0.22, 0.25, 0.29, 0.32, 0.35, 0.39, 0.37, 0.58, 0.73, 0.96, 1.34, 2.1, 4.39]
+FIRST = torch.arange(1.0, 16.0, dtype=torch.float64)
+MEYER = [34780, 28610, 23650, 19630, 16370, 13720, 11540, 9744, 8261, 7030, 6005, 5147, 4427]
+MEYER = torch.tensor([*MEYER, 3820, 3307, 2872], dtype=torch.float64)
+TIMES = 45.0 + 5.0 * torch.arange(1.0, 17.0, dtype=torch.float64)
+
+
+def rosenbrock(p):
+    return torch.stack([10.0 * (p[1] - p[0] ** 2), 1.0 - p[0]])
+
+
+def bard(p):
+    least = torch.minimum(FIRST, 16.0 - FIRST)
+    return torch.tensor(BARD).double() - p[0] - FIRST / ((16.0 - FIRST) * p[1] + least * p[2])
+
+
+def meyer(p):
+    return p[0] * torch.exp(p[1] / (TIMES + p[2])) - MEYER
+
+
+def drawn(seed):
+    generator = torch.Generator().manual_seed(seed)
+    A, b = doubles(30, 12, generator=generator), doubles(30, generator=generator)
+    return lambda p: A @ p - b + 0.05 * (A @ p) ** 2
+
+
+# Residuals, start, lower and upper bounds, and how many are met at the minimum.
+PROBLEMS = {
+    "rosenbrock": (rosenbrock, [-1.2, 1.0], [-1.5, -1.5], [0.5, 2.0], 1),
+    "rosenbrock, from a bound": (rosenbrock, [-1.2, 1.0], [-2.0, 1.0], [-0.5, 3.0], 1),
+    "rosenbrock, below": (rosenbrock, [-1.2, -0.5], [-2.0, -1.5], [2.0, 0.0], 1),
+    "rosenbrock, none met": (rosenbrock, [-1.2, 1.0], [-2.0, -INF], [2.0, INF], 0),
+    "bard": (bard, [1.0, 1.0, 1.0], [0.1, 0.2, 0.5], [3.0, 1.05, 3.0], 2),
+    "meyer": (meyer, [0.02, 4000.0, 250.0], [0.006, 1000.0, 200.0], [0.03, 6000.0, 300.0], 1),
+    "drawn 0": (drawn(0), [0.0] * 12, [-0.1] * 12, [0.1] * 12, None),
+    "drawn 1": (drawn(1), [0.1] * 12, [-0.05] * 12, [INF] * 12, None),
+}
+
+
+def by_scipy(function, start, lower, upper, loss="linear", f_scale=1.0):
+    jacobian = torch.func.jacrev(function)
+    return least_squares(
+        lambda p: function(torch.from_numpy(p)).numpy(),
+        np.array(start),
+        lambda p: jacobian(torch.from_numpy(p)).numpy(),
+        bounds=(lower, upper),
+        loss=loss,
+        f_scale=f_scale,
+        x_scale="jac",
+        **{"ftol": 1e-15, "xtol": 1e-15, "gtol": 1e-13, "max_nfev": 1000},
+    )
+
+
+def by_us(function, start, lower, upper, **options):
+    module = torch.nn.ParameterDict({"p": torch.tensor(start, dtype=torch.float64)})
+    bounds = {"p": tuple(torch.tensor(side, dtype=torch.float64) for side in (lower, upper))}
+    solution = levenberg_marquardt(lambda m: function(m["p"]), module, bounds=bounds, **options)
+    box = Box(*bounds["p"])
+    assert box.inside(module["p"].detach())
+    return solution, int(((solution.value == box.lower) | (solution.value == box.upper)).sum())
+
+
+@pytest.mark.parametrize("loss", ["linear", "soft_l1"])
+@pytest.mark.parametrize("rule", [TrustRegion(), Nielsen()], ids=["trust region", "Nielsen"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_minimum_in_a_box_is_that_of_scipy(name, rule, loss):
+    *problem, met = PROBLEMS[name]
+    theirs = by_scipy(*problem, loss=loss, f_scale=0.5)
+    solution, at_bounds = by_us(
+        *problem, rule=rule, loss=loss, f_scale=0.5, max_cycles=200, ftol=1e-12
+    )
+    vanished = solution.values[-1] < 1e-20
+    assert solution.reason.converged or vanished
+    assert solution.values[-1] <= theirs.cost * (1.0 + 1e-8) + 1e-20
+    if loss == "linear":
+        assert met is None or at_bounds == met
+        assert solution.values[-1] >= theirs.cost * (1.0 - 1e-7)  # SciPy's own tests end early
+    assert vanished or len(solution.history) <= max(1.5 * theirs.njev, theirs.njev + 10)
+
+
+def test_all_unknowns_held_is_a_minimum():
+    solution, at_bounds = by_us(lambda p: p + 1.0, [0.0, 0.0], [0.0, 0.0], [1.0, 1.0])
+    assert solution.reason.converged and at_bounds == 2 and solution.values[-1] == 1.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_network_ends_at_a_minimum_in_its_box(dtype):
+    """From there SciPy finds nothing lower."""
+    x = torch.linspace(-1.0, 1.0, 40, dtype=dtype).unsqueeze(1)
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1)
+    module = torch.nn.Sequential(*layers).to(dtype)
+    bounds = {"0.weight": (-3.1, 3.1), "2.weight": (-1.3, INF), "2.bias": (-0.7, 0.7)}
+    seen = []
+
+    def residual(module):
+        if isinstance(module, torch.nn.Sequential):  # and no stand-in
+            seen.append([module[0].weight, module[2].weight, module[2].bias])
+        return module(x) - torch.sin(4.0 * x)
+
+    solution = levenberg_marquardt(residual, module, bounds=bounds, max_cycles=400)
+    assert solution.reason.converged or dtype == torch.float32
+    assert len(seen) > 10
+    for parameters in (*seen, [module[0].weight, module[2].weight, module[2].bias]):
+        for tensor, (low, high) in zip(parameters, bounds.values(), strict=True):
+            tensor = tensor.detach()
+            assert low <= float(tensor.min()) <= float(tensor.max()) <= high
+    box = box_of("test", FlatParameters(module), bounds)
+    u = solution.value
+    assert 0 < int(((u == box.lower) | (u == box.upper)).sum())
+    x = x.double()
+    problem = LeastSquares.from_torch(module.double(), lambda m: m(x) - torch.sin(4.0 * x))
+    lower, upper = box.lower.numpy(), box.upper.numpy()
+    further = least_squares(
+        lambda p: problem.residuals(torch.from_numpy(p)).numpy(),
+        u.numpy(),
+        lambda p: problem.jacobian(torch.from_numpy(p)).numpy(),
+        bounds=(lower, upper),
+        max_nfev=100,
+    )
+    assert further.cost >= problem.value(u) * (1.0 - (1e-8 if dtype == torch.float64 else 1e-3))
+
+
+def test_bounds_hold_on_all_levels_of_a_cascade():
+    """Finer coefficients of splines are means of coarser ones, so they stay in the box."""
+    x = torch.linspace(-1.0, 1.0, 200, dtype=torch.float64).unsqueeze(1)
+    kan = KAN([1, 1], 4)
+    torch.nn.utils.vector_to_parameters(torch.zeros(7).double(), kan.parameters())
+    smoother = LevenbergMarquardt(bounds=(-0.5, 0.8))
+    hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, torch.sin(4 * x))), 3, smoother)
+    u, _ = run(cascade([10, 10, 10]), hierarchy, hierarchy[0].operator.start(), None)
+    box = Box(torch.full_like(u, -0.5), torch.full_like(u, 0.8))
+    assert box.inside(u) and bool((u == 0.8).any()) and bool((u == -0.5).any())
+    gradient = hierarchy[0].operator.gradient(u)
+    assert float(box.projected_gradient(u, gradient).norm()) < 1e-6 < float(gradient.norm())
+
+
+def test_bounds_that_no_step_can_keep_are_refused():
+    with pytest.raises(ValueError, match="got a state outside its bounds in 1 of 1 .* 'p'"):
+        by_us(lambda p: p, [3.0], [0.0], [1.0])
+    with pytest.raises(ValueError, match="bounds and a linear_solver; leave one of them out"):
+        LevenbergMarquardt(bounds=(0.0, 1.0), linear_solver=NewtonKrylov(InputBands()))
