@@ -245,7 +245,7 @@ class LevenbergMarquardt(Smoother):
         first, kept = memory, None
         for _ in range(rule.trials):
             memory = rule.propose(memory, system, size)
-            d, predicted, solve, point = _damped_step(told, system, memory.mu)
+            d, predicted, solve = _damped_step(told, system, memory.mu)
             length = size_of(d, system.unit)
             trial = Trial(-math.inf, predicted, length, float(d @ system.descent))
             if 0.0 < predicted <= unseen or not length:
@@ -255,8 +255,7 @@ class LevenbergMarquardt(Smoother):
             level.charge(2.0 / 3.0 if bends else 1.0 / 3.0)
             if step is not None and bool(torch.isfinite(step).all()) and predicted > 0.0:
                 new = u + step.to(u.dtype)
-                if told.box is not None:  # d is rounded, the point may be a bound
-                    new = told.box.project(point + (step - d).to(u.dtype))
+                new = new if told.box is None else told.box.project(new)
                 then = problem.half_square(problem.residuals(new))
                 then -= 0.0 if f is None else float(f @ new)
                 if math.isfinite(then):
@@ -343,21 +342,21 @@ class LevenbergMarquardt(Smoother):
 
 def _damped_step(
     told: Linearized, system: Equations, mu: float
-) -> tuple[torch.Tensor, float, Callable[[torch.Tensor | None], torch.Tensor], torch.Tensor]:
-    """A step, the reduction that it promises, the solution for other residuals; where it ends."""
+) -> tuple[torch.Tensor, float, Callable[[torch.Tensor | None], torch.Tensor]]:
+    """A step, the reduction that it promises, and the solution for other residuals."""
     if told.box is None:
         solve = system.damped(mu)
         d, shift = solve(None), mu * system.scale
         if system.unit is None:
-            return d, 0.5 * float(d @ (shift * d + system.descent)), solve, d
+            return d, 0.5 * float(d @ (shift * d + system.descent)), solve
         predicted = shift * size_of(d, system.unit) ** 2 + float(d @ system.descent)
-        return d, 0.5 * predicted, solve, d
+        return d, 0.5 * predicted, solve
     J: Any = told.J
     solver = partial(_held, system, J, mu)
     point, solve = boxed_step(told.box, told.u, J.free, J, solver)
     d = (point - told.u).double()
     image = J.matvec(d)
-    return d, float(d @ system.descent) - 0.5 * float(image @ image), solve, point
+    return d, float(d @ system.descent) - 0.5 * float(image @ image), solve
 
 
 def _held(
