@@ -19,6 +19,7 @@ from mgnet.interpreter import Progress, StepData, run
 from mgnet.level import Level
 from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
+from mgnet.progress_lines import ProgressLines
 from mgnet.schedule import Schedule, Step, Work
 from mgnet.smoother import Chebyshev, GaussSeidel, Jacobi, Smoother
 from mgnet.solution import Corrections, Reason, Solution
@@ -48,6 +49,7 @@ __all__ = [
     "MatrixTransfer",
     "PackedTransfer",
     "Progress",
+    "ProgressLines",
     "Reason",
     "Schedule",
     "Smoother",

@@ -59,7 +59,7 @@ class Reason(Enum):
         "a parameter no longer changes the residuals, so the objective tends to a limit that no "
         "finite parameters reach; start elsewhere, or bound that parameter"
     )
-    SECONDS = "the seconds were used up; allow more if the objective still falls"
+    SECONDS = "the seconds were used up; allow more if objective or residual norm still fall"
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
     )

@@ -51,7 +51,7 @@ class Solver:
         or `max_cycles`.
     monitor : callable, optional
         Called with (CycleRecord, state) after the initial residual and every cycle; returning True
-        ends the solve.
+        ends the solve. `ProgressLines()` is one.
     record : callable, optional
         Receives (step, StepData) after every step, as in `run`.
     merit : callable, optional
@@ -61,6 +61,8 @@ class Solver:
         do not compare: give the objective over all data, or over held-out data.
     acceleration : Anderson, optional
         Goes on from combinations of the last cycles instead of the last one alone.
+    seconds : float
+        Wall time; a cycle that has begun is finished. On one process: the clocks of several differ.
 
     Examples
     --------
@@ -82,13 +84,15 @@ class Solver:
         record: Callable[[Step, StepData], None] | None = None,
         merit: Callable[[State], float] | None = None,
         acceleration: Anderson | None = None,
+        seconds: float = math.inf,
     ):
         if not isinstance(hierarchy, Hierarchy):
             raise TypeError(
                 f"Solver got a {type(hierarchy).__name__}; "
                 "it takes a Hierarchy: Hierarchy([level, ...])"
             )
-        check_limits("Solver", rtol=rtol, atol=atol, max_cycles=max_cycles, monitor=monitor)
+        limits: dict[str, Any] = {"max_cycles": max_cycles, "seconds": seconds}
+        check_limits("Solver", rtol=rtol, atol=atol, monitor=monitor, **limits)
         if not isinstance(cycle, str | Schedule):
             raise TypeError(
                 f"Solver got a cycle of type {type(cycle).__name__}; give a text as 'V(1,1)', or a "
@@ -126,6 +130,7 @@ class Solver:
         self.record: Callable[[Step, StepData], None] | None = record
         self.merit: Callable[[State], float] | None = merit
         self.acceleration: Anderson | None = acceleration
+        self.seconds: float = seconds
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None
@@ -157,7 +162,7 @@ class Solver:
         """
         f, u, shape = operands("Solver.solve", self.hierarchy, f, u)
         began = time.perf_counter()
-        hierarchy, bound = self._bound()
+        hierarchy, bound = self._bound(f if u is None else u)
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
         schedule, last, message, checks, residual = self.schedule, None, "", 0.0, None
         opening = schedule.opening
@@ -220,8 +225,9 @@ class Solver:
         """The work of so many values: one each, but those of a function of the user."""
         return 0.0 if self.merit is not None else float(len(values))
 
-    def _bound(self) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
+    def _bound(self, u: State) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
         """The hierarchy of the first cycle and, with batches, those of the others."""
+        _check_clocks(self.seconds, u)
         if self.batches is None:
             return self.hierarchy, None
         if not isinstance(self.batches, Iterable):
@@ -255,6 +261,8 @@ class Solver:
         if reason is Reason.MAX_CYCLES and self.batches is None:
             stands = stands_at_rounding(norms, hierarchy[0], hierarchy.norm, u, f)
             reason = Reason.ROUNDING if stands else reason
+        if reason is None and entry.seconds >= self.seconds:
+            reason = Reason.SECONDS
         if self.monitor is not None and ends("Solver", self.monitor, entry, u):
             return reason or Reason.MONITOR
         return reason
@@ -314,6 +322,16 @@ class Solver:
 
         shape = level.unknowns, level.unknowns
         return spla.LinearOperator(shape, matvec=cycle, dtype=dtype)  # type: ignore
+
+
+def _check_clocks(seconds: float, u: State) -> None:
+    """Raise where processes that solve together might not end together."""
+    processes = u.getComm().getSize() if vector.is_vec(u) else 1
+    if processes > 1 and seconds < math.inf:
+        raise ValueError(
+            f"Solver got seconds {seconds:g} for a Vec over {processes} processes, whose clocks "
+            "differ; give max_cycles"
+        )
 
 
 class _Best:

@@ -32,7 +32,7 @@ def by_levenberg_marquardt(**limits):
 
 FUNCTIONS = {"Solver": by_solver, "train": by_train, "levenberg_marquardt": by_levenberg_marquardt}
 TOLERANCES = ("Solver", "levenberg_marquardt")
-SECONDS = ("train", "levenberg_marquardt")
+SECONDS = ("Solver", "train", "levenberg_marquardt")
 WRONG = [
     (FUNCTIONS, {"max_cycles": 0}, ValueError, "max_cycles 0; it must be at least 1"),
     (FUNCTIONS, {"max_cycles": 2.0}, TypeError, "max_cycles 2.0; it must be an integer"),

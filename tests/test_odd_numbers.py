@@ -23,6 +23,7 @@ from mgnet import (
     Krylov,
     Level,
     MatrixTransfer,
+    ProgressLines,
     Solver,
     gallery,
     interpolation_matrix,
@@ -42,6 +43,7 @@ from mgnet.depth import (
     mgrit,
     plan,
 )
+from mgnet.training import Sine, periodic, quasi_random, sine_network
 
 HIERARCHY = gallery.poisson(7)
 ONE = np.ones((2, 1))
@@ -75,6 +77,14 @@ ODD = {
 # Name, function, and arguments that are fine; each of them is replaced.
 CASES = [
     ("Solver", lambda **k: Solver(HIERARCHY, **k), {"rtol": 1e-8, "atol": 0.0, "max_cycles": 5}),
+    ("Solver", lambda **k: Solver(HIERARCHY, **k), {"seconds": 1.0}),
+    ("ProgressLines", ProgressLines, {"every": 1.0}),
+    ("periodic", periodic, {"domain": [(0.0, 1.0)], "dims": 0, "harmonics": 1}),
+    ("low end", lambda low: periodic([(low, 1.0)], 0), {"low": 0.0}),
+    ("Sine", Sine, {"frequency": 1.0}),
+    ("sine_network", sine_network, {"widths": [1, 2, 1], "frequency": 1.0}),
+    ("quasi_random", lambda **k: quasi_random(domain=[(0.0, 1.0)], **k),
+     {"count": 5, "seed": 0, "kind": "latin"}),
     ("solve", lambda **k: Solver(HIERARCHY, **k).solve(np.ones(7)), {"rtol": 0.1, "atol": 0.0}),
     ("Jacobi", Jacobi, {"omega": 0.5}),
     ("GaussSeidel", GaussSeidel, {"direction": "forward"}),

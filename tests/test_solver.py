@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pyamg
@@ -29,6 +30,8 @@ from mgnet import (
     parse,
     run,
 )
+from mgnet.solver import _check_clocks
+from mgnet.training import LeastSquares, LevenbergMarquardt
 
 
 def asymptotic_factor(hierarchy, schedule, cycles=24, last=8):
@@ -539,3 +542,50 @@ def test_a_solve_copies_no_state_to_the_host(monkeypatch):
     assert torch.allclose(solution.require().value, 0.5 * f)
     assert "level" in solution.explain()
     hierarchy.check(f)
+
+
+def test_seconds_end_a_solve_after_a_cycle(monkeypatch):
+    clock = SimpleNamespace(now=5.0)
+    monkeypatch.setattr(
+        "mgnet.solver.time", SimpleNamespace(perf_counter=lambda: clock.now), raising=True
+    )
+
+    def monitor(entry, state):
+        clock.now += 1.0
+
+    solution = Solver(gallery.poisson(63), rtol=0.0, monitor=monitor, seconds=3.0).solve(
+        np.ones(63)
+    )
+    assert solution.reason is Reason.SECONDS and solution.cycles == 3
+    assert not solution.reason.converged
+
+
+def test_tolerances_go_before_seconds():
+    solution = Solver(gallery.poisson(15), rtol=10.0, seconds=1e-9).solve(np.ones(15))
+    assert solution.reason is Reason.RTOL
+
+
+def test_seconds_with_batches():
+    x = torch.linspace(0.0, 1.0, 9, dtype=torch.float64).unsqueeze(1)
+    problem = LeastSquares(torch.nn.Linear(1, 1).double(), (x, x))
+    level = Level(problem, LevenbergMarquardt(), objective=problem.value)
+
+    def bind(batch):
+        bound = problem.with_data(batch)
+        return [Level(bound, LevenbergMarquardt(), objective=bound.value)]
+
+    hierarchy = Hierarchy([level], bind=bind)
+    solver = Solver(hierarchy, "V(0,0,1)", batches=[(x, x)] * 9, seconds=1e-9)
+    solution = solver.solve(u=problem.start())
+    assert solution.reason is Reason.SECONDS and solution.cycles == 0
+
+
+def test_seconds_are_refused_where_clocks_differ(monkeypatch):
+    monkeypatch.setattr("mgnet.vector.is_vec", lambda u: True)
+    for processes in (1, 2):
+        u = SimpleNamespace(getComm=lambda n=processes: SimpleNamespace(getSize=lambda: n))
+        _check_clocks(math.inf, u)
+        if processes == 1:
+            _check_clocks(1.0, u)
+    with pytest.raises(ValueError, match="Vec over 2 processes, whose clocks differ; give max_cyc"):
+        _check_clocks(1.0, u)

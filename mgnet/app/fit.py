@@ -203,7 +203,8 @@ def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:
     values = OptionReader(prefix)
     budget = "a fit ends with its budget; set that"
     best = "a fit keeps the best network, and combines none; leave it out"
-    for name, why in (("rtol", budget), ("atol", budget), ("acceleration", best)):
+    wrong = {"rtol": budget, "atol": budget, "seconds": budget, "acceleration": best}
+    for name, why in wrong.items():
         if values.text(f"mgnet_{name}") is not None:
             raise ValueError(f"option {values.shown(name)}: {why}")
     cycle = cycle or endless(values.get("levels", len(hierarchy)))

@@ -15,7 +15,7 @@ from sklearn.utils import check_random_state
 
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
-from mgnet.estimators.training_budget import TrainingBudget, train_within
+from mgnet.estimators.training_budget import SweepLines, TrainingBudget, train_within
 from mgnet.knots import KAN, InputBands, knot_hierarchy
 from mgnet.limits import is_count, is_whole, shown, written
 from mgnet.smoother import Smoother
@@ -59,6 +59,7 @@ class KANEstimator(BaseEstimator, ABC):
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         random_state: Any = 0,
+        verbose: bool = False,
     ):
         self.hidden = hidden
         self.intervals = intervals
@@ -74,6 +75,7 @@ class KANEstimator(BaseEstimator, ABC):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
+        self.verbose = verbose
 
     @property
     @abstractmethod
@@ -102,6 +104,7 @@ class KANEstimator(BaseEstimator, ABC):
                 window=self.n_iter_no_change,
                 patience=self.n_iter_no_change,
                 tol=self.tol,
+                progress=SweepLines() if self.verbose else None,
             )
         seed: Any = self.random_state
         if isinstance(seed, Integral) and not is_whole(seed):
@@ -200,6 +203,8 @@ class KANEstimator(BaseEstimator, ABC):
                 f"{kind} got optimizer {self.optimizer!r}; it must be "
                 f"{', '.join(['auto', *others])} or {last}"
             )
+        if not isinstance(self.verbose, bool | np.bool_):
+            raise ValueError(f"{kind} got verbose {shown(self.verbose)}; it must be True or False")
         numbers = {
             name: getattr(self, name)
             for name in (

@@ -68,6 +68,9 @@ class KANRegressor(RegressorMixin, KANEstimator):
     n_iter_no_change : int
     random_state : int, RandomState instance or None
         Of the initial network and the validation rows.
+    verbose : bool
+        Write a line to standard error every few seconds: sweeps, level, loss, seconds, and how much
+        of the budget is used.
 
     Attributes
     ----------
@@ -117,8 +120,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
             Weights of the rows' squared errors, such as 1 / variance; only their ratios matter. A
             row of weight 2 is a row that is there twice, one of weight 0 is left out.
         budget : TrainingBudget, optional
-            Limits and listeners of your own, in place of `max_iter`, `seconds`, `tol` and
-            `n_iter_no_change`. Ctrl-C then ends the training without an error.
+            Limits and listeners of your own, in place of `max_iter`, `seconds`, `tol`,
+            `n_iter_no_change` and `verbose`. Ctrl-C then ends the training without an error.
 
         Warns
         -----
@@ -207,6 +210,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     early_stopping, validation_fraction, n_iter_no_change
         The same, with the same part of every class.
     random_state : int, RandomState instance or None
+    verbose : bool
 
     Attributes
     ----------

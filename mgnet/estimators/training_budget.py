@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from mgnet.callbacks import ends
 from mgnet.training import EarlyStop, LeastSquares, Objective
 from mgnet.transfer import Transfer
 
-__all__ = ["TrainingBudget", "BudgetedSmoother", "train_within"]
+__all__ = ["TrainingBudget", "BudgetedSmoother", "SweepLines", "train_within"]
 
 # A level of a cascade ends when a window of sweeps gains less than this, or at its share of the
 # budget: the levels below the finest have 30 % together, each twice as much as the one below it.
@@ -177,6 +178,37 @@ class TrainingBudget:
         if self._best is None:
             raise KeyboardInterrupt
         return self._best[1:]
+
+
+class SweepLines:
+    """A `progress` that writes a line to standard error every few seconds, and for every new level.
+
+    Parameters
+    ----------
+    every : float
+        Seconds between two lines.
+
+    Examples
+    --------
+    >>> SweepLines()(0.5, 0.1, 3e-4, 1)  # "sweep 1, level 1: loss 3.00e-04, 0.5 s (10 %)"
+    """
+
+    def __init__(self, every: float = 5.0):
+        self.every = every
+        self.sweeps = 0
+        self._level, self._told = -1, -math.inf
+
+    def __call__(self, seconds: float, fraction: float, loss: float, level: int) -> None:
+        """Write the line of a sweep, if it is time; in brackets the budget that is used."""
+        self.sweeps += 1
+        if level == self._level and seconds < self._told + self.every:
+            return
+        self._level, self._told = level, seconds
+        sys.stderr.write(
+            f"sweep {self.sweeps}, level {level}: loss {loss:.2e}, {seconds:.1f} s "
+            f"({100.0 * min(fraction, 1.0):.0f} %)\n"
+        )
+        sys.stderr.flush()
 
 
 @dataclass(frozen=True, eq=False)

@@ -135,6 +135,7 @@ _ROWS = (
     Option("rtol", "real", "1e-08", "Relative residual norm at which to end"),
     Option("atol", "real", "0", "Residual norm at which to end"),
     Option("max_cycles", "int", "50", "Cycles at most", least=1),
+    Option("seconds", "real", "inf", "Wall time after which no cycle begins"),
     Option("monitor", "flag", "false", "Print the residual norm after each cycle"),
     Option("view", "table|ascii|json", "", "Print levels and cycle before the solve"),
     Option("coarsening", "ints", "4", "Layers per layer of the next level", _LAYERS, least=2),

@@ -6,6 +6,7 @@ Without petsc4py, or without options, it is the solver that the script describes
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -48,6 +49,7 @@ def solver_from_options(
     record: Callable[[Step, StepData], None] | None = None,
     merit: Callable[[State], float] | None = None,
     acceleration: Anderson | None = None,
+    seconds: float = math.inf,
 ) -> Solver:
     """A solver as the script describes it, changed by the options of the command line.
 
@@ -59,7 +61,7 @@ def solver_from_options(
     hierarchy : Hierarchy
     prefix : str
         With "train_" the options are `-train_mgnet_cycle` and so on.
-    cycle, rtol, atol, max_cycles, batches, monitor, record, merit, acceleration
+    cycle, rtol, atol, max_cycles, batches, monitor, record, merit, acceleration, seconds
         As in `Solver`; the options beat them.
 
     Raises
@@ -88,7 +90,7 @@ def solver_from_options(
         raise ValueError(f"option {values.shown('cycle')}: {error}" if given else error) from None
     schedule = _with_sweeps(schedule, values, len(hierarchy))
     rtol, atol = values.get("rtol", rtol), values.get("atol", atol)
-    max_cycles = values.get("max_cycles", max_cycles)
+    max_cycles, seconds = values.get("max_cycles", max_cycles), values.get("seconds", seconds)
     accelerated = values.get("acceleration", acceleration)
     if isinstance(accelerated, str):
         accelerated = parse_acceleration(accelerated, f"option {values.shown('acceleration')}")
@@ -96,7 +98,7 @@ def solver_from_options(
         monitor = partial(_monitor, prefix, monitor)
     view = values.get("view", None)
     values.help()
-    told = batches, monitor, record, merit, accelerated
+    told = batches, monitor, record, merit, accelerated, seconds
     solver = Solver(logged(hierarchy), schedule, rtol, atol, max_cycles, *told)
     if view is not None:
         _say(_VIEWS[view](solver, hierarchy, cycle))
@@ -193,6 +195,8 @@ def _ascii(solver: Solver, hierarchy: Hierarchy, cycle: str) -> str:
         f"  tolerances: relative={solver.rtol:g}, absolute={solver.atol:g}",
         f"  levels={len(hierarchy)}, 0 is the finest",
     ]
+    if solver.seconds < math.inf:
+        lines.append(f"  maximum seconds={solver.seconds:g}")
     if solver.acceleration is not None:
         lines.append(f"  acceleration: {solver.acceleration}")
     for number, level in enumerate(hierarchy):
@@ -217,6 +221,7 @@ def _json(solver: Solver, hierarchy: Hierarchy, cycle: str) -> str:
     ]
     told = {"cycle": cycle, "steps": solver.schedule.text, "levels": levels}
     limits = {"rtol": solver.rtol, "atol": solver.atol, "max_cycles": solver.max_cycles}
+    limits["seconds"] = solver.seconds if solver.seconds < math.inf else None  # JSON has no inf
     how = {"acceleration": None if solver.acceleration is None else str(solver.acceleration)}
     return json.dumps(told | limits | how)
 

@@ -12,6 +12,10 @@ from mgnet.training.box_initialization import Residual, box_init_
 from mgnet.training.equations.batches import by_residual, minibatches, resampled
 from mgnet.training.equations.collocation import Collocation, Term
 from mgnet.training.equations.derivatives import Ansatz
+from mgnet.training.equations.periodic import periodic
+from mgnet.training.equations.quasi_random import quasi_random
+from mgnet.training.equations.sine import Sine, sine_network
+from mgnet.training.equations.time_slabs import TimeSlabs, time_slabs
 from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
 from mgnet.training.least_squares.covariance import Covariance, covariance
 from mgnet.training.least_squares.last_layer import LastLayer, solve_last_layer_
@@ -47,7 +51,9 @@ __all__ = [
     "Record",
     "Residual",
     "Row",
+    "Sine",
     "Term",
+    "TimeSlabs",
     "TorchOptimizer",
     "box_init_",
     "by_residual",
@@ -55,8 +61,12 @@ __all__ = [
     "gradient_share",
     "levenberg_marquardt",
     "minibatches",
+    "periodic",
+    "quasi_random",
     "resampled",
     "root_of_loss",
+    "sine_network",
     "solve_last_layer_",
+    "time_slabs",
     "train",
 ]

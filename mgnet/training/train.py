@@ -78,7 +78,7 @@ def train(
         as all coarser ones together.
     monitor : callable, optional
         Called with (CycleRecord, state) at the start of every level and after every cycle;
-        returning True ends the level at hand, not the training.
+        returning True ends the level at hand, not the training. `mgnet.ProgressLines()` is one.
 
     Returns
     -------

@@ -127,6 +127,7 @@ def test_other_smoothers_on_each_level_and_fewer_cycles(options, capfd):
     [
         ("-mgnet_levels 9", "option -mgnet_levels got '9'; this hierarchy has 3 levels"),
         ("-mgnet_rtol 1e-3", "option -mgnet_rtol: a fit ends with its budget"),
+        ("-mgnet_seconds 9", "option -mgnet_seconds: a fit ends with its budget"),
         ("-mgnet_acceleration Anderson", "option -mgnet_acceleration: a fit keeps the best"),
         ("-mgnet_cycle V(1", "option -mgnet_cycle: cycle 'V\\(1'"),
         ("-mgnet_smoother Jacobi", "Jacobi.* cannot train this network: "),

@@ -247,3 +247,20 @@ def test_objects_that_are_no_finite_doubles(odd):
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+@pytest.mark.parametrize("kind", [KANRegressor, KANClassifier])
+def test_verbose_tells_every_level_and_changes_nothing(kind, capsys):
+    x, y = table(60)
+    y = y if kind is KANRegressor else (y > 0.0).astype(int)
+    quiet, _ = fitted(kind, x, y)
+    assert capsys.readouterr().err == ""
+    told, _ = fitted(kind, x, y, verbose=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines][:1] == ["sweep 1, level 1"]
+    assert {line.split(", level ")[1][0] for line in lines} <= {"0", "1"}
+    assert f"loss {told.loss_curve_[0]:.2e}" in lines[0]
+    np.testing.assert_array_equal(answers(told, x), answers(quiet, x))
+    for wrong in (2, "yes", None):
+        with pytest.raises(ValueError, match=f"{kind.__name__} got verbose .*; it must be True or"):
+            kind(verbose=wrong).fit(x, y)

@@ -10,6 +10,7 @@ import torch
 from mgnet import Hierarchy, cascade, parse, run
 from mgnet.estimators.training_budget import (
     BudgetedSmoother,
+    SweepLines,
     TrainingBudget,
     budgeted,
     train_within,
@@ -205,3 +206,17 @@ def test_an_interrupt_comes_in_where_it_may_and_keeps_the_best(after):
     assert where == ["in", "out"] and budget.interrupted
     value = hierarchy[level].operator.value(u)
     assert 2.0 * value == pytest.approx(min(loss for _, _, loss, _ in budget.history))
+
+
+def test_lines_of_sweeps(capsys):
+    lines = SweepLines(every=2.0)
+    for seconds, level in [(0.1, 2), (1.0, 2), (2.1, 2), (2.2, 1), (4.1, 1), (4.2, 1)]:
+        lines(seconds, 0.1 * seconds, 1e-3, level)
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in told] == [
+        "sweep 1, level 2",
+        "sweep 3, level 2",
+        "sweep 4, level 1",
+        "sweep 6, level 1",
+    ]
+    assert told[1].endswith("loss 1.00e-03, 2.1 s (21 %)")

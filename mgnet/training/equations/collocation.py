@@ -9,12 +9,16 @@ from typing import Any
 
 import torch
 
+from mgnet.training.equations.carried import FixedInputs, carried_derivatives, check_only_carried
 from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
 from mgnet.training.least_squares.covariance import pseudoinverse
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
+from mgnet.training.least_squares.memory_pages import zeros
 from mgnet.training.least_squares.problem import LeastSquares
 
 __all__ = ["Collocation", "Term"]
+
+At = Callable[[torch.nn.Module, torch.Tensor], Derivatives]  # of a network at points
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +127,10 @@ class Collocation(LeastSquares):
     """A differential equation for a network: least squares of residuals at points.
 
     The value is `1/2 sum over terms of weight * mean of squares`; mean_square gives twice that, the
-    loss as papers print it. With a KAN, alone or in an `Ansatz`, derivatives are carried through
-    the layers and the Jacobian is explicit; other networks are differentiated automatically.
+    loss as papers print it. With a KAN or a `torch.nn.Sequential` of linear layers and pointwise
+    activations, alone or in an `Ansatz`, derivatives up to the second are carried through the
+    layers and the Jacobian is explicit; other networks, and residuals that ask for more, are
+    differentiated automatically.
 
     Parameters
     ----------
@@ -157,6 +163,8 @@ class Collocation(LeastSquares):
             raise ValueError("Collocation got no terms; give at least one Term")
         super().__init__(network, None, residual=self._terms_of)
         self.terms = tuple(terms)
+        self._plain = True  # until a network or a residual turns out to need more
+        self._inputs = dict[int, FixedInputs]()
 
     def with_network(self, network: torch.nn.Module) -> Collocation:
         return Collocation(network, self.terms)
@@ -172,8 +180,10 @@ class Collocation(LeastSquares):
     def unscaled(self, u: torch.Tensor) -> list[torch.Tensor]:
         """The residuals of each term as its function gives them: (samples, components)."""
         u = u.detach()
-        with torch.enable_grad():
-            blocks = self.flat.evaluate(lambda network: [_at(network, t) for t in self.terms], u)
+        blocks = self._carried(self._blocks_of, u)
+        if blocks is None:
+            with torch.enable_grad():
+                blocks = self.flat.evaluate(self._blocks_of, u)
         return [block.detach() for block in blocks]
 
     def attended(self, u: torch.Tensor, rate: float = 1e-4) -> Collocation:
@@ -252,36 +262,99 @@ class Collocation(LeastSquares):
         names = {name: f"coefficients.{name}" for name in self.network.coefficients}
         return {name: float(named[path]) for name, path in names.items() if path in named}
 
-    def _terms_of(self, network: torch.nn.Module) -> tuple[torch.Tensor, ...]:
-        return tuple(term.scaled(_at(network, term)) for term in self.terms)
+    def _blocks_of(self, network: torch.nn.Module, at: At = derivatives_of) -> list[torch.Tensor]:
+        return [term.at(*(at(network, place) for place in term.places)) for term in self.terms]
+
+    def _terms_of(
+        self, network: torch.nn.Module, at: At = derivatives_of
+    ) -> tuple[torch.Tensor, ...]:
+        blocks = zip(self.terms, self._blocks_of(network, at), strict=True)
+        return tuple(term.scaled(block) for term, block in blocks)
+
+    def _carried(self, function: Callable[[torch.nn.Module, At], Any], u: torch.Tensor) -> Any:
+        """What a function of the network makes of carried derivatives of a plain one, else None.
+
+        Any error ends the attempts: it may be that of the function, which then comes again from
+        automatic differentiation, or a residual may ask for derivatives that are not carried.
+        """
+        if not self._plain or carries(self.network):
+            return None
+
+        def at(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
+            return carried_derivatives(network, points, self._inputs)
+
+        def attempt(network: torch.nn.Module) -> Any:
+            try:
+                return function(network, at)
+            except Exception:
+                self._plain = False
+                return None
+
+        with torch.enable_grad():
+            return self.flat.evaluate(attempt, u)
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
-        if not carries(self.network):
+        blocks = self._carried(self._terms_of, u.detach())
+        if blocks is None and not carries(self.network):
             return super().residuals(u)
-        with torch.no_grad():
-            blocks = self.flat.evaluate(self._terms_of, u.detach())
-        return torch.cat([block.flatten() for block in blocks]).double()
+        if blocks is None:
+            with torch.no_grad():
+                blocks = self.flat.evaluate(self._terms_of, u.detach())
+        return torch.cat([block.detach().flatten() for block in blocks]).double()
+
+    def residuals_of_many(self, us: torch.Tensor) -> torch.Tensor:
+        """The residual vectors of several parameter vectors, as of trial points of one step.
+
+        One after the other: with thousands of points a batch of them takes as long, for the
+        products do.
+
+        Parameters
+        ----------
+        us : tensor of shape (several, parameters)
+
+        Returns
+        -------
+        tensor of shape (several, residuals), in float64
+
+        Examples
+        --------
+        >>> slope = Term(lambda u: u.d(0), torch.zeros(3, 1))
+        >>> problem = Collocation(torch.nn.Linear(1, 1), [slope])
+        >>> problem.residuals_of_many(torch.tensor([[3.0, 1.0], [6.0, 1.0]])).square().sum(1)
+        tensor([ 9., 36.], dtype=torch.float64)
+        """
+        if us.dim() != 2 or not len(us):
+            raise ValueError(
+                f"residuals_of_many got shape {tuple(us.shape)}; give (several, parameters), as "
+                "u.unsqueeze(0) for one vector"
+            )
+        return torch.stack([self.residuals(u) for u in us])
 
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
-        if not carries(self.network) or not self.flat.all_trainable:
+        if not self.flat.all_trainable:
             return super().linearize(u)
-        with torch.enable_grad():
-            r, J = self.flat.evaluate(self._linearized, u.detach())
+        made = self._carried(self._linearized, u.detach().requires_grad_())
+        if made is None and not carries(self.network):
+            return super().linearize(u)
+        if made is None:
+            with torch.enable_grad():
+                made = self.flat.evaluate(self._linearized, u.detach())
+        r, J = made
         return r.double(), DenseJacobian(J.double())
 
-    def _linearized(self, network: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    def _linearized(
+        self, network: torch.nn.Module, at: At = derivatives_of
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The residual vector and the Jacobian, filled term by term."""
-        functions = [[derivatives_of(network, place) for place in t.places] for t in self.terms]
+        functions = [[at(network, place) for place in t.places] for t in self.terms]
         blocks = [t.scaled(t.at(*f)) for t, f in zip(self.terms, functions, strict=True)]
+        if at is not derivatives_of:
+            check_only_carried(network, blocks, functions)
         r = torch.cat([block.detach().flatten() for block in blocks])
-        J = r.new_zeros(len(r), len(self.flat.start()))
+        J = zeros(len(self.flat.start()), len(r), r).T
         parts = J.split([block.numel() for block in blocks])
         for block, of_term, rows in zip(blocks, functions, parts, strict=True):
             for number, component in enumerate(block.unbind(1)):
                 for function in of_term:
                     function.add_jacobian(component, rows[number :: block.shape[1]])  # type: ignore
         return r, J
-
-
-def _at(network: torch.nn.Module, term: Term) -> torch.Tensor:
-    return term.at(*(derivatives_of(network, place) for place in term.places))

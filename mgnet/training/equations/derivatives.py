@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mgnet.training.equations.row_wise import columns_by
 from mgnet.training.loss.own_forward import alteration, knows
 
 __all__ = ["Ansatz", "Derivatives", "Points", "carries", "derivatives_of"]
@@ -89,6 +90,9 @@ class Composed:
         self.points = inner.points
         self.coefficients = coefficients
         self._made: dict[tuple[int, ...], torch.Tensor] = {}
+        # What `outer` was differentiated by: its arguments, then also first tangents.
+        self._arguments: tuple[torch.Tensor, ...] = ()
+        self._slopes: dict[int, torch.Tensor] = {}
 
     @property
     def value(self) -> torch.Tensor:
@@ -106,20 +110,18 @@ class Composed:
     def _along(self, axes: tuple[int, ...]) -> torch.Tensor:
         if self.outer is None:
             return self.inner.d(*axes)
-        x, tangents = Points(self.points), [self.inner.d(*some) for some in _within(axes)]
-        # What `outer` is differentiated by: its arguments, then also the first tangent.
-        points, y, *slopes = (
-            part if part.requires_grad else part.detach().requires_grad_()
-            for part in (self.points, *tangents)
-        )
-        value = self.outer(points, y)
         if not axes:
-            return value
-        first = _directional(value, (points, y), (x.d(axes[0]), slopes[0]))
-        if len(axes) == 1:
-            return first
-        arguments = points, y, slopes[0]
-        return _directional(first, arguments, (x.d(axes[1]), slopes[1], slopes[2]))
+            self._arguments = _differentiable(self.points), _differentiable(self.inner.d())
+            return self.outer(*self._arguments)
+        value, (*others, last) = self.d(*axes[:-1]), axes
+        arguments = [*self._arguments, *(self._slopes[axis] for axis in others)]
+        for axis in axes:
+            if axis not in self._slopes:
+                self._slopes[axis] = _differentiable(self.inner.d(axis))
+        tangents = [Points(self.points).d(last), self._slopes[last]]
+        if others:
+            tangents.append(self.inner.d(*axes))
+        return _directional(value, arguments, tangents)
 
     def add_jacobian(self, residual: torch.Tensor, J: torch.Tensor) -> None:
         """Add derivatives of residuals in the parameters of the network, then the coefficients."""
@@ -127,9 +129,13 @@ class Composed:
         network = J.shape[1] - own
         self.inner.add_jacobian(residual, J[:, :network])  # type: ignore[attr-defined]
         if own:
+            coefficients = list(self.coefficients.values())
+            if not coefficients[0].dim():
+                J[:, network:] += columns_by(coefficients, residual)
+                return
             columns = torch.autograd.grad(
                 residual.sum(),
-                list(self.coefficients.values()),
+                coefficients,
                 retain_graph=True,
                 allow_unused=True,
                 materialize_grads=True,
@@ -137,9 +143,8 @@ class Composed:
             J[:, network:] += torch.cat(columns, 1)
 
 
-def _within(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """The derivatives of the inner function that one of the composed function needs."""
-    return [(), *((axis,) for axis in axes), *([axes] if len(axes) == 2 else [])]
+def _differentiable(part: torch.Tensor) -> torch.Tensor:
+    return part if part.requires_grad else part.detach().requires_grad_()
 
 
 def _directional(
@@ -178,6 +183,9 @@ class _ByAutograd:
     def _gradients(self, axes: tuple[int, ...]) -> dict[tuple[int, ...], torch.Tensor]:
         columns = []
         for output in self._made[axes].unbind(1):
+            if not output.requires_grad:  # the slope of what is linear, with fixed parameters
+                columns.append(torch.zeros_like(self.points))
+                continue
             (column,) = torch.autograd.grad(
                 output.sum(),
                 self.points,

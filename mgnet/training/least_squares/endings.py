@@ -17,13 +17,14 @@ from mgnet.level import Level
 from mgnet.solution import Reason
 from mgnet.training.least_squares.levenberg_marquardt import Linearized, Sweep, size_of
 from mgnet.training.least_squares.newton_krylov import KrylovEquations
+from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.singular_values import SingularEquations
 
 __all__ = ["Tolerances", "degenerate", "is_minimal", "lower_nearby", "test_met", "vanished"]
 
 OFFSET = 1e-4  # of the residuals in the range of J: they could fall by half its square
 NOISE = 10.0  # times what the last digits of the unknowns do to the residuals
-SAME = 1e-6  # a relative change of the objective
+SAME = 1e-6  # a relative change of the norm of the residuals
 COSINE = 1e-4  # between the residuals and a column of J
 DETERMINED = 1e-7  # the least singular value, relative to the largest
 GONE = 1e-8  # a column norm, relative to the largest seen
@@ -64,7 +65,7 @@ def test_met(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
     sweep : Sweep
     """
     told = sweep.told
-    least = told.digits if told.u.dtype == torch.float64 else 1e-7
+    least = precision(told.problem)
     trial, ftol = sweep.trial, max(tolerances.ftol, least) * told.half
     if abs(trial.actual) <= ftol and trial.predicted <= ftol and trial.gain <= 2.0:
         return Reason.FTOL
@@ -90,20 +91,21 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
         Work is charged to it.
     sweep : Sweep
     before : float
-        The objective where a test was met before, since when the radius is fresh.
+        The norm of the residuals where a test was met before, since when the radius is fresh.
     """
     if _offset(sweep) <= OFFSET:
         return True
     told = sweep.told
     u = told.u
     shift = torch.arange(1.0, len(u) + 1.0, dtype=u.dtype).cos() * u
-    moved = told.problem.residuals(u + torch.finfo(u.dtype).eps * shift)
+    moved = told.problem.residuals(u + precision(told.problem) * shift)
     level.charge(1.0 / 3.0)
     noise = told.problem.half_square(moved - told.r)
     if told.half <= NOISE**2 * noise:
         return True
     blur = NOISE * (noise / told.half) ** 0.5  # of the residuals, and so of the cosines
-    if isinstance(sweep.system, KrylovEquations) or told.half < (1.0 - SAME - blur) * before:
+    size = told.problem.unit * (2.0 * told.half) ** 0.5
+    if isinstance(sweep.system, KrylovEquations) or size < (1.0 - SAME - blur) * before:
         return False
     return cosine(sweep) <= COSINE + blur
 

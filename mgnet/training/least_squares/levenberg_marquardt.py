@@ -31,7 +31,7 @@ from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
-from mgnet.training.least_squares.scaling import Rescaled, norm, unit_of
+from mgnet.training.least_squares.scaling import Rescaled, norm, precision, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial, TrustRegion
 from mgnet.training.least_squares.units import Scale, Unknowns, check_scale
@@ -248,7 +248,7 @@ class LevenbergMarquardt(Smoother):
             d, predicted, solve = _damped_step(told, system, memory.mu)
             length = size_of(d, system.unit)
             trial = Trial(-math.inf, predicted, length, float(d @ system.descent))
-            if 0.0 < predicted <= unseen or not length:
+            if 0.0 < predicted <= unseen or not system.descent.any():
                 return kept or Sweep(u, first, told, trial, size, system, False)
             bends = bool(self.acceleration) and rule.accelerates(memory)
             step, memory = self._bent(told, d, solve, system, memory) if bends else (d, memory)
@@ -336,7 +336,9 @@ class LevenbergMarquardt(Smoother):
         a = solve(((ahead - told.r) / h - told.J.matvec(d)) * (-2.0 / h))
         longer, length = 2.0 * size_of(a, system.unit), size_of(d, system.unit)
         if not longer <= self.acceleration * length:
-            return None, memory
+            # Of a step this short rounding is all that is left of the curvature.
+            short = length <= precision(told.problem) ** 0.5 * size_of(told.u, system.unit)
+            return (d if short else None), memory
         return d + 0.5 * a, memory._replace(bend=longer / length if length else 0.0)
 
 

@@ -84,7 +84,9 @@ def linearize(
     u = u.detach().requires_grad_()
     with torch.enable_grad():
         r = _flat(blocks_of(parameters.evaluate(residual, u)))
-        if not r.requires_grad:
+        if not r.requires_grad or torch.autograd.grad(
+            r, u, torch.zeros_like(r), retain_graph=True, allow_unused=True
+        ) == (None,):
             raise ValueError(
                 "residual(module) does not depend on the parameters of the module; "
                 "it must call the module that it is given, without torch.no_grad or detach"

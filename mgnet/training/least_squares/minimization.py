@@ -159,10 +159,12 @@ def levenberg_marquardt(
     run.damping = _damping(memory) or smoother.start(level, u)
     if x_scale == "auto" and Unknowns(problem, len(u)).formula:
         plain = replace(smoother, x_scale=1.0)
-        run.start, run.ways = u, (plain, replace(plain, rule=rule or TrustRegion(100.0)))
+        run.start, run.ways = u, (plain, replace(plain, rule=rule or TrustRegion(0.5)))
     reason = None
     first = problem.residuals(u)
     level.charge(1.0 / 3.0)
+    if not len(first):
+        raise ValueError("levenberg_marquardt got no residuals; give at least one sample")
     try:
         while True:
             told = run.look(began)
@@ -237,7 +239,7 @@ class _Run:
             self.last = LastSweep(self.level, self.u, self.damping)
         self.u, self.damping = sweep.u, sweep.memory
         slow = sweep.memory.radius > 0.0 and sweep.memory.mu > 0.0
-        slow = slow and sweep.trial.actual < 0.1 * told.half
+        slow = slow and sweep.trial.actual < 0.1 * sweep.told.half
         self.crawled = self.crawled + 1 if slow else 0
         met = test_met(self.tolerances, sweep) if sweep.seen else Reason.STATIONARY
         if met is not None or not taken:
@@ -249,7 +251,7 @@ class _Run:
 
     def _question(self, met: Reason, sweep: Sweep) -> None:
         """Whether the place that meets a test is a minimum; what to do where it is none."""
-        value = self.history[-1].value or 0.0
+        size = sweep.told.problem.unit * (2.0 * sweep.told.half) ** 0.5
         if is_minimal(self.level, sweep, self.asked):
             if vanished(sweep):
                 self._end(Reason.FLAT)
@@ -262,8 +264,8 @@ class _Run:
                     self.reason = met
                 return
             self.u = lower
-        self.attempts = self.attempts + 1 if value > 0.5 * self.asked else 1
-        self.asked = value
+        self.attempts = self.attempts + 1 if size > 0.7 * self.asked else 1
+        self.asked = size
         if self.attempts > ATTEMPTS:
             self._end(Reason.STAGNATES)
             return
@@ -323,10 +325,8 @@ def _damping(memory: Memory | None) -> Damping | None:
 
 
 def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Level) -> None:
-    """Raise unless there are residuals, the same at a second look, and finite."""
+    """Raise unless the residuals are finite, and the same at a second look."""
     value, u = told.half, told.u
-    if not len(r):
-        raise ValueError("levenberg_marquardt got no residuals; give at least one sample")
     # Their squares may overflow.
     if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
         raise ValueError(not_finite(str(level), level.operator, u))
@@ -343,7 +343,7 @@ def _limit(history: list[CycleRecord], max_cycles: int, seconds: float) -> Reaso
     now = history[-1]
     if not math.isfinite(now.residual_norm):
         return Reason.NOT_FINITE
-    if now.value == 0.0:
+    if now.value == now.residual_norm == 0.0:
         return Reason.STATIONARY
     if now.cycle >= max_cycles:
         return Reason.MAX_CYCLES

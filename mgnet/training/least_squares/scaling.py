@@ -14,7 +14,7 @@ import torch
 
 from mgnet import norms
 
-__all__ = ["Rescaled", "norm", "power_of_two", "unit_of"]
+__all__ = ["Rescaled", "norm", "power_of_two", "precision", "unit_of"]
 
 # Of a sum of squares: between these its terms, differences and products with 1e-16 are numbers.
 LEAST, MOST = 1e-200, 1e200
@@ -61,6 +61,18 @@ def unit_of(problem: Any, r: torch.Tensor, half_square: float, u: torch.Tensor) 
     unit = power_of_two(problem.largest(r))
     # Parameters of an ordinary size beside residuals of 1e-310 have no place in that unit.
     return unit if bool(torch.isfinite(u / unit).all()) else 1.0
+
+
+def precision(problem: Any) -> float:
+    """The machine epsilon of the network of a problem: of its parameters, the coarsest.
+
+    Examples
+    --------
+    >>> from mgnet.training import LeastSquares
+    >>> precision(LeastSquares.from_torch(torch.nn.Linear(1, 1), lambda m: m.weight))
+    1.1920928955078125e-07
+    """
+    return max(torch.finfo(p.dtype).eps for p in problem.flat.trainable.values())
 
 
 class Rescaled:

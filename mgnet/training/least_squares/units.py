@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from mgnet.training.least_squares.scaling import precision
+
 __all__ = ["Scale", "Unknowns", "check_scale"]
 
 #: What `x_scale` may be.
@@ -173,7 +175,9 @@ class Unknowns:
         if not bool(own.any()):
             return (unit if any(size != 1.0 for size in units) else None), None
         now = columns[own].sqrt()
-        norms = now if norms is None else torch.maximum(norms, now)
+        if norms is None or norms.shape != now.shape:  # another level had others
+            norms = now
+        norms = torch.maximum(norms, now)
         if not bool(own.all()):
             shared = float((columns * unit.square())[~own].mean()) ** 0.5
             unit = unit / (shared or 1.0)
@@ -231,5 +235,4 @@ class Unknowns:
     def _linear(self, u: torch.Tensor, r: torch.Tensor, J: Any, d: torch.Tensor) -> bool:
         half, image = self.problem.half_square, J.matvec(d.double())
         bend = half(self.problem.residuals(u + d) - r - image)
-        rounding = 1e3 * max(torch.finfo(p.dtype).eps for p in self.problem.flat.trainable.values())
-        return bend <= rounding**2 * (half(image) + half(r))
+        return bend <= (1e3 * precision(self.problem)) ** 2 * (half(image) + half(r))

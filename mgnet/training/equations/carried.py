@@ -1,0 +1,156 @@
+"""What a residual function is given for a plain network, alone or in an `Ansatz`.
+
+Features of the points have no parameters. So their derivatives stay the same while a network is
+trained on fixed points, and are made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from mgnet.training.equations.derivatives import Ansatz, Composed, Derivatives, Function, Points
+from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarriedError
+from mgnet.training.loss.own_forward import alteration
+
+__all__ = ["FixedInputs", "carried_derivatives", "check_only_carried"]
+
+
+class FixedInputs:
+    """Features of fixed points with their derivatives, each made once; see `Derivatives`.
+
+    Parameters
+    ----------
+    points : tensor of shape (samples, inputs)
+    features : callable, optional
+        `points -> inputs of the network`; the points themselves by default.
+
+    Examples
+    --------
+    >>> inputs = FixedInputs(torch.full((1, 1), 3.0), lambda x: torch.cat([x, x**2], 1))
+    >>> inputs.d(0), inputs.d(0) is inputs.d(0)
+    (tensor([[1., 6.]]), True)
+    """
+
+    def __init__(self, points: torch.Tensor, features: Function | None = None):
+        self.source = points
+        self.points = points.detach()
+        self.features = features
+        self.asked = set[tuple[int, ...]]()  # of networks at these points, see `MLPDerivatives`
+        self._made: dict[tuple[int, ...], torch.Tensor] = {}
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Shape (samples, features)."""
+        return self.d()
+
+    def d(self, *axes: int) -> torch.Tensor:
+        """The derivative by one or two inputs, shape (samples, features)."""
+        if axes not in self._made:
+            source: Derivatives = Points(self.points)
+            if self.features is not None:
+                features = self.features
+                source = Composed(lambda x, _: features(x), source)
+            self._made[axes] = source.d(*axes).detach()
+        return self._made[axes]
+
+    def hold(self, points: torch.Tensor, features: Function | None) -> bool:
+        """Whether they are still those of these features, which are called, at these points.
+
+        Raises
+        ------
+        NotCarriedError
+            If the features depend on parameters that are being differentiated.
+        """
+        if features is None:
+            return self.features is None and points is self.source
+        value = features(self.points)
+        if value.requires_grad:
+            raise NotCarriedError("features that depend on parameters")
+        same = features is self.features and points is self.source
+        return same and torch.equal(value, self.value)
+
+
+def carried_derivatives(
+    network: torch.nn.Module, points: torch.Tensor, known: dict[int, FixedInputs]
+) -> Composed | MLPDerivatives:
+    """The outputs of a plain network at points and their derivatives, with a Jacobian of their own.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        That `layers_of` knows, alone or in an `Ansatz`.
+    points : tensor of shape (samples, inputs)
+    known : dict
+        By the id of points, of which those who keep it hold references, what was made for them.
+
+    Raises
+    ------
+    NotCarriedError
+        If the network is another, or its features depend on its parameters.
+
+    Examples
+    --------
+    >>> u = carried_derivatives(torch.nn.Linear(2, 1), torch.zeros(5, 2), {})
+    >>> J = torch.zeros(5, 3)
+    >>> u.add_jacobian(u.value.squeeze(1), J)
+    >>> J[0].tolist()
+    [0.0, 0.0, 1.0]
+    """
+    inner, features, output, coefficients = network, None, None, {}
+    if isinstance(network, Ansatz):
+        inner, features, output = network.network, network.features, network.output
+        coefficients = dict(network.coefficients.items())
+        own = [*inner.parameters(), *coefficients.values()]
+        if alteration(network, Ansatz) or [*map(id, own)] != [*map(id, network.parameters())]:
+            raise NotCarriedError("an Ansatz that does more than its network and its functions")
+    inputs = known.get(id(points))
+    if inputs is None or not inputs.hold(points, features):
+        inputs = known[id(points)] = FixedInputs(points, features)
+        inputs.hold(points, features)
+    made = MLPDerivatives(inner, inputs, inputs.asked)
+    if not isinstance(network, Ansatz):
+        return made
+    copies = {name: c.detach().requires_grad_() for name, c in coefficients.items()}
+    return Composed(output, made, copies)
+
+
+def check_only_carried(
+    network: torch.nn.Module,
+    residuals: Iterable[torch.Tensor],
+    functions: Iterable[Iterable[Derivatives]],
+) -> None:
+    """Raise where residuals reach parameters on another way than by what they were given.
+
+    As by a call of the network itself, or by differentiating by `u.points`: the Jacobian of carried
+    derivatives would be without that.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Whose parameters require gradients.
+    residuals : iterable of tensors
+    functions : iterable of iterables of Derivatives
+        That they were made of.
+
+    Raises
+    ------
+    NotCarriedError
+
+    Examples
+    --------
+    >>> network = torch.nn.Linear(1, 1)
+    >>> check_only_carried(network, [network(torch.ones(3, 1))], [])
+    Traceback (most recent call last):
+    mgnet.training.equations.mlp_derivatives.NotCarriedError: residuals that call the network
+    """
+    total = torch.stack([residual.sum() for residual in residuals]).sum()
+    parameters = list(network.parameters())
+    if any(
+        g is not None
+        for g in torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
+    ):
+        raise NotCarriedError("residuals that call the network")
+    if any(function.points.requires_grad for of_term in functions for function in of_term):
+        raise NotCarriedError("residuals that differentiate by the points")

@@ -1,0 +1,67 @@
+"""Boxes of points, as users write them: an interval for each input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from mgnet.limits import is_number, shown
+
+__all__ = ["Domain", "checked_domain"]
+
+SHORTEST = 1e-300
+Domain = Sequence[tuple[float, float]]
+
+
+def checked_domain(owner: str, domain: Any, sides: bool = False) -> tuple[tuple[float, float], ...]:
+    """The intervals of a box, as floats.
+
+    Parameters
+    ----------
+    owner : str
+        The function that got it, for the message.
+    domain : sequence of (low, high)
+        One pair for each input, in increasing order; also as an array or a tensor.
+    sides : bool
+        Whether an interval may be one point, as on a side of a box.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or the length of an interval is not a finite number, or too small to divide.
+
+    Examples
+    --------
+    >>> checked_domain("periodic", [(-1, 1), (0, 2)])
+    ((-1.0, 1.0), (0.0, 2.0))
+    >>> checked_domain("periodic", (-1, 1))
+    Traceback (most recent call last):
+    ValueError: periodic got domain (-1, 1); give a pair (low, high) for each input, in increasing \
+order, as [(-1.0, 1.0), (0.0, 2.0)]
+    """
+    given = domain.tolist() if isinstance(domain, np.ndarray | torch.Tensor) else domain
+    listed = isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0
+    if not listed or not all(_is_interval(pair, sides) for pair in given):
+        order = "" if sides else ", in increasing order"
+        raise ValueError(
+            f"{owner} got domain {shown(given)}; give a pair (low, high) for each input{order}, as "
+            "[(-1.0, 1.0), (0.0, 2.0)]"
+        )
+    return tuple((float(low), float(high)) for low, high in given)
+
+
+def _is_interval(pair: Any, sides: bool) -> bool:
+    if not isinstance(pair, Sequence | np.ndarray | torch.Tensor) or len(pair) != 2:
+        return False
+    low, high = (end.item() if isinstance(end, np.generic | torch.Tensor) else end for end in pair)
+    if not is_number(low) or not is_number(high):
+        return False
+    length = float(high) - float(low)
+    if not math.isfinite(length):
+        return False
+    # Inputs are divided by lengths.
+    return length > SHORTEST or (sides and length == 0.0)
