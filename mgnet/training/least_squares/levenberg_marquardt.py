@@ -214,6 +214,11 @@ class LevenbergMarquardt(Smoother):
         level.charge(1.0)
         if self.bounds is None:
             return Linearized(problem, u, r, J, f, problem.half_square(r))
+        if problem.shift is not None:
+            raise ValueError(
+                f"{level} is a problem around a fine state, for which LevenbergMarquardt has no "
+                "bounds; use a cascade"
+            )
         box = box_of("LevenbergMarquardt", problem.flat, self.bounds)
         check_inside("LevenbergMarquardt", problem.flat, box, u)
         gradient = J.rmatvec(r) if f is None else J.rmatvec(r) - f

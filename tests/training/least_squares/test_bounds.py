@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import least_squares, lsq_linear
 
-from mgnet import cascade, run
+from mgnet import Level, MatrixTransfer, cascade, run
 from mgnet.knots import KAN, InputBands, knot_hierarchy
 from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov, levenberg_marquardt
 from mgnet.training.least_squares.bounds import (
@@ -20,6 +20,7 @@ from mgnet.training.least_squares.bounds import (
 )
 from mgnet.training.least_squares.jacobian import DenseJacobian
 from mgnet.training.least_squares.normal_equations import NormalEquations
+from mgnet.training.least_squares.recentred import Recentred
 from mgnet.training.least_squares.step_rules import Nielsen, TrustRegion
 from mgnet.training.loss.parameters import FlatParameters
 from tests.training.least_squares.standard.problems import problems
@@ -340,3 +341,8 @@ def test_bounds_that_no_step_can_keep_are_refused():
         by_us(lambda p: p, [3.0], [0.0], [1.0])
     with pytest.raises(ValueError, match="bounds and a linear_solver; leave one of them out"):
         LevenbergMarquardt(bounds=(0.0, 1.0), linear_solver=NewtonKrylov(InputBands()))
+    module, smoother = torch.nn.Linear(1, 1).double(), LevenbergMarquardt(bounds=(-9.0, 9.0))
+    fine = LeastSquares(module, (torch.ones(3, 1).double(), torch.ones(3, 1).double()))
+    coarse = Recentred.of(fine, fine.start(), MatrixTransfer(torch.ones(2, 1).double()))
+    with pytest.raises(ValueError, match="a problem around a fine state, .* use a cascade"):
+        smoother.linearize(Level(coarse, smoother), torch.zeros(1).double(), None)
