@@ -199,8 +199,11 @@ class LocalJacobian(Jacobian):
 
     def scaled(self, weight: float) -> LocalJacobian:
         """`weight J`."""
-        parts = tuple(replace(part, values=weight * part.values) for part in self.inputs)
-        return LocalJacobian(self.rows, parts)
+        return self.scaled_rows(torch.full((self.rows,), weight, dtype=torch.float64))
+
+    def scaled_rows(self, factors: torch.Tensor) -> LocalJacobian:
+        scaled = ((p, p.values * factors.numpy()[p.order, None]) for p in self.inputs)
+        return LocalJacobian(self.rows, tuple(replace(p, values=V) for p, V in scaled))
 
     @cached_property
     def mean_diagonal(self) -> float:

@@ -11,6 +11,7 @@ import torch
 
 from mgnet.training.equations.carried import FixedInputs, carried_derivatives, check_only_carried
 from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
+from mgnet.training.least_squares.covariance import pseudoinverse
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
 from mgnet.training.least_squares.memory_pages import zeros
 from mgnet.training.least_squares.problem import LeastSquares
@@ -254,11 +255,9 @@ class Collocation(LeastSquares):
             )
         both = zip(self.terms, self.unscaled(u), noise, strict=True)
         blocks = [t.scaled(torch.full_like(r, s or 0.0)).flatten() for t, r, s in both]
-        left, sizes, right = torch.linalg.svd(self.jacobian(u), full_matrices=False)
-        kept = sizes > max(left.shape) * torch.finfo(sizes.dtype).eps * sizes[0]
-        V = right[kept].T
-        errors = (V / sizes[kept] @ (left[:, kept] * torch.cat(blocks).unsqueeze(1)).T).norm(dim=1)
-        errors[V.square().sum(1) < 1.0 - 1e-6] = math.inf  # part of it is in the null space
+        U, V, unknown = pseudoinverse(self.jacobian(u))
+        errors = (V @ (U * torch.cat(blocks).unsqueeze(1)).T).norm(dim=1)
+        errors[unknown] = math.inf
         named = self.flat.named(errors)
         names = {name: f"coefficients.{name}" for name in self.network.coefficients}
         return {name: float(named[path]) for name, path in names.items() if path in named}

@@ -19,6 +19,7 @@ from mgnet.level import Level
 from mgnet.limits import check_limits
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
+from mgnet.training.least_squares.bounds import Bounds
 from mgnet.training.least_squares.endings import (
     Tolerances,
     degenerate,
@@ -60,6 +61,9 @@ def levenberg_marquardt(
     mu: float = 1e-2,
     acceleration: float = 0.75,
     x_scale: Scale = "auto",
+    loss: str = "linear",
+    f_scale: float = 1.0,
+    bounds: Bounds | None = None,
     rule: StepRule | None = None,
     linear_solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
@@ -97,7 +101,9 @@ def levenberg_marquardt(
     monitor : callable, optional
         Called with (CycleRecord, flat vector of the parameters) at the start and after every cycle;
         returning True ends the training.
-    mu, acceleration, x_scale, rule
+    loss, f_scale
+        As in `LeastSquares`: "soft_l1" and others, for residuals with outliers.
+    mu, acceleration, x_scale, rule, bounds
         As in `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
@@ -143,10 +149,9 @@ def levenberg_marquardt(
             "function first, then the module, such as (lambda module: module(x) - y, module)"
         )
     began = time.perf_counter()
-    problem = LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
-    smoother = LevenbergMarquardt(
-        mu, acceleration=acceleration, linear_solver=linear_solver, x_scale=x_scale, rule=rule
-    )
+    made = partial(residuals_of, residual)
+    problem = LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
+    smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     if max_cycles is None:

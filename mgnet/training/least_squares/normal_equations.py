@@ -98,6 +98,8 @@ class NormalEquations:
 
     def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
         """A function of y that solves for `b = J^T y`; of None, for `b = f - J^T r`."""
+        if not self.scale:  # a Jacobian of zeros
+            return lambda y: torch.zeros_like(self.descent)
         shift = mu * self.scale
         inverse = self._by_cholesky(shift)
         if self.dual:
