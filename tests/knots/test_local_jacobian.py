@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mgnet import MatrixTransfer
-from mgnet.knots import KAN, knot_transfer, kronecker_matrix, local_jacobian
+from mgnet.knots import KAN, knot_transfer, kronecker_matrix, local_rows
 from mgnet.knots.local_jacobian import linearize_residual, local_form
 from mgnet.training import LeastSquares
 from mgnet.training.least_squares.jacobian import DenseJacobian, ProlongedJacobian, StackedJacobian
@@ -75,8 +75,8 @@ def test_every_product_is_that_of_autograd(network, residual, monkeypatch):
         (torch.tensor(J.mean_diagonal), (matrix**2).sum() / len(d)),
     ]
     for sparse in (1e9, 0.0):  # by products of dense rows, and by elements, in several chunks
-        monkeypatch.setattr(local_jacobian, "SPARSE", sparse)
-        monkeypatch.setattr(local_jacobian, "ENTRIES", 7 * J.shape[1])
+        monkeypatch.setattr(local_rows, "SPARSE", sparse)
+        monkeypatch.setattr(local_rows, "ENTRIES", 7 * J.shape[1])
         pairs.append((J.gram(), matrix.T @ matrix))
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-10, atol=1e-9)
