@@ -6,14 +6,15 @@ is a part of J: the other samples of the call then have the values of the networ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from mgnet.knots.jacobian import KANJacobian, LayerJacobian
 from mgnet.knots.local_rows import InputColumns, LocalJacobian
-from mgnet.knots.spline import local_basis
+from mgnet.knots.spline import derivative_pieces, local_basis, locate
 from mgnet.knots.spline_network import SplineNetwork
 from mgnet.training.least_squares.jacobian import (
     DenseJacobian,
@@ -22,6 +23,7 @@ from mgnet.training.least_squares.jacobian import (
     StackedJacobian,
 )
 from mgnet.training.least_squares.linearization import Residual, blocks_of
+from mgnet.training.least_squares.sample_parts import Call, SampleParts
 
 __all__ = ["linearize_residual", "local_form"]
 
@@ -101,80 +103,62 @@ def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
     return None
 
 
-@dataclass
-class _Call:
-    """One call of the network: which of its samples have derivatives now."""
-
-    samples: int
-    values: torch.Tensor | None  # the outputs, where the samples are taken in parts
-    begin: int = 0
-    end: int = 0
-    # Of each layer: first splines (samples, inputs); copies (samples, inputs, degree + 1, outputs).
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...] = ()
-
-
 class _Local(torch.nn.Module):
     """Stands in for a KAN: samples of a call have their own copies of the coefficients they meet.
 
-    Attributes
-    ----------
-    part : int
-        Which part of the samples.
-    calls : list of _Call
-        Those of the residual function, in their order.
+    The copies of a call are, of each layer, the first splines (samples, inputs) and the
+    coefficients (samples, inputs, degree + 1, outputs).
     """
 
     def __init__(self, kan: SplineNetwork):
         super().__init__()
-        self.kan = kan
-        self.part = 0
-        self.calls: list[_Call] = []
-        self._next = 0
-        self._row = sum((kan.degree + 1) * u.shape[0] * u.shape[2] for u in kan.coefficients)
+        self.kan: Any = kan
+        self.parts = SampleParts(self._window(0))
 
     def restart(self, part: int) -> None:
-        """Before the residual function runs again."""
-        self.part, self._next = part, 0
+        """Before the residual function runs for another part of the samples."""
+        self.parts.restart(self._window(part))
 
-    def size(self, samples: int) -> int:
-        """How many samples of a call make a part."""
-        return max(1, COPIES // self._row, -(-samples // PARTS))
+    def _window(self, part: int) -> Callable[[int], tuple[int, int]]:
+        row = sum((self.kan.degree + 1) * u.shape[0] * u.shape[2] for u in self.kan.coefficients)
+
+        def window(samples: int) -> tuple[int, int]:
+            size = max(1, COPIES // row, -(-samples // PARTS))
+            return part * size, min((part + 1) * size, samples)
+
+        return window
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        size = self.size(len(x))
-        if self._next == len(self.calls):
-            self.calls.append(_Call(len(x), self._values(x) if size < len(x) else None))
-        call = self.calls[self._next]
-        self._next += 1
-        call.begin = self.part * size
-        call.end = min(call.begin + size, len(x))
-        begin, end = call.begin, call.end
-        if begin >= end:  # its parts are done; it still has to depend on x and on the coefficients
-            begin, end = 0, min(1, len(x))
-        y, call.layers = self._with_copies(x[begin:end] if call.values is not None else x)
-        if call.values is None:
-            return y
-        return torch.cat([call.values[:begin], y, call.values[end:]])
+        return self.parts.run((x,), self.kan, self._with_copies)
 
-    def _values(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return torch.cat([self.kan(part) for part in x.detach().split(self.size(len(x)))])
-
-    def _with_copies(
-        self, x: torch.Tensor
-    ) -> tuple[torch.Tensor, tuple[tuple[torch.Tensor, torch.Tensor], ...]]:
+    def _with_copies(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[Any, ...]]:
         kan, layers = self.kan, []
         for number, (n, coefficients) in enumerate(
             zip(kan.intervals, kan.coefficients, strict=True)
         ):
             x = kan.into_domain(x) if number else x
             u = coefficients.detach()
-            first, values = local_basis(x, n, kan.degree, kan.domain, 0)
+            first, values = _basis(x, n, kan.degree, kan.domain)
             splines = first.unsqueeze(-1) + torch.arange(kan.degree + 1, device=x.device)
             own = u[torch.arange(len(u), device=x.device).unsqueeze(-1), splines].requires_grad_()
             layers.append((first, own))
             x = torch.einsum("npj,npjq->nq", values, own)
         return x, tuple(layers)
+
+
+def _basis(
+    x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `local_basis`, by products of powers with a matrix: little is kept for derivatives."""
+    first, s, beyond = locate(x, intervals, domain)
+    if not torch.equal(beyond, torch.zeros_like(beyond)):
+        first, values = local_basis(x, intervals, degree, domain, 0)
+        return first, values
+    powers = [torch.ones_like(s), s]
+    while len(powers) <= degree:
+        powers.append(powers[-1] * s)
+    pieces, _ = derivative_pieces(intervals, degree, domain, 0)
+    return first, torch.stack(powers, -1) @ torch.as_tensor(pieces.T).to(s)
 
 
 def linearize_residual(
@@ -211,18 +195,18 @@ def linearize_residual(
         raise ValueError(
             "linearize_residual got a KAN with a linear layer; it takes networks of splines alone"
         )
-    stand_in, rows = _Local(kan), None
+    stand_in, rows, part = _Local(kan), None, 0
     while True:
         with torch.enable_grad():
             blocks = blocks_of(residual(stand_in))
-        if rows is None:
-            rows = _Rows(kan, blocks, stand_in.calls)
-        rows.take(blocks, stand_in.calls)
+        calls = stand_in.parts.calls
+        rows = rows or _Rows(kan, blocks, calls)
+        rows.take(blocks, calls)
         del blocks  # and what was kept for them, before the next
-        if all(call.end >= call.samples for call in stand_in.calls):
-            break
-        stand_in.restart(stand_in.part + 1)
-    return torch.from_numpy(rows.r), LocalJacobian(rows.values, rows.first, rows.layout)
+        if all(call.end >= call.samples for call in calls):
+            return torch.from_numpy(rows.r), LocalJacobian(rows.values, rows.first, rows.layout)
+        part += 1
+        stand_in.restart(part)
 
 
 class _Rows:
@@ -233,10 +217,10 @@ class _Rows:
     kan : SplineNetwork
     blocks : list of tensor
         The residuals, in the first part.
-    calls : list of _Call
+    calls : list of Call
     """
 
-    def __init__(self, kan: SplineNetwork, blocks: list[torch.Tensor], calls: list[_Call]):
+    def __init__(self, kan: SplineNetwork, blocks: list[torch.Tensor], calls: list[Call]):
         shapes = [
             (len(u), n, u.shape[2], kan.degree)
             for u, n in zip(kan.coefficients, kan.intervals, strict=True)
@@ -248,7 +232,7 @@ class _Rows:
         self.first = np.empty((rows, len(self.layout)), np.int32)
         self.values = np.zeros((rows, sum(part.width for part in self.layout)))
 
-    def take(self, blocks: list[torch.Tensor], calls: list[_Call]) -> None:
+    def take(self, blocks: list[torch.Tensor], calls: list[Call]) -> None:
         """Fill in the rows of the samples that have derivatives."""
         start = 0
         for block, number in zip(blocks, self.calls, strict=True):
@@ -260,23 +244,23 @@ class _Rows:
                 self._fill(own, slice(rows.start, rows.stop, components), call)
             start += block.numel()
 
-    def _fill(self, own: torch.Tensor, rows: slice, call: _Call) -> None:
+    def _fill(self, own: torch.Tensor, rows: slice, call: Call) -> None:
         self.r[rows] = own.detach().numpy()
         gradients = torch.autograd.grad(
-            own.sum(), [copies for _, copies in call.layers], retain_graph=True, allow_unused=True
+            own.sum(), [copies for _, copies in call.copies], retain_graph=True, allow_unused=True
         )
         inputs = begin = 0
-        for (first, copies), gradient in zip(call.layers, gradients, strict=True):
-            end = begin + copies[0].numel()
+        for (first, copies), gradient in zip(call.copies, gradients, strict=True):
+            end = begin + copies.shape[1:].numel()
             self.first[rows, inputs : inputs + first.shape[1]] = first.numpy()
             if gradient is not None:
                 self.values[rows, begin:end] = gradient.flatten(1).numpy()
             inputs, begin = inputs + first.shape[1], end
 
 
-def _call_of(block: torch.Tensor, number: int, calls: list[_Call]) -> int:
+def _call_of(block: torch.Tensor, number: int, calls: list[Call]) -> int:
     """The call that a tensor of residuals comes from."""
-    copies = [call.layers[-1][1] for call in calls]
+    copies = [call.copies[-1][1] for call in calls]
     found = torch.autograd.grad(block.sum(), copies, retain_graph=True, allow_unused=True)
     used = [k for k, gradient in enumerate(found) if gradient is not None]
     if len(used) != 1 or calls[used[0]].samples != len(block):

@@ -181,6 +181,10 @@ class LocalJacobian(Jacobian):
         """`weight J`."""
         return replace(self, values=weight * self.values)
 
+    def scaled_rows(self, factors: torch.Tensor) -> LocalJacobian:
+        """`diag(factors) J`."""
+        return replace(self, values=factors.numpy()[:, None] * self.values)
+
     @cached_property
     def mean_diagonal(self) -> float:
         """Of `J^T J`."""

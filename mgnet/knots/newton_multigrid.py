@@ -27,7 +27,7 @@ from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["KnotLevels", "KnotMultigrid"]
 
-LARGE = 2**22  # entries of a coarse Jacobian from which on they are kept in single precision
+LARGE = 2**20  # entries of a coarse Jacobian from which on they are kept in single precision
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,9 +11,15 @@ import torch
 
 from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
+from mgnet.training.least_squares.linearization import RowStream
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.row_blocks import RowBlocks, rows_at_once, streams
 
 __all__ = ["Collocation", "Term"]
+
+TRIED = (
+    16  # points, the first and the last of a term, by which it is seen that it can be taken apart
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +112,14 @@ class Term:
         r = r * (self.weight / self.samples) ** 0.5
         return r if self.attention is None else r * self.attention.unsqueeze(1)
 
+    def part(self, begin: int, end: int) -> Term:
+        """The same at some of its points, with the residuals that it has there."""
+        places = tuple(part[begin:end] for part in self.places)
+        points = places if isinstance(self.points, tuple) else places[0]
+        attention = None if self.attention is None else self.attention[begin:end]
+        weight = self.weight * len(places[0]) / self.samples
+        return replace(self, points=points, attention=attention, weight=weight)
+
     def subsampled(self, fraction: float) -> Term:
         """The same on a part of its points, evenly spread over their order."""
         count = max(1, round(fraction * self.samples))
@@ -129,6 +143,8 @@ class Collocation(LeastSquares):
     ----------
     network : torch.nn.Module
     terms : sequence of Term
+    chunk_size : int, optional
+        Rows of the Jacobian in memory at once, as in `LeastSquares`.
 
     Examples
     --------
@@ -147,26 +163,28 @@ class Collocation(LeastSquares):
     True
     """
 
-    def __init__(self, network: torch.nn.Module, terms: Sequence[Term]):
+    def __init__(
+        self, network: torch.nn.Module, terms: Sequence[Term], *, chunk_size: int | None = None
+    ):
         if isinstance(terms, Term) or any(not isinstance(term, Term) for term in terms):
             raise TypeError(
                 "Collocation got terms that are no list of Term; give [Term(residual, points), ...]"
             )
         if not terms:
             raise ValueError("Collocation got no terms; give at least one Term")
-        super().__init__(network, None, residual=self._terms_of)
+        super().__init__(network, None, residual=self._terms_of, chunk_size=chunk_size)
         self.terms = tuple(terms)
 
     def with_network(self, network: torch.nn.Module) -> Collocation:
-        return Collocation(network, self.terms)
+        return Collocation(network, self.terms, chunk_size=self.chunk_size)
 
     def with_data(self, batch: Any) -> Collocation:
         """The same with other terms: other points, weights or attention."""
-        return Collocation(self.network, batch)
+        return Collocation(self.network, batch, chunk_size=self.chunk_size)
 
     def subsampled(self, fraction: float) -> Collocation:
         """The same on a part of the points of every term."""
-        return Collocation(self.network, [term.subsampled(fraction) for term in self.terms])
+        return self.with_data([term.subsampled(fraction) for term in self.terms])
 
     def unscaled(self, u: torch.Tensor) -> list[torch.Tensor]:
         """The residuals of each term as its function gives them: (samples, components)."""
@@ -195,7 +213,7 @@ class Collocation(LeastSquares):
             share = size / size.max().clamp_min(torch.finfo(size.dtype).tiny)
             old = torch.ones_like(share) if term.attention is None else term.attention
             terms.append(replace(term, attention=(1.0 - rate) * old + rate * share))
-        return Collocation(self.network, terms)
+        return self.with_data(terms)
 
     def mean_square(self, u: torch.Tensor) -> float:
         """The loss as it is usually printed: the sum of weighted means of squares."""
@@ -266,14 +284,60 @@ class Collocation(LeastSquares):
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
         if not carries(self.network) or not self.flat.all_trainable:
             return super().linearize(u)
-        with torch.enable_grad():
-            r, J = self.flat.evaluate(self._linearized, u.detach())
-        return r.double(), DenseJacobian(J.double())
+        if streams(rows := sum(term.samples for term in self.terms), len(u), self.chunk_size):
+            streamed = self._streamed(u.detach(), rows_at_once(rows, len(u), self.chunk_size))
+            if streamed is not None:
+                return streamed
+        r, J = self._linearized(u, self.terms)
+        return r, DenseJacobian(J)
 
-    def _linearized(self, network: torch.nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-        """The residual vector and the Jacobian, filled term by term."""
-        functions = [[derivatives_of(network, place) for place in t.places] for t in self.terms]
-        blocks = [t.scaled(t.at(*f)) for t, f in zip(self.terms, functions, strict=True)]
+    def _streamed(self, u: torch.Tensor, most: int) -> tuple[torch.Tensor, RowBlocks] | None:
+        """The Jacobian in blocks of rows; None where a residual needs all points of its term."""
+        r = self.residuals(u)
+        components = [block.shape[1] for block in self.unscaled(u)]
+        ends = [t.samples * c for t, c in zip(self.terms, components, strict=True)]
+
+        def blocks(tried: int | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+            place = 0
+            for term, count, end in zip(self.terms, components, ends, strict=True):
+                size = tried or max(1, most // count)
+                starts = range(0, term.samples, size)
+                for begin in starts if tried is None else (0, max(0, term.samples - size)):
+                    part = term.part(begin, min(begin + size, term.samples))
+                    found, J = self._linearized(u, [part])
+                    yield slice(place + begin * count, place + begin * count + len(found)), found, J
+                place += end
+
+        try:
+            for rows, found, _ in blocks(TRIED):
+                if not torch.allclose(found, r[rows], rtol=1e-6, atol=1e-6 * float(r.abs().max())):
+                    return None
+        except Exception:
+            return None  # its function does not take other points than those of the term
+        stream = RowStream(self.flat, self._terms_of, u, most)
+        exact = u.dtype == torch.float64
+        return r, RowBlocks(
+            len(r),
+            len(u),
+            lambda: ((rows, J) for rows, _, J in blocks()),
+            stream.push,
+            stream.pull if exact else None,
+        )
+
+    def _linearized(
+        self, u: torch.Tensor, terms: Sequence[Term]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The residuals of some terms and their Jacobian, in float64."""
+        with torch.enable_grad():
+            r, J = self.flat.evaluate(lambda network: self._filled(network, terms), u.detach())
+        return r.double(), J.double()
+
+    def _filled(
+        self, network: torch.nn.Module, terms: Sequence[Term]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same, term by term."""
+        functions = [[derivatives_of(network, place) for place in t.places] for t in terms]
+        blocks = [t.scaled(t.at(*f)) for t, f in zip(terms, functions, strict=True)]
         r = torch.cat([block.detach().flatten() for block in blocks])
         J = r.new_zeros(len(r), len(self.flat.start()))
         parts = J.split([block.numel() for block in blocks])

@@ -74,6 +74,10 @@ class Jacobian(Protocol):
         """Any matrix R with `R^T R = J^T J`: J itself, or a triangle where ranks share its rows."""
         return self.dense()
 
+    def squares(self) -> torch.Tensor:
+        """The diagonal of `J^T J`: the squared norms of the columns."""
+        return self.root().square().sum(0)
+
 
 def columns_in(J: Jacobian) -> int:
     """The columns of the widest matrix that `J.gram()` forms: of the fine one, below a transfer.
@@ -187,6 +191,12 @@ class StackedJacobian(Jacobian):
 
     def dense(self) -> torch.Tensor:
         return torch.cat([w * J.dense() for w, J in self.parts])
+
+    def root(self) -> torch.Tensor:
+        return torch.cat([w * J.root() for w, J in self.parts])
+
+    def squares(self) -> torch.Tensor:
+        return torch.stack([w**2 * J.squares() for w, J in self.parts]).sum(0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import torch
 
 from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
+from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.loss.objective import Data, Objective
 from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import lift
@@ -37,7 +38,9 @@ class LeastSquares(Objective):
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
-        Rows or columns of the Jacobian at once, where it is made by them.
+        Rows of the Jacobian in memory at once; with more of them, and at least as many as
+        parameters, they are made again when they are needed, see `RowBlocks`. All by default, up to
+        2^26 numbers. A network's own `linearize` decides itself.
 
     Examples
     --------
@@ -212,7 +215,10 @@ class LeastSquares(Objective):
         else:
             inputs = None if self.data is None else self.data[0]
             r, J = linearize(self.flat, self.differences, u, self.chunk_size, inputs)
-        r, J = r * self.weight, StackedJacobian(((self.weight, J),))
+        r = r * self.weight
+        if isinstance(J, RowBlocks) and self.penalties is None:
+            return r, J.scaled(self.weight)  # its matrix J^T J is not made twice
+        J = StackedJacobian(((self.weight, J),))
         if self.penalties is None:
             return r, J
         r = torch.cat([r, self.penalties.matvec(u.double())])
