@@ -97,9 +97,12 @@ def linearize(
                 "residual(module) does not depend on the parameters of the module; "
                 "it must call the module that it is given, without torch.no_grad or detach"
             )
-        own = None if inputs is not None else _own(parameters, residual, r, u)
-        if own is not None:
-            return r.detach().double(), own
+        if inputs is None and _makes_its_own(parameters, u):
+            own = _own(parameters, residual, r, u)
+            if own is not None:
+                return r.detach().double(), own
+            blocks = blocks_of(parameters.evaluate(residual, u))  # their graph is gone
+            r = _flat(blocks)
         if streams(len(r), len(u), chunk_size):
             streamed = _streamed(parameters, residual, blocks, u, chunk_size)
             if streamed is not None:
@@ -142,6 +145,11 @@ def _checked(
     return J if bool((J.T @ y.to(J) - expected).norm() <= tolerance) else None
 
 
+def _makes_its_own(parameters: FlatParameters, u: torch.Tensor) -> bool:
+    able = knows(parameters.module, "linearize_residual") and parameters.all_trainable
+    return able and u.device.type == "cpu"
+
+
 def _own(
     parameters: FlatParameters, residual: Residual, r: torch.Tensor, u: torch.Tensor
 ) -> Jacobian | None:
@@ -150,18 +158,14 @@ def _own(
     By a method `linearize_residual(residual)`, as a KAN has: residuals, each of one sample of one
     call, and their Jacobian; any error if it cannot.
     """
-    module = parameters.module
-    able = knows(module, "linearize_residual") and parameters.all_trainable
-    if not able or u.device.type != "cpu":
-        return None
+    y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype))
+    (expected,) = torch.autograd.grad(r, u, y)  # frees what was kept, before J is made
     try:
         _, J = parameters.evaluate(lambda module: module.linearize_residual(residual), u.detach())
     except Exception:
         return None  # as in `_checked`: it does not suit these residuals
     if J.shape != (len(r), len(u)):
         return None
-    y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype))
-    (expected,) = torch.autograd.grad(r, u, y, retain_graph=True)
     found = J.rmatvec(y.double())
     tolerance = torch.finfo(r.dtype).eps ** 0.5 * (found.norm() + expected.norm())
     return J if bool((found - expected).norm() <= tolerance) else None

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
 from mgnet.training.least_squares.row_blocks import RowBlocks
@@ -68,6 +69,11 @@ class LeastSquares(Objective):
     ):
         if (data is None) == (residual is None):
             raise ValueError("LeastSquares needs either data or a residual function; give one")
+        if chunk_size is not None and not is_count(chunk_size):
+            raise ValueError(
+                f"{type(self).__name__} got chunk_size {shown(chunk_size)}; it must be a positive "
+                "integer, rows of the Jacobian in memory at once, or None"
+            )
         super().__init__(network, _half_square, data)
         self.penalty = penalty
         self.residual = residual

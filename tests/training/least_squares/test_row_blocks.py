@@ -219,6 +219,12 @@ def test_training_takes_the_same_steps():
     torch.testing.assert_close(*values, rtol=1e-6, atol=0.0)
 
 
+@pytest.mark.parametrize("chunk_size", [0, -3, 2.5, True])
+def test_no_number_of_rows(chunk_size):
+    with pytest.raises(ValueError, match="got chunk_size .*; it must be a positive integer"):
+        LeastSquares(perceptron(), (X, X), chunk_size=chunk_size)
+
+
 PEAK = """
 import resource, torch
 from mgnet.training.least_squares.problem import LeastSquares
