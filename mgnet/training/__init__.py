@@ -10,11 +10,12 @@ and `box_initialization`.
 
 from mgnet.training.box_initialization import Residual, box_init_
 from mgnet.training.equations.batches import by_residual, minibatches, resampled
-from mgnet.training.equations.collocation import Collocation, Term
+from mgnet.training.equations.collocation import Collocation
 from mgnet.training.equations.derivatives import Ansatz
 from mgnet.training.equations.periodic import periodic
 from mgnet.training.equations.quasi_random import quasi_random
 from mgnet.training.equations.sine import Sine, sine_network
+from mgnet.training.equations.term import Term
 from mgnet.training.equations.time_slabs import TimeSlabs, time_slabs
 from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
 from mgnet.training.least_squares.covariance import Covariance, covariance

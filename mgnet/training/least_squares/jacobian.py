@@ -79,6 +79,10 @@ class Jacobian(Protocol):
         """`diag(factors) J`, in a form as quick as that of J where there is one."""
         return RowScaledJacobian(factors, self)
 
+    def squares(self) -> torch.Tensor:
+        """The diagonal of `J^T J`: the squared norms of the columns."""
+        return self.root().square().sum(0)
+
 
 def columns_in(J: Jacobian) -> int:
     """The columns of the widest matrix that `J.gram()` forms: of the fine one, below a transfer.
@@ -196,6 +200,12 @@ class StackedJacobian(Jacobian):
 
     def dense(self) -> torch.Tensor:
         return torch.cat([w * J.dense() for w, J in self.parts])
+
+    def root(self) -> torch.Tensor:
+        return torch.cat([w * J.root() for w, J in self.parts])
+
+    def squares(self) -> torch.Tensor:
+        return torch.stack([w**2 * J.squares() for w, J in self.parts]).sum(0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
 from mgnet.training.least_squares.losses import pointwise_loss
+from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.least_squares.weights import weighted_samples
 from mgnet.training.loss.objective import Data, Objective
 from mgnet.training.loss.own_forward import knows
@@ -39,7 +41,9 @@ class LeastSquares(Objective):
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
-        Rows or columns of the Jacobian at once, where it is made by them.
+        Rows of the Jacobian in memory at once; with more of them, and at least as many as
+        parameters, they are made again when they are needed, see `RowBlocks`. All by default, up to
+        2^26 numbers. A network's own `linearize` decides itself.
     sample_weight : tensor or array of shape (samples,), optional
         Of each sample's squares, such as 1 / variance: r has `1/2 |r|^2 = 1/2 sum w_i |r_i|^2 /
         sum w_i`. Samples of weight 0 are left out. For the samples of a residual function multiply
@@ -81,6 +85,11 @@ class LeastSquares(Objective):
     ):
         if (data is None) == (residual is None):
             raise ValueError("LeastSquares needs either data or a residual function; give one")
+        if chunk_size is not None and not is_count(chunk_size):
+            raise ValueError(
+                f"{type(self).__name__} got chunk_size {shown(chunk_size)}; it must be a positive "
+                "integer, rows of the Jacobian in memory at once, or None"
+            )
         super().__init__(network, _half_square, data)
         self.sample_weight = None
         if sample_weight is not None:
@@ -285,7 +294,10 @@ class LeastSquares(Objective):
             r, J = linearize(self.flat, self.differences, u, self.chunk_size, inputs)
         if not self.plain:
             r, J = self._bent(r), J.scaled_rows(self._slopes(r))
-        r, J = r * self.weight, StackedJacobian(((self.weight, J),))
+        r = r * self.weight
+        if isinstance(J, RowBlocks) and self.penalties is None:
+            return r, J.scaled(self.weight)  # its matrix J^T J is not made twice
+        J = StackedJacobian(((self.weight, J),))
         if self.penalties is None:
             return r, J
         r = torch.cat([r, self.penalties.matvec(u.double())])
