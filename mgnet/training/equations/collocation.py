@@ -295,7 +295,7 @@ class Collocation(LeastSquares):
     def _linearized(
         self, u: torch.Tensor, terms: Sequence[Term], known: dict[int, FixedInputs]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The residuals of some terms and their Jacobian, in float64; None where none is carried."""
+        """The residuals of some terms and their Jacobian, float64; None where none is carried."""
 
         def filled(network: torch.nn.Module, at: At) -> tuple[torch.Tensor, torch.Tensor]:
             return self._filled(network, terms, at)

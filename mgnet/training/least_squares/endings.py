@@ -9,13 +9,13 @@ Sources: Moré (1978); Bates and Watts, Technometrics 23 (1981) 179-183.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from mgnet.level import Level
 from mgnet.solution import Reason
-from mgnet.training.least_squares.levenberg_marquardt import Sweep, size_of
+from mgnet.training.least_squares.levenberg_marquardt import Linearized, Sweep, size_of
 from mgnet.training.least_squares.newton_krylov import KrylovEquations
 from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.singular_values import SingularEquations
@@ -36,12 +36,12 @@ class Tolerances(NamedTuple):
     Examples
     --------
     >>> Tolerances().ftol
-    1e-10
+    1e-08
     """
 
-    ftol: float = 1e-10
-    xtol: float = 1e-10
-    gtol: float = 1e-10
+    ftol: float = 1e-8
+    xtol: float = 1e-8
+    gtol: float = 1e-8
 
 
 def cosine(sweep: Sweep) -> float:
