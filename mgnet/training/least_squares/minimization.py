@@ -162,7 +162,7 @@ def levenberg_marquardt(
     if x_scale == "auto" and Unknowns(problem, len(u)).formula:
         plain = replace(smoother, x_scale=1.0)
         run.start, run.ways = u, (plain, replace(plain, rule=rule or TrustRegion(0.5)))
-    reason = None
+    reason: Reason | None = None
     first = problem.residuals(u)
     level.charge(1.0 / 3.0)
     if not len(first):
@@ -185,7 +185,7 @@ def levenberg_marquardt(
     broken = "the gradient became NaN or Inf, though the residuals are finite"
     return Solution(
         run.u,
-        reason,
+        cast(Reason, reason),
         tuple(run.history),
         level.tally[0],
         time.perf_counter() - began,
