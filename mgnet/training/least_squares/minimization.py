@@ -48,8 +48,8 @@ ATTEMPTS = 3  # at a place that meets a test and is no minimum
 
 
 def levenberg_marquardt(
-    residual: Residual,
-    module: torch.nn.Module,
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None = None,
     *,
     ftol: float = 1e-8,
     xtol: float = 1e-8,
@@ -75,13 +75,15 @@ def levenberg_marquardt(
 
     Parameters
     ----------
-    residual : callable
+    residual : callable, or LeastSquares
         `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
         respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i
         of each tensor depends on sample i of each call `module(x)` alone: for points of several
-        kinds return a tuple, not one long tensor.
+        kinds return a tuple, not one long tensor. Or a problem, such as a `Collocation`, with
+        its network, penalty and Jacobian.
     module : torch.nn.Module
         Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
+        Left out for a problem, whose network it is then.
     ftol, xtol, gtol : float
         Ends when a step reduces the objective by at most `ftol` times its value, and was to; when
         steps are no longer than `xtol` times the parameters, each in its unit; when no cosine
@@ -116,7 +118,7 @@ def levenberg_marquardt(
         If the module has no parameters to train, or the residuals are not finite at the start or do
         not depend on them.
     TypeError
-        If the residuals are not real tensors.
+        If the residuals are not real tensors, or a problem comes with a module or `chunk_size`.
 
     Examples
     --------
@@ -124,6 +126,8 @@ def levenberg_marquardt(
     >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
     >>> solution = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
     >>> solution.values[-1] < 1e-4
+    True
+    >>> levenberg_marquardt(LeastSquares(module, (x, torch.cos(x)))).values[-1] < 1e-4
     True
     """
     check_limits(
@@ -135,13 +139,8 @@ def levenberg_marquardt(
         xtol=xtol,
         gtol=gtol,
     )
-    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
-        raise TypeError(
-            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
-            "function first, then the module, such as (lambda module: module(x) - y, module)"
-        )
     began = time.perf_counter()
-    problem = LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
+    problem = _problem(residual, module, chunk_size)
     smoother = LevenbergMarquardt(
         mu, acceleration=acceleration, linear_solver=linear_solver, x_scale=x_scale, rule=rule
     )
@@ -189,6 +188,31 @@ def levenberg_marquardt(
     )
 
 
+def _problem(
+    residual: Residual | LeastSquares, module: torch.nn.Module | None, chunk_size: int | None
+) -> LeastSquares:
+    """What was given, or made of it."""
+    if isinstance(residual, LeastSquares):
+        if module is None and chunk_size is None:
+            return residual
+        besides = f"chunk_size={chunk_size}" if module is None else f"a {type(module).__name__}"
+        raise TypeError(
+            f"levenberg_marquardt got a {type(residual).__name__} and {besides}; give the problem "
+            "alone, made of its network and with its chunk_size"
+        )
+    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
+        raise TypeError(
+            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
+            "function first, then the module, such as (lambda module: module(x) - y, module)"
+        )
+    if module is None:
+        raise TypeError(
+            "levenberg_marquardt got a residual function without a module; give the module to "
+            "train, too, or a LeastSquares or Collocation problem alone"
+        )
+    return LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
+
+
 @dataclass
 class _Run:
     """The state of one call."""
@@ -221,9 +245,7 @@ class _Run:
         """The residuals and their Jacobian at the state; the history gets an entry."""
         told = self.smoother.linearize(self.level, self.u, None)
         seconds, gradient = time.perf_counter() - began, norm(told.J.rmatvec(told.r))
-        entry = CycleRecord(
-            len(self.history), gradient, told.half, self.level.tally[0], seconds
-        )
+        entry = CycleRecord(len(self.history), gradient, told.half, self.level.tally[0], seconds)
         self.history.append(entry)
         return told
 
@@ -327,7 +349,7 @@ def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Leve
     # Their squares may overflow.
     if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
         raise ValueError(not_finite(str(level), level.operator, u))
-    again = 0.5 * float(r @ r)
+    again = level.operator.half_square(r)
     if abs(again - value) > 1e-3 * max(again, value):
         raise ValueError(
             f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "
