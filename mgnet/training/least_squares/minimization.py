@@ -19,6 +19,7 @@ from mgnet.level import Level
 from mgnet.limits import check_limits
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
+from mgnet.training.least_squares.bounds import Bounds
 from mgnet.training.least_squares.endings import (
     Tolerances,
     degenerate,
@@ -60,6 +61,9 @@ def levenberg_marquardt(
     mu: float = 1e-2,
     acceleration: float = 0.75,
     x_scale: Scale = "auto",
+    loss: str = "linear",
+    f_scale: float = 1.0,
+    bounds: Bounds | None = None,
     rule: StepRule | None = None,
     linear_solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
@@ -67,9 +71,11 @@ def levenberg_marquardt(
 ) -> Solution:
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
-    For networks and for formulas with a few parameters, as `scipy.optimize.least_squares`. A test
-    of convergence that is met is checked before the training ends: "converged" means that the
-    residuals are orthogonal to the range of their Jacobian, or at rounding. The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
+    For networks, and for formulas with a few parameters as `scipy.optimize.least_squares` fits
+    them. A test of convergence that is met is checked before the training ends: "converged" means
+    that the residuals are orthogonal to the range of their Jacobian, or at rounding.
+
+    The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
     the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
     to a few thousand parameters, where it reaches errors that first-order methods do not.
 
@@ -97,7 +103,9 @@ def levenberg_marquardt(
     monitor : callable, optional
         Called with (CycleRecord, flat vector of the parameters) at the start and after every cycle;
         returning True ends the training.
-    mu, acceleration, x_scale, rule
+    loss, f_scale
+        As in `LeastSquares`: "soft_l1" and others, for residuals with outliers.
+    mu, acceleration, x_scale, rule, bounds
         As in `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
@@ -118,7 +126,8 @@ def levenberg_marquardt(
         If the module has no parameters to train, or the residuals are not finite at the start or do
         not depend on them.
     TypeError
-        If the residuals are not real tensors, or a problem comes with a module or `chunk_size`.
+        If the residuals are not real tensors, or a problem comes with a module, a loss
+        or `chunk_size`.
 
     Examples
     --------
@@ -140,10 +149,8 @@ def levenberg_marquardt(
         gtol=gtol,
     )
     began = time.perf_counter()
-    problem = _problem(residual, module, chunk_size)
-    smoother = LevenbergMarquardt(
-        mu, acceleration=acceleration, linear_solver=linear_solver, x_scale=x_scale, rule=rule
-    )
+    problem = _problem(residual, module, chunk_size, loss, f_scale)
+    smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     if max_cycles is None:
@@ -189,17 +196,27 @@ def levenberg_marquardt(
 
 
 def _problem(
-    residual: Residual | LeastSquares, module: torch.nn.Module | None, chunk_size: int | None
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None,
+    chunk_size: int | None,
+    loss: str,
+    f_scale: float,
 ) -> LeastSquares:
     """What was given, or made of it."""
     if isinstance(residual, LeastSquares):
-        if module is None and chunk_size is None:
-            return residual
-        besides = f"chunk_size={chunk_size}" if module is None else f"a {type(module).__name__}"
-        raise TypeError(
-            f"levenberg_marquardt got a {type(residual).__name__} and {besides}; give the problem "
-            "alone, made of its network and with its chunk_size"
-        )
+        besides = {
+            "module": module is not None,
+            "chunk_size": chunk_size is not None,
+            "loss": loss != "linear",
+            "f_scale": f_scale != 1.0,
+        }
+        given = [name for name, there in besides.items() if there]
+        if given:
+            raise TypeError(
+                f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
+                "problem alone, made with those of its own"
+            )
+        return residual
     if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
         raise TypeError(
             f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
@@ -210,7 +227,8 @@ def _problem(
             "levenberg_marquardt got a residual function without a module; give the module to "
             "train, too, or a LeastSquares or Collocation problem alone"
         )
-    return LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
+    made = partial(residuals_of, residual)
+    return LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
 
 
 @dataclass
@@ -291,7 +309,7 @@ class _Run:
         self._afresh()
 
     def _end(self, reason: Reason) -> None:
-        """Ends where parameters are not determined, or begins again, in a way that leads elsewhere."""
+        """Ends where parameters are not determined, or begins again in another way."""
         value = self.history[-1].value or 0.0
         if not self.ways:
             self.reason = reason

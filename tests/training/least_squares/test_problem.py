@@ -103,8 +103,10 @@ def test_a_chunk_size_is_that_of_the_problem(monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p: levenberg_marquardt(p, p.network), "a LeastSquares and a Sequential; give the"),
-        (lambda p: levenberg_marquardt(p, chunk_size=3), "a LeastSquares and chunk_size=3; give"),
+        (lambda p: levenberg_marquardt(p, p.network), "a LeastSquares and module; give the"),
+        (lambda p: levenberg_marquardt(p, chunk_size=3), "a LeastSquares and chunk_size; give"),
+        (lambda p: levenberg_marquardt(p, loss="huber"), "a LeastSquares and loss; give"),
+        (lambda p: levenberg_marquardt(p, f_scale=2.0), "a LeastSquares and f_scale; give"),
         (lambda p: levenberg_marquardt(lambda module: module(X) - Y), "without a module; give the"),
     ],
 )
