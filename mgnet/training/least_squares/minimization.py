@@ -49,8 +49,8 @@ ATTEMPTS = 3  # at a place that meets a test and is no minimum
 
 
 def levenberg_marquardt(
-    residual: Residual,
-    module: torch.nn.Module,
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None = None,
     *,
     ftol: float = 1e-8,
     xtol: float = 1e-8,
@@ -81,13 +81,15 @@ def levenberg_marquardt(
 
     Parameters
     ----------
-    residual : callable
+    residual : callable, or LeastSquares
         `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
         respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i
         of each tensor depends on sample i of each call `module(x)` alone: for points of several
-        kinds return a tuple, not one long tensor.
+        kinds return a tuple, not one long tensor. Or a problem, such as a `Collocation`, with
+        its network, penalty and Jacobian.
     module : torch.nn.Module
         Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
+        Left out for a problem, whose network it is then.
     ftol, xtol, gtol : float
         Ends when a step reduces the objective by at most `ftol` times its value, and was to; when
         steps are no longer than `xtol` times the parameters, each in its unit; when no cosine
@@ -124,7 +126,8 @@ def levenberg_marquardt(
         If the module has no parameters to train, or the residuals are not finite at the start or do
         not depend on them.
     TypeError
-        If the residuals are not real tensors.
+        If the residuals are not real tensors, or a problem comes with a module, a loss
+        or `chunk_size`.
 
     Examples
     --------
@@ -132,6 +135,8 @@ def levenberg_marquardt(
     >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
     >>> solution = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
     >>> solution.values[-1] < 1e-4
+    True
+    >>> levenberg_marquardt(LeastSquares(module, (x, torch.cos(x)))).values[-1] < 1e-4
     True
     """
     check_limits(
@@ -143,14 +148,8 @@ def levenberg_marquardt(
         xtol=xtol,
         gtol=gtol,
     )
-    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
-        raise TypeError(
-            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
-            "function first, then the module, such as (lambda module: module(x) - y, module)"
-        )
     began = time.perf_counter()
-    made = partial(residuals_of, residual)
-    problem = LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
+    problem = _problem(residual, module, chunk_size, loss, f_scale)
     smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
@@ -194,6 +193,42 @@ def levenberg_marquardt(
         f"after cycle {len(run.history) - 1}, {broken}" if reason is Reason.NOT_FINITE else "",
         run.last,
     )
+
+
+def _problem(
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None,
+    chunk_size: int | None,
+    loss: str,
+    f_scale: float,
+) -> LeastSquares:
+    """What was given, or made of it."""
+    if isinstance(residual, LeastSquares):
+        besides = {
+            "module": module is not None,
+            "chunk_size": chunk_size is not None,
+            "loss": loss != "linear",
+            "f_scale": f_scale != 1.0,
+        }
+        given = [name for name, there in besides.items() if there]
+        if given:
+            raise TypeError(
+                f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
+                "problem alone, made with those of its own"
+            )
+        return residual
+    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
+        raise TypeError(
+            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
+            "function first, then the module, such as (lambda module: module(x) - y, module)"
+        )
+    if module is None:
+        raise TypeError(
+            "levenberg_marquardt got a residual function without a module; give the module to "
+            "train, too, or a LeastSquares or Collocation problem alone"
+        )
+    made = partial(residuals_of, residual)
+    return LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
 
 
 @dataclass
@@ -332,7 +367,7 @@ def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Leve
     # Their squares may overflow.
     if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
         raise ValueError(not_finite(str(level), level.operator, u))
-    again = 0.5 * float(r @ r)
+    again = level.operator.half_square(r)
     if abs(again - value) > 1e-3 * max(again, value):
         raise ValueError(
             f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "
