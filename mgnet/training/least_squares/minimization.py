@@ -117,8 +117,9 @@ def levenberg_marquardt(
     Returns
     -------
     Solution
-        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising. Its
-        `value` is the flat vector of the parameters, in float64.
+        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising but where a
+        formula that ended at no minimum is fitted again from its start; the last entry is that of
+        the better end. Its `value` is the flat vector of the parameters, in float64.
 
     Raises
     ------
@@ -175,11 +176,14 @@ def levenberg_marquardt(
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
-                reason = run.better(reason)
                 break
             run.step(told)
+        before = run.better()
+        if before is not None:
+            reason = before
+            run.look(began)  # the history ends with the state that is returned
     finally:
-        run.better(reason or Reason.NOT_FINITE)
+        run.better()
         problem.flat.write(run.u)
     broken = "the gradient became NaN or Inf, though the residuals are finite"
     return Solution(
@@ -251,10 +255,10 @@ class _Run:
     ways: tuple[LevenbergMarquardt, ...] = ()  # and how
     earlier: tuple[torch.Tensor, float, Reason] | None = None  # what that led to
 
-    def better(self, reason: Reason) -> Reason:
-        """Returns to what was found before it began again, where that has the lower objective."""
+    def better(self) -> Reason | None:
+        """Returns to where it ended before it began again, if the objective is lower there."""
         if self.earlier is None or not self.earlier[1] < (self.history[-1].value or 0.0):
-            return reason
+            return None
         self.u, _, reason = self.earlier
         self.earlier = None
         return reason
