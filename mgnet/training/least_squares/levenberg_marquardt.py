@@ -251,7 +251,7 @@ class LevenbergMarquardt(Smoother):
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
     ) -> tuple[StepRule, Damping]:
-        """The rule, or Nielsen's where there are no singular values: other ranks have rows, or f."""
+        """The rule; Nielsen's where there are no singular values: other ranks have rows, or f."""
         if not rule.singular or (told.f is None and len(told.r) == told.J.shape[0]):
             return rule, memory
         return Nielsen(), memory._replace(mu=memory.mu or self.mu)

@@ -69,9 +69,10 @@ def levenberg_marquardt(
 
     For networks and for formulas with a few parameters, as `scipy.optimize.least_squares`. A test
     of convergence that is met is checked before the training ends: "converged" means that the
-    residuals are orthogonal to the range of their Jacobian, or at rounding. The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
-    the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
-    to a few thousand parameters, where it reaches errors that first-order methods do not.
+    residuals are orthogonal to the range of their Jacobian, or at rounding. The parameters that
+    require a gradient are the unknowns. Linear algebra is in float64 whatever the precision of the
+    module. Cost and memory grow with residuals times parameters: a tool for up to a few thousand
+    parameters, where it reaches errors that first-order methods do not.
 
     Parameters
     ----------
@@ -135,11 +136,7 @@ def levenberg_marquardt(
         xtol=xtol,
         gtol=gtol,
     )
-    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
-        raise TypeError(
-            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
-            "function first, then the module, such as (lambda module: module(x) - y, module)"
-        )
+    _check_residual(residual)
     began = time.perf_counter()
     problem = LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
     smoother = LevenbergMarquardt(
@@ -221,9 +218,7 @@ class _Run:
         """The residuals and their Jacobian at the state; the history gets an entry."""
         told = self.smoother.linearize(self.level, self.u, None)
         seconds, gradient = time.perf_counter() - began, norm(told.J.rmatvec(told.r))
-        entry = CycleRecord(
-            len(self.history), gradient, told.half, self.level.tally[0], seconds
-        )
+        entry = CycleRecord(len(self.history), gradient, told.half, self.level.tally[0], seconds)
         self.history.append(entry)
         return told
 
@@ -269,7 +264,7 @@ class _Run:
         self._afresh()
 
     def _end(self, reason: Reason) -> None:
-        """Ends where parameters are not determined, or begins again, in a way that leads elsewhere."""
+        """Ends where parameters are not determined, or begins again in a way that leads elsewhere."""
         value = self.history[-1].value or 0.0
         if not self.ways:
             self.reason = reason
@@ -309,6 +304,14 @@ class LastSweep(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
+
+
+def _check_residual(residual: Any) -> None:
+    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
+        raise TypeError(
+            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
+            "function first, then the module, such as (lambda module: module(x) - y, module)"
+        )
 
 
 def _damping(memory: Memory | None) -> Damping | None:

@@ -60,9 +60,9 @@ class SingularEquations:
     def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """U, S and V, without the singular values that are zero to rounding."""
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
-        U, S, Vt = torch.linalg.svd(matrix, full_matrices=False)
+        U, S, rows = torch.linalg.svd(matrix, full_matrices=False)
         kept = S > max(matrix.shape) * torch.finfo(S.dtype).eps * S[:1]
-        return U[:, kept], S[kept], Vt[kept].T
+        return U[:, kept], S[kept], rows[kept].T
 
     @cached_property
     def image(self) -> torch.Tensor:
@@ -128,19 +128,9 @@ class SingularEquations:
                 mu = max(1e-3 * high, math.sqrt(low * high))
         return mu
 
-    @cached_property
-    def offset(self) -> float:
-        """The cosine between r and the range of J, which no change of unknowns affects.
-
-        Source: Bates and Watts, Technometrics 23 (1981) 179-183.
-        """
-        size = float(self.r.norm())
-        return float(self.image.norm()) / size if size else 0.0
-
     def weakest(self, count: int) -> list[Any]:
         """Directions `D^-1 v` of unit length `|v|` along which residuals change least."""
-        _, _, Vt = torch.linalg.svd(
-            self.J.dense() if self.unit is None else self.J.dense() * self.unit, full_matrices=True
-        )
-        found = list(Vt.flip(0)[:count])
+        matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
+        rows = torch.linalg.svd(matrix, full_matrices=True)[2]
+        found = list(rows.flip(0)[:count])
         return found if self.unit is None else [self.unit * v for v in found]
