@@ -276,8 +276,7 @@ class LevenbergMarquardt(Smoother):
             return system, memory
         columns = system.columns
         if memory.units is None:
-            units = unknowns.units(u, r, J, columns) if f is None else ()
-            level.charge(len(unknowns.tensors) / 3.0 if units else 0.0)
+            units = unknowns.units(level, u, r, J, columns) if f is None else ()
             memory = memory._replace(units=units)
         unit, norms = unknowns.sizes(columns, memory.units or (), memory.norms)
         return system if unit is None else system.measured(unit), memory._replace(norms=norms)

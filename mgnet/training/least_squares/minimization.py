@@ -264,7 +264,7 @@ class _Run:
         self._afresh()
 
     def _end(self, reason: Reason) -> None:
-        """Ends where parameters are not determined, or begins again in a way that leads elsewhere."""
+        """Ends where parameters are not determined, or begins again in another way."""
         value = self.history[-1].value or 0.0
         if not self.ways:
             self.reason = reason

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from mgnet.level import Level
 from mgnet.training.least_squares.scaling import precision
 
 __all__ = ["Scale", "Unknowns", "check_scale"]
@@ -186,7 +187,7 @@ class Unknowns:
         return unit, norms
 
     def units(
-        self, u: torch.Tensor, r: torch.Tensor, J: Any, columns: torch.Tensor
+        self, level: Level, u: torch.Tensor, r: torch.Tensor, J: Any, columns: torch.Tensor
     ) -> tuple[float, ...]:
         """Units of the parameters of a network, relative to each other: 1, unless targets are far.
 
@@ -196,6 +197,8 @@ class Unknowns:
 
         Parameters
         ----------
+        level : Level
+            Work is charged to it.
         u, r : tensor
         J : Jacobian
         columns : tensor of shape (unknowns,)
@@ -210,12 +213,11 @@ class Unknowns:
         linear: list[slice] = []
         probe = torch.zeros_like(u)
         for _, place in reversed(shared):
-            values = torch.arange(1.0, place.stop - place.start + 1.0, dtype=u.dtype).cos()
-            probe[place] = typical**0.5 * values
-            if self._linear(u, r, J, probe):
+            further = torch.zeros_like(u)
+            count = place.stop - place.start
+            further[place] = torch.arange(1.0, count + 1.0, dtype=u.dtype).cos()
+            if self._linear(level, u, r, J, probe, further):
                 linear.append(place)
-            else:
-                probe[place] = 0.0
         ratio = self._far(r, columns, typical, linear)
         if not ratio:
             return ()
@@ -232,7 +234,28 @@ class Unknowns:
         ratio = (needed / given) ** 0.5 / FAR
         return ratio if ratio > 1.0 else 0.0
 
-    def _linear(self, u: torch.Tensor, r: torch.Tensor, J: Any, d: torch.Tensor) -> bool:
-        half, image = self.problem.half_square, J.matvec(d.double())
+    def _linear(
+        self,
+        level: Level,
+        u: torch.Tensor,
+        r: torch.Tensor,
+        J: Any,
+        probe: torch.Tensor,
+        further: torch.Tensor,
+    ) -> bool:
+        """Whether residuals are linear in a further direction beside others; it joins the probe.
+
+        At a length that changes them by their own size: curvature shows there, also in float32.
+        """
+        half = self.problem.half_square
+        change = half(J.matvec(further.double()))
+        if not change:
+            return False
+        d = probe + (half(r) / change) ** 0.5 * further
+        image = J.matvec(d.double())
         bend = half(self.problem.residuals(u + d) - r - image)
-        return bend <= (1e3 * precision(self.problem)) ** 2 * (half(image) + half(r))
+        level.charge(1.0 / 3.0)
+        if not bend <= (1e3 * precision(self.problem)) ** 2 * half(image):
+            return False
+        probe.copy_(d)
+        return True

@@ -10,7 +10,7 @@ from mgnet import Hierarchy, Level, run
 from mgnet.knots import KAN, knot_transfer
 from mgnet.schedule import Schedule, Step
 from mgnet.training import LeastSquares, LevenbergMarquardt
-from mgnet.training.least_squares.step_rules import Nielsen, TrustRegion
+from mgnet.training.least_squares.step_rules import Nielsen
 
 X = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64).unsqueeze(1)
 
@@ -187,5 +187,3 @@ def test_at_the_minimum_the_state_stays_too():
         if u is before:
             break
     assert u is before
-
-
