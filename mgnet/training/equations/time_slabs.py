@@ -20,7 +20,7 @@ import torch
 
 from mgnet.limits import is_number, is_whole, shown
 from mgnet.solution import Solution
-from mgnet.training.equations.collocation import Collocation, Term
+from mgnet.training.equations.collocation import Collocation
 from mgnet.training.equations.derivatives import (
     Ansatz,
     Composed,
@@ -30,6 +30,7 @@ from mgnet.training.equations.derivatives import (
 )
 from mgnet.training.equations.domain import Domain, checked_domain
 from mgnet.training.equations.periodic import PeriodicInputs
+from mgnet.training.equations.term import Term
 
 __all__ = ["TimeSlabs", "time_slabs"]
 

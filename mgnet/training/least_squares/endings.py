@@ -135,15 +135,23 @@ def vanished(sweep: Sweep) -> bool:
     now, told = sweep.system.columns.sqrt(), sweep.told
     share = now * told.u.abs()  # what such a change of the parameter as itself does
     idle = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)
-    return bool(((now < GONE * norms) | idle).any())
+    gone, free = (now < GONE * norms) | idle, _free(told)
+    return bool((gone if free is None else gone & free).any())
 
 
 def degenerate(sweep: Sweep) -> bool:
     """Whether residuals that are not zero leave a combination of parameters undetermined."""
     if not isinstance(sweep.system, SingularEquations) or not sweep.told.half:
         return False
-    values = sweep.system.factors[1]
-    return len(values) < len(sweep.u) or bool(values[-1] < DETERMINED * values[0])
+    values, free = sweep.system.factors[1], _free(sweep.told)
+    count = len(sweep.u) if free is None else int(free.sum())
+    return len(values) < count or count > 0 and bool(values[-1] < DETERMINED * values[0])
+
+
+def _free(told: Linearized) -> torch.Tensor | None:
+    """Which unknowns are not held at a bound; None without bounds."""
+    J: Any = told.J
+    return None if told.box is None else J.free
 
 
 def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
@@ -156,9 +164,10 @@ def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
         return None
     told = sweep.told
     best, lowest = None, told.value - 1e3 * told.digits * abs(told.value)
-    for direction in sweep.system.weakest(1):
+    for direction in sweep.system.weakest(1, _free(told)):
         for sign in (1e-3, -1e-3):
             new = told.u + sign * (sweep.size or 1.0) * direction
+            new = new if told.box is None else told.box.project(new)
             value = told.problem.half_square(told.problem.residuals(new))
             level.charge(1.0 / 3.0)
             if value < lowest:

@@ -10,13 +10,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 
 from mgnet.level import Level
 from mgnet.smoother import Smoother
+from mgnet.training.least_squares.bounds import (
+    Bounds,
+    Box,
+    Boxed,
+    HeldJacobian,
+    box_of,
+    boxed_step,
+    check_inside,
+)
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
@@ -49,6 +59,8 @@ class Linearized(NamedTuple):
     f : tensor or None
     half : float
         `1/2 |r|^2`.
+    box : Box or None
+        The bounds of u. J is then a `HeldJacobian`, without the unknowns that are held.
     """
 
     problem: Any
@@ -57,6 +69,7 @@ class Linearized(NamedTuple):
     J: Jacobian
     f: torch.Tensor | None
     half: float
+    box: Box | None = None
 
     @property
     def value(self) -> float:
@@ -119,6 +132,9 @@ class LevenbergMarquardt(Smoother):
         in SciPy's `least_squares`: one for all, one for each, or by the names of parameters.
     rule : StepRule, optional
         `Nielsen` for networks by default, `TrustRegion` where no unknown is a weight of a network.
+    bounds : (lower, upper) or dict of str to (lower, upper), optional
+        Numbers for all parameters, or by the names of parameters, where tensors broadcast to their
+        shapes; -inf and inf for none. A state outside is refused. Not with a `linear_solver`.
 
     Examples
     --------
@@ -137,6 +153,7 @@ class LevenbergMarquardt(Smoother):
     linear_solver: NewtonKrylov | None = field(default=None, repr=False)
     x_scale: Scale = field(default="auto", repr=False)
     rule: StepRule | None = field(default=None, repr=False)
+    bounds: Bounds | None = field(default=None, repr=False)
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -148,6 +165,10 @@ class LevenbergMarquardt(Smoother):
             )
         if self.mu <= 0.0 or self.acceleration < 0.0:
             raise ValueError(f"{self} needs a positive mu and a ratio that is not negative")
+        if self.bounds is not None and self.linear_solver is not None:
+            raise ValueError(
+                "LevenbergMarquardt got bounds and a linear_solver; leave one of them out"
+            )
         check_scale("LevenbergMarquardt", self.x_scale)
         if self.rule is not None and not isinstance(self.rule, StepRule):
             raise TypeError(
@@ -191,21 +212,33 @@ class LevenbergMarquardt(Smoother):
             f = problem.shift if f is None else f + problem.shift
         r, J = problem.linearize(u)
         level.charge(1.0)
-        return Linearized(problem, u, r, J, f, problem.half_square(r))
+        if self.bounds is None:
+            return Linearized(problem, u, r, J, f, problem.half_square(r))
+        if problem.shift is not None:
+            raise ValueError(
+                f"{level} is a problem around a fine state, for which LevenbergMarquardt has no "
+                "bounds; use a cascade"
+            )
+        box = box_of("LevenbergMarquardt", problem.flat, self.bounds)
+        check_inside("LevenbergMarquardt", problem.flat, box, u)
+        gradient = J.rmatvec(r) if f is None else J.rmatvec(r) - f
+        J, boxed = HeldJacobian(J, box.free(u, gradient)), Boxed(problem, box)
+        return Linearized(boxed, u, r, J, f, problem.half_square(r), box)
 
     def step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
         """Steps from a linearization, until one lowers the objective."""
-        problem, u, r, J, f, half = told
+        problem, u, r, J, f, half, box = told
         unit = unit_of(problem, r, half, u)
         if unit == 1.0:
             return self._step(level, told, memory)
         r, v, f = r / unit, u / unit, None if f is None else f / unit
-        scaled = Linearized(Rescaled(problem, unit), v, r, J, f, problem.half_square(r))
+        box = None if box is None else box.scaled(1.0 / unit)
+        scaled = Linearized(Rescaled(problem, unit), v, r, J, f, problem.half_square(r), box)
         sweep = self._step(level, scaled, memory)
         return sweep._replace(u=u if sweep.u is v else unit * sweep.u)
 
     def _step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
-        problem, u, r, J, f, _ = told
+        problem, u, f = told.problem, told.u, told.f
         unknowns = Unknowns(problem, len(u), self.x_scale)
         rule, memory = self._usable(self.rule_for(unknowns), told, memory)
         system, memory = self._system(level, told, memory, unknowns, rule)
@@ -217,14 +250,8 @@ class LevenbergMarquardt(Smoother):
         first, kept = memory, None
         for _ in range(rule.trials):
             memory = rule.propose(memory, system, size)
-            solve = system.damped(memory.mu)
-            d = solve(None)
-            shift = memory.mu * system.scale
+            d, predicted, solve = _damped_step(told, system, memory.mu)
             length = size_of(d, system.unit)
-            if system.unit is None:
-                predicted = 0.5 * float(d @ (shift * d + system.descent))
-            else:
-                predicted = 0.5 * (shift * length**2 + float(d @ system.descent))
             trial = Trial(-math.inf, predicted, length, float(d @ system.descent))
             if 0.0 < predicted <= unseen or not system.descent.any():
                 return kept or Sweep(u, first, told, trial, size, system, False)
@@ -233,6 +260,7 @@ class LevenbergMarquardt(Smoother):
             level.charge(2.0 / 3.0 if bends else 1.0 / 3.0)
             if step is not None and bool(torch.isfinite(step).all()) and predicted > 0.0:
                 new = u + step.to(u.dtype)
+                new = new if told.box is None else told.box.project(new)
                 then = problem.half_square(problem.residuals(new))
                 then -= 0.0 if f is None else float(f @ new)
                 if math.isfinite(then):
@@ -251,7 +279,7 @@ class LevenbergMarquardt(Smoother):
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
     ) -> tuple[StepRule, Damping]:
-        """The rule; Nielsen's where there are no singular values: other ranks have rows, or f."""
+        """The rule; Nielsen's where there are no singular values: with f, or rows on ranks."""
         if not rule.singular or (told.f is None and len(told.r) == told.J.shape[0]):
             return rule, memory
         return Nielsen(), memory._replace(mu=memory.mu or self.mu)
@@ -265,7 +293,7 @@ class LevenbergMarquardt(Smoother):
         rule: StepRule,
     ) -> tuple[Equations, Damping]:
         """The damped systems in the units of the unknowns, and what is now known of these."""
-        problem, u, r, J, f, _ = told
+        u, r, J, f = told.u, told.r, told.J, told.f
         system, memory = self._measured_as_they_are(told, memory, rule)
         if isinstance(system, KrylovEquations):
             if unknowns.given is not None or unknowns.x_scale == "jac":
@@ -284,7 +312,7 @@ class LevenbergMarquardt(Smoother):
     def _measured_as_they_are(
         self, told: Linearized, memory: Damping, rule: StepRule
     ) -> tuple[Equations, Damping]:
-        problem, _, r, J, f, _ = told
+        problem, r, J, f = told.problem, told.r, told.J, told.f
         if rule.singular:
             return SingularEquations(J, r), memory
         if self.linear_solver is None:
@@ -316,6 +344,35 @@ class LevenbergMarquardt(Smoother):
             short = length <= precision(told.problem) ** 0.5 * size_of(told.u, system.unit)
             return (d if short else None), memory
         return d + 0.5 * a, memory._replace(bend=longer / length if length else 0.0)
+
+
+def _damped_step(
+    told: Linearized, system: Equations, mu: float
+) -> tuple[torch.Tensor, float, Callable[[torch.Tensor | None], torch.Tensor]]:
+    """A step, the reduction that it promises, and the solution for other residuals."""
+    if told.box is None:
+        solve = system.damped(mu)
+        d, shift = solve(None), mu * system.scale
+        if system.unit is None:
+            return d, 0.5 * float(d @ (shift * d + system.descent)), solve
+        predicted = shift * size_of(d, system.unit) ** 2 + float(d @ system.descent)
+        return d, 0.5 * predicted, solve
+    J: Any = told.J
+    solver = partial(_held, system, J, mu)
+    point, solve = boxed_step(told.box, told.u, J.free, J, solver)
+    d = (point - told.u).double()
+    image = J.matvec(d)
+    return d, float(d @ system.descent) - 0.5 * float(image @ image), solve
+
+
+def _held(
+    system: Any, J: HeldJacobian, mu: float, free: torch.Tensor
+) -> Callable[[torch.Tensor | None], torch.Tensor]:
+    """The damped system with further unknowns held, with the same damping of the others."""
+    if torch.equal(free, J.free):
+        return system.damped(mu)
+    part = replace(system, J=J.also(free))
+    return part.damped(mu * system.scale / part.scale if part.scale else 0.0)
 
 
 def size_of(d: torch.Tensor, unit: torch.Tensor | None) -> float:

@@ -19,6 +19,7 @@ from mgnet.level import Level
 from mgnet.limits import check_limits
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
+from mgnet.training.least_squares.bounds import Bounds
 from mgnet.training.least_squares.endings import (
     Tolerances,
     degenerate,
@@ -60,6 +61,9 @@ def levenberg_marquardt(
     mu: float = 1e-2,
     acceleration: float = 0.75,
     x_scale: Scale = "auto",
+    loss: str = "linear",
+    f_scale: float = 1.0,
+    bounds: Bounds | None = None,
     rule: StepRule | None = None,
     linear_solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
@@ -67,12 +71,13 @@ def levenberg_marquardt(
 ) -> Solution:
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
-    For networks and for formulas with a few parameters, as `scipy.optimize.least_squares`. A test
-    of convergence that is met is checked before the training ends: "converged" means that the
-    residuals are orthogonal to the range of their Jacobian, or at rounding. The parameters that
-    require a gradient are the unknowns. Linear algebra is in float64 whatever the precision of the
-    module. Cost and memory grow with residuals times parameters: a tool for up to a few thousand
-    parameters, where it reaches errors that first-order methods do not.
+    For networks, and for formulas with a few parameters as `scipy.optimize.least_squares` fits
+    them. A test of convergence that is met is checked before the training ends: "converged" means
+    that the residuals are orthogonal to the range of their Jacobian, or at rounding.
+
+    The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
+    the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
+    to a few thousand parameters, where it reaches errors that first-order methods do not.
 
     Parameters
     ----------
@@ -96,7 +101,9 @@ def levenberg_marquardt(
     monitor : callable, optional
         Called with (CycleRecord, flat vector of the parameters) at the start and after every cycle;
         returning True ends the training.
-    mu, acceleration, x_scale, rule
+    loss, f_scale
+        As in `LeastSquares`: "soft_l1" and others, for residuals with outliers.
+    mu, acceleration, x_scale, rule, bounds
         As in `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
@@ -138,10 +145,9 @@ def levenberg_marquardt(
     )
     _check_residual(residual)
     began = time.perf_counter()
-    problem = LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
-    smoother = LevenbergMarquardt(
-        mu, acceleration=acceleration, linear_solver=linear_solver, x_scale=x_scale, rule=rule
-    )
+    made = partial(residuals_of, residual)
+    problem = LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
+    smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     if max_cycles is None:

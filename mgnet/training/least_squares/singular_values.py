@@ -128,9 +128,17 @@ class SingularEquations:
                 mu = max(1e-3 * high, math.sqrt(low * high))
         return mu
 
-    def weakest(self, count: int) -> list[Any]:
-        """Directions `D^-1 v` of unit length `|v|` along which residuals change least."""
+    def weakest(self, count: int, free: torch.Tensor | None = None) -> list[Any]:
+        """Directions `D^-1 v` of unit length `|v|` along which residuals change least.
+
+        Parameters
+        ----------
+        count : int
+        free : tensor of bool, optional
+            Of the unknowns that change; all by default.
+        """
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
-        rows = torch.linalg.svd(matrix, full_matrices=True)[2]
-        found = list(rows.flip(0)[:count])
+        places = torch.arange(matrix.shape[1]) if free is None else free.nonzero()[:, 0]
+        rows = torch.linalg.svd(matrix[:, places], full_matrices=True)[2].flip(0)[:count]
+        found = [torch.zeros_like(matrix[0]).index_copy(0, places, v) for v in rows]
         return found if self.unit is None else [self.unit * v for v in found]

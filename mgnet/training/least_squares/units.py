@@ -226,7 +226,7 @@ class Unknowns:
     def _far(
         self, r: torch.Tensor, columns: torch.Tensor, typical: float, places: list[slice]
     ) -> float:
-        """How much larger than `FAR` times what unknowns of typical size give; 0 if not."""
+        """How many times `FAR` larger than what unknowns of typical size give; 0 if not."""
         given = typical * sum(float(columns[place].sum()) for place in places)
         needed = 2.0 * self.problem.half_square(r)
         if not 0.0 < given < math.inf or not needed < math.inf:
