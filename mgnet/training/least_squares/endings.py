@@ -9,13 +9,13 @@ Sources: Moré (1978); Bates and Watts, Technometrics 23 (1981) 179-183.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from mgnet.level import Level
 from mgnet.solution import Reason
-from mgnet.training.least_squares.levenberg_marquardt import Sweep, size_of
+from mgnet.training.least_squares.levenberg_marquardt import Linearized, Sweep, size_of
 from mgnet.training.least_squares.newton_krylov import KrylovEquations
 from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.singular_values import SingularEquations

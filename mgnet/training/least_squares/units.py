@@ -100,13 +100,14 @@ class Unknowns:
     @cached_property
     def formula(self) -> bool:
         """Whether no unknown is a weight of a network."""
-        return bool(self.tensors) and not any(self._is_weight(name) for name, _ in self.tensors)
+        telling = bool(self.tensors) and self.problem.tells_units
+        return telling and not any(self._is_weight(name) for name, _ in self.tensors)
 
     @cached_property
     def own(self) -> torch.Tensor:
         """Of each unknown, whether the Jacobian tells its unit."""
         found = torch.zeros(self.count, dtype=torch.bool)
-        if isinstance(self.x_scale, str):
+        if self.x_scale == "jac" or (self.x_scale == "auto" and self.problem.tells_units):
             for name, place in self.tensors:
                 found[place] = self.x_scale == "jac" or not self._is_weight(name)
         return found
@@ -205,7 +206,7 @@ class Unknowns:
             The diagonal of `J^T J`.
         """
         shared = [(name, place) for name, place in self.tensors if not bool(self.own[place].any())]
-        if not shared or self.given is not None or not isinstance(self.x_scale, str):
+        if not shared or self.x_scale != "auto" or not self.problem.tells_units:
             return ()
         typical = float(torch.cat([u[place] for _, place in shared]).double().square().mean())
         if not self._far(r, columns, typical, [place for _, place in shared]):

@@ -44,7 +44,7 @@ def test_nielsens_damping_doubles_its_growth_at_each_refusal():
         assert memory.mu == expected
     assert memory.growth == 32.0
     assert rule.judge(Damping(1e15, 2.0), trial(-1.0)).mu == 1e15
-    assert rule.judge(Damping(2e-15, 2.0), trial(1.0)).mu == 1e-15
+    assert rule.judge(Damping(2e-30, 2.0), trial(1.0)).mu == 1e-30
 
 
 @pytest.mark.parametrize("rule", [Nielsen(), TrustRegion()])
