@@ -172,7 +172,9 @@ def levenberg_marquardt(
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
-                reason = run.better(reason)
+                last, reason = run.u, run.better(reason)
+                if run.u is not last:
+                    run.look(began)
                 break
             run.step(told)
     finally:
@@ -251,12 +253,11 @@ class _Run:
         """Whether the place that meets a test is a minimum; what to do where it is none."""
         size = sweep.told.problem.unit * (2.0 * sweep.told.half) ** 0.5
         if is_minimal(self.level, sweep, self.asked):
-            if vanished(sweep):
-                self._end(Reason.FLAT)
-                return
             lower = lower_nearby(self.level, sweep)
             if lower is None:
-                if degenerate(sweep):
+                if vanished(sweep):
+                    self._end(Reason.FLAT)
+                elif degenerate(sweep):
                     self._end(met)
                 else:
                     self.reason = met
