@@ -20,13 +20,22 @@ from mgnet.training.least_squares.newton_krylov import KrylovEquations
 from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.singular_values import SingularEquations
 
-__all__ = ["Tolerances", "degenerate", "is_minimal", "lower_nearby", "test_met", "vanished"]
+__all__ = [
+    "Tolerances",
+    "degenerate",
+    "is_minimal",
+    "lower_nearby",
+    "test_met",
+    "vanished",
+]
 
 OFFSET = 1e-4  # of the residuals in the range of J: they could fall by half its square
 NOISE = 10.0  # times what the last digits of the unknowns do to the residuals
 SAME = 1e-6  # a relative change of the norm of the residuals
 COSINE = 1e-4  # between the residuals and a column of J
 DETERMINED = 1e-7  # the least singular value, relative to the largest
+LENGTHS = 3  # of a step that is to change the value by little
+MODERATE = 0.5  # a relative change of the value
 GONE = 1e-8  # a column norm, relative to the largest seen
 
 
@@ -159,14 +168,34 @@ def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
     """
     if not isinstance(sweep.system, SingularEquations):
         return None
-    told = sweep.told
-    best, lowest = None, told.value - 1e3 * told.digits * abs(told.value)
-    for direction in sweep.system.weakest(1, _free(told)):
-        for sign in (1e-3, -1e-3):
-            new = told.u + sign * (sweep.size or 1.0) * direction
-            new = new if told.box is None else told.box.project(new)
-            value = told.problem.half_square(told.problem.residuals(new))
-            level.charge(1.0 / 3.0)
+    best, lowest = None, sweep.told.value
+    for direction in sweep.system.weakest(1, _free(sweep.told)):
+        for sign in (1.0, -1.0):
+            new, value = _small_change(level, sweep, sign * direction)
             if value < lowest:
                 best, lowest = new, value
-    return None if best is None else told.problem.unit * best
+    return None if best is None else sweep.told.problem.unit * best
+
+
+def _small_change(
+    level: Level, sweep: Sweep, direction: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """A state in that direction where the value has changed by little, and its value.
+
+    No column of J tells how far is far where all curvature is in second derivatives, so the length
+    is sought. The state before, where no change that is no rounding was found.
+    """
+    told, length = sweep.told, 1e-3 * (sweep.size or 1.0)
+    seen = 1e3 * told.digits * abs(told.value)
+    straight = told.problem.half_square(told.J.matvec(direction))
+    for _ in range(LENGTHS):
+        new = told.u + length * direction
+        new = new if told.box is None else told.box.project(new)
+        value = told.problem.half_square(told.problem.residuals(new))
+        level.charge(1.0 / 3.0)
+        change = value - told.value
+        # A larger one is no matter where J foretells it.
+        if seen < abs(change) <= max(MODERATE * told.value, 4.0 * length**2 * straight):
+            return new, value
+        length *= 1e6 if abs(change) <= seen else 1e-3
+    return told.u, told.value

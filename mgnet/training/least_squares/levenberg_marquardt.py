@@ -187,7 +187,9 @@ class LevenbergMarquardt(Smoother):
         return self.rule_for(Unknowns(problem, len(u), self.x_scale)).begin(self.mu)
 
     def carry(self, memory: Damping, transfer: Transfer) -> Damping:
-        return memory  # all of it is relative, so it means the same on the finer level
+        # All of it is relative, so it means the same on the finer level; but that level may be the
+        # first to know the parameters of a network by their names.
+        return memory._replace(units=memory.units or None)
 
     def work(self, level: Level, sweeps: int) -> float:
         return 2.0 * sweeps
@@ -309,8 +311,7 @@ class LevenbergMarquardt(Smoother):
             return system, memory
         columns = system.columns
         if memory.units is None:
-            units = unknowns.units(u, r, J, columns) if f is None else ()
-            level.charge(len(unknowns.tensors) / 3.0 if units else 0.0)
+            units = unknowns.units(level, u, r, J, columns) if f is None else ()
             memory = memory._replace(units=units)
         unit, norms = unknowns.sizes(columns, memory.units or (), memory.norms)
         return system if unit is None else system.measured(unit), memory._replace(norms=norms)

@@ -92,9 +92,7 @@ def linearize(
     with torch.enable_grad():
         blocks = blocks_of(parameters.evaluate(residual, u))
         r = _flat(blocks)
-        if not r.requires_grad or torch.autograd.grad(
-            r, u, torch.zeros_like(r), retain_graph=True, allow_unused=True
-        ) == (None,):
+        if not _depends(r, u):
             raise ValueError(
                 "residual(module) does not depend on the parameters of the module; "
                 "it must call the module that it is given, without torch.no_grad or detach"
@@ -123,6 +121,20 @@ def linearize(
             by_rows = len(r) <= 2 * len(u)  # a column costs more: it is differentiated twice
             J = (_by_rows if by_rows else _by_columns)(r, u, chunk_size)
     return r.detach().double(), DenseJacobian(J.double())
+
+
+def _depends(r: torch.Tensor, u: torch.Tensor) -> bool:
+    """Whether the graph of r leads to u; other parameters may need a gradient, too."""
+    seen, waiting = set(), [r.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", None) is u:
+            return True
+        waiting += [before for before, _ in node.next_functions]
+    return False
 
 
 def _flat(blocks: list[torch.Tensor]) -> torch.Tensor:

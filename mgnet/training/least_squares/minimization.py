@@ -294,12 +294,11 @@ class _Run:
         """Whether the place that meets a test is a minimum; what to do where it is none."""
         size = sweep.told.problem.unit * (2.0 * sweep.told.half) ** 0.5
         if is_minimal(self.level, sweep, self.asked):
-            if vanished(sweep):
-                self._end(Reason.FLAT)
-                return
             lower = lower_nearby(self.level, sweep)
             if lower is None:
-                if degenerate(sweep):
+                if vanished(sweep):
+                    self._end(Reason.FLAT)
+                elif degenerate(sweep):
                     self._end(met)
                 else:
                     self.reason = met

@@ -70,6 +70,8 @@ class LeastSquares(Objective):
     shift: torch.Tensor | None = None
     # In which residuals are measured: see `Rescaled`.
     unit: float = 1.0
+    # Whether column norms of the Jacobian tell the units of its unknowns: see `Unknowns`.
+    tells_units: bool = True
 
     def __init__(
         self,

@@ -128,15 +128,6 @@ class SingularEquations:
                 mu = max(1e-3 * high, math.sqrt(low * high))
         return mu
 
-    @cached_property
-    def offset(self) -> float:
-        """The cosine between r and the range of J, which no change of unknowns affects.
-
-        Source: Bates and Watts, Technometrics 23 (1981) 179-183.
-        """
-        size = float(self.r.norm())
-        return float(self.image.norm()) / size if size else 0.0
-
     def weakest(self, count: int, free: torch.Tensor | None = None) -> list[Any]:
         """Directions `D^-1 v` of unit length `|v|` along which residuals change least.
 
