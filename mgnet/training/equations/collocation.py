@@ -10,7 +10,14 @@ from typing import Any
 import torch
 
 from mgnet.training.equations.carried import FixedInputs, carried_derivatives, check_only_carried
-from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
+from mgnet.training.equations.derivatives import (
+    Ansatz,
+    Derivatives,
+    MixedSamplesError,
+    carries,
+    derivatives_of,
+    differentiated,
+)
 from mgnet.training.equations.mlp_derivatives import NotCarriedError
 from mgnet.training.equations.term import Term
 from mgnet.training.least_squares.covariance import pseudoinverse
@@ -32,8 +39,8 @@ class Collocation(LeastSquares):
     The value is `1/2 sum over terms of weight * mean of squares`; mean_square gives twice that, the
     loss as papers print it. With a KAN or a `torch.nn.Sequential` of linear layers and pointwise
     activations, alone or in an `Ansatz`, derivatives up to the second are carried through the
-    layers and the Jacobian is explicit; other networks, and residuals that ask for more, are
-    differentiated automatically.
+    layers and the Jacobian is explicit. Other networks are differentiated automatically, and so are
+    residuals that ask for more, mix samples or reach parameters by themselves.
 
     Parameters
     ----------
@@ -169,12 +176,11 @@ class Collocation(LeastSquares):
         names = {name: f"coefficients.{name}" for name in self.network.coefficients}
         return {name: float(named[path]) for name, path in names.items() if path in named}
 
-    def _blocks_of(self, network: torch.nn.Module, at: At = derivatives_of) -> list[torch.Tensor]:
+    def _blocks_of(self, network: torch.nn.Module, at: At | None = None) -> list[torch.Tensor]:
+        at = at or (derivatives_of if self._plain else differentiated)
         return [term.at(*(at(network, place) for place in term.places)) for term in self.terms]
 
-    def _terms_of(
-        self, network: torch.nn.Module, at: At = derivatives_of
-    ) -> tuple[torch.Tensor, ...]:
+    def _terms_of(self, network: torch.nn.Module, at: At | None = None) -> tuple[torch.Tensor, ...]:
         blocks = zip(self.terms, self._blocks_of(network, at), strict=True)
         return tuple(term.scaled(block) for term, block in blocks)
 
@@ -184,13 +190,16 @@ class Collocation(LeastSquares):
         u: torch.Tensor,
         known: dict[int, FixedInputs],
     ) -> Any:
-        """What a function of the network makes of carried derivatives of a plain one, else None.
+        """What a function of the network makes of carried derivatives, else None.
 
-        Any error ends the attempts: it may be that of the function, which then comes again from
-        automatic differentiation, or a residual may ask for derivatives that are not carried.
+        Errors end the attempts: they may be those of the function, which then come again from
+        automatic differentiation, or a residual may ask for derivatives that are not carried. A
+        network with derivatives of its own refuses in words what it does not have.
         """
-        if not self._plain or carries(self.network):
+        if not self._plain:
             return None
+        own = carries(self.network)
+        suits_not: Any = (NotCarriedError, RuntimeError) if own else Exception
 
         def at(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
             return carried_derivatives(network, points, known)
@@ -198,20 +207,20 @@ class Collocation(LeastSquares):
         def attempt(network: torch.nn.Module) -> Any:
             try:
                 return function(network, at)
-            except Exception:
+            except MixedSamplesError:
+                raise
+            except suits_not:
                 self._plain = False
                 return None
 
-        with torch.enable_grad():
+        # Without parameters that require gradients, a network of the former kind keeps no graph.
+        with torch.set_grad_enabled(u.requires_grad or not own):
             return self.flat.evaluate(attempt, u)
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         blocks = self._carried(self._terms_of, u.detach(), self._inputs)
-        if blocks is None and not carries(self.network):
-            return super().residuals(u)
         if blocks is None:
-            with torch.no_grad():
-                blocks = self.flat.evaluate(self._terms_of, u.detach())
+            return super().residuals(u)
         return torch.cat([block.detach().flatten() for block in blocks]).double()
 
     def residuals_of_many(self, us: torch.Tensor) -> torch.Tensor:
@@ -295,20 +304,13 @@ class Collocation(LeastSquares):
     def _linearized(
         self, u: torch.Tensor, terms: Sequence[Term], known: dict[int, FixedInputs]
     ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The residuals of some terms and their Jacobian, in float64; None where none is carried."""
+        """The residuals of some terms and their Jacobian, float64; None where none is carried."""
 
         def filled(network: torch.nn.Module, at: At) -> tuple[torch.Tensor, torch.Tensor]:
             return self._filled(network, terms, at)
 
         made = self._carried(filled, u.detach().requires_grad_(), known)
-        if made is None and not carries(self.network):
-            return None
-        if made is None:
-            with torch.enable_grad():
-                made = self.flat.evaluate(
-                    lambda network: filled(network, derivatives_of), u.detach()
-                )
-        return made[0].double(), made[1].double()
+        return None if made is None else (made[0].double(), made[1].double())
 
     def _filled(
         self, network: torch.nn.Module, terms: Sequence[Term], at: At
@@ -316,8 +318,7 @@ class Collocation(LeastSquares):
         """The same, term by term."""
         functions = [[at(network, place) for place in t.places] for t in terms]
         blocks = [t.scaled(t.at(*f)) for t, f in zip(terms, functions, strict=True)]
-        if at is not derivatives_of:
-            check_only_carried(network, blocks, functions)
+        check_only_carried(network, blocks, functions)
         r = torch.cat([block.detach().flatten() for block in blocks])
         J = zeros(len(self.flat.start()), len(r), r).T
         parts = J.split([block.numel() for block in blocks])

@@ -45,17 +45,19 @@ class Tolerances(NamedTuple):
     Examples
     --------
     >>> Tolerances().ftol
-    1e-10
+    1e-08
     """
 
-    ftol: float = 1e-10
-    xtol: float = 1e-10
-    gtol: float = 1e-10
+    ftol: float = 1e-8
+    xtol: float = 1e-8
+    gtol: float = 1e-8
 
 
 def cosine(sweep: Sweep) -> float:
-    """The largest cosine between the residuals and a column of their Jacobian."""
+    """The largest cosine between the residuals and a column of their Jacobian; 1 if not known."""
     told, size = sweep.told, (2.0 * sweep.told.half) ** 0.5
+    if isinstance(sweep.system, KrylovEquations):
+        return 1.0  # conjugate gradients know no columns
     if not size:
         return 0.0
     norms = sweep.system.columns.sqrt() * size
@@ -81,10 +83,7 @@ def test_met(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
     longest = sweep.memory.radius or trial.size
     if longest <= max(tolerances.xtol, least) * sweep.size:
         return Reason.XTOL
-    # Conjugate gradients know no columns.
-    if isinstance(sweep.system, KrylovEquations) or cosine(sweep) > max(tolerances.gtol, least):
-        return None
-    return Reason.GTOL
+    return Reason.GTOL if cosine(sweep) <= max(tolerances.gtol, least) else None
 
 
 def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
@@ -114,9 +113,7 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
         return True
     blur = NOISE * (noise / told.half) ** 0.5  # of the residuals, and so of the cosines
     size = told.problem.unit * (2.0 * told.half) ** 0.5
-    if isinstance(sweep.system, KrylovEquations) or size < (1.0 - SAME - blur) * before:
-        return False
-    return cosine(sweep) <= COSINE + blur
+    return size >= (1.0 - SAME - blur) * before and cosine(sweep) <= COSINE + blur
 
 
 def _offset(sweep: Sweep) -> float:

@@ -31,6 +31,7 @@ from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.least_squares.scaling import Rescaled, norm, precision, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial, TrustRegion
@@ -279,8 +280,12 @@ class LevenbergMarquardt(Smoother):
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
     ) -> tuple[StepRule, Damping]:
-        """The rule; Nielsen's where there are no singular values: with f, or rows on ranks."""
-        if not rule.singular or (told.f is None and len(told.r) == told.J.shape[0]):
+        """The rule; Nielsen's where there are no singular values.
+
+        That is with f, and where the rows of J are on several ranks, or not in memory.
+        """
+        whole = len(told.r) == told.J.shape[0] and not isinstance(told.J, RowBlocks)
+        if not rule.singular or (told.f is None and whole):
             return rule, memory
         return Nielsen(), memory._replace(mu=memory.mu or self.mu)
 

@@ -49,8 +49,8 @@ ATTEMPTS = 3  # at a place that meets a test and is no minimum
 
 
 def levenberg_marquardt(
-    residual: Residual,
-    module: torch.nn.Module,
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None = None,
     *,
     ftol: float = 1e-8,
     xtol: float = 1e-8,
@@ -81,13 +81,15 @@ def levenberg_marquardt(
 
     Parameters
     ----------
-    residual : callable
+    residual : callable, or LeastSquares
         `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
         respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i
         of each tensor depends on sample i of each call `module(x)` alone: for points of several
-        kinds return a tuple, not one long tensor.
+        kinds return a tuple, not one long tensor. Or a problem, such as a `Collocation`, with
+        its network, penalty and Jacobian.
     module : torch.nn.Module
         Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
+        Left out for a problem, whose network it is then.
     ftol, xtol, gtol : float
         Ends when a step reduces the objective by at most `ftol` times its value, and was to; when
         steps are no longer than `xtol` times the parameters, each in its unit; when no cosine
@@ -115,8 +117,9 @@ def levenberg_marquardt(
     Returns
     -------
     Solution
-        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising. Its
-        `value` is the flat vector of the parameters, in float64.
+        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising but where a
+        formula that ended at no minimum is fitted again from its start; the last entry is that of
+        the better end. Its `value` is the flat vector of the parameters, in float64.
 
     Raises
     ------
@@ -124,7 +127,8 @@ def levenberg_marquardt(
         If the module has no parameters to train, or the residuals are not finite at the start or do
         not depend on them.
     TypeError
-        If the residuals are not real tensors.
+        If the residuals are not real tensors, or a problem comes with a module, a loss
+        or `chunk_size`.
 
     Examples
     --------
@@ -132,6 +136,8 @@ def levenberg_marquardt(
     >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
     >>> solution = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
     >>> solution.values[-1] < 1e-4
+    True
+    >>> levenberg_marquardt(LeastSquares(module, (x, torch.cos(x)))).values[-1] < 1e-4
     True
     """
     check_limits(
@@ -143,10 +149,8 @@ def levenberg_marquardt(
         xtol=xtol,
         gtol=gtol,
     )
-    _check_residual(residual)
     began = time.perf_counter()
-    made = partial(residuals_of, residual)
-    problem = LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
+    problem = _problem(residual, module, chunk_size, loss, f_scale)
     smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
@@ -158,7 +162,7 @@ def levenberg_marquardt(
     if x_scale == "auto" and Unknowns(problem, len(u)).formula:
         plain = replace(smoother, x_scale=1.0)
         run.start, run.ways = u, (plain, replace(plain, rule=rule or TrustRegion(0.5)))
-    reason = None
+    reason: Reason | None = None
     first = problem.residuals(u)
     level.charge(1.0 / 3.0)
     if not len(first):
@@ -172,18 +176,19 @@ def levenberg_marquardt(
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
-                last, reason = run.u, run.better(reason)
-                if run.u is not last:
-                    run.look(began)
                 break
             run.step(told)
+        before = run.better()
+        if before is not None:
+            reason = before
+            run.look(began)  # the history ends with the state that is returned
     finally:
-        run.better(reason or Reason.NOT_FINITE)
+        run.better()
         problem.flat.write(run.u)
     broken = "the gradient became NaN or Inf, though the residuals are finite"
     return Solution(
         run.u,
-        reason,
+        cast(Reason, reason),
         tuple(run.history),
         level.tally[0],
         time.perf_counter() - began,
@@ -192,6 +197,42 @@ def levenberg_marquardt(
         f"after cycle {len(run.history) - 1}, {broken}" if reason is Reason.NOT_FINITE else "",
         run.last,
     )
+
+
+def _problem(
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None,
+    chunk_size: int | None,
+    loss: str,
+    f_scale: float,
+) -> LeastSquares:
+    """What was given, or made of it."""
+    if isinstance(residual, LeastSquares):
+        besides = {
+            "module": module is not None,
+            "chunk_size": chunk_size is not None,
+            "loss": loss != "linear",
+            "f_scale": f_scale != 1.0,
+        }
+        given = [name for name, there in besides.items() if there]
+        if given:
+            raise TypeError(
+                f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
+                "problem alone, made with those of its own"
+            )
+        return residual
+    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
+        raise TypeError(
+            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
+            "function first, then the module, such as (lambda module: module(x) - y, module)"
+        )
+    if module is None:
+        raise TypeError(
+            "levenberg_marquardt got a residual function without a module; give the module to "
+            "train, too, or a LeastSquares or Collocation problem alone"
+        )
+    made = partial(residuals_of, residual)
+    return LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
 
 
 @dataclass
@@ -214,10 +255,10 @@ class _Run:
     ways: tuple[LevenbergMarquardt, ...] = ()  # and how
     earlier: tuple[torch.Tensor, float, Reason] | None = None  # what that led to
 
-    def better(self, reason: Reason) -> Reason:
-        """Returns to what was found before it began again, where that has the lower objective."""
+    def better(self) -> Reason | None:
+        """Returns to where it ended before it began again, if the objective is lower there."""
         if self.earlier is None or not self.earlier[1] < (self.history[-1].value or 0.0):
-            return reason
+            return None
         self.u, _, reason = self.earlier
         self.earlier = None
         return reason
@@ -313,14 +354,6 @@ class LastSweep(NamedTuple):
         return type(None), ()
 
 
-def _check_residual(residual: Any) -> None:
-    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
-        raise TypeError(
-            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
-            "function first, then the module, such as (lambda module: module(x) - y, module)"
-        )
-
-
 def _damping(memory: Memory | None) -> Damping | None:
     """What an earlier solution remembers."""
     kept = (memory or {}).get((0, "pre"))
@@ -337,7 +370,7 @@ def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Leve
     # Their squares may overflow.
     if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
         raise ValueError(not_finite(str(level), level.operator, u))
-    again = 0.5 * float(r @ r)
+    again = level.operator.half_square(r)
     if abs(again - value) > 1e-3 * max(again, value):
         raise ValueError(
             f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "

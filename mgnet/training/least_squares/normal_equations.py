@@ -76,7 +76,7 @@ class NormalEquations:
     @property
     def columns(self) -> torch.Tensor:
         """The squared column norms of the Jacobian, not in the units."""
-        return self.J.dense().square().sum(0) if self.dual else self.gram.diagonal()
+        return self.J.squares() if self.dual else self.gram.diagonal()
 
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the Jacobian, or vectors of parameters in the dual space, in the units."""

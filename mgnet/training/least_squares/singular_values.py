@@ -54,7 +54,7 @@ class SingularEquations:
     @cached_property
     def columns(self) -> torch.Tensor:
         """The squared column norms of the Jacobian, not in the units."""
-        return self.J.dense().square().sum(0)
+        return self.J.squares()
 
     @cached_property
     def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
