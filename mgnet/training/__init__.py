@@ -26,6 +26,7 @@ from mgnet.training.least_squares.minimization import levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.step_rules import Nielsen, TrustRegion
 from mgnet.training.loss.objective import Objective
 from mgnet.training.optimizers.broyden import Broyden
 from mgnet.training.optimizers.early_stop import EarlyStop, Patience
@@ -45,6 +46,7 @@ __all__ = [
     "LeastSquares",
     "LevenbergMarquardt",
     "NewtonKrylov",
+    "Nielsen",
     "NewtonLastLayer",
     "Objective",
     "Patience",
@@ -56,6 +58,7 @@ __all__ = [
     "Term",
     "TimeSlabs",
     "TorchOptimizer",
+    "TrustRegion",
     "box_init_",
     "by_residual",
     "covariance",

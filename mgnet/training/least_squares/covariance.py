@@ -38,7 +38,9 @@ class Covariance(NamedTuple):
     matrix: torch.Tensor
 
 
-def covariance(problem: LeastSquares, u: torch.Tensor, absolute_sigma: bool = False) -> Covariance:
+def covariance(
+    problem: LeastSquares, u: torch.Tensor | None = None, absolute_sigma: bool = False
+) -> Covariance:
     """The covariance of the parameters at a minimum, as `scipy.optimize.curve_fit` gives it.
 
     `s^2 (J^T J)^-1`, with `s^2` the sum of squares over the residuals more than parameters. For
@@ -49,8 +51,9 @@ def covariance(problem: LeastSquares, u: torch.Tensor, absolute_sigma: bool = Fa
     ----------
     problem : LeastSquares
         Without penalty and robust loss. Weights are 1 / variance of the samples, or in proportion.
-    u : tensor of shape (parameters,)
-        The parameters at the minimum; those of a module by `problem.start()`.
+    u : tensor of shape (parameters,), optional
+        The parameters at the minimum, such as `solution.value`; those that the network has now by
+        default.
     absolute_sigma : bool
         Whether residuals have the variance 1, or samples 1 / weight, so that `s^2` is 1.
 
@@ -76,11 +79,11 @@ def covariance(problem: LeastSquares, u: torch.Tensor, absolute_sigma: bool = Fa
     >>> module = torch.nn.ParameterDict({"mean": torch.tensor([2.5])})
     >>> measured = torch.tensor([1.0, 2.0, 3.0, 4.0])
     >>> problem = LeastSquares.from_torch(module, lambda module: module["mean"] - measured)
-    >>> round(covariance(problem, problem.start()).errors["mean"].item(), 6)  # s / sqrt(4)
+    >>> round(covariance(problem).errors["mean"].item(), 6)  # s / sqrt(4)
     0.645497
     """
     _check(problem)
-    r, J = problem.linearize(u)
+    r, J = problem.linearize(problem.start() if u is None else u)
     J = J.dense()
     if not bool(torch.isfinite(r).all()) or not bool(torch.isfinite(J).all()):
         raise ValueError(

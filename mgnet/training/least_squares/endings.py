@@ -132,16 +132,15 @@ def _offset(sweep: Sweep) -> float:
 
 
 def vanished(sweep: Sweep) -> bool:
-    """Whether a parameter that once changed the residuals does so no more."""
-    norms = sweep.memory.norms
-    if norms is None or not isinstance(sweep.system, SingularEquations):
+    """Whether a parameter that once changed the residuals, or should, does so no more."""
+    if not isinstance(sweep.system, SingularEquations):
         return False
-    if len(norms) != len(sweep.u):
-        return False
-    now, told = sweep.system.columns.sqrt(), sweep.told
+    now, told, norms = sweep.system.columns.sqrt(), sweep.told, sweep.memory.norms
     share = now * told.u.abs()  # what such a change of the parameter as itself does
-    idle = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)
-    gone, free = (now < GONE * norms) | idle, _free(told)
+    gone = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)
+    if norms is not None and norms.shape == now.shape:
+        gone = gone | (now < GONE * norms)
+    free = _free(told)
     return bool((gone if free is None else gone & free).any())
 
 

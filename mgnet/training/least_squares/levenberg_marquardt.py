@@ -187,9 +187,7 @@ class LevenbergMarquardt(Smoother):
         return self.rule_for(Unknowns(problem, len(u), self.x_scale)).begin(self.mu)
 
     def carry(self, memory: Damping, transfer: Transfer) -> Damping:
-        # All of it is relative, so it means the same on the finer level; but that level may be the
-        # first to know the parameters of a network by their names.
-        return memory._replace(units=memory.units or None)
+        return memory  # all of it is relative, so it means the same on the finer level
 
     def work(self, level: Level, sweeps: int) -> float:
         return 2.0 * sweeps
@@ -300,7 +298,6 @@ class LevenbergMarquardt(Smoother):
         rule: StepRule,
     ) -> tuple[Equations, Damping]:
         """The damped systems in the units of the unknowns, and what is now known of these."""
-        u, r, J, f = told.u, told.r, told.J, told.f
         system, memory = self._measured_as_they_are(told, memory, rule)
         if isinstance(system, KrylovEquations):
             if unknowns.given is not None or unknowns.x_scale == "jac":
@@ -309,12 +306,12 @@ class LevenbergMarquardt(Smoother):
                     f"the linear solver solves directly; leave x_scale out, or raise `direct`"
                 )
             return system, memory
-        columns = system.columns
-        if memory.units is None:
-            units = unknowns.units(level, u, r, J, columns) if f is None else ()
-            memory = memory._replace(units=units)
-        unit, norms = unknowns.sizes(columns, memory.units or (), memory.norms)
-        return system if unit is None else system.measured(unit), memory._replace(norms=norms)
+        columns, units, proportion = system.columns, (), memory.proportion
+        if told.f is None:
+            units, proportion = unknowns.units(level, told, columns, proportion)
+        unit, norms = unknowns.sizes(columns, units, memory.norms)
+        known = memory._replace(norms=norms, proportion=proportion)
+        return system if unit is None else system.measured(unit), known
 
     def _measured_as_they_are(
         self, told: Linearized, memory: Damping, rule: StepRule

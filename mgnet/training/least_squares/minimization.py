@@ -369,7 +369,11 @@ def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Leve
     value, u = told.half, told.u
     # Their squares may overflow.
     if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
-        raise ValueError(not_finite(str(level), level.operator, u))
+        told_of = not_finite(str(level), level.operator, u)
+        wrong = (~torch.isfinite(r)).nonzero()[:, 0]
+        if len(wrong):
+            told_of += f"; {len(wrong)} of {len(r)} residuals are, first number {int(wrong[0])}"
+        raise ValueError(told_of)
     again = level.operator.half_square(r)
     if abs(again - value) > 1e-3 * max(again, value):
         raise ValueError(

@@ -123,7 +123,8 @@ class SingularEquations:
             if abs(size - radius) <= CLOSE * radius:
                 break
             low, high = (mu, high) if size > radius else (low, mu)
-            mu -= (size - radius) / radius * size / slope
+            if slope:  # else it underflowed
+                mu -= (size - radius) / radius * size / slope
             if not low < mu < high:
                 mu = max(1e-3 * high, math.sqrt(low * high))
         return mu

@@ -9,6 +9,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 
+from mgnet.training.least_squares.units import Proportion
+
 __all__ = ["Damping", "Nielsen", "StepRule", "Trial", "TrustRegion"]
 
 ACCEPTED = 1e-4  # the least ratio of actual to predicted reduction
@@ -31,8 +33,8 @@ class Damping(NamedTuple):
         The ratio of actual to predicted reduction of the last step.
     bend : float
         Twice the geodesic acceleration of the last step, relative to the step.
-    units : tuple of float, or None
-        Of the parameters of a network, relative to each other; None before they are known.
+    proportion : Proportion, optional
+        Of the parameters of a network in which residuals are linear; None where all units are 1.
     norms : tensor, optional
         The largest column norms so far, of unknowns with units of their own.
     """
@@ -44,7 +46,7 @@ class Damping(NamedTuple):
     radius: float = 0.0
     gain: float = 0.0
     bend: float = 1.0
-    units: tuple[float, ...] | None = None
+    proportion: Proportion | None = None
     norms: torch.Tensor | None = None
 
 

@@ -10,23 +10,24 @@ Source: Moré, "The Levenberg-Marquardt algorithm: implementation and theory" (1
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from mgnet.level import Level
 from mgnet.training.least_squares.scaling import precision
 
-__all__ = ["Scale", "Unknowns", "check_scale"]
+__all__ = ["Proportion", "Scale", "Unknowns", "check_scale"]
 
 #: What `x_scale` may be.
-Scale = str | float | torch.Tensor | Mapping[str, Any]
+Scale = str | float | torch.Tensor | np.ndarray | Sequence[float] | Mapping[str, Any]
 
-FAR = 10.0  # residuals so many times what the unknowns give at their present size
+FAR = 10.0  # a ratio of sizes that is out of proportion
 
 
 def check_scale(owner: str, x_scale: Any) -> None:
@@ -48,15 +49,30 @@ def check_scale(owner: str, x_scale: Any) -> None:
         return
     for value in x_scale.values() if isinstance(x_scale, Mapping) else (x_scale,):
         numeric = isinstance(value, Real) and not isinstance(value, bool)
-        if not numeric and not isinstance(value, torch.Tensor):
+        if not numeric and not isinstance(value, torch.Tensor | np.ndarray | list | tuple):
             raise TypeError(
                 f'{owner} got x_scale of type {type(value).__name__}; give "auto", "jac", a '
-                "number, a tensor with a number for each unknown, or a dict of such by the names "
-                "of parameters"
+                "number, a tensor, array or list with a number for each unknown, or a dict of such "
+                "by the names of parameters"
             )
         numbers = torch.as_tensor(value)
         if not bool((torch.isfinite(numbers) & (numbers > 0.0)).all()):
             raise ValueError(f"{owner} got x_scale {value}; scales must be positive and finite")
+
+
+class Proportion(NamedTuple):
+    """Of which size the parameters are in which residuals are linear, beside the others.
+
+    Attributes
+    ----------
+    linear : tuple of bool
+        Of each parameter, whether residuals are linear in it.
+    unit : float
+        Of those, relative to the others; it only grows.
+    """
+
+    linear: tuple[bool, ...]
+    unit: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +136,8 @@ class Unknowns:
         boxes = torch.nn.ParameterList, torch.nn.ParameterDict
         if isinstance(module, boxes):
             return self.problem.shapes[name].__len__() > 1
-        own_layer = type(module).__module__.startswith("torch.nn.modules.")
-        return any(p.dim() > 1 for p in held) or (own_layer and type(module) is not torch.nn.Module)
+        layer = type(module).__module__.startswith(("torch.nn.modules.", "mgnet."))
+        return any(p.dim() > 1 for p in held) or (layer and type(module) is not torch.nn.Module)
 
     @cached_property
     def given(self) -> torch.Tensor | None:
@@ -188,52 +204,77 @@ class Unknowns:
         return unit, norms
 
     def units(
-        self, level: Level, u: torch.Tensor, r: torch.Tensor, J: Any, columns: torch.Tensor
-    ) -> tuple[float, ...]:
-        """Units of the parameters of a network, relative to each other: 1, unless targets are far.
+        self,
+        level: Level,
+        told: Any,
+        columns: torch.Tensor,
+        before: Proportion | None,
+    ) -> tuple[tuple[float, ...], Proportion | None]:
+        """Units of the parameters of a network, relative to each other; empty where all are 1.
 
         Where targets are hundreds of times larger than what a network gives, its last layer has to
-        grow as much and the others have not. With one unit for all, these saturate on the way. So
-        the parameters in which residuals are linear are measured in the size of the targets.
+        grow as much, and the others have not. With one unit for all, these saturate on the way.
+        So the parameters in which residuals are linear are measured in the size that they have or
+        will need, where that is out of proportion.
 
         Parameters
         ----------
         level : Level
             Work is charged to it.
-        u, r : tensor
-        J : Jacobian
+        told : Linearized
         columns : tensor of shape (unknowns,)
             The diagonal of `J^T J`.
+        before : Proportion, optional
+            As this returned it at the last step.
         """
-        shared = [(name, place) for name, place in self.tensors if not bool(self.own[place].any())]
+        shared = [place for _, place in self.tensors if not bool(self.own[place].any())]
         if not shared or self.x_scale != "auto" or not self.problem.tells_units:
-            return ()
-        typical = float(torch.cat([u[place] for _, place in shared]).double().square().mean())
-        if not self._far(r, columns, typical, [place for _, place in shared]):
-            return ()
-        linear: list[slice] = []
-        probe = torch.zeros_like(u)
-        for _, place in reversed(shared):
-            further = torch.zeros_like(u)
-            count = place.stop - place.start
-            further[place] = torch.arange(1.0, count + 1.0, dtype=u.dtype).cos()
-            if self._linear(level, u, r, J, probe, further):
-                linear.append(place)
-        ratio = self._far(r, columns, typical, linear)
-        if not ratio:
-            return ()
-        return tuple(ratio if place in linear else 1.0 for _, place in self.tensors)
+            return (), before
+        if before is None or len(before.linear) != len(self.tensors):
+            if not self._far(told, columns, shared):
+                return (), None
+            before = Proportion(self._linear_ones(level, told, shared), 1.0)
+        ones = [place for place, is_one in zip(self.places, before.linear, strict=True) if is_one]
+        others = [place for place in shared if place not in ones]
+        typical = _mean_square(told.u, others)
+        given = typical * sum(float(columns[place].sum()) for place in ones)
+        size = 1.0
+        if 0.0 < given < math.inf:
+            needed = 2.0 * self.problem.half_square(told.r) / given
+            size = max(needed, _mean_square(told.u, ones) / typical) ** 0.5
+        unit = before.unit
+        if FAR < size < math.inf:
+            unit = max(unit, size / FAR)
+        now = Proportion(before.linear, unit)
+        if unit == 1.0:
+            return (), now
+        return tuple(unit if is_one else 1.0 for is_one in now.linear), now
 
-    def _far(
-        self, r: torch.Tensor, columns: torch.Tensor, typical: float, places: list[slice]
-    ) -> float:
-        """How many times `FAR` larger than what unknowns of typical size give; 0 if not."""
+    @property
+    def places(self) -> list[slice]:
+        """Where the unknowns of each parameter are."""
+        return [place for _, place in self.tensors]
+
+    def _far(self, told: Any, columns: torch.Tensor, places: list[slice]) -> bool:
+        """Whether residuals are far above what unknowns of this size give."""
+        typical = _mean_square(told.u, places)
         given = typical * sum(float(columns[place].sum()) for place in places)
-        needed = 2.0 * self.problem.half_square(r)
+        needed = 2.0 * self.problem.half_square(told.r)
         if not 0.0 < given < math.inf or not needed < math.inf:
-            return 0.0
-        ratio = (needed / given) ** 0.5 / FAR
-        return ratio if ratio > 1.0 else 0.0
+            return False
+        return needed > FAR**2 * given
+
+    def _linear_ones(self, level: Level, told: Any, shared: list[slice]) -> tuple[bool, ...]:
+        """In which parameters of a network residuals are linear, all of them together."""
+        found: list[slice] = []
+        probe = torch.zeros_like(told.u)
+        length = _mean_square(told.u, shared) ** 0.5
+        for place in reversed(shared):
+            further = torch.zeros_like(told.u)
+            further[place] = torch.arange(1.0, place.stop - place.start + 1.0).cos().to(further)
+            if self._linear(level, told.u, told.r, told.J, probe, further, length):
+                found.append(place)
+        return tuple(place in found for place in self.places)
 
     def _linear(
         self,
@@ -243,16 +284,18 @@ class Unknowns:
         J: Any,
         probe: torch.Tensor,
         further: torch.Tensor,
+        length: float,
     ) -> bool:
         """Whether residuals are linear in a further direction beside others; it joins the probe.
 
-        At a length that changes them by their own size: curvature shows there, also in float32.
+        At that length, or one that changes them by their own size: curvature shows there, also in
+        float32.
         """
         half = self.problem.half_square
         change = half(J.matvec(further.double()))
         if not change:
             return False
-        d = probe + (half(r) / change) ** 0.5 * further
+        d = probe + max((half(r) / change) ** 0.5, length) * further
         image = J.matvec(d.double())
         bend = half(self.problem.residuals(u + d) - r - image)
         level.charge(1.0 / 3.0)
@@ -260,3 +303,8 @@ class Unknowns:
             return False
         probe.copy_(d)
         return True
+
+
+def _mean_square(u: torch.Tensor, places: list[slice]) -> float:
+    entries = torch.cat([u.new_empty(0), *(u[place] for place in places)]).double()
+    return float(entries.square().mean()) if len(entries) else 0.0
