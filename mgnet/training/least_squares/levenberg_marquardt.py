@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
@@ -118,7 +119,8 @@ class LevenbergMarquardt(Smoother):
         Jacobian. "jac": one each for all; the iteration is then the same in all units. Numbers as
         in SciPy's `least_squares`: one for all, one for each, or by the names of parameters.
     rule : StepRule, optional
-        `Nielsen` for networks by default, `TrustRegion` where no unknown is a weight of a network.
+        `Nielsen` for networks by default, `TrustRegion` where no unknown is a weight of a network;
+        `ProbedRadius` leads to more digits.
 
     Examples
     --------
@@ -216,7 +218,7 @@ class LevenbergMarquardt(Smoother):
         unseen = told.digits * abs(told.value)
         first, kept = memory, None
         for _ in range(rule.trials):
-            memory = rule.propose(memory, system, size)
+            memory = rule.look(memory, system, size, partial(self._reduction, level, told))
             solve = system.damped(memory.mu)
             d = solve(None)
             shift = memory.mu * system.scale
@@ -230,23 +232,29 @@ class LevenbergMarquardt(Smoother):
                 return kept or Sweep(u, first, told, trial, size, system, False)
             bends = bool(self.acceleration) and rule.accelerates(memory)
             step, memory = self._bent(told, d, solve, system, memory) if bends else (d, memory)
-            level.charge(2.0 / 3.0 if bends else 1.0 / 3.0)
-            if step is not None and bool(torch.isfinite(step).all()) and predicted > 0.0:
-                new = u + step.to(u.dtype)
-                then = problem.half_square(problem.residuals(new))
-                then -= 0.0 if f is None else float(f @ new)
-                if math.isfinite(then):
-                    trial = trial._replace(actual=told.value - then)
+            level.charge(1.0 / 3.0 if bends else 0.0)
+            if step is not None and predicted > 0.0:
+                trial = trial._replace(actual=self._reduction(level, told, step))
             if kept is not None and not (trial.gain > 0.75 and trial.actual > kept.trial.actual):
                 return kept
             memory = rule.judge(memory, trial)
             if trial.accepted:
-                kept = Sweep(new, memory, told, trial, size, system, True)
+                kept = Sweep(u + step.to(u.dtype), memory, told, trial, size, system, True)
                 further = rule.reaching(first, memory, trial)
                 if further is None:
                     return kept
                 memory = further
         return kept or Sweep(u, memory._replace(growth=2.0), told, trial, size, system, True)
+
+    def _reduction(self, level: Level, told: Linearized, d: torch.Tensor) -> float:
+        """By how much a step lowers the objective; minus infinity where that is not finite."""
+        if not bool(torch.isfinite(d).all()):
+            return -math.inf
+        level.charge(1.0 / 3.0)
+        new = told.u + d.to(told.u.dtype)
+        then = told.problem.half_square(told.problem.residuals(new))
+        then -= 0.0 if told.f is None else float(told.f @ new)
+        return told.value - then if math.isfinite(then) else -math.inf
 
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
