@@ -34,8 +34,8 @@ def until(limit, system):
 
     def reduction(d):
         scaled = d if system.unit is None else d / system.unit
-        Jd = system.J.matvec(d)
-        exact = -float(Jd @ system.r) - 0.5 * float(Jd @ Jd)
+        image = system.J.matvec(d)
+        exact = -float(image @ system.r) - 0.5 * float(image @ image)
         return exact if float(scaled.norm()) <= limit else -1.0
 
     return reduction
