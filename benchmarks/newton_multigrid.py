@@ -35,7 +35,8 @@ import scipy.sparse as sp
 import torch
 
 from mgnet.knots import KAN, KnotMultigrid, Patches
-from mgnet.knots.local_jacobian import LocalJacobian, linearize_residual
+from mgnet.knots.local_jacobian import linearize_residual
+from mgnet.knots.local_rows import LocalJacobian
 from mgnet.knots.patches import GaussNewtonMatrix
 from mgnet.training import NewtonKrylov, levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import conjugate_gradients
@@ -47,7 +48,7 @@ PATIENCE = 20.0  # seconds after which a method gets no further right side
 DAMPINGS = (1e-3, 1e-6)
 MOST = {1e-3: 40, 1e-6: 110}  # iterations with patches for [2, 6, 1], the target
 FORMED = 1500  # parameters up to which J^T J is formed for the products
-GIGABYTES = 0.25  # of J, at most: its making by automatic differentiation takes 20 to 40 times it
+GIGABYTES = 0.25  # of J, at most; its making takes up to 3 times that, all levels about 4
 EDGES = 1.0  # gigabytes of the blocks of the edges, at most
 
 Product = Callable[[torch.Tensor], torch.Tensor]
@@ -261,9 +262,6 @@ def compare(
     for name, prepare in methods.items():
         if given.methods and name not in given.methods:
             continue
-        for part in J.inputs:  # each method pays for its own
-            part.__dict__.pop("element_matrices", None)
-            part.__dict__.pop("by_row", None)
         if name == "V, edges" and edges > EDGES:
             rows.append(Row(name, note=f"left out: its blocks take {edges:.2g} GB"))
             continue

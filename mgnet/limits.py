@@ -49,7 +49,9 @@ def check_limits(
     max_cycles: int = 1,
     seconds: float = math.inf,
     monitor: Callable[..., Any] | None = None,
-    **tolerances: float,
+    ftol: float = 0.0,
+    xtol: float = 0.0,
+    gtol: float = 0.0,
 ) -> None:
     """Raise unless tolerances are not negative, the limits positive and the monitor a function.
 
@@ -61,8 +63,7 @@ def check_limits(
     max_cycles : int
     seconds : float
     monitor : callable, optional
-    **tolerances : float
-        Further ones, by name.
+    ftol, xtol, gtol : float
 
     Raises
     ------
@@ -77,7 +78,7 @@ def check_limits(
     Traceback (most recent call last):
     ValueError: Solver got max_cycles 0; it must be at least 1
     """
-    tolerances = {"rtol": rtol, "atol": atol, **tolerances}
+    tolerances = {"rtol": rtol, "atol": atol, "ftol": ftol, "xtol": xtol, "gtol": gtol}
     numbers = {**tolerances, "seconds": seconds}
     for name, number in numbers.items():
         if not isinstance(number, Real) or isinstance(number, bool):

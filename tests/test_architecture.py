@@ -47,6 +47,7 @@ ROOMS = {
 # The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
 # of problems, and a block whose tangent is a block, too. All else is final.
 DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
+DERIVED_FROM |= {"StepRule"}
 DERIVED_FROM |= {"Objective", "LeastSquares", "StackedBlock", "OptionsInState"}
 # Files that import one another, for types only in one direction.
 CIRCLES = [
@@ -56,8 +57,9 @@ CIRCLES = [
 ]
 # numba is optional: only these files may import it, and those in knots/ are imported on first use.
 COMPILERS = {"numba", "llvmlite"}
-COMPILED = {"mgnet/kernels.py", "mgnet/knots/kernels.py", "mgnet/knots/simd.py"}
-LAZY = {"mgnet.knots.kernels", "mgnet.knots.simd"}
+COMPILED = {"mgnet/kernels.py"}
+COMPILED |= {f"mgnet/knots/{name}.py" for name in ("kernels", "local_kernels", "simd")}
+LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.knots.simd"}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
 # `python -m mgnet` is the command line; Python wants the file among those of the core.

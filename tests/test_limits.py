@@ -31,19 +31,26 @@ def by_levenberg_marquardt(**limits):
 
 
 FUNCTIONS = {"Solver": by_solver, "train": by_train, "levenberg_marquardt": by_levenberg_marquardt}
-TOLERANCES = ("Solver", "levenberg_marquardt")
+TOLERANCES = {"Solver": ["rtol", "atol"], "levenberg_marquardt": ["ftol", "xtol", "gtol"]}
 SECONDS = ("Solver", "train", "levenberg_marquardt")
 WRONG = [
     (FUNCTIONS, {"max_cycles": 0}, ValueError, "max_cycles 0; it must be at least 1"),
     (FUNCTIONS, {"max_cycles": 2.0}, TypeError, "max_cycles 2.0; it must be an integer"),
     (FUNCTIONS, {"monitor": 1}, TypeError, "a monitor of type int; give a function"),
-    (TOLERANCES, {"rtol": -1e-3}, ValueError, "rtol -0.001; it must not be negative"),
-    (TOLERANCES, {"rtol": math.nan}, ValueError, "rtol nan; it must not be negative"),
-    (TOLERANCES, {"atol": "0"}, TypeError, "atol '0'; it must be a number"),
-    (TOLERANCES, {"atol": -1}, ValueError, "atol -1; it must not be negative"),
     (SECONDS, {"seconds": 0.0}, ValueError, "seconds 0.0; it must be positive"),
     (SECONDS, {"seconds": math.nan}, ValueError, "seconds nan; it must be positive"),
     (SECONDS, {"seconds": None}, TypeError, "seconds None; it must be a number"),
+]
+WRONG += [
+    ((owner,), {name: value}, kind, f"{name} {value!r}; it must {words}")
+    for owner, names in TOLERANCES.items()
+    for name in names
+    for value, kind, words in [
+        (-1e-3, ValueError, "not be negative"),
+        (-1, ValueError, "not be negative"),
+        (math.nan, ValueError, "not be negative"),
+        ("0", TypeError, "be a number"),
+    ]
 ]
 
 
@@ -62,8 +69,10 @@ def test_a_wrong_limit_is_refused_alike(name, limits, kind, words):
 def test_what_is_in_range_is_taken(name):
     solution = FUNCTIONS[name](max_cycles=np.int64(2), monitor=lambda entry, state: None)
     assert solution.cycles >= 1
-    if name in TOLERANCES:
-        assert FUNCTIONS[name](rtol=0, atol=np.float32(1e9)).reason.name == "ATOL"
+    for tolerance in TOLERANCES.get(name, []):
+        zero = dict.fromkeys(TOLERANCES[name], 0)
+        limits = zero | {tolerance: np.float32(1e-3)}
+        assert FUNCTIONS[name](**limits).reason.name == tolerance.upper()
     if name in SECONDS:
         assert FUNCTIONS[name](seconds=1e-9).reason.name == "SECONDS"
 

@@ -35,7 +35,11 @@ __all__ = ["InputBands", "PreparedBands"]
 
 
 class Block(NamedTuple):
-    """The columns of J of one input, sparse, and how many outputs share its splines."""
+    """The columns of J of one input, sparse, and how many outputs share its splines.
+
+    Rows without entries are left out: a penalty has rows for each input, so that with all of them
+    memory would grow with the square of the inputs.
+    """
 
     columns: Any  # a csr_matrix
     outputs: int
@@ -150,9 +154,15 @@ def _split(rows: Any, layout: Sequence[tuple[int, int]]) -> list[Block]:
     ends = np.cumsum([0, *(splines * outputs for splines, outputs in layout)]).tolist()
     columns = sp.csc_matrix(rows)
     return [
-        Block(columns[:, begin:end].tocsr(), outputs)
+        Block(_without_empty_rows(columns[:, begin:end]), outputs)
         for (begin, end), (_, outputs) in zip(pairwise(ends), layout, strict=True)
     ]
+
+
+def _without_empty_rows(columns: Any) -> Any:
+    used, index = np.unique(columns.indices, return_inverse=True)
+    shape = len(used), columns.shape[1]
+    return sp.csc_matrix((columns.data, index, columns.indptr), shape=shape).tocsr()
 
 
 def _stacked(J: StackedJacobian) -> list[Block] | None:

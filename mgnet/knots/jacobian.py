@@ -12,7 +12,7 @@ a sparse matrix with a row per pair (a, b) times the dense matrix W: no row of J
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -182,6 +182,16 @@ class KANJacobian(Jacobian):
             layer.fill(whole[:, :, place])
         J = whole.flatten(0, 1)
         return J if self.order is None else torch.empty_like(J).index_copy_(1, self.order, J)
+
+    def scaled_rows(self, factors: torch.Tensor) -> KANJacobian:
+        by_sample = factors.view(len(self.layers[0].values), -1)
+        first = by_sample[:, :1]
+        if bool((by_sample == first).all()):  # the splines at a sample are in all its rows
+            layers = (replace(one, values=one.values * first) for one in self.layers)
+        else:
+            bent = ((one, one.sensitivity * by_sample.unsqueeze(2)) for one in self.layers)
+            layers = (replace(one, sensitivity=S, last=False) for one, S in bent)
+        return KANJacobian(tuple(layers), self.order)
 
     def gram(self) -> torch.Tensor:
         whole = np.empty((self.shape[1],) * 2)

@@ -1,234 +1,34 @@
 """The Jacobian of residuals of a KAN, with degree + 1 splines of an edge in every row.
 
-The knot intervals are the elements of a finite element method. The rows whose sample lies in one
-interval of an input differ from zero in the same columns, all outputs of degree + 1 splines, which
-are neighbours in the flat parameter vector: sorted by interval they are dense blocks. So products,
-the matrices of elements and those of coarser knots are products of small dense matrices.
+Residuals are made once for each part of the samples, so that what automatic differentiation keeps
+is a part of J: the other samples of the call then have the values of the network, no derivatives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
 from mgnet.knots.jacobian import KANJacobian, LayerJacobian
-from mgnet.knots.refinement import refinement_matrix
-from mgnet.knots.spline import local_basis
+from mgnet.knots.local_rows import InputColumns, LocalJacobian
+from mgnet.knots.spline import derivative_pieces, local_basis, locate
 from mgnet.knots.spline_network import SplineNetwork
 from mgnet.training.least_squares.jacobian import (
     DenseJacobian,
     Jacobian,
     ProlongedJacobian,
     StackedJacobian,
-    squared,
 )
 from mgnet.training.least_squares.linearization import Residual, blocks_of
+from mgnet.training.least_squares.sample_parts import Call, SampleParts
 
-__all__ = ["InputColumns", "LocalJacobian", "linearize_residual", "local_form"]
+__all__ = ["linearize_residual", "local_form"]
 
-ENTRIES = 2**24  # of the dense rows that are made at once
-SPARSE = 8  # a product of gathered rows costs so much more, per entry, than one of dense matrices
-
-
-@dataclass(frozen=True, eq=False)
-class InputColumns:
-    """The columns of J that belong to one input of a layer.
-
-    Attributes
-    ----------
-    order : int array of shape (rows,)
-        The rows of J, sorted by the knot interval that their sample lies in.
-    starts : int array of shape (intervals + 1,)
-        Where the rows of each interval begin in this order.
-    values : array of shape (rows, (degree + 1) outputs)
-        In this order; of the splines that do not vanish in the interval.
-    place, outputs, degree : int
-        The first column; the outputs of the layer; of the splines.
-    """
-
-    order: np.ndarray
-    starts: np.ndarray
-    values: np.ndarray
-    place: int
-    outputs: int
-    degree: int
-
-    @property
-    def intervals(self) -> int:
-        """Of each edge."""
-        return len(self.starts) - 1
-
-    @property
-    def splines(self) -> int:
-        """Of each edge."""
-        return self.intervals + self.degree
-
-    @property
-    def count(self) -> int:
-        """Number of columns."""
-        return self.splines * self.outputs
-
-    def elements(self) -> Iterator[tuple[slice, slice]]:
-        """Rows (in `order`) and columns (from `place`) of each interval that has samples."""
-        width, ends = self.values.shape[1], self.starts.tolist()
-        for interval, (begin, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
-            if end > begin:
-                first = interval * self.outputs
-                yield slice(begin, end), slice(first, first + width)
-
-    @cached_property
-    def element_matrices(self) -> np.ndarray:
-        """`V^T V` of each interval, shape (intervals, width, width): their sum is J_p^T J_p."""
-        width = self.values.shape[1]
-        matrices = np.zeros((self.intervals, width, width))
-        for rows, columns in self.elements():
-            V = self.values[rows]
-            matrices[columns.start // self.outputs] = V.T @ V
-        return matrices
-
-    @cached_property
-    def by_row(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each row of J: its place in `order`, and its interval."""
-        inverse = np.argsort(self.order)
-        return inverse, np.repeat(np.arange(self.intervals), np.diff(self.starts))[inverse]
-
-    def coarsened(self, place: int, factor: int, kept: np.ndarray | None) -> InputColumns:
-        """The same on knots of `factor` times the distance; of the rows where `kept`, rescaled."""
-        splines = self.degree + 1
-        P = refinement_matrix(1, self.degree, factor).toarray()  # as on any interval
-        locally = [  # the coarse splines of an interval in the fine ones of its parts
-            np.kron(P[part : part + splines, :splines], np.eye(self.outputs))
-            for part in range(factor)
-        ]
-        order, starts, weight = self.order, self.starts, 1.0
-        chosen: Any = slice(None)
-        if kept is not None:
-            chosen = kept[order]
-            before = np.concatenate([[0], np.cumsum(chosen)])
-            weight = (len(order) / before[-1]) ** 0.5
-            order, starts = (np.cumsum(kept) - 1)[order[chosen]], before[starts]
-        values = self.values[chosen]
-        coarse = np.empty_like(values)
-        for number, (begin, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
-            coarse[begin:end] = values[begin:end] @ (weight * locally[number % factor])
-        outputs, degree = self.outputs, self.degree
-        return InputColumns(order, starts[::factor], coarse, place, outputs, degree)
-
-
-@dataclass(frozen=True, eq=False)
-class LocalJacobian(Jacobian):
-    """J as the columns of all inputs of all layers, in float64.
-
-    Attributes
-    ----------
-    rows : int
-    inputs : tuple of InputColumns
-        In the order of the parameters.
-    """
-
-    rows: int
-    inputs: tuple[InputColumns, ...]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.rows, sum(part.count for part in self.inputs)
-
-    @property
-    def row_entries(self) -> int:
-        """Entries of a row that do not vanish."""
-        return sum(part.values.shape[1] for part in self.inputs)
-
-    def matvec(self, d: torch.Tensor) -> torch.Tensor:
-        total, image = np.zeros(self.rows), np.empty(self.rows)
-        for part in self.inputs:
-            own = d.numpy()[part.place : part.place + part.count]
-            for rows, columns in part.elements():
-                np.matmul(part.values[rows], own[columns], out=image[rows])
-            total[part.order] += image
-        return torch.from_numpy(total)
-
-    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
-        total = np.zeros(self.shape[1])
-        for part in self.inputs:
-            sorted_y = y.numpy()[part.order]
-            own = total[part.place : part.place + part.count]
-            for rows, columns in part.elements():
-                own[columns] += sorted_y[rows] @ part.values[rows]
-        return torch.from_numpy(total)
-
-    def dense(self) -> torch.Tensor:
-        return torch.from_numpy(self._dense_rows(0, self.rows))
-
-    def gram(self) -> torch.Tensor:
-        total = np.zeros((self.shape[1],) * 2)
-        step = max(1, ENTRIES // self.shape[1])
-        sparse = SPARSE * self.row_entries < self.shape[1]
-        for first in range(0, self.rows, step):
-            block = self._dense_rows(first, min(first + step, self.rows))
-            if not sparse:
-                total += squared(torch.from_numpy(block)).numpy()
-                continue
-            for part in self.inputs:
-                right = block[:, part.place :]
-                for rows, columns in part.elements():
-                    numbers = part.order[rows]
-                    begin, end = np.searchsorted(numbers, (first, first + step))
-                    V = part.values[rows][begin:end]
-                    own = slice(part.place + columns.start, part.place + columns.stop)
-                    total[own, part.place :] += V.T @ right[numbers[begin:end] - first]
-        gram = torch.from_numpy(total)
-        return gram if not sparse else gram.triu() + gram.triu(1).T
-
-    def _dense_rows(self, begin: int, end: int) -> np.ndarray:
-        block = np.zeros((end - begin, self.shape[1]))
-        for part in self.inputs:
-            values, interval = part.by_row
-            own = block[:, part.place : part.place + part.count]
-            splines = own.reshape(end - begin, part.splines, part.outputs)  # a view
-            columns = interval[begin:end, None] + np.arange(part.degree + 1)
-            entries = part.values[values[begin:end]]
-            splines[np.arange(end - begin)[:, None], columns] = entries.reshape(
-                end - begin, part.degree + 1, part.outputs
-            )
-        return block
-
-    def scaled(self, weight: float) -> LocalJacobian:
-        """`weight J`."""
-        parts = tuple(replace(part, values=weight * part.values) for part in self.inputs)
-        return LocalJacobian(self.rows, parts)
-
-    @cached_property
-    def mean_diagonal(self) -> float:
-        """Of `J^T J`."""
-        squares = sum(float(np.vdot(part.values, part.values)) for part in self.inputs)
-        return squares / self.shape[1]
-
-    def coarsened(self, factor: int = 2, rows: int | None = None, seed: int = 0) -> LocalJacobian:
-        """`J P` with the prolongation of `knot_transfer`; or `rows` of its rows, drawn, rescaled.
-
-        Parameters
-        ----------
-        factor : int
-        rows : int, optional
-            Then J^T J is an estimate.
-        seed : int
-            Of the drawing.
-        """
-        kept = None
-        if rows is not None and rows < self.rows:
-            kept = np.zeros(self.rows, bool)
-            drawn = np.random.default_rng(seed).choice(self.rows, rows, replace=False)
-            kept[drawn] = True
-        parts, place = [], 0
-        for part in self.inputs:
-            parts.append(part.coarsened(place, factor, kept))
-            place += parts[-1].count
-        return LocalJacobian(self.rows if kept is None else int(kept.sum()), tuple(parts))
+COPIES = 2**17  # coefficients copied at once, at least: what is kept for them fits into the cache
+PARTS = 64  # of the samples of a call, at most: each part runs the whole function of the user
 
 
 def local_form(J: Jacobian) -> LocalJacobian | None:
@@ -251,21 +51,38 @@ def local_form(J: Jacobian) -> LocalJacobian | None:
 
 
 def _of_layers(layers: tuple[LayerJacobian, ...]) -> LocalJacobian:
-    inputs, place = [], 0
+    shapes = []
     for layer in layers:
-        samples, outputs, width = layer.sensitivity.shape
-        splines, nonzeros = layer.splines, layer.columns.shape[1]
-        of_inputs = layer.size // splines
-        degree = nonzeros // of_inputs - 1
-        first = layer.columns[:, :: degree + 1] - splines * torch.arange(of_inputs)
+        inputs = layer.size // layer.splines
+        degree = layer.columns.shape[1] // inputs - 1
+        shapes.append((inputs, layer.splines - degree, layer.width, degree))
+    layout = _layout(shapes)
+    samples, outputs, _ = layers[0].sensitivity.shape
+    values = np.empty((samples, outputs, sum(part.width for part in layout)))
+    first, end = np.empty((samples, len(layout)), np.int32), 0
+    rest = iter(range(len(layout)))
+    for layer, (inputs, _, _, degree) in zip(layers, shapes, strict=True):
+        begin = end
+        end = begin + layer.columns.shape[1] * layer.width
         # A row per sample and output: the splines at the sample times the output's sensitivity.
-        values = layer.values.view(samples, 1, of_inputs, degree + 1, 1)
-        values = values * layer.sensitivity[:, :, None, None, :]
-        for p in range(of_inputs):
-            rows = first[:, p].repeat_interleave(outputs), values[:, :, p].flatten(0, 1)
-            inputs.append(_columns(*rows, place, splines - degree, degree))
-            place += inputs[-1].count
-    return LocalJacobian(inputs[0].order.size, tuple(inputs))
+        own = torch.from_numpy(values[:, :, begin:end]).unflatten(2, (-1, layer.width))
+        torch.mul(layer.values[:, None, :, None], layer.sensitivity[:, :, None, :], out=own)
+        begins = layer.columns[:, :: degree + 1] - layer.splines * torch.arange(inputs)
+        for p, interval in zip(range(inputs), rest, strict=False):
+            first[:, interval] = begins[:, p].numpy()
+    whole = values.reshape(samples * outputs, -1)
+    return LocalJacobian(whole, first.repeat(outputs, 0), layout)
+
+
+def _layout(layers: list[tuple[int, int, int, int]]) -> tuple[InputColumns, ...]:
+    """From the inputs, intervals, outputs and degree of each layer."""
+    made: list[InputColumns] = []
+    place = offset = 0
+    for inputs, intervals, outputs, degree in layers:
+        for _ in range(inputs):
+            made.append(InputColumns(place, offset, intervals, outputs, degree))
+            place, offset = place + made[-1].count, offset + made[-1].width
+    return tuple(made)
 
 
 def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
@@ -287,28 +104,61 @@ def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
 
 
 class _Local(torch.nn.Module):
-    """Stands in for a KAN: every sample of a call has its own copy of the coefficients it meets."""
+    """Stands in for a KAN: samples of a call have their own copies of the coefficients they meet.
+
+    The copies of a call are, of each layer, the first splines (samples, inputs) and the
+    coefficients (samples, inputs, degree + 1, outputs).
+    """
 
     def __init__(self, kan: SplineNetwork):
         super().__init__()
-        self.kan = kan
-        # Of each call and layer: first splines (samples, inputs); copies (.., degree + 1, outputs).
-        self.calls: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+        self.kan: Any = kan
+        self.parts = SampleParts(self._window(0))
+
+    def restart(self, part: int) -> None:
+        """Before the residual function runs for another part of the samples."""
+        self.parts.restart(self._window(part))
+
+    def _window(self, part: int) -> Callable[[int], tuple[int, int]]:
+        row = sum((self.kan.degree + 1) * u.shape[0] * u.shape[2] for u in self.kan.coefficients)
+
+        def window(samples: int) -> tuple[int, int]:
+            size = max(1, COPIES // row, -(-samples // PARTS))
+            return part * size, min((part + 1) * size, samples)
+
+        return window
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kan, call = self.kan, []
+        return self.parts.run((x,), self.kan, self._with_copies)
+
+    def _with_copies(self, x: torch.Tensor) -> tuple[torch.Tensor, tuple[Any, ...]]:
+        kan, layers = self.kan, []
         for number, (n, coefficients) in enumerate(
             zip(kan.intervals, kan.coefficients, strict=True)
         ):
             x = kan.into_domain(x) if number else x
             u = coefficients.detach()
-            first, values = local_basis(x, n, kan.degree, kan.domain, 0)
+            first, values = _basis(x, n, kan.degree, kan.domain)
             splines = first.unsqueeze(-1) + torch.arange(kan.degree + 1, device=x.device)
             own = u[torch.arange(len(u), device=x.device).unsqueeze(-1), splines].requires_grad_()
-            call.append((first, own))
+            layers.append((first, own))
             x = torch.einsum("npj,npjq->nq", values, own)
-        self.calls.append(call)
-        return x
+        return x, tuple(layers)
+
+
+def _basis(
+    x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `local_basis`, by products of powers with a matrix: little is kept for derivatives."""
+    first, s, beyond = locate(x, intervals, domain)
+    if not torch.equal(beyond, torch.zeros_like(beyond)):
+        first, values = local_basis(x, intervals, degree, domain, 0)
+        return first, values
+    powers = [torch.ones_like(s), s]
+    while len(powers) <= degree:
+        powers.append(powers[-1] * s)
+    pieces, _ = derivative_pieces(intervals, degree, domain, 0)
+    return first, torch.stack(powers, -1) @ torch.as_tensor(pieces.T).to(s)
 
 
 def linearize_residual(
@@ -316,7 +166,8 @@ def linearize_residual(
 ) -> tuple[torch.Tensor, LocalJacobian]:
     """Residuals of a KAN and their Jacobian, in float64.
 
-    One backward pass through copies of the coefficients, degree + 1 per edge and sample.
+    By backward passes through copies of the coefficients, degree + 1 per edge and sample, for a
+    part of the samples at once: memory is up to three times that of J where J is large.
 
     Parameters
     ----------
@@ -324,7 +175,8 @@ def linearize_residual(
         Without leading linear layer.
     residual : callable
         `module -> tensor` or tuple of tensors. Each tensor is made from one call of the module,
-        entry i of it from sample i; it may differentiate with respect to the inputs.
+        entry i of it from sample i; it may differentiate with respect to the inputs. With many
+        samples it is called several times, up to 64.
 
     Raises
     ------
@@ -343,55 +195,77 @@ def linearize_residual(
         raise ValueError(
             "linearize_residual got a KAN with a linear layer; it takes networks of splines alone"
         )
-    stand_in = _Local(kan)
-    with torch.enable_grad():
-        blocks = blocks_of(residual(stand_in))
-    layers: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in kan.intervals]
-    for number, block in enumerate(blocks):
-        for layer, part in zip(layers, _rows_of(block, number, stand_in.calls), strict=True):
-            layer.append(part)
-    inputs, place = [], 0
-    for n, layer in zip(kan.intervals, layers, strict=True):
-        first, values = (torch.cat(parts) for parts in zip(*layer, strict=True))
-        for p in range(first.shape[1]):
-            inputs.append(_columns(first[:, p], values[:, p], place, n, kan.degree))
-            place += inputs[-1].count
-    r = torch.cat([block.detach().reshape(-1) for block in blocks]).double()
-    return r, LocalJacobian(len(r), tuple(inputs))
+    stand_in, rows, part = _Local(kan), None, 0
+    while True:
+        with torch.enable_grad():
+            blocks = blocks_of(residual(stand_in))
+        calls = stand_in.parts.calls
+        rows = rows or _Rows(kan, blocks, calls)
+        rows.take(blocks, calls)
+        del blocks  # and what was kept for them, before the next
+        if all(call.end >= call.samples for call in calls):
+            return torch.from_numpy(rows.r), LocalJacobian(rows.values, rows.first, rows.layout)
+        part += 1
+        stand_in.restart(part)
 
 
-def _rows_of(
-    block: torch.Tensor, number: int, calls: list[list[tuple[torch.Tensor, torch.Tensor]]]
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Of each layer: the first splines and the entries of the rows of one tensor of residuals."""
-    copies = [[own for _, own in call] for call in calls]
-    components = block.reshape(len(block), -1).unbind(1)
-    gradients = [
-        torch.autograd.grad(
-            c.sum(), [own for call in copies for own in call], retain_graph=True, allow_unused=True
+class _Rows:
+    """The residuals and the rows of J, filled part by part.
+
+    Parameters
+    ----------
+    kan : SplineNetwork
+    blocks : list of tensor
+        The residuals, in the first part.
+    calls : list of Call
+    """
+
+    def __init__(self, kan: SplineNetwork, blocks: list[torch.Tensor], calls: list[Call]):
+        shapes = [
+            (len(u), n, u.shape[2], kan.degree)
+            for u, n in zip(kan.coefficients, kan.intervals, strict=True)
+        ]
+        self.layout = _layout(shapes)
+        self.calls = [_call_of(block, number, calls) for number, block in enumerate(blocks)]
+        rows = sum(block.numel() for block in blocks)
+        self.r = np.empty(rows)
+        self.first = np.empty((rows, len(self.layout)), np.int32)
+        self.values = np.zeros((rows, sum(part.width for part in self.layout)))
+
+    def take(self, blocks: list[torch.Tensor], calls: list[Call]) -> None:
+        """Fill in the rows of the samples that have derivatives."""
+        start = 0
+        for block, number in zip(blocks, self.calls, strict=True):
+            call, block = calls[number], block.reshape(len(block), -1)
+            components = block.shape[1]
+            for c in range(components if call.end > call.begin else 0):
+                own = block[call.begin : call.end, c]
+                rows = slice(start + call.begin * components + c, start + call.end * components)
+                self._fill(own, slice(rows.start, rows.stop, components), call)
+            start += block.numel()
+
+    def _fill(self, own: torch.Tensor, rows: slice, call: Call) -> None:
+        self.r[rows] = own.detach().numpy()
+        gradients = torch.autograd.grad(
+            own.sum(), [copies for _, copies in call.copies], retain_graph=True, allow_unused=True
         )
-        for c in components
-    ]
-    layers = len(calls[0])
-    used = [k for k in range(len(calls)) if gradients[0][k * layers] is not None]
-    if len(used) != 1 or len(copies[used[0]][0]) != len(block):
+        inputs = begin = 0
+        for (first, copies), gradient in zip(call.copies, gradients, strict=True):
+            end = begin + copies.shape[1:].numel()
+            self.first[rows, inputs : inputs + first.shape[1]] = first.numpy()
+            if gradient is not None:
+                self.values[rows, begin:end] = gradient.flatten(1).numpy()
+            inputs, begin = inputs + first.shape[1], end
+
+
+def _call_of(block: torch.Tensor, number: int, calls: list[Call]) -> int:
+    """The call that a tensor of residuals comes from."""
+    copies = [call.copies[-1][1] for call in calls]
+    found = torch.autograd.grad(block.sum(), copies, retain_graph=True, allow_unused=True)
+    used = [k for k, gradient in enumerate(found) if gradient is not None]
+    if len(used) != 1 or calls[used[0]].samples != len(block):
         raise ValueError(
             f"residual number {number} has {len(block)} rows from {len(used)} calls of the module; "
             "each tensor of residuals must come from one call, a row per sample"
         )
-    rows = []
-    for layer, (first, own) in enumerate(calls[used[0]]):
-        parts = [g[used[0] * layers + layer] for g in gradients]
-        values = torch.stack([torch.zeros_like(own) if g is None else g for g in parts], 1)
-        rows.append((first.repeat_interleave(len(parts), 0), values.flatten(0, 1)))
-    return rows
-
-
-def _columns(
-    first: torch.Tensor, values: torch.Tensor, place: int, intervals: int, degree: int
-) -> InputColumns:
-    order = first.argsort(stable=True)
-    counts = torch.bincount(first, minlength=intervals)
-    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    entries = values.detach().double().flatten(1)[order].numpy()
-    return InputColumns(order.numpy(), starts.numpy(), entries, place, values.shape[2], degree)
+    return used[0]

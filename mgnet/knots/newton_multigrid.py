@@ -13,7 +13,8 @@ import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import Memory, run
-from mgnet.knots.local_jacobian import LocalJacobian, local_form
+from mgnet.knots.local_jacobian import local_form
+from mgnet.knots.local_rows import LocalJacobian, single
 from mgnet.knots.patches import GaussNewtonMatrix, Patches, cholesky
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline_operator import SplineOperator, is_long
@@ -25,6 +26,8 @@ from mgnet.training.least_squares.newton_krylov import Product
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
 __all__ = ["KnotLevels", "KnotMultigrid"]
+
+LARGE = 2**20  # entries of a coarse Jacobian from which on they are kept in single precision
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ class KnotMultigrid:
         while self._coarsens(levels[-1]):
             coarse = sum(p.outputs * (p.intervals // 2 + p.degree) for p in levels[-1].inputs)
             rows = min(levels[-1].rows, math.ceil(self.rows * coarse))
-            levels.append(levels[-1].coarsened(rows=rows))
+            large = rows * levels[-1].row_entries > LARGE
+            levels.append(levels[-1].coarsened(rows=rows, dtype=single if large else None))
         return KnotLevels(tuple(levels), self, tuple(others))
 
     def _coarsens(self, J: LocalJacobian) -> bool:

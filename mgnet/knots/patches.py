@@ -18,11 +18,13 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from mgnet.knots.local_jacobian import InputColumns, LocalJacobian
+from mgnet.knots.local_rows import InputColumns, LocalJacobian
 from mgnet.level import Level
 from mgnet.smoother import Smoother
 
 __all__ = ["GaussNewtonMatrix", "Patches"]
+
+ENTRIES = 2**18  # of the matrices that are inverted at once
 
 Blocks = list[tuple[torch.Tensor, torch.Tensor]]
 
@@ -60,7 +62,7 @@ class GaussNewtonMatrix:
         return [tuple(parts) for _, parts in alike]
 
     def __matmul__(self, d: torch.Tensor) -> torch.Tensor:
-        product = self.J.rmatvec(self.J.matvec(d)) if self.gram is None else self.gram @ d
+        product = self.J.normal(d) if self.gram is None else self.gram @ d
         for parts in self.groups:
             first, count = parts[0], len(parts) * parts[0].count
             own = slice(first.place, first.place + count)
@@ -89,32 +91,41 @@ class GaussNewtonMatrix:
             coefficient.
         """
         assemble = {"patch": _patches, "edge": _edges, "point": _points}[kind]
-        made = []
+        made, numbers = [], iter(range(len(self.J.inputs)))
         for parts in self.groups:
-            N = self.shift * self.identities[parts[0].intervals]
-            pairs = [assemble(part, N) for part in parts]
-            unknowns = [part.place + index for part, (index, _) in zip(parts, pairs, strict=True)]
-            matrices = np.concatenate([matrix for _, matrix in pairs])
-            made.append((torch.from_numpy(np.concatenate(unknowns)), torch.from_numpy(matrices)))
+            first, N = parts[0], self.shift * self.identities[parts[0].intervals]
+            index = _unknowns(first, kind)
+            unknowns = [part.place + index for part in parts]
+            matrices = np.zeros((len(parts), *index.shape, index.shape[1]))
+            for own, number in zip(matrices, numbers, strict=False):
+                assemble(first, self.J.element_matrices(number), N, own)
+            entries = torch.from_numpy(matrices).flatten(0, 1)
+            made.append((torch.from_numpy(np.concatenate(unknowns)), entries))
         return made
 
 
-def _patches(part: InputColumns, N: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
-    """A patch for each interval: the splines that do not vanish in it."""
+def _unknowns(part: InputColumns, kind: str) -> np.ndarray:
+    """Of the blocks of one input, counted from its first column: shape (blocks, size)."""
+    if kind == "patch":  # for each interval, the splines that do not vanish in it
+        return part.outputs * np.arange(part.intervals)[:, None] + np.arange(part.width)
+    edges = np.arange(part.outputs)[:, None] + part.outputs * np.arange(part.splines)
+    return edges if kind == "edge" else edges.reshape(-1, 1)
+
+
+def _patches(
+    part: InputColumns, of_intervals: np.ndarray, N: sp.csr_array, blocks: np.ndarray
+) -> None:
+    """Add the blocks of one input to zeros."""
     n, size, Q = part.intervals, part.degree + 1, part.outputs
-    index = Q * np.arange(n)[:, None] + np.arange(size * Q)
-    elements = part.element_matrices.reshape(n, size, Q, size, Q)
-    matrices = np.zeros_like(elements)
+    elements = of_intervals.reshape(n, size, Q, size, Q)
+    matrices = blocks.reshape(elements.shape)
     for shift in range(-part.degree, size):  # the element `shift` intervals to the right
         own, theirs = _overlap(shift, n), _overlap(-shift, n)
         mine, other = _overlap(shift, size, inside=True), _overlap(-shift, size, inside=True)
         matrices[own, mine, :, mine] += elements[theirs, other, :, other]
-    window = np.empty((n, size, size))
-    for i, j in np.ndindex(size, size):
-        window[:, i, j] = N.diagonal(j - i)[min(i, j) :][:n]
     diagonal = np.arange(Q)
-    matrices[:, :, diagonal, :, diagonal] += window
-    return index, matrices.reshape(n, size * Q, size * Q)
+    for i, j in np.ndindex(size, size):
+        matrices[:, i, diagonal, j, diagonal] += N.diagonal(j - i)[min(i, j) :][:n, None]
 
 
 def _overlap(shift: int, length: int, inside: bool = False) -> slice:
@@ -124,28 +135,26 @@ def _overlap(shift: int, length: int, inside: bool = False) -> slice:
     return slice(max(0, -shift), length - max(0, shift))
 
 
-def _edges(part: InputColumns, N: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
+def _edges(
+    part: InputColumns, of_intervals: np.ndarray, N: sp.csr_array, blocks: np.ndarray
+) -> None:
     n, size, Q = part.intervals, part.degree + 1, part.outputs
-    elements = part.element_matrices.reshape(n, size, Q, size, Q).diagonal(axis1=2, axis2=4)
-    matrices = np.tile(N.toarray(), (Q, 1, 1))
+    elements = of_intervals.reshape(n, size, Q, size, Q).diagonal(axis1=2, axis2=4)
+    blocks += N.toarray()
     for interval in range(n):
         own = slice(interval, interval + size)
-        matrices[:, own, own] += elements[interval].transpose(2, 0, 1)
-    return _by_edge(part), matrices
+        blocks[:, own, own] += elements[interval].transpose(2, 0, 1)
 
 
-def _points(part: InputColumns, N: sp.csr_array) -> tuple[np.ndarray, np.ndarray]:
+def _points(
+    part: InputColumns, of_intervals: np.ndarray, N: sp.csr_array, blocks: np.ndarray
+) -> None:
     n, size, Q = part.intervals, part.degree + 1, part.outputs
-    elements = part.element_matrices.diagonal(axis1=1, axis2=2).reshape(n, size, Q)
-    diagonal = np.tile(N.diagonal(), (Q, 1))
+    elements = of_intervals.diagonal(axis1=1, axis2=2).reshape(n, size, Q)
+    diagonal = blocks.reshape(Q, part.splines)
+    diagonal += N.diagonal()
     for spline in range(size):
         diagonal[:, spline : spline + n] += elements[:, spline].T
-    return _by_edge(part).reshape(-1, 1), diagonal.reshape(-1, 1, 1)
-
-
-def _by_edge(part: InputColumns) -> np.ndarray:
-    """The unknowns of each edge, shape (outputs, splines)."""
-    return np.arange(part.outputs)[:, None] + part.outputs * np.arange(part.splines)
 
 
 @dataclass(frozen=True)
@@ -263,8 +272,11 @@ def cholesky(matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _inverses(matrices: torch.Tensor) -> torch.Tensor:
-    factors, unit = cholesky(matrices)
-    return torch.cholesky_inverse(factors) * unit.unsqueeze(1) * unit.unsqueeze(2)
+    """In the place of the matrices, some at once."""
+    for part in matrices.split(max(1, ENTRIES // matrices[0].numel())):
+        factors, unit = cholesky(part)
+        part.copy_(torch.cholesky_inverse(factors) * unit.unsqueeze(1) * unit.unsqueeze(2))
+    return matrices
 
 
 def block_solve(inverses: Blocks, r: torch.Tensor) -> torch.Tensor:

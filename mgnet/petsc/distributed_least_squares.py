@@ -50,7 +50,7 @@ def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLe
     TypeError
         If it is not a `LeastSquares` with data.
     ValueError
-        If it has more parameters than residuals.
+        If it has more parameters than residuals, or a sample_weight or a loss of its own.
 
     Examples
     --------
@@ -68,6 +68,11 @@ def distribute_samples(problem: LeastSquares, comm: Any = None) -> DistributedLe
         raise TypeError(
             f"distribute_samples got a {type(problem).__name__}; it needs the class LeastSquares "
             "itself, with (inputs, targets)"
+        )
+    if not problem.plain:
+        raise ValueError(
+            "distribute_samples got a LeastSquares with a sample_weight or a robust loss; it "
+            "spreads plain squares only"
         )
     spread = DistributedLeastSquares(
         problem.network, problem.data, problem.penalty, chunk_size=problem.chunk_size, comm=comm

@@ -10,15 +10,18 @@ and `box_initialization`.
 
 from mgnet.training.box_initialization import Residual, box_init_
 from mgnet.training.equations.batches import by_residual, minibatches, resampled
-from mgnet.training.equations.collocation import Collocation, Term
+from mgnet.training.equations.collocation import Collocation
 from mgnet.training.equations.derivatives import Ansatz
 from mgnet.training.equations.periodic import periodic
 from mgnet.training.equations.quasi_random import quasi_random
 from mgnet.training.equations.sine import Sine, sine_network
+from mgnet.training.equations.term import Term
 from mgnet.training.equations.time_slabs import TimeSlabs, time_slabs
 from mgnet.training.least_squares.adaptive_basis import AdaptiveBasis
+from mgnet.training.least_squares.covariance import Covariance, covariance
 from mgnet.training.least_squares.last_layer import LastLayer, solve_last_layer_
 from mgnet.training.least_squares.levenberg_marquardt import LevenbergMarquardt
+from mgnet.training.least_squares.losses import PointwiseLoss, root_of_loss
 from mgnet.training.least_squares.minimization import levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
@@ -35,6 +38,7 @@ __all__ = [
     "Ansatz",
     "Broyden",
     "Collocation",
+    "Covariance",
     "EarlyStop",
     "LBFGS",
     "LastLayer",
@@ -44,6 +48,7 @@ __all__ = [
     "NewtonLastLayer",
     "Objective",
     "Patience",
+    "PointwiseLoss",
     "Record",
     "Residual",
     "Row",
@@ -53,12 +58,14 @@ __all__ = [
     "TorchOptimizer",
     "box_init_",
     "by_residual",
+    "covariance",
     "gradient_share",
     "levenberg_marquardt",
     "minibatches",
     "periodic",
     "quasi_random",
     "resampled",
+    "root_of_loss",
     "sine_network",
     "solve_last_layer_",
     "time_slabs",

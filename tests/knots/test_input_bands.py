@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mgnet import Level
-from mgnet.knots import KAN, InputBands, knot_transfer, roughness
+from mgnet.knots import KAN, InputBands, input_bands, knot_transfer, roughness
 from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov
 from mgnet.training.least_squares.jacobian import ProlongedJacobian
 from mgnet.training.least_squares.normal_equations import NormalEquations
@@ -59,3 +59,12 @@ def test_the_direct_solver_counts_its_matrix(monkeypatch):
     r, J = some.linearize(some.start())
     with pytest.raises(ValueError, match=r"makes matrices of 3600 numbers.*NewtonKrylov"):
         _ = NormalEquations(J, r).matrix
+
+
+def test_memory_grows_with_the_inputs_not_their_square():
+    kan = KAN([40, 2, 1], 4)
+    x = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)).double()
+    wide = LeastSquares(kan, (x, x[:, :1]), roughness)
+    blocks = input_bands._blocks(wide.linearize(wide.start())[1]) or []
+    assert len(blocks) == 42 and wide.rows.shape[0] > 500
+    assert max(block.columns.shape[0] for block in blocks) < 40  # of the penalty, its own rows

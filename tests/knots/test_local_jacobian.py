@@ -1,10 +1,13 @@
 """The local Jacobian of residuals of a KAN is that of autograd, in all its products."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from mgnet import MatrixTransfer
-from mgnet.knots import KAN, knot_transfer, kronecker_matrix, local_jacobian
+from mgnet.knots import KAN, knot_transfer, kronecker_matrix, local_jacobian, local_rows
 from mgnet.knots.local_jacobian import linearize_residual, local_form
 from mgnet.training import LeastSquares
 from mgnet.training.least_squares.jacobian import DenseJacobian, ProlongedJacobian, StackedJacobian
@@ -75,11 +78,55 @@ def test_every_product_is_that_of_autograd(network, residual, monkeypatch):
         (torch.tensor(J.mean_diagonal), (matrix**2).sum() / len(d)),
     ]
     for sparse in (1e9, 0.0):  # by products of dense rows, and by elements, in several chunks
-        monkeypatch.setattr(local_jacobian, "SPARSE", sparse)
-        monkeypatch.setattr(local_jacobian, "ENTRIES", 7 * J.shape[1])
+        monkeypatch.setattr(local_rows, "SPARSE", sparse)
+        monkeypatch.setattr(local_rows, "ENTRIES", 7 * J.shape[1])
         pairs.append((J.gram(), matrix.T @ matrix))
     for ours, theirs in pairs:
         torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("copies", [1, 1000])
+@pytest.mark.parametrize(("network", "residual"), NETWORKS)
+def test_parts_of_the_samples_make_the_same(network, residual, copies, monkeypatch):
+    r, J = linearize_residual(network, residual)
+    runs = []
+    monkeypatch.setattr(local_jacobian, "COPIES", copies)
+    parts, whole = linearize_residual(network, lambda kan: runs.append(1) or residual(kan))
+    assert len(runs) > 1  # the edge has fewer samples than the inside
+    torch.testing.assert_close(parts, r, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(whole.dense(), J.dense(), rtol=1e-10, atol=1e-10)
+
+
+PEAK = """
+import resource, torch
+from mgnet.knots import KAN, layer
+from mgnet.knots.local_jacobian import linearize_residual
+
+layer.compiled = False  # compiled loops take memory when they are loaded
+
+def peak():
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def run(samples):
+    points = 2.0 * torch.rand(samples, 2, dtype=torch.float64) - 1.0
+    def residual(network):
+        x = points.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(network(x).sum(), x, create_graph=True)
+        seconds = [torch.autograd.grad(slope[:, d].sum(), x, create_graph=True) for d in (0, 1)]
+        return seconds[0][0][:, 0] + seconds[1][0][:, 1]
+    return linearize_residual(KAN([2, 6, 1], 64), residual)
+
+run(2000)
+before = peak()
+_, J = run(40_000)
+print((peak() - before) / J.values.nbytes)
+"""
+
+
+def test_memory_is_at_most_three_times_that_of_the_jacobian():
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 3.0  # it was 20 to 40
 
 
 @pytest.mark.parametrize(("factor", "intervals"), [(2, 8), (3, 6)])

@@ -191,6 +191,8 @@ def test_what_cannot_be_spread_is_refused(petsc):
 
     with pytest.raises(TypeError, match="got a LeastSquares; it needs the class LeastSquares"):
         distribute_samples(LeastSquares.from_torch(tanh(), lambda net: net(X)))
+    with pytest.raises(ValueError, match="with a sample_weight or a robust loss; it spreads plain"):
+        distribute_samples(LeastSquares(tanh(), (X, Y), sample_weight=torch.ones(len(X))))
     with pytest.raises(ValueError, match="got 9 residuals for 21 parameters"):
         distribute_samples(LeastSquares(tanh(), (X[:9], Y[:9])))
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from mgnet.training.equations.collocation import Collocation, Term
+from mgnet.training.equations.collocation import Collocation
+from mgnet.training.equations.term import Term
 
 __all__ = ["by_residual", "minibatches", "resampled"]
 

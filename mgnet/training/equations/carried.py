@@ -1,4 +1,4 @@
-"""What a residual function is given for a plain network, alone or in an `Ansatz`.
+"""What a residual function is given for a plain network or a KAN, alone or in an `Ansatz`.
 
 Features of the points have no parameters. So their derivatives stay the same while a network is
 trained on fixed points, and are made once.
@@ -7,14 +7,23 @@ trained on fixed points, and are made once.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
-from mgnet.training.equations.derivatives import Ansatz, Composed, Derivatives, Function, Points
+from mgnet.training.equations.derivatives import (
+    Ansatz,
+    Composed,
+    Derivatives,
+    Function,
+    Points,
+    carries,
+)
 from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarriedError
+from mgnet.training.equations.row_wise import is_row_wise
 from mgnet.training.loss.own_forward import alteration
 
-__all__ = ["FixedInputs", "carried_derivatives", "check_only_carried"]
+__all__ = ["CutDerivatives", "FixedInputs", "carried_derivatives", "check_only_carried"]
 
 
 class FixedInputs:
@@ -72,15 +81,86 @@ class FixedInputs:
         return same and torch.equal(value, self.value)
 
 
+class CutDerivatives:
+    """Those that a network carries itself, cut from its parameters for automatic differentiation.
+
+    So what else of a residual depends on parameters, or on other samples, can be seen; see
+    `check_only_carried`.
+
+    Parameters
+    ----------
+    inner : Derivatives
+        With a method `add_jacobian`, as `KANDerivatives` has.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN
+    >>> u = CutDerivatives(KAN([1, 1]).derivatives(Points(torch.zeros(5, 1, dtype=torch.float64))))
+    >>> u.d(0).is_leaf, u.d(0).requires_grad
+    (True, True)
+    """
+
+    def __init__(self, inner: Any):
+        self.inner = inner
+        self.points: torch.Tensor = inner.points
+        self._made: dict[tuple[int, ...], torch.Tensor] = {}
+
+    @property
+    def value(self) -> torch.Tensor:
+        """Shape (samples, outputs)."""
+        return self.d()
+
+    @property
+    def coefficients(self) -> Any:
+        """Those of the network, if any."""
+        return self.inner.coefficients
+
+    def d(self, *axes: int) -> torch.Tensor:
+        """The derivative by one or two inputs, shape (samples, outputs)."""
+        axes = tuple(sorted(axes))
+        if axes not in self._made:
+            self._made[axes] = self.inner.d(*axes).detach().requires_grad_()
+        return self._made[axes]
+
+    def add_jacobian(self, residual: torch.Tensor, J: torch.Tensor) -> None:
+        """Add to J the derivatives of residuals with respect to all parameters, in their order.
+
+        Parameters
+        ----------
+        residual : tensor of shape (samples,)
+            Entry i made of the values and derivatives of sample i.
+        J : tensor of shape (samples, parameters)
+
+        Raises
+        ------
+        NotCarriedError
+            If entries depend on other samples.
+        """
+        outputs = list(self._made.values())
+        gradients = torch.autograd.grad(
+            residual.sum(), outputs, retain_graph=True, allow_unused=True
+        )
+        if not is_row_wise(residual, outputs, gradients):
+            raise NotCarriedError("residuals of several samples at once")
+        # Has the same derivatives by the parameters.
+        parts = [
+            (gradient * self.inner.d(*axes)).sum(1)
+            for axes, gradient in zip(self._made, gradients, strict=True)
+            if gradient is not None
+        ]
+        if parts:
+            self.inner.add_jacobian(torch.stack(parts).sum(0), J)
+
+
 def carried_derivatives(
     network: torch.nn.Module, points: torch.Tensor, known: dict[int, FixedInputs]
-) -> Composed | MLPDerivatives:
-    """The outputs of a plain network at points and their derivatives, with a Jacobian of their own.
+) -> Composed | CutDerivatives | MLPDerivatives:
+    """The outputs of a network at points and their derivatives, with a Jacobian of their own.
 
     Parameters
     ----------
     network : torch.nn.Module
-        That `layers_of` knows, alone or in an `Ansatz`.
+        That carries derivatives or that `layers_of` knows, alone or in an `Ansatz`.
     points : tensor of shape (samples, inputs)
     known : dict
         By the id of points, of which those who keep it hold references, what was made for them.
@@ -109,7 +189,11 @@ def carried_derivatives(
     if inputs is None or not inputs.hold(points, features):
         inputs = known[id(points)] = FixedInputs(points, features)
         inputs.hold(points, features)
-    made = MLPDerivatives(inner, inputs, inputs.asked)
+    made = (
+        CutDerivatives(inner.derivatives(inputs))  # type: ignore[operator]
+        if carries(inner)
+        else MLPDerivatives(inner, inputs, inputs.asked)
+    )
     if not isinstance(network, Ansatz):
         return made
     copies = {name: c.detach().requires_grad_() for name, c in coefficients.items()}

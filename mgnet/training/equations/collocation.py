@@ -3,123 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from mgnet.training.equations.carried import FixedInputs, carried_derivatives, check_only_carried
-from mgnet.training.equations.derivatives import Ansatz, Derivatives, carries, derivatives_of
+from mgnet.training.equations.derivatives import (
+    Ansatz,
+    Derivatives,
+    MixedSamplesError,
+    carries,
+    derivatives_of,
+    differentiated,
+)
+from mgnet.training.equations.mlp_derivatives import NotCarriedError
+from mgnet.training.equations.term import Term
+from mgnet.training.least_squares.covariance import pseudoinverse
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
+from mgnet.training.least_squares.linearization import RowStream
 from mgnet.training.least_squares.memory_pages import zeros
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.row_blocks import RowBlocks, rows_at_once, streams
 
-__all__ = ["Collocation", "Term"]
+__all__ = ["Collocation"]
 
 At = Callable[[torch.nn.Module, torch.Tensor], Derivatives]  # of a network at points
-
-
-@dataclass(frozen=True, eq=False)
-class Term:
-    """One kind of residuals: in the interior, at the boundary, of initial values, of data.
-
-    Parameters
-    ----------
-    residual : callable
-        `u -> tensor` of shape (samples,) or (samples, components), row i of what `u` is at point i:
-        `u.points`, `u.value`, derivatives `u.d(0)`, `u.d(0, 0)`, each of shape (samples, outputs),
-        and `u.coefficients[name]`. See `Derivatives`.
-    points : tensor of shape (samples, inputs), or a tuple of such
-        With several, the residual is `(u, v, ...) -> tensor` of the values at the first points, the
-        second ones, ...: both sides of an interface, two ends of a period.
-    weight : float
-        Of the mean of squares of this term in the loss.
-    attention : tensor of shape (samples,), optional
-        Factors of the residuals, 1 by default; see `Collocation.attended`.
-
-    Examples
-    --------
-    >>> Term(lambda u: u.value, torch.zeros(5, 2)).samples
-    5
-    """
-
-    residual: Callable[..., torch.Tensor]
-    points: torch.Tensor | tuple[torch.Tensor, ...]
-    weight: float = 1.0
-    attention: torch.Tensor | None = None
-
-    def __post_init__(self) -> None:
-        if not callable(self.residual):
-            raise TypeError(
-                f"Term got a residual of type {type(self.residual).__name__}; give a function of "
-                "u, as lambda u: u.d(0, 0)"
-            )
-        for points in self.places:
-            if not isinstance(points, torch.Tensor) or points.dim() != 2 or not len(points):
-                shape = tuple(points.shape) if isinstance(points, torch.Tensor) else type(points)
-                raise ValueError(
-                    f"Term got points of {shape}; give a tensor of shape (samples, inputs), with "
-                    "at least one sample, as x.unsqueeze(1)"
-                )
-            if len(points) != self.samples:
-                raise ValueError(
-                    f"Term got {self.samples} and {len(points)} points; give as many of each"
-                )
-        if not 0.0 <= self.weight < math.inf:
-            raise ValueError(f"Term got weight {self.weight}; it must be finite and not negative")
-        if self.attention is not None and self.attention.shape != (self.samples,):
-            raise ValueError(
-                f"Term got attention of shape {tuple(self.attention.shape)} for {self.samples} "
-                f"points; it must be ({self.samples},)"
-            )
-
-    @property
-    def places(self) -> tuple[torch.Tensor, ...]:
-        """The points as a tuple."""
-        return self.points if isinstance(self.points, tuple) else (self.points,)
-
-    @property
-    def samples(self) -> int:
-        """How many points, or pairs of them."""
-        return len(self.places[0])
-
-    def at(self, *functions: Derivatives) -> torch.Tensor:
-        """The residuals without weight and attention, shape (samples, components)."""
-        r = self.residual(*functions)
-        if not isinstance(r, torch.Tensor):
-            raise TypeError(
-                f"the residual of a term gave {type(r).__name__}; it must give a tensor of shape "
-                "(samples,) or (samples, components)"
-            )
-        if (
-            not r.dim()
-            or len(r) != self.samples
-            or r.dim() > 2
-            or (r.dim() == 2 and r.shape[1] == len(r) > 1)
-        ):
-            raise ValueError(
-                f"the residual of a term gave shape {tuple(r.shape)} for {self.samples} points; it "
-                "must give (samples,) or (samples, components): values have shape (samples, "
-                "outputs), so take columns of points as u.points[:, :1]"
-            )
-        return r.unflatten(0, (-1, 1)) if r.dim() == 1 else r
-
-    def scaled(self, r: torch.Tensor) -> torch.Tensor:
-        """Residuals so that their sum of squares is the weighted mean of squares."""
-        r = r * (self.weight / self.samples) ** 0.5
-        return r if self.attention is None else r * self.attention.unsqueeze(1)
-
-    def subsampled(self, fraction: float) -> Term:
-        """The same on a part of its points, evenly spread over their order."""
-        count = max(1, round(fraction * self.samples))
-        if count >= self.samples:
-            return self
-        kept = torch.arange(count) * self.samples // count
-        places = tuple(part[kept] for part in self.places)
-        points = places if isinstance(self.points, tuple) else places[0]
-        attention = None if self.attention is None else self.attention[kept]
-        return replace(self, points=points, attention=attention)
+TRIED = 16  # points, the first and the last of a term, that tell whether it can be taken apart
 
 
 class Collocation(LeastSquares):
@@ -128,13 +39,15 @@ class Collocation(LeastSquares):
     The value is `1/2 sum over terms of weight * mean of squares`; mean_square gives twice that, the
     loss as papers print it. With a KAN or a `torch.nn.Sequential` of linear layers and pointwise
     activations, alone or in an `Ansatz`, derivatives up to the second are carried through the
-    layers and the Jacobian is explicit; other networks, and residuals that ask for more, are
-    differentiated automatically.
+    layers and the Jacobian is explicit. Other networks are differentiated automatically, and so are
+    residuals that ask for more, mix samples or reach parameters by themselves.
 
     Parameters
     ----------
     network : torch.nn.Module
     terms : sequence of Term
+    chunk_size : int, optional
+        Rows of the Jacobian in memory at once, as in `LeastSquares`.
 
     Examples
     --------
@@ -153,33 +66,35 @@ class Collocation(LeastSquares):
     True
     """
 
-    def __init__(self, network: torch.nn.Module, terms: Sequence[Term]):
+    def __init__(
+        self, network: torch.nn.Module, terms: Sequence[Term], *, chunk_size: int | None = None
+    ):
         if isinstance(terms, Term) or any(not isinstance(term, Term) for term in terms):
             raise TypeError(
                 "Collocation got terms that are no list of Term; give [Term(residual, points), ...]"
             )
         if not terms:
             raise ValueError("Collocation got no terms; give at least one Term")
-        super().__init__(network, None, residual=self._terms_of)
+        super().__init__(network, None, residual=self._terms_of, chunk_size=chunk_size)
         self.terms = tuple(terms)
         self._plain = True  # until a network or a residual turns out to need more
         self._inputs = dict[int, FixedInputs]()
 
     def with_network(self, network: torch.nn.Module) -> Collocation:
-        return Collocation(network, self.terms)
+        return Collocation(network, self.terms, chunk_size=self.chunk_size)
 
     def with_data(self, batch: Any) -> Collocation:
         """The same with other terms: other points, weights or attention."""
-        return Collocation(self.network, batch)
+        return Collocation(self.network, batch, chunk_size=self.chunk_size)
 
     def subsampled(self, fraction: float) -> Collocation:
         """The same on a part of the points of every term."""
-        return Collocation(self.network, [term.subsampled(fraction) for term in self.terms])
+        return self.with_data([term.subsampled(fraction) for term in self.terms])
 
     def unscaled(self, u: torch.Tensor) -> list[torch.Tensor]:
         """The residuals of each term as its function gives them: (samples, components)."""
         u = u.detach()
-        blocks = self._carried(self._blocks_of, u)
+        blocks = self._carried(self._blocks_of, u, self._inputs)
         if blocks is None:
             with torch.enable_grad():
                 blocks = self.flat.evaluate(self._blocks_of, u)
@@ -205,7 +120,7 @@ class Collocation(LeastSquares):
             share = size / size.max().clamp_min(torch.finfo(size.dtype).tiny)
             old = torch.ones_like(share) if term.attention is None else term.attention
             terms.append(replace(term, attention=(1.0 - rate) * old + rate * share))
-        return Collocation(self.network, terms)
+        return self.with_data(terms)
 
     def mean_square(self, u: torch.Tensor) -> float:
         """The loss as it is usually printed: the sum of weighted means of squares."""
@@ -254,53 +169,58 @@ class Collocation(LeastSquares):
             )
         both = zip(self.terms, self.unscaled(u), noise, strict=True)
         blocks = [t.scaled(torch.full_like(r, s or 0.0)).flatten() for t, r, s in both]
-        left, sizes, right = torch.linalg.svd(self.jacobian(u), full_matrices=False)
-        kept = sizes > max(left.shape) * torch.finfo(sizes.dtype).eps * sizes[0]
-        V = right[kept].T
-        errors = (V / sizes[kept] @ (left[:, kept] * torch.cat(blocks).unsqueeze(1)).T).norm(dim=1)
-        errors[V.square().sum(1) < 1.0 - 1e-6] = math.inf  # part of it is in the null space
+        U, V, unknown = pseudoinverse(self.jacobian(u))
+        errors = (V @ (U * torch.cat(blocks).unsqueeze(1)).T).norm(dim=1)
+        errors[unknown] = math.inf
         named = self.flat.named(errors)
         names = {name: f"coefficients.{name}" for name in self.network.coefficients}
         return {name: float(named[path]) for name, path in names.items() if path in named}
 
-    def _blocks_of(self, network: torch.nn.Module, at: At = derivatives_of) -> list[torch.Tensor]:
+    def _blocks_of(self, network: torch.nn.Module, at: At | None = None) -> list[torch.Tensor]:
+        at = at or (derivatives_of if self._plain else differentiated)
         return [term.at(*(at(network, place) for place in term.places)) for term in self.terms]
 
-    def _terms_of(
-        self, network: torch.nn.Module, at: At = derivatives_of
-    ) -> tuple[torch.Tensor, ...]:
+    def _terms_of(self, network: torch.nn.Module, at: At | None = None) -> tuple[torch.Tensor, ...]:
         blocks = zip(self.terms, self._blocks_of(network, at), strict=True)
         return tuple(term.scaled(block) for term, block in blocks)
 
-    def _carried(self, function: Callable[[torch.nn.Module, At], Any], u: torch.Tensor) -> Any:
-        """What a function of the network makes of carried derivatives of a plain one, else None.
+    def _carried(
+        self,
+        function: Callable[[torch.nn.Module, At], Any],
+        u: torch.Tensor,
+        known: dict[int, FixedInputs],
+    ) -> Any:
+        """What a function of the network makes of carried derivatives, else None.
 
-        Any error ends the attempts: it may be that of the function, which then comes again from
-        automatic differentiation, or a residual may ask for derivatives that are not carried.
+        Errors end the attempts: they may be those of the function, which then come again from
+        automatic differentiation, or a residual may ask for derivatives that are not carried. A
+        network with derivatives of its own refuses in words what it does not have.
         """
-        if not self._plain or carries(self.network):
+        if not self._plain:
             return None
+        own = carries(self.network)
+        suits_not: Any = (NotCarriedError, RuntimeError) if own else Exception
 
         def at(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
-            return carried_derivatives(network, points, self._inputs)
+            return carried_derivatives(network, points, known)
 
         def attempt(network: torch.nn.Module) -> Any:
             try:
                 return function(network, at)
-            except Exception:
+            except MixedSamplesError:
+                raise
+            except suits_not:
                 self._plain = False
                 return None
 
-        with torch.enable_grad():
+        # Without parameters that require gradients, a network of the former kind keeps no graph.
+        with torch.set_grad_enabled(u.requires_grad or not own):
             return self.flat.evaluate(attempt, u)
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
-        blocks = self._carried(self._terms_of, u.detach())
-        if blocks is None and not carries(self.network):
-            return super().residuals(u)
+        blocks = self._carried(self._terms_of, u.detach(), self._inputs)
         if blocks is None:
-            with torch.no_grad():
-                blocks = self.flat.evaluate(self._terms_of, u.detach())
+            return super().residuals(u)
         return torch.cat([block.detach().flatten() for block in blocks]).double()
 
     def residuals_of_many(self, us: torch.Tensor) -> torch.Tensor:
@@ -334,23 +254,71 @@ class Collocation(LeastSquares):
     def linearize(self, u: torch.Tensor) -> tuple[torch.Tensor, Jacobian]:
         if not self.flat.all_trainable:
             return super().linearize(u)
-        made = self._carried(self._linearized, u.detach().requires_grad_())
-        if made is None and not carries(self.network):
-            return super().linearize(u)
+        if streams(rows := sum(term.samples for term in self.terms), len(u), self.chunk_size):
+            streamed = self._streamed(u.detach(), rows_at_once(rows, len(u), self.chunk_size))
+            if streamed is not None:
+                return streamed
+        made = self._linearized(u, self.terms, self._inputs)
         if made is None:
-            with torch.enable_grad():
-                made = self.flat.evaluate(self._linearized, u.detach())
-        r, J = made
-        return r.double(), DenseJacobian(J.double())
+            return super().linearize(u)
+        return made[0], DenseJacobian(made[1])
+
+    def _streamed(self, u: torch.Tensor, most: int) -> tuple[torch.Tensor, RowBlocks] | None:
+        """The Jacobian in blocks of rows; None where a residual needs all points of its term."""
+        r = self.residuals(u)
+        components = [block.shape[1] for block in self.unscaled(u)]
+        ends = [t.samples * c for t, c in zip(self.terms, components, strict=True)]
+
+        def blocks(tried: int | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+            place = 0
+            for term, count, end in zip(self.terms, components, ends, strict=True):
+                size = tried or max(1, most // count)
+                starts = range(0, term.samples, size)
+                for begin in starts if tried is None else (0, max(0, term.samples - size)):
+                    part = term.part(begin, min(begin + size, term.samples))
+                    made = self._linearized(u, [part], {})
+                    if made is None:
+                        raise NotCarriedError("the network")
+                    found, J = made
+                    yield slice(place + begin * count, place + begin * count + len(found)), found, J
+                place += end
+
+        plain = self._plain
+        try:
+            for rows, found, _ in blocks(TRIED):
+                if not torch.allclose(found, r[rows], rtol=1e-6, atol=1e-6 * float(r.abs().max())):
+                    return None
+        except Exception:
+            self._plain = plain  # its function does not take other points than those of the term
+            return None
+        stream = RowStream(self.flat, self._terms_of, u, most)
+        exact = u.dtype == torch.float64
+        return r, RowBlocks(
+            len(r),
+            len(u),
+            lambda: ((rows, J) for rows, _, J in blocks()),
+            stream.push,
+            stream.pull if exact else None,
+        )
 
     def _linearized(
-        self, network: torch.nn.Module, at: At = derivatives_of
+        self, u: torch.Tensor, terms: Sequence[Term], known: dict[int, FixedInputs]
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The residuals of some terms and their Jacobian, float64; None where none is carried."""
+
+        def filled(network: torch.nn.Module, at: At) -> tuple[torch.Tensor, torch.Tensor]:
+            return self._filled(network, terms, at)
+
+        made = self._carried(filled, u.detach().requires_grad_(), known)
+        return None if made is None else (made[0].double(), made[1].double())
+
+    def _filled(
+        self, network: torch.nn.Module, terms: Sequence[Term], at: At
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The residual vector and the Jacobian, filled term by term."""
-        functions = [[at(network, place) for place in t.places] for t in self.terms]
-        blocks = [t.scaled(t.at(*f)) for t, f in zip(self.terms, functions, strict=True)]
-        if at is not derivatives_of:
-            check_only_carried(network, blocks, functions)
+        """The same, term by term."""
+        functions = [[at(network, place) for place in t.places] for t in terms]
+        blocks = [t.scaled(t.at(*f)) for t, f in zip(terms, functions, strict=True)]
+        check_only_carried(network, blocks, functions)
         r = torch.cat([block.detach().flatten() for block in blocks])
         J = zeros(len(self.flat.start()), len(r), r).T
         parts = J.split([block.numel() for block in blocks])

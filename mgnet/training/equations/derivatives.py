@@ -12,10 +12,18 @@ from typing import Any, Protocol
 
 import torch
 
-from mgnet.training.equations.row_wise import columns_by
+from mgnet.training.equations.row_wise import columns_by, is_row_wise
 from mgnet.training.loss.own_forward import alteration, knows
 
-__all__ = ["Ansatz", "Derivatives", "Points", "carries", "derivatives_of"]
+__all__ = [
+    "Ansatz",
+    "Derivatives",
+    "MixedSamplesError",
+    "Points",
+    "carries",
+    "derivatives_of",
+    "differentiated",
+]
 
 Function = Callable[..., torch.Tensor]
 
@@ -38,6 +46,10 @@ class Derivatives(Protocol):
     def d(self, *axes: int) -> torch.Tensor:
         """The value, or its derivative by one or two of the inputs: shape (samples, outputs)."""
         ...
+
+
+class MixedSamplesError(ValueError):
+    """A function in an `Ansatz` makes a row of several samples: no derivatives by single points."""
 
 
 class Points:
@@ -93,6 +105,7 @@ class Composed:
         # What `outer` was differentiated by: its arguments, then also first tangents.
         self._arguments: tuple[torch.Tensor, ...] = ()
         self._slopes: dict[int, torch.Tensor] = {}
+        self._checked = False  # whether `outer` treats each row by itself
 
     @property
     def value(self) -> torch.Tensor:
@@ -114,6 +127,9 @@ class Composed:
             self._arguments = _differentiable(self.points), _differentiable(self.inner.d())
             return self.outer(*self._arguments)
         value, (*others, last) = self.d(*axes[:-1]), axes
+        if not others and not self._checked:
+            self._checked = True
+            _check_row_wise(value, self._arguments)
         arguments = [*self._arguments, *(self._slopes[axis] for axis in others)]
         for axis in axes:
             if axis not in self._slopes:
@@ -147,6 +163,22 @@ def _differentiable(part: torch.Tensor) -> torch.Tensor:
     return part if part.requires_grad else part.detach().requires_grad_()
 
 
+def _check_row_wise(value: torch.Tensor, arguments: Sequence[torch.Tensor]) -> None:
+    """Raise where what a function made of rows mixes them: there is no slope at a single point."""
+    for column in value.unbind(1):
+        if not column.requires_grad:
+            continue
+        gradients = torch.autograd.grad(
+            column.sum(), arguments, retain_graph=True, allow_unused=True
+        )
+        if not is_row_wise(column, arguments, gradients):
+            raise MixedSamplesError(
+                "the output or features of an Ansatz mix samples, as a mean over points does; "
+                "derivatives by a point need a function of each row by itself: compute such "
+                "numbers before, from fixed points"
+            )
+
+
 def _directional(
     value: torch.Tensor, arguments: Sequence[torch.Tensor], tangents: Sequence[torch.Tensor]
 ) -> torch.Tensor:
@@ -177,6 +209,8 @@ class _ByAutograd:
     def d(self, *axes: int) -> torch.Tensor:
         for count in range(len(axes)):
             if axes[: count + 1] not in self._made:
+                if not count and isinstance(self.network, Ansatz) and self._made[()].requires_grad:
+                    _check_row_wise(self._made[()], [self.points])
                 self._made |= self._gradients(axes[:count])
         return self._made[axes]
 
@@ -259,7 +293,7 @@ def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivative
     (torch.Size([5, 1]), 0.0)
     """
     if not carries(network):
-        return _ByAutograd(network, points)
+        return differentiated(network, points)
     if not isinstance(network, Ansatz):
         return network.derivatives(Points(points))  # type: ignore[operator]
     inputs: Derivatives = Points(points)
@@ -271,6 +305,17 @@ def derivatives_of(network: torch.nn.Module, points: torch.Tensor) -> Derivative
         if torch.is_grad_enabled() and not copy.requires_grad:
             copy.requires_grad_()  # one for each sample: see `Composed.add_jacobian`
     return Composed(network.output, network.network.derivatives(inputs), copies)  # type: ignore
+
+
+def differentiated(network: torch.nn.Module, points: torch.Tensor) -> Derivatives:
+    """The same by automatic differentiation, whatever the network brings.
+
+    Examples
+    --------
+    >>> differentiated(torch.nn.Linear(2, 1), torch.zeros(5, 2)).d(0).shape
+    torch.Size([5, 1])
+    """
+    return _ByAutograd(network, points)
 
 
 def carries(network: torch.nn.Module) -> bool:

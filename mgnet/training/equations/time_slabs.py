@@ -20,7 +20,7 @@ import torch
 
 from mgnet.limits import is_number, is_whole, shown
 from mgnet.solution import Solution
-from mgnet.training.equations.collocation import Collocation, Term
+from mgnet.training.equations.collocation import Collocation
 from mgnet.training.equations.derivatives import (
     Ansatz,
     Composed,
@@ -30,6 +30,7 @@ from mgnet.training.equations.derivatives import (
 )
 from mgnet.training.equations.domain import Domain, checked_domain
 from mgnet.training.equations.periodic import PeriodicInputs
+from mgnet.training.equations.term import Term
 
 __all__ = ["TimeSlabs", "time_slabs"]
 
@@ -142,8 +143,8 @@ def time_slabs(
         time.
     train : callable
         `problem -> result`: trains the network of a slab, such as `lambda problem:
-        levenberg_marquardt(problem.residual, problem.network, seconds=30)`, which trains in
-        place. Where the result is a `Solution` or a flat vector, it is the new parameters.
+        levenberg_marquardt(problem, seconds=30)`, which trains in place. Where the result is a
+        `Solution` or a flat vector, it is the new parameters.
     features : callable, optional
         `box -> features` as an `Ansatz` takes them, such as `lambda box: periodic(box, dims=0)`. By
         default every input is scaled to [-1, 1].
@@ -178,7 +179,7 @@ def time_slabs(
     ...     [(0.0, 4.0)],
     ...     2,
     ...     torch.ones_like,
-    ...     lambda problem: levenberg_marquardt(problem.residual, problem.network, max_cycles=40),
+    ...     lambda problem: levenberg_marquardt(problem, max_cycles=40),
     ... )
     >>> t = torch.linspace(0.0, 4.0, 9, dtype=torch.float64).unsqueeze(1)
     >>> bool((u(t) - torch.exp(-t)).abs().max() < 1e-4)

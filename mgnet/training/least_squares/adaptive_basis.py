@@ -224,6 +224,9 @@ class _Reduced:
 class _Projected(LeastSquares):
     """The reduced objective as a least-squares problem, with Kaufman's Jacobian."""
 
+    # What the last layer can do as well, as a factor of the outputs, has a column of rounding.
+    tells_units = False
+
     def __init__(self, reduced: _Reduced):
         problem = reduced.problem
         super().__init__(problem.network, problem.data, problem.penalty)

@@ -20,13 +20,22 @@ from mgnet.training.least_squares.newton_krylov import KrylovEquations
 from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.singular_values import SingularEquations
 
-__all__ = ["Tolerances", "degenerate", "is_minimal", "lower_nearby", "test_met", "vanished"]
+__all__ = [
+    "Tolerances",
+    "degenerate",
+    "is_minimal",
+    "lower_nearby",
+    "test_met",
+    "vanished",
+]
 
 OFFSET = 1e-4  # of the residuals in the range of J: they could fall by half its square
 NOISE = 10.0  # times what the last digits of the unknowns do to the residuals
 SAME = 1e-6  # a relative change of the norm of the residuals
 COSINE = 1e-4  # between the residuals and a column of J
 DETERMINED = 1e-7  # the least singular value, relative to the largest
+LENGTHS = 3  # of a step that is to change the value by little
+MODERATE = 0.5  # a relative change of the value
 GONE = 1e-8  # a column norm, relative to the largest seen
 
 
@@ -36,17 +45,19 @@ class Tolerances(NamedTuple):
     Examples
     --------
     >>> Tolerances().ftol
-    1e-10
+    1e-08
     """
 
-    ftol: float = 1e-10
-    xtol: float = 1e-10
-    gtol: float = 1e-10
+    ftol: float = 1e-8
+    xtol: float = 1e-8
+    gtol: float = 1e-8
 
 
 def cosine(sweep: Sweep) -> float:
-    """The largest cosine between the residuals and a column of their Jacobian."""
+    """The largest cosine between the residuals and a column of their Jacobian; 1 if not known."""
     told, size = sweep.told, (2.0 * sweep.told.half) ** 0.5
+    if isinstance(sweep.system, KrylovEquations):
+        return 1.0  # conjugate gradients know no columns
     if not size:
         return 0.0
     norms = sweep.system.columns.sqrt() * size
@@ -72,10 +83,7 @@ def test_met(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
     longest = sweep.memory.radius or trial.size
     if longest <= max(tolerances.xtol, least) * sweep.size:
         return Reason.XTOL
-    # Conjugate gradients know no columns.
-    if isinstance(sweep.system, KrylovEquations) or cosine(sweep) > max(tolerances.gtol, least):
-        return None
-    return Reason.GTOL
+    return Reason.GTOL if cosine(sweep) <= max(tolerances.gtol, least) else None
 
 
 def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
@@ -105,9 +113,7 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
         return True
     blur = NOISE * (noise / told.half) ** 0.5  # of the residuals, and so of the cosines
     size = told.problem.unit * (2.0 * told.half) ** 0.5
-    if isinstance(sweep.system, KrylovEquations) or size < (1.0 - SAME - blur) * before:
-        return False
-    return cosine(sweep) <= COSINE + blur
+    return size >= (1.0 - SAME - blur) * before and cosine(sweep) <= COSINE + blur
 
 
 def _offset(sweep: Sweep) -> float:
@@ -135,15 +141,23 @@ def vanished(sweep: Sweep) -> bool:
     now, told = sweep.system.columns.sqrt(), sweep.told
     share = now * told.u.abs()  # what such a change of the parameter as itself does
     idle = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)
-    return bool(((now < GONE * norms) | idle).any())
+    gone, free = (now < GONE * norms) | idle, _free(told)
+    return bool((gone if free is None else gone & free).any())
 
 
 def degenerate(sweep: Sweep) -> bool:
     """Whether residuals that are not zero leave a combination of parameters undetermined."""
     if not isinstance(sweep.system, SingularEquations) or not sweep.told.half:
         return False
-    values = sweep.system.factors[1]
-    return len(values) < len(sweep.u) or bool(values[-1] < DETERMINED * values[0])
+    values, free = sweep.system.factors[1], _free(sweep.told)
+    count = len(sweep.u) if free is None else int(free.sum())
+    return len(values) < count or count > 0 and bool(values[-1] < DETERMINED * values[0])
+
+
+def _free(told: Linearized) -> torch.Tensor | None:
+    """Which unknowns are not held at a bound; None without bounds."""
+    J: Any = told.J
+    return None if told.box is None else J.free
 
 
 def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
@@ -154,13 +168,34 @@ def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
     """
     if not isinstance(sweep.system, SingularEquations):
         return None
-    told = sweep.told
-    best, lowest = None, told.value - 1e3 * told.digits * abs(told.value)
-    for direction in sweep.system.weakest(1):
-        for sign in (1e-3, -1e-3):
-            new = told.u + sign * (sweep.size or 1.0) * direction
-            value = told.problem.half_square(told.problem.residuals(new))
-            level.charge(1.0 / 3.0)
+    best, lowest = None, sweep.told.value
+    for direction in sweep.system.weakest(1, _free(sweep.told)):
+        for sign in (1.0, -1.0):
+            new, value = _small_change(level, sweep, sign * direction)
             if value < lowest:
                 best, lowest = new, value
-    return None if best is None else told.problem.unit * best
+    return None if best is None else sweep.told.problem.unit * best
+
+
+def _small_change(
+    level: Level, sweep: Sweep, direction: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """A state in that direction where the value has changed by little, and its value.
+
+    No column of J tells how far is far where all curvature is in second derivatives, so the length
+    is sought. The state before, where no change that is no rounding was found.
+    """
+    told, length = sweep.told, 1e-3 * (sweep.size or 1.0)
+    seen = 1e3 * told.digits * abs(told.value)
+    straight = told.problem.half_square(told.J.matvec(direction))
+    for _ in range(LENGTHS):
+        new = told.u + length * direction
+        new = new if told.box is None else told.box.project(new)
+        value = told.problem.half_square(told.problem.residuals(new))
+        level.charge(1.0 / 3.0)
+        change = value - told.value
+        # A larger one is no matter where J foretells it.
+        if seen < abs(change) <= max(MODERATE * told.value, 4.0 * length**2 * straight):
+            return new, value
+        length *= 1e6 if abs(change) <= seen else 1e-3
+    return told.u, told.value

@@ -17,6 +17,7 @@ __all__ = [
     "DenseJacobian",
     "Jacobian",
     "ProlongedJacobian",
+    "RowScaledJacobian",
     "SparseJacobian",
     "StackedJacobian",
     "columns_in",
@@ -75,6 +76,14 @@ class Jacobian(Protocol):
         """Any matrix R with `R^T R = J^T J`: J itself, or a triangle where ranks share its rows."""
         return self.dense()
 
+    def scaled_rows(self, factors: torch.Tensor) -> Jacobian:
+        """`diag(factors) J`, in a form as quick as that of J where there is one."""
+        return RowScaledJacobian(factors, self)
+
+    def squares(self) -> torch.Tensor:
+        """The diagonal of `J^T J`: the squared norms of the columns."""
+        return self.root().square().sum(0)
+
 
 def columns_in(J: Jacobian) -> int:
     """The columns of the widest matrix that `J.gram()` forms: of the fine one, below a transfer.
@@ -117,6 +126,10 @@ class DenseJacobian(Jacobian):
 
     def dense(self) -> torch.Tensor:
         return self.matrix
+
+    def scaled_rows(self, factors: torch.Tensor) -> DenseJacobian:
+        structure = None if self.structure is None else self.structure.scaled_rows(factors)
+        return DenseJacobian(self.matrix * factors.unsqueeze(1), structure)
 
 
 class SparseJacobian(Jacobian):
@@ -188,6 +201,36 @@ class StackedJacobian(Jacobian):
 
     def dense(self) -> torch.Tensor:
         return torch.cat([w * J.dense() for w, J in self.parts])
+
+    def root(self) -> torch.Tensor:
+        return torch.cat([w * J.root() for w, J in self.parts])
+
+    def squares(self) -> torch.Tensor:
+        return torch.stack([w**2 * J.squares() for w, J in self.parts]).sum(0)
+
+
+@dataclass(frozen=True, eq=False)
+class RowScaledJacobian(Jacobian):
+    """`diag(factors) J` of any J: rows weighted, or bent by a loss of each residual."""
+
+    factors: torch.Tensor
+    J: Jacobian
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.J.shape
+
+    def matvec(self, d: torch.Tensor) -> torch.Tensor:
+        return self.factors * self.J.matvec(d)
+
+    def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
+        return self.J.rmatvec(self.factors * y)
+
+    def gram(self) -> torch.Tensor:
+        return squared(self.dense())
+
+    def dense(self) -> torch.Tensor:
+        return self.factors.unsqueeze(1) * self.J.dense()
 
 
 @dataclass(frozen=True, eq=False)

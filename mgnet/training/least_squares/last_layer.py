@@ -382,12 +382,12 @@ def check_level(level: Level, u: torch.Tensor, kind: type[Objective], name: str)
     """Refuse a level whose operator is not of this very kind, or not linear in a last layer."""
     problem: Any = level.operator
     spread = kind is LeastSquares and isinstance(level.operator, DistributedSamples)
-    # Others may have other residuals than outputs - targets.
-    if not (type(problem) is kind or spread) or problem.data is None:
+    fits = type(problem) is kind and (not isinstance(problem, LeastSquares) or problem.plain)
+    if not (fits or spread) or problem.data is None:
         raise TypeError(
-            f"{level} has an operator of type {type(problem).__name__}; {name} needs "
-            f"the class {kind.__name__} itself with (inputs, targets), since it solves for outputs "
-            "that are linear in the last layer: for the residuals of an equation take "
+            f"{level} has an operator of type {type(problem).__name__}; {name} needs the class "
+            f"{kind.__name__} itself with (inputs, targets), without weights or robust loss, since "
+            "outputs are linear in the last layer: for the residuals of an equation take "
             "LevenbergMarquardt (LastLayer takes a LeastSquares, NewtonLastLayer an Objective)"
         )
     part = LinearPart(problem.flat.module)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,10 +18,20 @@ import torch
 
 from mgnet.level import Level
 from mgnet.smoother import Smoother
+from mgnet.training.least_squares.bounds import (
+    Bounds,
+    Box,
+    Boxed,
+    HeldJacobian,
+    box_of,
+    boxed_step,
+    check_inside,
+)
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.least_squares.scaling import Rescaled, norm, precision, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial, TrustRegion
@@ -50,6 +60,8 @@ class Linearized(NamedTuple):
     f : tensor or None
     half : float
         `1/2 |r|^2`.
+    box : Box or None
+        The bounds of u. J is then a `HeldJacobian`, without the unknowns that are held.
     """
 
     problem: Any
@@ -58,6 +70,7 @@ class Linearized(NamedTuple):
     J: Jacobian
     f: torch.Tensor | None
     half: float
+    box: Box | None = None
 
     @property
     def value(self) -> float:
@@ -121,6 +134,9 @@ class LevenbergMarquardt(Smoother):
     rule : StepRule, optional
         `Nielsen` for networks by default, `TrustRegion` where no unknown is a weight of a network;
         `ProbedRadius` leads to more digits.
+    bounds : (lower, upper) or dict of str to (lower, upper), optional
+        Numbers for all parameters, or by the names of parameters, where tensors broadcast to their
+        shapes; -inf and inf for none. A state outside is refused. Not with a `linear_solver`.
 
     Examples
     --------
@@ -139,6 +155,7 @@ class LevenbergMarquardt(Smoother):
     linear_solver: NewtonKrylov | None = field(default=None, repr=False)
     x_scale: Scale = field(default="auto", repr=False)
     rule: StepRule | None = field(default=None, repr=False)
+    bounds: Bounds | None = field(default=None, repr=False)
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -150,6 +167,10 @@ class LevenbergMarquardt(Smoother):
             )
         if self.mu <= 0.0 or self.acceleration < 0.0:
             raise ValueError(f"{self} needs a positive mu and a ratio that is not negative")
+        if self.bounds is not None and self.linear_solver is not None:
+            raise ValueError(
+                "LevenbergMarquardt got bounds and a linear_solver; leave one of them out"
+            )
         check_scale("LevenbergMarquardt", self.x_scale)
         if self.rule is not None and not isinstance(self.rule, StepRule):
             raise TypeError(
@@ -167,7 +188,9 @@ class LevenbergMarquardt(Smoother):
         return self.rule_for(Unknowns(problem, len(u), self.x_scale)).begin(self.mu)
 
     def carry(self, memory: Damping, transfer: Transfer) -> Damping:
-        return memory  # all of it is relative, so it means the same on the finer level
+        # All of it is relative, so it means the same on the finer level; but that level may be the
+        # first to know the parameters of a network by their names.
+        return memory._replace(units=memory.units or None)
 
     def work(self, level: Level, sweeps: int) -> float:
         return 2.0 * sweeps
@@ -193,21 +216,33 @@ class LevenbergMarquardt(Smoother):
             f = problem.shift if f is None else f + problem.shift
         r, J = problem.linearize(u)
         level.charge(1.0)
-        return Linearized(problem, u, r, J, f, problem.half_square(r))
+        if self.bounds is None:
+            return Linearized(problem, u, r, J, f, problem.half_square(r))
+        if problem.shift is not None:
+            raise ValueError(
+                f"{level} is a problem around a fine state, for which LevenbergMarquardt has no "
+                "bounds; use a cascade"
+            )
+        box = box_of("LevenbergMarquardt", problem.flat, self.bounds)
+        check_inside("LevenbergMarquardt", problem.flat, box, u)
+        gradient = J.rmatvec(r) if f is None else J.rmatvec(r) - f
+        J, boxed = HeldJacobian(J, box.free(u, gradient)), Boxed(problem, box)
+        return Linearized(boxed, u, r, J, f, problem.half_square(r), box)
 
     def step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
         """Steps from a linearization, until one lowers the objective."""
-        problem, u, r, J, f, half = told
+        problem, u, r, J, f, half, box = told
         unit = unit_of(problem, r, half, u)
         if unit == 1.0:
             return self._step(level, told, memory)
         r, v, f = r / unit, u / unit, None if f is None else f / unit
-        scaled = Linearized(Rescaled(problem, unit), v, r, J, f, problem.half_square(r))
+        box = None if box is None else box.scaled(1.0 / unit)
+        scaled = Linearized(Rescaled(problem, unit), v, r, J, f, problem.half_square(r), box)
         sweep = self._step(level, scaled, memory)
         return sweep._replace(u=u if sweep.u is v else unit * sweep.u)
 
     def _step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
-        problem, u, r, J, f, _ = told
+        problem, u = told.problem, told.u
         unknowns = Unknowns(problem, len(u), self.x_scale)
         rule, memory = self._usable(self.rule_for(unknowns), told, memory)
         system, memory = self._system(level, told, memory, unknowns, rule)
@@ -219,14 +254,8 @@ class LevenbergMarquardt(Smoother):
         first, kept = memory, None
         for _ in range(rule.trials):
             memory = rule.look(memory, system, size, partial(self._reduction, level, told))
-            solve = system.damped(memory.mu)
-            d = solve(None)
-            shift = memory.mu * system.scale
+            d, predicted, solve = _damped_step(told, system, memory.mu)
             length = size_of(d, system.unit)
-            if system.unit is None:
-                predicted = 0.5 * float(d @ (shift * d + system.descent))
-            else:
-                predicted = 0.5 * (shift * length**2 + float(d @ system.descent))
             trial = Trial(-math.inf, predicted, length, float(d @ system.descent))
             if 0.0 < predicted <= unseen or not system.descent.any():
                 return kept or Sweep(u, first, told, trial, size, system, False)
@@ -238,8 +267,8 @@ class LevenbergMarquardt(Smoother):
             if kept is not None and not (trial.gain > 0.75 and trial.actual > kept.trial.actual):
                 return kept
             memory = rule.judge(memory, trial)
-            if trial.accepted:
-                kept = Sweep(u + step.to(u.dtype), memory, told, trial, size, system, True)
+            if step is not None and trial.accepted:
+                kept = Sweep(_moved(told, step), memory, told, trial, size, system, True)
                 further = rule.reaching(first, memory, trial)
                 if further is None:
                     return kept
@@ -251,7 +280,7 @@ class LevenbergMarquardt(Smoother):
         if not bool(torch.isfinite(d).all()):
             return -math.inf
         level.charge(1.0 / 3.0)
-        new = told.u + d.to(told.u.dtype)
+        new = _moved(told, d)
         then = told.problem.half_square(told.problem.residuals(new))
         then -= 0.0 if told.f is None else float(told.f @ new)
         return told.value - then if math.isfinite(then) else -math.inf
@@ -259,8 +288,12 @@ class LevenbergMarquardt(Smoother):
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
     ) -> tuple[StepRule, Damping]:
-        """The rule, or Nielsen's where there are no singular values: other ranks have rows, or f."""
-        if not rule.singular or (told.f is None and len(told.r) == told.J.shape[0]):
+        """The rule; Nielsen's where there are no singular values.
+
+        That is with f, and where the rows of J are on several ranks, or not in memory.
+        """
+        whole = len(told.r) == told.J.shape[0] and not isinstance(told.J, RowBlocks)
+        if not rule.singular or (told.f is None and whole):
             return rule, memory
         return Nielsen(), memory._replace(mu=memory.mu or self.mu)
 
@@ -273,7 +306,7 @@ class LevenbergMarquardt(Smoother):
         rule: StepRule,
     ) -> tuple[Equations, Damping]:
         """The damped systems in the units of the unknowns, and what is now known of these."""
-        problem, u, r, J, f, _ = told
+        u, r, J, f = told.u, told.r, told.J, told.f
         system, memory = self._measured_as_they_are(told, memory, rule)
         if isinstance(system, KrylovEquations):
             if unknowns.given is not None or unknowns.x_scale == "jac":
@@ -284,8 +317,7 @@ class LevenbergMarquardt(Smoother):
             return system, memory
         columns = system.columns
         if memory.units is None:
-            units = unknowns.units(u, r, J, columns) if f is None else ()
-            level.charge(len(unknowns.tensors) / 3.0 if units else 0.0)
+            units = unknowns.units(level, u, r, J, columns) if f is None else ()
             memory = memory._replace(units=units)
         unit, norms = unknowns.sizes(columns, memory.units or (), memory.norms)
         return system if unit is None else system.measured(unit), memory._replace(norms=norms)
@@ -293,7 +325,7 @@ class LevenbergMarquardt(Smoother):
     def _measured_as_they_are(
         self, told: Linearized, memory: Damping, rule: StepRule
     ) -> tuple[Equations, Damping]:
-        problem, _, r, J, f, _ = told
+        problem, r, J, f = told.problem, told.r, told.J, told.f
         if rule.singular:
             return SingularEquations(J, r), memory
         if self.linear_solver is None:
@@ -325,6 +357,41 @@ class LevenbergMarquardt(Smoother):
             short = length <= precision(told.problem) ** 0.5 * size_of(told.u, system.unit)
             return (d if short else None), memory
         return d + 0.5 * a, memory._replace(bend=longer / length if length else 0.0)
+
+
+def _moved(told: Linearized, d: torch.Tensor) -> torch.Tensor:
+    """Where a step leads to, inside the bounds."""
+    new = told.u + d.to(told.u.dtype)
+    return new if told.box is None else told.box.project(new)
+
+
+def _damped_step(
+    told: Linearized, system: Equations, mu: float
+) -> tuple[torch.Tensor, float, Callable[[torch.Tensor | None], torch.Tensor]]:
+    """A step, the reduction that it promises, and the solution for other residuals."""
+    if told.box is None:
+        solve = system.damped(mu)
+        d, shift = solve(None), mu * system.scale
+        if system.unit is None:
+            return d, 0.5 * float(d @ (shift * d + system.descent)), solve
+        predicted = shift * size_of(d, system.unit) ** 2 + float(d @ system.descent)
+        return d, 0.5 * predicted, solve
+    J: Any = told.J
+    solver = partial(_held, system, J, mu)
+    point, solve = boxed_step(told.box, told.u, J.free, J, solver)
+    d = (point - told.u).double()
+    image = J.matvec(d)
+    return d, float(d @ system.descent) - 0.5 * float(image @ image), solve
+
+
+def _held(
+    system: Any, J: HeldJacobian, mu: float, free: torch.Tensor
+) -> Callable[[torch.Tensor | None], torch.Tensor]:
+    """The damped system with further unknowns held, with the same damping of the others."""
+    if torch.equal(free, J.free):
+        return system.damped(mu)
+    part = replace(system, J=J.also(free))
+    return part.damped(mu * system.scale / part.scale if part.scale else 0.0)
 
 
 def size_of(d: torch.Tensor, unit: torch.Tensor | None) -> float:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.func import jacrev, vmap
 
-from mgnet.limits import check_memory, written
+from mgnet.limits import check_memory, machine_memory, written
 from mgnet.training.least_squares.jacobian import DenseJacobian, Jacobian
+from mgnet.training.least_squares.row_blocks import RowBlocks, rows_at_once, streams
+from mgnet.training.least_squares.sample_parts import PerSample, rows_of_samples
 from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import FlatParameters
 from mgnet.training.loss.tied_tensors import call_with
 
-__all__ = ["Residual", "blocks_of", "linearize", "residuals_of"]
+__all__ = ["Residual", "RowStream", "blocks_of", "linearize", "residuals_of"]
 
 Residual = Callable[[Any], torch.Tensor | Sequence[torch.Tensor]]
+
+TRIED = 64  # samples, the first and the last, by which it is seen that rows are of one sample each
 
 
 def blocks_of(residuals: Any) -> list[torch.Tensor]:
@@ -72,7 +77,9 @@ def linearize(
         `module -> tensor` or tuple of tensors.
     u : tensor of shape (parameters,)
     chunk_size : int, optional
-        Rows or columns at once.
+        Rows of the Jacobian in memory at once: where there are more, and at least as many as
+        parameters, they are made again whenever they are needed (`RowBlocks`). All by default, up
+        to 2^26 numbers. Where samples are mixed it is the rows or columns that are made at once.
     inputs : tensor, optional
         Given where the residuals are the outputs at these inputs, but for a constant.
 
@@ -83,17 +90,23 @@ def linearize(
     """
     u = u.detach().requires_grad_()
     with torch.enable_grad():
-        r = _flat(blocks_of(parameters.evaluate(residual, u)))
-        if not r.requires_grad or torch.autograd.grad(
-            r, u, torch.zeros_like(r), retain_graph=True, allow_unused=True
-        ) == (None,):
+        blocks = blocks_of(parameters.evaluate(residual, u))
+        r = _flat(blocks)
+        if not _depends(r, u):
             raise ValueError(
                 "residual(module) does not depend on the parameters of the module; "
                 "it must call the module that it is given, without torch.no_grad or detach"
             )
-        own = None if inputs is not None else _own(parameters, residual, r, u)
-        if own is not None:
-            return r.detach().double(), own
+        if inputs is None and _makes_its_own(parameters, u):
+            own = _own(parameters, residual, r, u)
+            if own is not None:
+                return r.detach().double(), own
+            blocks = blocks_of(parameters.evaluate(residual, u))  # their graph is gone
+            r = _flat(blocks)
+        if streams(len(r), len(u), chunk_size):
+            streamed = _streamed(parameters, residual, blocks, u, chunk_size)
+            if streamed is not None:
+                return r.detach().double(), streamed
         entries = len(r) * len(u)
         check_memory(
             16 * entries,  # in the precision of the module, and in float64
@@ -110,30 +123,22 @@ def linearize(
     return r.detach().double(), DenseJacobian(J.double())
 
 
+def _depends(r: torch.Tensor, u: torch.Tensor) -> bool:
+    """Whether the graph of r leads to u; other parameters may need a gradient, too."""
+    seen, waiting = set(), [r.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if getattr(node, "variable", None) is u:
+            return True
+        waiting += [before for before, _ in node.next_functions]
+    return False
+
+
 def _flat(blocks: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([block.reshape(-1) for block in blocks])
-
-
-class _PerSample(torch.nn.Module):
-    """Stands in for the module: every sample of a call has its own copy of the parameters."""
-
-    def __init__(self, parameters: FlatParameters, u: torch.Tensor):
-        super().__init__()
-        self.parameters_of = parameters
-        self.named = parameters.named(u.detach())
-        self.copies: list[tuple[torch.Tensor, ...]] = []  # for each call, of each parameter
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        samples = len(inputs[0])
-        copies = tuple(p.expand(samples, *p.shape).requires_grad_() for p in self.named.values())
-        self.copies.append(copies)
-
-        def one(own: tuple[torch.Tensor, ...], *sample: torch.Tensor) -> torch.Tensor:
-            named = dict(zip(self.named, own, strict=True))
-            batch = tuple(part.unsqueeze(0) for part in sample)
-            return call_with(self.parameters_of.module, named, batch)[0]
-
-        return vmap(one)(copies, *inputs)
 
 
 def _checked(
@@ -154,6 +159,11 @@ def _checked(
     return J if bool((J.T @ y.to(J) - expected).norm() <= tolerance) else None
 
 
+def _makes_its_own(parameters: FlatParameters, u: torch.Tensor) -> bool:
+    able = knows(parameters.module, "linearize_residual") and parameters.all_trainable
+    return able and u.device.type == "cpu"
+
+
 def _own(
     parameters: FlatParameters, residual: Residual, r: torch.Tensor, u: torch.Tensor
 ) -> Jacobian | None:
@@ -162,18 +172,14 @@ def _own(
     By a method `linearize_residual(residual)`, as a KAN has: residuals, each of one sample of one
     call, and their Jacobian; any error if it cannot.
     """
-    module = parameters.module
-    able = knows(module, "linearize_residual") and parameters.all_trainable
-    if not able or u.device.type != "cpu":
-        return None
+    y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype))
+    (expected,) = torch.autograd.grad(r, u, y)  # frees what was kept, before J is made
     try:
         _, J = parameters.evaluate(lambda module: module.linearize_residual(residual), u.detach())
     except Exception:
         return None  # as in `_checked`: it does not suit these residuals
     if J.shape != (len(r), len(u)):
         return None
-    y = torch.cos(torch.arange(1.0, len(r) + 1.0, dtype=r.dtype))
-    (expected,) = torch.autograd.grad(r, u, y, retain_graph=True)
     found = J.rmatvec(y.double())
     tolerance = torch.finfo(r.dtype).eps ** 0.5 * (found.norm() + expected.norm())
     return J if bool((found - expected).norm() <= tolerance) else None
@@ -189,23 +195,141 @@ def _of_outputs(parameters: FlatParameters, u: torch.Tensor, inputs: torch.Tenso
 
 def _by_samples(parameters: FlatParameters, residual: Residual, u: torch.Tensor) -> torch.Tensor:
     """Right if every residual depends on one sample of each call alone."""
-    stand_in = _PerSample(parameters, u)
+    stand_in = PerSample(parameters, u)
     blocks = blocks_of(residual(stand_in))
-    return torch.cat([_rows_of(block, stand_in.copies) for block in blocks])
+    return torch.cat([rows for _, rows in rows_of_samples(blocks, stand_in.parts.calls)])
 
 
-def _rows_of(block: torch.Tensor, calls: list[tuple[torch.Tensor, ...]]) -> torch.Tensor:
-    samples = len(block)
-    own = [copies for copies in calls if len(copies[0]) == samples]
-    whole = [copy for copies in own for copy in copies]
-    rows = []
-    for component in block.reshape(samples, -1).unbind(1):
-        parts = torch.autograd.grad(
-            component.sum(), whole, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        row = torch.cat([part.flatten(1) for part in parts], 1)
-        rows.append(row.unflatten(1, (len(own), -1)).sum(1) if len(own) > 1 else row)
-    return rows[0] if len(rows) == 1 else torch.stack(rows, 1).flatten(0, 1)
+def _streamed(
+    parameters: FlatParameters,
+    residual: Residual,
+    blocks: list[torch.Tensor],
+    u: torch.Tensor,
+    chunk_size: int | None,
+) -> RowBlocks | None:
+    """The Jacobian in blocks of rows; None where it is better made by columns."""
+    r, columns = _flat(blocks), len(u)
+    most = rows_at_once(len(r), columns, chunk_size)
+    widest = max(math.prod(block.shape[1:]) for block in blocks)
+    stream = RowStream(parameters, residual, u, most, widest)
+    exact = r.dtype == torch.float64  # else sums over the rows are taken in float64, block by block
+    if stream.suits(r, u):
+        way = stream.by_samples
+    elif len(r) <= 2 * columns or 16 * len(r) * columns > machine_memory():
+        way = stream.by_rows
+    else:
+        return None
+    return RowBlocks(len(r), columns, way, stream.push, stream.pull if exact else None)
+
+
+class RowStream:
+    """The Jacobian at u in blocks of rows, and its products.
+
+    Parameters
+    ----------
+    parameters : FlatParameters
+    residual : callable
+        `module -> tensor` or tuple of tensors.
+    u : tensor of shape (parameters,)
+    most : int
+        Rows at once.
+    widest : int
+        Residuals of one sample, at most.
+
+    Examples
+    --------
+    >>> module = torch.nn.Linear(1, 1, dtype=torch.float64)
+    >>> x = torch.arange(5.0, dtype=torch.float64).unsqueeze(1)
+    >>> flat = FlatParameters(module)
+    >>> stream = RowStream(flat, lambda m: m(x), flat.start(), most=2)
+    >>> [(rows.start, rows.stop) for rows, _ in stream.by_samples()]
+    [(0, 2), (2, 4), (4, 5)]
+    >>> stream.push(torch.tensor([1.0, 0.0])).tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0]
+    """
+
+    def __init__(
+        self,
+        parameters: FlatParameters,
+        residual: Residual,
+        u: torch.Tensor,
+        most: int,
+        widest: int = 1,
+    ):
+        self.parameters = parameters
+        self.residual = residual
+        self.u = u.detach()
+        self.most = most
+        self.widest = widest
+
+    def evaluated(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The residuals as a function of the parameters, and these."""
+        u = self.u.clone().requires_grad_()
+        with torch.enable_grad():
+            return _flat(blocks_of(self.parameters.evaluate(self.residual, u))), u
+
+    def push(self, d: torch.Tensor) -> torch.Tensor:
+        """`J d`."""
+        r, u = self.evaluated()
+        y = torch.zeros_like(r, requires_grad=True)
+        (gradient,) = torch.autograd.grad(r, u, y, create_graph=True)  # J^T y, linear in y
+        (image,) = torch.autograd.grad(gradient, y, d.to(gradient))
+        return image.double()
+
+    def pull(self, y: torch.Tensor) -> torch.Tensor:
+        """`J^T y`."""
+        r, u = self.evaluated()
+        return torch.autograd.grad(r, u, y.to(r))[0].double()
+
+    def by_samples(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """Where a residual is of one sample of each call alone."""
+        part, size = 0, max(1, self.most // self.widest)
+
+        def window(samples: int) -> tuple[int, int]:
+            return part * size, min((part + 1) * size, samples)
+
+        stand_in = PerSample(self.parameters, self.u, window)
+        while True:
+            with torch.enable_grad():
+                blocks = blocks_of(self.residual(stand_in))
+            calls = stand_in.parts.calls
+            for places, block in rows_of_samples(blocks, calls):
+                yield places, block.double()
+            del blocks  # and what was kept for them, before the next
+            if all(call.end >= call.samples for call in calls):
+                return
+            part += 1
+            stand_in.parts.restart(window)
+
+    def by_rows(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """In any case, at the price of a backward pass for each row."""
+        r, u = self.evaluated()
+        for begin in range(0, len(r), self.most):
+            rows = slice(begin, min(begin + self.most, len(r)))
+            yield rows, _by_rows(r[rows], u, None).double()
+
+    def suits(self, r: torch.Tensor, u: torch.Tensor) -> bool:
+        """Whether `by_samples` gives rows of J, as the first samples and the last ones tell."""
+        for window in (
+            lambda samples: (0, min(TRIED, samples)),
+            lambda samples: (max(0, samples - TRIED), samples),
+        ):
+            try:
+                stand_in = PerSample(self.parameters, self.u, window)
+                made = list(
+                    rows_of_samples(blocks_of(self.residual(stand_in)), stand_in.parts.calls)
+                )
+            except Exception:
+                return False  # as in `_checked`
+            y, total, size = torch.zeros_like(r), torch.zeros_like(u), 0.0
+            for rows, block in made:
+                y[rows] = torch.cos(torch.arange(1.0, len(block) + 1.0)).to(y)
+                total += block.T.to(u) @ y[rows].to(u)
+                size += float(block.norm() * y[rows].norm())
+            (expected,) = torch.autograd.grad(r, u, y, retain_graph=True)
+            if not float((total - expected).norm()) <= torch.finfo(r.dtype).eps ** 0.5 * size:
+                return False
+        return True
 
 
 def _by_rows(r: torch.Tensor, u: torch.Tensor, chunk_size: int | None) -> torch.Tensor:
@@ -232,10 +356,15 @@ def _products(outputs: torch.Tensor, inputs: torch.Tensor, count: int, chunk: in
         )
         return product
 
-    units = torch.eye(count, dtype=outputs.dtype, device=outputs.device)
+    def units(begin: int) -> torch.Tensor:
+        some = outputs.new_zeros(min(chunk, count - begin), count)
+        some[:, begin:].fill_diagonal_(1.0)
+        return some
+
+    starts = range(0, count, chunk)
     if chunk > 1:
         try:
-            return torch.cat([pull(part, True) for part in units.split(chunk)])
+            return torch.cat([pull(units(begin), True) for begin in starts])
         except RuntimeError:
             pass  # an operation that vmap does not know; one by one then
-    return torch.stack([pull(unit, False) for unit in units])
+    return torch.stack([pull(unit, False) for begin in starts for unit in units(begin)])

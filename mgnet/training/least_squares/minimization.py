@@ -19,6 +19,7 @@ from mgnet.level import Level
 from mgnet.limits import check_limits
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
+from mgnet.training.least_squares.bounds import Bounds
 from mgnet.training.least_squares.endings import (
     Tolerances,
     degenerate,
@@ -48,8 +49,8 @@ ATTEMPTS = 3  # at a place that meets a test and is no minimum
 
 
 def levenberg_marquardt(
-    residual: Residual,
-    module: torch.nn.Module,
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None = None,
     *,
     ftol: float = 1e-8,
     xtol: float = 1e-8,
@@ -60,6 +61,9 @@ def levenberg_marquardt(
     mu: float = 1e-2,
     acceleration: float = 0.75,
     x_scale: Scale = "auto",
+    loss: str = "linear",
+    f_scale: float = 1.0,
+    bounds: Bounds | None = None,
     rule: StepRule | None = None,
     linear_solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
@@ -67,21 +71,25 @@ def levenberg_marquardt(
 ) -> Solution:
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
 
-    For networks and for formulas with a few parameters, as `scipy.optimize.least_squares`. A test
-    of convergence that is met is checked before the training ends: "converged" means that the
-    residuals are orthogonal to the range of their Jacobian, or at rounding. The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
+    For networks, and for formulas with a few parameters as `scipy.optimize.least_squares` fits
+    them. A test of convergence that is met is checked before the training ends: "converged" means
+    that the residuals are orthogonal to the range of their Jacobian, or at rounding.
+
+    The parameters that require a gradient are the unknowns. Linear algebra is in float64 whatever
     the precision of the module. Cost and memory grow with residuals times parameters: a tool for up
     to a few thousand parameters, where it reaches errors that first-order methods do not.
 
     Parameters
     ----------
-    residual : callable
+    residual : callable, or LeastSquares
         `module -> tensor` of any shape, or a tuple of tensors; it may differentiate with
         respect to its inputs (`torch.autograd.grad(..., create_graph=True)`). Fastest where entry i
         of each tensor depends on sample i of each call `module(x)` alone: for points of several
-        kinds return a tuple, not one long tensor.
+        kinds return a tuple, not one long tensor. Or a problem, such as a `Collocation`, with
+        its network, penalty and Jacobian.
     module : torch.nn.Module
         Trained in place. It holds the best parameters at the end, also after an error or Ctrl-C.
+        Left out for a problem, whose network it is then.
     ftol, xtol, gtol : float
         Ends when a step reduces the objective by at most `ftol` times its value, and was to; when
         steps are no longer than `xtol` times the parameters, each in its unit; when no cosine
@@ -95,7 +103,9 @@ def levenberg_marquardt(
     monitor : callable, optional
         Called with (CycleRecord, flat vector of the parameters) at the start and after every cycle;
         returning True ends the training.
-    mu, acceleration, x_scale, rule
+    loss, f_scale
+        As in `LeastSquares`: "soft_l1" and others, for residuals with outliers.
+    mu, acceleration, x_scale, rule, bounds
         As in `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
@@ -107,8 +117,9 @@ def levenberg_marquardt(
     Returns
     -------
     Solution
-        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising. Its
-        `value` is the flat vector of the parameters, in float64.
+        Its residual is the gradient `J^T r` and its objective `1/2 |r|^2`, never rising but where a
+        formula that ended at no minimum is fitted again from its start; the last entry is that of
+        the better end. Its `value` is the flat vector of the parameters, in float64.
 
     Raises
     ------
@@ -116,7 +127,8 @@ def levenberg_marquardt(
         If the module has no parameters to train, or the residuals are not finite at the start or do
         not depend on them.
     TypeError
-        If the residuals are not real tensors.
+        If the residuals are not real tensors, or a problem comes with a module, a loss
+        or `chunk_size`.
 
     Examples
     --------
@@ -124,6 +136,8 @@ def levenberg_marquardt(
     >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
     >>> solution = levenberg_marquardt(lambda module: module(x) - torch.sin(3 * x), module)
     >>> solution.values[-1] < 1e-4
+    True
+    >>> levenberg_marquardt(LeastSquares(module, (x, torch.cos(x)))).values[-1] < 1e-4
     True
     """
     check_limits(
@@ -135,16 +149,9 @@ def levenberg_marquardt(
         xtol=xtol,
         gtol=gtol,
     )
-    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
-        raise TypeError(
-            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
-            "function first, then the module, such as (lambda module: module(x) - y, module)"
-        )
     began = time.perf_counter()
-    problem = LeastSquares.from_torch(module, partial(residuals_of, residual), chunk_size)
-    smoother = LevenbergMarquardt(
-        mu, acceleration=acceleration, linear_solver=linear_solver, x_scale=x_scale, rule=rule
-    )
+    problem = _problem(residual, module, chunk_size, loss, f_scale)
+    smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     if max_cycles is None:
@@ -155,7 +162,7 @@ def levenberg_marquardt(
     if x_scale == "auto" and Unknowns(problem, len(u)).formula:
         plain = replace(smoother, x_scale=1.0)
         run.start, run.ways = u, (plain, replace(plain, rule=rule or TrustRegion(0.5)))
-    reason = None
+    reason: Reason | None = None
     first = problem.residuals(u)
     level.charge(1.0 / 3.0)
     if not len(first):
@@ -169,16 +176,19 @@ def levenberg_marquardt(
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
-                reason = run.better(reason)
                 break
             run.step(told)
+        before = run.better()
+        if before is not None:
+            reason = before
+            run.look(began)  # the history ends with the state that is returned
     finally:
-        run.better(reason or Reason.NOT_FINITE)
+        run.better()
         problem.flat.write(run.u)
     broken = "the gradient became NaN or Inf, though the residuals are finite"
     return Solution(
         run.u,
-        reason,
+        cast(Reason, reason),
         tuple(run.history),
         level.tally[0],
         time.perf_counter() - began,
@@ -187,6 +197,42 @@ def levenberg_marquardt(
         f"after cycle {len(run.history) - 1}, {broken}" if reason is Reason.NOT_FINITE else "",
         run.last,
     )
+
+
+def _problem(
+    residual: Residual | LeastSquares,
+    module: torch.nn.Module | None,
+    chunk_size: int | None,
+    loss: str,
+    f_scale: float,
+) -> LeastSquares:
+    """What was given, or made of it."""
+    if isinstance(residual, LeastSquares):
+        besides = {
+            "module": module is not None,
+            "chunk_size": chunk_size is not None,
+            "loss": loss != "linear",
+            "f_scale": f_scale != 1.0,
+        }
+        given = [name for name, there in besides.items() if there]
+        if given:
+            raise TypeError(
+                f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
+                "problem alone, made with those of its own"
+            )
+        return residual
+    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
+        raise TypeError(
+            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
+            "function first, then the module, such as (lambda module: module(x) - y, module)"
+        )
+    if module is None:
+        raise TypeError(
+            "levenberg_marquardt got a residual function without a module; give the module to "
+            "train, too, or a LeastSquares or Collocation problem alone"
+        )
+    made = partial(residuals_of, residual)
+    return LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
 
 
 @dataclass
@@ -209,10 +255,10 @@ class _Run:
     ways: tuple[LevenbergMarquardt, ...] = ()  # and how
     earlier: tuple[torch.Tensor, float, Reason] | None = None  # what that led to
 
-    def better(self, reason: Reason) -> Reason:
-        """Returns to what was found before it began again, where that has the lower objective."""
+    def better(self) -> Reason | None:
+        """Returns to where it ended before it began again, if the objective is lower there."""
         if self.earlier is None or not self.earlier[1] < (self.history[-1].value or 0.0):
-            return reason
+            return None
         self.u, _, reason = self.earlier
         self.earlier = None
         return reason
@@ -221,9 +267,7 @@ class _Run:
         """The residuals and their Jacobian at the state; the history gets an entry."""
         told = self.smoother.linearize(self.level, self.u, None)
         seconds, gradient = time.perf_counter() - began, norm(told.J.rmatvec(told.r))
-        entry = CycleRecord(
-            len(self.history), gradient, told.half, self.level.tally[0], seconds
-        )
+        entry = CycleRecord(len(self.history), gradient, told.half, self.level.tally[0], seconds)
         self.history.append(entry)
         return told
 
@@ -250,12 +294,11 @@ class _Run:
         """Whether the place that meets a test is a minimum; what to do where it is none."""
         size = sweep.told.problem.unit * (2.0 * sweep.told.half) ** 0.5
         if is_minimal(self.level, sweep, self.asked):
-            if vanished(sweep):
-                self._end(Reason.FLAT)
-                return
             lower = lower_nearby(self.level, sweep)
             if lower is None:
-                if degenerate(sweep):
+                if vanished(sweep):
+                    self._end(Reason.FLAT)
+                elif degenerate(sweep):
                     self._end(met)
                 else:
                     self.reason = met
@@ -269,7 +312,7 @@ class _Run:
         self._afresh()
 
     def _end(self, reason: Reason) -> None:
-        """Ends where parameters are not determined, or begins again, in a way that leads elsewhere."""
+        """Ends where parameters are not determined, or begins again in another way."""
         value = self.history[-1].value or 0.0
         if not self.ways:
             self.reason = reason
@@ -327,7 +370,7 @@ def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Leve
     # Their squares may overflow.
     if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
         raise ValueError(not_finite(str(level), level.operator, u))
-    again = 0.5 * float(r @ r)
+    again = level.operator.half_square(r)
     if abs(again - value) > 1e-3 * max(again, value):
         raise ValueError(
             f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "

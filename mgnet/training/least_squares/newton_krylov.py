@@ -55,7 +55,7 @@ class Diagonal:
 
     def prepare(self, J: Jacobian) -> PreparedDiagonal:
         """The diagonal of `J^T J`."""
-        return PreparedDiagonal(J, J.root().square().sum(0))
+        return PreparedDiagonal(J, J.squares())
 
 
 @dataclass(frozen=True, eq=False)

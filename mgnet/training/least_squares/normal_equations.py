@@ -18,7 +18,8 @@ __all__ = ["NormalEquations"]
 class NormalEquations:
     """`(J^T J + mu s D^2) d = f - J^T r`, s the mean of the diagonal of `D^-1 J^T J D^-1`.
 
-    Solved for `D d`, by the Jacobian `J D^-1`; below, J stands for that. Primal, a matrix with a row per parameter; dual, a row per residual, where these are fewer:
+    Solved for `D d`, by the Jacobian `J D^-1`; below, J stands for that. Primal, a matrix with a
+    row per parameter; dual, a row per residual, where these are fewer:
     `(J^T J + c I)^-1 J^T = J^T (J J^T + c I)^-1`. Either by Cholesky, or by QR of the stacked
     matrix `[J; sqrt(c) I]` where Cholesky would lose the digits.
 
@@ -75,7 +76,7 @@ class NormalEquations:
     @property
     def columns(self) -> torch.Tensor:
         """The squared column norms of the Jacobian, not in the units."""
-        return self.J.dense().square().sum(0) if self.dual else self.gram.diagonal()
+        return self.J.squares() if self.dual else self.gram.diagonal()
 
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the Jacobian, or vectors of parameters in the dual space, in the units."""
@@ -97,6 +98,8 @@ class NormalEquations:
 
     def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
         """A function of y that solves for `b = J^T y`; of None, for `b = f - J^T r`."""
+        if not self.scale:  # a Jacobian of zeros
+            return lambda y: torch.zeros_like(self.descent)
         shift = mu * self.scale
         inverse = self._by_cholesky(shift)
         if self.dual:
@@ -119,10 +122,18 @@ class NormalEquations:
             return None
         return lambda b: unit * torch.cholesky_solve((unit * b).unsqueeze(1), factor).squeeze(1)
 
+    @cached_property
+    def triangle(self) -> torch.Tensor:
+        """R of a QR factorization of J in the units; J itself, where it has no more rows."""
+        root = self._scaled(self.J.root())
+        if root.shape[0] <= root.shape[1]:
+            return root
+        return torch.linalg.qr(root, mode="r").R
+
     def _by_qr(self, shift: float) -> Callable[[torch.Tensor], torch.Tensor]:
         """The same inverse: R^T R = J^T J + shift I, from J itself, has twice the digits."""
         unit = (self.matrix.diagonal() + shift).rsqrt()
-        R = torch.linalg.qr(_stacked(self._scaled(self.J.root()), shift, unit), mode="r").R
+        R = torch.linalg.qr(_stacked(self.triangle, shift, unit), mode="r").R
 
         def inverse(b: torch.Tensor) -> torch.Tensor:
             half = torch.linalg.solve_triangular(R.T, (unit * b).unsqueeze(1), upper=False)

@@ -9,8 +9,12 @@ from typing import Any
 
 import torch
 
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian, SparseJacobian, StackedJacobian
 from mgnet.training.least_squares.linearization import Residual, blocks_of, linearize
+from mgnet.training.least_squares.losses import pointwise_loss
+from mgnet.training.least_squares.row_blocks import RowBlocks
+from mgnet.training.least_squares.weights import weighted_samples
 from mgnet.training.loss.objective import Data, Objective
 from mgnet.training.loss.own_forward import knows
 from mgnet.training.loss.parameters import lift
@@ -37,7 +41,18 @@ class LeastSquares(Objective):
     residual : callable, optional
         `module -> tensor` or tuple of tensors, instead of data; see `from_torch`.
     chunk_size : int, optional
-        Rows or columns of the Jacobian at once, where it is made by them.
+        Rows of the Jacobian in memory at once; with more of them, and at least as many as
+        parameters, they are made again when they are needed, see `RowBlocks`. All by default, up to
+        2^26 numbers. A network's own `linearize` decides itself.
+    sample_weight : tensor or array of shape (samples,), optional
+        Of each sample's squares, such as 1 / variance: r has `1/2 |r|^2 = 1/2 sum w_i |r_i|^2 /
+        sum w_i`. Samples of weight 0 are left out. For the samples of a residual function multiply
+        its rows by the roots of their weights.
+    loss : str
+        "linear" for squares, or a loss that outliers draw less: "soft_l1", "huber", "cauchy",
+        "arctan"; see `PointwiseLoss`. It is taken of the differences, before weights.
+    f_scale : float
+        Of such a loss, in the unit of the differences: about where outliers begin.
 
     Examples
     --------
@@ -47,12 +62,16 @@ class LeastSquares(Objective):
     >>> u = torch.tensor([1.0, 0.0], dtype=torch.float64)
     >>> problem.value(u), problem(u).tolist()
     (0.25, [-0.5, -0.5])
+    >>> LeastSquares(network, (x, 2.0 * x), sample_weight=torch.tensor([1.0, 3.0])).value(u)
+    0.375
     """
 
     # What the coarse problem of a descent subtracts, <shift, u>: see `Recentred`.
     shift: torch.Tensor | None = None
     # In which residuals are measured: see `Rescaled`.
     unit: float = 1.0
+    # Whether column norms of the Jacobian tell the units of its unknowns: see `Unknowns`.
+    tells_units: bool = True
 
     def __init__(
         self,
@@ -62,17 +81,34 @@ class LeastSquares(Objective):
         *,
         residual: Residual | None = None,
         chunk_size: int | None = None,
+        sample_weight: Any = None,
+        loss: str = "linear",
+        f_scale: float = 1.0,
     ):
         if (data is None) == (residual is None):
             raise ValueError("LeastSquares needs either data or a residual function; give one")
+        if chunk_size is not None and not is_count(chunk_size):
+            raise ValueError(
+                f"{type(self).__name__} got chunk_size {shown(chunk_size)}; it must be a positive "
+                "integer, rows of the Jacobian in memory at once, or None"
+            )
         super().__init__(network, _half_square, data)
+        self.sample_weight = None
+        if sample_weight is not None:
+            self.data, self.sample_weight = weighted_samples("LeastSquares", data, sample_weight)
+        self.bend = pointwise_loss("LeastSquares", loss, f_scale)
         self.penalty = penalty
         self.residual = residual
         self.chunk_size = chunk_size
 
     @classmethod
     def from_torch(
-        cls, module: torch.nn.Module, residual: Residual, chunk_size: int | None = None
+        cls,
+        module: torch.nn.Module,
+        residual: Residual,
+        chunk_size: int | None = None,
+        loss: str = "linear",
+        f_scale: float = 1.0,
     ) -> LeastSquares:
         """Half the squared residuals of any module: `residual(module) -> tensor` or tuple of them.
 
@@ -82,7 +118,8 @@ class LeastSquares(Objective):
         residual : callable
             Fastest where entry i of each tensor depends on sample i of each call of the module
             alone: for points of several kinds return a tuple, not one long tensor.
-        chunk_size : int, optional
+        chunk_size, loss, f_scale
+            As in `LeastSquares`.
 
         Examples
         --------
@@ -91,20 +128,38 @@ class LeastSquares(Objective):
         >>> problem.value(torch.tensor([5.0]))
         2.0
         """
-        return LeastSquares(module, None, residual=residual, chunk_size=chunk_size)
+        return LeastSquares(
+            module, None, residual=residual, chunk_size=chunk_size, loss=loss, f_scale=f_scale
+        )
 
     def with_network(self, network: torch.nn.Module) -> LeastSquares:
-        return LeastSquares(
-            network,
-            self.data,
-            self.penalty,
-            residual=self.residual,
-            chunk_size=self.chunk_size,
-        )
+        return self._like(network, self.data, self.sample_weight)
 
     def with_data(self, batch: Any) -> LeastSquares:
         self._require_data("with_data")
-        return LeastSquares(self.network, batch, self.penalty, chunk_size=self.chunk_size)
+        if self.sample_weight is not None:
+            raise TypeError(
+                "LeastSquares with a sample_weight has no batches: its weights belong to all its "
+                "samples; make one of the batch with its own weights"
+            )
+        return self._like(self.network, batch, None)
+
+    def _like(self, network: torch.nn.Module, data: Any, sample_weight: Any) -> LeastSquares:
+        return LeastSquares(
+            network,
+            data,
+            self.penalty,
+            residual=self.residual,
+            chunk_size=self.chunk_size,
+            sample_weight=sample_weight,
+            loss="linear" if self.bend is None else self.bend.name,
+            f_scale=1.0 if self.bend is None else self.bend.f_scale,
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether all differences count alike, by their squares."""
+        return self.sample_weight is None and self.bend is None
 
     @cached_property
     def rows(self) -> torch.Tensor | None:
@@ -132,8 +187,27 @@ class LeastSquares(Objective):
 
     @property
     def weight(self) -> float:
-        """Of each residual: 1 / sqrt(samples), or 1 without data."""
+        """Of all residuals: 1 / sqrt(samples, or their weights together), or 1 without data."""
+        if self.sample_weight is not None:
+            return float(self.sample_weight.sum()) ** -0.5
         return 1.0 if self.data is None else len(self.data[0]) ** -0.5
+
+    def _roots(self, differences: torch.Tensor) -> torch.Tensor:
+        """Of the weight of the sample of each difference, in float64."""
+        weights: Any = self.sample_weight
+        return weights.sqrt().repeat_interleave(len(differences) // len(weights))
+
+    def _bent(self, differences: torch.Tensor) -> torch.Tensor:
+        """The residuals of all differences, in float64, but for the weight of all of them."""
+        r = differences.double() if self.bend is None else self.bend.roots(differences)
+        return r if self.sample_weight is None else self._roots(r) * r
+
+    def _slopes(self, differences: torch.Tensor) -> torch.Tensor:
+        """The derivative of each of these by its difference."""
+        if self.bend is None:
+            return self._roots(differences)
+        slopes = self.bend.slopes(differences)
+        return slopes if self.sample_weight is None else self._roots(slopes) * slopes
 
     def differences(self, network: torch.nn.Module) -> Any:
         """The residuals of a network, without weight and penalty."""
@@ -159,7 +233,8 @@ class LeastSquares(Objective):
         u = u.detach()
         with torch.enable_grad():  # a residual may hold derivatives in the inputs
             blocks = blocks_of(self.flat.evaluate(self.differences, u))
-        r = torch.cat([block.detach().reshape(-1) for block in blocks]).double() * self.weight
+        r = torch.cat([block.detach().reshape(-1) for block in blocks])
+        r = self._bent(r) * self.weight
         return r if self.penalties is None else torch.cat([r, self.penalties.matvec(u.double())])
 
     def half_square(self, r: torch.Tensor) -> float:
@@ -186,7 +261,14 @@ class LeastSquares(Objective):
     def _loss(self, u: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():
             blocks = blocks_of(self.flat.evaluate(self.differences, u))
-            return _half_square(blocks) * self.weight**2
+            if self.plain:
+                return _half_square(blocks) * self.weight**2
+            r = torch.cat([block.reshape(-1) for block in blocks])
+            known = r.detach()
+            bent = self._bent(known) * self.weight
+            # The value, and terms that vanish with the gradient of 1/2 |r|^2.
+            pull = bent * self._slopes(known) * self.weight
+            return 0.5 * (bent @ bent) + pull @ (r - known).double()
 
     def penalty_at(self, u: torch.Tensor) -> float:
         """Half the squared norm of the rows of the penalty; 0 without one."""
@@ -212,7 +294,12 @@ class LeastSquares(Objective):
         else:
             inputs = None if self.data is None else self.data[0]
             r, J = linearize(self.flat, self.differences, u, self.chunk_size, inputs)
-        r, J = r * self.weight, StackedJacobian(((self.weight, J),))
+        if not self.plain:
+            r, J = self._bent(r), J.scaled_rows(self._slopes(r))
+        r = r * self.weight
+        if isinstance(J, RowBlocks) and self.penalties is None:
+            return r, J.scaled(self.weight)  # its matrix J^T J is not made twice
+        J = StackedJacobian(((self.weight, J),))
         if self.penalties is None:
             return r, J
         r = torch.cat([r, self.penalties.matvec(u.double())])

@@ -98,6 +98,11 @@ class Rescaled:
         return self.problem.flat
 
     @property
+    def tells_units(self) -> bool:
+        """Whether column norms tell units, as in `LeastSquares`."""
+        return self.problem.tells_units
+
+    @property
     def shapes(self) -> Any:
         """Of the parameters, as in `LeastSquares`."""
         return self.problem.shapes

@@ -54,15 +54,15 @@ class SingularEquations:
     @cached_property
     def columns(self) -> torch.Tensor:
         """The squared column norms of the Jacobian, not in the units."""
-        return self.J.dense().square().sum(0)
+        return self.J.squares()
 
     @cached_property
     def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """U, S and V, without the singular values that are zero to rounding."""
         matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
-        U, S, Vt = torch.linalg.svd(matrix, full_matrices=False)
+        U, S, rows = torch.linalg.svd(matrix, full_matrices=False)
         kept = S > max(matrix.shape) * torch.finfo(S.dtype).eps * S[:1]
-        return U[:, kept], S[kept], Vt[kept].T
+        return U[:, kept], S[kept], rows[kept].T
 
     @cached_property
     def image(self) -> torch.Tensor:
@@ -128,19 +128,17 @@ class SingularEquations:
                 mu = max(1e-3 * high, math.sqrt(low * high))
         return mu
 
-    @cached_property
-    def offset(self) -> float:
-        """The cosine between r and the range of J, which no change of unknowns affects.
+    def weakest(self, count: int, free: torch.Tensor | None = None) -> list[Any]:
+        """Directions `D^-1 v` of unit length `|v|` along which residuals change least.
 
-        Source: Bates and Watts, Technometrics 23 (1981) 179-183.
+        Parameters
+        ----------
+        count : int
+        free : tensor of bool, optional
+            Of the unknowns that change; all by default.
         """
-        size = float(self.r.norm())
-        return float(self.image.norm()) / size if size else 0.0
-
-    def weakest(self, count: int) -> list[Any]:
-        """Directions `D^-1 v` of unit length `|v|` along which residuals change least."""
-        _, _, Vt = torch.linalg.svd(
-            self.J.dense() if self.unit is None else self.J.dense() * self.unit, full_matrices=True
-        )
-        found = list(Vt.flip(0)[:count])
+        matrix = self.J.dense() if self.unit is None else self.J.dense() * self.unit
+        places = torch.arange(matrix.shape[1]) if free is None else free.nonzero()[:, 0]
+        rows = torch.linalg.svd(matrix[:, places], full_matrices=True)[2].flip(0)[:count]
+        found = [torch.zeros_like(matrix[0]).index_copy(0, places, v) for v in rows]
         return found if self.unit is None else [self.unit * v for v in found]

@@ -151,7 +151,8 @@ class Nielsen(StepRule):
             mu = min(memory.mu * memory.growth, 1e15)
             return memory._replace(mu=mu, growth=2.0 * memory.growth, gain=trial.gain)
         shrink = max(1.0 / 3.0, 1.0 - (2.0 * min(trial.gain, 1.0) - 1.0) ** 3)
-        mu = max(memory.mu * shrink, 1e-15)
+        # Down to the square of the rounding of J: QR factorizations still see it.
+        mu = max(memory.mu * shrink, 1e-30)
         return memory._replace(mu=mu, growth=2.0, gain=trial.gain)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from mgnet.level import Level
 from mgnet.training.least_squares.scaling import precision
 
 __all__ = ["Scale", "Unknowns", "check_scale"]
@@ -99,13 +100,14 @@ class Unknowns:
     @cached_property
     def formula(self) -> bool:
         """Whether no unknown is a weight of a network."""
-        return bool(self.tensors) and not any(self._is_weight(name) for name, _ in self.tensors)
+        telling = bool(self.tensors) and self.problem.tells_units
+        return telling and not any(self._is_weight(name) for name, _ in self.tensors)
 
     @cached_property
     def own(self) -> torch.Tensor:
         """Of each unknown, whether the Jacobian tells its unit."""
         found = torch.zeros(self.count, dtype=torch.bool)
-        if isinstance(self.x_scale, str):
+        if self.x_scale == "jac" or (self.x_scale == "auto" and self.problem.tells_units):
             for name, place in self.tensors:
                 found[place] = self.x_scale == "jac" or not self._is_weight(name)
         return found
@@ -186,7 +188,7 @@ class Unknowns:
         return unit, norms
 
     def units(
-        self, u: torch.Tensor, r: torch.Tensor, J: Any, columns: torch.Tensor
+        self, level: Level, u: torch.Tensor, r: torch.Tensor, J: Any, columns: torch.Tensor
     ) -> tuple[float, ...]:
         """Units of the parameters of a network, relative to each other: 1, unless targets are far.
 
@@ -196,13 +198,15 @@ class Unknowns:
 
         Parameters
         ----------
+        level : Level
+            Work is charged to it.
         u, r : tensor
         J : Jacobian
         columns : tensor of shape (unknowns,)
             The diagonal of `J^T J`.
         """
         shared = [(name, place) for name, place in self.tensors if not bool(self.own[place].any())]
-        if not shared or self.given is not None or not isinstance(self.x_scale, str):
+        if not shared or self.x_scale != "auto" or not self.problem.tells_units:
             return ()
         typical = float(torch.cat([u[place] for _, place in shared]).double().square().mean())
         if not self._far(r, columns, typical, [place for _, place in shared]):
@@ -210,12 +214,11 @@ class Unknowns:
         linear: list[slice] = []
         probe = torch.zeros_like(u)
         for _, place in reversed(shared):
-            values = torch.arange(1.0, place.stop - place.start + 1.0, dtype=u.dtype).cos()
-            probe[place] = typical**0.5 * values
-            if self._linear(u, r, J, probe):
+            further = torch.zeros_like(u)
+            count = place.stop - place.start
+            further[place] = torch.arange(1.0, count + 1.0, dtype=u.dtype).cos()
+            if self._linear(level, u, r, J, probe, further):
                 linear.append(place)
-            else:
-                probe[place] = 0.0
         ratio = self._far(r, columns, typical, linear)
         if not ratio:
             return ()
@@ -224,7 +227,7 @@ class Unknowns:
     def _far(
         self, r: torch.Tensor, columns: torch.Tensor, typical: float, places: list[slice]
     ) -> float:
-        """How much larger than `FAR` times what unknowns of typical size give; 0 if they are not."""
+        """How many times `FAR` larger than what unknowns of typical size give; 0 if not."""
         given = typical * sum(float(columns[place].sum()) for place in places)
         needed = 2.0 * self.problem.half_square(r)
         if not 0.0 < given < math.inf or not needed < math.inf:
@@ -232,7 +235,28 @@ class Unknowns:
         ratio = (needed / given) ** 0.5 / FAR
         return ratio if ratio > 1.0 else 0.0
 
-    def _linear(self, u: torch.Tensor, r: torch.Tensor, J: Any, d: torch.Tensor) -> bool:
-        half, image = self.problem.half_square, J.matvec(d.double())
+    def _linear(
+        self,
+        level: Level,
+        u: torch.Tensor,
+        r: torch.Tensor,
+        J: Any,
+        probe: torch.Tensor,
+        further: torch.Tensor,
+    ) -> bool:
+        """Whether residuals are linear in a further direction beside others; it joins the probe.
+
+        At a length that changes them by their own size: curvature shows there, also in float32.
+        """
+        half = self.problem.half_square
+        change = half(J.matvec(further.double()))
+        if not change:
+            return False
+        d = probe + (half(r) / change) ** 0.5 * further
+        image = J.matvec(d.double())
         bend = half(self.problem.residuals(u + d) - r - image)
-        return bend <= (1e3 * precision(self.problem)) ** 2 * (half(image) + half(r))
+        level.charge(1.0 / 3.0)
+        if not bend <= (1e3 * precision(self.problem)) ** 2 * half(image):
+            return False
+        probe.copy_(d)
+        return True

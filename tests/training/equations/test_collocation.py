@@ -1,5 +1,6 @@
 """Differential equations as least squares: solutions, Jacobians, hierarchies."""
 
+import copy
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from mgnet.training import (
     LevenbergMarquardt,
     Term,
     TorchOptimizer,
+    levenberg_marquardt,
 )
 from mgnet.training.least_squares.jacobian import DenseJacobian
 
@@ -165,6 +167,18 @@ def test_what_the_residuals_do_not_determine_has_no_finite_error():
     problem = Collocation(network, [sums])
     found = problem.standard_errors(problem.start(), [0.1])
     assert found == {"a": math.inf, "b": math.inf, "c": math.inf}
+
+
+def test_levenberg_marquardt_takes_the_problem_with_its_own_jacobian(monkeypatch):
+    problem = mixed_problem(KAN([2, 3, 1], 3))
+    network, start = problem.network, problem.start()
+    by_function = copy.deepcopy(network)
+    solution = levenberg_marquardt(problem.residual, by_function, max_cycles=4)
+    monkeypatch.setattr(LeastSquares, "linearize", None)
+    same = levenberg_marquardt(problem, max_cycles=4)
+    assert same.values == pytest.approx(solution.values, rel=1e-6)
+    assert same.values[-1] < problem.value(start)
+    torch.testing.assert_close(problem.start(), same.value)  # trained in place
 
 
 def test_optimizers_take_the_same_problem():

@@ -31,7 +31,7 @@ def mlp(*widths):
 
 
 def in_place(problem):
-    levenberg_marquardt(problem.residual, problem.network, max_cycles=25)
+    levenberg_marquardt(problem, max_cycles=25)
 
 
 def by_levels(problem):

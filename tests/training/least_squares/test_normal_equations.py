@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mgnet.training import levenberg_marquardt
 from mgnet.training.least_squares.jacobian import DenseJacobian
 from mgnet.training.least_squares.normal_equations import NormalEquations
 
@@ -54,3 +55,15 @@ def test_the_right_hand_side_may_leave_the_range():
     left = J.T @ (J @ d) + 0.5 * system.scale * d
     torch.testing.assert_close(left, f - J.T @ r)
     torch.testing.assert_close(system.descent, f - J.T @ r)
+
+
+@pytest.mark.parametrize("degree", [20, 30])
+def test_the_residuals_are_as_small_as_by_a_stable_method(degree):
+    """Monomials: `J^T J` has a condition number of 1e30, and LM reaches what lstsq does."""
+    x = torch.linspace(-1.0, 1.0, 200, dtype=torch.float64)
+    J = torch.stack([x**k for k in range(degree)], 1)
+    y = torch.exp(3.0 * x) * torch.sin(5.0 * x)
+    best = J @ torch.linalg.lstsq(J, y.unsqueeze(1), driver="gelsd").solution.squeeze(1) - y
+    module = torch.nn.Linear(degree, 1, bias=False, dtype=torch.float64)
+    levenberg_marquardt(lambda m: m(J).squeeze(1) - y, module, ftol=0.0, xtol=0.0, max_cycles=60)
+    assert float((module(J).squeeze(1) - y).detach().norm()) <= 1.01 * float(best.norm()) + 1e-12

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from mgnet.knots import KAN, roughness
-from mgnet.training import LeastSquares
+from mgnet.training import LeastSquares, levenberg_marquardt
+from mgnet.training.least_squares.linearization import linearize
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = 2.0 * torch.rand(30, 2, generator=GENERATOR, dtype=torch.float64) - 1.0
@@ -72,3 +74,45 @@ def test_data_must_fit():
         LeastSquares(tanh_network(), None)
     with pytest.raises(ValueError, match="30 inputs and 29 targets"):
         LeastSquares(tanh_network(), (X, Y[1:]))
+
+
+def test_levenberg_marquardt_takes_a_problem_with_data_and_penalty():
+    """A single layer of splines is linear in its coefficients: the oracle is a direct solution."""
+    network = KAN([2, 2])
+    problem = LeastSquares(network, (X, Y), penalised)
+    u = problem.start()
+    solved = torch.linalg.lstsq(problem.jacobian(u), problem.residuals(u), driver="gelsd").solution
+    solution = levenberg_marquardt(problem)
+    assert solution.values[-1] == pytest.approx(problem.value(u - solved), rel=1e-6)
+    assert problem.penalty_at(solution.value) > 0.0
+    torch.testing.assert_close(parameters_to_vector(network.parameters()), solution.value)
+
+
+def test_a_chunk_size_is_that_of_the_problem(monkeypatch):
+    seen = []
+
+    def watched(parameters, residual, u, chunk_size, *others):
+        seen.append(chunk_size)
+        return linearize(parameters, residual, u, chunk_size, *others)
+
+    monkeypatch.setattr("mgnet.training.least_squares.problem.linearize", watched)
+    levenberg_marquardt(LeastSquares(tanh_network(), (X, Y), chunk_size=7), max_cycles=1)
+    assert set(seen) == {7}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p: levenberg_marquardt(p, p.network), "a LeastSquares and module; give the"),
+        (lambda p: levenberg_marquardt(p, chunk_size=3), "a LeastSquares and chunk_size; give"),
+        (lambda p: levenberg_marquardt(p, loss="huber"), "a LeastSquares and loss; give"),
+        (lambda p: levenberg_marquardt(p, f_scale=2.0), "a LeastSquares and f_scale; give"),
+        (lambda p: levenberg_marquardt(lambda module: module(X) - Y), "without a module; give the"),
+    ],
+)
+def test_a_problem_comes_alone_and_a_function_does_not(call, message):
+    problem = LeastSquares(tanh_network(), (X, Y))
+    start = problem.start()
+    with pytest.raises(TypeError, match=f"levenberg_marquardt got .*{message}"):
+        call(problem)
+    assert torch.equal(problem.start(), start)

@@ -20,6 +20,7 @@ from mgnet.training import (
 )
 from mgnet.training.least_squares.newton_krylov import conjugate_gradients
 from mgnet.training.least_squares.scaling import norm, power_of_two, unit_of
+from mgnet.training.least_squares.step_rules import Nielsen
 
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
 Y = torch.sin(3 * X) + 0.3 * X**2
@@ -181,3 +182,78 @@ def test_units():
         assert unit_of(problem, r, problem.half_square(r), u) == unit
     tiny = torch.full((3,), 2.0**-1060, dtype=torch.float64)  # beside parameters of size 1
     assert unit_of(problem, tiny, 0.0, u) == 1.0
+
+
+class Formula(torch.nn.Module):
+    """Residuals of unknowns in other units: `2^k formula(2^-units b)`."""
+
+    def __init__(self, formula, start, k, units):
+        super().__init__()
+        self.formula, self.factor, self.units = formula, 2.0**k, torch.tensor(units).double().exp2()
+        self.b = torch.nn.Parameter(torch.tensor(start).double() * self.units)
+
+    def forward(self):
+        return self.factor * self.formula(self.b / self.units)
+
+
+def formulas(seed):
+    """With a matrix and data that are drawn; the last has a matrix of unknowns, as a network."""
+    random = np.random.default_rng(seed)
+    A, y = (torch.from_numpy(random.normal(size=size)) for size in ((9, 3), (9,)))
+    t = torch.linspace(0.1, 2.0, 9, dtype=torch.float64)
+    yield lambda b: torch.tanh(A @ b) + 0.1 * b[0] - y
+    yield lambda b: b[0] * torch.exp(-b[1] * t) + b[2] - y
+    yield lambda b: torch.cat([10.0 * (b[1:] - b[:-1].square()), 1.0 - b])
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("options", [{}, {"rule": Nielsen()}], ids=["TrustRegion", "Nielsen"])
+def test_iterates_are_the_same_in_all_units(seed, options):
+    """Of residuals and of each unknown, by their column norms: the whole history."""
+    random = np.random.default_rng(100 + seed)
+    start = random.normal(size=3)
+    for formula in formulas(seed):
+        told = {}
+        for case in range(4):
+            k = int(random.integers(-200, 201)) if case else 0
+            units = random.integers(-60, 61, 3) if case else np.zeros(3, int)
+            module, states = Formula(formula, start, k, units), []
+            solution = levenberg_marquardt(
+                lambda m: m(),
+                module,
+                x_scale="jac",
+                max_cycles=60,
+                monitor=lambda entry, u, states=states, m=module: states.append(u / m.units),
+                **options,
+            )
+            values = [math.ldexp(value, -2 * k) for value in solution.values]
+            told[case] = solution.reason, values, torch.stack(states), solution.work
+        for case in range(1, 4):
+            assert told[case][0] is told[0][0]
+            assert told[case][1] == pytest.approx(told[0][1], rel=1e-12, abs=1e-28)
+            assert told[case][3] == told[0][3]
+            torch.testing.assert_close(told[case][2], told[0][2], rtol=1e-12, atol=1e-14)
+
+
+def tanh_network():
+    return torch.nn.Sequential(
+        torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1)
+    ).double()
+
+
+def cycles_to(make, factor, goal):
+    torch.manual_seed(0)
+    module, y = make(), factor * torch.sin(3.0 * X)
+
+    def near(entry, u):
+        return (2.0 * entry.value) ** 0.5 <= goal * float(y.norm())
+
+    return levenberg_marquardt(lambda m: m(X) - y, module, monitor=near).cycles
+
+
+@pytest.mark.parametrize("make", [lambda: KAN([1, 3, 1]), tanh_network], ids=["KAN", "tanh"])
+@pytest.mark.parametrize("goal", [1e-2, 1e-3])
+def test_far_targets_need_no_more_cycles(make, goal):
+    usual = cycles_to(make, 1.0, goal)
+    for factor in (1e6, 1e9):
+        assert cycles_to(make, factor, goal) <= 1.3 * usual + 5

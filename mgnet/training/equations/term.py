@@ -1,0 +1,123 @@
+"""One kind of residuals of a differential equation, and where they are taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from mgnet.training.equations.derivatives import Derivatives
+
+__all__ = ["Term"]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One kind of residuals: in the interior, at the boundary, of initial values, of data.
+
+    Parameters
+    ----------
+    residual : callable
+        `u -> tensor` of shape (samples,) or (samples, components), row i of what `u` is at point i:
+        `u.points`, `u.value`, derivatives `u.d(0)`, `u.d(0, 0)`, each of shape (samples, outputs),
+        and `u.coefficients[name]`. See `Derivatives`.
+    points : tensor of shape (samples, inputs), or a tuple of such
+        With several, the residual is `(u, v, ...) -> tensor` of the values at the first points, the
+        second ones, ...: both sides of an interface, two ends of a period.
+    weight : float
+        Of the mean of squares of this term in the loss.
+    attention : tensor of shape (samples,), optional
+        Factors of the residuals, 1 by default; see `Collocation.attended`.
+
+    Examples
+    --------
+    >>> Term(lambda u: u.value, torch.zeros(5, 2)).samples
+    5
+    """
+
+    residual: Callable[..., torch.Tensor]
+    points: torch.Tensor | tuple[torch.Tensor, ...]
+    weight: float = 1.0
+    attention: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.residual):
+            raise TypeError(
+                f"Term got a residual of type {type(self.residual).__name__}; give a function of "
+                "u, as lambda u: u.d(0, 0)"
+            )
+        for points in self.places:
+            if not isinstance(points, torch.Tensor) or points.dim() != 2 or not len(points):
+                shape = tuple(points.shape) if isinstance(points, torch.Tensor) else type(points)
+                raise ValueError(
+                    f"Term got points of {shape}; give a tensor of shape (samples, inputs), with "
+                    "at least one sample, as x.unsqueeze(1)"
+                )
+            if len(points) != self.samples:
+                raise ValueError(
+                    f"Term got {self.samples} and {len(points)} points; give as many of each"
+                )
+        if not 0.0 <= self.weight < math.inf:
+            raise ValueError(f"Term got weight {self.weight}; it must be finite and not negative")
+        if self.attention is not None and self.attention.shape != (self.samples,):
+            raise ValueError(
+                f"Term got attention of shape {tuple(self.attention.shape)} for {self.samples} "
+                f"points; it must be ({self.samples},)"
+            )
+
+    @property
+    def places(self) -> tuple[torch.Tensor, ...]:
+        """The points as a tuple."""
+        return self.points if isinstance(self.points, tuple) else (self.points,)
+
+    @property
+    def samples(self) -> int:
+        """How many points, or pairs of them."""
+        return len(self.places[0])
+
+    def at(self, *functions: Derivatives) -> torch.Tensor:
+        """The residuals without weight and attention, shape (samples, components)."""
+        r = self.residual(*functions)
+        if not isinstance(r, torch.Tensor):
+            raise TypeError(
+                f"the residual of a term gave {type(r).__name__}; it must give a tensor of shape "
+                "(samples,) or (samples, components)"
+            )
+        if (
+            not r.dim()
+            or len(r) != self.samples
+            or r.dim() > 2
+            or (r.dim() == 2 and r.shape[1] == len(r) > 1)
+        ):
+            raise ValueError(
+                f"the residual of a term gave shape {tuple(r.shape)} for {self.samples} points; it "
+                "must give (samples,) or (samples, components): values have shape (samples, "
+                "outputs), so take columns of points as u.points[:, :1]"
+            )
+        return r.unflatten(0, (-1, 1)) if r.dim() == 1 else r
+
+    def scaled(self, r: torch.Tensor) -> torch.Tensor:
+        """Residuals so that their sum of squares is the weighted mean of squares."""
+        r = r * (self.weight / self.samples) ** 0.5
+        return r if self.attention is None else r * self.attention.unsqueeze(1)
+
+    def part(self, begin: int, end: int) -> Term:
+        """The same at some of its points, with the residuals that it has there."""
+        places = tuple(part[begin:end] for part in self.places)
+        points = places if isinstance(self.points, tuple) else places[0]
+        attention = None if self.attention is None else self.attention[begin:end]
+        weight = self.weight * len(places[0]) / self.samples
+        return replace(self, points=points, attention=attention, weight=weight)
+
+    def subsampled(self, fraction: float) -> Term:
+        """The same on a part of its points, evenly spread over their order."""
+        count = max(1, round(fraction * self.samples))
+        if count >= self.samples:
+            return self
+        kept = torch.arange(count) * self.samples // count
+        places = tuple(part[kept] for part in self.places)
+        points = places if isinstance(self.points, tuple) else places[0]
+        attention = None if self.attention is None else self.attention[kept]
+        return replace(self, points=points, attention=attention)
