@@ -2,7 +2,7 @@
 
 `Nielsen` learns from one step per Jacobian; where the Jacobian costs most, several are worth their
 time. Source: arXiv 2607.02194 (DSGNAR, 2026), as its authors' code has it, with 24 radii at once;
-here a search by bisection finds the radius, and `Nielsen` takes over at the end.
+here a search finds the radius, and `Nielsen` takes over at the end.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial
 
 __all__ = ["ProbedRadius"]
 
-MANY = 1500  # unknowns; of more, some Cholesky factorizations instead of an eigendecomposition
 CLOSE = 1.1  # the ratio of two lengths between which the search ends
 BISECTIONS = 5
 SLOWEST = 20.0  # a damping falls by this power of the factor by which steps are to grow
 LEAST, MOST = 1e-15, 1e15  # dampings
-NEAR = 1e-3  # of the length of a step to its radius, relative
 
 
 class Probe(NamedTuple):
@@ -105,9 +102,7 @@ class ProbedRadius(StepRule):
     ) -> Damping:
         if not self.probes(memory):
             return memory
-        primal = isinstance(system, NormalEquations) and not system.dual
-        few = primal and len(system.descent) <= MANY
-        path = _Spectrum(system, memory) if few else _Factors(system, memory)
+        path = _Path(system, memory)
 
         def holds(probe: Probe) -> bool:
             return reduction(probe.d) >= self.ratio * probe.predicted > 0.0
@@ -115,7 +110,7 @@ class ProbedRadius(StepRule):
         probe = self._farthest(path, holds)
         return memory._replace(mu=probe.mu, radius=probe.size, pace=path.pace)
 
-    def _farthest(self, path: _Spectrum | _Factors, holds: Callable[[Probe], bool]) -> Probe:
+    def _farthest(self, path: _Path, holds: Callable[[Probe], bool]) -> Probe:
         """The longest step that holds, nearly; the shortest that was tried where none does."""
         furthest, place, pace = math.log(self.reach), 0.0, math.log(CLOSE)
         probe = path.step(place)
@@ -163,46 +158,10 @@ class ProbedRadius(StepRule):
         return not self.probes(memory)
 
 
-class _Spectrum:
-    """Steps of given lengths by the eigenvalues of `D^-1 J^T J D^-1`."""
-
-    def __init__(self, system: NormalEquations, memory: Damping):
-        values, self.vectors = torch.linalg.eigh(system.matrix)
-        self.values, self.system = values.clamp_min(0.0), system
-        b = system.descent if system.unit is None else system.unit * system.descent
-        self.b = self.vectors.T @ b
-        self.mu, self.pace = memory.mu, memory.pace
-        self.radius = memory.radius or self._length(memory.mu)
-        # Below, the rounding of the eigenvalues would choose the step.
-        rounding = torch.finfo(values.dtype).eps * float(self.values[-1])
-        self.least = max(LEAST, rounding / system.scale) if system.scale else LEAST
-
-    def _length(self, mu: float) -> float:
-        return float((self.b / (self.values + mu * self.system.scale)).norm())
-
-    def step(self, place: float) -> Probe:
-        """That of the radius whose logarithm is so much above that of the last one."""
-        self.mu = self._damping_at(self.radius * math.exp(place))
-        shift = self.mu * self.system.scale
-        d = self.b / (self.values + shift)
-        predicted = 0.5 * float(shift * (d @ d) + d @ self.b)
-        size, d = float(d.norm()), self.vectors @ d
-        d = d if self.system.unit is None else self.system.unit * d
-        return Probe(self.mu, d, size, predicted)
-
-    def _damping_at(self, radius: float) -> float:
-        """By bisection of the logarithm: a length of a thousand numbers costs nothing here."""
-        low, high = self.least, MOST
-        if self._length(low) <= radius:
-            return low
-        while high > (1.0 + NEAR) * low:
-            mu = math.sqrt(low * high)
-            low, high = (mu, high) if self._length(mu) > radius else (low, mu)
-        return math.sqrt(low * high)
-
-
-class _Factors:
+class _Path:
     """Steps of about given lengths, by a factorization each.
+
+    An eigendecomposition gives all of them, and takes as long as 13 to 25 Cholesky factorizations.
 
     How much the damping has to fall for a longer step is learnt from one search for the next:
     between as much as the length grows, and not at all.
