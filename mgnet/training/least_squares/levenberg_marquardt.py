@@ -122,8 +122,7 @@ class LevenbergMarquardt(Smoother):
     mu : float
         Initial damping of `Nielsen`, relative to the mean diagonal of `J^T J`, dimensionless.
     acceleration : float
-        Largest ratio of twice the geodesic acceleration to the step, dimensionless; 0 leaves the
-        acceleration out.
+        Largest ratio of twice the geodesic acceleration to the step; 0 leaves it out.
     linear_solver : NewtonKrylov, optional
         Of the linear systems; direct, by `NormalEquations`, without one.
     x_scale : str, float, tensor or mapping
@@ -190,7 +189,7 @@ class LevenbergMarquardt(Smoother):
     def carry(self, memory: Damping, transfer: Transfer) -> Damping:
         # All of it is relative, so it means the same on the finer level; but that level may be the
         # first to know the parameters of a network by their names.
-        return memory._replace(units=memory.units or None)
+        return memory._replace(units=memory.units or None, lowest=math.inf, since=0)
 
     def work(self, level: Level, sweeps: int) -> float:
         return 2.0 * sweeps
@@ -252,38 +251,51 @@ class LevenbergMarquardt(Smoother):
         # refusals there say nothing about the damping, which the next level inherits.
         unseen = told.digits * abs(told.value)
         first, kept = memory, None
+        attempts: dict[float, tuple[Trial, torch.Tensor | None, float]] = {}
+
+        def attempt(memory: Damping) -> tuple[Trial, torch.Tensor | None, float]:
+            if memory.mu not in attempts:
+                bends = bool(self.acceleration) and rule.accelerates(memory)
+                attempts[memory.mu] = self._attempt(level, told, system, memory, bends)
+            return attempts[memory.mu]
+
         for _ in range(rule.trials):
-            memory = rule.look(memory, system, size, partial(self._reduction, level, told))
-            d, predicted, solve = _damped_step(told, system, memory.mu)
-            length = size_of(d, system.unit)
-            trial = Trial(-math.inf, predicted, length, float(d @ system.descent))
-            if 0.0 < predicted <= unseen or not system.descent.any():
+            memory = rule.look(memory, system, size, lambda now: attempt(now)[0])
+            trial, new, bend = attempt(memory)
+            if 0.0 < trial.predicted <= unseen or not system.descent.any():
                 return kept or Sweep(u, first, told, trial, size, system, False)
-            bends = bool(self.acceleration) and rule.accelerates(memory)
-            step, memory = self._bent(told, d, solve, system, memory) if bends else (d, memory)
-            level.charge(1.0 / 3.0 if bends else 0.0)
-            if step is not None and predicted > 0.0:
-                trial = trial._replace(actual=self._reduction(level, told, step))
+            memory = memory._replace(bend=bend)
             if kept is not None and not (trial.gain > 0.75 and trial.actual > kept.trial.actual):
                 return kept
             memory = rule.judge(memory, trial)
-            if step is not None and trial.accepted:
-                kept = Sweep(_moved(told, step), memory, told, trial, size, system, True)
+            if new is not None and trial.accepted:
+                kept = Sweep(new, memory, told, trial, size, system, True)
                 further = rule.reaching(first, memory, trial)
                 if further is None:
                     return kept
                 memory = further
         return kept or Sweep(u, memory._replace(growth=2.0), told, trial, size, system, True)
 
-    def _reduction(self, level: Level, told: Linearized, d: torch.Tensor) -> float:
-        """By how much a step lowers the objective; minus infinity where that is not finite."""
-        if not bool(torch.isfinite(d).all()):
-            return -math.inf
+    def _attempt(
+        self, level: Level, told: Linearized, system: Equations, memory: Damping, bends: bool
+    ) -> tuple[Trial, torch.Tensor | None, float]:
+        """A step, where it leads to, None where it is not to be taken, and how much it bends."""
+        d, predicted, solve = _damped_step(told, system, memory.mu)
+        trial = Trial(-math.inf, predicted, size_of(d, system.unit), float(d @ system.descent))
+        step, bend = d, memory.bend
+        seen = predicted > told.digits * abs(told.value)
+        if seen and bends:
+            level.charge(1.0 / 3.0)
+            step, bend = self._bent(told, d, solve, system, bend)
+        if not seen or step is None or not bool(torch.isfinite(step).all()):
+            return trial, None, bend
         level.charge(1.0 / 3.0)
-        new = _moved(told, d)
-        then = told.problem.half_square(told.problem.residuals(new))
-        then -= 0.0 if told.f is None else float(told.f @ new)
-        return told.value - then if math.isfinite(then) else -math.inf
+        new = told.u + step.to(told.u.dtype)
+        new = new if told.box is None else told.box.project(new)
+        r = told.problem.residuals(new)
+        then = told._replace(u=new, half=told.problem.half_square(r)).value
+        actual = told.value - then if math.isfinite(then) else -math.inf
+        return trial._replace(actual=actual), new, bend
 
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
@@ -340,14 +352,9 @@ class LevenbergMarquardt(Smoother):
         return self.linear_solver.system(J, r, f, tolerance), known
 
     def _bent(
-        self,
-        told: Linearized,
-        d: torch.Tensor,
-        solve: Callable[[torch.Tensor], torch.Tensor],
-        system: Equations,
-        memory: Damping,
-    ) -> tuple[torch.Tensor | None, Damping]:
-        """The step with its geodesic acceleration; None where that is too large to trust."""
+        self, told: Linearized, d: torch.Tensor, solve: Any, system: Equations, before: float
+    ) -> tuple[torch.Tensor | None, float]:
+        """The step with its acceleration, None where that is too large; twice their ratio."""
         h = 0.1
         ahead = told.problem.residuals(told.u + (h * d).to(told.u.dtype))
         a = solve(((ahead - told.r) / h - told.J.matvec(d)) * (-2.0 / h))
@@ -355,14 +362,8 @@ class LevenbergMarquardt(Smoother):
         if not longer <= self.acceleration * length:
             # Of a step this short rounding is all that is left of the curvature.
             short = length <= precision(told.problem) ** 0.5 * size_of(told.u, system.unit)
-            return (d if short else None), memory
-        return d + 0.5 * a, memory._replace(bend=longer / length if length else 0.0)
-
-
-def _moved(told: Linearized, d: torch.Tensor) -> torch.Tensor:
-    """Where a step leads to, inside the bounds."""
-    new = told.u + d.to(told.u.dtype)
-    return new if told.box is None else told.box.project(new)
+            return (d if short else None), before
+        return d + 0.5 * a, longer / length if length else 0.0
 
 
 def _damped_step(

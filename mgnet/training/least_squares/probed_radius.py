@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import torch
-
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial
 
 __all__ = ["ProbedRadius"]
@@ -25,22 +23,23 @@ LEAST, MOST = 1e-15, 1e15  # dampings
 
 
 class Probe(NamedTuple):
-    """A step that could be tried.
+    """A step that was tried.
 
     Attributes
     ----------
+    place : float
+        Where the search put it.
     mu : float
-    d : tensor of shape (unknowns,)
     size : float
         `|D d|`.
-    predicted : float
-        The reduction of the objective.
+    holds : bool
+        Whether the reduction is large enough.
     """
 
+    place: float
     mu: float
-    d: torch.Tensor
     size: float
-    predicted: float
+    holds: bool
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class ProbedRadius(StepRule):
 
     Examples
     --------
+    >>> import torch
     >>> from mgnet.training import levenberg_marquardt
     >>> module = torch.nn.Sequential(torch.nn.Linear(1, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
     >>> module, x = module.double(), torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
@@ -98,45 +98,26 @@ class ProbedRadius(StepRule):
         return memory.since < self.passed
 
     def look(
-        self, memory: Damping, system: Any, size: float, reduction: Callable[[torch.Tensor], float]
+        self, memory: Damping, system: Any, size: float, attempt: Callable[[Damping], Trial]
     ) -> Damping:
         if not self.probes(memory):
             return memory
-        path = _Path(system, memory)
-
-        def holds(probe: Probe) -> bool:
-            return reduction(probe.d) >= self.ratio * probe.predicted > 0.0
-
-        probe = self._farthest(path, holds)
-        return memory._replace(mu=probe.mu, radius=probe.size, pace=path.pace)
-
-    def _farthest(self, path: _Path, holds: Callable[[Probe], bool]) -> Probe:
-        """The longest step that holds, nearly; the shortest that was tried where none does."""
+        path = _Path(memory, attempt, self.ratio)
         furthest, place, pace = math.log(self.reach), 0.0, math.log(CLOSE)
-        probe = path.step(place)
-        outward = holds(probe)
-        inner, outer = (probe, None) if outward else (None, probe)
-        within = without = place
+        probe = path.at(place)
+        inner, outer = (probe, None) if probe.holds else (None, probe)
         while (inner is None or outer is None) and abs(place) < furthest:
-            place = max(min(place + (pace if outward else -pace), furthest), -furthest)
+            place = max(min(place + (pace if outer is None else -pace), furthest), -furthest)
             pace *= 2.0
-            probe = path.step(place)
-            if holds(probe):
-                inner, within = probe, place
-            else:
-                outer, without = probe, place
-        if inner is None or outer is None:
-            return probe
+            probe = path.at(place)
+            inner, outer = (probe, outer) if probe.holds else (inner, probe)
         for _ in range(BISECTIONS):
-            if outer.size <= CLOSE * inner.size:
+            if inner is None or outer is None or outer.size <= CLOSE * inner.size:
                 break
-            place = 0.5 * (within + without)
-            probe = path.step(place)
-            if holds(probe):
-                inner, within = probe, place
-            else:
-                outer, without = probe, place
-        return inner
+            probe = path.at(0.5 * (inner.place + outer.place))
+            inner, outer = (probe, outer) if probe.holds else (inner, probe)
+        found = inner or probe
+        return memory._replace(mu=found.mu, radius=found.size, pace=path.pace)
 
     def judge(self, memory: Damping, trial: Trial) -> Damping:
         if not self.probes(memory):
@@ -154,7 +135,7 @@ class ProbedRadius(StepRule):
         return known if self.probes(known) else known._replace(radius=0.0)
 
     def accelerates(self, memory: Damping) -> bool:
-        """Only where nothing is probed: it costs a look at another radius."""
+        """Not while it probes: bent steps reach further, and end with fewer digits."""
         return not self.probes(memory)
 
 
@@ -162,24 +143,22 @@ class _Path:
     """Steps of about given lengths, by a factorization each.
 
     An eigendecomposition gives all of them, and takes as long as 13 to 25 Cholesky factorizations.
-
     How much the damping has to fall for a longer step is learnt from one search for the next:
     between as much as the length grows, and not at all.
     """
 
-    def __init__(self, system: Any, memory: Damping):
-        self.system, self.mu, self.guess, self.pace = system, memory.mu, memory.pace, memory.pace
+    def __init__(self, memory: Damping, attempt: Callable[[Damping], Trial], ratio: float):
+        self.memory, self.attempt, self.ratio = memory, attempt, ratio
+        self.pace = memory.pace
         self.size = 0.0  # of the step with the last damping
 
-    def step(self, place: float) -> Probe:
-        """That with a length whose logarithm is about so much above that of the last damping."""
-        mu = min(max(self.mu * math.exp(-self.guess * place), LEAST), MOST)
-        d = self.system.damped(mu)(None)
-        size = float((d if self.system.unit is None else d / self.system.unit).norm())
-        self.size = self.size or size
-        if mu != self.mu and size > 0.0 < self.size:
-            grown = abs(math.log(size / self.size))
-            self.pace = min(max(abs(math.log(mu / self.mu)) / max(grown, 1e-9), 1.0), SLOWEST)
-        shift = mu * self.system.scale
-        predicted = 0.5 * (shift * size**2 + float(d @ self.system.descent))
-        return Probe(mu, d, size, predicted)
+    def at(self, place: float) -> Probe:
+        """The step whose length has a logarithm about so much above that of the first."""
+        before = self.memory.mu
+        mu = min(max(before * math.exp(-self.memory.pace * place), LEAST), MOST)
+        trial = self.attempt(self.memory._replace(mu=mu))
+        self.size = self.size or trial.size
+        if mu != before and trial.size > 0.0 < self.size:
+            grown = abs(math.log(trial.size / self.size))
+            self.pace = min(max(abs(math.log(mu / before)) / max(grown, 1e-9), 1.0), SLOWEST)
+        return Probe(place, mu, trial.size, trial.gain >= self.ratio)

@@ -106,9 +106,9 @@ class StepRule(ABC):
         """After a trial, taken or not."""
 
     def look(
-        self, memory: Damping, system: Any, size: float, reduction: Callable[[torch.Tensor], float]
+        self, memory: Damping, system: Any, size: float, attempt: Callable[[Damping], Trial]
     ) -> Damping:
-        """As `propose`, of a rule that looks at steps first: `reduction(d)` is the actual one."""
+        """As `propose`, of a rule that tries steps first: `attempt` does, with a damping."""
         return self.propose(memory, system, size)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:

@@ -24,15 +24,19 @@ def drawn(rows=9, columns=4, seed=0):
 
 
 def until(limit, system):
-    """The reductions of a model that is exact up to a length, and worthless beyond."""
+    """Steps in a model that is exact up to a length, and worthless beyond."""
 
-    def reduction(d):
-        scaled = d if system.unit is None else d / system.unit
-        image = system.J.matvec(d)
+    def attempt(memory):
+        d = system.damped(memory.mu)(None)
+        image, size = system.J.matvec(d), length(system, memory.mu)
         exact = -float(image @ system.r) - 0.5 * float(image @ image)
-        return exact if float(scaled.norm()) <= limit else -1.0
+        shift = memory.mu * system.scale * size**2
+        # Exact with respect to the prediction, so that a share of it can be told.
+        predicted = 0.5 * (shift + float(d @ system.descent))
+        assert predicted == pytest.approx(exact, rel=1e-6)
+        return Trial(exact if size <= limit else -1.0, predicted, size, 2.0 * predicted)
 
-    return reduction
+    return attempt
 
 
 def length(system, mu):
@@ -40,10 +44,10 @@ def length(system, mu):
     return float((d if system.unit is None else d / system.unit).norm())
 
 
-def searched(rule, memory, system, reduction, times=5):
+def searched(rule, memory, system, attempt, times=5):
     """After some searches: one that factorizes has to learn how lengths follow the damping."""
     for _ in range(times):
-        memory = rule.look(memory, system, 1.0, reduction)
+        memory = rule.look(memory, system, 1.0, attempt)
     return memory
 
 
@@ -95,10 +99,11 @@ def test_a_step_need_only_keep_its_share():
     rule = ProbedRadius(ratio=0.3)
     exact, limit = until(math.inf, system), 1.5 * length(system, 1.0)
 
-    def reduction(d):
-        return (0.29 if float(d.norm()) > limit else 0.5) * exact(d)
+    def attempt(memory):
+        trial = exact(memory)
+        return trial._replace(actual=(0.29 if trial.size > limit else 0.5) * trial.predicted)
 
-    memory = searched(rule, rule.begin(1.0), system, reduction)
+    memory = searched(rule, rule.begin(1.0), system, attempt)
     assert limit / probed_radius.CLOSE**1.01 <= memory.radius <= limit
 
 
@@ -110,7 +115,7 @@ def test_nielsen_goes_on_when_the_damping_has_passed_its_minimum():
         assert rule.probes(memory) and not rule.accelerates(memory) and memory.mu == mu
     memory = rule.judge(memory._replace(mu=0.05), good)
     assert not rule.probes(memory) and rule.accelerates(memory) and memory.radius == 0.0
-    assert rule.look(memory, None, 1.0, lambda d: math.nan) == memory
+    assert rule.look(memory, None, 1.0, lambda memory: None) == memory
     for trial in (good, Trial(-1.0, 1.0, 1.0, 2.0)):
         assert rule.judge(memory, trial) == Nielsen().judge(memory, trial)
 
