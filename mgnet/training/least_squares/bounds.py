@@ -153,6 +153,7 @@ class Boxed:
         self.problem = problem
         self.box = box
         self.unit, self.flat, self.shapes = problem.unit, problem.flat, problem.shapes
+        self.tells_units = problem.tells_units
 
     def residuals(self, u: torch.Tensor) -> torch.Tensor:
         """Those of the nearest allowed state."""
