@@ -49,7 +49,7 @@ class ProbedRadius(StepRule):
     At each Jacobian the objective is evaluated at steps of several lengths, from the last radius
     outward, or inward, until the answer changes, and then between the last two. When the damping
     has passed its minimum, `Nielsen` with geodesic acceleration goes on. For networks trained to
-    many digits: fewer Jacobians, which take two to three times as long.
+    many digits: fewer Jacobians, which take one and a half to three times as long.
 
     Parameters
     ----------

@@ -142,6 +142,19 @@ def test_no_sweep_raises_the_objective(right):
     assert values[-1] < 0.05 * abs(values[0])
 
 
+def test_no_sweep_leaves_the_bounds_or_raises_the_objective():
+    problem = LeastSquares(tanh_network(), (X, torch.sin(3.0 * X)))
+    level = Level(problem, LevenbergMarquardt(rule=ProbedRadius(), bounds=(-2.0, 2.0)))
+    u = problem.start()
+    memory, values = level.smoother.start(level, u), []
+    for _ in range(60):
+        values.append(problem.value(u))
+        u, memory = level.smoother.smooth(level, u, None, 1, memory)
+        assert float(u.abs().max()) <= 2.0
+    assert values == sorted(values, reverse=True) and values[-1] < 1e-9
+    assert float(u.abs().max()) == 2.0  # or nothing was bounded
+
+
 def test_it_leads_to_more_digits_than_nielsen():
     def trained(rule, seed):
         network = tanh_network(seed)
