@@ -19,7 +19,7 @@ __all__ = ["ProbedRadius"]
 CLOSE = 1.1  # the ratio of two lengths between which the search ends
 BISECTIONS = 5
 SLOWEST = 20.0  # a damping falls by this power of the factor by which steps are to grow
-LEAST, MOST = 1e-15, 1e15  # dampings
+LEAST, MOST = 1e-12, 1e15  # dampings; below, Cholesky factorizations have no digits left
 
 
 class Probe(NamedTuple):
@@ -126,7 +126,7 @@ class ProbedRadius(StepRule):
             radius = memory.radius / self.reach
             mu = min(memory.mu * self.reach**memory.pace, MOST)
             return memory._replace(mu=mu, radius=radius, gain=trial.gain)
-        lower = memory.mu < memory.lowest
+        lower = memory.mu <= memory.lowest  # or at the least one
         known = memory._replace(
             gain=trial.gain,
             lowest=min(memory.mu, memory.lowest),
