@@ -25,6 +25,7 @@ from mgnet.training.least_squares.losses import PointwiseLoss, root_of_loss
 from mgnet.training.least_squares.minimization import levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.newton_last_layer import NewtonLastLayer
+from mgnet.training.least_squares.probed_radius import ProbedRadius
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.least_squares.step_rules import Nielsen, TrustRegion
 from mgnet.training.loss.objective import Objective
@@ -47,6 +48,7 @@ __all__ = [
     "LevenbergMarquardt",
     "NewtonKrylov",
     "Nielsen",
+    "ProbedRadius",
     "NewtonLastLayer",
     "Objective",
     "Patience",

@@ -299,6 +299,7 @@ class Collocation(LeastSquares):
             lambda: ((rows, J) for rows, _, J in blocks()),
             stream.push,
             stream.pull if exact else None,
+            stream.pull,
         )
 
     def _linearized(

@@ -50,8 +50,8 @@ class NotCarriedError(Exception):
 def layers_of(network: torch.nn.Module) -> list[torch.nn.Module] | None:
     """The layers of a plain network in their order, None where it is another.
 
-    Plain are a `Linear` and a `Sequential`, nested or not, of `Linear` and of activations, modules
-    without parameters or with single numbers, to which no subclass, hook or parametrization adds.
+    Plain are a `Linear` and a `Sequential`, nested or not, of `Linear` and of the activations in
+    `FORMULAS`, to which no subclass, hook or parametrization adds.
 
     Parameters
     ----------
@@ -88,9 +88,8 @@ def _flat(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def _is_activation(module: torch.nn.Module) -> bool:
-    """Whether it may be one; `Activated` finds out."""
-    single = all(parameter.numel() == 1 for parameter in module.parameters())
-    return single and not any(True for _ in module.children())
+    """Whether it is of the table: another may look at shapes or at its neighbors."""
+    return type(module) in FORMULAS
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ Sources: Moré (1978); Bates and Watts, Technometrics 23 (1981) 179-183.
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ __all__ = [
 OFFSET = 1e-4  # of the residuals in the range of J: they could fall by half its square
 NOISE = 10.0  # times what the last digits of the unknowns do to the residuals
 SAME = 1e-6  # a relative change of the norm of the residuals
+ORTHOGONAL = 1e-3  # the same, where the range is what steps as long as the unknowns do
 COSINE = 1e-4  # between the residuals and a column of J
 DETERMINED = 1e-7  # the least singular value, relative to the largest
 LENGTHS = 3  # of a step that is to change the value by little
@@ -101,7 +103,9 @@ def is_minimal(level: Level, sweep: Sweep, before: float) -> bool:
     before : float
         The norm of the residuals where a test was met before, since when the radius is fresh.
     """
-    if _offset(sweep) <= OFFSET:
+    if _offset(sweep) <= OFFSET and (
+        isinstance(sweep.system, KrylovEquations) or cosine(sweep) <= ORTHOGONAL
+    ):
         return True
     told = sweep.told
     u = told.u
@@ -136,6 +140,8 @@ def vanished(sweep: Sweep) -> bool:
     if not isinstance(sweep.system, SingularEquations):
         return False
     now, told, norms = sweep.system.columns.sqrt(), sweep.told, sweep.memory.norms
+    if not bool(now.any()):
+        return told.half > 0.0
     share = now * told.u.abs()  # what such a change of the parameter as itself does
     gone = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)
     if norms is not None and norms.shape == now.shape:
@@ -168,12 +174,22 @@ def lower_nearby(level: Level, sweep: Sweep) -> torch.Tensor | None:
     if not isinstance(sweep.system, SingularEquations):
         return None
     best, lowest = None, sweep.told.value
-    for direction in sweep.system.weakest(1, _free(sweep.told)):
+    for direction in _tried(sweep):
         for sign in (1.0, -1.0):
             new, value = _small_change(level, sweep, sign * direction)
             if value < lowest:
                 best, lowest = new, value
     return None if best is None else sweep.told.problem.unit * best
+
+
+def _tried(sweep: Sweep) -> list[torch.Tensor]:
+    """The weakest direction; where J has a null space, some of it and their sums, too."""
+    system: Any = sweep.system
+    values, free = system.factors[1], _free(sweep.told)
+    lacking = (len(sweep.u) if free is None else int(free.sum())) - len(values)
+    found = system.weakest(max(1, min(lacking, 3)), free)
+    sums = [a + sign * b for a, b in combinations(found, 2) for sign in (1.0, -1.0)]
+    return [*found, *sums]
 
 
 def _small_change(

@@ -24,7 +24,7 @@ __all__ = [
     "squared",
 ]
 
-PANEL = 64  # columns
+PANEL, MANY = 64, 1000  # columns; of matrices with many, panels are twice as wide
 
 
 def squared(matrix: torch.Tensor) -> torch.Tensor:
@@ -37,10 +37,11 @@ def squared(matrix: torch.Tensor) -> torch.Tensor:
     """
     columns = matrix.shape[1]
     product = matrix.new_empty(columns, columns)
-    for first in range(0, columns, PANEL):
-        panel = slice(first, first + PANEL)
+    width = PANEL if columns < MANY else 2 * PANEL
+    for first in range(0, columns, width):
+        panel = slice(first, first + width)
         product[panel, first:] = matrix[:, panel].T @ matrix[:, first:]
-        product[first + PANEL :, panel] = product[panel, first + PANEL :].T
+        product[first + width :, panel] = product[panel, first + width :].T
     return product
 
 

@@ -122,8 +122,7 @@ class LevenbergMarquardt(Smoother):
     mu : float
         Initial damping of `Nielsen`, relative to the mean diagonal of `J^T J`, dimensionless.
     acceleration : float
-        Largest ratio of twice the geodesic acceleration to the step, dimensionless; 0 leaves the
-        acceleration out.
+        Largest ratio of twice the geodesic acceleration to the step; 0 leaves it out.
     linear_solver : NewtonKrylov, optional
         Of the linear systems; direct, by `NormalEquations`, without one.
     x_scale : str, float, tensor or mapping
@@ -132,7 +131,8 @@ class LevenbergMarquardt(Smoother):
         Jacobian. "jac": one each for all; the iteration is then the same in all units. Numbers as
         in SciPy's `least_squares`: one for all, one for each, or by the names of parameters.
     rule : StepRule, optional
-        `Nielsen` for networks by default, `TrustRegion` where no unknown is a weight of a network.
+        `Nielsen` for networks by default, `TrustRegion` where no unknown is a weight of a network;
+        `ProbedRadius` leads to more digits.
     bounds : (lower, upper) or dict of str to (lower, upper), optional
         Numbers for all parameters, or by the names of parameters, where tensors broadcast to their
         shapes; -inf and inf for none. A state outside is refused. Not with a `linear_solver`.
@@ -164,7 +164,7 @@ class LevenbergMarquardt(Smoother):
                 f"{type(self.linear_solver).__name__}; give a NewtonKrylov, such as "
                 "NewtonKrylov(mgnet.knots.KnotMultigrid()), or None"
             )
-        if self.mu <= 0.0 or self.acceleration < 0.0:
+        if not self.mu > 0.0 or not self.acceleration >= 0.0:
             raise ValueError(f"{self} needs a positive mu and a ratio that is not negative")
         if self.bounds is not None and self.linear_solver is not None:
             raise ValueError(
@@ -187,7 +187,8 @@ class LevenbergMarquardt(Smoother):
         return self.rule_for(Unknowns(problem, len(u), self.x_scale)).begin(self.mu)
 
     def carry(self, memory: Damping, transfer: Transfer) -> Damping:
-        return memory  # all of it is relative, so it means the same on the finer level
+        # All else is relative, so it means the same on the finer level.
+        return memory._replace(lowest=math.inf, since=0)
 
     def work(self, level: Level, sweeps: int) -> float:
         return 2.0 * sweeps
@@ -239,7 +240,7 @@ class LevenbergMarquardt(Smoother):
         return sweep._replace(u=u if sweep.u is v else unit * sweep.u)
 
     def _step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
-        problem, u, f = told.problem, told.u, told.f
+        problem, u = told.problem, told.u
         unknowns = Unknowns(problem, len(u), self.x_scale)
         rule, memory = self._usable(self.rule_for(unknowns), told, memory)
         system, memory = self._system(level, told, memory, unknowns, rule)
@@ -249,27 +250,24 @@ class LevenbergMarquardt(Smoother):
         # refusals there say nothing about the damping, which the next level inherits.
         unseen = told.digits * abs(told.value)
         first, kept = memory, None
+        attempts: dict[float, tuple[Trial, torch.Tensor | None, float]] = {}
+
+        def attempt(memory: Damping) -> tuple[Trial, torch.Tensor | None, float]:
+            if memory.mu not in attempts:
+                bends = bool(self.acceleration) and rule.accelerates(memory)
+                attempts[memory.mu] = self._attempt(level, told, system, memory, bends)
+            return attempts[memory.mu]
+
         for _ in range(rule.trials):
-            memory = rule.propose(memory, system, size)
-            d, predicted, solve = _damped_step(told, system, memory.mu)
-            length = size_of(d, system.unit)
-            trial = Trial(-math.inf, predicted, length, float(d @ system.descent))
-            if 0.0 < predicted <= unseen or not system.descent.any():
+            memory = rule.look(memory, system, size, lambda now: attempt(now)[0])
+            trial, new, bend = attempt(memory)
+            if 0.0 < trial.predicted <= unseen or not system.descent.any():
                 return kept or Sweep(u, first, told, trial, size, system, False)
-            bends = bool(self.acceleration) and rule.accelerates(memory)
-            step, memory = self._bent(told, d, solve, system, memory) if bends else (d, memory)
-            level.charge(2.0 / 3.0 if bends else 1.0 / 3.0)
-            if step is not None and bool(torch.isfinite(step).all()) and predicted > 0.0:
-                new = u + step.to(u.dtype)
-                new = new if told.box is None else told.box.project(new)
-                then = problem.half_square(problem.residuals(new))
-                then -= 0.0 if f is None else float(f @ new)
-                if math.isfinite(then):
-                    trial = trial._replace(actual=told.value - then)
+            memory = memory._replace(bend=bend)
             if kept is not None and not (trial.gain > 0.75 and trial.actual > kept.trial.actual):
                 return kept
             memory = rule.judge(memory, trial)
-            if trial.accepted:
+            if new is not None and trial.accepted:
                 kept = Sweep(new, memory, told, trial, size, system, True)
                 further = rule.reaching(first, memory, trial)
                 if further is None:
@@ -277,14 +275,35 @@ class LevenbergMarquardt(Smoother):
                 memory = further
         return kept or Sweep(u, memory._replace(growth=2.0), told, trial, size, system, True)
 
+    def _attempt(
+        self, level: Level, told: Linearized, system: Equations, memory: Damping, bends: bool
+    ) -> tuple[Trial, torch.Tensor | None, float]:
+        """A step, where it leads to, None where it is not to be taken, and how much it bends."""
+        d, predicted, solve = _damped_step(told, system, memory.mu)
+        trial = Trial(-math.inf, predicted, size_of(d, system.unit), float(d @ system.descent))
+        step, bend = d, memory.bend
+        seen = predicted > told.digits * abs(told.value)
+        if seen and bends:
+            level.charge(1.0 / 3.0)
+            step, bend = self._bent(told, d, solve, system, bend)
+        if not seen or step is None or not bool(torch.isfinite(step).all()):
+            return trial, None, bend
+        level.charge(1.0 / 3.0)
+        new = told.u + step.to(told.u.dtype)
+        new = new if told.box is None else told.box.project(new)
+        r = told.problem.residuals(new)
+        if len(r) != len(told.r):
+            raise ValueError(f"the residual function gave {len(told.r)} residuals, then {len(r)}")
+        then = told._replace(u=new, half=told.problem.half_square(r)).value
+        actual = told.value - then if math.isfinite(then) else -math.inf
+        return trial._replace(actual=actual), new, bend
+
     def _usable(
         self, rule: StepRule, told: Linearized, memory: Damping
     ) -> tuple[StepRule, Damping]:
-        """The rule; Nielsen's where there are no singular values.
-
-        That is with f, and where the rows of J are on several ranks, or not in memory.
-        """
-        whole = len(told.r) == told.J.shape[0] and not isinstance(told.J, RowBlocks)
+        """The rule; Nielsen's with f, and where rows of J are on several ranks or not in memory."""
+        J = told.J.J if isinstance(told.J, HeldJacobian) else told.J
+        whole = len(told.r) == J.shape[0] and not isinstance(J, RowBlocks)
         if not rule.singular or (told.f is None and whole):
             return rule, memory
         return Nielsen(), memory._replace(mu=memory.mu or self.mu)
@@ -331,14 +350,9 @@ class LevenbergMarquardt(Smoother):
         return self.linear_solver.system(J, r, f, tolerance), known
 
     def _bent(
-        self,
-        told: Linearized,
-        d: torch.Tensor,
-        solve: Callable[[torch.Tensor], torch.Tensor],
-        system: Equations,
-        memory: Damping,
-    ) -> tuple[torch.Tensor | None, Damping]:
-        """The step with its geodesic acceleration; None where that is too large to trust."""
+        self, told: Linearized, d: torch.Tensor, solve: Any, system: Equations, before: float
+    ) -> tuple[torch.Tensor | None, float]:
+        """The step with its acceleration, None where that is too large; twice their ratio."""
         h = 0.1
         ahead = told.problem.residuals(told.u + (h * d).to(told.u.dtype))
         a = solve(((ahead - told.r) / h - told.J.matvec(d)) * (-2.0 / h))
@@ -346,8 +360,8 @@ class LevenbergMarquardt(Smoother):
         if not longer <= self.acceleration * length:
             # Of a step this short rounding is all that is left of the curvature.
             short = length <= precision(told.problem) ** 0.5 * size_of(told.u, system.unit)
-            return (d if short else None), memory
-        return d + 0.5 * a, memory._replace(bend=longer / length if length else 0.0)
+            return (d if short else None), before
+        return d + 0.5 * a, longer / length if length else 0.0
 
 
 def _damped_step(

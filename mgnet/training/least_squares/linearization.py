@@ -219,7 +219,7 @@ def _streamed(
         way = stream.by_rows
     else:
         return None
-    return RowBlocks(len(r), columns, way, stream.push, stream.pull if exact else None)
+    return RowBlocks(len(r), columns, way, stream.push, stream.pull if exact else None, stream.pull)
 
 
 class RowStream:

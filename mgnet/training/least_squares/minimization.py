@@ -172,7 +172,7 @@ def levenberg_marquardt(
             told = run.look(began)
             if len(run.history) == 1:
                 _check_start(first, told, run.history[0].residual_norm, level)
-            reason = run.reason or _limit(run.history, max_cycles, seconds)
+            reason = run.reason or _limit(run.history, problem.largest(told.r), max_cycles, seconds)
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
@@ -208,17 +208,10 @@ def _problem(
 ) -> LeastSquares:
     """What was given, or made of it."""
     if isinstance(residual, LeastSquares):
-        besides = {
-            "module": module is not None,
-            "chunk_size": chunk_size is not None,
-            "loss": loss != "linear",
-            "f_scale": f_scale != 1.0,
-        }
-        given = [name for name, there in besides.items() if there]
-        if given:
+        if module is not None or chunk_size is not None or (loss, f_scale) != ("linear", 1.0):
             raise TypeError(
-                f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
-                "problem alone, made with those of its own"
+                f"levenberg_marquardt got a {type(residual).__name__} and a module, chunk_size, "
+                "loss or f_scale; give the problem alone, made with those of its own"
             )
         return residual
     if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
@@ -251,13 +244,17 @@ class _Run:
     attempts: int = 0
     asked: float = math.inf
     crawled: int = 0
+    restarted: int = 0  # entries of the history before it began again
     start: torch.Tensor | None = None  # where to begin again
     ways: tuple[LevenbergMarquardt, ...] = ()  # and how
     earlier: tuple[torch.Tensor, float, Reason] | None = None  # what that led to
 
     def better(self) -> Reason | None:
         """Returns to where it ended before it began again, if the objective is lower there."""
-        if self.earlier is None or not self.earlier[1] < (self.history[-1].value or 0.0):
+        unseen = len(self.history) == self.restarted  # nothing is known of the new start
+        if self.earlier is None or not (
+            unseen or self.earlier[1] < (self.history[-1].value or 0.0)
+        ):
             return None
         self.u, _, reason = self.earlier
         self.earlier = None
@@ -321,6 +318,7 @@ class _Run:
             self.earlier = self.u, value, reason
         (self.smoother, *ways), self.u = self.ways, cast(torch.Tensor, self.start)
         self.ways, self.attempts, self.asked, self.crawled = tuple(ways), 0, math.inf, 0
+        self.restarted = len(self.history)
         self.damping = self.smoother.start(self.level, self.u)
 
     def _afresh(self) -> None:
@@ -330,8 +328,9 @@ class _Run:
         for all where there was one for each, and with those of here where there was one for all.
         """
         self.crawled = 0
-        if self.smoother.x_scale in ("auto", 1.0):
-            other = 1.0 if self.smoother.x_scale == "auto" else "auto"
+        scale = self.smoother.x_scale
+        if isinstance(scale, str | float) and scale in ("auto", 1.0):
+            other = 1.0 if scale == "auto" else "auto"
             self.smoother = replace(self.smoother, x_scale=other)
         self.damping = self.smoother.start(self.level, self.u)
 
@@ -356,7 +355,7 @@ class LastSweep(NamedTuple):
 
 def _damping(memory: Memory | None) -> Damping | None:
     """What an earlier solution remembers."""
-    kept = (memory or {}).get((0, "pre"))
+    kept = memory.get((0, "pre")) if isinstance(memory, dict) else memory
     if kept is not None and not isinstance(kept, Damping):
         raise TypeError(
             f"levenberg_marquardt got memory of a {type(kept).__name__}; give that of its Solution"
@@ -383,11 +382,13 @@ def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Leve
         )
 
 
-def _limit(history: list[CycleRecord], max_cycles: int, seconds: float) -> Reason | None:
+def _limit(
+    history: list[CycleRecord], largest: float, max_cycles: int, seconds: float
+) -> Reason | None:
     now = history[-1]
     if not math.isfinite(now.residual_norm):
         return Reason.NOT_FINITE
-    if now.value == now.residual_norm == 0.0:
+    if not largest:
         return Reason.STATIONARY
     if now.cycle >= max_cycles:
         return Reason.MAX_CYCLES

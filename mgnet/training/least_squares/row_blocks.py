@@ -64,6 +64,8 @@ class RowBlocks(Jacobian):
         come in any order; the slices together are all rows.
     push, pull : callable, optional
         `d -> J d` and `y -> J^T y`, where these are cheaper than a pass.
+    check : callable, optional
+        `y -> J^T y` by other means, with which the blocks of a pass are compared.
 
     Examples
     --------
@@ -78,6 +80,7 @@ class RowBlocks(Jacobian):
     blocks: Callable[[], Blocks]
     push: Callable[[torch.Tensor], torch.Tensor] | None = None
     pull: Callable[[torch.Tensor], torch.Tensor] | None = None
+    check: Callable[[torch.Tensor], torch.Tensor] | None = None
     _known: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -127,7 +130,11 @@ class RowBlocks(Jacobian):
 
     def _pass(self, r: torch.Tensor | None) -> None:
         total = gradient = None
+        y = torch.cos(torch.arange(1.0, self.rows + 1.0, dtype=torch.float64))
+        seen, size = y.new_zeros(self.columns), 0.0
         for own, block in self.blocks():
+            seen.addmv_(block.T, y[own])
+            size += float(block.norm() * y[own].norm())
             if total is None:
                 total = block.new_zeros(self.columns, self.columns)
                 gradient = block.new_zeros(self.columns)
@@ -136,6 +143,14 @@ class RowBlocks(Jacobian):
                 total[part, first:].addmm_(block[:, part].T, block[:, first:])
             if r is not None and gradient is not None:
                 gradient.addmv_(block.T, r[own])
+        if self.check is not None:
+            expected = self.check(y)
+            close = torch.finfo(expected.dtype).eps ** 0.5 * size
+            if not float((seen - expected.double()).norm()) <= close:
+                raise ValueError(
+                    "a residual depends on several samples, which a Jacobian in blocks of rows "
+                    f"does not see; give a chunk_size of at least {self.rows}, which forms it whole"
+                )
         if total is None:
             total = torch.zeros(self.columns, self.columns, dtype=torch.float64)
             gradient = total.new_zeros(self.columns)
@@ -178,10 +193,11 @@ class RowBlocks(Jacobian):
         return self._weighted(factors, lambda own: factors[own].unsqueeze(1))
 
     def _weighted(self, weights: Any, of_rows: Callable[[slice], Any]) -> RowBlocks:
-        push, pull, blocks = self.push, self.pull, self.blocks
+        push, pull, blocks, check = self.push, self.pull, self.blocks, self.check
         return replace(
             self,
             blocks=lambda: ((own, block * of_rows(own)) for own, block in blocks()),
             push=None if push is None else lambda d: weights * push(d),
             pull=None if pull is None else lambda y: pull(weights * y),
+            check=None if check is None else lambda y: check((weights * y).to(y)),
         )

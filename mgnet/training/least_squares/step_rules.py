@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -37,6 +38,10 @@ class Damping(NamedTuple):
         Of the parameters of a network in which residuals are linear; None where all units are 1.
     norms : tensor, optional
         The largest column norms so far, of unknowns with units of their own.
+    lowest, since : float, int
+        The smallest damping of a step that was taken, and how many steps ago that was.
+    pace : float
+        How much faster than the length of a step grows the damping falls.
     """
 
     mu: float
@@ -48,6 +53,9 @@ class Damping(NamedTuple):
     bend: float = 1.0
     proportion: Proportion | None = None
     norms: torch.Tensor | None = None
+    lowest: float = math.inf
+    since: int = 0
+    pace: float = 2.0
 
 
 class Trial(NamedTuple):
@@ -98,6 +106,12 @@ class StepRule(ABC):
     @abstractmethod
     def judge(self, memory: Damping, trial: Trial) -> Damping:
         """After a trial, taken or not."""
+
+    def look(
+        self, memory: Damping, system: Any, size: float, attempt: Callable[[Damping], Trial]
+    ) -> Damping:
+        """As `propose`, of a rule that tries steps first: `attempt` does, with a damping."""
+        return self.propose(memory, system, size)
 
     def reaching(self, before: Damping, memory: Damping, trial: Trial) -> Damping | None:
         """After a step that is taken: with that of a longer one to try; None for none."""
