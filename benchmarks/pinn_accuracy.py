@@ -148,7 +148,12 @@ def run(name: str, setting: Setting, seed: int, seconds: float) -> dict[str, Any
         while len(errors) < len(SHARES) and now - began - apart >= SHARES[len(errors)] * seconds:
             errors.append(error(problem, equation, u))
         apart += time.perf_counter() - now
-    told = {"weights": len(u), "steps": steps, "loss": equation.mean_square(u), "mu": memory and memory.mu}
+    told = {
+        "weights": len(u),
+        "steps": steps,
+        "loss": equation.mean_square(u),
+        "mu": memory and memory.mu,
+    }
     return told | {"errors": errors}
 
 

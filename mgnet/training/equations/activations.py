@@ -16,7 +16,7 @@ import torch
 from mgnet.training.equations.row_wise import is_row_wise
 from mgnet.training.equations.sine import Sine
 
-__all__ = ["FORMULAS", "Activated"]
+__all__ = ["FORMULAS", "POINTWISE", "Activated"]
 
 
 def _tanh(module: torch.nn.Module, x: torch.Tensor, s: list[torch.Tensor]) -> torch.Tensor:
@@ -94,6 +94,19 @@ FORMULAS: dict[
     torch.nn.GELU: _gelu,
     Sine: _sine,
 }
+
+
+#: Further classes of PyTorch that act on each entry alone, whatever the shape: differentiated. A
+#: module of a user may look at the shape, or at neighbors, so it is not carried.
+POINTWISE = (
+    torch.nn.CELU,
+    torch.nn.ELU,
+    torch.nn.LogSigmoid,
+    torch.nn.Mish,
+    torch.nn.SELU,
+    torch.nn.Softsign,
+    torch.nn.Tanhshrink,
+)
 
 
 class Activated:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mgnet.training.equations.activations import FORMULAS, Activated
+from mgnet.training.equations.activations import FORMULAS, POINTWISE, Activated
 from mgnet.training.equations.row_wise import columns_by, is_row_wise
 from mgnet.training.least_squares.memory_pages import keep_freed_memory
 from mgnet.training.loss.own_forward import alteration, is_replaced
@@ -51,7 +51,7 @@ def layers_of(network: torch.nn.Module) -> list[torch.nn.Module] | None:
     """The layers of a plain network in their order, None where it is another.
 
     Plain are a `Linear` and a `Sequential`, nested or not, of `Linear` and of the activations in
-    `FORMULAS`, to which no subclass, hook or parametrization adds.
+    `FORMULAS` and `POINTWISE`, to which no subclass, hook or parametrization adds.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def layers_of(network: torch.nn.Module) -> list[torch.nn.Module] | None:
     if kind not in (torch.nn.Linear, torch.nn.Sequential) or alteration(network, kind):
         return None
     layers = [layer for layer in _flat(network) if type(layer) is not torch.nn.Identity]
-    known = torch.nn.Linear, torch.nn.Sequential, torch.nn.Identity, *FORMULAS
+    known = torch.nn.Linear, torch.nn.Sequential, torch.nn.Identity, *FORMULAS, *POINTWISE
     for part in network.modules():
         replaced = is_replaced(part, "forward") or is_replaced(part, "__call__")
         if type(part) in known and replaced:
@@ -88,8 +88,8 @@ def _flat(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 
 
 def _is_activation(module: torch.nn.Module) -> bool:
-    """Whether it is of the table: another may look at shapes or at its neighbors."""
-    return type(module) in FORMULAS
+    """Whether it is known to act on each entry alone."""
+    return type(module) in (*FORMULAS, *POINTWISE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -140,7 +140,7 @@ def vanished(sweep: Sweep) -> bool:
     if not isinstance(sweep.system, SingularEquations):
         return False
     now, told, norms = sweep.system.columns.sqrt(), sweep.told, sweep.memory.norms
-    if not bool(now.any()):
+    if not bool(now.any()) and _free(told) is None:
         return told.half > 0.0
     share = now * told.u.abs()  # what such a change of the parameter as itself does
     gone = (share > 0.0) & (share < GONE**2 * (2.0 * told.half) ** 0.5)

@@ -208,10 +208,13 @@ def _problem(
 ) -> LeastSquares:
     """What was given, or made of it."""
     if isinstance(residual, LeastSquares):
-        if module is not None or chunk_size is not None or (loss, f_scale) != ("linear", 1.0):
+        there = module is not None, chunk_size is not None, loss != "linear", f_scale != 1.0
+        names = "module", "chunk_size", "loss", "f_scale"
+        given = [name for name, is_there in zip(names, there, strict=True) if is_there]
+        if given:
             raise TypeError(
-                f"levenberg_marquardt got a {type(residual).__name__} and a module, chunk_size, "
-                "loss or f_scale; give the problem alone, made with those of its own"
+                f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
+                "problem alone, made with those of its own"
             )
         return residual
     if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):

@@ -1,5 +1,6 @@
 """Law: "converged" is said of minima only, in every unit, and each ending says what it is."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -180,3 +181,55 @@ def test_where_parameters_are_not_determined_the_answer_is_the_best_that_was_fou
 def test_tolerances_are_minpacks_names():
     assert Tolerances()._fields == ("ftol", "xtol", "gtol")
     assert all(math.isfinite(each) for each in Tolerances())
+
+
+@pytest.mark.parametrize("x_scale", ["auto", "jac", 1.0])
+def test_a_saddle_without_any_slope_is_no_minimum(x_scale):
+    """At the origin of `(p q - 1)^2` the Jacobian is zero, and only p and q together lead on."""
+    module = torch.nn.Module()
+    module.p = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    times = torch.linspace(0.1, 1.0, 5, dtype=torch.float64)
+    solution = levenberg_marquardt(
+        lambda m: (m.p[0] * m.p[1] - 1.0) * times, module, x_scale=x_scale
+    )
+    assert solution.values[-1] < 1e-20 or not solution.reason.converged
+
+
+@pytest.mark.parametrize("start", [[1.0, 8.0], [2.0, -5.0], [1.0, 50.0]])
+def test_a_far_start_is_no_minimum(start):
+    """A Gaussian beside the data: all columns of J are tiny there, and so are predictions."""
+    x = torch.linspace(-2.0, 3.0, 30, dtype=torch.float64)
+    module = torch.nn.Module()
+    module.p = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    solution = levenberg_marquardt(
+        lambda m: m.p[0] * torch.exp(-((x - m.p[1]) ** 2)) - torch.exp(-((x - 1.0) ** 2)), module
+    )
+    assert solution.values[-1] < 1e-20 or not solution.reason.converged
+
+
+def test_an_interrupt_after_a_new_beginning_keeps_what_was_found():
+    """It begins again from a worse start; an error in its first Jacobian must not leave that."""
+    x = torch.linspace(0.0, 1.0, 9, dtype=torch.float64)
+    evaluations, values = [], []
+
+    def residual(module):
+        evaluations.append(module.p.detach().clone())
+        return module.p[0] * torch.exp(-module.p[1] * x * 1e3) - 1.0 - x
+
+    def fitted(limit):
+        module = torch.nn.Module()
+        module.p = torch.nn.Parameter(torch.tensor([3.0, 5.0], dtype=torch.float64))
+
+        def monitor(entry, u):
+            values.append(entry.value)
+            if entry.cycle == limit:
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            levenberg_marquardt(residual, module, monitor=monitor)
+        return 0.5 * float(residual(module).detach().square().sum())
+
+    fitted(10**6)
+    for limit in range(1, len(values) - 1, max(1, len(values) // 8)):
+        best = min(values[: limit + 1])
+        assert fitted(limit) <= best * (1.0 + 1e-9)

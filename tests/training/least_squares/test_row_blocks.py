@@ -259,3 +259,18 @@ def test_memory_is_a_fraction_of_the_matrix():
     pytest.importorskip("resource")
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 0.5  # of 163 MB
+
+
+def test_samples_that_mix_in_the_middle_are_refused():
+    """The first and the last samples say nothing about the others; the sum of all blocks does."""
+    x = torch.linspace(-1.0, 1.0, 400, dtype=torch.float64).unsqueeze(1)
+    module = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    module = module.double()
+
+    def residual(m):
+        y = m(x)
+        return torch.cat([y[:200], y[200:201] + y.mean(), y[201:]]) - x
+
+    with pytest.raises(ValueError, match="depends on several samples, .* at least 400"):
+        levenberg_marquardt(residual, module, chunk_size=50, max_cycles=2)
+    assert levenberg_marquardt(residual, module, chunk_size=400, max_cycles=30).values[-1] < 1e-3
