@@ -26,7 +26,7 @@ __all__ = [
     "degenerate",
     "is_minimal",
     "lower_nearby",
-    "test_met",
+    "met_test",
     "vanished",
 ]
 
@@ -67,7 +67,7 @@ def cosine(sweep: Sweep) -> float:
     return float(torch.where(norms > 0.0, part, 0.0).max())
 
 
-def test_met(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
+def met_test(tolerances: Tolerances, sweep: Sweep) -> Reason | None:
     """Which of MINPACK's tests of a step is met.
 
     Tolerances below the precision of the residuals are raised to it.

@@ -25,7 +25,7 @@ from mgnet.training.least_squares.endings import (
     degenerate,
     is_minimal,
     lower_nearby,
-    test_met,
+    met_test,
     vanished,
 )
 from mgnet.training.least_squares.levenberg_marquardt import (
@@ -124,11 +124,9 @@ def levenberg_marquardt(
     Raises
     ------
     ValueError
-        If the module has no parameters to train, or the residuals are not finite at the start or do
-        not depend on them.
+        If there is nothing to train, or residuals are not finite at the start, random, or constant.
     TypeError
-        If the residuals are not real tensors, or a problem comes with a module, a loss
-        or `chunk_size`.
+        If residuals are not real tensors, or a problem comes with a module, loss or `chunk_size`.
 
     Examples
     --------
@@ -170,8 +168,7 @@ def levenberg_marquardt(
     try:
         while True:
             told = run.look(began)
-            if len(run.history) == 1:
-                _check_start(first, told, run.history[0].residual_norm, level)
+            _check_alike(first, told, run.history, level)
             reason = run.reason or _limit(run.history, problem.largest(told.r), max_cycles, seconds)
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
@@ -282,7 +279,7 @@ class _Run:
         slow = sweep.memory.radius > 0.0 and sweep.memory.mu > 0.0
         slow = slow and sweep.trial.actual < 0.1 * sweep.told.half
         self.crawled = self.crawled + 1 if slow else 0
-        met = test_met(self.tolerances, sweep) if sweep.seen else Reason.STATIONARY
+        met = met_test(self.tolerances, sweep) if sweep.seen else Reason.STATIONARY
         if met is not None or not taken:
             self._question(met or Reason.STATIONARY, sweep)
         elif self.crawled >= CRAWL:
@@ -366,9 +363,13 @@ def _damping(memory: Memory | None) -> Damping | None:
     return kept
 
 
-def _check_start(r: torch.Tensor, told: Linearized, gradient: float, level: Level) -> None:
-    """Raise unless the residuals are finite, and the same at a second look."""
-    value, u = told.half, told.u
+def _check_alike(r: torch.Tensor, told: Linearized, history: Any, level: Level) -> None:
+    """Raise unless residuals are as many as at first; at the start, finite and the same again."""
+    if len(told.r) != len(r):
+        raise ValueError(f"residual(module) gave {len(r)} residuals, then {len(told.r)}")
+    if len(history) > 1:
+        return
+    value, u, gradient = told.half, told.u, history[0].residual_norm
     # Their squares may overflow.
     if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
         told_of = not_finite(str(level), level.operator, u)

@@ -41,7 +41,13 @@ def weighted_samples(
             f"{owner} got a sample_weight for a residual function; multiply its rows by the roots "
             "of their weights instead, such as weights.sqrt() * (module(x) - y)"
         )
-    weights = torch.as_tensor(sample_weight, dtype=torch.float64, device=data[0].device).detach()
+    try:
+        given = torch.as_tensor(sample_weight, device=data[0].device).detach()
+    except (TypeError, ValueError, RuntimeError):
+        given = None
+    if given is None or given.is_complex():
+        raise TypeError(f"{owner} got a sample_weight that is no array of real numbers")
+    weights = given.double()
     if weights.shape != (len(data[0]),):
         raise ValueError(
             f"{owner} got a sample_weight of shape {tuple(weights.shape)} for {len(data[0])} "
