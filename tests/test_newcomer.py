@@ -335,7 +335,7 @@ WRONG = {
     "no module": (
         lambda: levenberg_marquardt(lambda m: m(X) - Y, None),
         TypeError,
-        "NoneType; give a torch.nn.Module",
+        "without a module; give the module to train",
     ),
     "a tensor as residual": (lambda: fitted(Y), TypeError, "type Tensor; give a function"),
     "the loss as residual": (
