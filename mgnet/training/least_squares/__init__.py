@@ -1,6 +1,8 @@
 """Losses that are sums of squares: residuals, Jacobians, and the solvers that use them.
 
 Reading order: `problem` with `losses` and `weights`, `recentred`, `jacobian`, `linearization`,
-`covariance`; `levenberg_marquardt` with `bounds`, `normal_equations`, `newton_krylov` and
-`factorizations`; the last layer: `last_layer`, `newton_last_layer`, `adaptive_basis`.
+`row_blocks`, `covariance`; `levenberg_marquardt` (the smoother) and `minimization` (the function)
+with `units`, `step_rules`, `probed_radius`, `bounds` and `endings`; their systems in
+`normal_equations`, `singular_values` and `newton_krylov`; the last layer: `last_layer`,
+`newton_last_layer`, `adaptive_basis`.
 """
