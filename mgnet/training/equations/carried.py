@@ -19,8 +19,11 @@ from mgnet.training.equations.derivatives import (
     Points,
     carries,
 )
-from mgnet.training.equations.mlp_derivatives import MLPDerivatives, NotCarriedError
-from mgnet.training.equations.row_wise import is_row_wise
+from mgnet.training.equations.mlp_derivatives import (
+    MLPDerivatives,
+    NotCarriedError,
+    gradients_by_sample,
+)
 from mgnet.training.loss.own_forward import alteration
 
 __all__ = ["CutDerivatives", "FixedInputs", "carried_derivatives", "check_only_carried"]
@@ -137,11 +140,7 @@ class CutDerivatives:
             If entries depend on other samples.
         """
         outputs = list(self._made.values())
-        gradients = torch.autograd.grad(
-            residual.sum(), outputs, retain_graph=True, allow_unused=True
-        )
-        if not is_row_wise(residual, outputs, gradients):
-            raise NotCarriedError("residuals of several samples at once")
+        gradients = gradients_by_sample(residual, outputs)
         # Has the same derivatives by the parameters.
         parts = [
             (gradient * self.inner.d(*axes)).sum(1)

@@ -35,7 +35,7 @@ from mgnet.training.loss.own_forward import alteration, is_replaced
 if TYPE_CHECKING:
     from mgnet.training.equations.derivatives import Derivatives
 
-__all__ = ["MLPDerivatives", "NotCarriedError", "layers_of"]
+__all__ = ["MLPDerivatives", "NotCarriedError", "gradients_by_sample", "layers_of"]
 
 Axes = tuple[int, ...]
 
@@ -45,6 +45,33 @@ BLOCK, BLOCK_ELSEWHERE = 2**20, 2**26
 
 class NotCarriedError(Exception):
     """What was asked of carried derivatives is not among them; automatic differentiation has it."""
+
+
+def gradients_by_sample(
+    residual: torch.Tensor, outputs: list[torch.Tensor]
+) -> tuple[torch.Tensor | None, ...]:
+    """The derivatives of residuals by outputs of the same sample, None where there are none.
+
+    Parameters
+    ----------
+    residual : tensor of shape (samples,)
+    outputs : list of tensors of shape (samples, outputs)
+
+    Raises
+    ------
+    NotCarriedError
+        If entries depend on other samples.
+
+    Examples
+    --------
+    >>> y = torch.tensor([[1.0], [2.0]], requires_grad=True)
+    >>> gradients_by_sample(y[:, 0] ** 2, [y])[0].tolist()
+    [[2.0], [4.0]]
+    """
+    gradients = torch.autograd.grad(residual.sum(), outputs, retain_graph=True, allow_unused=True)
+    if not is_row_wise(residual, outputs, gradients):
+        raise NotCarriedError("residuals of several samples at once")
+    return gradients
 
 
 def layers_of(network: torch.nn.Module) -> list[torch.nn.Module] | None:
@@ -239,11 +266,7 @@ class MLPDerivatives:
             If entries depend on other samples.
         """
         outputs = list(self._outputs.values())
-        gradients = torch.autograd.grad(
-            residual.sum(), outputs, retain_graph=True, allow_unused=True
-        )
-        if not is_row_wise(residual, outputs, gradients):
-            raise NotCarriedError("residuals of several samples at once")
+        gradients = gradients_by_sample(residual, outputs)
         found = {
             axes: gradient
             for axes, gradient in zip(self._outputs, gradients, strict=True)
