@@ -9,9 +9,11 @@ and `box_initialization`.
 """
 
 from mgnet.training.box_initialization import Residual, box_init_
+from mgnet.training.equations.balanced_weights import BalancedWeights
 from mgnet.training.equations.batches import by_residual, minibatches, resampled
 from mgnet.training.equations.collocation import Collocation
 from mgnet.training.equations.derivatives import Ansatz
+from mgnet.training.equations.new_points import NewPoints
 from mgnet.training.equations.periodic import periodic
 from mgnet.training.equations.quasi_random import quasi_random
 from mgnet.training.equations.sine import Sine, sine_network
@@ -38,6 +40,7 @@ from mgnet.training.train import gradient_share, train
 __all__ = [
     "AdaptiveBasis",
     "Ansatz",
+    "BalancedWeights",
     "Broyden",
     "Collocation",
     "Covariance",
@@ -46,6 +49,7 @@ __all__ = [
     "LastLayer",
     "LeastSquares",
     "LevenbergMarquardt",
+    "NewPoints",
     "NewtonKrylov",
     "Nielsen",
     "ProbedRadius",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -19,6 +18,15 @@ from mgnet.level import Level
 from mgnet.limits import check_limits
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
+from mgnet.training.least_squares.arguments import (
+    Refresh,
+    check_alike,
+    check_usable,
+    damping_of,
+    problem_of,
+    refreshed,
+    refreshers,
+)
 from mgnet.training.least_squares.bounds import Bounds
 from mgnet.training.least_squares.endings import (
     Tolerances,
@@ -33,19 +41,20 @@ from mgnet.training.least_squares.levenberg_marquardt import (
     Linearized,
     Sweep,
 )
-from mgnet.training.least_squares.linearization import Residual, residuals_of
+from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.least_squares.scaling import norm
+from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, StepRule, TrustRegion
 from mgnet.training.least_squares.units import Scale, Unknowns
-from mgnet.training.loss.checks import not_finite
 
 __all__ = ["levenberg_marquardt"]
 
 SWEEP = Schedule([Step("solve", 0)])
 CRAWL = 30  # steps in a row that were cut short and gained less than a tenth
 ATTEMPTS = 3  # at a place that meets a test and is no minimum
+AGED = 30  # cycles after which a problem that changed before counts as one that stays
 
 
 def levenberg_marquardt(
@@ -67,6 +76,7 @@ def levenberg_marquardt(
     rule: StepRule | None = None,
     linear_solver: NewtonKrylov | None = None,
     chunk_size: int | None = None,
+    refresh: Refresh | Sequence[Refresh] | None = None,
     memory: Memory | None = None,
 ) -> Solution:
     """Train any PyTorch module on `1/2 |residual(module)|^2`.
@@ -111,6 +121,12 @@ def levenberg_marquardt(
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
     chunk_size : int, optional
         Rows or columns of the Jacobian at once where it is made by them; less needs less memory.
+    refresh : callable, or sequence of such, optional
+        `(cycle, problem, u) -> problem`, before every cycle from 1 on: the problem to go on with,
+        at other points (`NewPoints`) or with other weights (`BalancedWeights`), or the same. The
+        objective is then that of the problem of the cycle, and may rise where this changes. A test
+        of convergence counts in the first cycle with a changed problem, so that it is met by what
+        was not trained on, or after 30 cycles without a change.
     memory : dict, optional
         From an earlier `Solution` for the same module: goes on with its damping instead of `mu`.
 
@@ -148,16 +164,16 @@ def levenberg_marquardt(
         gtol=gtol,
     )
     began = time.perf_counter()
-    problem = _problem(residual, module, chunk_size, loss, f_scale)
+    problem = problem_of(residual, module, chunk_size, loss, f_scale)
     smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     if max_cycles is None:
         formula = Unknowns(problem, len(u)).formula
         max_cycles = max(200, 100 * (len(u) + 1)) if formula else 200
-    run = _Run(level, smoother, Tolerances(ftol, xtol, gtol), u)
-    run.damping = _damping(memory) or smoother.start(level, u)
-    if x_scale == "auto" and Unknowns(problem, len(u)).formula:
+    run = _Run(level, smoother, Tolerances(ftol, xtol, gtol), u, refreshers(refresh))
+    run.damping = damping_of(memory) or smoother.start(level, u)
+    if x_scale == "auto" and Unknowns(problem, len(u)).formula and not run.refresh:
         plain = replace(smoother, x_scale=1.0)
         run.start, run.ways = u, (plain, replace(plain, rule=rule or TrustRegion(0.5)))
     reason: Reason | None = None
@@ -168,13 +184,17 @@ def levenberg_marquardt(
     try:
         while True:
             told = run.look(began)
-            _check_alike(first, told, run.history, level)
+            if not run.changed:
+                check_alike(first, told, run.history, level)
+            elif run.changed == run.history[-1].cycle:
+                check_usable(told.r, told, run.history[-1].residual_norm, run.level)
             reason = run.reason or _limit(run.history, problem.largest(told.r), max_cycles, seconds)
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR
             if reason is not None:
                 break
             run.step(told)
+            run.renew()
         before = run.better()
         if before is not None:
             reason = before
@@ -187,45 +207,13 @@ def levenberg_marquardt(
         run.u,
         cast(Reason, reason),
         tuple(run.history),
-        level.tally[0],
+        run.level.tally[0],
         time.perf_counter() - began,
         {(0, "pre"): run.damping},
         tuple(run.records),
         f"after cycle {len(run.history) - 1}, {broken}" if reason is Reason.NOT_FINITE else "",
         run.last,
     )
-
-
-def _problem(
-    residual: Residual | LeastSquares,
-    module: torch.nn.Module | None,
-    chunk_size: int | None,
-    loss: str,
-    f_scale: float,
-) -> LeastSquares:
-    """What was given, or made of it."""
-    if isinstance(residual, LeastSquares):
-        there = module is not None, chunk_size is not None, loss != "linear", f_scale != 1.0
-        names = "module", "chunk_size", "loss", "f_scale"
-        given = [name for name, is_there in zip(names, there, strict=True) if is_there]
-        if given:
-            raise TypeError(
-                f"levenberg_marquardt got a {type(residual).__name__} and {given[0]}; give the "
-                "problem alone, made with those of its own"
-            )
-        return residual
-    if not callable(residual) or isinstance(residual, torch.nn.Module | torch.Tensor):
-        raise TypeError(
-            f"levenberg_marquardt got a residual of type {type(residual).__name__}; give a "
-            "function first, then the module, such as (lambda module: module(x) - y, module)"
-        )
-    if module is None:
-        raise TypeError(
-            "levenberg_marquardt got a residual function without a module; give the module to "
-            "train, too, or a LeastSquares or Collocation problem alone"
-        )
-    made = partial(residuals_of, residual)
-    return LeastSquares.from_torch(module, made, chunk_size, loss, f_scale)
 
 
 @dataclass
@@ -236,6 +224,7 @@ class _Run:
     smoother: LevenbergMarquardt
     tolerances: Tolerances
     u: torch.Tensor
+    refresh: tuple[Refresh, ...] = ()
     damping: Any = None
     history: list[CycleRecord] = field(default_factory=list)
     records: list[StepRecord] = field(default_factory=list)
@@ -244,6 +233,7 @@ class _Run:
     attempts: int = 0
     asked: float = math.inf
     crawled: int = 0
+    changed: int = 0  # the cycle in which the problem changed last
     restarted: int = 0  # entries of the history before it began again
     start: torch.Tensor | None = None  # where to begin again
     ways: tuple[LevenbergMarquardt, ...] = ()  # and how
@@ -276,7 +266,7 @@ class _Run:
         if taken:
             self.last = LastSweep(self.level, self.u, self.damping)
         self.u, self.damping = sweep.u, sweep.memory
-        slow = sweep.memory.radius > 0.0 and sweep.memory.mu > 0.0
+        slow = isinstance(sweep.system, SingularEquations) and sweep.memory.mu > 0.0
         slow = slow and sweep.trial.actual < 0.1 * sweep.told.half
         self.crawled = self.crawled + 1 if slow else 0
         met = met_test(self.tolerances, sweep) if sweep.seen else Reason.STATIONARY
@@ -286,6 +276,21 @@ class _Run:
             self._afresh()
         spent = self.level.tally[0] - work, time.perf_counter() - start
         self.records.append(StepRecord(len(self.history), SWEEP[0], *spent, None, None))
+
+    def renew(self) -> None:
+        """The problem of the next cycle."""
+        if not self.refresh:
+            return
+        cycle, before = len(self.history), self.level.operator
+        if 1 < cycle - self.changed <= AGED:
+            self.reason = None  # of a problem that does not stay
+        problem = refreshed(self.refresh, cycle, before, self.u)
+        if problem is before or self.reason is not None:
+            return
+        work = self.level.tally[0]
+        self.level = replace(self.level, operator=problem)
+        self.level.tally[0] = work
+        self.changed, self.attempts, self.asked, self.crawled = cycle, 0, math.inf, 0
 
     def _question(self, met: Reason, sweep: Sweep) -> None:
         """Whether the place that meets a test is a minimum; what to do where it is none."""
@@ -351,39 +356,6 @@ class LastSweep(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()
-
-
-def _damping(memory: Memory | None) -> Damping | None:
-    """What an earlier solution remembers."""
-    kept = memory.get((0, "pre")) if isinstance(memory, dict) else memory
-    if kept is not None and not isinstance(kept, Damping):
-        raise TypeError(
-            f"levenberg_marquardt got memory of a {type(kept).__name__}; give that of its Solution"
-        )
-    return kept
-
-
-def _check_alike(r: torch.Tensor, told: Linearized, history: Any, level: Level) -> None:
-    """Raise unless residuals are as many as at first; at the start, finite and the same again."""
-    if len(told.r) != len(r):
-        raise ValueError(f"residual(module) gave {len(r)} residuals, then {len(told.r)}")
-    if len(history) > 1:
-        return
-    value, u, gradient = told.half, told.u, history[0].residual_norm
-    # Their squares may overflow.
-    if not math.isfinite(gradient) or not bool(torch.isfinite(torch.cat([r, u])).all()):
-        told_of = not_finite(str(level), level.operator, u)
-        wrong = (~torch.isfinite(r)).nonzero()[:, 0]
-        if len(wrong):
-            told_of += f"; {len(wrong)} of {len(r)} residuals are, first number {int(wrong[0])}"
-        raise ValueError(told_of)
-    again = level.operator.half_square(r)
-    if abs(again - value) > 1e-3 * max(again, value):
-        raise ValueError(
-            f"levenberg_marquardt got residuals with 1/2 |r|^2 = {value:.4g} and, for the same "
-            f"parameters, {again:.4g}; they must not be random: call module.eval() where there is "
-            "dropout, and draw samples before"
-        )
 
 
 def _limit(

@@ -1,0 +1,78 @@
+"""Weights of the conditions that follow their losses, until these are alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mgnet.limits import is_count, is_number, shown
+from mgnet.training.equations.collocation import Collocation
+
+__all__ = ["BalancedWeights"]
+
+
+@dataclass(frozen=True)
+class BalancedWeights:
+    """A `refresh` of `levenberg_marquardt`: the weighted losses of all terms are to become alike.
+
+    A weight is multiplied by `(mean of the weighted losses / its own)^power`, then all of them by
+    one factor, so that their sum stays. A term that is met better than the others gets more weight,
+    and is met better still: for terms that can all be met, as an equation and its initial values.
+    Terms that contradict each other, such as noisy data, want weights by their noise. Source:
+    arXiv 2607.02194 (DSGNAR, 2026), whose authors take the power 0.05 at each step.
+
+    Parameters
+    ----------
+    power : float
+        Above 0, at most 1.
+    every : int
+        Cycles between changes.
+
+    Examples
+    --------
+    >>> from mgnet.training import Term
+    >>> x = torch.ones(4, 1, dtype=torch.float64)
+    >>> terms = [Term(lambda u: 10.0 * (u.value - 1.0), x), Term(lambda u: u.value + 1.0, -x)]
+    >>> network = torch.nn.Linear(1, 1).double()
+    >>> problem = Collocation(network, terms)
+    >>> new = BalancedWeights()(1, problem, torch.zeros(2).double())
+    >>> [round(term.weight, 2) for term in new.terms]
+    [0.89, 1.11]
+    """
+
+    power: float = 0.05
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if not is_number(self.power, 0.0, 1.0) or not self.power:
+            raise ValueError(
+                f"BalancedWeights got power {shown(self.power)}; it must be above 0, at most 1"
+            )
+        if not is_count(self.every):
+            raise ValueError(
+                f"BalancedWeights got every {shown(self.every)}; it must be at least 1"
+            )
+
+    def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
+        """The problem with other weights; itself where a loss is zero, or not finite."""
+        if not isinstance(problem, Collocation):
+            raise TypeError(
+                f"BalancedWeights got a {type(problem).__name__}; it needs a Collocation, whose "
+                "terms have weights"
+            )
+        if cycle % self.every or len(problem.terms) < 2:
+            return problem
+        both = zip(problem.terms, problem.unscaled(u), strict=True)
+        losses = torch.stack([term.scaled(r).square().sum().double() for term, r in both])
+        given = losses[losses > 0.0]
+        if not len(given) or not bool(torch.isfinite(losses).all()):
+            return problem
+        old = torch.tensor([term.weight for term in problem.terms], dtype=torch.float64)
+        factors = torch.where(losses > 0.0, given.mean() / losses, 1.0) ** self.power
+        new = old * factors
+        new = new * (old.sum() / new.sum())
+        return problem.with_data(
+            [replace(t, weight=w) for t, w in zip(problem.terms, new.tolist(), strict=True)]
+        )

@@ -1,0 +1,154 @@
+"""New points again and again, and more of them later: few points make the first steps cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mgnet.limits import is_count, is_number, is_whole, shown
+from mgnet.training.equations.batches import by_residual
+from mgnet.training.equations.collocation import Collocation
+from mgnet.training.equations.domain import Domain, checked_domain
+from mgnet.training.equations.quasi_random import quasi_random
+
+__all__ = ["NewPoints"]
+
+CANDIDATES = 10  # per point that is drawn by the residual
+
+
+@dataclass(frozen=True)
+class NewPoints:
+    """A `refresh` of `levenberg_marquardt`: a term of a `Collocation` gets other points.
+
+    Fixed points can be learnt by heart: with a few times as many residuals as parameters, errors
+    stop falling while the loss goes on. New ones every few cycles measure what was not trained on,
+    and early cycles, far from the solution, need few of them.
+
+    Parameters
+    ----------
+    domain : sequence of (low, high)
+        An interval for each input, as in `quasi_random`.
+    counts : int, or sequence of (cycle, points)
+        How many points, or how many from which cycle on; the first cycle is 0.
+    every : int
+        Cycles between new points; they also come where their number changes.
+    share : float
+        Of the points, 0 to below 1, that are drawn where the residual is large, by its size; the
+        others are even (Sobol').
+    term : int
+        Which term, from 0.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If a number is none, or cycles do not increase from 0; when called, if the term has pairs
+        of points, or is not there.
+
+    Examples
+    --------
+    >>> from mgnet.training import Ansatz, Term, levenberg_marquardt, sine_network
+    >>> network = Ansatz(sine_network([1, 8, 1]), output=lambda x, y: x * y)
+    >>> points = NewPoints([(0.0, 1.0)], [(0, 30), (20, 60)])
+    >>> law = Term(lambda u: u.d(0) + u.value - 1.0, quasi_random(30, [(0.0, 1.0)]))
+    >>> problem = Collocation(network, [law])
+    >>> solution = levenberg_marquardt(problem, refresh=points, max_cycles=40)
+    >>> x = torch.tensor([[1.0]], dtype=torch.float64)
+    >>> abs(network(x).item() - (1 - 1 / torch.e)) < 1e-5
+    True
+    """
+
+    domain: Domain
+    counts: int | Sequence[tuple[int, int]]
+    every: int = 10
+    share: float = 0.0
+    term: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checked_domain("NewPoints", self.domain, sides=True)
+        if not _are_counts(self.counts):
+            raise ValueError(
+                f"NewPoints got counts {shown(self.counts)}; give a number of points, or pairs "
+                "(cycle, points) with increasing cycles from 0, as [(0, 500), (50, 2000)]"
+            )
+        if not is_count(self.every):
+            raise ValueError(f"NewPoints got every {shown(self.every)}; it must be at least 1")
+        if not is_number(self.share, 0.0, 1.0) or self.share == 1.0:
+            raise ValueError(
+                f"NewPoints got share {shown(self.share)}; it must be from 0 to below 1: some of "
+                "the points must be even"
+            )
+        if not is_whole(self.term) or not is_whole(self.seed, most=2**31 - 1):
+            raise ValueError(
+                f"NewPoints got term {shown(self.term)} and seed {shown(self.seed)}; give integers "
+                "from 0, a seed below 2**31"
+            )
+
+    def __call__(self, cycle: int, problem: Any, u: torch.Tensor) -> Collocation:
+        """The problem itself, or with new points; the same ones for the same cycle and seed."""
+        count, since = self._count_at(cycle)
+        if since % self.every:
+            return problem
+        term = self._term_of(problem)
+        old = term.places[0]
+        # PyTorch takes only 32 bits of a seed, so both numbers are mixed into these.
+        mixed = np.random.SeedSequence([self.seed, cycle]).generate_state(1)
+        generator = torch.Generator().manual_seed(int(mixed[0]))
+        chosen = round(self.share * count)
+        points = quasi_random(count - chosen, self.domain, seed=generator).to(old)
+        if points.shape[1] != old.shape[1]:
+            raise ValueError(
+                f"NewPoints got a domain of {points.shape[1]} inputs for points of {old.shape[1]}; "
+                "give an interval for each input"
+            )
+        if chosen:
+            many = quasi_random(CANDIDATES * chosen, self.domain, seed=generator).to(old)
+            alone = problem.with_data([term])
+            found = by_residual(alone, u, many, chosen, generator, share=1.0)
+            points = torch.cat([points, found])
+        terms = list(problem.terms)
+        terms[self.term] = replace(term, points=points, attention=None)
+        return problem.with_data(terms)
+
+    def _count_at(self, cycle: int) -> tuple[int, int]:
+        """How many points in a cycle, and since how many cycles that is their number."""
+        if isinstance(self.counts, Sequence):
+            begun = [(first, count) for first, count in self.counts if first <= cycle]
+            return begun[-1][1], cycle - begun[-1][0]
+        return self.counts, cycle
+
+    def _term_of(self, problem: Any) -> Any:
+        if not isinstance(problem, Collocation):
+            raise TypeError(
+                f"NewPoints got a {type(problem).__name__}; it needs a Collocation, whose terms "
+                "have points"
+            )
+        if self.term >= len(problem.terms):
+            raise ValueError(
+                f"NewPoints got term {self.term} of a problem with {len(problem.terms)}; they are "
+                "counted from 0"
+            )
+        term = problem.terms[self.term]
+        if isinstance(term.points, tuple):
+            raise ValueError(
+                f"NewPoints got term {self.term}, which has several points for each residual; they "
+                "belong together: draw them in a function of your own"
+            )
+        return term
+
+
+def _are_counts(counts: Any) -> bool:
+    if not isinstance(counts, Sequence) or isinstance(counts, str):
+        return is_count(counts)
+    pairs = [pair for pair in counts if isinstance(pair, Sequence) and len(pair) == 2]
+    if len(pairs) < len(counts) or not counts:
+        return False
+    if not all(is_whole(first) and is_count(count) for first, count in pairs):
+        return False
+    firsts = [first for first, _ in pairs]
+    return firsts[0] == 0 and all(a < b for a, b in zip(firsts, firsts[1:], strict=False))
