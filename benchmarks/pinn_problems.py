@@ -15,7 +15,7 @@ from pinn_references import (
     poisson_by_chebyshev,
 )
 
-from mgnet.training import Term
+from mgnet.training import Term, periodic
 
 Draw = Callable[[int, torch.Generator], torch.Tensor]
 
@@ -210,6 +210,55 @@ def allen_cahn_problem() -> Problem:
         "1e-4 in 600 s",
         600.0,
         f"Fourier + ETDRK4, 512 x 200: {seconds:.2f} s",
+    )
+
+
+def kovasznay_problem() -> Problem:
+    """Navier-Stokes at the Reynolds number 40; velocity at both ends, the pressure at a corner."""
+    rate = 20.0 - math.sqrt(400.0 + 4.0 * math.pi**2)
+    box = [(-0.5, 1.0), (-0.5, 0.5)]
+    line = torch.linspace(-0.5, 0.5, 32, dtype=torch.float64)
+    ends = torch.cat([torch.stack([torch.full_like(line, x), line], 1) for x in box[0]])
+    corner = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    grid = on_grid(np.linspace(-0.5, 1.0, 121), np.linspace(-0.5, 0.5, 81))
+
+    def exact(points: torch.Tensor) -> torch.Tensor:
+        x, y = points.split(1, dim=1)
+        wake, angle = torch.exp(rate * x), 2.0 * math.pi * y
+        v = rate / (2.0 * math.pi) * wake * torch.sin(angle)
+        return torch.cat([1.0 - wake * torch.cos(angle), v, 0.5 * (1.0 - wake**2)], 1)
+
+    def flow(f):  # type: ignore[no-untyped-def]
+        (u, v, _), x, y = (part.split(1, 1) for part in (f.value, f.d(0), f.d(1)))
+        friction = ((f.d(0, 0) + f.d(1, 1)) / 40.0).split(1, 1)
+        along = u * x[0] + v * y[0] + x[2] - friction[0]
+        across = u * x[1] + v * y[1] + y[2] - friction[1]
+        return torch.cat([along, across, x[0] + y[1]], 1)
+
+    def terms(points: torch.Tensor) -> list[Term]:
+        return [
+            Term(flow, points),
+            Term(lambda f: (f.value - exact(f.points))[:, :2], ends),
+            Term(lambda f: (f.value - exact(f.points))[:, 2:], corner),
+        ]
+
+    def draw(count: int, generator: torch.Generator) -> torch.Tensor:
+        unit = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+        return unit * torch.tensor([1.5, 1.0]).double() - 0.5
+
+    return Problem(
+        "Kovasznay",
+        terms,
+        draw,
+        None,
+        periodic(box, dims=1),
+        grid,
+        exact(grid),
+        Plan((3, 8, 3), 8, (800, 1200, 2500), (0.1, 0.3, 0.6)),
+        (3, 20, 20, 3),
+        "1e-7 in 60 s",
+        60.0,
+        "exact solution",
     )
 
 

@@ -21,12 +21,15 @@ class BalancedWeights:
     one factor, so that their sum stays. A term that is met better than the others gets more weight,
     and is met better still: for terms that can all be met, as an equation and its initial values.
     Terms that contradict each other, such as noisy data, want weights by their noise. Source:
-    arXiv 2607.02194 (DSGNAR, 2026), whose authors take the power 0.05 at each step.
+    arXiv 2607.02194 (DSGNAR, 2026), whose authors take the power 0.05 at each step. The limit of
+    the ratio is ours: a term that can be met exactly, a value at one point, takes all weight.
 
     Parameters
     ----------
     power : float
         Above 0, at most 1.
+    most : float
+        The largest ratio of two weights, at least 1; larger ones that are given come down to it.
     every : int
         Cycles between changes.
 
@@ -43,12 +46,17 @@ class BalancedWeights:
     """
 
     power: float = 0.05
+    most: float = 100.0
     every: int = 1
 
     def __post_init__(self) -> None:
         if not is_number(self.power, 0.0, 1.0) or not self.power:
             raise ValueError(
                 f"BalancedWeights got power {shown(self.power)}; it must be above 0, at most 1"
+            )
+        if not is_number(self.most, 1.0):
+            raise ValueError(
+                f"BalancedWeights got most {shown(self.most)}; it must be a number of at least 1"
             )
         if not is_count(self.every):
             raise ValueError(
@@ -72,6 +80,7 @@ class BalancedWeights:
         old = torch.tensor([term.weight for term in problem.terms], dtype=torch.float64)
         factors = torch.where(losses > 0.0, given.mean() / losses, 1.0) ** self.power
         new = old * factors
+        new = new.clamp_min(float(new.max()) / self.most)
         new = new * (old.sum() / new.sum())
         return problem.with_data(
             [replace(t, weight=w) for t, w in zip(problem.terms, new.tolist(), strict=True)]

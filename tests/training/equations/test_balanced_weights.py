@@ -34,7 +34,7 @@ def test_weights_follow_the_formula(seed):
     problem = problem_with(weights, scales, seed)
     u = problem.start()
     power = 0.05 + 0.3 * seed
-    new = [term.weight for term in BalancedWeights(power)(1, problem, u).terms]
+    new = [term.weight for term in BalancedWeights(power, most=1e30)(1, problem, u).terms]
     x = problem.terms[0].points
     miss = (problem.network(x) - x**2).detach().square().mean()
     losses = [w * s * s * float(miss) for w, s in zip(weights, scales, strict=True)]
@@ -57,13 +57,21 @@ def test_a_term_that_is_met_keeps_its_weight_relative_to_the_sum():
 def test_weighted_losses_become_alike():
     problem = problem_with([1.0, 5.0, 1e-3], [3.0, 1e-2, 40.0])
     u = problem.start()
-    refresh = BalancedWeights(0.2)
+    refresh = BalancedWeights(0.2, most=1e30)
     for cycle in range(1, 201):
         problem = refresh(cycle, problem, u)
     both = zip(problem.terms, problem.unscaled(u), strict=True)
     losses = [term.weight * float(r.square().mean()) for term, r in both]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-9)
     assert sum(term.weight for term in problem.terms) == pytest.approx(6.001)
+
+
+def test_a_term_that_is_met_exactly_does_not_take_all_weight():
+    problem = problem_with([1.0, 1.0], [1.0, 1e-12])
+    for cycle in range(1, 301):
+        problem = BalancedWeights(most=50.0)(cycle, problem, problem.start())
+    weights = [term.weight for term in problem.terms]
+    assert weights == pytest.approx([2.0 / 51.0, 100.0 / 51.0])
 
 
 def test_a_training_takes_it():
@@ -85,6 +93,8 @@ def test_a_training_takes_it():
         (lambda: BalancedWeights(1.5), "power 1.5"),
         (lambda: BalancedWeights(math.nan), "power nan"),
         (lambda: BalancedWeights(every=0), "every 0"),
+        (lambda: BalancedWeights(most=0.5), "most 0.5"),
+        (lambda: BalancedWeights(most=math.inf), "most inf"),
     ],
 )
 def test_what_is_no_setting_is_refused(make, told):
