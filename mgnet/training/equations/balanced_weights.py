@@ -29,7 +29,8 @@ class BalancedWeights:
     power : float
         Above 0, at most 1.
     most : float
-        The largest ratio of two weights, at least 1; larger ones that are given come down to it.
+        The largest ratio of two weights, at least 1; larger ones that are given come down to it;
+        math.inf for no limit.
     every : int
         Cycles between changes.
 

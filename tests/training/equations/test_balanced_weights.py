@@ -34,7 +34,7 @@ def test_weights_follow_the_formula(seed):
     problem = problem_with(weights, scales, seed)
     u = problem.start()
     power = 0.05 + 0.3 * seed
-    new = [term.weight for term in BalancedWeights(power, most=1e30)(1, problem, u).terms]
+    new = [term.weight for term in BalancedWeights(power, most=math.inf)(1, problem, u).terms]
     x = problem.terms[0].points
     miss = (problem.network(x) - x**2).detach().square().mean()
     losses = [w * s * s * float(miss) for w, s in zip(weights, scales, strict=True)]
@@ -57,7 +57,7 @@ def test_a_term_that_is_met_keeps_its_weight_relative_to_the_sum():
 def test_weighted_losses_become_alike():
     problem = problem_with([1.0, 5.0, 1e-3], [3.0, 1e-2, 40.0])
     u = problem.start()
-    refresh = BalancedWeights(0.2, most=1e30)
+    refresh = BalancedWeights(0.2, most=math.inf)
     for cycle in range(1, 201):
         problem = refresh(cycle, problem, u)
     both = zip(problem.terms, problem.unscaled(u), strict=True)
@@ -94,7 +94,7 @@ def test_a_training_takes_it():
         (lambda: BalancedWeights(math.nan), "power nan"),
         (lambda: BalancedWeights(every=0), "every 0"),
         (lambda: BalancedWeights(most=0.5), "most 0.5"),
-        (lambda: BalancedWeights(most=math.inf), "most inf"),
+        (lambda: BalancedWeights(most=math.nan), "most nan"),
     ],
 )
 def test_what_is_no_setting_is_refused(make, told):
