@@ -105,6 +105,7 @@ CASES = {
             Setting("probed radius", (24, 24, 24), 4096),
             Setting("deeper", (24, 24, 24, 24), 4096),
             Setting("more points", (24, 24, 24, 24), 6000),
+            Setting("many at the end", (24, 24, 24, 24), ((0, 6000), (300, 18000)), 20),
         ),
     ),
     "shock": Case(

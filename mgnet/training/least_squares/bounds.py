@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,16 @@ import torch
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.loss.parameters import FlatParameters
 
-__all__ = ["Bounds", "Box", "Boxed", "HeldJacobian", "box_of", "boxed_step", "check_inside"]
+__all__ = [
+    "Bounds",
+    "Box",
+    "Boxed",
+    "HeldJacobian",
+    "box_of",
+    "boxed_step",
+    "check_inside",
+    "damped_beside",
+]
 
 # (lower, upper) for all parameters, or for each parameter of these names.
 Bounds = tuple[Any, Any] | Mapping[str, tuple[Any, Any]]
@@ -341,3 +350,13 @@ def check_inside(owner: str, parameters: FlatParameters, box: Box, u: torch.Tens
             f"[{float(box.lower[place]):.4g}, {float(box.upper[place]):.4g}]; begin inside, "
             "without corrections from coarser levels"
         )
+
+
+def damped_beside(
+    system: Any, J: HeldJacobian, mu: float, free: torch.Tensor
+) -> Callable[[torch.Tensor | None], torch.Tensor]:
+    """The damped system with further unknowns held, with the same damping of the others."""
+    if torch.equal(free, J.free):
+        return system.damped(mu)
+    part = replace(system, J=J.also(free))
+    return part.damped(mu * system.scale / part.scale if part.scale else 0.0)

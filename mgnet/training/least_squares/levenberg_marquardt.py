@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -26,11 +26,13 @@ from mgnet.training.least_squares.bounds import (
     box_of,
     boxed_step,
     check_inside,
+    damped_beside,
 )
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
+from mgnet.training.least_squares.proportion import last_layer_step, proportion_of
 from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.least_squares.scaling import Rescaled, norm, precision, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
@@ -242,10 +244,17 @@ class LevenbergMarquardt(Smoother):
     def _step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
         problem, u = told.problem, told.u
         unknowns = Unknowns(problem, len(u), self.x_scale)
+        before = memory.proportion
         rule, memory = self._usable(self.rule_for(unknowns), told, memory)
         system, memory = self._system(level, told, memory, unknowns, rule)
         check_finite(self, level, u, told.value, system.descent)
         size = size_of(u.double(), system.unit)
+        found = memory.proportion
+        if found is not before and found is not None and found.unit != 1.0 and told.box is None:
+            new, trial = last_layer_step(unknowns, found, told, system, self.mu)
+            level.charge(1.0 / 3.0)
+            if trial.accepted:
+                return Sweep(new, memory, told, trial, size, system, True)
         # A decrease below the rounding of the value cannot be seen. Such a state is a minimum, and
         # refusals there say nothing about the damping, which the next level inherits.
         unseen = told.digits * abs(told.value)
@@ -325,10 +334,10 @@ class LevenbergMarquardt(Smoother):
                     f"the linear solver solves directly; leave x_scale out, or raise `direct`"
                 )
             return system, memory
-        columns, units, proportion = system.columns, (), memory.proportion
-        if told.f is None:
-            units, proportion = unknowns.units(level, told, columns, proportion)
-        unit, norms = unknowns.sizes(columns, units, memory.norms)
+        proportion = memory.proportion
+        if told.f is None and not unknowns.knows(proportion):
+            proportion = proportion_of(unknowns, level, told, system.columns)
+        unit, norms = unknowns.sizes(system.columns, proportion, memory.norms)
         known = memory._replace(norms=norms, proportion=proportion)
         return system if unit is None else system.measured(unit), known
 
@@ -376,21 +385,11 @@ def _damped_step(
         predicted = shift * size_of(d, system.unit) ** 2 + float(d @ system.descent)
         return d, 0.5 * predicted, solve
     J: Any = told.J
-    solver = partial(_held, system, J, mu)
+    solver = partial(damped_beside, system, J, mu)
     point, solve = boxed_step(told.box, told.u, J.free, J, solver)
     d = (point - told.u).double()
     image = J.matvec(d)
     return d, float(d @ system.descent) - 0.5 * float(image @ image), solve
-
-
-def _held(
-    system: Any, J: HeldJacobian, mu: float, free: torch.Tensor
-) -> Callable[[torch.Tensor | None], torch.Tensor]:
-    """The damped system with further unknowns held, with the same damping of the others."""
-    if torch.equal(free, J.free):
-        return system.damped(mu)
-    part = replace(system, J=J.also(free))
-    return part.damped(mu * system.scale / part.scale if part.scale else 0.0)
 
 
 def size_of(d: torch.Tensor, unit: torch.Tensor | None) -> float:

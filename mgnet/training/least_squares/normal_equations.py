@@ -78,6 +78,13 @@ class NormalEquations:
         """The squared column norms of the Jacobian, not in the units."""
         return self.J.squares() if self.dual else self.gram.diagonal()
 
+    def gram_of(self, held: torch.Tensor) -> torch.Tensor:
+        """`J^T J` of some unknowns, by their numbers, not in the units."""
+        if not self.dual:
+            return self.gram[held][:, held]
+        part = self.J.dense()[:, held]
+        return part.T @ part
+
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the Jacobian, or vectors of parameters in the dual space, in the units."""
         return rows if self.unit is None else rows * self.unit

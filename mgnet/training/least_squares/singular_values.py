@@ -56,6 +56,11 @@ class SingularEquations:
         """The squared column norms of the Jacobian, not in the units."""
         return self.J.squares()
 
+    def gram_of(self, held: torch.Tensor) -> torch.Tensor:
+        """`J^T J` of some unknowns, by their numbers, not in the units."""
+        part = self.J.dense()[:, held]
+        return part.T @ part
+
     @cached_property
     def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """U, S and V, without the singular values that are zero to rounding."""

@@ -19,15 +19,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mgnet.level import Level
-from mgnet.training.least_squares.scaling import precision
-
 __all__ = ["Proportion", "Scale", "Unknowns", "check_scale"]
 
 #: What `x_scale` may be.
 Scale = str | float | torch.Tensor | np.ndarray | Sequence[float] | Mapping[str, Any]
 
-FAR = 10.0  # a ratio of sizes that is out of proportion
+FAR = 3.0
 
 
 def check_scale(owner: str, x_scale: Any) -> None:
@@ -68,7 +65,7 @@ class Proportion(NamedTuple):
     linear : tuple of bool
         Of each parameter, whether residuals are linear in it.
     unit : float
-        Of those, relative to the others; it only grows.
+        Of those, relative to the others.
     """
 
     linear: tuple[bool, ...]
@@ -170,7 +167,10 @@ class Unknowns:
             ) from None
 
     def sizes(
-        self, columns: torch.Tensor, units: tuple[float, ...], norms: torch.Tensor | None
+        self,
+        columns: torch.Tensor,
+        proportion: Proportion | None,
+        norms: torch.Tensor | None,
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         """The unit of each unknown, None where all are 1; and the column norms seen so far.
 
@@ -178,20 +178,22 @@ class Unknowns:
         ----------
         columns : tensor of shape (unknowns,)
             The diagonal of `J^T J`.
-        units : tuple of float
-            Of each parameter of a network, relative to the others; empty for 1.
+        proportion : Proportion, optional
+            Of the parameters of a network.
         norms : tensor, optional
             The largest column norms so far, of the unknowns with units of their own.
         """
         if self.given is not None:
             return self.given, None
         unit = torch.ones(self.count, dtype=torch.float64)
-        if units:
-            for (_, place), size in zip(self.tensors, units, strict=True):
-                unit[place] = size
+        shares = False
+        if proportion is not None and proportion.unit != 1.0 and self.knows(proportion):
+            shares = True
+            for place, is_one in zip(self.places, proportion.linear, strict=True):
+                unit[place] = proportion.unit if is_one else 1.0
         own = self.own
         if not bool(own.any()):
-            return (unit if any(size != 1.0 for size in units) else None), None
+            return (unit if shares else None), None
         now = columns[own].sqrt()
         if norms is None or norms.shape != now.shape:  # another level had others
             norms = now
@@ -203,108 +205,11 @@ class Unknowns:
         unit[own] = torch.where(norms > 0.0, norms, 1.0).reciprocal()
         return unit, norms
 
-    def units(
-        self,
-        level: Level,
-        told: Any,
-        columns: torch.Tensor,
-        before: Proportion | None,
-    ) -> tuple[tuple[float, ...], Proportion | None]:
-        """Units of the parameters of a network, relative to each other; empty where all are 1.
-
-        Where targets are hundreds of times larger than what a network gives, its last layer has to
-        grow as much, and the others have not. With one unit for all, these saturate on the way.
-        So the parameters in which residuals are linear are measured in the size that they have or
-        will need, where that is out of proportion.
-
-        Parameters
-        ----------
-        level : Level
-            Work is charged to it.
-        told : Linearized
-        columns : tensor of shape (unknowns,)
-            The diagonal of `J^T J`.
-        before : Proportion, optional
-            As this returned it at the last step.
-        """
-        shared = [place for _, place in self.tensors if not bool(self.own[place].any())]
-        if not shared or self.x_scale != "auto" or not self.problem.tells_units:
-            return (), before
-        if before is None or len(before.linear) != len(self.tensors):
-            if not self._far(told, columns, shared):
-                return (), None
-            before = Proportion(self._linear_ones(level, told, shared), 1.0)
-        ones = [place for place, is_one in zip(self.places, before.linear, strict=True) if is_one]
-        others = [place for place in shared if place not in ones]
-        typical = _mean_square(told.u, others)
-        given = typical * sum(float(columns[place].sum()) for place in ones)
-        size = 1.0
-        if 0.0 < given < math.inf:
-            needed = 2.0 * self.problem.half_square(told.r) / given
-            size = max(needed, _mean_square(told.u, ones) / typical) ** 0.5
-        unit = before.unit
-        if FAR < size < math.inf:
-            unit = max(unit, size / FAR)
-        now = Proportion(before.linear, unit)
-        if unit == 1.0:
-            return (), now
-        return tuple(unit if is_one else 1.0 for is_one in now.linear), now
+    def knows(self, proportion: Proportion | None) -> bool:
+        """Whether that is known for as many parameters."""
+        return proportion is not None and len(proportion.linear) == len(self.tensors)
 
     @property
     def places(self) -> list[slice]:
         """Where the unknowns of each parameter are."""
         return [place for _, place in self.tensors]
-
-    def _far(self, told: Any, columns: torch.Tensor, places: list[slice]) -> bool:
-        """Whether residuals are far above what unknowns of this size give."""
-        typical = _mean_square(told.u, places)
-        given = typical * sum(float(columns[place].sum()) for place in places)
-        needed = 2.0 * self.problem.half_square(told.r)
-        if not 0.0 < given < math.inf or not needed < math.inf:
-            return False
-        return needed > FAR**2 * given
-
-    def _linear_ones(self, level: Level, told: Any, shared: list[slice]) -> tuple[bool, ...]:
-        """In which parameters of a network residuals are linear, all of them together."""
-        found: list[slice] = []
-        probe = torch.zeros_like(told.u)
-        length = _mean_square(told.u, shared) ** 0.5
-        for place in reversed(shared):
-            further = torch.zeros_like(told.u)
-            further[place] = torch.arange(1.0, place.stop - place.start + 1.0).cos().to(further)
-            if self._linear(level, told.u, told.r, told.J, probe, further, length):
-                found.append(place)
-        return tuple(place in found for place in self.places)
-
-    def _linear(
-        self,
-        level: Level,
-        u: torch.Tensor,
-        r: torch.Tensor,
-        J: Any,
-        probe: torch.Tensor,
-        further: torch.Tensor,
-        length: float,
-    ) -> bool:
-        """Whether residuals are linear in a further direction beside others; it joins the probe.
-
-        At that length, or one that changes them by their own size: curvature shows there, also in
-        float32.
-        """
-        half = self.problem.half_square
-        change = half(J.matvec(further.double()))
-        if not change:
-            return False
-        d = probe + max((half(r) / change) ** 0.5, length) * further
-        image = J.matvec(d.double())
-        bend = half(self.problem.residuals(u + d) - r - image)
-        level.charge(1.0 / 3.0)
-        if not bend <= (1e3 * precision(self.problem)) ** 2 * half(image):
-            return False
-        probe.copy_(d)
-        return True
-
-
-def _mean_square(u: torch.Tensor, places: list[slice]) -> float:
-    entries = torch.cat([u.new_empty(0), *(u[place] for place in places)]).double()
-    return float(entries.square().mean()) if len(entries) else 0.0

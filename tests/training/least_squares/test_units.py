@@ -1,10 +1,8 @@
 """Law: weights of a network share a unit; other parameters have that of their column norms."""
 
-import numpy as np
 import pytest
 import torch
 
-from mgnet import Level
 from mgnet.knots import KAN
 from mgnet.training import (
     Ansatz,
@@ -13,7 +11,6 @@ from mgnet.training import (
     levenberg_marquardt,
     sine_network,
 )
-from mgnet.training.least_squares.levenberg_marquardt import Linearized
 from mgnet.training.least_squares.units import Unknowns, check_scale
 
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
@@ -151,106 +148,12 @@ def test_the_largest_column_norm_so_far_tells_a_unit():
     rate = found.own
     columns = torch.empty(5, dtype=torch.float64)
     columns[rate], columns[~rate] = torch.tensor([4.0, 0.0, 100.0]).double(), 50.0
-    unit, norms = found.sizes(columns, (), None)
+    unit, norms = found.sizes(columns, None, None)
     assert unit[rate].tolist() == pytest.approx([0.5, 1.0, 0.1])  # nothing known of the second
     assert float((columns * unit**2)[~rate].mean()) == pytest.approx(1.0)
     columns[rate] = torch.tensor([16.0, 1.0, 1.0]).double()
-    unit, norms = found.sizes(columns, (), norms)
+    unit, norms = found.sizes(columns, None, norms)
     assert norms.tolist() == [4.0, 1.0, 10.0]
     assert unit[rate].tolist() == pytest.approx([0.25, 1.0, 0.1])
-    again, _ = found.sizes(columns, (), torch.ones(2).double())  # of another level
+    again, _ = found.sizes(columns, None, torch.ones(2).double())  # of another level
     assert again[rate].tolist() == pytest.approx([0.25, 1.0, 1.0])
-
-
-def deep(*activations, dtype=torch.float64, width=6):
-    """Linear layers with activations between; their last has one output."""
-    torch.manual_seed(0)
-    layers, inputs = [], 1
-    for k, activation in enumerate((*activations, None)):
-        outputs = 1 if activation is None else width
-        layers += [Linear(inputs, outputs)] + ([] if activation is None else [activation()])
-        inputs = outputs
-        assert k <= len(activations)
-    return Sequential(*layers).to(dtype)
-
-
-def level_of(problem, smoother=None):
-    return Level(problem, smoother or LevenbergMarquardt(), objective=problem.value)
-
-
-def units_of(module, target, dtype=torch.float64):
-    found = unknowns(module, residual=lambda m: m(X.to(dtype)) - target.to(dtype))
-    u = found.problem.start().double()
-    r, J = found.problem.linearize(u)
-    columns = J.dense().square().sum(0)
-    told = Linearized(found.problem, u, r, J, None, found.problem.half_square(r))
-    return found, told, columns, found.units(level_of(found.problem), told, columns, None)[0]
-
-
-@pytest.mark.parametrize("activations", [[torch.nn.Tanh], [torch.nn.ReLU], [torch.nn.Tanh] * 2])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_far_targets_enlarge_the_unit_of_the_last_layer_alone(activations, dtype):
-    module = deep(*activations, dtype=dtype)
-    found, told, columns, units = units_of(module, 1e3 * torch.sin(3.0 * X), dtype)
-    assert set(units[:-2]) == {1.0}  # weight and bias of each layer
-    u, r, columns = told.u.numpy(), told.r.numpy(), columns.numpy()
-    first = found.tensors[-2][1].start
-    given = np.mean(u[:first] ** 2) * columns[first:].sum()
-    expected = np.linalg.norm(r) / np.sqrt(given) / 10.0
-    assert units[-2:] == pytest.approx((expected, expected), rel=1e-5)
-    assert expected > 10.0
-
-
-def test_in_a_deep_linear_network_it_is_one_layer():
-    """Residuals are linear in each layer alone; in two at once they are not."""
-    module = Sequential(Linear(1, 4), Linear(4, 4), Linear(4, 1)).double()
-    units = units_of(module, 1e4 * X)[-1]
-    assert set(units[:4]) == {1.0} and min(units[4:]) > 10.0
-
-
-def test_a_network_that_is_linear_in_all_has_one_unit_for_all():
-    units = units_of(Linear(1, 1).double(), 1e6 * X)[-1]
-    assert len(set(units)) <= 1
-
-
-def test_near_targets_and_given_scales_leave_the_units():
-    module = deep(torch.nn.Tanh)
-    for factor in (1e-3, 1.0, 5.0):
-        assert units_of(module, factor * torch.sin(3.0 * X))[-1] == ()
-    found, told, columns, _ = units_of(module, 1e4 * X)
-    for x_scale in (1.0, 2.0, "jac"):
-        other = Unknowns(found.problem, found.count, x_scale)
-        assert other.units(level_of(found.problem), told, columns, None) == ((), None)
-
-
-def test_far_targets_beside_a_coefficient():
-    """The unit of the coefficient is told by its column, not by the targets."""
-    module = Formula(deep(torch.nn.Tanh), rate=0.5)
-    problem = LeastSquares.from_torch(module, lambda m: m.inner(X) - 1e3 * torch.sin(m.rate + X))
-    level = level_of(problem)
-    u = problem.start()
-    _, memory = level.smoother.smooth(level, u, None, 1, level.smoother.start(level, u))
-    named = dict(zip(problem.shapes, memory.proportion.linear, strict=True))
-    assert {name for name, linear in named.items() if linear} == {"inner.2.weight", "inner.2.bias"}
-    assert memory.proportion.unit > 10.0
-    column = float(problem.jacobian(u)[:, list(problem.shapes).index("rate")].norm())
-    assert memory.norms.tolist() == pytest.approx([column])
-
-
-@pytest.mark.parametrize("coefficient", [{}, {"rate": 1.0}])
-def test_the_work_of_the_probes_is_charged(coefficient):
-    """A third of a gradient for each evaluation of the residuals, of probes as of steps."""
-    calls = []
-
-    def residual(module):
-        calls.append(1)
-        return module.inner(X) * sum(module.parameters(recurse=False), 1.0) - 1e3 * X
-
-    problem = LeastSquares.from_torch(Formula(deep(torch.nn.Tanh), **coefficient), residual)
-    level = level_of(problem, LevenbergMarquardt(acceleration=0.0))
-    u = problem.start()
-    memory, told = level.smoother.start(level, u), level.smoother.linearize(level, u, None)
-    calls.clear()
-    before = level.tally[0]
-    level.smoother.step(level, told, memory)
-    assert level.tally[0] - before == pytest.approx(len(calls) / 3.0)

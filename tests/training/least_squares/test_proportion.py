@@ -1,0 +1,237 @@
+"""Law: the last layer is in proportion to the targets, so their size does not matter."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mgnet import Level
+from mgnet.knots import KAN
+from mgnet.training import (
+    Ansatz,
+    Collocation,
+    LeastSquares,
+    LevenbergMarquardt,
+    ProbedRadius,
+    Term,
+    levenberg_marquardt,
+    quasi_random,
+    sine_network,
+)
+from mgnet.training.least_squares.levenberg_marquardt import Linearized
+from mgnet.training.least_squares.normal_equations import NormalEquations
+from mgnet.training.least_squares.proportion import last_layer_step, proportion_of
+from mgnet.training.least_squares.units import Unknowns
+
+X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
+Linear, Parameter, Sequential = torch.nn.Linear, torch.nn.Parameter, torch.nn.Sequential
+
+
+class Formula(torch.nn.Module):
+    """Numbers of its own and, if asked for, a network."""
+
+    def __init__(self, inner=None, **start):
+        super().__init__()
+        self.inner = inner
+        for name, value in start.items():
+            self.register_parameter(name, Parameter(torch.as_tensor(value).double()))
+
+
+def deep(*activations, dtype=torch.float64, width=6):
+    """Linear layers with activations between; their last has one output."""
+    torch.manual_seed(0)
+    layers, inputs = [], 1
+    for k, activation in enumerate((*activations, None)):
+        outputs = 1 if activation is None else width
+        layers += [Linear(inputs, outputs)] + ([] if activation is None else [activation()])
+        inputs = outputs
+        assert k <= len(activations)
+    return Sequential(*layers).to(dtype)
+
+
+def level_of(problem, smoother=None):
+    return Level(problem, smoother or LevenbergMarquardt(), objective=problem.value)
+
+
+def told_of(module, target, dtype=torch.float64):
+    problem = LeastSquares.from_torch(module, lambda m: m(X.to(dtype)) - target.to(dtype))
+    u = problem.start().double()
+    r, J = problem.linearize(u)
+    told = Linearized(problem, u, r, J, None, problem.half_square(r))
+    return Unknowns(problem, len(u)), told, J.dense().square().sum(0)
+
+
+def found_of(module, target, dtype=torch.float64):
+    found, told, columns = told_of(module, target, dtype)
+    return proportion_of(found, level_of(found.problem), told, columns)
+
+
+@pytest.mark.parametrize("activations", [[torch.nn.Tanh], [torch.nn.ReLU], [torch.nn.Tanh] * 2])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [1e3, 1e-3])
+def test_targets_tell_the_unit_of_the_last_layer_alone(activations, dtype, size):
+    module = deep(*activations, dtype=dtype)
+    target = size * torch.sin(3.0 * X)
+    found, told, columns = told_of(module, target, dtype)
+    proportion = found_of(module, target, dtype)
+    assert proportion.linear == (*(False,) * (2 * len(activations)), True, True)
+    u, columns = told.u.numpy(), columns.numpy()
+    first = found.tensors[-2][1].start
+    given = np.mean(u[:first] ** 2) * columns[first:].sum()
+    ratio = float(target.norm()) / np.sqrt(given)
+    expected = ratio / 3.0 if size > 1.0 else ratio * 3.0
+    # What the last layer gives is subtracted in the precision of the module.
+    lost = 1e-5 if dtype == torch.float64 or size > 1.0 else 1e-3
+    assert proportion.unit == pytest.approx(expected, rel=lost)
+
+
+@pytest.mark.parametrize("size", [1e4, 1e-4])
+def test_in_a_deep_linear_network_it_is_one_layer(size):
+    """Residuals are linear in each layer alone; in two at once they are not."""
+    module = Sequential(Linear(1, 4), Linear(4, 4), Linear(4, 1)).double()
+    proportion = found_of(module, size * X)
+    assert proportion.linear == (False,) * 4 + (True,) * 2
+    assert abs(math.log10(proportion.unit)) > 1.0
+
+
+def test_where_all_is_linear_or_in_proportion_or_given_units_stay():
+    assert found_of(Linear(1, 1).double(), 1e6 * X).unit == 1.0
+    module = deep(torch.nn.Tanh)
+    for factor in (0.5, 1.0, 2.0):
+        assert found_of(module, factor * torch.sin(3.0 * X)).unit == 1.0
+    found, told, columns = told_of(module, 1e4 * X)
+    for x_scale in (1.0, 2.0, "jac"):
+        other = Unknowns(found.problem, found.count, x_scale)
+        assert proportion_of(other, level_of(found.problem), told, columns) is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("rows", [40, 5])
+def test_the_first_step_is_a_ridge_regression_of_the_last_layer(seed, rows):
+    """Whose matrix may come from either form of the system."""
+    torch.manual_seed(seed)
+    size = 10.0 ** (2 + seed) if seed % 2 else 10.0 ** -(2 + seed)
+    module = Sequential(Linear(1, 6), torch.nn.Tanh(), Linear(6, 1)).double()
+    x, y = X[:rows], size * torch.cos(2.0 * X[:rows] + seed)
+    problem = LeastSquares.from_torch(module, lambda m: m(x) - y)
+    level, u = level_of(problem), problem.start()
+    told = level.smoother.linearize(level, u, None)
+    system = NormalEquations(told.J, told.r)
+    assert system.dual == (rows < len(u))
+    unknowns = Unknowns(problem, len(u))
+    proportion = proportion_of(unknowns, level, told, system.columns)
+    new, trial = last_layer_step(unknowns, proportion, told, system, 1e-2)
+    features = torch.cat([torch.tanh(module[0](x)), torch.ones_like(x)], 1).detach()
+    ridge = 1e-2 * float(features.square().sum()) / 7.0
+    stacked = torch.cat([features, ridge**0.5 * torch.eye(7).double()])
+    right = torch.cat([y, torch.zeros(7, 1).double()])
+    exact = torch.linalg.lstsq(stacked, right, driver="gelsd").solution.squeeze(1)
+    assert torch.equal(new[:-7], u[:-7])
+    assert torch.allclose(new[-7:], exact, rtol=1e-9, atol=1e-12 * size + 1e-15)
+    assert trial.gain == pytest.approx(1.0, rel=1e-9)
+
+
+def wave(x):
+    return torch.sin(3.0 * x[:, :1]) * torch.cos(2.0 * x[:, -1:])
+
+
+def sizes_of(network, inputs, rule=None):
+    """Cycles to a relative error of one hundredth, for targets of sizes far apart."""
+    x = quasi_random(150, [(-1.0, 1.0)] * inputs)
+    found = {}
+    for size in (1e-12, 1e-6, 1e-3, 1e3, 1e6):
+        torch.manual_seed(1)
+        y, goal = size * wave(x), 0.5 * float((1e-2 * size * wave(x)).square().sum())
+        solution = levenberg_marquardt(
+            lambda m, y=y: m(x) - y,
+            network(),
+            max_cycles=100,
+            rule=rule,
+            monitor=lambda record, u, goal=goal: record.value < goal,
+        )
+        assert solution.values[-1] < goal, size
+        found[size] = len(solution.history) - 1
+    return found
+
+
+def layers(*widths):
+    made = []
+    for before, after in zip(widths[:-1], widths[1:], strict=True):
+        made += [Linear(before, after), torch.nn.Tanh()]
+    return Sequential(*made[:-1]).double()
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "rule"),
+    [
+        (lambda: layers(1, 12, 1), 1, None),
+        (lambda: layers(2, 10, 10, 1), 2, None),
+        (lambda: layers(2, 10, 10, 1), 2, ProbedRadius()),
+        (lambda: KAN([2, 4, 1], 6), 2, None),
+        (lambda: sine_network([2, 10, 10, 1]), 2, None),
+    ],
+)
+def test_the_size_of_the_targets_does_not_matter(network, inputs, rule):
+    """Tiny ones take as many cycles as each other, and so do large ones."""
+    found = sizes_of(network, inputs, rule)
+    assert len({found[1e-12], found[1e-6], found[1e-3]}) == 1
+    assert found[1e3] == found[1e6]
+    assert max(found.values()) <= 2 * min(found.values()) + 2
+
+
+def test_a_linear_equation_with_a_large_source_is_solved():
+    """Helmholtz: with one unit for all it stood still."""
+
+    def law(u):
+        return u.d(0, 0) + u.d(1, 1) + 10.0 * u.value + 50.0 * torch.sin(3.0 * u.points[:, :1])
+
+    def end(x_scale):
+        torch.manual_seed(0)
+        network = Ansatz(layers(2, 12, 12, 1), output=lambda x, y: (1.0 - x[:, :1] ** 2) * y)
+        problem = Collocation(network, [Term(law, quasi_random(300, [(-1.0, 1.0)] * 2))])
+        return levenberg_marquardt(problem, max_cycles=40, x_scale=x_scale).values[-1]
+
+    assert end("auto") < 1.0 < end(1.0)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 10])
+def test_a_problem_that_zero_solves_is_solved_at_once(chunk_size):
+    """The outputs cancel to their rounding, by whole matrices or by rows of them."""
+    module = layers(2, 5, 2)
+    x = quasi_random(30, [(-1.0, 1.0)] * 2)
+    values = levenberg_marquardt(lambda m: m(x), module, chunk_size=chunk_size, max_cycles=3).values
+    assert values[1] < 1e-25 * values[0]
+
+
+def test_far_targets_beside_a_coefficient():
+    """The unit of the coefficient is told by its column, not by the targets."""
+    module = Formula(deep(torch.nn.Tanh), rate=0.5)
+    problem = LeastSquares.from_torch(module, lambda m: m.inner(X) - 1e3 * torch.sin(m.rate + X))
+    level = level_of(problem)
+    u = problem.start()
+    _, memory = level.smoother.smooth(level, u, None, 1, level.smoother.start(level, u))
+    named = dict(zip(problem.shapes, memory.proportion.linear, strict=True))
+    assert {name for name, linear in named.items() if linear} == {"inner.2.weight", "inner.2.bias"}
+    assert memory.proportion.unit > 30.0
+    column = float(problem.jacobian(u)[:, list(problem.shapes).index("rate")].norm())
+    assert memory.norms.tolist() == pytest.approx([column])
+
+
+@pytest.mark.parametrize("coefficient", [{}, {"rate": 1.0}])
+def test_the_work_of_the_probes_is_charged(coefficient):
+    """A third of a gradient for each evaluation of the residuals, of probes as of steps."""
+    calls = []
+
+    def residual(module):
+        calls.append(1)
+        return module.inner(X) * sum(module.parameters(recurse=False), 1.0) - 1e3 * X
+
+    problem = LeastSquares.from_torch(Formula(deep(torch.nn.Tanh), **coefficient), residual)
+    level = level_of(problem, LevenbergMarquardt(acceleration=0.0))
+    u = problem.start()
+    memory, told = level.smoother.start(level, u), level.smoother.linearize(level, u, None)
+    calls.clear()
+    before = level.tally[0]
+    level.smoother.step(level, told, memory)
+    assert level.tally[0] - before == pytest.approx(len(calls) / 3.0)
