@@ -178,7 +178,22 @@ class Collocation(LeastSquares):
 
     def _blocks_of(self, network: torch.nn.Module, at: At | None = None) -> list[torch.Tensor]:
         at = at or (derivatives_of if self._plain else differentiated)
-        return [term.at(*(at(network, place) for place in term.places)) for term in self.terms]
+        try:
+            return [term.at(*(at(network, place) for place in term.places)) for term in self.terms]
+        except RuntimeError as error:
+            self._check_precision(error)
+            raise
+
+    def _check_precision(self, error: RuntimeError) -> None:
+        """Tell what to change where points and parameters differ in precision."""
+        points = {place.dtype for term in self.terms for place in term.places}
+        parameters = {p.dtype for p in self.network.parameters()}
+        if len(points | parameters) > 1 and "dtype" in str(error):
+            raise TypeError(
+                f"Collocation got points of {', '.join(sorted(map(str, points)))} for parameters "
+                f"of {', '.join(sorted(map(str, parameters)))}; take network.double(), or points "
+                "of the other precision, as quasi_random(..., dtype=torch.float32)"
+            ) from error
 
     def _terms_of(self, network: torch.nn.Module, at: At | None = None) -> tuple[torch.Tensor, ...]:
         blocks = zip(self.terms, self._blocks_of(network, at), strict=True)

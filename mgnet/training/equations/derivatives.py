@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
+from mgnet.limits import is_whole
 from mgnet.training.equations.row_wise import columns_by, is_row_wise
 from mgnet.training.loss.own_forward import alteration, knows
 
@@ -52,6 +53,33 @@ class MixedSamplesError(ValueError):
     """A function in an `Ansatz` makes a row of several samples: no derivatives by single points."""
 
 
+def check_axes(axes: tuple[int, ...], inputs: int) -> None:
+    """Raise unless all are numbers of inputs."""
+    if not all(is_whole(axis, 0, inputs - 1) for axis in axes):
+        raise ValueError(
+            f"u.d got the axes {axes}; an axis is a column of the points, 0 to {inputs - 1}"
+        )
+
+
+class Coefficients(dict[str, torch.Tensor]):
+    """Those of an `Ansatz`, by name; empty for other networks.
+
+    Examples
+    --------
+    >>> Coefficients()["c"]
+    Traceback (most recent call last):
+    ValueError: u.coefficients has no 'c', it has none; give Ansatz(network, coefficients={'c': \
+1.0})
+    """
+
+    def __missing__(self, name: str) -> torch.Tensor:
+        known = ", ".join(map(repr, self)) or "none"
+        raise ValueError(
+            f"u.coefficients has no {name!r}, it has {known}; give Ansatz(network, "
+            f"coefficients={{{name!r}: 1.0}})"
+        )
+
+
 class Points:
     """The points themselves, as a function of the points.
 
@@ -73,10 +101,11 @@ class Points:
         """A unit vector for one axis, zero for two."""
         if not axes:
             return self.points
-        if len(axes) > 2 or max(axes) >= self.points.shape[1] or min(axes) < 0:
+        check_axes(axes, self.points.shape[1])
+        if len(axes) > 2:
             raise ValueError(
-                f"u.d got the axes {axes}; give one or two of 0 to {self.points.shape[1] - 1}, the "
-                "columns of the points (higher derivatives: more unknowns, a system of equations)"
+                f"u.d got the axes {axes}; give one or two (higher derivatives: more unknowns, a "
+                "system of equations)"
             )
         unit = torch.zeros_like(self.points)
         if len(axes) == 1:
@@ -100,7 +129,7 @@ class Composed:
         self.outer = outer
         self.inner = inner
         self.points = inner.points
-        self.coefficients = coefficients
+        self.coefficients = Coefficients(coefficients)
         self._made: dict[tuple[int, ...], torch.Tensor] = {}
         # What `outer` was differentiated by: its arguments, then also first tangents.
         self._arguments: tuple[torch.Tensor, ...] = ()
@@ -199,7 +228,8 @@ class _ByAutograd:
     def __init__(self, network: torch.nn.Module, points: torch.Tensor):
         self.network = network
         self.points = points.detach().requires_grad_()
-        self.coefficients = network.coefficients if isinstance(network, Ansatz) else None
+        own = network.coefficients.items() if isinstance(network, Ansatz) else ()
+        self.coefficients = Coefficients(own)
         self._made: dict[tuple[int, ...], torch.Tensor] = {(): network(self.points)}
 
     @property
@@ -207,6 +237,7 @@ class _ByAutograd:
         return self.d()
 
     def d(self, *axes: int) -> torch.Tensor:
+        check_axes(axes, self.points.shape[1])
         for count in range(len(axes)):
             if axes[: count + 1] not in self._made:
                 if not count and isinstance(self.network, Ansatz) and self._made[()].requires_grad:

@@ -261,3 +261,51 @@ def test_the_residual_of_a_term_is_a_tensor(given):
     for call in (problem.value, problem.linearize):
         with pytest.raises(TypeError, match="the residual of a term gave .*; it must give"):
             call(problem.start())
+
+
+class Wrapped(torch.nn.Module):
+    """Nothing of it is carried."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Linear(2, 1).double()
+
+    def forward(self, x):
+        return torch.sin(self.inner(x))
+
+
+NETWORKS = [lambda: torch.nn.Linear(2, 1).double(), Wrapped, lambda: KAN([2, 1])]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("axes", [(2,), (-1,), (0.5,), (0, 2), ("x",), (True,)])
+def test_an_axis_is_a_column_of_the_points(network, axes):
+    x = torch.rand(5, 2, dtype=torch.float64)
+    problem = Collocation(network(), [Term(lambda u: u.d(*axes), x)])
+    for call in (problem.value, problem.linearize):
+        with pytest.raises(ValueError, match="u.d got the axes .* column of the points, 0 to 1"):
+            call(problem.start())
+
+
+@pytest.mark.parametrize("network", NETWORKS[:2])
+def test_coefficients_that_are_not_there_are_named(network):
+    x = torch.rand(5, 2, dtype=torch.float64)
+    term = Term(lambda u: u.coefficients["rate"] * u.value, x)
+    for module, known in (
+        (network(), "it has none"),
+        (Ansatz(network(), coefficients={"a": 1.0, "b": 2.0}), "it has 'a', 'b'"),
+    ):
+        problem = Collocation(module, [term])
+        for call in (problem.value, problem.linearize):
+            with pytest.raises(ValueError, match=f"no 'rate', {known}; give Ansatz"):
+                call(problem.start())
+
+
+@pytest.mark.parametrize("network", NETWORKS[:2])
+def test_points_and_parameters_are_of_one_precision(network):
+    x = torch.rand(5, 2, dtype=torch.float32)
+    problem = Collocation(network(), [Term(lambda u: u.d(0), x)])
+    told = "points of torch.float32 for parameters of torch.float64; take"
+    for call in (problem.value, problem.linearize):
+        with pytest.raises(TypeError, match=told):
+            call(problem.start())
