@@ -30,6 +30,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "estimators": "1",
     "pinn": "--problems poisson interface regression --rows nested LM --seeds 1 --seconds 5",
     "pinn_accuracy": "--problems poisson --rows 2 3 --seeds 1 --seconds 10",
+    "step_rules": "--problems curve float32 --seeds 1 --cycles 50",
     "newton_multigrid": "--widths 2,6,1 --intervals 8 16 32 --rights 2",
     "guarded_cycles": "--seconds 1 --seeds 1",
     "adaptive_basis": "--seconds 0.2 --seeds 2",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import depth_tables
+import equations
 import figures
 import standard
 import tables
@@ -89,6 +90,24 @@ SECTIONS = {
         "Errors with their spread over the seeds, at the longest time with all seeds.",
         tables.pinn_lines,
         figures.pinn,
+    ),
+    "pinn_accuracy": Section(
+        "How far networks get",
+        "Levenberg-Marquardt on tanh networks and networks of sines, one change after the other; "
+        "processor seconds of one thread.",
+        equations.accuracy_tables,
+        "Errors with their spread over the seeds.",
+        equations.accuracy_lines,
+        equations.accuracy,
+    ),
+    "step_rules": Section(
+        "Step rules",
+        "How far rules for the damping of Levenberg-Marquardt get, after as many cycles and in equal "
+        "processor seconds.",
+        equations.rule_tables,
+        "Objectives over cycles, medians.",
+        nothing,
+        equations.rules,
     ),
     "newton_multigrid": Section(
         "Linear systems of Newton's method",
