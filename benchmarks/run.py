@@ -82,7 +82,7 @@ PEERS = {
 RANKS = {"layer_ranks": 2, "sample_parallel": 2}  # started by mpiexec
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.
-JOIN = {"pinn", "newton_multigrid", "adaptive_basis", "ngd"}
+JOIN = {"pinn", "pinn_accuracy", "newton_multigrid", "adaptive_basis", "ngd"}
 
 
 def arguments(name: str, full: bool) -> list[str]:

@@ -102,8 +102,8 @@ SECTIONS = {
     ),
     "step_rules": Section(
         "Step rules",
-        "How far rules for the damping of Levenberg-Marquardt get, after as many cycles and in equal "
-        "processor seconds.",
+        "How far rules for the damping of Levenberg-Marquardt get, after as many cycles, and in "
+        "equal processor seconds.",
         equations.rule_tables,
         "Objectives over cycles, medians.",
         nothing,
