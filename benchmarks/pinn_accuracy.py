@@ -10,7 +10,8 @@ the other. A seed draws points and parameters; settings were chosen on seeds 0 a
 
 Seconds are processor seconds, so several runs may share a machine. On two threads of a machine at
 rest the same steps took 1/1.55 of the time (Burgers' equation, 110 steps with 5000 points: 73 s
-against 113 s); each run has 1.5 times the seconds of its target. Errors are those at the given
+against 113 s); each run has 1.5 times the seconds of its target, a sixth of that for Allen-Cahn,
+which needs no more. Errors are those at the given
 seconds of one run, and at an eighth, a quarter and half of them. A run fails if it ends above 10
 times the target.
 
@@ -82,10 +83,11 @@ class Setting(NamedTuple):
 class Case(NamedTuple):
     """A problem of benchmarks/pinn.py with its rows and its target."""
 
-    seconds: float
+    seconds: float  # of the target
     target: float
     domain: list[tuple[float, float]]
     rows: tuple[Setting, ...]
+    part: float = 1.0  # of the seconds, that is given
 
 
 def page(*hidden: int, points: int = 4000, every: int = 10) -> Setting:
@@ -130,13 +132,14 @@ CASES = {
         ),
     ),
     "allen-cahn": Case(
-        100.0,
+        600.0,
         5e-6,
         STRIP,
         (
             page(24, 24, 24),
             Setting("more and more points", (20, 20, 20, 20), GROWING, share=0.25, periodic=False),
         ),
+        part=1.0 / 6.0,
     ),
     "kovasznay": Case(
         20.0,
@@ -271,7 +274,7 @@ def rows_of(runs: list[dict[str, Any]]) -> list[saved.Row]:
         for share, errors in zip(
             SHARES, zip(*(e["errors"] for e in own), strict=True), strict=True
         ):
-            key = "error" if share == 1.0 else f"error_at_{share:g}"
+            key = "error" if share == 1.0 else f"error_at_1_{1.0 / share:.0f}"
             row |= {f"{key}_median": statistics.median(errors)}
             row |= {f"{key}_least": min(errors), f"{key}_largest": max(errors)}
         failed = sum(each["errors"][-1] > 10.0 * case.target for each in own)
@@ -286,7 +289,10 @@ def rows_of(runs: list[dict[str, Any]]) -> list[saved.Row]:
 def targets_of(rows: list[saved.Row]) -> list[saved.Row]:
     """Of each problem and time: the row with the lowest median."""
     best: dict[str, saved.Row] = {}
+    most = {row["problem"]: 0 for row in rows}
     for row in rows:
+        most[row["problem"]] = max(most[row["problem"]], row["seeds"])
+    for row in (row for row in rows if row["seeds"] == most[row["problem"]]):
         before = best.get(row["problem"])
         if before is None or row["error_median"] < before["error_median"]:
             best[row["problem"]] = row
@@ -332,7 +338,7 @@ def main() -> None:
     )
     for name in told.problems:
         case = CASES[name]
-        seconds = told.seconds or THREADS * case.seconds
+        seconds = told.seconds or THREADS * case.part * case.seconds
         chosen = range(len(case.rows)) if told.rows is None else told.rows
         for setting in (case.rows[number] for number in chosen if number < len(case.rows)):
             about = {"problem": name, "row": setting.name, "hidden": list(setting.hidden)}
@@ -350,7 +356,12 @@ def main() -> None:
     text = "\n".join([*dict.fromkeys(each["machine"] for each in runs), "", table(rows)])
     print(text)
     if told.save:
-        saved.save(RESULTS, "pinn_accuracy", SETTING, rows, targets_of(rows), text)
+        # Of several runs of this script: the command is that of all of them.
+        result = {"command": "OMP_NUM_THREADS=1 python benchmarks/pinn_accuracy.py --save"}
+        result |= {"setting": SETTING, "machine": machine, "versions": {}}
+        result |= {"rows": rows, "targets": targets_of(rows)}
+        saved.write(RESULTS / "pinn_accuracy.json", result)
+        (RESULTS / "pinn_accuracy.txt").write_text(text + "\n")
 
 
 if __name__ == "__main__":

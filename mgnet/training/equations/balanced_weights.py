@@ -75,13 +75,15 @@ class BalancedWeights:
             return problem
         both = zip(problem.terms, problem.unscaled(u), strict=True)
         losses = torch.stack([term.scaled(r).square().sum().double() for term, r in both])
+        losses = losses.cpu()
         given = losses[losses > 0.0]
         if not len(given) or not bool(torch.isfinite(losses).all()):
             return problem
         old = torch.tensor([term.weight for term in problem.terms], dtype=torch.float64)
         factors = torch.where(losses > 0.0, given.mean() / losses, 1.0) ** self.power
         new = old * factors
-        new = new.clamp_min(float(new.max()) / self.most)
+        # A term with weight 0 is switched off, and stays so.
+        new = torch.where(old > 0.0, new.clamp_min(float(new.max()) / self.most), 0.0)
         new = new * (old.sum() / new.sum())
         return problem.with_data(
             [replace(t, weight=w) for t, w in zip(problem.terms, new.tolist(), strict=True)]

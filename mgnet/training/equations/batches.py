@@ -131,5 +131,12 @@ def by_residual(
     term = replace(problem.terms[0], points=candidates, attention=None)
     (r,) = problem.with_data([term]).unscaled(u)
     size = r.norm(dim=1) ** power
+    wrong = int((~torch.isfinite(size)).sum())
+    if wrong:
+        raise ValueError(
+            f"by_residual got a residual that is not finite at {wrong} of {len(size)} candidates; "
+            "give points where it is defined"
+        )
     chance = share * size / size.mean().clamp_min(torch.finfo(size.dtype).tiny) + 1.0 - share
-    return candidates[torch.multinomial(chance + 1e-12, count, generator=generator)]
+    chosen = torch.multinomial((chance + 1e-12).to(generator.device), count, generator=generator)
+    return candidates[chosen.to(candidates.device)]

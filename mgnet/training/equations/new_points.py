@@ -17,6 +17,7 @@ from mgnet.training.equations.quasi_random import quasi_random
 
 __all__ = ["NewPoints"]
 
+FEW = 16  # even points fill more than half of every interval
 CANDIDATES = 10  # per point that is drawn by the residual
 
 
@@ -24,16 +25,19 @@ CANDIDATES = 10  # per point that is drawn by the residual
 class NewPoints:
     """A `refresh` of `levenberg_marquardt`: a term of a `Collocation` gets other points.
 
-    Fixed points can be learnt by heart: with a few times as many residuals as parameters, errors
-    stop falling while the loss goes on. New ones every few cycles measure what was not trained on,
-    and early cycles, far from the solution, need few of them.
+    Fixed points can be learnt by heart: with fewer than a few times as many residuals as
+    parameters, errors stop falling while the loss goes on. New ones every few cycles measure what
+    was not trained on, and early cycles, far from the solution, need few of them. The residual of
+    the term must be a function of `u.points`: data that were made for its first points are no more
+    in their places. All its points must be in one box; for two sides of one take two terms.
 
     Parameters
     ----------
     domain : sequence of (low, high)
         An interval for each input, as in `quasi_random`.
     counts : int, or sequence of (cycle, points)
-        How many points, or how many from which cycle on; the first cycle is 0.
+        How many points, or how many from which cycle on; the first cycle is 0, and that of the
+        points which the term has.
     every : int
         Cycles between new points; they also come where their number changes.
     share : float
@@ -47,7 +51,8 @@ class NewPoints:
     ------
     ValueError
         If a number is none, or cycles do not increase from 0; when called, if the term has pairs
-        of points, or is not there.
+        of points, or points outside of the domain, is not there, or gives another residual for the
+        same points in another order.
 
     Examples
     --------
@@ -94,18 +99,13 @@ class NewPoints:
         count, since = self._count_at(cycle)
         if since % self.every:
             return problem
-        term = self._term_of(problem)
+        term = self._term_of(problem, u)
         old = term.places[0]
         # PyTorch takes only 32 bits of a seed, so both numbers are mixed into these.
         mixed = np.random.SeedSequence([self.seed, cycle]).generate_state(1)
         generator = torch.Generator().manual_seed(int(mixed[0]))
-        chosen = round(self.share * count)
+        chosen = min(round(self.share * count), count - 1)
         points = quasi_random(count - chosen, self.domain, seed=generator).to(old)
-        if points.shape[1] != old.shape[1]:
-            raise ValueError(
-                f"NewPoints got a domain of {points.shape[1]} inputs for points of {old.shape[1]}; "
-                "give an interval for each input"
-            )
         if chosen:
             many = quasi_random(CANDIDATES * chosen, self.domain, seed=generator).to(old)
             alone = problem.with_data([term])
@@ -122,7 +122,7 @@ class NewPoints:
             return begun[-1][1], cycle - begun[-1][0]
         return self.counts, cycle
 
-    def _term_of(self, problem: Any) -> Any:
+    def _term_of(self, problem: Any, u: torch.Tensor) -> Any:
         if not isinstance(problem, Collocation):
             raise TypeError(
                 f"NewPoints got a {type(problem).__name__}; it needs a Collocation, whose terms "
@@ -139,7 +139,45 @@ class NewPoints:
                 f"NewPoints got term {self.term}, which has several points for each residual; they "
                 "belong together: draw them in a function of your own"
             )
+        self._check_domain(term.places[0])
+        self._check_residual(problem.with_data([term]), u)
         return term
+
+    def _check_domain(self, points: torch.Tensor) -> None:
+        """The points that the term has tell where it is meant to hold."""
+        box = torch.tensor(
+            checked_domain("NewPoints", self.domain, sides=True), dtype=torch.float64
+        )
+        if len(box) != points.shape[1]:
+            raise ValueError(
+                f"NewPoints got a domain of {len(box)} inputs for points of {points.shape[1]}; "
+                "give an interval for each input"
+            )
+        slack = 1e-6 * (box[:, 1] - box[:, 0]).max()
+        outside = (points.cpu() < box[:, 0] - slack) | (points.cpu() > box[:, 1] + slack)
+        if bool(outside.any()):
+            raise ValueError(
+                f"NewPoints got the domain {shown(self.domain)}, and term {self.term} has points "
+                "outside; give the box of this term, and a term for each side of a boundary"
+            )
+        extent, length = (points.max(0).values - points.min(0).values).cpu(), box[:, 1] - box[:, 0]
+        if len(points) >= FEW and bool((extent < 0.5 * length).any()):
+            raise ValueError(
+                f"NewPoints got the domain {shown(self.domain)}, of which the points of term "
+                f"{self.term} fill less than half; give the box of this term, or of this time slab"
+            )
+
+    def _check_residual(self, alone: Collocation, u: torch.Tensor) -> None:
+        """Data beside the points would stay where they are."""
+        (term,), turned = alone.terms, alone.terms[0].places[0].flip(0)
+        (r,) = alone.unscaled(u)
+        (other,) = alone.with_data([replace(term, points=turned, attention=None)]).unscaled(u)
+        size = float(r.abs().max())
+        if not torch.allclose(r, other.flip(0), rtol=1e-4, atol=1e-4 * size, equal_nan=True):
+            raise ValueError(
+                f"NewPoints got term {self.term}, whose residual is another one for the same "
+                "points in another order; make it a function of u.points, without data made before"
+            )
 
 
 def _are_counts(counts: Any) -> bool:

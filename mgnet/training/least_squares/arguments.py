@@ -89,12 +89,18 @@ def check_alike(r: torch.Tensor, told: Linearized, history: Sequence[Any], level
         )
 
 
-def check_usable(r: torch.Tensor, told: Linearized, gradient: float, level: Level) -> None:
+def check_usable(
+    r: torch.Tensor, told: Linearized, gradient: float, level: Level, cycle: int = 0
+) -> None:
     """Raise unless residuals, parameters and the norm of the gradient are finite."""
     # Their squares may overflow.
     if math.isfinite(gradient) and bool(torch.isfinite(torch.cat([r, told.u])).all()):
         return
     told_of = not_finite(str(level), level.operator, told.u)
+    if cycle:
+        told_of = told_of.replace(
+            "at the start", f"at cycle {cycle}, of the problem that came then"
+        )
     wrong = (~torch.isfinite(r)).nonzero()[:, 0]
     if len(wrong):
         told_of += f"; {len(wrong)} of {len(r)} residuals are, first number {int(wrong[0])}"
@@ -105,8 +111,9 @@ def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ..
     """Those that were given, as a tuple."""
     if refresh is None:
         return ()
-    given = (refresh,) if callable(refresh) else refresh
-    if not isinstance(given, Sequence) or not all(map(callable, given)):
+    given = (refresh,) if callable(refresh) and not isinstance(refresh, type) else refresh
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    if not listed or not all(callable(each) and not isinstance(each, type) for each in given):
         raise TypeError(
             f"levenberg_marquardt got refresh of type {type(refresh).__name__}; give a function "
             "(cycle, problem, u) -> problem, such as NewPoints(domain, 2000), or a list of such"

@@ -32,7 +32,7 @@ from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
-from mgnet.training.least_squares.proportion import last_layer_step, proportion_of
+from mgnet.training.least_squares.proportion import first_step, trial_of
 from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.least_squares.scaling import Rescaled, norm, precision, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
@@ -244,17 +244,16 @@ class LevenbergMarquardt(Smoother):
     def _step(self, level: Level, told: Linearized, memory: Damping) -> Sweep:
         problem, u = told.problem, told.u
         unknowns = Unknowns(problem, len(u), self.x_scale)
-        before = memory.proportion
         rule, memory = self._usable(self.rule_for(unknowns), told, memory)
-        system, memory = self._system(level, told, memory, unknowns, rule)
+        system, memory, begun = self._system(level, told, memory, unknowns, rule)
         check_finite(self, level, u, told.value, system.descent)
         size = size_of(u.double(), system.unit)
-        found = memory.proportion
-        if found is not before and found is not None and found.unit != 1.0 and told.box is None:
-            new, trial = last_layer_step(unknowns, found, told, system, self.mu)
+        if begun is not None:
+            begun = begun if told.box is None else told.box.project(begun)
+            trial = trial_of(told, system, begun)
             level.charge(1.0 / 3.0)
             if trial.accepted:
-                return Sweep(new, memory, told, trial, size, system, True)
+                return Sweep(begun, memory, told, trial, size, system, True)
         # A decrease below the rounding of the value cannot be seen. Such a state is a minimum, and
         # refusals there say nothing about the damping, which the next level inherits.
         unseen = told.digits * abs(told.value)
@@ -324,8 +323,8 @@ class LevenbergMarquardt(Smoother):
         memory: Damping,
         unknowns: Unknowns,
         rule: StepRule,
-    ) -> tuple[Equations, Damping]:
-        """The damped systems in the units of the unknowns, and what is now known of these."""
+    ) -> tuple[Equations, Damping, torch.Tensor | None]:
+        """The damped systems in the units of the unknowns, what is known of these, a start."""
         system, memory = self._measured_as_they_are(told, memory, rule)
         if isinstance(system, KrylovEquations):
             if unknowns.given is not None or unknowns.x_scale == "jac":
@@ -333,13 +332,13 @@ class LevenbergMarquardt(Smoother):
                     f"LevenbergMarquardt got x_scale for {unknowns.count} unknowns, more than "
                     f"the linear solver solves directly; leave x_scale out, or raise `direct`"
                 )
-            return system, memory
-        proportion = memory.proportion
+            return system, memory, None
+        proportion, begun = memory.proportion, None
         if told.f is None and not unknowns.knows(proportion):
-            proportion = proportion_of(unknowns, level, told, system.columns)
+            proportion, begun = first_step(unknowns, level, told, system, self.mu)
         unit, norms = unknowns.sizes(system.columns, proportion, memory.norms)
         known = memory._replace(norms=norms, proportion=proportion)
-        return system if unit is None else system.measured(unit), known
+        return system if unit is None else system.measured(unit), known, begun
 
     def _measured_as_they_are(
         self, told: Linearized, memory: Damping, rule: StepRule

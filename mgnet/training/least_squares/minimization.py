@@ -187,7 +187,8 @@ def levenberg_marquardt(
             if not run.changed:
                 check_alike(first, told, run.history, level)
             elif run.changed == run.history[-1].cycle:
-                check_usable(told.r, told, run.history[-1].residual_norm, run.level)
+                now = run.history[-1]
+                check_usable(told.r, told, now.residual_norm, run.level, now.cycle)
             reason = run.reason or _limit(run.history, problem.largest(told.r), max_cycles, seconds)
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
                 reason = reason or Reason.MONITOR

@@ -1,10 +1,10 @@
-"""The last layer of a network in proportion to the others: its unit, and its first step.
+"""The last layer of a network in proportion to the others: its units, and its first step.
 
 Where targets are far larger, or smaller, than what weights as large as the others give, the last
 layer has to grow, or shrink, as much, and the others have not. With one unit for all, the others
-saturate on the way, or stand still at its end. So the parameters in which residuals are linear get
-a unit of their own, and the first step is theirs alone: least squares, which is no search. A
-training is then the same for targets of any size.
+saturate on the way, or stand still at its end. So where the parameters in which residuals are
+linear solve most of the problem, the first step is theirs alone: least squares, which is no search.
+And they are measured in the size that they have then.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.step_rules import Trial
 from mgnet.training.least_squares.units import Proportion, Unknowns
 
-__all__ = ["last_layer_step", "proportion_of"]
+__all__ = ["first_step", "trial_of"]
 
-NOISE = 10.0  # times the precision
-FAR = 3.0  # a ratio of sizes that is out of proportion; 0.4 to 2.9 for targets of size 1
+OUT = 3.0  # a ratio of sizes that is out of proportion
+FAR = 10.0  # one that asks for a unit; sizes change by as much in a training
+SOLVED = 0.75  # of the objective, by a first step that is taken
 
 
-def proportion_of(
-    unknowns: Unknowns, level: Level, told: Any, columns: torch.Tensor
-) -> Proportion | None:
-    """In which parameters of a network residuals are linear, and of which size they will be.
+def first_step(
+    unknowns: Unknowns, level: Level, told: Any, system: Any, mu: float
+) -> tuple[Proportion | None, torch.Tensor | None]:
+    """The units of parameters in which residuals are linear, and their damped solution.
+
+    Each is measured in the size that it has in the solution of its linear least squares problem, to
+    within a factor of ten: of targets with an offset the bias is large and the weights are not.
 
     Parameters
     ----------
@@ -36,97 +40,91 @@ def proportion_of(
     level : Level
         Work is charged to it.
     told : Linearized
-    columns : tensor of shape (unknowns,)
-        The diagonal of `J^T J`.
-
-    Returns
-    -------
-    Proportion or None
-        With unit 1 where sizes are in proportion; None where units are given, or known otherwise.
-    """
-    shared = [place for _, place in unknowns.tensors if not bool(unknowns.own[place].any())]
-    if not shared or unknowns.x_scale != "auto" or not unknowns.problem.tells_units:
-        return None
-    plain = Proportion((False,) * len(unknowns.tensors), 1.0)
-    if not _may_be_out(told, columns, shared):
-        return plain
-    found = _linear_ones(level, told, shared)
-    others = [place for place in shared if place not in found]
-    given = _given(told, columns, others, found)
-    needed = _square(told, _without(told, found))
-    if not 0.0 < given < math.inf or not needed < math.inf:
-        return plain
-    # What is left of outputs that cancel is their rounding.
-    seen = max(needed, (NOISE * precision(told.problem)) ** 2 * 2.0 * told.half)
-    ratio = (seen / given) ** 0.5
-    if 1.0 / FAR < ratio < FAR:
-        return plain
-    unit = ratio / FAR if ratio > 1.0 else ratio * FAR  # so that nothing jumps at the limits
-    return Proportion(tuple(place in found for place in unknowns.places), unit)
-
-
-def last_layer_step(
-    unknowns: Unknowns, proportion: Proportion, told: Any, system: Any, mu: float
-) -> tuple[torch.Tensor, Trial]:
-    """To the damped solution of the least squares problem of the parameters that are linear.
-
-    Parameters
-    ----------
-    unknowns : Unknowns
-    proportion : Proportion
-    told : Linearized
     system : NormalEquations or SingularEquations
     mu : float
         Damping, relative to the mean diagonal of that problem.
 
     Returns
     -------
-    new : tensor of shape (unknowns,)
-    trial : Trial
+    proportion : Proportion or None
+        With units of 1 where sizes are in proportion; None where units are given, or known
+        otherwise.
+    state : tensor of shape (unknowns,), or None
+        With that solution; None where sizes are in proportion.
     """
-    pairs = zip(unknowns.places, proportion.linear, strict=True)
-    places = [place for place, is_one in pairs if is_one]
+    shared = [place for _, place in unknowns.tensors if not bool(unknowns.own[place].any())]
+    if not shared or unknowns.x_scale != "auto" or not unknowns.problem.tells_units:
+        return None, None
+    plain = Proportion((1.0,) * len(unknowns.tensors))
+    if not _out(told, system.columns, shared):
+        return plain, None
+    found = _linear_ones(level, told, shared)
+    others = [place for place in shared if place not in found]
+    typical = _mean_square(told.u, others) ** 0.5
+    if not found or not 0.0 < typical < math.inf:
+        return plain, None
+    new = _solved(told, system, found, mu)
+    least = precision(told.problem)  # what is left of outputs that cancel is their rounding
+    units = [_unit(new[p], typical, least) if p in found else 1.0 for p in unknowns.places]
+    if not all(map(math.isfinite, units)):
+        return plain, None
+    return Proportion(tuple(units)), new
+
+
+def _unit(solution: torch.Tensor, typical: float, least: float) -> float:
+    size = max(float(solution.double().square().mean()) ** 0.5 / typical, least)
+    return max(1.0, size / FAR) if size > 1.0 else min(1.0, size * FAR)
+
+
+def _solved(told: Any, system: Any, places: list[slice], mu: float) -> torch.Tensor:
+    """The state with the damped solution of the least squares problem of these parameters."""
     held = torch.cat([torch.arange(place.start, place.stop) for place in places])
     matrix = system.gram_of(held)
     matrix.diagonal().add_(mu * matrix.diagonal().mean())
-    new = told.u.clone()
     right = -told.J.rmatvec(_without(told, places))[held]
+    new = told.u.clone()
     new[held] = torch.linalg.solve(matrix, right).to(new)
+    return new
+
+
+def trial_of(told: Any, system: Any, new: torch.Tensor) -> Trial:
+    """The step to that state; one that is not to be taken where it solves too little.
+
+    Features of which combinations solve little have to change themselves, and do so better while
+    the last layer is small: second derivatives of a network that is nearly linear, say.
+    """
     d, half = new.double() - told.u.double(), told.problem.half_square
     actual = told.half - half(told.problem.residuals(new))
     predicted = told.half - half(told.r + told.J.matvec(d))
     size = float((d if system.unit is None else d / system.unit).norm())
-    actual = actual if math.isfinite(actual) else -math.inf
-    return new, Trial(actual, predicted, size, float(d @ system.descent))
+    actual = actual if actual >= SOLVED * told.half else -math.inf
+    return Trial(actual, predicted, size, float(d @ system.descent))
 
 
-def _may_be_out(told: Any, columns: torch.Tensor, shared: list[slice]) -> bool:
-    """Whether residuals are too large for all parameters, or what the last ones give."""
-    needed, given = 2.0 * told.half, _given(told, columns, shared, shared)
+def _out(told: Any, columns: torch.Tensor, shared: list[slice]) -> bool:
+    """Whether targets are larger, or smaller, than what parameters of this size give.
+
+    Smaller: nearly all of the residuals is what the last parameters give.
+    """
+    needed = 2.0 * told.half
+    given = _mean_square(told.u, shared) * sum(float(columns[place].sum()) for place in shared)
     if not 0.0 < given < math.inf or not 0.0 < needed < math.inf:
         return False
+    if needed > OUT**2 * given:
+        return True
     last = (shared[-count:] for count in range(1, min(len(shared), 3)))
-    return needed > FAR**2 * given or any(
-        _square(told, _without(told, places)) < needed / FAR**2 for places in last
+    left = min(
+        (2.0 * told.problem.half_square(_without(told, places)) for places in last), default=needed
     )
-
-
-def _given(told: Any, columns: torch.Tensor, typical: list[slice], places: list[slice]) -> float:
-    """The squared size of what parameters do to the residuals when as large as typical ones."""
-    total = sum(float(columns[place].sum()) for place in places)
-    return _mean_square(told.u, typical) * total
+    return left < min(needed, given) / OUT**2
 
 
 def _without(told: Any, places: list[slice]) -> torch.Tensor:
     """The residuals if these parameters were zero, in which they are linear."""
-    kept = torch.zeros(len(told.u), dtype=torch.float64)
+    kept = torch.zeros_like(told.u, dtype=torch.float64)
     for place in places:
         kept[place] = told.u[place].double()
     return told.r - told.J.matvec(kept)
-
-
-def _square(told: Any, r: torch.Tensor) -> float:
-    return 2.0 * told.problem.half_square(r)
 
 
 def _mean_square(u: torch.Tensor, places: list[slice]) -> float:

@@ -58,18 +58,20 @@ def check_scale(owner: str, x_scale: Any) -> None:
 
 
 class Proportion(NamedTuple):
-    """Of which size the parameters are in which residuals are linear, beside the others.
+    """Of which size the parameters of a network are, relative to each other.
 
     Attributes
     ----------
-    linear : tuple of bool
-        Of each parameter, whether residuals are linear in it.
-    unit : float
-        Of those, relative to the others.
+    units : tuple of float
+        Of each parameter; not 1 only where residuals are linear in it.
     """
 
-    linear: tuple[bool, ...]
-    unit: float
+    units: tuple[float, ...]
+
+    @property
+    def plain(self) -> bool:
+        """Whether all are 1."""
+        return all(unit == 1.0 for unit in self.units)
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,10 +189,10 @@ class Unknowns:
             return self.given, None
         unit = torch.ones(self.count, dtype=torch.float64)
         shares = False
-        if proportion is not None and proportion.unit != 1.0 and self.knows(proportion):
+        if proportion is not None and self.knows(proportion) and not proportion.plain:
             shares = True
-            for place, is_one in zip(self.places, proportion.linear, strict=True):
-                unit[place] = proportion.unit if is_one else 1.0
+            for place, size in zip(self.places, proportion.units, strict=True):
+                unit[place] = size
         own = self.own
         if not bool(own.any()):
             return (unit if shares else None), None
@@ -207,7 +209,7 @@ class Unknowns:
 
     def knows(self, proportion: Proportion | None) -> bool:
         """Whether that is known for as many parameters."""
-        return proportion is not None and len(proportion.linear) == len(self.tensors)
+        return proportion is not None and len(proportion.units) == len(self.tensors)
 
     @property
     def places(self) -> list[slice]:

@@ -74,6 +74,14 @@ def test_a_term_that_is_met_exactly_does_not_take_all_weight():
     assert weights == pytest.approx([2.0 / 51.0, 100.0 / 51.0])
 
 
+def test_a_term_that_is_switched_off_stays_so():
+    problem = problem_with([1.0, 0.0, 1.0], [1.0, 5.0, 2.0])
+    for cycle in range(1, 20):
+        problem = BalancedWeights()(cycle, problem, problem.start())
+    weights = [term.weight for term in problem.terms]
+    assert weights[1] == 0.0 and sum(weights) == pytest.approx(2.0)
+
+
 def test_a_training_takes_it():
     """Both terms can be met, so weights change the way and not the end."""
     problem = problem_with([1.0], [1.0])

@@ -128,3 +128,49 @@ def test_problems_that_do_not_suit_are_refused():
         NewPoints(UNIT, 10, 1)(1, pairs, u)
     with pytest.raises(TypeError, match="needs a Collocation"):
         NewPoints(UNIT, 10, 1)(1, LeastSquares(torch.nn.Linear(1, 1), (x, x)), u)
+
+
+def two_inputs(points, residual=None):
+    network = torch.nn.Linear(2, 1).double()
+    return Collocation(network, [Term(residual or (lambda u: u.value), points)])
+
+
+@pytest.mark.parametrize(
+    ("domain", "told"),
+    [
+        ([(0.0, 0.4), (0.0, 1.0)], "has points outside"),
+        ([(0.0, 0.0), (0.0, 1.0)], "has points outside"),
+        ([(0.0, 4.0), (0.0, 1.0)], "fill less than half"),
+    ],
+)
+def test_a_domain_that_is_not_the_terms_is_refused(domain, told):
+    problem = two_inputs(quasi_random(40, [*UNIT, *UNIT]))
+    with pytest.raises(ValueError, match=told):
+        NewPoints(domain, 50, 1)(1, problem, problem.start())
+
+
+@pytest.mark.parametrize("count", [30, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_data_made_for_the_first_points_are_refused(count, dtype):
+    x = quasi_random(30, UNIT).to(dtype)
+    source = torch.sin(math.pi * x)
+    network = Ansatz(sine_network([1, 6, 1], dtype=dtype), output=lambda x, y: x * (1.0 - x) * y)
+    problem = Collocation(network, [Term(lambda u: u.d(0, 0) + source, x)])
+    with pytest.raises(ValueError, match="make it a function of u.points"):
+        levenberg_marquardt(problem, refresh=NewPoints(UNIT, count, 2), max_cycles=5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_residual_that_is_not_finite_somewhere_is_told(share):
+    x = quasi_random(30, [(0.2, 1.0)])
+    network = sine_network([1, 6, 1])
+    problem = Collocation(network, [Term(lambda u: torch.sqrt(u.points - 0.2) * u.value - 1, x)])
+    told = "not finite at .* of .* candidates" if share else "at cycle 2, of the problem that came"
+    with pytest.raises(ValueError, match=told):
+        levenberg_marquardt(problem, refresh=NewPoints(UNIT, 30, 2, share), max_cycles=5)
+
+
+def test_one_point_at_least_is_even():
+    problem = decay(quasi_random(20, UNIT))
+    new = NewPoints(UNIT, 10, 1, share=0.99)(1, problem, problem.start())
+    assert new.terms[0].samples == 10

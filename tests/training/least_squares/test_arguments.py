@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mgnet import Reason
-from mgnet.training import LeastSquares, levenberg_marquardt
+from mgnet.training import LeastSquares, NewPoints, levenberg_marquardt
 
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
 
@@ -104,8 +104,11 @@ def test_what_is_no_refresh_is_refused_before_anything_is_trained():
     before = torch.cat([p.detach().clone().flatten() for p in module.parameters()])
     with pytest.raises(TypeError, match="refresh of type int"):
         levenberg_marquardt(sines(module), refresh=3)
-    with pytest.raises(TypeError, match="refresh of type list"):
-        levenberg_marquardt(sines(module), refresh=[3])
+    for refresh in ([3], [NewPoints]):
+        with pytest.raises(TypeError, match="refresh of type list"):
+            levenberg_marquardt(sines(module), refresh=refresh)
+    with pytest.raises(TypeError, match="refresh of type type"):
+        levenberg_marquardt(sines(module), refresh=NewPoints)
     after = torch.cat([p.detach().flatten() for p in module.parameters()])
     assert torch.equal(before, after)
 
@@ -119,7 +122,7 @@ def test_what_is_no_refresh_is_refused_before_anything_is_trained():
         (
             lambda p: LeastSquares(p.network, (X, X * float("nan"))),
             ValueError,
-            "residuals are, first number 0",
+            "at cycle 3, of the problem that came then.*residuals are, first number 0",
         ),
     ],
 )
