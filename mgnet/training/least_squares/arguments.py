@@ -111,7 +111,7 @@ def refreshers(refresh: Refresh | Sequence[Refresh] | None) -> tuple[Refresh, ..
     """Those that were given, as a tuple."""
     if refresh is None:
         return ()
-    given = (refresh,) if callable(refresh) and not isinstance(refresh, type) else refresh
+    given: Any = [refresh] if callable(refresh) and not isinstance(refresh, type) else refresh
     listed = isinstance(given, Sequence) and not isinstance(given, str)
     if not listed or not all(callable(each) and not isinstance(each, type) for each in given):
         raise TypeError(
