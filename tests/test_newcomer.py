@@ -377,8 +377,12 @@ WRONG = {
         r"\(20, 1\); it needs \(samples, 2\)",
     ),
     "points of float32": (lambda: collocated(lambda u: u.value, X.float()), TypeError, "float32"),
-    "a third axis": (lambda: collocated(lambda u: u.d(2)), ValueError, "one or two of 0 to 1"),
-    "five derivatives": (lambda: collocated(lambda u: u.d(*[0] * 5)), ValueError, "one or two of"),
+    "a third axis": (lambda: collocated(lambda u: u.d(2)), ValueError, "points, 0 to 1"),
+    "five derivatives": (
+        lambda: collocated(lambda u: u.d(*[0] * 5)),
+        ValueError,
+        "give one or two",
+    ),
     "a mean as residual": (
         lambda: collocated(lambda u: u.value.mean()),
         ValueError,

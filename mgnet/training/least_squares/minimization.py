@@ -186,8 +186,7 @@ def levenberg_marquardt(
             told = run.look(began)
             if not run.changed:
                 check_alike(first, told, run.history, level)
-            elif run.changed == run.history[-1].cycle:
-                now = run.history[-1]
+            elif run.changed == (now := run.history[-1]).cycle:
                 check_usable(told.r, told, now.residual_norm, run.level, now.cycle)
             reason = run.reason or _limit(run.history, problem.largest(told.r), max_cycles, seconds)
             if monitor is not None and ends("levenberg_marquardt", monitor, run.history[-1], run.u):
