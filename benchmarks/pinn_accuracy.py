@@ -11,9 +11,8 @@ the other. A seed draws points and parameters; settings were chosen on seeds 0 a
 Seconds are processor seconds, so several runs may share a machine. On two threads of a machine at
 rest the same steps took 1/1.55 of the time (Burgers' equation, 110 steps with 5000 points: 73 s
 against 113 s); each run has 1.5 times the seconds of its target, a sixth of that for Allen-Cahn,
-which needs no more. Errors are those at the given
-seconds of one run, and at an eighth, a quarter and half of them. A run fails if it ends above 10
-times the target.
+which needs no more. Errors are those at the given seconds of one run, and at an eighth, a quarter
+and half of them. A run fails if it ends above 10 times the target.
 
 With --save every run is appended to results/pinn_accuracy.jsonl; runs that are there are not
 repeated, and the table is made of all of them.
@@ -51,7 +50,7 @@ from mgnet.training import (
 RESULTS = Path(__file__).parent / "results"
 SETTING = (
     "error: relative, of u in L2; seconds of one processor, 1.5 times those of the target on two "
-    "cores; failed: above 10 times the target"
+    "cores, a sixth of that for Allen-Cahn; failed: above 10 times the target"
 )
 TITLES = {
     "burgers": "Burgers, nu = 0.01",
