@@ -10,7 +10,6 @@ cycles: other rules may use more cycles in them.
 """
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import saved
 import torch
+from pinn_problems import poisson_problem
 
 from mgnet import CycleRecord
 from mgnet.training import (
@@ -26,7 +26,6 @@ from mgnet.training import (
     LeastSquares,
     Nielsen,
     ProbedRadius,
-    Term,
     TrustRegion,
     levenberg_marquardt,
     quasi_random,
@@ -67,16 +66,9 @@ def single() -> LeastSquares:
 
 
 def poisson() -> LeastSquares:
-    def residual(u):  # type: ignore[no-untyped-def]
-        x, y = u.points.split(1, 1)
-        source = torch.sin(math.pi * x) * torch.sin(2.0 * math.pi * y)
-        return (u.d(0, 0) + u.d(1, 1)) / (5.0 * math.pi**2) + source
-
-    def output(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return (1.0 - x[:, :1] ** 2) * (1.0 - x[:, 1:] ** 2) * y
-
-    network = Ansatz(tanh(2, 14, 14, 1), output=output)
-    return Collocation(network, [Term(residual, quasi_random(600, SQUARE))])
+    problem = poisson_problem()
+    network = Ansatz(tanh(2, 14, 14, 1), output=problem.output)
+    return Collocation(network, problem.terms(quasi_random(600, SQUARE)))
 
 
 PROBLEMS: dict[str, Callable[[], LeastSquares]] = {

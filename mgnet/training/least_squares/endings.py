@@ -16,10 +16,11 @@ import torch
 
 from mgnet.level import Level
 from mgnet.solution import Reason
-from mgnet.training.least_squares.levenberg_marquardt import Linearized, Sweep, size_of
+from mgnet.training.least_squares.levenberg_marquardt import Linearized, Sweep
 from mgnet.training.least_squares.newton_krylov import KrylovEquations
 from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.singular_values import SingularEquations
+from mgnet.training.least_squares.units import size_of
 
 __all__ = [
     "Tolerances",

@@ -37,13 +37,13 @@ from mgnet.training.least_squares.row_blocks import RowBlocks
 from mgnet.training.least_squares.scaling import Rescaled, norm, precision, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial, TrustRegion
-from mgnet.training.least_squares.units import Scale, Unknowns, check_scale
+from mgnet.training.least_squares.units import Scale, Unknowns, check_scale, size_of
 from mgnet.training.loss.checks import check_finite
 
 if TYPE_CHECKING:
     from mgnet.transfer import Transfer
 
-__all__ = ["LevenbergMarquardt", "Linearized", "Sweep", "size_of"]
+__all__ = ["LevenbergMarquardt", "Linearized", "Sweep"]
 
 Equations = NormalEquations | KrylovEquations | SingularEquations
 
@@ -389,8 +389,3 @@ def _damped_step(
     d = (point - told.u).double()
     image = J.matvec(d)
     return d, float(d @ system.descent) - 0.5 * float(image @ image), solve
-
-
-def size_of(d: torch.Tensor, unit: torch.Tensor | None) -> float:
-    """`|D d|`."""
-    return float((d if unit is None else d / unit).norm())

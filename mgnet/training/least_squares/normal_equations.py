@@ -82,8 +82,7 @@ class NormalEquations:
         """`J^T J` of some unknowns, by their numbers, not in the units."""
         if not self.dual:
             return self.gram[held][:, held]
-        part = self.J.dense()[:, held]
-        return part.T @ part
+        return squared(self.J.dense()[:, held])
 
     def _scaled(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of the Jacobian, or vectors of parameters in the dual space, in the units."""

@@ -17,7 +17,7 @@ import torch
 from mgnet.level import Level
 from mgnet.training.least_squares.scaling import precision
 from mgnet.training.least_squares.step_rules import Trial
-from mgnet.training.least_squares.units import Proportion, Unknowns
+from mgnet.training.least_squares.units import Proportion, Unknowns, size_of
 
 __all__ = ["first_step", "trial_of"]
 
@@ -65,14 +65,17 @@ def first_step(
         return plain, None
     new = _solved(told, system, found, mu)
     least = precision(told.problem)  # what is left of outputs that cancel is their rounding
-    units = [_unit(new[p], typical, least) if p in found else 1.0 for p in unknowns.places]
+    units = [
+        _unit(_mean_square(new, [p]) ** 0.5 / typical, least) if p in found else 1.0
+        for p in unknowns.places
+    ]
     if not all(map(math.isfinite, units)):
         return plain, None
     return Proportion(tuple(units)), new
 
 
-def _unit(solution: torch.Tensor, typical: float, least: float) -> float:
-    size = max(float(solution.double().square().mean()) ** 0.5 / typical, least)
+def _unit(size: float, least: float) -> float:
+    size = max(size, least)
     return max(1.0, size / FAR) if size > 1.0 else min(1.0, size * FAR)
 
 
@@ -96,9 +99,8 @@ def trial_of(told: Any, system: Any, new: torch.Tensor) -> Trial:
     d, half = new.double() - told.u.double(), told.problem.half_square
     actual = told.half - half(told.problem.residuals(new))
     predicted = told.half - half(told.r + told.J.matvec(d))
-    size = float((d if system.unit is None else d / system.unit).norm())
     actual = actual if actual >= SOLVED * told.half else -math.inf
-    return Trial(actual, predicted, size, float(d @ system.descent))
+    return Trial(actual, predicted, size_of(d, system.unit), float(d @ system.descent))
 
 
 def _out(told: Any, columns: torch.Tensor, shared: list[slice]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mgnet.training.least_squares.jacobian import Jacobian
+from mgnet.training.least_squares.jacobian import Jacobian, squared
 
 __all__ = ["SingularEquations"]
 
@@ -58,8 +58,7 @@ class SingularEquations:
 
     def gram_of(self, held: torch.Tensor) -> torch.Tensor:
         """`J^T J` of some unknowns, by their numbers, not in the units."""
-        part = self.J.dense()[:, held]
-        return part.T @ part
+        return squared(self.J.dense()[:, held])
 
     @cached_property
     def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

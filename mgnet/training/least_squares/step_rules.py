@@ -35,7 +35,7 @@ class Damping(NamedTuple):
     bend : float
         Twice the geodesic acceleration of the last step, relative to the step.
     proportion : Proportion, optional
-        Of the parameters of a network in which residuals are linear; None where all units are 1.
+        Of the parameters of a network, relative to each other; None where that is not known.
     norms : tensor, optional
         The largest column norms so far, of unknowns with units of their own.
     lowest, since : float, int

@@ -19,12 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["Proportion", "Scale", "Unknowns", "check_scale"]
+__all__ = ["Proportion", "Scale", "Unknowns", "check_scale", "size_of"]
 
 #: What `x_scale` may be.
 Scale = str | float | torch.Tensor | np.ndarray | Sequence[float] | Mapping[str, Any]
-
-FAR = 3.0
 
 
 def check_scale(owner: str, x_scale: Any) -> None:
@@ -215,3 +213,8 @@ class Unknowns:
     def places(self) -> list[slice]:
         """Where the unknowns of each parameter are."""
         return [place for _, place in self.tensors]
+
+
+def size_of(d: torch.Tensor, unit: torch.Tensor | None) -> float:
+    """`|D d|`."""
+    return float((d if unit is None else d / unit).norm())
