@@ -31,13 +31,12 @@ def accuracy_lines(rows: Rows, targets: Rows) -> list[Line]:
 
 
 def accuracy(rows: Rows) -> Figure:
-    problems = values(rows, "problem")
-    figure, axes = panels(len(problems), columns=2, height=2.4 * ((len(problems) + 1) // 2))
-    for ax, problem in zip(axes, problems, strict=False):
-        own = where(rows, problem=problem)
-        dots(ax, own, "method", "error", by="problem")
-        ax.axvline(own[0]["goal"], color="black", linewidth=1.0)
-        ax.set(xscale="log", title=problem, xlabel="relative L2 error; line: target")
+    figure, (ax,) = panels(1, height=0.8 + 0.35 * len(rows))
+    told = [row | {"case": f"{row['problem']}: {row['method']}", "by": "mgnet"} for row in rows]
+    dots(ax, told, "case", "error", by="by")
+    for number, row in enumerate(told):
+        ax.plot([row["goal"]] * 2, [number - 0.3, number + 0.3], color="black")
+    ax.set(xscale="log", xlabel="relative L2 error; black: target")
     return figure
 
 
