@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import torch
 
 from mgnet.level import Level
+from mgnet.limits import is_whole, shown
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.bounds import (
     Bounds,
@@ -28,13 +29,14 @@ from mgnet.training.least_squares.bounds import (
     check_inside,
     damped_beside,
 )
+from mgnet.training.least_squares.curvature import bent, corrected
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import KrylovEquations, NewtonKrylov, forcing_term
 from mgnet.training.least_squares.normal_equations import NormalEquations
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.least_squares.proportion import first_step, trial_of
 from mgnet.training.least_squares.row_blocks import RowBlocks
-from mgnet.training.least_squares.scaling import Rescaled, norm, precision, unit_of
+from mgnet.training.least_squares.scaling import Rescaled, norm, unit_of
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, Nielsen, StepRule, Trial, TrustRegion
 from mgnet.training.least_squares.units import Scale, Unknowns, check_scale, size_of
@@ -125,6 +127,9 @@ class LevenbergMarquardt(Smoother):
         Initial damping of `Nielsen`, relative to the mean diagonal of `J^T J`, dimensionless.
     acceleration : float
         Largest ratio of twice the geodesic acceleration to the step; 0 leaves it out.
+    corrections : int
+        The most per step, where residuals bend away from what the linear model says: the Jacobian
+        is kept, and each takes one evaluation of the residuals. 0 leaves them out.
     linear_solver : NewtonKrylov, optional
         Of the linear systems; direct, by `NormalEquations`, without one.
     x_scale : str, float, tensor or mapping
@@ -153,6 +158,7 @@ class LevenbergMarquardt(Smoother):
 
     mu: float = 1e-2
     acceleration: float = 0.75
+    corrections: int = field(default=8, repr=False)
     linear_solver: NewtonKrylov | None = field(default=None, repr=False)
     x_scale: Scale = field(default="auto", repr=False)
     rule: StepRule | None = field(default=None, repr=False)
@@ -168,6 +174,11 @@ class LevenbergMarquardt(Smoother):
             )
         if not self.mu > 0.0 or not self.acceleration >= 0.0:
             raise ValueError(f"{self} needs a positive mu and a ratio that is not negative")
+        if not is_whole(self.corrections):
+            raise ValueError(
+                f"LevenbergMarquardt got corrections {shown(self.corrections)}; give the most that "
+                "one step may have, an integer from 0"
+            )
         if self.bounds is not None and self.linear_solver is not None:
             raise ValueError(
                 "LevenbergMarquardt got bounds and a linear_solver; leave one of them out"
@@ -293,7 +304,7 @@ class LevenbergMarquardt(Smoother):
         seen = predicted > told.digits * abs(told.value)
         if seen and bends:
             level.charge(1.0 / 3.0)
-            step, bend = self._bent(told, d, solve, system, bend)
+            step, bend = bent(told, d, solve, system, self.acceleration, bend)
         if not seen or step is None or not bool(torch.isfinite(step).all()):
             return trial, None, bend
         level.charge(1.0 / 3.0)
@@ -302,6 +313,9 @@ class LevenbergMarquardt(Smoother):
         r = told.problem.residuals(new)
         if len(r) != len(told.r):
             raise ValueError(f"the residual function gave {len(told.r)} residuals, then {len(r)}")
+        if bends and self.corrections and _keeps(told, system):
+            new, r, count = corrected(told, d, new, r, system, memory.mu, self.corrections)
+            level.charge(count / 3.0)
         then = told._replace(u=new, half=told.problem.half_square(r)).value
         actual = told.value - then if math.isfinite(then) else -math.inf
         return trial._replace(actual=actual), new, bend
@@ -357,19 +371,11 @@ class LevenbergMarquardt(Smoother):
         known = memory._replace(gradient=size, tolerance=tolerance)
         return self.linear_solver.system(J, r, f, tolerance), known
 
-    def _bent(
-        self, told: Linearized, d: torch.Tensor, solve: Any, system: Equations, before: float
-    ) -> tuple[torch.Tensor | None, float]:
-        """The step with its acceleration, None where that is too large; twice their ratio."""
-        h = 0.1
-        ahead = told.problem.residuals(told.u + (h * d).to(told.u.dtype))
-        a = solve(((ahead - told.r) / h - told.J.matvec(d)) * (-2.0 / h))
-        longer, length = 2.0 * size_of(a, system.unit), size_of(d, system.unit)
-        if not longer <= self.acceleration * length:
-            # Of a step this short rounding is all that is left of the curvature.
-            short = length <= precision(told.problem) ** 0.5 * size_of(told.u, system.unit)
-            return (d if short else None), before
-        return d + 0.5 * a, longer / length if length else 0.0
+
+def _keeps(told: Linearized, system: Equations) -> bool:
+    """Whether further solutions with this Jacobian are cheap beside making it."""
+    streamed = isinstance(told.J, RowBlocks) or isinstance(system, KrylovEquations)
+    return told.box is None and told.f is None and not streamed
 
 
 def _damped_step(

@@ -69,6 +69,7 @@ def levenberg_marquardt(
     monitor: Callable[[CycleRecord, torch.Tensor], Any] | None = None,
     mu: float = 1e-2,
     acceleration: float = 0.75,
+    corrections: int = 8,
     x_scale: Scale = "auto",
     loss: str = "linear",
     f_scale: float = 1.0,
@@ -115,7 +116,7 @@ def levenberg_marquardt(
         returning True ends the training.
     loss, f_scale
         As in `LeastSquares`: "soft_l1" and others, for residuals with outliers.
-    mu, acceleration, x_scale, rule, bounds
+    mu, acceleration, corrections, x_scale, rule, bounds
         As in `LevenbergMarquardt`.
     linear_solver : NewtonKrylov, optional
         As in `LevenbergMarquardt`: for large KANs, where no matrix can be formed.
@@ -165,7 +166,9 @@ def levenberg_marquardt(
     )
     began = time.perf_counter()
     problem = problem_of(residual, module, chunk_size, loss, f_scale)
-    smoother = LevenbergMarquardt(mu, acceleration, linear_solver, x_scale, rule, bounds)
+    smoother = LevenbergMarquardt(
+        mu, acceleration, corrections, linear_solver, x_scale, rule, bounds
+    )
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
     if max_cycles is None:
