@@ -29,6 +29,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import saved
 import torch
 from pinn_problems import PROBLEMS, Problem, kovasznay_problem
@@ -41,6 +42,7 @@ from mgnet.training import (
     NewPoints,
     Nielsen,
     ProbedRadius,
+    Term,
     by_residual,
     levenberg_marquardt,
     quasi_random,
@@ -60,7 +62,10 @@ TITLES = {
     "kovasznay": "Kovasznay's flow",
 }
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the seconds, when errors are taken
+RIGHT = [(0.0, 1.0), (0.0, 1.0)]  # the half of the strip with x > 0
+MIRROR = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
 STRIP, SQUARE = [(-1.0, 1.0), (0.0, 1.0)], [(-1.0, 1.0), (-1.0, 1.0)]
+THREE, FOUR = (24,) * 3, (24,) * 4
 GROWING = ((0, 1800), (50, 5000), (110, 10000))
 
 
@@ -77,6 +82,9 @@ class Setting(NamedTuple):
     rule: Nielsen | ProbedRadius = ProbedRadius()
     weight: float = 1.0  # of all terms but the equation
     balanced: bool = False
+    corrections: int = 0  # of a step
+    odd: bool = False  # u(-x) = -u(x) built in, and points with x > 0 alone
+    part: float = 1.0  # of the seconds
 
 
 class Case(NamedTuple):
@@ -89,8 +97,8 @@ class Case(NamedTuple):
     part: float = 1.0  # of the seconds, that is given
 
 
-def page(*hidden: int, points: int = 4000, every: int = 10) -> Setting:
-    return Setting("page", hidden, points, every, None, periodic=False, rule=Nielsen())
+def page(*hidden: int, points: int = 4000, every: int = 10, part: float = 1.0) -> Setting:
+    return Setting("page", hidden, points, every, None, periodic=False, rule=Nielsen(), part=part)
 
 
 CASES = {
@@ -99,14 +107,15 @@ CASES = {
         5e-9,
         STRIP,
         (
-            page(24, 24, 24),
-            Setting("periodic inputs", (24, 24, 24), 4000, share=None, rule=Nielsen()),
-            Setting("even points that stay", (24, 24, 24), 4096, 0, rule=Nielsen()),
-            Setting("new even points", (24, 24, 24), 4096, rule=Nielsen()),
-            Setting("probed radius", (24, 24, 24), 4096),
-            Setting("deeper", (24, 24, 24, 24), 4096),
-            Setting("more points", (24, 24, 24, 24), 6000),
-            Setting("many at the end", (24, 24, 24, 24), ((0, 6000), (300, 18000)), 20),
+            page(24, 24, 24, part=0.25),
+            Setting("periodic inputs", THREE, 4000, share=None, rule=Nielsen(), part=0.25),
+            Setting("even points that stay", THREE, 4096, 0, rule=Nielsen(), part=0.25),
+            Setting("new even points", THREE, 4096, rule=Nielsen(), part=0.25),
+            Setting("probed radius", THREE, 4096, part=0.25),
+            Setting("deeper", FOUR, 4096, part=0.25),
+            Setting("more points", FOUR, 6000),
+            Setting("corrections", FOUR, 6000, rule=Nielsen(), corrections=8),
+            Setting("odd", FOUR, 3000, rule=Nielsen(), corrections=8, odd=True),
         ),
     ),
     "shock": Case(
@@ -114,8 +123,9 @@ CASES = {
         2e-7,
         STRIP,
         (
-            page(24, 24, 24),
-            Setting("more and more points", (24, 24, 24, 24), GROWING, share=0.25),
+            page(24, 24, 24, part=0.25),
+            Setting("more and more points", FOUR, GROWING, share=0.25),
+            Setting("corrections", FOUR, GROWING, share=0.25, rule=Nielsen(), corrections=8),
         ),
     ),
     "poisson": Case(
@@ -128,6 +138,7 @@ CASES = {
             Setting("probed radius", (24, 24), 2000, 40, periodic=False),
             Setting("sines", (24, 24), 2000, 40, periodic=False, frequency=3.0),
             Setting("points that stay", (24, 24), 2000, 0, periodic=False, frequency=3.0),
+            Setting("corrections", (24, 24), 2000, 40, 0.0, False, 3.0, Nielsen(), corrections=8),
         ),
     ),
     "allen-cahn": Case(
@@ -136,7 +147,10 @@ CASES = {
         STRIP,
         (
             page(24, 24, 24),
-            Setting("more and more points", (20, 20, 20, 20), GROWING, share=0.25, periodic=False),
+            Setting("more and more points", (20,) * 4, GROWING, share=0.25, periodic=False),
+            Setting(
+                "corrections", (20,) * 4, GROWING, 10, 0.25, False, 0.0, Nielsen(), corrections=8
+            ),
         ),
         part=1.0 / 6.0,
     ),
@@ -151,6 +165,9 @@ CASES = {
             Setting("new points", (20, 20), 1000, periodic=False, rule=Nielsen()),
             Setting("balanced", (20, 20), 1000, periodic=False, rule=Nielsen(), balanced=True),
             Setting("deeper", (20, 20, 20), 1000, periodic=False, rule=Nielsen()),
+            Setting(
+                "corrections", (20, 20, 20), 1000, 10, 0.0, False, 0.0, Nielsen(), corrections=8
+            ),
         ),
     ),
 }
@@ -186,9 +203,39 @@ def ansatz(problem: Problem, setting: Setting, seed: int) -> Ansatz:
     return Ansatz(network, output=problem.output, features=problem.features)
 
 
-def error(problem: Problem, equation: Collocation, u: torch.Tensor) -> float:
+def odd_terms(points: torch.Tensor) -> list[Term]:
+    """Burgers' equation, nu = 0.01, for (u(x, t) - u(-x, t)) / 2."""
+
+    def residual(u: Any, v: Any) -> torch.Tensor:
+        value, by_t = 0.5 * (u.value - v.value), 0.5 * (u.d(1) - v.d(1))
+        by_x, twice = 0.5 * (u.d(0) + v.d(0)), 0.5 * (u.d(0, 0) - v.d(0, 0))
+        return by_t + value * by_x - 0.01 * twice
+
+    return [Term(residual, (points, points * MIRROR))]
+
+
+def new_odd_points(setting: Setting, seed: int) -> Any:
+    """What `NewPoints` does for one point of a residual."""
+
+    def refresh(cycle: int, equation: Collocation, u: torch.Tensor) -> Collocation:
+        if cycle % setting.every:
+            return equation
+        assert isinstance(setting.points, int)
+        mixed = int(np.random.SeedSequence([seed, cycle]).generate_state(1)[0])
+        drawn = quasi_random(setting.points, RIGHT, seed=torch.Generator().manual_seed(mixed))
+        return equation.with_data(odd_terms(drawn))
+
+    return refresh
+
+
+def error(problem: Problem, equation: Collocation, u: torch.Tensor, odd: bool) -> float:
+    def values_of(network: torch.nn.Module) -> torch.Tensor:
+        if not odd:
+            return network(problem.grid)
+        return 0.5 * (network(problem.grid) - network(problem.grid * MIRROR))
+
     with torch.no_grad():
-        values = equation.flat.evaluate(lambda network: network(problem.grid), u)
+        values = equation.flat.evaluate(values_of, u)
     return float((values - problem.exact).norm() / problem.exact.norm())
 
 
@@ -215,14 +262,16 @@ def run(name: str, setting: Setting, seed: int, seconds: float) -> dict[str, Any
     problem, case = problem_of(name), CASES[name]
     counts = setting.points
     first = counts if isinstance(counts, int) else counts[0][1]
-    points = quasi_random(first, case.domain, seed=seed)
-    law, *others = problem.terms(points)
+    points = quasi_random(first, RIGHT if setting.odd else case.domain, seed=seed)
+    law, *others = odd_terms(points) if setting.odd else problem.terms(points)
     terms = [law, *(replace(term, weight=setting.weight) for term in others)]
     equation = Collocation(ansatz(problem, setting, seed), terms)
     refresh: Any = None
     if setting.share is None:
         refresh = points_of_the_page(problem, setting, seed)
         equation = refresh(0, equation, equation.start())
+    elif setting.odd:
+        refresh = new_odd_points(setting, seed)
     elif setting.every:
         refresh = NewPoints(case.domain, counts, setting.every, setting.share, seed=seed)
     if setting.balanced:
@@ -234,7 +283,7 @@ def run(name: str, setting: Setting, seed: int, seconds: float) -> dict[str, Any
         nonlocal apart
         now = time.process_time()
         while len(errors) < len(SHARES) and now - began - apart >= SHARES[len(errors)] * seconds:
-            errors.append(error(problem, equation, u))
+            errors.append(error(problem, equation, u, setting.odd))
         apart += time.process_time() - now
         return len(errors) == len(SHARES)
 
@@ -242,13 +291,14 @@ def run(name: str, setting: Setting, seed: int, seconds: float) -> dict[str, Any
         equation,
         refresh=refresh,
         rule=setting.rule,
+        corrections=setting.corrections,
         monitor=watch,
         max_cycles=10**6,
         ftol=0.0,
         xtol=0.0,
         gtol=0.0,
     )
-    last = error(problem, equation, solution.value)
+    last = error(problem, equation, solution.value, setting.odd)
     errors += [last] * (len(SHARES) - len(errors))  # of a run that ended by itself
     return {
         "weights": len(solution.value),
@@ -337,9 +387,9 @@ def main() -> None:
     )
     for name in told.problems:
         case = CASES[name]
-        seconds = told.seconds or THREADS * case.part * case.seconds
         chosen = range(len(case.rows)) if told.rows is None else told.rows
         for setting in (case.rows[number] for number in chosen if number < len(case.rows)):
+            seconds = told.seconds or THREADS * case.part * setting.part * case.seconds
             about = {"problem": name, "row": setting.name, "hidden": list(setting.hidden)}
             about |= {"points": json.loads(json.dumps(setting.points)), "asked": seconds}
             for seed in told.seeds:

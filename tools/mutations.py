@@ -21,10 +21,10 @@ class Mutation(NamedTuple):
 TABLE = [
     Mutation(
         "lm-acceleration-bound",
-        "mgnet/training/least_squares/levenberg_marquardt.py",
-        "if not longer <= self.acceleration * length:",
+        "mgnet/training/least_squares/curvature.py",
+        "if not longer <= most * length:",
         "if not bool(torch.isfinite(a).all()):",
-        ("tests/training/least_squares/test_levenberg_marquardt.py",),
+        ("tests/training/least_squares/test_curvature.py",),
         "the bound on the geodesic acceleration is ignored",
     ),
     Mutation(
@@ -61,10 +61,10 @@ TABLE = [
     ),
     Mutation(
         "lm-acceleration-sign",
-        "mgnet/training/least_squares/levenberg_marquardt.py",
+        "mgnet/training/least_squares/curvature.py",
         "return d + 0.5 * a",
         "return d - 0.5 * a",
-        ("tests/training/least_squares/test_levenberg_marquardt.py",),
+        ("tests/training/least_squares/test_curvature.py",),
         "the geodesic acceleration has the wrong sign",
     ),
     Mutation(

@@ -1,7 +1,8 @@
-"""Residuals bend along a long step: the step is bent with them, or corrected with the same Jacobian.
+"""Residuals bend along a step: it is bent with them, and corrected with the same Jacobian.
 
-Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration); Fan, Math. Comp. 81 (2012)
-447-466, and Fan, Huang and Pan, J. Optim. Theory Appl. 183 (2019) (several steps per Jacobian).
+Sources: Transtrum and Sethna, arXiv 1201.5885 (geodesic acceleration). Several steps per Jacobian,
+though toward zero: Fan, Math. Comp. 81 (2012) 447-466; Fan, Huang and Pan, J. Sci. Comput. 78
+(2019) 531-548.
 """
 
 from __future__ import annotations
@@ -54,7 +55,13 @@ def bent(
 
 
 def corrected(
-    told: Any, d: torch.Tensor, new: torch.Tensor, r: torch.Tensor, system: Any, mu: float, most: int
+    told: Any,
+    d: torch.Tensor,
+    new: torch.Tensor,
+    r: torch.Tensor,
+    system: Any,
+    mu: float,
+    most: int,
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """The end of a step after corrections, its residuals, and how many were evaluated.
 

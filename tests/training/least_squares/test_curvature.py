@@ -32,8 +32,8 @@ def drawn(seed, rows, columns):
         return A @ b + 0.5 * np.einsum("rij,i,j->r", Q, b, b) - y
 
     def of_module(module):
-        b, (At, Qt, yt) = module(), (torch.from_numpy(each) for each in (A, Q, y))
-        return At @ b + 0.5 * torch.einsum("rij,i,j->r", Qt, b, b) - yt
+        b, (linear, quadratic, right) = module(), (torch.from_numpy(each) for each in (A, Q, y))
+        return linear @ b + 0.5 * torch.einsum("rij,i,j->r", quadratic, b, b) - right
 
     def jacobian(b):
         return A + np.einsum("rij,j->ri", Q, b)
