@@ -217,12 +217,14 @@ def odd_terms(points: torch.Tensor) -> list[Term]:
 def new_odd_points(setting: Setting, seed: int) -> Any:
     """What `NewPoints` does for one point of a residual."""
 
+    counts = [(0, setting.points)] if isinstance(setting.points, int) else setting.points
+
     def refresh(cycle: int, equation: Collocation, u: torch.Tensor) -> Collocation:
-        if cycle % setting.every:
+        first, count = [pair for pair in counts if pair[0] <= cycle][-1]
+        if (cycle - first) % setting.every:
             return equation
-        assert isinstance(setting.points, int)
         mixed = int(np.random.SeedSequence([seed, cycle]).generate_state(1)[0])
-        drawn = quasi_random(setting.points, RIGHT, seed=torch.Generator().manual_seed(mixed))
+        drawn = quasi_random(count, RIGHT, seed=torch.Generator().manual_seed(mixed))
         return equation.with_data(odd_terms(drawn))
 
     return refresh
