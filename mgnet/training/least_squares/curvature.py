@@ -19,7 +19,7 @@ from mgnet.training.least_squares.units import size_of
 __all__ = ["bent", "corrected"]
 
 AHEAD = 0.1  # of the step, where the residuals tell how they bend
-STRONGER = 1e3  # dampings of corrections; 1e2 ends 3 to 10 times higher, 1e5 no lower
+STRONGER = 1e3  # dampings of corrections; up to 1e5 is alike, less ends higher
 CLOSE = 1e-2  # a gap so much smaller than the residuals, in squares, is closed
 CONTRACTS = 0.8  # a correction must leave less of the squared gap
 
