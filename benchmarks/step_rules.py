@@ -5,8 +5,9 @@
 Four problems: a curve with 1-30-1 and a surface with 2-16-16-1 (tanh, data without noise),
 Poisson's equation with 2-14-14-1 at 600 points that stay, and cos(8 x) from 60 values in float32
 with 1-20-1. A seed draws the parameters. Objectives 1/2 |r|^2 are relative to those of a network
-that gives zero. "seconds" are shares of the processor seconds that the default takes for all of the
-cycles: other rules may use more cycles in them.
+that gives zero. With corrections, the geodesic acceleration is on, too. "seconds" are shares of the
+processor seconds that the default takes for all of the cycles: other rules may use more cycles in
+them.
 """
 
 import argparse
@@ -33,13 +34,14 @@ from mgnet.training import (
 
 SQUARE = [(-1.0, 1.0), (-1.0, 1.0)]
 RULES: dict[str, dict[str, Any]] = {
-    "Nielsen, geodesic": {"rule": Nielsen()},
+    "Nielsen, corrections": {"rule": Nielsen()},
+    "Nielsen, geodesic": {"rule": Nielsen(), "corrections": 0},
     "Nielsen": {"rule": Nielsen(), "acceleration": 0.0},
-    "ProbedRadius(0.15)": {"rule": ProbedRadius()},
-    "ProbedRadius(0.05)": {"rule": ProbedRadius(0.05)},
+    "ProbedRadius, corrections": {"rule": ProbedRadius()},
+    "ProbedRadius": {"rule": ProbedRadius(), "corrections": 0},
     "TrustRegion": {"rule": TrustRegion()},
 }
-DEFAULT = "Nielsen, geodesic"
+DEFAULT = "Nielsen, corrections"
 
 
 def tanh(*widths: int) -> torch.nn.Sequential:

@@ -78,7 +78,7 @@ FAMILIES = {  # how the name of a method begins -> colour; the longest that fits
     "dual Cholesky": ORANGE,
     "tensor-product": GREEN,
     "gradient boosting": PURPLE,
-    "Nielsen, geodesic": OURS,
+    "Nielsen, corrections": OURS,
     "Nielsen": GREY,
     "ProbedRadius": ORANGE,
     "ProbedRadius(0.05)": RED,
