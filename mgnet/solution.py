@@ -128,6 +128,9 @@ class Solution:
         Of the acceleration, where the residual norm grew too far.
     dot : callable
         Of the hierarchy.
+    member : int
+        Which of several starts of `train` it is, 0 being the one that was given; `history` and
+        `record` have the entries of all, each with its own `member`.
 
     Examples
     --------
@@ -152,6 +155,7 @@ class Solution:
     norm: Callable[[State], float] = field(default=vector.norm, repr=False)
     restarts: int = 0
     dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
+    member: int = 0
 
     @property
     def residual_norms(self) -> tuple[float, ...]:
