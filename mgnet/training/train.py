@@ -62,8 +62,12 @@ def train(
 
     A cascade whose numbers of sweeps are found on the way, or full multigrid whose numbers of
     cycles are. `Schedule(entry.step for entry in solution.record)` is what was done, as data: `run`
-    repeats it. Every level begins at the best state of the one below, so the result is never worse
-    than any state on the way, for properly nested levels.
+    repeats it on `coarse_rows(hierarchy)`. Every level begins at the best state of the one below,
+    so the result is never worse than any state on the way, for properly nested levels that see the
+    same samples (`rows=None`).
+
+    With several `starts` this is a tournament: all of them are trained on the coarsest level, where
+    a step costs little, and only the best go on, which saves the fine levels from a bad minimum.
 
     Parameters
     ----------
@@ -87,16 +91,37 @@ def train(
         On every level. Without `cycle` a cycle is `sweeps` sweeps.
     seconds : float
         Wall time. Level l is left when the fraction 2^-l of it is used: each level may take as long
-        as all coarser ones together.
+        as all coarser ones together. Of several starts each has these proportions; one that ends
+        early leaves its time to those after it.
     monitor : callable, optional
         Called with (CycleRecord, state) at the start of every level and after every cycle;
-        returning True ends the level at hand, not the training. `mgnet.ProgressLines()` is one.
+        returning True ends the level at hand, of one start, not the training.
+        `mgnet.ProgressLines()` is one.
+    rows : float, "auto" or None
+        Samples per parameter that coarse levels see, at least 1; see `coarse_rows`. "auto": 10,
+        where the objectives have samples. None or inf: all.
+    starts : int
+        The first is u; the others are drawn on the coarsest level by `reset_parameters` of the
+        parts of its network, from wherever u came.
+    keep : sequence of int, optional
+        How many starts go on to each finer level, the coarsest of these first: those with the least
+        objective on the samples that their level does not see, or on all where fewer than
+        parameters are left. By default half of them each time, and one to the finest level. One
+        that met NaN or Inf does not go on.
+    seed : int
+        Of the starts that are drawn.
 
     Returns
     -------
     Solution
         Residual norms and objectives are those of the level at hand. The start on a finer level is
-        not part of `history`: no cycle has been done there.
+        not part of `history`: no cycle has been done there. `history` and `record` have all starts,
+        told apart by `member`; that of the value is `solution.member`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part does not fit, or the network cannot be drawn anew.
 
     Examples
     --------
