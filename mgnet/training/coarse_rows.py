@@ -16,9 +16,12 @@ from mgnet.training.loss.objective import Objective
 __all__ = ["coarse_rows", "unseen"]
 
 ROWS = 10.0  # per parameter, of coarse levels by default
+# But not fewer, in all: a sweep of Levenberg-Marquardt with 2000 took 10 to 20 % longer than with
+# 1000 or 400, what is done once for each sweep being most of it.
+LEAST = 2000
 
 
-def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = ROWS) -> Hierarchy:
+def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hierarchy:
     """The same hierarchy with fewer samples on its coarse levels; the finest has all.
 
     A level with p parameters has `min(all, rows * p)` samples: the first of one random order, so
@@ -35,8 +38,8 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = ROWS) -> Hierar
     hierarchy : Hierarchy
         Levels with an `Objective` as their operator.
     rows : float, "auto" or None
-        Samples per parameter, at least 1. "auto": 10 where objectives have samples. None or inf:
-        all samples.
+        Samples per parameter, at least 1. "auto", where objectives have samples: 10, and at least
+        2000 in all, below which a sweep takes hardly less time. None or inf: all samples.
 
     Raises
     ------
@@ -52,7 +55,7 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = ROWS) -> Hierar
     >>> kan = KAN([1, 3, 1])
     >>> problem = LeastSquares(kan, (x, torch.sin(8 * x)))
     >>> hierarchy = knot_hierarchy(kan, problem, 3, LevenbergMarquardt())
-    >>> [level.operator.samples for level in coarse_rows(hierarchy)]
+    >>> [level.operator.samples for level in coarse_rows(hierarchy, 10.0)]
     [1000, 660, 420]
     """
     automatic = isinstance(rows, str) and rows == "auto"
@@ -68,8 +71,8 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = ROWS) -> Hierar
                 f"train got rows {shown(rows)}, but {level} has no samples; leave rows out, or "
                 "give it an objective of data"
             )
-    wanted = ROWS if automatic else float(rows)  # type: ignore[arg-type]
-    levels = [hierarchy[0], *(_thinned(level, wanted) for level in hierarchy[1:])]
+    wanted, least = (ROWS, LEAST) if automatic else (float(rows), 1)
+    levels = [hierarchy[0], *(_thinned(level, wanted, least) for level in hierarchy[1:])]
     if all(old is new for old, new in zip(hierarchy, levels, strict=True)):
         return hierarchy
     made = hierarchy.with_levels(levels)
@@ -90,12 +93,12 @@ def unseen(whole: Level, thinned: Level) -> tuple[Objective | None, float]:
     return problem.split(seen)[1], left / problem.samples
 
 
-def _thinned(level: Level, rows: float) -> Level:
+def _thinned(level: Level, rows: float, least: int) -> Level:
     """The same with so many samples per parameter; the level itself where there are not more."""
     problem: Any = level.operator
     if not _has_samples(level):
         return level
-    count = _worth(math.ceil(rows * _parameters(problem)), problem)
+    count = _worth(max(least, math.ceil(rows * _parameters(problem))), problem)
     if count >= problem.samples:
         return level
     few = problem.split(count)[0]

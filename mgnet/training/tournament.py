@@ -126,7 +126,7 @@ def parts_of_seconds(numbers: Sequence[int]) -> list[float]:
     >>> parts_of_seconds([1, 1, 1])
     [0.25, 0.5, 1.0]
     >>> parts_of_seconds([4, 2, 1])
-    [0.4, 0.6, 1.0]
+    [0.5, 0.75, 1.0]
     """
     finest = len(numbers) - 1
     own = [0.5 ** (finest - max(place - 1, 0)) for place in range(finest + 1)]

@@ -98,8 +98,8 @@ def train(
         returning True ends the level at hand, of one start, not the training.
         `mgnet.ProgressLines()` is one.
     rows : float, "auto" or None
-        Samples per parameter that coarse levels see, at least 1; see `coarse_rows`. "auto": 10,
-        where the objectives have samples. None or inf: all.
+        Samples per parameter that coarse levels see, at least 1; see `coarse_rows`. "auto": 10 and
+        at least 2000 in all, where the objectives have samples. None or inf: all.
     starts : int
         The first is u; the others are drawn on the coarsest level by `reset_parameters` of the
         parts of its network, from wherever u came.

@@ -46,15 +46,15 @@ def inputs_of(problem):
 
 @pytest.mark.parametrize("form", ["subspace", "injected"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows", [1.0, 3.3, 10, "auto"])
+@pytest.mark.parametrize("rows", [1.0, 3.3, 10])
 def test_samples_are_nested_and_cost_what_they_are(kind, rows, form):
     plain = made(kind, form=form)
-    thin, factor = coarse_rows(plain, rows), 10 if rows == "auto" else rows
+    thin = coarse_rows(plain, rows)
     whole = plain[0].operator.samples
     assert thin[0] is plain[0]
     finer = set(inputs_of(thin[0].operator)[:, 0].tolist())
     for before, level in zip(plain[1:], thin[1:], strict=True):
-        count = min(whole, math.ceil(factor * before.size))
+        count = min(whole, math.ceil(rows * before.size))
         problem = level.operator
         assert problem.samples == pytest.approx(count, abs=2)
         assert level.cost == pytest.approx(before.cost * problem.samples / whole)
@@ -130,6 +130,18 @@ def test_a_cycle_on_thinned_levels_never_raises_the_objective():
 
         after = Solver(thin, "V(1,1)", max_cycles=2).solve(u=u)
         assert thin[0].operator.value(after.value) <= before
+
+
+@pytest.mark.parametrize(
+    ("width", "samples", "seen"), [(3, 1500, 1500), (3, 2500, 2000), (18, 9000, 2520)]
+)
+def test_by_default_ten_per_parameter_but_two_thousand_at_least(width, samples, seen):
+    x = torch.linspace(-1.0, 1.0, samples, dtype=torch.float64).unsqueeze(1)
+    kan = KAN([1, width, 1], 4)  # 14 parameters for each hidden value
+    hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, x)), 2, LevenbergMarquardt())
+    thin = coarse_rows(hierarchy)
+    assert [level.operator.samples for level in thin] == [samples, seen]
+    assert (thin is hierarchy) == (samples == seen)
 
 
 def test_levels_without_samples_stay_and_numbers_for_them_are_refused():

@@ -36,7 +36,7 @@ def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor
 
     Examples
     --------
-    >>> fresh_start("train", torch.nn.Linear(2, 1), seed=0).shape
+    >>> fresh_start("train", torch.nn.Linear(2, 1), seed=1).shape
     torch.Size([3])
     >>> fresh_start("train", torch.nn.ParameterList([torch.tensor([1.0, 2.0])]), seed=0)
     Traceback (most recent call last):
@@ -64,9 +64,7 @@ def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor
     return FlatParameters(drawn).start()
 
 
-def _reset(
-    module: torch.nn.Module, generator: torch.Generator, done: set[torch.nn.Module]
-) -> None:
+def _reset(module: torch.nn.Module, generator: torch.Generator, done: set[torch.nn.Module]) -> None:
     done.add(module)
     for part in module.children():
         if part not in done:
