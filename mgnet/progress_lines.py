@@ -15,9 +15,8 @@ class ProgressLines:
     """A monitor for `Solver`, `train` and `levenberg_marquardt` that writes a line now and then.
 
     The line has cycle, objective (where it is evaluated), residual norm and seconds; the residual
-    of a training is the gradient of its objective. The start, every new level and every other start of
-    a tournament have a line, too.
-    The `Solution`, printed, tells the end.
+    of a training is the gradient of its objective. The start, every new level and every other start
+    of a tournament have a line, too; start 0 is not named. The `Solution`, printed, tells the end.
 
     Parameters
     ----------

@@ -83,3 +83,12 @@ def test_a_reset_that_always_gives_the_same_is_refused():
 
     with pytest.raises(TypeError, match="nothing draws its parameter 'numbers'"):
         fresh_start("train", Zeroed([0.0, 0.0]), 0)
+
+
+def test_a_kan_is_drawn_by_pytorchs_own_generator_without_another():
+    kan = KAN([2, 3, 1])
+    torch.manual_seed(8)
+    kan.reset_parameters()
+    torch.manual_seed(8)
+    again = KAN([2, 3, 1], generator=torch.default_generator)
+    assert torch.equal(FlatParameters(kan).start(), FlatParameters(again).start())
