@@ -61,15 +61,16 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hier
     automatic = isinstance(rows, str) and rows == "auto"
     if not (automatic or rows is None or is_number(rows, 1.0, math.inf)):
         raise ValueError(
-            f"train got rows {shown(rows)}; give samples per parameter, at least 1, or None for all"
+            f"coarse_rows got rows {shown(rows)}; give samples per parameter, at least 1, or None "
+            "for all"
         )
     if rows is None or rows == math.inf:
         return hierarchy
     for level in () if automatic else hierarchy[1:]:
         if not _has_samples(level):
             raise TypeError(
-                f"train got rows {shown(rows)}, but {level} has no samples; leave rows out, or "
-                "give it an objective of data"
+                f"coarse_rows got rows {shown(rows)}, but {level} has no samples; leave rows out, "
+                "or give it an objective of data"
             )
     wanted, least = (ROWS, LEAST) if automatic else (float(rows), 1)
     levels = [hierarchy[0], *(_thinned(level, wanted, least) for level in hierarchy[1:])]

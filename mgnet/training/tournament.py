@@ -134,10 +134,8 @@ def parts_of_seconds(numbers: Sequence[int]) -> list[float]:
     return [float(time) for time in times / times[-1]]
 
 
-def best(
-    members: list[Member], count: int, score: Callable[[State], float]
-) -> tuple[list[Member], int]:
-    """The `count` members with the least scores in their order, and how many scores were taken.
+def best(members: list[Member], count: int, score: Callable[[State], float]) -> list[Member]:
+    """The `count` members with the least scores, in their order.
 
     Members that met NaN or Inf are left out, so there may be fewer, or none.
 
@@ -151,13 +149,13 @@ def best(
     Examples
     --------
     >>> members = [Member(number, u, {}) for number, u in enumerate([3.0, 1.0, 2.0])]
-    >>> [member.number for member in best(members, 2, lambda u: u)[0]]
+    >>> [member.number for member in best(members, 2, lambda u: u)]
     [1, 2]
     """
     able = [member for member in members if member.reason is not Reason.NOT_FINITE]
     if len(able) <= count:
-        return able, 0
+        return able
     scores = {member.number: score(member.u) for member in able}
     finite = [member for member in able if math.isfinite(scores[member.number])]
     first = sorted(finite, key=lambda member: scores[member.number])[:count]
-    return sorted(first, key=lambda member: member.number), len(able)
+    return sorted(first, key=lambda member: member.number)

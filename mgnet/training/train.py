@@ -141,11 +141,11 @@ def train(
     vector.state_shape(u)  # refuses what is not a state, such as the network itself
     numbers = members_on_levels(starts, keep, len(hierarchy))
     whole, hierarchy = hierarchy, coarse_rows(hierarchy, rows)
+    limits = (patience, gain, share)
+    course = _Course(hierarchy, cycle, sweeps, limits, max_cycles, seconds, monitor)
     for level in hierarchy[:-1]:
         u = level.transfer.inject(u)  # type: ignore[union-attr, misc]
     field = first_members(hierarchy, u, starts, seed)
-    limits = (patience, gain, share)
-    course = _Course(hierarchy, cycle, sweeps, limits, max_cycles, seconds, monitor)
     last, message = len(hierarchy) - 1, ""
     for number, part in zip(range(last, -1, -1), parts_of_seconds(numbers), strict=True):
         for place, member in enumerate(field):
@@ -158,7 +158,7 @@ def train(
                 course.ascend(number, member)
             course.train(number, member, course.deadline(part, len(field) - place))
         if starts > 1 and not message:
-            able, looks = best(field, [*numbers, 1][last - number + 1], course.score(whole, number))
+            able = best(field, [*numbers, 1][last - number + 1], course.score(whole, number))
             message = "" if able else _all_failed(field, hierarchy[number])
             field = able or field[:1]
     winner = field[0]

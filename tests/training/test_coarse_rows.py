@@ -153,7 +153,9 @@ def test_levels_without_samples_stay_and_numbers_for_them_are_refused():
     ):
         assert coarse_rows(hierarchy, "auto") is hierarchy
         assert coarse_rows(hierarchy, None) is hierarchy
-        with pytest.raises(TypeError, match="train got rows 5.0, but level 1.* has no samples"):
+        with pytest.raises(
+            TypeError, match="coarse_rows got rows 5.0, but level 1.* has no samples"
+        ):
             coarse_rows(hierarchy, 5.0)
     plain = made()
     assert coarse_rows(plain, math.inf) is plain
@@ -196,7 +198,7 @@ def test_layers_are_thinned_as_knots_are():
 
 @pytest.mark.parametrize("rows", [0.5, -1.0, float("nan"), "all", True])
 def test_other_rows_are_refused(rows):
-    with pytest.raises(ValueError, match="train got rows .*; give samples per parameter"):
+    with pytest.raises(ValueError, match="coarse_rows got rows .*; give samples per parameter"):
         coarse_rows(made(), rows)
 
 

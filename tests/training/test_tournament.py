@@ -241,10 +241,10 @@ def test_one_level_has_several_starts_too():
 
 def test_ties_go_to_the_earlier_start():
     members = [Member(number, 1.0, {}) for number in range(4)]
-    assert [member.number for member in best(members, 2, lambda u: u)[0]] == [0, 1]
+    assert [member.number for member in best(members, 2, lambda u: u)] == [0, 1]
     members[1].reason = Reason.NOT_FINITE
-    assert [member.number for member in best(members, 3, lambda u: u)[0]] == [0, 2, 3]
-    assert best(members, 2, lambda u: math.nan)[0] == []
+    assert [member.number for member in best(members, 3, lambda u: u)] == [0, 2, 3]
+    assert best(members, 2, lambda u: math.nan) == []
 
 
 def test_what_does_not_fit_is_refused():
