@@ -12,6 +12,8 @@ __all__ = ["CycleRecord", "StepRecord"]
 class StepRecord(NamedTuple):
     """One step of a solve, as numbers: cycle (from 1), step, and the numbers of `StepData`.
 
+    `member` is that of a `CycleRecord`.
+
     Examples
     --------
     >>> StepRecord(1, Step("pre", 0), 1.0, 0.002, None, None).work
@@ -24,6 +26,7 @@ class StepRecord(NamedTuple):
     seconds: float
     residual_norm: float | None
     step_length: float | None
+    member: int = 0
 
 
 class CycleRecord(NamedTuple):
@@ -43,6 +46,8 @@ class CycleRecord(NamedTuple):
         Wall time from the start on.
     level : int
         The level at hand; 0, the finest, unless `train` is on a coarser one.
+    member : int
+        Which of several starts of `train`, from 0 on.
 
     Examples
     --------
@@ -56,3 +61,4 @@ class CycleRecord(NamedTuple):
     work: float
     seconds: float
     level: int = 0
+    member: int = 0

@@ -281,7 +281,7 @@ def perform(
         if record is not None:
             states = tuple(us), tuple(fs), tuple(vs), tuple(rs)
             progress = Progress(schedule, number, *states, dict(memory))
-            record(step, StepData(levels[l], us[l], fs[l], *entry[2:], evaluations, progress))
+            record(step, StepData(levels[l], us[l], fs[l], *entry[2:6], evaluations, progress))
     return Outcome(us[0], memory, known)
 
 

@@ -15,8 +15,8 @@ class ProgressLines:
     """A monitor for `Solver`, `train` and `levenberg_marquardt` that writes a line now and then.
 
     The line has cycle, objective (where it is evaluated), residual norm and seconds; the residual
-    of a training is the gradient of its objective. The start and every new level have a line, too.
-    The `Solution`, printed, tells the end.
+    of a training is the gradient of its objective. The start, every new level and every other start
+    of a tournament have a line, too; start 0 is not named. The `Solution`, printed, tells the end.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ class ProgressLines:
     def __call__(self, entry: CycleRecord, state: Any = None) -> None:
         """Write the line of an entry, if it is time."""
         last = self._last
-        new = last is None or entry.cycle == 0 or entry.level != last.level
+        places = last and (entry.level, entry.member) != (last.level, last.member)
+        new = last is None or entry.cycle == 0 or places
         if not new and entry.seconds < last.seconds + self.every:  # type: ignore[union-attr]
             return
         self._last = entry
@@ -63,6 +64,7 @@ class ProgressLines:
 
 def _line(entry: CycleRecord) -> str:
     level = f", level {entry.level}" if entry.level else ""
+    level += f", start {entry.member}" if entry.member else ""
     objective = "" if entry.value is None else f"objective {entry.value:.2e}, "
     return (
         f"cycle {entry.cycle}{level}: {objective}residual norm {entry.residual_norm:.2e}, "

@@ -128,6 +128,9 @@ class Solution:
         Of the acceleration, where the residual norm grew too far.
     dot : callable
         Of the hierarchy.
+    member : int
+        Which of several starts of `train` it is, 0 being the one that was given; `history` and
+        `record` have the entries of all, each with its own `member`.
 
     Examples
     --------
@@ -152,6 +155,7 @@ class Solution:
     norm: Callable[[State], float] = field(default=vector.norm, repr=False)
     restarts: int = 0
     dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
+    member: int = 0
 
     @property
     def residual_norms(self) -> tuple[float, ...]:
@@ -197,6 +201,11 @@ class Solution:
             made[level] = Corrections(full, shortened, refused, tuple(of_level))
         return made
 
+    def _of_member(self) -> tuple[CycleRecord, ...]:
+        """The history of the start that the value is of, the first entry of all before it."""
+        own = tuple(entry for entry in self.history[1:] if entry.member == self.member)
+        return (self.history[0], *own)
+
     def require(self) -> Solution:
         """This solution, or a RuntimeError with the reason when no tolerance was met."""
         if not self.reason.converged:
@@ -225,12 +234,14 @@ class Solution:
     def __str__(self) -> str:
         verdict = "converged" if self.reason.converged else "not converged"
         text = f"{verdict} ({self.reason.name}) after {self.cycles} cycles: "
-        if self.values:
-            text += f"objective {_fallen(self.values)}"
-            least = f"{min(self.values):.3g}"  # that of `value` where `merit` chose the state
-            text += ", " if least == f"{self.values[-1]:.3g}" else f" (least {least}), "
-        text += f"residual norm {_fallen(self.residual_norms)}"
-        if self.cycles and not self.values:
+        own = self._of_member()
+        values = tuple(entry.value for entry in own if entry.value is not None)
+        if values:
+            text += f"objective {_fallen(values)}"
+            least = f"{min(values):.3g}"  # that of `value` where `merit` chose the state
+            text += ", " if least == f"{values[-1]:.3g}" else f" (least {least}), "
+        text += f"residual norm {_fallen(tuple(entry.residual_norm for entry in own))}"
+        if self.cycles and not values:
             text += f" (factor {self.factor:.3g} per cycle)"
         text += f", {self.work:.4g} work units, {self.seconds:.3g} s"
         return text if self.reason.converged else f"{text}; {self.message or self.reason.value}"

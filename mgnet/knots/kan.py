@@ -124,6 +124,21 @@ class KAN(OptionsInState):
             for inputs, outputs, n in zip(splines[:-1], splines[1:], told.intervals, strict=True)
         )
 
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw all parameters anew, in place, as the constructor does.
+
+        Parameters
+        ----------
+        generator : torch.Generator, optional
+            PyTorch's own by default, as that of every `reset_parameters`.
+        """
+        generator = torch.default_generator if generator is None else generator
+        if self.linear is not None:
+            draw_linear_(self.linear, generator)
+        with torch.no_grad():
+            for n, u in zip(self.intervals, self.coefficients, strict=True):
+                u.copy_(draw(u.shape[0], u.shape[2], n, self.degree, generator))
+
     def state_options(self) -> dict[str, Any]:
         return {"degree": self.degree, "domain": self.domain, "hidden": self.hidden}
 

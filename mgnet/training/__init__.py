@@ -9,6 +9,7 @@ and `box_initialization`.
 """
 
 from mgnet.training.box_initialization import Residual, box_init_
+from mgnet.training.coarse_rows import coarse_rows
 from mgnet.training.equations.balanced_weights import BalancedWeights
 from mgnet.training.equations.batches import by_residual, minibatches, resampled
 from mgnet.training.equations.collocation import Collocation
@@ -67,6 +68,7 @@ __all__ = [
     "TrustRegion",
     "box_init_",
     "by_residual",
+    "coarse_rows",
     "covariance",
     "gradient_share",
     "levenberg_marquardt",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,15 @@ from mgnet.notation import parse
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
 from mgnet.solver import Solver
+from mgnet.training.coarse_rows import coarse_rows, unseen
 from mgnet.training.loss.checks import not_finite
+from mgnet.training.tournament import (
+    Member,
+    best,
+    first_members,
+    members_on_levels,
+    parts_of_seconds,
+)
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -45,13 +53,21 @@ def train(
     max_cycles: int = 1000,
     seconds: float = math.inf,
     monitor: Callable[[CycleRecord, State], Any] | None = None,
+    rows: float | str | None = "auto",
+    starts: int = 1,
+    keep: Sequence[int] | None = None,
+    seed: int = 0,
 ) -> Solution:
     """Train level by level, from the coarsest to the finest, with automatic refinement.
 
     A cascade whose numbers of sweeps are found on the way, or full multigrid whose numbers of
     cycles are. `Schedule(entry.step for entry in solution.record)` is what was done, as data: `run`
-    repeats it. Every level begins at the best state of the one below, so the result is never worse
-    than any state on the way, for properly nested levels.
+    repeats it on `coarse_rows(hierarchy)`. Every level begins at the best state of the one below,
+    so the result is never worse than any state on the way, for properly nested levels that see the
+    same samples (`rows=None`).
+
+    With several `starts` this is a tournament: all of them are trained on the coarsest level, where
+    a step costs little, and only the best go on, which saves the fine levels from a bad minimum.
 
     Parameters
     ----------
@@ -75,16 +91,37 @@ def train(
         On every level. Without `cycle` a cycle is `sweeps` sweeps.
     seconds : float
         Wall time. Level l is left when the fraction 2^-l of it is used: each level may take as long
-        as all coarser ones together.
+        as all coarser ones together. Of several starts each has these proportions; one that ends
+        early leaves its time to those after it.
     monitor : callable, optional
         Called with (CycleRecord, state) at the start of every level and after every cycle;
-        returning True ends the level at hand, not the training. `mgnet.ProgressLines()` is one.
+        returning True ends the level at hand, of one start, not the training.
+        `mgnet.ProgressLines()` is one.
+    rows : float, "auto" or None
+        Samples per parameter that coarse levels see, at least 1; see `coarse_rows`. "auto": 10 and
+        at least 2000 in all, where the objectives have samples. None or inf: all.
+    starts : int
+        The first is u; the others are drawn on the coarsest level by `reset_parameters` of the
+        parts of its network, from wherever u came.
+    keep : sequence of int, optional
+        How many starts go on to each finer level, the coarsest of these first: those with the least
+        objective on the samples that their level does not see, or on all where fewer than
+        parameters are left. By default half of them each time, and one to the finest level. One
+        that met NaN or Inf does not go on.
+    seed : int
+        Of the starts that are drawn.
 
     Returns
     -------
     Solution
         Residual norms and objectives are those of the level at hand. The start on a finer level is
-        not part of `history`: no cycle has been done there.
+        not part of `history`: no cycle has been done there. `history` and `record` have all starts,
+        told apart by `member`; that of the value is `solution.member`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a part does not fit, or the network cannot be drawn anew.
 
     Examples
     --------
@@ -102,42 +139,130 @@ def train(
     check_limits("train", max_cycles=max_cycles, seconds=seconds, monitor=monitor)
     _check(hierarchy, (patience, gain, share))
     vector.state_shape(u)  # refuses what is not a state, such as the network itself
-    began, last = time.perf_counter(), len(hierarchy) - 1
+    numbers = members_on_levels(starts, keep, len(hierarchy))
+    whole, hierarchy = hierarchy, coarse_rows(hierarchy, rows)
+    limits = (patience, gain, share)
+    course = _Course(hierarchy, cycle, sweeps, limits, max_cycles, seconds, monitor)
     for level in hierarchy[:-1]:
         u = level.transfer.inject(u)  # type: ignore[union-attr, misc]
-    history: list[CycleRecord] = []
-    work, memory = 0.0, {}
-    records = [StepRecord(0, Step("start", last), 0.0, 0.0, None, None)]
-    for number in range(last, -1, -1):
-        if number < last:
-            u = hierarchy[number].transfer.interpolate(u)  # type: ignore[union-attr]
-            carry_memory(memory, hierarchy, number)
-            step = Step("interpolate", number)
-            records.append(StepRecord(len(history) - 1, step, 0.0, 0.0, None, None))
-        own = hierarchy.with_levels(lambda levels, first=number: levels[first:], first=number)
-        schedule = parse(cycle, len(own)) if cycle else Schedule([Step("post", 0, sweeps)])
-        watch = _Watch(
-            hierarchy, number, (patience, gain, share), (began, seconds), monitor, (history, work)
-        )
-        solver = Solver(own, schedule, 0.0, 0.0, max_cycles, monitor=watch, merit=watch.merit)
-        part = solver.solve(u=u, memory=_shifted(memory, -number))
-        u, memory = part.value, memory | _shifted(part.memory, number)
-        work += watch.price * (part.work + watch.evaluations)
-        for entry in part.record:
-            step = entry.step._replace(level=entry.step.level + number)
-            cycles = watch.before + entry.cycle
-            records.append(entry._replace(cycle=cycles, step=step, work=watch.price * entry.work))
-        history += watch.history[bool(history) :]
+    field = first_members(hierarchy, u, starts, seed)
+    last, message = len(hierarchy) - 1, ""
+    for number, part in zip(range(last, -1, -1), parts_of_seconds(numbers), strict=True):
+        for place, member in enumerate(field):
+            if number == last:
+                course.note("start", number, member)
+            elif message:
+                member.u = hierarchy[number].transfer.interpolate(member.u)  # type: ignore
+                continue
+            else:
+                course.ascend(number, member)
+            course.train(number, member, course.deadline(part, len(field) - place))
+        if starts > 1 and not message:
+            able = best(field, [*numbers, 1][last - number + 1], course.score(whole, number))
+            message = "" if able else _all_failed(field, hierarchy[number])
+            field = able or field[:1]
+    winner = field[0]
     return replace(
-        part,
-        reason=watch.reason if part.reason is Reason.MONITOR else part.reason,
-        message=_message(part, hierarchy[0]),
-        history=tuple(history),
-        work=work,
-        seconds=time.perf_counter() - began,
-        memory=memory,
-        record=tuple(records),
+        winner.part,  # type: ignore[arg-type]
+        value=winner.u,
+        reason=winner.reason,
+        message=message or _message(winner.part, hierarchy[0]),  # type: ignore[arg-type]
+        history=tuple(course.history),
+        work=course.work,
+        seconds=time.perf_counter() - course.began,
+        memory=winner.memory,
+        record=tuple(course.records),
+        member=winner.number,
     )
+
+
+class _Course:
+    """What was done so far, by all members."""
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        cycle: str | None,
+        sweeps: int,
+        limits: tuple[int, float, float],
+        max_cycles: int,
+        seconds: float,
+        monitor: Callable[[CycleRecord, State], Any] | None,
+    ):
+        self.hierarchy = hierarchy
+        self.cycle = cycle
+        self.sweeps = sweeps
+        self.limits = limits
+        self.max_cycles = max_cycles
+        self.seconds = seconds
+        self.monitor = monitor
+        self.began: float = time.perf_counter()
+        self.history: list[CycleRecord] = []
+        self.records: list[StepRecord] = []
+        self.work = 0.0
+
+    def note(self, action: str, number: int, member: Member) -> None:
+        """Write down a step that costs nothing."""
+        done = max(len(self.history) - 1, 0)
+        step = Step(action, number)
+        self.records.append(StepRecord(done, step, 0.0, 0.0, None, None, member.number))
+
+    def ascend(self, number: int, member: Member) -> None:
+        """Carry a member up to a level."""
+        member.u = self.hierarchy[number].transfer.interpolate(member.u)  # type: ignore[union-attr]
+        carry_memory(member.memory, self.hierarchy, number)
+        self.note("interpolate", number, member)
+
+    def deadline(self, part: float, left: int) -> float:
+        """Of one of so many members that are left on a level: an equal part of what remains."""
+        end, now = self.began + part * self.seconds, time.perf_counter()
+        return end if left == 1 else now + (end - now) / left
+
+    def train(self, number: int, member: Member, deadline: float) -> None:
+        """Train a member on a level until that is exhausted."""
+        own = self.hierarchy.with_levels(lambda levels: levels[number:], first=number)
+        schedule = (
+            parse(self.cycle, len(own)) if self.cycle else Schedule([Step("post", 0, self.sweeps)])
+        )
+        watch = _Watch(self, number, member.number, deadline)
+        solver = Solver(own, schedule, 0.0, 0.0, self.max_cycles, monitor=watch, merit=watch.merit)
+        part = solver.solve(u=member.u, memory=_shifted(member.memory, -number))
+        member.u = part.value
+        member.memory = member.memory | _shifted(part.memory, number)
+        member.part = part
+        member.reason = watch.reason if part.reason is Reason.MONITOR else part.reason
+        self.work += watch.price * (part.work + watch.evaluations)
+        for entry in part.record:
+            self.records.append(
+                entry._replace(
+                    cycle=watch.before + entry.cycle,
+                    step=entry.step._replace(level=entry.step.level + number),
+                    work=watch.price * entry.work,
+                    member=member.number,
+                )
+            )
+        self.history += watch.history[bool(self.history) :]
+
+    def score(self, whole: Hierarchy, number: int) -> Callable[[State], float]:
+        """The loss that ranks members on a level: of samples that they did not see there."""
+        level, unit = self.hierarchy[number], self.hierarchy[0].evaluation_cost
+        others, part = unseen(whole[number], level)
+
+        def scored(u: State) -> float:
+            if others is None:
+                self.work += level.evaluation_cost / unit
+                return level.value(u, None, self.hierarchy.dot)
+            self.work += part * whole[number].evaluation_cost / unit
+            return others.value(u)
+
+        return scored
+
+
+def _all_failed(members: list[Member], level: Level) -> str:
+    """That none of the members is left, and what was not finite in the first."""
+    first: Any = members[0].part
+    told = first.message or not_finite(f"start {members[0].number}", level.operator, first.value)
+    return f"train has no start left after {level}, all were not finite; {told}"
 
 
 def _message(part: Solution, level: Level) -> str:
@@ -150,24 +275,18 @@ def _message(part: Solution, level: Level) -> str:
 class _Watch:
     """Merit and monitor of the solver on one level: ends the level when it is exhausted."""
 
-    def __init__(
-        self,
-        hierarchy: Hierarchy,
-        number: int,
-        limits: tuple[int, float, float],
-        clock: tuple[float, float],
-        monitor: Callable[[CycleRecord, State], Any] | None,
-        earlier: tuple[list[CycleRecord], float],
-    ):
-        self.hierarchy = hierarchy
+    def __init__(self, course: _Course, number: int, member: int, deadline: float):
+        self.hierarchy: Hierarchy = course.hierarchy
         self.number = number
-        self.patience, self.gain, self.share = limits
-        self.began, seconds = clock
-        self.deadline = self.began + seconds * 0.5**number
-        self.monitor = monitor
-        self.before = max(len(earlier[0]) - 1, 0)  # cycles on coarser levels
-        self.work = earlier[1]  # on them
-        self.price = hierarchy[number].evaluation_cost / hierarchy[0].evaluation_cost
+        self.member = member
+        self.patience, self.gain, self.share = course.limits
+        self.began = course.began
+        self.deadline = deadline
+        self.monitor = course.monitor
+        self.before = max(len(course.history) - 1, 0)  # cycles on coarser levels, of other members
+        self.work = course.work  # of them
+        finest = self.hierarchy[0].evaluation_cost
+        self.price = self.hierarchy[number].evaluation_cost / finest
         self.history: list[CycleRecord] = []  # of this level
         self.shares: list[float] = []
         self.evaluations = 0.0  # of this level's operator, for the looks
@@ -186,6 +305,7 @@ class _Watch:
                 work=self.work + self.price * (entry.work + self.evaluations),
                 seconds=time.perf_counter() - self.began,
                 level=self.number,
+                member=self.member,
             )
         )
         if time.perf_counter() >= self.deadline:

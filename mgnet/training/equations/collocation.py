@@ -26,6 +26,7 @@ from mgnet.training.least_squares.linearization import RowStream
 from mgnet.training.least_squares.memory_pages import zeros
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.least_squares.row_blocks import RowBlocks, rows_at_once, streams
+from mgnet.training.loss.sample_order import sample_order, shares
 
 __all__ = ["Collocation"]
 
@@ -90,6 +91,27 @@ class Collocation(LeastSquares):
     def subsampled(self, fraction: float) -> Collocation:
         """The same on a part of the points of every term."""
         return self.with_data([term.subsampled(fraction) for term in self.terms])
+
+    @property
+    def samples(self) -> int:
+        """The points of all terms."""
+        return sum(term.samples for term in self.terms)
+
+    def split(self, count: int) -> tuple[Collocation, Collocation]:
+        """The same at `count` points, and at all others.
+
+        Of terms with few points, as measurements and corners have, all remain, and both problems
+        have them; the others have equal numbers.
+        """
+        if count >= self.samples:
+            return self, self
+        sizes = [term.samples for term in self.terms]
+        few, rest = list[Term](), list[Term]()
+        for term, kept in zip(self.terms, shares(count, sizes), strict=True):
+            order = sample_order(term.samples)
+            few.append(term if kept == term.samples else term.at_points(order[:kept]))
+            rest.append(term if kept == term.samples else term.at_points(order[kept:]))
+        return self.with_data(few), self.with_data(rest)
 
     def unscaled(self, u: torch.Tensor) -> list[torch.Tensor]:
         """The residuals of each term as its function gives them: (samples, components)."""

@@ -116,7 +116,10 @@ class Term:
         count = max(1, round(fraction * self.samples))
         if count >= self.samples:
             return self
-        kept = torch.arange(count) * self.samples // count
+        return self.at_points(torch.arange(count) * self.samples // count)
+
+    def at_points(self, kept: torch.Tensor) -> Term:
+        """The same at some of its points, with its weight as a whole."""
         places = tuple(part[kept] for part in self.places)
         points = places if isinstance(self.points, tuple) else places[0]
         attention = None if self.attention is None else self.attention[kept]

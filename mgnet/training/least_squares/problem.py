@@ -144,6 +144,12 @@ class LeastSquares(Objective):
             )
         return self._like(self.network, batch, None)
 
+    def _at(self, kept: torch.Tensor) -> Objective:
+        if self.sample_weight is None:
+            return super()._at(kept)
+        data = tuple(part[kept] for part in self.data)
+        return self._like(self.network, data, self.sample_weight[kept])
+
     def _like(self, network: torch.nn.Module, data: Any, sample_weight: Any) -> LeastSquares:
         return LeastSquares(
             network,

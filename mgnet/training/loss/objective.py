@@ -9,6 +9,7 @@ import torch
 
 from mgnet.training.loss.checks import check_data, check_loss
 from mgnet.training.loss.parameters import FlatParameters, lift
+from mgnet.training.loss.sample_order import sample_order
 from mgnet.training.loss.user_functions import check_loss_pairs
 
 __all__ = ["Data", "Objective", "check_objective"]
@@ -88,6 +89,27 @@ class Objective:
         count = max(1, round(fraction * samples))
         kept = torch.arange(count, device=self.data[0].device) * samples // count
         return self if count >= samples else self.with_data(tuple(part[kept] for part in self.data))
+
+    @property
+    def samples(self) -> int:
+        """How many there are; 0 where it is a function of the module alone."""
+        return 0 if self.data is None else len(self.data[0])
+
+    def split(self, count: int) -> tuple[Objective, Objective]:
+        """The same on `count` samples, and on all others: the first of `sample_order`.
+
+        So what fewer samples hold is part of what more of them hold, however they are sorted; with
+        `count` at least `samples` both are the objective itself.
+        """
+        self._require_data("split")
+        if count >= self.samples:
+            return self, self
+        order = sample_order(self.samples, self.data[1])
+        return self._at(order[:count]), self._at(order[count:])
+
+    def _at(self, kept: torch.Tensor) -> Objective:
+        """The same on some samples."""
+        return self.with_data(tuple(part[kept] for part in self.data))
 
     def _require_data(self, method: str) -> None:
         if self.data is None:

@@ -1,0 +1,77 @@
+"""Another random start of a network: what `reset_parameters` of its parts draws."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+
+import torch
+
+from mgnet.training.loss.parameters import FlatParameters
+
+__all__ = ["fresh_start"]
+
+
+def fresh_start(owner: str, network: torch.nn.Module, seed: int) -> torch.Tensor:
+    """The flat vector of the trained parameters of a network, drawn anew.
+
+    They are drawn by `reset_parameters` of its parts, PyTorch's convention, or `_reset_parameters`
+    where there is no such method: of a module after its parts, as constructors do. One that takes
+    a `generator` is given it, the others find PyTorch's own generator seeded. Parameters that are
+    not drawn keep their values where these are one number throughout, as coefficients of an
+    equation and frequencies are. The network itself is not changed.
+
+    Parameters
+    ----------
+    owner : str
+        Named in errors.
+    network : torch.nn.Module
+    seed : int
+
+    Raises
+    ------
+    TypeError
+        If nothing draws a trained parameter of several numbers, or none is drawn at all.
+
+    Examples
+    --------
+    >>> fresh_start("train", torch.nn.Linear(2, 1), seed=1).shape
+    torch.Size([3])
+    >>> fresh_start("train", torch.nn.ParameterList([torch.tensor([1.0, 2.0])]), seed=0)
+    Traceback (most recent call last):
+    TypeError: train cannot draw another start of the ParameterList: nothing draws its parameter \
+'0'; give the module that holds it a method reset_parameters
+    """
+    drawn = copy.deepcopy(network)
+    trained = {name: p for name, p in drawn.named_parameters() if p.requires_grad}
+    before = {name: p.detach().clone() for name, p in trained.items()}
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for p in trained.values():
+            p.fill_(math.nan)
+        torch.manual_seed(seed)
+        _reset(drawn, torch.Generator().manual_seed(seed), set())
+        left = [name for name, p in trained.items() if bool(p.isnan().any())]
+        for name in left:
+            trained[name].copy_(before[name])
+    random = [name for name in left if bool((before[name] != before[name].flatten()[0]).any())]
+    if random or all(torch.equal(p, before[name]) for name, p in trained.items()):
+        raise TypeError(
+            f"{owner} cannot draw another start of the {type(network).__name__}: nothing draws its "
+            f"parameter {[*random, *left, *trained][0]!r}; give the module that holds it a method "
+            "reset_parameters"
+        )
+    return FlatParameters(drawn).start()
+
+
+def _reset(module: torch.nn.Module, generator: torch.Generator, done: set[torch.nn.Module]) -> None:
+    done.add(module)
+    for part in module.children():
+        if part not in done:
+            _reset(part, generator, done)
+    methods = [getattr(module, each, None) for each in ("reset_parameters", "_reset_parameters")]
+    method = next((each for each in methods if callable(each)), None)
+    if method is None:
+        return
+    named = "generator" in inspect.signature(method).parameters
+    method(**({"generator": generator} if named else {}))
