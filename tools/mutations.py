@@ -374,8 +374,8 @@ TABLE = [
     Mutation(
         "memory-of-other-net",
         "mgnet/knots/optimizer_state.py",
-        "or fine.intervals != tuple(factor * n for n in coarse.intervals)",
-        "or fine.intervals[0] != factor * coarse.intervals[0]",
+        "or fine.intervals != tuple(refined)",
+        "or fine.intervals[:1] != tuple(refined[:1])",
         ("tests/knots/test_optimizer_state.py",),
         "only the first layer is compared when a memory is carried",
     ),
