@@ -390,8 +390,8 @@ TABLE = [
     Mutation(
         "coarse-identity",
         "mgnet/knots/newton_multigrid.py",
-        "coarse[n // 2] = P.T @ N @ P",
-        "coarse[n // 2] = sp.eye_array(P.shape[1]).tocsr()",
+        "N = P.T @ product(finest, 2 * n) @ P",
+        "N = sp.eye_array(P.shape[1]).tocsr()",
         ("tests/knots/test_newton_multigrid.py",),
         "the damping of coarse levels is not that of the finest one",
     ),

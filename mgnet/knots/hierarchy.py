@@ -67,7 +67,7 @@ def parameter_transfers(
     kan: torch.nn.Module, factor: int = 2, layers: Sequence[int] | None = None
 ) -> list[tuple[torch.nn.Parameter, AxisTransfer | None]]:
     """Of every parameter, trained or not: its transfer, None where it is carried unchanged."""
-    inner = _spline_network(kan)
+    inner = held_kan(kan)
     check_plain_tensors(inner.coefficients, "knot_transfer")
     factors = layer_factors("knot_transfer", factor, layers, inner.coefficients)
     ups = refinement_matrices(inner.intervals, inner.degree, factors)
@@ -91,7 +91,7 @@ def _as_tensor(matrix: Any, u: torch.Tensor) -> Any:
     return torch.as_tensor(matrix).to(lift(u.detach()))
 
 
-def _spline_network(network: torch.nn.Module) -> KAN:
+def held_kan(network: torch.nn.Module) -> KAN:
     """The one KAN that a module is or holds."""
     found = [part for part in network.modules() if isinstance(part, KAN)]
     if len(found) != 1:
@@ -102,9 +102,9 @@ def _spline_network(network: torch.nn.Module) -> KAN:
     return found[0]
 
 
-def _refined(network: torch.nn.Module, factor: int, layers: Sequence[int]) -> torch.nn.Module:
+def refined(network: torch.nn.Module, factor: int, layers: Sequence[int]) -> torch.nn.Module:
     """The same with its KAN refined; all other parameters as they are."""
-    inner = _spline_network(network)
+    inner = held_kan(network)
     # A deep copy asks the memo first, and so takes the fine KAN for the coarse one.
     return copy.deepcopy(network, {id(inner): inner.refine(factor, layers)})
 
@@ -255,7 +255,7 @@ def knot_hierarchy(
     if not is_count(levels):
         raise ValueError(f"knot_hierarchy got {shown(levels)} levels; it needs at least 1")
     factor = checked_factor("knot_hierarchy", factor)
-    plan = _plan(_spline_network(kan), int(levels), factor, most_intervals)
+    plan = _plan(held_kan(kan), int(levels), factor, most_intervals)
     if form not in ("subspace", "injected"):
         raise ValueError(f"knot_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")
     if samples is not None and len(samples) != levels:
@@ -265,11 +265,11 @@ def knot_hierarchy(
     networks, transfers = [kan], []
     for layers in plan:
         transfers.insert(0, knot_transfer(networks[0], factor, layers))
-        networks.insert(0, _refined(networks[0], factor, layers))
+        networks.insert(0, refined(networks[0], factor, layers))
 
     # Local evaluation: a gradient costs the same for any number of intervals.
     parts = [1.0] * levels if samples is None else samples
-    names = [told_intervals(_spline_network(network).intervals) for network in networks]
+    names = [told_intervals(held_kan(network).intervals) for network in networks]
 
     def built(objective: Objective) -> list[Level]:
         problems = [objective.with_network(network) for network in networks]

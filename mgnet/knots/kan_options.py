@@ -19,6 +19,7 @@ __all__ = [
     "checked_factor",
     "checked_options",
     "layer_factors",
+    "layers_together",
     "told_intervals",
 ]
 
@@ -245,6 +246,21 @@ choose both or neither
                 f"{what}, but layer {number} shares its coefficients with layer "
                 f"{numbers[id(own)]}; choose both or neither"
             )
+
+
+def layers_together(coefficients: Sequence[Any]) -> list[tuple[int, ...]]:
+    """The numbers of all layers, those in one tuple that share their coefficients.
+
+    Examples
+    --------
+    >>> shared = object()
+    >>> layers_together([shared, object(), shared])
+    [(0, 2), (1,)]
+    """
+    groups: dict[int, list[int]] = {}
+    for number, own in enumerate(coefficients):
+        groups.setdefault(id(own), []).append(number)
+    return [tuple(group) for group in groups.values()]
 
 
 def told_intervals(intervals: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ WIDTHS, N = [2, 3, 2, 1], 5
 
 def matrix(shift=1e-2, intervals=N, gram=False):
     _, J = linearize_residual(KAN(WIDTHS, intervals), lambda kan: torch.sin(kan(X)))
-    identity = {intervals: sp.eye_array(intervals + 3).tocsr()}
+    identity = [sp.eye_array(intervals + 3).tocsr()] * len(J.inputs)
     return GaussNewtonMatrix(J, shift, identity, J.gram() if gram else None)
 
 
@@ -58,7 +58,7 @@ def test_blocks_of_a_coarse_level_have_the_coarse_identity():
     P = torch.from_numpy(kronecker_matrix(coarse).toarray())
     fine = matrix(shift=0.3, intervals=2 * N)
     one = sp.csr_array(coarse.refinement_matrices()[0])
-    M = GaussNewtonMatrix(fine.J.coarsened(), 0.3, {N: one.T @ one})
+    M = GaussNewtonMatrix(fine.J.coarsened(), 0.3, [one.T @ one] * len(fine.J.inputs))
     dense = P.T @ fine.dense() @ P
     d = torch.randn(len(dense), generator=GENERATOR, dtype=torch.float64)
     torch.testing.assert_close(M.dense(), dense)
