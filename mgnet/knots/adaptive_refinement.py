@@ -157,7 +157,12 @@ def _measured(
     error: Callable[[Any], Any], network: torch.nn.Module, layers: tuple[int, ...]
 ) -> float:
     told = error(network)
-    value = float(told.detach() if isinstance(told, torch.Tensor) else told)
+    try:
+        value = float(told.detach() if isinstance(told, torch.Tensor) else told)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"refine_where_needed got the error {shown(told)}; it must be a number"
+        ) from None
     if not 0.0 <= value < math.inf:
         where = f"with layers {shown(layers)} refined" if layers else "without refinement"
         raise ValueError(

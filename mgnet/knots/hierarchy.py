@@ -162,7 +162,7 @@ def _plan(kan: KAN, levels: int, factor: int, most: Any) -> list[list[int]]:
             raise ValueError(
                 f"{what}, but with most_intervals {shown(most)} and factor {factor} no layer of "
                 f"{told_intervals(kan.intervals)} can be refined more than {level - 1} times; "
-                f"give at most {level} levels"
+                f"give levels={level} at most"
             )
         check_layers(f"knot_hierarchy got most_intervals {shown(most)}", own, kan.coefficients)
         intervals = [factor * n if k in own else n for k, n in enumerate(intervals)]
