@@ -31,6 +31,12 @@ class TrialRefinement(NamedTuple):
         Of the network.
     errors : dict of tuple of int to float
         Of all trials, by the layers that each refined; `()` is the network without refinement.
+
+    Examples
+    --------
+    >>> network, layers, error, errors = TrialRefinement(torch.nn.Identity(), (), 0.1, {(): 0.1})
+    >>> error == errors[layers]
+    True
     """
 
     network: torch.nn.Module
