@@ -124,7 +124,7 @@ def refine_where_needed(
     before = _measured(error, network, ())
     best: dict[tuple[int, ...], torch.nn.Module] = {(): copy.deepcopy(network)}
     fit(best[()])
-    errors = {(): _measured(error, best[()], ())}
+    errors: dict[tuple[int, ...], float] = {(): _measured(error, best[()], ())}
     if before < errors[()]:
         best[()], errors[()] = network, before
 

@@ -174,7 +174,7 @@ def _plan(kan: KAN, levels: int, factor: int, most: Any) -> list[list[int]]:
 
 def _checked_caps(kan: KAN, most: Any) -> list[int | None]:
     several = isinstance(most, Sequence) and not isinstance(most, str)
-    caps = list(most) if several else [most] * len(kan.intervals)
+    caps: list[Any] = list(most) if several else [most] * len(kan.intervals)
     if len(caps) != len(kan.intervals) or not all(cap is None or is_count(cap) for cap in caps):
         raise ValueError(
             f"knot_hierarchy got most_intervals {shown(most)} for {len(kan.intervals)} spline "

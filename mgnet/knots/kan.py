@@ -343,7 +343,8 @@ class KAN(OptionsInState):
         """A copy on other knots; its coefficients are matrices times the own ones, in float64."""
         check_plain_tensors(self.coefficients, f"KAN.{method}")
         moved: dict[int, torch.nn.Parameter] = {}  # layers that share their splines go on doing so
-        for matrix, u in zip(matrices, self.coefficients, strict=True):
+        pairs: Any = zip(matrices, self.coefficients, strict=True)
+        for matrix, u in pairs:
             there = u.detach().clone()
             if matrix.shape[0] != matrix.shape[1]:  # else the layer stays
                 values = AxisTransfer(matrix, axis=1).prolong(there.cpu().double().numpy())

@@ -187,9 +187,7 @@ def checked_factor(method: str, factor: Any) -> int:
     return int(factor)
 
 
-def layer_factors(
-    method: str, factor: Any, layers: Any, coefficients: Sequence[Any]
-) -> tuple[int, ...]:
+def layer_factors(method: str, factor: Any, layers: Any, coefficients: Any) -> tuple[int, ...]:
     """Of each spline layer, by what its intervals are multiplied: `factor`, or 1 where it stays.
 
     Parameters
@@ -228,7 +226,7 @@ def layer_factors(
     return tuple(factor if n in chosen else 1 for n in range(count))
 
 
-def check_layers(what: str, chosen: Collection[int], coefficients: Sequence[Any]) -> None:
+def check_layers(what: str, chosen: Collection[int], coefficients: Any) -> None:
     """Raise unless layers that share their coefficients are chosen together, or not at all.
 
     Examples
@@ -248,7 +246,7 @@ choose both or neither
             )
 
 
-def layers_together(coefficients: Sequence[Any]) -> list[tuple[int, ...]]:
+def layers_together(coefficients: Any) -> list[tuple[int, ...]]:
     """The numbers of all layers, those in one tuple that share their coefficients.
 
     Examples
