@@ -230,7 +230,7 @@ def compare(
 
     def plain() -> GaussNewtonMatrix:
         gram = J.gram() if size <= FORMED else None
-        return GaussNewtonMatrix(J, shift, {n: sp.eye_array(n + 3).tocsr()}, gram)
+        return GaussNewtonMatrix(J, shift, [sp.eye_array(n + 3).tocsr()] * len(J.inputs), gram)
 
     def none(timed: Callable[[Product], Product]) -> tuple[Product, Product]:
         return plain().__matmul__, lambda r: r

@@ -278,6 +278,7 @@ WRONG = {
     "float32 to jacobian": (lambda: KNOTS.jacobian(X.float()), TypeError, "float32"),
     "refine(1)": (lambda: KNOTS.refine(1), ValueError, "factor 1; .*at least 2"),
     "refine(1.5)": (lambda: KNOTS.refine(1.5), ValueError, "factor 1.5; .*integer of at least 2"),
+    "layer 2 of two": (lambda: KNOTS.refine(layers=[2]), ValueError, "some of the numbers -2 to 1"),
     "coarsen by 3": (lambda: KNOTS.coarsen(3), ValueError, "divide all"),
     "nothing to compare": (lambda: KNOTS.nesting_defect(X[:0]), ValueError, "no samples"),
     "0 levels of knots": (

@@ -406,8 +406,8 @@ TABLE = [
     Mutation(
         "memory-of-other-net",
         "mgnet/knots/optimizer_state.py",
-        "or fine.intervals != tuple(factor * n for n in coarse.intervals)",
-        "or fine.intervals[0] != factor * coarse.intervals[0]",
+        "or fine.intervals != tuple(refined)",
+        "or fine.intervals[:1] != tuple(refined[:1])",
         ("tests/knots/test_optimizer_state.py",),
         "only the first layer is compared when a memory is carried",
     ),
@@ -422,8 +422,8 @@ TABLE = [
     Mutation(
         "coarse-identity",
         "mgnet/knots/newton_multigrid.py",
-        "coarse[n // 2] = P.T @ N @ P",
-        "coarse[n // 2] = sp.eye_array(P.shape[1]).tocsr()",
+        "N = P.T @ product(finest, 2 * n) @ P",
+        "N = sp.eye_array(P.shape[1]).tocsr()",
         ("tests/knots/test_newton_multigrid.py",),
         "the damping of coarse levels is not that of the finest one",
     ),

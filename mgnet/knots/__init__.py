@@ -5,6 +5,7 @@ the spline and the truncated-power basis, and hierarchies of networks that diffe
 knots. Needs the core and PyTorch.
 """
 
+from mgnet.knots.adaptive_refinement import TrialRefinement, refine_where_needed
 from mgnet.knots.change_of_basis import change_of_basis
 from mgnet.knots.conversion import from_efficient_kan, from_pykan
 from mgnet.knots.descent import GradientDescent
@@ -27,6 +28,7 @@ __all__ = [
     "KnotMultigrid",
     "MultichannelMLP",
     "Patches",
+    "TrialRefinement",
     "change_of_basis",
     "from_efficient_kan",
     "from_pykan",
@@ -34,6 +36,7 @@ __all__ = [
     "knot_transfer",
     "kronecker_matrix",
     "refine_optimizer",
+    "refine_where_needed",
     "roughness",
     "spline_layer",
 ]

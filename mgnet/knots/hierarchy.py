@@ -11,8 +11,15 @@ import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.knots.kan import KAN
-from mgnet.knots.kan_options import check_coefficients, checked_factor
+from mgnet.knots.kan_options import (
+    check_coefficients,
+    check_layers,
+    checked_factor,
+    layer_factors,
+    told_intervals,
+)
 from mgnet.knots.network_state import check_plain_tensors
+from mgnet.knots.refinement import coarsening_matrices, refinement_matrices
 from mgnet.knots.spline_operator import SplineOperator, is_long
 from mgnet.level import Level
 from mgnet.limits import is_count, shown
@@ -27,12 +34,14 @@ __all__ = ["knot_hierarchy", "knot_transfer", "kronecker_matrix"]
 MOST_LEVELS = 200  # of which the finest is counted: 2^199 intervals are too many anywhere
 
 
-def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
-    """Between `kan` and `kan.refine(factor)`, for the flat vector of trained parameters.
+def knot_transfer(
+    kan: torch.nn.Module, factor: int = 2, layers: Sequence[int] | None = None
+) -> PackedTransfer:
+    """Between `kan` and `kan.refine(factor, layers)`, for the flat vector of trained parameters.
 
-    Up: knot insertion on the spline axis of every layer. Down, for solutions: L2 projection, as
-    `kan.coarsen`. Parameters that are no spline coefficients are carried unchanged; those that
-    require no gradient have no place in the vector.
+    Up: knot insertion on the spline axis of every layer that is refined. Down, for solutions: L2
+    projection, as `kan.coarsen`. All other parameters are carried unchanged; those that require no
+    gradient have no place in the vector.
 
     Parameters
     ----------
@@ -40,6 +49,8 @@ def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
         The coarse network: a KAN, or a module that holds one, as `mgnet.training.Ansatz` does.
     factor : int
         At least 2.
+    layers : sequence of int, optional
+        As in `KAN.refine`.
 
     Examples
     --------
@@ -48,21 +59,23 @@ def knot_transfer(kan: torch.nn.Module, factor: int = 2) -> PackedTransfer:
     >>> knot_transfer(kan).prolong(u).tolist()
     [0.0, 0.5, 1.0]
     """
-    pairs = parameter_transfers(kan, factor)
+    pairs = parameter_transfers(kan, factor, layers)
     return PackedTransfer(tuple((tuple(p.shape), t) for p, t in pairs if p.requires_grad))
 
 
 def parameter_transfers(
-    kan: torch.nn.Module, factor: int = 2
+    kan: torch.nn.Module, factor: int = 2, layers: Sequence[int] | None = None
 ) -> list[tuple[torch.nn.Parameter, AxisTransfer | None]]:
     """Of every parameter, trained or not: its transfer, None where it is carried unchanged."""
-    inner = _spline_network(kan)
+    inner = held_kan(kan)
     check_plain_tensors(inner.coefficients, "knot_transfer")
-    matrices = zip(
-        inner.refinement_matrices(factor), inner.coarsening_matrices(factor), strict=True
-    )
+    factors = layer_factors("knot_transfer", factor, layers, inner.coefficients)
+    ups = refinement_matrices(inner.intervals, inner.degree, factors)
+    downs = coarsening_matrices(inner.intervals, inner.degree, factors)
     of_splines = {}
-    for (up, down), u in zip(matrices, inner.coefficients, strict=True):
+    for by, up, down, u in zip(factors, ups, downs, inner.coefficients, strict=True):
+        if by == 1:
+            continue
         # Not torch's sparse matrices: `torch.func.vmap`, which `ProlongedJacobian` needs, knows
         # no product with them.
         P: Any = SplineOperator((up,)) if is_long(up) else up.toarray()
@@ -78,7 +91,7 @@ def _as_tensor(matrix: Any, u: torch.Tensor) -> Any:
     return torch.as_tensor(matrix).to(lift(u.detach()))
 
 
-def _spline_network(network: torch.nn.Module) -> KAN:
+def held_kan(network: torch.nn.Module) -> KAN:
     """The one KAN that a module is or holds."""
     found = [part for part in network.modules() if isinstance(part, KAN)]
     if len(found) != 1:
@@ -89,15 +102,17 @@ def _spline_network(network: torch.nn.Module) -> KAN:
     return found[0]
 
 
-def _refined(network: torch.nn.Module, factor: int) -> torch.nn.Module:
+def refined(network: torch.nn.Module, factor: int, layers: Sequence[int]) -> torch.nn.Module:
     """The same with its KAN refined; all other parameters as they are."""
-    inner = _spline_network(network)
+    inner = held_kan(network)
     # A deep copy asks the memo first, and so takes the fine KAN for the coarse one.
-    return copy.deepcopy(network, {id(inner): inner.refine(factor)})
+    return copy.deepcopy(network, {id(inner): inner.refine(factor, layers)})
 
 
-def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
-    """The prolongation of `knot_transfer(kan, factor)` as one matrix, for PETSc and SciPy.
+def kronecker_matrix(
+    kan: KAN, factor: int = 2, layers: Sequence[int] | None = None
+) -> sp.csr_matrix:
+    """The prolongation of `knot_transfer(kan, factor, layers)` as one matrix, for PETSc and SciPy.
 
     Block diagonal over the layers: `I_inputs (x) P (x) I_outputs`, and the identity for parameters
     that are no splines. `mgnet.petsc.matrices` multiplies without the products.
@@ -108,10 +123,12 @@ def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
         The coarse network.
     factor : int
         At least 2.
+    layers : sequence of int, optional
+        As in `KAN.refine`.
 
     Returns
     -------
-    csr_matrix of shape (parameters of kan.refine(factor), parameters of kan)
+    csr_matrix of shape (parameters of kan.refine(factor, layers), parameters of kan)
 
     Examples
     --------
@@ -119,7 +136,7 @@ def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
     (99, 63)
     """
     check_plain_tensors(kan.coefficients, "kronecker_matrix")
-    matrices = zip(kan.refinement_matrices(factor), kan.coefficients, strict=True)
+    matrices = zip(kan.refinement_matrices(factor, layers), kan.coefficients, strict=True)
     of_splines = {id(u): P for P, u in matrices}
     blocks = []
     for u in kan.parameters():
@@ -132,17 +149,44 @@ def kronecker_matrix(kan: KAN, factor: int = 2) -> sp.csr_matrix:
     return sp.csr_matrix(sp.block_diag(blocks))
 
 
-def _check_finest(kan: KAN, levels: int, factor: int) -> None:
-    """Raise unless memory holds the finest network, before the first is refined."""
-    growth = factor ** (min(int(levels), MOST_LEVELS) - 1)
-    what = f"knot_hierarchy got {shown(levels)} levels and factor {shown(factor)}"
-    intervals = [growth * n for n in kan.intervals]
-    check_coefficients(
-        f"{what}: the finest has {shown(intervals)} intervals",
-        kan.widths[-len(intervals) - 1 :],
-        intervals,
-        kan.degree,
-    )
+def _plan(kan: KAN, levels: int, factor: int, most: Any) -> list[list[int]]:
+    """Of each refinement, the coarsest first, the layers that take part in it.
+
+    Raises unless memory holds the finest network, before the first is refined.
+    """
+    what, intervals, plan = f"knot_hierarchy got {shown(levels)} levels", [*kan.intervals], []
+    caps = _checked_caps(kan, most)
+    for level in range(1, min(levels, MOST_LEVELS)):
+        own = [n for n, cap in enumerate(caps) if cap is None or factor * intervals[n] <= cap]
+        if not own:
+            raise ValueError(
+                f"{what}, but with most_intervals {shown(most)} and factor {factor} no layer of "
+                f"{told_intervals(kan.intervals)} can be refined more than {level - 1} times; "
+                f"give levels={level} at most"
+            )
+        check_layers(f"knot_hierarchy got most_intervals {shown(most)}", own, kan.coefficients)
+        intervals = [factor * n if k in own else n for k, n in enumerate(intervals)]
+        plan.append(own)
+    told = f"{what} and factor {shown(factor)}: the finest has {shown(intervals)} intervals"
+    check_coefficients(told, kan.widths[-len(intervals) - 1 :], intervals, kan.degree)
+    return plan
+
+
+def _checked_caps(kan: KAN, most: Any) -> list[int | None]:
+    several = isinstance(most, Sequence) and not isinstance(most, str)
+    caps: list[Any] = list(most) if several else [most] * len(kan.intervals)
+    if len(caps) != len(kan.intervals) or not all(cap is None or is_count(cap) for cap in caps):
+        raise ValueError(
+            f"knot_hierarchy got most_intervals {shown(most)} for {len(kan.intervals)} spline "
+            "layers; give a positive integer, or one (or None) per layer"
+        )
+    for number, (cap, n) in enumerate(zip(caps, kan.intervals, strict=True)):
+        if cap is not None and cap < n:
+            raise ValueError(
+                f"knot_hierarchy got most_intervals {shown(most)}, but layer {number} has "
+                f"{n} intervals already; a layer that shall stay takes its own number"
+            )
+    return caps
 
 
 def knot_hierarchy(
@@ -154,8 +198,12 @@ def knot_hierarchy(
     factor: int = 2,
     form: str = "subspace",
     samples: Sequence[float] | None = None,
+    most_intervals: int | Sequence[int | None] | None = None,
 ) -> Hierarchy:
     """Levels of KANs, each with `factor` times as many intervals as the next coarser one.
+
+    With `most_intervals` a layer takes part until it has so many: from 8 intervals, `(None, 16)`
+    gives two layers (8, 8), (16, 16), (32, 16), (64, 16) and so on.
 
     Properly nested: the coarse network with coefficients u is the fine network with P u, so
     refinement changes no output. The forms differ in what a cycle solves below a fine state u. In
@@ -181,6 +229,9 @@ def knot_hierarchy(
     samples : sequence of float, optional
         The part of the samples that each level uses, finest first, for schedules that go upward:
         coarse networks need fewer. All by default.
+    most_intervals : int or sequence of (int or None), optional
+        That a layer is refined to, one for all layers or one for each; None for no limit. A layer
+        whose function is smooth needs few, and more of them follow the noise of sparse data.
 
     Returns
     -------
@@ -203,21 +254,22 @@ def knot_hierarchy(
     check_objective("knot_hierarchy", objective)
     if not is_count(levels):
         raise ValueError(f"knot_hierarchy got {shown(levels)} levels; it needs at least 1")
-    _check_finest(_spline_network(kan), levels, checked_factor("knot_hierarchy", factor))
+    factor = checked_factor("knot_hierarchy", factor)
+    plan = _plan(held_kan(kan), int(levels), factor, most_intervals)
     if form not in ("subspace", "injected"):
         raise ValueError(f"knot_hierarchy got form {form!r}; it must be 'subspace' or 'injected'")
     if samples is not None and len(samples) != levels:
         raise ValueError(
             f"knot_hierarchy got samples for {len(samples)} levels; give {levels}, finest first"
         )
-    networks = [kan]
-    for _ in range(int(levels) - 1):
-        networks.insert(0, _refined(networks[0], factor))
-    transfers = [knot_transfer(network, factor) for network in networks[1:]]
+    networks, transfers = [kan], []
+    for layers in plan:
+        transfers.insert(0, knot_transfer(networks[0], factor, layers))
+        networks.insert(0, refined(networks[0], factor, layers))
 
     # Local evaluation: a gradient costs the same for any number of intervals.
     parts = [1.0] * levels if samples is None else samples
-    names = [f"{_spline_network(network).intervals[0]} intervals" for network in networks]
+    names = [told_intervals(held_kan(network).intervals) for network in networks]
 
     def built(objective: Objective) -> list[Level]:
         problems = [objective.with_network(network) for network in networks]

@@ -12,21 +12,15 @@ import torch
 from mgnet.knots.derivatives import KANDerivatives
 from mgnet.knots.initial_splines import draw, draw_linear_, owned
 from mgnet.knots.jacobian import linearize
-from mgnet.knots.kan_options import check_coefficients, checked_factor, checked_options
+from mgnet.knots.kan_options import check_coefficients, checked_options, layer_factors
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
 from mgnet.knots.precision import in_full_precision, raised, under_autocast, working_dtype
-from mgnet.knots.refinement import (
-    injection_matrix,
-    mass_matrix,
-    projection_matrix,
-    refinement_matrix,
-    uniform_knots,
-)
+from mgnet.knots.refinement import coarsening_matrices, refinement_matrices
 from mgnet.knots.spline_network import into_domain
 from mgnet.knots.spline_operator import SplineOperator
-from mgnet.limits import is_count, shown
+from mgnet.limits import shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.linearization import Residual
 from mgnet.training.loss.own_forward import alteration
@@ -262,15 +256,19 @@ class KAN(OptionsInState):
         """
         return self.linearize(x)[1].dense().unflatten(0, (len(x), -1))
 
-    def refinement_matrices(self, factor: int = 2) -> list[sp.csr_matrix]:
-        """Of each layer, from the splines of this network to those of `refine(factor)`."""
-        return [refinement_matrix(n, self.degree, factor) for n in self.intervals]
+    def refinement_matrices(
+        self, factor: int = 2, layers: Sequence[int] | None = None
+    ) -> list[sp.csr_matrix]:
+        """Of each layer, from the splines of this network to those of `refine(factor, layers)`."""
+        factors = layer_factors("KAN.refinement_matrices", factor, layers, self.coefficients)
+        return refinement_matrices(self.intervals, self.degree, factors)
 
     def coarsening_matrices(
-        self, factor: int = 2, by: str = "projection"
+        self, factor: int = 2, by: str = "projection", layers: Sequence[int] | None = None
     ) -> list[np.ndarray | SplineOperator]:
-        """Of each layer, from the splines of `refine(factor)` to those of this network."""
-        return _coarsening(self.intervals, self.degree, factor, by)
+        """Of each layer, from the splines of `refine(factor, layers)` to those of this network."""
+        factors = layer_factors("KAN.coarsening_matrices", factor, layers, self.coefficients)
+        return coarsening_matrices(self.intervals, self.degree, factors, by)
 
     def linearize_residual(self, residual: Residual) -> tuple[torch.Tensor, Jacobian]:
         """Residuals and their Jacobian in all parameters, with few entries in each row.
@@ -284,51 +282,71 @@ class KAN(OptionsInState):
         self._require_plain("linearize_residual")
         return linearize_residual(self, residual)
 
-    def refine(self: Self, factor: int = 2) -> Self:
+    def refine(self: Self, factor: int = 2, layers: Sequence[int] | None = None) -> Self:
         """The same function with `factor` times as many intervals, a new network.
 
         Parameters
         ----------
         factor : int
             At least 2.
+        layers : sequence of int, optional
+            The spline layers that are refined, -1 the last; the others stay. All by default. Layers
+            that share their coefficients are refined together.
+
+        Examples
+        --------
+        >>> KAN([2, 5, 1], intervals=8).refine(layers=[0]).intervals
+        (16, 8)
         """
-        factor = checked_factor("KAN.refine", factor)
-        intervals = [factor * n for n in self.intervals]
+        factors = layer_factors("KAN.refine", factor, layers, self.coefficients)
+        intervals = [by * n for by, n in zip(factors, self.intervals, strict=True)]
         what, splines = f"KAN.refine got factor {shown(factor)}", self.widths[-len(intervals) - 1 :]
         check_coefficients(what, splines, intervals, self.degree)
-        return self._on(intervals, self.refinement_matrices(factor), "refine")
+        matrices = refinement_matrices(self.intervals, self.degree, factors)
+        return self._on(intervals, matrices, "refine")
 
-    def coarsen(self: Self, factor: int = 2, by: str = "projection") -> Self:
+    def coarsen(
+        self: Self, factor: int = 2, by: str = "projection", layers: Sequence[int] | None = None
+    ) -> Self:
         """The closest network with fewer intervals, a new one; undoes `refine`.
 
         Parameters
         ----------
         factor : int
-            Must divide the intervals of every layer.
+            Must divide the intervals of every layer that is coarsened.
         by : "projection" or "injection"
             Closest edge functions, in L2 over the domain, or closest coefficients.
+        layers : sequence of int, optional
+            As in `refine`.
         """
-        if not is_count(factor, 2) or any(n % factor for n in self.intervals):
+        factors = layer_factors("KAN.coarsen", factor, layers, self.coefficients)
+        if any(n % f for n, f in zip(self.intervals, factors, strict=True)):
+            among = "" if layers is None else f" of layers {shown(layers)}"
             raise ValueError(
                 f"KAN.coarsen got factor {shown(factor)} for {self.intervals} intervals; "
-                "it must be an integer of at least 2 and divide all"
+                f"it must divide all{among}"
             )
-        intervals = [n // factor for n in self.intervals]
-        return self._on(intervals, _coarsening(intervals, self.degree, factor, by), "coarsen")
+        intervals = [n // f for n, f in zip(self.intervals, factors, strict=True)]
+        matrices = coarsening_matrices(intervals, self.degree, factors, by)
+        return self._on(intervals, matrices, "coarsen")
 
-    def nesting_defect(self, x: torch.Tensor, factor: int = 2) -> float:
+    def nesting_defect(
+        self, x: torch.Tensor, factor: int = 2, layers: Sequence[int] | None = None
+    ) -> float:
         """The largest change of an output by `refine`, over the largest output; rounding only.
 
         Parameters
         ----------
         x : tensor of shape (..., inputs)
         factor : int
+        layers : sequence of int, optional
+            As in `refine`.
         """
         with torch.no_grad():
             outputs = self(x)
             if not outputs.numel():
                 raise ValueError("KAN.nesting_defect got no samples; give at least one")
-            change = (self.refine(factor)(x) - outputs).abs().max()
+            change = (self.refine(factor, layers)(x) - outputs).abs().max()
             return float(change / outputs.abs().max().clamp_min(torch.finfo(x.dtype).tiny))
 
     def _on(
@@ -340,9 +358,12 @@ class KAN(OptionsInState):
         """A copy on other knots; its coefficients are matrices times the own ones, in float64."""
         check_plain_tensors(self.coefficients, f"KAN.{method}")
         moved: dict[int, torch.nn.Parameter] = {}  # layers that share their splines go on doing so
-        for matrix, u in zip(matrices, self.coefficients, strict=True):
-            values = AxisTransfer(matrix, axis=1).prolong(u.detach().cpu().double().clone().numpy())
-            there = owned(values).to(u.device, u.dtype)
+        pairs: Any = zip(matrices, self.coefficients, strict=True)
+        for matrix, u in pairs:
+            there = u.detach().clone()
+            if matrix.shape[0] != matrix.shape[1]:  # else the layer stays
+                values = AxisTransfer(matrix, axis=1).prolong(there.cpu().double().numpy())
+                there = owned(values).to(u.device, u.dtype)
             moved.setdefault(id(u), torch.nn.Parameter(there, u.requires_grad))
         others = torch.nn.ParameterList(moved[id(u)] for u in self.coefficients)
         made = copy_with(self, f"KAN.{method}", [(self.coefficients, others)])
@@ -354,19 +375,3 @@ class KAN(OptionsInState):
             f"widths={list(self.widths)}, intervals={list(self.intervals)}, degree={self.degree}, "
             f"domain={self.domain}, hidden={self.hidden!r}"
         )
-
-
-def _coarsening(
-    intervals: Sequence[int], degree: int, factor: int, by: str
-) -> list[np.ndarray | SplineOperator]:
-    if by not in ("projection", "injection"):
-        raise ValueError(f"KAN.coarsen got by={by!r}; it must be 'projection' or 'injection'")
-    made = {}
-    for n in set(intervals):
-        P = refinement_matrix(n, degree, factor)
-        if by == "injection":
-            made[n] = injection_matrix(P)
-        else:  # on any domain: its length cancels
-            knots = uniform_knots(factor * n, degree, (0.0, 1.0))
-            made[n] = projection_matrix(P, mass_matrix(knots, degree))
-    return [made[n] for n in intervals]

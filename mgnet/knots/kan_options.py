@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from mgnet.limits import check_memory, is_count, shown, written
+from mgnet.limits import check_memory, is_count, is_whole, shown, written
 
-__all__ = ["KANOptions", "check_coefficients", "checked_factor", "checked_options"]
+__all__ = [
+    "KANOptions",
+    "check_coefficients",
+    "check_layers",
+    "checked_factor",
+    "checked_options",
+    "layer_factors",
+    "layers_together",
+    "told_intervals",
+]
 
 DEGREES = range(1, 6)
 # A coefficient is drawn in double precision and copied into torch's memory.
@@ -175,3 +185,89 @@ def checked_factor(method: str, factor: Any) -> int:
             f"{method} got factor {shown(factor)}; it must be an integer of at least 2"
         )
     return int(factor)
+
+
+def layer_factors(method: str, factor: Any, layers: Any, coefficients: Any) -> tuple[int, ...]:
+    """Of each spline layer, by what its intervals are multiplied: `factor`, or 1 where it stays.
+
+    Parameters
+    ----------
+    method : str
+        Who got them.
+    factor : int
+        At least 2.
+    layers : sequence of int or None
+        Numbers as Python counts them, -1 the last; None for all.
+    coefficients : sequence of Parameter
+        Of all spline layers.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> layer_factors("KAN.refine", 2, [-1], [object(), object()])
+    (1, 2)
+    """
+    factor, count = checked_factor(method, factor), len(coefficients)
+    if layers is None:
+        return (factor,) * count
+    several = isinstance(layers, Sequence | np.ndarray) and not isinstance(layers, str)
+    if not several or not len(layers) or not all(is_whole(n, -count, count - 1) for n in layers):
+        raise ValueError(
+            f"{method} got layers {shown(layers)}; give a sequence of some of the numbers "
+            f"{-count} to {count - 1} (the network has {count} spline layers), or None for all"
+        )
+    chosen = {int(n) % count for n in layers}
+    if len(chosen) < len(layers):
+        raise ValueError(f"{method} got layers {shown(layers)}; give each layer once")
+    check_layers(f"{method} got layers {shown(layers)}", chosen, coefficients)
+    return tuple(factor if n in chosen else 1 for n in range(count))
+
+
+def check_layers(what: str, chosen: Collection[int], coefficients: Any) -> None:
+    """Raise unless layers that share their coefficients are chosen together, or not at all.
+
+    Examples
+    --------
+    >>> shared = object()
+    >>> check_layers("KAN.refine got layers [0]", [0], [shared, shared])
+    Traceback (most recent call last):
+    ValueError: KAN.refine got layers [0], but layer 1 shares its coefficients with layer 0; \
+choose both or neither
+    """
+    numbers = {id(coefficients[n]): n for n in chosen}
+    for number, own in enumerate(coefficients):
+        if number not in chosen and id(own) in numbers:
+            raise ValueError(
+                f"{what}, but layer {number} shares its coefficients with layer "
+                f"{numbers[id(own)]}; choose both or neither"
+            )
+
+
+def layers_together(coefficients: Any) -> list[tuple[int, ...]]:
+    """The numbers of all layers, those in one tuple that share their coefficients.
+
+    Examples
+    --------
+    >>> shared = object()
+    >>> layers_together([shared, object(), shared])
+    [(0, 2), (1,)]
+    """
+    groups: dict[int, list[int]] = {}
+    for number, own in enumerate(coefficients):
+        groups.setdefault(id(own), []).append(number)
+    return [tuple(group) for group in groups.values()]
+
+
+def told_intervals(intervals: Sequence[int]) -> str:
+    """In words, one number where all layers have as many.
+
+    Examples
+    --------
+    >>> told_intervals((8, 8)), told_intervals((256, 16))
+    ('8 intervals', '256, 16 intervals')
+    """
+    numbers = intervals[:1] if len(set(intervals)) == 1 else intervals
+    return f"{', '.join(map(str, numbers))} intervals"

@@ -24,6 +24,7 @@ from mgnet.training.least_squares.jacobian import (
 )
 from mgnet.training.least_squares.linearization import Residual, blocks_of
 from mgnet.training.least_squares.sample_parts import Call, SampleParts
+from mgnet.transfer import PackedTransfer
 
 __all__ = ["linearize_residual", "local_form"]
 
@@ -86,21 +87,26 @@ def _layout(layers: list[tuple[int, int, int, int]]) -> tuple[InputColumns, ...]
 
 
 def _prolonged(J: ProlongedJacobian) -> LocalJacobian | None:
-    """`J P` where P is knot insertion by some factor in all layers, which a product tells."""
+    """`J P` where P is knot insertion by some factor in some layers, which a product tells."""
     fine = local_form(J.fine)
-    if fine is None:
+    if fine is None or not isinstance(J.transfer, PackedTransfer):
         return None
-    intervals = [part.intervals for part in fine.inputs]
-    for factor in (n for n in range(2, min(intervals) + 1) if not any(k % n for k in intervals)):
-        columns = sum((p.intervals // factor + p.degree) * p.outputs for p in fine.inputs)
-        if columns != J.columns:
-            continue
-        coarse = fine.coarsened(factor)
-        probe = torch.cos(torch.arange(1.0, columns + 1.0, dtype=torch.float64))
-        ours, theirs = coarse.matvec(probe), J.matvec(probe)
-        if bool((ours - theirs).norm() <= 1e-6 * theirs.norm()):  # P may be in single precision
-            return coarse
-    return None
+    shapes = [shape for shape, _ in J.transfer.parts]
+    splines = [shape[1] for shape in shapes if len(shape) == 3 for _ in range(shape[0])]
+    if len(splines) != len(fine.inputs) or any(len(shape) != 3 for shape in shapes):
+        return None
+    pairs = [(p.intervals, n - p.degree) for p, n in zip(fine.inputs, splines, strict=True)]
+    factors = {many // few if few > 0 and many % few == 0 else 0 for many, few in pairs}
+    (factor, *others) = sorted(factors - {1}) or [0]
+    if factor < 2 or others:
+        return None
+    coarse = fine.coarsened(factor, chosen=[few < many for many, few in pairs])
+    probe = torch.cos(torch.arange(1.0, J.columns + 1.0, dtype=torch.float64))
+    if coarse.shape[1] != J.columns:
+        return None
+    ours, theirs = coarse.matvec(probe), J.matvec(probe)
+    same = bool((ours - theirs).norm() <= 1e-6 * theirs.norm())  # P may be in single precision
+    return coarse if same else None
 
 
 class _Local(torch.nn.Module):

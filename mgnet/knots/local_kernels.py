@@ -137,7 +137,7 @@ def element_matrices(values, first, intervals):
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
-def coarsened(values, first, kept, runs, onto, coarse):
+def coarsened(values, first, kept, runs, factors, onto, coarse):
     """Fill the array `coarse` (kept, entries) with rows in coarse splines.
 
     Parameters
@@ -146,10 +146,12 @@ def coarsened(values, first, kept, runs, onto, coarse):
         As in `matvec`.
     kept : int64 array
         The rows that are taken.
-    onto : array of shape (factor, coarse splines, fine splines)
-        Of each part of a coarse interval.
+    factors : int64 array of shape (inputs,)
+        Fine intervals in a coarse one: 1 where an input stays, or one other number for all.
+    onto : array of shape (1 + factor, coarse splines, fine splines)
+        Of an interval that stays, and of each part of a coarse interval.
     """
-    factor, splines = onto.shape[:2]
+    splines = onto.shape[1]
     total = np.empty(values.shape[1])
     for number in range(len(kept)):
         n = kept[number]
@@ -157,7 +159,7 @@ def coarsened(values, first, kept, runs, onto, coarse):
         at = 0
         for p in range(len(runs)):
             outputs, width = runs[p, 1], runs[p, 2]
-            part = first[n, p] % factor
+            part = 0 if factors[p] == 1 else 1 + first[n, p] % factors[p]
             for i in range(splines):
                 own = total[at + i * outputs : at + (i + 1) * outputs]
                 for j in range(splines):

@@ -7,6 +7,7 @@ row is stored as its entries and one interval for each input.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -202,7 +203,12 @@ class LocalJacobian(Jacobian):
         return make(self.values[:, part.entries], self.first[:, p], part.intervals)
 
     def coarsened(
-        self, factor: int = 2, rows: int | None = None, seed: int = 0, dtype: Any = None
+        self,
+        factor: int = 2,
+        rows: int | None = None,
+        seed: int = 0,
+        dtype: Any = None,
+        chosen: Sequence[bool] | None = None,
     ) -> LocalJacobian:
         """`J P` with the prolongation of `knot_transfer`; or `rows` of its rows, drawn, rescaled.
 
@@ -215,21 +221,24 @@ class LocalJacobian(Jacobian):
             Of the drawing.
         dtype : type, optional
             Of its entries, instead of that of J.
+        chosen : sequence of bool, optional
+            Of each input, whether its splines are coarsened; all by default.
         """
         kept, weight = np.arange(self.rows), 1.0
+        factors = np.where(np.ones(len(self.inputs), bool) if chosen is None else chosen, factor, 1)
         if rows is not None and rows < self.rows:
             weight = (self.rows / rows) ** 0.5
             kept = np.random.default_rng(seed).choice(self.rows, rows, replace=False)
             kept.sort()
         parts, place = [], 0
-        for part in self.inputs:
-            parts.append(replace(part, place=place, intervals=part.intervals // factor))
+        for part, by in zip(self.inputs, factors.tolist(), strict=True):
+            parts.append(replace(part, place=place, intervals=part.intervals // by))
             place += parts[-1].count
         values = np.empty((len(kept), self.row_entries), dtype or self.values.dtype)
         onto = weight * _onto_coarse(self.inputs[0].degree, factor)
         fill = _kernels().coarsened if compiled else _coarsened
-        fill(self.values, self.first, kept, self._runs, onto, values)
-        first = self.first[kept] // np.int32(factor)
+        fill(self.values, self.first, kept, self._runs, factors, onto, values)
+        first = self.first[kept] // factors.astype(np.int32)
         return LocalJacobian(values, first, tuple(parts))
 
 
@@ -251,11 +260,11 @@ def _by_interval(first: np.ndarray) -> Any:
 def _onto_coarse(degree: int, factor: int) -> np.ndarray:
     """Of each part of a coarse interval, the coarse splines in the fine ones, transposed.
 
-    Shape (factor, coarse splines, fine splines).
+    Shape (1 + factor, coarse splines, fine splines), the unit matrix first.
     """
     P = refinement_matrix(1, degree, factor).toarray()  # as on any interval
     size = degree + 1
-    return np.stack([P[part : part + size, :size].T for part in range(factor)])
+    return np.stack([np.eye(size), *(P[part : part + size, :size].T for part in range(factor))])
 
 
 def _element_matrices(values: np.ndarray, first: np.ndarray, intervals: int) -> np.ndarray:
@@ -273,17 +282,19 @@ def _coarsened(
     first: np.ndarray,
     kept: np.ndarray,
     runs: np.ndarray,
+    factors: np.ndarray,
     onto: np.ndarray,
     coarse: np.ndarray,
 ) -> None:
     """As in `mgnet.knots.local_kernels`."""
-    factor, splines = onto.shape[:2]
+    splines = onto.shape[1]
     step = max(1, LOCAL // values.shape[1])
     for begin in range(0, len(kept), step):
         rows = kept[begin : begin + step]
         at = 0
         for p, (_, outputs, width) in enumerate(runs.tolist()):
-            weights = onto[first[rows, p] % factor]
+            by = factors[p]
+            weights = onto[(1 + first[rows, p] % by) if by > 1 else np.zeros(len(rows), int)]
             fine = values[rows, at : at + width].reshape(-1, splines, outputs)
             own = coarse[begin : begin + step, at : at + width]
             own[:] = np.einsum("nij,njq->niq", weights, fine).reshape(own.shape)

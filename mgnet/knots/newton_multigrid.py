@@ -13,6 +13,7 @@ import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import Memory, run
+from mgnet.knots.kan_options import told_intervals
 from mgnet.knots.local_jacobian import local_form
 from mgnet.knots.local_rows import LocalJacobian, single
 from mgnet.knots.patches import GaussNewtonMatrix, Patches, cholesky
@@ -90,15 +91,26 @@ class KnotMultigrid:
                 "with residuals of one call of the module each, a row per sample"
             )
         levels = [local]
-        while self._coarsens(levels[-1]):
-            coarse = sum(p.outputs * (p.intervals // 2 + p.degree) for p in levels[-1].inputs)
+        while any(chosen := self._coarsens(levels[-1])):
+            coarse = sum(
+                p.outputs * (p.intervals // (2 if coarsens else 1) + p.degree)
+                for p, coarsens in zip(levels[-1].inputs, chosen, strict=True)
+            )
             rows = min(levels[-1].rows, math.ceil(self.rows * coarse))
-            large = rows * levels[-1].row_entries > LARGE
-            levels.append(levels[-1].coarsened(rows=rows, dtype=single if large else None))
+            dtype = single if rows * levels[-1].row_entries > LARGE else None
+            levels.append(levels[-1].coarsened(rows=rows, dtype=dtype, chosen=chosen))
         return KnotLevels(tuple(levels), self, tuple(others))
 
-    def _coarsens(self, J: LocalJacobian) -> bool:
-        return all(p.intervals % 2 == 0 and p.intervals >= 2 * self.coarsest for p in J.inputs)
+    def _coarsens(self, J: LocalJacobian) -> list[bool]:
+        """Of each input, whether the next level has half its intervals.
+
+        Those with more than half of the most: fine layers come down to the others first, as they
+        went up. All at once took a third more iterations where the outer layer had 16 intervals.
+        """
+        able = [p.intervals % 2 == 0 and p.intervals >= 2 * self.coarsest for p in J.inputs]
+        pairs = list(zip(J.inputs, able, strict=True))
+        most = max((p.intervals for p, can in pairs if can), default=0)
+        return [can and 2 * p.intervals > most for p, can in pairs]
 
 
 def _parts(J: Jacobian) -> list[Jacobian]:
@@ -154,32 +166,47 @@ class KnotLevels:
         made = []
         for fine, coarse in pairwise(self.jacobians):
             parts = []
-            for (n, Q), inputs in groupby(coarse.inputs, lambda p: (p.intervals, p.outputs)):
-                first, *others = inputs
-                P: Any = refinement_matrix(n, first.degree)
+            sizes = [
+                (many.intervals, few.intervals, few.outputs)
+                for many, few in zip(fine.inputs, coarse.inputs, strict=True)
+            ]
+            degree = coarse.inputs[0].degree
+            for (many, few, Q), inputs in groupby(sizes):
+                shape = (len(list(inputs)), few + degree, Q)
+                if few == many:
+                    parts.append((shape, None))
+                    continue
+                P: Any = refinement_matrix(few, degree)
                 if is_long(P):
                     P = SplineOperator((P,))
                 else:
                     P = torch.from_numpy(P.toarray())
                     if fine.shape[1] > self.options.formed:  # else `vmap` asks for a dense one
                         P = P.to_sparse()
-                shape = (1 + len(others), first.splines, Q)
                 parts.append((shape, AxisTransfer(P, axis=1)))
             made.append(PackedTransfer(tuple(parts)))
         return made
 
     @cached_property
-    def identities(self) -> list[dict[int, sp.csr_array]]:
-        """Of each level and number of intervals: the unit matrix of the finest in its splines."""
-        finest = {p.intervals: sp.eye_array(p.splines).tocsr() for p in self.jacobians[0].inputs}
-        made, degree = [finest], self.jacobians[0].inputs[0].degree
-        for _ in self.jacobians[1:]:
-            coarse = {}
-            for n, N in made[-1].items():
-                P = sp.csr_array(refinement_matrix(n // 2, degree))
-                coarse[n // 2] = P.T @ N @ P
-            made.append(coarse)
-        return made
+    def identities(self) -> list[list[sp.csr_array]]:
+        """Of each level and input: the unit matrix of the finest in its splines."""
+        degree = self.jacobians[0].inputs[0].degree
+        known: dict[tuple[int, int], sp.csr_array] = {}  # of the finest intervals, and the coarse
+
+        def product(finest: int, n: int) -> sp.csr_array:
+            if (finest, n) not in known:
+                N = sp.eye_array(n + degree).tocsr()
+                if n < finest:
+                    P = sp.csr_array(refinement_matrix(n, degree))
+                    N = P.T @ product(finest, 2 * n) @ P
+                known[finest, n] = N
+            return known[finest, n]
+
+        finest = [p.intervals for p in self.jacobians[0].inputs]
+        return [
+            [product(many, p.intervals) for many, p in zip(finest, J.inputs, strict=True)]
+            for J in self.jacobians
+        ]
 
     @cached_property
     def grams(self) -> list[torch.Tensor | None]:
@@ -203,7 +230,8 @@ class KnotLevels:
             zip(self.jacobians, self.identities, self.grams, strict=True)
         ):
             M = GaussNewtonMatrix(J, shift, N, gram)
-            name = f"level {number} ({J.inputs[0].intervals} intervals)"
+            layers = [n for n, _ in groupby(p.intervals for p in J.inputs)]
+            name = f"level {number} ({told_intervals(layers)})"
             if number + 1 == len(self.jacobians):
                 levels.append(Level(M, CoarseCholesky(), name=name))
             else:

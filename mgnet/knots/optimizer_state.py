@@ -31,7 +31,7 @@ def refine_optimizer(
     optimizer : torch.optim.Optimizer
         Of any class, on the parameters of `coarse`. Parameters of other modules stay in it.
     coarse, fine : KAN
-        `fine` has the intervals of `coarse.refine(factor)`.
+        `fine` has the intervals of `coarse.refine(factor, layers)`.
 
     Returns
     -------
@@ -68,11 +68,14 @@ def refine_optimizer(
         raise TypeError(
             f"refine_optimizer got ({got}); give the optimizer, the coarse KAN and the fine KAN"
         )
-    factor = fine.intervals[0] // coarse.intervals[0]
+    pairs = zip(coarse.intervals, fine.intervals, strict=False)
+    layers = [number for number, (few, many) in enumerate(pairs) if few != many]
+    factor = fine.intervals[layers[0]] // coarse.intervals[layers[0]] if layers else 1
+    refined = [factor * n if k in layers else n for k, n in enumerate(coarse.intervals)]
     if (
         factor < 2
         or (fine.widths, fine.degree) != (coarse.widths, coarse.degree)
-        or fine.intervals != tuple(factor * n for n in coarse.intervals)
+        or fine.intervals != tuple(refined)
     ):
         raise ValueError(
             f"refine_optimizer got networks KAN({coarse.extra_repr()}) and "
@@ -80,7 +83,7 @@ def refine_optimizer(
             "the second must be a refinement of the first"
         )
     counterparts = dict(zip(coarse.parameters(), fine.parameters(), strict=True))
-    transfers = dict(parameter_transfers(coarse, factor))
+    transfers = dict(parameter_transfers(coarse, factor, layers))
     held = [p for group in optimizer.param_groups for p in group["params"]]
     if not any(p in counterparts for p in held):
         raise ValueError(

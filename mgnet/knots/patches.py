@@ -8,7 +8,7 @@ here; Schwarz methods: Toselli and Widlund, Domain Decomposition Methods (2005),
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -38,16 +38,17 @@ class GaussNewtonMatrix:
     J : LocalJacobian
     shift : float
         Not negative.
-    identities : dict
-        Of each number of intervals: N of the splines of one edge, sparse. The unit matrix on the
-        finest level, `P^T N P` on a coarser one, which has `degree` diagonals on either side.
+    identities : sequence of csr_array
+        Of each input: N of the splines of one edge. The unit matrix on the finest level, `P^T N P`
+        where these were coarsened, which has `degree` diagonals on either side. Inputs with as many
+        intervals may differ in it; those that do not share one object.
     gram : tensor of shape (columns, columns) or None
         `J^T J`, where it was formed.
     """
 
     J: LocalJacobian
     shift: float
-    identities: dict[int, sp.csr_array]
+    identities: Sequence[sp.csr_array]
     gram: torch.Tensor | None = None
 
     @property
@@ -56,18 +57,20 @@ class GaussNewtonMatrix:
         return self.J.shape[1], self.J.shape[1]
 
     @cached_property
-    def groups(self) -> list[tuple[InputColumns, ...]]:
-        """Neighbouring inputs with as many splines and outputs."""
-        alike = groupby(self.J.inputs, lambda part: (part.intervals, part.outputs))
-        return [tuple(parts) for _, parts in alike]
+    def groups(self) -> list[tuple[tuple[InputColumns, ...], sp.csr_array]]:
+        """Neighbouring inputs with as many splines and outputs and one N, and that N."""
+        pairs = zip(self.J.inputs, self.identities, strict=True)
+        alike = groupby(pairs, lambda pair: (pair[0].intervals, pair[0].outputs, id(pair[1])))
+        groups = [list(group) for _, group in alike]
+        return [(tuple(part for part, _ in group), group[0][1]) for group in groups]
 
     def __matmul__(self, d: torch.Tensor) -> torch.Tensor:
         product = self.J.normal(d) if self.gram is None else self.gram @ d
-        for parts in self.groups:
+        for parts, N in self.groups:
             first, count = parts[0], len(parts) * parts[0].count
             own = slice(first.place, first.place + count)
             columns = d[own].view(len(parts), first.splines, first.outputs).swapaxes(0, 1)
-            moved = self.identities[first.intervals] @ columns.flatten(1).numpy()
+            moved = N @ columns.flatten(1).numpy()
             moved = torch.from_numpy(moved).view(columns.shape).swapaxes(0, 1)
             product[own] += self.shift * moved.flatten()
         return product
@@ -75,10 +78,10 @@ class GaussNewtonMatrix:
     def dense(self) -> torch.Tensor:
         """M as a dense matrix."""
         matrix = (self.J.gram() if self.gram is None else self.gram).clone()
-        for part in self.J.inputs:
+        for part, N in zip(self.J.inputs, self.identities, strict=True):
             own = slice(part.place, part.place + part.count)
-            N = sp.kron(self.identities[part.intervals], sp.eye_array(part.outputs))
-            matrix[own, own] += self.shift * torch.from_numpy(N.toarray())
+            damped = sp.kron(N, sp.eye_array(part.outputs)).toarray()
+            matrix[own, own] += self.shift * torch.from_numpy(damped)
         return matrix
 
     def blocks(self, kind: str) -> Blocks:
@@ -92,8 +95,8 @@ class GaussNewtonMatrix:
         """
         assemble = {"patch": _patches, "edge": _edges, "point": _points}[kind]
         made, numbers = [], iter(range(len(self.J.inputs)))
-        for parts in self.groups:
-            first, N = parts[0], self.shift * self.identities[parts[0].intervals]
+        for parts, unscaled in self.groups:
+            first, N = parts[0], self.shift * unscaled
             index = _unknowns(first, kind)
             unknowns = [part.place + index for part in parts]
             matrices = np.zeros((len(parts), *index.shape, index.shape[1]))
@@ -181,7 +184,7 @@ class Patches(Smoother):
     >>> from mgnet.knots.local_jacobian import linearize_residual
     >>> x = torch.linspace(-1, 1, 50, dtype=torch.float64).unsqueeze(1)
     >>> _, J = linearize_residual(KAN([1, 2, 1], 8), lambda kan: kan(x))
-    >>> M = GaussNewtonMatrix(J, 1e-3, {8: sp.eye_array(11, format="csr")})
+    >>> M = GaussNewtonMatrix(J, 1e-3, [sp.eye_array(11, format="csr")] * 3)
     >>> level, b = Level(M, Patches()), torch.ones(44, dtype=torch.float64)
     >>> memory = level.smoother.start(level, b)
     >>> u, memory = level.smoother.smooth(level, 0.0 * b, b, 5, memory)

@@ -8,6 +8,7 @@ domain is `[knots[degree], knots[-degree - 1]]`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -21,10 +22,12 @@ from mgnet.limits import check_memory, is_count, shown, written
 ENTRY = 36  # bytes: of an entry in coordinates, and again compressed
 
 __all__ = [
+    "coarsening_matrices",
     "injection_matrix",
     "knot_insertion",
     "mass_matrix",
     "projection_matrix",
+    "refinement_matrices",
     "refinement_matrix",
     "uniform_knots",
 ]
@@ -217,6 +220,67 @@ def injection_matrix(P: sp.csr_matrix) -> np.ndarray | SplineOperator:
     if is_long(P):
         return _left_inverse(P, P.T)
     return np.linalg.pinv(P.toarray())
+
+
+def refinement_matrices(
+    intervals: Sequence[int], degree: int, factors: Sequence[int]
+) -> list[sp.csr_matrix]:
+    """Of each layer the `refinement_matrix`, the unit matrix where the factor is 1.
+
+    Parameters
+    ----------
+    intervals, factors : sequence of int
+        Of each layer: intervals on the coarse level, and into how many parts each is cut.
+    degree : int
+
+    Examples
+    --------
+    >>> [P.shape for P in refinement_matrices((4, 8), 3, (2, 1))]
+    [(11, 7), (11, 11)]
+    """
+    return [
+        refinement_matrix(n, degree, factor) if factor != 1 else _unit(n + degree)
+        for n, factor in zip(intervals, factors, strict=True)
+    ]
+
+
+def coarsening_matrices(
+    intervals: Sequence[int], degree: int, factors: Sequence[int], by: str = "projection"
+) -> list[np.ndarray | SplineOperator]:
+    """Of each layer a left inverse of its matrix in `refinement_matrices`.
+
+    Parameters
+    ----------
+    intervals, factors : sequence of int
+    degree : int
+    by : "projection" or "injection"
+        See `projection_matrix` and `injection_matrix`.
+
+    Examples
+    --------
+    >>> [R.shape for R in coarsening_matrices((4, 8), 3, (2, 1))]
+    [(7, 11), (11, 11)]
+    """
+    if by not in ("projection", "injection"):
+        raise ValueError(f"KAN.coarsen got by={by!r}; it must be 'projection' or 'injection'")
+    made: dict[tuple[int, int], np.ndarray | SplineOperator] = {}
+    pairs = list(zip(intervals, factors, strict=True))
+    for n, factor in set(pairs):
+        if factor == 1:
+            unit = _unit(n + degree)
+            made[n, factor] = SplineOperator((unit,)) if is_long(unit) else unit.toarray()
+            continue
+        P = refinement_matrix(n, degree, factor)
+        if by == "injection":
+            made[n, factor] = injection_matrix(P)
+        else:  # on any domain: its length cancels
+            knots = uniform_knots(factor * n, degree, (0.0, 1.0))
+            made[n, factor] = projection_matrix(P, mass_matrix(knots, degree))
+    return [made[pair] for pair in pairs]
+
+
+def _unit(size: int) -> sp.csr_matrix:
+    return sp.csr_matrix(sp.eye(size))
 
 
 def _left_inverse(P: sp.csr_matrix, weighted: Any) -> SplineOperator:

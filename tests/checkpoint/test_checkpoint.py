@@ -61,12 +61,12 @@ class Batches(Objective):
         return Objective(self.network, self.loss, (X[rows], Y[rows])).gradient(u)
 
 
-def knots(smoother, levels=3, form="subspace", generator=None, kan=TWO):
+def knots(smoother, levels=3, form="subspace", generator=None, kan=TWO, most=None):
     """A hierarchy made anew, as another process would."""
     kan = KAN(kan.widths, kan.intervals, kan.degree, linear=kan.linear is not None)
     problem = LeastSquares(kan, (X[::2], Y[::2]))
     objective = problem if generator is None else Batches(kan, generator)
-    return knot_hierarchy(kan, objective, levels, smoother, form=form)
+    return knot_hierarchy(kan, objective, levels, smoother, form=form, most_intervals=most)
 
 
 CASES = {
@@ -78,6 +78,8 @@ CASES = {
     "cascade early stop": (EarlyStop(LBFGS(), HELD_OUT, 2), "cascade 4,4,4", "subspace", "every"),
     "cascade LSGD": (AdaptiveBasis(ADAM), "cascade 2,2,3", "subspace", "every"),
     "V LM": (LM, "V(1,1,2)", "subspace", "every"),
+    "cascade LM by layer": (LM, "cascade 2,2,2", "subspace", "every"),
+    "V LM by layer": (LM, "V(1,1,2)", "injected", "every"),
     "F L-BFGS injected": (LBFGS(), "F(1,1)", "injected", "every"),
     "nested V Adam": (ADAM, "nested V(1,1)", "subspace", "every"),
 }
@@ -91,7 +93,8 @@ def test_a_run_resumes_from_files_after_any_step(case, tmp_path):
 
     def make():
         generators = {"rows": torch.Generator().manual_seed(7)} if data == "batches" else {}
-        return knots(smoother, 3, form, generators.get("rows")), generators
+        most = (None, 2 * TWO.intervals[1]) if "by layer" in case else None
+        return knots(smoother, 3, form, generators.get("rows"), most=most), generators
 
     hierarchy, generators = make()
 

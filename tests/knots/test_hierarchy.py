@@ -72,6 +72,110 @@ def test_the_kronecker_matrix_is_the_prolongation(linear, factor):
     np.testing.assert_allclose(kronecker_matrix(kan, factor) @ u, fine, atol=1e-15)
 
 
+def flat(network):
+    return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_transfers_of_some_layers(seed):
+    """Also on axes so long that matrices are not dense, and inside another module."""
+    draw = np.random.default_rng(seed)
+    count, linear, long = int(draw.integers(1, 4)), bool(draw.integers(2)), seed % 4 == 0
+    widths = draw.integers(1, 4, count + 1 + linear).tolist()
+    intervals = draw.integers(130 if long else 1, 150 if long else 7, count).tolist()
+    kan = KAN(widths, intervals, int(draw.integers(1, 6)), linear=linear)
+    factor = int(draw.integers(2, 4))
+    some = draw.choice(count, int(draw.integers(1, count + 1)), replace=False).tolist()
+    fine, transfer = kan.refine(factor, some), knot_transfer(kan, factor, some)
+    torch.testing.assert_close(transfer.prolong(flat(kan)), flat(fine), rtol=0, atol=1e-14)
+    torch.testing.assert_close(transfer.inject(flat(fine)), flat(kan), rtol=0, atol=1e-9)
+    other = flat(fine) + torch.from_numpy(draw.standard_normal(len(flat(fine))))
+    torch.nn.utils.vector_to_parameters(other, fine.parameters())
+    coarse = flat(fine.coarsen(factor, layers=some))
+    torch.testing.assert_close(transfer.inject(other), coarse, rtol=0, atol=1e-9)
+    P = kronecker_matrix(kan, factor, some)
+    np.testing.assert_allclose(P @ flat(kan).numpy(), transfer.prolong(flat(kan)), atol=1e-14)
+    np.testing.assert_allclose(P.T @ other.numpy(), transfer.restrict(other), atol=1e-12)
+    held = knot_transfer(Ansatz(kan), factor, some)
+    assert torch.equal(held.prolong(flat(kan)), transfer.prolong(flat(kan)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_layer_is_refined_until_it_has_its_most_intervals(seed):
+    draw = np.random.default_rng(seed)
+    count, factor, levels = int(draw.integers(1, 4)), int(draw.integers(2, 4)), 4
+    first = draw.integers(1, 5, count).tolist()
+    caps = [None if draw.integers(3) == 0 else n * factor ** int(draw.integers(4)) for n in first]
+    caps[draw.integers(count)] = None
+    kan = KAN([2] * (count + 1), first)
+    told = {"factor": factor, "most_intervals": tuple(caps)}
+    x, y = data()[0], data()[0]
+    hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, y)), levels, LBFGS(), **told)
+    sizes = []
+    for number, level in enumerate(hierarchy):
+        network = hierarchy.network(number, level.operator.start())
+        sizes.append(network.intervals)
+        torch.testing.assert_close(network(x), kan(x))
+    for fine, coarse in zip(sizes, sizes[1:], strict=False):
+        for n, m, cap in zip(fine, coarse, caps, strict=True):
+            assert n == (m if cap is not None and m * factor > cap else m * factor)
+    assert sizes[-1] == tuple(first)
+    alike = len(set(sizes[0])) == 1
+    numbers = sizes[0][:1] if alike else sizes[0]
+    assert hierarchy[0].name == f"level 0 ({', '.join(map(str, numbers))} intervals)"
+    if all(cap is None for cap in caps):
+        same = knot_hierarchy(kan, LeastSquares(kan, (x, y)), levels, LBFGS(), factor=factor)
+        assert torch.equal(same[0].operator.start(), hierarchy[0].operator.start())
+
+
+def test_one_number_caps_all_layers():
+    kan = KAN([2, 3, 1], [2, 8])
+    hierarchy = knot_hierarchy(kan, problem(kan), 3, LBFGS(), most_intervals=8)
+    assert [level.name for level in hierarchy] == [
+        "level 0 (8 intervals)",
+        "level 1 (4, 8 intervals)",
+        "level 2 (2, 8 intervals)",
+    ]
+
+
+def test_impossible_most_intervals_are_refused():
+    kan = KAN([2, 2, 2], [4, 6])
+
+    def made(most, levels=3, kan=kan):
+        return knot_hierarchy(kan, problem(kan), levels, LBFGS(), most_intervals=most)
+
+    for most in ((8,), (8, 8, 8), "88", 0, (8, -1), 8.0, (True, 8)):
+        with pytest.raises(ValueError, match="got most_intervals .* for 2 spline layers; give a"):
+            made(most)
+    with pytest.raises(ValueError, match="but layer 1 has 6 intervals already"):
+        made((None, 5))
+    with pytest.raises(ValueError, match=r"got 4 levels, .* 4, 6 intervals .* give levels=3 at"):
+        made((16, 6), 4)
+    with pytest.raises(ValueError, match="give levels=1 at most"):
+        made((7, 11), 10**30)
+    with pytest.raises(ValueError, match=r"10\^30|about 1e30 levels"):
+        made((None, 6), 10**30)  # more than memory holds
+    tied = KAN([2, 2, 2], 4)
+    tied.coefficients[1] = tied.coefficients[0]
+    with pytest.raises(ValueError, match=r"most_intervals \(8, 4\), but layer 1 shares its coeff"):
+        made((8, 4), 2, tied)
+    assert made(8, 2, tied)[0].name == "level 0 (8 intervals)"
+
+
+@pytest.mark.parametrize("form", ["subspace", "injected"])
+def test_laws_and_cycles_of_layers_with_different_intervals(form):
+    kan = KAN([2, 3, 1], 2)
+    told = {"form": form, "most_intervals": (None, 4)}
+    hierarchy = knot_hierarchy(kan, problem(kan), 3, LevenbergMarquardt(), **told)
+    told = hierarchy.check(hierarchy[0].operator.start())
+    assert told.count("gradient of the objective") == 3
+    u, memory = run(cascade([8, 4, 4]), hierarchy, hierarchy[0].operator.start(), None)
+    before = hierarchy[0].operator.value(u)
+    u, _ = run(parse("V(1,1)", 3), hierarchy, u, None, memory)
+    assert hierarchy[0].operator.value(u) < before
+    assert hierarchy.network(0, u).intervals == (8, 4)
+
+
 @pytest.mark.parametrize("form", ["subspace", "injected"])
 @pytest.mark.parametrize("objective", [problem, quartic])
 @pytest.mark.parametrize("factor", [2, 3])

@@ -62,6 +62,101 @@ def test_coarsening_of_a_spline_that_is_not_coarse_is_the_closest_in_l2():
     assert abs(other - expected).max() > 0.1
 
 
+def drawn_network(seed):
+    """Any network of splines, with rough coefficients, and some of its layers."""
+    draw = np.random.default_rng(seed)
+    count, linear = int(draw.integers(1, 4)), bool(draw.integers(2))
+    widths = draw.integers(1, 4, count + 1 + linear).tolist()
+    options = {
+        "intervals": draw.integers(1, 7, count).tolist(),
+        "degree": int(draw.integers(1, 6)),
+        "linear": linear,
+        "domain": [(-1.0, 1.0), (0.0, 2.0)][draw.integers(2)],
+        "hidden": ["tanh", "identity"][draw.integers(2)],
+    }
+    kan = KAN(widths, **options)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for u in kan.coefficients:
+            u.normal_(generator=generator)
+    some = draw.choice(count, int(draw.integers(1, count + 1)), replace=False)
+    return kan, [int(n) - count * int(draw.integers(2)) for n in some], int(draw.integers(2, 5))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_some_layers_are_refined_and_the_others_stay(seed):
+    kan, layers, factor = drawn_network(seed)
+    count, x = len(kan.intervals), inputs(20, kan.widths[0])
+    fine = kan.refine(factor, layers)
+    chosen = {n % count for n in layers}
+    assert fine.intervals == tuple(
+        n * factor if k in chosen else n for k, n in enumerate(kan.intervals)
+    )
+    outputs = kan(x).detach()
+    bound = 1e-10 * float(outputs.abs().max())
+    torch.testing.assert_close(fine(x).detach(), outputs, rtol=0, atol=bound)
+    assert kan.nesting_defect(x, factor, layers) <= 1e-10
+    wholly, back = kan.refine(factor), fine.coarsen(factor, layers=layers)
+    assert back.intervals == kan.intervals
+    ups, downs = (
+        kan.refinement_matrices(factor, layers),
+        kan.coarsening_matrices(factor, layers=layers),
+    )
+    for k, (u, up, down) in enumerate(zip(kan.coefficients, ups, downs, strict=True)):
+        own = wholly if k in chosen else kan
+        assert torch.equal(fine.coefficients[k], own.coefficients[k])
+        assert fine.coefficients[k] is not u
+        torch.testing.assert_close(back.coefficients[k], u, rtol=0, atol=1e-9)
+        assert k in chosen or torch.equal(back.coefficients[k], u)
+        np.testing.assert_allclose((down @ up.toarray()), np.eye(u.shape[1]), atol=1e-9)
+    every = kan.refine(factor, range(count))
+    assert all(map(torch.equal, every.parameters(), wholly.parameters()))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_coarsening_a_layer_is_the_dense_projection(seed):
+    """Least squares at the nodes of a quadrature that is exact for products of splines."""
+    draw = np.random.default_rng(seed)
+    degree, factor, n = (int(k) for k in draw.integers([1, 2, 1], [6, 4, 5]))
+    layer = int(draw.integers(2))
+    kan = KAN([2, 3, 1], [factor * n if k == layer else 3 for k in range(2)], degree)
+    with torch.no_grad():
+        for u in kan.coefficients:
+            u.normal_(generator=torch.Generator().manual_seed(seed))
+    coarse = kan.coarsen(factor, layers=[layer - 2])
+    assert coarse.intervals == tuple(n if k == layer else 3 for k in range(2))
+    assert torch.equal(coarse.coefficients[1 - layer], kan.coefficients[1 - layer])
+    nodes, weights = np.polynomial.legendre.leggauss(degree + 1)
+    cells = factor * n
+    x = torch.from_numpy((-1 + (2 * np.arange(cells)[:, None] + 1 + nodes) / cells).ravel())
+    w = np.tile(weights, cells)[:, None] ** 0.5
+    ours, theirs = (w * dense_basis(x, k, degree, (-1.0, 1.0))[0].numpy() for k in (n, cells))
+    for own, fine in zip(coarse.coefficients[layer], kan.coefficients[layer], strict=True):
+        expected = np.linalg.lstsq(ours, theirs @ fine.detach().numpy(), rcond=None)[0]
+        np.testing.assert_allclose(own.detach(), expected, atol=1e-9)
+
+
+def test_layers_that_cannot_be_chosen_are_refused():
+    kan = KAN([2, 2, 2, 1], [2, 2, 3])
+    for layers in ([], [3], [-4], [0.0], [True], "0", 0, {0}):
+        for change in (kan.refine, kan.coarsen, kan.refinement_matrices, kan.coarsening_matrices):
+            told = rf"KAN.{change.__name__} got layers .*; give a sequence of some of the numbers"
+            with pytest.raises(ValueError, match=told):
+                change(layers=layers)
+    with pytest.raises(ValueError, match=r"got layers \[0, -3\]; give each layer once"):
+        kan.refine(layers=[0, -3])
+    with pytest.raises(ValueError, match=r"\(2, 2, 3\) intervals; it must divide all of layers"):
+        kan.coarsen(layers=[1, 2])
+    assert kan.coarsen(layers=[0, 1]).intervals == (1, 1, 3)
+    kan.coefficients[1] = kan.coefficients[0]
+    with pytest.raises(ValueError, match="layer 1 shares its coefficients with layer 0; choose bo"):
+        kan.refine(layers=[0, 2])
+    fine = kan.refine(layers=[1, 0])
+    assert fine.coefficients[0] is fine.coefficients[1] and fine.intervals == (4, 4, 3)
+    torch.testing.assert_close(fine(inputs()), kan(inputs()))
+    assert kan.refine(layers=[-1]).intervals == (2, 2, 6)
+
+
 @pytest.mark.parametrize("degree", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("rough", [False, True])
 @pytest.mark.parametrize(
@@ -175,7 +270,9 @@ def test_refusals(arguments, words):
         KAN([1, 1], hidden="sine")
     with pytest.raises(ValueError, match="divide all"):
         KAN([1, 1], 3).coarsen(2)
-    with pytest.raises(ValueError, match="at least 2 and"):
+    with pytest.raises(
+        ValueError, match="KAN.coarsen got factor 1; it must be an integer of at least 2"
+    ):
         KAN([1, 1], 3).coarsen(1)
     with pytest.raises(ValueError, match="got by='nearest'; it must be 'projection' or"):
         KAN([1, 1]).coarsen(by="nearest")

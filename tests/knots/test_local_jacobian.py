@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from mgnet.knots import KAN, knot_transfer, kronecker_matrix, local_jacobian, lo
 from mgnet.knots.local_jacobian import linearize_residual, local_form
 from mgnet.training import LeastSquares
 from mgnet.training.least_squares.jacobian import DenseJacobian, ProlongedJacobian, StackedJacobian
+from mgnet.transfer import PackedTransfer
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = 2.4 * torch.rand(60, 2, generator=GENERATOR, dtype=torch.float64) - 1.2  # beyond the domain too
@@ -139,6 +141,36 @@ def test_coarsening_is_the_product_with_the_prolongation(factor, intervals):
     torch.testing.assert_close(
         J.coarsened(factor).dense(), linearize_residual(coarse, poisson)[1].dense()
     )
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("layers", [[0], [1], [0, 2]])
+def test_coarsening_of_some_layers_is_the_product_with_the_prolongation(factor, layers):
+    coarse = KAN([2, 3, 2, 1], [2, 5, 3])
+    _, J = linearize_residual(coarse.refine(factor, layers), poisson)
+    P = torch.from_numpy(kronecker_matrix(coarse, factor, layers).toarray())
+    chosen = [0 in layers] * 2 + [1 in layers] * 3 + [2 in layers] * 2
+    found = J.coarsened(factor, chosen=chosen)
+    torch.testing.assert_close(found.dense(), J.dense() @ P)
+    torch.testing.assert_close(found.dense(), linearize_residual(coarse, poisson)[1].dense())
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("layers", [[0], [1], [0, 1]])
+def test_the_local_form_in_the_coarse_space_of_some_layers(factor, layers):
+    """Two levels down, each with layers of its own; another matrix of the same shape is none."""
+    coarse, dtype = KAN([2, 3, 2], [4, 2]), torch.float64
+    middle = coarse.refine(factor, layers)
+    _, J = middle.refine(2, [1]).linearize(X)
+    for network, steps in ((middle, (2, [1])), (coarse, (factor, layers))):
+        size = sum(p.numel() for p in network.parameters())
+        J = ProlongedJacobian(J, knot_transfer(network, *steps), size)
+        torch.testing.assert_close(local_form(J).dense(), J.dense())
+    parts = [(shape, part and replace(part, P=part.P + 0.1)) for shape, part in J.transfer.parts]
+    assert local_form(ProlongedJacobian(J.fine, PackedTransfer(tuple(parts)), size, dtype)) is None
+    parts[0] = ((coarse.coefficients[0].numel(),), None)  # not an array of splines
+    other = PackedTransfer(tuple(parts))
+    assert local_form(ProlongedJacobian(J.fine, other, size, dtype)) is None
 
 
 def test_drawn_rows_are_rows():

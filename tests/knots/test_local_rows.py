@@ -64,15 +64,16 @@ def test_every_product(compiled, dtype, rows, monkeypatch):
         torch.testing.assert_close(total, own.T @ own, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("chosen", [None, [True, True, False, False, False], [False] * 4 + [True]])
 @pytest.mark.parametrize("rows", [None, 50])
-def test_coarsening_is_the_same_without_the_compiler(rows, monkeypatch):
+def test_coarsening_is_the_same_without_the_compiler(rows, chosen, monkeypatch):
     pytest.importorskip("numba")
     J = drawn(130)
-    compiled = J.coarsened(rows=rows)
-    single = J.coarsened(rows=rows, dtype=np.float32)
+    compiled = J.coarsened(rows=rows, chosen=chosen)
+    single = J.coarsened(rows=rows, dtype=np.float32, chosen=chosen)
     monkeypatch.setattr(local_rows, "compiled", False)
     monkeypatch.setattr(local_rows, "LOCAL", 1000)
-    plain = J.coarsened(rows=rows)
+    plain = J.coarsened(rows=rows, chosen=chosen)
     np.testing.assert_allclose(compiled.values, plain.values, rtol=1e-13, atol=1e-14)
     np.testing.assert_array_equal(compiled.first, plain.first)
     assert single.values.dtype == np.float32 and compiled.inputs == plain.inputs

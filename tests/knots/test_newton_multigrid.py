@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_what_is_kept_grows_with_the_knots_and_not_their_square():
     for n in (256, 512):
         _, J = linearize_residual(KAN([2, 1, 1], n), lambda kan: kan(X))
         prepared = KnotMultigrid(formed=0).prepare(J)
-        matrices = [N for level in prepared.identities for N in level.values()]
+        matrices = {id(N): N for level in prepared.identities for N in level}.values()
         steps = [part.P for transfer in prepared.transfers for _, part in transfer.parts]
         entries = [P.factors[0].nnz if P.shape[0] > LONG else P._nnz() for P in steps]
         kept.append(sum(N.nnz for N in matrices) + sum(entries))
@@ -127,6 +128,60 @@ def test_the_levels_are_galerkin_products(coarse, rows, formed):
         else:  # an estimate from some rows
             ratio = torch.linalg.eigvals(torch.linalg.solve(galerkin, ours)).real
             assert 0.1 < float(ratio.min()) <= float(ratio.max()) < 4.0
+
+
+LAYERS = [  # intervals; of each level below, the layers that are coarsened from 4 intervals on
+    ((16, 4, 4), [[0], [0]]),
+    ((16, 8, 4), [[0], [0, 1]]),
+    ((7, 8, 4), [[1]]),
+    ((16, 5, 6), [[0], [0]]),
+    ((12, 8, 9), [[0, 1]]),
+    ((8, 32, 8), [[1], [1], [0, 1, 2]]),
+]
+
+
+@pytest.mark.parametrize(("intervals", "expected"), LAYERS)
+@pytest.mark.parametrize("formed", [0, 10_000])
+def test_layers_that_still_can_are_coarsened(intervals, expected, formed):
+    """Odd or few intervals in one layer do not stop the others; all is as dense matrices say."""
+    network = KAN([2, 3, 2, 1], intervals)
+    _, J = linearize_residual(network, poisson)
+    prepared = KnotMultigrid(coarsest=4, rows=1e9, formed=formed).prepare(J)
+    hierarchy = prepared.hierarchy(0.5 * prepared.scale)
+    assert len(hierarchy) == 1 + len(expected)
+    matrix = J.gram() + 0.5 * prepared.scale * torch.eye(J.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(hierarchy[0].operator.dense(), matrix)
+    for number, layers in enumerate(expected):
+        network = network.coarsen(layers=layers)
+        P = torch.from_numpy(kronecker_matrix(network, layers=layers).toarray())
+        matrix = P.T @ matrix @ P
+        ours = hierarchy[number + 1].operator
+        torch.testing.assert_close(ours.dense(), matrix, rtol=1e-8, atol=1e-8)
+        d = torch.randn(len(matrix), generator=GENERATOR, dtype=torch.float64)
+        torch.testing.assert_close(ours @ d, matrix @ d, rtol=1e-8, atol=1e-8)
+        transfer = prepared.transfers[number]
+        torch.testing.assert_close(transfer.prolong(d), P @ d)
+        torch.testing.assert_close(transfer.restrict(P @ d), P.T @ (P @ d))
+    told = ", ".join(str(n) for n, _ in groupby(network.intervals))  # neighbours told once
+    assert hierarchy[-1].name == f"level {len(expected)} ({told} intervals)"
+    _, precondition = prepared.shifted(1e-6 * prepared.scale)
+    r, s = torch.randn(2, J.shape[1], generator=GENERATOR, dtype=torch.float64)
+    assert float(r @ precondition(s)) == pytest.approx(float(s @ precondition(r)), rel=1e-6)
+
+
+@pytest.mark.parametrize("outer", [7, 8])
+def test_iterations_do_not_grow_with_the_knots_of_one_layer(outer):
+    network, counts = KAN([2, 4, 1], [4, outer]), []
+    levenberg_marquardt(poisson, network, max_cycles=10, acceleration=0.0)
+    for _ in range(4):
+        network = network.refine(layers=[0])
+        r, J = linearize_residual(network, poisson)
+        prepared = KnotMultigrid(coarsest=4).prepare(J)
+        assert prepared.jacobians[-1].inputs[0].intervals <= 7
+        product, precondition = prepared.shifted(1e-3 * prepared.scale)
+        counts.append(conjugate_gradients(product, J.rmatvec(r), precondition, 1e-6).iterations)
+    assert network.intervals == (64, outer)
+    assert max(counts) <= 20 and counts[-1] <= counts[0]
 
 
 def test_a_cycle_is_symmetric_and_positive(coarse):
@@ -180,7 +235,8 @@ def test_newton_multigrid_trains_as_the_direct_solver(coarse):
 
 @pytest.mark.parametrize("penalty", [None, partial(roughness, weight=1e-6)])
 @pytest.mark.parametrize("form", ["subspace", "injected"])
-def test_it_serves_a_plain_least_squares_on_all_levels(penalty, form):
+@pytest.mark.parametrize("most_intervals", [None, (8, 4), (4, 8)])
+def test_it_serves_a_plain_least_squares_on_all_levels(penalty, form, most_intervals):
     """Data instead of residuals, a penalty, coarse problems around a fine state, cascades."""
     y = torch.cat([WAVE, WAVE**2], 1)
     values = []
@@ -188,7 +244,8 @@ def test_it_serves_a_plain_least_squares_on_all_levels(penalty, form):
         network = KAN([2, 3, 2], 4)
         problem = LeastSquares(network, (X, y), penalty)
         smoother = LevenbergMarquardt(linear_solver=solver, acceleration=0.0)
-        levels = knot_hierarchy(network, problem, 2, smoother, form=form)
+        most = {"form": form, "most_intervals": most_intervals}
+        levels = knot_hierarchy(network, problem, 2, smoother, **most)
         for schedule in (cascade([6, 6]), cycle(2)):
             u, _ = run(schedule, levels, levels[0].operator.start(), None)
             values.append(levels[0].operator.value(u))

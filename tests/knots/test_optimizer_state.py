@@ -56,6 +56,28 @@ def test_training_goes_on_without_a_jump(kind, options, linear):
     assert max(after) <= after[0] * (1.0 + 1e-12)
 
 
+@pytest.mark.parametrize(("kind", "options"), OPTIMIZERS, ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize("layers", [[0], [-1], [0, 2]])
+def test_the_memory_of_layers_that_stay_stays(kind, options, layers):
+    kan = KAN([1, 3, 2, 1], [2, 3, 2])
+    optimizer = kind(kan.parameters(), **options)
+    before = train(kan, optimizer, 12)
+    fine, whole = kan.refine(3, layers), kan.refine(3)
+    carried = refine_optimizer(optimizer, kan, fine)
+    if kind is not torch.optim.LBFGS:
+        wholly = refine_optimizer(optimizer, kan, whole)
+        rows = zip(kan.coefficients, fine.coefficients, whole.coefficients, strict=True)
+        for number, (old, new, refined) in enumerate(rows):
+            there = number in layers or number - 3 in layers
+            state = wholly.state[refined] if there else optimizer.state[old]
+            assert carried.state[new].keys() == state.keys()
+            for name, value in state.items():
+                same = carried.state[new][name]
+                assert torch.equal(torch.as_tensor(same), torch.as_tensor(value)), name
+    after = train(fine, carried, 5)
+    assert after[0] < before[-1] and max(after) <= after[0] * (1.0 + 1e-12)
+
+
 def test_pairs_of_lbfgs_speed_up_the_finer_level():
     kan = KAN([1, 3, 1], 3)
     options = {"max_iter": 10, "max_eval": 30, "line_search_fn": "strong_wolfe"}
@@ -129,7 +151,14 @@ def test_half_precision_is_carried_in_single_precision(kind, dtype):
 def test_refusals():
     kan = KAN([1, 2, 1], [2, 4])
     optimizer = torch.optim.Adam(kan.parameters())
-    for other in (kan, KAN([1, 2, 1], [4, 12]), KAN([1, 3, 1], [4, 8]), KAN([1, 2, 1], [4, 8], 2)):
+    for other in (
+        kan,
+        KAN([1, 2, 1], [4, 12]),
+        KAN([1, 2, 1], [2, 6]),
+        KAN([1, 2, 2, 1], 4),
+        KAN([1, 3, 1], [4, 8]),
+        KAN([1, 2, 1], [4, 8], 2),
+    ):
         with pytest.raises(ValueError, match="must be a refinement of the first"):
             refine_optimizer(optimizer, kan, other)
     with pytest.raises(ValueError, match="holds no parameter of the coarse network"):

@@ -18,7 +18,7 @@ WIDTHS, N = [2, 3, 2, 1], 5
 
 def matrix(shift=1e-2, intervals=N, gram=False):
     _, J = linearize_residual(KAN(WIDTHS, intervals), lambda kan: torch.sin(kan(X)))
-    identity = {intervals: sp.eye_array(intervals + 3).tocsr()}
+    identity = [sp.eye_array(intervals + 3).tocsr()] * len(J.inputs)
     return GaussNewtonMatrix(J, shift, identity, J.gram() if gram else None)
 
 
@@ -58,8 +58,27 @@ def test_blocks_of_a_coarse_level_have_the_coarse_identity():
     P = torch.from_numpy(kronecker_matrix(coarse).toarray())
     fine = matrix(shift=0.3, intervals=2 * N)
     one = sp.csr_array(coarse.refinement_matrices()[0])
-    M = GaussNewtonMatrix(fine.J.coarsened(), 0.3, {N: one.T @ one})
+    M = GaussNewtonMatrix(fine.J.coarsened(), 0.3, [one.T @ one] * len(fine.J.inputs))
     dense = P.T @ fine.dense() @ P
+    d = torch.randn(len(dense), generator=GENERATOR, dtype=torch.float64)
+    torch.testing.assert_close(M.dense(), dense)
+    torch.testing.assert_close(M @ d, dense @ d)
+    for kind in ("patch", "edge", "point"):
+        for index, blocks in M.blocks(kind):
+            for own, block in zip(index, blocks, strict=True):
+                torch.testing.assert_close(block, dense[own[:, None], own])
+
+
+def test_inputs_with_as_many_intervals_may_differ_in_their_identity():
+    """The first layer was coarsened, the others have as many intervals from the start."""
+    coarse = KAN(WIDTHS, N)
+    P = torch.from_numpy(kronecker_matrix(coarse, layers=[0]).toarray())
+    _, J = linearize_residual(coarse.refine(layers=[0]), lambda kan: torch.sin(kan(X)))
+    chosen = [True] * 2 + [False] * 5
+    one, unit = sp.csr_array(coarse.refinement_matrices()[0]), sp.eye_array(N + 3).tocsr()
+    identities = [one.T @ one] * 2 + [unit] * 5
+    M = GaussNewtonMatrix(J.coarsened(chosen=chosen), 3.0, identities)
+    dense = P.T @ (J.gram() + 3.0 * torch.eye(J.shape[1])) @ P
     d = torch.randn(len(dense), generator=GENERATOR, dtype=torch.float64)
     torch.testing.assert_close(M.dense(), dense)
     torch.testing.assert_close(M @ d, dense @ d)

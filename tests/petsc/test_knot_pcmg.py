@@ -57,6 +57,14 @@ def test_systems_are_solved_in_fewer_iterations_than_without_levels(petsc):
     torch.testing.assert_close(
         found.value, torch.linalg.solve(gram, b), rtol=1e-7, atol=1e-7 * float(b.norm())
     )
+    by_layer = COARSEST.refine().refine(layers=[0]).refine(layers=[1])
+    assert by_layer.intervals == FINE.intervals
+    steps = [COARSEST.refine().refine(layers=[0]), COARSEST.refine(), COARSEST]
+    matrices = [kronecker_matrix(n, 2, k) for n, k in zip(steps, [[1], [0], None], strict=True)]
+    _, other = KnotPCMG(matrices).prepare(J).shifted(1e-3 * prepared.scale)
+    again = conjugate_gradients(product, b, other, 1e-10)
+    torch.testing.assert_close(again.value, found.value, rtol=1e-6, atol=1e-7 * float(b.norm()))
+    assert again.iterations <= 2 * found.iterations
     jacobi = conjugate_gradients(product, b, lambda r: r / gram.diagonal(), 1e-10)
     assert found.converged
     assert found.iterations < 0.8 * jacobi.iterations
