@@ -32,7 +32,7 @@ def slopes(x: Array, coefficients: Array, reach: float) -> Array:
     intervals = len(coefficients) - 3
     knots = -reach + 2.0 * reach / intervals * np.arange(-3, intervals + 4)
     inside = np.clip(x, -reach, np.nextafter(reach, 0.0))
-    return BSpline(knots, coefficients, 3).derivative()(inside)
+    return np.asarray(BSpline(knots, coefficients, 3).derivative()(inside), dtype=float)
 
 
 def basis(x: Array, intervals: int) -> sp.csr_array:
@@ -126,7 +126,7 @@ def linked(
     x, y = columns(data)
     inputs, n, rows = x.shape[1], coarsest, len(y)
     B = basis(x, n)
-    A = (B.T @ B).toarray() / rows + 1e-6 * np.eye(B.shape[1])
+    A = (B.T @ B).toarray() / rows + 1e-6 * np.eye(inputs * (n + 3))
     c = la.solve(A, B.T @ y / rows, assume_a="pos")
     c /= (B @ c).std()
     span = REACH * float(abs(B @ c).max())

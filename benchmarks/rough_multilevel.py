@@ -2,7 +2,7 @@
 
 import time
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rough_link_models import Predict
@@ -18,7 +18,7 @@ class Member(NamedTuple):
     """A network of the tournament."""
 
     kan: KAN
-    memory: object = None
+    memory: Any = None
     loss: float = 0.0
 
 

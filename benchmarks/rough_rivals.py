@@ -6,16 +6,11 @@ was best on them.
 """
 
 import math
-import shutil
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rough_link_models import Predict
 from rough_targets import Rows
@@ -30,7 +25,7 @@ from mgnet.training import (
     sine_network,
 )
 
-State = dict[str, torch.Tensor]
+ROOM = 10**8  # numbers of a table of features
 
 
 class PerInput(torch.nn.Module):
@@ -56,13 +51,15 @@ def plain_network(inputs: int, width: int, kind: Any, seed: int, first: Any = No
     return torch.nn.Sequential(*layers, torch.nn.Linear(width, 1)).double()
 
 
-def network_of(kind: str, inputs: int, width: int, seed: int, frequency: float = 10.0) -> Any:
+def network_of(
+    kind: str, inputs: int, width: int, seed: int, frequency: float = 10.0, decay: float = 0.5
+) -> Any:
     """Two hidden layers; "fourier" has cosines and sines of each input before them."""
     if kind == "sine":
         generator = torch.Generator().manual_seed(seed)
         return sine_network([inputs, width, width, 1], frequency, generator=generator)
     if kind == "fourier":
-        first = PerInput(int(frequency), 0.5)
+        first = PerInput(int(frequency), decay)
         return plain_network(inputs, width, torch.nn.Tanh, seed, first)
     return plain_network(inputs, width, torch.nn.Tanh, seed)
 
@@ -190,13 +187,19 @@ def network(
     by: str,
     width: int,
     frequency: float = 10.0,
+    decay: float = 0.5,
     rows: int = 10**9,
     rate: float = 1e-3,
     batch: int = 1000,
 ) -> Predict:
     """A network with two hidden layers, by LM, Broyden or Adam."""
     until = time.process_time() + seconds
-    made = network_of(kind, data.x.shape[1], width, seed, frequency)
+    made = network_of(kind, data.x.shape[1], width, seed, frequency, decay)
+    if kind == "fourier" and len(data.x) * 12 * frequency < ROOM:  # features once, not each time
+        first, made = made[0], made[1:]
+        data = data._replace(x=torch.cat([first(x.float()) for x in data.x.split(10000)]))
+        inner = adam(data, until, made, rate=rate, batch=batch, dtype=torch.float32, seed=seed)
+        return lambda x: torch.cat([inner(first(part.float())) for part in x.split(10000)])
     if by == "adam":
         return adam(data, until, made, rate=rate, batch=batch, dtype=torch.float32, seed=seed)
     smoother = LevenbergMarquardt() if by == "lm" else Broyden()
@@ -228,106 +231,6 @@ def kan_at_once(
     solver = NewtonKrylov(KnotMultigrid()) if krylov else None
     smoother = LevenbergMarquardt(linear_solver=solver)
     return smoothed(data, until, kan, smoother, penalty=penalty, krylov=krylov)
-
-
-def of_numpy(model: Any) -> Predict:
-    return lambda x: torch.from_numpy(np.asarray(model(x.numpy()), dtype=float).reshape(-1, 1))
-
-
-def boosting(
-    data: Rows, seconds: float, seed: int, *, rate: float, leaves: int, l2: float = 0.0
-) -> Predict:
-    """scikit-learn's trees of histograms, as many as the seconds allow, with an early stop."""
-    from sklearn.ensemble import HistGradientBoostingRegressor as Trees
-
-    x, y = data.x.numpy(), data.y.numpy().ravel()
-    options: Any = {"learning_rate": rate, "max_leaf_nodes": leaves, "l2_regularization": l2}
-    options |= {"random_state": seed, "early_stopping": True, "n_iter_no_change": 50}
-    options |= {"min_samples_leaf": 10, "validation_fraction": 0.05}
-    costs = []
-    began = time.process_time()
-    for trees in (5, 55):
-        start = time.process_time()
-        Trees(max_iter=trees, **options).fit(x, y)
-        costs.append(time.process_time() - start)
-    each = max((costs[1] - costs[0]) / 50.0, 1e-5)
-    left = 0.9 * (seconds - (time.process_time() - began) - costs[0])
-    return of_numpy(Trees(max_iter=max(50, int(left / each)), **options).fit(x, y).predict)
-
-
-def catboost(data: Rows, seconds: float, seed: int, *, rate: float, depth: int) -> Predict:
-    import catboost as library  # pyright: ignore[reportMissingImports]
-
-    until = time.process_time() + 0.95 * seconds
-    kept, x, y = parts(data)
-
-    class Clock:
-        def after_iteration(self, info: Any) -> bool:
-            return time.process_time() < until
-
-    model = library.CatBoostRegressor(
-        iterations=100000,
-        learning_rate=rate,
-        depth=depth,
-        thread_count=1,
-        random_seed=seed,
-        verbose=False,
-        allow_writing_files=False,
-    )
-    apart = (x.numpy(), y.numpy().ravel())
-    model.fit(
-        kept.x.numpy(),
-        kept.y.numpy().ravel(),
-        eval_set=apart,
-        early_stopping_rounds=200,
-        callbacks=[Clock()],
-    )
-    return of_numpy(model.predict)
-
-
-def lightgbm(data: Rows, seconds: float, seed: int, *, rate: float, leaves: int) -> Predict:
-    import lightgbm as library  # pyright: ignore[reportMissingImports]
-
-    until = time.process_time() + 0.95 * seconds
-    kept, x, y = parts(data)
-
-    def clock(told: Any) -> None:
-        if time.process_time() >= until:
-            raise library.callback.EarlyStopException(told.iteration, told.evaluation_result_list)
-
-    options = {"objective": "l2", "learning_rate": rate, "num_leaves": leaves, "num_threads": 1}
-    options |= {"seed": seed, "verbose": -1, "min_data_in_leaf": 10, "max_bin": 1023}
-    train = library.Dataset(kept.x.numpy(), kept.y.numpy().ravel())
-    apart = train.create_valid(x.numpy(), y.numpy().ravel())
-    calls = [library.early_stopping(100, verbose=False), clock]
-    model = library.train(options, train, 100000, valid_sets=[apart], callbacks=calls)
-    return of_numpy(partial(model.predict, num_iteration=model.best_iteration))
-
-
-def xgboost(data: Rows, seconds: float, seed: int, *, rate: float, depth: int) -> Predict:
-    import xgboost as library  # pyright: ignore[reportMissingImports]
-
-    until = time.process_time() + 0.95 * seconds
-    kept, x, y = parts(data)
-
-    class Clock(library.callback.TrainingCallback):
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            return time.process_time() >= until
-
-    options = {"eta": rate, "max_depth": depth, "nthread": 1, "seed": seed, "max_bin": 1024}
-    train = library.DMatrix(kept.x.numpy(), kept.y.numpy().ravel())
-    apart = library.DMatrix(x.numpy(), y.numpy().ravel())
-    model = library.train(
-        options,
-        train,
-        100000,
-        evals=[(apart, "apart")],
-        early_stopping_rounds=100,
-        callbacks=[Clock()],
-        verbose_eval=False,
-    )
-    rounds = (0, model.best_iteration + 1)
-    return of_numpy(lambda x: model.predict(library.DMatrix(x), iteration_range=rounds))
 
 
 def fourier(data: Rows, seconds: float, seed: int, *, most: int, penalty: float) -> Predict:
@@ -366,34 +269,3 @@ def kernel_ridge(
         b += K.T @ y
     c = torch.linalg.solve(A, b)
     return lambda x: torch.cat([kernel(part) @ c for part in x.split(10000)])
-
-
-FIT = """
-d <- as.matrix(read.table("train.txt")); n <- ncol(d)
-m <- ppr(d[, -n], d[, n], nterms={terms}, max.terms={most}, sm.method="supsmu")
-saveRDS(m, "model.rds")
-"""
-PREDICT = """
-y <- predict(readRDS("model.rds"), as.matrix(read.table("new.txt")))
-write(y, "out.txt", ncolumns=1)
-"""
-
-
-def projection_pursuit(data: Rows, seconds: float, seed: int, *, terms: int) -> Predict:
-    """R's ppr: a sum of functions of weighted sums of the inputs. It ends by itself."""
-    if shutil.which("Rscript") is None:
-        raise ImportError("projection pursuit needs R")
-    folder = tempfile.TemporaryDirectory()
-
-    def R(code: str) -> None:
-        subprocess.run(["Rscript", "-e", code], check=True, cwd=folder.name, capture_output=True)
-
-    np.savetxt(Path(folder.name) / "train.txt", torch.cat([data.x, data.y], 1).numpy())
-    R(FIT.format(terms=terms, most=terms + 2))
-
-    def predict(x: torch.Tensor) -> torch.Tensor:
-        np.savetxt(Path(folder.name) / "new.txt", x.numpy())
-        R(PREDICT)
-        return torch.from_numpy(np.loadtxt(Path(folder.name) / "out.txt"))[:, None]
-
-    return predict

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
+import rough_libraries as libraries
 import rough_link_models as links
 import rough_rivals as rivals
 from rough_link_models import Predict
@@ -73,28 +74,28 @@ METHODS = {
     "lightgbm": Method(
         "LightGBM",
         GENERAL,
-        rivals.lightgbm,
-        grid(rate=(0.05, 0.1, 0.2), leaves=(15, 31, 63)),
+        libraries.lightgbm,
+        grid(rate=(0.05, 0.1), leaves=(15, 31)),
         {"one-sum": {"rate": 0.1, "leaves": 31}},
     ),
     "catboost": Method(
         "CatBoost",
         GENERAL,
-        rivals.catboost,
-        grid(rate=(0.1, 0.2, 0.4), depth=(4, 6, 8)),
+        libraries.catboost,
+        grid(rate=(0.1, 0.2), depth=(4, 6)),
         {"one-sum": {"rate": 0.1, "depth": 6}},
     ),
     "xgboost": Method(
         "XGBoost",
         GENERAL,
-        rivals.xgboost,
+        libraries.xgboost,
         grid(rate=(0.1, 0.2), depth=(4, 6)),
         {"one-sum": {"rate": 0.1, "depth": 6}},
     ),
     "boosting": Method(
         "scikit-learn's boosting",
         GENERAL,
-        rivals.boosting,
+        libraries.boosting,
         grid(rate=(0.05, 0.1, 0.2), leaves=(15, 31)),
         {"one-sum": {"rate": 0.1, "leaves": 31}},
     ),
@@ -102,8 +103,11 @@ METHODS = {
         "Fourier features, network, Adam",
         GENERAL,
         net("fourier", "adam"),
-        grid(width=(32,), frequency=(32, 64, 128), rate=(1e-3, 3e-3)),
-        {"one-sum": {"width": 32, "frequency": 64, "rate": 1e-3}},
+        [
+            *grid(width=(16, 64), frequency=(64,), rate=(3e-3,), batch=(500,), decay=(0.5, 1.0)),
+            *grid(width=(16,), frequency=(96, 128), rate=(3e-3,), batch=(500,), decay=(1.0,)),
+        ],
+        {"one-sum": {"width": 16, "frequency": 64, "rate": 3e-3, "batch": 500, "decay": 1.0}},
     ),
     "sine-adam": Method(
         "sine network, Adam",
@@ -151,27 +155,27 @@ METHODS = {
         "Fourier features, ridge",
         GENERAL,
         rivals.fourier,
-        grid(most=(32, 64, 128), penalty=(1e-6, 1e-4, 1e-3)),
+        grid(most=(64, 128), penalty=(1e-6, 1e-4)),
         {"one-sum": {"most": 64, "penalty": 1e-6}},
     ),
     "splines": Method(
         "additive splines",
         GENERAL,
         links.additive,
-        grid(intervals=(64, 128, 256), penalty=(1e-9, 1e-8, 1e-7)),
+        grid(intervals=(128, 256), penalty=(1e-9, 1e-8, 1e-7)),
         {"one-sum": {"intervals": 128, "penalty": 1e-8}},
     ),
     "kernel": Method(
         "Matern kernel, Nystrom",
         GENERAL,
         rivals.kernel_ridge,
-        grid(centres=(2500,), length=(0.5, 1.0, 2.0, 4.0), penalty=(1e-8, 1e-6)),
+        grid(centres=(2500,), length=(0.5, 1.0, 2.0), penalty=(1e-7,)),
         {"one-sum": {"centres": 2500, "length": 1.0, "penalty": 1e-6}},
     ),
     "pursuit": Method(
         "projection pursuit, R's ppr",
         GENERAL,
-        rivals.projection_pursuit,
+        libraries.projection_pursuit,
         grid(terms=(4, 8)),
         {"one-sum": {"terms": 4}},
     ),
@@ -214,7 +218,7 @@ METHODS = {
         "additive with a learned link",
         LINK,
         links.linked,
-        grid(intervals=(256, 512), penalty=(0.0, 1e-14, 1e-12), link=(32, 64)),
+        grid(intervals=(256, 512), penalty=(1e-14,), link=(32, 64)),
         {"one-sum": {"intervals": 256, "penalty": 1e-12}},
     ),
 }
