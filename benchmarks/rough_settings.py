@@ -163,7 +163,7 @@ METHODS = {
         GENERAL,
         links.additive,
         grid(intervals=(128, 256), penalty=(1e-9, 1e-8, 1e-7)),
-        {"one-sum": {"intervals": 128, "penalty": 1e-8}},
+        {"one-sum": {"intervals": 256, "penalty": 1e-9}},
     ),
     "kernel": Method(
         "Matern kernel, Nystrom",
@@ -212,13 +212,13 @@ METHODS = {
         LINK,
         links.ace,
         grid(intervals=(128, 256), penalty=(1e-10, 1e-8)),
-        {"one-sum": {"intervals": 256, "penalty": 1e-10}},
+        {"one-sum": {"intervals": 128, "penalty": 1e-10}},
     ),
     "linked": Method(
         "additive with a learned link",
         LINK,
         links.linked,
         grid(intervals=(256, 512), penalty=(1e-14,), link=(32, 64)),
-        {"one-sum": {"intervals": 256, "penalty": 1e-12}},
+        {"one-sum": {"intervals": 256, "penalty": 1e-14, "link": 64}},
     ),
 }
