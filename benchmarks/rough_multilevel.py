@@ -40,7 +40,7 @@ def multilevel(
     seconds: float,
     seed: int,
     *,
-    hidden: int,
+    hidden: tuple[int, ...],
     keep: tuple[int, ...] = (8, 4, 2, 1, 1, 1),
     steps: tuple[int, ...] = (30, 20, 12, 8, 6, 3),
     outer: int = 16,
@@ -55,7 +55,7 @@ def multilevel(
     until = time.process_time() + 0.95 * seconds
     kept, x, y = parts(data)
     judged = kept.x[:20000], kept.y[:20000]
-    widths = [data.x.shape[1], hidden, 1]
+    widths = [data.x.shape[1], *hidden, 1]
     generator = torch.Generator().manual_seed(seed)
     field = [Member(KAN(widths, coarsest, generator=generator)) for _ in range(keep[0])]
     penalty = partial(roughness, weight=roughness_weight) if roughness_weight else None

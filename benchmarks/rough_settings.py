@@ -66,9 +66,22 @@ METHODS = {
         multilevel,
         [],
         {
-            "one-sum": {"hidden": 2},
-            "two-sums": {"hidden": 4, "keep": (8, 4, 2, 1, 1), "steps": (30, 20, 12, 8, 6)},
-            "field": {"hidden": 8, "keep": (4, 2, 1), "steps": (20, 20, 20)},
+            "one-sum": {"hidden": (2,)},
+            "two-sums": {"hidden": (4,), "keep": (8, 4, 2, 1, 1), "steps": (30, 20, 12, 8, 6)},
+            "field": {"hidden": (8,), "keep": (4, 2, 1), "steps": (20, 20, 20)},
+        },
+    ),
+    "multilevel-narrow": Method(
+        "KAN of one hidden value, multilevel",
+        OURS,
+        multilevel,
+        [],
+        {
+            "one-sum": {
+                "hidden": (1,),
+                "keep": (8, 4, 2, 1, 1, 1, 1),
+                "steps": (30, 20, 12, 8, 6, 4, 12),
+            },
         },
     ),
     "lightgbm": Method(
@@ -107,7 +120,7 @@ METHODS = {
             *grid(width=(16, 64), frequency=(64,), rate=(3e-3,), batch=(500,), decay=(0.5, 1.0)),
             *grid(width=(16,), frequency=(96, 128), rate=(3e-3,), batch=(500,), decay=(1.0,)),
         ],
-        {"one-sum": {"width": 16, "frequency": 64, "rate": 3e-3, "batch": 500, "decay": 1.0}},
+        {"one-sum": {"width": 16, "frequency": 128, "rate": 3e-3, "batch": 500, "decay": 1.0}},
     ),
     "sine-adam": Method(
         "sine network, Adam",
@@ -219,6 +232,6 @@ METHODS = {
         LINK,
         links.linked,
         grid(intervals=(256, 512), penalty=(1e-14,), link=(32, 64)),
-        {"one-sum": {"intervals": 256, "penalty": 1e-14, "link": 64}},
+        {"one-sum": {"intervals": 512, "penalty": 1e-14, "link": 32}},
     ),
 }
