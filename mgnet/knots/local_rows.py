@@ -149,7 +149,7 @@ class LocalJacobian(Jacobian):
 
     def squares(self) -> torch.Tensor:
         ones = torch.ones(self.rows, dtype=torch.float64)
-        return replace(self, values=np.square(self.values)).rmatvec(ones)
+        return replace(self, values=np.square(self.values, dtype=float)).rmatvec(ones)
 
     def dense(self) -> torch.Tensor:
         return torch.from_numpy(self._dense_rows(slice(None)))

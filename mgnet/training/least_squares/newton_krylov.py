@@ -221,7 +221,7 @@ class NewtonKrylov:
         if not callable(getattr(self.preconditioner, "prepare", None)):
             raise TypeError(
                 f"NewtonKrylov got the preconditioner {self.preconditioner!r}, which has no "
-                "method `prepare`; give mgnet.knots.KnotMultigrid(), say"
+                "method `prepare`; give mgnet.knots.KnotSolver(), say"
             )
         if self.direct < 0 or not 0.0 < self.loosest < 1.0 or self.max_iterations < 1:
             raise ValueError(
