@@ -1,7 +1,8 @@
 """Linear systems with many knots: how conjugate gradients are preconditioned best, and rivals.
 
     OMP_NUM_THREADS=1 python benchmarks/knot_solvers.py [--seeds 5] [--rows 100000]
-        [--intervals 64 256 1024 4096] [--problems bending additive pinn] [--save]
+        [--intervals 64 256 1024 4096] [--problems bending additive pinn]
+        [--cases "roughness 0"] [--save]
 
 Three problems, all to a relative residual of 1e-8 (pinn: 1e-6), from zero:
 
@@ -105,6 +106,10 @@ def bending(n: int, seed: int) -> System:
     return System("bending", "u'' and two ends", n, J, -J.rmatvec(r), 1e-14, 1e-8)
 
 
+def case_of(weight: float, correlated: bool) -> str:
+    return f"roughness {weight:g}" + (", correlated" if correlated else "")
+
+
 def additive(n: int, seed: int, rows: int, weight: float, correlated: bool) -> System:
     generator = torch.Generator().manual_seed(seed)
     x = 2.0 * torch.rand(rows, 4, generator=generator).double() - 1.0
@@ -122,7 +127,7 @@ def additive(n: int, seed: int, rows: int, weight: float, correlated: bool) -> S
         R = penalty(kan, weight)
         b = b - R.rmatvec(R.matvec(u.double()))
         J = StackedJacobian((*J.parts, (1.0, R)))
-    case = f"roughness {weight:g}" + (", correlated" if correlated else "")
+    case = case_of(weight, correlated)
     return System("additive", case, n, J, b, 1e-9, 1e-8)
 
 
@@ -142,8 +147,10 @@ def systems(given: argparse.Namespace) -> Iterator[System]:
             yield bending(n, seed)
     if "additive" in given.problems:
         kinds = [(weight, False) for weight in WEIGHTS] + [(WEIGHTS[-1], True)]
-        for kind, n, seed in itertools.product(kinds, given.intervals, range(given.seeds)):
-            yield additive(n, seed, given.rows, *kind)
+        kinds = [kind for kind in kinds if not given.cases or case_of(*kind) in given.cases]
+        for (weight, correlated), n in itertools.product(kinds, given.intervals):
+            for seed in range(given.seeds):
+                yield additive(n, seed, given.rows, weight, correlated)
     if "pinn" in given.problems:
         yield from pinn([n for n in (64, 256) if n in given.intervals], given.seeds)
 
@@ -225,11 +232,11 @@ def warm_up() -> None:
             krylov(method, system, scale_of(system.J))
 
 
-def run(given: argparse.Namespace) -> list[saved.Row]:
-    """A row per method and system, over the seeds."""
+def run(own: Iterator[System]) -> list[saved.Row]:
+    """A row per method and size, over the seeds."""
     runs: dict[tuple[Any, ...], list[saved.Row]] = {}
     gone: set[tuple[str, str, str]] = set()  # what was too slow
-    for system in systems(given):
+    for system in own:
         scale = scale_of(system.J)
         for name in [*METHODS, "sparse direct", "dense direct"]:
             kind = name, system.problem, system.case
@@ -247,7 +254,7 @@ def run(given: argparse.Namespace) -> list[saved.Row]:
                 gone.add(kind)
         print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return [summary(key, own) for key, own in runs.items()]
+    return [summary(key, same) for key, same in runs.items()]
 
 
 def summary(key: tuple[Any, ...], own: list[saved.Row]) -> saved.Row:
@@ -315,12 +322,31 @@ def table(rows: list[saved.Row]) -> str:
     return "\n".join(lines)
 
 
+def place(row: saved.Row) -> tuple[int, str, int]:
+    """Of a system in the tables."""
+    return list(LIMIT).index(row["problem"]), row["case"], row["intervals"]
+
+
 def joined(rows: list[saved.Row]) -> list[saved.Row]:
-    """With the rows of earlier runs of other problems."""
-    ran = {row["problem"] for row in rows}
+    """With the rows of earlier runs of other systems."""
+    ran = {place(row) for row in rows}
     before = saved.read("knot_solvers") or {"rows": []}
-    known = rows + [row for row in before["rows"] if row["problem"] not in ran]
-    return sorted(known, key=lambda row: list(LIMIT).index(row["problem"]))
+    return sorted(rows + [row for row in before["rows"] if place(row) not in ran], key=place)
+
+
+def report(rows: list[saved.Row], folder: Path | None) -> str:
+    """The tables, saved where asked for."""
+    rows = joined(rows) if folder else rows
+    groups = itertools.groupby(rows, lambda row: (row["problem"], row["case"]))
+    tables = [table(list(own)) for _, own in groups]
+    goals = targets(rows)
+    ends = [f"{g['name']}: {g['measured']}, target {g['target']}, met: {g['met']}" for g in goals]
+    setting = "relative residual 1e-8, pinn 1e-6; processor seconds with set-up, J given; seeds: "
+    setting += ", ".join(f"{name} {count}" for name, count in seeds_of(rows).items())
+    text = "\n\n".join([f"{saved.heading()}\n{setting}", *tables, "\n".join(ends)])
+    if folder:
+        saved.save(folder, "knot_solvers", setting, rows, goals, text)
+    return text
 
 
 def seeds_of(rows: list[saved.Row]) -> dict[str, int]:
@@ -339,23 +365,17 @@ def main() -> None:
     parser.add_argument("--intervals", nargs="+", type=int, default=[64, 256, 1024, 4096])
     problems = ["bending", "additive", "pinn"]
     parser.add_argument("--problems", nargs="+", choices=problems, default=problems)
+    parser.add_argument("--cases", nargs="+", help="of the additive problems, all by default")
     saved.add_option(parser)
     given = parser.parse_args()
     torch.set_num_threads(1)
     warm_up()
-    rows = run(given)
-    if given.save:
-        rows = joined(rows)
-    groups = itertools.groupby(rows, lambda row: (row["problem"], row["case"]))
-    tables = [table(list(own)) for _, own in groups]
-    goals = targets(rows)
-    ends = [f"{g['name']}: {g['measured']}, target {g['target']}, met: {g['met']}" for g in goals]
-    setting = "relative residual 1e-8, pinn 1e-6; processor seconds with set-up, J given; seeds: "
-    setting += ", ".join(f"{name} {count}" for name, count in seeds_of(rows).items())
-    text = "\n\n".join([f"{saved.heading()}\n{setting}", *tables, "\n".join(ends)])
+    rows: list[saved.Row] = []
+    text = ""
+    for _, own in itertools.groupby(systems(given), lambda one: (one.problem, one.case)):
+        rows += run(own)
+        text = report(rows, given.save)
     print(text)
-    if given.save:
-        saved.save(Path(given.save), "knot_solvers", setting, rows, goals, text)
 
 
 if __name__ == "__main__":

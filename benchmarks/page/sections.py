@@ -121,8 +121,8 @@ SECTIONS = {
     ),
     "knot_solvers": Section(
         "Linear systems with many knots",
-        "Conjugate gradients for u'' least squares, additive fits with a penalty of roughness and a "
-        "PINN, up to 4096 intervals: preconditioners, and direct solvers.",
+        "Conjugate gradients for u'' least squares, additive fits with a penalty of roughness and "
+        "a PINN, up to 4096 intervals: preconditioners, and direct solvers.",
         knot_tables.solver_tables,
         "Iterations and seconds over knots.",
         knot_tables.solver_lines,

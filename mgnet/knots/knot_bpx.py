@@ -177,7 +177,7 @@ def _inverses(level: _Level, shift: float) -> np.ndarray:
 
 def _diagonal(matrix: Any, Q: int) -> np.ndarray:
     """The diagonal blocks of Q columns each, shape (splines, Q, Q)."""
-    made = np.empty((matrix.shape[0] // Q, Q, Q))
+    made = np.zeros((matrix.shape[0] // Q, Q, Q))
     for a, b in np.ndindex(Q, Q):  # an offset's entries are counted by the lower of row and column
         made[:, a, b] = matrix.diagonal(b - a)[min(a, b) :: Q][: len(made)]
     return made
