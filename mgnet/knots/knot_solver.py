@@ -33,8 +33,8 @@ class KnotSolver:
 
     One input alone is solved directly, by its bands. Several inputs are solved by `InputBands()`
     and, after `patience` iterations, by `InputBands(coarsest)`. In benchmarks/knot_solvers.py one
-    of the two was the fastest on every system, with penalty or without, of data or of an equation;
-    `KnotBPX` and `KnotMultigrid` remain for other choices.
+    of the two was the fastest preconditioner on every system, of data with a penalty and of an
+    equation; `KnotBPX` and `KnotMultigrid` remain for other choices.
 
     Parameters
     ----------
