@@ -33,6 +33,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "rough_compositions": "--cases two-sums --methods multilevel splines ace --seeds 1 --seconds 8",
     "step_rules": "--problems curve float32 --seeds 1 --cycles 50",
     "newton_multigrid": "--widths 2,6,1 --intervals 8 16 32 --rights 2",
+    "knot_solvers": "--seeds 1 --rows 5000 --intervals 64 256 --problems bending additive",
     "guarded_cycles": "--seconds 1 --seeds 1",
     "adaptive_basis": "--seconds 0.2 --seeds 2",
     "ngd": "--epochs 5 --seconds 0.5 --seeds 1",
@@ -83,7 +84,7 @@ PEERS = {
 RANKS = {"layer_ranks": 2, "sample_parallel": 2}  # started by mpiexec
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.
-JOIN = {"pinn", "pinn_accuracy", "rough_compositions", "newton_multigrid"}
+JOIN = {"pinn", "pinn_accuracy", "rough_compositions", "newton_multigrid", "knot_solvers"}
 JOIN |= {"adaptive_basis", "ngd"}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import depth_tables
 import equations
 import figures
+import knot_tables
 import standard
 import tables
 from cells import Rows
@@ -117,6 +118,15 @@ SECTIONS = {
         "Iterations over knots, and seconds over parameters.",
         tables.newton_lines,
         figures.newton_multigrid,
+    ),
+    "knot_solvers": Section(
+        "Linear systems with many knots",
+        "Conjugate gradients for u'' least squares, additive fits with a penalty of roughness and "
+        "a PINN, up to 4096 intervals: preconditioners, and direct solvers.",
+        knot_tables.solver_tables,
+        "Iterations and seconds over knots.",
+        knot_tables.solver_lines,
+        knot_tables.solver_figure,
     ),
     "guarded_cycles": Section(
         "Guarded cycles after a cascade",

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import SweepLines, TrainingBudget, train_within
-from mgnet.knots import KAN, InputBands, knot_hierarchy
+from mgnet.knots import KAN, KnotSolver, knot_hierarchy
 from mgnet.limits import is_count, is_whole, shown, written
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LevenbergMarquardt, NewtonKrylov, Objective, TorchOptimizer
@@ -28,7 +28,7 @@ MOST_PARAMETERS = 1_000_000  # L-BFGS then keeps 1.6 GB
 
 # Name -> the smoother, and how many of its steps make one sweep.
 OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
-    "lm": (LevenbergMarquardt(linear_solver=NewtonKrylov(InputBands(), direct=DIRECT)), 1),
+    "lm": (LevenbergMarquardt(linear_solver=NewtonKrylov(KnotSolver(), direct=DIRECT)), 1),
     "lbfgs": (LBFGS(), 10),
     "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
 }

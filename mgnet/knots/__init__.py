@@ -13,6 +13,8 @@ from mgnet.knots.free_knots import FreeKnotKAN
 from mgnet.knots.hierarchy import knot_hierarchy, knot_transfer, kronecker_matrix
 from mgnet.knots.input_bands import InputBands
 from mgnet.knots.kan import KAN
+from mgnet.knots.knot_bpx import KnotBPX
+from mgnet.knots.knot_solver import KnotSolver
 from mgnet.knots.layer import spline_layer
 from mgnet.knots.multichannel import MultichannelMLP
 from mgnet.knots.newton_multigrid import KnotMultigrid
@@ -25,7 +27,9 @@ __all__ = [
     "KAN",
     "FreeKnotKAN",
     "GradientDescent",
+    "KnotBPX",
     "KnotMultigrid",
+    "KnotSolver",
     "MultichannelMLP",
     "Patches",
     "TrialRefinement",

@@ -9,40 +9,19 @@ per system for [1, 8, 1] with 10000 intervals.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any, NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import scipy.sparse as sp
 import torch
 
-from mgnet.knots.jacobian import KANJacobian
-from mgnet.knots.spline_operator import BandedInverse, SplineOperator, bands_of
-from mgnet.training.least_squares.jacobian import (
-    DenseJacobian,
-    Jacobian,
-    ProlongedJacobian,
-    SparseJacobian,
-    StackedJacobian,
-)
+from mgnet.knots.coarse_inputs import CoarseInputs
+from mgnet.knots.input_blocks import input_parts, normal_product
+from mgnet.knots.spline_operator import BandedInverse, bands_of
+from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import Product
-from mgnet.vector import as_scipy
 
 __all__ = ["InputBands", "PreparedBands"]
-
-
-class Block(NamedTuple):
-    """The columns of J of one input, sparse, and how many outputs share its splines.
-
-    Rows without entries are left out: a penalty has rows for each input, so that with all of them
-    memory would grow with the square of the inputs.
-    """
-
-    columns: Any  # a csr_matrix
-    outputs: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +29,20 @@ class InputBands:
     """A preconditioner for `(J^T J + shift I) d = b` of a KAN: each input of a layer, exactly.
 
     For networks with thousands of knots, and for penalties, which the cycles of `KnotMultigrid`
-    leave out.
+    leave out. With a coarse level, which couples all inputs of all layers and is solved exactly,
+    it is the additive Schwarz method of two levels (Toselli and Widlund, Domain Decomposition
+    Methods, 2005, chapter 3).
+
+    Parameters
+    ----------
+    coarsest : int, optional
+        Least number of intervals of the coarse level; None for no such level. It takes as long as
+        40 to 100 iterations to make.
+
+    Raises
+    ------
+    ValueError
+        If coarsest is not positive.
 
     Examples
     --------
@@ -64,17 +56,22 @@ class InputBands:
     True
     """
 
-    def prepare(self, J: Jacobian) -> PreparedBands:
-        """The bands of all inputs."""
-        blocks, own = _blocks(J), _blocks(_residuals(J))
-        if blocks is None or own is None:
-            raise TypeError(
-                "InputBands got a Jacobian that is not that of a KAN's outputs; it needs a KAN of "
-                "splines alone (no linear layer), all of them trained, on the CPU, with data"
+    coarsest: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.coarsest is not None and self.coarsest < 1:
+            raise ValueError(
+                f"InputBands got coarsest {self.coarsest}; it must be at least 1 interval, or None"
             )
-        squares = sum(float(b.columns.data @ b.columns.data) for b in own)
-        bands = tuple(bands_of(b.columns.T @ b.columns) for b in blocks)
-        return PreparedBands(J, bands, squares / J.shape[1])
+
+    def prepare(self, J: Jacobian) -> PreparedBands:
+        """The bands of all inputs, and the coarse matrix."""
+        parts = input_parts(J, "InputBands", with_local=self.coarsest is not None)
+        bands = tuple(bands_of(block.matrix) for block in parts.blocks)
+        coarse = None
+        if self.coarsest is not None and len(bands) > 1:
+            coarse = CoarseInputs.of(parts.local, parts.penalty, self.coarsest)
+        return PreparedBands(J, bands, parts.scale, coarse)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,27 +86,31 @@ class PreparedBands:
     scale : float
         The mean of the diagonal of `J^T J` without the penalty, whose size on fine knots says
         nothing of how far a step may go.
+    coarse : CoarseInputs or None
     """
 
     J: Jacobian
     bands: tuple[np.ndarray, ...]
     scale: float
+    coarse: CoarseInputs | None = None
 
     def shifted(self, shift: float) -> tuple[Product, Product]:
         """Products with `J^T J + shift I`, and with the inverse of its diagonal blocks."""
-        inverses = [_inverse(one, shift) for one in self.bands]
+        inverses = [banded_inverse(one, shift) for one in self.bands]
         ends = np.cumsum([one.shape[1] for one in self.bands])[:-1]
+        couple = None if self.coarse is None else self.coarse.inverse(shift)
 
         def precondition(r: torch.Tensor) -> torch.Tensor:
             parts = zip(inverses, np.split(r.numpy(), ends), strict=True)
-            return torch.from_numpy(np.concatenate([one @ part for one, part in parts]))
+            solved = torch.from_numpy(np.concatenate([one @ part for one, part in parts]))
+            return solved if couple is None else solved + couple(r)
 
         J = self.J
-        return lambda d: J.rmatvec(J.matvec(d)) + shift * d, precondition
+        return lambda d: normal_product(J, d) + shift * d, precondition
 
 
-def _inverse(bands: np.ndarray, shift: float) -> BandedInverse:
-    """Of the block with this shift, or with the least larger one that Cholesky takes."""
+def banded_inverse(bands: np.ndarray, shift: float = 0.0) -> BandedInverse:
+    """Of a matrix by its lower bands with this shift, or the least larger one Cholesky takes."""
     largest = float(bands[0].max(initial=0.0))
     least = float(np.finfo(float).eps) * largest + float(np.finfo(float).tiny)
     while True:
@@ -119,75 +120,3 @@ def _inverse(bands: np.ndarray, shift: float) -> BandedInverse:
             return BandedInverse.from_bands(shifted)
         except scipy.linalg.LinAlgError:
             shift = max(10.0 * shift, least)
-
-
-def _residuals(J: Jacobian) -> Jacobian:
-    """J without the rows of a penalty."""
-    if isinstance(J, StackedJacobian):
-        return StackedJacobian(J.parts[:1])
-    if isinstance(J, ProlongedJacobian):
-        return replace(J, fine=_residuals(J.fine))
-    return J
-
-
-def _blocks(J: Jacobian) -> list[Block] | None:
-    if isinstance(J, DenseJacobian) and J.structure is not None:
-        return _blocks(J.structure)
-    if isinstance(J, KANJacobian):
-        if J.order is not None:
-            return None
-        layout = [
-            (layer.splines, layer.width)
-            for layer in J.layers
-            for _ in range(layer.size // layer.splines)
-        ]
-        return _split(J.sparse(), layout)
-    if isinstance(J, StackedJacobian):
-        return _stacked(J)
-    if isinstance(J, ProlongedJacobian):
-        fine = _blocks(J.fine)
-        return None if fine is None else _prolonged(fine, J.transfer)
-    return None
-
-
-def _split(rows: Any, layout: Sequence[tuple[int, int]]) -> list[Block]:
-    ends = np.cumsum([0, *(splines * outputs for splines, outputs in layout)]).tolist()
-    columns = sp.csc_matrix(rows)
-    return [
-        Block(_without_empty_rows(columns[:, begin:end]), outputs)
-        for (begin, end), (_, outputs) in zip(pairwise(ends), layout, strict=True)
-    ]
-
-
-def _without_empty_rows(columns: Any) -> Any:
-    used, index = np.unique(columns.indices, return_inverse=True)
-    shape = len(used), columns.shape[1]
-    return sp.csc_matrix((columns.data, index, columns.indptr), shape=shape).tocsr()
-
-
-def _stacked(J: StackedJacobian) -> list[Block] | None:
-    (weight, first), *others = J.parts
-    blocks = _blocks(first)
-    if blocks is None:
-        return None
-    blocks = [Block(weight * block.columns, block.outputs) for block in blocks]
-    layout = [(b.columns.shape[1] // b.outputs, b.outputs) for b in blocks]
-    for w, part in others:
-        if not isinstance(part, SparseJacobian):
-            return None
-        more = _split(w * sp.csr_matrix(as_scipy(part.matrix)), layout)
-        pairs = zip(blocks, more, strict=True)
-        blocks = [Block(sp.vstack([a.columns, b.columns]).tocsr(), a.outputs) for a, b in pairs]
-    return blocks
-
-
-def _prolonged(fine: list[Block], transfer: Any) -> list[Block]:
-    made: list[Block] = []
-    remaining = iter(fine)
-    for (inputs, _, outputs), part in transfer.parts:
-        P = part.P.factors[0] if isinstance(part.P, SplineOperator) else as_scipy(part.P)
-        P = sp.kron(sp.csr_matrix(P), sp.eye(outputs), format="csr")
-        for _ in range(inputs):
-            product: Any = next(remaining).columns @ P
-            made.append(Block(product.tocsr(), outputs))
-    return made

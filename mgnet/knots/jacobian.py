@@ -87,6 +87,11 @@ class LayerJacobian:
         pulled = y if self.last else (y.unsqueeze(1) @ self.sensitivity).squeeze(1)
         return torch.from_numpy(self.basis.T @ pulled.numpy()).flatten()
 
+    def squares(self) -> torch.Tensor:
+        """The squared norms of the columns."""
+        weights = self.sensitivity.square().sum(1).numpy()
+        return torch.from_numpy(self.basis.power(2).T @ weights).flatten()
+
     def fill(self, block: torch.Tensor) -> None:
         """Write the dense columns into `block`, shape (samples, outputs, parameters)."""
         basis = self.values.new_zeros(len(self.values), self.size)
@@ -169,6 +174,14 @@ class KANJacobian(Jacobian):
     def rmatvec(self, y: torch.Tensor) -> torch.Tensor:
         outputs = y.view(len(self.layers[0].values), -1)
         whole = torch.cat([layer.rmatvec(outputs) for layer in self.layers])
+        return (
+            whole
+            if self.order is None
+            else torch.empty_like(whole).index_copy_(0, self.order, whole)
+        )
+
+    def squares(self) -> torch.Tensor:
+        whole = torch.cat([layer.squares() for layer in self.layers])
         return (
             whole
             if self.order is None

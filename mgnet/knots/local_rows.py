@@ -148,6 +148,10 @@ class LocalJacobian(Jacobian):
             return torch.from_numpy(_kernels().normal(self.values, self.first, self._runs, u))
         return self.rmatvec(self.matvec(d))
 
+    def squares(self) -> torch.Tensor:
+        ones = torch.ones(self.rows, dtype=torch.float64)
+        return replace(self, values=np.square(self.values, dtype=float)).rmatvec(ones)
+
     def dense(self) -> torch.Tensor:
         return torch.from_numpy(self._dense_rows(slice(None)))
 

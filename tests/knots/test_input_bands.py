@@ -2,11 +2,15 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
 from mgnet import Level
-from mgnet.knots import KAN, InputBands, input_bands, knot_transfer, roughness
+from mgnet.knots import KAN, InputBands, knot_transfer, roughness
+from mgnet.knots.local_jacobian import linearize_residual
+from mgnet.knots.refinement import refinement_matrix
 from mgnet.training import LeastSquares, LevenbergMarquardt, NewtonKrylov
 from mgnet.training.least_squares.jacobian import ProlongedJacobian
 from mgnet.training.least_squares.normal_equations import NormalEquations
@@ -48,7 +52,7 @@ def test_a_large_network_is_trained_as_a_small_one(linear_solver):
 def test_a_jacobian_without_inputs_is_refused():
     module = torch.nn.Linear(1, 1).double()
     _, J = LeastSquares(module, (X, X)).linearize(torch.ones(2, dtype=torch.float64))
-    with pytest.raises(TypeError, match="InputBands got a Jacobian that is not that of a KAN"):
+    with pytest.raises(TypeError, match="InputBands got a Jacobian without knot intervals"):
         InputBands().prepare(J)
 
 
@@ -62,9 +66,37 @@ def test_the_direct_solver_counts_its_matrix(monkeypatch):
 
 
 def test_memory_grows_with_the_inputs_not_their_square():
-    kan = KAN([40, 2, 1], 4)
-    x = torch.rand(5, 40, generator=torch.Generator().manual_seed(0)).double()
-    wide = LeastSquares(kan, (x, x[:, :1]), roughness)
-    blocks = input_bands._blocks(wide.linearize(wide.start())[1]) or []
-    assert len(blocks) == 42 and wide.rows.shape[0] > 500
-    assert max(block.columns.shape[0] for block in blocks) < 40  # of the penalty, its own rows
+    kept = []
+    for inputs in (20, 40):
+        x = torch.rand(5, inputs, generator=torch.Generator().manual_seed(0)).double()
+        wide = LeastSquares(KAN([inputs, 2, 1], 4), (x, x[:, :1]), roughness)
+        bands = InputBands().prepare(wide.linearize(wide.start())[1]).bands
+        kept.append(sum(one.size for one in bands[:-2]))
+    assert kept[1] == 2 * kept[0]
+
+
+def test_a_coarse_level_is_added():
+    kan = KAN([1, 2, 1], 12, degree=2)
+    some = problem(kan)
+    _, J = some.linearize(some.start())
+    A = (J.gram() + 1e-2 * torch.eye(J.shape[1], dtype=torch.float64)).numpy()
+    one = refinement_matrix(3, 2, 4).toarray()
+    P = scipy.linalg.block_diag(np.kron(one, np.eye(2)), one, one)
+    r = torch.randn(J.shape[1], dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    coupled = InputBands(coarsest=3).prepare(J).shifted(1e-2)[1](r)
+    alone = InputBands().prepare(J).shifted(1e-2)[1](r)
+    expected = P @ np.linalg.solve(P.T @ A @ P, P.T @ r.numpy())
+    torch.testing.assert_close(coupled - alone, torch.from_numpy(expected), rtol=1e-7, atol=1e-8)
+    with pytest.raises(ValueError, match="InputBands got coarsest 0"):
+        InputBands(0)
+
+
+def test_residuals_with_derivatives_have_bands():
+    def slope(kan):
+        x = X.clone().requires_grad_()
+        return torch.autograd.grad(kan(x).sum(), x, create_graph=True)[0]
+
+    _, J = linearize_residual(KAN([1, 1], 20), slope)
+    product, solve = InputBands(coarsest=4).prepare(J).shifted(1e-2)  # one input: no coarse level
+    b = torch.ones(23, dtype=torch.float64)
+    torch.testing.assert_close(product(solve(b)), b)

@@ -46,6 +46,7 @@ def test_every_product_is_that_of_autograd(options, identity, monkeypatch):
         (J.matvec(d), matrix @ d),
         (J.rmatvec(y), matrix.T @ y),
         (J.gram(), matrix.T @ matrix),
+        (J.squares(), matrix.square().sum(0)),
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-9)
 

@@ -49,6 +49,7 @@ def test_every_product(compiled, dtype, rows, monkeypatch):
         (J.matvec(wide), matrix @ d),
         (J.rmatvec(y), matrix.T @ y),
         (J.normal(wide), matrix.T @ (matrix @ d)),
+        (J.squares(), matrix.square().sum(0)),
     ]
     assert J.mean_diagonal == pytest.approx(float(matrix.square().sum()) / J.shape[1])
     for ours, theirs in pairs:

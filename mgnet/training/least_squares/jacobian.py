@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import scipy.sparse as sp
 import torch
 
@@ -159,6 +160,12 @@ class SparseJacobian(Jacobian):
             self._gram = self._columns @ self.dense()
         gram: Any = self._gram
         return gram
+
+    def squares(self) -> torch.Tensor:
+        rows: Any = as_scipy(self.matrix)
+        if not sp.issparse(rows):
+            return self.matrix.square().sum(0)
+        return torch.from_numpy(np.asarray(rows.power(2).sum(0)).ravel())
 
     def dense(self) -> torch.Tensor:
         return self.matrix.to_dense() if self.matrix.is_sparse else self._rows.to_dense()

@@ -170,7 +170,7 @@ class LevenbergMarquardt(Smoother):
             raise TypeError(
                 f"LevenbergMarquardt got a linear_solver of type "
                 f"{type(self.linear_solver).__name__}; give a NewtonKrylov, such as "
-                "NewtonKrylov(mgnet.knots.KnotMultigrid()), or None"
+                "NewtonKrylov(mgnet.knots.KnotSolver()), or None"
             )
         if not self.mu > 0.0 or not self.acceleration >= 0.0:
             raise ValueError(f"{self} needs a positive mu and a ratio that is not negative")

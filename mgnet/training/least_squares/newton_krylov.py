@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -19,6 +19,7 @@ __all__ = [
     "Gradients",
     "KrylovEquations",
     "NewtonKrylov",
+    "OwnSolver",
     "Preconditioner",
     "Prepared",
     "conjugate_gradients",
@@ -41,12 +42,24 @@ class Prepared(Protocol):
         ...
 
 
+@runtime_checkable
+class OwnSolver(Protocol):
+    """A `Prepared` that runs conjugate gradients itself, to change the preconditioner."""
+
+    def solver(self, shift: float) -> Solve:
+        """Solves with `J^T J + shift I` as `conjugate_gradients` does."""
+        ...
+
+
 class Preconditioner(Protocol):
     """Makes approximate inverses; `mgnet.knots.KnotMultigrid` is one."""
 
     def prepare(self, J: Jacobian) -> Prepared:
         """The part of the set-up that does not depend on the damping."""
         ...
+
+
+Solve = Callable[[torch.Tensor, float, int], "Gradients"]
 
 
 @dataclass(frozen=True)
@@ -178,7 +191,7 @@ class NewtonKrylov:
     Parameters
     ----------
     preconditioner : Preconditioner
-        `mgnet.knots.KnotMultigrid()` for a KAN; by default the diagonal, for any module.
+        `mgnet.knots.KnotSolver()` for a KAN; by default the diagonal, for any module.
     direct : int
         Up to so many parameters the systems are solved directly, which is faster.
     loosest : float
@@ -208,7 +221,7 @@ class NewtonKrylov:
         if not callable(getattr(self.preconditioner, "prepare", None)):
             raise TypeError(
                 f"NewtonKrylov got the preconditioner {self.preconditioner!r}, which has no "
-                "method `prepare`; give mgnet.knots.KnotMultigrid(), say"
+                "method `prepare`; give mgnet.knots.KnotSolver(), say"
             )
         if self.direct < 0 or not 0.0 < self.loosest < 1.0 or self.max_iterations < 1:
             raise ValueError(
@@ -252,11 +265,18 @@ class KrylovEquations:
 
     def damped(self, mu: float) -> Callable[[torch.Tensor | None], torch.Tensor]:
         """A function of y that solves for `b = J^T y`; of None, for `b = f - J^T r`."""
-        product, precondition = self.prepared.shifted(mu * self.scale)
+        shift = mu * self.scale
+        if isinstance(self.prepared, OwnSolver):
+            found = self.prepared.solver(shift)
+        else:
+            found = _by_gradients(*self.prepared.shifted(shift))
 
         def solve(y: torch.Tensor | None) -> torch.Tensor:
             b = self.descent if y is None else self.J.rmatvec(y)
-            limits = self.tolerance, self.max_iterations
-            return conjugate_gradients(product, b, precondition, *limits).value
+            return found(b, self.tolerance, self.max_iterations).value
 
         return solve
+
+
+def _by_gradients(product: Product, precondition: Product) -> Solve:
+    return lambda b, rtol, most: conjugate_gradients(product, b, precondition, rtol, most)

@@ -60,7 +60,7 @@ class NormalEquations:
             8 * entries,
             f"LevenbergMarquardt got {rows} residuals and {columns} parameters: its direct solver "
             f"makes matrices of {written(entries)} numbers",
-            "give it a linear_solver such as NewtonKrylov(mgnet.knots.InputBands()), or take LBFGS",
+            "give it a linear_solver such as NewtonKrylov(mgnet.knots.KnotSolver()), or take LBFGS",
         )
         if not self.dual:
             return self.J.gram()

@@ -24,6 +24,7 @@ STACKED = StackedJacobian(((0.5, DenseJacobian(A)), (3.0, SparseJacobian(B))))
 CASES = {
     "dense": (DenseJacobian(A), A),
     "sparse": (SparseJacobian(B), B),
+    "sparse, of a sparse tensor": (SparseJacobian(B.to_sparse()), B),
     "stacked": (STACKED, torch.cat([0.5 * A, 3.0 * B])),
     "prolonged": (
         ProlongedJacobian(STACKED, MatrixTransfer(P), 2),
@@ -43,6 +44,7 @@ def test_it_is_its_matrix(name):
         torch.testing.assert_close(J.rmatvec(y), matrix.T @ y)
         torch.testing.assert_close(J.gram(), matrix.T @ matrix)
         torch.testing.assert_close(J.dense(), matrix)
+        torch.testing.assert_close(J.squares(), matrix.square().sum(0))
 
 
 @pytest.mark.parametrize("columns", [1, 64, 65, 200])
