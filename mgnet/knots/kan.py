@@ -18,6 +18,7 @@ from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
 from mgnet.knots.precision import in_full_precision, raised, under_autocast, working_dtype
 from mgnet.knots.refinement import (
+    coarser_matrices,
     injection_matrix,
     mass_matrix,
     projection_matrix,
@@ -256,6 +257,26 @@ class KAN(OptionsInState):
     ) -> list[np.ndarray | SplineOperator]:
         """Of each layer, from the splines of `refine(factor)` to those of this network."""
         return _coarsening(self.intervals, self.degree, factor, by)
+
+    def coarser_transfers(
+        self, levels: int | None = None
+    ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
+        """Of the splines of each layer, the transfers from coarser and coarser levels.
+
+        Intervals are halved, or cut into thirds, as long as they can be and are more than 4.
+        `MultilevelGradient` calls this.
+
+        Parameters
+        ----------
+        levels : int, optional
+            The most levels, the network's own included; then 4 intervals or fewer are halved, too.
+        """
+        check_plain_tensors(self.coefficients, "KAN.coarser_transfers")
+        chains = [coarser_matrices(n, self.degree, levels) for n in self.intervals]
+        return [
+            (u, [AxisTransfer(P, axis=1) for P in chain])
+            for u, chain in zip(self.coefficients, chains, strict=True)
+        ]
 
     def linearize_residual(self, residual: Residual) -> tuple[torch.Tensor, Jacobian]:
         """Residuals and their Jacobian in all parameters, with few entries in each row.
