@@ -154,6 +154,7 @@ def coarser_transfers(
     >>> [(p.shape[0], [t.P.shape for t in chain]) for p, chain in coarser_transfers(net)]
     [(16, [(16, 8), (8, 4)])]
     """
+
     def chain(size: int, made: Callable[[int, int], np.ndarray]) -> list[AxisTransfer]:
         sizes = coarser_sizes(size, levels)
         pairs = zip(sizes[:-1], sizes[1:], strict=True)

@@ -1,4 +1,4 @@
-"""What an optimizer does with one coefficient, found out by taking steps: does it look at others?"""
+"""Whether an optimizer takes coefficients one by one, found out by steps on small arrays."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
         for g in other:
             g.view(-1)[0] *= -300.0
         start = torch.zeros(shape, dtype=torch.float64)
-        options = _probed(group, 0.0)
+        options = _probed(kind, group, 0.0)
         try:
             first = _path(kind, options, start, gradients)
             second = _path(kind, options, start, other)
@@ -105,8 +105,8 @@ def decay_of(kind: type, group: Mapping[str, Any]) -> str:
     sign = -1.0 if group.get("maximize") else 1.0
     gradients = _draw(SHAPES[0])
     start = torch.ones(SHAPES[0], dtype=torch.float64)
-    found = _path(kind, _probed(group, DECAY), start, gradients)
-    none = _probed(group, 0.0)
+    found = _path(kind, _probed(kind, group, DECAY), start, gradients)
+    none = _probed(kind, group, 0.0)
     # Plain SGD does both; then it is what PyTorch calls it, a term of the gradient.
     ways = {"coupled": (sign * DECAY, 1.0), "decoupled": (0.0, 1.0 - RATE * DECAY)}
     for name, (pull, factor) in ways.items():
@@ -119,11 +119,12 @@ def decay_of(kind: type, group: Mapping[str, Any]) -> str:
     )
 
 
-def _probed(group: Mapping[str, Any], decay: float) -> dict[str, Any]:
+def _probed(kind: type, group: Mapping[str, Any], decay: float) -> dict[str, Any]:
+    known = inspect.signature(kind).parameters
     options = {k: copy.deepcopy(v) for k, v in group.items() if k not in (*WAYS, "params")}
-    if "lr" in options:
+    if "lr" in known or "lr" in options:
         options["lr"] = RATE
-    if "weight_decay" in options:
+    if "weight_decay" in known or "weight_decay" in options:
         options["weight_decay"] = decay
     return options
 

@@ -90,7 +90,7 @@ class GeneratingSystem:
         product: Any = sp.identity(length or 0, format="csr")
         levels = []
         for transfer in transfers:
-            P = _as_csr(transfer.P)
+            P: Any = _as_csr(transfer.P)
             if P.shape[0] != self.sizes[-1]:
                 raise ValueError(
                     f"MultilevelGradient got a parameter of shape {self.shape} and a transfer of "

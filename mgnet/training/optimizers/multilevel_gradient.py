@@ -149,7 +149,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                 self._levels |= {p: PackedLevels(self.systems[p], p) for p in deep}
             for params, leveled in ((plain, False), (deep, True)):
                 if params:
-                    own = {"params": [self._place(p) for p in params]}
+                    own: dict[str, Any] = {"params": [self._place(p) for p in params]}
                     _hand(group, own, leveled)
                     if leveled and "weight_decay" in group:
                         own["weight_decay"] = 0.0  # of u, not of its levels
@@ -236,7 +236,6 @@ class MultilevelGradient(torch.optim.Optimizer):
             g = g.add(p, alpha=-decay if group.get("maximize") else decay)
         return levels.restrict(g)
 
-    @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As PyTorch's; a state of other levels is refused with a ValueError."""
         held = [p for group in self.param_groups for p in group["params"]]
