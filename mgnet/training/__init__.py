@@ -34,6 +34,7 @@ from mgnet.training.loss.objective import Objective
 from mgnet.training.optimizers.broyden import Broyden
 from mgnet.training.optimizers.early_stop import EarlyStop, Patience
 from mgnet.training.optimizers.multilevel_gradient import MultilevelGradient
+from mgnet.training.optimizers.multilevel_optimizer import MultilevelOptimizer
 from mgnet.training.optimizers.optimizer import LBFGS, TorchOptimizer
 from mgnet.training.record import Record, Row
 from mgnet.training.train import gradient_share, train
@@ -51,6 +52,7 @@ __all__ = [
     "LeastSquares",
     "LevenbergMarquardt",
     "MultilevelGradient",
+    "MultilevelOptimizer",
     "NewPoints",
     "NewtonKrylov",
     "Nielsen",

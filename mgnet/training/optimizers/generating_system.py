@@ -14,7 +14,7 @@ import torch
 from mgnet.training.loss.parameters import lift
 from mgnet.transfer import AxisTransfer
 
-__all__ = ["GeneratingSystem", "Transfers", "coarser_sizes"]
+__all__ = ["GeneratingSystem", "PackedLevels", "Transfers", "coarser_sizes", "sparse"]
 
 Transfers = Sequence[AxisTransfer]  # to a parameter from a coarser level, to that from the next
 LEAST = 4  # intervals or layers: what has no more is not made coarser
@@ -65,6 +65,8 @@ class GeneratingSystem:
 
     Attributes
     ----------
+    transfers : tuple of AxisTransfer
+    axis : int
     sizes : tuple of int
         Of the axis on every level, the parameter's first.
     packed_shape : tuple of int
@@ -84,6 +86,7 @@ class GeneratingSystem:
 
     def __init__(self, shape: Sequence[int], transfers: Transfers):
         self.shape = tuple(shape)
+        self.transfers = tuple(transfers)
         self.axis = _axis(transfers)
         length = self.shape[self.axis] if self.axis < len(self.shape) else None
         self.sizes: tuple[int, ...] = (length or 0,)
@@ -184,6 +187,21 @@ class PackedLevels:
             total = torch.addmm(exact, self._W, lift(coarse))
             u.copy_(lift(u) + self.system.as_parameter(total))
         self._zero.zero_()
+
+
+def sparse(P: Any) -> torch.Tensor:
+    """A matrix of any kind as a sparse tensor with coordinates, in float64.
+
+    Examples
+    --------
+    >>> sparse(np.eye(2)).layout
+    torch.sparse_coo
+    """
+    matrix: Any = _as_csr(P).tocoo()
+    places = torch.from_numpy(np.stack([matrix.row, matrix.col]).astype(np.int64))
+    return torch.sparse_coo_tensor(
+        places, torch.from_numpy(matrix.data), matrix.shape, check_invariants=True
+    ).coalesce()
 
 
 def _axis(transfers: Sequence[Any]) -> int:

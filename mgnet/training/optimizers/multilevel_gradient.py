@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -9,15 +10,24 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from mgnet.limits import is_count, shown
+from mgnet.training.loss.parameters import lift
 from mgnet.training.optimizers.coordinate_wise import check_coordinate_wise, decay_of
 from mgnet.training.optimizers.generating_system import (
     GeneratingSystem,
     PackedLevels,
     Transfers,
+    sparse,
 )
-from mgnet.training.optimizers.optimizer import check_kind
+from mgnet.training.optimizers.optimizer import POWERS, carried_moments, check_kind
+from mgnet.transfer import AxisTransfer
 
-__all__ = ["HasLevels", "MultilevelGradient"]
+__all__ = [
+    "HasLevels",
+    "MultilevelGradient",
+    "carried_levels",
+    "network_transfers",
+    "refined_transfers",
+]
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -112,6 +122,7 @@ class MultilevelGradient(torch.optim.Optimizer):
         if levels is not None and not is_count(levels):
             raise ValueError(f"MultilevelGradient got {shown(levels)} levels; give at least 1")
         self.kind: Any = kind
+        self.levels = levels
         self.options = dict(options)
         defaults = self.kind([torch.nn.Parameter(torch.zeros(1, 1))], **self.options).defaults
         if defaults.get("differentiable"):
@@ -254,6 +265,7 @@ class MultilevelGradient(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {"kind": self.kind, "options": self.options, "systems": self.systems}
+        kept["levels"] = self.levels
         return {**super().__getstate__(), **kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -276,6 +288,32 @@ def _chains(network: Any, levels: int | None) -> dict[torch.nn.Parameter, Transf
             f"MultilevelGradient got a network of type {type(network).__name__}; give a module, "
             "or a mapping of its parameters to their transfers"
         )
+    return network_transfers(network, levels)
+
+
+def network_transfers(
+    network: torch.nn.Module, levels: int | None = None
+) -> dict[torch.nn.Parameter, Transfers]:
+    """Of the parameters that have coarser levels, in any part of a network.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    levels : int, optional
+        The most levels of a parameter.
+
+    Raises
+    ------
+    TypeError
+        If there is no module that knows levels.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN
+    >>> two = torch.nn.Sequential(KAN([2, 1], 8), KAN([1, 1], 16))
+    >>> [len(chain) for chain in network_transfers(two).values()]
+    [1, 2]
+    """
     found: dict[torch.nn.Parameter, Transfers] = {}
     parts = [part for part in network.modules() if isinstance(part, HasLevels)]
     if not parts:
@@ -286,3 +324,72 @@ def _chains(network: Any, levels: int | None) -> dict[torch.nn.Parameter, Transf
     for part in parts:
         found |= dict(part.coarser_transfers(levels))
     return found
+
+
+def refined_transfers(
+    system: GeneratingSystem | None, transfer: AxisTransfer, levels: int | None
+) -> list[AxisTransfer]:
+    """Those of a refined parameter: its levels are the former ones below a new finest.
+
+    Parameters
+    ----------
+    system : GeneratingSystem or None
+        Of the parameter before; None where it had one level.
+    transfer : AxisTransfer
+        From it to the refined one.
+    levels : int or None
+        The most levels.
+
+    Examples
+    --------
+    >>> P = AxisTransfer(torch.ones(2, 1))
+    >>> len(refined_transfers(GeneratingSystem((2,), [P]), AxisTransfer(torch.eye(2)), None))
+    2
+    """
+    former = () if system is None else system.transfers
+    return [transfer, *former][: None if levels is None else levels - 1]
+
+
+def carried_levels(
+    state: Mapping[str, Any],
+    system: GeneratingSystem | None,
+    refined: GeneratingSystem,
+) -> dict[str, Any]:
+    """What an optimizer remembers of the levels of a parameter, on those of the refined one.
+
+    Levels that both have keep theirs, digit for digit: their gradients are the same on both. The
+    new finest level begins with what `carried_moments` makes of the former finest; but the momentum
+    of plain SGD is carried as the average of gradients that it is, since the former finest level
+    goes on with those steps itself.
+
+    Parameters
+    ----------
+    state : mapping
+    system : GeneratingSystem or None
+        Of the parameter before; None where it had one level.
+    refined : GeneratingSystem
+        With `refined_transfers`.
+
+    Examples
+    --------
+    >>> P = AxisTransfer(torch.tensor([[1.0], [1.0]]))
+    >>> state = {"step": 3, "exp_avg": torch.tensor([4.0])}
+    >>> carried_levels(state, None, GeneratingSystem((2,), [P]))
+    {'step': 3, 'exp_avg': tensor([2., 2., 4.])}
+    """
+    first, kept = refined.sizes[1], sum(refined.sizes[1:])
+    P = sparse(refined.transfers[0].P)
+    plain = not POWERS.keys() & state.keys()
+    carried = {}
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor) or not value.dim():
+            carried[name] = copy.deepcopy(value)
+            continue
+        value = lift(value if system is not None else value.movedim(refined.axis, 0))
+        up = AxisTransfer(P.to(value), axis=0)
+        if plain and name == "momentum_buffer":
+            finest = up.carry_gradient(value[:first])
+        else:
+            finest = carried_moments({name: value[:first]}, up)[name]
+        carried[name] = torch.cat([finest, value[:kept]])
+    return carried

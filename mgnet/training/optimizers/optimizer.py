@@ -86,7 +86,7 @@ class TorchOptimizer(Smoother):
         parameter = torch.nn.Parameter(u.detach().clone())
         optimizer = self.kind([parameter], **self.options)
         if memory is not None:
-            _recall(optimizer, memory)
+            recall(optimizer, memory)
         for number in range(sweeps):
             parameter.grad = -level.residual_at(parameter.detach(), f)
             if number == 0:
@@ -154,7 +154,7 @@ class LBFGS(Smoother):
         )
         if memory is not None and memory.f is f:
             moved = memory.u is not u  # by a coarse correction, say
-            _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
+            recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
 
         values = list[float]()
 
@@ -200,7 +200,7 @@ def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
     return {**memory, "state": state}
 
 
-def _recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
+def recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
     """Give an optimizer the state of another, but leave it its own options (lr, max_iter)."""
     options = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(copy.deepcopy({"state": memory["state"], "param_groups": options}))

@@ -40,8 +40,8 @@ def test_dense_matrices_give_the_same(seed):
     shape = [int(k) for k in rng.integers(1, 6, 3)]
     shape[axis] = n + degree
     kind = ("csr", "dense", "torch", "operator")[seed % 4]
-    Ps = chain(n, degree, levels, kind)
-    system = GeneratingSystem(shape, [AxisTransfer(P, axis=axis) for P in Ps])
+    transfers = [AxisTransfer(P, axis=axis) for P in chain(n, degree, levels, kind)]
+    system = GeneratingSystem(shape, transfers)
     dtype = (torch.float64, torch.float32)[seed % 2]
     u = torch.from_numpy(rng.normal(size=shape)).to(dtype)
     packed = PackedLevels(system, u)
