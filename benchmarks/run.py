@@ -30,6 +30,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "estimators": "1",
     "pinn": "--problems poisson interface regression --rows nested LM --seeds 1 --seconds 5",
     "pinn_accuracy": "--problems poisson --rows 2 3 --seeds 1 --seconds 10",
+    "multilevel_gradient": "--rows 0 5 --rates 0.003 --seeds 1 --seconds 4",
     "step_rules": "--problems curve float32 --seeds 1 --cycles 50",
     "newton_multigrid": "--widths 2,6,1 --intervals 8 16 32 --rights 2",
     "guarded_cycles": "--seconds 1 --seeds 1",
@@ -82,7 +83,7 @@ PEERS = {
 RANKS = {"layer_ranks": 2, "sample_parallel": 2}  # started by mpiexec
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.
-JOIN = {"pinn", "pinn_accuracy", "newton_multigrid", "adaptive_basis", "ngd"}
+JOIN = {"pinn", "pinn_accuracy", "multilevel_gradient", "newton_multigrid", "adaptive_basis", "ngd"}
 
 
 def arguments(name: str, full: bool) -> list[str]:
