@@ -10,10 +10,9 @@ import torch
 from mgnet.knots.hierarchy import parameter_transfers
 from mgnet.knots.kan import KAN
 from mgnet.training.loss.parameters import lift
+from mgnet.training.optimizers.carried_levels import carried_levels, refined_transfers
 from mgnet.training.optimizers.multilevel_gradient import (
     MultilevelGradient,
-    carried_levels,
-    refined_transfers,
 )
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 from mgnet.transfer import AxisTransfer, PackedTransfer

@@ -38,10 +38,11 @@ def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
     Examples
     --------
     >>> check_coordinate_wise(torch.optim.Adam, {"lr": 0.1})
-    >>> check_coordinate_wise(torch.optim.Adafactor, {"lr": 0.1})
+    >>> check_coordinate_wise(torch.optim.ASGD, {"lr": 0.1})
     Traceback (most recent call last):
-    TypeError: MultilevelGradient got Adafactor, whose step of a coefficient depends on others; give
-    an optimizer that takes coefficients one by one, as Adam, SGD or RMSprop
+    TypeError: MultilevelGradient got ASGD, whose steps depend on the values of the parameters and
+    not on gradients alone; give an optimizer that takes coefficients one by one, as Adam, SGD or
+    RMSprop, and no decay but `weight_decay`
     """
     remedy = "give an optimizer that takes coefficients one by one, as Adam, SGD or RMSprop"
     for shape in SHAPES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -10,24 +9,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from mgnet.limits import is_count, shown
-from mgnet.training.loss.parameters import lift
 from mgnet.training.optimizers.coordinate_wise import check_coordinate_wise, decay_of
 from mgnet.training.optimizers.generating_system import (
     GeneratingSystem,
     PackedLevels,
     Transfers,
-    sparse,
 )
-from mgnet.training.optimizers.optimizer import POWERS, carried_moments, check_kind
-from mgnet.transfer import AxisTransfer
+from mgnet.training.optimizers.optimizer import check_kind
 
-__all__ = [
-    "HasLevels",
-    "MultilevelGradient",
-    "carried_levels",
-    "network_transfers",
-    "refined_transfers",
-]
+__all__ = ["HasLevels", "MultilevelGradient", "network_transfers"]
 
 NONE: Mapping[str, Any] = MappingProxyType({})
 
@@ -155,6 +145,8 @@ class MultilevelGradient(torch.optim.Optimizer):
             deep = [p for p in group["params"] if p in self.systems]
             plain = [p for p in group["params"] if p not in self.systems]
             if deep:
+                for p in deep:
+                    _check_plain(p)
                 check_coordinate_wise(self.kind, {**self.options, **group})
                 self._decay(group)
                 self._levels |= {p: PackedLevels(self.systems[p], p) for p in deep}
@@ -176,6 +168,16 @@ class MultilevelGradient(torch.optim.Optimizer):
     def _place(self, p: torch.Tensor) -> torch.Tensor:
         """What the inner optimizer has for a parameter."""
         return self._levels[p].steps if p in self._levels else p
+
+    def _give_state(self) -> None:
+        """What a user has cleared or replaced in our state is so in that of the inner one, too."""
+        inner = self._inner.state
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p in self.state:
+                    inner[self._place(p)] = self.state[p]
+                else:
+                    inner.pop(self._place(p), None)
 
     def _keep_state(self) -> None:
         """The inner state is ours: the same dictionaries, under the names of the parameters."""
@@ -203,6 +205,7 @@ class MultilevelGradient(torch.optim.Optimizer):
             self._build()  # the network went to another device
         for group, own, leveled in self._pairs:
             _hand(group, own, leveled)
+        self._give_state()
         for group, p, levels in self._deep():
             levels.steps.grad = self._gradient(group, p, levels)
         self._inner.step()
@@ -280,6 +283,14 @@ def _hand(source: Mapping[str, Any], target: dict[str, Any], leveled: bool) -> N
             target[name] = value
 
 
+def _check_plain(p: torch.Tensor) -> None:
+    if type(p) not in (torch.Tensor, torch.nn.Parameter) or not p.is_floating_point():
+        raise TypeError(
+            f"MultilevelGradient got a parameter with levels that is a {type(p).__name__} of "
+            f"{p.dtype}; it must be a plain real tensor, whole on its device; give levels=1"
+        )
+
+
 def _chains(network: Any, levels: int | None) -> dict[torch.nn.Parameter, Transfers]:
     if isinstance(network, Mapping):
         return {p: chain[: None if levels is None else levels - 1] for p, chain in network.items()}
@@ -324,72 +335,3 @@ def network_transfers(
     for part in parts:
         found |= dict(part.coarser_transfers(levels))
     return found
-
-
-def refined_transfers(
-    system: GeneratingSystem | None, transfer: AxisTransfer, levels: int | None
-) -> list[AxisTransfer]:
-    """Those of a refined parameter: its levels are the former ones below a new finest.
-
-    Parameters
-    ----------
-    system : GeneratingSystem or None
-        Of the parameter before; None where it had one level.
-    transfer : AxisTransfer
-        From it to the refined one.
-    levels : int or None
-        The most levels.
-
-    Examples
-    --------
-    >>> P = AxisTransfer(torch.ones(2, 1))
-    >>> len(refined_transfers(GeneratingSystem((2,), [P]), AxisTransfer(torch.eye(2)), None))
-    2
-    """
-    former = () if system is None else system.transfers
-    return [transfer, *former][: None if levels is None else levels - 1]
-
-
-def carried_levels(
-    state: Mapping[str, Any],
-    system: GeneratingSystem | None,
-    refined: GeneratingSystem,
-) -> dict[str, Any]:
-    """What an optimizer remembers of the levels of a parameter, on those of the refined one.
-
-    Levels that both have keep theirs, digit for digit: their gradients are the same on both. The
-    new finest level begins with what `carried_moments` makes of the former finest; but the momentum
-    of plain SGD is carried as the average of gradients that it is, since the former finest level
-    goes on with those steps itself.
-
-    Parameters
-    ----------
-    state : mapping
-    system : GeneratingSystem or None
-        Of the parameter before; None where it had one level.
-    refined : GeneratingSystem
-        With `refined_transfers`.
-
-    Examples
-    --------
-    >>> P = AxisTransfer(torch.tensor([[1.0], [1.0]]))
-    >>> state = {"step": 3, "exp_avg": torch.tensor([4.0])}
-    >>> carried_levels(state, None, GeneratingSystem((2,), [P]))
-    {'step': 3, 'exp_avg': tensor([2., 2., 4.])}
-    """
-    first, kept = refined.sizes[1], sum(refined.sizes[1:])
-    P = sparse(refined.transfers[0].P)
-    plain = not POWERS.keys() & state.keys()
-    carried = {}
-    for name, value in state.items():
-        if not isinstance(value, torch.Tensor) or not value.dim():
-            carried[name] = copy.deepcopy(value)
-            continue
-        value = lift(value if system is not None else value.movedim(refined.axis, 0))
-        up = AxisTransfer(P.to(value), axis=0)
-        if plain and name == "momentum_buffer":
-            finest = up.carry_gradient(value[:first])
-        else:
-            finest = carried_moments({name: value[:first]}, up)[name]
-        carried[name] = torch.cat([finest, value[:kept]])
-    return carried

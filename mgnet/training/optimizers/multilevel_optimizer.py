@@ -13,12 +13,11 @@ from mgnet.limits import is_count, shown
 from mgnet.smoother import Smoother
 from mgnet.training.loss.checks import check_finite
 from mgnet.training.loss.objective import Objective
+from mgnet.training.optimizers.carried_levels import carried_levels, refined_transfers
 from mgnet.training.optimizers.generating_system import GeneratingSystem, Transfers
 from mgnet.training.optimizers.multilevel_gradient import (
     MultilevelGradient,
-    carried_levels,
     network_transfers,
-    refined_transfers,
 )
 from mgnet.training.optimizers.optimizer import carried_moments, check_kind, recall
 from mgnet.transfer import PackedTransfer

@@ -9,6 +9,7 @@ import torch
 
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline_operator import SplineOperator
+from mgnet.training.optimizers import generating_system
 from mgnet.training.optimizers.generating_system import (
     GeneratingSystem,
     PackedLevels,
@@ -62,6 +63,24 @@ def test_dense_matrices_give_the_same(seed):
         packed.move(moved)
     np.testing.assert_allclose(moved.numpy(), u.numpy() + total, **close)
     assert not packed.steps.any()
+
+
+def test_dense_matrices_of_accelerators_give_the_same(monkeypatch):
+    shape = 2, 67, 3
+    system = GeneratingSystem(shape, [AxisTransfer(P, axis=1) for P in chain(64, 3, 5)])
+    g = torch.randn(shape, dtype=torch.float64)
+    few = PackedLevels(system, g)
+    made = generating_system._as_torch
+    monkeypatch.setattr(generating_system, "_as_torch", lambda matrix, _: made(matrix, True))
+    dense = PackedLevels(system, g)
+    assert (few._W.layout, dense._W.layout) == (torch.sparse_csr, torch.strided)
+    torch.testing.assert_close(few.restrict(g), dense.restrict(g))
+    ends = [g.clone(), g.clone()]
+    for packed, u in zip((few, dense), ends, strict=True):
+        with torch.no_grad():
+            packed.steps.copy_(few.gradient)
+            packed.move(u)
+    torch.testing.assert_close(*ends)
 
 
 def test_half_precision_is_rounded_once():

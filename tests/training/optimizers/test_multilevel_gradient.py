@@ -243,6 +243,16 @@ def test_precisions(dtype):
     assert loss[1] <= loss[0]
 
 
+def test_a_cleared_state_begins_anew():
+    data, kan = rows(), KAN([2, 3, 1], 16, linear=True)
+    optimizer = MultilevelGradient(torch.optim.Adam, kan, {"lr": 1e-2})
+    train(kan, optimizer, 3, data)
+    other = copy.deepcopy(kan)
+    optimizer.state.clear()
+    fresh = MultilevelGradient(torch.optim.Adam, other, {"lr": 1e-2})
+    assert same(train(kan, optimizer, 3, data), train(other, fresh, 3, data))
+
+
 def test_what_has_no_gradient_stays():
     data, kan = rows(), KAN([2, 3, 1], 16)
     kan.coefficients[1].requires_grad_(False)
@@ -339,6 +349,10 @@ def test_refusals():
         MultilevelGradient(torch.optim.Adam, [*kan.parameters()])
     with pytest.raises(TypeError, match="LBFGS, which takes no step by the gradient"):
         MultilevelGradient(torch.optim.LBFGS, kan)
+    P = AxisTransfer(np.eye(2))
+    wrong = torch.zeros(2, dtype=torch.complex128)
+    with pytest.raises(TypeError, match="it must be a plain real tensor"):
+        MultilevelGradient(torch.optim.Adam, {wrong: [P]})
     saved = MultilevelGradient(torch.optim.Adam, kan, levels=3)
     train(kan, saved, 1, rows())
     with pytest.raises(ValueError, match="make the optimizer with the levels that"):
