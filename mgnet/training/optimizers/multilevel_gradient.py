@@ -255,7 +255,9 @@ class MultilevelGradient(torch.optim.Optimizer):
         held = [p for group in self.param_groups for p in group["params"]]
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
         for key, p in zip(keys, held, strict=False):
-            shape = tuple(self._place(p).shape)
+            if p not in self._levels:
+                continue
+            shape = self.systems[p].packed_shape  # type: ignore[index]
             for name, value in state_dict["state"].get(key, NONE).items():
                 if isinstance(value, torch.Tensor) and value.dim() and value.shape != shape:
                     raise ValueError(
