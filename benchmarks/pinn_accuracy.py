@@ -216,7 +216,6 @@ def odd_terms(points: torch.Tensor) -> list[Term]:
 
 def new_odd_points(setting: Setting, seed: int) -> Any:
     """What `NewPoints` does for one point of a residual."""
-
     counts = [(0, setting.points)] if isinstance(setting.points, int) else setting.points
 
     def refresh(cycle: int, equation: Collocation, u: torch.Tensor) -> Collocation:

@@ -31,6 +31,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "pinn": "--problems poisson interface regression --rows nested LM --seeds 1 --seconds 5",
     "pinn_accuracy": "--problems poisson --rows 2 3 --seeds 1 --seconds 10",
     "rough_compositions": "--cases two-sums --methods multilevel splines ace --seeds 1 --seconds 8",
+    "multilevel_gradient": "--rows 0 5 --rates 0.003 --seeds 1 --seconds 4",
     "step_rules": "--problems curve float32 --seeds 1 --cycles 50",
     "newton_multigrid": "--widths 2,6,1 --intervals 8 16 32 --rights 2",
     "knot_solvers": "--seeds 1 --rows 5000 --intervals 64 256 --problems bending additive",
@@ -85,7 +86,7 @@ RANKS = {"layer_ranks": 2, "sample_parallel": 2}  # started by mpiexec
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.
 JOIN = {"pinn", "pinn_accuracy", "rough_compositions", "newton_multigrid", "knot_solvers"}
-JOIN |= {"adaptive_basis", "ngd"}
+JOIN |= {"adaptive_basis", "multilevel_gradient", "ngd"}
 
 
 def arguments(name: str, full: bool) -> list[str]:

@@ -17,7 +17,11 @@ from mgnet.knots.layer import spline_layer
 from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
 from mgnet.knots.precision import in_full_precision, raised, under_autocast, working_dtype
-from mgnet.knots.refinement import coarsening_matrices, refinement_matrices
+from mgnet.knots.refinement import (
+    coarsening_matrices,
+    coarser_matrices,
+    refinement_matrices,
+)
 from mgnet.knots.spline_network import into_domain
 from mgnet.knots.spline_operator import SplineOperator
 from mgnet.limits import shown
@@ -269,6 +273,26 @@ class KAN(OptionsInState):
         """Of each layer, from the splines of `refine(factor, layers)` to those of this network."""
         factors = layer_factors("KAN.coarsening_matrices", factor, layers, self.coefficients)
         return coarsening_matrices(self.intervals, self.degree, factors, by)
+
+    def coarser_transfers(
+        self, levels: int | None = None
+    ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
+        """Of the splines of each layer, the transfers from coarser and coarser levels.
+
+        Intervals are halved, or cut into thirds, as long as they can be and are more than 4.
+        `MultilevelGradient` calls this.
+
+        Parameters
+        ----------
+        levels : int, optional
+            The most levels, the network's own included; then 4 intervals or fewer are halved, too.
+        """
+        check_plain_tensors(self.coefficients, "KAN.coarser_transfers")
+        chains = [coarser_matrices(n, self.degree, levels) for n in self.intervals]
+        return [
+            (u, [AxisTransfer(P, axis=1) for P in chain])
+            for u, chain in zip(self.coefficients, chains, strict=True)
+        ]
 
     def linearize_residual(self, residual: Residual) -> tuple[torch.Tensor, Jacobian]:
         """Residuals and their Jacobian in all parameters, with few entries in each row.

@@ -10,6 +10,10 @@ import torch
 from mgnet.knots.hierarchy import parameter_transfers
 from mgnet.knots.kan import KAN
 from mgnet.training.loss.parameters import lift
+from mgnet.training.optimizers.carried_levels import carried_levels, refined_transfers
+from mgnet.training.optimizers.multilevel_gradient import (
+    MultilevelGradient,
+)
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
@@ -29,7 +33,8 @@ def refine_optimizer(
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Of any class, on the parameters of `coarse`. Parameters of other modules stay in it.
+        Of any class, on the parameters of `coarse`. Parameters of other modules stay in it. The
+        levels of a `MultilevelGradient` keep their memory, below a new finest level.
     coarse, fine : KAN
         `fine` has the intervals of `coarse.refine(factor, layers)`.
 
@@ -90,13 +95,14 @@ def refine_optimizer(
             "refine_optimizer got an optimizer that holds no parameter of the coarse network; "
             "give the one that trained it"
         )
+    groups = [
+        {**group, "params": [counterparts.get(p, p) for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    if isinstance(optimizer, MultilevelGradient):
+        return _refined_levels(optimizer, groups, counterparts, transfers)
     kind: Any = type(optimizer)
-    carried = kind(
-        [
-            {**group, "params": [counterparts.get(p, p) for p in group["params"]]}
-            for group in optimizer.param_groups
-        ]
-    )
+    carried = kind(groups)
     old = optimizer.state_dict()
     if isinstance(optimizer, torch.optim.LBFGS):
         whole = PackedTransfer(tuple((tuple(p.shape), transfers.get(p)) for p in held))
@@ -108,6 +114,40 @@ def refine_optimizer(
         }
     carried.load_state_dict({**old, "state": state})
     return carried
+
+
+def _refined_levels(
+    optimizer: MultilevelGradient,
+    groups: list[dict[str, Any]],
+    counterparts: dict[Any, Any],
+    transfers: dict[Any, AxisTransfer | None],
+) -> MultilevelGradient:
+    """The former levels of the splines, and a finer one; other parameters as they are."""
+    chains: dict[torch.nn.Parameter, Any] = {}
+    for p, fine in counterparts.items():
+        transfer = transfers[p]
+        if transfer is not None:
+            chains[fine] = refined_transfers(optimizer.systems.get(p), transfer, optimizer.levels)
+    chains |= {p: s.transfers for p, s in optimizer.systems.items() if p not in counterparts}
+    options, levels = optimizer.options, optimizer.levels
+    refined = MultilevelGradient(optimizer.kind, chains, options, levels=levels, groups=groups)
+    state = {}
+    entries: Any
+    p: Any
+    for p, entries in optimizer.state.items():
+        fine = counterparts.get(p, p)
+        system, transfer = refined.systems.get(fine), transfers.get(p)
+        if transfer is None:
+            state[fine] = copy.deepcopy(entries)
+        elif system is None:
+            state[fine] = _carried(entries, p, transfer)
+        else:
+            state[fine] = carried_levels(entries, optimizer.systems.get(p), system)
+    told = refined.state_dict()
+    held = [p for group in refined.param_groups for p in group["params"]]
+    numbers = {p: number for number, p in enumerate(held)}
+    refined.load_state_dict({**told, "state": {numbers[p]: each for p, each in state.items()}})
+    return refined
 
 
 def _carried(

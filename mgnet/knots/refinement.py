@@ -18,10 +18,12 @@ import scipy.sparse as sp
 
 from mgnet.knots.spline_operator import BandedInverse, SplineOperator, is_long
 from mgnet.limits import check_memory, is_count, shown, written
+from mgnet.training.optimizers.generating_system import coarser_sizes
 
 ENTRY = 36  # bytes: of an entry in coordinates, and again compressed
 
 __all__ = [
+    "coarser_matrices",
     "coarsening_matrices",
     "injection_matrix",
     "knot_insertion",
@@ -90,6 +92,25 @@ def refinement_matrix(intervals: int, degree: int, factor: int = 2) -> sp.csr_ma
     inside = (rows >= 0) & (rows < fine)
     entries = np.tile(mask, coarse)[inside]
     return sp.csr_matrix((entries, (rows[inside], columns[inside])), shape=(fine, coarse))
+
+
+def coarser_matrices(intervals: int, degree: int, levels: int | None) -> list[sp.csr_matrix]:
+    """The refinements that lead from fewer and fewer intervals to `intervals`, the last first.
+
+    Parameters
+    ----------
+    intervals, degree : int
+    levels : int, optional
+        As in `coarser_sizes`.
+
+    Examples
+    --------
+    >>> [P.shape for P in coarser_matrices(16, 3, None)]
+    [(19, 11), (11, 7)]
+    """
+    sizes = coarser_sizes(intervals, levels)
+    pairs = zip(sizes[:-1], sizes[1:], strict=True)
+    return [refinement_matrix(n, degree, fine // n) for fine, n in pairs]
 
 
 def knot_insertion(coarse_knots: np.ndarray, fine_knots: np.ndarray, degree: int) -> sp.csr_matrix:

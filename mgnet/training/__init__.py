@@ -34,6 +34,8 @@ from mgnet.training.least_squares.step_rules import Nielsen, TrustRegion
 from mgnet.training.loss.objective import Objective
 from mgnet.training.optimizers.broyden import Broyden
 from mgnet.training.optimizers.early_stop import EarlyStop, Patience
+from mgnet.training.optimizers.multilevel_gradient import MultilevelGradient
+from mgnet.training.optimizers.multilevel_optimizer import MultilevelOptimizer
 from mgnet.training.optimizers.optimizer import LBFGS, TorchOptimizer
 from mgnet.training.record import Record, Row
 from mgnet.training.train import gradient_share, train
@@ -50,6 +52,8 @@ __all__ = [
     "LastLayer",
     "LeastSquares",
     "LevenbergMarquardt",
+    "MultilevelGradient",
+    "MultilevelOptimizer",
     "NewPoints",
     "NewtonKrylov",
     "Nielsen",

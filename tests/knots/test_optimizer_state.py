@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mgnet.knots import KAN, refine_optimizer
+from mgnet.training import MultilevelGradient
 
 X = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64).unsqueeze(1)
 OPTIMIZERS = [
@@ -93,6 +94,65 @@ def test_pairs_of_lbfgs_speed_up_the_finer_level():
         )
         ends.append(train(fine, new, 2)[-1])
     assert ends[0] < 0.5 * ends[1]
+
+
+@pytest.mark.parametrize("kind, options", OPTIMIZERS[:-1], ids=lambda v: getattr(v, "__name__", ""))
+@pytest.mark.parametrize("levels", [None, 1, 2])
+@pytest.mark.parametrize("factor", [2, 3])
+def test_levels_keep_their_memory_below_a_new_one(kind, options, levels, factor):
+    kan, other = KAN([1, 3, 1], [4, 16], 2, linear=False), KAN([1, 1], 8)
+    optimizer = MultilevelGradient(
+        kind, torch.nn.Sequential(kan, other), {**options, "lr": 1e-3}, levels=levels
+    )
+    train(torch.nn.Sequential(kan, other), optimizer, 8)
+    fine = kan.refine(factor)
+    carried = refine_optimizer(optimizer, kan, fine)
+    assert type(carried) is MultilevelGradient and carried.levels == levels
+    for u, v in zip(kan.coefficients, fine.coefficients, strict=True):
+        old, new = optimizer.state[u], carried.state[v]
+        assert old.get("step", 0) == new.get("step", 0)
+        for name, value in old.items():
+            if value.dim() and levels is None:
+                if u not in optimizer.systems:
+                    value = value.movedim(1, 0)
+                finest = v.shape[1]
+                assert torch.equal(new[name][finest:], value)
+                P = torch.from_numpy(kan.refinement_matrices(factor)[0].toarray())
+                if "avg" in name and len(P) == finest:
+                    power = 2 if "sq" in name else 1
+                    scaled = value[: P.shape[1]] / P.sum(0)[:, None, None] ** power
+                    up = torch.einsum("ij,jpq->ipq", P, scaled)
+                    torch.testing.assert_close(new[name][:finest], up)
+    w = other.coefficients[0]
+    for name, value in optimizer.state[w].items():
+        assert torch.equal(carried.state[w][name], value)
+    before = train(torch.nn.Sequential(kan, other), optimizer, 1)
+    assert train(torch.nn.Sequential(fine, other), carried, 3)[-1] < 1.1 * before[0]
+
+
+def test_carried_levels_take_the_steps_that_the_coarse_network_would_have_taken():
+    """And the finest level one of its own, by the size of its gradients."""
+    kan = KAN([1, 3, 1], 8, 3)
+    optimizer = MultilevelGradient(torch.optim.SGD, kan, {"lr": 1e-2, "momentum": 0.9})
+    train(kan, optimizer, 5)
+    fine = kan.refine()
+    carried = refine_optimizer(optimizer, kan, fine)
+    for p in fine.parameters():
+        p.grad = torch.zeros_like(p)
+    for p in kan.parameters():
+        p.grad = torch.zeros_like(p)
+    start = kan(X).detach()
+    optimizer.step()
+    before = [p.detach().clone() for p in fine.parameters()]
+    carried.step()
+    assert (kan(X) - start).abs().max() > 1e-4
+    P = torch.from_numpy(kan.refinement_matrices()[0].toarray())
+    for u, v, old in zip(kan.parameters(), fine.parameters(), before, strict=True):
+        buffer = optimizer.state[u]["momentum_buffer"][: u.shape[1]].movedim(0, 1)
+        expected = torch.einsum("ij,pjq->piq", P, u.detach())
+        own = torch.einsum("ij,pjq->piq", P, buffer / P.sum(0)[:, None])
+        torch.testing.assert_close(v.detach(), expected - 1e-2 * own)
+        assert not torch.equal(v, old)
 
 
 def test_groups_and_parameters_of_other_modules_stay():

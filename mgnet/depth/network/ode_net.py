@@ -22,7 +22,7 @@ from mgnet.depth.network.layer_stack import (
     warn_of_copies,
 )
 from mgnet.depth.network.net_options import check_net_options
-from mgnet.depth.network.refinement import coarsen, refine
+from mgnet.depth.network.refinement import coarsen, coarser_transfers, refine
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.sequential import from_sequential, to_sequential
 from mgnet.depth.network.spline_weights import DepthSpline
@@ -34,6 +34,7 @@ from mgnet.training.extra_state import (
     encode,
     refuse_script,
 )
+from mgnet.transfer import AxisTransfer
 
 __all__ = ["GRID", "PASS", "ODENet"]
 
@@ -329,6 +330,24 @@ class ODENet(torch.nn.Module):
                     left.append(slots.tensors()[1])
             yield u
         slots.renew_buffers(buffers, left)
+
+    def coarser_transfers(
+        self, levels: int | None = None
+    ) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
+        """Of the weights and steps of all layers, the transfers from fewer and fewer layers.
+
+        Layers, or the intervals of a `DepthSpline`, are halved, or cut into thirds, as long as they
+        can be and are more than 4. Weights between coarse layers are interpolated linearly;
+        learnable steps are cut in two. `mgnet.training.MultilevelGradient` calls this.
+
+        Parameters
+        ----------
+        levels : int, optional
+            The most levels, the network's own included; then 4 layers or fewer are halved, too.
+        """
+        self.check_whole()
+        self.check_derived("coarser_transfers")
+        return coarser_transfers(self, levels)
 
     def regularization(self, tikhonov: float = 0.0, smoothness: float = 0.0) -> torch.Tensor:
         """A penalty on the weights of the layers, differentiable.

@@ -9,7 +9,7 @@ stays.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,14 @@ from mgnet.depth.network.net_options import check_refined
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.limits import is_count, shown
 from mgnet.training.loss.parameters import lift
+from mgnet.training.optimizers.generating_system import coarser_sizes
 from mgnet.transfer import AxisTransfer
 
 __all__ = [
     "KINDS",
     "check_finest",
     "coarsen",
+    "coarser_transfers",
     "kind_of",
     "layer_matrices",
     "layer_transfers",
@@ -138,6 +140,38 @@ def layer_transfers(net: StackedNetwork, factor: int, how: str) -> dict[str, Axi
     if net.learnable_steps is not None:
         transfers["learnable_steps"] = made(steps, net.learnable_steps)
     return transfers
+
+
+def coarser_transfers(
+    net: StackedNetwork, levels: int | None = None
+) -> list[tuple[torch.nn.Parameter, list[AxisTransfer]]]:
+    """See `ODENet.coarser_transfers`.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(1, 1, bias=False), 16)
+    >>> [(p.shape[0], [t.P.shape for t in chain]) for p, chain in coarser_transfers(net)]
+    [(16, [(16, 8), (8, 4)])]
+    """
+
+    def chain(size: int, made: Callable[[int, int], np.ndarray]) -> list[AxisTransfer]:
+        sizes = coarser_sizes(size, levels)
+        pairs = zip(sizes[:-1], sizes[1:], strict=True)
+        return [AxisTransfer(made(coarse, fine // coarse), axis=0) for fine, coarse in pairs]
+
+    found = []
+    if isinstance(net.weights, DepthSpline):
+        degree = net.weights.degree
+        splines = chain(_intervals(net), lambda n, k: DepthSpline(n + degree, degree).insertion(k))
+        found = [(p, splines) for p in net.block.parameters()]
+    elif net.weights == "per layer":
+        weights = chain(net.depth, lambda n, k: layer_matrices(n, k, "linear")[0][0])
+        found = [(p, weights) for p in net.block.parameters()]
+    if net.learnable_steps is not None:
+        steps = chain(net.depth, lambda n, k: layer_matrices(n, k, "constant")[1][0])
+        found.append((net.learnable_steps, steps))
+    return found
 
 
 def refine(net: Net, factor: int = 2, how: str | None = None) -> Net:

@@ -28,6 +28,28 @@ POWERS = {"exp_avg": 1, "exp_inf": 1, "grad_avg": 1}
 POWERS |= {"exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2}
 
 
+def check_kind(owner: str, kind: Any, options: Mapping[str, Any]) -> None:
+    """Raise unless `kind` is a class of optimizers that has these options.
+
+    Raises
+    ------
+    TypeError, ValueError
+    """
+    if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
+        raise TypeError(
+            f"{owner} got {kind!r}; give a class of optimizers and its options, "
+            f'such as {owner}(torch.optim.Adam, {{"lr": 1e-3}})'
+        )
+    known = inspect.signature(kind).parameters
+    wrong = [name for name in options if name not in known]
+    if wrong:
+        nearest = difflib.get_close_matches(wrong[0], known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"{owner} got the option {wrong[0]!r}, which {kind.__name__} has not; "
+            f"the nearest is {nearest!r}"
+        )
+
+
 @dataclass(frozen=True)
 class TorchOptimizer(Smoother):
     """Any optimizer of `torch.optim`; one sweep is one step with one gradient evaluation.
@@ -56,19 +78,7 @@ class TorchOptimizer(Smoother):
     monotone: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.kind, type) and issubclass(self.kind, torch.optim.Optimizer)):
-            raise TypeError(
-                f"TorchOptimizer got {self.kind!r}; give a class of optimizers and its options, "
-                'such as TorchOptimizer(torch.optim.Adam, {"lr": 1e-3})'
-            )
-        known = inspect.signature(self.kind).parameters
-        wrong = [name for name in self.options if name not in known]
-        if wrong:
-            nearest = difflib.get_close_matches(wrong[0], known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"TorchOptimizer got the option {wrong[0]!r}, which {self.kind.__name__} has not; "
-                f"the nearest is {nearest!r}"
-            )
+        check_kind("TorchOptimizer", self.kind, self.options)
 
     def smooth(
         self, level: Level, u: torch.Tensor, f: torch.Tensor | None, sweeps: int, memory: Any
@@ -76,7 +86,7 @@ class TorchOptimizer(Smoother):
         parameter = torch.nn.Parameter(u.detach().clone())
         optimizer = self.kind([parameter], **self.options)
         if memory is not None:
-            _recall(optimizer, memory)
+            recall(optimizer, memory)
         for number in range(sweeps):
             parameter.grad = -level.residual_at(parameter.detach(), f)
             if number == 0:
@@ -144,7 +154,7 @@ class LBFGS(Smoother):
         )
         if memory is not None and memory.f is f:
             moved = memory.u is not u  # by a coarse correction, say
-            _recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
+            recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
 
         values = list[float]()
 
@@ -190,7 +200,7 @@ def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
     return {**memory, "state": state}
 
 
-def _recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
+def recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
     """Give an optimizer the state of another, but leave it its own options (lr, max_iter)."""
     options = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict(copy.deepcopy({"state": memory["state"], "param_groups": options}))

@@ -1,0 +1,301 @@
+"""First order, minibatches: one step on all levels of a spline, beside steps on the finest alone.
+
+    OMP_NUM_THREADS=1 python benchmarks/multilevel_gradient.py [--rows 0 1 5 6] [--seeds 1 2 3 4 5]
+        [--intervals 256] [--noise 0] [--seconds 8] [--rates RATE ...] [--weights WEIGHT ...]
+        [--save]
+
+The target is that of benchmarks/rough_targets.py with two sums of rough functions of four inputs
+and bumps of width 0.01; 20000 rows, batches of 1000, a KAN [4, 8, 1] in float32. Seconds are
+processor seconds of one thread, without those of evaluation; rates fall like a cosine over them. A
+cascade begins with 4 intervals and doubles them; half of its seconds belong to the finest level,
+the others are shared equally, and the rate falls on each level anew. "Carried" has the state of
+the optimizer refined with the network, "anew" begins with none on each level. "Roughness" adds the
+integral of the squared second derivatives of all edges to the loss, with a weight.
+
+Every row has the best of five rates, and of five weights where there are any, by the held-out error
+on seed 0, where nothing else is reported: the table is made of the other seeds. Errors are root
+mean squares of deviations from held-out values, whose deviation from their mean is 1.
+
+With --save every run is appended to results/multilevel_gradient.jsonl; runs that are there are not
+repeated, and the table is made of all of them.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import saved
+import torch
+from rough_targets import Rows, composed
+
+from mgnet.knots import KAN, refine_optimizer, roughness
+from mgnet.training import MultilevelGradient
+
+RESULTS = Path(__file__).parent / "results"
+SETTING = (
+    "error: root mean square of held-out deviations, medians over seeds; the rate (and weight) of "
+    "each row is the best of five on seed 0, which is not among them"
+)
+BATCH, FIRST = 1000, 4  # rows of a step; intervals of the coarsest level of a cascade
+ADAM = (0.1, 0.03, 0.01, 0.003, 0.001)
+SGD = (3.0, 1.0, 0.3, 0.1, 0.03)
+WEIGHTS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
+
+
+class Setting(NamedTuple):
+    """A row: the optimizer, whether on all levels, and how the finest network is reached."""
+
+    name: str
+    kind: type[torch.optim.Optimizer] = torch.optim.Adam
+    multilevel: bool = False
+    cascade: str = ""  # "carried" or "anew"
+    rough: bool = False
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        return SGD if self.kind is torch.optim.SGD else ADAM
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"momentum": 0.9} if self.kind is torch.optim.SGD else {}
+
+
+ROWS = (
+    Setting("Adam"),
+    Setting("Adam, roughness", rough=True),
+    Setting("Adam, cascade, carried", cascade="carried"),
+    Setting("Adam, cascade, anew", cascade="anew"),
+    Setting("Adam, cascade, carried, roughness", cascade="carried", rough=True),
+    Setting("multilevel Adam", multilevel=True),
+    Setting("multilevel Adam, cascade, carried", multilevel=True, cascade="carried"),
+    Setting("multilevel Adam, cascade, anew", multilevel=True, cascade="anew"),
+    Setting("AdamW", torch.optim.AdamW),
+    Setting("multilevel AdamW", torch.optim.AdamW, multilevel=True),
+    Setting("SGD, momentum", torch.optim.SGD),
+    Setting("multilevel SGD, momentum", torch.optim.SGD, multilevel=True),
+)
+
+
+@cache
+def rows_of_target(seed: int, noise: float) -> Rows:
+    data = composed(4, seed, pairs=2, bump=0.01, rows=20000, noise=noise)
+    return Rows(*(part.float() for part in data))
+
+
+class Roughness:
+    """The gradient of the penalty, by one sparse product."""
+
+    def __init__(self, kan: KAN, weight: float):
+        R = roughness(kan, weight).double()
+        R = R.to_dense() if R.is_sparse else R
+        self.hessian = (2.0 * (R.T @ R)).float().to_sparse_csr()
+        self.parameters = list(kan.parameters())
+
+    def add_gradient(self) -> None:
+        with torch.no_grad():
+            flat = torch.nn.utils.parameters_to_vector(self.parameters)
+            parts = (self.hessian @ flat).split([p.numel() for p in self.parameters])
+            for p, part in zip(self.parameters, parts, strict=True):
+                p.grad += part.view(p.shape)  # type: ignore[operator]
+
+
+def made(setting: Setting, kan: KAN, rate: float) -> torch.optim.Optimizer:
+    options = {"lr": rate, **setting.options}
+    if setting.multilevel:
+        return MultilevelGradient(setting.kind, kan, options)
+    kind: Any = setting.kind
+    return kind(kan.parameters(), **options)
+
+
+def error(kan: KAN, x: torch.Tensor, y: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float((kan(x) - y).square().mean().sqrt())
+
+
+def run(
+    setting: Setting, intervals: int, noise: float, rate: float, weight: float, seed: int, s: float
+) -> dict[str, Any]:
+    data = rows_of_target(seed, noise)
+    doublings = round(math.log2(intervals / FIRST)) if setting.cascade else 0
+    generator = torch.Generator().manual_seed(seed)
+    kan = KAN([4, 8, 1], intervals >> doublings, dtype=torch.float32, generator=generator)
+    optimizer = made(setting, kan, rate)
+    shares = [0.5 / doublings] * doublings + [0.5] if doublings else [1.0]
+    steps, order, at = [], torch.randperm(len(data.x), generator=generator), 0
+    for number, share in enumerate(shares):
+        if number:
+            fine = kan.refine()
+            carried = setting.cascade == "carried"
+            optimizer = refine_optimizer(optimizer, kan, fine) if carried else None  # type: ignore
+            kan = fine
+            optimizer = optimizer or made(setting, kan, rate)
+        penalty = Roughness(kan, weight) if setting.rough else None
+        began, count = time.process_time(), 0
+        while (done := (time.process_time() - began) / (share * s)) < 1.0:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * done))
+            if at + BATCH > len(order):
+                order, at = torch.randperm(len(order), generator=generator), 0
+            batch = order[at : at + BATCH]
+            at += BATCH
+            optimizer.zero_grad()
+            (kan(data.x[batch]) - data.y[batch]).square().mean().backward()
+            if penalty is not None:
+                penalty.add_gradient()
+            optimizer.step()
+            count += 1
+        steps.append(count)
+    return {
+        "error": error(kan, data.x_held, data.y_held),
+        "training": error(kan, data.x, data.y),
+        "steps": sum(steps),
+        "fine_steps": steps[-1],
+    }
+
+
+def best(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The run with the lowest held-out error; one that is not finite is none."""
+    return min(runs, key=lambda each: each["error"] if math.isfinite(each["error"]) else math.inf)
+
+
+def table_rows(runs: list[dict[str, Any]]) -> list[saved.Row]:
+    """Of each row: the seeds after the first, at the rate that was best on that."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for each in runs:
+        groups.setdefault(
+            (each["intervals"], each["noise"], each["asked"], each["row"]), []
+        ).append(each)
+    rows = []
+    for (intervals, noise, asked, name), own in groups.items():
+        tuned = [each for each in own if each["seed"] == 0]
+        if not tuned:
+            continue
+        chosen = best(tuned)
+        kept = [
+            each
+            for each in own
+            if each["seed"] != 0 and all(each[k] == chosen[k] for k in ("rate", "weight"))
+        ]
+        if not kept:
+            continue
+        errors = [each["error"] for each in kept]
+        row = {"intervals": intervals, "noise": noise, "asked": asked, "method": name}
+        row |= {"rate": chosen["rate"], "weight": chosen["weight"], "seeds": len(kept)}
+        row |= {"error_median": statistics.median(errors)}
+        row |= {"error_least": min(errors), "error_largest": max(errors)}
+        for key in ("training", "steps", "fine_steps"):
+            row[f"{key}_median"] = statistics.median(each[key] for each in kept)
+        rows.append(row)
+    names = [setting.name for setting in ROWS]
+    rows.sort(key=lambda r: (r["intervals"], r["noise"], r["asked"], names.index(r["method"])))
+    return rows
+
+
+def targets_of(rows: list[saved.Row]) -> list[saved.Row]:
+    """At 256 intervals without noise: how many times lower than the same without levels."""
+    errors = {
+        row["method"]: row["error_median"]
+        for row in rows
+        if (row["intervals"], row["noise"]) == (256, 0.0)
+    }
+    told = []
+    for plain, leveled, goal in (
+        ("Adam", "multilevel Adam", 3.0),
+        ("Adam, cascade, carried", "multilevel Adam, cascade, carried", 1.5),
+    ):
+        if plain in errors and leveled in errors:
+            ratio = errors[plain] / errors[leveled]
+            measured = f"{ratio:.1f} times lower"
+            told.append(saved.target(leveled, f"{goal:g} times lower", measured, ratio >= goal))
+    return told
+
+
+def table(rows: list[saved.Row]) -> str:
+    lines = [
+        f"{'intervals':>9}{'noise':>6}{'s':>4}  {'method':<36}{'rate':>7}{'weight':>8}{'seeds':>6}"
+        f"{'error, median':>15} {'least':>8} {'largest':>8}{'training':>10}{'steps':>7}"
+    ]
+    lines += [
+        f"{row['intervals']:>9}{row['noise']:>6g}{row['asked']:>4g}  {row['method']:<36}"
+        f"{row['rate']:>7g}{row['weight']:>8g}{row['seeds']:>6}{row['error_median']:>15.2e} "
+        f"{row['error_least']:>8.1e} {row['error_largest']:>8.1e}{row['training_median']:>10.1e}"
+        f"{row['steps_median']:>7g}"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", nargs="+", type=int, help="numbers of rows, from 0")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--intervals", nargs="+", type=int, default=[256])
+    parser.add_argument("--noise", type=float, default=0.0, help="deviation of training values")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of a processor, per run")
+    parser.add_argument("--rates", nargs="+", type=float, help="in place of the five")
+    parser.add_argument("--weights", nargs="+", type=float, default=list(WEIGHTS))
+    parser.add_argument("--save", action="store_true", help="keep the runs, and the table")
+    told = parser.parse_args()
+    for n in told.intervals:
+        if n < FIRST or 2 ** round(math.log2(n / FIRST)) * FIRST != n:
+            parser.error(f"--intervals got {n}; give 4 times a power of two")
+    return told
+
+
+def main() -> None:
+    told = options()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    kept = RESULTS / "multilevel_gradient.jsonl"
+    runs: list[dict[str, Any]] = []
+    if told.save and kept.is_file():
+        runs = [json.loads(line) for line in kept.read_text().splitlines()]
+    machine = (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
+    )
+
+    def ensure(setting: Setting, about: dict[str, Any]) -> dict[str, Any]:
+        for each in runs:
+            if about == {key: each[key] for key in about}:
+                return each
+        names = ("intervals", "noise", "rate", "weight", "seed", "asked")
+        found = run(setting, *(about[name] for name in names))
+        runs.append(about | {"machine": machine} | found)
+        print(*about.values(), found, flush=True)
+        if told.save:
+            with kept.open("a") as file:
+                file.write(json.dumps(runs[-1]) + "\n")
+        return runs[-1]
+
+    for n in told.intervals:
+        for setting in ROWS if told.rows is None else [ROWS[number] for number in told.rows]:
+            about = {"row": setting.name, "intervals": n, "noise": told.noise}
+            tuned = []
+            for rate in told.rates or setting.rates:
+                for weight in told.weights if setting.rough else [0.0]:
+                    settled = {"rate": rate, "weight": weight, "asked": told.seconds}
+                    tuned.append(ensure(setting, about | settled | {"seed": 0}))
+            settled = {key: best(tuned)[key] for key in ("rate", "weight", "asked")}
+            for seed in told.seeds:
+                ensure(setting, about | settled | {"seed": seed})
+    rows = table_rows(runs)
+    text = "\n".join([*dict.fromkeys(each["machine"] for each in runs), "", table(rows)])
+    print(text)
+    if told.save:
+        # Of several runs of this script: the command is that of all of them.
+        result = {"command": "OMP_NUM_THREADS=1 python benchmarks/multilevel_gradient.py --save"}
+        result |= {"setting": SETTING, "machine": machine, "versions": {}}
+        result |= {"rows": rows, "targets": targets_of(rows)}
+        saved.write(RESULTS / "multilevel_gradient.json", result)
+        (RESULTS / "multilevel_gradient.txt").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

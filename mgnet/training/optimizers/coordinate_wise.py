@@ -1,0 +1,165 @@
+"""Whether an optimizer takes coefficients one by one, found out by steps on small arrays."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+__all__ = ["check_coordinate_wise", "decay_of"]
+
+SHAPES = (4, 3, 2), (4, 3)
+STEPS = 4
+RATE, DECAY = 0.01, 0.1  # so that all is far from rounding, whatever the user's are now
+# Ways to compute the same: they ask for devices or sizes that a probe has not.
+WAYS = "capturable", "foreach", "fused", "differentiable"
+
+
+def check_coordinate_wise(kind: type, group: Mapping[str, Any]) -> None:
+    """Raise unless every coefficient moves by what its own gradients were, and by nothing else.
+
+    Four steps are taken on small random arrays: once more with one other gradient, which must
+    change no other coefficient, and once more from elsewhere, which must change no step.
+
+    Parameters
+    ----------
+    kind : type
+        A class of optimizers.
+    group : mapping
+        Its options.
+
+    Raises
+    ------
+    TypeError
+
+    Examples
+    --------
+    >>> check_coordinate_wise(torch.optim.Adam, {"lr": 0.1})
+    >>> check_coordinate_wise(torch.optim.ASGD, {"lr": 0.1})
+    Traceback (most recent call last):
+    TypeError: MultilevelGradient got ASGD, whose steps depend on the values of the parameters and
+    not on gradients alone; give an optimizer that takes coefficients one by one, as Adam, SGD or
+    RMSprop, and no decay but `weight_decay`
+    """
+    remedy = "give an optimizer that takes coefficients one by one, as Adam, SGD or RMSprop"
+    for shape in SHAPES:
+        gradients = _draw(shape)
+        other = [g.clone() for g in gradients]
+        for g in other:
+            g.view(-1)[0] *= -300.0
+        start = torch.zeros(shape, dtype=torch.float64)
+        options = _probed(kind, group, 0.0)
+        try:
+            first = _path(kind, options, start, gradients)
+            second = _path(kind, options, start, other)
+            moved = _path(kind, options, start + 1.0, gradients)
+        except Exception as error:
+            raise TypeError(
+                f"MultilevelGradient got {kind.__name__}, which takes no step by the gradient of "
+                f"an array with {len(shape)} axes alone ({error}); {remedy}"
+            ) from error
+        for a, b in zip(first, second, strict=True):
+            if not torch.equal(a.view(-1)[1:], b.view(-1)[1:]):
+                raise TypeError(
+                    f"MultilevelGradient got {kind.__name__}, whose step of a coefficient depends "
+                    f"on others; {remedy}"
+                )
+        if not _close(first, [u - 1.0 for u in moved]):
+            raise TypeError(
+                f"MultilevelGradient got {kind.__name__}, whose steps depend on the values of the "
+                f"parameters and not on gradients alone; {remedy}, and no decay but `weight_decay`"
+            )
+
+
+def decay_of(kind: type, group: Mapping[str, Any]) -> str:
+    """How an optimizer uses its `weight_decay`: "" (not), "coupled" or "decoupled".
+
+    Coupled: `weight_decay u` is added to the gradient, as in Adam and SGD. Decoupled: u is
+    multiplied by `1 - lr weight_decay` before the step, as in AdamW.
+
+    Parameters
+    ----------
+    kind : type
+        A class of optimizers that takes coefficients one by one.
+    group : mapping
+        Its options.
+
+    Raises
+    ------
+    TypeError
+        If it does neither.
+
+    Examples
+    --------
+    >>> decay_of(torch.optim.Adam, {"weight_decay": 0.1})
+    'coupled'
+    >>> decay_of(torch.optim.AdamW, {"weight_decay": 0.1})
+    'decoupled'
+    >>> decay_of(torch.optim.Adam, {"weight_decay": 0})
+    ''
+    """
+    if not group.get("weight_decay", 0):
+        return ""
+    sign = -1.0 if group.get("maximize") else 1.0
+    gradients = _draw(SHAPES[0])
+    start = torch.ones(SHAPES[0], dtype=torch.float64)
+    found = _path(kind, _probed(kind, group, DECAY), start, gradients)
+    none = _probed(kind, group, 0.0)
+    # Plain SGD does both; then it is what PyTorch calls it, a term of the gradient.
+    ways = {"coupled": (sign * DECAY, 1.0), "decoupled": (0.0, 1.0 - RATE * DECAY)}
+    for name, (pull, factor) in ways.items():
+        if _close(found, _path(kind, none, start, gradients, pull, factor)):
+            return name
+    raise TypeError(
+        f"MultilevelGradient got {kind.__name__} with weight_decay {group['weight_decay']}, which "
+        "neither adds weight_decay u to the gradient nor multiplies u by 1 - lr weight_decay; give "
+        "weight_decay=0 and add a penalty to the loss"
+    )
+
+
+def _probed(kind: type, group: Mapping[str, Any], decay: float) -> dict[str, Any]:
+    known = inspect.signature(kind).parameters
+    options = {k: copy.deepcopy(v) for k, v in group.items() if k not in (*WAYS, "params")}
+    if "lr" in known or "lr" in options:
+        options["lr"] = RATE
+    if "weight_decay" in known or "weight_decay" in options:
+        options["weight_decay"] = decay
+    return options
+
+
+def _draw(shape: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    draw = {"generator": generator, "dtype": torch.float64}
+    return [torch.randn(shape, **draw) for _ in range(STEPS)]  # type: ignore[arg-type]
+
+
+def _path(
+    kind: Any,
+    options: Mapping[str, Any],
+    start: torch.Tensor,
+    gradients: Sequence[torch.Tensor],
+    pull: float = 0.0,
+    factor: float = 1.0,
+) -> list[torch.Tensor]:
+    """Where steps lead, with `pull u` added to gradients and u multiplied by a factor before."""
+    u = torch.nn.Parameter(start.clone())
+    known = inspect.signature(kind).parameters
+    arguments = {name: value for name, value in options.items() if name in known}
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        optimizer = kind([{**options, "params": [u]}], **arguments)
+        path = []
+        for g in gradients:
+            u.grad = g + pull * u.detach()
+            u.data.mul_(factor)
+            optimizer.step()
+            path.append(u.detach().clone())
+    return path
+
+
+def _close(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> bool:
+    pairs = zip(first, second, strict=True)
+    return all(torch.allclose(a, b, rtol=1e-9, atol=1e-11) for a, b in pairs)

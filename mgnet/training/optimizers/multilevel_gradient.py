@@ -1,0 +1,339 @@
+"""Optimizers on the levels of every parameter at once, for anybody's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from mgnet.limits import is_count, shown
+from mgnet.training.optimizers.coordinate_wise import check_coordinate_wise, decay_of
+from mgnet.training.optimizers.generating_system import (
+    GeneratingSystem,
+    PackedLevels,
+    Transfers,
+)
+from mgnet.training.optimizers.optimizer import check_kind
+
+__all__ = ["HasLevels", "MultilevelGradient", "network_transfers"]
+
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@runtime_checkable
+class HasLevels(Protocol):
+    """A module that knows coarser levels of its parameters, as KAN and ODENet do."""
+
+    def coarser_transfers(
+        self, levels: int | None = None
+    ) -> Iterable[tuple[torch.nn.Parameter, Transfers]]:
+        """Parameters and their transfers, from the next coarser level, from that below it, ...
+
+        Parameters
+        ----------
+        levels : int, optional
+            The most levels of a parameter, its own included; all that are useful by default.
+        """
+        ...
+
+
+class MultilevelGradient(torch.optim.Optimizer):
+    """Any optimizer that takes coefficients one by one, on all levels of a network at once.
+
+    A spline on 256 intervals is written as a sum of splines on 256, 128, ..., 4 intervals,
+    `u = sum_l P_l v_l`, and every v_l has steps and moments of its own: the gradient goes down
+    through the levels, the optimizer takes its step on each, and the sum of the prolonged steps is
+    added to u. The network is called no more often than without. Where each fine spline sees few
+    samples of a batch, its coarse parents see many, and smooth parts of the error go first. This
+    is the preconditioner of Bramble, Pasciak and Xu, Math. Comp. 55 (1990) 1-22, with an optimizer
+    on every level in place of a scaling; `docs/methods.md` has the theory.
+
+    All else is as PyTorch's optimizers are: schedulers, parameter groups, closures, `GradScaler`,
+    hooks, `state_dict`. The state of a parameter has all levels, packed on one axis.
+
+    Parameters
+    ----------
+    kind : type
+        `torch.optim.Adam`, say, or a class of your own. Small steps are tried first: a class whose
+        step of a coefficient depends on others (L-BFGS, Muon, Adafactor) is refused.
+    network : torch.nn.Module, or mapping
+        A network with `KAN`s or `ODENet`s in it, or modules of your own with a method
+        `coarser_transfers` (see `HasLevels`); other parameters have one level. Or the transfers
+        themselves, as `{parameter: [AxisTransfer, ...]}`.
+    options : mapping
+        Keyword arguments of `kind`, as `{"lr": 3e-3}`. `weight_decay` acts on u, once: a decoupled
+        one multiplies u, another adds to the gradient before it goes down.
+    levels : int, optional
+        The most levels of a parameter. By default intervals and layers are halved (or cut into
+        thirds) while they can be and are more than 4.
+    groups : iterable, optional
+        Parameters or parameter groups, as for `kind`; by default all parameters of the network.
+
+    Attributes
+    ----------
+    systems : dict of Parameter to GeneratingSystem
+        The levels of the parameters that have more than one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the optimizer is none that takes coefficients one by one, an option is unknown, or there
+        are no levels in the network.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN
+    >>> x = torch.linspace(-1, 1, 400).unsqueeze(1)
+    >>> kan = KAN([1, 3, 1], intervals=64, dtype=torch.float32)
+    >>> optimizer = MultilevelGradient(torch.optim.Adam, kan, {"lr": 1e-2})
+    >>> optimizer.systems[kan.coefficients[0]].sizes
+    (67, 35, 19, 11, 7)
+    >>> for _ in range(200):
+    ...     optimizer.zero_grad()
+    ...     loss = (kan(x) - torch.sin(9 * x)).square().mean()
+    ...     loss.backward()
+    ...     optimizer.step()
+    >>> float(loss.detach()) < 1e-3
+    True
+    """
+
+    def __init__(
+        self,
+        kind: type[torch.optim.Optimizer],
+        network: torch.nn.Module | Mapping[torch.nn.Parameter, Transfers],
+        options: Mapping[str, Any] = NONE,
+        *,
+        levels: int | None = None,
+        groups: Iterable[Any] | None = None,
+    ):
+        check_kind("MultilevelGradient", kind, options)
+        if levels is not None and not is_count(levels):
+            raise ValueError(f"MultilevelGradient got {shown(levels)} levels; give at least 1")
+        self.kind: Any = kind
+        self.levels = levels
+        self.options = dict(options)
+        defaults = self.kind([torch.nn.Parameter(torch.zeros(1, 1))], **self.options).defaults
+        if defaults.get("differentiable"):
+            raise ValueError(
+                "MultilevelGradient got differentiable=True, but takes its steps in place; leave "
+                "the option out"
+            )
+        chains = _chains(network, levels)
+        self.systems = {
+            p: GeneratingSystem(p.shape, chain) for p, chain in chains.items() if len(chain)
+        }
+        self._inner: Any = None
+        if groups is None:
+            groups = network.parameters() if isinstance(network, torch.nn.Module) else [*network]
+        super().__init__(groups, defaults)
+        self._build()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As PyTorch's; parameters of the network have their levels."""
+        super().add_param_group(param_group)
+        if self._inner is not None:
+            self._build()
+
+    def _build(self) -> None:
+        """The inner optimizer, on the levels in place of the parameters, with their state."""
+        self._levels: dict[torch.Tensor, PackedLevels] = {}
+        self._decays: dict[int, str] = {}  # of groups, as far as they are known
+        made: list[tuple[dict[str, Any], dict[str, Any], bool]] = []
+        for group in self.param_groups:
+            deep = [p for p in group["params"] if p in self.systems]
+            plain = [p for p in group["params"] if p not in self.systems]
+            if deep:
+                for p in deep:
+                    _check_plain(p)
+                check_coordinate_wise(self.kind, {**self.options, **group})
+                self._decay(group)
+                self._levels |= {p: PackedLevels(self.systems[p], p) for p in deep}
+            for params, leveled in ((plain, False), (deep, True)):
+                if params:
+                    own: dict[str, Any] = {"params": [self._place(p) for p in params]}
+                    _hand(group, own, leveled)
+                    if leveled and "weight_decay" in group:
+                        own["weight_decay"] = 0.0  # of u, not of its levels
+                    made.append((group, own, leveled))
+        self._inner = self.kind([own for _, own, _ in made], **self.options)
+        inner = self._inner.param_groups
+        self._pairs = [(made[n][0], own, made[n][2]) for n, own in enumerate(inner)]
+        for p, entries in self.state.items():
+            self._inner.state[self._place(p)] = entries
+        self._inner.__setstate__({})  # what the class does with states of its older versions
+        self._keep_state()
+
+    def _place(self, p: torch.Tensor) -> torch.Tensor:
+        """What the inner optimizer has for a parameter."""
+        return self._levels[p].steps if p in self._levels else p
+
+    def _give_state(self) -> None:
+        """What a user has cleared or replaced in our state is so in that of the inner one, too."""
+        inner = self._inner.state
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p in self.state:
+                    inner[self._place(p)] = self.state[p]
+                else:
+                    inner.pop(self._place(p), None)
+
+    def _keep_state(self) -> None:
+        """The inner state is ours: the same dictionaries, under the names of the parameters."""
+        inner = self._inner.state
+        for group in self.param_groups:
+            for p in group["params"]:
+                place = self._place(p)
+                if place in inner:
+                    self.state[p] = inner[place]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One step on all levels.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Evaluates the loss and its gradient, and gives the loss, which is returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not all(levels.fits(p) for p, levels in self._levels.items()):
+            self._build()  # the network went to another device
+        for group, own, leveled in self._pairs:
+            _hand(group, own, leveled)
+        self._give_state()
+        for group, p, levels in self._deep():
+            levels.steps.grad = self._gradient(group, p, levels)
+        self._inner.step()
+        for group, p, levels in self._deep():
+            if levels.steps.grad is not None:
+                if self._decay(group) == "decoupled":
+                    p.mul_(1 - group["lr"] * group["weight_decay"])
+                levels.move(p)
+        for group, own, leveled in self._pairs:  # some classes count steps in their groups
+            _hand(own, group, leveled)
+        self._keep_state()
+        return loss
+
+    def _deep(self) -> Iterator[tuple[dict[str, Any], torch.Tensor, PackedLevels]]:
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p in self._levels:
+                    yield group, p, self._levels[p]
+
+    def _decay(self, group: dict[str, Any]) -> str:
+        """What the weight decay of a group is now; schedules may change it from 0."""
+        if not group.get("weight_decay"):
+            return ""
+        if id(group) not in self._decays:
+            self._decays[id(group)] = decay_of(self.kind, {**self.options, **group})
+        return self._decays[id(group)]
+
+    def _gradient(
+        self, group: dict[str, Any], p: torch.Tensor, levels: PackedLevels
+    ) -> torch.Tensor | None:
+        """Of all levels, with what a coupled weight decay adds."""
+        g = p.grad
+        if g is None:
+            return None
+        if g.is_sparse:
+            raise TypeError(
+                f"MultilevelGradient got a sparse gradient of a parameter of shape "
+                f"{tuple(p.shape)} with levels; make it dense, or give that parameter one level"
+            )
+        if self._decay(group) == "coupled":
+            decay = group["weight_decay"]
+            g = g.add(p, alpha=-decay if group.get("maximize") else decay)
+        return levels.restrict(g)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As PyTorch's; a state of other levels is refused with a ValueError."""
+        held = [p for group in self.param_groups for p in group["params"]]
+        keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+        for key, p in zip(keys, held, strict=False):
+            if p not in self._levels:
+                continue
+            shape = self.systems[p].packed_shape  # type: ignore[index]
+            for name, value in state_dict["state"].get(key, NONE).items():
+                if isinstance(value, torch.Tensor) and value.dim() and value.shape != shape:
+                    raise ValueError(
+                        f"MultilevelGradient.load_state_dict got {name!r} of shape "
+                        f"{tuple(value.shape)} for a parameter of shape {tuple(p.shape)}, whose "
+                        f"levels together have {shape}; make the optimizer with the levels that "
+                        "the saved one had"
+                    )
+        super().load_state_dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = {"kind": self.kind, "options": self.options, "systems": self.systems}
+        kept["levels"] = self.levels
+        return {**super().__getstate__(), **kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._build()
+
+
+def _hand(source: Mapping[str, Any], target: dict[str, Any], leveled: bool) -> None:
+    """The options of one group to another; the decay of levels is none of the optimizer's."""
+    for name, value in source.items():
+        if name not in ("params", "param_names") and not (leveled and name == "weight_decay"):
+            target[name] = value
+
+
+def _check_plain(p: torch.Tensor) -> None:
+    if type(p) not in (torch.Tensor, torch.nn.Parameter) or not p.is_floating_point():
+        raise TypeError(
+            f"MultilevelGradient got a parameter with levels that is a {type(p).__name__} of "
+            f"{p.dtype}; it must be a plain real tensor, whole on its device; give levels=1"
+        )
+
+
+def _chains(network: Any, levels: int | None) -> dict[torch.nn.Parameter, Transfers]:
+    if isinstance(network, Mapping):
+        return {p: chain[: None if levels is None else levels - 1] for p, chain in network.items()}
+    if not isinstance(network, torch.nn.Module):
+        raise TypeError(
+            f"MultilevelGradient got a network of type {type(network).__name__}; give a module, "
+            "or a mapping of its parameters to their transfers"
+        )
+    return network_transfers(network, levels)
+
+
+def network_transfers(
+    network: torch.nn.Module, levels: int | None = None
+) -> dict[torch.nn.Parameter, Transfers]:
+    """Of the parameters that have coarser levels, in any part of a network.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    levels : int, optional
+        The most levels of a parameter.
+
+    Raises
+    ------
+    TypeError
+        If there is no module that knows levels.
+
+    Examples
+    --------
+    >>> from mgnet.knots import KAN
+    >>> two = torch.nn.Sequential(KAN([2, 1], 8), KAN([1, 1], 16))
+    >>> [len(chain) for chain in network_transfers(two).values()]
+    [1, 2]
+    """
+    found: dict[torch.nn.Parameter, Transfers] = {}
+    parts = [part for part in network.modules() if isinstance(part, HasLevels)]
+    if not parts:
+        raise TypeError(
+            f"MultilevelGradient got a {type(network).__name__} without a KAN, an ODENet or "
+            "another module with a method `coarser_transfers`; there are no levels in it"
+        )
+    for part in parts:
+        found |= dict(part.coarser_transfers(levels))
+    return found
