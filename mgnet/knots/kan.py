@@ -17,11 +17,7 @@ from mgnet.knots.layer import spline_layer
 from mgnet.knots.local_jacobian import linearize_residual
 from mgnet.knots.network_state import OptionsInState, check_no_hooks, check_plain_tensors, copy_with
 from mgnet.knots.precision import in_full_precision, raised, under_autocast, working_dtype
-from mgnet.knots.refinement import (
-    coarsening_matrices,
-    coarser_matrices,
-    refinement_matrices,
-)
+from mgnet.knots.refinement import coarsening_matrices, coarser_matrices, refinement_matrices
 from mgnet.knots.spline_network import into_domain
 from mgnet.knots.spline_operator import SplineOperator
 from mgnet.limits import shown

@@ -21,7 +21,7 @@ SMOOTHERS = {
     **dict.fromkeys(("Chebyshev", "Direct", "GaussSeidel", "Jacobi", "Krylov"), "mgnet"),
     **dict.fromkeys(("AdaptiveBasis", "Broyden", "EarlyStop", "LBFGS"), "mgnet.training"),
     **dict.fromkeys(("LastLayer", "LevenbergMarquardt", "NewtonLastLayer"), "mgnet.training"),
-    **dict.fromkeys(("TorchOptimizer",), "mgnet.training"),
+    **dict.fromkeys(("MultilevelOptimizer", "TorchOptimizer"), "mgnet.training"),
     **dict.fromkeys(("GradientDescent", "Patches"), "mgnet.knots"),
     **dict.fromkeys(("Relaxation", "SerialSweep"), "mgnet.depth"),
     **dict.fromkeys(("KSPSmoother", "TAOSmoother"), "mgnet.petsc"),

@@ -373,9 +373,8 @@ class LevenbergMarquardt(Smoother):
 
 
 def _keeps(told: Linearized, system: Equations) -> bool:
-    """Whether further solutions with this Jacobian are cheap beside making it."""
-    streamed = isinstance(told.J, RowBlocks) or isinstance(system, KrylovEquations)
-    return told.box is None and told.f is None and not streamed
+    """Whether the Jacobian serves corrections: not where a solution takes as long as a step."""
+    return told.box is None and told.f is None and not isinstance(system, KrylovEquations)
 
 
 def _damped_step(

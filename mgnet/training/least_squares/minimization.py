@@ -166,14 +166,11 @@ def levenberg_marquardt(
     )
     began = time.perf_counter()
     problem = problem_of(residual, module, chunk_size, loss, f_scale)
-    smoother = LevenbergMarquardt(
-        mu, acceleration, corrections, linear_solver, x_scale, rule, bounds
-    )
+    ways = mu, acceleration, corrections, linear_solver, x_scale, rule, bounds
+    smoother = LevenbergMarquardt(*ways)
     level = Level(problem, smoother, name="levenberg_marquardt")
     u = problem.start().double()
-    if max_cycles is None:
-        formula = Unknowns(problem, len(u)).formula
-        max_cycles = max(200, 100 * (len(u) + 1)) if formula else 200
+    max_cycles = max_cycles or _most_cycles(problem, u)
     run = _Run(level, smoother, Tolerances(ftol, xtol, gtol), u, refreshers(refresh))
     run.damping = damping_of(memory) or smoother.start(level, u)
     if x_scale == "auto" and Unknowns(problem, len(u)).formula and not run.refresh:
@@ -217,6 +214,11 @@ def levenberg_marquardt(
         f"after cycle {len(run.history) - 1}, {broken}" if reason is Reason.NOT_FINITE else "",
         run.last,
     )
+
+
+def _most_cycles(problem: LeastSquares, u: torch.Tensor) -> int:
+    """By default: as in MINPACK for a formula."""
+    return max(200, 100 * (len(u) + 1)) if Unknowns(problem, len(u)).formula else 200
 
 
 @dataclass
