@@ -29,7 +29,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import saved
 import torch
 from pinn_problems import PROBLEMS, Problem, kovasznay_problem
@@ -42,7 +41,6 @@ from mgnet.training import (
     NewPoints,
     Nielsen,
     ProbedRadius,
-    Term,
     by_residual,
     levenberg_marquardt,
     quasi_random,
@@ -56,16 +54,16 @@ SETTING = (
 )
 TITLES = {
     "burgers": "Burgers, nu = 0.01",
+    "burgers-long": "Burgers, nu = 0.01, longer",
     "shock": "Burgers, nu = 0.01 / pi",
     "poisson": "Poisson",
     "allen-cahn": "Allen-Cahn, 1e-4",
     "kovasznay": "Kovasznay's flow",
 }
 SHARES = (0.125, 0.25, 0.5, 1.0)  # of the seconds, when errors are taken
-RIGHT = [(0.0, 1.0), (0.0, 1.0)]  # the half of the strip with x > 0
-MIRROR = torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
 STRIP, SQUARE = [(-1.0, 1.0), (0.0, 1.0)], [(-1.0, 1.0), (-1.0, 1.0)]
 THREE, FOUR = (24,) * 3, (24,) * 4
+LONG = ((0, 6000), (150, 12000))
 GROWING = ((0, 1800), (50, 5000), (110, 10000))
 
 
@@ -83,7 +81,6 @@ class Setting(NamedTuple):
     weight: float = 1.0  # of all terms but the equation
     balanced: bool = False
     corrections: int = 0  # of a step
-    odd: bool = False  # u(-x) = -u(x) built in, and points with x > 0 alone
     part: float = 1.0  # of the seconds
 
 
@@ -115,8 +112,14 @@ CASES = {
             Setting("deeper", FOUR, 4096, part=0.25),
             Setting("more points", FOUR, 6000),
             Setting("corrections", FOUR, 6000, rule=Nielsen(), corrections=8),
-            Setting("odd", FOUR, 3000, rule=Nielsen(), corrections=8, odd=True),
         ),
+    ),
+    "burgers-long": Case(
+        1800.0,
+        1e-10,
+        STRIP,
+        (Setting("more points", FOUR, LONG, 20, rule=Nielsen(), corrections=8),),
+        part=0.5,
     ),
     "shock": Case(
         300.0,
@@ -203,46 +206,17 @@ def ansatz(problem: Problem, setting: Setting, seed: int) -> Ansatz:
     return Ansatz(network, output=problem.output, features=problem.features)
 
 
-def odd_terms(points: torch.Tensor) -> list[Term]:
-    """Burgers' equation, nu = 0.01, for (u(x, t) - u(-x, t)) / 2."""
-
-    def residual(u: Any, v: Any) -> torch.Tensor:
-        value, by_t = 0.5 * (u.value - v.value), 0.5 * (u.d(1) - v.d(1))
-        by_x, twice = 0.5 * (u.d(0) + v.d(0)), 0.5 * (u.d(0, 0) - v.d(0, 0))
-        return by_t + value * by_x - 0.01 * twice
-
-    return [Term(residual, (points, points * MIRROR))]
-
-
-def new_odd_points(setting: Setting, seed: int) -> Any:
-    """What `NewPoints` does for one point of a residual."""
-    counts = [(0, setting.points)] if isinstance(setting.points, int) else setting.points
-
-    def refresh(cycle: int, equation: Collocation, u: torch.Tensor) -> Collocation:
-        first, count = [pair for pair in counts if pair[0] <= cycle][-1]
-        if (cycle - first) % setting.every:
-            return equation
-        mixed = int(np.random.SeedSequence([seed, cycle]).generate_state(1)[0])
-        drawn = quasi_random(count, RIGHT, seed=torch.Generator().manual_seed(mixed))
-        return equation.with_data(odd_terms(drawn))
-
-    return refresh
-
-
-def error(problem: Problem, equation: Collocation, u: torch.Tensor, odd: bool) -> float:
-    def values_of(network: torch.nn.Module) -> torch.Tensor:
-        if not odd:
-            return network(problem.grid)
-        return 0.5 * (network(problem.grid) - network(problem.grid * MIRROR))
-
+def error(problem: Problem, equation: Collocation, u: torch.Tensor) -> float:
     with torch.no_grad():
-        values = equation.flat.evaluate(values_of, u)
+        values = equation.flat.evaluate(lambda network: network(problem.grid), u)
     return float((values - problem.exact).norm() / problem.exact.norm())
 
 
 @cache
 def problem_of(name: str) -> Problem:
-    return kovasznay_problem() if name == "kovasznay" else PROBLEMS[name]()
+    if name == "kovasznay":
+        return kovasznay_problem()
+    return PROBLEMS[name.removesuffix("-long")]()
 
 
 def points_of_the_page(problem: Problem, setting: Setting, seed: int) -> Any:
@@ -263,16 +237,14 @@ def run(name: str, setting: Setting, seed: int, seconds: float) -> dict[str, Any
     problem, case = problem_of(name), CASES[name]
     counts = setting.points
     first = counts if isinstance(counts, int) else counts[0][1]
-    points = quasi_random(first, RIGHT if setting.odd else case.domain, seed=seed)
-    law, *others = odd_terms(points) if setting.odd else problem.terms(points)
+    points = quasi_random(first, case.domain, seed=seed)
+    law, *others = problem.terms(points)
     terms = [law, *(replace(term, weight=setting.weight) for term in others)]
     equation = Collocation(ansatz(problem, setting, seed), terms)
     refresh: Any = None
     if setting.share is None:
         refresh = points_of_the_page(problem, setting, seed)
         equation = refresh(0, equation, equation.start())
-    elif setting.odd:
-        refresh = new_odd_points(setting, seed)
     elif setting.every:
         refresh = NewPoints(case.domain, counts, setting.every, setting.share, seed=seed)
     if setting.balanced:
@@ -284,7 +256,7 @@ def run(name: str, setting: Setting, seed: int, seconds: float) -> dict[str, Any
         nonlocal apart
         now = time.process_time()
         while len(errors) < len(SHARES) and now - began - apart >= SHARES[len(errors)] * seconds:
-            errors.append(error(problem, equation, u, setting.odd))
+            errors.append(error(problem, equation, u))
         apart += time.process_time() - now
         return len(errors) == len(SHARES)
 
@@ -299,7 +271,7 @@ def run(name: str, setting: Setting, seed: int, seconds: float) -> dict[str, Any
         xtol=0.0,
         gtol=0.0,
     )
-    last = error(problem, equation, solution.value, setting.odd)
+    last = error(problem, equation, solution.value)
     errors += [last] * (len(SHARES) - len(errors))  # of a run that ended by itself
     return {
         "weights": len(solution.value),
