@@ -123,12 +123,14 @@ def _refined_levels(
     transfers: dict[Any, AxisTransfer | None],
 ) -> MultilevelGradient:
     """The former levels of the splines, and a finer one; other parameters as they are."""
-    chains: dict[torch.nn.Parameter, Any] = {}
+    # Layers that are not refined have counterparts, too, and keep their levels.
+    chains: dict[Any, Any] = {
+        counterparts.get(p, p): system.transfers for p, system in optimizer.systems.items()
+    }
     for p, fine in counterparts.items():
         transfer = transfers[p]
         if transfer is not None:
             chains[fine] = refined_transfers(optimizer.systems.get(p), transfer, optimizer.levels)
-    chains |= {p: s.transfers for p, s in optimizer.systems.items() if p not in counterparts}
     options, levels = optimizer.options, optimizer.levels
     refined = MultilevelGradient(optimizer.kind, chains, options, levels=levels, groups=groups)
     state = {}
