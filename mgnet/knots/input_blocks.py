@@ -179,7 +179,10 @@ def prolongations(J: ProlongedJacobian) -> list[Any] | None:
     if not hasattr(J.transfer, "parts"):
         return None
     made: list[Any] = []
-    for (inputs, _, outputs), part in J.transfer.parts:  # type: ignore[attr-defined]
-        P = part.P.factors[0] if isinstance(part.P, SplineOperator) else as_scipy(part.P)
+    for (inputs, splines, outputs), part in J.transfer.parts:  # type: ignore[attr-defined]
+        if part is None:  # of a layer that is not refined
+            P: Any = sp.identity(splines)
+        else:
+            P = part.P.factors[0] if isinstance(part.P, SplineOperator) else as_scipy(part.P)
         made += inputs * [sp.kron(sp.csr_matrix(P), sp.eye(outputs), format="csr")]
     return made
