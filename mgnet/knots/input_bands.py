@@ -18,6 +18,7 @@ import torch
 from mgnet.knots.coarse_inputs import CoarseInputs
 from mgnet.knots.input_blocks import input_parts, normal_product
 from mgnet.knots.spline_operator import BandedInverse, bands_of
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import Product
 
@@ -59,9 +60,10 @@ class InputBands:
     coarsest: int | None = None
 
     def __post_init__(self) -> None:
-        if self.coarsest is not None and self.coarsest < 1:
+        if self.coarsest is not None and not is_count(self.coarsest):
             raise ValueError(
-                f"InputBands got coarsest {self.coarsest}; it must be at least 1 interval, or None"
+                f"InputBands got coarsest {shown(self.coarsest)}; it must be an integer, at least "
+                "1 interval, or None"
             )
 
     def prepare(self, J: Jacobian) -> PreparedBands:

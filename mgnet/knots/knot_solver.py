@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from mgnet.knots.input_bands import InputBands, PreparedBands
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import (
     Gradients,
@@ -68,10 +69,10 @@ class KnotSolver:
     patience: int = 50
 
     def __post_init__(self) -> None:
-        if self.coarsest < 1 or self.patience < 1:
+        if not (is_count(self.coarsest) and is_count(self.patience)):
             raise ValueError(
-                f"KnotSolver got coarsest {self.coarsest} and patience {self.patience}; both must "
-                "be at least 1"
+                f"KnotSolver got coarsest {shown(self.coarsest)} and patience "
+                f"{shown(self.patience)}; both must be integers of at least 1"
             )
 
     def prepare(self, J: Jacobian) -> ChosenSolver:

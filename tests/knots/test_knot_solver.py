@@ -1,10 +1,12 @@
 """The solver goes on without a coarse level while that is cheap, and solves the system anyway."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from mgnet.knots import KAN, KnotSolver
+from mgnet.knots import KAN, InputBands, KnotBPX, KnotMultigrid, KnotSolver
 from mgnet.training import LeastSquares, NewtonKrylov, levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import OwnSolver
 
@@ -94,3 +96,10 @@ def test_levenberg_marquardt_takes_it():
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="KnotSolver got coarsest 8 and patience 0"):
         KnotSolver(patience=0)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "8", math.nan, math.inf])
+@pytest.mark.parametrize("kind", [KnotSolver, KnotBPX, InputBands, KnotMultigrid])
+def test_numbers_of_intervals_are_integers(kind, bad):
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}.*integer"):
+        kind(coarsest=bad)
