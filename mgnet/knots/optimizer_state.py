@@ -77,11 +77,8 @@ def refine_optimizer(
     layers = [number for number, (few, many) in enumerate(pairs) if few != many]
     factor = fine.intervals[layers[0]] // coarse.intervals[layers[0]] if layers else 1
     refined = [factor * n if k in layers else n for k, n in enumerate(coarse.intervals)]
-    if (
-        factor < 2
-        or (fine.widths, fine.degree) != (coarse.widths, coarse.degree)
-        or fine.intervals != tuple(refined)
-    ):
+    kept = [(one.widths, one.degree, one.domain, one.hidden) for one in (coarse, fine)]
+    if factor < 2 or kept[0] != kept[1] or fine.intervals != tuple(refined):
         raise ValueError(
             f"refine_optimizer got networks KAN({coarse.extra_repr()}) and "
             f"KAN({fine.extra_repr()}); "

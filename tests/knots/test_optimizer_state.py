@@ -240,6 +240,8 @@ def test_refusals():
         KAN([1, 2, 2, 1], 4),
         KAN([1, 3, 1], [4, 8]),
         KAN([1, 2, 1], [4, 8], 2),
+        KAN([1, 2, 1], [4, 8], domain=(0.0, 1.0)),
+        KAN([1, 2, 1], [4, 8], hidden="identity"),
     ):
         with pytest.raises(ValueError, match="must be a refinement of the first"):
             refine_optimizer(optimizer, kan, other)
