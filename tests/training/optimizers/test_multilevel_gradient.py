@@ -337,6 +337,9 @@ def test_refusals():
         MultilevelGradient(torch.optim.Adam(kan.parameters()), kan)
     with pytest.raises(ValueError, match=r"got the option 'rate', which Adam has not"):
         MultilevelGradient(torch.optim.Adam, kan, {"rate": 1.0})
+    for options in (None, ["lr"], 1e-3):
+        with pytest.raises(TypeError, match=r"got options of type \w+; give a mapping of keyword"):
+            MultilevelGradient(torch.optim.Adam, kan, options)
     with pytest.raises(ValueError, match="Invalid learning rate"):
         MultilevelGradient(torch.optim.Adam, kan, {"lr": -1.0})
     with pytest.raises(ValueError, match="got 0 levels; give at least 1"):
