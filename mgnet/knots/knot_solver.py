@@ -24,6 +24,7 @@ from mgnet.training.least_squares.newton_krylov import (
     Solve,
     conjugate_gradients,
 )
+from mgnet.training.least_squares.scaling import power_of_two
 
 __all__ = ["ChosenSolver", "KnotSolver"]
 
@@ -119,6 +120,11 @@ class ChosenSolver:
             return made[coupled]
 
         def solve(b: torch.Tensor, rtol: float, max_iterations: int) -> Gradients:
+            size = float(b.norm())
+            unit = 1.0 if 1e-150 < size < 1e150 else power_of_two(float(b.abs().max()))
+            if unit != 1.0:  # squares would vanish or overflow
+                found = solve(b / unit, rtol, max_iterations)
+                return found._replace(value=unit * found.value)
             product, precondition = shifted()
             if self.coarse is not None or len(self.bands.bands) == 1:
                 found = conjugate_gradients(product, b, precondition, rtol, max_iterations)
@@ -128,7 +134,7 @@ class ChosenSolver:
             if found.converged or found.iterations == max_iterations or not bool(b.any()):
                 return self._with_line(found, "")
             r = b - product(found.value)
-            left = float(r.norm()) / float(b.norm())
+            left = float(r.norm()) / size
             if left <= rtol:  # rounding kept the recursion from seeing it
                 return self._with_line(found._replace(residual_norm=left, converged=True), "")
             broken = ", a breakdown" if found.iterations < first else ""

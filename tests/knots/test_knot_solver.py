@@ -93,6 +93,16 @@ def test_levenberg_marquardt_takes_it():
     assert isinstance(KnotSolver().prepare(J), OwnSolver)
 
 
+@pytest.mark.parametrize("unit", [2.0**-700, 2.0**700])
+def test_right_hand_sides_of_any_size(unit):
+    """Powers of two change no digit."""
+    J, b = system(3, 16, 0.9)
+    first, second = (KnotSolver(patience=3).prepare(J).solver(1e-6) for _ in range(2))
+    expected, found = first(b, 1e-8, 300), second(unit * b, 1e-8, 300)
+    assert found.iterations == expected.iterations > 3
+    torch.testing.assert_close(found.value / unit, expected.value, rtol=1e-6, atol=0.0)
+
+
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="KnotSolver got coarsest 8 and patience 0"):
         KnotSolver(patience=0)
