@@ -22,7 +22,7 @@ from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import Product
 
-__all__ = ["InputBands", "PreparedBands"]
+__all__ = ["InputBands", "PreparedBands", "prepared_bands"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,7 @@ class InputBands:
 
     def prepare(self, J: Jacobian) -> PreparedBands:
         """The bands of all inputs, and the coarse matrix."""
-        parts = input_parts(J, "InputBands", with_local=self.coarsest is not None)
-        bands = tuple(bands_of(block.matrix) for block in parts.blocks)
-        coarse = None
-        if self.coarsest is not None and len(bands) > 1:
-            coarse = CoarseInputs.of(parts.local, parts.penalty, self.coarsest)
-        return PreparedBands(J, bands, parts.scale, coarse)
+        return prepared_bands(J, "InputBands", self.coarsest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +104,22 @@ class PreparedBands:
 
         J = self.J
         return lambda d: normal_product(J, d) + shift * d, precondition
+
+
+def prepared_bands(J: Jacobian, asked: str, coarsest: int | None = None) -> PreparedBands:
+    """What `InputBands(coarsest)` prepares, for the preconditioner called `asked`.
+
+    Raises
+    ------
+    TypeError
+        If J is not that of a KAN of splines alone.
+    """
+    parts = input_parts(J, asked, with_local=coarsest is not None)
+    bands = tuple(bands_of(block.matrix) for block in parts.blocks)
+    coarse = None
+    if coarsest is not None and len(bands) > 1:
+        coarse = CoarseInputs.of(parts.local, parts.penalty, coarsest)
+    return PreparedBands(J, bands, parts.scale, coarse)
 
 
 def banded_inverse(bands: np.ndarray, shift: float = 0.0) -> BandedInverse:

@@ -79,8 +79,9 @@ def input_parts(J: Jacobian, asked: str, with_local: bool) -> InputParts:
     if blocks is None or penalty is None or (with_local and local is None):
         raise TypeError(
             f"{asked} got a Jacobian without knot intervals; it needs that of a KAN of splines "
-            "alone (no linear layer), all of them trained, on the CPU, with data or with residuals "
-            "of one call of the module each, a row per sample, and penalties that are matrices"
+            "alone (no linear layer), all of them trained and none of them shared, on the CPU, "
+            "with data or with residuals of one call of the module each (no Collocation), a row "
+            "per sample, and penalties that are matrices; give NewtonKrylov() for others"
         )
     scale = sum(float(block.matrix.diagonal().sum()) for block in blocks) / J.shape[1]
     return InputParts(penalised(blocks, penalty), local, penalty, scale)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mgnet.knots.input_bands import InputBands, PreparedBands
+from mgnet.knots.input_bands import PreparedBands, prepared_bands
 from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import (
@@ -78,7 +78,7 @@ class KnotSolver:
 
     def prepare(self, J: Jacobian) -> ChosenSolver:
         """The bands of all inputs."""
-        return ChosenSolver(J, self, InputBands().prepare(J))
+        return ChosenSolver(J, self, prepared_bands(J, "KnotSolver"))
 
 
 class ChosenSolver:
@@ -139,7 +139,7 @@ class ChosenSolver:
                 return self._with_line(found._replace(residual_norm=left, converged=True), "")
             broken = ", a breakdown" if found.iterations < first else ""
             before = f"bands of each input, {_count(found)}{broken}; then "
-            self.coarse = InputBands(self.options.coarsest).prepare(self.J)
+            self.coarse = prepared_bands(self.J, "KnotSolver", self.options.coarsest)
             rest = conjugate_gradients(
                 product, r, shifted()[1], rtol / left, max_iterations - found.iterations
             )

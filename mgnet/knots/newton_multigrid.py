@@ -89,8 +89,9 @@ class KnotMultigrid:
         if local is None:
             raise TypeError(
                 "KnotMultigrid got a Jacobian without knot intervals; it needs that of a KAN of "
-                "splines alone (no linear layer), all of them trained, on the CPU, with data or "
-                "with residuals of one call of the module each, a row per sample"
+                "splines alone (no linear layer), all of them trained and none of them shared, on "
+                "the CPU, with data or with residuals of one call of the module each (no "
+                "Collocation), a row per sample; give NewtonKrylov() for others"
             )
         levels = [local]
         while any(chosen := self._coarsens(levels[-1])):

@@ -106,6 +106,12 @@ def test_right_hand_sides_of_any_size(unit):
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="KnotSolver got coarsest 8 and patience 0"):
         KnotSolver(patience=0)
+    tied = KAN([2, 2, 2], 8)
+    tied.coefficients[1] = tied.coefficients[0]
+    problem = LeastSquares(tied, (torch.zeros(9, 2).double(), torch.zeros(9, 2).double()))
+    _, J = problem.linearize(problem.start())
+    with pytest.raises(TypeError, match=r"^KnotSolver got a Jacobian .* none of them shared"):
+        KnotSolver().prepare(J)
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5, True, "8", math.nan, math.inf])
