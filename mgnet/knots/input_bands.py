@@ -22,7 +22,7 @@ from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import Product
 
-__all__ = ["InputBands", "PreparedBands", "prepared_bands"]
+__all__ = ["InputBands", "PreparedBands"]
 
 
 @dataclass(frozen=True)
