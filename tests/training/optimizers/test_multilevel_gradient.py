@@ -360,6 +360,8 @@ def test_refusals():
     train(kan, saved, 1, rows())
     with pytest.raises(ValueError, match="make the optimizer with the levels that"):
         MultilevelGradient(torch.optim.Adam, kan, levels=2).load_state_dict(saved.state_dict())
+    with pytest.raises(ValueError, match=r"whose one level has \(2, 19, 3\); make the optimizer"):
+        MultilevelGradient(torch.optim.Adam, kan, levels=1).load_state_dict(saved.state_dict())
     kan.coefficients[0].grad = torch.zeros_like(kan.coefficients[0]).to_sparse()
     with pytest.raises(TypeError, match="sparse gradient of a parameter of shape"):
         saved.step()
