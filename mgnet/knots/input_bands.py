@@ -18,6 +18,7 @@ import torch
 from mgnet.knots.coarse_inputs import CoarseInputs
 from mgnet.knots.input_blocks import input_parts, normal_product
 from mgnet.knots.spline_operator import BandedInverse, bands_of
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import Product
 
@@ -59,19 +60,15 @@ class InputBands:
     coarsest: int | None = None
 
     def __post_init__(self) -> None:
-        if self.coarsest is not None and self.coarsest < 1:
+        if self.coarsest is not None and not is_count(self.coarsest):
             raise ValueError(
-                f"InputBands got coarsest {self.coarsest}; it must be at least 1 interval, or None"
+                f"InputBands got coarsest {shown(self.coarsest)}; it must be an integer, at least "
+                "1 interval, or None"
             )
 
     def prepare(self, J: Jacobian) -> PreparedBands:
         """The bands of all inputs, and the coarse matrix."""
-        parts = input_parts(J, "InputBands", with_local=self.coarsest is not None)
-        bands = tuple(bands_of(block.matrix) for block in parts.blocks)
-        coarse = None
-        if self.coarsest is not None and len(bands) > 1:
-            coarse = CoarseInputs.of(parts.local, parts.penalty, self.coarsest)
-        return PreparedBands(J, bands, parts.scale, coarse)
+        return prepared_bands(J, "InputBands", self.coarsest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +104,22 @@ class PreparedBands:
 
         J = self.J
         return lambda d: normal_product(J, d) + shift * d, precondition
+
+
+def prepared_bands(J: Jacobian, asked: str, coarsest: int | None = None) -> PreparedBands:
+    """What `InputBands(coarsest)` prepares, for the preconditioner called `asked`.
+
+    Raises
+    ------
+    TypeError
+        If J is not that of a KAN of splines alone.
+    """
+    parts = input_parts(J, asked, with_local=coarsest is not None)
+    bands = tuple(bands_of(block.matrix) for block in parts.blocks)
+    coarse = None
+    if coarsest is not None and len(bands) > 1:
+        coarse = CoarseInputs.of(parts.local, parts.penalty, coarsest)
+    return PreparedBands(J, bands, parts.scale, coarse)
 
 
 def banded_inverse(bands: np.ndarray, shift: float = 0.0) -> BandedInverse:

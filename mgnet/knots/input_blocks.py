@@ -79,8 +79,9 @@ def input_parts(J: Jacobian, asked: str, with_local: bool) -> InputParts:
     if blocks is None or penalty is None or (with_local and local is None):
         raise TypeError(
             f"{asked} got a Jacobian without knot intervals; it needs that of a KAN of splines "
-            "alone (no linear layer), all of them trained, on the CPU, with data or with residuals "
-            "of one call of the module each, a row per sample, and penalties that are matrices"
+            "alone (no linear layer), all of them trained and none of them shared, on the CPU, "
+            "with data or with residuals of one call of the module each (no Collocation), a row "
+            "per sample, and penalties that are matrices; give NewtonKrylov() for others"
         )
     scale = sum(float(block.matrix.diagonal().sum()) for block in blocks) / J.shape[1]
     return InputParts(penalised(blocks, penalty), local, penalty, scale)
@@ -179,7 +180,10 @@ def prolongations(J: ProlongedJacobian) -> list[Any] | None:
     if not hasattr(J.transfer, "parts"):
         return None
     made: list[Any] = []
-    for (inputs, _, outputs), part in J.transfer.parts:  # type: ignore[attr-defined]
-        P = part.P.factors[0] if isinstance(part.P, SplineOperator) else as_scipy(part.P)
+    for (inputs, splines, outputs), part in J.transfer.parts:  # type: ignore[attr-defined]
+        if part is None:  # of a layer that is not refined
+            P: Any = sp.identity(splines)
+        else:
+            P = part.P.factors[0] if isinstance(part.P, SplineOperator) else as_scipy(part.P)
         made += inputs * [sp.kron(sp.csr_matrix(P), sp.eye(outputs), format="csr")]
     return made

@@ -25,6 +25,7 @@ from mgnet.knots.input_blocks import InputBlock, input_parts, normal_product
 from mgnet.knots.patches import cholesky
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline_operator import bands_of
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import Product
 
@@ -72,9 +73,10 @@ class KnotBPX:
     coarsest: int = 8
 
     def __post_init__(self) -> None:
-        if self.coarsest < 1:
+        if not is_count(self.coarsest):
             raise ValueError(
-                f"KnotBPX got coarsest {self.coarsest}; it must be at least 1 interval"
+                f"KnotBPX got coarsest {shown(self.coarsest)}; it must be an integer, at least 1 "
+                "interval"
             )
 
     def prepare(self, J: Jacobian) -> PreparedBPX:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mgnet.knots.input_bands import InputBands, PreparedBands
+from mgnet.knots.input_bands import PreparedBands, prepared_bands
+from mgnet.limits import is_count, shown
 from mgnet.training.least_squares.jacobian import Jacobian
 from mgnet.training.least_squares.newton_krylov import (
     Gradients,
@@ -23,6 +24,7 @@ from mgnet.training.least_squares.newton_krylov import (
     Solve,
     conjugate_gradients,
 )
+from mgnet.training.least_squares.scaling import power_of_two
 
 __all__ = ["ChosenSolver", "KnotSolver"]
 
@@ -68,15 +70,15 @@ class KnotSolver:
     patience: int = 50
 
     def __post_init__(self) -> None:
-        if self.coarsest < 1 or self.patience < 1:
+        if not (is_count(self.coarsest) and is_count(self.patience)):
             raise ValueError(
-                f"KnotSolver got coarsest {self.coarsest} and patience {self.patience}; both must "
-                "be at least 1"
+                f"KnotSolver got coarsest {shown(self.coarsest)} and patience "
+                f"{shown(self.patience)}; both must be integers of at least 1"
             )
 
     def prepare(self, J: Jacobian) -> ChosenSolver:
         """The bands of all inputs."""
-        return ChosenSolver(J, self, InputBands().prepare(J))
+        return ChosenSolver(J, self, prepared_bands(J, "KnotSolver"))
 
 
 class ChosenSolver:
@@ -118,6 +120,11 @@ class ChosenSolver:
             return made[coupled]
 
         def solve(b: torch.Tensor, rtol: float, max_iterations: int) -> Gradients:
+            size = float(b.norm())
+            unit = 1.0 if 1e-150 < size < 1e150 else power_of_two(float(b.abs().max()))
+            if unit != 1.0:  # squares would vanish or overflow
+                found = solve(b / unit, rtol, max_iterations)
+                return found._replace(value=unit * found.value)
             product, precondition = shifted()
             if self.coarse is not None or len(self.bands.bands) == 1:
                 found = conjugate_gradients(product, b, precondition, rtol, max_iterations)
@@ -127,12 +134,12 @@ class ChosenSolver:
             if found.converged or found.iterations == max_iterations or not bool(b.any()):
                 return self._with_line(found, "")
             r = b - product(found.value)
-            left = float(r.norm()) / float(b.norm())
+            left = float(r.norm()) / size
             if left <= rtol:  # rounding kept the recursion from seeing it
                 return self._with_line(found._replace(residual_norm=left, converged=True), "")
             broken = ", a breakdown" if found.iterations < first else ""
             before = f"bands of each input, {_count(found)}{broken}; then "
-            self.coarse = InputBands(self.options.coarsest).prepare(self.J)
+            self.coarse = prepared_bands(self.J, "KnotSolver", self.options.coarsest)
             rest = conjugate_gradients(
                 product, r, shifted()[1], rtol / left, max_iterations - found.iterations
             )

@@ -20,6 +20,7 @@ from mgnet.knots.patches import GaussNewtonMatrix, Patches, cholesky
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.knots.spline_operator import SplineOperator, is_long
 from mgnet.level import Level
+from mgnet.limits import is_count, is_number
 from mgnet.notation import parse
 from mgnet.smoother import Smoother
 from mgnet.training.least_squares.jacobian import Jacobian, ProlongedJacobian, StackedJacobian
@@ -74,10 +75,11 @@ class KnotMultigrid:
     formed: int = 1500
 
     def __post_init__(self) -> None:
-        if self.coarsest < 1 or self.rows < 1.0 or self.formed < 0:
+        counts = is_count(self.coarsest) and is_count(self.formed, 0)
+        if not counts or not is_number(self.rows, 1.0):
             raise ValueError(
                 f"{self} needs at least 1 interval and 1 residual per parameter, and a number of "
-                "parameters that is not negative"
+                "parameters that is not negative; intervals and parameters are integers"
             )
 
     def prepare(self, J: Jacobian) -> KnotLevels:
@@ -87,8 +89,9 @@ class KnotMultigrid:
         if local is None:
             raise TypeError(
                 "KnotMultigrid got a Jacobian without knot intervals; it needs that of a KAN of "
-                "splines alone (no linear layer), all of them trained, on the CPU, with data or "
-                "with residuals of one call of the module each, a row per sample"
+                "splines alone (no linear layer), all of them trained and none of them shared, on "
+                "the CPU, with data or with residuals of one call of the module each (no "
+                "Collocation), a row per sample; give NewtonKrylov() for others"
             )
         levels = [local]
         while any(chosen := self._coarsens(levels[-1])):
@@ -96,7 +99,7 @@ class KnotMultigrid:
                 p.outputs * (p.intervals // (2 if coarsens else 1) + p.degree)
                 for p, coarsens in zip(levels[-1].inputs, chosen, strict=True)
             )
-            rows = min(levels[-1].rows, math.ceil(self.rows * coarse))
+            rows = math.ceil(min(levels[-1].rows, self.rows * coarse))
             dtype = single if rows * levels[-1].row_entries > LARGE else None
             levels.append(levels[-1].coarsened(rows=rows, dtype=dtype, chosen=chosen))
         return KnotLevels(tuple(levels), self, tuple(others))

@@ -77,11 +77,8 @@ def refine_optimizer(
     layers = [number for number, (few, many) in enumerate(pairs) if few != many]
     factor = fine.intervals[layers[0]] // coarse.intervals[layers[0]] if layers else 1
     refined = [factor * n if k in layers else n for k, n in enumerate(coarse.intervals)]
-    if (
-        factor < 2
-        or (fine.widths, fine.degree) != (coarse.widths, coarse.degree)
-        or fine.intervals != tuple(refined)
-    ):
+    kept = [(one.widths, one.degree, one.domain, one.hidden) for one in (coarse, fine)]
+    if factor < 2 or kept[0] != kept[1] or fine.intervals != tuple(refined):
         raise ValueError(
             f"refine_optimizer got networks KAN({coarse.extra_repr()}) and "
             f"KAN({fine.extra_repr()}); "
@@ -123,12 +120,14 @@ def _refined_levels(
     transfers: dict[Any, AxisTransfer | None],
 ) -> MultilevelGradient:
     """The former levels of the splines, and a finer one; other parameters as they are."""
-    chains: dict[torch.nn.Parameter, Any] = {}
+    # Layers that are not refined have counterparts, too, and keep their levels.
+    chains: dict[Any, Any] = {
+        counterparts.get(p, p): system.transfers for p, system in optimizer.systems.items()
+    }
     for p, fine in counterparts.items():
         transfer = transfers[p]
         if transfer is not None:
             chains[fine] = refined_transfers(optimizer.systems.get(p), transfer, optimizer.levels)
-    chains |= {p: s.transfers for p, s in optimizer.systems.items() if p not in counterparts}
     options, levels = optimizer.options, optimizer.levels
     refined = MultilevelGradient(optimizer.kind, chains, options, levels=levels, groups=groups)
     state = {}

@@ -135,7 +135,7 @@ def _overlap(shift: int, length: int, inside: bool = False) -> slice:
     """Of `length` numbers, those that stay in range when moved by `shift` (from it, if inside)."""
     if inside:
         shift = -shift
-    return slice(max(0, -shift), length - max(0, shift))
+    return slice(max(0, -shift), max(0, length - max(0, shift)))
 
 
 def _edges(

@@ -29,6 +29,8 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hier
     keep their proportions, and weights of samples count (`Objective.split`). Points of a
     `Collocation` are rows; its terms with few points keep all of them.
 
+    Of batches (`with_data`) coarse levels see fewer samples, too.
+
     Costs of levels fall with their samples. A coarse objective is then another one, so the
     hierarchy is no longer `nested`, and the start of a finer level may have a higher value than the
     end of the coarser one.
@@ -73,11 +75,12 @@ def coarse_rows(hierarchy: Hierarchy, rows: float | str | None = "auto") -> Hier
                 "or give it an objective of data"
             )
     wanted, least = (ROWS, LEAST) if automatic else (float(rows), 1)
-    levels = [hierarchy[0], *(_thinned(level, wanted, least) for level in hierarchy[1:])]
-    if all(old is new for old, new in zip(hierarchy, levels, strict=True)):
+    made = hierarchy.with_levels(
+        lambda levels: [levels[0], *(_thinned(level, wanted, least) for level in levels[1:])]
+    )
+    if all(old is new for old, new in zip(hierarchy, made, strict=True)):
         return hierarchy
-    made = hierarchy.with_levels(levels)
-    return Hierarchy(levels, norm=made.norm, dot=made.dot, bind=made.bind, network=made.network)
+    return Hierarchy(list(made), norm=made.norm, dot=made.dot, bind=made.bind, network=made.network)
 
 
 def unseen(whole: Level, thinned: Level) -> tuple[Objective | None, float]:

@@ -159,13 +159,13 @@ def train(
             course.train(number, member, course.deadline(part, len(field) - place))
         if starts > 1 and not message:
             able = best(field, [*numbers, 1][last - number + 1], course.score(whole, number))
-            message = "" if able else _all_failed(field, hierarchy[number])
+            message = "" if able else _all_failed(field, whole[number])
             field = able or field[:1]
     winner = field[0]
     return replace(
         winner.part,  # type: ignore[arg-type]
         value=winner.u,
-        reason=winner.reason,
+        reason=Reason.NOT_FINITE if message else winner.reason,
         message=message or _message(winner.part, hierarchy[0]),  # type: ignore[arg-type]
         history=tuple(course.history),
         work=course.work,
@@ -259,7 +259,10 @@ class _Course:
 
 
 def _all_failed(members: list[Member], level: Level) -> str:
-    """That none of the members is left, and what was not finite in the first."""
+    """That none of the members is left, and what was not finite in the first.
+
+    The level has all samples, also those that decided between the members and were not trained on.
+    """
     first: Any = members[0].part
     told = first.message or not_finite(f"start {members[0].number}", level.operator, first.value)
     return f"train has no start left after {level}, all were not finite; {told}"

@@ -23,15 +23,16 @@ def jacobian(form, kan):
     if form == "residual":
         return linearize_residual(kan, lambda own: own(X) ** 2)[1]
     problem = LeastSquares(kan, (X, X[:, :1]), partial(roughness, weight=1e-3))
-    if form == "prolonged":
-        problem = problem.with_network(kan.refine())
-    _, J = problem.linearize(problem.start())
-    if form == "prolonged":
-        J = ProlongedJacobian(J, knot_transfer(kan), sum(u.numel() for u in kan.parameters()))
-    return J
+    if form in ("prolonged", "by layer"):
+        layers = [0] if form == "by layer" else None
+        problem = problem.with_network(kan.refine(layers=layers))
+        _, J = problem.linearize(problem.start())
+        transfer = knot_transfer(kan, layers=layers)
+        return ProlongedJacobian(J, transfer, sum(u.numel() for u in kan.parameters()))
+    return problem.linearize(problem.start())[1]
 
 
-@pytest.mark.parametrize("form", ["outputs", "residual", "penalty", "prolonged"])
+@pytest.mark.parametrize("form", ["outputs", "residual", "penalty", "prolonged", "by layer"])
 @pytest.mark.parametrize(("widths", "n", "degree"), [([2, 3, 1], 6, 2), ([2, 1], 9, 4)])
 def test_they_are_those_of_the_dense_matrix(form, widths, n, degree):
     J = jacobian(form, KAN(widths, n, degree))

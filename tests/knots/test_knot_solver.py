@@ -1,10 +1,12 @@
 """The solver goes on without a coarse level while that is cheap, and solves the system anyway."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from mgnet.knots import KAN, KnotSolver
+from mgnet.knots import KAN, InputBands, KnotBPX, KnotMultigrid, KnotSolver
 from mgnet.training import LeastSquares, NewtonKrylov, levenberg_marquardt
 from mgnet.training.least_squares.newton_krylov import OwnSolver
 
@@ -91,6 +93,29 @@ def test_levenberg_marquardt_takes_it():
     assert isinstance(KnotSolver().prepare(J), OwnSolver)
 
 
+@pytest.mark.parametrize("unit", [2.0**-700, 2.0**700])
+def test_right_hand_sides_of_any_size(unit):
+    """Powers of two change no digit."""
+    J, b = system(3, 16, 0.9)
+    first, second = (KnotSolver(patience=3).prepare(J).solver(1e-6) for _ in range(2))
+    expected, found = first(b, 1e-8, 300), second(unit * b, 1e-8, 300)
+    assert found.iterations == expected.iterations > 3
+    torch.testing.assert_close(found.value / unit, expected.value, rtol=1e-6, atol=0.0)
+
+
 def test_what_it_refuses():
     with pytest.raises(ValueError, match="KnotSolver got coarsest 8 and patience 0"):
         KnotSolver(patience=0)
+    tied = KAN([2, 2, 2], 8)
+    tied.coefficients[1] = tied.coefficients[0]
+    problem = LeastSquares(tied, (torch.zeros(9, 2).double(), torch.zeros(9, 2).double()))
+    _, J = problem.linearize(problem.start())
+    with pytest.raises(TypeError, match=r"^KnotSolver got a Jacobian .* none of them shared"):
+        KnotSolver().prepare(J)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True, "8", math.nan, math.inf])
+@pytest.mark.parametrize("kind", [KnotSolver, KnotBPX, InputBands, KnotMultigrid])
+def test_numbers_of_intervals_are_integers(kind, bad):
+    with pytest.raises(ValueError, match=rf"^{kind.__name__}.*integer"):
+        kind(coarsest=bad)

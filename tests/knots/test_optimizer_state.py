@@ -155,6 +155,28 @@ def test_carried_levels_take_the_steps_that_the_coarse_network_would_have_taken(
         assert not torch.equal(v, old)
 
 
+@pytest.mark.parametrize("levels", [None, 2])
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.Adagrad])
+def test_a_layer_that_stays_keeps_its_levels_and_takes_the_same_step(kind, layer, levels):
+    """Where another one is refined, it has the same gradient as before."""
+    kan = KAN([1, 3, 1], (16, 24))
+    optimizer = MultilevelGradient(kind, kan, {"lr": 1e-3}, levels=levels)
+    train(kan, optimizer, 5)
+    fine = kan.refine(layers=[layer])
+    carried = refine_optimizer(optimizer, kan, fine)
+    u, v = kan.coefficients[1 - layer], fine.coefficients[1 - layer]
+    assert carried.systems[v].sizes == optimizer.systems[u].sizes
+    for name, value in optimizer.state[u].items():
+        assert torch.equal(carried.state[v][name], value)
+    assert carried.systems[fine.coefficients[layer]].sizes[0] == 2 * kan.intervals[layer] + 3
+    start = u.detach().clone()
+    train(kan, optimizer, 1)
+    train(fine, carried, 1)
+    assert not torch.equal(u, start)
+    torch.testing.assert_close(v, u, rtol=1e-9, atol=1e-12)
+
+
 def test_groups_and_parameters_of_other_modules_stay():
     kan, extra = KAN([2, 3, 1], linear=False), torch.nn.Parameter(torch.ones(1, 4, 1))
     groups = [
@@ -218,6 +240,8 @@ def test_refusals():
         KAN([1, 2, 2, 1], 4),
         KAN([1, 3, 1], [4, 8]),
         KAN([1, 2, 1], [4, 8], 2),
+        KAN([1, 2, 1], [4, 8], domain=(0.0, 1.0)),
+        KAN([1, 2, 1], [4, 8], hidden="identity"),
     ):
         with pytest.raises(ValueError, match="must be a refinement of the first"):
             refine_optimizer(optimizer, kan, other)

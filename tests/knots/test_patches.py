@@ -53,6 +53,22 @@ def test_blocks_are_those_of_the_matrix(kind):
         np.testing.assert_allclose(block, dense[np.ix_(own, own)], rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("kind", ["patch", "edge", "point"])
+@pytest.mark.parametrize(("few", "degree"), [(1, 3), (2, 3), (2, 5), (4, 5)])
+def test_a_layer_may_have_fewer_intervals_than_splines_meet(kind, few, degree):
+    kan = KAN([2, 2, 1], (9, few), degree)
+    _, J = linearize_residual(kan, lambda kan: torch.sin(kan(X)))
+    identities = [sp.eye_array(part.splines).tocsr() for part in J.inputs]
+    M = GaussNewtonMatrix(J, 1e-2, identities)
+    dense = J.dense().T @ J.dense() + 1e-2 * torch.eye(M.shape[0], dtype=torch.float64)
+    covered = torch.zeros(M.shape[0])
+    for index, blocks in M.blocks(kind):
+        for own, block in zip(index, blocks, strict=True):
+            torch.testing.assert_close(block, dense[own[:, None], own])
+            covered[own] = 1.0
+    assert bool(covered.all())
+
+
 def test_blocks_of_a_coarse_level_have_the_coarse_identity():
     coarse = KAN(WIDTHS, N)
     P = torch.from_numpy(kronecker_matrix(coarse).toarray())

@@ -132,6 +132,19 @@ def test_a_cycle_on_thinned_levels_never_raises_the_objective():
         assert thin[0].operator.value(after.value) <= before
 
 
+def test_coarse_levels_see_a_part_of_every_batch():
+    x = torch.linspace(-1.0, 1.0, 900, dtype=torch.float64).unsqueeze(1)
+    kan = KAN([1, 2, 1], 2)
+    hierarchy = knot_hierarchy(kan, LeastSquares(kan, (x, x)), 3, LevenbergMarquardt())
+    batch = x[:300], x[:300]
+    levels = coarse_rows(hierarchy, 5.0).with_data(batch)
+    assert [level.operator.samples for level in levels] == [300, 5 * 28, 5 * 20]
+    own = coarse_rows(hierarchy.with_data(batch), 5.0)
+    for one, other in zip(levels, own, strict=True):
+        assert torch.equal(one.operator.data[0], other.operator.data[0])
+    assert [level.evaluation_cost for level in levels] == [1.0, 140 / 300, 100 / 300]
+
+
 @pytest.mark.parametrize(
     ("width", "samples", "seen"), [(3, 1500, 1500), (3, 2500, 2000), (18, 9000, 2520)]
 )

@@ -201,6 +201,29 @@ def test_members_with_nan_drop_out_and_their_end_is_told(bad):
         assert bool(torch.isfinite(solution.value).all())
 
 
+@pytest.mark.parametrize("part", [0, 1])
+def test_nan_in_samples_that_coarse_levels_do_not_see_is_told(part):
+    """They decide between the starts, so none is left, though all were trained."""
+    kan = KAN([1, 2, 1], 2)
+    data = [X.clone(), Y.clone()]
+    data[part][unseen_sample(kan)] = math.nan
+    problem = LeastSquares(kan, tuple(data))
+    hierarchy = knot_hierarchy(kan, problem, 3, LevenbergMarquardt())
+    u = hierarchy[0].operator.start()
+    solution = train(hierarchy, u, starts=3, max_cycles=2, rows=1.0)
+    assert solution.reason is Reason.NOT_FINITE
+    assert len(solution.history) > 3  # of the coarsest level
+    name = ("inputs", "targets")[part]
+    assert f"1 of {len(X)} {name} is not finite, the first at index" in solution.message
+
+
+def unseen_sample(kan):
+    """The number of one that a level of that many parameters does not see."""
+    places = torch.arange(len(X)).double().unsqueeze(1)
+    problem = LeastSquares(kan, (places, places))
+    return int(problem.split(sum(p.numel() for p in kan.parameters()))[1].data[0][0])
+
+
 def test_the_seconds_are_those_of_all_members():
     hierarchy, u = made(LBFGS(), levels=2)
     began, spans = time.perf_counter(), {}

@@ -97,6 +97,11 @@ class LeastSquares(Objective):
         if sample_weight is not None:
             self.data, self.sample_weight = weighted_samples("LeastSquares", data, sample_weight)
         self.bend = pointwise_loss("LeastSquares", loss, f_scale)
+        if penalty is not None and not callable(penalty):
+            raise TypeError(
+                f"LeastSquares got a penalty of type {type(penalty).__name__}; give a function of "
+                "the network, such as mgnet.knots.roughness"
+            )
         self.penalty = penalty
         self.residual = residual
         self.chunk_size = chunk_size
@@ -172,7 +177,12 @@ class LeastSquares(Objective):
         """The matrix of the penalty, with a column for each entry of u."""
         if self.penalty is None:
             return None
-        rows, trained = self.penalty(self.flat.module).detach(), self.flat.places
+        rows, trained = _matrix(self.penalty(self.flat.module)), self.flat.places
+        if rows.shape[1] not in (len(trained), int(trained.sum())):
+            raise ValueError(
+                f"LeastSquares got a penalty of shape {tuple(rows.shape)} for {len(trained)} "
+                "parameters; give a matrix with one column per parameter"
+            )
         if self.flat.all_trainable or rows.shape[1] == int(trained.sum()):
             return rows
         # What frozen parameters are penalised by is a constant.
@@ -318,6 +328,17 @@ class LeastSquares(Objective):
 
 def _half_square(blocks: list[torch.Tensor]) -> torch.Tensor:
     return 0.5 * torch.stack([block.square().sum() for block in blocks]).sum()
+
+
+def _matrix(rows: Any) -> torch.Tensor:
+    """What a penalty gave, if it is a matrix."""
+    if isinstance(rows, torch.Tensor) and rows.dim() == 2:
+        return rows.detach()
+    got = f"shape {tuple(rows.shape)}" if isinstance(rows, torch.Tensor) else type(rows).__name__
+    raise TypeError(
+        f"LeastSquares got a penalty that gave {got}; it must give a matrix R, a tensor with one "
+        "column per parameter, whose rows R u join the residuals"
+    )
 
 
 def _nonzero_rows(matrix: torch.Tensor) -> torch.Tensor:

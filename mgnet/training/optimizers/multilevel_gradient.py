@@ -255,16 +255,19 @@ class MultilevelGradient(torch.optim.Optimizer):
         held = [p for group in self.param_groups for p in group["params"]]
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
         for key, p in zip(keys, held, strict=False):
-            if p not in self._levels:
-                continue
-            shape = self.systems[p].packed_shape  # type: ignore[index]
+            deep = p in self._levels
+            shape = self.systems[p].packed_shape if deep else tuple(p.shape)  # type: ignore[index]
             for name, value in state_dict["state"].get(key, NONE).items():
-                if isinstance(value, torch.Tensor) and value.dim() and value.shape != shape:
+                if not isinstance(value, torch.Tensor) or not value.dim():
+                    continue
+                # What a class keeps of a parameter with one level is its own affair.
+                more = value.dim() == p.dim() and value.numel() > p.numel()
+                if value.shape != shape if deep else more:
+                    told = "levels together have" if deep else "one level has"
                     raise ValueError(
                         f"MultilevelGradient.load_state_dict got {name!r} of shape "
                         f"{tuple(value.shape)} for a parameter of shape {tuple(p.shape)}, whose "
-                        f"levels together have {shape}; make the optimizer with the levels that "
-                        "the saved one had"
+                        f"{told} {shape}; make the optimizer with the levels that the saved one had"
                     )
         super().load_state_dict(state_dict)
 

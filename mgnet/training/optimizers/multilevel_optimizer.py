@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import scipy.sparse as sp
 import torch
 
 from mgnet.limits import is_count, shown
@@ -14,13 +15,13 @@ from mgnet.smoother import Smoother
 from mgnet.training.loss.checks import check_finite
 from mgnet.training.loss.objective import Objective
 from mgnet.training.optimizers.carried_levels import carried_levels, refined_transfers
-from mgnet.training.optimizers.generating_system import GeneratingSystem, Transfers
+from mgnet.training.optimizers.generating_system import GeneratingSystem, Transfers, sparse
 from mgnet.training.optimizers.multilevel_gradient import (
     MultilevelGradient,
     network_transfers,
 )
 from mgnet.training.optimizers.optimizer import carried_moments, check_kind, recall
-from mgnet.transfer import PackedTransfer
+from mgnet.transfer import AxisTransfer, PackedTransfer
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -29,11 +30,41 @@ if TYPE_CHECKING:
 __all__ = ["MultilevelOptimizer"]
 
 
+class Matrix(NamedTuple):
+    """A transfer in parts that a checkpoint can store."""
+
+    axis: int
+    shape: tuple[int, ...]
+    places: torch.Tensor
+    entries: torch.Tensor
+
+
 class Memory(NamedTuple):
     """What survives between visits: the optimizer's state, and the transfers of each parameter."""
 
     state: Mapping[str, Any]
-    transfers: tuple[Transfers, ...]
+    matrices: tuple[tuple[Matrix, ...], ...]
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], chains: Iterable[Transfers]) -> Memory:
+        """With the transfers of each parameter."""
+        return cls(state, tuple(tuple(map(_parts, chain)) for chain in chains))
+
+    @property
+    def transfers(self) -> tuple[Transfers, ...]:
+        """Of each parameter."""
+        return tuple(tuple(map(_transfer, chain)) for chain in self.matrices)
+
+
+def _parts(transfer: AxisTransfer) -> Matrix:
+    P: Any = sparse(transfer.P)
+    axis: Any = transfer.axis
+    return Matrix(axis, tuple(P.shape), P.indices(), P.values())
+
+
+def _transfer(matrix: Matrix) -> AxisTransfer:
+    entries = matrix.entries.numpy(), tuple(matrix.places.numpy())
+    return AxisTransfer(sp.csr_matrix(entries, matrix.shape), axis=matrix.axis)
 
 
 @dataclass(frozen=True)
@@ -108,7 +139,7 @@ class MultilevelOptimizer(Smoother):
                 p.grad = g.view(p.shape).to(p.dtype)
             optimizer.step()
         flat = torch.cat([p.detach().flatten() for p in parts]).to(u.dtype)
-        return flat, Memory(optimizer.state_dict(), chains)
+        return flat, Memory.of(optimizer.state_dict(), chains)
 
     def carry(self, memory: Any, transfer: Transfer) -> Any:
         if not isinstance(transfer, PackedTransfer):
@@ -128,7 +159,7 @@ class MultilevelOptimizer(Smoother):
                 new = GeneratingSystem(up.fine_shape(shape), refined)
                 state[number] = carried_levels(entries, old, new)
             chains.append(refined)
-        return Memory({**copy.deepcopy(memory.state), "state": state}, tuple(chains))
+        return Memory.of({**copy.deepcopy(memory.state), "state": state}, chains)
 
     def __str__(self) -> str:
         options = ", ".join(f"{name}={value}" for name, value in self.options.items())

@@ -40,6 +40,11 @@ def check_kind(owner: str, kind: Any, options: Mapping[str, Any]) -> None:
             f"{owner} got {kind!r}; give a class of optimizers and its options, "
             f'such as {owner}(torch.optim.Adam, {{"lr": 1e-3}})'
         )
+    if not isinstance(options, Mapping):
+        raise TypeError(
+            f"{owner} got options of type {type(options).__name__}; give a mapping of keyword "
+            f'arguments of {kind.__name__}, such as {{"lr": 1e-3}}'
+        )
     known = inspect.signature(kind).parameters
     wrong = [name for name in options if name not in known]
     if wrong:

@@ -76,6 +76,22 @@ def test_data_must_fit():
         LeastSquares(tanh_network(), (X, Y[1:]))
 
 
+@pytest.mark.parametrize(
+    ("penalty", "message"),
+    [
+        (lambda kan: kan.coefficients[0].square().sum(), r"gave shape \(\); it must give a matrix"),
+        (lambda kan: kan.coefficients[0].flatten(), r"gave shape \(42,\); it must give a matrix"),
+        (lambda kan: 1e-3, "gave float; it must give a matrix"),
+        (lambda kan: torch.eye(5).double(), r"shape \(5, 5\) for 84 parameters"),
+        (torch.eye(84), "a penalty of type Tensor; give a function of the network"),
+    ],
+)
+def test_a_penalty_is_a_function_that_gives_a_matrix(penalty, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        problem = LeastSquares(KAN([2, 3, 2]), (X, Y), penalty)
+        problem.residuals(problem.start())
+
+
 def test_levenberg_marquardt_takes_a_problem_with_data_and_penalty():
     """A single layer of splines is linear in its coefficients: the oracle is a direct solution."""
     network = KAN([2, 2])

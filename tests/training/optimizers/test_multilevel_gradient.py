@@ -337,6 +337,9 @@ def test_refusals():
         MultilevelGradient(torch.optim.Adam(kan.parameters()), kan)
     with pytest.raises(ValueError, match=r"got the option 'rate', which Adam has not"):
         MultilevelGradient(torch.optim.Adam, kan, {"rate": 1.0})
+    for options in (None, ["lr"], 1e-3):
+        with pytest.raises(TypeError, match=r"got options of type \w+; give a mapping of keyword"):
+            MultilevelGradient(torch.optim.Adam, kan, options)
     with pytest.raises(ValueError, match="Invalid learning rate"):
         MultilevelGradient(torch.optim.Adam, kan, {"lr": -1.0})
     with pytest.raises(ValueError, match="got 0 levels; give at least 1"):
@@ -357,6 +360,8 @@ def test_refusals():
     train(kan, saved, 1, rows())
     with pytest.raises(ValueError, match="make the optimizer with the levels that"):
         MultilevelGradient(torch.optim.Adam, kan, levels=2).load_state_dict(saved.state_dict())
+    with pytest.raises(ValueError, match=r"whose one level has \(2, 19, 3\); make the optimizer"):
+        MultilevelGradient(torch.optim.Adam, kan, levels=1).load_state_dict(saved.state_dict())
     kan.coefficients[0].grad = torch.zeros_like(kan.coefficients[0]).to_sparse()
     with pytest.raises(TypeError, match="sparse gradient of a parameter of shape"):
         saved.step()

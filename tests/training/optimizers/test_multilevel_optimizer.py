@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mgnet import Jacobi, Level, cascade, run
+from mgnet.checkpoint import Checkpoint, Checkpoints
 from mgnet.depth import ODENet, depth_hierarchy
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.training import (
@@ -57,7 +58,7 @@ def test_a_cascade_over_knots_keeps_the_memory_of_former_levels(factor):
     u = hierarchy[0].operator.start()
     begun = hierarchy[2].operator.value(hierarchy[2].operator.start())
     u, memory = run(cascade([30] * 3), hierarchy, u, None)
-    state, transfers = memory[0, "pre"]
+    state, transfers = memory[0, "pre"].state, memory[0, "pre"].transfers
     assert [len(chain) for chain in transfers] == [2, 2]
     sizes = [7, 4 * factor + 3, 4 * factor**2 + 3]
     assert len(state["state"][0]["exp_avg"]) == sum(sizes)
@@ -80,6 +81,27 @@ def test_a_cascade_over_layers():
     u, memory = run(cascade([60] * 3), hierarchy, hierarchy[0].operator.start(), None)
     assert sorted({len(chain) for chain in memory[0, "pre"].transfers}) == [0, 2]
     assert hierarchy[0].operator.value(u) < 0.1 * loss.value(loss.start())
+
+
+@pytest.mark.parametrize("kind", ["knots", "layers"])
+@pytest.mark.parametrize("steps", [5, 8])  # the last checkpoint is on level 1, or on 0
+def test_a_cascade_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, kind, steps):
+    smoother = MultilevelOptimizer(*ADAM)
+    if kind == "knots":
+        kan = KAN([1, 2, 1], (8, 12))
+        hierarchy = knot_hierarchy(kan, problem(kan), 3, smoother, most_intervals=(None, 12))
+    else:
+        block = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Tanh())
+        net = ODENet(block, 4).double()
+        hierarchy = depth_hierarchy(net, problem(net), 3, smoother)
+    schedule, u = cascade([2] * 3).split(), hierarchy[0].operator.start()
+    expected, _ = run(schedule, hierarchy, u, None)
+    run(schedule, hierarchy, u, None, record=Checkpoints(tmp_path, hierarchy, every=steps))
+    checkpoint = Checkpoint.load(tmp_path)
+    assert checkpoint.progress.position == len(schedule) // steps * steps < len(schedule)
+    progress = checkpoint.resume_on(schedule, hierarchy)
+    got, _ = run(schedule, hierarchy, None, None, resume=progress)
+    assert torch.equal(got, expected)
 
 
 def test_descents_without_a_network_are_refused():
