@@ -67,8 +67,8 @@ METHODS = {
         [],
         {
             "one-sum": {"hidden": (2,)},
-            "two-sums": {"hidden": (4,), "keep": (8, 4, 2, 1, 1), "steps": (30, 20, 12, 8, 6)},
-            "field": {"hidden": (8,), "keep": (4, 2, 1), "steps": (20, 20, 20)},
+            "two-sums": {"hidden": (4,), "levels": 5, "keep": (4, 2, 1, 1)},
+            "field": {"hidden": (8,), "levels": 3, "starts": 4, "keep": (2, 1)},
         },
     ),
     "multilevel-narrow": Method(
@@ -77,11 +77,7 @@ METHODS = {
         multilevel,
         [],
         {
-            "one-sum": {
-                "hidden": (1,),
-                "keep": (8, 4, 2, 1, 1, 1, 1),
-                "steps": (30, 20, 12, 8, 6, 4, 12),
-            },
+            "one-sum": {"hidden": (1,), "levels": 7, "keep": (4, 2, 1, 1, 1, 1)},
         },
     ),
     "lightgbm": Method(
