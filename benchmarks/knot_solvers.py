@@ -148,8 +148,8 @@ def systems(given: argparse.Namespace) -> Iterator[System]:
     if "additive" in given.problems:
         kinds = [(weight, False) for weight in WEIGHTS] + [(WEIGHTS[-1], True)]
         kinds = [kind for kind in kinds if not given.cases or case_of(*kind) in given.cases]
-        for (weight, correlated), n in itertools.product(kinds, given.intervals):
-            for seed in range(given.seeds):
+        for weight, correlated in kinds:
+            for n, seed in itertools.product(given.intervals, range(given.seeds)):
                 yield additive(n, seed, given.rows, weight, correlated)
     if "pinn" in given.problems:
         yield from pinn([n for n in (64, 256) if n in given.intervals], given.seeds)

@@ -329,11 +329,11 @@ def targets_of(rows: list[saved.Row]) -> list[saved.Row]:
 
 def table(rows: list[saved.Row]) -> str:
     lines = [
-        f"{'problem':<22}{'change':<22}{'hidden':<18}{'weights':>8}{'points':>7}{'seeds':>6}"
+        f"{'problem':<28}{'change':<22}{'hidden':<18}{'weights':>8}{'points':>7}{'seeds':>6}"
         f"{'seconds':>8}  {'error, median':>13} {'least':>8} {'largest':>8}{'steps':>6} failed"
     ]
     lines += [
-        f"{row['problem']:<22}{row['method']:<22}{row['hidden']:<18}{row['weights']:>8}"
+        f"{row['problem']:<28}{row['method']:<22}{row['hidden']:<18}{row['weights']:>8}"
         f"{row['points']:>7}{row['seeds']:>6}{row['asked']:>8g}  {row['error_median']:>13.1e} "
         f"{row['error_least']:>8.1e} {row['error_largest']:>8.1e}{row['steps']:>6g} {row['failed']}"
         for row in rows
