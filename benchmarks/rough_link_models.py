@@ -48,7 +48,7 @@ def roughness(inputs: int, intervals: int) -> Array:
 
 def refined(c: Array, inputs: int, coarse: int, fine: int) -> Array:
     """The same functions on more intervals."""
-    grid = np.linspace(-1.0, 1.0, 4 * fine + 1)
+    grid = np.asarray(np.linspace(-1.0, 1.0, 4 * fine + 1), dtype=float)
     up = np.linalg.pinv(splines(grid, fine).toarray()) @ splines(grid, coarse).toarray()
     return (c.reshape(inputs, -1) @ up.T).ravel()
 

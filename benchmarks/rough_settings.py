@@ -71,6 +71,13 @@ METHODS = {
             "field": {"hidden": (8,), "levels": 3, "starts": 4, "keep": (2, 1)},
         },
     ),
+    "multilevel-all": Method(
+        "KAN, all layers refined",
+        OURS,
+        multilevel,
+        [],
+        {"one-sum": {"hidden": (2,), "outer": 256}},
+    ),
     "multilevel-narrow": Method(
         "KAN of one hidden value, multilevel",
         OURS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -251,7 +252,7 @@ class MultilevelGradient(torch.optim.Optimizer):
         return levels.restrict(g)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As PyTorch's; a state of other levels is refused with a ValueError."""
+        """As PyTorch's, of a copy; a state of other levels is refused with a ValueError."""
         held = [p for group in self.param_groups for p in group["params"]]
         keys = [key for group in state_dict["param_groups"] for key in group["params"]]
         for key, p in zip(keys, held, strict=False):
@@ -269,7 +270,7 @@ class MultilevelGradient(torch.optim.Optimizer):
                         f"{tuple(value.shape)} for a parameter of shape {tuple(p.shape)}, whose "
                         f"{told} {shape}; make the optimizer with the levels that the saved one had"
                     )
-        super().load_state_dict(state_dict)
+        super().load_state_dict(copy.deepcopy(state_dict))  # PyTorch shares its tensors
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {"kind": self.kind, "options": self.options, "systems": self.systems}

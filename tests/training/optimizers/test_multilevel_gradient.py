@@ -365,3 +365,28 @@ def test_refusals():
     kan.coefficients[0].grad = torch.zeros_like(kan.coefficients[0]).to_sparse()
     with pytest.raises(TypeError, match="sparse gradient of a parameter of shape"):
         saved.step()
+
+
+def test_a_state_that_was_loaded_is_a_copy():
+    """PyTorch's optimizers share the tensors of a live optimizer's state."""
+    x = torch.linspace(-1.0, 1.0, 60).reshape(30, 2)
+
+    def steps(kan, optimizer):
+        for _ in range(5):
+            optimizer.zero_grad()
+            (kan(x) - x[:, :1]).square().mean().backward()
+            optimizer.step()
+
+    def forked(copied):
+        kan = KAN([2, 2, 1], 16, dtype=torch.float32)
+        optimizer = MultilevelGradient(torch.optim.Adam, kan, {"lr": 1e-2})
+        steps(kan, optimizer)
+        other = copy.deepcopy(kan)
+        second = MultilevelGradient(torch.optim.Adam, other, {"lr": 1e-2})
+        state = optimizer.state_dict()
+        second.load_state_dict(copy.deepcopy(state) if copied else state)
+        steps(other, second)
+        steps(kan, optimizer)
+        return kan.coefficients[0].detach()
+
+    torch.testing.assert_close(forked(False), forked(True), rtol=0, atol=0)
