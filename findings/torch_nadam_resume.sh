@@ -43,7 +43,7 @@ def change(kind, dtype):
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     steps(network, optimizer, 20)
     steps(other, resumed, 20)
-    return float((network.weight - other.weight).abs().max())
+    return float((network.weight - other.weight).detach().abs().max())
 
 
 as_seen = True
