@@ -182,7 +182,7 @@ TABLE = [
     Mutation(
         "optimizer-memory",
         "mgnet/training/optimizers/optimizer.py",
-        "        if memory is not None:\n            recall(optimizer, memory)\n",
+        "        if memory is not None:\n            recall(optimizer, copy.deepcopy(memory))\n",
         "",
         ("tests/training/optimizers/test_optimizer.py",),
         "an optimizer begins anew at each visit",

@@ -64,7 +64,7 @@ def refine_where_needed(
     Measured on rough functions inside a smooth one, a steep one outside of smooth ones, and a
     smooth composition. The part of a layer that its next coarser splines do not have ("detail"),
     as a change of the outputs, was largest in the right layer, too, but did not tell when to stop:
-    with all knots that it needed the smooth composition had a detail of 145 times its error.
+    it stayed far above the error of a smooth composition that had all knots that it needed.
 
     Parameters
     ----------

@@ -18,9 +18,20 @@ from mgnet.knots.patches import cholesky
 from mgnet.knots.refinement import refinement_matrix
 from mgnet.training.least_squares.newton_krylov import Product
 
-__all__ = ["CoarseInputs", "halved"]
+__all__ = ["CoarseInputs", "can_halve", "halved"]
 
 LARGEST = 4  # times `coarsest`: with more intervals than that an input is left out
+
+
+def can_halve(intervals: int, coarsest: int) -> bool:
+    """Whether half of the intervals are whole, and at least `coarsest`.
+
+    Examples
+    --------
+    >>> can_halve(16, 8), can_halve(14, 8), can_halve(17, 8)
+    (True, False, False)
+    """
+    return intervals % 2 == 0 and intervals >= 2 * coarsest
 
 
 def halved(intervals: int, coarsest: int) -> int:
@@ -31,7 +42,7 @@ def halved(intervals: int, coarsest: int) -> int:
     >>> halved(100, 8), halved(64, 8), halved(63, 8)
     (25, 8, 63)
     """
-    while intervals % 2 == 0 and intervals >= 2 * coarsest:
+    while can_halve(intervals, coarsest):
         intervals //= 2
     return intervals
 

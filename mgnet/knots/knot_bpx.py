@@ -19,7 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from mgnet.knots.coarse_inputs import CoarseInputs
+from mgnet.knots.coarse_inputs import CoarseInputs, can_halve
 from mgnet.knots.input_bands import banded_inverse
 from mgnet.knots.input_blocks import InputBlock, input_parts, normal_product
 from mgnet.knots.patches import cholesky
@@ -128,7 +128,7 @@ class _Group:
         first, count = blocks[0], sum(block.matrix.shape[0] for block in blocks)
         Q, degree, levels = first.outputs, first.degree, []
         N: Any = sp.identity(first.intervals + degree, format="csr")
-        while blocks[0].intervals % 2 == 0 and blocks[0].intervals >= 2 * coarsest:
+        while can_halve(blocks[0].intervals, coarsest):
             diagonal = np.stack([_diagonal(block.matrix, Q) for block in blocks], 1)
             P = sp.csr_matrix(refinement_matrix(blocks[0].intervals // 2, degree))
             levels.append(_Level(diagonal, N.diagonal(), P, P.T.tocsr()))

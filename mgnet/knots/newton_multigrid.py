@@ -13,6 +13,7 @@ import torch
 
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import Memory, run
+from mgnet.knots.coarse_inputs import can_halve
 from mgnet.knots.kan_options import told_intervals
 from mgnet.knots.local_jacobian import local_form
 from mgnet.knots.local_rows import LocalJacobian, single
@@ -110,7 +111,7 @@ class KnotMultigrid:
         Those with more than half of the most: fine layers come down to the others first, as they
         went up. All at once took a third more iterations where the outer layer had 16 intervals.
         """
-        able = [p.intervals % 2 == 0 and p.intervals >= 2 * self.coarsest for p in J.inputs]
+        able = [can_halve(p.intervals, self.coarsest) for p in J.inputs]
         pairs = list(zip(J.inputs, able, strict=True))
         most = max((p.intervals for p, can in pairs if can), default=0)
         return [can and 2 * p.intervals > most for p, can in pairs]

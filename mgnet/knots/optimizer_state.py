@@ -11,9 +11,7 @@ from mgnet.knots.hierarchy import parameter_transfers
 from mgnet.knots.kan import KAN
 from mgnet.training.loss.parameters import lift
 from mgnet.training.optimizers.carried_levels import carried_levels, refined_transfers
-from mgnet.training.optimizers.multilevel_gradient import (
-    MultilevelGradient,
-)
+from mgnet.training.optimizers.multilevel_gradient import MultilevelGradient
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
@@ -137,7 +135,7 @@ def _refined_levels(
         fine = counterparts.get(p, p)
         system, transfer = refined.systems.get(fine), transfers.get(p)
         if transfer is None:
-            state[fine] = copy.deepcopy(entries)
+            state[fine] = entries  # loading copies
         elif system is None:
             state[fine] = _carried(entries, p, transfer)
         else:

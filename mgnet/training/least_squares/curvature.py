@@ -27,15 +27,21 @@ Solve = Callable[[torch.Tensor | None], torch.Tensor]
 
 
 def bent(
-    told: Any, d: torch.Tensor, solve: Solve, system: Any, most: float, before: float
+    told: Any,
+    d: torch.Tensor,
+    image: torch.Tensor,
+    solve: Solve,
+    system: Any,
+    most: float,
+    before: float,
 ) -> tuple[torch.Tensor | None, float]:
     """The step with its geodesic acceleration, None where that is too large; twice their ratio.
 
     Parameters
     ----------
     told : Linearized
-    d : tensor of shape (parameters,)
-        The step.
+    d, image : tensor
+        The step, of shape (parameters,), and `J d`.
     solve : callable
         Of the damped system: y to the solution for `J^T y`.
     system : NormalEquations, KrylovEquations or SingularEquations
@@ -45,7 +51,7 @@ def bent(
         The last ratio, for a step of which only rounding is left.
     """
     ahead = told.problem.residuals(told.u + (AHEAD * d).to(told.u.dtype))
-    a = solve(((ahead - told.r) / AHEAD - told.J.matvec(d)) * (-2.0 / AHEAD))
+    a = solve(((ahead - told.r) / AHEAD - image) * (-2.0 / AHEAD))
     longer, length = 2.0 * size_of(a, system.unit), size_of(d, system.unit)
     if not longer <= most * length:
         # Of a step this short rounding is all that is left of the curvature.
@@ -56,7 +62,7 @@ def bent(
 
 def corrected(
     told: Any,
-    d: torch.Tensor,
+    image: torch.Tensor,
     new: torch.Tensor,
     r: torch.Tensor,
     system: Any,
@@ -73,8 +79,8 @@ def corrected(
     Parameters
     ----------
     told : Linearized
-    d : tensor of shape (parameters,)
-        The step of the linear model.
+    image : tensor
+        `J d`, of the step of the linear model.
     new, r : tensor
         Where the bent step leads to, and the residuals there.
     system : NormalEquations or SingularEquations
@@ -83,7 +89,7 @@ def corrected(
     most : int
         Corrections.
     """
-    goal = told.r + told.J.matvec(d).to(told.r.dtype)
+    goal = told.r + image.to(told.r.dtype)
     size, solve, count = told.problem.half_square, None, 0
     gap, fair = size(r - goal), CLOSE * size(goal)
     while count < most and fair < gap < math.inf:

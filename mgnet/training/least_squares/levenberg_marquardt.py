@@ -304,7 +304,8 @@ class LevenbergMarquardt(Smoother):
         seen = predicted > told.digits * abs(told.value)
         if seen and bends:
             level.charge(1.0 / 3.0)
-            step, bend = bent(told, d, solve, system, self.acceleration, bend)
+            image = told.J.matvec(d)  # a pass over the rows, where these are streamed
+            step, bend = bent(told, d, image, solve, system, self.acceleration, bend)
         if not seen or step is None or not bool(torch.isfinite(step).all()):
             return trial, None, bend
         level.charge(1.0 / 3.0)
@@ -314,7 +315,7 @@ class LevenbergMarquardt(Smoother):
         if len(r) != len(told.r):
             raise ValueError(f"the residual function gave {len(told.r)} residuals, then {len(r)}")
         if bends and self.corrections and _keeps(told, system):
-            new, r, count = corrected(told, d, new, r, system, memory.mu, self.corrections)
+            new, r, count = corrected(told, image, new, r, system, memory.mu, self.corrections)
             level.charge(count / 3.0)
         then = told._replace(u=new, half=told.problem.half_square(r)).value
         actual = told.value - then if math.isfinite(then) else -math.inf

@@ -91,7 +91,7 @@ class TorchOptimizer(Smoother):
         parameter = torch.nn.Parameter(u.detach().clone())
         optimizer = self.kind([parameter], **self.options)
         if memory is not None:
-            recall(optimizer, memory)
+            recall(optimizer, copy.deepcopy(memory))
         for number in range(sweeps):
             parameter.grad = -level.residual_at(parameter.detach(), f)
             if number == 0:
@@ -159,7 +159,8 @@ class LBFGS(Smoother):
         )
         if memory is not None and memory.f is f:
             moved = memory.u is not u  # by a coarse correction, say
-            recall(optimizer, _without_last_step(memory.state) if moved else memory.state)
+            known = _without_last_step(memory.state) if moved else memory.state
+            recall(optimizer, copy.deepcopy(known))
 
         values = list[float]()
 
@@ -206,9 +207,12 @@ def _without_last_step(memory: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def recall(optimizer: torch.optim.Optimizer, memory: Mapping[str, Any]) -> None:
-    """Give an optimizer the state of another, but leave it its own options (lr, max_iter)."""
+    """Give an optimizer the state of another, but leave it its own options (lr, max_iter).
+
+    PyTorch's optimizers go on with the tensors as they are: give these a copy.
+    """
     options = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict(copy.deepcopy({"state": memory["state"], "param_groups": options}))
+    optimizer.load_state_dict({"state": memory["state"], "param_groups": options})
 
 
 def carried_moments(state: Mapping[str, Any], transfer: Transfer) -> dict[str, Any]:
