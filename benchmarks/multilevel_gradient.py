@@ -21,14 +21,11 @@ repeated, and the table is made of all of them.
 """
 
 import argparse
-import json
 import math
 import os
-import platform
 import statistics
 import time
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import saved
@@ -38,7 +35,6 @@ from rough_targets import Rows, composed
 from mgnet.knots import KAN, refine_optimizer, roughness
 from mgnet.training import MultilevelGradient
 
-RESULTS = Path(__file__).parent / "results"
 SETTING = (
     "error: root mean square of held-out deviations, medians over seeds; the rate (and weight) of "
     "each row is the best of five on seed 0, which is not among them"
@@ -252,26 +248,20 @@ def options() -> argparse.Namespace:
 def main() -> None:
     told = options()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    kept = RESULTS / "multilevel_gradient.jsonl"
-    runs: list[dict[str, Any]] = []
-    if told.save and kept.is_file():
-        runs = [json.loads(line) for line in kept.read_text().splitlines()]
-    machine = (
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}, "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
-    )
+    kept = saved.RESULTS / "multilevel_gradient.jsonl"
+    runs = saved.kept_runs(kept) if told.save else []
+    machine = saved.place()
 
     def ensure(setting: Setting, about: dict[str, Any]) -> dict[str, Any]:
-        for each in runs:
-            if about == {key: each[key] for key in about}:
-                return each
+        known = saved.found_run(runs, about)
+        if known:
+            return known
         names = ("intervals", "noise", "rate", "weight", "seed", "asked")
         found = run(setting, *(about[name] for name in names))
         runs.append(about | {"machine": machine} | found)
         print(*about.values(), found, flush=True)
         if told.save:
-            with kept.open("a") as file:
-                file.write(json.dumps(runs[-1]) + "\n")
+            saved.keep_run(kept, runs[-1])
         return runs[-1]
 
     for n in told.intervals:
@@ -289,12 +279,9 @@ def main() -> None:
     text = "\n".join([*dict.fromkeys(each["machine"] for each in runs), "", table(rows)])
     print(text)
     if told.save:
-        # Of several runs of this script: the command is that of all of them.
-        result = {"command": "OMP_NUM_THREADS=1 python benchmarks/multilevel_gradient.py --save"}
-        result |= {"setting": SETTING, "machine": machine, "versions": {}}
+        result = {"setting": SETTING, "machine": machine, "versions": {}}
         result |= {"rows": rows, "targets": targets_of(rows)}
-        saved.write(RESULTS / "multilevel_gradient.json", result)
-        (RESULTS / "multilevel_gradient.txt").write_text(text + "\n")
+        saved.save_table("multilevel_gradient", result, text)
 
 
 if __name__ == "__main__":

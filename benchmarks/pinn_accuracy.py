@@ -21,12 +21,10 @@ repeated, and the table is made of all of them.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import saved
@@ -47,7 +45,6 @@ from mgnet.training import (
     sine_network,
 )
 
-RESULTS = Path(__file__).parent / "results"
 SETTING = (
     "error: relative, of u in L2; seconds of one processor, 1.5 times those of the target on two "
     "cores, a sixth of that for Allen-Cahn; failed: above 10 times the target"
@@ -350,14 +347,9 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="keep the runs, and the table")
     told = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    kept = RESULTS / "pinn_accuracy.jsonl"
-    runs = []
-    if told.save and kept.is_file():
-        runs = [json.loads(line) for line in kept.read_text().splitlines()]
-    machine = (
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}, "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
-    )
+    kept = saved.RESULTS / "pinn_accuracy.jsonl"
+    runs = saved.kept_runs(kept) if told.save else []
+    machine = saved.place()
     for name in told.problems:
         case = CASES[name]
         chosen = range(len(case.rows)) if told.rows is None else told.rows
@@ -366,24 +358,20 @@ def main() -> None:
             about = {"problem": name, "row": setting.name, "hidden": list(setting.hidden)}
             about |= {"points": json.loads(json.dumps(setting.points)), "asked": seconds}
             for seed in told.seeds:
-                if any(about | {"seed": seed} == {k: r[k] for k in [*about, "seed"]} for r in runs):
+                if saved.found_run(runs, about | {"seed": seed}):
                     continue
                 found = run(name, setting, seed, seconds)
                 runs.append(about | {"seed": seed, "machine": machine} | found)
                 print(name, setting.name, seed, found, flush=True)
                 if told.save:
-                    with kept.open("a") as file:
-                        file.write(json.dumps(runs[-1]) + "\n")
+                    saved.keep_run(kept, runs[-1])
     rows = rows_of(runs)
     text = "\n".join([*dict.fromkeys(each["machine"] for each in runs), "", table(rows)])
     print(text)
     if told.save:
-        # Of several runs of this script: the command is that of all of them.
-        result = {"command": "OMP_NUM_THREADS=1 python benchmarks/pinn_accuracy.py --save"}
-        result |= {"setting": SETTING, "machine": machine, "versions": {}}
+        result = {"setting": SETTING, "machine": machine, "versions": {}}
         result |= {"rows": rows, "targets": targets_of(rows)}
-        saved.write(RESULTS / "pinn_accuracy.json", result)
-        (RESULTS / "pinn_accuracy.txt").write_text(text + "\n")
+        saved.save_table("pinn_accuracy", result, text)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ there are not repeated, and the table is made of all of them.
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -35,7 +34,6 @@ import saved
 import torch
 from rough_settings import CASES, LINK, METHODS, OURS, Settings
 
-RESULTS = Path(__file__).parent / "results"
 SETTING = (
     "error: held-out RMSE against values without noise, of a target of deviation 1; processor "
     "seconds of one thread"
@@ -156,16 +154,6 @@ def table(rows: list[saved.Row], targets: list[saved.Row]) -> str:
     return "\n".join(lines)
 
 
-def kept_runs(path: Path, save: bool) -> list[Run]:
-    if save and path.is_file():
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    return []
-
-
-def there(runs: list[Run], about: Run) -> bool:
-    return any(about == {key: each[key] for key in about} for each in runs)
-
-
 def measure(runs: list[Run], about: Run, path: Path | None) -> None:
     """One run, kept at once; a method whose library is not there is left out."""
     try:
@@ -178,20 +166,19 @@ def measure(runs: list[Run], about: Run, path: Path | None) -> None:
     runs.append({**about, **found})
     print(json.dumps(runs[-1]), flush=True)
     if path is not None:
-        with path.open("a") as file:
-            file.write(json.dumps(runs[-1]) + "\n")
+        saved.keep_run(path, runs[-1])
 
 
 def tune(told: argparse.Namespace) -> None:
     """Try the choices on seed 0; print the best of each method."""
-    path = RESULTS / "rough_settings.jsonl"
-    runs = kept_runs(path, told.save)
+    path = saved.RESULTS / "rough_settings.jsonl"
+    runs = saved.kept_runs(path) if told.save else []
     for case in told.cases:
         for name in told.methods:
             for settings in METHODS[name].choices:
                 about = {"case": case, "method": name, "seed": 0, "asked": told.seconds}
                 about |= {"settings": json.loads(json.dumps(settings))}
-                if not there(runs, about):
+                if not saved.found_run(runs, about):
                     measure(runs, about, path if told.save else None)
     for (case, name, asked), own in groups(runs).items():
         best = min(own, key=lambda each: each["error"])
@@ -215,31 +202,23 @@ def main() -> None:
     if told.tune:
         tune(told)
         return
-    path = RESULTS / "rough_compositions.jsonl"
-    runs = kept_runs(path, told.save)
+    path = saved.RESULTS / "rough_compositions.jsonl"
+    runs = saved.kept_runs(path) if told.save else []
     for case in told.cases:
         for seed in told.seeds:
             for name in told.methods:
                 settings = json.loads(json.dumps(METHODS[name].settings(case)))
                 about = {"case": case, "method": name, "seed": seed, "asked": told.seconds}
                 about |= {"settings": settings}
-                if not there(runs, about):
+                if not saved.found_run(runs, about):
                     measure(runs, about, path if told.save else None)
     rows, targets = rows_of(runs), targets_of(runs, told.seconds)
-    machine = (
-        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}, "
-        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
-    )
-    text = "\n".join([machine, "", table(rows, targets)])
+    text = "\n".join([saved.place(), "", table(rows, targets)])
     print(text)
     if told.save:
-        # Of several runs of this script: the command is that of all of them.
-        result = {"command": "OMP_NUM_THREADS=1 python benchmarks/rough_compositions.py --save"}
-        result |= {"setting": SETTING, "machine": saved.machine(), "versions": saved.versions()}
-        saved.write(
-            RESULTS / "rough_compositions.json", result | {"rows": rows, "targets": targets}
-        )
-        (RESULTS / "rough_compositions.txt").write_text(text + "\n")
+        result = {"setting": SETTING, "machine": saved.machine(), "versions": saved.versions()}
+        result |= {"rows": rows, "targets": targets}
+        saved.save_table("rough_compositions", result, text)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,37 @@ def save(
     (folder / f"{name}.txt").write_text(text.rstrip("\n") + "\n")
 
 
+def kept_runs(path: Path) -> list[Row]:
+    """Runs that were kept one by one."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def found_run(runs: list[Row], about: Row) -> Row | None:
+    """The run with these entries, if there is one."""
+    return next((run for run in runs if about == {key: run[key] for key in about}), None)
+
+
+def keep_run(path: Path, run: Row) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(run) + "\n")
+
+
+def place() -> str:
+    """Where a run was made, in a line; for scripts that have imported torch."""
+    torch: Any = sys.modules["torch"]
+    return (
+        f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {platform.machine()}, "
+        f"Python {platform.python_version()}, PyTorch {torch.__version__}"
+    )
+
+
+def save_table(name: str, told: Row, text: str) -> None:
+    """As `save`, of runs that several calls of a script have kept: the command is that of all."""
+    command = f"OMP_NUM_THREADS=1 python benchmarks/{name}.py --save"
+    write(RESULTS / f"{name}.json", {"command": command} | told)
+    (RESULTS / f"{name}.txt").write_text(text + "\n")
+
+
 def write(path: Path, result: Row) -> None:
     """One row a line, so that changes can be read."""
     path.parent.mkdir(parents=True, exist_ok=True)
