@@ -6,25 +6,22 @@ Exit codes: 0, 2 after bad input (one sentence on stderr), 128 + n after signal 
 from __future__ import annotations
 
 import atexit
-import csv
 import gc
-import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from mgnet import __version__
 from mgnet.app.data import Settings
 from mgnet.app.hold import Hold, Noted
-from mgnet.app.named_columns import shown
+from mgnet.app.setting_options import SETTINGS, column_names, counts, finite, kept, setting_option
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
 __all__ = ["command", "main"]
@@ -32,7 +29,6 @@ __all__ = ["command", "main"]
 BAD_INPUT, INTERRUPTED = 2, 130
 FILE = click.Path(path_type=Path)
 AT_LEAST_1, LEVELS = click.IntRange(min=1), click.IntRange(1, 64)
-SETTINGS = "mgnet.settings"  # where click keeps them while it parses
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,52 +137,6 @@ def _say(sentence: str) -> None:
     click.echo(f"mgnet: {sentence}", err=True)
 
 
-def _names(_context: object, _option: object, text: str | None) -> list[str] | None:
-    """Read comma-separated names; quotes protect a comma."""
-    if text is None:
-        return None
-    try:
-        names = [name.strip() for name in next(csv.reader([text], strict=True), [])]
-    except csv.Error:  # a line end, a quote that is not closed, or a name without end
-        names = [""]
-    if not all(names) or not names:
-        raise click.BadParameter(f"got '{shown(text)}'; expected column names with commas between")
-    return names
-
-
-def _finite(_context: object, _option: object, number: float | None) -> float | None:
-    if number is not None and not math.isfinite(number):
-        raise click.BadParameter(f"got {number}; expected a finite number")
-    return number
-
-
-Check = Callable[[click.Context, click.Parameter, Any], Any]
-
-
-def _setting(check: Check | None = None) -> Check:
-    """A callback for an option that is a field of `Settings`: checked, and kept for it."""
-
-    def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
-        value = value if check is None else check(context, option, value)
-        if value is not None:
-            context.meta.setdefault(SETTINGS, {})[option.name] = value
-
-    return keep
-
-
-_setting_option = partial(click.option, expose_value=False, callback=_setting())
-
-
-def _widths(_context: object, _option: object, text: str) -> tuple[int, ...]:
-    try:
-        widths = tuple(int(width) for width in text.split(","))
-    except ValueError:
-        widths = (0,)
-    if min(widths) < 1:
-        raise click.BadParameter(f"got '{text}'; expected widths of at least 1, as 8 or 8,8")
-    return widths
-
-
 @click.group(invoke_without_command=True)
 @click.version_option(__version__, message="mgnet %(version)s")
 @click.pass_context
@@ -202,83 +152,95 @@ def cli(context: click.Context) -> None:
 @cli.command()
 @click.argument("data", type=FILE)
 @click.option("--target", required=True, help="Column to predict.")
-@click.option("--inputs", callback=_names, help="Columns to predict it from; default: all others.")
-@_setting_option(
+@click.option(
+    "--inputs", callback=column_names, help="Columns to predict it from; default: all others."
+)
+@setting_option(
     "--hidden",
-    callback=_setting(_widths),
+    callback=kept(counts),
     default=",".join(map(str, Settings.hidden)),
     show_default=True,
     help="Widths of the hidden layers.",
 )
-@_setting_option(
+@setting_option(
     "--intervals",
     type=AT_LEAST_1,
     default=Settings.intervals,
     show_default=True,
     help="Of the splines, coarsest level.",
 )
-@_setting_option(
+@setting_option(
     "--degree",
     type=click.IntRange(1, 5),
     default=Settings.degree,
     show_default=True,
     help="Of the splines.",
 )
-@_setting_option(
+@setting_option(
     "--levels",
     type=LEVELS,
     default=Settings.levels,
     show_default=True,
     help="Each doubles the intervals.",
 )
-@_setting_option(
+@setting_option(
+    "--most-intervals",
+    callback=kept(counts),
+    help="That each layer is refined to, as '256,16'; default: no limit.",
+)
+@setting_option(
+    "--starts",
+    type=AT_LEAST_1,
+    help="Networks on the coarsest level, the best go on; default: 8 for many rows, else 1.",
+)
+@setting_option(
     "--cycle",
     default=Settings.cycle,
     help="Schedule, as 'cascade 32,16,8,4'; default: by budget.",
 )
-@_setting_option(
+@setting_option(
     "--optimizer",
     type=click.Choice(["lm", "lbfgs", "adam"]),
     default=Settings.optimizer,
     show_default=True,
     help="What a sweep is.",
 )
-@_setting_option(
+@setting_option(
     "--seconds",
     type=click.FloatRange(0.0, min_open=True),
-    callback=_setting(_finite),
+    callback=kept(finite),
     help=f"Budget; default: {Settings.seconds:g}.",
 )
-@_setting_option(
+@setting_option(
     "--evaluations",
     type=AT_LEAST_1,
     help="Budget in gradients of the finest network.",
 )
-@_setting_option(
+@setting_option(
     "--seed",
     type=click.IntRange(min=0),
     default=Settings.seed,
     show_default=True,
     help="Of the split and of the initial network.",
 )
-@_setting_option(
+@setting_option(
     "--held-out",
     type=float,
     default=Settings.held_out,
     show_default=True,
     help="Fraction of rows kept for the test.",
 )
-@_setting_option(
+@setting_option(
     "--validation",
     type=click.FloatRange(0.0, 1.0, max_open=True),
     default=Settings.validation,
     show_default=True,
     help="Fraction of the training rows that decides when to stop; 0: none.",
 )
-@_setting_option(
+@setting_option(
     "--roughness",
     type=click.FloatRange(0.0),
-    callback=_setting(_finite),
+    callback=kept(finite),
     default=Settings.roughness,
     show_default=True,
     help="Penalty on bending splines; the more noise, the larger.",
@@ -370,7 +332,7 @@ def predict(session: Session, model: Path, data: Path, out: Path | None, overwri
 @click.option(
     "--ratio",
     type=click.FloatRange(1.0),
-    callback=_finite,
+    callback=finite,
     default=2.0,
     show_default=True,
     help="Of cost, level to level.",

@@ -9,11 +9,12 @@ import torch
 
 from mgnet import Hierarchy, Level
 from mgnet.app.baselines import boosting, spline
-from mgnet.app.data import Data, Settings, Trained, parameters
+from mgnet.app.data import Data, Settings, Trained, intervals_on, parameters
 from mgnet.app.fit import fit, limits
 from mgnet.app.units import Units
+from mgnet.estimators.budgeted_training import train_within
 from mgnet.estimators.scales import Scales
-from mgnet.estimators.training_budget import TrainingBudget, train_within
+from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.training import LeastSquares, LevenbergMarquardt
 
 __all__ = ["perceptron", "baselines", "single_level"]
@@ -39,8 +40,16 @@ def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
     True
     """
     # A seed gives the same initial function on any number of intervals.
-    fine = settings.intervals * 2 ** (settings.levels - 1)
-    alone = replace(settings, intervals=fine, levels=1, optimizer=optimizer, cycle="")
+    fine = intervals_on(settings, settings.levels - 1)
+    alone = replace(
+        settings,
+        intervals=fine,
+        levels=1,
+        most_intervals=(),
+        optimizer=optimizer,
+        cycle="",
+        starts=1,
+    )
     label = {"lm": "LM", "lbfgs": "L-BFGS"}[optimizer]
     fitted = fit(data, alone, name=f"KAN, one level, {label}", prefix="baseline_")
     if fitted.interrupted:

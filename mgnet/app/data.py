@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import inf
 
 import numpy as np
 
-__all__ = ["Data", "Settings", "Trained", "parameters"]
+__all__ = ["Data", "Settings", "Trained", "intervals_on", "parameters"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class Settings:
     ----------
     hidden : tuple of int
         Widths of the hidden layers.
-    intervals : int
-        Spline intervals per edge on the coarsest level; each level above has twice as many.
+    intervals : int or tuple of int
+        Spline intervals per edge on the coarsest level, of all layers or of each; each level above
+        has twice as many.
     degree : int
         Of the splines, 1 to 5.
     levels : int
@@ -40,6 +42,11 @@ class Settings:
     validation : float
         Fraction of the training rows that decides when to stop, and which network is best; 0 for
         none.
+    most_intervals : tuple of int
+        That a layer is refined to: one for each layer, or one for all; empty for no limit.
+    starts : int or None
+        On the coarsest level; the best go on. None: eight where that level sees at most an eighth
+        of the rows, else one.
 
     Examples
     --------
@@ -48,7 +55,7 @@ class Settings:
     """
 
     hidden: tuple[int, ...] = (8,)
-    intervals: int = 4
+    intervals: int | tuple[int, ...] = 4
     degree: int = 3
     levels: int = 4
     cycle: str = ""
@@ -59,6 +66,8 @@ class Settings:
     held_out: float = 0.2
     roughness: float = 1e-12
     validation: float = 0.1
+    most_intervals: tuple[int, ...] = ()
+    starts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,37 @@ class Trained:
     note: str = ""
 
 
+def intervals_on(settings: Settings, doublings: int) -> tuple[int, ...]:
+    """Spline intervals per edge of each layer, so many levels above the coarsest.
+
+    Raises
+    ------
+    ValueError
+        If `most_intervals` does not fit the layers.
+
+    Examples
+    --------
+    >>> intervals_on(Settings(hidden=(2,), intervals=8, most_intervals=(256, 16)), 3)
+    (64, 16)
+    """
+    layers = len(settings.hidden) + 1
+    own, most = settings.intervals, settings.most_intervals or (inf,)
+    counts = own if isinstance(own, tuple) else (own,) * layers
+    caps = most * layers if len(most) == 1 else most
+    if len(caps) != layers:
+        raise ValueError(
+            f"got {len(caps)} numbers of most_intervals for {layers} layers; give one number for "
+            "all, or one for each layer"
+        )
+    found = []
+    for n, cap in zip(counts, caps, strict=True):
+        times = doublings
+        while times and n * 2**times > cap:
+            times -= 1
+        found.append(n * 2**times)
+    return tuple(found)
+
+
 def parameters(inputs: int, settings: Settings) -> int:
     """Number of parameters of the finest network.
 
@@ -151,6 +191,6 @@ def parameters(inputs: int, settings: Settings) -> int:
     >>> parameters(2, Settings(hidden=(8,), intervals=4, degree=3, levels=4))
     840
     """
-    widths = (inputs, *settings.hidden, 1)
-    intervals = settings.intervals * 2 ** (settings.levels - 1)
-    return sum(a * b for a, b in pairwise(widths)) * (intervals + settings.degree)
+    edges = (a * b for a, b in pairwise((inputs, *settings.hidden, 1)))
+    finest = intervals_on(settings, settings.levels - 1)
+    return sum(a * (n + settings.degree) for a, n in zip(edges, finest, strict=True))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mgnet import Hierarchy, Schedule, Solver
-from mgnet.app.data import Data, Settings, Trained
+from mgnet.app.data import Data, Settings, Trained, intervals_on
 from mgnet.app.model import Model
 from mgnet.app.named_columns import listed
 from mgnet.estimators import KANRegressor
@@ -191,7 +191,9 @@ def regressor(settings: Settings) -> KANRegressor:
         degree=settings.degree,
         roughness=settings.roughness,
         optimizer=settings.optimizer,
+        most_intervals=settings.most_intervals or None,
         cycle=settings.cycle,
+        n_init="auto" if settings.starts is None else settings.starts,
         early_stopping=settings.validation > 0.0,
         validation_fraction=settings.validation or 0.1,
         random_state=settings.seed,
@@ -223,7 +225,7 @@ def _in_effect(settings: Settings, prefix: str, hierarchy: Hierarchy) -> Setting
     values, levels = OptionReader(prefix), len(hierarchy)
     return replace(
         settings,
-        intervals=settings.intervals * 2 ** (settings.levels - levels),
+        intervals=intervals_on(settings, settings.levels - levels),
         levels=levels,
         cycle=values.get("cycle", settings.cycle),
         optimizer=values.get("smoother", settings.optimizer),

@@ -13,7 +13,7 @@ import sklearn
 import torch
 
 import mgnet
-from mgnet.app.data import Data, Settings, Trained
+from mgnet.app.data import Data, Settings, Trained, intervals_on
 from mgnet.app.named_columns import listed
 from mgnet.estimators.scales import exponents
 
@@ -253,10 +253,13 @@ def _ranges(data: Data) -> str:
 
 def _network(data: Data, settings: Settings, ours: Trained) -> str:
     widths = [len(data.names), *settings.hidden, 1]
-    finest = settings.intervals * 2 ** (settings.levels - 1)
+    coarsest, finest = (
+        " and ".join(map(str, dict.fromkeys(intervals_on(settings, k))))
+        for k in (0, settings.levels - 1)
+    )
     return (
         f"A Kolmogorov-Arnold network of widths {widths} with splines of degree "
-        f"{settings.degree}, {settings.intervals} intervals on the coarsest of {settings.levels} "
+        f"{settings.degree}, {coarsest} intervals on the coarsest of {settings.levels} "
         f"levels and {finest} on the finest, {ours.parameters} parameters."
     )
 

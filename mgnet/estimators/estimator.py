@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import inf
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from mgnet.estimators.budgeted_training import train_within
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
-from mgnet.estimators.training_budget import SweepLines, TrainingBudget, train_within
+from mgnet.estimators.training_budget import SweepLines, TrainingBudget
 from mgnet.knots import KAN, KnotSolver, knot_hierarchy
 from mgnet.limits import is_count, is_whole, shown, written
 from mgnet.smoother import Smoother
@@ -46,12 +48,14 @@ class KANEstimator(BaseEstimator, ABC):
         self,
         hidden: int | Sequence[int] = (8,),
         *,
-        intervals: int = 4,
+        intervals: int | Sequence[int] = 4,
         levels: int = 3,
+        most_intervals: int | Sequence[int | None] | None = None,
         degree: int = 3,
         roughness: float = 1e-3,
         optimizer: str = "auto",
         cycle: str = "",
+        n_init: int | str = "auto",
         max_iter: int = 200,
         seconds: float | None = None,
         tol: float = 1e-3,
@@ -64,10 +68,12 @@ class KANEstimator(BaseEstimator, ABC):
         self.hidden = hidden
         self.intervals = intervals
         self.levels = levels
+        self.most_intervals = most_intervals
         self.degree = degree
         self.roughness = roughness
         self.optimizer = optimizer
         self.cycle = cycle
+        self.n_init = n_init
         self.max_iter = max_iter
         self.seconds = seconds
         self.tol = tol
@@ -126,8 +132,13 @@ class KANEstimator(BaseEstimator, ABC):
             rows = _part(rows, ~kept)
         problem = objective(coarsest, rows, self.roughness)
         smoother, step = OPTIMIZERS[name]
-        hierarchy = knot_hierarchy(coarsest, problem, self.levels, smoother)
-        level, u = train_within(budget, hierarchy, self.cycle, {str(smoother): step}, held_out)
+        hierarchy = knot_hierarchy(
+            coarsest, problem, self.levels, smoother, most_intervals=self.most_intervals
+        )
+        starts = None if self.n_init == "auto" else int(self.n_init)
+        level, u = train_within(
+            budget, hierarchy, self.cycle, {str(smoother): step}, held_out, starts, int(seed)
+        )
         self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
         self.n_iter_ = len(budget.history)
         self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
@@ -185,8 +196,11 @@ class KANEstimator(BaseEstimator, ABC):
                 f"degree {shown(self.degree)}; give positive integers"
             )
         finer = 2 ** (min(int(self.levels), 1000) - 1)
-        edges = zip(widths[:-1], widths[1:], per_layer, strict=True)
-        count = sum(p * q * (finer * int(n) + int(self.degree)) for p, q, n in edges)
+        most = self.most_intervals
+        caps = most if isinstance(most, Sequence) and len(most) == len(per_layer) else [most]
+        caps = [cap if is_count(cap) else inf for cap in caps] * (len(per_layer) // len(caps))
+        edges = zip(widths[:-1], widths[1:], per_layer, caps, strict=True)
+        count = sum(p * q * (min(finer * int(n), cap) + int(self.degree)) for p, q, n, cap in edges)
         if count > MOST_PARAMETERS:
             raise ValueError(
                 f"{kind} got intervals {shown(self.intervals)} and levels {shown(self.levels)} for "
@@ -202,6 +216,10 @@ class KANEstimator(BaseEstimator, ABC):
             raise ValueError(
                 f"{kind} got optimizer {self.optimizer!r}; it must be "
                 f"{', '.join(['auto', *others])} or {last}"
+            )
+        if self.n_init != "auto" and not is_count(self.n_init):
+            raise ValueError(
+                f'{kind} got n_init {shown(self.n_init)}; it must be a positive integer or "auto"'
             )
         if not isinstance(self.verbose, bool | np.bool_):
             raise ValueError(f"{kind} got verbose {shown(self.verbose)}; it must be True or False")

@@ -34,11 +34,15 @@ class KANRegressor(RegressorMixin, KANEstimator):
     ----------
     hidden : int or sequence of int
         Widths of the hidden layers; empty for a sum of functions of one input each.
-    intervals : int
-        Of the splines on the coarsest level.
+    intervals : int or sequence of int
+        Of the splines on the coarsest level, of all layers or of each.
     levels : int
         Each finer level has twice as many intervals. A finest network of more than a million
-        parameters is refused.
+        parameters is refused. Without `cycle`, levels below the finest see ten rows per parameter
+        of theirs, and at least 2000 (`mgnet.training.coarse_rows`).
+    most_intervals : int or sequence of (int or None), optional
+        That a layer is refined to, one for all layers or one for each; None for no limit. Rough
+        functions of single inputs need many knots, the smooth functions behind them few.
     degree : int
         Of the splines, 1 to 5.
     roughness : float
@@ -51,9 +55,13 @@ class KANRegressor(RegressorMixin, KANEstimator):
     cycle : str
         A schedule over the levels, as "V(1,1)", that is repeated; by default every level once,
         coarsest first, each until it gains little or has used its share of the budget.
+    n_init : int or "auto"
+        Networks that are drawn and trained on the coarsest level, without `cycle`; half of them go
+        on to each finer level, one to the finest, by their loss on the rows kept from training.
+        "auto": 8 where the coarsest level sees at most an eighth of the rows, else 1.
     max_iter : int
         Sweeps, of all levels together (the word is scikit-learn's own). One is a step of
-        Levenberg-Marquardt, 10 of L-BFGS or 50 of Adam.
+        Levenberg-Marquardt, 10 of L-BFGS or 50 of Adam, of all networks on a level.
     seconds : float, optional
         Another limit; results then depend on the machine.
     tol : float
@@ -80,7 +88,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
     n_iter_ : int
         Sweeps that were done.
     loss_curve_ : list of float
-        Mean squared error of the standardised training rows after each.
+        Mean squared error after each, of the standardised training rows that its level sees.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where `fit` was given names.

@@ -12,16 +12,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from mgnet import CycleRecord, Hierarchy, Level, Schedule, Smoother, Solver, cascade, run
-from mgnet.callbacks import ends
+from mgnet import Hierarchy, Level, Schedule, Smoother, Solver
 from mgnet.training import EarlyStop, LeastSquares, Objective
 from mgnet.transfer import Transfer
 
-__all__ = ["TrainingBudget", "BudgetedSmoother", "SweepLines", "train_within"]
+__all__ = ["TrainingBudget", "BudgetedSmoother", "SweepLines", "budgeted", "endless", "plain"]
 
-# A level of a cascade ends when a window of sweeps gains less than this, or at its share of the
-# budget: the levels below the finest have 30 % together, each twice as much as the one below it.
-WINDOW, GAIN, SHARE = 6, 0.02, 0.3
+WINDOW, GAIN = 6, 0.02  # a coarse level of a cascade ends when a window of sweeps gains less
 PATIENCE = 20  # sweeps; after 6 the loss over rows held out often begins to fall again
 UNLIMITED = 10**6  # sweeps: the budget ends them
 
@@ -76,9 +73,12 @@ class TrainingBudget:
     Attributes
     ----------
     history : list of (seconds, work, loss, level)
-        After each sweep; the loss is the mean squared error where there is one, without a penalty.
+        After each sweep; the loss is the mean squared error where there is one, without a penalty,
+        over the rows that the level sees.
     hierarchy : Hierarchy
     schedule : Schedule
+    judge : Objective or None
+        Its loss tells which state is best. None where the levels' own objectives compare.
     interrupted : bool
         Whether Ctrl-C ended the training.
 
@@ -117,21 +117,45 @@ class TrainingBudget:
         self.hierarchy: Any = ()  # until the training begins, as the schedule
         self.schedule: Any = ()
         self.by_share = False
-        self.held_out: Objective | None = None
+        self.judge: Objective | None = None
         self.interrupted = False
+        self._until = 1.0  # the fraction of the budget at which the level at hand ends
+        self._weight = 1.0  # of a sweep
+        self._sweeps = 0.0
         self._values: dict[int, list[float]] = {}
         self._best: tuple[float, int, torch.Tensor] | None = None
 
     @property
     def fraction(self) -> float:
         """Of the budget that is used."""
-        used = len(self.history), self.work, time.perf_counter() - self.began
+        sweeps = round(self._sweeps, 9)  # thirds add up
+        used = sweeps, self.work, time.perf_counter() - self.began
         return max(part / limit for part, limit in zip(used, self.limits, strict=True))
 
     @property
     def exhausted(self) -> bool:
         """Whether the budget is used."""
         return self.fraction >= 1.0
+
+    def begin(self, number: int, share: float, left: int, members: int) -> None:
+        """Begin a level of a cascade with one of its members, of which so many are still to come.
+
+        Parameters
+        ----------
+        number : int
+            Of the level.
+        share : float
+            The fraction of the budget at which the level ends. A member has an equal part of what
+            is left until then.
+        left : int
+            Members that have not been trained there, with this one.
+        members : int
+            All of them: a sweep of each is counted as one.
+        """
+        used = self.fraction
+        self._until = share if left == 1 else used + (share - used) / left
+        self._weight = 1.0 / members
+        self._values[number] = []
 
     def number(self, level: Level) -> int | None:
         """Of a level of the hierarchy; None for one that was made around a fine state."""
@@ -148,15 +172,18 @@ class TrainingBudget:
         values, gain = self._values.get(number, []), GAIN if number else self.tol
         if len(values) > self.window and values[-1] > (1.0 - gain) * values[-1 - self.window]:
             return True
-        return self.fraction >= (SHARE * 0.5 ** (number - 1) if number else 1.0)
+        return self.fraction > self._until - 1e-8
 
-    def note(self, level: Level, u: torch.Tensor, work: float) -> None:
-        """Take down a sweep: the state after it and its work."""
-        self.work += work
+    def note(self, level: Level, u: torch.Tensor, evaluations: float) -> None:
+        """Take down a sweep: the state after it, and how often it evaluated the level."""
+        if self.hierarchy:
+            evaluations *= level.evaluation_cost / self.hierarchy[0].evaluation_cost
+        self.work += evaluations
         self.seconds = time.perf_counter() - self.began
         number = self.number(level)
         if number is None:
             return
+        self._sweeps += self._weight
         problem: Any = level.operator
         if isinstance(problem, LeastSquares):
             loss = problem.mean_square(u)
@@ -165,13 +192,17 @@ class TrainingBudget:
             loss = value = problem.value(u)
         self._values.setdefault(number, []).append(value)
         self.history.append((self.seconds, self.work, loss, number))
-        merit = value
-        if self.held_out is not None:
-            merit = self.held_out.with_network(problem.network).value(u)
-        if self._best is None or merit <= self._best[0]:  # nested levels: the values compare
+        merit = value if self.judge is None else self.merit(level, u)
+        if self._best is None or merit <= self._best[0]:
             self._best = merit, number, u
         if self.progress is not None:
             self.progress(self.seconds, self.fraction, loss, number)
+
+    def merit(self, level: Level, u: torch.Tensor) -> float:
+        """What tells which state is better, of any level: the judge's loss, if there is one."""
+        problem: Any = level.operator
+        judge = problem if self.judge is None else self.judge.with_network(problem.network)
+        return judge.value(u)
 
     def best(self) -> tuple[int, torch.Tensor]:
         """Level and state of the lowest objective; KeyboardInterrupt if no sweep was done."""
@@ -255,7 +286,12 @@ class BudgetedSmoother(Smoother):
         return str(self.inner)
 
 
-def budgeted(hierarchy: Hierarchy, steps: Mapping[str, int], budget: TrainingBudget) -> Hierarchy:
+def budgeted(
+    hierarchy: Hierarchy,
+    steps: Mapping[str, int],
+    budget: TrainingBudget,
+    held_out: Objective | None = None,
+) -> Hierarchy:
     """The same hierarchy, its smoothers budgeted; in a cascade with rows held out, `EarlyStop`.
 
     Parameters
@@ -264,13 +300,15 @@ def budgeted(hierarchy: Hierarchy, steps: Mapping[str, int], budget: TrainingBud
     steps : mapping
         Smoother as text -> its sweeps that count as one; 1 where it is not named.
     budget : TrainingBudget
+    held_out : Objective, optional
+        The loss over the rows held out.
     """
 
     def one(smoother: Smoother) -> Smoother:
         own = BudgetedSmoother(smoother, steps.get(str(smoother), 1), budget)
-        if budget.held_out is None or not budget.by_share:  # the visits of a cycle are too short
+        if held_out is None or not budget.by_share:  # the visits of a cycle are too short
             return own
-        return EarlyStop(own, budget.held_out, budget.patience)
+        return EarlyStop(own, held_out, budget.patience)
 
     def level_of(level: Level) -> Level:
         post, recenter = level.post_smoother, level.recenter
@@ -282,65 +320,3 @@ def budgeted(hierarchy: Hierarchy, steps: Mapping[str, int], budget: TrainingBud
         )
 
     return hierarchy.with_levels(lambda levels: [level_of(level) for level in levels])
-
-
-def train_within(
-    budget: TrainingBudget,
-    hierarchy: Hierarchy,
-    cycle: str,
-    steps: Mapping[str, int],
-    held_out: Objective | None = None,
-) -> tuple[int, torch.Tensor]:
-    """Train until the budget is used; return level and state of the best network met.
-
-    A cycle is repeated, but for what only goes upward, which is done once. Unlike `Solver.solve` it
-    takes no gradients between the cycles, unless there is a monitor. Ctrl-C ends the training and
-    keeps the best, if there is any.
-
-    Parameters
-    ----------
-    budget : TrainingBudget
-    hierarchy : Hierarchy
-    cycle : str
-        Empty: every level until it stagnates or has used its share of the budget, coarsest first.
-    steps : mapping
-        As for `budgeted`.
-    held_out : Objective, optional
-        The loss over other rows: it decides which state is best, and ends a level on which it no
-        longer falls.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        If there is nothing to keep.
-    """
-    solver = budget.solver(hierarchy, cycle)
-    budget.held_out, budget.schedule = held_out, solver.schedule
-    budget.by_share = solver.schedule == cascade([UNLIMITED] * len(solver.hierarchy))
-    budget.hierarchy = hierarchy = budgeted(solver.hierarchy, steps, budget)
-    if budget.announce is not None:
-        budget.announce(hierarchy, solver.schedule)
-    upward = len(hierarchy) > 1 and all(step.action != "down" for step in solver.schedule)
-    cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
-    schedule, u, memory = solver.schedule, hierarchy[0].operator.start(), None
-    try:
-        with budget.interruptible():
-            _tell(solver, budget, 0, u)
-            for number in range(1, cycles + 1):
-                sweeps = len(budget.history)
-                u, memory = run(schedule, hierarchy, u, None, memory)
-                _tell(solver, budget, number, u)
-                if budget.exhausted or len(budget.history) == sweeps:  # it ended, or has no sweeps
-                    break
-                schedule = Schedule(solver.schedule[solver.schedule.opening :])
-    except KeyboardInterrupt:
-        budget.interrupted = True
-    return budget.best()
-
-
-def _tell(solver: Solver, budget: TrainingBudget, cycle: int, u: torch.Tensor) -> None:
-    hierarchy = budget.hierarchy
-    if solver.monitor is not None:
-        norm = hierarchy.norm(hierarchy[0].residual_at(u, None))
-        entry = CycleRecord(cycle, norm, None, budget.work, budget.seconds)
-        ends("Solver", solver.monitor, entry, u)

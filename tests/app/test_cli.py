@@ -77,14 +77,26 @@ def test_settings_arrive(install, monkeypatch):
     monkeypatch.setattr(job, "fit", spy)
     arguments = "--inputs p --hidden 8,4 --intervals 2 --degree 2 --levels 3 --optimizer adam"
     arguments += " --evaluations 7 --seed 5 --held-out 0.5 --out deep/down/here"
-    arguments += " --validation 0 --roughness 1e-6"
+    arguments += " --validation 0 --roughness 1e-6 --most-intervals 8,4,4 --starts 2"
     cycle = ["--cycle", "cascade 3,2,1"]
     assert cli.main(["fit", "data.csv", "--target", "rho", *arguments.split(), *cycle]) == 0
     data, settings = seen[0]
     assert data.names == ("p",)
     assert len(data.y) == len(data.y_held) == 20
     assert settings == job.Settings(
-        (8, 4), 2, 2, 3, "cascade 3,2,1", "adam", 20.0, 7, 5, 0.5, roughness=1e-6, validation=0.0
+        (8, 4),
+        intervals=2,
+        degree=2,
+        levels=3,
+        most_intervals=(8, 4, 4),
+        cycle="cascade 3,2,1",
+        starts=2,
+        optimizer="adam",
+        evaluations=7,
+        seed=5,
+        held_out=0.5,
+        roughness=1e-6,
+        validation=0.0,
     )
     assert Path("deep/down/here/model.json").is_file()
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
-from mgnet.app.data import Data, Settings, parameters
-from mgnet.knots import KAN
+from mgnet.app.data import Data, Settings, intervals_on, parameters
+from mgnet.knots import KAN, knot_hierarchy
+from mgnet.training import LeastSquares, LevenbergMarquardt
 
 
 @pytest.mark.parametrize("hidden", [(8,), (5, 5), (1,)])
@@ -35,3 +37,26 @@ def test_errors_are_the_same_in_every_unit(power):
     expected = np.mean((theirs - ours) ** 2) / np.var(ours)
     assert data.mse(predicted, y) == pytest.approx(expected, rel=1e-13)
     assert data.deviation == pytest.approx(float(np.ldexp(np.std(ours), power)), rel=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_intervals_are_those_of_the_hierarchy(seed):
+    rng = np.random.default_rng(seed)
+    hidden = tuple(rng.integers(1, 3, rng.integers(1, 3)).tolist())
+    first, levels = int(rng.integers(1, 5)), int(rng.integers(1, 5))
+    most = (10**6, *(first * rng.integers(1, 9, len(hidden))).tolist())
+    settings = Settings(hidden, intervals=first, levels=levels, most_intervals=most)
+    kan = KAN([1, *hidden, 1], first)
+    x = torch.zeros(3, 1, dtype=torch.float64)
+    hierarchy = knot_hierarchy(
+        kan, LeastSquares(kan, (x, x)), levels, LevenbergMarquardt(), most_intervals=most
+    )
+    for number, level in enumerate(hierarchy):
+        assert intervals_on(settings, levels - 1 - number) == level.operator.network.intervals
+    finest = hierarchy[0].operator.network
+    assert parameters(1, settings) == sum(p.numel() for p in finest.parameters())
+
+
+def test_limits_of_other_layers_are_refused():
+    with pytest.raises(ValueError, match="3 numbers of most_intervals for 2 layers"):
+        parameters(2, Settings(hidden=(4,), most_intervals=(8, 8, 8)))

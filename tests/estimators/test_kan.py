@@ -18,7 +18,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mgnet.estimators import KANClassifier, KANRegressor
-from mgnet.estimators.training_budget import TrainingBudget, train_within
+from mgnet.estimators.budgeted_training import train_within
+from mgnet.estimators.training_budget import TrainingBudget
 
 SMALL = {"hidden": 3, "intervals": 2, "levels": 2}
 
@@ -124,9 +125,9 @@ def test_one_sentence_without_scikit_learn():
 def test_rows_are_trained_on_or_kept_never_both(kind, monkeypatch):
     met = []
 
-    def spy(budget, hierarchy, cycle, steps, held_out):
+    def spy(budget, hierarchy, cycle, steps, held_out, *others):
         met.append((hierarchy[0].operator, held_out))
-        return train_within(budget, hierarchy, cycle, steps, held_out)
+        return train_within(budget, hierarchy, cycle, steps, held_out, *others)
 
     monkeypatch.setattr("mgnet.estimators.estimator.train_within", spy)
     x, y = table(100)
@@ -252,3 +253,31 @@ def test_scores_take_the_outputs_of_the_fit_alone(outputs):
     for other in (np.c_[x, x], np.sin(x) if outputs == 1 else np.sin(x[:, 0])):
         with pytest.raises(ValueError, match="KANRegressor.score got y of shape .*; give the targ"):
             regressor.score(x, other)
+
+
+def test_layers_are_refined_up_to_their_limits():
+    x, y = table(60)
+    kan = KANRegressor(hidden=2, intervals=2, levels=4, most_intervals=(None, 4), max_iter=30)
+    kan.set_params(early_stopping=False, tol=-1.0).fit(x, y)
+    assert kan.network_.intervals == (16, 4)
+    with pytest.raises(ValueError, match="finest network has 1639800 parameters"):
+        KANRegressor(100, intervals=8, levels=12, most_intervals=[2**14, 8]).fit(x[:, :1], y)
+    with pytest.raises(ValueError, match="most_intervals"):
+        KANRegressor(**SMALL, most_intervals=(8, 8, 8)).fit(x, y)
+
+
+@pytest.mark.parametrize("given", [0, -1, 2.5, "many", None, True])
+def test_starts_that_nobody_can_make(given):
+    with pytest.raises(ValueError, match="n_init"):
+        KANRegressor(**SMALL, n_init=given).fit(*table(30))
+
+
+@pytest.mark.parametrize("starts", [1, 3])
+def test_several_starts_are_trained(starts):
+    x, y = table(60)
+    kan = KANRegressor(hidden=2, levels=1, n_init=starts, max_iter=5, early_stopping=False)
+    assert kan.fit(x, y).n_iter_ == 5 * starts
+    losses = np.reshape(kan.loss_curve_, (starts, 5))
+    assert len(np.unique(losses[:, 0])) == starts
+    kept = float(np.mean((kan.predict(x) - y) ** 2) / np.var(y))
+    assert kept == pytest.approx(losses.min(), rel=0.1)  # the penalty decides, too

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mgnet import Hierarchy, cascade, parse, run
+from mgnet import Hierarchy, parse, run
+from mgnet.estimators.budgeted_training import train_within
 from mgnet.estimators.training_budget import (
     BudgetedSmoother,
     SweepLines,
     TrainingBudget,
     budgeted,
-    train_within,
 )
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimizer
@@ -21,15 +21,13 @@ from mgnet.training import LBFGS, LeastSquares, LevenbergMarquardt, TorchOptimiz
 X = torch.linspace(-1.0, 1.0, 40, dtype=torch.float64).unsqueeze(1)
 
 
-def trained(evaluations, by_share=True, smoother=None, told=None):
+def trained(evaluations, smoother=None, told=None):
     kan = KAN([1, 2, 1], 2)
     problem = LeastSquares(kan, (X, torch.sin(6 * X)))
     budget = TrainingBudget(evaluations=evaluations, progress=told)
-    inner = smoother or LevenbergMarquardt()
-    hierarchy = knot_hierarchy(kan, problem, 3, BudgetedSmoother(inner, 1, budget))
-    budget.hierarchy, budget.by_share = hierarchy, by_share
+    hierarchy = knot_hierarchy(kan, problem, 3, smoother or LevenbergMarquardt())
     with contextlib.suppress(StopIteration):
-        run(cascade([500, 500, 500]), hierarchy, hierarchy[0].operator.start(), None)
+        train_within(budget, hierarchy, "", {})
     return budget, hierarchy
 
 
@@ -100,57 +98,6 @@ def test_however_short_the_budget_there_is_a_model():
     assert budget.best()[0] == 2
 
 
-def noisy(**limits):
-    """A network with far too many knots for its rows, and rows of the function without noise."""
-    kan = KAN([1, 3, 1], 2)
-    noise = 0.3 * torch.randn(X.shape, generator=torch.Generator().manual_seed(0)).double()
-    problem = LeastSquares(kan, (X, torch.sin(4 * X) + noise))
-    held_out = LeastSquares(kan, (X + 0.02, torch.sin(4 * X + 0.08)))
-    hierarchy = knot_hierarchy(kan, problem, 4, LevenbergMarquardt())
-    return TrainingBudget(**limits), hierarchy, held_out
-
-
-def test_held_out_rows_decide_what_is_best_and_when_a_level_ends():
-    budget, hierarchy, held_out = noisy(sweeps=80, patience=6)
-    level, u = train_within(budget, hierarchy, "", {}, held_out)
-    kept = held_out.with_network(hierarchy.network(level, u)).value(u)
-    assert len(budget.history) < 60  # not the budget ended it
-    again, levels, _ = noisy(sweeps=80)
-    last = train_within(again, levels, "", {})
-    assert len(again.history) == 80
-    assert kept < 0.5 * held_out.with_network(levels.network(*last)).value(last[1])
-    assert hierarchy[level].operator.value(u) > levels[last[0]].operator.value(last[1])
-
-
-def test_in_a_cycle_that_comes_down_the_best_is_kept_too():
-    budget, hierarchy, held_out = noisy(sweeps=10)
-    values = []
-    budget.progress = lambda *told: values.append(
-        held_out.with_network(hierarchy.network(*budget.best()))
-    )
-    level, u = train_within(budget, hierarchy, "V(1,1)", {}, held_out)
-    assert len(budget.history) == 10
-    lowest = min(problem.value(problem.start()) for problem in values)
-    assert held_out.with_network(hierarchy.network(level, u)).value(u) == pytest.approx(lowest)
-
-
-def test_the_tolerance_ends_the_finest_level():
-    budget, hierarchy, _ = noisy(sweeps=200, tol=0.5, window=4)
-    train_within(budget, hierarchy, "", {})
-    assert 5 <= [level for *_, level in budget.history].count(0) < 50
-
-
-def test_coarse_levels_get_their_shares_by_count():
-    """Of 100 sweeps three tenths are for the coarse levels, the coarsest has half of these."""
-    still = TorchOptimizer(torch.optim.SGD, {"lr": 1e-12})
-    for levels, counts in ((3, [70, 15, 15]), (2, [70, 30]), (1, [100])):
-        kan = KAN([1, 2, 1], 2)
-        own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), levels, still)
-        budget = TrainingBudget(sweeps=100, window=1000)
-        train_within(budget, own, "", {})
-        assert [[k for *_, k in budget.history].count(n) for n in range(levels)] == counts
-
-
 def test_the_memory_of_a_smoother_reaches_the_finer_level():
     kan = KAN([1, 2, 1], 2)
     own = knot_hierarchy(kan, LeastSquares(kan, (X, torch.sin(6 * X))), 2, LevenbergMarquardt())
@@ -166,46 +113,14 @@ def test_the_memory_of_a_smoother_reaches_the_finer_level():
 @pytest.mark.parametrize(("gain", "ends"), [(0.021, False), (0.019, True)])
 def test_the_gain_is_that_of_a_whole_window(gain, ends):
     """Losses that fall by the same factor each time: a window of six has six of these."""
-    level = types.SimpleNamespace(operator=types.SimpleNamespace(value=lambda u: u))
+    operator = types.SimpleNamespace(value=lambda u: u)
+    level = types.SimpleNamespace(operator=operator, evaluation_cost=1.0)
     budget = TrainingBudget(sweeps=1000, window=6, tol=0.02)
     budget.hierarchy = [level]
     for k in range(7):
         assert not budget.ends(level)
         budget.note(level, (1.0 - gain) ** (k / 6.0), 1.0)
     assert budget.ends(level) is ends
-
-
-@pytest.mark.parametrize("after", [0, 3])
-def test_an_interrupt_comes_in_where_it_may_and_keeps_the_best(after):
-    """The context is that of the training alone; without a sweep there is nothing to keep."""
-    where = []
-
-    @contextlib.contextmanager
-    def interruptible():
-        where.append("in")
-        if not after:
-            raise KeyboardInterrupt
-        try:
-            yield
-        finally:
-            where.append("out")
-
-    def progress(*_):
-        if len(budget.history) == after:
-            raise KeyboardInterrupt
-
-    kan = KAN([1, 2, 1], 2)
-    problem = LeastSquares(kan, (X, torch.sin(6 * X)))
-    budget = TrainingBudget(sweeps=50, progress=progress, interruptible=interruptible)
-    hierarchy = knot_hierarchy(kan, problem, 2, LevenbergMarquardt())
-    if not after:
-        with pytest.raises(KeyboardInterrupt):
-            train_within(budget, hierarchy, "", {})
-        return
-    level, u = train_within(budget, hierarchy, "", {})
-    assert where == ["in", "out"] and budget.interrupted
-    value = hierarchy[level].operator.value(u)
-    assert 2.0 * value == pytest.approx(min(loss for _, _, loss, _ in budget.history))
 
 
 def test_lines_of_sweeps(capsys):

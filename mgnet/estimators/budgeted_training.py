@@ -1,0 +1,149 @@
+"""Training within a budget: cycles, or a cascade of levels with one or several starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mgnet import CycleRecord, Hierarchy, Schedule, Solver, cascade, run
+from mgnet.callbacks import ends
+from mgnet.estimators.training_budget import UNLIMITED, TrainingBudget, budgeted
+from mgnet.moves import carry_memory
+from mgnet.schedule import Step
+from mgnet.training import Objective, coarse_rows
+from mgnet.training.tournament import (
+    Member,
+    best,
+    first_members,
+    members_on_levels,
+    parts_of_seconds,
+)
+
+__all__ = ["train_within"]
+
+# The part of the budget that the levels below the finest have together, with one start and several.
+SHARE, SHARES = 0.3, 0.5
+STARTS = 8
+
+
+def train_within(
+    budget: TrainingBudget,
+    hierarchy: Hierarchy,
+    cycle: str,
+    steps: Mapping[str, int],
+    held_out: Objective | None = None,
+    starts: int | None = 1,
+    seed: int = 0,
+) -> tuple[int, torch.Tensor]:
+    """Train until the budget is used; return level and state of the best network met.
+
+    A cycle is repeated, but for what only goes upward, which is done once. Without one this is a
+    cascade: coarse levels see as many rows as they can use (`coarse_rows`), and every level is left
+    when it stagnates or has used its share of the budget. With several starts all of them are
+    trained on the coarsest level, and half of them go on each time, one to the finest. Unlike
+    `Solver.solve` it takes no gradients between the cycles, unless there is a monitor. Ctrl-C ends
+    the training and keeps the best, if there is any.
+
+    Parameters
+    ----------
+    budget : TrainingBudget
+    hierarchy : Hierarchy
+    cycle : str
+        Empty for a cascade.
+    steps : mapping
+        As for `budgeted`.
+    held_out : Objective, optional
+        The loss over other rows: it decides which state and which start is best, and ends a level
+        on which it no longer falls.
+    starts : int or None
+        Of a cascade; the first is that of the hierarchy. None: eight where the coarsest level sees
+        at most an eighth of the rows, so that eight cost no more than one with all rows, else one.
+    seed : int
+        Of the starts that are drawn.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If there is nothing to keep.
+    """
+    solver = budget.solver(hierarchy, cycle)
+    whole, budget.schedule = solver.hierarchy, solver.schedule
+    budget.by_share = solver.schedule == cascade([UNLIMITED] * len(whole))
+    thinned = coarse_rows(whole) if budget.by_share else whole
+    budget.judge = held_out
+    if held_out is None and thinned is not whole:  # levels that see other rows do not compare
+        budget.judge = whole[0].operator
+    budget.hierarchy = hierarchy = budgeted(thinned, steps, budget, held_out)
+    if budget.announce is not None:
+        budget.announce(hierarchy, solver.schedule)
+    u = hierarchy[0].operator.start()
+    try:
+        with budget.interruptible():
+            _tell(solver, budget, 0, u)
+            if budget.by_share:
+                if starts is None:
+                    part = thinned[-1].evaluation_cost / whole[-1].evaluation_cost
+                    starts = STARTS if STARTS * part <= 1.0 else 1
+                u = _by_levels(budget, hierarchy, u, starts, seed)
+                _tell(solver, budget, 1, u)
+            else:
+                _by_cycles(budget, hierarchy, u, solver)
+    except KeyboardInterrupt:
+        budget.interrupted = True
+    return budget.best()
+
+
+def _by_cycles(
+    budget: TrainingBudget, hierarchy: Hierarchy, u: torch.Tensor, solver: Solver
+) -> None:
+    upward = len(hierarchy) > 1 and all(step.action != "down" for step in solver.schedule)
+    cycles = 1 if upward and solver.max_cycles == UNLIMITED else solver.max_cycles
+    schedule, memory = solver.schedule, None
+    for number in range(1, cycles + 1):
+        sweeps = len(budget.history)
+        u, memory = run(schedule, hierarchy, u, None, memory)
+        _tell(solver, budget, number, u)
+        if budget.exhausted or len(budget.history) == sweeps:  # it ended, or has no sweeps
+            break
+        schedule = Schedule(solver.schedule[solver.schedule.opening :])
+
+
+def _by_levels(
+    budget: TrainingBudget, hierarchy: Hierarchy, u: torch.Tensor, starts: int, seed: int
+) -> torch.Tensor:
+    """The state of the finest level in the end."""
+    for level in hierarchy[:-1]:
+        u = level.transfer.inject(u)  # type: ignore[union-attr, misc]
+    last, numbers = len(hierarchy) - 1, members_on_levels(starts, None, len(hierarchy))
+    field, parts = first_members(hierarchy, u, starts, seed), parts_of_seconds(numbers)
+    coarse = SHARE if starts == 1 else SHARES
+    for number in range(last, -1, -1):
+        share = coarse * parts[last - number] / parts[last - 1] if number else 1.0
+        for place, member in enumerate(field):
+            if number < last:
+                member.u = hierarchy[number].transfer.interpolate(member.u)  # type: ignore
+                carry_memory(member.memory, hierarchy, number)
+            budget.begin(number, share, len(field) - place, len(field))
+            _on_level(hierarchy, number, member)
+        on_level, count = hierarchy[number], [*numbers, 1][last - number + 1]
+        field = best(field, count, lambda u: budget.merit(on_level, u)) or field[:1]  # noqa: B023
+    return field[0].u
+
+
+def _on_level(hierarchy: Hierarchy, number: int, member: Member) -> None:
+    """Train a member on a level until that ends."""
+    own = hierarchy.with_levels(lambda levels: levels[number:], first=number)
+    action = "solve" if len(own) == 1 else "post"
+    memory: dict[Any, Any] = {(l - number, role): m for (l, role), m in member.memory.items()}
+    member.u, memory = run(Schedule([Step(action, 0, UNLIMITED)]), own, member.u, None, memory)
+    member.memory = {(l + number, role): kept for (l, role), kept in memory.items()}
+
+
+def _tell(solver: Solver, budget: TrainingBudget, cycle: int, u: torch.Tensor) -> None:
+    hierarchy = budget.hierarchy
+    if solver.monitor is not None:
+        norm = hierarchy.norm(hierarchy[0].residual_at(u, None))
+        entry = CycleRecord(cycle, norm, None, budget.work, budget.seconds)
+        ends("Solver", solver.monitor, entry, u)
