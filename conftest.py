@@ -1,5 +1,6 @@
 """What pytest must know before it looks for doctests in the library."""
 
+import gc
 import os
 import random
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ TESTS = Path(__file__).parent / "tests"
 
 def pytest_configure() -> None:
     """Let NumPy 2 print scalars as NumPy 1 does: the doctests run with both."""
+    gc.set_threshold(50_000)  # torch makes so many objects that searches for garbage take seconds
     if int(np.__version__.split(".")[0]) >= 2:
         np.set_printoptions(legacy="1.25")
 
@@ -41,6 +43,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what starts ranks: under `make test` it takes as long as all the rest."""
     items.sort(key=lambda item: item.get_closest_marker("mpi") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Let no search for garbage look at the libraries and at 13 000 tests again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
