@@ -1,12 +1,13 @@
 """Law: every script in demos/ runs as it stands, prints something and leaves a picture."""
 
+import json
 import os
 import re
 import runpy
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -108,21 +109,44 @@ CLAIMS: dict[str, Callable[[str], None]] = {
 }
 
 
-def run(name: str, *arguments: str, cwd: Path, warning: bool = False) -> str:
-    """Return what a demo prints; with `warning` what it says on stderr, else that is empty."""
+def with_mgnet() -> dict[str, str]:
+    """The environment of a process that finds mgnet wherever it starts."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, ROOT / "demos" / f"{name}.py", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert bool(done.stderr) == warning, done.stderr
-    return done.stderr if warning else done.stdout
+    return os.environ | {"PYTHONPATH": path}
+
+
+class Demos:
+    """Runs demos in any folder, in copies of a process that has loaded their libraries."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "demo_process.py"],
+            env=with_mgnet() | {"MPLBACKEND": "Agg"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, name: str, *arguments: str, cwd: Path, warning: bool = False) -> str:
+        """Return what a demo prints; with `warning` what it says on stderr, else that is empty."""
+        out, err = self.folder / "stdout", self.folder / "stderr"
+        script = ROOT / "demos" / f"{name}.py"
+        request = json.dumps([str(word) for word in (cwd, out, err, script, *arguments)])
+        assert self.process.stdin and self.process.stdout
+        print(request, file=self.process.stdin, flush=True)
+        code = int(self.process.stdout.readline())
+        told = err.read_text()
+        assert code == 0, told
+        assert bool(told) == warning, told
+        return told if warning else out.read_text()
+
+
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory) -> Iterator[Demos]:
+    found = Demos(tmp_path_factory.mktemp("demos"))
+    with found.process:  # its stdin ends, and so does it
+        yield found
 
 
 def test_every_demo_is_listed():
@@ -130,10 +154,10 @@ def test_every_demo_is_listed():
 
 
 @pytest.mark.parametrize("name", DEMOS)
-def test_demo(name, tmp_path):
+def test_demo(name, demos, tmp_path):
     if not find_spec("matplotlib"):
         pytest.skip("matplotlib is not installed")
-    text = run(name, str(tmp_path / "pictures"), *MORE.get(name, []), cwd=tmp_path)
+    text = demos.run(name, str(tmp_path / "pictures"), *MORE.get(name, []), cwd=tmp_path)
     assert text.strip()
     if not all(find_spec(package) for package in DEMOS[name]):
         assert text.count("\n") == 1, "one sentence says why it is skipped"
@@ -149,9 +173,20 @@ def test_demo(name, tmp_path):
 
 
 def test_pictures_go_to_out_by_default(tmp_path):
+    """Here in a process that has loaded nothing."""
     if not find_spec("matplotlib"):
         pytest.skip("matplotlib is not installed")
-    assert "wrote out/custom_cycle/cycle.png" in run("custom_cycle", cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, ROOT / "demos" / "custom_cycle.py"],
+        cwd=tmp_path,
+        env=with_mgnet(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "wrote out/custom_cycle/cycle.png" in done.stdout
     assert (tmp_path / "out" / "custom_cycle" / "cycle.png").is_file()
 
 
@@ -169,19 +204,19 @@ def test_every_demo_takes_options(name, options, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_options_steer_a_demo(petsc, tmp_path):
+def test_options_steer_a_demo(petsc, demos, tmp_path):
     lines = '-mgnet_cycle "W(1,1)" -mgnet_monitor -mgnet_rtol 1e-3'
-    text = run("custom_cycle", str(tmp_path), *shlex.split(lines), cwd=tmp_path)
+    text = demos.run("custom_cycle", str(tmp_path), *shlex.split(lines), cwd=tmp_path)
     assert text.count("  1 mgnet Residual norm ") == 4  # one solver each
     rows = [line.split() for line in text.splitlines() if line.startswith(("V(1,1)", "F(1,1)"))]
     assert rows[0][1:] == rows[1][1:]  # both are W
 
 
-def test_a_demo_names_what_it_does_not_read(petsc, tmp_path):
+def test_a_demo_names_what_it_does_not_read(petsc, demos, tmp_path):
     if not find_spec("matplotlib"):
         pytest.skip("matplotlib is not installed")
     arguments = str(tmp_path), "0.05", "-mgnet_cycle", "V(1,1)"
-    told = run("levenberg_marquardt", *arguments, cwd=tmp_path, warning=True)
+    told = demos.run("levenberg_marquardt", *arguments, cwd=tmp_path, warning=True)
     assert told == "warning: nothing in this script reads -mgnet_cycle\n"
 
 
