@@ -264,6 +264,7 @@ def test_changed_weights_are_followed(change, learnable_steps):
     parallel = LayerParallel(
         net_of(learnable_steps=learnable_steps), 3, 2, control=FixedCycles(1, tolerance=9.0)
     )
+    parallel.net.kernel.traced = not learnable_steps  # to see both; making traces takes seconds
     before = both(parallel, batch())
     change(parallel)
     found = both(parallel, batch())
