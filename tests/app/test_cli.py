@@ -566,10 +566,10 @@ def test_process_fits_and_predicts(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX")
-def test_a_closed_pipe_is_no_traceback(tmp_path):
+def test_a_closed_pipe_is_no_traceback(install, tmp_path):
     rows = "".join(f"{k},{k}\n" for k in range(50_000))
-    (tmp_path / "data.csv").write_text(f"a,b\n{rows}")
-    assert run("fit", "data.csv", "--target", "b", cwd=tmp_path).returncode == 0
+    Path("data.csv").write_text(f"a,b\n{rows}")
+    assert cli.main(["fit", "data.csv", "--target", "b"]) == 0
     command = f"'{sys.executable}' '{SCRIPT}' quick predict mgnet-fit data.csv | head -n 1"
     done = subprocess.run(
         command,
