@@ -1,9 +1,10 @@
 """Started on several ranks by test_layer_training.py: trains small nets; prints JSON on rank 0.
 
 `layer_training.py FILE`: 3 ranks save a checkpoint there, any other number of ranks goes on from
-it. `--alone`: everything without `distribute_layers`.
+it. One rank does everything once more, without `distribute_layers`.
 """
 
+import gc
 import hashlib
 import json
 import sys
@@ -15,8 +16,10 @@ from typing import Any
 import petsc4py
 
 petsc4py.init(sys.argv[:1])
+gc.disable()  # while torch is loaded: searches for garbage take a third of the start
 
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402  (optimizers and traces load it)
 from mpi4py import MPI  # noqa: E402
 
 from mgnet.depth import (  # noqa: E402
@@ -31,10 +34,12 @@ from mgnet.petsc import ranks  # noqa: E402
 from mgnet.petsc.distribution import distribute_layers, gather_state, load_state  # noqa: E402
 from mgnet.petsc.watch import watch_of  # noqa: E402
 
+gc.freeze()
+gc.enable()
 COMM = MPI.COMM_WORLD
 ranks.FEWEST = 2  # gathered on fewer ranks than by default, so that few are enough here
-SERIAL_COMMUNICATOR = "--alone" in sys.argv
 FILE = Path(sys.argv[1])
+distributes = True
 
 
 @dataclass
@@ -49,6 +54,7 @@ class Case:
     net: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     parts: tuple[torch.nn.Module, ...] = ()
+    traced: bool = True  # where other cases have the same programs, making them anew takes seconds
 
 
 CASES = {
@@ -57,22 +63,45 @@ CASES = {
     # States too large to be gathered, on up to 4 ranks: the coarsest level is marched in turn.
     "in turn": Case(29, 2, 4, FixedCycles(1, tolerance=9.0), steps=2, batch=600),
     "in turn, three levels": Case(
-        26, 3, (2, 3), FixedCycles(1, tolerance=9.0), steps=1, batch=1200, settings={"forward": "F"}
+        26,
+        3,
+        (2, 3),
+        FixedCycles(1, tolerance=9.0),
+        steps=1,
+        batch=1200,
+        settings={"forward": "F"},
+        traced=False,
     ),
     "shared weights": Case(
-        29, 2, 4, FixedCycles(1, tolerance=9.0), steps=2, net={"weights": "shared"}
+        29, 2, 4, FixedCycles(1, tolerance=9.0), steps=2, net={"weights": "shared"}, traced=False
     ),
     "spline weights": Case(
-        26, 3, (2, 3), steps=2, net={"weights": DepthSpline(5, 2), "learnable_steps": True}
+        26,
+        3,
+        (2, 3),
+        steps=2,
+        net={"weights": DepthSpline(5, 2), "learnable_steps": True},
+        traced=False,
     ),
     "shared weights, serial": Case(
         6, 2, 2, steps=2, net={"weights": "shared"}, settings={"mode": "serial"}
     ),
     "no cascade": Case(
-        29, 2, 4, steps=2, settings={"forward": "V", "backward": "V", "warm_start": True}
+        29,
+        2,
+        4,
+        steps=2,
+        settings={"forward": "V", "backward": "V", "warm_start": True},
+        traced=False,
     ),
     "fewer intervals than ranks": Case(
-        5, 2, 2, steps=3, net={"learnable_steps": True}, settings={"warm_start": True}
+        5,
+        2,
+        2,
+        steps=3,
+        net={"learnable_steps": True},
+        settings={"warm_start": True},
+        traced=False,
     ),
     "many": Case(130, 3, 4, CyclesToTolerance(1e-3), steps=1, settings={"forward": "cascade + F"}),
     "FCF, Heun": Case(
@@ -86,7 +115,7 @@ CASES = {
         6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)
     ),
 }
-EXACT = Case(12, 3, 2, CyclesToTolerance(1e-30), net={"boundary_layers": (1, 1)})
+EXACT = Case(12, 3, 2, CyclesToTolerance(1e-30), net={"boundary_layers": (1, 1)}, traced=False)
 SAVED = Case(
     13,
     2,
@@ -94,6 +123,7 @@ SAVED = Case(
     FixedCycles(1, tolerance=9.0),
     net={"learnable_steps": True},
     parts=(torch.nn.Dropout(0.3),),
+    traced=False,
 )
 
 
@@ -111,9 +141,10 @@ def made(case, seed=0):
     block = torch.nn.Sequential(torch.nn.Linear(4, 4), *parts, torch.nn.Tanh())
     ends = {"before": torch.nn.Linear(2, 4), "after": torch.nn.Linear(4, 3)}
     net = ODENet(block, case.layers, 2.0, **ends, **case.net)
+    net.kernel.traced = case.traced
     options = {"control": case.control, **case.settings}
     parallel = LayerParallel(net, case.levels, case.coarsening, **options)
-    if not SERIAL_COMMUNICATOR:
+    if distributes:
         distribute_layers(parallel)
     x = torch.rand(case.batch, 2, generator=torch.Generator().manual_seed(1))
     return parallel, torch.optim.Adam(parallel.parameters(), 1e-2), x
@@ -121,7 +152,7 @@ def made(case, seed=0):
 
 def whole(parallel, optimizer=None):
     """The state of all layers, on every rank."""
-    if SERIAL_COMMUNICATOR:
+    if not distributes:
         return (parallel if optimizer is None else optimizer).state_dict()
     return parallel.communicator.broadcast(gather_state(parallel, optimizer))
 
@@ -158,7 +189,7 @@ def resumed():
             torch.save(states, FILE)
     else:
         states = torch.load(FILE, weights_only=False) if COMM.rank == 0 else [None, None]
-        if SERIAL_COMMUNICATOR:
+        if not distributes:
             parallel.load_state_dict(states[0])
             optimizer.load_state_dict(states[1])
         else:
@@ -191,7 +222,7 @@ def reference(x):
 
 def critical_path(batch):
     """Layer evaluations of all ranks and those in a row; with a backward pass, and its products."""
-    parallel, _, x = made(Case(48, 2, 4, FixedCycles(1), batch=batch))
+    parallel, _, x = made(Case(48, 2, 4, FixedCycles(1), batch=batch, traced=False))
     kernel, march, marched = parallel.net.kernel, LayerEquation.march, [0]
     in_turn = []
 
@@ -214,11 +245,18 @@ def critical_path(batch):
     return [*found, COMM.allreduce(kernel.evaluations), COMM.allreduce(kernel.vjps)]
 
 
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # of estimated errors: few cycles are meant
+def everything():
     told: dict[str, Any] = {name: trained(case) for name, case in CASES.items()}
     told |= {"resumed": resumed(), "error": error()}
     told |= {"gathered": critical_path(6), "in turns": critical_path(600)}
-    told |= {"calls": COMM.allgather(watch_of(COMM).calls)}
+    return told | {"calls": COMM.allgather(watch_of(COMM).calls)}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # of estimated errors: few cycles are meant
+    told = [everything()]
+    if COMM.size == 1:
+        distributes = False
+        told.append(everything())
     if COMM.rank == 0:
         print(json.dumps(told))
