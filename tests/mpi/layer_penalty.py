@@ -10,8 +10,10 @@ from typing import Any
 import petsc4py
 
 petsc4py.init(sys.argv[:1])
+gc.disable()  # while torch is loaded: searches for garbage take a third of the start
 
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402  (traces load it)
 from mpi4py import MPI  # noqa: E402
 
 from mgnet.depth import (  # noqa: E402
@@ -24,8 +26,11 @@ from mgnet.depth import (  # noqa: E402
 from mgnet.petsc import ranks  # noqa: E402
 from mgnet.petsc.distribution import distribute_layers  # noqa: E402
 
+gc.freeze()
+gc.enable()
 COMM = MPI.COMM_WORLD
 ranks.FEWEST = 2  # gathered on fewer ranks than by default, so that few are enough here
+TRACED = "two levels, steps", "spline weights, serial"  # not all: making traces takes seconds
 CASES = {
     "two levels, steps": ({"learnable_steps": True}, {}, 6),
     "shared weights, in turn": ({"weights": "shared"}, {}, 600),
@@ -41,6 +46,7 @@ def made(name, **others):
     block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
     ends = {"before": torch.nn.Linear(2, 4), "after": torch.nn.Linear(4, 3)}
     net = ODENet(block, **{"layers": 13, **options}, **ends)
+    net.kernel.traced = name in TRACED
     x = torch.rand(batch, 2, generator=torch.Generator().manual_seed(1))
     return net, {"control": CyclesToTolerance(1e-12), **settings, **others}, x
 
