@@ -47,6 +47,12 @@ PROBLEMS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def few_blocks(petsc, monkeypatch):
+    """Fewer than by default: they are computed one after another, for most of the time here."""
+    monkeypatch.setattr("mgnet.petsc.sample_blocks.BLOCKS", 16)
+
+
 @pytest.fixture(params=PROBLEMS)
 def pair(petsc, request):
     """A problem, the same spread, and a state."""
