@@ -4,6 +4,7 @@
 """
 
 import errno
+import gc
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import petsc4py
 
 petsc4py.init(sys.argv[:1])
+gc.disable()  # while torch is loaded: searches for garbage take a third of the start
 
 import torch  # noqa: E402
 
@@ -27,6 +29,8 @@ from mgnet.depth import LayerParallel, ODENet  # noqa: E402
 from mgnet.petsc import distribute_layers  # noqa: E402
 from mgnet.petsc.resumable_file import ResumableFile  # noqa: E402
 
+gc.freeze()
+gc.enable()
 COMM, FOLDER = MPI.COMM_WORLD, Path(sys.argv[1])
 
 
