@@ -122,7 +122,7 @@ class Demos:
         self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, ROOT / "tests" / "demo_process.py"],
-            env=with_mgnet() | {"MPLBACKEND": "Agg"},
+            env=with_mgnet() | {"MPLBACKEND": "Agg"},  # matplotlib is loaded before a demo says so
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
