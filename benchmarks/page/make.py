@@ -3,7 +3,8 @@
     python benchmarks/page/make.py
 
 Text on a benchmark stands in benchmarks/notes/<name>.md. There `{{ key form | a=b; c=d }}` is the
-figure `key` of the one saved row in which `a` is `b` and `c` is `d`, in Python's format `form`.
+figure `key` of the one saved row in which `a` is `b` and `c` is `d`, in Python's format `form`. In
+notes/choice.md, which is about all of them, `benchmark` is one of these conditions.
 The figures are drawn when the pages are built (docs/hooks.py).
 """
 
@@ -214,9 +215,16 @@ def part(name: str, result: Row) -> str:
     return "\n\n".join(told)
 
 
+def choice(found: dict[str, Row]) -> str:
+    """Which method for which problem: rows of several benchmarks."""
+    rows = [{"benchmark": name} | row for name, result in found.items() for row in result["rows"]]
+    return f"## Which method for which problem\n\n{note('choice', rows)}"
+
+
 def page() -> str:
     found = results()
-    told = [HEAD, "Ratio: how many times better we are than the rival, below 1 the rival is ahead."]
+    told = [HEAD, choice(found), "## Ours and the best rival"]
+    told += ["Ratio: how many times better we are than the rival, below 1 the rival is ahead."]
     told += [summary(found), *(part(name, result) for name, result in found.items())]
     return "\n\n".join(text.strip("\n") for text in told) + "\n"
 

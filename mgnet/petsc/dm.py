@@ -13,8 +13,8 @@ each level; whoever reads a Vec with its numbers gets that object (`Place.found`
 from __future__ import annotations
 
 import atexit
+import gc
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,19 +35,16 @@ ATTRIBUTE = "mgnet"  # not the application context, which DMCoarsen overwrites
 
 
 def _end() -> None:
-    """Deal with the solvers that a script still holds at its end.
+    """Deal with the solvers that are still held at the end: by a script, a module, a callback.
 
     PETSc would destroy them when Python is gone, and the Python objects inside would end the
     process with a segmentation fault (seen with 3.18 and 3.26); so they are destroyed here. What an
     error interrupted cannot be destroyed at all: one more reference keeps PETSc from it.
     """
     failed = getattr(sys, "last_traceback", None)
-    held = list(vars(sys.modules["__main__"]).values())
-    for frame, _ in traceback.walk_tb(failed):
-        held += frame.f_locals.values()
-    for value in held:
-        if isinstance(value, PETSc.KSP | PETSc.SNES | PETSc.PC | PETSc.DM):
-            value.incRef() if failed else value.destroy()
+    kinds = (PETSc.KSP, PETSc.SNES, PETSc.PC, PETSc.DM)
+    for value in [each for each in gc.get_objects() if issubclass(type(each), kinds)]:
+        value.incRef() if failed else value.destroy()
     PETSc.garbage_cleanup()
 
 

@@ -96,18 +96,33 @@ def first_members(hierarchy: Hierarchy, u: State, starts: int, seed: int) -> lis
     [0, 1, 2]
     """
     if not is_whole(seed) or seed < 0:
-        raise ValueError(f"train got seed {shown(seed)}; it must be an integer, not negative")
+        raise ValueError(
+            f"train got seed {shown(seed)}; it must be an integer at least 0 and less than 2**63"
+        )
     members, problem = [Member(0, u, {})], hierarchy[-1].operator
     if starts > 1 and not isinstance(problem, Objective):
         raise TypeError(
             f"train got {starts} starts, but {hierarchy[-1]} has no network that it could draw "
             "anew; give it an Objective as its operator, or one start"
         )
+    if starts > 1:
+        _check_buffers(problem.network, starts)
     for number in range(1, int(starts)):
         # Seeds that no generator of a user is likely to have: their networks would be the same.
         own = np.random.SeedSequence((int(seed), number)).generate_state(1, np.uint64)[0]
         members.append(Member(number, fresh_start("train", problem.network, int(own)).to(u), {}))
     return members
+
+
+def _check_buffers(network: Any, starts: int) -> None:
+    """Raise if training moves buffers, of which there is one set for all starts."""
+    for name, part in network.named_modules():
+        if part.training and getattr(part, "track_running_stats", False):
+            raise TypeError(
+                f"train got {starts} starts, but the {type(part).__name__} {name!r} keeps running "
+                "statistics, which all of them would share; call network.eval(), use a LayerNorm, "
+                "or give one start"
+            )
 
 
 def parts_of_seconds(numbers: Sequence[int]) -> list[float]:

@@ -282,9 +282,20 @@ view = x.array
 """
 
 
-def test_a_script_may_end_with_its_solver_alive(petsc):
+HOLDERS = {
+    "the script": "",
+    "a module": "import json; json.solver = ksp; del ksp",
+    "a list": "held = [[ksp]]; del ksp",
+    "a function": "keep = (lambda kept: lambda: kept)(ksp); del ksp",
+    "a callback of its own": "ksp.setMonitor(lambda own, *_, kept=ksp: None); del ksp",
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_script_may_end_with_its_solver_alive(petsc, holder):
+    script = f"{SCRIPT}\n{HOLDERS[holder]}"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -105,9 +105,10 @@ def test_members_do_not_depend_on_each_other_nor_on_threads():
         torch.set_num_threads(count)
         many.append(train(hierarchy, u, max_cycles=3, starts=4, seed=2))
     torch.set_num_threads(threads)
-    assert torch.equal(many[0].value, many[1].value)
+    assert many[0].member == many[1].member  # some processors add up otherwise with more threads
+    assert torch.allclose(many[0].value, many[1].value, rtol=1e-6)
     first = [e.value for e in many[0].history if e.member == 0 and e.level == 2]
-    assert first == [e.value for e in one.history if e.level == 2]
+    assert first == pytest.approx([e.value for e in one.history if e.level == 2], rel=1e-9)
 
 
 def test_the_record_of_a_member_is_a_schedule():
@@ -278,9 +279,28 @@ def test_what_does_not_fit_is_refused():
     for keep in ([2], [2, 3], [9, 1], [2, 0], "41", 3):
         with pytest.raises(ValueError, match="train got keep .* for 8 starts and 3 levels; give 2"):
             train(hierarchy, u, starts=8, keep=keep)
-    with pytest.raises(ValueError, match="train got seed -1; it must be an integer"):
-        train(hierarchy, u, starts=2, seed=-1)
+    for seed in (-1, 2**70):
+        with pytest.raises(ValueError, match="train got seed .* integer at least 0"):
+            train(hierarchy, u, starts=2, seed=seed)
     bare = gallery.poisson(15)
     levels = [replace(level, objective=lambda u: 0.5 * float(u @ u)) for level in bare]
     with pytest.raises(TypeError, match="2 starts, but level .* has no network"):
         first_members(Hierarchy(levels), torch.zeros(1), 2, 0)
+
+
+def test_starts_do_not_share_running_statistics():
+    x = torch.linspace(-1.0, 1.0, 30, dtype=torch.float64).unsqueeze(1)
+    layers = [torch.nn.Linear(1, 3), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)]
+    network = torch.nn.Sequential(*layers).double()
+    for moving in (True, False):
+        problem = Objective(network.train(moving), torch.nn.functional.mse_loss, (x, x))
+        u = problem.start()
+        level = Level(
+            problem, TorchOptimizer(torch.optim.SGD, {"lr": 0.1}), objective=problem.value
+        )
+        hierarchy = Hierarchy([level])
+        if not moving:
+            assert train(hierarchy, u, max_cycles=2, starts=2).member in (0, 1)
+            continue
+        with pytest.raises(TypeError, match="BatchNorm1d '1' keeps running statistics"):
+            train(hierarchy, u, max_cycles=2, starts=2)

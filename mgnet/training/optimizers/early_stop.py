@@ -76,6 +76,16 @@ class EarlyStop(Smoother):
     fixed_work: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.inner, Smoother):
+            raise TypeError(
+                f"EarlyStop got inner of type {type(self.inner).__name__}; it must be a Smoother, "
+                "such as LevenbergMarquardt()"
+            )
+        if not isinstance(self.held_out, Objective):
+            raise TypeError(
+                f"EarlyStop got held_out of type {type(self.held_out).__name__}; it must be an "
+                "Objective, such as LeastSquares(network, data)"
+            )
         if not isinstance(self.patience, Integral) or self.patience < 1:
             raise ValueError(f"EarlyStop got patience {self.patience!r}; it needs at least 1 sweep")
 

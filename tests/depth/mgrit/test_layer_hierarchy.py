@@ -147,7 +147,7 @@ def test_finite_termination(word, gain, layers, factor, kind):
         error = abs(np.asarray(closed(hierarchy, u)) - exact).max(axis=(1, 2))
         # C-point gain * k is exact, and what is relaxed from it, up to the next
         done = min((gain * k + 1) * factor, layers) if gain * k < intervals else layers + 1
-        assert error[:done].max() < 1e-14 * max(abs(exact).max(), 1.0)
+        assert error[:done].max() < 1e-13 * max(abs(exact).max(), 1.0)  # rounding grows, too
         assert done > layers or error[done:].max() > 1e-8
 
 

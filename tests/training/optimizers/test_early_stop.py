@@ -194,3 +194,12 @@ def test_a_held_out_loss_leaves_the_state():
     with pytest.raises(ValueError, match="Patience has a loss that edits its argument in place"):
         patience(CycleRecord(0, 1.0, None, 0.0, 0.0), u)
     assert u.tolist() == [1.0, 1.0]
+
+
+def test_parts_of_other_kinds_are_refused():
+    x = torch.zeros(3, 1, dtype=torch.float64)
+    problem = LeastSquares(KAN([1, 1]), (x, x))
+    with pytest.raises(TypeError, match="held_out of type tuple; it must be an Objective"):
+        EarlyStop(ADAM, (x, x), 3)
+    with pytest.raises(TypeError, match="inner of type Adam; it must be a Smoother"):
+        EarlyStop(torch.optim.Adam(KAN([1, 1]).parameters()), problem, 3)

@@ -390,3 +390,12 @@ def test_a_state_that_was_loaded_is_a_copy():
         return kan.coefficients[0].detach()
 
     torch.testing.assert_close(forked(False), forked(True), rtol=0, atol=0)
+
+
+def test_groups_of_another_network_are_refused():
+    kan = KAN([1, 2, 1], intervals=16)
+    with pytest.raises(ValueError, match="without any parameter of the KAN"):
+        MultilevelGradient(torch.optim.Adam, kan, groups=copy.deepcopy(kan).parameters())
+    head = torch.nn.Parameter(torch.zeros(1))
+    groups = [{"params": [head]}, {"params": [kan.coefficients[1]]}]
+    assert len(MultilevelGradient(torch.optim.Adam, kan, groups=groups).param_groups) == 2
