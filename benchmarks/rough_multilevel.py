@@ -1,17 +1,24 @@
-"""The multilevel row of benchmarks/rough_compositions.py, and nothing else."""
+"""The multilevel rows of benchmarks/rough_compositions.py, and nothing else."""
 
+import math
 import time
 from functools import partial
 from typing import Any
 
 import torch
 from rough_link_models import Predict
-from rough_rivals import by_blocks
+from rough_rivals import by_blocks, error
 from rough_targets import Rows
 
 from mgnet import CycleRecord
 from mgnet.knots import KAN, knot_hierarchy, roughness
-from mgnet.training import LeastSquares, LevenbergMarquardt, train
+from mgnet.training import (
+    LeastSquares,
+    LevenbergMarquardt,
+    MultilevelGradient,
+    levenberg_marquardt,
+    train,
+)
 
 
 def multilevel(
@@ -55,3 +62,61 @@ def multilevel(
         monitor=over,
     )
     return by_blocks(hierarchy.network(0, solution.value))
+
+
+def gradient_first(
+    data: Rows,
+    seconds: float,
+    seed: int,
+    *,
+    hidden: tuple[int, ...],
+    intervals: int = 256,
+    outer: int = 8,
+    starts: int = 4,
+    rate: float = 1e-2,
+    batch: int = 500,
+    rows: float = 10.0,
+) -> Predict:
+    """The multilevel gradient finds the minimum, Levenberg-Marquardt goes to its bottom.
+
+    All starts have a fourteenth of the seconds, the best of them two more, on the finest knots.
+    Levenberg-Marquardt sees ten rows per parameter until three quarters of the seconds are over.
+    """
+    began = time.process_time()
+    x, y = data.x.float(), data.y.float()
+    apart = min(len(x) // 20, 5000)
+    knots = [intervals, *[outer] * len(hidden)]
+
+    def begin(number: int) -> tuple[KAN, torch.optim.Optimizer]:
+        own = torch.Generator().manual_seed(1000 * seed + number)
+        kan = KAN([x.shape[1], *hidden, 1], knots, dtype=torch.float32, generator=own)
+        return kan, MultilevelGradient(torch.optim.Adam, kan, {"lr": rate})
+
+    def steps(kan: KAN, optimizer: torch.optim.Optimizer, time_given: float) -> None:
+        own = time.process_time()
+        while (part := (time.process_time() - own) / time_given) < 1.0:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * (1.0 + math.cos(math.pi * part)) / 2.0
+            few = torch.randint(len(x) - apart, (batch,), generator=generator)
+            optimizer.zero_grad()
+            (kan(x[few]) - y[few]).square().mean().backward()
+            optimizer.step()
+
+    generator, share = torch.Generator().manual_seed(seed), seconds / 14.0
+    field = [begin(number) for number in range(starts)]
+    for each in field:
+        steps(*each, share)
+    kan, optimizer = min(field, key=lambda each: error(each[0], data.x[-apart:], data.y[-apart:]))
+    steps(kan, optimizer, 2.0 * share)
+    kan = kan.double()
+    problem = LeastSquares(kan, (data.x, data.y))
+    few, _ = problem.split(round(rows * sum(p.numel() for p in kan.parameters())))
+
+    def descend(own: LeastSquares, until: float) -> None:
+        levenberg_marquardt(
+            own, max_cycles=10**6, monitor=lambda record, u: time.process_time() > until
+        )
+
+    descend(few, began + 0.75 * seconds)
+    descend(problem, began + 0.95 * seconds)
+    return by_blocks(kan)

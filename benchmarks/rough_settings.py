@@ -13,7 +13,7 @@ import rough_libraries as libraries
 import rough_link_models as links
 import rough_rivals as rivals
 from rough_link_models import Predict
-from rough_multilevel import multilevel
+from rough_multilevel import gradient_first, multilevel
 from rough_targets import Rows, composed, no_composition
 
 Settings = dict[str, Any]
@@ -85,6 +85,17 @@ METHODS = {
         [],
         {
             "one-sum": {"hidden": (1,), "levels": 7, "keep": (4, 2, 1, 1, 1, 1)},
+        },
+    ),
+    "gradient-first": Method(
+        "KAN, multilevel gradient, then LM",
+        OURS,
+        gradient_first,
+        grid(hidden=((2, 4), (3, 4), (6,))),
+        {
+            "one-sum": {"hidden": (2,), "outer": 16},
+            "two-sums": {"hidden": (2, 4)},
+            "field": {"hidden": (8, 4), "intervals": 32},
         },
     ),
     "lightgbm": Method(

@@ -21,6 +21,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "custom_cycle": (),
     "amg": ("pyamg",),
     "elevation": ("sklearn",),
+    "rough_composition": ("sklearn",),
     "levenberg_marquardt": (),
     "basis_preconditioning": (),
     "kan_fit": (),
@@ -38,6 +39,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
 }
 MORE = {  # less training
     "elevation": ["0.5"],
+    "rough_composition": ["0.1"],
     "levenberg_marquardt": ["0.3"],
     "adaptive_basis": ["0.2"],
     "kan_pinn": ["0.1"],
