@@ -184,6 +184,7 @@ def limits(settings: Settings) -> tuple[float, float, float]:
 
 def regressor(settings: Settings) -> KANRegressor:
     """The estimator of these settings; its own limits are left to a `TrainingBudget`."""
+    most = settings.most_intervals
     return KANRegressor(
         settings.hidden,
         intervals=settings.intervals,
@@ -191,7 +192,7 @@ def regressor(settings: Settings) -> KANRegressor:
         degree=settings.degree,
         roughness=settings.roughness,
         optimizer=settings.optimizer,
-        most_intervals=settings.most_intervals or None,
+        most_intervals=most[0] if len(most) == 1 else most or None,
         cycle=settings.cycle,
         n_init="auto" if settings.starts is None else settings.starts,
         early_stopping=settings.validation > 0.0,

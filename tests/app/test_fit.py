@@ -1,6 +1,7 @@
 """`fit` learns, the same for the same seed; its errors are those of its predictions."""
 
 import _thread
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,16 @@ def test_refusals():
         fit(data(), Settings(optimizer="newton"))
     with pytest.raises(ValueError, match="character"):
         fit(data(), Settings(cycle="V(1"))
+
+
+@pytest.mark.parametrize(("most", "finest"), [((), (8, 8)), ((4,), (4, 4)), ((8, 4), (8, 4))])
+def test_layers_are_refined_up_to_their_limits(most, finest):
+    settings = Settings((2,), intervals=2, levels=3, evaluations=40, most_intervals=most)
+    if most == (4,):
+        settings = replace(settings, levels=2)
+    settings = replace(settings, validation=0.0, starts=2)
+    fitted = fit(data(), settings)
+    assert fitted.hierarchy[0].operator.network.intervals == finest
 
 
 def test_an_option_is_as_the_setting(options):
