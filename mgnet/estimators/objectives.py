@@ -61,11 +61,12 @@ def entropy(network: KAN, rows: Rows, weight: float) -> Objective:
     mean = torch.nn.functional.cross_entropy
     if weights is not None:
         mean = partial(_weighted_entropy, torch.from_numpy(weights / weights.sum()))
-    if not weight:
+    if not weight and weights is None:  # coarse levels may see a part of these rows
         return Objective(network, mean, (x, labels))
 
     def loss(network: Any) -> torch.Tensor:
-        return mean(network(x), labels) + 0.5 * weight * bending(network)
+        fit = mean(network(x), labels)
+        return fit + 0.5 * weight * bending(network) if weight else fit
 
     return Objective.from_torch(network, loss)
 

@@ -281,3 +281,16 @@ def test_several_starts_are_trained(starts):
     assert len(np.unique(losses[:, 0])) == starts
     kept = float(np.mean((kan.predict(x) - y) ** 2) / np.var(y))
     assert kept == pytest.approx(losses.min(), rel=0.1)  # the penalty decides, too
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("roughness", [0.0, 1e-3])
+@pytest.mark.parametrize("kind", [KANRegressor, KANClassifier])
+def test_many_rows_with_weights_and_without(kind, roughness, weighted):
+    """So many that coarse levels see a part of them."""
+    rng = np.random.default_rng(0)
+    x, w = rng.uniform(-1.0, 1.0, (5000, 2)), rng.uniform(0.1, 2.0, 5000)
+    y = x[:, 0] * x[:, 1]
+    target = y if kind is KANRegressor else y > 0.0
+    made = kind(hidden=2, intervals=2, levels=2, max_iter=8, roughness=roughness)
+    assert made.fit(x, target, w if weighted else None).score(x, target) > 0.95
