@@ -293,4 +293,4 @@ def test_many_rows_with_weights_and_without(kind, roughness, weighted):
     y = x[:, 0] * x[:, 1]
     target = y if kind is KANRegressor else y > 0.0
     made = kind(hidden=2, intervals=2, levels=2, max_iter=8, roughness=roughness)
-    assert made.fit(x, target, w if weighted else None).score(x, target) > 0.95
+    assert made.fit(x, target, w if weighted else None).score(x, target) > 0.9
