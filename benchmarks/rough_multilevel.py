@@ -112,7 +112,7 @@ def gradient_first(
     problem = LeastSquares(kan, (data.x, data.y))
     few, _ = problem.split(round(rows * sum(p.numel() for p in kan.parameters())))
 
-    def descend(own: LeastSquares, until: float) -> None:
+    def descend(own: Any, until: float) -> None:
         levenberg_marquardt(
             own, max_cycles=10**6, monitor=lambda record, u: time.process_time() > until
         )

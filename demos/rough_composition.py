@@ -97,7 +97,7 @@ kan = KANRegressor(
     max_iter=10**6,
     seconds=SECONDS,
 )
-boosting = HistGradientBoostingRegressor(max_iter=2000, early_stopping=True, random_state=0)
+boosting = HistGradientBoostingRegressor(max_iter=2000, random_state=0)
 fits = {
     "boosting": lambda: boosting.fit(x, y).predict,
     "tanh network": lambda: network(lambda x: torch.from_numpy(x).float(), 64, 5e-3),
