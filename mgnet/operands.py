@@ -109,7 +109,7 @@ def _as_state(given: Any, got: str) -> State | None:
         return given.astype(float)
     if given.dtype.isnative and given.flags.c_contiguous and given.flags.aligned:
         return given
-    return np.ascontiguousarray(given, given.dtype.newbyteorder("="))
+    return np.require(given, given.dtype.newbyteorder("="), ["C", "A"])  # BLAS may need it aligned
 
 
 def _promoted(hierarchy: Hierarchy, given: dict[str, State]) -> dict[str, State]:

@@ -255,7 +255,8 @@ def test_the_minimum_in_a_box_is_that_of_scipy(name):
         solution, at_bounds = by_us(*problem, rule=rule, max_cycles=300)
         assert at_bounds > 0
         assert solution.values[-1] == pytest.approx(theirs.cost, rel=1e-8)
-        assert solution.cycles <= (0.8 if rule.singular else 1.6) * theirs.njev
+        most = (0.8 if rule.singular else 1.6) * theirs.njev
+        assert solution.cycles <= max(most, 10)  # theirs differ between processors, down to 7
 
 
 @pytest.mark.parametrize("loss", ["huber", "cauchy"])
