@@ -18,12 +18,14 @@ solvers come first; a method is "too slow" when set-up or a solve takes longer t
 seconds and than the fastest of them or 10 s. One that has spent 20 s gets no further right side;
 "of" tells how many it had. What would need more memory is left out, and the table says how much.
 
+A run of one matrix also takes the peak memory of its process, Python and PyTorch included.
 With --save the rows of this run replace those in results/newton_multigrid.json, or join them.
 """
 
 import argparse
 import itertools
 import math
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -277,6 +279,8 @@ def table(rows: list[saved.Row]) -> str:
     if "residuals" in first:
         head = ", {residuals} residuals, loss {loss:.1e}, damping {damping:g}"
         lines[0] += head.format(**first)
+        if "peak_gigabytes" in first:
+            lines[0] += f", {first['peak_gigabytes']:.2f} GB at the peak"
         columns = f"    {'':<14} {'median':>9} {'most':>6} {'of':>3}"
         lines.append(f"{columns} {'set-up':>9} {'seconds':>9}")
     for row in rows:
@@ -364,7 +368,11 @@ def main() -> None:
             for mu in given.dampings:
                 matrix = {"widths": text, "intervals": n, "parameters": J.shape[1]}
                 matrix |= {"residuals": J.rows, "loss": 0.5 * float(r @ r), "damping": mu}
-                add(matrix, [row.flat() for row in compare(n, r, J, mu, given)])
+                found = [row.flat() for row in compare(n, r, J, mu, given)]
+                if len(given.widths) == len(given.intervals) == len(given.dampings) == 1:
+                    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                    matrix["peak_gigabytes"] = round(1.024e-6 * kilobytes, 3)
+                add(matrix, found)
 
 
 if __name__ == "__main__":

@@ -101,12 +101,12 @@ CASES = {
         5e-9,
         STRIP,
         (
-            page(24, 24, 24, part=0.25),
-            Setting("periodic inputs", THREE, 4000, share=None, rule=Nielsen(), part=0.25),
-            Setting("even points that stay", THREE, 4096, 0, rule=Nielsen(), part=0.25),
-            Setting("new even points", THREE, 4096, rule=Nielsen(), part=0.25),
-            Setting("probed radius", THREE, 4096, part=0.25),
-            Setting("deeper", FOUR, 4096, part=0.25),
+            page(24, 24, 24, part=0.125),
+            Setting("periodic inputs", THREE, 4000, share=None, rule=Nielsen(), part=0.125),
+            Setting("even points that stay", THREE, 4096, 0, rule=Nielsen(), part=0.125),
+            Setting("new even points", THREE, 4096, rule=Nielsen(), part=0.125),
+            Setting("probed radius", THREE, 4096, part=0.125),
+            Setting("deeper", FOUR, 4096, part=0.125),
             Setting("more points", FOUR, 6000),
             Setting("corrections", FOUR, 6000, rule=Nielsen(), corrections=8),
         ),
@@ -125,7 +125,9 @@ CASES = {
         (
             page(24, 24, 24, part=0.25),
             Setting("more and more points", FOUR, GROWING, share=0.25),
-            Setting("corrections", FOUR, GROWING, share=0.25, rule=Nielsen(), corrections=8),
+            Setting(
+                "corrections", FOUR, GROWING, 10, 0.25, rule=Nielsen(), corrections=8, part=0.5
+            ),
         ),
     ),
     "poisson": Case(
@@ -133,9 +135,9 @@ CASES = {
         1e-9,
         SQUARE,
         (
-            page(30, 30, points=2500, every=50),
-            Setting("narrower", (24, 24), 2000, 40, periodic=False, rule=Nielsen()),
-            Setting("probed radius", (24, 24), 2000, 40, periodic=False),
+            page(30, 30, points=2500, every=50, part=0.5),
+            Setting("narrower", (24, 24), 2000, 40, periodic=False, rule=Nielsen(), part=0.5),
+            Setting("probed radius", (24, 24), 2000, 40, periodic=False, part=0.5),
             Setting("sines", (24, 24), 2000, 40, periodic=False, frequency=3.0),
             Setting("points that stay", (24, 24), 2000, 0, periodic=False, frequency=3.0),
             Setting("corrections", (24, 24), 2000, 40, 0.0, False, 3.0, Nielsen(), corrections=8),
@@ -146,7 +148,7 @@ CASES = {
         5e-6,
         STRIP,
         (
-            page(24, 24, 24),
+            page(24, 24, 24, part=0.5),
             Setting("more and more points", (20,) * 4, GROWING, share=0.25, periodic=False),
             Setting(
                 "corrections", (20,) * 4, GROWING, 10, 0.25, False, 0.0, Nielsen(), corrections=8
@@ -169,6 +171,7 @@ CASES = {
                 "corrections", (20, 20, 20), 1000, 10, 0.0, False, 0.0, Nielsen(), corrections=8
             ),
         ),
+        part=0.5,
     ),
 }
 THREADS = 1.5  # processor seconds of one thread that two threads do in one second
