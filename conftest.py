@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent / "tests"
 
 
 def pytest_configure() -> None:
-    """Let NumPy 2 print scalars as NumPy 1 does: the doctests run with both."""
+    """Search for garbage seldom; let NumPy 2 print as NumPy 1 does: doctests run with both."""
     gc.set_threshold(50_000)  # torch makes so many objects that searches for garbage take seconds
     if int(np.__version__.split(".")[0]) >= 2:
         np.set_printoptions(legacy="1.25")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from rough_link_models import Predict
-from rough_rivals import by_blocks, error
+from rough_rivals import by_blocks, error, parts
 from rough_targets import Rows
 
 from mgnet import CycleRecord
@@ -83,8 +83,8 @@ def gradient_first(
     Levenberg-Marquardt sees ten rows per parameter until three quarters of the seconds are over.
     """
     began = time.process_time()
-    x, y = data.x.float(), data.y.float()
-    apart = min(len(x) // 20, 5000)
+    kept, x_apart, y_apart = parts(data)
+    x, y = kept.x.float(), kept.y.float()
     knots = [intervals, *[outer] * len(hidden)]
 
     def begin(number: int) -> tuple[KAN, torch.optim.Optimizer]:
@@ -97,7 +97,7 @@ def gradient_first(
         while (part := (time.process_time() - own) / time_given) < 1.0:
             for group in optimizer.param_groups:
                 group["lr"] = rate * (1.0 + math.cos(math.pi * part)) / 2.0
-            few = torch.randint(len(x) - apart, (batch,), generator=generator)
+            few = torch.randint(len(x), (batch,), generator=generator)
             optimizer.zero_grad()
             (kan(x[few]) - y[few]).square().mean().backward()
             optimizer.step()
@@ -106,7 +106,7 @@ def gradient_first(
     field = [begin(number) for number in range(starts)]
     for each in field:
         steps(*each, share)
-    kan, optimizer = min(field, key=lambda each: error(each[0], data.x[-apart:], data.y[-apart:]))
+    kan, optimizer = min(field, key=lambda each: error(each[0], x_apart, y_apart))
     steps(kan, optimizer, 2.0 * share)
     kan = kan.double()
     problem = LeastSquares(kan, (data.x, data.y))

@@ -21,6 +21,7 @@ __all__ = [
     "MOST_UNKNOWNS",
     "check_limits",
     "check_memory",
+    "doubled",
     "is_count",
     "is_number",
     "is_one_of",
@@ -100,6 +101,24 @@ def check_limits(
             f"{owner} got a monitor of type {type(monitor).__name__}; give a function of the "
             "history entry and the state, such as print"
         )
+
+
+def doubled(count: int, times: int, most: float = math.inf) -> int:
+    """A count that is doubled so many times, or fewer, so that it does not exceed `most`.
+
+    Parameters
+    ----------
+    count, times : int
+    most : int, or infinity
+
+    Examples
+    --------
+    >>> doubled(8, 5), doubled(8, 5, 16), doubled(8, 5, 100)
+    (256, 16, 64)
+    """
+    while times > 0 and 2 * count <= most:
+        count, times = 2 * count, times - 1
+    return count
 
 
 def is_whole(value: Any, least: float = 0, most: float = 2**63 - 1) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from mgnet import Solver, gallery
 from mgnet.knots import KAN, knot_hierarchy
-from mgnet.limits import check_limits
+from mgnet.limits import check_limits, doubled
 from mgnet.training import LeastSquares, LevenbergMarquardt, levenberg_marquardt, train
 
 X = torch.linspace(-1.0, 1.0, 20, dtype=torch.float64).unsqueeze(1)
@@ -88,3 +88,14 @@ def test_one_signature_serves_all_monitors(name):
     ended = FUNCTIONS[name](monitor=lambda entry, state: entry.cycle == 1)
     assert ended.reason.name == "MONITOR"
     assert ended.cycles == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_counts_are_doubled_as_long_as_they_may_be(seed):
+    draw = np.random.default_rng(seed)
+    count, times = int(draw.integers(1, 20)), int(draw.integers(0, 8))
+    most = int(draw.integers(count, 1000))
+    allowed = [count * 2**k for k in range(times + 1) if count * 2**k <= most]
+    assert doubled(count, times, most) == max(allowed)
+    assert doubled(count, times) == count * 2**times
+    assert doubled(count, times, count - 1) == count

@@ -9,6 +9,8 @@ from math import inf
 
 import numpy as np
 
+from mgnet.limits import doubled
+
 __all__ = ["Data", "Settings", "Trained", "intervals_on", "parameters"]
 
 
@@ -169,13 +171,7 @@ def intervals_on(settings: Settings, doublings: int) -> tuple[int, ...]:
             f"got {len(caps)} numbers of most_intervals for {layers} layers; give one number for "
             "all, or one for each layer"
         )
-    found = []
-    for n, cap in zip(counts, caps, strict=True):
-        times = doublings
-        while times and n * 2**times > cap:
-            times -= 1
-        found.append(n * 2**times)
-    return tuple(found)
+    return tuple(doubled(n, doublings, cap) for n, cap in zip(counts, caps, strict=True))
 
 
 def parameters(inputs: int, settings: Settings) -> int:

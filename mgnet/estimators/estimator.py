@@ -19,7 +19,7 @@ from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_row
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import SweepLines, TrainingBudget
 from mgnet.knots import KAN, KnotSolver, knot_hierarchy
-from mgnet.limits import is_count, is_whole, shown, written
+from mgnet.limits import doubled, is_count, is_whole, shown, written
 from mgnet.smoother import Smoother
 from mgnet.training import LBFGS, LevenbergMarquardt, NewtonKrylov, Objective, TorchOptimizer
 
@@ -195,12 +195,15 @@ class KANEstimator(BaseEstimator, ABC):
                 f"{kind} got intervals {shown(self.intervals)}, levels {shown(self.levels)} and "
                 f"degree {shown(self.degree)}; give positive integers"
             )
-        finer = 2 ** (min(int(self.levels), 1000) - 1)
+        times = min(int(self.levels), 1000) - 1
         most = self.most_intervals
-        caps = most if isinstance(most, Sequence) and len(most) == len(per_layer) else [most]
-        caps = [cap if is_count(cap) else inf for cap in caps] * (len(per_layer) // len(caps))
+        own = most if isinstance(most, Sequence) and len(most) == len(per_layer) else [most]
+        caps: list[Any] = [cap if is_count(cap) else inf for cap in own]
+        caps *= len(per_layer) // len(own)
         edges = zip(widths[:-1], widths[1:], per_layer, caps, strict=True)
-        count = sum(p * q * (min(finer * int(n), cap) + int(self.degree)) for p, q, n, cap in edges)
+        count = sum(
+            p * q * (doubled(int(n), times, cap) + int(self.degree)) for p, q, n, cap in edges
+        )
         if count > MOST_PARAMETERS:
             raise ValueError(
                 f"{kind} got intervals {shown(self.intervals)} and levels {shown(self.levels)} for "

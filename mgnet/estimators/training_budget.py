@@ -192,7 +192,8 @@ class TrainingBudget:
             loss = value = problem.value(u)
         self._values.setdefault(number, []).append(value)
         self.history.append((self.seconds, self.work, loss, number))
-        merit = value if self.judge is None else self.merit(level, u)
+        known = self.judge is None or self.judge is problem  # all rows are evaluated once
+        merit = value if known else self.merit(level, u)
         if self._best is None or merit <= self._best[0]:
             self._best = merit, number, u
         if self.progress is not None:

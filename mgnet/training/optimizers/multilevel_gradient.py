@@ -126,20 +126,15 @@ class MultilevelGradient(torch.optim.Optimizer):
             p: GeneratingSystem(p.shape, chain) for p, chain in chains.items() if len(chain)
         }
         self._inner: Any = None
-        if groups is None:
-            groups = network.parameters() if isinstance(network, torch.nn.Module) else [*network]
-        super().__init__(groups, defaults)
-        self._check_groups(network)
-        self._build()
-
-    def _check_groups(self, network: torch.nn.Module | Mapping[Any, Any]) -> None:
-        """Raise if all groups are of another network: nothing would have levels then."""
-        own = {*(network.parameters() if isinstance(network, torch.nn.Module) else network)}
-        if not any(p in own for group in self.param_groups for p in group["params"]):
+        own = [*(network.parameters() if isinstance(network, torch.nn.Module) else network)]
+        super().__init__(own if groups is None else groups, defaults)
+        given = {p for group in self.param_groups for p in group["params"]}
+        if given.isdisjoint(own):  # nothing would have levels
             raise ValueError(
                 "MultilevelGradient got groups without any parameter of the "
                 f"{type(network).__name__}; give parameters of the network itself, not of a copy"
             )
+        self._build()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; parameters of the network have their levels."""
