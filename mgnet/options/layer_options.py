@@ -25,6 +25,7 @@ def layer_parallel_from_options(
     control: FixedCycles | CyclesToTolerance | AdaptiveCycles | None = None,
     relaxation: Sequence[str] = ("F", "FCF"),
     mode: str = "mgrit",
+    coarse: str = "mean",
 ) -> LayerParallel:
     """A layer-parallel module as the script describes it, changed by the options.
 
@@ -35,7 +36,7 @@ def layer_parallel_from_options(
     net : ODENet
     prefix : str
         With "net_" the options are `-net_mgnet_forward_cycle` and so on.
-    levels, coarsening, forward, backward, control, relaxation, mode
+    levels, coarsening, forward, backward, control, relaxation, mode, coarse
         As in `LayerParallel`; the options beat them.
 
     Raises
@@ -63,7 +64,7 @@ def layer_parallel_from_options(
     levels = values.get("levels", levels)
     texts = values.get("forward_cycle", forward), values.get("backward_cycle", backward)
     control = _control(FixedCycles() if control is None else control, values)
-    mode = values.get("mode", mode)
+    mode, coarse = values.get("mode", mode), values.get("coarse", coarse)
     values.help()
     try:
         return LayerParallel(
@@ -74,6 +75,7 @@ def layer_parallel_from_options(
             control,
             relaxation=relaxation,
             mode=mode,
+            coarse=coarse,
         )
     except ValueError as error:
         names = ("levels", "coarsening", "forward_cycle", "backward_cycle")

@@ -139,6 +139,7 @@ _ROWS = (
     Option("monitor", "flag", "false", "Print the residual norm after each cycle"),
     Option("view", "table|ascii|json", "", "Print levels and cycle before the solve"),
     Option("coarsening", "ints", "4", "Layers per layer of the next level", _LAYERS, least=2),
+    Option("coarse", "mean|first|fused|identity", "mean", "What a coarse layer is", _LAYERS),
     Option("forward_cycle", "cycle", "cascade + V", "Cycle of the states", _LAYERS),
     Option("backward_cycle", "cycle", "cascade + V", "Cycle of the adjoint", _LAYERS),
     Option("control", "fixed|tolerance|adaptive", "fixed", "What ends the cycles", _LAYERS),

@@ -107,6 +107,13 @@ CASES = {
     "FCF, Heun": Case(
         9, 2, 2, FixedCycles(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
     ),
+    "first": Case(29, 2, 4, steps=2, settings={"coarse": "first"}, traced=False),
+    "fused": Case(27, 2, 4, steps=2, net={"learnable_steps": True}, settings={"coarse": "fused"}),
+    "fused, three levels": Case(26, 3, (2, 3), steps=1, settings={"coarse": "fused"}, traced=False),
+    "identity": Case(29, 2, 4, steps=2, settings={"coarse": "identity"}, traced=False),
+    "identity, in turn": Case(
+        26, 3, (2, 3), steps=1, batch=1200, settings={"coarse": "identity"}, traced=False
+    ),
     "serial": Case(6, 2, 2, steps=2, net={"learnable_steps": True}, settings={"mode": "serial"}),
     "dropout": Case(
         6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)

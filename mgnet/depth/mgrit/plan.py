@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
 from typing import NamedTuple
 
 import numpy as np
 
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
+from mgnet.depth.mgrit.coarse_kinds import check_coarse
 from mgnet.depth.mgrit.machine import Machine
 from mgnet.depth.mgrit.plan_calls import check_calls, plan_calls
 from mgnet.limits import is_whole, shown
@@ -52,6 +55,7 @@ class Plan:
     layers, ranks : int
     levels : int
     coarsening : int or tuple of int
+    coarse : str
     cycle : str
     cycles : tuple of (int or None)
         Forward and backward; None is a serial pass. One entry when there is no backward pass.
@@ -75,6 +79,7 @@ class Plan:
     ranks: int
     levels: int
     coarsening: int | tuple[int, ...]
+    coarse: str
     cycle: str
     cycles: tuple[int | None, ...]
     forward: Cost
@@ -96,6 +101,7 @@ class Plan:
         lines = [
             f"{self.layers} layers on {self.ranks} rank{'s' * (self.ranks > 1)}: "
             f"{self.levels} level{'s' * (self.levels > 1)}, coarsening {self.coarsening}"
+            f"{'' if self.coarse == 'mean' else f', coarse layers: {self.coarse}'}"
         ]
         for cycles, (name, unit, cost) in zip(self.cycles, passes, strict=True):
             how = "serial" if cycles is None or self.levels == 1 else f"{self.cycle}, {cycles} x"
@@ -125,6 +131,7 @@ def plan(
     cycles: Sequence[int | None] = (1, 1),
     record: bool = False,
     gathered: bool = False,
+    coarse: str = "mean",
 ) -> Plan:
     """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
 
@@ -153,6 +160,9 @@ def plan(
         `mgnet.petsc.distribute_layers` do where it is small: more evaluations in all, none more in
         a row, and in place of a message from each rank to the next a gathering, `log2(ranks)` in a
         row.
+    coarse : str
+        What coarse layers are, as in `LayerParallel`: "fused" ones cost as much as the layers that
+        they stand for (and are never gathered), "identity" nothing.
 
     Examples
     --------
@@ -175,6 +185,7 @@ def plan(
             f"plan got machine {shown(machine)}; give Machine(layer_seconds=1e-3, latency=1e-5), "
             "say"
         )
+    check_coarse("plan", coarse)
     factors = level_factors(levels, coarsening)
     sizes = level_sizes(layers, factors)
     check_calls(sizes, factors, relaxation, cycle, cycles, ranks)
@@ -185,7 +196,8 @@ def plan(
             calls.append(plan_calls(layers, (), relaxation, cycle, 0, False, reverse))
         else:
             calls.append(plan_calls(layers, factors, relaxation, cycle, count, record, reverse))
-    everywhere = levels - 1 if gathered and levels > 1 and len(owned[0]) > 2 else None
+    gathered = gathered and levels > 1 and coarse != "fused"
+    everywhere = levels - 1 if gathered and len(owned[0]) > 2 else None
     if record and len(calls) == 2:  # the adjoint records each coarse level once
         for k in sorted({k for k, _ in calls[1]} - {0}):
             size = int(owned[k][-1])
@@ -193,7 +205,7 @@ def plan(
             calls[0] += [(k, slice(n, n + at_once, 1)) for n in range(0, size, at_once)]
     cascaded = cycle.startswith("cascade")
     costs = [
-        _cost(each, owned, bool(reverse), everywhere, cascaded)
+        _cost(each, owned, _strides(factors, coarse), bool(reverse), everywhere, cascaded)
         for reverse, each in enumerate(calls)
     ]
     message = machine.latency + machine.state_bytes / machine.bandwidth
@@ -204,6 +216,7 @@ def plan(
         ranks=int(ranks),
         levels=int(levels),
         coarsening=tuple(coarsening) if isinstance(coarsening, Sequence) else int(coarsening),
+        coarse=coarse,
         cycle=cycle,
         cycles=tuple(cycles),
         forward=costs[0],
@@ -228,6 +241,7 @@ def best_plan(
     relaxation: Sequence[str] = ("F", "FCF"),
     cycles: Sequence[int | None] = (1, 1),
     record: bool = False,
+    coarse: str = "mean",
 ) -> Plan:
     """The plan of least predicted time over levels and factors, or the serial one on one rank.
 
@@ -251,6 +265,8 @@ def best_plan(
         Number of cycles forward and backward, such as in `plan`.
     record : bool
         Whether the closing sweep takes all layers, as in training.
+    coarse : str
+        What coarse layers are, as in `plan`.
 
     Examples
     --------
@@ -288,6 +304,7 @@ def best_plan(
             relaxation=relaxation,
             cycles=cycles,
             record=record,
+            coarse=coarse,
         )
         for levels, factor in shapes
     ]
@@ -303,9 +320,17 @@ def _owned(sizes: Sequence[int], factors: Sequence[int], ranks: int) -> list[np.
     return owned[::-1]
 
 
+def _strides(factors: Sequence[int], coarse: str) -> list[int]:
+    """How many layers of the finest level one layer of each level evaluates."""
+    if coarse == "identity":
+        return [1] + [0] * len(factors)
+    return list(accumulate(factors if coarse == "fused" else [1] * len(factors), mul, initial=1))
+
+
 def _cost(
     calls: list[tuple[int, slice]],
     owned: list[np.ndarray],
+    strides: Sequence[int],
     reverse: bool,
     everywhere: int | None,
     cascaded: bool,
@@ -315,15 +340,19 @@ def _cost(
     ranks = len(owned[0]) - 1
     for level, which in calls:
         begins = owned[level]
+        stride = strides[level]
         if level == everywhere and which.stop - which.start == 1:
             marched += 1
-            evaluations += ranks
-            critical += 1
+            evaluations += ranks * stride
+            critical += stride
             continue
         layers = range(begins[-1])[which]
         before = np.clip(-((layers.start - begins) // layers.step), 0, len(layers))
-        evaluations += len(layers)
-        critical += int(np.diff(before).max())
+        each = stride * np.diff(before)
+        if stride > 1 and layers and layers[-1] == begins[-1] - 1:  # which may stand for fewer
+            each[-1] -= stride * begins[-1] - owned[0][-1]
+        evaluations += int(each.sum())
+        critical += int(each.max())
         # The state at the beginning of a block is the end of the layer before it.
         crossing = begins[1:-1] - (0 if reverse else 1)
         within = (crossing >= layers.start) & (crossing < layers.stop)

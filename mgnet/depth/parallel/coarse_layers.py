@@ -10,10 +10,17 @@ from torch import Tensor
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import Communicator
 
-__all__ = ["coarse_layers", "layers_of_all", "renew", "renew_means", "shares_of", "sums"]
+__all__ = [
+    "coarse_layers",
+    "layers_of_all",
+    "renew",
+    "renew_means",
+    "shares_of",
+    "sums",
+]
 
 
-def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
+def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False) -> Layers:
     """The layers of a coarse level: one for every `stride` of these, with the sum of their steps.
 
     Its parameters are the means of theirs, weighted by their steps: to first order in the
@@ -25,6 +32,8 @@ def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
     stride : int
     stages : int
         Of the one-step method.
+    first : bool
+        Parameters are those of the first one instead; the tensors are views.
 
     Examples
     --------
@@ -34,8 +43,10 @@ def coarse_layers(layers: Layers, stride: int, stages: int) -> Layers:
     """
     if stride == 1:
         return layers
-    shares = shares_of(layers.steps, stride)
     left = layers[::stride]
+    if first:
+        return left.with_steps(sums(layers.steps, stride))
+    shares = shares_of(layers.steps, stride)
     return Layers(
         tuple(_means(p, shares, stride) for p in layers.parameters),
         tuple(

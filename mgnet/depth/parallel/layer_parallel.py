@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,6 +22,7 @@ from mgnet.depth.parallel.control import (
     FixedCycles,
     PassReport,
 )
+from mgnet.depth.parallel.evaluation import evaluating, means
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import (
@@ -70,6 +70,12 @@ class LayerParallel(nn.Module):
         "auto" measures both on the first call with each shape and keeps the faster one.
     warm_start : bool
         Start each call from the states of the last one, where the shapes agree.
+    coarse : {"mean", "first", "fused", "identity"}
+        A coarse layer has the mean weights of those it stands for; the weights of the first one
+        (injection); the sum of all their slopes at its state, as many evaluations in one batch; or
+        changes nothing, so that coarse levels only add up what finer layers do. Means are right to
+        first order for slopes linear in weights; where weights multiply, as in attention, and are
+        not smooth in depth, "fused" is.
 
     Attributes
     ----------
@@ -113,6 +119,7 @@ class LayerParallel(nn.Module):
         relaxation: Sequence[str] = ("F", "FCF"),
         mode: str = "mgrit",
         warm_start: bool = False,
+        coarse: str = "mean",
     ):
         super().__init__()
         if not isinstance(net, ODENet):
@@ -140,14 +147,15 @@ class LayerParallel(nn.Module):
                 "relaxation": relaxation_words(relaxation, len(factors)),
                 "mode": mode,
                 "warm_start": warm_start,
+                "coarse": coarse,
             },
             FixedCycles() if control is None else control,
         )
         self.last_forward = self.last_backward = SERIAL
 
     def _set(self, settings: dict[str, Any], control: Control | None) -> None:
-        texts = settings["forward"], settings["backward"], settings["relaxation"]
-        method = MGRITMethod.from_texts(settings["factors"], *texts)
+        names = "factors", "forward", "backward", "relaxation", "coarse"
+        method = MGRITMethod.from_texts(*[settings[name] for name in names])
         kept, depth, interval = self.net.kept, self.net.depth, method.strides[-1]
         if kept and (kept.start % interval or (kept.stop % interval and kept.stop < depth)):
             raise ValueError(
@@ -272,7 +280,7 @@ class LayerParallel(nn.Module):
         else:
             setup = last[1]
             setup.refresh()
-        steps = setup.levels[0].steps if layers is None else layers.steps
+        steps = setup.fine.steps if layers is None else layers.steps
         return setup, u, steps, parameters
 
     def _note(self, direction: str, made: PassReport) -> None:
@@ -366,16 +374,15 @@ class LayerParallel(nn.Module):
                 raise ValueError(
                     f"LayerParallel.evaluate got propagation {mode!r}; use 'serial' or 'mgrit'"
                 )
-        total, count = dict.fromkeys(modes, 0.0), 0
-        with torch.no_grad(), _evaluating(self):
-            for x, target in batches:
-                u = self.net.encode(x)
-                for mode in modes:
-                    usable = mode if self.settings["factors"] else "serial"
-                    output = self.net.decode(self._propagate(u, usable))
-                    total[mode] += len(x) * float(metric(output, target))
-                count += len(x)
-        return {mode: total[mode] / max(count, 1) for mode in modes}
+        with torch.no_grad(), evaluating(self):
+            return means(self._each, metric, batches, modes)
+
+    def _each(self, x: Tensor, modes: Sequence[str]) -> Iterator[Tensor]:
+        """The output of each propagation."""
+        u = self.net.encode(x)
+        for mode in modes:
+            usable = mode if self.settings["factors"] else "serial"
+            yield self.net.decode(self._propagate(u, usable))
 
     def __getstate__(self) -> dict[str, Any]:
         # What is kept between calls belongs to these very tensors.
@@ -384,15 +391,3 @@ class LayerParallel(nn.Module):
     def extra_repr(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{settings}, control={self.control}"
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; after, each part has the mode that it had."""
-    training = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in training:
-            part.training = mode

@@ -14,8 +14,9 @@ from torch import Tensor
 from mgnet.depth.batched.tape import Tape
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
 from mgnet.depth.parallel.control import CycleLimit, PassReport
+from mgnet.depth.parallel.fused_layers import FusedTape
 from mgnet.depth.parallel.history import History
-from mgnet.depth.parallel.propagation_setup import PropagationSetup, in_turn
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, in_turn, summed
 from mgnet.interpreter import run
 
 __all__ = ["Adjoint", "Propagation"]
@@ -74,7 +75,7 @@ class Propagation:
         for which, count in offsets(self.intervals):
             if count < len(now):  # the short last interval ends
                 now, ended = now[:count], [now[count:]]
-            tape = setup.kernel.record(setup.levels[0][which], now)
+            tape = setup.kernel.record(setup.fine[which], now)
             self.tapes.append(tape)
             now = torch.addcmul(now, setup.scale(0, which, now), tape.value)
         return torch.cat([points[:1], now, *ended])
@@ -82,7 +83,7 @@ class Propagation:
     def update_buffers(self) -> None:
         """Give the network's own buffers the values that the recorded sweep left."""
         for which, tape in self.recorded():
-            self.setup.levels[0][which].update(tape.new_buffers)
+            self.setup.fine[which].update(tape.new_buffers)
 
     def recorded(self) -> list[tuple[slice, Tape]]:
         """The tapes of the recorded sweep, and the layers that they are of."""
@@ -144,7 +145,7 @@ class Propagation:
             for, to the step sizes (N,).
         """
         setup, parts = self.setup, self.intervals
-        fine = setup.levels[0]
+        fine = setup.fine
         of_parameters = tuple(torch.empty_like(p) for p in fine.parameters)
         of_steps = torch.empty_like(fine.steps) if with_steps else None
         now = adjoint[1:-1] if parts.layers % parts.factor else adjoint[1:]
@@ -193,14 +194,15 @@ class Adjoint:
     def __init__(self, forward: Propagation, gathered: Tensor | None):
         self.forward = forward
         self.gathered = gathered
-        self._whole: dict[int, Tape] = {}  # of the coarser levels
-        self._parts: dict[tuple[int, ...], tuple[Tape, Tensor]] = {}
+        self._whole: dict[int, Tape | FusedTape] = {}  # of the coarser levels
+        self._parts: dict[tuple[int, ...], tuple[Tape | FusedTape, Tensor]] = {}
+        self._same = forward.setup.method.coarse == "identity"
 
     @classmethod
     def of(cls, forward: Propagation) -> Adjoint:
         """Gather the states of the gathered level, where there is one; all processes call it."""
         setup, gathered = forward.setup, None
-        if setup.gathered:  # all processes are here, also those without layers
+        if setup.gathered and setup.method.coarse != "identity":  # all processes are here
             points = forward.points_of(len(setup.method.factors))
             gathered = torch.cat(setup.communicator.allgather(points))
         return cls(forward, gathered)
@@ -208,13 +210,13 @@ class Adjoint:
     def record_coarse(self) -> None:
         """Record the own coarse layers before the march, in which each process waits its turn."""
         setup = self.forward.setup
-        if setup.count and not setup.gathered:
+        if setup.count and not setup.gathered and not self._same:
             for level in range(1, len(setup.method.factors) + 1):
                 self._of_level(level)
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Backward steps of some layers of a level, all at once (`Propagator`)."""
-        if not states.shape[0]:  # other processes hold all layers
+        if not states.shape[0] or (level and self._same):  # no layers here, or the identity
             return states
         key = level, which.start, which.stop, which.step
         step = self._parts.get(key)
@@ -230,12 +232,14 @@ class Adjoint:
         """Backward steps of the layers of a coarse level, one by one: see `march_by_advance`."""
         if not layers:  # other processes hold them all
             return [start]
+        if level and self._same:
+            return summed(layers, start, rows)
         scales = self.forward.setup.scales(level, start)
         vjps = self._of_level(level).vjp_each(start)
         order = slice(None, None, -1 if reverse else 1)
         return in_turn(vjps[order], scales[order], start, rows)
 
-    def _tape(self, level: int, which: slice) -> Tape:
+    def _tape(self, level: int, which: slice) -> Tape | FusedTape:
         if level:
             return self._of_level(level)[which]
         first, offset = divmod(which.start, self.forward.intervals.factor)
@@ -243,7 +247,7 @@ class Adjoint:
         count = len(range(*which.indices(self.forward.setup.count)))
         return tape if count == len(tape.value) else tape[first : first + count]
 
-    def _of_level(self, level: int) -> Tape:
+    def _of_level(self, level: int) -> Tape | FusedTape:
         if level not in self._whole:
             setup, coarsest = self.forward.setup, len(self.forward.setup.method.factors)
             if setup.gathered and level == coarsest:  # the own part of what is gathered
@@ -251,7 +255,7 @@ class Adjoint:
                 tape = self._of_level(coarsest + 1)[first : first + len(setup.levels[coarsest])]
             else:
                 points = self.gathered if level > coarsest else self.forward.points_of(level)
-                tape = setup.kernel.record(setup.levels[level], points)  # type: ignore[arg-type]
+                tape = setup.record(level, points)  # type: ignore[arg-type]
             self._whole[level] = tape
         return self._whole[level]
 

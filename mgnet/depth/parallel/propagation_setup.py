@@ -16,6 +16,8 @@ from torch import Tensor
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.tape import Tape
+from mgnet.depth.mgrit.coarse_kinds import check_coarse
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
 from mgnet.depth.mgrit.layer_hierarchy import layer_levels, mgrit, posed
 from mgnet.depth.parallel.coarse_layers import (
@@ -24,11 +26,13 @@ from mgnet.depth.parallel.coarse_layers import (
     renew,
     renew_means,
     shares_of,
+    sums,
 )
+from mgnet.depth.parallel.fused_layers import FusedLayers, FusedTape
 from mgnet.hierarchy import Hierarchy
 from mgnet.schedule import Schedule
 
-__all__ = ["SERIAL_METHOD", "MGRITMethod", "PropagationSetup", "detached", "in_turn"]
+__all__ = ["SERIAL_METHOD", "MGRITMethod", "PropagationSetup", "detached", "in_turn", "summed"]
 
 
 @dataclass(frozen=True)
@@ -39,16 +43,21 @@ class MGRITMethod:
     forward: tuple[Schedule | None, Schedule]  # opening, cycle
     backward: tuple[Schedule | None, Schedule]
     relaxation: tuple[str, ...]
+    coarse: str = "mean"  # what coarse layers are
 
     @classmethod
     def from_texts(
-        cls, factors: Sequence[int], forward: str, backward: str, relaxation: Sequence[str]
+        cls,
+        factors: Sequence[int],
+        forward: str,
+        backward: str,
+        relaxation: Sequence[str],
+        coarse: str = "mean",
     ) -> MGRITMethod:
         """Of cycles as texts; see `mgrit`."""
-        levels = len(factors) + 1
-        return cls(
-            tuple(factors), mgrit(levels, forward), mgrit(levels, backward), tuple(relaxation)
-        )
+        levels, words = len(factors) + 1, tuple(relaxation)
+        check_coarse("LayerParallel", coarse)
+        return cls(tuple(factors), mgrit(levels, forward), mgrit(levels, backward), words, coarse)
 
     @property
     def strides(self) -> list[int]:
@@ -71,8 +80,9 @@ class PropagationSetup:
     ----------
     kernel : StackedBlock
     method : MGRITMethod
-    levels : list of Layers
-        Finest first; the gathered level, if there is one, is one more.
+    levels : list of Layers or FusedLayers
+        Finest first; the gathered level, if there is one, is one more. Coarse layers that are the
+        identity are counted only.
     communicator : Communicator
         The processes that hold other layers, if there are any.
     gathered : Gathered or None
@@ -96,13 +106,14 @@ class PropagationSetup:
         self,
         kernel: StackedBlock,
         method: MGRITMethod,
-        levels: list[Layers],
+        levels: list[Layers | FusedLayers],
         communicator: Communicator,
         gathered: Gathered | None,
         shares: list[Tensor] | None,
     ):
         self.kernel = kernel
         self.method = method
+        self.fine: Layers = levels[0]  # type: ignore[assignment]
         self.levels = levels
         self.communicator = communicator
         self.gathered = gathered
@@ -138,8 +149,13 @@ class PropagationSetup:
         fixed_steps : bool
             Whether nothing changes the steps between calls.
         """
-        strides = method.strides
-        levels = [coarse_layers(layers, stride, kernel.stages) for stride in strides]
+        strides, first = method.strides, method.coarse != "mean"
+        levels: list[Any] = [layers]
+        for stride in strides[1:]:
+            if method.coarse == "fused":
+                levels.append(FusedLayers(kernel, layers, stride))
+            else:
+                levels.append(coarse_layers(layers, stride, kernel.stages, first))
         gathered = cls.place(layers, method, communicator, state_bytes)
         if gathered:
             levels.append(layers_of_all(levels[-1], communicator))
@@ -151,19 +167,19 @@ class PropagationSetup:
         layers: Layers, method: MGRITMethod, communicator: Communicator, state_bytes: int
     ) -> Gathered | None:
         """Whether, and where, small coarsest levels are gathered, for states of so many bytes."""
-        if communicator is SERIAL_COMMUNICATOR or not method.factors:
+        if communicator is SERIAL_COMMUNICATOR or not method.factors or method.coarse == "fused":
             return None
         size = state_bytes + sum(prod(x.shape[1:]) * x.itemsize for x in layers.tensors())
         return communicator.gathered(size)
 
     def serves(self, state_bytes: int) -> bool:
         """Whether a setup made for states of this size would be the same."""
-        place = self.place(self.levels[0], self.method, self.communicator, state_bytes)
+        place = self.place(self.fine, self.method, self.communicator, state_bytes)
         return place == self.gathered
 
     def changes_buffers(self, u: Tensor) -> bool:
         """Whether a recorded sweep may change buffers: running statistics of batch norm."""
-        fine = self.levels[0]
+        fine = self.fine
         if not fine.buffers:
             return False
         own = self.kernel.changes_buffers(fine, u[None])
@@ -182,20 +198,23 @@ class PropagationSetup:
             return False
         recorded = any([tensor.requires_grad for tensor in (u, steps, *parameters)])
         if not recorded:
-            self.kernel.check_gradients(self.levels[0], u.detach()[None])
+            self.kernel.check_gradients(self.fine, u.detach()[None])
         return recorded
 
     def refresh(self) -> None:
         """Make the coarse layers anew: what they are means of is trained."""
-        fine = self.levels[0]
+        fine, kind = self.fine, self.method.coarse
         for number, stride in enumerate(self.method.strides[1:]):
-            coarse = self.levels[number + 1]
-            if self.shares is None:
+            coarse: Any = self.levels[number + 1]
+            if kind == "first":  # views of the fine ones, but for the steps
+                coarse.steps.copy_(sums(fine.steps, stride))
+            elif kind == "mean" and self.shares is None:
                 renew(coarse, coarse_layers(fine, stride, self.kernel.stages))
-            else:
-                renew_means(coarse, fine, stride, self.shares[number])
-        if self.gathered:
-            renew(self.levels[-1], layers_of_all(self.levels[-2], self.communicator))
+            elif kind == "mean":
+                renew_means(coarse, fine, stride, self.shares[number])  # type: ignore[index]
+        if self.gathered and kind != "identity":
+            own: Any = self.levels[-2:]
+            renew(own[1], layers_of_all(own[0], self.communicator))
 
     @contextmanager
     def hierarchy(self, propagator: Any, initial: Tensor) -> Iterator[Hierarchy]:
@@ -238,7 +257,7 @@ class PropagationSetup:
         key = level, which.start, which.stop, which.step, states.dim()
         found = self._scales.get(key)
         if found is None:
-            steps = self.levels[level][which].steps
+            steps = self.levels[level].steps[which]
             found = self._scales[key] = steps.reshape(-1, *(1,) * (states.dim() - 1))
         return found
 
@@ -253,12 +272,18 @@ class PropagationSetup:
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Forward steps of some layers of a level, all at once (`Propagator`)."""
+        if level and self.method.coarse == "identity":
+            return states
         key = level, which.start, which.stop, which.step, states.shape, states.dtype
         step = self._steps.get(key)
         if step is None:
             if len(self._steps) >= STEPS:
                 self._steps.clear()
-            slope = self.kernel.bound_slope(self.levels[level][which], states)
+            layers = self.levels[level]
+            if isinstance(layers, FusedLayers):
+                slope = layers.bound_slope(which, states)
+            else:
+                slope = self.kernel.bound_slope(layers[which], states)
             step = self._steps[key] = slope, self.scale(level, which, states)
         slope, scale = step
         return torch.addcmul(states, scale, slope(states))
@@ -269,10 +294,23 @@ class PropagationSetup:
         """Forward steps of the layers of a level, one by one: see `march_by_advance`."""
         if not layers:  # other processes hold them all
             return [start]
-        slopes = self.kernel.programs("slope", self.levels[level], start)
-        self.kernel.evaluations += self.kernel.stages * layers
+        if level and self.method.coarse == "identity":
+            return summed(layers, start, rows)
+        own = self.levels[level]
+        if isinstance(own, FusedLayers):
+            slopes: Sequence[Callable[[Tensor], Tensor]] = own.slopes(start)
+        else:
+            slopes = self.kernel.programs("slope", own, start)
+            self.kernel.evaluations += self.kernel.stages * layers
         order = slice(None, None, -1 if reverse else 1)
         return in_turn(slopes[order], self.scales(level, start)[order], start, rows)
+
+    def record(self, level: int, states: Tensor) -> Tape | FusedTape:
+        """The tape of all own layers of a coarser level."""
+        layers = self.levels[level]
+        if isinstance(layers, FusedLayers):
+            return layers.record(states)
+        return self.kernel.record(layers, states)
 
 
 def in_turn(
@@ -309,6 +347,22 @@ def in_turn(
         for slope, scale, row in zip(slopes, scales, rows, strict=True):
             now = torch.addcmul(now, scale, slope(now)).add_(row)
             points.append(now)
+    return points
+
+
+def summed(layers: int, now: Tensor, rows: Sequence[Tensor] | None) -> list[Tensor]:
+    """The points of steps that change nothing but by what is added; see `in_turn`.
+
+    Examples
+    --------
+    >>> summed(2, torch.tensor(8.0), [torch.tensor(1.0)] * 2)
+    [tensor(8.), tensor(9.), tensor(10.)]
+    """
+    if rows is None:
+        return [now] * (layers + 1)
+    points = [now]
+    for row in rows:
+        points.append(points[-1] + row)
     return points
 
 

@@ -199,7 +199,7 @@ def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence
     """w_N, where u_0, the steps and the parameters change in the direction (a, b)."""
     setup, buffers = first.setup, first.buffers.unchanged()
     (u, steps, *parameters), (of_steps, *directions) = inputs, b
-    times, equal = setup.levels[0].times, setup.levels[0].steps
+    times, equal = setup.fine.times, setup.fine.steps
     if of_steps is not None and first.with_steps:
         # Steps of other lengths are factors of steps that stay.
         equal = steps.detach().abs().clamp_min(LEAST_STEP)

@@ -73,7 +73,7 @@ class _March(torch.autograd.Function):
         steps: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        layers, kernel, communicator = setup.levels[0], setup.kernel, setup.communicator
+        layers, kernel, communicator = setup.fine, setup.kernel, setup.communicator
         update = update and setup.changes_buffers(u)
         record = any(ctx.needs_input_grad) or update
         now, tapes = communicator.receive(u.detach(), False)[None], []
@@ -136,7 +136,7 @@ def _separately(setup: PropagationSetup, tapes: Sequence[TracedTape], lam: Tenso
         lams.append(lam)
         scale = setup.scale(0, slice(n, n + 1), lam)
         lam = torch.addcmul(lam, scale, tapes[n].vjp(lam))
-    whole, ends = joined(tapes, setup.levels[0]), torch.cat(lams[::-1])
+    whole, ends = joined(tapes, setup.fine), torch.cat(lams[::-1])
     scale = setup.scale(0, slice(0, len(tapes)), ends)
     _, of_parameters, of_steps = whole.vjp_all(scale * ends)
     direct = (ends * whole.value).flatten(1).sum(1)
@@ -145,7 +145,7 @@ def _separately(setup: PropagationSetup, tapes: Sequence[TracedTape], lam: Tenso
 
 def _together(setup: PropagationSetup, tapes: Sequence[Tape], lam: Tensor) -> Found:
     """Layer by layer, adjoint states and gradients of the parameters in one call each."""
-    layers = setup.levels[0]
+    layers = setup.fine
     of_parameters = [torch.empty_like(p) for p in layers.parameters]
     of_steps = torch.empty_like(layers.steps)
     for n in range(len(tapes) - 1, -1, -1):

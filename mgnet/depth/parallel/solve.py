@@ -132,7 +132,7 @@ class _Solve(torch.autograd.Function):
                 u.detach(), call.budgets["forward"], guess, call.record
             )
         tapes = propagation.recorded() if call.update else []
-        ctx.made, ctx.buffers = made, Buffers(propagation.setup.levels[0], tapes)
+        ctx.made, ctx.buffers = made, Buffers(propagation.setup.fine, tapes)
         if call.update:
             propagation.update_buffers()
         call.finish("forward", points, made)

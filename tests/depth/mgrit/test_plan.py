@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mgnet import run
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
+from mgnet.depth.mgrit.coarse_kinds import COARSE
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.depth.mgrit.machine import Machine
 from mgnet.depth.mgrit.plan import best_plan, plan
@@ -17,15 +18,15 @@ from mgnet.depth.mgrit.plan import best_plan, plan
 class Counter:
     """Layers `u + 0.1 tanh(u)`, of states of 2 entries; counts them, for each block of a level."""
 
-    def __init__(self, blocks=()):
-        self.count, self.blocks, self.critical = 0, blocks, 0
+    def __init__(self, blocks, weights):
+        self.count, self.blocks, self.critical, self.weights = 0, blocks, 0, weights
 
     def advance(self, level, which, states):
-        self.count += len(states)
-        if self.blocks:
-            layers = range(10**6)[which]
-            owners = [sum(i in layers for i in block) for block in self.blocks[level]]
-            self.critical += max(owners)
+        weights, layers = self.weights[level], range(len(self.weights[level]))[which]
+        assert len(layers) == len(states)
+        self.count += sum(weights[i] for i in layers)
+        owners = [sum(weights[i] for i in layers if i in b) for b in self.blocks[level]]
+        self.critical += max(owners)
         return states + 0.1 * np.tanh(states)
 
 
@@ -41,7 +42,19 @@ def cases(draw):
     words = draw(st.lists(st.sampled_from(["F", "FCF", "FCFCF"]), min_size=1, max_size=2))
     text = draw(st.sampled_from(["V", "F", "W", "cascade + V", "cascade + F", "cascade + W"]))
     count, record = draw(st.integers(0, 3)), draw(st.booleans())
-    return layers, levels, tuple(factors), words, text, count, record, draw(st.integers(1, 9))
+    coarse, ranks = draw(st.sampled_from(COARSE)), draw(st.integers(1, 9))
+    return layers, levels, tuple(factors), words, text, count, record, ranks, coarse
+
+
+def weights_of(sizes, factors, coarse):
+    """How many fine layers each layer of each level evaluates."""
+    weights, stride = [[1] * sizes[0]], 1
+    for size, factor in zip(sizes[1:], factors, strict=True):
+        stride *= factor
+        stands_for = [min(stride, sizes[0] - n * stride) for n in range(size)]
+        own = {"fused": stands_for, "identity": [0] * size}
+        weights.append(own.get(coarse, [1] * size))
+    return weights
 
 
 def blocks_of(sizes, factors, ranks):
@@ -59,7 +72,7 @@ def blocks_of(sizes, factors, ranks):
 @settings(max_examples=60, deadline=None)
 @given(cases())
 def test_predicted_evaluations_are_counted_ones(case):
-    layers, levels, factors, words, text, count, record, ranks = case
+    layers, levels, factors, words, text, count, record, ranks, coarse = case
     predicted = plan(
         layers,
         ranks,
@@ -69,10 +82,12 @@ def test_predicted_evaluations_are_counted_ones(case):
         relaxation=words,
         cycles=(count, count),
         record=record,
+        coarse=coarse,
     )
     sizes = level_sizes(layers, level_factors(levels, factors))
+    weights = weights_of(sizes, factors, coarse)
     for cost, reverse in ((predicted.forward, False), (predicted.backward, True)):
-        counter = Counter(blocks_of(sizes, factors, ranks))
+        counter = Counter(blocks_of(sizes, factors, ranks), weights)
         hierarchy = layer_hierarchy(
             counter,
             layers,
@@ -95,7 +110,7 @@ def test_predicted_evaluations_are_counted_ones(case):
             assert len(closed) == layers + 1
         # The adjoint records the coarse levels that it meets, once: counted in test_layer_parallel.
         recorded = cost.evaluations - counter.count
-        assert recorded == 0 or (record and not reverse and recorded <= sum(sizes[1:]))
+        assert recorded == 0 or (record and not reverse and recorded <= sum(map(sum, weights[1:])))
         if not record:
             assert cost.critical == counter.critical
         if ranks == 1:

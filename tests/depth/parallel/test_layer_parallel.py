@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from mgnet.depth.mgrit.coarse_kinds import COARSE
 from mgnet.depth.mgrit.plan import plan
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.spline_weights import DepthSpline
@@ -78,9 +79,10 @@ def same(net, blocks, tolerance=1e-13):
         (32, 4, 2, "cascade + W"),
     ],
 )
-def test_enough_cycles_give_the_serial_network(layers, levels, coarsening, forward):
+@pytest.mark.parametrize("coarse", COARSE)
+def test_enough_cycles_give_the_serial_network(layers, levels, coarsening, forward, coarse):
     net, blocks = made(layers)
-    parallel = exact(net, levels, coarsening, forward=forward, backward=forward)
+    parallel = exact(net, levels, coarsening, forward=forward, backward=forward, coarse=coarse)
     x, z = (batch().requires_grad_() for _ in range(2))
     out, reference = parallel(x), looped(blocks, z)
     assert (out - reference).norm() <= 1e-14 * layers * reference.norm()
@@ -101,7 +103,8 @@ def test_enough_cycles_give_the_serial_network(layers, levels, coarsening, forwa
         {"weights": DepthSpline(3, 2)},
     ],
 )
-def test_schemes_gates_and_weights_of_other_kinds(options):
+@pytest.mark.parametrize("coarse", COARSE)
+def test_schemes_gates_and_weights_of_other_kinds(options, coarse):
     """Against ordinary autograd through the serial form, whose own tests have other oracles."""
     torch.manual_seed(0)
     net = ODENet(nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh()), 9, 2.0, **options).double()
@@ -110,9 +113,14 @@ def test_schemes_gates_and_weights_of_other_kinds(options):
             net.learnable_steps.mul_(torch.rand(9, dtype=torch.float64) + 0.5)
     x = batch()
     expected = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
-    parallel = exact(net, 3, 3)
-    found = torch.autograd.grad(parallel(x).square().sum(), list(net.parameters()))
-    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
+    parallel = exact(net, 3, 3, coarse=coarse)
+    for _ in range(2):  # coarse layers follow what an optimizer does
+        found = torch.autograd.grad(parallel(x).square().sum(), list(net.parameters()))
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-13)
+        with torch.no_grad():
+            for p in net.parameters():
+                p.mul_(1.1)
+        expected = torch.autograd.grad(net(x).square().sum(), list(net.parameters()))
 
 
 def test_fewer_cycles_are_near_and_each_comes_nearer():
@@ -124,6 +132,48 @@ def test_fewer_cycles_are_near_and_each_comes_nearer():
         errors.append(float((parallel(x).detach() - reference).norm() / reference.norm()))
     assert errors[0] < 0.2
     assert all(b < 0.5 * a for a, b in zip(errors[:-1], errors[1:], strict=True))
+
+
+@pytest.mark.parametrize("coarse", COARSE)
+def test_a_coarse_layer_is_what_its_name_says(coarse):
+    """The cascade alone is a march over coarse layers."""
+    net, blocks = made(10, time=2.0)
+    u, h = batch(), 2.0 / 10
+    for first in range(0, 10, 4):
+        part = blocks[first : first + 4]
+        if coarse == "fused":
+            slope = sum(block(u) for block in part)
+        elif coarse == "identity":
+            slope = torch.zeros_like(u)
+        else:
+            layer = copy.deepcopy(part[0])
+            if coarse == "mean":
+                with torch.no_grad():
+                    for name, p in layer.named_parameters():
+                        p.copy_(sum(dict(each.named_parameters())[name] for each in part))
+                        p.div_(len(part))
+            slope = len(part) * layer(u)
+        u = u + h * slope
+    control = FixedCycles(0, tolerance=9.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # errors are large: that is the point
+        found = LayerParallel(net, 2, 4, control=control, coarse=coarse)(batch())
+    torch.testing.assert_close(found, u, rtol=1e-12, atol=1e-14)
+
+
+def test_fused_layers_are_right_where_weights_multiply_and_means_are_not():
+    """Weights with signs at random: a mean of four shrinks both factors, a sum of slopes none."""
+
+    def error(coarse):
+        parallel = LayerParallel(net, 2, 4, control=FixedCycles(1, tolerance=9.0), coarse=coarse)
+        return float((parallel(x) - reference).norm() / reference.norm())
+
+    net, blocks = made(32, time=4.0)
+    x = batch()
+    with torch.no_grad():
+        reference = looped(blocks, x, 4.0)
+        errors = {coarse: error(coarse) for coarse in COARSE}
+    assert errors["fused"] < 0.1 * min(errors[name] for name in COARSE if name != "fused")
 
 
 def test_gradients_accumulate():
@@ -353,12 +403,14 @@ def test_adaptive_takes_more_cycles_or_goes_serial():
 
 def test_the_setting_is_saved_with_the_model():
     net, _ = made(32)
-    parallel = LayerParallel(net, 3, 2, "cascade + F", control=CyclesToTolerance(1e-3))
+    control = CyclesToTolerance(1e-3)
+    parallel = LayerParallel(net, 3, 2, "cascade + F", control=control, coarse="fused")
     other = LayerParallel(made(32)[0])
     other.load_state_dict(parallel.state_dict())
     assert other.settings == parallel.settings
     assert other.control == CyclesToTolerance(1e-3)
     assert torch.equal(other(batch()), parallel(batch()))
+    assert other.settings["coarse"] == "fused"
 
 
 def test_evaluate_reports_both_propagations():
@@ -397,11 +449,10 @@ def test_auto_keeps_one_of_the_two():
     assert parallel.calls == 1 or parallel.last_forward.cycles == 0
 
 
-def counted(net, levels, cycles, coarsening=4):
+def counted(net, levels, cycles, coarsening=4, coarse="mean"):
     """Layer evaluations of inference; evaluations and products of training; all per layer."""
-    parallel = LayerParallel(
-        net, levels, coarsening, control=FixedCycles(cycles, tolerance=math.inf)
-    )
+    control = FixedCycles(cycles, tolerance=math.inf)
+    parallel = LayerParallel(net, levels, coarsening, control=control, coarse=coarse)
     kernel, depth = net.kernel, net.depth
     before = kernel.evaluations
     with torch.no_grad():
@@ -428,10 +479,12 @@ def test_evaluations_of_a_cold_start_and_of_a_further_cycle():
     ("layers", "levels", "coarsening", "cycles"),
     [(64, 2, 4, 1), (61, 2, 4, 2), (64, 3, 4, 1), (50, 3, 3, 2), (33, 2, 8, 0)],
 )
-def test_the_plan_counts_what_is_counted(layers, levels, coarsening, cycles):
+@pytest.mark.parametrize("coarse", COARSE)
+def test_the_plan_counts_what_is_counted(layers, levels, coarsening, cycles, coarse):
     net, _ = made(layers)
-    found = counted(net, levels, cycles, coarsening)
-    planned = plan(layers, 1, coarsening, levels=levels, cycles=(cycles, cycles), record=True)
+    found = counted(net, levels, cycles, coarsening, coarse)
+    given = {"levels": levels, "cycles": (cycles, cycles), "record": True, "coarse": coarse}
+    planned = plan(layers, 1, coarsening, **given)
     assert planned.backward is not None
     assert found[1:] == (
         planned.forward.evaluations / layers,
@@ -447,6 +500,7 @@ def test_the_plan_counts_what_is_counted(layers, levels, coarsening, cycles):
         ({"coarsening": 1}, "at least 2"),
         ({"coarsening": (4, 4)}, "1 of them"),
         ({"mode": "fast"}, "use one of mgrit"),
+        ({"coarse": "median"}, "coarse 'median'; it must be one of mean, first, fused, identity"),
         ({"forward": "cascade + Q"}, "Q"),
     ],
 )

@@ -1,0 +1,24 @@
+"""What a coarse layer may be."""
+
+from __future__ import annotations
+
+from mgnet.limits import shown
+
+__all__ = ["COARSE", "check_coarse"]
+
+COARSE = "mean", "first", "fused", "identity"  # what a coarse layer is, see `LayerParallel`
+
+
+def check_coarse(owner: str, coarse: str) -> None:
+    """Raise a ValueError unless there are such coarse layers.
+
+    Examples
+    --------
+    >>> check_coarse("plan", "injected")
+    Traceback (most recent call last):
+    ValueError: plan got coarse 'injected'; it must be one of mean, first, fused, identity
+    """
+    if coarse not in COARSE:
+        raise ValueError(
+            f"{owner} got coarse {shown(coarse)}; it must be one of {', '.join(COARSE)}"
+        )

@@ -1,0 +1,25 @@
+"""Means are weighted by the sizes of batches; modes come back as they were."""
+
+import pytest
+import torch
+from torch import nn
+
+from mgnet.depth.parallel.evaluation import evaluating, means
+
+
+def test_means_are_over_all_samples():
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(2, 11, generator=generator)
+    batches = list(zip(x.split(4), y.split(4), strict=True))
+    found = means(lambda x, ways: [x, -x], lambda out, y: (out - y).square().mean(), batches, "ab")
+    assert found["a"] == pytest.approx(float((x - y).square().mean()), rel=1e-6)
+    assert found["b"] == pytest.approx(float((x + y).square().mean()), rel=1e-6)
+
+
+def test_parts_keep_their_own_modes_also_after_an_error():
+    module = nn.Sequential(nn.Dropout(), nn.Dropout().eval(), nn.Sequential(nn.Tanh()))
+    before = [part.training for part in module.modules()]
+    with pytest.raises(KeyError), evaluating(module):
+        assert not any(part.training for part in module.modules())
+        raise KeyError
+    assert [part.training for part in module.modules()] == before
