@@ -30,7 +30,7 @@ def settings_to_state(settings: Mapping[str, Any], control: Control | None, call
     --------
     >>> state = settings_to_state({"factors": (4,)}, FixedCycles(2), 7)
     >>> settings_from_state(state)
-    ({'coarse': 'mean', 'factors': (4,)}, FixedCycles(cycles=2, backward=None, tolerance=0.1), 7)
+    ({'factors': (4,), 'coarse': 'mean'}, FixedCycles(cycles=2, backward=None, tolerance=0.1), 7)
     """
     told = None if control is None else [type(control).__name__, asdict(control)]
     return encode({"settings": dict(settings), "control": told, "calls": calls})
@@ -50,7 +50,7 @@ def settings_from_state(
     try:
         saved, kind = told["settings"], told["control"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-        settings = {"coarse": "mean", **settings}  # of states from before there was a choice
+        settings.setdefault("coarse", "mean")  # a state from before there was a choice
         control = None if kind is None else CONTROLS[kind[0]](**kind[1])
         return settings, control, int(told["calls"])
     except (AttributeError, KeyError, TypeError):
