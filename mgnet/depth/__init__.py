@@ -20,6 +20,7 @@ from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
 from mgnet.depth.mgrit.plan import best_plan, plan
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
 from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.optimizer_state import refine_optimizer
 from mgnet.depth.network.parameter_groups import parameter_groups
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.spline_weights import DepthSpline
@@ -53,4 +54,5 @@ __all__ = [
     "mgrit",
     "parameter_groups",
     "plan",
+    "refine_optimizer",
 ]

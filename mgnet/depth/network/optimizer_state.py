@@ -1,0 +1,93 @@
+"""The memory of a PyTorch optimizer refines with an ODE net, for training loops of one's own."""
+
+from __future__ import annotations
+
+import torch
+
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.network.refinement import kind_of, layer_transfers
+from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.training.optimizers.refined_optimizer import refined_optimizer
+from mgnet.transfer import AxisTransfer
+
+__all__ = ["refine_optimizer"]
+
+
+def refine_optimizer(
+    optimizer: torch.optim.Optimizer, coarse: ODENet, fine: ODENet, how: str | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer of a refined net, with the memory of the coarse one's.
+
+    Moments of weights and steps go to the new layers as the gradients do; step counts, groups and
+    options stay. For KANs there is `mgnet.knots.refine_optimizer`.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Of any class, on the parameters of `coarse`. Parameters of other modules stay in it. The
+        levels of a `MultilevelGradient` keep their memory, below a new finest level.
+    coarse, fine : ODENet
+        `fine` is `coarse.refine(factor, how)`.
+    how : str, optional
+        As in `ODENet.refine`, where it was given.
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        A new one of the same class; learning-rate schedulers must be made anew.
+
+    Raises
+    ------
+    TypeError
+        If these are not an optimizer and two ODE nets.
+    ValueError
+        If `fine` is not a refinement of `coarse`, or the optimizer has none of its parameters.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> x = torch.linspace(-1, 1, 50).unsqueeze(1)
+    >>> block = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+    >>> ends = torch.nn.Linear(1, 4), torch.nn.Linear(4, 1)
+    >>> net = ODENet(block, 2, learnable_steps=True, before=ends[0], after=ends[1])
+    >>> optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    >>> for step in range(150):
+    ...     if step in (50, 100):
+    ...         fine = net.refine()
+    ...         net, optimizer = fine, refine_optimizer(optimizer, net, fine)
+    ...     loss = (net(x) - torch.sin(3 * x)).square().mean()
+    ...     optimizer.zero_grad()
+    ...     loss.backward()
+    ...     optimizer.step()
+    >>> net.depth, float(loss.detach()) < 0.02
+    (8, True)
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer) or not (
+        isinstance(coarse, ODENet) and isinstance(fine, ODENet)
+    ):
+        got = ", ".join(type(part).__name__ for part in (optimizer, coarse, fine))
+        raise TypeError(
+            f"refine_optimizer got ({got}); give the optimizer, the coarse ODENet and the fine one"
+        )
+    knots = how == "knots" or coarse.depth == fine.depth
+    sizes = [_knot_intervals(net) if knots else net.depth for net in (coarse, fine)]
+    factor, rest = divmod(sizes[1], max(sizes[0], 1))
+    transfers: dict[str, AxisTransfer] = {}
+    if factor > 1 and not rest:
+        how = kind_of(coarse, factor, "knots" if knots else how)
+        transfers = layer_transfers(coarse, factor, how)
+    named, refined = dict(coarse.named_parameters()), dict(fine.named_parameters())
+    wanted = {name: tuple(p.shape) for name, p in named.items()}
+    wanted |= {name: (len(t.P), *wanted[name][1:]) for name, t in transfers.items()}
+    if not transfers or wanted != {name: tuple(p.shape) for name, p in refined.items()}:
+        raise ValueError(
+            f"refine_optimizer got ODENet({coarse.extra_repr()}) and ODENet({fine.extra_repr()}); "
+            "the second must be coarse.refine(factor, how), with the same how"
+        )
+    counterparts = {p: refined[name] for name, p in named.items()}
+    return refined_optimizer(optimizer, counterparts, {named[n]: t for n, t in transfers.items()})
+
+
+def _knot_intervals(net: ODENet) -> int:
+    weights = net.weights
+    return weights.control_points - weights.degree if isinstance(weights, DepthSpline) else 0

@@ -1,0 +1,141 @@
+"""An optimizer on the parameters of a refined network, with the memory of the former one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mgnet.training.loss.parameters import lift
+from mgnet.training.optimizers.carried_levels import carried_levels, refined_transfers
+from mgnet.training.optimizers.multilevel_gradient import MultilevelGradient
+from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
+from mgnet.transfer import AxisTransfer, PackedTransfer
+
+__all__ = ["refined_optimizer"]
+
+Transfers = Mapping[Any, AxisTransfer | None]
+
+
+def refined_optimizer(
+    optimizer: torch.optim.Optimizer, counterparts: Mapping[Any, Any], transfers: Transfers
+) -> torch.optim.Optimizer:
+    """An optimizer of the same class and options on other parameters, with what it remembers.
+
+    What has an entry per row of a refined axis goes through the prolongation, scaled as the
+    gradient is (`carried_moments`), without negative weights; the pairs of L-BFGS by
+    `carried_pairs`; step counts and options stay.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+    counterparts : mapping
+        Of each former parameter the refined one; others stay in the optimizer.
+    transfers : mapping
+        Of each former parameter how it was refined; None, or nothing, where it was not.
+
+    Raises
+    ------
+    ValueError
+        If the optimizer has none of these parameters.
+
+    Examples
+    --------
+    >>> coarse, fine = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(2))
+    >>> optimizer = torch.optim.SGD([coarse], lr=0.1, momentum=0.9)
+    >>> coarse.sum().backward()
+    >>> optimizer.step()
+    >>> P = AxisTransfer(torch.ones(2, 1))
+    >>> carried = refined_optimizer(optimizer, {coarse: fine}, {coarse: P})
+    >>> carried.state[fine]["momentum_buffer"]
+    tensor([1., 1.])
+    """
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if not any(p in counterparts for p in held):
+        raise ValueError(
+            "refine_optimizer got an optimizer that holds no parameter of the coarse network; "
+            "give the one that trained it"
+        )
+    groups = [
+        {**group, "params": [counterparts.get(p, p) for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    if isinstance(optimizer, MultilevelGradient):
+        return _refined_levels(optimizer, groups, counterparts, transfers)
+    kind: Any = type(optimizer)
+    carried = kind(groups)
+    old = optimizer.state_dict()
+    if isinstance(optimizer, torch.optim.LBFGS):
+        whole = PackedTransfer(tuple((tuple(p.shape), transfers.get(p)) for p in held))
+        state = {number: carried_pairs(_lifted(e), whole) for number, e in old["state"].items()}
+    else:
+        state = {
+            number: _carried(entries, held[number], transfers.get(held[number]))
+            for number, entries in old["state"].items()
+        }
+    carried.load_state_dict({**old, "state": state})
+    return carried
+
+
+def _refined_levels(
+    optimizer: MultilevelGradient,
+    groups: list[dict[str, Any]],
+    counterparts: Mapping[Any, Any],
+    transfers: Transfers,
+) -> MultilevelGradient:
+    """The former levels, and a finer one where there is one; other parameters as they are."""
+    # Parameters that are not refined have counterparts, too, and keep their levels.
+    chains: dict[Any, Any] = {
+        counterparts.get(p, p): system.transfers for p, system in optimizer.systems.items()
+    }
+    for p, fine in counterparts.items():
+        transfer = transfers.get(p)
+        if transfer is not None:
+            chains[fine] = refined_transfers(optimizer.systems.get(p), transfer, optimizer.levels)
+    options, levels = optimizer.options, optimizer.levels
+    refined = MultilevelGradient(optimizer.kind, chains, options, levels=levels, groups=groups)
+    state = {}
+    entries: Any
+    p: Any
+    for p, entries in optimizer.state.items():
+        fine = counterparts.get(p, p)
+        system, transfer = refined.systems.get(fine), transfers.get(p)
+        if transfer is None:
+            state[fine] = entries  # loading copies
+        elif system is None:
+            state[fine] = _carried(entries, p, transfer)
+        else:
+            state[fine] = carried_levels(entries, optimizer.systems.get(p), system)
+    told = refined.state_dict()
+    held = [p for group in refined.param_groups for p in group["params"]]
+    numbers = {p: number for number, p in enumerate(held)}
+    refined.load_state_dict({**told, "state": {numbers[p]: each for p, each in state.items()}})
+    return refined
+
+
+def _carried(
+    entries: dict[str, Any], parameter: torch.Tensor, transfer: AxisTransfer | None
+) -> dict[str, Any]:
+    """The state of one parameter: what has the refined axis goes up, the rest is copied."""
+    if transfer is None:
+        return copy.deepcopy(entries)
+    axis: Any = transfer.axis
+    up = {
+        name: lift(value)
+        for name, value in entries.items()
+        if isinstance(value, torch.Tensor)
+        and value.dim() == parameter.dim()
+        and value.shape[axis] == parameter.shape[axis]
+    }
+    rest = {name: value for name, value in entries.items() if name not in up}
+    return copy.deepcopy(rest) | carried_moments(up, transfer)
+
+
+def _lifted(entries: dict[str, Any]) -> dict[str, Any]:
+    """Half precision in float32, also in lists; `load_state_dict` rounds it again."""
+    return {
+        name: [lift(each) for each in value] if isinstance(value, list) else lift(value)
+        for name, value in entries.items()
+    }
