@@ -5,7 +5,8 @@ the forward and the adjoint solve, a layer-parallel module for ordinary training
 refinement in depth that leaves the network unchanged. Needs the core and PyTorch.
 
 Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
-layers in one call), `parallel` (their propagation by MGRIT), `hierarchy` (levels for training). The
+layers in one call), `parallel` (their propagation by MGRIT), `hierarchy`
+(levels for training), `nested_training`. The
 docstring of each gives the order of its files.
 """
 
@@ -19,6 +20,7 @@ from mgnet.depth.mgrit.machine import Machine
 from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
 from mgnet.depth.mgrit.plan import best_plan, plan
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
+from mgnet.depth.nested_training import train_in_depth
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.optimizer_state import refine_optimizer
 from mgnet.depth.network.parameter_groups import parameter_groups
@@ -55,4 +57,5 @@ __all__ = [
     "parameter_groups",
     "plan",
     "refine_optimizer",
+    "train_in_depth",
 ]

@@ -1,0 +1,61 @@
+"""Minibatches for training loops that run by a budget and not by epochs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+__all__ = ["EndlessBatches"]
+
+
+class EndlessBatches:
+    """Batches without an end; those since a mark can be had again.
+
+    Parameters
+    ----------
+    batches : iterable
+        That begins anew each time it is asked for an iterator.
+
+    Examples
+    --------
+    >>> batches = EndlessBatches(["a", "b"])
+    >>> batches.mark()
+    >>> [batches.next() for _ in range(3)]
+    ['a', 'b', 'a']
+    >>> batches.rewind()
+    >>> [batches.next() for _ in range(4)]
+    ['a', 'b', 'a', 'b']
+    """
+
+    def __init__(self, batches: Iterable[Any]):
+        self.batches, self.kept = batches, None
+        self.ahead: list[Any] = []
+        self.source = self._endless()
+
+    def _endless(self) -> Iterator[Any]:
+        for count in itertools.count():
+            empty = True
+            for batch in self.batches:
+                empty = False
+                yield batch
+            if empty:
+                raise ValueError(
+                    f"train_in_depth got batches that {'ended' if count else 'are empty'}; give an "
+                    "iterable that begins anew each time, as a list or a DataLoader does"
+                )
+
+    def next(self) -> Any:
+        """The next batch."""
+        batch = self.ahead.pop(0) if self.ahead else next(self.source)
+        if self.kept is not None:
+            self.kept.append(batch)
+        return batch
+
+    def mark(self) -> None:
+        """Keep batches from here on."""
+        self.kept = []
+
+    def rewind(self) -> None:
+        """Begin at the mark again."""
+        self.ahead, self.kept = [*(self.kept or ()), *self.ahead], None
