@@ -319,7 +319,7 @@ def _try_more_layers(
     told.net, told.optimizer = fine if better else coarse
     told.decisions.append(
         f"trial: {deep.layers} layers {deep.held_out:.4g}, {shallow.layers} layers "
-        f"{shallow.held_out:.4g} in equal work; {told.net.depth} layers go on"
+        f"{shallow.held_out:.4g} with equal budgets; {told.net.depth} layers go on"
     )
 
 
