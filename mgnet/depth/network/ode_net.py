@@ -395,28 +395,31 @@ class ODENet(torch.nn.Module):
     @classmethod
     def from_sequential(
         cls,
-        sequential: torch.nn.Sequential,
+        sequential: torch.nn.Sequential | torch.nn.ModuleList | torch.nn.TransformerEncoder,
         blocks: tuple[int, int] | None = None,
         *,
         learnable_steps: bool = False,
     ) -> ODENet:
-        """The same function from residual blocks of one architecture, a copy.
+        """The same function from blocks of one architecture, a copy; tied ones become separate.
 
         Parameters
         ----------
-        sequential : torch.nn.Sequential
+        sequential : torch.nn.Sequential, ModuleList or TransformerEncoder
+            Modules that are called one after another, with the state alone: those of an encoder
+            without a mask, then its `norm`.
         blocks : (int, int), optional
             Its first residual block and the first module after them. By default all
-            `ResidualBlock`s, which come back as they were, or, where there are none, all modules.
-            Other modules are taken for `x + f(x)`, whatever is in them: F(u) = module(u) - u, with
-            step 1.
+            `ResidualBlock`s, which come back as they were, or, where there are none, all modules,
+            of an encoder its `layers`. Modules that are no `ResidualBlock` may be any x -> y:
+            F(u) = module(u) - u, with step 1. They may give a tuple (y, None, ...).
         learnable_steps : bool
             Whether steps become parameters; they stay so in any case.
 
         Raises
         ------
-        ValueError
-            If the blocks differ in more than their weights; names the first that does.
+        TypeError, ValueError
+            If the blocks differ in more than their weights; names the first that does. If a class
+            with a `forward` of its own, or a hook, does more than to call modules in turn.
 
         Examples
         --------
