@@ -11,7 +11,8 @@ import torch
 
 from mgnet.depth.batched.scheme import needed_arguments, of_its_shape
 from mgnet.depth.network.copies import copied
-from mgnet.depth.network.layer_stack import Net, StackedNetwork, difference
+from mgnet.depth.network.differences import difference
+from mgnet.depth.network.layer_stack import Net, StackedNetwork
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.subclass import check_calls
 
@@ -112,7 +113,7 @@ def _modules(
 ) -> tuple[list[torch.nn.Module], tuple[int, int] | None]:
     """Those that are called one after another, and which of them are blocks, where it is known."""
     kinds = torch.nn.Sequential, torch.nn.ModuleList, torch.nn.TransformerEncoder
-    known = next((each for each in kinds if isinstance(sequential, each)), None)
+    known: Any = next((each for each in kinds if isinstance(sequential, each)), None)
     if known is None:
         raise TypeError(
             f"from_sequential got a {type(sequential).__name__}; give a torch.nn.Sequential, a "
@@ -124,11 +125,12 @@ def _modules(
             f"from_sequential got a {type(sequential).__name__} with hooks, which it would leave "
             "out; remove them, or put what they do into modules"
         )
-    if known is not torch.nn.TransformerEncoder:
+    if not isinstance(sequential, torch.nn.TransformerEncoder):
         return list(sequential), blocks
     # Nested tensors are made of a padding mask alone, and a state comes without one.
+    layers: Any = sequential.layers
     end = [] if sequential.norm is None else [sequential.norm]
-    return [*sequential.layers, *end], blocks or (0, len(sequential.layers))
+    return [*layers, *end], blocks or (0, len(layers))
 
 
 def _range(modules: Sequence[torch.nn.Module], blocks: tuple[int, int] | None) -> tuple[int, int]:

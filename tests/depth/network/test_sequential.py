@@ -1,5 +1,7 @@
 """To and from nn.Sequential: the same functions, the same tensors."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -243,7 +245,7 @@ class Tupled(Foreign):
 def test_a_list_of_modules_that_give_tuples(rest):
     torch.manual_seed(0)
     make = Foreign if rest is None else lambda: Tupled(rest)
-    modules = torch.nn.ModuleList([make() for _ in range(4)]).double()
+    modules: Any = torch.nn.ModuleList([make() for _ in range(4)]).double()
     x = torch.randn(3, 4, dtype=torch.float64)
     expected = x
     for module in modules:
