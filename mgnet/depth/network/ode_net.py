@@ -56,11 +56,11 @@ class ODENet(torch.nn.Module):
     Parameters
     ----------
     block : torch.nn.Module, or function `n -> module`
-        F(u) or F(t, u), of a state of any shape (batch, ...), which it keeps. A module is a
-        template: each layer draws parameters of its own by the submodules' `reset_parameters` (or
-        `_reset_parameters`); a warning names those that have neither and begin as copies. A
-        function is called for every layer, those of `boundary_layers` included, in the order of
-        depth.
+        F(u), or F(t, u) whose first argument is called t or time, of a state of any shape
+        (batch, ...), which it keeps; it may give (F, None, ...). A module is a template: each layer
+        draws parameters of its own by the submodules' `reset_parameters` (or `_reset_parameters`);
+        a warning names those that have neither and begin as copies. A function is called for every
+        layer, those of `boundary_layers` included, in the order of depth.
     layers : int
         N.
     final_time : float
@@ -460,7 +460,8 @@ class ODENet(torch.nn.Module):
         Parameters
         ----------
         into : torch.nn.ModuleList, Sequential or sequence of modules, optional
-            Layers to write to in place, by the rules of `load_layers`, instead of new ones.
+            Layers to write to in place, by the rules of `load_layers`, instead of new ones, whose
+            plain attributes (`layer_idx`) are all those of the first layer.
 
         Returns
         -------
