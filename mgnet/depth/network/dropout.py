@@ -63,7 +63,7 @@ class KeyedDropout(torch.nn.Module):
 
 
 def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
-    """The block with `KeyedDropout` in place of PyTorch's.
+    """The block with `KeyedDropout` in place of PyTorch's, not of classes with their own `forward`.
 
     Examples
     --------
@@ -72,10 +72,11 @@ def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
       (0): KeyedDropout(p=0.1)
     )
     """
-    if isinstance(block, KINDS):
-        keyed = KeyedDropout(block.p, isinstance(block, WHOLE_CHANNELS), layers)
-        keyed.kind = next(kind for kind in KINDS if isinstance(block, kind))
-        return keyed.train(block.training)
+    for kind in KINDS:
+        if isinstance(block, kind) and type(block).forward is kind.forward:
+            keyed = KeyedDropout(block.p, kind in WHOLE_CHANNELS, layers)
+            keyed.kind = kind
+            return keyed.train(block.training)
     for name, part in block.named_children():
         setattr(block, name, use_keys(part, layers))
     return block

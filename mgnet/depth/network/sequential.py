@@ -194,8 +194,11 @@ def _from_blocks(
 
 
 def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
-    for n, layer in enumerate(layers, start):
-        found = difference(layers[0].block, layer.block)
+    blocks = [
+        each.block.block if isinstance(each.block, Increment) else each.block for each in layers
+    ]
+    for n, (layer, block) in enumerate(zip(layers, blocks, strict=True), start):
+        found = difference(blocks[0], block)
         if layer.scheme != layers[0].scheme:
             found = f"scheme {layer.scheme!r} instead of {layers[0].scheme!r}"
         if found:

@@ -43,7 +43,7 @@ def test_options_that_printing_does_not_show(name, value, words, depth):
         modules, words = [nn.Sequential(each) for each in modules], f"0.{words}"
     assert difference(*modules[:2]) == ""
     assert difference(modules[0], modules[2]) == words
-    with pytest.raises(ValueError, match=rf"module 2 differs from module 0: block.\S*{words}"):
+    with pytest.raises(ValueError, match=f"module 2 differs from module 0: {words}"):
         ODENet.from_sequential(nn.ModuleList(modules))
     with pytest.raises(ValueError, match=f"layer 2 differs from layer 0: {words}"):
         ODENet(lambda n: modules[n], 3)

@@ -160,3 +160,23 @@ def test_the_kind_of_dropout_comes_back(kind):
     layer: Any = net.layer(0)
     assert type(layer.block[1]) is kind and layer.block[1].p == 0.25
     assert type(copy.deepcopy(net).layer(1).block[1]) is kind
+
+
+class Scaled(nn.Dropout):
+    """Not what its parent does, and without random numbers."""
+
+    def forward(self, input):
+        return self.p * input
+
+
+class Named(nn.Dropout):
+    """Another constructor, the same function."""
+
+    def __init__(self):
+        super().__init__(0.5)
+
+
+def test_classes_with_a_forward_of_their_own_are_left_alone():
+    net: Any = ODENet(nn.Sequential(Scaled(0.25), Named()), 2, 2.0)
+    assert type(net.block[0]) is Scaled and isinstance(net.block[1], KeyedDropout)
+    assert net.eval()(torch.ones(3)).tolist() == [1.25**2] * 3

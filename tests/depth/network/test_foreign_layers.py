@@ -1,6 +1,7 @@
 """Weights from and to layers of others, against these layers called one after another."""
 
 import copy
+import random
 from typing import Any
 
 import pytest
@@ -367,3 +368,23 @@ def test_copies_of_nets_load_for_themselves():
     other.load_layers(drawn(seed=1))
     close(net(inputs()), in_turn(drawn(), inputs()))
     close(other(inputs()), in_turn(drawn(seed=1), inputs()))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_drawn_layers_there_and_back(seed):
+    """Of any size, number, precision and boundary, with and without ties and biases."""
+    draw = random.Random(seed)
+    width, first, count, last = (
+        draw.randint(*limits) for limits in ((2, 6), (0, 2), (1, 5), (0, 2))
+    )
+    options: Any = {"width": width, "bias": draw.random() < 0.5, "tied": draw.random() < 0.5}
+    layers = drawn(first + count + last, seed, lambda: Block(**options))
+    layers = layers.to(draw.choice([torch.float32, torch.float64]))
+    net = ODENet(lambda n: Increment(Block(**options)), count, count, boundary_layers=(first, last))
+    net = net.double().eval()
+    net.load_layers(layers)
+    x = torch.randn(3, width, dtype=torch.float64)
+    close(net(x), in_turn(copy.deepcopy(layers).double(), x))
+    target = drawn(len(layers), seed + 100, lambda: Block(**options)).to(layers[0].shift.dtype)
+    net.to_layers(into=target)
+    assert unchanged(target, tensors_of(layers))
