@@ -120,11 +120,13 @@ for line in bytes(text[0].tolist()).decode("utf-8", "replace").splitlines():
 
 ax = plt.figure(figsize=(7, 4), layout="constrained").subplots()
 times, depths, losses = (np.array(each) for each in zip(*seen, strict=True))
+times -= times[0]
 smooth = max(1, len(losses) // 200)
-mean = np.convolve(losses, np.ones(smooth) / smooth, "same")
+mean = np.convolve(losses, np.ones(smooth) / smooth, "valid")
 for depth in sorted({*depths.tolist()}):
-    chosen = depths == depth
-    ax.plot(times[chosen], mean[chosen], ".", markersize=2, label=f"{depth} layers")
+    chosen = depths[smooth - 1 :] == depth
+    last = times[smooth - 1 :][chosen]
+    ax.plot(last, mean[chosen], ".", markersize=2, label=f"{depth} layers")
 ends_of = np.cumsum([each.seconds for each in told.stages])
 kept = np.array([each.kept for each in told.stages])
 values = np.array([each.held_out for each in told.stages])

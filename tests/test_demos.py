@@ -30,6 +30,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "kan_pinn": (),
     "kan_inverse": (),
     "depth_refinement": (),
+    "small_gpt": (),
     "mgrit_heat": (),
     "mgrit_brusselator": (),
     "layer_parallel": (),
@@ -44,6 +45,7 @@ MORE = {  # less training
     "adaptive_basis": ["0.2"],
     "kan_pinn": ["0.1"],
     "depth_refinement": ["20"],
+    "small_gpt": ["2"],
     "free_knots": ["30"],
     "kan_inverse": ["0.5"],
 }

@@ -10,7 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["STAGES", "advance", "at_times", "check_scheme", "slope", "takes_time"]
+__all__ = [
+    "STAGES",
+    "advance",
+    "at_times",
+    "check_scheme",
+    "needed_arguments",
+    "of_its_shape",
+    "slope",
+    "takes_time",
+]
 
 STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # evaluations of F for a step
 
@@ -22,7 +31,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
     ----------
     scheme : "euler", "heun" or "rk4"
     F : callable
-        F(t, u), of the shape of u.
+        F(t, u), of the shape of u, as `of_its_shape` takes it.
     t, s : float or tensor without axes
     u : Tensor
 
@@ -43,23 +52,65 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
             "the block edits its state in place; it must leave it as it is: give it u + 1 for u += "
             "1, and ReLU() for ReLU(inplace=True) at its beginning"
         )
-    if not isinstance(k, Tensor):
+    k = of_its_shape(k, u)
+    if scheme == "heun":
+        return 0.5 * (k + of_its_shape(F(t + s, u + s * k), u))
+    if scheme == "rk4":
+        second = of_its_shape(F(t + 0.5 * s, u + 0.5 * s * k), u)
+        third = of_its_shape(F(t + 0.5 * s, u + 0.5 * s * second), u)
+        last = of_its_shape(F(t + s, u + s * third), u)
+        return (k + 2.0 * (second + third) + last) / 6.0
+    return k
+
+
+def of_its_shape(value: Any, u: Tensor) -> Tensor:
+    """What a block gave for the state u: a tensor of its shape, or a tuple that begins with one.
+
+    Layers of Hugging Face give tuples. What follows the tensor must be None or empty.
+
+    Parameters
+    ----------
+    value : Tensor or tuple
+    u : Tensor
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> of_its_shape((torch.ones(2), None), torch.zeros(2))
+    tensor([1., 1.])
+    """
+    if isinstance(value, tuple) and value:
+        if not all(each is None or _is_empty(each) for each in value[1:]):
+            raise TypeError(
+                f"the block gave a tuple of {', '.join(map(_named, value))}; only the first, the "
+                "new state, would be used, and the others must be None: have the block give the "
+                "state alone (in Hugging Face layers output_attentions=False, use_cache=False)"
+            )
+        value = value[0]
+    if not isinstance(value, Tensor):
         raise TypeError(
-            f"the block gave {type(k).__name__} for a state of shape {tuple(u.shape)}; it must "
+            f"the block gave {type(value).__name__} for a state of shape {tuple(u.shape)}; it must "
             "give a tensor of that shape"
         )
-    if k.shape != u.shape:
+    if value.shape != u.shape:
         raise ValueError(
-            f"the block gave a tensor of shape {tuple(k.shape)} for a state of shape "
+            f"the block gave a tensor of shape {tuple(value.shape)} for a state of shape "
             f"{tuple(u.shape)}; it must keep the shape: change sizes in `before` and `after`"
         )
-    if scheme == "heun":
-        return 0.5 * (k + F(t + s, u + s * k))
-    if scheme == "rk4":
-        second = F(t + 0.5 * s, u + 0.5 * s * k)
-        third = F(t + 0.5 * s, u + 0.5 * s * second)
-        return (k + 2.0 * (second + third) + F(t + s, u + s * third)) / 6.0
-    return k
+    return value
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, (tuple, list, dict)) and not value
+
+
+def _named(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return "None" if value is None else type(value).__name__
 
 
 def advance(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
@@ -120,23 +171,47 @@ def check_scheme(scheme: str) -> None:
 def takes_time(block: torch.nn.Module) -> bool:
     """Whether a block is F(t, u), not F(u), from the arguments of its `forward`.
 
+    Two that it needs are F(t, u) if the first is called t or time, with or without underscores
+    around, or `_`.
+
     Raises
     ------
     TypeError
-        If it needs neither one nor two, or one by name.
+        If it needs neither one nor these two, or one by name.
 
     Examples
     --------
     >>> takes_time(torch.nn.Linear(2, 2))
     False
+    >>> takes_time(torch.nn.Bilinear(2, 2, 2))
+    Traceback (most recent call last):
+    TypeError: Bilinear.forward takes (input1: torch.Tensor, input2: torch.Tensor) -> \
+torch.Tensor; a block F(t, u) must call its first argument t or time, and F(u) needs one alone: \
+give the others defaults, or keep tensors that they stand for as buffers
     """
-    optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
-    signature = inspect.signature(block.forward)
-    needed = [each for each in signature.parameters.values() if each.default is each.empty]
-    needed = [each for each in needed if each.kind not in optional]
+    needed = needed_arguments(block)
     if len(needed) not in (1, 2) or any(each.kind is each.KEYWORD_ONLY for each in needed):
         raise TypeError(
-            f"{type(block).__name__}.forward takes {signature}; a block "
+            f"{type(block).__name__}.forward takes {inspect.signature(block.forward)}; a block "
             "must take (u) or (t, u), one state tensor u, everything else with a default"
         )
+    if len(needed) == 2 and needed[0].name.strip("_").lower() not in ("", "t", "time"):
+        raise TypeError(
+            f"{type(block).__name__}.forward takes {inspect.signature(block.forward)}; a block "
+            "F(t, u) must call its first argument t or time, and F(u) needs one alone: give the "
+            "others defaults, or keep tensors that they stand for as buffers"
+        )
     return len(needed) == 2
+
+
+def needed_arguments(block: torch.nn.Module) -> list[inspect.Parameter]:
+    """The arguments without a default that the `forward` of a block takes.
+
+    Examples
+    --------
+    >>> [each.name for each in needed_arguments(torch.nn.Bilinear(2, 2, 2))]
+    ['input1', 'input2']
+    """
+    optional = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    arguments = inspect.signature(block.forward).parameters.values()
+    return [each for each in arguments if each.default is each.empty and each.kind not in optional]

@@ -15,6 +15,7 @@ __all__ = ["KeyedDropout", "draw_keys", "refuse_in_backward", "use_keys", "use_t
 
 BITS = 31
 WHOLE_CHANNELS = torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d
+KINDS = torch.nn.Dropout, *WHOLE_CHANNELS
 
 
 class KeyedDropout(torch.nn.Module):
@@ -42,6 +43,7 @@ class KeyedDropout(torch.nn.Module):
         super().__init__()
         self.p = p
         self.channels = channels
+        self.kind: type = torch.nn.Dropout2d if channels else torch.nn.Dropout
         self.key: torch.Tensor
         self.register_buffer("key", torch.zeros(layers, dtype=torch.int64), persistent=False)
 
@@ -61,7 +63,7 @@ class KeyedDropout(torch.nn.Module):
 
 
 def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
-    """The block with `KeyedDropout` in place of PyTorch's.
+    """The block with `KeyedDropout` in place of PyTorch's, not of classes with their own `forward`.
 
     Examples
     --------
@@ -70,9 +72,11 @@ def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
       (0): KeyedDropout(p=0.1)
     )
     """
-    if isinstance(block, (torch.nn.Dropout, *WHOLE_CHANNELS)):
-        channels = isinstance(block, WHOLE_CHANNELS)
-        return KeyedDropout(block.p, channels, layers).train(block.training)
+    for kind in KINDS:
+        if isinstance(block, kind) and type(block).forward is kind.forward:
+            keyed = KeyedDropout(block.p, kind in WHOLE_CHANNELS, layers)
+            keyed.kind = kind
+            return keyed.train(block.training)
     for name, part in block.named_children():
         setattr(block, name, use_keys(part, layers))
     return block
@@ -87,8 +91,7 @@ def use_torch(block: torch.nn.Module) -> torch.nn.Module:
     Dropout(p=0.1, inplace=False)
     """
     if isinstance(block, KeyedDropout):
-        kind = torch.nn.Dropout2d if block.channels else torch.nn.Dropout
-        return kind(block.p).train(block.training)
+        return block.kind(block.p).train(block.training)
     for name, part in block.named_children():
         setattr(block, name, use_torch(part))
     return block

@@ -12,18 +12,20 @@ import torch
 
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.network.copies import copied
+from mgnet.depth.network.differences import difference, named_tensors
 from mgnet.depth.network.dropout import use_torch
 from mgnet.depth.network.net_options import check_layer_count, drawn_layer
+from mgnet.depth.network.spline_weights import DepthSpline
 
 __all__ = [
     "LayerSlots",
     "Net",
     "StackedNetwork",
     "checked_state",
-    "difference",
     "draw_layers",
     "layer_of",
     "per_layer",
+    "share",
     "stack",
     "warn_of_copies",
 ]
@@ -70,7 +72,11 @@ class StackedNetwork(Protocol):
 Net = TypeVar("Net", bound=StackedNetwork)
 
 
-def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count: int) -> list[Any]:
+def draw_layers(
+    block: torch.nn.Module | Callable[[int], torch.nn.Module],
+    count: int,
+    start: str = "independent",
+) -> list[Any]:
     """A module per layer: copies of a template with parameters of their own, or `block(n)`.
 
     The parameters of each copy are drawn by `reset_parameters` of its submodules, PyTorch's
@@ -82,6 +88,8 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
     ----------
     block : torch.nn.Module, or function `n -> module`
     count : int
+    start : "independent" or "identical"
+        "identical": nothing is drawn, all are copies of a template.
 
     Examples
     --------
@@ -93,10 +101,15 @@ def draw_layers(block: torch.nn.Module | Callable[[int], torch.nn.Module], count
         got = block.__name__ if isinstance(block, type) else type(block).__name__
         raise TypeError(f"ODENet got {got} as a block; give a module, or a function n -> module")
     if not isinstance(block, torch.nn.Module):
+        if start == "identical":
+            raise ValueError(
+                "ODENet got start='identical' and a function n -> module, which says itself how "
+                "each layer starts; give one module instead"
+            )
         return [drawn_layer(block, n, count) for n in range(count)]
     check_layer_count(block, count)
     layers = [copied(block, "ODENet") for _ in range(count)]
-    for layer in layers:
+    for layer in layers if start == "independent" else []:
         _reset(layer, set())
     return layers
 
@@ -185,7 +198,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
                 f"layer {number} differs from layer 0: {found}; all must have the same architecture"
             )
     result = copied(modules[0], "ODENet")
-    named = [dict(_tensors(module)) for module in modules]
+    named = [dict(named_tensors(module)) for module in modules]
     slots = LayerSlots(result)
     for name, places in slots.parameters.items():
         whole = torch.stack([tensors[name].detach() for tensors in named])
@@ -194,6 +207,27 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
     for name, places in slots.buffers.items():
         _fill(places, torch.stack([tensors[name] for tensors in named]))
     return result
+
+
+def share(stacked: torch.nn.Module, weights: str | DepthSpline, layers: int) -> None:
+    """Keep the parameters of the first layers alone: one, or as many as control points.
+
+    Examples
+    --------
+    >>> stacked = stack([torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)])
+    >>> share(stacked, "shared", 2)
+    >>> stacked.weight.shape
+    torch.Size([1, 3, 2])
+    """
+    count = 1
+    if isinstance(weights, DepthSpline):
+        weights.check_layers(layers, sum(p.numel() for p in stacked.parameters()) // layers)
+        count = weights.control_points
+    for name, places in LayerSlots(stacked).parameters.items():
+        parameter = stacked.get_parameter(name)
+        chosen = torch.arange(count, device=parameter.device) % layers  # there may be more points
+        kept = torch.nn.Parameter(parameter.detach()[chosen], parameter.requires_grad)
+        _fill(places, kept)
 
 
 def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) -> Any:
@@ -205,14 +239,12 @@ def layer_of(stacked: torch.nn.Module, parameters: Tensors, buffers: Tensors) ->
     >>> layer_of(stacked, [stacked.weight[1], stacked.bias[1]], []).weight.shape
     torch.Size([3, 2])
     """
-    module = copy.deepcopy(stacked)
-    slots = LayerSlots(module)
-    for value, (name, places) in zip(parameters, slots.parameters.items(), strict=True):
-        frozen = not stacked.get_parameter(name).requires_grad
-        _fill(places, torch.nn.Parameter(value.detach().clone(), requires_grad=not frozen))
-    for value, places in zip(buffers, slots.buffers.values(), strict=True):
-        _fill(places, value.detach().clone())
-    return use_torch(module)
+    own, memo = LayerSlots(stacked).tensors(), {}
+    for old, value in zip(own[0], parameters, strict=True):
+        memo[id(old)] = torch.nn.Parameter(value.detach().clone(), old.requires_grad)
+    for old, value in zip(own[1], buffers, strict=True):
+        memo[id(old)] = value.detach().clone()
+    return use_torch(copy.deepcopy(stacked, memo))  # which does not copy those of all layers
 
 
 def checked_state(block: torch.nn.Module, u: torch.Tensor) -> torch.Tensor:
@@ -348,48 +380,3 @@ def _slots(module: torch.nn.Module, kind: str) -> dict[str, Places]:
 def _fill(places: Places, value: torch.Tensor) -> None:
     for holder, name in places:
         holder[name] = value
-
-
-def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
-
-
-def difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
-    """What is not the same in two architectures, in words; empty where nothing.
-
-    Examples
-    --------
-    >>> difference(torch.nn.Linear(1, 1), torch.nn.Tanh())
-    'Tanh() instead of Linear(in_features=1, out_features=1, bias=True)'
-    """
-    if str(first) != str(other):
-        return f"{_flat(other)} instead of {_flat(first)}"
-    ours, theirs = dict(_tensors(first)), dict(_tensors(other))
-    if list(ours) != list(theirs):
-        return f"it has {', '.join(theirs) or 'nothing'} instead of {', '.join(ours) or 'nothing'}"
-    for name, tensor in ours.items():
-        got = theirs[name]
-        if (got.shape, got.dtype, got.device) != (tensor.shape, tensor.dtype, tensor.device):
-            return (
-                f"{name} is {got.dtype} of shape {tuple(got.shape)} on {got.device} instead of "
-                f"{tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
-            )
-    theirs = dict(_plain_tensors(other))
-    for name, tensor in _plain_tensors(first):  # a stack keeps those of the first layer alone
-        got = theirs.get(name)
-        if got is None or (not tensor.is_meta and not torch.equal(got, tensor)):
-            return f"{name}, a tensor that is no buffer, has other values; use register_buffer"
-    return ""
-
-
-def _plain_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    for prefix, part in module.named_modules():
-        for name, value in vars(part).items():
-            # Hooks before `forward` make such tensors anew: `torch.nn.utils.spectral_norm`.
-            if isinstance(value, torch.Tensor) and not part._forward_pre_hooks:
-                yield f"{prefix}.{name}" if prefix else name, value
-
-
-def _flat(module: torch.nn.Module) -> str:
-    return " ".join(str(module).split())

@@ -18,7 +18,12 @@ MODULE = 2000  # bytes that a module takes beside its numbers, at least
 
 
 def check_net_options(
-    layers: Any, final_time: Any, scheme: Any, weights: Any, boundary_layers: Any
+    layers: Any,
+    final_time: Any,
+    scheme: Any,
+    weights: Any,
+    boundary_layers: Any,
+    start: Any = "independent",
 ) -> None:
     """Raise unless these can be the options of an ODE net.
 
@@ -52,6 +57,8 @@ def check_net_options(
             f"ODENet got boundary_layers {shown(boundary_layers)}; give two numbers, of layers "
             "before and after, 0 or more"
         )
+    if not isinstance(start, str) or start not in ("independent", "identical"):
+        raise ValueError(f"ODENet got start {shown(start)}; give 'independent' or 'identical'")
 
 
 def check_layer_count(block: torch.nn.Module | None, count: int) -> None:

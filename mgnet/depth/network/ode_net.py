@@ -12,12 +12,14 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.scheme import advance, at_times, takes_time
 from mgnet.depth.network.dropout import draw_keys, refuse_in_backward, use_keys
+from mgnet.depth.network.foreign_layers import load_layers, to_layers
 from mgnet.depth.network.layer_stack import (
     LayerSlots,
     checked_state,
     draw_layers,
     layer_of,
     per_layer,
+    share,
     stack,
     warn_of_copies,
 )
@@ -54,11 +56,11 @@ class ODENet(torch.nn.Module):
     Parameters
     ----------
     block : torch.nn.Module, or function `n -> module`
-        F(u) or F(t, u), of a state of any shape (batch, ...), which it keeps. A module is a
-        template: each layer draws parameters of its own by the submodules' `reset_parameters` (or
-        `_reset_parameters`); a warning names those that have neither and begin as copies. A
-        function is called for every layer, those of `boundary_layers` included, in the order of
-        depth.
+        F(u), or F(t, u) whose first argument is called t or time, of a state of any shape
+        (batch, ...), which it keeps; it may give (F, None, ...). A module is a template: each layer
+        draws parameters of its own by the submodules' `reset_parameters` (or `_reset_parameters`);
+        a warning names those that have neither and begin as copies. A function is called for every
+        layer, those of `boundary_layers` included, in the order of depth.
     layers : int
         N.
     final_time : float
@@ -74,6 +76,9 @@ class ODENet(torch.nn.Module):
     boundary_layers : (int, int)
         Layers of step 1 from the same block, before and after the N others, with weights of their
         own; they are never solved in parallel. Source: Jiang et al., arXiv 2601.09026.
+    start : "independent" or "identical"
+        "identical": all layers begin as copies of the template, so that coarse layers are better
+        approximations of them; at first the training loss is a little higher. Not of a function.
 
     Attributes
     ----------
@@ -111,14 +116,15 @@ class ODENet(torch.nn.Module):
         before: torch.nn.Module | None = None,
         after: torch.nn.Module | None = None,
         boundary_layers: tuple[int, int] = (0, 0),
+        start: str = "independent",
     ):
         super().__init__()
-        check_net_options(layers, final_time, scheme, weights, boundary_layers)
+        check_net_options(layers, final_time, scheme, weights, boundary_layers, start)
         first, last = map(int, boundary_layers)
         self.depth = layers = int(layers)
-        modules = draw_layers(block, first + layers + last)
+        modules = draw_layers(block, first + layers + last, start)
         middle = modules[first : first + layers]
-        if isinstance(block, torch.nn.Module) and weights != "shared":
+        if isinstance(block, torch.nn.Module) and start == "independent" and weights != "shared":
             warn_of_copies(block, modules)
         self.kept = range(layers)  # those that this process holds
         self.final_time = float(final_time)
@@ -131,24 +137,13 @@ class ODENet(torch.nn.Module):
         self.after = after
         self.timed = takes_time(self.block)
         if weights != "per layer":
-            self._share(1 if weights == "shared" else weights.control_points)  # type: ignore[union-attr]
+            share(self.block, weights, layers)
         self.learnable_steps = None
         if learnable_steps:
             self.learnable_steps = torch.nn.Parameter(self.steps)
         self.kernel = StackedBlock(self.block, scheme)
         self.seed = 0
         self.calls = 0
-
-    def _share(self, count: int) -> None:
-        """Keep the parameters of the first layers alone; control points may outnumber layers."""
-        if isinstance(self.weights, DepthSpline):
-            sizes = sum(p.numel() for p in self.block.parameters())
-            self.weights.check_layers(self.depth, sizes // self.depth)
-        for name, parameter in list(self.block.named_parameters()):
-            chosen = torch.arange(count, device=parameter.device) % self.depth
-            kept = torch.nn.Parameter(parameter.detach()[chosen], parameter.requires_grad)
-            for holder, key in LayerSlots(self.block).parameters[name]:
-                holder[key] = kept
 
     def _like(self, values: torch.Tensor) -> torch.Tensor:
         """In the precision and on the device of the weights."""
@@ -395,28 +390,31 @@ class ODENet(torch.nn.Module):
     @classmethod
     def from_sequential(
         cls,
-        sequential: torch.nn.Sequential,
+        sequential: torch.nn.Sequential | torch.nn.ModuleList | torch.nn.TransformerEncoder,
         blocks: tuple[int, int] | None = None,
         *,
         learnable_steps: bool = False,
     ) -> ODENet:
-        """The same function from residual blocks of one architecture, a copy.
+        """The same function from blocks of one architecture, a copy; tied ones become separate.
 
         Parameters
         ----------
-        sequential : torch.nn.Sequential
+        sequential : torch.nn.Sequential, ModuleList or TransformerEncoder
+            Modules that are called one after another, with the state alone: those of an encoder
+            without a mask, then its `norm`.
         blocks : (int, int), optional
             Its first residual block and the first module after them. By default all
-            `ResidualBlock`s, which come back as they were, or, where there are none, all modules.
-            Other modules are taken for `x + f(x)`, whatever is in them: F(u) = module(u) - u, with
-            step 1.
+            `ResidualBlock`s, which come back as they were, or, where there are none, all modules,
+            of an encoder its `layers`. Modules that are no `ResidualBlock` may be any x -> y:
+            F(u) = module(u) - u, with step 1. They may give a tuple (y, None, ...).
         learnable_steps : bool
             Whether steps become parameters; they stay so in any case.
 
         Raises
         ------
-        ValueError
-            If the blocks differ in more than their weights; names the first that does.
+        TypeError, ValueError
+            If the blocks differ in more than their weights; names the first that does. If a class
+            with a `forward` of its own, or a hook, does more than to call modules in turn.
 
         Examples
         --------
@@ -431,6 +429,58 @@ class ODENet(torch.nn.Module):
         (True, 8)
         """
         return from_sequential(cls, sequential, blocks, learnable_steps)
+
+    def load_layers(self, layers: Sequence[torch.nn.Module] | torch.nn.ModuleList) -> None:
+        """Copy the weights and buffers of other layers, in place; all of them or, if refused, none.
+
+        Parameters
+        ----------
+        layers : torch.nn.ModuleList, Sequential or sequence of modules
+            One for each layer, `boundary_layers` included, of the names and shapes of the blocks
+            from which this net was made. Precisions are converted, as by `load_state_dict`. Steps,
+            `before`, `after`, `requires_grad` and the moments of an optimizer stay.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the layers are others, or the weights of this net are shared or splines.
+
+        Examples
+        --------
+        >>> layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(8))
+        >>> net = ODENet.from_sequential(layers)
+        >>> net.load_layers(layers)
+        """
+        self.check_derived("load_layers")
+        load_layers(self, self.layers(), layers)
+
+    def to_layers(self, into: Any = None) -> Any:
+        """Layer by layer the plain blocks, in the order of depth; copies.
+
+        Parameters
+        ----------
+        into : torch.nn.ModuleList, Sequential or sequence of modules, optional
+            Layers to write to in place, by the rules of `load_layers`, instead of new ones, whose
+            plain attributes (`layer_idx`) are all those of the first layer.
+
+        Returns
+        -------
+        torch.nn.ModuleList, or `into`
+            u -> block(u) as `from_sequential` got them, but F(u) where a layer is u + F(u).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a step is not 1, the scheme is not Euler's, or `into` has other layers.
+
+        Examples
+        --------
+        >>> layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(8))
+        >>> ODENet.from_sequential(layers).to_layers(into=layers) is layers
+        True
+        """
+        self.check_derived("to_layers")
+        return to_layers(self, self.layers(), into)
 
     def refine(self, factor: int = 2, how: str | None = None) -> ODENet:
         """A new network with `factor` times as many layers on the same [0, T].

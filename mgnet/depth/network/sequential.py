@@ -1,4 +1,4 @@
-"""ODE nets from residual blocks in an `nn.Sequential`, and back."""
+"""ODE nets from residual blocks that are called one after another, and back."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 
 import torch
 
+from mgnet.depth.batched.scheme import needed_arguments, of_its_shape
 from mgnet.depth.network.copies import copied
-from mgnet.depth.network.layer_stack import Net, StackedNetwork, difference
+from mgnet.depth.network.differences import difference
+from mgnet.depth.network.layer_stack import Net, StackedNetwork
 from mgnet.depth.network.residual_block import ResidualBlock
+from mgnet.depth.network.subclass import check_calls
 
 __all__ = ["Increment", "from_sequential", "to_sequential"]
 
@@ -22,7 +25,12 @@ class Increment(torch.nn.Module):
     Parameters
     ----------
     block : torch.nn.Module
-        That computes `x + f(x)`.
+        That computes `x + f(x)`, or anything else of the shape of x.
+
+    Raises
+    ------
+    TypeError
+        If it needs more than one argument.
 
     Examples
     --------
@@ -34,11 +42,17 @@ class Increment(torch.nn.Module):
 
     def __init__(self, block: torch.nn.Module):
         super().__init__()
+        if len(needed_arguments(block)) > 1:
+            raise TypeError(
+                f"{type(block).__name__}.forward takes {inspect.signature(block.forward)}; a layer "
+                "x -> y is called with x alone: give the others defaults, or keep tensors that "
+                "they stand for as buffers"
+            )
         self.block = block
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         """The block's output less its input."""
-        return self.block(u) - u
+        return of_its_shape(self.block(u), u) - u
 
 
 def to_sequential(net: StackedNetwork) -> torch.nn.Sequential:
@@ -59,7 +73,7 @@ def to_sequential(net: StackedNetwork) -> torch.nn.Sequential:
 
 def from_sequential(
     kind: type[Net],
-    sequential: torch.nn.Sequential,
+    sequential: torch.nn.Module,
     blocks: tuple[int, int] | None = None,
     learnable_steps: bool = False,
 ) -> Net:
@@ -75,12 +89,8 @@ def from_sequential(
       layers=3, final_time=2, scheme='euler', learnable_steps=True, weights='per layer'
       ...
     """
-    if not isinstance(sequential, torch.nn.Sequential):
-        raise TypeError(
-            f"from_sequential got a {type(sequential).__name__}; give a torch.nn.Sequential of "
-            "residual blocks"
-        )
-    modules = copied(list(sequential), "from_sequential")
+    given, blocks = _modules(sequential, blocks)
+    modules = copied(given, "from_sequential")
     start, stop = _range(modules, blocks)
     before, middle, after = modules[:start], modules[start:stop], modules[stop:]
     foreign = [not isinstance(each, ResidualBlock) for each in middle]
@@ -96,6 +106,31 @@ def from_sequential(
     ends = _one(before), _one(after)
     net = _from_blocks(kind, chosen, learnable_steps, start, ends)
     return net.train(sequential.training)
+
+
+def _modules(
+    sequential: Any, blocks: tuple[int, int] | None
+) -> tuple[list[torch.nn.Module], tuple[int, int] | None]:
+    """Those that are called one after another, and which of them are blocks, where it is known."""
+    kinds = torch.nn.Sequential, torch.nn.ModuleList, torch.nn.TransformerEncoder
+    known: Any = next((each for each in kinds if isinstance(sequential, each)), None)
+    if known is None:
+        raise TypeError(
+            f"from_sequential got a {type(sequential).__name__}; give a torch.nn.Sequential, a "
+            "ModuleList or a TransformerEncoder"
+        )
+    check_calls("from_sequential", sequential, known, ("__call__", "forward"))
+    if sequential._forward_pre_hooks or sequential._forward_hooks:
+        raise ValueError(
+            f"from_sequential got a {type(sequential).__name__} with hooks, which it would leave "
+            "out; remove them, or put what they do into modules"
+        )
+    if not isinstance(sequential, torch.nn.TransformerEncoder):
+        return list(sequential), blocks
+    # Nested tensors are made of a padding mask alone, and a state comes without one.
+    layers: Any = sequential.layers
+    end = [] if sequential.norm is None else [sequential.norm]
+    return [*layers, *end], blocks or (0, len(layers))
 
 
 def _range(modules: Sequence[torch.nn.Module], blocks: tuple[int, int] | None) -> tuple[int, int]:
@@ -159,8 +194,11 @@ def _from_blocks(
 
 
 def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
-    for n, layer in enumerate(layers, start):
-        found = difference(layers[0].block, layer.block)
+    blocks = [
+        each.block.block if isinstance(each.block, Increment) else each.block for each in layers
+    ]
+    for n, (layer, block) in enumerate(zip(layers, blocks, strict=True), start):
+        found = difference(blocks[0], block)
         if layer.scheme != layers[0].scheme:
             found = f"scheme {layer.scheme!r} instead of {layers[0].scheme!r}"
         if found:

@@ -1,10 +1,12 @@
 """One step by the formulas of its scheme; states between the layers; blocks of time."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 
-from mgnet.depth.batched.scheme import advance, at_times, slope, takes_time
+from mgnet.depth.batched.scheme import advance, at_times, needed_arguments, slope, takes_time
 
 
 @pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("heun", 2), ("rk4", 4)])
@@ -64,6 +66,29 @@ def test_functions_of_time():
             takes_time(module(forward))
 
 
+@pytest.mark.parametrize("name", ["t", "T", "time", "_t", "t_", "_time", "_"])
+def test_names_of_time(name):
+    scope = {}
+    exec(f"def forward(self, {name}, u): return u", scope)
+    assert takes_time(module(scope["forward"]))
+
+
+@pytest.mark.parametrize("names", ["u, mask", "u, t", "x, time", "tau, u", "times, u", "state, _"])
+def test_another_second_argument_is_no_time(names):
+    """Such a block was once given the time as its state."""
+    scope = {}
+    exec(f"def forward(self, {names}): return u", scope)
+    with pytest.raises(
+        TypeError, match=rf"Block.forward takes \({names}\); a block F\(t, u\) must"
+    ):
+        takes_time(module(scope["forward"]))
+
+
+def test_needed_arguments():
+    block = module(lambda self, a, b, c=1, *rest, d, e=2, **named: a)
+    assert [each.name for each in needed_arguments(block)] == ["a", "b", "d"]
+
+
 def test_states_at_any_time_are_those_of_numpy():
     states = torch.randn(8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     asked = torch.tensor([0.0, 0.01, 0.09, 0.1 + 1e-4, 0.27, 0.31, 0.55, 0.699, 0.7]).double()
@@ -102,3 +127,56 @@ def test_edits_of_what_a_block_made_itself_are_fine():
     assert advance("euler", block, 0.0, torch.ones(2), 1.0).tolist() == [4.0, 4.0]
     with torch.inference_mode():
         assert advance("euler", block, 0.0, torch.ones(2), 1.0).tolist() == [4.0, 4.0]
+
+
+class Output(NamedTuple):
+    state: torch.Tensor
+    attentions: None = None
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize(
+    "wrap", [lambda u: (u,), lambda u: (u, None), lambda u: (u, None, (), [], {}), Output]
+)
+def test_a_tuple_with_a_state_alone_is_the_state(scheme, wrap):
+    u = torch.rand(2, 3)
+    expected = advance(scheme, lambda t, u: u.sin(), 0.0, u, 0.5)
+    assert torch.equal(advance(scheme, lambda t, u: wrap(u.sin()), 0.0, u, 0.5), expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            lambda u: (u, u[:, :1]),
+            r"of a tensor of shape \(2, 3\), a tensor of shape \(2, 1\); only",
+        ),
+        (lambda u: (u, None, (u,)), r"of a tensor of shape \(2, 3\), None, tuple; only the first"),
+        (lambda u: (u, 0.0), r"a tensor of shape \(2, 3\), float; only the first"),
+        (lambda u: (None, None), "gave NoneType for a state of shape"),
+        (lambda u: (), "gave tuple for a state of shape"),
+        (lambda u: [u], "gave list for a state of shape"),
+    ],
+)
+@pytest.mark.parametrize(("scheme", "late"), [("euler", 0), ("heun", 1), ("rk4", 1), ("rk4", 3)])
+def test_a_tuple_with_more_is_refused_at_every_stage(given, words, scheme, late):
+    calls = iter(range(4))
+
+    def block(t, u):
+        return given(u) if next(calls) == late else (u,)
+
+    with pytest.raises(TypeError, match=words):
+        advance(scheme, block, 0.0, torch.ones(2, 3), 0.5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_stage_keeps_the_shape(stage):
+    calls = iter(range(4))
+
+    def block(t, u):
+        return u[:1] if next(calls) == stage else u
+
+    with pytest.raises(
+        ValueError, match=r"a tensor of shape \(1, 3\) for a state of shape \(2, 3\)"
+    ):
+        advance("rk4", block, 0.0, torch.ones(2, 3), 0.5)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from mgnet.depth.network.dropout import KeyedDropout, draw_keys
 from mgnet.depth.network.ode_net import ODENet
@@ -149,3 +150,33 @@ def test_ordinary_modules_get_ordinary_dropout_and_refinement_keeps_it():
     fine = net.train().refine()
     assert fine.block[2].key.shape == (12,)
     assert torch.isfinite(fine(x)).all()
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d])
+def test_the_kind_of_dropout_comes_back(kind):
+    block = nn.Sequential(nn.Tanh(), kind(0.25))
+    net: Any = ODENet(block, 2)
+    assert net.block[1].channels == (kind is not nn.Dropout)
+    layer: Any = net.layer(0)
+    assert type(layer.block[1]) is kind and layer.block[1].p == 0.25
+    assert type(copy.deepcopy(net).layer(1).block[1]) is kind
+
+
+class Scaled(nn.Dropout):
+    """Not what its parent does, and without random numbers."""
+
+    def forward(self, input):
+        return self.p * input
+
+
+class Named(nn.Dropout):
+    """Another constructor, the same function."""
+
+    def __init__(self):
+        super().__init__(0.5)
+
+
+def test_classes_with_a_forward_of_their_own_are_left_alone():
+    net: Any = ODENet(nn.Sequential(Scaled(0.25), Named()), 2, 2.0)
+    assert type(net.block[0]) is Scaled and isinstance(net.block[1], KeyedDropout)
+    assert net.eval()(torch.ones(3)).tolist() == [1.25**2] * 3

@@ -266,6 +266,57 @@ def test_looking_for_copies_draws_no_random_numbers():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("options", [{}, {"weights": "shared"}, {"boundary_layers": (1, 2)}])
+@pytest.mark.parametrize("make", [lambda: Bare(torch.rand(4)), lambda: Special(torch.rand(4))])
+def test_layers_that_start_identical(make, options):
+    template = make()
+    before = torch.get_rng_state()
+    with warnings.catch_warnings():  # that they begin alike is meant
+        warnings.simplefilter("error")
+        net = ODENet(template, 3, start="identical", **options)
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, p in net.block.named_parameters():
+        assert torch.equal(p, template.get_parameter(name).expand_as(p))
+    for layer in (*net.opening, *net.closing):
+        assert torch.equal(layer.block.scale, template.scale)
+        assert layer.block.scale is not template.scale
+    assert "start" not in net.options()
+    net.load_state_dict(ODENet(lambda n: make(), 3, **options).state_dict())
+    with torch.no_grad():
+        net.block.scale.zero_()
+    assert template.scale.any()
+
+
+def test_a_template_is_drawn_anew_unless_told():
+    with pytest.warns(UserWarning, match="draws each layer anew"):
+        net = ODENet(Bare(torch.rand(4)), 3, start="independent")
+    assert not torch.equal(net.block.linear.weight[0], net.block.linear.weight[1])
+
+
+@pytest.mark.parametrize(
+    ("block", "start", "words"),
+    [
+        (lambda n: Bare(torch.rand(4)), "identical", "a function n -> module, which says itself"),
+        (nn.Tanh(), "alike", "got start 'alike'; give 'independent' or 'identical'"),
+        (nn.Tanh(), None, "got start None; give 'independent'"),
+    ],
+)
+def test_starts_that_are_refused(block, start, words):
+    with pytest.raises(ValueError, match=words):
+        ODENet(block, 3, start=start)
+
+
+def test_a_layer_is_whole():
+    """A recurrent module keeps lists of its tensors beside them."""
+    stacked = stack([nn.GRU(3, 3) for _ in range(3)])
+    layer = layer_of(stacked, [p[1] for p in stacked.parameters()], [])
+    assert all(a is b for a, b in zip(layer._flat_weights, layer.parameters(), strict=True))
+    assert torch.equal(layer.weight_ih_l0, stacked.weight_ih_l0[1])
+    with torch.no_grad():
+        layer.weight_ih_l0.zero_()
+    assert stacked.weight_ih_l0[1].any()
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_tensors_that_are_no_buffers_must_be_alike(same):
     """Only those of the first layer would be kept."""

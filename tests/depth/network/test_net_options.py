@@ -23,6 +23,8 @@ from mgnet.depth.network.spline_weights import DepthSpline
         ((2, 1.0, "euler", ["shared"], (0, 0)), r"weights \['shared'\]; give"),
         ((2, 1.0, "euler", "shared", (0, 1.5)), "two numbers, of layers before and after"),
         ((2, 1.0, "euler", DepthSpline(10**15), (0, 0)), "control points .* GiB of memory"),
+        ((2, 1.0, "euler", "shared", (0, 0), "equal"), "start 'equal'; give 'independent' or"),
+        ((2, 1.0, "euler", "shared", (0, 0), [1]), r"start \[1\]; give 'independent' or"),
     ],
 )
 def test_what_cannot_be_is_named(given, message):

@@ -304,13 +304,9 @@ def test_an_exception_in_a_block_leaves_the_net_as_it_was():
         ({"boundary_layers": (1, -1)}, r"boundary_layers \(1, -1\)"),
         ({"block": lambda n: torch.nn.Linear(4, 4, bias=n != 2)}, "layer 2 differs from layer 0"),
         ({"block": lambda n: n}, r"block\(0\) gave a int"),
-        ({"block": torch.nn.Bilinear(4, 4, 4), "after": None}, None),
     ],
 )
 def test_wrong_arguments(options, sentence):
-    if sentence is None:  # F(t, u) in form alone
-        assert net_of(**options).timed
-        return
     with pytest.raises(ValueError if "gave" not in sentence else TypeError, match=sentence):
         net_of(**options)
 
@@ -320,6 +316,8 @@ def test_a_block_must_keep_the_shape():
         net_of(block=torch.nn.Linear(4, 3))(inputs())
     with pytest.raises(TypeError, match=r"None_.forward takes \(\); a block must"):
         net_of(block=type("None_", (torch.nn.Module,), {"forward": lambda self: 0})())
+    with pytest.raises(TypeError, match="must call its first argument t or time"):
+        net_of(block=torch.nn.Bilinear(4, 4, 4))
 
 
 def test_printing():

@@ -1,0 +1,202 @@
+"""Weights from the layers of another model into an ODE net, and from the net into such layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.network.differences import named_tensors, plain_tensors
+from mgnet.depth.network.dropout import KeyedDropout
+from mgnet.depth.network.layer_stack import LayerSlots, StackedNetwork, layer_of
+from mgnet.depth.network.sequential import Increment
+
+__all__ = ["load_layers", "to_layers"]
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+def load_layers(net: StackedNetwork, layers: Layers, given: Any) -> None:
+    """See `ODENet.load_layers`; `layers` are those of the net.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net, linear = ODENet(torch.nn.Linear(2, 2), 2), torch.nn.Linear(2, 2)
+    >>> load_layers(net, net.layers(), [linear, linear])
+    >>> bool((net.block.weight == linear.weight).all())
+    True
+    """
+    if net.weights != "per layer":
+        raise ValueError(
+            f"load_layers got an ODENet with weights {net.weights!r}, which has none of its own "
+            "for each layer; make it with weights='per layer'"
+        )
+    modules = _checked("load_layers", net, given)
+    ours = _tensors_of_layers(net, layers)
+    theirs = [dict(named_tensors(module)) for module in modules]
+    for n, (into, source) in enumerate(zip(ours, theirs, strict=True)):
+        _check_alike("load_layers", n, source, into)
+        _check_there("load_layers got an ODENet", into)
+        _check_there(f"load_layers got layer {n}", source)
+    _copy(theirs, ours)
+
+
+def to_layers(net: StackedNetwork, layers: Layers, into: Any = None) -> Any:
+    """See `ODENet.to_layers`; `layers` are those of the net.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> net = ODENet(torch.nn.Linear(2, 2), 2, 2.0)
+    >>> to_layers(net, net.layers())
+    ModuleList(
+      (0-1): 2 x Linear(in_features=2, out_features=2, bias=True)
+    )
+    """
+    ours = _tensors_of_layers(net, layers)
+    for source in ours:
+        _check_there("to_layers got an ODENet", source)
+    steps = layers.steps.detach()
+    if net.scheme != "euler" or not bool((steps == 1.0).all()):
+        least, most = (f"{float(each):.9g}" for each in (steps.min(), steps.max()))
+        raise ValueError(
+            f"to_layers got an ODENet with scheme {net.scheme!r} and steps from {least} to {most}; "
+            "layers without mgnet do Euler's step of 1: use net.to_sequential(), whose modules "
+            "have scheme and step in them"
+        )
+    if into is None:
+        return _made(net, layers)
+    modules = _checked("to_layers", net, into)
+    theirs = [dict(named_tensors(module)) for module in modules]
+    written: dict[int, torch.Tensor] = {}
+    for n, (source, target) in enumerate(zip(ours, theirs, strict=True)):
+        _check_alike("to_layers", n, target, source)
+        _check_there(f"to_layers got layer {n}", target)
+        for name, tensor in target.items():
+            other = written.setdefault(id(tensor), source[name])
+            if not torch.equal(other, source[name]):
+                raise ValueError(
+                    f"to_layers got layer {n} whose {name} is that of a layer before, but those "
+                    "of the ODENet differ; give layers with tensors of their own, such as copies"
+                )
+    _copy(ours, theirs)
+    return into
+
+
+def _made(net: StackedNetwork, layers: Layers) -> torch.nn.ModuleList:
+    inner = _inner(net.block)
+    middle = [
+        layer_of(inner, [p[n] for p in layers.parameters], [b[n] for b in layers.buffers])
+        for n in range(net.depth)
+    ]
+    ends = [[_inner(each.block) for each in part] for part in (net.opening, net.closing)]
+    opening, closing = copy.deepcopy(ends)
+    made = torch.nn.ModuleList([*opening, *middle, *closing])
+    made.training = net.training
+    return made
+
+
+def _inner(block: torch.nn.Module) -> torch.nn.Module:
+    return block.block if isinstance(block, Increment) else block
+
+
+def _tensors_of_layers(net: StackedNetwork, layers: Layers) -> list[Tensors]:
+    """By name, of every layer in the order of depth; views of those that the net keeps."""
+    inner = _inner(net.block)
+    slots = LayerSlots(inner)
+    stacked = dict(
+        zip([*slots.parameters, *slots.buffers], [*layers.parameters, *layers.buffers], strict=True)
+    )
+    for prefix, part in inner.named_modules():
+        if isinstance(part, KeyedDropout):
+            del stacked[f"{prefix}.key" if prefix else "key"]
+    middle = [{name: x.detach()[n] for name, x in stacked.items()} for n in range(net.depth)]
+    opening, closing = (
+        [{name: x.detach() for name, x in named_tensors(_inner(each.block))} for each in part]
+        for part in (net.opening, net.closing)
+    )
+    return [*opening, *middle, *closing]
+
+
+def _checked(owner: str, net: StackedNetwork, given: Any) -> list[torch.nn.Module]:
+    """The modules, one for each layer."""
+    known = isinstance(given, (torch.nn.ModuleList, torch.nn.Sequential, Sequence))
+    if not known or not all(isinstance(each, torch.nn.Module) for each in given):
+        raise TypeError(
+            f"{owner} got a {type(given).__name__}; give a ModuleList, a Sequential or a list of "
+            "modules, one for each layer"
+        )
+    first, last = len(net.opening), len(net.closing)
+    if len(given) != first + net.depth + last:
+        ends = f", {first} before and {last} after them" if first or last else ""
+        raise ValueError(
+            f"{owner} got {len(given)} modules for an ODENet of {net.depth} layers{ends}; give "
+            "one for each"
+        )
+    ours = [each.block for each in net.opening] + [net.block] * net.depth
+    ours += [each.block for each in net.closing]
+    modules = []
+    for n, (block, module) in enumerate(zip(ours, given, strict=True)):
+        if isinstance(block, Increment):
+            block, module = block.block, _inner(module)
+        _check_plain(owner, n, block, module)
+        modules.append(module)
+    return modules
+
+
+def _check_plain(owner: str, n: int, block: torch.nn.Module, module: torch.nn.Module) -> None:
+    theirs = dict(plain_tensors(module))
+    for name, tensor in plain_tensors(block):
+        got = theirs.get(name, tensor)
+        if not (tensor.is_meta or got.is_meta or torch.equal(tensor.cpu(), got.to(tensor).cpu())):
+            raise ValueError(
+                f"{owner} got layer {n} with another {name} than the block of the ODENet; it is "
+                "no buffer, so it would not be copied: use register_buffer"
+            )
+
+
+def _check_alike(owner: str, n: int, theirs: Tensors, ours: Tensors) -> None:
+    """Raise unless tensors of layer n, those that a user gave, can be exchanged with ours."""
+    missing, more = ([*a.keys() - b.keys()] for a, b in ((ours, theirs), (theirs, ours)))
+    if missing or more:
+        told = [f"without {', '.join(sorted(missing))}"] * bool(missing)
+        told += [f"with {', '.join(sorted(more))}, which it has not"] * bool(more)
+        raise ValueError(
+            f"{owner} got layer {n} that is not of the architecture of the ODENet's block: "
+            f"{' and '.join(told)}; give layers of the class from which the net was made"
+        )
+    for name, tensor in ours.items():
+        got = theirs[name]
+        if got.shape != tensor.shape or _kind(got) != _kind(tensor):
+            raise ValueError(
+                f"{owner} got layer {n} with {name} of {got.dtype} and shape {tuple(got.shape)}; "
+                f"that of the ODENet is of {tensor.dtype} and shape {tuple(tensor.shape)}: give "
+                "layers of the same sizes"
+            )
+
+
+def _kind(tensor: torch.Tensor) -> Any:
+    """Numbers of one kind are converted, as `load_state_dict` does; others are not."""
+    if tensor.is_floating_point():
+        return "floating"
+    return "complex" if tensor.is_complex() else tensor.dtype
+
+
+def _check_there(owner: str, tensors: Tensors) -> None:
+    for name, tensor in tensors.items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"{owner} whose {name} is on the meta device and has no numbers; load the model's "
+                "weights first, or make room for them by to_empty"
+            )
+
+
+def _copy(sources: Sequence[Tensors], targets: Sequence[Tensors]) -> None:
+    with torch.no_grad():
+        for source, target in zip(sources, targets, strict=True):
+            for name, tensor in source.items():
+                target[name].copy_(tensor)
