@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
+from mgnet.depth.batched.draws import KEY, Draws, KeyedDraws
 from mgnet.depth.batched.graphs import ShapeError
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
@@ -20,7 +21,7 @@ from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
 from mgnet.depth.batched.surroundings import OutsideTensorError, check_gradients, fingerprint
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.batched.traces import Family, Request, Trace, Traces
-from mgnet.depth.batched.tracing import NoRandomNumbers, OneLayer, trace_layer
+from mgnet.depth.batched.tracing import OneLayer, trace_layer
 from mgnet.training.loss.tied_tensors import further_names
 
 __all__ = ["StackedBlock"]
@@ -58,6 +59,10 @@ class StackedBlock:
         Evaluations of F for one slope.
     evaluations, vjps : int
         Evaluations of F for one layer so far, and vector-Jacobian products of F.
+    draws : Draws
+        The random numbers of the block, which has a buffer `KEY` if they may be masks.
+    has_state : bool
+        Whether there are other buffers, which an evaluation may change.
 
     Examples
     --------
@@ -87,6 +92,8 @@ class StackedBlock:
         self.stages = STAGES[scheme]
         self.evaluations = 0
         self.vjps = 0
+        self.draws = Draws()
+        self.has_state = self.buffer_names not in ((), (KEY,))
         self._start()
 
     def _start(self) -> None:
@@ -119,7 +126,7 @@ class StackedBlock:
 
     def changes_buffers(self, layers: Layers, states: Tensor) -> bool:
         """Whether an evaluation changes buffers; not known of a block that is not traced."""
-        if not layers.buffers or not len(layers):
+        if not self.has_state or not len(layers):
             return False
         one = self._traced(layers[:1], states)[0].one
         return one is None or bool(one.changed)
@@ -189,12 +196,16 @@ class StackedBlock:
         tensors |= dict(zip(self.buffer_names, buffers, strict=True))
         tensors |= {name: tensors[first] for name, first in self._further.items()}
 
+        training = self.template.training
+        key = tensors.get(KEY) if training else None
+
         def block(t: Any, u: Tensor) -> Tensor:
             given = (t, u) if self.takes_time else (u,)
-            # As `call_with` does, with names that are found once.
-            return functional_call(self.template, tensors, given, tie_weights=False)
+            with KeyedDraws(key, self.draws, training):
+                # As `call_with` does, with names that are found once.
+                return functional_call(self.template, tensors, given, tie_weights=False)
 
-        with lending(), NoRandomNumbers():
+        with lending():
             value = slope(self.scheme, block, time, state, step)
         return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
