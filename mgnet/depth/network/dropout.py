@@ -148,15 +148,14 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
     False
     """
     parts = [part for part in block.modules() if isinstance(part, KeyedDropout)]
-    keyed = [(number, part, "key") for number, part in enumerate(parts)]
-    if KEY in block._buffers:
-        keyed.append((-1, block, KEY))
-    for number, part, name in keyed:
+    own = [(-1, block, KEY)] if KEY in block._buffers else []
+    for number, part, name in (*own, *((n, part, "key") for n, part in enumerate(parts))):
         old = getattr(part, name)
-        layers = first + torch.arange(len(old), device=old.device)
-        key = torch.tensor(seed, device=old.device)
-        for each in (call, number, layers):
-            key = mixed(mixed(key) + 0x9E3779B + each)
+        with torch._C._DisableFuncTorch():  # keys outlive a transform that they are drawn in
+            layers = first + torch.arange(len(old), device=old.device)
+            key = torch.tensor(seed, device=old.device)
+            for each in (call, number, layers):
+                key = mixed(mixed(key) + 0x9E3779B + each)
         setattr(part, name, key)
     return bool(parts)
 
@@ -176,11 +175,10 @@ def renew_keys(block: torch.nn.Module, draws: Draws, seed: int, first: int = 0) 
     sure = draws.seen or any(isinstance(part, KeyedDropout) for part in block.modules())
     if not sure and (KEY not in block._buffers or torch.compiler.is_compiling()):
         return
-    made = draws.made
-    ready = made is not None and made[:2] == (seed, draws.calls + 1)
-    if sure or not ready or made[2] is not block._buffers[KEY]:
+    about, key = draws.made
+    if sure or about != (seed, draws.calls + 1, first) or key is not block._buffers[KEY]:
         draw_keys(block, seed, draws.calls + 1, first)
-        draws.made = None if sure else (seed, draws.calls + 1, block._buffers[KEY])
+        draws.made = (seed, draws.calls + 1, first), block._buffers.get(KEY)
     draws.begin(sure)
 
 
@@ -193,7 +191,9 @@ def refuse_in_backward(block: torch.nn.Module, draws: Draws) -> None:
     --------
     >>> refuse_in_backward(KeyedDropout(0.5, False, 2), Draws())
     """
-    drops = draws.seen or any(isinstance(part, KeyedDropout) and part.p > 0.0 for part in block.modules())
+    drops = draws.seen or any(
+        isinstance(part, KeyedDropout) and part.p > 0.0 for part in block.modules()
+    )
     if drops and torch._C._current_graph_task_id() >= 0:
         raise RuntimeError(
             "ODENet was called inside of a backward pass, as torch.utils.checkpoint does, where "

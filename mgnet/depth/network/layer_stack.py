@@ -375,19 +375,23 @@ def difference(first: torch.nn.Module, other: torch.nn.Module) -> str:
                 f"{name} is {got.dtype} of shape {tuple(got.shape)} on {got.device} instead of "
                 f"{tensor.dtype} of shape {tuple(tensor.shape)} on {tensor.device}"
             )
-    theirs = dict(_plain_tensors(other))
-    for name, tensor in _plain_tensors(first):  # a stack keeps those of the first layer alone
+    theirs = dict(_plain_values(other))
+    for name, value in _plain_values(first):  # a stack keeps those of the first layer alone
         got = theirs.get(name)
-        if got is None or (not tensor.is_meta and not torch.equal(got, tensor)):
+        if not isinstance(value, torch.Tensor):
+            if isinstance(got, int | float) and got != value and float in (type(got), type(value)):
+                return f"{name} is {got} instead of {value}; use register_buffer for such numbers"
+        elif got is None or (not value.is_meta and not torch.equal(got, value)):
             return f"{name}, a tensor that is no buffer, has other values; use register_buffer"
     return ""
 
 
-def _plain_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def _plain_values(module: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Tensors and numbers; whole numbers may be told apart from others, as places in depth are."""
     for prefix, part in module.named_modules():
         for name, value in vars(part).items():
             # Hooks before `forward` make such tensors anew: `torch.nn.utils.spectral_norm`.
-            if isinstance(value, torch.Tensor) and not part._forward_pre_hooks:
+            if isinstance(value, torch.Tensor | int | float) and not part._forward_pre_hooks:
                 yield f"{prefix}.{name}" if prefix else name, value
 
 

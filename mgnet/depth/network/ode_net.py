@@ -10,9 +10,9 @@ import torch
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.batched.scheme import advance, at_times, takes_time
-from mgnet.depth.network.block_calls import BlockCalls
+from mgnet.depth.batched.scheme import advance, at_times
 from mgnet.depth.network.dropout import refuse_in_backward, renew_keys, use_keys
+from mgnet.depth.network.layer_calls import LayerCalls
 from mgnet.depth.network.layer_stack import (
     LayerSlots,
     checked_state,
@@ -130,13 +130,13 @@ class ODENet(torch.nn.Module):
         self.block = use_keys(stack(middle), layers)
         self.closing = _buffers(modules[first + layers :], self.final_time, scheme)
         self.after = after
-        self.timed = takes_time(self.block)
         if weights != "per layer":
             self._share(1 if weights == "shared" else weights.control_points)  # type: ignore[union-attr]
         self.learnable_steps = None
         if learnable_steps:
             self.learnable_steps = torch.nn.Parameter(self.steps)
         self.kernel = StackedBlock(self.block, scheme)
+        self.timed = self.kernel.takes_time
         self.seed = 0
 
     def _share(self, count: int) -> None:
@@ -327,13 +327,14 @@ class ODENet(torch.nn.Module):
         )
         steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
-        calls = BlockCalls(self.block, self.timed, self.kernel.draws)
+        calls = LayerCalls(self.kernel)
         slots = self.slots()
         left: list[Sequence[torch.Tensor]] = []
         for n in range(count):
             with slots.lent():
                 slots.put(parameters[n], buffers[n])
-                u = advance(self.scheme, calls.of_layer(n), times[n], u, steps[n])
+                F = calls.of_layer(n, parameters[n], buffers[n])
+                u = advance(self.scheme, F, times[n], u, steps[n])
                 if buffers[n]:
                     left.append(slots.tensors()[1])
             yield u

@@ -132,7 +132,10 @@ class _Solve(torch.autograd.Function):
                 u.detach(), call.budgets["forward"], guess, call.record
             )
         tapes = propagation.recorded() if call.update else []
-        ctx.made, ctx.buffers = made, Buffers(propagation.setup.levels[0], tapes)
+        ctx.made, ctx.buffers = (
+            made,
+            Buffers(propagation.setup.kernel, propagation.setup.levels[0], tapes),
+        )
         if call.update:
             propagation.update_buffers()
         call.finish("forward", points, made)
