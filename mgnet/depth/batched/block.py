@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
+from mgnet.depth.batched.block_call import keyed_call
+from mgnet.depth.batched.draws import KEY, Draws
 from mgnet.depth.batched.graphs import ShapeError
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
@@ -20,7 +22,7 @@ from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
 from mgnet.depth.batched.surroundings import OutsideTensorError, check_gradients, fingerprint
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.batched.traces import Family, Request, Trace, Traces
-from mgnet.depth.batched.tracing import NoRandomNumbers, OneLayer, trace_layer
+from mgnet.depth.batched.tracing import OneLayer, trace_layer
 from mgnet.training.loss.tied_tensors import further_names
 
 __all__ = ["StackedBlock"]
@@ -58,6 +60,10 @@ class StackedBlock:
         Evaluations of F for one slope.
     evaluations, vjps : int
         Evaluations of F for one layer so far, and vector-Jacobian products of F.
+    draws : Draws
+        The random numbers of the block, which has a buffer `KEY` if they may be masks.
+    has_state : bool
+        Whether there are other buffers, which an evaluation may change.
 
     Examples
     --------
@@ -87,6 +93,8 @@ class StackedBlock:
         self.stages = STAGES[scheme]
         self.evaluations = 0
         self.vjps = 0
+        self.draws = Draws()
+        self.has_state = self.buffer_names not in ((), (KEY,))
         self._start()
 
     def _start(self) -> None:
@@ -119,7 +127,7 @@ class StackedBlock:
 
     def changes_buffers(self, layers: Layers, states: Tensor) -> bool:
         """Whether an evaluation changes buffers; not known of a block that is not traced."""
-        if not layers.buffers or not len(layers):
+        if not self.has_state or not len(layers):
             return False
         one = self._traced(layers[:1], states)[0].one
         return one is None or bool(one.changed)
@@ -136,11 +144,15 @@ class StackedBlock:
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_traces": Traces(), "_tangents": {}}
 
-    def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
-        """What evaluates these layers on tensors like `states`; found once."""
+    def compiled(
+        self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
+    ) -> Callable[..., Any]:
+        """What evaluates these layers, in the mode of now or another; found once."""
+        if training is None:
+            training = self.template.training
         # As `_key` does: a call costs as much as a small layer.
         cast = cast_of(states.device.type)
-        key = self, states.shape, states.dtype, self.template.training, cast
+        key = self, states.shape, states.dtype, training, cast
         names = layers._names.get(key)
         if names is not None:
             bound, (many, alone) = layers._bound, names
@@ -151,11 +163,15 @@ class StackedBlock:
             if bind is not None:
                 return layers.keep_programs((kind, alone), bind(alone[1]))
         with lending():
-            return self._find(kind, layers, states)
+            return self._find(kind, layers, states, training)
 
-    def programs(self, kind: str, layers: Layers, states: Tensor) -> Sequence[Callable[..., Any]]:
-        """`program` for each of these layers alone, on tensors like `states[:1]`; found once."""
-        key = self._key(states, (1, *states.shape[1:]))
+    def programs(
+        self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
+    ) -> Sequence[Callable[..., Any]]:
+        """`compiled` for each of these layers alone; found once."""
+        if training is None:
+            training = self.template.training
+        key = self._key(states, (1, *states.shape[1:]), training)
         names = layers._names.get(key)
         if names is not None:
             runs = layers._bound.get((EACH, kind, names[0])) or layers._bound.get(
@@ -164,17 +180,22 @@ class StackedBlock:
             if runs is not None:
                 return runs
         one = states[:1]
-        runs = [self.compiled(kind, layers[i : i + 1], one) for i in range(len(layers))]
+        runs = [self.compiled(kind, layers[i : i + 1], one, training) for i in range(len(layers))]
         names = layers._names.get(key)
         if runs and names is not None:
             of_many = (kind, names[0]) in layers[:1]._bound
             layers.keep_programs((EACH, kind, names[0 if of_many else 1]), runs)
         return runs
 
-    def _key(self, states: Tensor, shape: Sequence[int]) -> Any:
+    def _key(self, states: Tensor, shape: Sequence[int], training: bool) -> Any:
         """All that may choose a program, but for what the fingerprint has."""
-        cast = cast_of(states.device.type)
-        return self, shape, states.dtype, self.template.training, cast
+        return self, shape, states.dtype, training, cast_of(states.device.type)
+
+    def named(self, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The tensors of a layer by all their names in the block."""
+        tensors = dict(zip(self.names, parameters, strict=True))
+        tensors |= dict(zip(self.buffer_names, buffers, strict=True))
+        return tensors | {name: tensors[first] for name, first in self._further.items()}
 
     def evaluate(
         self,
@@ -185,37 +206,39 @@ class StackedBlock:
         state: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
         """The slope of one layer, and its new buffers; edits the buffers."""
-        tensors = dict(zip(self.names, parameters, strict=True))
-        tensors |= dict(zip(self.buffer_names, buffers, strict=True))
-        tensors |= {name: tensors[first] for name, first in self._further.items()}
+        tensors = self.named(parameters, buffers)
 
-        def block(t: Any, u: Tensor) -> Tensor:
-            given = (t, u) if self.takes_time else (u,)
+        def run(*given: Any) -> Tensor:
             # As `call_with` does, with names that are found once.
             return functional_call(self.template, tensors, given, tie_weights=False)
 
-        with lending(), NoRandomNumbers():
+        def block(t: Any, u: Tensor) -> Tensor:
+            given = (t, u) if self.takes_time else (u,)
+            return keyed_call(self.template, run, given, tensors, self.draws)
+
+        with lending():
             value = slope(self.scheme, block, time, state, step)
         return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
 
-    def _find(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+    def _find(
+        self, kind: str, layers: Layers, states: Tensor, training: bool
+    ) -> Callable[..., Any]:
         """What `compiled` gives; kept with the layers."""
-        trace, family = self._traced(layers, states)
+        trace, family = self._traced(layers, states, training)
         shape, device = tuple(states.shape[1:]), states.device.type
         names = trace.name, (trace.name, shape)
-        layers.keep_names(self._key(states, states.shape), names)
+        layers.keep_names(self._key(states, states.shape, training), names)
         plainly = trace.one is None or (kind == "differentiable" and trace.one.hidden)
         if plainly or (trace.apart and len(layers) > 1):
-            return layers.keep_programs(
-                (kind, names[0]), partial(self._in_turn, kind, layers, plainly)
-            )
+            run = partial(self._in_turn, kind, layers, plainly, training)
+            return layers.keep_programs((kind, names[0]), run)
         request = self._request(layers, states)
         try:
             with torch.inference_mode(False), without_cast(device):
                 some = trace.program("forward" if kind == "record" else kind, request)
         except ShapeError:
             family.close(trace)
-            return self._find(kind, layers, states)
+            return self._find(kind, layers, states, training)
         except Exception as error:
             if trace.apart:
                 raise
@@ -226,18 +249,18 @@ class StackedBlock:
                 f"{reason}",
                 stacklevel=2,
             )
-            return self._find(kind, layers, states)
+            return self._find(kind, layers, states, training)
         self._traces.shrink()
         if names[0] is not trace.name:  # the program has conditions of its own
-            return self._find(kind, layers, states)
-        bind = self._binding(kind, trace, some, layers, device)
+            return self._find(kind, layers, states, training)
+        bind = self._binding(kind, trace, some, layers, device, training)
         if some.numbers is None:
             return layers.keep_programs((kind, names[0]), bind(shape))
         layers.keep_programs((BIND, kind, names[0]), bind)
         return layers.keep_programs((kind, names[1]), bind(shape))
 
     def _binding(
-        self, kind: str, trace: Trace, some: Program, layers: Layers, device: str
+        self, kind: str, trace: Trace, some: Program, layers: Layers, device: str, training: bool
     ) -> Callable[[tuple[int, ...]], Callable[..., Any]]:
         """Makes, for the shape of a state, a function of states alone."""
         tensors = layers.tensors()
@@ -250,7 +273,8 @@ class StackedBlock:
             run = _uncast(partial(some.run, *numbers, *prepared), device)
             if kind != "record":
                 return run
-            return partial(self._record, run, trace.one.changed, layers)  # type: ignore[union-attr]
+            changed = trace.one.changed  # type: ignore[union-attr]
+            return partial(self._record, run, changed, layers, training)
 
         return bind
 
@@ -268,7 +292,9 @@ class StackedBlock:
         slope = self._cast_as_now(states.device.type)
         return Request(slope, layers.tensors(), states, len(self.names), self.stages)
 
-    def _traced(self, layers: Layers, states: Tensor) -> tuple[Trace, Family]:
+    def _traced(
+        self, layers: Layers, states: Tensor, training: bool | None = None
+    ) -> tuple[Trace, Family]:
         """The trace for such tensors, and all of its kind."""
         device, cast = states.device.type, cast_of(states.device.type)
         shapes = tuple([(x.shape[1:], x.dtype) for x in layers.tensors()])
@@ -278,7 +304,7 @@ class StackedBlock:
         request = self._request(layers, states)
         make = partial(self._trace, request)
         with lending(), torch.inference_mode(False), without_cast(device):
-            family = self._traces.family((self._fingerprint(layers), shapes, kind))
+            family = self._traces.family((self.fingerprint(layers, training), shapes, kind))
             return family.find(request, make), family
 
     def _trace(self, request: Request, warns: bool, keeps: bool) -> OneLayer | None:
@@ -302,13 +328,15 @@ class StackedBlock:
             )
         return None
 
-    def _in_turn(self, kind: str, layers: Layers, plainly: bool, *inputs: Tensor) -> Any:
+    def _in_turn(
+        self, kind: str, layers: Layers, plainly: bool, training: bool, *inputs: Tensor
+    ) -> Any:
         """Evaluate layers one after another, traced or as PyTorch does."""
         results, states = [], inputs[-1]
         for i in range(len(layers)):
             one, given = layers[i : i + 1], [x[i : i + 1] for x in inputs]
             if not plainly:
-                results.append(self.compiled(kind, one, given[-1])(*given))
+                results.append(self.compiled(kind, one, given[-1], training)(*given))
             elif kind == "record":
                 results.append(AutogradTape.record(self, one, *given))
             else:
@@ -326,26 +354,29 @@ class StackedBlock:
         return self.evaluate(tensors[:count], buffers, time, step, states[0])[0][None]
 
     def _record(
-        self, run: Callable[..., Any], changed: tuple[int, ...], layers: Layers, states: Tensor
+        self,
+        run: Callable[..., Any],
+        changed: tuple[int, ...],
+        layers: Layers,
+        training: bool,
+        states: Tensor,
     ) -> TracedTape:
         value, *saved = run(states)
         if not changed:
-            return TracedTape(self, layers, value, layers.buffers, saved)
+            return TracedTape(self, layers, value, layers.buffers, saved, training)
         buffers = list(layers.buffers)
         for k in changed:
             buffers[k] = saved.pop(0)
-        return TracedTape(self, layers, value, tuple(buffers), saved)
+        return TracedTape(self, layers, value, tuple(buffers), saved, training)
 
-    def _fingerprint(self, layers: Layers) -> Any:
-        """All that may change what the block's code does."""
-        key = self, self.template.training
+    def fingerprint(self, layers: Layers | None = None, training: bool | None = None) -> Any:
+        """All that may change what the block's code does: now, or when these layers were new."""
+        if layers is None:
+            return self.traced, fingerprint(self.template)
+        key = self, self.template.training if training is None else training
         if key not in layers._fingerprint:
             layers._fingerprint[key] = self.fingerprint()
         return layers._fingerprint[key]
-
-    def fingerprint(self) -> Any:
-        """All that may change what the block's code does, now."""
-        return self.traced, fingerprint(self.template)
 
     def tangent(self, with_steps: bool, make: Callable[[], Any]) -> Any:
         """The block of these layers with their tangent, made once."""

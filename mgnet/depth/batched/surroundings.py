@@ -23,7 +23,7 @@ from torch._subclasses import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["OutsideTensorError", "Watch", "check_gradients", "fingerprint"]
+__all__ = ["OutsideTensorError", "Watch", "check_gradients", "fingerprint", "innermost"]
 
 PLAIN = int, float, complex, bool, str, bytes, type(None), np.generic, torch.dtype, torch.device
 INTERNAL = frozenset(vars(nn.Module())) - {"training"}
@@ -108,7 +108,7 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, np.ndarray) or (
-                isinstance(value, Tensor) and not isinstance(_innermost(value), FakeTensor)
+                isinstance(value, Tensor) and not isinstance(innermost(value), FakeTensor)
             ):
                 raise OutsideTensorError(value)
         self.hidden = self.hidden or (func is torch._C._set_grad_enabled and not args[0])
@@ -120,8 +120,14 @@ class Watch(TorchFunctionMode):
         self.hidden = self.hidden or any(isinstance(node, kind) for node in _graph(value))
 
 
-def _innermost(value: Tensor) -> Tensor:
-    """What `torch.func` has wrapped, where the block differentiates or maps over something."""
+def innermost(value: Tensor) -> Tensor:
+    """What `torch.func` has wrapped, where something differentiates or maps over layers or in them.
+
+    Examples
+    --------
+    >>> innermost(torch.ones(1))
+    tensor([1.])
+    """
     while torch._C._functorch.is_functorch_wrapped_tensor(value):  # type: ignore[attr-defined]
         value = torch._C._functorch.get_unwrapped(value)  # type: ignore[attr-defined]
     return value

@@ -25,11 +25,15 @@ class Block(Protocol):
     stages: int
     vjps: int
 
-    def compiled(self, kind: str, layers: Layers, states: Tensor) -> Callable[..., Any]:
+    def compiled(
+        self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
+    ) -> Callable[..., Any]:
         """The program of one kind for these layers."""
         ...
 
-    def programs(self, kind: str, layers: Layers, states: Tensor) -> Sequence[Callable[..., Any]]:
+    def programs(
+        self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
+    ) -> Sequence[Callable[..., Any]]:
         """The program of one kind for each of these layers alone."""
         ...
 
@@ -90,7 +94,10 @@ class Tape(ABC):
 
 
 class TracedTape(Tape):
-    """A tape of traced layers: `saved` has the layers on axis 0 of every tensor."""
+    """A tape of traced layers: `saved` has the layers on axis 0 of every tensor.
+
+    `training` is the mode in which they were recorded; that of the block may have changed since.
+    """
 
     def __init__(
         self,
@@ -99,21 +106,24 @@ class TracedTape(Tape):
         value: Tensor,
         new_buffers: tuple[Tensor, ...],
         saved: Sequence[Tensor],
+        training: bool,
     ):
         self.block = block
         self.layers = layers
         self.value = value
         self.new_buffers = new_buffers
         self.saved = saved
+        self.training = training
         self._each: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def vjp(self, lam: Tensor) -> Tensor:
         self.block.vjps += self.block.stages * lam.shape[0]
-        return self.block.compiled("vjp", self.layers, lam)(*self.saved, lam)
+        return self.block.compiled("vjp", self.layers, lam, self.training)(*self.saved, lam)
 
     def vjp_all(self, lam: Tensor) -> Gradients:
         self.block.vjps += self.block.stages * lam.shape[0]
-        states, *rest = self.block.compiled("vjp_all", self.layers, lam)(*self.saved, lam)
+        run = self.block.compiled("vjp_all", self.layers, lam, self.training)
+        states, *rest = run(*self.saved, lam)
         count = len(self.layers.parameters)
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
 
@@ -127,11 +137,12 @@ class TracedTape(Tape):
             value,
             tuple([x[which] for x in self.new_buffers]),
             [x[which] for x in self.saved],
+            self.training,
         )
 
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
         if not self._each:
-            runs = self.block.programs("vjp", self.layers, lam)
+            runs = self.block.programs("vjp", self.layers, lam, self.training)
             saved = zip(*[x.split(1) for x in self.saved], strict=True)
             parts = zip(runs, saved, strict=False) if self.saved else ()
             self._each = [partial(run, *each) for run, each in parts] or runs
@@ -158,6 +169,7 @@ def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
         torch.cat([tape.value for tape in tapes]),
         tuple([torch.cat(x) for x in new_buffers]),
         [torch.cat(x) for x in zip(*[tape.saved for tape in tapes], strict=True)],
+        tapes[0].training,
     )
 
 

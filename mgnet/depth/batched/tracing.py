@@ -24,7 +24,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.func import functionalize
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgnet.depth.batched.arithmetic import EDITS, TABLE
 from mgnet.depth.batched.graphs import Traced, extract, is_number, open_sizes, results, taken
@@ -33,7 +32,6 @@ from mgnet.depth.batched.surroundings import Watch
 
 __all__ = [
     "RESHAPES",
-    "NoRandomNumbers",
     "OneLayer",
     "alike",
     "is_view",
@@ -167,25 +165,6 @@ def _purely(
         traced.graph.eliminate_dead_code()
         sizes = open_sizes(traced.graph, unknown)
     return traced, sizes
-
-
-class NoRandomNumbers(TorchDispatchMode):
-    """Refuses operations that draw random numbers."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags:
-            schema = func._schema.arguments
-            given = {x.name: x.default_value for x in schema} | (kwargs or {})
-            given |= {x.name: value for x, value in zip(schema, args, strict=False)}
-            idle = (
-                given.get("dropout_p") == 0.0 or given.get("training", given.get("train")) is False
-            )
-            if not idle:
-                raise ValueError(
-                    f"the block draws random numbers by {func}, so two evaluations of a layer "
-                    "differ; use nn.Dropout modules, whose masks an ODENet keeps"
-                )
-        return func(*args, **(kwargs or {}))
 
 
 def trace(function: Callable[..., Any], inputs: Sequence[Tensor], table: Any) -> Traced:

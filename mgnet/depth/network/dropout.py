@@ -3,6 +3,9 @@
 PyTorch's dropout draws a new mask each time a layer is evaluated; an iteration over the layers then
 has no solution. Here the mask is a hash of the key and the number of the entry: the same in serial
 and batched evaluation, in the adjoint and on every device, at the cost of some integer operations.
+
+`torch.nn.Dropout` is replaced by a module. A block whose modules may call functions that draw, such
+as attention and all that is not PyTorch's own, has a key for these: see `batched/draws.py`.
 """
 
 from __future__ import annotations
@@ -11,9 +14,21 @@ import math
 
 import torch
 
-__all__ = ["KeyedDropout", "draw_keys", "refuse_in_backward", "use_keys", "use_torch"]
+from mgnet.depth.batched.draws import BITS, KEY, Draws, mixed
 
-BITS = 31
+__all__ = [
+    "KeyedDropout",
+    "draw_keys",
+    "refuse_in_backward",
+    "renew_keys",
+    "use_keys",
+    "use_torch",
+]
+
+# Of PyTorch's own modules, those that call functions that draw.
+DRAWING = torch.nn.MultiheadAttention, torch.nn.RNNBase, torch.nn.RReLU
+DRAWING += torch.nn.AlphaDropout, torch.nn.FeatureAlphaDropout
+OWN = "torch.nn.modules.", "mgnet."
 WHOLE_CHANNELS = torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d
 KINDS = torch.nn.Dropout, *WHOLE_CHANNELS
 
@@ -55,7 +70,7 @@ class KeyedDropout(torch.nn.Module):
         if self.channels:
             shape = (*shape[:2], *[1] * (u.dim() - 2))
         entries = torch.arange(math.prod(shape), device=u.device).reshape(shape)
-        kept = _mixed(_mixed(entries) + self.key) >= self.p * 2.0**BITS
+        kept = mixed(mixed(entries) + self.key) >= self.p * 2.0**BITS
         return u * (kept.to(u.dtype) * (1.0 / (1.0 - self.p) if self.p < 1.0 else 0.0))
 
     def extra_repr(self) -> str:
@@ -63,7 +78,7 @@ class KeyedDropout(torch.nn.Module):
 
 
 def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
-    """The block with `KeyedDropout` in place of PyTorch's, not of classes with their own `forward`.
+    """The block with `KeyedDropout` for PyTorch's own classes, and a key if it may draw otherwise.
 
     Examples
     --------
@@ -71,15 +86,36 @@ def use_keys(block: torch.nn.Module, layers: int) -> torch.nn.Module:
     Sequential(
       (0): KeyedDropout(p=0.1)
     )
+    >>> [name for name, _ in use_keys(torch.nn.MultiheadAttention(2, 1), 4).named_buffers()]
+    ['dropout_key']
     """
+    block = _with_modules(block, layers)
+    if any(map(_may_draw, block.modules())):
+        device = next((x.device for x in (*block.parameters(), *block.buffers())), None)
+        key = torch.zeros(layers, dtype=torch.int64, device=device)
+        block.register_buffer(KEY, key, persistent=False)
+    return block
+
+
+def _with_modules(block: torch.nn.Module, layers: int) -> torch.nn.Module:
     for kind in KINDS:
         if isinstance(block, kind) and type(block).forward is kind.forward:
             keyed = KeyedDropout(block.p, kind in WHOLE_CHANNELS, layers)
             keyed.kind = kind
             return keyed.train(block.training)
     for name, part in block.named_children():
-        setattr(block, name, use_keys(part, layers))
+        setattr(block, name, _with_modules(part, layers))
     return block
+
+
+def _may_draw(part: torch.nn.Module) -> bool:
+    """Whether a module itself may call functions that draw; its parts are asked for themselves."""
+    changed = part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part)
+    return bool(changed) or isinstance(part, DRAWING) or not _is_known(type(part))
+
+
+def _is_known(kind: type) -> bool:
+    return kind.__module__.startswith(OWN)
 
 
 def use_torch(block: torch.nn.Module) -> torch.nn.Module:
@@ -92,6 +128,8 @@ def use_torch(block: torch.nn.Module) -> torch.nn.Module:
     """
     if isinstance(block, KeyedDropout):
         return block.kind(block.p).train(block.training)
+    if KEY in block._buffers:
+        delattr(block, KEY)
     for name, part in block.named_children():
         setattr(block, name, use_torch(part))
     return block
@@ -102,7 +140,7 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
 
     Other tensors take the place of the old keys, which a backward pass may still need. `first` is
     the number of the first layer here: other processes may hold those before it. False where there
-    is no dropout.
+    is no `KeyedDropout`.
 
     Examples
     --------
@@ -113,36 +151,55 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
     False
     """
     parts = [part for part in block.modules() if isinstance(part, KeyedDropout)]
-    for number, part in enumerate(parts):
-        layers = first + torch.arange(len(part.key), device=part.key.device)
-        key = torch.tensor(seed, device=part.key.device)
-        for each in (call, number, layers):
-            key = _mixed(_mixed(key) + 0x9E3779B + each)
-        part.key = key
+    own = [(-1, block, KEY)] if KEY in block._buffers else []
+    for number, part, name in (*own, *((n, part, "key") for n, part in enumerate(parts))):
+        old = getattr(part, name)
+        with torch._C._DisableFuncTorch():  # keys outlive a transform that they are drawn in
+            layers = first + torch.arange(len(old), device=old.device)
+            key = torch.tensor(seed, device=old.device)
+            for each in (call, number, layers):
+                key = mixed(mixed(key) + 0x9E3779B + each)
+        setattr(part, name, key)
     return bool(parts)
 
 
-def refuse_in_backward(block: torch.nn.Module) -> None:
+def renew_keys(block: torch.nn.Module, draws: Draws, seed: int, first: int = 0) -> None:
+    """Begin a pass in training: new masks for a block that draws, and it counts.
+
+    A block that was not seen to draw keeps its keys, for a first draw in this pass.
+
+    Examples
+    --------
+    >>> dropout, draws = KeyedDropout(0.5, False, 2), Draws()
+    >>> renew_keys(dropout, draws, seed=0)
+    >>> draws.calls
+    1
+    """
+    sure = draws.seen or any(isinstance(part, KeyedDropout) for part in block.modules())
+    if not sure and (KEY not in block._buffers or torch.compiler.is_compiling()):
+        return
+    about, key = draws.made
+    if sure or about != (seed, draws.calls + 1, first) or key is not block._buffers[KEY]:
+        draw_keys(block, seed, draws.calls + 1, first)
+        draws.made = (seed, draws.calls + 1, first), block._buffers.get(KEY)
+    draws.begin(sure)
+
+
+def refuse_in_backward(block: torch.nn.Module, draws: Draws) -> None:
     """Raise a RuntimeError if a backward pass goes on, for which new masks would be other ones.
 
     `torch.utils.checkpoint` calls its function again there; which call it repeats is not known.
 
     Examples
     --------
-    >>> refuse_in_backward(KeyedDropout(0.5, False, 2))
+    >>> refuse_in_backward(KeyedDropout(0.5, False, 2), Draws())
     """
-    drops = any(isinstance(part, KeyedDropout) and part.p > 0.0 for part in block.modules())
+    drops = draws.seen or any(
+        isinstance(part, KeyedDropout) and part.p > 0.0 for part in block.modules()
+    )
     if drops and torch._C._current_graph_task_id() >= 0:
         raise RuntimeError(
             "ODENet was called inside of a backward pass, as torch.utils.checkpoint does, where "
             "its dropout would have other masks than in the forward pass; checkpoint the modules "
             "around it, or use a dropout of 0"
         )
-
-
-def _mixed(x: torch.Tensor) -> torch.Tensor:
-    """31 bits that look random from an integer; after a hash of Wellons (lowbias32)."""
-    x = x & 0x7FFFFFFF
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0x7FFFFFFF
-    x = ((x ^ (x >> 15)) * 0x46CA68B5) & 0x7FFFFFFF
-    return x ^ (x >> 16)

@@ -10,9 +10,10 @@ import torch
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.batched.scheme import advance, at_times, takes_time
-from mgnet.depth.network.dropout import draw_keys, refuse_in_backward, use_keys
+from mgnet.depth.batched.scheme import advance, at_times
+from mgnet.depth.network.dropout import refuse_in_backward, renew_keys, use_keys
 from mgnet.depth.network.foreign_layers import load_layers, to_layers
+from mgnet.depth.network.layer_calls import LayerCalls
 from mgnet.depth.network.layer_stack import (
     LayerSlots,
     checked_state,
@@ -135,15 +136,14 @@ class ODENet(torch.nn.Module):
         self.block = use_keys(stack(middle), layers)
         self.closing = _buffers(modules[first + layers :], self.final_time, scheme)
         self.after = after
-        self.timed = takes_time(self.block)
         if weights != "per layer":
             share(self.block, weights, layers)
         self.learnable_steps = None
         if learnable_steps:
             self.learnable_steps = torch.nn.Parameter(self.steps)
         self.kernel = StackedBlock(self.block, scheme)
+        self.timed = self.kernel.takes_time
         self.seed = 0
-        self.calls = 0
 
     def _like(self, values: torch.Tensor) -> torch.Tensor:
         """In the precision and on the device of the weights."""
@@ -217,12 +217,20 @@ class ODENet(torch.nn.Module):
         """The output from the state u[N]: the last boundary layers, and `after`."""
         return self.closing(u) if self.after is None else self.after(self.closing(u))
 
+    @property
+    def calls(self) -> int:
+        """Passes with masks so far."""
+        return self.kernel.draws.calls
+
+    @calls.setter
+    def calls(self, count: int) -> None:
+        self.kernel.draws.calls = count
+
     def resample_dropout(self) -> None:
         """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
         if self.training:
-            refuse_in_backward(self.block)
-            first = self.kept.start
-            self.calls += draw_keys(self.block, self.seed, self.calls + 1, first)
+            refuse_in_backward(self.block, self.kernel.draws)
+            renew_keys(self.block, self.kernel.draws, self.seed, self.kept.start)
 
     def options(self) -> dict[str, Any]:
         """What else than weights makes the function: a state of other options is not loaded."""
@@ -314,12 +322,13 @@ class ODENet(torch.nn.Module):
         )
         steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
-        F = self.block if self.timed else lambda t, u: self.block(u)
+        calls = LayerCalls(self.kernel)
         slots = self.slots()
         left: list[Sequence[torch.Tensor]] = []
         for n in range(count):
             with slots.lent():
                 slots.put(parameters[n], buffers[n])
+                F = calls.of_layer(n, parameters[n], buffers[n])
                 u = advance(self.scheme, F, times[n], u, steps[n])
                 if buffers[n]:
                     left.append(slots.tensors()[1])

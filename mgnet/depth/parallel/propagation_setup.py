@@ -180,7 +180,7 @@ class PropagationSetup:
     def changes_buffers(self, u: Tensor) -> bool:
         """Whether a recorded sweep may change buffers: running statistics of batch norm."""
         fine = self.fine
-        if not fine.buffers:
+        if not self.kernel.has_state:
             return False
         own = self.kernel.changes_buffers(fine, u[None])
         # A process without layers does what the others do.

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tangent import TangentBlock
 from mgnet.depth.batched.tape import Tape
@@ -37,6 +38,8 @@ class Buffers:
 
     Parameters
     ----------
+    kernel : StackedBlock
+        The block, which must then be what it is now.
     layers : Layers
         Before their buffers are updated.
     tapes : sequence of (slice, Tape)
@@ -45,7 +48,7 @@ class Buffers:
     Examples
     --------
     >>> layers = Layers((), (torch.ones(3),), torch.arange(3.0), torch.ones(3))
-    >>> buffers = Buffers(layers)
+    >>> buffers = Buffers(StackedBlock(torch.nn.Tanh()), layers)
     >>> _ = layers.buffers[0].mul_(2.0)
     >>> buffers.unchanged()
     Traceback (most recent call last):
@@ -53,7 +56,10 @@ class Buffers:
 block were edited after the forward pass; ask before they are, or use the ODENet itself
     """
 
-    def __init__(self, layers: Layers, tapes: Sequence[tuple[slice, Tape]] = ()):
+    def __init__(
+        self, kernel: StackedBlock, layers: Layers, tapes: Sequence[tuple[slice, Tape]] = ()
+    ):
+        self._kernel, self._about = kernel, kernel.fingerprint(layers)
         changed = {
             k
             for which, tape in tapes
@@ -71,7 +77,13 @@ block were edited after the forward pass; ask before they are, or use the ODENet
         return [0 if x.is_inference() else x._version for x in self._tensors]
 
     def unchanged(self) -> tuple[Tensor, ...]:
-        """The buffers, if they still are as they were."""
+        """The buffers, if they and the block still are as they were."""
+        if self._kernel.fingerprint() != self._about:
+            raise RuntimeError(
+                "LayerParallel was asked for a derivative of its gradient, but its block was "
+                "changed after the forward pass, as by train() or eval(); ask before it is, or use "
+                "the ODENet itself"
+            )
         if self._now() != self._versions:
             raise RuntimeError(
                 "LayerParallel was asked for a derivative of its gradient, but the buffers of its "

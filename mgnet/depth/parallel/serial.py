@@ -86,7 +86,7 @@ class _March(torch.autograd.Function):
                 now = setup.advance(0, which, now)
         communicator.send(now[0], False)
         found = [(slice(n, n + 1), tape) for n, tape in enumerate(tapes)] if update else []
-        ctx.buffers = Buffers(layers, found)
+        ctx.buffers = Buffers(kernel, layers, found)
         for which, tape in found:
             layers[which].update(tape.new_buffers)
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)

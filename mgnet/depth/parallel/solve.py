@@ -132,7 +132,8 @@ class _Solve(torch.autograd.Function):
                 u.detach(), call.budgets["forward"], guess, call.record
             )
         tapes = propagation.recorded() if call.update else []
-        ctx.made, ctx.buffers = made, Buffers(propagation.setup.fine, tapes)
+        setup = propagation.setup
+        ctx.made, ctx.buffers = made, Buffers(setup.kernel, setup.fine, tapes)
         if call.update:
             propagation.update_buffers()
         call.finish("forward", points, made)

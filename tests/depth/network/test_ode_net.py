@@ -118,7 +118,9 @@ def test_readable_names_and_stacked_shapes():
     assert shapes["block.0.bias"] == (6, 4)
     assert shapes["learnable_steps"] == (6,)
     timed: Any = ODENet(Timed(), 3)
-    assert {n: tuple(b.shape) for n, b in timed.named_buffers()} == {"block.shift": (3, 4)}
+    buffers = {name: tuple(b.shape) for name, b in timed.named_buffers()}
+    assert buffers == {"block.shift": (3, 4), "block.dropout_key": (3,)}
+    assert "block.dropout_key" not in timed.state_dict()
     assert timed.block.scale.shape == (3,)
 
 

@@ -1,0 +1,61 @@
+"""Calls of the block of an `ODENet` for one layer after another, as PyTorch does them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.block_call import keyed_call
+from mgnet.depth.batched.draws import KEY
+
+__all__ = ["LayerCalls"]
+
+Slope = Callable[[Any, Tensor], Tensor]
+
+
+class LayerCalls:
+    """Calls of a block, into which the tensors of a layer have been put.
+
+    In training its masks are functions of the key of the layer. Whether it draws any, and whether
+    it uses `torch.utils.checkpoint`, is looked for in the first layer of each pass, since to look
+    at every operation takes time; and nowhere in a block that can do neither.
+
+    Parameters
+    ----------
+    kernel : StackedBlock
+        Of the block.
+
+    Examples
+    --------
+    >>> calls = LayerCalls(StackedBlock(torch.nn.Linear(1, 1)))
+    >>> calls.of_layer(0, [], [])(0.0, torch.ones(5, 1)).shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(self, kernel: StackedBlock):
+        self.kernel = kernel
+        block = kernel.template
+        self.plain: Slope = block if kernel.takes_time else lambda t, u: block(u)
+        self.watched = KEY in kernel.buffer_names
+
+    def of_layer(self, n: int, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> Slope:
+        """`(time, state) -> slope` of layer n of those at hand, with its tensors."""
+        if not self.watched:
+            return self.plain
+        kernel, draws = self.kernel, self.kernel.draws
+        block = kernel.template
+        masks, graph = draws.seen and block.training, torch.is_grad_enabled()
+        looks = n == 0 and (block.training or graph) and not torch.compiler.is_compiling()
+        if not (masks or looks or (draws.recomputes and graph)):
+            return self.plain
+        tensors = kernel.named(parameters, buffers)
+
+        def slope(t: Any, u: Tensor) -> Tensor:
+            given = (t, u) if kernel.takes_time else (u,)
+            return keyed_call(block, block, given, tensors, draws, strict=False)
+
+        return slope
