@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mgnet.depth.batched.draws import KEY
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.network.differences import named_tensors, plain_tensors
 from mgnet.depth.network.dropout import KeyedDropout
@@ -88,9 +89,10 @@ def to_layers(net: StackedNetwork, layers: Layers, into: Any = None) -> Any:
 
 
 def _made(net: StackedNetwork, layers: Layers) -> torch.nn.ModuleList:
-    inner = _inner(net.block)
     middle = [
-        layer_of(inner, [p[n] for p in layers.parameters], [b[n] for b in layers.buffers])
+        _inner(
+            layer_of(net.block, [p[n] for p in layers.parameters], [b[n] for b in layers.buffers])
+        )
         for n in range(net.depth)
     ]
     ends = [[_inner(each.block) for each in part] for part in (net.opening, net.closing)]
@@ -106,11 +108,12 @@ def _inner(block: torch.nn.Module) -> torch.nn.Module:
 
 def _tensors_of_layers(net: StackedNetwork, layers: Layers) -> list[Tensors]:
     """By name, of every layer in the order of depth; views of those that the net keeps."""
-    inner = _inner(net.block)
-    slots = LayerSlots(inner)
-    stacked = dict(
-        zip([*slots.parameters, *slots.buffers], [*layers.parameters, *layers.buffers], strict=True)
-    )
+    inner, slots = _inner(net.block), LayerSlots(net.block)
+    names, tensors = [*slots.parameters, *slots.buffers], [*layers.parameters, *layers.buffers]
+    stacked = dict(zip(names, tensors, strict=True))
+    stacked.pop(KEY, None)
+    if inner is not net.block:
+        stacked = {name.removeprefix("block."): x for name, x in stacked.items()}
     for prefix, part in inner.named_modules():
         if isinstance(part, KeyedDropout):
             del stacked[f"{prefix}.key" if prefix else "key"]
