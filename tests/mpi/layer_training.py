@@ -54,7 +54,19 @@ class Case:
     net: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     parts: tuple[torch.nn.Module, ...] = ()
+    side: bool = False  # side inputs, of which one gets a gradient
     traced: bool = True  # where other cases have the same programs, making them anew takes seconds
+
+
+class Shifted(torch.nn.Module):
+    """A block with side inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 4)
+
+    def forward(self, u, shift=None, mask=None):
+        return torch.tanh(self.linear(u) * shift) * mask
 
 
 CASES = {
@@ -107,6 +119,13 @@ CASES = {
     "FCF, Heun": Case(
         9, 2, 2, FixedCycles(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
     ),
+    "side inputs": Case(29, 2, 4, steps=2, side=True),
+    "side inputs, fused": Case(
+        26, 3, (2, 3), steps=1, side=True, settings={"coarse": "fused"}, traced=False
+    ),
+    "side inputs, serial": Case(
+        6, 2, 2, steps=2, side=True, settings={"mode": "serial"}, net={"weights": "shared"}
+    ),
     "first": Case(29, 2, 4, steps=2, settings={"coarse": "first"}, traced=False),
     "fused": Case(27, 2, 4, steps=2, net={"learnable_steps": True}, settings={"coarse": "fused"}),
     "fused, three levels": Case(26, 3, (2, 3), steps=1, settings={"coarse": "fused"}, traced=False),
@@ -146,6 +165,7 @@ def made(case, seed=0):
     torch.set_default_dtype(case.dtype)
     parts = [part.to(case.dtype) for part in case.parts]
     block = torch.nn.Sequential(torch.nn.Linear(4, 4), *parts, torch.nn.Tanh())
+    block = Shifted() if case.side else block
     ends = {"before": torch.nn.Linear(2, 4), "after": torch.nn.Linear(4, 3)}
     net = ODENet(block, case.layers, 2.0, **ends, **case.net)
     net.kernel.traced = case.traced
@@ -164,13 +184,17 @@ def whole(parallel, optimizer=None):
     return parallel.communicator.broadcast(gather_state(parallel, optimizer))
 
 
-def train(parallel, optimizer, x, steps):
+def train(parallel, optimizer, x, steps, has_side=False):
     """The bits of outputs, weights and Adam's moments, which stand for the gradients."""
-    outputs = []
-    for _ in range(steps):
+    outputs, side = [], {}
+    for number in range(steps):
         optimizer.zero_grad()
-        outputs.append(parallel(x))
+        if has_side:
+            shift = torch.linspace(0.5, 1.5 + number, 4).requires_grad_()
+            side = {"shift": shift, "mask": torch.arange(4) != number}
+        outputs.append(parallel(x, **side))
         outputs[-1].square().mean().backward()
+        outputs += [tensor.grad for tensor in side.values() if tensor.requires_grad]
         optimizer.step()
     state, moments = whole(parallel), whole(parallel, optimizer)["state"]
     held = [tensor for tensor in state.values() if isinstance(tensor, torch.Tensor)]
@@ -180,7 +204,7 @@ def train(parallel, optimizer, x, steps):
 
 def trained(case):
     parallel, *others = made(case)
-    bits = train(parallel, *others, case.steps)
+    bits = train(parallel, *others, case.steps, case.side)
     passes = [list(each[:3]) for each in (parallel.last_forward, parallel.last_backward)]
     return {"bits": bits, "passes": passes}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from mgnet.training.loss.tied_tensors import further_names
 __all__ = ["StackedBlock"]
 
 UNTRACED = Trace(None)
+VARIANTS = 64  # a side input that is a number may change in each call
 BIND, EACH = "bind", "each"  # beside the programs themselves
 
 
@@ -99,7 +100,7 @@ class StackedBlock:
 
     def _start(self) -> None:
         self._traces = Traces()
-        self._tangents: dict[bool, Any] = {}
+        self._variants: dict[Any, Any] = {}
 
     def slope(self, layers: Layers, states: Tensor) -> Tensor:
         """The slopes `(layers, batch, ...)` at `states`; ordinary autograd works through them."""
@@ -142,7 +143,7 @@ class StackedBlock:
                 check_gradients(self._slope_of_one(layers[:1], states[:1]), [])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_traces": Traces(), "_tangents": {}}
+        return {**vars(self), "_traces": Traces(), "_variants": {}}
 
     def compiled(
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
@@ -204,17 +205,18 @@ class StackedBlock:
         time: Tensor,
         step: Tensor,
         state: Tensor,
+        side: Mapping[str, Any] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The slope of one layer, and its new buffers; edits the buffers."""
-        tensors = self.named(parameters, buffers)
+        tensors, keywords = self.named(parameters, buffers), dict(side or {})
 
         def run(*given: Any) -> Tensor:
             # As `call_with` does, with names that are found once.
-            return functional_call(self.template, tensors, given, tie_weights=False)
+            return functional_call(self.template, tensors, given, keywords, tie_weights=False)
 
         def block(t: Any, u: Tensor) -> Tensor:
             given = (t, u) if self.takes_time else (u,)
-            return keyed_call(self.template, run, given, tensors, self.draws)
+            return keyed_call(self.template, run, given, tensors, self.draws, side=keywords)
 
         with lending():
             value = slope(self.scheme, block, time, state, step)
@@ -378,12 +380,12 @@ class StackedBlock:
             layers._fingerprint[key] = self.fingerprint()
         return layers._fingerprint[key]
 
-    def tangent(self, with_steps: bool, make: Callable[[], Any]) -> Any:
-        """The block of these layers with their tangent, made once."""
+    def variant(self, key: Any, make: Callable[[], Any]) -> Any:
+        """A block made of this one, such as that with side inputs; made once for each key."""
         with lending():
-            if with_steps not in self._tangents:
-                self._tangents[with_steps] = make()
-            return self._tangents[with_steps]
+            if key not in self._variants and len(self._variants) >= VARIANTS:
+                self._variants.clear()
+            return self._variants.get(key) or self._variants.setdefault(key, make())
 
 
 def _uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:

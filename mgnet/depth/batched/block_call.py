@@ -40,6 +40,7 @@ def keyed_call(
     tensors: Mapping[str, Tensor],
     draws: Draws,
     strict: bool = True,
+    side: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """`run(*given)`, a call of a block with the tensors of a layer.
 
@@ -55,6 +56,13 @@ def keyed_call(
     draws : Draws
     strict : bool
         As in `KeyedDraws`.
+    side : mapping, optional
+        What else `run` gives the block.
+
+    Raises
+    ------
+    RuntimeError
+        If the block is called again in the backward pass, for which side inputs are not kept.
 
     Examples
     --------
@@ -67,6 +75,8 @@ def keyed_call(
     key = tensors.get(KEY) if block.training else None
     mode = partial(KeyedDraws, key, draws, block.training)
     if torch.is_grad_enabled():
+        if draws.recomputes and side:
+            _refuse_side_inputs(side)
         if draws.recomputes:
             return _recomputed(block, run, given, tensors, mode)
         owned = dict(block.named_buffers())
@@ -75,11 +85,20 @@ def keyed_call(
             return _with_masks(run, given, partial(mode, strict))
         except CheckpointFoundError:
             draws.recomputes = True
+            if side:
+                _refuse_side_inputs(side)
         with torch.no_grad():
             for buffer, value in kept:
                 buffer.copy_(value)
         return _recomputed(block, run, given, tensors, mode)
     return _with_masks(run, given, partial(mode, strict))
+
+
+def _refuse_side_inputs(side: Mapping[str, Any]) -> None:
+    raise RuntimeError(
+        MESSAGE + f"and got the side inputs {', '.join(side)}, which it would not have there; keep "
+        "them as buffers of the block, or switch the checkpoints inside it off"
+    )
 
 
 def _with_masks(run: Call, given: tuple[Any, ...], mode: Callable[[], KeyedDraws]) -> Tensor:

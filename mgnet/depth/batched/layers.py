@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Layers"]
+__all__ = ["Layers", "is_joint"]
 
 BOUND = 64  # programs for states of different shapes
 PLACES = 1024  # shapes whose programs are known by name
@@ -88,9 +88,20 @@ class Layers:
     def update(self, new_buffers: Sequence[Tensor]) -> None:
         """Give the buffers these values, in place."""
         for buffer, new in zip(self.buffers, new_buffers, strict=True):
-            if new is not buffer:
+            if new is not buffer and not is_joint(buffer):
                 buffer.copy_(new)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """All of them."""
         return *self.parameters, *self.buffers, self.times, self.steps
+
+
+def is_joint(tensor: Tensor) -> bool:
+    """Whether all layers have the same memory: shared weights, and what a call gives to all blocks.
+
+    Examples
+    --------
+    >>> is_joint(torch.ones(3).expand(4, 3)), is_joint(torch.ones(4, 3))
+    (True, False)
+    """
+    return tensor.shape[0] > 1 and tensor.stride(0) == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.block_call import keyed_call
 from mgnet.depth.batched.draws import KEY
 
-__all__ = ["LayerCalls"]
+__all__ = ["LayerCalls", "in_turn"]
 
 Slope = Callable[[Any, Tensor], Tensor]
 
@@ -28,6 +29,8 @@ class LayerCalls:
     ----------
     kernel : StackedBlock
         Of the block.
+    side : mapping, optional
+        Side inputs, by name.
 
     Examples
     --------
@@ -36,10 +39,11 @@ class LayerCalls:
     torch.Size([5, 1])
     """
 
-    def __init__(self, kernel: StackedBlock):
-        self.kernel = kernel
-        block = kernel.template
-        self.plain: Slope = block if kernel.takes_time else lambda t, u: block(u)
+    def __init__(self, kernel: StackedBlock, side: Mapping[str, Any] | None = None):
+        self.kernel, self.side = kernel, side
+        block: Any = kernel.template
+        self.block = partial(block, **side) if side else block
+        self.plain: Slope = self.block if kernel.takes_time else lambda t, u: self.block(u)
         self.watched = KEY in kernel.buffer_names
 
     def of_layer(self, n: int, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> Slope:
@@ -56,6 +60,23 @@ class LayerCalls:
 
         def slope(t: Any, u: Tensor) -> Tensor:
             given = (t, u) if kernel.takes_time else (u,)
-            return keyed_call(block, block, given, tensors, draws, strict=False)
+            return keyed_call(
+                block, self.block, given, tensors, draws, strict=False, side=self.side
+            )
 
         return slope
+
+
+def in_turn(layers: torch.nn.Sequential, u: Tensor, side: Mapping[str, Any]) -> Tensor:
+    """The state after boundary layers, each with the side inputs.
+
+    Examples
+    --------
+    >>> in_turn(torch.nn.Sequential(torch.nn.Tanh()), torch.zeros(1), {})
+    tensor([0.])
+    """
+    if not side:
+        return layers(u)
+    for layer in layers:
+        u = layer(u, **side)
+    return u

@@ -11,9 +11,10 @@ import torch
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.scheme import advance, at_times
+from mgnet.depth.batched.side_inputs import check_side_inputs
 from mgnet.depth.network.dropout import refuse_in_backward, renew_keys, use_keys
 from mgnet.depth.network.foreign_layers import load_layers, to_layers
-from mgnet.depth.network.layer_calls import LayerCalls
+from mgnet.depth.network.layer_calls import LayerCalls, in_turn
 from mgnet.depth.network.layer_stack import (
     LayerSlots,
     checked_state,
@@ -208,14 +209,16 @@ class ODENet(torch.nn.Module):
             )
         return slots
 
-    def encode(self, x: torch.Tensor) -> torch.Tensor:
+    def encode(self, x: torch.Tensor, **side: Any) -> torch.Tensor:
         """The state u[0]: `before`, and the first boundary layers."""
+        check_side_inputs("ODENet", self.block, side)
         u = x if self.before is None else self.before(x)
-        return self.opening(checked_state(self.block, u))
+        return in_turn(self.opening, checked_state(self.block, u), side)
 
-    def decode(self, u: torch.Tensor) -> torch.Tensor:
+    def decode(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
         """The output from the state u[N]: the last boundary layers, and `after`."""
-        return self.closing(u) if self.after is None else self.after(self.closing(u))
+        u = in_turn(self.closing, u, side)
+        return u if self.after is None else self.after(u)
 
     @property
     def calls(self) -> int:
@@ -275,19 +278,31 @@ class ODENet(torch.nn.Module):
         super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
         allow_without_extra_state(prefix, missing)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The output, layer by layer."""
-        self.resample_dropout()
-        return self.decode(self.propagate(self.encode(x)))
+    def forward(self, x: torch.Tensor, **side: Any) -> torch.Tensor:
+        """The output, layer by layer.
 
-    def propagate(self, u: torch.Tensor) -> torch.Tensor:
+        Parameters
+        ----------
+        x : tensor
+        **side
+            Side inputs: what every block gets by these names beside its state, such as masks,
+            rotary caches or the states of an encoder. Tensors, plain values, and tuples, lists and
+            dictionaries of them.
+        """
+        self.resample_dropout()
+        return self.decode(self.propagate(self.encode(x, **side), **side), **side)
+
+    def propagate(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
         """The state u[N] from u[0], layer by layer."""
-        for state in self._states(u, self.layers()):
+        for state in self._states(u, self.layers(), side):
             u = state
         return u
 
     def trajectory(
-        self, x: torch.Tensor, times: Sequence[float] | torch.Tensor | None = None
+        self,
+        x: torch.Tensor,
+        times: Sequence[float] | torch.Tensor | None = None,
+        **side: Any,
     ) -> torch.Tensor:
         """The states at the asked times, linear between layers.
 
@@ -296,20 +311,24 @@ class ODENet(torch.nn.Module):
         x : tensor
         times : sequence of float in [0, T], optional
             Where layer n begins at `n T / N`; all N + 1 layer times by default.
+        **side
+            As in `forward`.
 
         Returns
         -------
         tensor of shape (times, batch, ...)
         """
         self.resample_dropout()
-        u = self.encode(x)
-        states = torch.stack([u, *self._states(u, self.layers())])
+        u = self.encode(x, **side)
+        states = torch.stack([u, *self._states(u, self.layers(), side)])
         if times is None:
             return states
         asked = torch.as_tensor(times, dtype=torch.float64, device=states.device)
         return at_times(states, asked, self.final_time)
 
-    def _states(self, u: torch.Tensor, layers: Layers) -> Iterator[torch.Tensor]:
+    def _states(
+        self, u: torch.Tensor, layers: Layers, side: Mapping[str, Any] | None = None
+    ) -> Iterator[torch.Tensor]:
         """The states after layer 0, 1, ..., one module call per stage."""
         count = len(layers)
         parameters = per_layer(layers.parameters, count)
@@ -322,7 +341,7 @@ class ODENet(torch.nn.Module):
         )
         steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
-        calls = LayerCalls(self.kernel)
+        calls = LayerCalls(self.kernel, side)
         slots = self.slots()
         left: list[Sequence[torch.Tensor]] = []
         for n in range(count):

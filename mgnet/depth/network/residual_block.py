@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 
@@ -50,13 +52,14 @@ class ResidualBlock(torch.nn.Module):
         self.scheme = scheme
         self.timed = takes_time(block)
 
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        """The state after the layer."""
+    def forward(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
+        """The state after the layer; `side` are keywords for the block."""
+        block = partial(self.block, **side) if side else self.block
         if not self.timed:
-            return advance(self.scheme, lambda t, u: self.block(u), self.time, u, self.step)
+            return advance(self.scheme, lambda t, u: block(u), self.time, u, self.step)
         # A tensor, as an ODENet gives it, so that a block may take its cosine.
         t = torch.as_tensor(self.time, dtype=u.dtype, device=u.device)
-        return advance(self.scheme, self.block, t, u, self.step)
+        return advance(self.scheme, block, t, u, self.step)
 
     @property
     def number(self) -> float:

@@ -50,9 +50,9 @@ class Increment(torch.nn.Module):
             )
         self.block = block
 
-    def forward(self, u: torch.Tensor) -> torch.Tensor:
-        """The block's output less its input."""
-        return of_its_shape(self.block(u), u) - u
+    def forward(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
+        """The block's output less its input; `side` are keywords for the block."""
+        return of_its_shape(self.block(u, **side), u) - u
 
 
 def to_sequential(net: StackedNetwork) -> torch.nn.Sequential:

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.layers import Layers, is_joint
 from mgnet.depth.mgrit.communicator import Communicator
 
 __all__ = [
@@ -50,7 +50,7 @@ def coarse_layers(layers: Layers, stride: int, stages: int, first: bool = False)
     return Layers(
         tuple(_means(p, shares, stride) for p in layers.parameters),
         tuple(
-            _means(b, shares, stride) if b.is_floating_point() else first.clone()
+            _means(b, shares, stride) if b.is_floating_point() or is_joint(b) else first.clone()
             for b, first in zip(layers.buffers, left.buffers, strict=True)
         ),
         # Later stages of a step have times of their own, counted from its left end.
@@ -96,10 +96,12 @@ def renew_means(coarse: Layers, layers: Layers, stride: int, shares: Tensor) -> 
     """
     # In one copy each: another thread, which may read the same means, never meets half a sum.
     for mean, values in zip(coarse.parameters, layers.parameters, strict=True):
-        mean.copy_(_means(values, shares, stride))
+        if not is_joint(mean):
+            mean.copy_(_means(values, shares, stride))
     for mean, values in zip(coarse.buffers, layers.buffers, strict=True):
-        floating = values.is_floating_point()
-        mean.copy_(_means(values, shares, stride) if floating else values[::stride])
+        if not is_joint(mean):
+            floating = values.is_floating_point()
+            mean.copy_(_means(values, shares, stride) if floating else values[::stride])
 
 
 def layers_of_all(layers: Layers, communicator: Communicator) -> Layers:
@@ -141,7 +143,8 @@ def renew(layers: Layers, new: Layers) -> None:
     tensor([5., 5.])
     """
     for tensor, value in zip(layers.tensors(), new.tensors(), strict=True):
-        tensor.copy_(value)
+        if not is_joint(tensor):  # else it is a view of the former ones
+            tensor.copy_(value)
 
 
 def sums(values: Tensor, stride: int) -> Tensor:
@@ -163,5 +166,7 @@ def sums(values: Tensor, stride: int) -> Tensor:
 
 
 def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
+    if is_joint(values):
+        return values[::stride]
     shares = shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1))
     return sums(shares * values, stride)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from mgnet.depth.parallel.propagation_setup import (
 )
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.parallel.serial import SMALL, march
-from mgnet.depth.parallel.shared_weights import layers_of
+from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
 from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
 from mgnet.depth.parallel.transforms import check_plain, not_compiled, transform_of
 from mgnet.training.extra_state import allow_without_extra_state
@@ -204,37 +205,38 @@ class LayerParallel(nn.Module):
         super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
         allow_without_extra_state(prefix, missing)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's output for a batch x, of the shapes that `net` takes and gives."""
-        return self.net.decode(not_compiled(self._solved, self.net.encode(x)))
+    def forward(self, x: Tensor, **side: Any) -> Tensor:
+        """The output for a batch x; side inputs as in `ODENet.forward`, the same on all ranks."""
+        u = self.net.encode(x, **side)
+        return self.net.decode(not_compiled(partial(self._solved, side), u), **side)
 
-    def _solved(self, u: Tensor) -> Tensor:
+    def _solved(self, side: Mapping[str, Any], u: Tensor) -> Tensor:
         self.net.resample_dropout()
         transform = transform_of(self.net, u)
         if transform is None:
-            return self._propagate(u, self._mode(u))
+            return self._propagate(u, self._mode(u, side), side)
         serial = not self.settings["factors"] or self.settings["mode"] == "serial"
         check_plain(transform, self.control, serial, self.communicator)
         self.last_forward = self.last_backward = SERIAL
-        return self.net.propagate(u)
+        return self.net.propagate(u, **side)
 
-    def _mode(self, u: Tensor) -> str:
+    def _mode(self, u: Tensor, side: Mapping[str, Any]) -> str:
         mode = self.settings["mode"]
         if not self.settings["factors"] or self.control is None or u.is_meta:  # shapes alone
             return "serial"
-        return self._measured(u) if mode == "auto" else mode
+        return self._measured(u, side) if mode == "auto" else mode
 
-    def _propagate(self, u: Tensor, mode: str) -> Tensor:
+    def _propagate(self, u: Tensor, mode: str, side: Mapping[str, Any]) -> Tensor:
         if cast_of(u.device.type) is not None:  # states stay as precise as the weights
             wide = torch.promote_types(u.dtype, self.net.times.dtype)
             if u.dtype != wide:
-                return self._propagate(u.to(wide), mode).to(u.dtype)
+                return self._propagate(u.to(wide), mode, side).to(u.dtype)
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
             if isinstance(self.communicator, SerialCommunicator) and u.numel() > SMALL:
-                return self.net.propagate(u)
-            return march(*self._prepare(u, SERIAL_METHOD))
-        setup, _, steps, parameters = self._prepare(u, self.method)
+                return self.net.propagate(u, **side)
+            return march(*self._prepare(u, SERIAL_METHOD, side))
+        setup, _, steps, parameters = self._prepare(u, self.method, side)
         recorded = setup.is_recorded(u, steps, parameters)
         update = setup.changes_buffers(u)
         control, counted = self.control or FixedCycles(), recorded and self.training
@@ -249,27 +251,32 @@ class LayerParallel(nn.Module):
         return solve(call, u, steps, parameters)
 
     def _prepare(
-        self, u: Tensor, method: MGRITMethod
+        self, u: Tensor, method: MGRITMethod, side: Mapping[str, Any]
     ) -> tuple[PropagationSetup, Tensor, Tensor, Sequence[Tensor]]:
         """What is kept for these tensors and block; u, steps and parameters that get gradients."""
         net, layers, learnable_steps = self.net, None, []
-        if net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
+        kernel = net.kernel
+        if side:
+            kernel, layers = with_side_inputs(net, side, self.communicator, method.strides[-1])
+            parameters, buffers = layers.parameters, layers.buffers
+        elif net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
             parameters, buffers = net.slots().tensors()
         else:
             layers = layers_of(net, self.communicator, self.method.strides[-1])
             parameters, buffers = layers.parameters, layers.buffers
-            learnable_steps = [] if net.learnable_steps is None else [net.learnable_steps]
+        if net.learnable_steps is not None:
+            learnable_steps = [net.learnable_steps]
         tensors = [
             (x.data_ptr(), x.shape, x.stride(), x.dtype)
             for x in (*parameters, *buffers, *learnable_steps)
         ]
-        about = net.kernel.fingerprint(), net.final_time, net.kept, self.communicator
+        about = kernel, kernel.fingerprint(), net.final_time, net.kept, self.communicator
         modes = cast_of(u.device.type), torch.is_inference_mode_enabled()
         key = about, tensors, u.dtype, u.device, modes
         size, last = u.numel() * u.element_size(), self._setups.get(method)
         if last is None or last[0] != key or not last[1].serves(size):
             setup = PropagationSetup.of(
-                net.kernel,
+                kernel,
                 detached(layers or net.own_layers()),
                 method,
                 self.communicator,
@@ -305,7 +312,7 @@ class LayerParallel(nn.Module):
         if following is not control:
             self.control = following
 
-    def _measured(self, u: Tensor) -> str:
+    def _measured(self, u: Tensor, side: Mapping[str, Any]) -> str:
         """The faster mode for states like u, forward and backward if there is training."""
         key = (tuple(u.shape), u.dtype, u.device, self.training, torch.is_grad_enabled())
         if key not in self._faster:
@@ -317,7 +324,7 @@ class LayerParallel(nn.Module):
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")
                 for mode in ("mgrit", "serial"):
-                    seconds[mode] = min(self._timed(u, mode) for _ in range(3))
+                    seconds[mode] = min(self._timed(u, mode, side) for _ in range(3))
             self.calls, self.control, self._warned, self.last_forward, self.last_backward = state
             self._starts = WarmStarts(kept)
             for buffer, value in buffers:  # running statistics count calls, not trials
@@ -325,9 +332,9 @@ class LayerParallel(nn.Module):
             self._faster[key] = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
         return self._faster[key]
 
-    def _timed(self, u: Tensor, mode: str) -> float:
+    def _timed(self, u: Tensor, mode: str, side: Mapping[str, Any]) -> float:
         began = time.perf_counter()
-        out = self._propagate(u.detach(), mode)
+        out = self._propagate(u.detach(), mode, side)
         if out.requires_grad:
             torch.autograd.grad(out.sum(), [p for p in self.net.parameters()], allow_unused=True)
         if u.is_cuda:
@@ -382,7 +389,7 @@ class LayerParallel(nn.Module):
         u = self.net.encode(x)
         for mode in modes:
             usable = mode if self.settings["factors"] else "serial"
-            yield self.net.decode(self._propagate(u, usable))
+            yield self.net.decode(self._propagate(u, usable, {}))
 
     def __getstate__(self) -> dict[str, Any]:
         # What is kept between calls belongs to these very tensors.

@@ -216,8 +216,8 @@ def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence
         # Steps of other lengths are factors of steps that stay.
         equal = steps.detach().abs().clamp_min(LEAST_STEP)
         parameters, directions = [*parameters, steps / equal], [*directions, of_steps / equal]
-    kernel = setup.kernel.tangent(
-        first.with_steps, lambda: TangentBlock(setup.kernel, first.with_steps)
+    kernel = setup.kernel.variant(
+        ("tangent", first.with_steps), lambda: TangentBlock(setup.kernel, first.with_steps)
     )
     scale = _scale(setup, equal, u, a, directions)
     a, directions = scale * a, [scale * x for x in directions]

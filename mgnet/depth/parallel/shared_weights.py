@@ -7,7 +7,7 @@ it has the same bits for any number of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.side_inputs import SideBlock, SideInputs
 from mgnet.depth.mgrit.communicator import Communicator
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.parallel.coarse_layers import sums
@@ -23,7 +25,7 @@ from mgnet.depth.parallel.coarse_layers import sums
 if TYPE_CHECKING:
     from mgnet.depth.network.ode_net import ODENet
 
-__all__ = ["layers_of"]
+__all__ = ["layers_of", "with_side_inputs"]
 
 
 def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
@@ -52,6 +54,41 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     joint, buffers = net.slots().tensors()
     made = _Joint.apply(_Spread(net.weights, net.depth, net.kept, communicator, interval), *joint)
     return Layers(tuple(made), tuple(buffers), net.times, net.steps)
+
+
+def with_side_inputs(
+    net: ODENet, side: Mapping[str, Any], communicator: Communicator, interval: int
+) -> tuple[StackedBlock, Layers]:
+    """A block that takes side inputs, and the own layers with those of a call in them.
+
+    Parameters
+    ----------
+    net : ODENet
+    side : mapping
+        As in `ODENet.forward`; gradients reach its tensors from all processes, as joint weights.
+    communicator, interval : as in `layers_of`
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
+    >>> class Scaled(torch.nn.Module):
+    ...     def forward(self, u, scale=1.0):
+    ...         return u * scale
+    >>> side = {"scale": torch.ones(1, requires_grad=True)}
+    >>> _, layers = with_side_inputs(ODENet(Scaled(), 6), side, SERIAL_COMMUNICATOR, 2)
+    >>> layers.parameters[0].sum().backward()
+    >>> side["scale"].grad
+    tensor([6.])
+    """
+    told = SideInputs.of(side)
+    layers = layers_of(net, communicator, interval)
+    spread = _Spread("shared", net.depth, net.kept, communicator, interval)
+    learned = _Joint.apply(spread, *[x[None] for x in told.learned]) if told.learned else ()
+    fixed = [spread.layers(x.detach()[None]) for x in told.fixed]
+    parameters, buffers = (*layers.parameters, *learned), (*layers.buffers, *fixed)
+    block = net.kernel.variant(told.key, lambda: SideBlock(net.kernel, told))
+    return block, Layers(parameters, buffers, layers.times, layers.steps)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mgnet.depth import CyclesToTolerance, DepthSpline, LayerParallel, ODENet
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
@@ -85,3 +86,75 @@ def test_frozen_joint_weights_have_no_gradient():
     layers_of(net, SERIAL_COMMUNICATOR, 4).parameters[1].sum().backward()
     assert net.block[0].weight.grad is None
     assert torch.equal(net.block[0].bias.grad, torch.full((1, 3), 21.0, dtype=torch.float64))
+
+
+class WithSide(torch.nn.Module):
+    """Masked attention, and attention to a memory: products of states, weights and side inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.own, self.cross = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+
+    def forward(self, u, mask=None, memory=None, scale=1.0):
+        scores = self.own(u) @ u.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, :], -1e9)
+        out = scale * torch.softmax(scores, -1) @ u
+        if memory is not None:
+            out = out + torch.softmax(self.cross(u) @ memory.transpose(-1, -2), -1) @ memory
+        return torch.tanh(out)
+
+
+def side_inputs(seed):
+    torch.manual_seed(seed)
+    mask = torch.rand(2, 5) > 0.4
+    mask[:, 0] = True
+    x, memory = torch.randn(2, 5, 4).double(), torch.randn(2, 3, 4).double()
+    return x.requires_grad_(), {"mask": mask, "memory": memory.requires_grad_(), "scale": 0.5}
+
+
+@pytest.mark.parametrize("coarse", ["mean", "first", "fused", "identity", "serial"])
+@pytest.mark.parametrize("options", [{}, {"weights": "shared"}, {"learnable_steps": True}])
+def test_side_inputs_reach_all_layers_and_get_their_gradients(coarse, options):
+    torch.manual_seed(0)
+    net = ODENet(WithSide(), 7, 2.0, boundary_layers=(1, 1), **options).double()
+    settings = {"mode": "serial"} if coarse == "serial" else {"coarse": coarse}
+    parallel = LayerParallel(net, 2, 3, control=CyclesToTolerance(1e-13, max_cycles=20), **settings)
+    for seed in range(3):  # other tensors in each call; none of those before is used again
+        x, side = side_inputs(seed)
+        wanted = [x, side["memory"], *net.parameters()]
+        u = x
+        for layer in net.to_sequential():
+            u = layer(u, **side)
+        outputs = u, net(x, **side), parallel(x, **side)
+        torch.testing.assert_close(outputs[1], outputs[0], rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(outputs[2], outputs[0], rtol=1e-11, atol=1e-12)
+        expected = torch.autograd.grad(u.square().sum(), wanted[:2])  # its weights are copies
+        found = [torch.autograd.grad(y.square().sum(), wanted) for y in outputs[1:]]
+        torch.testing.assert_close(found[0][:2], expected, rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-10)
+    assert (parallel(x, mask=side["mask"]) - parallel(x)).abs().max() > 1e-3
+
+
+def test_second_derivatives_with_side_inputs():
+    torch.manual_seed(0)
+    net = ODENet(WithSide(), 4, 1.0).double()
+    parallel = LayerParallel(net, 2, 2, control=CyclesToTolerance(1e-13, max_cycles=20))
+    x, side = side_inputs(0)
+    found = []
+    for module in (net, parallel):
+        (slope,) = torch.autograd.grad(module(x, **side).sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [x, side["memory"]]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)
+
+
+def test_checkpoints_inside_a_block_do_not_go_with_side_inputs():
+    class Checked(WithSide):
+        def forward(self, u, mask=None):
+            inner = super().forward
+            return checkpoint(lambda v: inner(v, mask), u, use_reentrant=False)
+
+    net = ODENet(Checked(), 3)
+    x, side = side_inputs(0)
+    with pytest.raises(RuntimeError, match="side inputs mask, which it would not have there"):
+        net(x.float(), mask=side["mask"]).sum().backward()

@@ -1,0 +1,192 @@
+"""What a block is given beside its state: masks, rotary caches, the states of an encoder.
+
+They are the same for all layers of a call. Those that require a gradient are to `Layers` as
+parameters, the other tensors as buffers, each the same for all layers; numbers and words are a part
+of the block.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.limits import shown
+
+__all__ = ["SideBlock", "SideInputs", "check_side_inputs"]
+
+PLAIN = bool, int, float, str, type(None), torch.dtype, torch.device
+LEARNED, FIXED = "learned", "fixed"
+
+
+@dataclass(frozen=True)
+class SideInputs:
+    """Side inputs of one call, taken apart.
+
+    Attributes
+    ----------
+    key : object
+        Equal for calls with the same names, structure and plain values.
+    spec : TreeSpec
+    kinds : tuple
+        Of each leaf: LEARNED, FIXED or, in a tuple, a plain value.
+    learned, fixed : tuple of Tensor
+
+    Examples
+    --------
+    >>> side = SideInputs.of({"mask": torch.ones(2), "scale": 3.0})
+    >>> side.fixed, side.rebuilt((), [torch.zeros(2)])
+    ((tensor([1., 1.]),), {'mask': tensor([0., 0.]), 'scale': 3.0})
+    """
+
+    key: Any
+    spec: TreeSpec
+    kinds: tuple[Any, ...]
+    learned: tuple[Tensor, ...]
+    fixed: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, side: Mapping[str, Any]) -> SideInputs:
+        """Of the keywords of a call, which were checked."""
+        leaves, spec = tree_flatten({name: side[name] for name in sorted(side)})
+        kinds: list[Any] = []
+        learned, fixed = [], []
+        for leaf in leaves:
+            if not isinstance(leaf, Tensor):
+                kinds.append((type(leaf), leaf))
+            elif leaf.requires_grad:
+                kinds.append(LEARNED)
+                learned.append(leaf)
+            else:
+                kinds.append(FIXED)
+                fixed.append(leaf)
+        return cls((repr(spec), tuple(kinds)), spec, tuple(kinds), tuple(learned), tuple(fixed))
+
+    def rebuilt(self, learned: Sequence[Tensor], fixed: Sequence[Tensor]) -> dict[str, Any]:
+        """The keywords, with these tensors."""
+        rest = {LEARNED: iter(learned), FIXED: iter(fixed)}
+        leaves = [next(rest[kind]) if kind in rest else kind[1] for kind in self.kinds]
+        return tree_unflatten(leaves, self.spec)
+
+
+class SideBlock(StackedBlock):
+    """A block with side inputs: to `Layers`, parameters and buffers behind those of the block.
+
+    Parameters
+    ----------
+    block : StackedBlock
+    side : SideInputs
+        Of a call; its tensors are not kept.
+
+    Examples
+    --------
+    >>> from mgnet.depth import Layers
+    >>> class Scaled(nn.Module):
+    ...     def forward(self, u, scale=1.0):
+    ...         return u * scale
+    >>> scale = torch.full((1,), 3.0)
+    >>> block = SideBlock(StackedBlock(Scaled()), SideInputs.of({"scale": scale}))
+    >>> layers = Layers((), (scale.expand(2, 1),), *torch.ones(2, 2))
+    >>> block.slope(layers, torch.ones(2, 1, 1)).ravel()
+    tensor([3., 3.])
+    """
+
+    def __init__(self, block: StackedBlock, side: SideInputs):
+        self.block = block
+        self.rebuilt = SideInputs(side.key, side.spec, side.kinds, (), ()).rebuilt
+        self.template = block.template
+        self.scheme = block.scheme
+        self.traced = block.traced
+        self.takes_time = block.takes_time
+        self.names = *block.names, *[f"side input {n}" for n in range(len(side.learned))]
+        fixed = [f"fixed side input {n}" for n in range(len(side.fixed))]
+        self.buffer_names = *block.buffer_names, *fixed
+        self.stages = block.stages
+        self.draws = block.draws
+        self.has_state = block.has_state
+        self._start()
+
+    @property
+    def evaluations(self) -> int:
+        """Of the block, with side inputs and without."""
+        return self.block.evaluations
+
+    @evaluations.setter
+    def evaluations(self, count: int) -> None:
+        self.block.evaluations = count
+
+    @property
+    def vjps(self) -> int:
+        """Of the block, with side inputs and without."""
+        return self.block.vjps
+
+    @vjps.setter
+    def vjps(self, count: int) -> None:
+        self.block.vjps = count
+
+    def evaluate(
+        self,
+        parameters: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        time: Tensor,
+        step: Tensor,
+        state: Tensor,
+        side: Mapping[str, Any] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The slope of one layer, and its new buffers; side inputs as they are."""
+        learned, kept = len(self.block.names), len(self.block.buffer_names)
+        rest = parameters[learned:], buffers[kept:]
+        own = parameters[:learned], buffers[:kept]
+        value, new = self.block.evaluate(*own, time, step, state, self.rebuilt(*rest))
+        return value, [*new, *rest[1]]
+
+
+def check_side_inputs(owner: str, block: nn.Module, side: Mapping[str, Any]) -> None:
+    """Raise a TypeError unless the block takes such keywords, of tensors and plain values.
+
+    Examples
+    --------
+    >>> check_side_inputs("ODENet", nn.Linear(1, 1), {"mask": torch.ones(1)})
+    Traceback (most recent call last):
+    TypeError: ODENet got the side input mask, which Linear.forward does not take: its arguments \
+are (input: torch.Tensor) -> torch.Tensor; give the block an argument mask=None
+    """
+    if not side:
+        return
+    module, signature = _called(block)
+    names = signature.parameters
+    if not any(each.kind is each.VAR_KEYWORD for each in names.values()):
+        kinds = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+        known = {n for n, p in names.items() if p.kind in kinds and p.default is not p.empty}
+        for name in side:
+            if name not in known:
+                raise TypeError(
+                    f"{owner} got the side input {name}, which {type(module).__name__}.forward "
+                    f"does not take: its arguments are {signature}; give the block an argument "
+                    f"{name}=None"
+                )
+    for name, value in side.items():
+        for leaf in tree_flatten(value)[0]:
+            if not isinstance(leaf, (Tensor, *PLAIN)):
+                told = "; use torch.from_numpy" if isinstance(leaf, np.ndarray) else ""
+                raise TypeError(
+                    f"{owner} got the side input {name} with {shown(leaf)}; give tensors and plain "
+                    f"values, also in tuples, lists and dictionaries{told}"
+                )
+
+
+def _called(block: nn.Module) -> tuple[nn.Module, inspect.Signature]:
+    """The module that meets the keywords: one that hands all of them on to a part is not it."""
+    signature = inspect.signature(block.forward)
+    inner = getattr(block, "block", None)
+    hands_on = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    if hands_on and isinstance(inner, nn.Module):
+        return _called(inner)
+    return block, signature
