@@ -28,6 +28,7 @@ CASES = [
     "FCF, Heun",
     "serial",
     "dropout",
+    "dropout by a function",
     "batch norm",
     "resumed",
 ]
