@@ -214,7 +214,7 @@ class KeyedDraws(TorchDispatchMode):
 
     def _mask(self, layer: Tensor, like: Tensor, keep: Any) -> Tensor:
         """Whether each entry is kept."""
-        key = mixed(mixed(layer.to(like.device)) + (0x9E3779B + self._next()))
+        key = mixed(layer.to(like.device) + 0x9E3779B * (1 + self._next()))
         if isinstance(keep, Tensor):
             bound: Any = keep.double() * 2.0**BITS
         elif 0.0 <= keep <= 1.0:

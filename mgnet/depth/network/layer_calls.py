@@ -59,11 +59,11 @@ class LayerCalls:
 
         def slope(t: Any, u: Tensor) -> Tensor:
             given = (t, u) if kernel.takes_time else (u,)
-            return call(block, block, given, tensors, draws, strict=False)
+            return call(block, block, given, tensors, draws, False)
 
         return slope
 
 
 @_disable_dynamo
-def _as_it_is(*given: Any, **options: Any) -> Tensor:
-    return keyed_call(*given, **options)
+def _as_it_is(*given: Any) -> Tensor:
+    return keyed_call(*given)

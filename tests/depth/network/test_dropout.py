@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from mgnet.depth import LayerParallel
 from mgnet.depth.network.dropout import KeyedDropout, draw_keys
 from mgnet.depth.network.ode_net import ODENet
 
@@ -149,3 +150,14 @@ def test_ordinary_modules_get_ordinary_dropout_and_refinement_keeps_it():
     fine = net.train().refine()
     assert fine.block[2].key.shape == (12,)
     assert torch.isfinite(fine(x)).all()
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: LayerParallel(net, 2, 2)])
+def test_dropout_modules_alone_in_training_have_new_masks_in_each_pass(wrap):
+    """As for the spread of predictions."""
+    net, x = net_of(), torch.randn(5, 4, dtype=torch.float64)
+    module = wrap(net).eval()
+    net.block[2].train()
+    outputs = [module(x) for _ in range(3)]
+    assert not torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[1], outputs[2])
+    assert net.calls == 3
