@@ -69,6 +69,11 @@ class Shifted(torch.nn.Module):
         return torch.tanh(self.linear(u) * shift) * mask
 
 
+class Drops(torch.nn.Module):
+    def forward(self, u):
+        return torch.nn.functional.dropout(u, 0.5, self.training)
+
+
 CASES = {
     "two levels": Case(29, 2, 4, FixedCycles(1, tolerance=9.0)),
     "three levels, float32": Case(26, 3, (2, 3), CyclesToTolerance(0.1), torch.float32),
@@ -136,6 +141,9 @@ CASES = {
     "serial": Case(6, 2, 2, steps=2, net={"learnable_steps": True}, settings={"mode": "serial"}),
     "dropout": Case(
         6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)
+    ),
+    "dropout by a function": Case(
+        6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(Drops(),)
     ),
     "batch norm": Case(
         6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)

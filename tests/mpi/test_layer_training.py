@@ -36,6 +36,7 @@ CASES = [
     "identity, in turn",
     "serial",
     "dropout",
+    "dropout by a function",
     "batch norm",
     "resumed",
 ]

@@ -195,10 +195,10 @@ class KeyedDraws(TorchDispatchMode):
         self.draws.note()
         if "train" in given:
             x, keep = given["input"], 1.0 - given["p"]
-            mask = self._mask(x, keep)
+            mask = self._mask(self.key, x, keep)
             return x * (mask.to(x.dtype) * (1.0 / keep if keep else 0.0)), mask
         target = given["self"]
-        mask = self._mask(target, given.get("p", target)).to(target.dtype)
+        mask = self._mask(self.key, target, given.get("p", target)).to(target.dtype)
         return target.copy_(mask) if func._schema.is_mutable else mask
 
     def _refusal(self, func: Any, masks: bool) -> str:
@@ -212,10 +212,9 @@ class KeyedDraws(TorchDispatchMode):
             return what + "give the function training=self.training, as it is in evaluation mode"
         return what + "use nn.Dropout modules, whose masks an ODENet keeps"
 
-    def _mask(self, like: Tensor, keep: Any) -> Tensor:
+    def _mask(self, layer: Tensor, like: Tensor, keep: Any) -> Tensor:
         """Whether each entry is kept."""
-        assert self.key is not None
-        key = mixed(mixed(self.key.to(like.device)) + (0x9E3779B + self._next()))
+        key = mixed(layer.to(like.device) + 0x9E3779B * (1 + self._next()))
         if isinstance(keep, Tensor):
             bound: Any = keep.double() * 2.0**BITS
         elif 0.0 <= keep <= 1.0:
@@ -256,7 +255,7 @@ def mixed(x: Tensor) -> Tensor:
     Examples
     --------
     >>> mixed(torch.tensor([0, 1, 2]))
-    tensor([         0, 1753845952,  507741184])
+    tensor([        0, 138048333, 666882385])
     """
     x = x & 0x7FFFFFFF
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0x7FFFFFFF

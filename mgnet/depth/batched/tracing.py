@@ -130,6 +130,8 @@ def trace_layer(
     traced, sizes = _purely(joint, (*inputs, torch.empty_like(inputs[-1])), TABLE, axes)
     strided = {"op": "call_function", "target": aten.as_strided_scatter.default}
     hidden = watch.hidden or bool(traced.graph.find_nodes(**strided))
+    if watch.hidden:
+        _merge_equal(traced.graph)
     return _cut(traced, sizes, len(inputs) - 1, range(parameters, len(inputs) - 3), hidden)
 
 
@@ -233,6 +235,17 @@ def _cut(
         convolves=any(node.target in CONVOLUTIONS for node in traced.graph.nodes),
         hidden=hidden,
     )
+
+
+def _merge_equal(graph: fx.Graph) -> None:
+    """Compute once what backward passes of the block's own compute again."""
+    first: dict[Any, fx.Node] = {}
+    for node in graph.nodes:
+        if node.op == "call_function":
+            same = first.setdefault((node.target, str(node.args), str(node.kwargs)), node)
+            if same is not node:
+                node.replace_all_uses_with(same)
+    graph.eliminate_dead_code()
 
 
 def _use_copy(graph: fx.Graph, node: fx.Node, behind: fx.Node) -> None:

@@ -1,5 +1,5 @@
 """Residual networks whose layers are the steps of an ordinary differential equation.
 
 Reading order: `ode_net`, `layer_stack`, `residual_block`; then `refinement`, `sequential`,
-`foreign_layers`, `spline_weights`, `dropout`, `parameter_groups`.
+`foreign_layers`, `layer_calls`, `spline_weights`, `dropout`, `parameter_groups`.
 """

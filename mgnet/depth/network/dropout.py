@@ -11,6 +11,8 @@ as attention and all that is not PyTorch's own, has a key for these: see `batche
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -19,6 +21,7 @@ from mgnet.depth.batched.draws import BITS, KEY, Draws, mixed
 __all__ = [
     "KeyedDropout",
     "draw_keys",
+    "drops",
     "refuse_in_backward",
     "renew_keys",
     "use_keys",
@@ -154,13 +157,31 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
     own = [(-1, block, KEY)] if KEY in block._buffers else []
     for number, part, name in (*own, *((n, part, "key") for n, part in enumerate(parts))):
         old = getattr(part, name)
-        with torch._C._DisableFuncTorch():  # keys outlive a transform that they are drawn in
+        with _outside_of_transforms():
             layers = first + torch.arange(len(old), device=old.device)
             key = torch.tensor(seed, device=old.device)
             for each in (call, number, layers):
                 key = mixed(mixed(key) + 0x9E3779B + each)
         setattr(part, name, key)
     return bool(parts)
+
+
+def _outside_of_transforms() -> AbstractContextManager[Any]:
+    """Keys outlive a transform of `torch.func` that they are drawn in."""
+    disable: Any = torch._C._DisableFuncTorch  # type: ignore[attr-defined]
+    return nullcontext() if torch.compiler.is_compiling() else disable()
+
+
+def drops(block: torch.nn.Module) -> bool:
+    """Whether a dropout module is in training, be the block as a whole in evaluation.
+
+    Examples
+    --------
+    >>> block = torch.nn.Sequential(KeyedDropout(0.5, False, 2)).eval()
+    >>> drops(block), drops(block[0].train())
+    (False, True)
+    """
+    return any(isinstance(part, KeyedDropout) and part.training for part in block.modules())
 
 
 def renew_keys(block: torch.nn.Module, draws: Draws, seed: int, first: int = 0) -> None:

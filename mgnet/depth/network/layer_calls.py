@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.block_call import keyed_call
@@ -23,7 +24,8 @@ class LayerCalls:
 
     In training its masks are functions of the key of the layer. Whether it draws any, and whether
     it uses `torch.utils.checkpoint`, is looked for in the first layer of each pass, since to look
-    at every operation takes time; and nowhere in a block that can do neither.
+    at every operation takes time; and nowhere in a block that can do neither. `torch.compile` looks
+    for neither, and leaves calls of which it is known as they are.
 
     Parameters
     ----------
@@ -53,16 +55,15 @@ class LayerCalls:
         kernel, draws = self.kernel, self.kernel.draws
         block = kernel.template
         masks, graph = draws.seen and block.training, torch.is_grad_enabled()
-        looks = n == 0 and (block.training or graph) and not torch.compiler.is_compiling()
+        compiles = torch.compiler.is_compiling()
+        looks = n == 0 and (block.training or graph) and not compiles
         if not (masks or looks or (draws.recomputes and graph)):
             return self.plain
-        tensors = kernel.named(parameters, buffers)
+        tensors, call = kernel.named(parameters, buffers), _as_it_is if compiles else keyed_call
 
         def slope(t: Any, u: Tensor) -> Tensor:
             given = (t, u) if kernel.takes_time else (u,)
-            return keyed_call(
-                block, self.block, given, tensors, draws, strict=False, side=self.side
-            )
+            return call(block, self.block, given, tensors, draws, False, self.side)
 
         return slope
 
@@ -80,3 +81,8 @@ def in_turn(layers: torch.nn.Sequential, u: Tensor, side: Mapping[str, Any]) -> 
     for layer in layers:
         u = layer(u, **side)
     return u
+
+
+@_disable_dynamo
+def _as_it_is(*given: Any) -> Tensor:
+    return keyed_call(*given)

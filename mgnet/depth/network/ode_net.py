@@ -12,7 +12,7 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.scheme import advance, at_times
 from mgnet.depth.batched.side_inputs import check_side_inputs
-from mgnet.depth.network.dropout import refuse_in_backward, renew_keys, use_keys
+from mgnet.depth.network.dropout import drops, refuse_in_backward, renew_keys, use_keys
 from mgnet.depth.network.foreign_layers import load_layers, to_layers
 from mgnet.depth.network.layer_calls import LayerCalls, in_turn
 from mgnet.depth.network.layer_stack import (
@@ -231,7 +231,7 @@ class ODENet(torch.nn.Module):
 
     def resample_dropout(self) -> None:
         """New dropout masks, in training: of `seed`, the passes with masks so far, the layer."""
-        if self.training:
+        if self.training or drops(self.block):
             refuse_in_backward(self.block, self.kernel.draws)
             renew_keys(self.block, self.kernel.draws, self.seed, self.kept.start)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mgnet.depth import LayerParallel
 from mgnet.depth.network.dropout import KeyedDropout, draw_keys
 from mgnet.depth.network.ode_net import ODENet
 
@@ -180,3 +181,14 @@ def test_classes_with_a_forward_of_their_own_are_left_alone():
     net: Any = ODENet(nn.Sequential(Scaled(0.25), Named()), 2, 2.0)
     assert type(net.block[0]) is Scaled and isinstance(net.block[1], KeyedDropout)
     assert net.eval()(torch.ones(3)).tolist() == [1.25**2] * 3
+
+
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: LayerParallel(net, 2, 2)])
+def test_dropout_modules_alone_in_training_have_new_masks_in_each_pass(wrap):
+    """As for the spread of predictions."""
+    net, x = net_of(), torch.randn(5, 4, dtype=torch.float64)
+    module = wrap(net).eval()
+    net.block[2].train()
+    outputs = [module(x) for _ in range(3)]
+    assert not torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[1], outputs[2])
+    assert net.calls == 3

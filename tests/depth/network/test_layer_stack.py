@@ -337,3 +337,17 @@ def test_tensors_that_hooks_make_anew_may_differ():
     net = ODENet(lambda n: nn.utils.spectral_norm(nn.Linear(3, 3)), 3).eval()
     x = torch.rand(2, 3)
     torch.testing.assert_close(net.to_sequential()(x), net(x))
+
+
+class Rated(nn.Linear):
+    def __init__(self, rate, place):
+        super().__init__(2, 2)
+        self.rate, self.place = rate, place
+
+
+def test_numbers_of_single_layers_are_not_lost():
+    stack([Rated(0.1, 0), Rated(0.1, 1)])  # a place in depth, of which some blocks keep account
+    with pytest.raises(ValueError, match="layer 1 differs.* rate is 0.2 instead of 0.1; use regis"):
+        stack([Rated(0.1, 0), Rated(0.2, 1)])
+    with pytest.raises(ValueError, match="rate is 0.5 instead of 0; use register_buffer"):
+        stack([Rated(0, 0), Rated(0.5, 0)])

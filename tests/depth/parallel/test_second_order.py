@@ -254,3 +254,15 @@ def test_a_zero_gradient_is_solved_at_once():
         warnings.simplefilter("error")
         parallel(x).backward(torch.zeros(3, 3).double())
     assert parallel.last_backward.cycles == 1 and not x.grad.any()
+
+
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+def test_a_block_that_changes_before_the_second_derivative_is_refused(mode):
+    net, x = ODENet(Square(), 4).double(), torch.ones(2, 3, dtype=torch.float64).requires_grad_()
+    parallel = LayerParallel(net, 2, 2, mode=mode, control=CyclesToTolerance(1e-12))
+    (slope,) = torch.autograd.grad(parallel(x).sum(), x, create_graph=True)
+    parallel.eval()
+    with pytest.raises(
+        RuntimeError, match=r"its block was changed after the .* by train\(\) or eval"
+    ):
+        torch.autograd.grad(slope.sum(), x)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth import ODENet
+from mgnet.depth import CyclesToTolerance, LayerParallel, ODENet
 from mgnet.depth.parallel.control import CycleLimit
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached
@@ -63,3 +63,38 @@ def test_warm_starts_are_of_one_direction_shape_and_precision():
     assert starts.guess("forward", torch.ones(1, 3)) is None
     assert starts.guess("backward", x.float()) is None
     assert starts.guess("sideways", x) is None
+
+
+class Louder(nn.Linear):
+    """As many tensors in training as in evaluation."""
+
+    def forward(self, u):
+        return super().forward(u).tanh() * (2.0 if self.training else 1.0)
+
+
+class Drops(nn.Linear):
+    def forward(self, u):
+        return nn.functional.dropout(super().forward(u).tanh(), 0.4, self.training)
+
+
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+@pytest.mark.parametrize(
+    "block",
+    [Louder(3, 3), Drops(3, 3), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh())],
+)
+def test_a_backward_pass_keeps_the_mode_of_its_forward_pass(block, mode, known):
+    found = []
+    for change in (False, True):
+        torch.manual_seed(0)
+        parallel = LayerParallel(net_of(block), mode=mode, control=CyclesToTolerance(1e-12))
+        x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
+        if known:
+            parallel.eval()(x).sum().backward()
+        parallel.zero_grad()
+        out = parallel.train()(x)
+        parallel.train(not change)
+        parameters = list(parallel.parameters())
+        found.append(torch.autograd.grad(out.square().sum(), [x, *parameters]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
