@@ -277,7 +277,7 @@ class LayerParallel(nn.Module):
         if last is None or last[0] != key or not last[1].serves(size):
             setup = PropagationSetup.of(
                 kernel,
-                detached(layers or net.own_layers()),
+                detached(net.own_layers() if layers is None else layers),
                 method,
                 self.communicator,
                 state_bytes=size,
