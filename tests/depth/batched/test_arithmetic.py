@@ -21,6 +21,11 @@ def many(width):
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), *pointwise, nn.Softmax(-1))
 
 
+def wide(width):
+    """Functions of rows that are a multiple of a vector, which stay whole."""
+    return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.SiLU(), nn.GELU(approximate="tanh"))
+
+
 def normalised(width):
     return nn.Sequential(nn.Linear(width, width), nn.BatchNorm1d(width), nn.LogSigmoid())
 
@@ -35,6 +40,8 @@ CASES = [
     for dtype in (torch.float32, torch.float64)
 ]
 CASES += [(many, 17, 5, torch.float32), (many, 3, 1, torch.float64)]
+CASES += [(wide, 64, batch, torch.float32) for batch in (1, 5, 32)]
+CASES += [(wide, 128, 3, torch.float64), (wide, 32, 3, torch.float32), (wide, 17, 5, torch.float32)]
 CASES += [(normalised, 3, 5, torch.float64), (normalised, 16, 32, torch.float32)]
 CASES += [(convolution, 8, 5, torch.float32)]
 
