@@ -41,6 +41,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "depth_vs_serial": "--seeds 1 --start smooth --cases 2",
     "layer_parallel_calls": "--rounds 4",
     "mgrit_vs_pymgrit": "--rounds 1",
+    "transformer_layers": "--seeds 1 --layers 8 --steps 10 --parts cycles speed",
     "layer_ranks": "--rounds 1 --cases 2",
     "sample_parallel": "--samples 20000 --rounds 1",
     "depth_training": "--steps 100 --seeds 2 --data peaks digits",

@@ -128,7 +128,7 @@ AT_ONCE = 64
 
 
 def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
-    """Take functions apart, but where every row is a multiple of a vector: then nothing is left over.
+    """Take functions apart, but where rows are multiples of a vector: then nothing is left over.
 
     In one piece they take a third of the time or less, and save one tensor for backward passes.
     A size that is left open in the trace may be anything.
