@@ -138,10 +138,11 @@ def _unless_rows_are_whole(*names: str) -> dict[Any, Any]:
         operation = getattr(aten, name).default
         apart = get_decompositions([operation])[operation]
 
-        def function(x: Tensor, *rest: Any, **options: Any) -> Any:
+        def function(x: Tensor, *rest: Any, approximate: str | None = None) -> Any:
             row = x.shape[-1] if x.dim() else 1
-            whole = type(row) is int and row % AT_ONCE == 0
-            return NotImplemented if whole else apart(x, *rest, **options)
+            if type(row) is int and row % AT_ONCE == 0:
+                return NotImplemented
+            return apart(x, *rest, **({} if approximate is None else {"approximate": approximate}))
 
         return operation, function
 
