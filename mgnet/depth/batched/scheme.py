@@ -19,6 +19,7 @@ __all__ = [
     "of_its_shape",
     "slope",
     "takes_time",
+    "version_of",
 ]
 
 STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # evaluations of F for a step
@@ -45,9 +46,9 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
     >>> slope("heun", lambda t, u: u, 0.0, torch.ones(1), 1.0).tolist()
     [1.5]
     """
-    version = _version(u)
+    version = version_of(u)
     k = F(t, u)
-    if _version(u) != version:
+    if version_of(u) != version:
         raise ValueError(
             "the block edits its state in place; it must leave it as it is: give it u + 1 for u += "
             "1, and ReLU() for ReLU(inplace=True) at its beginning"
@@ -125,7 +126,7 @@ def advance(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, 
     return u + s * k if isinstance(s, Tensor) else torch.add(u, k, alpha=s)
 
 
-def _version(u: Tensor) -> int:
+def version_of(u: Tensor) -> int:
     """How often a tensor was edited; 0 where nobody counts, in inference and compiled code."""
     return 0 if torch.compiler.is_compiling() or u.is_inference() else u._version
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.scheme import version_of
 from mgnet.limits import shown
 
 __all__ = ["SideBlock", "SideInputs", "check_side_inputs"]
@@ -143,8 +144,14 @@ class SideBlock(StackedBlock):
         """The slope of one layer, and its new buffers; side inputs as they are."""
         learned, kept = len(self.block.names), len(self.block.buffer_names)
         rest = parameters[learned:], buffers[kept:]
-        own = parameters[:learned], buffers[:kept]
+        own, given = (parameters[:learned], buffers[:kept]), [*rest[0], *rest[1]]
+        versions = [version_of(x) for x in given]
         value, new = self.block.evaluate(*own, time, step, state, self.rebuilt(*rest))
+        if [version_of(x) for x in given] != versions:
+            raise ValueError(
+                f"{type(self.template).__name__} edits a side input in place, which all layers "
+                "get as it was given; give it mask + 1 for mask += 1"
+            )
         return value, [*new, *rest[1]]
 
 

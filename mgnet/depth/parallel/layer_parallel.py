@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -23,7 +22,7 @@ from mgnet.depth.parallel.control import (
     FixedCycles,
     PassReport,
 )
-from mgnet.depth.parallel.evaluation import evaluating, means
+from mgnet.depth.parallel.evaluation import evaluating, fastest, means
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import (
@@ -212,7 +211,7 @@ class LayerParallel(nn.Module):
 
     def _solved(self, side: Mapping[str, Any], u: Tensor) -> Tensor:
         self.net.resample_dropout()
-        transform = transform_of(self.net, u)
+        transform = transform_of(self.net, u, side)
         if transform is None:
             return self._propagate(u, self._mode(u, side), side)
         serial = not self.settings["factors"] or self.settings["mode"] == "serial"
@@ -324,22 +323,14 @@ class LayerParallel(nn.Module):
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")
                 for mode in ("mgrit", "serial"):
-                    seconds[mode] = min(self._timed(u, mode, side) for _ in range(3))
+                    run = partial(self._propagate, mode=mode)
+                    seconds[mode] = fastest(run, u, side, [*self.net.parameters()])
             self.calls, self.control, self._warned, self.last_forward, self.last_backward = state
             self._starts = WarmStarts(kept)
             for buffer, value in buffers:  # running statistics count calls, not trials
                 buffer.copy_(value)
             self._faster[key] = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
         return self._faster[key]
-
-    def _timed(self, u: Tensor, mode: str, side: Mapping[str, Any]) -> float:
-        began = time.perf_counter()
-        out = self._propagate(u.detach(), mode, side)
-        if out.requires_grad:
-            torch.autograd.grad(out.sum(), [p for p in self.net.parameters()], allow_unused=True)
-        if u.is_cuda:
-            torch.cuda.synchronize(u.device)
-        return time.perf_counter() - began
 
     def evaluate(
         self,

@@ -76,6 +76,15 @@ block were edited after the forward pass; ask before they are, or use the ODENet
     def _now(self) -> list[int]:
         return [0 if x.is_inference() else x._version for x in self._tensors]
 
+    def check_edits(self) -> None:
+        """Raise a RuntimeError if the buffers were edited; what a call itself updates may be."""
+        if self._now() != self._versions:
+            raise RuntimeError(
+                "LayerParallel began a backward pass, but buffers of its block or side inputs were "
+                "edited in place after the forward pass, which needs them as they were; edit them "
+                "after the backward pass, or give copies"
+            )
+
     def unchanged(self) -> tuple[Tensor, ...]:
         """The buffers, if they and the block still are as they were."""
         if self._kernel.fingerprint() != self._about:
@@ -136,7 +145,7 @@ def gradients(
     Raises
     ------
     RuntimeError
-        If a whole batch of gradients comes at once, which `vmap` makes.
+        If a whole batch of gradients comes at once, which `vmap` makes; if buffers were edited.
 
     Examples
     --------
@@ -149,6 +158,7 @@ def gradients(
     2.0
     """
     _refuse_batches(gradient)
+    first.buffers.check_edits()
     if torch.is_grad_enabled():
         return _Adjoint.apply(first, gradient, u, steps, *parameters)
     start, of_steps, of_parameters = first.adjoint(gradient)

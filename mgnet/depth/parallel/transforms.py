@@ -6,13 +6,14 @@ and `torch.jit.trace` get the layers one after another, where that is what the m
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_leaves
 
 from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
 from mgnet.depth.parallel.control import Control, CyclesToTolerance
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["check_plain", "not_compiled", "transform_of"]
 
 
-def transform_of(net: ODENet, u: Tensor) -> str | None:
+def transform_of(net: ODENet, u: Tensor, side: Mapping[str, Any] | None = None) -> str | None:
     """What transforms or traces the present call, if anything does: its name.
 
     Parameters
@@ -31,6 +32,8 @@ def transform_of(net: ODENet, u: Tensor) -> str | None:
     net : ODENet
     u : Tensor
         The state before the layers.
+    side : mapping, optional
+        Side inputs of the call.
 
     Examples
     --------
@@ -50,10 +53,11 @@ def transform_of(net: ODENet, u: Tensor) -> str | None:
         return "torch.jit.trace"
     if torch._C._are_functorch_transforms_active():
         return "torch.func"
-    if forward_ad._current_level >= 0 and any(
-        forward_ad.unpack_dual(x).tangent is not None for x in (u, *net.parameters())
-    ):
-        return "forward-mode differentiation"
+    if forward_ad._current_level >= 0:
+        tensors = [x for x in tree_leaves(side) if isinstance(x, Tensor)]
+        given = (u, *tensors, *net.parameters())
+        if any(forward_ad.unpack_dual(x).tangent is not None for x in given):
+            return "forward-mode differentiation"
     return None
 
 

@@ -80,3 +80,17 @@ def test_refusals(make, side, message, wrap):
     module = wrap(ODENet(lambda n: make(), 4))
     with pytest.raises(TypeError, match=message):
         module(torch.ones(2, 3), **side)
+
+
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+def test_a_block_that_edits_a_side_input_is_refused(mode):
+    class Edits(Masked):
+        def forward(self, u, shift=None):
+            shift += 1.0
+            return super().forward(u) + shift
+
+    shift = torch.ones(3)
+    parallel = LayerParallel(ODENet(Edits(), 4), coarsening=2, mode=mode)
+    with pytest.raises(ValueError, match="Edits edits a side input in place"):
+        parallel(torch.ones(2, 3), shift=shift)
+    assert torch.equal(shift, torch.ones(3))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth.parallel.evaluation import evaluating, means
+from mgnet.depth.parallel.evaluation import evaluating, fastest, means
 
 
 def test_means_are_over_all_samples():
@@ -23,3 +23,16 @@ def test_parts_keep_their_own_modes_also_after_an_error():
         assert not any(part.training for part in module.modules())
         raise KeyError
     assert [part.training for part in module.modules()] == before
+
+
+def test_trials_leave_the_graphs_of_what_they_are_given_alone():
+    weight = torch.ones(2, requires_grad=True)
+    u, memory = weight * weight, weight * weight
+    seconds = fastest(lambda u, side: u * weight * side["memory"], u, {"memory": memory}, [weight])
+    assert seconds > 0.0 and weight.grad is None
+    (u * memory).sum().backward()
+    assert torch.equal(weight.grad, torch.full((2,), 4.0))
+
+
+def test_trials_of_what_records_nothing():
+    assert fastest(lambda u, side: u.detach(), torch.ones(2, requires_grad=True), {}, []) > 0.0

@@ -266,3 +266,13 @@ def test_a_block_that_changes_before_the_second_derivative_is_refused(mode):
         RuntimeError, match=r"its block was changed after the .* by train\(\) or eval"
     ):
         torch.autograd.grad(slope.sum(), x)
+
+
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+def test_buffers_edited_before_the_backward_pass_are_refused(mode):
+    torch.manual_seed(0)
+    net = ODENet(nn.Sequential(nn.BatchNorm1d(2), nn.Tanh()), 4).double().eval()
+    out = tight(net, mode=mode)(inputs().requires_grad_()).sum()
+    net.block[0].running_mean += 1.0
+    with pytest.raises(RuntimeError, match="buffers of its block or side inputs were edited"):
+        out.backward()

@@ -158,3 +158,31 @@ def test_checkpoints_inside_a_block_do_not_go_with_side_inputs():
     x, side = side_inputs(0)
     with pytest.raises(RuntimeError, match="side inputs mask, which it would not have there"):
         net(x.float(), mask=side["mask"]).sum().backward()
+
+
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+def test_side_inputs_edited_before_the_backward_pass_are_refused(mode):
+    net = ODENet(WithSide(), 4).double()
+    x, side = side_inputs(0)
+    memory = side["memory"].detach()
+    out = LayerParallel(net, 2, 2, mode=mode)(x, memory=memory)
+    memory += 1.0
+    with pytest.raises(RuntimeError, match="side inputs were edited in place after the forward"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("frozen", ["nothing", "own", ""])
+def test_trials_of_auto_leave_the_graph_of_a_side_input_alone(frozen):
+    torch.manual_seed(0)
+    net = ODENet(WithSide(), 4, before=torch.nn.Linear(4, 4)).double()
+    for name, parameter in net.block.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
+    control = CyclesToTolerance(1e-13, max_cycles=20)
+    auto = LayerParallel(net, 2, 2, control=control, mode="auto")
+    x, side = side_inputs(0)
+    found = []
+    for module in (net, auto):
+        memory = net.before(side["memory"]).tanh()
+        out = module(x, memory=memory).square().sum()
+        found.append(torch.autograd.grad(out, [*net.before.parameters(), side["memory"]]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-10)

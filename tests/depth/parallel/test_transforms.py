@@ -160,3 +160,17 @@ def test_torchscript_is_refused_in_a_sentence(parallel):
     module = LayerParallel(net, 2, 4) if parallel else net
     with pytest.raises(TypeError, match="torch.jit.script cannot compile an ODENet, .*; use torch"):
         torch.jit.script(module)
+
+
+def test_forward_mode_by_a_side_input_alone():
+    class Shifted(nn.Linear):
+        def forward(self, u, shift=0.0):
+            return torch.tanh(super().forward(u) + shift)
+
+    net = ODENet(Shifted(2, 2), 8).double()
+    x, shift = inputs(), torch.ones(2).double()
+    (expected,) = func.jvp(lambda s: net(x, shift=s), (shift,), (2.0 * shift,))[1:]
+    parallel = LayerParallel(net, control=CyclesToTolerance(1e-8))
+    with forward_ad.dual_level():
+        out = parallel(x, shift=forward_ad.make_dual(shift, 2.0 * shift))
+        torch.testing.assert_close(forward_ad.unpack_dual(out).tangent, expected)
