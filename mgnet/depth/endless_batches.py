@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+import torch
 
 __all__ = ["EndlessBatches"]
 
@@ -29,6 +32,11 @@ class EndlessBatches:
     """
 
     def __init__(self, batches: Iterable[Any]):
+        if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
+            raise TypeError(
+                f"train_in_depth got batches of type {type(batches).__name__}; give an iterable, "
+                "as a list or a DataLoader"
+            )
         self.batches, self.kept = batches, None
         self.ahead: list[Any] = []
         self.source = self._endless()
@@ -49,7 +57,9 @@ class EndlessBatches:
         """The next batch."""
         batch = self.ahead.pop(0) if self.ahead else next(self.source)
         if self.kept is not None:
-            self.kept.append(batch)
+            # A loss may take parts out of a dictionary: `batch.pop("labels")`.
+            whole = isinstance(batch, torch.Tensor)
+            self.kept.append(batch if whole else copy.copy(batch))
         return batch
 
     def mark(self) -> None:

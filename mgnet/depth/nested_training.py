@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 import torch
 
 from mgnet.depth.endless_batches import EndlessBatches
-from mgnet.depth.network.net_options import check_refined
+from mgnet.depth.nested_checks import (
+    check_budget,
+    check_optimizer,
+    checked_factor,
+    checked_loss,
+    checked_module,
+    checked_value,
+    parts_of,
+)
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.optimizer_state import refine_optimizer
-from mgnet.depth.network.refinement import kind_of
-from mgnet.limits import check_limits, is_count, is_number, shown
 
 __all__ = ["NestedTraining", "Stage", "train_in_depth", "warm_up_and_decay"]
 
@@ -141,6 +147,7 @@ def train_in_depth(
     part, from the same state, moments and learning rate; what has the lower held-out value at the
     end is kept. A refined net takes fewer steps in its piece, since a step costs more. If the
     shallower net wins, it has the next part, too, at the end of which more layers are tried again.
+    Once the budget is used up, nothing is tried any more.
 
     Parameters
     ----------
@@ -152,7 +159,8 @@ def train_in_depth(
         Gone through again and again, as a DataLoader is.
     optimizer : callable
         `net -> optimizer` of its parameters, whose learning rates are the largest: the first
-        optimizer; later ones are refined, moments, groups and all (`refine_optimizer`).
+        optimizer; later ones are refined, moments, groups and all (`refine_optimizer`). Not one
+        that evaluates the loss itself, as L-BFGS does.
     validate : callable
         `validate(module)`, a number, the lower the better. The module is in evaluation mode,
         without gradients; the time counts.
@@ -164,7 +172,8 @@ def train_in_depth(
     factor, how
         As in `ODENet.refine`.
     schedule : callable
-        `part of the budget -> factor` of all learning rates.
+        `part of the budget -> factor` of all learning rates, at least 0; both sides of a trial have
+        the same ones.
     trial : float, optional
         The piece of a part that each of the two has in a trial. None: no trials, always refine.
     clip : float, optional
@@ -212,27 +221,27 @@ def train_in_depth(
     >>> told.net.depth in (2, 4, 8), told.stages[-1].held_out < 0.1
     (True, True)
     """
-    parts = _checked(net, depth, factor, how, trial, work, seconds)
+    parts = parts_of(net, depth, factor, how)
+    check_budget(work, seconds, trial, clip)
     budget = _Budget(work, seconds, depth)
-    first = optimizer(net)
-    if not isinstance(first, torch.optim.Optimizer):
-        raise TypeError(
-            f"train_in_depth got an optimizer of type {type(first).__name__}; give a function "
-            "net -> optimizer"
-        )
+    first = optimizer(net) if callable(optimizer) else optimizer
+    check_optimizer(net, optimizer, first)
     for group in first.param_groups:
         group.setdefault("initial_lr", group["lr"])
     run = _Run(loss, EndlessBatches(batches), validate, schedule, clip, wrap, budget)
     told = NestedTraining(net, first)
-    size = 1.0 / parts
+    size, early = 1.0 / parts, False
     for part in range(parts):
         end = (part + 1) * size if part + 1 < parts else 1.0
         deepest = told.net.depth == depth
         if part and not deepest:
             piece = 0.0 if trial is None else trial * size
+            early = piece > 0.0 and budget.used() >= 1.0
+            if early:
+                break
             _try_more_layers(told, run, piece, factor, how)
         told.stages.append(run.train(told.net, told.optimizer, end))
-    told.decisions.append(_end(told, depth))
+    told.decisions.append(_end(told, depth, early))
     return told
 
 
@@ -259,23 +268,23 @@ class _Run:
     wrap: Callable[[ODENet], torch.nn.Module]
     budget: _Budget
 
-    def train(self, net: ODENet, optimizer: torch.optim.Optimizer, end: float) -> Stage:
-        """Steps until so much of the budget is used, and the held-out value."""
-        budget, module = self.budget, self.wrap(net)
+    def train(
+        self, net: ODENet, optimizer: torch.optim.Optimizer, end: float, late: float = 0.0
+    ) -> Stage:
+        """Steps until so much of the budget is used, and the held-out value.
+
+        `late`: the part of the budget by which the schedule is set back.
+        """
+        budget, module = self.budget, checked_module(self.wrap(net))
         began, done, losses = time.perf_counter(), budget.done, []
         module.train()
         while (part := budget.used()) < end:
-            losses.append(self._step(module, optimizer, part))
+            losses.append(self._step(module, optimizer, min(1.0, part - late)))
             budget.done += net.depth / budget.depth
-        total = float(torch.stack(losses).mean()) if losses else math.nan
-        if losses and not math.isfinite(total):
-            raise FloatingPointError(
-                f"train_in_depth got a loss that is not finite within {len(losses)} steps of "
-                f"{net.depth} layers; take a lower learning rate, or clip=1.0"
-            )
+        total = _mean(losses, net.depth)
         module.eval()
         with torch.no_grad():
-            held_out = float(self.validate(module))
+            held_out = checked_value(self.validate(module))
         module.train()
         if not math.isfinite(held_out):
             raise FloatingPointError(
@@ -288,10 +297,11 @@ class _Run:
     def _step(
         self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, part: float
     ) -> torch.Tensor:
+        factor = checked_factor(self.schedule(part), part)
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * self.schedule(part)
+            group["lr"] = group["initial_lr"] * factor
         optimizer.zero_grad()
-        value = self.loss(module, self.stream.next())
+        value = checked_loss(self.loss(module, self.stream.next()))
         value.backward()
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
@@ -313,7 +323,8 @@ def _try_more_layers(
     run.stream.mark()
     shallow = run.train(*coarse, begun + piece)
     run.stream.rewind()
-    deep = run.train(*fine, run.budget.used() + piece)
+    again = run.budget.used()
+    deep = run.train(*fine, again + piece, again - begun)
     better = deep.held_out <= shallow.held_out
     told.stages += [shallow._replace(kept=not better), deep._replace(kept=better)]
     told.net, told.optimizer = fine if better else coarse
@@ -323,55 +334,31 @@ def _try_more_layers(
     )
 
 
-def _end(told: NestedTraining, depth: int) -> str:
+def _mean(losses: list[torch.Tensor], layers: int) -> float:
+    """Asked for once in a stage: a GPU would be waited for at every step."""
+    if not losses:
+        return math.nan
+    values = torch.stack(losses).double()
+    wrong = (~values.isfinite()).nonzero().flatten()
+    if len(wrong):
+        number = int(wrong[0])
+        raise FloatingPointError(
+            f"train_in_depth got the loss {float(values[number])} in step {number + 1} of "
+            f"{len(losses)} with {layers} layers; take a lower learning rate, or clip=1.0"
+        )
+    return float(values.mean())
+
+
+def _end(told: NestedTraining, depth: int, early: bool) -> str:
     net = told.net
     if net.depth == depth:
         return f"{depth} layers, as deep as was asked for"
+    if early:
+        return (
+            f"{net.depth} layers of the {depth} that were asked for: the budget was used up before "
+            "the next trial"
+        )
     return (
         f"{net.depth} layers of the {depth} that were asked for: with this budget more layers did "
         "not lower the held-out value as fast as more steps did"
     )
-
-
-def _checked(
-    net: ODENet,
-    depth: int,
-    factor: int,
-    how: str | None,
-    trial: float | None,
-    work: float,
-    seconds: float,
-) -> int:
-    """The number of parts of the budget."""
-    if not isinstance(net, ODENet):
-        raise TypeError(f"train_in_depth got a {type(net).__name__}; give an ODENet")
-    net.check_whole()
-    net.check_derived("train_in_depth")
-    if kind_of(net, factor, how) == "knots":
-        raise ValueError("train_in_depth refines layers; how='knots' leaves their number as it is")
-    parts, layers = 1, net.depth
-    while is_count(depth) and layers < depth:
-        parts, layers = parts + 1, layers * factor
-    if layers != depth:
-        raise ValueError(
-            f"train_in_depth got depth {shown(depth)} for a net of {net.depth} layers; give "
-            f"{net.depth} times a power of {factor}"
-        )
-    check_refined(
-        "train_in_depth",
-        depth // net.depth,
-        net.depth,
-        sum(p.numel() for p in net.block.parameters()),
-    )
-    check_limits("train_in_depth", seconds=seconds)
-    if not is_number(work) or not work > 0.0 or not seconds > 0.0 or min(work, seconds) == math.inf:
-        raise ValueError(
-            f"train_in_depth got work {shown(work)} and seconds {shown(seconds)}; give a positive "
-            "budget, such as work=1000 steps of the deepest net"
-        )
-    if trial is not None and not (is_number(trial) and 0.0 < trial <= 0.5):
-        raise ValueError(
-            f"train_in_depth got trial {shown(trial)}; give a part of up to 0.5, since two nets "
-            "share it, or None"
-        )
-    return parts

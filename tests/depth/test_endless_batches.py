@@ -23,3 +23,23 @@ def test_no_more_batches(batches, message):
     endless = EndlessBatches(batches)
     with pytest.raises(ValueError, match=message):
         [endless.next() for _ in range(2)]
+
+
+def test_what_a_loss_takes_out_of_a_batch_is_there_again():
+    class Drawn:
+        def __iter__(self):
+            yield {"x": 1, "labels": 2}
+
+    endless = EndlessBatches(Drawn())
+    endless.mark()
+    assert endless.next().pop("labels") == 2
+    endless.rewind()
+    endless.mark()
+    assert endless.next().pop("labels") == 2
+    endless.rewind()
+    assert endless.next().pop("labels") == 2
+
+
+def test_no_batches_at_all():
+    with pytest.raises(TypeError, match="got batches of type int; give an iterable"):
+        EndlessBatches(5)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mgnet.depth import LayerParallel, ODENet, train_in_depth
+from mgnet.depth import DepthSpline, LayerParallel, ODENet, train_in_depth
 from mgnet.depth.nested_training import warm_up_and_decay
 
 X = torch.linspace(-1.0, 1.0, 64, dtype=torch.float64).unsqueeze(1)
@@ -116,8 +116,9 @@ def test_seconds_groups_clips_and_modules_around():
 
 
 def test_what_is_not_finite_is_named():
-    with pytest.raises(FloatingPointError, match="a loss that is not finite within .* 2 layers"):
-        run(loss=lambda module, batch: module(batch).sum() * math.nan)
+    with pytest.raises(FloatingPointError, match="the loss nan in step 3 of .* with 2 layers"):
+        count = iter([1.0, 1.0, math.nan])
+        run(loss=lambda module, batch: module(batch).sum() * next(count, 1.0))
     with pytest.raises(FloatingPointError, match="held-out value nan with 2 layers"):
         run(validate=lambda module: math.nan)
 
@@ -136,6 +137,20 @@ def test_what_is_not_finite_is_named():
         ({"how": "knots"}, ValueError, "knots"),
         ({"factor": 1}, ValueError, "factor 1"),
         ({"optimizer": lambda net: None}, TypeError, "an optimizer of type NoneType"),
+        ({"optimizer": adam(made())}, TypeError, "AdamW; give a function net -> optimizer"),
+        ({"optimizer": lambda net: adam(made())}, ValueError, "without any parameter of the net"),
+        ({"optimizer": lambda n: torch.optim.LBFGS(n.parameters())}, TypeError, "got LBFGS, which"),
+        ({"schedule": lambda part: -1.0}, ValueError, r"factor -1.0 from schedule\(0\)"),
+        ({"schedule": lambda part: math.nan}, ValueError, "factor nan from schedule"),
+        ({"schedule": lambda part: None}, ValueError, "factor None from schedule"),
+        ({"clip": -1.0}, ValueError, "clip -1.0"),
+        ({"clip": "1"}, ValueError, "clip '1'"),
+        ({"loss": lambda module, batch: 1.0}, TypeError, "a loss of type float"),
+        ({"loss": lambda module, batch: module(batch)}, TypeError, r"a loss of shape \(16, 1\);"),
+        ({"loss": lambda module, batch: torch.ones(())}, TypeError, "without a gradient"),
+        ({"validate": lambda module: None}, TypeError, "got NoneType from validate"),
+        ({"validate": lambda module: "0.3"}, TypeError, "got str from validate"),
+        ({"wrap": lambda net: None}, TypeError, "got NoneType from wrap; give a module"),
         ({"batches": []}, ValueError, "batches that are empty"),
         ({"batches": iter(X.split(16))}, ValueError, "batches that ended"),
     ],
@@ -143,6 +158,44 @@ def test_what_is_not_finite_is_named():
 def test_refusals(options, error, message):
     with pytest.raises(error, match=message):
         run(**options)
+
+
+def test_both_sides_of_a_trial_have_the_same_learning_rates():
+    parts = {2: [], 4: []}
+
+    def watched(module, batch):
+        parts[module.depth].append(asked[-1])
+        return loss(module, batch)
+
+    asked = []
+    told = run(loss=watched, depth=4, schedule=lambda part: asked.append(part) or 1.0)
+    before, deep = told.stages[0].steps, told.stages[2].steps
+    begun = parts[2][before]
+    assert parts[4][0] == pytest.approx(begun) and deep > 1
+    # A step of the deep net takes twice as long, so it meets every second rate.
+    assert parts[4][:deep] == pytest.approx(parts[2][before : before + 2 * deep : 2])
+    assert max(asked) <= 1.0 and begun > 0.0
+
+
+@pytest.mark.parametrize("trial", [0.25, None])
+def test_a_budget_that_is_used_up_is_not_overdrawn(trial):
+    asked = []
+    told = run(work=0.1, trial=trial, schedule=lambda part: asked.append(part) or 1.0 - part)
+    assert asked == [0.0] and sum(each.steps for each in told.stages) == 1
+    assert told.net.depth == (8 if trial is None else 2)
+    if trial:
+        assert told.decisions == [
+            "2 layers of the 8 that were asked for: the budget was used up before the next trial"
+        ]
+
+
+@pytest.mark.parametrize("weights", ["shared", DepthSpline(3, 1)])
+def test_weights_that_refinement_leaves_as_they_are(weights):
+    torch.manual_seed(0)
+    net = ODENet(torch.nn.Linear(1, 1), 2, weights=weights).double()
+    told = run(net, work=8, trial=None)
+    assert told.net.depth == 8
+    assert torch.isfinite(told.optimizer.state[told.net.block.weight]["exp_avg"]).all()
 
 
 def test_the_factor_of_the_rate_is_continuous():

@@ -73,13 +73,15 @@ def refine_optimizer(
     sizes = [_knot_intervals(net) if knots else net.depth for net in (coarse, fine)]
     factor, rest = divmod(sizes[1], max(sizes[0], 1))
     transfers: dict[str, AxisTransfer] = {}
-    if factor > 1 and not rest:
+    refinable = factor > 1 and not rest
+    if refinable:
         how = kind_of(coarse, factor, "knots" if knots else how)
         transfers = layer_transfers(coarse, factor, how)
     named, refined = dict(coarse.named_parameters()), dict(fine.named_parameters())
     wanted = {name: tuple(p.shape) for name, p in named.items()}
     wanted |= {name: (len(t.P), *wanted[name][1:]) for name, t in transfers.items()}
-    if not transfers or wanted != {name: tuple(p.shape) for name, p in refined.items()}:
+    # Weights that are shared or splines, with equal steps, are as they were.
+    if not refinable or wanted != {name: tuple(p.shape) for name, p in refined.items()}:
         raise ValueError(
             f"refine_optimizer got ODENet({coarse.extra_repr()}) and ODENet({fine.extra_repr()}); "
             "the second must be coarse.refine(factor, how), with the same how"

@@ -128,6 +128,8 @@ def _carried(
         if isinstance(value, torch.Tensor)
         and value.dim() == parameter.dim()
         and value.shape[axis] == parameter.shape[axis]
+        # Adafactor's means over the last axis but one, which may have had one row alone.
+        and not (name == "col_var" and axis == parameter.dim() - 2)
     }
     rest = {name: value for name, value in entries.items() if name not in up}
     return copy.deepcopy(rest) | carried_moments(up, transfer)

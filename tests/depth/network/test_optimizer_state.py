@@ -1,6 +1,7 @@
 """Optimizers of training loops go on with more layers as if nothing had happened."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -128,3 +129,28 @@ def test_refusals():
     other = made(4)
     with pytest.raises(ValueError, match="holds no parameter of the coarse network"):
         refine_optimizer(optimizer, other, other.refine())
+
+
+@pytest.mark.parametrize("weights", ["shared", DepthSpline(3, 1)])
+def test_weights_that_refinement_leaves_as_they_are(weights):
+    coarse = made(weights=weights)
+    optimizer = torch.optim.Adam(coarse.parameters(), lr=1e-2)
+    train(coarse, optimizer, 3)
+    fine = coarse.refine(2)
+    carried = refine_optimizer(optimizer, coarse, fine)
+    for name, p in fine.named_parameters():
+        old = optimizer.state[coarse.get_parameter(name)]
+        assert torch.equal(carried.state[p]["exp_avg"], old["exp_avg"])
+    with pytest.raises(ValueError, match="must be coarse.refine"):
+        refine_optimizer(optimizer, coarse, made(layers=4, weights=weights))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("how", ["steps", "constant"])
+def test_adafactor_of_a_single_layer(layers, how):
+    coarse = made(layers, learnable_steps=True)
+    optimizer = torch.optim.Adafactor(coarse.parameters(), lr=1e-2)
+    train(coarse, optimizer, 3)
+    fine = coarse.refine(2, how)
+    carried = refine_optimizer(optimizer, coarse, fine, how)
+    assert math.isfinite(train(fine, carried, 3)[-1])
