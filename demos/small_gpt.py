@@ -118,6 +118,8 @@ print("\na sample of its text:\n")
 for line in bytes(text[0].tolist()).decode("utf-8", "replace").splitlines():
     print("   ", line)
 
+if not seen:
+    sys.exit(print("\nno step was made in so short a time"))
 ax = plt.figure(figsize=(7, 4), layout="constrained").subplots()
 times, depths, losses = (np.array(each) for each in zip(*seen, strict=True))
 times -= times[0]

@@ -169,7 +169,7 @@ def test_forward_mode_by_a_side_input_alone():
 
     net = ODENet(Shifted(2, 2), 8).double()
     x, shift = inputs(), torch.ones(2).double()
-    (expected,) = func.jvp(lambda s: net(x, shift=s), (shift,), (2.0 * shift,))[1:]
+    expected = func.jvp(lambda s: net(x, shift=s), (shift,), (2.0 * shift,))[1]
     parallel = LayerParallel(net, control=CyclesToTolerance(1e-8))
     with forward_ad.dual_level():
         out = parallel(x, shift=forward_ad.make_dual(shift, 2.0 * shift))
