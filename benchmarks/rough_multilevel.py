@@ -34,11 +34,12 @@ def multilevel(
     rows: float = 10.0,
     coarsest: int = 8,
     roughness_weight: float = 0.0,
+    degree: int = 3,
 ) -> Predict:
     """A tournament over the knots: many starts on the coarsest, the best ones on finer ones."""
     until = time.process_time() + 0.95 * seconds
     generator = torch.Generator().manual_seed(seed)
-    kan = KAN([data.x.shape[1], *hidden, 1], coarsest, generator=generator)
+    kan = KAN([data.x.shape[1], *hidden, 1], coarsest, degree, generator=generator)
     penalty = partial(roughness, weight=roughness_weight) if roughness_weight else None
     problem = LeastSquares(kan, (data.x, data.y), penalty=penalty)
     hierarchy = knot_hierarchy(
@@ -54,7 +55,7 @@ def multilevel(
         hierarchy[0].operator.start(),
         rows=rows,
         starts=starts,
-        keep=keep,
+        keep=keep[: levels - 1],
         seed=seed,
         max_cycles=30,
         patience=3,
@@ -72,15 +73,17 @@ def gradient_first(
     hidden: tuple[int, ...],
     intervals: int = 256,
     outer: int = 8,
-    starts: int = 4,
+    keep: tuple[int, ...] = (6, 1),
+    shares: tuple[float, ...] = (0.06, 0.2),
     rate: float = 1e-2,
     batch: int = 500,
     rows: float = 10.0,
 ) -> Predict:
     """The multilevel gradient finds the minimum, Levenberg-Marquardt goes to its bottom.
 
-    All starts have a fourteenth of the seconds, the best of them two more, on the finest knots.
-    Levenberg-Marquardt sees ten rows per parameter until three quarters of the seconds are over.
+    `keep[i]` starts train for `shares[i]` of the seconds each, on the finest knots; the best of
+    them go on. Levenberg-Marquardt sees ten rows per parameter until three quarters of the seconds
+    are over.
     """
     began = time.process_time()
     kept, x_apart, y_apart = parts(data)
@@ -102,13 +105,14 @@ def gradient_first(
             (kan(x[few]) - y[few]).square().mean().backward()
             optimizer.step()
 
-    generator, share = torch.Generator().manual_seed(seed), seconds / 14.0
-    field = [begin(number) for number in range(starts)]
-    for each in field:
-        steps(*each, share)
-    kan, optimizer = min(field, key=lambda each: error(each[0], x_apart, y_apart))
-    steps(kan, optimizer, 2.0 * share)
-    kan = kan.double()
+    generator = torch.Generator().manual_seed(seed)
+    field = [begin(number) for number in range(keep[0])]
+    for best, share in zip(keep, shares, strict=True):
+        field = field[:best]
+        for each in field:
+            steps(*each, share * seconds)
+        field.sort(key=lambda each: error(each[0], x_apart, y_apart))
+    kan = field[0][0].double()
     problem = LeastSquares(kan, (data.x, data.y))
     few, _ = problem.split(round(rows * sum(p.numel() for p in kan.parameters())))
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from multilevel_gradient import Roughness
 from rough_link_models import Predict
 from rough_targets import Rows
 
@@ -150,7 +151,7 @@ def adam(
     batch: int,
     dtype: torch.dtype,
     seed: int,
-    penalty: torch.Tensor | None = None,
+    penalty: Any = None,
 ) -> Predict:
     """Minibatches, rates that fall by a cosine of the time."""
     kept, x, y = parts(data)
@@ -167,11 +168,10 @@ def adam(
                 part = min((time.process_time() - began) / (until - began), 1.0)
                 optimizer.param_groups[0]["lr"] = rate * (1.0 + math.cos(math.pi * part)) / 2.0
                 loss = (network(x_train[few]) - y_train[few]).square().mean()
-                if penalty is not None:
-                    u = torch.cat([p.reshape(-1) for p in network.parameters()])
-                    loss = loss + (penalty @ u).square().sum()
                 optimizer.zero_grad()
                 loss.backward()
+                if penalty is not None:
+                    penalty.add_gradient()
                 optimizer.step()
                 yield
 
@@ -212,20 +212,22 @@ def kan_at_once(
     seed: int,
     *,
     by: str,
-    hidden: int,
+    hidden: tuple[int, ...],
     intervals: int = 256,
     roughness_weight: float = 0.0,
     krylov: bool = False,
     rate: float = 1e-2,
     batch: int = 1000,
+    degree: int = 3,
 ) -> Predict:
     """The network of the multilevel method, on its finest knots from the start."""
     until = time.process_time() + seconds
     generator = torch.Generator().manual_seed(seed)
-    kan = KAN([data.x.shape[1], hidden, 1], intervals, generator=generator)
+    widths, dtype = [data.x.shape[1], *hidden, 1], torch.float32 if by == "adam" else None
+    kan = KAN(widths, intervals, degree, dtype=dtype, generator=generator)
     if by == "adam":
-        penalty = roughness(kan, roughness_weight) if roughness_weight else None
-        options: Any = {"rate": rate, "batch": batch, "dtype": torch.float64, "seed": seed}
+        penalty = Roughness(kan, roughness_weight) if roughness_weight else None
+        options: Any = {"rate": rate, "batch": batch, "dtype": torch.float32, "seed": seed}
         return adam(data, until, kan, **options, penalty=penalty)
     penalty = partial(roughness, weight=roughness_weight) if roughness_weight else None
     solver = NewtonKrylov(KnotMultigrid()) if krylov else None

@@ -64,7 +64,7 @@ METHODS = {
         "KAN, multilevel",
         OURS,
         multilevel,
-        [],
+        grid(hidden=((2,),), levels=(4, 5), roughness_weight=(0.0, 1e-10, 1e-9)),
         {
             "one-sum": {"hidden": (2,)},
             "two-sums": {"hidden": (4,), "levels": 5, "keep": (4, 2, 1, 1)},
@@ -82,9 +82,9 @@ METHODS = {
         "KAN of one hidden value, multilevel",
         OURS,
         multilevel,
-        [],
+        grid(hidden=((1,),), levels=(4, 5, 6), keep=((4, 2, 1, 1, 1, 1),), degree=(3, 5)),
         {
-            "one-sum": {"hidden": (1,), "levels": 7, "keep": (4, 2, 1, 1, 1, 1)},
+            "one-sum": {"hidden": (1,), "levels": 7, "keep": (4, 2, 1, 1, 1, 1), "degree": 5},
         },
     ),
     "gradient-first": Method(
@@ -110,7 +110,7 @@ METHODS = {
         GENERAL,
         libraries.catboost,
         grid(rate=(0.1, 0.2), depth=(4, 6)),
-        {"one-sum": {"rate": 0.1, "depth": 6}},
+        {"one-sum": {"rate": 0.2, "depth": 6}},
     ),
     "xgboost": Method(
         "XGBoost",
@@ -134,7 +134,10 @@ METHODS = {
             *grid(width=(16, 64), frequency=(64,), rate=(3e-3,), batch=(500,), decay=(0.5, 1.0)),
             *grid(width=(16,), frequency=(96, 128), rate=(3e-3,), batch=(500,), decay=(1.0,)),
         ],
-        {"one-sum": {"width": 16, "frequency": 128, "rate": 3e-3, "batch": 500, "decay": 1.0}},
+        {
+            case: {"width": 16, "frequency": most, "rate": 3e-3, "batch": 500, "decay": 1.0}
+            for case, most in (("one-sum", 128), ("two-sums", 96))
+        },
     ),
     "sine-adam": Method(
         "sine network, Adam",
@@ -148,14 +151,14 @@ METHODS = {
         GENERAL,
         net("tanh", "adam"),
         grid(width=(64, 128), rate=(1e-3, 5e-3)),
-        {"one-sum": {"width": 64, "rate": 5e-3}},
+        {"one-sum": {"width": 128, "rate": 5e-3}},
     ),
     "sine-broyden": Method(
         "sine network, Broyden",
         GENERAL,
         net("sine", "broyden"),
         grid(width=(32,), frequency=(5.0, 10.0, 20.0)),
-        {"one-sum": {"width": 32, "frequency": 10.0}},
+        {"one-sum": {"width": 32, "frequency": 20.0}},
     ),
     "tanh-broyden": Method(
         "tanh network, Broyden",
@@ -169,21 +172,21 @@ METHODS = {
         GENERAL,
         net("sine", "lm"),
         grid(width=(16, 32), frequency=(5.0, 10.0), rows=(20000,)),
-        {"one-sum": {"width": 32, "frequency": 10.0, "rows": 20000}},
+        {"one-sum": {"width": 16, "frequency": 5.0, "rows": 20000}},
     ),
     "tanh-lm": Method(
         "tanh network, LM",
         GENERAL,
         net("tanh", "lm"),
         grid(width=(16, 32), rows=(20000,)),
-        {"one-sum": {"width": 32, "rows": 20000}},
+        {"one-sum": {"width": 16, "rows": 20000}},
     ),
     "fourier": Method(
         "Fourier features, ridge",
         GENERAL,
         rivals.fourier,
         grid(most=(64, 128), penalty=(1e-6, 1e-4)),
-        {"one-sum": {"most": 64, "penalty": 1e-6}},
+        {"one-sum": {"most": 64, "penalty": 1e-4}},
     ),
     "splines": Method(
         "additive splines",
@@ -197,42 +200,48 @@ METHODS = {
         GENERAL,
         rivals.kernel_ridge,
         grid(centres=(2500,), length=(0.5, 1.0, 2.0), penalty=(1e-7,)),
-        {"one-sum": {"centres": 2500, "length": 1.0, "penalty": 1e-6}},
+        {"one-sum": {"centres": 2500, "length": 2.0, "penalty": 1e-7}},
     ),
     "pursuit": Method(
         "projection pursuit, R's ppr",
         GENERAL,
         libraries.projection_pursuit,
         grid(terms=(4, 8)),
-        {"one-sum": {"terms": 4}},
+        {"one-sum": {"terms": 8}},
     ),
     "at-once-lm": Method(
         "KAN at once, LM",
         SAME,
         partial(rivals.kan_at_once, by="lm"),
-        grid(hidden=(2,), roughness_weight=(0.0,), krylov=(False, True)),
-        {"one-sum": {"hidden": 2}, "two-sums": {"hidden": 4}, "field": {"hidden": 4}},
+        grid(hidden=((2,),), krylov=(False, True)),
+        {"one-sum": {"hidden": (2,)}, "two-sums": {"hidden": (4,)}, "field": {"hidden": (4,)}},
     ),
     "at-once-lm-smooth": Method(
         "KAN at once, LM, roughness",
         SAME,
         partial(rivals.kan_at_once, by="lm"),
-        grid(hidden=(2,), roughness_weight=(1e-10, 1e-8, 1e-6)),
-        {"one-sum": {"hidden": 2, "roughness_weight": 1e-8}},
+        grid(hidden=((2,),), roughness_weight=(1e-8, 1e-6, 1e-5)),
+        {"one-sum": {"hidden": (2,), "roughness_weight": 1e-6}},
     ),
     "at-once-adam": Method(
         "KAN at once, Adam",
         SAME,
         partial(rivals.kan_at_once, by="adam"),
-        grid(hidden=(2, 8), rate=(0.003, 0.01, 0.03)),
-        {"one-sum": {"hidden": 2, "rate": 0.01}, "two-sums": {"hidden": 8, "rate": 0.01}},
+        [
+            *grid(hidden=((1,), (2,), (8,), (4, 4)), rate=(0.01, 0.03, 0.1)),
+            *grid(hidden=((1,),), rate=(0.03,), degree=(5,)),
+        ],
+        {"one-sum": {"hidden": (1,), "rate": 0.01}, "two-sums": {"hidden": (8,), "rate": 0.03}},
     ),
     "at-once-adam-smooth": Method(
         "KAN at once, Adam, roughness",
         SAME,
         partial(rivals.kan_at_once, by="adam"),
-        grid(hidden=(2, 8), rate=(0.01,), roughness_weight=(1e-9, 1e-8, 1e-7)),
-        {"one-sum": {"hidden": 2, "rate": 0.01, "roughness_weight": 1e-8}},
+        grid(hidden=((8,),), rate=(0.01, 0.1), roughness_weight=(1e-10, 1e-9, 1e-8)),
+        {
+            "one-sum": {"hidden": (8,), "rate": 0.01, "roughness_weight": 1e-10},
+            "two-sums": {"hidden": (8,), "rate": 0.01, "roughness_weight": 1e-9},
+        },
     ),
     "ace": Method(
         "alternating expectations",
@@ -246,6 +255,6 @@ METHODS = {
         LINK,
         links.linked,
         grid(intervals=(256, 512), penalty=(1e-14,), link=(32, 64)),
-        {"one-sum": {"intervals": 512, "penalty": 1e-14, "link": 32}},
+        {"one-sum": {"intervals": 512, "penalty": 1e-14, "link": 64}},
     ),
 }
