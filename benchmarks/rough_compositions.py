@@ -32,7 +32,7 @@ from typing import Any
 
 import saved
 import torch
-from rough_settings import CASES, LINK, METHODS, OURS, Settings
+from rough_settings import CASES, GENERAL, METHODS, OURS, Settings
 
 SETTING = (
     "error: held-out RMSE against values without noise, of a target of deviation 1; processor "
@@ -96,7 +96,7 @@ def ratios(runs: list[Run], case: str, asked: float, name: str) -> list[tuple[fl
         others = [
             (r["error"], r["method"])
             for r in own
-            if r["seed"] == ours["seed"] and METHODS[r["method"]].kind not in (OURS, LINK)
+            if r["seed"] == ours["seed"] and METHODS[r["method"]].kind == GENERAL
         ]
         if others:
             error, best = min(others)
