@@ -123,7 +123,7 @@ def targets_of(runs: list[Run], asked: float) -> list[saved.Row]:
                 continue
             values = [value for value, _ in found]
             best = ", ".join(dict.fromkeys(METHODS[rival].title for _, rival in found))
-            measured = f"{min(values):.2g} at least, {statistics.median(values):.2g} in the median"
+            measured = f"{min(values):.3g} at least, {statistics.median(values):.3g} in the median"
             measured += f" of {len(values)} seeds; best rival: {best}"
             goal = f"at least {least:g} times on every seed, {middle:g} in the median"
             met = min(values) >= least and statistics.median(values) >= middle

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import drawing
-from cells import Row, find, listed, markdown, values, where
+from cells import Row, find, markdown, values, where
 from sections import SECTIONS
 from tables import Line, number
 
@@ -182,6 +182,24 @@ def note(name: str, rows: list[Row]) -> str:
     return looked_up(file.read_text(), rows).strip() if file.is_file() else ""
 
 
+def plain_table(rows: list[Row]) -> str:
+    """All columns; medians with their spread where that was saved."""
+
+    def cell(row: Row, key: str) -> str:
+        value = row.get(key, "-")
+        if isinstance(value, bool) or not isinstance(value, float):
+            return str(value)
+        ends = [row.get(key.replace("_median", f"_{end}")) for end in ("least", "largest")]
+        if None in ends or not key.endswith("_median"):
+            return f"{value:.3g}"
+        return f"{value:.2g} ({ends[0]:.2g} to {ends[1]:.2g})"
+
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    shown = [key for key in keys if not key.endswith(("_least", "_largest"))]
+    heads = [key.removesuffix("_median").replace("_", " ") for key in shown]
+    return markdown(heads, [[cell(row, key) for key in shown] for row in rows])
+
+
 def part(name: str, result: Row) -> str:
     """The section of one benchmark."""
     section, rows = SECTIONS.get(name), result["rows"]
@@ -195,8 +213,7 @@ def part(name: str, result: Row) -> str:
         told += section.tables(rows)
         told.append(f"![{title}: {section.caption}](pictures/benchmark-{name}.svg)")
     else:
-        heads = list(dict.fromkeys(key for row in rows for key in row))
-        told.append(listed(rows, {key: f"{{{key}}}" for key in heads}))
+        told.append(plain_table(rows))
     for target in result["targets"]:
         start = "\n" if told[-1].startswith("- ") else ""
         goal, measured = number(target["target"]), number(target["measured"])
