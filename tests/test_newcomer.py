@@ -465,7 +465,11 @@ WRONG = {
     "three columns": (lambda: net()(torch.zeros(5, 3)), ValueError, "takes 4 numbers on the last"),
     "float64 to float32": (lambda: net()(torch.zeros(5, 4).double()), TypeError, r"x.to\(torch.fl"),
     "a time beyond": (lambda: net().trajectory(torch.zeros(1, 4), [2.0]), ValueError, r"in \[0, 1"),
-    "no Sequential": (lambda: ODENet.from_sequential(nn.Linear(2, 2)), TypeError, "Sequential of"),
+    "no Sequential": (
+        lambda: ODENet.from_sequential(nn.Linear(2, 2)),
+        TypeError,
+        "nn.Sequential, a",
+    ),
     "refine layers by 1": (lambda: net().refine(1), ValueError, "factor 1; .*at least 2"),
     "refine by const": (lambda: net().refine(2, "const"), ValueError, "one of steps, constant"),
     "learnable_steps that are not": (

@@ -13,8 +13,9 @@ from torch._compile import _disable_dynamo
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.block_call import keyed_call
 from mgnet.depth.batched.draws import KEY
+from mgnet.depth.network.layer_stack import checked_state
 
-__all__ = ["LayerCalls", "in_turn"]
+__all__ = ["LayerCalls", "in_turn", "refuse_proxy"]
 
 Slope = Callable[[Any, Tensor], Tensor]
 
@@ -86,3 +87,14 @@ def in_turn(layers: torch.nn.Sequential, u: Tensor, side: Mapping[str, Any]) -> 
 @_disable_dynamo
 def _as_it_is(*given: Any) -> Tensor:
     return keyed_call(*given)
+
+
+def refuse_proxy(block: torch.nn.Module, x: Any) -> None:
+    """Raise a TypeError under `torch.fx.symbolic_trace`, which gives side inputs as a proxy, too.
+
+    Examples
+    --------
+    >>> refuse_proxy(torch.nn.Tanh(), torch.ones(1))
+    """
+    if isinstance(x, torch.fx.Proxy):
+        checked_state(block, x)  # type: ignore[arg-type]

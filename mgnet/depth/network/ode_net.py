@@ -14,7 +14,7 @@ from mgnet.depth.batched.scheme import advance, at_times
 from mgnet.depth.batched.side_inputs import check_side_inputs
 from mgnet.depth.network.dropout import drops, refuse_in_backward, renew_keys, use_keys
 from mgnet.depth.network.foreign_layers import load_layers, to_layers
-from mgnet.depth.network.layer_calls import LayerCalls, in_turn
+from mgnet.depth.network.layer_calls import LayerCalls, in_turn, refuse_proxy
 from mgnet.depth.network.layer_stack import (
     LayerSlots,
     checked_state,
@@ -289,6 +289,7 @@ class ODENet(torch.nn.Module):
             rotary caches or the states of an encoder. Tensors, plain values, and tuples, lists and
             dictionaries of them.
         """
+        refuse_proxy(self.block, x)
         self.resample_dropout()
         return self.decode(self.propagate(self.encode(x, **side), **side), **side)
 

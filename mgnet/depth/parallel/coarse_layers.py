@@ -166,7 +166,8 @@ def sums(values: Tensor, stride: int) -> Tensor:
 
 
 def _means(values: Tensor, shares: Tensor, stride: int) -> Tensor:
-    if is_joint(values):
-        return values[::stride]
+    if is_joint(values):  # a view, into which nothing is written as long as it is joint, too
+        part = values[::stride]
+        return part if len(part) > 1 else part.clone()
     shares = shares.to(values.dtype).reshape(-1, *(1,) * (values.dim() - 1))
     return sums(shares * values, stride)

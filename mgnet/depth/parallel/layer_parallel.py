@@ -14,6 +14,7 @@ from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
 from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
+from mgnet.depth.network.layer_calls import refuse_proxy
 from mgnet.depth.network.ode_net import GRID, ODENet
 from mgnet.depth.network.subclass import check_calls
 from mgnet.depth.parallel.control import (
@@ -206,6 +207,7 @@ class LayerParallel(nn.Module):
 
     def forward(self, x: Tensor, **side: Any) -> Tensor:
         """The output for a batch x; side inputs as in `ODENet.forward`, the same on all ranks."""
+        refuse_proxy(self.net.block, x)
         u = self.net.encode(x, **side)
         return self.net.decode(not_compiled(partial(self._solved, side), u), **side)
 

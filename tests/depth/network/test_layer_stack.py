@@ -346,8 +346,9 @@ class Rated(nn.Linear):
 
 
 def test_numbers_of_single_layers_are_not_lost():
-    stack([Rated(0.1, 0), Rated(0.1, 1)])  # a place in depth, of which some blocks keep account
-    with pytest.raises(ValueError, match="layer 1 differs.* rate is 0.2 instead of 0.1; use regis"):
-        stack([Rated(0.1, 0), Rated(0.2, 1)])
-    with pytest.raises(ValueError, match="rate is 0.5 instead of 0; use register_buffer"):
+    with pytest.raises(ValueError, match="layer 1 differs.* place is 1 instead of 0"):
+        stack([Rated(0.1, 0), Rated(0.1, 1)])
+    with pytest.raises(ValueError, match="layer 1 differs.* rate is 0.2 instead of 0.1"):
+        stack([Rated(0.1, 0), Rated(0.2, 0)])
+    with pytest.raises(ValueError, match="rate is 0.5 instead of 0"):
         stack([Rated(0, 0), Rated(0.5, 0)])

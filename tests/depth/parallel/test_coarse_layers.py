@@ -131,3 +131,21 @@ def test_sums_do_not_depend_on_how_many_there_are(size):
     together = sums(values, 4)
     for first, last in ((0, 1), (2, 5), (7, 8)):
         assert torch.equal(sums(values[4 * first : 4 * last].clone(), 4), together[first:last])
+
+
+@pytest.mark.parametrize("count", [2, 4, 9])
+def test_nothing_is_written_into_tensors_that_all_layers_share(count):
+    """Also where one coarse layer is left, whose view of them looks like a tensor of its own."""
+    shared = torch.randn(1, 3, dtype=torch.float64)
+    kept, steps = shared.clone(), torch.full((count,), 1.0 / 3.0, dtype=torch.float64)
+    flags = torch.tensor([[True, False]]).expand(count, 2)
+    layers = Layers((shared.expand(count, 3),), (flags,), steps, steps)
+    coarse = coarse_layers(layers, 4, 1)
+    for renewed in (lambda: renew_means(coarse, layers, 4, shares_of(steps, 4)),
+                    lambda: renew(coarse, coarse_layers(layers, 4, 1))):  # fmt: skip
+        shared.add_(1.0)
+        kept += 1.0
+        renewed()
+        assert torch.equal(shared, kept)
+        assert torch.equal(coarse.parameters[0], shared.expand(len(coarse), 3))
+        assert torch.equal(coarse.buffers[0], flags[: len(coarse)])

@@ -364,7 +364,7 @@ def test_trials_of_auto_leave_what_is_kept_as_it_was():
     both(parallel, batch())
     kept, calls, last = dict(parallel._starts.kept), parallel.calls, parallel.last_forward
     parallel.settings["mode"] = "auto"
-    assert parallel._mode(batch(seed=1)) in ("mgrit", "serial")
+    assert parallel._mode(batch(seed=1), {}) in ("mgrit", "serial")
     assert parallel._starts.kept == kept and set(kept) == {"forward", "backward"}
     assert (parallel.calls, parallel.last_forward) == (calls, last)
 
