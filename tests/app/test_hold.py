@@ -101,6 +101,8 @@ def test_what_a_library_makes_of_an_interrupt_ends_the_part_all_the_same(receive
 @pytest.mark.parametrize("number", SIGNALS)
 def test_both_signals_are_noted_whoever_catches_them(number):
     former = [signal.getsignal(each) for each in SIGNALS]
+    for each in SIGNALS:  # under nohup one of them is ignored
+        signal.signal(each, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Noted() as noted:
