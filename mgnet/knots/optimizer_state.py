@@ -6,7 +6,7 @@ import torch
 
 from mgnet.knots.hierarchy import parameter_transfers
 from mgnet.knots.kan import KAN
-from mgnet.training.optimizers.refined_optimizer import refined_optimizer
+from mgnet.training.optimizers.refined_optimizer import check_refinement, refined_optimizer
 
 __all__ = ["refine_optimizer"]
 
@@ -57,13 +57,7 @@ def refine_optimizer(
     >>> kan.intervals, float(loss.detach()) < 0.1
     ((8, 8), True)
     """
-    if not isinstance(optimizer, torch.optim.Optimizer) or not (
-        isinstance(coarse, KAN) and isinstance(fine, KAN)
-    ):
-        got = ", ".join(type(part).__name__ for part in (optimizer, coarse, fine))
-        raise TypeError(
-            f"refine_optimizer got ({got}); give the optimizer, the coarse KAN and the fine KAN"
-        )
+    check_refinement(optimizer, coarse, fine, KAN)
     pairs = zip(coarse.intervals, fine.intervals, strict=False)
     layers = [number for number, (few, many) in enumerate(pairs) if few != many]
     factor = fine.intervals[layers[0]] // coarse.intervals[layers[0]] if layers else 1

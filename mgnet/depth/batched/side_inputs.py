@@ -139,7 +139,6 @@ class SideBlock(StackedBlock):
         time: Tensor,
         step: Tensor,
         state: Tensor,
-        side: Mapping[str, Any] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """The slope of one layer, and its new buffers; side inputs as they are."""
         learned, kept = len(self.block.names), len(self.block.buffer_names)

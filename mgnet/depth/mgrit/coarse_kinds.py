@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mgnet.limits import shown
+from mgnet.limits import is_one_of, shown
 
 __all__ = ["COARSE", "check_coarse"]
 
@@ -18,7 +18,7 @@ def check_coarse(owner: str, coarse: str) -> None:
     Traceback (most recent call last):
     ValueError: plan got coarse 'injected'; it must be one of mean, first, fused, identity
     """
-    if coarse not in COARSE:
+    if not is_one_of(coarse, COARSE):
         raise ValueError(
             f"{owner} got coarse {shown(coarse)}; it must be one of {', '.join(COARSE)}"
         )

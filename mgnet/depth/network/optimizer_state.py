@@ -7,7 +7,7 @@ import torch
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.refinement import kind_of, layer_transfers
 from mgnet.depth.network.spline_weights import DepthSpline
-from mgnet.training.optimizers.refined_optimizer import refined_optimizer
+from mgnet.training.optimizers.refined_optimizer import check_refinement, refined_optimizer
 from mgnet.transfer import AxisTransfer
 
 __all__ = ["refine_optimizer"]
@@ -62,13 +62,7 @@ def refine_optimizer(
     >>> net.depth, float(loss.detach()) < 0.02
     (8, True)
     """
-    if not isinstance(optimizer, torch.optim.Optimizer) or not (
-        isinstance(coarse, ODENet) and isinstance(fine, ODENet)
-    ):
-        got = ", ".join(type(part).__name__ for part in (optimizer, coarse, fine))
-        raise TypeError(
-            f"refine_optimizer got ({got}); give the optimizer, the coarse ODENet and the fine one"
-        )
+    check_refinement(optimizer, coarse, fine, ODENet)
     knots = how == "knots" or coarse.depth == fine.depth
     sizes = [_knot_intervals(net) if knots else net.depth for net in (coarse, fine)]
     factor, rest = divmod(sizes[1], max(sizes[0], 1))

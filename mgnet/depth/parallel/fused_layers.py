@@ -46,7 +46,6 @@ class FusedLayers:
         self.fine = fine
         self.stride = stride
         self.steps = torch.ones_like(fine.steps[::stride])
-        # By number, since `torch.split` makes a last one that is short.
         self._scales: dict[tuple[int, ...], Tensor] = {}
 
     def __len__(self) -> int:

@@ -14,9 +14,30 @@ from mgnet.training.optimizers.multilevel_gradient import MultilevelGradient
 from mgnet.training.optimizers.optimizer import carried_moments, carried_pairs
 from mgnet.transfer import AxisTransfer, PackedTransfer
 
-__all__ = ["refined_optimizer"]
+__all__ = ["check_refinement", "refined_optimizer"]
 
 Transfers = Mapping[Any, AxisTransfer | None]
+
+
+def check_refinement(optimizer: Any, coarse: Any, fine: Any, kind: type) -> None:
+    """Raise a TypeError unless these are an optimizer and two networks of a kind.
+
+    Examples
+    --------
+    >>> check_refinement(None, None, None, torch.nn.Linear)
+    Traceback (most recent call last):
+    TypeError: refine_optimizer got (NoneType, NoneType, NoneType); give the optimizer, the coarse \
+Linear and the fine Linear
+    """
+    if not isinstance(optimizer, torch.optim.Optimizer) or not (
+        isinstance(coarse, kind) and isinstance(fine, kind)
+    ):
+        got = ", ".join(type(part).__name__ for part in (optimizer, coarse, fine))
+        name = kind.__name__
+        raise TypeError(
+            f"refine_optimizer got ({got}); give the optimizer, the coarse {name} and the fine "
+            f"{name}"
+        )
 
 
 def refined_optimizer(
