@@ -10,6 +10,7 @@ import torch
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.scheme import advance, at_times
 from mgnet.depth.batched.side_inputs import check_side_inputs
 from mgnet.depth.network.dropout import drops, refuse_in_backward, renew_keys, use_keys
@@ -289,14 +290,16 @@ class ODENet(torch.nn.Module):
             rotary caches or the states of an encoder. Tensors, plain values, and tuples, lists and
             dictionaries of them.
         """
-        refuse_proxy(self.block, x)
-        self.resample_dropout()
-        return self.decode(self.propagate(self.encode(x, **side), **side), **side)
+        with lending():
+            refuse_proxy(self.block, x)
+            self.resample_dropout()
+            return self.decode(self.propagate(self.encode(x, **side), **side), **side)
 
     def propagate(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
         """The state u[N] from u[0], layer by layer."""
-        for state in self._states(u, self.layers(), side):
-            u = state
+        with lending():
+            for state in self._states(u, self.layers(), side):
+                u = state
         return u
 
     def trajectory(
@@ -319,9 +322,10 @@ class ODENet(torch.nn.Module):
         -------
         tensor of shape (times, batch, ...)
         """
-        self.resample_dropout()
-        u = self.encode(x, **side)
-        states = torch.stack([u, *self._states(u, self.layers(), side)])
+        with lending():
+            self.resample_dropout()
+            u = self.encode(x, **side)
+            states = torch.stack([u, *self._states(u, self.layers(), side)])
         if times is None:
             return states
         asked = torch.as_tensor(times, dtype=torch.float64, device=states.device)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mgnet.depth.batched.autocast import cast_of
+from mgnet.depth.batched.lending import lending
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
 from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
@@ -207,9 +208,10 @@ class LayerParallel(nn.Module):
 
     def forward(self, x: Tensor, **side: Any) -> Tensor:
         """The output for a batch x; side inputs as in `ODENet.forward`, the same on all ranks."""
-        refuse_proxy(self.net.block, x)
-        u = self.net.encode(x, **side)
-        return self.net.decode(not_compiled(partial(self._solved, side), u), **side)
+        with lending():
+            refuse_proxy(self.net.block, x)
+            u = self.net.encode(x, **side)
+            return self.net.decode(not_compiled(partial(self._solved, side), u), **side)
 
     def _solved(self, side: Mapping[str, Any], u: Tensor) -> Tensor:
         self.net.resample_dropout()
