@@ -27,7 +27,9 @@ from mgnet.depth.network.parameter_groups import parameter_groups
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles, PassReport
+from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
 from mgnet.depth.parallel.layer_parallel import LayerParallel
+from mgnet.depth.parallel.microbatches import accumulate_gradients
 
 __all__ = [
     "AdaptiveCycles",
@@ -48,7 +50,9 @@ __all__ = [
     "ResidualBlock",
     "SerialSweep",
     "StackedBlock",
+    "accumulate_gradients",
     "best_plan",
+    "clip_grad_norm_",
     "dahlquist",
     "depth_hierarchy",
     "heat",

@@ -11,17 +11,20 @@ from typing import Any, NamedTuple
 import torch
 
 from mgnet.depth.endless_batches import EndlessBatches
+from mgnet.depth.mgrit.communicator import Communicator, of_first
 from mgnet.depth.nested_checks import (
     check_budget,
     check_optimizer,
     checked_factor,
     checked_loss,
-    checked_module,
     checked_value,
     parts_of,
 )
+from mgnet.depth.nested_ranks import Spread, spread
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.optimizer_state import refine_optimizer
+from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
+from mgnet.depth.parallel.microbatches import accumulate_gradients
 
 __all__ = ["NestedTraining", "Stage", "train_in_depth", "warm_up_and_decay"]
 
@@ -180,7 +183,10 @@ def train_in_depth(
         The largest norm of all gradients together.
     wrap : callable, optional
         Makes the module that is trained and validated of each net, such as
-        `lambda net: LayerParallel(net, coarsening=4)`; in one process.
+        `lambda net: LayerParallel(net, coarsening=4)`. Over MPI ranks
+        `lambda net: mgnet.petsc.distribute(LayerParallel(net), batches=2)`: all ranks call this
+        with the same batches; each has the whole net between the parts of the training, for
+        refinement.
 
     Returns
     -------
@@ -251,10 +257,13 @@ class _Budget:
     def __init__(self, work: float, seconds: float, depth: int):
         self.work, self.seconds, self.depth = work, seconds, depth
         self.done, self.began = 0.0, time.perf_counter()
+        self.communicator: Communicator | None = None
 
     def used(self) -> float:
         """From 0 to 1."""
         elapsed = time.perf_counter() - self.began
+        if self.communicator is not None and self.seconds < math.inf:
+            elapsed = of_first(self.communicator, elapsed)  # clocks differ
         return max(self.done / self.work, elapsed / self.seconds)
 
 
@@ -275,17 +284,24 @@ class _Run:
 
         `late`: the part of the budget by which the schedule is set back.
         """
-        budget, module = self.budget, checked_module(self.wrap(net))
+        budget = self.budget
         began, done, losses = time.perf_counter(), budget.done, []
-        module.train()
-        while (part := budget.used()) < end:
-            losses.append(self._step(module, optimizer, min(1.0, part - late)))
-            budget.done += net.depth / budget.depth
-        total = _mean(losses, net.depth)
-        module.eval()
-        with torch.no_grad():
-            held_out = checked_value(self.validate(module))
-        module.train()
+        with spread(self.wrap, net, optimizer) as own:
+            budget.communicator = own.communicator
+            own.module.train()
+            while (part := budget.used()) < end:
+                losses.append(self._step(own, min(1.0, part - late)))
+                budget.done += net.depth / budget.depth
+                if not losses[-1].is_cuda:  # a GPU would be waited for at every step
+                    _check_finite(losses[-1:], len(losses), net.depth)
+            _check_finite(losses, 1, net.depth)
+            own.module.eval()
+            with torch.no_grad():
+                held_out = checked_value(self.validate(own.module))
+            own.module.train()
+            if own.communicator is not None:
+                held_out = of_first(own.communicator, held_out)
+        total = float(torch.stack(losses).double().mean()) if losses else math.nan
         if not math.isfinite(held_out):
             raise FloatingPointError(
                 f"train_in_depth got the held-out value {held_out} with {net.depth} layers; take a "
@@ -294,18 +310,20 @@ class _Run:
         work, seconds = budget.done - done, time.perf_counter() - began
         return Stage(net.depth, len(losses), work, seconds, total, held_out, True)
 
-    def _step(
-        self, module: torch.nn.Module, optimizer: torch.optim.Optimizer, part: float
-    ) -> torch.Tensor:
+    def _step(self, own: Spread, part: float) -> torch.Tensor:
         factor = checked_factor(self.schedule(part), part)
-        for group in optimizer.param_groups:
+        for group in own.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        optimizer.zero_grad()
-        value = checked_loss(self.loss(module, self.stream.next()))
-        value.backward()
+        own.optimizer.zero_grad()
+        batch = self.stream.next()
+        if own.communicator is None or own.communicator.batches is None:
+            value = checked_loss(self.loss(own.module, batch))
+            value.backward()
+        else:
+            value = accumulate_gradients(own.module, self.loss, batch)
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), self.clip)
-        optimizer.step()
+            clip_grad_norm_(own.module, self.clip)
+        own.optimizer.step()
         return value.detach()
 
 
@@ -334,19 +352,16 @@ def _try_more_layers(
     )
 
 
-def _mean(losses: list[torch.Tensor], layers: int) -> float:
-    """Asked for once in a stage: a GPU would be waited for at every step."""
-    if not losses:
-        return math.nan
-    values = torch.stack(losses).double()
+def _check_finite(losses: list[torch.Tensor], first: int, layers: int) -> None:
+    """Raise for a loss that is not finite; `first` is the number of the step of the first one."""
+    values = torch.stack(losses).double() if losses else torch.zeros(1)
     wrong = (~values.isfinite()).nonzero().flatten()
     if len(wrong):
         number = int(wrong[0])
         raise FloatingPointError(
-            f"train_in_depth got the loss {float(values[number])} in step {number + 1} of "
-            f"{len(losses)} with {layers} layers; take a lower learning rate, or clip=1.0"
+            f"train_in_depth got the loss {float(values[number])} in step {first + number} with "
+            f"{layers} layers; take a lower learning rate, or clip=1.0"
         )
-    return float(values.mean())
 
 
 def _end(told: NestedTraining, depth: int, early: bool) -> str:

@@ -18,7 +18,12 @@ from mgnet.options import (
 
 if TYPE_CHECKING:
     from mgnet.petsc.distributed_least_squares import distribute_samples
-    from mgnet.petsc.distribution import distribute_layers, gather_state, load_state
+    from mgnet.petsc.distribution import (
+        distribute,
+        distribute_layers,
+        gather_state,
+        load_state,
+    )
     from mgnet.petsc.dm import dmshell
     from mgnet.petsc.interruption import resumable_steps
     from mgnet.petsc.knot_pcmg import KnotPCMG
@@ -32,6 +37,7 @@ __all__ = [
     "KnotPCMG",
     "Sweeps",
     "TAOSmoother",
+    "distribute",
     "distribute_layers",
     "distribute_samples",
     "dmshell",
@@ -52,6 +58,7 @@ _LATER = {
     "KnotPCMG": "mgnet.petsc.knot_pcmg",
     "TAOSmoother": "mgnet.petsc.tao_smoother",
     "Sweeps": "mgnet.petsc.python_types",
+    "distribute": "mgnet.petsc.distribution",
     "distribute_layers": "mgnet.petsc.distribution",
     "distribute_samples": "mgnet.petsc.distributed_least_squares",
     "dmshell": "mgnet.petsc.dm",

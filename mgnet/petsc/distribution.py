@@ -1,4 +1,4 @@
-"""The layers of a network over MPI ranks: `distribute_layers`, and states of the whole.
+"""The layers of a network over MPI ranks, and its batches: `distribute`, `distribute_layers`.
 
 Works without petsc4py too, where there is one process: the same script runs alone and under
 `mpiexec`.
@@ -7,26 +7,105 @@ Works without petsc4py too, where there is one process: the same script runs alo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from mgnet.depth import LayerParallel
-from mgnet.depth.parallel.local_layers import layered_names
+from mgnet.depth.parallel.whole_state import gather_state, load_state
+from mgnet.limits import is_count, shown
 from mgnet.petsc.layer_layout import LayerLayout
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-__all__ = ["distribute_layers", "gather_state", "load_state"]
+__all__ = ["distribute", "distribute_layers", "gather_state", "load_state"]
 
 SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"  # of launchers
 
-State = dict[str, Any]
-Path = tuple[Any, ...]
+
+def distribute(
+    parallel: LayerParallel,
+    layers: int | None = None,
+    batches: int | None = None,
+    comm: PETSc.Comm | None = None,
+) -> LayerParallel:
+    """Spread layers and batches over a grid of MPI ranks: layer parallel and data parallel at once.
+
+    The ranks are `batches` networks, one after another, each with its layers over `layers` ranks.
+    `mgnet.depth.accumulate_gradients(parallel, loss, batch)` takes the place of `loss.backward()`:
+    every rank gives it the same batch, each network sees its part of that, and all have the
+    gradient of the whole. With a number of microbatches of one's own, the numbers are the same, bit
+    for bit, on any grid (dense blocks, one thread each). All else is as told in
+    `distribute_layers`.
+
+    Parameters
+    ----------
+    parallel : LayerParallel
+        Changed in place: its parameters are new objects, so make the optimizer after this.
+        `parallel.communicator.rank` is 0 on one rank: let that one print.
+    layers : int, optional
+        Ranks that hold one network; by default all, over `batches`.
+    batches : int, optional
+        Networks; by default all ranks, over `layers`; 1 if neither is given.
+    comm : PETSc.Comm, optional
+        `PETSC_COMM_WORLD` by default.
+
+    Returns
+    -------
+    LayerParallel
+        The same object.
+
+    Raises
+    ------
+    TypeError
+        If `parallel` is not a `LayerParallel` module.
+    ValueError
+        If the grid has another number of ranks than there are.
+    ModuleNotFoundError
+        If a launcher started several processes, but there is no petsc4py.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth import ODENet, accumulate_gradients
+    >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=16)
+    >>> parallel = distribute(LayerParallel(net), layers=1, batches=1)
+    >>> def loss(module, batch):
+    ...     return module(batch).square().mean()
+    >>> value = accumulate_gradients(parallel, loss, torch.ones(8, 4), microbatches=4)
+    >>> net.block[0].weight.grad.shape  # of the layers of this rank: here there is only one
+    torch.Size([16, 4, 4])
+    """
+    if not isinstance(parallel, LayerParallel):
+        raise TypeError(
+            f"distribute got a module of type {type(parallel).__name__}; give LayerParallel(net)"
+        )
+    if not (find_spec("petsc4py") and find_spec("mpi4py")):
+        if any(os.environ.get(name, "1") != "1" for name in SIZES):
+            raise ModuleNotFoundError(
+                "distribute got several processes from a launcher, but petsc4py or mpi4py is not "
+                "installed; install them, or start one process"
+            )
+        _grid(layers, batches, 1)
+        return parallel
+    from petsc4py import PETSc
+
+    from mgnet.petsc.hooks import end_all_ranks_on_error
+    from mgnet.petsc.ranks import Ranks
+    from mgnet.petsc.watch import rows_and_columns
+
+    world: Any = comm or PETSc.COMM_WORLD
+    if world.getSize() > 1:
+        end_all_ranks_on_error(world)
+    columns, rows = _grid(layers, batches, world.getSize())
+    beside = None
+    if rows > 1:
+        row, column = map(PETSc.Comm, rows_and_columns(world.tompi4py(), rows))
+        world, beside = row, Ranks(column, LayerLayout(rows, 1, rows))
+    layout = LayerLayout(parallel.net.depth, parallel.method.strides[-1], columns)
+    ranks = Ranks(world, layout, beside)
+    parallel.take_part(layout.of(ranks.place), ranks)
+    return parallel
 
 
 def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -> LayerParallel:
@@ -43,9 +122,9 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
     ----------
     parallel : LayerParallel
         Changed in place: its parameters are new objects, so make the optimizer after this. What is
-        not separate for each parameter (clipping by the norm of all gradients, L-BFGS) needs a sum
-        over the ranks that a plain loop does not make. `parallel.communicator.rank` is 0 on one
-        rank: let that one print.
+        not separate for each parameter needs a sum over the ranks that a plain loop does not make:
+        `mgnet.depth.clip_grad_norm_` clips by the norm of all gradients; L-BFGS does not work.
+        `parallel.communicator.rank` is 0 on one rank: let that one print.
     comm : PETSc.Comm, optional
         `PETSC_COMM_WORLD` by default.
 
@@ -63,6 +142,7 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
 
     Examples
     --------
+    >>> import torch
     >>> from mgnet.depth import ODENet
     >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=16)
     >>> parallel = distribute_layers(LayerParallel(net))
@@ -70,173 +150,25 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
     >>> net.block[0].weight.grad.shape  # of the layers of this rank: here there is only one
     torch.Size([16, 4, 4])
     """
-    if not isinstance(parallel, LayerParallel):
-        raise TypeError(
-            f"distribute_layers got a module of type {type(parallel).__name__}; "
-            "give LayerParallel(net)"
-        )
-    if not (find_spec("petsc4py") and find_spec("mpi4py")):
-        if any(os.environ.get(name, "1") != "1" for name in SIZES):
-            raise ModuleNotFoundError(
-                "distribute_layers got several processes from a launcher, but petsc4py or mpi4py "
-                "is not installed; install them, or start one process"
+    return distribute(parallel, batches=1, comm=comm)
+
+
+def _grid(layers: Any, batches: Any, size: int) -> tuple[int, int]:
+    """Ranks of one network, and networks."""
+    for name, number in (("layers", layers), ("batches", batches)):
+        if number is not None and not is_count(number, 1):
+            raise ValueError(
+                f"distribute got {name} {shown(number)}; give a number of ranks, at least 1"
             )
-        return parallel
-    from petsc4py import PETSc
-
-    from mgnet.petsc.hooks import end_all_ranks_on_error
-    from mgnet.petsc.ranks import Ranks
-
-    world: Any = comm or PETSc.COMM_WORLD
-    layout = LayerLayout(parallel.net.depth, parallel.method.strides[-1], world.getSize())
-    if layout.ranks > 1:
-        end_all_ranks_on_error(world)
-    ranks = Ranks(world, layout)
-    parallel.take_part(layout.of(ranks.rank), ranks)
-    return parallel
-
-
-def gather_state(
-    parallel: LayerParallel, optimizer: torch.optim.Optimizer | None = None
-) -> State | None:
-    """The state of the whole module, or of its optimizer, on rank 0; all ranks call it.
-
-    It is what the same module has without `distribute_layers`: `torch.save` it from rank 0, load it
-    anywhere, or by `load_state` on any number of ranks.
-
-    Parameters
-    ----------
-    parallel : LayerParallel
-        Distributed.
-    optimizer : torch.optim.Optimizer, optional
-        Of its parameters; then its state is gathered and not the module's.
-
-    Returns
-    -------
-    dict, or None
-        None on all ranks but 0.
-
-    Raises
-    ------
-    ValueError
-        If the optimizer keeps what is not one number, or one tensor like the parameter, for each
-        parameter.
-
-    Examples
-    --------
-    >>> from mgnet.depth import ODENet
-    >>> parallel = distribute_layers(LayerParallel(ODENet(torch.nn.Linear(2, 2), 8)))
-    >>> gather_state(parallel)["net.block.weight"].shape
-    torch.Size([8, 2, 2])
-    """
-    ranks, state = parallel.communicator, _state(parallel, optimizer)
-    for path in _layered(parallel, optimizer, state, len(parallel.net.kept)):
-        holder = _holder(state, path)
-        holder[path[-1]] = ranks.gather_layers(holder[path[-1]])
-    return state if ranks.rank == 0 else None
-
-
-def load_state(
-    parallel: LayerParallel, state: State | None, optimizer: torch.optim.Optimizer | None = None
-) -> None:
-    """Load the state of a whole module, or of its optimizer, from rank 0; all ranks call it.
-
-    Parameters
-    ----------
-    parallel : LayerParallel
-        Distributed over any number of ranks.
-    state : dict, or None
-        As `gather_state` gives it, or `state_dict` of a module that is not distributed. Only that
-        of rank 0 is read.
-    optimizer : torch.optim.Optimizer, optional
-        As in `gather_state`.
-
-    Raises
-    ------
-    RuntimeError, ValueError
-        If the state is that of another network.
-
-    Examples
-    --------
-    >>> from mgnet.depth import ODENet
-    >>> block = torch.nn.Linear(2, 2)
-    >>> one, other = (LayerParallel(ODENet(block, 8)) for _ in range(2))
-    >>> load_state(distribute_layers(one), other.state_dict())
-    >>> bool((one(torch.ones(1, 2)) == other(torch.ones(1, 2))).all())
-    True
-    """
-    ranks, whole, paths, cut = parallel.communicator, None, [], []
-    if ranks.rank == 0:
-        if state is None:
-            raise ValueError("load_state got None on rank 0; give the whole state there")
-        whole = _copied(state)
-        paths = list(_layered(parallel, optimizer, whole, parallel.net.depth))
-        cut = [_take(whole, path) for path in paths]
-    whole, paths = ranks.broadcast((whole, paths))
-    for number, path in enumerate(paths):
-        given = cut[number] if cut else None
-        _holder(whole, path)[path[-1]] = ranks.scatter_layers(given)
-    (parallel if optimizer is None else optimizer).load_state_dict(whole)
-
-
-def _state(parallel: LayerParallel, optimizer: torch.optim.Optimizer | None) -> State:
-    return _copied((parallel if optimizer is None else optimizer).state_dict())
-
-
-def _copied(state: State) -> State:
-    """The same values in new dictionaries and tensors: what a step edits later stays out of it."""
-    copied = {key: _cloned(value) for key, value in state.items()}
-    if "param_groups" in copied:
-        held = copied["state"].items()
-        copied["state"] = {n: {k: _cloned(v) for k, v in value.items()} for n, value in held}
-    return copied
-
-
-def _cloned(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
-
-
-def _layered(
-    parallel: LayerParallel, optimizer: torch.optim.Optimizer | None, state: State, rows: int
-) -> Iterator[Path]:
-    """Where in a state there are tensors of so many layers on axis 0."""
-    names = {f"net.{name}" for name in layered_names(parallel.net)}
-    if optimizer is None:
-        yield from ((name,) for name in state if name in names)
-        return
-    own = {id(parameter) for name, parameter in parallel.named_parameters() if name in names}
-    groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
-    pairs = [pair for a, b in groups for pair in zip(a["params"], b["params"], strict=True)]
-    for parameter, number in pairs:
-        if id(parameter) in own:
-            for key, value in state["state"].get(number, {}).items():
-                if _is_like(parameter, value, rows, f"{type(optimizer).__name__} keeps '{key}'"):
-                    yield "state", number, key
-
-
-def _is_like(parameter: Tensor, value: Any, rows: int, what: str) -> bool:
-    """Whether an optimizer keeps one number for each of a parameter; False for one in all."""
-    if isinstance(value, Tensor) and value.shape == (rows, *parameter.shape[1:]):
-        return True
-    if (
-        value is None
-        or isinstance(value, bool | int | float)
-        or (isinstance(value, Tensor) and value.dim() == 0)
-    ):
-        return False
-    raise ValueError(
-        f"{what}, which is neither one number nor of the shape of the parameter; the state of such "
-        "an optimizer cannot be distributed: use one as Adam"
-    )
-
-
-def _holder(state: State, path: Path) -> dict[Any, Any]:
-    for key in path[:-1]:
-        state = state[key]
-    return state
-
-
-def _take(state: State, path: Path) -> Tensor:
-    holder = _holder(state, path)
-    value, holder[path[-1]] = holder[path[-1]], None
-    return value
+    if layers is None:
+        batches = 1 if batches is None else batches
+        layers = max(size // batches, 1)
+    elif batches is None:
+        batches = max(size // layers, 1)
+    if layers * batches != size:
+        raise ValueError(
+            f"distribute got layers {layers} and batches {batches} on {size} "
+            f"{'rank' if size == 1 else 'ranks'}; start layers times batches of them, with "
+            f"mpiexec -n {layers * batches}, or give numbers with the product {size}"
+        )
+    return layers, batches

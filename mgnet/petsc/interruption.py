@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from mgnet.depth import LayerParallel
+from mgnet.depth.mgrit.communicator import largest
 from mgnet.petsc.launcher import finishing, is_gone
 from mgnet.petsc.resumable_file import ResumableFile
 
@@ -109,7 +110,7 @@ def resumable_steps(
                 yield step
                 # A signal may have come to one rank alone.
                 own = max([*received, signal.SIGTERM * is_gone()])
-                stop = int(ranks.gather(torch.tensor([[own]])).max())
+                stop = largest(ranks, own)
                 if stop or (step + 1) % every == 0 or step + 1 == count:
                     file.save(step + 1, f"{path} holds step {saved}")
                     saved = step + 1

@@ -35,7 +35,15 @@ class Ranks:
     Parameters
     ----------
     comm : PETSc.Comm
+        Of those that hold one network together.
     layout : LayerLayout
+    batches : Ranks, optional
+        Those with the same layers, of other networks like this one.
+
+    Attributes
+    ----------
+    rank : int
+        Of all, `batches` included, network after network.
 
     Examples
     --------
@@ -44,10 +52,12 @@ class Ranks:
     (True, 3)
     """
 
-    def __init__(self, comm: PETSc.Comm, layout: LayerLayout):
+    def __init__(self, comm: PETSc.Comm, layout: LayerLayout, batches: Ranks | None = None):
         self.comm = comm.tompi4py()
-        self.layout = layout
-        self.rank = self.comm.Get_rank()
+        self.layout, self.ranks = layout, layout.ranks
+        self.batches: Any = batches
+        self.place = self.comm.Get_rank()
+        self.rank = self.place + (0 if batches is None else batches.place * layout.ranks)
         self.watch = watch_of(self.comm)
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
@@ -55,11 +65,11 @@ class Ranks:
         ranks, layers = self.layout.occupied, self.layout.intervals
         if ranks < FEWEST or layer_bytes * layers > SMALL * ranks:
             return None
-        return Gathered(self.layout.intervals_of(self.rank).start, layers)
+        return Gathered(self.layout.intervals_of(self.place).start, layers)
 
     def allgather(self, rows: Tensor) -> list[Tensor]:
         """The rows of each rank that has layers, on every rank."""
-        more = len(rows) - len(self.layout.intervals_of(self.rank))
+        more = len(rows) - len(self.layout.intervals_of(self.place))
         counts = [len(self.layout.intervals_of(rank)) + more for rank in range(self.layout.ranks)]
         row = math.prod(rows.shape[1:]) * rows.itemsize
         buffer = np.empty(sum(counts) * row, np.uint8)
@@ -70,11 +80,11 @@ class Ranks:
 
     def upstream(self, reverse: bool) -> int | None:
         """The rank from which points come."""
-        return self.layout.neighbour(self.rank, 1 if reverse else -1)
+        return self.layout.neighbour(self.place, 1 if reverse else -1)
 
     def is_first(self, reverse: bool) -> bool:
         """Whether this is the first rank (the last that has layers, in reverse)."""
-        return self.rank == self._first(reverse)
+        return self.place == self._first(reverse)
 
     def receive(self, start: Tensor, reverse: bool) -> Tensor:
         """The point that the rank upstream sends; `start` where there is none."""
@@ -114,10 +124,10 @@ class Ranks:
         if self.layout.ranks == 1:
             return point
         end = self._first(not reverse)
-        buffer = _bytes(point) if self.rank == end else np.empty(point.nbytes, np.uint8)
+        buffer = _bytes(point) if self.place == end else np.empty(point.nbytes, np.uint8)
         self.watch.arrive()
         self.comm.Bcast(buffer, end)
-        return point if self.rank == end else _from_bytes(buffer, point)
+        return point if self.place == end else _from_bytes(buffer, point)
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all ranks on every rank, side by side."""

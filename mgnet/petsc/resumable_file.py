@@ -16,7 +16,7 @@ from mgnet.checkpoint.generators import check_torch_state
 from mgnet.checkpoint.storage import is_count, read_file, refusal, write_file
 from mgnet.checkpoint.values import Reader, Writer
 from mgnet.depth import LayerParallel
-from mgnet.depth.mgrit.communicator import Communicator
+from mgnet.depth.mgrit.communicator import Communicator, of_first
 from mgnet.depth.parallel.local_layers import first_not_finite, layered_names
 from mgnet.petsc.distribution import gather_state, load_state
 from mgnet.petsc.saved_states import check_groups, check_network, check_scheduler, first_difference
@@ -70,7 +70,7 @@ class ResumableFile:
         ranks = self.parallel.communicator
         read: dict[str, Any] = _by_first(ranks, self._read) or {}
         large = {name: read.pop(name, None) for name in ("net", "optimizer")}
-        common = ranks.broadcast(read)
+        common = of_first(ranks, read)
         if not common:
             return 0
         try:
@@ -207,7 +207,7 @@ def _by_first(ranks: Communicator, action: Callable[[], Any]) -> Any:
     sent = error
     if not (error is None or isinstance(error, OSError | ValueError | TypeError)):
         sent = RuntimeError(f"{type(error).__name__} on rank 0: {error}")  # can be pickled
-    sent = ranks.broadcast(sent)
+    sent = of_first(ranks, sent)
     if sent is not None:
         raise sent if error is None else error
     return value

@@ -15,7 +15,7 @@ from mpi4py import MPI
 from mgnet.petsc.ending import Job
 from mgnet.petsc.launcher import end_without_launcher, must_end, watch_launcher
 
-__all__ = ["Watch", "watch_of", "watches"]
+__all__ = ["Watch", "rows_and_columns", "watch_of", "watches"]
 
 SPIN = 1e-3  # seconds of waiting without sleep
 LOOK = 0.2  # seconds between two looks for ranks that left
@@ -34,6 +34,8 @@ class Watch:
     Parameters
     ----------
     comm : mpi4py.MPI.Comm
+    whole : Watch, optional
+        That of a communicator of which this one is a part: its job ends, and its numbers are told.
 
     Examples
     --------
@@ -43,14 +45,19 @@ class Watch:
     ['alone']
     """
 
-    def __init__(self, comm: MPI.Intracomm):
+    def __init__(self, comm: MPI.Intracomm, whole: Watch | None = None):
         self.comm, self.calls = comm, 0
+        self.parts: dict[int, tuple[MPI.Intracomm, MPI.Intracomm]] = {}  # see `rows_and_columns`
+        self.numbers = list(range(comm.Get_size()))
+        if whole is not None:
+            groups = comm.Get_group(), whole.comm.Get_group()
+            self.numbers = MPI.Group.Translate_ranks(groups[0], self.numbers, groups[1])
         self.left: dict[int, tuple[int, int]] = {}
         self.several = comm.Get_size() > 1
         if self.several:
             watch_launcher()
             # Of its own: a rank that has left must not take part in what the others do.
-            self.exits, self.job = comm.Dup(), Job(comm)
+            self.exits, self.job = comm.Dup(), Job(comm) if whole is None else whole.job
 
     def arrive(self) -> None:
         """Wait until all ranks make this call; the next one of MPI then waits for nobody."""
@@ -97,7 +104,7 @@ class Watch:
             code = self.left[missing[0]][1]
             what = "" if code == UNKNOWN else f" with exit code {code}"
             self.job.end(
-                f"waits for rank {missing[0]}, which left the script"
+                f"waits for rank {self.numbers[missing[0]]}, which left the script"
                 f"{what}; all ranks must make the same calls. The job ends\n",
                 code if code > 0 else 1,
             )
@@ -120,8 +127,8 @@ class Watch:
                 self._receive(rank)
 
 
-def watch_of(comm: MPI.Intracomm) -> Watch:
-    """The one of a communicator; all its ranks call this together.
+def watch_of(comm: MPI.Intracomm, whole: Watch | None = None) -> Watch:
+    """The one of a communicator, perhaps a part of another; all its ranks call this together.
 
     Examples
     --------
@@ -133,9 +140,28 @@ def watch_of(comm: MPI.Intracomm) -> Watch:
     number = comm.Get_attr(_keyval[0])
     if number is None:
         number = len(_watches)
-        _watches.append(Watch(comm))
+        _watches.append(Watch(comm, whole))
         comm.Set_attr(_keyval[0], number)
     return _watches[number]
+
+
+def rows_and_columns(comm: MPI.Intracomm, rows: int) -> tuple[MPI.Intracomm, MPI.Intracomm]:
+    """The ranks in rows, one after another: those of this rank's row, and of its column.
+
+    Examples
+    --------
+    >>> row, column = rows_and_columns(MPI.COMM_SELF, 1)
+    >>> row.Get_size(), column.Get_size()
+    (1, 1)
+    """
+    whole = watch_of(comm)
+    if rows not in whole.parts:
+        rank, columns = comm.Get_rank(), comm.Get_size() // rows
+        parts = comm.Split(rank // columns, rank), comm.Split(rank % columns, rank)
+        for part in parts:
+            watch_of(part, whole)
+        whole.parts[rows] = parts
+    return whole.parts[rows]
 
 
 def watches() -> list[Watch]:

@@ -116,7 +116,7 @@ def test_seconds_groups_clips_and_modules_around():
 
 
 def test_what_is_not_finite_is_named():
-    with pytest.raises(FloatingPointError, match="the loss nan in step 3 of .* with 2 layers"):
+    with pytest.raises(FloatingPointError, match="the loss nan in step 3 with 2 layers"):
         count = iter([1.0, 1.0, math.nan])
         run(loss=lambda module, batch: module(batch).sum() * next(count, 1.0))
     with pytest.raises(FloatingPointError, match="held-out value nan with 2 layers"):

@@ -1,4 +1,4 @@
-"""Law: on one rank nothing changes, and states are those of the whole. More ranks: tests/mpi."""
+"""Law: on one rank nothing changes. More ranks: tests/mpi."""
 
 import copy
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from mgnet.depth import LayerParallel, ODENet
 from mgnet.petsc import distribution
-from mgnet.petsc.distribution import distribute_layers, gather_state, load_state
+from mgnet.petsc.distribution import distribute, distribute_layers
 
 
 def made(seed=0, **options):
@@ -33,47 +33,6 @@ def test_one_rank_is_the_module_itself(petsc, learnable_steps):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("distributed", [False, True])
-def test_states_go_round(petsc, distributed):
-    first, second = made(0), made(1)
-    if distributed:
-        distribute_layers(first)
-        distribute_layers(second)
-    optimizers = [torch.optim.Adam(each.parameters(), 0.1) for each in (first, second)]
-    step(first, optimizers[0])
-    load_state(second, gather_state(first))
-    load_state(second, gather_state(first, optimizers[0]), optimizers[1])
-    assert torch.equal(first(torch.ones(4, 2)), second(torch.ones(4, 2)))
-    for parallel, optimizer in zip((first, second), optimizers, strict=True):
-        step(parallel, optimizer)
-    assert torch.equal(first(torch.ones(4, 2)), second(torch.ones(4, 2)))
-
-
-def test_gathering_leaves_module_and_optimizer_alone(petsc):
-    parallel = distribute_layers(made())
-    optimizer = torch.optim.SGD(parallel.parameters(), 0.1, momentum=0.9)
-    step(parallel, optimizer)
-    state = gather_state(parallel, optimizer)
-    assert state is not None
-    before = copy.deepcopy(state)
-    step(parallel, optimizer)
-    for number, held in before["state"].items():
-        assert torch.equal(held["momentum_buffer"], state["state"][number]["momentum_buffer"])
-
-
-def test_an_optimizer_that_mixes_parameters_is_refused(petsc):
-    parallel = distribute_layers(made())
-    optimizer = torch.optim.Adafactor(parallel.parameters())
-    step(parallel, optimizer)
-    with pytest.raises(ValueError, match="Adafactor keeps .* cannot be distributed"):
-        gather_state(parallel, optimizer)
-
-
-def test_no_state_on_rank_0_is_refused(petsc):
-    with pytest.raises(ValueError, match="None on rank 0"):
-        load_state(distribute_layers(made()), None)
-
-
 def test_a_network_without_layer_parallel_is_refused():
     with pytest.raises(TypeError, match=r"module of type ODENet; give LayerParallel\(net\)"):
         distribute_layers(made().net)
@@ -88,3 +47,33 @@ def test_without_petsc4py_one_process_goes_on_and_several_are_refused(monkeypatc
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     with pytest.raises(ModuleNotFoundError, match="several processes"):
         distribute_layers(parallel)
+
+
+@pytest.mark.parametrize(
+    "numbers", [{}, {"layers": 1}, {"batches": 1}, {"layers": 1, "batches": 1}]
+)
+def test_a_grid_of_one_rank(petsc, numbers):
+    parallel = distribute(made(), **numbers)
+    assert parallel.communicator.batches is None
+    assert (parallel.communicator.rank, parallel.communicator.ranks) == (0, 1)
+
+
+@pytest.mark.parametrize("with_petsc", [False, True])
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"layers": 2, "batches": 3}, "layers 2 and batches 3 on 1 rank; .*mpiexec -n 6"),
+        ({"layers": 2}, "layers 2 and batches 1 on 1 rank"),
+        ({"batches": 2}, "layers 1 and batches 2 on 1 rank"),
+        ({"layers": 0}, "distribute got layers 0; give a number of ranks"),
+        ({"batches": 1.0}, r"distribute got batches 1\.0"),
+        ({"batches": True}, "distribute got batches True"),
+    ],
+)
+def test_other_grids_are_refused(petsc, monkeypatch, numbers, message, with_petsc):
+    if not with_petsc:
+        monkeypatch.setattr(distribution, "find_spec", lambda name: None)
+        for name in distribution.SIZES:
+            monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=message):
+        distribute(made(), **numbers)

@@ -44,7 +44,7 @@ def test_small_coarsest_levels_are_gathered(ranks, petsc):
     assert torch.equal(torch.cat(ranks.allgather(rows)), rows)
     several = Ranks(petsc.COMM_SELF, LayerLayout(6, 2, 1))
     several.layout = LayerLayout(13, 2, 4)  # 7 coarsest layers on 4 ranks
-    for several.rank, first in enumerate([0, 2, 4, 6]):
+    for several.place, first in enumerate([0, 2, 4, 6]):
         assert several.gathered(4 * SMALL // 7) == (first, 7)
         assert several.gathered(4 * SMALL // 7 + 1) is None
     several.layout = LayerLayout(5, 2, 9)  # 3 of them have layers
@@ -54,7 +54,7 @@ def test_small_coarsest_levels_are_gathered(ranks, petsc):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_a_rank_without_layers_takes_part_in_an_exchange(ranks, reverse):
     """Calls are counted on every rank: who has made fewer of them and left is missed."""
-    ranks.layout, ranks.rank = LayerLayout(5, 2, 9), 7  # 3 of them have layers
+    ranks.layout, ranks.place = LayerLayout(5, 2, 9), 7  # 3 of them have layers
     start, calls = torch.randn(1, 2, 3), ranks.watch.calls
     assert ranks.shift(start, reverse) is start and ranks.receive(start, reverse) is start
     ranks.send(start, reverse)

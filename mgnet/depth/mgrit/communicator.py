@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor, float64
+from torch import Tensor, float64, tensor
 
 __all__ = [
     "SERIAL_COMMUNICATOR",
@@ -18,6 +18,8 @@ __all__ = [
     "Gathered",
     "Communicator",
     "gathered_norm",
+    "largest",
+    "of_first",
     "own_points",
     "squares",
 ]
@@ -54,9 +56,15 @@ class Communicator(Protocol):
     ----------
     rank : int
         0 is the first.
+    ranks : int
+        How many there are.
+    batches : Communicator, or None
+        Those with the same layers as this one, for other microbatches of each batch.
     """
 
     rank: int
+    ranks: int
+    batches: Communicator | None
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
         """The place in a coarsest level that all hold, of so many bytes per layer; None: in parts.
@@ -118,7 +126,8 @@ class SerialCommunicator:
     (True, 'serial')
     """
 
-    rank = 0
+    rank, ranks = 0, 1
+    batches: Communicator | None = None
 
     def gathered(self, layer_bytes: int) -> Gathered | None:
         """None: it holds everything anyway."""
@@ -165,6 +174,32 @@ class SerialCommunicator:
 
 
 SERIAL_COMMUNICATOR = SerialCommunicator()
+
+
+def of_first(communicator: Communicator, value: Any) -> Any:
+    """The value of the first process of all; all of them call this.
+
+    Examples
+    --------
+    >>> of_first(SERIAL_COMMUNICATOR, 3)
+    3
+    """
+    value = communicator.broadcast(value)
+    return value if communicator.batches is None else communicator.batches.broadcast(value)
+
+
+def largest(communicator: Communicator, number: int) -> int:
+    """The largest number of all processes; all of them call this.
+
+    Examples
+    --------
+    >>> largest(SERIAL_COMMUNICATOR, 3)
+    3
+    """
+    for others in (communicator, communicator.batches):
+        if others is not None:
+            number = int(others.gather(tensor([[number]])).max())
+    return number
 
 
 def own_points(points: State, reverse: bool) -> State:

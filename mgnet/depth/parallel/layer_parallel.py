@@ -301,7 +301,7 @@ class LayerParallel(nn.Module):
         control = self.control
         if control is None:
             return
-        told = self.training and self.communicator.is_first(False)  # once, and by one process
+        told = self.training and self.communicator.rank == 0  # once, and by one process
         if made.estimate > control.tolerance and told and not self._warned:
             self._warned = True
             warnings.warn(

@@ -1,0 +1,334 @@
+"""The gradient of a batch as the sum of those of its microbatches: `accumulate_gradients`.
+
+Also where several networks have a part of each batch (`mgnet.petsc.distribute`): gradients are
+added in the order of the microbatches, whoever made them, so that the sum has the same bits on any
+grid of ranks.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.parallel.control import AdaptiveCycles
+from mgnet.depth.parallel.layer_parallel import LayerParallel
+from mgnet.limits import is_count, shown
+
+__all__ = ["accumulate_gradients"]
+
+CHUNK = 2**18  # numbers in a message: the ranks downstream add while the next ones come
+
+Loss = Callable[[nn.Module, Any], Tensor]
+Gradients = Sequence[Tensor | None]
+
+
+def accumulate_gradients(
+    module: nn.Module, loss: Loss, batch: Any, microbatches: int | None = None
+) -> Tensor:
+    """Add the gradient of a mean loss over a batch to `.grad`, microbatch after microbatch.
+
+    In place of `loss(module, batch).backward()`: it needs the memory of one microbatch, and where
+    `mgnet.petsc.distribute` made several networks of the ranks, each of them has some of the
+    microbatches only. All ranks call it with the same batch. What is added, and in which order,
+    depends on the number of microbatches and not on the ranks.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Such as a `LayerParallel`, perhaps distributed, or a module around it.
+    loss : callable
+        `loss(module, batch)`, a tensor without axes: a mean over the rows of what it is given.
+    batch : tensor, or tuple, list or mapping of tensors
+        Rows on axis 0, equally many in all tensors that have axes. What is no tensor goes to
+        every microbatch as it is.
+    microbatches : int, optional
+        Of equal size, or with one row more in the first ones; as many as there are networks by
+        default.
+
+    Returns
+    -------
+    tensor without axes, float64
+        The mean loss over the whole batch, the same on all ranks.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the batch cannot be divided, or a microbatch would depend on those before it: running
+        statistics, where there are several networks, starts from the former trajectory
+        (`warm_start`), modes chosen by time.
+
+    Notes
+    -----
+    Statistics of a batch, as in batch norm, are those of a microbatch, as in any accumulation of
+    gradients. Dropout is drawn for each of several microbatches anew, the same on any grid.
+
+    Examples
+    --------
+    >>> net = nn.Linear(3, 1)
+    >>> batch = torch.randn(8, 3), torch.randn(8, 1)
+    >>> def loss(module, batch):
+    ...     x, y = batch
+    ...     return nn.functional.mse_loss(module(x), y)
+    >>> value = accumulate_gradients(net, loss, batch, microbatches=4)
+    >>> whole = torch.autograd.grad(loss(net, batch), net.weight)
+    >>> torch.allclose(net.weight.grad, *whole), torch.allclose(value.float(), loss(net, batch))
+    (True, True)
+    """
+    row = _row_of(module)
+    ranks = 1 if row is None else row.ranks
+    count = ranks if microbatches is None else microbatches
+    if not is_count(count, ranks):
+        raise ValueError(
+            f"accumulate_gradients got microbatches {shown(count)}; give a number of at least "
+            f"{ranks}{', one for each network' if ranks > 1 else ''}"
+        )
+    _check_independent(module, count, row)
+    pieces, step = _pieces(batch, count), _Step(module, loss, count)
+    if row is None:
+        total = torch.stack([step.add(*piece, n) for n, piece in enumerate(pieces)]).cumsum(0)[-1]
+        step.finish(None)
+        return total
+    own = range(count * row.rank // ranks, count * (row.rank + 1) // ranks)
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    before = [p.grad for p in parameters]
+    try:
+        parts = _gradients(step, pieces, own, parameters)
+    finally:
+        _put(parameters, before)
+    step.finish(row)
+    nothing = torch.zeros((), dtype=torch.float64)
+    if row.rank == 0:
+        parts = [[*before, nothing], *parts]
+    *total, value = _added_in_order(row, parts, [*parameters, nothing])
+    with torch.no_grad():
+        for p, new in zip(parameters, total, strict=True):
+            if new is not None and p.grad is not None:
+                p.grad.copy_(new)
+            elif new is not None:
+                p.grad = new.clone()
+    return value.clone()  # type: ignore[union-attr]
+
+
+class _Step:
+    """What is the same before each of several microbatches: random numbers, cycles, calls."""
+
+    def __init__(self, module: nn.Module, loss: Loss, count: int):
+        self.module, self.loss, self.count = module, loss, count
+        nets = [part for part in module.modules() if isinstance(part, ODENet)]
+        parallel = [part for part in module.modules() if isinstance(part, LayerParallel)]
+        self.nets = [(net, net.seed, net.calls) for net in nets]
+        self.parallel = [(part, part.control, part.calls) for part in parallel]
+        self.devices = sorted(
+            {p.device.index for p in module.parameters() if p.device.type == "cuda"}
+        )
+        self.drawn = int(torch.randint(2**62, ())) if count > 1 else 0
+        self.ends: list[Any] | None = None  # of the first microbatch here
+
+    def add(self, piece: Any, weight: float, number: int) -> Tensor:
+        """Add the gradient of a microbatch to `.grad`; its share of the loss."""
+        with self._begun(number):
+            value = self.loss(self.module, piece)
+            if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+                tensor = isinstance(value, Tensor)
+                got = f"shape {tuple(value.shape)}" if tensor else f"type {type(value).__name__}"
+                without = " without a gradient" if tensor and not value.requires_grad else ""
+                raise TypeError(
+                    f"accumulate_gradients got a loss of {got}{without}; give a tensor without "
+                    "axes that requires a gradient"
+                )
+            share = value.reshape(()) * weight if self.count > 1 else value.reshape(())
+            share.backward()
+        return share.detach().double()
+
+    @contextmanager
+    def _begun(self, number: int) -> Iterator[None]:
+        if self.count == 1:
+            yield
+            return
+        for part, control, calls in self.parallel:
+            part.control, part.calls = control, calls
+        for net, seed, calls in self.nets:
+            net.seed, net.calls = _mixed(seed, calls, number), 0
+        try:
+            with torch.random.fork_rng(self.devices):
+                torch.manual_seed(_mixed(self.drawn, number))
+                yield
+        finally:
+            if self.ends is None:
+                self.ends = [(part.control, part.calls) for part, *_ in self.parallel]
+                self.drew = [bool(net.calls) for net, *_ in self.nets]
+            for net, seed, calls in self.nets:
+                net.seed, net.calls = seed, calls
+
+    def finish(self, row: Any) -> None:
+        """Go on as after one call: what the first microbatch of all led to."""
+        if self.count == 1:
+            return
+        for (net, _, calls), drew in zip(self.nets, self.drew, strict=True):
+            net.calls = calls + drew
+        for (part, before, _), end in zip(self.parallel, self.ends or (), strict=True):
+            part.control, part.calls = end
+            if row is not None and isinstance(before, AdaptiveCycles):
+                part.control = row.broadcast(part.control)
+
+
+def _gradients(
+    step: _Step,
+    pieces: Sequence[tuple[Any, float]],
+    own: range,
+    parameters: Sequence[nn.Parameter],
+) -> list[list[Tensor | None]]:
+    """The gradients of each own microbatch, and its share of the loss."""
+    parts: list[list[Tensor | None]] = []
+    buffers = _buffers(step.module)
+    for number in own:
+        _put(parameters, [None] * len(parameters))
+        value = step.add(*pieces[number], number)
+        parts.append([*(p.grad for p in parameters), value])
+        for name, (tensor, version) in buffers.items():
+            now = step.module.get_buffer(name)
+            if now is not tensor or now._version != version:
+                raise ValueError(
+                    f"accumulate_gradients got a module whose calls change '{name}', which then "
+                    "differs between the networks of a grid; use layers without running "
+                    "statistics, as GroupNorm and LayerNorm are, or distribute(..., batches=1)"
+                )
+    return parts
+
+
+def _buffers(module: nn.Module) -> dict[str, tuple[Tensor, int]]:
+    """Those of a state, as they are now; the others are drawn for each call."""
+    saved = module.state_dict(keep_vars=True)
+    return {name: (b, b._version) for name, b in module.named_buffers() if name in saved}
+
+
+def _added_in_order(
+    row: Any, parts: Sequence[Gradients], like: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """The sums over all networks, added as one process does that has all microbatches."""
+    have = torch.tensor([[any(part[n] is not None for part in parts) for n in range(len(like))]])
+    some = row.gather(have).reshape(row.ranks, len(like)).any(0).tolist()
+    total: list[Tensor | None] = [None] * len(like)
+    kinds = dict.fromkeys((each.dtype, each.device) for each in like)
+    for kind in kinds:
+        which = [n for n, t in enumerate(like) if some[n] and (t.dtype, t.device) == kind]
+        if not which:
+            continue
+        rows = [torch.cat([_flat(part[n], like[n]) for n in which]) for part in parts]
+        sums = torch.cat([_passed_on(row, cuts) for cuts in _chunks(rows)])
+        sums = row.broadcast_from_last(sums, False)
+        ends = sums.split([like[n].numel() for n in which])
+        for n, flat in zip(which, ends, strict=True):
+            total[n] = flat.view(like[n].shape)
+    return total
+
+
+def _chunks(rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    return zip(*(each.split(CHUNK) for each in rows), strict=True)
+
+
+def _passed_on(row: Any, parts: Sequence[Tensor]) -> Tensor:
+    """Add to what the networks before gave, and give it to the next one."""
+    first, *others = parts
+    total = row.receive(first, False)
+    if row.rank:
+        total, others = total.clone(), list(parts)
+    for each in others:
+        total = total + each
+    row.send(total, False)
+    return total
+
+
+def _flat(gradient: Tensor | None, like: Tensor) -> Tensor:
+    if gradient is None:  # adding it leaves any number as it is, -0 too
+        return torch.full((like.numel(),), -0.0, dtype=like.dtype, device=like.device)
+    return gradient.detach().reshape(-1)
+
+
+def _put(parameters: Sequence[nn.Parameter], gradients: Gradients) -> None:
+    for p, gradient in zip(parameters, gradients, strict=True):
+        p.grad = gradient
+
+
+def _row_of(module: nn.Module) -> Any:
+    """The networks beside this one, if there are several."""
+    found = [m.communicator.batches for m in module.modules() if isinstance(m, LayerParallel)]
+    rows = [each for each in found if each is not None]
+    if rows and (len(rows) < len(found) or len({each.ranks for each in rows}) > 1):
+        raise ValueError(
+            "accumulate_gradients got a module with LayerParallel parts on different grids of "
+            "ranks; call distribute with the same numbers for each"
+        )
+    return rows[0] if rows else None
+
+
+def _check_independent(module: nn.Module, count: int, row: Any) -> None:
+    """Raise where a microbatch would depend on those before it."""
+    for part in module.modules() if count > 1 else ():
+        if not isinstance(part, LayerParallel):
+            continue
+        if part.settings["warm_start"]:
+            raise ValueError(
+                "accumulate_gradients got several microbatches and a LayerParallel with "
+                "warm_start=True, which begins with the trajectory of another microbatch; use "
+                "warm_start=False"
+            )
+        if part.settings["mode"] == "auto" and row is not None:
+            raise ValueError(
+                "accumulate_gradients got a LayerParallel with mode='auto', which the networks of "
+                "a grid may measure differently; use mode='mgrit' or 'serial'"
+            )
+
+
+def _pieces(batch: Any, count: int) -> list[tuple[Any, float]]:
+    """The microbatches, and the share of each in the mean."""
+    if count == 1:
+        return [(batch, 1.0)]
+    sizes = {len(each) for each in _tensors(batch) if each.dim()}
+    if len(sizes) != 1:
+        got = f"tensors of {sorted(sizes)} rows" if sizes else "no tensor with rows"
+        raise ValueError(
+            f"accumulate_gradients got a batch with {got}; give tensors with the same number of "
+            "rows on axis 0, and use others inside of the loss"
+        )
+    (rows,) = sizes
+    if rows < count:
+        raise ValueError(
+            f"accumulate_gradients got {rows} rows for {count} microbatches; give at least as many"
+        )
+    each, more = divmod(rows, count)
+    ends = [(n + 1) * each + min(n + 1, more) for n in range(count)]
+    cuts = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    return [(_taken(batch, cut), (cut.stop - cut.start) / rows) for cut in cuts]
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping | tuple | list):
+        for part in batch.values() if isinstance(batch, Mapping) else batch:
+            yield from _tensors(part)
+
+
+def _taken(batch: Any, cut: slice) -> Any:
+    """Some rows of each tensor, in containers of the same kind."""
+    if isinstance(batch, Tensor):
+        return batch[cut] if batch.dim() else batch
+    if isinstance(batch, Mapping):
+        return {key: _taken(value, cut) for key, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        parts = [_taken(part, cut) for part in batch]
+        make: Any = type(batch)
+        return make(*parts) if hasattr(batch, "_fields") else make(parts)
+    return batch
+
+
+def _mixed(*numbers: int) -> int:
+    """A seed of several numbers."""
+    return random.Random(" ".join(map(str, numbers))).getrandbits(62)
