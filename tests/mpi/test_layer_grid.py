@@ -44,7 +44,7 @@ def test_all_ranks_end_with_the_same_cycles(told, grid):
         _, equal, _ = told[grid][case]
         assert equal
     control, calls, passes = told[grid]["trained, adaptive"][2]
-    assert control.startswith("AdaptiveCycles(forward=2, backward=2")  # it began with 1 and 1
+    assert control.startswith("AdaptiveCycles(forward=2, backward=1")  # it began with 1 and 1
     assert (calls, passes) == (4, 4)
 
 
