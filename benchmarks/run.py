@@ -42,6 +42,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "layer_parallel_calls": "--rounds 4",
     "mgrit_vs_pymgrit": "--rounds 1",
     "transformer_layers": "--seeds 1 --layers 8 --steps 10 --parts cycles speed",
+    "transformer_ranks": "--layers 32 --rounds 1 --steps 2",
     "layer_ranks": "--rounds 1 --cases 2",
     "sample_parallel": "--samples 20000 --rounds 1",
     "depth_training": "--steps 100 --seeds 2 --data peaks digits",
@@ -83,7 +84,7 @@ PEERS = {
     "mgrit_vs_pymgrit": [Peer("pymgrit", "PYMGRIT", "pymgrit")],
     "depth_training": [MNIST],
 }
-RANKS = {"layer_ranks": 2, "sample_parallel": 2}  # started by mpiexec
+RANKS = {"layer_ranks": 2, "sample_parallel": 2, "transformer_ranks": 2}  # started by mpiexec
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.
 JOIN = {"pinn", "pinn_accuracy", "rough_compositions", "newton_multigrid", "knot_solvers"}

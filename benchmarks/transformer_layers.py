@@ -60,9 +60,9 @@ class Block(nn.Module):
 class Embedding(nn.Module):
     """Bytes and their places -> the state."""
 
-    def __init__(self, width: int = 64):
+    def __init__(self, width: int = 64, context: int = CONTEXT):
         super().__init__()
-        self.bytes, self.places = nn.Embedding(256, width), nn.Embedding(CONTEXT, width)
+        self.bytes, self.places = nn.Embedding(256, width), nn.Embedding(context, width)
 
     def forward(self, text: torch.Tensor) -> torch.Tensor:
         return self.bytes(text) + self.places.weight[: text.shape[1]]
@@ -76,9 +76,11 @@ def texts() -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.frombuffer(each, np.uint8) for each in both)  # type: ignore[return-value]
 
 
-def windows(text: np.ndarray, count: int, rng: np.random.Generator) -> torch.Tensor:
-    starts = rng.integers(0, len(text) - CONTEXT - 1, count)
-    return torch.from_numpy(text[starts[:, None] + np.arange(CONTEXT + 1)].astype(np.int64))
+def windows(
+    text: np.ndarray, count: int, rng: np.random.Generator, context: int = CONTEXT
+) -> torch.Tensor:
+    starts = rng.integers(0, len(text) - context - 1, count)
+    return torch.from_numpy(text[starts[:, None] + np.arange(context + 1)].astype(np.int64))
 
 
 def made(layers: int, seed: int, start: str) -> ODENet:

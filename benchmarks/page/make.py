@@ -183,7 +183,7 @@ def note(name: str, rows: list[Row]) -> str:
 
 
 def plain_table(rows: list[Row]) -> str:
-    """All columns; medians with their spread where that was saved."""
+    """All columns but the part; medians with their spread where that was saved."""
 
     def cell(row: Row, key: str) -> str:
         value = row.get(key, "-")
@@ -194,7 +194,7 @@ def plain_table(rows: list[Row]) -> str:
             return f"{value:.3g}"
         return f"{value:.2g} ({ends[0]:.2g} to {ends[1]:.2g})"
 
-    keys = list(dict.fromkeys(key for row in rows for key in row))
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key != "part"]
     shown = [key for key in keys if not key.endswith(("_least", "_largest"))]
     heads = [key.removesuffix("_median").replace("_", " ") for key in shown]
     return markdown(heads, [[cell(row, key) for key in shown] for row in rows])
@@ -213,7 +213,8 @@ def part(name: str, result: Row) -> str:
         told += section.tables(rows)
         told.append(f"![{title}: {section.caption}](pictures/benchmark-{name}.svg)")
     else:
-        told.append(plain_table(rows))
+        parts = dict.fromkeys(row.get("part") for row in rows)
+        told += [plain_table([row for row in rows if row.get("part") == each]) for each in parts]
     for target in result["targets"]:
         start = "\n" if told[-1].startswith("- ") else ""
         goal, measured = number(target["target"]), number(target["measured"])
