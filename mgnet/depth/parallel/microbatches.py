@@ -191,9 +191,8 @@ def _gradients(
         _put(parameters, [None] * len(parameters))
         value = step.add(*pieces[number], number)
         parts.append([*(p.grad for p in parameters), value])
-        for name, (tensor, version) in buffers.items():
-            now = step.module.get_buffer(name)
-            if now is not tensor or now._version != version:
+        for name, value in buffers.items():
+            if not torch.equal(step.module.get_buffer(name), value):
                 raise ValueError(
                     f"accumulate_gradients got a module whose calls change '{name}', which then "
                     "differs between the networks of a grid; use layers without running "
@@ -202,10 +201,10 @@ def _gradients(
     return parts
 
 
-def _buffers(module: nn.Module) -> dict[str, tuple[Tensor, int]]:
-    """Those of a state, as they are now; the others are drawn for each call."""
+def _buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Those of a state, copied, as batch norm edits them without counting; others are drawn."""
     saved = module.state_dict(keep_vars=True)
-    return {name: (b, b._version) for name, b in module.named_buffers() if name in saved}
+    return {name: b.clone() for name, b in module.named_buffers() if name in saved}
 
 
 def _added_in_order(

@@ -185,18 +185,34 @@ class Part:
         return getattr(self.own, name)
 
 
-@pytest.mark.parametrize("kind", ["running statistics", "auto", "few", "mixed"])
+class Scaled(nn.Module):
+    """Running statistics that nothing counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 3)
+        self.register_buffer("mean", torch.zeros(3))
+        self.register_buffer("var", torch.ones(3))
+
+    def forward(self, x):
+        return nn.functional.batch_norm(self.linear(x), self.mean, self.var, training=True)
+
+
+@pytest.mark.parametrize("kind", ["running statistics", "before", "auto", "few", "mixed"])
 def test_networks_that_would_differ_are_refused(kind):
     module = made(mode="auto") if kind == "auto" else made()
     if kind == "running statistics":
         net = ODENet(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3)), 4, before=nn.Linear(2, 3))
         module = LayerParallel(net, 2, 2).train()
+    if kind == "before":
+        module.net.before = Scaled()
     grads = [torch.ones_like(p) for p in module.parameters()]
     for p, grad in zip(module.parameters(), grads, strict=True):
         p.grad = grad
     module.communicator = Part(module.communicator)
     whole = nn.ModuleList([module, made()]) if kind == "mixed" else module
     says = {"running statistics": "calls change 'net.block.0.running_mean'", "auto": "mode='auto'"}
+    says |= {"before": "calls change 'net.before.mean'"}
     says |= {"few": "at least 2, one for each network", "mixed": "different grids"}
     with pytest.raises(ValueError, match=says[kind]):
         accumulate_gradients(whole, loss, data(), 1 if kind == "few" else None)
