@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
+from mgnet.depth.batched.autocast import cast_of, same_cast, uncast, without_cast
 from mgnet.depth.batched.block_call import keyed_call
 from mgnet.depth.batched.draws import KEY, Draws
 from mgnet.depth.batched.graphs import ShapeError
+from mgnet.depth.batched.layer_rate import has_rates
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.programs import Program
@@ -95,6 +96,7 @@ class StackedBlock:
         self.evaluations = 0
         self.vjps = 0
         self.draws = Draws()
+        self.draws.seen = has_rates(template)  # the first layer alone may draw nothing
         self.has_state = self.buffer_names not in ((), (KEY,))
         self._start()
 
@@ -271,8 +273,8 @@ class StackedBlock:
         def bind(shape: tuple[int, ...]) -> Callable[..., Any]:
             numbers = () if some.numbers is None else some.numbers(*trace.sizes(shape))
             if kind == "differentiable":
-                return _uncast(lambda x: some.run(*numbers, *some.prepare(*tensors), x), device)
-            run = _uncast(partial(some.run, *numbers, *prepared), device)
+                return uncast(lambda x: some.run(*numbers, *some.prepare(*tensors), x), device)
+            run = uncast(partial(some.run, *numbers, *prepared), device)
             if kind != "record":
                 return run
             changed = trace.one.changed  # type: ignore[union-attr]
@@ -386,15 +388,3 @@ class StackedBlock:
             if key not in self._variants and len(self._variants) >= VARIANTS:
                 self._variants.clear()
             return self._variants.get(key) or self._variants.setdefault(key, make())
-
-
-def _uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """A traced program, which has the conversions of autocast in it."""
-    if cast_of(device) is None:
-        return run
-
-    def uncast(*inputs: Tensor) -> Any:
-        with without_cast(device):
-            return run(*inputs)
-
-    return uncast

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mgnet.depth.batched.draws import KEY
+from mgnet.depth.batched.layer_rate import LayerRate
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.network.differences import named_tensors, plain_tensors
 from mgnet.depth.network.dropout import KeyedDropout
@@ -115,8 +116,9 @@ def _tensors_of_layers(net: StackedNetwork, layers: Layers) -> list[Tensors]:
     if inner is not net.block:
         stacked = {name.removeprefix("block."): x for name, x in stacked.items()}
     for prefix, part in inner.named_modules():
-        if isinstance(part, KeyedDropout):
-            del stacked[f"{prefix}.key" if prefix else "key"]
+        rates = [x.buffer for x in vars(part).values() if isinstance(x, LayerRate)]
+        for name in (*rates, *["key"] * isinstance(part, KeyedDropout)):
+            del stacked[f"{prefix}.{name}" if prefix else name]
     middle = [{name: x.detach()[n] for name, x in stacked.items()} for n in range(net.depth)]
     opening, closing = (
         [{name: x.detach() for name, x in named_tensors(_inner(each.block))} for each in part]

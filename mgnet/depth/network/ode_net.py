@@ -442,8 +442,8 @@ class ODENet(torch.nn.Module):
         Raises
         ------
         TypeError, ValueError
-            If the blocks differ in more than their weights; names the first that does. If a class
-            with a `forward` of its own, or a hook, does more than to call modules in turn.
+            If the blocks differ in more than weights and rates of dropout; names the first. If a
+            class with a `forward` of its own, or a hook, does more than to call modules in turn.
 
         Examples
         --------

@@ -11,7 +11,7 @@ import torch
 
 from mgnet.depth.batched.scheme import needed_arguments, of_its_shape
 from mgnet.depth.network.copies import copied
-from mgnet.depth.network.differences import difference
+from mgnet.depth.network.layer_rates import first_difference
 from mgnet.depth.network.layer_stack import Net, StackedNetwork
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.subclass import check_calls
@@ -197,15 +197,16 @@ def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
     blocks = [
         each.block.block if isinstance(each.block, Increment) else each.block for each in layers
     ]
-    for n, (layer, block) in enumerate(zip(layers, blocks, strict=True), start):
-        found = difference(blocks[0], block)
-        if layer.scheme != layers[0].scheme:
-            found = f"scheme {layer.scheme!r} instead of {layers[0].scheme!r}"
-        if found:
-            raise ValueError(
-                f"module {n} differs from module {start}: {found}; residual blocks must have the "
-                "same architecture: give blocks=(first, end) of those that have"
-            )
+    found = first_difference(blocks)
+    for n, layer in enumerate(layers):
+        if layer.scheme != layers[0].scheme and (found is None or n <= found[0]):
+            found = n, f"scheme {layer.scheme!r} instead of {layers[0].scheme!r}"
+            break
+    if found:
+        raise ValueError(
+            f"module {start + found[0]} differs from module {start}: {found[1]}; residual blocks "
+            "must have the same architecture: give blocks=(first, end) of those that have"
+        )
 
 
 def _check_times(net: StackedNetwork, layers: Sequence[ResidualBlock], start: int) -> None:
