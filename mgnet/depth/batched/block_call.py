@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -89,7 +90,8 @@ def keyed_call(
                 _refuse_side_inputs(side)
         with torch.no_grad():
             for buffer, value in kept:
-                buffer.copy_(value)
+                with _unsafe_preserve_version_counter(buffer):  # most were not edited
+                    buffer.copy_(value)
         return _recomputed(block, run, given, tensors, mode)
     return _with_masks(run, given, partial(mode, strict))
 

@@ -44,6 +44,7 @@ class StackedNetwork(Protocol):
     training: bool
     weights: Any
     learnable_steps: Any
+    shared_buffers: tuple[str, ...]
     kept: range
     block: Any
     before: Any

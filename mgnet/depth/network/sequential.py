@@ -76,6 +76,7 @@ def from_sequential(
     sequential: torch.nn.Module,
     blocks: tuple[int, int] | None = None,
     learnable_steps: bool = False,
+    shared_buffers: Sequence[str] = (),
 ) -> Net:
     """See `ODENet.from_sequential`; `kind` is the class to make.
 
@@ -104,7 +105,7 @@ def from_sequential(
     if foreign[0]:
         chosen = [ResidualBlock(Increment(each), 1.0, n) for n, each in enumerate(middle)]
     ends = _one(before), _one(after)
-    net = _from_blocks(kind, chosen, learnable_steps, start, ends)
+    net = _from_blocks(kind, chosen, learnable_steps, start, ends, shared_buffers)
     return net.train(sequential.training)
 
 
@@ -152,6 +153,7 @@ def _from_blocks(
     learnable_steps: bool,
     start: int,
     ends: tuple[Any, Any],
+    shared_buffers: Sequence[str],
 ) -> Net:
     """The net of the layers; those of step 1 around others become boundary layers."""
     typical = layers[len(layers) // 2]
@@ -176,6 +178,8 @@ def _from_blocks(
         "after": ends[1],
         "boundary_layers": (first, last),
     }
+    if shared_buffers:
+        options["shared_buffers"] = shared_buffers
     arguments = (lambda n: blocks[n]), count, T if T > 0.0 else 1.0
     try:
         inspect.signature(kind).bind(*arguments, **options)
