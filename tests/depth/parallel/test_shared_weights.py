@@ -201,6 +201,17 @@ def test_a_side_input_edited_before_a_checkpoint_is_called_again_is_refused():
         out.sum().backward()
 
 
+def test_evaluate_gives_the_side_inputs_of_each_batch():
+    torch.manual_seed(0)
+    net = ODENet(WithSide(), 4, boundary_layers=(1, 1)).double()
+    parallel = LayerParallel(net, 2, 2, control=CyclesToTolerance(1e-13, max_cycles=20))
+    batches = [(x, None, side) for x, side in (side_inputs(0), side_inputs(1))]
+    found = parallel.evaluate(lambda out, _: out.square().mean(), batches)
+    with torch.no_grad():
+        expected = sum(float(net(x, **side).square().mean()) for x, _, side in batches) / 2
+    assert found == pytest.approx({"serial": expected, "mgrit": expected}, rel=1e-9)
+
+
 @pytest.mark.parametrize("mode", ["mgrit", "serial"])
 def test_side_inputs_edited_before_the_backward_pass_are_refused(mode):
     net = ODENet(WithSide(), 4).double()
