@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mgnet.depth.batched.scheme import version_of
+from mgnet.depth.batched.surroundings import innermost
 
 __all__ = ["FixedBuffers"]
 
 Before = tuple[int, "Tensor | None"]
-REAL = Tensor, nn.Buffer
 
 
 class FixedBuffers:
@@ -48,11 +48,9 @@ shared_buffers
 
         Batch norm edits its statistics without counting.
         """
-        copied = values and bool(self.numbers) and not torch.compiler.is_compiling()
-        return [
-            (version_of(x), x.clone() if copied and type(x) in REAL and not x.is_meta else None)
-            for x in (buffers[k] for k in self.numbers)
-        ]
+        values = values and not torch.compiler.is_compiling()
+        fixed = [buffers[k] for k in self.numbers]
+        return [(version_of(x), x.clone() if values and _has_values(x) else None) for x in fixed]
 
     def check(
         self, buffers: Sequence[Tensor], new: Sequence[Tensor], before: Sequence[Before]
@@ -76,3 +74,8 @@ shared_buffers
             f"{type(self.block).__name__} changes its buffer {name}, of which all layers have one; "
             f"leave {name} out of shared_buffers"
         )
+
+
+def _has_values(x: Tensor) -> bool:
+    """Whether they are there to be compared: not while something traces or maps over tensors."""
+    return type(x) is Tensor and not x.is_meta and innermost(x) is x

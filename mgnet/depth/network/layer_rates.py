@@ -89,7 +89,8 @@ def _made_equal(module: torch.nn.Module, typical: Mapping[str, torch.nn.Module])
             other = copy.deepcopy(part).train(own.training)
             if not path:
                 return other
-            made.set_submodule(path, other)
+            parent, _, name = path.rpartition(".")
+            setattr(made.get_submodule(parent), name, other)
     return made
 
 

@@ -55,3 +55,26 @@ def test_what_a_trace_says():
     fixed.check_numbers((0,))
     with pytest.raises(ValueError, match="changes its buffer b"):
         fixed.check_numbers((0, 1))
+
+
+def test_under_vmap_versions_alone_are_compared():
+    fixed = FixedBuffers(nn.Tanh(), ["a"], ["a"])
+
+    def call(a, change):
+        before = fixed.before([a])
+        fixed.check([a], [a.clone() if change else a], before)
+        return a
+
+    a = torch.ones(3, 2)
+    assert torch.equal(torch.func.vmap(lambda a: call(a, False))(a), a)
+    with pytest.raises(ValueError, match="changes its buffer a"):
+        torch.func.vmap(lambda a: call(a, True))(a)
+
+
+def test_counted_edits_are_noticed_without_values():
+    a = torch.ones(2)
+    fixed = FixedBuffers(nn.Tanh(), ["a"], ["a"])
+    before = fixed.before([a], values=False)
+    a.add_(1.0)
+    with pytest.raises(ValueError, match="changes its buffer a"):
+        fixed.check([a], [a], before)
