@@ -13,7 +13,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 from crossings import rows, table  # noqa: E402
 from crossings.networks import NETWORKS, close, same_step  # noqa: E402
 
-ROWS = rows.load()
+ROWS = rows.load()  # in the order of the page
+from crossings import transformer_models  # noqa: E402
+
 QUICK = [row for row in ROWS.values() if row.quick]
 SAVED = {(cell["row"], cell["network"]): cell for cell in table.read()["cells"]}
 
@@ -23,7 +25,7 @@ def test_page_is_what_the_generator_makes():
 
 
 def test_saved_cells_are_those_of_the_rows_and_none_is_wrong():
-    there = {(title, network.title) for title in ROWS for network in NETWORKS}
+    there = {(title, network) for title, row in ROWS.items() for network in row.networks}
     assert there >= set(SAVED) >= {key for key in there if ROWS[key[0]].quick}
     assert not [
         cell for cell in SAVED.values() if cell["verdict"] not in ("works", "refused", "fails")
@@ -78,6 +80,25 @@ def test_judge(check, verdict, text):
     assert (found["row"], found["network"]) == ("a row", "KAN")
     assert found["verdict"] == verdict
     assert found["text"].startswith(text)
+
+
+@pytest.mark.parametrize("part", ["whole", "before", "after"])
+def test_a_model_notices_wrong_numbers(part, monkeypatch):
+    row = ROWS["PyTorch: `nn.TransformerEncoder`"]
+    right = transformer_models.Model
+
+    def wrong(*given):
+        model = right(*given)
+
+        def off(*inputs):
+            found = getattr(model, part)(*inputs)
+            return (1.001 * found[0], *found[1:]) if part == "before" else 1.001 * found
+
+        return model._replace(**{part: off})
+
+    monkeypatch.setattr(transformer_models, "Model", wrong)
+    found = rows.judge(row, NETWORKS[1])
+    assert found["verdict"] == "wrong" and found["text"].startswith("outputs wrong by")
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.title)

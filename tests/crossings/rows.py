@@ -14,7 +14,7 @@ from crossings.networks import NETWORKS, Network, WrongNumberError
 
 Check = Callable[[Network], None]
 MODULES = ("derivatives", "precision", "compilers", "modes", "saving", "surgery", "processes")
-MODULES += ("trainers",)
+MODULES += ("trainers", "transformer_models")
 LONGEST = 330
 
 
@@ -32,6 +32,8 @@ class Row(NamedTuple):
         Whether the test suite runs it, too.
     ranks : int
         Processes that run the check together.
+    networks : tuple of str
+        The titles of those that it is for.
     """
 
     section: str
@@ -40,6 +42,7 @@ class Row(NamedTuple):
     needs: tuple[str, ...] = ()
     quick: bool = True
     ranks: int = 1
+    networks: tuple[str, ...] = tuple(network.title for network in NETWORKS)
 
     def missing(self) -> list[str]:
         """What is not installed."""
@@ -50,12 +53,18 @@ ROWS: dict[str, Row] = {}
 
 
 def row(
-    section: str, title: str, *needs: str, quick: bool = True, ranks: int = 1
+    section: str,
+    title: str,
+    *needs: str,
+    quick: bool = True,
+    ranks: int = 1,
+    networks: tuple[str, ...] = (),
 ) -> Callable[[Check], Check]:
-    """Add a check to the table."""
+    """Add a check to the table; of all networks, unless some are named."""
 
     def add(check: Check) -> Check:
-        ROWS[title] = Row(section, title, check, needs, quick, ranks)
+        chosen = networks or Row._field_defaults["networks"]
+        ROWS[title] = Row(section, title, check, needs, quick, ranks, chosen)
         return check
 
     return add

@@ -69,6 +69,15 @@ class Shifted(torch.nn.Module):
         return torch.tanh(self.linear(u) * shift) * mask
 
 
+class Masks(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.arange(4) != 1)
+
+    def forward(self, u):
+        return u * self.mask
+
+
 class Drops(torch.nn.Module):
     def forward(self, u):
         return torch.nn.functional.dropout(u, 0.5, self.training)
@@ -147,6 +156,9 @@ CASES = {
     ),
     "batch norm": Case(
         6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)
+    ),
+    "a buffer kept once": Case(
+        29, 2, 4, steps=2, parts=(Masks(),), net={"shared_buffers": ["1.mask"]}, traced=False
     ),
 }
 EXACT = Case(12, 3, 2, CyclesToTolerance(1e-30), net={"boundary_layers": (1, 1)}, traced=False)

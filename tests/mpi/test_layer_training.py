@@ -38,6 +38,7 @@ CASES = [
     "dropout",
     "dropout by a function",
     "batch norm",
+    "a buffer kept once",
     "resumed",
 ]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["cast_of", "same_cast", "without_cast"]
+__all__ = ["cast_of", "same_cast", "uncast", "without_cast"]
 
 
 def cast_of(device: str) -> torch.dtype | None:
@@ -71,3 +71,22 @@ def without_cast(device: str) -> Iterator[None]:
     finally:
         if was:
             torch.set_autocast_enabled(device, True)
+
+
+def uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """A traced program, which has the conversions of autocast in it, without those of now.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     uncast(torch.mm, "cpu")(torch.ones(1, 1), torch.ones(1, 1))
+    tensor([[1.]])
+    """
+    if cast_of(device) is None:
+        return run
+
+    def uncasted(*inputs: Any) -> Any:
+        with without_cast(device):
+            return run(*inputs)
+
+    return uncasted

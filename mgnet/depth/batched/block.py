@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
+from mgnet.depth.batched.autocast import cast_of, same_cast, uncast, without_cast
 from mgnet.depth.batched.block_call import keyed_call
 from mgnet.depth.batched.draws import KEY, Draws
+from mgnet.depth.batched.fixed_buffers import FixedBuffers
 from mgnet.depth.batched.graphs import ShapeError
+from mgnet.depth.batched.layer_rate import has_rates
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.programs import Program
@@ -52,6 +54,8 @@ class StackedBlock:
         The one-step method.
     traced : bool
         With False every layer is evaluated by itself in ordinary PyTorch: slow; for debugging.
+    shared_buffers : sequence of str
+        Names of buffers that all layers have together, so that none may change them.
 
     Attributes
     ----------
@@ -82,7 +86,13 @@ class StackedBlock:
     (2, 2)
     """
 
-    def __init__(self, template: nn.Module, scheme: str = "euler", traced: bool = True):
+    def __init__(
+        self,
+        template: nn.Module,
+        scheme: str = "euler",
+        traced: bool = True,
+        shared_buffers: Sequence[str] = (),
+    ):
         check_scheme(scheme)
         self.template = template
         self.scheme = scheme
@@ -90,11 +100,12 @@ class StackedBlock:
         self.takes_time = takes_time(template)
         self.names = tuple(name for name, _ in template.named_parameters())
         self.buffer_names = tuple(name for name, _ in template.named_buffers())
+        self.fixed = FixedBuffers(template, self.buffer_names, shared_buffers)
         self._further = further_names(template)
         self.stages = STAGES[scheme]
         self.evaluations = 0
         self.vjps = 0
-        self.draws = Draws()
+        self.draws = Draws(seen=has_rates(template))  # the first layer may draw nothing
         self.has_state = self.buffer_names not in ((), (KEY,))
         self._start()
 
@@ -149,8 +160,7 @@ class StackedBlock:
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Callable[..., Any]:
         """What evaluates these layers, in the mode of now or another; found once."""
-        if training is None:
-            training = self.template.training
+        training = self.template.training if training is None else training
         # As `_key` does: a call costs as much as a small layer.
         cast = cast_of(states.device.type)
         key = self, states.shape, states.dtype, training, cast
@@ -170,8 +180,7 @@ class StackedBlock:
         self, kind: str, layers: Layers, states: Tensor, training: bool | None = None
     ) -> Sequence[Callable[..., Any]]:
         """`compiled` for each of these layers alone; found once."""
-        if training is None:
-            training = self.template.training
+        training = self.template.training if training is None else training
         key = self._key(states, (1, *states.shape[1:]), training)
         names = layers._names.get(key)
         if names is not None:
@@ -209,9 +218,9 @@ class StackedBlock:
     ) -> tuple[Tensor, list[Tensor]]:
         """The slope of one layer, and its new buffers; edits the buffers."""
         tensors, keywords = self.named(parameters, buffers), dict(side or {})
+        before = self.fixed.before(buffers)
 
         def run(*given: Any) -> Tensor:
-            # As `call_with` does, with names that are found once.
             return functional_call(self.template, tensors, given, keywords, tie_weights=False)
 
         def block(t: Any, u: Tensor) -> Tensor:
@@ -220,7 +229,9 @@ class StackedBlock:
 
         with lending():
             value = slope(self.scheme, block, time, state, step)
-        return value.to(state.dtype), [tensors[name] for name in self.buffer_names]
+        new = [tensors[name] for name in self.buffer_names]
+        self.fixed.check(buffers, new, before)
+        return value.to(state.dtype), new
 
     def _find(
         self, kind: str, layers: Layers, states: Tensor, training: bool
@@ -271,8 +282,8 @@ class StackedBlock:
         def bind(shape: tuple[int, ...]) -> Callable[..., Any]:
             numbers = () if some.numbers is None else some.numbers(*trace.sizes(shape))
             if kind == "differentiable":
-                return _uncast(lambda x: some.run(*numbers, *some.prepare(*tensors), x), device)
-            run = _uncast(partial(some.run, *numbers, *prepared), device)
+                return uncast(lambda x: some.run(*numbers, *some.prepare(*tensors), x), device)
+            run = uncast(partial(some.run, *numbers, *prepared), device)
             if kind != "record":
                 return run
             changed = trace.one.changed  # type: ignore[union-attr]
@@ -304,10 +315,11 @@ class StackedBlock:
         if not self.traced or not len(layers):
             return UNTRACED, Family()
         request = self._request(layers, states)
-        make = partial(self._trace, request)
         with lending(), torch.inference_mode(False), without_cast(device):
             family = self._traces.family((self.fingerprint(layers, training), shapes, kind))
-            return family.find(request, make), family
+            trace = family.find(request, partial(self._trace, request))
+        self.fixed.check_numbers(() if trace.one is None else trace.one.changed)
+        return trace, family
 
     def _trace(self, request: Request, warns: bool, keeps: bool) -> OneLayer | None:
         """The trace of one layer for this shape; None, with a warning, if there is none."""
@@ -386,15 +398,3 @@ class StackedBlock:
             if key not in self._variants and len(self._variants) >= VARIANTS:
                 self._variants.clear()
             return self._variants.get(key) or self._variants.setdefault(key, make())
-
-
-def _uncast(run: Callable[..., Any], device: str) -> Callable[..., Any]:
-    """A traced program, which has the conversions of autocast in it."""
-    if cast_of(device) is None:
-        return run
-
-    def uncast(*inputs: Tensor) -> Any:
-        with without_cast(device):
-            return run(*inputs)
-
-    return uncast

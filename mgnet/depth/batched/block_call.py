@@ -7,14 +7,16 @@ in the backward pass again as a whole, with a graph and with the tensors of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from mgnet.depth.batched.autocast import same_cast, without_cast
 from mgnet.depth.batched.draws import (
@@ -30,6 +32,7 @@ from mgnet.depth.batched.surroundings import check_gradients
 __all__ = ["keyed_call"]
 
 Call = Callable[..., Tensor]
+TENSOR = object()  # in the place of a tensor
 MESSAGE = "the block uses torch.utils.checkpoint, which calls it again in the backward pass, "
 
 
@@ -59,11 +62,6 @@ def keyed_call(
     side : mapping, optional
         What else `run` gives the block.
 
-    Raises
-    ------
-    RuntimeError
-        If the block is called again in the backward pass, for which side inputs are not kept.
-
     Examples
     --------
     >>> block = nn.Linear(1, 1, bias=False)
@@ -75,30 +73,20 @@ def keyed_call(
     key = tensors.get(KEY) if block.training else None
     mode = partial(KeyedDraws, key, draws, block.training)
     if torch.is_grad_enabled():
-        if draws.recomputes and side:
-            _refuse_side_inputs(side)
         if draws.recomputes:
-            return _recomputed(block, run, given, tensors, mode)
+            return _recomputed(block, run, given, tensors, mode, side or {})
         owned = dict(block.named_buffers())
         kept = [(x, x.clone()) for name, x in tensors.items() if name in owned and name != KEY]
         try:
             return _with_masks(run, given, partial(mode, strict))
         except CheckpointFoundError:
             draws.recomputes = True
-            if side:
-                _refuse_side_inputs(side)
         with torch.no_grad():
             for buffer, value in kept:
-                buffer.copy_(value)
-        return _recomputed(block, run, given, tensors, mode)
+                with _unsafe_preserve_version_counter(buffer):  # most were not edited
+                    buffer.copy_(value)
+        return _recomputed(block, run, given, tensors, mode, side or {})
     return _with_masks(run, given, partial(mode, strict))
-
-
-def _refuse_side_inputs(side: Mapping[str, Any]) -> None:
-    raise RuntimeError(
-        MESSAGE + f"and got the side inputs {', '.join(side)}, which it would not have there; keep "
-        "them as buffers of the block, or switch the checkpoints inside it off"
-    )
 
 
 def _with_masks(run: Call, given: tuple[Any, ...], mode: Callable[[], KeyedDraws]) -> Tensor:
@@ -116,16 +104,18 @@ def _recomputed(
     given: tuple[Any, ...],
     tensors: Mapping[str, Tensor],
     mode: Callable[..., KeyedDraws],
+    side: Mapping[str, Any],
 ) -> Tensor:
     """The same, with a graph in which the whole call is one node."""
     owned = {name: x for name, x in block.named_parameters(remove_duplicate=False)}
     unique = {id(x): x for name, x in tensors.items() if name in owned}
-    inputs = [*(x for x in given if isinstance(x, Tensor)), *unique.values()]
+    told = given, dict(side)
+    inputs = [*(x for x in tree_leaves(told) if isinstance(x, Tensor)), *unique.values()]
     if not any(x.requires_grad for x in inputs):
         value = _with_masks(run, given, partial(mode, True, looks=False))
         check_gradients(value, [])
         return value
-    again = _Again(block, given, tensors, list(unique), mode)
+    again = _Again(block, told, tensors, list(unique), mode)
     return _Recomputed.apply(again, run, *inputs)
 
 
@@ -135,7 +125,7 @@ class _Again:
     def __init__(
         self,
         block: nn.Module,
-        given: tuple[Any, ...],
+        told: tuple[tuple[Any, ...], dict[str, Any]],
         tensors: Mapping[str, Tensor],
         places: list[int],
         mode: Callable[..., KeyedDraws],
@@ -143,7 +133,8 @@ class _Again:
         self.block = block
         self.mode = mode
         self.modes = [part.training for part in block.modules()]
-        self.given = [None if isinstance(x, Tensor) else x for x in given]
+        leaves, self.spec = tree_flatten(told)
+        self.leaves = [TENSOR if isinstance(x, Tensor) else x for x in leaves]
         numbers = {place: n for n, place in enumerate(places)}
         self.parameters = {name: numbers[id(x)] for name, x in tensors.items() if id(x) in numbers}
         self.buffers = {
@@ -151,8 +142,14 @@ class _Again:
             for name, x in tensors.items()
             if name not in self.parameters
         }
-        u = given[-1]
+        u = told[0][-1]
         self.device, self.cast = u.device.type, same_cast(u.device.type)
+
+    def parts(self, inputs: Sequence[Tensor]) -> tuple[tuple, dict[str, Any], list[Tensor]]:
+        """What the block is given, the side inputs, and the parameters."""
+        tensors = iter(inputs)
+        leaves = [next(tensors) if x is TENSOR else x for x in self.leaves]
+        return *tree_unflatten(leaves, self.spec), list(tensors)
 
     def gradients(self, inputs: tuple[Tensor, ...], gradient: Tensor) -> list[Tensor | None]:
         """Those of the inputs, the given tensors and then the parameters, that require one."""
@@ -161,9 +158,7 @@ class _Again:
                 MESSAGE + "but its mode was changed before, by train() or eval(); change it after "
                 "the backward pass"
             )
-        tensors = iter(inputs)
-        given = [next(tensors) if x is None else x for x in self.given]
-        parameters = list(tensors)
+        given, side, parameters = self.parts(inputs)
         placed = {name: parameters[n] for name, n in self.parameters.items()}
         placed |= {name: x if name == KEY else x.clone() for name, x in self.buffers.items()}
         found: list[Tensor | None] = []
@@ -171,7 +166,7 @@ class _Again:
         def inside(block: nn.Module) -> Tensor:
             with self.mode(True, looks=False, repeats=True) as masks:
                 with self.cast():
-                    value = block(*given)
+                    value = block(*given, **side)
                 leaves = [x for x in inputs if x.requires_grad]
                 check_gradients(value, leaves)
                 masks.end()
@@ -210,14 +205,13 @@ class _Inside(nn.Module):
 
 
 class _Recomputed(torch.autograd.Function):
-    """(time and state, parameters) -> the slope; calls the block again in the backward pass."""
+    """(time, state, side inputs, parameters) -> the slope; the backward pass calls it again."""
 
     @staticmethod
     def forward(ctx: Any, again: _Again, run: Call, *inputs: Tensor) -> Tensor:
         ctx.again = again
         ctx.save_for_backward(*inputs)
-        tensors = iter(inputs)
-        given = tuple([next(tensors) if x is None else x for x in again.given])
+        given, _, _ = again.parts(inputs)  # `run` has the side inputs
         return _with_masks(run, given, partial(again.mode, True))
 
     @staticmethod

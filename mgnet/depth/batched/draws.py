@@ -50,8 +50,8 @@ class Draws:
     2
     """
 
-    def __init__(self) -> None:
-        self.seen = False
+    def __init__(self, seen: bool = False) -> None:
+        self.seen = seen
         self.recomputes = False
         self.calls = 0
         self.made: Any = None, None  # what the last keys were made of, and they

@@ -110,7 +110,7 @@ class SideBlock(StackedBlock):
         fixed = [f"fixed side input {n}" for n in range(len(side.fixed))]
         self.buffer_names = *block.buffer_names, *fixed
         self.stages = block.stages
-        self.draws = block.draws
+        self.draws, self.fixed = block.draws, block.fixed
         self.has_state = block.has_state
         self._start()
 

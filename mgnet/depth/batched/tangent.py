@@ -54,7 +54,7 @@ class TangentBlock(StackedBlock):
         self.takes_time = block.takes_time
         self.names = 2 * (*block.names, *["step"] * with_steps)
         self.buffer_names = block.buffer_names
-        self.has_state = block.has_state
+        self.has_state, self.fixed = block.has_state, block.fixed
         self.stages = block.stages
         self.evaluations = 0
         self.vjps = 0

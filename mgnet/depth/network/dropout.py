@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from mgnet.depth.batched.draws import BITS, KEY, Draws, mixed
+from mgnet.depth.batched.layer_rate import LayerRate, give_rates, plain_number
 
 __all__ = [
     "KeyedDropout",
@@ -41,7 +42,7 @@ class KeyedDropout(torch.nn.Module):
 
     Parameters
     ----------
-    p : float
+    p : float, or LayerRate
         Probability that an entry is set to 0.
     channels : bool
         Whether all entries of a channel, axes 2 and up, have the same fate.
@@ -57,7 +58,7 @@ class KeyedDropout(torch.nn.Module):
     (True, True)
     """
 
-    def __init__(self, p: float, channels: bool, layers: int):
+    def __init__(self, p: Any, channels: bool, layers: int):
         super().__init__()
         self.p = p
         self.channels = channels
@@ -105,6 +106,8 @@ def _with_modules(block: torch.nn.Module, layers: int) -> torch.nn.Module:
         if isinstance(block, kind) and type(block).forward is kind.forward:
             keyed = KeyedDropout(block.p, kind in WHOLE_CHANNELS, layers)
             keyed.kind = kind
+            if isinstance(block.p, LayerRate):
+                give_rates(keyed, "p", block.get_buffer(block.p.buffer))
             return keyed.train(block.training)
     for name, part in block.named_children():
         setattr(block, name, _with_modules(part, layers))
@@ -122,7 +125,7 @@ def _is_known(kind: type) -> bool:
 
 
 def use_torch(block: torch.nn.Module) -> torch.nn.Module:
-    """The block with PyTorch's dropout again.
+    """The block of one layer with PyTorch's dropout again, and plain numbers as rates.
 
     Examples
     --------
@@ -130,9 +133,13 @@ def use_torch(block: torch.nn.Module) -> torch.nn.Module:
     Dropout(p=0.1, inplace=False)
     """
     if isinstance(block, KeyedDropout):
-        return block.kind(block.p).train(block.training)
+        return block.kind(plain_number(block.p)).train(block.training)
     if KEY in block._buffers:
         delattr(block, KEY)
+    rates = {name: x for name, x in vars(block).items() if isinstance(x, LayerRate)}
+    for name, rate in rates.items():
+        setattr(block, name, plain_number(rate))
+        delattr(block, rate.buffer)
     for name, part in block.named_children():
         setattr(block, name, use_torch(part))
     return block

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from mgnet.depth.batched.draws import KEY
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.network.differences import named_tensors, plain_tensors
-from mgnet.depth.network.dropout import KeyedDropout
 from mgnet.depth.network.layer_stack import LayerSlots, StackedNetwork, layer_of
 from mgnet.depth.network.sequential import Increment
+from mgnet.depth.network.shared_buffers import own_buffers
 
 __all__ = ["load_layers", "to_layers"]
 
@@ -43,6 +42,9 @@ def load_layers(net: StackedNetwork, layers: Layers, given: Any) -> None:
         _check_alike("load_layers", n, source, into)
         _check_there("load_layers got an ODENet", into)
         _check_there(f"load_layers got layer {n}", source)
+    first = len(net.opening)
+    for n, source in enumerate(theirs[first : first + net.depth], first):
+        _check_once(net, n, source, theirs[first])
     _copy(theirs, ours)
 
 
@@ -111,12 +113,10 @@ def _tensors_of_layers(net: StackedNetwork, layers: Layers) -> list[Tensors]:
     inner, slots = _inner(net.block), LayerSlots(net.block)
     names, tensors = [*slots.parameters, *slots.buffers], [*layers.parameters, *layers.buffers]
     stacked = dict(zip(names, tensors, strict=True))
-    stacked.pop(KEY, None)
+    known = {*slots.parameters, *own_buffers(net.block)}
+    stacked = {name: x for name, x in stacked.items() if name in known}
     if inner is not net.block:
         stacked = {name.removeprefix("block."): x for name, x in stacked.items()}
-    for prefix, part in inner.named_modules():
-        if isinstance(part, KeyedDropout):
-            del stacked[f"{prefix}.key" if prefix else "key"]
     middle = [{name: x.detach()[n] for name, x in stacked.items()} for n in range(net.depth)]
     opening, closing = (
         [{name: x.detach() for name, x in named_tensors(_inner(each.block))} for each in part]
@@ -195,6 +195,16 @@ def _check_there(owner: str, tensors: Tensors) -> None:
             raise ValueError(
                 f"{owner} whose {name} is on the meta device and has no numbers; load the model's "
                 "weights first, or make room for them by to_empty"
+            )
+
+
+def _check_once(net: StackedNetwork, n: int, source: Tensors, first: Tensors) -> None:
+    for name in net.shared_buffers:
+        name = name if name in source else name.removeprefix("block.")
+        if not torch.equal(source[name], first[name]):
+            raise ValueError(
+                f"load_layers got layer {n} whose {name} differs from that of the first, but the "
+                "ODENet keeps one for all of them; make it without that in shared_buffers"
             )
 
 

@@ -14,6 +14,7 @@ from mgnet.depth.batched.lending import lending
 from mgnet.depth.network.copies import copied
 from mgnet.depth.network.differences import difference, named_tensors
 from mgnet.depth.network.dropout import use_torch
+from mgnet.depth.network.layer_rates import but_for_rates, place_rates
 from mgnet.depth.network.net_options import check_layer_count, drawn_layer
 from mgnet.depth.network.spline_weights import DepthSpline
 
@@ -43,6 +44,7 @@ class StackedNetwork(Protocol):
     training: bool
     weights: Any
     learnable_steps: Any
+    shared_buffers: tuple[str, ...]
     kept: range
     block: Any
     before: Any
@@ -178,7 +180,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
     Parameters
     ----------
     modules : sequence of torch.nn.Module
-        Of one architecture.
+        Of one architecture; rates of dropout may differ.
 
     Raises
     ------
@@ -191,13 +193,14 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
     >>> {name: tuple(p.shape) for name, p in stacked.named_parameters()}
     {'weight': (2, 3, 2), 'bias': (2, 3)}
     """
-    for number, module in enumerate(modules):
-        found = difference(modules[0], module)
+    alike, rates = but_for_rates(modules)
+    for number, module in enumerate(alike):
+        found = difference(alike[0], module)
         if found:
             raise ValueError(
                 f"layer {number} differs from layer 0: {found}; all must have the same architecture"
             )
-    result = copied(modules[0], "ODENet")
+    result = copied(alike[0], "ODENet")
     named = [dict(named_tensors(module)) for module in modules]
     slots = LayerSlots(result)
     for name, places in slots.parameters.items():
@@ -206,6 +209,7 @@ def stack(modules: Sequence[torch.nn.Module]) -> Any:
         _fill(places, parameter)
     for name, places in slots.buffers.items():
         _fill(places, torch.stack([tensors[name] for tensors in named]))
+    place_rates(result, rates)
     return result
 
 

@@ -29,7 +29,8 @@ from mgnet.depth.network.layer_stack import (
 from mgnet.depth.network.net_options import check_net_options
 from mgnet.depth.network.refinement import coarsen, coarser_transfers, refine
 from mgnet.depth.network.residual_block import ResidualBlock
-from mgnet.depth.network.sequential import from_sequential, to_sequential
+from mgnet.depth.network.sequential import Increment, from_sequential, to_sequential
+from mgnet.depth.network.shared_buffers import convert_state, share_buffers
 from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.network.subclass import check_calls, check_own_tensors
 from mgnet.training.extra_state import (
@@ -82,6 +83,9 @@ class ODENet(torch.nn.Module):
     start : "independent" or "identical"
         "identical": all layers begin as copies of the template, so that coarse layers are better
         approximations of them; at first the training loss is a little higher. Not of a function.
+    shared_buffers : sequence of str
+        Names of buffers of the block, such as a causal mask, that are the same in all layers and
+        are kept once, with shape (1, ...). No layer may change them.
 
     Attributes
     ----------
@@ -120,6 +124,7 @@ class ODENet(torch.nn.Module):
         after: torch.nn.Module | None = None,
         boundary_layers: tuple[int, int] = (0, 0),
         start: str = "independent",
+        shared_buffers: Sequence[str] = (),
     ):
         super().__init__()
         check_net_options(layers, final_time, scheme, weights, boundary_layers, start)
@@ -138,12 +143,14 @@ class ODENet(torch.nn.Module):
         self.block = use_keys(stack(middle), layers)
         self.closing = _buffers(modules[first + layers :], self.final_time, scheme)
         self.after = after
+        within = "block." if isinstance(self.block, Increment) else ""
+        self.shared_buffers = share_buffers(self.block, shared_buffers, within)
         if weights != "per layer":
             share(self.block, weights, layers)
         self.learnable_steps = None
         if learnable_steps:
             self.learnable_steps = torch.nn.Parameter(self.steps)
-        self.kernel = StackedBlock(self.block, scheme)
+        self.kernel = StackedBlock(self.block, scheme, shared_buffers=self.shared_buffers)
         self.timed = self.kernel.takes_time
         self.seed = 0
 
@@ -190,12 +197,22 @@ class ODENet(torch.nn.Module):
 
     def own_layers(self) -> Layers:
         """The layers that this process holds: all of them, unless they were distributed."""
-        parameters, buffers = self.slots().tensors()
+        parameters, _ = self.slots().tensors()
+        buffers = self.own_buffers()
         if self.weights == "shared":
             parameters = [p.expand(len(self.kept), *p.shape[1:]) for p in parameters]
         elif isinstance(self.weights, DepthSpline):
             parameters = [self.weights.at_layers(c, self.depth, self.kept) for c in parameters]
         return Layers(tuple(parameters), tuple(buffers), self.times, self.steps)
+
+    def own_buffers(self) -> list[torch.Tensor]:
+        """The buffers of the layers that this process holds; those kept once are views."""
+        _, buffers = self.slots().tensors()
+        names = self.kernel.buffer_names if self.shared_buffers else ()
+        for k, name in enumerate(names):
+            if name in self.shared_buffers:
+                buffers[k] = buffers[k].expand(len(self.kept), *buffers[k].shape[1:])
+        return buffers
 
     def slots(self) -> LayerSlots:
         """Where the tensors of the block stand; a ValueError if they are others than at first."""
@@ -276,6 +293,7 @@ class ODENet(torch.nn.Module):
         self, state: Any, prefix: str, told: Any, strict: bool, missing: list[str], *rest: Any
     ) -> None:
         self.check_state(state, prefix)
+        convert_state(state, f"{prefix}block.", self.block, self.shared_buffers, len(self.kept))
         super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
         allow_without_extra_state(prefix, missing)
 
@@ -346,16 +364,18 @@ class ODENet(torch.nn.Module):
         )
         steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
-        calls = LayerCalls(self.kernel, side)
+        calls, fixed = LayerCalls(self.kernel, side), self.kernel.fixed
         slots = self.slots()
         left: list[Sequence[torch.Tensor]] = []
         for n in range(count):
             with slots.lent():
                 slots.put(parameters[n], buffers[n])
                 F = calls.of_layer(n, parameters[n], buffers[n])
+                before = fixed.before(buffers[n], n == 0 and self.training)
                 u = advance(self.scheme, F, times[n], u, steps[n])
                 if buffers[n]:
                     left.append(slots.tensors()[1])
+                    fixed.check(buffers[n], left[-1], before)
             yield u
         slots.renew_buffers(buffers, left)
 
@@ -427,6 +447,7 @@ class ODENet(torch.nn.Module):
         blocks: tuple[int, int] | None = None,
         *,
         learnable_steps: bool = False,
+        shared_buffers: Sequence[str] = (),
     ) -> ODENet:
         """The same function from blocks of one architecture, a copy; tied ones become separate.
 
@@ -442,12 +463,14 @@ class ODENet(torch.nn.Module):
             F(u) = module(u) - u, with step 1. They may give a tuple (y, None, ...).
         learnable_steps : bool
             Whether steps become parameters; they stay so in any case.
+        shared_buffers : sequence of str
+            As in the constructor, by their names in a module.
 
         Raises
         ------
         TypeError, ValueError
-            If the blocks differ in more than their weights; names the first that does. If a class
-            with a `forward` of its own, or a hook, does more than to call modules in turn.
+            If the blocks differ in more than weights and rates of dropout; names the first. If a
+            class with a `forward` of its own, or a hook, does more than to call modules in turn.
 
         Examples
         --------
@@ -461,7 +484,7 @@ class ODENet(torch.nn.Module):
         >>> torch.allclose(net(x), sequential(x), atol=1e-6), net.depth
         (True, 8)
         """
-        return from_sequential(cls, sequential, blocks, learnable_steps)
+        return from_sequential(cls, sequential, blocks, learnable_steps, shared_buffers)
 
     def load_layers(self, layers: Sequence[torch.nn.Module] | torch.nn.ModuleList) -> None:
         """Copy the weights and buffers of other layers, in place; all of them or, if refused, none.

@@ -9,7 +9,7 @@ stays.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -191,7 +191,7 @@ def refine(net: Net, factor: int = 2, how: str | None = None) -> Net:
     changed = {n: transfers[n].prolong(lift(p)).to(p.dtype) for n, p in old.items()}
     if how == "knots":
         return _with(net, changed, {}, net.depth, net.weights.refine(factor))  # type: ignore[union-attr]
-    buffers = {name: b.repeat_interleave(factor, 0) for name, b in net.block.named_buffers()}
+    buffers = {name: b.repeat_interleave(factor, 0) for name, b in _buffers_of_layers(net)}
     return _with(net, changed, buffers, factor * net.depth, net.weights)
 
 
@@ -239,8 +239,13 @@ def coarsen(net: Net, factor: int = 2, how: str | None = None) -> Net:
         name: transfer._inject(lift(p := net.get_parameter(name).detach())).to(p.dtype)
         for name, transfer in layer_transfers(shapes, factor, how).items()
     }
-    buffers = {} if how == "knots" else {n: b[::factor] for n, b in net.block.named_buffers()}
+    buffers = {} if how == "knots" else {n: b[::factor] for n, b in _buffers_of_layers(net)}
     return _with(net, changed, buffers, depth, weights)
+
+
+def _buffers_of_layers(net: StackedNetwork) -> Iterator[tuple[str, torch.Tensor]]:
+    """Those with a row for each layer."""
+    return ((n, b) for n, b in net.block.named_buffers() if n not in net.shared_buffers)
 
 
 def _intervals(net: StackedNetwork) -> int:

@@ -11,7 +11,7 @@ import torch
 
 from mgnet.depth.batched.scheme import needed_arguments, of_its_shape
 from mgnet.depth.network.copies import copied
-from mgnet.depth.network.differences import difference
+from mgnet.depth.network.layer_rates import first_difference
 from mgnet.depth.network.layer_stack import Net, StackedNetwork
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.subclass import check_calls
@@ -76,6 +76,7 @@ def from_sequential(
     sequential: torch.nn.Module,
     blocks: tuple[int, int] | None = None,
     learnable_steps: bool = False,
+    shared_buffers: Sequence[str] = (),
 ) -> Net:
     """See `ODENet.from_sequential`; `kind` is the class to make.
 
@@ -104,7 +105,7 @@ def from_sequential(
     if foreign[0]:
         chosen = [ResidualBlock(Increment(each), 1.0, n) for n, each in enumerate(middle)]
     ends = _one(before), _one(after)
-    net = _from_blocks(kind, chosen, learnable_steps, start, ends)
+    net = _from_blocks(kind, chosen, learnable_steps, start, ends, shared_buffers)
     return net.train(sequential.training)
 
 
@@ -152,6 +153,7 @@ def _from_blocks(
     learnable_steps: bool,
     start: int,
     ends: tuple[Any, Any],
+    shared_buffers: Sequence[str],
 ) -> Net:
     """The net of the layers; those of step 1 around others become boundary layers."""
     typical = layers[len(layers) // 2]
@@ -176,6 +178,8 @@ def _from_blocks(
         "after": ends[1],
         "boundary_layers": (first, last),
     }
+    if shared_buffers:
+        options["shared_buffers"] = shared_buffers
     arguments = (lambda n: blocks[n]), count, T if T > 0.0 else 1.0
     try:
         inspect.signature(kind).bind(*arguments, **options)
@@ -197,15 +201,16 @@ def _check_alike(layers: Sequence[ResidualBlock], start: int) -> None:
     blocks = [
         each.block.block if isinstance(each.block, Increment) else each.block for each in layers
     ]
-    for n, (layer, block) in enumerate(zip(layers, blocks, strict=True), start):
-        found = difference(blocks[0], block)
-        if layer.scheme != layers[0].scheme:
-            found = f"scheme {layer.scheme!r} instead of {layers[0].scheme!r}"
-        if found:
-            raise ValueError(
-                f"module {n} differs from module {start}: {found}; residual blocks must have the "
-                "same architecture: give blocks=(first, end) of those that have"
-            )
+    found = first_difference(blocks)
+    for n, layer in enumerate(layers):
+        if layer.scheme != layers[0].scheme and (found is None or n <= found[0]):
+            found = n, f"scheme {layer.scheme!r} instead of {layers[0].scheme!r}"
+            break
+    if found:
+        raise ValueError(
+            f"module {start + found[0]} differs from module {start}: {found[1]}; residual blocks "
+            "must have the same architecture: give blocks=(first, end) of those that have"
+        )
 
 
 def _check_times(net: StackedNetwork, layers: Sequence[ResidualBlock], start: int) -> None:

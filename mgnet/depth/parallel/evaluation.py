@@ -15,9 +15,9 @@ __all__ = ["evaluating", "fastest", "means"]
 
 
 def means(
-    outputs: Callable[[Tensor, Sequence[str]], Iterable[Tensor]],
+    outputs: Callable[[Tensor, Mapping[str, Any], Sequence[str]], Iterable[Tensor]],
     metric: Callable[[Tensor, Any], Any],
-    batches: Iterable[tuple[Tensor, Any]],
+    batches: Iterable[Sequence[Any]],
     ways: Sequence[str],
 ) -> dict[str, float]:
     """The mean of `metric(output, target)` for each way, weighted by the sizes of the batches.
@@ -25,24 +25,36 @@ def means(
     Parameters
     ----------
     outputs : callable
-        `(x, ways) -> the output of each way`.
+        `(x, side inputs, ways) -> the output of each way`.
     metric : callable
-    batches : iterable of (x, target)
+    batches : iterable of (x, target) or (x, target, side inputs)
     ways : sequence of str
 
     Examples
     --------
     >>> import torch
     >>> batches = [(torch.ones(2), None), (torch.zeros(6), None)]
-    >>> means(lambda x, ways: [x, 2.0 * x], lambda y, _: y.mean(), batches, ("once", "twice"))
+    >>> means(lambda x, side, ways: [x, 2.0 * x], lambda y, _: y.mean(), batches, ("once", "twice"))
     {'once': 0.25, 'twice': 0.5}
     """
     total, count = dict.fromkeys(ways, 0.0), 0
-    for x, target in batches:
-        for way, output in zip(ways, outputs(x, ways), strict=True):
+    for batch in batches:
+        x, target, side = _parts(batch)
+        for way, output in zip(ways, outputs(x, side, ways), strict=True):
             total[way] += len(x) * float(metric(output, target))
         count += len(x)
     return {way: total[way] / max(count, 1) for way in ways}
+
+
+def _parts(batch: Sequence[Any]) -> tuple[Any, Any, Mapping[str, Any]]:
+    side = batch[2] if len(batch) == 3 else {}
+    if len(batch) not in (2, 3) or not isinstance(side, Mapping):
+        kinds = ", ".join(type(each).__name__ for each in batch)
+        raise TypeError(
+            f"evaluate got a batch ({kinds}); give (x, target), or (x, target, side) with a "
+            "dictionary of side inputs"
+        )
+    return batch[0], batch[1], side
 
 
 @contextmanager

@@ -339,7 +339,7 @@ class LayerParallel(nn.Module):
     def evaluate(
         self,
         metric: Callable[[Tensor, Any], Any],
-        batches: Iterable[tuple[Tensor, Any]],
+        batches: Iterable[Sequence[Any]],
         propagation: str | None = None,
     ) -> dict[str, float]:
         """The mean of a metric over batches, by serial propagation and by the module's own.
@@ -351,7 +351,7 @@ class LayerParallel(nn.Module):
         ----------
         metric : callable
             `metric(output, target)`, a mean over the batch.
-        batches : iterable of (x, target)
+        batches : iterable of (x, target), or (x, target, dictionary of side inputs)
         propagation : {"serial", "mgrit"}, optional
             Only this one.
 
@@ -379,12 +379,12 @@ class LayerParallel(nn.Module):
         with torch.no_grad(), evaluating(self):
             return means(self._each, metric, batches, modes)
 
-    def _each(self, x: Tensor, modes: Sequence[str]) -> Iterator[Tensor]:
+    def _each(self, x: Tensor, side: Mapping[str, Any], modes: Sequence[str]) -> Iterator[Tensor]:
         """The output of each propagation."""
-        u = self.net.encode(x)
+        u = self.net.encode(x, **side)
         for mode in modes:
             usable = mode if self.settings["factors"] else "serial"
-            yield self.net.decode(self._propagate(u, usable, {}))
+            yield self.net.decode(self._propagate(u, usable, side), **side)
 
     def __getstate__(self) -> dict[str, Any]:
         # What is kept between calls belongs to these very tensors.

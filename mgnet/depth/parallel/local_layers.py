@@ -47,7 +47,9 @@ was distributed, or load its gathered state into a whole net
     parameters, buffers = slots.tensors()
     if net.weights == "per layer":
         parameters = [_cut(each, cut) for each in parameters]  # type: ignore[arg-type]
-    slots.put(parameters, [each[cut].clone() for each in buffers])
+    named = zip(slots.buffers, buffers, strict=True)
+    once = net.shared_buffers
+    slots.put(parameters, [x if name in once else x[cut].clone() for name, x in named])
     if net.learnable_steps is not None:
         net.learnable_steps = _cut(net.learnable_steps, cut)
     net.kept = which
@@ -67,6 +69,9 @@ def layered_names(net: ODENet) -> set[str]:
     names = {f"block.{name}" for name in every if not name.endswith("_extra_state")}
     if net.weights != "per layer":
         names -= {f"block.{name}" for name, _ in net.block.named_parameters(remove_duplicate=False)}
+    once = {id(net.block.get_buffer(name)) for name in net.shared_buffers}
+    buffers = net.block.named_buffers(remove_duplicate=False)
+    names -= {f"block.{name}" for name, buffer in buffers if id(buffer) in once}
     return names if net.learnable_steps is None else names | {"learnable_steps"}
 
 

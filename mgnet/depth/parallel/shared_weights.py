@@ -51,7 +51,7 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     """
     if net.weights == "per layer":
         return net.own_layers()
-    joint, buffers = net.slots().tensors()
+    (joint, _), buffers = net.slots().tensors(), net.own_buffers()
     made = _Joint.apply(_Spread(net.weights, net.depth, net.kept, communicator, interval), *joint)
     return Layers(tuple(made), tuple(buffers), net.times, net.steps)
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mgnet.depth import FixedCycles, LayerParallel, ODENet
-from mgnet.depth.batched.autocast import cast_of, same_cast, without_cast
+from mgnet.depth.batched.autocast import cast_of, same_cast, uncast, without_cast
 from mgnet.knots import KAN
 
 
@@ -174,3 +174,12 @@ def test_an_overflow_without_a_scaled_type_is_an_error_as_before():
         out = parallel(torch.randn(8, 12))
     with pytest.raises(FloatingPointError, match="backward pass meets a state"):
         (out * torch.inf).sum().backward()
+
+
+def test_a_program_has_the_conversions_that_it_was_made_with():
+    x = torch.ones(2, 2)
+    assert uncast(torch.mm, "cpu") is torch.mm
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.mm(x, x).dtype == torch.bfloat16
+        assert uncast(torch.mm, "cpu")(x, x).dtype == torch.float32
+        assert cast_of("cpu") == torch.bfloat16

@@ -123,7 +123,7 @@ def residual(width=4, step=0.5, time=0.0, scheme="euler", block=None):
 @pytest.mark.parametrize(
     ("modules", "options", "sentence"),
     [
-        ([Foreign(), Foreign(), Foreign(rate=0.5)], {}, "module 2 differs from module 0: .*p=0.5"),
+        ([Foreign(), Foreign(), Foreign(rate=1.0)], {}, "module 2 differs from module 0: .*p=1.0"),
         ([Foreign(), Foreign(5)], {}, "module 1 differs from module 0"),
         ([residual(), residual(scheme="heun")], {}, "module 1 .* scheme 'heun' instead of 'euler'"),
         ([residual(), torch.nn.ReLU(), residual()], {}, "ReLU as module 1, among ResidualBlocks"),

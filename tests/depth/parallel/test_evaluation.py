@@ -11,9 +11,24 @@ def test_means_are_over_all_samples():
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(2, 11, generator=generator)
     batches = list(zip(x.split(4), y.split(4), strict=True))
-    found = means(lambda x, ways: [x, -x], lambda out, y: (out - y).square().mean(), batches, "ab")
+    outputs, loss = (lambda x, side, ways: [x, -x]), lambda out, y: (out - y).square().mean()
+    found = means(outputs, loss, batches, "ab")
     assert found["a"] == pytest.approx(float((x - y).square().mean()), rel=1e-6)
     assert found["b"] == pytest.approx(float((x + y).square().mean()), rel=1e-6)
+
+
+def test_side_inputs_are_those_of_their_batch():
+    batches = [(torch.ones(2), None, {"scale": 3.0}), [torch.ones(6), None]]
+    found = means(
+        lambda x, side, ways: [x * side.get("scale", 1.0)], lambda y, _: y.mean(), batches, "a"
+    )
+    assert found == {"a": 1.5}
+
+
+@pytest.mark.parametrize("batch", [(1,), (1, 2, 3), (1, 2, None), (1, 2, {}, 4)])
+def test_other_batches_are_refused(batch):
+    with pytest.raises(TypeError, match=r"evaluate got a batch \(int.*; give \(x, target\), or"):
+        means(lambda x, side, ways: [x], lambda y, _: y, [batch], "a")
 
 
 def test_parts_keep_their_own_modes_also_after_an_error():

@@ -148,16 +148,68 @@ def test_second_derivatives_with_side_inputs():
     torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-10)
 
 
-def test_checkpoints_inside_a_block_do_not_go_with_side_inputs():
-    class Checked(WithSide):
-        def forward(self, u, mask=None):
-            inner = super().forward
-            return checkpoint(lambda v: inner(v, mask), u, use_reentrant=False)
+class Checked(WithSide):
+    """Has its side inputs in a closure, and dropout behind the first layer of a checkpoint."""
 
-    net = ODENet(Checked(), 3)
+    def __init__(self, checkpoints):
+        super().__init__()
+        self.checkpoints, self.drop = checkpoints, nn.Dropout(0.3)
+
+    def forward(self, u, **side):
+        def inside(v):
+            return super(Checked, self).forward(self.drop(v), **side)
+
+        return checkpoint(inside, u, use_reentrant=False) if self.checkpoints else inside(u)
+
+
+@pytest.mark.parametrize("cast", [False, True])
+@pytest.mark.parametrize("mode", ["net", "mgrit", "serial", "untraced"])
+def test_checkpoints_inside_a_block_with_side_inputs(mode, cast):
+    """Outputs, and gradients of all that requires one, are those of the block without them."""
+    found = []
+    for checkpoints in (False, True):
+        torch.manual_seed(0)
+        net = ODENet(Checked(checkpoints), 4).double()
+        module = net
+        if mode != "net":
+            net.kernel.traced = mode != "untraced"
+            control = CyclesToTolerance(1e-13, max_cycles=20)
+            kind = "serial" if mode == "serial" else "mgrit"
+            module = LayerParallel(net, 2, 2, control=control, mode=kind)
+        x, side = side_inputs(0)
+        for _ in range(2):  # checkpoints are found in the first
+            with torch.autocast("cpu", torch.bfloat16, enabled=cast):
+                out = module(x, **side)
+            leaves = [x, *net.parameters()]
+            leaves += [each for each in side.values() if getattr(each, "requires_grad", False)]
+            gradients = torch.autograd.grad(out.square().sum(), leaves)
+            found.append([out.detach(), *gradients])
+        assert net.kernel.draws.recomputes == checkpoints
+    assert len(found[0]) == 2 + len([*net.parameters()]) + 1
+    for plain, checked in zip(found[:2], found[2:], strict=True):
+        for a, b in zip(checked, plain, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_a_side_input_edited_before_a_checkpoint_is_called_again_is_refused():
+    net = ODENet(Checked(True), 3).double()
     x, side = side_inputs(0)
-    with pytest.raises(RuntimeError, match="side inputs mask, which it would not have there"):
-        net(x.float(), mask=side["mask"]).sum().backward()
+    memory = side["memory"].detach()
+    out = net(x, memory=memory)
+    memory += 1.0
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+def test_evaluate_gives_the_side_inputs_of_each_batch():
+    torch.manual_seed(0)
+    net = ODENet(WithSide(), 4, boundary_layers=(1, 1)).double()
+    parallel = LayerParallel(net, 2, 2, control=CyclesToTolerance(1e-13, max_cycles=20))
+    batches = [(x, None, side) for x, side in (side_inputs(0), side_inputs(1))]
+    found = parallel.evaluate(lambda out, _: out.square().mean(), batches)
+    with torch.no_grad():
+        expected = sum(float(net(x, **side).square().mean()) for x, _, side in batches) / 2
+    assert found == pytest.approx({"serial": expected, "mgrit": expected}, rel=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["mgrit", "serial"])

@@ -1,0 +1,81 @@
+"""Buffers that no layer may change, since all have the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mgnet.depth.batched.scheme import version_of
+from mgnet.depth.batched.surroundings import innermost
+
+__all__ = ["FixedBuffers"]
+
+Before = tuple[int, "Tensor | None"]
+
+
+class FixedBuffers:
+    """Some of the buffers of a block, which are looked at when it was called.
+
+    Parameters
+    ----------
+    block : nn.Module
+        For messages.
+    names : sequence of str
+        Of all its buffers.
+    fixed : sequence of str
+        Of those that must stay as they are.
+
+    Examples
+    --------
+    >>> mask = torch.ones(2)
+    >>> fixed = FixedBuffers(nn.Tanh(), ["mask"], ["mask"])
+    >>> before = fixed.before([mask])
+    >>> fixed.check([mask], [mask], before)
+    >>> fixed.check([mask], [mask.add_(1.0)], before)
+    Traceback (most recent call last):
+    ValueError: Tanh changes its buffer mask, of which all layers have one; leave mask out of \
+shared_buffers
+    """
+
+    def __init__(self, block: nn.Module, names: Sequence[str], fixed: Sequence[str]):
+        self.block = block
+        self.numbers = {k: name for k, name in enumerate(names) if name in fixed}
+
+    def before(self, buffers: Sequence[Tensor], values: bool = True) -> list[Before]:
+        """How often they were edited until now and, if wanted and possible, their values.
+
+        Batch norm edits its statistics without counting.
+        """
+        values = values and not torch.compiler.is_compiling()
+        fixed = [buffers[k] for k in self.numbers]
+        return [(version_of(x), x.clone() if values and _has_values(x) else None) for x in fixed]
+
+    def check(
+        self, buffers: Sequence[Tensor], new: Sequence[Tensor], before: Sequence[Before]
+    ) -> None:
+        """Raise a ValueError if one was edited since then, or another one put in its place."""
+        if not self.numbers:
+            return
+        for (k, name), (version, value) in zip(self.numbers.items(), before, strict=True):
+            now, other = buffers[k], value is not None and not torch.equal(buffers[k], value)
+            if other or new[k] is not now or version_of(now) != version:
+                self._refuse(name)
+
+    def check_numbers(self, changed: Sequence[int]) -> None:
+        """Raise a ValueError if one of them is among the buffers that are known to change."""
+        for k in changed:
+            if k in self.numbers:
+                self._refuse(self.numbers[k])
+
+    def _refuse(self, name: str) -> None:
+        raise ValueError(
+            f"{type(self.block).__name__} changes its buffer {name}, of which all layers have one; "
+            f"leave {name} out of shared_buffers"
+        )
+
+
+def _has_values(x: Tensor) -> bool:
+    """Whether they are there to be compared: not while something traces or maps over tensors."""
+    return type(x) is Tensor and not x.is_meta and innermost(x) is x
