@@ -1,7 +1,7 @@
 """A transformer that gets its layers while it trains, beside every fixed depth, in equal time.
 
     OMP_NUM_THREADS=1 python benchmarks/nested_gpt.py [--tasks text carry] [--seeds 1 2 3 4 5]
-        [--budgets 20 80 320] [--settings 16] [--save]
+        [--budgets 16 64 256] [--settings 12] [--save]
 
 Tasks: "text", the next byte of Python's standard library (width 64, 4 heads, 32 bytes, batches of
 8); "carry", where depth pays: which of 16 values came last, in rows of 64 tokens in which values
@@ -10,13 +10,16 @@ that a network of n layers sees n tokens back and has to guess beyond.
 
 Nets are ODE nets with learnable steps, AdamW (0.9, 0.95; decay 0.1 of matrices), largest norm of
 gradients 1, rates that rise over 5 % of the time and fall linearly over the last 30 %. Nested rows
-train 2, 4, 8, 16 and then 32 layers, refined exactly (new layers begin with step 0) with moments
-carried. The last row is `train_in_depth` with its own trials; it may stay shallow.
+train 2, 4, 8, 16 and then 32 layers, a fifth of the time each unless shares are given, moments
+carried. Each layer is followed by a copy of it: with step 0, which changes nothing at first, or,
+"half steps", both with half of its step. The last row is `train_in_depth` with its own trials, for
+the better of both; it may stay shallow.
 
 Time is processor time. A unit is a training step of 32 layers; what a step of fewer layers costs
 is measured in turns at the beginning (medians), and every row gets as many steps as fit, so that
-other load does not decide. Rates and T are the best of the grid for each row, at the middle budget
-with seed 0, which is not used again; the last two rows have those of the nested one.
+other load does not decide. Rate and T are the best of 12 (text) or 8 (carry) settings for each row,
+at the middle budget with seed 0, which is not used again; the row with other shares has those of
+the one with equal shares.
 
 Loss: cross entropy held out, nats per token; median, least, largest over the seeds. Times less: by
 how much sooner a row reaches what 32 layers from the start reach with that budget, interpolated
@@ -32,38 +35,39 @@ from typing import Any
 import nested_runs
 import saved
 import torch
-from nested_runs import DEEPEST, DEPTHS, Part, Result, Setting, Task
+from nested_runs import DEEPEST, DEPTHS, Plan, Result, Setting, Task
 
-EQUAL, EARLY = "2-4-8-16-32, equal shares", "2-4-8-16-32, shares 6:1:1:1:1"
-TRIALS = "2 to 32, train_in_depth"
-DEEP = f"{DEEPEST} layers from the start"
-PLANS = {f"{layers} layers": [Part(layers, 1.0)] for layers in DEPTHS[:-1]}
-PLANS |= {DEEP: [Part(DEEPEST, 1.0)]}
-PLANS |= {EQUAL: [Part(layers, 0.2) for layers in DEPTHS]}
-PLANS |= {EARLY: [Part(n, share) for n, share in zip(DEPTHS, [0.6] + 4 * [0.1], strict=True)]}
-FIXED, NESTED = [*PLANS][:-2], [*PLANS][-2:]
-TUNED = [*FIXED, EQUAL]
+DEEP, TRIALS = f"{DEEPEST} layers from the start", "2 to 32, train_in_depth"
+EQUAL, HALVES = "2-4-8-16-32", "2-4-8-16-32, half steps"
+EARLY = "2-4-8-16-32, shares 6:1:1:1:1"
+SHARES = (0.2,) * 5
+PLANS = {f"{layers} layers": Plan((layers,), (1.0,)) for layers in DEPTHS[:-1]}
+PLANS |= {DEEP: Plan((DEEPEST,), (1.0,))}
+PLANS |= {EQUAL: Plan(DEPTHS, SHARES), HALVES: Plan(DEPTHS, SHARES, "constant")}
+PLANS |= {EARLY: Plan(DEPTHS, (0.6, 0.1, 0.1, 0.1, 0.1))}
+FIXED, NESTED = [*PLANS][:-3], [*PLANS][-3:]
+TUNED = [*FIXED, EQUAL, HALVES]
 Runs = dict[tuple[str, float], list[Result]]
 
 
 def tuned(
     task: Task, grid: list[Setting], budget: float, cost: dict[int, float]
-) -> dict[str, Setting]:
-    """The best setting of each row, with seed 0."""
-    found: dict[str, Setting] = {}
+) -> tuple[dict[str, Setting], str]:
+    """The best setting of each row, with seed 0, and how layers are best inserted."""
+    losses: dict[str, dict[Setting, float]] = {}
     for name in TUNED:
-        losses = {}
+        losses[name] = {}
         for setting in grid:
             loss = nested_runs.train(task, PLANS[name], setting, budget, 0, cost).loss
-            losses[setting] = loss if math.isfinite(loss) else math.inf
-            told = ", ".join(f"{key} {value:g}" for key, value in setting._asdict().items())
-            print(f"  {name}, {told}: {loss:.3f}", flush=True)
-        found[name] = min(losses, key=lambda each: losses[each])
-    return found | {name: found[EQUAL] for name in (EARLY, TRIALS)}
+            losses[name][setting] = loss if math.isfinite(loss) else math.inf
+            print(f"  {name}, {setting.rate:g}, T {setting.final_time:g}: {loss:.3f}", flush=True)
+    found = {name: min(each, key=lambda setting: each[setting]) for name, each in losses.items()}
+    better = min((EQUAL, HALVES), key=lambda name: min(losses[name].values()))
+    return found | {EARLY: found[EQUAL], TRIALS: found[better]}, PLANS[better].how
 
 
 def trained(
-    task: Task, settings: dict[str, Setting], budgets: list[float], seeds: list[int],
+    task: Task, settings: dict[str, Setting], how: str, budgets: list[float], seeds: list[int],
     cost: dict[int, float],
 ) -> Runs:  # fmt: skip
     runs: Runs = {}
@@ -71,7 +75,7 @@ def trained(
         for name, plan in PLANS.items():
             told = nested_runs.train(task, plan, settings[name], budget, seed, cost)
             runs.setdefault((name, budget), []).append(told)
-        told = nested_runs.train_with_trials(task, settings[TRIALS], budget, seed, cost)
+        told = nested_runs.train_with_trials(task, how, settings[TRIALS], budget, seed, cost)
         runs.setdefault((TRIALS, budget), []).append(told)
         losses = [f"{runs[name, budget][-1].loss:.3f}" for name in (*PLANS, TRIALS)]
         print(f"  seed {seed}, {budget:g} units: {' '.join(losses)}", flush=True)
@@ -98,7 +102,6 @@ def table_rows(
         own = runs[name, budget]
         row: saved.Row = {"units": budget, "seconds": round(budget * cost[DEEPEST], 1)}
         row |= {"method": name, "rate": settings[name].rate, "T": settings[name].final_time}
-        row |= {"opening": settings[name].opening}
         row["kind"] = "fixed" if name in FIXED else "nested" if name in NESTED else "trials"
         row["seeds"] = len(own)
         gains = []
@@ -140,14 +143,13 @@ def table(rows: list[saved.Row]) -> str:
     for units in dict.fromkeys(row["units"] for row in rows):
         own = [row for row in rows if row["units"] == units]
         lines.append(f"\n{units:g} units, {own[0]['seconds']:g} s")
-        lines.append(f"  {'':<30}{'rate':>7}{'T':>4}{'opening':>9}{'loss':>9}{'least, largest':>18}"
+        lines.append(f"  {'':<30}{'rate':>7}{'T':>4}{'loss':>9}{'least, largest':>18}"
                      f"{'times less':>12}{'least, largest':>16}{'used':>6}  layers")  # fmt: skip
         for row in own:
             spreads = [f"{row[f'{key}_least']:.{d}f} {row[f'{key}_largest']:.{d}f}"
                        for key, d in (("loss", 3), ("times_less", 1))]  # fmt: skip
             lines.append(
-                f"  {row['method']:<30}{row['rate']:>7g}{row['T']:>4g}"
-                f"{row['opening']:>9g}{row['loss_median']:>9.3f}"
+                f"  {row['method']:<30}{row['rate']:>7g}{row['T']:>4g}{row['loss_median']:>9.3f}"
                 f"{spreads[0]:>18}{row['times_less_median']:>12.1f}{spreads[1]:>16}"
                 f"{row['used']:>6.2f}  {row['layers']}"
             )
@@ -160,9 +162,9 @@ def measured(task: Task, told: Any) -> None:
     begin = [f"Task {task.name!r}", saved.heading(), "", f"ms of a step by layers: {steps}"]
     print("\n".join(begin), flush=True)
     grid = task.grid[-told.settings :]
-    budgets = sorted(told.budgets)
-    settings = tuned(task, grid, budgets[len(budgets) // 2], cost)
-    runs = trained(task, settings, budgets, told.seeds, cost)
+    budgets = sorted(told.budgets or task.budgets)
+    settings, how = tuned(task, grid, budgets[len(budgets) // 2], cost)
+    runs = trained(task, settings, how, budgets, told.seeds, cost)
     rows = table_rows(settings, budgets, runs, cost)
     goals = targets(task.name, rows)
     lines = [f"{t['name']}, {t['target']}: {t['measured']}{'' if t['met'] else ', missed'}"
@@ -180,8 +182,8 @@ def main() -> None:
     tasks = {"text": nested_runs.text, "carry": nested_runs.carry}
     parser.add_argument("--tasks", nargs="+", choices=tasks, default=list(tasks))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
-    parser.add_argument("--budgets", nargs="+", type=float, default=[20, 80, 320])
-    parser.add_argument("--settings", type=int, default=16, help="no more of each grid")
+    parser.add_argument("--budgets", nargs="+", type=float)
+    parser.add_argument("--settings", type=int, default=12, help="no more of each grid")
     saved.add_option(parser)
     told = parser.parse_args()
     torch.set_num_threads(1)

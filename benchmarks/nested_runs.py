@@ -27,7 +27,6 @@ class Setting(NamedTuple):
 
     rate: float
     final_time: float
-    opening: float = 1.0  # the rate of the steps over that of the weights
 
 
 class Task(NamedTuple):
@@ -38,13 +37,15 @@ class Task(NamedTuple):
     batch: Callable[[np.random.Generator], Rows]
     held_out: Rows
     grid: list[Setting]
+    budgets: list[float]
 
 
-class Part(NamedTuple):
-    """So many layers for this share of the time."""
+class Plan(NamedTuple):
+    """Numbers of layers, their shares of the time, and how `ODENet.refine` gets to the next."""
 
-    layers: int
-    share: float
+    depths: tuple[int, ...]
+    shares: tuple[float, ...]
+    how: str = "steps"
 
 
 class Result(NamedTuple):
@@ -75,7 +76,7 @@ def text() -> Task:
 
     held_out = batch(np.random.default_rng(1), apart, 256)
     grid = [Setting(*each) for each in product((1e-3, 2e-3, 4e-3, 8e-3), (1.0, 2.0, 4.0))]
-    return Task("text", network(Block, Embedding, 64, 256), batch, held_out, grid)
+    return Task("text", network(Block, Embedding, 64, 256), batch, held_out, grid, [16, 64, 256])
 
 
 def carry() -> Task:
@@ -98,24 +99,16 @@ def carry() -> Task:
         return nn.Embedding(VALUES + 1, 32)
 
     make = network(lambda: Block(32, 2, window=2), before, 32, VALUES + 1)
-    grid = [Setting(*e) for e in product((2e-3, 4e-3, 8e-3, 1.6e-2), (1.0, 4.0), (1.0, 10.0))]
-    return Task("carry", make, batch, batch(np.random.default_rng(1), 256), grid)
+    grid = [Setting(*each) for each in product((2e-3, 4e-3, 8e-3, 1.6e-2), (4.0, 16.0))]
+    return Task("carry", make, batch, batch(np.random.default_rng(1), 256), grid, [50, 100, 200])
 
 
 def loss_of(module: nn.Module, rows: Rows) -> torch.Tensor:
     return functional.cross_entropy(module(rows[0]).flatten(0, 1), rows[1].flatten())
 
 
-def optimizer_of(net: ODENet, setting: Setting) -> torch.optim.Optimizer:
-    rate, steps = setting.rate, net.learnable_steps
-    groups = parameter_groups(net, 0.1)
-    for group in groups:
-        group["params"] = [p for p in group["params"] if p is not steps]
-    groups.append({"params": [steps], "weight_decay": 0.0, "lr": rate * setting.opening})
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95))
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
+def optimizer_of(net: nn.Module, rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameter_groups(net, 0.1), lr=rate, betas=(0.9, 0.95))
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows) -> None:
@@ -129,7 +122,7 @@ def costs(task: Task, rounds: int = 15) -> dict[int, float]:
     """Processor seconds of a step for each number of layers; in turns, medians."""
     rng, setting = np.random.default_rng(0), Setting(1e-3, 1.0)
     nets = {layers: task.net(layers, setting, 0) for layers in DEPTHS}
-    optimizers = {layers: optimizer_of(net, setting) for layers, net in nets.items()}
+    optimizers = {layers: optimizer_of(net, setting.rate) for layers, net in nets.items()}
     times: dict[int, list[float]] = {layers: [] for layers in DEPTHS}
     for _ in range(rounds):
         for layers, net in nets.items():
@@ -145,23 +138,22 @@ def held_out(task: Task, net: nn.Module) -> float:
 
 
 def train(
-    task: Task, plan: list[Part], setting: Setting, budget: float, seed: int,
-    cost: dict[int, float], how: str | None = None,
-) -> Result:  # fmt: skip
+    task: Task, plan: Plan, setting: Setting, budget: float, seed: int, cost: dict[int, float]
+) -> Result:
     """Steps that take, by `cost`, as long as `budget` steps of the deepest net."""
     rng = np.random.default_rng(seed)
-    net = task.net(plan[0].layers, setting, seed)
-    optimizer = optimizer_of(net, setting)
+    net = task.net(plan.depths[0], setting, seed)
+    optimizer = optimizer_of(net, setting.rate)
     used = end = 0.0
-    for part in plan:
-        while net.depth < part.layers:
-            fine = net.refine(2, how)
-            net, optimizer = fine, refine_optimizer(optimizer, net, fine, how)
-        end += part.share * budget
+    for depth, share in zip(plan.depths, plan.shares, strict=True):
+        while net.depth < depth:
+            fine = net.refine(2, plan.how)
+            net, optimizer = fine, refine_optimizer(optimizer, net, fine, plan.how)
+        end += share * budget
         while used < end - 1e-9:
             factor = decayed(used / budget, warm_up=0.05)
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * factor
+                group["lr"] = setting.rate * factor
             step(net, optimizer, task.batch(rng))
             used += cost[net.depth] / cost[DEEPEST]
     return Result(held_out(task, net), net.depth, used)
@@ -180,7 +172,7 @@ class _Batches:
 
 
 def train_with_trials(
-    task: Task, setting: Setting, budget: float, seed: int, cost: dict[int, float]
+    task: Task, how: str, setting: Setting, budget: float, seed: int, cost: dict[int, float]
 ) -> Result:
     """By `train_in_depth`, which decides on batches of its own and counts layers, not seconds.
 
@@ -196,10 +188,11 @@ def train_with_trials(
         task.net(DEPTHS[0], setting, seed),
         loss_of,
         _Batches(task, seed),
-        lambda net: optimizer_of(net, setting),
+        lambda net: optimizer_of(net, setting.rate),
         validate,
         depth=DEEPEST,
         work=budget / dearest,
+        how=how,
         schedule=partial(decayed, warm_up=0.05),
         clip=1.0,
     )

@@ -8,7 +8,7 @@ from tables import Line, number
 
 
 def nested_tables(rows: Rows) -> list[str]:
-    columns = {"": "{method}", "rate": "{rate:g}", "T": "{T:g}", "opening": "{opening:g}"}
+    columns = {"": "{method}", "rate": "{rate:g}", "T": "{T:g}"}
     columns |= {"loss": spread("loss", ".3f"), "times less": spread("times_less", ".1f")}
     columns |= {"time used": "{used:.2f}", "layers at the end": "{layers}"}
     told = []
