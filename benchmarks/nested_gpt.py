@@ -1,7 +1,7 @@
 """A transformer that gets its layers while it trains, beside every fixed depth, in equal time.
 
     OMP_NUM_THREADS=1 python benchmarks/nested_gpt.py [--tasks text carry] [--seeds 1 2 3 4 5]
-        [--budgets 16 64 256] [--settings 12] [--save]
+        [--budgets 10 40 160] [--settings 12] [--save]
 
 Tasks: "text", the next byte of Python's standard library (width 64, 4 heads, 32 bytes, batches of
 8); "carry", where depth pays: which of 16 values came last, in rows of 64 tokens in which values
@@ -12,8 +12,8 @@ Nets are ODE nets with learnable steps, AdamW (0.9, 0.95; decay 0.1 of matrices)
 gradients 1, rates that rise over 5 % of the time and fall linearly over the last 30 %. Nested rows
 train 2, 4, 8, 16 and then 32 layers, a fifth of the time each unless shares are given, moments
 carried. Each layer is followed by a copy of it: with step 0, which changes nothing at first, or,
-"half steps", both with half of its step. The last row is `train_in_depth` with its own trials, for
-the better of both; it may stay shallow.
+"half steps", on carry only, both with half of its step. The last row is `train_in_depth` with its
+own trials, for the better of both; it may stay shallow.
 
 Time is processor time. A unit is a training step of 32 layers; what a step of fewer layers costs
 is measured in turns at the beginning (medians), and every row gets as many steps as fit, so that
@@ -46,8 +46,11 @@ PLANS |= {DEEP: Plan((DEEPEST,), (1.0,))}
 PLANS |= {EQUAL: Plan(DEPTHS, SHARES), HALVES: Plan(DEPTHS, SHARES, "constant")}
 PLANS |= {EARLY: Plan(DEPTHS, (0.6, 0.1, 0.1, 0.1, 0.1))}
 FIXED, NESTED = [*PLANS][:-3], [*PLANS][-3:]
-TUNED = [*FIXED, EQUAL, HALVES]
 Runs = dict[tuple[str, float], list[Result]]
+
+
+def plans(task: Task) -> dict[str, Plan]:
+    return {name: plan for name, plan in PLANS.items() if plan.how in task.how}
 
 
 def tuned(
@@ -55,14 +58,15 @@ def tuned(
 ) -> tuple[dict[str, Setting], str]:
     """The best setting of each row, with seed 0, and how layers are best inserted."""
     losses: dict[str, dict[Setting, float]] = {}
-    for name in TUNED:
+    for name in [name for name in plans(task) if name != EARLY]:
         losses[name] = {}
         for setting in grid:
             loss = nested_runs.train(task, PLANS[name], setting, budget, 0, cost).loss
             losses[name][setting] = loss if math.isfinite(loss) else math.inf
             print(f"  {name}, {setting.rate:g}, T {setting.final_time:g}: {loss:.3f}", flush=True)
     found = {name: min(each, key=lambda setting: each[setting]) for name, each in losses.items()}
-    better = min((EQUAL, HALVES), key=lambda name: min(losses[name].values()))
+    nested = [name for name in NESTED if name in losses]
+    better = min(nested, key=lambda name: min(losses[name].values()))
     return found | {EARLY: found[EQUAL], TRIALS: found[better]}, PLANS[better].how
 
 
@@ -72,12 +76,12 @@ def trained(
 ) -> Runs:  # fmt: skip
     runs: Runs = {}
     for seed, budget in itertools.product(seeds, budgets):
-        for name, plan in PLANS.items():
+        for name, plan in plans(task).items():
             told = nested_runs.train(task, plan, settings[name], budget, seed, cost)
             runs.setdefault((name, budget), []).append(told)
         told = nested_runs.train_with_trials(task, how, settings[TRIALS], budget, seed, cost)
         runs.setdefault((TRIALS, budget), []).append(told)
-        losses = [f"{runs[name, budget][-1].loss:.3f}" for name in (*PLANS, TRIALS)]
+        losses = [f"{runs[name, budget][-1].loss:.3f}" for name in (*plans(task), TRIALS)]
         print(f"  seed {seed}, {budget:g} units: {' '.join(losses)}", flush=True)
     return runs
 
@@ -98,7 +102,8 @@ def table_rows(
     settings: dict[str, Setting], budgets: list[float], runs: Runs, cost: dict[int, float]
 ) -> list[saved.Row]:
     rows: list[saved.Row] = []
-    for budget, name in itertools.product(budgets, (*PLANS, TRIALS)):
+    names = [name for name in (*PLANS, TRIALS) if (name, budgets[0]) in runs]
+    for budget, name in itertools.product(budgets, names):
         own = runs[name, budget]
         row: saved.Row = {"units": budget, "seconds": round(budget * cost[DEEPEST], 1)}
         row |= {"method": name, "rate": settings[name].rate, "T": settings[name].final_time}
@@ -124,13 +129,13 @@ def targets(task: str, rows: list[saved.Row]) -> list[saved.Row]:
     for units in sorted({row["units"] for row in rows})[1:]:
         own = {row["method"]: row for row in rows if row["units"] == units}
         if task == "text":
-            for name in NESTED:
+            for name in [name for name in NESTED if name in own]:
                 gain = own[name]["times_less_median"]
                 what = f"{name}, times less to the loss of {DEEPEST} layers after {units:g} units"
                 told.append(saved.target(what, "at least 4", f"{gain:.1f}", gain >= 4.0))
         else:
             best = min(FIXED, key=lambda name: own[name]["loss_median"])
-            nested = min(NESTED, key=lambda name: own[name]["loss_median"])
+            nested = min([n for n in NESTED if n in own], key=lambda name: own[name]["loss_median"])
             losses = own[nested]["loss_median"], own[best]["loss_median"]
             what = f"{units:g} units, the better nested row against the best fixed depth"
             measured = f"{losses[0]:.3f} ({nested}) against {losses[1]:.3f} ({best})"

@@ -38,6 +38,7 @@ class Task(NamedTuple):
     held_out: Rows
     grid: list[Setting]
     budgets: list[float]
+    how: tuple[str, ...]  # what `ODENet.refine` is told
 
 
 class Plan(NamedTuple):
@@ -76,7 +77,9 @@ def text() -> Task:
 
     held_out = batch(np.random.default_rng(1), apart, 256)
     grid = [Setting(*each) for each in product((1e-3, 2e-3, 4e-3, 8e-3), (1.0, 2.0, 4.0))]
-    return Task("text", network(Block, Embedding, 64, 256), batch, held_out, grid, [16, 64, 256])
+    return Task(
+        "text", network(Block, Embedding, 64, 256), batch, held_out, grid, [10, 40, 160], ("steps",)
+    )
 
 
 def carry() -> Task:
@@ -100,7 +103,8 @@ def carry() -> Task:
 
     make = network(lambda: Block(32, 2, window=2), before, 32, VALUES + 1)
     grid = [Setting(*each) for each in product((2e-3, 4e-3, 8e-3, 1.6e-2), (4.0, 16.0))]
-    return Task("carry", make, batch, batch(np.random.default_rng(1), 256), grid, [50, 100, 200])
+    budgets, hows = [50.0, 100.0, 200.0], ("steps", "constant")
+    return Task("carry", make, batch, batch(np.random.default_rng(1), 256), grid, budgets, hows)
 
 
 def loss_of(module: nn.Module, rows: Rows) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Tables, lines of the summary and figures for the benchmarks that train transformers."""
 
-from cells import Rows, find, listed, lowest, spread, values, where
+from cells import Rows, listed, lowest, spread, values, where
 from depth_tables import judged_line
 from drawing import MARKERS, SERIES, legend, panels
 from matplotlib.figure import Figure
@@ -57,14 +57,14 @@ def nested_figure(rows: Rows) -> Figure:
 
 def _losses(rows: Rows) -> list[str]:
     """Keys of the losses over the steps."""
-    found = find(rows, method="serial")
+    found = where(rows, method="serial")[0]
     return [key.removesuffix("_median") for key in found if key.startswith("loss after")
             and key.endswith("_median")]  # fmt: skip
 
 
 def character_tables(rows: Rows) -> list[str]:
     trained, planned = where(rows, part="training"), where(rows, part="plan")
-    columns = {"": "{method}"}
+    columns = {"rate": "{rate:g}", "": "{method}"}
     columns |= {key: spread(key, ".3f") for key in _losses(trained)}
     errors = [key.replace("loss", "gradient error") for key in _losses(trained)]
     columns |= {key: f"{{{key}_median:.1e}}" for key in errors}
@@ -91,12 +91,20 @@ def character_figure(rows: Rows) -> Figure:
     figure, axes = panels(2, width=9.0, height=3.6)
     trained = where(rows, part="training")
     steps = [int(key.split()[-1]) for key in _losses(trained)]
-    for count, row in enumerate(trained):
-        style = {"color": (*SERIES, "black")[count % 7], "marker": MARKERS[count], "ms": 4}
+    methods = values(trained, "method")
+    for row in trained:
+        count = methods.index(row["method"])
+        style = {"color": SERIES[count], "marker": MARKERS[count], "ms": 4}
+        style["ls"] = "--" if row["rate"] == trained[0]["rate"] else "-"
         for ax, what in zip(axes, ("loss", "gradient error"), strict=True):
             keys = [f"{what} after {step}_median" for step in steps]
             if all(key in row for key in keys):
-                ax.plot(steps, [row[key] for key in keys], label=row["method"], **style)
+                ax.plot(
+                    steps,
+                    [row[key] for key in keys],
+                    label=f"{row['method']}, {row['rate']:g}",
+                    **style,
+                )
     axes[0].set(xlabel="steps", ylabel="cross entropy held out, serially")
     axes[1].set(xlabel="steps", ylabel="relative error of the gradient", yscale="log")
     legend(figure, axes[0], 3)
