@@ -57,7 +57,9 @@ class Result(NamedTuple):
     used: float
 
 
-def network(block: Callable[[], nn.Module], before: nn.Module, width: int, tokens: int) -> Any:
+def network(
+    block: Callable[[], nn.Module], before: Callable[[], nn.Module], width: int, tokens: int
+) -> Any:
     def made(layers: int, setting: Setting, seed: int) -> ODENet:
         torch.manual_seed(seed)
         ends: dict[str, Any] = {"before": before()}
