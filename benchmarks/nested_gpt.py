@@ -1,7 +1,7 @@
 """A transformer that gets its layers while it trains, beside every fixed depth, in equal time.
 
     OMP_NUM_THREADS=1 python benchmarks/nested_gpt.py [--tasks text carry] [--seeds 1 2 3 4 5]
-        [--budgets 10 40 160] [--settings 12] [--save]
+        [--budgets 8 32 128] [--settings 12] [--save]
 
 Tasks: "text", the next byte of Python's standard library (width 64, 4 heads, 32 bytes, batches of
 8); "carry", where depth pays: which of 16 values came last, in rows of 64 tokens in which values

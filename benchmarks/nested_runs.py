@@ -80,7 +80,7 @@ def text() -> Task:
     held_out = batch(np.random.default_rng(1), apart, 256)
     grid = [Setting(*each) for each in product((1e-3, 2e-3, 4e-3, 8e-3), (1.0, 2.0, 4.0))]
     return Task(
-        "text", network(Block, Embedding, 64, 256), batch, held_out, grid, [10, 40, 160], ("steps",)
+        "text", network(Block, Embedding, 64, 256), batch, held_out, grid, [8, 32, 128], ("steps",)
     )
 
 

@@ -45,7 +45,7 @@ def nested_figure(rows: Rows) -> Figure:
             yerr=[low, high],
             color=SERIES[count % len(SERIES)],
             linestyle=line,
-            marker=MARKERS[count],
+            marker=MARKERS[count % len(MARKERS)],
             markersize=4,
             label=name,
         )
