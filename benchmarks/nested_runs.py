@@ -105,7 +105,7 @@ def carry() -> Task:
 
     make = network(lambda: Block(32, 2, window=2), before, 32, VALUES + 1)
     grid = [Setting(*each) for each in product((2e-3, 4e-3, 8e-3, 1.6e-2), (4.0, 16.0))]
-    budgets, hows = [50.0, 100.0, 200.0], ("steps", "constant")
+    budgets, hows = [50, 100, 200], ("steps", "constant")
     return Task("carry", make, batch, batch(np.random.default_rng(1), 256), grid, budgets, hows)
 
 
