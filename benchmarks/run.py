@@ -42,6 +42,8 @@ SMALL = {  # script -> arguments; in the order of the page
     "layer_parallel_calls": "--rounds 4",
     "mgrit_vs_pymgrit": "--rounds 1",
     "transformer_layers": "--seeds 1 --layers 8 --steps 10 --parts cycles speed",
+    "nested_gpt": "--seeds 1 --budgets 2 5 --settings 1",
+    "character_model": "--seeds 1 --steps 3 --ways 3",
     "transformer_ranks": "--layers 32 --rounds 1 --steps 2",
     "layer_ranks": "--rounds 1 --cases 2",
     "sample_parallel": "--samples 20000 --rounds 1",

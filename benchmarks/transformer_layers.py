@@ -39,11 +39,14 @@ CONTEXT, BATCH = 32, 8
 
 
 class Block(nn.Module):
-    """What a layer adds: attention to earlier bytes, then a feed-forward network."""
+    """What a layer adds: attention to earlier bytes, then a feed-forward network.
 
-    def __init__(self, width: int = 64, heads: int = 4):
+    With a window attention is to that many bytes, the last of them the byte itself.
+    """
+
+    def __init__(self, width: int = 64, heads: int = 4, window: int = 0):
         super().__init__()
-        self.width, self.heads = width, heads
+        self.width, self.heads, self.window = width, heads, window
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
@@ -52,7 +55,12 @@ class Block(nn.Module):
         batch, length, _ = u.shape
         parts = self.qkv(self.norm1(u)).view(batch, length, 3, self.heads, -1).unbind(2)
         heads = [x.transpose(1, 2) for x in parts]
-        mixed = functional.scaled_dot_product_attention(*heads, is_causal=True)
+        near = None
+        if self.window:
+            near = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - self.window)
+        mixed = functional.scaled_dot_product_attention(
+            *heads, attn_mask=near, is_causal=near is None
+        )
         attended = self.out(mixed.transpose(1, 2).reshape(batch, length, self.width))
         return attended + self.down(functional.gelu(self.up(self.norm2(u + attended))))
 

@@ -9,6 +9,7 @@ import figures
 import knot_tables
 import standard
 import tables
+import transformer_tables
 from cells import Rows
 from matplotlib.figure import Figure
 from tables import Line
@@ -213,6 +214,32 @@ SECTIONS = {
         "Cross entropy on the training points.",
         depth_tables.refinement_lines,
         figures.depth_refinement,
+    ),
+    "nested_text": Section(
+        "A GPT nested in depth",
+        "2, 4, 8, 16 and then 32 layers of a byte-level GPT against 32 from the start and against "
+        "every smaller number, in equal processor time.",
+        transformer_tables.nested_tables,
+        "Held-out loss over time; dashed: fixed numbers of layers.",
+        transformer_tables.nested_lines,
+        transformer_tables.nested_figure,
+    ),
+    "nested_carry": Section(
+        "A task that needs depth",
+        "The same rows where a layer sees one token back, and what counts is up to 32 tokens back.",
+        transformer_tables.nested_tables,
+        "Held-out loss over time; dashed: fixed numbers of layers.",
+        transformer_tables.nested_lines,
+        transformer_tables.nested_figure,
+    ),
+    "character_model": Section(
+        "A character model at published settings",
+        "64 layers of a GPT solved by the cycles of a published training that failed, with several "
+        "coarse layers and controls, beside serial training.",
+        transformer_tables.character_tables,
+        "Held-out loss, evaluated serially, and errors of gradients.",
+        transformer_tables.character_lines,
+        transformer_tables.character_figure,
     ),
     "standard_least_squares": Section(
         "Standard problems of least squares",
