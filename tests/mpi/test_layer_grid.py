@@ -66,7 +66,15 @@ def test_nested_training_over_batches_depends_on_their_number_alone(told, case):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
-    ("ranks", "kind", "said"), [(2, "raise", "a fault of one rank"), (4, "leave", "rank 3, which")]
+    ("ranks", "kind", "said"),
+    [
+        (2, "raise", "a fault of one rank"),
+        (4, "leave", "rank 3, which"),
+        (2, "weights", "rank 1 with other weights"),
+        (2, "batch", "other batches on other ranks"),
+        (2, "seed", "other random numbers on other ranks"),
+        (2, "loss", "parameters outside of the module"),
+    ],
 )
 def test_a_fault_of_one_rank_ends_all(mpiexec, tmp_path, ranks, kind, said):
     with pytest.raises(AssertionError, match=said):
