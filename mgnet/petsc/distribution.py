@@ -169,7 +169,7 @@ def _fingerprint(parallel: LayerParallel) -> str:
             found.update(f"{value.shape} {value.dtype}".encode())
             if not value.is_meta:
                 flat = value.cpu().contiguous().reshape(-1)
-                found.update(flat.view(torch.uint8).numpy())
+                found.update(flat.view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 
