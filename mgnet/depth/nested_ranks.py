@@ -82,6 +82,13 @@ def spread(
                 "train_in_depth got MultilevelGradient and distributed layers, whose coarse levels "
                 "would need those of other ranks; use an optimizer as AdamW, or one process"
             )
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        if parallel.communicator.batches and held - {*named.values(), *module.parameters()}:
+            raise ValueError(
+                "train_in_depth got an optimizer of parameters outside of the module, whose "
+                "gradients several networks would not add; put them into `before` or `after`, or "
+                "take distribute(..., batches=1)"
+            )
         own = dict(net.named_parameters())
         local = refined_optimizer(optimizer, {p: own[name] for name, p in named.items()}, {})
         load_state(parallel, optimizer.state_dict(), local)

@@ -316,7 +316,7 @@ class _Run:
             group["lr"] = group["initial_lr"] * factor
         own.optimizer.zero_grad()
         batch = self.stream.next()
-        if own.communicator is None or own.communicator.batches is None:
+        if own.communicator is None:
             value = checked_loss(self.loss(own.module, batch))
             value.backward()
         else:

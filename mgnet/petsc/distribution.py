@@ -6,9 +6,12 @@ Works without petsc4py too, where there is one process: the same script runs alo
 
 from __future__ import annotations
 
+import hashlib
 import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from mgnet.depth import LayerParallel
 from mgnet.depth.parallel.whole_state import gather_state, load_state
@@ -60,7 +63,7 @@ def distribute(
     TypeError
         If `parallel` is not a `LayerParallel` module.
     ValueError
-        If the grid has another number of ranks than there are.
+        If the grid has another number of ranks than there are, or ranks have other weights.
     ModuleNotFoundError
         If a launcher started several processes, but there is no petsc4py.
 
@@ -92,12 +95,14 @@ def distribute(
 
     from mgnet.petsc.hooks import end_all_ranks_on_error
     from mgnet.petsc.ranks import Ranks
-    from mgnet.petsc.watch import rows_and_columns
+    from mgnet.petsc.watch import rows_and_columns, watch_of
 
     world: Any = comm or PETSc.COMM_WORLD
     if world.getSize() > 1:
         end_all_ranks_on_error(world)
     columns, rows = _grid(layers, batches, world.getSize())
+    if world.getSize() > 1:
+        _check_same(watch_of(world.tompi4py()).allgather(_fingerprint(parallel)))
     beside = None
     if rows > 1:
         row, column = map(PETSc.Comm, rows_and_columns(world.tompi4py(), rows))
@@ -137,6 +142,8 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
     ------
     TypeError
         If `parallel` is not a `LayerParallel` module.
+    ValueError
+        If ranks have other weights.
     ModuleNotFoundError
         If a launcher started several processes, but there is no petsc4py.
 
@@ -151,6 +158,29 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
     torch.Size([16, 4, 4])
     """
     return distribute(parallel, batches=1, comm=comm)
+
+
+def _fingerprint(parallel: LayerParallel) -> str:
+    """Of all weights, buffers and settings."""
+    found = hashlib.blake2b()
+    for name, value in parallel.state_dict().items():
+        found.update(name.encode())
+        if isinstance(value, torch.Tensor):
+            found.update(f"{value.shape} {value.dtype}".encode())
+            if not value.is_meta:
+                flat = value.cpu().contiguous().reshape(-1)
+                found.update(flat.view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _check_same(fingerprints: list[str]) -> None:
+    """Raise where a rank has other weights than the first."""
+    other = [rank for rank, each in enumerate(fingerprints) if each != fingerprints[0]]
+    if other:
+        raise ValueError(
+            f"distribute got a module on rank {other[0]} with other weights or settings than on "
+            "rank 0; call torch.manual_seed with the same seed on all ranks before it is made"
+        )
 
 
 def _grid(layers: Any, batches: Any, size: int) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 `layer_grid.py FOLDER`: also two halves of a training with a checkpoint there between them.
 `layer_grid.py FOLDER raise`: the last rank raises an error while the others train.
 `layer_grid.py FOLDER leave`: the last rank leaves the script.
+`layer_grid.py FOLDER weights`: the last rank makes another module; `batch`, `seed`: what they say.
+`layer_grid.py FOLDER loss`: the loss of a nested training has a parameter of its own.
 """
 
 import gc
@@ -70,9 +72,9 @@ def loss(module, batch):
     return (module(x) - y).square().mean()
 
 
-def step(parallel, optimizer):
+def step(parallel, optimizer, batch=BATCH):
     optimizer.zero_grad()
-    value = accumulate_gradients(parallel, loss, BATCH, microbatches=5)
+    value = accumulate_gradients(parallel, loss, batch, microbatches=5)
     norm = clip_grad_norm_(parallel, 0.05)
     optimizer.step()
     return value, norm
@@ -112,6 +114,17 @@ def loaded(grid):
     load_state(other, states[0])
     load_state(other, states[1], its)
     return bits(other, its, told)
+
+
+def failed(grid):
+    """Whether all gradients are NaN on all ranks, where one layer has an infinite one."""
+    parallel, _ = made(grid, CONTROLS["fixed"])
+    weight = parallel.net.block[0].weight
+    if len(weight) and parallel.net.kept.start == 0:
+        weight.register_hook(lambda gradient: gradient * torch.inf)
+    accumulate_gradients(parallel, loss, BATCH, microbatches=5)
+    own = [p.grad for p in parallel.parameters() if p.numel() and p.grad is not None]
+    return all(COMM.allgather(any(not bool(each.isfinite().all()) for each in own)))
 
 
 def resumed(grid):
@@ -158,16 +171,38 @@ def everything():
     told = {}
     for grid in GRIDS:
         found = {f"trained, {control}": trained(grid, control) for control in CONTROLS}
-        found |= {"loaded": loaded(grid), "resumed": resumed(grid)}
+        found |= {"loaded": loaded(grid), "resumed": resumed(grid), "failed": failed(grid)}
         found["nested"] = nested(grid, None)
         found["nested, trials"] = nested(grid, 0.25)
         told[f"{grid[0]} x {grid[1]}"] = found
     return told
 
 
+def own_parameter(grid):
+    torch.manual_seed(0)
+    temperature = torch.nn.Parameter(torch.ones(()))
+    train_in_depth(
+        ODENet(torch.nn.Linear(2, 2), 2),
+        lambda module, x: (temperature * module(x)).square().mean(),
+        [torch.ones(4, 2)],
+        lambda net: torch.optim.SGD([*net.parameters(), temperature], lr=1e-2),
+        lambda module: 1.0,
+        depth=4,
+        work=4,
+        wrap=lambda net: distribute(LayerParallel(net), *grid),
+    )
+
+
 def fault(kind):
-    parallel, optimizer = made(GRIDS[1], CONTROLS["fixed"])
+    last, grid = COMM.rank == COMM.size - 1, GRIDS[-1 if kind == "loss" else len(GRIDS) // 2]
+    if kind == "loss":
+        own_parameter(grid)
+    parallel, optimizer = made(grid, CONTROLS["fixed"], seed=kind == "weights" and last)
     step(parallel, optimizer)
+    if kind == "seed" and last:
+        torch.manual_seed(7)
+    if kind in ("batch", "seed"):
+        step(parallel, optimizer, [1.0 + (kind == "batch" and last) * part for part in BATCH])
     if COMM.rank == COMM.size - 1:
         if kind == "leave":
             sys.exit(3)

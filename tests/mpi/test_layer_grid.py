@@ -33,6 +33,12 @@ def test_bits_are_those_of_one_rank(told, grid, case):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_gradient_that_is_not_finite_is_so_on_all_ranks(told, grid):
+    assert told[grid]["failed"]
+
+
+@pytest.mark.mpi
 def test_cases_differ(told):
     assert len({json.dumps(told["1 x 1"][case]) for case in CASES}) == len(CASES)
 
@@ -66,7 +72,15 @@ def test_nested_training_over_batches_depends_on_their_number_alone(told, case):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(
-    ("ranks", "kind", "said"), [(2, "raise", "a fault of one rank"), (4, "leave", "rank 3, which")]
+    ("ranks", "kind", "said"),
+    [
+        (2, "raise", "a fault of one rank"),
+        (4, "leave", "rank 3, which"),
+        (2, "weights", "rank 1 with other weights"),
+        (2, "batch", "other batches on other ranks"),
+        (2, "seed", "other random numbers on other ranks"),
+        (2, "loss", "parameters outside of the module"),
+    ],
 )
 def test_a_fault_of_one_rank_ends_all(mpiexec, tmp_path, ranks, kind, said):
     with pytest.raises(AssertionError, match=said):

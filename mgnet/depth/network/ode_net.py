@@ -230,8 +230,10 @@ class ODENet(torch.nn.Module):
     def encode(self, x: torch.Tensor, **side: Any) -> torch.Tensor:
         """The state u[0]: `before`, and the first boundary layers."""
         check_side_inputs("ODENet", self.block, side)
-        u = x if self.before is None else self.before(x)
-        return in_turn(self.opening, checked_state(self.block, u), side)
+        u = x if self.before is None else self.before(x)  # it may wait for threads of its own
+        with lending():
+            checked_state(self.block, u)
+        return in_turn(self.opening, u, side)
 
     def decode(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
         """The output from the state u[N]: the last boundary layers, and `after`."""
@@ -311,7 +313,7 @@ class ODENet(torch.nn.Module):
         with lending():
             refuse_proxy(self.block, x)
             self.resample_dropout()
-            return self.decode(self.propagate(self.encode(x, **side), **side), **side)
+        return self.decode(self.propagate(self.encode(x, **side), **side), **side)
 
     def propagate(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
         """The state u[N] from u[0], layer by layer."""
@@ -342,7 +344,8 @@ class ODENet(torch.nn.Module):
         """
         with lending():
             self.resample_dropout()
-            u = self.encode(x, **side)
+        u = self.encode(x, **side)
+        with lending():
             states = torch.stack([u, *self._states(u, self.layers(), side)])
         if times is None:
             return states

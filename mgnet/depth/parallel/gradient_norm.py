@@ -34,6 +34,8 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
     ------
     ValueError
         If `max_norm` is not a positive number.
+    TypeError
+        If a gradient is sparse.
 
     Examples
     --------
@@ -48,6 +50,11 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
         raise ValueError(
             f"clip_grad_norm_ got max_norm {shown(max_norm)}; give a positive number, as 1.0"
         )
+    if any(p.grad is not None and p.grad.is_sparse for p in module.parameters()):
+        raise TypeError(
+            "clip_grad_norm_ got a sparse gradient, whose norm PyTorch does not form; use "
+            "Embedding(sparse=False)"
+        )
     spread = [
         part
         for part in module.modules()
@@ -57,10 +64,11 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
         return nn.utils.clip_grad_norm_(module.parameters(), max_norm)
     layered = {id(p) for part in spread for p in _of_layers(part)}
     others = [p for p in module.parameters() if id(p) not in layered and p.grad is not None]
-    terms = [squares(p.grad.detach()[None]) for p in others if p.grad is not None]
+    terms = [torch.zeros(1, dtype=torch.float64)]  # where nothing has a gradient
+    terms += [squares(_real(p.grad).reshape(1, -1)) for p in others if p.grad is not None]
     for part in spread:
         rows = [
-            squares(p.grad[:, None])
+            squares(_real(p.grad)[:, None])
             if p.grad is not None
             else p.new_zeros(len(p), dtype=torch.float64)
             for p in _of_layers(part)
@@ -74,6 +82,12 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
         if p.grad is not None:
             p.grad.mul_(factor)
     return norm
+
+
+def _real(gradient: Tensor) -> Tensor:
+    """Its numbers; of a complex one real and imaginary parts."""
+    own = gradient.detach()
+    return torch.view_as_real(own) if own.is_complex() else own
 
 
 def _of_layers(parallel: LayerParallel) -> list[nn.Parameter]:

@@ -210,8 +210,10 @@ class LayerParallel(nn.Module):
         """The output for a batch x; side inputs as in `ODENet.forward`, the same on all ranks."""
         with lending():
             refuse_proxy(self.net.block, x)
-            u = self.net.encode(x, **side)
-            return self.net.decode(not_compiled(partial(self._solved, side), u), **side)
+        u = self.net.encode(x, **side)
+        with lending():
+            u = not_compiled(partial(self._solved, side), u)
+        return self.net.decode(u, **side)
 
     def _solved(self, side: Mapping[str, Any], u: Tensor) -> Tensor:
         self.net.resample_dropout()

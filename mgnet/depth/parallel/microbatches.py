@@ -7,14 +7,17 @@ grid of ranks.
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mgnet.depth.mgrit.communicator import SerialCommunicator, largest
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.parallel.control import AdaptiveCycles
 from mgnet.depth.parallel.layer_parallel import LayerParallel
@@ -61,12 +64,14 @@ def accumulate_gradients(
     TypeError, ValueError
         If the batch cannot be divided, or a microbatch would depend on those before it: running
         statistics, where there are several networks, starts from the former trajectory
-        (`warm_start`), modes chosen by time.
+        (`warm_start`), modes chosen by time. If ranks give other batches (their first and last
+        rows are compared) or have other random numbers; if several networks have a sparse gradient.
 
     Notes
     -----
     Statistics of a batch, as in batch norm, are those of a microbatch, as in any accumulation of
     gradients. Dropout is drawn for each of several microbatches anew, the same on any grid.
+    Parameters of the loss itself belong into a module around the network: others get no sum.
 
     Examples
     --------
@@ -90,9 +95,11 @@ def accumulate_gradients(
         )
     _check_independent(module, count, row)
     pieces, step = _pieces(batch, count), _Step(module, loss, count)
+    _check_same(module, batch, step.drawn)
     if row is None:
         total = torch.stack([step.add(*piece, n) for n, piece in enumerate(pieces)]).cumsum(0)[-1]
         step.finish(None)
+        _share_failure(module)
         return total
     own = range(count * row.rank // ranks, count * (row.rank + 1) // ranks)
     parameters = [p for p in module.parameters() if p.requires_grad]
@@ -112,6 +119,7 @@ def accumulate_gradients(
                 p.grad.copy_(new)
             elif new is not None:
                 p.grad = new.clone()
+    _share_failure(module)
     return value.clone()  # type: ignore[union-attr]
 
 
@@ -175,7 +183,7 @@ class _Step:
         for (part, before, _), end in zip(self.parallel, self.ends or (), strict=True):
             part.control, part.calls = end
             if row is not None and isinstance(before, AdaptiveCycles):
-                part.control = row.broadcast(part.control)
+                part.control, part.calls = row.broadcast(end)
 
 
 def _gradients(
@@ -191,6 +199,11 @@ def _gradients(
         _put(parameters, [None] * len(parameters))
         value = step.add(*pieces[number], number)
         parts.append([*(p.grad for p in parameters), value])
+        if any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            raise ValueError(
+                "accumulate_gradients got a sparse gradient, which several networks do not add; "
+                "use Embedding(sparse=False), or distribute(..., batches=1)"
+            )
         for name, value in buffers.items():
             if not torch.equal(step.module.get_buffer(name), value):
                 raise ValueError(
@@ -285,6 +298,54 @@ def _check_independent(module: nn.Module, count: int, row: Any) -> None:
             )
 
 
+def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
+    """Raise where ranks have other random numbers, or batches with other rows at their ends."""
+    found = [m.communicator for m in module.modules() if isinstance(m, LayerParallel)]
+    spread = [each for each in found if not isinstance(each, SerialCommunicator)]
+    if not spread:
+        return
+    own = torch.tensor([[_fingerprint(batch)], [drawn]])
+    others = [each for each in (spread[0], spread[0].batches) if each is not None]
+    seen = torch.cat([each.gather(own) for each in others], 1)
+    batches, numbers = (seen != own).any(1).tolist()
+    if batches:
+        raise ValueError(
+            "accumulate_gradients got other batches on other ranks; give all ranks the same whole "
+            "batch, without a DistributedSampler: each network takes its own microbatches"
+        )
+    if numbers:
+        raise ValueError(
+            "accumulate_gradients got other random numbers on other ranks, which dropout would "
+            "see; call torch.manual_seed with the same seed on all ranks"
+        )
+
+
+def _share_failure(module: nn.Module) -> None:
+    """NaN on all ranks of a network where one has a gradient that is not finite.
+
+    Each has an optimizer, and perhaps a GradScaler, of its own, which would skip the step alone.
+    """
+    for part in module.modules():
+        if not isinstance(part, LayerParallel) or part.communicator.ranks == 1:
+            continue
+        own = [p.grad for p in part.parameters() if p.grad is not None]
+        failed = any(not bool(each.isfinite().all()) for each in own)
+        if largest(part.communicator, int(failed)):
+            for gradient in own:
+                gradient.fill_(torch.nan)
+
+
+def _fingerprint(batch: Any) -> int:
+    """Of the shapes, and the first and last rows: all would be a second reading of the batch."""
+    found = hashlib.blake2b(digest_size=7)
+    for each in _tensors(batch):
+        found.update(f"{each.shape} {each.dtype}".encode())
+        if each.layout == torch.strided and not each.is_meta and each.numel():
+            ends = torch.cat([each[:1], each[-1:]]) if each.dim() else each
+            found.update(ends.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return int.from_bytes(found.digest(), "big")
+
+
 def _pieces(batch: Any, count: int) -> list[tuple[Any, float]]:
     """The microbatches, and the share of each in the mean."""
     if count == 1:
@@ -320,7 +381,13 @@ def _taken(batch: Any, cut: slice) -> Any:
     if isinstance(batch, Tensor):
         return batch[cut] if batch.dim() else batch
     if isinstance(batch, Mapping):
-        return {key: _taken(value, cut) for key, value in batch.items()}
+        taken = {key: _taken(value, cut) for key, value in batch.items()}
+        if type(batch) is dict or not isinstance(batch, MutableMapping):
+            return taken
+        kept: Any = copy.copy(batch)  # of a class of its own, as a tokenizer's
+        for key, value in taken.items():
+            kept[key] = value
+        return kept
     if isinstance(batch, tuple | list):
         parts = [_taken(part, cut) for part in batch]
         make: Any = type(batch)

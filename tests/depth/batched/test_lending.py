@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -47,6 +48,29 @@ def test_threads_that_call_fresh_networks_get_the_layers_one_after_another(mode,
     for thread in threads:
         thread.join()
     assert all(isinstance(error, float) and error < 1e-8 for error in errors), errors
+
+
+class Pooled(nn.Module):
+    """A module that waits for other threads, which call a network."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = ODENet(nn.Linear(3, 3), layers=4)
+
+    def forward(self, x):
+        with ThreadPoolExecutor(2) as pool:
+            return torch.cat(list(pool.map(self.net, x.split(2))))
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize("kind", [nn.Identity, LayerParallel])
+def test_modules_around_the_layers_may_wait_for_threads(kind, place):
+    network = kind(ODENet(nn.Linear(3, 3), layers=8, **{place: Pooled()}))
+    found = []
+    caller = threading.Thread(target=lambda: found.append(network(torch.ones(4, 3))), daemon=True)
+    caller.start()
+    caller.join(60.0)
+    assert len(found) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -40,3 +40,42 @@ def test_norm_and_gradients_are_those_of_torch(petsc, weights, spread, largest):
 def test_other_norms_are_refused(given):
     with pytest.raises(ValueError, match="clip_grad_norm_ got max_norm"):
         clip_grad_norm_(made(), given)
+
+
+class Ends(nn.Module):
+    """Parameters without axes, and complex ones, around the layers."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.scale = inner, nn.Parameter(torch.tensor(2.0))
+        self.phase = nn.Parameter(torch.tensor([1.0 + 2.0j, 0.5 - 1.0j]))
+
+    def forward(self, x):
+        return self.scale * self.inner(x) * (self.phase * x.mean()).abs().sum()
+
+
+def test_parameters_without_axes_and_complex_ones_count(petsc):
+    ours, theirs = Ends(made()), Ends(made())
+    distribute(ours.inner[0])
+    for module in (ours, theirs):
+        module(torch.ones(5, 2)).square().sum().backward()
+    norm = clip_grad_norm_(ours, 0.1)
+    wanted = nn.utils.clip_grad_norm_(theirs.parameters(), 0.1)
+    torch.testing.assert_close(norm.float(), wanted)
+    torch.testing.assert_close(
+        [p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()]
+    )
+
+
+def test_without_gradients_the_norm_is_zero(petsc):
+    parallel = distribute(made(weights="shared")[0])
+    parallel.net.learnable_steps = None
+    assert clip_grad_norm_(parallel, 1.0) == 0.0
+
+
+def test_sparse_gradients_are_refused(petsc):
+    parallel = distribute(made()[0])
+    parallel.net.before = nn.Embedding(4, 3, sparse=True)
+    parallel(torch.arange(4)).sum().backward()
+    with pytest.raises(TypeError, match="sparse gradient"):
+        clip_grad_norm_(parallel, 1.0)

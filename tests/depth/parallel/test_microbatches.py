@@ -1,5 +1,6 @@
 """Law: the sum of microbatches is PyTorch's own accumulation. Several networks: tests/mpi."""
 
+from collections import OrderedDict, UserDict
 from typing import NamedTuple
 
 import pytest
@@ -158,9 +159,10 @@ class Beside:
     """Two networks, as the first one sees them: the other one gives nothing."""
 
     rank, ranks = 0, 2
+    first = None  # control and calls of the first one
 
     def gather(self, values):
-        return torch.cat([values, torch.zeros_like(values)], 1)
+        return torch.cat([values, values], 1)
 
     def receive(self, start, reverse):
         return start
@@ -172,7 +174,7 @@ class Beside:
         return point
 
     def broadcast(self, value):
-        return value
+        return self.first if self.first else value
 
 
 class Part:
@@ -218,3 +220,42 @@ def test_networks_that_would_differ_are_refused(kind):
         accumulate_gradients(whole, loss, data(), 1 if kind == "few" else None)
     for p, grad in zip(module.parameters(), grads, strict=True):
         assert p.grad is grad and bool((grad == 1.0).all())
+
+
+def test_sparse_gradients_of_several_networks_are_refused():
+    module = made()
+    module.net.before = nn.Embedding(5, 3, sparse=True)
+    module.communicator = Part(module.communicator)
+    with pytest.raises(ValueError, match="sparse gradient"):
+        accumulate_gradients(module, lambda module, x: module(x).sum(), torch.arange(4))
+    assert all(p.grad is None for p in module.parameters())
+
+
+def test_cycles_and_calls_are_those_of_the_first_network():
+    """A loss that calls twice counts fewer calls, where a first one ended the cycles."""
+    module = made(control=AdaptiveCycles()).train()
+    module.communicator = Part(module.communicator)
+    module.communicator.batches.first = None, 7
+    accumulate_gradients(module, loss, data())
+    assert (module.control, module.calls) == (None, 7)
+
+
+class Tokens(UserDict):
+    """As that of a tokenizer."""
+
+    def __getattr__(self, name):
+        return self.data[name]
+
+
+@pytest.mark.parametrize("kind", [Tokens, OrderedDict])
+def test_mappings_keep_their_class(kind):
+    batch, seen = kind(x=data()[0], about="words"), []
+
+    def rows(module, piece):
+        seen.append(piece)
+        return module(piece.x if kind is Tokens else piece["x"]).sum()
+
+    accumulate_gradients(made(), rows, batch, 3)
+    assert [type(piece) for piece in seen] == [kind] * 3
+    assert torch.equal(torch.cat([piece["x"] for piece in seen]), data()[0])
+    assert torch.equal(batch["x"], data()[0]) and batch["about"] == "words"
