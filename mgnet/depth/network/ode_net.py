@@ -197,22 +197,19 @@ class ODENet(torch.nn.Module):
 
     def own_layers(self) -> Layers:
         """The layers that this process holds: all of them, unless they were distributed."""
-        parameters, _ = self.slots().tensors()
-        buffers = self.own_buffers()
+        parameters, buffers = self.slots().tensors()
         if self.weights == "shared":
             parameters = [p.expand(len(self.kept), *p.shape[1:]) for p in parameters]
         elif isinstance(self.weights, DepthSpline):
             parameters = [self.weights.at_layers(c, self.depth, self.kept) for c in parameters]
-        return Layers(tuple(parameters), tuple(buffers), self.times, self.steps)
+        return Layers(tuple(parameters), self.own_buffers(buffers), self.times, self.steps)
 
-    def own_buffers(self) -> list[torch.Tensor]:
-        """The buffers of the layers that this process holds; those kept once are views."""
-        _, buffers = self.slots().tensors()
-        names = self.kernel.buffer_names if self.shared_buffers else ()
-        for k, name in enumerate(names):
-            if name in self.shared_buffers:
-                buffers[k] = buffers[k].expand(len(self.kept), *buffers[k].shape[1:])
-        return buffers
+    def own_buffers(self, buffers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Those of the block with a row for each layer here; those kept once are views."""
+        found = list(buffers)
+        for k in self.kernel.fixed.numbers:
+            found[k] = found[k].expand(len(self.kept), *found[k].shape[1:])
+        return tuple(found)
 
     def slots(self) -> LayerSlots:
         """Where the tensors of the block stand; a ValueError if they are others than at first."""

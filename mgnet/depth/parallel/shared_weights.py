@@ -51,9 +51,9 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     """
     if net.weights == "per layer":
         return net.own_layers()
-    (joint, _), buffers = net.slots().tensors(), net.own_buffers()
+    joint, buffers = net.slots().tensors()
     made = _Joint.apply(_Spread(net.weights, net.depth, net.kept, communicator, interval), *joint)
-    return Layers(tuple(made), tuple(buffers), net.times, net.steps)
+    return Layers(tuple(made), net.own_buffers(buffers), net.times, net.steps)
 
 
 def with_side_inputs(
