@@ -1,6 +1,6 @@
 """A character model whose layers are solved by cycles, at the settings of a published training.
 
-    OMP_NUM_THREADS=1 python benchmarks/character_model.py [--seeds 1 2] [--steps 30]
+    OMP_NUM_THREADS=1 python benchmarks/character_model.py [--seeds 1 2] [--steps 90]
         [--rates 2e-3 6e-3] [--ways 6] [--parts training plan] [--save]
 
 TorchBraid publishes logs of a language model on its branch transformer2: 64 steps, T = 1, factor 4,
@@ -208,7 +208,7 @@ def plan_table(host: Machine, rows: list[saved.Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--steps", type=int, default=30, help="a multiple of 3")
+    parser.add_argument("--steps", type=int, default=90, help="a multiple of 3")
     parser.add_argument("--rates", nargs="+", type=float, default=[2e-3, 6e-3])
     parser.add_argument("--ways", type=int, default=len(WAYS), help="no more rows than these")
     parts = ("training", "plan")

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ class Task(NamedTuple):
     batch: Callable[[np.random.Generator], Rows]
     held_out: Rows
     grid: list[Setting]
-    budgets: list[float]
+    budgets: Sequence[float]
     how: tuple[str, ...]  # what `ODENet.refine` is told
 
 
