@@ -60,12 +60,12 @@ class Case(NamedTuple):
 
 
 CASES = (
-    Case("peaks", 64, 3.0),
-    Case("peaks", 256, 6.0),
-    Case("digits", 64, 3.0),
-    Case("digits", 256, 6.0),
-    Case("bytes", 64, 6.0),
-    Case("bytes", 256, 12.0),
+    Case("peaks", 64, 2.0),
+    Case("peaks", 256, 4.0),
+    Case("digits", 64, 2.0),
+    Case("digits", 256, 4.0),
+    Case("bytes", 64, 5.0),
+    Case("bytes", 256, 10.0),
 )
 
 

@@ -262,17 +262,19 @@ METHODS = {
 # What is tried where training values have noise: fewer knots, more penalty.
 NOISY = {
     "multilevel": [
-        *grid(hidden=((2,),), levels=(5,), roughness_weight=(0.0, 1e-10, 1e-9)),
-        *grid(hidden=((2,),), levels=(6,), roughness_weight=(1e-10,)),
+        *grid(hidden=((2,),), levels=(5,), roughness_weight=(0.0, 1e-10, 1e-9, 1e-8)),
+        *grid(hidden=((2,),), levels=(6,), roughness_weight=(1e-10, 1e-9, 1e-8)),
     ],
     "multilevel-narrow": [
         *grid(hidden=((1,),), levels=(5,), roughness_weight=(0.0, 1e-10, 1e-9)),
-        *grid(hidden=((1,),), levels=(6,), roughness_weight=(1e-10,)),
+        *grid(hidden=((1,),), levels=(6,), roughness_weight=(1e-10, 1e-9, 1e-8)),
         *grid(hidden=((1,),), levels=(5,), degree=(5,)),
+        *grid(hidden=((1,),), levels=(5,), degree=(5,), roughness_weight=(1e-9,)),
     ],
-    "fourier-network": grid(
-        width=(16,), frequency=(64, 128), rate=(3e-3,), batch=(500,), decay=(0.5, 1.0)
-    ),
+    "fourier-network": [
+        *grid(width=(16,), frequency=(64, 128), rate=(3e-3,), batch=(500,), decay=(0.5, 1.0)),
+        *grid(width=(16,), frequency=(64,), rate=(3e-3,), batch=(500,), decay=(1.5,)),
+    ],
     "at-once-adam": [
         *grid(hidden=((1,),), rate=(0.01,), intervals=(128, 256)),
         *grid(hidden=((2,),), rate=(0.01,), intervals=(128,)),
@@ -281,5 +283,5 @@ NOISY = {
         *grid(hidden=((1,),), rate=(0.01,), roughness_weight=(1e-10, 1e-9, 1e-8)),
         *grid(hidden=((8,),), rate=(0.01,), roughness_weight=(1e-9,)),
     ],
-    "linked": grid(intervals=(256,), penalty=(1e-11, 1e-10, 1e-9), link=(16, 32)),
+    "linked": grid(intervals=(256,), penalty=(1e-11, 1e-10, 1e-9, 1e-8), link=(16, 32)),
 }
