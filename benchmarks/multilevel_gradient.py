@@ -1,20 +1,22 @@
 """First order, minibatches: one step on all levels of a spline, beside steps on the finest alone.
 
     OMP_NUM_THREADS=1 python benchmarks/multilevel_gradient.py [--rows 0 1 5 6] [--seeds 1 2 3 4 5]
-        [--intervals 256] [--noise 0] [--seconds 8] [--rates RATE ...] [--weights WEIGHT ...]
-        [--save]
+        [--intervals 256] [--hidden 8] [--samples 20000] [--noise 0] [--seconds 8]
+        [--rates RATE ...] [--weights WEIGHT ...] [--save]
 
 The target is that of benchmarks/rough_targets.py with two sums of rough functions of four inputs
-and bumps of width 0.01; 20000 rows, batches of 1000, a KAN [4, 8, 1] in float32. Seconds are
-processor seconds of one thread, without those of evaluation; rates fall like a cosine over them. A
-cascade begins with 4 intervals and doubles them; half of its seconds belong to the finest level,
-the others are shared equally, and the rate falls on each level anew. "Carried" has the state of
-the optimizer refined with the network, "anew" begins with none on each level. "Roughness" adds the
-integral of the squared second derivatives of all edges to the loss, with a weight.
+and bumps of width 0.01; 20000 samples, batches of 1000, a KAN [4, 8, 1] in float32, or another
+number of hidden values and of samples. Seconds are processor seconds of one thread, without those
+of evaluation; rates fall like a cosine over them. A cascade begins with 4 intervals and doubles
+them; half of its seconds belong to the finest level, the others are shared equally, and the rate
+falls on each level anew. "Carried" has the state of the optimizer refined with the network, "anew"
+begins with none on each level. "Roughness" adds the integral of the squared second derivatives of
+all edges to the loss, with a weight.
 
 Every row has the best of five rates, and of five weights where there are any, by the held-out error
-on seed 0, where nothing else is reported: the table is made of the other seeds. Errors are root
-mean squares of deviations from held-out values, whose deviation from their mean is 1.
+on seed 0, where nothing else is reported: the table is made of the other seeds. Column "tried" says
+where fewer were tried. Errors are root mean squares of deviations from held-out values, whose
+deviation from their mean is 1.
 
 With --save every run is appended to results/multilevel_gradient.jsonl; runs that are there are not
 repeated, and the table is made of all of them.
@@ -37,12 +39,16 @@ from mgnet.training import MultilevelGradient
 
 SETTING = (
     "error: root mean square of held-out deviations, medians over seeds; the rate (and weight) of "
-    "each row is the best of five on seed 0, which is not among them"
+    "each row is the best of those tried on seed 0, which is not among them"
 )
-BATCH, FIRST = 1000, 4  # rows of a step; intervals of the coarsest level of a cascade
+BATCH, FIRST = 1000, 4  # samples of a step; intervals of the coarsest level of a cascade
+SEEN = 20000  # samples, at most, for the training error
 ADAM = (0.1, 0.03, 0.01, 0.003, 0.001)
 SGD = (3.0, 1.0, 0.3, 0.1, 0.03)
 WEIGHTS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
+
+
+FORMER = {"hidden": 8, "samples": 20000}  # where a kept run does not say
 
 
 class Setting(NamedTuple):
@@ -80,8 +86,8 @@ ROWS = (
 
 
 @cache
-def rows_of_target(seed: int, noise: float) -> Rows:
-    data = composed(4, seed, pairs=2, bump=0.01, rows=20000, noise=noise)
+def rows_of_target(seed: int, noise: float, samples: int) -> Rows:
+    data = composed(4, seed, pairs=2, bump=0.01, rows=samples, noise=noise)
     return Rows(*(part.float() for part in data))
 
 
@@ -116,13 +122,13 @@ def error(kan: KAN, x: torch.Tensor, y: torch.Tensor) -> float:
         return float((kan(x) - y).square().mean().sqrt())
 
 
-def run(
-    setting: Setting, intervals: int, noise: float, rate: float, weight: float, seed: int, s: float
-) -> dict[str, Any]:
-    data = rows_of_target(seed, noise)
+def run(setting: Setting, about: dict[str, Any]) -> dict[str, Any]:
+    intervals, rate, seed = about["intervals"], about["rate"], about["seed"]
+    data = rows_of_target(seed, about["noise"], about["samples"])
     doublings = round(math.log2(intervals / FIRST)) if setting.cascade else 0
     generator = torch.Generator().manual_seed(seed)
-    kan = KAN([4, 8, 1], intervals >> doublings, dtype=torch.float32, generator=generator)
+    widths = [4, about["hidden"], 1]
+    kan = KAN(widths, intervals >> doublings, dtype=torch.float32, generator=generator)
     optimizer = made(setting, kan, rate)
     shares = [0.5 / doublings] * doublings + [0.5] if doublings else [1.0]
     steps, order, at = [], torch.randperm(len(data.x), generator=generator), 0
@@ -133,9 +139,10 @@ def run(
             optimizer = refine_optimizer(optimizer, kan, fine) if carried else None  # type: ignore
             kan = fine
             optimizer = optimizer or made(setting, kan, rate)
-        penalty = Roughness(kan, weight) if setting.rough else None
+        penalty = Roughness(kan, about["weight"]) if setting.rough else None
         began, count = time.process_time(), 0
-        while (done := (time.process_time() - began) / (share * s)) < 1.0:
+        given = share * about["asked"]
+        while (done := (time.process_time() - began) / given) < 1.0:
             for group in optimizer.param_groups:
                 group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * done))
             if at + BATCH > len(order):
@@ -151,7 +158,7 @@ def run(
         steps.append(count)
     return {
         "error": error(kan, data.x_held, data.y_held),
-        "training": error(kan, data.x, data.y),
+        "training": error(kan, data.x[:SEEN], data.y[:SEEN]),
         "steps": sum(steps),
         "fine_steps": steps[-1],
     }
@@ -162,15 +169,17 @@ def best(runs: list[dict[str, Any]]) -> dict[str, Any]:
     return min(runs, key=lambda each: each["error"] if math.isfinite(each["error"]) else math.inf)
 
 
+# What makes a group of runs; the method is last.
+ABOUT = ("hidden", "samples", "intervals", "noise", "asked", "row")
+
+
 def table_rows(runs: list[dict[str, Any]]) -> list[saved.Row]:
     """Of each row: the seeds after the first, at the rate that was best on that."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for each in runs:
-        groups.setdefault(
-            (each["intervals"], each["noise"], each["asked"], each["row"]), []
-        ).append(each)
+        groups.setdefault(tuple(each[key] for key in ABOUT), []).append(each)
     rows = []
-    for (intervals, noise, asked, name), own in groups.items():
+    for about, own in groups.items():
         tuned = [each for each in own if each["seed"] == 0]
         if not tuned:
             continue
@@ -183,15 +192,16 @@ def table_rows(runs: list[dict[str, Any]]) -> list[saved.Row]:
         if not kept:
             continue
         errors = [each["error"] for each in kept]
-        row = {"intervals": intervals, "noise": noise, "asked": asked, "method": name}
-        row |= {"rate": chosen["rate"], "weight": chosen["weight"], "seeds": len(kept)}
+        row = dict(zip(ABOUT, about, strict=True))
+        row |= {"method": row.pop("row"), "rate": chosen["rate"], "weight": chosen["weight"]}
+        row |= {"tried": len(tuned), "seeds": len(kept)}
         row |= {"error_median": statistics.median(errors)}
         row |= {"error_least": min(errors), "error_largest": max(errors)}
         for key in ("training", "steps", "fine_steps"):
             row[f"{key}_median"] = statistics.median(each[key] for each in kept)
         rows.append(row)
     names = [setting.name for setting in ROWS]
-    rows.sort(key=lambda r: (r["intervals"], r["noise"], r["asked"], names.index(r["method"])))
+    rows.sort(key=lambda r: (*[r[key] for key in ABOUT[:-1]], names.index(r["method"])))
     return rows
 
 
@@ -227,12 +237,15 @@ def targets_of(rows: list[saved.Row]) -> list[saved.Row]:
 
 def table(rows: list[saved.Row]) -> str:
     lines = [
-        f"{'intervals':>9}{'noise':>6}{'s':>4}  {'method':<36}{'rate':>7}{'weight':>8}{'seeds':>6}"
-        f"{'error, median':>15} {'least':>8} {'largest':>8}{'training':>10}{'steps':>7}"
+        f"{'hidden':>6}{'samples':>9}{'intervals':>10}{'noise':>6}{'s':>4}  "
+        f"{'method':<36}{'rate':>7}{'weight':>8}{'tried':>6}"
+        f"{'seeds':>6}{'error, median':>15} {'least':>8} {'largest':>8}{'training':>10}{'steps':>7}"
     ]
     lines += [
-        f"{row['intervals']:>9}{row['noise']:>6g}{row['asked']:>4g}  {row['method']:<36}"
-        f"{row['rate']:>7g}{row['weight']:>8g}{row['seeds']:>6}{row['error_median']:>15.2e} "
+        f"{row['hidden']:>6}{row['samples']:>9}{row['intervals']:>10}{row['noise']:>6g}"
+        f"{row['asked']:>4g}  {row['method']:<36}"
+        f"{row['rate']:>7g}{row['weight']:>8g}{row['tried']:>6}{row['seeds']:>6}"
+        f"{row['error_median']:>15.2e} "
         f"{row['error_least']:>8.1e} {row['error_largest']:>8.1e}{row['training_median']:>10.1e}"
         f"{row['steps_median']:>7g}"
         for row in rows
@@ -245,6 +258,8 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", type=int, help="numbers of rows, from 0")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3, 4, 5])
     parser.add_argument("--intervals", nargs="+", type=int, default=[256])
+    parser.add_argument("--hidden", type=int, default=8, help="values between the two layers")
+    parser.add_argument("--samples", type=int, default=20000, help="for training")
     parser.add_argument("--noise", type=float, default=0.0, help="deviation of training values")
     parser.add_argument("--seconds", type=float, default=8.0, help="of a processor, per run")
     parser.add_argument("--rates", nargs="+", type=float, help="in place of the five")
@@ -261,24 +276,25 @@ def main() -> None:
     told = options()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     kept = saved.RESULTS / "multilevel_gradient.jsonl"
-    runs = saved.kept_runs(kept) if told.save else []
+    runs: list[dict[str, Any]] = (
+        [FORMER | each for each in saved.kept_runs(kept)] if told.save else []
+    )
     machine = saved.place()
 
     def ensure(setting: Setting, about: dict[str, Any]) -> dict[str, Any]:
         known = saved.found_run(runs, about)
         if known:
             return known
-        names = ("intervals", "noise", "rate", "weight", "seed", "asked")
-        found = run(setting, *(about[name] for name in names))
-        runs.append(about | {"machine": machine} | found)
-        print(*about.values(), found, flush=True)
+        runs.append(about | {"machine": machine} | run(setting, about))
+        print(*runs[-1].values(), flush=True)
         if told.save:
             saved.keep_run(kept, runs[-1])
         return runs[-1]
 
     for n in told.intervals:
         for setting in ROWS if told.rows is None else [ROWS[number] for number in told.rows]:
-            about = {"row": setting.name, "intervals": n, "noise": told.noise}
+            about = {"row": setting.name, "hidden": told.hidden, "samples": told.samples}
+            about |= {"intervals": n, "noise": told.noise}
             tuned = []
             for rate in told.rates or setting.rates:
                 for weight in told.weights if setting.rough else [0.0]:

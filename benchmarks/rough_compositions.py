@@ -11,8 +11,9 @@ the first, and so have the link models, which are additive but for one outer fun
 RMSE over 10000 held-out rows against values without noise; the deviation of y is 1.
 
 Every run has the same seconds of a processor, on one thread; some end earlier by themselves.
-Settings of rivals were chosen by their held-out error on seed 0, with the same seconds: `--tune`
-tries those of rough_settings.py and prints the best. A seed draws target, rows and starts.
+Settings of rivals, and with noise those of our own rows, too, were chosen by their held-out error
+on seed 0, with the same seconds: `--tune` tries those of rough_settings.py and prints the best. A
+seed draws target, rows and starts.
 
 PATH is a folder with lightgbm, xgboost and catboost, `pip install --target PATH lightgbm xgboost
 catboost`; without it, and without R, their rows are left out. With --save every run is appended to
@@ -32,7 +33,7 @@ from typing import Any
 
 import saved
 import torch
-from rough_settings import CASES, GENERAL, METHODS, OURS, Settings
+from rough_settings import CASES, GENERAL, METHODS, NOISY, OURS, Settings
 
 SETTING = (
     "error: held-out RMSE against values without noise, of a target of deviation 1; processor "
@@ -175,7 +176,8 @@ def tune(told: argparse.Namespace) -> None:
     runs = saved.kept_runs(path) if told.save else []
     for case in told.cases:
         for name in told.methods:
-            for settings in METHODS[name].choices:
+            choices = METHODS[name].choices
+            for settings in NOISY.get(name, choices) if case == "noise" else choices:
                 about = {"case": case, "method": name, "seed": 0, "asked": told.seconds}
                 about |= {"settings": json.loads(json.dumps(settings))}
                 if not saved.found_run(runs, about):

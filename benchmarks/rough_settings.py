@@ -67,6 +67,7 @@ METHODS = {
         grid(hidden=((2,),), levels=(4, 5), roughness_weight=(0.0, 1e-10, 1e-9)),
         {
             "one-sum": {"hidden": (2,)},
+            "noise": {"hidden": (2,), "levels": 6, "roughness_weight": 1e-8},
             "two-sums": {"hidden": (4,), "levels": 5, "keep": (4, 2, 1, 1)},
             "field": {"hidden": (8,), "levels": 3, "starts": 4, "keep": (2, 1)},
         },
@@ -85,6 +86,7 @@ METHODS = {
         grid(hidden=((1,),), levels=(4, 5, 6), keep=((4, 2, 1, 1, 1, 1),), degree=(3, 5)),
         {
             "one-sum": {"hidden": (1,), "levels": 7, "keep": (4, 2, 1, 1, 1, 1), "degree": 5},
+            "noise": {"hidden": (1,), "levels": 6, "roughness_weight": 1e-8},
         },
     ),
     "gradient-first": Method(
@@ -124,7 +126,7 @@ METHODS = {
         GENERAL,
         libraries.boosting,
         grid(rate=(0.05, 0.1, 0.2), leaves=(15, 31)),
-        {"one-sum": {"rate": 0.1, "leaves": 31}},
+        {"one-sum": {"rate": 0.1, "leaves": 31}, "noise": {"rate": 0.05, "leaves": 31}},
     ),
     "fourier-network": Method(
         "Fourier features, network, Adam",
@@ -135,8 +137,12 @@ METHODS = {
             *grid(width=(16,), frequency=(96, 128), rate=(3e-3,), batch=(500,), decay=(1.0,)),
         ],
         {
-            case: {"width": 16, "frequency": most, "rate": 3e-3, "batch": 500, "decay": 1.0}
-            for case, most in (("one-sum", 128), ("two-sums", 96))
+            case: {"width": 16, "frequency": most, "rate": 3e-3, "batch": 500, "decay": decay}
+            for case, most, decay in (
+                ("one-sum", 128, 1.0),
+                ("noise", 64, 1.5),
+                ("two-sums", 96, 1.0),
+            )
         },
     ),
     "sine-adam": Method(
@@ -231,7 +237,11 @@ METHODS = {
             *grid(hidden=((1,), (2,), (8,), (4, 4)), rate=(0.01, 0.03, 0.1)),
             *grid(hidden=((1,),), rate=(0.03,), degree=(5,)),
         ],
-        {"one-sum": {"hidden": (1,), "rate": 0.01}, "two-sums": {"hidden": (8,), "rate": 0.03}},
+        {
+            "one-sum": {"hidden": (1,), "rate": 0.01},
+            "noise": {"hidden": (1,), "rate": 0.01, "intervals": 128},
+            "two-sums": {"hidden": (8,), "rate": 0.03},
+        },
     ),
     "at-once-adam-smooth": Method(
         "KAN at once, Adam, roughness",
@@ -240,6 +250,7 @@ METHODS = {
         grid(hidden=((8,),), rate=(0.01, 0.1), roughness_weight=(1e-10, 1e-9, 1e-8)),
         {
             "one-sum": {"hidden": (8,), "rate": 0.01, "roughness_weight": 1e-10},
+            "noise": {"hidden": (1,), "rate": 0.01, "roughness_weight": 1e-9},
             "two-sums": {"hidden": (8,), "rate": 0.01, "roughness_weight": 1e-9},
         },
     ),
@@ -255,6 +266,36 @@ METHODS = {
         LINK,
         links.linked,
         grid(intervals=(256, 512), penalty=(1e-14,), link=(32, 64)),
-        {"one-sum": {"intervals": 512, "penalty": 1e-14, "link": 64}},
+        {
+            "one-sum": {"intervals": 512, "penalty": 1e-14, "link": 64},
+            "noise": {"intervals": 256, "penalty": 1e-9, "link": 32},
+        },
     ),
+}
+
+# What is tried where training values have noise: fewer knots, more penalty.
+NOISY = {
+    "multilevel": [
+        *grid(hidden=((2,),), levels=(5,), roughness_weight=(0.0, 1e-10, 1e-9, 1e-8)),
+        *grid(hidden=((2,),), levels=(6,), roughness_weight=(1e-10, 1e-9, 1e-8)),
+    ],
+    "multilevel-narrow": [
+        *grid(hidden=((1,),), levels=(5,), roughness_weight=(0.0, 1e-10, 1e-9)),
+        *grid(hidden=((1,),), levels=(6,), roughness_weight=(1e-10, 1e-9, 1e-8)),
+        *grid(hidden=((1,),), levels=(5,), degree=(5,)),
+        *grid(hidden=((1,),), levels=(5,), degree=(5,), roughness_weight=(1e-9,)),
+    ],
+    "fourier-network": [
+        *grid(width=(16,), frequency=(64, 128), rate=(3e-3,), batch=(500,), decay=(0.5, 1.0)),
+        *grid(width=(16,), frequency=(64,), rate=(3e-3,), batch=(500,), decay=(1.5,)),
+    ],
+    "at-once-adam": [
+        *grid(hidden=((1,),), rate=(0.01,), intervals=(128, 256)),
+        *grid(hidden=((2,),), rate=(0.01,), intervals=(128,)),
+    ],
+    "at-once-adam-smooth": [
+        *grid(hidden=((1,),), rate=(0.01,), roughness_weight=(1e-10, 1e-9, 1e-8)),
+        *grid(hidden=((8,),), rate=(0.01,), roughness_weight=(1e-9,)),
+    ],
+    "linked": grid(intervals=(256,), penalty=(1e-11, 1e-10, 1e-9, 1e-8), link=(16, 32)),
 }

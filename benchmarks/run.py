@@ -49,6 +49,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "sample_parallel": "--samples 20000 --rounds 1",
     "depth_training": "--steps 100 --seeds 2 --data peaks digits",
     "depth_refinement": "--seeds 2",
+    "depth_gradient": "--cases 0 2 --rates 0.003 --seeds 1 --seconds 2",
     "standard_least_squares": "--collections NIST",
     "poisson_convergence": "8",
 }
@@ -90,7 +91,7 @@ RANKS = {"layer_ranks": 2, "sample_parallel": 2, "transformer_ranks": 2}  # star
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.
 JOIN = {"pinn", "pinn_accuracy", "rough_compositions", "newton_multigrid", "knot_solvers"}
-JOIN |= {"adaptive_basis", "multilevel_gradient", "ngd"}
+JOIN |= {"adaptive_basis", "depth_gradient", "multilevel_gradient", "ngd"}
 
 
 def arguments(name: str, full: bool) -> list[str]:
