@@ -16,7 +16,7 @@ training   the same settings on a smaller model: width 32, 4 heads, 32 bytes of 
            of the steps, and by the net's own propagation at the end; relative error of the gradient
            of a batch held out, beside serial propagation's, at the same times. Cycles: forward and
            backward at the end (- is serial). Warned: seeds in which LayerParallel said that it
-           trains above its tolerance
+           trains above its tolerance. Refused: the step at which a pass diverged, which is an error
 plan       the predicted speedup over one rank for 8 to 256 ranks, from the seconds of a layer of
            width 128 with 8 x 64 tokens, measured here; messages of 20 us and 1 GB/s are assumed.
            64, 256 and 1024 layers; factor and levels are the best for each
@@ -90,7 +90,10 @@ def trained(way: str, steps: int, rate: float, seed: int) -> dict[str, Any]:
             cosine = 0.5 * (1.0 + math.cos(math.pi * step / steps))
             optimizer.param_groups[0]["lr"] = rate * cosine * min(1.0, step / (0.04 * steps))
             optimizer.zero_grad()
-            loss_of(module, windows(text, BATCH, rng)).backward()
+            try:
+                loss_of(module, windows(text, BATCH, rng)).backward()
+            except FloatingPointError:  # names the layers of a pass that diverged
+                return found | {"cycles": cycles(module), "warned": True, "refused": step}
             optimizer.step()
             seconds += time.process_time() - began
             if step * 3 % steps == 0:
@@ -122,8 +125,8 @@ def training(told: Any) -> list[saved.Row]:
         runs = [trained(way, told.steps, rate, seed) for seed in told.seeds]
         row: saved.Row = {"part": "training", "rate": rate, "method": way}
         row["seeds"] = len(told.seeds)
-        for key in runs[0]:
-            values = [run[key] for run in runs]
+        for key in dict.fromkeys(key for run in runs for key in run):
+            values = [run[key] for run in runs if key in run]
             if key == "cycles":
                 row[key] = statistics.mode(values)
             elif key == "warned":
@@ -187,8 +190,10 @@ def targets(rows: list[saved.Row], steps: int) -> list[saved.Row]:
     )
     for row in [row for row in trained if row["method"] != "serial"]:
         serial = next(each for each in trained if each["rate"] == row["rate"])
-        behind = row[f"{key}_median"] - serial[f"{key}_median"]
+        behind = row.get(f"{key}_median", math.inf) - serial[f"{key}_median"]
         measured = f"{behind:+.3f}"
+        if "refused_median" in row:
+            measured += f", refused in step {row['refused_least']}"
         if row["warned"]:
             measured += f", and warned in {row['warned']} of {row['seeds']} seeds"
         name = f"rate {row['rate']:g}, {row['method']}: held-out loss behind serial training"
