@@ -136,7 +136,7 @@ class TracedTape(Tape):
             self.layers[which],
             value,
             tuple([x[which] for x in self.new_buffers]),
-            [x[which] for x in self.saved],
+            [_packed(x[which]) for x in self.saved],
             self.training,
         )
 
@@ -148,6 +148,13 @@ class TracedTape(Tape):
             self._each = [partial(run, *each) for run, each in parts] or runs
         self.block.vjps += self.block.stages * len(self._each)
         return self._each
+
+
+def _packed(part: Tensor) -> Tensor:
+    """Every so many layers, copied: PyTorch 2.13 reads the mean and the deviation that norms keep
+    for their backward pass as if they were contiguous. What all layers share stays one tensor.
+    """
+    return part if len(part) < 2 or part.stride(0) == 0 else part.contiguous()
 
 
 def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
