@@ -151,8 +151,10 @@ class TracedTape(Tape):
 
 
 def _packed(part: Tensor) -> Tensor:
-    """Every so many layers, copied: PyTorch 2.13 reads the mean and the deviation that norms keep
-    for their backward pass as if they were contiguous. What all layers share stays one tensor.
+    """Copied, unless it is contiguous already, or one tensor that all layers share.
+
+    PyTorch 2.13 reads the statistics that norms keep for their backward pass as if they were
+    contiguous (findings/torch_norm_backward_strides.sh).
     """
     return part if len(part) < 2 or part.stride(0) == 0 else part.contiguous()
 
