@@ -48,8 +48,8 @@ def spread(
     """What `wrap` makes of a net, with an optimizer of its parameters; `net` is whole afterwards.
 
     Where `wrap` distributes the layers, each process has an optimizer of its own layers inside, and
-    the whole net and optimizer after it, with what was learned. After an exception they are as
-    before.
+    the whole net and optimizer after it, with what was learned. After an exception the layers and
+    the optimizer are as before.
 
     Parameters
     ----------

@@ -292,7 +292,7 @@ class _Run:
             while (part := budget.used()) < end:
                 losses.append(self._step(own, min(1.0, part - late)))
                 budget.done += net.depth / budget.depth
-                if not losses[-1].is_cuda:  # a GPU would be waited for at every step
+                if losses[-1].device.type == "cpu":  # another device would be waited for
                     _check_finite(losses[-1:], len(losses), net.depth)
             _check_finite(losses, 1, net.depth)
             own.module.eval()
