@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
-__all__ = ["lending"]
+__all__ = ["aliases", "lending"]
 
 _locks = [threading.RLock()]
 
@@ -26,6 +27,25 @@ def lending() -> AbstractContextManager[Any]:
     ...     pass
     """
     return nullcontext() if torch.compiler.is_compiling() else _locks[0]
+
+
+def aliases(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors, but a view of each parameter, for operations that derive from it.
+
+    PyTorch 2.13 may deadlock where several threads make nodes of a graph at one parameter at once:
+    a lock of the tensor and Python's are taken in both orders. Views are made one after another.
+
+    Examples
+    --------
+    >>> parameter = torch.nn.Parameter(torch.ones(2))
+    >>> (view,) = aliases([parameter])
+    >>> view is parameter, view.data_ptr() == parameter.data_ptr(), view.requires_grad
+    (False, True, True)
+    """
+    if not torch.is_grad_enabled():
+        return list(tensors)
+    with lending():
+        return [x.view_as(x) if x.requires_grad and x.is_leaf else x for x in tensors]
 
 
 def _renew() -> None:

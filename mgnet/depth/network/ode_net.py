@@ -314,9 +314,8 @@ class ODENet(torch.nn.Module):
 
     def propagate(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
         """The state u[N] from u[0], layer by layer."""
-        with lending():
-            for state in self._states(u, self.layers(), side):
-                u = state
+        for state in self._states(u, side):
+            u = state
         return u
 
     def trajectory(
@@ -342,27 +341,26 @@ class ODENet(torch.nn.Module):
         with lending():
             self.resample_dropout()
         u = self.encode(x, **side)
-        with lending():
-            states = torch.stack([u, *self._states(u, self.layers(), side)])
+        states = torch.stack([u, *self._states(u, side)])
         if times is None:
             return states
         asked = torch.as_tensor(times, dtype=torch.float64, device=states.device)
         return at_times(states, asked, self.final_time)
 
-    def _states(
-        self, u: torch.Tensor, layers: Layers, side: Mapping[str, Any] | None = None
-    ) -> Iterator[torch.Tensor]:
+    def _states(self, u: torch.Tensor, side: Mapping[str, Any]) -> Iterator[torch.Tensor]:
         """The states after layer 0, 1, ..., one module call per stage."""
-        count = len(layers)
-        parameters = per_layer(layers.parameters, count)
-        buffers = per_layer(layers.buffers, count)
-        # Numbers are cheaper than tensors, where nothing differentiates by them.
-        numbers = (
-            self.learnable_steps is None
-            and not layers.steps.is_meta
-            and not torch.compiler.is_compiling()
-        )
-        steps = layers.steps.tolist() if numbers else layers.steps.unbind()
+        with lending():  # see `aliases`
+            layers = self.layers()
+            count = len(layers)
+            parameters = per_layer(layers.parameters, count)
+            buffers = per_layer(layers.buffers, count)
+            # Numbers are cheaper than tensors, where nothing differentiates by them.
+            numbers = (
+                self.learnable_steps is None
+                and not layers.steps.is_meta
+                and not torch.compiler.is_compiling()
+            )
+            steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
         calls, fixed = LayerCalls(self.kernel, side), self.kernel.fixed
         slots = self.slots()

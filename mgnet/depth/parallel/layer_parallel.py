@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mgnet.depth.batched.autocast import cast_of
-from mgnet.depth.batched.lending import lending
+from mgnet.depth.batched.lending import aliases, lending
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, SerialCommunicator
 from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
@@ -211,12 +211,11 @@ class LayerParallel(nn.Module):
         with lending():
             refuse_proxy(self.net.block, x)
         u = self.net.encode(x, **side)
-        with lending():
-            u = not_compiled(partial(self._solved, side), u)
-        return self.net.decode(u, **side)
+        return self.net.decode(not_compiled(partial(self._solved, side), u), **side)
 
     def _solved(self, side: Mapping[str, Any], u: Tensor) -> Tensor:
-        self.net.resample_dropout()
+        with lending():
+            self.net.resample_dropout()
         transform = transform_of(self.net, u, side)
         if transform is None:
             return self._propagate(u, self._mode(u, side), side)
@@ -262,12 +261,14 @@ class LayerParallel(nn.Module):
         net, layers, learnable_steps = self.net, None, []
         kernel = net.kernel
         if side:
-            kernel, layers = with_side_inputs(net, side, self.communicator, method.strides[-1])
+            with lending():
+                kernel, layers = with_side_inputs(net, side, self.communicator, method.strides[-1])
             parameters, buffers = layers.parameters, layers.buffers
         elif net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
             parameters, buffers = net.slots().tensors()
         else:
-            layers = layers_of(net, self.communicator, self.method.strides[-1])
+            with lending():
+                layers = layers_of(net, self.communicator, self.method.strides[-1])
             parameters, buffers = layers.parameters, layers.buffers
         if net.learnable_steps is not None:
             learnable_steps = [net.learnable_steps]
@@ -293,6 +294,7 @@ class LayerParallel(nn.Module):
             setup = last[1]
             setup.refresh()
         steps = setup.fine.steps if layers is None else layers.steps
+        steps, *parameters = aliases((steps, *parameters))
         return setup, u, steps, parameters
 
     def _note(self, direction: str, made: PassReport) -> None:
