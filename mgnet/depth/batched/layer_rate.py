@@ -41,8 +41,12 @@ class LayerRate:
     --------
     >>> dropout = nn.Dropout(0.0)
     >>> give_rates(dropout, "p", [0.0, 0.25])
-    >>> dropout.p, torch.ones(2, dtype=torch.float64) - dropout.p, dropout.p > 0.0
-    (0.0 to 0.25, tensor([1.0000, 0.7500], dtype=torch.float64), True)
+    >>> dropout.p, dropout.p > 0.0
+    (0.0 to 0.25, True)
+    >>> dropout.p * 0.5
+    Traceback (most recent call last):
+    TypeError: Dropout.p has a rate for each layer, which is computed with inside of a call only; \
+assign one number for all, as 0.1, or make the network anew
     """
 
     def __init__(self, holder: nn.Module, name: str, kept: bool = False):
@@ -55,10 +59,21 @@ class LayerRate:
         """The name of the buffer."""
         return f"{self.name}_of_layers"
 
-    def tensor(self) -> Tensor:
-        """The rate, in double precision."""
+    def rates(self) -> Tensor:
+        """Of the layer at hand or, outside of a call, of all layers, in double precision."""
         rate = self.holder._buffers[self.buffer].double() * UNIT  # type: ignore[union-attr]
         return 1.0 - rate if self.kept else rate
+
+    def tensor(self) -> Tensor:
+        """That of the layer at hand."""
+        rate = self.rates()
+        if rate.dim():
+            raise TypeError(
+                f"{type(self.holder).__name__}.{self.name} has a rate for each layer, which is "
+                "computed with inside of a call only; assign one number for all, as 0.1, or make "
+                "the network anew"
+            )
+        return rate
 
     @classmethod
     def __torch_function__(
@@ -128,7 +143,7 @@ class LayerRate:
         return self
 
     def __format__(self, spec: str) -> str:
-        rates = self.tensor().detach()
+        rates = self.rates().detach()
         if rates.is_meta or not rates.numel():
             return "..."
         return " to ".join(format(float(x), spec) for x in (rates.min(), rates.max()))
@@ -171,7 +186,7 @@ def plain_number(rate: Any) -> Any:
     >>> plain_number(dropout.p), plain_number(0.5)
     (0.25, 0.5)
     """
-    return float(rate.tensor()) if isinstance(rate, LayerRate) else rate
+    return float(rate.rates()) if isinstance(rate, LayerRate) else rate
 
 
 def has_rates(block: nn.Module) -> bool:

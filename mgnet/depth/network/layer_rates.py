@@ -15,6 +15,7 @@ from mgnet.depth.network.dropout import KINDS, OWN
 __all__ = ["but_for_rates", "first_difference", "place_rates"]
 
 NAMES = "drop_prob", "p"  # of the attributes of what drops paths: timm, torchvision, Hugging Face
+DROPS = "drop", "stochasticdepth"  # in the names of classes whose `p` is a rate
 Rates = Mapping[str, tuple[str, Sequence[Any]]]
 
 
@@ -58,7 +59,9 @@ def _rate_name(part: torch.nn.Module | None) -> str:
     """The attribute with the rate of a module that drops something; empty if there is none."""
     if part is None or (type(part).__module__.startswith(OWN) and not isinstance(part, KINDS)):
         return ""
-    return next((name for name in NAMES if _is_rate(vars(part).get(name))), "")
+    name = next((name for name in NAMES if _is_rate(vars(part).get(name))), "")
+    kind = type(part).__name__.lower()
+    return name if name != "p" or any(word in kind for word in DROPS) else ""
 
 
 def _is_rate(value: Any) -> bool:
@@ -66,10 +69,15 @@ def _is_rate(value: Any) -> bool:
 
 
 def _rate(part: torch.nn.Module | None, typical: torch.nn.Module) -> float | None:
-    if type(part) is torch.nn.Identity:
+    if _stands_for(part, typical):
         return 0.0
     name = _rate_name(typical)
     return float(vars(part)[name]) if _is_same(part, typical) else None
+
+
+def _stands_for(part: torch.nn.Module | None, typical: torch.nn.Module) -> bool:
+    """Whether a module is none in the place of one that does nothing at rate 0."""
+    return type(part) is torch.nn.Identity and not [*named_tensors(typical)]
 
 
 def _is_same(part: torch.nn.Module | None, typical: torch.nn.Module) -> bool:
@@ -85,7 +93,7 @@ def _made_equal(module: torch.nn.Module, typical: Mapping[str, torch.nn.Module])
         if _is_same(own, part):
             name = _rate_name(part)
             setattr(own, name, vars(part)[name])
-        elif type(own) is torch.nn.Identity:
+        elif _stands_for(own, part):
             other = copy.deepcopy(part).train(own.training)
             if not path:
                 return other

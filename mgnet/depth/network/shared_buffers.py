@@ -131,11 +131,11 @@ def convert_state(
             continue
         if first[id(own)] not in shared:
             if len(given) == 1 and len(own) == layers:
-                state[f"{prefix}{name}"] = given.expand(own.shape)
+                state[f"{prefix}{name}"] = given.expand(own.shape).clone()
         elif len(given) == layers:
             if _first_other(given):
                 raise RuntimeError(
                     f"ODENet got a state whose {name} has a value for each layer, and keeps one "
                     "for all of them; make the net without it in shared_buffers"
                 )
-            state[f"{prefix}{name}"] = given[:1]
+            state[f"{prefix}{name}"] = given[:1].clone()

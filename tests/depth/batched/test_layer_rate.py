@@ -62,8 +62,8 @@ def test_numbers_come_back_as_they_were_in_every_precision():
     rates = [0.0, 0.001, 0.1, 1 / 3, 0.7, 1 - 2.0**-53]
     module = nn.Sequential(rated(rates)).half().bfloat16().double()
     module = pickle.loads(pickle.dumps(copy.deepcopy(module)))
-    assert module[0].p.tensor().tolist() == rates
-    assert (1 - module[0].p).tensor().tolist() == [1 - rate for rate in rates]
+    assert module[0].p.rates().tolist() == rates
+    assert (1 - module[0].p).rates().tolist() == [1 - rate for rate in rates]
     assert [plain_number(of_layer(n, rates).p) for n in range(6)] == rates
     assert plain_number(0.3) == 0.3
     assert not module.state_dict()
@@ -73,8 +73,8 @@ def test_copies_have_their_own():
     module = rated()
     other = copy.deepcopy(module)
     other.p_of_layers.zero_()
-    assert module.p.tensor().tolist() == [0.0, 0.1, 0.25]
-    assert other.p.tensor().tolist() == [0.0] * 3
+    assert module.p.rates().tolist() == [0.0, 0.1, 0.25]
+    assert other.p.rates().tolist() == [0.0] * 3
     assert has_rates(nn.Sequential(other)) and not has_rates(nn.Dropout(0.1))
 
 

@@ -66,7 +66,7 @@ class StochasticDepth(nn.Module):
         return f"StochasticDepth(p={self.p}, mode={self.mode})"
 
 
-class Function(nn.Module):
+class FunctionalDropout(nn.Module):
     def __init__(self, p):
         super().__init__()
         self.p = p
@@ -80,7 +80,7 @@ def perhaps(p):
     return DropPath(p) if p > 0.0 else nn.Identity()
 
 
-KINDS = [DropPath, perhaps, StochasticDepth, nn.Dropout, Function]
+KINDS = [DropPath, perhaps, StochasticDepth, nn.Dropout, FunctionalDropout]
 
 
 class Constant(nn.Module):
@@ -231,7 +231,7 @@ def test_all_else_that_differs_is_named(modules, number, words):
 
 
 def test_a_block_that_needs_the_number_is_refused():
-    class Reads(nn.Module):
+    class ReadsDrop(nn.Module):
         def __init__(self, p):
             super().__init__()
             self.p = p
@@ -239,10 +239,47 @@ def test_a_block_that_needs_the_number_is_refused():
         def forward(self, x):
             return x * 2.0 if self.p > 0.3 else x
 
-    net = ODENet.from_sequential(stacked(Reads))
+    net = ODENet.from_sequential(stacked(ReadsDrop))
     for module in (net, tight(net)):
-        with pytest.raises(TypeError, match="uses p of its Reads, which differs between layers"):
+        with pytest.raises(
+            TypeError, match="uses p of its ReadsDrop, which differs"
+        ):
             module(torch.ones(2, 4, dtype=torch.float64))
+
+
+class Scale(nn.Module):
+    """Its `p` is no rate: with 0 it does something, and nothing in its place does not."""
+
+    def __init__(self, p):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x):
+        return x * self.p
+
+
+class DropWithWeights(nn.Module):
+    def __init__(self, p):
+        super().__init__()
+        self.p, self.linear = p, nn.Linear(4, 4)
+
+    def forward(self, x):
+        return F.dropout(self.linear(x), self.p, self.training)
+
+
+@pytest.mark.parametrize("kind", [Scale, DropWithWeights])
+def test_identity_is_no_rate_of_what_does_something_without_dropping(kind):
+    with pytest.raises(ValueError, match=f"differs from layer 0: .*{kind.__name__}"):
+        ODENet(lambda n: Block(kind(RATES[n]) if RATES[n] else nn.Identity()), 8)
+
+
+def test_rates_of_all_layers_are_not_computed_with():
+    net = ODENet.from_sequential(stacked(DropPath))
+    drop = next(part for part in net.modules() if isinstance(part, DropPath))
+    with pytest.raises(TypeError, match="inside of a call only; assign one number"):
+        drop.drop_prob *= 0.5
+    drop.drop_prob = 0.5
+    net(torch.ones(2, 4, dtype=torch.float64))
 
 
 def test_rates_are_not_made_on_the_meta_device():

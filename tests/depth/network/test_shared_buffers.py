@@ -266,3 +266,17 @@ def test_buffers_that_were_added_are_not_those_of_the_layers():
         "dropout_key",
         "block.inner.drop.key",
     }
+
+
+def test_states_are_taken_over_without_views():
+    """By `assign`, which keeps the tensors: rows of all layers stay apart."""
+
+    def made(**options):
+        torch.manual_seed(0)
+        return ODENet(lambda n: nn.BatchNorm1d(4), 3, **options)
+
+    once = made(shared_buffers=["running_mean", "running_var", "num_batches_tracked"])
+    state, rows = once.state_dict(), made()
+    rows.load_state_dict(state, assign=True)
+    rows.block.running_mean[0] += 1.0
+    assert not rows.block.running_mean[1:].any() and not once.block.running_mean.any()
