@@ -93,7 +93,7 @@ def _made_equal(module: torch.nn.Module, typical: Mapping[str, torch.nn.Module])
         if _is_same(own, part):
             name = _rate_name(part)
             setattr(own, name, vars(part)[name])
-        elif _stands_for(own, part):
+        elif own is not None and _stands_for(own, part):
             other = copy.deepcopy(part).train(own.training)
             if not path:
                 return other

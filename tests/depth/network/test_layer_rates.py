@@ -241,9 +241,7 @@ def test_a_block_that_needs_the_number_is_refused():
 
     net = ODENet.from_sequential(stacked(ReadsDrop))
     for module in (net, tight(net)):
-        with pytest.raises(
-            TypeError, match="uses p of its ReadsDrop, which differs"
-        ):
+        with pytest.raises(TypeError, match="uses p of its ReadsDrop, which differs"):
             module(torch.ones(2, 4, dtype=torch.float64))
 
 
