@@ -62,7 +62,7 @@ Say = Callable[[str], None]
 class Way(NamedTuple):
     """What this rank does when it is the turn of a way, if anything, and on how many threads."""
 
-    work: Callable[[], Result] | None
+    work: Callable[[], Any] | None
     threads: int = 1
 
 
@@ -133,7 +133,7 @@ def ways(case: Case, told: Problem) -> dict[str, Way]:
     return found
 
 
-def turn(way: Way, calls: int, cores: set[int]) -> tuple[float, Result | None]:
+def turn(way: Way, calls: int, cores: set[int]) -> tuple[float, Any]:
     """Seconds of a call on the rank that took longest, and the result of this one."""
     own = os.sched_getaffinity(0)
     if way.threads > 1 and way.work is not None:  # a launcher binds every rank to a core

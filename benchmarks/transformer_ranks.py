@@ -33,7 +33,8 @@ petsc4py.init([])
 import numpy as np  # noqa: E402
 import saved  # noqa: E402
 import torch  # noqa: E402
-from layer_ranks import best, message_seconds  # noqa: E402
+from layer_ranks import Way as Turn  # noqa: E402
+from layer_ranks import best, message_seconds, turn  # noqa: E402
 from rank_turns import WORLD, timed  # noqa: E402
 from torch import nn  # noqa: E402
 from transformer_layers import BATCH, Block, Embedding, loss_of, texts, windows  # noqa: E402
@@ -95,14 +96,8 @@ class Way:
             clip_grad_norm_(self.module, 1.0)
             self.optimizer.step()
 
-        own = os.sched_getaffinity(0)
-        if self.threads > 1 and self.here:  # a launcher binds every rank to a core
-            os.sched_setaffinity(0, cores)
-            torch.set_num_threads(self.threads)
-        taken = timed(work if self.here else None, steps)[0]
-        torch.set_num_threads(1)
-        os.sched_setaffinity(0, own)
-        self.seconds.append(WORLD.allreduce(taken, max))
+        taken, _ = turn(Turn(work if self.here else None, self.threads), steps, cores)
+        self.seconds.append(taken)
 
     def held_out(self, rows: torch.Tensor, layers: int) -> float:
         """The loss of the serial network, on rank 0."""

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator, of_first
+from mgnet.depth.mgrit.communicator import Communicator, of_first
 from mgnet.depth.nested_checks import checked_module
 from mgnet.depth.network.layer_stack import LayerSlots
 from mgnet.depth.network.ode_net import ODENet
-from mgnet.depth.parallel.layer_parallel import LayerParallel
-from mgnet.depth.parallel.whole_state import gather_state, load_state
+from mgnet.depth.parallel.whole_state import distributed_parts, gather_state, load_state
 from mgnet.training.optimizers.multilevel_gradient import MultilevelGradient
 from mgnet.training.optimizers.refined_optimizer import refined_optimizer
 
@@ -67,7 +66,7 @@ def spread(
     slots, named = LayerSlots(net.block), dict(net.named_parameters())
     whole = slots.tensors(), net.learnable_steps, net.kept
     module = checked_module(wrap(net))
-    parallel = _distributed(module)
+    parallel = next(iter(distributed_parts(module)), None)
     if parallel is None:
         yield Spread(module, optimizer, None)
         return
@@ -100,12 +99,3 @@ def spread(
         slots.put(*tensors)
     net.load_state_dict({name[4:]: x for name, x in learned.items() if name.startswith("net.")})
     optimizer.load_state_dict(moments)
-
-
-def _distributed(module: torch.nn.Module) -> LayerParallel | None:
-    """The part of a module that has some of the layers of its net."""
-    for part in module.modules():
-        if isinstance(part, LayerParallel):
-            if not isinstance(part.communicator, SerialCommunicator):
-                return part
-    return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mgnet.depth.mgrit.communicator import SerialCommunicator, squares
+from mgnet.depth.mgrit.communicator import squares
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.local_layers import layered_names
+from mgnet.depth.parallel.whole_state import distributed_parts
 from mgnet.limits import is_number, shown
 
 __all__ = ["clip_grad_norm_"]
@@ -55,11 +56,7 @@ def clip_grad_norm_(module: nn.Module, max_norm: float) -> Tensor:
             "clip_grad_norm_ got a sparse gradient, whose norm PyTorch does not form; use "
             "Embedding(sparse=False)"
         )
-    spread = [
-        part
-        for part in module.modules()
-        if isinstance(part, LayerParallel) and not isinstance(part.communicator, SerialCommunicator)
-    ]
+    spread = distributed_parts(module)
     if not spread:
         return nn.utils.clip_grad_norm_(module.parameters(), max_norm)
     layered = {id(p) for part in spread for p in _of_layers(part)}

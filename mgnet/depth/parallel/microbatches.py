@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mgnet.depth.mgrit.communicator import SerialCommunicator, largest
+from mgnet.depth.mgrit.communicator import largest
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.parallel.control import AdaptiveCycles
 from mgnet.depth.parallel.layer_parallel import LayerParallel
+from mgnet.depth.parallel.whole_state import distributed_parts
 from mgnet.limits import is_count, shown
 
 __all__ = ["accumulate_gradients"]
@@ -300,8 +301,7 @@ def _check_independent(module: nn.Module, count: int, row: Any) -> None:
 
 def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
     """Raise where ranks have other random numbers, or batches with other rows at their ends."""
-    found = [m.communicator for m in module.modules() if isinstance(m, LayerParallel)]
-    spread = [each for each in found if not isinstance(each, SerialCommunicator)]
+    spread = [part.communicator for part in distributed_parts(module)]
     if not spread:
         return
     own = torch.tensor([[_fingerprint(batch)], [drawn]])
@@ -325,8 +325,8 @@ def _share_failure(module: nn.Module) -> None:
 
     Each has an optimizer, and perhaps a GradScaler, of its own, which would skip the step alone.
     """
-    for part in module.modules():
-        if not isinstance(part, LayerParallel) or part.communicator.ranks == 1:
+    for part in distributed_parts(module):
+        if part.communicator.ranks == 1:
             continue
         own = [p.grad for p in part.parameters() if p.grad is not None]
         failed = any(not bool(each.isfinite().all()) for each in own)

@@ -8,13 +8,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.local_layers import layered_names
 
-__all__ = ["gather_state", "load_state"]
+__all__ = ["distributed_parts", "gather_state", "load_state"]
 
 State = dict[str, Any]
 Path = tuple[Any, ...]
+
+
+def distributed_parts(module: torch.nn.Module) -> list[LayerParallel]:
+    """The modules in a module whose layers were distributed, over one process or several.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> distributed_parts(LayerParallel(ODENet(torch.nn.Linear(2, 2), 8)))
+    []
+    """
+    parts = (part for part in module.modules() if isinstance(part, LayerParallel))
+    return [part for part in parts if not isinstance(part.communicator, SerialCommunicator)]
 
 
 def gather_state(
