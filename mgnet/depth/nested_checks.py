@@ -17,7 +17,6 @@ __all__ = [
     "check_budget",
     "check_optimizer",
     "checked_factor",
-    "checked_loss",
     "checked_module",
     "checked_value",
     "parts_of",
@@ -129,28 +128,6 @@ least 0
             "finite number of at least 0"
         )
     return float(factor)
-
-
-def checked_loss(value: Any) -> torch.Tensor:
-    """What a loss gave: a tensor of one number with a gradient.
-
-    Examples
-    --------
-    >>> checked_loss(0.5)
-    Traceback (most recent call last):
-    TypeError: train_in_depth got a loss of type float; give a tensor without axes that requires a \
-gradient
-    """
-    if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
-        kind = f"type {type(value).__name__}"
-        if isinstance(value, torch.Tensor):
-            without = "" if value.requires_grad else " without a gradient"
-            kind = f"shape {tuple(value.shape)}{without}"
-        raise TypeError(
-            f"train_in_depth got a loss of {kind}; give a tensor without axes that requires a "
-            "gradient"
-        )
-    return value.reshape(())
 
 
 def checked_module(module: Any) -> torch.nn.Module:

@@ -16,13 +16,13 @@ from mgnet.depth.nested_checks import (
     check_budget,
     check_optimizer,
     checked_factor,
-    checked_loss,
     checked_value,
     parts_of,
 )
 from mgnet.depth.nested_ranks import Spread, spread
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.optimizer_state import refine_optimizer
+from mgnet.depth.parallel.batch_pieces import checked_loss
 from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
 from mgnet.depth.parallel.microbatches import accumulate_gradients
 
@@ -317,7 +317,7 @@ class _Run:
         own.optimizer.zero_grad()
         batch = self.stream.next()
         if own.communicator is None:
-            value = checked_loss(self.loss(own.module, batch))
+            value = checked_loss("train_in_depth", self.loss(own.module, batch))
             value.backward()
         else:
             value = accumulate_gradients(own.module, self.loss, batch)

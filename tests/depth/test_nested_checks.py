@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from mgnet.depth import ODENet
-from mgnet.depth.nested_checks import check_optimizer, checked_factor, checked_loss, checked_value
+from mgnet.depth.nested_checks import check_optimizer, checked_factor, checked_value
+from mgnet.depth.parallel.batch_pieces import checked_loss
 
 
 @pytest.mark.parametrize("kind", ["SGD", "AdamW", "Rprop", "Adafactor"])
@@ -26,6 +27,6 @@ def test_factors_that_are_none(value):
 
 def test_numbers_of_all_kinds_pass():
     assert checked_factor(np.float32(0.5), 0.0) == checked_value(torch.full((1, 1), 0.5)) == 0.5
-    assert checked_loss(torch.ones(1, requires_grad=True)).shape == ()
+    assert checked_loss("train_in_depth", torch.ones(1, requires_grad=True)).shape == ()
     with pytest.raises(TypeError, match="got Tensor from validate"):
         checked_value(torch.ones(2))

@@ -7,10 +7,8 @@ grid of ranks.
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 
 from mgnet.depth.mgrit.communicator import largest
 from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.parallel.batch_pieces import checked_loss, fingerprint, pieces_of
 from mgnet.depth.parallel.control import AdaptiveCycles
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.whole_state import distributed_parts
@@ -95,7 +94,7 @@ def accumulate_gradients(
             f"{ranks}{', one for each network' if ranks > 1 else ''}"
         )
     _check_independent(module, count, row)
-    pieces, step = _pieces(batch, count), _Step(module, loss, count)
+    pieces, step = pieces_of(batch, count), _Step(module, loss, count)
     _check_same(module, batch, step.drawn)
     if row is None:
         total = torch.stack([step.add(*piece, n) for n, piece in enumerate(pieces)]).cumsum(0)[-1]
@@ -142,16 +141,8 @@ class _Step:
     def add(self, piece: Any, weight: float, number: int) -> Tensor:
         """Add the gradient of a microbatch to `.grad`; its share of the loss."""
         with self._begun(number):
-            value = self.loss(self.module, piece)
-            if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-                tensor = isinstance(value, Tensor)
-                got = f"shape {tuple(value.shape)}" if tensor else f"type {type(value).__name__}"
-                without = " without a gradient" if tensor and not value.requires_grad else ""
-                raise TypeError(
-                    f"accumulate_gradients got a loss of {got}{without}; give a tensor without "
-                    "axes that requires a gradient"
-                )
-            share = value.reshape(()) * weight if self.count > 1 else value.reshape(())
+            share = checked_loss("accumulate_gradients", self.loss(self.module, piece))
+            share = share * weight if self.count > 1 else share
             share.backward()
         return share.detach().double()
 
@@ -304,7 +295,7 @@ def _check_same(module: nn.Module, batch: Any, drawn: int) -> None:
     spread = [part.communicator for part in distributed_parts(module)]
     if not spread:
         return
-    own = torch.tensor([[_fingerprint(batch)], [drawn]])
+    own = torch.tensor([[fingerprint(batch)], [drawn]])
     others = [each for each in (spread[0], spread[0].batches) if each is not None]
     seen = torch.cat([each.gather(own) for each in others], 1)
     batches, numbers = (seen != own).any(1).tolist()
@@ -333,66 +324,6 @@ def _share_failure(module: nn.Module) -> None:
         if largest(part.communicator, int(failed)):
             for gradient in own:
                 gradient.fill_(torch.nan)
-
-
-def _fingerprint(batch: Any) -> int:
-    """Of the shapes, and the first and last rows: all would be a second reading of the batch."""
-    found = hashlib.blake2b(digest_size=7)
-    for each in _tensors(batch):
-        found.update(f"{each.shape} {each.dtype}".encode())
-        if each.layout == torch.strided and not each.is_meta and each.numel():
-            ends = torch.cat([each[:1], each[-1:]]) if each.dim() else each
-            found.update(ends.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return int.from_bytes(found.digest(), "big")
-
-
-def _pieces(batch: Any, count: int) -> list[tuple[Any, float]]:
-    """The microbatches, and the share of each in the mean."""
-    if count == 1:
-        return [(batch, 1.0)]
-    sizes = {len(each) for each in _tensors(batch) if each.dim()}
-    if len(sizes) != 1:
-        got = f"tensors of {sorted(sizes)} rows" if sizes else "no tensor with rows"
-        raise ValueError(
-            f"accumulate_gradients got a batch with {got}; give tensors with the same number of "
-            "rows on axis 0, and use others inside of the loss"
-        )
-    (rows,) = sizes
-    if rows < count:
-        raise ValueError(
-            f"accumulate_gradients got {rows} rows for {count} microbatches; give at least as many"
-        )
-    each, more = divmod(rows, count)
-    ends = [(n + 1) * each + min(n + 1, more) for n in range(count)]
-    cuts = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-    return [(_taken(batch, cut), (cut.stop - cut.start) / rows) for cut in cuts]
-
-
-def _tensors(batch: Any) -> Iterator[Tensor]:
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping | tuple | list):
-        for part in batch.values() if isinstance(batch, Mapping) else batch:
-            yield from _tensors(part)
-
-
-def _taken(batch: Any, cut: slice) -> Any:
-    """Some rows of each tensor, in containers of the same kind."""
-    if isinstance(batch, Tensor):
-        return batch[cut] if batch.dim() else batch
-    if isinstance(batch, Mapping):
-        taken = {key: _taken(value, cut) for key, value in batch.items()}
-        if type(batch) is dict or not isinstance(batch, MutableMapping):
-            return taken
-        kept: Any = copy.copy(batch)  # of a class of its own, as a tokenizer's
-        for key, value in taken.items():
-            kept[key] = value
-        return kept
-    if isinstance(batch, tuple | list):
-        parts = [_taken(part, cut) for part in batch]
-        make: Any = type(batch)
-        return make(*parts) if hasattr(batch, "_fields") else make(parts)
-    return batch
 
 
 def _mixed(*numbers: int) -> int:
