@@ -58,6 +58,7 @@ def spread(
 
     Examples
     --------
+    >>> from mgnet.depth import LayerParallel
     >>> net = ODENet(torch.nn.Linear(2, 2), 4)
     >>> with spread(LayerParallel, net, torch.optim.SGD(net.parameters(), 0.1)) as own:
     ...     own.communicator is None
