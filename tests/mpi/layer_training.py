@@ -55,7 +55,19 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     parts: tuple[torch.nn.Module, ...] = ()
     side: bool = False  # side inputs, of which one gets a gradient
+    driven: bool = False  # an input for each layer, with a gradient
     traced: bool = True  # where other cases have the same programs, making them anew takes seconds
+
+
+class Driven(torch.nn.Module):
+    """A block with an input for each layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.state, self.input = torch.nn.Linear(4, 4), torch.nn.Linear(3, 4)
+
+    def forward(self, u, inputs=None, numbers=None):
+        return torch.tanh(self.state(u) + self.input(inputs)) * numbers
 
 
 class Shifted(torch.nn.Module):
@@ -137,6 +149,11 @@ CASES = {
     "side inputs, fused": Case(
         26, 3, (2, 3), steps=1, side=True, settings={"coarse": "fused"}, traced=False
     ),
+    "layer inputs": Case(29, 2, 4, steps=2, driven=True),
+    "layer inputs, shared weights": Case(
+        26, 3, (2, 3), steps=1, driven=True, net={"weights": "shared", "boundary_layers": (1, 2)}
+    ),
+    "layer inputs, serial": Case(6, 2, 2, steps=2, driven=True, settings={"mode": "serial"}),
     "side inputs, serial": Case(
         6, 2, 2, steps=2, side=True, settings={"mode": "serial"}, net={"weights": "shared"}
     ),
@@ -185,9 +202,10 @@ def made(case, seed=0):
     torch.set_default_dtype(case.dtype)
     parts = [part.to(case.dtype) for part in case.parts]
     block = torch.nn.Sequential(torch.nn.Linear(4, 4), *parts, torch.nn.Tanh())
-    block = Shifted() if case.side else block
+    block = Shifted() if case.side else Driven() if case.driven else block
+    names = {"layer_inputs": ["inputs", "numbers"]} if case.driven else {}
     ends = {"before": torch.nn.Linear(2, 4), "after": torch.nn.Linear(4, 3)}
-    net = ODENet(block, case.layers, 2.0, **ends, **case.net)
+    net = ODENet(block, case.layers, 2.0, **ends, **names, **case.net)
     net.kernel.traced = case.traced
     options = {"control": case.control, **case.settings}
     parallel = LayerParallel(net, case.levels, case.coarsening, **options)
@@ -212,6 +230,12 @@ def train(parallel, optimizer, x, steps, has_side=False):
         if has_side:
             shift = torch.linspace(0.5, 1.5 + number, 4).requires_grad_()
             side = {"shift": shift, "mask": torch.arange(4) != number}
+        if parallel.net.layer_inputs:
+            net = parallel.net
+            layers = net.depth + len(net.opening) + len(net.closing)
+            inputs = torch.linspace(-1.0, 1.0 + number, layers * len(x) * 3)
+            inputs = inputs.sin().reshape(layers, len(x), 3).requires_grad_()
+            side = {"inputs": inputs, "numbers": torch.arange(layers) % 3}
         outputs.append(parallel(x, **side))
         outputs[-1].square().mean().backward()
         outputs += [tensor.grad for tensor in side.values() if tensor.requires_grad]

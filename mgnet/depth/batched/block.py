@@ -69,12 +69,11 @@ class StackedBlock:
         The random numbers of the block, which has a buffer `KEY` if they may be masks.
     has_state : bool
         Whether there are other buffers, which an evaluation may change.
+    own_buffers : int
+        How many of the buffers are those of the template: they come first.
 
     Examples
     --------
-    >>> import torch
-    >>> from torch import nn
-    >>> from mgnet.depth import Layers, StackedBlock
     >>> block = StackedBlock(nn.Linear(2, 2, bias=False))
     >>> layers = Layers((torch.stack([torch.eye(2), 2 * torch.eye(2)]),), (), *torch.ones(2, 2))
     >>> tape = block.record(layers, torch.ones(2, 1, 2))
@@ -107,6 +106,7 @@ class StackedBlock:
         self.vjps = 0
         self.draws = Draws(seen=has_rates(template))  # the first layer may draw nothing
         self.has_state = self.buffer_names not in ((), (KEY,))
+        self.own_buffers = len(self.buffer_names)
         self._start()
 
     def _start(self) -> None:

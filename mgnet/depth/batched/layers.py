@@ -86,8 +86,8 @@ class Layers:
         return replace(self, steps=steps)
 
     def update(self, new_buffers: Sequence[Tensor]) -> None:
-        """Give the buffers these values, in place."""
-        for buffer, new in zip(self.buffers, new_buffers, strict=True):
+        """Give the first buffers these values, in place; those after them are side inputs."""
+        for buffer, new in zip(self.buffers, new_buffers, strict=False):
             if new is not buffer and not is_joint(buffer):
                 buffer.copy_(new)
 

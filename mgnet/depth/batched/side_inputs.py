@@ -1,8 +1,7 @@
 """What a block is given beside its state: masks, rotary caches, the states of an encoder.
 
-They are the same for all layers of a call. Those that require a gradient are to `Layers` as
-parameters, the other tensors as buffers, each the same for all layers; numbers and words are a part
-of the block.
+Those that require a gradient are to `Layers` as parameters, the other tensors as buffers; each is
+the same for all layers of a call, or has a row for each. Numbers and words are a part of the block.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.scheme import version_of
@@ -39,6 +38,8 @@ class SideInputs:
     kinds : tuple
         Of each leaf: LEARNED, FIXED or, in a tuple, a plain value.
     learned, fixed : tuple of Tensor
+    learned_rows, fixed_rows : tuple of bool
+        Whether a tensor has a row for each layer.
 
     Examples
     --------
@@ -52,23 +53,26 @@ class SideInputs:
     kinds: tuple[Any, ...]
     learned: tuple[Tensor, ...]
     fixed: tuple[Tensor, ...]
+    learned_rows: tuple[bool, ...] = ()
+    fixed_rows: tuple[bool, ...] = ()
 
     @classmethod
-    def of(cls, side: Mapping[str, Any]) -> SideInputs:
-        """Of the keywords of a call, which were checked."""
-        leaves, spec = tree_flatten({name: side[name] for name in sorted(side)})
+    def of(cls, side: Mapping[str, Any], layered: Sequence[str] = ()) -> SideInputs:
+        """Of the keywords of a call, which were checked; `layered` have a row for each layer."""
+        names = sorted(side)
+        leaves, spec = tree_flatten({name: side[name] for name in names})
+        rows = [name in layered for name in names for _ in tree_leaves(side[name])]
         kinds: list[Any] = []
-        learned, fixed = [], []
-        for leaf in leaves:
+        found: dict[str, list[tuple[Tensor, bool]]] = {LEARNED: [], FIXED: []}
+        for leaf, has_rows in zip(leaves, rows, strict=True):
             if not isinstance(leaf, Tensor):
                 kinds.append((type(leaf), leaf))
-            elif leaf.requires_grad:
-                kinds.append(LEARNED)
-                learned.append(leaf)
-            else:
-                kinds.append(FIXED)
-                fixed.append(leaf)
-        return cls((repr(spec), tuple(kinds)), spec, tuple(kinds), tuple(learned), tuple(fixed))
+                continue
+            kinds.append(LEARNED if leaf.requires_grad else FIXED)
+            found[kinds[-1]].append((leaf, has_rows))
+        learned, fixed = (tuple(zip(*found[kind], strict=True)) or ((), ()) for kind in found)
+        key = repr(spec), tuple(kinds)
+        return cls(key, spec, tuple(kinds), learned[0], fixed[0], learned[1], fixed[1])
 
     def rebuilt(self, learned: Sequence[Tensor], fixed: Sequence[Tensor]) -> dict[str, Any]:
         """The keywords, with these tensors."""
@@ -111,7 +115,7 @@ class SideBlock(StackedBlock):
         self.buffer_names = *block.buffer_names, *fixed
         self.stages = block.stages
         self.draws, self.fixed = block.draws, block.fixed
-        self.has_state = block.has_state
+        self.has_state, self.own_buffers = block.has_state, block.own_buffers
         self._start()
 
     @property

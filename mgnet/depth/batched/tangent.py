@@ -55,6 +55,7 @@ class TangentBlock(StackedBlock):
         self.names = 2 * (*block.names, *["step"] * with_steps)
         self.buffer_names = block.buffer_names
         self.has_state, self.fixed = block.has_state, block.fixed
+        self.own_buffers = block.own_buffers
         self.stages = block.stages
         self.evaluations = 0
         self.vjps = 0

@@ -13,6 +13,7 @@ from torch._compile import _disable_dynamo
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.block_call import keyed_call
 from mgnet.depth.batched.draws import KEY
+from mgnet.depth.batched.layer_inputs import inputs_of_layer
 from mgnet.depth.network.layer_stack import checked_state
 
 __all__ = ["LayerCalls", "in_turn", "refuse_proxy"]
@@ -34,6 +35,10 @@ class LayerCalls:
         Of the block.
     side : mapping, optional
         Side inputs, by name.
+    layered : sequence of str
+        The names of those that have a row for each layer.
+    first : int
+        The row of layer 0.
 
     Examples
     --------
@@ -42,15 +47,28 @@ class LayerCalls:
     torch.Size([5, 1])
     """
 
-    def __init__(self, kernel: StackedBlock, side: Mapping[str, Any] | None = None):
-        self.kernel, self.side = kernel, side
-        block: Any = kernel.template
-        self.block = partial(block, **side) if side else block
-        self.plain: Slope = self.block if kernel.takes_time else lambda t, u: self.block(u)
+    def __init__(
+        self,
+        kernel: StackedBlock,
+        side: Mapping[str, Any] | None = None,
+        layered: Sequence[str] = (),
+        first: int = 0,
+    ):
+        self.kernel = kernel
+        self.given, self.layered, self.first = side or {}, layered, first
         self.watched = KEY in kernel.buffer_names
+        self._take(self.given)
+
+    def _take(self, side: Mapping[str, Any]) -> None:
+        block: Any = self.kernel.template
+        block = self.block = partial(block, **side) if side else block
+        self.side = side
+        self.plain: Slope = block if self.kernel.takes_time else lambda t, u: block(u)
 
     def of_layer(self, n: int, parameters: Sequence[Tensor], buffers: Sequence[Tensor]) -> Slope:
         """`(time, state) -> slope` of layer n of those at hand, with its tensors."""
+        if self.layered:
+            self._take(inputs_of_layer(self.given, self.layered, self.first + n))
         if not self.watched:
             return self.plain
         kernel, draws = self.kernel, self.kernel.draws
@@ -61,16 +79,23 @@ class LayerCalls:
         if not (masks or looks or (draws.recomputes and graph)):
             return self.plain
         tensors, call = kernel.named(parameters, buffers), _as_it_is if compiles else keyed_call
+        run, side = self.block, self.side
 
         def slope(t: Any, u: Tensor) -> Tensor:
             given = (t, u) if kernel.takes_time else (u,)
-            return call(block, self.block, given, tensors, draws, False, self.side)
+            return call(block, run, given, tensors, draws, False, side)
 
         return slope
 
 
-def in_turn(layers: torch.nn.Sequential, u: Tensor, side: Mapping[str, Any]) -> Tensor:
-    """The state after boundary layers, each with the side inputs.
+def in_turn(
+    layers: torch.nn.Sequential,
+    u: Tensor,
+    side: Mapping[str, Any],
+    layered: Sequence[str] = (),
+    first: int = 0,
+) -> Tensor:
+    """The state after boundary layers, each with the side inputs; `layered` as in `LayerCalls`.
 
     Examples
     --------
@@ -79,8 +104,8 @@ def in_turn(layers: torch.nn.Sequential, u: Tensor, side: Mapping[str, Any]) -> 
     """
     if not side:
         return layers(u)
-    for layer in layers:
-        u = layer(u, **side)
+    for n, layer in enumerate(layers):
+        u = layer(u, **inputs_of_layer(side, layered, first + n))
     return u
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.layer_inputs import check_layer_inputs, input_names
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.scheme import advance, at_times
@@ -86,6 +87,10 @@ class ODENet(torch.nn.Module):
     shared_buffers : sequence of str
         Names of buffers of the block, such as a causal mask, that are the same in all layers and
         are kept once, with shape (1, ...). No layer may change them.
+    layer_inputs : sequence of str
+        Names of side inputs of `forward` of which every layer has its own, as a time step has its
+        input: tensors of shape (layers, batch, ...), boundary layers included. The same in all
+        stages of a step.
 
     Attributes
     ----------
@@ -125,8 +130,10 @@ class ODENet(torch.nn.Module):
         boundary_layers: tuple[int, int] = (0, 0),
         start: str = "independent",
         shared_buffers: Sequence[str] = (),
+        layer_inputs: Sequence[str] = (),
     ):
         super().__init__()
+        self.layer_inputs = input_names(layer_inputs)
         check_net_options(layers, final_time, scheme, weights, boundary_layers, start)
         first, last = map(int, boundary_layers)
         self.depth = layers = int(layers)
@@ -139,6 +146,7 @@ class ODENet(torch.nn.Module):
         self.scheme = scheme
         self.weights = weights
         self.before = before
+        check_side_inputs("ODENet", modules[0], dict.fromkeys(self.layer_inputs))
         self.opening = _buffers(modules[:first], 0.0, scheme)
         self.block = use_keys(stack(middle), layers)
         self.closing = _buffers(modules[first + layers :], self.final_time, scheme)
@@ -227,14 +235,16 @@ class ODENet(torch.nn.Module):
     def encode(self, x: torch.Tensor, **side: Any) -> torch.Tensor:
         """The state u[0]: `before`, and the first boundary layers."""
         check_side_inputs("ODENet", self.block, side)
+        count = len(self.opening) + self.depth + len(self.closing)
+        check_layer_inputs("ODENet", self.layer_inputs, side, count)
         u = x if self.before is None else self.before(x)  # it may wait for threads of its own
         with lending():
             checked_state(self.block, u)
-        return in_turn(self.opening, u, side)
+        return in_turn(self.opening, u, side, self.layer_inputs)
 
     def decode(self, u: torch.Tensor, **side: Any) -> torch.Tensor:
         """The output from the state u[N]: the last boundary layers, and `after`."""
-        u = in_turn(self.closing, u, side)
+        u = in_turn(self.closing, u, side, self.layer_inputs, len(self.opening) + self.depth)
         return u if self.after is None else self.after(u)
 
     @property
@@ -304,8 +314,8 @@ class ODENet(torch.nn.Module):
         x : tensor
         **side
             Side inputs: what every block gets by these names beside its state, such as masks,
-            rotary caches or the states of an encoder. Tensors, plain values, and tuples, lists and
-            dictionaries of them.
+            rotary caches or the states of an encoder, or the `layer_inputs`. Tensors, plain values,
+            and tuples, lists and dictionaries of them.
         """
         with lending():
             refuse_proxy(self.block, x)
@@ -362,7 +372,8 @@ class ODENet(torch.nn.Module):
             )
             steps = layers.steps.tolist() if numbers else layers.steps.unbind()
         times = layers.times.unbind() if self.timed else [0.0] * count
-        calls, fixed = LayerCalls(self.kernel, side), self.kernel.fixed
+        calls = LayerCalls(self.kernel, side, self.layer_inputs, len(self.opening))
+        fixed = self.kernel.fixed
         slots = self.slots()
         left: list[Sequence[torch.Tensor]] = []
         for n in range(count):
@@ -446,6 +457,7 @@ class ODENet(torch.nn.Module):
         *,
         learnable_steps: bool = False,
         shared_buffers: Sequence[str] = (),
+        layer_inputs: Sequence[str] = (),
     ) -> ODENet:
         """The same function from blocks of one architecture, a copy; tied ones become separate.
 
@@ -461,7 +473,7 @@ class ODENet(torch.nn.Module):
             F(u) = module(u) - u, with step 1. They may give a tuple (y, None, ...).
         learnable_steps : bool
             Whether steps become parameters; they stay so in any case.
-        shared_buffers : sequence of str
+        shared_buffers, layer_inputs : sequence of str
             As in the constructor, by their names in a module.
 
         Raises
@@ -482,7 +494,8 @@ class ODENet(torch.nn.Module):
         >>> torch.allclose(net(x), sequential(x), atol=1e-6), net.depth
         (True, 8)
         """
-        return from_sequential(cls, sequential, blocks, learnable_steps, shared_buffers)
+        names = {"shared_buffers": shared_buffers, "layer_inputs": layer_inputs}
+        return from_sequential(cls, sequential, blocks, learnable_steps, names)
 
     def load_layers(self, layers: Sequence[torch.nn.Module] | torch.nn.ModuleList) -> None:
         """Copy the weights and buffers of other layers, in place; all of them or, if refused, none.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,9 +76,9 @@ def from_sequential(
     sequential: torch.nn.Module,
     blocks: tuple[int, int] | None = None,
     learnable_steps: bool = False,
-    shared_buffers: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> Net:
-    """See `ODENet.from_sequential`; `kind` is the class to make.
+    """See `ODENet.from_sequential`; `kind` is the class to make, `names` are its further options.
 
     Examples
     --------
@@ -105,7 +105,7 @@ def from_sequential(
     if foreign[0]:
         chosen = [ResidualBlock(Increment(each), 1.0, n) for n, each in enumerate(middle)]
     ends = _one(before), _one(after)
-    net = _from_blocks(kind, chosen, learnable_steps, start, ends, shared_buffers)
+    net = _from_blocks(kind, chosen, learnable_steps, start, ends, names or {})
     return net.train(sequential.training)
 
 
@@ -153,7 +153,7 @@ def _from_blocks(
     learnable_steps: bool,
     start: int,
     ends: tuple[Any, Any],
-    shared_buffers: Sequence[str],
+    names: Mapping[str, Sequence[str]],
 ) -> Net:
     """The net of the layers; those of step 1 around others become boundary layers."""
     typical = layers[len(layers) // 2]
@@ -178,8 +178,7 @@ def _from_blocks(
         "after": ends[1],
         "boundary_layers": (first, last),
     }
-    if shared_buffers:
-        options["shared_buffers"] = shared_buffers
+    options |= {name: value for name, value in names.items() if value}  # a subclass may lack them
     arguments = (lambda n: blocks[n]), count, T if T > 0.0 else 1.0
     try:
         inspect.signature(kind).bind(*arguments, **options)

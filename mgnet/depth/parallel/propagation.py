@@ -82,8 +82,9 @@ class Propagation:
 
     def update_buffers(self) -> None:
         """Give the network's own buffers the values that the recorded sweep left."""
+        own = self.setup.kernel.own_buffers
         for which, tape in self.recorded():
-            self.setup.fine[which].update(tape.new_buffers)
+            self.setup.fine[which].update(tape.new_buffers[:own])
 
     def recorded(self) -> list[tuple[slice, Tape]]:
         """The tapes of the recorded sweep, and the layers that they are of."""

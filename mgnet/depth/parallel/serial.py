@@ -88,7 +88,7 @@ class _March(torch.autograd.Function):
         found = [(slice(n, n + 1), tape) for n, tape in enumerate(tapes)] if update else []
         ctx.buffers = Buffers(kernel, layers, found)
         for which, tape in found:
-            layers[which].update(tape.new_buffers)
+            layers[which].update(tape.new_buffers[: kernel.own_buffers])
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(now[0], False).clone()

@@ -65,7 +65,8 @@ def with_side_inputs(
     ----------
     net : ODENet
     side : mapping
-        As in `ODENet.forward`; gradients reach its tensors from all processes, as joint weights.
+        As in `ODENet.forward`, whole on every process; gradients reach its tensors from all
+        processes, as joint weights.
     communicator, interval : as in `layers_of`
 
     Examples
@@ -81,11 +82,20 @@ def with_side_inputs(
     >>> side["scale"].grad
     tensor([6.])
     """
-    told = SideInputs.of(side)
+    told = SideInputs.of(side, net.layer_inputs)
     layers = layers_of(net, communicator, interval)
-    spread = _Spread("shared", net.depth, net.kept, communicator, interval)
-    learned = _Joint.apply(spread, *[x[None] for x in told.learned]) if told.learned else ()
-    fixed = [spread.layers(x.detach()[None]) for x in told.fixed]
+    each, joint = (
+        _Spread(kind, net.depth, net.kept, communicator, interval)
+        for kind in ("per layer", "shared")
+    )
+    between = slice(len(net.opening), len(net.opening) + net.depth)
+
+    def of_layers(x: Tensor, has_rows: bool) -> Tensor:
+        spread, x = (each, x[between]) if has_rows else (joint, x[None])
+        return _Joint.apply(spread, x)[0] if x.requires_grad else spread.layers(x.detach())
+
+    learned = map(of_layers, told.learned, told.learned_rows)
+    fixed = map(of_layers, told.fixed, told.fixed_rows)
     parameters, buffers = (*layers.parameters, *learned), (*layers.buffers, *fixed)
     block = net.kernel.variant(told.key, lambda: SideBlock(net.kernel, told))
     return block, Layers(parameters, buffers, layers.times, layers.steps)
@@ -93,7 +103,7 @@ def with_side_inputs(
 
 @dataclass(frozen=True)
 class _Spread:
-    """The linear map from joint weights to those of the own layers."""
+    """The linear map from joint weights, or from those of all layers, to those of the own ones."""
 
     weights: str | DepthSpline
     depth: int
@@ -109,12 +119,16 @@ class _Spread:
 
     def layers(self, joint: Tensor) -> Tensor:
         """The weights of the own layers."""
+        if self.weights == "per layer":
+            return joint[self.kept.start : self.kept.stop]
         if isinstance(self.weights, DepthSpline):
             return self.weights.at_layers(joint, self.depth, self.kept)
         return joint.expand(len(self.kept), *joint.shape[1:])
 
     def collect(self, like: Tensor, gradient: Tensor) -> Tensor:
         """The adjoint of `layers`, over all processes."""
+        if self.weights == "per layer":
+            return self.communicator.broadcast(self.communicator.gather_layers(gradient))
         total = self.communicator.receive(like, False).clone()
         _add(total, gradient, self.values(), self.interval)
         self.communicator.send(total, False)

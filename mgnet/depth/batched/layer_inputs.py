@@ -1,0 +1,105 @@
+"""Side inputs of which every layer has its own: the inputs of time steps, one row for each layer.
+
+A tensor has the shape (layers, batch, ...). Which side inputs are of this kind is said by name, for
+their shapes do not tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from mgnet.limits import shown
+
+__all__ = ["check_layer_inputs", "input_names", "inputs_of_layer"]
+
+TAKEN = "self", "x", "times"  # of `ODENet.forward` and `trajectory`
+
+
+def input_names(names: Any) -> tuple[str, ...]:
+    """The names, if they can be those of side inputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> input_names(["inputs"])
+    ('inputs',)
+    """
+    listed = isinstance(names, Sequence) and not isinstance(names, str)
+    if not listed or not all(isinstance(name, str) and name.isidentifier() for name in names):
+        raise TypeError(
+            f"ODENet got layer_inputs={shown(names)}; give a list of the names by which the block "
+            "takes them"
+        )
+    for name in names:
+        if name in TAKEN:
+            raise ValueError(
+                f"ODENet got layer_inputs with {name}, which is an argument of its own calls; give "
+                "the block's argument another name, such as inputs"
+            )
+    return tuple(names)
+
+
+def check_layer_inputs(
+    owner: str, names: Sequence[str], side: Mapping[str, Any], layers: int
+) -> None:
+    """Raise unless the side inputs of these names have a row for each layer.
+
+    Parameters
+    ----------
+    owner : str
+        For messages.
+    names : sequence of str
+    side : mapping
+        All side inputs of a call; one that is left out is the block's own default.
+    layers : int
+        Those of all processes, boundary layers included.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> import torch
+    >>> check_layer_inputs("ODENet", ["inputs"], {"inputs": torch.ones(3, 2)}, 4)
+    Traceback (most recent call last):
+    ValueError: ODENet got the layer input inputs of shape (3, 2) for 4 layers; give it a row for \
+each layer, boundary layers included: shape (4, batch, ...)
+    """
+    for name in names:
+        for leaf in tree_leaves(side.get(name)):
+            if leaf is None:  # the block's default
+                continue
+            if not isinstance(leaf, Tensor):
+                raise TypeError(
+                    f"{owner} got the layer input {name} with {shown(leaf)}; give tensors of shape "
+                    "(layers, batch, ...), also in tuples, lists and dictionaries"
+                )
+            if not leaf.dim() or len(leaf) != layers:
+                raise ValueError(
+                    f"{owner} got the layer input {name} of shape {tuple(leaf.shape)} for {layers} "
+                    "layers; give it a row for each layer, boundary layers included: shape "
+                    f"({layers}, batch, ...)"
+                )
+
+
+def inputs_of_layer(side: Mapping[str, Any], names: Sequence[str], n: int) -> dict[str, Any]:
+    """The side inputs of layer n: a row of those of these names, the others as they are.
+
+    Examples
+    --------
+    >>> import torch
+    >>> inputs_of_layer({"inputs": torch.arange(3.0), "scale": 2.0}, ["inputs"], 1)
+    {'inputs': tensor(1.), 'scale': 2.0}
+    """
+    return {
+        name: tree_map_only(Tensor, lambda x: x[n], value) if name in names else value
+        for name, value in side.items()
+    }
