@@ -106,6 +106,18 @@ assign one number for all, as 0.1, or make the network anew
     def __rtruediv__(self, other: Any) -> Any:
         return other / self.tensor()
 
+    def __pow__(self, other: Any) -> Any:
+        return self.tensor() ** other
+
+    def __rpow__(self, other: Any) -> Any:
+        return other ** self.tensor()
+
+    def __neg__(self) -> Any:
+        return -self.tensor()
+
+    def __abs__(self) -> Any:
+        return self.tensor()
+
     def _compared(self, other: Any, with_zero: bool, with_one: bool) -> Any:
         """As of a number between 0 and 1, also where the rate is 0: dropout then keeps all."""
         if not isinstance(other, int | float):

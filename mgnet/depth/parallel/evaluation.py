@@ -30,6 +30,11 @@ def means(
     batches : iterable of (x, target) or (x, target, side inputs)
     ways : sequence of str
 
+    Raises
+    ------
+    TypeError, ValueError
+        If a batch is something else, or there are no samples.
+
     Examples
     --------
     >>> import torch
@@ -43,7 +48,12 @@ def means(
         for way, output in zip(ways, outputs(x, side, ways), strict=True):
             total[way] += len(x) * float(metric(output, target))
         count += len(x)
-    return {way: total[way] / max(count, 1) for way in ways}
+    if not count:
+        raise ValueError(
+            "evaluate got batches without a sample; give at least one (an iterator that was gone "
+            "through before is empty: give a list or a DataLoader)"
+        )
+    return {way: total[way] / count for way in ways}
 
 
 def _parts(batch: Sequence[Any]) -> tuple[Any, Any, Mapping[str, Any]]:

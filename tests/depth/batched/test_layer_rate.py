@@ -36,6 +36,7 @@ def test_arithmetic_is_that_of_the_number(n):
         lambda p: 1 - (1 - p) + x,
         lambda p: x - p + (p - 0.5) + (p + 2) / (1 - p) + 3 / (1 - p) + p * 2 - (2 - p),
         lambda p: torch.full_like(x, 1.0).mul(p),
+        lambda p: x * (1 - p) ** 2 + 2**p - abs(p) + abs(1 - p) - (-p),
     ):
         got = f(rate)
         assert got.dtype == torch.float32

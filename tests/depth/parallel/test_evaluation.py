@@ -31,6 +31,12 @@ def test_other_batches_are_refused(batch):
         means(lambda x, side, ways: [x], lambda y, _: y, [batch], "a")
 
 
+@pytest.mark.parametrize("batches", [[], iter(()), [(torch.ones(0, 2), None)]])
+def test_a_mean_of_nothing_is_refused(batches):
+    with pytest.raises(ValueError, match="evaluate got batches without a sample"):
+        means(lambda x, side, ways: [x], lambda y, _: y.sum(), batches, "a")
+
+
 def test_parts_keep_their_own_modes_also_after_an_error():
     module = nn.Sequential(nn.Dropout(), nn.Dropout().eval(), nn.Sequential(nn.Tanh()))
     before = [part.training for part in module.modules()]
