@@ -59,7 +59,7 @@ CIRCLES = [
 COMPILERS = {"numba", "llvmlite"}
 COMPILED = {"mgnet/kernels.py"}
 COMPILED |= {f"mgnet/knots/{name}.py" for name in ("kernels", "local_kernels", "simd")}
-LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.knots.simd"}
+LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
 # `python -m mgnet` is the command line; Python wants the file among those of the core.
@@ -409,7 +409,7 @@ GOOD = [
     (leaves_its_room, "mgnet/depth/parallel/serial.py", "from mgnet.depth.mgrit.plan import plan"),
     (derives_from_a_final_class, "mgnet/a.py", "class B(Transfer, torch.nn.Module): ..."),
     (loads_compilers, "mgnet/knots/layer.py", "def f():\n    from mgnet.knots import kernels"),
-    (loads_compilers, "mgnet/knots/kernels.py", "from mgnet.knots.simd import load"),
+    (loads_compilers, "mgnet/knots/kernels.py", "from mgnet.simd import load"),
     (crosses_borders, "mgnet/knots/kan.py", "import torch\nfrom ..transfer import Transfer"),
     (crosses_borders, "mgnet/knots/kan.py", "from ..training import Objective\nfrom . import a"),
     (crosses_borders, "mgnet/petsc/dm.py", "from petsc4py import PETSc\nfrom mgnet.depth import A"),

@@ -14,16 +14,15 @@ degree + 1 entries, whose length the compiler knows.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import njit
 
-from mgnet.knots.simd import BYTES, collect, gather, load, pull, scatter, spread, store, zeros
+from mgnet.simd import BYTES, collect, gather, load, pull, scatter, spread, store, zeros
+from mgnet.threads import share
 
 __all__ = ["Pieces", "adjoint", "layer"]
 
@@ -242,24 +241,9 @@ def _adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start
 # while those of torch, which spin for a while after their work, hold its core.
 WORTH = 50_000_000
 
-_pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
-
-
 def _share(work: Callable[[int, int], None], size: int, cost: int) -> None:
     """Call `work(start, stop)` for parts of range(size) on as many threads as torch uses."""
-    threads = min(torch.get_num_threads(), size)
-    if threads <= 1 or cost < WORTH:
-        work(0, size)
-        return
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads - 1, "mgnet-splines")
-    ends = [size * part // threads for part in range(threads + 1)]
-    others = [_pools[threads].submit(work, *ends[k : k + 2]) for k in range(1, threads)]
-    work(*ends[:2])
-    wait(others)
-    for other in others:
-        other.result()
+    share(work, size, torch.get_num_threads() if cost >= WORTH else 1)
 
 
 class _Memory:

@@ -34,7 +34,7 @@ from mgnet.depth.parallel.propagation_setup import (
     detached,
 )
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
-from mgnet.depth.parallel.serial import SMALL, march
+from mgnet.depth.parallel.serial import march
 from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
 from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
 from mgnet.depth.parallel.transforms import check_plain, not_compiled, transform_of
@@ -237,9 +237,9 @@ class LayerParallel(nn.Module):
                 return self._propagate(u.to(wide), mode, side).to(u.dtype)
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
-            if isinstance(self.communicator, SerialCommunicator) and u.numel() > SMALL:
-                return self.net.propagate(u, **side)
-            return march(*self._prepare(u, SERIAL_METHOD, side))
+            alone = isinstance(self.communicator, SerialCommunicator)
+            plain = partial(self.net.propagate, u, **side) if alone else None
+            return march(*self._prepare(u, SERIAL_METHOD, side), otherwise=plain)
         setup, _, steps, parameters = self._prepare(u, self.method, side)
         recorded = setup.is_recorded(u, steps, parameters)
         update = setup.changes_buffers(u)

@@ -6,7 +6,7 @@ import pytest
 numba = pytest.importorskip("numba")
 
 from mgnet.knots import simd  # noqa: E402
-from mgnet.knots.simd import collect, gather, load, pull, scatter, spread, store, zeros  # noqa: E402
+from mgnet.simd import collect, gather, load, pull, scatter, spread, store, zeros  # noqa: E402
 
 TWO, THREE = (0, 0), (0, 0, 0)  # two vectors, three weights
 

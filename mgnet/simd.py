@@ -1,4 +1,4 @@
-"""Vectors for the compiled loops of `mgnet.knots.kernels`.
+"""Vectors for loops that numba compiles: `mgnet.knots.kernels`, `mgnet.depth.compiled.loops`.
 
 LLVM does not vectorise those loops by itself: it cannot know that arrays do not overlap. So they
 are written with explicit vectors of 64 bytes, AVX-512's; other machines take two or four of theirs.
@@ -8,13 +8,32 @@ are written with explicit vectors of 64 bytes, AVX-512's; other machines take tw
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["BYTES", "collect", "gather", "load", "pull", "scatter", "spread", "store", "zeros"]
+__all__ = [
+    "BYTES",
+    "collect",
+    "equal",
+    "fused",
+    "gather",
+    "load",
+    "map_vectors",
+    "minus",
+    "over",
+    "plus",
+    "pull",
+    "scatter",
+    "spread",
+    "store",
+    "times",
+    "total",
+    "zeros",
+]
 
 BYTES = 64
 INT32 = ir.IntType(32)
@@ -208,18 +227,98 @@ def pull(typing, value, weights, table, at, stride):
         for m, vector in enumerate(_unpack(builder, value, args[0])):
             row = _combination(builder, rows, scales, args[3], m, args[4])
             total = _add_product(builder, total, vector, row)
-        width = rows.vector.count
-        while width > 1:
-            width //= 2
-            halves = [
-                builder.shuffle_vector(
-                    total,
-                    total,
-                    ir.Constant(ir.VectorType(INT32, width), list(range(k, k + width))),
-                )
-                for k in (0, width)
-            ]
-            total = builder.fadd(*halves)
-        return builder.extract_element(total, ir.Constant(INT32, 0))
+        return _sum(builder, total)
 
     return value.scalar(value, weights, table, at, stride), generate
+
+
+def _sum(builder: Any, vector: Any) -> Any:
+    """The sum of the numbers of one vector, by halves."""
+    width = vector.type.count
+    while width > 1:
+        width //= 2
+        halves = [
+            builder.shuffle_vector(
+                vector,
+                vector,
+                ir.Constant(ir.VectorType(INT32, width), list(range(k, k + width))),
+            )
+            for k in (0, width)
+        ]
+        vector = builder.fadd(*halves)
+    return builder.extract_element(vector, ir.Constant(INT32, 0))
+
+
+@intrinsic
+def total(typing, value):
+    """The sum of all numbers."""
+
+    def generate(context, builder, signature, args):
+        first, *others = _unpack(builder, value, args[0])
+        for vector in others:
+            first = builder.fadd(first, vector)
+        return _sum(builder, first)
+
+    return value.scalar(value), generate
+
+
+@intrinsic
+def equal(typing, table, number, like):
+    """As many vectors of one number as the tuple `like` has entries, of the type of `table`."""
+    lanes = Lanes(table.dtype, like.count)
+
+    def generate(context, builder, signature, args):
+        kind = _vector(table.dtype)
+        none = ir.Constant(kind, ir.Undefined)
+        one = builder.insert_element(none, args[1], ir.Constant(INT32, 0))
+        first = ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count)
+        return _pack(builder, [builder.shuffle_vector(one, none, first)] * like.count)
+
+    return lanes(table, table.dtype, like), generate
+
+
+def map_vectors(code: Callable[..., Any]) -> Callable[..., Any]:
+    """What numba generates for a function of vectors: `code(builder, *vectors)` for each of them.
+
+    Parameters
+    ----------
+    code : callable
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lists = [
+            _unpack(builder, lanes, x) for lanes, x in zip(signature.args, args, strict=True)
+        ]
+        return _pack(builder, [code(builder, *each) for each in zip(*lists, strict=True)])
+
+    return generate
+
+
+@intrinsic
+def plus(typing, a, b):
+    """`a + b`."""
+    return a(a, b), map_vectors(lambda builder, x, y: builder.fadd(x, y))
+
+
+@intrinsic
+def minus(typing, a, b):
+    """`a - b`."""
+    return a(a, b), map_vectors(lambda builder, x, y: builder.fsub(x, y))
+
+
+@intrinsic
+def times(typing, a, b):
+    """`a b`."""
+    return a(a, b), map_vectors(lambda builder, x, y: builder.fmul(x, y))
+
+
+@intrinsic
+def over(typing, a, b):
+    """`a / b`."""
+    return a(a, b), map_vectors(lambda builder, x, y: builder.fdiv(x, y))
+
+
+@intrinsic
+def fused(typing, a, b, c):
+    """`a + b c`, in one rounding where the machine can."""
+    return a(a, b, c), map_vectors(_add_product)

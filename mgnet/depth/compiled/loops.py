@@ -1,0 +1,370 @@
+"""The loops over layers, compiled by numba: an interpreter of the operations of one layer.
+
+A state is stored feature after feature, each a row of S samples, so that vectors run over samples
+and a matrix is read number by number. S is a multiple of `lanes`, the numbers in a vector. All
+arrays are flat. Of each value, its adjoint and each parameter `at` tells where it begins for layer
+0, and how far on for the next layer; see `layer_code.py` for the operations. A call does the
+samples s .. end of all layers: what other calls do at the same time, it neither reads nor writes.
+"""
+# pyright: reportCallIssue=false
+# (what numba calls an intrinsic takes one argument less here than where it is defined)
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from mgnet.depth.compiled.functions import exp, gate, gate_slope, rectify, root, sigmoid, step, tanh
+from mgnet.depth.compiled.operations import (
+    ADD,
+    AFFINE,
+    ELU,
+    EXP,
+    FILL,
+    GELU,
+    GELU_TANH,
+    LEAKY,
+    LINEAR,
+    MULTIPLY,
+    NORM,
+    RELU,
+    SCALE,
+    SHIFT,
+    SIGMOID,
+    SILU,
+    SIN,
+    SOFTPLUS,
+    TANH,
+    UNARY,
+)
+from mgnet.simd import (
+    collect,
+    equal,
+    fused,
+    load,
+    minus,
+    over,
+    plus,
+    scatter,
+    spread,
+    store,
+    times,
+    total,
+    zeros,
+)
+
+__all__ = ["backward", "forward"]
+
+ONE, TWO, FOUR, EIGHT = (0,), (0, 0), (0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 0)
+ROOT_HALF, ROOT_TWO_OVER_PI, CUBIC = math.sqrt(0.5), math.sqrt(2.0 / math.pi), 0.044715
+BELL = 1.0 / math.sqrt(2.0 * math.pi)
+
+
+@njit(cache=True, nogil=True)
+def _add_product(par, w, mem, x, y, rows, columns, S, s, end, lanes):
+    """y += M x; number i of column j of M is par[w + j rows + i]."""
+    wide, i = 2 * lanes, 0
+    while i < rows:
+        left, t = rows - i, s
+        if left >= 4:
+            while t + wide <= end:
+                block = zeros(mem, FOUR, TWO)
+                for j in range(columns):
+                    weights = spread(par, w + j * rows + i, FOUR)
+                    block = collect(block, weights, load(mem, x + j * S + t, TWO))
+                scatter(block, FOUR, mem, y + i * S + t, S)
+                t += wide
+        if left >= 8 and t == s:
+            while t < end:
+                block = zeros(mem, EIGHT, ONE)
+                for j in range(columns):
+                    weights = spread(par, w + j * rows + i, EIGHT)
+                    block = collect(block, weights, load(mem, x + j * S + t, ONE))
+                scatter(block, EIGHT, mem, y + i * S + t, S)
+                t += lanes
+            i += 8
+        elif left >= 4:
+            while t < end:
+                block = zeros(mem, FOUR, ONE)
+                for j in range(columns):
+                    weights = spread(par, w + j * rows + i, FOUR)
+                    block = collect(block, weights, load(mem, x + j * S + t, ONE))
+                scatter(block, FOUR, mem, y + i * S + t, S)
+                t += lanes
+            i += 4
+        else:
+            while t < end:
+                block = zeros(mem, ONE, ONE)
+                for j in range(columns):
+                    weights = spread(par, w + j * rows + i, ONE)
+                    block = collect(block, weights, load(mem, x + j * S + t, ONE))
+                scatter(block, ONE, mem, y + i * S + t, S)
+                t += lanes
+            i += 1
+
+
+@njit(cache=True, nogil=True)
+def _fill(mem, y, rows, S, s, end, lanes, values, at, given):
+    """Each row of y is a number: of `values`, or 0."""
+    for r in range(rows):
+        number = values[at + r] if given else values.dtype.type(0.0)
+        for t in range(s, end, lanes):
+            store(mem, y + r * S + t, equal(mem, number, ONE))
+
+
+@njit(cache=True, nogil=True)
+def _curve(kind, extra, x):
+    """Functions that are evaluated number by number."""
+    if kind == GELU:
+        return 0.5 * x * (1.0 + math.erf(x * ROOT_HALF))
+    if kind == GELU_TANH:
+        return 0.5 * x * (1.0 + math.tanh(ROOT_TWO_OVER_PI * (x + CUBIC * x * x * x)))
+    if kind == SOFTPLUS:
+        return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+    if kind == ELU:
+        return x if x > 0.0 else extra * math.expm1(x)
+    if kind == LEAKY:
+        return x if x > 0.0 else extra * x
+    return math.sin(x) if kind == SIN else math.cos(x)
+
+
+@njit(cache=True, nogil=True)
+def _curve_slope(kind, extra, x):
+    if kind == GELU:
+        return 0.5 * (1.0 + math.erf(x * ROOT_HALF)) + x * BELL * math.exp(-0.5 * x * x)
+    if kind == GELU_TANH:
+        inner = math.tanh(ROOT_TWO_OVER_PI * (x + CUBIC * x * x * x))
+        slope = ROOT_TWO_OVER_PI * (1.0 + 3.0 * CUBIC * x * x)
+        return 0.5 * (1.0 + inner) + 0.5 * x * (1.0 - inner * inner) * slope
+    if kind == SOFTPLUS:
+        return 1.0 / (1.0 + math.exp(-x))
+    if kind == ELU:
+        return 1.0 if x > 0.0 else extra * math.exp(x)
+    if kind == LEAKY:
+        return 1.0 if x > 0.0 else extra
+    return math.cos(x) if kind == SIN else -math.sin(x)
+
+
+@njit(cache=True, nogil=True)
+def _map(kind, extra, mem, x, y, rows, S, s, end, lanes):
+    """y = f(x)."""
+    for r in range(rows):
+        at = r * S
+        if kind >= GELU:
+            for t in range(at + s, at + end):
+                mem[y + t] = _curve(kind, extra, mem[x + t])
+            continue
+        for t in range(at + s, at + end, lanes):
+            v = load(mem, x + t, ONE)
+            if kind == TANH:
+                v = tanh(v)
+            elif kind == SIGMOID:
+                v = sigmoid(v)
+            elif kind == RELU:
+                v = rectify(v)
+            elif kind == SILU:
+                v = gate(v)
+            else:
+                v = exp(v)
+            store(mem, y + t, v)
+
+
+@njit(cache=True, nogil=True)
+def _map_back(kind, extra, mem, x, y, of_y, of_x, rows, S, s, end, lanes):
+    """of_x += f'(x) of_y; of some functions y tells the slope."""
+    for r in range(rows):
+        at = r * S
+        if kind >= GELU:
+            for t in range(at + s, at + end):
+                mem[of_x + t] += mem[of_y + t] * _curve_slope(kind, extra, mem[x + t])
+            continue
+        for t in range(at + s, at + end, lanes):
+            g = load(mem, of_y + t, ONE)
+            if kind == SILU:
+                g = times(g, gate_slope(load(mem, x + t, ONE)))
+            else:
+                v = load(mem, y + t, ONE)
+                if kind == TANH:
+                    g = minus(g, times(times(g, v), v))
+                elif kind == SIGMOID:
+                    g = times(g, minus(v, times(v, v)))
+                elif kind == RELU:
+                    g = times(g, step(v))
+                else:
+                    g = times(g, v)
+            store(mem, of_x + t, plus(load(mem, of_x + t, ONE), g))
+
+
+@njit(cache=True, nogil=True)
+def _norm(eps, mem, x, y, spread_at, rows, S, s, end, lanes):
+    """y = (x - mean) / deviation over the features; 1 / deviation is kept in a row."""
+    for t in range(s, end, lanes):
+        one = equal(mem, mem.dtype.type(1.0), ONE)
+        share = equal(mem, mem.dtype.type(1.0 / rows), ONE)
+        mean = zeros(mem, ONE, ONE)
+        for r in range(rows):
+            mean = plus(mean, load(mem, x + r * S + t, ONE))
+        mean = times(mean, share)
+        square = zeros(mem, ONE, ONE)
+        for r in range(rows):
+            v = minus(load(mem, x + r * S + t, ONE), mean)
+            square = fused(square, v, v)
+        square = plus(times(square, share), equal(mem, mem.dtype.type(eps), ONE))
+        inverse = over(one, root(square))
+        store(mem, spread_at + t, inverse)
+        for r in range(rows):
+            v = minus(load(mem, x + r * S + t, ONE), mean)
+            store(mem, y + r * S + t, times(v, inverse))
+
+
+@njit(cache=True, nogil=True)
+def _norm_back(mem, y, spread_at, of_y, of_x, rows, S, s, end, lanes):
+    for t in range(s, end, lanes):
+        share = equal(mem, mem.dtype.type(1.0 / rows), ONE)
+        mean, along = zeros(mem, ONE, ONE), zeros(mem, ONE, ONE)
+        for r in range(rows):
+            g = load(mem, of_y + r * S + t, ONE)
+            mean = plus(mean, g)
+            along = fused(along, g, load(mem, y + r * S + t, ONE))
+        mean, along = times(mean, share), times(along, share)
+        inverse = load(mem, spread_at + t, ONE)
+        for r in range(rows):
+            g = minus(load(mem, of_y + r * S + t, ONE), mean)
+            g = minus(g, times(load(mem, y + r * S + t, ONE), along))
+            to = of_x + r * S + t
+            store(mem, to, fused(load(mem, to, ONE), g, inverse))
+
+
+@njit(cache=True, nogil=True)
+def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
+    """y = a + c b, a b, a + c v, a v, c a + d or a; rows of a parameter v are single numbers."""
+    factor, added = equal(mem, c, ONE), equal(mem, d, ONE)
+    for r in range(rows):
+        if op == SHIFT or op == SCALE:
+            factor = equal(mem, par[w + r], ONE)
+        for t in range(r * S + s, r * S + end, lanes):
+            v = load(mem, x + t, ONE)
+            if op == ADD:
+                v = fused(v, factor, load(mem, z + t, ONE))
+            elif op == MULTIPLY:
+                v = times(v, load(mem, z + t, ONE))
+            elif op == SHIFT:
+                v = fused(v, factor, equal(mem, c, ONE))
+            elif op == SCALE:
+                v = times(v, factor)
+            elif op == AFFINE:
+                v = fused(added, factor, v)
+            store(mem, y + t, v)
+
+
+@njit(cache=True, nogil=True)
+def _combine_back(
+    op, c, par, w, mem, x, z, of_y, of_x, of_z, sums, at, rows, S, s, end, lanes
+):
+    """Add what y's adjoint gives to those of a and b, and to the gradient of v."""
+    factor = equal(mem, c, ONE)
+    for r in range(rows):
+        if op == SCALE:
+            factor = equal(mem, par[w + r], ONE)
+        along = zeros(mem, ONE, ONE)
+        for t in range(r * S + s, r * S + end, lanes):
+            g = load(mem, of_y + t, ONE)
+            if op == SCALE:
+                along = fused(along, g, load(mem, x + t, ONE))
+                g = times(g, factor)
+            elif op == SHIFT or op == FILL:
+                along = plus(along, g)
+            elif op == ADD:
+                store(mem, of_z + t, fused(load(mem, of_z + t, ONE), factor, g))
+            elif op == AFFINE:
+                g = times(g, factor)
+            elif op == MULTIPLY:
+                v = times(g, load(mem, x + t, ONE))
+                g = times(g, load(mem, z + t, ONE))
+                store(mem, of_z + t, plus(load(mem, of_z + t, ONE), v))
+            if op != FILL:
+                store(mem, of_x + t, plus(load(mem, of_x + t, ONE), g))
+        if op == SCALE or op == FILL:
+            sums[at + r] = total(along)
+        elif op == SHIFT:
+            sums[at + r] = c * total(along)
+
+
+@njit(cache=True, nogil=True)
+def _step(mem, x, y, z, size, rows, S, s, end, lanes):
+    """z = x + size y."""
+    factor = equal(mem, size, ONE)
+    for r in range(rows):
+        for t in range(r * S + s, r * S + end, lanes):
+            store(mem, z + t, fused(load(mem, x + t, ONE), factor, load(mem, y + t, ONE)))
+
+
+@njit(cache=True, nogil=True)
+def forward(code, numbers, at, par, par_at, mem, slope, width, layers, S, s, end, lanes):
+    """All layers, from the state that stands in the place of layer 0.
+
+    A state is value 0, of `width` features; a step is the number of parameter 0.
+    """
+    for n in range(layers):
+        for k in range(len(code)):
+            op, out, a, b, rows, columns, p, q, kind, _ = code[k]
+            y, x, z = at[out, 0] + n * at[out, 1], at[a, 0] + n * at[a, 1], at[b, 0] + n * at[b, 1]
+            w, v = par_at[p, 0] + n * par_at[p, 1], par_at[q, 0] + n * par_at[q, 1]
+            c, d = numbers[k, 0], numbers[k, 1]
+            if op == LINEAR:
+                _fill(mem, y, rows, S, s, end, lanes, par, v, q > 0)
+                _add_product(par, w, mem, x, y, rows, columns, S, s, end, lanes)
+            elif op == UNARY:
+                _map(kind, c, mem, x, y, rows, S, s, end, lanes)
+            elif op == NORM:
+                _norm(c, mem, x, y, z, rows, S, s, end, lanes)
+            elif op == FILL:
+                _fill(mem, y, rows, S, s, end, lanes, par, w, True)
+            else:
+                _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes)
+        x, y = at[0, 0] + n * at[0, 1], at[slope, 0] + n * at[slope, 1]
+        size = par[par_at[0, 0] + n * par_at[0, 1]]
+        _step(mem, x, y, x + at[0, 1], size, width, S, s, end, lanes)
+
+
+@njit(cache=True, nogil=True)
+def backward(
+    code, numbers, at, of, empty, par, par_at, mem, sums, count, slope, width, layers, S, s, end,
+    lanes,
+):  # fmt: skip
+    """The adjoint from the last layer to the first, in the place of the adjoint of value 0.
+
+    `of` is to the adjoints what `at` is to the values, `empty` says where they begin as zeros. Of
+    each layer `sums` has the gradients of the step and of parameters that are not matrices.
+    """
+    for n in range(layers - 1, -1, -1):
+        for first, stride, rows in empty:
+            _fill(mem, first + n * stride, rows, S, s, end, lanes, mem, 0, False)
+        lam, y = of[0, 0], at[slope, 0] + n * at[slope, 1]
+        along = zeros(mem, ONE, ONE)
+        for r in range(width):
+            for t in range(r * S + s, r * S + end, lanes):
+                along = fused(along, load(mem, lam + t, ONE), load(mem, y + t, ONE))
+        sums[n * count] = total(along)
+        y = of[slope, 0] + n * of[slope, 1]
+        _step(mem, y, lam, y, par[par_at[0, 0] + n * par_at[0, 1]], width, S, s, end, lanes)
+        for k in range(len(code) - 1, -1, -1):
+            op, out, a, b, rows, columns, p, _, kind, g = code[k]
+            y, x, z = at[out, 0] + n * at[out, 1], at[a, 0] + n * at[a, 1], at[b, 0] + n * at[b, 1]
+            of_y, of_x = of[out, 0] + n * of[out, 1], of[a, 0] + n * of[a, 1]
+            of_z, c = of[b, 0] + n * of[b, 1], numbers[k, 0]
+            if op == LINEAR:  # the matrix is there twice
+                w = par_at[p + 1, 0] + n * par_at[p + 1, 1]
+                _add_product(par, w, mem, of_y, of_x, columns, rows, S, s, end, lanes)
+            elif op == UNARY:
+                _map_back(kind, c, mem, x, y, of_y, of_x, rows, S, s, end, lanes)
+            elif op == NORM:
+                _norm_back(mem, y, z, of_y, of_x, rows, S, s, end, lanes)
+            else:
+                w = par_at[p, 0] + n * par_at[p, 1]
+                sums_at = n * count + g
+                _combine_back(
+                    op, c, par, w, mem, x, z, of_y, of_x, of_z, sums, sums_at, rows, S, s, end,
+                    lanes,
+                )  # fmt: skip

@@ -1,0 +1,173 @@
+"""Serial propagation in one compiled loop, where the block has operations that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgnet import kernels
+from mgnet.depth.batched.autocast import cast_of, same_cast
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.side_inputs import SideBlock
+from mgnet.depth.batched.tracing import trace_for_autograd
+from mgnet.depth.compiled.layer_code import UnknownOperationError, code_of
+from mgnet.depth.compiled.march import CompiledMarch
+from mgnet.depth.mgrit.communicator import SerialCommunicator
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
+from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
+
+__all__ = ["compiled_march", "march_compiled"]
+
+# Numbers in a matrix from which PyTorch's products win.
+LARGEST = 2**16
+KNOWN = (
+    nn.Linear, nn.LayerNorm, nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Tanh,
+    nn.Sigmoid, nn.ReLU, nn.SiLU, nn.GELU, nn.Softplus, nn.ELU, nn.LeakyReLU, nn.ParameterList,
+    nn.ParameterDict, nn.Dropout,
+)  # fmt: skip
+
+
+def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
+    """The compiled loops of the layers for states like u, or why there are none.
+
+    Parameters
+    ----------
+    setup : PropagationSetup
+    u : Tensor of shape (batch, ..., features)
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, detached
+    >>> net = ODENet(nn.Conv1d(2, 2, 1), 4)
+    >>> setup = PropagationSetup.of(net.kernel, detached(net.layers()), SERIAL_METHOD)
+    >>> compiled_march(setup, torch.ones(5, 2, 3))
+    'Conv1d is not among the modules that they know'
+    """
+    reason = _refusal(setup, u)
+    if reason:
+        return reason
+    kernel, layers = setup.kernel, setup.fine
+    states = u.detach()[None]
+    trace, _ = kernel._traced(layers, states)
+    if trace.one is None or trace.one.hidden or trace.one.changed:
+        return "the block cannot be traced, has derivatives of its own, or changes its buffers"
+    key = "march", trace.name, u.dim(), u.shape[-1], u.dtype
+    return kernel.variant(key, partial(_made, setup, u.detach()))
+
+
+def _refusal(setup: PropagationSetup, u: Tensor) -> str:
+    kernel, layers = setup.kernel, setup.fine
+    if not kernels.available:
+        return "numba is not installed"
+    if type(kernel) not in (StackedBlock, SideBlock) or not kernel.traced:
+        return "the block is not traced"
+    if not isinstance(setup.communicator, SerialCommunicator):
+        return "several processes hold the layers"
+    if u.device.type != "cpu" or u.dtype not in (torch.float32, torch.float64) or not u.numel():
+        return f"states are {u.dtype} of shape {tuple(u.shape)} on {u.device}"
+    if cast_of("cpu") is not None or any(
+        x.is_floating_point() and x.dtype != u.dtype for x in layers.tensors()
+    ):
+        return "tensors are of several precisions"
+    for part in kernel.template.modules():
+        if type(part).__module__.startswith("torch.nn.") and not isinstance(part, KNOWN):
+            return f"{type(part).__name__} is not among the modules that they know"
+    if any(x[0].numel() > LARGEST for x in layers.tensors()):
+        return "layers are so wide that PyTorch's products are as fast"
+    return ""
+
+
+def _made(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
+    kernel, layers = setup.kernel, setup.fine
+    one = [x[0].detach() for x in layers.tensors()]
+    try:
+        traced = trace_for_autograd(kernel.evaluate, [*one, u], len(kernel.names))
+        if traced.constants:
+            return "the block makes tensors of its own"
+        return CompiledMarch(code_of(traced, u), u.dtype)
+    except UnknownOperationError as error:
+        return f"the block has {error}"
+
+
+def march_compiled(
+    setup: PropagationSetup,
+    compiled: CompiledMarch,
+    propagate: Any,
+    u: Tensor,
+    steps: Tensor,
+    parameters: Sequence[Tensor],
+) -> Tensor:
+    """The state after all layers from the one before them; arguments as in `march`.
+
+    Parameters
+    ----------
+    setup : PropagationSetup
+    compiled : CompiledMarch
+    propagate : callable
+        As in `FirstOrder`.
+    u, steps, parameters : as in `march`
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, detached
+    >>> from mgnet.depth.parallel.serial import march
+    >>> net, u = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(1, 2)
+    >>> layers = net.layers()
+    >>> setup = PropagationSetup.of(net.kernel, detached(layers), SERIAL_METHOD)
+    >>> compiled = compiled_march(setup, u)
+    >>> out = march_compiled(setup, compiled, march, u, layers.steps, layers.parameters)
+    >>> torch.allclose(out, net(u))
+    True
+    """
+    return _Compiled.apply(setup, compiled, propagate, u, steps, *parameters)
+
+
+class _Compiled(torch.autograd.Function):
+    """(u_0, steps, stacked parameters) -> u_N."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        setup: PropagationSetup,
+        compiled: CompiledMarch,
+        propagate: Any,
+        u: Tensor,
+        steps: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        kernel, layers = setup.kernel, setup.fine
+        kernel.evaluations += kernel.stages * len(layers)
+        record = any(ctx.needs_input_grad)
+        tensors = [*parameters, *layers.buffers, layers.times, steps]
+        marched = compiled.forward([x.detach() for x in tensors], u.detach(), record)
+        last = marched.last
+        if record:
+            ctx.setup, ctx.marched, ctx.propagate = setup, marched, propagate
+            ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
+            ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        return last
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        u, steps, *parameters = ctx.saved_tensors
+        marched, setup, count = ctx.marched, ctx.setup, len(parameters)
+
+        def adjoint(gradient: Tensor) -> Gradients:
+            setup.kernel.vjps += setup.kernel.stages * len(setup.fine)
+            start, found = marched.adjoint(gradient)
+            of_parameters = [
+                torch.zeros_like(x) if g is None else g
+                for x, g in zip(parameters, found[:count], strict=True)
+            ]
+            return start, found[-1], of_parameters
+
+        first = FirstOrder(
+            setup, ctx.buffers, ctx.needs_input_grad[4], ctx.cast, adjoint, ctx.propagate
+        )
+        return None, None, None, *gradients(first, gradient, u, steps, parameters)
