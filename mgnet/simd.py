@@ -286,9 +286,7 @@ def map_vectors(code: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lists = [
-            _unpack(builder, lanes, x) for lanes, x in zip(signature.args, args, strict=True)
-        ]
+        lists = [_unpack(builder, lanes, x) for lanes, x in zip(signature.args, args, strict=True)]
         return _pack(builder, [code(builder, *each) for each in zip(*lists, strict=True)])
 
     return generate

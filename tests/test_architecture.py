@@ -36,9 +36,10 @@ BORDERS = {
 # stands in the folder itself may import every room; a room imports such a file only as told here.
 ROOMS = {
     "depth/batched": set(),
+    "depth/compiled": {"batched"},
     "depth/mgrit": set(),
     "depth/network": {"batched"},
-    "depth/parallel": {"batched", "mgrit", "network"},
+    "depth/parallel": {"batched", "compiled", "mgrit", "network"},
     "training/loss": set(),
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},
@@ -58,8 +59,12 @@ CIRCLES = [
 # numba is optional: only these files may import it, and those in knots/ are imported on first use.
 COMPILERS = {"numba", "llvmlite"}
 COMPILED = {"mgnet/kernels.py"}
-COMPILED |= {f"mgnet/knots/{name}.py" for name in ("kernels", "local_kernels", "simd")}
+COMPILED |= {f"mgnet/knots/{name}.py" for name in ("kernels", "local_kernels")}
+COMPILED |= {f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops")} | {
+    "mgnet/simd.py"
+}
 LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
+LAZY |= {"mgnet.depth.compiled.loops", "mgnet.depth.compiled.functions"}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
 # `python -m mgnet` is the command line; Python wants the file among those of the core.

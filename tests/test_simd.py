@@ -5,7 +5,7 @@ import pytest
 
 numba = pytest.importorskip("numba")
 
-from mgnet.knots import simd  # noqa: E402
+from mgnet import simd  # noqa: E402
 from mgnet.simd import collect, gather, load, pull, scatter, spread, store, zeros  # noqa: E402
 
 TWO, THREE = (0, 0), (0, 0, 0)  # two vectors, three weights
@@ -52,3 +52,31 @@ def test_the_three_sums(dtype):
         np.testing.assert_allclose(changed[there], rows[k] + 2.0 * w[k] * v, **near)
         changed[there] = table[there]
     assert (changed == table).all()
+
+
+@numba.njit
+def elementwise(x, y, out):
+    one, two = load(x, 0, TWO), load(y, 0, TWO)
+    width = len(x)
+    store(out, 0, simd.plus(one, two))
+    store(out, width, simd.minus(one, two))
+    store(out, 2 * width, simd.times(one, two))
+    store(out, 3 * width, simd.over(one, two))
+    store(out, 4 * width, simd.fused(one, two, two))
+    store(out, 5 * width, simd.equal(x, y[3], TWO))
+    return simd.total(one)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_operations_number_by_number(dtype):
+    rng = np.random.default_rng(1)
+    width = 2 * simd.BYTES // np.dtype(dtype).itemsize
+    x, y = rng.normal(size=(2, width)).astype(dtype)
+    out = np.empty((6, width), dtype)
+    found = elementwise(x, y, out.reshape(-1))
+    wanted = [x + y, x - y, x * y, x / y]
+    assert np.array_equal(out[:4], wanted)
+    eps = 4 * np.finfo(dtype).eps
+    np.testing.assert_allclose(out[4], x + y * y, rtol=eps, atol=eps)
+    assert np.array_equal(out[5], np.full(width, y[3]))
+    np.testing.assert_allclose(found, x.sum(), rtol=100 * eps, atol=100 * eps)

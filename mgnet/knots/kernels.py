@@ -241,6 +241,7 @@ def _adjoint(x, U, g, h, span, shape, order, wanted, for_x, for_U, gx, gU, start
 # while those of torch, which spin for a while after their work, hold its core.
 WORTH = 50_000_000
 
+
 def _share(work: Callable[[int, int], None], size: int, cost: int) -> None:
     """Call `work(start, stop)` for parts of range(size) on as many threads as torch uses."""
     share(work, size, torch.get_num_threads() if cost >= WORTH else 1)

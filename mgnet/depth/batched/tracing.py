@@ -35,6 +35,7 @@ __all__ = [
     "OneLayer",
     "alike",
     "is_view",
+    "merge_equal",
     "shape_of",
     "trace",
     "trace_for_autograd",
@@ -131,7 +132,7 @@ def trace_layer(
     strided = {"op": "call_function", "target": aten.as_strided_scatter.default}
     hidden = watch.hidden or bool(traced.graph.find_nodes(**strided))
     if watch.hidden:
-        _merge_equal(traced.graph)
+        merge_equal(traced.graph)
     return _cut(traced, sizes, len(inputs) - 1, range(parameters, len(inputs) - 3), hidden)
 
 
@@ -237,8 +238,19 @@ def _cut(
     )
 
 
-def _merge_equal(graph: fx.Graph) -> None:
-    """Compute once what backward passes of the block's own compute again."""
+def merge_equal(graph: fx.Graph) -> None:
+    """Compute once what is computed several times: by stages, or by backward passes of a block.
+
+    Examples
+    --------
+    >>> graph = fx.Graph()
+    >>> x = graph.placeholder("x")
+    >>> parts = tuple(graph.call_function(torch.neg, (x,)) for _ in range(2))
+    >>> _ = graph.output(graph.call_function(torch.add, parts))
+    >>> merge_equal(graph)
+    >>> len(graph.nodes)
+    4
+    """
     first: dict[Any, fx.Node] = {}
     for node in graph.nodes:
         if node.op == "call_function":

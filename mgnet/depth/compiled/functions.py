@@ -23,7 +23,13 @@ TERMS = {32: 7, 64: 13}
 LARGEST = {32: (-104.0, 89.0), 64: (-746.0, 710.0)}  # beyond, exp is 0 or infinite
 TANH = {
     32: (
-        (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1),
+        (
+            -5.70498872745e-3,
+            2.06390887954e-2,
+            -5.37397155531e-2,
+            1.33314422036e-1,
+            -3.33332819422e-1,
+        ),
         (),
     ),
     64: (
@@ -73,7 +79,9 @@ def _exp(builder: Any, x: Any) -> Any:
     bits = _bits(x)
     low, high = LARGEST[bits]
     # maxnum and minnum drop NaN, which comes back by the last sum.
-    held = _call(builder, "minnum", _call(builder, "maxnum", x, _constant(x, low)), _constant(x, high))
+    held = _call(
+        builder, "minnum", _call(builder, "maxnum", x, _constant(x, low)), _constant(x, high)
+    )
     k = _call(builder, "rint", builder.fmul(held, _constant(x, 1.0 / math.log(2.0))))
     r = held
     for part in LN2[bits]:
@@ -92,7 +100,7 @@ def _exp(builder: Any, x: Any) -> Any:
 
 
 def _over_one_and(builder: Any, x: Any, numerator: float) -> Any:
-    """numerator / (1 + x)."""
+    """Numerator / (1 + x)."""
     return builder.fdiv(_constant(x, numerator), builder.fadd(_constant(x, 1.0), x))
 
 
@@ -127,7 +135,7 @@ def _step(builder: Any, x: Any) -> Any:
 
 
 def _gate(builder: Any, x: Any) -> Any:
-    """x sigmoid(x)."""
+    """X sigmoid(x)."""
     return builder.fmul(x, _sigmoid(builder, x))
 
 

@@ -1,14 +1,12 @@
-"""From the graph of one layer to the operations of the compiled loops.
+"""The operations of one layer as the compiled loops have them, and how they are written down.
 
 What depends on the layer's tensors alone stays with PyTorch, which evaluates it for all layers at
-once, with gradients: the loops only get the results. A graph with anything that the loops do not
-know gives no code, and the layers run as before.
+once, with gradients: the loops only get the results.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,23 +16,9 @@ from torch import Tensor, fx
 from mgnet.depth.batched.graphs import Traced, extract
 from mgnet.depth.compiled import operations as ops
 
-__all__ = ["LayerCode", "UnknownOperationError", "code_of"]
+__all__ = ["LayerCode", "UnknownOperationError", "Value", "Writer"]
 
 aten = torch.ops.aten
-SAME = {
-    aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.clone.default,
-    aten.detach.default, aten.alias.default, aten.contiguous.default, aten.squeeze.dim,
-    aten.unsqueeze.default,
-}  # fmt: skip
-FUNCTIONS = {
-    aten.tanh.default: ops.TANH,
-    aten.sigmoid.default: ops.SIGMOID,
-    aten.relu.default: ops.RELU,
-    aten.silu.default: ops.SILU,
-    aten.exp.default: ops.EXP,
-    aten.sin.default: ops.SIN,
-    aten.cos.default: ops.COS,
-}
 FROM_INPUT = {ops.SILU, *range(ops.GELU, ops.COS + 1)}  # their slopes are told by the argument
 
 
@@ -97,28 +81,21 @@ class LayerCode:
     sums: int
 
 
-def code_of(traced: Traced, state: Tensor) -> LayerCode:
-    """The operations of a layer.
+class Writer:
+    """Writes the operations of a graph one after another.
 
     Parameters
     ----------
     traced : Traced
-        `(*tensors, state) -> slope`, as `trace_for_autograd` gives it, with its notes.
+        `(*tensors, state) -> slope`, with notes of shapes.
     state : Tensor of shape (batch, ..., features)
-
-    Raises
-    ------
-    UnknownOperationError
-        Names what the loops do not know.
+    table : mapping
+        For each operation `(writer, node, *args, **kwargs) -> number of the result`, or the
+        numbers of several.
     """
-    return _Writer(traced, state).written()
 
-
-class _Writer:
-    """Writes the operations of a graph one after another."""
-
-    def __init__(self, traced: Traced, state: Tensor):
-        self.traced = traced
+    def __init__(self, traced: Traced, state: Tensor, table: Mapping[Any, Callable[..., Any]]):
+        self.traced, self.table = traced, table
         self.flat = state.dim() == 1
         self.rows = 1 if self.flat else state.shape[-1]
         self.samples = state.numel() // max(self.rows, 1)
@@ -136,7 +113,7 @@ class _Writer:
         """The code of the whole graph."""
         graph = self.traced.graph
         *tensors, state = graph.find_nodes(op="placeholder")
-        self.number[state] = self._value(self.rows)
+        self.number[state] = self.value(self.rows)
         self.values[0].kept = True
         known = {state}
         for node in graph.nodes:
@@ -147,13 +124,14 @@ class _Writer:
         if output not in self.number or self.values[self.number[output]].rows != self.rows:
             raise UnknownOperationError("a slope that is no state")
         slope = self.number[output]
-        self._keep(slope)
+        self.keep(slope)
         prepared = extract(self.traced, tensors, tuple(self.parameters)).bare()
         return LayerCode(
             self.code, self.numbers, self.values, slope, prepared, self.shapes, self.sums
         )
 
-    def _value(self, rows: int, parent: int | None = None, first: int = 0) -> int:
+    def value(self, rows: int, parent: int | None = None, first: int = 0) -> int:
+        """A new value, or some rows of another one; its number."""
         number = len(self.values)
         if parent is not None:
             first += self.values[parent].first
@@ -161,10 +139,11 @@ class _Writer:
         self.values.append(Value(rows, root, first))
         return number
 
-    def _keep(self, number: int) -> None:
+    def keep(self, number: int) -> None:
+        """Say that the backward pass reads a value."""
         self.values[self.values[number].root].kept = True
 
-    def _emit(
+    def emit(
         self,
         op: int,
         out: int,
@@ -177,13 +156,14 @@ class _Writer:
         place: int = 0,
         numbers: tuple[float, float] = (1.0, 0.0),
     ) -> int:
+        """Write one operation; gives the number of its result."""
         rows = self.values[out].rows
         self.code.append((op, out, a, b, rows, columns, p, q, kind, place))
         self.numbers.append(numbers)
         return out
 
     def _write(self, node: fx.Node) -> None:
-        write = WRITERS.get(node.target)
+        write = self.table.get(node.target)
         if write is None:
             raise UnknownOperationError(str(node.target))
         made = write(self, node, *node.args, **node.kwargs)
@@ -201,7 +181,8 @@ class _Writer:
         if not whole or not (rows == 1 or (len(shape) and shape[-1] == rows)):
             raise UnknownOperationError(f"{node.target} of another shape, {tuple(shape)}")
 
-    def _state(self, x: Any) -> int:
+    def state(self, x: Any) -> int:
+        """The number of the value that a node is."""
         if not isinstance(x, fx.Node) or x not in self.number:
             raise UnknownOperationError("an operation that takes a state in an unknown place")
         return self.number[x]
@@ -233,34 +214,34 @@ class _Writer:
         return self.flat and len(shape) == 1
 
     def linear(self, x: Any, matrix: Any, bias: Any = None) -> int:
-        """matrix is (columns, rows)."""
-        a = self._state(x)
+        """Matrix is (columns, rows)."""
+        a = self.state(x)
         if not isinstance(matrix, fx.Node) or matrix in self.number:
             raise UnknownOperationError("a product of states")
         columns, rows = matrix.meta["val"].shape
         if columns != self.values[a].rows:
             raise UnknownOperationError("a product over samples")
-        self._keep(a)
-        out = self._value(rows)
+        self.keep(a)
+        out = self.value(rows)
         self.values[out].per_layer = True
         q, place = (0, 0) if bias is None else self._vector(bias, rows)
         p = self._parameter(matrix, (columns, rows))
-        return self._emit(ops.LINEAR, out, a, columns=columns, p=p, q=q, place=place)
+        return self.emit(ops.LINEAR, out, a, columns=columns, p=p, q=q, place=place)
 
     def function(self, x: Any, kind: int, extra: float = 0.0) -> int:
         """f(x)."""
-        a = self._state(x)
-        out = self._value(self.values[a].rows)
-        self._keep(a if kind in FROM_INPUT else out)
-        return self._emit(ops.UNARY, out, a, kind=kind, numbers=(extra, 0.0))
+        a = self.state(x)
+        out = self.value(self.values[a].rows)
+        self.keep(a if kind in FROM_INPUT else out)
+        return self.emit(ops.UNARY, out, a, kind=kind, numbers=(extra, 0.0))
 
     def affine(self, x: Any, c: float, d: float) -> int:
-        """c x + d."""
-        a = self._state(x)
-        return self._emit(ops.AFFINE, self._value(self.values[a].rows), a, numbers=(c, d))
+        """C x + d."""
+        a = self.state(x)
+        return self.emit(ops.AFFINE, self.value(self.values[a].rows), a, numbers=(c, d))
 
     def sum(self, x: Any, y: Any, c: float) -> int:
-        """x + c y."""
+        """X + c y."""
         if not isinstance(y, fx.Node):
             return self.affine(x, 1.0, c * y)
         if not isinstance(x, fx.Node):
@@ -268,212 +249,77 @@ class _Writer:
         if x not in self.number:  # c y + x
             return self._shifted(self.affine(y, c, 0.0), x, 1.0)
         if y not in self.number:
-            return self._shifted(self._state(x), y, c)
+            return self._shifted(self.state(x), y, c)
         a, b = self._both(x, y)
-        return self._emit(ops.ADD, self._value(self.values[a].rows), a, b, numbers=(c, 0.0))
+        return self.emit(ops.ADD, self.value(self.values[a].rows), a, b, numbers=(c, 0.0))
 
     def _shifted(self, a: int, y: Any, c: float) -> int:
         rows = self.values[a].rows
         p, place = self._vector(y, rows)
-        return self._emit(ops.SHIFT, self._value(rows), a, p=p, place=place, numbers=(c, 0.0))
+        return self.emit(ops.SHIFT, self.value(rows), a, p=p, place=place, numbers=(c, 0.0))
 
     def _both(self, x: fx.Node, y: fx.Node) -> tuple[int, int]:
         if x.meta["val"].shape != y.meta["val"].shape:
             raise UnknownOperationError("states of different shapes together")
-        return self._state(x), self._state(y)
+        return self.state(x), self.state(y)
 
     def product(self, x: Any, y: Any) -> int:
-        """x y."""
+        """X y."""
         if x not in self.number:
             x, y = y, x
         if not isinstance(y, fx.Node):
             return self.affine(x, y, 0.0)
         if y not in self.number:
-            return self._scaled(self._state(x), y)
+            return self._scaled(self.state(x), y)
         a, b = self._both(x, y)
-        self._keep(a)
-        self._keep(b)
-        return self._emit(ops.MULTIPLY, self._value(self.values[a].rows), a, b)
+        self.keep(a)
+        self.keep(b)
+        return self.emit(ops.MULTIPLY, self.value(self.values[a].rows), a, b)
 
     def _scaled(self, a: int, y: Any) -> int:
         rows = self.values[a].rows
         p, place = self._vector(y, rows)
-        self._keep(a)
-        return self._emit(ops.SCALE, self._value(rows), a, p=p, place=place)
+        self.keep(a)
+        return self.emit(ops.SCALE, self.value(rows), a, p=p, place=place)
 
     def norm(self, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> list[int]:
         """Layer norm over the features."""
-        a = self._state(x)
+        a = self.state(x)
         rows = self.values[a].rows
         if list(shape) != [rows]:
             raise UnknownOperationError("a norm over several axes")
-        out, inverse = self._value(rows), self._value(1)
-        self._keep(out)
-        self._keep(inverse)
-        self._emit(ops.NORM, out, a, inverse, numbers=(eps, 0.0))
+        out, inverse = self.value(rows), self.value(1)
+        self.keep(out)
+        self.keep(inverse)
+        self.emit(ops.NORM, out, a, inverse, numbers=(eps, 0.0))
         if weight is not None:
             out = self._scaled(out, weight)
         return [out if bias is None else self._shifted(out, bias, 1.0)]
 
     def part(self, x: Any, first: int, end: int) -> int:
         """Some of the features."""
-        a = self._state(x)
+        a = self.state(x)
         rows = range(self.values[a].rows)[first:end]
-        return self._value(len(rows), a, rows.start)
+        return self.value(len(rows), a, rows.start)
 
     def check_last(self, x: Any, axis: int) -> None:
         """That an axis is that of the features."""
         dims = x.meta["val"].dim() if isinstance(x, fx.Node) else 0
-        if axis % max(dims, 1) != dims - 1 or self.values[self._state(x)].rows != x.meta["val"].shape[-1]:
+        if (
+            axis % max(dims, 1) != dims - 1
+            or self.values[self.state(x)].rows != x.meta["val"].shape[-1]
+        ):
             raise UnknownOperationError("a part of the samples")
 
     def joined(self, parts: Sequence[Any], sizes: Sequence[int]) -> int:
         """Features of several values side by side."""
-        out, first = self._value(sum(sizes)), 0
+        out, first = self.value(sum(sizes)), 0
         for part, size in zip(parts, sizes, strict=True):
-            place = self._value(size, out, first)
+            place = self.value(size, out, first)
             first += size
             if part in self.number:
-                self._emit(ops.COPY, place, self._state(part))
+                self.emit(ops.COPY, place, self.state(part))
             else:
                 p, at = self._vector(part, size)
-                self._emit(ops.FILL, place, p=p, place=at)
+                self.emit(ops.FILL, place, p=p, place=at)
         return out
-
-
-def _add(w: _Writer, node: fx.Node, x: Any, y: Any, alpha: float = 1) -> int:
-    return w.sum(x, y, alpha)
-
-
-def _subtract(w: _Writer, node: fx.Node, x: Any, y: Any, alpha: float = 1) -> int:
-    return w.sum(x, y, -alpha)
-
-
-def _divide(w: _Writer, node: fx.Node, x: Any, y: Any) -> int:
-    if isinstance(y, fx.Node):
-        raise UnknownOperationError("a division by a tensor")
-    return w.affine(x, 1.0 / y, 0.0)
-
-
-def _power(w: _Writer, node: fx.Node, x: Any, exponent: float) -> int:
-    if exponent not in (2, 3):
-        raise UnknownOperationError(f"a power of {exponent}")
-    square = w.product(x, x)
-    if exponent == 2:
-        return square
-    w._keep(square)
-    return w._emit(ops.MULTIPLY, w._value(w.values[square].rows), square, w._state(x))
-
-
-def _same(w: _Writer, node: fx.Node, x: Any, *rest: Any) -> int:
-    return w._state(x)
-
-
-def _addmm(w: _Writer, node: fx.Node, bias: Any, x: Any, matrix: Any) -> int:
-    return w.linear(x, matrix, bias)
-
-
-def _mm(w: _Writer, node: fx.Node, x: Any, matrix: Any) -> int:
-    return w.linear(x, matrix)
-
-
-def _gelu(w: _Writer, node: fx.Node, x: Any, approximate: str = "none") -> int:
-    return w.function(x, ops.GELU if approximate == "none" else ops.GELU_TANH)
-
-
-def _softplus(w: _Writer, node: fx.Node, x: Any, beta: float = 1, threshold: float = 20) -> int:
-    if (beta, threshold) != (1, 20):
-        raise UnknownOperationError("softplus with beta or threshold")
-    return w.function(x, ops.SOFTPLUS)
-
-
-def _elu(
-    w: _Writer, node: fx.Node, x: Any, alpha: float = 1, scale: float = 1, inner: float = 1
-) -> int:
-    if (scale, inner) != (1, 1):
-        raise UnknownOperationError("elu with scales")
-    return w.function(x, ops.ELU, alpha)
-
-
-def _leaky(w: _Writer, node: fx.Node, x: Any, slope: float = 0.01) -> int:
-    return w.function(x, ops.LEAKY, slope)
-
-
-def _norm(w: _Writer, node: fx.Node, *given: Any) -> list[int]:
-    return w.norm(*given)
-
-
-def _item(w: _Writer, node: fx.Node, parts: fx.Node, k: int) -> int:
-    found = w.lists[parts]
-    if k >= len(found):
-        raise UnknownOperationError("statistics of a norm")
-    return found[k]
-
-
-def _slice(
-    w: _Writer, node: fx.Node, x: Any, axis: int = 0, first: Any = None, end: Any = None, by: int = 1
-) -> int:
-    w.check_last(x, axis)
-    if by != 1:
-        raise UnknownOperationError("every other feature")
-    return w.part(x, 0 if first is None else first, 2**62 if end is None else end)
-
-
-def _select(w: _Writer, node: fx.Node, x: Any, axis: int, k: int) -> int:
-    w.check_last(x, axis)
-    k %= w.values[w._state(x)].rows
-    return w.part(x, k, k + 1)
-
-
-def _split(w: _Writer, node: fx.Node, x: Any, sizes: Any, axis: int = 0) -> list[int]:
-    w.check_last(x, axis)
-    rows = w.values[w._state(x)].rows
-    if isinstance(sizes, int):
-        sizes = [min(sizes, rows - k) for k in range(0, rows, sizes)]
-    ends = [sum(sizes[:k]) for k in range(len(sizes) + 1)]
-    return [w.part(x, a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
-
-
-def _joined(w: _Writer, node: fx.Node, parts: Sequence[Any], axis: int = 0) -> int:
-    dims, new = node.meta["val"].dim(), node.target is aten.stack.default
-    if axis % dims != dims - 1:
-        raise UnknownOperationError("samples side by side")
-    sizes = [1 if new else part.meta["val"].shape[-1] for part in parts]
-    rows = [w.values[w.number[part]].rows for part in parts if part in w.number]
-    if rows != [size for part, size in zip(parts, sizes, strict=True) if part in w.number]:
-        raise UnknownOperationError("samples side by side")
-    return w.joined(parts, sizes)
-
-
-WRITERS: dict[Any, Callable[..., Any]] = {
-    aten.add.Tensor: _add,
-    aten.add.Scalar: _add,
-    aten.sub.Tensor: _subtract,
-    aten.sub.Scalar: _subtract,
-    aten.rsub.Scalar: lambda w, node, x, y, alpha=1: w.sum(y, x, -alpha),
-    aten.rsub.Tensor: lambda w, node, x, y, alpha=1: w.sum(y, x, -alpha),
-    aten.mul.Tensor: lambda w, node, x, y: w.product(x, y),
-    aten.mul.Scalar: lambda w, node, x, y: w.product(x, y),
-    aten.div.Tensor: _divide,
-    aten.div.Scalar: _divide,
-    aten.neg.default: lambda w, node, x: w.affine(x, -1.0, 0.0),
-    aten.pow.Tensor_Scalar: _power,
-    aten.addmm.default: _addmm,
-    aten.mm.default: _mm,
-    aten.gelu.default: _gelu,
-    aten.softplus.default: _softplus,
-    aten.elu.default: _elu,
-    aten.leaky_relu.default: _leaky,
-    aten.native_layer_norm.default: _norm,
-    operator.getitem: _item,
-    aten.slice.Tensor: _slice,
-    aten.select.int: _select,
-    aten.split.Tensor: _split,
-    aten.split_with_sizes.default: _split,
-    aten.cat.default: _joined,
-    aten.stack.default: _joined,
-}
-WRITERS |= dict.fromkeys(SAME, _same)
-WRITERS |= {
-    target: (lambda w, node, x, kind=kind: w.function(x, kind)) for target, kind in FUNCTIONS.items()
-}

@@ -20,7 +20,6 @@ from mgnet.depth.compiled.operations import (
     ADD,
     AFFINE,
     ELU,
-    EXP,
     FILL,
     GELU,
     GELU_TANH,
@@ -63,7 +62,7 @@ BELL = 1.0 / math.sqrt(2.0 * math.pi)
 
 @njit(cache=True, nogil=True)
 def _add_product(par, w, mem, x, y, rows, columns, S, s, end, lanes):
-    """y += M x; number i of column j of M is par[w + j rows + i]."""
+    """Y += M x; number i of column j of M is par[w + j rows + i]."""
     wide, i = 2 * lanes, 0
     while i < rows:
         left, t = rows - i, s
@@ -148,7 +147,7 @@ def _curve_slope(kind, extra, x):
 
 @njit(cache=True, nogil=True)
 def _map(kind, extra, mem, x, y, rows, S, s, end, lanes):
-    """y = f(x)."""
+    """Y = f(x)."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:
@@ -198,7 +197,7 @@ def _map_back(kind, extra, mem, x, y, of_y, of_x, rows, S, s, end, lanes):
 
 @njit(cache=True, nogil=True)
 def _norm(eps, mem, x, y, spread_at, rows, S, s, end, lanes):
-    """y = (x - mean) / deviation over the features; 1 / deviation is kept in a row."""
+    """Y = (x - mean) / deviation over the features; 1 / deviation is kept in a row."""
     for t in range(s, end, lanes):
         one = equal(mem, mem.dtype.type(1.0), ONE)
         share = equal(mem, mem.dtype.type(1.0 / rows), ONE)
@@ -238,7 +237,7 @@ def _norm_back(mem, y, spread_at, of_y, of_x, rows, S, s, end, lanes):
 
 @njit(cache=True, nogil=True)
 def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
-    """y = a + c b, a b, a + c v, a v, c a + d or a; rows of a parameter v are single numbers."""
+    """Y = a + c b, a b, a + c v, a v, c a + d or a; rows of a parameter v are single numbers."""
     factor, added = equal(mem, c, ONE), equal(mem, d, ONE)
     for r in range(rows):
         if op == SHIFT or op == SCALE:
@@ -259,9 +258,7 @@ def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
 
 
 @njit(cache=True, nogil=True)
-def _combine_back(
-    op, c, par, w, mem, x, z, of_y, of_x, of_z, sums, at, rows, S, s, end, lanes
-):
+def _combine_back(op, c, par, w, mem, x, z, of_y, of_x, of_z, sums, at, rows, S, s, end, lanes):
     """Add what y's adjoint gives to those of a and b, and to the gradient of v."""
     factor = equal(mem, c, ONE)
     for r in range(rows):
@@ -293,7 +290,7 @@ def _combine_back(
 
 @njit(cache=True, nogil=True)
 def _step(mem, x, y, z, size, rows, S, s, end, lanes):
-    """z = x + size y."""
+    """Z = x + size y."""
     factor = equal(mem, size, ONE)
     for r in range(rows):
         for t in range(r * S + s, r * S + end, lanes):

@@ -23,7 +23,6 @@ __all__ = ["CompiledMarch", "MarchedLayers"]
 BYTES = 64  # of a vector
 WIDEST = 128  # samples of one part
 KEPT = 4  # buffers that wait for the next pass
-BLOCK = 64  # layers whose gradients of a shared matrix are added at once
 aten = torch.ops.aten
 
 
@@ -72,7 +71,7 @@ class CompiledMarch:
     --------
     >>> from mgnet.depth import ODENet
     >>> from mgnet.depth.batched.tracing import trace_for_autograd
-    >>> from mgnet.depth.compiled.layer_code import code_of
+    >>> from mgnet.depth.compiled.graph_operations import code_of
     >>> net, u = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(5, 2)
     >>> layers = net.layers()
     >>> one = [x[0].detach() for x in layers.tensors()]
@@ -183,7 +182,9 @@ def _layout(code: LayerCode, layers: int, S: int, record: bool) -> _Layout:
         if value.root != k:
             for table in (at, of):
                 table[k] = table[value.root] + (value.first * S, 0)
-    return _Layout(at, of, np.array(empty, np.int64).reshape(-1, 3), end, rows, gates, per_layer, lam)
+    return _Layout(
+        at, of, np.array(empty, np.int64).reshape(-1, 3), end, rows, gates, per_layer, lam
+    )
 
 
 class MarchedLayers:
@@ -233,14 +234,9 @@ class MarchedLayers:
         """How many there are."""
         return len(self.tensors[-1])
 
-    def states(self) -> Tensor:
-        """All recorded states, (layers + 1, features, S); a view."""
-        size = (self.layers + 1) * self.layout.record * self.S
-        whole = self.memory.numbers[:size].view(self.layers + 1, self.layout.record, self.S)
-        return whole[:, : self.march.width]
-
     @cached_property
     def last(self) -> Tensor:
+        """The state after all layers."""
         width, S = self.march.width, self.S
         at = self.layers * self.layout.at[0, 1]
         rows = self.memory.numbers[at : at + width * S].view(width, S)
@@ -269,7 +265,7 @@ class MarchedLayers:
         return lam[:, : self.samples].T.reshape(self.shape).clone(), of_tensors
 
     def _of_parameters(self, sums: Tensor) -> dict[int, Tensor]:
-        """By the number of each parameter of the loops, (layers, ...), or (1, ...) of all."""
+        """By the number of each parameter of the loops, (layers, ...)."""
         layout, S, N = self.layout, self.S, self.layers
         mem = self.memory.numbers
         kept = mem[: (N + 1) * layout.record * S].view(N + 1, layout.record, S)[:N]
@@ -278,8 +274,6 @@ class MarchedLayers:
         found: dict[int, Tensor] = {}
 
         def add(p: int, value: Tensor) -> None:
-            if not self.par_at[p, 1] and len(value) > 1:
-                value = value.sum(0, keepdim=True)
             found[p] = found[p] + value if p in found else value
 
         for op, out, a, _, rows, columns, p, q, _, place in self.march.code.code:
@@ -287,13 +281,7 @@ class MarchedLayers:
                 first = int(layout.of[out, 0] - layout.gates) // S
                 g, x = gates[:, first : first + rows], int(layout.at[a, 0]) // S
                 given = kept[:, x : x + columns]
-                # The other way round, as most weights are: (rows, columns).
-                if self.par_at[p, 1] or N <= BLOCK:
-                    add(p, (g @ given.mT).mT)
-                else:
-                    pairs = zip(g.split(BLOCK), given.split(BLOCK), strict=True)
-                    for left, right in pairs:
-                        add(p, (left @ right.mT).mT)
+                add(p, (g @ given.mT).mT)  # the other way round, as most weights are
                 if q:
                     add(q, g.sum(2))
             elif op in (ops.SHIFT, ops.SCALE, ops.FILL):
@@ -332,9 +320,9 @@ class _Prepared:
             for node, direct in zip(self.nodes, self.direct, strict=True)
         ]
 
-    def values(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each (layers, ...), or (1, ...) where all layers have the same."""
-        rows = [x[:1] if is_joint(x) else x for x in tensors]
+    def values(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
+        """Each (layers, ...) or, unless `whole`, (1, ...) where all layers have the same."""
+        rows = [x[:1] if is_joint(x) and not whole else x for x in tensors]
         found = []
         for needs, direct, mapped in zip(self.needs, self.direct, self.mapped, strict=True):
             source = rows if all(len(rows[k]) == 1 for k in needs) else tensors
@@ -347,9 +335,9 @@ class _Prepared:
                 found.append(mapped(*tensors))  # type: ignore[misc]
         return found
 
-    def shaped(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def shaped(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
         """As the loops have them: a number may stand for each row of a vector."""
-        pairs = zip(self.values(tensors), self.slots, strict=True)
+        pairs = zip(self.values(tensors, whole), self.slots, strict=True)
         shaped = []
         for value, slot in pairs:
             shape = self.shapes[slot]
@@ -358,15 +346,13 @@ class _Prepared:
             shaped.append(value)
         return shaped
 
-    def packed(
-        self, tensors: Sequence[Tensor], pool: list[Tensor]
-    ) -> tuple[_Memory, np.ndarray]:
+    def packed(self, tensors: Sequence[Tensor], pool: list[Tensor]) -> tuple[_Memory, np.ndarray]:
         """All parameters in one array, and where each begins and goes on for the next layer."""
         with torch.no_grad():
             steps = tensors[-1]
             steps = steps[:1] if is_joint(steps) else steps
             parts: list[Tensor] = [steps]
-            for value in self.shaped(tensors):
+            for value in self.shaped(tensors, whole=False):
                 parts += [value, value.mT] if value.dim() == 3 else [value]
             at, end = np.zeros((len(parts), 2), np.int64), 0
             for k, part in enumerate(parts):
@@ -386,7 +372,7 @@ class _Prepared:
         ]
         wanted = [x for x in leaves if x.requires_grad]
         with torch.enable_grad():
-            shaped = self.shaped(leaves)
+            shaped = self.shaped(leaves, whole=True)
         pairs = [
             (value, of_parameters[slot])
             for value, slot in zip(shaped, self.slots, strict=True)

@@ -14,7 +14,8 @@ from mgnet.depth.batched.autocast import cast_of, same_cast
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.side_inputs import SideBlock
 from mgnet.depth.batched.tracing import trace_for_autograd
-from mgnet.depth.compiled.layer_code import UnknownOperationError, code_of
+from mgnet.depth.compiled.graph_operations import code_of
+from mgnet.depth.compiled.layer_code import UnknownOperationError
 from mgnet.depth.compiled.march import CompiledMarch
 from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
@@ -48,6 +49,13 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     >>> compiled_march(setup, torch.ones(5, 2, 3))
     'Conv1d is not among the modules that they know'
     """
+    key = tuple(u.shape), u.dtype, u.device, cast_of(u.device.type)
+    if key not in setup.compiled:
+        setup.compiled[key] = _found(setup, u)
+    return setup.compiled[key]
+
+
+def _found(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     reason = _refusal(setup, u)
     if reason:
         return reason
@@ -66,8 +74,9 @@ def _refusal(setup: PropagationSetup, u: Tensor) -> str:
         return "numba is not installed"
     if type(kernel) not in (StackedBlock, SideBlock) or not kernel.traced:
         return "the block is not traced"
-    if not isinstance(setup.communicator, SerialCommunicator):
-        return "several processes hold the layers"
+    alone = isinstance(setup.communicator, SerialCommunicator)
+    if not len(layers) or (kernel.has_state and not alone):  # ranks ask each other about buffers
+        return "other processes hold layers, which have buffers"
     if u.device.type != "cpu" or u.dtype not in (torch.float32, torch.float64) or not u.numel():
         return f"states are {u.dtype} of shape {tuple(u.shape)} on {u.device}"
     if cast_of("cpu") is not None or any(
@@ -145,13 +154,15 @@ class _Compiled(torch.autograd.Function):
         kernel.evaluations += kernel.stages * len(layers)
         record = any(ctx.needs_input_grad)
         tensors = [*parameters, *layers.buffers, layers.times, steps]
-        marched = compiled.forward([x.detach() for x in tensors], u.detach(), record)
-        last = marched.last
+        communicator = setup.communicator
+        start = communicator.receive(u.detach(), False)
+        marched = compiled.forward([x.detach() for x in tensors], start, record)
+        communicator.send(marched.last, False)
         if record:
             ctx.setup, ctx.marched, ctx.propagate = setup, marched, propagate
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
-        return last
+        return communicator.broadcast_from_last(marched.last, False)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -160,7 +171,10 @@ class _Compiled(torch.autograd.Function):
 
         def adjoint(gradient: Tensor) -> Gradients:
             setup.kernel.vjps += setup.kernel.stages * len(setup.fine)
-            start, found = marched.adjoint(gradient)
+            communicator = setup.communicator
+            start, found = marched.adjoint(communicator.receive(gradient, True))
+            communicator.send(start, True)
+            start = communicator.broadcast_from_last(start, True)
             of_parameters = [
                 torch.zeros_like(x) if g is None else g
                 for x, g in zip(parameters, found[:count], strict=True)

@@ -121,6 +121,7 @@ class PropagationSetup:
         self.count = len(levels[0])
         self._scales: dict[Any, Any] = {}
         self._steps: dict[Any, tuple[Callable[[Tensor], Tensor], Tensor]] = {}
+        self.compiled: dict[Any, Any] = {}  # see `compiled_serial.py`
         # Hierarchies that no solution has at the moment.
         self._idle: OrderedDict[tuple[bool, tuple[int, ...]], Hierarchy] = OrderedDict()
 

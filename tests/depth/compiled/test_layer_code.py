@@ -1,0 +1,42 @@
+"""Parts of values stand in their roots; what the backward pass reads is marked, and only that."""
+
+import pytest
+import torch
+
+from mgnet.depth.batched.tracing import trace
+from mgnet.depth.compiled import operations as ops
+from mgnet.depth.compiled.graph_operations import WRITERS
+from mgnet.depth.compiled.layer_code import UnknownOperationError, Writer
+
+
+def writer(function, *tensors, rows=4):
+    u = torch.randn(5, rows)
+    given = [*tensors, torch.tensor(0.0), torch.tensor(1.0), u]  # with time and step
+    return Writer(trace(lambda *x: function(x[-1], *x[:-3]), given, {}), u, WRITERS)
+
+
+def test_parts_stand_in_their_roots():
+    code = writer(lambda u: torch.cat([u[:, 1:].tanh(), u[:, :1]], -1)).written()
+    parts = [value for number, value in enumerate(code.values) if value.root != number]
+    assert sorted((value.first, value.rows) for value in parts) == [(0, 1), (0, 3), (1, 3), (3, 1)]
+    assert [row[0] for row in code.code] == [ops.UNARY, ops.COPY, ops.COPY]
+
+
+def test_what_is_kept():
+    code = writer(lambda u, v: torch.sin(u + 1.0) * v + u.tanh() * 2.0, torch.randn(4)).written()
+    kept = {row[0]: [code.values[k].kept for k in (row[1], row[2])] for row in code.code}
+    assert kept[ops.SCALE][1] and not kept[ops.SHIFT if ops.SHIFT in kept else ops.ADD][1]
+    assert code.values[0].kept and code.values[code.slope].kept
+
+
+def test_a_tensor_with_a_row_for_each_sample_is_refused():
+    A = torch.randn(4, 4)
+    with pytest.raises(UnknownOperationError, match="differs between samples"):
+        writer(lambda u, A: u * A[0] + torch.cat([A, A[:1]]), A).written()
+
+
+def test_sums_have_a_place_for_every_use():
+    v = torch.randn(4)
+    code = writer(lambda u, v: (u + v) * v + v, v).written()
+    places = sorted(row[9] for row in code.code)
+    assert places == [1, 5, 9] and code.sums == 13 and code.shapes == [(), (4,)]

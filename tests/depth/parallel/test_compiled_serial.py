@@ -1,0 +1,191 @@
+"""Serial propagation in a compiled loop is that of the net, or is not taken, with a reason."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("numba")
+
+from mgnet import kernels  # noqa: E402
+from mgnet.depth import LayerParallel, ODENet  # noqa: E402
+from mgnet.depth.parallel import compiled_serial, serial  # noqa: E402
+from mgnet.depth.parallel.compiled_serial import compiled_march  # noqa: E402
+from mgnet.depth.parallel.propagation_setup import (  # noqa: E402
+    SERIAL_METHOD,
+    PropagationSetup,
+    detached,
+)
+
+
+def setup_of(net):
+    return PropagationSetup.of(net.kernel, detached(net.layers()), SERIAL_METHOD)
+
+
+def mlp(width=6, **options):
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 9), nn.GELU(), nn.Linear(9, width))
+    return ODENet(block, 11, 2.0, **options).double()
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Counts compiled passes."""
+    calls = []
+
+    def counted(*given):
+        calls.append(given)
+        return run(*given)
+
+    run = serial.march_compiled
+    monkeypatch.setattr(serial, "march_compiled", counted)
+    return calls
+
+
+@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("weights", ["per layer", "shared"])
+def test_output_gradients_and_their_derivatives(scheme, weights, taken):
+    net = mlp(scheme=scheme, weights=weights, learnable_steps=True)
+    ours, x = LayerParallel(net, levels=1), torch.randn(5, 6, dtype=torch.float64)
+    x.requires_grad_()
+    inputs = [x, *net.parameters()]
+
+    def found(module):
+        y = module(x)
+        first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs)
+        return [y, *first, *second]
+
+    for a, b in zip(found(ours), found(net), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    assert len(taken) == 1
+
+
+def test_training_follows_the_weights(taken):
+    nets = [mlp() for _ in range(2)]
+    modules = LayerParallel(nets[0], mode="serial"), nets[1]
+    x, results = torch.randn(7, 6, dtype=torch.float64), []
+    for module in modules:
+        optimizer = torch.optim.Adam(module.parameters(), 0.01)
+        for k in range(4):
+            optimizer.zero_grad()
+            module(x[: 7 - k]).square().sum().backward()
+            optimizer.step()
+        results.append([*module.parameters()])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+    assert len(taken) == 4
+    other = copy.deepcopy(modules[0])
+    torch.testing.assert_close(other(x), nets[0](x))
+
+
+def test_work_is_counted():
+    net = mlp(scheme="heun")
+    LayerParallel(net, levels=1)(torch.randn(3, 6, dtype=torch.float64)).sum().backward()
+    assert (net.kernel.evaluations, net.kernel.vjps) == (22, 22)
+
+
+def test_edits_before_the_backward_pass_are_seen():
+    net = mlp()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    out = LayerParallel(net, levels=1)(x)
+    with torch.no_grad():
+        net.block[1].weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+class Straight(torch.autograd.Function):
+    """Passes gradients of another function."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.round()
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Own(nn.Linear):
+    """A derivative of its own."""
+
+    def forward(self, u):
+        return Straight.apply(super().forward(u))
+
+
+class Mask(nn.Linear):
+    """A tensor made in the call."""
+
+    def forward(self, u):
+        return super().forward(u) * torch.tensor([1.0, 0.0, 1.0, 0.0])
+
+
+REFUSED = {
+    "convolution": (lambda: nn.Conv1d(4, 4, 1), (3, 4, 5), "Conv1d is not among the modules"),
+    "statistics": (lambda: nn.BatchNorm1d(4), (3, 4), "BatchNorm1d is not among the modules"),
+    "own derivative": (lambda: Own(4, 4), (3, 4), "derivatives of its own"),
+    "a constant": (lambda: Mask(4, 4), (3, 4), "makes tensors of its own"),
+    "softmax": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1)), (3, 4), "Softmax is not"),
+    "wide": (lambda: nn.Linear(300, 300), (2, 300), "so wide"),
+    "halves": (lambda: nn.Linear(4, 4, dtype=torch.bfloat16), (3, 4), "states are torch.bfloat16"),
+    "dropout": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), (3, 4), "the block has"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_taken_is_said_and_runs_as_before(name, taken):
+    make, shape, reason = REFUSED[name]
+    net = ODENet(make(), 4)
+    dtype = next(net.parameters()).dtype
+    u = torch.randn(*shape, dtype=dtype)
+    assert reason in str(compiled_march(setup_of(net), u))
+    ours = LayerParallel(net, levels=1)
+    torch.manual_seed(0)
+    torch.testing.assert_close(ours.eval()(u), net.eval()(u), rtol=1e-2, atol=1e-2)
+    assert not taken or name == "dropout"  # which does nothing in evaluation
+
+
+def test_other_conditions(monkeypatch):
+    net, u = mlp(), torch.randn(3, 6)
+    assert "several precisions" in str(compiled_march(setup_of(net), u))
+    u = u.double()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "several precisions" in str(compiled_march(setup_of(net), u))
+    assert "shape (0, 6)" in str(compiled_march(setup_of(net), u[:0]))
+    net.kernel.traced = False
+    assert "not traced" in str(compiled_march(setup_of(net), u))
+    monkeypatch.setattr(kernels, "available", False)
+    assert compiled_march(setup_of(mlp()), u) == "numba is not installed"
+    assert compiled_serial.LARGEST >= 2**14
+
+
+def test_large_states_of_other_blocks_go_pytorchs_way(monkeypatch):
+    net = ODENet(nn.Conv1d(4, 4, 1), 3)
+    u = torch.randn(300, 4, 20)
+
+    def fails(*given):
+        raise AssertionError
+
+    monkeypatch.setattr(serial._March, "apply", fails)
+    torch.testing.assert_close(LayerParallel(net, levels=1)(u), net(u))
+
+
+def test_modes_of_training_and_side_inputs(taken):
+    class Scaled(nn.Linear):
+        def forward(self, u, scale=None):
+            return torch.tanh(super().forward(u)) * scale
+
+    net = ODENet(Scaled(4, 4), 5)
+    ours, u = LayerParallel(net, levels=1), torch.randn(3, 4)
+    scale = torch.rand(4, requires_grad=True)
+    for module in (ours, net):
+        module(u, scale=scale).sum().backward()
+    first, second = torch.autograd.grad(
+        ours(u, scale=scale).sum() - net(u, scale=scale).sum(), [scale, net.block.weight]
+    )
+    assert first.abs().max() < 1e-5 and second.abs().max() < 1e-5 and len(taken) == 2
+    rows = torch.rand(3, 4)  # another number for each sample: not known, and right
+    torch.testing.assert_close(ours(u, scale=rows), net(u, scale=rows))
+    assert len(taken) == 2
