@@ -22,7 +22,8 @@ __all__ = ["CompiledMarch", "MarchedLayers"]
 
 BYTES = 64  # of a vector
 WIDEST = 128  # samples of one part
-KEPT = 4  # buffers that wait for the next pass
+KEPT = 4  # buffers that wait for the next pass, none of more numbers than
+MOST = 2**24
 aten = torch.ops.aten
 
 
@@ -40,7 +41,7 @@ class _Memory:
             self.numbers = torch.empty(size, dtype=dtype)
 
     def __del__(self) -> None:
-        if len(self.pool) < KEPT:
+        if len(self.pool) < KEPT and len(self.numbers) <= MOST:
             self.pool.append(self.numbers)
 
 

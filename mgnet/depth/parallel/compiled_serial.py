@@ -92,10 +92,11 @@ def _refusal(setup: PropagationSetup, u: Tensor) -> str:
 
 
 def _made(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
-    kernel, layers = setup.kernel, setup.fine
-    one = [x[0].detach() for x in layers.tensors()]
+    request = setup.kernel._request(setup.fine, u[None])
     try:
-        traced = trace_for_autograd(kernel.evaluate, [*one, u], len(kernel.names))
+        with torch.inference_mode(False):
+            one = [x[0] for x in request.inputs()]
+            traced = trace_for_autograd(request.slope, one, request.parameters)
         if traced.constants:
             return "the block makes tensors of its own"
         return CompiledMarch(code_of(traced, u), u.dtype)

@@ -80,6 +80,15 @@ def test_training_follows_the_weights(taken):
     torch.testing.assert_close(other(x), nets[0](x))
 
 
+def test_the_first_call_may_be_in_inference_mode(taken):
+    net = mlp()
+    x = torch.randn(3, 6, dtype=torch.float64)
+    with torch.inference_mode():
+        first = LayerParallel(net, levels=1)(x + 0.0)
+    torch.testing.assert_close(first.clone(), net(x))
+    assert len(taken) == 1
+
+
 def test_work_is_counted():
     net = mlp(scheme="heun")
     LayerParallel(net, levels=1)(torch.randn(3, 6, dtype=torch.float64)).sum().backward()
