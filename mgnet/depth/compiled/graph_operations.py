@@ -158,8 +158,8 @@ def _joined(w: Writer, node: fx.Node, parts: Sequence[Any], axis: int = 0) -> in
     if axis % dims != dims - 1:
         raise UnknownOperationError("samples side by side")
     sizes = [1 if new else part.meta["val"].shape[-1] for part in parts]
-    rows = [w.values[w.number[part]].rows for part in parts if part in w.number]
-    if rows != [size for part, size in zip(parts, sizes, strict=True) if part in w.number]:
+    rows = [w.values[w.number[part]].rows for part in parts if w.known(part)]
+    if rows != [size for part, size in zip(parts, sizes, strict=True) if w.known(part)]:
         raise UnknownOperationError("samples side by side")
     return w.joined(parts, sizes)
 

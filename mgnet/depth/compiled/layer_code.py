@@ -39,6 +39,8 @@ class Value:
         Whether the backward pass reads it.
     per_layer : bool
         Whether its adjoint is needed once that of all layers is known.
+    given : bool
+        Whether it is a tensor of the layer, with a row for each sample.
     """
 
     rows: int
@@ -46,6 +48,7 @@ class Value:
     first: int = 0
     kept: bool = False
     per_layer: bool = False
+    given: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +67,7 @@ class LayerCode:
     slope : int
         The number of the value that is the slope.
     prepared : Traced
-        `(*tensors) -> matrices and vectors` of one layer.
+        `(*tensors) -> matrices and vectors, given values` of one layer.
     shapes : list of tuple
         Of each parameter as the loops have it, the step first: (), (rows,), or (columns, rows) of
         a matrix, which is there twice, the second time the other way round.
@@ -96,7 +99,7 @@ class Writer:
 
     def __init__(self, traced: Traced, state: Tensor, table: Mapping[Any, Callable[..., Any]]):
         self.traced, self.table = traced, table
-        self.flat = state.dim() == 1
+        self.flat, self.shape = state.dim() == 1, state.shape
         self.rows = 1 if self.flat else state.shape[-1]
         self.samples = state.numel() // max(self.rows, 1)
         self.code: list[tuple[int, ...]] = []
@@ -105,6 +108,7 @@ class Writer:
         self.number: dict[fx.Node, int] = {}
         self.lists: dict[fx.Node, list[int]] = {}
         self.parameters: list[fx.Node] = []
+        self.given: list[fx.Node] = []
         self.slots: dict[fx.Node, int] = {}
         self.shapes: list[tuple[int, ...]] = [()]
         self.sums = 1
@@ -125,7 +129,7 @@ class Writer:
             raise UnknownOperationError("a slope that is no state")
         slope = self.number[output]
         self.keep(slope)
-        prepared = extract(self.traced, tensors, tuple(self.parameters)).bare()
+        prepared = extract(self.traced, tensors, (*self.parameters, *self.given)).bare()
         return LayerCode(
             self.code, self.numbers, self.values, slope, prepared, self.shapes, self.sums
         )
@@ -181,9 +185,23 @@ class Writer:
         if not whole or not (rows == 1 or (len(shape) and shape[-1] == rows)):
             raise UnknownOperationError(f"{node.target} of another shape, {tuple(shape)}")
 
+    def known(self, x: Any) -> bool:
+        """Whether a node is a value: of the state, or a tensor of the layer for each sample."""
+        if not isinstance(x, fx.Node) or x in self.number or self.samples < 2:
+            return isinstance(x, fx.Node) and x in self.number
+        found = x.meta["val"]
+        shape = found.shape if isinstance(found, Tensor) else torch.Size()
+        if self.flat or len(shape) < 2 or shape[:-1] != self.shape[:-1]:
+            return False
+        self.number[x] = number = self.value(shape[-1])
+        value = self.values[number]
+        value.kept = value.per_layer = value.given = True
+        self.given.append(x)
+        return True
+
     def state(self, x: Any) -> int:
         """The number of the value that a node is."""
-        if not isinstance(x, fx.Node) or x not in self.number:
+        if not self.known(x):
             raise UnknownOperationError("an operation that takes a state in an unknown place")
         return self.number[x]
 
@@ -246,9 +264,9 @@ class Writer:
             return self.affine(x, 1.0, c * y)
         if not isinstance(x, fx.Node):
             return self.affine(y, c, x)
-        if x not in self.number:  # c y + x
+        if not self.known(x):  # c y + x
             return self._shifted(self.affine(y, c, 0.0), x, 1.0)
-        if y not in self.number:
+        if not self.known(y):
             return self._shifted(self.state(x), y, c)
         a, b = self._both(x, y)
         return self.emit(ops.ADD, self.value(self.values[a].rows), a, b, numbers=(c, 0.0))
@@ -265,11 +283,11 @@ class Writer:
 
     def product(self, x: Any, y: Any) -> int:
         """X y."""
-        if x not in self.number:
+        if not self.known(x):
             x, y = y, x
         if not isinstance(y, fx.Node):
             return self.affine(x, y, 0.0)
-        if y not in self.number:
+        if not self.known(y):
             return self._scaled(self.state(x), y)
         a, b = self._both(x, y)
         self.keep(a)
@@ -317,7 +335,7 @@ class Writer:
         for part, size in zip(parts, sizes, strict=True):
             place = self.value(size, out, first)
             first += size
-            if part in self.number:
+            if self.known(part):
                 self.emit(ops.COPY, place, self.state(part))
             else:
                 p, at = self._vector(part, size)

@@ -289,19 +289,23 @@ def _combine_back(op, c, par, w, mem, x, z, of_y, of_x, of_z, sums, at, rows, S,
 
 
 @njit(cache=True, nogil=True)
-def _step(mem, x, y, z, size, rows, S, s, end, lanes):
-    """Z = x + size y."""
+def _step(mem, x, y, z, size, adds, rows, S, s, end, lanes):
+    """Make z = x + size y, or y alone."""
     factor = equal(mem, size, ONE)
     for r in range(rows):
         for t in range(r * S + s, r * S + end, lanes):
-            store(mem, z + t, fused(load(mem, x + t, ONE), factor, load(mem, y + t, ONE)))
+            v = load(mem, y + t, ONE)
+            if adds:
+                v = fused(load(mem, x + t, ONE), factor, v)
+            store(mem, z + t, v)
 
 
 @njit(cache=True, nogil=True)
-def forward(code, numbers, at, par, par_at, mem, slope, width, layers, S, s, end, lanes):
+def forward(code, numbers, at, par, par_at, mem, slope, adds, width, layers, S, s, end, lanes):
     """All layers, from the state that stands in the place of layer 0.
 
-    A state is value 0, of `width` features; a step is the number of parameter 0.
+    A state is value 0, of `width` features; a step is the number of parameter 0. Value `slope`
+    times the step is added to the state, or takes its place.
     """
     for n in range(layers):
         for k in range(len(code)):
@@ -322,20 +326,25 @@ def forward(code, numbers, at, par, par_at, mem, slope, width, layers, S, s, end
                 _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes)
         x, y = at[0, 0] + n * at[0, 1], at[slope, 0] + n * at[slope, 1]
         size = par[par_at[0, 0] + n * par_at[0, 1]]
-        _step(mem, x, y, x + at[0, 1], size, width, S, s, end, lanes)
+        _step(mem, x, y, x + at[0, 1], size, adds, width, S, s, end, lanes)
 
 
 @njit(cache=True, nogil=True)
 def backward(
-    code, numbers, at, of, empty, par, par_at, mem, sums, count, slope, width, layers, S, s, end,
-    lanes,
+    code, numbers, at, of, empty, source, par, par_at, mem, sums, count, slope, adds, width, layers,
+    S, s, end, lanes,
 ):  # fmt: skip
     """The adjoint from the last layer to the first, in the place of the adjoint of value 0.
 
-    `of` is to the adjoints what `at` is to the values, `empty` says where they begin as zeros. Of
+    `of` is to the adjoints what `at` is to the values, `empty` says where they begin as zeros, and
+    `source`, unless it is negative, where the gradients by the states after the layers stand. Of
     each layer `sums` has the gradients of the step and of parameters that are not matrices.
     """
+    one = mem.dtype.type(1.0)
     for n in range(layers - 1, -1, -1):
+        if source >= 0:
+            given = source + n * width * S
+            _step(mem, of[0, 0], given, of[0, 0], one, True, width, S, s, end, lanes)
         for first, stride, rows in empty:
             _fill(mem, first + n * stride, rows, S, s, end, lanes, mem, 0, False)
         lam, y = of[0, 0], at[slope, 0] + n * at[slope, 1]
@@ -344,8 +353,10 @@ def backward(
             for t in range(r * S + s, r * S + end, lanes):
                 along = fused(along, load(mem, lam + t, ONE), load(mem, y + t, ONE))
         sums[n * count] = total(along)
-        y = of[slope, 0] + n * of[slope, 1]
-        _step(mem, y, lam, y, par[par_at[0, 0] + n * par_at[0, 1]], width, S, s, end, lanes)
+        y, size = of[slope, 0] + n * of[slope, 1], par[par_at[0, 0] + n * par_at[0, 1]]
+        _step(mem, y, lam, y, size if adds else one, True, width, S, s, end, lanes)
+        if not adds:
+            _fill(mem, lam, width, S, s, end, lanes, mem, 0, False)
         for k in range(len(code) - 1, -1, -1):
             op, out, a, b, rows, columns, p, _, kind, g = code[k]
             y, x, z = at[out, 0] + n * at[out, 1], at[a, 0] + n * at[a, 1], at[b, 0] + n * at[b, 1]

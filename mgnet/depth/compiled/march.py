@@ -24,6 +24,7 @@ BYTES = 64  # of a vector
 WIDEST = 128  # samples of one part
 KEPT = 4  # buffers that wait for the next pass, none of more numbers than
 MOST = 2**24
+BLOCK = 1024  # layers whose gradients by a shared matrix are one product
 aten = torch.ops.aten
 
 
@@ -53,10 +54,8 @@ class _Layout:
     of: np.ndarray  # of adjoints
     empty: np.ndarray
     size: int
-    record: int  # rows of a layer that are kept
-    gates: int  # where the adjoints of matrices' results begin
-    per_layer: int  # their rows
     lam: int
+    source: int
 
 
 class CompiledMarch:
@@ -67,6 +66,10 @@ class CompiledMarch:
     code : LayerCode
     dtype : torch.dtype
         float32 or float64.
+    adds : bool
+        Whether the slope, times the step, is added to the state; else it takes its place.
+    of_all : bool
+        Whether adjoints of all states are asked for.
 
     Examples
     --------
@@ -83,8 +86,10 @@ class CompiledMarch:
     True
     """
 
-    def __init__(self, code: LayerCode, dtype: torch.dtype):
-        self.code = code
+    def __init__(
+        self, code: LayerCode, dtype: torch.dtype, adds: bool = True, of_all: bool = False
+    ):
+        self.code, self.adds, self.of_all = code, adds, of_all
         self.dtype = dtype
         self.width = code.values[0].rows
         self.lanes = BYTES // dtype.itemsize
@@ -92,16 +97,18 @@ class CompiledMarch:
         kind = np.float32 if dtype == torch.float32 else np.float64
         self.numbers = np.array(code.numbers, kind).reshape(-1, 2)
         self.prepared = _Prepared(code)
-        self._layouts: dict[tuple[int, int, bool], _Layout] = {}
+        self.given = [k for k, value in enumerate(code.values) if value.given]
+        self._layouts: dict[Any, _Layout] = {}
         self._pool: list[Tensor] = []
 
-    def layout(self, layers: int, S: int, record: bool) -> _Layout:
-        """Where everything stands; the same for all passes of one size."""
-        key = layers, S, record
+    def layout(self, layers: int, S: int, record: bool, counts: tuple[int, ...]) -> _Layout:
+        """Where everything stands; `counts` are the rows of the given values, layers or 1."""
+        key = layers, S, record, counts
         if key not in self._layouts:
             if len(self._layouts) >= 64:
                 self._layouts.clear()
-            self._layouts[key] = _layout(self.code, layers, S, record)
+            given = dict(zip(self.given, counts, strict=True))
+            self._layouts[key] = _layout(self.code, layers, S, record, given)
         return self._layouts[key]
 
     def parts(self, S: int) -> list[int]:
@@ -119,7 +126,7 @@ class CompiledMarch:
         Parameters
         ----------
         tensors : sequence of Tensor
-            Of the layers, `Layers.tensors()`.
+            Of the layers, `Layers.tensors()`; one that all layers share may be (1, ...).
         u : Tensor of shape (batch, ..., features)
         record : bool
             Whether gradients follow.
@@ -127,15 +134,17 @@ class CompiledMarch:
         layers, width = len(tensors[-1]), self.width
         samples = u.numel() // width
         S = -(-samples // self.lanes) * self.lanes
-        layout = self.layout(layers, S, record)
-        memory = _Memory(self._pool, layout.size, self.dtype)
-        mem = memory.numbers
-        first = mem[: width * S].view(width, S)
-        first[:, :samples] = u.reshape(samples, width).T
-        first[:, samples:] = first[:, :1]  # as good as any: no overflow that the others have not
-        parameters, par_at = self.prepared.packed(tensors, self._pool)
-        marched = MarchedLayers(self, layout, memory, parameters, par_at, tensors, u, S)
-        marched.run(_loops().forward, (self.code.slope, width, layers, S))
+        with torch.no_grad():
+            values, given = self.prepared.shaped(tensors, whole=False)
+            layout = self.layout(layers, S, record, tuple(map(len, given)))
+            size = layout.size + (layers * width * S if self.of_all else 0)
+            memory = _Memory(self._pool, size, self.dtype)
+            parameters, par_at = self.prepared.packed(tensors[-1], values, self._pool)
+            marched = MarchedLayers(self, layout, memory, parameters, par_at, tensors, u, S)
+            marched.put(0, 1, u[None])
+            for k, value in zip(self.given, given, strict=True):
+                marched.put(int(layout.at[k, 0]), len(value), value)
+        marched.run(_loops().forward, self.code.slope, self.adds, width, layers, S)
         return marched
 
 
@@ -145,10 +154,10 @@ def _loops() -> Any:
     return loops
 
 
-def _layout(code: LayerCode, layers: int, S: int, record: bool) -> _Layout:
+def _layout(code: LayerCode, layers: int, S: int, record: bool, given: dict[int, int]) -> _Layout:
     values = code.values
     roots = [k for k, value in enumerate(values) if value.root == k]
-    kept = [k for k in roots if values[k].kept]
+    kept = [k for k in roots if values[k].kept and k not in given]
     begins, rows = {}, 0
     for k in kept:
         begins[k], rows = rows * S, rows + values[k].rows
@@ -156,16 +165,17 @@ def _layout(code: LayerCode, layers: int, S: int, record: bool) -> _Layout:
     end = (layers + 1) * rows * S if record else rows * S
     at, of = np.zeros((len(values), 2), np.int64), np.zeros((len(values), 2), np.int64)
     for k in roots:
+        size = values[k].rows * S
         if k in begins:
             at[k] = begins[k], stride
         else:
-            at[k] = end, 0
-            end += values[k].rows * S
+            at[k] = end, size if given.get(k, 1) > 1 else 0
+            end += size * given.get(k, 1)
     empty: list[tuple[int, int, int]] = []
-    gates, per_layer, lam = end, 0, 0
+    lam = source = -1
     if record:
         many = [k for k in roots if values[k].per_layer]
-        per_layer = sum(values[k].rows for k in many)
+        per_layer, gates = sum(values[k].rows for k in many), end
         for k in many:
             of[k] = end, per_layer * S
             end += values[k].rows * S
@@ -179,13 +189,12 @@ def _layout(code: LayerCode, layers: int, S: int, record: bool) -> _Layout:
                 of[k] = end, 0
                 end += values[k].rows * S
         empty.append((begin, 0, (end - begin) // S))
+        source = end
     for k, value in enumerate(values):
         if value.root != k:
             for table in (at, of):
                 table[k] = table[value.root] + (value.first * S, 0)
-    return _Layout(
-        at, of, np.array(empty, np.int64).reshape(-1, 3), end, rows, gates, per_layer, lam
-    )
+    return _Layout(at, of, np.array(empty, np.int64).reshape(-1, 3), end, lam, source)
 
 
 class MarchedLayers:
@@ -211,78 +220,115 @@ class MarchedLayers:
         self.march, self.layout, self.memory = march, layout, memory
         self.parameters, self.par_at, self.tensors, self.S = parameters, par_at, tensors, S
         self.shape, self.samples = u.shape, u.numel() // march.width
+        self.layers = len(tensors[-1])
 
-    def run(self, loop: Callable[..., None], given: tuple[Any, ...], *sums: np.ndarray) -> None:
+    def put(self, first: int, count: int, value: Tensor, numbers: Tensor | None = None) -> None:
+        """Write (count, batch, ..., rows) as rows of samples from a place on."""
+        rows = value.numel() // (count * self.samples)
+        size = count * rows * self.S
+        numbers = self.memory.numbers if numbers is None else numbers
+        place = numbers[first : first + size].view(count, rows, self.S)
+        place[..., : self.samples] = value.reshape(count, self.samples, rows).mT
+        # Vectors are whole. The first sample is as good as any: it overflows where it does itself.
+        place[..., self.samples :] = place[..., :1]
+
+    def rows(self, table: np.ndarray, k: int) -> Tensor:
+        """Value k, or its adjoint, in all layers: (layers, rows, S); a view."""
+        (first, stride), rows = map(int, table[k]), self.march.code.values[k].rows
+        size = self.layers, rows, self.S
+        return self.memory.numbers.as_strided(size, (stride, self.S, 1), first)
+
+    def run(self, loop: Callable[..., None], *given: Any, sums: np.ndarray | None = None) -> None:
         """Call a loop for all parts of the samples, on as many threads as PyTorch uses."""
         march, layout = self.march, self.layout
         mem, par = self.memory.numbers.numpy(), self.parameters.numbers.numpy()
         ends = march.parts(self.S)
-        backward = (layout.of, layout.empty) if sums else ()
+        given, table = (*given,), (march.operations, march.numbers, layout.at)
 
         def work(start: int, stop: int) -> None:
             for k, (s, end) in list(enumerate(pairwise(ends)))[start:stop]:
-                own = [x[k] for x in sums]
-                count = [own[0].shape[0] // given[2]] if own else []
-                loop(
-                    march.operations, march.numbers, layout.at, *backward, par, self.par_at, mem,
-                    *own, *count, *given, s, end, march.lanes,
-                )  # fmt: skip
+                own: tuple[Any, ...] = par, self.par_at, mem
+                if sums is not None:
+                    adjoint, *rest = given
+                    own = *adjoint, *own, sums[k], march.code.sums, *rest
+                loop(*table, *own, *(given if sums is None else ()), s, end, march.lanes)
 
         share(work, len(ends) - 1, torch.get_num_threads())
-
-    @property
-    def layers(self) -> int:
-        """How many there are."""
-        return len(self.tensors[-1])
 
     @cached_property
     def last(self) -> Tensor:
         """The state after all layers."""
         width, S = self.march.width, self.S
-        at = self.layers * self.layout.at[0, 1]
+        at = self.layers * int(self.layout.at[0, 1])
         rows = self.memory.numbers[at : at + width * S].view(width, S)
         return rows[:, : self.samples].T.reshape(self.shape).clone()
 
-    def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Tensor | None]]:
+    def states(self) -> Tensor:
+        """Those after each layer, (layers, batch, ..., features), of a recorded pass."""
+        first, stride = map(int, self.layout.at[0])
+        size, strides = (self.layers, self.samples, self.march.width), (stride, 1, self.S)
+        rows = self.memory.numbers.as_strided(size, strides, first + stride)
+        return rows.reshape(self.layers, *self.shape)
+
+    def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Any]]:
         """The gradients by the state before all layers, and by their tensors.
 
         Parameters
         ----------
         gradient : Tensor
-            By the state after all layers.
+            By the state after all layers or, if `of_all`, by the states after each of them.
         """
         march, layout, S, N = self.march, self.layout, self.S, self.layers
-        width, mem = march.width, self.memory.numbers
-        lam = mem[layout.lam : layout.lam + width * S].view(width, S)
+        width, source, numbers = march.width, -1, self.memory.numbers
+        lam = numbers[layout.lam : layout.lam + width * S].view(width, S)
         lam.zero_()
-        lam[:, : self.samples] = gradient.reshape(self.samples, width).T
+        if march.of_all:
+            source = layout.source
+            self.put(source, N, gradient)
+            rest = numbers[source : source + N * width * S].view(N, width, S)
+            rest[..., self.samples :] = 0.0
+        else:
+            lam[:, : self.samples] = gradient.reshape(self.samples, width).T
         parts = len(march.parts(S)) - 1
         sums = torch.zeros(parts, N * march.code.sums, dtype=march.dtype)
-        self.run(_loops().backward, (march.code.slope, width, N, S), sums.numpy())
+        tables = layout.of, layout.empty, source
+        self.run(
+            _loops().backward, tables, march.code.slope, march.adds, width, N, S, sums=sums.numpy()
+        )
         found = sums[0] if parts == 1 else sums.sum(0)
         found = found.view(N, march.code.sums)
-        of_parameters = self._of_parameters(found)
-        of_tensors = march.prepared.pull(self.tensors, of_parameters, found[:, 0])
-        return lam[:, : self.samples].T.reshape(self.shape).clone(), of_tensors
+        leaves, values, given = march.prepared.leaves(self.tensors)
+        single = {slot: len(x) < N for slot, x in zip(march.prepared.slots, values, strict=True)}
+        of_parameters = self._of_parameters(found, single)
+        of_given = [self._of_given(k, x) for k, x in zip(march.given, given, strict=True)]
+        pulled = march.prepared.pull(leaves, values, given, of_parameters, of_given)
+        pulled[-1] = found[:, 0] if pulled[-1] is None else pulled[-1] + found[:, 0]
+        return lam[:, : self.samples].T.reshape(self.shape).clone(), pulled
 
-    def _of_parameters(self, sums: Tensor) -> dict[int, Tensor]:
-        """By the number of each parameter of the loops, (layers, ...)."""
-        layout, S, N = self.layout, self.S, self.layers
-        mem = self.memory.numbers
-        kept = mem[: (N + 1) * layout.record * S].view(N + 1, layout.record, S)[:N]
-        size = N * layout.per_layer * S
-        gates = mem[layout.gates : layout.gates + size].view(N, layout.per_layer, S)
+    def _of_given(self, k: int, value: Tensor) -> Tensor:
+        found = self.rows(self.layout.of, k)[..., : self.samples].mT
+        if len(value) < self.layers:
+            found = found.sum(0, keepdim=True)
+        return found.reshape(value.shape)
+
+    def _of_parameters(self, sums: Tensor, single: dict[int, bool]) -> dict[int, Tensor]:
+        """By the number of each parameter of the loops, (layers, ...), or (1, ...) of a single."""
         found: dict[int, Tensor] = {}
 
         def add(p: int, value: Tensor) -> None:
+            if single[p] and len(value) > 1:
+                value = value.sum(0, keepdim=True)
             found[p] = found[p] + value if p in found else value
 
-        for op, out, a, _, rows, columns, p, q, _, place in self.march.code.code:
+        for op, out, a, _, rows, _, p, q, _, place in self.march.code.code:
             if op == ops.LINEAR:
-                first = int(layout.of[out, 0] - layout.gates) // S
-                g, x = gates[:, first : first + rows], int(layout.at[a, 0]) // S
-                given = kept[:, x : x + columns]
-                add(p, (g @ given.mT).mT)  # the other way round, as most weights are
+                g, x = self.rows(self.layout.of, out), self.rows(self.layout.at, a)
+                if single[p]:
+                    for left, right in zip(g.split(BLOCK), x.split(BLOCK), strict=True):
+                        left, right = (part.transpose(0, 1).flatten(1) for part in (left, right))
+                        add(p, (left @ right.T).T[None])
+                else:
+                    add(p, (g @ x.mT).mT)  # the other way round, as most weights are
                 if q:
                     add(q, g.sum(2))
             elif op in (ops.SHIFT, ops.SCALE, ops.FILL):
@@ -299,7 +345,7 @@ class _Prepared:
         self.shapes = code.shapes
         self.nodes = results(graph)
         self.slots, at = [], 1
-        for _ in self.nodes:
+        while at < len(code.shapes):
             self.slots.append(at)
             at += len(code.shapes[at])
         index = {node: k for k, node in enumerate(inputs)}
@@ -323,66 +369,71 @@ class _Prepared:
 
     def values(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
         """Each (layers, ...) or, unless `whole`, (1, ...) where all layers have the same."""
-        rows = [x[:1] if is_joint(x) and not whole else x for x in tensors]
+        rows, count = [x[:1] if is_joint(x) and not whole else x for x in tensors], len(tensors[-1])
         found = []
         for needs, direct, mapped in zip(self.needs, self.direct, self.mapped, strict=True):
-            source = rows if all(len(rows[k]) == 1 for k in needs) else tensors
+            same = all(len(rows[k]) == 1 for k in needs)
             if direct is not None:
                 k, turned = direct
-                found.append(source[k].mT if turned else source[k])
-            elif source is rows:
-                found.append(mapped(*[x[:1] for x in rows]))  # type: ignore[misc]
-            else:
-                found.append(mapped(*tensors))  # type: ignore[misc]
+                found.append(rows[k].mT if turned else rows[k])
+            elif mapped is not None:
+                given = [x[:1] if same else x.expand(count, *x.shape[1:]) for x in rows]
+                found.append(mapped(*given))
         return found
 
-    def shaped(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
-        """As the loops have them: a number may stand for each row of a vector."""
-        pairs = zip(self.values(tensors, whole), self.slots, strict=True)
-        shaped = []
-        for value, slot in pairs:
+    def shaped(self, tensors: Sequence[Tensor], whole: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters as the loops have them, and the given values."""
+        values = self.values(tensors, whole)
+        parameters, given = values[: len(self.slots)], values[len(self.slots) :]
+        for k, slot in enumerate(self.slots):
             shape = self.shapes[slot]
-            if len(shape) == 1:
-                value = value.reshape(len(value), -1).expand(len(value), *shape)
-            shaped.append(value)
-        return shaped
+            if len(shape) == 1:  # a number may stand for each row of a vector
+                rows = parameters[k].reshape(len(parameters[k]), -1)
+                parameters[k] = rows.expand(len(rows), *shape)
+        return parameters, given
 
-    def packed(self, tensors: Sequence[Tensor], pool: list[Tensor]) -> tuple[_Memory, np.ndarray]:
-        """All parameters in one array, and where each begins and goes on for the next layer."""
-        with torch.no_grad():
-            steps = tensors[-1]
-            steps = steps[:1] if is_joint(steps) else steps
-            parts: list[Tensor] = [steps]
-            for value in self.shaped(tensors, whole=False):
-                parts += [value, value.mT] if value.dim() == 3 else [value]
-            at, end = np.zeros((len(parts), 2), np.int64), 0
-            for k, part in enumerate(parts):
-                at[k] = end, part[0].numel() if len(part) > 1 else 0
-                end += part.numel()
-            memory = _Memory(pool, end, steps.dtype)
-            for (first, _), part in zip(at, parts, strict=True):
-                memory.numbers[first : first + part.numel()].view(part.shape).copy_(part)
+    def packed(
+        self, steps: Tensor, values: Sequence[Tensor], pool: list[Tensor]
+    ) -> tuple[_Memory, np.ndarray]:
+        """Steps and parameters in one array, and where each begins and goes on for a layer."""
+        parts: list[Tensor] = [steps[:1] if is_joint(steps) else steps]
+        for value in values:
+            parts += [value, value.mT] if value.dim() == 3 else [value]
+        at, end = np.zeros((len(parts), 2), np.int64), 0
+        for k, part in enumerate(parts):
+            at[k] = end, part[0].numel() if len(part) > 1 else 0
+            end += part.numel()
+        memory = _Memory(pool, end, steps.dtype)
+        for (first, _), part in zip(at, parts, strict=True):
+            memory.numbers[first : first + part.numel()].view(part.shape).copy_(part)
         return memory, at
 
-    def pull(
-        self, tensors: Sequence[Tensor], of_parameters: dict[int, Tensor], of_steps: Tensor
-    ) -> list[Tensor | None]:
-        """The gradients by the tensors of the layers; None by those that cannot have one."""
+    def leaves(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The tensors as leaves of a graph, and what is made of them."""
         leaves = [
             x.detach().requires_grad_() if x.is_floating_point() else x.detach() for x in tensors
         ]
-        wanted = [x for x in leaves if x.requires_grad]
         with torch.enable_grad():
-            shaped = self.shaped(leaves, whole=True)
+            return leaves, *self.shaped(leaves, whole=True)
+
+    def pull(
+        self,
+        leaves: Sequence[Tensor],
+        values: Sequence[Tensor],
+        given: Sequence[Tensor],
+        of_parameters: dict[int, Tensor],
+        of_given: Sequence[Tensor],
+    ) -> list[Tensor | None]:
+        """The gradients by the leaves; None by those that have none."""
+        wanted = [x for x in leaves if x.requires_grad]
         pairs = [
             (value, of_parameters[slot])
-            for value, slot in zip(shaped, self.slots, strict=True)
+            for value, slot in zip(values, self.slots, strict=True)
             if value.requires_grad and slot in of_parameters
         ]
+        pairs += [pair for pair in zip(given, of_given, strict=True) if pair[0].requires_grad]
         found: Any = iter([None] * len(wanted))
         if pairs:
-            values, gradients = zip(*pairs, strict=True)
-            found = iter(torch.autograd.grad(values, wanted, gradients, allow_unused=True))
-        every = [next(found) if x.requires_grad else None for x in leaves]
-        every[-1] = of_steps if every[-1] is None else every[-1] + of_steps
-        return every
+            outputs, gradients = zip(*pairs, strict=True)
+            found = iter(torch.autograd.grad(outputs, wanted, gradients, allow_unused=True))
+        return [next(found) if x.requires_grad else None for x in leaves]

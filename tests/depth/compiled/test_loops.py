@@ -13,7 +13,8 @@ def run(code, numbers, at, par, par_at, mem, slope, width, layers, S, lanes):
     table = np.array(code, np.int64).reshape(-1, 10)
     forward(
         table, np.array(numbers, mem.dtype).reshape(-1, 2), np.array(at, np.int64), par,
-        np.array(par_at, np.int64), mem, slope, width, layers, S, 0, S, lanes,
+        np.array(par_at, np.int64), mem, slope, True, width, layers, S, 0, S,
+        lanes,
     )  # fmt: skip
 
 
@@ -53,8 +54,8 @@ def test_the_adjoint_of_a_product_and_of_a_step():
     code = np.array([(ops.LINEAR, 1, 0, 0, 3, 3, 1, 0, 0, 0)])
     sums = np.zeros(1)
     backward(
-        code, np.array([(1.0, 0.0)]), at, of, np.array([(6 * S, 0, 3)]), par, par_at, mem, sums, 1,
-        1, 3, 1, S, 0, S, lanes,
+        code, np.array([(1.0, 0.0)]), at, of, np.array([(6 * S, 0, 3)]), -1, par, par_at, mem, sums,
+        1, 1, True, 3, 1, S, 0, S, lanes,
     )  # fmt: skip
     np.testing.assert_allclose(mem.reshape(-1, S)[9:], g + 0.5 * W.T @ g)
     np.testing.assert_allclose(mem.reshape(-1, S)[6:9], 0.5 * g)

@@ -195,6 +195,36 @@ def test_modes_of_training_and_side_inputs(taken):
         ours(u, scale=scale).sum() - net(u, scale=scale).sum(), [scale, net.block.weight]
     )
     assert first.abs().max() < 1e-5 and second.abs().max() < 1e-5 and len(taken) == 2
-    rows = torch.rand(3, 4)  # another number for each sample: not known, and right
-    torch.testing.assert_close(ours(u, scale=rows), net(u, scale=rows))
-    assert len(taken) == 2
+    rows = torch.rand(3, 4, requires_grad=True)  # another number for each sample
+    for module in (ours, net):
+        module(u, scale=rows).sum().backward()
+    (first,) = torch.autograd.grad(ours(u, scale=rows).sum() - net(u, scale=rows).sum(), [rows])
+    assert first.abs().max() < 1e-5 and len(taken) == 4
+
+
+@pytest.mark.parametrize("weights", ["per layer", "shared"])
+@pytest.mark.parametrize("scheme", ["euler", "rk4"])
+def test_inputs_of_layers(scheme, weights, taken):
+    torch.manual_seed(0)
+
+    class Cell(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.state, self.input = nn.Linear(4, 4), nn.Linear(3, 4)
+
+        def forward(self, u, inputs=None):
+            return torch.tanh(self.state(u) + self.input(inputs)) * torch.sigmoid(u)
+
+    net = ODENet(Cell(), 9, scheme=scheme, weights=weights, layer_inputs=["inputs"]).double()
+    ours = LayerParallel(net, levels=1)
+    u = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    inputs = torch.randn(9, 5, 3, dtype=torch.float64, requires_grad=True)
+    variables, found = [u, inputs, *net.parameters()], []
+    for module in (ours, net):
+        y = module(u, inputs=inputs)
+        first = torch.autograd.grad(y.square().sum(), variables, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), variables)
+        found.append([y, *first, *second])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    assert len(taken) == 1
