@@ -64,7 +64,7 @@ def _found(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     trace, _ = kernel._traced(layers, states)
     if trace.one is None or trace.one.hidden or trace.one.changed:
         return "the block cannot be traced, has derivatives of its own, or changes its buffers"
-    key = "march", trace.name, u.dim(), u.shape[-1], u.dtype
+    key = "march", trace.name, tuple(u.shape), u.dtype  # sizes may be among its numbers
     return kernel.variant(key, partial(_made, setup, u.detach()))
 
 

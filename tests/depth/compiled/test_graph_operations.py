@@ -50,6 +50,7 @@ KNOWN = {
     "a matrix made of another": lambda u, A, v: u @ (A - A.T - torch.diag(v)),
     "features": lambda u, A, v: torch.cat([u[:, 2:], u[:, :2] * 2.0], -1) + u,
     "halves": lambda u, A, v: torch.cat(u.chunk(2, -1)[::-1], -1),
+    "a row for each sample": lambda u, A, v: (u + A[:1].expand(5, 4).tanh()) * A[1],
     "numbers of a vector": lambda u, A, v: torch.stack([v[0] * u[:, 1], u[:, 0]] * 2, -1),
 }
 
@@ -72,7 +73,6 @@ UNKNOWN = {
     "a feature for all": lambda u, A, v: u * u[:, :1],
     "a division": lambda u, A, v: u / (1.0 + u * u),
     "a division by a tensor": lambda u, A, v: u / v,
-    "a number of samples": lambda u, A, v: u * A,
     "nothing of the state": lambda u, A, v: v.expand(4, 4),
     "branches by value": lambda u, A, v: torch.where(u > 0, u, 2 * u),
 }
@@ -90,3 +90,5 @@ def test_states_with_more_axes(shape):
     assert [row[0] for row in written(block, *shape).code][0] == ops.NORM
     with pytest.raises(UnknownOperationError):
         written(Block(lambda u, A, v: u.transpose(0, 1).contiguous().view_as(u)), *shape)
+    with pytest.raises(UnknownOperationError, match="differs between samples"):
+        written(Block(lambda u, A, v: u + A[: shape[-2]]), *shape[:-2], min(shape[-2], 4), 4)

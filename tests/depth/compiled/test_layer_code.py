@@ -1,12 +1,11 @@
 """Parts of values stand in their roots; what the backward pass reads is marked, and only that."""
 
-import pytest
 import torch
 
 from mgnet.depth.batched.tracing import trace
 from mgnet.depth.compiled import operations as ops
 from mgnet.depth.compiled.graph_operations import WRITERS
-from mgnet.depth.compiled.layer_code import UnknownOperationError, Writer
+from mgnet.depth.compiled.layer_code import Writer
 
 
 def writer(function, *tensors, rows=4):
@@ -29,10 +28,10 @@ def test_what_is_kept():
     assert code.values[0].kept and code.values[code.slope].kept
 
 
-def test_a_tensor_with_a_row_for_each_sample_is_refused():
-    A = torch.randn(4, 4)
-    with pytest.raises(UnknownOperationError, match="differs between samples"):
-        writer(lambda u, A: u * A[0] + torch.cat([A, A[:1]]), A).written()
+def test_a_tensor_with_a_row_for_each_sample_is_a_value():
+    code = writer(lambda u, A: u * A[0] + torch.cat([A, A[:1]]), torch.randn(4, 4)).written()
+    given = [value for value in code.values if value.given]
+    assert [value.rows for value in given] == [4] and given[0].kept and given[0].per_layer
 
 
 def test_sums_have_a_place_for_every_use():

@@ -139,7 +139,6 @@ REFUSED = {
     "softmax": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1)), (3, 4), "Softmax is not"),
     "wide": (lambda: nn.Linear(300, 300), (2, 300), "so wide"),
     "halves": (lambda: nn.Linear(4, 4, dtype=torch.bfloat16), (3, 4), "states are torch.bfloat16"),
-    "dropout": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), (3, 4), "the block has"),
 }
 
 
@@ -153,7 +152,32 @@ def test_what_is_not_taken_is_said_and_runs_as_before(name, taken):
     ours = LayerParallel(net, levels=1)
     torch.manual_seed(0)
     torch.testing.assert_close(ours.eval()(u), net.eval()(u), rtol=1e-2, atol=1e-2)
-    assert not taken or name == "dropout"  # which does nothing in evaluation
+    assert not taken
+
+
+def test_masks_are_those_of_the_net(taken):
+    net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.Tanh()), 6)
+    ours, u, found = LayerParallel(net, levels=1).train(), torch.randn(30, 4), []
+    for module in (ours, net, ours):
+        net.calls = 3
+        y = module(u[: len(u) - len(found) // 2])
+        found.append([y, *torch.autograd.grad(y.square().sum(), [*net.parameters()])])
+    for a, b in zip(found[0], found[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert len(taken) == 2 and found[2][0].shape == (29, 4)
+
+
+def test_numbers_made_of_the_batch_follow_it(taken):
+    class Share(nn.Linear):
+        def forward(self, u):
+            return torch.tanh(super().forward(u)) / u.shape[0]
+
+    net = ODENet(Share(4, 4), 5)
+    ours = LayerParallel(net, levels=1)
+    for batch in (3, 5, 7, 9, 3):
+        u = torch.randn(batch, 4)
+        torch.testing.assert_close(ours(u), net(u))
+    assert len(taken) == 5
 
 
 def test_other_conditions(monkeypatch):
