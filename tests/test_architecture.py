@@ -39,6 +39,7 @@ ROOMS = {
     "depth/mgrit": set(),
     "depth/network": {"batched"},
     "depth/parallel": {"batched", "mgrit", "network"},
+    "depth/recurrent": {"mgrit", "parallel"},
     "training/loss": set(),
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},
