@@ -8,17 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from mgnet import vector
-from mgnet.depth.recurrent.cell_steps import Cell, CellState, joined, parts_of
+from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep, joined, parts_of
 
 __all__ = ["check_cell"]
 
 
-def check_cell(cell: Cell, x: Tensor, start: Tensor, widths: Sequence[int]) -> None:
+def check_cell(
+    cell: Cell, coarse: CoarseStep | None, x: Tensor, start: Tensor, widths: Sequence[int]
+) -> None:
     """Refuse a cell that mixes rows, draws random numbers, edits tensors or hides weights.
+
+    A coarse step can only be slow, so of it only what it gives is looked at.
 
     Parameters
     ----------
     cell : callable
+    coarse : callable, optional
+        The user's coarse step.
     x : Tensor of shape (batch, ...)
         The inputs of the first step.
     start : Tensor of shape (batch, S)
@@ -32,7 +38,7 @@ def check_cell(cell: Cell, x: Tensor, start: Tensor, widths: Sequence[int]) -> N
 
     Examples
     --------
-    >>> check_cell(lambda x, h: h - h.mean(0), torch.zeros(2, 1), torch.ones(2, 3), (3,))
+    >>> check_cell(lambda x, h: h - h.mean(0), None, torch.zeros(2, 1), torch.ones(2, 3), (3,))
     Traceback (most recent call last):
     ValueError: TimeParallel got a cell, function, that gives a row another state beside other \
 rows than alone; all steps are one call, so it must take each row on its own
@@ -77,6 +83,10 @@ rows than alone; all steps are one call, so it must take each row on its own
             f"{name} that gives a row another state beside other rows than alone; all steps are "
             "one call, so it must take each row on its own"
         )
+    if coarse is not None:
+        with torch.no_grad():
+            new = coarse(x, parts_of(start, widths), torch.full_like(start[:, :1], 2.0))
+        _check_kind("TimeParallel got a coarse step", new, parts_of(start, widths))
 
 
 def _check_kind(name: str, new: object, state: CellState) -> None:

@@ -79,17 +79,30 @@ class CellSteps:
             How many steps each one stands for; one by default.
         states : Tensor of shape (k, batch, S)
         """
-        return joined(self._call(*self.folded(inputs, lengths, states))).view(states.shape)
+        return joined(self._call(*self.folded(inputs, lengths, states))).reshape(states.shape)
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> CellTape:
         """The derivatives of `advance`, with its arguments; evaluated when they are asked for."""
         return CellTape(self, inputs, lengths, states)
 
+    def with_weights(self, weights: Sequence[Tensor]) -> CellSteps:
+        """The same steps with other weights."""
+        return CellSteps(self._call.cell, self._call.coarse, self.widths, *weights)
+
+    def linearize(
+        self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """What `advance` gives, and `jacobian` of the tape."""
+        tape = self.record(inputs, lengths, states)
+        return tape.value, tape.jacobian(structure)
+
     def evaluate(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
         """As `advance`, as a function of the weights that were given, and in one row per step."""
         given = self.folded(inputs, lengths, states)
-        names = [name for name, _ in self._call.named_parameters()]
-        weights = dict(zip(names, self.weights, strict=True))
+        cell, weights = self._call.cell, dict[str, Tensor]()
+        if isinstance(cell, nn.Module):
+            names = [f"cell.{name}" for name, _ in cell.named_parameters()]
+            weights.update(zip(names, self.weights, strict=True))
         return joined(torch.func.functional_call(self._call, weights, given))
 
     def folded(
@@ -151,15 +164,17 @@ class CellTape:
         new, states = self._recorded()
         return _gradients(new, [states], v)[0]
 
+    @property
+    def value(self) -> Tensor:
+        """The states after the steps."""
+        return self._recorded()[0].detach().reshape(self.states.shape)
+
     def gradients(self, v: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """`v` times the derivatives by the inputs, and by the weights."""
         with torch.enable_grad():
             inputs = self.inputs.detach().requires_grad_()
             weights = [w.detach().requires_grad_() for w in self.steps.weights]
-            steps = CellSteps(
-                self.steps._call.cell, self.steps._call.coarse, self.steps.widths, *weights
-            )
-            new = steps.evaluate(inputs, self.lengths, self.states)
+            new = self.steps.with_weights(weights).evaluate(inputs, self.lengths, self.states)
         of_inputs, *of_weights = _gradients(new, [inputs, *weights], v)
         return of_inputs, tuple(of_weights)
 

@@ -15,9 +15,10 @@ __all__ = ["extrapolated"]
 def extrapolated(cell: Cell) -> Callable[[Tensor, CellState, Tensor], CellState]:
     """`h + (1 + q + ... + q^(k - 1)) (cell(x, h) - h)`, as if changes shrank by q at every step.
 
-    q is the norm of the change in a second step over that of the first, at most 1, of each row, as
-    in Aitken's extrapolation; it counts as a constant in derivatives. Euler's step, q = 1, is right
-    for a state that changes slowly, and overshoots for one that soon forgets.
+    For each row q is the change in a second step, projected on that in the first and relative to
+    it, at least 0 and below 1 (Aitken's extrapolation, for vectors); in derivatives it counts as
+    constant. Euler's step, q = 1, is right for states that change slowly; it overshoots for those
+    that soon forget, for which q = 0, one step of the cell, is right.
 
     Parameters
     ----------
@@ -36,10 +37,11 @@ def extrapolated(cell: Cell) -> Callable[[Tensor, CellState, Tensor], CellState]
         before, after = joined(state), joined(new)
         change = after - before
         with torch.no_grad():
-            second = torch.linalg.vector_norm(joined(cell(x, new)) - after, dim=-1, keepdim=True)
-            first = torch.linalg.vector_norm(change, dim=-1, keepdim=True)
-            tiny = torch.finfo(first.dtype).tiny
-            q = (second / first.clamp_min(tiny)).clamp(0.0, 1.0 - 1e-6)
+            second = joined(cell(x, new)) - after
+            squares = (change * change).sum(-1, keepdim=True)
+            tiny = torch.finfo(squares.dtype).tiny
+            q = (change * second).sum(-1, keepdim=True) / squares.clamp_min(tiny)
+            q = q.clamp(0.0, 1.0 - 1e-6)
             sums = (1.0 - q**k) / (1.0 - q)
         widths = [state.shape[-1]] if isinstance(state, Tensor) else [s.shape[-1] for s in state]
         return parts_of(before + sums * change, widths)

@@ -67,19 +67,35 @@ class GRUSteps:
         states : Tensor of shape (k, batch, H)
         """
         gates = self._gates(inputs, states)
-        return torch.addcmul(gates.candidate, self._kept(gates, lengths), states - gates.candidate)
+        return self._new(gates, self._kept(gates, lengths), states)
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> GRUTape:
         """The derivatives of `advance`, with its arguments."""
-        reset, update, _, inner, candidate = gates = self._gates(inputs, states)
-        kept, k = self._kept(gates, lengths), 1.0 if lengths is None else lengths
-        slope = k * kept * (1.0 - update)  # of p, by what opens the update gate
+        gates = self._gates(inputs, states)
+        return self._tape(gates, self._kept(gates, lengths), lengths, states)
+
+    def linearize(
+        self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """What `advance` gives, and `jacobian` of the tape."""
+        gates = self._gates(inputs, states)
+        kept = self._kept(gates, lengths)
+        tape = self._tape(gates, kept, lengths, states)
+        return self._new(gates, kept, states), tape.jacobian(structure)
+
+    def _new(self, gates: _Gates, kept: Tensor, states: Tensor) -> Tensor:
+        return torch.addcmul(gates.candidate, kept, states - gates.candidate)
+
+    def _tape(self, gates: _Gates, kept: Tensor, lengths: Tensor | None, states: Tensor) -> GRUTape:
+        reset, update, _, inner, candidate = gates
+        slope = (1.0 if lengths is None else lengths) * kept * (1.0 - update)
         if self.implicit:
             slope = slope * kept * update
         of_candidate = (1.0 - kept) * (1.0 - candidate * candidate)
-        of_reset = of_candidate * inner * reset * (1.0 - reset)
-        of_update = (states - candidate) * slope
-        factors = torch.stack([of_reset, of_update, of_candidate * reset], -2)
+        through_reset = of_candidate * reset
+        of_reset = through_reset * inner * (1.0 - reset)
+        of_update = (states - candidate) * slope  # slope: of p, by what opens the update gate
+        factors = torch.stack([of_reset, of_update, through_reset], -2)
         return GRUTape(self.weight, states, kept, factors, of_candidate, self.bias is not None)
 
     def _gates(self, inputs: Tensor, states: Tensor) -> _Gates:

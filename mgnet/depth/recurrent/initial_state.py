@@ -73,7 +73,7 @@ class InitialState:
         wanted = [(layers, *ends, w) for w in widths] if widths else None
         if wanted is None and all(isinstance(p, Tensor) and p.dim() for p in parts):
             wanted = [(layers, *ends, p.shape[-1]) for p in parts]
-        fits = wanted is not None and len(parts) == len(wanted)
+        fits = bool(wanted) and len(parts) == len(wanted)
         tuples = isinstance(h0, tuple) == (len(wanted or parts) > 1) or widths is None
         if not (fits and tuples) or not all(
             isinstance(p, Tensor) and tuple(p.shape) == w and p.dtype == sequence.x.dtype

@@ -70,6 +70,17 @@ class LSTMSteps:
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> LSTMTape:
         """The derivatives of `advance`, with its arguments."""
         gates, _ = self._gates(inputs, lengths, states)
+        return self._tape(gates, lengths, states)
+
+    def linearize(
+        self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """What `advance` gives, and `jacobian` of the tape."""
+        gates, cells = self._gates(inputs, lengths, states)
+        new = torch.cat([gates.out * gates.squashed, cells], -1)
+        return new, self._tape(gates, lengths, states).jacobian(structure)
+
+    def _tape(self, gates: _Gates, lengths: Tensor | None, states: Tensor) -> LSTMTape:
         enter, forget, proposal, out, kept, added, squashed = gates
         width = states.shape[-1] // 2
         cells = states[..., width:]
@@ -85,9 +96,8 @@ class LSTMSteps:
         of_cells = torch.stack([of_enter, of_forget, of_proposal, none], -2)
         of_out = squashed * out * (1.0 - out)
         biased = self.bias is not None
-        return LSTMTape(
-            self.weight, states[..., :width], kept.expand_as(out), of_cells, through, of_out, biased
-        )
+        hidden = states[..., :width]
+        return LSTMTape(self.weight, hidden, kept, of_cells, through, of_out, biased)
 
     def _gates(
         self, inputs: Tensor, lengths: Tensor | None, states: Tensor

@@ -73,9 +73,7 @@ class TimeSteps:
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
         """What `advance` gives, and its derivative, as in `StepTape.jacobian`."""
-        given = self._given(level, which)
-        found = self.steps.record(*given, states).jacobian(structure)
-        return self.steps.advance(*given, states), found
+        return self.steps.linearize(*self._given(level, which), states, structure)
 
     def _given(self, level: int, which: slice) -> tuple[Tensor, Tensor | None]:
         inputs, lengths = self.levels[level]

@@ -66,7 +66,7 @@ def is_known(cell: Cell) -> bool:
     >>> is_known(nn.GRUCell(2, 3)), is_known(nn.RNNCell(2, 3))
     (True, False)
     """
-    if type(cell) not in KNOWN:
+    if type(cell) not in KNOWN or "forward" in vars(cell):
         return False
     hooks = cell._forward_hooks, cell._forward_pre_hooks, cell._backward_hooks  # type: ignore
     return not any(hooks) and not cell._backward_pre_hooks  # type: ignore

@@ -51,6 +51,12 @@ class Steps(Protocol):
         """The derivatives of `advance`."""
         ...
 
+    def linearize(
+        self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """What `advance` gives, and the derivative by the states as of `StepTape.jacobian`."""
+        ...
+
 
 def through_gates(v: Tensor, factors: Tensor) -> Tensor:
     """`v` (k, batch, H) times the derivatives by what opens the gates, (k, batch, gates H).

@@ -57,7 +57,7 @@ class TimeParallel(nn.Module):
         How many cycles; by default until the estimated error is 1e-6, or rounding.
     mode : {"mgrit", "serial", "auto"}
         "serial" is PyTorch's own loop over time, where it has one. "auto" measures both in the
-        first call with each shape, and keeps the faster one.
+        first call with so many steps and rows, to a factor of two, and keeps the faster one.
     coarse : callable, optional
         `(x, h, k) -> h`: a coarse step over k steps of the cell, k of shape (rows, 1), x the mean
         of their inputs. By default: a GRU or LSTM keeps its gates, another cell has its method
@@ -199,7 +199,7 @@ class TimeParallel(nn.Module):
         if isinstance(cell, nn.GRU | nn.LSTM):
             return recurrences_of(cell)
         if not is_known(cell) or self.coarse is not None:
-            check_cell(cell, sequence.x[0], start.states[0], start.widths)
+            check_cell(cell, self.coarse, sequence.x[0], start.states[0], start.widths)
         return [[recurrence_of(cell, self.coarse, start.widths)]]
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
@@ -222,12 +222,11 @@ class TimeParallel(nn.Module):
             )
 
     def _measured(self, sequence: TimeSequence, start: InitialState) -> str:
-        """The faster mode for sequences like these, forward and backward if there is training."""
+        """The faster mode for so many steps and rows, to a factor of two, and as gradients are."""
         x, states, packed = sequence.x, start.states, sequence.packed
-        key = (
-            (tuple(x.shape), x.dtype, x.device, sequence.batch_first, packed is None)
-            + (self.training, torch.is_grad_enabled(), x.requires_grad, states.requires_grad)
-        )  # fmt: skip
+        sizes = len(x).bit_length(), x.shape[1].bit_length(), x.shape[2:], packed is None
+        modes = self.training, torch.is_grad_enabled(), x.requires_grad, states.requires_grad
+        key = *sizes, x.dtype, x.device, *modes
         if key not in self._faster:
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
