@@ -169,8 +169,11 @@ class _Cycles:
         self.norms.append(self._norm(equation.residual(u, f)))
         made = self._made(math.nan)
         for _ in range(limit.cycles):
-            before = inject(u)
-            u, memory = run(cycle, self.hierarchy, u, f, memory)
+            before, stalled = inject(u), self._stalled()
+            if stalled:
+                u = equation.relax_c(u, f, 1.0)
+            else:
+                u, memory = run(cycle, self.hierarchy, u, f, memory)
             u = equation.relax(u, f)
             self.norms.append(self._norm(equation.residual(u, f)))
             after = inject(u)
@@ -179,7 +182,16 @@ class _Cycles:
             made = self._made(size)
             if limit.stop and made.estimate <= max(limit.stop, self.rounding):
                 break
+            if stalled and self.norms[-1] > 0.9 * self.norms[-2]:
+                break
         return u, made
+
+    def _stalled(self) -> bool:
+        """Whether coarse corrections are rounding errors: coarse steps may be much larger numbers.
+
+        Relaxation over C-points, which has fine steps alone, then goes on.
+        """
+        return bool(self.changes) and self.changes[-1] <= self.rounding
 
     def _made(self, size: float) -> PassReport:
         """The estimate is at least the residual: changes are small, too, where cycles diverge."""
