@@ -87,7 +87,7 @@ class _Solve(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         call = ctx.call
         points, inputs, *weights = ctx.saved_tensors
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             points, f = points.detach(), gradient.detach()
             steps = TimeSteps(call.steps(*_detached(weights)), inputs.detach(), ctx.factors)
             adjoint, limit = TimeAdjoint(steps, points), call.control.limit("backward")

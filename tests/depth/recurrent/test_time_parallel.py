@@ -266,6 +266,22 @@ def test_what_cycles_do_not_solve_is_solved_step_by_step():
     torch.testing.assert_close(found, looped(wild.cell, x, x.new_zeros(2, 3))[0])
 
 
+def test_corrections_below_rounding_do_not_stall_the_cycles():
+    """The sums of coarse steps are much larger than states: their rounding errors are, too."""
+    torch.manual_seed(0)
+    module = nn.LSTM(2, 2)
+    with torch.no_grad():
+        module.bias_hh_l0[2:4] += 3.0
+    x = torch.randn(10_000, 16, 2)
+    parallel = TimeParallel(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, _ = parallel(x)
+        y.square().mean().backward()
+    assert (y - module(x)[0]).norm() < 1e-5 * y.norm()
+    assert max(parallel.last_forward.cycles, parallel.last_backward.cycles) < 10
+
+
 def test_fixed_cycles_are_taken_and_watched():
     torch.manual_seed(8)
     module = nn.GRU(2, 3)
@@ -358,7 +374,13 @@ def test_without_gradients_and_under_autocast():
         torch.testing.assert_close(parallel(x)[0], module(x)[0], atol=1e-4, rtol=1e-4)
     with torch.autocast("cpu", torch.bfloat16):
         y, _ = parallel(x)
+    y.sum().backward()
+    gradient = module.weight_hh_l0.grad.clone()
+    y = parallel(x)[0]
+    module.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
         y.sum().backward()
+    torch.testing.assert_close(module.weight_hh_l0.grad, gradient)
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, module(x)[0], atol=1e-4, rtol=1e-4)
 
