@@ -16,7 +16,7 @@ from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.lstm_steps import LSTMSteps
 from mgnet.depth.recurrent.step_tape import Steps
 
-__all__ = ["Recurrence", "recurrence_of", "recurrences_of"]
+__all__ = ["Recurrence", "check_module", "is_known", "recurrence_of", "recurrences_of"]
 
 # Of these the derivatives are known; what is derived from them may do something else.
 KNOWN = {
@@ -70,6 +70,32 @@ def is_known(cell: Cell) -> bool:
         return False
     hooks = cell._forward_hooks, cell._forward_pre_hooks, cell._backward_hooks  # type: ignore
     return not any(hooks) and not cell._backward_pre_hooks  # type: ignore
+
+
+def check_module(module: nn.RNNBase) -> None:
+    """Refuse a module of layers whose steps are not those of `recurrences_of`.
+
+    Parameters
+    ----------
+    module : RNNBase
+
+    Examples
+    --------
+    >>> check_module(nn.RNN(2, 3))
+    Traceback (most recent call last):
+    TypeError: TimeParallel got a RNN, or a module with hooks; give a plain nn.GRU or nn.LSTM, or \
+a cell, as nn.RNNCell
+    """
+    if not is_known(module):
+        raise TypeError(
+            f"TimeParallel got a {type(module).__name__}, or a module with hooks; give a plain "
+            "nn.GRU or nn.LSTM, or a cell, as nn.RNNCell"
+        )
+    if module.proj_size:
+        raise ValueError(
+            f"TimeParallel got an LSTM with proj_size = {module.proj_size}; give one without "
+            "projection"
+        )
 
 
 def recurrence_of(cell: Cell, coarse: CoarseStep | None, widths: tuple[int, ...]) -> Recurrence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_map_only
 
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
 from mgnet.depth.parallel.control import SERIAL, Control, CyclesToTolerance, FixedCycles, PassReport
@@ -21,7 +23,13 @@ from mgnet.depth.recurrent.cell_checks import check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState
-from mgnet.depth.recurrent.recurrence import Recurrence, is_known, recurrence_of, recurrences_of
+from mgnet.depth.recurrent.recurrence import (
+    Recurrence,
+    check_module,
+    is_known,
+    recurrence_of,
+    recurrences_of,
+)
 from mgnet.depth.recurrent.sequences import TimeSequence
 from mgnet.depth.recurrent.serial import march_cell
 from mgnet.depth.recurrent.solve import TimeCall, solve
@@ -106,16 +114,17 @@ class TimeParallel(nn.Module):
         batch_first: bool = False,
     ):
         super().__init__()
-        _check(cell, control, mode, coarse)
+        _check(cell, control, mode, coarse, batch_first)
         self.cell = cell
         self.cycles = TimeCycles(levels, coarsening, relaxation, cycle)
         self.control: Control = CyclesToTolerance(1e-6) if control is None else control
         self.mode = mode
         self.coarse = coarse
-        self.batch_first = cell.batch_first if isinstance(cell, nn.RNNBase) else bool(batch_first)
+        self.batch_first = cell.batch_first if isinstance(cell, nn.RNNBase) else batch_first
         self.communicator: Communicator = SERIAL_COMMUNICATOR
         self.last_forward = self.last_backward = SERIAL
-        self._faster: dict[tuple, str] = {}  # of mode "auto"
+        self._faster: dict[tuple, tuple[str, float]] = {}  # of "auto"; for how many cycles
+        self._size: tuple = ()  # of the present call, in mode "auto"
         self._warned = False
 
     def forward(self, input: Sequences, h0: CellState | None = None) -> tuple[Sequences, CellState]:
@@ -134,14 +143,24 @@ class TimeParallel(nn.Module):
         return found
 
     def _forward(self, input: Sequences, h0: CellState | None, data: Tensor) -> Any:
+        if isinstance(data, Tensor) and torch.is_autocast_enabled(data.device.type):
+            input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
         sequence = TimeSequence.of(input, self.batch_first)
         start = InitialState.of(self.cell, sequence, h0)
-        mode = self._mode(sequence, start)
+        mode = self._mode(sequence)
         if mode == "auto":
             mode = self._measured(sequence, start)
         return self._run(sequence, start, mode)
 
-    def _mode(self, sequence: TimeSequence, start: InitialState) -> str:
+    def _widened(self, given: Any) -> Any:
+        """In the precision of the weights: under autocast a layer before may give a lower one."""
+        weight = next(self.parameters(), None)
+        lower = given.dtype in (torch.float16, torch.bfloat16)
+        return given.to(weight.dtype) if lower and weight is not None else given
+
+    def _mode(self, sequence: TimeSequence) -> str:
+        if isinstance(self.cell, nn.RNNBase):
+            check_module(self.cell)  # hooks may have come
         transform = transform_of(self, sequence.x)
         if transform and self.mode != "serial" and isinstance(self.control, FixedCycles):
             raise RuntimeError(
@@ -149,17 +168,21 @@ class TimeParallel(nn.Module):
                 "number of cycles; use control=CyclesToTolerance(1e-6), say, or mode='serial'"
             )
         few = not self.cycles.factors(len(sequence.x)) or not sequence.x.numel()
-        return "serial" if transform or few or sequence.x.is_meta else self.mode
+        if transform or few or sequence.x.is_meta or self.mode == "serial":
+            return "serial"
+        if sequence.x.dtype in (torch.float32, torch.float64):
+            return self.mode
+        if self.mode == "auto":
+            return "serial"
+        raise TypeError(
+            f"TimeParallel got an input of {sequence.x.dtype}; its cycles need float32 or float64, "
+            "or use mode='serial'"
+        )
 
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
         if mode == "serial":
             self.last_forward = self.last_backward = SERIAL
             return self._serial(sequence, start)
-        if sequence.x.dtype not in (torch.float32, torch.float64):
-            raise TypeError(
-                f"TimeParallel got an input of {sequence.x.dtype}; its cycles need float32 or "
-                "float64, or use mode='serial'"
-            )
         with torch.autocast(sequence.x.device.type, enabled=False):
             y, last = self._parallel(sequence, start)
         return sequence.output(y), start.given(torch.stack(last))
@@ -176,7 +199,7 @@ class TimeParallel(nn.Module):
     def _parallel(self, sequence: TimeSequence, start: InitialState) -> tuple[Tensor, list[Tensor]]:
         cell, x, last = self.cell, sequence.x, list[Tensor]()
         layers = self._layers(sequence, start)
-        dropout = cell.dropout if isinstance(cell, nn.RNNBase) and self.training else 0.0
+        dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
         self.last_forward = self.last_backward = SERIAL
         for number, directions in enumerate(layers):
             if number and dropout:
@@ -207,11 +230,12 @@ class TimeParallel(nn.Module):
         if made.cycles >= getattr(self, name).cycles:
             self.__dict__[name] = made
         told = "and was then solved step by step"
-        if not solved:
-            self._faster.clear()  # measure again: cycles took longer than steps
-        elif isinstance(control, FixedCycles) and not made.estimate <= control.tolerance:
+        _, measured = self._faster.get(self._size, ("", math.inf))
+        if not solved or made.cycles > 1.5 * measured:
+            self._faster.pop(self._size, None)  # measure again
+        if isinstance(control, FixedCycles) and not made.estimate <= control.tolerance:
             told = f"with an estimated relative error of {made.estimate:.1g}"
-        else:
+        elif solved or self.mode == "auto":
             return
         if not self._warned:
             self._warned = True
@@ -230,23 +254,25 @@ class TimeParallel(nn.Module):
         if key not in self._faster:
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
-            kept = self.last_forward, self.last_backward, self._warned
-            self._warned = True
+            kept = self.last_forward, self.last_backward
 
             def run(data: Tensor, side: dict[str, Tensor], mode: str) -> Tensor:
                 other, state = sequence.with_data(data), start.with_states(side["states"])
                 y = self._run(other, state, mode)[0]
                 return y.data if isinstance(y, PackedSequence) else y
 
-            data, seconds = x if packed is None else packed.data, {}
-            with torch.random.fork_rng(devices=[]):
-                for mode in ("mgrit", "serial"):
+            data, given = x if packed is None else packed.data, {"states": states}
+            seconds = dict[str, float]()
+            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+                for mode in ("serial", "mgrit"):
                     run_mode = partial(run, mode=mode)
-                    given = {"states": states}
                     seconds[mode] = fastest(run_mode, data, given, [*self.parameters()])
-            self.last_forward, self.last_backward, self._warned = kept
-            self._faster[key] = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
-        return self._faster[key]
+            cycles = max(self.last_forward.cycles, self.last_backward.cycles)
+            self.last_forward, self.last_backward = kept
+            mode = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
+            self._faster[key] = mode, cycles
+        self._size = key
+        return self._faster[key][0]
 
     @classmethod
     def from_module(
@@ -297,13 +323,13 @@ class TimeParallel(nn.Module):
         return made.train(self.training)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_faster": {}}
+        return {**self.__dict__, "_faster": {}, "_size": ()}
 
     def extra_repr(self) -> str:
         return f"{self.cycles}, control={self.control}, mode={self.mode}"
 
 
-def _check(cell: Any, control: Any, mode: Any, coarse: Any) -> None:
+def _check(cell: Any, control: Any, mode: Any, coarse: Any, batch_first: Any) -> None:
     """Refuse what is no cell, or malformed."""
     if not callable(cell):
         raise TypeError(
@@ -311,18 +337,15 @@ def _check(cell: Any, control: Any, mode: Any, coarse: Any) -> None:
             "nn.GRU, an nn.LSTM, or a function (x, h) -> h"
         )
     if isinstance(cell, nn.RNNBase):
-        if not is_known(cell):
-            raise TypeError(
-                f"TimeParallel got a {type(cell).__name__}, or a module with hooks; give a plain "
-                "nn.GRU or nn.LSTM, or a cell, as nn.RNNCell"
-            )
-        if cell.proj_size:
+        check_module(cell)
+        if batch_first and not cell.batch_first:
             raise ValueError(
-                f"TimeParallel got an LSTM with proj_size = {cell.proj_size}; give one without "
-                "projection"
+                "TimeParallel got batch_first=True for a module without; a module has its own"
             )
         if coarse is not None:
             raise ValueError("TimeParallel got coarse for a whole module; give it with one cell")
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"TimeParallel got batch_first {batch_first!r}; give True or False")
     if mode not in MODES:
         raise ValueError(f"TimeParallel got mode {mode!r}; use one of {', '.join(MODES)}")
     if control is not None and not isinstance(control, FixedCycles | CyclesToTolerance):

@@ -310,10 +310,38 @@ def test_auto_keeps_what_is_faster(monkeypatch):
         parallel = TimeParallel(module, mode="auto", control=CyclesToTolerance(1e-6))
         for _ in range(2):
             assert_alike(module(x), parallel(x), [x, *module.parameters()], 1e-4)
-        assert taken == ["mgrit", "serial"]
+        assert taken == ["serial", "mgrit"]
         assert (parallel.last_forward.cycles > 0) is (faster == "mgrit")
         parallel(pack_sequence([x[:30, 0], x[:20, 1]]))
         assert len(taken) == 4
+
+
+def test_auto_measures_again_when_cycles_have_grown(monkeypatch):
+    from mgnet.depth.recurrent import time_parallel
+
+    taken, fastest = [], time_parallel.fastest
+
+    def seconds(run, *given):
+        fastest(run, *given, 1)
+        taken.append(run.keywords["mode"])
+        return 1.0 if run.keywords["mode"] == "mgrit" else 2.0
+
+    monkeypatch.setattr(time_parallel, "fastest", seconds)
+    torch.manual_seed(0)
+    module, x = nn.GRU(2, 3), torch.randn(300, 2, 2)
+    parallel = TimeParallel(module, coarsening=16, mode="auto")
+    for _ in range(3):
+        parallel(x)
+    assert len(taken) == 2
+    with torch.no_grad():
+        module.bias_hh_l0[3:6] += 4.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            parallel(x)
+    assert len(taken) == 4
+    half = TimeParallel(nn.GRU(2, 3).bfloat16(), mode="auto")
+    assert half(x.bfloat16())[0].dtype == torch.bfloat16
 
 
 def test_weights_keep_their_names_there_and_back():
@@ -380,7 +408,9 @@ def test_without_gradients_and_under_autocast():
     module.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
         y.sum().backward()
+        lower = parallel(x.bfloat16(), torch.zeros(1, 2, 4, dtype=torch.bfloat16))[0]
     torch.testing.assert_close(module.weight_hh_l0.grad, gradient)
+    torch.testing.assert_close(lower, parallel(x.bfloat16().float())[0])
     assert y.dtype == torch.float32
     torch.testing.assert_close(y, module(x)[0], atol=1e-4, rtol=1e-4)
 
@@ -400,9 +430,12 @@ WRONG = [
     (lambda: TimeParallel(3), TypeError, "got a int; give a cell"),
     (lambda: TimeParallel(nn.RNN(3, 4)), TypeError, "got a RNN"),
     (lambda: TimeParallel(nn.LSTM(3, 4, proj_size=2)), ValueError, "proj_size = 2"),
+    (lambda: TimeParallel(nn.GRU(3, 4), batch_first=True), ValueError, "a module has its own"),
     (lambda: TimeParallel(nn.GRU(3, 4), coarse=max), ValueError, "coarse for a whole module"),
     (lambda: TimeParallel(nn.GRUCell(3, 4), coarse=3), TypeError, "coarse of type int"),
     (lambda: TimeParallel(nn.GRUCell(3, 4), mode="fast"), ValueError, "mode 'fast'"),
+    (lambda: TimeParallel(nn.GRUCell(3, 4), batch_first="no"), TypeError, "batch_first 'no'"),
+    (lambda: TimeParallel(nn.GRUCell(3, 4), coarsening=4.0), ValueError, "coarsening 4.0"),
     (lambda: TimeParallel(nn.GRUCell(3, 4), levels=0), ValueError, "levels = 0"),
     (lambda: TimeParallel(nn.GRUCell(3, 4), coarsening=1), ValueError, "coarsening 1"),
     (lambda: TimeParallel(nn.GRUCell(3, 4), relaxation="FX"), ValueError, "'FX'"),
@@ -473,3 +506,7 @@ def test_hooks_on_a_cell_are_heard():
     module.register_forward_pre_hook(lambda module, given: None)
     with pytest.raises(TypeError, match="hooks"):
         TimeParallel(module)
+    parallel = TimeParallel(nn.GRU(3, 4))
+    parallel.cell.register_forward_pre_hook(lambda module, given: None)
+    with pytest.raises(TypeError, match="hooks"):
+        parallel(x.float())
