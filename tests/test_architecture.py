@@ -40,6 +40,7 @@ ROOMS = {
     "depth/mgrit": set(),
     "depth/network": {"batched"},
     "depth/parallel": {"batched", "compiled", "mgrit", "network"},
+    "depth/recurrent": {"batched", "compiled", "mgrit", "parallel"},
     "training/loss": set(),
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},

@@ -34,6 +34,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "mgrit_heat": (),
     "mgrit_brusselator": (),
     "layer_parallel": (),
+    "gru_in_time": (),
     "plan": (),
     "solver_composition": (),
     "petsc_composition": ("petsc4py",),
@@ -46,6 +47,7 @@ MORE = {  # less training
     "kan_pinn": ["0.1"],
     "depth_refinement": ["20"],
     "small_gpt": ["2"],
+    "gru_in_time": ["3"],
     "free_knots": ["30"],
     "kan_inverse": ["0.5"],
 }
@@ -70,6 +72,13 @@ def free_knots(text: str) -> None:
     rmse = {(kind, int(intervals)): float(error) for kind, intervals, *_, error in table}
     assert rmse["free", 16] < 0.1 * rmse["even", 32]
     assert rmse["free", 32] <= rmse["free", 16]
+
+
+def gru_in_time(text: str) -> None:
+    losses = [numbers(text, row)[-3:-1] for row in ("one by one", "all at once")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert losses[0][1] < losses[0][0]
+    assert numbers(text, "Largest relative difference of a loss:")[0] < 1e-3
 
 
 def mgrit_brusselator(text: str) -> None:
@@ -105,6 +114,7 @@ CLAIMS: dict[str, Callable[[str], None]] = {
     for check in (
         kan_inverse,
         free_knots,
+        gru_in_time,
         mgrit_brusselator,
         plan,
         solver_composition,

@@ -135,3 +135,27 @@ def pymgrit_lines(rows: Rows, targets: Rows) -> list[Line]:
         told = f"{ours['seconds']:.3f} s", f"{row['seconds']:.3f} s (pyMGRIT)"
         lines.append(Line(what, *told, row["seconds"] / ours["seconds"]))
     return lines
+
+
+def recurrent_tables(rows: Rows) -> list[str]:
+    cycles = "{cycles_forward_median:g}, {cycles_backward_median:g}"
+    told = []
+    for kind in values(rows, "kind"):
+        columns = {"steps": "{steps}", "width": "{width}", "weights": "{memory}", "cycles": cycles}
+        columns |= {"s, mgnet": "{seconds_mgrit_median:.3f}"}
+        columns |= {f"nn.{kind}": "{seconds_torch_median:.3f}"}
+        columns |= {"loop over cells": "{seconds_loop_median:.3f}"}
+        columns |= {f"nn.{kind} / mgnet": spread("gain", ".2f"), '"auto"': "{gain_auto:.2f}"}
+        told.append(f"{kind}:\n\n{listed(where(rows, kind=kind), columns)}")
+    return told
+
+
+def recurrent_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for row in where(rows, kind="GRU", memory="as drawn"):
+        if row["steps"] == max(values(rows, "steps")):
+            what = f"GRU of width {row['width']}, {row['steps']} steps, forward and backward"
+            ours, other = row["seconds_mgrit_median"], row["seconds_torch_median"]
+            told = f"{ours:.2f} s", f"{other:.2f} s (nn.GRU)"
+            lines.append(Line(what, *told, row["gain_median"]))
+    return lines

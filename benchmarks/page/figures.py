@@ -248,6 +248,19 @@ def mgrit_vs_pymgrit(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def recurrent(rows: Sequence[Row]) -> Figure:
+    figure, (ax,) = panels(1, height=3.6)
+    told = [
+        row | {"case": f"{row['steps']} steps, width {row['width']}", "method": row["memory"]}
+        for row in where(rows, kind="GRU")
+    ]
+    dots(ax, told, "case", "gain")
+    ax.axvline(1.0, color=GREY, linestyle="--", label="nn.GRU")
+    ax.set(xscale="log", xlabel="seconds of nn.GRU / seconds of TimeParallel")
+    legend(figure, ax)
+    return figure
+
+
 def layer_parallel_calls(rows: Sequence[Row]) -> Figure:
     figure, axes = panels(1)
     told = [row | {"method": row["way"]} for row in rows if "gain_median" in row]

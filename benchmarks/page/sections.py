@@ -182,6 +182,15 @@ SECTIONS = {
         depth_tables.pymgrit_lines,
         figures.mgrit_vs_pymgrit,
     ),
+    "recurrent": Section(
+        "Recurrent networks over time",
+        "`TimeParallel` beside `torch.nn.GRU` and `torch.nn.LSTM`, and beside a Python loop over "
+        "cells: one layer, forward and backward, on one core.",
+        depth_tables.recurrent_tables,
+        "Seconds of nn.GRU over those of mgnet, with least and largest of the seeds.",
+        depth_tables.recurrent_lines,
+        figures.recurrent,
+    ),
     "layer_ranks": Section(
         "Layers over ranks",
         "LayerParallel on two ranks of MPI beside serial PyTorch, and what the plan says of more.",

@@ -5,8 +5,8 @@ the forward and the adjoint solve, a layer-parallel module for ordinary training
 refinement in depth that leaves the network unchanged. Needs the core and PyTorch.
 
 Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
-layers in one call), `parallel` (their propagation by MGRIT), `hierarchy`
-(levels for training), `nested_training`. The
+layers in one call), `parallel` (their propagation by MGRIT), `recurrent` (networks over time by
+MGRIT), `hierarchy` (levels for training), `nested_training`. The
 docstring of each gives the order of its files.
 """
 
@@ -30,6 +30,8 @@ from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, Fixe
 from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.microbatches import accumulate_gradients
+from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
+from mgnet.depth.recurrent.time_parallel import TimeParallel
 
 __all__ = [
     "AdaptiveCycles",
@@ -37,6 +39,7 @@ __all__ = [
     "CyclesToTolerance",
     "DepthSpline",
     "FixedCycles",
+    "ImplicitGRUCell",
     "Intervals",
     "LayerEquation",
     "LayerParallel",
@@ -50,6 +53,7 @@ __all__ = [
     "ResidualBlock",
     "SerialSweep",
     "StackedBlock",
+    "TimeParallel",
     "accumulate_gradients",
     "best_plan",
     "clip_grad_norm_",

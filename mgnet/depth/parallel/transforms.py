@@ -7,10 +7,10 @@ and `torch.jit.trace` get the layers one after another, where that is what the m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
 from torch.utils._pytree import tree_leaves
@@ -18,18 +18,16 @@ from torch.utils._pytree import tree_leaves
 from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
 from mgnet.depth.parallel.control import Control, CyclesToTolerance
 
-if TYPE_CHECKING:
-    from mgnet.depth.network.ode_net import ODENet
-
 __all__ = ["check_plain", "not_compiled", "transform_of"]
 
 
-def transform_of(net: ODENet, u: Tensor, side: Mapping[str, Any] | None = None) -> str | None:
+def transform_of(net: nn.Module, u: Tensor, side: Mapping[str, Any] | None = None) -> str | None:
     """What transforms or traces the present call, if anything does: its name.
 
     Parameters
     ----------
-    net : ODENet
+    net : Module
+        An ODE net, or another whose parameters may be transformed, too.
     u : Tensor
         The state before the layers.
     side : mapping, optional

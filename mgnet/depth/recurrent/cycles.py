@@ -1,0 +1,203 @@
+"""MGRIT over time: the trajectory of a recurrence, or its adjoint, by cycles to a tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.mgrit.c_layers import level_factors
+from mgnet.depth.mgrit.communicator import Communicator, gathered_norm
+from mgnet.depth.mgrit.layer_equation import Propagator
+from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit, relaxation_words
+from mgnet.depth.mgrit.relaxation import Relaxation
+from mgnet.depth.parallel.control import CycleLimit, PassReport, summarize
+from mgnet.depth.parallel.history import least_change
+from mgnet.hierarchy import Hierarchy
+from mgnet.interpreter import run
+from mgnet.limits import is_whole, shown
+from mgnet.schedule import Schedule
+
+__all__ = ["TimeCycles"]
+
+
+@dataclass(frozen=True)
+class TimeCycles:
+    """Levels and cycles over time.
+
+    Parameters
+    ----------
+    levels : int
+        At most; short sequences have fewer.
+    coarsening : int or sequence of int, optional
+        How many steps of a level become one of the next; by default the same on all levels, so
+        that the coarsest level has as many steps as are taken one after another on each other one.
+    relaxation : str or sequence of str
+        Words for `layer_hierarchy`.
+    cycle : str
+        "V", "F" or "W".
+
+    Raises
+    ------
+    ValueError
+        One sentence, if an argument is malformed.
+
+    Examples
+    --------
+    >>> TimeCycles(2).factors(900), TimeCycles(3, 4).factors(900), TimeCycles(3, 4).factors(10)
+    ((30,), (4, 4), (4,))
+    """
+
+    levels: int = 2
+    coarsening: int | Sequence[int] | None = None
+    relaxation: str | Sequence[str] = ("FCF",)
+    cycle: str = "V"
+
+    def __post_init__(self) -> None:
+        if not is_whole(self.levels, 1):
+            raise ValueError(
+                f"TimeParallel got levels = {shown(self.levels)}; give an integer of at least 1"
+            )
+        factors = level_factors(self.levels, 2 if self.coarsening is None else self.coarsening)
+        for word in relaxation_words(self.relaxation, len(factors)):
+            Relaxation(word)
+        mgrit(self.levels, self.cycle)
+
+    def factors(self, steps: int) -> tuple[int, ...]:
+        """From each level to the next, for so many steps; the coarsest level has two or more.
+
+        Parameters
+        ----------
+        steps : int
+        """
+        chosen = max(2, round(steps ** (1.0 / self.levels)))
+        found = []
+        for factor in level_factors(self.levels, self.coarsening or chosen):
+            steps = -(-steps // factor)
+            if steps < 2:
+                break
+            found.append(factor)
+        return tuple(found)
+
+    def solve(
+        self,
+        propagator: Propagator,
+        steps: int,
+        start: Tensor,
+        f: Tensor | None,
+        limit: CycleLimit,
+        communicator: Communicator,
+        reverse: bool = False,
+    ) -> tuple[Tensor, PassReport, bool]:
+        """The solution of the layer equation of all steps, at all points.
+
+        Parameters
+        ----------
+        propagator : Propagator
+        steps : int
+            T.
+        start : Tensor of shape (batch, S)
+            The value at the beginning (at the end, with `reverse`), where f is None.
+        f : Tensor of shape (T + 1, batch, S), optional
+        limit : CycleLimit
+            With a tolerance: what is not solved to it by then is solved step by step.
+        communicator : Communicator
+        reverse : bool
+
+        Returns
+        -------
+        (Tensor of shape (T + 1, batch, S), PassReport, bool)
+            The estimate is that of the relative error of all C-points. Whether this is what was
+            asked for: False where cycles did not get there, and it was solved step by step.
+        """
+        factors = self.factors(steps)
+        hierarchy = layer_hierarchy(
+            propagator,
+            steps,
+            start,
+            levels=len(factors) + 1,
+            coarsening=factors,
+            relaxation=self._words(len(factors)),
+            reverse=reverse,
+            communicator=communicator,
+        )
+        if not factors:
+            return hierarchy[0].operator.march(f), PassReport(0, 0.0, 0.0), True
+        opening, cycle = mgrit(len(hierarchy), f"cascade + {self.cycle}")
+        cycles = _Cycles(hierarchy, communicator, reverse, start.dtype)
+        points = start.expand(steps + 1, *start.shape) if f is None else torch.zeros_like(f)
+        try:
+            if f is None and opening is not None:
+                points, _ = run(opening, hierarchy, points, None)
+            points, made = cycles.take(cycle, points, f, limit)
+        except FloatingPointError:
+            if not limit.stop:
+                raise
+            made = PassReport(len(cycles.changes), math.inf, math.inf)
+        if not limit.stop or made.estimate <= max(limit.stop, cycles.rounding):
+            return points, made, True
+        return hierarchy[0].operator.march(f), made._replace(estimate=0.0), False
+
+    def _words(self, factors: int) -> tuple[str, ...]:
+        words = relaxation_words(self.relaxation, self.levels - 1)
+        return words[: max(factors, 1)]
+
+
+class _Cycles:
+    """Cycles and what they did."""
+
+    def __init__(
+        self, hierarchy: Hierarchy, communicator: Communicator, reverse: bool, dtype: torch.dtype
+    ):
+        self.hierarchy = hierarchy
+        self.rounding = least_change(dtype)
+        self.changes: list[float] = []
+        self.norms: list[float] = []
+        self._ends = communicator, reverse
+
+    def take(
+        self, cycle: Schedule, u: Tensor, f: Tensor | None, limit: CycleLimit
+    ) -> tuple[Tensor, PassReport]:
+        """Relaxed points after as many cycles as the limit allows, and asks for."""
+        equation, memory = self.hierarchy[0].operator, None
+        inject = equation.transfer.inject
+        # What the relaxation and the residual find is what the next cycle begins with, for nothing.
+        u = equation.relax(u, f)
+        self.norms.append(self._norm(equation.residual(u, f)))
+        made = self._made(math.nan)
+        for _ in range(limit.cycles):
+            before, stalled = inject(u), self._stalled()
+            if stalled:
+                u = equation.relax_c(u, f, 1.0)
+            else:
+                u, memory = run(cycle, self.hierarchy, u, f, memory)
+            u = equation.relax(u, f)
+            self.norms.append(self._norm(equation.residual(u, f)))
+            after = inject(u)
+            size = self._norm(after) or 1.0
+            self.changes.append(self._norm(after - before) / size)
+            made = self._made(size)
+            if limit.stop and made.estimate <= max(limit.stop, self.rounding):
+                break
+            if stalled and self.norms[-1] > 0.9 * self.norms[-2]:
+                break
+        return u, made
+
+    def _stalled(self) -> bool:
+        """Whether coarse corrections are rounding errors: coarse steps may be much larger numbers.
+
+        Relaxation over C-points, which has fine steps alone, then goes on.
+        """
+        return bool(self.changes) and self.changes[-1] <= self.rounding
+
+    def _made(self, size: float) -> PassReport:
+        """The estimate is at least the residual: changes are small, too, where cycles diverge."""
+        made = summarize(self.changes, self.norms, self.rounding)
+        return made._replace(estimate=max(made.estimate, self.norms[-1] / size))
+
+    def _norm(self, points: Tensor) -> float:
+        communicator, reverse = self._ends
+        return gathered_norm(communicator, points, reverse)

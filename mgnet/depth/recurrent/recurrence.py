@@ -1,0 +1,152 @@
+"""Which steps a layer of a recurrent network takes: weights, inputs, widths of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mgnet.depth.recurrent.cell_steps import Cell, CellSteps, CoarseStep
+from mgnet.depth.recurrent.extrapolation import extrapolated
+from mgnet.depth.recurrent.gru_steps import GRUSteps
+from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
+from mgnet.depth.recurrent.lstm_steps import LSTMSteps
+from mgnet.depth.recurrent.step_tape import Steps
+
+__all__ = ["Recurrence", "check_module", "is_known", "recurrence_of", "recurrences_of"]
+
+# Of these the derivatives are known; what is derived from them may do something else.
+KNOWN = {
+    nn.GRUCell: GRUSteps,
+    nn.GRU: GRUSteps,
+    nn.LSTMCell: LSTMSteps,
+    nn.LSTM: LSTMSteps,
+    ImplicitGRUCell: partial(GRUSteps, implicit=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Recurrence:
+    """One layer in one direction.
+
+    Parameters
+    ----------
+    steps : callable
+        `(weights) -> Steps`.
+    weights : sequence of (Tensor or None)
+        Of the steps.
+    widths : tuple of int
+        Of the parts of a state, side by side.
+    of_input : tuple of (Tensor or None), optional
+        weight_ih and bias_ih, where the inputs go through these first.
+    """
+
+    steps: Callable[..., Steps]
+    weights: Sequence[Tensor | None]
+    widths: tuple[int, ...]
+    of_input: tuple[Tensor, Tensor | None] | None = None
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What the steps get of x (T, batch, features), for all of them at once."""
+        return x if self.of_input is None else F.linear(x, *self.of_input)
+
+
+def is_known(cell: Cell) -> bool:
+    """Whether the derivatives of a cell are those of its class: no hook changes what it does.
+
+    Parameters
+    ----------
+    cell : callable
+
+    Examples
+    --------
+    >>> is_known(nn.GRUCell(2, 3)), is_known(nn.RNNCell(2, 3))
+    (True, False)
+    """
+    if type(cell) not in KNOWN or "forward" in vars(cell):
+        return False
+    hooks = cell._forward_hooks, cell._forward_pre_hooks, cell._backward_hooks  # type: ignore
+    return not any(hooks) and not cell._backward_pre_hooks  # type: ignore
+
+
+def check_module(module: nn.RNNBase) -> None:
+    """Refuse a module of layers whose steps are not those of `recurrences_of`.
+
+    Parameters
+    ----------
+    module : RNNBase
+
+    Examples
+    --------
+    >>> check_module(nn.RNN(2, 3))
+    Traceback (most recent call last):
+    TypeError: TimeParallel got a RNN, or a module with hooks; give a plain nn.GRU or nn.LSTM, or \
+a cell, as nn.RNNCell
+    """
+    if not is_known(module):
+        raise TypeError(
+            f"TimeParallel got a {type(module).__name__}, or a module with hooks; give a plain "
+            "nn.GRU or nn.LSTM, or a cell, as nn.RNNCell"
+        )
+    if module.proj_size:
+        raise ValueError(
+            f"TimeParallel got an LSTM with proj_size = {module.proj_size}; give one without "
+            "projection"
+        )
+
+
+def recurrence_of(cell: Cell, coarse: CoarseStep | None, widths: tuple[int, ...]) -> Recurrence:
+    """The recurrence of a cell.
+
+    Parameters
+    ----------
+    cell : callable
+    coarse : callable, optional
+        A coarse step `(x, h, k) -> h`; by default the cell's own method `coarse`, or
+        `extrapolated`.
+    widths : tuple of int
+        Of the parts of a state.
+
+    Examples
+    --------
+    >>> import torch
+    >>> recurrence_of(nn.LSTMCell(2, 3), None, (3, 3)).inputs(torch.zeros(5, 1, 2)).shape
+    torch.Size([5, 1, 12])
+    """
+    if coarse is None and is_known(cell):
+        return _of_weights(KNOWN[type(cell)], cell, "", widths)  # type: ignore[index, arg-type]
+    if coarse is None:
+        coarse = getattr(cell, "coarse", None) or extrapolated(cell)
+    weights = [*cell.parameters()] if isinstance(cell, nn.Module) else []
+    return Recurrence(partial(CellSteps, cell, coarse, widths), weights, widths)
+
+
+def recurrences_of(module: nn.GRU | nn.LSTM) -> list[list[Recurrence]]:
+    """Of every layer of a module those of its one or two directions.
+
+    Parameters
+    ----------
+    module : GRU or LSTM
+
+    Examples
+    --------
+    >>> [len(layer) for layer in recurrences_of(nn.GRU(2, 3, num_layers=2, bidirectional=True))]
+    [2, 2]
+    """
+    widths = (module.hidden_size,) * (2 if isinstance(module, nn.LSTM) else 1)
+    ends = ("", "_reverse")[: 1 + module.bidirectional]
+    return [
+        [_of_weights(KNOWN[type(module)], module, f"_l{layer}{end}", widths) for end in ends]
+        for layer in range(module.num_layers)
+    ]
+
+
+def _of_weights(
+    steps: Callable[..., Steps], module: nn.Module, end: str, widths: tuple[int, ...]
+) -> Recurrence:
+    weights = [getattr(module, f"weight_{name}{end}") for name in ("ih", "hh")]
+    biases = [getattr(module, f"bias_{name}{end}", None) for name in ("ih", "hh")]
+    return Recurrence(steps, (weights[1], biases[1]), widths, (weights[0], biases[0]))

@@ -1,0 +1,139 @@
+"""Sequences as `torch.nn.GRU` takes and gives them: batched or not, padded or packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+__all__ = ["TimeSequence"]
+
+
+@dataclass(frozen=True, eq=False)
+class TimeSequence:
+    """A batch of sequences, time first, and how the user wants results back.
+
+    Parameters
+    ----------
+    x : Tensor of shape (T, batch, features)
+        Zeros after the end of a sequence.
+    batch_first : bool
+    unbatched : bool
+        Whether the user gave one sequence without an axis for the batch.
+    packed : PackedSequence, optional
+        What the user gave; x has its order, longest first.
+
+    Examples
+    --------
+    >>> sequence = TimeSequence.of(torch.zeros(7, 2), batch_first=False)
+    >>> sequence.x.shape, sequence.output(torch.zeros(7, 1, 3)).shape
+    (torch.Size([7, 1, 2]), torch.Size([7, 3]))
+    """
+
+    x: Tensor
+    batch_first: bool
+    unbatched: bool = False
+    packed: PackedSequence | None = None
+
+    @classmethod
+    def of(cls, given: Tensor | PackedSequence, batch_first: bool) -> TimeSequence:
+        """Read what the user gave.
+
+        Parameters
+        ----------
+        given : Tensor or PackedSequence
+        batch_first : bool
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            One sentence; RuntimeError for a sequence without steps, as in PyTorch.
+        """
+        if isinstance(given, PackedSequence):
+            return cls(_padded(given), batch_first, packed=given)
+        if not isinstance(given, Tensor):
+            raise TypeError(
+                f"TimeParallel got an input of type {type(given).__name__}; give a tensor or a "
+                "PackedSequence"
+            )
+        if given.dim() not in (2, 3):
+            order = "(batch, T, features)" if batch_first else "(T, batch, features)"
+            raise ValueError(
+                f"TimeParallel got an input of shape {tuple(given.shape)}; give {order}, or "
+                "(T, features) for one sequence"
+            )
+        unbatched = given.dim() == 2
+        x = given[:, None] if unbatched else given.transpose(0, 1) if batch_first else given
+        if not len(x):
+            raise RuntimeError(
+                f"TimeParallel got an input of shape {tuple(given.shape)}, a sequence without "
+                "steps; give one of at least one step"
+            )
+        return cls(x, batch_first, unbatched)
+
+    def with_data(self, data: Tensor) -> TimeSequence:
+        """The same with another x, or with other rows of what is packed."""
+        if self.packed is None:
+            return replace(self, x=data)
+        packed = self.packed._replace(data=data)
+        return replace(self, x=_padded(packed), packed=packed)
+
+    @property
+    def lengths(self) -> Tensor | None:
+        """Steps of every sequence, shape (batch,); None where all have T."""
+        if self.packed is None:
+            return None
+        sizes = self.packed.batch_sizes.to(self.x.device)
+        return (sizes[:, None] > torch.arange(self.x.shape[1], device=self.x.device)).sum(0)
+
+    def output(self, y: Tensor) -> Tensor | PackedSequence:
+        """Outputs (T, batch, features) as the user wants them."""
+        if self.packed is not None:
+            return self.packed._replace(data=y.flatten(0, 1)[_places(self.packed, y.shape[1])])
+        if self.unbatched:
+            return y[:, 0]
+        return y.transpose(0, 1) if self.batch_first else y
+
+    def last(self, points: Tensor) -> Tensor:
+        """The points (T + 1, batch, ...) after the last step of every sequence."""
+        if self.lengths is None:
+            return points[-1]
+        return points[self.lengths, torch.arange(points.shape[1], device=points.device)]
+
+    def reversed(self, x: Tensor) -> Tensor:
+        """Every sequence of x (T, batch, features) from its last step to its first."""
+        if self.lengths is None:
+            return x.flip(0)
+        steps = torch.arange(len(x), device=x.device)[:, None]
+        back = self.lengths - 1 - steps
+        return x[torch.where(back < 0, steps, back), torch.arange(x.shape[1], device=x.device)]
+
+    def ordered(self, state: Tensor) -> Tensor:
+        """States (layers, batch, S) of the user, in the order of x."""
+        if self.unbatched:
+            return state[:, None]
+        order = None if self.packed is None else self.packed.sorted_indices
+        return state if order is None else state.index_select(1, order)
+
+    def given_order(self, state: Tensor) -> Tensor:
+        """The inverse of `ordered`."""
+        if self.unbatched:
+            return state[:, 0]
+        order = None if self.packed is None else self.packed.unsorted_indices
+        return state if order is None else state.index_select(1, order)
+
+
+def _places(packed: PackedSequence, batch: int) -> Tensor:
+    """Where the rows of a packed sequence are in (T * batch) rows."""
+    sizes = packed.batch_sizes
+    valid = torch.arange(batch) < sizes[:, None]
+    return valid.flatten().nonzero().flatten().to(packed.data.device)
+
+
+def _padded(packed: PackedSequence) -> Tensor:
+    steps, batch = len(packed.batch_sizes), int(packed.batch_sizes[0])
+    rows = packed.data.new_zeros(steps * batch, *packed.data.shape[1:])
+    rows = rows.index_copy(0, _places(packed, batch), packed.data)
+    return rows.unflatten(0, (steps, batch))

@@ -1,0 +1,69 @@
+"""A recurrence one step after another: PyTorch's own loops for its cells, a loop for any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import _VF, Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from mgnet.depth.recurrent.cell_steps import Cell, joined, parts_of
+from mgnet.depth.recurrent.recurrence import is_known
+from mgnet.depth.recurrent.sequences import TimeSequence
+
+__all__ = ["march_cell"]
+
+LOOPS = {nn.GRUCell: _VF.gru, nn.LSTMCell: _VF.lstm}
+
+
+def march_cell(
+    cell: Cell, sequence: TimeSequence, start: Tensor, widths: Sequence[int]
+) -> tuple[Tensor | PackedSequence, Tensor]:
+    """The output as the user wants it, and the last states (batch, S).
+
+    Parameters
+    ----------
+    cell : callable
+    sequence : TimeSequence
+    start : Tensor of shape (batch, S)
+    widths : sequence of int
+        Of the parts of a state, side by side.
+
+    Examples
+    --------
+    >>> sequence = TimeSequence.of(torch.ones(3, 1, 1), batch_first=False)
+    >>> march_cell(lambda x, h: h + x, sequence, torch.zeros(1, 1), (1,))
+    (tensor([[[1.]],
+    <BLANKLINE>
+            [[2.]],
+    <BLANKLINE>
+            [[3.]]]), tensor([[3.]]))
+    """
+    if type(cell) in LOOPS and is_known(cell):
+        return _march_known(cell, sequence, start, widths)  # type: ignore[arg-type]
+    state, outputs, lengths = start, [], sequence.lengths
+    for number, x in enumerate(sequence.x):
+        new = joined(cell(x, parts_of(state, widths)))
+        if lengths is not None:  # a sequence that has ended keeps its state
+            new = torch.where((lengths > number)[:, None], new, state)
+        state = new
+        outputs.append(state[:, : widths[0]])
+    return sequence.output(torch.stack(outputs)), state
+
+
+def _march_known(
+    cell: nn.RNNCellBase, sequence: TimeSequence, start: Tensor, widths: Sequence[int]
+) -> tuple[Tensor | PackedSequence, Tensor]:
+    weights = [cell.weight_ih, cell.weight_hh]
+    if cell.bias:
+        weights += [cell.bias_ih, cell.bias_hh]
+    parts = parts_of(start[None], widths)
+    parts = parts.contiguous() if isinstance(parts, Tensor) else [p.contiguous() for p in parts]
+    options = weights, cell.bias, 1, 0.0, cell.training, False
+    loop, packed = LOOPS[type(cell)], sequence.packed
+    if packed is None:
+        y, *last = loop(sequence.x, parts, *options, False)
+        return sequence.output(y), torch.cat(last, -1)[0]
+    y, *last = loop(packed.data, packed.batch_sizes, parts, *options)
+    return packed._replace(data=y), torch.cat(last, -1)[0]

@@ -1,0 +1,359 @@
+"""`TimeParallel`: a recurrent network whose time steps are solved for all at once."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_map_only
+
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
+from mgnet.depth.parallel.control import SERIAL, Control, CyclesToTolerance, FixedCycles, PassReport
+from mgnet.depth.parallel.evaluation import fastest
+from mgnet.depth.parallel.transforms import not_compiled, transform_of
+from mgnet.depth.recurrent.cell_checks import check_cell
+from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
+from mgnet.depth.recurrent.cycles import TimeCycles
+from mgnet.depth.recurrent.initial_state import InitialState
+from mgnet.depth.recurrent.recurrence import (
+    Recurrence,
+    check_module,
+    is_known,
+    recurrence_of,
+    recurrences_of,
+)
+from mgnet.depth.recurrent.sequences import TimeSequence
+from mgnet.depth.recurrent.serial import march_cell
+from mgnet.depth.recurrent.solve import TimeCall, solve
+
+__all__ = ["TimeParallel"]
+
+MODES = ("mgrit", "serial", "auto")
+MEASURED = 1024  # shapes that "auto" remembers
+Sequences = Tensor | PackedSequence
+
+
+class TimeParallel(nn.Module):
+    """A recurrent network whose time steps are solved for all at once, by multigrid (MGRIT).
+
+    Called as `torch.nn.GRU` or `torch.nn.LSTM`, it gives what they give, to a tolerance. Weights
+    are shared over time, so steps that are taken together are one call of the cell, with time in
+    the batch; autograd meets one function, whose backward pass is the adjoint recurrence, solved by
+    the same cycles. What cycles do not solve to the tolerance is solved step by step, with one
+    warning.
+
+    Parameters
+    ----------
+    cell : GRUCell, LSTMCell, ImplicitGRUCell, GRU, LSTM, or callable
+        Any other cell `(x, h) -> h`, x of shape (rows, features) and h of shape (rows, S), or a
+        tuple of such states; the first one is the output.
+    levels : int
+        Of the hierarchy in time, at most: short sequences have fewer.
+    coarsening : int or sequence of int, optional
+        How many steps of a level become one of the next; by default T^(1 / levels).
+    relaxation : str or sequence of str
+        `F`, `FCF`, ... for all levels, or from the finest one on.
+    control : CyclesToTolerance or FixedCycles, optional
+        How many cycles; by default until the estimated error is 1e-6, or rounding.
+    mode : {"mgrit", "serial", "auto"}
+        "serial" is PyTorch's own loop over time, where it has one. "auto" measures both in the
+        first call with so many steps and rows, to a factor of two, and keeps the faster one.
+    coarse : callable, optional
+        `(x, h, k) -> h`: a coarse step over k steps of the cell, k of shape (rows, 1), x the mean
+        of their inputs. By default: a GRU or LSTM keeps its gates, another cell has its method
+        `coarse`, or `extrapolated`.
+    cycle : {"V", "F", "W"}
+    batch_first : bool
+        As in `torch.nn.GRU`, whose own one it takes over.
+
+    Attributes
+    ----------
+    last_forward, last_backward : PassReport
+        What the last call did: of its layers the one that took most cycles.
+
+    Raises
+    ------
+    TypeError, ValueError
+        One sentence, if an argument is malformed.
+
+    Notes
+    -----
+    Source: Moon, Cyr, "Parallel training of GRU networks with a multi-grid solver for long
+    sequences", ICLR 2022.
+
+    Examples
+    --------
+    >>> generator = torch.manual_seed(0)
+    >>> gru = nn.GRU(4, 8)
+    >>> parallel, x = TimeParallel(gru), torch.randn(500, 2, 4)
+    >>> torch.allclose(parallel(x)[0], gru(x)[0], atol=1e-4), parallel.last_forward.cycles
+    (True, 2)
+    """
+
+    __call__: Callable[..., tuple[Any, CellState]]
+
+    def __init__(
+        self,
+        cell: Cell,
+        levels: int = 2,
+        coarsening: int | Sequence[int] | None = None,
+        relaxation: str | Sequence[str] = ("FCF",),
+        control: Control | None = None,
+        *,
+        mode: str = "mgrit",
+        coarse: CoarseStep | None = None,
+        cycle: str = "V",
+        batch_first: bool = False,
+    ):
+        super().__init__()
+        _check(cell, control, mode, coarse, batch_first)
+        self.cell = cell
+        self.cycles = TimeCycles(levels, coarsening, relaxation, cycle)
+        self.control: Control = CyclesToTolerance(1e-6) if control is None else control
+        self.mode = mode
+        self.coarse = coarse
+        self.batch_first = cell.batch_first if isinstance(cell, nn.RNNBase) else batch_first
+        self.communicator: Communicator = SERIAL_COMMUNICATOR
+        self.last_forward = self.last_backward = SERIAL
+        self._faster: dict[tuple, tuple[str, float]] = {}  # of "auto"; for how many cycles
+        self._size: tuple = ()  # of the present call, in mode "auto"
+        self._warned = False
+
+    def forward(self, input: Sequences, h0: CellState | None = None) -> tuple[Sequences, CellState]:
+        """Output and last state, as of `torch.nn.GRU`; in its shapes, padded or packed.
+
+        Parameters
+        ----------
+        input : Tensor or PackedSequence
+            (T, batch, features), (batch, T, features) with `batch_first`, or (T, features).
+        h0 : Tensor or tuple of Tensor, optional
+            (layers * directions, batch, S) of each part of a state, (layers * directions, S) for
+            input without a batch; zeros by default.
+        """
+        data = input.data if isinstance(input, PackedSequence) else input
+        found: Any = not_compiled(partial(self._forward, input, h0), data)
+        return found
+
+    def _forward(self, input: Sequences, h0: CellState | None, data: Tensor) -> Any:
+        if isinstance(data, Tensor) and torch.is_autocast_enabled(data.device.type):
+            input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
+        sequence = TimeSequence.of(input, self.batch_first)
+        start = InitialState.of(self.cell, sequence, h0)
+        mode = self._mode(sequence)
+        if mode == "auto":
+            mode = self._measured(sequence, start)
+        return self._run(sequence, start, mode)
+
+    def _widened(self, given: Any) -> Any:
+        """In the precision of the weights: under autocast a layer before may give a lower one."""
+        weight = next(self.parameters(), None)
+        lower = given.dtype in (torch.float16, torch.bfloat16)
+        return given.to(weight.dtype) if lower and weight is not None else given
+
+    def _mode(self, sequence: TimeSequence) -> str:
+        if isinstance(self.cell, nn.RNNBase):
+            check_module(self.cell)  # hooks may have come
+        transform = transform_of(self, sequence.x)
+        if transform and self.mode != "serial" and isinstance(self.control, FixedCycles):
+            raise RuntimeError(
+                f"TimeParallel was called under {transform}, which does not pass through a fixed "
+                "number of cycles; use control=CyclesToTolerance(1e-6), say, or mode='serial'"
+            )
+        few = not self.cycles.factors(len(sequence.x)) or not sequence.x.numel()
+        if transform or few or sequence.x.is_meta or self.mode == "serial":
+            return "serial"
+        if sequence.x.dtype in (torch.float32, torch.float64):
+            return self.mode
+        if self.mode == "auto":
+            return "serial"
+        raise TypeError(
+            f"TimeParallel got an input of {sequence.x.dtype}; its cycles need float32 or float64, "
+            "or use mode='serial'"
+        )
+
+    def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
+        if mode == "serial":
+            self.last_forward = self.last_backward = SERIAL
+            return self._serial(sequence, start)
+        with torch.autocast(sequence.x.device.type, enabled=False):
+            y, last = self._parallel(sequence, start)
+        return sequence.output(y), start.given(torch.stack(last))
+
+    def _serial(self, sequence: TimeSequence, start: InitialState) -> Any:
+        if not isinstance(self.cell, nn.GRU | nn.LSTM):
+            y, last = march_cell(self.cell, sequence, start.states[0], start.widths)
+            return y, start.given(last[None])
+        given = start.given(start.states)
+        if sequence.packed is not None:
+            return self.cell(sequence.packed, given)
+        return self.cell(sequence.output(sequence.x), given)
+
+    def _parallel(self, sequence: TimeSequence, start: InitialState) -> tuple[Tensor, list[Tensor]]:
+        cell, x, last = self.cell, sequence.x, list[Tensor]()
+        layers = self._layers(sequence, start)
+        dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
+        self.last_forward = self.last_backward = SERIAL
+        for number, directions in enumerate(layers):
+            if number and dropout:
+                x = F.dropout(x, dropout)
+            ends = []
+            for reverse, recurrence in enumerate(directions):
+                inputs = recurrence.inputs(sequence.reversed(x) if reverse else x)
+                call = TimeCall(
+                    recurrence.steps, self.cycles, self.control, self._report, self.communicator
+                )
+                points = solve(call, start.states[len(last)], inputs, recurrence.weights)
+                y = points[1:, :, : recurrence.widths[0]]
+                ends.append(sequence.reversed(y) if reverse else y)
+                last.append(sequence.last(points))
+            x = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
+        return x, last
+
+    def _layers(self, sequence: TimeSequence, start: InitialState) -> list[list[Recurrence]]:
+        cell = self.cell
+        if isinstance(cell, nn.GRU | nn.LSTM):
+            return recurrences_of(cell)
+        if not is_known(cell) or self.coarse is not None:
+            check_cell(cell, self.coarse, sequence.x[0], start.states[0], start.widths)
+        return [[recurrence_of(cell, self.coarse, start.widths)]]
+
+    def _report(self, direction: str, made: PassReport, solved: bool) -> None:
+        name, control = f"last_{direction}", self.control
+        if made.cycles >= getattr(self, name).cycles:
+            self.__dict__[name] = made
+        told = "and was then solved step by step"
+        _, measured = self._faster.get(self._size, ("", math.inf))
+        if not solved or made.cycles > 1.5 * measured:
+            self._faster.pop(self._size, None)  # measure again
+        if isinstance(control, FixedCycles) and not made.estimate <= control.tolerance:
+            told = f"with an estimated relative error of {made.estimate:.1g}"
+        elif solved or self.mode == "auto":
+            return
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"TimeParallel took {made.cycles} cycles in the {direction} pass {told}; take more "
+                "cycles, another coarsening, a larger tolerance, or mode='auto'",
+                stacklevel=2,
+            )
+
+    def _measured(self, sequence: TimeSequence, start: InitialState) -> str:
+        """The faster mode for so many steps and rows, to a factor of two, and as gradients are."""
+        x, states, packed = sequence.x, start.states, sequence.packed
+        sizes = len(x).bit_length(), x.shape[1].bit_length(), x.shape[2:], packed is None
+        modes = self.training, torch.is_grad_enabled(), x.requires_grad, states.requires_grad
+        key = *sizes, x.dtype, x.device, *modes
+        if key not in self._faster:
+            if len(self._faster) >= MEASURED:
+                self._faster.clear()
+            kept = self.last_forward, self.last_backward
+
+            def run(data: Tensor, side: dict[str, Tensor], mode: str) -> Tensor:
+                other, state = sequence.with_data(data), start.with_states(side["states"])
+                y = self._run(other, state, mode)[0]
+                return y.data if isinstance(y, PackedSequence) else y
+
+            data, given = x if packed is None else packed.data, {"states": states}
+            seconds = dict[str, float]()
+            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+                for mode in ("serial", "mgrit"):
+                    run_mode = partial(run, mode=mode)
+                    seconds[mode] = fastest(run_mode, data, given, [*self.parameters()])
+            cycles = max(self.last_forward.cycles, self.last_backward.cycles)
+            self.last_forward, self.last_backward = kept
+            mode = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
+            self._faster[key] = mode, cycles
+        self._size = key
+        return self._faster[key][0]
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.GRU | nn.LSTM,
+        levels: int = 2,
+        coarsening: int | Sequence[int] | None = None,
+        relaxation: str | Sequence[str] = ("FCF",),
+        control: Control | None = None,
+        *,
+        mode: str = "mgrit",
+    ) -> TimeParallel:
+        """A GRU or LSTM of any number of layers, one or both directions; the weights are its own.
+
+        Parameters
+        ----------
+        module : GRU or LSTM
+        levels, coarsening, relaxation, control, mode
+            As of `TimeParallel`.
+        """
+        if not isinstance(module, nn.GRU | nn.LSTM):
+            raise TypeError(
+                f"TimeParallel.from_module got a {type(module).__name__}; give an nn.GRU or an "
+                "nn.LSTM, or a cell to TimeParallel"
+            )
+        return cls(module, levels, coarsening, relaxation, control, mode=mode)
+
+    def to_module(self) -> nn.GRU | nn.LSTM:
+        """A module of PyTorch with a copy of the weights, under the names that it gives them."""
+        cell = self.cell
+        if isinstance(cell, nn.GRU | nn.LSTM):
+            return copy.deepcopy(cell)
+        kinds = {nn.GRUCell: nn.GRU, nn.LSTMCell: nn.LSTM}
+        if type(cell) not in kinds or not is_known(cell):
+            raise TypeError(
+                f"TimeParallel.to_module got a {type(cell).__name__}; only GRUCell, LSTMCell, GRU "
+                "and LSTM have a module of PyTorch"
+            )
+        made = kinds[type(cell)](
+            cell.input_size,
+            cell.hidden_size,
+            bias=cell.bias,
+            batch_first=self.batch_first,
+            device=cell.weight_ih.device,
+            dtype=cell.weight_ih.dtype,
+        )
+        made.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+        return made.train(self.training)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_faster": {}, "_size": ()}
+
+    def extra_repr(self) -> str:
+        return f"{self.cycles}, control={self.control}, mode={self.mode}"
+
+
+def _check(cell: Any, control: Any, mode: Any, coarse: Any, batch_first: Any) -> None:
+    """Refuse what is no cell, or malformed."""
+    if not callable(cell):
+        raise TypeError(
+            f"TimeParallel got a {type(cell).__name__}; give a cell, as nn.GRUCell(3, 8), an "
+            "nn.GRU, an nn.LSTM, or a function (x, h) -> h"
+        )
+    if isinstance(cell, nn.RNNBase):
+        check_module(cell)
+        if batch_first and not cell.batch_first:
+            raise ValueError(
+                "TimeParallel got batch_first=True for a module without; a module has its own"
+            )
+        if coarse is not None:
+            raise ValueError("TimeParallel got coarse for a whole module; give it with one cell")
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"TimeParallel got batch_first {batch_first!r}; give True or False")
+    if mode not in MODES:
+        raise ValueError(f"TimeParallel got mode {mode!r}; use one of {', '.join(MODES)}")
+    if control is not None and not isinstance(control, FixedCycles | CyclesToTolerance):
+        raise TypeError(
+            f"TimeParallel got control {control!r}; give CyclesToTolerance(1e-6) or FixedCycles(2)"
+        )
+    if coarse is not None and not callable(coarse):
+        raise TypeError(
+            f"TimeParallel got coarse of type {type(coarse).__name__}; give a function "
+            "(x, h, k) -> h"
+        )
