@@ -21,6 +21,7 @@ from mgnet.depth.parallel.evaluation import fastest
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
 from mgnet.depth.recurrent.cell_checks import check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
+from mgnet.depth.recurrent.compiled_cells import march_states, marches
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState
 from mgnet.depth.recurrent.recurrence import (
@@ -64,7 +65,8 @@ class TimeParallel(nn.Module):
     control : CyclesToTolerance or FixedCycles, optional
         How many cycles; by default until the estimated error is 1e-6, or rounding.
     mode : {"mgrit", "serial", "auto"}
-        "serial" is PyTorch's own loop over time, where it has one. "auto" measures both in the
+        "serial" is exact: a compiled loop for narrow GRUs (and LSTMs in double precision) on a CPU
+        with numba, else PyTorch's own loop over time, where it has one. "auto" measures both in the
         first call with so many steps and rows, to a factor of two, and keeps the faster one.
     coarse : callable, optional
         `(x, h, k) -> h`: a coarse step over k steps of the cell, k of shape (rows, 1), x the mean
@@ -180,11 +182,11 @@ class TimeParallel(nn.Module):
         )
 
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
-        if mode == "serial":
+        if mode == "serial" and not self._marches(sequence, start):
             self.last_forward = self.last_backward = SERIAL
             return self._serial(sequence, start)
         with torch.autocast(sequence.x.device.type, enabled=False):
-            y, last = self._parallel(sequence, start)
+            y, last = self._layered(sequence, start, mode)
         return sequence.output(y), start.given(torch.stack(last))
 
     def _serial(self, sequence: TimeSequence, start: InitialState) -> Any:
@@ -196,7 +198,18 @@ class TimeParallel(nn.Module):
             return self.cell(sequence.packed, given)
         return self.cell(sequence.output(sequence.x), given)
 
-    def _parallel(self, sequence: TimeSequence, start: InitialState) -> tuple[Tensor, list[Tensor]]:
+    def _marches(self, sequence: TimeSequence, start: InitialState) -> bool:
+        """Whether the compiled loop takes all layers."""
+        if not is_known(self.cell) or transform_of(self, sequence.x):
+            return False
+        layers = recurrences_of(self.cell) if isinstance(self.cell, nn.RNNBase) else None
+        if layers is None:
+            layers = [[recurrence_of(self.cell, None, start.widths)]]
+        return all(marches(each, sequence.x) for layer in layers for each in layer)
+
+    def _layered(
+        self, sequence: TimeSequence, start: InitialState, mode: str
+    ) -> tuple[Tensor, list[Tensor]]:
         cell, x, last = self.cell, sequence.x, list[Tensor]()
         layers = self._layers(sequence, start)
         dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
@@ -210,7 +223,11 @@ class TimeParallel(nn.Module):
                 call = TimeCall(
                     recurrence.steps, self.cycles, self.control, self._report, self.communicator
                 )
-                points = solve(call, start.states[len(last)], inputs, recurrence.weights)
+                state = start.states[len(last)]
+                if mode == "serial":
+                    points = march_states(recurrence, state, inputs)
+                else:
+                    points = solve(call, state, inputs, recurrence.weights)
                 y = points[1:, :, : recurrence.widths[0]]
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))

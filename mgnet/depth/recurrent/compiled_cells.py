@@ -1,0 +1,186 @@
+"""GRUs and LSTMs one step after another in one compiled loop, with gradients.
+
+PyTorch's own loop over time is fast forward, but its backward pass is an autograd graph with a
+dozen nodes for every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.backends import mkldnn
+from torch.nn import functional as F
+
+from mgnet import kernels
+from mgnet.depth.batched.autocast import cast_of
+from mgnet.depth.batched.tracing import trace_for_autograd
+from mgnet.depth.compiled.graph_operations import code_of
+from mgnet.depth.compiled.march import CompiledMarch
+from mgnet.depth.recurrent.gru_steps import GRUSteps
+from mgnet.depth.recurrent.lstm_steps import LSTMSteps
+from mgnet.depth.recurrent.recurrence import Recurrence
+
+__all__ = ["march_states", "marches"]
+
+# Numbers in a matrix, and in the states of a step, up to which the loop beats PyTorch's.
+LARGEST, MOST = 2**14, 2**11
+
+
+def gru_step(gates: Tensor, weight: Tensor, bias: Tensor | None, h: Tensor) -> Tensor:
+    """The state after one step of a GRU; `gates` are what its input gives.
+
+    Examples
+    --------
+    >>> cell, x, h = torch.nn.GRUCell(2, 3), torch.randn(5, 2), torch.randn(5, 3)
+    >>> gates = F.linear(x, cell.weight_ih, cell.bias_ih)
+    >>> torch.allclose(gru_step(gates, cell.weight_hh, cell.bias_hh, h), cell(x, h), atol=1e-6)
+    True
+    """
+    width, inner = h.shape[-1], F.linear(h, weight, bias)
+    both = torch.sigmoid(gates[:, : 2 * width] + inner[:, : 2 * width])
+    candidate = torch.tanh(gates[:, 2 * width :] + both[:, :width] * inner[:, 2 * width :])
+    return candidate + both[:, width:] * (h - candidate)
+
+
+def lstm_step(gates: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor) -> Tensor:
+    """The state (h, c), side by side, after one step of an LSTM.
+
+    Examples
+    --------
+    >>> cell, x = torch.nn.LSTMCell(2, 3), torch.randn(5, 2)
+    >>> h, c = torch.randn(2, 5, 3)
+    >>> gates = F.linear(x, cell.weight_ih, cell.bias_ih)
+    >>> new = lstm_step(gates, cell.weight_hh, cell.bias_hh, torch.cat([h, c], 1))
+    >>> torch.allclose(new, torch.cat(cell(x, (h, c)), 1), atol=1e-6)
+    True
+    """
+    h, c = state.chunk(2, -1)
+    i, f, g, o = (gates + F.linear(h, weight, bias)).chunk(4, -1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
+
+
+STEPS: dict[Any, Callable[..., Tensor]] = {GRUSteps: gru_step, LSTMSteps: lstm_step}
+
+
+def marches(recurrence: Recurrence, x: Tensor) -> bool:
+    """Whether the compiled loop takes a recurrence and such inputs, and is the faster one.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    x : Tensor of shape (T, batch, features)
+
+    Examples
+    --------
+    >>> from mgnet.depth.recurrent.recurrence import recurrence_of
+    >>> recurrence = recurrence_of(torch.nn.GRUCell(2, 3), None, (3,))
+    >>> marches(recurrence, torch.zeros(5, 1, 2).half())
+    False
+    """
+    known = kernels.available and recurrence.steps in STEPS
+    # For single precision PyTorch has an LSTM of oneDNN, whose backward pass is compiled, too.
+    if recurrence.steps is LSTMSteps and x.dtype == torch.float32 and mkldnn.is_available():
+        return False
+    known = known and x.shape[1] * sum(recurrence.widths) <= MOST
+    fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() > 0
+    if not known or not fits or cast_of("cpu") is not None:
+        return False
+    weights = [w for w in recurrence.weights if w is not None]
+    return all(w.dtype == x.dtype and w.numel() <= LARGEST for w in weights)
+
+
+def march_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tensor:
+    """All states of a recurrence, shape (T + 1, batch, S).
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+        One that `marches`.
+    start : Tensor of shape (batch, S)
+    inputs : Tensor of shape (T, batch, gates S)
+        As `Recurrence.inputs` gives them.
+
+    Examples
+    --------
+    >>> from mgnet.depth.recurrent.recurrence import recurrence_of
+    >>> cell, x = torch.nn.GRUCell(2, 3), torch.randn(4, 1, 2)
+    >>> recurrence = recurrence_of(cell, None, (3,))
+    >>> states = march_states(recurrence, torch.zeros(1, 3), recurrence.inputs(x))
+    >>> torch.allclose(states[1], cell(x[0]), atol=1e-6)
+    True
+    """
+    step: Any = STEPS[recurrence.steps]
+    width, biased = sum(recurrence.widths), recurrence.weights[1] is not None
+    march = _march(step, width, inputs.shape[-1], biased, inputs.dtype)
+    weights = [w for w in recurrence.weights if w is not None]
+    states = _States.apply(step, march, start, inputs, *weights)
+    return torch.cat([start[None], states])
+
+
+@lru_cache(maxsize=64)
+def _march(
+    step: Callable[..., Tensor], width: int, gates: int, biased: bool, dtype: torch.dtype
+) -> CompiledMarch:
+    """The loop for states of so many features; for any number of samples."""
+    inner = width if step is gru_step else width // 2
+    with torch.inference_mode(False):
+        h, given = torch.zeros(2, width, dtype=dtype), torch.zeros(2, gates, dtype=dtype)
+        weights = [torch.zeros(gates, inner, dtype=dtype)]
+        weights += [torch.zeros(gates, dtype=dtype)] if biased else []
+        ends = torch.zeros((), dtype=dtype), torch.ones((), dtype=dtype)
+
+        def new(p: Any, buffers: Any, t: Any, s: Any, u: Tensor) -> tuple[Tensor, list[Tensor]]:
+            return step(p[0], p[1], p[2] if biased else None, u), []
+
+        inputs = [given, *weights, *ends, h]
+        traced = trace_for_autograd(new, inputs, len(inputs) - 3)
+    return CompiledMarch(code_of(traced, h), dtype, adds=False, of_all=True)
+
+
+class _States(torch.autograd.Function):
+    """(u_0, inputs, weights) -> u_1 .. u_T."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, step: Any, march: CompiledMarch, start: Tensor, inputs: Tensor, *weights: Tensor
+    ) -> Tensor:
+        count = len(inputs)
+        ends = inputs.new_zeros(1).expand(count), inputs.new_ones(1).expand(count)
+        tensors = [inputs.detach(), *[w.detach()[None] for w in weights], *ends]
+        marched = march.forward(tensors, start.detach(), record=True)
+        ctx.step, ctx.marched = step, marched
+        ctx.save_for_backward(start, inputs, *weights)
+        return marched.states()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        given = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of the gradient: by autograd, step by step
+            return None, None, *_again(ctx, gradient, *given)
+        start, found = ctx.marched.adjoint(gradient)
+        of_inputs, *rest = found[:-2]
+        return None, None, start, of_inputs, *[None if g is None else g[0] for g in rest]
+
+
+def _again(
+    ctx: Any, gradient: Tensor, start: Tensor, inputs: Tensor, *weights: Tensor
+) -> list[Tensor | None]:
+    """Gradients with a graph of their own."""
+    needed = ctx.needs_input_grad[2:]
+    given = [x.view_as(x) for x in (start, inputs, *weights)]
+    state, states = given[0], []
+    for row in given[1]:
+        state = ctx.step(row, given[2], given[3] if len(given) > 3 else None, state)
+        states.append(state)
+    wanted = [x for x, need in zip(given, needed, strict=True) if need]
+    found = iter(
+        torch.autograd.grad(
+            torch.stack(states), wanted, gradient, create_graph=True, materialize_grads=True
+        )
+    )
+    return [next(found) if need else None for need in needed]
