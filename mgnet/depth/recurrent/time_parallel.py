@@ -202,7 +202,7 @@ class TimeParallel(nn.Module):
         """Whether the compiled loop takes all layers."""
         if not is_known(self.cell) or transform_of(self, sequence.x):
             return False
-        layers = recurrences_of(self.cell) if isinstance(self.cell, nn.RNNBase) else None
+        layers = recurrences_of(self.cell) if isinstance(self.cell, nn.GRU | nn.LSTM) else None
         if layers is None:
             layers = [[recurrence_of(self.cell, None, start.widths)]]
         return all(marches(each, sequence.x) for layer in layers for each in layer)

@@ -13,7 +13,8 @@ pytest.importorskip("numba")
 from mgnet.depth import ODENet  # noqa: E402
 from mgnet.depth.batched.tracing import trace_for_autograd  # noqa: E402
 from mgnet.depth.compiled.graph_operations import code_of  # noqa: E402
-from mgnet.depth.compiled.march import KEPT, CompiledMarch  # noqa: E402
+from mgnet.depth.compiled.march import CompiledMarch  # noqa: E402
+from mgnet.depth.compiled.parameters import KEPT  # noqa: E402
 
 FUNCTIONS = (
     torch.tanh, torch.sigmoid, torch.relu, F.silu, F.gelu, F.softplus, F.elu, torch.sin, torch.cos,

@@ -1,0 +1,166 @@
+"""What the compiled loops get for a pass: memory, and parameters made of the layers' tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.graphs import extract, results
+from mgnet.depth.batched.layers import is_joint
+from mgnet.depth.compiled.layer_code import LayerCode
+
+__all__ = ["Memory", "Prepared"]
+
+KEPT = 4  # buffers that wait for the next pass, none of more numbers than
+MOST = 2**24
+aten = torch.ops.aten
+
+
+class Memory:
+    """Numbers for one pass, which go back to the pool with their last user.
+
+    Parameters
+    ----------
+    pool : list of Tensor
+    size : int
+    dtype : torch.dtype
+
+    Examples
+    --------
+    >>> pool = []
+    >>> memory = Memory(pool, 8, torch.float32)
+    >>> del memory
+    >>> len(pool)
+    1
+    """
+
+    def __init__(self, pool: list[Tensor], size: int, dtype: torch.dtype):
+        self.pool = pool
+        found = [k for k, each in enumerate(pool) if len(each) == size]
+        try:
+            self.numbers = pool.pop(found[-1])
+        except IndexError:  # none, or another thread was faster
+            self.numbers = torch.empty(size, dtype=dtype)
+        if len(self.numbers) != size:
+            self.numbers = torch.empty(size, dtype=dtype)
+
+    def __del__(self) -> None:
+        if len(self.pool) < KEPT and len(self.numbers) <= MOST:
+            self.pool.append(self.numbers)
+
+
+class Prepared:
+    """The parameters of the loops, from the tensors of the layers.
+
+    Parameters
+    ----------
+    code : LayerCode
+
+    Attributes
+    ----------
+    slots : list of int
+        The numbers of the parameters after the step; a matrix has the next one, too.
+    """
+
+    def __init__(self, code: LayerCode):
+        graph = code.prepared.graph
+        inputs = graph.find_nodes(op="placeholder")
+        self.shapes = code.shapes
+        self.nodes = results(graph)
+        self.slots, at = [], 1
+        while at < len(code.shapes):
+            self.slots.append(at)
+            at += len(code.shapes[at])
+        index = {node: k for k, node in enumerate(inputs)}
+        self.needs: list[set[int]] = []
+        self.direct: list[tuple[int, bool] | None] = []
+        for node in self.nodes:
+            turned = node.target is aten.t.default
+            source = node.args[0] if turned else node
+            self.direct.append((index[source], turned) if source in index else None)
+            left, seen = [node], set()
+            while left:
+                each = left.pop()
+                if each not in seen:
+                    seen.add(each)
+                    left += each.all_input_nodes
+            self.needs.append({index[each] for each in seen if each in index})
+        self.mapped = [
+            None if direct else torch.vmap(extract(code.prepared, inputs, node))
+            for node, direct in zip(self.nodes, self.direct, strict=True)
+        ]
+
+    def values(self, tensors: Sequence[Tensor], whole: bool) -> list[Tensor]:
+        """Each (layers, ...) or, unless `whole`, (1, ...) where all layers have the same."""
+        rows, count = [x[:1] if is_joint(x) and not whole else x for x in tensors], len(tensors[-1])
+        found = []
+        for needs, direct, mapped in zip(self.needs, self.direct, self.mapped, strict=True):
+            same = all(len(rows[k]) == 1 for k in needs)
+            if direct is not None:
+                k, turned = direct
+                found.append(rows[k].mT if turned else rows[k])
+            elif mapped is not None:
+                given = [x[:1] if same else x.expand(count, *x.shape[1:]) for x in rows]
+                found.append(mapped(*given))
+        return found
+
+    def shaped(self, tensors: Sequence[Tensor], whole: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters as the loops have them, and the given values."""
+        values = self.values(tensors, whole)
+        parameters, given = values[: len(self.slots)], values[len(self.slots) :]
+        for k, slot in enumerate(self.slots):
+            shape = self.shapes[slot]
+            if len(shape) == 1:  # a number may stand for each row of a vector
+                rows = parameters[k].reshape(len(parameters[k]), -1)
+                parameters[k] = rows.expand(len(rows), *shape)
+        return parameters, given
+
+    def packed(
+        self, steps: Tensor, values: Sequence[Tensor], pool: list[Tensor]
+    ) -> tuple[Memory, np.ndarray]:
+        """Steps and parameters in one array, and where each begins and goes on for a layer."""
+        parts: list[Tensor] = [steps[:1] if is_joint(steps) else steps]
+        for value in values:
+            parts += [value, value.mT] if value.dim() == 3 else [value]
+        at, end = np.zeros((len(parts), 2), np.int64), 0
+        for k, part in enumerate(parts):
+            at[k] = end, part[0].numel() if len(part) > 1 else 0
+            end += part.numel()
+        memory = Memory(pool, end, steps.dtype)
+        for (first, _), part in zip(at, parts, strict=True):
+            memory.numbers[first : first + part.numel()].view(part.shape).copy_(part)
+        return memory, at
+
+    def leaves(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The tensors as leaves of a graph, and what is made of them."""
+        leaves = [
+            x.detach().requires_grad_() if x.is_floating_point() else x.detach() for x in tensors
+        ]
+        with torch.enable_grad():
+            return leaves, *self.shaped(leaves, whole=True)
+
+    def pull(
+        self,
+        leaves: Sequence[Tensor],
+        values: Sequence[Tensor],
+        given: Sequence[Tensor],
+        of_parameters: dict[int, Tensor],
+        of_given: Sequence[Tensor],
+    ) -> list[Tensor | None]:
+        """The gradients by the leaves; None by those that have none."""
+        wanted = [x for x in leaves if x.requires_grad]
+        pairs = [
+            (value, of_parameters[slot])
+            for value, slot in zip(values, self.slots, strict=True)
+            if value.requires_grad and slot in of_parameters
+        ]
+        pairs += [pair for pair in zip(given, of_given, strict=True) if pair[0].requires_grad]
+        found: Any = iter([None] * len(wanted))
+        if pairs:
+            outputs, gradients = zip(*pairs, strict=True)
+            found = iter(torch.autograd.grad(outputs, wanted, gradients, allow_unused=True))
+        return [next(found) if x.requires_grad else None for x in leaves]

@@ -1,0 +1,59 @@
+"""Memory goes round; parameters stand in one array, shared ones once."""
+
+import torch
+
+from mgnet.depth.batched.tracing import trace
+from mgnet.depth.compiled.graph_operations import WRITERS
+from mgnet.depth.compiled.layer_code import Writer
+from mgnet.depth.compiled.parameters import KEPT, MOST, Memory, Prepared
+
+
+def prepared(function, *tensors):
+    u = torch.randn(5, 4)
+    given = [*[x[0] for x in tensors], torch.tensor(0.0), torch.tensor(1.0), u]
+    return Prepared(
+        Writer(trace(lambda *x: function(x[-1], *x[:-3]), given, {}), u, WRITERS).written()
+    )
+
+
+def test_memory_goes_back():
+    pool = []
+    held = [Memory(pool, 10, torch.float32) for _ in range(KEPT + 2)]
+    assert not pool
+    del held
+    assert len(pool) == KEPT
+    first = pool[-1].data_ptr()
+    assert Memory(pool, 10, torch.float32).numbers.data_ptr() == first
+    assert len(Memory(pool, 11, torch.float32).numbers) == 11
+    large = Memory([], MOST + 1, torch.float32)
+    other = large.pool
+    del large
+    assert not other
+
+
+def test_what_is_packed():
+    A, v = torch.randn(3, 4, 4), torch.randn(1, 4).expand(3, 4)
+    ready = prepared(lambda u, A, v: u @ (A - A.mT) + v, A, v)
+    times, steps = torch.zeros(3), torch.ones(1).expand(3)
+    values, given = ready.shaped([A, v, times, steps], whole=False)
+    assert [len(x) for x in values] in ([3, 1], [1, 3]) and not given
+    memory, at = ready.packed(steps, values, [])
+    own = {value.dim(): (slot, value) for slot, value in zip(ready.slots, values, strict=True)}
+    slot, M = own[3]
+    torch.testing.assert_close(M, A - A.mT)
+    for k, wanted in ((slot, M), (slot + 1, M.mT)):
+        first, stride = map(int, at[k])
+        assert stride == 16
+        found = memory.numbers[first : first + 48].view(3, 4, 4)
+        torch.testing.assert_close(found, wanted)
+    assert at[own[2][0], 1] == 0 and at[0, 1] == 0
+
+
+def test_gradients_of_what_is_shared_are_those_of_one():
+    A, v = torch.randn(3, 4, 4), torch.randn(1, 4)
+    ready = prepared(lambda u, A, v: u @ A.t() * v, A, v)
+    tensors = [A, v, torch.zeros(3), torch.ones(3)]
+    leaves, values, given = ready.leaves(tensors)
+    gradients = {slot: torch.ones_like(x) for slot, x in zip(ready.slots, values, strict=True)}
+    of_a, of_v, of_time, of_step = ready.pull(leaves, values, given, gradients, [])
+    assert of_a.shape == A.shape and of_v.shape == (1, 4) and of_time is None and of_step is None
