@@ -17,6 +17,7 @@ from mgnet.depth.mgrit.c_layers import CLayers, Intervals
 from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
 from mgnet.depth.mgrit.machine import Machine
+from mgnet.depth.mgrit.newton import NewtonSweep
 from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
 from mgnet.depth.mgrit.plan import best_plan, plan
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
@@ -42,6 +43,7 @@ __all__ = [
     "LayerParallel",
     "Layers",
     "Machine",
+    "NewtonSweep",
     "ODENet",
     "OneStep",
     "PassReport",

@@ -351,10 +351,29 @@ class LayerEquation:
         return [value] if beside is None else [value, beside]
 
     def residual(self, u: State, f: State | None) -> State:
-        """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere."""
+        """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere.
+
+        On the coarsest level, which has none, at all points.
+        """
+        if self.transfer is None:
+            start = vector.zeros_like(u)
+            start[self.layers * self.reverse] = self.start_value(f)[0]
+            return (start if f is None else f) - self(u)
         found = self.arrivals(u, f) - self._coarsened().inject(self.relax(u, f))
         self._results.residual = found
         return found
+
+    def begun(self, u: State, f: State | None) -> State:
+        """The C-points of u, or all its points where there are none, with the first one given."""
+        points = u if self.transfer is None else self.transfer.inject(u)
+        if not self.communicator.is_first(self.reverse):
+            return points
+        start = self.start_value(f)
+        return vector.join([points[:-1], start] if self.reverse else [start, points[1:]])
+
+    def keep_residual(self, found: State) -> None:
+        """Let `last_residual` be this one, of a smoother that computes its own."""
+        self._results.residual = found
 
     @property
     def last_residual(self) -> State | None:

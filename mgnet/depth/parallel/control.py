@@ -68,7 +68,9 @@ def summarize(
     closing sweep knows it. Factors of residuals that are rounding errors mean nothing: a change of
     at most `rounding` is its own estimate.
     """
-    factors = [b / a if a else 0.0 for a, b in zip(norms[:-1], norms[1:], strict=True)]
+    pairs = zip(norms[:-1], norms[1:], strict=True)
+    # After a residual that is not finite nothing is known of the next one's error.
+    factors = [math.inf if a == math.inf else b / a if a else 0.0 for a, b in pairs]
     estimates = []
     for number, change in enumerate(changes):
         factor = factors[min(number, len(factors) - 1)] if factors else math.nan

@@ -26,13 +26,9 @@ from mgnet.depth.parallel.control import (
 )
 from mgnet.depth.parallel.evaluation import evaluating, fastest, means
 from mgnet.depth.parallel.local_layers import keep_layers
+from mgnet.depth.parallel.method import SERIAL_METHOD, MGRITMethod
 from mgnet.depth.parallel.propagation import Propagation
-from mgnet.depth.parallel.propagation_setup import (
-    SERIAL_METHOD,
-    MGRITMethod,
-    PropagationSetup,
-    detached,
-)
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.parallel.serial import SMALL, march
 from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
@@ -63,7 +59,10 @@ class LayerParallel(nn.Module):
         How many layers of a level become one of the next; the last ones may be fewer.
     forward, backward : str
         Cycles of state and adjoint, `[cascade +] V`, `F` or `W`. The cascade, a solve on the
-        coarsest level carried up, is the start; without it every state starts as the first.
+        coarsest level carried up, is the start; without it every state starts as the first. Or
+        `[cascade +] newton`, `newton(diagonal)`, `newton(identity)`, `newton(dense, 0.1)`: sweeps
+        of Newton's method (DEER) for the states between intervals of `coarsening` layers; see
+        `NewtonSweep`.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles
         How many cycles follow.
     relaxation : sequence of str

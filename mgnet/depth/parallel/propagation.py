@@ -16,7 +16,9 @@ from mgnet.depth.mgrit.c_layers import Intervals, intervals
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.fused_layers import FusedTape
 from mgnet.depth.parallel.history import History
-from mgnet.depth.parallel.propagation_setup import PropagationSetup, in_turn, summed
+from mgnet.depth.parallel.layer_jacobians import backward_jacobians, work_of
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
+from mgnet.depth.parallel.turns import in_turn, summed
 from mgnet.interpreter import run
 
 __all__ = ["Adjoint", "Propagation"]
@@ -95,7 +97,7 @@ class Propagation:
     ) -> tuple[Tensor, PassReport]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
         adjoint = Adjoint.of(self)
-        if limit.cycles or guess is None:
+        if self.setup.method.uses_coarse(True, limit.cycles, guess is None):
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
         return points, history.summarize()
@@ -180,7 +182,8 @@ class Adjoint:
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.parallel.propagation_setup import MGRITMethod, detached
+    >>> from mgnet.depth.parallel.method import MGRITMethod
+    >>> from mgnet.depth.parallel.propagation_setup import detached
     >>> net = ODENet(torch.nn.Linear(2, 2), 8)
     >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
     >>> forward = Propagation(PropagationSetup.of(net.kernel, detached(net.layers()), method))
@@ -225,6 +228,19 @@ class Adjoint:
             step = self._parts[key] = self._tape(level, which), scale
         tape, scale = step
         return torch.addcmul(states, scale, tape.vjp(states))
+
+    def linearize(
+        self, level: int, which: slice, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """Backward steps with their matrices, for each sample; see `NewtonSweep`."""
+        scale, tape = self.forward.setup.scale(level, which, states), self._tape(level, which)
+        return self.advance(level, which, states), backward_jacobians(
+            tape, scale, states, structure
+        )
+
+    def linearization_work(self, structure: str, states: Tensor) -> float:
+        """Of `linearize`, in vector-Jacobian products of all layers."""
+        return work_of(structure, states)
 
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool

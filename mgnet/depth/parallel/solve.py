@@ -102,7 +102,8 @@ def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tenso
     Examples
     --------
     >>> from mgnet.depth import FixedCycles, ODENet
-    >>> from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached
+    >>> from mgnet.depth.parallel.method import MGRITMethod
+    >>> from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
     >>> net, u, control = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(1, 2), FixedCycles(2)
     >>> layers, method = net.layers(), MGRITMethod.from_texts((4,), "V", "V", ("F",))
     >>> propagation = Propagation(PropagationSetup.of(net.kernel, detached(layers), method))
