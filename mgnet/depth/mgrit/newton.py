@@ -154,7 +154,7 @@ class NewtonSweep(Smoother):
         damping, corrections = self.damping, None
         while damping < MOST_DAMPING:
             corrections = affine_scan(_scaled(jacobian, damping, rows), rows, zero, reverse)
-            if vector.is_finite(corrections) and float(abs(corrections).max()) <= radius:
+            if vector.is_finite(corrections) and _largest(corrections) <= radius:
                 break
             damping, corrections = 1.0 - (1.0 - damping) * (0.8 if damping else 0.95), None
         if corrections is None:

@@ -62,11 +62,12 @@ def affine_scan(jacobian: State | None, rows: State, start: State, reverse: bool
     count = len(rows)
     dense = jacobian.ndim > rows.ndim
     large = dense and math.prod(jacobian.shape[1:]) > DENSE_NUMBERS
-    if count >= SHORTEST and not large:
-        values = _by_intervals(jacobian, rows, start, reverse)
-        if vector.is_finite(values):
-            return values
-    return _in_turn(jacobian, rows, start, reverse)
+    with np.errstate(over="ignore", invalid="ignore"):  # who asks looks at the values
+        if count >= SHORTEST and not large:
+            values = _by_intervals(jacobian, rows, start, reverse)
+            if vector.is_finite(values):
+                return values
+        return _in_turn(jacobian, rows, start, reverse)
 
 
 def pushed(jacobian: State | None, states: State) -> State:

@@ -82,7 +82,7 @@ def _differences(
 ) -> np.ndarray:
     count, n = states.shape
     found = np.empty((count, n, n), states.dtype)
-    sizes = np.maximum(abs(states), 1e-3 * abs(states).max(1, keepdims=True, initial=0.0))
+    sizes = np.maximum(abs(states), 1e-3 * abs(states).max(initial=0.0))
     widths = np.finfo(states.dtype).eps ** (1 / 3) * np.where(sizes > 0.0, sizes, 1.0)
     for j in range(n):
         ends = []

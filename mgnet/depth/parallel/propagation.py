@@ -6,6 +6,7 @@ closing sweep, and the states at which the coarse layers are recorded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -63,7 +64,7 @@ class Propagation:
         points, history = self._iterate(self.setup, start, guess, limit)
         if record:
             history.add_residual(self.record(points) - points)
-        return points, history.summarize()
+        return points, self._told(history, False)
 
     def points_of(self, level: int) -> Tensor:
         """The recorded states where the own layers of a coarser level begin."""
@@ -100,7 +101,16 @@ class Propagation:
         if self.setup.method.uses_coarse(True, limit.cycles, guess is None):
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
-        return points, history.summarize()
+        return points, self._told(history, True)
+
+    def _told(self, history: History, reverse: bool) -> PassReport:
+        """The report; all processes raise together where Newton's states are good for nothing."""
+        made, norms = history.summarize(), history.norms
+        if self.setup.method.sweep(reverse) and norms and not math.isfinite(norms[-1]):
+            raise FloatingPointError(
+                f"the residual is not finite after {made.cycles} Newton sweeps"
+            )
+        return made
 
     def _iterate(
         self,
