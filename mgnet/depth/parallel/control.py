@@ -16,6 +16,7 @@ __all__ = [
     "FixedCycles",
     "PassReport",
     "CyclesToTolerance",
+    "too_inexact",
 ]
 
 
@@ -243,6 +244,32 @@ class AdaptiveCycles:
 
 
 Control = FixedCycles | CyclesToTolerance | AdaptiveCycles
+
+
+def too_inexact(direction: str, made: PassReport, control: Control, forecast: str = "") -> str:
+    """The warning of a pass whose error is above the tolerance.
+
+    Parameters
+    ----------
+    direction : str
+    made : PassReport
+    control : Control
+    forecast : str
+        Further words: how errors grow along the layers.
+
+    Examples
+    --------
+    >>> print(too_inexact("forward", PassReport(1, 0.5, 0.3, (0.3,)), FixedCycles()))
+    LayerParallel goes on training with an estimated relative error of 0.3 in the forward pass after
+    1 cycles, above the tolerance 0.1: take more cycles, a smaller coarsening factor, or
+    control=CyclesToTolerance()
+    """
+    return (
+        f"LayerParallel goes on training with an estimated relative error of {made.estimate:.1g} "
+        f"in the {direction} pass after {made.cycles} cycles, above the tolerance "
+        f"{control.tolerance:g}: take more cycles, a smaller coarsening factor, or "
+        f"control=CyclesToTolerance(){'; ' * bool(forecast)}{forecast}"
+    )
 
 
 def _check_tolerance(control: object, tolerance: float) -> None:

@@ -15,6 +15,7 @@ from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import least_change
 from mgnet.depth.parallel.local_layers import naming_divergence
+from mgnet.depth.parallel.lyapunov import told_of
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
@@ -128,7 +129,8 @@ class _Solve(torch.autograd.Function):
         ctx.scaled = alone and cast_of(u.device.type) == torch.float16
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation, guess = call.propagation, call.guess("forward", u)
-        with naming_divergence(call.net, "forward"):
+        forecast = partial(told_of, propagation.setup, u)
+        with naming_divergence(call.net, "forward", forecast):
             points, made = propagation.forward(
                 u.detach(), call.budgets["forward"], guess, call.record
             )
@@ -148,7 +150,8 @@ class _Solve(torch.autograd.Function):
         def adjoint(gradient: Tensor) -> Gradients:
             guess = call.guess("backward", gradient)
             try:
-                with cast(), naming_divergence(call.net, "backward"):
+                forecast = partial(told_of, propagation.setup, u)
+                with cast(), naming_divergence(call.net, "backward", forecast):
                     adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
                     start, of_parameters, of_steps = propagation.gradients(adjoint, with_steps)
             except FloatingPointError:

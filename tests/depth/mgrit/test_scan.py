@@ -1,4 +1,4 @@
-"""Laws: a scan is the recurrence, whatever the lengths, shapes, precisions, kinds and directions."""
+"""Laws: a scan is the recurrence, for all lengths, shapes, precisions, kinds and directions."""
 
 import numpy as np
 import pytest
