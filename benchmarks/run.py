@@ -41,6 +41,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "depth_vs_serial": "--seeds 1 --start smooth --cases 2",
     "layer_parallel_calls": "--rounds 4",
     "mgrit_vs_pymgrit": "--rounds 1",
+    "lyapunov_verdict": "--seeds 1",
     "transformer_layers": "--seeds 1 --layers 8 --steps 10 --parts cycles speed",
     "nested_gpt": "--seeds 1 --budgets 2 5 --settings 1",
     "character_model": "--seeds 1 --steps 3 --ways 3",

@@ -40,8 +40,8 @@ class Lyapunov:
     Examples
     --------
     >>> print(Lyapunov((-0.5, -0.3), 64, "layer"))
-    exponent -0.4 per layer: errors shrink along the layers, so parallel methods converge in few
-    iterations
+    exponent -0.4 per layer: errors shrink along the layers, so parallel methods can converge in
+    few iterations
     """
 
     exponents: tuple[float, ...]
@@ -80,15 +80,15 @@ class Lyapunov:
             return f"{per}: states are not finite along the {self.unit}s, one by one, too"
         if self.exponent < 0.0:
             return (
-                f"{per}: errors shrink along the {self.unit}s, so parallel methods converge in few "
-                "iterations"
+                f"{per}: errors shrink along the {self.unit}s, so parallel methods can converge in "
+                "few iterations"
             )
         grown = f"{per}, errors grow {_power(self.log_growth)} times over all {self.layers}"
         if self.converges:
             return f"{grown}: little enough for parallel methods to converge, in more iterations"
         return (
-            f"{grown}: no parallel method converges in few iterations; propagate serially, or in "
-            f"shorter parts of about {max(1, int(HARMLESS / self.exponent))} {self.unit}s"
+            f"{grown}: expect no parallel method to converge in few iterations; propagate serially, "
+            f"or in shorter parts of about {max(1, int(HARMLESS / self.exponent))} {self.unit}s"
         )
 
     def __str__(self) -> str:

@@ -34,10 +34,11 @@ def lyapunov(
     """The largest Lyapunov exponent per layer or step, and what it says of parallel methods.
 
     A small error of a state is followed along the layers, by products of their Jacobians with
-    vectors that are renormalized after each. Where it shrinks, Newton's method, MGRIT and their
-    like converge in few iterations; where it grows, say a thousandfold and more over all layers, in
-    about as many as there are layers. Costs a serial march and `4 directions` evaluations of each
-    layer.
+    vectors that are renormalized after each. Where it shrinks, Newton's method with dense Jacobians
+    can converge in few iterations, and MGRIT where its coarse layers are good; where it grows, say
+    a thousandfold and more over all layers, either takes about as many as there are layers. What
+    is looked at is the serial trajectory: states that a parallel method passes through may be
+    worse. Costs a serial march and `4 directions` evaluations of each layer.
 
     Parameters
     ----------
@@ -75,8 +76,8 @@ def lyapunov(
     0.69, ln 2 is 0.69
     >>> generator = torch.manual_seed(0)
     >>> print(lyapunov(torch.nn.GRUCell(3, 8), torch.randn(100, 2, 3)))
-    exponent -0.5... per step: errors shrink along the steps, so parallel methods converge in few
-    iterations
+    exponent -0.5... per step: errors shrink along the steps, so parallel methods can converge in
+    few iterations
     """
     if not is_whole(directions, 1):
         raise ValueError(

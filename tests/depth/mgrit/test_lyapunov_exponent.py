@@ -40,7 +40,7 @@ def test_each_sample_has_its_own_exponent(seed, size):
         (0.01, 100, "errors grow 2.7 times over all 100: little enough", True),
         (HARMLESS / 100 - 1e-6, 100, "little enough", True),
         (HARMLESS / 100 + 1e-6, 100, "in shorter parts of about 99 layers", False),
-        (100.0, 100, "1e4342 times over all 100: no parallel method", False),
+        (100.0, 100, "1e4342 times over all 100: expect no parallel method", False),
         (math.nan, 4, "not finite along the layers", False),
     ],
 )
