@@ -10,16 +10,16 @@ over all steps. Measured: iterations until the largest error of the trajectory, 
 largest state, is 1e-6, of MGRIT (two levels, factor 4, FCF; coarse steps of ODEs and residual
 networks are steps of four times the length, of maps and cells the first of the four), and of
 Newton's method with dense and with diagonal Jacobians; all begin with the solution on the coarse
-level, carried up. Given up after 24 iterations ("-"), 1/21 of the steps: "few" iterations. Medians over the seeds; the
-exponent has its least and largest value. A verdict agrees with a method where it says "converges"
-and the method does on most seeds, or neither.
+level, carried up. Given up after 24 iterations ("-"), 1/21 of the steps. Medians over the seeds;
+the exponent has its least and largest value. A verdict agrees with a method where it says
+"converges" and the method does on most seeds, or neither.
 """
 
 import argparse
 import math
 import statistics
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import saved
@@ -207,6 +207,7 @@ def iterations(problem: OneStep, method: str, exact: Array) -> float:
     """Until the error is small enough; infinite if that is not within `FEW`."""
     hierarchy = problem.hierarchy(coarsening=4, relaxation=("FCF",))
     opening, cycle = mgrit(2)
+    assert opening is not None
     u, memory, allowed = problem.guess(), None, RTOL * abs(exact).max()
     try:
         u, _ = run(opening, hierarchy, u, None)
@@ -289,7 +290,7 @@ def told(rows: list[saved.Row]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=512)
     parser.add_argument("--only", nargs="+", choices=SYSTEMS, default=list(SYSTEMS))
@@ -301,7 +302,16 @@ def main() -> None:
     print("\n".join(lines))
     if given.save:
         setting = f"{given.steps} steps, medians of {given.seeds} seeds"
-        goals: list[Any] = []
+        right = [agreement(rows, "converges", method) for method in METHODS]
+        goals = [
+            saved.target(
+                f"the verdict agrees with {method}",
+                "everywhere",
+                f"{n} of {len(rows)}",
+                n == len(rows),
+            )
+            for method, n in zip(METHODS, right, strict=True)
+        ]
         saved.save(given.save, "lyapunov_verdict", setting, rows, goals, "\n".join(lines))
 
 

@@ -87,8 +87,9 @@ class Lyapunov:
         if self.converges:
             return f"{grown}: little enough for parallel methods to converge, in more iterations"
         return (
-            f"{grown}: expect no parallel method to converge in few iterations; propagate serially, "
-            f"or in shorter parts of about {max(1, int(HARMLESS / self.exponent))} {self.unit}s"
+            f"{grown}: expect no parallel method to converge in few iterations; propagate "
+            f"serially, or in shorter parts of about {max(1, int(HARMLESS / self.exponent))} "
+            f"{self.unit}s"
         )
 
     def __str__(self) -> str:
