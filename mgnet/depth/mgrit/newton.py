@@ -233,10 +233,8 @@ def _linearized(
             of_new = _padded(of_new, whole, structure)
         value, jacobian = new, composed(of_new, jacobian, structure == "dense")
     rows = value - (points[:-1] if reverse else points[1:])
-    if not whole and structure != "identity":  # as the other processes have them
-        shape = tuple(points.shape[1:])
-        square = (*shape[:1], *[math.prod(shape[1:])] * 2) if structure == "dense" else shape
-        jacobian = vector.zeros_like(points, (0, *square))
+    if not whole and structure != "identity":  # of no layers, with the shape that others have
+        _, jacobian = _of_layers(equation, slice(0, 0), value, structure)
     elif jacobian is not None and structure == "dense":
         rows = rows.reshape(jacobian.shape[:-1])
     return _Linearized(value, jacobian, rows, slice(0, whole), _largest(value))

@@ -243,14 +243,16 @@ class Adjoint:
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
         """Backward steps with their matrices, for each sample; see `NewtonSweep`."""
-        scale, tape = self.forward.setup.scale(level, which, states), self._tape(level, which)
-        return self.advance(level, which, states), backward_jacobians(
-            tape, scale, states, structure
-        )
+        setup = self.forward.setup
+        scale, tape = setup.scale(level, which, states), None
+        if len(states):  # else other processes hold all layers
+            tape = self._tape(level, which)
+        found = backward_jacobians(setup.kernel, tape, scale, states, structure)
+        return self.advance(level, which, states), found
 
     def linearization_work(self, structure: str, states: Tensor) -> float:
         """Of `linearize`, in vector-Jacobian products of all layers."""
-        return work_of(structure, states)
+        return work_of(self.forward.setup.kernel, structure, states)
 
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool

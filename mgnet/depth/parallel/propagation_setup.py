@@ -261,13 +261,13 @@ class PropagationSetup:
         """Forward steps with their Jacobians, for each sample; see `NewtonSweep`."""
         scale = self.scale(level, which, states)
         tape = self.kernel.record(self.fine[which], states)
-        found = backward_jacobians(tape, scale, states, structure)
-        new = torch.addcmul(states, scale, tape.value)
+        found = backward_jacobians(self.kernel, tape, scale, states, structure)
+        new = torch.addcmul(states, scale, tape.value) if len(states) else states
         return new, found.mT if structure == "dense" else found
 
     def linearization_work(self, structure: str, states: Tensor) -> float:
         """Of `linearize`, in evaluations and vector-Jacobian products of all layers."""
-        return work_of(structure, states)
+        return work_of(self.kernel, structure, states)
 
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth import FixedCycles, LayerParallel, ODENet
+from mgnet.depth import CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.depth.parallel.layer_jacobians import backward_jacobians, work_of
 from mgnet.depth.parallel.method import MGRITMethod
 from mgnet.depth.parallel.propagation import Adjoint, CycleLimit, Propagation
@@ -85,7 +85,11 @@ def test_the_products_are_counted(net):
     kernel, before = net.kernel, (net.kernel.evaluations, net.kernel.vjps)
     setup.linearize(0, slice(0, 9, 1), states, "dense")
     counted = kernel.evaluations - before[0] + kernel.vjps - before[1]
-    assert counted == 9 * setup.linearization_work("dense", states) == 9 * work_of("", states)
+    assert (
+        counted
+        == 9 * setup.linearization_work("dense", states)
+        == 9 * work_of(kernel, "dense", states)
+    )
 
 
 def test_blocks_that_mix_samples_still_converge():
@@ -106,4 +110,34 @@ def test_more_than_the_memory_is_refused(net, monkeypatch):
     with pytest.raises(ValueError, match=r"states of 6 entries.*take newton\(diagonal\)"):
         setup.linearize(0, slice(0, 9, 1), states, "dense")
     tape = setup.kernel.record(setup.fine, states)
-    assert backward_jacobians(tape, torch.ones(1), states, "diagonal").shape == states.shape
+    assert (
+        backward_jacobians(net.kernel, tape, torch.ones(1), states, "diagonal").shape
+        == states.shape
+    )
+
+
+@pytest.mark.parametrize("text", ["newton", "newton(diagonal)"])
+def test_derivatives_of_gradients(text):
+    """State and tangent are one state, with a Jacobian each."""
+    torch.manual_seed(0)
+    net = ODENet(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), 13).double()
+    parallel = LayerParallel(
+        net, forward=text, backward=text, control=CyclesToTolerance(1e-12, max_cycles=40)
+    )
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+
+    def penalty(model):
+        (slope,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), [x, *net.parameters()])
+
+    for found, exact in zip(penalty(parallel), penalty(net), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+
+
+def test_no_layers_have_jacobians_of_the_same_shape(net):
+    states = torch.randn(9, 5, 2, 3, dtype=torch.float64)
+    setup, forward = propagation_of(net, states)
+    for propagator in (setup, Adjoint.of(forward)):
+        for structure, shape in (("dense", (0, 5, 6, 6)), ("diagonal", (0, 5, 2, 3))):
+            values, found = propagator.linearize(0, slice(0, 0), states[:0], structure)
+            assert values.shape == (0, 5, 2, 3) and found.shape == shape
