@@ -34,13 +34,6 @@ WORSE = 2.0  # a residual that is so many times larger than the last one
 MOST_DAMPING = 0.999  # from here on a step is Jacobi's: what arrives
 
 
-class Trust(NamedTuple):
-    """What a sweep remembers: the norm of the residual that it met, and how far steps may go."""
-
-    norm: float = math.inf
-    radius: float = math.inf  # until a full step has made matters worse
-
-
 @dataclass(frozen=True)
 class NewtonSweep(Smoother):
     """One Newton step for the states of all layers at once: a smoother, or a solver on one level.
@@ -53,9 +46,8 @@ class NewtonSweep(Smoother):
     full Newton step doubles the correct digits of all of them where the layers are contracting.
     Where they are chaotic, linearized errors grow without bound along the layers. So a full step is
     evaluated once more, and undone if the residual is larger; from then on Jacobians are scaled by
-    1 - k, with the least k for which no correction is longer than a radius, which doubles when the
-    residual falls and halves when it rises (scale-ELK with a trust region). The scan alone is
-    repeated for this, and no layer evaluated.
+    1 - k, with the least k for which no correction is longer than three times the largest state
+    (scale-ELK with a trust region). The scan alone is repeated for this, and no layer evaluated.
 
     Parameters
     ----------
@@ -101,40 +93,37 @@ class NewtonSweep(Smoother):
                 "below 1"
             )
 
-    def start(self, level: Level, u: State) -> Trust:
-        return Trust()
+    def start(self, level: Level, u: State) -> float:
+        """No correction is longer: infinite until a full step has made matters worse."""
+        return math.inf
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
-    ) -> tuple[State, Trust]:
-        trust = Trust() if memory is None else memory
+    ) -> tuple[State, float]:
+        radius = math.inf if memory is None else memory
         for _ in range(sweeps):
-            u, trust = self._sweep(level.operator, u, f, trust)
-        return u, trust
+            u, radius = self._sweep(level.operator, u, f, radius)
+        return u, radius
 
     def work(self, level: Level, sweeps: int) -> float:
         return 2.0 * sweeps
 
     def _sweep(
-        self, equation: LayerEquation, u: State, f: State | None, trust: Trust
-    ) -> tuple[State, Trust]:
+        self, equation: LayerEquation, u: State, f: State | None, radius: float
+    ) -> tuple[State, float]:
         points = equation.begun(u, f)
         own = _linearized(equation, points, f, self.structure)
         every = _of_all(equation, own, points)
         equation.keep_residual(_residual(own, points, equation.reverse))
-        norm, radius = _norm(every.rows), trust.radius
-        if radius < math.inf:
-            radius *= 2.0 if norm <= trust.norm else 0.5
         new = self._step(equation, points, own, every, radius)
         # Picard's corrections do not grow along the layers, and the adjoint is linear.
         if radius == math.inf and self.structure != "identity" and not equation.reverse:
             tried = _of_all(equation, _linearized(equation, new, f, "identity"), new)
-            if _norm(tried.rows) > WORSE * norm:
+            if _norm(tried.rows) > WORSE * _norm(every.rows):
                 radius = TRUSTED * every.largest
                 new = self._step(equation, points, own, every, radius)
         transfer = equation.transfer
-        state = new if transfer is None else transfer.interpolate(new)
-        return state, Trust(norm, radius)
+        return (new if transfer is None else transfer.interpolate(new)), radius
 
     def _step(
         self,

@@ -146,9 +146,22 @@ def test_damped_steps_converge_where_plain_ones_diverge():
     assert error.max() < 1e-5 and error[:500].max() < 1e-7
 
 
+def test_corrections_that_overflow_leave_finite_states():
+    """Products of Jacobians along 80 units of time are beyond float64."""
+    problem = OneStep(lambda t, dt, u: lorenz(u, 0.02), np.ones(3), np.ones(4000))
+    with np.errstate(all="ignore"):
+        level = problem.hierarchy(levels=1, solver=NewtonSweep())[0]
+        u, memory = problem.guess(), None
+        for sweep in range(1, 4):
+            u, memory = level.smoother.smooth(level, u, None, 1, memory)
+            assert np.isfinite(u).all() and abs(u).max() < 1e3
+            assert (u[: sweep + 1] == problem.serial()[: sweep + 1]).all()
+
+
+@pytest.mark.parametrize("size", [1.0, 1e40])
 @pytest.mark.parametrize("structure", ["dense", "diagonal"])
-def test_states_that_overflow_are_begun_anew_and_never_called_solved(structure):
-    """The true states are finite; those of early sweeps are not."""
+def test_states_that_overflow_are_begun_anew_and_never_called_solved(structure, size):
+    """The true states are finite; those of early sweeps, and of a bad guess, are not."""
 
     def step(t, dt, u):
         return np.where(abs(u) < 4.0, u + 0.1 * u * (1 - u**2) + 0.5 * u[:, ::-1], u**9 * 1e200)
@@ -156,7 +169,7 @@ def test_states_that_overflow_are_begun_anew_and_never_called_solved(structure):
     problem = OneStep(step, np.array([0.5, -0.2]), np.ones(30))
     with np.errstate(all="ignore"):
         level = problem.hierarchy(levels=1, solver=NewtonSweep(structure))[0]
-        u, memory = problem.guess(), None
+        u, memory = size * problem.guess(), None
         for _ in range(31):
             u, memory = level.smoother.smooth(level, u, None, 1, memory)
             assert np.isfinite(u).all()
@@ -218,6 +231,29 @@ def test_other_structures_converge_to_a_tolerance(text):
         torch.testing.assert_close(found, exact, rtol=1e-8, atol=1e-8)
     assert parallel.last_forward.cycles < 15
     assert parallel.last_forward.estimate < 1e-10
+
+
+@pytest.mark.parametrize("layers", [4, 5, 6, 7, 8])
+def test_linear_layers_take_one_sweep_whatever_the_last_interval(layers):
+    torch.manual_seed(0)
+    net, x = ODENet(nn.Linear(3, 3), layers).double(), torch.randn(5, 3, dtype=torch.float64)
+    parallel = LayerParallel(net, forward="newton", backward="newton", control=FixedCycles(1))
+    for found, exact in zip(gradients(parallel, x), gradients(net, x), strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-12, atol=1e-12)
+
+
+def test_a_residual_that_is_not_finite_raises():
+    class Cube(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, u):
+            return (1e200 * self.linear(u)) ** 3
+
+    net, x = ODENet(lambda n: Cube(), 12).double(), torch.ones(2, 3, dtype=torch.float64)
+    with pytest.raises(FloatingPointError, match="residual is not finite after 2 Newton sweeps"):
+        LayerParallel(net, forward="newton", control=FixedCycles(2))(x)
 
 
 # Refusals
