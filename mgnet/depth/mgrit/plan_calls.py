@@ -96,9 +96,13 @@ def plan_calls(
     u = np.zeros((layers + 1, 1))
     for schedule in ([] if opening is None else [opening]) + [cycle] * count:
         u, _ = run(schedule, hierarchy, u, None)
-    u = hierarchy[0].operator.relax(u, None)
+    equation = hierarchy[0].operator
+    if reverse and count and newton_of(text) is not None:  # the residual after the last sweep
+        equation.residual(u, None)
+        equation.pose(note, np.zeros(1))
+    u = equation.relax(u, None)
     if record:
-        hierarchy[0].operator.arrivals(u, None)
+        equation.arrivals(u, None)
     return note.calls
 
 
@@ -137,10 +141,16 @@ def check_calls(
             if newton_of(text) is not None and not level:
                 counted += 2 * factors[0] if factors else 1
                 continue
-            counted += sizes[-1] if coarsest else (1 + letters) * (factors[level] + 1)
+            counted += (
+                sizes[-1] if coarsest else (1 + letters) * (min(factors[level], sizes[level]) + 1)
+            )
         return counted
 
-    closing = 3 * (factors[0] + 1) if factors else 0
+    closing = (
+        (5 if newton_of(text) is not None else 3) * (min(factors[0], sizes[0]) + 1)
+        if factors
+        else 0
+    )
     total = sum(
         sizes[0]
         if count is None or not factors

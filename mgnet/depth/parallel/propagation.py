@@ -134,6 +134,9 @@ class Propagation:
                 history.add_change(before, points)
                 if limit.stop and history.summarize().estimate <= limit.stop:
                     break
+            if reverse and limit.cycles and method.sweep(reverse):
+                # One sweep may be all: only the residual after it tells that it was enough.
+                history.add_residual(hierarchy[0].operator.residual(points, None))
         return points, history
 
     def _guess(self, given: Tensor, guess: Tensor | None, reverse: bool) -> Tensor:
