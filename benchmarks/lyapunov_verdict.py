@@ -190,7 +190,7 @@ SYSTEMS = {
     "rnn gain 0.5": rnn(0.5),
     "rnn gain 0.9": rnn(0.9),
     "rnn gain 1.2": rnn(1.2),
-    "rnn gain 2": rnn(2.0),
+    "rnn gain 2": rnn(2.0, width=48),
     "gru gain 1": gru(1.0),
     "gru gain 4": gru(4.0),
     "gru gain 12": gru(12.0),
