@@ -42,6 +42,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "layer_parallel_calls": "--rounds 4",
     "mgrit_vs_pymgrit": "--rounds 1",
     "recurrent": "--seeds 1 --steps 1000 --widths 2 16",
+    "lyapunov_verdict": "--seeds 1",
     "transformer_layers": "--seeds 1 --layers 8 --steps 10 --parts cycles speed",
     "nested_gpt": "--seeds 1 --budgets 2 5 --settings 1",
     "character_model": "--seeds 1 --steps 3 --ways 3",

@@ -80,6 +80,7 @@ class Diagnosis:
         self._arrivals: dict[int, tuple[State, float, State]] = {}
         last = solution.last_cycle
         self.start: State | None = last.args[2] if isinstance(last, partial) else None
+        self.operator: Any = last.args[1][0].operator if isinstance(last, partial) else None
         # Of residuals: else their products with states may be out of the range of float64.
         self._exponent = binary_exponent(solution.residual_norms[0])
         if last is not None and not solution.message:  # else it breaks off again
@@ -130,7 +131,7 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     >>> print(advise(solution, Diagnosis(solution))[0])
     levels 0, 1 and 2: ...
     """
-    found = _refused(solution)
+    found = _refused(solution) + _of_the_operator(solution, diagnosis)
     norms = solution.residual_norms[-6:]
     if solution.message or len(norms) < 2 or not 0.0 < norms[-1] < math.inf:
         return found
@@ -146,6 +147,12 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     if found or not all(_is_plain(level) for level in diagnosis.levels.values()):
         return found
     return _smoothing(diagnosis) or _growing(diagnosis, factor)
+
+
+def _of_the_operator(solution: Solution, diagnosis: Diagnosis) -> list[str]:
+    """What an operator with a method `advise` says of a solve that has not converged."""
+    tell = getattr(diagnosis.operator, "advise", None)
+    return [] if tell is None or solution.reason.converged else list(tell())
 
 
 def _refused(solution: Solution) -> list[str]:

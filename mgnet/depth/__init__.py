@@ -16,7 +16,9 @@ from mgnet.depth.hierarchy import depth_hierarchy
 from mgnet.depth.mgrit.c_layers import CLayers, Intervals
 from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
+from mgnet.depth.mgrit.lyapunov_exponent import Lyapunov
 from mgnet.depth.mgrit.machine import Machine
+from mgnet.depth.mgrit.newton import NewtonSweep
 from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
 from mgnet.depth.mgrit.plan import best_plan, plan
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
@@ -29,6 +31,7 @@ from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
 from mgnet.depth.parallel.layer_parallel import LayerParallel
+from mgnet.depth.parallel.lyapunov import lyapunov
 from mgnet.depth.parallel.microbatches import accumulate_gradients
 from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.time_parallel import TimeParallel
@@ -44,7 +47,9 @@ __all__ = [
     "LayerEquation",
     "LayerParallel",
     "Layers",
+    "Lyapunov",
     "Machine",
+    "NewtonSweep",
     "ODENet",
     "OneStep",
     "PassReport",
@@ -61,6 +66,7 @@ __all__ = [
     "depth_hierarchy",
     "heat",
     "layer_hierarchy",
+    "lyapunov",
     "mgrit",
     "parameter_groups",
     "plan",

@@ -11,7 +11,8 @@ from torch import nn
 from mgnet import cycle, run, vector
 from mgnet.depth import ODENet, dahlquist, heat
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
-from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached
+from mgnet.depth.parallel.method import MGRITMethod
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 
 STEPS = 61  # the last interval of every level is short
 SWEEPS = "snes_type python -{0}snes_python_type mgnet.petsc.Sweeps"

@@ -13,15 +13,15 @@ MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci. C
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 from mgnet import vector
 from mgnet.depth.mgrit.c_layers import CLayers
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
+from mgnet.depth.mgrit.lyapunov_exponent import MOST_LAYERS, Lyapunov, exponents_along
+from mgnet.depth.mgrit.marching import march_by_advance
 
-__all__ = ["LayerEquation", "Propagator", "march_by_advance"]
+__all__ = ["LayerEquation", "Propagator"]
 
 State = Any
 
@@ -61,53 +61,6 @@ class Propagator(Protocol):
             At the other side; it is not edited, and `states` must not be.
         """
         ...
-
-
-@lru_cache(maxsize=64)
-def _one_by_one(layers: int) -> tuple[slice, ...]:
-    return tuple(slice(i, i + 1) for i in range(layers))
-
-
-def march_by_advance(
-    propagator: Propagator,
-    level: int,
-    layers: int,
-    start: State,
-    rows: Sequence[State] | None,
-    reverse: bool,
-) -> list[State]:
-    """All points of a march over the layers of a level one by one, in the order of the march.
-
-    Parameters
-    ----------
-    propagator : Propagator
-    level : int
-    layers : int
-        n.
-    start : state
-        The first point, with axis 0.
-    rows : sequence of state, optional
-        What is added after each layer, in the order of the march; nothing by default.
-    reverse : bool
-        From the last layer to the first.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> class Halve:
-    ...     def advance(self, level, which, states):
-    ...         return 0.5 * states
-    >>> march_by_advance(Halve(), 0, 2, np.array([8.0]), [np.array([1.0])] * 2, False)
-    [array([8.]), array([5.]), array([3.5])]
-    """
-    points, calls = [start], _one_by_one(layers)
-    calls = calls[::-1] if reverse else calls
-    for number, which in enumerate(calls):
-        start = propagator.advance(level, which, start)
-        if rows is not None:
-            start = start + rows[number]
-        points.append(start)
-    return points
 
 
 class _Results:
@@ -351,10 +304,29 @@ class LayerEquation:
         return [value] if beside is None else [value, beside]
 
     def residual(self, u: State, f: State | None) -> State:
-        """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere."""
+        """`f - A(u)` after F-relaxation of u: on the C-points, for it vanishes elsewhere.
+
+        On the coarsest level, which has none, at all points.
+        """
+        if self.transfer is None:
+            start = vector.zeros_like(u)
+            start[self.layers * self.reverse] = self.start_value(f)[0]
+            return (start if f is None else f) - self(u)
         found = self.arrivals(u, f) - self._coarsened().inject(self.relax(u, f))
         self._results.residual = found
         return found
+
+    def begun(self, u: State, f: State | None) -> State:
+        """The C-points of u, or all its points where there are none, with the first one given."""
+        points = u if self.transfer is None else self.transfer.inject(u)
+        if not self.communicator.is_first(self.reverse):
+            return points
+        start = self.start_value(f)
+        return vector.join([points[:-1], start] if self.reverse else [start, points[1:]])
+
+    def keep_residual(self, found: State) -> None:
+        """Let `last_residual` be this one, of a smoother that computes its own."""
+        self._results.residual = found
 
     @property
     def last_residual(self) -> State | None:
@@ -368,6 +340,16 @@ class LayerEquation:
             old = transfer.inject(self.relax(u, f))
             new = old + weight * (new - old)
         return transfer.interpolate(self.communicator.shift(new, self.reverse))
+
+    def advise(self) -> list[str]:
+        """How errors grow, for a solve that has not converged; marches over the layers anew."""
+        if self.reverse or self.communicator is not SERIAL_COMMUNICATOR:
+            return []
+        count = min(self.layers, MOST_LAYERS)
+        start = self.start_value(None)
+        points = march_by_advance(self.propagator, self.level, count, start, None, False)
+        found = exponents_along(self.propagator, vector.join(points), samples=False)
+        return [Lyapunov(tuple(found), count).verdict]
 
     def _coarsened(self) -> CLayers:
         if self.transfer is None:

@@ -18,12 +18,14 @@ from mgnet.depth.mgrit.communicator import (
     gathered_norm,
 )
 from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
+from mgnet.depth.mgrit.newton import newton_of
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.limits import shown
 from mgnet.notation import Scanner
-from mgnet.schedule import Schedule
+from mgnet.schedule import Schedule, Step
+from mgnet.smoother import Smoother
 
 __all__ = ["layer_hierarchy", "layer_levels", "mgrit", "posed", "relaxation_words"]
 
@@ -42,6 +44,7 @@ def layer_hierarchy(
     weight: float = 1.0,
     c_points_only: bool = False,
     communicator: Communicator = SERIAL_COMMUNICATOR,
+    solver: Smoother = SerialSweep(),  # noqa: B008
 ) -> Hierarchy:
     """The layer equation on every level: the forward one, or the adjoint with `reverse`.
 
@@ -70,6 +73,9 @@ def layer_hierarchy(
     communicator : Communicator, optional
         The processes that hold other layers; `layers` and states are then this one's own part, and
         norms are those of all.
+    solver : Smoother
+        On the coarsest level, which is the only one where `levels` is 1: the serial march, or
+        `NewtonSweep`.
 
     Raises
     ------
@@ -103,6 +109,7 @@ def layer_hierarchy(
         weight=weight,
         c_points_only=c_points_only,
         communicator=communicator,
+        solver=solver,
     )
     checked = propagator if ours(propagator) else CheckedPropagator(propagator)
     for level in made:
@@ -123,6 +130,8 @@ def layer_levels(
     c_points_only: bool = False,
     communicator: Communicator = SERIAL_COMMUNICATOR,
     gathered: Gathered | None = None,
+    solver: Smoother = SerialSweep(),  # noqa: B008
+    finest: Smoother | None = None,
 ) -> list[Level]:
     """The levels of `layer_hierarchy`, whose equations are posed later: see `posed`.
 
@@ -133,7 +142,9 @@ def layer_levels(
         Of a state at one point.
     factors : sequence of int
         From each level to the next.
-    relaxation, reverse, weight, c_points_only, communicator : as in `layer_hierarchy`
+    relaxation, reverse, weight, c_points_only, communicator, solver : as in `layer_hierarchy`
+    finest : Smoother, optional
+        Before the coarse correction of the finest level, in place of relaxation.
     gathered : Gathered, optional
         Where all processes hold the coarsest layers of all: for the propagator, one more level.
 
@@ -154,12 +165,15 @@ def layer_levels(
         equation = LayerEquation(None, number, size, None, transfer, reverse, *ends)
         word = words[min(number, len(words) - 1)]
         stored = transfer.intervals.count if transfer and transfer.c_points_only else size
+        smoother = solver if transfer is None else Relaxation(word, weight)
+        if not number and transfer is not None and finest is not None:
+            smoother = finest
         level = Level(
             equation,
-            SerialSweep() if transfer is None else Relaxation(word, weight),
+            smoother,
             transfer,
             post_smoother=None if transfer is None or word == "F" else Relaxation("F"),
-            residual=None if transfer is None else equation.residual,
+            residual=equation.residual,
             size=(stored + 1) * math.prod(shape),
             name=f"level {number}",
             cost=float(size),
@@ -246,7 +260,8 @@ def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Sche
     ----------
     levels : int
     text : str
-        "V", "F" or "W", or "cascade + V" and so on.
+        "V", "F" or "W", or "cascade + V" and so on. "newton" and the other texts of `newton_of` are
+        a sweep on the finest level, whose smoother is then the `NewtonSweep`.
 
     Raises
     ------
@@ -270,10 +285,12 @@ def mgrit(levels: int, text: str = "cascade + V") -> tuple[Schedule | None, Sche
     cascaded = scanner.take(r"cascade\b") is not None
     if cascaded:
         scanner.expect(r"\+", "'+'")
+    opening = cascade([1] * (levels - 1) + [0]) if cascaded and levels > 1 else None
+    if newton_of(text) is not None:
+        return opening, Schedule([Step("pre" if levels > 1 else "solve", 0)])
     letter = scanner.expect(r"[VFW]\b", "V, F or W" if cascaded else "V, F, W or 'cascade +'")
     scanner.end()
     whole = cycle(levels, {"V": 1, "F": 2, "W": math.inf}[letter])
     if levels == 1:
         return None, whole
-    opening = cascade([1] * (levels - 1) + [0]) if cascaded else None
     return opening, Schedule(whole[:-1])

@@ -20,8 +20,11 @@ from mgnet.callbacks import ours
 from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction, check_step
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
+from mgnet.depth.mgrit.relaxation import SerialSweep
+from mgnet.depth.mgrit.step_jacobian import step_jacobian
 from mgnet.hierarchy import Hierarchy
 from mgnet.limits import MOST_UNKNOWNS, is_number, is_whole, shown
+from mgnet.smoother import Smoother
 
 __all__ = ["OneStep", "dahlquist", "heat"]
 
@@ -44,6 +47,10 @@ class OneStep:
         dt of every step, in units of time.
     start : float
         Time at the start.
+    jacobian : callable, optional
+        `(t, dt, states) -> array of shape (k, n, n)`: for `NewtonSweep`, the derivative of the step
+        by the state, whose n entries are in the order of `ravel`. Without it central differences
+        are taken, 2 n steps for each, of states with at most 64 entries.
 
     Examples
     --------
@@ -66,6 +73,7 @@ class OneStep:
     initial: np.ndarray
     steps: np.ndarray
     start: float = 0.0
+    jacobian: StepFunction | None = None
 
     def __post_init__(self) -> None:
         if np.ndim(self.steps) != 1 or not len(self.steps):
@@ -77,6 +85,11 @@ class OneStep:
             raise TypeError(
                 f"OneStep got a step of type {type(self.step).__name__}; give a function "
                 "(t, dt, states) -> states"
+            )
+        if self.jacobian is not None and not callable(self.jacobian):
+            raise TypeError(
+                f"OneStep got a jacobian of type {type(self.jacobian).__name__}; give a function "
+                "(t, dt, states) -> array of shape (k, n, n)"
             )
         for name, values, kinds in (
             ("steps", self.steps, "iuf"),
@@ -126,8 +139,12 @@ class OneStep:
         coarsening: int | Sequence[int] = 4,
         relaxation: Sequence[str] = ("F", "FCF"),
         weight: float = 1.0,
+        solver: Smoother = SerialSweep(),  # noqa: B008
     ) -> Hierarchy:
-        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`."""
+        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`.
+
+        `levels=1, solver=NewtonSweep()` is Newton's method for all steps at once.
+        """
         grids = [(self.times[:-1], np.asarray(self.steps))]
         for factor in level_factors(levels, coarsening):
             times, steps = grids[-1]
@@ -140,13 +157,14 @@ class OneStep:
             times, steps = grids[equal.index(False)]
             check_step(step, self._initial, times, steps)
         return layer_hierarchy(
-            _Steps(step, tuple(grids)),
+            _Steps(step, tuple(grids), self.jacobian),
             len(self.steps),
             self._initial,
             levels=levels,
             coarsening=coarsening,
             relaxation=relaxation,
             weight=weight,
+            solver=solver,
         )
 
 
@@ -154,10 +172,24 @@ class OneStep:
 class _Steps:
     step: StepFunction
     grids: tuple[tuple[np.ndarray, np.ndarray], ...]
+    jacobian: StepFunction | None = None
 
     def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
         times, steps = self.grids[level]
         return self.step(times[which], steps[which], states)
+
+    def linearize(
+        self, level: int, which: slice, states: np.ndarray, structure: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The next states, and the Jacobians of the steps; see `NewtonSweep`."""
+        times, steps = (grid[which] for grid in self.grids[level])
+        return self.step(times, steps, states), step_jacobian(
+            self.step, self.jacobian, times, steps, states, structure
+        )
+
+    def linearization_work(self, structure: str, states: np.ndarray) -> float:
+        """Of one step with its Jacobian, in steps; that of the user counts as one."""
+        return 2.0 if self.jacobian is not None else 1.0 + 2.0 * math.prod(states.shape[1:])
 
 
 def _check_theta(name: str, theta: float) -> None:

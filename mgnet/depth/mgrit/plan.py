@@ -14,7 +14,8 @@ import numpy as np
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.coarse_kinds import check_coarse
 from mgnet.depth.mgrit.machine import Machine
-from mgnet.depth.mgrit.plan_calls import check_calls, plan_calls
+from mgnet.depth.mgrit.newton import newton_of
+from mgnet.depth.mgrit.plan_calls import Call, check_calls, plan_calls
 from mgnet.limits import is_whole, shown
 
 __all__ = ["Cost", "Plan", "best_plan", "plan"]
@@ -132,6 +133,7 @@ def plan(
     record: bool = False,
     gathered: bool = False,
     coarse: str = "mean",
+    jacobian: int = 1,
 ) -> Plan:
     """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
 
@@ -143,7 +145,7 @@ def plan(
     layers, ranks : int
     coarsening : int or sequence of int
     cycle : str
-        A text for `mgrit`.
+        A text for `mgrit`; a Newton sweep counts as a cycle.
     machine : Machine
         By default a layer takes a unit of time and messages take none.
     levels : int
@@ -163,6 +165,9 @@ def plan(
     coarse : str
         What coarse layers are, as in `LayerParallel`: "fused" ones cost as much as the layers that
         they stand for (and are never gathered), "identity" nothing.
+    jacobian : int
+        In Newton sweeps, evaluations (products, backward) that the Jacobian of a layer costs: as
+        many as a sample's state has entries, with `LayerParallel`. The scan is not counted.
 
     Examples
     --------
@@ -172,19 +177,7 @@ def plan(
     path: 60, messages: 7
     together  60 s, serial 64 s: speedup 1.07
     """
-    if not is_whole(ranks, 1):
-        raise ValueError(f"plan got ranks = {shown(ranks)}; give an integer of at least 1")
-    counted = isinstance(cycles, Sequence) and len(cycles) in (1, 2)
-    if not counted or not all(k is None or is_whole(k) for k in cycles):
-        raise ValueError(
-            f"plan got cycles = {shown(cycles)}; give the number of cycles forward and backward, "
-            "such as (2, 1), with None for a serial pass"
-        )
-    if not isinstance(machine, Machine):
-        raise TypeError(
-            f"plan got machine {shown(machine)}; give Machine(layer_seconds=1e-3, latency=1e-5), "
-            "say"
-        )
+    _check(ranks, cycles, machine, jacobian)
     check_coarse("plan", coarse)
     factors = level_factors(levels, coarsening)
     sizes = level_sizes(layers, factors)
@@ -195,19 +188,27 @@ def plan(
         if count is None:
             calls.append(plan_calls(layers, (), relaxation, cycle, 0, False, reverse))
         else:
-            calls.append(plan_calls(layers, factors, relaxation, cycle, count, record, reverse))
+            calls.append(
+                plan_calls(layers, factors, relaxation, cycle, count, record, reverse, jacobian)
+            )
     gathered = gathered and levels > 1 and coarse != "fused"
     everywhere = levels - 1 if gathered and len(owned[0]) > 2 else None
     if record and len(calls) == 2:  # the adjoint records each coarse level once
-        for k in sorted({k for k, _ in calls[1]} - {0}):
+        for k in sorted({call.level for call in calls[1]} - {0}):
             size = int(owned[k][-1])
             at_once = 1 if k == everywhere else size
-            calls[0] += [(k, slice(n, n + at_once, 1)) for n in range(0, size, at_once)]
+            calls[0] += [Call(k, slice(n, n + at_once, 1)) for n in range(0, size, at_once)]
     cascaded = cycle.startswith("cascade")
     costs = [
         _cost(each, owned, _strides(factors, coarse), bool(reverse), everywhere, cascaded)
         for reverse, each in enumerate(calls)
     ]
+    sweep = newton_of(cycle) if levels > 1 else None
+    if sweep is not None:
+        tries = 1 if sweep.structure == "identity" else 2  # gatherings of a sweep, forward
+        for reverse, count in enumerate(cycles):
+            gatherings = (count or 0) * (1 if reverse else tries)
+            costs[reverse] = _gathered(costs[reverse], gatherings, len(owned[0]) - 1)
     message = machine.latency + machine.state_bytes / machine.bandwidth
     weights = (1.0, machine.backward_ratio)[: len(costs)]
     critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))
@@ -228,6 +229,27 @@ def plan(
         memory=float(np.diff(owned[0]).max())
         * (machine.layer_bytes + len(costs) * machine.state_bytes),
     )
+
+
+def _check(ranks: int, cycles: Sequence[int | None], machine: Machine, jacobian: int) -> None:
+    if not is_whole(ranks, 1):
+        raise ValueError(f"plan got ranks = {shown(ranks)}; give an integer of at least 1")
+    counted = isinstance(cycles, Sequence) and len(cycles) in (1, 2)
+    if not counted or not all(k is None or is_whole(k) for k in cycles):
+        raise ValueError(
+            f"plan got cycles = {shown(cycles)}; give the number of cycles forward and backward, "
+            "such as (2, 1), with None for a serial pass"
+        )
+    if not isinstance(machine, Machine):
+        raise TypeError(
+            f"plan got machine {shown(machine)}; give Machine(layer_seconds=1e-3, latency=1e-5), "
+            "say"
+        )
+    if not is_whole(jacobian):
+        raise ValueError(
+            f"plan got jacobian = {shown(jacobian)}; give the evaluations that the Jacobian of a "
+            "layer costs, an integer of at least 0"
+        )
 
 
 def best_plan(
@@ -328,7 +350,7 @@ def _strides(factors: Sequence[int], coarse: str) -> list[int]:
 
 
 def _cost(
-    calls: list[tuple[int, slice]],
+    calls: list[Call],
     owned: list[np.ndarray],
     strides: Sequence[int],
     reverse: bool,
@@ -338,9 +360,9 @@ def _cost(
     """`everywhere`: the coarsest level, if every rank marches over all of it."""
     evaluations = critical = messages = critical_messages = marched = 0
     ranks = len(owned[0]) - 1
-    for level, which in calls:
+    for level, which, times, sends in calls:
         begins = owned[level]
-        stride = strides[level]
+        stride = strides[level] * times
         if level == everywhere and which.stop - which.start == 1:
             marched += 1
             evaluations += ranks * stride
@@ -349,21 +371,29 @@ def _cost(
         layers = range(begins[-1])[which]
         before = np.clip(-((layers.start - begins) // layers.step), 0, len(layers))
         each = stride * np.diff(before)
-        if stride > 1 and layers and layers[-1] == begins[-1] - 1:  # which may stand for fewer
+        if strides[level] > 1 and layers and layers[-1] == begins[-1] - 1:  # it may be shorter
             each[-1] -= stride * begins[-1] - owned[0][-1]
         evaluations += int(each.sum())
         critical += int(each.max())
         # The state at the beginning of a block is the end of the layer before it.
         crossing = begins[1:-1] - (0 if reverse else 1)
         within = (crossing >= layers.start) & (crossing < layers.stop)
-        sent = int((within & ((crossing - layers.start) % layers.step == 0)).sum())
+        sent = sends * int((within & ((crossing - layers.start) % layers.step == 0)).sum())
         messages += sent
         critical_messages += sent > 0
     if marched:
         # Each march gathers its right-hand side (a cascade has none, recording gathers states), and
         # the forward pass the parameters.
         gatherings = marched // int(owned[-1][-1]) - cascaded + (not reverse)
-        in_a_row = gatherings * math.ceil(math.log2(ranks))
-        messages += ranks * in_a_row
-        critical_messages += in_a_row
+        found = Cost(evaluations, critical, messages, critical_messages)
+        return _gathered(found, gatherings, ranks)
     return Cost(evaluations, critical, messages, critical_messages)
+
+
+def _gathered(cost: Cost, gatherings: int, ranks: int) -> Cost:
+    """With so many messages from all ranks to all."""
+    in_a_row = gatherings * math.ceil(math.log2(ranks))
+    return cost._replace(
+        messages=cost.messages + ranks * in_a_row,
+        critical_messages=cost.critical_messages + in_a_row,
+    )

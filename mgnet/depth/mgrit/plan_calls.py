@@ -3,29 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit, relaxation_words
+from mgnet.depth.mgrit.layer_hierarchy import layer_levels, mgrit, relaxation_words
+from mgnet.depth.mgrit.newton import newton_of
+from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import run
 from mgnet.limits import shown
 from mgnet.schedule import Schedule
 
-__all__ = ["check_calls", "plan_calls"]
+__all__ = ["Call", "check_calls", "plan_calls"]
 
 # A plan walks over its calls: so many take seconds, and ten million numbers a state.
 MOST_CALLS, MOST_LAYERS = 300_000, 10**7
 
 
+class Call(NamedTuple):
+    """A batched call: the layers `which` of a level, so many times as costly as an evaluation.
+
+    `sends`: whether what it gives is sent on where the layers of the next rank begin.
+    """
+
+    level: int
+    which: slice
+    times: int = 1
+    sends: bool = True
+
+
 class _Note:
     """A propagator that evaluates nothing and notes the calls."""
 
-    def __init__(self) -> None:
-        self.calls: list[tuple[int, slice]] = []
+    def __init__(self, jacobian: int, reverse: bool) -> None:
+        self.calls: list[Call] = []
+        self.jacobian = jacobian
+        self.reverse = reverse
 
     def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
-        self.calls.append((level, which))
+        self.calls.append(Call(level, which))
         return states
+
+    def linearize(
+        self, level: int, which: slice, states: np.ndarray, structure: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        # Forward the step is then tried, by further calls.
+        self.calls.append(Call(level, which, 1 + self.jacobian, sends=self.reverse))
+        return states, np.ones((*states.shape, 1) if structure == "dense" else states.shape)
 
 
 def plan_calls(
@@ -36,7 +60,8 @@ def plan_calls(
     count: int,
     record: bool,
     reverse: bool,
-) -> list[tuple[int, slice]]:
+    jacobian: int = 1,
+) -> list[Call]:
     """The calls of `count` cycles, what opens them and the closing sweep: levels and layers.
 
     Parameters
@@ -49,33 +74,35 @@ def plan_calls(
         For `mgrit`.
     count : int
     record, reverse : bool
+    jacobian : int
+        Evaluations that the Jacobian of a layer costs, in Newton sweeps.
 
     Examples
     --------
     >>> calls = plan_calls(8, (4,), ("F",), "V", 0, record=False, reverse=False)
-    >>> [(level, len(range(8)[which])) for level, which in calls]
+    >>> [(level, len(range(8)[which])) for level, which, *_ in calls]
     [(0, 2), (0, 2), (0, 2)]
     """
-    note, levels = _Note(), len(factors) + 1
-    hierarchy = layer_hierarchy(
-        note,
-        layers,
-        np.zeros(()),
-        levels=levels,
-        coarsening=factors,
-        relaxation=relaxation if factors else ("F",),
-        reverse=reverse,
-    )
+    note, levels = _Note(jacobian, reverse), len(factors) + 1
+    words = relaxation if factors else ("F",)
+    made = layer_levels(layers, (1,), factors, words, reverse=reverse, finest=newton_of(text))
+    hierarchy = Hierarchy(made)
+    for level in made:
+        level.operator.pose(note, np.zeros(1))
     if not factors:
         hierarchy[0].operator.march(None)
         return note.calls
     opening, cycle = mgrit(levels, text)
-    u = np.zeros(layers + 1)
+    u = np.zeros((layers + 1, 1))
     for schedule in ([] if opening is None else [opening]) + [cycle] * count:
         u, _ = run(schedule, hierarchy, u, None)
-    u = hierarchy[0].operator.relax(u, None)
+    equation = hierarchy[0].operator
+    if reverse and count and newton_of(text) is not None:  # the residual after the last sweep
+        equation.residual(u, None)
+        equation.pose(note, np.zeros(1))
+    u = equation.relax(u, None)
     if record:
-        hierarchy[0].operator.arrivals(u, None)
+        equation.arrivals(u, None)
     return note.calls
 
 
@@ -111,10 +138,19 @@ def check_calls(
         counted = 0
         for _, level, _ in schedule or ():
             coarsest = level == len(factors)
-            counted += sizes[-1] if coarsest else (1 + letters) * (factors[level] + 1)
+            if newton_of(text) is not None and not level:
+                counted += 2 * factors[0] if factors else 1
+                continue
+            counted += (
+                sizes[-1] if coarsest else (1 + letters) * (min(factors[level], sizes[level]) + 1)
+            )
         return counted
 
-    closing = 3 * (factors[0] + 1) if factors else 0
+    closing = (
+        (5 if newton_of(text) is not None else 3) * (min(factors[0], sizes[0]) + 1)
+        if factors
+        else 0
+    )
     total = sum(
         sizes[0]
         if count is None or not factors

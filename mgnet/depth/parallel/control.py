@@ -16,6 +16,7 @@ __all__ = [
     "FixedCycles",
     "PassReport",
     "CyclesToTolerance",
+    "too_inexact",
 ]
 
 
@@ -68,7 +69,9 @@ def summarize(
     closing sweep knows it. Factors of residuals that are rounding errors mean nothing: a change of
     at most `rounding` is its own estimate.
     """
-    factors = [b / a if a else 0.0 for a, b in zip(norms[:-1], norms[1:], strict=True)]
+    pairs = zip(norms[:-1], norms[1:], strict=True)
+    # After a residual that is not finite nothing is known of the next one's error.
+    factors = [math.inf if a == math.inf else b / a if a else 0.0 for a, b in pairs]
     estimates = []
     for number, change in enumerate(changes):
         factor = factors[min(number, len(factors) - 1)] if factors else math.nan
@@ -241,6 +244,32 @@ class AdaptiveCycles:
 
 
 Control = FixedCycles | CyclesToTolerance | AdaptiveCycles
+
+
+def too_inexact(direction: str, made: PassReport, control: Control, forecast: str = "") -> str:
+    """The warning of a pass whose error is above the tolerance.
+
+    Parameters
+    ----------
+    direction : str
+    made : PassReport
+    control : Control
+    forecast : str
+        Further words: how errors grow along the layers.
+
+    Examples
+    --------
+    >>> print(too_inexact("forward", PassReport(1, 0.5, 0.3, (0.3,)), FixedCycles()))
+    LayerParallel goes on training with an estimated relative error of 0.3 in the forward pass after
+    1 cycles, above the tolerance 0.1: take more cycles, a smaller coarsening factor, or
+    control=CyclesToTolerance()
+    """
+    return (
+        f"LayerParallel goes on training with an estimated relative error of {made.estimate:.1g} "
+        f"in the {direction} pass after {made.cycles} cycles, above the tolerance "
+        f"{control.tolerance:g}: take more cycles, a smaller coarsening factor, or "
+        f"control=CyclesToTolerance(){'; ' * bool(forecast)}{forecast}"
+    )
 
 
 def _check_tolerance(control: object, tolerance: float) -> None:

@@ -23,16 +23,14 @@ from mgnet.depth.parallel.control import (
     Control,
     FixedCycles,
     PassReport,
+    too_inexact,
 )
 from mgnet.depth.parallel.evaluation import evaluating, fastest, means
 from mgnet.depth.parallel.local_layers import keep_layers
+from mgnet.depth.parallel.lyapunov import told_of
+from mgnet.depth.parallel.method import SERIAL_METHOD, MGRITMethod
 from mgnet.depth.parallel.propagation import Propagation
-from mgnet.depth.parallel.propagation_setup import (
-    SERIAL_METHOD,
-    MGRITMethod,
-    PropagationSetup,
-    detached,
-)
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.parallel.serial import march
 from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
@@ -63,7 +61,10 @@ class LayerParallel(nn.Module):
         How many layers of a level become one of the next; the last ones may be fewer.
     forward, backward : str
         Cycles of state and adjoint, `[cascade +] V`, `F` or `W`. The cascade, a solve on the
-        coarsest level carried up, is the start; without it every state starts as the first.
+        coarsest level carried up, is the start; without it every state starts as the first. Or
+        `[cascade +] newton`, `newton(diagonal)`, `newton(identity)`, `newton(dense, 0.1)`: sweeps
+        of Newton's method (DEER) for the states between intervals of `coarsening` layers; see
+        `NewtonSweep`.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles
         How many cycles follow.
     relaxation : sequence of str
@@ -248,7 +249,7 @@ class LayerParallel(nn.Module):
             self.calls += 1
         number = self.calls if counted else 0
         budgets = {name: control.limit(name, number) for name in ("forward", "backward")}
-        report = self._follow if recorded else self._note
+        report = partial(self._follow, partial(told_of, setup, u)) if recorded else self._note
         starts = self._starts if self.settings["warm_start"] else None
         record = recorded or update
         call = ModuleCall(self.net, Propagation(setup), budgets, record, update, report, starts)
@@ -300,7 +301,7 @@ class LayerParallel(nn.Module):
     def _note(self, direction: str, made: PassReport) -> None:
         self.__dict__[f"last_{direction}"] = made  # a module's own way looks for tensors
 
-    def _follow(self, direction: str, made: PassReport) -> None:
+    def _follow(self, forecast: Callable[[], str], direction: str, made: PassReport) -> None:
         self._note(direction, made)
         control = self.control
         if control is None:
@@ -308,13 +309,7 @@ class LayerParallel(nn.Module):
         told = self.training and self.communicator.rank == 0  # once, and by one process
         if made.estimate > control.tolerance and told and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"LayerParallel goes on training with an estimated relative error of "
-                f"{made.estimate:.1g} in the {direction} pass after {made.cycles} cycles, above "
-                f"the tolerance {control.tolerance:g}: take more cycles, a smaller coarsening "
-                "factor, or control=CyclesToTolerance()",
-                stacklevel=2,
-            )
+            warnings.warn(too_inexact(direction, made, control, forecast()), stacklevel=2)
         following = control.follow(direction, made)
         if following is not control:
             self.control = following

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -106,8 +106,17 @@ def first_not_finite(net: ODENet, optimizer: torch.optim.Optimizer | None = None
 
 
 @contextmanager
-def naming_divergence(net: ODENet, direction: str) -> Iterator[None]:
+def naming_divergence(
+    net: ODENet, direction: str, forecast: Callable[[], str] = str
+) -> Iterator[None]:
     """Where a pass meets a state that is not finite, say in which layers, and whether by weights.
+
+    Parameters
+    ----------
+    net : ODENet
+    direction : str
+    forecast : callable, optional
+        What is said further where the weights are finite; called then only.
 
     Examples
     --------
@@ -124,6 +133,8 @@ def naming_divergence(net: ODENet, direction: str) -> Iterator[None]:
         broken = first_not_finite(net)
         if broken is None:
             why = "the weights are finite: look at the input, or take smaller steps of training"
+            told = forecast()
+            why += f"; {told}" if told else ""
         else:
             where = f"of layer {broken}" if broken >= 0 else "before, after or shared by the layers"
             why = f"weights {where} are not finite"

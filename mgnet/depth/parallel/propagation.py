@@ -6,6 +6,7 @@ closing sweep, and the states at which the coarse layers are recorded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,9 @@ from mgnet.depth.mgrit.c_layers import Intervals, intervals
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.fused_layers import FusedTape
 from mgnet.depth.parallel.history import History
-from mgnet.depth.parallel.propagation_setup import PropagationSetup, in_turn, summed
+from mgnet.depth.parallel.layer_jacobians import backward_jacobians, work_of
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
+from mgnet.depth.parallel.turns import in_turn, summed
 from mgnet.interpreter import run
 
 __all__ = ["Adjoint", "Propagation"]
@@ -61,7 +64,7 @@ class Propagation:
         points, history = self._iterate(self.setup, start, guess, limit)
         if record:
             history.add_residual(self.record(points) - points)
-        return points, history.summarize()
+        return points, self._told(history, False)
 
     def points_of(self, level: int) -> Tensor:
         """The recorded states where the own layers of a coarser level begin."""
@@ -96,10 +99,19 @@ class Propagation:
     ) -> tuple[Tensor, PassReport]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
         adjoint = Adjoint.of(self)
-        if limit.cycles or guess is None:
+        if self.setup.method.uses_coarse(True, limit.cycles, guess is None):
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
-        return points, history.summarize()
+        return points, self._told(history, True)
+
+    def _told(self, history: History, reverse: bool) -> PassReport:
+        """The report; all processes raise together where Newton's states are good for nothing."""
+        made, norms = history.summarize(), history.norms
+        if self.setup.method.sweep(reverse) and norms and not math.isfinite(norms[-1]):
+            raise FloatingPointError(
+                f"the residual is not finite after {made.cycles} Newton sweeps"
+            )
+        return made
 
     def _iterate(
         self,
@@ -123,6 +135,9 @@ class Propagation:
                 history.add_change(before, points)
                 if limit.stop and history.summarize().estimate <= limit.stop:
                     break
+            if reverse and limit.cycles and method.sweep(reverse):
+                # One sweep may be all: only the residual after it tells that it was enough.
+                history.add_residual(hierarchy[0].operator.residual(points, None))
         return points, history
 
     def _guess(self, given: Tensor, guess: Tensor | None, reverse: bool) -> Tensor:
@@ -181,7 +196,8 @@ class Adjoint:
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.parallel.propagation_setup import MGRITMethod, detached
+    >>> from mgnet.depth.parallel.method import MGRITMethod
+    >>> from mgnet.depth.parallel.propagation_setup import detached
     >>> net = ODENet(torch.nn.Linear(2, 2), 8)
     >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
     >>> forward = Propagation(PropagationSetup.of(net.kernel, detached(net.layers()), method))
@@ -226,6 +242,21 @@ class Adjoint:
             step = self._parts[key] = self._tape(level, which), scale
         tape, scale = step
         return torch.addcmul(states, scale, tape.vjp(states))
+
+    def linearize(
+        self, level: int, which: slice, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """Backward steps with their matrices, for each sample; see `NewtonSweep`."""
+        setup = self.forward.setup
+        scale, tape = setup.scale(level, which, states), None
+        if len(states):  # else other processes hold all layers
+            tape = self._tape(level, which)
+        found = backward_jacobians(setup.kernel, tape, scale, states, structure)
+        return self.advance(level, which, states), found
+
+    def linearization_work(self, structure: str, states: Tensor) -> float:
+        """Of `linearize`, in vector-Jacobian products of all layers."""
+        return work_of(self.forward.setup.kernel, structure, states)
 
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import accumulate
 from math import prod
-from operator import mul
 from typing import Any
 
 import torch
@@ -17,9 +14,8 @@ from torch import Tensor
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape
-from mgnet.depth.mgrit.coarse_kinds import check_coarse
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
-from mgnet.depth.mgrit.layer_hierarchy import layer_levels, mgrit, posed
+from mgnet.depth.mgrit.layer_hierarchy import layer_levels, posed
 from mgnet.depth.parallel.coarse_layers import (
     coarse_layers,
     layers_of_all,
@@ -29,45 +25,15 @@ from mgnet.depth.parallel.coarse_layers import (
     sums,
 )
 from mgnet.depth.parallel.fused_layers import FusedLayers, FusedTape
+from mgnet.depth.parallel.layer_jacobians import backward_jacobians, work_of
+from mgnet.depth.parallel.method import MGRITMethod
+from mgnet.depth.parallel.turns import in_turn, summed
 from mgnet.hierarchy import Hierarchy
-from mgnet.schedule import Schedule
 
-__all__ = ["SERIAL_METHOD", "MGRITMethod", "PropagationSetup", "detached", "in_turn", "summed"]
-
-
-@dataclass(frozen=True)
-class MGRITMethod:
-    """The multigrid method of a `LayerParallel` module: its levels, and the cycles each way."""
-
-    factors: tuple[int, ...]  # from each level to the next: one fewer than there are levels
-    forward: tuple[Schedule | None, Schedule]  # opening, cycle
-    backward: tuple[Schedule | None, Schedule]
-    relaxation: tuple[str, ...]
-    coarse: str = "mean"  # what coarse layers are
-
-    @classmethod
-    def from_texts(
-        cls,
-        factors: Sequence[int],
-        forward: str,
-        backward: str,
-        relaxation: Sequence[str],
-        coarse: str = "mean",
-    ) -> MGRITMethod:
-        """Of cycles as texts; see `mgrit`."""
-        levels, words = len(factors) + 1, tuple(relaxation)
-        check_coarse("LayerParallel", coarse)
-        return cls(tuple(factors), mgrit(levels, forward), mgrit(levels, backward), words, coarse)
-
-    @property
-    def strides(self) -> list[int]:
-        """How many layers of the finest level one layer of each level stands for."""
-        return list(accumulate(self.factors, mul, initial=1))
-
+__all__ = ["PropagationSetup", "detached"]
 
 HIERARCHIES = 256  # for states of different shapes
 STEPS = 2048  # slices of layers, for states of different shapes
-SERIAL_METHOD = MGRITMethod.from_texts((), "V", "V", ("F",))
 
 
 class PropagationSetup:
@@ -245,6 +211,7 @@ class PropagationSetup:
                     c_points_only=True,
                     communicator=self.communicator,
                     gathered=self.gathered,
+                    finest=method.sweep(propagator.reverse),
                 )
             )
         with posed(kept, propagator, initial) as hierarchy:
@@ -289,6 +256,20 @@ class PropagationSetup:
         slope, scale = step
         return torch.addcmul(states, scale, slope(states))
 
+    def linearize(
+        self, level: int, which: slice, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """Forward steps with their Jacobians, for each sample; see `NewtonSweep`."""
+        scale = self.scale(level, which, states)
+        tape = self.kernel.record(self.fine[which], states)
+        found = backward_jacobians(self.kernel, tape, scale, states, structure)
+        new = torch.addcmul(states, scale, tape.value) if len(states) else states
+        return new, found.mT if structure == "dense" else found
+
+    def linearization_work(self, structure: str, states: Tensor) -> float:
+        """Of `linearize`, in evaluations and vector-Jacobian products of all layers."""
+        return work_of(self.kernel, structure, states)
+
     def march(
         self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
     ) -> list[Tensor]:
@@ -312,59 +293,6 @@ class PropagationSetup:
         if isinstance(layers, FusedLayers):
             return layers.record(states)
         return self.kernel.record(layers, states)
-
-
-def in_turn(
-    slopes: Sequence[Callable[[Tensor], Tensor]],
-    scales: Sequence[Tensor],
-    now: Tensor,
-    rows: Sequence[Tensor] | None,
-) -> list[Tensor]:
-    """The points of steps one after another; the roundings are those of `advance`.
-
-    Parameters
-    ----------
-    slopes : sequence of callable
-        `state -> slope`, one for each step.
-    scales : sequence of Tensor
-        The length of each step, shaped to multiply a state.
-    now : Tensor
-        The first point.
-    rows : sequence of Tensor, optional
-        What is added after each step.
-
-    Examples
-    --------
-    >>> half = torch.tensor(0.5)
-    >>> in_turn([torch.neg] * 2, [half] * 2, torch.tensor(8.0), None)
-    [tensor(8.), tensor(4.), tensor(2.)]
-    """
-    points = [now]
-    if rows is None:
-        for slope, scale in zip(slopes, scales, strict=True):
-            now = torch.addcmul(now, scale, slope(now))
-            points.append(now)
-    else:
-        for slope, scale, row in zip(slopes, scales, rows, strict=True):
-            now = torch.addcmul(now, scale, slope(now)).add_(row)
-            points.append(now)
-    return points
-
-
-def summed(layers: int, now: Tensor, rows: Sequence[Tensor] | None) -> list[Tensor]:
-    """The points of steps that change nothing but by what is added; see `in_turn`.
-
-    Examples
-    --------
-    >>> summed(2, torch.tensor(8.0), [torch.tensor(1.0)] * 2)
-    [tensor(8.), tensor(9.), tensor(10.)]
-    """
-    if rows is None:
-        return [now] * (layers + 1)
-    points = [now]
-    for row in rows:
-        points.append(points[-1] + row)
-    return points
 
 
 def detached(layers: Layers) -> Layers:

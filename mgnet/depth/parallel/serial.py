@@ -53,7 +53,8 @@ def march(
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, detached
+    >>> from mgnet.depth.parallel.method import SERIAL_METHOD
+    >>> from mgnet.depth.parallel.propagation_setup import detached
     >>> net, u = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(1, 2)
     >>> layers = net.layers()
     >>> setup = PropagationSetup.of(net.kernel, detached(layers), SERIAL_METHOD)

@@ -15,6 +15,7 @@ from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import least_change
 from mgnet.depth.parallel.local_layers import naming_divergence
+from mgnet.depth.parallel.lyapunov import told_of
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
@@ -102,7 +103,8 @@ def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tenso
     Examples
     --------
     >>> from mgnet.depth import FixedCycles, ODENet
-    >>> from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached
+    >>> from mgnet.depth.parallel.method import MGRITMethod
+    >>> from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
     >>> net, u, control = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(1, 2), FixedCycles(2)
     >>> layers, method = net.layers(), MGRITMethod.from_texts((4,), "V", "V", ("F",))
     >>> propagation = Propagation(PropagationSetup.of(net.kernel, detached(layers), method))
@@ -127,7 +129,8 @@ class _Solve(torch.autograd.Function):
         ctx.scaled = alone and cast_of(u.device.type) == torch.float16
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         propagation, guess = call.propagation, call.guess("forward", u)
-        with naming_divergence(call.net, "forward"):
+        forecast = partial(told_of, propagation.setup, u)
+        with naming_divergence(call.net, "forward", forecast):
             points, made = propagation.forward(
                 u.detach(), call.budgets["forward"], guess, call.record
             )
@@ -147,7 +150,8 @@ class _Solve(torch.autograd.Function):
         def adjoint(gradient: Tensor) -> Gradients:
             guess = call.guess("backward", gradient)
             try:
-                with cast(), naming_divergence(call.net, "backward"):
+                forecast = partial(told_of, propagation.setup, u)
+                with cast(), naming_divergence(call.net, "backward", forecast):
                     adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
                     start, of_parameters, of_steps = propagation.gradients(adjoint, with_steps)
             except FloatingPointError:

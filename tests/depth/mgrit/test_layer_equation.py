@@ -8,7 +8,8 @@ import torch
 
 from mgnet.depth.mgrit.c_layers import CLayers, intervals
 from mgnet.depth.mgrit.communicator import Gathered, SerialCommunicator
-from mgnet.depth.mgrit.layer_equation import LayerEquation, march_by_advance
+from mgnet.depth.mgrit.layer_equation import LayerEquation
+from mgnet.depth.mgrit.marching import march_by_advance
 
 
 class Net:

@@ -4,10 +4,13 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from mgnet import run
+from mgnet.depth import FixedCycles, LayerParallel, ODENet
 from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.coarse_kinds import COARSE
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
@@ -226,3 +229,35 @@ def test_the_best_plan_is_the_best_of_all():
 def test_refusals(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         plan(64, **arguments)
+
+
+@pytest.mark.parametrize("text", ["newton", "cascade + newton(diagonal)", "newton(identity)"])
+@pytest.mark.parametrize("layers", [24, 26])
+def test_newton_sweeps_cost_what_a_network_counts(text, layers):
+    """Evaluations and products of `LayerParallel`, with states of 3 entries for each sample."""
+    torch.manual_seed(0)
+    net = ODENet(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), layers).double()
+    parallel = LayerParallel(
+        net, forward=text, backward=text, control=FixedCycles(2, backward=1), coarse="first"
+    )
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    parallel(x).sum().backward()  # makes the traces, which evaluate layers, too
+    kernel = net.kernel
+    before = kernel.evaluations, kernel.vjps
+    out = parallel(x).sum()
+    evaluations, products = kernel.evaluations - before[0], kernel.vjps - before[1]
+    out.backward()
+    predicted = plan(layers, cycle=text, cycles=(2, 1), record=True, jacobian=3)
+    recorded = -(-layers // 4) if "cascade" in text else 0  # the coarse level, for the adjoint
+    assert predicted.forward.evaluations == evaluations + products + recorded
+    assert predicted.backward.evaluations == kernel.vjps - before[1] - products
+
+
+def test_newton_sweeps_gather_and_are_refused():
+    one, two = (plan(64, ranks=4, cycle="newton", cycles=(k,), jacobian=8) for k in (1, 2))
+    assert two.forward.critical - one.forward.critical == 4 * 4 * (1 + 8 + 1)
+    assert two.forward.messages - one.forward.messages == 3 + 2 * 4 * 2
+    picard = plan(64, ranks=4, cycle="newton(identity)", cycles=(1,))
+    assert picard.forward.messages == 3 + 4 * 2
+    with pytest.raises(ValueError, match="jacobian = -1"):
+        plan(64, cycle="newton", jacobian=-1)

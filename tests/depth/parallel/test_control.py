@@ -123,3 +123,10 @@ def test_adaptive_takes_no_advice_from_a_call_that_began_before():
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_nothing_is_believed_after_a_residual_that_is_not_finite():
+    """A step that was undone, or overflowed: that the next residual is smaller says nothing."""
+    made = summarize([1e-3, 1e-3, 1e-3], [1.0, math.inf, 1e-9, 1e-12])
+    assert made.estimates[:2] == (math.inf, math.inf)
+    assert made.estimate == pytest.approx(1e-6, rel=0.01)

@@ -7,8 +7,9 @@ from torch import nn
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.parallel.control import CycleLimit
+from mgnet.depth.parallel.method import MGRITMethod
 from mgnet.depth.parallel.propagation import Propagation
-from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
 
 WIDTH, BATCH = 3, 4
 

@@ -12,9 +12,12 @@ from torch import nn
 
 from mgnet.depth import CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.depth.batched.block import StackedBlock
-from mgnet.depth.mgrit.layer_equation import LayerEquation, march_by_advance
+from mgnet.depth.mgrit.layer_equation import LayerEquation
+from mgnet.depth.mgrit.marching import march_by_advance
+from mgnet.depth.parallel.method import MGRITMethod
 from mgnet.depth.parallel.propagation import Adjoint, Propagation
-from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached, in_turn
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
+from mgnet.depth.parallel.turns import in_turn
 
 WIDTH, LAYERS = 4, 13
 

@@ -9,7 +9,8 @@ from torch import nn
 from mgnet.depth import ODENet
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
 from mgnet.depth.parallel.local_layers import keep_layers
-from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, PropagationSetup, detached
+from mgnet.depth.parallel.method import SERIAL_METHOD
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.serial import march
 
 

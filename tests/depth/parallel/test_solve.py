@@ -6,8 +6,9 @@ from torch import nn
 
 from mgnet.depth import CyclesToTolerance, LayerParallel, ODENet
 from mgnet.depth.parallel.control import CycleLimit
+from mgnet.depth.parallel.method import MGRITMethod
 from mgnet.depth.parallel.propagation import Propagation
-from mgnet.depth.parallel.propagation_setup import MGRITMethod, PropagationSetup, detached
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
 
 BUDGETS = {"forward": CycleLimit(2), "backward": CycleLimit(3)}

@@ -1,0 +1,66 @@
+"""A march over layers one by one, for propagators that have none of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+__all__ = ["march_by_advance"]
+
+State = Any
+
+
+class Advancing(Protocol):
+    """What is asked of a propagator."""
+
+    def advance(self, level: int, which: slice, states: State) -> State:
+        """One step over some layers."""
+        ...
+
+
+@lru_cache(maxsize=64)
+def _one_by_one(layers: int) -> tuple[slice, ...]:
+    return tuple(slice(i, i + 1) for i in range(layers))
+
+
+def march_by_advance(
+    propagator: Advancing,
+    level: int,
+    layers: int,
+    start: State,
+    rows: Sequence[State] | None,
+    reverse: bool,
+) -> list[State]:
+    """All points of a march over the layers of a level one by one, in the order of the march.
+
+    Parameters
+    ----------
+    propagator : Propagator
+    level : int
+    layers : int
+        n.
+    start : state
+        The first point, with axis 0.
+    rows : sequence of state, optional
+        What is added after each layer, in the order of the march; nothing by default.
+    reverse : bool
+        From the last layer to the first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Halve:
+    ...     def advance(self, level, which, states):
+    ...         return 0.5 * states
+    >>> march_by_advance(Halve(), 0, 2, np.array([8.0]), [np.array([1.0])] * 2, False)
+    [array([8.]), array([5.]), array([3.5])]
+    """
+    points, calls = [start], _one_by_one(layers)
+    calls = calls[::-1] if reverse else calls
+    for number, which in enumerate(calls):
+        start = propagator.advance(level, which, start)
+        if rows is not None:
+            start = start + rows[number]
+        points.append(start)
+    return points

@@ -1,0 +1,171 @@
+"""`lyapunov`: whether methods parallel in layers or steps will converge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgnet.depth.batched.lending import lending
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
+from mgnet.depth.mgrit.layer_equation import LayerEquation
+from mgnet.depth.mgrit.lyapunov_exponent import MOST_LAYERS, Lyapunov, exponents_along
+from mgnet.depth.mgrit.marching import march_by_advance
+from mgnet.depth.mgrit.one_step import OneStep
+from mgnet.depth.network.ode_net import ODENet
+from mgnet.depth.parallel.method import SERIAL_METHOD
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
+from mgnet.depth.parallel.shared_weights import with_side_inputs
+from mgnet.limits import is_whole, shown
+
+__all__ = ["lyapunov", "told_of"]
+
+
+def lyapunov(
+    model: ODENet | nn.Module | OneStep | Callable[..., Any],
+    x: Tensor | None = None,
+    *,
+    state: Tensor | None = None,
+    directions: int = 2,
+    **side: Any,
+) -> Lyapunov:
+    """The largest Lyapunov exponent per layer or step, and what it says of parallel methods.
+
+    A small error of a state is followed along the layers, by products of their Jacobians with
+    vectors that are renormalized after each. Where it shrinks, Newton's method with dense Jacobians
+    can converge in few iterations, and MGRIT where its coarse layers are good; where it grows, say
+    a thousandfold and more over all layers, either takes about as many as there are layers. What
+    is looked at is the serial trajectory: states that a parallel method passes through may be
+    worse. Costs a serial march and `4 directions` evaluations of each layer.
+
+    Parameters
+    ----------
+    model : ODENet, LayerParallel, OneStep, or cell
+        A cell is a `torch.nn.RNNCell`, `GRUCell` or `LSTMCell`, or a function or module
+        `(input, state) -> state`.
+    x : Tensor, optional
+        A batch of inputs of a net; the sequence of a cell, shape (steps, batch, ...).
+    state : Tensor of shape (batch, ...), optional
+        Where a cell begins; zeros for those of torch. That of an LSTM is (h, c) side by side.
+    directions : int
+        Random vectors that are followed.
+    **side : Tensor
+        Side inputs of a net.
+
+    Returns
+    -------
+    Lyapunov
+        `.exponent`, `.verdict`; it is printed as its verdict.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Notes
+    -----
+    Source: Gonzalez et al. (arXiv 2508.16817); the renormalized vectors are Benettin's.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> logistic = OneStep(lambda t, dt, u: 4.0 * u * (1.0 - u), np.array([0.3]), np.ones(4000))
+    >>> found = lyapunov(logistic)
+    >>> print(f"{found.exponent:.2f}, ln 2 is {np.log(2):.2f}")
+    0.69, ln 2 is 0.69
+    >>> generator = torch.manual_seed(0)
+    >>> print(lyapunov(torch.nn.GRUCell(3, 8), torch.randn(100, 2, 3)))
+    exponent -0.5... per step: errors shrink along the steps, so parallel methods can converge in
+    few iterations
+    """
+    if not is_whole(directions, 1):
+        raise ValueError(
+            f"lyapunov got directions = {shown(directions)}; give an integer of at least 1"
+        )
+    if isinstance(model, OneStep):
+        equation: LayerEquation = model.hierarchy(levels=1)[0].operator
+        points = equation.march(None)
+        found = exponents_along(equation.propagator, points, False, directions)
+        time = float(model.times[-1] - model.times[0])
+        return Lyapunov(tuple(found), equation.layers, "step", time)
+    net = getattr(model, "net", model)
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"lyapunov got a {type(model).__name__} and the input {shown(x)}; give a batch of "
+            "inputs, as lyapunov(net, x), or the sequence of a cell, (steps, batch, inputs)"
+        )
+    if isinstance(net, ODENet):
+        net.check_whole()
+        with torch.no_grad():
+            kernel, layers = net.kernel, net.layers()
+            if side:
+                with lending():
+                    kernel, layers = with_side_inputs(net, side, SERIAL_COMMUNICATOR, 1)
+            setup = PropagationSetup.of(kernel, detached(layers), SERIAL_METHOD)
+            return _along(setup, setup.count, net.encode(x, **side), "layer", directions)
+    if callable(model) and not isinstance(model, nn.RNNBase):
+        cell = _Cell(model, x)
+        with torch.no_grad():
+            return _along(cell, len(x), cell.start(state), "step", directions)
+    raise TypeError(
+        f"lyapunov got a {type(model).__name__}; give an ODENet, a LayerParallel, a OneStep, or a "
+        "cell, such as torch.nn.GRUCell, with a sequence"
+    )
+
+
+def told_of(setup: PropagationSetup, u: Tensor) -> str:
+    """The verdict on the layers of a call, for a message; "" where other processes hold some.
+
+    Parameters
+    ----------
+    setup : PropagationSetup
+    u : Tensor of shape (batch, ...)
+        The state before the layers.
+    """
+    if setup.communicator.ranks > 1 or not u.numel():
+        return ""
+    kernel = setup.kernel
+    counted = kernel.evaluations
+    with torch.no_grad():
+        found = _along(setup, min(setup.count, MOST_LAYERS), u.detach(), "layer", 1)
+    kernel.evaluations = counted  # what a message costs is not the call's
+    return found.verdict
+
+
+def _along(propagator: Any, layers: int, u: Tensor, unit: str, directions: int) -> Lyapunov:
+    points = torch.cat(march_by_advance(propagator, 0, layers, u[None], None, False))
+    found = exponents_along(propagator, points, True, directions)
+    return Lyapunov(tuple(found), layers, unit)
+
+
+class _Cell:
+    """The steps of a recurrent cell over a sequence (`Propagator`)."""
+
+    def __init__(self, cell: Callable[..., Any], x: Tensor):
+        self.cell = cell
+        self.x = x
+        if x.dim() < 2 or not len(x):
+            raise ValueError(
+                f"lyapunov got the sequence {tuple(x.shape)} for a cell; give one of shape (steps, "
+                "batch, inputs)"
+            )
+
+    def start(self, state: Tensor | None) -> Tensor:
+        if state is not None:
+            return state
+        if not isinstance(self.cell, nn.RNNCellBase):
+            raise TypeError(
+                f"lyapunov got a {type(self.cell).__name__} and no state; give that with which it "
+                "begins, as lyapunov(cell, x, state=torch.zeros(batch, hidden))"
+            )
+        width = self.cell.hidden_size * (2 if isinstance(self.cell, nn.LSTMCell) else 1)
+        return self.x.new_zeros((self.x.shape[1], width))
+
+    def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
+        """One step."""
+        given = self.x[which.start], states[0]
+        if isinstance(self.cell, nn.LSTMCell):
+            h, c = given[1].chunk(2, -1)
+            return torch.cat(self.cell(given[0], (h, c)), -1)[None]
+        return self.cell(*given)[None]

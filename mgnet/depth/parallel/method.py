@@ -1,0 +1,60 @@
+"""The multigrid method of a `LayerParallel` module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import mul
+
+from mgnet.depth.mgrit.coarse_kinds import check_coarse
+from mgnet.depth.mgrit.layer_hierarchy import mgrit
+from mgnet.depth.mgrit.newton import NewtonSweep, newton_of
+from mgnet.schedule import Schedule
+
+__all__ = ["SERIAL_METHOD", "MGRITMethod"]
+
+
+@dataclass(frozen=True)
+class MGRITMethod:
+    """The multigrid method of a `LayerParallel` module: its levels, and the cycles each way."""
+
+    factors: tuple[int, ...]  # from each level to the next: one fewer than there are levels
+    forward: tuple[Schedule | None, Schedule]  # opening, cycle
+    backward: tuple[Schedule | None, Schedule]
+    relaxation: tuple[str, ...]
+    coarse: str = "mean"  # what coarse layers are
+    sweeps: tuple[NewtonSweep | None, NewtonSweep | None] = (None, None)  # in place of cycles
+
+    @classmethod
+    def from_texts(
+        cls,
+        factors: Sequence[int],
+        forward: str,
+        backward: str,
+        relaxation: Sequence[str],
+        coarse: str = "mean",
+    ) -> MGRITMethod:
+        """Of cycles as texts; see `mgrit`."""
+        levels, words = len(factors) + 1, tuple(relaxation)
+        check_coarse("LayerParallel", coarse)
+        cycles = mgrit(levels, forward), mgrit(levels, backward)
+        sweeps = newton_of(forward), newton_of(backward)
+        return cls(tuple(factors), *cycles, words, coarse, sweeps)
+
+    def sweep(self, reverse: bool) -> NewtonSweep | None:
+        """The Newton sweep of the states, or of the adjoint, if it has one."""
+        return self.sweeps[reverse]
+
+    def uses_coarse(self, reverse: bool, cycles: int, opens: bool) -> bool:
+        """Whether so many cycles, or what opens them, visit coarse layers."""
+        opening, _ = self.backward if reverse else self.forward
+        return (opens and opening is not None) or (cycles > 0 and self.sweep(reverse) is None)
+
+    @property
+    def strides(self) -> list[int]:
+        """How many layers of the finest level one layer of each level stands for."""
+        return list(accumulate(self.factors, mul, initial=1))
+
+
+SERIAL_METHOD = MGRITMethod.from_texts((), "V", "V", ("F",))

@@ -1,0 +1,63 @@
+"""Marches over layers one by one, with the roundings of batched steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["in_turn", "summed"]
+
+
+def in_turn(
+    slopes: Sequence[Callable[[Tensor], Tensor]],
+    scales: Sequence[Tensor],
+    now: Tensor,
+    rows: Sequence[Tensor] | None,
+) -> list[Tensor]:
+    """The points of steps one after another; the roundings are those of `advance`.
+
+    Parameters
+    ----------
+    slopes : sequence of callable
+        `state -> slope`, one for each step.
+    scales : sequence of Tensor
+        The length of each step, shaped to multiply a state.
+    now : Tensor
+        The first point.
+    rows : sequence of Tensor, optional
+        What is added after each step.
+
+    Examples
+    --------
+    >>> half = torch.tensor(0.5)
+    >>> in_turn([torch.neg] * 2, [half] * 2, torch.tensor(8.0), None)
+    [tensor(8.), tensor(4.), tensor(2.)]
+    """
+    points = [now]
+    if rows is None:
+        for slope, scale in zip(slopes, scales, strict=True):
+            now = torch.addcmul(now, scale, slope(now))
+            points.append(now)
+    else:
+        for slope, scale, row in zip(slopes, scales, rows, strict=True):
+            now = torch.addcmul(now, scale, slope(now)).add_(row)
+            points.append(now)
+    return points
+
+
+def summed(layers: int, now: Tensor, rows: Sequence[Tensor] | None) -> list[Tensor]:
+    """The points of steps that change nothing but by what is added; see `in_turn`.
+
+    Examples
+    --------
+    >>> summed(2, torch.tensor(8.0), [torch.tensor(1.0)] * 2)
+    [tensor(8.), tensor(9.), tensor(10.)]
+    """
+    if rows is None:
+        return [now] * (layers + 1)
+    points = [now]
+    for row in rows:
+        points.append(points[-1] + row)
+    return points
