@@ -43,7 +43,8 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, detached
+    >>> from mgnet.depth.parallel.method import SERIAL_METHOD
+    >>> from mgnet.depth.parallel.propagation_setup import detached
     >>> net = ODENet(nn.Conv1d(2, 2, 1), 4)
     >>> setup = PropagationSetup.of(net.kernel, detached(net.layers()), SERIAL_METHOD)
     >>> compiled_march(setup, torch.ones(5, 2, 3))
@@ -125,7 +126,8 @@ def march_compiled(
     Examples
     --------
     >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.parallel.propagation_setup import SERIAL_METHOD, detached
+    >>> from mgnet.depth.parallel.method import SERIAL_METHOD
+    >>> from mgnet.depth.parallel.propagation_setup import detached
     >>> from mgnet.depth.parallel.serial import march
     >>> net, u = ODENet(torch.nn.Linear(2, 2), 8), torch.ones(1, 2)
     >>> layers = net.layers()

@@ -13,9 +13,11 @@ from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.communicator import Communicator, gathered_norm
 from mgnet.depth.mgrit.layer_equation import Propagator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit, relaxation_words
+from mgnet.depth.mgrit.newton import newton_of
 from mgnet.depth.mgrit.relaxation import Relaxation
 from mgnet.depth.parallel.control import CycleLimit, PassReport, summarize
 from mgnet.depth.parallel.history import least_change
+from mgnet.depth.recurrent.sweeps import newton_sweeps
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import run
 from mgnet.limits import is_whole, shown
@@ -38,7 +40,7 @@ class TimeCycles:
     relaxation : str or sequence of str
         Words for `layer_hierarchy`.
     cycle : str
-        "V", "F" or "W".
+        "V", "F" or "W"; or Newton's sweeps on one level, as text for `newton_of`.
 
     Raises
     ------
@@ -64,7 +66,12 @@ class TimeCycles:
         factors = level_factors(self.levels, 2 if self.coarsening is None else self.coarsening)
         for word in relaxation_words(self.relaxation, len(factors)):
             Relaxation(word)
-        mgrit(self.levels, self.cycle)
+        if newton_of(self.cycle) is None:
+            mgrit(self.levels, self.cycle)
+
+    def are_serial(self, steps: int) -> bool:
+        """Whether so few steps are one level, to be taken one after another."""
+        return not self.factors(steps) and (newton_of(self.cycle) is None or steps < 2)
 
     def factors(self, steps: int) -> tuple[int, ...]:
         """From each level to the next, for so many steps; the coarsest level has two or more.
@@ -73,6 +80,8 @@ class TimeCycles:
         ----------
         steps : int
         """
+        if newton_of(self.cycle) is not None:
+            return ()
         chosen = max(2, round(steps ** (1.0 / self.levels)))
         found = []
         for factor in level_factors(self.levels, self.coarsening or chosen):
@@ -113,7 +122,7 @@ class TimeCycles:
             The estimate is that of the relative error of all C-points. Whether this is what was
             asked for: False where cycles did not get there, and it was solved step by step.
         """
-        factors = self.factors(steps)
+        factors, newton = self.factors(steps), newton_of(self.cycle)
         hierarchy = layer_hierarchy(
             propagator,
             steps,
@@ -124,15 +133,19 @@ class TimeCycles:
             reverse=reverse,
             communicator=communicator,
         )
-        if not factors:
+        if self.are_serial(steps):
             return hierarchy[0].operator.march(f), PassReport(0, 0.0, 0.0), True
-        opening, cycle = mgrit(len(hierarchy), f"cascade + {self.cycle}")
         cycles = _Cycles(hierarchy, communicator, reverse, start.dtype)
         points = start.expand(steps + 1, *start.shape) if f is None else torch.zeros_like(f)
         try:
-            if f is None and opening is not None:
-                points, _ = run(opening, hierarchy, points, None)
-            points, made = cycles.take(cycle, points, f, limit)
+            if newton is not None:
+                given = points, f, limit, cycles.norm, cycles.rounding
+                points, made = newton_sweeps(newton, hierarchy[0], *given)
+            else:
+                opening, cycle = mgrit(len(hierarchy), f"cascade + {self.cycle}")
+                if f is None and opening is not None:
+                    points, _ = run(opening, hierarchy, points, None)
+                points, made = cycles.take(cycle, points, f, limit)
         except FloatingPointError:
             if not limit.stop:
                 raise
@@ -166,7 +179,7 @@ class _Cycles:
         inject = equation.transfer.inject
         # What the relaxation and the residual find is what the next cycle begins with, for nothing.
         u = equation.relax(u, f)
-        self.norms.append(self._norm(equation.residual(u, f)))
+        self.norms.append(self.norm(equation.residual(u, f)))
         made = self._made(math.nan)
         for _ in range(limit.cycles):
             before, stalled = inject(u), self._stalled()
@@ -175,10 +188,10 @@ class _Cycles:
             else:
                 u, memory = run(cycle, self.hierarchy, u, f, memory)
             u = equation.relax(u, f)
-            self.norms.append(self._norm(equation.residual(u, f)))
+            self.norms.append(self.norm(equation.residual(u, f)))
             after = inject(u)
-            size = self._norm(after) or 1.0
-            self.changes.append(self._norm(after - before) / size)
+            size = self.norm(after) or 1.0
+            self.changes.append(self.norm(after - before) / size)
             made = self._made(size)
             if limit.stop and made.estimate <= max(limit.stop, self.rounding):
                 break
@@ -198,6 +211,7 @@ class _Cycles:
         made = summarize(self.changes, self.norms, self.rounding)
         return made._replace(estimate=max(made.estimate, self.norms[-1] / size))
 
-    def _norm(self, points: Tensor) -> float:
+    def norm(self, points: Tensor) -> float:
+        """Of points, over all processes."""
         communicator, reverse = self._ends
         return gathered_norm(communicator, points, reverse)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mgnet.depth.recurrent.step_tape import Steps, StepTape
+from mgnet.limits import check_memory
 
-__all__ = ["TimeAdjoint", "TimeSteps"]
+__all__ = ["TimeAdjoint", "TimeSteps", "check_jacobians"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,7 @@ class TimeSteps:
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
         """What `advance` gives, and its derivative, as in `StepTape.jacobian`."""
+        check_jacobians(states, structure)
         return self.steps.linearize(*self._given(level, which), states, structure)
 
     def _given(self, level: int, which: slice) -> tuple[Tensor, Tensor | None]:
@@ -116,6 +118,7 @@ class TimeAdjoint:
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
         """What `advance` gives, and its derivative: the transpose of that of the forward steps."""
+        check_jacobians(states, structure)
         tape = self._tape(level, which)
         found = tape.jacobian(structure)
         return tape.vjp(states), found.mT if structure == "dense" else found
@@ -125,3 +128,19 @@ class TimeAdjoint:
         if key not in self._parts:
             self._parts[key] = self.tapes[level][which]
         return self._parts[key]
+
+
+def check_jacobians(states: Tensor, structure: str) -> None:
+    """Raise a ValueError unless memory holds the Jacobians of so many steps.
+
+    Examples
+    --------
+    >>> check_jacobians(torch.zeros(5, 2, 3), "dense")
+    """
+    if structure == "dense":
+        check_memory(
+            3 * states.numel() * states.shape[-1] * states.itemsize,
+            f"Newton's method got dense Jacobians of {len(states)} steps, of states of "
+            f"{tuple(states.shape[1:])}",
+            "take newton(diagonal), newton(identity) or cycles",
+        )

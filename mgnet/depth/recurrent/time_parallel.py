@@ -72,7 +72,9 @@ class TimeParallel(nn.Module):
         `(x, h, k) -> h`: a coarse step over k steps of the cell, k of shape (rows, 1), x the mean
         of their inputs. By default: a GRU or LSTM keeps its gates, another cell has its method
         `coarse`, or `extrapolated`.
-    cycle : {"V", "F", "W"}
+    cycle : {"V", "F", "W", "newton", "newton(diagonal)", "newton(identity)"}
+        Of multigrid; or Newton's method for all steps at once, on one level, with dense Jacobians
+        (for narrow states), their diagonals, or none: see `NewtonSweep`.
     batch_first : bool
         As in `torch.nn.GRU`, whose own one it takes over.
 
@@ -169,7 +171,7 @@ class TimeParallel(nn.Module):
                 f"TimeParallel was called under {transform}, which does not pass through a fixed "
                 "number of cycles; use control=CyclesToTolerance(1e-6), say, or mode='serial'"
             )
-        few = not self.cycles.factors(len(sequence.x)) or not sequence.x.numel()
+        few = self.cycles.are_serial(len(sequence.x)) or not sequence.x.numel()
         if transform or few or sequence.x.is_meta or self.mode == "serial":
             return "serial"
         if sequence.x.dtype in (torch.float32, torch.float64):

@@ -12,11 +12,8 @@ from mgnet import kernels  # noqa: E402
 from mgnet.depth import LayerParallel, ODENet  # noqa: E402
 from mgnet.depth.parallel import compiled_serial, serial  # noqa: E402
 from mgnet.depth.parallel.compiled_serial import compiled_march  # noqa: E402
-from mgnet.depth.parallel.propagation_setup import (  # noqa: E402
-    SERIAL_METHOD,
-    PropagationSetup,
-    detached,
-)
+from mgnet.depth.parallel.method import SERIAL_METHOD  # noqa: E402
+from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached  # noqa: E402
 
 
 def setup_of(net):

@@ -1,0 +1,72 @@
+"""Newton's sweeps over all time steps, until a tolerance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor
+
+from mgnet.depth.mgrit.newton import NewtonSweep
+from mgnet.depth.parallel.control import CycleLimit, PassReport, summarize
+from mgnet.level import Level
+
+__all__ = ["newton_sweeps"]
+
+
+def newton_sweeps(
+    sweep: NewtonSweep,
+    level: Level,
+    u: Tensor,
+    f: Tensor | None,
+    limit: CycleLimit,
+    norm: Callable[[Tensor], float],
+    rounding: float,
+) -> tuple[Tensor, PassReport]:
+    """All points after as many sweeps as the limit allows, and asks for.
+
+    Parameters
+    ----------
+    sweep : NewtonSweep
+    level : Level
+        Of all steps; its operator is posed.
+    u : Tensor of shape (T + 1, batch, S)
+    f : Tensor of the same shape, optional
+    limit : CycleLimit
+    norm : callable
+        Of points, over all processes.
+    rounding : float
+        The least relative change that can be told from rounding.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
+    >>> from mgnet.depth.recurrent.gru_steps import GRUSteps
+    >>> from mgnet.depth.recurrent.propagation import TimeSteps
+    >>> steps = TimeSteps(GRUSteps(torch.zeros(3, 1), None), torch.zeros(5, 1, 3), ())
+    >>> level = layer_hierarchy(steps, 5, torch.ones(1, 1), levels=1)[0]
+    >>> given = torch.ones(6, 1, 1), None, CycleLimit(20, 1e-6), torch.linalg.vector_norm, 1e-7
+    >>> points, made = newton_sweeps(NewtonSweep(), level, *given)
+    >>> points[-1].item(), made.cycles
+    (0.03125, 2)
+    """
+    equation, memory = level.operator, sweep.start(level, u)
+    changes: list[float] = []
+    norms: list[float] = []
+    made = PassReport(0, math.nan, math.nan)
+    for _ in range(limit.cycles):
+        before = u
+        u, memory = sweep.smooth(level, u, f, 1, memory)
+        norms.append(float(norm(equation.last_residual)))
+        size = float(norm(u)) or 1.0
+        changes.append(float(norm(u - before)) / size)
+        made = summarize(changes, norms, rounding)
+        asked = max(limit.stop, rounding)
+        # Changes are small, too, where damped sweeps stand still: the residual decides.
+        if limit.stop and made.estimate <= asked:
+            left = float(norm(equation.residual(u, f))) / size
+            made = made._replace(estimate=max(made.estimate, left))
+            if made.estimate <= asked:
+                break
+    return u, made
