@@ -39,6 +39,8 @@ class CheckedPropagator:
         march = getattr(inner, "march", None)
         if march is not None:
             self.march = march
+        if hasattr(inner, "linearize"):
+            self.linearize = self._linearized
 
     def advance(self, level: int, which: slice, states: State) -> State:
         """What the propagator gives, as a state of its own: it may give one array each time."""
@@ -48,6 +50,17 @@ class CheckedPropagator:
             wanted = f"the states on the other side of its layers, {vector.describe(states)}"
             refuse_result("layer_hierarchy", watched.named("advance"), new, wanted)
         return duplicate(new)
+
+    def _linearized(
+        self, level: int, which: slice, states: State, structure: str
+    ) -> tuple[State, State]:
+        watched = self._watched.setdefault(level, Watched(self.inner, "a propagator"))
+        found = watched.method("linearize", "layer_hierarchy", level, which, states, structure)
+        if not isinstance(found, tuple) or len(found) != 2:
+            wanted = "a pair, the states on the other side of its layers and their Jacobians"
+            refuse_result("layer_hierarchy", watched.named("linearize"), found, wanted)
+        new, jacobian = found
+        return duplicate(new), duplicate(jacobian)
 
     def __getattr__(self, name: str) -> Any:
         if name == "inner":  # before it is there, as in a copy that is being made

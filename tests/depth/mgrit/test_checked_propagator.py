@@ -7,6 +7,7 @@ import torch
 from mgnet import Solver
 from mgnet.depth.mgrit.checked_propagator import CheckedPropagator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
+from mgnet.depth.mgrit.newton import NewtonSweep
 
 
 class Decay:
@@ -109,3 +110,39 @@ def test_gradients_go_through():
     hierarchy = layer_hierarchy(Scale(), 3, torch.ones(1, dtype=torch.float64), levels=1)
     hierarchy[0].operator.march(None)[-1].sum().backward()
     assert weight.grad.item() == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("linearize", "sentence"),
+    [
+        (lambda states: (states.__imul__(0.5), np.full((4, 1, 1), 0.5)), "edits its argument"),
+        (lambda states: 0.5 * states, "a pair, the states on the other side"),
+    ],
+)
+def test_linearize_is_watched(linearize, sentence):
+    class Halve:
+        def advance(self, level, which, states):
+            return 0.5 * states
+
+        def linearize(self, level, which, states, structure):
+            return linearize(states)
+
+    level = layer_hierarchy(Halve(), 4, np.ones(1), levels=1, solver=NewtonSweep())[0]
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        level.smoother.smooth(level, np.ones((5, 1)), None, 1, None)
+
+
+def test_one_array_each_time_may_be_given():
+    values, jacobian = np.empty((4, 1)), np.empty((4, 1, 1))
+
+    class Halve:
+        def advance(self, level, which, states):
+            return 0.5 * states
+
+        def linearize(self, level, which, states, structure):
+            values[:], jacobian[:] = 0.5 * states, 0.5
+            return values, jacobian
+
+    level = layer_hierarchy(Halve(), 4, np.ones(1), levels=1, solver=NewtonSweep())[0]
+    u, _ = level.smoother.smooth(level, np.ones((5, 1)), None, 2, None)
+    assert (u.ravel() == 0.5 ** np.arange(5)).all()
