@@ -38,6 +38,7 @@ ROOMS = {
     "depth/batched": set(),
     "depth/mgrit": set(),
     "depth/network": {"batched"},
+    "depth/time_grids": {"mgrit"},
     "depth/parallel": {"batched", "mgrit", "network"},
     "training/loss": set(),
     "training/least_squares": {"loss"},

@@ -5,8 +5,8 @@ the forward and the adjoint solve, a layer-parallel module for ordinary training
 refinement in depth that leaves the network unchanged. Needs the core and PyTorch.
 
 Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
-layers in one call), `parallel` (their propagation by MGRIT), `hierarchy`
-(levels for training), `nested_training`. The
+layers in one call), `parallel` (their propagation by MGRIT), `hierarchy` (levels for training),
+`nested_training`; `time_grids` (of initial-value problems: adaptive ones, for example). The
 docstring of each gives the order of its files.
 """
 
@@ -30,13 +30,21 @@ from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, Fixe
 from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.microbatches import accumulate_gradients
+from mgnet.depth.time_grids.adaptive import adaptive
+from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution
+from mgnet.depth.time_grids.implicit_step import ImplicitStep
+from mgnet.depth.time_grids.local_errors import local_errors, observed_order
+from mgnet.depth.time_grids.time_parallel import TimeSolution, time_parallel
+from mgnet.depth.time_grids.van_der_pol import van_der_pol
 
 __all__ = [
     "AdaptiveCycles",
+    "AdaptiveSolution",
     "CLayers",
     "CyclesToTolerance",
     "DepthSpline",
     "FixedCycles",
+    "ImplicitStep",
     "Intervals",
     "LayerEquation",
     "LayerParallel",
@@ -50,16 +58,22 @@ __all__ = [
     "ResidualBlock",
     "SerialSweep",
     "StackedBlock",
+    "TimeSolution",
     "accumulate_gradients",
+    "adaptive",
     "best_plan",
     "clip_grad_norm_",
     "dahlquist",
     "depth_hierarchy",
     "heat",
     "layer_hierarchy",
+    "local_errors",
     "mgrit",
+    "observed_order",
     "parameter_groups",
     "plan",
     "refine_optimizer",
+    "time_parallel",
     "train_in_depth",
+    "van_der_pol",
 ]

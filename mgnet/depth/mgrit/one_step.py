@@ -96,7 +96,7 @@ class OneStep:
         return initial.astype(float) if initial.dtype.kind in "iu" else initial
 
     @cached_property
-    def _step(self) -> StepFunction:
+    def checked_step(self) -> StepFunction:
         """The step, once it is known to take many states at once."""
         if ours(self.step):
             return self.step
@@ -133,7 +133,7 @@ class OneStep:
             times, steps = grids[-1]
             # Sums of equal steps are equal to the last bit, as differences of times are not.
             grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
-        step, equal = self._step, [bool((steps == steps[0]).all()) for _, steps in grids]
+        step, equal = self.checked_step, [bool((steps == steps[0]).all()) for _, steps in grids]
         if (
             equal[0] and not all(equal) and isinstance(step, CheckedStep)
         ):  # a last interval is short
