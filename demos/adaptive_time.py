@@ -14,9 +14,11 @@ import numpy as np
 from scipy.integrate import solve_ivp
 
 from mgnet.depth import adaptive, van_der_pol
+from mgnet.options import init
 
 MU, FIRST = 1000.0, 64
-out = Path(sys.argv[1] if len(sys.argv) > 1 else "out/adaptive_time")
+arguments = init(sys.argv)
+out = Path(arguments[1] if len(arguments) > 1 else "out/adaptive_time")
 out.mkdir(parents=True, exist_ok=True)
 
 problem = van_der_pol(MU, FIRST, final_time=2.0 * MU)
