@@ -34,6 +34,7 @@ from mgnet.depth.time_grids.adaptive import adaptive
 from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution
 from mgnet.depth.time_grids.implicit_step import ImplicitStep
 from mgnet.depth.time_grids.local_errors import local_errors, observed_order
+from mgnet.depth.time_grids.richardson import Richardson, richardson
 from mgnet.depth.time_grids.time_parallel import TimeSolution, time_parallel
 from mgnet.depth.time_grids.van_der_pol import van_der_pol
 
@@ -56,6 +57,7 @@ __all__ = [
     "Propagator",
     "Relaxation",
     "ResidualBlock",
+    "Richardson",
     "SerialSweep",
     "StackedBlock",
     "TimeSolution",
@@ -73,6 +75,7 @@ __all__ = [
     "parameter_groups",
     "plan",
     "refine_optimizer",
+    "richardson",
     "time_parallel",
     "train_in_depth",
     "van_der_pol",

@@ -86,7 +86,7 @@ def adaptive(
     >>> from mgnet.depth import van_der_pol
     >>> solution = adaptive(van_der_pol(mu=10.0, steps=32, final_time=20.0), rtol=1e-4)
     >>> solution.converged, len(solution.states)
-    (True, 681)
+    (True, 607)
     """
     check_limits("adaptive", rtol=rtol, atol=atol, max_cycles=max_cycles)
     if not rtol and not atol:

@@ -67,7 +67,7 @@ def test_smaller_tolerances_give_smaller_errors(oscillator, method, order, toler
 
 def test_errors_are_those_of_the_intervals():
     problem = van_der_pol(5.0, steps=16, final_time=15.0, method="sdirk2")
-    solution = adaptive(problem, rtol=1e-4, atol=1e-5).require()
+    solution = adaptive(problem, rtol=1e-5, atol=1e-6).require()
     assert solution.order == 2
     times, states = solution.times, solution.states
     exact = [
@@ -82,7 +82,7 @@ def test_errors_are_those_of_the_intervals():
         for k in range(0, len(times) - 1, 2)
     ]
     found = states[2::2] - np.array(exact)
-    scale = 1e-5 + 1e-4 * abs(states[2::2])
+    scale = 1e-6 + 1e-5 * abs(states[2::2])
     sizes = np.sqrt(((found / scale) ** 2).mean(axis=1))
     assert sizes.max() < 1.5
     large = sizes > 0.3
