@@ -20,6 +20,7 @@ from mgnet.depth.mgrit.machine import Machine
 from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
 from mgnet.depth.mgrit.plan import best_plan, plan
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
+from mgnet.depth.mgrit.spatial_coarsening import SpatialCoarsening
 from mgnet.depth.nested_training import train_in_depth
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.optimizer_state import refine_optimizer
@@ -59,6 +60,7 @@ __all__ = [
     "ResidualBlock",
     "Richardson",
     "SerialSweep",
+    "SpatialCoarsening",
     "StackedBlock",
     "TimeSolution",
     "accumulate_gradients",

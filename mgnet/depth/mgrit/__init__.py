@@ -1,6 +1,6 @@
 """All layers, or all steps of a one-step method, as one equation solved by multigrid (MGRIT).
 
 Uses no network. Only `communicator`, for several processes, needs PyTorch. Reading order:
-`c_layers`, `layer_equation`, `relaxation`, `layer_hierarchy`, `one_step`, `machine`, `plan`;
-`communicator`.
+`c_layers`, `layer_equation`, `relaxation`, `layer_hierarchy`, `one_step`,
+`spatial_coarsening`, `machine`, `plan`; `communicator`.
 """

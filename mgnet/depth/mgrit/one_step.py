@@ -20,6 +20,11 @@ from mgnet.callbacks import ours
 from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction, check_step
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
+from mgnet.depth.mgrit.spatial_coarsening import (
+    SpatialCoarsening,
+    check_spatial,
+    coarsened_in_space,
+)
 from mgnet.hierarchy import Hierarchy
 from mgnet.limits import MOST_UNKNOWNS, is_number, is_whole, shown
 
@@ -98,11 +103,7 @@ class OneStep:
     @cached_property
     def checked_step(self) -> StepFunction:
         """The step, once it is known to take many states at once."""
-        if ours(self.step):
-            return self.step
-        step = CheckedStep(self.step)
-        step.observe(self._initial, self.times[:-1], np.asarray(self.steps))
-        return step
+        return _checked(self.step, self._initial, self.times[:-1], np.asarray(self.steps))
 
     @property
     def times(self) -> np.ndarray:
@@ -126,8 +127,16 @@ class OneStep:
         coarsening: int | Sequence[int] = 4,
         relaxation: Sequence[str] = ("F", "FCF"),
         weight: float = 1.0,
+        spatial: Sequence[SpatialCoarsening | None] = (),
     ) -> Hierarchy:
-        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`."""
+        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`.
+
+        Parameters
+        ----------
+        levels, coarsening, relaxation, weight : as in `layer_hierarchy`
+        spatial : sequence of (SpatialCoarsening or None)
+            From each level to the next, where coarser levels have coarser states, too.
+        """
         grids = [(self.times[:-1], np.asarray(self.steps))]
         for factor in level_factors(levels, coarsening):
             times, steps = grids[-1]
@@ -139,8 +148,17 @@ class OneStep:
         ):  # a last interval is short
             times, steps = grids[equal.index(False)]
             check_step(step, self._initial, times, steps)
-        return layer_hierarchy(
-            _Steps(step, tuple(grids)),
+        parts = check_spatial(spatial, len(grids))
+        on_levels, initials = [step], [self._initial]
+        for part, (times, steps) in zip(parts, grids[1:], strict=True):
+            if part is None:
+                on_levels.append(on_levels[-1])
+                initials.append(initials[-1])
+                continue
+            initials.append(part.coarse(initials[-1]))
+            on_levels.append(_checked(part.step, initials[-1], times, steps))
+        made = layer_hierarchy(
+            _Steps(tuple(on_levels), tuple(grids)),
             len(self.steps),
             self._initial,
             levels=levels,
@@ -148,16 +166,28 @@ class OneStep:
             relaxation=relaxation,
             weight=weight,
         )
+        return coarsened_in_space(made, parts, initials) if any(parts) else made
+
+
+def _checked(
+    step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
+) -> StepFunction:
+    """The step, once it is known to take many states at once."""
+    if ours(step):
+        return step
+    checked = CheckedStep(step)
+    checked.observe(initial, times, steps)
+    return checked
 
 
 @dataclass(frozen=True)
 class _Steps:
-    step: StepFunction
+    steps: tuple[StepFunction, ...]  # of each level
     grids: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
         times, steps = self.grids[level]
-        return self.step(times[which], steps[which], states)
+        return self.steps[level](times[which], steps[which], states)
 
 
 def _check_theta(name: str, theta: float) -> None:
