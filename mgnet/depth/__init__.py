@@ -33,8 +33,11 @@ from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.microbatches import accumulate_gradients
 from mgnet.depth.time_grids.adaptive import adaptive
 from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution
+from mgnet.depth.time_grids.bdf2 import bdf2
 from mgnet.depth.time_grids.implicit_step import ImplicitStep
 from mgnet.depth.time_grids.local_errors import local_errors, observed_order
+from mgnet.depth.time_grids.observation import observed
+from mgnet.depth.time_grids.periodic import periodic_hierarchy
 from mgnet.depth.time_grids.richardson import Richardson, richardson
 from mgnet.depth.time_grids.time_parallel import TimeSolution, time_parallel
 from mgnet.depth.time_grids.van_der_pol import van_der_pol
@@ -65,6 +68,7 @@ __all__ = [
     "TimeSolution",
     "accumulate_gradients",
     "adaptive",
+    "bdf2",
     "best_plan",
     "clip_grad_norm_",
     "dahlquist",
@@ -73,8 +77,10 @@ __all__ = [
     "layer_hierarchy",
     "local_errors",
     "mgrit",
+    "observed",
     "observed_order",
     "parameter_groups",
+    "periodic_hierarchy",
     "plan",
     "refine_optimizer",
     "richardson",

@@ -121,24 +121,16 @@ class OneStep:
         """The trajectory step by step, shape (N + 1, ...)."""
         return self.hierarchy(levels=1)[0].operator.march(None)
 
-    def hierarchy(
-        self,
-        levels: int = 2,
-        coarsening: int | Sequence[int] = 4,
-        relaxation: Sequence[str] = ("F", "FCF"),
-        weight: float = 1.0,
-        spatial: Sequence[SpatialCoarsening | None] = (),
-    ) -> Hierarchy:
-        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`.
+    def grids(self, factors: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The time at the left of every step, and its length, on every level.
 
         Parameters
         ----------
-        levels, coarsening, relaxation, weight : as in `layer_hierarchy`
-        spatial : sequence of (SpatialCoarsening or None)
-            From each level to the next, where coarser levels have coarser states, too.
+        factors : sequence of int
+            From each level to the next, finest first.
         """
         grids = [(self.times[:-1], np.asarray(self.steps))]
-        for factor in level_factors(levels, coarsening):
+        for factor in factors:
             times, steps = grids[-1]
             # Sums of equal steps are equal to the last bit, as differences of times are not.
             grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
@@ -148,6 +140,29 @@ class OneStep:
         ):  # a last interval is short
             times, steps = grids[equal.index(False)]
             check_step(step, self._initial, times, steps)
+        return grids
+
+    def hierarchy(
+        self,
+        levels: int = 2,
+        coarsening: int | Sequence[int] = 4,
+        relaxation: Sequence[str] = ("F", "FCF"),
+        weight: float = 1.0,
+        spatial: Sequence[SpatialCoarsening | None] = (),
+        c_points_only: bool = False,
+    ) -> Hierarchy:
+        """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`.
+
+        Parameters
+        ----------
+        levels, coarsening, relaxation, weight : as in `layer_hierarchy`
+        spatial : sequence of (SpatialCoarsening or None)
+            From each level to the next, where coarser levels have coarser states, too.
+        c_points_only : bool
+            Whether a state of level 0 is its C-points alone, `guess()[::c]` and the last point to
+            begin with; `observed` then makes functionals of the whole trajectory.
+        """
+        step, grids = self.checked_step, self.grids(level_factors(levels, coarsening))
         parts = check_spatial(spatial, len(grids))
         on_levels, initials = [step], [self._initial]
         for part, (times, steps) in zip(parts, grids[1:], strict=True):
@@ -165,6 +180,7 @@ class OneStep:
             coarsening=coarsening,
             relaxation=relaxation,
             weight=weight,
+            c_points_only=c_points_only,
         )
         return coarsened_in_space(made, parts, initials) if any(parts) else made
 

@@ -111,8 +111,8 @@ class SpatialCoarsening:
         if not fits or rows.ndim != state.ndim + 1 or len(rows) != 2:
             raise TypeError(
                 f"SpatialCoarsening got a transfer that takes 2 states of shape {state.shape} and "
-                f"{state.dtype} down to {vector.describe(rows)}; it must give 2 states with as many "
-                "axes, shape (2, ...), and the same dtype"
+                f"{state.dtype} down to {vector.describe(rows)}; it must give 2 states with as "
+                "many axes, shape (2, ...), and the same dtype"
             )
         return rows[0]
 

@@ -82,7 +82,7 @@ class ImplicitStep:
         value = states
         for row in _METHODS[self.method][1]:
             known = states + sum(a * k for a, k in zip(row, stages, strict=False))
-            value = self._solve(t + sum(row) * dt, row[-1] * dt, known, value)
+            value = self.solve(t + sum(row) * dt, row[-1] * dt, known, value)
             stages.append((value - known) / row[-1])
         return value
 
@@ -93,10 +93,17 @@ class ImplicitStep:
         second = _quotients(matrices, self.slope(t + dt, states + h * first) - 2.0 * first)
         return states + h * (1.5 * first + 0.5 * second)
 
-    def _solve(
+    def solve(
         self, t: np.ndarray, weight: np.ndarray, known: np.ndarray, start: np.ndarray
     ) -> np.ndarray:
-        """The u with `u - weight F(t, u) = known`; NaN where Newton's method does not find it."""
+        """The u with `u - weight F(t, u) = known`; NaN where Newton's method does not find it.
+
+        Parameters
+        ----------
+        t, weight : arrays of shape (k,)
+        known, start : arrays of shape (k, d)
+            Newton's method begins at `start`.
+        """
         u, open_rows = start.copy(), np.arange(len(start))
         unit = np.eye(start.shape[1])
         with np.errstate(all="ignore"):
