@@ -18,7 +18,7 @@ import scipy.linalg as la
 
 from mgnet.callbacks import ours
 from mgnet.depth.mgrit.c_layers import level_factors
-from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction, check_step
+from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction, check_unequal
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
 from mgnet.depth.mgrit.spatial_coarsening import (
     SpatialCoarsening,
@@ -134,12 +134,10 @@ class OneStep:
             times, steps = grids[-1]
             # Sums of equal steps are equal to the last bit, as differences of times are not.
             grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
-        step, equal = self.checked_step, [bool((steps == steps[0]).all()) for _, steps in grids]
-        if (
-            equal[0] and not all(equal) and isinstance(step, CheckedStep)
-        ):  # a last interval is short
+        equal = [bool((steps == steps[0]).all()) for _, steps in grids]
+        if equal[0] and not all(equal):  # a last interval is short
             times, steps = grids[equal.index(False)]
-            check_step(step, self._initial, times, steps)
+            check_unequal(self.checked_step, self._initial, times, steps)
         return grids
 
     def hierarchy(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.coarse_kinds import check_coarse
 from mgnet.depth.mgrit.machine import Machine
 from mgnet.depth.mgrit.plan_calls import check_calls, plan_calls
+from mgnet.depth.mgrit.step_costs import checked_costs, even_blocks, level_costs
 from mgnet.limits import is_whole, shown
 
 __all__ = ["Cost", "Plan", "best_plan", "plan"]
@@ -26,7 +27,7 @@ class Cost(NamedTuple):
     Attributes
     ----------
     evaluations : int
-        Of single layers, on all ranks together.
+        Of single layers, on all ranks together; with `costs`, what they cost.
     critical : int
         Of those, the ones that follow each other: the largest number on any rank, call by call.
     messages : int
@@ -106,9 +107,9 @@ class Plan:
         for cycles, (name, unit, cost) in zip(self.cycles, passes, strict=True):
             how = "serial" if cycles is None or self.levels == 1 else f"{self.cycle}, {cycles} x"
             lines.append(
-                f"{name:<9} {how:<17} {cost.evaluations} {unit} "
+                f"{name:<9} {how:<17} {cost.evaluations:.12g} {unit} "
                 f"({cost.evaluations / self.layers:.3g} per layer), messages: {cost.messages}; "
-                f"on the critical path: {cost.critical}, messages: {cost.critical_messages}"
+                f"on the critical path: {cost.critical:.12g}, messages: {cost.critical_messages}"
             )
         lines.append(
             f"together  {self.seconds:.3g} s, serial {self.serial_seconds:.3g} s: "
@@ -132,6 +133,7 @@ def plan(
     record: bool = False,
     gathered: bool = False,
     coarse: str = "mean",
+    costs: Sequence[float] | None = None,
 ) -> Plan:
     """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
 
@@ -163,6 +165,10 @@ def plan(
     coarse : str
         What coarse layers are, as in `LayerParallel`: "fused" ones cost as much as the layers that
         they stand for (and are never gathered), "identity" nothing.
+    costs : sequence of float, optional
+        Of every layer, in evaluations, where they differ: steps of a time grid that take more
+        iterations, say. A coarse layer costs the mean of those that it stands for, and the blocks
+        of the ranks cost about the same.
 
     Examples
     --------
@@ -189,7 +195,9 @@ def plan(
     factors = level_factors(levels, coarsening)
     sizes = level_sizes(layers, factors)
     check_calls(sizes, factors, relaxation, cycle, cycles, ranks)
-    owned = _owned(sizes, factors, ranks)
+    given = checked_costs("plan", costs, sizes[0])
+    weights = None if given is None else level_costs(given, factors, coarse)
+    owned = _owned(sizes, factors, ranks, given)
     calls = []
     for count, reverse in zip(cycles, (False, True), strict=False):
         if count is None:
@@ -204,13 +212,13 @@ def plan(
             at_once = 1 if k == everywhere else size
             calls[0] += [(k, slice(n, n + at_once, 1)) for n in range(0, size, at_once)]
     cascaded = cycle.startswith("cascade")
-    costs = [
-        _cost(each, owned, _strides(factors, coarse), bool(reverse), everywhere, cascaded)
+    told = [
+        _cost(each, owned, _strides(factors, coarse), bool(reverse), everywhere, cascaded, weights)
         for reverse, each in enumerate(calls)
     ]
     message = machine.latency + machine.state_bytes / machine.bandwidth
-    weights = (1.0, machine.backward_ratio)[: len(costs)]
-    critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))
+    ratios = (1.0, machine.backward_ratio)[: len(told)]
+    critical = sum(w * cost.critical for w, cost in zip(ratios, told, strict=True))
     return Plan(
         layers=int(layers),
         ranks=int(ranks),
@@ -219,14 +227,15 @@ def plan(
         coarse=coarse,
         cycle=cycle,
         cycles=tuple(cycles),
-        forward=costs[0],
-        backward=costs[1] if len(costs) == 2 else None,
+        forward=told[0],
+        backward=told[1] if len(told) == 2 else None,
         critical_path=critical,
-        seconds=critical * machine.layer_seconds
-        + sum(c.critical_messages for c in costs) * message,
-        serial_seconds=sum(weights) * layers * machine.layer_seconds,
+        seconds=critical * machine.layer_seconds + sum(c.critical_messages for c in told) * message,
+        serial_seconds=sum(ratios)
+        * (layers if given is None else float(given.sum()))
+        * machine.layer_seconds,
         memory=float(np.diff(owned[0]).max())
-        * (machine.layer_bytes + len(costs) * machine.state_bytes),
+        * (machine.layer_bytes + len(told) * machine.state_bytes),
     )
 
 
@@ -311,9 +320,15 @@ def best_plan(
     return min(plans, key=lambda found: found.seconds)
 
 
-def _owned(sizes: Sequence[int], factors: Sequence[int], ranks: int) -> list[np.ndarray]:
+def _owned(
+    sizes: Sequence[int], factors: Sequence[int], ranks: int, costs: np.ndarray | None
+) -> list[np.ndarray]:
     """Of every level, where the blocks of the ranks begin, and where the last one ends."""
-    begins = np.linspace(0, sizes[-1], min(ranks, sizes[-1]) + 1).round().astype(int)
+    busy = min(ranks, sizes[-1])
+    if costs is None:
+        begins = np.linspace(0, sizes[-1], busy + 1).round().astype(int)
+    else:
+        begins = even_blocks(costs, math.prod(factors), busy)
     owned = [begins]
     for size, factor in zip(sizes[-2::-1], factors[::-1], strict=True):
         owned.append(np.minimum(owned[-1] * factor, size))
@@ -334,25 +349,31 @@ def _cost(
     reverse: bool,
     everywhere: int | None,
     cascaded: bool,
+    weights: list[np.ndarray] | None,
 ) -> Cost:
     """`everywhere`: the coarsest level, if every rank marches over all of it."""
-    evaluations = critical = messages = critical_messages = marched = 0
+    evaluations: Any = 0
+    critical: Any = 0
+    messages = critical_messages = marched = 0
     ranks = len(owned[0]) - 1
     for level, which in calls:
         begins = owned[level]
         stride = strides[level]
         if level == everywhere and which.stop - which.start == 1:
             marched += 1
-            evaluations += ranks * stride
-            critical += stride
+            own = stride if weights is None else weights[level][which].item()
+            evaluations += ranks * own
+            critical += own
             continue
         layers = range(begins[-1])[which]
         before = np.clip(-((layers.start - begins) // layers.step), 0, len(layers))
         each = stride * np.diff(before)
-        if stride > 1 and layers and layers[-1] == begins[-1] - 1:  # which may stand for fewer
+        if weights is not None:
+            each = np.diff(np.cumsum([0.0, *weights[level][which]])[before])
+        elif stride > 1 and layers and layers[-1] == begins[-1] - 1:  # which may stand for fewer
             each[-1] -= stride * begins[-1] - owned[0][-1]
-        evaluations += int(each.sum())
-        critical += int(each.max())
+        evaluations += each.sum().item()
+        critical += each.max().item()
         # The state at the beginning of a block is the end of the layer before it.
         crossing = begins[1:-1] - (0 if reverse else 1)
         within = (crossing >= layers.start) & (crossing < layers.stop)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mgnet.depth.mgrit.c_layers import level_factors
-from mgnet.depth.mgrit.checked_step import CheckedStep, check_step
+from mgnet.depth.mgrit.checked_step import check_unequal
 from mgnet.depth.mgrit.one_step import OneStep
 from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution, Ending, GridRecord
 from mgnet.depth.time_grids.dyadic_grid import MOST_HALVINGS, DyadicGrid
@@ -153,9 +153,7 @@ class _Grid:
         counter, grid = CountedStep(problem.checked_step), cells.halved()
         steps = grid.steps
         new = replace(problem, step=counter, steps=steps)
-        if isinstance(problem.checked_step, CheckedStep) and (steps != steps[0]).any():
-            times = new.times[:-1]
-            check_step(problem.checked_step, new.guess()[0], times, steps)
+        check_unequal(problem.checked_step, new.guess()[0], new.times[:-1], steps)
         start = None if old is None else old.carried(new, grid)
         factors = rules.factors
         factors = factors[: fitting_levels(len(grid), len(factors) + 1, factors, LEAST) - 1]
