@@ -10,10 +10,16 @@ import numpy as np
 
 from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.checked_step import check_unequal
+from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.mgrit.one_step import OneStep
 from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution, Ending, GridRecord
 from mgnet.depth.time_grids.dyadic_grid import MOST_HALVINGS, DyadicGrid
-from mgnet.depth.time_grids.local_errors import check_order, found_order, local_errors
+from mgnet.depth.time_grids.local_errors import (
+    check_order,
+    check_problem,
+    found_order,
+    local_errors,
+)
 from mgnet.depth.time_grids.time_parallel import (
     CountedStep,
     TimeSolution,
@@ -88,6 +94,7 @@ def adaptive(
     >>> solution.converged, len(solution.states)
     (True, 607)
     """
+    check_problem("adaptive", problem)
     check_limits("adaptive", rtol=rtol, atol=atol, max_cycles=max_cycles)
     if not rtol and not atol:
         raise ValueError("adaptive got rtol = 0 and atol = 0; one must be positive")
@@ -99,7 +106,8 @@ def adaptive(
     if not (np.asarray(problem.steps) > 0).all():
         raise ValueError("adaptive got steps that are not all positive; time must go forward")
     factors = level_factors(levels, coarsening)
-    rules = _Rules(rtol, atol, factors, relaxation, cycle, max_cycles)
+    words = relaxation_words(relaxation, len(factors))
+    rules = _Rules(rtol, atol, factors, words, cycle, max_cycles)
     cells, old = DyadicGrid.first(np.asarray(problem.steps, dtype=float)), None
     records = list[GridRecord]()
     while True:
@@ -164,7 +172,7 @@ class _Grid:
             new,
             start,
             factors,
-            rules.relaxation[: max(len(factors), 2)],
+            rules.relaxation,
             lambda levels: Solver(
                 Hierarchy(levels.levels, norm=_weighted(scale, levels)),
                 rules.cycle,

@@ -17,7 +17,14 @@ import numpy as np
 from mgnet.depth.mgrit.one_step import OneStep
 from mgnet.limits import is_whole, shown
 
-__all__ = ["check_order", "found_order", "local_errors", "observed_order"]
+__all__ = [
+    "check_order",
+    "check_problem",
+    "check_trajectory",
+    "found_order",
+    "local_errors",
+    "observed_order",
+]
 
 HIGHEST_ORDER = 32
 
@@ -39,8 +46,36 @@ def check_order(owner: str, order: Any) -> None:
         )
 
 
+def check_problem(owner: str, problem: Any) -> None:
+    """Raise unless it is a OneStep whose initial state is finite.
+
+    Examples
+    --------
+    >>> check_problem("adaptive", 3)
+    Traceback (most recent call last):
+    TypeError: adaptive got a problem of type int; give a OneStep, as OneStep(step, initial, steps)
+    """
+    if not isinstance(problem, OneStep):
+        raise TypeError(
+            f"{owner} got a problem of type {type(problem).__name__}; give a OneStep, as "
+            "OneStep(step, initial, steps)"
+        )
+    if not np.isfinite(problem.initial).all() or not np.isfinite(problem.steps).all():
+        raise ValueError(f"{owner} got a problem whose initial state or steps are not finite")
+
+
 def check_trajectory(owner: str, problem: OneStep, u: Any, factor: int) -> np.ndarray:
-    """The trajectory as an array, or an error: one row for each time, and whole intervals."""
+    """The trajectory as an array, or an error: one row for each time, and whole intervals.
+
+    Examples
+    --------
+    >>> from mgnet.depth import dahlquist
+    >>> check_trajectory("local_errors", dahlquist(steps=3), np.ones((4, 1)), 2)
+    Traceback (most recent call last):
+    ValueError: local_errors got factor = 2 for 3 steps; give an integer of at least 2 that divides
+    their number, such as 2
+    """
+    check_problem(owner, problem)
     points, n = np.asarray(u), len(problem.steps)
     wanted = (n + 1, *np.shape(problem.initial))
     if points.shape != wanted:
@@ -129,9 +164,15 @@ def observed_order(problem: OneStep, u: np.ndarray) -> float:
     >>> round(observed_order(problem, problem.serial()), 2)
     2.0
     """
+    check_problem("observed_order", problem)
     n = len(problem.steps) // 4 * 4
     steps = np.asarray(problem.steps, dtype=float)[:n].reshape(-1, 4)
     points = np.asarray(u)
+    if points.shape != (len(problem.steps) + 1, *np.shape(problem.initial)):
+        raise ValueError(
+            f"observed_order got states of shape {points.shape}; give a trajectory, with a state "
+            f"for each of the {len(problem.steps) + 1} times"
+        )
     which = np.flatnonzero(
         (steps == steps[:, :1]).all(axis=1)
         & np.isfinite(points[:n:4]).all(axis=tuple(range(1, points.ndim)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from mgnet.depth.mgrit.c_layers import Intervals
 from mgnet.depth.mgrit.one_step import OneStep
+from mgnet.depth.time_grids.local_errors import check_problem
 from mgnet.limits import shown
 
 __all__ = ["observed"]
@@ -59,6 +60,12 @@ def observed(
     >>> bool(abs(heats - problem.serial().mean(axis=1)).max() < 1e-8)
     True
     """
+    check_problem("observed", problem)
+    if not callable(functional):
+        raise TypeError(
+            f"observed got a functional of type {type(functional).__name__}; give a function "
+            "(t, states) -> values"
+        )
     n = len(problem.steps)
     parts = Intervals(n, coarsening)
     states, wanted = np.asarray(c_points), (parts.count + 1, *np.shape(problem.initial))

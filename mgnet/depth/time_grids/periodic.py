@@ -22,6 +22,7 @@ from mgnet.depth.mgrit.checked_step import StepFunction
 from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.mgrit.one_step import OneStep
 from mgnet.depth.mgrit.relaxation import Relaxation
+from mgnet.depth.time_grids.local_errors import check_problem
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.smoother import Smoother
@@ -207,6 +208,7 @@ def periodic_hierarchy(
     >>> bool(abs(u - exact).max() < 0.02)
     True
     """
+    check_problem("periodic_hierarchy", problem)
     factors = level_factors(levels, coarsening)
     words = relaxation_words(relaxation, len(factors))
     sizes = level_sizes(len(problem.steps), factors)

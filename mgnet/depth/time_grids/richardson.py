@@ -13,9 +13,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.checked_step import StepFunction
+from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.mgrit.one_step import OneStep
-from mgnet.depth.time_grids.local_errors import check_order, check_trajectory, found_order
+from mgnet.depth.time_grids.local_errors import (
+    check_order,
+    check_problem,
+    check_trajectory,
+    found_order,
+)
 from mgnet.depth.time_grids.time_parallel import TimeSolution, fitting_levels, time_parallel
 
 __all__ = ["ExtrapolatedStep", "Richardson", "richardson"]
@@ -137,7 +144,9 @@ def richardson(
     """
     if order is not None:
         check_order("richardson", order)
-    settings = [levels, coarsening, relaxation, rtol, max_cycles]
+    words = relaxation_words(relaxation, len(level_factors(levels, coarsening)))
+    settings = [levels, coarsening, words, rtol, max_cycles]
+    check_problem("richardson", problem)
     points = problem.guess() if u is None else u
     points = check_trajectory("richardson", problem, points, factor)
     steps = np.asarray(problem.steps, dtype=float).reshape(-1, factor)
@@ -175,7 +184,7 @@ def _solved(
         start,
         levels=fit,
         coarsening=coarsening[: fit - 1] if isinstance(coarsening, Sequence) else coarsening,
-        relaxation=relaxation if isinstance(relaxation, str) else relaxation[: max(fit - 1, 2)],
+        relaxation=relaxation[: max(fit - 1, 2)],
         rtol=rtol,
         max_cycles=max_cycles,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mgnet.depth.mgrit.c_layers import level_factors
+from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.mgrit.one_step import OneStep
 from mgnet.hierarchy import Hierarchy
 from mgnet.solution import Reason
@@ -150,11 +151,16 @@ def time_parallel(
     >>> bool((solution.value == forward_euler.serial()).all())
     True
     """
+    if not isinstance(problem, OneStep):
+        raise TypeError(
+            f"time_parallel got a problem of type {type(problem).__name__}; give a OneStep"
+        )
+    factors = level_factors(levels, coarsening)
     found = mgrit_or_march(
         problem,
         problem.guess() if u is None else u,
-        level_factors(levels, coarsening),
-        relaxation,
+        factors,
+        relaxation_words(relaxation, len(factors)),
         lambda hierarchy: Solver(
             hierarchy if norm is None else Hierarchy(hierarchy.levels, norm=norm),
             cycle,
@@ -188,7 +194,8 @@ def mgrit_or_march(
     start : array of shape (N + 1, ...)
     factors : sequence of int
         From each level to the next.
-    relaxation : as in `OneStep.hierarchy`
+    relaxation : sequence of str
+        The words for as many levels, or fewer.
     solver : callable
         Of a hierarchy.
 
@@ -201,7 +208,8 @@ def mgrit_or_march(
     """
     notes, why, first = list[str](), "", 0.0
     while factors:
-        hierarchy = problem.hierarchy(len(factors) + 1, factors, relaxation)
+        words = relaxation[: max(len(factors), 2)]
+        hierarchy = problem.hierarchy(len(factors) + 1, factors, words)
         with np.errstate(all="ignore"):
             found = solver(hierarchy).solve(u=start)
         # What stands at rounding is as near to the serial trajectory as numbers allow.

@@ -202,6 +202,45 @@ def test_refusals(arguments, sentence):
         adaptive(van_der_pol(), **arguments)
 
 
+def test_a_problem_is_needed():
+    with pytest.raises(TypeError, match="got a problem of type int"):
+        adaptive(3)  # type: ignore[arg-type]
+    for bad in (np.nan, np.inf):
+        with pytest.raises(ValueError, match="initial state or steps are not finite"):
+            adaptive(OneStep(lambda t, dt, u: u, np.array([bad]), np.ones(4)))
+
+
+def test_one_word_of_relaxation_is_one_word():
+    problem = van_der_pol(10.0, steps=32, final_time=20.0)
+    word, words = (adaptive(problem, order=2, relaxation=r) for r in ("FCF", ("FCF",)))
+    assert str(word) == str(words) and (word.states == words.states).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_problems_end_with_their_tolerance(seed):
+    """Forced stiff decay with rates, frequencies and grids drawn; the exact solution by SciPy."""
+    rng = np.random.default_rng(seed)
+    rates, speed = 10.0 ** rng.uniform(0, 4, 2), rng.uniform(1, 20)
+    steps, start = rng.uniform(0.05, 0.5, int(rng.integers(4, 12))), rng.uniform(-2, 2)
+
+    def slope(t, u):
+        return -rates * (u - np.sin(speed * t)[:, None])
+
+    step = ImplicitStep(slope, lambda t, u: np.tile(np.diag(-rates), (len(t), 1, 1)), "sdirk2")
+    problem = OneStep(step, rng.standard_normal(2), steps, start)
+    solution = adaptive(problem, rtol=1e-4, atol=1e-4, order=2).require()
+    exact = solve_ivp(
+        lambda t, u: slope(np.array([t]), u[None])[0],
+        (start, solution.times[-1]),
+        problem.initial,
+        "Radau",
+        t_eval=solution.times,
+        rtol=1e-9,
+        atol=1e-10,
+    )
+    assert abs(solution.states - exact.y.T).max() < 20 * 2e-4
+
+
 def test_time_goes_forward():
     problem = OneStep(lambda t, dt, u: u, np.ones(1), np.array([0.1, -0.1]))
     with pytest.raises(ValueError, match="time must go forward"):

@@ -75,6 +75,10 @@ def test_refusals():
         local_errors(problem, u, 0, 3)
     with pytest.raises(ValueError, match="no four equal ones"):
         observed_order(OneStep(problem.step, np.ones(1), np.arange(1.0, 9.0)), np.ones((9, 1)))
+    with pytest.raises(ValueError, match="a state for each of the 10 times"):
+        observed_order(problem, u[:-1])
+    with pytest.raises(TypeError, match="problem of type int"):
+        local_errors(3, u, 1)  # type: ignore[arg-type]
     still = OneStep(lambda t, dt, u: 1.0 * u, np.ones(1), np.ones(8))
     with pytest.raises(ValueError, match="above rounding"):
         found_order("somebody", still, still.serial())

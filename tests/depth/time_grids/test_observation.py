@@ -49,3 +49,7 @@ def test_refusals():
         observed(problem, np.ones((9, 2)), lambda t, u: t)
     with pytest.raises(ValueError, match="one entry or row for each"):
         observed(problem, np.ones((3, 2)), lambda t, u: u.sum())
+    with pytest.raises(TypeError, match="functional of type str"):
+        observed(problem, np.ones((3, 2)), "mean")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="problem of type int"):
+        observed(3, np.ones((3, 2)), abs)  # type: ignore[arg-type]

@@ -65,6 +65,18 @@ def test_a_step_that_fails_on_the_fine_grid_is_an_error():
         time_parallel(problem)
 
 
+def test_words_of_relaxation_are_as_many_as_the_levels_that_are_left():
+    problem = dahlquist(-4.0, steps=2000, final_time=200.0, theta=0.0)
+    found = time_parallel(problem, levels=4, relaxation=("F", "FCF", "FCF"))
+    assert found.levels <= 2
+    assert abs(found.value - problem.serial()).max() < 1e-9
+
+
+def test_a_problem_is_needed():
+    with pytest.raises(TypeError, match="got a problem of type ndarray"):
+        time_parallel(np.ones(3))  # type: ignore[arg-type]
+
+
 def test_counts():
     problem = dahlquist(steps=64)
     counter = CountedStep(problem.checked_step)
