@@ -112,6 +112,30 @@ def test_coarse_grids_leave_little_to_the_last_one():
     assert solution.problem.times[-1] == pytest.approx(0.2, rel=1e-13)
 
 
+def test_the_solution_is_carried_to_the_next_grid():
+    """By a step of the method itself, so that one cycle is enough where the solution is smooth."""
+    step = ImplicitStep(
+        lambda t, u: u * (1.0 - u), lambda t, u: (1.0 - 2.0 * u)[:, :, None], "sdirk3"
+    )
+    problem = OneStep(step, np.array([0.2]), np.full(4, 0.75))
+    solution = adaptive(problem, rtol=1e-8, atol=1e-8, order=3, levels=2).require()
+    assert len(solution.grids) >= 3
+    assert [grid.cycles for grid in solution.grids[1:]] == [1] * (len(solution.grids) - 1)
+
+
+def test_converged_means_every_interval():
+    for rtol in (1e-3, 1e-5):
+        problem = van_der_pol(10.0, steps=32, final_time=20.0)
+        solution = adaptive(problem, rtol=rtol, atol=rtol, order=2).require()
+        scale = rtol + rtol * np.maximum(abs(solution.states[:-1:2]), abs(solution.states[2::2]))
+        sizes = np.sqrt(((solution.errors / scale) ** 2).mean(axis=1))
+        assert sizes.max() <= 1.0
+        assert solution.grids[-1].largest == pytest.approx(sizes.max(), rel=1e-12)
+        assert [grid.largest > 1.0 for grid in solution.grids[:-1]] == [True] * (
+            len(solution.grids) - 1
+        )
+
+
 def test_a_start_that_fails_is_refined_where_it_fails():
     def step(t, dt, u):  # u' = -u; the step fails in (1, 1.2) where it is long
         fails = (t < 1.2) & (t + dt > 1.0) & (dt > 0.04)
