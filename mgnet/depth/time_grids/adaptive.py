@@ -221,14 +221,15 @@ def _weighted(scale: np.ndarray, levels: Hierarchy) -> Callable[[np.ndarray], fl
         scales[len(scale)] = scale
 
     def norm(residual: np.ndarray) -> float:
-        return float(_root_mean_squares(residual / scales[len(residual)]).max())
+        return float(_root_mean_squares(residual, scales[len(residual)]).max())
 
     return norm
 
 
-def _root_mean_squares(rows: np.ndarray) -> np.ndarray:
+def _root_mean_squares(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Of each row, in units of the scale; what is zero is so in any unit."""
     with np.errstate(all="ignore"):
-        flat = abs(rows).reshape(len(rows), -1)
+        flat = np.where(rows == 0.0, 0.0, abs(rows) / scale).reshape(len(rows), -1)
         return np.sqrt((flat * flat).mean(axis=1))
 
 
@@ -236,7 +237,7 @@ def _sizes(errors: np.ndarray, states: np.ndarray, rules: _Rules) -> np.ndarray:
     """The error of every cell in units of the tolerance; inf where a step failed."""
     with np.errstate(all="ignore"):
         scale = rules.scale(np.fmax(abs(states[:-1:2]), abs(states[2::2])))
-        sizes = _root_mean_squares(errors / scale)
+        sizes = _root_mean_squares(errors, scale)
     return np.where(np.isfinite(sizes), sizes, np.inf)
 
 

@@ -226,6 +226,29 @@ def test_refusals(arguments, sentence):
         adaptive(van_der_pol(), **arguments)
 
 
+def test_entries_that_stay_zero_have_no_error():
+    def step(t, dt, u):  # u_1' = -u_1, u_2' = 0 with u_2 = 0
+        return u / (1.0 + dt[:, None] * np.array([1.0, 5.0]))
+
+    problem = OneStep(step, np.array([1.0, 0.0]), np.full(8, 0.5))
+    solution = adaptive(problem, rtol=1e-3, atol=0.0, order=1, levels=2).require()
+    assert solution.grids[-1].levels == 2
+    assert (solution.errors[:, 1] == 0.0).all()
+
+
+@pytest.mark.parametrize("initial", [1.0, np.array([1]), np.ones((2, 3), np.float32), [1.0 + 1j]])
+@pytest.mark.parametrize("steps", [np.full(8, 0.5), np.ones(8, int), [0.5] * 8])
+def test_kinds_of_numbers(initial, steps):
+    def step(t, dt, u):
+        return (u / (1.0 + dt.reshape(-1, *[1] * (u.ndim - 1)))).astype(u.dtype)
+
+    problem = OneStep(step, initial, steps)
+    solution = adaptive(problem, rtol=1e-3, atol=1e-3).require()
+    assert solution.order == 1 and solution.states.dtype == problem.guess().dtype
+    exact = np.exp(-solution.times).reshape(-1, *[1] * np.ndim(initial)) * np.asarray(initial)
+    assert abs(solution.states - exact).max() < 0.05
+
+
 def test_a_problem_is_needed():
     with pytest.raises(TypeError, match="got a problem of type int"):
         adaptive(3)  # type: ignore[arg-type]
