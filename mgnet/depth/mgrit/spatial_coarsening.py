@@ -40,7 +40,8 @@ class SpatialCoarsening:
         it is the transpose of `prolong`, since residuals are states here and must be averaged;
         states go by its `inject`, or by that average. Or `(restrict, prolong)` or `(restrict,
         prolong, inject)`, functions of many states, shape (k, ...), each on its own; without
-        `inject` states go by `restrict`.
+        `inject` states go by `restrict`. An average does not undo `prolong`, which slows nothing
+        down but is no law of FAS: `Hierarchy.check` then says so.
 
     Examples
     --------

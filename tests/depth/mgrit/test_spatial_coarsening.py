@@ -49,6 +49,26 @@ def test_the_fine_equation_is_solved(name, cycle):
     assert abs(solution.value - problem().serial()).max() < 1e-8
 
 
+@pytest.mark.parametrize("name", TRANSFERS)
+def test_c_points_alone_are_enough(name):
+    space = [SpatialCoarsening(problem(COARSE).step, TRANSFERS[name]), None]
+    hierarchy = problem().hierarchy(3, 4, ("FCF",), spatial=space, c_points_only=True)
+    assert hierarchy[0].unknowns == 33 * FINE
+    solution = mgnet.Solver(hierarchy, rtol=1e-10).solve(u=problem().guess()[::4]).require()
+    assert abs(solution.value - problem().serial()[::4]).max() < 1e-8
+
+
+def test_laws_of_fas():
+    for name, transfer in TRANSFERS.items():
+        space = [SpatialCoarsening(problem(COARSE).step, transfer)]
+        hierarchy = problem().hierarchy(spatial=space)
+        if name.endswith("injection") or name == "axis":
+            assert "level 0: inject undoes prolong" in hierarchy.check(problem().serial())
+        else:
+            with pytest.raises(ValueError, match="inject does not undo prolong"):
+                hierarchy.check(problem().serial())
+
+
 def by_hand(restrict, inject, cycles):
     """Two-level FAS with F-relaxation, written out with dense matrices, one state at a time."""
     dt, factor, fine, coarse = 0.2 / STEPS, 4, problem(), problem(COARSE)
