@@ -94,7 +94,7 @@ def adaptive(
     >>> solution.converged, len(solution.states)
     (True, 607)
     """
-    check_problem("adaptive", problem)
+    check_problem("adaptive", problem, estimates=True)
     check_limits("adaptive", rtol=rtol, atol=atol, max_cycles=max_cycles)
     if not rtol and not atol:
         raise ValueError("adaptive got rtol = 0 and atol = 0; one must be positive")

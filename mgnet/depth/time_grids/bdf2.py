@@ -47,6 +47,11 @@ class BDF2Step:
     def __call__(self, t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> np.ndarray:
         first, second, near = states[:, 0], states[:, 1], np.full_like(dt, self.spacing)
         gap = dt - near
+        if (gap < 0.999999 * self.spacing).any():
+            raise ValueError(
+                f"bdf2 got a step of {dt.min():g} from pair to pair; with a spacing of "
+                f"{self.spacing:g} it must be at least {2.0 * self.spacing:g}"
+            )
         third = self._next(t + dt, gap, near, second, first)
         fourth = self._next(t + dt + near, near, gap, third, second)
         return np.stack([third, fourth], axis=1)

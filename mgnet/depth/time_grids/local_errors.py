@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mgnet.depth.mgrit.one_step import OneStep
+from mgnet.depth.time_grids.bdf2 import BDF2Step
 from mgnet.limits import is_whole, shown
 
 __all__ = [
@@ -46,8 +47,16 @@ def check_order(owner: str, order: Any) -> None:
         )
 
 
-def check_problem(owner: str, problem: Any) -> None:
+def check_problem(owner: str, problem: Any, estimates: bool = False) -> None:
     """Raise unless it is a OneStep whose initial state is finite.
+
+    Parameters
+    ----------
+    owner : str
+        Who asks, for the message.
+    problem : OneStep
+    estimates : bool
+        Whether errors must scale with the steps, which they do not for the pairs of `bdf2`.
 
     Examples
     --------
@@ -62,6 +71,14 @@ def check_problem(owner: str, problem: Any) -> None:
         )
     if not np.isfinite(problem.initial).all() or not np.isfinite(problem.steps).all():
         raise ValueError(f"{owner} got a problem whose initial state or steps are not finite")
+    part: Any = problem.step
+    while estimates and part is not None:
+        if isinstance(part, BDF2Step):
+            raise ValueError(
+                f"{owner} got a problem of bdf2, whose pairs stay {part.spacing:g} apart whatever "
+                "the step, so that errors do not scale with it; give a one-step method"
+            )
+        part = getattr(part, "inner", getattr(part, "step", None))
 
 
 def check_trajectory(owner: str, problem: OneStep, u: Any, factor: int) -> np.ndarray:
@@ -75,7 +92,7 @@ def check_trajectory(owner: str, problem: OneStep, u: Any, factor: int) -> np.nd
     ValueError: local_errors got factor = 2 for 3 steps; give an integer of at least 2 that divides
     their number, such as 2
     """
-    check_problem(owner, problem)
+    check_problem(owner, problem, estimates=True)
     points, n = np.asarray(u), len(problem.steps)
     wanted = (n + 1, *np.shape(problem.initial))
     if points.shape != wanted:
@@ -164,7 +181,7 @@ def observed_order(problem: OneStep, u: np.ndarray) -> float:
     >>> round(observed_order(problem, problem.serial()), 2)
     2.0
     """
-    check_problem("observed_order", problem)
+    check_problem("observed_order", problem, estimates=True)
     n = len(problem.steps) // 4 * 4
     steps = np.asarray(problem.steps, dtype=float)[:n].reshape(-1, 4)
     points = np.asarray(u)

@@ -22,10 +22,15 @@ from mgnet.depth.time_grids.local_errors import (
     check_problem,
     check_trajectory,
     found_order,
+    local_errors,
 )
 from mgnet.depth.time_grids.time_parallel import TimeSolution, fitting_levels, time_parallel
 
 __all__ = ["ExtrapolatedStep", "Richardson", "richardson"]
+
+# How much more an interval may add to the extrapolated solution than to the plain one.
+UNRESOLVED = 30.0
+REMEDY = "take shorter steps, or a smaller tolerance of adaptive"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +137,8 @@ def richardson(
     Raises
     ------
     ValueError
+        Also where the grid does not resolve the extrapolated solution, so that nothing can be said:
+        on a grid refined about a jump of the plain solution it may jump beside that.
 
     Examples
     --------
@@ -146,7 +153,7 @@ def richardson(
         check_order("richardson", order)
     words = relaxation_words(relaxation, len(level_factors(levels, coarsening)))
     settings = [levels, coarsening, words, rtol, max_cycles]
-    check_problem("richardson", problem)
+    check_problem("richardson", problem, estimates=True)
     points = problem.guess() if u is None else u
     points = check_trajectory("richardson", problem, points, factor)
     steps = np.asarray(problem.steps, dtype=float).reshape(-1, factor)
@@ -162,11 +169,44 @@ def richardson(
     p = found_order("richardson", problem, points) if order is None else order
     step = ExtrapolatedStep(problem.checked_step, p, factor)
     coarse = replace(problem, step=step, steps=steps[:, 0] * factor)
-    found = _solved(coarse, points[::factor].copy(), *settings)
+    try:
+        found = _solved(coarse, points[::factor].copy(), *settings)
+    except ValueError as error:
+        raise ValueError(
+            "richardson got a grid that does not resolve the extrapolated solution, which is not "
+            f"finite; {REMEDY}"
+        ) from error
+    _check_resolved(problem, points, step, coarse, found.value)
     notes += tuple(f"extrapolated: {note}" for note in found.notes)
     return Richardson(
         problem.times[::factor], found.value, points[::factor] - found.value, p, notes
     )
+
+
+def _check_resolved(
+    problem: OneStep,
+    points: np.ndarray,
+    step: ExtrapolatedStep,
+    coarse: OneStep,
+    better: np.ndarray,
+) -> None:
+    """Raise if the grid resolves the plain solution and not the extrapolated one.
+
+    On a grid that is refined about a jump of the plain solution, the other one may jump beside it.
+    """
+    plain = local_errors(problem, points, step.order, step.factor)
+    times, lengths = coarse.times[:-1], np.asarray(coarse.steps)
+    with np.errstate(all="ignore"):
+        ends = step.inner(times, lengths, better[:-1]), step(times, lengths, better[:-1])
+        other = (ends[0] - ends[1]) / step.factor**step.order
+        scale = abs(points).max(axis=0)
+        sizes = [float((abs(e) / np.where(scale > 0.0, scale, 1.0)).max()) for e in (plain, other)]
+    if not sizes[1] <= UNRESOLVED * sizes[0] + 100.0 * np.finfo(float).eps:  # NaN, too
+        raise ValueError(
+            "richardson got a grid that does not resolve the extrapolated solution: an interval "
+            f"adds up to {sizes[1]:.1e} to it (relative to the largest state), {sizes[0]:.1e} to "
+            f"the plain one. The plain solution is too far off for an estimate; {REMEDY}"
+        )
 
 
 def _solved(

@@ -6,8 +6,11 @@ from scipy.integrate import solve_ivp
 
 import mgnet
 from mgnet.depth.mgrit.one_step import OneStep
+from mgnet.depth.time_grids.adaptive import adaptive
 from mgnet.depth.time_grids.bdf2 import BDF2Step, bdf2
 from mgnet.depth.time_grids.implicit_step import ImplicitStep
+from mgnet.depth.time_grids.richardson import richardson
+from mgnet.depth.time_grids.time_parallel import CountedStep
 
 
 def decay(t, weight, known, start):
@@ -69,6 +72,23 @@ def test_a_solve_that_mixes_rows_is_refused():
 
     with pytest.raises(ValueError, match="take each row on its own"):
         bdf2(solve, np.ones(1), 8, 1.0).serial()
+
+
+@pytest.mark.parametrize("solve", [adaptive, richardson])
+def test_errors_that_do_not_scale_are_not_estimated(solve):
+    problem = bdf2(decay, np.ones(1), 8, 0.1)
+    with pytest.raises(ValueError, match="got a problem of bdf2, whose pairs stay 0.1 apart"):
+        solve(problem, order=2)
+    wrapped = OneStep(CountedStep(problem.checked_step), problem.initial, problem.steps)
+    with pytest.raises(ValueError, match="got a problem of bdf2"):
+        solve(wrapped, order=2)
+
+
+def test_pairs_that_overlap_are_refused():
+    problem = bdf2(decay, np.ones(1), 8, 0.1)
+    short = OneStep(problem.step, problem.initial, np.full(8, 0.15))
+    with pytest.raises(ValueError, match="step of 0.15 .* at least 0.2"):
+        short.serial()
 
 
 def test_refusals():

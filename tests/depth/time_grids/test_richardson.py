@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
 from mgnet.depth.time_grids.adaptive import adaptive
 from mgnet.depth.time_grids.implicit_step import ImplicitStep
 from mgnet.depth.time_grids.richardson import ExtrapolatedStep, richardson
+from mgnet.depth.time_grids.van_der_pol import van_der_pol
 
 
 def logistic(method, steps):
@@ -78,6 +80,39 @@ def test_on_an_adapted_grid_the_global_error_is_estimated():
     found = richardson(solution.problem, solution.states, order=2)
     true = solution.states[::2] - exact(found.times)
     assert abs(found.errors - true).max() < 0.2 * abs(true).max()
+
+
+@pytest.mark.parametrize("method", ["ros2", "sdirk3"])
+def test_global_error_of_an_oscillator(method):
+    mu, order = 10.0, 2 if method == "ros2" else 3
+    problem = van_der_pol(mu, 64, 2.0 * mu, method)
+    solution = adaptive(problem, rtol=1e-5, atol=1e-6, order=order, levels=1).require()
+    found = richardson(solution.problem, solution.states, order=order, levels=1)
+    true = solution.states[::2] - oscillator(mu, found.times)
+    assert abs(found.errors - true).max() < 0.3 * abs(true).max()
+    assert abs(found.states - oscillator(mu, found.times)).max() < 0.3 * abs(true).max()
+
+
+def oscillator(mu, times):
+    return solve_ivp(
+        lambda t, u: [u[1], mu * (1.0 - u[0] ** 2) * u[1] - u[0]],
+        (0.0, 2.0 * mu),
+        [2.0, 0.0],
+        "Radau",
+        t_eval=np.minimum(times, 2.0 * mu),
+        rtol=1e-11,
+        atol=1e-11,
+    ).y.T
+
+
+@pytest.mark.parametrize("method", ["ros2", "sdirk3"])
+def test_a_grid_that_does_not_resolve_the_other_solution_is_refused(method):
+    """With mu = 1000 the jump moves by more than the refined intervals are wide."""
+    order = 2 if method == "ros2" else 3
+    problem = van_der_pol(1000.0, method=method)
+    solution = adaptive(problem, rtol=1e-3, atol=1e-4, order=order, levels=1).require()
+    with pytest.raises(ValueError, match="does not resolve the extrapolated solution"):
+        richardson(solution.problem, solution.states, order=order, levels=1)
 
 
 def test_serial_and_parallel_agree():
