@@ -43,6 +43,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "mgrit_vs_pymgrit": "--rounds 1",
     "recurrent": "--seeds 1 --steps 1000 --widths 2 16",
     "lyapunov_verdict": "--seeds 1",
+    "time_grids": "--tolerances 1e-3 --times 3",
     "transformer_layers": "--seeds 1 --layers 8 --steps 10 --parts cycles speed",
     "nested_gpt": "--seeds 1 --budgets 2 5 --settings 1",
     "character_model": "--seeds 1 --steps 3 --ways 3",
@@ -87,6 +88,7 @@ PEERS = {
     "depth_vs_serial": [Peer("torchbraid", "TORCHBRAID")],
     "layer_parallel_calls": [Peer("base", "MGNET_BASE")],
     "mgrit_vs_pymgrit": [Peer("pymgrit", "PYMGRIT", "pymgrit")],
+    "time_grids": [Peer("pymgrit", "PYMGRIT", "pymgrit")],
     "depth_training": [MNIST],
 }
 RANKS = {"layer_ranks": 2, "sample_parallel": 2, "transformer_ranks": 2}  # started by mpiexec

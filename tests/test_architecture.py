@@ -41,6 +41,7 @@ ROOMS = {
     "depth/network": {"batched"},
     "depth/parallel": {"batched", "compiled", "mgrit", "network"},
     "depth/recurrent": {"batched", "compiled", "mgrit", "parallel"},
+    "depth/time_grids": {"mgrit"},
     "training/loss": set(),
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},

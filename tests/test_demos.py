@@ -33,6 +33,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "small_gpt": (),
     "mgrit_heat": (),
     "mgrit_brusselator": (),
+    "adaptive_time": (),
     "layer_parallel": (),
     "gru_in_time": (),
     "plan": (),
@@ -88,6 +89,13 @@ def mgrit_brusselator(text: str) -> None:
     assert numbers(text, "Error of the 640 steps:")[0] < 1e-5
 
 
+def adaptive_time(text: str) -> None:
+    steps, error = numbers(text, "adaptive")[:2]
+    for row in ("3 times as many, uniform", "100 times as many, uniform"):
+        count, uniform = numbers(text, row)[:2]
+        assert count >= 3 * steps and uniform > 100 * error
+
+
 def plan(text: str) -> None:
     speedups = [numbers(text, f"{2**k} ")[-2] for k in range(11)]
     assert speedups == sorted(speedups)
@@ -116,6 +124,7 @@ CLAIMS: dict[str, Callable[[str], None]] = {
         free_knots,
         gru_in_time,
         mgrit_brusselator,
+        adaptive_time,
         plan,
         solver_composition,
         petsc_composition,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import depth_tables
 import equations
 import figures
+import grid_tables
 import knot_tables
 import standard
 import tables
@@ -190,6 +191,15 @@ SECTIONS = {
         "Seconds of nn.GRU over those of mgnet, with least and largest of the seeds.",
         depth_tables.recurrent_lines,
         figures.recurrent,
+    ),
+    "time_grids": Section(
+        "Time grids",
+        "Adaptive time grids beside uniform ones; what XBraid and pyMGRIT publish on refinement, "
+        "Richardson extrapolation, BDF2 and coarsening in space.",
+        grid_tables.grid_tables,
+        "Error of van der Pol's oscillator over the steps of the grid.",
+        grid_tables.grid_lines,
+        grid_tables.time_grids,
     ),
     "layer_ranks": Section(
         "Layers over ranks",

@@ -6,7 +6,8 @@ refinement in depth that leaves the network unchanged. Needs the core and PyTorc
 
 Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
 layers in one call), `parallel` (their propagation by MGRIT), `recurrent` (networks over time by
-MGRIT), `hierarchy` (levels for training), `nested_training`. The
+MGRIT), `hierarchy` (levels for training), `nested_training`; `time_grids` (of initial-value
+problems: adaptive ones, for example). The
 docstring of each gives the order of its files.
 """
 
@@ -22,6 +23,7 @@ from mgnet.depth.mgrit.newton import NewtonSweep
 from mgnet.depth.mgrit.one_step import OneStep, dahlquist, heat
 from mgnet.depth.mgrit.plan import best_plan, plan
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
+from mgnet.depth.mgrit.spatial_coarsening import SpatialCoarsening
 from mgnet.depth.nested_training import train_in_depth
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.optimizer_state import refine_optimizer
@@ -35,14 +37,26 @@ from mgnet.depth.parallel.lyapunov import lyapunov
 from mgnet.depth.parallel.microbatches import accumulate_gradients
 from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.time_parallel import TimeParallel
+from mgnet.depth.time_grids.adaptive import adaptive
+from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution
+from mgnet.depth.time_grids.bdf2 import bdf2
+from mgnet.depth.time_grids.implicit_step import ImplicitStep
+from mgnet.depth.time_grids.local_errors import local_errors, observed_order
+from mgnet.depth.time_grids.observation import observed
+from mgnet.depth.time_grids.periodic import periodic_hierarchy
+from mgnet.depth.time_grids.richardson import Richardson, richardson
+from mgnet.depth.time_grids.time_parallel import TimeSolution, time_parallel
+from mgnet.depth.time_grids.van_der_pol import van_der_pol
 
 __all__ = [
     "AdaptiveCycles",
+    "AdaptiveSolution",
     "CLayers",
     "CyclesToTolerance",
     "DepthSpline",
     "FixedCycles",
     "ImplicitGRUCell",
+    "ImplicitStep",
     "Intervals",
     "LayerEquation",
     "LayerParallel",
@@ -56,10 +70,15 @@ __all__ = [
     "Propagator",
     "Relaxation",
     "ResidualBlock",
+    "Richardson",
     "SerialSweep",
+    "SpatialCoarsening",
     "StackedBlock",
     "TimeParallel",
+    "TimeSolution",
     "accumulate_gradients",
+    "adaptive",
+    "bdf2",
     "best_plan",
     "clip_grad_norm_",
     "dahlquist",
@@ -67,9 +86,16 @@ __all__ = [
     "heat",
     "layer_hierarchy",
     "lyapunov",
+    "local_errors",
     "mgrit",
+    "observed",
+    "observed_order",
     "parameter_groups",
+    "periodic_hierarchy",
     "plan",
     "refine_optimizer",
+    "richardson",
+    "time_parallel",
     "train_in_depth",
+    "van_der_pol",
 ]

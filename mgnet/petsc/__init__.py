@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mgnet.petsc.knot_pcmg import KnotPCMG
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
+    from mgnet.petsc.shared_steps import distribute_steps
     from mgnet.petsc.tao_smoother import TAOSmoother
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "distribute",
     "distribute_layers",
     "distribute_samples",
+    "distribute_steps",
     "dmshell",
     "gather_state",
     "init",
@@ -61,6 +63,7 @@ _LATER = {
     "distribute": "mgnet.petsc.distribution",
     "distribute_layers": "mgnet.petsc.distribution",
     "distribute_samples": "mgnet.petsc.distributed_least_squares",
+    "distribute_steps": "mgnet.petsc.shared_steps",
     "dmshell": "mgnet.petsc.dm",
     "gather_state": "mgnet.petsc.distribution",
     "load_state": "mgnet.petsc.distribution",

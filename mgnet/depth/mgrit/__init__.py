@@ -2,5 +2,5 @@
 
 Uses no network. Only `communicator`, for several processes, needs PyTorch. Reading order:
 `c_layers`, `layer_equation`, `relaxation`, `scan`, `newton`, `layer_hierarchy`, `one_step`,
-`lyapunov_exponent`, `machine`, `plan`; `communicator`.
+`spatial_coarsening`, `lyapunov_exponent`, `machine`, `plan`; `communicator`.
 """

@@ -10,7 +10,7 @@ import numpy as np
 
 from mgnet import callbacks, vector
 
-__all__ = ["CheckedStep", "StepFunction", "check_step"]
+__all__ = ["CheckedStep", "StepFunction", "check_step", "check_unequal"]
 
 StepFunction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -175,6 +175,34 @@ def check_step(
         _check_together(step, t, dt, states)
         return
     _compare(scaled, together, np.concatenate(parts))
+
+
+def check_unequal(
+    step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
+) -> None:
+    """Raise unless a step of the user takes unequal steps together; it may stand within others.
+
+    Parameters
+    ----------
+    step : callable
+        A `CheckedStep`, or what has one as its `inner`; any other one is taken as it is.
+    initial, times, steps : as in `check_step`
+
+    Examples
+    --------
+    >>> step = CheckedStep(lambda t, dt, u: u / (1.0 + dt[0]))
+    >>> check_unequal(step, np.ones(1), np.zeros(2), np.ones(2))
+    >>> check_unequal(step, np.ones(1), np.zeros(2), np.array([0.1, 0.9]))
+    Traceback (most recent call last):
+    ValueError: OneStep got a step that gives 2 states at once other values than one by one, apart
+    by 0.52; it must take each row on its own: give sums, norms and rolls an axis, write u @ A.T for
+    A @ u, and take all of t in place of t[0]
+    """
+    part: Any = step
+    while part is not None and not isinstance(part, CheckedStep):
+        part = getattr(part, "inner", None)
+    if part is not None and (steps != steps[0]).any():
+        check_step(part, initial, times, steps)
 
 
 def _check_together(step: StepFunction, t: np.ndarray, dt: np.ndarray, states: np.ndarray) -> None:

@@ -18,9 +18,14 @@ import scipy.linalg as la
 
 from mgnet.callbacks import ours
 from mgnet.depth.mgrit.c_layers import level_factors
-from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction, check_step
+from mgnet.depth.mgrit.checked_step import CheckedStep, StepFunction, check_unequal
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy
 from mgnet.depth.mgrit.relaxation import SerialSweep
+from mgnet.depth.mgrit.spatial_coarsening import (
+    SpatialCoarsening,
+    check_spatial,
+    coarsened_in_space,
+)
 from mgnet.depth.mgrit.step_jacobian import step_jacobian
 from mgnet.hierarchy import Hierarchy
 from mgnet.limits import MOST_UNKNOWNS, is_number, is_whole, shown
@@ -109,13 +114,9 @@ class OneStep:
         return initial.astype(float) if initial.dtype.kind in "iu" else initial
 
     @cached_property
-    def _step(self) -> StepFunction:
+    def checked_step(self) -> StepFunction:
         """The step, once it is known to take many states at once."""
-        if ours(self.step):
-            return self.step
-        step = CheckedStep(self.step)
-        step.observe(self._initial, self.times[:-1], np.asarray(self.steps))
-        return step
+        return _checked(self.step, self._initial, self.times[:-1], np.asarray(self.steps))
 
     @property
     def times(self) -> np.ndarray:
@@ -133,58 +134,103 @@ class OneStep:
         """The trajectory step by step, shape (N + 1, ...)."""
         return self.hierarchy(levels=1)[0].operator.march(None)
 
+    def grids(self, factors: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The time at the left of every step, and its length, on every level.
+
+        Parameters
+        ----------
+        factors : sequence of int
+            From each level to the next, finest first.
+        """
+        grids = [(self.times[:-1], np.asarray(self.steps))]
+        for factor in factors:
+            times, steps = grids[-1]
+            # Sums of equal steps are equal to the last bit, as differences of times are not.
+            grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
+        equal = [bool((steps == steps[0]).all()) for _, steps in grids]
+        if equal[0] and not all(equal):  # a last interval is short
+            times, steps = grids[equal.index(False)]
+            check_unequal(self.checked_step, self._initial, times, steps)
+        return grids
+
     def hierarchy(
         self,
         levels: int = 2,
         coarsening: int | Sequence[int] = 4,
         relaxation: Sequence[str] = ("F", "FCF"),
         weight: float = 1.0,
+        spatial: Sequence[SpatialCoarsening | None] = (),
+        c_points_only: bool = False,
         solver: Smoother = SerialSweep(),  # noqa: B008
     ) -> Hierarchy:
         """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`.
 
         `levels=1, solver=NewtonSweep()` is Newton's method for all steps at once.
+
+        Parameters
+        ----------
+        levels, coarsening, relaxation, weight, solver : as in `layer_hierarchy`
+        spatial : sequence of (SpatialCoarsening or None)
+            From each level to the next, where coarser levels have coarser states, too.
+        c_points_only : bool
+            Whether a state of level 0 is its C-points alone, `guess()[::c]` and the last point to
+            begin with; `observed` then makes functionals of the whole trajectory.
         """
-        grids = [(self.times[:-1], np.asarray(self.steps))]
-        for factor in level_factors(levels, coarsening):
-            times, steps = grids[-1]
-            # Sums of equal steps are equal to the last bit, as differences of times are not.
-            grids.append((times[::factor], np.add.reduceat(steps, range(0, len(steps), factor))))
-        step, equal = self._step, [bool((steps == steps[0]).all()) for _, steps in grids]
-        if (
-            equal[0] and not all(equal) and isinstance(step, CheckedStep)
-        ):  # a last interval is short
-            times, steps = grids[equal.index(False)]
-            check_step(step, self._initial, times, steps)
-        return layer_hierarchy(
-            _Steps(step, tuple(grids), self.jacobian),
+        step, grids = self.checked_step, self.grids(level_factors(levels, coarsening))
+        parts = check_spatial(spatial, len(grids))
+        on_levels, initials = [step], [self._initial]
+        for part, (times, steps) in zip(parts, grids[1:], strict=True):
+            if part is None:
+                on_levels.append(on_levels[-1])
+                initials.append(initials[-1])
+                continue
+            initials.append(part.coarse(initials[-1]))
+            on_levels.append(_checked(part.step, initials[-1], times, steps))
+        made = layer_hierarchy(
+            _Steps(tuple(on_levels), tuple(grids), self.jacobian),
             len(self.steps),
             self._initial,
             levels=levels,
             coarsening=coarsening,
             relaxation=relaxation,
             weight=weight,
+            c_points_only=c_points_only,
             solver=solver,
         )
+        return coarsened_in_space(made, parts, initials) if any(parts) else made
+
+
+def _checked(
+    step: StepFunction, initial: np.ndarray, times: np.ndarray, steps: np.ndarray
+) -> StepFunction:
+    """The step, once it is known to take many states at once."""
+    if ours(step):
+        return step
+    checked = CheckedStep(step)
+    checked.observe(initial, times, steps)
+    return checked
 
 
 @dataclass(frozen=True)
 class _Steps:
-    step: StepFunction
+    steps: tuple[StepFunction, ...]  # of each level
     grids: tuple[tuple[np.ndarray, np.ndarray], ...]
     jacobian: StepFunction | None = None
 
     def advance(self, level: int, which: slice, states: np.ndarray) -> np.ndarray:
         times, steps = self.grids[level]
-        return self.step(times[which], steps[which], states)
+        return self.steps[level](times[which], steps[which], states)
 
     def linearize(
         self, level: int, which: slice, states: np.ndarray, structure: str
     ) -> tuple[np.ndarray, np.ndarray]:
         """The next states, and the Jacobians of the steps; see `NewtonSweep`."""
         times, steps = (grid[which] for grid in self.grids[level])
-        return self.step(times, steps, states), step_jacobian(
-            self.step, self.jacobian, times, steps, states, structure
+        step = self.steps[level]
+        # Steps of coarser states are others than the one whose Jacobian the user gave.
+        jacobian = self.jacobian if step is self.steps[0] else None
+        return step(times, steps, states), step_jacobian(
+            step, jacobian, times, steps, states, structure
         )
 
     def linearization_work(self, structure: str, states: np.ndarray) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,36 +14,12 @@ from mgnet.depth.mgrit.c_layers import level_factors, level_sizes
 from mgnet.depth.mgrit.coarse_kinds import check_coarse
 from mgnet.depth.mgrit.machine import Machine
 from mgnet.depth.mgrit.newton import newton_of
+from mgnet.depth.mgrit.pass_cost import Cost, cost_of, with_gatherings
 from mgnet.depth.mgrit.plan_calls import Call, check_calls, plan_calls
+from mgnet.depth.mgrit.step_costs import checked_costs, even_blocks, level_costs
 from mgnet.limits import is_whole, shown
 
-__all__ = ["Cost", "Plan", "best_plan", "plan"]
-
-
-class Cost(NamedTuple):
-    """Of one direction, in layer evaluations of that direction and in messages.
-
-    Attributes
-    ----------
-    evaluations : int
-        Of single layers, on all ranks together.
-    critical : int
-        Of those, the ones that follow each other: the largest number on any rank, call by call.
-    messages : int
-        States of one point, sent to a neighbouring rank, by all ranks together.
-    critical_messages : int
-        Of those, the ones that follow each other.
-
-    Examples
-    --------
-    >>> Cost(96, 56, 8, 4).critical
-    56
-    """
-
-    evaluations: int
-    critical: int
-    messages: int
-    critical_messages: int
+__all__ = ["Plan", "best_plan", "plan"]
 
 
 @dataclass(frozen=True)
@@ -107,9 +82,9 @@ class Plan:
         for cycles, (name, unit, cost) in zip(self.cycles, passes, strict=True):
             how = "serial" if cycles is None or self.levels == 1 else f"{self.cycle}, {cycles} x"
             lines.append(
-                f"{name:<9} {how:<17} {cost.evaluations} {unit} "
+                f"{name:<9} {how:<17} {cost.evaluations:.12g} {unit} "
                 f"({cost.evaluations / self.layers:.3g} per layer), messages: {cost.messages}; "
-                f"on the critical path: {cost.critical}, messages: {cost.critical_messages}"
+                f"on the critical path: {cost.critical:.12g}, messages: {cost.critical_messages}"
             )
         lines.append(
             f"together  {self.seconds:.3g} s, serial {self.serial_seconds:.3g} s: "
@@ -134,6 +109,7 @@ def plan(
     gathered: bool = False,
     coarse: str = "mean",
     jacobian: int = 1,
+    costs: Sequence[float] | None = None,
 ) -> Plan:
     """Predict what a layer-parallel pass costs; the counts of evaluations are exact.
 
@@ -168,6 +144,10 @@ def plan(
     jacobian : int
         In Newton sweeps, evaluations (products, backward) that the Jacobian of a layer costs: as
         many as a sample's state has entries, with `LayerParallel`. The scan is not counted.
+    costs : sequence of float, optional
+        Of every layer, in evaluations, where they differ: steps of a time grid that take more
+        iterations, say. A coarse layer costs the mean of those that it stands for, and the blocks
+        of the ranks cost about the same.
 
     Examples
     --------
@@ -182,7 +162,9 @@ def plan(
     factors = level_factors(levels, coarsening)
     sizes = level_sizes(layers, factors)
     check_calls(sizes, factors, relaxation, cycle, cycles, ranks)
-    owned = _owned(sizes, factors, ranks)
+    given = checked_costs("plan", costs, sizes[0])
+    weights = None if given is None else level_costs(given, factors, coarse)
+    owned = _owned(sizes, factors, ranks, given)
     calls = []
     for count, reverse in zip(cycles, (False, True), strict=False):
         if count is None:
@@ -199,8 +181,10 @@ def plan(
             at_once = 1 if k == everywhere else size
             calls[0] += [Call(k, slice(n, n + at_once, 1)) for n in range(0, size, at_once)]
     cascaded = cycle.startswith("cascade")
-    costs = [
-        _cost(each, owned, _strides(factors, coarse), bool(reverse), everywhere, cascaded)
+    told = [
+        cost_of(
+            each, owned, _strides(factors, coarse), bool(reverse), everywhere, cascaded, weights
+        )
         for reverse, each in enumerate(calls)
     ]
     sweep = newton_of(cycle) if levels > 1 else None
@@ -208,10 +192,10 @@ def plan(
         tries = 1 if sweep.structure == "identity" else 2  # gatherings of a sweep, forward
         for reverse, count in enumerate(cycles):
             gatherings = (count or 0) * (1 if reverse else tries)
-            costs[reverse] = _gathered(costs[reverse], gatherings, len(owned[0]) - 1)
+            told[reverse] = with_gatherings(told[reverse], gatherings, len(owned[0]) - 1)
     message = machine.latency + machine.state_bytes / machine.bandwidth
-    weights = (1.0, machine.backward_ratio)[: len(costs)]
-    critical = sum(w * cost.critical for w, cost in zip(weights, costs, strict=True))
+    ratios = (1.0, machine.backward_ratio)[: len(told)]
+    critical = sum(w * cost.critical for w, cost in zip(ratios, told, strict=True))
     return Plan(
         layers=int(layers),
         ranks=int(ranks),
@@ -220,14 +204,15 @@ def plan(
         coarse=coarse,
         cycle=cycle,
         cycles=tuple(cycles),
-        forward=costs[0],
-        backward=costs[1] if len(costs) == 2 else None,
+        forward=told[0],
+        backward=told[1] if len(told) == 2 else None,
         critical_path=critical,
-        seconds=critical * machine.layer_seconds
-        + sum(c.critical_messages for c in costs) * message,
-        serial_seconds=sum(weights) * layers * machine.layer_seconds,
+        seconds=critical * machine.layer_seconds + sum(c.critical_messages for c in told) * message,
+        serial_seconds=sum(ratios)
+        * (layers if given is None else float(given.sum()))
+        * machine.layer_seconds,
         memory=float(np.diff(owned[0]).max())
-        * (machine.layer_bytes + len(costs) * machine.state_bytes),
+        * (machine.layer_bytes + len(told) * machine.state_bytes),
     )
 
 
@@ -333,9 +318,15 @@ def best_plan(
     return min(plans, key=lambda found: found.seconds)
 
 
-def _owned(sizes: Sequence[int], factors: Sequence[int], ranks: int) -> list[np.ndarray]:
+def _owned(
+    sizes: Sequence[int], factors: Sequence[int], ranks: int, costs: np.ndarray | None
+) -> list[np.ndarray]:
     """Of every level, where the blocks of the ranks begin, and where the last one ends."""
-    begins = np.linspace(0, sizes[-1], min(ranks, sizes[-1]) + 1).round().astype(int)
+    busy = min(ranks, sizes[-1])
+    if costs is None:
+        begins = np.linspace(0, sizes[-1], busy + 1).round().astype(int)
+    else:
+        begins = even_blocks(costs, math.prod(factors), busy)
     owned = [begins]
     for size, factor in zip(sizes[-2::-1], factors[::-1], strict=True):
         owned.append(np.minimum(owned[-1] * factor, size))
@@ -347,53 +338,3 @@ def _strides(factors: Sequence[int], coarse: str) -> list[int]:
     if coarse == "identity":
         return [1] + [0] * len(factors)
     return list(accumulate(factors if coarse == "fused" else [1] * len(factors), mul, initial=1))
-
-
-def _cost(
-    calls: list[Call],
-    owned: list[np.ndarray],
-    strides: Sequence[int],
-    reverse: bool,
-    everywhere: int | None,
-    cascaded: bool,
-) -> Cost:
-    """`everywhere`: the coarsest level, if every rank marches over all of it."""
-    evaluations = critical = messages = critical_messages = marched = 0
-    ranks = len(owned[0]) - 1
-    for level, which, times, sends in calls:
-        begins = owned[level]
-        stride = strides[level] * times
-        if level == everywhere and which.stop - which.start == 1:
-            marched += 1
-            evaluations += ranks * stride
-            critical += stride
-            continue
-        layers = range(begins[-1])[which]
-        before = np.clip(-((layers.start - begins) // layers.step), 0, len(layers))
-        each = stride * np.diff(before)
-        if strides[level] > 1 and layers and layers[-1] == begins[-1] - 1:  # it may be shorter
-            each[-1] -= stride * begins[-1] - owned[0][-1]
-        evaluations += int(each.sum())
-        critical += int(each.max())
-        # The state at the beginning of a block is the end of the layer before it.
-        crossing = begins[1:-1] - (0 if reverse else 1)
-        within = (crossing >= layers.start) & (crossing < layers.stop)
-        sent = sends * int((within & ((crossing - layers.start) % layers.step == 0)).sum())
-        messages += sent
-        critical_messages += sent > 0
-    if marched:
-        # Each march gathers its right-hand side (a cascade has none, recording gathers states), and
-        # the forward pass the parameters.
-        gatherings = marched // int(owned[-1][-1]) - cascaded + (not reverse)
-        found = Cost(evaluations, critical, messages, critical_messages)
-        return _gathered(found, gatherings, ranks)
-    return Cost(evaluations, critical, messages, critical_messages)
-
-
-def _gathered(cost: Cost, gatherings: int, ranks: int) -> Cost:
-    """With so many messages from all ranks to all."""
-    in_a_row = gatherings * math.ceil(math.log2(ranks))
-    return cost._replace(
-        messages=cost.messages + ranks * in_a_row,
-        critical_messages=cost.critical_messages + in_a_row,
-    )

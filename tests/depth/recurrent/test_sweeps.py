@@ -96,8 +96,6 @@ def test_texts():
 
 def test_jacobians_that_no_memory_holds_are_refused():
     states = torch.zeros(1, device="meta").expand(20000, 8, 4000)
-    with pytest.raises(
-        ValueError, match=r"20000 steps.*take newton\(diagonal\)"
-    ):
+    with pytest.raises(ValueError, match=r"20000 steps.*take newton\(diagonal\)"):
         check_jacobians(states, "dense")
     check_jacobians(states, "diagonal")

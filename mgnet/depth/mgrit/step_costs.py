@@ -1,0 +1,92 @@
+"""Layers or steps of different cost, for plans: what coarse ones cost, and even blocks of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mgnet.limits import shown
+
+__all__ = ["checked_costs", "even_blocks", "level_costs"]
+
+
+def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
+    """The costs as an array with an entry for each layer, or an error; None stays None.
+
+    Examples
+    --------
+    >>> checked_costs("plan", [1.0, 2.0], 3)
+    Traceback (most recent call last):
+    ValueError: plan got costs [1.0, 2.0]; give one for each of the 3 layers, finite and not
+    negative, and one of them positive
+    """
+    if costs is None:
+        return None
+    try:
+        found = np.asarray(costs, dtype=float)
+    except (TypeError, ValueError):
+        found = np.empty(0)
+    fits = found.shape == (layers,) and (np.isfinite(found) & (found >= 0.0)).all()
+    if not fits or not found.any():
+        raise ValueError(
+            f"{owner} got costs {shown(costs)}; give one for each of the {layers} layers, finite "
+            "and not negative, and one of them positive"
+        )
+    return found
+
+
+def level_costs(costs: np.ndarray, factors: Sequence[int], coarse: str) -> list[np.ndarray]:
+    """What every layer of every level costs.
+
+    Parameters
+    ----------
+    costs : array of shape (N,)
+        Of the layers of level 0.
+    factors : sequence of int
+        From each level to the next.
+    coarse : str
+        A coarse layer costs what those that it stands for cost in the mean; all of them if it is
+        "fused"; nothing if it is "identity".
+
+    Examples
+    --------
+    >>> level_costs(np.array([1.0, 3.0, 5.0]), (2,), "mean")
+    [array([1., 3., 5.]), array([2., 5.])]
+    """
+    found, counts = [costs], np.ones(len(costs))
+    sums = costs
+    for factor in factors:
+        begins = range(0, len(sums), factor)
+        sums, counts = np.add.reduceat(sums, begins), np.add.reduceat(counts, begins)
+        found.append({"fused": sums, "identity": 0.0 * sums}.get(coarse, sums / counts))
+    return found
+
+
+def even_blocks(costs: np.ndarray, factor: int, ranks: int) -> np.ndarray:
+    """Where the blocks of the ranks begin on the coarsest level, and where the last one ends.
+
+    Each gets whole layers of the coarsest level, at least one, whose fine ones cost about the same.
+
+    Parameters
+    ----------
+    costs : array of shape (N,)
+        Of the layers of level 0.
+    factor : int
+        From level 0 to the coarsest level.
+    ranks : int
+        At most the size of the coarsest level.
+
+    Examples
+    --------
+    >>> even_blocks(np.array([9.0, 1.0, 1.0, 1.0, 1.0, 1.0]), 1, 2)
+    array([0, 1, 6])
+    """
+    sums = np.cumsum(np.add.reduceat(costs, range(0, len(costs), factor)))
+    coarsest = len(sums)
+    begins = [0]
+    for rank in range(1, ranks):
+        at = int(np.argmin(abs(sums - sums[-1] * rank / ranks))) + 1
+        begins.append(min(max(at, begins[-1] + 1), coarsest - (ranks - rank)))
+    return np.array([*begins, coarsest])

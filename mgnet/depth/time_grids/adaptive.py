@@ -1,0 +1,279 @@
+"""Adaptive refinement of the time grid: solve, estimate, refine, and carry the solution on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mgnet.depth.mgrit.c_layers import level_factors
+from mgnet.depth.mgrit.checked_step import check_unequal
+from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
+from mgnet.depth.mgrit.one_step import OneStep
+from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution, Ending, GridRecord
+from mgnet.depth.time_grids.dyadic_grid import MOST_HALVINGS, DyadicGrid
+from mgnet.depth.time_grids.local_errors import (
+    check_order,
+    check_problem,
+    found_order,
+    local_errors,
+)
+from mgnet.depth.time_grids.time_parallel import (
+    CountedStep,
+    TimeSolution,
+    fitting_levels,
+    mgrit_or_march,
+)
+from mgnet.hierarchy import Hierarchy
+from mgnet.limits import check_limits, is_whole, shown
+from mgnet.solver import Solver
+
+__all__ = ["adaptive"]
+
+SAFETY = 0.9  # of the length of a step that an estimate proposes
+SLACK = 0.1  # what cycles may leave of the tolerance
+MOST_AT_ONCE = 3  # halvings of an interval from one grid to the next
+SETTLED = 10.0  # tolerances: below them intervals are only refined, so that grids come to an end
+LEAST = 8  # steps of a coarsest level
+
+
+def adaptive(
+    problem: OneStep,
+    *,
+    rtol: float = 1e-4,
+    atol: float = 1e-6,
+    order: int | None = None,
+    levels: int = 3,
+    coarsening: int | Sequence[int] = 2,
+    relaxation: Sequence[str] = ("FCF",),
+    cycle: str = "V(1,1)",
+    max_cycles: int = 10,
+    max_grids: int = 40,
+    max_steps: int = 10**6,
+) -> AdaptiveSolution:
+    """Solve on a time grid that is refined until the error of every interval is small.
+
+    Every interval of a grid has two steps. The error that they add is estimated by comparison with
+    one step of their length; intervals whose estimate is above the tolerance are halved, once or
+    more, and those that are needlessly short are joined again. The solution is carried to the new
+    grid by a step from the last old point to each new one, and MGRIT goes on from there. So coarse
+    grids do most of the work, as in full multigrid.
+
+    Parameters
+    ----------
+    problem : OneStep
+        Its steps are the first grid, whose points stay in all others. They need resolve nothing: a
+        step may even fail, with NaN.
+    rtol, atol : float
+        The error that an interval may add, as a root mean square over the entries of the state,
+        each in units of `atol + rtol |u|`; `atol` in units of the state. As with any integrator it
+        is the local error that is controlled; `richardson` estimates the global one.
+    order : int, optional
+        p of the method; observed on each grid by default, for seven more steps per four steps.
+    levels, coarsening, relaxation : as in `OneStep.hierarchy`
+        Of MGRIT, as far as a grid has enough steps. `levels=1` marches serially.
+    cycle, max_cycles : as in `mgnet.Solver`
+        A grid on which MGRIT does not get to a tenth of the tolerance is marched serially.
+    max_grids, max_steps : int
+
+    Returns
+    -------
+    AdaptiveSolution
+        Its `converged` says whether the tolerance is met.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> from mgnet.depth import van_der_pol
+    >>> solution = adaptive(van_der_pol(mu=10.0, steps=32, final_time=20.0), rtol=1e-4)
+    >>> solution.converged, len(solution.states)
+    (True, 607)
+    """
+    check_problem("adaptive", problem, estimates=True)
+    check_limits("adaptive", rtol=rtol, atol=atol, max_cycles=max_cycles)
+    if not rtol and not atol:
+        raise ValueError("adaptive got rtol = 0 and atol = 0; one must be positive")
+    if order is not None:
+        check_order("adaptive", order)
+    for name, count in (("max_grids", max_grids), ("max_steps", max_steps)):
+        if not is_whole(count, 1):
+            raise ValueError(f"adaptive got {name} = {shown(count)}; give an integer of at least 1")
+    if not (np.asarray(problem.steps) > 0).all():
+        raise ValueError("adaptive got steps that are not all positive; time must go forward")
+    factors = level_factors(levels, coarsening)
+    words = relaxation_words(relaxation, len(factors))
+    rules = _Rules(rtol, atol, factors, words, cycle, max_cycles)
+    cells, old = DyadicGrid.first(np.asarray(problem.steps, dtype=float)), None
+    records = list[GridRecord]()
+    while True:
+        now = _Grid.solved(problem, cells, old, rules)
+        assumed = order or _order_if_seen(now.problem, now.states) or 1
+        with np.errstate(all="ignore"):
+            errors = local_errors(now.problem, now.states, assumed)
+        sizes = _sizes(errors, now.states, rules)
+        records.append(now.record(sizes))
+        more = _halvings(sizes, now.states, assumed)
+        ending = _ending(sizes, cells, more, len(records), max_grids, max_steps)
+        if ending is None:
+            cells, old = cells.changed(more), now
+            continue
+        return AdaptiveSolution(
+            replace(now.problem, step=problem.checked_step),
+            now.states,
+            errors,
+            assumed,
+            tuple(records),
+            ending,
+        )
+
+
+@dataclass(frozen=True)
+class _Rules:
+    rtol: float
+    atol: float
+    factors: tuple[int, ...]
+    relaxation: Sequence[str]
+    cycle: str
+    max_cycles: int
+
+    def scale(self, states: np.ndarray) -> np.ndarray:
+        """What an error is measured by."""
+        return self.atol + self.rtol * abs(states)
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """A grid with two steps for each cell, and the solution on it."""
+
+    problem: OneStep
+    cells: DyadicGrid
+    states: np.ndarray
+    found: TimeSolution
+    counter: CountedStep
+
+    @classmethod
+    def solved(cls, problem: OneStep, cells: DyadicGrid, old: _Grid | None, rules: _Rules) -> _Grid:
+        counter, grid = CountedStep(problem.checked_step), cells.halved()
+        steps = grid.steps
+        new = replace(problem, step=counter, steps=steps)
+        check_unequal(problem.checked_step, new.guess()[0], new.times[:-1], steps)
+        start = None if old is None else old.carried(new, grid)
+        factors = rules.factors
+        factors = factors[: fitting_levels(len(grid), len(factors) + 1, factors, LEAST) - 1]
+        if start is None or not np.isfinite(start).all():
+            start, factors = new.guess(), ()
+        scale = rules.scale(start)
+        found = mgrit_or_march(
+            new,
+            start,
+            factors,
+            rules.relaxation,
+            lambda levels: Solver(
+                Hierarchy(levels.levels, norm=_weighted(scale, levels)),
+                rules.cycle,
+                rtol=0.0,
+                atol=SLACK,
+                max_cycles=rules.max_cycles,
+            ),
+        )
+        return cls(new, cells, found.value, found, counter)
+
+    def carried(self, new: OneStep, grid: DyadicGrid) -> np.ndarray:
+        """The solution at the points of another grid: by a step from the last point before each."""
+        positions = self.cells.halved().positions
+        before = np.searchsorted(positions, grid.positions, side="right") - 1
+        states = self.states[before]
+        apart = np.flatnonzero(positions[before] != grid.positions)
+        if len(apart):
+            left, roots = before[apart], positions[before[apart]].astype(int)
+            dt = (grid.positions[apart] - positions[left]) * grid.lengths[roots]
+            with np.errstate(all="ignore"):
+                states[apart] = new.step(self.problem.times[left], dt, states[apart])
+        return states
+
+    def record(self, sizes: np.ndarray) -> GridRecord:
+        steps, found = np.asarray(self.problem.steps), self.found
+        return GridRecord(
+            len(steps),
+            float(steps.min()),
+            float(steps.max()),
+            found.levels,
+            found.cycles,
+            self.counter.steps,
+            self.counter.calls,
+            float(sizes.max()),
+            int((sizes > 1.0).sum()),
+            found.notes,
+        )
+
+
+def _weighted(scale: np.ndarray, levels: Hierarchy) -> Callable[[np.ndarray], float]:
+    """The largest residual of a point of any level, as the errors of an interval are measured."""
+    scales = {len(scale): scale}
+    for level in levels.levels[:-1]:
+        transfer: Any = level.transfer
+        scale = transfer.inject(scale)
+        scales[len(scale)] = scale
+
+    def norm(residual: np.ndarray) -> float:
+        return float(_root_mean_squares(residual, scales[len(residual)]).max())
+
+    return norm
+
+
+def _root_mean_squares(rows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Of each row, in units of the scale; what is zero is so in any unit."""
+    with np.errstate(all="ignore"):
+        flat = np.where(rows == 0.0, 0.0, abs(rows) / scale).reshape(len(rows), -1)
+        return np.sqrt((flat * flat).mean(axis=1))
+
+
+def _sizes(errors: np.ndarray, states: np.ndarray, rules: _Rules) -> np.ndarray:
+    """The error of every cell in units of the tolerance; inf where a step failed."""
+    with np.errstate(all="ignore"):
+        scale = rules.scale(np.fmax(abs(states[:-1:2]), abs(states[2::2])))
+        sizes = _root_mean_squares(errors, scale)
+    return np.where(np.isfinite(sizes), sizes, np.inf)
+
+
+def _halvings(sizes: np.ndarray, states: np.ndarray, order: int) -> np.ndarray:
+    """How often each cell is to be halved, or, where negative, joined with its like."""
+    with np.errstate(all="ignore"):
+        wanted = np.ceil(np.log2(sizes) / (order + 1) - np.log2(SAFETY))
+    more = np.clip(wanted, -MOST_AT_ONCE, MOST_AT_ONCE).astype(int)
+    more[(sizes <= 1.0) & (more > 0)] = 0
+    if sizes.max() <= SETTLED:
+        more = np.maximum(more, 0)
+    # Behind a step that failed nothing is known.
+    known = np.isfinite(states.reshape(len(states), -1)).all(axis=1)[:-1:2]
+    more[~known] = 0
+    return more
+
+
+def _order_if_seen(problem: OneStep, states: np.ndarray) -> int | None:
+    try:
+        return found_order("adaptive", problem, states)
+    except ValueError:
+        return None
+
+
+def _ending(
+    sizes: np.ndarray,
+    cells: DyadicGrid,
+    more: np.ndarray,
+    grids: int,
+    max_grids: int,
+    max_steps: int,
+) -> Ending | None:
+    if (sizes <= 1.0).all():
+        return Ending.TOLERANCE
+    if grids >= max_grids:
+        return Ending.MAX_GRIDS
+    if (cells.halvings + more).max() > MOST_HALVINGS:
+        return Ending.TOO_SHORT
+    return Ending.MAX_STEPS if 2 * len(cells.changed(more)) > max_steps else None
