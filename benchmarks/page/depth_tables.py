@@ -145,7 +145,8 @@ def recurrent_tables(rows: Rows) -> list[str]:
         columns |= {"s, mgnet": "{seconds_mgrit_median:.3f}"}
         columns |= {f"nn.{kind}": "{seconds_torch_median:.3f}"}
         columns |= {"loop over cells": "{seconds_loop_median:.3f}"}
-        columns |= {f"nn.{kind} / mgnet": spread("gain", ".2f"), '"auto"': "{gain_auto:.2f}"}
+        columns |= {f"nn.{kind} / cycles": spread("gain", ".2f")}
+        columns |= {"/ exact": "{gain_exact_median:.2f}", '/ "auto"': "{gain_auto:.2f}"}
         told.append(f"{kind}:\n\n{listed(where(rows, kind=kind), columns)}")
     return told
 

@@ -182,7 +182,7 @@ class _Cycles:
         self.norms.append(self.norm(equation.residual(u, f)))
         made = self._made(math.nan)
         for _ in range(limit.cycles):
-            before, stalled = inject(u), self._stalled()
+            before, stalled = inject(u), bool(limit.stop) and self._stalled()
             if stalled:
                 u = equation.relax_c(u, f, 1.0)
             else:

@@ -147,14 +147,38 @@ class TimeParallel(nn.Module):
         return found
 
     def _forward(self, input: Sequences, h0: CellState | None, data: Tensor) -> Any:
+        if self._is_left_to_pytorch(input, h0):
+            self.__dict__["last_forward"] = self.__dict__["last_backward"] = SERIAL
+            module: Any = self.cell
+            return module(input, h0)
         if isinstance(data, Tensor) and torch.is_autocast_enabled(data.device.type):
             input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
         sequence = TimeSequence.of(input, self.batch_first)
         start = InitialState.of(self.cell, sequence, h0)
         mode = self._mode(sequence)
         if mode == "auto":
-            mode = self._measured(sequence, start)
+            mode = self._measured(sequence, start, self._size_of(input, h0))
         return self._run(sequence, start, mode)
+
+    def _is_left_to_pytorch(self, input: Sequences, h0: CellState | None) -> bool:
+        """Whether a module of PyTorch takes this call as it is: at the cost of its own calls."""
+        if not isinstance(self.cell, nn.RNNBase) or self.mode == "mgrit":
+            return False
+        if self.mode == "serial" or not isinstance(input, Tensor | PackedSequence):
+            return self.mode == "serial"
+        known = self._faster.get(self._size_of(input, h0)) if self._faster else None
+        return known is not None and known[0] == "serial"
+
+    def _size_of(self, input: Sequences, h0: CellState | None) -> tuple:
+        """What decides the faster mode: steps and rows to a factor of two, and gradients."""
+        x = input.data if isinstance(input, PackedSequence) else input
+        lengths = [n.bit_length() for n in x.shape[:-1]]
+        if isinstance(input, PackedSequence):
+            lengths.append(-len(input.batch_sizes).bit_length())
+        states = h0 if isinstance(h0, tuple | list) else () if h0 is None else (h0,)
+        gradients = x.requires_grad, *(getattr(s, "requires_grad", False) for s in states)
+        modes = self.training, torch.is_grad_enabled(), *gradients
+        return *lengths, x.shape[-1], x.dtype, x.device, *modes
 
     def _widened(self, given: Any) -> Any:
         """In the precision of the weights: under autocast a layer before may give a lower one."""
@@ -264,12 +288,9 @@ class TimeParallel(nn.Module):
                 stacklevel=2,
             )
 
-    def _measured(self, sequence: TimeSequence, start: InitialState) -> str:
-        """The faster mode for so many steps and rows, to a factor of two, and as gradients are."""
+    def _measured(self, sequence: TimeSequence, start: InitialState, key: tuple) -> str:
+        """The faster mode for sequences like these, forward and backward if there is training."""
         x, states, packed = sequence.x, start.states, sequence.packed
-        sizes = len(x).bit_length(), x.shape[1].bit_length(), x.shape[2:], packed is None
-        modes = self.training, torch.is_grad_enabled(), x.requires_grad, states.requires_grad
-        key = *sizes, x.dtype, x.device, *modes
         if key not in self._faster:
             if len(self._faster) >= MEASURED:
                 self._faster.clear()

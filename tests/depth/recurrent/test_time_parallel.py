@@ -314,6 +314,9 @@ def test_auto_keeps_what_is_faster(monkeypatch):
         assert (parallel.last_forward.cycles > 0) is (faster == "mgrit")
         parallel(pack_sequence([x[:30, 0], x[:20, 1]]))
         assert len(taken) == 4
+        for wrong, error in (([1.0], TypeError), (x[:0], RuntimeError), (x[0, 0], ValueError)):
+            with pytest.raises(error):
+                parallel(wrong)
 
 
 def test_auto_measures_again_when_cycles_have_grown(monkeypatch):
