@@ -36,6 +36,7 @@ SAFETY = 0.9  # of the length of a step that an estimate proposes
 SLACK = 0.1  # what cycles may leave of the tolerance
 MOST_AT_ONCE = 3  # halvings of an interval from one grid to the next
 SETTLED = 10.0  # tolerances: below them intervals are only refined, so that grids come to an end
+RESOLVED = 1000.0  # tolerances: above them coarse steps of the next grid resolve nothing
 LEAST = 8  # steps of a coarsest level
 
 
@@ -73,7 +74,8 @@ def adaptive(
     order : int, optional
         p of the method; observed on each grid by default, for seven more steps per four steps.
     levels, coarsening, relaxation : as in `OneStep.hierarchy`
-        Of MGRIT, as far as a grid has enough steps. `levels=1` marches serially.
+        Of MGRIT, as far as a grid has enough steps. `levels=1` marches serially; so is a grid
+        marched whose predecessor had an estimate above a thousand tolerances.
     cycle, max_cycles : as in `mgnet.Solver`
         A grid on which MGRIT does not get to a tenth of the tolerance is marched serially.
     max_grids, max_steps : int
@@ -109,14 +111,15 @@ def adaptive(
     words = relaxation_words(relaxation, len(factors))
     rules = _Rules(rtol, atol, factors, words, cycle, max_cycles)
     cells, old = DyadicGrid.first(np.asarray(problem.steps, dtype=float)), None
-    records = list[GridRecord]()
+    records, resolved = list[GridRecord](), False
     while True:
-        now = _Grid.solved(problem, cells, old, rules)
+        now = _Grid.solved(problem, cells, old, rules if resolved else rules.serial())
         assumed = order or _order_if_seen(now.problem, now.states) or 1
         with np.errstate(all="ignore"):
             errors = local_errors(now.problem, now.states, assumed)
         sizes = _sizes(errors, now.states, rules)
         records.append(now.record(sizes))
+        resolved = bool(sizes.max() <= RESOLVED)
         more = _halvings(sizes, now.states, assumed)
         ending = _ending(sizes, cells, more, len(records), max_grids, max_steps)
         if ending is None:
@@ -140,6 +143,10 @@ class _Rules:
     relaxation: Sequence[str]
     cycle: str
     max_cycles: int
+
+    def serial(self) -> _Rules:
+        """Without coarse levels."""
+        return replace(self, factors=())
 
     def scale(self, states: np.ndarray) -> np.ndarray:
         """What an error is measured by."""
