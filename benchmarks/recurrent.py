@@ -8,9 +8,9 @@ float32; forward and backward with all gradients. "Long memory" adds 3 to the bi
 (forget) gate, so that a state stays for some twenty steps. Cycles are those to a tolerance of 1e-6
 forward and backward, counted in float64. Every seed takes a turn of each way; a row tells medians
 of the seconds, and of the ratio, seconds of PyTorch over those of mgnet, with its least and
-largest. "exact" is `mode="serial"`, a compiled loop where it takes part and PyTorch's own where not;
-"auto" the ratio of `mode="auto"` after its first call, of five turns with the first seed; "loop" a
-Python loop over the cell.
+largest. "exact" is `mode="serial"`, a compiled loop where that takes part and PyTorch's own where
+not; "auto" the ratio of `mode="auto"` after its first call, of five turns with the first seed;
+"loop" a Python loop over the cell.
 """
 
 from __future__ import annotations
