@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mgnet import vector
+from mgnet.depth.parallel.control import CyclesToTolerance, FixedCycles
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep, joined, parts_of
+from mgnet.depth.recurrent.recurrence import check_module
 
-__all__ = ["check_cell"]
+__all__ = ["check_arguments", "check_cell"]
+
+MODES = "mgrit", "serial", "auto"
 
 
 def check_cell(
@@ -122,3 +127,44 @@ def _hides(found: Tensor, known: Iterable[Tensor]) -> bool:
             return True
         waiting += [following for following, _ in node.next_functions]
     return False
+
+
+def check_arguments(cell: Any, control: Any, mode: Any, coarse: Any, batch_first: Any) -> None:
+    """Raise unless these can be the arguments of `TimeParallel`.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> check_arguments(nn.GRUCell(2, 3), None, "parallel", None, False)
+    Traceback (most recent call last):
+    ValueError: TimeParallel got mode 'parallel'; use one of mgrit, serial, auto
+    """
+    if not callable(cell):
+        raise TypeError(
+            f"TimeParallel got a {type(cell).__name__}; give a cell, as nn.GRUCell(3, 8), an "
+            "nn.GRU, an nn.LSTM, or a function (x, h) -> h"
+        )
+    if isinstance(cell, nn.RNNBase):
+        check_module(cell)
+        if batch_first and not cell.batch_first:
+            raise ValueError(
+                "TimeParallel got batch_first=True for a module without; a module has its own"
+            )
+        if coarse is not None:
+            raise ValueError("TimeParallel got coarse for a whole module; give it with one cell")
+    if not isinstance(batch_first, bool):
+        raise TypeError(f"TimeParallel got batch_first {batch_first!r}; give True or False")
+    if mode not in MODES:
+        raise ValueError(f"TimeParallel got mode {mode!r}; use one of {', '.join(MODES)}")
+    if control is not None and not isinstance(control, FixedCycles | CyclesToTolerance):
+        raise TypeError(
+            f"TimeParallel got control {control!r}; give CyclesToTolerance(1e-6) or FixedCycles(2)"
+        )
+    if coarse is not None and not callable(coarse):
+        raise TypeError(
+            f"TimeParallel got coarse of type {type(coarse).__name__}; give a function "
+            "(x, h, k) -> h"
+        )

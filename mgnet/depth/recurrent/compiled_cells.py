@@ -67,26 +67,28 @@ def lstm_step(gates: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor)
 STEPS: dict[Any, Callable[..., Tensor]] = {GRUSteps: gru_step, LSTMSteps: lstm_step}
 
 
-def marches(recurrence: Recurrence, x: Tensor) -> bool:
+def marches(recurrence: Recurrence, x: Tensor, batch: int) -> bool:
     """Whether the compiled loop takes a recurrence and such inputs, and is the faster one.
 
     Parameters
     ----------
     recurrence : Recurrence
-    x : Tensor of shape (T, batch, features)
+    x : Tensor
+        Of any shape.
+    batch : int
 
     Examples
     --------
     >>> from mgnet.depth.recurrent.recurrence import recurrence_of
     >>> recurrence = recurrence_of(torch.nn.GRUCell(2, 3), None, (3,))
-    >>> marches(recurrence, torch.zeros(5, 1, 2).half())
+    >>> marches(recurrence, torch.zeros(5, 1, 2).half(), 1)
     False
     """
     known = kernels.available and recurrence.steps in STEPS
     # For single precision PyTorch has an LSTM of oneDNN, whose backward pass is compiled, too.
     if recurrence.steps is LSTMSteps and x.dtype == torch.float32 and mkldnn.is_available():
         return False
-    known = known and x.shape[1] * sum(recurrence.widths) <= MOST
+    known = known and batch * sum(recurrence.widths) <= MOST
     fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() > 0
     if not known or not fits or cast_of("cpu") is not None:
         return False

@@ -19,7 +19,7 @@ from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
 from mgnet.depth.parallel.control import SERIAL, Control, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.evaluation import fastest
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
-from mgnet.depth.recurrent.cell_checks import check_cell
+from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
 from mgnet.depth.recurrent.compiled_cells import march_states, marches
 from mgnet.depth.recurrent.cycles import TimeCycles
@@ -37,7 +37,6 @@ from mgnet.depth.recurrent.solve import TimeCall, solve
 
 __all__ = ["TimeParallel"]
 
-MODES = ("mgrit", "serial", "auto")
 MEASURED = 1024  # shapes that "auto" remembers
 Sequences = Tensor | PackedSequence
 
@@ -118,7 +117,7 @@ class TimeParallel(nn.Module):
         batch_first: bool = False,
     ):
         super().__init__()
-        _check(cell, control, mode, coarse, batch_first)
+        check_arguments(cell, control, mode, coarse, batch_first)
         self.cell = cell
         self.cycles = TimeCycles(levels, coarsening, relaxation, cycle)
         self.control: Control = CyclesToTolerance(1e-6) if control is None else control
@@ -164,10 +163,13 @@ class TimeParallel(nn.Module):
         """Whether a module of PyTorch takes this call as it is: at the cost of its own calls."""
         if not isinstance(self.cell, nn.RNNBase) or self.mode == "mgrit":
             return False
-        if self.mode == "serial" or not isinstance(input, Tensor | PackedSequence):
+        if not isinstance(input, Tensor | PackedSequence):
             return self.mode == "serial"
-        known = self._faster.get(self._size_of(input, h0)) if self._faster else None
-        return known is not None and known[0] == "serial"
+        if self.mode == "auto":
+            known = self._faster.get(self._size_of(input, h0)) if self._faster else None
+            if known is None or known[0] != "serial":
+                return False
+        return not self._marches(input)
 
     def _size_of(self, input: Sequences, h0: CellState | None) -> tuple:
         """What decides the faster mode: steps and rows to a factor of two, and gradients."""
@@ -208,7 +210,7 @@ class TimeParallel(nn.Module):
         )
 
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
-        if mode == "serial" and not self._marches(sequence, start):
+        if mode == "serial" and not self._marches(sequence.output(sequence.x)):
             self.last_forward = self.last_backward = SERIAL
             return self._serial(sequence, start)
         with torch.autocast(sequence.x.device.type, enabled=False):
@@ -224,14 +226,23 @@ class TimeParallel(nn.Module):
             return self.cell(sequence.packed, given)
         return self.cell(sequence.output(sequence.x), given)
 
-    def _marches(self, sequence: TimeSequence, start: InitialState) -> bool:
-        """Whether the compiled loop takes all layers."""
-        if not is_known(self.cell) or transform_of(self, sequence.x):
+    def _marches(self, input: Sequences) -> bool:
+        """Whether the compiled loop takes all layers of a call."""
+        cell: Any = self.cell
+        x = input.data if isinstance(input, PackedSequence) else input
+        if not is_known(cell) or transform_of(self, x):
             return False
-        layers = recurrences_of(self.cell) if isinstance(self.cell, nn.GRU | nn.LSTM) else None
-        if layers is None:
-            layers = [[recurrence_of(self.cell, None, start.widths)]]
-        return all(marches(each, sequence.x) for layer in layers for each in layer)
+        batch = 1
+        if isinstance(input, PackedSequence):
+            batch = int(input.batch_sizes[0])
+        elif x.dim() > 2:
+            batch = x.shape[0 if self.batch_first else 1]
+        if isinstance(cell, nn.GRU | nn.LSTM):
+            layers = recurrences_of(cell)
+        else:
+            parts = 2 if isinstance(cell, nn.LSTMCell) else 1
+            layers = [[recurrence_of(cell, None, (cell.hidden_size,) * parts)]]
+        return all(marches(each, x, batch) for layer in layers for each in layer)
 
     def _layered(
         self, sequence: TimeSequence, start: InitialState, mode: str
@@ -367,33 +378,3 @@ class TimeParallel(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.cycles}, control={self.control}, mode={self.mode}"
-
-
-def _check(cell: Any, control: Any, mode: Any, coarse: Any, batch_first: Any) -> None:
-    """Refuse what is no cell, or malformed."""
-    if not callable(cell):
-        raise TypeError(
-            f"TimeParallel got a {type(cell).__name__}; give a cell, as nn.GRUCell(3, 8), an "
-            "nn.GRU, an nn.LSTM, or a function (x, h) -> h"
-        )
-    if isinstance(cell, nn.RNNBase):
-        check_module(cell)
-        if batch_first and not cell.batch_first:
-            raise ValueError(
-                "TimeParallel got batch_first=True for a module without; a module has its own"
-            )
-        if coarse is not None:
-            raise ValueError("TimeParallel got coarse for a whole module; give it with one cell")
-    if not isinstance(batch_first, bool):
-        raise TypeError(f"TimeParallel got batch_first {batch_first!r}; give True or False")
-    if mode not in MODES:
-        raise ValueError(f"TimeParallel got mode {mode!r}; use one of {', '.join(MODES)}")
-    if control is not None and not isinstance(control, FixedCycles | CyclesToTolerance):
-        raise TypeError(
-            f"TimeParallel got control {control!r}; give CyclesToTolerance(1e-6) or FixedCycles(2)"
-        )
-    if coarse is not None and not callable(coarse):
-        raise TypeError(
-            f"TimeParallel got coarse of type {type(coarse).__name__}; give a function "
-            "(x, h, k) -> h"
-        )

@@ -102,11 +102,11 @@ def test_single_precision(taken):
 def test_what_it_does_not_take(taken):
     recurrence = recurrence_of(nn.GRUCell(2, 4), None, (4,))
     x = torch.zeros(5, 3, 2)
-    assert marches(recurrence, x)
-    assert not marches(recurrence, x.double()) and not marches(recurrence, x[:, :0])
-    assert not marches(recurrence, torch.zeros(1, MOST // 4 + 1, 2))
+    assert marches(recurrence, x, 3)
+    assert not marches(recurrence, x.double(), 3) and not marches(recurrence, x[:, :0], 0)
+    assert not marches(recurrence, x, MOST // 4 + 1)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not marches(recurrence, x)
+        assert not marches(recurrence, x, 3)
     wide = TimeParallel(nn.GRUCell(2, 4), mode="serial")
     wide(torch.zeros(5, MOST // 4 + 1, 2))
     assert not taken
