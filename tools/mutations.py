@@ -621,7 +621,7 @@ TABLE = [
     ),
     Mutation(
         "plan-critical",
-        "mgnet/depth/mgrit/plan.py",
+        "mgnet/depth/mgrit/pass_cost.py",
         "critical_messages += sent > 0",
         "critical_messages += sent",
         ("tests/depth/mgrit/test_plan.py",),
