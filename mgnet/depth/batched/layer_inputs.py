@@ -43,7 +43,7 @@ def input_names(names: Any) -> tuple[str, ...]:
                 f"ODENet got layer_inputs with {name}, which is an argument of its own calls; give "
                 "the block's argument another name, such as inputs"
             )
-    return tuple(names)
+    return tuple(dict.fromkeys(names))
 
 
 def check_layer_inputs(

@@ -26,6 +26,8 @@ from torch.utils._pytree import tree_leaves
 __all__ = ["OutsideTensorError", "Watch", "check_gradients", "fingerprint", "innermost"]
 
 PLAIN = int, float, complex, bool, str, bytes, type(None), np.generic, torch.dtype, torch.device
+KINDS = "forward", "forward_pre", "backward", "backward_pre"
+GLOBAL_HOOKS = [f"_global_{kind}_hooks" for kind in KINDS]
 INTERNAL = frozenset(vars(nn.Module())) - {"training"}
 KNOWN = {"torch", "numpy", "scipy", "mgnet"} | sys.stdlib_module_names  # whose code is not read
 MOST = 2000  # values that are looked at: a block may hold the whole program
@@ -188,7 +190,8 @@ def fingerprint(block: nn.Module) -> Any:
     """
     reader = _Reader()
     parts = [(id(part), reader.module(part)) for part in block.modules()]
-    return torch.get_default_dtype(), *parts
+    hooks = [list(map(id, vars(nn.modules.module)[kind].values())) for kind in GLOBAL_HOOKS]
+    return torch.get_default_dtype(), str(hooks), *parts
 
 
 class _Reader:
@@ -228,7 +231,12 @@ class _Reader:
         ]
         hooks = [
             (name, self.value(hook))
-            for kind in (module._forward_hooks, module._forward_pre_hooks)
+            for kind in (
+                module._forward_hooks,
+                module._forward_pre_hooks,
+                module._backward_hooks,
+                module._backward_pre_hooks,
+            )
             for name, hook in kind.items()
         ]
         return tuple(values), tuple(hooks), self._class(type(module))

@@ -129,8 +129,8 @@ def _rectify(builder: Any, x: Any) -> Any:
 
 
 def _step(builder: Any, x: Any) -> Any:
-    """1 where x is positive, else 0."""
-    positive = builder.fcmp_ordered("ogt", x, _constant(x, 0.0))
+    """1 where x is positive or NaN, else 0: as PyTorch has it."""
+    positive = builder.fcmp_unordered("ugt", x, _constant(x, 0.0))
     return builder.select(positive, _constant(x, 1.0), _constant(x, 0.0))
 
 

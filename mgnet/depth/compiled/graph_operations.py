@@ -5,6 +5,7 @@ A graph with anything that the loops do not know gives no code, and the layers r
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ __all__ = ["code_of"]
 aten = torch.ops.aten
 SAME = {
     aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten.clone.default,
-    aten.detach.default, aten.alias.default, aten.contiguous.default, aten.squeeze.dim,
+    aten.alias.default, aten.contiguous.default, aten.squeeze.dim,
     aten.unsqueeze.default,
 }  # fmt: skip
 FUNCTIONS = {
@@ -63,8 +64,8 @@ def _subtract(w: Writer, node: fx.Node, x: Any, y: Any, alpha: float = 1) -> int
 
 
 def _divide(w: Writer, node: fx.Node, x: Any, y: Any) -> int:
-    if isinstance(y, fx.Node):
-        raise UnknownOperationError("a division by a tensor")
+    if isinstance(y, fx.Node) or not math.isfinite(1.0 / y if y else math.inf):
+        raise UnknownOperationError("a division by a tensor, or by 0")
     return w.affine(x, 1.0 / y, 0.0)
 
 
@@ -78,7 +79,7 @@ def _power(w: Writer, node: fx.Node, x: Any, exponent: float) -> int:
     return w.emit(ops.MULTIPLY, w.value(w.values[square].rows), square, w.state(x))
 
 
-def _same(w: Writer, node: fx.Node, x: Any, *rest: Any) -> int:
+def _same(w: Writer, node: fx.Node, x: Any, *rest: Any, memory_format: Any = None) -> int:
     return w.state(x)
 
 

@@ -6,6 +6,7 @@ once, with gradients: the loops only get the results.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -170,6 +171,10 @@ class Writer:
         write = self.table.get(node.target)
         if write is None:
             raise UnknownOperationError(str(node.target))
+        try:
+            inspect.signature(write).bind(self, node, *node.args, **node.kwargs)
+        except TypeError:
+            raise UnknownOperationError(f"{node.target} with {list(node.kwargs)}") from None
         made = write(self, node, *node.args, **node.kwargs)
         if isinstance(made, list):
             self.lists[node] = made
@@ -218,6 +223,8 @@ class Writer:
     def _vector(self, node: Any, rows: int) -> tuple[int, int]:
         """The number of a parameter with one number for each row, and the place of its gradient."""
         while isinstance(node, fx.Node):
+            if node in self.number:
+                raise UnknownOperationError("a state in the place of a weight")
             shape = node.meta["val"].shape
             one = shape.numel() == 1
             if one or (shape.numel() == rows and shape[-1] == rows and not self._is_flat(shape)):

@@ -119,8 +119,8 @@ def _curve(kind, extra, x):
         return 0.5 * x * (1.0 + math.erf(x * ROOT_HALF))
     if kind == GELU_TANH:
         return 0.5 * x * (1.0 + math.tanh(ROOT_TWO_OVER_PI * (x + CUBIC * x * x * x)))
-    if kind == SOFTPLUS:
-        return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+    if kind == SOFTPLUS:  # with PyTorch's threshold
+        return x if x > 20.0 else max(x, 0.0) + math.log1p(math.exp(-abs(x)))
     if kind == ELU:
         return x if x > 0.0 else extra * math.expm1(x)
     if kind == LEAKY:
@@ -137,7 +137,7 @@ def _curve_slope(kind, extra, x):
         slope = ROOT_TWO_OVER_PI * (1.0 + 3.0 * CUBIC * x * x)
         return 0.5 * (1.0 + inner) + 0.5 * x * (1.0 - inner * inner) * slope
     if kind == SOFTPLUS:
-        return 1.0 / (1.0 + math.exp(-x))
+        return 1.0 if x > 20.0 else 1.0 / (1.0 + math.exp(-x))
     if kind == ELU:
         return 1.0 if x > 0.0 else extra * math.exp(x)
     if kind == LEAKY:
@@ -210,7 +210,8 @@ def _norm(eps, mem, x, y, spread_at, rows, S, s, end, lanes):
             v = minus(load(mem, x + r * S + t, ONE), mean)
             square = fused(square, v, v)
         square = plus(times(square, share), equal(mem, mem.dtype.type(eps), ONE))
-        inverse = over(one, root(square))
+        # Squares that overflow must not make zeros of what is too large.
+        inverse = plus(over(one, root(square)), minus(square, square))
         store(mem, spread_at + t, inverse)
         for r in range(rows):
             v = minus(load(mem, x + r * S + t, ONE), mean)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -60,7 +59,7 @@ class CompiledMarch:
     >>> traced = trace_for_autograd(net.kernel.evaluate, [*one, u], len(net.kernel.names))
     >>> march = CompiledMarch(code_of(traced, u), u.dtype)
     >>> marched = march.forward([x.detach() for x in layers.tensors()], u, record=False)
-    >>> torch.allclose(marched.last, net(u), atol=1e-6)
+    >>> torch.allclose(marched.last(), net(u), atol=1e-6)
     True
     """
 
@@ -77,17 +76,17 @@ class CompiledMarch:
         self.prepared = Prepared(code)
         self.given = [k for k, value in enumerate(code.values) if value.given]
         self._layouts: dict[Any, _Layout] = {}
-        self._pool: list[Tensor] = []
 
     def layout(self, layers: int, S: int, record: bool, counts: tuple[int, ...]) -> _Layout:
         """Where everything stands; `counts` are the rows of the given values, layers or 1."""
         key = layers, S, record, counts
-        if key not in self._layouts:
+        found = self._layouts.get(key)
+        if found is None:
             if len(self._layouts) >= 64:
                 self._layouts.clear()
             given = dict(zip(self.given, counts, strict=True))
-            self._layouts[key] = _layout(self.code, layers, S, record, given)
-        return self._layouts[key]
+            found = self._layouts[key] = _layout(self.code, layers, S, record, given)
+        return found
 
     def parts(self, S: int) -> list[int]:
         """The ends of the parts of S samples that are done one after another, or by threads.
@@ -116,8 +115,8 @@ class CompiledMarch:
             values, given = self.prepared.shaped(tensors, whole=False)
             layout = self.layout(layers, S, record, tuple(map(len, given)))
             size = layout.size + (layers * width * S if self.of_all else 0)
-            memory = Memory(self._pool, size, self.dtype)
-            parameters, par_at = self.prepared.packed(tensors[-1], values, self._pool)
+            memory = Memory(size, self.dtype)
+            parameters, par_at = self.prepared.packed(tensors[-1], values)
             marched = MarchedLayers(self, layout, memory, parameters, par_at, tensors, u, S)
             marched.put(0, 1, u[None])
             for k, value in zip(self.given, given, strict=True):
@@ -176,13 +175,7 @@ def _layout(code: LayerCode, layers: int, S: int, record: bool, given: dict[int,
 
 
 class MarchedLayers:
-    """Layers that were marched through, and their adjoint.
-
-    Attributes
-    ----------
-    last : Tensor
-        The state after all layers, like the one before them.
-    """
+    """Layers that were marched through, and their adjoint."""
 
     def __init__(
         self,
@@ -233,7 +226,6 @@ class MarchedLayers:
 
         share(work, len(ends) - 1, torch.get_num_threads())
 
-    @cached_property
     def last(self) -> Tensor:
         """The state after all layers."""
         width, S = self.march.width, self.S
@@ -246,7 +238,8 @@ class MarchedLayers:
         first, stride = map(int, self.layout.at[0])
         size, strides = (self.layers, self.samples, self.march.width), (stride, 1, self.S)
         rows = self.memory.numbers.as_strided(size, strides, first + stride)
-        return rows.reshape(self.layers, *self.shape)
+        # A copy: without gradients the memory goes back before the caller has read it.
+        return rows.reshape(self.layers, *self.shape).clone()
 
     def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Any]]:
         """The gradients by the state before all layers, and by their tensors.

@@ -15,42 +15,53 @@ from mgnet.depth.compiled.layer_code import LayerCode
 
 __all__ = ["Memory", "Prepared"]
 
-KEPT = 4  # buffers that wait for the next pass, none of more numbers than
-MOST = 2**24
+MOST = 2**26  # bytes of memory that wait for the next passes
+_waiting: list[Tensor] = []
 aten = torch.ops.aten
 
 
 class Memory:
-    """Numbers for one pass, which go back to the pool with their last user.
+    """Numbers for one pass; they wait for another one of the same size when nobody has them.
+
+    Fresh memory costs more than what small layers compute in it.
 
     Parameters
     ----------
-    pool : list of Tensor
     size : int
     dtype : torch.dtype
 
     Examples
     --------
-    >>> pool = []
-    >>> memory = Memory(pool, 8, torch.float32)
+    >>> memory = Memory(8, torch.float32)
+    >>> place = memory.numbers.data_ptr()
     >>> del memory
-    >>> len(pool)
-    1
+    >>> Memory(8, torch.float32).numbers.data_ptr() == place
+    True
     """
 
-    def __init__(self, pool: list[Tensor], size: int, dtype: torch.dtype):
-        self.pool = pool
-        found = [k for k, each in enumerate(pool) if len(each) == size]
-        try:
-            self.numbers = pool.pop(found[-1])
-        except IndexError:  # none, or another thread was faster
-            self.numbers = torch.empty(size, dtype=dtype)
-        if len(self.numbers) != size:
-            self.numbers = torch.empty(size, dtype=dtype)
+    def __init__(self, size: int, dtype: torch.dtype):
+        self.numbers = _taken(size, dtype)
 
     def __del__(self) -> None:
-        if len(self.pool) < KEPT and len(self.numbers) <= MOST:
-            self.pool.append(self.numbers)
+        _waiting.append(self.numbers)
+        while sum(x.nbytes for x in list(_waiting)) > MOST:
+            try:
+                _waiting.pop(0)
+            except IndexError:  # another thread was faster
+                return
+
+
+def _taken(size: int, dtype: torch.dtype) -> Tensor:
+    for k in range(len(_waiting) - 1, -1, -1):
+        try:
+            found = _waiting.pop(k)
+        except IndexError:  # another thread was faster
+            continue
+        if len(found) == size and found.dtype == dtype:
+            return found
+        _waiting.insert(k, found)
+    with torch.inference_mode(False):
+        return torch.empty(size, dtype=dtype)
 
 
 class Prepared:
@@ -119,9 +130,7 @@ class Prepared:
                 parameters[k] = rows.expand(len(rows), *shape)
         return parameters, given
 
-    def packed(
-        self, steps: Tensor, values: Sequence[Tensor], pool: list[Tensor]
-    ) -> tuple[Memory, np.ndarray]:
+    def packed(self, steps: Tensor, values: Sequence[Tensor]) -> tuple[Memory, np.ndarray]:
         """Steps and parameters in one array, and where each begins and goes on for a layer."""
         parts: list[Tensor] = [steps[:1] if is_joint(steps) else steps]
         for value in values:
@@ -130,7 +139,7 @@ class Prepared:
         for k, part in enumerate(parts):
             at[k] = end, part[0].numel() if len(part) > 1 else 0
             end += part.numel()
-        memory = Memory(pool, end, steps.dtype)
+        memory = Memory(end, steps.dtype)
         for (first, _), part in zip(at, parts, strict=True):
             memory.numbers[first : first + part.numel()].view(part.shape).copy_(part)
         return memory, at

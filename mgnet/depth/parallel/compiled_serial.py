@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mgnet import kernels
 from mgnet.depth.batched.autocast import cast_of, same_cast
 from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.side_inputs import SideBlock
 from mgnet.depth.batched.tracing import trace_for_autograd
 from mgnet.depth.compiled.graph_operations import code_of
@@ -25,6 +26,7 @@ __all__ = ["compiled_march", "march_compiled"]
 
 # Numbers in a matrix from which PyTorch's products win.
 LARGEST = 2**16
+SHAPES = 64  # of states, whose loops are kept
 KNOWN = (
     nn.Linear, nn.LayerNorm, nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Tanh,
     nn.Sigmoid, nn.ReLU, nn.SiLU, nn.GELU, nn.Softplus, nn.ELU, nn.LeakyReLU, nn.ParameterList,
@@ -51,9 +53,12 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     'Conv1d is not among the modules that they know'
     """
     key = tuple(u.shape), u.dtype, u.device, cast_of(u.device.type)
-    if key not in setup.compiled:
-        setup.compiled[key] = _found(setup, u)
-    return setup.compiled[key]
+    found = setup.compiled.get(key)
+    if found is None:
+        if len(setup.compiled) >= SHAPES:
+            setup.compiled.clear()
+        found = setup.compiled[key] = _found(setup, u)
+    return found
 
 
 def _found(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
@@ -81,7 +86,7 @@ def _refusal(setup: PropagationSetup, u: Tensor) -> str:
     if u.device.type != "cpu" or u.dtype not in (torch.float32, torch.float64) or not u.numel():
         return f"states are {u.dtype} of shape {tuple(u.shape)} on {u.device}"
     if cast_of("cpu") is not None or any(
-        x.is_floating_point() and x.dtype != u.dtype for x in layers.tensors()
+        x.is_complex() or (x.is_floating_point() and x.dtype != u.dtype) for x in layers.tensors()
     ):
         return "tensors are of several precisions"
     for part in kernel.template.modules():
@@ -100,9 +105,48 @@ def _made(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
             traced = trace_for_autograd(request.slope, one, request.parameters)
         if traced.constants:
             return "the block makes tensors of its own"
-        return CompiledMarch(code_of(traced, u), u.dtype)
+        compiled = CompiledMarch(code_of(traced, u), u.dtype)
     except UnknownOperationError as error:
         return f"the block has {error}"
+    if not _agrees(setup, compiled, u):
+        return "the block has derivatives that are not those of its operations"
+    return compiled
+
+
+def _agrees(setup: PropagationSetup, compiled: CompiledMarch, u: Tensor) -> bool:
+    """Whether one layer and its derivatives are those of the trace with autograd, at random states.
+
+    The code is read off a graph without autograd, in which hooks of tensors, `detach` and branches
+    by `requires_grad` leave no mark.
+    """
+    generator, kernel = torch.Generator().manual_seed(0), setup.kernel
+    counted = kernel.evaluations, kernel.vjps
+    with torch.inference_mode(False), torch.no_grad():
+        state, lam = torch.randn(2, 1, *u.shape, dtype=u.dtype, generator=generator)
+        tensors = [x[:1].detach().clone() for x in setup.fine.tensors()]
+        count = len(setup.fine.parameters)
+        buffers = tuple(tensors[count:-2])
+        layer = Layers(tuple(tensors[:count]), buffers, tensors[-2], tensors[-1])
+        tape, step = kernel.record(layer, state), tensors[-1]
+        of_state, of_parameters, of_step = tape.vjp_all(step * lam)
+        kernel.evaluations, kernel.vjps = counted
+        marched = compiled.forward(tensors, state[0], record=True)
+        start, found = marched.adjoint(lam[0])
+        direct = (lam * tape.value).sum() + (0.0 if of_step is None else of_step.sum())
+        pairs = [(marched.last(), (state + step * tape.value)[0]), (start, (lam + of_state)[0])]
+        pairs += [
+            (torch.zeros_like(b) if a is None else a, b)
+            for a, b in zip(found, of_parameters, strict=False)
+        ]
+        pairs.append((found[-1].sum(), direct))
+    return all(_are_close(a, b) for a, b in pairs)
+
+
+def _are_close(a: Tensor, b: Tensor) -> bool:
+    if not b.numel():
+        return True
+    allowed = 0.1 * torch.finfo(b.dtype).eps ** 0.5 * (1.0 + float(b.abs().max()))
+    return float((a - b).abs().nan_to_num(nan=torch.inf).max()) < allowed
 
 
 def march_compiled(
@@ -160,12 +204,13 @@ class _Compiled(torch.autograd.Function):
         communicator = setup.communicator
         start = communicator.receive(u.detach(), False)
         marched = compiled.forward([x.detach() for x in tensors], start, record)
-        communicator.send(marched.last, False)
+        last = marched.last()
+        communicator.send(last, False)
         if record:
             ctx.setup, ctx.marched, ctx.propagate = setup, marched, propagate
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
-        return communicator.broadcast_from_last(marched.last, False)
+        return communicator.broadcast_from_last(last, False)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from mgnet import kernels
 from mgnet.depth.batched.autocast import cast_of
+from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.tracing import trace_for_autograd
 from mgnet.depth.compiled.graph_operations import code_of
 from mgnet.depth.compiled.march import CompiledMarch
@@ -118,7 +119,8 @@ def march_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tenso
     """
     step: Any = STEPS[recurrence.steps]
     width, biased = sum(recurrence.widths), recurrence.weights[1] is not None
-    march = _march(step, width, inputs.shape[-1], biased, inputs.dtype)
+    with lending():  # tracing changes what all threads call
+        march = _march(step, width, inputs.shape[-1], biased, inputs.dtype)
     weights = [w for w in recurrence.weights if w is not None]
     states = _States.apply(step, march, start, inputs, *weights)
     return torch.cat([start[None], states])
@@ -162,7 +164,9 @@ class _States(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         given = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a derivative of the gradient: by autograd, step by step
+        batched = torch._C._functorch.is_legacy_batchedtensor(gradient)  # type: ignore[attr-defined]
+        active = torch._C._are_functorch_transforms_active()
+        if torch.is_grad_enabled() or batched or active:  # by autograd, step by step
             return None, None, *_again(ctx, gradient, *given)
         start, found = ctx.marched.adjoint(gradient)
         of_inputs, *rest = found[:-2]
@@ -173,16 +177,18 @@ def _again(
     ctx: Any, gradient: Tensor, start: Tensor, inputs: Tensor, *weights: Tensor
 ) -> list[Tensor | None]:
     """Gradients with a graph of their own."""
-    needed = ctx.needs_input_grad[2:]
-    given = [x.view_as(x) for x in (start, inputs, *weights)]
-    state, states = given[0], []
-    for row in given[1]:
-        state = ctx.step(row, given[2], given[3] if len(given) > 3 else None, state)
-        states.append(state)
-    wanted = [x for x, need in zip(given, needed, strict=True) if need]
-    found = iter(
-        torch.autograd.grad(
-            torch.stack(states), wanted, gradient, create_graph=True, materialize_grads=True
+    needed, in_graph = ctx.needs_input_grad[2:], torch.is_grad_enabled()
+    with torch.enable_grad():
+        pairs = zip((start, inputs, *weights), needed, strict=True)
+        given = [x.view_as(x) if in_graph else x.detach().requires_grad_(n) for x, n in pairs]
+        state, states = given[0], []
+        for row in given[1]:
+            state = ctx.step(row, given[2], given[3] if len(given) > 3 else None, state)
+            states.append(state)
+        wanted = [x for x, need in zip(given, needed, strict=True) if need]
+        found = iter(
+            torch.autograd.grad(
+                torch.stack(states), wanted, gradient, create_graph=in_graph, materialize_grads=True
+            )
         )
-    )
     return [next(found) if need else None for need in needed]

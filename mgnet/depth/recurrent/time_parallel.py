@@ -154,7 +154,7 @@ class TimeParallel(nn.Module):
             input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
         sequence = TimeSequence.of(input, self.batch_first)
         start = InitialState.of(self.cell, sequence, h0)
-        mode = self._mode(sequence)
+        mode = self._mode(sequence, start)
         if mode == "auto":
             mode = self._measured(sequence, start, self._size_of(input, h0))
         return self._run(sequence, start, mode)
@@ -169,7 +169,7 @@ class TimeParallel(nn.Module):
             known = self._faster.get(self._size_of(input, h0)) if self._faster else None
             if known is None or known[0] != "serial":
                 return False
-        return not self._marches(input)
+        return not self._marches(input, h0)
 
     def _size_of(self, input: Sequences, h0: CellState | None) -> tuple:
         """What decides the faster mode: steps and rows to a factor of two, and gradients."""
@@ -188,10 +188,10 @@ class TimeParallel(nn.Module):
         lower = given.dtype in (torch.float16, torch.bfloat16)
         return given.to(weight.dtype) if lower and weight is not None else given
 
-    def _mode(self, sequence: TimeSequence) -> str:
+    def _mode(self, sequence: TimeSequence, start: InitialState) -> str:
         if isinstance(self.cell, nn.RNNBase):
             check_module(self.cell)  # hooks may have come
-        transform = transform_of(self, sequence.x)
+        transform = transform_of(self, sequence.x, {"h0": start.states})
         if transform and self.mode != "serial" and isinstance(self.control, FixedCycles):
             raise RuntimeError(
                 f"TimeParallel was called under {transform}, which does not pass through a fixed "
@@ -210,7 +210,7 @@ class TimeParallel(nn.Module):
         )
 
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
-        if mode == "serial" and not self._marches(sequence.output(sequence.x)):
+        if mode == "serial" and not self._marches(sequence.output(sequence.x), start.states):
             self.last_forward = self.last_backward = SERIAL
             return self._serial(sequence, start)
         with torch.autocast(sequence.x.device.type, enabled=False):
@@ -226,15 +226,17 @@ class TimeParallel(nn.Module):
             return self.cell(sequence.packed, given)
         return self.cell(sequence.output(sequence.x), given)
 
-    def _marches(self, input: Sequences) -> bool:
+    def _marches(self, input: Sequences, h0: Any) -> bool:
         """Whether the compiled loop takes all layers of a call."""
         cell: Any = self.cell
         x = input.data if isinstance(input, PackedSequence) else input
-        if not is_known(cell) or transform_of(self, x):
+        if not is_known(cell) or transform_of(self, x, {"h0": h0}):
             return False
         batch = 1
         if isinstance(input, PackedSequence):
             batch = int(input.batch_sizes[0])
+            if getattr(cell, "dropout", 0.0) and cell.training:
+                return False  # PyTorch draws masks for what is packed
         elif x.dim() > 2:
             batch = x.shape[0 if self.batch_first else 1]
         if isinstance(cell, nn.GRU | nn.LSTM):

@@ -97,6 +97,7 @@ def test_simple_functions_are_exact(dtype):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_is_not_finite(dtype):
     x = np.array([np.nan, np.inf, -np.inf], dtype)
+    np.testing.assert_array_equal(values(step, x), [1.0, 1.0, 0.0])
     np.testing.assert_array_equal(values(tanh, x), [np.nan, 1.0, -1.0])
     np.testing.assert_array_equal(values(sigmoid, x), [np.nan, 1.0, 0.0])
     np.testing.assert_array_equal(values(exp, x), [np.nan, np.inf, 0.0])

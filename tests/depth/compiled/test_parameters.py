@@ -3,9 +3,10 @@
 import torch
 
 from mgnet.depth.batched.tracing import trace
+from mgnet.depth.compiled import parameters
 from mgnet.depth.compiled.graph_operations import WRITERS
 from mgnet.depth.compiled.layer_code import Writer
-from mgnet.depth.compiled.parameters import KEPT, MOST, Memory, Prepared
+from mgnet.depth.compiled.parameters import MOST, Memory, Prepared
 
 
 def prepared(function, *tensors):
@@ -16,19 +17,18 @@ def prepared(function, *tensors):
     )
 
 
-def test_memory_goes_back():
-    pool = []
-    held = [Memory(pool, 10, torch.float32) for _ in range(KEPT + 2)]
-    assert not pool
+def test_memory_waits_for_the_next_pass_and_not_too_much_of_it():
+    held = [Memory(1000, torch.float32) for _ in range(3)]
+    places = {x.numbers.data_ptr() for x in held}
+    assert len(places) == 3
     del held
-    assert len(pool) == KEPT
-    first = pool[-1].data_ptr()
-    assert Memory(pool, 10, torch.float32).numbers.data_ptr() == first
-    assert len(Memory(pool, 11, torch.float32).numbers) == 11
-    large = Memory([], MOST + 1, torch.float32)
-    other = large.pool
+    assert Memory(1000, torch.float32).numbers.data_ptr() in places
+    assert Memory(1000, torch.float64).numbers.dtype == torch.float64
+    large = [Memory(MOST // 8, torch.float32) for _ in range(4)]
     del large
-    assert not other
+    assert sum(x.nbytes for x in parameters._waiting) <= MOST
+    with torch.inference_mode():
+        assert not Memory(777, torch.float32).numbers.is_inference()
 
 
 def test_what_is_packed():
@@ -37,7 +37,7 @@ def test_what_is_packed():
     times, steps = torch.zeros(3), torch.ones(1).expand(3)
     values, given = ready.shaped([A, v, times, steps], whole=False)
     assert [len(x) for x in values] in ([3, 1], [1, 3]) and not given
-    memory, at = ready.packed(steps, values, [])
+    memory, at = ready.packed(steps, values)
     own = {value.dim(): (slot, value) for slot, value in zip(ready.slots, values, strict=True)}
     slot, M = own[3]
     torch.testing.assert_close(M, A - A.mT)

@@ -1,6 +1,7 @@
 """Serial propagation in a compiled loop is that of the net, or is not taken, with a reason."""
 
 import copy
+import gc
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ pytest.importorskip("numba")
 
 from mgnet import kernels  # noqa: E402
 from mgnet.depth import LayerParallel, ODENet  # noqa: E402
+from mgnet.depth.compiled.parameters import Memory  # noqa: E402
 from mgnet.depth.parallel import compiled_serial, serial  # noqa: E402
 from mgnet.depth.parallel.compiled_serial import compiled_march  # noqa: E402
 from mgnet.depth.parallel.method import SERIAL_METHOD  # noqa: E402
@@ -150,6 +152,95 @@ def test_what_is_not_taken_is_said_and_runs_as_before(name, taken):
     torch.manual_seed(0)
     torch.testing.assert_close(ours.eval()(u), net.eval()(u), rtol=1e-2, atol=1e-2)
     assert not taken
+
+
+class Free(nn.Module):
+    """A block of one function of u and a vector."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.function = nn.Parameter(torch.randn(4)), function
+
+    def forward(self, u):
+        return self.function(self.a, u)
+
+
+def hooked(a, u):
+    y = torch.tanh(u * a)
+    if y.requires_grad:
+        y.register_hook(lambda g: 2.0 * g)
+    return y
+
+
+def weighed(a, u):
+    return nn.functional.layer_norm(u, (4,), torch.tanh(u).view(-1)[:4])
+
+
+UNSEEN = {
+    "detach": lambda a, u: torch.tanh(a * u.detach()),
+    "data": lambda a, u: u.data * a,
+    "straight through": lambda a, u: u * a + (torch.relu(u * a) - u * a).detach(),
+    "hooks of tensors": hooked,
+    "requires_grad": lambda a, u: torch.tanh(u * a) if a.requires_grad else u * a,
+    "grad_fn": lambda a, u: torch.tanh(u * a) if (u * a).grad_fn is not None else u * a,
+    "a state as a bias": lambda a, u: torch.addmm(torch.tanh(u), u, torch.diag(a)),
+    "a state as a weight": weighed,
+    "beta": lambda a, u: torch.addmm(a, u, torch.diag(a), beta=0.5),
+    "contiguous": lambda a, u: torch.cat([k.contiguous() for k in (u * a).chunk(2, -1)], -1),
+    "softplus far out": lambda a, u: nn.functional.softplus(30.0 * u * a),
+}
+
+
+@pytest.mark.filterwarnings("ignore:ODENet draws each layer anew")
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("name", UNSEEN)
+def test_what_a_graph_does_not_show(name, batch):
+    torch.manual_seed(0)
+    net = ODENet(Free(UNSEEN[name]), 4).double()
+    ours, found = LayerParallel(net, levels=1), []
+    x = torch.randn(batch, 4, dtype=torch.float64, requires_grad=True)
+    for module in (ours, net):
+        y = module(x)
+        grads = torch.autograd.grad(y.square().sum(), [x, net.block.a], materialize_grads=True)
+        found.append([y, *grads])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+
+
+def test_backward_hooks_that_come_later():
+    net = ODENet(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), 4).double()
+    ours, x = LayerParallel(net, levels=1), torch.randn(5, 3, dtype=torch.float64)
+    ours(x).sum().backward()
+    net.block[1].register_full_backward_hook(lambda module, given, out: (2.0 * given[0],))
+    found = []
+    for module in (ours, net):
+        found.append(torch.autograd.grad(module(x).square().sum(), [*net.parameters()]))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_memory_is_let_go_without_a_collection():
+    net, x = mlp(), torch.randn(3, 6, dtype=torch.float64)
+    ours = LayerParallel(net, levels=1)
+    ours(x).sum().backward()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            ours(x).sum().backward()
+        assert not any(isinstance(each, Memory) for each in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+def test_kept_loops_are_bounded(monkeypatch):
+    monkeypatch.setattr(compiled_serial, "SHAPES", 3)
+    net = mlp()
+    ours = LayerParallel(net, levels=1)
+    for batch in range(1, 9):
+        ours(torch.randn(batch, 6, dtype=torch.float64))
+    ((_, setup),) = ours._setups.values()
+    assert len(setup.compiled) <= 3
 
 
 def test_masks_are_those_of_the_net(taken):
