@@ -43,9 +43,9 @@ from mgnet.depth.time_grids.bdf2 import bdf2
 from mgnet.depth.time_grids.implicit_step import ImplicitStep
 from mgnet.depth.time_grids.local_errors import local_errors, observed_order
 from mgnet.depth.time_grids.observation import observed
+from mgnet.depth.time_grids.parallel_in_time import TimeSolution, parallel_in_time
 from mgnet.depth.time_grids.periodic import periodic_hierarchy
 from mgnet.depth.time_grids.richardson import Richardson, richardson
-from mgnet.depth.time_grids.time_parallel import TimeSolution, time_parallel
 from mgnet.depth.time_grids.van_der_pol import van_der_pol
 
 __all__ = [
@@ -95,7 +95,7 @@ __all__ = [
     "plan",
     "refine_optimizer",
     "richardson",
-    "time_parallel",
+    "parallel_in_time",
     "train_in_depth",
     "van_der_pol",
 ]

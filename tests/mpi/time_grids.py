@@ -17,9 +17,9 @@ from mgnet.depth import (  # noqa: E402
     OneStep,
     adaptive,
     heat,
+    parallel_in_time,
     periodic_hierarchy,
     richardson,
-    time_parallel,
     van_der_pol,
 )
 from mgnet.petsc import distribute_steps  # noqa: E402
@@ -55,7 +55,7 @@ problem = OneStep(matrix_step, np.ones(7), np.full(256, 0.01))
 better = richardson(distribute_steps(problem), order=2)
 told["richardson"] = digest(better.states, better.errors)
 wave = distribute_steps(heat(15, 128, final_time=1.0), rows=5)
-told["heat"] = digest(time_parallel(wave, levels=3).value)
+told["heat"] = digest(parallel_in_time(wave, levels=3).value)
 solver = Solver(periodic_hierarchy(wave, levels=2), rtol=1e-9)
 told["periodic"] = digest(solver.solve(u=wave.guess()[:-1]).value)
 
@@ -68,7 +68,7 @@ def fails(t: np.ndarray, dt: np.ndarray, u: np.ndarray) -> np.ndarray:
 
 try:
     broken = OneStep(fails, np.ones(1), np.full(256, 0.01))
-    time_parallel(distribute_steps(broken))
+    parallel_in_time(distribute_steps(broken))
     told["failed"] = ""
 except ArithmeticError as error:
     told["failed"] = str(error)

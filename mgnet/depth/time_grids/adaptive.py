@@ -20,7 +20,7 @@ from mgnet.depth.time_grids.local_errors import (
     found_order,
     local_errors,
 )
-from mgnet.depth.time_grids.time_parallel import (
+from mgnet.depth.time_grids.parallel_in_time import (
     CountedStep,
     TimeSolution,
     fitting_levels,

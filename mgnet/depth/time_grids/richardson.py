@@ -24,7 +24,7 @@ from mgnet.depth.time_grids.local_errors import (
     found_order,
     local_errors,
 )
-from mgnet.depth.time_grids.time_parallel import TimeSolution, fitting_levels, time_parallel
+from mgnet.depth.time_grids.parallel_in_time import TimeSolution, fitting_levels, parallel_in_time
 
 __all__ = ["ExtrapolatedStep", "Richardson", "richardson"]
 
@@ -126,12 +126,12 @@ def richardson(
     problem : OneStep
         N steps; those of each m are equal.
     u : array of shape (N + 1, ...), optional
-        Its solution; found by `time_parallel` by default.
+        Its solution; found by `parallel_in_time` by default.
     order : int, optional
         p of the method; observed on the solution by default.
     factor : int
         m, which divides N.
-    levels, coarsening, relaxation, rtol, max_cycles : as in `time_parallel`
+    levels, coarsening, relaxation, rtol, max_cycles : as in `parallel_in_time`
         Of the solves, as far as there are enough steps.
 
     Raises
@@ -219,7 +219,7 @@ def _solved(
     max_cycles: int,
 ) -> TimeSolution:
     fit = fitting_levels(len(problem.steps), levels, coarsening, least=2)
-    return time_parallel(
+    return parallel_in_time(
         problem,
         start,
         levels=fit,

@@ -9,8 +9,8 @@ from mgnet.depth.mgrit.one_step import OneStep
 from mgnet.depth.time_grids.adaptive import adaptive
 from mgnet.depth.time_grids.bdf2 import BDF2Step, bdf2
 from mgnet.depth.time_grids.implicit_step import ImplicitStep
+from mgnet.depth.time_grids.parallel_in_time import CountedStep
 from mgnet.depth.time_grids.richardson import richardson
-from mgnet.depth.time_grids.time_parallel import CountedStep
 
 
 def decay(t, weight, known, start):

@@ -15,7 +15,7 @@ from mgnet.hierarchy import Hierarchy
 from mgnet.solution import Reason
 from mgnet.solver import Solver
 
-__all__ = ["CountedStep", "TimeSolution", "fitting_levels", "mgrit_or_march", "time_parallel"]
+__all__ = ["CountedStep", "TimeSolution", "fitting_levels", "mgrit_or_march", "parallel_in_time"]
 
 # How much larger than its neighbours the trajectory of a level must be to count as unstable.
 GROWN = 100.0
@@ -54,7 +54,7 @@ class CountedStep:
 
 @dataclass(frozen=True, eq=False)
 class TimeSolution:
-    """What `time_parallel` found.
+    """What `parallel_in_time` found.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ class TimeSolution:
     Examples
     --------
     >>> from mgnet.depth import dahlquist
-    >>> print(time_parallel(dahlquist(steps=64)))
+    >>> print(parallel_in_time(dahlquist(steps=64)))
     64 steps, 2 levels, 5 cycles
     """
 
@@ -102,7 +102,7 @@ def fitting_levels(steps: int, levels: int, coarsening: int | Sequence[int], lea
     return levels
 
 
-def time_parallel(
+def parallel_in_time(
     problem: OneStep,
     u: np.ndarray | None = None,
     *,
@@ -144,7 +144,7 @@ def time_parallel(
     --------
     >>> from mgnet.depth import dahlquist
     >>> forward_euler = dahlquist(rate=-10.0, steps=640, final_time=64.0, theta=0.0)
-    >>> solution = time_parallel(forward_euler, coarsening=8)
+    >>> solution = parallel_in_time(forward_euler, coarsening=8)
     >>> print(solution)
     640 steps, serial
     marched serially: the steps of level 1, 8 times as long, are not stable or fail
@@ -153,7 +153,7 @@ def time_parallel(
     """
     if not isinstance(problem, OneStep):
         raise TypeError(
-            f"time_parallel got a problem of type {type(problem).__name__}; give a OneStep"
+            f"parallel_in_time got a problem of type {type(problem).__name__}; give a OneStep"
         )
     factors = level_factors(levels, coarsening)
     found = mgrit_or_march(
@@ -173,7 +173,7 @@ def time_parallel(
     if not finite.all():
         last = int(np.argmin(finite)) - 1
         raise ValueError(
-            f"time_parallel got a step that is not finite from t = {problem.times[last]:g} by "
+            f"parallel_in_time got a step that is not finite from t = {problem.times[last]:g} by "
             f"dt = {problem.steps[last]:g}; take shorter steps there, or look at the step"
         )
     return found
@@ -186,7 +186,7 @@ def mgrit_or_march(
     relaxation: Sequence[str],
     solver: Callable[[Hierarchy], Solver],
 ) -> TimeSolution:
-    """Like `time_parallel`, but a serial march that is not finite is returned as it is.
+    """Like `parallel_in_time`, but a serial march that is not finite is returned as it is.
 
     Parameters
     ----------
