@@ -68,9 +68,10 @@ def distribute_steps(problem: OneStep, rows: int = 16, comm: PETSc.Comm | None =
     """The same problem, with its steps shared out over MPI ranks.
 
     `adaptive`, `richardson`, `parallel_in_time`, `periodic_hierarchy` and `Solver` on its
-    hierarchies then run on all ranks, which must make the same calls. A batched call of at most `rows` states
-    is made on every rank, without a message; so are the steps of a serial march. After any other
-    call all states go to all ranks, which pays where a step costs much more than sending its state.
+    hierarchies then run on all ranks, which must make the same calls. A batched call of at most
+    `rows` states is made on every rank, without a message; so are the steps of a serial march.
+    After any other call all states go to all ranks, which pays where a step costs much more than
+    sending its state.
 
     Parameters
     ----------
