@@ -54,9 +54,9 @@ def trained(mode):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-        if mode:
+        if isinstance(parallel, TimeParallel):
             now = parallel.last_forward.cycles, parallel.last_backward.cycles
-            cycles = tuple(map(max, cycles, now))
+            cycles = max(cycles[0], now[0]), max(cycles[1], now[1])
     return losses, cycles, time.perf_counter() - began, parallel, last
 
 
