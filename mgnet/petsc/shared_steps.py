@@ -47,10 +47,10 @@ class SharedStep:
         begins = np.arange(0, len(states), self.rows)
         ranks, rank = self.comm.getSize(), self.comm.getRank()
         if ranks == 1 or len(begins) < 2:
-            return np.concatenate([self._piece(a, t, dt, states) for a in begins])
+            return np.concatenate([self._piece(int(a), t, dt, states) for a in begins])
         own = np.array_split(begins, ranks)[rank]
         try:
-            told: Any = [self._piece(a, t, dt, states) for a in own]
+            told: Any = [self._piece(int(a), t, dt, states) for a in own]
         except Exception as error:  # the other ranks wait for this one
             told = error
         parts = self.watch.allgather(told)

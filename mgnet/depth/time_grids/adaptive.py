@@ -257,8 +257,8 @@ def _halvings(sizes: np.ndarray, states: np.ndarray, order: int) -> np.ndarray:
     if sizes.max() <= SETTLED:
         more = np.maximum(more, 0)
     # Behind a step that failed nothing is known.
-    known = np.isfinite(states.reshape(len(states), -1)).all(axis=1)[:-1:2]
-    more[~known] = 0
+    known: Any = np.isfinite(states.reshape(len(states), -1)).all(axis=1)
+    more[~known[:-1:2]] = 0
     return more
 
 
