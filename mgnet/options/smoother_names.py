@@ -23,7 +23,7 @@ SMOOTHERS = {
     **dict.fromkeys(("LastLayer", "LevenbergMarquardt", "NewtonLastLayer"), "mgnet.training"),
     **dict.fromkeys(("MultilevelOptimizer", "TorchOptimizer"), "mgnet.training"),
     **dict.fromkeys(("GradientDescent", "Patches"), "mgnet.knots"),
-    **dict.fromkeys(("Relaxation", "SerialSweep"), "mgnet.depth"),
+    **dict.fromkeys(("NewtonSweep", "Relaxation", "SerialSweep"), "mgnet.depth"),
     **dict.fromkeys(("KSPSmoother", "TAOSmoother"), "mgnet.petsc"),
 }
 NEAR = 0.6  # how alike a name must be to be offered, as `difflib` counts

@@ -82,7 +82,8 @@ class Intervals:
         """One call per offset, in the order of the sweep."""
         n, c = self.layers, self.factor
         # Layer n - 1 ends in the C-point n, also where the last interval is short.
-        which = [slice(j, n, c) if self.reverse else slice(j, n - 1, c) for j in range(c)]
+        offsets = range(min(c, n + 1))  # further ones have no layers, whatever the factor
+        which = [slice(j, n, c) if self.reverse else slice(j, n - 1, c) for j in offsets]
         which = which[:0:-1] if self.reverse else which[:-1]
         calls, before = [], -1
         for layers in which:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
 from mgnet.depth.mgrit.layer_equation import LayerEquation
@@ -21,6 +22,8 @@ from mgnet.depth.parallel.shared_weights import with_side_inputs
 from mgnet.limits import is_whole, shown
 
 __all__ = ["lyapunov", "told_of"]
+
+HALF = torch.float16, torch.bfloat16
 
 
 def lyapunov(
@@ -115,7 +118,9 @@ def lyapunov(
 
 
 def told_of(setup: PropagationSetup, u: Tensor) -> str:
-    """The verdict on the layers of a call, for a message; "" where other processes hold some.
+    """The verdict on the layers of a call, for a message; "" where none can be had.
+
+    Other processes may hold some layers, and differences in half precision say nothing.
 
     Parameters
     ----------
@@ -123,7 +128,8 @@ def told_of(setup: PropagationSetup, u: Tensor) -> str:
     u : Tensor of shape (batch, ...)
         The state before the layers.
     """
-    if setup.communicator.ranks > 1 or not u.numel():
+    half = u.dtype in HALF or cast_of(u.device.type) is not None
+    if setup.communicator.ranks > 1 or not u.numel() or half:
         return ""
     kernel = setup.kernel
     counted = kernel.evaluations
@@ -134,6 +140,11 @@ def told_of(setup: PropagationSetup, u: Tensor) -> str:
 
 
 def _along(propagator: Any, layers: int, u: Tensor, unit: str, directions: int) -> Lyapunov:
+    if u.dtype in HALF:
+        raise TypeError(
+            f"lyapunov got states of {u.dtype}, whose differences say nothing; give a model and "
+            "inputs in float32 or float64"
+        )
     points = torch.cat(march_by_advance(propagator, 0, layers, u[None], None, False))
     found = exponents_along(propagator, points, True, directions)
     return Lyapunov(tuple(found), layers, unit)

@@ -39,6 +39,14 @@ def test_calls_take_every_layer_once_and_in_order(layers, factor, reverse):
     assert ends == (c_points[:-1] if reverse else c_points[1:])
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_factor_beyond_all_layers_costs_nothing(reverse):
+    near, far = (Intervals(5, factor, reverse) for factor in (7, 10**12))
+    for one, other in zip(near.f_steps, far.f_steps, strict=True):
+        assert [range(5)[x.which] for x in (one, other)][0][0] == range(5)[other.which][0]
+    assert near.count == far.count == 1
+
+
 def test_the_same_slices_serve_all_hierarchies():
     assert intervals(9, 4, False) is intervals(9, 4, False)
     assert intervals(9, 4, False).f_steps is intervals(9, 4, False).f_steps

@@ -209,3 +209,15 @@ def test_refusals(given, sentence):
         lyapunov(*given)
     with pytest.raises(ValueError, match="directions = 0"):
         lyapunov(nn.GRUCell(2, 2), torch.ones(3, 1, 2), directions=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_refused_and_does_not_stop_a_training(dtype):
+    net = ODENet(torch.nn.Linear(3, 3), 16).to(dtype)
+    x = torch.randn(4, 3, dtype=dtype)
+    with pytest.raises(TypeError, match="whose differences say nothing"):
+        lyapunov(net, x)
+    if dtype == torch.bfloat16:
+        control = FixedCycles(1, tolerance=1e-9)
+        with pytest.warns(UserWarning, match="estimated relative error"):
+            LayerParallel(net, control=control).train()(x).sum().backward()
