@@ -62,7 +62,7 @@ BELL = 1.0 / math.sqrt(2.0 * math.pi)
 
 @njit(cache=True, nogil=True)
 def _add_product(par, w, mem, x, y, rows, columns, S, s, end, lanes):
-    """Y += M x; number i of column j of M is par[w + j rows + i]."""
+    """Add M x to y; number i of column j of M is par[w + j rows + i]."""
     wide, i = 2 * lanes, 0
     while i < rows:
         left, t = rows - i, s
@@ -147,7 +147,7 @@ def _curve_slope(kind, extra, x):
 
 @njit(cache=True, nogil=True)
 def _map(kind, extra, mem, x, y, rows, S, s, end, lanes):
-    """Y = f(x)."""
+    """Make y = f(x)."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:
@@ -197,7 +197,7 @@ def _map_back(kind, extra, mem, x, y, of_y, of_x, rows, S, s, end, lanes):
 
 @njit(cache=True, nogil=True)
 def _norm(eps, mem, x, y, spread_at, rows, S, s, end, lanes):
-    """Y = (x - mean) / deviation over the features; 1 / deviation is kept in a row."""
+    """Make y = (x - mean) / deviation over the features; 1 / deviation is kept in a row."""
     for t in range(s, end, lanes):
         one = equal(mem, mem.dtype.type(1.0), ONE)
         share = equal(mem, mem.dtype.type(1.0 / rows), ONE)
@@ -238,7 +238,7 @@ def _norm_back(mem, y, spread_at, of_y, of_x, rows, S, s, end, lanes):
 
 @njit(cache=True, nogil=True)
 def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
-    """Y = a + c b, a b, a + c v, a v, c a + d or a; rows of a parameter v are single numbers."""
+    """Make y = a + c b, a b, a + c v, a v, c a + d or a; rows of a parameter v are single numbers."""
     factor, added = equal(mem, c, ONE), equal(mem, d, ONE)
     for r in range(rows):
         if op == SHIFT or op == SCALE:
