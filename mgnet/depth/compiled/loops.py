@@ -238,7 +238,7 @@ def _norm_back(mem, y, spread_at, of_y, of_x, rows, S, s, end, lanes):
 
 @njit(cache=True, nogil=True)
 def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
-    """Make y = a + c b, a b, a + c v, a v, c a + d or a; rows of a parameter v are single numbers."""
+    """Make y = a + c b, a b, a + c v, a v, c a + d or a; rows of a weight v are single numbers."""
     factor, added = equal(mem, c, ONE), equal(mem, d, ONE)
     for r in range(rows):
         if op == SHIFT or op == SCALE:
