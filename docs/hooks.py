@@ -56,7 +56,7 @@ def demo(name: str) -> tuple[str, dict[str, bytes]]:
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, ROOT / "demos" / f"{name}.py", folder],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
