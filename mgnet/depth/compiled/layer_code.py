@@ -60,7 +60,7 @@ class LayerCode:
     ----------
     code : list of tuple
         Operation, numbers of the result and of the values a and b, rows, columns, parameters p and
-        q, function, place of the gradient of p (of q, for a matrix) in `sums`.
+        q, function, place of the gradient of p in `sums`, where p is no matrix.
     numbers : list of (float, float)
         c and d of each operation.
     values : list of Value
@@ -220,26 +220,30 @@ class Writer:
             raise UnknownOperationError(f"a tensor used as {shape} and otherwise")
         return self.slots[node]
 
-    def _vector(self, node: Any, rows: int) -> tuple[int, int]:
-        """The number of a parameter with one number for each row, and the place of its gradient."""
+    def _vector(self, node: Any, rows: int) -> int:
+        """The number of a parameter with one number for each row."""
         while isinstance(node, fx.Node):
             if node in self.number:
                 raise UnknownOperationError("a state in the place of a weight")
             shape = node.meta["val"].shape
             one = shape.numel() == 1
             if one or (shape.numel() == rows and shape[-1] == rows and not self._is_flat(shape)):
-                place, self.sums = self.sums, self.sums + rows
-                return self._parameter(node, (rows,)), place
+                return self._parameter(node, (rows,))
             if node.target is not aten.expand.default:
                 break
             node = node.args[0]
         raise UnknownOperationError("a tensor of the layer that differs between samples")
 
+    def _place(self, rows: int) -> int:
+        """Where the gradient by one use of a vector goes."""
+        place, self.sums = self.sums, self.sums + rows
+        return place
+
     def _is_flat(self, shape: Any) -> bool:
         return self.flat and len(shape) == 1
 
     def linear(self, x: Any, matrix: Any, bias: Any = None) -> int:
-        """Matrix is (columns, rows)."""
+        """The product with a matrix of shape (columns, rows)."""
         a = self.state(x)
         if not isinstance(matrix, fx.Node) or matrix in self.number:
             raise UnknownOperationError("a product of states")
@@ -249,9 +253,9 @@ class Writer:
         self.keep(a)
         out = self.value(rows)
         self.values[out].per_layer = True
-        q, place = (0, 0) if bias is None else self._vector(bias, rows)
+        q = 0 if bias is None else self._vector(bias, rows)
         p = self._parameter(matrix, (columns, rows))
-        return self.emit(ops.LINEAR, out, a, columns=columns, p=p, q=q, place=place)
+        return self.emit(ops.LINEAR, out, a, columns=columns, p=p, q=q)
 
     def function(self, x: Any, kind: int, extra: float = 0.0) -> int:
         """f(x)."""
@@ -261,12 +265,12 @@ class Writer:
         return self.emit(ops.UNARY, out, a, kind=kind, numbers=(extra, 0.0))
 
     def affine(self, x: Any, c: float, d: float) -> int:
-        """C x + d."""
+        """The value `c x + d`."""
         a = self.state(x)
         return self.emit(ops.AFFINE, self.value(self.values[a].rows), a, numbers=(c, d))
 
     def sum(self, x: Any, y: Any, c: float) -> int:
-        """X + c y."""
+        """The value `x + c y`."""
         if not isinstance(y, fx.Node):
             return self.affine(x, 1.0, c * y)
         if not isinstance(x, fx.Node):
@@ -280,7 +284,7 @@ class Writer:
 
     def _shifted(self, a: int, y: Any, c: float) -> int:
         rows = self.values[a].rows
-        p, place = self._vector(y, rows)
+        p, place = self._vector(y, rows), self._place(rows)
         return self.emit(ops.SHIFT, self.value(rows), a, p=p, place=place, numbers=(c, 0.0))
 
     def _both(self, x: fx.Node, y: fx.Node) -> tuple[int, int]:
@@ -289,7 +293,7 @@ class Writer:
         return self.state(x), self.state(y)
 
     def product(self, x: Any, y: Any) -> int:
-        """X y."""
+        """The value `x y`."""
         if not self.known(x):
             x, y = y, x
         if not isinstance(y, fx.Node):
@@ -303,7 +307,7 @@ class Writer:
 
     def _scaled(self, a: int, y: Any) -> int:
         rows = self.values[a].rows
-        p, place = self._vector(y, rows)
+        p, place = self._vector(y, rows), self._place(rows)
         self.keep(a)
         return self.emit(ops.SCALE, self.value(rows), a, p=p, place=place)
 
@@ -345,6 +349,6 @@ class Writer:
             if self.known(part):
                 self.emit(ops.COPY, place, self.state(part))
             else:
-                p, at = self._vector(part, size)
+                p, at = self._vector(part, size), self._place(size)
                 self.emit(ops.FILL, place, p=p, place=at)
         return out

@@ -61,46 +61,34 @@ BELL = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True)
+def _add_tile(order, like, par, w, stride, mem, x, y, columns, S):
+    """Add products to as many rows of y as `order` has entries; their sums stay in registers."""
+    block = zeros(mem, order, like)
+    for j in range(columns):
+        block = collect(block, spread(par, w + j * stride, order), load(mem, x + j * S, like))
+    scatter(block, order, mem, y, S)
+
+
+@njit(cache=True, nogil=True)
 def _add_product(par, w, mem, x, y, rows, columns, S, s, end, lanes):
     """Add M x to y; number i of column j of M is par[w + j rows + i]."""
     wide, i = 2 * lanes, 0
     while i < rows:
-        left, t = rows - i, s
+        left, t, at = rows - i, s, y + i * S
         if left >= 4:
             while t + wide <= end:
-                block = zeros(mem, FOUR, TWO)
-                for j in range(columns):
-                    weights = spread(par, w + j * rows + i, FOUR)
-                    block = collect(block, weights, load(mem, x + j * S + t, TWO))
-                scatter(block, FOUR, mem, y + i * S + t, S)
+                _add_tile(FOUR, TWO, par, w + i, rows, mem, x + t, at + t, columns, S)
                 t += wide
-        if left >= 8 and t == s:
-            while t < end:
-                block = zeros(mem, EIGHT, ONE)
-                for j in range(columns):
-                    weights = spread(par, w + j * rows + i, EIGHT)
-                    block = collect(block, weights, load(mem, x + j * S + t, ONE))
-                scatter(block, EIGHT, mem, y + i * S + t, S)
-                t += lanes
-            i += 8
-        elif left >= 4:
-            while t < end:
-                block = zeros(mem, FOUR, ONE)
-                for j in range(columns):
-                    weights = spread(par, w + j * rows + i, FOUR)
-                    block = collect(block, weights, load(mem, x + j * S + t, ONE))
-                scatter(block, FOUR, mem, y + i * S + t, S)
-                t += lanes
-            i += 4
-        else:
-            while t < end:
-                block = zeros(mem, ONE, ONE)
-                for j in range(columns):
-                    weights = spread(par, w + j * rows + i, ONE)
-                    block = collect(block, weights, load(mem, x + j * S + t, ONE))
-                scatter(block, ONE, mem, y + i * S + t, S)
-                t += lanes
-            i += 1
+        taken = 8 if left >= 8 and t == s else 4 if left >= 4 else 1
+        while t < end:
+            if taken == 8:
+                _add_tile(EIGHT, ONE, par, w + i, rows, mem, x + t, at + t, columns, S)
+            elif taken == 4:
+                _add_tile(FOUR, ONE, par, w + i, rows, mem, x + t, at + t, columns, S)
+            else:
+                _add_tile(ONE, ONE, par, w + i, rows, mem, x + t, at + t, columns, S)
+            t += lanes
+        i += taken
 
 
 @njit(cache=True, nogil=True)
@@ -239,7 +227,8 @@ def _norm_back(mem, y, spread_at, of_y, of_x, rows, S, s, end, lanes):
 @njit(cache=True, nogil=True)
 def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
     """Make y = a + c b, a b, a + c v, a v, c a + d or a; rows of a weight v are single numbers."""
-    factor, added = equal(mem, c, ONE), equal(mem, d, ONE)
+    scale, added = equal(mem, c, ONE), equal(mem, d, ONE)
+    factor = scale
     for r in range(rows):
         if op == SHIFT or op == SCALE:
             factor = equal(mem, par[w + r], ONE)
@@ -250,7 +239,7 @@ def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
             elif op == MULTIPLY:
                 v = times(v, load(mem, z + t, ONE))
             elif op == SHIFT:
-                v = fused(v, factor, equal(mem, c, ONE))
+                v = fused(v, scale, factor)
             elif op == SCALE:
                 v = times(v, factor)
             elif op == AFFINE:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -121,7 +120,7 @@ class CompiledMarch:
             marched.put(0, 1, u[None])
             for k, value in zip(self.given, given, strict=True):
                 marched.put(int(layout.at[k, 0]), len(value), value)
-        marched.run(_loops().forward, self.code.slope, self.adds, width, layers, S)
+        marched.forward()
         return marched
 
 
@@ -193,12 +192,11 @@ class MarchedLayers:
         self.shape, self.samples = u.shape, u.numel() // march.width
         self.layers = len(tensors[-1])
 
-    def put(self, first: int, count: int, value: Tensor, numbers: Tensor | None = None) -> None:
+    def put(self, first: int, count: int, value: Tensor) -> None:
         """Write (count, batch, ..., rows) as rows of samples from a place on."""
         rows = value.numel() // (count * self.samples)
         size = count * rows * self.S
-        numbers = self.memory.numbers if numbers is None else numbers
-        place = numbers[first : first + size].view(count, rows, self.S)
+        place = self.memory.numbers[first : first + size].view(count, rows, self.S)
         place[..., : self.samples] = value.reshape(count, self.samples, rows).mT
         # Vectors are whole. The first sample is as good as any: it overflows where it does itself.
         place[..., self.samples :] = place[..., :1]
@@ -209,22 +207,38 @@ class MarchedLayers:
         size = self.layers, rows, self.S
         return self.memory.numbers.as_strided(size, (stride, self.S, 1), first)
 
-    def run(self, loop: Callable[..., None], *given: Any, sums: np.ndarray | None = None) -> None:
-        """Call a loop for all parts of the samples, on as many threads as PyTorch uses."""
+    def on_parts(self, work: Callable[[int, int, int], None]) -> None:
+        """Call `work(part, s, end)` for all parts, on as many threads as PyTorch uses."""
+        ends = self.march.parts(self.S)
+
+        def some(start: int, stop: int) -> None:
+            for k in range(start, stop):
+                work(k, ends[k], ends[k + 1])
+
+        share(some, len(ends) - 1, torch.get_num_threads())
+
+    def forward(self) -> None:
+        """March from the state that was put in the place of layer 0."""
+        march, at = self.march, self.layout.at
+        mem, par = self.memory.numbers.numpy(), self.parameters.numbers.numpy()
+        about = march.code.slope, march.adds, march.width, self.layers, self.S
+        loop, table = _loops().forward, (march.operations, march.numbers, at)
+        self.on_parts(
+            lambda k, s, end: loop(*table, par, self.par_at, mem, *about, s, end, march.lanes)
+        )
+
+    def backward(self, source: int) -> Tensor:
+        """March back from the adjoint that was put in its place; what a layer's `sums` are."""
         march, layout = self.march, self.layout
         mem, par = self.memory.numbers.numpy(), self.parameters.numbers.numpy()
-        ends = march.parts(self.S)
-        given, table = (*given,), (march.operations, march.numbers, layout.at)
-
-        def work(start: int, stop: int) -> None:
-            for k, (s, end) in list(enumerate(pairwise(ends)))[start:stop]:
-                own: tuple[Any, ...] = par, self.par_at, mem
-                if sums is not None:
-                    adjoint, *rest = given
-                    own = *adjoint, *own, sums[k], march.code.sums, *rest
-                loop(*table, *own, *(given if sums is None else ()), s, end, march.lanes)
-
-        share(work, len(ends) - 1, torch.get_num_threads())
+        about = march.code.slope, march.adds, march.width, self.layers, self.S
+        loop, table = _loops().backward, (march.operations, march.numbers, layout.at)
+        count, parts = march.code.sums, len(march.parts(self.S)) - 1
+        sums = torch.zeros(parts, self.layers * count, dtype=march.dtype)
+        found = sums.numpy()
+        tables = *table, layout.of, layout.empty, source, par, self.par_at, mem
+        self.on_parts(lambda k, s, end: loop(*tables, found[k], count, *about, s, end, march.lanes))
+        return (sums[0] if parts == 1 else sums.sum(0)).view(self.layers, count)
 
     def last(self) -> Tensor:
         """The state after all layers."""
@@ -260,14 +274,7 @@ class MarchedLayers:
             rest[..., self.samples :] = 0.0
         else:
             lam[:, : self.samples] = gradient.reshape(self.samples, width).T
-        parts = len(march.parts(S)) - 1
-        sums = torch.zeros(parts, N * march.code.sums, dtype=march.dtype)
-        tables = layout.of, layout.empty, source
-        self.run(
-            _loops().backward, tables, march.code.slope, march.adds, width, N, S, sums=sums.numpy()
-        )
-        found = sums[0] if parts == 1 else sums.sum(0)
-        found = found.view(N, march.code.sums)
+        found = self.backward(source)
         leaves, values, given = march.prepared.leaves(self.tensors)
         single = {slot: len(x) < N for slot, x in zip(march.prepared.slots, values, strict=True)}
         of_parameters = self._of_parameters(found, single)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgnet.depth.recurrent.step_tape import jacobian_of_gates, through_gates
+from mgnet.depth.recurrent.step_tape import by_weights, jacobian_of_gates, through_gates
 
 __all__ = ["GRUSteps", "GRUTape"]
 
@@ -167,9 +167,7 @@ class GRUTape:
         """`v` times the derivatives by the inputs, and by `weight` and `bias`."""
         of_state, width = through_gates(v, self.factors), v.shape[-1]
         of_inputs = torch.cat([of_state[..., : 2 * width], v * self.of_candidate], -1)
-        flat = of_state.flatten(0, 1)
-        of_weight = flat.T @ self.states.flatten(0, 1)
-        return of_inputs, (of_weight, flat.sum(0) if self.biased else None)
+        return of_inputs, by_weights(of_state, self.states, self.biased)
 
     def jacobian(self, structure: str) -> Tensor:
         """The derivative by the states: "dense" (k, batch, H, H), "diagonal" (k, batch, H)."""

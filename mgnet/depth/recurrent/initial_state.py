@@ -10,7 +10,7 @@ from mgnet import vector
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, joined, parts_of
 from mgnet.depth.recurrent.sequences import TimeSequence
 
-__all__ = ["InitialState"]
+__all__ = ["InitialState", "state_widths"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class InitialState:
             One sentence.
         """
         _check_input(cell, sequence)
-        widths = _widths(cell)
+        widths = state_widths(cell)
         layers = 1
         if isinstance(cell, nn.RNNBase):
             layers = cell.num_layers * (1 + cell.bidirectional)
@@ -97,7 +97,18 @@ class InitialState:
         return parts_of(self.sequence.given_order(states), self.widths)
 
 
-def _widths(cell: Cell) -> tuple[int, ...] | None:
+def state_widths(cell: Cell) -> tuple[int, ...] | None:
+    """The widths of the parts of a cell's state; None where the cell does not say.
+
+    Parameters
+    ----------
+    cell : callable
+
+    Examples
+    --------
+    >>> state_widths(nn.LSTMCell(2, 3)), state_widths(lambda x, h: h)
+    ((3, 3), None)
+    """
     size = getattr(cell, "hidden_size", None)
     if not isinstance(size, int):
         return None

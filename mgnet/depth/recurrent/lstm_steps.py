@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgnet.depth.recurrent.step_tape import jacobian_of_gates
+from mgnet.depth.recurrent.step_tape import by_weights, jacobian_of_gates
 
 __all__ = ["LSTMSteps", "LSTMTape"]
 
@@ -183,9 +183,7 @@ class LSTMTape:
     def gradients(self, v: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """`v` times the derivatives by the inputs, and by `weight` and `bias`."""
         opening, _ = self._opening(v)
-        flat = opening.flatten(0, 1)
-        of_weight = flat.T @ self.hidden.flatten(0, 1)
-        return opening, (of_weight, flat.sum(0) if self.biased else None)
+        return opening, by_weights(opening, self.hidden, self.biased)
 
     def jacobian(self, structure: str) -> Tensor:
         """The derivative by the states: "dense" (k, batch, 2 H, 2 H), "diagonal" (.., 2 H)."""

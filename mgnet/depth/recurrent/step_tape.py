@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["StepTape", "Steps", "jacobian_of_gates", "through_gates"]
+__all__ = ["StepTape", "Steps", "by_weights", "jacobian_of_gates", "through_gates"]
 
 
 class StepTape(Protocol):
@@ -56,6 +56,27 @@ class Steps(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """What `advance` gives, and the derivative by the states as of `StepTape.jacobian`."""
         ...
+
+
+def by_weights(opening: Tensor, states: Tensor, biased: bool) -> tuple[Tensor | None, ...]:
+    """The gradients by weight and bias of what opens gates.
+
+    Parameters
+    ----------
+    opening : Tensor of shape (k, batch, gates H)
+        Those by `weight h + bias`.
+    states : Tensor of shape (k, batch, H)
+        h.
+    biased : bool
+        Whether there is a bias.
+
+    Examples
+    --------
+    >>> by_weights(torch.ones(2, 1, 1), torch.full((2, 1, 1), 3.0), True)
+    (tensor([[6.]]), tensor([2.]))
+    """
+    flat = opening.flatten(0, 1)
+    return flat.T @ states.flatten(0, 1), flat.sum(0) if biased else None
 
 
 def through_gates(v: Tensor, factors: Tensor) -> Tensor:

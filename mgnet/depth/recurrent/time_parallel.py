@@ -23,7 +23,7 @@ from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
 from mgnet.depth.recurrent.compiled_cells import march_states, marches
 from mgnet.depth.recurrent.cycles import TimeCycles
-from mgnet.depth.recurrent.initial_state import InitialState
+from mgnet.depth.recurrent.initial_state import InitialState, state_widths
 from mgnet.depth.recurrent.recurrence import (
     Recurrence,
     check_module,
@@ -239,18 +239,25 @@ class TimeParallel(nn.Module):
                 return False  # PyTorch draws masks for what is packed
         elif x.dim() > 2:
             batch = x.shape[0 if self.batch_first else 1]
-        if isinstance(cell, nn.GRU | nn.LSTM):
-            layers = recurrences_of(cell)
-        else:
-            parts = 2 if isinstance(cell, nn.LSTMCell) else 1
-            layers = [[recurrence_of(cell, None, (cell.hidden_size,) * parts)]]
+        layers = self._recurrences(state_widths(cell) or (), None)
         return all(marches(each, x, batch) for layer in layers for each in layer)
+
+    def _recurrences(
+        self, widths: tuple[int, ...], coarse: CoarseStep | None
+    ) -> list[list[Recurrence]]:
+        """Of every layer those of its directions."""
+        if isinstance(self.cell, nn.GRU | nn.LSTM):
+            return recurrences_of(self.cell)
+        return [[recurrence_of(self.cell, coarse, widths)]]
 
     def _layered(
         self, sequence: TimeSequence, start: InitialState, mode: str
     ) -> tuple[Tensor, list[Tensor]]:
         cell, x, last = self.cell, sequence.x, list[Tensor]()
-        layers = self._layers(sequence, start)
+        coarse = None if mode == "serial" else self.coarse
+        if not is_known(cell) or coarse is not None:
+            check_cell(cell, coarse, sequence.x[0], start.states[0], start.widths)
+        layers = self._recurrences(start.widths, coarse)
         dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
         self.last_forward = self.last_backward = SERIAL
         for number, directions in enumerate(layers):
@@ -272,14 +279,6 @@ class TimeParallel(nn.Module):
                 last.append(sequence.last(points))
             x = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
         return x, last
-
-    def _layers(self, sequence: TimeSequence, start: InitialState) -> list[list[Recurrence]]:
-        cell = self.cell
-        if isinstance(cell, nn.GRU | nn.LSTM):
-            return recurrences_of(cell)
-        if not is_known(cell) or self.coarse is not None:
-            check_cell(cell, self.coarse, sequence.x[0], start.states[0], start.widths)
-        return [[recurrence_of(cell, self.coarse, start.widths)]]
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
         name, control = f"last_{direction}", self.control

@@ -115,3 +115,12 @@ def test_what_it_does_not_take(taken):
     found = TimeParallel(hooked, mode="serial")(x + 1.0)[0]
     torch.testing.assert_close(found[0], hooked(x[0] + 1.0))
     assert not taken
+
+
+@pytest.mark.parametrize("mode", ["serial", "auto"])
+def test_a_coarse_step_of_the_user_is_not_asked_for(mode, taken):
+    torch.manual_seed(0)
+    cell, x = nn.GRUCell(2, 3).double(), data(40, 2, 2)
+    ours = TimeParallel(cell, mode=mode, coarse=lambda x, h, k: cell(x, h))
+    torch.testing.assert_close(ours(x)[0], ours.to_module()(x)[0], rtol=1e-5, atol=1e-6)
+    assert taken
