@@ -17,10 +17,9 @@ from pathlib import Path
 import petsc4py
 
 petsc4py.init(sys.argv[:1])
-gc.disable()  # while torch is loaded: searches for garbage take a third of the start
 
+import quick_torch  # noqa: E402, F401
 import torch  # noqa: E402
-import torch._dynamo  # noqa: E402  (optimizers and traces load it)
 from mpi4py import MPI  # noqa: E402
 
 from mgnet.depth import (  # noqa: E402

@@ -15,14 +15,8 @@ from typing import Any
 import petsc4py
 
 petsc4py.init(sys.argv[:1])
-gc.disable()  # while torch is loaded: searches for garbage take a third of the start
-
+import quick_torch  # noqa: E402, F401
 import torch  # noqa: E402
-
-# Optimizers import torch's compiler, which nothing here uses: a second for each rank.
-compiler: Any = SimpleNamespace(disable=lambda f, *_, **__: f, graph_break=lambda: None)
-sys.modules["torch._dynamo"] = torch._dynamo = compiler
-
 from mpi4py import MPI  # noqa: E402
 
 from mgnet.depth import LayerParallel, ODENet  # noqa: E402
