@@ -2,14 +2,13 @@
 
 import gc
 
-gc.disable()
+import quick_torch  # noqa: F401
+import torch
+from petsc4py import PETSc
+from torch import nn
 
-import torch  # noqa: E402
-from petsc4py import PETSc  # noqa: E402
-from torch import nn  # noqa: E402
-
-from mgnet.depth import LayerParallel, ODENet  # noqa: E402
-from mgnet.petsc import distribute_layers  # noqa: E402
+from mgnet.depth import LayerParallel, ODENet
+from mgnet.petsc import distribute_layers
 
 gc.freeze()  # none of the libraries is searched below
 comm = PETSc.COMM_WORLD

@@ -35,7 +35,7 @@ CASES = {
     "two levels, steps": ({"learnable_steps": True}, {}, 6),
     "shared weights, in turn": ({"weights": "shared"}, {}, 600),
     "spline weights, serial": ({"weights": DepthSpline(4, 2)}, {"mode": "serial"}, 3),
-    "few layers": ({"layers": 5}, {"coarsening": 2}, 3),
+    "few layers": ({"layers": 5}, {"coarsening": 3}, 3),
 }
 
 

@@ -49,7 +49,7 @@ class Case:
     coarsening: Any
     control: Any = field(default_factory=FixedCycles)
     dtype: torch.dtype = torch.float64
-    steps: int = 20
+    steps: int = 8
     batch: int = 6
     net: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -122,7 +122,7 @@ CASES = {
         traced=False,
     ),
     "shared weights, serial": Case(
-        6, 2, 2, steps=2, net={"weights": "shared"}, settings={"mode": "serial"}
+        6, 2, 2, steps=2, net={"weights": "shared"}, settings={"mode": "serial"}, traced=False
     ),
     "no cascade": Case(
         29,
@@ -141,7 +141,15 @@ CASES = {
         settings={"warm_start": True},
         traced=False,
     ),
-    "many": Case(130, 3, 4, CyclesToTolerance(1e-3), steps=1, settings={"forward": "cascade + F"}),
+    "many": Case(
+        130,
+        3,
+        4,
+        CyclesToTolerance(1e-3),
+        steps=1,
+        settings={"forward": "cascade + F"},
+        traced=False,
+    ),
     "FCF, Heun": Case(
         9, 2, 2, FixedCycles(2), steps=1, net={"scheme": "heun"}, settings={"relaxation": ("FCF",)}
     ),
@@ -151,9 +159,17 @@ CASES = {
     ),
     "layer inputs": Case(29, 2, 4, steps=2, driven=True),
     "layer inputs, shared weights": Case(
-        26, 3, (2, 3), steps=1, driven=True, net={"weights": "shared", "boundary_layers": (1, 2)}
+        26,
+        3,
+        (2, 3),
+        steps=1,
+        driven=True,
+        net={"weights": "shared", "boundary_layers": (1, 2)},
+        traced=False,
     ),
-    "layer inputs, serial": Case(6, 2, 2, steps=2, driven=True, settings={"mode": "serial"}),
+    "layer inputs, serial": Case(
+        6, 2, 2, steps=2, driven=True, settings={"mode": "serial"}, traced=False
+    ),
     "side inputs, serial": Case(
         6, 2, 2, steps=2, side=True, settings={"mode": "serial"}, net={"weights": "shared"}
     ),
@@ -169,7 +185,7 @@ CASES = {
         6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.Dropout(0.5),)
     ),
     "dropout by a function": Case(
-        6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(Drops(),)
+        6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(Drops(),), traced=False
     ),
     "batch norm": Case(
         6, 2, 2, FixedCycles(1, tolerance=9.0), steps=2, parts=(torch.nn.BatchNorm1d(4),)

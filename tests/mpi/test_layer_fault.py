@@ -14,12 +14,12 @@ CAUGHT = ["step-nan", "step-SIGINT"]  # by a script, as all ranks raise them; be
 FATAL = {  # on so many ranks
     "forward-exception": 2,
     "backward-exception": 4,
-    "forward-nan": 4,
+    "forward-nan": 2,
     "backward-nan": 2,
     "step-killed": 2,
-    "step-exit": 4,
+    "step-exit": 2,
     "step-orphaned": 2,
-    "backward-SIGTERM": 4,
+    "backward-SIGTERM": 2,
 }
 WITH_CAUGHT = "forward-exception", "backward-exception"
 RANKS, FAULTY, FIRST = (2, 4), 3, {2: 6, 4: 9}  # its layers are those of the last rank

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-RANKS = [1, 2, 4]
+RANKS = [1, 3]
 
 
 @pytest.fixture(scope="module")
