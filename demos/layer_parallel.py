@@ -1,6 +1,6 @@
 """A deep ODE net whose layers are solved for all at once, and what each cycle leaves of the error.
 
-python demos/layer_parallel.py [folder for the picture]
+python demos/layer_parallel.py [folder for the picture] [training steps]
 mpiexec -n 2 python demos/layer_parallel.py    # the layers spread over ranks, to the same digits
 """
 
@@ -25,6 +25,7 @@ from mgnet.petsc import distribute_layers, gather_state
 
 arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/layer_parallel")
+steps = int(arguments[2]) if len(arguments) > 2 else 40
 out.mkdir(parents=True, exist_ok=True)
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
@@ -59,7 +60,7 @@ first = parallel.communicator.rank == 0
 if first:
     show_errors("before")
 optimizer = torch.optim.Adam(parallel.parameters(), lr=1e-2)
-for _ in range(40):
+for _ in range(steps):
     optimizer.zero_grad()
     cross_entropy(parallel(x), y).backward()
     optimizer.step()

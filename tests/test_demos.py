@@ -51,6 +51,7 @@ MORE = {  # less training
     "gru_in_time": ["3"],
     "free_knots": ["30"],
     "kan_inverse": ["0.5"],
+    "layer_parallel": ["10"],
 }
 
 

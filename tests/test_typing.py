@@ -116,7 +116,9 @@ def test_pyright_sees_the_types(script):
 
 
 @pytest.mark.slow
-def test_mypy_sees_the_types(script):
-    cache = "--cache-dir", str(script.parent / "cache")
+def test_mypy_sees_the_types(script, request):
+    """What mypy knows of torch, a minute of work, is kept from one run to the next."""
+    kept = getattr(request.config, "cache", None)  # none with -p no:cacheprovider
+    cache = "--cache-dir", str(kept.mkdir("mypy") if kept else script.parent / "cache")
     out = check("mypy", script, *cache, "--follow-imports=silent", MYPYPATH=str(ROOT))
     assert not disagreements(re.findall(r'Revealed type is "(.*)"$', out, re.MULTILINE))

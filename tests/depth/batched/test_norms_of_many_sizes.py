@@ -45,11 +45,11 @@ CASES = {
 def test_norms_leave_the_batch_open(name):
     make, shape = CASES[name]
     torch.manual_seed(0)
-    net = ODENet(make(), 16, final_time=1.0).double()
+    net = ODENet(make(), 8, final_time=1.0).double()
     with torch.no_grad():
         for p in net.parameters():
             p += 0.1 * torch.randn_like(p)
-    parallel = LayerParallel(net, levels=2, coarsening=4, control=FixedCycles(4))
+    parallel = LayerParallel(net, levels=2, coarsening=4, control=FixedCycles(2))
     plain, counts = net.to_sequential(), []
     of_layers = zip(*[list(layer.parameters()) for layer in plain], strict=True)
     weights = [x for same in of_layers for x in same]
@@ -58,7 +58,7 @@ def test_norms_leave_the_batch_open(name):
         value, expected = parallel(x), plain(x)
         found = torch.autograd.grad(value.sum(), [x, *net.parameters()])  # strides of 0
         of_x, *rest = torch.autograd.grad(expected.sum(), [x, *weights])
-        stacked = [torch.stack(rest[i : i + 16]) for i in range(0, len(rest), 16)]
+        stacked = [torch.stack(rest[i : i + 8]) for i in range(0, len(rest), 8)]
         close = {"rtol": 1e-9, "atol": 1e-10}
         torch.testing.assert_close((value, *found), (expected, of_x, *stacked), **close)
         counts.append(len(net.kernel._traces))

@@ -84,7 +84,7 @@ def test_layer_by_layer(options):
 @pytest.mark.parametrize("coarse", COARSE)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_by_cycles(options, coarse):
-    net, u, side = problem(24, 1, **options)
+    net, u, side = problem(16, 1, **options)
     control = CyclesToTolerance(1e-13, max_cycles=40)
     ours = LayerParallel(net, 3, 2, control=control, coarse=coarse)
     check(ours.train(), net, u, side)
