@@ -100,6 +100,8 @@ class TimeCycles:
         limit: CycleLimit,
         communicator: Communicator,
         reverse: bool = False,
+        guess: Tensor | None = None,
+        total: int | None = None,
     ) -> tuple[Tensor, PassReport, bool]:
         """The solution of the layer equation of all steps, at all points.
 
@@ -107,7 +109,7 @@ class TimeCycles:
         ----------
         propagator : Propagator
         steps : int
-            T.
+            T, of the own ones.
         start : Tensor of shape (batch, S)
             The value at the beginning (at the end, with `reverse`), where f is None.
         f : Tensor of shape (T + 1, batch, S), optional
@@ -115,6 +117,10 @@ class TimeCycles:
             With a tolerance: what is not solved to it by then is solved step by step.
         communicator : Communicator
         reverse : bool
+        guess : Tensor of shape (T + 1, batch, S), optional
+            States to begin with, in place of a solution of the coarsest level.
+        total : int, optional
+            Steps of all processes, which choose the levels; T by default.
 
         Returns
         -------
@@ -122,7 +128,8 @@ class TimeCycles:
             The estimate is that of the relative error of all C-points. Whether this is what was
             asked for: False where cycles did not get there, and it was solved step by step.
         """
-        factors, newton = self.factors(steps), newton_of(self.cycle)
+        total = steps if total is None else total
+        factors, newton = self.factors(total), newton_of(self.cycle)
         hierarchy = layer_hierarchy(
             propagator,
             steps,
@@ -133,17 +140,23 @@ class TimeCycles:
             reverse=reverse,
             communicator=communicator,
         )
-        if self.are_serial(steps):
+        if self.are_serial(total):
             return hierarchy[0].operator.march(f), PassReport(0, 0.0, 0.0), True
         cycles = _Cycles(hierarchy, communicator, reverse, start.dtype)
-        points = start.expand(steps + 1, *start.shape) if f is None else torch.zeros_like(f)
+        if guess is not None:
+            points = guess
+        else:
+            points = start.expand(steps + 1, *start.shape) if f is None else torch.zeros_like(f)
         try:
             if newton is not None:
                 given = points, f, limit, cycles.norm, cycles.rounding
                 points, made = newton_sweeps(newton, hierarchy[0], *given)
             else:
                 opening, cycle = mgrit(len(hierarchy), f"cascade + {self.cycle}")
-                if f is None and opening is not None:
+                if guess is not None:
+                    equation = hierarchy[0].operator
+                    points = equation.transfer.interpolate(equation.begun(guess, f))
+                elif f is None and opening is not None:
                     points, _ = run(opening, hierarchy, points, None)
                 points, made = cycles.take(cycle, points, f, limit)
         except FloatingPointError:

@@ -295,7 +295,7 @@ def test_fixed_cycles_are_taken_and_watched():
 
 
 def test_auto_keeps_what_is_faster(monkeypatch):
-    from mgnet.depth.recurrent import time_parallel
+    from mgnet.depth.recurrent import measured
 
     module, x = nn.GRU(2, 3), torch.randn(50, 2, 2).requires_grad_()
     for faster in ("mgrit", "serial"):
@@ -306,7 +306,7 @@ def test_auto_keeps_what_is_faster(monkeypatch):
             taken.append(run.keywords["mode"])
             return 1.0 if run.keywords["mode"] == faster else 2.0
 
-        monkeypatch.setattr(time_parallel, "fastest", seconds)
+        monkeypatch.setattr(measured, "fastest", seconds)
         parallel = TimeParallel(module, mode="auto", control=CyclesToTolerance(1e-6))
         for _ in range(2):
             assert_alike(module(x), parallel(x), [x, *module.parameters()], 1e-4)
@@ -320,16 +320,16 @@ def test_auto_keeps_what_is_faster(monkeypatch):
 
 
 def test_auto_measures_again_when_cycles_have_grown(monkeypatch):
-    from mgnet.depth.recurrent import time_parallel
+    from mgnet.depth.recurrent import measured
 
-    taken, fastest = [], time_parallel.fastest
+    taken, fastest = [], measured.fastest
 
     def seconds(run, *given):
         fastest(run, *given, 1)
         taken.append(run.keywords["mode"])
         return 1.0 if run.keywords["mode"] == "mgrit" else 2.0
 
-    monkeypatch.setattr(time_parallel, "fastest", seconds)
+    monkeypatch.setattr(measured, "fastest", seconds)
     torch.manual_seed(0)
     module, x = nn.GRU(2, 3), torch.randn(300, 2, 2)
     parallel = TimeParallel(module, coarsening=16, mode="auto")
