@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mgnet.petsc.distribution import (
         distribute,
         distribute_layers,
+        distribute_time,
         gather_state,
         load_state,
     )
@@ -42,6 +43,7 @@ __all__ = [
     "distribute_layers",
     "distribute_samples",
     "distribute_steps",
+    "distribute_time",
     "dmshell",
     "gather_state",
     "init",
@@ -64,6 +66,7 @@ _LATER = {
     "distribute_layers": "mgnet.petsc.distribution",
     "distribute_samples": "mgnet.petsc.distributed_least_squares",
     "distribute_steps": "mgnet.petsc.shared_steps",
+    "distribute_time": "mgnet.petsc.distribution",
     "dmshell": "mgnet.petsc.dm",
     "gather_state": "mgnet.petsc.distribution",
     "load_state": "mgnet.petsc.distribution",
