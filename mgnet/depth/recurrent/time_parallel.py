@@ -24,11 +24,11 @@ from mgnet.depth.recurrent.compiled_cells import march_states, marches
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
 from mgnet.depth.recurrent.measured import seconds_of_modes
-from mgnet.depth.recurrent.pytorch_modules import module_of
 from mgnet.depth.recurrent.recurrence import (
     Recurrence,
     check_module,
     is_known,
+    module_of,
     recurrence_of,
     recurrences_of,
 )
