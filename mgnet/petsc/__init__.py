@@ -14,6 +14,7 @@ from mgnet.options import (
     layer_parallel_from_options,
     parse_smoother,
     solver_from_options,
+    time_parallel_from_options,
 )
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mgnet.petsc.distribution import (
         distribute,
         distribute_layers,
+        distribute_time,
         gather_state,
         load_state,
     )
@@ -42,6 +44,7 @@ __all__ = [
     "distribute_layers",
     "distribute_samples",
     "distribute_steps",
+    "distribute_time",
     "dmshell",
     "gather_state",
     "init",
@@ -51,6 +54,7 @@ __all__ = [
     "resumable_steps",
     "separate_smoothers",
     "solver_from_options",
+    "time_parallel_from_options",
 ]
 
 # Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
@@ -64,6 +68,7 @@ _LATER = {
     "distribute_layers": "mgnet.petsc.distribution",
     "distribute_samples": "mgnet.petsc.distributed_least_squares",
     "distribute_steps": "mgnet.petsc.shared_steps",
+    "distribute_time": "mgnet.petsc.distribution",
     "dmshell": "mgnet.petsc.dm",
     "gather_state": "mgnet.petsc.distribution",
     "load_state": "mgnet.petsc.distribution",

@@ -1,4 +1,4 @@
-"""The layers of a network over MPI ranks, and its batches: `distribute`, `distribute_layers`.
+"""Networks over MPI ranks: `distribute` and `distribute_layers`, and over time `distribute_time`.
 
 Works without petsc4py too, where there is one process: the same script runs alone and under
 `mpiexec`.
@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mgnet.depth import LayerParallel
+from mgnet.depth import LayerParallel, TimeParallel
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
 from mgnet.depth.parallel.whole_state import gather_state, load_state
+from mgnet.depth.recurrent.time_share import Alone
 from mgnet.limits import is_count, shown
 from mgnet.petsc.layer_layout import LayerLayout
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-__all__ = ["distribute", "distribute_layers", "gather_state", "load_state"]
+__all__ = ["distribute", "distribute_layers", "distribute_time", "gather_state", "load_state"]
 
 SIZES = "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS"  # of launchers
 
@@ -83,26 +85,18 @@ def distribute(
         raise TypeError(
             f"distribute got a module of type {type(parallel).__name__}; give LayerParallel(net)"
         )
-    if not (find_spec("petsc4py") and find_spec("mpi4py")):
-        if any(os.environ.get(name, "1") != "1" for name in SIZES):
-            raise ModuleNotFoundError(
-                "distribute got several processes from a launcher, but petsc4py or mpi4py is not "
-                "installed; install them, or start one process"
-            )
+    if not _has_ranks("distribute"):
         _grid(layers, batches, 1)
         return parallel
     from petsc4py import PETSc
 
-    from mgnet.petsc.hooks import end_all_ranks_on_error
     from mgnet.petsc.ranks import Ranks
-    from mgnet.petsc.watch import rows_and_columns, watch_of
+    from mgnet.petsc.watch import rows_and_columns
 
     world: Any = comm or PETSc.COMM_WORLD
-    if world.getSize() > 1:
-        end_all_ranks_on_error(world)
+    _end_on_error(world)
     columns, rows = _grid(layers, batches, world.getSize())
-    if world.getSize() > 1:
-        _check_same(watch_of(world.tompi4py()).allgather(_fingerprint(parallel)))
+    _check_same("distribute", parallel, world)
     beside = None
     if rows > 1:
         row, column = map(PETSc.Comm, rows_and_columns(world.tompi4py(), rows))
@@ -160,7 +154,100 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
     return distribute(parallel, batches=1, comm=comm)
 
 
-def _fingerprint(parallel: LayerParallel) -> str:
+def distribute_time(
+    parallel: TimeParallel, pieces: int = 8, comm: PETSc.Comm | None = None
+) -> TimeParallel:
+    """Share the time steps of a recurrent network out over MPI ranks; each calls it as before.
+
+    A script that builds the same module on every rank (one seed) and trains it in a plain loop
+    then runs under `mpiexec -n P`. All ranks make the same calls with the same batches. Each takes
+    its own steps in every cycle and holds what the cycles need of them, on all levels; weights,
+    inputs, outputs and all gradients are whole on every rank, so each may have its own optimizer of
+    them. An exception on any rank ends all of them.
+
+    Parameters
+    ----------
+    parallel : TimeParallel
+        Changed in place. `mode="serial"` takes all steps on every rank: they wait for one another.
+        `parallel.communicator.rank` is 0 on one rank: let that one print.
+    pieces : int
+        Steps are taken in so many pieces, one after another on the rank that holds them. Bits
+        depend on that number, but not on the number of ranks, which may be as large (one thread
+        each: set OMP_NUM_THREADS=1).
+    comm : PETSc.Comm, optional
+        `PETSC_COMM_WORLD` by default.
+
+    Returns
+    -------
+    TimeParallel
+        The same object.
+
+    Raises
+    ------
+    TypeError
+        If `parallel` is not a `TimeParallel` module.
+    ValueError
+        If there are more ranks than pieces, or ranks have other weights or settings.
+    ModuleNotFoundError
+        If a launcher started several processes, but there is no petsc4py.
+
+    Examples
+    --------
+    >>> import torch
+    >>> gru = torch.nn.GRU(3, 8)
+    >>> parallel, x = distribute_time(TimeParallel(gru)), torch.randn(500, 2, 3)
+    >>> torch.allclose(parallel(x)[0], gru(x)[0], atol=1e-4)
+    True
+    """
+    if not isinstance(parallel, TimeParallel):
+        raise TypeError(
+            f"distribute_time got a module of type {type(parallel).__name__}; give "
+            "TimeParallel(gru)"
+        )
+    if not is_count(pieces, 1):
+        raise ValueError(
+            f"distribute_time got pieces {shown(pieces)}; give an integer of at least 1"
+        )
+    if not _has_ranks("distribute_time"):
+        parallel.take_part(Alone(pieces), SERIAL_COMMUNICATOR)
+        return parallel
+    from petsc4py import PETSc
+
+    from mgnet.petsc.time_ranks import TimeRanks
+
+    world: Any = comm or PETSc.COMM_WORLD
+    _end_on_error(world)
+    if world.getSize() > pieces:
+        raise ValueError(
+            f"distribute_time got {world.getSize()} ranks for {pieces} pieces of time; give "
+            f"pieces={world.getSize()}, with which results have other roundings"
+        )
+    _check_same("distribute_time", parallel, world)
+    ranks = TimeRanks(world, pieces)
+    parallel.take_part(ranks, ranks.communicator(1, 1))
+    return parallel
+
+
+def _has_ranks(name: str) -> bool:
+    """Whether there is petsc4py; if not, there must be one process."""
+    if find_spec("petsc4py") and find_spec("mpi4py"):
+        return True
+    if any(os.environ.get(each, "1") != "1" for each in SIZES):
+        raise ModuleNotFoundError(
+            f"{name} got several processes from a launcher, but petsc4py or mpi4py is not "
+            "installed; install them, or start one process"
+        )
+    return False
+
+
+def _end_on_error(world: PETSc.Comm) -> None:
+    from mgnet.petsc.hooks import end_all_ranks_on_error
+
+    if world.getSize() > 1:
+        end_all_ranks_on_error(world)
+
+
+def _fingerprint(parallel: torch.nn.Module) -> str:
     """Of all weights, buffers and settings."""
     found = hashlib.blake2b()
     for name, value in parallel.state_dict().items():
@@ -173,12 +260,17 @@ def _fingerprint(parallel: LayerParallel) -> str:
     return found.hexdigest()
 
 
-def _check_same(fingerprints: list[str]) -> None:
+def _check_same(name: str, parallel: torch.nn.Module, world: PETSc.Comm) -> None:
     """Raise where a rank has other weights than the first."""
+    from mgnet.petsc.watch import watch_of
+
+    if world.getSize() < 2:
+        return
+    fingerprints = watch_of(world.tompi4py()).allgather(_fingerprint(parallel))
     other = [rank for rank, each in enumerate(fingerprints) if each != fingerprints[0]]
     if other:
         raise ValueError(
-            f"distribute got a module on rank {other[0]} with other weights or settings than on "
+            f"{name} got a module on rank {other[0]} with other weights or settings than on "
             "rank 0; call torch.manual_seed with the same seed on all ranks before it is made"
         )
 

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from mpi4py import MPI
 from petsc4py import PETSc
 from torch import Tensor
 
@@ -71,12 +72,20 @@ class Ranks:
         """The rows of each rank that has layers, on every rank."""
         more = len(rows) - len(self.layout.intervals_of(self.place))
         counts = [len(self.layout.intervals_of(rank)) + more for rank in range(self.layout.ranks)]
+        return list(self._allgather(rows, counts).split(counts)[: self.layout.occupied])
+
+    def _allgather(self, rows: Tensor, counts: list[int]) -> Tensor:
+        """The rows of all ranks, so many of each, on every rank."""
+        whole = rows.new_empty((sum(counts), *rows.shape[1:]))
+        if not whole.nbytes:
+            return whole
         row = math.prod(rows.shape[1:]) * rows.itemsize
-        buffer = np.empty(sum(counts) * row, np.uint8)
+        buffer = np.empty(whole.nbytes, np.uint8)
+        kind = MPI.BYTE.Create_contiguous(row).Commit()  # counts of bytes would end at 2 GiB
         self.watch.arrive()
-        self.comm.Allgatherv(_bytes(rows), [buffer, [count * row for count in counts]])
-        like = rows.new_empty((sum(counts), *rows.shape[1:]))
-        return list(_from_bytes(buffer, like).split(counts)[: self.layout.occupied])
+        self.comm.Allgatherv([_bytes(rows), len(rows), kind], [buffer, counts, kind])
+        kind.Free()
+        return _from_bytes(buffer, whole)
 
     def upstream(self, reverse: bool) -> int | None:
         """The rank from which points come."""
@@ -157,6 +166,11 @@ class Ranks:
             parts = [whole[each.start : each.stop].clone() for each in held]
         self.watch.arrive()
         return self.comm.scatter(parts)
+
+    def allgather_layers(self, part: Tensor) -> Tensor:
+        """The rows (one for each layer) of all ranks, on every rank."""
+        counts = [len(self.layout.of(rank)) for rank in range(self.layout.ranks)]
+        return part if self.layout.ranks == 1 else self._allgather(part, counts)
 
     def _first(self, reverse: bool) -> int:
         return self.layout.occupied - 1 if reverse else 0

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth import LayerParallel, ODENet
+from mgnet.depth import LayerParallel, ODENet, TimeParallel
 from mgnet.petsc import distribution
-from mgnet.petsc.distribution import distribute, distribute_layers
+from mgnet.petsc.distribution import distribute, distribute_layers, distribute_time
 
 
 def made(seed=0, **options):
@@ -77,3 +77,35 @@ def test_other_grids_are_refused(petsc, monkeypatch, numbers, message, with_pets
             monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=message):
         distribute(made(), **numbers)
+
+
+@pytest.mark.parametrize("with_petsc", [False, True])
+def test_steps_on_one_rank_have_the_same_bits_without_petsc4py(petsc, monkeypatch, with_petsc):
+    if not with_petsc:
+        monkeypatch.setattr(distribution, "find_spec", lambda name: None)
+        for name in distribution.SIZES:
+            monkeypatch.delenv(name, raising=False)
+    module, x = nn.GRU(2, 3), torch.randn(100, 2, 2)
+    shared = distribute_time(TimeParallel(module), pieces=4)
+    assert shared.communicator.rank == 0 and len(shared.shares(100, 10).pieces) == 4
+    expected = module(x)[0]
+    torch.testing.assert_close(shared(x)[0], expected, rtol=1e-5, atol=1e-5)
+    again = TimeParallel(module)
+    again.shares = distribution.Alone(4)
+    assert torch.equal(again(x)[0], shared(x)[0])
+    assert torch.equal(copy.deepcopy(shared)(x)[0], shared(x)[0])
+
+
+def test_what_has_no_time_steps_is_refused():
+    with pytest.raises(TypeError, match=r"module of type GRU; give TimeParallel\(gru\)"):
+        distribute_time(nn.GRU(2, 3))
+    for pieces in (0, 2.0, True, None):
+        with pytest.raises(ValueError, match="distribute_time got pieces .*; give an integer"):
+            distribute_time(TimeParallel(nn.GRU(2, 3)), pieces)
+
+
+def test_steps_of_several_processes_need_petsc4py(monkeypatch):
+    monkeypatch.setattr(distribution, "find_spec", lambda name: None)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(ModuleNotFoundError, match="distribute_time got several processes"):
+        distribute_time(TimeParallel(nn.GRU(2, 3)))

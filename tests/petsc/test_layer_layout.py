@@ -24,6 +24,18 @@ def test_blocks(layers, interval, ranks):
     assert [len(part) for part in coarse] == counts
 
 
+@given(*COUNTS, st.integers(1, 9))
+def test_layers_that_stay_together_are_those_of_one_rank(layers, interval, ranks, together):
+    layout, blocks = (
+        LayerLayout(layers, interval, ranks, together),
+        LayerLayout(layers, interval * together, ranks),
+    )
+    assert [layout.of(rank) for rank in range(ranks)] == [blocks.of(rank) for rank in range(ranks)]
+    assert layout.occupied == blocks.occupied
+    coarse = [layout.intervals_of(rank) for rank in range(ranks)]
+    assert [n for part in coarse for n in part] == list(range(layout.intervals))
+
+
 @given(*COUNTS)
 def test_neighbours_are_the_next_ranks_with_layers(layers, interval, ranks):
     layout = LayerLayout(layers, interval, ranks)

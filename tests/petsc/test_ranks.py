@@ -34,6 +34,10 @@ def test_layers_are_gathered_and_scattered(ranks, dtype):
     whole = torch.arange(12).reshape(6, 2).to(dtype)
     assert ranks.gather_layers(whole.t().contiguous().t()).equal(whole)
     assert ranks.scatter_layers(whole).equal(whole)
+    assert ranks.allgather_layers(whole).equal(whole)
+    assert ranks._allgather(whole, [6]).equal(whole)
+    ranks._allgather, ranks.layout = lambda part, counts: counts, LayerLayout(6, 2, 2)
+    assert ranks.allgather_layers(whole) == [4, 2]
 
 
 def test_small_coarsest_levels_are_gathered(ranks, petsc):

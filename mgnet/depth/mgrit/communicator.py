@@ -116,6 +116,10 @@ class Communicator(Protocol):
         """The own rows of what rank 0 gives."""
         ...
 
+    def allgather_layers(self, part: Tensor) -> Tensor:
+        """Rows, one for each layer, of all processes, on every one."""
+        ...
+
 
 class SerialCommunicator:
     """One process holds all layers.
@@ -171,6 +175,10 @@ class SerialCommunicator:
     def scatter_layers(self, whole: Any) -> Any:
         """`whole`."""
         return whole
+
+    def allgather_layers(self, part: Tensor) -> Tensor:
+        """`part`."""
+        return part
 
 
 SERIAL_COMMUNICATOR = SerialCommunicator()

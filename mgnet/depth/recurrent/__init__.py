@@ -2,5 +2,6 @@
 
 Reading order: `time_parallel`, `solve`, `cycles`, `propagation`; what a step is: `step_tape`,
 `gru_steps`, `lstm_steps`, `implicit_gru`, `cell_steps`, `extrapolation`, `recurrence`; what users
-give: `sequences`, `initial_state`, `cell_checks`; `serial`.
+give: `sequences`, `initial_state`, `cell_checks`, `saved_settings`; `serial`, `measured`; over
+several processes: `time_share`, `pieces`, `shared_solve`.
 """

@@ -129,7 +129,9 @@ def _hides(found: Tensor, known: Iterable[Tensor]) -> bool:
     return False
 
 
-def check_arguments(cell: Any, control: Any, mode: Any, coarse: Any, batch_first: Any) -> None:
+def check_arguments(
+    cell: Any, control: Any, mode: Any, coarse: Any, batch_first: Any, warm_start: Any
+) -> None:
     """Raise unless these can be the arguments of `TimeParallel`.
 
     Raises
@@ -138,7 +140,7 @@ def check_arguments(cell: Any, control: Any, mode: Any, coarse: Any, batch_first
 
     Examples
     --------
-    >>> check_arguments(nn.GRUCell(2, 3), None, "parallel", None, False)
+    >>> check_arguments(nn.GRUCell(2, 3), None, "parallel", None, False, False)
     Traceback (most recent call last):
     ValueError: TimeParallel got mode 'parallel'; use one of mgrit, serial, auto
     """
@@ -155,8 +157,9 @@ def check_arguments(cell: Any, control: Any, mode: Any, coarse: Any, batch_first
             )
         if coarse is not None:
             raise ValueError("TimeParallel got coarse for a whole module; give it with one cell")
-    if not isinstance(batch_first, bool):
-        raise TypeError(f"TimeParallel got batch_first {batch_first!r}; give True or False")
+    for name, flag in (("batch_first", batch_first), ("warm_start", warm_start)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"TimeParallel got {name} {flag!r}; give True or False")
     if mode not in MODES:
         raise ValueError(f"TimeParallel got mode {mode!r}; use one of {', '.join(MODES)}")
     if control is not None and not isinstance(control, FixedCycles | CyclesToTolerance):

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from mgnet.depth.mgrit.c_layers import level_factors
-from mgnet.depth.mgrit.communicator import Communicator, gathered_norm
+from mgnet.depth.mgrit.communicator import (
+    SERIAL_COMMUNICATOR,
+    Communicator,
+    gathered_norm,
+    own_points,
+    squares,
+)
 from mgnet.depth.mgrit.layer_equation import Propagator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit, relaxation_words
 from mgnet.depth.mgrit.newton import newton_of
@@ -100,6 +106,8 @@ class TimeCycles:
         limit: CycleLimit,
         communicator: Communicator,
         reverse: bool = False,
+        guess: Tensor | None = None,
+        total: int | None = None,
     ) -> tuple[Tensor, PassReport, bool]:
         """The solution of the layer equation of all steps, at all points.
 
@@ -107,7 +115,7 @@ class TimeCycles:
         ----------
         propagator : Propagator
         steps : int
-            T.
+            T, of the own ones.
         start : Tensor of shape (batch, S)
             The value at the beginning (at the end, with `reverse`), where f is None.
         f : Tensor of shape (T + 1, batch, S), optional
@@ -115,6 +123,10 @@ class TimeCycles:
             With a tolerance: what is not solved to it by then is solved step by step.
         communicator : Communicator
         reverse : bool
+        guess : Tensor of shape (T + 1, batch, S), optional
+            States to begin with, in place of a solution of the coarsest level.
+        total : int, optional
+            Steps of all processes, which choose the levels; T by default.
 
         Returns
         -------
@@ -122,7 +134,8 @@ class TimeCycles:
             The estimate is that of the relative error of all C-points. Whether this is what was
             asked for: False where cycles did not get there, and it was solved step by step.
         """
-        factors, newton = self.factors(steps), newton_of(self.cycle)
+        total = steps if total is None else total
+        factors, newton = self.factors(total), newton_of(self.cycle)
         hierarchy = layer_hierarchy(
             propagator,
             steps,
@@ -133,17 +146,25 @@ class TimeCycles:
             reverse=reverse,
             communicator=communicator,
         )
-        if self.are_serial(steps):
+        if communicator is not SERIAL_COMMUNICATOR:  # the norms after each cycle find what is wrong
+            hierarchy = Hierarchy(hierarchy.levels, norm=lambda u: 0.0)
+        if self.are_serial(total):
             return hierarchy[0].operator.march(f), PassReport(0, 0.0, 0.0), True
         cycles = _Cycles(hierarchy, communicator, reverse, start.dtype)
-        points = start.expand(steps + 1, *start.shape) if f is None else torch.zeros_like(f)
+        if guess is not None:
+            points = guess
+        else:
+            points = start.expand(steps + 1, *start.shape) if f is None else torch.zeros_like(f)
         try:
             if newton is not None:
                 given = points, f, limit, cycles.norm, cycles.rounding
                 points, made = newton_sweeps(newton, hierarchy[0], *given)
             else:
                 opening, cycle = mgrit(len(hierarchy), f"cascade + {self.cycle}")
-                if f is None and opening is not None:
+                if guess is not None:
+                    equation = hierarchy[0].operator
+                    points = equation.transfer.interpolate(equation.begun(guess, f))
+                elif f is None and opening is not None:
                     points, _ = run(opening, hierarchy, points, None)
                 points, made = cycles.take(cycle, points, f, limit)
         except FloatingPointError:
@@ -179,7 +200,7 @@ class _Cycles:
         inject = equation.transfer.inject
         # What the relaxation and the residual find is what the next cycle begins with, for nothing.
         u = equation.relax(u, f)
-        self.norms.append(self.norm(equation.residual(u, f)))
+        self._add_residual(*self._norms_of(equation.residual(u, f)))
         made = self._made(math.nan)
         for _ in range(limit.cycles):
             before, stalled = inject(u), bool(limit.stop) and self._stalled()
@@ -188,10 +209,11 @@ class _Cycles:
             else:
                 u, memory = run(cycle, self.hierarchy, u, f, memory)
             u = equation.relax(u, f)
-            self.norms.append(self.norm(equation.residual(u, f)))
-            after = inject(u)
-            size = self.norm(after) or 1.0
-            self.changes.append(self.norm(after - before) / size)
+            residual, after = equation.residual(u, f), inject(u)
+            found, size, change = self._norms_of(residual, after, after - before)
+            self._add_residual(found)
+            size = size or 1.0
+            self.changes.append(change / size)
             made = self._made(size)
             if limit.stop and made.estimate <= max(limit.stop, self.rounding):
                 break
@@ -210,6 +232,17 @@ class _Cycles:
         """The estimate is at least the residual: changes are small, too, where cycles diverge."""
         made = summarize(self.changes, self.norms, self.rounding)
         return made._replace(estimate=max(made.estimate, self.norms[-1] / size))
+
+    def _add_residual(self, norm: float) -> None:
+        if not math.isfinite(norm):  # all processes meet it here
+            raise FloatingPointError("the residual of a cycle over time is not finite")
+        self.norms.append(norm)
+
+    def _norms_of(self, *states: Tensor) -> list[float]:
+        """Of states at the C-points, over all processes, in one message."""
+        communicator, reverse = self._ends
+        own = [x if communicator.is_first(reverse) else own_points(x, reverse) for x in states]
+        return communicator.gather(torch.stack([squares(x) for x in own])).sum(1).sqrt().tolist()
 
     def norm(self, points: Tensor) -> float:
         """Of points, over all processes."""

@@ -130,17 +130,25 @@ class TimeAdjoint:
         return self._parts[key]
 
 
-def check_jacobians(states: Tensor, structure: str) -> None:
+def check_jacobians(states: Tensor, structure: str, steps: int | None = None) -> None:
     """Raise a ValueError unless memory holds the Jacobians of so many steps.
+
+    Parameters
+    ----------
+    states : Tensor of shape (k, batch, S)
+    structure : {"dense", "diagonal"}
+    steps : int, optional
+        k by default.
 
     Examples
     --------
     >>> check_jacobians(torch.zeros(5, 2, 3), "dense")
     """
     if structure == "dense":
+        count = len(states) if steps is None else steps
         check_memory(
-            3 * states.numel() * states.shape[-1] * states.itemsize,
-            f"Newton's method got dense Jacobians of {len(states)} steps, of states of "
+            3 * count * states.shape[1:].numel() * states.shape[-1] * states.itemsize,
+            f"Newton's method got dense Jacobians of {count} steps, of states of "
             f"{tuple(states.shape[1:])}",
             "take newton(diagonal), newton(identity) or cycles",
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["TimeSequence"]
+__all__ = ["TimeSequence", "size_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +124,28 @@ class TimeSequence:
             return state[:, 0]
         order = None if self.packed is None else self.packed.unsorted_indices
         return state if order is None else state.index_select(1, order)
+
+
+def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None) -> tuple:
+    """Steps and rows of an input to a factor of two, its kind, and what gets gradients.
+
+    Parameters
+    ----------
+    given : Tensor or PackedSequence
+    h0 : Tensor or sequence of Tensor, optional
+
+    Examples
+    --------
+    >>> size_of(torch.zeros(100, 2, 3), None) == size_of(torch.zeros(120, 3, 3), None)
+    True
+    """
+    x = given.data if isinstance(given, PackedSequence) else given
+    lengths = [n.bit_length() for n in x.shape[:-1]]
+    if isinstance(given, PackedSequence):
+        lengths.append(-len(given.batch_sizes).bit_length())
+    states = h0 if isinstance(h0, tuple | list) else () if h0 is None else (h0,)
+    gradients = x.requires_grad, *(getattr(s, "requires_grad", False) for s in states)
+    return *lengths, x.shape[-1], x.dtype, x.device, *gradients
 
 
 def _places(packed: PackedSequence, batch: int) -> Tensor:

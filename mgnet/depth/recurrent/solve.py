@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
+from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
 from mgnet.depth.parallel.control import Control, PassReport
+from mgnet.depth.parallel.solve import WarmStarts
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.propagation import TimeAdjoint, TimeSteps
 from mgnet.depth.recurrent.step_tape import Steps
 
-__all__ = ["TimeCall", "solve"]
+__all__ = ["Once", "TimeCall", "detached", "solve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +32,33 @@ class TimeCall:
     control : FixedCycles or CyclesToTolerance
     report : callable
         `(direction, what the pass did, whether cycles solved it) -> None`.
-    communicator : Communicator
-        The processes that hold earlier and later steps.
+    number : int
+        Of the layer and direction, among those of the module.
+    starts : WarmStarts, optional
+        Where a pass finds its first guess, and leaves its states.
     """
 
     steps: Callable[..., Steps]
     cycles: TimeCycles
     control: Control
     report: Callable[[str, PassReport, bool], None]
-    communicator: Communicator = SERIAL_COMMUNICATOR
+    number: int = 0
+    starts: WarmStarts | None = None
+
+    def guess(self, direction: str, like: Tensor, steps: int) -> Tensor | None:
+        """States of so many steps and a point such as this one, if a pass has left such."""
+        if self.starts is None:
+            return None
+        states = self.starts.guess(f"{direction} {self.number}", like)
+        if states is None or len(states) != steps + 1 or states.device != like.device:
+            return None
+        return states
+
+    def finish(self, direction: str, states: Tensor, made: PassReport, solved: bool) -> None:
+        """Leave the states of a pass, and report."""
+        if self.starts is not None and math.isfinite(made.estimate):
+            self.starts.kept[f"{direction} {self.number}"] = states.detach()
+        self.report(direction, made, solved)
 
 
 def solve(
@@ -72,13 +92,13 @@ class _Solve(torch.autograd.Function):
     def forward(
         ctx: Any, call: TimeCall, start: Tensor, inputs: Tensor, *weights: Tensor | None
     ) -> Tensor:
-        factors = call.cycles.factors(len(inputs))
-        steps = TimeSteps(call.steps(*_detached(weights)), inputs.detach(), factors)
-        limit = call.control.limit("forward")
+        factors, count = call.cycles.factors(len(inputs)), len(inputs)
+        steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), factors)
+        limit, guess = call.control.limit("forward"), call.guess("forward", start, count)
         points, made, solved = call.cycles.solve(
-            steps, len(inputs), start.detach(), None, limit, call.communicator
+            steps, count, start.detach(), None, limit, SERIAL_COMMUNICATOR, guess=guess
         )
-        call.report("forward", made, solved)
+        call.finish("forward", points, made, solved)
         ctx.call, ctx.factors = call, factors
         ctx.save_for_backward(points, inputs, *weights)
         return points
@@ -89,21 +109,32 @@ class _Solve(torch.autograd.Function):
         points, inputs, *weights = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             points, f = points.detach(), gradient.detach()
-            steps = TimeSteps(call.steps(*_detached(weights)), inputs.detach(), ctx.factors)
+            steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), ctx.factors)
             adjoint, limit = TimeAdjoint(steps, points), call.control.limit("backward")
+            guess, ends = call.guess("backward", f[-1], len(inputs)), SERIAL_COMMUNICATOR
             adjoints, made, solved = call.cycles.solve(
-                adjoint, len(inputs), f[-1], f, limit, call.communicator, reverse=True
+                adjoint, len(inputs), f[-1], f, limit, ends, reverse=True, guess=guess
             )
-            call.report("backward", made, solved)
+            call.finish("backward", adjoints, made, solved)
             of_inputs, of_weights = adjoint.tapes[0].gradients(adjoints[1:])
         found = adjoints[0], of_inputs, *of_weights
         if torch.is_grad_enabled():  # somebody asks for a graph of the gradient
-            found = _Once.apply(len(found), *found, gradient, points, inputs, *weights)
+            found = Once.apply(len(found), *found, gradient, points, inputs, *weights)
         return None, *found
 
 
-class _Once(torch.autograd.Function):
-    """Gradients that have no derivatives: to ask for one is an error, and not a zero."""
+class Once(torch.autograd.Function):
+    """Gradients that have no derivatives: to ask for one is an error, and not a zero.
+
+    Examples
+    --------
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> once, _ = Once.apply(2, x, None)
+    >>> once.backward()
+    Traceback (most recent call last):
+    RuntimeError: TimeParallel was asked for a derivative of its gradient, which a solve in \
+parallel over time does not have; use mode='serial'
+    """
 
     @staticmethod
     def forward(ctx: Any, count: int, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -117,5 +148,12 @@ class _Once(torch.autograd.Function):
         )
 
 
-def _detached(weights: Sequence[Tensor | None]) -> list[Tensor | None]:
+def detached(weights: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """The same tensors outside of any graph.
+
+    Examples
+    --------
+    >>> detached([None, torch.ones(1, requires_grad=True)])
+    [None, tensor([1.])]
+    """
     return [None if x is None else x.detach() for x in weights]

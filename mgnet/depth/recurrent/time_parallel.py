@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,23 +16,29 @@ from torch.utils._pytree import tree_map_only
 
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
 from mgnet.depth.parallel.control import SERIAL, Control, CyclesToTolerance, FixedCycles, PassReport
-from mgnet.depth.parallel.evaluation import fastest
+from mgnet.depth.parallel.solve import WarmStarts
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
 from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
 from mgnet.depth.recurrent.compiled_cells import march_states, marches
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
+from mgnet.depth.recurrent.measured import seconds_of_modes
 from mgnet.depth.recurrent.recurrence import (
     Recurrence,
     check_module,
     is_known,
+    module_of,
     recurrence_of,
     recurrences_of,
 )
-from mgnet.depth.recurrent.sequences import TimeSequence
+from mgnet.depth.recurrent.saved_settings import settings_from_state, settings_to_state
+from mgnet.depth.recurrent.sequences import TimeSequence, size_of
 from mgnet.depth.recurrent.serial import march_cell
+from mgnet.depth.recurrent.shared_solve import shared_solve
 from mgnet.depth.recurrent.solve import TimeCall, solve
+from mgnet.depth.recurrent.time_share import Shares
+from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["TimeParallel"]
 
@@ -76,6 +81,9 @@ class TimeParallel(nn.Module):
         (for narrow states), their diagonals, or none: see `NewtonSweep`.
     batch_first : bool
         As in `torch.nn.GRU`, whose own one it takes over.
+    warm_start : bool
+        Whether cycles begin with the states of the last call that had as many steps and rows, in
+        place of a coarse solution, and backward with its adjoints; others begin cold.
 
     Attributes
     ----------
@@ -115,20 +123,59 @@ class TimeParallel(nn.Module):
         coarse: CoarseStep | None = None,
         cycle: str = "V",
         batch_first: bool = False,
+        warm_start: bool = False,
     ):
         super().__init__()
-        check_arguments(cell, control, mode, coarse, batch_first)
+        check_arguments(cell, control, mode, coarse, batch_first, warm_start)
         self.cell = cell
-        self.cycles = TimeCycles(levels, coarsening, relaxation, cycle)
-        self.control: Control = CyclesToTolerance(1e-6) if control is None else control
-        self.mode = mode
         self.coarse = coarse
         self.batch_first = cell.batch_first if isinstance(cell, nn.RNNBase) else batch_first
         self.communicator: Communicator = SERIAL_COMMUNICATOR
+        self.shares: Shares | None = None  # where several processes share the steps
         self.last_forward = self.last_backward = SERIAL
+        control = CyclesToTolerance(1e-6) if control is None else control
+        cycles = TimeCycles(levels, coarsening, relaxation, cycle)
+        self._set(cycles, control, mode, warm_start)
+
+    def _set(self, cycles: TimeCycles, control: Control, mode: str, warm_start: bool) -> None:
+        self.cycles, self.control = cycles, control
+        self.mode, self.warm_start = mode, warm_start
         self._faster: dict[tuple, tuple[str, float]] = {}  # of "auto"; for how many cycles
         self._size: tuple = ()  # of the present call, in mode "auto"
+        self._starts = WarmStarts()
         self._warned = False
+
+    def take_part(self, shares: Shares, communicator: Communicator) -> None:
+        """Share the steps of all calls with other processes, which make the same calls.
+
+        Each has the whole module, gets the whole input, and gives the whole output and all
+        gradients. `mgnet.petsc.distribute_time` is the way to it.
+
+        Parameters
+        ----------
+        shares : callable
+        communicator : Communicator
+            The first of all processes is that of rank 0.
+        """
+        self.shares, self.communicator = shares, communicator
+        self._set(self.cycles, self.control, self.mode, self.warm_start)
+
+    def get_extra_state(self) -> Tensor:
+        """The settings, as a `LayerParallel` keeps its own; `coarse` is a function, and is not."""
+        settings = self.cycles, self.control, self.mode, self.warm_start
+        return settings_to_state(*settings, self.batch_first)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take over the settings of the saved module, whatever this one was made with."""
+        self._set(*settings_from_state(state, self.batch_first))
+
+    def _load_from_state_dict(
+        self, state: Any, prefix: str, told: Any, strict: bool, missing: list[str], *rest: Any
+    ) -> None:
+        if (saved := state.get(f"{prefix}_extra_state")) is not None:
+            settings_from_state(saved, self.batch_first)  # before anything is taken over
+        super()._load_from_state_dict(state, prefix, told, strict, missing, *rest)
+        allow_without_extra_state(prefix, missing)
 
     def forward(self, input: Sequences, h0: CellState | None = None) -> tuple[Sequences, CellState]:
         """Output and last state, as of `torch.nn.GRU`; in its shapes, padded or packed.
@@ -156,7 +203,7 @@ class TimeParallel(nn.Module):
         start = InitialState.of(self.cell, sequence, h0)
         mode = self._mode(sequence, start)
         if mode == "auto":
-            mode = self._measured(sequence, start, self._size_of(input, h0))
+            mode = self._measured(sequence, start, self._key(input, h0))
         return self._run(sequence, start, mode)
 
     def _is_left_to_pytorch(self, input: Sequences, h0: CellState | None) -> bool:
@@ -166,21 +213,13 @@ class TimeParallel(nn.Module):
         if not isinstance(input, Tensor | PackedSequence):
             return self.mode == "serial"
         if self.mode == "auto":
-            known = self._faster.get(self._size_of(input, h0)) if self._faster else None
+            known = self._faster.get(self._key(input, h0)) if self._faster else None
             if known is None or known[0] != "serial":
                 return False
         return not self._marches(input, h0)
 
-    def _size_of(self, input: Sequences, h0: CellState | None) -> tuple:
-        """What decides the faster mode: steps and rows to a factor of two, and gradients."""
-        x = input.data if isinstance(input, PackedSequence) else input
-        lengths = [n.bit_length() for n in x.shape[:-1]]
-        if isinstance(input, PackedSequence):
-            lengths.append(-len(input.batch_sizes).bit_length())
-        states = h0 if isinstance(h0, tuple | list) else () if h0 is None else (h0,)
-        gradients = x.requires_grad, *(getattr(s, "requires_grad", False) for s in states)
-        modes = self.training, torch.is_grad_enabled(), *gradients
-        return *lengths, x.shape[-1], x.dtype, x.device, *modes
+    def _key(self, input: Sequences, h0: CellState | None) -> tuple:
+        return *size_of(input, h0), self.training, torch.is_grad_enabled()
 
     def _widened(self, given: Any) -> Any:
         """In the precision of the weights: under autocast a layer before may give a lower one."""
@@ -265,20 +304,24 @@ class TimeParallel(nn.Module):
                 x = F.dropout(x, dropout)
             ends = []
             for reverse, recurrence in enumerate(directions):
-                inputs = recurrence.inputs(sequence.reversed(x) if reverse else x)
-                call = TimeCall(
-                    recurrence.steps, self.cycles, self.control, self._report, self.communicator
-                )
-                state = start.states[len(last)]
+                given, state = sequence.reversed(x) if reverse else x, start.states[len(last)]
                 if mode == "serial":
-                    points = march_states(recurrence, state, inputs)
+                    points = march_states(recurrence, state, recurrence.inputs(given))
                 else:
-                    points = solve(call, state, inputs, recurrence.weights)
+                    points = self._solved(recurrence, state, given, len(last))
                 y = points[1:, :, : recurrence.widths[0]]
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))
             x = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
         return x, last
+
+    def _solved(self, recurrence: Recurrence, start: Tensor, x: Tensor, number: int) -> Tensor:
+        starts = self._starts if self.warm_start else None
+        given = recurrence.steps, self.cycles, self.control, self._report, number, starts
+        if self.shares is None:
+            return solve(TimeCall(*given), start, recurrence.inputs(x), recurrence.weights)
+        share = self.shares(len(x), math.prod(self.cycles.factors(len(x))))
+        return shared_solve(TimeCall(*given), share, start, x, recurrence)
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
         name, control = f"last_{direction}", self.control
@@ -292,7 +335,7 @@ class TimeParallel(nn.Module):
             told = f"with an estimated relative error of {made.estimate:.1g}"
         elif solved or self.mode == "auto":
             return
-        if not self._warned:
+        if not self._warned and self.communicator.rank == 0:
             self._warned = True
             warnings.warn(
                 f"TimeParallel took {made.cycles} cycles in the {direction} pass {told}; take more "
@@ -302,25 +345,14 @@ class TimeParallel(nn.Module):
 
     def _measured(self, sequence: TimeSequence, start: InitialState, key: tuple) -> str:
         """The faster mode for sequences like these, forward and backward if there is training."""
-        x, states, packed = sequence.x, start.states, sequence.packed
         if key not in self._faster:
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
-            kept = self.last_forward, self.last_backward
-
-            def run(data: Tensor, side: dict[str, Tensor], mode: str) -> Tensor:
-                other, state = sequence.with_data(data), start.with_states(side["states"])
-                y = self._run(other, state, mode)[0]
-                return y.data if isinstance(y, PackedSequence) else y
-
-            data, given = x if packed is None else packed.data, {"states": states}
-            seconds = dict[str, float]()
-            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-                for mode in ("serial", "mgrit"):
-                    run_mode = partial(run, mode=mode)
-                    seconds[mode] = fastest(run_mode, data, given, [*self.parameters()])
+            kept, starts = (self.last_forward, self.last_backward), dict(self._starts.kept)
+            seconds = seconds_of_modes(self._run, sequence, start, [*self.parameters()])
             cycles = max(self.last_forward.cycles, self.last_backward.cycles)
             self.last_forward, self.last_backward = kept
+            self._starts = WarmStarts(starts)
             mode = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
             self._faster[key] = mode, cycles
         self._size = key
@@ -354,28 +386,10 @@ class TimeParallel(nn.Module):
 
     def to_module(self) -> nn.GRU | nn.LSTM:
         """A module of PyTorch with a copy of the weights, under the names that it gives them."""
-        cell = self.cell
-        if isinstance(cell, nn.GRU | nn.LSTM):
-            return copy.deepcopy(cell)
-        kinds = {nn.GRUCell: nn.GRU, nn.LSTMCell: nn.LSTM}
-        if type(cell) not in kinds or not is_known(cell):
-            raise TypeError(
-                f"TimeParallel.to_module got a {type(cell).__name__}; only GRUCell, LSTMCell, GRU "
-                "and LSTM have a module of PyTorch"
-            )
-        made = kinds[type(cell)](
-            cell.input_size,
-            cell.hidden_size,
-            bias=cell.bias,
-            batch_first=self.batch_first,
-            device=cell.weight_ih.device,
-            dtype=cell.weight_ih.dtype,
-        )
-        made.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
-        return made.train(self.training)
+        return module_of(self.cell, self.batch_first, self.training)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_faster": {}, "_size": ()}
+        return {**self.__dict__, "_faster": {}, "_size": (), "_starts": WarmStarts()}
 
     def extra_repr(self) -> str:
         return f"{self.cycles}, control={self.control}, mode={self.mode}"

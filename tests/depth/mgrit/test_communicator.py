@@ -81,4 +81,5 @@ def test_alone_gives_everything_back():
         points
     ]
     assert SERIAL_COMMUNICATOR.scatter_layers(SERIAL_COMMUNICATOR.gather_layers(points)) is points
+    assert SERIAL_COMMUNICATOR.allgather_layers(points) is points
     assert torch.equal(SERIAL_COMMUNICATOR.gather(points), points)

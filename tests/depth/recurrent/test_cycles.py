@@ -51,6 +51,29 @@ def test_both_directions_to_a_tolerance(cycle, relaxation, steps, memory):
     assert solved and (found - wanted).norm() <= 1e-8 * wanted.norm()
 
 
+@pytest.mark.parametrize("cycle", ["V", "F", "newton(diagonal)"])
+@pytest.mark.parametrize("steps", [17, 130])
+def test_a_guess_is_where_cycles_begin(cycle, steps):
+    cycles = TimeCycles(3, 4, cycle=cycle)
+    forward = recurrence(steps, 1.0, factors=cycles.factors(steps))
+    start, limit = torch.randn(2, 3, dtype=torch.float64), CyclesToTolerance(1e-10, None, 40)
+    given = limit.limit("forward"), SERIAL_COMMUNICATOR
+    cold, made, _ = cycles.solve(forward, steps, start, None, *given)
+    guess = cold + 1e-12
+    kept = guess.clone()
+    warm, again, _ = cycles.solve(forward, steps, start, None, *given, guess=guess)
+    assert again.cycles == 1 < made.cycles and torch.equal(guess, kept)
+    torch.testing.assert_close(warm, cold, rtol=1e-8, atol=1e-8)
+    assert torch.equal(warm[0], start)  # the value of this call, not that of the guess
+    adjoint, f = TimeAdjoint(forward, cold), torch.randn_like(cold)
+    exact = LayerEquation(adjoint, 0, steps, f[-1], None, reverse=True).march(f)
+    warm, again, _ = cycles.solve(
+        adjoint, steps, f[-1], f, *given, reverse=True, guess=exact + 1e-12
+    )
+    assert again.cycles == 1 and torch.equal(warm[-1], f[-1])
+    torch.testing.assert_close(warm, exact, rtol=1e-8, atol=1e-8)
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-8])
 def test_the_estimate_is_not_far_below_the_error(seed, tolerance):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
-from mgnet.depth.recurrent.sequences import TimeSequence
+from mgnet.depth.recurrent.sequences import TimeSequence, size_of
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -58,3 +58,12 @@ def test_refusals(given, error, words):
     with pytest.raises(error) as caught:
         TimeSequence.of(given, batch_first=False)
     assert words in str(caught.value)
+
+
+def test_sizes_are_told_to_a_factor_of_two_and_with_what_gets_gradients():
+    x = torch.zeros(100, 2, 3)
+    known = size_of(x, None)
+    assert size_of(x[:70], None) == known and {known: 1}
+    others = [(x[:60], None), (torch.zeros(100, 4, 3), None), (x.double(), None), (x, x)]
+    others += [(x.clone().requires_grad_(), None), (pack_sequence([x[:, 0], x[:9, 0]]), None)]
+    assert len({size_of(*other) for other in others} | {known}) == len(others) + 1

@@ -5,7 +5,8 @@ from functools import partial
 import pytest
 import torch
 
-from mgnet.depth import CyclesToTolerance, FixedCycles
+from mgnet.depth import CyclesToTolerance, FixedCycles, PassReport
+from mgnet.depth.parallel.solve import WarmStarts
 from mgnet.depth.recurrent.cell_steps import CellSteps
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.gru_steps import GRUSteps
@@ -82,3 +83,22 @@ def test_a_cell_without_weights():
     (gradient,) = torch.autograd.grad(points[-1].sum(), inputs)
     wanted = 0.5 ** torch.arange(11.0, -1.0, -1.0, dtype=torch.float64)
     torch.testing.assert_close(gradient.flatten(), wanted)
+
+
+def test_states_are_left_for_the_next_call_only_if_they_are_finite():
+    call = TimeCall(GRUSteps, TimeCycles(), FixedCycles(1), lambda *told: None, 3, WarmStarts())
+    states = torch.ones(41, 2, 3)
+    call.finish("forward", states, PassReport(1, 0.1, float("nan")), True)
+    assert call.guess("forward", states[0], 40) is None
+    call.finish("forward", states, PassReport(1, 0.1, 0.01), True)
+    assert torch.equal(call.guess("forward", states[0], 40), states)
+    for direction, like, steps in (
+        ("backward", states[0], 40),
+        ("forward", states[0], 39),
+        ("forward", states[0, :1], 40),
+        ("forward", states[0].double(), 40),
+        ("forward", states[0].to("meta"), 40),
+    ):
+        assert call.guess(direction, like, steps) is None
+    other = TimeCall(*[getattr(call, name) for name in ("steps", "cycles", "control", "report")])
+    assert other.guess("forward", states[0], 40) is None

@@ -294,8 +294,59 @@ def test_fixed_cycles_are_taken_and_watched():
     assert (parallel.last_forward.cycles, parallel.last_backward.cycles) == (2, 3)
 
 
+@pytest.mark.parametrize("cycle", ["V", "newton(diagonal)"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_warm_starts_need_fewer_cycles_for_the_same_numbers(cycle, bidirectional):
+    torch.manual_seed(0)
+    module = nn.GRU(3, 4, 2, bidirectional=bidirectional, dtype=torch.float64)
+    control = CyclesToTolerance(1e-10, max_cycles=60)
+    parallel = TimeParallel(module, coarsening=4, control=control, cycle=cycle, warm_start=True)
+    x = torch.randn(150, 2, 3, dtype=torch.float64).requires_grad_()
+    wanted = [x, *module.parameters()]
+    reports = []
+    for rows in (x, x + 1e-7):
+        assert_alike(module(rows), parallel(rows), wanted)
+        reports.append((parallel.last_forward.cycles, parallel.last_backward.cycles))
+    assert reports[1][0] < reports[0][0] and reports[1][1] < reports[0][1]
+    start = torch.randn(2 * (1 + bidirectional), 2, 4, dtype=torch.float64)
+    assert_alike(module(-x, start), parallel(-x, start), wanted)  # begins elsewhere
+
+
+def test_warm_starts_begin_cold_for_another_length_batch_or_precision():
+    torch.manual_seed(0)
+    module = nn.GRU(3, 4)
+    x = torch.randn(90, 2, 3)
+    warm = TimeParallel(module, warm_start=True, control=FixedCycles(1, tolerance=9.0))
+    cold = TimeParallel(module, control=FixedCycles(1, tolerance=9.0))
+    for other in (x[:89], x[:, :1], torch.cat([x, x], 1)):
+        warm(x)
+        assert torch.equal(warm(other)[0], cold(other)[0])
+    warm(x)
+    warm.double(), cold.double()
+    assert torch.equal(warm(x.double())[0], cold(x.double())[0])
+    assert not torch.equal(warm(x.double())[0], cold(x.double())[0])
+    again = pickle.loads(pickle.dumps(copy.deepcopy(warm)))
+    assert torch.equal(again(x.double())[0], cold(x.double())[0])  # states are not carried along
+
+
+def test_trials_of_auto_leave_no_warm_starts(monkeypatch):
+    from mgnet.depth.recurrent import measured
+
+    def seconds(run, *given, fastest=measured.fastest):
+        fastest(run, *given, 1)
+        return 1.0 if run.keywords["mode"] == "mgrit" else 2.0
+
+    monkeypatch.setattr(measured, "fastest", seconds)
+    module, x = nn.GRU(3, 4), torch.randn(90, 2, 3)
+    control = FixedCycles(1, tolerance=9.0)
+    auto = TimeParallel(module, mode="auto", warm_start=True, control=control)
+    cold = TimeParallel(module, control=control)
+    assert torch.equal(auto(x)[0], cold(x)[0])
+    assert not torch.equal(auto(x)[0], cold(x)[0])
+
+
 def test_auto_keeps_what_is_faster(monkeypatch):
-    from mgnet.depth.recurrent import time_parallel
+    from mgnet.depth.recurrent import measured
 
     module, x = nn.GRU(2, 3), torch.randn(50, 2, 2).requires_grad_()
     for faster in ("mgrit", "serial"):
@@ -306,7 +357,7 @@ def test_auto_keeps_what_is_faster(monkeypatch):
             taken.append(run.keywords["mode"])
             return 1.0 if run.keywords["mode"] == faster else 2.0
 
-        monkeypatch.setattr(time_parallel, "fastest", seconds)
+        monkeypatch.setattr(measured, "fastest", seconds)
         parallel = TimeParallel(module, mode="auto", control=CyclesToTolerance(1e-6))
         for _ in range(2):
             assert_alike(module(x), parallel(x), [x, *module.parameters()], 1e-4)
@@ -320,16 +371,16 @@ def test_auto_keeps_what_is_faster(monkeypatch):
 
 
 def test_auto_measures_again_when_cycles_have_grown(monkeypatch):
-    from mgnet.depth.recurrent import time_parallel
+    from mgnet.depth.recurrent import measured
 
-    taken, fastest = [], time_parallel.fastest
+    taken, fastest = [], measured.fastest
 
     def seconds(run, *given):
         fastest(run, *given, 1)
         taken.append(run.keywords["mode"])
         return 1.0 if run.keywords["mode"] == "mgrit" else 2.0
 
-    monkeypatch.setattr(time_parallel, "fastest", seconds)
+    monkeypatch.setattr(measured, "fastest", seconds)
     torch.manual_seed(0)
     module, x = nn.GRU(2, 3), torch.randn(300, 2, 2)
     parallel = TimeParallel(module, coarsening=16, mode="auto")
@@ -350,8 +401,9 @@ def test_auto_measures_again_when_cycles_have_grown(monkeypatch):
 def test_weights_keep_their_names_there_and_back():
     for kind in KINDS:
         module, cell = (made(3, 4) for made in KINDS[kind])
-        assert {*TimeParallel(module).state_dict()} == {f"cell.{k}" for k in module.state_dict()}
-        assert {*TimeParallel(cell).state_dict()} == {f"cell.{k}" for k in cell.state_dict()}
+        for given in (module, cell):
+            names = {f"cell.{name}" for name in given.state_dict()}
+            assert {*TimeParallel(given).state_dict()} == names | {"_extra_state"}
         back = TimeParallel.from_module(module).to_module()
         x = torch.randn(9, 2, 3)
         assert torch.equal(back(x)[0], module(x)[0])

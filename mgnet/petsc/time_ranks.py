@@ -1,0 +1,52 @@
+"""The ranks that share the time steps of a recurrent network: `TimeRanks`."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from petsc4py import PETSc
+
+from mgnet.depth.recurrent.time_share import TimeShare, intervals_together
+from mgnet.petsc.layer_layout import LayerLayout
+from mgnet.petsc.ranks import Ranks
+
+__all__ = ["TimeRanks"]
+
+
+class TimeRanks:
+    """Which steps of a sequence are those of this rank, for sequences of any length (`Shares`).
+
+    Parameters
+    ----------
+    comm : PETSc.Comm
+    pieces : int
+        Of a sequence, at most; a rank has whole ones, the last ranks none where there are too few.
+
+    Examples
+    --------
+    >>> share = TimeRanks(PETSc.COMM_SELF, pieces=4)(100, interval=10)
+    >>> share.pieces
+    [range(0, 30), range(30, 60), range(60, 90), range(90, 100)]
+    """
+
+    def __init__(self, comm: PETSc.Comm, pieces: int):
+        self.comm, self.pieces = comm, pieces
+
+    def __call__(self, steps: int, interval: int) -> TimeShare:
+        ranks = self.communicator(steps, interval)
+        piece = interval * ranks.layout.together
+        return TimeShare(ranks.layout.of(ranks.place), piece, ranks)
+
+    def communicator(self, steps: int, interval: int) -> Ranks:
+        """Of the ranks, where the steps of a level's interval stay together."""
+        together = intervals_together(steps, interval, self.pieces)
+        return Ranks(self.comm, LayerLayout(steps, interval, self.comm.getSize(), together))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TimeRanks:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "TimeRanks cannot be pickled; save parallel.state_dict(), which every rank has, from "
+            "rank 0"
+        )
