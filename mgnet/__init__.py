@@ -12,6 +12,7 @@ from mgnet import gallery
 from mgnet.anderson import Anderson
 from mgnet.coarse_solver import Direct, Krylov
 from mgnet.cycles import cascade, cycle, nested
+from mgnet.gauss_seidel import GaussSeidel
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpolation import interpolation_matrix
@@ -21,7 +22,7 @@ from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.progress_lines import ProgressLines
 from mgnet.schedule import Schedule, Step, Work
-from mgnet.smoother import Chebyshev, GaussSeidel, Jacobi, Smoother
+from mgnet.smoother import Chebyshev, Jacobi, Smoother
 from mgnet.solution import Corrections, Reason, Solution
 from mgnet.solver import Solver
 from mgnet.transfer import (

@@ -1,7 +1,7 @@
 """Loops over sparse matrices that SciPy's `@` would take several passes for.
 
-Compiled by numba when it is installed (extra `fast`), on first use and cached on disk, since an
-import must not cost the second that compiling takes. The only file of the core that imports numba.
+Those of `mgnet.sparse_loops`, compiled by numba when it is installed (extra `fast`), on first use
+and cached on disk, since an import must not cost the second that compiling takes.
 """
 
 import importlib.util
@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+
+from mgnet import sparse_loops
 
 try:
     # Adds the product to its last argument. `@` fills zeros first and needs another pass to add.
@@ -21,9 +23,11 @@ __all__ = [
     "available",
     "chebyshev",
     "compiles",
+    "fits",
     "flat",
     "gauss_seidel",
     "is_csr",
+    "is_zero",
     "jacobi",
     "multiply",
     "multiply_add",
@@ -51,16 +55,25 @@ def is_csr(matrix: Any) -> bool:
 
 
 def takes(matrix: Any, *states: Any) -> bool:
-    """Whether the compiled loops can be used: numba, a square CSR matrix, states that fit.
-
-    These are flat arrays of its size and precision.
+    """Whether the compiled loops can be used: numba, and what `fits`.
 
     Examples
     --------
     >>> takes(np.eye(2), np.ones(2))
     False
     """
-    if not (available and is_csr(matrix)):
+    return available and fits(matrix, *states)
+
+
+def fits(matrix: Any, *states: Any) -> bool:
+    """Whether a matrix is square and CSR, and states are flat arrays of its size and precision.
+
+    Examples
+    --------
+    >>> fits(sp.csr_matrix(np.eye(2)), np.ones(2)), fits(sp.csr_matrix(np.eye(2)), np.ones(3))
+    (True, False)
+    """
+    if not is_csr(matrix):
         return False
     dtype, shape = matrix.dtype, matrix.shape
     if shape[0] != shape[-1] or dtype.char not in "dfDF" or not dtype.isnative:
@@ -246,6 +259,7 @@ def gauss_seidel(
     backward: bool,
     r: np.ndarray | None = None,
     within: int = 0,
+    from_zero: bool = False,
 ) -> None:
     """One Gauss-Seidel sweep over the rows of a CSR matrix; edits `u`.
 
@@ -259,6 +273,9 @@ def gauss_seidel(
         From the last row to the first.
     r, within
         As in `jacobi`.
+    from_zero : bool
+        Begin at zero, whatever is in u, and skip the half of the matrix that meets only zeros; the
+        columns of each row must be in order.
 
     Examples
     --------
@@ -270,7 +287,7 @@ def gauss_seidel(
     """
     if r is None:
         r, within = u[:0], 0
-    sweep = _kernel("backward" if backward else "forward")
+    sweep = _kernel(("backward" if backward else "forward") + from_zero * "_from_zero")
     sweep(matrix.indptr, matrix.indices, matrix.data, inverse, u, f, r, within)
 
 
@@ -286,22 +303,35 @@ def total(u: np.ndarray) -> Any:
     >>> float(total(np.array([1.0, 2.0])))
     3.0
     """
+    return _kernel("total")(u) if _counts(u) else np.add.reduce(u, None)
+
+
+def is_zero(u: np.ndarray) -> bool:
+    """Whether all entries of an array are zero.
+
+    Examples
+    --------
+    >>> is_zero(np.zeros(2)), is_zero(np.array([0.0, np.nan]))
+    (True, False)
+    """
+    return not (_kernel("any_entry")(u) if _counts(u) else u.any())
+
+
+def _counts(u: np.ndarray) -> bool:
+    """Whether a compiled loop goes over this array, in a process that has others."""
     plain = type(u) is np.ndarray and u.ndim == 1 and u.dtype == _double
-    if plain and available and _compiled:
-        return _kernel("total")(u)
-    return np.add.reduce(u, None)
+    return plain and available and bool(_compiled)
 
 
 def _kernel(name: str) -> Any:
     if name not in _compiled:
-        loops = {"residual": _residual, "jacobi": _jacobi, "chebyshev": _chebyshev}
-        loops |= {"forward": _forward, "backward": _backward, "total": _total}
-        python = loops[name]
+        python = getattr(sparse_loops, name)
         if available:
             import numba
 
-            # In any order: in vectors. NaN and Inf stay what they are.
-            order = {"reassoc"} if name == "total" else False
+            # A product and a sum may be one instruction. These totals may be in any order, so in
+            # vectors: NaN and Inf stay what they are.
+            order = {"reassoc"} if name in ("total", "any_entry") else {"contract"}
             _compiled[name] = numba.njit(cache=True, fastmath=order)(python)
         else:
             _compiled[name] = python
@@ -315,84 +345,3 @@ def _arrays(matrix: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _ahead(u: np.ndarray, r: np.ndarray | None, within: int) -> tuple[np.ndarray, int]:
     """What the loops take for r, empty where it is not asked for, and how far it stays behind."""
     return (u[:0], 0) if r is None else (r, within)
-
-
-# Unsigned indices spare numba a test for negative ones that takes longer than the arithmetic.
-unsigned = np.uint64
-
-
-def _total(u):
-    return u.sum()
-
-
-def _residual(indptr, indices, data, u, f, out):
-    for i in range(len(out)):
-        total = f[i]
-        for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
-            total -= data[k] * u[unsigned(indices[k])]
-        out[i] = total
-
-
-def _jacobi(indptr, indices, data, scale, u, f, out, r, behind):
-    for step in range(len(out) + behind):
-        if step < len(out):
-            total = f[step]
-            for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
-                total -= data[k] * u[unsigned(indices[k])]
-            out[step] = u[step] + scale[step] * total
-        i = step - behind
-        if 0 <= i < len(r):
-            total = f[i]
-            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
-                total -= data[k] * out[unsigned(indices[k])]
-            r[i] = total
-
-
-def _chebyshev(indptr, indices, data, scale, u, f, d, old, new, out, r, behind):
-    for step in range(len(out) + behind):
-        if step < len(out):
-            total = f[step]
-            for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
-                total -= data[k] * u[unsigned(indices[k])]
-            d[step] = old * d[step] + new * (scale[step] * total)
-            out[step] = u[step] + d[step]
-        i = step - behind
-        if 0 <= i < len(r):
-            total = f[i]
-            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
-                total -= data[k] * out[unsigned(indices[k])]
-            r[i] = total
-
-
-def _forward(indptr, indices, data, inverse, u, f, r, behind):
-    # From the end of each row: the neighbour that was just updated comes late, so that its latency
-    # overlaps with the rest of the sum.
-    for step in range(len(u) + behind):
-        if step < len(u):
-            total = f[step]
-            last = indptr[step + 1] - 1
-            for j in range(indptr[step + 1] - indptr[step]):
-                k = unsigned(last - j)
-                total -= data[k] * u[unsigned(indices[k])]
-            u[step] += total * inverse[step]
-        i = step - behind
-        if 0 <= i < len(r):
-            total = f[i]
-            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
-                total -= data[k] * u[unsigned(indices[k])]
-            r[i] = total
-
-
-def _backward(indptr, indices, data, inverse, u, f, r, behind):
-    for step in range(len(u) - 1, -1 - behind, -1):
-        if step >= 0:
-            total = f[step]
-            for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
-                total -= data[k] * u[unsigned(indices[k])]
-            u[step] += total * inverse[step]
-        i = step + behind
-        if i < len(r):
-            total = f[i]
-            for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
-                total -= data[k] * u[unsigned(indices[k])]
-            r[i] = total

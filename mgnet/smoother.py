@@ -13,21 +13,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 
-from mgnet import kernels, vector
-from mgnet.limits import is_number, is_one_of, is_whole, shown
+from mgnet import blocked_sweeps, kernels, vector
+from mgnet.limits import is_number, is_whole, shown
 
 if TYPE_CHECKING:
     from mgnet.level import Level
     from mgnet.transfer import Transfer
 
-__all__ = ["Chebyshev", "GaussSeidel", "Jacobi", "Smoother"]
+__all__ = ["Chebyshev", "Jacobi", "Smoother", "diagonal", "residual_at"]
 
 State = Any
 
@@ -102,17 +99,50 @@ class Smoother(ABC):
         return sweeps * level.residual_work
 
 
+def _sparse(level: Level, *states: State | None) -> bool:
+    """Whether the residual of this level is `f - A u` with a CSR matrix, flat for these states."""
+    return level.residual is None and kernels.fits(level.operator, *states)
+
+
 def _compiled(level: Level, *states: State | None) -> bool:
     """Whether the compiled loops can evaluate the residual of this level, for these states."""
-    return level.residual is None and kernels.takes(level.operator, *states)
+    return kernels.available and _sparse(level, *states)
 
 
 def _reach(level: Level) -> int:
-    """What the compiled loops must know of the matrix; also where they do not take the start."""
-    return kernels.reach(level.operator) if _compiled(level) else 0
+    """What loops by rows must know of the matrix; also where they do not take the start."""
+    return kernels.reach(level.operator) if _sparse(level) else 0
 
 
-def _diagonal(level: Level, u: State, smoother: Smoother) -> State:
+def residual_at(level: Level, u: State, f: State | None) -> State:
+    """`level.residual_at(u, f)`, without a product where a coarse level begins at zero.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> residual_at(gallery.poisson(3)[0], np.zeros(3), np.ones(3))
+    array([1., 1., 1.])
+    """
+    if f is not None and _sparse(level, u, f) and kernels.is_zero(u):
+        level.charge(1.0)
+        return f.copy()
+    return level.residual_at(u, f)
+
+
+def diagonal(level: Level, u: State, smoother: Smoother) -> State:
+    """That of the matrix of a level, or of its Jacobian at u, for a smoother that divides by it.
+
+    Raises
+    ------
+    ValueError
+        If it has a zero.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> diagonal(gallery.poisson(3)[0], np.zeros(3), Jacobi())
+    array([8., 8., 8.])
+    """
     try:
         return vector.diagonal_like(level.jacobian(u), u)
     except ValueError as error:
@@ -147,141 +177,49 @@ class Jacobi(Smoother):
         if not is_number(self.omega, 0.0, math.inf, open=True):
             raise ValueError(f"Jacobi got omega {shown(self.omega)}; give a number above 0, as 0.8")
 
-    def start(self, level: Level, u: State) -> tuple[State, Any, int]:
-        scale = self.omega / _diagonal(level, u, self)
-        matrix = level.matrix
-        plain = kernels.is_csr(matrix) and not level.linearize and not level.residual
-        if not plain or kernels.takes(matrix, u):
-            return scale, None, _reach(level)
-        # u + scale (f - A u) = scale f + (I - scale A) u: with the second matrix stored, a sweep is
-        # one product into `scale f`.
-        iteration = matrix.astype(scale.dtype)  # a copy, of floats even where A has integers
-        iteration.data *= -np.repeat(scale, np.diff(matrix.indptr))
-        iteration.setdiag(iteration.diagonal() + 1)
-        return (scale[0] if np.ptp(scale) == 0.0 else scale), iteration, 0
+    def start(self, level: Level, u: State) -> tuple[State, int]:
+        scale = self.omega / diagonal(level, u, self)
+        if not kernels.available and _sparse(level, u) and np.ptp(scale) == 0.0:
+            scale = np.broadcast_to(scale[0], scale.shape)  # one number: no memory to read
+        return scale, _reach(level)
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
-        scale, iteration, _ = memory
-        for _ in range(sweeps):
-            if iteration is not None:
-                start = vector.zeros_like(scale * u) if f is None else scale * f
-                u = kernels.multiply_add(iteration, u, start)
-                level.charge(1.0)
-            elif _compiled(level, u, f):
-                u = kernels.jacobi(level.operator, scale, u, f)
-                level.charge(1.0)
-            else:
-                r = level.residual_at(u, f)  # a new state: ours to overwrite
-                r *= scale
-                r += u
-                u = r
-        return u, memory
-
-    def smooth_ahead(
-        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
-    ) -> tuple[State, Any, State | None]:
-        scale, iteration, within = memory
-        if iteration is not None or not _compiled(level, u, f):
-            return super().smooth_ahead(level, u, f, sweeps, memory)
-        u, r = self.smooth(level, u, f, sweeps - 1, memory)[0], np.empty_like(u)
-        level.charge(1.0)
-        return kernels.jacobi(level.operator, scale, u, f, r, within), memory, r
-
-    def __str__(self) -> str:
-        return f"Jacobi(omega={self.omega:.6g})"
-
-
-@dataclass(frozen=True)
-class GaussSeidel(Smoother):
-    """Gauss-Seidel relaxation over the rows of a sparse matrix.
-
-    A compiled sweep when numba is there (`pip install "mgnet-solvers[fast]"`), else SciPy's
-    triangular factors. On a nonlinear level each sweep is `u + (D + L)^-1 (f - A(u))` with the
-    Jacobian of the first visit.
-
-    Parameters
-    ----------
-    direction : "forward", "backward" or "symmetric"
-        Order of the rows; a symmetric sweep is a forward and a backward one.
-
-    Examples
-    --------
-    >>> from mgnet import gallery
-    >>> level = gallery.poisson(3)[0]
-    >>> smoother = GaussSeidel()
-    >>> memory = smoother.start(level, np.zeros(3))
-    >>> u, memory = smoother.smooth(level, np.zeros(3), np.ones(3), 1, memory)
-    >>> u
-    array([0.125  , 0.1875 , 0.21875])
-    """
-
-    direction: str = "forward"
-
-    def __post_init__(self) -> None:
-        if not is_one_of(self.direction, ("forward", "backward", "symmetric")):
-            raise ValueError(
-                f"GaussSeidel got direction {shown(self.direction)}; "
-                "it must be 'forward', 'backward' or 'symmetric'"
-            )
-
-    @cached_property
-    def _directions(self) -> tuple[str, ...]:
-        return ("forward", "backward") if self.direction == "symmetric" else (self.direction,)
-
-    def start(self, level: Level, u: State) -> Any:
-        diagonal = _diagonal(level, u, self)
-        matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
-        plain = isinstance(u, np.ndarray) and level.linearize is None and level.residual is None
-        if plain and kernels.available and kernels.compiles(matrix.dtype, u.dtype):
-            return matrix, 1.0 / diagonal.reshape(-1), kernels.reach(matrix)
-        parts = {"forward": sp.tril, "backward": sp.triu}
-        # SuperLU without pivoting factorises a triangle without fill: its solves are the sweeps.
-        settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
-        factors, dtype = {}, vector.at_most_double(matrix.dtype, vector.dtype_of(u), float)
-        for direction in self._directions:
-            triangle = parts[direction](matrix.astype(dtype), format="csc")
-            factors[direction] = spla.splu(triangle, "NATURAL", **settings)
-        return factors
-
-    def smooth(
-        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
-    ) -> tuple[State, Any]:
-        if isinstance(memory, dict):
-            for _ in range(sweeps):
-                for direction in self._directions:
-                    r = vector.as_numpy(level.residual_at(u, f))
-                    r = r.ravel().astype(vector.at_most_double(r.dtype, float))
-                    u = u + vector.like(memory[direction].solve(r), u)
-            return u, memory
         return self._swept(level, u, f, sweeps, memory, None), memory
 
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        if isinstance(memory, dict) or not kernels.alike(memory[0], u, u if f is None else f):
+        alone = sweeps == 1 and _sparse(level, u, f) and kernels.is_zero(u)  # takes no pass
+        if alone or not _sparse(level, u, f):
             return super().smooth_ahead(level, u, f, sweeps, memory)
         return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
 
     def _swept(
-        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any, r: State | None
+        self, level: Level, u: State, f: Any, sweeps: int, memory: Any, r: State | None
     ) -> State:
-        """The state after compiled sweeps; r is filled with its residual."""
-        matrix, inverse, within = memory
-        shape, order = u.shape, self._directions
-        u, b = kernels.flat(matrix, u, vector.zeros_like(u) if f is None else f)
-        for k in range(len(order) * sweeps - 1):
-            kernels.gauss_seidel(matrix, inverse, u, b, order[k % len(order)] == "backward")
-        kernels.gauss_seidel(matrix, inverse, u, b, order[-1] == "backward", r, within)
-        level.charge(len(order) * sweeps * level.residual_work)
-        return u.reshape(shape)
-
-    def work(self, level: Level, sweeps: int) -> float:
-        return sweeps * len(self._directions) * level.residual_work
+        """The state after the sweeps; r, for a CSR matrix, is filled with its residual."""
+        scale, within = memory
+        sparse = _sparse(level, u, f)
+        sweep = kernels.jacobi if kernels.available else blocked_sweeps.jacobi
+        for number in range(1, sweeps + 1):
+            if not sparse:
+                step = level.residual_at(u, f)  # a new state: ours to overwrite
+                step *= scale
+                step += u
+                u = step
+                continue
+            if number == 1 and kernels.is_zero(u):
+                u = scale * f
+            else:
+                last = r if number == sweeps else None
+                u = sweep(level.operator, scale, u, f, last, within)
+            level.charge(1.0)
+        return u
 
     def __str__(self) -> str:
-        return f"GaussSeidel({self.direction!r})"
+        return f"Jacobi(omega={self.omega:.6g})"
 
 
 @dataclass(frozen=True)
@@ -328,7 +266,7 @@ class Chebyshev(Smoother):
             )
 
     def start(self, level: Level, u: State) -> tuple[State, float, int]:
-        inverse, jacobian = 1.0 / _diagonal(level, u, self), level.jacobian(u)
+        inverse, jacobian = 1.0 / diagonal(level, u, self), level.jacobian(u)
         basis = [vector.random_like(u, np.random.default_rng(self.seed))]
         basis[0] = basis[0] * (1.0 / vector.norm(basis[0]))
         hessenberg, size = np.zeros((self.steps + 1, self.steps)), self.steps
@@ -369,11 +307,15 @@ class Chebyshev(Smoother):
             old, new = factors[number % self.degree]
             if compiled:
                 d = np.zeros_like(u) if old == 0.0 else d
-                last = None if number + 1 < sweeps * self.degree else r
-                u = kernels.chebyshev(level.operator, inverse, u, f, d, (old, new), last, within)
                 level.charge(1.0)
+                last = None if number + 1 < sweeps * self.degree else r
+                if number == 0 and last is None and kernels.is_zero(u):
+                    d = u.dtype.type(new) * (inverse * f)
+                    u = d.copy()
+                    continue
+                u = kernels.chebyshev(level.operator, inverse, u, f, d, (old, new), last, within)
                 continue
-            step = level.residual_at(u, f)
+            step = residual_at(level, u, f)
             step *= inverse
             step *= new
             if old:

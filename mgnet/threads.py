@@ -6,10 +6,32 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
-__all__ = ["share"]
+__all__ = ["forked", "share"]
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # threads do not survive a fork
+_forks: list[int] = []
+
+
+def _forget() -> None:
+    """Threads do not survive a fork."""
+    _pools.clear()
+    _forks.append(os.getpid())
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def forked() -> bool:
+    """Whether this process was forked since this file was imported.
+
+    The threads of libraries, such as PyTorch's, stayed with its parent, and nobody told them.
+
+    Examples
+    --------
+    >>> forked()
+    False
+    """
+    return bool(_forks)
 
 
 def share(work: Callable[[int, int], None], size: int, threads: int) -> None:

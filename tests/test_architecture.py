@@ -61,11 +61,12 @@ CIRCLES = [
 # numba is optional: only these files may import it, and those in knots/ are imported on first use.
 COMPILERS = {"numba", "llvmlite"}
 COMPILED = {"mgnet/kernels.py"}
-COMPILED |= {f"mgnet/knots/{name}.py" for name in ("kernels", "local_kernels")}
+COMPILED |= {f"mgnet/knots/{name}.py" for name in ("local_kernels", "spline_loops", "team")}
 COMPILED |= {f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops")} | {
     "mgnet/simd.py"
 }
 LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
+LAZY |= {"mgnet.knots.spline_loops", "mgnet.knots.team"}
 LAZY |= {"mgnet.depth.compiled.loops", "mgnet.depth.compiled.functions"}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
@@ -411,7 +412,7 @@ BAD = [
 GOOD = [
     (crosses_borders, "mgnet/solver.py", "import json\nimport numpy as np\nfrom . import vector"),
     (crosses_borders, "mgnet/kernels.py", "try:\n    import numba\nexcept ImportError: pass"),
-    (crosses_borders, "mgnet/knots/kernels.py", "import numba"),
+    (crosses_borders, "mgnet/knots/spline_loops.py", "import numba"),
     (leaves_its_room, "mgnet/depth/hierarchy.py", "from mgnet.depth.network.dropout import x"),
     (leaves_its_room, "mgnet/depth/parallel/serial.py", "from mgnet.depth.mgrit.plan import plan"),
     (derives_from_a_final_class, "mgnet/a.py", "class B(Transfer, torch.nn.Module): ..."),

@@ -357,7 +357,7 @@ TABLE = [
     ),
     Mutation(
         "gauss-seidel-order",
-        "mgnet/smoother.py",
+        "mgnet/gauss_seidel.py",
         'return ("forward", "backward") if self.direction == "symmetric"',
         'return ("forward", "forward") if self.direction == "symmetric"',
         ("tests/test_smoother.py",),

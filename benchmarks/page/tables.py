@@ -30,6 +30,9 @@ def number(value: float | str) -> str:
 # Poisson
 
 
+AIMED = {("Jacobi 2/3", "PyAMG"), ("Gauss-Seidel", "PETSc")}
+
+
 def poisson_lines(rows: Rows, targets: Rows) -> list[Line]:
     lines = []
     for smoother in values(rows, "smoother"):
@@ -37,8 +40,9 @@ def poisson_lines(rows: Rows, targets: Rows) -> list[Line]:
         ours = find(own, method="mgnet")["ms_median"]
         for peer in [row for row in own if row["method"] != "mgnet"]:
             judged = ("-", None)
-            if smoother.startswith("Jacobi") and peer["method"] == "PyAMG":
-                judged = goal(targets, "time per cycle over PyAMG's, Jacobi, with")
+            if (smoother, peer["method"]) in AIMED:
+                aimed = f"time per cycle over {peer['method']}'s, {smoother}, with"
+                judged = goal(targets, aimed)
             what = f"V(1,1)-cycle, {smoother}, against {peer['method']}"
             rival = f"{peer['ms_median']:.1f} ms"
             lines.append(Line(what, f"{ours:.1f} ms", rival, 1.0 / peer["ratio_median"], *judged))
@@ -113,7 +117,9 @@ def speed_lines(rows: Rows, targets: Rows) -> list[Line]:
         own = where(layer, grid=grid)
         if where(own, method=peer):
             ours, row = find(own, method="fused"), find(own, method=peer)
-            judged = goal(targets, "time of the fused") if peer == "Linear+SiLU" else ("-", None)
+            starts = {"Linear+SiLU": "over Linear", "FastKAN": "over FastKAN's, grid 5, 1 thread"}
+            aimed = f"time of the fused layer {starts.get(peer, '')}"
+            judged = goal(targets, aimed) if peer in starts else ("-", None)
             what = f"layer, {grid} intervals, against {peer}"
             told = f"{ours['ms']:.2f} ms", f"{row['ms']:.2f} ms"
             lines.append(Line(what, *told, row["ratio_fused"], *judged))

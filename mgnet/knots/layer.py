@@ -11,6 +11,7 @@ x). They run in compiled loops on the CPU where numba is installed, else in plai
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch.autograd import forward_ad
 
+import mgnet.threads  # noqa: F401 (sees forks from now on, which the compiled loops ask for)
 from mgnet.knots import products
 from mgnet.knots.precision import in_full_precision, under_autocast
 from mgnet.knots.spline import dense_basis, derivative_pieces
@@ -39,21 +41,21 @@ def _kernels(x: torch.Tensor) -> Any:
 
 
 def _pieces(kernels: Any, x: torch.Tensor, spline: Spline, order: int) -> Any:
-    powers, ends = derivative_pieces(*spline, order)
-    dtype = np.float32 if x.dtype == torch.float32 else np.float64
-    powers = np.ascontiguousarray(powers[:, ::-1]).astype(dtype)
-    return kernels.Pieces(powers, ends.astype(dtype), order > 1)
+    return kernels.Pieces(*_numbers(x.dtype == torch.float32, *spline, order), order > 1)
+
+
+@lru_cache(maxsize=1024)
+def _numbers(single: bool, intervals: int, degree: int, domain: tuple[float, float], order: int):
+    """The polynomials of the pieces as the loops take them; nobody edits them."""
+    powers, ends = derivative_pieces(intervals, degree, domain, order)
+    dtype = np.float32 if single else np.float64
+    return np.ascontiguousarray(powers[:, ::-1]).astype(dtype), ends.astype(dtype)
 
 
 _SPLINE = "int intervals, int degree, float start, float stop"
 
 
-@torch.library.custom_op(
-    "mgnet::spline_layer",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor U, Tensor? h, {_SPLINE}, int order) -> Tensor",
-)
-def _layer_op(x, U, h, intervals, degree, start, stop, order):  # type: ignore[no-untyped-def]
+def _computed_layer(x, U, h, intervals, degree, start, stop, order):  # type: ignore[no-untyped-def]
     spline = intervals, degree, (start, stop)
     kernels = _kernels(x)
     if kernels is None:
@@ -61,13 +63,7 @@ def _layer_op(x, U, h, intervals, degree, start, stop, order):  # type: ignore[n
     return kernels.layer(x, U, h, intervals, spline[2], _pieces(kernels, x, spline, order))
 
 
-@torch.library.custom_op(
-    "mgnet::spline_adjoint",
-    mutates_args=(),
-    schema=f"(Tensor x, Tensor U, Tensor g, Tensor? h, {_SPLINE}, int for_x, int for_U)"
-    " -> (Tensor, Tensor)",
-)
-def _adjoint_op(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
+def _computed_adjoint(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
     """The pull with derivatives of order `for_x`, the scatter with `for_U`; order -1: none."""
     spline = intervals, degree, (start, stop)
     kernels = _kernels(x)
@@ -82,6 +78,21 @@ def _adjoint_op(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # ty
         return v, V
     pieces = [None if order < 0 else _pieces(kernels, x, spline, order) for order in (for_x, for_U)]
     return kernels.adjoint(x, U, g, h, intervals, spline[2], *pieces)
+
+
+_layer_op = torch.library.custom_op(
+    "mgnet::spline_layer",
+    _computed_layer,
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor U, Tensor? h, {_SPLINE}, int order) -> Tensor",
+)
+_adjoint_op = torch.library.custom_op(
+    "mgnet::spline_adjoint",
+    _computed_adjoint,
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor U, Tensor g, Tensor? h, {_SPLINE}, int for_x, int for_U)"
+    " -> (Tensor, Tensor)",
+)
 
 
 @_layer_op.register_fake
@@ -214,16 +225,52 @@ class _Adjoint(torch.autograd.Function):
     vmap = staticmethod(_vmap_adjoint)
 
 
+class _PlainLayer(torch.autograd.Function):
+    """The same rules without a custom operator, whose dispatch takes as long as a small layer."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> torch.Tensor:
+        _save_layer(ctx, inputs, None)
+        return _computed_layer(*inputs)
+
+    backward = staticmethod(_layer_backward)
+
+
+class _PlainAdjoint(torch.autograd.Function):
+    """The same rules without a custom operator."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        _save_adjoint(ctx, inputs, None)
+        return _computed_adjoint(*inputs)
+
+    backward = staticmethod(_adjoint_backward)
+
+
 def _transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def _plain(*inputs: Any) -> bool:
+    """Whether nobody looks on who wants to see an operator: no compiler, tracer, mode, subclass."""
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return False
+    if torch._C._len_torch_dispatch_stack():
+        return False
+    own = torch.Tensor, torch.nn.Parameter
+    return all(type(x) in own for x in inputs if x is not None) and _kernels(inputs[0]) is not None
+
+
 def _layer(*inputs: Any) -> torch.Tensor:
-    return _Layer.apply(*inputs) if _transformed() else _layer_op(*inputs)
+    if _transformed():
+        return _Layer.apply(*inputs)
+    return _PlainLayer.apply(*inputs) if _plain(*inputs[:3]) else _layer_op(*inputs)
 
 
 def _adjoint(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    return _Adjoint.apply(*inputs) if _transformed() else _adjoint_op(*inputs)
+    if _transformed():
+        return _Adjoint.apply(*inputs)
+    return _PlainAdjoint.apply(*inputs) if _plain(*inputs[:4]) else _adjoint_op(*inputs)
 
 
 def _for_onnx() -> bool:

@@ -29,7 +29,7 @@ def problem(samples, inputs, intervals, degree, outputs, dtype=torch.float64):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("order", [0, 2])
 def test_the_sums(outputs, degree, intervals, weighted, order):
-    x, U, g, h = problem(70, 3, intervals, degree, outputs)
+    x, U, g, h = problem(170, 18, intervals, degree, outputs)
     h = h if weighted else None
     spline = intervals, degree, DOMAIN
     here = pieces(x, intervals, degree, order)
@@ -64,17 +64,22 @@ def test_single_precision():
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_bits_do_not_depend_on_the_threads(threads, monkeypatch):
+@pytest.mark.parametrize("threads", [2, 3, 64])  # of more threads than there are inputs, few work
+@pytest.mark.parametrize("found", [True, False], ids=["torch's threads", "threads of ours"])
+@pytest.mark.parametrize("intervals", [5, 40, 90])  # dealt to buckets, four or one; sorted
+def test_bits_do_not_depend_on_the_threads(threads, found, intervals, monkeypatch):
     monkeypatch.setattr(kernels, "WORTH", 0)
-    x, U, g, _ = problem(1500, 5, 9, 3, 40)
-    one = pieces(x, 9, 3, 0)
+    monkeypatch.setattr(kernels, "WORTH_OF_OURS", 0)
+    if not found:
+        monkeypatch.setattr(kernels, "openmp", lambda: (0, 0, 0))
+    x, U, g, h = problem(1500, 35, intervals, 3, 40)
+    one = pieces(x, intervals, 3, 0)
     before = torch.get_num_threads()
     results = []
     for count in (1, threads):
         torch.set_num_threads(count)
-        y = kernels.layer(x, U, None, 9, DOMAIN, one)
-        results.append((y, *kernels.adjoint(x, U, g, None, 9, DOMAIN, one, one)))
+        y = kernels.layer(x, U, h, intervals, DOMAIN, one)
+        results.append((y, *kernels.adjoint(x, U, g, h, intervals, DOMAIN, one, one)))
     torch.set_num_threads(before)
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
 
@@ -98,11 +103,16 @@ def test_layouts_and_bad_numbers():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_makes_its_own_threads(monkeypatch):
     monkeypatch.setattr(kernels, "WORTH", 0)
+    monkeypatch.setattr(kernels, "WORTH_OF_OURS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    x, U, g, _ = problem(300, 5, 9, 3, 40)
+    one = pieces(x, 9, 3, 0)
+    kernels.layer(x, U, None, 9, DOMAIN, one)  # the threads of this process are there
     parts = []
-    kernels._share(lambda start, stop: parts.append((start, stop)), 4, 1)
+    loop = lambda start, stop: parts.append((start, stop))  # noqa: E731
     child = os.fork()
     if child == 0:  # no torch in here: its own threads do not survive
-        kernels._share(lambda start, stop: parts.append((start, stop)), 4, 1)
+        kernels._share(loop, None, (), 4, 1)
+        kernels._share(loop, None, (), 4, 1)
         os._exit(0 if sorted(parts) == [(0, 2), (0, 2), (2, 4), (2, 4)] else 1)
     assert os.waitpid(child, 0)[1] == 0
