@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,14 @@ from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.lstm_steps import LSTMSteps
 from mgnet.depth.recurrent.step_tape import Steps
 
-__all__ = ["Recurrence", "check_module", "is_known", "recurrence_of", "recurrences_of"]
+__all__ = [
+    "Recurrence",
+    "check_module",
+    "is_known",
+    "module_of",
+    "recurrence_of",
+    "recurrences_of",
+]
 
 # Of these the derivatives are known; what is derived from them may do something else.
 KNOWN = {
@@ -142,6 +150,40 @@ def recurrences_of(module: nn.GRU | nn.LSTM) -> list[list[Recurrence]]:
         [_of_weights(KNOWN[type(module)], module, f"_l{layer}{end}", widths) for end in ends]
         for layer in range(module.num_layers)
     ]
+
+
+def module_of(cell: Cell, batch_first: bool, training: bool) -> nn.GRU | nn.LSTM:
+    """A module of PyTorch with a copy of the weights of a cell or module.
+
+    Parameters
+    ----------
+    cell : callable
+    batch_first, training : bool
+        Of the module that is made of a cell.
+
+    Examples
+    --------
+    >>> module_of(nn.GRUCell(2, 3), batch_first=True, training=True)
+    GRU(2, 3, batch_first=True)
+    """
+    if isinstance(cell, nn.GRU | nn.LSTM):
+        return copy.deepcopy(cell)
+    kinds = {nn.GRUCell: nn.GRU, nn.LSTMCell: nn.LSTM}
+    if type(cell) not in kinds or not is_known(cell):
+        raise TypeError(
+            f"TimeParallel.to_module got a {type(cell).__name__}; only GRUCell, LSTMCell, GRU "
+            "and LSTM have a module of PyTorch"
+        )
+    made = kinds[type(cell)](
+        cell.input_size,
+        cell.hidden_size,
+        bias=cell.bias,
+        batch_first=batch_first,
+        device=cell.weight_ih.device,
+        dtype=cell.weight_ih.dtype,
+    )
+    made.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+    return made.train(training)
 
 
 def _of_weights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.propagation import TimeAdjoint, TimeSteps
 from mgnet.depth.recurrent.step_tape import Steps
 
-__all__ = ["TimeCall", "solve"]
+__all__ = ["TimeCall", "solve", "stepped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +63,26 @@ def solve(
     tensor([1.0000, 0.5000, 0.2500, 0.1250, 0.0625])
     """
     return _Solve.apply(call, start, inputs, *weights)
+
+
+def stepped(
+    call: TimeCall, start: Tensor, inputs: Tensor, weights: Sequence[Tensor | None]
+) -> Tensor:
+    """As `solve`, one step after another, exactly; backward, too.
+
+    Parameters
+    ----------
+    call, start, inputs, weights : as in `solve`
+
+    Examples
+    --------
+    >>> from mgnet.depth import FixedCycles
+    >>> from mgnet.depth.recurrent.gru_steps import GRUSteps
+    >>> call = TimeCall(GRUSteps, TimeCycles(), FixedCycles(1), lambda *told: None)
+    >>> stepped(call, torch.ones(1, 1), torch.zeros(2, 1, 3), [torch.zeros(3, 1), None]).ravel()
+    tensor([1.0000, 0.5000, 0.2500])
+    """
+    return solve(replace(call, cycles=TimeCycles(levels=1)), start, inputs, weights)
 
 
 class _Solve(torch.autograd.Function):

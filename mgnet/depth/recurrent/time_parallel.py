@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map_only
 
@@ -21,6 +19,7 @@ from mgnet.depth.parallel.evaluation import fastest
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
 from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
+from mgnet.depth.recurrent.chaos import ChaoticRecurrenceError
 from mgnet.depth.recurrent.compiled_cells import march_states, marches
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
@@ -28,12 +27,13 @@ from mgnet.depth.recurrent.recurrence import (
     Recurrence,
     check_module,
     is_known,
+    module_of,
     recurrence_of,
     recurrences_of,
 )
 from mgnet.depth.recurrent.sequences import TimeSequence
 from mgnet.depth.recurrent.serial import march_cell
-from mgnet.depth.recurrent.solve import TimeCall, solve
+from mgnet.depth.recurrent.solve import TimeCall, solve, stepped
 
 __all__ = ["TimeParallel"]
 
@@ -48,7 +48,7 @@ class TimeParallel(nn.Module):
     are shared over time, so steps that are taken together are one call of the cell, with time in
     the batch; autograd meets one function, whose backward pass is the adjoint recurrence, solved by
     the same cycles. What cycles do not solve to the tolerance is solved step by step, with one
-    warning.
+    warning. A chaotic recurrence, on which they would be lost, is refused in the first call.
 
     Parameters
     ----------
@@ -86,6 +86,10 @@ class TimeParallel(nn.Module):
     ------
     TypeError, ValueError
         One sentence, if an argument is malformed.
+    RuntimeError
+        In the first call, in mode "mgrit" and with a tolerance, if errors grow along the steps: the
+        sentence has the Lyapunov exponent. Mode "auto" takes exact steps then; so does a module
+        that becomes chaotic later, in training, with one warning.
 
     Notes
     -----
@@ -128,7 +132,7 @@ class TimeParallel(nn.Module):
         self.last_forward = self.last_backward = SERIAL
         self._faster: dict[tuple, tuple[str, float]] = {}  # of "auto"; for how many cycles
         self._size: tuple = ()  # of the present call, in mode "auto"
-        self._warned = False
+        self._warned = self._solved = False
 
     def forward(self, input: Sequences, h0: CellState | None = None) -> tuple[Sequences, CellState]:
         """Output and last state, as of `torch.nn.GRU`; in its shapes, padded or packed.
@@ -235,8 +239,6 @@ class TimeParallel(nn.Module):
         batch = 1
         if isinstance(input, PackedSequence):
             batch = int(input.batch_sizes[0])
-            if getattr(cell, "dropout", 0.0) and cell.training:
-                return False  # PyTorch draws masks for what is packed
         elif x.dim() > 2:
             batch = x.shape[0 if self.batch_first else 1]
         layers = self._recurrences(state_widths(cell) or (), None)
@@ -262,7 +264,7 @@ class TimeParallel(nn.Module):
         self.last_forward = self.last_backward = SERIAL
         for number, directions in enumerate(layers):
             if number and dropout:
-                x = F.dropout(x, dropout)
+                x = sequence.dropout(x, dropout)
             ends = []
             for reverse, recurrence in enumerate(directions):
                 inputs = recurrence.inputs(sequence.reversed(x) if reverse else x)
@@ -273,12 +275,27 @@ class TimeParallel(nn.Module):
                 if mode == "serial":
                     points = march_states(recurrence, state, inputs)
                 else:
-                    points = solve(call, state, inputs, recurrence.weights)
+                    points = self._points(call, state, inputs, recurrence.weights)
                 y = points[1:, :, : recurrence.widths[0]]
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))
             x = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
+        self._solved = self._solved or mode != "serial"
         return x, last
+
+    def _points(self, call: TimeCall, *given: Any) -> Tensor:
+        """By cycles; by exact steps where the recurrence is chaotic and nobody is to be told."""
+        try:
+            return solve(call, *given)
+        except ChaoticRecurrenceError as found:
+            if self.mode == "auto":
+                self._faster[self._size] = "serial", math.inf
+            elif not self._solved:
+                raise
+            elif not self._warned:  # in the middle of training
+                self._warned = True
+                warnings.warn(f"{found}; now steps are taken exactly", stacklevel=2)
+        return stepped(call, *given)
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
         name, control = f"last_{direction}", self.control
@@ -354,25 +371,7 @@ class TimeParallel(nn.Module):
 
     def to_module(self) -> nn.GRU | nn.LSTM:
         """A module of PyTorch with a copy of the weights, under the names that it gives them."""
-        cell = self.cell
-        if isinstance(cell, nn.GRU | nn.LSTM):
-            return copy.deepcopy(cell)
-        kinds = {nn.GRUCell: nn.GRU, nn.LSTMCell: nn.LSTM}
-        if type(cell) not in kinds or not is_known(cell):
-            raise TypeError(
-                f"TimeParallel.to_module got a {type(cell).__name__}; only GRUCell, LSTMCell, GRU "
-                "and LSTM have a module of PyTorch"
-            )
-        made = kinds[type(cell)](
-            cell.input_size,
-            cell.hidden_size,
-            bias=cell.bias,
-            batch_first=self.batch_first,
-            device=cell.weight_ih.device,
-            dtype=cell.weight_ih.dtype,
-        )
-        made.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
-        return made.train(self.training)
+        return module_of(self.cell, self.batch_first, self.training)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_faster": {}, "_size": ()}

@@ -58,3 +58,12 @@ def test_refusals(given, error, words):
     with pytest.raises(error) as caught:
         TimeSequence.of(given, batch_first=False)
     assert words in str(caught.value)
+
+
+def test_a_mask_for_what_is_packed():
+    packed = pack_sequence([torch.ones(n, 1) for n in (3, 50)], enforce_sorted=False)
+    sequence = TimeSequence.of(packed, batch_first=False)
+    torch.manual_seed(0)
+    found = sequence.output(sequence.dropout(sequence.x, 0.5))
+    torch.manual_seed(0)
+    assert torch.equal(found.data, torch.nn.functional.dropout(packed.data, 0.5))
