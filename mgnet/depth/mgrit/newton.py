@@ -234,7 +234,7 @@ def _of_layers(
 ) -> tuple[State, State | None]:
     """Values and Jacobians of some layers; counted."""
     propagator, level = equation.propagator, equation.level
-    share = len(states) / max(equation.layers, 1)
+    share = equation.share(which)
     if structure == "identity":
         equation.tally[0] += share
         return propagator.advance(level, which, states), None

@@ -16,7 +16,13 @@ from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.lstm_steps import LSTMSteps
 from mgnet.depth.recurrent.step_tape import Steps
 
-__all__ = ["Recurrence", "check_module", "is_known", "recurrence_of", "recurrences_of"]
+__all__ = [
+    "Recurrence",
+    "check_module",
+    "is_known",
+    "recurrence_of",
+    "recurrences_of",
+]
 
 # Of these the derivatives are known; what is derived from them may do something else.
 KNOWN = {

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
 __all__ = ["TimeSequence", "size_of"]
@@ -110,6 +111,13 @@ class TimeSequence:
         steps = torch.arange(len(x), device=x.device)[:, None]
         back = self.lengths - 1 - steps
         return x[torch.where(back < 0, steps, back), torch.arange(x.shape[1], device=x.device)]
+
+    def dropout(self, x: Tensor, p: float) -> Tensor:
+        """Drop numbers of x (T, batch, features) as PyTorch: packed rows alone have a mask."""
+        if self.packed is None:
+            return F.dropout(x, p)
+        rows = x.flatten(0, 1)[_places(self.packed, x.shape[1])]
+        return _padded(self.packed._replace(data=F.dropout(rows, p)))
 
     def ordered(self, state: Tensor) -> Tensor:
         """States (layers, batch, S) of the user, in the order of x."""

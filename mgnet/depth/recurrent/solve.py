@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,6 +57,10 @@ class TimeCall:
         if self.starts is not None and math.isfinite(made.estimate):
             self.starts.kept[f"{direction} {self.number}"] = states.detach()
         self.report(direction, made, solved)
+
+    def in_steps(self) -> TimeCall:
+        """The same call with exact steps, one after another; backward, too."""
+        return replace(self, cycles=TimeCycles(levels=1))
 
 
 def solve(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mgnet.depth.mgrit.newton import NewtonSweep
 from mgnet.depth.parallel.control import CycleLimit, PassReport, summarize
+from mgnet.depth.recurrent.chaos import LOOKS, falls, refuse_chaos
 from mgnet.level import Level
 
 __all__ = ["newton_sweeps"]
@@ -37,6 +38,11 @@ def newton_sweeps(
         Of points, over all processes.
     rounding : float
         The least relative change that can be told from rounding.
+
+    Raises
+    ------
+    ChaoticRecurrenceError
+        With a tolerance, forward, where sweeps do not converge because errors grow.
 
     Examples
     --------
@@ -69,4 +75,7 @@ def newton_sweeps(
             made = made._replace(estimate=max(made.estimate, left))
             if made.estimate <= asked:
                 break
+        # Norms are those of what a sweep began with.
+        if limit.stop and f is None and made.cycles - 1 in LOOKS and not falls(norms):
+            refuse_chaos(equation, u)
     return u, made

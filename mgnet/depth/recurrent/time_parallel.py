@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map_only
 
@@ -20,6 +19,7 @@ from mgnet.depth.parallel.solve import WarmStarts
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
 from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
+from mgnet.depth.recurrent.chaos import ChaoticRecurrenceError
 from mgnet.depth.recurrent.compiled_cells import march_states, marches
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
@@ -34,7 +34,7 @@ from mgnet.depth.recurrent.recurrence import (
 )
 from mgnet.depth.recurrent.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.recurrent.sequences import TimeSequence, size_of
-from mgnet.depth.recurrent.serial import march_cell
+from mgnet.depth.recurrent.serial import march_module
 from mgnet.depth.recurrent.shared_solve import shared_solve
 from mgnet.depth.recurrent.solve import TimeCall, solve
 from mgnet.depth.recurrent.time_share import Shares
@@ -53,7 +53,7 @@ class TimeParallel(nn.Module):
     are shared over time, so steps that are taken together are one call of the cell, with time in
     the batch; autograd meets one function, whose backward pass is the adjoint recurrence, solved by
     the same cycles. What cycles do not solve to the tolerance is solved step by step, with one
-    warning.
+    warning. A chaotic recurrence, on which they would be lost, is refused in the first call.
 
     Parameters
     ----------
@@ -94,6 +94,10 @@ class TimeParallel(nn.Module):
     ------
     TypeError, ValueError
         One sentence, if an argument is malformed.
+    RuntimeError
+        In the first call, in mode "mgrit" and with a tolerance, if errors grow along the steps: the
+        sentence has the Lyapunov exponent. Mode "auto" takes exact steps then; so does a module
+        that becomes chaotic later, in training, with one warning.
 
     Notes
     -----
@@ -143,7 +147,7 @@ class TimeParallel(nn.Module):
         self._faster: dict[tuple, tuple[str, float]] = {}  # of "auto"; for how many cycles
         self._size: tuple = ()  # of the present call, in mode "auto"
         self._starts = WarmStarts()
-        self._warned = False
+        self._warned = self._has_solved = False
 
     def take_part(self, shares: Shares, communicator: Communicator) -> None:
         """Share the steps of all calls with other processes, which make the same calls.
@@ -251,19 +255,10 @@ class TimeParallel(nn.Module):
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
         if mode == "serial" and not self._marches(sequence.output(sequence.x), start.states):
             self.last_forward = self.last_backward = SERIAL
-            return self._serial(sequence, start)
+            return march_module(self.cell, sequence, start)
         with torch.autocast(sequence.x.device.type, enabled=False):
             y, last = self._layered(sequence, start, mode)
         return sequence.output(y), start.given(torch.stack(last))
-
-    def _serial(self, sequence: TimeSequence, start: InitialState) -> Any:
-        if not isinstance(self.cell, nn.GRU | nn.LSTM):
-            y, last = march_cell(self.cell, sequence, start.states[0], start.widths)
-            return y, start.given(last[None])
-        given = start.given(start.states)
-        if sequence.packed is not None:
-            return self.cell(sequence.packed, given)
-        return self.cell(sequence.output(sequence.x), given)
 
     def _marches(self, input: Sequences, h0: Any) -> bool:
         """Whether the compiled loop takes all layers of a call."""
@@ -274,8 +269,6 @@ class TimeParallel(nn.Module):
         batch = 1
         if isinstance(input, PackedSequence):
             batch = int(input.batch_sizes[0])
-            if getattr(cell, "dropout", 0.0) and cell.training:
-                return False  # PyTorch draws masks for what is packed
         elif x.dim() > 2:
             batch = x.shape[0 if self.batch_first else 1]
         layers = self._recurrences(state_widths(cell) or (), None)
@@ -301,27 +294,43 @@ class TimeParallel(nn.Module):
         self.last_forward = self.last_backward = SERIAL
         for number, directions in enumerate(layers):
             if number and dropout:
-                x = F.dropout(x, dropout)
+                x = sequence.dropout(x, dropout)
             ends = []
             for reverse, recurrence in enumerate(directions):
                 given, state = sequence.reversed(x) if reverse else x, start.states[len(last)]
                 if mode == "serial":
                     points = march_states(recurrence, state, recurrence.inputs(given))
                 else:
-                    points = self._solved(recurrence, state, given, len(last))
+                    points = self._points(recurrence, state, given, len(last))
                 y = points[1:, :, : recurrence.widths[0]]
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))
             x = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
+        self._has_solved = self._has_solved or mode != "serial"
         return x, last
 
-    def _solved(self, recurrence: Recurrence, start: Tensor, x: Tensor, number: int) -> Tensor:
+    def _points(self, recurrence: Recurrence, start: Tensor, x: Tensor, number: int) -> Tensor:
+        """By cycles; by exact steps where the recurrence is chaotic and nobody is to be told."""
         starts = self._starts if self.warm_start else None
         given = recurrence.steps, self.cycles, self.control, self._report, number, starts
+        call = TimeCall(*given)
+        try:
+            return self._solved(call, recurrence, start, x)
+        except ChaoticRecurrenceError as found:
+            if self.mode == "auto":
+                self._faster[self._size] = "serial", math.inf
+            elif not self._has_solved:
+                raise
+            elif not self._warned:  # in the middle of training
+                self._warned = True
+                warnings.warn(f"{found}; now steps are taken exactly", stacklevel=2)
+        return self._solved(call.in_steps(), recurrence, start, x)
+
+    def _solved(self, call: TimeCall, recurrence: Recurrence, start: Tensor, x: Tensor) -> Tensor:
         if self.shares is None:
-            return solve(TimeCall(*given), start, recurrence.inputs(x), recurrence.weights)
-        share = self.shares(len(x), math.prod(self.cycles.factors(len(x))))
-        return shared_solve(TimeCall(*given), share, start, x, recurrence)
+            return solve(call, start, recurrence.inputs(x), recurrence.weights)
+        share = self.shares(len(x), math.prod(call.cycles.factors(len(x))))
+        return shared_solve(call, share, start, x, recurrence)
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
         name, control = f"last_{direction}", self.control

@@ -67,3 +67,12 @@ def test_sizes_are_told_to_a_factor_of_two_and_with_what_gets_gradients():
     others = [(x[:60], None), (torch.zeros(100, 4, 3), None), (x.double(), None), (x, x)]
     others += [(x.clone().requires_grad_(), None), (pack_sequence([x[:, 0], x[:9, 0]]), None)]
     assert len({size_of(*other) for other in others} | {known}) == len(others) + 1
+
+
+def test_a_mask_for_what_is_packed():
+    packed = pack_sequence([torch.ones(n, 1) for n in (3, 50)], enforce_sorted=False)
+    sequence = TimeSequence.of(packed, batch_first=False)
+    torch.manual_seed(0)
+    found = sequence.output(sequence.dropout(sequence.x, 0.5))
+    torch.manual_seed(0)
+    assert torch.equal(found.data, torch.nn.functional.dropout(packed.data, 0.5))

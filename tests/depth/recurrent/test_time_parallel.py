@@ -159,6 +159,23 @@ def test_dropout_between_layers_is_that_of_pytorch():
     assert_alike(module.eval()(x), parallel.eval()(x), [*module.parameters()])
 
 
+@pytest.mark.parametrize("mode", ["mgrit", "serial", "auto"])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_dropout_of_packed_sequences_is_that_of_pytorch(kind, mode):
+    torch.manual_seed(3)
+    module = kind(3, 4, 3, dropout=0.5, bidirectional=True, dtype=torch.float64)
+    rows = [torch.randn(n, 3, dtype=torch.float64).requires_grad_() for n in (9, 40, 23, 40)]
+    packed = pack_sequence(rows, enforce_sorted=False)
+    parallel = TimeParallel(module, control=TIGHT, mode=mode)
+    torch.manual_seed(4)
+    theirs = module(packed)
+    following = torch.rand(1)
+    torch.manual_seed(4)
+    assert_alike(theirs, parallel(packed), [*rows, *module.parameters()])
+    assert torch.equal(torch.rand(1), following)  # as many numbers were drawn
+    assert mode != "mgrit" or parallel.last_forward.cycles
+
+
 class Pair(nn.Module):
     """A cell whose state is two tensors of different widths."""
 
