@@ -233,7 +233,7 @@ class _Cycles:
     def _made(self, size: float) -> PassReport:
         """The estimate is at least the residual: changes are small, too, where cycles diverge."""
         made = summarize(self.changes, self.norms, self.rounding)
-        return made._replace(estimate=max(made.estimate, self.norms[-1] / size))
+        return made._replace(estimate=max(self.norms[-1] / size, made.estimate))
 
     def norm(self, points: Tensor) -> float:
         """Of points, over all processes."""

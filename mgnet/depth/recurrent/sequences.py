@@ -20,7 +20,7 @@ class TimeSequence:
     Parameters
     ----------
     x : Tensor of shape (T, batch, features)
-        Zeros after the end of a sequence.
+        After the end of a sequence its last real input: zeros may be no inputs of a cell.
     batch_first : bool
     unbatched : bool
         Whether the user gave one sequence without an axis for the batch.
@@ -89,6 +89,14 @@ class TimeSequence:
             return None
         sizes = self.packed.batch_sizes.to(self.x.device)
         return (sizes[:, None] > torch.arange(self.x.shape[1], device=self.x.device)).sum(0)
+
+    @property
+    def running(self) -> Tensor | None:
+        """Whether each sequence still runs, shape (T, batch, 1); None where all do to the end."""
+        if self.packed is None or int(self.packed.batch_sizes[-1]) == self.x.shape[1]:
+            return None
+        rows = torch.arange(self.x.shape[1]) < self.packed.batch_sizes[:, None]
+        return rows[..., None].to(self.x.device)
 
     def output(self, y: Tensor) -> Tensor | PackedSequence:
         """Outputs (T, batch, features) as the user wants them."""
@@ -164,7 +172,10 @@ def _places(packed: PackedSequence, batch: int) -> Tensor:
 
 
 def _padded(packed: PackedSequence) -> Tensor:
-    steps, batch = len(packed.batch_sizes), int(packed.batch_sizes[0])
-    rows = packed.data.new_zeros(steps * batch, *packed.data.shape[1:])
-    rows = rows.index_copy(0, _places(packed, batch), packed.data)
-    return rows.unflatten(0, (steps, batch))
+    sizes = packed.batch_sizes
+    batch, begins = int(sizes[0]), sizes.cumsum(0) - sizes
+    rows = torch.arange(batch)
+    # Of each sequence the last step that it has, from there on.
+    lengths = (sizes[:, None] > rows).sum(0)
+    steps = torch.minimum(torch.arange(len(sizes))[:, None], lengths - 1)
+    return packed.data[(begins[steps] + rows).to(packed.data.device)]

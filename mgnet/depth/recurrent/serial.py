@@ -9,6 +9,7 @@ import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from mgnet.depth.batched.lending import lending
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, joined, parts_of
 from mgnet.depth.recurrent.initial_state import InitialState
 from mgnet.depth.recurrent.recurrence import is_known
@@ -73,7 +74,8 @@ def march_cell(
         return _march_known(cell, sequence, start, widths)  # type: ignore[arg-type]
     state, outputs, lengths = start, [], sequence.lengths
     for number, x in enumerate(sequence.x):
-        new = joined(cell(x, parts_of(state, widths)))
+        with lending():
+            new = joined(cell(x, parts_of(state, widths)))
         if lengths is not None:  # a sequence that has ended keeps its state
             new = torch.where((lengths > number)[:, None], new, state)
         state = new

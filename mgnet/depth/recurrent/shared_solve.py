@@ -72,7 +72,8 @@ class _Given(NamedTuple):
             inputs = self.x[piece.start : piece.stop]
             if self.of_input:
                 inputs = F.linear(inputs, *self.of_input)  # type: ignore[arg-type]
-            made.append(TimeSteps(taken, inputs, factors))
+            running = None if call.running is None else call.running[piece.start : piece.stop]
+            made.append(TimeSteps(taken, inputs, factors, running))
         return PiecedSteps(made, tuple(map(len, share.pieces)), factors, total), made
 
 

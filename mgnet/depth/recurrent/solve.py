@@ -36,6 +36,8 @@ class TimeCall:
         Of the layer and direction, among those of the module.
     starts : WarmStarts, optional
         Where a pass finds its first guess, and leaves its states.
+    running : Tensor of shape (T, batch, 1), optional
+        Which sequences still run.
     """
 
     steps: Callable[..., Steps]
@@ -44,6 +46,7 @@ class TimeCall:
     report: Callable[[str, PassReport, bool], None]
     number: int = 0
     starts: WarmStarts | None = None
+    running: Tensor | None = None
 
     def guess(self, direction: str, like: Tensor, steps: int) -> Tensor | None:
         """States of so many steps and a point such as this one, if a pass has left such."""
@@ -95,7 +98,7 @@ class _Solve(torch.autograd.Function):
         ctx: Any, call: TimeCall, start: Tensor, inputs: Tensor, *weights: Tensor | None
     ) -> Tensor:
         factors, count = call.cycles.factors(len(inputs)), len(inputs)
-        steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), factors)
+        steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), factors, call.running)
         limit, guess = call.control.limit("forward"), call.guess("forward", start, count)
         points, made, solved = call.cycles.solve(
             steps, count, start.detach(), None, limit, SERIAL_COMMUNICATOR, guess=guess
@@ -111,7 +114,9 @@ class _Solve(torch.autograd.Function):
         points, inputs, *weights = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             points, f = points.detach(), gradient.detach()
-            steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), ctx.factors)
+            steps = TimeSteps(
+                call.steps(*detached(weights)), inputs.detach(), ctx.factors, call.running
+            )
             adjoint, limit = TimeAdjoint(steps, points), call.control.limit("backward")
             guess, ends = call.guess("backward", f[-1], len(inputs)), SERIAL_COMMUNICATOR
             adjoints, made, solved = call.cycles.solve(

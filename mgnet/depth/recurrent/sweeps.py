@@ -68,11 +68,13 @@ def newton_sweeps(
         size = float(norm(u)) or 1.0
         changes.append(float(norm(u - before)) / size)
         made = summarize(changes, norms, rounding)
+        if not math.isfinite(norms[-1]):  # a sequence that is not finite begins anew each time
+            made = made._replace(estimate=math.inf)
         asked = max(limit.stop, rounding)
         # Changes are small, too, where damped sweeps stand still: the residual decides.
         if limit.stop and made.estimate <= asked:
             left = float(norm(equation.residual(u, f))) / size
-            made = made._replace(estimate=max(made.estimate, left))
+            made = made._replace(estimate=max(left, made.estimate))  # NaN, if left is NaN
             if made.estimate <= asked:
                 break
         # Norms are those of what a sweep began with.

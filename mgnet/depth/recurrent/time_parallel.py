@@ -17,6 +17,7 @@ from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
 from mgnet.depth.parallel.control import SERIAL, Control, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.solve import WarmStarts
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
+from mgnet.depth.recurrent.cell_call import KeptCell
 from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
 from mgnet.depth.recurrent.chaos import ChaoticRecurrenceError
@@ -275,21 +276,28 @@ class TimeParallel(nn.Module):
         return all(marches(each, x, batch) for layer in layers for each in layer)
 
     def _recurrences(
-        self, widths: tuple[int, ...], coarse: CoarseStep | None
+        self, widths: tuple[int, ...], coarse: CoarseStep | None, kept: KeptCell | None = None
     ) -> list[list[Recurrence]]:
         """Of every layer those of its directions."""
         if isinstance(self.cell, nn.GRU | nn.LSTM):
             return recurrences_of(self.cell)
-        return [[recurrence_of(self.cell, coarse, widths)]]
+        return [[recurrence_of(self.cell, coarse, widths, kept)]]
+
+    def _checked(self, sequence: TimeSequence, start: InitialState) -> KeptCell | None:
+        """What a cell of the user depends on, if it can be solved in parallel over time."""
+        if is_known(self.cell) and self.coarse is None:
+            return None
+        with torch.autocast(sequence.x.device.type, enabled=False):
+            given = self.cell, self.coarse, sequence.x, start.states[0], start.widths
+            return check_cell(*given)
 
     def _layered(
         self, sequence: TimeSequence, start: InitialState, mode: str
     ) -> tuple[Tensor, list[Tensor]]:
         cell, x, last = self.cell, sequence.x, list[Tensor]()
         coarse = None if mode == "serial" else self.coarse
-        if not is_known(cell) or coarse is not None:
-            check_cell(cell, coarse, sequence.x[0], start.states[0], start.widths)
-        layers = self._recurrences(start.widths, coarse)
+        kept = self._checked(sequence, start) if mode != "serial" else None
+        layers = self._recurrences(start.widths, coarse, kept)
         dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
         self.last_forward = self.last_backward = SERIAL
         for number, directions in enumerate(layers):
@@ -301,7 +309,8 @@ class TimeParallel(nn.Module):
                 if mode == "serial":
                     points = march_states(recurrence, state, recurrence.inputs(given))
                 else:
-                    points = self._points(recurrence, state, given, len(last))
+                    call = self._call(recurrence, len(last), sequence.running)
+                    points = self._points(call, recurrence, state, given)
                 y = points[1:, :, : recurrence.widths[0]]
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))
@@ -309,13 +318,15 @@ class TimeParallel(nn.Module):
         self._has_solved = self._has_solved or mode != "serial"
         return x, last
 
-    def _points(self, recurrence: Recurrence, start: Tensor, x: Tensor, number: int) -> Tensor:
-        """By cycles; by exact steps where the recurrence is chaotic and nobody is to be told."""
+    def _call(self, recurrence: Recurrence, number: int, running: Tensor | None) -> TimeCall:
         starts = self._starts if self.warm_start else None
-        given = recurrence.steps, self.cycles, self.control, self._report, number, starts
-        call = TimeCall(*given)
+        given = recurrence.steps, self.cycles, self.control, self._report, number, starts, running
+        return TimeCall(*given)
+
+    def _points(self, call: TimeCall, *given: Any) -> Tensor:
+        """By cycles; by exact steps where the recurrence is chaotic and nobody is to be told."""
         try:
-            return self._solved(call, recurrence, start, x)
+            return self._solved(call, *given)
         except ChaoticRecurrenceError as found:
             if self.mode == "auto":
                 self._faster[self._size] = "serial", math.inf
@@ -324,7 +335,7 @@ class TimeParallel(nn.Module):
             elif not self._warned:  # in the middle of training
                 self._warned = True
                 warnings.warn(f"{found}; now steps are taken exactly", stacklevel=2)
-        return self._solved(call.in_steps(), recurrence, start, x)
+        return self._solved(call.in_steps(), *given)
 
     def _solved(self, call: TimeCall, recurrence: Recurrence, start: Tensor, x: Tensor) -> Tensor:
         if self.shares is None:
@@ -355,6 +366,7 @@ class TimeParallel(nn.Module):
     def _measured(self, sequence: TimeSequence, start: InitialState, key: tuple) -> str:
         """The faster mode for sequences like these, forward and backward if there is training."""
         if key not in self._faster:
+            self._checked(sequence, start)  # before it is called many times
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
             kept, starts = (self.last_forward, self.last_backward), dict(self._starts.kept)

@@ -6,7 +6,8 @@ from torch import nn
 
 from mgnet.depth.recurrent.cell_checks import check_cell
 
-X, H = torch.randn(3, 2), torch.randn(3, 4)
+X, H = torch.randn(5, 3, 2), torch.randn(3, 4)
+MEMORY = []
 
 
 class Counting(nn.RNNCell):
@@ -40,6 +41,11 @@ def test_good_cells_pass_and_leave_no_trace(cell):
         (lambda x, h: x.add_(1.0).sum(-1, keepdim=True) + h, "edits its arguments"),
         (lambda x, h: h + torch.rand(4), "random numbers"),
         (lambda x, h: h / h.norm(), "each row on its own"),
+        (lambda x, h: h + (x - x.mean(0)).sum(-1, keepdim=True), "each row on its own"),
+        (lambda x, h: h + nn.functional.batch_norm(x, None, None, training=True)[:, :1], "row on"),
+        (lambda x, h: h + x[:1, :1], "each row on its own"),
+        (lambda x, h: h + len(MEMORY.append(0) or MEMORY), "for the same arguments"),
+        (lambda x, h: h + H, "another number of rows"),
         (lambda x, h: nn.functional.layer_norm(h.T, (3,)).T if len(h) == 3 else h, "row on its"),
     ],
 )

@@ -30,7 +30,13 @@ def test_packed_there_and_back(seed):
     back = sequence.output(sequence.x)
     assert torch.equal(back.data, packed.data) and torch.equal(back.batch_sizes, packed.batch_sizes)
     own = sequence.given_order(sequence.x.transpose(0, 1)[None])[0]
-    assert torch.equal(own, pad_packed_sequence(packed, batch_first=True)[0])
+    wanted = pad_packed_sequence(packed, batch_first=True)[0]
+    for row, length, padded in zip(own, lengths, wanted, strict=True):
+        assert torch.equal(row[:length], padded[:length])
+        assert torch.equal(row[length:], padded[length - 1].expand_as(row[length:]))
+    if sequence.running is not None:
+        runs = sequence.given_order(sequence.running.sum(0).view(1, -1, 1)).flatten()
+        assert runs.tolist() == lengths
     in_order = sequence.given_order(sequence.lengths.view(1, -1, 1)).flatten()
     assert in_order.tolist() == lengths
     state = torch.randn(1, 5, 3)
