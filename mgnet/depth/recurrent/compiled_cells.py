@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import mkldnn
 from torch.nn import functional as F
 
@@ -21,11 +21,13 @@ from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.tracing import trace_for_autograd
 from mgnet.depth.compiled.graph_operations import code_of
 from mgnet.depth.compiled.march import CompiledMarch
+from mgnet.depth.parallel.transforms import transform_of
 from mgnet.depth.recurrent.gru_steps import GRUSteps
+from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.lstm_steps import LSTMSteps
-from mgnet.depth.recurrent.recurrence import Recurrence
+from mgnet.depth.recurrent.recurrence import Recurrence, is_known
 
-__all__ = ["march_states", "marches"]
+__all__ = ["formula_states", "march_states", "marches", "takes_formulas"]
 
 # Numbers in a matrix, and in the states of a step, up to which the loop beats PyTorch's.
 LARGEST, MOST = 2**14, 2**11
@@ -95,6 +97,50 @@ def marches(recurrence: Recurrence, x: Tensor, batch: int) -> bool:
         return False
     weights = [w for w in recurrence.weights if w is not None]
     return all(w.dtype == x.dtype and w.numel() <= LARGEST for w in weights)
+
+
+def takes_formulas(net: nn.Module, cell: Any, x: Tensor, h0: Any) -> bool:
+    """Whether a transform of PyTorch needs formulas in place of its own loops over time.
+
+    Parameters
+    ----------
+    net : Module
+    cell : callable
+        Of the net.
+    x : Tensor
+    h0 : Tensor or tuple of Tensor, optional
+
+    Examples
+    --------
+    >>> cell = nn.GRUCell(2, 3)
+    >>> takes_formulas(cell, cell, torch.zeros(5, 1, 2), None)
+    False
+    """
+    if not is_known(cell) or isinstance(cell, ImplicitGRUCell) or not isinstance(x, Tensor):
+        return False
+    return transform_of(net, x, {"h0": h0}) in ("torch.func", "forward-mode differentiation")
+
+
+def formula_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tensor:
+    """As `march_states`, by operations that `torch.func` knows the rules of.
+
+    Parameters
+    ----------
+    recurrence, start, inputs : as in `march_states`
+
+    Examples
+    --------
+    >>> from mgnet.depth.recurrent.recurrence import recurrence_of
+    >>> cell, x = torch.nn.LSTMCell(2, 3), torch.randn(4, 1, 2)
+    >>> recurrence = recurrence_of(cell, None, (3, 3))
+    >>> formula_states(recurrence, torch.zeros(1, 6), recurrence.inputs(x)).shape
+    torch.Size([5, 1, 6])
+    """
+    step: Any = STEPS[recurrence.steps]
+    states = [start]
+    for row in inputs:
+        states.append(step(row, *recurrence.weights, states[-1]))
+    return torch.stack(states)
 
 
 def march_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tensor:

@@ -64,6 +64,11 @@ class TimeCycles:
             raise ValueError(
                 f"TimeParallel got levels = {shown(self.levels)}; give an integer of at least 1"
             )
+        if not isinstance(self.cycle, str):
+            raise TypeError(
+                f"TimeParallel got cycle = {shown(self.cycle)}; give V, F, W, newton, "
+                "newton(diagonal) or newton(identity) as text"
+            )
         factors = level_factors(self.levels, 2 if self.coarsening is None else self.coarsening)
         for word in relaxation_words(self.relaxation, len(factors)):
             Relaxation(word)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["TimeSequence", "size_of"]
+__all__ = ["TimeSequence", "rows_of", "size_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +140,24 @@ class TimeSequence:
             return state[:, 0]
         order = None if self.packed is None else self.packed.unsorted_indices
         return state if order is None else state.index_select(1, order)
+
+
+def rows_of(given: Tensor | PackedSequence, batch_first: bool) -> int:
+    """How many sequences there are in an input.
+
+    Parameters
+    ----------
+    given : Tensor or PackedSequence
+    batch_first : bool
+
+    Examples
+    --------
+    >>> rows_of(torch.zeros(100, 2, 3), False), rows_of(torch.zeros(100, 3), False)
+    (2, 1)
+    """
+    if isinstance(given, PackedSequence):
+        return int(given.batch_sizes[0])
+    return given.shape[0 if batch_first else 1] if given.dim() > 2 else 1
 
 
 def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None) -> tuple:

@@ -18,7 +18,7 @@ from mgnet.depth.mgrit.communicator import Communicator
 from mgnet.depth.recurrent.pieces import PiecedSteps
 from mgnet.depth.recurrent.propagation import TimeAdjoint, TimeSteps
 from mgnet.depth.recurrent.recurrence import Recurrence
-from mgnet.depth.recurrent.solve import Once, TimeCall, detached
+from mgnet.depth.recurrent.solve import Once, TimeCall, detached, refuse_batches
 from mgnet.depth.recurrent.time_share import TimeShare
 
 __all__ = ["shared_solve"]
@@ -104,6 +104,7 @@ class _SharedSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_batches(gradient)
         call, share = ctx.call, ctx.share
         points, x, *weights = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
@@ -156,9 +157,13 @@ def _gradients(
         mine = torch.cat(of_x) if of_x else given.x[:0]
         whole = ends.allgather_layers(mine)
     likes = *given.of_input, *given.weights
+    parts = [[each[number] for each in of_weights] for number in range(len(likes))]
+    # Autograd tells nothing of a weight that no step uses; a process without steps cannot know.
+    own_uses = [float(any(part is not None for part in each)) for each in parts]
+    uses = ends.gather(torch.tensor(own_uses).view(-1, 1)).reshape(len(likes), -1).amax(1) > 0.0
     sums = [
-        _summed(like, [each[number] for each in of_weights], ends) if need else None
-        for number, (like, need) in enumerate(zip(likes, needed[5:], strict=True))
+        _summed(like, each, ends) if need and used else None
+        for like, each, need, used in zip(likes, parts, needed[5:], uses.tolist(), strict=True)
     ]
     return [ends.broadcast_from_last(adjoints[0].clone(), True), whole, *sums]
 
@@ -183,6 +188,7 @@ def _summed(
         return None
     total = communicator.receive(torch.zeros_like(like), False).clone()
     for part in own:
-        total += part
+        if part is not None:
+            total += part
     communicator.send(total, False)
     return communicator.broadcast_from_last(total, False)

@@ -17,7 +17,7 @@ from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.propagation import TimeAdjoint, TimeSteps
 from mgnet.depth.recurrent.step_tape import Steps
 
-__all__ = ["Once", "TimeCall", "detached", "solve"]
+__all__ = ["Once", "TimeCall", "detached", "refuse_batches", "solve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +110,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_batches(gradient)
         call = ctx.call
         points, inputs, *weights = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
@@ -152,6 +153,22 @@ parallel over time does not have; use mode='serial'
         raise RuntimeError(
             "TimeParallel was asked for a derivative of its gradient, which a solve in parallel "
             "over time does not have; use mode='serial'"
+        )
+
+
+def refuse_batches(gradient: Tensor) -> None:
+    """Raise a RuntimeError if this is a whole batch of gradients, which `vmap` makes.
+
+    Examples
+    --------
+    >>> refuse_batches(torch.ones(1))
+    """
+    batched = torch._C._functorch.is_legacy_batchedtensor(gradient)  # type: ignore[attr-defined]
+    if batched or torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "TimeParallel got many gradients at once, by is_grads_batched, vectorize=True or vmap "
+            "over a backward pass; ask for one after another, call the module inside of "
+            "torch.func, or use mode='serial'"
         )
 
 

@@ -21,7 +21,12 @@ from mgnet.depth.recurrent.cell_call import KeptCell
 from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
 from mgnet.depth.recurrent.chaos import ChaoticRecurrenceError
-from mgnet.depth.recurrent.compiled_cells import march_states, marches
+from mgnet.depth.recurrent.compiled_cells import (
+    formula_states,
+    march_states,
+    marches,
+    takes_formulas,
+)
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
 from mgnet.depth.recurrent.measured import seconds_of_modes
@@ -34,7 +39,7 @@ from mgnet.depth.recurrent.recurrence import (
     recurrences_of,
 )
 from mgnet.depth.recurrent.saved_settings import settings_from_state, settings_to_state
-from mgnet.depth.recurrent.sequences import TimeSequence, size_of
+from mgnet.depth.recurrent.sequences import TimeSequence, rows_of, size_of
 from mgnet.depth.recurrent.serial import march_module
 from mgnet.depth.recurrent.shared_solve import shared_solve
 from mgnet.depth.recurrent.solve import TimeCall, solve
@@ -198,12 +203,18 @@ class TimeParallel(nn.Module):
         return found
 
     def _forward(self, input: Sequences, h0: CellState | None, data: Tensor) -> Any:
+        device = data.device.type if isinstance(data, Tensor) else "cpu"
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return self._plain(input, h0)
+        input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
+        with torch.autocast(device, enabled=False):  # so that all modes give the same
+            return self._plain(input, h0)
+
+    def _plain(self, input: Sequences, h0: CellState | None) -> Any:
         if self._is_left_to_pytorch(input, h0):
             self.__dict__["last_forward"] = self.__dict__["last_backward"] = SERIAL
             module: Any = self.cell
             return module(input, h0)
-        if isinstance(data, Tensor) and torch.is_autocast_enabled(data.device.type):
-            input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
         sequence = TimeSequence.of(input, self.batch_first)
         start = InitialState.of(self.cell, sequence, h0)
         mode = self._mode(sequence, start)
@@ -221,7 +232,8 @@ class TimeParallel(nn.Module):
             known = self._faster.get(self._key(input, h0)) if self._faster else None
             if known is None or known[0] != "serial":
                 return False
-        return not self._marches(input, h0)
+        x = input.data if isinstance(input, PackedSequence) else input
+        return not self._marches(input, h0) and not takes_formulas(self, self.cell, x, h0)
 
     def _key(self, input: Sequences, h0: CellState | None) -> tuple:
         return *size_of(input, h0), self.training, torch.is_grad_enabled()
@@ -254,25 +266,22 @@ class TimeParallel(nn.Module):
         )
 
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
-        if mode == "serial" and not self._marches(sequence.output(sequence.x), start.states):
-            self.last_forward = self.last_backward = SERIAL
-            return march_module(self.cell, sequence, start)
-        with torch.autocast(sequence.x.device.type, enabled=False):
-            y, last = self._layered(sequence, start, mode)
+        if mode == "serial":
+            if takes_formulas(self, self.cell, sequence.x, start.states):
+                mode = "formulas"
+            elif not self._marches(sequence.output(sequence.x), start.states):
+                self.last_forward = self.last_backward = SERIAL
+                return march_module(self.cell, sequence, start)
+        y, last = self._layered(sequence, start, mode)
         return sequence.output(y), start.given(torch.stack(last))
 
     def _marches(self, input: Sequences, h0: Any) -> bool:
         """Whether the compiled loop takes all layers of a call."""
-        cell: Any = self.cell
         x = input.data if isinstance(input, PackedSequence) else input
-        if not is_known(cell) or transform_of(self, x, {"h0": h0}):
+        if not is_known(self.cell) or transform_of(self, x, {"h0": h0}):
             return False
-        batch = 1
-        if isinstance(input, PackedSequence):
-            batch = int(input.batch_sizes[0])
-        elif x.dim() > 2:
-            batch = x.shape[0 if self.batch_first else 1]
-        layers = self._recurrences(state_widths(cell) or (), None)
+        layers = self._recurrences(state_widths(self.cell) or (), None)
+        batch = rows_of(input, self.batch_first)
         return all(marches(each, x, batch) for layer in layers for each in layer)
 
     def _recurrences(
@@ -287,16 +296,14 @@ class TimeParallel(nn.Module):
         """What a cell of the user depends on, if it can be solved in parallel over time."""
         if is_known(self.cell) and self.coarse is None:
             return None
-        with torch.autocast(sequence.x.device.type, enabled=False):
-            given = self.cell, self.coarse, sequence.x, start.states[0], start.widths
-            return check_cell(*given)
+        return check_cell(self.cell, self.coarse, sequence.x, start.states[0], start.widths)
 
     def _layered(
         self, sequence: TimeSequence, start: InitialState, mode: str
     ) -> tuple[Tensor, list[Tensor]]:
         cell, x, last = self.cell, sequence.x, list[Tensor]()
-        coarse = None if mode == "serial" else self.coarse
-        kept = self._checked(sequence, start) if mode != "serial" else None
+        coarse = self.coarse if mode == "mgrit" else None
+        kept = self._checked(sequence, start) if mode == "mgrit" else None
         layers = self._recurrences(start.widths, coarse, kept)
         dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
         self.last_forward = self.last_backward = SERIAL
@@ -306,8 +313,9 @@ class TimeParallel(nn.Module):
             ends = []
             for reverse, recurrence in enumerate(directions):
                 given, state = sequence.reversed(x) if reverse else x, start.states[len(last)]
-                if mode == "serial":
-                    points = march_states(recurrence, state, recurrence.inputs(given))
+                if mode != "mgrit":
+                    march = march_states if mode == "serial" else formula_states
+                    points = march(recurrence, state, recurrence.inputs(given))
                 else:
                     call = self._call(recurrence, len(last), sequence.running)
                     points = self._points(call, recurrence, state, given)
@@ -315,7 +323,7 @@ class TimeParallel(nn.Module):
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))
             x = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
-        self._has_solved = self._has_solved or mode != "serial"
+        self._has_solved = self._has_solved or mode == "mgrit"
         return x, last
 
     def _call(self, recurrence: Recurrence, number: int, running: Tensor | None) -> TimeCall:
