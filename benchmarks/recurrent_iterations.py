@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mgnet.depth import CyclesToTolerance, TimeParallel
 
 TIGHT, MOST = 1e-11, 50
-LARGEST = 0.6  # GB of dense Jacobians that are tried
+LARGEST = 0.4  # GB of dense Jacobians that are tried
 METHODS = {  # levels, cycle
     "V, 2 levels": (2, "V"),
     "V, 3 levels": (3, "V"),
