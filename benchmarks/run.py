@@ -43,6 +43,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "mgrit_vs_pymgrit": "--rounds 1",
     "recurrent": "--seeds 1 --steps 1000 --widths 2 16",
     "sequence_classification": "--seeds 1 --epochs 2",
+    "recurrent_ranks": "--seeds 1 --steps 1000 --widths 16",
     "lyapunov_verdict": "--seeds 1",
     "time_grids": "--tolerances 1e-3 --times 3",
     "transformer_layers": "--seeds 1 --layers 8 --steps 10 --parts cycles speed",
@@ -92,7 +93,9 @@ PEERS = {
     "time_grids": [Peer("pymgrit", "PYMGRIT", "pymgrit")],
     "depth_training": [MNIST],
 }
-RANKS = {"layer_ranks": 2, "sample_parallel": 2, "transformer_ranks": 2}  # started by mpiexec
+RANKS = dict.fromkeys(  # started by mpiexec
+    ("layer_ranks", "recurrent_ranks", "sample_parallel", "transformer_ranks"), 2
+)
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.
 JOIN = {"pinn", "pinn_accuracy", "rough_compositions", "newton_multigrid", "knot_solvers"}

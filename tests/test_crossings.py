@@ -37,7 +37,7 @@ def test_saved_cells_are_those_of_the_rows_and_none_is_wrong():
 def test_quick_cells_are_found_again(row):
     if row.missing():
         pytest.skip(f"{', '.join(row.missing())} is not installed")
-    for network in NETWORKS:
+    for network in map(rows.network_of, row.networks):
         saved, found = SAVED[row.title, network.title], rows.judge(row, network)
         if saved["verdict"] == "fails":  # in the words of another library, which may change
             saved, found = ({**told, "text": ""} for told in (saved, found))
@@ -46,8 +46,8 @@ def test_quick_cells_are_found_again(row):
 
 @pytest.mark.parametrize("row", QUICK, ids=lambda row: row.title)
 def test_a_row_notices_wrong_numbers(row):
-    """The plain function of the ODE net is made to differ by one part in ten."""
-    network = NETWORKS[1]
+    """The plain function of the second network is made to differ by one part in ten."""
+    network = rows.network_of(row.networks[1])
     if row.missing() or SAVED[row.title, network.title]["verdict"] != "works":
         pytest.skip("not run")
 

@@ -160,3 +160,25 @@ def recurrent_lines(rows: Rows, targets: Rows) -> list[Line]:
             told = f"{ours:.2f} s", f"{other:.2f} s (nn.GRU)"
             lines.append(Line(what, *told, row["gain_median"]))
     return lines
+
+
+def recurrent_ranks_tables(rows: Rows) -> list[str]:
+    cycles = "{cycles_forward_median:g}, {cycles_backward_median:g}"
+    told, measured = [], where(rows, part=1)
+    for kind, title in (("processor", "Seconds of the processor"), ("seconds", "Seconds")):
+        columns = {"steps": "{steps}", "width": "{width}", "cycles": cycles}
+        ways = {"torch": "nn.GRU", "serial": 'mode="serial"', "cycles": "cycles, 1 core"}
+        ways |= {"pieces": "in pieces, 1 core", "ranks": f"{measured[0]['ranks']} ranks"}
+        columns |= {way: f"{{{kind}_{name}_median:.3f}}" for name, way in ways.items()}
+        for name, way in (("torch", "nn.GRU"), ("cycles", "cycles"), ("pieces", "in pieces")):
+            columns[f"{way} / ranks"] = spread(f"{kind}_gain_{name}", ".2f")
+        told.append(f"{title}:\n\n{listed(measured, columns)}")
+    index = {"steps": "{steps}", "width": "{width}"}
+    cell = "{speedup:.1f} ({levels}, {factor})"
+    planned = crossed(where(rows, part=2), index, "ranks", cell)
+    title = "Speedup over nn.GRU on one core that the plan says for so many ranks (levels, factor):"
+    return [*told, f"{title}\n\n{planned}"]
+
+
+def recurrent_ranks_lines(rows: Rows, targets: Rows) -> list[Line]:
+    return [judged_line(target) for target in targets]

@@ -261,6 +261,20 @@ def recurrent(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def recurrent_ranks(rows: Sequence[Row]) -> Figure:
+    figure, (ax,) = panels(1)
+    told = where(rows, part=2)
+    for steps in values(told, "steps"):
+        for width in values(told, "width"):
+            own = where(told, steps=steps, width=width)
+            at, speedup = [row["ranks"] for row in own], [row["speedup"] for row in own]
+            ax.plot(at, speedup, marker="o", ms=3, label=f"{steps} steps, width {width}")
+    ax.axhline(1.0, color=GREY, linestyle="--", linewidth=0.8)
+    ax.set(xscale="log", yscale="log", xlabel="ranks", ylabel="planned speedup over nn.GRU")
+    ax.legend(fontsize=7)
+    return figure
+
+
 def layer_parallel_calls(rows: Sequence[Row]) -> Figure:
     figure, axes = panels(1)
     told = [row | {"method": row["way"]} for row in rows if "gain_median" in row]

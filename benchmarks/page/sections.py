@@ -221,6 +221,15 @@ SECTIONS = {
         recurrent_tables.target_lines,
         recurrent_tables.classification_figure,
     ),
+    "recurrent_ranks": Section(
+        "Recurrent networks over ranks",
+        "Time steps of a GRU over two ranks of MPI beside `torch.nn.GRU` on one core, and what the "
+        "plan says of more.",
+        depth_tables.recurrent_ranks_tables,
+        "Speedup over nn.GRU on one core, planned.",
+        depth_tables.recurrent_ranks_lines,
+        figures.recurrent_ranks,
+    ),
     "time_grids": Section(
         "Time grids",
         "Adaptive time grids beside uniform ones; what XBraid and pyMGRIT publish on refinement, "

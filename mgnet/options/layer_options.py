@@ -11,7 +11,7 @@ from mgnet.options.reader import OptionReader, check_names
 if TYPE_CHECKING:
     from mgnet.depth import AdaptiveCycles, CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 
-__all__ = ["layer_parallel_from_options"]
+__all__ = ["control_from_options", "layer_parallel_from_options"]
 
 
 def layer_parallel_from_options(
@@ -63,7 +63,7 @@ def layer_parallel_from_options(
     relaxation = values.get("relaxation", tuple(relaxation))
     levels = values.get("levels", levels)
     texts = values.get("forward_cycle", forward), values.get("backward_cycle", backward)
-    control = _control(FixedCycles() if control is None else control, values)
+    control = control_from_options(FixedCycles() if control is None else control, values)
     mode, coarse = values.get("mode", mode), values.get("coarse", coarse)
     values.help()
     try:
@@ -83,8 +83,20 @@ def layer_parallel_from_options(
         raise ValueError(f"option {', '.join(shown)}: {error}" if shown else error) from None
 
 
-def _control(control: Any, values: OptionReader) -> Any:
-    """The control that the options ask for; what they leave out stays the script's."""
+def control_from_options(control: Any, values: OptionReader) -> Any:
+    """The control that the options ask for; what they leave out stays the script's.
+
+    Parameters
+    ----------
+    control : FixedCycles, CyclesToTolerance or AdaptiveCycles
+    values : OptionReader
+
+    Examples
+    --------
+    >>> from mgnet.depth import FixedCycles
+    >>> control_from_options(FixedCycles(2), OptionReader("unused_"))
+    FixedCycles(cycles=2, backward=None, tolerance=0.1)
+    """
     from mgnet.depth import AdaptiveCycles, CyclesToTolerance, FixedCycles
 
     kinds = {"fixed": FixedCycles, "tolerance": CyclesToTolerance, "adaptive": AdaptiveCycles}

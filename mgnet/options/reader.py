@@ -267,7 +267,7 @@ class OptionReader:
     prefix : str
         Before `mgnet_`: "train_" reads `-train_mgnet_cycle`.
     group : str
-        "solver" or "layers".
+        "solver", "layers" or "time": of the object, for the help.
 
     Examples
     --------

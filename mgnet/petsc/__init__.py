@@ -14,6 +14,7 @@ from mgnet.options import (
     layer_parallel_from_options,
     parse_smoother,
     solver_from_options,
+    time_parallel_from_options,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ __all__ = [
     "resumable_steps",
     "separate_smoothers",
     "solver_from_options",
+    "time_parallel_from_options",
 ]
 
 # Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.

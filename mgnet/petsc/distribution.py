@@ -155,7 +155,7 @@ def distribute_layers(parallel: LayerParallel, comm: PETSc.Comm | None = None) -
 
 
 def distribute_time(
-    parallel: TimeParallel, pieces: int = 16, comm: PETSc.Comm | None = None
+    parallel: TimeParallel, pieces: int = 8, comm: PETSc.Comm | None = None
 ) -> TimeParallel:
     """Share the time steps of a recurrent network out over MPI ranks; each calls it as before.
 

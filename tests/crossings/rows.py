@@ -14,7 +14,7 @@ from crossings.networks import NETWORKS, Network, WrongNumberError
 
 Check = Callable[[Network], None]
 MODULES = ("derivatives", "precision", "compilers", "modes", "saving", "surgery", "processes")
-MODULES += ("trainers", "transformer_models")
+MODULES += ("trainers", "recurrent_networks", "transformer_models")
 LONGEST = 330
 
 
@@ -78,7 +78,9 @@ def load() -> dict[str, Row]:
 
 
 def network_of(title: str) -> Network:
-    return next(network for network in NETWORKS if network.title == title)
+    from crossings.recurrent_networks import NETWORKS as RECURRENT  # it has rows itself
+
+    return next(network for network in [*NETWORKS, *RECURRENT] if network.title == title)
 
 
 def sentence(error: BaseException) -> str:

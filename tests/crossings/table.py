@@ -43,7 +43,8 @@ double precision unless the row says otherwise.
 - **error**: the other library does not take such a module; what it says stands below, too.
 
 KAN is a KAN after a linear layer, ODENet one of 16 layers, LayerParallel the same layers by MGRIT
-with `CyclesToTolerance(1e-13)`, and by `mode="serial"`.
+with `CyclesToTolerance(1e-13)`, and by `mode="serial"`; TimeParallel is a GRU of two layers in
+the same two ways.
 
 The last table is of models, tiny and with random weights, whose layers are loaded into an ODE net.
 Outputs and gradients are those of the model to 1e-6 and, in training with the dropout that it has

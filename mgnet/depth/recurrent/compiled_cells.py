@@ -6,7 +6,7 @@ dozen nodes for every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.backends import mkldnn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from mgnet import kernels
 from mgnet.depth.batched.autocast import cast_of
@@ -27,7 +28,7 @@ from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.lstm_steps import LSTMSteps
 from mgnet.depth.recurrent.recurrence import Recurrence, is_known
 
-__all__ = ["formula_states", "march_states", "marches", "takes_formulas"]
+__all__ = ["formula_states", "march_states", "march_together", "marches", "takes_formulas"]
 
 # Numbers in a matrix, and in the states of a step, up to which the loop beats PyTorch's.
 LARGEST, MOST = 2**14, 2**11
@@ -97,6 +98,30 @@ def marches(recurrence: Recurrence, x: Tensor, batch: int) -> bool:
         return False
     weights = [w for w in recurrence.weights if w is not None]
     return all(w.dtype == x.dtype and w.numel() <= LARGEST for w in weights)
+
+
+def march_together(
+    net: nn.Module, layers: Sequence[Sequence[Recurrence]], given: Any, h0: Any, batch: int
+) -> bool:
+    """Whether the compiled loop takes all layers of a call, which no transform takes.
+
+    Parameters
+    ----------
+    net : Module
+    layers : sequence of sequence of Recurrence
+    given : Tensor or PackedSequence
+    h0 : Tensor or tuple of Tensor, optional
+    batch : int
+
+    Examples
+    --------
+    >>> march_together(nn.Tanh(), [], torch.zeros(5, 1, 2), None, 1)
+    True
+    """
+    x = given.data if isinstance(given, PackedSequence) else given
+    if transform_of(net, x, {"h0": h0}):
+        return False
+    return all(marches(each, x, batch) for layer in layers for each in layer)
 
 
 def takes_formulas(net: nn.Module, cell: Any, x: Tensor, h0: Any) -> bool:

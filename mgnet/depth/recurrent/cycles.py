@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from mgnet.depth.mgrit.c_layers import level_factors
-from mgnet.depth.mgrit.communicator import Communicator, gathered_norm
+from mgnet.depth.mgrit.communicator import (
+    SERIAL_COMMUNICATOR,
+    Communicator,
+    gathered_norm,
+    own_points,
+    squares,
+)
 from mgnet.depth.mgrit.layer_equation import Propagator
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit, relaxation_words
 from mgnet.depth.mgrit.newton import newton_of
@@ -151,6 +157,8 @@ class TimeCycles:
             reverse=reverse,
             communicator=communicator,
         )
+        if communicator is not SERIAL_COMMUNICATOR:  # the norms after each cycle find what is wrong
+            hierarchy = Hierarchy(hierarchy.levels, norm=lambda u: 0.0)
         if self.are_serial(total):
             return hierarchy[0].operator.march(f), PassReport(0, 0.0, 0.0), True
         cycles = _Cycles(hierarchy, communicator, reverse, start.dtype)
@@ -206,7 +214,7 @@ class _Cycles:
         inject = equation.transfer.inject
         # What the relaxation and the residual find is what the next cycle begins with, for nothing.
         u = equation.relax(u, f)
-        self.norms.append(self.norm(equation.residual(u, f)))
+        self._add_residual(*self._norms_of(equation.residual(u, f)))
         made = self._made(math.nan)
         for _ in range(limit.cycles):
             before, stalled = inject(u), bool(limit.stop) and self._stalled()
@@ -215,10 +223,11 @@ class _Cycles:
             else:
                 u, memory = run(cycle, self.hierarchy, u, f, memory)
             u = equation.relax(u, f)
-            self.norms.append(self.norm(equation.residual(u, f)))
-            after = inject(u)
-            size = self.norm(after) or 1.0
-            self.changes.append(self.norm(after - before) / size)
+            residual, after = equation.residual(u, f), inject(u)
+            found, size, change = self._norms_of(residual, after, after - before)
+            self._add_residual(found)
+            size = size or 1.0
+            self.changes.append(change / size)
             made = self._made(size)
             if limit.stop and made.estimate <= max(limit.stop, self.rounding):
                 break
@@ -239,6 +248,17 @@ class _Cycles:
         """The estimate is at least the residual: changes are small, too, where cycles diverge."""
         made = summarize(self.changes, self.norms, self.rounding)
         return made._replace(estimate=max(self.norms[-1] / size, made.estimate))
+
+    def _add_residual(self, norm: float) -> None:
+        if not math.isfinite(norm):  # all processes meet it here
+            raise FloatingPointError("the residual of a cycle over time is not finite")
+        self.norms.append(norm)
+
+    def _norms_of(self, *states: Tensor) -> list[float]:
+        """Of states at the C-points, over all processes, in one message."""
+        communicator, reverse = self._ends
+        own = [x if communicator.is_first(reverse) else own_points(x, reverse) for x in states]
+        return communicator.gather(torch.stack([squares(x) for x in own])).sum(1).sqrt().tolist()
 
     def norm(self, points: Tensor) -> float:
         """Of points, over all processes."""

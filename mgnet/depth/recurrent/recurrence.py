@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +25,7 @@ __all__ = [
     "check_module",
     "coarse_of",
     "is_known",
+    "module_of",
     "recurrence_of",
     "recurrences_of",
 ]
@@ -121,7 +124,7 @@ def coarse_of(cell: Cell) -> CoarseStep | None:
     >>> print(coarse_of(cell))
     None
     """
-    found = getattr(cell, "coarse", None)
+    found: Any = getattr(cell, "coarse", None)
     return found if callable(found) and not isinstance(found, nn.Module) else None
 
 
@@ -174,6 +177,40 @@ def recurrences_of(module: nn.GRU | nn.LSTM) -> list[list[Recurrence]]:
         [_of_weights(KNOWN[type(module)], module, f"_l{layer}{end}", widths) for end in ends]
         for layer in range(module.num_layers)
     ]
+
+
+def module_of(cell: Cell, batch_first: bool, training: bool) -> nn.GRU | nn.LSTM:
+    """A module of PyTorch with a copy of the weights of a cell or module.
+
+    Parameters
+    ----------
+    cell : callable
+    batch_first, training : bool
+        Of the module that is made of a cell.
+
+    Examples
+    --------
+    >>> module_of(nn.GRUCell(2, 3), batch_first=True, training=True)
+    GRU(2, 3, batch_first=True)
+    """
+    if isinstance(cell, nn.GRU | nn.LSTM):
+        return copy.deepcopy(cell)
+    kinds = {nn.GRUCell: nn.GRU, nn.LSTMCell: nn.LSTM}
+    if type(cell) not in kinds or not is_known(cell):
+        raise TypeError(
+            f"TimeParallel.to_module got a {type(cell).__name__}; only GRUCell, LSTMCell, GRU "
+            "and LSTM have a module of PyTorch"
+        )
+    made = kinds[type(cell)](
+        cell.input_size,
+        cell.hidden_size,
+        bias=cell.bias,
+        batch_first=batch_first,
+        device=cell.weight_ih.device,
+        dtype=cell.weight_ih.dtype,
+    )
+    made.load_state_dict({f"{name}_l0": value for name, value in cell.state_dict().items()})
+    return made.train(training)
 
 
 def _of_weights(

@@ -7,6 +7,7 @@ piece by piece in the order of the steps: one process hands the sum to the next.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +19,10 @@ from mgnet.depth.mgrit.communicator import Communicator
 from mgnet.depth.recurrent.pieces import PiecedSteps
 from mgnet.depth.recurrent.propagation import TimeAdjoint, TimeSteps
 from mgnet.depth.recurrent.recurrence import Recurrence
-from mgnet.depth.recurrent.solve import Once, TimeCall, detached, refuse_batches
-from mgnet.depth.recurrent.time_share import TimeShare
+from mgnet.depth.recurrent.solve import Once, TimeCall, detached, refuse_batches, solve
+from mgnet.depth.recurrent.time_share import Shares, TimeShare
 
-__all__ = ["shared_solve"]
+__all__ = ["shared_solve", "solve_shared"]
 
 
 def shared_solve(
@@ -55,6 +56,32 @@ def shared_solve(
     of_input = recurrence.of_input or ()
     given = *of_input, *recurrence.weights
     return _SharedSolve.apply(call, share, len(of_input), start, x, *given)
+
+
+def solve_shared(
+    call: TimeCall, shares: Shares | None, recurrence: Recurrence, start: Tensor, x: Tensor
+) -> Tensor:
+    """`shared_solve` where several processes share the steps, else `solve`.
+
+    Parameters
+    ----------
+    call, recurrence, start, x : as in `shared_solve`
+    shares : callable, optional
+
+    Examples
+    --------
+    >>> from mgnet.depth import FixedCycles
+    >>> from mgnet.depth.recurrent.cycles import TimeCycles
+    >>> from mgnet.depth.recurrent.recurrence import recurrence_of
+    >>> recurrence = recurrence_of(torch.nn.GRUCell(2, 3), None, (3,))
+    >>> call = TimeCall(recurrence.steps, TimeCycles(), FixedCycles(3), lambda *told: None)
+    >>> solve_shared(call, None, recurrence, torch.zeros(1, 3), torch.randn(9, 1, 2)).shape
+    torch.Size([10, 1, 3])
+    """
+    if shares is None:
+        return solve(call, start, recurrence.inputs(x), recurrence.weights)
+    share = shares(len(x), math.prod(call.cycles.factors(len(x))))
+    return shared_solve(call, share, start, x, recurrence)
 
 
 class _Given(NamedTuple):

@@ -24,25 +24,25 @@ from mgnet.depth.recurrent.chaos import ChaoticRecurrenceError
 from mgnet.depth.recurrent.compiled_cells import (
     formula_states,
     march_states,
-    marches,
+    march_together,
     takes_formulas,
 )
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
-from mgnet.depth.recurrent.measured import seconds_of_modes
-from mgnet.depth.recurrent.pytorch_modules import module_of
+from mgnet.depth.recurrent.measured import mode_for, seconds_of_modes
 from mgnet.depth.recurrent.recurrence import (
     Recurrence,
     check_module,
     is_known,
+    module_of,
     recurrence_of,
     recurrences_of,
 )
 from mgnet.depth.recurrent.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.recurrent.sequences import TimeSequence, rows_of, size_of
 from mgnet.depth.recurrent.serial import march_module
-from mgnet.depth.recurrent.shared_solve import shared_solve
-from mgnet.depth.recurrent.solve import TimeCall, solve
+from mgnet.depth.recurrent.shared_solve import solve_shared
+from mgnet.depth.recurrent.solve import TimeCall
 from mgnet.depth.recurrent.time_share import Shares
 from mgnet.training.extra_state import allow_without_extra_state
 
@@ -213,8 +213,7 @@ class TimeParallel(nn.Module):
     def _plain(self, input: Sequences, h0: CellState | None) -> Any:
         if self._is_left_to_pytorch(input, h0):
             self.__dict__["last_forward"] = self.__dict__["last_backward"] = SERIAL
-            module: Any = self.cell
-            return module(input, h0)
+            return self.cell(input, h0)  # type: ignore[arg-type]
         sequence = TimeSequence.of(input, self.batch_first)
         start = InitialState.of(self.cell, sequence, h0)
         mode = self._mode(sequence, start)
@@ -248,22 +247,8 @@ class TimeParallel(nn.Module):
         if isinstance(self.cell, nn.RNNBase):
             check_module(self.cell)  # hooks may have come
         transform = transform_of(self, sequence.x, {"h0": start.states})
-        if transform and self.mode != "serial" and isinstance(self.control, FixedCycles):
-            raise RuntimeError(
-                f"TimeParallel was called under {transform}, which does not pass through a fixed "
-                "number of cycles; use control=CyclesToTolerance(1e-6), say, or mode='serial'"
-            )
-        few = self.cycles.are_serial(len(sequence.x)) or not sequence.x.numel()
-        if transform or few or sequence.x.is_meta or self.mode == "serial":
-            return "serial"
-        if sequence.x.dtype in (torch.float32, torch.float64):
-            return self.mode
-        if self.mode == "auto":
-            return "serial"
-        raise TypeError(
-            f"TimeParallel got an input of {sequence.x.dtype}; its cycles need float32 or float64, "
-            "or use mode='serial'"
-        )
+        few = self.cycles.are_serial(len(sequence.x))
+        return mode_for(sequence.x, self.mode, self.control, transform, few)
 
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
         if mode == "serial":
@@ -277,12 +262,10 @@ class TimeParallel(nn.Module):
 
     def _marches(self, input: Sequences, h0: Any) -> bool:
         """Whether the compiled loop takes all layers of a call."""
-        x = input.data if isinstance(input, PackedSequence) else input
-        if not is_known(self.cell) or transform_of(self, x, {"h0": h0}):
+        if not is_known(self.cell):
             return False
         layers = self._recurrences(state_widths(self.cell) or (), None)
-        batch = rows_of(input, self.batch_first)
-        return all(marches(each, x, batch) for layer in layers for each in layer)
+        return march_together(self, layers, input, h0, rows_of(input, self.batch_first))
 
     def _recurrences(
         self, widths: tuple[int, ...], coarse: CoarseStep | None, kept: KeptCell | None = None
@@ -302,9 +285,8 @@ class TimeParallel(nn.Module):
         self, sequence: TimeSequence, start: InitialState, mode: str
     ) -> tuple[Tensor, list[Tensor]]:
         cell, x, last = self.cell, sequence.x, list[Tensor]()
-        coarse = self.coarse if mode == "mgrit" else None
-        kept = self._checked(sequence, start) if mode == "mgrit" else None
-        layers = self._recurrences(start.widths, coarse, kept)
+        given = (self.coarse, self._checked(sequence, start)) if mode == "mgrit" else (None, None)
+        layers = self._recurrences(start.widths, *given)
         dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
         self.last_forward = self.last_backward = SERIAL
         for number, directions in enumerate(layers):
@@ -312,13 +294,13 @@ class TimeParallel(nn.Module):
                 x = sequence.dropout(x, dropout)
             ends = []
             for reverse, recurrence in enumerate(directions):
-                given, state = sequence.reversed(x) if reverse else x, start.states[len(last)]
+                inputs, state = sequence.reversed(x) if reverse else x, start.states[len(last)]
                 if mode != "mgrit":
                     march = march_states if mode == "serial" else formula_states
-                    points = march(recurrence, state, recurrence.inputs(given))
+                    points = march(recurrence, state, recurrence.inputs(inputs))
                 else:
                     call = self._call(recurrence, len(last), sequence.running)
-                    points = self._points(call, recurrence, state, given)
+                    points = self._points(call, recurrence, state, inputs)
                 y = points[1:, :, : recurrence.widths[0]]
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))
@@ -334,7 +316,7 @@ class TimeParallel(nn.Module):
     def _points(self, call: TimeCall, *given: Any) -> Tensor:
         """By cycles; by exact steps where the recurrence is chaotic and nobody is to be told."""
         try:
-            return self._solved(call, *given)
+            return solve_shared(call, self.shares, *given)
         except ChaoticRecurrenceError as found:
             if self.mode == "auto":
                 self._faster[self._size] = "serial", math.inf
@@ -343,13 +325,7 @@ class TimeParallel(nn.Module):
             elif not self._warned:  # in the middle of training
                 self._warned = True
                 warnings.warn(f"{found}; now steps are taken exactly", stacklevel=2)
-        return self._solved(call.in_steps(), *given)
-
-    def _solved(self, call: TimeCall, recurrence: Recurrence, start: Tensor, x: Tensor) -> Tensor:
-        if self.shares is None:
-            return solve(call, start, recurrence.inputs(x), recurrence.weights)
-        share = self.shares(len(x), math.prod(call.cycles.factors(len(x))))
-        return shared_solve(call, share, start, x, recurrence)
+        return solve_shared(call.in_steps(), self.shares, *given)
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
         name, control = f"last_{direction}", self.control

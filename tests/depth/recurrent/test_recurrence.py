@@ -8,7 +8,12 @@ from mgnet.depth import ImplicitGRUCell
 from mgnet.depth.recurrent.cell_steps import CellSteps
 from mgnet.depth.recurrent.gru_steps import GRUSteps
 from mgnet.depth.recurrent.lstm_steps import LSTMSteps
-from mgnet.depth.recurrent.recurrence import is_known, recurrence_of, recurrences_of
+from mgnet.depth.recurrent.recurrence import (
+    is_known,
+    module_of,
+    recurrence_of,
+    recurrences_of,
+)
 
 
 def steps_of(recurrence):
@@ -53,3 +58,21 @@ def test_layers_have_the_weights_of_the_module(module):
     ]
     assert [id(x) for x in found] == [id(x) for x in made.parameters()]
     assert layers[1][0].inputs(torch.zeros(5, 1, 6)).shape == (5, 1, len(made.weight_hh_l0))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", [nn.GRUCell, nn.LSTMCell])
+def test_a_module_has_the_weights_and_kind_of_its_cell(kind, bias):
+    cell = kind(2, 3, bias=bias, dtype=torch.float64)
+    made = module_of(cell, batch_first=True, training=False)
+    x = torch.randn(4, 1, 2).double()
+    new = cell(x[:, 0])
+    torch.testing.assert_close(made(x)[0][:, 0], new[0] if kind is nn.LSTMCell else new)
+    assert made.batch_first and not made.training
+    assert made.weight_hh_l0.data_ptr() != cell.weight_hh.data_ptr()
+
+
+def test_what_pytorch_does_not_have_is_refused():
+    for cell in (ImplicitGRUCell(2, 3), nn.RNNCell(2, 3), lambda x, h: h):
+        with pytest.raises(TypeError, match="have a module of PyTorch"):
+            module_of(cell, batch_first=False, training=True)

@@ -1,0 +1,89 @@
+"""A `TimeParallel` whose levels, cycles and control come from PETSc's options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mgnet.options.layer_options import control_from_options
+from mgnet.options.reader import OptionReader, check_names
+
+if TYPE_CHECKING:
+    from mgnet.depth import CyclesToTolerance, FixedCycles, TimeParallel
+
+__all__ = ["time_parallel_from_options"]
+
+
+def time_parallel_from_options(
+    cell: Any,
+    *,
+    prefix: str = "",
+    levels: int = 2,
+    coarsening: int | Sequence[int] | None = None,
+    relaxation: str | Sequence[str] = ("FCF",),
+    control: FixedCycles | CyclesToTolerance | None = None,
+    mode: str = "mgrit",
+    coarse: Callable[..., Any] | None = None,
+    cycle: str = "V",
+    batch_first: bool = False,
+    warm_start: bool = False,
+) -> TimeParallel:
+    """A recurrent network in parallel over time as the script describes it, changed by the options.
+
+    They are those of `layer_parallel_from_options`, with one `-mgnet_cycle` for both directions and
+    without `-mgnet_coarse`. Call `init(sys.argv)` before.
+
+    Parameters
+    ----------
+    cell : GRU, LSTM, cell or callable
+    prefix : str
+        With "rnn_" the options are `-rnn_mgnet_cycle` and so on.
+    levels, coarsening, relaxation, control, mode, coarse, cycle, batch_first, warm_start
+        As in `TimeParallel`; the options beat the first ones, and the cycle.
+
+    Raises
+    ------
+    ValueError
+        For an option of ours that is unknown, or whose value is bad; in one sentence.
+
+    Examples
+    --------
+    >>> import torch
+    >>> time_parallel_from_options(torch.nn.GRU(2, 3), cycle="F").cycles.cycle
+    'F'
+    """
+    from mgnet.depth import AdaptiveCycles, CyclesToTolerance, TimeParallel  # loads torch
+
+    check_names()
+    values = OptionReader(prefix, "time")
+    given: Any = tuple(coarsening) if isinstance(coarsening, Sequence) else coarsening
+    factors = values.get("coarsening", given)
+    if isinstance(factors, tuple) and len(factors) == 1:
+        factors = factors[0]
+    words = (relaxation,) if isinstance(relaxation, str) else tuple(relaxation)
+    words, levels = values.get("relaxation", words), values.get("levels", levels)
+    control = control_from_options(CyclesToTolerance(1e-6) if control is None else control, values)
+    if isinstance(control, AdaptiveCycles):
+        raise ValueError(
+            f"option {values.shown('control')}: TimeParallel has no adaptive cycles; give fixed or "
+            "tolerance"
+        )
+    mode, cycle = values.get("mode", mode), values.get("cycle", cycle)
+    values.help()
+    try:
+        return TimeParallel(
+            cell,
+            levels,
+            factors,
+            words,
+            control,
+            mode=mode,
+            coarse=coarse,
+            cycle=cycle,
+            batch_first=batch_first,
+            warm_start=warm_start,
+        )
+    except ValueError as error:
+        names = ("levels", "coarsening", "relaxation", "cycle")
+        shown = [values.shown(n) for n in names if values.text(f"mgnet_{n}") is not None]
+        raise ValueError(f"option {', '.join(shown)}: {error}" if shown else error) from None
