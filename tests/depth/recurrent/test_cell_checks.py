@@ -1,5 +1,7 @@
 """Law: a cell passes its check if its rows are independent of all else; the refusals are told."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -73,3 +75,14 @@ def test_states_of_another_kind(given):
         check_cell(lambda x, h: given, None, X, H, (4,))
     with pytest.raises(TypeError, match="got a coarse step that gives"):
         check_cell(nn.RNNCell(2, 4), lambda x, h, k: given, X, H, (4,))
+
+
+def test_random_numbers_of_another_thread_are_not_those_of_the_cell():
+    class Beside(nn.RNNCell):
+        def forward(self, x, h):
+            thread = threading.Thread(target=torch.rand, args=(3,))
+            thread.start()
+            thread.join()
+            return super().forward(x, h)
+
+    check_cell(Beside(2, 4), None, X, H, (4,))

@@ -634,3 +634,70 @@ def test_what_is_not_finite_stays_in_its_sequence(module, cycle, value):
     torch.testing.assert_close(y, wanted, equal_nan=True)
     (other,) = torch.autograd.grad(wanted[:, 0].sum(), x)
     torch.testing.assert_close(found[:, 0], other[:, 0])
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell(3, 4), nn.LSTMCell(3, 4), nn.GRU(3, 4), nn.LSTM(3, 4)])
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+def test_transforms_of_cells_and_modules_of_pytorch(cell, mode):
+    x, parallel = torch.randn(2, 12, 2, 3), TimeParallel(cell, mode=mode)
+    plain = TimeParallel(cell, mode="serial")
+    mapped = torch.func.vmap(lambda z: parallel(z)[0])(x)
+    torch.testing.assert_close(mapped, torch.stack([plain(z)[0] for z in x]))
+    _, along = torch.func.jvp(lambda z: parallel(z)[0], (x[0],), (x[1],))
+    double = TimeParallel(copy.deepcopy(cell).double(), mode="serial")
+    step, (one, other) = 1e-6, x.double()
+    wanted = (double(one + step * other)[0] - double(one - step * other)[0]) / (2.0 * step)
+    torch.testing.assert_close(along, wanted.float(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", [nn.RNNCell(3, 4), nn.LSTMCell(3, 4), nn.LSTM(3, 4), nn.GRU(3, 4)])
+def test_under_autocast_all_modes_give_the_same(cell):
+    x = torch.randn(50, 2, 3)
+    wanted = TimeParallel(cell, mode="serial")(x)[0]
+    for mode in ("mgrit", "serial", "auto"):
+        with torch.autocast("cpu", torch.bfloat16):
+            y, state = TimeParallel(cell, mode=mode)(x)
+        assert {part.dtype for part in tree_leaves(state)} == {torch.float32}
+        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_by_the_batch_are_refused():
+    x = torch.randn(60, 1, 3, requires_grad=True)
+    y = TimeParallel(nn.GRU(3, 4))(x)[0][-1, 0]
+    with pytest.raises(RuntimeError, match="mode='serial'"):
+        torch.autograd.grad(y, x, torch.eye(4), is_grads_batched=True)
+
+
+def test_odd_cells_are_solved_or_told():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.count = nn.Parameter(torch.tensor(2), requires_grad=False)
+            self.hidden_size = 4
+            self.coarse = nn.LSTMCell(3, 4)
+
+        def forward(self, x, state):
+            h, c = self.coarse(x, state)
+            return h / self.count, c
+
+    x, odd, zeros = torch.randn(60, 2, 3), Odd(), torch.zeros(1, 2, 4)
+    one, other = [
+        TimeParallel(odd, mode=mode)(x, (zeros, zeros))[0] for mode in ("mgrit", "serial")
+    ]
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    one.sum().backward()
+    normed = nn.Sequential(nn.BatchNorm1d(3))
+    normed.forward = lambda x, h: normed[0](x) + h
+    with pytest.raises(ValueError, match="its buffers in place"):
+        TimeParallel(normed, mode="auto")(x, torch.zeros(1, 2, 3))
+    assert int(normed[0].num_batches_tracked) == 0
+    hidden = torch.ones(4, requires_grad=True)
+    with pytest.raises(ValueError, match="not among its parameters"):
+        TimeParallel(lambda x, h: hidden * h, mode="auto")(x, zeros)
+    with pytest.raises(TypeError, match="got cycle = 3; give V"):
+        TimeParallel(nn.GRU(3, 4), cycle=3)
+    with torch.inference_mode():
+        y, _ = TimeParallel(nn.RNNCell(3, 4))(x)
+    assert y.isfinite().all()
+    meta = TimeParallel(nn.GRU(3, 4, device="meta"))(torch.randn(60, 2, 3, device="meta"))
+    assert meta[0].shape == (60, 2, 4)
