@@ -1,7 +1,8 @@
 """Recurrent networks in parallel over time, beside torch.nn.GRU and LSTM, on one core.
 
     OMP_NUM_THREADS=1 python benchmarks/recurrent.py [--seeds 5] [--steps 1000 10000]
-        [--widths 2 4 16 64 128] [--kinds GRU LSTM] [--save]
+        [--widths 2 4 16 64 128] [--kinds GRU LSTM]
+        [--parts seconds iterations refusals] [--save]
 
 One layer, as many inputs as its width, batch 16, weights as PyTorch draws them, normal inputs,
 float32; forward and backward with all gradients. "Long memory" adds 3 to the bias of the update
@@ -11,6 +12,17 @@ of the seconds, and of the ratio, seconds of PyTorch over those of mgnet, with i
 largest. "exact" is `mode="serial"`, a compiled loop where that takes part and PyTorch's own where
 not; "auto" the ratio of `mode="auto"` after its first call, of five turns with the first seed;
 "loop" a Python loop over the cell.
+
+The part "iterations", `recurrent_iterations.py`, counts what MGRIT and Newton's method take to
+1e-6, forward and backward, in float64 with batch 1, widths from 4 on; and the largest relative
+error of the output and of all gradients against PyTorch at a tolerance of 1e-11. Dense Jacobians of
+more than 0.4 GB are not tried. Long memory is for up to 1000 steps there.
+
+The part "refusals", `recurrent_refusals.py`, draws cells with recurrent weights of several sizes, 2
+widths for each seed, 500 steps, and counts which `TimeParallel` refuses as chaotic. Chaotic are
+those along whose exact states an error grows more than a thousandfold, by `lyapunov`. A refusal is
+timed, in seconds of the processor, beside the same steps taken one by one and beside the call
+without a look at the exponent.
 """
 
 from __future__ import annotations
@@ -23,6 +35,8 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import recurrent_iterations
+import recurrent_refusals
 import saved
 import torch
 from torch import Tensor, nn
@@ -140,8 +154,55 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
     return [*found, saved.target(name, "at least 0.95", f"{least:.2f}", least >= 0.95)]
 
 
+def count_iterations(options: argparse.Namespace) -> None:
+    part = recurrent_iterations
+    setting = f"{options.seeds} seeds, batch 1, to 1e-6 forward and backward, float64"
+    lines, rows = [setting, saved.heading(), "", part.heads()], []
+    print("\n".join(lines), flush=True)
+    for kind in options.kinds:
+        for steps in options.steps:
+            for width in options.widths:
+                for memory, added in MEMORIES.items():
+                    if width == LOOPED or (steps > 1000 and added):
+                        continue
+                    torch.manual_seed(0)
+                    modules = [network(kind, width, added) for _ in range(options.seeds)]
+                    row: saved.Row = {"kind": kind, "steps": steps, "width": width}
+                    row |= {"memory": memory} | part.measure(modules, kind, steps, width)
+                    rows.append(row)
+                    lines.append(part.line(row))
+                    print(lines[-1], flush=True)
+    if options.save:
+        name, text = "recurrent_iterations", "\n".join(lines)
+        saved.save(options.save, name, setting, rows, part.targets(rows), text)
+
+
+def count_refusals(options: argparse.Namespace) -> None:
+    part = recurrent_refusals
+    setting = f"{options.seeds} seeds, {part.STEPS} steps, batch 1, tolerance 1e-6, float64"
+    lines, rows = [setting, saved.heading(), "", part.heads()], []
+    print("\n".join(lines), flush=True)
+    for kind in part.KINDS:
+        for scale in part.SCALES:
+            rows.append(part.measure(kind, scale, options.seeds))
+            lines.append(part.line(rows[-1]))
+            print(lines[-1], flush=True)
+    if options.save:
+        name, text = "recurrent_refusals", "\n".join(lines)
+        saved.save(options.save, name, setting, rows, part.targets(rows), text)
+
+
 def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
+    if "iterations" in options.parts:
+        count_iterations(options)
+    if "refusals" in options.parts:
+        count_refusals(options)
+    if "seconds" in options.parts:
+        measure_seconds(options)
+
+
+def measure_seconds(options: argparse.Namespace) -> None:
     warnings.simplefilter("ignore")
     setting = f"{options.seeds} seeds, batch {BATCH}, tolerance {TOLERANCE:g}, float32"
     heads = (
@@ -170,5 +231,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--widths", type=int, nargs="+", default=[2, 4, 16, 64, 128])
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parts = "seconds", "iterations", "refusals"
+    parser.add_argument("--parts", nargs="+", choices=parts, default=[*parts])
     saved.add_option(parser)
     main(parser.parse_args())

@@ -42,6 +42,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "layer_parallel_calls": "--rounds 4",
     "mgrit_vs_pymgrit": "--rounds 1",
     "recurrent": "--seeds 1 --steps 1000 --widths 2 16",
+    "sequence_classification": "--seeds 1 --epochs 2",
     "recurrent_ranks": "--seeds 1 --steps 1000 --widths 16",
     "lyapunov_verdict": "--seeds 1",
     "time_grids": "--tolerances 1e-3 --times 3",

@@ -8,6 +8,7 @@ import equations
 import figures
 import grid_tables
 import knot_tables
+import recurrent_tables
 import standard
 import tables
 import transformer_tables
@@ -191,6 +192,34 @@ SECTIONS = {
         "Seconds of nn.GRU over those of mgnet, with least and largest of the seeds.",
         depth_tables.recurrent_lines,
         figures.recurrent,
+    ),
+    "recurrent_iterations": Section(
+        "Iterations over time",
+        "Cycles of MGRIT and sweeps of Newton's method for all time steps at once, to a tolerance "
+        "of 1e-6, forward and backward; and the largest relative errors of output and gradients "
+        "against PyTorch at a tolerance of 1e-11.",
+        recurrent_tables.iterations_tables,
+        "Iterations to 1e-6, forward.",
+        recurrent_tables.target_lines,
+        recurrent_tables.iterations_figure,
+    ),
+    "recurrent_refusals": Section(
+        "Chaotic recurrences",
+        "Cells with larger and larger recurrent weights: which of them `TimeParallel` refuses, and "
+        "what a refusal costs beside the steps themselves, and beside cycles that go on.",
+        recurrent_tables.refusals_tables,
+        "Percent of stable and chaotic cells that are refused.",
+        recurrent_tables.target_lines,
+        recurrent_tables.refusals_figure,
+    ),
+    "sequence_classification": Section(
+        "Sequence classification",
+        "A GRU that is trained by cycles over time and step by step, from the same weights and "
+        "batches, and is evaluated both ways.",
+        recurrent_tables.classification_tables,
+        "Accuracy on other people, over the seeds.",
+        recurrent_tables.target_lines,
+        recurrent_tables.classification_figure,
     ),
     "recurrent_ranks": Section(
         "Recurrent networks over ranks",

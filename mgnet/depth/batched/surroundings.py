@@ -23,7 +23,14 @@ from torch._subclasses import FakeTensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["OutsideTensorError", "Watch", "check_gradients", "fingerprint", "innermost"]
+__all__ = [
+    "OutsideTensorError",
+    "Watch",
+    "check_gradients",
+    "fingerprint",
+    "innermost",
+    "surroundings",
+]
 
 PLAIN = int, float, complex, bool, str, bytes, type(None), np.generic, torch.dtype, torch.device
 KINDS = "forward", "forward_pre", "backward", "backward_pre"
@@ -188,10 +195,30 @@ def fingerprint(block: nn.Module) -> Any:
     >>> fingerprint(block) == before
     False
     """
+    return surroundings(block)[0]
+
+
+def surroundings(code: Any) -> tuple[Any, list[Tensor]]:
+    """The `fingerprint` of a block, or of a function, and the tensors that its code may read.
+
+    Parameters
+    ----------
+    code : callable
+
+    Examples
+    --------
+    >>> block = nn.Tanh()
+    >>> block.shift = torch.ones(1)
+    >>> surroundings(block)[1]
+    [tensor([1.])]
+    """
     reader = _Reader()
-    parts = [(id(part), reader.module(part)) for part in block.modules()]
+    if isinstance(code, nn.Module):
+        parts = [(id(part), reader.module(part)) for part in code.modules()]
+    else:
+        parts = [reader.value(code)]
     hooks = [list(map(id, vars(nn.modules.module)[kind].values())) for kind in GLOBAL_HOOKS]
-    return torch.get_default_dtype(), str(hooks), *parts
+    return (torch.get_default_dtype(), str(hooks), *parts), reader.tensors
 
 
 class _Reader:
@@ -200,11 +227,14 @@ class _Reader:
     def __init__(self) -> None:
         self.seen: dict[Any, int] = {}
         self.left = MOST
+        self.tensors: list[Tensor] = []
 
     def value(self, value: Any) -> Any:
         if isinstance(value, PLAIN):
             return value
         kind = type(value)
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
         if isinstance(value, Tensor) or self.left <= 0:
             return kind
         key = value if isinstance(value, type) else id(value)
@@ -224,6 +254,8 @@ class _Reader:
     def module(self, module: nn.Module) -> Any:
         """One module without those below it, which come by themselves."""
         self.seen.setdefault(id(module), len(self.seen))
+        own = (*module._parameters.values(), *module._buffers.values())
+        self.tensors += [x for x in own if x is not None]
         values = [
             (name, value if isinstance(value, PLAIN) else self.value(value))
             for name, value in vars(module).items()

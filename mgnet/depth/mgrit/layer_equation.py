@@ -13,10 +13,11 @@ MacLachlan, Schroder, "Parallel time integration with multigrid", SIAM J. Sci. C
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mgnet import vector
-from mgnet.depth.mgrit.c_layers import CLayers
+from mgnet.depth.mgrit.c_layers import BatchedStep, CLayers
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
 from mgnet.depth.mgrit.lyapunov_exponent import MOST_LAYERS, Lyapunov, exponents_along
 from mgnet.depth.mgrit.marching import march_by_advance
@@ -106,6 +107,8 @@ class LayerEquation:
     tally : list of float
         Evaluations of all n layers so far, in one entry. What is remembered is not counted, which
         is why a `Level` leaves the counting to its equation.
+    costs : array of shape (n,) or None
+        What each layer costs, where they differ: the tally then counts shares of the whole cost.
 
     Examples
     --------
@@ -139,6 +142,7 @@ class LayerEquation:
         self.transfer = transfer
         self.reverse = reverse
         self.tally = [0.0]
+        self.costs: Any = None
         self.propagator: Any = propagator
         self.initial: Any = initial
         self._results = _Results()
@@ -238,7 +242,7 @@ class LayerEquation:
             if f is not None:
                 value = value + f[write]
             new[write] = value
-        self._count(transfer.intervals.f_layers)
+        self._count(transfer.intervals.f_steps)
         return new
 
     def relax(self, u: State, f: State | None) -> State:
@@ -270,12 +274,18 @@ class LayerEquation:
         if f is not None:
             inner = slice(0, -1) if self.reverse else slice(1, None)
             ends[inner] += transfer.inject(f)[inner]
-        self._count(transfer.intervals.count)
+        self._count(transfer.intervals.c_steps)
         self._results.arrivals = weakref.ref(u), f, ends
         return ends
 
-    def _count(self, layers: int) -> None:
-        self.tally[0] += layers / max(self.layers, 1)
+    def share(self, *calls: slice) -> float:
+        """What calls of some layers cost, relative to all n layers."""
+        if self.costs is None:
+            return sum(len(range(self.layers)[which]) for which in calls) / max(self.layers, 1)
+        return sum(self.costs[which].sum() for which in calls) / (self.costs.sum() or 1.0)
+
+    def _count(self, calls: Sequence[BatchedStep]) -> None:
+        self.tally[0] += self.share(*[call.which for call in calls])
 
     def _first(self, u: State, f: State | None) -> State:
         """The first point of a trajectory that arrived; upstream gives it, if it is there."""
@@ -298,7 +308,7 @@ class LayerEquation:
             value = advance(level, which, value)
             if f is not None:
                 value = value + f[write]
-        self._count(own.f_layers)
+        self._count(own.f_steps)
         if self.reverse:
             return [value if len(value) == own.count else vector.join([value, points[-1:]])]
         return [value] if beside is None else [value, beside]

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from mgnet.callbacks import ours
 from mgnet.cycles import cascade, cycle
 from mgnet.depth.mgrit.c_layers import CLayers, intervals, level_factors, level_sizes
@@ -20,6 +22,7 @@ from mgnet.depth.mgrit.communicator import (
 from mgnet.depth.mgrit.layer_equation import LayerEquation, Propagator
 from mgnet.depth.mgrit.newton import newton_of
 from mgnet.depth.mgrit.relaxation import Relaxation, SerialSweep
+from mgnet.depth.mgrit.step_costs import checked_costs, level_costs
 from mgnet.hierarchy import Hierarchy
 from mgnet.level import Level
 from mgnet.limits import shown
@@ -45,6 +48,7 @@ def layer_hierarchy(
     c_points_only: bool = False,
     communicator: Communicator = SERIAL_COMMUNICATOR,
     solver: Smoother = SerialSweep(),  # noqa: B008
+    costs: Sequence[float] | None = None,
 ) -> Hierarchy:
     """The layer equation on every level: the forward one, or the adjoint with `reverse`.
 
@@ -76,11 +80,14 @@ def layer_hierarchy(
     solver : Smoother
         On the coarsest level, which is the only one where `levels` is 1: the serial march, or
         `NewtonSweep`.
+    costs : sequence of float, optional
+        What each layer costs, in any unit, where they differ; a coarse layer costs the mean of
+        those that it stands for. Work is counted in it: a work unit is the cost of all layers once.
 
     Raises
     ------
     ValueError
-        If there are too many levels; names the largest possible number.
+        If there are too many levels; names the largest possible number. If costs do not fit.
 
     Examples
     --------
@@ -110,6 +117,7 @@ def layer_hierarchy(
         c_points_only=c_points_only,
         communicator=communicator,
         solver=solver,
+        costs=checked_costs("layer_hierarchy", costs, layers),
     )
     checked = propagator if ours(propagator) else CheckedPropagator(propagator)
     for level in made:
@@ -132,6 +140,7 @@ def layer_levels(
     gathered: Gathered | None = None,
     solver: Smoother = SerialSweep(),  # noqa: B008
     finest: Smoother | None = None,
+    costs: np.ndarray | None = None,
 ) -> list[Level]:
     """The levels of `layer_hierarchy`, whose equations are posed later: see `posed`.
 
@@ -145,6 +154,8 @@ def layer_levels(
     relaxation, reverse, weight, c_points_only, communicator, solver : as in `layer_hierarchy`
     finest : Smoother, optional
         Before the coarse correction of the finest level, in place of relaxation.
+    costs : array of shape (layers,), optional
+        As in `layer_hierarchy`.
     gathered : Gathered, optional
         Where all processes hold the coarsest layers of all: for the propagator, one more level.
 
@@ -155,6 +166,7 @@ def layer_levels(
     """
     words = relaxation_words(relaxation, len(factors))
     sizes = level_sizes(layers, factors, part=communicator is not SERIAL_COMMUNICATOR)
+    weights = None if costs is None else level_costs(costs, factors, "mean")
     levels = []
     for number, size in enumerate(sizes):
         transfer = None
@@ -163,7 +175,10 @@ def layer_levels(
             transfer = CLayers(parts, c_points_only and number == 0)
         ends = communicator, gathered if transfer is None else None
         equation = LayerEquation(None, number, size, None, transfer, reverse, *ends)
+        if weights is not None:
+            equation.costs = weights[number]
         word = words[min(number, len(words) - 1)]
+        c_layers = [call.which for call in transfer.intervals.c_steps] if transfer else []
         stored = transfer.intervals.count if transfer and transfer.c_points_only else size
         smoother = solver if transfer is None else Relaxation(word, weight)
         if not number and transfer is not None and finest is not None:
@@ -176,8 +191,8 @@ def layer_levels(
             residual=equation.residual,
             size=(stored + 1) * math.prod(shape),
             name=f"level {number}",
-            cost=float(size),
-            residual_cost=1.0 if transfer is None else transfer.intervals.count / max(size, 1),
+            cost=float(size if weights is None else weights[number].sum()),
+            residual_cost=1.0 if transfer is None else equation.share(*c_layers),
         )
         levels.append(level)
     return levels

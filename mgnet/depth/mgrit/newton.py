@@ -234,7 +234,7 @@ def _of_layers(
 ) -> tuple[State, State | None]:
     """Values and Jacobians of some layers; counted."""
     propagator, level = equation.propagator, equation.level
-    share = len(states) / max(equation.layers, 1)
+    share = equation.share(which)
     if structure == "identity":
         equation.tally[0] += share
         return propagator.advance(level, which, states), None
@@ -324,11 +324,12 @@ def _finite(own: _Linearized, every: _Linearized, start: State) -> tuple[State, 
 
 
 def _where_finite(values: State, other: State) -> State:
-    """Rows that are finite, and `other` in place of those that are not."""
+    """Rows, of tensors those of each sample, that are finite; `other` in place of the rest."""
     axes = tuple(range(1, values.ndim))
     if is_tensor(values):
-        good = values.isfinite().flatten(1).all(1).reshape(-1, *(1,) * len(axes))
-        return values.where(good, other)
+        kept = min(2, values.ndim)
+        good = values.isfinite().reshape(*values.shape[:kept], -1).all(-1)
+        return values.where(good.reshape(*good.shape, *(1,) * (values.ndim - kept)), other)
     return np.where(np.isfinite(values).all(axes, keepdims=True), values, other)
 
 

@@ -162,6 +162,7 @@ class OneStep:
         spatial: Sequence[SpatialCoarsening | None] = (),
         c_points_only: bool = False,
         solver: Smoother = SerialSweep(),  # noqa: B008
+        costs: Sequence[float] | None = None,
     ) -> Hierarchy:
         """The levels of MGRIT for `mgnet.Solver`; the arguments are those of `layer_hierarchy`.
 
@@ -169,7 +170,7 @@ class OneStep:
 
         Parameters
         ----------
-        levels, coarsening, relaxation, weight, solver : as in `layer_hierarchy`
+        levels, coarsening, relaxation, weight, solver, costs : as in `layer_hierarchy`
         spatial : sequence of (SpatialCoarsening or None)
             From each level to the next, where coarser levels have coarser states, too.
         c_points_only : bool
@@ -196,6 +197,7 @@ class OneStep:
             weight=weight,
             c_points_only=c_points_only,
             solver=solver,
+            costs=costs,
         )
         return coarsened_in_space(made, parts, initials) if any(parts) else made
 

@@ -30,7 +30,7 @@ def lyapunov(
     model: ODENet | nn.Module | OneStep | Callable[..., Any],
     x: Tensor | None = None,
     *,
-    state: Tensor | None = None,
+    state: Tensor | tuple[Tensor, ...] | None = None,
     directions: int = 2,
     **side: Any,
 ) -> Lyapunov:
@@ -49,9 +49,11 @@ def lyapunov(
         A cell is a `torch.nn.RNNCell`, `GRUCell` or `LSTMCell`, or a function or module
         `(input, state) -> state`.
     x : Tensor, optional
-        A batch of inputs of a net; the sequence of a cell, shape (steps, batch, ...).
-    state : Tensor of shape (batch, ...), optional
-        Where a cell begins; zeros for those of torch. That of an LSTM is (h, c) side by side.
+        A batch of inputs of a net; the sequence of a cell, shape (steps, batch, ...), or
+        (steps, inputs) for a cell of torch.
+    state : Tensor of shape (batch, ...), or a tuple of such, optional
+        Where a cell begins; zeros for those of torch. That of an LSTM is (h, c), or these side by
+        side.
     directions : int
         Random vectors that are followed.
     **side : Tensor
@@ -155,28 +157,38 @@ class _Cell:
 
     def __init__(self, cell: Callable[..., Any], x: Tensor):
         self.cell = cell
-        self.x = x
-        if x.dim() < 2 or not len(x):
+        self.x = x[:, None] if x.dim() == 2 and isinstance(cell, nn.RNNCellBase) else x
+        self.widths: tuple[int, ...] = ()  # of the parts of a state, where it is a tuple
+        if self.x.dim() < 2 or not len(x):
             raise ValueError(
                 f"lyapunov got the sequence {tuple(x.shape)} for a cell; give one of shape (steps, "
                 "batch, inputs)"
             )
 
-    def start(self, state: Tensor | None) -> Tensor:
+    def start(self, state: Tensor | tuple[Tensor, ...] | None) -> Tensor:
+        if isinstance(self.cell, nn.LSTMCell):
+            self.widths = (self.cell.hidden_size,) * 2
+        if isinstance(state, tuple | list) and state:
+            self.widths = tuple([part.shape[-1] for part in state])
+            state = torch.cat([*state], -1)
+        if isinstance(state, Tensor):
+            unbatched = isinstance(self.cell, nn.RNNCellBase) and state.dim() == 1
+            return state[None] if unbatched else state
         if state is not None:
-            return state
+            raise TypeError(
+                f"lyapunov got a state of type {type(state).__name__}; give a tensor of shape "
+                "(batch, hidden), or a tuple of such"
+            )
         if not isinstance(self.cell, nn.RNNCellBase):
             raise TypeError(
                 f"lyapunov got a {type(self.cell).__name__} and no state; give that with which it "
                 "begins, as lyapunov(cell, x, state=torch.zeros(batch, hidden))"
             )
-        width = self.cell.hidden_size * (2 if isinstance(self.cell, nn.LSTMCell) else 1)
-        return self.x.new_zeros((self.x.shape[1], width))
+        return self.x.new_zeros((self.x.shape[1], sum(self.widths) or self.cell.hidden_size))
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """One step."""
-        given = self.x[which.start], states[0]
-        if isinstance(self.cell, nn.LSTMCell):
-            h, c = given[1].chunk(2, -1)
-            return torch.cat(self.cell(given[0], (h, c)), -1)[None]
-        return self.cell(*given)[None]
+        x, state = self.x[which.start], states[0]
+        if self.widths:
+            return torch.cat(self.cell(x, state.split(list(self.widths), -1)), -1)[None]
+        return self.cell(x, state)[None]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mgnet import vector
+from mgnet.depth.batched.lending import lending
+from mgnet.depth.batched.scheme import version_of
 from mgnet.depth.parallel.control import CyclesToTolerance, FixedCycles
+from mgnet.depth.recurrent.cell_call import CellCall, KeptCell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep, joined, parts_of
-from mgnet.depth.recurrent.recurrence import check_module
+from mgnet.depth.recurrent.recurrence import check_module, coarse_of
 
 __all__ = ["check_arguments", "check_cell"]
 
@@ -20,21 +24,27 @@ MODES = "mgrit", "serial", "auto"
 
 def check_cell(
     cell: Cell, coarse: CoarseStep | None, x: Tensor, start: Tensor, widths: Sequence[int]
-) -> None:
-    """Refuse a cell that mixes rows, draws random numbers, edits tensors or hides weights.
+) -> KeptCell:
+    """Refuse a cell that mixes rows, is not the same in every call, edits tensors or hides weights.
 
-    A coarse step can only be slow, so of it only what it gives is looked at.
+    It is tried on copies of its buffers. A coarse step can only be slow, so of it only what it
+    gives is looked at.
 
     Parameters
     ----------
     cell : callable
     coarse : callable, optional
-        The user's coarse step.
-    x : Tensor of shape (batch, ...)
-        The inputs of the first step.
+        The user's coarse step; by default the cell's own method `coarse`.
+    x : Tensor of shape (T, batch, ...)
+        The inputs of all steps.
     start : Tensor of shape (batch, S)
     widths : sequence of int
         Of the parts of a state, side by side.
+
+    Returns
+    -------
+    KeptCell
+        What the cell depends on beside its arguments and weights.
 
     Raises
     ------
@@ -43,54 +53,148 @@ def check_cell(
 
     Examples
     --------
-    >>> check_cell(lambda x, h: h - h.mean(0), None, torch.zeros(2, 1), torch.ones(2, 3), (3,))
+    >>> x, h = torch.zeros(5, 2, 1), torch.ones(2, 3)
+    >>> _ = check_cell(lambda x, h: h - h.mean(0), None, x, h, (3,))
     Traceback (most recent call last):
     ValueError: TimeParallel got a cell, function, that gives a row another state beside other \
 rows than alone; all steps are one call, so it must take each row on its own
     """
-    name = f"TimeParallel got a cell, {type(cell).__name__},"
-    x, start = x.detach(), start.detach()
-    generator = _generator(x)
-    buffers = [*cell.buffers()] if isinstance(cell, nn.Module) else []
-    with torch.enable_grad():
-        given = x.clone().requires_grad_(), start.clone().requires_grad_()
-        state = parts_of(given[1] * 1.0, widths)  # no leaves: an edit is seen, not refused by torch
-        read = [given[0] * 1.0, *([state] if isinstance(state, Tensor) else state)]
-        before = [t._version for t in (*read, *buffers)]
-        new = cell(read[0], state)
-    _check_kind(name, new, state)
-    if [t._version for t in (*read, *buffers)] != before:
-        raise ValueError(
-            f"{name} that edits its arguments or its buffers in place; let it work on copies, or "
-            "use mode='serial'"
-        )
-    found = joined(new)
-    if not torch.equal(generator, _generator(x)):
-        raise ValueError(
-            f"{name} that draws random numbers, so it is not the same in every cycle; move dropout "
-            "out of it, or use mode='serial'"
-        )
-    weights = [*cell.parameters()] if isinstance(cell, nn.Module) else []
-    if torch.is_grad_enabled() and _hides(found, [*given, *weights]):
-        raise ValueError(
-            f"{name} that uses a tensor with requires_grad that is not among its parameters; make "
-            "it an nn.Module that holds it as a parameter, or use mode='serial'"
-        )
-    with torch.no_grad():
-        alone = found.detach()
-        other = 0.5 * start + 0.25
-        beside = torch.cat([other, start]), torch.cat([x, x])
-        together = joined(cell(beside[1], parts_of(beside[0], widths)))[len(x) :]
-        apart, size = vector.norm(together - alone), vector.norm(alone) + vector.norm(start)
-    if apart > 1e-4 * size:
-        raise ValueError(
-            f"{name} that gives a row another state beside other rows than alone; all steps are "
-            "one call, so it must take each row on its own"
-        )
-    if coarse is not None:
+    graph = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(graph):
+        trial = _Trial(cell, x, start, widths)
+        found = trial.alone()
+        kept = KeptCell(cell)
         with torch.no_grad():
-            new = coarse(x, parts_of(start, widths), torch.full_like(start[:, :1], 2.0))
-        _check_kind("TimeParallel got a coarse step", new, parts_of(start, widths))
+            trial.again(found)
+            if not kept.looks_the_same():
+                raise ValueError(
+                    f"{trial.name} that changes its attributes, or those of others, when it is "
+                    "called; all steps are one call, so let it keep nothing, or use mode='serial'"
+                )
+            trial.beside(found)
+            coarse = coarse or coarse_of(cell)
+            if coarse is not None:
+                state = parts_of(trial.start, widths)
+                new = CellCall(cell, coarse).step(
+                    trial.x, state, torch.full_like(trial.start[:, :1], 2.0)
+                )
+                _check_kind("TimeParallel got a coarse step", new, state)
+    return kept
+
+
+class _Trial:
+    """One step of a cell, taken in several ways."""
+
+    def __init__(self, cell: Cell, x: Tensor, start: Tensor, widths: Sequence[int]):
+        self.name = f"TimeParallel got a cell, {type(cell).__name__},"
+        self.x, self.start, self.widths = x[0].detach().clone(), start.detach().clone(), widths
+        # Rows beside are inputs of the step that differs most: others may not be inputs at all.
+        apart = (x.detach() - self.x).abs().flatten(1)
+        step = int(apart.amax(1).argmax()) if apart.numel() else 0
+        self._other = x[step].detach().clone()
+        self._call = CellCall(cell, None)
+        with lending():
+            is_module = isinstance(cell, nn.Module)
+            self._weights = [*cell.parameters()] if is_module else []
+            self._buffers = dict(cell.named_buffers()) if is_module else {}
+
+    def alone(self) -> Tensor:
+        """The new states of these rows; with a graph, if gradients are asked for."""
+        weights = [_leaf(w, w.requires_grad) for w in self._weights]
+        given = [_leaf(x, torch.is_grad_enabled()) for x in (self.x, self.start)]
+        # No leaves, where there is a graph: an edit is seen, and not refused by torch.
+        x, state = given[0] * 1.0, parts_of(given[1] * 1.0, self.widths)
+        read = [x, *([state] if isinstance(state, Tensor) else state)]
+        before, generator = [version_of(t) for t in read], _generator(x)
+        new = self._new(weights, x, state)
+        if [version_of(t) for t in read] != before:
+            self._refuse_edits()
+        _check_kind(self.name, new, state)
+        if not torch.equal(generator, _generator(x)):
+            self._refuse_draws(weights, x.detach(), parts_of(self.start, self.widths))
+        found = joined(new)
+        if torch.is_grad_enabled():
+            _refuse_hidden(self.name, found, [*given, *weights], self._weights)
+        return found.detach()
+
+    def again(self, found: Tensor) -> None:
+        """Refuse a cell that gives something else for the same arguments."""
+        new = joined(self._new(self._weights, self.x, parts_of(self.start, self.widths)))
+        if _differ(new, found, self.start):
+            raise ValueError(
+                f"{self.name} that gives another state for the same arguments when it is called "
+                "once more; all steps are one call, so let it keep nothing and draw nothing, or "
+                "use mode='serial'"
+            )
+
+    def beside(self, found: Tensor) -> None:
+        """Refuse a cell that gives something else beside other rows."""
+        other = 0.5 * self.start + 0.25
+        state = parts_of(torch.cat([other, self.start]), self.widths)
+        try:
+            new = joined(self._new(self._weights, torch.cat([self._other, self.x]), state))
+        except (RuntimeError, ValueError, IndexError) as error:
+            told = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{self.name} that fails for another number of rows than the batch has ({told}); "
+                "all steps are one call, so give what belongs to a sample with its inputs or "
+                "states, or use mode='serial'"
+            ) from error
+        if new.shape[1:] != found.shape[1:] or _differ(new[len(self.x) :], found, self.start):
+            raise ValueError(
+                f"{self.name} that gives a row another state beside other rows than alone; all "
+                "steps are one call, so it must take each row on its own"
+            )
+
+    def _new(self, weights: Sequence[Tensor], x: Tensor, state: CellState) -> Any:
+        lent = {name: value.clone() for name, value in self._buffers.items()}
+        before = [(value, value.clone(), version_of(value)) for value in lent.values()]
+
+        def run(step: Callable[..., Any]) -> Any:
+            new = step(x, state, None)
+            named = dict(self._call.cell.named_buffers()) if lent else {}
+            for name, (value, old, version) in zip(lent, before, strict=True):
+                same = version_of(value) == version and torch.equal(value, old)
+                if named.get(name) is not value or not (same or value.isnan().any()):
+                    self._refuse_edits()
+            return new
+
+        return self._call.lent(weights, lent, run)
+
+    def _refuse_edits(self) -> None:
+        raise ValueError(
+            f"{self.name} that edits its arguments or its buffers in place; let it work on copies, "
+            "or use mode='serial'"
+        )
+
+    def _refuse_draws(self, weights: Sequence[Tensor], x: Tensor, state: CellState) -> None:
+        """Unless it was another thread that has drawn random numbers."""
+        with torch.no_grad(), _Draws() as draws:
+            self._new(weights, x, state)
+        if draws.seen:
+            raise ValueError(
+                f"{self.name} that draws random numbers, so it is not the same in every cycle; "
+                "move dropout out of it, or use mode='serial'"
+            )
+
+
+class _Draws(TorchDispatchMode):
+    """Whether this thread calls operations that draw random numbers."""
+
+    seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen = self.seen or torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
+
+
+def _leaf(x: Tensor, wanted: bool) -> Tensor:
+    return x.detach().requires_grad_(wanted and torch.is_grad_enabled())
+
+
+def _differ(one: Tensor, other: Tensor, start: Tensor) -> bool:
+    apart, size = vector.norm(one - other), vector.norm(other) + vector.norm(start)
+    return apart > 1e-4 * size
 
 
 def _generator(x: Tensor) -> Tensor:
@@ -112,21 +216,29 @@ def _check_kind(name: str, new: object, state: CellState) -> None:
         )
 
 
-def _hides(found: Tensor, known: Iterable[Tensor]) -> bool:
-    """Whether a result depends on a leaf that is not known."""
-    leaves = {id(x) for x in known}
-    inner = {x.grad_fn for x in known if x.grad_fn is not None}
+def _refuse_hidden(
+    name: str, found: Tensor, known: Iterable[Tensor], weights: Sequence[Tensor]
+) -> None:
+    """Refuse a result that depends on a leaf that is not known."""
+    leaves, own = {id(x) for x in known}, {id(w) for w in weights}
     waiting, seen = [found.grad_fn], set()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen or node in inner:
+        if node is None or node in seen:
             continue
         seen.add(node)
         variable = getattr(node, "variable", None)
+        if variable is not None and id(variable) in own:
+            raise ValueError(
+                f"{name} that uses a tensor computed from its parameters before the call; compute "
+                "it in forward, or use mode='serial'"
+            )
         if variable is not None and id(variable) not in leaves:
-            return True
+            raise ValueError(
+                f"{name} that uses a tensor with requires_grad that is not among its parameters; "
+                "make it an nn.Module that holds it as a parameter, or use mode='serial'"
+            )
         waiting += [following for following, _ in node.next_functions]
-    return False
 
 
 def check_arguments(

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from mgnet.depth.recurrent.cell_call import CellCall, KeptCell
 
 __all__ = ["CellSteps", "CellTape", "joined", "parts_of"]
 
@@ -52,6 +54,13 @@ class CellSteps:
         S of every part of a state.
     weights : Tensor
         The parameters of the cell, if it is a module, in their order.
+    kept : KeptCell, optional
+        What it depends on beside these, and must depend on when derivatives are asked for.
+
+    Raises
+    ------
+    RuntimeError
+        By `record`, if the cell has changed.
 
     Examples
     --------
@@ -63,11 +72,17 @@ class CellSteps:
     """
 
     def __init__(
-        self, cell: Cell, coarse: CoarseStep | None, widths: Sequence[int], *weights: Tensor
+        self,
+        cell: Cell,
+        coarse: CoarseStep | None,
+        widths: Sequence[int],
+        *weights: Tensor,
+        kept: KeptCell | None = None,
     ):
         self.widths = widths
         self.weights = weights
-        self._call = _Call(cell, coarse)
+        self._call = CellCall(cell, coarse)
+        self._kept, self._checked = kept, kept is None
 
     def advance(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
         """The states after the steps.
@@ -79,15 +94,15 @@ class CellSteps:
             How many steps each one stands for; one by default.
         states : Tensor of shape (k, batch, S)
         """
-        return joined(self._call(*self.folded(inputs, lengths, states))).reshape(states.shape)
+        given = self.folded(inputs, lengths, states)
+        return joined(self._call.step(*given)).reshape(states.shape)
 
     def record(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> CellTape:
         """The derivatives of `advance`, with its arguments; evaluated when they are asked for."""
+        if not self._checked and self._kept is not None:
+            self._kept.check()
+            self._checked = True
         return CellTape(self, inputs, lengths, states)
-
-    def with_weights(self, weights: Sequence[Tensor]) -> CellSteps:
-        """The same steps with other weights."""
-        return CellSteps(self._call.cell, self._call.coarse, self.widths, *weights)
 
     def linearize(
         self, inputs: Tensor, lengths: Tensor | None, states: Tensor, structure: str
@@ -96,14 +111,9 @@ class CellSteps:
         tape = self.record(inputs, lengths, states)
         return tape.value, tape.jacobian(structure)
 
-    def evaluate(self, inputs: Tensor, lengths: Tensor | None, states: Tensor) -> Tensor:
-        """As `advance`, as a function of the weights that were given, and in one row per step."""
-        given = self.folded(inputs, lengths, states)
-        cell, weights = self._call.cell, dict[str, Tensor]()
-        if isinstance(cell, nn.Module):
-            names = [f"cell.{name}" for name, _ in cell.named_parameters()]
-            weights.update(zip(names, self.weights, strict=True))
-        return joined(torch.func.functional_call(self._call, weights, given))
+    def lent(self, weights: Sequence[Tensor], run: Callable[[Callable[..., Any]], Any]) -> Any:
+        """As `CellCall.lent`, with the buffers of the forward pass."""
+        return self._call.lent(weights, self._kept.buffers if self._kept else {}, run)
 
     def folded(
         self, inputs: Tensor, lengths: Tensor | None, states: Tensor
@@ -113,20 +123,6 @@ class CellSteps:
         if lengths is not None:
             rows = lengths.expand(*states.shape[:2], 1).reshape(-1, 1)
         return inputs.flatten(0, 1), parts_of(states.flatten(0, 1), self.widths), rows
-
-
-class _Call(nn.Module):
-    """The cell, or a coarse step of it; a module, so that its parameters can be given anew."""
-
-    def __init__(self, cell: Cell, coarse: CoarseStep | None):
-        super().__init__()
-        self.cell = cell
-        self.coarse = coarse
-
-    def forward(self, x: Tensor, state: CellState, lengths: Tensor | None) -> CellState:
-        if lengths is None or self.coarse is None:
-            return self.cell(x, state)
-        return self.coarse(x, state, lengths)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +158,8 @@ class CellTape:
     def vjp(self, v: Tensor) -> Tensor:
         """`v` times the derivative by the states, shape (k, batch, S)."""
         new, states = self._recorded()
-        return _gradients(new, [states], v)[0]
+        found = self.steps.lent(self.steps.weights, lambda _: _gradients(new, [states], v))[0]
+        return torch.zeros_like(states) if found is None else found
 
     @property
     def value(self) -> Tensor:
@@ -171,12 +168,19 @@ class CellTape:
 
     def gradients(self, v: Tensor) -> tuple[Tensor, tuple[Tensor | None, ...]]:
         """`v` times the derivatives by the inputs, and by the weights."""
+        weights = [w.detach().requires_grad_(w.is_floating_point()) for w in self.steps.weights]
+        inputs = self.inputs.detach().requires_grad_()
+        wanted = [inputs, *[w for w in weights if w.requires_grad]]
+
+        def run(step: Callable[..., Any]) -> list[Tensor | None]:
+            return _gradients(joined(step(*given)), wanted, v)
+
         with torch.enable_grad():
-            inputs = self.inputs.detach().requires_grad_()
-            weights = [w.detach().requires_grad_() for w in self.steps.weights]
-            new = self.steps.with_weights(weights).evaluate(inputs, self.lengths, self.states)
-        of_inputs, *of_weights = _gradients(new, [inputs, *weights], v)
-        return of_inputs, tuple(of_weights)
+            given = self.steps.folded(inputs, self.lengths, self.states)
+            of_inputs, *found = self.steps.lent(weights, run)
+        rest = iter(found)
+        of_weights = [next(rest) if w.requires_grad else None for w in weights]
+        return torch.zeros_like(inputs) if of_inputs is None else of_inputs, tuple(of_weights)
 
     def jacobian(self, structure: str) -> Tensor:
         """The derivative by the states: "dense" (k, batch, S, S), "diagonal" (k, batch, S)."""
@@ -191,13 +195,15 @@ class CellTape:
         if not graph:
             with torch.enable_grad():
                 states = self.states.detach().requires_grad_()
-                graph[:] = self.steps.evaluate(self.inputs, self.lengths, states), states
+                given = self.steps.folded(self.inputs, self.lengths, states)
+                new = self.steps.lent(self.steps.weights, lambda step: joined(step(*given)))
+                graph[:] = new, states
         return graph[0], graph[1]
 
 
-def _gradients(new: Tensor, of: Sequence[Tensor], v: Tensor) -> list[Tensor]:
-    """`v` times the derivatives; zeros where there is none."""
+def _gradients(new: Tensor, of: Sequence[Tensor], v: Tensor) -> list[Tensor | None]:
+    """`v` times the derivatives; None where there is none."""
     if not new.requires_grad:
-        return [torch.zeros_like(x) for x in of]
-    found = torch.autograd.grad(new, of, v.reshape(new.shape), retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(of, found, strict=True)]
+        return [None] * len(of)
+    v = v.reshape(new.shape)
+    return list(torch.autograd.grad(new, of, v, retain_graph=True, allow_unused=True))

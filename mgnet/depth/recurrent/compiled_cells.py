@@ -6,14 +6,15 @@ dozen nodes for every step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import mkldnn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from mgnet import kernels
 from mgnet.depth.batched.autocast import cast_of
@@ -21,11 +22,13 @@ from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.tracing import trace_for_autograd
 from mgnet.depth.compiled.graph_operations import code_of
 from mgnet.depth.compiled.march import CompiledMarch
+from mgnet.depth.parallel.transforms import transform_of
 from mgnet.depth.recurrent.gru_steps import GRUSteps
+from mgnet.depth.recurrent.implicit_gru import ImplicitGRUCell
 from mgnet.depth.recurrent.lstm_steps import LSTMSteps
-from mgnet.depth.recurrent.recurrence import Recurrence
+from mgnet.depth.recurrent.recurrence import Recurrence, is_known
 
-__all__ = ["march_states", "marches"]
+__all__ = ["formula_states", "march_states", "march_together", "marches", "takes_formulas"]
 
 # Numbers in a matrix, and in the states of a step, up to which the loop beats PyTorch's.
 LARGEST, MOST = 2**14, 2**11
@@ -95,6 +98,74 @@ def marches(recurrence: Recurrence, x: Tensor, batch: int) -> bool:
         return False
     weights = [w for w in recurrence.weights if w is not None]
     return all(w.dtype == x.dtype and w.numel() <= LARGEST for w in weights)
+
+
+def march_together(
+    net: nn.Module, layers: Sequence[Sequence[Recurrence]], given: Any, h0: Any, batch: int
+) -> bool:
+    """Whether the compiled loop takes all layers of a call, which no transform takes.
+
+    Parameters
+    ----------
+    net : Module
+    layers : sequence of sequence of Recurrence
+    given : Tensor or PackedSequence
+    h0 : Tensor or tuple of Tensor, optional
+    batch : int
+
+    Examples
+    --------
+    >>> march_together(nn.Tanh(), [], torch.zeros(5, 1, 2), None, 1)
+    True
+    """
+    x = given.data if isinstance(given, PackedSequence) else given
+    if transform_of(net, x, {"h0": h0}):
+        return False
+    return all(marches(each, x, batch) for layer in layers for each in layer)
+
+
+def takes_formulas(net: nn.Module, cell: Any, x: Tensor, h0: Any) -> bool:
+    """Whether a transform of PyTorch needs formulas in place of its own loops over time.
+
+    Parameters
+    ----------
+    net : Module
+    cell : callable
+        Of the net.
+    x : Tensor
+    h0 : Tensor or tuple of Tensor, optional
+
+    Examples
+    --------
+    >>> cell = nn.GRUCell(2, 3)
+    >>> takes_formulas(cell, cell, torch.zeros(5, 1, 2), None)
+    False
+    """
+    if not is_known(cell) or isinstance(cell, ImplicitGRUCell) or not isinstance(x, Tensor):
+        return False
+    return transform_of(net, x, {"h0": h0}) in ("torch.func", "forward-mode differentiation")
+
+
+def formula_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tensor:
+    """As `march_states`, by operations that `torch.func` knows the rules of.
+
+    Parameters
+    ----------
+    recurrence, start, inputs : as in `march_states`
+
+    Examples
+    --------
+    >>> from mgnet.depth.recurrent.recurrence import recurrence_of
+    >>> cell, x = torch.nn.LSTMCell(2, 3), torch.randn(4, 1, 2)
+    >>> recurrence = recurrence_of(cell, None, (3, 3))
+    >>> formula_states(recurrence, torch.zeros(1, 6), recurrence.inputs(x)).shape
+    torch.Size([5, 1, 6])
+    """
+    step: Any = STEPS[recurrence.steps]
+    states = [start]
+    for row in inputs:
+        states.append(step(row, *recurrence.weights, states[-1]))
+    return torch.stack(states)
 
 
 def march_states(recurrence: Recurrence, start: Tensor, inputs: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from mgnet.depth.mgrit.newton import newton_of
 from mgnet.depth.mgrit.relaxation import Relaxation
 from mgnet.depth.parallel.control import CycleLimit, PassReport, summarize
 from mgnet.depth.parallel.history import least_change
+from mgnet.depth.recurrent.chaos import LOOKS, falls, refuse_chaos
 from mgnet.depth.recurrent.sweeps import newton_sweeps
 from mgnet.hierarchy import Hierarchy
 from mgnet.interpreter import run
@@ -68,6 +69,11 @@ class TimeCycles:
         if not is_whole(self.levels, 1):
             raise ValueError(
                 f"TimeParallel got levels = {shown(self.levels)}; give an integer of at least 1"
+            )
+        if not isinstance(self.cycle, str):
+            raise TypeError(
+                f"TimeParallel got cycle = {shown(self.cycle)}; give V, F, W, newton, "
+                "newton(diagonal) or newton(identity) as text"
             )
         factors = level_factors(self.levels, 2 if self.coarsening is None else self.coarsening)
         for word in relaxation_words(self.relaxation, len(factors)):
@@ -133,6 +139,11 @@ class TimeCycles:
         (Tensor of shape (T + 1, batch, S), PassReport, bool)
             The estimate is that of the relative error of all C-points. Whether this is what was
             asked for: False where cycles did not get there, and it was solved step by step.
+
+        Raises
+        ------
+        ChaoticRecurrenceError
+            With a tolerance, forward, where cycles do not converge because errors grow.
         """
         total = steps if total is None else total
         factors, newton = self.factors(total), newton_of(self.cycle)
@@ -173,7 +184,10 @@ class TimeCycles:
             made = PassReport(len(cycles.changes), math.inf, math.inf)
         if not limit.stop or made.estimate <= max(limit.stop, cycles.rounding):
             return points, made, True
-        return hierarchy[0].operator.march(f), made._replace(estimate=0.0), False
+        points = hierarchy[0].operator.march(f)
+        if f is None and made.estimate == math.inf:  # only exact states can tell why
+            refuse_chaos(hierarchy[0].operator, points)
+        return points, made._replace(estimate=0.0), False
 
     def _words(self, factors: int) -> tuple[str, ...]:
         words = relaxation_words(self.relaxation, self.levels - 1)
@@ -217,6 +231,8 @@ class _Cycles:
             made = self._made(size)
             if limit.stop and made.estimate <= max(limit.stop, self.rounding):
                 break
+            if limit.stop and f is None and made.cycles in LOOKS and not falls(self.norms):
+                refuse_chaos(equation, u)
             if stalled and self.norms[-1] > 0.9 * self.norms[-2]:
                 break
         return u, made
@@ -231,7 +247,7 @@ class _Cycles:
     def _made(self, size: float) -> PassReport:
         """The estimate is at least the residual: changes are small, too, where cycles diverge."""
         made = summarize(self.changes, self.norms, self.rounding)
-        return made._replace(estimate=max(made.estimate, self.norms[-1] / size))
+        return made._replace(estimate=max(self.norms[-1] / size, made.estimate))
 
     def _add_residual(self, norm: float) -> None:
         if not math.isfinite(norm):  # all processes meet it here

@@ -69,6 +69,8 @@ class InitialState:
             return cls(zeros, widths, sequence)
         if isinstance(h0, list):
             h0 = tuple(h0)
+        if not isinstance(cell, nn.RNNBase | nn.RNNCellBase):
+            widths = None  # the state tells, which may be a tuple
         parts = h0 if isinstance(h0, tuple) else (h0,)
         wanted = [(layers, *ends, w) for w in widths] if widths else None
         if wanted is None and all(isinstance(p, Tensor) and p.dim() for p in parts):

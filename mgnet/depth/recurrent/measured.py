@@ -1,4 +1,4 @@
-"""How long the modes of a `TimeParallel` module take, for `mode="auto"`."""
+"""Which modes of a `TimeParallel` module a call can have, and how long they take."""
 
 from __future__ import annotations
 
@@ -10,13 +10,49 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from mgnet.depth.parallel.control import Control, FixedCycles
 from mgnet.depth.parallel.evaluation import fastest
 from mgnet.depth.recurrent.initial_state import InitialState
 from mgnet.depth.recurrent.sequences import TimeSequence
 
-__all__ = ["seconds_of_modes"]
+__all__ = ["mode_for", "seconds_of_modes"]
 
 MODES = "serial", "mgrit"
+
+
+def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few: bool) -> str:
+    """The mode of a call that was asked for, or "serial" where no other one can be.
+
+    Parameters
+    ----------
+    x : Tensor of shape (T, batch, features)
+    mode : {"mgrit", "serial", "auto"}
+    control : FixedCycles or CyclesToTolerance
+    transform : str, optional
+        What transforms the call.
+    few : bool
+        Whether there are too few steps for cycles.
+
+    Examples
+    --------
+    >>> mode_for(torch.zeros(100, 1, 2), "mgrit", FixedCycles(2), None, False)
+    'mgrit'
+    """
+    if transform and mode != "serial" and isinstance(control, FixedCycles):
+        raise RuntimeError(
+            f"TimeParallel was called under {transform}, which does not pass through a fixed "
+            "number of cycles; use control=CyclesToTolerance(1e-6), say, or mode='serial'"
+        )
+    if transform or few or not x.numel() or x.is_meta or mode == "serial":
+        return "serial"
+    if x.dtype in (torch.float32, torch.float64):
+        return mode
+    if mode == "auto":
+        return "serial"
+    raise TypeError(
+        f"TimeParallel got an input of {x.dtype}; its cycles need float32 or float64, or use "
+        "mode='serial'"
+    )
 
 
 def seconds_of_modes(

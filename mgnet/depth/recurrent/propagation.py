@@ -13,7 +13,7 @@ from torch import Tensor
 from mgnet.depth.recurrent.step_tape import Steps, StepTape
 from mgnet.limits import check_memory
 
-__all__ = ["TimeAdjoint", "TimeSteps", "check_jacobians"]
+__all__ = ["RunningTape", "TimeAdjoint", "TimeSteps", "check_jacobians"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,8 @@ class TimeSteps:
         Of the own steps.
     factors : tuple of int
         From each level to the next.
+    running : Tensor of shape (T, batch, 1), optional
+        Which sequences still run: one that has ended keeps its state, of which norms know nothing.
 
     Examples
     --------
@@ -46,11 +48,13 @@ class TimeSteps:
     steps: Steps
     inputs: Tensor
     factors: tuple[int, ...]
+    running: Tensor | None = None
 
     @cached_property
-    def levels(self) -> list[tuple[Tensor, Tensor | None]]:
-        """The inputs of every level and, of coarse ones, how many steps each stands for."""
-        found: list[tuple[Tensor, Tensor | None]] = [(self.inputs, None)]
+    def levels(self) -> list[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Inputs of every level; of coarse ones, how many steps each stands for; what runs."""
+        found: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+        found.append((self.inputs, None, self.running))
         for stride in accumulate(self.factors, mul):
             full = len(self.inputs) // stride
             whole, rest = self.inputs[: full * stride], self.inputs[full * stride :]
@@ -59,27 +63,87 @@ class TimeSteps:
             if len(rest):
                 means = torch.cat([means, rest.mean(0, keepdim=True)])
                 lengths.append(float(len(rest)))
-            found.append((means, means.new_tensor(lengths).view(-1, 1, 1)))
+            if self.running is None:
+                found.append((means, means.new_tensor(lengths).view(-1, 1, 1), None))
+                continue
+            missing = self.running.new_zeros(-len(self.running) % stride, *self.running.shape[1:])
+            counts = torch.cat([self.running, missing]).unflatten(0, (-1, stride)).sum(1)
+            found.append((means, counts.clamp_min(1).to(means.dtype), counts > 0))
         return found
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Some steps of a level, all at once."""
-        return self.steps.advance(*self._given(level, which), states)
+        inputs, lengths, running = self._given(level, which)
+        new = self.steps.advance(inputs, lengths, states)
+        return new if running is None else torch.where(running, new, states)
 
     def record(self, level: int, which: slice, states: Tensor) -> StepTape:
         """The derivatives of `advance`."""
-        return self.steps.record(*self._given(level, which), states)
+        inputs, lengths, running = self._given(level, which)
+        tape = self.steps.record(inputs, lengths, states)
+        return tape if running is None else RunningTape(tape, running)
 
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
         """What `advance` gives, and its derivative, as in `StepTape.jacobian`."""
         check_jacobians(states, structure)
-        return self.steps.linearize(*self._given(level, which), states, structure)
+        inputs, lengths, running = self._given(level, which)
+        new, jacobian = self.steps.linearize(inputs, lengths, states, structure)
+        if running is None:
+            return new, jacobian
+        return torch.where(running, new, states), _held(running, jacobian, structure)
 
-    def _given(self, level: int, which: slice) -> tuple[Tensor, Tensor | None]:
-        inputs, lengths = self.levels[level]
-        return inputs[which], None if lengths is None else lengths[which]
+    def _given(self, level: int, which: slice) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        inputs, *rest = self.levels[level]
+        lengths, running = [None if each is None else each[which] for each in rest]
+        return inputs[which], lengths, running
+
+
+@dataclass(frozen=True, eq=False)
+class RunningTape:
+    """Derivatives of some steps, in which sequences that have ended keep their states.
+
+    Parameters
+    ----------
+    tape : StepTape
+        Of the steps of all sequences.
+    running : Tensor of shape (k, batch, 1)
+
+    Examples
+    --------
+    >>> from mgnet.depth.recurrent.gru_steps import GRUSteps
+    >>> steps = GRUSteps(torch.zeros(3, 1), None)
+    >>> tape = steps.record(torch.zeros(2, 1, 3), None, torch.ones(2, 1, 1))
+    >>> RunningTape(tape, torch.tensor([[[True]], [[False]]])).vjp(torch.ones(2, 1, 1)).ravel()
+    tensor([0.5000, 1.0000])
+    """
+
+    tape: StepTape
+    running: Tensor
+
+    def __getitem__(self, which: slice) -> RunningTape:
+        return RunningTape(self.tape[which], self.running[which])
+
+    def vjp(self, v: Tensor) -> Tensor:
+        """`v` times the derivative by the states."""
+        return torch.where(self.running, self.tape.vjp(v), v)
+
+    def gradients(self, v: Tensor) -> tuple[Tensor | None, tuple[Tensor | None, ...]]:
+        """`v` times the derivatives by the inputs and by the weights."""
+        return self.tape.gradients(torch.where(self.running, v, torch.zeros_like(v)))
+
+    def jacobian(self, structure: str) -> Tensor:
+        """The derivative by the states, as in `StepTape`."""
+        return _held(self.running, self.tape.jacobian(structure), structure)
+
+
+def _held(running: Tensor, jacobian: Tensor, structure: str) -> Tensor:
+    """The Jacobians of the steps of what runs, and the identity."""
+    if structure == "diagonal":
+        return torch.where(running, jacobian, torch.ones_like(jacobian))
+    identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype, device=jacobian.device)
+    return torch.where(running[..., None], jacobian, identity)
 
 
 class TimeAdjoint:

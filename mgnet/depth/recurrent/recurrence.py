@@ -6,10 +6,13 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mgnet.depth.batched.lending import lending
+from mgnet.depth.recurrent.cell_call import KeptCell
 from mgnet.depth.recurrent.cell_steps import Cell, CellSteps, CoarseStep
 from mgnet.depth.recurrent.extrapolation import extrapolated
 from mgnet.depth.recurrent.gru_steps import GRUSteps
@@ -20,6 +23,7 @@ from mgnet.depth.recurrent.step_tape import Steps
 __all__ = [
     "Recurrence",
     "check_module",
+    "coarse_of",
     "is_known",
     "module_of",
     "recurrence_of",
@@ -106,7 +110,27 @@ a cell, as nn.RNNCell
         )
 
 
-def recurrence_of(cell: Cell, coarse: CoarseStep | None, widths: tuple[int, ...]) -> Recurrence:
+def coarse_of(cell: Cell) -> CoarseStep | None:
+    """The method `coarse` of a cell, if it has one: a module of that name is something else.
+
+    Parameters
+    ----------
+    cell : callable
+
+    Examples
+    --------
+    >>> cell = nn.RNNCell(2, 3)
+    >>> cell.coarse = nn.Linear(2, 3)
+    >>> print(coarse_of(cell))
+    None
+    """
+    found: Any = getattr(cell, "coarse", None)
+    return found if callable(found) and not isinstance(found, nn.Module) else None
+
+
+def recurrence_of(
+    cell: Cell, coarse: CoarseStep | None, widths: tuple[int, ...], kept: KeptCell | None = None
+) -> Recurrence:
     """The recurrence of a cell.
 
     Parameters
@@ -117,6 +141,8 @@ def recurrence_of(cell: Cell, coarse: CoarseStep | None, widths: tuple[int, ...]
         `extrapolated`.
     widths : tuple of int
         Of the parts of a state.
+    kept : KeptCell, optional
+        What the cell depends on beside its weights.
 
     Examples
     --------
@@ -127,9 +153,10 @@ def recurrence_of(cell: Cell, coarse: CoarseStep | None, widths: tuple[int, ...]
     if coarse is None and is_known(cell):
         return _of_weights(KNOWN[type(cell)], cell, "", widths)  # type: ignore[index, arg-type]
     if coarse is None:
-        coarse = getattr(cell, "coarse", None) or extrapolated(cell)
-    weights = [*cell.parameters()] if isinstance(cell, nn.Module) else []
-    return Recurrence(partial(CellSteps, cell, coarse, widths), weights, widths)
+        coarse = coarse_of(cell) or extrapolated(cell)
+    with lending():
+        weights = [*cell.parameters()] if isinstance(cell, nn.Module) else []
+    return Recurrence(partial(CellSteps, cell, coarse, widths, kept=kept), weights, widths)
 
 
 def recurrences_of(module: nn.GRU | nn.LSTM) -> list[list[Recurrence]]:

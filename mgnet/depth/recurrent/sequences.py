@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-__all__ = ["TimeSequence", "size_of"]
+__all__ = ["TimeSequence", "rows_of", "size_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class TimeSequence:
     Parameters
     ----------
     x : Tensor of shape (T, batch, features)
-        Zeros after the end of a sequence.
+        After the end of a sequence its last real input: zeros may be no inputs of a cell.
     batch_first : bool
     unbatched : bool
         Whether the user gave one sequence without an axis for the batch.
@@ -89,6 +90,14 @@ class TimeSequence:
         sizes = self.packed.batch_sizes.to(self.x.device)
         return (sizes[:, None] > torch.arange(self.x.shape[1], device=self.x.device)).sum(0)
 
+    @property
+    def running(self) -> Tensor | None:
+        """Whether each sequence still runs, shape (T, batch, 1); None where all do to the end."""
+        if self.packed is None or int(self.packed.batch_sizes[-1]) == self.x.shape[1]:
+            return None
+        rows = torch.arange(self.x.shape[1]) < self.packed.batch_sizes[:, None]
+        return rows[..., None].to(self.x.device)
+
     def output(self, y: Tensor) -> Tensor | PackedSequence:
         """Outputs (T, batch, features) as the user wants them."""
         if self.packed is not None:
@@ -111,6 +120,13 @@ class TimeSequence:
         back = self.lengths - 1 - steps
         return x[torch.where(back < 0, steps, back), torch.arange(x.shape[1], device=x.device)]
 
+    def dropout(self, x: Tensor, p: float) -> Tensor:
+        """Drop numbers of x (T, batch, features) as PyTorch: packed rows alone have a mask."""
+        if self.packed is None:
+            return F.dropout(x, p)
+        rows = x.flatten(0, 1)[_places(self.packed, x.shape[1])]
+        return _padded(self.packed._replace(data=F.dropout(rows, p)))
+
     def ordered(self, state: Tensor) -> Tensor:
         """States (layers, batch, S) of the user, in the order of x."""
         if self.unbatched:
@@ -124,6 +140,24 @@ class TimeSequence:
             return state[:, 0]
         order = None if self.packed is None else self.packed.unsorted_indices
         return state if order is None else state.index_select(1, order)
+
+
+def rows_of(given: Tensor | PackedSequence, batch_first: bool) -> int:
+    """How many sequences there are in an input.
+
+    Parameters
+    ----------
+    given : Tensor or PackedSequence
+    batch_first : bool
+
+    Examples
+    --------
+    >>> rows_of(torch.zeros(100, 2, 3), False), rows_of(torch.zeros(100, 3), False)
+    (2, 1)
+    """
+    if isinstance(given, PackedSequence):
+        return int(given.batch_sizes[0])
+    return given.shape[0 if batch_first else 1] if given.dim() > 2 else 1
 
 
 def size_of(given: Tensor | PackedSequence, h0: Tensor | Sequence[Tensor] | None) -> tuple:
@@ -156,7 +190,10 @@ def _places(packed: PackedSequence, batch: int) -> Tensor:
 
 
 def _padded(packed: PackedSequence) -> Tensor:
-    steps, batch = len(packed.batch_sizes), int(packed.batch_sizes[0])
-    rows = packed.data.new_zeros(steps * batch, *packed.data.shape[1:])
-    rows = rows.index_copy(0, _places(packed, batch), packed.data)
-    return rows.unflatten(0, (steps, batch))
+    sizes = packed.batch_sizes
+    batch, begins = int(sizes[0]), sizes.cumsum(0) - sizes
+    rows = torch.arange(batch)
+    # Of each sequence the last step that it has, from there on.
+    lengths = (sizes[:, None] > rows).sum(0)
+    steps = torch.minimum(torch.arange(len(sizes))[:, None], lengths - 1)
+    return packed.data[(begins[steps] + rows).to(packed.data.device)]

@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import _VF, Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from mgnet.depth.recurrent.cell_steps import Cell, joined, parts_of
+from mgnet.depth.batched.lending import lending
+from mgnet.depth.recurrent.cell_steps import Cell, CellState, joined, parts_of
+from mgnet.depth.recurrent.initial_state import InitialState
 from mgnet.depth.recurrent.recurrence import is_known
 from mgnet.depth.recurrent.sequences import TimeSequence
 
-__all__ = ["march_cell"]
+__all__ = ["march_cell", "march_module"]
 
 LOOPS = {nn.GRUCell: _VF.gru, nn.LSTMCell: _VF.lstm}
+
+
+def march_module(
+    cell: Cell, sequence: TimeSequence, start: InitialState
+) -> tuple[Tensor | PackedSequence, CellState]:
+    """The output and the last state of a cell, or of a module of PyTorch, as the user wants them.
+
+    Parameters
+    ----------
+    cell : callable
+    sequence : TimeSequence
+    start : InitialState
+
+    Examples
+    --------
+    >>> sequence = TimeSequence.of(torch.zeros(7, 5, 2), batch_first=False)
+    >>> start = InitialState.of(nn.GRUCell(2, 3), sequence, None)
+    >>> march_module(nn.GRUCell(2, 3), sequence, start)[0].shape
+    torch.Size([7, 5, 3])
+    """
+    if not isinstance(cell, nn.GRU | nn.LSTM):
+        y, last = march_cell(cell, sequence, start.states[0], start.widths)
+        return y, start.given(last[None])
+    given: Any = start.given(start.states)
+    if sequence.packed is not None:
+        return cell(sequence.packed, given)
+    return cell(sequence.output(sequence.x), given)
 
 
 def march_cell(
@@ -44,7 +74,8 @@ def march_cell(
         return _march_known(cell, sequence, start, widths)  # type: ignore[arg-type]
     state, outputs, lengths = start, [], sequence.lengths
     for number, x in enumerate(sequence.x):
-        new = joined(cell(x, parts_of(state, widths)))
+        with lending():
+            new = joined(cell(x, parts_of(state, widths)))
         if lengths is not None:  # a sequence that has ended keeps its state
             new = torch.where((lengths > number)[:, None], new, state)
         state = new

@@ -7,6 +7,7 @@ piece by piece in the order of the steps: one process hands the sum to the next.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +19,10 @@ from mgnet.depth.mgrit.communicator import Communicator
 from mgnet.depth.recurrent.pieces import PiecedSteps
 from mgnet.depth.recurrent.propagation import TimeAdjoint, TimeSteps
 from mgnet.depth.recurrent.recurrence import Recurrence
-from mgnet.depth.recurrent.solve import Once, TimeCall, detached
-from mgnet.depth.recurrent.time_share import TimeShare
+from mgnet.depth.recurrent.solve import Once, TimeCall, detached, refuse_batches, solve
+from mgnet.depth.recurrent.time_share import Shares, TimeShare
 
-__all__ = ["shared_solve"]
+__all__ = ["shared_solve", "solve_shared"]
 
 
 def shared_solve(
@@ -57,6 +58,32 @@ def shared_solve(
     return _SharedSolve.apply(call, share, len(of_input), start, x, *given)
 
 
+def solve_shared(
+    call: TimeCall, shares: Shares | None, recurrence: Recurrence, start: Tensor, x: Tensor
+) -> Tensor:
+    """`shared_solve` where several processes share the steps, else `solve`.
+
+    Parameters
+    ----------
+    call, recurrence, start, x : as in `shared_solve`
+    shares : callable, optional
+
+    Examples
+    --------
+    >>> from mgnet.depth import FixedCycles
+    >>> from mgnet.depth.recurrent.cycles import TimeCycles
+    >>> from mgnet.depth.recurrent.recurrence import recurrence_of
+    >>> recurrence = recurrence_of(torch.nn.GRUCell(2, 3), None, (3,))
+    >>> call = TimeCall(recurrence.steps, TimeCycles(), FixedCycles(3), lambda *told: None)
+    >>> solve_shared(call, None, recurrence, torch.zeros(1, 3), torch.randn(9, 1, 2)).shape
+    torch.Size([10, 1, 3])
+    """
+    if shares is None:
+        return solve(call, start, recurrence.inputs(x), recurrence.weights)
+    share = shares(len(x), math.prod(call.cycles.factors(len(x))))
+    return shared_solve(call, share, start, x, recurrence)
+
+
 class _Given(NamedTuple):
     """The tensors of a call, outside of any graph; `of_input` is empty for other cells."""
 
@@ -72,7 +99,8 @@ class _Given(NamedTuple):
             inputs = self.x[piece.start : piece.stop]
             if self.of_input:
                 inputs = F.linear(inputs, *self.of_input)  # type: ignore[arg-type]
-            made.append(TimeSteps(taken, inputs, factors))
+            running = None if call.running is None else call.running[piece.start : piece.stop]
+            made.append(TimeSteps(taken, inputs, factors, running))
         return PiecedSteps(made, tuple(map(len, share.pieces)), factors, total), made
 
 
@@ -103,6 +131,7 @@ class _SharedSolve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_batches(gradient)
         call, share = ctx.call, ctx.share
         points, x, *weights = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
@@ -155,9 +184,13 @@ def _gradients(
         mine = torch.cat(of_x) if of_x else given.x[:0]
         whole = ends.allgather_layers(mine)
     likes = *given.of_input, *given.weights
+    parts = [[each[number] for each in of_weights] for number in range(len(likes))]
+    # Autograd tells nothing of a weight that no step uses; a process without steps cannot know.
+    own_uses = [float(any(part is not None for part in each)) for each in parts]
+    uses = ends.gather(torch.tensor(own_uses).view(-1, 1)).reshape(len(likes), -1).amax(1) > 0.0
     sums = [
-        _summed(like, [each[number] for each in of_weights], ends) if need else None
-        for number, (like, need) in enumerate(zip(likes, needed[5:], strict=True))
+        _summed(like, each, ends) if need and used else None
+        for like, each, need, used in zip(likes, parts, needed[5:], uses.tolist(), strict=True)
     ]
     return [ends.broadcast_from_last(adjoints[0].clone(), True), whole, *sums]
 
@@ -182,6 +215,7 @@ def _summed(
         return None
     total = communicator.receive(torch.zeros_like(like), False).clone()
     for part in own:
-        total += part
+        if part is not None:
+            total += part
     communicator.send(total, False)
     return communicator.broadcast_from_last(total, False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.propagation import TimeAdjoint, TimeSteps
 from mgnet.depth.recurrent.step_tape import Steps
 
-__all__ = ["Once", "TimeCall", "detached", "solve"]
+__all__ = ["Once", "TimeCall", "detached", "refuse_batches", "solve"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,8 @@ class TimeCall:
         Of the layer and direction, among those of the module.
     starts : WarmStarts, optional
         Where a pass finds its first guess, and leaves its states.
+    running : Tensor of shape (T, batch, 1), optional
+        Which sequences still run.
     """
 
     steps: Callable[..., Steps]
@@ -44,6 +46,7 @@ class TimeCall:
     report: Callable[[str, PassReport, bool], None]
     number: int = 0
     starts: WarmStarts | None = None
+    running: Tensor | None = None
 
     def guess(self, direction: str, like: Tensor, steps: int) -> Tensor | None:
         """States of so many steps and a point such as this one, if a pass has left such."""
@@ -59,6 +62,10 @@ class TimeCall:
         if self.starts is not None and math.isfinite(made.estimate):
             self.starts.kept[f"{direction} {self.number}"] = states.detach()
         self.report(direction, made, solved)
+
+    def in_steps(self) -> TimeCall:
+        """The same call with exact steps, one after another; backward, too."""
+        return replace(self, cycles=TimeCycles(levels=1))
 
 
 def solve(
@@ -93,7 +100,7 @@ class _Solve(torch.autograd.Function):
         ctx: Any, call: TimeCall, start: Tensor, inputs: Tensor, *weights: Tensor | None
     ) -> Tensor:
         factors, count = call.cycles.factors(len(inputs)), len(inputs)
-        steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), factors)
+        steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), factors, call.running)
         limit, guess = call.control.limit("forward"), call.guess("forward", start, count)
         points, made, solved = call.cycles.solve(
             steps, count, start.detach(), None, limit, SERIAL_COMMUNICATOR, guess=guess
@@ -105,11 +112,14 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        refuse_batches(gradient)
         call = ctx.call
         points, inputs, *weights = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             points, f = points.detach(), gradient.detach()
-            steps = TimeSteps(call.steps(*detached(weights)), inputs.detach(), ctx.factors)
+            steps = TimeSteps(
+                call.steps(*detached(weights)), inputs.detach(), ctx.factors, call.running
+            )
             adjoint, limit = TimeAdjoint(steps, points), call.control.limit("backward")
             guess, ends = call.guess("backward", f[-1], len(inputs)), SERIAL_COMMUNICATOR
             adjoints, made, solved = call.cycles.solve(
@@ -145,6 +155,22 @@ parallel over time does not have; use mode='serial'
         raise RuntimeError(
             "TimeParallel was asked for a derivative of its gradient, which a solve in parallel "
             "over time does not have; use mode='serial'"
+        )
+
+
+def refuse_batches(gradient: Tensor) -> None:
+    """Raise a RuntimeError if this is a whole batch of gradients, which `vmap` makes.
+
+    Examples
+    --------
+    >>> refuse_batches(torch.ones(1))
+    """
+    batched = torch._C._functorch.is_legacy_batchedtensor(gradient)  # type: ignore[attr-defined]
+    if batched or torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "TimeParallel got many gradients at once, by is_grads_batched, vectorize=True or vmap "
+            "over a backward pass; ask for one after another, call the module inside of "
+            "torch.func, or use mode='serial'"
         )
 
 

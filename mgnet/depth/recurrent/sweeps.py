@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mgnet.depth.mgrit.newton import NewtonSweep
 from mgnet.depth.parallel.control import CycleLimit, PassReport, summarize
+from mgnet.depth.recurrent.chaos import LOOKS, falls, refuse_chaos
 from mgnet.level import Level
 
 __all__ = ["newton_sweeps"]
@@ -38,6 +39,11 @@ def newton_sweeps(
     rounding : float
         The least relative change that can be told from rounding.
 
+    Raises
+    ------
+    ChaoticRecurrenceError
+        With a tolerance, forward, where sweeps do not converge because errors grow.
+
     Examples
     --------
     >>> import torch
@@ -62,11 +68,16 @@ def newton_sweeps(
         size = float(norm(u)) or 1.0
         changes.append(float(norm(u - before)) / size)
         made = summarize(changes, norms, rounding)
+        if not math.isfinite(norms[-1]):  # a sequence that is not finite begins anew each time
+            made = made._replace(estimate=math.inf)
         asked = max(limit.stop, rounding)
         # Changes are small, too, where damped sweeps stand still: the residual decides.
         if limit.stop and made.estimate <= asked:
             left = float(norm(equation.residual(u, f))) / size
-            made = made._replace(estimate=max(made.estimate, left))
+            made = made._replace(estimate=max(left, made.estimate))  # NaN, if left is NaN
             if made.estimate <= asked:
                 break
+        # Norms are those of what a sweep began with.
+        if limit.stop and f is None and made.cycles - 1 in LOOKS and not falls(norms):
+            refuse_chaos(equation, u)
     return u, made

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils._pytree import tree_map_only
 
@@ -18,12 +17,19 @@ from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
 from mgnet.depth.parallel.control import SERIAL, Control, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.solve import WarmStarts
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
+from mgnet.depth.recurrent.cell_call import KeptCell
 from mgnet.depth.recurrent.cell_checks import check_arguments, check_cell
 from mgnet.depth.recurrent.cell_steps import Cell, CellState, CoarseStep
-from mgnet.depth.recurrent.compiled_cells import march_states, marches
+from mgnet.depth.recurrent.chaos import ChaoticRecurrenceError
+from mgnet.depth.recurrent.compiled_cells import (
+    formula_states,
+    march_states,
+    march_together,
+    takes_formulas,
+)
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
-from mgnet.depth.recurrent.measured import seconds_of_modes
+from mgnet.depth.recurrent.measured import mode_for, seconds_of_modes
 from mgnet.depth.recurrent.recurrence import (
     Recurrence,
     check_module,
@@ -33,10 +39,10 @@ from mgnet.depth.recurrent.recurrence import (
     recurrences_of,
 )
 from mgnet.depth.recurrent.saved_settings import settings_from_state, settings_to_state
-from mgnet.depth.recurrent.sequences import TimeSequence, size_of
-from mgnet.depth.recurrent.serial import march_cell
-from mgnet.depth.recurrent.shared_solve import shared_solve
-from mgnet.depth.recurrent.solve import TimeCall, solve
+from mgnet.depth.recurrent.sequences import TimeSequence, rows_of, size_of
+from mgnet.depth.recurrent.serial import march_module
+from mgnet.depth.recurrent.shared_solve import solve_shared
+from mgnet.depth.recurrent.solve import TimeCall
 from mgnet.depth.recurrent.time_share import Shares
 from mgnet.training.extra_state import allow_without_extra_state
 
@@ -53,7 +59,7 @@ class TimeParallel(nn.Module):
     are shared over time, so steps that are taken together are one call of the cell, with time in
     the batch; autograd meets one function, whose backward pass is the adjoint recurrence, solved by
     the same cycles. What cycles do not solve to the tolerance is solved step by step, with one
-    warning.
+    warning. A chaotic recurrence, on which they would be lost, is refused in the first call.
 
     Parameters
     ----------
@@ -94,6 +100,10 @@ class TimeParallel(nn.Module):
     ------
     TypeError, ValueError
         One sentence, if an argument is malformed.
+    RuntimeError
+        In the first call, in mode "mgrit" and with a tolerance, if errors grow along the steps: the
+        sentence has the Lyapunov exponent. Mode "auto" takes exact steps then; so does a module
+        that becomes chaotic later, in training, with one warning.
 
     Notes
     -----
@@ -143,7 +153,7 @@ class TimeParallel(nn.Module):
         self._faster: dict[tuple, tuple[str, float]] = {}  # of "auto"; for how many cycles
         self._size: tuple = ()  # of the present call, in mode "auto"
         self._starts = WarmStarts()
-        self._warned = False
+        self._warned = self._has_solved = False
 
     def take_part(self, shares: Shares, communicator: Communicator) -> None:
         """Share the steps of all calls with other processes, which make the same calls.
@@ -193,12 +203,17 @@ class TimeParallel(nn.Module):
         return found
 
     def _forward(self, input: Sequences, h0: CellState | None, data: Tensor) -> Any:
+        device = data.device.type if isinstance(data, Tensor) else "cpu"
+        if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+            return self._plain(input, h0)
+        input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
+        with torch.autocast(device, enabled=False):  # so that all modes give the same
+            return self._plain(input, h0)
+
+    def _plain(self, input: Sequences, h0: CellState | None) -> Any:
         if self._is_left_to_pytorch(input, h0):
             self.__dict__["last_forward"] = self.__dict__["last_backward"] = SERIAL
-            module: Any = self.cell
-            return module(input, h0)
-        if isinstance(data, Tensor) and torch.is_autocast_enabled(data.device.type):
-            input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
+            return self.cell(input, h0)  # type: ignore[arg-type]
         sequence = TimeSequence.of(input, self.batch_first)
         start = InitialState.of(self.cell, sequence, h0)
         mode = self._mode(sequence, start)
@@ -216,7 +231,8 @@ class TimeParallel(nn.Module):
             known = self._faster.get(self._key(input, h0)) if self._faster else None
             if known is None or known[0] != "serial":
                 return False
-        return not self._marches(input, h0)
+        x = input.data if isinstance(input, PackedSequence) else input
+        return not self._marches(input, h0) and not takes_formulas(self, self.cell, x, h0)
 
     def _key(self, input: Sequences, h0: CellState | None) -> tuple:
         return *size_of(input, h0), self.training, torch.is_grad_enabled()
@@ -231,97 +247,85 @@ class TimeParallel(nn.Module):
         if isinstance(self.cell, nn.RNNBase):
             check_module(self.cell)  # hooks may have come
         transform = transform_of(self, sequence.x, {"h0": start.states})
-        if transform and self.mode != "serial" and isinstance(self.control, FixedCycles):
-            raise RuntimeError(
-                f"TimeParallel was called under {transform}, which does not pass through a fixed "
-                "number of cycles; use control=CyclesToTolerance(1e-6), say, or mode='serial'"
-            )
-        few = self.cycles.are_serial(len(sequence.x)) or not sequence.x.numel()
-        if transform or few or sequence.x.is_meta or self.mode == "serial":
-            return "serial"
-        if sequence.x.dtype in (torch.float32, torch.float64):
-            return self.mode
-        if self.mode == "auto":
-            return "serial"
-        raise TypeError(
-            f"TimeParallel got an input of {sequence.x.dtype}; its cycles need float32 or float64, "
-            "or use mode='serial'"
-        )
+        few = self.cycles.are_serial(len(sequence.x))
+        return mode_for(sequence.x, self.mode, self.control, transform, few)
 
     def _run(self, sequence: TimeSequence, start: InitialState, mode: str) -> Any:
-        if mode == "serial" and not self._marches(sequence.output(sequence.x), start.states):
-            self.last_forward = self.last_backward = SERIAL
-            return self._serial(sequence, start)
-        with torch.autocast(sequence.x.device.type, enabled=False):
-            y, last = self._layered(sequence, start, mode)
+        if mode == "serial":
+            if takes_formulas(self, self.cell, sequence.x, start.states):
+                mode = "formulas"
+            elif not self._marches(sequence.output(sequence.x), start.states):
+                self.last_forward = self.last_backward = SERIAL
+                return march_module(self.cell, sequence, start)
+        y, last = self._layered(sequence, start, mode)
         return sequence.output(y), start.given(torch.stack(last))
-
-    def _serial(self, sequence: TimeSequence, start: InitialState) -> Any:
-        if not isinstance(self.cell, nn.GRU | nn.LSTM):
-            y, last = march_cell(self.cell, sequence, start.states[0], start.widths)
-            return y, start.given(last[None])
-        given = start.given(start.states)
-        if sequence.packed is not None:
-            return self.cell(sequence.packed, given)
-        return self.cell(sequence.output(sequence.x), given)
 
     def _marches(self, input: Sequences, h0: Any) -> bool:
         """Whether the compiled loop takes all layers of a call."""
-        cell: Any = self.cell
-        x = input.data if isinstance(input, PackedSequence) else input
-        if not is_known(cell) or transform_of(self, x, {"h0": h0}):
+        if not is_known(self.cell):
             return False
-        batch = 1
-        if isinstance(input, PackedSequence):
-            batch = int(input.batch_sizes[0])
-            if getattr(cell, "dropout", 0.0) and cell.training:
-                return False  # PyTorch draws masks for what is packed
-        elif x.dim() > 2:
-            batch = x.shape[0 if self.batch_first else 1]
-        layers = self._recurrences(state_widths(cell) or (), None)
-        return all(marches(each, x, batch) for layer in layers for each in layer)
+        layers = self._recurrences(state_widths(self.cell) or (), None)
+        return march_together(self, layers, input, h0, rows_of(input, self.batch_first))
 
     def _recurrences(
-        self, widths: tuple[int, ...], coarse: CoarseStep | None
+        self, widths: tuple[int, ...], coarse: CoarseStep | None, kept: KeptCell | None = None
     ) -> list[list[Recurrence]]:
         """Of every layer those of its directions."""
         if isinstance(self.cell, nn.GRU | nn.LSTM):
             return recurrences_of(self.cell)
-        return [[recurrence_of(self.cell, coarse, widths)]]
+        return [[recurrence_of(self.cell, coarse, widths, kept)]]
+
+    def _checked(self, sequence: TimeSequence, start: InitialState) -> KeptCell | None:
+        """What a cell of the user depends on, if it can be solved in parallel over time."""
+        if is_known(self.cell) and self.coarse is None:
+            return None
+        return check_cell(self.cell, self.coarse, sequence.x, start.states[0], start.widths)
 
     def _layered(
         self, sequence: TimeSequence, start: InitialState, mode: str
     ) -> tuple[Tensor, list[Tensor]]:
         cell, x, last = self.cell, sequence.x, list[Tensor]()
-        coarse = None if mode == "serial" else self.coarse
-        if not is_known(cell) or coarse is not None:
-            check_cell(cell, coarse, sequence.x[0], start.states[0], start.widths)
-        layers = self._recurrences(start.widths, coarse)
+        given = (self.coarse, self._checked(sequence, start)) if mode == "mgrit" else (None, None)
+        layers = self._recurrences(start.widths, *given)
         dropout = cell.dropout if isinstance(cell, nn.RNNBase) and cell.training else 0.0
         self.last_forward = self.last_backward = SERIAL
         for number, directions in enumerate(layers):
             if number and dropout:
-                x = F.dropout(x, dropout)
+                x = sequence.dropout(x, dropout)
             ends = []
             for reverse, recurrence in enumerate(directions):
-                given, state = sequence.reversed(x) if reverse else x, start.states[len(last)]
-                if mode == "serial":
-                    points = march_states(recurrence, state, recurrence.inputs(given))
+                inputs, state = sequence.reversed(x) if reverse else x, start.states[len(last)]
+                if mode != "mgrit":
+                    march = march_states if mode == "serial" else formula_states
+                    points = march(recurrence, state, recurrence.inputs(inputs))
                 else:
-                    points = self._solved(recurrence, state, given, len(last))
+                    call = self._call(recurrence, len(last), sequence.running)
+                    points = self._points(call, recurrence, state, inputs)
                 y = points[1:, :, : recurrence.widths[0]]
                 ends.append(sequence.reversed(y) if reverse else y)
                 last.append(sequence.last(points))
             x = ends[0] if len(ends) == 1 else torch.cat(ends, -1)
+        self._has_solved = self._has_solved or mode == "mgrit"
         return x, last
 
-    def _solved(self, recurrence: Recurrence, start: Tensor, x: Tensor, number: int) -> Tensor:
+    def _call(self, recurrence: Recurrence, number: int, running: Tensor | None) -> TimeCall:
         starts = self._starts if self.warm_start else None
-        given = recurrence.steps, self.cycles, self.control, self._report, number, starts
-        if self.shares is None:
-            return solve(TimeCall(*given), start, recurrence.inputs(x), recurrence.weights)
-        share = self.shares(len(x), math.prod(self.cycles.factors(len(x))))
-        return shared_solve(TimeCall(*given), share, start, x, recurrence)
+        given = recurrence.steps, self.cycles, self.control, self._report, number, starts, running
+        return TimeCall(*given)
+
+    def _points(self, call: TimeCall, *given: Any) -> Tensor:
+        """By cycles; by exact steps where the recurrence is chaotic and nobody is to be told."""
+        try:
+            return solve_shared(call, self.shares, *given)
+        except ChaoticRecurrenceError as found:
+            if self.mode == "auto":
+                self._faster[self._size] = "serial", math.inf
+            elif not self._has_solved:
+                raise
+            elif not self._warned:  # in the middle of training
+                self._warned = True
+                warnings.warn(f"{found}; now steps are taken exactly", stacklevel=2)
+        return solve_shared(call.in_steps(), self.shares, *given)
 
     def _report(self, direction: str, made: PassReport, solved: bool) -> None:
         name, control = f"last_{direction}", self.control
@@ -346,6 +350,7 @@ class TimeParallel(nn.Module):
     def _measured(self, sequence: TimeSequence, start: InitialState, key: tuple) -> str:
         """The faster mode for sequences like these, forward and backward if there is training."""
         if key not in self._faster:
+            self._checked(sequence, start)  # before it is called many times
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
             kept, starts = (self.last_forward, self.last_backward), dict(self._starts.kept)

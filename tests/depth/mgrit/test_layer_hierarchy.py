@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mgnet import Schedule, Solver, Step, cycle, run
+from mgnet.depth import NewtonSweep, OneStep
 from mgnet.depth.mgrit.layer_hierarchy import layer_hierarchy, mgrit
 
 
@@ -208,6 +209,85 @@ def test_work_is_what_the_propagator_counts(layers, levels, factor, text):
     assert solution.work * layers == pytest.approx(net.count, rel=1e-12)
     assert abs(closed(hierarchy, solution.value) - exact).max() < 1e-11
     assert not solver.schedule.work(hierarchy).exact
+
+
+class Priced(Net):
+    """Counts what layers cost; a coarse one costs the mean of those that it stands for."""
+
+    def __init__(self, layers, coarsening, costs):
+        super().__init__(layers, coarsening)
+        self.costs, self.spent, stride = [], 0.0, 1
+        for W in self.W:
+            parts = [costs[i * stride : (i + 1) * stride] for i in range(len(W))]
+            self.costs.append(np.array([part.mean() if len(part) else 0.0 for part in parts]))
+            stride *= coarsening
+
+    def advance(self, level, which, states):
+        self.spent += self.costs[level][which].sum()
+        return super().advance(level, which, states)
+
+    def linearize(self, level, which, states, structure):
+        self.spent += 2.0 * self.costs[level][which].sum()
+        value = super().advance(level, which, states)
+        return value, np.ones_like(states)
+
+
+@pytest.mark.parametrize(("layers", "levels", "factor"), [(64, 2, 4), (130, 3, 4), (9, 3, 2)])
+@pytest.mark.parametrize("text", ["nested F(1,1)", "V(0,1)"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_work_is_in_costs_where_layers_have_them(layers, levels, factor, text, stored):
+    costs = np.random.default_rng(layers).uniform(0.0, 9.0, layers)
+    costs[layers // 2 :] *= 0.1
+    net, u0 = Priced(layers, factor, costs), np.ones((1, 3))
+    options = {"levels": levels, "coarsening": factor, "c_points_only": stored}
+    hierarchy = layer_hierarchy(net, layers, u0, costs=costs, **options)
+    points = -(-layers // factor) + 1 if stored else layers + 1
+    solver = Solver(hierarchy, text, rtol=1e-12)
+    solution = solver.solve(u=np.tile(u0, (points, 1, 1))).require()
+    assert solution.work * costs.sum() == pytest.approx(net.spent, rel=1e-12)
+    parts = {(0, "pre"): 0, (0, "down"): 0, (levels - 1, "solve"): 0}
+    for entry in solution.record:
+        if (entry.step.level, entry.step.action) in parts:
+            parts[entry.step.level, entry.step.action] += entry.work
+    alike = Solver(layer_hierarchy(Net(layers, factor), layers, u0, **options), text, rtol=1e-12)
+    counted = alike.solve(u=np.tile(u0, (points, 1, 1)))
+    assert counted.cycles == solution.cycles  # costs change what is counted, and nothing else
+    assert (counted.value == solution.value).all()
+    solves = sum(entry.step.action == "solve" for entry in solution.record)
+    coarsest = solves * net.costs[levels - 1].sum() / costs.sum()
+    assert parts[levels - 1, "solve"] == pytest.approx(coarsest)
+
+
+@pytest.mark.parametrize("structure", ["identity", "diagonal"])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_newton_sweeps_are_counted_in_costs(structure, levels):
+    costs = np.arange(1.0, 22.0)
+    net, u0 = Priced(21, 4, costs), np.ones((1, 3))
+    hierarchy = layer_hierarchy(net, 21, u0, levels=levels, costs=costs)
+    sweep, level = NewtonSweep(structure), hierarchy[0]
+    sweep.smooth(level, np.tile(u0, (22, 1, 1)), None, 2, None)
+    assert level.tally[0] * level.cost == pytest.approx(net.spent) and net.spent > 0
+
+
+def test_costs_by_hand():
+    """Eight steps that cost 1 to 8, factor 4: C-layers are the fourth and the eighth."""
+    problem = OneStep(lambda t, dt, u: 0.5 * u, np.ones(1), np.ones(8))
+    level, coarse = problem.hierarchy(coarsening=4, costs=range(1, 9)).levels
+    assert level.cost == 36.0 and coarse.cost == 2.5 + 6.5
+    u = problem.guess()
+    relaxed = level.operator.relax(u, None)
+    assert level.tally[0] == pytest.approx((1 + 2 + 3 + 5 + 6 + 7) / 36)
+    level.operator.residual(relaxed, None)
+    assert level.tally[0] == pytest.approx(1.0)
+    coarse.operator.march(None)
+    assert coarse.tally[0] == 1.0
+    solution = Solver(problem.hierarchy(coarsening=4, costs=range(1, 9)), rtol=1e-9).solve(u=u)
+    down = [entry.work for entry in solution.record if entry.step.action == "down"]
+    # The check before it paid for the residual; the operator at the restricted state is coarse.
+    assert down[0] == pytest.approx(9 / 36)
+    assert f"{sum(down):.4g}" in solution.explain()
+    with pytest.raises(ValueError, match="layer_hierarchy got costs .* each of the 8 layers"):
+        problem.hierarchy(costs=[1.0, 2.0])
 
 
 def test_relaxed_states_are_relaxed_once():

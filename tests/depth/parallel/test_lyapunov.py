@@ -221,3 +221,20 @@ def test_half_precision_is_refused_and_does_not_stop_a_training(dtype):
         control = FixedCycles(1, tolerance=1e-9)
         with pytest.warns(UserWarning, match="estimated relative error"):
             LayerParallel(net, control=control).train()(x).sum().backward()
+
+
+def test_states_that_are_tuples_and_sequences_without_a_batch():
+    lstm, x = torch.nn.LSTMCell(3, 4).double(), torch.randn(60, 1, 3, dtype=torch.float64)
+    parts = torch.zeros(2, 1, 4, dtype=torch.float64)
+
+    def own(x, state):
+        return lstm(x, state)
+
+    wanted = lyapunov(lstm, x).exponent
+    for found in (lyapunov(lstm, x[:, 0]), lyapunov(lstm, x, state=tuple(parts))):
+        assert found.exponent == pytest.approx(wanted)
+    assert lyapunov(own, x, state=tuple(parts)).exponent == pytest.approx(wanted)
+    halved = lyapunov(lambda x, h: (0.5 * h[0], 0.5 * h[1]), x, state=tuple(parts + 1.0))
+    assert halved.exponent == pytest.approx(np.log(0.5))
+    with pytest.raises(TypeError, match="got a state of type float"):
+        lyapunov(own, x, state=0.5)

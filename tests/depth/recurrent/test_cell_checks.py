@@ -1,12 +1,15 @@
 """Law: a cell passes its check if its rows are independent of all else; the refusals are told."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from mgnet.depth.recurrent.cell_checks import check_cell
 
-X, H = torch.randn(3, 2), torch.randn(3, 4)
+X, H = torch.randn(5, 3, 2), torch.randn(3, 4)
+MEMORY = []
 
 
 class Counting(nn.RNNCell):
@@ -40,6 +43,11 @@ def test_good_cells_pass_and_leave_no_trace(cell):
         (lambda x, h: x.add_(1.0).sum(-1, keepdim=True) + h, "edits its arguments"),
         (lambda x, h: h + torch.rand(4), "random numbers"),
         (lambda x, h: h / h.norm(), "each row on its own"),
+        (lambda x, h: h + (x - x.mean(0)).sum(-1, keepdim=True), "each row on its own"),
+        (lambda x, h: h + nn.functional.batch_norm(x, None, None, training=True)[:, :1], "row on"),
+        (lambda x, h: h + x[:1, :1], "each row on its own"),
+        (lambda x, h: h + len(MEMORY.append(0) or MEMORY), "for the same arguments"),
+        (lambda x, h: h + H, "another number of rows"),
         (lambda x, h: nn.functional.layer_norm(h.T, (3,)).T if len(h) == 3 else h, "row on its"),
     ],
 )
@@ -67,3 +75,14 @@ def test_states_of_another_kind(given):
         check_cell(lambda x, h: given, None, X, H, (4,))
     with pytest.raises(TypeError, match="got a coarse step that gives"):
         check_cell(nn.RNNCell(2, 4), lambda x, h, k: given, X, H, (4,))
+
+
+def test_random_numbers_of_another_thread_are_not_those_of_the_cell():
+    class Beside(nn.RNNCell):
+        def forward(self, x, h):
+            thread = threading.Thread(target=torch.rand, args=(3,))
+            thread.start()
+            thread.join()
+            return super().forward(x, h)
+
+    check_cell(Beside(2, 4), None, X, H, (4,))

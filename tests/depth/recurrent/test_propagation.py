@@ -57,3 +57,28 @@ def test_linearizations(kind, level):
     torch.testing.assert_close(transposed[0], (dense.mT @ v[..., None]).squeeze(-1))
     _, diagonal = TimeAdjoint(steps, points).linearize(level, which, v, "diagonal")
     torch.testing.assert_close(diagonal, torch.diagonal(dense, dim1=-2, dim2=-1))
+
+
+@pytest.mark.parametrize("kind", [GRUSteps, LSTMSteps])
+@pytest.mark.parametrize("level", [0, 1])
+def test_sequences_that_have_ended_keep_their_states(kind, level):
+    steps = drawn(kind)
+    lengths = torch.tensor([11, 6, 4])
+    running = torch.arange(11)[:, None, None] < lengths[:, None]
+    held = TimeSteps(steps.steps, steps.inputs, steps.factors, running)
+    states = torch.randn(11, 3, 4 if kind is GRUSteps else 8, dtype=torch.float64)[:: 4**level]
+    which, v = slice(0, len(states)), torch.randn_like(states)
+    new, tape = held.advance(level, which, states), held.record(level, which, states)
+    counts = running if not level else torch.stack([running[n : n + 4].sum(0) for n in (0, 4, 8)])
+    runs = (counts > 0).expand_as(new)
+    assert torch.equal(new[~runs], states[~runs]) and torch.equal(tape.vjp(v)[~runs], v[~runs])
+    inputs = held.levels[level][0]
+    lengths = counts.clamp_min(1).double() if level else None
+    wanted = steps.steps.advance(inputs, lengths, states)
+    assert torch.equal(new[runs], wanted[runs])
+    value, dense = held.linearize(level, which, states, "dense")
+    assert torch.equal(value, new)
+    torch.testing.assert_close(tape.vjp(v), (dense.mT @ v[..., None]).squeeze(-1))
+    _, diagonal = held.linearize(level, which, states, "diagonal")
+    torch.testing.assert_close(diagonal, torch.diagonal(dense, dim1=-2, dim2=-1))
+    assert torch.equal(tape.gradients(v)[0][~runs[..., :1].squeeze(-1)].abs().sum(), v.sum() * 0)

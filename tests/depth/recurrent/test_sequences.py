@@ -30,7 +30,13 @@ def test_packed_there_and_back(seed):
     back = sequence.output(sequence.x)
     assert torch.equal(back.data, packed.data) and torch.equal(back.batch_sizes, packed.batch_sizes)
     own = sequence.given_order(sequence.x.transpose(0, 1)[None])[0]
-    assert torch.equal(own, pad_packed_sequence(packed, batch_first=True)[0])
+    wanted = pad_packed_sequence(packed, batch_first=True)[0]
+    for row, length, padded in zip(own, lengths, wanted, strict=True):
+        assert torch.equal(row[:length], padded[:length])
+        assert torch.equal(row[length:], padded[length - 1].expand_as(row[length:]))
+    if sequence.running is not None:
+        runs = sequence.given_order(sequence.running.sum(0).view(1, -1, 1)).flatten()
+        assert runs.tolist() == lengths
     in_order = sequence.given_order(sequence.lengths.view(1, -1, 1)).flatten()
     assert in_order.tolist() == lengths
     state = torch.randn(1, 5, 3)
@@ -67,3 +73,12 @@ def test_sizes_are_told_to_a_factor_of_two_and_with_what_gets_gradients():
     others = [(x[:60], None), (torch.zeros(100, 4, 3), None), (x.double(), None), (x, x)]
     others += [(x.clone().requires_grad_(), None), (pack_sequence([x[:, 0], x[:9, 0]]), None)]
     assert len({size_of(*other) for other in others} | {known}) == len(others) + 1
+
+
+def test_a_mask_for_what_is_packed():
+    packed = pack_sequence([torch.ones(n, 1) for n in (3, 50)], enforce_sorted=False)
+    sequence = TimeSequence.of(packed, batch_first=False)
+    torch.manual_seed(0)
+    found = sequence.output(sequence.dropout(sequence.x, 0.5))
+    torch.manual_seed(0)
+    assert torch.equal(found.data, torch.nn.functional.dropout(packed.data, 0.5))

@@ -53,13 +53,16 @@ def test_any_cell():
         torch.testing.assert_close(row, h, rtol=1e-9, atol=1e-10)
 
 
-def test_a_chaotic_cell_is_right_in_the_end():
+def test_a_chaotic_cell_is_refused_or_right_in_the_end():
     torch.manual_seed(0)
     cell = nn.RNNCell(2, 24, bias=False).double()
     with torch.no_grad():
         cell.weight_hh.mul_(8.0)
     x = torch.randn(300, 1, 2, dtype=torch.float64)
-    control, h = CyclesToTolerance(1e-8, max_cycles=8), torch.zeros(1, 1, 24).double()
+    h, control = torch.zeros(1, 1, 24).double(), CyclesToTolerance(1e-8, max_cycles=8)
+    with pytest.raises(RuntimeError, match="chaotic recurrence, exponent 0"):
+        TimeParallel(cell, control=control, cycle="newton")(x, h)
+    control = CyclesToTolerance(1e-8, max_cycles=1)  # too few to be looked at
     with pytest.warns(UserWarning, match="solved step by step"):
         y, _ = TimeParallel(cell, control=control, cycle="newton")(x, h)
     serial, _ = TimeParallel(cell, mode="serial")(x, h)

@@ -159,6 +159,23 @@ def test_dropout_between_layers_is_that_of_pytorch():
     assert_alike(module.eval()(x), parallel.eval()(x), [*module.parameters()])
 
 
+@pytest.mark.parametrize("mode", ["mgrit", "serial", "auto"])
+@pytest.mark.parametrize("kind", [nn.GRU, nn.LSTM])
+def test_dropout_of_packed_sequences_is_that_of_pytorch(kind, mode):
+    torch.manual_seed(3)
+    module = kind(3, 4, 3, dropout=0.5, bidirectional=True, dtype=torch.float64)
+    rows = [torch.randn(n, 3, dtype=torch.float64).requires_grad_() for n in (9, 40, 23, 40)]
+    packed = pack_sequence(rows, enforce_sorted=False)
+    parallel = TimeParallel(module, control=TIGHT, mode=mode)
+    torch.manual_seed(4)
+    theirs = module(packed)
+    following = torch.rand(1)
+    torch.manual_seed(4)
+    assert_alike(theirs, parallel(packed), [*rows, *module.parameters()])
+    assert torch.equal(torch.rand(1), following)  # as many numbers were drawn
+    assert mode != "mgrit" or parallel.last_forward.cycles
+
+
 class Pair(nn.Module):
     """A cell whose state is two tensors of different widths."""
 
@@ -220,7 +237,7 @@ def test_coarse_steps_of_the_user_are_taken():
     x = torch.randn(21, 2, 3, dtype=torch.float64)
     own = Own(3, 4, dtype=torch.float64)
     y, _ = TimeParallel(own, coarsening=4, control=TIGHT)(x)
-    assert set(map(tuple, seen)) <= {(4.0,), (1.0,), (1.0, 4.0)} and seen
+    assert set(map(tuple, seen)) <= {(2.0,), (4.0,), (1.0,), (1.0, 4.0)} and seen
     torch.testing.assert_close(y, looped(own, x, x.new_zeros(2, 4))[0])
     count = len(seen)
     gru = nn.GRUCell(3, 4, dtype=torch.float64)
@@ -565,3 +582,122 @@ def test_hooks_on_a_cell_are_heard():
     parallel.cell.register_forward_pre_hook(lambda module, given: None)
     with pytest.raises(TypeError, match="hooks"):
         parallel(x.float())
+
+
+@pytest.mark.parametrize("cycle", ["V", "newton(diagonal)"])
+def test_what_comes_after_the_end_of_a_sequence_is_no_input(cycle):
+    """A cell that zero is no input of, and whose states would grow without bound."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+        def forward(self, x, h):
+            flag, value = x[:, :1], x[:, 1:]
+            unit = value / value.norm(dim=-1, keepdim=True)
+            return self.rate * torch.sin(3.0 * h) + unit.sum(-1, keepdim=True) + flag * 1e6
+
+    cell, rows = Scaled(), [torch.randn(n, 3, dtype=torch.float64) for n in (90, 20, 1)]
+    for row in rows:
+        row[:, 0] = 0.0
+    rows[1][-1, 0] = 1.0  # after it all would be large
+    packed, start = pack_sequence(rows), torch.zeros(1, 3, 1, dtype=torch.float64)
+    found = []
+    for mode in ("mgrit", "serial"):
+        parallel = TimeParallel(cell, control=TIGHT, mode=mode, cycle=cycle)
+        output, last = parallel(packed, start)
+        loss = output.data.square().mean() + last.sum()
+        found.append((output.data, last, *torch.autograd.grad(loss, [cell.rate])))
+    apart = torch.zeros(1, 1, dtype=torch.float64)
+    for row in rows[1]:
+        apart = cell(row[None], apart)
+    torch.testing.assert_close(found[0][1][0, 1], apart[0])
+    for one, other in zip(*found, strict=True):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("module", [nn.GRU(3, 6).double(), nn.LSTM(3, 6).double()])
+@pytest.mark.parametrize("cycle", ["V", "newton", "newton(diagonal)", "newton(identity)"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_in_its_sequence(module, cycle, value):
+    x = torch.randn(60, 3, 3, dtype=torch.float64)
+    x[20, 1, 0] = value
+    x.requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y, _ = TimeParallel(module, cycle=cycle, control=TIGHT)(x)
+        (found,) = torch.autograd.grad(y[:, 0].sum(), x)
+    wanted, _ = module(x)
+    assert torch.equal(y.isnan(), wanted.isnan())
+    torch.testing.assert_close(y, wanted, equal_nan=True)
+    (other,) = torch.autograd.grad(wanted[:, 0].sum(), x)
+    torch.testing.assert_close(found[:, 0], other[:, 0])
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell(3, 4), nn.LSTMCell(3, 4), nn.GRU(3, 4), nn.LSTM(3, 4)])
+@pytest.mark.parametrize("mode", ["mgrit", "serial"])
+def test_transforms_of_cells_and_modules_of_pytorch(cell, mode):
+    x, parallel = torch.randn(2, 12, 2, 3), TimeParallel(cell, mode=mode)
+    plain = TimeParallel(cell, mode="serial")
+    mapped = torch.func.vmap(lambda z: parallel(z)[0])(x)
+    torch.testing.assert_close(mapped, torch.stack([plain(z)[0] for z in x]))
+    _, along = torch.func.jvp(lambda z: parallel(z)[0], (x[0],), (x[1],))
+    double = TimeParallel(copy.deepcopy(cell).double(), mode="serial")
+    step, (one, other) = 1e-6, x.double()
+    wanted = (double(one + step * other)[0] - double(one - step * other)[0]) / (2.0 * step)
+    torch.testing.assert_close(along, wanted.float(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("cell", [nn.RNNCell(3, 4), nn.LSTMCell(3, 4), nn.LSTM(3, 4), nn.GRU(3, 4)])
+def test_under_autocast_all_modes_give_the_same(cell):
+    x = torch.randn(50, 2, 3)
+    wanted = TimeParallel(cell, mode="serial")(x)[0]
+    for mode in ("mgrit", "serial", "auto"):
+        with torch.autocast("cpu", torch.bfloat16):
+            y, state = TimeParallel(cell, mode=mode)(x)
+        assert {part.dtype for part in tree_leaves(state)} == {torch.float32}
+        torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_by_the_batch_are_refused():
+    x = torch.randn(60, 1, 3, requires_grad=True)
+    y = TimeParallel(nn.GRU(3, 4))(x)[0][-1, 0]
+    with pytest.raises(RuntimeError, match="mode='serial'"):
+        torch.autograd.grad(y, x, torch.eye(4), is_grads_batched=True)
+
+
+def test_odd_cells_are_solved_or_told():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.count = nn.Parameter(torch.tensor(2), requires_grad=False)
+            self.hidden_size = 4
+            self.coarse = nn.LSTMCell(3, 4)
+
+        def forward(self, x, state):
+            h, c = self.coarse(x, state)
+            return h / self.count, c
+
+    x, odd, zeros = torch.randn(60, 2, 3), Odd(), torch.zeros(1, 2, 4)
+    one, other = [
+        TimeParallel(odd, mode=mode)(x, (zeros, zeros))[0] for mode in ("mgrit", "serial")
+    ]
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    one.sum().backward()
+    normed = nn.Sequential(nn.BatchNorm1d(3))
+    normed.forward = lambda x, h: normed[0](x) + h
+    with pytest.raises(ValueError, match="its buffers in place"):
+        TimeParallel(normed, mode="auto")(x, torch.zeros(1, 2, 3))
+    assert int(normed[0].num_batches_tracked) == 0
+    hidden = torch.ones(4, requires_grad=True)
+    with pytest.raises(ValueError, match="not among its parameters"):
+        TimeParallel(lambda x, h: hidden * h, mode="auto")(x, zeros)
+    with pytest.raises(TypeError, match="got cycle = 3; give V"):
+        TimeParallel(nn.GRU(3, 4), cycle=3)
+    with torch.inference_mode():
+        y, _ = TimeParallel(nn.RNNCell(3, 4))(x)
+    assert y.isfinite().all()
+    meta = TimeParallel(nn.GRU(3, 4, device="meta"))(torch.randn(60, 2, 3, device="meta"))
+    assert meta[0].shape == (60, 2, 4)

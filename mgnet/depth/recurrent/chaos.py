@@ -1,0 +1,141 @@
+"""A recurrence whose errors grow: found after a cycle or two, before many are spent on it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.mgrit.layer_equation import LayerEquation
+from mgnet.depth.mgrit.lyapunov_exponent import HARMLESS, Lyapunov
+
+__all__ = ["LOOKS", "ChaoticRecurrenceError", "falls", "refuse_chaos"]
+
+LOOKS = 1, 4  # cycles after which an exponent is asked for, where the residual did not fall
+SLOW = 0.5  # a residual that fell to less of its first value falls
+
+
+class ChaoticRecurrenceError(RuntimeError):
+    """No method parallel over time converges in few iterations; `growth` says how errors grow.
+
+    Examples
+    --------
+    >>> print(ChaoticRecurrenceError(Lyapunov((0.4,), 1000)))
+    TimeParallel was given a chaotic recurrence, exponent 0.4 per step, errors grow 5.2e+173 times \
+over all 1000: no parallel method converges in few iterations; use mode='serial', or mode='auto', \
+which takes exact steps then, or sequences of about 17 steps
+    """
+
+    def __init__(self, growth: Lyapunov):
+        what, _, rest = growth.verdict.partition(": ")
+        short = rest.partition("parts of about ")[2]
+        super().__init__(
+            f"TimeParallel was given a chaotic recurrence, {what}: no parallel method converges in "
+            "few iterations; use mode='serial', or mode='auto', which takes exact steps then, or "
+            f"sequences of about {short}"
+        )
+        self.growth = growth
+
+
+def falls(norms: list[float]) -> bool:
+    """Whether the residual has fallen since the first one.
+
+    Examples
+    --------
+    >>> falls([1.0, 0.1]), falls([1.0, 1.2])
+    (True, False)
+    """
+    return norms[-1] <= SLOW * norms[0]
+
+
+def refuse_chaos(equation: LayerEquation, points: Tensor) -> None:
+    """Raise if errors grow a thousandfold and more along the exact steps around these states.
+
+    The exponent is a mean over stretches of exact steps, which begin at every s-th state, s about
+    the square root of the steps, and are taken all at once. Where these give a clearly positive
+    one over s steps, they go on until 4 s: by then states have forgotten more of where they began,
+    and errors have turned into the direction that grows. Only if it is clearly positive once more,
+    by two standard errors, it counts. Costs two calls for each of the s (4 s) steps.
+
+    Parameters
+    ----------
+    equation : LayerEquation
+        Forward, of all time steps.
+    points : Tensor of shape (T + 1, batch, S)
+        Near the solution, or on it.
+
+    Raises
+    ------
+    ChaoticRecurrenceError
+
+    Examples
+    --------
+    >>> class Logistic:
+    ...     def advance(self, level, which, states):
+    ...         return 4.0 * states * (1.0 - states)
+    >>> start = torch.tensor([[0.3]], dtype=torch.float64)
+    >>> equation = LayerEquation(Logistic(), 0, 900, start, None)
+    >>> try:
+    ...     refuse_chaos(equation, equation.march(None))
+    ... except ChaoticRecurrenceError as found:
+    ...     round(found.growth.exponent, 1)  # it is ln 2
+    0.7
+    """
+    communicator = equation.communicator
+    layers = communicator.gather(torch.tensor([[float(equation.layers)]])).sum()
+    steps, spacing = int(layers), max(2, round(math.sqrt(float(layers))))
+    stretches, exponent = _Stretches(equation, points, spacing), 0.0
+    for end, burn in ((spacing, spacing // 2), (4 * spacing, 2 * spacing)):
+        found = communicator.gather(stretches.until(end, burn)[None]).flatten()
+        # Stretches that overlap are not independent of one another.
+        independent = len(found) * spacing / max(end - burn, spacing)
+        if independent < 2.0:
+            return
+        exponent = float(found.mean())
+        error = float(found.std()) / math.sqrt(independent)
+        # Also not, where states are not finite.
+        if not (exponent > 2.0 * error and exponent * steps > HARMLESS):
+            return
+    raise ChaoticRecurrenceError(Lyapunov((exponent,), steps))
+
+
+class _Stretches:
+    """Exact steps from every s-th point, and beside them steps from states a little apart."""
+
+    def __init__(self, equation: LayerEquation, points: Tensor, spacing: int):
+        self.equation, self.spacing = equation, spacing
+        self.states = points[:-1:spacing]
+        generator = torch.Generator().manual_seed(0)
+        normal = torch.randn(self.states.shape, generator=generator, dtype=torch.float64)
+        self.apart = _unit(normal.to(self.states))[0]
+        self.done = 0
+
+    def until(self, end: int, burn: int) -> Tensor:
+        """Mean growth per step, as a logarithm, of every stretch from its step `burn` to `end`.
+
+        Those that would leave the sequence (or the part of this process) are left out.
+        """
+        advance, spacing = self.equation.propagator.advance, self.spacing
+        count = max(0, (self.equation.layers - end) // spacing + 1)
+        states, apart = self.states[:count], self.apart[:count]
+        logs = states.new_zeros(count, dtype=torch.float64)
+        if not count:
+            return logs.cpu()
+        size = states.norm(dim=-1).max().clamp_min(torch.finfo(states.dtype).tiny)
+        size = size * math.sqrt(torch.finfo(states.dtype).eps)
+        for j in range(self.done, end):
+            which = slice(j, j + (count - 1) * spacing + 1, spacing)
+            beside = advance(0, which, states + size * apart)
+            states = advance(0, which, states)
+            apart, grown = _unit((beside - states) / size)
+            if j >= burn:
+                logs += grown.mean(1)
+        self.states, self.apart, self.done = states, apart, end
+        return (logs / (end - burn)).cpu()
+
+
+def _unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors of length 1, and the logarithms of the lengths."""
+    lengths = vectors.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    return vectors / lengths, lengths[..., 0].double().log()
