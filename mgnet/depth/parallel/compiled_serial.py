@@ -32,6 +32,9 @@ KNOWN = (
     nn.Sigmoid, nn.ReLU, nn.SiLU, nn.GELU, nn.Softplus, nn.ELU, nn.LeakyReLU, nn.ParameterList,
     nn.ParameterDict, nn.Dropout,
 )  # fmt: skip
+# Modules that treat each sample alike, whatever the size of the batch.
+PLAIN = set(KNOWN) - {nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict, nn.Dropout}
+HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
@@ -99,12 +102,22 @@ def _found(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     if reason:
         return reason
     kernel, layers = setup.kernel, setup.fine
+    if u.dim() > 1 and all(_is_plain(part) for part in kernel.template.modules()):
+        shapes = tuple([x.shape[1:] for x in layers.tensors()]), u.shape[1:]
+        key = "march of modules", kernel.fingerprint(layers), shapes, u.dtype
+        return kernel.variant(key, partial(_made, setup, u.detach()))  # one for all batches
     states = u.detach()[None]
     trace, _ = kernel._traced(layers, states)
     if trace.one is None or trace.one.hidden or trace.one.changed:
         return "the block cannot be traced, has derivatives of its own, or changes its buffers"
     key = "march", trace.name, tuple(u.shape), u.dtype  # sizes may be among its numbers
     return kernel.variant(key, partial(_made, setup, u.detach()))
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """Whether no code of others runs in a module."""
+    hooked = any(getattr(part, name, None) for name in HOOKS) or "forward" in part.__dict__
+    return type(part) in PLAIN and not hooked
 
 
 def _refusal(setup: PropagationSetup, u: Tensor) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.batched.lending import aliases, lending
@@ -26,6 +26,7 @@ from mgnet.depth.parallel.control import (
     too_inexact,
 )
 from mgnet.depth.parallel.evaluation import evaluating, fastest, means
+from mgnet.depth.parallel.explained import Explained
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.lyapunov import told_of
 from mgnet.depth.parallel.method import SERIAL_METHOD, MGRITMethod
@@ -44,7 +45,7 @@ MODES = ("mgrit", "serial", "auto")
 MEASURED = 1024  # shapes that "auto" remembers
 
 
-class LayerParallel(nn.Module):
+class LayerParallel(Explained):
     """An ODE net whose layers are solved for all at once, by multigrid (MGRIT) each way.
 
     A module like any other: its parameters are those of `net`, and autograd meets one function

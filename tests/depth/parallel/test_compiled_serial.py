@@ -370,3 +370,26 @@ def test_shared_weights_are_given_as_one_where_nothing_else_meets_them(block, wa
     ((*_, parameters, spread),) = taken
     assert (spread is not None) == (block is nn.Linear)
     assert {len(p) for p in parameters} == ({1} if spread else {7})
+
+
+class Sized(nn.Linear):
+    """Knows how large its batch is."""
+
+    def forward(self, u):
+        return super().forward(u) * len(u)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("block", [nn.Linear, Sized])
+def test_modules_of_torch_are_read_once_for_all_batches(block, hooked, monkeypatch):
+    torch.manual_seed(0)
+    made, run = [], compiled_serial._made
+    monkeypatch.setattr(compiled_serial, "_made", lambda *x: made.append(x) or run(*x))
+    net = ODENet(nn.Sequential(block(4, 4), nn.Tanh(), nn.LayerNorm(4)), 5).double()
+    if hooked:
+        net.block[0].register_forward_hook(lambda module, given, out: out / len(out))
+    parallel = LayerParallel(net, levels=1)
+    for shape in ((1, 4), (3, 4), (40, 4), (2, 7, 4), (1, 7, 4)):
+        x = torch.randn(shape, dtype=torch.float64)
+        torch.testing.assert_close(parallel(x), net(x))
+    assert len(made) == (2 if block is nn.Linear and not hooked else 5)
