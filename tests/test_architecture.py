@@ -50,7 +50,7 @@ ROOMS = {
 # The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
 # of problems, and a block whose tangent is a block, too. All else is final.
 DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
-DERIVED_FROM |= {"StepRule"}
+DERIVED_FROM |= {"StepRule", "Explained"}
 DERIVED_FROM |= {"Objective", "LeastSquares", "StackedBlock", "OptionsInState"}
 # Files that import one another, for types only in one direction.
 CIRCLES = [
