@@ -50,7 +50,7 @@ ROOMS = {
 # The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
 # of problems, and a block whose tangent is a block, too. All else is final.
 DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
-DERIVED_FROM |= {"StepRule"}
+DERIVED_FROM |= {"StepRule", "Explained"}
 DERIVED_FROM |= {"Objective", "LeastSquares", "StackedBlock", "OptionsInState"}
 # Files that import one another, for types only in one direction.
 CIRCLES = [
@@ -62,12 +62,12 @@ CIRCLES = [
 COMPILERS = {"numba", "llvmlite"}
 COMPILED = {"mgnet/kernels.py"}
 COMPILED |= {f"mgnet/knots/{name}.py" for name in ("local_kernels", "spline_loops", "team")}
-COMPILED |= {f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops")} | {
+COMPILED |= {f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops", "products")} | {
     "mgnet/simd.py"
 }
 LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
 LAZY |= {"mgnet.knots.spline_loops", "mgnet.knots.team"}
-LAZY |= {"mgnet.depth.compiled.loops", "mgnet.depth.compiled.functions"}
+LAZY |= {f"mgnet.depth.compiled.{name}" for name in ("functions", "loops", "products")}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
 # `python -m mgnet` is the command line; Python wants the file among those of the core.

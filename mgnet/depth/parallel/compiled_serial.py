@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,12 @@ from mgnet.depth.batched.side_inputs import SideBlock
 from mgnet.depth.batched.tracing import trace_for_autograd
 from mgnet.depth.compiled.graph_operations import code_of
 from mgnet.depth.compiled.layer_code import UnknownOperationError
-from mgnet.depth.compiled.march import CompiledMarch
-from mgnet.depth.mgrit.communicator import SerialCommunicator
+from mgnet.depth.compiled.march import CompiledMarch, MarchedLayers
+from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
 
-__all__ = ["compiled_march", "march_compiled"]
+__all__ = ["compiled_march", "march_compiled", "takes_joint"]
 
 # Numbers in a matrix from which PyTorch's products win.
 LARGEST = 2**16
@@ -32,6 +32,9 @@ KNOWN = (
     nn.Sigmoid, nn.ReLU, nn.SiLU, nn.GELU, nn.Softplus, nn.ELU, nn.LeakyReLU, nn.ParameterList,
     nn.ParameterDict, nn.Dropout,
 )  # fmt: skip
+# Modules that treat each sample alike, whatever the size of the batch.
+PLAIN = set(KNOWN) - {nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict, nn.Dropout}
+HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 
 
 def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
@@ -61,17 +64,60 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     return found
 
 
+def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tensor) -> bool:
+    """Whether the loops take weights that all layers share as one, on all processes.
+
+    Parameters
+    ----------
+    setup : PropagationSetup
+        Its layers have the shared weights.
+    compiled : as `compiled_march` gives it
+    u : Tensor of shape (batch, ..., features)
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.parallel.method import SERIAL_METHOD
+    >>> from mgnet.depth.parallel.propagation_setup import detached
+    >>> net, u = ODENet(nn.Linear(2, 2), 8, weights="shared"), torch.ones(5, 2)
+    >>> setup = PropagationSetup.of(net.kernel, detached(net.layers()), SERIAL_METHOD)
+    >>> takes_joint(setup, compiled_march(setup, u), u)
+    True
+    """
+    key = "joint", tuple(u.shape), u.dtype, u.device, cast_of(u.device.type)
+    found = setup.compiled.get(key)
+    if found is None:
+        layers = setup.fine
+        own = isinstance(compiled, CompiledMarch) and compiled.prepared.keeps_apart(
+            len(layers.parameters)
+        )
+        # A process without layers does what the others do.
+        each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
+        found = setup.compiled[key] = bool(each.all())
+    return found
+
+
 def _found(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     reason = _refusal(setup, u)
     if reason:
         return reason
     kernel, layers = setup.kernel, setup.fine
+    if u.dim() > 1 and all(_is_plain(part) for part in kernel.template.modules()):
+        shapes = tuple([x.shape[1:] for x in layers.tensors()]), u.shape[1:]
+        key = "march of modules", kernel.fingerprint(layers), shapes, u.dtype
+        return kernel.variant(key, partial(_made, setup, u.detach()))  # one for all batches
     states = u.detach()[None]
     trace, _ = kernel._traced(layers, states)
     if trace.one is None or trace.one.hidden or trace.one.changed:
         return "the block cannot be traced, has derivatives of its own, or changes its buffers"
     key = "march", trace.name, tuple(u.shape), u.dtype  # sizes may be among its numbers
     return kernel.variant(key, partial(_made, setup, u.detach()))
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """Whether no code of others runs in a module."""
+    hooked = any(getattr(part, name, None) for name in HOOKS) or "forward" in part.__dict__
+    return type(part) in PLAIN and not hooked
 
 
 def _refusal(setup: PropagationSetup, u: Tensor) -> str:
@@ -151,11 +197,12 @@ def _are_close(a: Tensor, b: Tensor) -> bool:
 
 def march_compiled(
     setup: PropagationSetup,
-    compiled: CompiledMarch,
+    compiled: CompiledMarch | str,
     propagate: Any,
     u: Tensor,
     steps: Tensor,
     parameters: Sequence[Tensor],
+    spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
 ) -> Tensor:
     """The state after all layers from the one before them; arguments as in `march`.
 
@@ -163,9 +210,10 @@ def march_compiled(
     ----------
     setup : PropagationSetup
     compiled : CompiledMarch
+        Or text, on a process without layers that `takes_joint`.
     propagate : callable
         As in `FirstOrder`.
-    u, steps, parameters : as in `march`
+    u, steps, parameters, spread : as in `march`
 
     Examples
     --------
@@ -181,33 +229,39 @@ def march_compiled(
     >>> torch.allclose(out, net(u))
     True
     """
-    return _Compiled.apply(setup, compiled, propagate, u, steps, *parameters)
+    return _Compiled.apply(setup, compiled, propagate, spread, u, steps, *parameters)
 
 
 class _Compiled(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N."""
+    """(u_0, steps, stacked or shared parameters) -> u_N."""
 
     @staticmethod
     def forward(
         ctx: Any,
         setup: PropagationSetup,
-        compiled: CompiledMarch,
+        compiled: CompiledMarch | str,
         propagate: Any,
+        spread: Any,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         kernel, layers = setup.kernel, setup.fine
         kernel.evaluations += kernel.stages * len(layers)
-        record = any(ctx.needs_input_grad)
+        record, marched = any(ctx.needs_input_grad), None
         tensors = [*parameters, *layers.buffers, layers.times, steps]
         communicator = setup.communicator
-        start = communicator.receive(u.detach(), False)
-        marched = compiled.forward([x.detach() for x in tensors], start, record)
-        last = marched.last()
+        last = communicator.receive(u.detach(), False)
+        if isinstance(compiled, CompiledMarch):
+            needed = ctx.needs_input_grad[5:]
+            rest = [False] * (len(layers.buffers) + 1)
+            wanted = [*needed[1:], *rest, needed[0]]
+            detached, joint = [x.detach() for x in tensors], spread is not None
+            marched = compiled.forward(detached, last, record, joint, wanted)
+            last = marched.last()
         communicator.send(last, False)
         if record:
-            ctx.setup, ctx.marched, ctx.propagate = setup, marched, propagate
+            ctx.setup, ctx.marched, ctx.propagate, ctx.spread = setup, marched, propagate, spread
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(last, False)
@@ -215,21 +269,46 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, steps, *parameters = ctx.saved_tensors
-        marched, setup, count = ctx.marched, ctx.setup, len(parameters)
+        setup, spread = ctx.setup, ctx.spread
 
         def adjoint(gradient: Tensor) -> Gradients:
             setup.kernel.vjps += setup.kernel.stages * len(setup.fine)
             communicator = setup.communicator
-            start, found = marched.adjoint(communicator.receive(gradient, True))
-            communicator.send(start, True)
+            start, found = _adjoint(communicator, ctx.marched, gradient, spread is not None)
+            found = found or [torch.zeros_like(x) for x in (*parameters, steps)]
             start = communicator.broadcast_from_last(start, True)
             of_parameters = [
                 torch.zeros_like(x) if g is None else g
-                for x, g in zip(parameters, found[:count], strict=True)
+                for x, g in zip(parameters, found, strict=False)
             ]
+            if spread is not None:  # the sums over all layers
+                of_parameters = [communicator.broadcast_from_last(x, True) for x in of_parameters]
             return start, found[-1], of_parameters
 
         first = FirstOrder(
-            setup, ctx.buffers, ctx.needs_input_grad[4], ctx.cast, adjoint, ctx.propagate
+            setup, ctx.buffers, ctx.needs_input_grad[5], ctx.cast, adjoint, ctx.propagate, spread
         )
-        return None, None, None, *gradients(first, gradient, u, steps, parameters)
+        return None, None, None, None, *gradients(first, gradient, u, steps, parameters)
+
+
+def _adjoint(
+    communicator: Communicator, marched: MarchedLayers | None, gradient: Tensor, joint: bool
+) -> tuple[Tensor, list[Any]]:
+    """The gradients by the first state and by the tensors of the own layers.
+
+    Shared weights have those of all layers from here on: the sums go from process to process, so
+    that they have the same bits for any number of them.
+    """
+    if marched is None:
+        return gradient, []
+    leaves = marched.leaves()
+    sums = marched.sums(leaves[1])
+    count, before = gradient.numel(), gradient.new_zeros(marched.groups * sums.shared)
+    sent = torch.cat([gradient.reshape(-1), before]) if joint else gradient
+    got = communicator.receive(sent, True).reshape(-1)
+    lam, before = got[:count].view(gradient.shape), got[count:].view(marched.groups, -1)
+    start, found = marched.backward(lam, sums, before if joint else None)
+    if joint:
+        before = found[:, : sums.shared].reshape(-1)
+    communicator.send(torch.cat([start.reshape(-1), before]) if joint else start, True)
+    return start, marched.pull(leaves, sums, found)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgnet.depth.batched.autocast import cast_of
 from mgnet.depth.batched.lending import aliases, lending
@@ -26,6 +26,7 @@ from mgnet.depth.parallel.control import (
     too_inexact,
 )
 from mgnet.depth.parallel.evaluation import evaluating, fastest, means
+from mgnet.depth.parallel.explained import Explained
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.lyapunov import told_of
 from mgnet.depth.parallel.method import SERIAL_METHOD, MGRITMethod
@@ -33,7 +34,7 @@ from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.parallel.serial import march
-from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
+from mgnet.depth.parallel.shared_weights import layers_of, spreading, with_side_inputs
 from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
 from mgnet.depth.parallel.transforms import check_plain, not_compiled, transform_of
 from mgnet.training.extra_state import allow_without_extra_state
@@ -44,7 +45,7 @@ MODES = ("mgrit", "serial", "auto")
 MEASURED = 1024  # shapes that "auto" remembers
 
 
-class LayerParallel(nn.Module):
+class LayerParallel(Explained):
     """An ODE net whose layers are solved for all at once, by multigrid (MGRIT) each way.
 
     A module like any other: its parameters are those of `net`, and autograd meets one function
@@ -240,7 +241,8 @@ class LayerParallel(nn.Module):
             self.last_forward = self.last_backward = SERIAL
             alone = isinstance(self.communicator, SerialCommunicator)
             plain = partial(self.net.propagate, u, **side) if alone else None
-            return march(*self._prepare(u, SERIAL_METHOD, side), otherwise=plain)
+            spread = spreading(self.net, self.communicator, self.method.strides[-1], side)
+            return march(*self._prepare(u, SERIAL_METHOD, side), otherwise=plain, spread=spread)
         setup, _, steps, parameters = self._prepare(u, self.method, side)
         recorded = setup.is_recorded(u, steps, parameters)
         update = setup.changes_buffers(u)
@@ -267,6 +269,9 @@ class LayerParallel(nn.Module):
             parameters, buffers = layers.parameters, layers.buffers
         elif net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
             parameters, buffers = net.slots().tensors()
+        elif method is SERIAL_METHOD and net.weights == "shared":  # it may do with joint ones
+            layers, (parameters, _) = net.own_layers(), net.slots().tensors()
+            buffers = layers.buffers
         else:
             with lending():
                 layers = layers_of(net, self.communicator, self.method.strides[-1])

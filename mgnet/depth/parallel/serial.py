@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mgnet.depth.batched.autocast import same_cast
 from mgnet.depth.batched.tape import Tape, TracedTape, joined
-from mgnet.depth.parallel.compiled_serial import compiled_march, march_compiled
+from mgnet.depth.parallel.compiled_serial import compiled_march, march_compiled, takes_joint
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
 
@@ -34,6 +34,7 @@ def march(
     parameters: Sequence[Tensor],
     update: bool = True,
     otherwise: Callable[[], Tensor] | None = None,
+    spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
 ) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
 
@@ -49,6 +50,8 @@ def march(
         Whether a pass in training updates the buffers.
     otherwise : callable, optional
         `() -> the same state`: PyTorch's way, for large states that no compiled loop takes.
+    spread : callable, optional
+        If the parameters are those that all layers share: `parameters -> those of the own layers`.
 
     Examples
     --------
@@ -64,11 +67,13 @@ def march(
     compiled = compiled_march(setup, u)
     if isinstance(compiled, str) and otherwise is not None and u.numel() > SMALL:
         return otherwise()
+    if spread is not None and not takes_joint(setup, compiled, u):
+        parameters, spread = spread(parameters), None
     if not setup.is_recorded(u, steps, parameters):
         u, steps, *parameters = [x.detach() for x in (u, steps, *parameters)]
-    if not isinstance(compiled, str):
+    if spread is not None or not isinstance(compiled, str):
         again = partial(march, update=False)
-        return march_compiled(setup, compiled, again, u, steps, parameters)
+        return march_compiled(setup, compiled, again, u, steps, parameters, spread)
     return _March.apply(setup, update, u, steps, *parameters)
 
 

@@ -1,0 +1,58 @@
+"""What a `LayerParallel` module does with a batch, in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mgnet.depth.parallel.compiled_serial import compiled_march
+from mgnet.depth.parallel.method import SERIAL_METHOD
+
+if TYPE_CHECKING:
+    from mgnet.depth.network.ode_net import ODENet
+
+__all__ = ["Explained"]
+
+
+class Explained(nn.Module):
+    """A module that tells whether its serial propagation is compiled."""
+
+    net: ODENet
+    control: Any
+    settings: dict[str, Any]
+
+    def _prepare(self, u: Tensor, method: Any, side: Mapping[str, Any]) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def explain(self, x: Tensor, **side: Any) -> str:
+        """How a batch x is propagated: serially or by cycles, and whether by compiled loops.
+
+        Parameters
+        ----------
+        x : Tensor
+            A batch, as for a call; all processes give the same.
+        side : Tensor
+            Side inputs, as for a call.
+
+        Examples
+        --------
+        >>> from mgnet.depth import LayerParallel, ODENet
+        >>> x = torch.ones(5, 2, 3)
+        >>> net = ODENet(nn.Conv1d(2, 2, 1), layers=8)
+        >>> print(LayerParallel(net, levels=1).explain(x))
+        Serial propagation, without compiled loops: Conv1d is not among the modules that they know.
+        """
+        with torch.no_grad():
+            u = self.net.encode(x, **side)
+            setup = self._prepare(u, SERIAL_METHOD, side)[0]
+            found = compiled_march(setup, u)
+        how = f"without compiled loops: {found}" if isinstance(found, str) else "in a compiled loop"
+        mode = self.settings["mode"] if self.settings["factors"] else "serial"
+        if mode == "serial" or self.control is None:
+            return f"Serial propagation, {how}."
+        if mode == "auto":
+            return f"Cycles or serial propagation, what is faster; the latter is {how}."
+        return f"Cycles over the layers; serial propagation would be {how}."
