@@ -96,6 +96,12 @@ class CompiledMarch:
         each = max(min(-(-vectors // 4), WIDEST // self.lanes), 1 if vectors < 4 else 2)
         return [*range(0, S, each * self.lanes), S]
 
+    def kept(self, u: Tensor) -> float:
+        """What a layer that is recorded keeps, in states like u."""
+        S = -(-u.numel() // self.width // self.lanes) * self.lanes
+        one, two = (self.layout(layers, S, True, (1,) * len(self.given)).size for layers in (1, 2))
+        return (two - one) / (self.width * S)
+
     def forward(self, tensors: Sequence[Tensor], u: Tensor, record: bool) -> MarchedLayers:
         """Through all layers.
 

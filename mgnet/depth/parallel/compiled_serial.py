@@ -15,6 +15,7 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.side_inputs import SideBlock
 from mgnet.depth.batched.tracing import trace_for_autograd
+from mgnet.depth.compiled.checkpoints import CheckpointedLayers
 from mgnet.depth.compiled.graph_operations import code_of
 from mgnet.depth.compiled.layer_code import UnknownOperationError
 from mgnet.depth.compiled.march import CompiledMarch
@@ -156,6 +157,7 @@ def march_compiled(
     u: Tensor,
     steps: Tensor,
     parameters: Sequence[Tensor],
+    checkpoints: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; arguments as in `march`.
 
@@ -165,7 +167,7 @@ def march_compiled(
     compiled : CompiledMarch
     propagate : callable
         As in `FirstOrder`.
-    u, steps, parameters : as in `march`
+    u, steps, parameters, checkpoints : as in `march`
 
     Examples
     --------
@@ -181,7 +183,7 @@ def march_compiled(
     >>> torch.allclose(out, net(u))
     True
     """
-    return _Compiled.apply(setup, compiled, propagate, u, steps, *parameters)
+    return _Compiled.apply(setup, compiled, propagate, checkpoints, u, steps, *parameters)
 
 
 class _Compiled(torch.autograd.Function):
@@ -193,6 +195,7 @@ class _Compiled(torch.autograd.Function):
         setup: PropagationSetup,
         compiled: CompiledMarch,
         propagate: Any,
+        checkpoints: bool,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
@@ -200,14 +203,18 @@ class _Compiled(torch.autograd.Function):
         kernel, layers = setup.kernel, setup.fine
         kernel.evaluations += kernel.stages * len(layers)
         record = any(ctx.needs_input_grad)
-        tensors = [*parameters, *layers.buffers, layers.times, steps]
+        tensors = [x.detach() for x in (*parameters, *layers.buffers, layers.times, steps)]
         communicator = setup.communicator
         start = communicator.receive(u.detach(), False)
-        marched = compiled.forward([x.detach() for x in tensors], start, record)
+        if record and checkpoints:
+            marched = CheckpointedLayers(compiled, tensors, start)
+        else:
+            marched = compiled.forward(tensors, start, record)
         last = marched.last()
         communicator.send(last, False)
         if record:
             ctx.setup, ctx.marched, ctx.propagate = setup, marched, propagate
+            ctx.checkpoints = checkpoints
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(last, False)
@@ -218,7 +225,9 @@ class _Compiled(torch.autograd.Function):
         marched, setup, count = ctx.marched, ctx.setup, len(parameters)
 
         def adjoint(gradient: Tensor) -> Gradients:
-            setup.kernel.vjps += setup.kernel.stages * len(setup.fine)
+            work = setup.kernel.stages * len(setup.fine)
+            setup.kernel.vjps += work
+            setup.kernel.evaluations += work if ctx.checkpoints else 0
             communicator = setup.communicator
             start, found = marched.adjoint(communicator.receive(gradient, True))
             communicator.send(start, True)
@@ -230,6 +239,6 @@ class _Compiled(torch.autograd.Function):
             return start, found[-1], of_parameters
 
         first = FirstOrder(
-            setup, ctx.buffers, ctx.needs_input_grad[4], ctx.cast, adjoint, ctx.propagate
+            setup, ctx.buffers, ctx.needs_input_grad[5], ctx.cast, adjoint, ctx.propagate
         )
-        return None, None, None, *gradients(first, gradient, u, steps, parameters)
+        return None, None, None, None, *gradients(first, gradient, u, steps, parameters)

@@ -41,6 +41,7 @@ from mgnet.training.extra_state import allow_without_extra_state
 __all__ = ["LayerParallel"]
 
 MODES = ("mgrit", "serial", "auto")
+MEMORIES = ("states", "checkpoints")
 MEASURED = 1024  # shapes that "auto" remembers
 
 
@@ -79,6 +80,9 @@ class LayerParallel(nn.Module):
         changes nothing, so that coarse levels only add up what finer layers do. Means are right to
         first order for slopes linear in weights; where weights multiply, as in attention, and are
         not smooth in depth, "fused" is.
+    memory : {"states", "checkpoints"}
+        What serial propagation keeps for the backward pass: all states, or about `3 sqrt(layers)`
+        of them, from which it computes the others again. Results are the same, to rounding.
 
     Attributes
     ----------
@@ -88,7 +92,8 @@ class LayerParallel(nn.Module):
     Raises
     ------
     ValueError
-        If the net has too few layers for so many levels, or a text is malformed.
+        If the net has too few layers for so many levels, a text is malformed, or checkpoints are
+        asked for where propagation is not serial.
 
     Notes
     -----
@@ -123,6 +128,7 @@ class LayerParallel(nn.Module):
         mode: str = "mgrit",
         warm_start: bool = False,
         coarse: str = "mean",
+        memory: str = "states",
     ):
         super().__init__()
         if not isinstance(net, ODENet):
@@ -140,6 +146,13 @@ class LayerParallel(nn.Module):
             )
         factors = level_factors(levels, coarsening)
         level_sizes(net.depth, factors)  # one clear error, now
+        if memory not in MEMORIES:
+            raise ValueError(f"LayerParallel got memory {memory!r}; use {' or '.join(MEMORIES)}")
+        if memory != "states" and factors and mode != "serial":
+            raise ValueError(
+                f"LayerParallel got memory {memory!r} with mode {mode!r}, but cycles need all "
+                "states; use mode='serial' or levels=1"
+            )
         self.net = net
         self.communicator: Communicator = SERIAL_COMMUNICATOR
         self._set(
@@ -151,6 +164,7 @@ class LayerParallel(nn.Module):
                 "mode": mode,
                 "warm_start": warm_start,
                 "coarse": coarse,
+                "memory": memory,
             },
             FixedCycles() if control is None else control,
         )
@@ -240,7 +254,9 @@ class LayerParallel(nn.Module):
             self.last_forward = self.last_backward = SERIAL
             alone = isinstance(self.communicator, SerialCommunicator)
             plain = partial(self.net.propagate, u, **side) if alone else None
-            return march(*self._prepare(u, SERIAL_METHOD, side), otherwise=plain)
+            frugal = self.settings["memory"] == "checkpoints"
+            given = self._prepare(u, SERIAL_METHOD, side)
+            return march(*given, otherwise=plain, checkpoints=frugal)
         setup, _, steps, parameters = self._prepare(u, self.method, side)
         recorded = setup.is_recorded(u, steps, parameters)
         update = setup.changes_buffers(u)

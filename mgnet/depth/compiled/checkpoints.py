@@ -1,0 +1,111 @@
+"""Serial propagation that keeps few states, and computes the others again in the backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+from mgnet.depth.compiled.march import CompiledMarch
+
+__all__ = ["CheckpointedLayers", "segment_ends"]
+
+MOST = 3.0  # states kept, in square roots of the number of layers, where so few are possible
+
+
+def segment_ends(layers: int, kept: float) -> list[int]:
+    """Where segments of layers end, so that the backward pass needs little memory.
+
+    The states before all segments are kept. From the last segment to the first one, the backward
+    pass computes what a segment keeps again, and then forgets the state before it. So segments
+    that come late, when there still are many states, are short.
+
+    Parameters
+    ----------
+    layers : int
+    kept : float
+        What a layer keeps for its adjoint, in states.
+
+    Returns
+    -------
+    list of int
+        0 first, `layers` last. At most `3 sqrt(layers)` states are held at a time where `kept` is
+        at most 4.5, else about `sqrt(2 kept layers)`.
+
+    Examples
+    --------
+    >>> segment_ends(100, 1.0)
+    [0, 29, 57, 84, 100]
+    >>> segment_ends(3, 10.0)
+    [0, 1, 2, 3]
+    """
+    if layers < 1:
+        return [0]
+    held = max(MOST * math.sqrt(layers), math.sqrt(2.0 * kept * layers))
+    while True:
+        ends, length = [0], 1
+        while ends[-1] < layers and length:
+            length = int((held - len(ends)) / kept)
+            ends.append(ends[-1] + length)
+        if ends[-1] >= layers:
+            return [*ends[:-1], layers]
+        held = max(1.01 * held, held + 1.0, kept + len(ends))
+
+
+class CheckpointedLayers:
+    """Layers that a compiled loop marched through, with states at checkpoints only.
+
+    Parameters
+    ----------
+    march : CompiledMarch
+    tensors : sequence of Tensor
+        Of the layers, as in `CompiledMarch.forward`.
+    u : Tensor of shape (batch, ..., features)
+
+    Examples
+    --------
+    >>> from mgnet.depth import LayerParallel, ODENet
+    >>> net, u = ODENet(torch.nn.Linear(2, 2), 100), torch.ones(5, 2)
+    >>> frugal = LayerParallel(net, levels=1, memory="checkpoints")
+    >>> frugal(u).sum().backward()
+    >>> torch.allclose(frugal(u), net(u), atol=1e-6)
+    True
+    """
+
+    def __init__(self, march: CompiledMarch, tensors: Sequence[Tensor], u: Tensor):
+        self.march, self.tensors, self.start = march, tensors, u
+        self.ends = segment_ends(len(tensors[-1]), march.kept(u))
+        self.states: list[Tensor] = []  # before each segment
+        self._end = self._through()
+
+    def last(self) -> Tensor:
+        """The state after all layers."""
+        return self._end
+
+    def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Any]]:
+        """The gradients by the state before all layers, and by their tensors."""
+        if not self.states:  # an earlier backward pass has used them up
+            self._through()
+        found: list[Any] = [None] * len(self.tensors)
+        for first, last in reversed([*pairwise(self.ends)]):
+            marched = self.march.forward(self._of(first, last), self.states.pop(), record=True)
+            gradient, parts = marched.adjoint(gradient)
+            for k, part in enumerate(parts):
+                if part is not None:
+                    if found[k] is None:
+                        found[k] = part.new_zeros(self.tensors[k].shape)
+                    found[k][first:last] = part
+        return gradient, found
+
+    def _through(self) -> Tensor:
+        state = self.start
+        for first, last in pairwise(self.ends):
+            self.states.append(state)
+            state = self.march.forward(self._of(first, last), state, record=False).last()
+        return state
+
+    def _of(self, first: int, last: int) -> list[Tensor]:
+        return [x[first:last] for x in self.tensors]
