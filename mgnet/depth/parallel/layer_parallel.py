@@ -28,7 +28,7 @@ from mgnet.depth.parallel.control import (
 from mgnet.depth.parallel.evaluation import evaluating, fastest, means
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.lyapunov import told_of
-from mgnet.depth.parallel.method import SERIAL_METHOD, MGRITMethod
+from mgnet.depth.parallel.method import MODES, SERIAL_METHOD, MGRITMethod, check_ways
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
@@ -40,8 +40,6 @@ from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["LayerParallel"]
 
-MODES = ("mgrit", "serial", "auto")
-MEMORIES = ("states", "checkpoints")
 MEASURED = 1024  # shapes that "auto" remembers
 
 
@@ -137,8 +135,6 @@ class LayerParallel(nn.Module):
                 "an nn.Sequential: ODENet.from_sequential)"
             )
         check_calls("LayerParallel", net, ODENet, ("__call__", "forward", "propagate", *GRID))
-        if mode not in MODES:
-            raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
         if control is not None and not isinstance(control, Control):
             raise TypeError(
                 f"LayerParallel got control {control!r}; give FixedCycles(2), "
@@ -146,13 +142,7 @@ class LayerParallel(nn.Module):
             )
         factors = level_factors(levels, coarsening)
         level_sizes(net.depth, factors)  # one clear error, now
-        if memory not in MEMORIES:
-            raise ValueError(f"LayerParallel got memory {memory!r}; use {' or '.join(MEMORIES)}")
-        if memory != "states" and factors and mode != "serial":
-            raise ValueError(
-                f"LayerParallel got memory {memory!r} with mode {mode!r}, but cycles need all "
-                "states; use mode='serial' or levels=1"
-            )
+        check_ways(mode, memory, bool(factors))
         self.net = net
         self.communicator: Communicator = SERIAL_COMMUNICATOR
         self._set(

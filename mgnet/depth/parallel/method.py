@@ -12,7 +12,38 @@ from mgnet.depth.mgrit.layer_hierarchy import mgrit
 from mgnet.depth.mgrit.newton import NewtonSweep, newton_of
 from mgnet.schedule import Schedule
 
-__all__ = ["SERIAL_METHOD", "MGRITMethod"]
+__all__ = ["MODES", "SERIAL_METHOD", "MGRITMethod", "check_ways"]
+
+MODES = ("mgrit", "serial", "auto")
+MEMORIES = ("states", "checkpoints")
+
+
+def check_ways(mode: str, memory: str, cycles: bool) -> None:
+    """Raise a ValueError unless a `LayerParallel` module can have this mode and memory.
+
+    Parameters
+    ----------
+    mode, memory : str
+    cycles : bool
+        Whether there are levels for them.
+
+    Examples
+    --------
+    >>> check_ways("serial", "checkpoints", True)
+    >>> check_ways("auto", "checkpoints", True)
+    Traceback (most recent call last):
+    ValueError: LayerParallel got memory 'checkpoints' with mode 'auto', but cycles need all states;
+    use mode='serial' or levels=1
+    """
+    if mode not in MODES:
+        raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
+    if memory not in MEMORIES:
+        raise ValueError(f"LayerParallel got memory {memory!r}; use {' or '.join(MEMORIES)}")
+    if memory != "states" and cycles and mode != "serial":
+        raise ValueError(
+            f"LayerParallel got memory {memory!r} with mode {mode!r}, but cycles need all states; "
+            "use mode='serial' or levels=1"
+        )
 
 
 @dataclass(frozen=True)
