@@ -67,6 +67,7 @@ class CheckpointedLayers:
 
     Examples
     --------
+    >>> import torch
     >>> from mgnet.depth import LayerParallel, ODENet
     >>> net, u = ODENet(torch.nn.Linear(2, 2), 100), torch.ones(5, 2)
     >>> frugal = LayerParallel(net, levels=1, memory="checkpoints")
