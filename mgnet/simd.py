@@ -26,12 +26,16 @@ __all__ = [
     "minus",
     "over",
     "plus",
+    "prefetch",
     "pull",
+    "put",
     "scatter",
     "spread",
+    "spread_rows",
     "store",
     "times",
     "total",
+    "transpose",
     "zeros",
 ]
 
@@ -136,23 +140,88 @@ def store(typing, table, at, value):
     return types.void(table, at, value), generate
 
 
+def _spread(builder: Any, rows: _Table, at: Any, stride: Any, count: int) -> Any:
+    """Vectors of equal numbers, of `table[at], table[at + stride], ...`."""
+    none = ir.Constant(rows.vector, ir.Undefined)
+    first = ir.Constant(ir.VectorType(INT32, rows.vector.count), [0] * rows.vector.count)
+    vectors = []
+    for _ in range(count):
+        number = builder.load(builder.gep(rows.start, [at]))
+        one = builder.insert_element(none, number, ir.Constant(INT32, 0))
+        vectors.append(builder.shuffle_vector(one, none, first))
+        at = builder.add(at, stride)
+    return _pack(builder, vectors)
+
+
 @intrinsic
 def spread(typing, table, at, like):
     """A vector of equal numbers for each of `table[at], table[at + 1], ...`."""
 
     def generate(context, builder, signature, args):
         rows = _Table(context, builder, table, args[0])
-        none = ir.Constant(rows.vector, ir.Undefined)
-        first = ir.Constant(ir.VectorType(INT32, rows.vector.count), [0] * rows.vector.count)
-        vectors = []
-        for k in range(like.count):
-            at = builder.add(args[1], ir.Constant(args[1].type, k))
-            number = builder.load(builder.gep(rows.start, [at]))
-            one = builder.insert_element(none, number, ir.Constant(INT32, 0))
-            vectors.append(builder.shuffle_vector(one, none, first))
-        return _pack(builder, vectors)
+        return _spread(builder, rows, args[1], ir.Constant(args[1].type, 1), like.count)
 
     return Lanes(table.dtype, like.count)(table, at, like), generate
+
+
+@intrinsic
+def spread_rows(typing, table, at, stride, like):
+    """A vector of equal numbers for each of `table[at], table[at + stride], ...`."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[0])
+        return _spread(builder, rows, args[1], args[2], like.count)
+
+    return Lanes(table.dtype, like.count)(table, at, stride, like), generate
+
+
+@intrinsic
+def transpose(typing, table, at, stride, to, wide):
+    """Write a square of numbers, as many rows as a vector has, the other way round."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[0])
+        count, (_, at, stride, to, wide) = rows.vector.count, args
+        square = []
+        for _ in range(count):
+            square.append(rows.load(at))
+            at = builder.add(at, stride)
+        half = count // 2
+        while half:  # blocks of this size, those beside the diagonal change places
+            for k in range(count):
+                if not k & half:
+                    a, b = square[k], square[k + half]
+                    upper = [e if not e & half else e - half + count for e in range(count)]
+                    lower = [e + half if not e & half else e + count for e in range(count)]
+                    for place, order in ((k, upper), (k + half, lower)):
+                        mask = ir.Constant(ir.VectorType(INT32, count), order)
+                        square[place] = builder.shuffle_vector(a, b, mask)
+            half //= 2
+        for row in square:
+            rows.store(row, to)
+            to = builder.add(to, wide)
+        return context.get_dummy_value()
+
+    return types.void(table, at, stride, to, wide), generate
+
+
+@intrinsic
+def prefetch(typing, table, at):
+    """Say that a line of the cache, with `table[at]`, will soon be read."""
+
+    def generate(context, builder, signature, args):
+        rows = _Table(context, builder, table, args[0])
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
+        function = builder.module.globals.get("llvm.prefetch.p0i8")
+        if function is None:
+            function = ir.Function(builder.module, kind, "llvm.prefetch.p0i8")
+        place = builder.bitcast(builder.gep(rows.start, [args[1]]), byte)
+        # To be read, kept in all caches, data.
+        builder.call(function, [place, *[ir.Constant(INT32, k) for k in (0, 3, 1)]])
+        return context.get_dummy_value()
+
+    return types.void(table, at), generate
 
 
 @intrinsic
@@ -199,21 +268,29 @@ def collect(typing, block, weights, value):
     return block(block, weights, value), generate
 
 
-@intrinsic
-def scatter(typing, block, order, table, at, stride):
-    """`table[at + k stride:] += row k of the block`, for all k."""
-    wide = block.count // order.count
-
+def _written(block: Any, order: Any, adds: bool) -> Callable[..., Any]:
     def generate(context, builder, signature, args):
-        rows = _Table(context, builder, table, args[2])
-        at = args[3]
+        rows, at = _Table(context, builder, signature.args[2], args[2]), args[3]
         for k, vector in enumerate(_unpack(builder, block, args[0])):
-            rows.store(builder.fadd(rows.load(at, k % wide), vector), at, k % wide)
-            if k % wide == wide - 1:
+            m = k % (block.count // order.count)
+            rows.store(builder.fadd(rows.load(at, m), vector) if adds else vector, at, m)
+            if m == block.count // order.count - 1:
                 at = builder.add(at, args[4])
         return context.get_dummy_value()
 
-    return types.void(block, order, table, at, stride), generate
+    return generate
+
+
+@intrinsic
+def scatter(typing, block, order, table, at, stride):
+    """`table[at + k stride:] += row k of the block`, for all k."""
+    return types.void(block, order, table, at, stride), _written(block, order, True)
+
+
+@intrinsic
+def put(typing, block, order, table, at, stride):
+    """`table[at + k stride:] = row k of the block`, for all k."""
+    return types.void(block, order, table, at, stride), _written(block, order, False)
 
 
 @intrinsic

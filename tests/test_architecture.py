@@ -62,11 +62,11 @@ CIRCLES = [
 COMPILERS = {"numba", "llvmlite"}
 COMPILED = {"mgnet/kernels.py"}
 COMPILED |= {f"mgnet/knots/{name}.py" for name in ("kernels", "local_kernels")}
-COMPILED |= {f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops")} | {
+COMPILED |= {f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops", "products")} | {
     "mgnet/simd.py"
 }
 LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
-LAZY |= {"mgnet.depth.compiled.loops", "mgnet.depth.compiled.functions"}
+LAZY |= {f"mgnet.depth.compiled.{name}" for name in ("functions", "loops", "products")}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
 # `python -m mgnet` is the command line; Python wants the file among those of the core.

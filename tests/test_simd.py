@@ -6,7 +6,20 @@ import pytest
 numba = pytest.importorskip("numba")
 
 from mgnet import simd  # noqa: E402
-from mgnet.simd import collect, gather, load, pull, scatter, spread, store, zeros  # noqa: E402
+from mgnet.simd import (  # noqa: E402
+    collect,
+    gather,
+    load,
+    prefetch,
+    pull,
+    put,
+    scatter,
+    spread,
+    spread_rows,
+    store,
+    transpose,
+    zeros,
+)
 
 TWO, THREE = (0, 0), (0, 0, 0)  # two vectors, three weights
 
@@ -80,3 +93,29 @@ def test_operations_number_by_number(dtype):
     np.testing.assert_allclose(out[4], x + y * y, rtol=eps, atol=eps)
     assert np.array_equal(out[5], np.full(width, y[3]))
     np.testing.assert_allclose(found, x.sum(), rtol=100 * eps, atol=100 * eps)
+
+
+@numba.njit
+def turn(table, at, stride, to, wide):
+    transpose(table, at, stride, to, wide)
+
+
+@numba.njit
+def rows_of(table, at, stride, out):
+    put(spread_rows(table, at, stride, THREE), THREE, out, 0, len(out) // 3)
+    prefetch(table, at)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_squares_the_other_way_round_and_numbers_of_rows(dtype):
+    lanes = simd.BYTES // np.dtype(dtype).itemsize
+    stride, wide = lanes + 3, lanes + 1
+    table = np.arange(3 * lanes * stride).astype(dtype)
+    square = table[5 : 5 + lanes * stride].reshape(lanes, stride)[:, :lanes].copy()
+    to = 5 + lanes * stride
+    turn(table, 5, stride, to, wide)
+    found = table[to : to + lanes * wide].reshape(lanes, wide)
+    assert np.array_equal(found[:, :lanes], square.T)
+    out = np.zeros(3 * lanes, dtype)
+    rows_of(table, 5, stride, out)
+    assert np.array_equal(out.reshape(3, lanes), np.repeat(square[:3, :1], lanes, 1))

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mgnet.depth.compiled.march import CompiledMarch
+from mgnet.depth.compiled.march import CompiledMarch, MarchedLayers
 
 __all__ = ["CheckpointedLayers", "segment_ends"]
 
@@ -61,9 +61,8 @@ class CheckpointedLayers:
     Parameters
     ----------
     march : CompiledMarch
-    tensors : sequence of Tensor
-        Of the layers, as in `CompiledMarch.forward`.
-    u : Tensor of shape (batch, ..., features)
+    tensors, u, joint, wanted
+        As in `CompiledMarch.forward`.
 
     Examples
     --------
@@ -76,9 +75,17 @@ class CheckpointedLayers:
     True
     """
 
-    def __init__(self, march: CompiledMarch, tensors: Sequence[Tensor], u: Tensor):
+    def __init__(
+        self,
+        march: CompiledMarch,
+        tensors: Sequence[Tensor],
+        u: Tensor,
+        joint: bool,
+        wanted: Sequence[bool],
+    ):
         self.march, self.tensors, self.start = march, tensors, u
-        self.ends = segment_ends(len(tensors[-1]), march.kept(u))
+        self.joint, self.wanted, self.layers = joint, wanted, len(tensors[-1])
+        self.ends = segment_ends(self.layers, max(march.kept(wanted), 1.0))
         self.states: list[Tensor] = []  # before each segment
         self._end = self._through()
 
@@ -86,27 +93,34 @@ class CheckpointedLayers:
         """The state after all layers."""
         return self._end
 
-    def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Any]]:
-        """The gradients by the state before all layers, and by their tensors."""
+    def before(self) -> Tensor:
+        """As of `MarchedLayers`."""
+        return self._segment(0, self.ends[1], self.start, record=False).before()
+
+    def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
+        """As of `MarchedLayers`: a segment hands on sums as one process does to another."""
         if not self.states:  # an earlier backward pass has used them up
             self._through()
         found: list[Any] = [None] * len(self.tensors)
         for first, last in reversed([*pairwise(self.ends)]):
-            marched = self.march.forward(self._of(first, last), self.states.pop(), record=True)
-            gradient, parts = marched.adjoint(gradient)
+            marched = self._segment(first, last, self.states.pop(), record=True)
+            gradient, before, parts = marched.returned(gradient, before)
             for k, part in enumerate(parts):
-                if part is not None:
-                    if found[k] is None:
-                        found[k] = part.new_zeros(self.tensors[k].shape)
-                    found[k][first:last] = part
-        return gradient, found
+                if part is None or len(self.tensors[k]) < self.layers:
+                    found[k] = part
+                    continue
+                if found[k] is None:
+                    found[k] = part.new_empty(self.tensors[k].shape)
+                found[k][first:last] = part
+        return gradient, before, found
 
     def _through(self) -> Tensor:
         state = self.start
         for first, last in pairwise(self.ends):
             self.states.append(state)
-            state = self.march.forward(self._of(first, last), state, record=False).last()
+            state = self._segment(first, last, state, record=False).last()
         return state
 
-    def _of(self, first: int, last: int) -> list[Tensor]:
-        return [x[first:last] for x in self.tensors]
+    def _segment(self, first: int, last: int, state: Tensor, record: bool) -> MarchedLayers:
+        some = [x[first:last] if len(x) == self.layers else x for x in self.tensors]
+        return self.march.forward(some, state, record, self.joint, self.wanted)

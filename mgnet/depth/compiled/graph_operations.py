@@ -75,7 +75,6 @@ def _power(w: Writer, node: fx.Node, x: Any, exponent: float) -> int:
     square = w.product(x, x)
     if exponent == 2:
         return square
-    w.keep(square)
     return w.emit(ops.MULTIPLY, w.value(w.values[square].rows), square, w.state(x))
 
 

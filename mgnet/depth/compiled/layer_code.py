@@ -20,7 +20,6 @@ from mgnet.depth.compiled import operations as ops
 __all__ = ["LayerCode", "UnknownOperationError", "Value", "Writer"]
 
 aten = torch.ops.aten
-FROM_INPUT = {ops.SILU, *range(ops.GELU, ops.COS + 1)}  # their slopes are told by the argument
 
 
 class UnknownOperationError(Exception):
@@ -36,10 +35,6 @@ class Value:
     rows : int
     root : int
         The value of which these are some rows, from `first` on; it may be this one.
-    kept : bool
-        Whether the backward pass reads it.
-    per_layer : bool
-        Whether its adjoint is needed once that of all layers is known.
     given : bool
         Whether it is a tensor of the layer, with a row for each sample.
     """
@@ -47,8 +42,6 @@ class Value:
     rows: int
     root: int
     first: int = 0
-    kept: bool = False
-    per_layer: bool = False
     given: bool = False
 
 
@@ -60,7 +53,7 @@ class LayerCode:
     ----------
     code : list of tuple
         Operation, numbers of the result and of the values a and b, rows, columns, parameters p and
-        q, function, place of the gradient of p in `sums`, where p is no matrix.
+        q, function.
     numbers : list of (float, float)
         c and d of each operation.
     values : list of Value
@@ -72,8 +65,6 @@ class LayerCode:
     shapes : list of tuple
         Of each parameter as the loops have it, the step first: (), (rows,), or (columns, rows) of
         a matrix, which is there twice, the second time the other way round.
-    sums : int
-        How many numbers `sums` of a layer has.
     """
 
     code: list[tuple[int, ...]]
@@ -82,7 +73,6 @@ class LayerCode:
     slope: int
     prepared: Traced
     shapes: list[tuple[int, ...]]
-    sums: int
 
 
 class Writer:
@@ -112,14 +102,12 @@ class Writer:
         self.given: list[fx.Node] = []
         self.slots: dict[fx.Node, int] = {}
         self.shapes: list[tuple[int, ...]] = [()]
-        self.sums = 1
 
     def written(self) -> LayerCode:
         """The code of the whole graph."""
         graph = self.traced.graph
         *tensors, state = graph.find_nodes(op="placeholder")
         self.number[state] = self.value(self.rows)
-        self.values[0].kept = True
         known = {state}
         for node in graph.nodes:
             if node.op == "call_function" and known.intersection(node.all_input_nodes):
@@ -129,11 +117,8 @@ class Writer:
         if output not in self.number or self.values[self.number[output]].rows != self.rows:
             raise UnknownOperationError("a slope that is no state")
         slope = self.number[output]
-        self.keep(slope)
         prepared = extract(self.traced, tensors, (*self.parameters, *self.given)).bare()
-        return LayerCode(
-            self.code, self.numbers, self.values, slope, prepared, self.shapes, self.sums
-        )
+        return LayerCode(self.code, self.numbers, self.values, slope, prepared, self.shapes)
 
     def value(self, rows: int, parent: int | None = None, first: int = 0) -> int:
         """A new value, or some rows of another one; its number."""
@@ -143,10 +128,6 @@ class Writer:
         root = number if parent is None else self.values[parent].root
         self.values.append(Value(rows, root, first))
         return number
-
-    def keep(self, number: int) -> None:
-        """Say that the backward pass reads a value."""
-        self.values[self.values[number].root].kept = True
 
     def emit(
         self,
@@ -158,12 +139,11 @@ class Writer:
         p: int = 0,
         q: int = 0,
         kind: int = 0,
-        place: int = 0,
         numbers: tuple[float, float] = (1.0, 0.0),
     ) -> int:
         """Write one operation; gives the number of its result."""
         rows = self.values[out].rows
-        self.code.append((op, out, a, b, rows, columns, p, q, kind, place))
+        self.code.append((op, out, a, b, rows, columns, p, q, kind))
         self.numbers.append(numbers)
         return out
 
@@ -199,8 +179,7 @@ class Writer:
         if self.flat or len(shape) < 2 or shape[:-1] != self.shape[:-1]:
             return False
         self.number[x] = number = self.value(shape[-1])
-        value = self.values[number]
-        value.kept = value.per_layer = value.given = True
+        self.values[number].given = True
         self.given.append(x)
         return True
 
@@ -234,11 +213,6 @@ class Writer:
             node = node.args[0]
         raise UnknownOperationError("a tensor of the layer that differs between samples")
 
-    def _place(self, rows: int) -> int:
-        """Where the gradient by one use of a vector goes."""
-        place, self.sums = self.sums, self.sums + rows
-        return place
-
     def _is_flat(self, shape: Any) -> bool:
         return self.flat and len(shape) == 1
 
@@ -250,9 +224,7 @@ class Writer:
         columns, rows = matrix.meta["val"].shape
         if columns != self.values[a].rows:
             raise UnknownOperationError("a product over samples")
-        self.keep(a)
         out = self.value(rows)
-        self.values[out].per_layer = True
         q = 0 if bias is None else self._vector(bias, rows)
         p = self._parameter(matrix, (columns, rows))
         return self.emit(ops.LINEAR, out, a, columns=columns, p=p, q=q)
@@ -261,7 +233,6 @@ class Writer:
         """f(x)."""
         a = self.state(x)
         out = self.value(self.values[a].rows)
-        self.keep(a if kind in FROM_INPUT else out)
         return self.emit(ops.UNARY, out, a, kind=kind, numbers=(extra, 0.0))
 
     def affine(self, x: Any, c: float, d: float) -> int:
@@ -284,8 +255,8 @@ class Writer:
 
     def _shifted(self, a: int, y: Any, c: float) -> int:
         rows = self.values[a].rows
-        p, place = self._vector(y, rows), self._place(rows)
-        return self.emit(ops.SHIFT, self.value(rows), a, p=p, place=place, numbers=(c, 0.0))
+        p = self._vector(y, rows)
+        return self.emit(ops.SHIFT, self.value(rows), a, p=p, numbers=(c, 0.0))
 
     def _both(self, x: fx.Node, y: fx.Node) -> tuple[int, int]:
         if x.meta["val"].shape != y.meta["val"].shape:
@@ -301,15 +272,12 @@ class Writer:
         if not self.known(y):
             return self._scaled(self.state(x), y)
         a, b = self._both(x, y)
-        self.keep(a)
-        self.keep(b)
         return self.emit(ops.MULTIPLY, self.value(self.values[a].rows), a, b)
 
     def _scaled(self, a: int, y: Any) -> int:
         rows = self.values[a].rows
-        p, place = self._vector(y, rows), self._place(rows)
-        self.keep(a)
-        return self.emit(ops.SCALE, self.value(rows), a, p=p, place=place)
+        p = self._vector(y, rows)
+        return self.emit(ops.SCALE, self.value(rows), a, p=p)
 
     def norm(self, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> list[int]:
         """Layer norm over the features."""
@@ -318,8 +286,6 @@ class Writer:
         if list(shape) != [rows]:
             raise UnknownOperationError("a norm over several axes")
         out, inverse = self.value(rows), self.value(1)
-        self.keep(out)
-        self.keep(inverse)
         self.emit(ops.NORM, out, a, inverse, numbers=(eps, 0.0))
         if weight is not None:
             out = self._scaled(out, weight)
@@ -349,6 +315,5 @@ class Writer:
             if self.known(part):
                 self.emit(ops.COPY, place, self.state(part))
             else:
-                p, at = self._vector(part, size), self._place(size)
-                self.emit(ops.FILL, place, p=p, place=at)
+                self.emit(ops.FILL, place, p=self._vector(part, size))
         return out

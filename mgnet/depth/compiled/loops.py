@@ -2,9 +2,9 @@
 
 A state is stored feature after feature, each a row of S samples, so that vectors run over samples
 and a matrix is read number by number. S is a multiple of `lanes`, the numbers in a vector. All
-arrays are flat. Of each value, its adjoint and each parameter `at` tells where it begins for layer
-0, and how far on for the next layer; see `layer_code.py` for the operations. A call does the
-samples s .. end of all layers: what other calls do at the same time, it neither reads nor writes.
+arrays are flat. Of each value, its adjoint, each parameter and its gradient a table tells where it
+begins for layer 0, and how far on for the next layer; see `layer_code.py` for the operations. A
+call does some samples of a batch, few enough to stay in the cache while all layers pass by.
 """
 # pyright: reportCallIssue=false
 # (what numba calls an intrinsic takes one argument less here than where it is defined)
@@ -37,16 +37,15 @@ from mgnet.depth.compiled.operations import (
     TANH,
     UNARY,
 )
+from mgnet.depth.compiled.products import ADDED, ALONE, BIASED, add_outer, product
 from mgnet.simd import (
-    collect,
     equal,
     fused,
     load,
     minus,
     over,
     plus,
-    scatter,
-    spread,
+    prefetch,
     store,
     times,
     total,
@@ -55,48 +54,17 @@ from mgnet.simd import (
 
 __all__ = ["backward", "forward"]
 
-ONE, TWO, FOUR, EIGHT = (0,), (0, 0), (0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0, 0)
+ONE = (0,)
 ROOT_HALF, ROOT_TWO_OVER_PI, CUBIC = math.sqrt(0.5), math.sqrt(2.0 / math.pi), 0.044715
 BELL = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True)
-def _add_tile(order, like, par, w, stride, mem, x, y, columns, S):
-    """Add products to as many rows of y as `order` has entries; their sums stay in registers."""
-    block = zeros(mem, order, like)
-    for j in range(columns):
-        block = collect(block, spread(par, w + j * stride, order), load(mem, x + j * S, like))
-    scatter(block, order, mem, y, S)
-
-
-@njit(cache=True, nogil=True)
-def _add_product(par, w, mem, x, y, rows, columns, S, s, end, lanes):
-    """Add M x to y; number i of column j of M is par[w + j rows + i]."""
-    wide, i = 2 * lanes, 0
-    while i < rows:
-        left, t, at = rows - i, s, y + i * S
-        if left >= 4:
-            while t + wide <= end:
-                _add_tile(FOUR, TWO, par, w + i, rows, mem, x + t, at + t, columns, S)
-                t += wide
-        taken = 8 if left >= 8 and t == s else 4 if left >= 4 else 1
-        while t < end:
-            if taken == 8:
-                _add_tile(EIGHT, ONE, par, w + i, rows, mem, x + t, at + t, columns, S)
-            elif taken == 4:
-                _add_tile(FOUR, ONE, par, w + i, rows, mem, x + t, at + t, columns, S)
-            else:
-                _add_tile(ONE, ONE, par, w + i, rows, mem, x + t, at + t, columns, S)
-            t += lanes
-        i += taken
-
-
-@njit(cache=True, nogil=True)
-def _fill(mem, y, rows, S, s, end, lanes, values, at, given):
+def _fill(mem, y, rows, S, lanes, values, at, given):
     """Each row of y is a number: of `values`, or 0."""
     for r in range(rows):
         number = values[at + r] if given else values.dtype.type(0.0)
-        for t in range(s, end, lanes):
+        for t in range(0, S, lanes):
             store(mem, y + r * S + t, equal(mem, number, ONE))
 
 
@@ -134,15 +102,15 @@ def _curve_slope(kind, extra, x):
 
 
 @njit(cache=True, nogil=True)
-def _map(kind, extra, mem, x, y, rows, S, s, end, lanes):
+def _map(kind, extra, mem, x, y, rows, S, lanes):
     """Make y = f(x)."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:
-            for t in range(at + s, at + end):
+            for t in range(at, at + S):
                 mem[y + t] = _curve(kind, extra, mem[x + t])
             continue
-        for t in range(at + s, at + end, lanes):
+        for t in range(at, at + S, lanes):
             v = load(mem, x + t, ONE)
             if kind == TANH:
                 v = tanh(v)
@@ -158,15 +126,16 @@ def _map(kind, extra, mem, x, y, rows, S, s, end, lanes):
 
 
 @njit(cache=True, nogil=True)
-def _map_back(kind, extra, mem, x, y, of_y, of_x, rows, S, s, end, lanes):
-    """of_x += f'(x) of_y; of some functions y tells the slope."""
+def _map_back(kind, extra, mem, x, y, of_y, of_x, first, rows, S, lanes):
+    """of_x += f'(x) of_y, or is that where it is the first; of some functions y tells the slope."""
     for r in range(rows):
         at = r * S
         if kind >= GELU:
-            for t in range(at + s, at + end):
-                mem[of_x + t] += mem[of_y + t] * _curve_slope(kind, extra, mem[x + t])
+            for t in range(at, at + S):
+                g = mem[of_y + t] * _curve_slope(kind, extra, mem[x + t])
+                mem[of_x + t] = g if first else mem[of_x + t] + g
             continue
-        for t in range(at + s, at + end, lanes):
+        for t in range(at, at + S, lanes):
             g = load(mem, of_y + t, ONE)
             if kind == SILU:
                 g = times(g, gate_slope(load(mem, x + t, ONE)))
@@ -180,13 +149,15 @@ def _map_back(kind, extra, mem, x, y, of_y, of_x, rows, S, s, end, lanes):
                     g = times(g, step(v))
                 else:
                     g = times(g, v)
-            store(mem, of_x + t, plus(load(mem, of_x + t, ONE), g))
+            if not first:
+                g = plus(load(mem, of_x + t, ONE), g)
+            store(mem, of_x + t, g)
 
 
 @njit(cache=True, nogil=True)
-def _norm(eps, mem, x, y, spread_at, rows, S, s, end, lanes):
+def _norm(eps, mem, x, y, spread_at, rows, S, lanes):
     """Make y = (x - mean) / deviation over the features; 1 / deviation is kept in a row."""
-    for t in range(s, end, lanes):
+    for t in range(0, S, lanes):
         one = equal(mem, mem.dtype.type(1.0), ONE)
         share = equal(mem, mem.dtype.type(1.0 / rows), ONE)
         mean = zeros(mem, ONE, ONE)
@@ -207,8 +178,8 @@ def _norm(eps, mem, x, y, spread_at, rows, S, s, end, lanes):
 
 
 @njit(cache=True, nogil=True)
-def _norm_back(mem, y, spread_at, of_y, of_x, rows, S, s, end, lanes):
-    for t in range(s, end, lanes):
+def _norm_back(mem, y, spread_at, of_y, of_x, first, rows, S, lanes):
+    for t in range(0, S, lanes):
         share = equal(mem, mem.dtype.type(1.0 / rows), ONE)
         mean, along = zeros(mem, ONE, ONE), zeros(mem, ONE, ONE)
         for r in range(rows):
@@ -221,18 +192,19 @@ def _norm_back(mem, y, spread_at, of_y, of_x, rows, S, s, end, lanes):
             g = minus(load(mem, of_y + r * S + t, ONE), mean)
             g = minus(g, times(load(mem, y + r * S + t, ONE), along))
             to = of_x + r * S + t
-            store(mem, to, fused(load(mem, to, ONE), g, inverse))
+            g = times(g, inverse)
+            store(mem, to, g if first else plus(load(mem, to, ONE), g))
 
 
 @njit(cache=True, nogil=True)
-def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
+def _combine(op, c, d, par, w, mem, x, z, y, rows, S, lanes):
     """Make y = a + c b, a b, a + c v, a v, c a + d or a; rows of a weight v are single numbers."""
     scale, added = equal(mem, c, ONE), equal(mem, d, ONE)
     factor = scale
     for r in range(rows):
         if op == SHIFT or op == SCALE:
             factor = equal(mem, par[w + r], ONE)
-        for t in range(r * S + s, r * S + end, lanes):
+        for t in range(r * S, r * S + S, lanes):
             v = load(mem, x + t, ONE)
             if op == ADD:
                 v = fused(v, factor, load(mem, z + t, ONE))
@@ -248,42 +220,46 @@ def _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes):
 
 
 @njit(cache=True, nogil=True)
-def _combine_back(op, c, par, w, mem, x, z, of_y, of_x, of_z, sums, at, rows, S, s, end, lanes):
-    """Add what y's adjoint gives to those of a and b, and to the gradient of v."""
+def _combine_back(
+    op, c, par, w, mem, x, z, of_y, of_x, of_z, first, sums, to, rows, S, lanes
+):  # fmt: skip
+    """Add what y's adjoint gives to those of a and b, and to the gradient of v.
+
+    `first` says which of the two is the first to be written: 1 that of a, 2 that of b, 3 both.
+    """
     factor = equal(mem, c, ONE)
+    summed = to >= 0 and (op == SCALE or op == SHIFT or op == FILL)
     for r in range(rows):
         if op == SCALE:
             factor = equal(mem, par[w + r], ONE)
         along = zeros(mem, ONE, ONE)
-        for t in range(r * S + s, r * S + end, lanes):
+        for t in range(r * S, r * S + S, lanes):
             g = load(mem, of_y + t, ONE)
-            if op == SCALE:
-                along = fused(along, g, load(mem, x + t, ONE))
-                g = times(g, factor)
-            elif op == SHIFT or op == FILL:
-                along = plus(along, g)
-            elif op == ADD:
-                store(mem, of_z + t, fused(load(mem, of_z + t, ONE), factor, g))
-            elif op == AFFINE:
+            if summed:
+                along = fused(along, g, load(mem, x + t, ONE)) if op == SCALE else plus(along, g)
+            if op == ADD or op == MULTIPLY:
+                v = times(factor if op == ADD else load(mem, x + t, ONE), g)
+                if first < 2:
+                    v = plus(load(mem, of_z + t, ONE), v)
+                store(mem, of_z + t, v)
+            if op == AFFINE or op == SCALE:
                 g = times(g, factor)
             elif op == MULTIPLY:
-                v = times(g, load(mem, x + t, ONE))
                 g = times(g, load(mem, z + t, ONE))
-                store(mem, of_z + t, plus(load(mem, of_z + t, ONE), v))
             if op != FILL:
-                store(mem, of_x + t, plus(load(mem, of_x + t, ONE), g))
-        if op == SCALE or op == FILL:
-            sums[at + r] = total(along)
-        elif op == SHIFT:
-            sums[at + r] = c * total(along)
+                if first & 1 == 0:
+                    g = plus(load(mem, of_x + t, ONE), g)
+                store(mem, of_x + t, g)
+        if summed:
+            sums[to + r] += c * total(along) if op == SHIFT else total(along)
 
 
 @njit(cache=True, nogil=True)
-def _step(mem, x, y, z, size, adds, rows, S, s, end, lanes):
+def _step(mem, x, y, z, size, adds, rows, S, lanes):
     """Make z = x + size y, or y alone."""
     factor = equal(mem, size, ONE)
     for r in range(rows):
-        for t in range(r * S + s, r * S + end, lanes):
+        for t in range(r * S, r * S + S, lanes):
             v = load(mem, y + t, ONE)
             if adds:
                 v = fused(load(mem, x + t, ONE), factor, v)
@@ -291,7 +267,7 @@ def _step(mem, x, y, z, size, adds, rows, S, s, end, lanes):
 
 
 @njit(cache=True, nogil=True)
-def forward(code, numbers, at, par, par_at, mem, slope, adds, width, layers, S, s, end, lanes):
+def forward(code, numbers, at, par, par_at, mem, slope, adds, width, layers, S, lanes):
     """All layers, from the state that stands in the place of layer 0.
 
     A state is value 0, of `width` features; a step is the number of parameter 0. Value `slope`
@@ -304,65 +280,85 @@ def forward(code, numbers, at, par, par_at, mem, slope, adds, width, layers, S, 
             w, v = par_at[p, 0] + n * par_at[p, 1], par_at[q, 0] + n * par_at[q, 1]
             c, d = numbers[k, 0], numbers[k, 1]
             if op == LINEAR:
-                _fill(mem, y, rows, S, s, end, lanes, par, v, q > 0)
-                _add_product(par, w, mem, x, y, rows, columns, S, s, end, lanes)
+                start = BIASED if q > 0 else ALONE
+                product(start, par, w, v, mem, x, y, rows, columns, S, lanes)
             elif op == UNARY:
-                _map(kind, c, mem, x, y, rows, S, s, end, lanes)
+                _map(kind, c, mem, x, y, rows, S, lanes)
             elif op == NORM:
-                _norm(c, mem, x, y, z, rows, S, s, end, lanes)
+                _norm(c, mem, x, y, z, rows, S, lanes)
             elif op == FILL:
-                _fill(mem, y, rows, S, s, end, lanes, par, w, True)
+                _fill(mem, y, rows, S, lanes, par, w, True)
             else:
-                _combine(op, c, d, par, w, mem, x, z, y, rows, S, s, end, lanes)
+                _combine(op, c, d, par, w, mem, x, z, y, rows, S, lanes)
         x, y = at[0, 0] + n * at[0, 1], at[slope, 0] + n * at[slope, 1]
         size = par[par_at[0, 0] + n * par_at[0, 1]]
-        _step(mem, x, y, x + at[0, 1], size, adds, width, S, s, end, lanes)
+        _step(mem, x, y, x + at[0, 1], size, adds, width, S, lanes)
+
+
+@njit(cache=True, nogil=True)
+def _slope_back(mem, lam, y, of_y, size, adds, width, S, lanes, sums, to):
+    """The adjoint of the slope y, and the gradient of the step."""
+    along, factor = zeros(mem, ONE, ONE), equal(mem, size, ONE)
+    for t in range(0, width * S, lanes):
+        g = load(mem, lam + t, ONE)
+        if to >= 0:
+            along = fused(along, g, load(mem, y + t, ONE))
+        if adds:
+            g = times(g, factor)
+        if of_y == lam:
+            g = plus(load(mem, lam + t, ONE), g) if adds else g
+        store(mem, of_y + t, g)
+        if not adds and of_y != lam:
+            store(mem, lam + t, zeros(mem, ONE, ONE))
+    if to >= 0:
+        sums[to] += total(along)
 
 
 @njit(cache=True, nogil=True)
 def backward(
-    code, numbers, at, of, empty, source, par, par_at, mem, sums, count, slope, adds, width, layers,
-    S, s, end, lanes,
+    code, numbers, at, of, empty, source, turned, par, par_at, mem, sums, sums_at, slope, adds,
+    width, layers, S, lanes,
 ):  # fmt: skip
     """The adjoint from the last layer to the first, in the place of the adjoint of value 0.
 
     `of` is to the adjoints what `at` is to the values, `empty` says where they begin as zeros, and
-    `source`, unless it is negative, where the gradients by the states after the layers stand. Of
-    each layer `sums` has the gradients of the step and of parameters that are not matrices.
+    `source`, unless it is negative, where the gradients by the states after the layers stand. The
+    gradients of the parameters are added to `sums`, in the places of `sums_at` that are not
+    negative; numbers of a vector, or of a column of a matrix, fill whole vectors there. `turned` is
+    room for the rows of one adjoint, sample after sample.
     """
     one = mem.dtype.type(1.0)
     for n in range(layers - 1, -1, -1):
         if source >= 0:
             given = source + n * width * S
-            _step(mem, of[0, 0], given, of[0, 0], one, True, width, S, s, end, lanes)
+            _step(mem, of[0, 0], given, of[0, 0], one, True, width, S, lanes)
         for first, stride, rows in empty:
-            _fill(mem, first + n * stride, rows, S, s, end, lanes, mem, 0, False)
-        lam, y = of[0, 0], at[slope, 0] + n * at[slope, 1]
-        along = zeros(mem, ONE, ONE)
-        for r in range(width):
-            for t in range(r * S + s, r * S + end, lanes):
-                along = fused(along, load(mem, lam + t, ONE), load(mem, y + t, ONE))
-        sums[n * count] = total(along)
-        y, size = of[slope, 0] + n * of[slope, 1], par[par_at[0, 0] + n * par_at[0, 1]]
-        _step(mem, y, lam, y, size if adds else one, True, width, S, s, end, lanes)
-        if not adds:
-            _fill(mem, lam, width, S, s, end, lanes, mem, 0, False)
+            _fill(mem, first + n * stride, rows, S, lanes, mem, 0, False)
+        y, of_y = at[slope, 0] + n * at[slope, 1], of[slope, 0] + n * of[slope, 1]
+        size, to = par[par_at[0, 0] + n * par_at[0, 1]], sums_at[0, 0] + n * sums_at[0, 1]
+        _slope_back(mem, of[0, 0], y, of_y, size, adds, width, S, lanes, sums, to)
         for k in range(len(code) - 1, -1, -1):
-            op, out, a, b, rows, columns, p, _, kind, g = code[k]
+            op, out, a, b, rows, columns, p, q, kind, first = code[k]
             y, x, z = at[out, 0] + n * at[out, 1], at[a, 0] + n * at[a, 1], at[b, 0] + n * at[b, 1]
             of_y, of_x = of[out, 0] + n * of[out, 1], of[a, 0] + n * of[a, 1]
             of_z, c = of[b, 0] + n * of[b, 1], numbers[k, 0]
+            to = sums_at[p, 0] + n * sums_at[p, 1] if sums_at[p, 0] >= 0 else -1
             if op == LINEAR:  # the matrix is there twice
                 w = par_at[p + 1, 0] + n * par_at[p + 1, 1]
-                _add_product(par, w, mem, of_y, of_x, columns, rows, S, s, end, lanes)
+                if to >= 0:
+                    for t in range(0, columns * S, lanes):  # of long ago, and not in the cache
+                        prefetch(mem, x + t)
+                start = ALONE if first else ADDED
+                product(start, par, w, 0, mem, of_y, of_x, columns, rows, S, lanes)
+                bias = sums_at[q, 0] + n * sums_at[q, 1] if q > 0 and sums_at[q, 0] >= 0 else -1
+                if to >= 0 or bias >= 0:
+                    add_outer(mem, x, columns, of_y, rows, S, turned, sums, to, bias, lanes)
             elif op == UNARY:
-                _map_back(kind, c, mem, x, y, of_y, of_x, rows, S, s, end, lanes)
+                _map_back(kind, c, mem, x, y, of_y, of_x, first, rows, S, lanes)
             elif op == NORM:
-                _norm_back(mem, y, z, of_y, of_x, rows, S, s, end, lanes)
+                _norm_back(mem, y, z, of_y, of_x, first, rows, S, lanes)
             else:
                 w = par_at[p, 0] + n * par_at[p, 1]
-                sums_at = n * count + g
                 _combine_back(
-                    op, c, par, w, mem, x, z, of_y, of_x, of_z, sums, sums_at, rows, S, s, end,
-                    lanes,
+                    op, c, par, w, mem, x, z, of_y, of_x, of_z, first, sums, to, rows, S, lanes
                 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,28 +10,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgnet.depth.compiled import operations as ops
 from mgnet.depth.compiled.layer_code import LayerCode
+from mgnet.depth.compiled.layout import Block, Layout, Sums, blocks_of, kept_values, operations_of
 from mgnet.depth.compiled.parameters import Memory, Prepared
 from mgnet.threads import share
 
 __all__ = ["CompiledMarch", "MarchedLayers"]
 
 BYTES = 64  # of a vector
-WIDEST = 128  # samples of one part
-BLOCK = 1024  # layers whose gradients by a shared matrix are one product
+GROUPS = 16  # parts of a batch have the sums of so many groups; each needs memory
 
 
 @dataclass(frozen=True, eq=False)
-class _Layout:
-    """Where values and adjoints stand, for S samples."""
+class _Place:
+    """Where the parts of a block are in the memory of a pass: `size` numbers each."""
 
-    at: np.ndarray  # of values
-    of: np.ndarray  # of adjoints
-    empty: np.ndarray
-    size: int
-    lam: int
-    source: int
+    block: Block
+    layout: Layout
+    first: int
 
 
 class CompiledMarch:
@@ -69,40 +65,51 @@ class CompiledMarch:
         self.dtype = dtype
         self.width = code.values[0].rows
         self.lanes = BYTES // dtype.itemsize
-        self.operations = np.array(code.code, np.int64).reshape(-1, 10)
+        self.operations, self.empty = operations_of(code)
         kind = np.float32 if dtype == torch.float32 else np.float64
         self.numbers = np.array(code.numbers, kind).reshape(-1, 2)
         self.prepared = Prepared(code)
         self.given = [k for k, value in enumerate(code.values) if value.given]
-        self._layouts: dict[Any, _Layout] = {}
+        self._layouts: dict[Any, Layout] = {}
 
-    def layout(self, layers: int, S: int, record: bool, counts: tuple[int, ...]) -> _Layout:
-        """Where everything stands; `counts` are the rows of the given values, layers or 1."""
-        key = layers, S, record, counts
+    def layout(
+        self, layers: int, S: int, wanted: frozenset[int] | None, counts: tuple[int, ...]
+    ) -> Layout:
+        """Where everything stands.
+
+        Parameters
+        ----------
+        layers, S : int
+        wanted : frozenset of int or None
+            The parameters of the loops whose gradients are asked for; None: no backward pass.
+        counts : tuple of int
+            The rows of the given values, layers or 1.
+        """
+        key = layers, S, wanted, counts
         found = self._layouts.get(key)
         if found is None:
             if len(self._layouts) >= 64:
                 self._layouts.clear()
             given = dict(zip(self.given, counts, strict=True))
-            found = self._layouts[key] = _layout(self.code, layers, S, record, given)
+            kept = None if wanted is None else kept_values(self.code, wanted)
+            found = self._layouts[key] = Layout(
+                self.code, self.empty, layers, S, kept, given, self.lanes, self.of_all
+            )
         return found
 
-    def parts(self, S: int) -> list[int]:
-        """The ends of the parts of S samples that are done one after another, or by threads.
+    def kept(self, wanted: Sequence[bool]) -> float:
+        """What a layer keeps for gradients by these tensors, in states."""
+        kept = kept_values(self.code, self.prepared.wanted(wanted))
+        return sum(self.code.values[k].rows for k in kept) / self.width
 
-        They do not depend on the number of threads, so neither do sums over samples.
-        """
-        vectors = S // self.lanes
-        each = max(min(-(-vectors // 4), WIDEST // self.lanes), 1 if vectors < 4 else 2)
-        return [*range(0, S, each * self.lanes), S]
-
-    def kept(self, u: Tensor) -> float:
-        """What a layer that is recorded keeps, in states like u."""
-        S = -(-u.numel() // self.width // self.lanes) * self.lanes
-        one, two = (self.layout(layers, S, True, (1,) * len(self.given)).size for layers in (1, 2))
-        return (two - one) / (self.width * S)
-
-    def forward(self, tensors: Sequence[Tensor], u: Tensor, record: bool) -> MarchedLayers:
+    def forward(
+        self,
+        tensors: Sequence[Tensor],
+        u: Tensor,
+        record: bool,
+        joint: bool = False,
+        wanted: Sequence[bool] | None = None,
+    ) -> MarchedLayers:
         """Through all layers.
 
         Parameters
@@ -112,20 +119,32 @@ class CompiledMarch:
         u : Tensor of shape (batch, ..., features)
         record : bool
             Whether gradients follow.
+        joint : bool
+            Whether all layers share all parameters, each (1, ...), and none of them meets a tensor
+            that differs between layers. Then `backward` can go on with sums of other layers.
+        wanted : sequence of bool, optional
+            Of which tensors gradients are asked for; of all that are real numbers, if not given.
         """
-        layers, width = len(tensors[-1]), self.width
-        samples = u.numel() // width
-        S = -(-samples // self.lanes) * self.lanes
+        if wanted is None:
+            wanted = [x.is_floating_point() for x in tensors]
+        of_loops = self.prepared.wanted(wanted) if record else None
+        layers, samples, size = len(tensors[-1]), u.numel() // self.width, 0
+        rows = max(value.rows for value in self.code.values)
         with torch.no_grad():
             values, given = self.prepared.shaped(tensors, whole=False)
-            layout = self.layout(layers, S, record, tuple(map(len, given)))
-            size = layout.size + (layers * width * S if self.of_all else 0)
+            places, counts = [], tuple(map(len, given))
+            for block in blocks_of(samples, self.lanes, rows):
+                layout = self.layout(layers, block.S, of_loops, counts)
+                places.append(_Place(block, layout, size))
+                size += block.parts * layout.size
             memory = Memory(size, self.dtype)
             parameters, par_at = self.prepared.packed(tensors[-1], values)
-            marched = MarchedLayers(self, layout, memory, parameters, par_at, tensors, u, S)
-            marched.put(0, 1, u[None])
+            marched = MarchedLayers(
+                self, places, memory, parameters, par_at, tensors, u, joint, wanted
+            )
+            marched.put("at", 0, u[None])
             for k, value in zip(self.given, given, strict=True):
-                marched.put(int(layout.at[k, 0]), len(value), value)
+                marched.put("at", k, value)
         marched.forward()
         return marched
 
@@ -136,130 +155,87 @@ def _loops() -> Any:
     return loops
 
 
-def _layout(code: LayerCode, layers: int, S: int, record: bool, given: dict[int, int]) -> _Layout:
-    values = code.values
-    roots = [k for k, value in enumerate(values) if value.root == k]
-    kept = [k for k in roots if values[k].kept and k not in given]
-    begins, rows = {}, 0
-    for k in kept:
-        begins[k], rows = rows * S, rows + values[k].rows
-    stride = rows * S if record else 0
-    end = (layers + 1) * rows * S if record else rows * S
-    at, of = np.zeros((len(values), 2), np.int64), np.zeros((len(values), 2), np.int64)
-    for k in roots:
-        size = values[k].rows * S
-        if k in begins:
-            at[k] = begins[k], stride
-        else:
-            at[k] = end, size if given.get(k, 1) > 1 else 0
-            end += size * given.get(k, 1)
-    empty: list[tuple[int, int, int]] = []
-    lam = source = -1
-    if record:
-        many = [k for k in roots if values[k].per_layer]
-        per_layer, gates = sum(values[k].rows for k in many), end
-        for k in many:
-            of[k] = end, per_layer * S
-            end += values[k].rows * S
-        empty.append((gates, per_layer * S, per_layer))
-        end = lam = gates + layers * per_layer * S
-        of[0] = lam, 0
-        end += values[0].rows * S
-        begin = end
-        for k in roots[1:]:
-            if not values[k].per_layer:
-                of[k] = end, 0
-                end += values[k].rows * S
-        empty.append((begin, 0, (end - begin) // S))
-        source = end
-    for k, value in enumerate(values):
-        if value.root != k:
-            for table in (at, of):
-                table[k] = table[value.root] + (value.first * S, 0)
-    return _Layout(at, of, np.array(empty, np.int64).reshape(-1, 3), end, lam, source)
-
-
 class MarchedLayers:
     """Layers that were marched through, and their adjoint."""
 
     def __init__(
         self,
         march: CompiledMarch,
-        layout: _Layout,
+        places: Sequence[_Place],
         memory: Memory,
         parameters: Memory,
         par_at: np.ndarray,
         tensors: Sequence[Tensor],
         u: Tensor,
-        S: int,
+        joint: bool,
+        wanted: Sequence[bool],
     ):
-        self.march, self.layout, self.memory = march, layout, memory
-        self.parameters, self.par_at, self.tensors, self.S = parameters, par_at, tensors, S
-        self.shape, self.samples = u.shape, u.numel() // march.width
-        self.layers = len(tensors[-1])
+        self.march, self.places, self.memory = march, places, memory
+        self.parameters, self.par_at, self.tensors, self.joint = parameters, par_at, tensors, joint
+        self.wanted = wanted
+        self.shape, self.layers = u.shape, len(tensors[-1])
+        self.parts = [  # the memory of each, and where things are in it
+            (memory.numbers[first : first + layout.size].numpy(), layout, block.S)
+            for block, layout, begin in [(x.block, x.layout, x.first) for x in places]
+            for first in range(begin, begin + block.parts * layout.size, layout.size)
+        ]
 
-    def put(self, first: int, count: int, value: Tensor) -> None:
-        """Write (count, batch, ..., rows) as rows of samples from a place on."""
-        rows = value.numel() // (count * self.samples)
-        size = count * rows * self.S
-        place = self.memory.numbers[first : first + size].view(count, rows, self.S)
-        place[..., : self.samples] = value.reshape(count, self.samples, rows).mT
-        # Vectors are whole. The first sample is as good as any: it overflows where it does itself.
-        place[..., self.samples :] = place[..., :1]
+    def _rows(self, place: _Place, table: str, k: int, count: int, skip: int = 0) -> Tensor:
+        """Value k, or its adjoint, in `count` layers: (parts, count, rows, S); a view."""
+        layout, block, rows = place.layout, place.block, self.march.code.values[k].rows
+        if table == "source":
+            first, stride = layout.source, rows * block.S
+        else:
+            first, stride = map(int, getattr(layout, table)[k])
+        return self.memory.numbers.as_strided(
+            (block.parts, count, rows, block.S),
+            (layout.size, stride, block.S, 1),
+            place.first + first + skip * stride,
+        )
 
-    def rows(self, table: np.ndarray, k: int) -> Tensor:
-        """Value k, or its adjoint, in all layers: (layers, rows, S); a view."""
-        (first, stride), rows = map(int, table[k]), self.march.code.values[k].rows
-        size = self.layers, rows, self.S
-        return self.memory.numbers.as_strided(size, (stride, self.S, 1), first)
+    def put(self, table: str, k: int, value: Tensor) -> None:
+        """Write (count, batch, ..., rows) as rows of samples of the first layers."""
+        count, rows = len(value), self.march.code.values[k].rows
+        value = value.reshape(count, -1, rows)
+        for place in self.places:
+            block, into = place.block, self._rows(place, table, k, count)
+            some = value[:, block.first : block.first + block.samples]
+            if block.samples < block.S:
+                into[0, ..., : block.samples] = some.mT
+                # Vectors are whole. The first sample is as good as any: it overflows where it does
+                # itself. Of adjoints the rest is 0.
+                rest = into[..., :1] if table == "at" else 0.0
+                into[..., block.samples :] = rest
+            else:
+                into.copy_(some.view(count, block.parts, block.S, rows).permute(1, 0, 3, 2))
 
-    def on_parts(self, work: Callable[[int, int, int], None]) -> None:
-        """Call `work(part, s, end)` for all parts, on as many threads as PyTorch uses."""
-        ends = self.march.parts(self.S)
-
-        def some(start: int, stop: int) -> None:
-            for k in range(start, stop):
-                work(k, ends[k], ends[k + 1])
-
-        share(some, len(ends) - 1, torch.get_num_threads())
+    def get(self, table: str, k: int, count: int, skip: int = 0) -> Tensor:
+        """Value k, or its adjoint, in `count` layers after the first: (count, batch, rows)."""
+        found = []
+        for place in self.places:
+            rows = self._rows(place, table, k, count, skip).permute(1, 0, 3, 2)
+            found.append(rows.flatten(1, 2)[:, : place.block.samples])
+        return torch.cat(found, 1)  # a copy: the memory may go back before the caller has read it
 
     def forward(self) -> None:
         """March from the state that was put in the place of layer 0."""
-        march, at = self.march, self.layout.at
-        mem, par = self.memory.numbers.numpy(), self.parameters.numbers.numpy()
-        about = march.code.slope, march.adds, march.width, self.layers, self.S
-        loop, table = _loops().forward, (march.operations, march.numbers, at)
-        self.on_parts(
-            lambda k, s, end: loop(*table, par, self.par_at, mem, *about, s, end, march.lanes)
-        )
+        march, par, loop = self.march, self.parameters.numbers.numpy(), _loops().forward
+        about = march.code.slope, march.adds, march.width, self.layers
 
-    def backward(self, source: int) -> Tensor:
-        """March back from the adjoint that was put in its place; what a layer's `sums` are."""
-        march, layout = self.march, self.layout
-        mem, par = self.memory.numbers.numpy(), self.parameters.numbers.numpy()
-        about = march.code.slope, march.adds, march.width, self.layers, self.S
-        loop, table = _loops().backward, (march.operations, march.numbers, layout.at)
-        count, parts = march.code.sums, len(march.parts(self.S)) - 1
-        sums = torch.zeros(parts, self.layers * count, dtype=march.dtype)
-        found = sums.numpy()
-        tables = *table, layout.of, layout.empty, source, par, self.par_at, mem
-        self.on_parts(lambda k, s, end: loop(*tables, found[k], count, *about, s, end, march.lanes))
-        return (sums[0] if parts == 1 else sums.sum(0)).view(self.layers, count)
+        def some(start: int, stop: int) -> None:
+            for mem, layout, S in self.parts[start:stop]:
+                table = march.operations, march.numbers, layout.at
+                loop(*table, par, self.par_at, mem, *about, S, march.lanes)
+
+        share(some, len(self.parts), torch.get_num_threads())
 
     def last(self) -> Tensor:
         """The state after all layers."""
-        width, S = self.march.width, self.S
-        at = self.layers * int(self.layout.at[0, 1])
-        rows = self.memory.numbers[at : at + width * S].view(width, S)
-        return rows[:, : self.samples].T.reshape(self.shape).clone()
+        return self.get("at", 0, 1, self.layers).reshape(self.shape)
 
     def states(self) -> Tensor:
         """Those after each layer, (layers, batch, ..., features), of a recorded pass."""
-        first, stride = map(int, self.layout.at[0])
-        size, strides = (self.layers, self.samples, self.march.width), (stride, 1, self.S)
-        rows = self.memory.numbers.as_strided(size, strides, first + stride)
-        # A copy: without gradients the memory goes back before the caller has read it.
-        return rows.reshape(self.layers, *self.shape).clone()
+        return self.get("at", 0, self.layers, 1).reshape(self.layers, *self.shape)
 
     def adjoint(self, gradient: Tensor) -> tuple[Tensor, list[Any]]:
         """The gradients by the state before all layers, and by their tensors.
@@ -269,52 +245,98 @@ class MarchedLayers:
         gradient : Tensor
             By the state after all layers or, if `of_all`, by the states after each of them.
         """
-        march, layout, S, N = self.march, self.layout, self.S, self.layers
-        width, source, numbers = march.width, -1, self.memory.numbers
-        lam = numbers[layout.lam : layout.lam + width * S].view(width, S)
-        lam.zero_()
+        leaves = self.leaves()
+        sums = self.sums(leaves[1])
+        start, found = self.backward(gradient, sums)
+        return start, self.pull(leaves, sums, found)
+
+    def leaves(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The tensors as leaves of a graph, and what the loops get of them."""
+        return self.march.prepared.leaves(self.tensors, self.wanted)
+
+    def before(self) -> Tensor:
+        """Zeros in place of the sums of the layers after these, by parameters that all share."""
+        shared = self.sums(self.leaves()[1]).shared
+        return torch.zeros(self.groups, shared, dtype=self.march.dtype)
+
+    def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
+        """As `adjoint`, with the sums of other layers, and with what these layers add to them."""
+        leaves = self.leaves()
+        sums = self.sums(leaves[1])
+        start, found = self.backward(gradient, sums, before if self.joint else None)
+        return start, found[:, : sums.shared], self.pull(leaves, sums, found)
+
+    def sums(self, values: Sequence[Tensor]) -> Sums:
+        """Where the gradients by the parameters of the loops, which these are, stand."""
+        prepared, march = self.march.prepared, self.march
+        pairs = [(0, self.layers), *zip(prepared.slots, map(len, values), strict=True)]
+        wanted = prepared.wanted(self.wanted)
+        counts = {slot: count for slot, count in pairs if slot in wanted}
+        of_tensors = set(range(len(self.tensors) - 2))
+        shared = [
+            slot
+            for slot, needs in zip(prepared.slots, prepared.needs, strict=False)
+            if self.joint and slot in counts and needs & of_tensors
+        ]
+        return Sums(march.code, counts, march.lanes, shared)
+
+    def backward(
+        self, gradient: Tensor, sums: Sums, before: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The gradient by the first state; sums of the gradients by parameters, one row a group.
+
+        Parameters
+        ----------
+        gradient : as in `adjoint`
+        sums : Sums
+        before : Tensor of shape (groups, sums.shared), optional
+            Sums of the layers after these, by the parameters that all share.
+        """
+        march, par, loop = self.march, self.parameters.numbers.numpy(), _loops().backward
+        self.put(
+            "source" if march.of_all else "of", 0, gradient if march.of_all else gradient[None]
+        )
         if march.of_all:
-            source = layout.source
-            self.put(source, N, gradient)
-            rest = numbers[source : source + N * width * S].view(N, width, S)
-            rest[..., self.samples :] = 0.0
-        else:
-            lam[:, : self.samples] = gradient.reshape(self.samples, width).T
-        found = self.backward(source)
-        leaves, values, given = march.prepared.leaves(self.tensors)
-        single = {slot: len(x) < N for slot, x in zip(march.prepared.slots, values, strict=True)}
-        of_parameters = self._of_parameters(found, single)
-        of_given = [self._of_given(k, x) for k, x in zip(march.given, given, strict=True)]
-        pulled = march.prepared.pull(leaves, values, given, of_parameters, of_given)
-        pulled[-1] = found[:, 0] if pulled[-1] is None else pulled[-1] + found[:, 0]
-        return lam[:, : self.samples].T.reshape(self.shape).clone(), pulled
+            for place in self.places:
+                self._rows(place, "of", 0, 1).zero_()
+        groups = self.groups
+        found = torch.zeros(groups, sums.size, dtype=march.dtype)
+        if before is not None:
+            found[:, : sums.shared] = before
+        rows, about = found.numpy(), (march.code.slope, march.adds, march.width, self.layers)
 
-    def _of_given(self, k: int, value: Tensor) -> Tensor:
-        found = self.rows(self.layout.of, k)[..., : self.samples].mT
-        if len(value) < self.layers:
-            found = found.sum(0, keepdim=True)
-        return found.reshape(value.shape)
+        def some(start: int, stop: int) -> None:
+            for k in range(start, stop):
+                ends = [len(self.parts) * g // groups for g in (k, k + 1)]
+                for mem, layout, S in self.parts[slice(*ends)]:
+                    source = layout.source if march.of_all else -1
+                    tables = layout.at, layout.of, layout.empty, source, layout.turned
+                    loop(
+                        march.operations, march.numbers, *tables, par, self.par_at, mem, rows[k],
+                        sums.at, *about, S, march.lanes,
+                    )  # fmt: skip
 
-    def _of_parameters(self, sums: Tensor, single: dict[int, bool]) -> dict[int, Tensor]:
-        """By the number of each parameter of the loops, (layers, ...), or (1, ...) of a single."""
-        found: dict[int, Tensor] = {}
+        share(some, groups, torch.get_num_threads())
+        return self.get("of", 0, 1).reshape(self.shape), found
 
-        def add(p: int, value: Tensor) -> None:
-            if single[p] and len(value) > 1:
-                value = value.sum(0, keepdim=True)
-            found[p] = found[p] + value if p in found else value
+    @property
+    def groups(self) -> int:
+        """How many rows of sums there are."""
+        return min(len(self.parts), GROUPS)
 
-        for op, out, a, _, rows, _, p, q, _, place in self.march.code.code:
-            if op == ops.LINEAR:
-                g, x = self.rows(self.layout.of, out), self.rows(self.layout.at, a)
-                if single[p]:
-                    for left, right in zip(g.split(BLOCK), x.split(BLOCK), strict=True):
-                        left, right = (part.transpose(0, 1).flatten(1) for part in (left, right))
-                        add(p, (left @ right.T).T[None])
-                else:
-                    add(p, (g @ x.mT).mT)  # the other way round, as most weights are
-                if q:
-                    add(q, g.sum(2))
-            elif op in (ops.SHIFT, ops.SCALE, ops.FILL):
-                add(p, sums[:, place : place + rows])
-        return found
+    def pull(self, leaves: Any, sums: Sums, found: Tensor) -> list[Any]:
+        """The gradients by the tensors, of what `backward` found."""
+        march, (tensors, values, given) = self.march, leaves
+        total = found[0] if len(found) == 1 else found.sum(0)
+        of_parameters = {p: sums.of(total, p) for p in march.prepared.slots if p in sums.counts}
+        of_given = []
+        for k, value in zip(march.given, given, strict=True):
+            gradient = self.get("of", k, self.layers)
+            if len(value) < self.layers:
+                gradient = gradient.sum(0, keepdim=True)
+            of_given.append(gradient.reshape(value.shape))
+        pulled = march.prepared.pull(tensors, values, given, of_parameters, of_given)
+        if 0 in sums.counts:
+            of_steps = sums.of(total, 0)
+            pulled[-1] = of_steps if pulled[-1] is None else pulled[-1] + of_steps
+        return pulled

@@ -119,6 +119,14 @@ class Prepared:
                 found.append(mapped(*given))
         return found
 
+    def keeps_apart(self, parameters: int) -> bool:
+        """Whether what is made of the first tensors, so many, is made of nothing else."""
+        own = set(range(parameters))
+        made, given = self.needs[: len(self.slots)], self.needs[len(self.slots) :]
+        return all(needs <= own or not needs & own for needs in made) and not any(
+            needs & own for needs in given
+        )
+
     def shaped(self, tensors: Sequence[Tensor], whole: bool) -> tuple[list[Tensor], list[Tensor]]:
         """The parameters as the loops have them, and the given values."""
         values = self.values(tensors, whole)
@@ -144,11 +152,18 @@ class Prepared:
             memory.numbers[first : first + part.numel()].view(part.shape).copy_(part)
         return memory, at
 
-    def leaves(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The tensors as leaves of a graph, and what is made of them."""
-        leaves = [
-            x.detach().requires_grad_() if x.is_floating_point() else x.detach() for x in tensors
-        ]
+    def wanted(self, tensors: Sequence[bool]) -> frozenset[int]:
+        """The parameters of the loops on which gradients by these tensors depend."""
+        chosen = {k for k, each in enumerate(tensors) if each}
+        pairs = zip(self.slots, self.needs, strict=False)  # given values come after them
+        found = {slot for slot, needs in pairs if needs & chosen}
+        return frozenset(found | {0} if tensors[-1] else found)
+
+    def leaves(
+        self, tensors: Sequence[Tensor], wanted: Sequence[bool]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The tensors, the wanted ones as leaves of a graph, and what is made of them."""
+        leaves = [x.detach().requires_grad_(each) for x, each in zip(tensors, wanted, strict=True)]
         with torch.enable_grad():
             return leaves, *self.shaped(leaves, whole=True)
 

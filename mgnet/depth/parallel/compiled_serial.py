@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,12 @@ from mgnet.depth.batched.tracing import trace_for_autograd
 from mgnet.depth.compiled.checkpoints import CheckpointedLayers
 from mgnet.depth.compiled.graph_operations import code_of
 from mgnet.depth.compiled.layer_code import UnknownOperationError
-from mgnet.depth.compiled.march import CompiledMarch
-from mgnet.depth.mgrit.communicator import SerialCommunicator
+from mgnet.depth.compiled.march import CompiledMarch, MarchedLayers
+from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
 
-__all__ = ["compiled_march", "march_compiled"]
+__all__ = ["compiled_march", "march_compiled", "takes_joint"]
 
 # Numbers in a matrix from which PyTorch's products win.
 LARGEST = 2**16
@@ -59,6 +59,39 @@ def compiled_march(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
         if len(setup.compiled) >= SHAPES:
             setup.compiled.clear()
         found = setup.compiled[key] = _found(setup, u)
+    return found
+
+
+def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tensor) -> bool:
+    """Whether the loops take weights that all layers share as one, on all processes.
+
+    Parameters
+    ----------
+    setup : PropagationSetup
+        Its layers have the shared weights.
+    compiled : as `compiled_march` gives it
+    u : Tensor of shape (batch, ..., features)
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.parallel.method import SERIAL_METHOD
+    >>> from mgnet.depth.parallel.propagation_setup import detached
+    >>> net, u = ODENet(nn.Linear(2, 2), 8, weights="shared"), torch.ones(5, 2)
+    >>> setup = PropagationSetup.of(net.kernel, detached(net.layers()), SERIAL_METHOD)
+    >>> takes_joint(setup, compiled_march(setup, u), u)
+    True
+    """
+    key = "joint", tuple(u.shape), u.dtype, u.device, cast_of(u.device.type)
+    found = setup.compiled.get(key)
+    if found is None:
+        layers = setup.fine
+        own = isinstance(compiled, CompiledMarch) and compiled.prepared.keeps_apart(
+            len(layers.parameters)
+        )
+        # A process without layers does what the others do.
+        each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
+        found = setup.compiled[key] = bool(each.all())
     return found
 
 
@@ -152,11 +185,12 @@ def _are_close(a: Tensor, b: Tensor) -> bool:
 
 def march_compiled(
     setup: PropagationSetup,
-    compiled: CompiledMarch,
+    compiled: CompiledMarch | str,
     propagate: Any,
     u: Tensor,
     steps: Tensor,
     parameters: Sequence[Tensor],
+    spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
     checkpoints: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; arguments as in `march`.
@@ -165,9 +199,10 @@ def march_compiled(
     ----------
     setup : PropagationSetup
     compiled : CompiledMarch
+        Or text, on a process without layers that `takes_joint`.
     propagate : callable
         As in `FirstOrder`.
-    u, steps, parameters, checkpoints : as in `march`
+    u, steps, parameters, spread, checkpoints : as in `march`
 
     Examples
     --------
@@ -183,38 +218,43 @@ def march_compiled(
     >>> torch.allclose(out, net(u))
     True
     """
-    return _Compiled.apply(setup, compiled, propagate, checkpoints, u, steps, *parameters)
+    ways = spread, checkpoints
+    return _Compiled.apply(setup, compiled, propagate, ways, u, steps, *parameters)
 
 
 class _Compiled(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N."""
+    """(u_0, steps, stacked or shared parameters) -> u_N."""
 
     @staticmethod
     def forward(
         ctx: Any,
         setup: PropagationSetup,
-        compiled: CompiledMarch,
+        compiled: CompiledMarch | str,
         propagate: Any,
-        checkpoints: bool,
+        ways: Any,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         kernel, layers = setup.kernel, setup.fine
         kernel.evaluations += kernel.stages * len(layers)
-        record = any(ctx.needs_input_grad)
-        tensors = [x.detach() for x in (*parameters, *layers.buffers, layers.times, steps)]
+        record, marched, (spread, checkpoints) = any(ctx.needs_input_grad), None, ways
+        tensors = [*parameters, *layers.buffers, layers.times, steps]
         communicator = setup.communicator
-        start = communicator.receive(u.detach(), False)
-        if record and checkpoints:
-            marched = CheckpointedLayers(compiled, tensors, start)
-        else:
-            marched = compiled.forward(tensors, start, record)
-        last = marched.last()
+        last = communicator.receive(u.detach(), False)
+        if isinstance(compiled, CompiledMarch):
+            needed = ctx.needs_input_grad[5:]
+            rest = [False] * (len(layers.buffers) + 1)
+            wanted = [*needed[1:], *rest, needed[0]]
+            detached, joint = [x.detach() for x in tensors], spread is not None
+            if record and checkpoints:
+                marched = CheckpointedLayers(compiled, detached, last, joint, wanted)
+            else:
+                marched = compiled.forward(detached, last, record, joint, wanted)
+            last = marched.last()
         communicator.send(last, False)
         if record:
-            ctx.setup, ctx.marched, ctx.propagate = setup, marched, propagate
-            ctx.checkpoints = checkpoints
+            ctx.setup, ctx.marched, ctx.propagate, ctx.ways = setup, marched, propagate, ways
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(last, False)
@@ -222,23 +262,47 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, steps, *parameters = ctx.saved_tensors
-        marched, setup, count = ctx.marched, ctx.setup, len(parameters)
+        setup, (spread, checkpoints) = ctx.setup, ctx.ways
 
         def adjoint(gradient: Tensor) -> Gradients:
             work = setup.kernel.stages * len(setup.fine)
             setup.kernel.vjps += work
-            setup.kernel.evaluations += work if ctx.checkpoints else 0
+            setup.kernel.evaluations += work if checkpoints else 0
             communicator = setup.communicator
-            start, found = marched.adjoint(communicator.receive(gradient, True))
-            communicator.send(start, True)
+            start, found = _adjoint(communicator, ctx.marched, gradient, spread is not None)
+            found = found or [torch.zeros_like(x) for x in (*parameters, steps)]
             start = communicator.broadcast_from_last(start, True)
             of_parameters = [
                 torch.zeros_like(x) if g is None else g
-                for x, g in zip(parameters, found[:count], strict=True)
+                for x, g in zip(parameters, found, strict=False)
             ]
+            if spread is not None:  # the sums over all layers
+                of_parameters = [communicator.broadcast_from_last(x, True) for x in of_parameters]
             return start, found[-1], of_parameters
 
         first = FirstOrder(
-            setup, ctx.buffers, ctx.needs_input_grad[5], ctx.cast, adjoint, ctx.propagate
+            setup, ctx.buffers, ctx.needs_input_grad[5], ctx.cast, adjoint, ctx.propagate, spread
         )
         return None, None, None, None, *gradients(first, gradient, u, steps, parameters)
+
+
+def _adjoint(
+    communicator: Communicator,
+    marched: MarchedLayers | CheckpointedLayers | None,
+    gradient: Tensor,
+    joint: bool,
+) -> tuple[Tensor, list[Any]]:
+    """The gradients by the first state and by the tensors of the own layers.
+
+    Shared weights have those of all layers from here on: the sums go from process to process, so
+    that they have the same bits for any number of them.
+    """
+    if marched is None:
+        return gradient, []
+    count, before = gradient.numel(), marched.before()
+    sent = torch.cat([gradient.reshape(-1), before.reshape(-1)]) if joint else gradient
+    got = communicator.receive(sent, True).reshape(-1)
+    lam, before = got[:count].view(gradient.shape), got[count:].view(before.shape)
+    start, before, found = marched.returned(lam, before)
+    communicator.send(torch.cat([start.reshape(-1), before.reshape(-1)]) if joint else start, True)
+    return start, found

@@ -33,7 +33,7 @@ from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
 from mgnet.depth.parallel.serial import march
-from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
+from mgnet.depth.parallel.shared_weights import layers_of, spreading, with_side_inputs
 from mgnet.depth.parallel.solve import ModuleCall, WarmStarts, solve
 from mgnet.depth.parallel.transforms import check_plain, not_compiled, transform_of
 from mgnet.training.extra_state import allow_without_extra_state
@@ -79,8 +79,8 @@ class LayerParallel(nn.Module):
         first order for slopes linear in weights; where weights multiply, as in attention, and are
         not smooth in depth, "fused" is.
     memory : {"states", "checkpoints"}
-        What serial propagation keeps for the backward pass: all states, or about `3 sqrt(layers)`
-        of them, from which it computes the others again. Results are the same, to rounding.
+        What serial propagation keeps: all states, or about `3 sqrt(layers)` of them, from which
+        the backward pass computes the others again, with the same results to rounding.
 
     Attributes
     ----------
@@ -90,8 +90,8 @@ class LayerParallel(nn.Module):
     Raises
     ------
     ValueError
-        If the net has too few layers for so many levels, a text is malformed, or checkpoints are
-        asked for where propagation is not serial.
+        If the net has too few layers for so many levels, or a setting is malformed or not for this
+        mode.
 
     Notes
     -----
@@ -135,14 +135,9 @@ class LayerParallel(nn.Module):
                 "an nn.Sequential: ODENet.from_sequential)"
             )
         check_calls("LayerParallel", net, ODENet, ("__call__", "forward", "propagate", *GRID))
-        if control is not None and not isinstance(control, Control):
-            raise TypeError(
-                f"LayerParallel got control {control!r}; give FixedCycles(2), "
-                "CyclesToTolerance(0.01) or AdaptiveCycles()"
-            )
         factors = level_factors(levels, coarsening)
         level_sizes(net.depth, factors)  # one clear error, now
-        check_ways(mode, memory, bool(factors))
+        check_ways(mode, memory, control, bool(factors))
         self.net = net
         self.communicator: Communicator = SERIAL_COMMUNICATOR
         self._set(
@@ -244,9 +239,9 @@ class LayerParallel(nn.Module):
             self.last_forward = self.last_backward = SERIAL
             alone = isinstance(self.communicator, SerialCommunicator)
             plain = partial(self.net.propagate, u, **side) if alone else None
-            frugal = self.settings["memory"] == "checkpoints"
-            given = self._prepare(u, SERIAL_METHOD, side)
-            return march(*given, otherwise=plain, checkpoints=frugal)
+            spread = spreading(self.net, self.communicator, self.method.strides[-1], side)
+            given, few = self._prepare(u, SERIAL_METHOD, side), self.settings["memory"] != "states"
+            return march(*given, otherwise=plain, spread=spread, checkpoints=few)
         setup, _, steps, parameters = self._prepare(u, self.method, side)
         recorded = setup.is_recorded(u, steps, parameters)
         update = setup.changes_buffers(u)
@@ -273,6 +268,9 @@ class LayerParallel(nn.Module):
             parameters, buffers = layers.parameters, layers.buffers
         elif net.learnable_steps is None and net.weights == "per layer":  # no tensor is computed
             parameters, buffers = net.slots().tensors()
+        elif method is SERIAL_METHOD and net.weights == "shared":  # it may do with joint ones
+            layers, (parameters, _) = net.own_layers(), net.slots().tensors()
+            buffers = layers.buffers
         else:
             with lending():
                 layers = layers_of(net, self.communicator, self.method.strides[-1])

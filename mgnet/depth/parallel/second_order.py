@@ -117,6 +117,8 @@ class FirstOrder:
     propagate : callable
         `(setup, u, steps, parameters) -> u_N`: the same propagation of other layers, with a graph.
         It refuses if its result is not that of the layers.
+    spread : callable, optional
+        If the parameters are those that all layers share: `parameters -> those of the layers`.
     """
 
     setup: PropagationSetup
@@ -125,6 +127,7 @@ class FirstOrder:
     cast: Callable[[], AbstractContextManager[Any]]
     adjoint: Callable[[Tensor], Gradients]
     propagate: Callable[[PropagationSetup, Tensor, Tensor, Sequence[Tensor]], Tensor]
+    spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None
 
 
 def gradients(
@@ -219,6 +222,8 @@ def _tangent(first: FirstOrder, inputs: Sequence[Tensor], a: Tensor, b: Sequence
     """w_N, where u_0, the steps and the parameters change in the direction (a, b)."""
     setup, buffers = first.setup, first.buffers.unchanged()
     (u, steps, *parameters), (of_steps, *directions) = inputs, b
+    if first.spread is not None:
+        parameters, directions = map(list, map(first.spread, (parameters, directions)))
     times, equal = setup.fine.times, setup.fine.steps
     if of_steps is not None and first.with_steps:
         # Steps of other lengths are factors of steps that stay.

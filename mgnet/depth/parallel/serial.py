@@ -19,7 +19,7 @@ from mgnet.depth.batched.autocast import same_cast
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape, TracedTape, joined
 from mgnet.depth.compiled.checkpoints import segment_ends
-from mgnet.depth.parallel.compiled_serial import compiled_march, march_compiled
+from mgnet.depth.parallel.compiled_serial import compiled_march, march_compiled, takes_joint
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
 
@@ -38,6 +38,7 @@ def march(
     parameters: Sequence[Tensor],
     update: bool = True,
     otherwise: Callable[[], Tensor] | None = None,
+    spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
     checkpoints: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
@@ -54,6 +55,8 @@ def march(
         Whether a pass in training updates the buffers.
     otherwise : callable, optional
         `() -> the same state`: PyTorch's way, for large states that no compiled loop takes.
+    spread : callable, optional
+        If the parameters are those that all layers share: `parameters -> those of the own layers`.
     checkpoints : bool
         Whether few states are kept, and the backward pass computes the others again.
 
@@ -75,15 +78,17 @@ def march(
     True
     """
     compiled = compiled_march(setup, u)
-    recorded = setup.is_recorded(u, steps, parameters)
-    large = u.numel() > SMALL and not (recorded and checkpoints)
+    large = u.numel() > SMALL and not checkpoints
     if isinstance(compiled, str) and otherwise is not None and large:
         return otherwise()
-    if not recorded:
+    if spread is not None and not takes_joint(setup, compiled, u):
+        parameters, spread = spread(parameters), None
+    if not setup.is_recorded(u, steps, parameters):
         u, steps, *parameters = [x.detach() for x in (u, steps, *parameters)]
     again = partial(march, update=False, checkpoints=checkpoints)
-    if not isinstance(compiled, str):
-        return march_compiled(setup, compiled, again, u, steps, parameters, checkpoints)
+    if spread is not None or not isinstance(compiled, str):
+        given = u, steps, parameters
+        return march_compiled(setup, compiled, again, *given, spread, checkpoints)
     return _March.apply(setup, update, again, checkpoints, u, steps, *parameters)
 
 

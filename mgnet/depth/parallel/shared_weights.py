@@ -7,7 +7,7 @@ it has the same bits for any number of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from mgnet.depth.parallel.coarse_layers import sums
 if TYPE_CHECKING:
     from mgnet.depth.network.ode_net import ODENet
 
-__all__ = ["layers_of", "with_side_inputs"]
+__all__ = ["layers_of", "spreading", "with_side_inputs"]
 
 
 def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
@@ -54,6 +54,32 @@ def layers_of(net: ODENet, communicator: Communicator, interval: int) -> Layers:
     joint, buffers = net.slots().tensors()
     made = _Joint.apply(_Spread(net.weights, net.depth, net.kept, communicator, interval), *joint)
     return Layers(tuple(made), net.own_buffers(buffers), net.times, net.steps)
+
+
+def spreading(
+    net: ODENet, communicator: Communicator, interval: int, side: Mapping[str, Any]
+) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
+    """`shared weights of a net -> those of the own layers`, as in `layers_of`; else None.
+
+    Parameters
+    ----------
+    net, communicator, interval : as in `layers_of`
+    side : mapping
+        Side inputs of a call, with which there is no such map.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
+    >>> net = ODENet(torch.nn.Linear(1, 1), layers=6, weights="shared")
+    >>> spread = spreading(net, SERIAL_COMMUNICATOR, 2, {})
+    >>> [len(x) for x in spread([net.block.weight[None]])]
+    [6]
+    """
+    if side or net.weights != "shared":
+        return None
+    spread = _Spread(net.weights, net.depth, net.kept, communicator, interval)
+    return lambda joint: _Joint.apply(spread, *joint)
 
 
 def with_side_inputs(

@@ -44,10 +44,10 @@ def test_the_bits_are_those_of_all_states(scheme, weights, monkeypatch):
     inputs, found = [x, *net.parameters()], []
     recorded, forward = [], CompiledMarch.forward
 
-    def counted(self, tensors, u, record):
+    def counted(self, tensors, u, record, *rest):
         if record:
             recorded.append(len(tensors[-1]))
-        return forward(self, tensors, u, record)
+        return forward(self, tensors, u, record, *rest)
 
     for memory in ("states", "checkpoints"):
         y = LayerParallel(net, levels=1, memory=memory)(x)

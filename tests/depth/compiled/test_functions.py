@@ -73,7 +73,7 @@ def test_errors_are_a_few_units_in_the_last_place(function, dtype):
     apart = np.abs(found[finite] - wanted[finite])
     # Of results below the smallest normal number, or made of such, not all digits are there.
     units = np.spacing(np.abs(wanted[finite])) + 20 * np.finfo(dtype).tiny
-    assert (apart / units).max() <= 8.0
+    assert (apart / units).max() <= (2.0 if function is tanh else 8.0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -99,6 +99,9 @@ def test_what_is_not_finite(dtype):
     x = np.array([np.nan, np.inf, -np.inf], dtype)
     np.testing.assert_array_equal(values(step, x), [1.0, 1.0, 0.0])
     np.testing.assert_array_equal(values(tanh, x), [np.nan, 1.0, -1.0])
+    small = np.array([0.0, -0.0, np.finfo(dtype).smallest_subnormal, -1e-44], dtype)
+    np.testing.assert_array_equal(values(tanh, small), small)
+    assert np.array_equal(np.signbit(values(tanh, small)), np.signbit(small))
     np.testing.assert_array_equal(values(sigmoid, x), [np.nan, 1.0, 0.0])
     np.testing.assert_array_equal(values(exp, x), [np.nan, np.inf, 0.0])
     np.testing.assert_array_equal(values(rectify, x), [np.nan, np.inf, 0.0])

@@ -1,4 +1,4 @@
-"""Parts of values stand in their roots; what the backward pass reads is marked, and only that."""
+"""Parts of values stand in their roots; tensors of a layer are parameters, or values."""
 
 import torch
 
@@ -21,21 +21,13 @@ def test_parts_stand_in_their_roots():
     assert [row[0] for row in code.code] == [ops.UNARY, ops.COPY, ops.COPY]
 
 
-def test_what_is_kept():
-    code = writer(lambda u, v: torch.sin(u + 1.0) * v + u.tanh() * 2.0, torch.randn(4)).written()
-    kept = {row[0]: [code.values[k].kept for k in (row[1], row[2])] for row in code.code}
-    assert kept[ops.SCALE][1] and not kept[ops.SHIFT if ops.SHIFT in kept else ops.ADD][1]
-    assert code.values[0].kept and code.values[code.slope].kept
-
-
 def test_a_tensor_with_a_row_for_each_sample_is_a_value():
     code = writer(lambda u, A: u * A[0] + torch.cat([A, A[:1]]), torch.randn(4, 4)).written()
     given = [value for value in code.values if value.given]
-    assert [value.rows for value in given] == [4] and given[0].kept and given[0].per_layer
+    assert [value.rows for value in given] == [4] and code.values[0].given is False
 
 
-def test_sums_have_a_place_for_every_use():
+def test_a_tensor_that_is_used_twice_is_one_parameter():
     v = torch.randn(4)
     code = writer(lambda u, v: (u + v) * v + v, v).written()
-    places = sorted(row[9] for row in code.code)
-    assert places == [1, 5, 9] and code.sums == 13 and code.shapes == [(), (4,)]
+    assert [row[6] for row in code.code] == [1, 1, 1] and code.shapes == [(), (4,)]

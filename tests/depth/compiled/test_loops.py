@@ -13,8 +13,7 @@ def run(code, numbers, at, par, par_at, mem, slope, width, layers, S, lanes):
     table = np.array(code, np.int64).reshape(-1, 10)
     forward(
         table, np.array(numbers, mem.dtype).reshape(-1, 2), np.array(at, np.int64), par,
-        np.array(par_at, np.int64), mem, slope, True, width, layers, S, 0, S,
-        lanes,
+        np.array(par_at, np.int64), mem, slope, True, width, layers, S, lanes,
     )  # fmt: skip
 
 
@@ -48,15 +47,19 @@ def test_the_adjoint_of_a_product_and_of_a_step():
     W, x, g = rng.normal(size=(3, 3)), rng.normal(size=(3, S)), rng.normal(size=(3, S))
     par = np.concatenate([[0.5], W.T.reshape(-1), W.reshape(-1)])
     par_at = np.array([(0, 0), (1, 0), (10, 0)])
-    # the state, the slope, the adjoints of the slope and of the state
-    mem = np.concatenate([x.reshape(-1), (W @ x).reshape(-1), np.zeros(3 * S), g.reshape(-1)])
+    # the state, the slope, the adjoints of the slope and of the state, room for one turned round
+    mem = [x.reshape(-1), (W @ x).reshape(-1), np.full(3 * S, 7.0), g.reshape(-1)]
+    mem = np.concatenate([*mem, np.zeros(S * lanes)])
     at, of = np.array([(0, 0), (3 * S, 0)]), np.array([(9 * S, 0), (6 * S, 0)])
     code = np.array([(ops.LINEAR, 1, 0, 0, 3, 3, 1, 0, 0, 0)])
-    sums = np.zeros(1)
+    sums, sums_at = np.ones(1 + 3 * lanes), np.array([(0, 0), (1, 0), (-1, 0)])
+    none = np.zeros((0, 3), np.int64)
     backward(
-        code, np.array([(1.0, 0.0)]), at, of, np.array([(6 * S, 0, 3)]), -1, par, par_at, mem, sums,
-        1, 1, True, 3, 1, S, 0, S, lanes,
+        code, np.array([(1.0, 0.0)]), at, of, none, -1, 12 * S, par, par_at, mem, sums, sums_at, 1,
+        True, 3, 1, S, lanes,
     )  # fmt: skip
-    np.testing.assert_allclose(mem.reshape(-1, S)[9:], g + 0.5 * W.T @ g)
-    np.testing.assert_allclose(mem.reshape(-1, S)[6:9], 0.5 * g)
-    np.testing.assert_allclose(sums[0], (g * (W @ x)).sum())
+    rows = mem[: 12 * S].reshape(-1, S)
+    np.testing.assert_allclose(rows[9:], g + 0.5 * W.T @ g)
+    np.testing.assert_allclose(rows[6:9], 0.5 * g)
+    np.testing.assert_allclose(sums[0], 1.0 + (g * (W @ x)).sum())
+    np.testing.assert_allclose(sums[1:].reshape(3, lanes)[:, :3], 1.0 + 0.5 * x @ g.T)

@@ -53,7 +53,18 @@ def test_gradients_of_what_is_shared_are_those_of_one():
     A, v = torch.randn(3, 4, 4), torch.randn(1, 4)
     ready = prepared(lambda u, A, v: u @ A.t() * v, A, v)
     tensors = [A, v, torch.zeros(3), torch.ones(3)]
-    leaves, values, given = ready.leaves(tensors)
+    leaves, values, given = ready.leaves(tensors, [True] * 4)
     gradients = {slot: torch.ones_like(x) for slot, x in zip(ready.slots, values, strict=True)}
     of_a, of_v, of_time, of_step = ready.pull(leaves, values, given, gradients, [])
     assert of_a.shape == A.shape and of_v.shape == (1, 4) and of_time is None and of_step is None
+
+
+def test_what_depends_on_which_tensors():
+    A, v = torch.randn(1, 4, 4), torch.randn(1, 4)
+    ready = prepared(lambda u, A, v: u @ (A - A.mT) + v, A, v)
+    matrix = next(k for k, shape in enumerate(ready.shapes) if len(shape) == 2)
+    assert ready.wanted([True, False, False, False]) == {matrix}
+    assert ready.wanted([False, False, False, True]) == {0}
+    assert ready.keeps_apart(2)
+    assert not prepared(lambda u, A, v: u @ (A * v), A, v).keeps_apart(1)
+    assert not prepared(lambda u, A: u * A[0, 0] + A.new_ones(5, 4) * A[0], A).keeps_apart(1)

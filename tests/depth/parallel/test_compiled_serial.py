@@ -340,3 +340,33 @@ def test_inputs_of_layers(scheme, weights, taken):
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
     assert len(taken) == 1
+
+
+class Scaled(nn.Linear):
+    """Weights that all layers share meet the time of each."""
+
+    def forward(self, t, u):
+        return torch.tanh(nn.functional.linear(u, self.weight * (1.0 + t), self.bias))
+
+
+@pytest.mark.parametrize("block", [Scaled, nn.Linear])
+@pytest.mark.parametrize("wanted", ["all", "weight", "state"])
+def test_shared_weights_are_given_as_one_where_nothing_else_meets_them(block, wanted, taken):
+    torch.manual_seed(0)
+    net = ODENet(block(6, 6), 7, 1.0, scheme="rk4", weights="shared").double()
+    x = torch.randn(40, 6, dtype=torch.float64)
+    inputs = [net.block.weight, net.block.bias]
+    for tensor in [x, *inputs]:
+        tensor.requires_grad_(wanted == "all")
+    inputs = {"all": [x, *inputs], "weight": inputs[:1], "state": [x]}[wanted]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    found, exact = (
+        torch.autograd.grad(module(x).square().sum(), inputs)
+        for module in (LayerParallel(net, levels=1), net)
+    )
+    for a, b in zip(found, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
+    ((*_, parameters, spread),) = taken
+    assert (spread is not None) == (block is nn.Linear)
+    assert {len(p) for p in parameters} == ({1} if spread else {7})

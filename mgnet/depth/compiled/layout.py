@@ -1,0 +1,233 @@
+"""Where the compiled loops have values, adjoints and gradients in their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from mgnet.depth.compiled import operations as ops
+from mgnet.depth.compiled.layer_code import LayerCode
+
+__all__ = ["Block", "Layout", "Sums", "blocks_of", "kept_values", "operations_of"]
+
+FROM_INPUT = {ops.SILU, *range(ops.GELU, ops.COS + 1)}  # their slopes are told by the argument
+
+WIDEST = 128  # samples of one part
+CACHE = 2**13  # bytes of a value of one part, of which several, and a matrix, stay in the cache
+
+
+@dataclass(frozen=True)
+class Block:
+    """Parts of a batch that are equally large.
+
+    Attributes
+    ----------
+    first, samples : int
+        Which of the batch they have.
+    parts, S : int
+        How many parts, and the samples of each, which are whole vectors.
+    """
+
+    first: int
+    samples: int
+    parts: int
+    S: int
+
+
+def blocks_of(samples: int, lanes: int, rows: int) -> list[Block]:
+    """The parts of a batch: done one after another, or by threads, through all layers.
+
+    They do not depend on the number of threads, so neither do sums over samples.
+
+    Parameters
+    ----------
+    samples, lanes : int
+        `lanes` is the numbers in a vector.
+    rows : int
+        Of the widest value.
+
+    Examples
+    --------
+    >>> blocks_of(50, 16, 4)
+    [Block(first=0, samples=32, parts=1, S=32), Block(first=32, samples=18, parts=1, S=32)]
+    """
+    vectors = -(-samples // lanes)
+    most = max(min(WIDEST // lanes, CACHE // (64 * rows)), 1)
+    each = min(max(-(-vectors // 4), 1 if vectors < 4 else 2), most)
+    parts = samples // (each * lanes)
+    S, done = each * lanes, parts * each * lanes
+    found = [Block(0, done, parts, S)] if parts else []
+    if done < samples:
+        found.append(Block(done, samples - done, 1, -(-(samples - done) // lanes) * lanes))
+    return found
+
+
+def operations_of(code: LayerCode) -> tuple[np.ndarray, set[int]]:
+    """The operations, and whether they are the first in the backward pass to write an adjoint.
+
+    Returns
+    -------
+    table : ndarray
+        Of integers, shape (operations, 10); the last is 1 for the adjoint of a, 2 for that of b.
+    empty : set of int
+        Values whose adjoints begin as zeros, as parts of them are written apart.
+    """
+    values = code.values
+    empty = {value.root for k, value in enumerate(values) if value.root != k}
+    empty |= {k for k, value in enumerate(values) if value.given}
+    written, table = empty | {0, values[code.slope].root}, []
+    for op, out, a, b, *rest in reversed(code.code):
+        first = 0
+        reads_b = op in (ops.ADD, ops.MULTIPLY)
+        for bit, k in ((2, b),) * reads_b + ((1, a),) * (op != ops.FILL):
+            if values[k].root not in written:
+                written.add(values[k].root)
+                first |= bit
+        table.append((op, out, a, b, *rest, first))
+    roots = {k for k, value in enumerate(values) if value.root == k}
+    return np.array(table[::-1], np.int64).reshape(-1, 10), (roots - written) | (empty - {0})
+
+
+def kept_values(code: LayerCode, wanted: Collection[int]) -> set[int]:
+    """The values of each layer that the backward pass reads.
+
+    Parameters
+    ----------
+    code : LayerCode
+    wanted : set of int
+        The parameters of the loops whose gradients are asked for.
+    """
+    found = {0, code.slope} if 0 in wanted else {0}
+    for op, out, a, b, _, _, p, _, kind in code.code:
+        if op == ops.UNARY:
+            found.add(a if kind in FROM_INPUT else out)
+        elif op == ops.NORM:
+            found |= {out, b}
+        elif op == ops.MULTIPLY:
+            found |= {a, b}
+        elif op in (ops.LINEAR, ops.SCALE) and p in wanted:
+            found.add(a)
+    return {code.values[k].root for k in found}
+
+
+class Layout:
+    """Where values and adjoints of one part stand.
+
+    Parameters
+    ----------
+    code : LayerCode
+    empty : set of int
+        As `operations_of` gives it.
+    layers, S : int
+    kept : set of int or None
+        The values that a backward pass reads; None if there is none.
+    given : dict
+        Of each given value, how many rows there are: one for each layer, or 1.
+    lanes : int
+    of_all : bool
+        Whether gradients by all states are given.
+
+    Attributes
+    ----------
+    at, of : ndarray
+        Of values and adjoints, where they begin and how far on the next layer's are.
+    empty : ndarray
+        What begins as zeros: (first, stride, rows).
+    lam, source, turned, size : int
+        Where the adjoint of the state is, those that are given, the room for rows of an adjoint;
+        and all of it.
+    """
+
+    def __init__(
+        self,
+        code: LayerCode,
+        empty: set[int],
+        layers: int,
+        S: int,
+        kept: set[int] | None,
+        given: dict[int, int],
+        lanes: int,
+        of_all: bool,
+    ):
+        values = code.values
+        roots = [k for k, value in enumerate(values) if value.root == k]
+        self.at, self.of = (np.zeros((len(values), 2), np.int64) for _ in range(2))
+        begins, rows = {}, 0
+        for k in sorted((kept or set()) - {*given}):
+            begins[k], rows = rows * S, rows + values[k].rows
+        stride, end = rows * S, (layers + 1) * rows * S
+        for k in roots:
+            size = values[k].rows * S
+            if k in begins:
+                self.at[k] = begins[k], stride
+            else:
+                self.at[k] = end, size if given.get(k, 1) > 1 else 0
+                end += size * given.get(k, 1)
+        zeros: list[tuple[int, int, int]] = []
+        self.lam = self.source = self.turned = end
+        if kept is not None:
+            for k in roots:
+                size, many = values[k].rows * S, k in given
+                self.of[k] = end, size if many else 0
+                if k in empty:
+                    zeros.append((end, size if many else 0, values[k].rows))
+                end += size * (layers if many else 1)
+            self.lam, self.source = int(self.of[0, 0]), end
+            end += layers * values[0].rows * S if of_all else 0
+            self.turned = end
+            end += S * max([lanes, *[-(-x.rows // lanes) * lanes for x in values]])
+        for k, value in enumerate(values):
+            if value.root != k:
+                for table in (self.at, self.of):
+                    table[k] = table[value.root] + (value.first * S, 0)
+        self.empty = np.array(zeros, np.int64).reshape(-1, 3)
+        self.size = end
+
+
+class Sums:
+    """Where the gradients of the parameters stand.
+
+    Parameters
+    ----------
+    code : LayerCode
+    counts : dict
+        Of each parameter of the loops, by its number, for how many layers there is one: all, or 1.
+    lanes : int
+    shared : set of int
+        Parameters that come first, in one piece.
+
+    Attributes
+    ----------
+    at : ndarray
+        Where the gradient of each begins and how far on the next layer's is; -1 for the second
+        place of a matrix.
+    shared, size : int
+        Numbers of those that come first, and of all.
+    """
+
+    def __init__(
+        self, code: LayerCode, counts: dict[int, int], lanes: int, shared: Collection[int] = ()
+    ):
+        self.shapes, self.lanes, self.counts = code.shapes, lanes, counts
+        self.at = np.full((len(code.shapes), 2), (-1, 0), np.int64)
+        end = self.shared = 0
+        for p in sorted(counts, key=lambda p: (p not in shared, p)):
+            each = self._numbers(p)
+            self.at[p] = end, each if counts[p] > 1 else 0
+            end += each * counts[p]
+            self.shared = end if p in shared else self.shared
+        self.size = end
+
+    def _numbers(self, p: int) -> int:
+        """Of one layer: the last axis fills whole vectors."""
+        *columns, rows = self.shapes[p] or (0,)
+        return -(-rows // self.lanes) * self.lanes * int(np.prod(columns)) if rows else 1
+
+    def of(self, numbers: Tensor, p: int) -> Tensor:
+        """The gradient of a parameter, (layers or 1, ...)."""
+        shape, count, first = self.shapes[p], self.counts[p], int(self.at[p, 0])
+        found = numbers[first : first + self._numbers(p) * count]
+        return found.view(count, *shape[:-1], -1)[..., : shape[-1]] if shape else found
