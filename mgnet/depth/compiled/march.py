@@ -97,6 +97,11 @@ class CompiledMarch:
             )
         return found
 
+    def kept(self, wanted: Sequence[bool]) -> float:
+        """What a layer keeps for gradients by these tensors, in states."""
+        kept = kept_values(self.code, self.prepared.wanted(wanted))
+        return sum(self.code.values[k].rows for k in kept) / self.width
+
     def forward(
         self,
         tensors: Sequence[Tensor],
@@ -248,6 +253,18 @@ class MarchedLayers:
     def leaves(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """The tensors as leaves of a graph, and what the loops get of them."""
         return self.march.prepared.leaves(self.tensors, self.wanted)
+
+    def before(self) -> Tensor:
+        """Zeros in place of the sums of the layers after these, by parameters that all share."""
+        shared = self.sums(self.leaves()[1]).shared
+        return torch.zeros(self.groups, shared, dtype=self.march.dtype)
+
+    def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
+        """As `adjoint`, with the sums of other layers, and with what these layers add to them."""
+        leaves = self.leaves()
+        sums = self.sums(leaves[1])
+        start, found = self.backward(gradient, sums, before if self.joint else None)
+        return start, found[:, : sums.shared], self.pull(leaves, sums, found)
 
     def sums(self, values: Sequence[Tensor]) -> Sums:
         """Where the gradients by the parameters of the loops, which these are, stand."""

@@ -15,6 +15,7 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.side_inputs import SideBlock
 from mgnet.depth.batched.tracing import trace_for_autograd
+from mgnet.depth.compiled.checkpoints import CheckpointedLayers
 from mgnet.depth.compiled.graph_operations import code_of
 from mgnet.depth.compiled.layer_code import UnknownOperationError
 from mgnet.depth.compiled.march import CompiledMarch, MarchedLayers
@@ -203,6 +204,7 @@ def march_compiled(
     steps: Tensor,
     parameters: Sequence[Tensor],
     spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
+    checkpoints: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; arguments as in `march`.
 
@@ -213,7 +215,7 @@ def march_compiled(
         Or text, on a process without layers that `takes_joint`.
     propagate : callable
         As in `FirstOrder`.
-    u, steps, parameters, spread : as in `march`
+    u, steps, parameters, spread, checkpoints : as in `march`
 
     Examples
     --------
@@ -229,7 +231,8 @@ def march_compiled(
     >>> torch.allclose(out, net(u))
     True
     """
-    return _Compiled.apply(setup, compiled, propagate, spread, u, steps, *parameters)
+    ways = spread, checkpoints
+    return _Compiled.apply(setup, compiled, propagate, ways, u, steps, *parameters)
 
 
 class _Compiled(torch.autograd.Function):
@@ -241,14 +244,14 @@ class _Compiled(torch.autograd.Function):
         setup: PropagationSetup,
         compiled: CompiledMarch | str,
         propagate: Any,
-        spread: Any,
+        ways: Any,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         kernel, layers = setup.kernel, setup.fine
         kernel.evaluations += kernel.stages * len(layers)
-        record, marched = any(ctx.needs_input_grad), None
+        record, marched, (spread, checkpoints) = any(ctx.needs_input_grad), None, ways
         tensors = [*parameters, *layers.buffers, layers.times, steps]
         communicator = setup.communicator
         last = communicator.receive(u.detach(), False)
@@ -257,11 +260,14 @@ class _Compiled(torch.autograd.Function):
             rest = [False] * (len(layers.buffers) + 1)
             wanted = [*needed[1:], *rest, needed[0]]
             detached, joint = [x.detach() for x in tensors], spread is not None
-            marched = compiled.forward(detached, last, record, joint, wanted)
+            if record and checkpoints:
+                marched = CheckpointedLayers(compiled, detached, last, joint, wanted)
+            else:
+                marched = compiled.forward(detached, last, record, joint, wanted)
             last = marched.last()
         communicator.send(last, False)
         if record:
-            ctx.setup, ctx.marched, ctx.propagate, ctx.spread = setup, marched, propagate, spread
+            ctx.setup, ctx.marched, ctx.propagate, ctx.ways = setup, marched, propagate, ways
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(last, False)
@@ -269,10 +275,12 @@ class _Compiled(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, steps, *parameters = ctx.saved_tensors
-        setup, spread = ctx.setup, ctx.spread
+        setup, (spread, checkpoints) = ctx.setup, ctx.ways
 
         def adjoint(gradient: Tensor) -> Gradients:
-            setup.kernel.vjps += setup.kernel.stages * len(setup.fine)
+            work = setup.kernel.stages * len(setup.fine)
+            setup.kernel.vjps += work
+            setup.kernel.evaluations += work if checkpoints else 0
             communicator = setup.communicator
             start, found = _adjoint(communicator, ctx.marched, gradient, spread is not None)
             found = found or [torch.zeros_like(x) for x in (*parameters, steps)]
@@ -292,7 +300,10 @@ class _Compiled(torch.autograd.Function):
 
 
 def _adjoint(
-    communicator: Communicator, marched: MarchedLayers | None, gradient: Tensor, joint: bool
+    communicator: Communicator,
+    marched: MarchedLayers | CheckpointedLayers | None,
+    gradient: Tensor,
+    joint: bool,
 ) -> tuple[Tensor, list[Any]]:
     """The gradients by the first state and by the tensors of the own layers.
 
@@ -301,14 +312,10 @@ def _adjoint(
     """
     if marched is None:
         return gradient, []
-    leaves = marched.leaves()
-    sums = marched.sums(leaves[1])
-    count, before = gradient.numel(), gradient.new_zeros(marched.groups * sums.shared)
-    sent = torch.cat([gradient.reshape(-1), before]) if joint else gradient
+    count, before = gradient.numel(), marched.before()
+    sent = torch.cat([gradient.reshape(-1), before.reshape(-1)]) if joint else gradient
     got = communicator.receive(sent, True).reshape(-1)
-    lam, before = got[:count].view(gradient.shape), got[count:].view(marched.groups, -1)
-    start, found = marched.backward(lam, sums, before if joint else None)
-    if joint:
-        before = found[:, : sums.shared].reshape(-1)
-    communicator.send(torch.cat([start.reshape(-1), before]) if joint else start, True)
-    return start, marched.pull(leaves, sums, found)
+    lam, before = got[:count].view(gradient.shape), got[count:].view(before.shape)
+    start, before, found = marched.returned(lam, before)
+    communicator.send(torch.cat([start.reshape(-1), before.reshape(-1)]) if joint else start, True)
+    return start, found

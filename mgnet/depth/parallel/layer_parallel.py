@@ -29,7 +29,7 @@ from mgnet.depth.parallel.evaluation import evaluating, fastest, means
 from mgnet.depth.parallel.explained import Explained
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.lyapunov import told_of
-from mgnet.depth.parallel.method import SERIAL_METHOD, MGRITMethod
+from mgnet.depth.parallel.method import MODES, SERIAL_METHOD, MGRITMethod, check_ways
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.saved_settings import settings_from_state, settings_to_state
@@ -41,7 +41,6 @@ from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["LayerParallel"]
 
-MODES = ("mgrit", "serial", "auto")
 MEASURED = 1024  # shapes that "auto" remembers
 
 
@@ -80,6 +79,9 @@ class LayerParallel(Explained):
         changes nothing, so that coarse levels only add up what finer layers do. Means are right to
         first order for slopes linear in weights; where weights multiply, as in attention, and are
         not smooth in depth, "fused" is.
+    memory : {"states", "checkpoints"}
+        What serial propagation keeps: all states, or about `3 sqrt(layers)` of them, from which
+        the backward pass computes the others again, with the same results to rounding.
 
     Attributes
     ----------
@@ -89,7 +91,8 @@ class LayerParallel(Explained):
     Raises
     ------
     ValueError
-        If the net has too few layers for so many levels, or a text is malformed.
+        If the net has too few layers for so many levels, or a setting is malformed or not for this
+        mode.
 
     Notes
     -----
@@ -124,6 +127,7 @@ class LayerParallel(Explained):
         mode: str = "mgrit",
         warm_start: bool = False,
         coarse: str = "mean",
+        memory: str = "states",
     ):
         super().__init__()
         if not isinstance(net, ODENet):
@@ -132,15 +136,9 @@ class LayerParallel(Explained):
                 "an nn.Sequential: ODENet.from_sequential)"
             )
         check_calls("LayerParallel", net, ODENet, ("__call__", "forward", "propagate", *GRID))
-        if mode not in MODES:
-            raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
-        if control is not None and not isinstance(control, Control):
-            raise TypeError(
-                f"LayerParallel got control {control!r}; give FixedCycles(2), "
-                "CyclesToTolerance(0.01) or AdaptiveCycles()"
-            )
         factors = level_factors(levels, coarsening)
         level_sizes(net.depth, factors)  # one clear error, now
+        check_ways(mode, memory, control, bool(factors))
         self.net = net
         self.communicator: Communicator = SERIAL_COMMUNICATOR
         self._set(
@@ -152,6 +150,7 @@ class LayerParallel(Explained):
                 "mode": mode,
                 "warm_start": warm_start,
                 "coarse": coarse,
+                "memory": memory,
             },
             FixedCycles() if control is None else control,
         )
@@ -242,7 +241,8 @@ class LayerParallel(Explained):
             alone = isinstance(self.communicator, SerialCommunicator)
             plain = partial(self.net.propagate, u, **side) if alone else None
             spread = spreading(self.net, self.communicator, self.method.strides[-1], side)
-            return march(*self._prepare(u, SERIAL_METHOD, side), otherwise=plain, spread=spread)
+            given, few = self._prepare(u, SERIAL_METHOD, side), self.settings["memory"] != "states"
+            return march(*given, otherwise=plain, spread=spread, checkpoints=few)
         setup, _, steps, parameters = self._prepare(u, self.method, side)
         recorded = setup.is_recorded(u, steps, parameters)
         update = setup.changes_buffers(u)

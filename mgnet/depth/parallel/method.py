@@ -6,13 +6,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import mul
+from typing import Any
 
 from mgnet.depth.mgrit.coarse_kinds import check_coarse
 from mgnet.depth.mgrit.layer_hierarchy import mgrit
 from mgnet.depth.mgrit.newton import NewtonSweep, newton_of
+from mgnet.depth.parallel.control import Control
 from mgnet.schedule import Schedule
 
-__all__ = ["SERIAL_METHOD", "MGRITMethod"]
+__all__ = ["MODES", "SERIAL_METHOD", "MGRITMethod", "check_ways"]
+
+MODES = ("mgrit", "serial", "auto")
+MEMORIES = ("states", "checkpoints")
+
+
+def check_ways(mode: str, memory: str, control: Any, cycles: bool) -> None:
+    """Raise unless a `LayerParallel` module can have this mode, memory and control.
+
+    Parameters
+    ----------
+    mode, memory : str
+    control : Control, optional
+    cycles : bool
+        Whether there are levels for them.
+
+    Examples
+    --------
+    >>> check_ways("serial", "checkpoints", None, True)
+    >>> check_ways("auto", "checkpoints", None, True)
+    Traceback (most recent call last):
+    ValueError: LayerParallel got memory 'checkpoints' with mode 'auto', but cycles need all states;
+    use mode='serial' or levels=1
+    """
+    if mode not in MODES:
+        raise ValueError(f"LayerParallel got mode {mode!r}; use one of {', '.join(MODES)}")
+    if control is not None and not isinstance(control, Control):
+        raise TypeError(
+            f"LayerParallel got control {control!r}; give FixedCycles(2), CyclesToTolerance(0.01) "
+            "or AdaptiveCycles()"
+        )
+    if memory not in MEMORIES:
+        raise ValueError(f"LayerParallel got memory {memory!r}; use {' or '.join(MEMORIES)}")
+    if memory != "states" and cycles and mode != "serial":
+        raise ValueError(
+            f"LayerParallel got memory {memory!r} with mode {mode!r}, but cycles need all states; "
+            "use mode='serial' or levels=1"
+        )
 
 
 @dataclass(frozen=True)

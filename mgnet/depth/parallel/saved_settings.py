@@ -13,6 +13,7 @@ from mgnet.training.extra_state import decode, encode
 
 __all__ = ["settings_from_state", "settings_to_state"]
 
+FORMER = {"coarse": "mean", "memory": "states"}  # of states from before there was a choice
 CONTROLS = {kind.__name__: kind for kind in (FixedCycles, CyclesToTolerance, AdaptiveCycles)}
 
 
@@ -29,8 +30,11 @@ def settings_to_state(settings: Mapping[str, Any], control: Control | None, call
     Examples
     --------
     >>> state = settings_to_state({"factors": (4,)}, FixedCycles(2), 7)
-    >>> settings_from_state(state)
-    ({'factors': (4,), 'coarse': 'mean'}, FixedCycles(cycles=2, backward=None, tolerance=0.1), 7)
+    >>> settings, control, calls = settings_from_state(state)
+    >>> settings
+    {'factors': (4,), 'coarse': 'mean', 'memory': 'states'}
+    >>> control, calls
+    (FixedCycles(cycles=2, backward=None, tolerance=0.1), 7)
     """
     told = None if control is None else [type(control).__name__, asdict(control)]
     return encode({"settings": dict(settings), "control": told, "calls": calls})
@@ -50,7 +54,8 @@ def settings_from_state(
     try:
         saved, kind = told["settings"], told["control"]
         settings = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
-        settings.setdefault("coarse", "mean")  # a state from before there was a choice
+        for name, value in FORMER.items():
+            settings.setdefault(name, value)
         control = None if kind is None else CONTROLS[kind[0]](**kind[1])
         return settings, control, int(told["calls"])
     except (AttributeError, KeyError, TypeError):

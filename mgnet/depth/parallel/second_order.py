@@ -20,7 +20,6 @@ from torch import Tensor
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tangent import TangentBlock
-from mgnet.depth.batched.tape import Tape
 from mgnet.depth.mgrit.communicator import squares
 from mgnet.depth.parallel.coarse_layers import sums
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
@@ -42,8 +41,8 @@ class Buffers:
         The block, which must then be what it is now.
     layers : Layers
         Before their buffers are updated.
-    tapes : sequence of (slice, Tape)
-        Of these layers, if an update follows: what they change is copied.
+    changed : sequence of (slice, tuple of Tensor)
+        The new buffers of these layers, if an update follows: what it changes is copied.
 
     Examples
     --------
@@ -57,19 +56,20 @@ block were edited after the forward pass; ask before they are, or use the ODENet
     """
 
     def __init__(
-        self, kernel: StackedBlock, layers: Layers, tapes: Sequence[tuple[slice, Tape]] = ()
+        self,
+        kernel: StackedBlock,
+        layers: Layers,
+        changed: Sequence[tuple[slice, Sequence[Tensor]]] = (),
     ):
         self._kernel, self._about = kernel, kernel.fingerprint(layers)
-        changed = {
+        edited = {
             k
-            for which, tape in tapes
-            for k, (old, new) in enumerate(
-                zip(layers[which].buffers, tape.new_buffers, strict=True)
-            )
+            for which, buffers in changed
+            for k, (old, new) in enumerate(zip(layers[which].buffers, buffers, strict=True))
             if new is not old
         }
         self._tensors = tuple(
-            [x.clone() if k in changed else x for k, x in enumerate(layers.buffers)]
+            [x.clone() if k in edited else x for k, x in enumerate(layers.buffers)]
         )
         self._versions = self._now()
 
@@ -85,19 +85,17 @@ block were edited after the forward pass; ask before they are, or use the ODENet
                 "after the backward pass, or give copies"
             )
 
-    def unchanged(self) -> tuple[Tensor, ...]:
-        """The buffers, if they and the block still are as they were."""
+    def unchanged(self, what: str = "was asked for a derivative of its gradient") -> Any:
+        """The buffers, if they and the block still are as they were; `what` needs that."""
         if self._kernel.fingerprint() != self._about:
             raise RuntimeError(
-                "LayerParallel was asked for a derivative of its gradient, but its block was "
-                "changed after the forward pass, as by train() or eval(); ask before it is, or use "
-                "the ODENet itself"
+                f"LayerParallel {what}, but its block was changed after the forward pass, as by "
+                "train() or eval(); ask before it is, or use the ODENet itself"
             )
         if self._now() != self._versions:
             raise RuntimeError(
-                "LayerParallel was asked for a derivative of its gradient, but the buffers of its "
-                "block were edited after the forward pass; ask before they are, or use the ODENet "
-                "itself"
+                f"LayerParallel {what}, but the buffers of its block were edited after the forward "
+                "pass; ask before they are, or use the ODENet itself"
             )
         return self._tensors
 

@@ -7,15 +7,18 @@ calls of its traced programs, and the gradients of all parameters are one batche
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mgnet.depth.batched.autocast import same_cast
+from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape, TracedTape, joined
+from mgnet.depth.compiled.checkpoints import segment_ends
 from mgnet.depth.parallel.compiled_serial import compiled_march, march_compiled, takes_joint
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
@@ -25,6 +28,7 @@ __all__ = ["march"]
 # Numbers in a state up to which a call costs more than what it computes: then products with the
 # Jacobian by states alone, and those by parameters of all layers at once, win over both in one.
 SMALL = 2**14
+KEPT = 6.0  # states that a tape is taken to hold, where segments between checkpoints are chosen
 
 
 def march(
@@ -35,6 +39,7 @@ def march(
     update: bool = True,
     otherwise: Callable[[], Tensor] | None = None,
     spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
+    checkpoints: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
 
@@ -52,6 +57,14 @@ def march(
         `() -> the same state`: PyTorch's way, for large states that no compiled loop takes.
     spread : callable, optional
         If the parameters are those that all layers share: `parameters -> those of the own layers`.
+    checkpoints : bool
+        Whether few states are kept, and the backward pass computes the others again.
+
+    Raises
+    ------
+    RuntimeError
+        By the backward pass: if weights, buffers or side inputs were edited since; with
+        checkpoints and without a compiled loop also if the block was changed, as by `eval()`.
 
     Examples
     --------
@@ -65,16 +78,18 @@ def march(
     True
     """
     compiled = compiled_march(setup, u)
-    if isinstance(compiled, str) and otherwise is not None and u.numel() > SMALL:
+    large = u.numel() > SMALL and not checkpoints
+    if isinstance(compiled, str) and otherwise is not None and large:
         return otherwise()
     if spread is not None and not takes_joint(setup, compiled, u):
         parameters, spread = spread(parameters), None
     if not setup.is_recorded(u, steps, parameters):
         u, steps, *parameters = [x.detach() for x in (u, steps, *parameters)]
+    again = partial(march, update=False, checkpoints=checkpoints)
     if spread is not None or not isinstance(compiled, str):
-        again = partial(march, update=False)
-        return march_compiled(setup, compiled, again, u, steps, parameters, spread)
-    return _March.apply(setup, update, u, steps, *parameters)
+        given = u, steps, parameters
+        return march_compiled(setup, compiled, again, *given, spread, checkpoints)
+    return _March.apply(setup, update, again, checkpoints, u, steps, *parameters)
 
 
 class _March(torch.autograd.Function):
@@ -85,59 +100,58 @@ class _March(torch.autograd.Function):
         ctx: Any,
         setup: PropagationSetup,
         update: bool,
+        propagate: Any,
+        checkpoints: bool,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
         layers, kernel, communicator = setup.fine, setup.kernel, setup.communicator
         update = update and setup.changes_buffers(u)
-        record = any(ctx.needs_input_grad) or update
-        now, tapes = communicator.receive(u.detach(), False)[None], []
+        recorded = any(ctx.needs_input_grad)
+        kept = recorded and not checkpoints
+        ends = segment_ends(len(layers), KEPT)[:-1] if recorded and checkpoints else ()
+        now, tapes, states, changed = communicator.receive(u.detach(), False)[None], [], {}, []
         for n in range(len(layers)):
             which = slice(n, n + 1)
-            if record:
-                tapes.append(kernel.record(layers[which], now))
-                now = torch.addcmul(now, setup.scale(0, which, now), tapes[-1].value)
+            if n in ends:
+                states[n] = now
+            if kept or update:
+                tape = kernel.record(layers[which], now)
+                now = torch.addcmul(now, setup.scale(0, which, now), tape.value)
+                if kept:
+                    tapes.append(tape)
+                if update:
+                    changed.append((which, tape.new_buffers))
             else:
                 now = setup.advance(0, which, now)
         communicator.send(now[0], False)
-        found = [(slice(n, n + 1), tape) for n, tape in enumerate(tapes)] if update else []
-        ctx.buffers = Buffers(kernel, layers, found)
-        for which, tape in found:
-            layers[which].update(tape.new_buffers[: kernel.own_buffers])
+        ctx.buffers = Buffers(kernel, layers, changed)
+        for which, new in changed:
+            layers[which].update(new[: kernel.own_buffers])
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
+        ctx.propagate, ctx.states = propagate, states
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
         return communicator.broadcast_from_last(now[0], False).clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, steps, *parameters = ctx.saved_tensors
-        adjoint = partial(_adjoint, ctx.setup, ctx.tapes, ctx.cast)
+        adjoint = partial(_adjoint, ctx)
         first = FirstOrder(
-            ctx.setup,
-            ctx.buffers,
-            ctx.needs_input_grad[3],
-            ctx.cast,
-            adjoint,
-            partial(march, update=False),
+            ctx.setup, ctx.buffers, ctx.needs_input_grad[5], ctx.cast, adjoint, ctx.propagate
         )
-        return None, None, *gradients(first, gradient, u, steps, parameters)
+        return None, None, None, None, *gradients(first, gradient, u, steps, parameters)
 
 
-def _adjoint(
-    setup: PropagationSetup,
-    tapes: Sequence[Tape],
-    cast: Callable[[], AbstractContextManager[Any]],
-    gradient: Tensor,
-) -> Gradients:
+def _adjoint(ctx: Any, gradient: Tensor) -> Gradients:
+    setup: PropagationSetup = ctx.setup
     lam = setup.communicator.receive(gradient, True)[None]
-    traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
-    apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
-    with cast():
-        if apart:
-            lam, of_steps, of_parameters = _separately(setup, traced, lam)
+    with ctx.cast():
+        if ctx.states:
+            lam, of_steps, of_parameters = _from_checkpoints(ctx, lam)
         else:
-            lam, of_steps, of_parameters = _together(setup, tapes, lam)
+            lam, of_steps, of_parameters = _of_tapes(setup, setup.fine, 0, ctx.tapes, lam)
     setup.communicator.send(lam[0], True)
     return setup.communicator.broadcast_from_last(lam[0], True), of_steps, of_parameters
 
@@ -145,27 +159,64 @@ def _adjoint(
 Found = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
-def _separately(setup: PropagationSetup, tapes: Sequence[TracedTape], lam: Tensor) -> Found:
+def _from_checkpoints(ctx: Any, lam: Tensor) -> Found:
+    """Segment by segment: first its tapes again, then the adjoint."""
+    setup: PropagationSetup = ctx.setup
+    buffers = ctx.buffers.unchanged("began a backward pass from checkpoints")
+    layers, kernel = setup.fine, setup.kernel
+    if any(a is not b for a, b in zip(buffers, layers.buffers, strict=True)):  # updated since
+        layers = replace(layers, buffers=buffers)
+    of_steps = torch.empty_like(layers.steps)
+    of_parameters = [torch.empty_like(x) for x in layers.parameters]
+    firsts = [*ctx.states]
+    for first, last in reversed([*pairwise([*firsts, len(layers)])]):
+        now, tapes = ctx.states[first], []
+        for n in range(first, last):
+            which = slice(n, n + 1)
+            tapes.append(kernel.record(layers[which], now))
+            now = torch.addcmul(now, setup.scale(0, which, now), tapes[-1].value)
+        part = layers[first:last]
+        lam, of_steps[first:last], gradients = _of_tapes(setup, part, first, tapes, lam)
+        for whole, gradient in zip(of_parameters, gradients, strict=True):
+            whole[first:last] = gradient
+    return lam, of_steps, of_parameters
+
+
+def _of_tapes(
+    setup: PropagationSetup, layers: Layers, first: int, tapes: Sequence[Tape], lam: Tensor
+) -> Found:
+    """The adjoint of some layers from `first` on, whose tapes these are."""
+    traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
+    apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
+    if apart:
+        return _separately(setup, layers, first, traced, lam)
+    return _together(setup, layers, first, tapes, lam)
+
+
+def _separately(
+    setup: PropagationSetup, layers: Layers, first: int, tapes: Sequence[TracedTape], lam: Tensor
+) -> Found:
     """First all adjoint states, then the gradients of all parameters in one call."""
     lams = []
     for n in range(len(tapes) - 1, -1, -1):
         lams.append(lam)
-        scale = setup.scale(0, slice(n, n + 1), lam)
+        scale = setup.scale(0, slice(first + n, first + n + 1), lam)
         lam = torch.addcmul(lam, scale, tapes[n].vjp(lam))
-    whole, ends = joined(tapes, setup.fine), torch.cat(lams[::-1])
-    scale = setup.scale(0, slice(0, len(tapes)), ends)
+    whole, ends = joined(tapes, layers), torch.cat(lams[::-1])
+    scale = setup.scale(0, slice(first, first + len(tapes)), ends)
     _, of_parameters, of_steps = whole.vjp_all(scale * ends)
     direct = (ends * whole.value).flatten(1).sum(1)
     return lam, direct if of_steps is None else direct + of_steps, of_parameters
 
 
-def _together(setup: PropagationSetup, tapes: Sequence[Tape], lam: Tensor) -> Found:
+def _together(
+    setup: PropagationSetup, layers: Layers, first: int, tapes: Sequence[Tape], lam: Tensor
+) -> Found:
     """Layer by layer, adjoint states and gradients of the parameters in one call each."""
-    layers = setup.fine
     of_parameters = [torch.empty_like(p) for p in layers.parameters]
     of_steps = torch.empty_like(layers.steps)
     for n in range(len(tapes) - 1, -1, -1):
-        scale = setup.scale(0, slice(n, n + 1), lam)
+        scale = setup.scale(0, slice(first + n, first + n + 1), lam)
         d_state, d_parameters, d_step = tapes[n].vjp_all(scale * lam)
         for gradient, part in zip(of_parameters, d_parameters, strict=True):
             gradient[n] = part[0]

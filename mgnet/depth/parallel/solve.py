@@ -134,9 +134,9 @@ class _Solve(torch.autograd.Function):
             points, made = propagation.forward(
                 u.detach(), call.budgets["forward"], guess, call.record
             )
-        tapes = propagation.recorded() if call.update else []
-        setup = propagation.setup
-        ctx.made, ctx.buffers = made, Buffers(setup.kernel, setup.fine, tapes)
+        recorded = propagation.recorded() if call.update else []
+        setup, changed = propagation.setup, [(which, x.new_buffers) for which, x in recorded]
+        ctx.made, ctx.buffers = made, Buffers(setup.kernel, setup.fine, changed)
         if call.update:
             propagation.update_buffers()
         call.finish("forward", points, made)

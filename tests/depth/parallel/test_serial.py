@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth import ODENet
+from mgnet.depth import LayerParallel, ODENet
+from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.method import SERIAL_METHOD
@@ -129,3 +130,91 @@ def test_frozen_layers_and_no_graph():
     out = marched(net, SERIAL_COMMUNICATOR, x.requires_grad_())
     out.sum().backward()
     assert x.grad is not None
+
+
+class Drawing(nn.Module):
+    """Statistics, dropout and convolutions: no compiled loop takes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(2, 2, 3, padding=1), nn.BatchNorm1d(2)
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, u):
+        return self.dropout(torch.tanh(self.norm(self.conv(u))))
+
+
+class Watched(nn.Linear):
+    """A block that cannot be traced."""
+
+    def forward(self, u):
+        return super().forward(u) * (2.0 if float(u.detach().sum()) > 0 else 1.0)
+
+
+@pytest.mark.parametrize("block", [Drawing(), Watched(5, 5)])
+def test_checkpoints_in_place_of_states(block):
+    torch.manual_seed(0)
+    whole = LayerParallel(ODENet(block, 23).double(), levels=1)
+    frugal = LayerParallel(copy.deepcopy(whole.net), levels=1, memory="checkpoints")
+    x, found = torch.randn(4, 2, 5, dtype=torch.float64, requires_grad=True), []
+    for module in (whole, frugal):
+        torch.manual_seed(1)
+        y = module(x)
+        y.square().sum().backward(retain_graph=True)
+        first = x.grad.clone()
+        y.square().sum().backward()  # with other statistics in the buffers by now
+        torch.testing.assert_close(x.grad, 2 * first)
+        found.append([y, first, *[p.grad for p in module.parameters()], *module.buffers()])
+        x.grad = None
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_checkpoints_have_second_derivatives():
+    torch.manual_seed(0)
+    net = ODENet(nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.Tanh()), 9).double()
+    x, found = torch.randn(2, 2, 4, dtype=torch.float64, requires_grad=True), []
+    for module in (net, LayerParallel(net, levels=1, memory="checkpoints")):
+        (first,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(first.square().sum(), [x, *net.parameters()]))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_checkpoints_of_another_mode_are_refused():
+    module = LayerParallel(ODENet(Drawing(), 9), levels=1, memory="checkpoints")
+    out = module(torch.randn(4, 2, 5, requires_grad=True))
+    module.eval()
+    with pytest.raises(RuntimeError, match="from checkpoints, but its block was changed"):
+        out.sum().backward()
+
+
+def test_few_states_are_kept():
+    """Large states without a compiled loop: neither tapes nor autograd's graph hold them."""
+    module = LayerParallel(ODENet(Drawing(), 400), levels=1, memory="checkpoints").eval()
+    x, kept = torch.randn(1100, 2, 8, requires_grad=True), []
+    record = StackedBlock.record
+
+    def counted(self, layers, states):
+        kept.append(len(layers))
+        return record(self, layers, states)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StackedBlock, "record", counted)
+        out = module(x)
+        assert not kept
+        out.sum().backward()
+    assert sum(kept) == 400
+
+
+def test_memory_settings():
+    net = ODENet(nn.Linear(2, 2), 16)
+    with pytest.raises(ValueError, match="memory 'disk'; use states or checkpoints"):
+        LayerParallel(net, levels=1, memory="disk")
+    for mode in ("mgrit", "auto"):
+        with pytest.raises(ValueError, match="cycles need all states; use mode='serial'"):
+            LayerParallel(net, mode=mode, memory="checkpoints")
+    module = LayerParallel(net, mode="serial", memory="checkpoints")
+    other = LayerParallel(net, mode="serial")
+    other.load_state_dict(module.state_dict())
+    assert other.settings["memory"] == "checkpoints"

@@ -1,0 +1,126 @@
+"""Serial propagation that keeps few states, and computes the others again in the backward pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+from mgnet.depth.compiled.march import CompiledMarch, MarchedLayers
+
+__all__ = ["CheckpointedLayers", "segment_ends"]
+
+MOST = 3.0  # states kept, in square roots of the number of layers, where so few are possible
+
+
+def segment_ends(layers: int, kept: float) -> list[int]:
+    """Where segments of layers end, so that the backward pass needs little memory.
+
+    The states before all segments are kept. From the last segment to the first one, the backward
+    pass computes what a segment keeps again, and then forgets the state before it. So segments
+    that come late, when there still are many states, are short.
+
+    Parameters
+    ----------
+    layers : int
+    kept : float
+        What a layer keeps for its adjoint, in states.
+
+    Returns
+    -------
+    list of int
+        0 first, `layers` last. At most `3 sqrt(layers)` states are held at a time where `kept` is
+        at most 4.5, else about `sqrt(2 kept layers)`.
+
+    Examples
+    --------
+    >>> segment_ends(100, 1.0)
+    [0, 29, 57, 84, 100]
+    >>> segment_ends(3, 10.0)
+    [0, 1, 2, 3]
+    """
+    if layers < 1:
+        return [0]
+    held = max(MOST * math.sqrt(layers), math.sqrt(2.0 * kept * layers))
+    while True:
+        ends, length = [0], 1
+        while ends[-1] < layers and length:
+            length = int((held - len(ends)) / kept)
+            ends.append(ends[-1] + length)
+        if ends[-1] >= layers:
+            return [*ends[:-1], layers]
+        held = max(1.01 * held, held + 1.0, kept + len(ends))
+
+
+class CheckpointedLayers:
+    """Layers that a compiled loop marched through, with states at checkpoints only.
+
+    Parameters
+    ----------
+    march : CompiledMarch
+    tensors, u, joint, wanted
+        As in `CompiledMarch.forward`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth import LayerParallel, ODENet
+    >>> net, u = ODENet(torch.nn.Linear(2, 2), 100), torch.ones(5, 2)
+    >>> frugal = LayerParallel(net, levels=1, memory="checkpoints")
+    >>> frugal(u).sum().backward()
+    >>> torch.allclose(frugal(u), net(u), atol=1e-6)
+    True
+    """
+
+    def __init__(
+        self,
+        march: CompiledMarch,
+        tensors: Sequence[Tensor],
+        u: Tensor,
+        joint: bool,
+        wanted: Sequence[bool],
+    ):
+        self.march, self.tensors, self.start = march, tensors, u
+        self.joint, self.wanted, self.layers = joint, wanted, len(tensors[-1])
+        self.ends = segment_ends(self.layers, max(march.kept(wanted), 1.0))
+        self.states: list[Tensor] = []  # before each segment
+        self._end = self._through()
+
+    def last(self) -> Tensor:
+        """The state after all layers."""
+        return self._end
+
+    def before(self) -> Tensor:
+        """As of `MarchedLayers`."""
+        return self._segment(0, self.ends[1], self.start, record=False).before()
+
+    def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
+        """As of `MarchedLayers`: a segment hands on sums as one process does to another."""
+        if not self.states:  # an earlier backward pass has used them up
+            self._through()
+        found: list[Any] = [None] * len(self.tensors)
+        for first, last in reversed([*pairwise(self.ends)]):
+            marched = self._segment(first, last, self.states.pop(), record=True)
+            gradient, before, parts = marched.returned(gradient, before)
+            for k, part in enumerate(parts):
+                if part is None or len(self.tensors[k]) < self.layers:
+                    found[k] = part
+                    continue
+                if found[k] is None:
+                    found[k] = part.new_empty(self.tensors[k].shape)
+                found[k][first:last] = part
+        return gradient, before, found
+
+    def _through(self) -> Tensor:
+        state = self.start
+        for first, last in pairwise(self.ends):
+            self.states.append(state)
+            state = self._segment(first, last, state, record=False).last()
+        return state
+
+    def _segment(self, first: int, last: int, state: Tensor, record: bool) -> MarchedLayers:
+        some = [x[first:last] if len(x) == self.layers else x for x in self.tensors]
+        return self.march.forward(some, state, record, self.joint, self.wanted)

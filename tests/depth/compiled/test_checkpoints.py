@@ -1,0 +1,60 @@
+"""Laws: segments cover all layers and hold few states; recomputed adjoints have the same bits."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("numba")
+
+from mgnet.depth import LayerParallel, ODENet  # noqa: E402
+from mgnet.depth.compiled.checkpoints import segment_ends  # noqa: E402
+from mgnet.depth.compiled.march import CompiledMarch  # noqa: E402
+
+
+def most_held(ends, kept):
+    """States at one time in the backward pass."""
+    return max(k + 1 + kept * (b - a) for k, (a, b) in enumerate(pairwise(ends)))
+
+
+def test_segments_hold_few_states():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        layers = int(10 ** (6 * torch.rand((), generator=generator)))
+        kept = float(1.0 + 30.0 * torch.rand((), generator=generator) ** 3)
+        ends = segment_ends(layers, kept)
+        assert ends[0] == 0 and ends[-1] == layers
+        assert all(a < b for a, b in pairwise(ends))
+        few = max(3.0 * math.sqrt(layers), math.sqrt(2.0 * kept * layers))
+        assert most_held(ends, kept) <= 1.1 * few + 2 * kept + 2
+        if kept <= 4.0 and layers > 1000:
+            assert most_held(ends, kept) <= 3.0 * math.sqrt(layers)
+    assert segment_ends(0, 3.0) == [0]
+
+
+@pytest.mark.parametrize("weights", ["per layer", "shared"])
+@pytest.mark.parametrize("scheme", ["euler", "rk4"])
+def test_the_bits_are_those_of_all_states(scheme, weights, monkeypatch):
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Linear(4, 7), nn.SiLU(), nn.LayerNorm(7), nn.Linear(7, 4))
+    net = ODENet(block, 150, 2.0, scheme=scheme, weights=weights, learnable_steps=True)
+    x = torch.randn(9, 4, requires_grad=True)
+    inputs, found = [x, *net.parameters()], []
+    recorded, forward = [], CompiledMarch.forward
+
+    def counted(self, tensors, u, record, *rest):
+        if record:
+            recorded.append(len(tensors[-1]))
+        return forward(self, tensors, u, record, *rest)
+
+    for memory in ("states", "checkpoints"):
+        y = LayerParallel(net, levels=1, memory=memory)(x)
+        monkeypatch.setattr(CompiledMarch, "forward", counted)
+        found.append([y, *torch.autograd.grad(y.square().sum(), inputs, retain_graph=True)])
+        found.append([y, *torch.autograd.grad(y.square().sum(), inputs)])  # used up: once more
+    assert max(recorded) < 75 and sum(recorded) == 2 * 150
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            assert torch.equal(a, b)
