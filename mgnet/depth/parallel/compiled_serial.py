@@ -21,6 +21,7 @@ from mgnet.depth.compiled.march import CompiledMarch
 from mgnet.depth.mgrit.communicator import SerialCommunicator
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
+from mgnet.depth.parallel.turns import of_all_layers
 
 __all__ = ["compiled_march", "march_compiled"]
 
@@ -156,6 +157,7 @@ def march_compiled(
     u: Tensor,
     steps: Tensor,
     parameters: Sequence[Tensor],
+    every: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; arguments as in `march`.
 
@@ -165,7 +167,7 @@ def march_compiled(
     compiled : CompiledMarch
     propagate : callable
         As in `FirstOrder`.
-    u, steps, parameters : as in `march`
+    u, steps, parameters, every : as in `march`
 
     Examples
     --------
@@ -181,11 +183,18 @@ def march_compiled(
     >>> torch.allclose(out, net(u))
     True
     """
+    if every:
+        key = "of all states", compiled
+        compiled = setup.kernel.variant(key, partial(_of_all, compiled))
     return _Compiled.apply(setup, compiled, propagate, u, steps, *parameters)
 
 
+def _of_all(compiled: CompiledMarch) -> CompiledMarch:
+    return CompiledMarch(compiled.code, compiled.dtype, of_all=True)
+
+
 class _Compiled(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N."""
+    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N of loops with `of_all`."""
 
     @staticmethod
     def forward(
@@ -203,13 +212,15 @@ class _Compiled(torch.autograd.Function):
         tensors = [*parameters, *layers.buffers, layers.times, steps]
         communicator = setup.communicator
         start = communicator.receive(u.detach(), False)
-        marched = compiled.forward([x.detach() for x in tensors], start, record)
+        marched = compiled.forward([x.detach() for x in tensors], start, record or compiled.of_all)
         last = marched.last()
         communicator.send(last, False)
         if record:
             ctx.setup, ctx.marched, ctx.propagate = setup, marched, propagate
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        if compiled.of_all:
+            return of_all_layers(communicator, marched.states())
         return communicator.broadcast_from_last(last, False)
 
     @staticmethod
@@ -220,7 +231,13 @@ class _Compiled(torch.autograd.Function):
         def adjoint(gradient: Tensor) -> Gradients:
             setup.kernel.vjps += setup.kernel.stages * len(setup.fine)
             communicator = setup.communicator
-            start, found = marched.adjoint(communicator.receive(gradient, True))
+            if marched.march.of_all:
+                gradient = communicator.scatter_layers(gradient)
+                end = communicator.receive(torch.zeros_like(gradient[-1]), True)
+                gradient = torch.cat([gradient[:-1], gradient[-1:] + end])
+            else:
+                gradient = communicator.receive(gradient, True)
+            start, found = marched.adjoint(gradient)
             communicator.send(start, True)
             start = communicator.broadcast_from_last(start, True)
             of_parameters = [

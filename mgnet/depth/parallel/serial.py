@@ -19,6 +19,7 @@ from mgnet.depth.batched.tape import Tape, TracedTape, joined
 from mgnet.depth.parallel.compiled_serial import compiled_march, march_compiled
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
+from mgnet.depth.parallel.turns import of_all_layers
 
 __all__ = ["march"]
 
@@ -34,6 +35,7 @@ def march(
     parameters: Sequence[Tensor],
     update: bool = True,
     otherwise: Callable[[], Tensor] | None = None,
+    every: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
 
@@ -49,6 +51,8 @@ def march(
         Whether a pass in training updates the buffers.
     otherwise : callable, optional
         `() -> the same state`: PyTorch's way, for large states that no compiled loop takes.
+    every : bool
+        Whether the states after each of the N layers are wanted, (N, batch, ...).
 
     Examples
     --------
@@ -67,19 +71,29 @@ def march(
     if not setup.is_recorded(u, steps, parameters):
         u, steps, *parameters = [x.detach() for x in (u, steps, *parameters)]
     if not isinstance(compiled, str):
-        again = partial(march, update=False)
-        return march_compiled(setup, compiled, again, u, steps, parameters)
-    return _March.apply(setup, update, u, steps, *parameters)
+        return march_compiled(setup, compiled, _again(every), u, steps, parameters, every)
+    return _March.apply(setup, update, every, u, steps, *parameters)
+
+
+def _again(every: bool) -> Callable[..., Tensor]:
+    """The march of states and tangents, which are side by side on the first axis."""
+
+    def again(*given: Any) -> Tensor:
+        found = march(*given, update=False, every=every)
+        return found.movedim(1, 0) if every else found
+
+    return again
 
 
 class _March(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N."""
+    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N."""
 
     @staticmethod
     def forward(
         ctx: Any,
         setup: PropagationSetup,
         update: bool,
+        every: bool,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
@@ -88,6 +102,7 @@ class _March(torch.autograd.Function):
         update = update and setup.changes_buffers(u)
         record = any(ctx.needs_input_grad) or update
         now, tapes = communicator.receive(u.detach(), False)[None], []
+        states = [now[:0]]
         for n in range(len(layers)):
             which = slice(n, n + 1)
             if record:
@@ -95,44 +110,55 @@ class _March(torch.autograd.Function):
                 now = torch.addcmul(now, setup.scale(0, which, now), tapes[-1].value)
             else:
                 now = setup.advance(0, which, now)
+            if every:
+                states.append(now)
         communicator.send(now[0], False)
         found = [(slice(n, n + 1), tape) for n, tape in enumerate(tapes)] if update else []
         ctx.buffers = Buffers(kernel, layers, found)
         for which, tape in found:
             layers[which].update(tape.new_buffers[: kernel.own_buffers])
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
+        ctx.every = every
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        if every:
+            return of_all_layers(communicator, torch.cat(states))
         return communicator.broadcast_from_last(now[0], False).clone()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, steps, *parameters = ctx.saved_tensors
-        adjoint = partial(_adjoint, ctx.setup, ctx.tapes, ctx.cast)
+        adjoint = partial(_adjoint, ctx.setup, ctx.tapes, ctx.cast, ctx.every)
         first = FirstOrder(
             ctx.setup,
             ctx.buffers,
-            ctx.needs_input_grad[3],
+            ctx.needs_input_grad[4],
             ctx.cast,
             adjoint,
-            partial(march, update=False),
+            _again(ctx.every),
         )
-        return None, None, *gradients(first, gradient, u, steps, parameters)
+        return None, None, None, *gradients(first, gradient, u, steps, parameters)
 
 
 def _adjoint(
     setup: PropagationSetup,
     tapes: Sequence[Tape],
     cast: Callable[[], AbstractContextManager[Any]],
+    every: bool,
     gradient: Tensor,
 ) -> Gradients:
+    """From the gradient by u_N or, of every state, from those by u_1 .. u_N."""
+    sources: Sequence[Tensor] | None = None
+    if every:
+        sources = setup.communicator.scatter_layers(gradient).split(1)
+        gradient = torch.zeros_like(gradient[0])
     lam = setup.communicator.receive(gradient, True)[None]
     traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
     apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
     with cast():
         if apart:
-            lam, of_steps, of_parameters = _separately(setup, traced, lam)
+            lam, of_steps, of_parameters = _separately(setup, traced, lam, sources)
         else:
-            lam, of_steps, of_parameters = _together(setup, tapes, lam)
+            lam, of_steps, of_parameters = _together(setup, tapes, lam, sources)
     setup.communicator.send(lam[0], True)
     return setup.communicator.broadcast_from_last(lam[0], True), of_steps, of_parameters
 
@@ -140,10 +166,16 @@ def _adjoint(
 Found = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
-def _separately(setup: PropagationSetup, tapes: Sequence[TracedTape], lam: Tensor) -> Found:
+def _separately(
+    setup: PropagationSetup,
+    tapes: Sequence[TracedTape],
+    lam: Tensor,
+    sources: Sequence[Tensor] | None,
+) -> Found:
     """First all adjoint states, then the gradients of all parameters in one call."""
     lams = []
     for n in range(len(tapes) - 1, -1, -1):
+        lam = lam if sources is None else lam + sources[n]
         lams.append(lam)
         scale = setup.scale(0, slice(n, n + 1), lam)
         lam = torch.addcmul(lam, scale, tapes[n].vjp(lam))
@@ -154,12 +186,15 @@ def _separately(setup: PropagationSetup, tapes: Sequence[TracedTape], lam: Tenso
     return lam, direct if of_steps is None else direct + of_steps, of_parameters
 
 
-def _together(setup: PropagationSetup, tapes: Sequence[Tape], lam: Tensor) -> Found:
+def _together(
+    setup: PropagationSetup, tapes: Sequence[Tape], lam: Tensor, sources: Sequence[Tensor] | None
+) -> Found:
     """Layer by layer, adjoint states and gradients of the parameters in one call each."""
     layers = setup.fine
     of_parameters = [torch.empty_like(p) for p in layers.parameters]
     of_steps = torch.empty_like(layers.steps)
     for n in range(len(tapes) - 1, -1, -1):
+        lam = lam if sources is None else lam + sources[n]
         scale = setup.scale(0, slice(n, n + 1), lam)
         d_state, d_parameters, d_step = tapes[n].vjp_all(scale * lam)
         for gradient, part in zip(of_parameters, d_parameters, strict=True):
