@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mgnet.petsc.knot_pcmg import KnotPCMG
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
+    from mgnet.petsc.ranked_steps import steps_over_ranks
     from mgnet.petsc.shared_steps import distribute_steps
     from mgnet.petsc.tao_smoother import TAOSmoother
 
@@ -51,6 +52,7 @@ __all__ = [
     "resumable_steps",
     "separate_smoothers",
     "solver_from_options",
+    "steps_over_ranks",
 ]
 
 # Found on first use: importing petsc4py.PETSc starts PETSc, which must come after `init`.
@@ -69,6 +71,7 @@ _LATER = {
     "load_state": "mgnet.petsc.distribution",
     "resumable_steps": "mgnet.petsc.interruption",
     "separate_smoothers": "mgnet.petsc.python_types",
+    "steps_over_ranks": "mgnet.petsc.ranked_steps",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -117,6 +118,7 @@ def check_options(
     """
     if not isinstance(func, Callable):  # type: ignore[arg-type]
         raise TypeError(f"odeint got func = {shown(func)}; give a module or a function of (t, y)")
+    _check_signature(func)
     if step_size is not None and not (is_number(step_size, 0.0, sys.float_info.max) and step_size):
         raise ValueError(
             f"odeint got step_size = {shown(step_size)}; give a positive number, also for times "
@@ -137,6 +139,22 @@ def check_options(
             "AdaptiveCycles()"
         )
     _check_tolerances(rtol, atol, step_size, u)
+
+
+def _check_signature(func: Any) -> None:
+    """Raise a TypeError unless it can be called as func(t, y)."""
+    try:
+        signature = inspect.signature(getattr(func, "forward", func))
+    except (TypeError, ValueError):  # some that are written in C have none
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        name = getattr(func, "__name__", type(func).__name__)
+        raise TypeError(
+            f"odeint got func {name} with the arguments {signature}; it must take two, the time t "
+            "first and then the state y"
+        ) from None
 
 
 def _check_tolerances(rtol: Any, atol: Any, step_size: Any, u: Tensor) -> None:

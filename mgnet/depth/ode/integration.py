@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,13 +26,24 @@ from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.serial import march
 from mgnet.depth.parallel.solve import ModuleCall, solve
 
-__all__ = ["Integration"]
+__all__ = ["Integration", "StepRanks"]
 
-Ranks = Callable[[int, int], tuple[range, Communicator]]
 # Relative errors that cycles may leave, by default.
 TOLERANCES = {torch.float32: 1e-5, torch.float64: 1e-11}
 MOST_CYCLES = 100
 LEAST = 2  # steps of a coarsest level
+
+
+class StepRanks(Protocol):
+    """The processes that share out the steps of a grid: `mgnet.petsc.steps_over_ranks`."""
+
+    def place(self, steps: int, interval: int) -> tuple[range, Communicator]:
+        """The own steps, whole intervals of so many, and the other processes."""
+        ...
+
+    def check_same(self, tensors: Sequence[Tensor]) -> None:
+        """Raise a ValueError on all processes unless they all have these tensors."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +57,7 @@ class Integration:
         From each level to the next, as far as a grid has enough steps; none: serially.
     control : FixedCycles, CyclesToTolerance or AdaptiveCycles, optional
         By default cycles until the states are the serial ones but for 1e-11 (1e-5 in float32).
-    ranks : callable, optional
-        `(steps, steps of a coarsest one) -> (own steps, the other processes)`.
+    ranks : StepRanks, optional
 
     Examples
     --------
@@ -61,7 +72,7 @@ class Integration:
     kernel: StackedBlock
     factors: tuple[int, ...]
     control: Control | None = None
-    ranks: Ranks | None = None
+    ranks: StepRanks | None = None
 
     @classmethod
     def of(
@@ -70,7 +81,7 @@ class Integration:
         levels: int,
         coarsening: int | Sequence[int],
         control: Control | None = None,
-        ranks: Ranks | None = None,
+        ranks: StepRanks | None = None,
     ) -> Integration:
         """With levels as users give them."""
         return cls(kernel, level_factors(levels, coarsening), control, ranks)
@@ -127,7 +138,8 @@ class Integration:
         steps = TimeSteps.of(self.kernel, points, u.dtype)
         communicator: Communicator = SERIAL_COMMUNICATOR
         if self.ranks is not None:
-            steps.kept, communicator = self.ranks(steps.depth, method.strides[-1])
+            self.ranks.check_same((u, points, *self.kernel.template.state_dict().values()))
+            steps.kept, communicator = self.ranks.place(steps.depth, method.strides[-1])
         with lending():
             kernel, layers = steps.layers(communicator, method.strides[-1])
         setup = PropagationSetup.of(

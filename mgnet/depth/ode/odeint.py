@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgnet.depth.mgrit.communicator import Communicator
 from mgnet.depth.ode.arguments import check_options, check_times, scheme_of
 from mgnet.depth.ode.fixed_grid import TimeGrid, check_count
-from mgnet.depth.ode.integration import Integration
+from mgnet.depth.ode.integration import Integration, StepRanks
 from mgnet.depth.ode.right_hand_side import Kept, kept_of, needs_autograd
 from mgnet.depth.ode.state_tree import StateTree
 from mgnet.depth.ode.step_doubling import Tolerances, fitted_grid
@@ -21,8 +20,6 @@ from mgnet.depth.parallel.evaluation import fastest
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
 
 __all__ = ["odeint"]
-
-Ranks = Callable[[int, int], tuple[range, Communicator]]
 
 
 def odeint(
@@ -35,12 +32,12 @@ def odeint(
     interp: str | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    max_steps: int = 10**6,
+    max_steps: int = 10**5,
     mode: str = "serial",
     levels: int = 2,
     coarsening: int | Sequence[int] = 4,
     control: Control | None = None,
-    ranks: Ranks | None = None,
+    ranks: StepRanks | None = None,
 ) -> Any:
     """Solve `dy/dt = func(t, y)`, `y(t[0]) = y0`, and give y at all times of t, with gradients.
 
@@ -79,8 +76,9 @@ def odeint(
         Of "mgrit". By default cycles go on until states and gradients are the serial ones but for
         1e-11 (1e-5 in float32); where they do not get there, a warning says so and the steps are
         taken one after another. Levels for which there are too few steps are left out.
-    ranks : callable, optional
-        `mgnet.petsc.steps_over_ranks()`: MPI ranks share out the steps. All call this together.
+    ranks : StepRanks, optional
+        `mgnet.petsc.steps_over_ranks()`: MPI ranks share out the steps. All make the same call, and
+        all get the whole solution and all gradients.
 
     Returns
     -------
@@ -170,7 +168,7 @@ def _faster(cycles: Integration, u: Tensor, points: Tensor, kept: Kept) -> str:
     """The faster mode for such a call, with gradients if it has them; all ranks agree."""
     needs = torch.is_grad_enabled() and (u.requires_grad or points.requires_grad)
     shape = tuple(u.shape), u.dtype, u.device, len(points), needs, cycles.factors, cycles.control
-    key = cycles.kernel.scheme, cycles.ranks, torch.is_grad_enabled(), *shape
+    key = cycles.kernel.scheme, cycles.ranks is None, torch.is_grad_enabled(), *shape
     if key not in kept.faster:
         parameters = [x for x in cycles.kernel.template.parameters() if x.requires_grad]
         seconds = {}
@@ -179,7 +177,7 @@ def _faster(cycles: Integration, u: Tensor, points: Tensor, kept: Kept) -> str:
             seconds[name] = fastest(run, u, {}, parameters)
         best = min(seconds, key=seconds.__getitem__)
         if cycles.ranks is not None:
-            best = cycles.ranks(len(points) - 1, 1)[1].broadcast(best)
+            best = cycles.ranks.place(len(points) - 1, 1)[1].broadcast(best)
         kept.faster[key] = best
     return kept.faster[key]
 

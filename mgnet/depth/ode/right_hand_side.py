@@ -26,8 +26,8 @@ METHODS = {
 }
 PLACE = "_mgnet_odeint"  # where a function keeps what was made of it
 REMEDY = (
-    "dy/dt must be a function of t and y alone: put the module in evaluation mode, as with "
-    "func.eval()"
+    "in odeint dy/dt must be a function of t and y alone: put the module in evaluation mode, as "
+    "with func.eval()"
 )
 
 
@@ -86,7 +86,7 @@ class Kept:
         if found is None or _names(found.template) != (found.names, found.buffer_names):
             side = RightHandSide(func, tree)
             found = StackedBlock(side, scheme, shared_buffers=_names(side)[1])
-            found.fixed.remedy = REMEDY
+            found.fixed.remedy = found.draws.remedy = REMEDY
             self.blocks[tree, scheme] = found
         return found
 

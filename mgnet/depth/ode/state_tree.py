@@ -85,7 +85,7 @@ class StateTree:
         parts = packed.split([prod(shape) for shape in self.shapes], -1)
         lead = packed.shape[:-1]
         rows = zip(parts, self.shapes, strict=True)
-        return tree_unflatten([x.reshape(*lead, *shape) for x, shape in rows], self.spec)
+        return tree_unflatten([x.reshape((*lead, *shape)) for x, shape in rows], self.spec)
 
     def check_slope(self, value: Any) -> None:
         """Raise unless what a right-hand side gave has this layout.

@@ -20,7 +20,7 @@ from mgnet.depth.ode.integration import Integration
 from mgnet.depth.ode.time_steps import TimeSteps
 from mgnet.depth.time_grids.adaptive_solution import Ending
 from mgnet.depth.time_grids.dyadic_grid import DyadicGrid
-from mgnet.depth.time_grids.refinement import ending_of, halvings
+from mgnet.depth.time_grids.refinement import MOST_AT_ONCE, ending_of, halvings
 
 __all__ = ["ORDERS", "Tolerances", "fitted_grid"]
 
@@ -104,7 +104,7 @@ def fitted_grid(
             states, grids = now.states(u.detach(), grid.points), grids + 1
             sizes = _estimates(integration, grid.points, states, order, tolerances)
             finite = states[:-1:2].flatten(1).isfinite().all(1).cpu().numpy()
-            more = halvings(sizes, finite, order)
+            more = _behind(cells, halvings(sizes, finite, order), finite)
             ending = ending_of(sizes, cells, more, grids, MAX_GRIDS, max_steps)
             shortest = (grid.points[1:] - grid.points[:-1]).abs().min()
             if ending is None and shortest < SHORTEST * _rounding(u, t):
@@ -115,6 +115,19 @@ def fitted_grid(
         if not ending.converged:
             raise ValueError(_unmet(ending, integration, grid, states, sizes, max_steps))
     return _grid(cells.halved(), t)
+
+
+def _behind(cells: DyadicGrid, more: np.ndarray, finite: np.ndarray) -> np.ndarray:
+    """The same, and cells behind the last finite state become as short as the one there.
+
+    Else a front of steps that are not stable would move by one cell from grid to grid.
+    """
+    if finite.all():
+        return more
+    front = int(np.argmin(finite)) - 1
+    longer = np.log2(cells.steps / cells.steps[front]) + more[front]
+    wanted = np.clip(np.ceil(longer), 0, MOST_AT_ONCE).astype(int)
+    return np.where(finite, more, wanted)
 
 
 def _rounding(u: Tensor, t: Tensor) -> float:
@@ -158,22 +171,26 @@ def _unmet(
     max_steps: int,
 ) -> str:
     """Why there is no such grid, and what to do."""
-    worst = int(np.argmax(sizes > 1.0))
+    worst, count = int(np.argmax(sizes > 1.0)), len(grid.points) - 1
     begin, end = (float(grid.points[2 * worst + k]) for k in (0, 2))
+    where = f"the first of {int((sizes > 1.0).sum())} intervals above it is from t = {begin:.10g} "
+    where += f"to {end:.10g}"
     if ending is Ending.MAX_STEPS:
-        told = f"needs more than max_steps = {max_steps} steps for the tolerance"
+        told = f"needs more than max_steps = {max_steps} steps for the tolerance ({where})"
         remedy = "give larger rtol and atol, or a larger max_steps"
     else:
-        told = f"does not meet the tolerance however short its steps are: {len(grid.points) - 1}"
-        told += f" steps leave errors above it, the first from t = {begin:.6g} to {end:.6g}"
+        told = (
+            f"does not meet the tolerance on {count} steps, and shorter ones do not help: {where}"
+        )
         remedy = "look for a blow-up or a jump of func there, or give larger rtol and atol"
         if states.dtype == torch.float32:
-            remedy += ", or float64"
+            remedy += ", or y0 and func in float64"
     rate = _fastest_rate(integration, grid.points, states)
     span = float((grid.points[-1] - grid.points[0]).abs())
-    if rate * span > STABLE * (len(grid.points) - 1) / 4:
+    most = max_steps if ending is Ending.MAX_STEPS else count
+    if rate * span > STABLE * most / 4:
         remedy += (
-            f"; func changes at rates up to about {rate:.1g} per unit of time, for which explicit "
+            f"; func changes at rates of about {rate:.1g} per unit of time, for which explicit "
             f"steps longer than {STABLE / rate:.1g} are not stable: if the solution is smooth, the "
             "problem is stiff, so take an implicit method (mgnet.depth.ImplicitStep with adaptive, "
             "or scipy.integrate.solve_ivp with method='Radau')"
@@ -182,11 +199,14 @@ def _unmet(
 
 
 def _fastest_rate(integration: Integration, points: Tensor, states: Tensor) -> float:
-    """About the largest eigenvalue of the Jacobian at some states, by power iteration."""
+    """About the largest eigenvalue of the Jacobian, by power iteration: the median of some states.
+
+    Near a blow-up it is large, but there alone.
+    """
     side: Any = integration.kernel.template
     finite = states.flatten(1).isfinite().all(1).nonzero().ravel()
     which = finite[:: max(len(finite) // PROBES, 1)]
-    generator, rates = torch.Generator().manual_seed(0), [0.0]
+    generator, rates = torch.Generator().manual_seed(0), list[float]()
     for n in which.tolist():
         t, u = points[n].to(states.dtype), states[n]
         slope, size = side(t, u), float(u.norm()) + 1.0
@@ -200,4 +220,4 @@ def _fastest_rate(integration: Integration, points: Tensor, states: Tensor) -> f
                 break
             direction = change
         rates.append(rate if rate < float("inf") else 0.0)
-    return max(rates)
+    return float(np.median(rates)) if rates else 0.0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
-from mgnet.depth.mgrit.communicator import Communicator
+from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
 from mgnet.depth.network.layer_stack import LayerSlots
 from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
 
@@ -87,9 +87,9 @@ class TimeSteps:
         """The tensors of the right-hand side, with an axis of the steps."""
         return _Tensors(self.block)
 
-    def own_buffers(self, buffers: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def own_buffers(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Those of the right-hand side, for each own step; views."""
-        return tuple([b.expand(len(self.kept), *b.shape[1:]) for b in buffers])
+        return tuple([x.expand(len(self.kept), *x.shape[1:]) for x in tensors])
 
     def state_dict(self, keep_vars: bool) -> dict[str, Any]:
         """Of the right-hand side, by the names that messages ask for."""
@@ -103,6 +103,10 @@ class TimeSteps:
         through zeros that are added to the time at the left of each.
         """
         net: Any = self
+        if not self.points.requires_grad and isinstance(communicator, SerialCommunicator):
+            parameters, buffers = self.slots().tensors()
+            both = self.own_buffers(parameters), self.own_buffers(buffers)
+            return self.kernel, Layers(*both, self.times, self.steps)
         if not self.points.requires_grad:
             return self.kernel, layers_of(net, communicator, interval)
         left = self.points[:-1]

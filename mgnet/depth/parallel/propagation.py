@@ -258,7 +258,12 @@ class Adjoint:
         if setup.gathered and setup.method.coarse != "identity":  # all processes are here
             points = forward.points_of(len(setup.method.factors))
             gathered = torch.cat(setup.communicator.allgather(points))
-        return cls(forward, gathered)
+        adjoint = cls(forward, gathered)
+        if setup.gathered and forward.sources is not None:
+            coarsest = len(setup.method.factors)
+            own = adjoint._of_states(coarsest)
+            adjoint._sources[coarsest + 1] = torch.cat(setup.communicator.allgather(own))
+        return adjoint
 
     def record_coarse(self) -> None:
         """Record the own coarse layers before the march, in which each process waits its turn."""
@@ -321,13 +326,8 @@ class Adjoint:
         if self.forward.sources is None:
             return None
         if level not in self._sources:
-            setup, coarsest = self.forward.setup, len(self.forward.setup.method.factors)
-            if level > coarsest:  # gathered: of all processes
-                parts = setup.communicator.allgather(self._of_states(coarsest))
-                self._sources[level] = torch.cat(parts)
-            else:
-                stride = setup.method.strides[level]
-                self._sources[level] = sums(self.forward.sources, stride)
+            stride = self.forward.setup.method.strides[level]
+            self._sources[level] = sums(self.forward.sources, stride)
         return self._sources[level]
 
     def _tape(self, level: int, which: slice) -> Tape | FusedTape:

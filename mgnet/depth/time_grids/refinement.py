@@ -7,7 +7,7 @@ import numpy as np
 from mgnet.depth.time_grids.adaptive_solution import Ending
 from mgnet.depth.time_grids.dyadic_grid import MOST_HALVINGS, DyadicGrid
 
-__all__ = ["ending_of", "halvings"]
+__all__ = ["MOST_AT_ONCE", "ending_of", "halvings"]
 
 SAFETY = 0.9  # of the length of a step that an estimate proposes
 MOST_AT_ONCE = 3  # halvings of a cell from one grid to the next
