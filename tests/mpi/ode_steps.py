@@ -50,7 +50,9 @@ def digest(*tensors: Any) -> str:
 torch.set_default_dtype(torch.float64)
 torch.set_num_threads(1)
 told: dict[str, Any] = {}
-for name, (mode, options, points, known) in CASES.items():
+gathered = [name for name in CASES if WORLD.getSize() < 4 or CASES[name][0:2] == FAR]
+for name in gathered:  # from 4 ranks on the coarsest level is
+    mode, options, points, known = CASES[name]
     torch.manual_seed(0)
     func, y0 = Pendulum(known), torch.randn(3, 2).requires_grad_()
     t, weights = torch.linspace(0.0, 2.0, points), torch.randn(points, 3, 2)
@@ -58,11 +60,12 @@ for name, (mode, options, points, known) in CASES.items():
         warnings.simplefilter("error")
         y = odeint(func, y0, t, mode=mode, ranks=RANKS, **options)
     found = torch.autograd.grad((weights * y).sum(), [y0, *func.parameters()])
-    alone = odeint(func, y0, t, mode="serial", rtol=options.get("rtol"))
-    right = torch.autograd.grad((weights * alone).sum(), [y0, *func.parameters()])
-    pairs = zip((y, *found), (alone, *right), strict=True)
-    error = max(float((a - b).detach().abs().max()) for a, b in pairs)
-    told[name] = WORLD.tompi4py().allgather(digest(y, *found)), error
+    told[name] = [WORLD.tompi4py().allgather(digest(y, *found))]
+    if WORLD.getSize() == 1:
+        alone = odeint(func, y0, t, mode="serial", rtol=options.get("rtol"))
+        right = torch.autograd.grad((weights * alone).sum(), [y0, *func.parameters()])
+        pairs = zip((y, *found), (alone, *right), strict=True)
+        told[name].append(max(float((a - b).detach().abs().max()) for a, b in pairs))
 try:
     odeint(func, torch.ones(1, 2) + WORLD.getRank(), t, ranks=RANKS)
 except ValueError as error:
