@@ -16,7 +16,8 @@ from petsc4py import PETSc
 
 from mgnet.depth import OneStep
 from mgnet.limits import is_whole, shown
-from mgnet.petsc.watch import watch_of
+from mgnet.petsc.hooks import end_all_ranks_on_error
+from mgnet.petsc.watch import portable, watch_of
 
 __all__ = ["SharedStep", "distribute_steps"]
 
@@ -52,7 +53,7 @@ class SharedStep:
         try:
             told: Any = [self._piece(int(a), t, dt, states) for a in own]
         except Exception as error:  # the other ranks wait for this one
-            told = error
+            told = portable(error)
         parts = self.watch.allgather(told)
         for part in parts:
             if isinstance(part, Exception):
@@ -69,7 +70,9 @@ def distribute_steps(problem: OneStep, rows: int = 16, comm: PETSc.Comm | None =
 
     `adaptive`, `richardson`, `parallel_in_time`, `periodic_hierarchy` and `Solver` on its
     hierarchies then run on all ranks, which must make the same calls. A batched call of at most
-    `rows` states is made on every rank, without a message; so are the steps of a serial march.
+    `rows` states is made on every rank, without a message; so are the steps of a serial march. An
+    error of a shared call is raised on all ranks. One that nobody catches ends the job, as in
+    `end_all_ranks_on_error`, also where a call without a message fails on one rank alone.
     After any other call all states go to all ranks, which pays where a step costs much more than
     sending its state.
 
@@ -97,4 +100,5 @@ def distribute_steps(problem: OneStep, rows: int = 16, comm: PETSc.Comm | None =
             f"distribute_steps got rows = {shown(rows)}; give an integer of at least 1"
         )
     world = PETSc.COMM_WORLD if comm is None else comm
+    end_all_ranks_on_error(world)
     return replace(problem, step=SharedStep(problem.checked_step, int(rows), world))

@@ -6,6 +6,7 @@ So a rank asks, while it waits, whether another one has told that it left; then 
 
 from __future__ import annotations
 
+import pickle
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from mpi4py import MPI
 from mgnet.petsc.ending import Job
 from mgnet.petsc.launcher import end_without_launcher, must_end, watch_launcher
 
-__all__ = ["Watch", "rows_and_columns", "watch_of", "watches"]
+__all__ = ["Watch", "portable", "rows_and_columns", "watch_of", "watches"]
 
 SPIN = 1e-3  # seconds of waiting without sleep
 LOOK = 0.2  # seconds between two looks for ranks that left
@@ -162,6 +163,31 @@ def rows_and_columns(comm: MPI.Intracomm, rows: int) -> tuple[MPI.Intracomm, MPI
             watch_of(part, whole)
         whole.parts[rows] = parts
     return whole.parts[rows]
+
+
+def portable(error: Exception) -> Exception:
+    """The error, or one with its text where it cannot be sent to other ranks as it is.
+
+    An error that holds a lock, say, or whose class belongs to a function, cannot be pickled; one
+    with arguments of its own may be read back as another error.
+
+    Examples
+    --------
+    >>> portable(ValueError("no step"))
+    ValueError('no step')
+    >>> class LocalError(Exception):
+    ...     def __reduce__(self):
+    ...         raise TypeError
+    >>> portable(LocalError("no step"))
+    RuntimeError('LocalError: no step')
+    """
+    try:
+        again = pickle.loads(pickle.dumps(error))
+    except Exception:
+        again = None
+    if type(again) is type(error):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def watches() -> list[Watch]:

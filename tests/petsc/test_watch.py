@@ -1,5 +1,8 @@
 """Law: who waits for a rank that left ends the job; who waits for a slow one waits."""
 
+import pickle
+import threading
+
 import numpy as np
 import pytest
 
@@ -77,3 +80,30 @@ def test_one_for_each_communicator(petsc):
     first, second = watch_of(MPI.COMM_SELF), watch_of(other)
     assert first is not second and watch_of(other) is second and second in watches()
     other.Free()
+
+
+class TwiceError(Exception):
+    """Cannot be read back: its constructor takes two arguments and keeps one."""
+
+    def __init__(self, a, b):
+        super().__init__(f"no step {a} {b}")
+
+
+class LockedError(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self):
+        super().__init__("no step 1 2")
+        self.lock = threading.Lock()
+
+
+@pytest.mark.parametrize("error", [TwiceError(1, 2), LockedError(), ArithmeticError("no step 1 2")])
+def test_errors_go_to_other_ranks(petsc, error):
+    from mgnet.petsc.watch import portable
+
+    again = pickle.loads(pickle.dumps(portable(error)))
+    assert "no step 1 2" in str(again)
+    if isinstance(error, ArithmeticError):
+        assert type(again) is ArithmeticError
+    else:
+        assert str(again) == f"{type(error).__name__}: no step 1 2"

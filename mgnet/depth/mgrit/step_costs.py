@@ -11,6 +11,8 @@ from mgnet.limits import shown
 
 __all__ = ["checked_costs", "even_blocks", "level_costs"]
 
+LARGEST = 1e30  # how often a cost may be counted
+
 
 def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
     """The costs as an array with an entry for each layer, or an error; None stays None.
@@ -19,8 +21,8 @@ def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
     --------
     >>> checked_costs("plan", [1.0, 2.0], 3)
     Traceback (most recent call last):
-    ValueError: plan got costs [1.0, 2.0]; give one for each of the 3 layers, finite and not
-    negative, and one of them positive
+    ValueError: plan got costs [1.0, 2.0]; give one for each of the 3 layers, with a finite sum,
+    not negative, and one of them positive
     """
     if costs is None:
         return None
@@ -28,11 +30,12 @@ def checked_costs(owner: str, costs: Any, layers: int) -> np.ndarray | None:
         found = np.asarray(costs, dtype=float)
     except (TypeError, ValueError):
         found = np.empty(0)
-    fits = found.shape == (layers,) and (np.isfinite(found) & (found >= 0.0)).all()
-    if not fits or not found.any():
+    with np.errstate(over="ignore"):  # cycles count them many times
+        fits = found.shape == (layers,) and np.isfinite(LARGEST * found.sum())
+    if not fits or not (found >= 0.0).all() or not found.any():
         raise ValueError(
-            f"{owner} got costs {shown(costs)}; give one for each of the {layers} layers, finite "
-            "and not negative, and one of them positive"
+            f"{owner} got costs {shown(costs)}; give one for each of the {layers} layers, with a "
+            "finite sum, not negative, and one of them positive"
         )
     return found
 

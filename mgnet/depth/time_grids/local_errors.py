@@ -71,6 +71,8 @@ def check_problem(owner: str, problem: Any, estimates: bool = False) -> None:
         )
     if not np.isfinite(problem.initial).all() or not np.isfinite(problem.steps).all():
         raise ValueError(f"{owner} got a problem whose initial state or steps are not finite")
+    if estimates and not np.size(problem.initial):
+        raise ValueError(f"{owner} got a problem whose states have no entries; give at least one")
     part: Any = problem.step
     while estimates and part is not None:
         if isinstance(part, BDF2Step):
@@ -222,9 +224,10 @@ def _sizes(states: np.ndarray) -> np.ndarray:
 def found_order(owner: str, problem: OneStep, u: np.ndarray) -> int:
     """The observed order as an integer, or an error that asks for it."""
     seen = observed_order(problem, u)
-    if not math.isfinite(seen) or round(seen) < 1 or abs(seen - round(seen)) > 0.3:
+    possible = math.isfinite(seen) and 1 <= round(seen) <= HIGHEST_ORDER
+    if not possible or abs(seen - round(seen)) > 0.3:
         raise ValueError(
-            f"{owner} finds the order {seen:.2f}, which is no integer of at least 1: the steps do "
-            "not resolve the solution yet, so give order=..."
+            f"{owner} finds the order {seen:.2f}, which is no integer from 1 to {HIGHEST_ORDER}: "
+            "the steps do not resolve the solution yet, so give order=..."
         )
     return round(seen)

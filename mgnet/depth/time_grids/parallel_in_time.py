@@ -12,6 +12,7 @@ from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.mgrit.one_step import OneStep
 from mgnet.hierarchy import Hierarchy
+from mgnet.limits import check_limits
 from mgnet.solution import Reason
 from mgnet.solver import Solver
 
@@ -130,7 +131,9 @@ def parallel_in_time(
     levels, coarsening, relaxation : as in `OneStep.hierarchy`
     cycle : str
         For `mgnet.Solver`.
-    rtol, atol, max_cycles : as in `mgnet.Solver`
+    rtol : float
+        Of the residual of the constant guess, the initial state at all times, whatever `u` is.
+    atol, max_cycles : as in `mgnet.Solver`
     norm : callable, optional
         Of residuals, as in `mgnet.Hierarchy`.
 
@@ -155,20 +158,21 @@ def parallel_in_time(
         raise TypeError(
             f"parallel_in_time got a problem of type {type(problem).__name__}; give a OneStep"
         )
-    factors = level_factors(levels, coarsening)
-    found = mgrit_or_march(
-        problem,
-        problem.guess() if u is None else u,
-        factors,
-        relaxation_words(relaxation, len(factors)),
-        lambda hierarchy: Solver(
-            hierarchy if norm is None else Hierarchy(hierarchy.levels, norm=norm),
-            cycle,
-            rtol=rtol,
-            atol=atol,
-            max_cycles=max_cycles,
-        ),
-    )
+    factors, guess = level_factors(levels, coarsening), problem.guess()
+    check_limits("parallel_in_time", rtol=rtol, atol=atol, max_cycles=max_cycles)
+
+    def solver(hierarchy: Hierarchy) -> Solver:
+        if norm is not None:
+            hierarchy = Hierarchy(hierarchy.levels, norm=norm)
+        if u is None:
+            return Solver(hierarchy, cycle, rtol=rtol, atol=atol, max_cycles=max_cycles)
+        # The solver's rtol is of the start, which may be far away.
+        first = hierarchy.norm(hierarchy[0].residual_at(guess, None))
+        least = max(atol, rtol * first) if np.isfinite(first) else atol
+        return Solver(hierarchy, cycle, rtol=0.0, atol=least, max_cycles=max_cycles)
+
+    words = relaxation_words(relaxation, len(factors))
+    found = mgrit_or_march(problem, guess if u is None else u, factors, words, solver)
     finite = np.isfinite(found.value.reshape(len(found.value), -1)).all(axis=1)
     if not finite.all():
         last = int(np.argmin(finite)) - 1

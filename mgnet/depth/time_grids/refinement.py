@@ -71,6 +71,6 @@ def ending_of(
         return Ending.TOLERANCE
     if grids >= max_grids:
         return Ending.MAX_GRIDS
-    if (cells.halvings + more).max() > MOST_HALVINGS:
+    if (cells.halvings + more).max() >= MOST_HALVINGS:  # a cell has two steps
         return Ending.TOO_SHORT
     return Ending.MAX_STEPS if 2 * len(cells.changed(more)) > max_steps else None

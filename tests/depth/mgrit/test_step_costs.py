@@ -72,7 +72,8 @@ def test_coarse_kinds():
 
 
 @pytest.mark.parametrize(
-    "costs", [[1.0], [1.0, -1.0, 1.0], [0.0] * 3, [1.0, np.nan, 1.0], "abc", [[1.0] * 3]]
+    "costs",
+    [[1.0], [1.0, -1.0, 1.0], [0.0] * 3, [1.0, np.nan, 1.0], "abc", [[1.0] * 3], [1e308] * 3],
 )
 def test_refusals(costs):
     with pytest.raises(ValueError, match="give one for each of the 3 layers"):

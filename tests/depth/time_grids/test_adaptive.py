@@ -292,3 +292,26 @@ def test_time_goes_forward():
     problem = OneStep(lambda t, dt, u: u, np.ones(1), np.array([0.1, -0.1]))
     with pytest.raises(ValueError, match="time must go forward"):
         adaptive(problem)
+
+
+@pytest.mark.parametrize("steps", [8, 10, 20])
+def test_a_solution_that_ends_in_finite_time_is_not_solved(steps):
+    def slope(u):
+        return u * u
+
+    def rk4(t, dt, u):
+        h = dt[:, None]
+        a = slope(u)
+        b = slope(u + h / 2 * a)
+        c = slope(u + h / 2 * b)
+        return u + h / 6 * (a + 2 * b + 2 * c + slope(u + h * c))
+
+    with np.errstate(all="ignore"):
+        found = adaptive(OneStep(rk4, np.ones(1), np.full(steps, 2.0 / steps)), max_steps=2000)
+    assert not found.converged
+
+
+def test_empty_states_are_refused():
+    empty = OneStep(lambda t, dt, u: u, np.ones(0), np.ones(3))
+    with pytest.raises(ValueError, match="whose states have no entries"):
+        adaptive(empty)

@@ -83,3 +83,13 @@ def test_counts():
     parallel_in_time(OneStep(counter, problem.initial, problem.steps), levels=1)
     assert counter.steps == counter.calls == 64
     assert fitting_levels(4096, 9, 4, 8) == 5
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e8, 1e14])
+def test_the_tolerance_is_not_of_the_start(size):
+    problem = dahlquist(steps=64)
+    wanted = problem.serial()
+    value = parallel_in_time(problem, size * np.ones((65, 1)), rtol=1e-9).value
+    assert abs(value - wanted).max() < 1e-8
+    near = parallel_in_time(problem, wanted + 1e-6, rtol=1e-3)
+    assert near.cycles == 0  # it meets the tolerance

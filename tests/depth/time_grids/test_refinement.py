@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mgnet.depth.time_grids.adaptive_solution import Ending
-from mgnet.depth.time_grids.dyadic_grid import DyadicGrid
+from mgnet.depth.time_grids.dyadic_grid import MOST_HALVINGS, DyadicGrid
 from mgnet.depth.time_grids.refinement import MOST_AT_ONCE, ending_of, halvings
 
 
@@ -38,4 +38,6 @@ def test_endings():
     assert ending_of(large, cells, more, 3, 3, 100) is Ending.MAX_GRIDS
     assert ending_of(large, cells, more, 2, 3, 5) is Ending.MAX_STEPS
     assert ending_of(large, cells, more, 2, 3, 6) is None
-    assert ending_of(large, cells, np.array([41, 0]), 2, 3, 6) is Ending.TOO_SHORT
+    short = DyadicGrid(np.ones(1), np.zeros(1), np.array([MOST_HALVINGS - 1]))
+    assert ending_of(large[:1], short, more[:1], 2, 3, 6) is Ending.TOO_SHORT
+    assert ending_of(large[:1], short, none[:1], 2, 3, 6) is None
