@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mgnet.depth.ode.right_hand_side import METHODS
 from mgnet.depth.parallel.control import Control
@@ -139,6 +139,19 @@ def check_options(
             "AdaptiveCycles()"
         )
     _check_tolerances(rtol, atol, step_size, u)
+    _check_precision(func, u)
+
+
+def _check_precision(func: Any, u: Tensor) -> None:
+    """Raise a TypeError if slopes would have another precision than the state, or fail."""
+    if not isinstance(func, nn.Module) or torch.is_autocast_enabled(u.device.type):
+        return
+    for name, x in func.named_parameters():
+        if x.dtype.is_floating_point and x.dim() and x.dtype != u.dtype:
+            raise TypeError(
+                f"odeint got y0 of {u.dtype}, but func has {name} of {x.dtype}; convert one of "
+                f"them, as with y0.to({x.dtype})"
+            )
 
 
 def _check_signature(func: Any) -> None:

@@ -13,12 +13,21 @@ def decay(t, y):
     return -y
 
 
+class Scaled(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 2)
+
+    def forward(self, t, y):
+        return super().forward(y)
+
+
 @pytest.mark.parametrize(
     ("change", "kind", "told"),
     [
         ({"func": 3}, TypeError, "func = 3; give a module or a function"),
         ({"func": torch.nn.Linear(2, 2)}, TypeError, "func Linear with .*the time t first"),
         ({"func": lambda y: y}, TypeError, "it must take two"),
+        ({"func": Scaled().double()}, TypeError, "but func has weight of torch.float64; convert"),
         ({"t": [0.0, 1.0]}, TypeError, "give a tensor of floating-point times"),
         ({"t": torch.arange(3)}, TypeError, "floating-point times"),
         ({"t": torch.ones(2, 2)}, ValueError, r"t of shape \(2, 2\); give it one axis"),

@@ -10,7 +10,8 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.ode.integration import Integration
 from mgnet.depth.ode.right_hand_side import RightHandSide
 from mgnet.depth.ode.state_tree import StateTree
-from mgnet.depth.ode.step_doubling import ORDERS, Tolerances, fitted_grid
+from mgnet.depth.ode.step_doubling import ORDERS, Tolerances, _behind, fitted_grid
+from mgnet.depth.time_grids.dyadic_grid import DyadicGrid
 
 DOUBLE = torch.float64
 
@@ -95,6 +96,13 @@ def test_a_stiff_problem_is_named():
 
     with pytest.raises(ValueError, match=r"rates of about 1e\+05 .* is stiff, so take an implicit"):
         odeint(Decay(), y0, t, rtol=1e-4, atol=1e-6, max_steps=1000)
+
+
+def test_steps_behind_a_failure_become_as_short_as_the_one_before_it():
+    cells = DyadicGrid.first(np.array([1.0, 1.0, 4.0, 0.125]))
+    more, finite = np.array([2, 0, 0, 0]), np.array([True, False, False, False])
+    assert _behind(cells, more, finite).tolist() == [2, 2, 3, 0]
+    assert _behind(cells, more, np.ones(4, dtype=bool)).tolist() == [2, 0, 0, 0]
 
 
 def test_tolerances_below_rounding_are_refused():
