@@ -42,6 +42,7 @@ ROOMS = {
     "depth/parallel": {"batched", "compiled", "mgrit", "network"},
     "depth/recurrent": {"batched", "compiled", "mgrit", "parallel"},
     "depth/time_grids": {"mgrit"},
+    "depth/ode": {"batched", "mgrit", "network", "parallel", "time_grids"},
     "training/loss": set(),
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},

@@ -36,6 +36,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "adaptive_time": (),
     "layer_parallel": (),
     "gru_in_time": (),
+    "neural_ode": (),
     "plan": (),
     "solver_composition": (),
     "petsc_composition": ("petsc4py",),
@@ -49,6 +50,7 @@ MORE = {  # less training
     "depth_refinement": ["20"],
     "small_gpt": ["2"],
     "gru_in_time": ["3"],
+    "neural_ode": ["60"],
     "free_knots": ["30"],
     "kan_inverse": ["0.5"],
     "layer_parallel": ["10"],
@@ -97,6 +99,14 @@ def adaptive_time(text: str) -> None:
         assert count >= 3 * steps and uniform > 100 * error
 
 
+def neural_ode(text: str) -> None:
+    errors = [float(row.split()[1]) for row in text.splitlines() if re.match(r" +\d+ ", row)]
+    assert len(errors) == 7 and errors[-1] < 0.8 * errors[0]
+    ends = [json.loads(row[row.index("[") :]) for row in text.splitlines() if row.endswith("]")]
+    assert ends[0] == pytest.approx(ends[1], abs=0.05)
+    assert ends[0] == pytest.approx(ends[2], abs=1e-3)
+
+
 def plan(text: str) -> None:
     speedups = [numbers(text, f"{2**k} ")[-2] for k in range(11)]
     assert speedups == sorted(speedups)
@@ -126,6 +136,7 @@ CLAIMS: dict[str, Callable[[str], None]] = {
         gru_in_time,
         mgrit_brusselator,
         adaptive_time,
+        neural_ode,
         plan,
         solver_composition,
         petsc_composition,

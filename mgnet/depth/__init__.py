@@ -7,7 +7,7 @@ refinement in depth that leaves the network unchanged. Needs the core and PyTorc
 Reading order: `network` (the nets), `mgrit` (the layer equation and its levels), `batched` (many
 layers in one call), `parallel` (their propagation by MGRIT), `recurrent` (networks over time by
 MGRIT), `hierarchy` (levels for training), `nested_training`; `time_grids` (of initial-value
-problems: adaptive ones, for example). The
+problems: adaptive ones, for example), `ode` (`odeint`, for those who come from torchdiffeq). The
 docstring of each gives the order of its files.
 """
 
@@ -30,6 +30,7 @@ from mgnet.depth.network.optimizer_state import refine_optimizer
 from mgnet.depth.network.parameter_groups import parameter_groups
 from mgnet.depth.network.residual_block import ResidualBlock
 from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.depth.ode.odeint import odeint
 from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
 from mgnet.depth.parallel.layer_parallel import LayerParallel
@@ -90,6 +91,7 @@ __all__ = [
     "mgrit",
     "observed",
     "observed_order",
+    "odeint",
     "parameter_groups",
     "periodic_hierarchy",
     "plan",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mgnet.petsc.knot_pcmg import KnotPCMG
     from mgnet.petsc.ksp_smoother import KSPSmoother
     from mgnet.petsc.python_types import Cycle, Sweeps, separate_smoothers
+    from mgnet.petsc.ranked_steps import steps_over_ranks
     from mgnet.petsc.shared_steps import distribute_steps
     from mgnet.petsc.tao_smoother import TAOSmoother
 
@@ -54,6 +55,7 @@ __all__ = [
     "resumable_steps",
     "separate_smoothers",
     "solver_from_options",
+    "steps_over_ranks",
     "time_parallel_from_options",
 ]
 
@@ -74,6 +76,7 @@ _LATER = {
     "load_state": "mgnet.petsc.distribution",
     "resumable_steps": "mgnet.petsc.interruption",
     "separate_smoothers": "mgnet.petsc.python_types",
+    "steps_over_ranks": "mgnet.petsc.ranked_steps",
 }
 
 

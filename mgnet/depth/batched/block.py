@@ -37,8 +37,8 @@ BIND, EACH = "bind", "each"  # beside the programs themselves
 class StackedBlock:
     """Many layers of one block in one batched call.
 
-    Layer n with the parameters theta_n has the slope `F(t_n, u; theta_n)` (Euler), or the usual
-    combination of 2 (Heun) or 4 (RK4) evaluations of F, at `t_n`, `t_n + s_n / 2`, `t_n + s_n`
+    Layer n with the parameters theta_n has the slope `F(t_n, u; theta_n)` (Euler), or the
+    combination of 2 to 4 evaluations of F that the scheme has, at times from `t_n` to `t_n + s_n`
     with the same parameters: they are piecewise constant in depth.
 
     A block is traced once for the shapes it meets (see `traces.py`), and again after its mode,
@@ -50,7 +50,7 @@ class StackedBlock:
     template : nn.Module
         A block `F(u)` or `F(t, u)` that gives a tensor of the shape of u; t is a tensor of no axes.
         Its own parameters are not used.
-    scheme : {"euler", "heun", "rk4"}
+    scheme : {"euler", "midpoint", "heun", "heun3", "rk4", "rk4_38"}
         The one-step method.
     traced : bool
         With False every layer is evaluated by itself in ordinary PyTorch: slow; for debugging.

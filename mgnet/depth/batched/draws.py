@@ -53,6 +53,7 @@ class Draws:
     def __init__(self, seen: bool = False) -> None:
         self.seen = seen
         self.recomputes = False
+        self.remedy = ""  # what is told where numbers are drawn that no key makes
         self.calls = 0
         self.made: Any = None, None  # what the last keys were made of, and they
         self._counted = True
@@ -203,6 +204,8 @@ class KeyedDraws(TorchDispatchMode):
 
     def _refusal(self, func: Any, masks: bool) -> str:
         what = f"the block draws random numbers by {func}, so two evaluations of a layer differ; "
+        if self.draws.remedy:
+            return what + self.draws.remedy
         if not masks:
             return what + (
                 "dropout and torch.bernoulli without a generator are the only random functions "

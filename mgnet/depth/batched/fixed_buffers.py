@@ -42,6 +42,7 @@ shared_buffers
     def __init__(self, block: nn.Module, names: Sequence[str], fixed: Sequence[str]):
         self.block = block
         self.numbers = {k: name for k, name in enumerate(names) if name in fixed}
+        self.remedy = ""  # "leave it out of shared_buffers"
 
     def before(self, buffers: Sequence[Tensor], values: bool = True) -> list[Before]:
         """How often they were edited until now and, if wanted and possible, their values.
@@ -72,7 +73,7 @@ shared_buffers
     def _refuse(self, name: str) -> None:
         raise ValueError(
             f"{type(self.block).__name__} changes its buffer {name}, of which all layers have one; "
-            f"leave {name} out of shared_buffers"
+            f"{self.remedy or f'leave {name} out of shared_buffers'}"
         )
 
 

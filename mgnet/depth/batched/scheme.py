@@ -22,7 +22,8 @@ __all__ = [
     "version_of",
 ]
 
-STAGES = {"euler": 1, "heun": 2, "rk4": 4}  # evaluations of F for a step
+# Evaluations of F for a step; "rk4" is the classic method, "rk4_38" Kutta's 3/8 rule.
+STAGES = {"euler": 1, "midpoint": 2, "heun": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 
 
 def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any) -> Tensor:
@@ -30,7 +31,7 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
 
     Parameters
     ----------
-    scheme : "euler", "heun" or "rk4"
+    scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
     F : callable
         F(t, u), of the shape of u, as `of_its_shape` takes it.
     t, s : float or tensor without axes
@@ -54,14 +55,32 @@ def slope(scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s:
             "1, and ReLU() for ReLU(inplace=True) at its beginning"
         )
     k = of_its_shape(k, u)
+    if scheme == "midpoint":
+        return of_its_shape(F(t + 0.5 * s, u + 0.5 * s * k), u)
     if scheme == "heun":
         return 0.5 * (k + of_its_shape(F(t + s, u + s * k), u))
+    if scheme in ("heun3", "rk4_38"):
+        return _in_thirds(scheme, F, t, u, s, k)
     if scheme == "rk4":
         second = of_its_shape(F(t + 0.5 * s, u + 0.5 * s * k), u)
         third = of_its_shape(F(t + 0.5 * s, u + 0.5 * s * second), u)
         last = of_its_shape(F(t + s, u + s * third), u)
         return (k + 2.0 * (second + third) + last) / 6.0
     return k
+
+
+def _in_thirds(
+    scheme: str, F: Callable[[Any, Tensor], Tensor], t: Any, u: Tensor, s: Any, k: Tensor
+) -> Tensor:
+    """The methods with stages at a third and two thirds of the step; k is the slope at the left."""
+    third = s / 3.0
+    second = of_its_shape(F(t + third, u + third * k), u)
+    if scheme == "heun3":
+        last = of_its_shape(F(t + 2.0 * third, u + 2.0 * third * second), u)
+        return 0.25 * k + 0.75 * last
+    middle = of_its_shape(F(t + 2.0 * third, u + s * second - third * k), u)
+    last = of_its_shape(F(t + s, u + s * (k - second + middle)), u)
+    return (k + 3.0 * (second + middle) + last) / 8.0
 
 
 def of_its_shape(value: Any, u: Tensor) -> Tensor:
@@ -160,7 +179,8 @@ def check_scheme(scheme: str) -> None:
     --------
     >>> check_scheme("rk5")
     Traceback (most recent call last):
-    ValueError: got scheme 'rk5'; it must be one of euler, heun, rk4 (did you mean rk4?)
+    ValueError: got scheme 'rk5'; it must be one of euler, midpoint, heun, heun3, rk4, rk4_38
+    (did you mean rk4?)
     """
     if scheme not in STAGES:
         near = difflib.get_close_matches(str(scheme), STAGES, 1, 0.0)[0]

@@ -35,7 +35,8 @@ __all__ = [
 PLAIN = int, float, complex, bool, str, bytes, type(None), np.generic, torch.dtype, torch.device
 KINDS = "forward", "forward_pre", "backward", "backward_pre"
 GLOBAL_HOOKS = [f"_global_{kind}_hooks" for kind in KINDS]
-INTERNAL = frozenset(vars(nn.Module())) - {"training"}
+# What PyTorch keeps in a module, and what `odeint` keeps in a right-hand side.
+INTERNAL = (frozenset(vars(nn.Module())) - {"training"}) | {"_mgnet_odeint"}
 KNOWN = {"torch", "numpy", "scipy", "mgnet"} | sys.stdlib_module_names  # whose code is not read
 MOST = 2000  # values that are looked at: a block may hold the whole program
 LARGE = 2**20  # bytes of an array, above which its content is not looked at

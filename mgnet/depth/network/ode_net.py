@@ -70,8 +70,8 @@ class ODENet(torch.nn.Module):
         N.
     final_time : float
         T, dimensionless.
-    scheme : "euler", "heun" or "rk4"
-        1, 2 or 4 evaluations of F per layer.
+    scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
+        1, 2, 2, 3, 4 or 4 evaluations of F per layer; "rk4_38" is the 3/8 rule.
     learnable_steps : bool
         Whether the steps s_n are parameters, `net.learnable_steps`. Refinement is then exact.
     weights : "per layer", "shared" or DepthSpline

@@ -24,7 +24,7 @@ class ResidualBlock(torch.nn.Module):
         s; a parameter is trained.
     time : float
         t.
-    scheme : "euler", "heun" or "rk4"
+    scheme : "euler", "midpoint", "heun", "heun3", "rk4" or "rk4_38"
 
     Examples
     --------

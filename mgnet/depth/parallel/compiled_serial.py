@@ -22,6 +22,7 @@ from mgnet.depth.compiled.march import CompiledMarch, MarchedLayers
 from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
+from mgnet.depth.parallel.turns import of_all_layers
 
 __all__ = ["compiled_march", "march_compiled", "takes_joint"]
 
@@ -205,6 +206,7 @@ def march_compiled(
     parameters: Sequence[Tensor],
     spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
     checkpoints: bool = False,
+    every: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; arguments as in `march`.
 
@@ -215,7 +217,7 @@ def march_compiled(
         Or text, on a process without layers that `takes_joint`.
     propagate : callable
         As in `FirstOrder`.
-    u, steps, parameters, spread, checkpoints : as in `march`
+    u, steps, parameters, spread, checkpoints, every : as in `march`
 
     Examples
     --------
@@ -231,12 +233,19 @@ def march_compiled(
     >>> torch.allclose(out, net(u))
     True
     """
-    ways = spread, checkpoints
+    if every and isinstance(compiled, CompiledMarch):
+        key = "of all states", compiled
+        compiled = setup.kernel.variant(key, partial(_of_all, compiled))
+    ways = spread, checkpoints, every
     return _Compiled.apply(setup, compiled, propagate, ways, u, steps, *parameters)
 
 
+def _of_all(compiled: CompiledMarch) -> CompiledMarch:
+    return CompiledMarch(compiled.code, compiled.dtype, of_all=True)
+
+
 class _Compiled(torch.autograd.Function):
-    """(u_0, steps, stacked or shared parameters) -> u_N."""
+    """(u_0, steps, stacked or shared parameters) -> u_N, or u_1 .. u_N of `every` layer."""
 
     @staticmethod
     def forward(
@@ -251,10 +260,12 @@ class _Compiled(torch.autograd.Function):
     ) -> Tensor:
         kernel, layers = setup.kernel, setup.fine
         kernel.evaluations += kernel.stages * len(layers)
-        record, marched, (spread, checkpoints) = any(ctx.needs_input_grad), None, ways
+        record, marched = any(ctx.needs_input_grad), None
+        spread, checkpoints, every = ways
         tensors = [*parameters, *layers.buffers, layers.times, steps]
         communicator = setup.communicator
         last = communicator.receive(u.detach(), False)
+        states = last.new_empty(0, *last.shape)
         if isinstance(compiled, CompiledMarch):
             needed = ctx.needs_input_grad[5:]
             rest = [False] * (len(layers.buffers) + 1)
@@ -263,26 +274,29 @@ class _Compiled(torch.autograd.Function):
             if record and checkpoints:
                 marched = CheckpointedLayers(compiled, detached, last, joint, wanted)
             else:
-                marched = compiled.forward(detached, last, record, joint, wanted)
+                marched = compiled.forward(detached, last, record or every, joint, wanted)
+                states = marched.states() if every else states
             last = marched.last()
         communicator.send(last, False)
         if record:
             ctx.setup, ctx.marched, ctx.propagate, ctx.ways = setup, marched, propagate, ways
             ctx.buffers, ctx.cast = Buffers(kernel, layers), same_cast("cpu")
             ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        if every:
+            return of_all_layers(communicator, states)
         return communicator.broadcast_from_last(last, False)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, steps, *parameters = ctx.saved_tensors
-        setup, (spread, checkpoints) = ctx.setup, ctx.ways
+        setup, (spread, checkpoints, every) = ctx.setup, ctx.ways
 
         def adjoint(gradient: Tensor) -> Gradients:
             work = setup.kernel.stages * len(setup.fine)
             setup.kernel.vjps += work
             setup.kernel.evaluations += work if checkpoints else 0
             communicator = setup.communicator
-            start, found = _adjoint(communicator, ctx.marched, gradient, spread is not None)
+            start, found = _adjoint(communicator, ctx.marched, gradient, spread is not None, every)
             found = found or [torch.zeros_like(x) for x in (*parameters, steps)]
             start = communicator.broadcast_from_last(start, True)
             of_parameters = [
@@ -304,18 +318,23 @@ def _adjoint(
     marched: MarchedLayers | CheckpointedLayers | None,
     gradient: Tensor,
     joint: bool,
+    every: bool,
 ) -> tuple[Tensor, list[Any]]:
     """The gradients by the first state and by the tensors of the own layers.
 
     Shared weights have those of all layers from here on: the sums go from process to process, so
     that they have the same bits for any number of them.
     """
+    given = communicator.scatter_layers(gradient) if every else None
+    gradient = gradient if given is None else torch.zeros_like(gradient[0])
     if marched is None:
         return gradient, []
     count, before = gradient.numel(), marched.before()
     sent = torch.cat([gradient.reshape(-1), before.reshape(-1)]) if joint else gradient
     got = communicator.receive(sent, True).reshape(-1)
     lam, before = got[:count].view(gradient.shape), got[count:].view(before.shape)
+    if given is not None:
+        lam = torch.cat([given[:-1], given[-1:] + lam])
     start, before, found = marched.returned(lam, before)
     communicator.send(torch.cat([start.reshape(-1), before.reshape(-1)]) if joint else start, True)
     return start, found

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mgnet.depth.batched.tape import Tape
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
+from mgnet.depth.parallel.coarse_layers import sums
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.fused_layers import FusedTape
 from mgnet.depth.parallel.history import History
@@ -33,13 +34,18 @@ class Propagation:
     setup : PropagationSetup
         Where other processes hold other layers, all numbers and states here, but u_N and the
         gradient with respect to u_0, are those of the own layers.
+    every : bool
+        Whether the states after all layers are wanted, which the closing sweep makes.
     """
 
-    def __init__(self, setup: PropagationSetup):
+    def __init__(self, setup: PropagationSetup, every: bool = False):
         self.setup = setup
+        self.every = every
+        self.states: Tensor | None = None  # after each own layer
         self.communicator = setup.communicator
         self.intervals = intervals(setup.count, setup.method.factors[0])
         self.tapes: list[Tape] = []
+        self.sources: Tensor | None = None  # gradients by the states before the own layers
         self.points: Tensor | None = None  # the recorded states, at the C-points
 
     def forward(
@@ -64,6 +70,8 @@ class Propagation:
         points, history = self._iterate(self.setup, start, guess, limit)
         if record:
             history.add_residual(self.record(points) - points)
+        elif self.every:
+            self._sweep(points)
         return points, self._told(history, False)
 
     def points_of(self, level: int) -> Tensor:
@@ -74,14 +82,28 @@ class Propagation:
     def record(self, points: Tensor) -> Tensor:
         """Sweep over all layers from the C-points, and keep the tapes; what arrives there."""
         setup, now, ended = self.setup, points[:-1], []
-        self.points = now
+        self.points, self.states = now, self._room(points)
         for which, count in offsets(self.intervals):
             if count < len(now):  # the short last interval ends
                 now, ended = now[:count], [now[count:]]
             tape = setup.kernel.record(setup.fine[which], now)
             self.tapes.append(tape)
             now = torch.addcmul(now, setup.scale(0, which, now), tape.value)
+            if self.states is not None:
+                self.states[which] = now
         return torch.cat([points[:1], now, *ended])
+
+    def _room(self, points: Tensor) -> Tensor | None:
+        """For the states after all own layers, if they are wanted."""
+        size = self.setup.count, *points.shape[1:]
+        return points.new_empty(size) if self.every else None
+
+    def _sweep(self, points: Tensor) -> None:
+        """The states after all own layers, from those at the C-points."""
+        now, self.states = points[:-1], self._room(points)
+        for which, count in offsets(self.intervals):
+            now = self.setup.advance(0, which, now[:count])
+            self.states[which] = now  # type: ignore[index]
 
     def update_buffers(self) -> None:
         """Give the network's own buffers the values that the recorded sweep left."""
@@ -97,12 +119,23 @@ class Propagation:
     def backward(
         self, end: Tensor, limit: CycleLimit, guess: Tensor | None
     ) -> tuple[Tensor, PassReport]:
-        """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`."""
+        """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`.
+
+        With `every`, `end` has the gradients by the states after each of all layers.
+        """
+        self.sources = None
+        if self.every:
+            end, self.sources = end[-1], self._sources(end)
         adjoint = Adjoint.of(self)
         if self.setup.method.uses_coarse(True, limit.cycles, guess is None):
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
         return points, self._told(history, True)
+
+    def _sources(self, gradient: Tensor) -> Tensor:
+        """What each own layer adds to the adjoint at its left end: the gradient by that state."""
+        left = torch.cat([torch.zeros_like(gradient[:1]), gradient[:-1]])
+        return self.communicator.scatter_layers(left)
 
     def _told(self, history: History, reverse: bool) -> PassReport:
         """The report; all processes raise together where Newton's states are good for nothing."""
@@ -176,6 +209,8 @@ class Propagation:
                 direct = (now * tape.value).flatten(1).sum(1)
                 of_steps[which] = direct if d_steps is None else direct + d_steps
             now = now + d_state
+            if self.sources is not None:
+                now = now + self.sources[which]
         first = now[0] if len(now) else adjoint[0]  # other processes hold all layers
         return self.communicator.broadcast_from_last(first, True), of_parameters, of_steps
 
@@ -211,6 +246,7 @@ class Adjoint:
     def __init__(self, forward: Propagation, gathered: Tensor | None):
         self.forward = forward
         self.gathered = gathered
+        self._sources: dict[int, Tensor] = {}  # of every level, what its layers add
         self._whole: dict[int, Tape | FusedTape] = {}  # of the coarser levels
         self._parts: dict[tuple[int, ...], tuple[Tape | FusedTape, Tensor]] = {}
         self._same = forward.setup.method.coarse == "identity"
@@ -222,7 +258,12 @@ class Adjoint:
         if setup.gathered and setup.method.coarse != "identity":  # all processes are here
             points = forward.points_of(len(setup.method.factors))
             gathered = torch.cat(setup.communicator.allgather(points))
-        return cls(forward, gathered)
+        adjoint = cls(forward, gathered)
+        if setup.gathered and forward.sources is not None:
+            coarsest = len(setup.method.factors)
+            own = adjoint._of_states(coarsest)
+            adjoint._sources[coarsest + 1] = torch.cat(setup.communicator.allgather(own))
+        return adjoint
 
     def record_coarse(self) -> None:
         """Record the own coarse layers before the march, in which each process waits its turn."""
@@ -233,15 +274,19 @@ class Adjoint:
 
     def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
         """Backward steps of some layers of a level, all at once (`Propagator`)."""
-        if not states.shape[0] or (level and self._same):  # no layers here, or the identity
+        if not states.shape[0]:  # no layers here
             return states
+        sources = self._of_states(level)
+        if level and self._same:
+            return states if sources is None else states + sources[which]
         key = level, which.start, which.stop, which.step
         step = self._parts.get(key)
         if step is None:
             scale = self.forward.setup.scale(level, which, states)
             step = self._parts[key] = self._tape(level, which), scale
         tape, scale = step
-        return torch.addcmul(states, scale, tape.vjp(states))
+        new = torch.addcmul(states, scale, tape.vjp(states))
+        return new if sources is None else new.add_(sources[which])
 
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
@@ -264,12 +309,26 @@ class Adjoint:
         """Backward steps of the layers of a coarse level, one by one: see `march_by_advance`."""
         if not layers:  # other processes hold them all
             return [start]
+        order = slice(None, None, -1 if reverse else 1)
+        sources = self._of_states(level)
+        if sources is not None:
+            added = [row[0] for row in sources.split(1)][order]
+            given = [0.0] * layers if rows is None else rows
+            rows = [row + more for row, more in zip(added, given, strict=True)]
         if level and self._same:
             return summed(layers, start, rows)
         scales = self.forward.setup.scales(level, start)
         vjps = self._of_level(level).vjp_each(start)
-        order = slice(None, None, -1 if reverse else 1)
         return in_turn(vjps[order], scales[order], start, rows)
+
+    def _of_states(self, level: int) -> Tensor | None:
+        """What the layers of a level add to the adjoint: a coarse one, all that its layers do."""
+        if self.forward.sources is None:
+            return None
+        if level not in self._sources:
+            stride = self.forward.setup.method.strides[level]
+            self._sources[level] = sums(self.forward.sources, stride)
+        return self._sources[level]
 
     def _tape(self, level: int, which: slice) -> Tape | FusedTape:
         if level:

@@ -22,6 +22,7 @@ from mgnet.depth.compiled.checkpoints import segment_ends
 from mgnet.depth.parallel.compiled_serial import compiled_march, march_compiled, takes_joint
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
+from mgnet.depth.parallel.turns import of_all_layers
 
 __all__ = ["march"]
 
@@ -40,6 +41,7 @@ def march(
     otherwise: Callable[[], Tensor] | None = None,
     spread: Callable[[Sequence[Tensor]], Sequence[Tensor]] | None = None,
     checkpoints: bool = False,
+    every: bool = False,
 ) -> Tensor:
     """The state after all layers from the one before them; all processes call it and get it.
 
@@ -59,6 +61,8 @@ def march(
         If the parameters are those that all layers share: `parameters -> those of the own layers`.
     checkpoints : bool
         Whether few states are kept, and the backward pass computes the others again.
+    every : bool
+        Whether the states after each of the N layers are wanted, (N, batch, ...).
 
     Raises
     ------
@@ -85,15 +89,25 @@ def march(
         parameters, spread = spread(parameters), None
     if not setup.is_recorded(u, steps, parameters):
         u, steps, *parameters = [x.detach() for x in (u, steps, *parameters)]
-    again = partial(march, update=False, checkpoints=checkpoints)
+    again = _again(checkpoints, every)
     if spread is not None or not isinstance(compiled, str):
         given = u, steps, parameters
-        return march_compiled(setup, compiled, again, *given, spread, checkpoints)
-    return _March.apply(setup, update, again, checkpoints, u, steps, *parameters)
+        return march_compiled(setup, compiled, again, *given, spread, checkpoints, every)
+    return _March.apply(setup, update, again, checkpoints, every, u, steps, *parameters)
+
+
+def _again(checkpoints: bool, every: bool) -> Callable[..., Tensor]:
+    """The march of states and tangents, which are side by side on the first axis."""
+
+    def again(*given: Any) -> Tensor:
+        found = march(*given, update=False, checkpoints=checkpoints, every=every)
+        return found.movedim(1, 0) if every else found
+
+    return again
 
 
 class _March(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N."""
+    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N."""
 
     @staticmethod
     def forward(
@@ -102,6 +116,7 @@ class _March(torch.autograd.Function):
         update: bool,
         propagate: Any,
         checkpoints: bool,
+        every: bool,
         u: Tensor,
         steps: Tensor,
         *parameters: Tensor,
@@ -112,6 +127,7 @@ class _March(torch.autograd.Function):
         kept = recorded and not checkpoints
         ends = segment_ends(len(layers), KEPT)[:-1] if recorded and checkpoints else ()
         now, tapes, states, changed = communicator.receive(u.detach(), False)[None], [], {}, []
+        wanted = [now[:0]]
         for n in range(len(layers)):
             which = slice(n, n + 1)
             if n in ends:
@@ -125,13 +141,17 @@ class _March(torch.autograd.Function):
                     changed.append((which, tape.new_buffers))
             else:
                 now = setup.advance(0, which, now)
+            if every:
+                wanted.append(now)
         communicator.send(now[0], False)
         ctx.buffers = Buffers(kernel, layers, changed)
         for which, new in changed:
             layers[which].update(new[: kernel.own_buffers])
         ctx.setup, ctx.tapes, ctx.cast = setup, tapes, same_cast(u.device.type)
-        ctx.propagate, ctx.states = propagate, states
+        ctx.propagate, ctx.states, ctx.every = propagate, states, every
         ctx.save_for_backward(u, steps, *parameters)  # tells if one is edited before backward
+        if every:
+            return of_all_layers(communicator, torch.cat(wanted))
         return communicator.broadcast_from_last(now[0], False).clone()
 
     @staticmethod
@@ -139,19 +159,25 @@ class _March(torch.autograd.Function):
         u, steps, *parameters = ctx.saved_tensors
         adjoint = partial(_adjoint, ctx)
         first = FirstOrder(
-            ctx.setup, ctx.buffers, ctx.needs_input_grad[5], ctx.cast, adjoint, ctx.propagate
+            ctx.setup, ctx.buffers, ctx.needs_input_grad[6], ctx.cast, adjoint, ctx.propagate
         )
-        return None, None, None, None, *gradients(first, gradient, u, steps, parameters)
+        return None, None, None, None, None, *gradients(first, gradient, u, steps, parameters)
 
 
 def _adjoint(ctx: Any, gradient: Tensor) -> Gradients:
+    """From the gradient by u_N or, of every state, from those by u_1 .. u_N."""
     setup: PropagationSetup = ctx.setup
+    sources: Sequence[Tensor] | None = None
+    if ctx.every:
+        sources = setup.communicator.scatter_layers(gradient).split(1)
+        gradient = torch.zeros_like(gradient[0])
     lam = setup.communicator.receive(gradient, True)[None]
     with ctx.cast():
         if ctx.states:
-            lam, of_steps, of_parameters = _from_checkpoints(ctx, lam)
+            lam, of_steps, of_parameters = _from_checkpoints(ctx, lam, sources)
         else:
-            lam, of_steps, of_parameters = _of_tapes(setup, setup.fine, 0, ctx.tapes, lam)
+            whole = setup.fine, 0, ctx.tapes
+            lam, of_steps, of_parameters = _of_tapes(setup, *whole, lam, sources)
     setup.communicator.send(lam[0], True)
     return setup.communicator.broadcast_from_last(lam[0], True), of_steps, of_parameters
 
@@ -159,7 +185,7 @@ def _adjoint(ctx: Any, gradient: Tensor) -> Gradients:
 Found = tuple[Tensor, Tensor, Sequence[Tensor]]
 
 
-def _from_checkpoints(ctx: Any, lam: Tensor) -> Found:
+def _from_checkpoints(ctx: Any, lam: Tensor, sources: Sequence[Tensor] | None) -> Found:
     """Segment by segment: first its tapes again, then the adjoint."""
     setup: PropagationSetup = ctx.setup
     buffers = ctx.buffers.unchanged("began a backward pass from checkpoints")
@@ -176,29 +202,41 @@ def _from_checkpoints(ctx: Any, lam: Tensor) -> Found:
             tapes.append(kernel.record(layers[which], now))
             now = torch.addcmul(now, setup.scale(0, which, now), tapes[-1].value)
         part = layers[first:last]
-        lam, of_steps[first:last], gradients = _of_tapes(setup, part, first, tapes, lam)
+        own = None if sources is None else sources[first:last]
+        lam, of_steps[first:last], gradients = _of_tapes(setup, part, first, tapes, lam, own)
         for whole, gradient in zip(of_parameters, gradients, strict=True):
             whole[first:last] = gradient
     return lam, of_steps, of_parameters
 
 
 def _of_tapes(
-    setup: PropagationSetup, layers: Layers, first: int, tapes: Sequence[Tape], lam: Tensor
+    setup: PropagationSetup,
+    layers: Layers,
+    first: int,
+    tapes: Sequence[Tape],
+    lam: Tensor,
+    sources: Sequence[Tensor] | None,
 ) -> Found:
     """The adjoint of some layers from `first` on, whose tapes these are."""
     traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
     apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
     if apart:
-        return _separately(setup, layers, first, traced, lam)
-    return _together(setup, layers, first, tapes, lam)
+        return _separately(setup, layers, first, traced, lam, sources)
+    return _together(setup, layers, first, tapes, lam, sources)
 
 
 def _separately(
-    setup: PropagationSetup, layers: Layers, first: int, tapes: Sequence[TracedTape], lam: Tensor
+    setup: PropagationSetup,
+    layers: Layers,
+    first: int,
+    tapes: Sequence[TracedTape],
+    lam: Tensor,
+    sources: Sequence[Tensor] | None,
 ) -> Found:
     """First all adjoint states, then the gradients of all parameters in one call."""
     lams = []
     for n in range(len(tapes) - 1, -1, -1):
+        lam = lam if sources is None else lam + sources[n]
         lams.append(lam)
         scale = setup.scale(0, slice(first + n, first + n + 1), lam)
         lam = torch.addcmul(lam, scale, tapes[n].vjp(lam))
@@ -210,12 +248,18 @@ def _separately(
 
 
 def _together(
-    setup: PropagationSetup, layers: Layers, first: int, tapes: Sequence[Tape], lam: Tensor
+    setup: PropagationSetup,
+    layers: Layers,
+    first: int,
+    tapes: Sequence[Tape],
+    lam: Tensor,
+    sources: Sequence[Tensor] | None,
 ) -> Found:
     """Layer by layer, adjoint states and gradients of the parameters in one call each."""
     of_parameters = [torch.empty_like(p) for p in layers.parameters]
     of_steps = torch.empty_like(layers.steps)
     for n in range(len(tapes) - 1, -1, -1):
+        lam = lam if sources is None else lam + sources[n]
         scale = setup.scale(0, slice(first + n, first + n + 1), lam)
         d_state, d_parameters, d_step = tapes[n].vjp_all(scale * lam)
         for gradient, part in zip(of_parameters, d_parameters, strict=True):

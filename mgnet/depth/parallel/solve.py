@@ -19,6 +19,7 @@ from mgnet.depth.parallel.lyapunov import told_of
 from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.second_order import Buffers, FirstOrder, Gradients, gradients
+from mgnet.depth.parallel.turns import of_all_layers
 
 if TYPE_CHECKING:
     from mgnet.depth.network.ode_net import ODENet
@@ -117,7 +118,7 @@ def solve(call: ModuleCall, u: Tensor, steps: Tensor, parameters: Sequence[Tenso
 
 
 class _Solve(torch.autograd.Function):
-    """(u_0, steps, stacked parameters) -> u_N."""
+    """(u_0, steps, stacked parameters) -> u_N, or u_1 .. u_N of a propagation of every state."""
 
     @staticmethod
     def forward(
@@ -140,6 +141,8 @@ class _Solve(torch.autograd.Function):
         if call.update:
             propagation.update_buffers()
         call.finish("forward", points, made)
+        if propagation.states is not None:
+            return of_all_layers(propagation.communicator, propagation.states)
         return propagation.communicator.broadcast_from_last(points[-1], False).clone()
 
     @staticmethod
@@ -148,7 +151,8 @@ class _Solve(torch.autograd.Function):
         propagation, with_steps = call.propagation, ctx.needs_input_grad[2]
 
         def adjoint(gradient: Tensor) -> Gradients:
-            guess = call.guess("backward", gradient)
+            like = gradient[-1] if propagation.every else gradient
+            guess = call.guess("backward", like)
             try:
                 forecast = partial(told_of, propagation.setup, u)
                 with cast(), naming_divergence(call.net, "backward", forecast):
@@ -170,7 +174,8 @@ class _Solve(torch.autograd.Function):
         ) -> Tensor:
             for direction, made in zip(("forward", "backward"), passes, strict=False):
                 _check_solved(call, direction, made, u.dtype)
-            return solve(_again(call, setup, u.dtype), u, steps, parameters)
+            found = solve(_again(call, setup, u.dtype), u, steps, parameters)
+            return found.movedim(1, 0) if propagation.every else found
 
         u, steps, *parameters = ctx.saved_tensors
         first = FirstOrder(propagation.setup, ctx.buffers, with_steps, cast, adjoint, propagate)
@@ -180,7 +185,8 @@ class _Solve(torch.autograd.Function):
 def _again(call: ModuleCall, setup: PropagationSetup, dtype: torch.dtype) -> ModuleCall:
     """The same call of other layers, each of whose passes must be solved."""
     report = partial(_check_solved, call, dtype=dtype)
-    return ModuleCall(call.net, Propagation(setup), call.budgets, True, False, report)
+    propagation = Propagation(setup, call.propagation.every)
+    return ModuleCall(call.net, propagation, call.budgets, True, False, report)
 
 
 def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: torch.dtype) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["in_turn", "summed"]
+from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
+
+__all__ = ["in_turn", "of_all_layers", "summed"]
 
 
 def in_turn(
@@ -61,3 +63,17 @@ def summed(layers: int, now: Tensor, rows: Sequence[Tensor] | None) -> list[Tens
     for row in rows:
         points.append(points[-1] + row)
     return points
+
+
+def of_all_layers(communicator: Communicator, own: Tensor) -> Tensor:
+    """Rows, one for each own layer, of all processes, on each of them; all call it together.
+
+    Examples
+    --------
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
+    >>> of_all_layers(SERIAL_COMMUNICATOR, torch.ones(3, 1)).shape
+    torch.Size([3, 1])
+    """
+    if isinstance(communicator, SerialCommunicator):
+        return own
+    return communicator.broadcast(communicator.gather_layers(own))

@@ -12,8 +12,8 @@ from mgnet.depth.mgrit.c_layers import level_factors
 from mgnet.depth.mgrit.checked_step import check_unequal
 from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.mgrit.one_step import OneStep
-from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution, Ending, GridRecord
-from mgnet.depth.time_grids.dyadic_grid import MOST_HALVINGS, DyadicGrid
+from mgnet.depth.time_grids.adaptive_solution import AdaptiveSolution, GridRecord
+from mgnet.depth.time_grids.dyadic_grid import DyadicGrid
 from mgnet.depth.time_grids.local_errors import (
     check_order,
     check_problem,
@@ -26,16 +26,14 @@ from mgnet.depth.time_grids.parallel_in_time import (
     fitting_levels,
     mgrit_or_march,
 )
+from mgnet.depth.time_grids.refinement import ending_of, halvings
 from mgnet.hierarchy import Hierarchy
 from mgnet.limits import check_limits, is_whole, shown
 from mgnet.solver import Solver
 
 __all__ = ["adaptive"]
 
-SAFETY = 0.9  # of the length of a step that an estimate proposes
 SLACK = 0.1  # what cycles may leave of the tolerance
-MOST_AT_ONCE = 3  # halvings of an interval from one grid to the next
-SETTLED = 10.0  # tolerances: below them intervals are only refined, so that grids come to an end
 RESOLVED = 1000.0  # tolerances: above them coarse steps of the next grid resolve nothing
 LEAST = 8  # steps of a coarsest level
 
@@ -120,8 +118,9 @@ def adaptive(
         sizes = _sizes(errors, now.states, rules)
         records.append(now.record(sizes))
         resolved = bool(sizes.max() <= RESOLVED)
-        more = _halvings(sizes, now.states, assumed)
-        ending = _ending(sizes, cells, more, len(records), max_grids, max_steps)
+        flat = now.states.reshape(len(now.states), -1)
+        more = halvings(sizes, np.isfinite(flat).all(axis=1)[:-1:2], assumed)
+        ending = ending_of(sizes, cells, more, len(records), max_grids, max_steps)
         if ending is None:
             cells, old = cells.changed(more), now
             continue
@@ -248,39 +247,8 @@ def _sizes(errors: np.ndarray, states: np.ndarray, rules: _Rules) -> np.ndarray:
     return np.where(np.isfinite(sizes), sizes, np.inf)
 
 
-def _halvings(sizes: np.ndarray, states: np.ndarray, order: int) -> np.ndarray:
-    """How often each cell is to be halved, or, where negative, joined with its like."""
-    with np.errstate(all="ignore"):
-        wanted = np.ceil(np.log2(sizes) / (order + 1) - np.log2(SAFETY))
-    more = np.clip(wanted, -MOST_AT_ONCE, MOST_AT_ONCE).astype(int)
-    more[(sizes <= 1.0) & (more > 0)] = 0
-    if sizes.max() <= SETTLED:
-        more = np.maximum(more, 0)
-    # Behind a step that failed nothing is known.
-    known: Any = np.isfinite(states.reshape(len(states), -1)).all(axis=1)
-    more[~known[:-1:2]] = 0
-    return more
-
-
 def _order_if_seen(problem: OneStep, states: np.ndarray) -> int | None:
     try:
         return found_order("adaptive", problem, states)
     except ValueError:
         return None
-
-
-def _ending(
-    sizes: np.ndarray,
-    cells: DyadicGrid,
-    more: np.ndarray,
-    grids: int,
-    max_grids: int,
-    max_steps: int,
-) -> Ending | None:
-    if (sizes <= 1.0).all():
-        return Ending.TOLERANCE
-    if grids >= max_grids:
-        return Ending.MAX_GRIDS
-    if (cells.halvings + more).max() >= MOST_HALVINGS:  # a cell has two steps
-        return Ending.TOO_SHORT
-    return Ending.MAX_STEPS if 2 * len(cells.changed(more)) > max_steps else None

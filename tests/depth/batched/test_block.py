@@ -417,7 +417,7 @@ def test_a_block_may_not_edit_its_state():
 
 
 def test_what_a_stacked_block_takes():
-    with pytest.raises(ValueError, match="scheme 'ab2'; it must be one of euler, heun, rk4"):
+    with pytest.raises(ValueError, match="scheme 'ab2'; it must be one of euler, midpoint, heun"):
         StackedBlock(Sine(), "ab2")
     with pytest.raises(TypeError, match=r"Attention.forward takes \(query.* \(u\) or \(t, u\)"):
         StackedBlock(nn.MultiheadAttention(1, 1))

@@ -8,8 +8,11 @@ import torch
 
 from mgnet.depth.batched.scheme import advance, at_times, needed_arguments, slope, takes_time
 
+# The order: so many terms of the exponential series.
+POWERS = {"euler": 1, "midpoint": 2, "heun": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 
-@pytest.mark.parametrize(("scheme", "power"), [("euler", 1), ("heun", 2), ("rk4", 4)])
+
+@pytest.mark.parametrize(("scheme", "power"), [*POWERS.items()])
 @pytest.mark.parametrize("tensor", [False, True])
 def test_the_exponential_series(scheme, power, tensor):
     """For u' = u a step multiplies by the first terms of exp(s)."""
@@ -23,14 +26,16 @@ def test_the_exponential_series(scheme, power, tensor):
     torch.testing.assert_close(got, expected * u)
 
 
-@pytest.mark.parametrize(("scheme", "power"), [("heun", 1), ("rk4", 3)])
+@pytest.mark.parametrize(
+    ("scheme", "power"), [("midpoint", 1), ("heun", 1), ("heun3", 2), ("rk4", 3), ("rk4_38", 3)]
+)
 def test_stages_know_their_time(scheme, power):
     """A slope t^p is integrated exactly up to the degree of the quadrature."""
     got = advance(scheme, lambda t, u: u * 0.0 + t**power, 1.0, torch.zeros(1), 0.5)
     torch.testing.assert_close(got, torch.tensor([(1.5 ** (power + 1) - 1.0) / (power + 1)]))
 
 
-@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("scheme", POWERS)
 def test_a_slope_keeps_the_shape(scheme):
     with pytest.raises(ValueError, match=r"of shape \(2, 3\) for a state of shape \(3,\)"):
         slope(scheme, lambda t, u: u.expand(2, 3), 0.0, torch.ones(3), 1.0)
@@ -101,7 +106,7 @@ def relu_first(u):
     return torch.nn.functional.relu(u, inplace=True).tanh()
 
 
-@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("scheme", POWERS)
 @pytest.mark.parametrize(
     "edit",
     [relu_first, lambda u: u.add_(1.0), lambda u: u[:, :1].mul_(2.0) * u, lambda u: u.T.neg_().T],
@@ -134,7 +139,7 @@ class Output(NamedTuple):
     attentions: None = None
 
 
-@pytest.mark.parametrize("scheme", ["euler", "heun", "rk4"])
+@pytest.mark.parametrize("scheme", POWERS)
 @pytest.mark.parametrize(
     "wrap", [lambda u: (u,), lambda u: (u, None), lambda u: (u, None, (), [], {}), Output]
 )
@@ -158,7 +163,18 @@ def test_a_tuple_with_a_state_alone_is_the_state(scheme, wrap):
         (lambda u: [u], "gave list for a state of shape"),
     ],
 )
-@pytest.mark.parametrize(("scheme", "late"), [("euler", 0), ("heun", 1), ("rk4", 1), ("rk4", 3)])
+@pytest.mark.parametrize(
+    ("scheme", "late"),
+    [
+        ("euler", 0),
+        ("heun", 1),
+        ("midpoint", 1),
+        ("heun3", 2),
+        ("rk4", 1),
+        ("rk4", 3),
+        ("rk4_38", 2),
+    ],
+)
 def test_a_tuple_with_more_is_refused_at_every_stage(given, words, scheme, late):
     calls = iter(range(4))
 

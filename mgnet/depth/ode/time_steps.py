@@ -1,0 +1,122 @@
+"""The steps of a time grid as the layers of a net with shared weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.batched.layers import Layers
+from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
+from mgnet.depth.network.layer_stack import LayerSlots
+from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
+
+__all__ = ["TimeSteps"]
+
+
+@dataclass(eq=False)
+class TimeSteps:
+    """What a propagation asks of an `ODENet`, of a right-hand side on a time grid.
+
+    Its weights are those of the right-hand side itself, and not copies.
+
+    Parameters
+    ----------
+    kernel : StackedBlock
+    points : Tensor of shape (N + 1,)
+        Of the time grid, in the precision of the states.
+    steps_of_all : Tensor of shape (N,)
+    kept : range
+        The steps that this process takes.
+
+    Examples
+    --------
+    >>> from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR
+    >>> from mgnet.depth.ode.right_hand_side import RightHandSide
+    >>> from mgnet.depth.ode.state_tree import StateTree
+    >>> side = RightHandSide(lambda t, y: -y, StateTree.of(torch.ones(1)))
+    >>> steps = TimeSteps.of(StackedBlock(side), torch.tensor([0.0, 1.0, 3.0]))
+    >>> _, layers = steps.layers(SERIAL_COMMUNICATOR, 1)
+    >>> layers.times, layers.steps
+    (tensor([0., 1.]), tensor([1., 2.]))
+    """
+
+    kernel: StackedBlock
+    points: Tensor
+    steps_of_all: Tensor
+    kept: range
+    weights: str = field(default="shared", init=False)
+    layer_inputs: Sequence[str] = field(default=("shift",), init=False)
+    shared_buffers: Sequence[str] = field(default=(), init=False)
+    opening: Sequence[Any] = field(default=(), init=False)
+    learnable_steps: None = field(default=None, init=False)
+
+    @classmethod
+    def of(
+        cls, kernel: StackedBlock, points: Tensor, dtype: torch.dtype | None = None
+    ) -> TimeSteps:
+        """Of the points of a grid, for states of a precision; all in one process."""
+        lengths = (points[1:] - points[:-1]).to(dtype or points.dtype)
+        return cls(kernel, points.to(lengths.dtype), lengths, range(len(lengths)))
+
+    @property
+    def depth(self) -> int:
+        """N."""
+        return len(self.steps_of_all)
+
+    @property
+    def times(self) -> Tensor:
+        """At the left of each own step."""
+        return self.points.detach()[self.kept.start : self.kept.stop]
+
+    @property
+    def steps(self) -> Tensor:
+        """The lengths of the own steps."""
+        return self.steps_of_all[self.kept.start : self.kept.stop]
+
+    @property
+    def block(self) -> Any:
+        """The right-hand side."""
+        return self.kernel.template
+
+    def slots(self) -> _Tensors:
+        """The tensors of the right-hand side, with an axis of the steps."""
+        return _Tensors(self.block)
+
+    def own_buffers(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Those of the right-hand side, for each own step; views."""
+        return tuple([x.expand(len(self.kept), *x.shape[1:]) for x in tensors])
+
+    def state_dict(self, keep_vars: bool) -> dict[str, Any]:
+        """Of the right-hand side, by the names that messages ask for."""
+        found = self.block.state_dict(keep_vars=keep_vars)
+        return {f"block.{name}": value for name, value in found.items()}
+
+    def layers(self, communicator: Communicator, interval: int) -> tuple[StackedBlock, Layers]:
+        """The block and the layers of the own steps, differentiable.
+
+        By the times, too, where they have a gradient: it goes through the lengths of the steps and
+        through zeros that are added to the time at the left of each.
+        """
+        net: Any = self
+        if not self.points.requires_grad and isinstance(communicator, SerialCommunicator):
+            parameters, buffers = self.slots().tensors()
+            both = self.own_buffers(parameters), self.own_buffers(buffers)
+            return self.kernel, Layers(*both, self.times, self.steps)
+        if not self.points.requires_grad:
+            return self.kernel, layers_of(net, communicator, interval)
+        left = self.points[:-1]
+        return with_side_inputs(net, {"shift": left - left.detach()}, communicator, interval)
+
+
+class _Tensors:
+    def __init__(self, block: torch.nn.Module):
+        self._slots = LayerSlots(block)
+
+    def tensors(self) -> tuple[list[Tensor], list[Tensor]]:
+        parameters, buffers = self._slots.tensors()
+        return [x[None] for x in parameters], [x[None] for x in buffers]
