@@ -19,10 +19,10 @@ error of the output and of all gradients against PyTorch at a tolerance of 1e-11
 more than 0.4 GB are not tried. Long memory is for up to 1000 steps there.
 
 The part "refusals", `recurrent_refusals.py`, draws cells with recurrent weights of several sizes, 2
-widths for each seed, 500 steps, and counts which `TimeParallel` refuses as chaotic. Chaotic are
-those along whose exact states an error grows more than a thousandfold, by `lyapunov`. A refusal is
-timed, in seconds of the processor, beside the same steps taken one by one and beside the call
-without a look at the exponent.
+widths for each seed, 500 steps, and counts which `TimeParallel` refuses as chaotic. Which are, says
+`lyapunov`: stable, where an error grows at most a thousandfold along exact states; chaotic, with
+an exponent above 0.05; weakly chaotic between. A refusal is timed, in seconds of the processor,
+beside the same steps taken one by one and beside the call without a look at the exponent.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from drawing import dots, legend, one_value, panels
 from matplotlib.figure import Figure
 from tables import Line
 
+GROUPS = {"stable": "stable", "weak": "weakly chaotic", "chaotic": "chaotic"}
 METHODS = "V, 2 levels", "V, 3 levels", "F, 3 levels", "Newton, dense", "Newton, diagonal"
 
 
@@ -38,23 +39,23 @@ def iterations_figure(rows: Rows) -> Figure:
 
 def refusals_tables(rows: Rows) -> list[str]:
     columns = {"": "{kind}", "weights times": "{scale:g}", "exponent": spread("exponent", ".2f")}
-    columns |= {"stable": "{stable}", "refused": "{stable_refused}"}
-    columns |= {"chaotic": "{chaotic}", "refused ": "{chaotic_refused}"}
+    for name, told in GROUPS.items():
+        columns |= {f"{told}: refused": f"{{{name}_refused}} of {{{name}}}"}
     columns |= {"refusal / serial steps": "{over_serial_median:.2f}"}
     columns |= {"/ cycles without it": "{over_unguarded_median:.2f}"}
     return [listed(rows, columns)]
 
 
 def refusals_figure(rows: Rows) -> Figure:
-    figure, (ax,) = panels(1, height=3.2)
+    figure, (ax,) = panels(1, height=3.6)
     told = []
     for row in rows:
-        for kind in ("stable", "chaotic"):
+        for kind, name in GROUPS.items():
             if row[kind]:
                 share = 100.0 * row[f"{kind}_refused"] / row[kind]
-                told.append(one_value(share, f"{row['kind']}, times {row['scale']:g}", kind))
+                told.append(one_value(share, f"{row['kind']}, times {row['scale']:g}", name))
     dots(ax, told, "case", "value")
-    ax.set(xlabel="percent of the cells that are refused")
+    ax.set(xlabel="percent of the cells of a kind that are refused")
     legend(figure, ax)
     return figure
 

@@ -16,7 +16,11 @@ import torch._dynamo  # noqa: E402  (traces load it)
 from mpi4py import MPI  # noqa: E402
 
 from mgnet.depth import FixedCycles, LayerParallel, ODENet  # noqa: E402
+from mgnet.depth.mgrit.layer_equation import LayerEquation  # noqa: E402
+from mgnet.depth.recurrent.chaos import ChaoticRecurrenceError, refuse_chaos  # noqa: E402
 from mgnet.petsc.distribution import distribute_layers  # noqa: E402
+from mgnet.petsc.layer_layout import LayerLayout  # noqa: E402
+from mgnet.petsc.ranks import Ranks  # noqa: E402
 
 gc.freeze()
 gc.enable()
@@ -91,10 +95,32 @@ def refused(name):
     return sorted(set(COMM.allgather(said)))
 
 
+class Logistic:
+    def __init__(self, rate):
+        self.rate = rate
+
+    def advance(self, level, which, states):
+        return self.rate * states * (1.0 - states)
+
+
+def exponents(rate, steps):
+    """Of all ranks, that of a refusal of steps that they share; 0 where nothing is refused."""
+    layout = LayerLayout(layers=steps, interval=2, ranks=COMM.size)
+    ranks = Ranks(petsc4py.PETSc.COMM_WORLD, layout)
+    start, own = torch.tensor([[0.3]]), len(layout.of(ranks.place))
+    equation = LayerEquation(Logistic(rate), 0, own, start, None, communicator=ranks)
+    try:
+        refuse_chaos(equation, equation.march(None))
+    except ChaoticRecurrenceError as found:
+        return COMM.allgather(found.growth.exponent)
+    return COMM.allgather(0.0)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     names = [name for name in CASES if name != "overflow"]
     told = {name: compared(name) for name in names}
     told["overflow"] = refused("overflow")
+    told["chaos"] = [exponents(4.0, 900), exponents(3.2, 900), exponents(4.0, 5)]
     if COMM.rank == 0:
         print(json.dumps(told))

@@ -20,7 +20,7 @@ def told(mpiexec) -> dict[int, dict[str, Any]]:
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", RANKS)
 def test_bits_and_reports_are_those_of_one_rank(told, ranks):
-    cases = {name: case for name, case in told[ranks].items() if name != "overflow"}
+    cases = {name: case for name, case in told[ranks].items() if name not in ("overflow", "chaos")}
     assert len(cases) == 7
     for name, case in cases.items():
         assert case[:3] == told[1][name][:3], name
@@ -40,3 +40,12 @@ def test_what_has_converged_is_the_serial_network(told):
 def test_all_ranks_refuse_what_overflows(told, ranks):
     (said,) = told[ranks]["overflow"]
     assert said == "the forward pass meets a state that is not finite"
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RANKS)
+def test_all_ranks_refuse_chaotic_steps_with_one_exponent(told, ranks):
+    chaotic, calm, few = told[ranks]["chaos"]
+    assert len(chaotic) == ranks and len(set(chaotic)) == 1
+    assert chaotic[0] == pytest.approx(0.693, abs=0.02)  # ln 2
+    assert set(calm + few) == {0.0}

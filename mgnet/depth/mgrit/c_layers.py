@@ -72,11 +72,6 @@ class Intervals:
         """Number of intervals, which is the number of layers of the next coarser level."""
         return -(-self.layers // self.factor)
 
-    @property
-    def f_layers(self) -> int:
-        """Number of layers that end in F-points; the other `count` layers end in C-points."""
-        return self.layers - self.count
-
     @cached_property
     def f_steps(self) -> tuple[BatchedStep, ...]:
         """One call per offset, in the order of the sweep."""
