@@ -53,7 +53,9 @@ class TimeCall:
         if self.starts is None:
             return None
         states = self.starts.guess(f"{direction} {self.number}", like)
-        return states if states is not None and len(states) == steps + 1 else None
+        if states is None or len(states) != steps + 1 or states.device != like.device:
+            return None
+        return states
 
     def finish(self, direction: str, states: Tensor, made: PassReport, solved: bool) -> None:
         """Leave the states of a pass, and report."""

@@ -97,6 +97,7 @@ def test_states_are_left_for_the_next_call_only_if_they_are_finite():
         ("forward", states[0], 39),
         ("forward", states[0, :1], 40),
         ("forward", states[0].double(), 40),
+        ("forward", states[0].to("meta"), 40),
     ):
         assert call.guess(direction, like, steps) is None
     other = TimeCall(*[getattr(call, name) for name in ("steps", "cycles", "control", "report")])
