@@ -5,6 +5,7 @@
 
 import gc
 import hashlib
+import itertools
 import json
 import sys
 import warnings
@@ -213,12 +214,11 @@ def refused():
 
 
 def fault():
-    class Broken(nn.RNNCell):
-        calls = 0
+    calls = itertools.count()  # no attribute of the cell, which may not change
 
+    class Broken(nn.RNNCell):
         def forward(self, x, h):
-            Broken.calls += 1
-            if COMM.rank == COMM.size - 1 and Broken.calls > 9:
+            if next(calls) > 9 and COMM.rank == COMM.size - 1:
                 raise ArithmeticError("this rank is broken")
             return super().forward(x, h)
 

@@ -125,7 +125,8 @@ def coarse_of(cell: Cell) -> CoarseStep | None:
     None
     """
     found: Any = getattr(cell, "coarse", None)
-    return found if callable(found) and not isinstance(found, nn.Module) else None
+    fits = callable(found) and not isinstance(found, nn.Module)
+    return found if fits else None  # type: ignore[return-value]
 
 
 def recurrence_of(
