@@ -74,8 +74,7 @@ def works(case: Case, seed: int, peer: bool) -> dict[str, Work]:
     block = nn.Sequential(
         nn.Linear(case.width, case.width), nn.Tanh(), nn.Linear(case.width, case.width)
     )
-    options = {"scheme": case.scheme, "weights": "shared"}
-    net = ODENet(block, case.steps, 1.0, **options).to(case.dtype)
+    net = ODENet(block, case.steps, 1.0, scheme=case.scheme, weights="shared").to(case.dtype)
     exact, parallel = copy.deepcopy(net).double(), LayerParallel(net, levels=1)
     start = torch.randn(case.batch, case.width, dtype=case.dtype)
 
