@@ -339,7 +339,8 @@ def test_warm_starts_begin_cold_for_another_length_batch_or_precision():
         warm(x)
         assert torch.equal(warm(other)[0], cold(other)[0])
     warm(x)
-    warm.double(), cold.double()
+    for module in (warm, cold):
+        module.double()
     assert torch.equal(warm(x.double())[0], cold(x.double())[0])
     assert not torch.equal(warm(x.double())[0], cold(x.double())[0])
     again = pickle.loads(pickle.dumps(copy.deepcopy(warm)))
@@ -645,7 +646,7 @@ def test_transforms_of_cells_and_modules_of_pytorch(cell, mode):
     torch.testing.assert_close(mapped, torch.stack([plain(z)[0] for z in x]))
     _, along = torch.func.jvp(lambda z: parallel(z)[0], (x[0],), (x[1],))
     double = TimeParallel(copy.deepcopy(cell).double(), mode="serial")
-    step, (one, other) = 1e-6, x.double()
+    step, one, other = 1e-6, *x.double()
     wanted = (double(one + step * other)[0] - double(one - step * other)[0]) / (2.0 * step)
     torch.testing.assert_close(along, wanted.float(), rtol=1e-3, atol=1e-4)
 
