@@ -106,8 +106,7 @@ def test_what_was_computed_from_parameters_before_the_call_is_refused_and_caches
     cell, found = Normed(), []
     for mode in ("mgrit", "serial"):
         with parametrize.cached():
-            loss = solved(cell, mode)
-        found.append(torch.autograd.grad(loss, [*cell.parameters()]))
+            found.append(torch.autograd.grad(solved(cell, mode), [*cell.parameters()]))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
 

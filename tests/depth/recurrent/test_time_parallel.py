@@ -702,3 +702,12 @@ def test_odd_cells_are_solved_or_told():
     assert y.isfinite().all()
     meta = TimeParallel(nn.GRU(3, 4, device="meta"))(torch.randn(60, 2, 3, device="meta"))
     assert meta[0].shape == (60, 2, 4)
+
+
+def test_a_fixed_number_of_sweeps_leaves_other_sequences_right_and_says_what_is_not_finite():
+    gru, x = nn.GRU(3, 6).double(), torch.randn(60, 3, 3, dtype=torch.float64)
+    x[20, 1, 0] = float("nan")
+    parallel = TimeParallel(gru, cycle="newton", control=FixedCycles(8))
+    with pytest.warns(UserWarning, match="relative error of inf"):
+        y, _ = parallel(x)
+    torch.testing.assert_close(y[:, ::2], gru(x)[0][:, ::2], rtol=1e-9, atol=1e-9)
