@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from mgnet.depth.compiled.march import CompiledMarch, MarchedLayers
+from mgnet.depth.compiled.march import CompiledMarch, PackedLayers
 
 __all__ = ["CheckpointedLayers", "segment_ends"]
 
@@ -83,9 +84,9 @@ class CheckpointedLayers:
         joint: bool,
         wanted: Sequence[bool],
     ):
-        self.march, self.tensors, self.start = march, tensors, u
-        self.joint, self.wanted, self.layers = joint, wanted, len(tensors[-1])
-        self.ends = segment_ends(self.layers, max(march.kept(wanted), 1.0))
+        self.march, self.start = march, u
+        self.packed = PackedLayers(march, tensors, joint, wanted)
+        self.ends = segment_ends(self.packed.count, max(march.kept(wanted), 1.0))
         self.states: list[Tensor] = []  # before each segment
         self._end = self._through()
 
@@ -95,32 +96,27 @@ class CheckpointedLayers:
 
     def before(self) -> Tensor:
         """As of `MarchedLayers`."""
-        return self._segment(0, self.ends[1], self.start, record=False).before()
+        return self.march.through(self.packed, 0, 1, self.start, record=False).before()
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
-        """As of `MarchedLayers`: a segment hands on sums as one process does to another."""
+        """As of `MarchedLayers`."""
         if not self.states:  # an earlier backward pass has used them up
             self._through()
-        found: list[Any] = [None] * len(self.tensors)
+        packed = self.packed
+        leaves = packed.leaves()
+        sums, of_given = packed.sums(leaves[1]), [x.new_zeros(x.shape) for x in leaves[2]]
+        found = torch.zeros(len(before), sums.size, dtype=self.march.dtype)
+        found[:, : sums.shared] = before
         for first, last in reversed([*pairwise(self.ends)]):
-            marched = self._segment(first, last, self.states.pop(), record=True)
-            gradient, before, parts = marched.returned(gradient, before)
-            for k, part in enumerate(parts):
-                if part is None or len(self.tensors[k]) < self.layers:
-                    found[k] = part
-                    continue
-                if found[k] is None:
-                    found[k] = part.new_empty(self.tensors[k].shape)
-                found[k][first:last] = part
-        return gradient, before, found
+            marched = self.march.through(packed, first, last, self.states.pop(), record=True)
+            gradient = marched.backward(gradient, sums, found)
+            for whole, part in zip(of_given, marched.of_given(leaves[2]), strict=True):
+                whole[slice(None) if len(whole) < packed.count else slice(first, last)] += part
+        return gradient, found[:, : sums.shared], packed.pull(leaves, sums, found, of_given)
 
     def _through(self) -> Tensor:
         state = self.start
         for first, last in pairwise(self.ends):
             self.states.append(state)
-            state = self._segment(first, last, state, record=False).last()
+            state = self.march.through(self.packed, first, last, state, record=False).last()
         return state
-
-    def _segment(self, first: int, last: int, state: Tensor, record: bool) -> MarchedLayers:
-        some = [x[first:last] if len(x) == self.layers else x for x in self.tensors]
-        return self.march.forward(some, state, record, self.joint, self.wanted)

@@ -15,7 +15,7 @@ from mgnet.depth.compiled.layout import Block, Layout, Sums, blocks_of, kept_val
 from mgnet.depth.compiled.parameters import Memory, Prepared
 from mgnet.threads import share
 
-__all__ = ["CompiledMarch", "MarchedLayers"]
+__all__ = ["CompiledMarch", "MarchedLayers", "PackedLayers"]
 
 BYTES = 64  # of a vector
 GROUPS = 16  # parts of a batch have the sums of so many groups; each needs memory
@@ -125,23 +125,23 @@ class CompiledMarch:
         wanted : sequence of bool, optional
             Of which tensors gradients are asked for; of all that are real numbers, if not given.
         """
-        if wanted is None:
-            wanted = [x.is_floating_point() for x in tensors]
-        of_loops = self.prepared.wanted(wanted) if record else None
-        layers, samples, size = len(tensors[-1]), u.numel() // self.width, 0
+        layers = PackedLayers(self, tensors, joint, wanted)
+        return self.through(layers, 0, layers.count, u, record)
+
+    def through(
+        self, layers: PackedLayers, first: int, last: int, u: Tensor, record: bool
+    ) -> MarchedLayers:
+        """Through the layers first .. last - 1, from the state before them."""
+        of_loops = self.prepared.wanted(layers.wanted) if record else None
+        places, size, samples = [], 0, u.numel() // self.width
         rows = max(value.rows for value in self.code.values)
         with torch.no_grad():
-            values, given = self.prepared.shaped(tensors, whole=False)
-            places, counts = [], tuple(map(len, given))
+            given = [x if len(x) < layers.count else x[first:last] for x in layers.given]
             for block in blocks_of(samples, self.lanes, rows):
-                layout = self.layout(layers, block.S, of_loops, counts)
+                layout = self.layout(last - first, block.S, of_loops, tuple(map(len, given)))
                 places.append(_Place(block, layout, size))
                 size += block.parts * layout.size
-            memory = Memory(size, self.dtype)
-            parameters, par_at = self.prepared.packed(tensors[-1], values)
-            marched = MarchedLayers(
-                self, places, memory, parameters, par_at, tensors, u, joint, wanted
-            )
+            marched = MarchedLayers(layers, first, last, places, Memory(size, self.dtype), u)
             marched.put("at", 0, u[None])
             for k, value in zip(self.given, given, strict=True):
                 marched.put("at", k, value)
@@ -155,25 +155,74 @@ def _loops() -> Any:
     return loops
 
 
+class PackedLayers:
+    """The tensors of layers as the loops have them, and where gradients by them go.
+
+    Parameters
+    ----------
+    march : CompiledMarch
+    tensors, joint, wanted
+        As in `CompiledMarch.forward`.
+    """
+
+    def __init__(
+        self,
+        march: CompiledMarch,
+        tensors: Sequence[Tensor],
+        joint: bool,
+        wanted: Sequence[bool] | None,
+    ):
+        self.march, self.tensors, self.joint, self.count = march, tensors, joint, len(tensors[-1])
+        self.wanted = [x.is_floating_point() for x in tensors] if wanted is None else wanted
+        with torch.no_grad():
+            values, self.given = march.prepared.shaped(tensors, whole=False)
+            self.parameters, self.at = march.prepared.packed(tensors[-1], values)
+
+    def leaves(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """The tensors as leaves of a graph, and what the loops get of them."""
+        return self.march.prepared.leaves(self.tensors, self.wanted)
+
+    def sums(self, values: Sequence[Tensor]) -> Sums:
+        """Where the gradients by the parameters of the loops, which these are, stand."""
+        prepared = self.march.prepared
+        pairs = [(0, self.count), *zip(prepared.slots, map(len, values), strict=True)]
+        wanted = prepared.wanted(self.wanted)
+        counts = {slot: count for slot, count in pairs if slot in wanted}
+        of_tensors = set(range(len(self.tensors) - 2))
+        shared = [
+            slot
+            for slot, needs in zip(prepared.slots, prepared.needs, strict=False)
+            if self.joint and slot in counts and needs & of_tensors
+        ]
+        return Sums(self.march.code, counts, self.march.lanes, shared)
+
+    def pull(self, leaves: Any, sums: Sums, found: Tensor, of_given: Sequence[Tensor]) -> list[Any]:
+        """The gradients by the tensors, from sums by the parameters and those by given values."""
+        prepared, (tensors, values, given) = self.march.prepared, leaves
+        total = found[0] if len(found) == 1 else found.sum(0)
+        of_parameters = {p: sums.of(total, p) for p in prepared.slots if p in sums.counts}
+        pulled = prepared.pull(tensors, values, given, of_parameters, of_given)
+        if 0 in sums.counts:
+            of_steps = sums.of(total, 0)
+            pulled[-1] = of_steps if pulled[-1] is None else pulled[-1] + of_steps
+        return pulled
+
+
 class MarchedLayers:
     """Layers that were marched through, and their adjoint."""
 
     def __init__(
         self,
-        march: CompiledMarch,
+        packed: PackedLayers,
+        first: int,
+        last: int,
         places: Sequence[_Place],
         memory: Memory,
-        parameters: Memory,
-        par_at: np.ndarray,
-        tensors: Sequence[Tensor],
         u: Tensor,
-        joint: bool,
-        wanted: Sequence[bool],
     ):
-        self.march, self.places, self.memory = march, places, memory
-        self.parameters, self.par_at, self.tensors, self.joint = parameters, par_at, tensors, joint
-        self.wanted = wanted
-        self.shape, self.layers = u.shape, len(tensors[-1])
+        self.march, self.packed, self.places, self.memory = packed.march, packed, places, memory
+        self.par_at = _from(packed.at, first)
+        self.shape, self.first, self.layers = u.shape, first, last - first
         self.parts = [  # the memory of each, and where things are in it
             (memory.numbers[first : first + layout.size].numpy(), layout, block.S)
             for block, layout, begin in [(x.block, x.layout, x.first) for x in places]
@@ -219,7 +268,8 @@ class MarchedLayers:
 
     def forward(self) -> None:
         """March from the state that was put in the place of layer 0."""
-        march, par, loop = self.march, self.parameters.numbers.numpy(), _loops().forward
+        march, par = self.march, self.packed.parameters.numbers.numpy()
+        loop = _loops().forward
         about = march.code.slope, march.adds, march.width, self.layers
 
         def some(start: int, stop: int) -> None:
@@ -245,54 +295,37 @@ class MarchedLayers:
         gradient : Tensor
             By the state after all layers or, if `of_all`, by the states after each of them.
         """
-        leaves = self.leaves()
-        sums = self.sums(leaves[1])
-        start, found = self.backward(gradient, sums)
-        return start, self.pull(leaves, sums, found)
-
-    def leaves(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """The tensors as leaves of a graph, and what the loops get of them."""
-        return self.march.prepared.leaves(self.tensors, self.wanted)
+        start, _, found = self.returned(gradient, self.before())
+        return start, found
 
     def before(self) -> Tensor:
         """Zeros in place of the sums of the layers after these, by parameters that all share."""
-        shared = self.sums(self.leaves()[1]).shared
+        shared = self.packed.sums(self.packed.leaves()[1]).shared
         return torch.zeros(self.groups, shared, dtype=self.march.dtype)
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
         """As `adjoint`, with the sums of other layers, and with what these layers add to them."""
-        leaves = self.leaves()
-        sums = self.sums(leaves[1])
-        start, found = self.backward(gradient, sums, before if self.joint else None)
-        return start, found[:, : sums.shared], self.pull(leaves, sums, found)
+        leaves = self.packed.leaves()
+        sums = self.packed.sums(leaves[1])
+        found = torch.zeros(self.groups, sums.size, dtype=self.march.dtype)
+        found[:, : sums.shared] = before
+        start = self.backward(gradient, sums, found)
+        of_given = self.of_given(leaves[2])
+        return start, found[:, : sums.shared], self.packed.pull(leaves, sums, found, of_given)
 
-    def sums(self, values: Sequence[Tensor]) -> Sums:
-        """Where the gradients by the parameters of the loops, which these are, stand."""
-        prepared, march = self.march.prepared, self.march
-        pairs = [(0, self.layers), *zip(prepared.slots, map(len, values), strict=True)]
-        wanted = prepared.wanted(self.wanted)
-        counts = {slot: count for slot, count in pairs if slot in wanted}
-        of_tensors = set(range(len(self.tensors) - 2))
-        shared = [
-            slot
-            for slot, needs in zip(prepared.slots, prepared.needs, strict=False)
-            if self.joint and slot in counts and needs & of_tensors
-        ]
-        return Sums(march.code, counts, march.lanes, shared)
-
-    def backward(
-        self, gradient: Tensor, sums: Sums, before: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """The gradient by the first state; sums of the gradients by parameters, one row a group.
+    def backward(self, gradient: Tensor, sums: Sums, found: Tensor) -> Tensor:
+        """The gradient by the first state.
 
         Parameters
         ----------
         gradient : as in `adjoint`
         sums : Sums
-        before : Tensor of shape (groups, sums.shared), optional
-            Sums of the layers after these, by the parameters that all share.
+            Of all packed layers.
+        found : Tensor of shape (groups, sums.size)
+            To which the gradients by parameters are added, one row a group of samples.
         """
-        march, par, loop = self.march, self.parameters.numbers.numpy(), _loops().backward
+        march, par = self.march, self.packed.parameters.numbers.numpy()
+        loop, sums_at = _loops().backward, _from(sums.at, self.first)
         self.put(
             "source" if march.of_all else "of", 0, gradient if march.of_all else gradient[None]
         )
@@ -300,9 +333,6 @@ class MarchedLayers:
             for place in self.places:
                 self._rows(place, "of", 0, 1).zero_()
         groups = self.groups
-        found = torch.zeros(groups, sums.size, dtype=march.dtype)
-        if before is not None:
-            found[:, : sums.shared] = before
         rows, about = found.numpy(), (march.code.slope, march.adds, march.width, self.layers)
 
         def some(start: int, stop: int) -> None:
@@ -313,30 +343,28 @@ class MarchedLayers:
                     tables = layout.at, layout.of, layout.empty, source, layout.turned
                     loop(
                         march.operations, march.numbers, *tables, par, self.par_at, mem, rows[k],
-                        sums.at, *about, S, march.lanes,
+                        sums_at, *about, S, march.lanes,
                     )  # fmt: skip
 
         share(some, groups, torch.get_num_threads())
-        return self.get("of", 0, 1).reshape(self.shape), found
+        return self.get("of", 0, 1).reshape(self.shape)
 
     @property
     def groups(self) -> int:
         """How many rows of sums there are."""
         return min(len(self.parts), GROUPS)
 
-    def pull(self, leaves: Any, sums: Sums, found: Tensor) -> list[Any]:
-        """The gradients by the tensors, of what `backward` found."""
-        march, (tensors, values, given) = self.march, leaves
-        total = found[0] if len(found) == 1 else found.sum(0)
-        of_parameters = {p: sums.of(total, p) for p in march.prepared.slots if p in sums.counts}
-        of_given = []
-        for k, value in zip(march.given, given, strict=True):
+    def of_given(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """The gradients by the given values, which are those of all packed layers."""
+        found = []
+        for k, value in zip(self.march.given, given, strict=True):
             gradient = self.get("of", k, self.layers)
-            if len(value) < self.layers:
+            if len(value) < self.packed.count:
                 gradient = gradient.sum(0, keepdim=True)
-            of_given.append(gradient.reshape(value.shape))
-        pulled = march.prepared.pull(tensors, values, given, of_parameters, of_given)
-        if 0 in sums.counts:
-            of_steps = sums.of(total, 0)
-            pulled[-1] = of_steps if pulled[-1] is None else pulled[-1] + of_steps
-        return pulled
+            found.append(gradient.reshape(-1, *value.shape[1:]))
+        return found
+
+
+def _from(table: np.ndarray, first: int) -> np.ndarray:
+    """Where a layer after the first of a table has what the table tells."""
+    return table + table[:, 1:] * (first, 0)

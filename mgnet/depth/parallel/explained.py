@@ -52,7 +52,8 @@ class Explained(nn.Module):
         how = f"without compiled loops: {found}" if isinstance(found, str) else "in a compiled loop"
         mode = self.settings["mode"] if self.settings["factors"] else "serial"
         if mode == "serial" or self.control is None:
-            return f"Serial propagation, {how}."
+            few = " from checkpoints" * (self.settings["memory"] == "checkpoints")
+            return f"Serial propagation{few}, {how}."
         if mode == "auto":
             return f"Cycles or serial propagation, what is faster; the latter is {how}."
         return f"Cycles over the layers; serial propagation would be {how}."

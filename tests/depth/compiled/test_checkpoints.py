@@ -42,19 +42,45 @@ def test_the_bits_are_those_of_all_states(scheme, weights, monkeypatch):
     net = ODENet(block, 150, 2.0, scheme=scheme, weights=weights, learnable_steps=True)
     x = torch.randn(9, 4, requires_grad=True)
     inputs, found = [x, *net.parameters()], []
-    recorded, forward = [], CompiledMarch.forward
+    recorded, through = [], CompiledMarch.through
 
-    def counted(self, tensors, u, record, *rest):
+    def counted(self, layers, first, last, u, record):
         if record:
-            recorded.append(len(tensors[-1]))
-        return forward(self, tensors, u, record, *rest)
+            recorded.append(last - first)
+        return through(self, layers, first, last, u, record)
 
     for memory in ("states", "checkpoints"):
         y = LayerParallel(net, levels=1, memory=memory)(x)
-        monkeypatch.setattr(CompiledMarch, "forward", counted)
+        monkeypatch.setattr(CompiledMarch, "through", counted)
         found.append([y, *torch.autograd.grad(y.square().sum(), inputs, retain_graph=True)])
         found.append([y, *torch.autograd.grad(y.square().sum(), inputs)])  # used up: once more
     assert max(recorded) < 75 and sum(recorded) == 2 * 150
     for other in found[1:]:
         for a, b in zip(found[0], other, strict=True):
             assert torch.equal(a, b)
+
+
+class Forced(nn.Linear):
+    """Takes an input for each layer and sample, and one that all layers share."""
+
+    def forward(self, u, force=None, shift=None):
+        return torch.tanh(super().forward(u) * shift) + force
+
+
+def test_inputs_of_layers_have_their_gradients():
+    torch.manual_seed(0)
+    net = ODENet(Forced(4, 4), 60, 2.0, layer_inputs=["force"]).double()
+    x, shift = torch.randn(2, 9, 4, dtype=torch.float64)
+    force, found = torch.randn(60, 9, 4, dtype=torch.float64), []
+    inputs = [x, force, shift, *net.parameters()]
+    for tensor in inputs[:3]:
+        tensor.requires_grad_()
+    for memory in ("states", "checkpoints"):
+        module = LayerParallel(net, levels=1, memory=memory)
+        how = " from checkpoints" * (memory == "checkpoints")
+        told = f"Serial propagation{how}, in a compiled loop."
+        assert module.explain(x, force=force, shift=shift) == told
+        y = module(x, force=force, shift=shift)
+        found.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
