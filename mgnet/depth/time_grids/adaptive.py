@@ -119,7 +119,8 @@ def adaptive(
         records.append(now.record(sizes))
         resolved = bool(sizes.max() <= RESOLVED)
         flat = now.states.reshape(len(now.states), -1)
-        more = halvings(sizes, np.isfinite(flat).all(axis=1)[:-1:2], assumed)
+        known: Any = np.isfinite(flat).all(axis=1)
+        more = halvings(sizes, known[:-1:2], assumed)
         ending = ending_of(sizes, cells, more, len(records), max_grids, max_steps)
         if ending is None:
             cells, old = cells.changed(more), now
