@@ -13,11 +13,25 @@ from mgnet.depth.batched.graphs import extract, results
 from mgnet.depth.batched.layers import is_joint
 from mgnet.depth.compiled.layer_code import LayerCode
 
-__all__ = ["Memory", "Prepared"]
+__all__ = ["Memory", "Prepared", "forget"]
 
 MOST = 2**26  # bytes of memory that wait for the next passes
 _waiting: list[Tensor] = []
 aten = torch.ops.aten
+
+
+def forget() -> None:
+    """Give back the memory that waits.
+
+    Examples
+    --------
+    >>> memory = Memory(8, torch.float32)
+    >>> del memory
+    >>> forget()
+    >>> len(_waiting)
+    0
+    """
+    _waiting.clear()
 
 
 class Memory:

@@ -150,11 +150,14 @@ class Integration:
             state_bytes=u.numel() * u.element_size(),
             fixed_steps=True,
         )
-        lengths, *parameters = aliases((layers.steps, *layers.parameters))
         if not factors:
             alone = isinstance(communicator, SerialCommunicator)
             plain = (lambda: self.by_autograd(u, points)[1:]) if alone else None
-            return march(setup, u, lengths, parameters, otherwise=plain, every=True)
+            spread = steps.spread(communicator, method.strides[-1])
+            given = steps.slots().tensors()[0] if spread else layers.parameters
+            lengths, *parameters = aliases((layers.steps, *given))
+            return march(setup, u, lengths, parameters, otherwise=plain, spread=spread, every=True)
+        lengths, *parameters = aliases((layers.steps, *layers.parameters))
         return self._by_cycles(steps, setup, u, lengths, parameters)
 
     def _by_cycles(

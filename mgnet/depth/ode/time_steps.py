@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.mgrit.communicator import Communicator, SerialCommunicator
 from mgnet.depth.network.layer_stack import LayerSlots
-from mgnet.depth.parallel.shared_weights import layers_of, with_side_inputs
+from mgnet.depth.parallel.shared_weights import layers_of, spreading, with_side_inputs
 
 __all__ = ["TimeSteps"]
 
@@ -111,6 +111,17 @@ class TimeSteps:
             return self.kernel, layers_of(net, communicator, interval)
         left = self.points[:-1]
         return with_side_inputs(net, {"shift": left - left.detach()}, communicator, interval)
+
+    def spread(
+        self, communicator: Communicator, interval: int
+    ) -> Callable[[Sequence[Tensor]], Sequence[Tensor]] | None:
+        """`shared weights -> those of the own steps`; None where the times have a gradient."""
+        if self.points.requires_grad:
+            return None
+        if isinstance(communicator, SerialCommunicator):
+            return self.own_buffers
+        net: Any = self
+        return spreading(net, communicator, interval, {})
 
 
 class _Tensors:
