@@ -83,6 +83,11 @@ def resumable_steps(
     >>> list(resumable_steps(5, file, parallel, optimizer))
     [3, 4]
     """
+    if not isinstance(parallel, LayerParallel):
+        raise TypeError(
+            f"resumable_steps got a {type(parallel).__name__}; it is for LayerParallel: of other "
+            "modules rank 0 may save state_dict(), which every rank has"
+        )
     if not isinstance(every, Integral) or every < 1:
         raise ValueError(f"resumable_steps got every = {every!r}; it must be at least 1 step")
     if not isinstance(count, Integral) or count < 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from petsc4py import PETSc
 from mgnet.petsc.hooks import end_all_ranks_on_error
 from mgnet.petsc.layer_layout import LayerLayout
 from mgnet.petsc.ranks import Ranks
+from mgnet.petsc.same_calls import check_same_calls
 from mgnet.petsc.watch import watch_of
 
 __all__ = ["RankedSteps", "steps_over_ranks"]
@@ -43,15 +43,8 @@ class RankedSteps:
 
     def check_same(self, tensors: Sequence[torch.Tensor]) -> None:
         """Raise a ValueError on all ranks unless they all have these tensors."""
-        if self.comm.getSize() == 1:
-            return
-        told = self.watch.allgather(_digest(tensors))
-        other = [rank for rank, each in enumerate(told) if each != told[0]]
-        if other:
-            raise ValueError(
-                f"odeint got another y0, t, func or grid on rank {other[0]} than on rank 0; all "
-                "ranks must make the same call, so draw weights and data with one seed"
-            )
+        grad = torch.is_grad_enabled()
+        check_same_calls(self.watch, "odeint", {"y0, t, func or gradients": [*tensors, grad]})
 
 
 def steps_over_ranks(comm: PETSc.Comm | None = None) -> RankedSteps:
@@ -81,13 +74,3 @@ def steps_over_ranks(comm: PETSc.Comm | None = None) -> RankedSteps:
     if world.getSize() > 1:
         end_all_ranks_on_error(world)
     return RankedSteps(world)
-
-
-def _digest(tensors: Sequence[Any]) -> str:
-    found = hashlib.blake2b()
-    for x in tensors:
-        if isinstance(x, torch.Tensor):
-            x = x.detach().cpu().contiguous()
-            found.update(f"{tuple(x.shape)} {x.dtype}".encode())
-            found.update(x.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()

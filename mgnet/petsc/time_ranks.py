@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import count
 from typing import Any, NoReturn
 
 from petsc4py import PETSc
@@ -9,8 +11,12 @@ from petsc4py import PETSc
 from mgnet.depth.recurrent.time_share import TimeShare, intervals_together
 from mgnet.petsc.layer_layout import LayerLayout
 from mgnet.petsc.ranks import Ranks
+from mgnet.petsc.same_calls import check_same_calls
+from mgnet.petsc.watch import watch_of
 
 __all__ = ["TimeRanks"]
+
+_numbers = count(1)
 
 
 class TimeRanks:
@@ -31,6 +37,13 @@ class TimeRanks:
 
     def __init__(self, comm: PETSc.Comm, pieces: int):
         self.comm, self.pieces = comm, pieces
+        self.watch = watch_of(comm.tompi4py())
+        self.number = next(_numbers)  # the same on all ranks, which make them together
+
+    def check_same(self, direction: str, told: Mapping[str, Any]) -> None:
+        """Raise a ValueError on all ranks unless they all make this call (`Shares`)."""
+        owner = f"TimeParallel, {direction} pass of module {self.number}"
+        check_same_calls(self.watch, owner, told)
 
     def __call__(self, steps: int, interval: int) -> TimeShare:
         ranks = self.communicator(steps, interval)

@@ -31,4 +31,4 @@ def test_solutions_and_gradients_are_those_of_one_step_after_another(told):
 
 @pytest.mark.mpi
 def test_ranks_with_other_states_are_refused(told):
-    assert told[2]["other states"].startswith("odeint got another y0, t, func or grid on rank 1")
+    assert told[2]["other states"].startswith("odeint: the y0, t, func or gradients of rank 0")

@@ -11,7 +11,19 @@ import pytest
 
 RANKS = [1, 2, 3]
 ROUGH = "fixed cycles", "warm start", "identity"  # a fixed number of cycles
-UNCOMPARED = "dropout", "trained", "refused"
+UNCOMPARED = "dropout", "trained", "refused", "differ"
+DIFFERENT = {
+    "input": "the input of rank 0 and of rank",
+    "steps": "the input of rank 0 and of rank",
+    "gradient of the input": "the input of rank 0 and of rank",
+    "weights": "the weights of rank 0 and of rank",
+    "frozen": "the weights of rank 0 and of rank",
+    "mode": "the mode, control or train() of rank 0 and of rank",
+    "no gradient": "the mode, control or train() of rank 0 and of rank",
+    "modules": "rank 0 is in a call of TimeParallel, forward pass of module",
+    "backward": "in one of TimeParallel, backward pass of module",
+    "gradient": "the gradient of rank 0 and of rank",
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +35,7 @@ def told(mpiexec) -> dict[int, dict[str, Any]]:
 @pytest.mark.mpi
 @pytest.mark.parametrize("ranks", RANKS[1:])
 def test_bits_and_reports_are_those_of_one_rank(told, ranks):
-    cases = {name: case for name, case in told[ranks].items() if name != "refused"}
+    cases = {name: case for name, case in told[ranks].items() if name not in UNCOMPARED[2:]}
     assert len(cases) == 19
     for name, case in cases.items():
         assert case[:3] == told[1][name][:3], name
@@ -51,6 +63,15 @@ def test_all_ranks_refuse_what_cannot_be_shared(told):
         ((weights, pieces),) = told[ranks]["refused"]
         assert weights.startswith("distribute_time got a module on rank 1 with other weights")
         assert pieces.startswith(f"distribute_time got {ranks} ranks for {ranks - 1} pieces")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("ranks", RANKS[1:])
+def test_calls_that_differ_are_refused_by_all(told, ranks):
+    (said,) = told[ranks]["differ"]  # the same on all
+    found = dict(said)
+    assert found.pop("none") == ""
+    assert {name for name, words in DIFFERENT.items() if words in found[name]} == {*found}
 
 
 @pytest.mark.mpi

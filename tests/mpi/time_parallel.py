@@ -213,6 +213,45 @@ def refused():
     return sorted(set(COMM.allgather(tuple(said))))
 
 
+def calls_that_differ():
+    """What all ranks say of calls in which the last rank is another one; then one that is right."""
+    torch.manual_seed(0)
+    gru = distribute_time(TimeParallel(nn.GRU(2, 3), control=FixedCycles(2)))
+    other = distribute_time(TimeParallel(nn.GRU(2, 3), control=FixedCycles(2)))
+    x, last, said = torch.randn(60, 2, 2), COMM.rank == COMM.size - 1, {}
+    bias = gru.cell.bias_hh_l0
+    begin = bias.detach().clone()
+
+    def edit(value):
+        with torch.no_grad():
+            bias.copy_(begin + value)
+
+    def backward_or_forward():
+        y = gru(x)[0]
+        y.sum().backward() if last else gru(x)
+
+    tries = {
+        "input": lambda: gru(x + last),
+        "steps": lambda: gru(x[: 50 if last else 60]),
+        "gradient of the input": lambda: gru(x.clone().requires_grad_(last)),
+        "weights": lambda: (edit(float(last)), gru(x)),
+        "frozen": lambda: (edit(0.0), bias.requires_grad_(not last), gru(x)),
+        "mode": lambda: (bias.requires_grad_(True), gru.train(not last), gru(x)),
+        "no gradient": lambda: (gru.train(), torch.set_grad_enabled(not last), gru(x)),
+        "modules": lambda: (torch.set_grad_enabled(True), (other if last else gru)(x)),
+        "backward": backward_or_forward,
+        "gradient": lambda: (gru(x)[0].sum() * (1 + last)).backward(),
+        "none": lambda: gru(x)[0].sum().backward(),
+    }
+    for name, run in tries.items():
+        try:
+            run()
+            said[name] = ""
+        except ValueError as error:
+            said[name] = str(error)
+    return sorted(set(COMM.allgather(tuple(said.items()))))
+
+
 def fault():
     calls = itertools.count()  # no attribute of the cell, which may not change
 
@@ -237,5 +276,6 @@ if __name__ == "__main__":
     told |= {name: settings(name) for name in (*names, "dropout")}
     told["trained"] = trained()
     told["refused"] = refused()
+    told["differ"] = calls_that_differ() if COMM.size > 1 else []
     if COMM.rank == 0:
         print(json.dumps(told))

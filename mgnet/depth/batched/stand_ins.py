@@ -72,7 +72,8 @@ def spare_mode(keeps: bool = True) -> FakeTensorMode:
     """
     from torch.fx.experimental.symbolic_shapes import ShapeEnv  # sympy comes with it
 
-    return _mode(ShapeEnv(), static_shapes=True, keeps=keeps)
+    # A number read from a tensor, by `item`, would be one of the trace, and another one in a call.
+    return _mode(ShapeEnv(allow_scalar_outputs=False), static_shapes=True, keeps=keeps)
 
 
 @contextmanager
@@ -158,7 +159,7 @@ class StandIns:
 
         self.axes = tuple(axes)
         self.shape = tuple(state.shape)
-        self.env = ShapeEnv(duck_shape=False)
+        self.env = ShapeEnv(duck_shape=False, allow_scalar_outputs=False)
         self.mode = _mode(self.env, static_shapes=None, keeps=False)
         kinds = [
             DimDynamic.DYNAMIC if axis in axes else DimDynamic.STATIC for axis in range(state.dim())

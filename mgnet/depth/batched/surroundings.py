@@ -215,7 +215,8 @@ def surroundings(code: Any) -> tuple[Any, list[Tensor]]:
     """
     reader = _Reader()
     if isinstance(code, nn.Module):
-        parts = [(id(part), reader.module(part)) for part in code.modules()]
+        # PyTorch's own code is not read, but it may be another one.
+        parts = [(id(part), type(part).forward, reader.module(part)) for part in code.modules()]
     else:
         parts = [reader.value(code)]
     hooks = [list(map(id, vars(nn.modules.module)[kind].values())) for kind in GLOBAL_HOOKS]

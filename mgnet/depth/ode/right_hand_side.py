@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mgnet.depth.batched.block import StackedBlock
-from mgnet.depth.batched.surroundings import check_gradients
+from mgnet.depth.batched.surroundings import check_gradients, surroundings
 from mgnet.depth.ode.state_tree import StateTree
 
 __all__ = ["METHODS", "Kept", "RightHandSide", "kept_of", "needs_autograd"]
@@ -114,9 +114,10 @@ def kept_of(func: Callable[..., Any]) -> Kept:
 
 
 def needs_autograd(func: Callable[..., Any], block: RightHandSide, t: Tensor, u: Tensor) -> bool:
-    """Whether a function that is no module uses tensors with a gradient, as a closure may.
+    """Whether a function that is no module can use tensors with a gradient, as a closure may.
 
     The compiled loops and the cycles would lose that gradient, so autograd must see every step.
+    The tensors are those that its code can reach: it may use them later than at the first time.
 
     Examples
     --------
@@ -128,6 +129,8 @@ def needs_autograd(func: Callable[..., Any], block: RightHandSide, t: Tensor, u:
     """
     if isinstance(func, nn.Module) or not torch.is_grad_enabled():
         return False
+    if any(x.requires_grad for x in surroundings(func)[1]):
+        return True
     try:
         check_gradients(block(t, u.detach()), [])
     except ValueError:

@@ -65,6 +65,7 @@ def gather_state(
     >>> gather_state(parallel)["net.block.weight"].shape
     torch.Size([8, 2, 2])
     """
+    _check("gather_state", parallel)
     ranks, state = parallel.communicator, _state(parallel, optimizer)
     for path in _layered(parallel, optimizer, state, len(parallel.net.kept)):
         holder = _holder(state, path)
@@ -102,6 +103,7 @@ def load_state(
     >>> bool((one(torch.ones(1, 2)) == other(torch.ones(1, 2))).all())
     True
     """
+    _check("load_state", parallel)
     ranks: Any = parallel.communicator
     whole, paths, cut = None, [], []
     if ranks.rank == 0:
@@ -117,6 +119,14 @@ def load_state(
         given = cut[number] if cut else None
         _holder(whole, path)[path[-1]] = ranks.scatter_layers(given)
     (parallel if optimizer is None else optimizer).load_state_dict(whole)
+
+
+def _check(owner: str, parallel: Any) -> None:
+    if not hasattr(parallel, "net"):
+        raise TypeError(
+            f"{owner} got a {type(parallel).__name__}; it is for LayerParallel, whose ranks hold "
+            "layers: of other modules every rank has all of state_dict(), which rank 0 may save"
+        )
 
 
 def _state(parallel: LayerParallel, optimizer: torch.optim.Optimizer | None) -> State:

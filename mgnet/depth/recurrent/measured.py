@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from mgnet.depth.parallel.control import Control, FixedCycles
+from mgnet.depth.parallel.control import Control, FixedCycles, PassReport
 from mgnet.depth.parallel.evaluation import fastest
 from mgnet.depth.recurrent.initial_state import InitialState
 from mgnet.depth.recurrent.sequences import TimeSequence
 
-__all__ = ["mode_for", "seconds_of_modes"]
+__all__ = ["faster", "mode_for", "seconds_of_modes", "widened"]
 
 MODES = "serial", "mgrit"
 
@@ -53,6 +53,40 @@ def mode_for(x: Tensor, mode: str, control: Control, transform: str | None, few:
         f"TimeParallel got an input of {x.dtype}; its cycles need float32 or float64, or use "
         "mode='serial'"
     )
+
+
+def widened(weight: Tensor | None, given: Any) -> Any:
+    """In the precision of the weights: under autocast a layer before may give a lower one.
+
+    Examples
+    --------
+    >>> widened(torch.ones(1), torch.ones(2, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    lower = given.dtype in (torch.float16, torch.bfloat16)
+    return given.to(weight.dtype) if lower and weight is not None else given
+
+
+def faster(seconds: dict[str, float], made: Sequence[PassReport], control: Control) -> str:
+    """The faster mode, but steps where a fixed number of cycles is not within its tolerance.
+
+    Parameters
+    ----------
+    seconds : dict
+        Of each mode.
+    made : sequence of PassReport
+        What the cycles did.
+    control : FixedCycles or CyclesToTolerance
+
+    Examples
+    --------
+    >>> faster({"serial": 2.0, "mgrit": 1.0}, [], FixedCycles(2))
+    'mgrit'
+    """
+    if isinstance(control, FixedCycles):
+        if not all(each.estimate <= control.tolerance for each in made):
+            return "serial"
+    return min(seconds, key=seconds.__getitem__)
 
 
 def seconds_of_modes(

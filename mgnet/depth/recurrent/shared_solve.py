@@ -26,7 +26,12 @@ __all__ = ["shared_solve", "solve_shared"]
 
 
 def shared_solve(
-    call: TimeCall, share: TimeShare, start: Tensor, x: Tensor, recurrence: Recurrence
+    call: TimeCall,
+    share: TimeShare,
+    start: Tensor,
+    x: Tensor,
+    recurrence: Recurrence,
+    shares: Shares | None = None,
 ) -> Tensor:
     """All states of a recurrence, shape (T + 1, batch, S), on every process.
 
@@ -40,6 +45,8 @@ def shared_solve(
         Before it goes through the weights of the input; whole, as `start`.
     recurrence : Recurrence
         Gradients go to all its weights, to `start` and to `x`.
+    shares : Shares, optional
+        Sees to it that all processes are in the same backward pass.
 
     Examples
     --------
@@ -55,7 +62,7 @@ def shared_solve(
     """
     of_input = recurrence.of_input or ()
     given = *of_input, *recurrence.weights
-    return _SharedSolve.apply(call, share, len(of_input), start, x, *given)
+    return _SharedSolve.apply(call, (share, shares), len(of_input), start, x, *given)
 
 
 def solve_shared(
@@ -81,7 +88,7 @@ def solve_shared(
     if shares is None:
         return solve(call, start, recurrence.inputs(x), recurrence.weights)
     share = shares(len(x), math.prod(call.cycles.factors(len(x))))
-    return shared_solve(call, share, start, x, recurrence)
+    return shared_solve(call, share, start, x, recurrence, shares)
 
 
 class _Given(NamedTuple):
@@ -111,12 +118,13 @@ class _SharedSolve(torch.autograd.Function):
     def forward(
         ctx: Any,
         call: TimeCall,
-        share: TimeShare,
+        processes: tuple[TimeShare, Shares | None],
         of_input: int,
         start: Tensor,
         x: Tensor,
         *weights: Tensor | None,
     ) -> Tensor:
+        share, ctx.shares = processes
         free, count, total = detached(weights), len(share.own), len(x)
         steps, _ = _Given(x.detach(), free[:of_input], free[of_input:]).steps(call, share)
         limit, guess = call.control.limit("forward"), call.guess("forward", start, count)
@@ -133,6 +141,8 @@ class _SharedSolve(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         refuse_batches(gradient)
         call, share = ctx.call, ctx.share
+        if ctx.shares is not None:
+            ctx.shares.check_same("backward", {"gradient": gradient.detach()})
         points, x, *weights = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             free = detached(weights)
@@ -184,6 +194,8 @@ def _gradients(
         mine = torch.cat(of_x) if of_x else given.x[:0]
         whole = ends.allgather_layers(mine)
     likes = *given.of_input, *given.weights
+    if not likes:
+        return [ends.broadcast_from_last(adjoints[0].clone(), True), whole]
     parts = [[each[number] for each in of_weights] for number in range(len(likes))]
     # Autograd tells nothing of a weight that no step uses; a process without steps cannot know.
     own_uses = [float(any(part is not None for part in each)) for each in parts]

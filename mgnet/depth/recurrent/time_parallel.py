@@ -29,7 +29,7 @@ from mgnet.depth.recurrent.compiled_cells import (
 )
 from mgnet.depth.recurrent.cycles import TimeCycles
 from mgnet.depth.recurrent.initial_state import InitialState, state_widths
-from mgnet.depth.recurrent.measured import mode_for, seconds_of_modes
+from mgnet.depth.recurrent.measured import faster, mode_for, seconds_of_modes, widened
 from mgnet.depth.recurrent.recurrence import (
     Recurrence,
     check_module,
@@ -43,7 +43,7 @@ from mgnet.depth.recurrent.sequences import TimeSequence, rows_of, size_of
 from mgnet.depth.recurrent.serial import march_module
 from mgnet.depth.recurrent.shared_solve import solve_shared
 from mgnet.depth.recurrent.solve import TimeCall
-from mgnet.depth.recurrent.time_share import Shares
+from mgnet.depth.recurrent.time_share import Shares, told_of_call
 from mgnet.training.extra_state import allow_without_extra_state
 
 __all__ = ["TimeParallel"]
@@ -178,6 +178,7 @@ class TimeParallel(nn.Module):
     def set_extra_state(self, state: Any) -> None:
         """Take over the settings of the saved module, whatever this one was made with."""
         self._set(*settings_from_state(state, self.batch_first))
+        self._has_solved = True  # it goes on with a training, which chaos does not stop
 
     def _load_from_state_dict(
         self, state: Any, prefix: str, told: Any, strict: bool, missing: list[str], *rest: Any
@@ -206,11 +207,14 @@ class TimeParallel(nn.Module):
         device = data.device.type if isinstance(data, Tensor) else "cpu"
         if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
             return self._plain(input, h0)
-        input, h0 = self._widened(input), tree_map_only(Tensor, self._widened, h0)
+        widen = partial(widened, next(self.parameters(), None))
+        input, h0 = widen(input), tree_map_only(Tensor, widen, h0)
         with torch.autocast(device, enabled=False):  # so that all modes give the same
             return self._plain(input, h0)
 
     def _plain(self, input: Sequences, h0: CellState | None) -> Any:
+        if self.shares is not None:
+            self.shares.check_same("forward", told_of_call(self, input, h0))
         if self._is_left_to_pytorch(input, h0):
             self.__dict__["last_forward"] = self.__dict__["last_backward"] = SERIAL
             return self.cell(input, h0)  # type: ignore[arg-type]
@@ -236,12 +240,6 @@ class TimeParallel(nn.Module):
 
     def _key(self, input: Sequences, h0: CellState | None) -> tuple:
         return *size_of(input, h0), self.training, torch.is_grad_enabled()
-
-    def _widened(self, given: Any) -> Any:
-        """In the precision of the weights: under autocast a layer before may give a lower one."""
-        weight = next(self.parameters(), None)
-        lower = given.dtype in (torch.float16, torch.bfloat16)
-        return given.to(weight.dtype) if lower and weight is not None else given
 
     def _mode(self, sequence: TimeSequence, start: InitialState) -> str:
         if isinstance(self.cell, nn.RNNBase):
@@ -343,7 +341,7 @@ class TimeParallel(nn.Module):
             self._warned = True
             warnings.warn(
                 f"TimeParallel took {made.cycles} cycles in the {direction} pass {told}; take more "
-                "cycles, another coarsening, a larger tolerance, or mode='auto'",
+                "cycles, another coarsening, a larger tolerance, or mode='serial'",
                 stacklevel=2,
             )
 
@@ -354,12 +352,13 @@ class TimeParallel(nn.Module):
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
             kept, starts = (self.last_forward, self.last_backward), dict(self._starts.kept)
+            warned, self._warned = self._warned, True  # nobody gets these results
             seconds = seconds_of_modes(self._run, sequence, start, [*self.parameters()])
-            cycles = max(self.last_forward.cycles, self.last_backward.cycles)
+            made = self.last_forward, self.last_backward
             self.last_forward, self.last_backward = kept
-            self._starts = WarmStarts(starts)
-            mode = self.communicator.broadcast(min(seconds, key=seconds.__getitem__))
-            self._faster[key] = mode, cycles
+            self._warned, self._starts = warned, WarmStarts(starts)
+            mode = self.communicator.broadcast(faster(seconds, made, self.control))
+            self._faster[key] = mode, max(each.cycles for each in made)
         self._size = key
         return self._faster[key][0]
 

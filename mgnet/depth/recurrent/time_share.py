@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
 
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator
 
-__all__ = ["Alone", "Shares", "TimeShare", "intervals_together"]
+__all__ = ["Alone", "Shares", "TimeShare", "intervals_together", "told_of_call"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,16 @@ class TimeShare:
         return [self.own[n : n + self.piece] for n in range(0, len(self.own), self.piece)]
 
 
-# `(steps of all, steps of an interval of the coarsest level) -> the own part`
-Shares = Callable[[int, int], TimeShare]
+class Shares(Protocol):
+    """Which processes share the steps of sequences, whatever their length."""
+
+    def __call__(self, steps: int, interval: int) -> TimeShare:
+        """The own part, where an interval of the coarsest level has so many steps."""
+        ...
+
+    def check_same(self, direction: str, told: Mapping[str, Any]) -> None:
+        """Raise a ValueError on all processes unless they make the same call."""
+        ...
 
 
 def intervals_together(steps: int, interval: int, pieces: int) -> int:
@@ -58,6 +69,37 @@ def intervals_together(steps: int, interval: int, pieces: int) -> int:
     2
     """
     return math.ceil(math.ceil(steps / interval) / pieces)
+
+
+def told_of_call(module: Any, input: Any, h0: Any) -> dict[str, Any]:
+    """What must be the same on all processes that call a `TimeParallel` module, by name.
+
+    Parameters
+    ----------
+    module : TimeParallel
+    input, h0
+        Of the call.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mgnet.depth import TimeParallel
+    >>> list(told_of_call(TimeParallel(torch.nn.GRUCell(2, 3)), torch.ones(5, 1, 2), None))
+    ['input', 'h0', 'weights', 'buffers', 'mode, control or train()']
+    """
+    training = [each.training for each in module.modules()]
+    return {
+        "input": tuple(input) if isinstance(input, tuple) else input,  # packed, too
+        "h0": h0,
+        "weights": [*module.parameters()],
+        "buffers": [*module.buffers()],
+        "mode, control or train()": (
+            module.mode,
+            repr(module.control),
+            training,
+            torch.is_grad_enabled(),
+        ),
+    }
 
 
 @dataclass(frozen=True)
@@ -80,3 +122,6 @@ class Alone:
     def __call__(self, steps: int, interval: int) -> TimeShare:
         together = intervals_together(steps, interval, self.pieces)
         return TimeShare(range(steps), interval * together)
+
+    def check_same(self, direction: str, told: Mapping[str, Any]) -> None:
+        """There are no others."""

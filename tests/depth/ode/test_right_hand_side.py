@@ -1,10 +1,14 @@
 """Laws: blocks are kept with a function as long as they are of its tensors; closures are seen."""
 
 import gc
+import warnings
 import weakref
 
+import pytest
 import torch
+from torch import nn
 
+from mgnet.depth import odeint
 from mgnet.depth.batched.surroundings import fingerprint
 from mgnet.depth.ode.right_hand_side import METHODS, RightHandSide, kept_of, needs_autograd
 from mgnet.depth.ode.state_tree import StateTree
@@ -74,3 +78,37 @@ def test_closures():
 def test_names_of_torchdiffeq():
     assert METHODS["rk4"] == "rk4_38" and METHODS["rk4_classic"] == "rk4"
     assert METHODS["heun2"] == METHODS["heun"] == "heun"
+
+
+@pytest.mark.parametrize("late", ["time", "state"])
+def test_a_tensor_that_is_used_later_keeps_its_gradient(late):
+    rate = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+
+    def func(t, y):
+        begun = t > 0.5 if late == "time" else bool(y.max() > 1.5)
+        return rate * y if begun else y
+
+    t, y0 = torch.linspace(0.0, 1.0, 9, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+    (found,) = torch.autograd.grad(odeint(func, y0, t, method="euler")[-1].sum(), rate)
+    y = y0
+    for start, length in zip(t[:-1], t.diff(), strict=True):
+        y = y + length * func(start, y)
+    torch.testing.assert_close(found, torch.autograd.grad(y.sum(), rate)[0])
+
+
+@pytest.mark.parametrize("kind", ["time", "state"])
+def test_numbers_that_are_read_from_tensors(kind):
+    class Reading(nn.Linear):
+        def forward(self, t, y):
+            size = t.item() if kind == "time" else y.detach().norm().item()
+            return super().forward(y) * size
+
+    torch.manual_seed(0)
+    func, t, y = Reading(3, 3).double(), torch.linspace(0.0, 1.0, 4).double(), torch.ones(2, 3)
+    y = y.double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = odeint(func, y, t, method="euler")[-1]
+    for start, length in zip(t[:-1], t.diff(), strict=True):
+        y = y + length * func(start, y)
+    torch.testing.assert_close(found, y)

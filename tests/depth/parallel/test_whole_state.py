@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth import LayerParallel, ODENet
+from mgnet.depth import LayerParallel, ODENet, TimeParallel
 from mgnet.depth.parallel.whole_state import gather_state, load_state
 from mgnet.petsc.distribution import distribute_layers
 
@@ -62,3 +62,11 @@ def test_an_optimizer_that_mixes_parameters_is_refused(petsc):
 def test_no_state_on_rank_0_is_refused(petsc):
     with pytest.raises(ValueError, match="None on rank 0"):
         load_state(distribute_layers(made()), None)
+
+
+def test_other_modules_have_their_state_on_every_rank():
+    module = TimeParallel(nn.GRU(2, 3))
+    with pytest.raises(TypeError, match="gather_state got a TimeParallel; it is for LayerParallel"):
+        gather_state(module)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="load_state got a TimeParallel"):
+        load_state(module, None)  # type: ignore[arg-type]

@@ -4,8 +4,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
+from mgnet.depth import CyclesToTolerance, FixedCycles
+from mgnet.depth.parallel.control import PassReport
 from mgnet.depth.recurrent.initial_state import InitialState
-from mgnet.depth.recurrent.measured import seconds_of_modes
+from mgnet.depth.recurrent.measured import faster, seconds_of_modes
 from mgnet.depth.recurrent.sequences import TimeSequence
 
 
@@ -28,3 +30,11 @@ def test_both_modes_are_called_with_gradients_that_stay_inside():
         assert min(found.values()) > 0.0
         assert torch.equal(torch.get_rng_state(), before)
         assert all(p.grad is None for p in (*cell.parameters(), *rows))
+
+
+def test_a_fixed_number_of_cycles_beyond_its_tolerance_is_not_taken():
+    seconds, control = {"serial": 2.0, "mgrit": 1.0}, FixedCycles(2, tolerance=0.1)
+    good, bad = (PassReport(2, 0.1, estimate, (estimate,)) for estimate in (0.01, 0.5))
+    assert faster(seconds, [good, good], control) == "mgrit"
+    assert faster(seconds, [good, bad], control) == "serial"
+    assert faster(seconds, [good, bad], CyclesToTolerance(1e-6)) == "mgrit"
