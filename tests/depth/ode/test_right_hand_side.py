@@ -66,10 +66,15 @@ def test_closures():
     def learned(t, y):
         return w * y
 
-    def fixed(t, y):
-        return w.detach() * y
+    def late(t, y):  # it may come into play later
+        return w * y if t > 0 else y
 
-    for func, expected in ((learned, True), (fixed, False), (Linear(), False)):
+    detached = w.detach()
+
+    def fixed(t, y):
+        return detached * y
+
+    for func, expected in ((learned, True), (late, True), (fixed, False), (Linear(), False)):
         assert needs_autograd(func, RightHandSide(func, TREE), t, y) is expected
     with torch.no_grad():
         assert not needs_autograd(learned, RightHandSide(learned, TREE), t, y)
