@@ -57,5 +57,5 @@ def check_same_calls(watch: Watch, owner: str, told: Mapping[str, Any]) -> None:
 
 def _digest(x: Tensor) -> str:
     numbers = x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    found = hashlib.blake2b(numbers, digest_size=16).hexdigest()
+    found = hashlib.blake2b(numbers.tobytes(), digest_size=16).hexdigest()
     return f"{tuple(x.shape)} {x.dtype} {x.requires_grad} {found}"

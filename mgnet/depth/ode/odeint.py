@@ -149,7 +149,8 @@ def _solved(
     closure = needs_autograd(func, side, t[0].detach().to(u.dtype), u)
     if transform is not None or closure:
         if mode == "mgrit" or cycles.ranks is not None:
-            what = transform or "a func that uses tensors with a gradient beside its parameters"
+            reach = "a func that can reach tensors with a gradient beside its parameters"
+            what = transform or reach
             raise ValueError(
                 f"odeint was called with {what}, which cycles and ranks do not know; use "
                 "mode='serial' in one process, or make such tensors parameters of a module"
