@@ -104,7 +104,7 @@ class LayerParallel(Explained):
     Examples
     --------
     >>> generator = torch.manual_seed(0)
-    >>> net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), layers=64)
+    >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=64)
     >>> parallel = LayerParallel(net, levels=2, coarsening=8, control=FixedCycles(2))
     >>> x = torch.randn(10, 4)
     >>> parallel(x).sum().backward()
@@ -367,7 +367,7 @@ class LayerParallel(Explained):
         Examples
         --------
         >>> generator = torch.manual_seed(0)
-        >>> net = ODENet(nn.Sequential(nn.Linear(4, 4), nn.Tanh()), layers=16)
+        >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=16)
         >>> x = torch.randn(10, 4)
         >>> found = LayerParallel(net).evaluate(nn.functional.mse_loss, [(x, x)])
         >>> sorted(found), abs(found["serial"] - found["mgrit"]) < 1e-3

@@ -367,7 +367,7 @@ def test_shared_weights_are_given_as_one_where_nothing_else_meets_them(block, wa
     )
     for a, b in zip(found, exact, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
-    ((*_, parameters, spread),) = taken
+    ((*_, parameters, spread, _, _),) = taken
     assert (spread is not None) == (block is nn.Linear)
     assert {len(p) for p in parameters} == ({1} if spread else {7})
 
