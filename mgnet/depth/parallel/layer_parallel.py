@@ -369,7 +369,7 @@ class LayerParallel(Explained):
         >>> generator = torch.manual_seed(0)
         >>> net = ODENet(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh()), layers=16)
         >>> x = torch.randn(10, 4)
-        >>> found = LayerParallel(net).evaluate(nn.functional.mse_loss, [(x, x)])
+        >>> found = LayerParallel(net).evaluate(torch.nn.functional.mse_loss, [(x, x)])
         >>> sorted(found), abs(found["serial"] - found["mgrit"]) < 1e-3
         (['mgrit', 'serial'], True)
         """
