@@ -147,7 +147,8 @@ class Jax:
         flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         self.folder = Path(folder)
         self.process: Any = subprocess.Popen(
-            [sys.executable, str(here / "ode_march_jax.py")],
+            [sys.executable, "-c", "import ode_march_jax; ode_march_jax.main()"],
+            cwd=here,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

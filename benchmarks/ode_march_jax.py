@@ -99,7 +99,3 @@ def main() -> None:
             out = f"{file}.{name.replace(' ', '_')}.npz"
             np.savez(out, *map(np.asarray, (of_u, *of_weights)))
             print(f"{name}\t{seconds(work)}\t{growth(work)}\t{out}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

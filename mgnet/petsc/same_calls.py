@@ -43,8 +43,8 @@ def check_same_calls(watch: Watch, owner: str, told: Mapping[str, Any]) -> None:
     for rank, (name, other) in enumerate(others, 1):
         if (name, list(other)) != (first[0], list(first[1])):
             raise ValueError(
-                f"{owner}: rank 0 is in a call of {first[0]} and rank {rank} in one of {name}; all "
-                "ranks must make the same calls in the same order"
+                f"rank 0 is in a call of {first[0]}, and rank {rank} in one of {name}; all ranks "
+                "must make the same calls in the same order"
             )
         what = next((what for what, each in other.items() if each != first[1][what]), None)
         if what:

@@ -27,7 +27,7 @@ def test_the_same_and_others(petsc):
         ValueError, match="solve: the mode of rank 0 and of rank 1 are not the same"
     ):
         check_same_calls(Other("solve", {"mode": "x"}), "solve", told)
-    with pytest.raises(ValueError, match="rank 0 is in a call of solve and rank 1 in one of look"):
+    with pytest.raises(ValueError, match="rank 0 is in a call of solve, and rank 1 in one of look"):
         check_same_calls(Other("look", {}), "solve", told)
 
 
