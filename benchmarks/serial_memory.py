@@ -5,9 +5,9 @@
 u_(n+1) = u_n + (10/N) tanh(W_n u_n + b_n), width 16, batch 32, single precision: the sum of squares
 of the state at the end and its gradients, by `LayerParallel(net, levels=1, memory=...)`. Methods
 take turns, one thread; a time is that of the processor in the fastest of three calls, the median
-over seeds. MiB: by how much a process of its own grows at most during a call, the weights'
-gradients included, which are there either way; states held: at one time, by the rule that places
-the checkpoints, in states of the network; a layer that is recorded has the state and the tanh.
+over seeds. MiB: by how much the process grows at most during a call, the weights, packed for the
+loop, and their gradients included, which are there either way. States held: at one time, by the
+rule that places the checkpoints; a layer that is recorded has the state and the tanh.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -29,20 +27,27 @@ WIDTH, BATCH = 16, 32
 MEMORIES = ("states", "checkpoints")
 
 
-def work(layers: int, weights: str, memory: str, seed: int) -> Callable[[], list[Tensor]]:
+Work = Callable[[], list[Tensor]]
+
+
+def works(layers: int, weights: str) -> tuple[nn.Module, dict[str, Work]]:
+    """The network, and a call with each kind of memory."""
     from mgnet.depth import LayerParallel, ODENet
 
-    torch.manual_seed(seed)
     block = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh())
-    net = ODENet(block, layers, 10.0, weights=weights)
-    module, start = LayerParallel(net, levels=1, memory=memory), torch.randn(BATCH, WIDTH)
+    net, start = ODENet(block, layers, 10.0, weights=weights), torch.randn(BATCH, WIDTH)
 
-    def run() -> list[Tensor]:
-        u = start.clone().requires_grad_()
-        inputs = [u, *net.parameters()]
-        return [*torch.autograd.grad(module(u).square().sum(), inputs)]
+    def work(memory: str) -> Work:
+        module = LayerParallel(net, levels=1, memory=memory)
 
-    return run
+        def run() -> list[Tensor]:
+            u = start.clone().requires_grad_()
+            inputs = [u, *net.parameters()]
+            return [*torch.autograd.grad(module(u).square().sum(), inputs)]
+
+        return run
+
+    return net, {memory: work(memory) for memory in MEMORIES}
 
 
 def held(layers: int, memory: str, kept: float = 2.0) -> float:
@@ -50,26 +55,28 @@ def held(layers: int, memory: str, kept: float = 2.0) -> float:
 
     if memory == "states":
         return kept * layers
-    parts = pairwise(segment_ends(layers, kept))
+    parts = pairwise(segment_ends(layers, kept, 4 * WIDTH * BATCH))
     return max(n + 1 + kept * (last - first) for n, (first, last) in enumerate(parts))
 
 
-def size(layers: int, weights: str, memory: str) -> float:
-    """MiB, in a process of its own."""
-    command = [sys.executable, __file__, "--size", str(layers), weights, memory]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
 def measure(layers: int, weights: str, seeds: int) -> list[saved.Row]:
+    from mgnet.depth.compiled.parameters import forget
+
     times: dict[str, list[float]] = {memory: [] for memory in MEMORIES}
+    net, calls = works(layers, weights)
+    sizes: dict[str, float] = {}
     for seed in range(seeds):
-        works = {memory: work(layers, weights, memory, seed) for memory in MEMORIES}
-        found = [each() for each in works.values()]
-        for a, b in zip(*found, strict=True):
+        torch.manual_seed(seed)
+        for parameter in net.parameters():
+            nn.init.uniform_(parameter, -(WIDTH**-0.5), WIDTH**-0.5)
+        for a, b in zip(*[each() for each in calls.values()], strict=True):
             if not torch.equal(a, b):
                 raise SystemExit(f"{layers} layers, {weights}: gradients differ")
-        for memory, each in works.items():
+        for memory, each in calls.items():
             times[memory].append(seconds(each))
+            if not seed:
+                forget()  # memory that is kept for the next call
+                sizes[memory] = growth(each)
     rows = []
     for memory in MEMORIES:
         ratios = [a / b for a, b in zip(times[memory], times["states"], strict=True)]
@@ -78,7 +85,7 @@ def measure(layers: int, weights: str, seeds: int) -> list[saved.Row]:
         row |= {"ratio_median": statistics.median(ratios)}
         row |= {"ratio_least": min(ratios), "ratio_largest": max(ratios)}
         row |= {"held": held(layers, memory), "roots": held(layers, memory) / math.sqrt(layers)}
-        row |= {"mib": size(layers, weights, memory)}
+        row |= {"mib": sizes[memory]}
         rows.append(row)
     return rows
 
@@ -104,14 +111,6 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
 
 def main(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    if options.size:
-        each = work(int(options.size[0]), *options.size[1:], seed=0)
-        each()
-        from mgnet.depth.compiled.parameters import forget
-
-        forget()
-        print(growth(each))
-        return
     setting = f"medians of {options.seeds} seeds, one thread, processor seconds"
     heads = f"{'':<33}{'ms':>9}{'ratio':>8}{'least to largest':>17}{'held':>10}{'/ sqrt N':>9}"
     lines, rows = [setting, saved.heading(), "", f"{heads}{'MiB':>9}"], []
@@ -131,6 +130,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--layers", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--size", nargs=3, help=argparse.SUPPRESS)
     saved.add_option(parser)
     main(parser.parse_args())

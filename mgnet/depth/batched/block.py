@@ -21,7 +21,7 @@ from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.programs import Program
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
-from mgnet.depth.batched.surroundings import OutsideTensorError, check_gradients, fingerprint
+from mgnet.depth.batched.surroundings import check_gradients, fingerprint, why_not_traced
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.batched.traces import Family, Request, Trace, Traces
 from mgnet.depth.batched.tracing import OneLayer, trace_layer
@@ -328,10 +328,8 @@ class StackedBlock:
             return trace_layer(request.slope, inputs, count, self.stages)
         except ValueError:
             raise
-        except OutsideTensorError as error:
-            reason = error.told(self.template)
         except Exception as error:
-            reason = str(error).strip().split("\n")[0]
+            reason = why_not_traced(error, self.template)
         inputs = [x[0] for x in request.inputs()]
         buffers = [x.clone() for x in inputs[count:-3]]
         request.slope(inputs[:count], buffers, *inputs[-3:])  # raises the block's own errors

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
@@ -30,6 +31,7 @@ __all__ = [
     "fingerprint",
     "innermost",
     "surroundings",
+    "why_not_traced",
 ]
 
 PLAIN = int, float, complex, bool, str, bytes, type(None), np.generic, torch.dtype, torch.device
@@ -75,6 +77,21 @@ of its own, so that another one may take its place; keep it by register_buffer'
             f"{self.value.dtype} of shape {tuple(self.value.shape)}, which is no parameter or "
             "buffer of its own, so that another one may take its place; keep it by register_buffer"
         )
+
+
+def why_not_traced(error: Exception, block: nn.Module) -> str:
+    """What a trace of a block ended with, in words.
+
+    Examples
+    --------
+    >>> why_not_traced(ValueError("no such shape"), nn.Tanh())
+    'no such shape'
+    """
+    if isinstance(error, OutsideTensorError):
+        return error.told(block)
+    if isinstance(error, DataDependentOutputException):
+        return "it reads numbers from tensors, as item() does"
+    return str(error).strip().split("\n")[0]
 
 
 def _article(kind: str) -> str:

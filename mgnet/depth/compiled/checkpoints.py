@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from mgnet.depth.compiled.march import CompiledMarch, PackedLayers
+from mgnet.depth.compiled.parameters import Memory
 
 __all__ = ["CheckpointedLayers", "segment_ends"]
 
 MOST = 3.0  # states kept, in square roots of the number of layers, where so few are possible
+FREE = 2**20  # bytes of states that nobody misses: fewer would save nothing and take time
 
 
-def segment_ends(layers: int, kept: float) -> list[int]:
+def segment_ends(layers: int, kept: float, size: int = FREE) -> list[int]:
     """Where segments of layers end, so that the backward pass needs little memory.
 
     The states before all segments are kept. From the last segment to the first one, the backward
@@ -29,12 +31,14 @@ def segment_ends(layers: int, kept: float) -> list[int]:
     layers : int
     kept : float
         What a layer keeps for its adjoint, in states.
+    size : int
+        Bytes of a state.
 
     Returns
     -------
     list of int
         0 first, `layers` last. At most `3 sqrt(layers)` states are held at a time where `kept` is
-        at most 4.5, else about `sqrt(2 kept layers)`.
+        at most 4.5, else about `sqrt(2 kept layers)`; or 1 MiB of them, if that is more.
 
     Examples
     --------
@@ -45,7 +49,7 @@ def segment_ends(layers: int, kept: float) -> list[int]:
     """
     if layers < 1:
         return [0]
-    held = max(MOST * math.sqrt(layers), math.sqrt(2.0 * kept * layers))
+    held = max(MOST * math.sqrt(layers), math.sqrt(2.0 * kept * layers), FREE / size)
     while True:
         ends, length = [0], 1
         while ends[-1] < layers and length:
@@ -86,7 +90,7 @@ class CheckpointedLayers:
     ):
         self.march, self.start = march, u
         self.packed = PackedLayers(march, tensors, joint, wanted)
-        self.ends = segment_ends(self.packed.count, max(march.kept(wanted), 1.0))
+        self.ends = segment_ends(self.packed.count, max(march.kept(wanted), 1.0), u.nbytes)
         self.states: list[Tensor] = []  # before each segment
         self._end = self._through()
 
@@ -107,16 +111,24 @@ class CheckpointedLayers:
         sums, of_given = packed.sums(leaves[1]), [x.new_zeros(x.shape) for x in leaves[2]]
         found = torch.zeros(len(before), sums.size, dtype=self.march.dtype)
         found[:, : sums.shared] = before
+        memory = self._memory(record=True)
         for first, last in reversed([*pairwise(self.ends)]):
-            marched = self.march.through(packed, first, last, self.states.pop(), record=True)
+            state = self.states.pop()
+            marched = self.march.through(packed, first, last, state, True, memory)
             gradient = marched.backward(gradient, sums, found)
             for whole, part in zip(of_given, marched.of_given(leaves[2]), strict=True):
                 whole[slice(None) if len(whole) < packed.count else slice(first, last)] += part
         return gradient, found[:, : sums.shared], packed.pull(leaves, sums, found, of_given)
 
     def _through(self) -> Tensor:
-        state = self.start
+        state, memory = self.start, self._memory(record=False)
         for first, last in pairwise(self.ends):
             self.states.append(state)
-            state = self.march.through(self.packed, first, last, state, record=False).last()
+            state = self.march.through(self.packed, first, last, state, False, memory).last()
         return state
+
+    def _memory(self, record: bool) -> Memory:
+        """For any segment; the first one is the longest."""
+        return Memory(
+            self.march.places(self.packed, self.ends[1], self.start, record)[1], self.march.dtype
+        )

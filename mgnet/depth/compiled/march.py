@@ -128,20 +128,38 @@ class CompiledMarch:
         layers = PackedLayers(self, tensors, joint, wanted)
         return self.through(layers, 0, layers.count, u, record)
 
-    def through(
-        self, layers: PackedLayers, first: int, last: int, u: Tensor, record: bool
-    ) -> MarchedLayers:
-        """Through the layers first .. last - 1, from the state before them."""
+    def places(
+        self, layers: PackedLayers, count: int, u: Tensor, record: bool
+    ) -> tuple[list[_Place], int]:
+        """Where the parts of a batch are, for so many layers; numbers in all."""
         of_loops = self.prepared.wanted(layers.wanted) if record else None
         places, size, samples = [], 0, u.numel() // self.width
         rows = max(value.rows for value in self.code.values)
+        counts = tuple([count if len(x) == layers.count else 1 for x in layers.given])
+        for block in blocks_of(samples, self.lanes, rows):
+            layout = self.layout(count, block.S, of_loops, counts)
+            places.append(_Place(block, layout, size))
+            size += block.parts * layout.size
+        return places, size
+
+    def through(
+        self,
+        layers: PackedLayers,
+        first: int,
+        last: int,
+        u: Tensor,
+        record: bool,
+        memory: Memory | None = None,
+    ) -> MarchedLayers:
+        """Through the layers first .. last - 1, from the state before them.
+
+        In a memory that is large enough, or in one of its own.
+        """
+        places, size = self.places(layers, last - first, u, record)
         with torch.no_grad():
             given = [x if len(x) < layers.count else x[first:last] for x in layers.given]
-            for block in blocks_of(samples, self.lanes, rows):
-                layout = self.layout(last - first, block.S, of_loops, tuple(map(len, given)))
-                places.append(_Place(block, layout, size))
-                size += block.parts * layout.size
-            marched = MarchedLayers(layers, first, last, places, Memory(size, self.dtype), u)
+            memory = Memory(size, self.dtype) if memory is None else memory
+            marched = MarchedLayers(layers, first, last, places, memory, u)
             marched.put("at", 0, u[None])
             for k, value in zip(self.given, given, strict=True):
                 marched.put("at", k, value)

@@ -125,7 +125,8 @@ class _March(torch.autograd.Function):
         update = update and setup.changes_buffers(u)
         recorded = any(ctx.needs_input_grad)
         kept = recorded and not checkpoints
-        ends = segment_ends(len(layers), KEPT)[:-1] if recorded and checkpoints else ()
+        few = recorded and checkpoints
+        ends = segment_ends(len(layers), KEPT, u.nbytes)[:-1] if few else ()
         now, tapes, states, changed = communicator.receive(u.detach(), False)[None], [], {}, []
         wanted = [now[:0]]
         for n in range(len(layers)):

@@ -10,8 +10,16 @@ from torch import nn
 pytest.importorskip("numba")
 
 from mgnet.depth import LayerParallel, ODENet  # noqa: E402
+from mgnet.depth.compiled import checkpoints  # noqa: E402
 from mgnet.depth.compiled.checkpoints import segment_ends  # noqa: E402
 from mgnet.depth.compiled.march import CompiledMarch  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def small_states_count(monkeypatch, request):
+    """As if they were large: a MiB of them is free."""
+    if "free" not in request.node.name:
+        monkeypatch.setattr(checkpoints, "FREE", 1)
 
 
 def most_held(ends, kept):
@@ -34,6 +42,11 @@ def test_segments_hold_few_states():
     assert segment_ends(0, 3.0) == [0]
 
 
+def test_a_mebibyte_is_free():
+    assert segment_ends(1000, 2.0, 2**11) == [0, 255, 510, 764, 1000]  # 512 states
+    assert segment_ends(400, 2.0, 2**10) == [0, 400]
+
+
 @pytest.mark.parametrize("weights", ["per layer", "shared"])
 @pytest.mark.parametrize("scheme", ["euler", "rk4"])
 def test_the_bits_are_those_of_all_states(scheme, weights, monkeypatch):
@@ -44,10 +57,10 @@ def test_the_bits_are_those_of_all_states(scheme, weights, monkeypatch):
     inputs, found = [x, *net.parameters()], []
     recorded, through = [], CompiledMarch.through
 
-    def counted(self, layers, first, last, u, record):
+    def counted(self, layers, first, last, u, record, memory=None):
         if record:
             recorded.append(last - first)
-        return through(self, layers, first, last, u, record)
+        return through(self, layers, first, last, u, record, memory)
 
     for memory in ("states", "checkpoints"):
         y = LayerParallel(net, levels=1, memory=memory)(x)

@@ -8,6 +8,7 @@ from torch import nn
 
 from mgnet.depth import LayerParallel, ODENet
 from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.compiled import checkpoints
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, SerialCommunicator
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.method import SERIAL_METHOD
@@ -132,6 +133,12 @@ def test_frozen_layers_and_no_graph():
     assert x.grad is not None
 
 
+@pytest.fixture
+def few_states(monkeypatch):
+    """As if they were large: a MiB of them is free."""
+    monkeypatch.setattr(checkpoints, "FREE", 1)
+
+
 class Drawing(nn.Module):
     """Statistics, dropout and convolutions: no compiled loop takes it."""
 
@@ -152,7 +159,7 @@ class Watched(nn.Linear):
 
 
 @pytest.mark.parametrize("block", [Drawing(), Watched(5, 5)])
-def test_checkpoints_in_place_of_states(block):
+def test_checkpoints_in_place_of_states(block, few_states):
     torch.manual_seed(0)
     whole = LayerParallel(ODENet(block, 23).double(), levels=1)
     frugal = LayerParallel(copy.deepcopy(whole.net), levels=1, memory="checkpoints")
@@ -170,7 +177,7 @@ def test_checkpoints_in_place_of_states(block):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
-def test_checkpoints_have_second_derivatives():
+def test_checkpoints_have_second_derivatives(few_states):
     torch.manual_seed(0)
     net = ODENet(nn.Sequential(nn.Conv1d(2, 2, 3, padding=1), nn.Tanh()), 9).double()
     x, found = torch.randn(2, 2, 4, dtype=torch.float64, requires_grad=True), []
@@ -189,7 +196,7 @@ def test_checkpoints_of_another_mode_are_refused():
         out.sum().backward()
 
 
-def test_few_states_are_kept():
+def test_few_states_are_kept(few_states):
     """Large states without a compiled loop: neither tapes nor autograd's graph hold them."""
     module = LayerParallel(ODENet(Drawing(), 400), levels=1, memory="checkpoints").eval()
     x, kept = torch.randn(1100, 2, 8, requires_grad=True), []
