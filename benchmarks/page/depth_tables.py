@@ -182,3 +182,37 @@ def recurrent_ranks_tables(rows: Rows) -> list[str]:
 
 def recurrent_ranks_lines(rows: Rows, targets: Rows) -> list[Line]:
     return [judged_line(target) for target in targets]
+
+
+def ode_march_tables(rows: Rows) -> list[str]:
+    columns = {"": "{case}", "method": "{method}", "ms": "{ms_median:.2f}"}
+    columns |= {"it / mgnet": spread("ratio", ".2f"), "MiB": "{mib_median:.1f}"}
+    columns |= {"error of gradients": "{error:.0e}"}
+    return [listed(rows, columns)]
+
+
+def ode_march_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for case in values(rows, "case"):
+        own = where(rows, case=case)
+        ours = find(own, method="mgnet")
+        for name in ("torchdiffeq", "JAX scan"):
+            for row in where(own, method=name):
+                told = f"{ours['ms_median']:.2f} ms", f"{row['ms_median']:.2f} ms ({name})"
+                line = Line(f"neural ODE, {case}", *told, row["ratio_median"])
+                start = f"{case}: time of {name}"
+                target = next((t for t in targets if t["name"].startswith(start)), None)
+                found = {"target": target["target"], "met": target["met"]} if target else {}
+                lines.append(line._replace(**found))
+    return lines
+
+
+def serial_memory_tables(rows: Rows) -> list[str]:
+    columns = {"layers": "{layers}", "weights": "{weights}", "memory": "{memory}"}
+    columns |= {"ms": "{ms_median:.1f}", "it / all states": spread("ratio", ".2f")}
+    columns |= {"states held": "{held:.0f}", "over sqrt(N)": "{roots:.2f}", "MiB": "{mib:.1f}"}
+    return [listed(rows, columns)]
+
+
+def serial_memory_lines(rows: Rows, targets: Rows) -> list[Line]:
+    return [judged_line(target) for target in targets]

@@ -275,6 +275,29 @@ def recurrent_ranks(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def ode_march(rows: Sequence[Row]) -> Figure:
+    figure, (ax,) = panels(1)
+    told = [row | {"case": row["case"].replace(", width", ",\nwidth")} for row in rows]
+    bars(ax, told, "case", "ms_median")
+    ax.set(xscale="log", xlabel="milliseconds (median), forward and backward")
+    legend(figure, ax)
+    return figure
+
+
+def serial_memory(rows: Sequence[Row]) -> Figure:
+    figure, axes = panels(2, width=8.5)
+    for ax, key, label in zip(axes, ("mib", "ms_median"), ("MiB", "milliseconds"), strict=True):
+        for weights, line in (("per layer", "-"), ("shared", "--")):
+            for memory in values(rows, "memory"):
+                own = where(rows, weights=weights, memory=memory)
+                at = [row["layers"] for row in own]
+                told = f"{memory}, weights {weights}"
+                ax.plot(at, [row[key] for row in own], line, marker="o", ms=3, label=told)
+        ax.set(xscale="log", yscale="log", xlabel="layers", ylabel=label)
+    axes[0].legend(fontsize=7)
+    return figure
+
+
 def layer_parallel_calls(rows: Sequence[Row]) -> Figure:
     figure, axes = panels(1)
     told = [row | {"method": row["way"]} for row in rows if "gain_median" in row]

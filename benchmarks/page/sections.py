@@ -221,6 +221,24 @@ SECTIONS = {
         recurrent_tables.target_lines,
         recurrent_tables.classification_figure,
     ),
+    "ode_march": Section(
+        "Neural ODEs, step by step",
+        "A network with one hidden layer as the right-hand side, forward and backward, one core: "
+        "`LayerParallel(net, levels=1)` (mgnet) and `odeint` beside torchdiffeq, torchode, diffrax "
+        "and a scan in JAX.",
+        depth_tables.ode_march_tables,
+        "Milliseconds of a forward and a backward pass.",
+        depth_tables.ode_march_lines,
+        figures.ode_march,
+    ),
+    "serial_memory": Section(
+        "Very many layers, step by step",
+        "Serial propagation with all states kept, and from checkpoints; width 16, batch 32.",
+        depth_tables.serial_memory_tables,
+        "Growth of memory, and time, over the number of layers.",
+        depth_tables.serial_memory_lines,
+        figures.serial_memory,
+    ),
     "recurrent_ranks": Section(
         "Recurrent networks over ranks",
         "Time steps of a GRU over two ranks of MPI beside `torch.nn.GRU` on one core, and what the "

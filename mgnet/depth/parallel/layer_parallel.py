@@ -80,8 +80,8 @@ class LayerParallel(Explained):
         first order for slopes linear in weights; where weights multiply, as in attention, and are
         not smooth in depth, "fused" is.
     memory : {"states", "checkpoints"}
-        What serial propagation keeps: all states, or about `3 sqrt(layers)` of them, from which
-        the backward pass computes the others again, with the same results to rounding.
+        What serial propagation keeps: all states, or 1 MiB of them or about `3 sqrt(layers)`, from
+        which the backward pass computes the others again, with the same results to rounding.
 
     Attributes
     ----------
