@@ -48,8 +48,9 @@ def odeint(
     Parameters
     ----------
     func : torch.nn.Module, or callable
-        `(t, y) -> dy/dt`, t a tensor without axes. Gradients go to its parameters; those to other
-        tensors, as in a closure, need `mode="serial"` and are left to autograd.
+        `(t, y) -> dy/dt`, t a tensor without axes. Gradients go to the parameters of a module. Of a
+        function that can reach tensors with a gradient, as a closure, autograd records the steps,
+        in `mode="serial"`.
     y0 : tensor, or tuple, list or dictionary of tensors
         Of any shapes, float32 or float64; func gets and gives the same structure.
     t : tensor of shape (K,)
