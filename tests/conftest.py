@@ -74,6 +74,9 @@ def options(petsc, monkeypatch) -> Iterator[Callable[[str], None]]:
         database.delValue(name)
 
 
+RESET = "\x1b[0m"  # colorama, which comes with the documentation tools, prints it at the end
+
+
 def run_group(command: list[str], timeout: float) -> tuple[int, str, str]:
     """Run a command as a process group, so that a hanging rank does not outlive its launcher."""
     process = subprocess.Popen(
@@ -112,6 +115,6 @@ def mpiexec() -> Callable[..., str]:
         command = [str(launcher), "-n", str(ranks), sys.executable, str(HERE / "mpi" / script)]
         status, out, err = run_group([*command, *arguments], timeout)
         assert status == 0, f"{script} on {ranks} ranks ended with {status}\n{out}\n{err}"
-        return out
+        return out.replace(RESET, "")
 
     return run
