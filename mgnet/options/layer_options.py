@@ -11,7 +11,12 @@ from mgnet.options.reader import OptionReader, check_names
 if TYPE_CHECKING:
     from mgnet.depth import AdaptiveCycles, CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 
-__all__ = ["control_from_options", "layer_parallel_from_options"]
+__all__ = [
+    "control_from_options",
+    "factors_from_options",
+    "layer_parallel_from_options",
+    "named",
+]
 
 
 def layer_parallel_from_options(
@@ -56,10 +61,7 @@ def layer_parallel_from_options(
 
     check_names()
     values = OptionReader(prefix, "layers")
-    given: Any = tuple(coarsening) if isinstance(coarsening, Sequence) else coarsening
-    factors = values.get("coarsening", given)
-    if isinstance(factors, tuple) and len(factors) == 1:
-        factors = factors[0]
+    factors = factors_from_options(coarsening, values)
     relaxation = values.get("relaxation", tuple(relaxation))
     levels = values.get("levels", levels)
     texts = values.get("forward_cycle", forward), values.get("backward_cycle", backward)
@@ -78,9 +80,34 @@ def layer_parallel_from_options(
             coarse=coarse,
         )
     except ValueError as error:
-        names = ("levels", "coarsening", "forward_cycle", "backward_cycle")
-        shown = [values.shown(n) for n in names if values.text(f"mgnet_{n}") is not None]
-        raise ValueError(f"option {', '.join(shown)}: {error}" if shown else error) from None
+        raise named(
+            error, values, ("levels", "coarsening", "forward_cycle", "backward_cycle")
+        ) from None
+
+
+def factors_from_options(coarsening: Any, values: OptionReader) -> Any:
+    """The coarsening that the options ask for, or the script's; one factor is a number.
+
+    Examples
+    --------
+    >>> factors_from_options([8], OptionReader("unused_"))
+    8
+    """
+    given: Any = tuple(coarsening) if isinstance(coarsening, Sequence) else coarsening
+    factors = values.get("coarsening", given)
+    return factors[0] if isinstance(factors, tuple) and len(factors) == 1 else factors
+
+
+def named(error: ValueError, values: OptionReader, names: Sequence[str]) -> ValueError:
+    """The error, with those of these options that were given.
+
+    Examples
+    --------
+    >>> named(ValueError("too many levels"), OptionReader("unused_"), ["levels"])
+    ValueError('too many levels')
+    """
+    shown = [values.shown(n) for n in names if values.text(f"mgnet_{n}") is not None]
+    return ValueError(f"option {', '.join(shown)}: {error}") if shown else error
 
 
 def control_from_options(control: Any, values: OptionReader) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mgnet.options.layer_options import control_from_options
+from mgnet.options.layer_options import control_from_options, factors_from_options, named
 from mgnet.options.reader import OptionReader, check_names
 
 if TYPE_CHECKING:
@@ -56,10 +56,7 @@ def time_parallel_from_options(
 
     check_names()
     values = OptionReader(prefix, "time")
-    given: Any = tuple(coarsening) if isinstance(coarsening, Sequence) else coarsening
-    factors = values.get("coarsening", given)
-    if isinstance(factors, tuple) and len(factors) == 1:
-        factors = factors[0]
+    factors = factors_from_options(coarsening, values)
     words = (relaxation,) if isinstance(relaxation, str) else tuple(relaxation)
     words, levels = values.get("relaxation", words), values.get("levels", levels)
     control = control_from_options(CyclesToTolerance(1e-6) if control is None else control, values)
@@ -84,6 +81,4 @@ def time_parallel_from_options(
             warm_start=warm_start,
         )
     except ValueError as error:
-        names = ("levels", "coarsening", "relaxation", "cycle")
-        shown = [values.shown(n) for n in names if values.text(f"mgnet_{n}") is not None]
-        raise ValueError(f"option {', '.join(shown)}: {error}" if shown else error) from None
+        raise named(error, values, ("levels", "coarsening", "relaxation", "cycle")) from None

@@ -181,6 +181,11 @@ class PackedLayers:
     march : CompiledMarch
     tensors, joint, wanted
         As in `CompiledMarch.forward`.
+
+    Attributes
+    ----------
+    shared : int
+        Numbers in the gradients by the parameters that all layers share.
     """
 
     def __init__(
@@ -195,6 +200,7 @@ class PackedLayers:
         with torch.no_grad():
             values, self.given = march.prepared.shaped(tensors, whole=False)
             self.parameters, self.at = march.prepared.packed(tensors[-1], values)
+            self.shared = self.sums(values).shared if joint else 0
 
     def leaves(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """The tensors as leaves of a graph, and what the loops get of them."""
@@ -318,8 +324,7 @@ class MarchedLayers:
 
     def before(self) -> Tensor:
         """Zeros in place of the sums of the layers after these, by parameters that all share."""
-        shared = self.packed.sums(self.packed.leaves()[1]).shared
-        return torch.zeros(self.groups, shared, dtype=self.march.dtype)
+        return torch.zeros(self.groups, self.packed.shared, dtype=self.march.dtype)
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
         """As `adjoint`, with the sums of other layers, and with what these layers add to them."""
