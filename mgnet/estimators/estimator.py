@@ -15,6 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from mgnet.estimators.budgeted_training import train_within
+from mgnet.estimators.ensembles import check_ensemble, trained_ensembles
+from mgnet.estimators.evidence.ensemble import Ensemble
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import SweepLines, TrainingBudget
@@ -34,6 +36,8 @@ OPTIMIZERS: dict[str, tuple[Smoother, int]] = {
     "lbfgs": (LBFGS(), 10),
     "adam": (TorchOptimizer(torch.optim.Adam, {"lr": 1e-2}), 50),
 }
+# What "auto" stands for where a single network is trained.
+SINGLE = {"hidden": (8,), "intervals": 4, "levels": 3, "roughness": 1e-3}
 NAMED = 8  # columns that a warning names
 
 
@@ -42,17 +46,20 @@ class KANEstimator(BaseEstimator, ABC):
 
     network_: KAN
     scales_: Scales
+    ensembles_: list[Ensemble]
     _single = False  # whether the training rows came in single precision
+    _counts = True  # whether weights may count rows
 
     def __init__(
         self,
-        hidden: int | Sequence[int] = (8,),
+        hidden: int | Sequence[int] | str = "auto",
         *,
-        intervals: int | Sequence[int] = 4,
-        levels: int = 3,
+        ensemble: int = 5,
+        intervals: int | Sequence[int] | str = "auto",
+        levels: int | str = "auto",
         most_intervals: int | Sequence[int | None] | None = None,
         degree: int = 3,
-        roughness: float = 1e-3,
+        roughness: float | str = "auto",
         optimizer: str = "auto",
         cycle: str = "",
         n_init: int | str = "auto",
@@ -66,6 +73,7 @@ class KANEstimator(BaseEstimator, ABC):
         verbose: bool = False,
     ):
         self.hidden = hidden
+        self.ensemble = ensemble
         self.intervals = intervals
         self.levels = levels
         self.most_intervals = most_intervals
@@ -102,6 +110,9 @@ class KANEstimator(BaseEstimator, ABC):
         """
         name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
         self._check(name)
+        if self.ensemble > 1:
+            self._train_ensemble(X, y, weights, budget)
+            return
         own = budget is None
         if budget is None:
             budget = TrainingBudget(
@@ -112,6 +123,33 @@ class KANEstimator(BaseEstimator, ABC):
                 tol=self.tol,
                 progress=SweepLines() if self.verbose else None,
             )
+        seed = self._seed()
+        outputs = y.shape[1] if y.ndim > 1 else len(np.unique(y))
+        rows, kept = self._scaled(*distinct_rows(X, y, weights), seed)
+        widths = [rows[0].shape[1], *self._hidden(), outputs]
+        self._check_size(widths)
+        generator = torch.Generator().manual_seed(seed)
+        coarsest = KAN(widths, self._own("intervals"), self.degree, generator=generator)
+        held_out = None
+        if kept.any():  # there may be too few rows
+            held_out = objective(coarsest, _part(rows, kept), 0.0)
+            rows = _part(rows, ~kept)
+        problem = objective(coarsest, rows, self._own("roughness"))
+        (smoother, step), levels = OPTIMIZERS[name], self._own("levels")
+        hierarchy = knot_hierarchy(
+            coarsest, problem, levels, smoother, most_intervals=self.most_intervals
+        )
+        starts = None if self.n_init == "auto" else int(self.n_init)
+        level, u = train_within(
+            budget, hierarchy, self.cycle, {str(smoother): step}, held_out, starts, seed
+        )
+        self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
+        self.n_iter_ = len(budget.history)
+        self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
+        if own and budget.interrupted:
+            raise KeyboardInterrupt
+
+    def _seed(self) -> int:
         seed: Any = self.random_state
         if isinstance(seed, Integral) and not is_whole(seed):
             raise ValueError(
@@ -120,30 +158,33 @@ class KANEstimator(BaseEstimator, ABC):
             )
         if not isinstance(seed, Integral):
             seed = check_random_state(seed).randint(2**31 - 1)
-        outputs = y.shape[1] if y.ndim > 1 else len(np.unique(y))
-        rows, kept = self._scaled(*distinct_rows(X, y, weights), int(seed))
-        widths = [rows[0].shape[1], *self._hidden(), outputs]
-        self._check_size(widths)
-        generator = torch.Generator().manual_seed(int(seed))
-        coarsest = KAN(widths, self.intervals, self.degree, generator=generator)
-        held_out = None
-        if kept.any():  # there may be too few rows
-            held_out = objective(coarsest, _part(rows, kept), 0.0)
-            rows = _part(rows, ~kept)
-        problem = objective(coarsest, rows, self.roughness)
-        smoother, step = OPTIMIZERS[name]
-        hierarchy = knot_hierarchy(
-            coarsest, problem, self.levels, smoother, most_intervals=self.most_intervals
-        )
-        starts = None if self.n_init == "auto" else int(self.n_init)
-        level, u = train_within(
-            budget, hierarchy, self.cycle, {str(smoother): step}, held_out, starts, int(seed)
-        )
-        self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
-        self.n_iter_ = len(budget.history)
-        self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
-        if own and budget.interrupted:
+        return int(seed)
+
+    def _train_ensemble(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None,
+        budget: TrainingBudget | None,
+    ) -> None:
+        """Train an ensemble on all rows."""
+        X, y, weights = distinct_rows(X, y, weights)
+        self._scale(X, y, weights, constant_inputs(X, self._single))
+        x = self.scales_.inputs(X).numpy()
+        targets = self.scales_.targets(y).numpy() if y.ndim > 1 else y
+        found = trained_ensembles(self, x, targets, weights, budget)
+        self.network_, self.ensembles_ = found.network, found.ensembles
+        self.n_iter_ = sum(own.levels for own in found.ensembles)
+        self.loss_curve_ = [loss for own in found.ensembles for loss in own.losses]
+        if budget is None and found.interrupted:
             raise KeyboardInterrupt
+
+    def _scale(
+        self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, constant: list[int]
+    ) -> None:
+        if constant:
+            self._warn_constant(constant)
+        self.scales_ = Scales.of(x, y if y.ndim > 1 else None, weights, constant)
 
     def _scaled(
         self, x: np.ndarray, y: np.ndarray, weights: np.ndarray | None, seed: int
@@ -153,10 +194,7 @@ class KANEstimator(BaseEstimator, ABC):
         if self.early_stopping:
             strata = kept if y.ndim > 1 else y
             kept = validation_rows(strata, self.validation_fraction, seed, weights)
-        constant = constant_inputs(x[~kept], self._single)
-        if constant:
-            self._warn_constant(constant)
-        self.scales_ = Scales.of(x, y if y.ndim > 1 else None, weights, constant)
+        self._scale(x, y, weights, constant_inputs(x[~kept], self._single))
         targets = self.scales_.targets(y) if y.ndim > 1 else torch.from_numpy(y)
         return (self.scales_.inputs(x), targets, weights), kept
 
@@ -170,12 +208,18 @@ class KANEstimator(BaseEstimator, ABC):
             f"{'column' if len(constant) == 1 else 'columns'} {shown}; predictions do not depend "
             f"on {'it' if len(constant) == 1 else 'them'}",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
+
+    def _own(self, name: str) -> Any:
+        """A parameter; for "auto" what a single network has."""
+        value = getattr(self, name)
+        return SINGLE.get(name, value) if isinstance(value, str) and value == "auto" else value
 
     def _hidden(self) -> list[int]:
         """The widths of the hidden layers."""
-        given = self.hidden.tolist() if isinstance(self.hidden, np.ndarray) else self.hidden
+        given = self._own("hidden")
+        given = given.tolist() if isinstance(given, np.ndarray) else given
         widths = list(given) if isinstance(given, Sequence) else [given]
         if not all(map(is_count, widths)):
             raise ValueError(
@@ -186,16 +230,16 @@ class KANEstimator(BaseEstimator, ABC):
 
     def _check_size(self, widths: Sequence[int]) -> None:
         """Raise unless the finest network is one to train, before the coarsest is made."""
-        kind, per_layer = type(self).__name__, self.intervals
+        kind, per_layer, levels = type(self).__name__, self._own("intervals"), self._own("levels")
         if not isinstance(per_layer, Sequence):
             per_layer = [per_layer] * (len(widths) - 1)
         known = all(map(is_count, per_layer)) and len(per_layer) == len(widths) - 1
-        if not known or not is_count(self.levels) or not is_count(self.degree):
+        if not known or not is_count(levels) or not is_count(self.degree):
             raise ValueError(
                 f"{kind} got intervals {shown(self.intervals)}, levels {shown(self.levels)} and "
                 f"degree {shown(self.degree)}; give positive integers"
             )
-        times = min(int(self.levels), 1000) - 1
+        times = min(int(levels), 1000) - 1
         most = self.most_intervals
         own = most if isinstance(most, Sequence) and len(most) == len(per_layer) else [most]
         caps: list[Any] = [cap if is_count(cap) else inf for cap in own]
@@ -214,6 +258,7 @@ class KANEstimator(BaseEstimator, ABC):
 
     def _check(self, optimizer: str) -> None:
         kind = type(self).__name__
+        check_ensemble(self)
         if optimizer not in self._optimizers:
             *others, last = self._optimizers
             raise ValueError(
@@ -226,8 +271,8 @@ class KANEstimator(BaseEstimator, ABC):
             )
         if not isinstance(self.verbose, bool | np.bool_):
             raise ValueError(f"{kind} got verbose {shown(self.verbose)}; it must be True or False")
-        numbers = {
-            name: getattr(self, name)
+        numbers: dict[str, Any] = {
+            name: self._own(name)
             for name in (
                 "max_iter",
                 "n_iter_no_change",
@@ -254,9 +299,9 @@ class KANEstimator(BaseEstimator, ABC):
                 f"{kind} got validation_fraction {self.validation_fraction}; it must lie between "
                 "0 and 1"
             )
-        if not 0.0 <= self.roughness < np.inf:
+        if not 0.0 <= numbers["roughness"] < np.inf:
             raise ValueError(
-                f"{kind} got roughness {self.roughness}; it must be finite and not negative"
+                f"{kind} got roughness {numbers['roughness']}; it must be finite and not negative"
             )
 
 

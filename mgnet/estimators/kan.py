@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -154,13 +156,37 @@ class KANRegressor(RegressorMixin, KANEstimator):
         self._train(X, y, weights, squares, budget)
         return self
 
-    def predict(self, X: Any) -> np.ndarray:
-        """(rows, inputs) -> (rows,) or (rows, outputs), as y was."""
+    def predict(
+        self, X: Any, return_std: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """(rows, inputs) -> (rows,) or (rows, outputs), as y was.
+
+        Parameters
+        ----------
+        X : array-like of shape (rows, inputs)
+        return_std : bool
+            Whether to return the standard deviation of a new measurement, too, of the same shape:
+            from the errors on rows that members had not seen, and how far members differ.
+
+        Raises
+        ------
+        ValueError
+            If there is no ensemble to tell it.
+        """
         check_is_fitted(self)
         with as_doubles("KANRegressor"):
             X = validate_data(self, X, dtype=np.float64, reset=False)
-        y = self.scales_.values(continued(self.network_, self.scales_.inputs(X)))
-        return y[:, 0] if self._flat else y
+        x = self.scales_.inputs(X)
+        y = self.scales_.values(continued(self.network_, x))
+        if not return_std:
+            return y[:, 0] if self._flat else y
+        if self.ensemble == 1:
+            raise ValueError(
+                "KANRegressor got return_std=True and ensemble 1; one network does not tell how "
+                "far off it is: fit with ensemble=5"
+            )
+        std = self.scales_.sizes(np.stack([own.deviation(x) for own in self.ensembles_], 1))
+        return (y[:, 0], std[:, 0]) if self._flat else (y, std)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The coefficient of determination, R^2, the mean over the outputs.
@@ -239,6 +265,51 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     True
     """
 
+    def __init__(
+        self,
+        hidden: int | Sequence[int] | str = "auto",
+        *,
+        ensemble: int = 5,
+        intervals: int | Sequence[int] | str = "auto",
+        levels: int | str = "auto",
+        most_intervals: int | Sequence[int | None] | None = None,
+        degree: int = 3,
+        roughness: float | str = "auto",
+        optimizer: str = "auto",
+        cycle: str = "",
+        n_init: int | str = "auto",
+        max_iter: int = 200,
+        seconds: float | None = None,
+        tol: float = 1e-3,
+        early_stopping: bool = True,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        class_weight: Any = None,
+        random_state: Any = 0,
+        verbose: bool = False,
+    ):
+        super().__init__(
+            hidden,
+            ensemble=ensemble,
+            intervals=intervals,
+            levels=levels,
+            most_intervals=most_intervals,
+            degree=degree,
+            roughness=roughness,
+            optimizer=optimizer,
+            cycle=cycle,
+            n_init=n_init,
+            max_iter=max_iter,
+            seconds=seconds,
+            tol=tol,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
     @property
     def _optimizers(self) -> tuple[str, ...]:
         return ("lbfgs", "adam")
@@ -275,6 +346,10 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         weights = checked_weights("KANClassifier", sample_weight, X)
         if weights is not None:
             X, y, weights = X[weights > 0.0], y[weights > 0.0], weights[weights > 0.0]
+        self._counts = self.class_weight is None
+        if not self._counts:
+            own = compute_sample_weight(self.class_weight, y)
+            weights = checked_weights("KANClassifier", own if weights is None else own * weights, X)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(

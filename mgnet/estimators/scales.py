@@ -101,6 +101,12 @@ class Scales:
         with np.errstate(over="ignore"):  # beyond what a double can hold: infinite
             return np.ldexp(mean + scale * outputs.detach().double().numpy(), size)
 
+    def sizes(self, deviations: np.ndarray) -> np.ndarray:
+        """(rows, outputs), standard deviations of standardised outputs -> as in the table."""
+        size, _, scale = self._sized()
+        with np.errstate(over="ignore"):
+            return np.ldexp(scale * deviations, size)
+
     def _sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Exponents, and mean and scale over these powers of two."""
         both = np.asarray([self.mean, self.scale], dtype=float)

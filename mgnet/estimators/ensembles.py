@@ -1,0 +1,185 @@
+"""The default training of the estimators: an ensemble whose penalties come from the data."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mgnet.estimators.evidence.assembly import joined
+from mgnet.estimators.evidence.ensemble import Ensemble, train
+from mgnet.estimators.evidence.features import different_values
+from mgnet.estimators.evidence.likelihood import Classes, Likelihood, Normal
+from mgnet.estimators.evidence.plan import plan_of
+from mgnet.estimators.evidence.stacking import folds_of
+from mgnet.estimators.evidence.watch import Watch
+from mgnet.estimators.training_budget import TrainingBudget
+from mgnet.knots import KAN
+from mgnet.limits import is_count, shown
+
+if TYPE_CHECKING:
+    from mgnet.estimators.estimator import KANEstimator
+
+__all__ = ["Trained", "check_ensemble", "trained_ensembles"]
+
+SAMPLE = 1000  # rows that tell how far members differ
+MOST_COUNTED = 1000  # the largest common denominator of weights that count rows
+# What belongs to the training of a single network, and what leaves it to the ensemble.
+SINGLE: dict[str, Any] = {
+    "roughness": "auto",
+    "most_intervals": None,
+    "optimizer": "auto",
+    "cycle": "",
+    "n_init": "auto",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """Ensembles, one for each target or one for all classes.
+
+    Attributes
+    ----------
+    ensembles : list of Ensemble
+    network : KAN
+        Of all of them: its outputs are their means.
+    interrupted : bool
+    """
+
+    ensembles: list[Ensemble]
+    network: KAN
+    interrupted: bool
+
+
+def check_ensemble(estimator: KANEstimator) -> None:
+    """Refuse parameters that belong to the training of a single network.
+
+    Raises
+    ------
+    ValueError
+    """
+    kind, ensemble = type(estimator).__name__, estimator.ensemble
+    if not is_count(ensemble):
+        raise ValueError(f"{kind} got ensemble {shown(ensemble)}; it must be a positive integer")
+    if ensemble == 1:
+        return
+    for name, default in SINGLE.items():
+        value = getattr(estimator, name)
+        if not (value is default or isinstance(value, str) and value == default):
+            raise ValueError(
+                f"{kind} got {name} {shown(value)} and ensemble {ensemble}; {name} is for the "
+                "training of a single network: give ensemble=1 too, or leave it out"
+            )
+    for name in ("intervals", "levels"):
+        value = getattr(estimator, name)
+        if not (isinstance(value, str) and value == "auto" or is_count(value)):
+            raise ValueError(
+                f'{kind} got {name} {shown(value)}; give a positive integer or "auto"; ensemble=1 '
+                "takes one number for each layer"
+            )
+    widths = estimator.hidden
+    if not (isinstance(widths, str) and widths == "auto") and len(estimator._hidden()) != 1:
+        raise ValueError(
+            f"{kind} got hidden {shown(widths)} and ensemble {ensemble}; the networks of an "
+            'ensemble have one hidden layer: give its width, "auto", or ensemble=1'
+        )
+
+
+def trained_ensembles(
+    estimator: KANEstimator,
+    x: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    budget: TrainingBudget | None,
+) -> Trained:
+    """An ensemble for each target, or one for all classes.
+
+    Parameters
+    ----------
+    estimator : KANEstimator
+        Its parameters.
+    x : array of shape (rows, inputs)
+        Scaled to [-1, 1], rows that differ.
+    y : array of shape (rows, targets) or int of shape (rows,)
+        Standardised targets, or labels.
+    weights : array of shape (rows,) or None
+    budget : TrainingBudget, optional
+        Of which the seconds and the listeners are used.
+    """
+    counts, whole = _counted(weights, len(x), estimator._counts)
+    seed = estimator._seed()
+    values = different_values(x)
+    ensembles, watch = [], _watch(estimator, budget)
+    likelihoods: list[Likelihood] = (
+        [Classes(y, counts, int(y.max()) + 1)]
+        if y.ndim == 1
+        else [Normal(column, counts) for column in y.T]
+    )
+    auto = {
+        name: None if isinstance(getattr(estimator, name), str) else getattr(estimator, name)
+        for name in ("hidden", "intervals", "levels")
+    }
+    units = None if auto["hidden"] is None else estimator._hidden()[0]
+    for likelihood in likelihoods:
+        plan = plan_of(
+            values,
+            len(x),
+            likelihood.outputs,
+            int(estimator.ensemble),
+            int(estimator.degree),
+            units,
+            auto["intervals"],
+            auto["levels"],
+        )
+        strata = y if y.ndim == 1 else np.zeros(len(x), dtype=int)
+        folds = folds_of(strata, counts, plan.folds, seed, whole)
+        found = train(x, likelihood, folds, plan, seed, watch)
+        if y.ndim > 1:
+            some = torch.from_numpy(x[:: max(1, len(x) // SAMPLE)])
+            found = replace(found, spread=float(found.differences(some).mean()))
+        ensembles.append(found)
+    if budget is not None:
+        budget.interrupted, budget.seconds = watch.interrupted, watch.seconds
+    networks = [own.network() for own in ensembles]
+    two = y.ndim == 1 and networks[0].widths[-1] == 1
+    return Trained(ensembles, joined(networks, first_is_zero=two), watch.interrupted)
+
+
+def _watch(estimator: KANEstimator, budget: TrainingBudget | None) -> Watch:
+    progress: Callable[[float, float, float, int], None] | None = None
+    limit = estimator.seconds or math.inf
+    if budget is not None:
+        limit, progress = budget.limits[2], budget.progress
+
+    def tell(seconds: float, level: int, member: int, members: int) -> None:
+        if progress is not None:
+            done = (level + member / members) / (level + 2.0)
+            progress(seconds, max(done, seconds / limit), math.nan, level)
+        elif estimator.verbose:
+            sys.stderr.write(f"level {level}, member {member + 1} of {members}: {seconds:.1f} s\n")
+            sys.stderr.flush()
+
+    return Watch(limit, tell)
+
+
+def _counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np.ndarray, bool]:
+    """Weights as numbers of rows, and whether that is what they are.
+
+    Weights that are whole multiples of a common part count rows. Others, such as 1 / variance,
+    count for as many rows together as there are.
+    """
+    if weights is None:
+        return np.ones(rows), True
+    ratios, few = weights / weights.min(), weights[:100] / weights.min()
+    for part in range(1, MOST_COUNTED * may_count + 1):
+        if (np.abs(few * part - np.rint(few * part)) > 1e-9 * few * part).any():
+            continue
+        counts = np.rint(ratios * part)
+        if (np.abs(ratios * part - counts) <= 1e-9 * counts).all():
+            return counts, True
+    return weights * (rows / weights.sum()), False

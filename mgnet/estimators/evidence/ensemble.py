@@ -1,0 +1,310 @@
+"""Linear, additive and hidden-layer models on folds of a table, mixed: an ensemble of networks.
+
+Every fold has one model of each kind, trained without its rows. What the models predict there tells
+how to mix them, and how large the errors of the mixture are. Then knots are refined as long as the
+data determine what they add, and the rows left out are predicted better for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from mgnet.estimators.evidence.assembly import assembled
+from mgnet.estimators.evidence.features import Features, different_values, features_of
+from mgnet.estimators.evidence.likelihood import Likelihood
+from mgnet.estimators.evidence.maximization import Fitted, maximize
+from mgnet.estimators.evidence.model import Additive, Hidden, Model
+from mgnet.estimators.evidence.modes import spline_modes
+from mgnet.estimators.evidence.plan import EXAMPLES, Plan, Sizes
+from mgnet.estimators.evidence.stacking import Folds, mixture
+from mgnet.estimators.evidence.watch import Watch
+from mgnet.estimators.scales import continued
+from mgnet.knots import KAN
+
+__all__ = ["Ensemble", "train"]
+
+LINEAR, ADDITIVE, HIDDEN = range(3)
+SEEDS = 1000  # between those of two members
+KNOWN = 0.35  # determined by the data: the roughest mode on knots that are refined
+LEAST_NOISE = 0.1  # of the mean square of errors on rows left out
+GAIN = 0.01  # of the loss on rows left out, that finer knots must bring
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """What `train` returns.
+
+    Attributes
+    ----------
+    fitted : list of list of Fitted
+        Of each fold: the linear, the additive and the hidden-layer model.
+    shares : array of shape (3,)
+        With which each kind enters the sum.
+    folds : Folds
+    unseen : array of shape (entries, outputs)
+        The outputs of members for what they have left out.
+    losses : tuple of float
+        Mean loss over rows left out, level by level.
+    intervals : (int, int)
+        Of the network's layers.
+    degree : int
+    spread : float
+        The mean variance of the members' outputs over training rows.
+    """
+
+    fitted: list[list[Fitted]]
+    shares: np.ndarray
+    folds: Folds
+    unseen: np.ndarray
+    losses: tuple[float, ...]
+    intervals: tuple[int, int]
+    degree: int
+    spread: float = 0.0
+
+    @property
+    def levels(self) -> int:
+        """Of knots that were kept."""
+        return len(self.losses)
+
+    def deviation(self, x: torch.Tensor) -> np.ndarray:
+        """The standard deviation of a new value at each row of x, for squares.
+
+        The mean square of errors on rows left out, less what members differ by there on average,
+        is the noise; how far they differ at x comes on top.
+
+        Parameters
+        ----------
+        x : tensor of shape (rows, inputs)
+            Within [-1, 1], or beyond, where members are continued linearly.
+        """
+        noise = max(2.0 * self.losses[-1] - self.spread, LEAST_NOISE * 2.0 * self.losses[-1])
+        return np.sqrt(noise + self.differences(x))
+
+    def differences(self, x: torch.Tensor) -> np.ndarray:
+        """The variance of the members' outputs, of shape (rows,)."""
+        members = [self.network(number) for number in range(len(self.fitted))]
+        outputs = np.stack([continued(own, x).numpy()[:, 0] for own in members])
+        return outputs.var(0, ddof=1) if len(members) > 1 else np.zeros(len(x))
+
+    def network(self, member: int | None = None) -> KAN:
+        """The mean of all members, or one of them, as a KAN."""
+        chosen = self.fitted if member is None else [self.fitted[member]]
+        pairs = [
+            (float(share) / len(chosen), fitted)
+            for own in chosen
+            for share, fitted in zip(self.shares, own, strict=True)
+        ]
+        return assembled(pairs, self.intervals, self.degree)
+
+
+def train(
+    x: np.ndarray,
+    likelihood: Likelihood,
+    folds: Folds,
+    plan: Plan,
+    seed: int,
+    watch: Watch | None = None,
+) -> Ensemble:
+    """Train all models on all folds, mix them, and refine knots.
+
+    Ctrl-C and a watch that says stop end it with what there is: the level before, or members of the
+    coarsest level.
+
+    Parameters
+    ----------
+    x : array of shape (rows, inputs)
+        Within [-1, 1].
+    likelihood : Likelihood
+        Of the rows.
+    folds : Folds
+    plan : Plan
+    seed : int
+        Of networks.
+    watch : Watch, optional
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If Ctrl-C came before the first member was trained.
+    """
+    watch = Watch() if watch is None else watch
+    level = _trained(x, likelihood, folds, plan, seed, plan.sizes, None, watch)
+    losses, values = [level.loss], different_values(x)
+    while len(losses) < plan.levels and not watch.ended:
+        sizes = next(
+            (
+                sizes
+                for sizes in _wanted(level)
+                if sizes[:4] != level.sizes[:4]
+                and plan.allows(sizes, values, len(x), likelihood.outputs)
+            ),
+            None,
+        )
+        if sizes is None:
+            break
+        finer = _trained(x, likelihood, folds, plan, seed, sizes, level, watch)
+        if len(finer.fitted) < len(level.fitted) or finer.loss > level.loss - GAIN * abs(
+            level.loss
+        ):
+            break
+        level = finer
+        losses.append(level.loss)
+    return Ensemble(
+        level.fitted,
+        level.shares,
+        level.folds,
+        np.tensordot(level.shares, level.unseen, 1),
+        tuple(loss / float(level.folds.weights.sum()) for loss in losses),
+        (max(level.sizes[:2]), level.sizes.second),
+        plan.degree,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    number: int
+    sizes: Sizes
+    folds: Folds
+    features: tuple[Features, ...]
+    fitted: list[list[Fitted]]
+    unseen: np.ndarray
+    shares: np.ndarray
+    loss: float
+
+
+def _trained(
+    x: np.ndarray,
+    likelihood: Likelihood,
+    folds: Folds,
+    plan: Plan,
+    seed: int,
+    sizes: Sizes,
+    former: _Level | None,
+    watch: Watch,
+) -> _Level:
+    """All members on one level; fewer where the watch ends it."""
+    features = _features(x, likelihood.weights, sizes, plan, former)
+    matrices = [own.matrix(x) for own in features]
+    unseen = np.empty((len(features), len(folds.rows), likelihood.outputs))
+    fitted: list[list[Fitted]] = []
+    number = 0 if former is None else former.number + 1
+    for member in range(folds.count):
+        if watch.begins(number, member, folds.count) and (fitted or former):
+            break
+        rows, weights = folds.kept(member, likelihood.weights)
+        models = _models(features, sizes, plan, likelihood.outputs, seed + SEEDS * member)
+        own = []
+        try:
+            for kind, (model, B) in enumerate(zip(models, matrices, strict=True)):
+                begin = None if former is None else _carried(former.fitted[member][kind], model, x)
+                if begin is None or not begin.steps:
+                    part = likelihood.at(rows, weights)
+                    begin = _on_rows(model, B[rows], part, plan, seed, begin, watch)
+                own.append(begin)
+        except KeyboardInterrupt:
+            watch.ended = watch.interrupted = True
+            if fitted or former:
+                break
+            raise
+        fitted.append(own)
+        left = folds.members == member
+        for kind, (part, B) in enumerate(zip(own, matrices, strict=True)):
+            unseen[kind, left] = part.model.outputs(B[folds.rows[left]], part.u)
+    done = folds.only(len(fitted))
+    judge = likelihood.at(done.rows, done.weights)
+    unseen = unseen[:, folds.members < done.count]
+    shares = mixture(judge, unseen)
+    loss = judge.loss(np.tensordot(shares, unseen, 1))
+    return _Level(number, sizes, done, features, fitted, unseen, shares, loss)
+
+
+def _models(
+    features: tuple[Features, ...], sizes: Sizes, plan: Plan, outputs: int, seed: int
+) -> list[Model]:
+    modes = spline_modes(sizes.second, plan.degree)
+    linear, additive, hidden = features
+    return [
+        Additive(linear, outputs),
+        Additive(additive, outputs),
+        Hidden(hidden, modes, sizes.units, outputs, seed),
+    ]
+
+
+def _features(
+    x: np.ndarray,
+    weights: np.ndarray,
+    sizes: Sizes,
+    plan: Plan,
+    former: _Level | None,
+) -> tuple[Features, ...]:
+    """Of the linear, the additive and the hidden-layer models; those of the level before stay."""
+    kinds = ((sizes.additive, 1), (sizes.additive, sizes.modes), (sizes.first, sizes.modes // 2))
+    made = []
+    for kind, (intervals, most) in enumerate(kinds):
+        known = None if former is None else former.features[kind]
+        if known is None or (kind != LINEAR and known.modes.intervals != intervals):
+            known = features_of(x, spline_modes(intervals, plan.degree), weights, most)
+        made.append(known)
+    return tuple(made)
+
+
+def _carried(former: Fitted, model: Model, x: np.ndarray) -> Fitted:
+    """A model of the level before on these knots; itself, if they are the same."""
+    own = former.model
+    same = own.features is model.features and own.size == model.size
+    if same and getattr(own, "modes", None) is getattr(model, "modes", None):
+        return former
+    u = own.onto(model, former.u, x)  # type: ignore[attr-defined]
+    prior = replace(model.prior(), weights=former.prior.weights)
+    return Fitted(model, u, prior, former.variance, np.zeros(len(u)), 0)
+
+
+def _on_rows(
+    model: Model,
+    B: np.ndarray,
+    likelihood: Likelihood,
+    plan: Plan,
+    seed: int,
+    begin: Fitted | None,
+    watch: Watch,
+) -> Fitted:
+    """Trained on these rows, at first on a part of them where they are many."""
+    hidden = isinstance(model, Hidden)
+    steps, few = plan.steps(hidden, begin is not None), EXAMPLES * model.size
+    rows = _some(len(B), plan.rows, seed)
+    if begin is None and hidden and len(rows) > 2 * few:
+        part = _some(len(B), few, seed)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, watch.stops)
+        steps = plan.steps(hidden, True)
+    if len(rows) < len(B):
+        B, likelihood = B[rows], likelihood.at(rows)
+    return maximize(model, B, likelihood, steps, begin, watch.stops)
+
+
+def _some(rows: int, most: int, seed: int) -> np.ndarray:
+    if rows <= most:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _wanted(level: _Level) -> tuple[Sizes, Sizes]:
+    """Sizes twice as large where the data determine the roughest mode, or most parameters.
+
+    The second choice has as many units as before.
+    """
+    told = np.zeros(4)
+    for _, additive, hidden in level.fitted:
+        own = additive.model
+        weights = additive.determined[: -own.count].reshape(-1, own.count)
+        first, _, second, _, _ = hidden.model.split(hidden.determined)
+        parts = weights[own.features.bent], first[:, hidden.model.features.bent], second[:, -1]
+        told[:3] += [part.max(initial=0.0) for part in parts]
+        told[3] += hidden.determined.mean()
+    more = np.where(told > KNOWN * len(level.fitted), 2, 1)
+    additive, first, second, units = (n * int(m) for n, m in zip(level.sizes, more, strict=False))
+    all_modes = 2 * max(additive, first) + level.sizes.modes
+    larger = Sizes(additive, first, second, units, all_modes)
+    return larger, larger._replace(units=level.sizes.units)

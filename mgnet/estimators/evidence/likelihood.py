@@ -1,0 +1,175 @@
+"""What the rows of a table say about a network's outputs: normal errors, or classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Classes", "Likelihood", "Normal", "log_softmax"]
+
+LEAST_SHARE = 0.02  # of the rows that count as free, where parameters could explain all of them
+LEAST_VARIANCE = 1e-12
+
+
+class Likelihood(Protocol):
+    """A loss of outputs of shape (rows, outputs), and what Gauss-Newton steps need."""
+
+    @property
+    def rows(self) -> float: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    def start(self) -> np.ndarray: ...
+
+    @property
+    def weights(self) -> np.ndarray: ...
+
+    def at(self, rows: np.ndarray | slice, weights: np.ndarray | None = None) -> Likelihood: ...
+
+    def loss(self, f: np.ndarray) -> float: ...
+
+    def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def variance(self, f: np.ndarray, used: float) -> float: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """Squared differences to standardised targets.
+
+    Attributes
+    ----------
+    targets : array of shape (rows,)
+    weights : array of shape (rows,)
+        Of their squares; together they are the number of rows that they count for.
+
+    Examples
+    --------
+    >>> Normal(np.array([1.0, -1.0]), np.ones(2)).loss(np.zeros((2, 1)))
+    1.0
+    """
+
+    targets: np.ndarray
+    weights: np.ndarray
+    outputs: int = field(default=1, init=False)
+
+    @property
+    def rows(self) -> float:
+        return float(self.weights.sum())
+
+    def start(self) -> np.ndarray:
+        """Constants of the outputs to begin with."""
+        return np.array([np.average(self.targets, weights=self.weights)])
+
+    def at(self, rows: np.ndarray | slice, weights: np.ndarray | None = None) -> Normal:
+        """The same of some rows, with other weights if they are given."""
+        return Normal(self.targets[rows], self.weights[rows] if weights is None else weights)
+
+    def loss(self, f: np.ndarray) -> float:
+        """Half the weighted sum of squares."""
+        return 0.5 * float(self.weights @ (self.targets - f[:, 0]) ** 2)
+
+    def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows K and residuals s: K^T K is the Gauss-Newton matrix, -K^T s the gradient.
+
+        Parameters
+        ----------
+        f : array of shape (rows, outputs)
+        J : array of shape (outputs, rows, parameters)
+            Derivatives of f. It is overwritten.
+        """
+        roots = np.sqrt(self.weights)
+        K = J[0]
+        if np.ptp(roots) > 0.0 or roots[0] != 1.0:
+            K *= roots[:, None]
+        return K, roots * (self.targets - f[:, 0])
+
+    def variance(self, f: np.ndarray, used: float) -> float:
+        """Of the errors, where parameters have used up so many rows."""
+        free = max(self.rows - used, LEAST_SHARE * self.rows)
+        return max(2.0 * self.loss(f) / free, LEAST_VARIANCE)
+
+
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """Cross entropy of a softmax; of two classes only the log-odds of the second is an output.
+
+    Attributes
+    ----------
+    labels : array of int of shape (rows,)
+    weights : array of shape (rows,)
+    count : int
+        Of classes.
+
+    Examples
+    --------
+    >>> Classes(np.array([0, 1]), np.ones(2), 2).loss(np.zeros((2, 1))) / 2
+    0.6931
+    """
+
+    labels: np.ndarray
+    weights: np.ndarray
+    count: int
+
+    @property
+    def rows(self) -> float:
+        return float(self.weights.sum())
+
+    @property
+    def outputs(self) -> int:
+        return 1 if self.count == 2 else self.count
+
+    def start(self) -> np.ndarray:
+        """Logits of the shares of the classes."""
+        shares = np.bincount(self.labels, self.weights, self.count)
+        logs = np.log((shares + 0.5) / (self.rows + 0.5 * self.count))
+        return logs[1:] - logs[:1] if self.count == 2 else logs
+
+    def at(self, rows: np.ndarray | slice, weights: np.ndarray | None = None) -> Classes:
+        """The same of some rows, with other weights if they are given."""
+        own = self.weights[rows] if weights is None else weights
+        return Classes(self.labels[rows], own, self.count)
+
+    def loss(self, f: np.ndarray) -> float:
+        """The weighted sum of cross entropies."""
+        return -float(self.weights @ log_softmax(f)[np.arange(len(f)), self.labels])
+
+    def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As those of `Normal`, by the generalized Gauss-Newton matrix."""
+        p = np.exp(log_softmax(f))
+        roots = np.sqrt(self.weights)
+        if self.count == 2:
+            spread = np.maximum(np.sqrt(p[:, 1] * p[:, 0]), 1e-12)
+            s = roots * (self.labels - p[:, 1]) / spread
+            J[0] *= (roots * spread)[:, None]
+            return J[0], s
+        # The matrix of a row is diag(p) - p p^T = A^T A, A = diag(q) (I - 1 p^T), q = sqrt(p).
+        q = np.sqrt(p).T
+        J -= np.einsum("on,onp->np", p.T, J)
+        J *= (q * roots)[:, :, None]
+        s = -q
+        s[self.labels, np.arange(len(f))] += 1.0 / np.maximum(
+            q[self.labels, np.arange(len(f))], 1e-12
+        )
+        return J.reshape(-1, J.shape[2]), (s * roots).ravel()
+
+    def variance(self, f: np.ndarray, used: float) -> float:
+        """1: classes have no other."""
+        return 1.0
+
+
+def log_softmax(f: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities, of shape (rows, classes), from outputs as in `Classes`.
+
+    Examples
+    --------
+    >>> np.exp(log_softmax(np.array([[0.0]]))).tolist()
+    [[0.5, 0.5]]
+    """
+    if f.shape[1] == 1:
+        f = np.concatenate([np.zeros_like(f), f], 1)
+    f = f - f.max(1, keepdims=True)
+    return f - np.log(np.exp(f).sum(1, keepdims=True))

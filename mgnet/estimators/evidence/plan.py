@@ -1,0 +1,142 @@
+"""How large the models of an ensemble are, and how much work it takes: counted, not timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from mgnet.estimators.evidence.maximization import work_of_step
+
+__all__ = ["EXAMPLES", "Plan", "Sizes", "plan_of"]
+
+WORK, WORK_PER_ROW = 2e10, 2e5  # multiplications on one level, of all members: some seconds
+STEPS, STEPS_LINEAR, STEPS_FINER = 25, 30, 8
+EXAMPLES = 10  # rows for each parameter that the first steps are taken on
+MOST_INTERVALS, MOST_UNITS = 256, 32
+LEVELS = 8
+FEWEST_ROWS = 2000  # that wide tables are cut to before models are made smaller
+
+
+class Sizes(NamedTuple):
+    """Of the models on one level.
+
+    Attributes
+    ----------
+    additive, first, second : int
+        Intervals: of additive models, and of both layers of the others.
+    units : int
+        Of the hidden layer.
+    modes : int
+        The most for each input of a hidden-layer model, and half of that for an additive one.
+    """
+
+    additive: int
+    first: int
+    second: int
+    units: int
+    modes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of the models, and bounds.
+
+    Attributes
+    ----------
+    folds : int
+    sizes : Sizes
+        On the coarsest level.
+    degree : int
+    levels : int
+        At most.
+    rows : int
+        That the largest models are trained on, at most.
+    work : float
+        Multiplications on one level, at most.
+    """
+
+    folds: int
+    sizes: Sizes
+    degree: int
+    levels: int
+    rows: int
+    work: float
+
+    def steps(self, hidden: bool, begun: bool) -> int:
+        """Of a model at most; fewer where it begins at parameters of another level or part."""
+        return (STEPS_FINER if begun else STEPS) if hidden else STEPS_LINEAR
+
+    def allows(self, sizes: Sizes, inputs: np.ndarray, rows: int, outputs: int) -> bool:
+        """Whether finer models are not too much work, for inputs of so many different values."""
+        if max(sizes[:3]) > MOST_INTERVALS or sizes.units > MOST_UNITS:
+            return False
+        return _work(self, sizes, 0, inputs, rows, outputs) <= self.work
+
+
+def _work(
+    plan: Plan, sizes: Sizes, first: int, inputs: np.ndarray, rows: int, outputs: int
+) -> float:
+    """Multiplications on a level, about, with so many first steps on few rows."""
+    seen = min(rows, plan.rows) * (plan.folds - 1.0) / plan.folds * outputs
+    modes = np.minimum(inputs - 1, min(sizes.modes, sizes.first + plan.degree - 1)).sum()
+    hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
+    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.additive + plan.degree - 1)).sum()
+    parts = (
+        first * work_of_step(min(seen, EXAMPLES * hidden), hidden),
+        STEPS_FINER * work_of_step(seen, hidden),
+        STEPS_LINEAR / 2 * work_of_step(seen, modes * outputs),
+        STEPS_LINEAR / 4 * work_of_step(seen, len(inputs) * outputs),
+    )
+    return plan.folds * sum(parts)
+
+
+def plan_of(
+    values: np.ndarray,
+    rows: int,
+    outputs: int,
+    folds: int = 5,
+    degree: int = 3,
+    units: int | None = None,
+    intervals: int | None = None,
+    levels: int | None = None,
+) -> Plan:
+    """Sizes for a table, so that the work stays in bounds.
+
+    Parameters
+    ----------
+    values : array of int of shape (inputs,)
+        Different values of each input.
+    rows : int
+    outputs : int
+        Of the likelihood.
+    folds, degree : int
+    units, intervals, levels : int, optional
+        What is asked for.
+
+    Examples
+    --------
+    >>> plan_of(np.array([100, 2]), 100, 1).sizes
+    Sizes(additive=8, first=4, second=4, units=4, modes=12)
+    """
+    first = 4 if intervals is None else intervals
+    sizes = Sizes(2 * first, first, first, units or 4, 2 * (first + degree - 1))
+    work = WORK + WORK_PER_ROW * rows
+    plan = Plan(min(folds, max(2, rows // 3)), sizes, degree, levels or LEVELS, rows, work)
+    while True:  # wide or long tables: fewer modes, units and rows
+        sizes = plan.sizes
+        too_much = _work(plan, sizes, STEPS, values, rows, outputs) / work
+        if too_much <= 1.0:
+            return plan
+        if sizes.modes > 2 and len(values) > 50:
+            sizes = sizes._replace(modes=sizes.modes // 2)
+        elif plan.rows > FEWEST_ROWS:
+            plan = replace(plan, rows=max(FEWEST_ROWS, plan.rows // 2))
+        elif sizes.units > 2 and units is None:
+            sizes = sizes._replace(units=sizes.units // 2)
+        elif plan.folds > 2:
+            plan = replace(plan, folds=plan.folds - 1)
+        else:
+            return plan
+        plan = replace(plan, sizes=sizes)

@@ -1,0 +1,120 @@
+"""Rows in folds, and the mixture of models that predicts best the rows that each has not seen.
+
+Source: Wolpert, "Stacked generalization" (1992); Breiman, "Stacked regressions" (1996).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import softmax
+
+from mgnet.estimators.evidence.likelihood import Likelihood
+
+__all__ = ["Folds", "folds_of", "mixture"]
+
+DOUBT = 3.0  # rows that speak for equal shares
+
+
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """Which member leaves out what: of each row all its weight, or a part for every fold.
+
+    Attributes
+    ----------
+    count : int
+    rows, members : array of int of shape (entries,)
+        What is left out, and by whom.
+    weights : array of shape (entries,)
+
+    Examples
+    --------
+    >>> folds = folds_of(np.zeros(3, dtype=int), np.array([1.0, 1.0, 4.0]), 2, seed=0)
+    >>> folds.rows.tolist(), folds.weights.tolist()
+    ([0, 1, 2, 2], [1.0, 1.0, 2.0, 2.0])
+    """
+
+    count: int
+    rows: np.ndarray
+    members: np.ndarray
+    weights: np.ndarray
+
+    def kept(self, member: int, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows that a member is trained on, and what is left of their weights."""
+        own = self.members == member
+        left = weights.copy()
+        left[self.rows[own]] -= self.weights[own]
+        rows = np.flatnonzero(left > 1e-9 * weights)
+        return rows, left[rows]
+
+    def only(self, members: int) -> Folds:
+        """What the first members leave out."""
+        own = self.members < members
+        return Folds(members, self.rows[own], self.members[own], self.weights[own])
+
+
+def folds_of(
+    strata: np.ndarray, weights: np.ndarray, folds: int, seed: int, counts: bool = True
+) -> Folds:
+    """Folds drawn at random, all of about the same size in each stratum.
+
+    A row that stands for as many rows of a table as there are folds, or more, is in each of them
+    with a part of its weight.
+
+    Parameters
+    ----------
+    strata : array of shape (rows,)
+    weights : array of shape (rows,)
+    folds : int
+    seed : int
+    counts : bool
+        Whether a weight says for how many rows of a table the row stands.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    fold = np.empty(len(strata), dtype=int)
+    fold[order] = np.arange(len(strata)) % folds
+    shared = (weights >= folds) & counts
+    times = np.where(shared, folds, 1)
+    rows = np.repeat(np.arange(len(strata)), times)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
+    members = np.where(shared[rows], place, fold[rows])
+    return Folds(folds, rows, members, weights[rows] / times[rows])
+
+
+def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
+    """Shares of models whose sum of outputs fits best; not negative, 1 together.
+
+    A few imagined rows that speak for equal shares keep small tables from choosing by chance.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        Of rows that were left out.
+    outputs : array of shape (models, rows, outputs)
+        Of each model, trained without the row.
+
+    Examples
+    --------
+    >>> from mgnet.estimators.evidence.likelihood import Normal
+    >>> y = np.sin(np.arange(50.0))
+    >>> good, bad = y + 0.01, np.zeros(50)
+    >>> shares = mixture(Normal(y, np.ones(50)), np.stack([good, bad])[:, :, None])
+    >>> bool(shares[0] > 0.95), float(shares.sum().round(12))
+    (True, 1.0)
+    """
+    models = len(outputs)
+    best = min(likelihood.variance(f, 0.0) for f in outputs)
+
+    def objective(v: np.ndarray) -> float:
+        shares = softmax(v)
+        loss = likelihood.loss(np.tensordot(shares, outputs, 1)) / best
+        return loss - DOUBT / models * float(np.log(shares + 1e-300).sum())
+
+    found = minimize(
+        objective, np.zeros(models), method="L-BFGS-B", bounds=[(-30.0, 30.0)] * models
+    )
+    return softmax(found.x)
