@@ -6,15 +6,42 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["DataFile", "check_names", "listed", "refuse_too_many", "shown"]
+__all__ = ["Column", "DataFile", "check_names", "listed", "refuse_too_many", "shown"]
 
 MOST_COLUMNS = 500_000  # the smallest network of more inputs has more parameters than are trained
 LONGEST_NAME = 1000
 NAMED = 8  # names that a sentence lists
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of a file, as it stands there.
+
+    Attributes
+    ----------
+    name : str
+    kind : "number", "text", "boolean" or "date"
+    values : array of shape (rows,)
+        Numbers and booleans as float64, NaN where missing; text as objects, None where missing;
+        dates as datetime64[us], NaT where missing.
+    units : str or None
+        Of a row of units below the names.
+
+    Examples
+    --------
+    >>> Column("T", "number", np.array([285.0, np.nan]), "K")
+    Column(name='T', kind='number', units='K')
+    """
+
+    name: str
+    kind: str
+    values: np.ndarray = field(repr=False)
+    units: str | None = None
 
 
 class DataFile(ABC):
@@ -30,6 +57,16 @@ class DataFile(ABC):
 
     source: str
     names: tuple[str, ...]
+
+    @abstractmethod
+    def column(self, name: str) -> Column:
+        """A column as it stands in the file, whatever it holds.
+
+        Raises
+        ------
+        ValueError
+            If rows differ in length, or the column holds what is none of these kinds.
+        """
 
     @abstractmethod
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:

@@ -14,7 +14,7 @@ from itertools import chain, islice
 
 import numpy as np
 
-from mgnet.app.named_columns import DataFile, check_names, refuse_too_many, shown
+from mgnet.app.named_columns import Column, DataFile, check_names, refuse_too_many, shown
 
 __all__ = ["TextFile", "csv_line", "number_text", "open_text"]
 
@@ -156,6 +156,22 @@ class TextFile(DataFile):
     content: bytes = field(repr=False)
     first: int = 2
 
+    def column(self, name: str) -> Column:
+        place = self.names.index(name)
+        if not self._quoted:
+            try:
+                return Column(name, "number", self._read_plain([place])[:, 0])
+            except ValueError:
+                pass  # text, or a row that must be named
+        cells = [row[place].strip() for row in self._complete_rows()]
+        numbers = [_number(cell) for cell in cells]
+        if None not in numbers:
+            return Column(name, "number", np.array(numbers, dtype=float))
+        text = [
+            None if number != number else cell for cell, number in zip(cells, numbers, strict=True)
+        ]
+        return Column(name, "text", np.array(text, dtype=object))
+
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:
         places = {name: place for place, name in enumerate(self.names)}
         columns = [places[name] for name in wanted]
@@ -206,6 +222,15 @@ class TextFile(DataFile):
             comments=None,
         )
         return numbers.reshape(lines, len(columns))
+
+    def _complete_rows(self) -> Iterator[list[str]]:
+        for line, cells in self._rows():
+            if len(cells) != len(self.names):
+                raise ValueError(
+                    f"{self.source}: line {line} has {len(cells)} cells, but line "
+                    f"{self.first - 1} names {len(self.names)} columns; rows must be complete"
+                )
+            yield cells
 
     def _read_cells(self, columns: list[int]) -> np.ndarray:
         numbers, bad, sample = array("d"), 0, ""

@@ -199,3 +199,11 @@ def test_tables_of_other_programs_get_a_remedy(sheet, text, words):
 
 def test_names_like_these_notes_are_names(sheet):
     assert sheet("sep=a,#b\n1,2\n").numbers(["#b"]) == [[2.0]]
+
+
+def test_columns_are_numbers_or_text(sheet):
+    file = sheet("a,b,c\n1, x,NA\nnan,,-3\n")
+    a, b, c = map(file.column, file.names)
+    assert (a.kind, b.kind, c.kind) == ("number", "text", "number")
+    assert b.values.dtype == object and b.values.tolist() == ["x", None]
+    assert np.array_equal([a.values, c.values], [[1, np.nan], [np.nan, -3]], equal_nan=True)
