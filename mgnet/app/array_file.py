@@ -7,7 +7,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -22,7 +22,7 @@ from mgnet.app.named_columns import (
     refuse_too_many,
     shown,
 )
-from mgnet.app.text_file import csv_line, number_text
+from mgnet.app.text_file import csv_line, more_cells
 
 __all__ = ["ArrayFile", "open_archive"]
 
@@ -211,7 +211,7 @@ class ArrayFile(DataFile):
     Examples
     --------
     >>> file = ArrayFile("x.npz", ("a", "b"), {"a": np.arange(2), "b": np.ones(2)})
-    >>> list(file.with_column("c", np.array([5.0, 6.0])))
+    >>> list(file.with_columns({"c": np.array([5.0, 6.0])}))
     ['a,b,c', '0,1,5', '1,1,6']
     """
 
@@ -286,13 +286,13 @@ class ArrayFile(DataFile):
     def row_label(self, row: int) -> str:
         return f"row {row + 1}"
 
-    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
-        kept = [other for other, values in self.columns.items() if len(values) == len(column)]
-        yield csv_line([*kept, name], ",")
-        for row, value in zip(
-            zip(*(self.columns[other] for other in kept), strict=True), column, strict=True
-        ):
-            yield csv_line([*map(_exactly, row), number_text(value)], ",")
+    def with_columns(self, more: Mapping[str, np.ndarray]) -> Iterator[str]:
+        rows = len(next(iter(more.values())))
+        kept = [other for other, values in self.columns.items() if len(values) == rows]
+        yield csv_line([*kept, *more], ",")
+        there = zip(*(self.columns[other] for other in kept), strict=True)
+        for row, cells in zip(there, more_cells(more), strict=True):
+            yield csv_line([*map(_exactly, row), *cells], ",")
 
 
 def _exactly(value: Any) -> str:

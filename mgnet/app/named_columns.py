@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,6 +68,16 @@ class DataFile(ABC):
             If rows differ in length, or the column holds what is none of these kinds.
         """
 
+    def read(self, wanted: Sequence[str]) -> list[Column]:
+        """Columns as `column` gives them; files of text read all of them at once.
+
+        Raises
+        ------
+        ValueError
+            As `column` does.
+        """
+        return [self.column(name) for name in wanted]
+
     @abstractmethod
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:
         """Columns as a new float64 array of shape (rows, wanted), NaN for empty cells and NaN.
@@ -83,8 +93,8 @@ class DataFile(ABC):
         """Where a row stands in the file, in words."""
 
     @abstractmethod
-    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
-        """Yield the file as CSV lines with one column more, empty where it is NaN."""
+    def with_columns(self, more: Mapping[str, np.ndarray]) -> Iterator[str]:
+        """Yield the file as CSV lines with more columns: numbers, empty where NaN, or text."""
 
 
 def shown(text: str, most: int = 40) -> str:

@@ -8,7 +8,7 @@ import io
 import math
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from mgnet.app.named_columns import Column, DataFile, check_names, refuse_too_many, shown
 
-__all__ = ["TextFile", "csv_line", "number_text", "open_text"]
+__all__ = ["TextFile", "csv_line", "more_cells", "open_text"]
 
 SEPARATORS = ",;\t"
 MISSING = {"", "na", "n/a", "nan", "null", "none"}
@@ -84,9 +84,9 @@ def open_text(source: str, content: bytes) -> TextFile:
             f"{source} has no header: line {number} is '{shown(header.strip())}'; write the names "
             "of the columns there"
         )
-    if "" in names:
+    if "" in names[1:]:
         raise ValueError(
-            f"{source}: column {names.index('') + 1} has no name in line {number}; name it, or "
+            f"{source}: column {names.index('', 1) + 1} has no name in line {number}; name it, or "
             "write the file without it if it only counts the rows"
         )
     if names[0].startswith("#"):
@@ -146,7 +146,7 @@ class TextFile(DataFile):
     Examples
     --------
     >>> file = TextFile("x.csv", ("a", "b"), ",", b"a,b\n1,2\n3,4\n", 2)
-    >>> list(file.with_column("c", np.array([5.0, 6.0])))
+    >>> list(file.with_columns({"c": np.array([5.0, 6.0])}))
     ['a,b,c', '1,2,5', '3,4,6']
     """
 
@@ -171,6 +171,40 @@ class TextFile(DataFile):
             None if number != number else cell for cell, number in zip(cells, numbers, strict=True)
         ]
         return Column(name, "text", np.array(text, dtype=object))
+
+    def read(self, wanted: Sequence[str]) -> list[Column]:
+        places = {name: place for place, name in enumerate(self.names)}
+        if not self._quoted:
+            try:
+                numbers = self._read_plain([places[name] for name in wanted])
+                return [Column(n, "number", c) for n, c in zip(wanted, numbers.T, strict=True)]
+            except ValueError:
+                pass  # some are text
+        return self._read_kinds({name: places[name] for name in wanted})
+
+    def _read_kinds(self, wanted: Mapping[str, int]) -> list[Column]:
+        """Numbers by one pass through the file, text by another."""
+        found: dict[str, array[float] | list[str | None]] = {name: array("d") for name in wanted}
+        text: dict[str, int] = {}
+        for cells in self._complete_rows():
+            for name, numbers in found.items():
+                if name not in text:
+                    number = _number(cells[wanted[name]])
+                    if number is None:
+                        text[name] = wanted[name]
+                    else:
+                        numbers.append(number)  # type: ignore[arg-type]
+        found |= {name: [] for name in text}
+        for cells in self._complete_rows() if text else ():
+            for name, place in text.items():
+                cell = cells[place].strip()
+                found[name].append(None if cell.lower() in MISSING else cell)  # type: ignore
+        return [
+            Column(name, "text", np.array(values, dtype=object))
+            if name in text
+            else Column(name, "number", np.array(values, dtype=float))
+            for name, values in ((name, found[name]) for name in wanted)
+        ]
 
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:
         places = {name: place for place, name in enumerate(self.names)}
@@ -286,14 +320,15 @@ class TextFile(DataFile):
                 return f"line {line}"
         raise ValueError(f"{self.source} has no row {row}; rows count from 0")
 
-    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
-        yield f"{self._header}{self.separator}{csv_line([name], self.separator)}"
+    def with_columns(self, more: Mapping[str, np.ndarray]) -> Iterator[str]:
+        separator = self.separator
+        yield f"{self._header}{separator}{csv_line(list(more), separator)}"
         if self._quoted:
-            rows = (csv_line(cells, self.separator) for _, cells in self._rows())
+            rows = (csv_line(cells, separator) for _, cells in self._rows())
         else:
             rows = (line.removesuffix("\n") for line in self._lines() if line != "\n")
-        for row, value in zip(rows, column, strict=True):
-            yield f"{row}{self.separator}{number_text(value)}"
+        for row, cells in zip(rows, more_cells(more), strict=True):
+            yield f"{row}{csv_line(['', *cells], separator)}"
 
 
 def _number(cell: str) -> float | None:
@@ -318,6 +353,21 @@ def csv_line(cells: Sequence[str], separator: str) -> str:
     line, end = io.StringIO(), "\r\n"  # a cell with one of these characters is quoted, too
     csv.writer(line, delimiter=separator, lineterminator=end).writerow(cells)
     return line.getvalue().removesuffix(end)
+
+
+def more_cells(more: Mapping[str, np.ndarray]) -> Iterator[tuple[str, ...]]:
+    """The cells of more columns, row by row.
+
+    Examples
+    --------
+    >>> list(more_cells({"a": np.array([1.5, np.nan]), "b": np.array(["x", "y"])}))
+    [('1.5', 'x'), ('', 'y')]
+    """
+    texts = (
+        map(number_text if column.dtype.kind == "f" else str, column.tolist())
+        for column in more.values()
+    )
+    return zip(*texts, strict=True)
 
 
 def number_text(value: float) -> str:

@@ -32,7 +32,7 @@ def test_archive():
     assert columns.names == ("x0", "x1", "y", "label")
     assert columns.numbers(["y", "x1"]).tolist() == [[1.0, 1.0], [1.0, 3.0], [1.0, 5.0]]
     lines = ["x0,x1,y,label,z", "0,1,1,a,0", "2,3,1,b,1", "4,5,1,c,2"]
-    assert list(columns.with_column("z", np.arange(3.0))) == lines
+    assert list(columns.with_columns({"z": np.arange(3.0)})) == lines
     with pytest.raises(ValueError, match="array 'label' holds <U1, not"):
         columns.numbers(["label"])
 
@@ -110,7 +110,7 @@ def test_every_number_is_the_one_that_numpy_reads(kind, write, order):
     columns = open_archive("data.npz", file)
     expected = np.column_stack([x.astype(float), big])
     assert np.array_equal(columns.numbers(columns.names), expected)
-    lines = [line.split(",") for line in columns.with_column("y", np.zeros(7))][1:]
+    lines = [line.split(",") for line in columns.with_columns({"y": np.zeros(7)})][1:]
     assert [[float(cell) for cell in line[:3]] for line in lines] == x.astype(float).tolist()
     assert [int(line[3]) for line in lines] == big.tolist()
 

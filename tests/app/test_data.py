@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Settings, intervals_on, parameters
 from mgnet.knots import KAN, knot_hierarchy
 from mgnet.training import LeastSquares, LevenbergMarquardt
@@ -21,21 +22,21 @@ def test_parameters_are_those_of_the_finest_network(hidden, intervals, degree, l
 
 def test_the_mean_of_the_training_target_has_the_error_one():
     y = np.array([1.0, 4.0, 4.0, 7.0])
-    data = Data(("x",), "y", np.zeros((4, 1)), y, np.zeros((0, 1)), y[:0])
-    assert data.mse(np.full(4, y.mean()), y) == pytest.approx(1.0)
-    assert data.mse(y + 3.0, y) == pytest.approx(9.0 / 4.5)
+    data = Data(("x",), Targets(("y",)), np.zeros((4, 1)), y, np.zeros((0, 1)), y[:0])
+    assert data.loss(np.full(4, y.mean()), y) == pytest.approx(1.0)
+    assert data.loss(y + 3.0, y) == pytest.approx(9.0 / 4.5)
     held = np.array([10.0, 20.0])  # over the variance of the training target, whatever these have
-    assert data.mse(held + 3.0, held) == pytest.approx(9.0 / 4.5)
+    assert data.loss(held + 3.0, held) == pytest.approx(9.0 / 4.5)
 
 
 @pytest.mark.parametrize("power", [-1000, -600, 0, 600, 1010])
 def test_errors_are_the_same_in_every_unit(power):
     rng = np.random.default_rng(0)
     y, predicted = np.ldexp(rng.normal(size=(2, 30)), power)
-    data = Data(("x",), "y", np.zeros((30, 1)), y, np.zeros((0, 1)), y[:0])
+    data = Data(("x",), Targets(("y",)), np.zeros((30, 1)), y, np.zeros((0, 1)), y[:0])
     ours, theirs = np.ldexp(y, -power), np.ldexp(predicted, -power)
     expected = np.mean((theirs - ours) ** 2) / np.var(ours)
-    assert data.mse(predicted, y) == pytest.approx(expected, rel=1e-13)
+    assert data.loss(predicted, y) == pytest.approx(expected, rel=1e-13)
     assert data.deviation == pytest.approx(float(np.ldexp(np.std(ours), power)), rel=1e-13)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mgnet import nested
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Settings, Trained
 from mgnet.app.report import markdown_table, write_report
 
@@ -14,7 +15,7 @@ from mgnet.app.report import markdown_table, write_report
 @pytest.fixture
 def data():
     x = np.random.default_rng(0).uniform(1.0, 2.0, (200, 2))
-    return Data(("T", "p"), "rho", x[:150], x[:150].sum(1), x[150:], x[150:].sum(1))
+    return Data(("T", "p"), Targets(("rho",)), x[:150], x[:150].sum(1), x[150:], x[150:].sum(1))
 
 
 def trained(name, held, offset=0.5, note=""):

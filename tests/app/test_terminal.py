@@ -6,10 +6,13 @@ import math
 import numpy as np
 from rich.console import Console
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Trained
 from mgnet.app.terminal import progress_bar, result_table
 
-DATA = Data(("T",), "rho", np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)), np.zeros(0))
+DATA = Data(
+    ("T",), Targets(("rho",)), np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)), np.zeros(0)
+)
 
 
 def trained(name, held, work=3.0):

@@ -83,7 +83,7 @@ def test_one_column(sheet):
 
 def test_extended_keeps_all_text(sheet):
     columns = sheet('a;b;"n;x"\n1,0;"x;y";3\n\n2;z;4\n')
-    lines = list(columns.with_column("p;q", np.array([0.1, np.nan])))
+    lines = list(columns.with_columns({"p;q": np.array([0.1, np.nan])}))
     rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=";"))
     assert rows == [["a", "b", "n;x", "p;q"], ["1,0", "x;y", "3", "0.1"], ["2", "z", "4", ""]]
 
@@ -143,7 +143,7 @@ def test_what_is_shown_of_a_cell_is_one_short_line(sheet):
 
 def test_cells_of_several_lines_stay_one_cell(sheet):
     file = sheet('note,a\n"two\nlines",1\n"a\r\nb",2\n')
-    lines = file.with_column("b", np.array([3.0, 4.0]))
+    lines = file.with_columns({"b": np.array([3.0, 4.0])})
     rows = list(csv.reader(io.StringIO("\n".join(lines))))
     assert rows == [["note", "a", "b"], ["two\nlines", "1", "3"], ["a\nb", "2", "4"]]
 

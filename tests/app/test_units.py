@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data
 from mgnet.app.units import Units
 
@@ -10,7 +11,7 @@ from mgnet.app.units import Units
 def data(x_scale=1.0, y_scale=1.0, seed=0):
     x = np.random.default_rng(seed).uniform(-1.0, 1.0, (40, 2)) * [x_scale, 1.0]
     y = (np.sin(x[:, 0] / x_scale) + x[:, 1]) * y_scale
-    return Data(("a", "b"), "y", x[:30], y[:30], x[30:], y[30:])
+    return Data(("a", "b"), Targets(("y",)), x[:30], y[:30], x[30:], y[30:])
 
 
 def test_ordinary_tables_are_left_as_they_are():
