@@ -66,9 +66,10 @@ def fit(
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
-    By `KANRegressor`, or `KANClassifier` for classes. Without a cycle in the settings
-    the training is a cascade: every level until it stagnates, the loss over the validation rows
-    falls no longer, or its share of the budget is used (30 % for all but the finest). Ctrl-C ends the training and keeps the best network so far.
+    By `KANRegressor`, or `KANClassifier` for classes. Without a cycle in the settings the training
+    is a cascade: every level until it stagnates, the loss over the validation rows falls no longer,
+    or its share of the budget is used (30 % for all but the finest). Ctrl-C ends the training and
+    keeps the best network so far.
 
     Parameters
     ----------

@@ -135,6 +135,8 @@ def read_table(
             f"{file.source} has a header but no rows; at least {FEWEST_ROWS} are needed"
         )
     found = chosen(file, [there[name] for name in wanted], inputs is not None)
+    if not found.columns and not found.wrong:
+        found.wrong.append(f"no input is left: {'; '.join(found.remarks)}")
     others = _numbers_alone(file, [there[name] for name in extra], found)
     complete = _complete(file, [*found.columns, *others], drop_missing, found)
     if cycles and not any(column.kind == "date" for column in found.columns):

@@ -5,9 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mgnet.app.baselines import boosting, spline
+from mgnet.app.baselines import spline
+from mgnet.app.boosted_trees import boosting
 from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data
+
+MODULES = {"spline": "baselines", "boosting": "boosted_trees"}
 
 
 def table(function, inputs=2, rows=600, noise=0.0):
@@ -67,7 +70,9 @@ def test_held_out_rows_do_not_touch_the_model(name, monkeypatch):
     predictions = []
     for one in (data, other):
         clock = iter(np.arange(0.0, 1e4, 0.02))  # the same time for both
-        monkeypatch.setattr("mgnet.app.baselines.perf_counter", lambda clock=clock: next(clock))
+        monkeypatch.setattr(
+            f"mgnet.app.{MODULES[name]}.perf_counter", lambda clock=clock: next(clock)
+        )
         predictions.append(fit(name, one, 2.0).predict(data.x))
     assert np.array_equal(*predictions)
 

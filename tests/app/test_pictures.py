@@ -144,7 +144,9 @@ def test_every_model_has_its_own_colour_and_marker(models):
 @pytest.mark.parametrize("inputs", [1, 2])
 def test_dollar_signs_in_names_begin_no_formula(inputs, tmp_path):
     """One of two dollar signs that is no formula ended a fit when its pictures were written."""
-    data = replace(table(inputs), names=("$x_{$", "b [$]", "$$")[:inputs], target="y^{$ [$]")
+    data = replace(
+        table(inputs), names=("$x_{$", "b [$]", "$$")[:inputs], targets=Targets(("y^{$ [$]",))
+    )
     figure = plot_fit(data, predict)
     figure.savefig(tmp_path / "fit.png", dpi=30)
     assert any(r"y^{\$ [\$]" in text.get_text() for text in figure.findobj(Text))

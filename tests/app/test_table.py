@@ -94,8 +94,11 @@ def test_missing_values_are_counted_or_dropped(path):
 
 def test_a_table_of_holes_has_too_few_rows(tmp_path):
     path = tmp_path / "data.csv"
-    path.write_text("a,b\n" + ",1\n" * 20)
+    path.write_text("a,b\n" + ",1\n2,\n" * 20)
     with pytest.raises(ValueError, match="only 0 complete rows"):
+        read_table(path, "b", drop_missing=True)
+    path.write_text("a,b\n" + ",1\n" * 20)
+    with pytest.raises(ValueError, match="no input is left: column 'a' left out: it is empty"):
         read_table(path, "b", drop_missing=True)
 
 
@@ -108,7 +111,7 @@ def test_a_lonely_target_is_refused(tmp_path):
 
 def test_a_spread_beyond_double_is_refused(tmp_path):
     path = tmp_path / "data.csv"
-    path.write_text("a,b\n" + "1e308,1\n-1e308,2\n" * 10)
+    path.write_text("a,b\n" + "".join(f"1e308,{k}\n-1e308,0.5\n" for k in range(10)))
     with pytest.raises(ValueError, match="spans more than a double"):
         read_table(path, "b")
 

@@ -52,4 +52,4 @@ def test_the_bar_shows_level_and_loss_on_a_terminal():
     stream = io.StringIO()
     with progress_bar(Console(file=stream, force_terminal=True, width=120)) as progress:
         progress(1.0, 0.5, 1e-3, 2)
-    assert "level 2   training MSE 1.000e-03" in stream.getvalue()
+    assert "level 2   training loss 1.000e-03" in stream.getvalue()

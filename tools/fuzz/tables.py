@@ -124,7 +124,9 @@ def _predicts(model: Path, path: Path) -> bool:
 def _writes(path: Path) -> bool:
     file = open_data_file(path)
     numbers = columns(file, list(file.names[:1]))
-    return _extended(path, file.with_columns({"new, one": numbers[:, 0]}), numbers[:, 0], "new, one")
+    return _extended(
+        path, file.with_columns({"new, one": numbers[:, 0]}), numbers[:, 0], "new, one"
+    )
 
 
 def _refuses(path: Path, asked: dict) -> bool:

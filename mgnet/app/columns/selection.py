@@ -107,15 +107,15 @@ def require(file: DataFile, wanted: Iterable[str]) -> None:
     >>> from mgnet.app.array_file import ArrayFile
     >>> require(ArrayFile("x.npz", ("rho",), {"rho": np.ones(2)}), ["Rho", "q"])
     Traceback (most recent call last):
-    ValueError: x.npz has no columns 'Rho', 'q'; the nearest names are rho
+    ValueError: x.npz has no columns Rho, q; the nearest names are rho
     """
     there = set(file.names)
     absent = list(dict.fromkeys(name for name in wanted if name not in there))
     if absent:
         near = list(dict.fromkeys(n for name in absent for n in _similar(name, file.names)))
-        names = listed([f"'{shown(name)}'" for name in absent])
+        names = f" '{shown(absent[0])}'" if len(absent) == 1 else f"s {listed(absent)}"
         raise ValueError(
-            f"{file.source} has no column{'s' * (len(absent) > 1)} {names}; "
+            f"{file.source} has no column{names}; "
             f"{'the nearest names are' if near else 'it has'} {listed(near or file.names)}"
         )
 
@@ -190,8 +190,7 @@ def _useless(column: Column, named: bool) -> str:
             return "it is empty"
         if named:
             return ""
-        steps = np.diff(values)
-        counts = column.name.lower() in COUNTERS and bool((steps == 1.0).all())
+        counts = column.name.lower() in COUNTERS and _counts(values)
         index = UNNAMED.fullmatch(column.name) and _tells_apart(column)
         return "it only counts the rows" if counts or index else ""
     if column.kind != "text":
@@ -201,12 +200,18 @@ def _useless(column: Column, named: bool) -> str:
     if not total:
         return "it is empty"
     many = 2 * len(counted) > total or max(counted.values()) < RARE
-    if many and len(counted) > 2 and meant_kind(column) == "text":
+    if many and len(counted) > 2 and _kind(column) == "text":
         return f"{len(counted)} different texts in {total} rows are no categories"
     return ""
 
 
-def meant_kind(column: Column) -> str:
+def _counts(values: np.ndarray) -> bool:
+    """Whether each number is one more than the number before."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool((np.diff(values) == 1.0).all())
+
+
+def _kind(column: Column) -> str:
     """The kind that `meant` finds; that of dates also where it refuses them."""
     try:
         return meant(column)[0].kind
