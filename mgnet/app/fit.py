@@ -13,8 +13,8 @@ import numpy as np
 
 from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.data import Data, Settings, Trained, intervals_on
+from mgnet.app.files.columns import listed
 from mgnet.app.model import Model
-from mgnet.app.named_columns import listed
 from mgnet.estimators import KANRegressor
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.training_budget import UNLIMITED, TrainingBudget, endless

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mgnet.app.data_file import open_data_file
-from mgnet.app.named_columns import shown
+from mgnet.app.files.columns import shown
+from mgnet.app.files.opening import open_data_file
 from mgnet.app.table import columns
 
 __all__ = ["predict_file"]
@@ -17,7 +17,9 @@ BATCH = 2**14  # rows that the network sees at once: its splines take many times
 NAMED = 8  # inputs that a remark names
 
 
-def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], list[str]]:
+def predict_file(
+    model: str | Path, data: str | Path, decimal: str | None = None
+) -> tuple[Iterator[str], list[str]]:
     """The lines of a table with the prediction as a column more, and remarks on its rows.
 
     Parameters
@@ -25,12 +27,14 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
     model : str or Path
         An output folder of `mgnet fit`, or the model.json in it.
     data : str or Path
-        A CSV file or an .npz archive with the inputs of the model.
+        A file of columns with the inputs of the model.
+    decimal : "." or ",", optional
+        Decimal mark of a text file that does not tell it.
 
     Returns
     -------
     lines : iterator of str
-        CSV. Rows with a missing input have an empty prediction.
+        The text in its own dialect, or CSV. Rows with a missing input have an empty prediction.
     remarks : list of str
         How many rows lie out of the training range, and how many are incomplete.
 
@@ -42,7 +46,7 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
     from mgnet.app.model import Model
 
     trained = Model.load(model)
-    file = open_data_file(data)
+    file = open_data_file(data, decimal)
     x = columns(file, trained.names)
     name = f"{trained.target}_predicted"
     if name in file.names:

@@ -14,7 +14,7 @@ import torch
 
 import mgnet
 from mgnet.app.data import Data, Settings, Trained, intervals_on
-from mgnet.app.named_columns import listed
+from mgnet.app.files.columns import listed
 from mgnet.estimators.scales import exponents
 
 __all__ = ["markdown_table", "write_report"]

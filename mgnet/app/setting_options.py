@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from mgnet.app.named_columns import shown
+from mgnet.app.files.columns import shown
 
 __all__ = ["SETTINGS", "column_names", "counts", "finite", "kept", "setting_option"]
 

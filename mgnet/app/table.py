@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mgnet.app.data import Data
-from mgnet.app.data_file import open_data_file
-from mgnet.app.named_columns import DataFile, listed, shown
+from mgnet.app.files.columns import DataFile, listed, shown
+from mgnet.app.files.opening import open_data_file
 
 __all__ = ["Table", "columns", "read_table", "split"]
 
@@ -55,8 +55,9 @@ def read_table(
     target: str,
     inputs: Sequence[str] | None = None,
     drop_missing: bool = False,
+    decimal: str | None = None,
 ) -> Table:
-    r"""The inputs and the target of a CSV file or an .npz archive.
+    r"""The inputs and the target of a file of columns.
 
     Parameters
     ----------
@@ -67,6 +68,8 @@ def read_table(
         Names of the columns to predict it from; all others by default.
     drop_missing : bool
         Leave out rows with an empty, NaN or infinite cell, instead of refusing them.
+    decimal : "." or ",", optional
+        Decimal mark of a text file that does not tell it.
 
     Returns
     -------
@@ -89,7 +92,7 @@ def read_table(
     >>> table.names, table.x.shape
     (('T',), (20, 1))
     """
-    file = open_data_file(path)
+    file = open_data_file(path, decimal)
     _require(file, [target])
     if inputs is None:
         inputs = [name for name in file.names if name != target]
@@ -134,7 +137,7 @@ def columns(file: DataFile, wanted: Sequence[str]) -> np.ndarray:
 
     Examples
     --------
-    >>> from mgnet.app.array_file import ArrayFile
+    >>> from mgnet.app.files.arrays import ArrayFile
     >>> columns(ArrayFile("x.npz", ("a",), {"a": np.array([1.0, np.inf])}), ["a"]).ravel()
     array([ 1., nan])
     """

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mgnet.app import cli
-from mgnet.app.data_file import open_data_file
+from mgnet.app.files.opening import open_data_file
 from mgnet.app.model import Model
 from mgnet.app.prediction import predict_file
 from mgnet.app.table import columns, read_table
