@@ -30,6 +30,12 @@ __all__ = ["command", "main"]
 BAD_INPUT, INTERRUPTED = 2, 130
 FILE = click.Path(path_type=Path)
 LEVELS = click.IntRange(1, 64)
+DECIMAL = click.option(
+    "--decimal",
+    type=click.Choice([".", ","]),
+    help="Decimal mark of a text, where it does not tell; the other mark may group digits.",
+)
+NO_TEXT = {".npz", ".parquet", ".pq", ".xlsx", ".gz", ".bz2", ".xz"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -176,6 +182,7 @@ def cli(context: click.Context) -> None:
 @with_settings
 @click.option("--out", type=FILE, default="mgnet-fit", show_default=True, help="Output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace a former model in the output folder.")
+@DECIMAL
 @click.option("--drop-missing", is_flag=True, help="Leave out rows with missing values.")
 @click.option("--compare", is_flag=True, help="Train other methods for as long, and report them.")
 @click.pass_context
@@ -190,10 +197,11 @@ def fit(
     cyclic: list[str],
     out: Path,
     overwrite: bool,
+    decimal: str | None,
     drop_missing: bool,
     compare: bool,
 ) -> int:
-    """Train a network on the table DATA (CSV or .npz).
+    """Train a network on the table DATA (text, .npz, Parquet, Excel; - is standard input).
 
     PETSc options steer the training: -mgnet_cycle, -mgnet_smoother and others; -help lists them.
     """
@@ -220,6 +228,7 @@ def fit(
                     weights=weights,
                     task=task or "",
                     cycles=cyclic,
+                    decimal=decimal,
                 )
             # Only now, since they load torch and scikit-learn: a bad table is answered at once.
             from mgnet.app.job import FitJob, run_job
@@ -239,19 +248,29 @@ def fit(
 @click.argument("data", type=FILE)
 @click.option("--out", type=FILE, help="File to write; default: stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
+@DECIMAL
 @click.pass_obj
-def predict(session: Session, model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
+def predict(
+    session: Session,
+    model: Path,
+    data: Path,
+    out: Path | None,
+    overwrite: bool,
+    decimal: str | None,
+) -> None:
     """Add the prediction of MODEL (an output folder or its model.json) to the table DATA."""
     with _bad_input():
         from mgnet.app.output_folder import whole_file
         from mgnet.app.prediction import predict_file
 
-        if out is not None and (out.is_dir() or out.suffix.lower() == ".npz"):
-            what = "is a folder" if out.is_dir() else "ends in .npz, but text is written"
+        if out is not None and (out.is_dir() or out.suffix.lower() in NO_TEXT):
+            what = "is a folder"
+            if not out.is_dir():
+                what = f"ends in {out.suffix}, but text is written"
             raise click.UsageError(f"{out} {what}; name a file to write, such as new.csv")
         if out is not None and out.exists() and not overwrite:
             raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
-        lines, remarks = predict_file(model, data)
+        lines, remarks = predict_file(model, data, decimal)
         rows = (f"{line}\n" for line in lines)
         if out is None:
             session.state = "the table on stdout is not complete"

@@ -14,8 +14,8 @@ import numpy as np
 from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.columns.encoding import Encoding
 from mgnet.app.data import Data, Settings, Trained, intervals_on
+from mgnet.app.files.columns import listed
 from mgnet.app.model import Model
-from mgnet.app.named_columns import listed
 from mgnet.estimators import KANClassifier, KANRegressor
 from mgnet.estimators.rows import (
     checked_weights,

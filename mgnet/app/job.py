@@ -12,10 +12,10 @@ from typing import Any
 from mgnet import Hierarchy, Schedule
 from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
+from mgnet.app.files.columns import listed
 from mgnet.app.fit import Fitted, fit, without_constants
 from mgnet.app.hold import Hold
 from mgnet.app.model_checks import check_names
-from mgnet.app.named_columns import listed
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table

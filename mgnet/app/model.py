@@ -12,9 +12,9 @@ import torch
 
 from mgnet.app.columns.encoding import Encoding
 from mgnet.app.columns.targets import Targets
+from mgnet.app.files.columns import listed
 from mgnet.app.model_checks import DTYPES, EXTRA, as_list, columns_of
 from mgnet.app.model_file import read_model, write_model
-from mgnet.app.named_columns import listed
 from mgnet.checkpoint.architecture import to_config
 from mgnet.estimators.scales import Scales, continued
 from mgnet.knots import KAN

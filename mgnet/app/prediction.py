@@ -10,10 +10,9 @@ import numpy as np
 
 from mgnet.app.columns.codes import CategoryCode
 from mgnet.app.columns.encoding import Encoding
-from mgnet.app.columns.selection import require
-from mgnet.app.data_file import open_data_file
-from mgnet.app.named_columns import Column, DataFile, shown
-from mgnet.app.table import columns
+from mgnet.app.columns.selection import read_columns, require
+from mgnet.app.files.columns import DataFile, shown
+from mgnet.app.files.opening import open_data_file
 
 if TYPE_CHECKING:
     from mgnet.app.model import Model
@@ -24,7 +23,9 @@ BATCH = 2**14  # rows that the network sees at once: its splines take many times
 NAMED = 8  # inputs that a remark names
 
 
-def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], list[str]]:
+def predict_file(
+    model: str | Path, data: str | Path, decimal: str | None = None
+) -> tuple[Iterator[str], list[str]]:
     """The lines of a table with the prediction as columns more, and remarks on its rows.
 
     One column for each target; for classes the likeliest one, and a probability for each.
@@ -34,12 +35,14 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
     model : str or Path
         An output folder of `mgnet fit`, or the model.json in it.
     data : str or Path
-        A CSV file or an .npz archive with the inputs of the model.
+        A file of columns with the inputs of the model.
+    decimal : "." or ",", optional
+        Decimal mark of a text file that does not tell it.
 
     Returns
     -------
     lines : iterator of str
-        CSV. Rows with a missing input have an empty prediction.
+        The text in its own dialect, or CSV. Rows with a missing input have an empty prediction.
     remarks : list of str
         How many rows lie out of the training range, have new levels, or are incomplete.
 
@@ -51,7 +54,7 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
     from mgnet.app.model import Model
 
     trained = Model.load(model)
-    file = open_data_file(data)
+    file = open_data_file(data, decimal)
     x, new = _inputs(file, trained.encoding)
     names = trained.targets.predicted
     for name in names:
@@ -80,18 +83,10 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
 def _inputs(file: DataFile, encoding: Encoding) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The inputs of every row, NaN where missing, and rows with a level that is new."""
     require(file, encoding.columns)
-    numeric = encoding.numeric
-    there: dict[str, Column] = {}
-    if numeric:
-        numbers = columns(file, numeric)
-        there = {n: Column(n, "number", c) for n, c in zip(numeric, numbers.T, strict=True)}
-    others = [name for name in encoding.columns if name not in there]
-    there |= dict(zip(others, file.read(others) if others else [], strict=True))
-    lengths = {len(column.values) for column in there.values()}
-    if len(lengths) > 1:
-        raise ValueError(
-            f"{file.source}: columns differ in length; every column needs one value per row"
-        )
+    there = read_columns(file, encoding.columns)
+    text = [name for name in encoding.numeric if there[name].kind not in ("number", "boolean")]
+    if text:
+        file.numbers(text)  # refuses them, and tells where their cells are
     try:
         return encoding.encode(there)
     except ValueError as error:

@@ -14,8 +14,8 @@ import torch
 
 import mgnet
 from mgnet.app.data import Data, Settings, Trained, intervals_on
+from mgnet.app.files.columns import listed
 from mgnet.app.markdown import exact, markdown_table, number
-from mgnet.app.named_columns import listed
 from mgnet.app.report_errors import result, where_errors
 from mgnet.estimators.scales import exponents
 

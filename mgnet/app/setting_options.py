@@ -12,7 +12,7 @@ import click
 
 from mgnet.app.columns.codes import CYCLES
 from mgnet.app.data import Settings
-from mgnet.app.named_columns import shown
+from mgnet.app.files.columns import shown
 
 __all__ = ["SETTINGS", "column_names", "counts", "cycles", "finite", "kept", "with_settings"]
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from mgnet.app.columns.encoding import Encoding
 from mgnet.app.columns.meaning import looks_like_numbers, meant
-from mgnet.app.columns.selection import Chosen, chosen, input_names, require
+from mgnet.app.columns.selection import Chosen, chosen, input_names, read_columns
 from mgnet.app.columns.targets import Targets, coded
 from mgnet.app.data import Data
-from mgnet.app.data_file import open_data_file
-from mgnet.app.named_columns import Column, DataFile, listed, shown
+from mgnet.app.files.columns import Column, DataFile, listed, shown
+from mgnet.app.files.opening import open_data_file
 
-__all__ = ["Table", "columns", "read_table", "split"]
+__all__ = ["Table", "read_table", "split"]
 
 FEWEST_ROWS = 10
 
@@ -81,6 +81,7 @@ def read_table(
     weights: str | None = None,
     task: str = "",
     cycles: Sequence[str] = (),
+    decimal: str | None = None,
 ) -> Table:
     r"""The inputs and the targets of a file of columns.
 
@@ -102,6 +103,8 @@ def read_table(
         As for `targets.coded`.
     cycles : sequence of str
         What dates become besides days, as for `DateCode`.
+    decimal : "." or ",", optional
+        Decimal mark of a text file that does not tell it.
 
     Returns
     -------
@@ -124,11 +127,11 @@ def read_table(
     >>> table.names, len(table.y)
     (('T',), 20)
     """
-    file = open_data_file(path)
+    file = open_data_file(path, decimal)
     names = (target,) if isinstance(target, str) else tuple(target)
     wanted = input_names(file, names, inputs, exclude, weights)
     extra = [*names, *([] if weights is None else [weights])]
-    there = dict(zip([*wanted, *extra], file.read([*wanted, *extra]), strict=True))
+    there = read_columns(file, [*wanted, *extra])
     rows = len(there[names[0]].values)
     if not rows:
         raise ValueError(
@@ -166,31 +169,6 @@ def read_table(
     )
     _refuse_constants(file.source, table)
     return table
-
-
-def columns(file: DataFile, wanted: Sequence[str]) -> np.ndarray:
-    """Columns by name, of shape (rows, wanted), NaN where a value is missing or infinite.
-
-    Parameters
-    ----------
-    file : DataFile
-    wanted : sequence of str
-
-    Raises
-    ------
-    ValueError
-        If a column is not there (names the nearest ones), or holds something else than numbers.
-
-    Examples
-    --------
-    >>> from mgnet.app.array_file import ArrayFile
-    >>> columns(ArrayFile("x.npz", ("a",), {"a": np.array([1.0, np.inf])}), ["a"]).ravel()
-    array([ 1., nan])
-    """
-    require(file, wanted)
-    numbers = file.numbers(wanted)
-    numbers[np.isinf(numbers)] = np.nan
-    return numbers
 
 
 def _rows(column: Column, rows: np.ndarray) -> Column:

@@ -58,7 +58,7 @@ def _told(model: Model, folder: Path) -> tuple[Any, ...]:
     rows = ROWS[:, : len(model.names)]
     lines, remarks = predict_file(folder, folder.with_name("data.csv"))
     told = model.predict(rows).tobytes(), list(lines), remarks, str(model)
-    return (*told, model.names, model.target, model.scales, model.network.widths)
+    return (*told, model.encoding, model.targets, model.scales, model.network.widths)
 
 
 class Fuzzer:

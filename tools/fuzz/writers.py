@@ -359,4 +359,4 @@ def _read(folder: Folder) -> list[str]:
         return ["a reader found no model"] if folder.is_kept() else []
     except ValueError as error:
         return [f"a reader met {error}"]
-    return [] if model.target == "y" else ["a reader met another model"]
+    return [] if model.targets.names == ("y",) else ["a reader met another model"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from mgnet.app.columns.dates import LAYOUTS, date_text, read_dates
 from mgnet.app.columns.meaning import read_booleans
-from mgnet.app.named_columns import Column, shown
+from mgnet.app.files.columns import Column, shown
 
 __all__ = ["CYCLES", "BooleanCode", "CategoryCode", "Code", "DateCode", "NumberCode"]
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import numpy as np
 
-from mgnet.app.named_columns import shown
+from mgnet.app.files.columns import shown
 
 __all__ = ["LAYOUTS", "date_layout", "date_text", "read_dates"]
 

@@ -17,7 +17,7 @@ from mgnet.app.columns.codes import (
     DateCode,
     NumberCode,
 )
-from mgnet.app.named_columns import Column, shown
+from mgnet.app.files.columns import Column, shown
 
 __all__ = ["Encoding"]
 

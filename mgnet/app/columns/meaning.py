@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from mgnet.app.columns.dates import date_layout, read_dates
-from mgnet.app.named_columns import Column
+from mgnet.app.files.columns import Column
 
 __all__ = ["looks_like_numbers", "meant", "read_booleans"]
 

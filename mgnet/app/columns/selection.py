@@ -12,9 +12,9 @@ import numpy as np
 
 from mgnet.app.columns.codes import RARE
 from mgnet.app.columns.meaning import looks_like_numbers, meant
-from mgnet.app.named_columns import Column, DataFile, listed, shown
+from mgnet.app.files.columns import Column, DataFile, listed, shown
 
-__all__ = ["Chosen", "chosen", "input_names", "require"]
+__all__ = ["Chosen", "chosen", "input_names", "read_columns", "require"]
 
 COMPARED = 1000  # names among which a similar one is looked for
 LONGEST_COMPARED = 100
@@ -66,7 +66,7 @@ def input_names(
 
     Examples
     --------
-    >>> from mgnet.app.array_file import ArrayFile
+    >>> from mgnet.app.files.arrays import ArrayFile
     >>> columns = {name: np.ones(2) for name in ("a", "b", "c")}
     >>> input_names(ArrayFile("x.npz", tuple(columns), columns), ["c"], None, ["a"])
     ['b']
@@ -104,7 +104,7 @@ def require(file: DataFile, wanted: Iterable[str]) -> None:
 
     Examples
     --------
-    >>> from mgnet.app.array_file import ArrayFile
+    >>> from mgnet.app.files.arrays import ArrayFile
     >>> require(ArrayFile("x.npz", ("rho",), {"rho": np.ones(2)}), ["Rho", "q"])
     Traceback (most recent call last):
     ValueError: x.npz has no columns Rho, q; the nearest names are rho
@@ -130,6 +130,43 @@ def _similar(name: str, names: Iterable[str]) -> list[str]:
     return [lower[other] for other in near]
 
 
+def read_columns(file: DataFile, wanted: Sequence[str]) -> dict[str, Column]:
+    """Columns by name, whatever they hold, all of the same length.
+
+    Parameters
+    ----------
+    file : DataFile
+    wanted : sequence of str
+
+    Raises
+    ------
+    ValueError
+        If some cannot be read, or differ in length; the sentence tells all of them.
+
+    Examples
+    --------
+    >>> from mgnet.app.files.arrays import ArrayFile
+    >>> read_columns(ArrayFile("x.npz", ("a",), {"a": np.array([True])}), ["a"])
+    {'a': Column(name='a', kind='boolean', units=None)}
+    """
+    found: dict[str, Column] = {}
+    wrong: list[str] = []
+    for name in wanted:
+        try:
+            found[name] = file.column(name)
+        except ValueError as error:
+            wrong.append(str(error).removeprefix(f"{file.source}: "))
+    if wrong:
+        raise ValueError(f"{file.source}: {'; '.join(dict.fromkeys(wrong))}")
+    rows = {name: len(column.values) for name, column in found.items()}
+    if len(set(rows.values())) > 1:
+        text = listed([f"{name} {count}" for name, count in rows.items()])
+        raise ValueError(
+            f"{file.source}: arrays differ in length ({text}); every column needs one value per row"
+        )
+    return found
+
+
 def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
     """Sort columns into inputs, those to leave out, and those to refuse.
 
@@ -144,7 +181,7 @@ def chosen(file: DataFile, columns: Sequence[Column], named: bool) -> Chosen:
 
     Examples
     --------
-    >>> from mgnet.app.array_file import ArrayFile
+    >>> from mgnet.app.files.arrays import ArrayFile
     >>> names = np.array([f"no {k}" for k in range(20)], dtype=object)
     >>> columns = [Column("T", "number", np.arange(20.0)), Column("name", "text", names)]
     >>> found = chosen(ArrayFile("x.npz", (), {}), columns, named=False)

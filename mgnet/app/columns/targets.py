@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgnet.app.named_columns import Column, listed, shown
+from mgnet.app.files.columns import Column, listed, shown
 
 __all__ = ["TASKS", "Targets", "coded"]
 

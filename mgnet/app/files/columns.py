@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Column", "DataFile", "check_names", "listed", "refuse_too_many", "shown"]
+from mgnet.app.files.cells import is_number_like
+
+__all__ = ["Column", "DataFile", "NoNumbers", "check_names", "listed", "refuse_too_many", "shown"]
 
 MOST_COLUMNS = 500_000  # the smallest network of more inputs has more parameters than are trained
 LONGEST_NAME = 1000
@@ -68,16 +70,6 @@ class DataFile(ABC):
             If rows differ in length, or the column holds what is none of these kinds.
         """
 
-    def read(self, wanted: Sequence[str]) -> list[Column]:
-        """Columns as `column` gives them; files of text read all of them at once.
-
-        Raises
-        ------
-        ValueError
-            As `column` does.
-        """
-        return [self.column(name) for name in wanted]
-
     @abstractmethod
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:
         """Columns as a new float64 array of shape (rows, wanted), NaN for empty cells and NaN.
@@ -95,6 +87,66 @@ class DataFile(ABC):
     @abstractmethod
     def with_columns(self, more: Mapping[str, np.ndarray]) -> Iterator[str]:
         """Yield the file as CSV lines with more columns: numbers, empty where NaN, or text."""
+
+
+@dataclass
+class NoNumbers:
+    """Cells that were expected to be numbers, counted.
+
+    Attributes
+    ----------
+    places : dict of int to (str, str, str, int)
+        For each column: its name, where the first cell is and what it says, how many there are.
+    commas : bool
+        Whether one of them is a number with another decimal mark, or with grouped digits.
+
+    Examples
+    --------
+    >>> bad = NoNumbers()
+    >>> bad.add("line 3", 0, "T", "x")
+    >>> bad.sentence("a.csv", 9)
+    "a.csv: 1 of 9 cells are not numbers, the first is 'x' in line 3, column 'T'; correct them, \
+or choose other columns"
+    """
+
+    places: dict[int, tuple[str, str, str, int]] = field(default_factory=dict)
+    commas: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.places)
+
+    def add(self, where: str, place: int, name: str, cell: str) -> None:
+        """Count a cell."""
+        name, first, said, count = self.places.get(place, (name, where, cell, 0))
+        self.places[place] = name, first, said, count + 1
+        self.commas |= is_number_like(cell)
+
+    def sentence(self, source: str, cells: int, told: bool = False) -> str:
+        """What is wrong, with a remedy.
+
+        Parameters
+        ----------
+        source : str
+        cells : int
+            How many there are, of the columns that were asked for.
+        told : bool
+            Whether the user has told the decimal mark.
+        """
+        bad = sum(count for *_, count in self.places.values())
+        name, where, said, _ = next(iter(self.places.values()))
+        text = (
+            f"{source}: {bad} of {cells} cells are not numbers, the first is '{shown(said, 30)}' "
+            f"in {where}, column '{shown(name)}'"
+        )
+        others = [name for name, *_ in self.places.values()][1:]
+        if others:
+            text += f"; there are more in {listed(others)}"
+        if self.commas and not told:
+            text += (
+                "; points and commas may be decimal marks or group digits: --decimal . or "
+                "--decimal , tells which is decimal"
+            )
+        return f"{text}; correct them, or choose other columns"
 
 
 def shown(text: str, most: int = 40) -> str:

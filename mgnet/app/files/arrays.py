@@ -14,7 +14,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from mgnet.app.named_columns import (
+from mgnet.app.files.columns import (
     Column,
     DataFile,
     check_names,
@@ -22,7 +22,7 @@ from mgnet.app.named_columns import (
     refuse_too_many,
     shown,
 )
-from mgnet.app.text_file import csv_line, more_cells
+from mgnet.app.files.records import csv_line, more_cells
 
 __all__ = ["ArrayFile", "open_archive"]
 

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mgnet.app.array_file import open_archive
+from mgnet.app.files.arrays import open_archive
 
 
 def archive(**arrays):
