@@ -9,7 +9,7 @@ import pytest
 from mgnet import nested
 from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Settings, Trained
-from mgnet.app.report import markdown_table, write_report
+from mgnet.app.report import write_report
 
 
 @pytest.fixture
@@ -121,8 +121,3 @@ def test_without_held_out_rows_the_training_rows_are_judged(data, tmp_path):
 def test_nothing_trained_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="no trained model"):
         write_report(tmp_path, data, Settings(), [])
-
-
-def test_bars_in_names_do_not_break_a_table():
-    lines = markdown_table(("a|b", "c"), [("x", "|")]).splitlines()
-    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1

@@ -133,12 +133,12 @@ class CategoryCode:
     def of(cls, column: Column) -> CategoryCode:
         """That of training rows."""
         counts = Counter(column.values.tolist())
-        ranked = sorted(counts, key=lambda level: (-counts[level], level is None, level or ""))
+        order = sorted(counts, key=lambda level: (level is None, level or ""))
+        ranked = sorted(reversed(order), key=lambda level: -counts[level])
         kept = [level for level in ranked if counts[level] >= RARE]
-        kept = kept[: MOST_LEVELS - (len(ranked) > MOST_LEVELS)]
-        rare = ranked[len(kept) :][:MOST_RARE]
-        order = sorted(kept, key=lambda level: (level is None, level or ""))
-        return cls(column.name, tuple(order), tuple(rare))
+        kept = set(kept[: MOST_LEVELS - (len(ranked) > MOST_LEVELS)])
+        rare = [level for level in ranked if level not in kept][:MOST_RARE]
+        return cls(column.name, tuple(filter(kept.__contains__, order)), tuple(rare))
 
     @property
     def features(self) -> tuple[str, ...]:
