@@ -12,7 +12,7 @@ from typing import Any
 from mgnet import Hierarchy, Schedule
 from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
-from mgnet.app.files.columns import listed
+from mgnet.app.files.columns import listed, shown
 from mgnet.app.fit import Fitted, fit, without_constants
 from mgnet.app.hold import Hold
 from mgnet.app.model_checks import check_names
@@ -187,6 +187,11 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
         say(f"{table.dropped} rows with missing values were left out")
     for sentence in table.remarks:
         say(sentence)
+    if data.targets.classes and settings.optimizer == "lm":
+        raise ValueError(
+            f"--optimizer lm is for numbers, but target '{shown(data.targets.title)}' is one of "
+            f"{len(data.targets.classes)} classes; use lbfgs or adam, or leave it out"
+        )
     check_names(data.names, data.targets.names)
     data, constant = without_constants(data, settings)
     if constant:

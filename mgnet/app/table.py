@@ -150,6 +150,9 @@ def read_table(
             y, classes = coded([_rows(c, complete) for c in others[: len(names)]], task)
     except ValueError as error:
         found.wrong.append(str(error))
+    own = None if weights is None else others[-1].values[complete]
+    if weights is not None and (why := _wrong_weights(others[-1].kind, own)):
+        found.wrong.append(f"weights '{shown(weights)}' {why}")
     if found.wrong:
         raise ValueError(f"{file.source}: {'; '.join(found.wrong)}")
     if complete.sum() < FEWEST_ROWS:
@@ -161,7 +164,7 @@ def read_table(
         tuple(_rows(column, complete) for column in found.columns),
         Targets(names, classes),
         y,
-        None if weights is None else _weights(file, others[-1], complete),
+        own,
         found.layouts,
         tuple(cycles),
         int(rows - complete.sum()),
@@ -228,16 +231,16 @@ def _missing(column: Column) -> np.ndarray:
     return np.isnat(values) if values.dtype.kind == "M" else np.isnan(values)
 
 
-def _weights(file: DataFile, column: Column, rows: np.ndarray) -> np.ndarray:
-    values = column.values[rows]
-    if column.kind != "number" or values.min() < 0.0 or not values.any():
-        what = f"holds {column.kind}" if column.kind != "number" else "has negative numbers"
-        what = what if column.kind != "number" or values.any() else "is 0 in all rows"
-        raise ValueError(
-            f"{file.source}: weights '{shown(column.name)}' {what}; expected numbers from 0 on, "
-            "some of them positive"
-        )
-    return values
+def _wrong_weights(kind: str, values: np.ndarray | None) -> str:
+    """Why a column cannot be weights; empty if it can."""
+    why = ""
+    if values is None or kind != "number":
+        why = f"holds {kind}"
+    elif len(values) and values.min() < 0.0:
+        why = "has negative numbers"
+    elif len(values) and not values.any():
+        why = "is 0 in all rows"
+    return why and f"{why}; expected numbers from 0 on, some of them positive"
 
 
 def _refuse_constants(source: str, table: Table) -> None:
