@@ -75,9 +75,9 @@ class _Reading:
 
     @property
     def doubts(self) -> tuple[int, bool, bool]:
-        """Names that are numbers, whether lines stand above the names, and blanks separate."""
+        """Names that are numbers, whether blanks separate, and lines stand above the names."""
         names = sum(number(name) is not None for name in self.layout.names)
-        return names, self.layout.header > 0, self.separator == BLANKS
+        return names, self.separator == BLANKS, self.layout.header > 0
 
 
 def find_dialect(source: str, lines: Iterable[str]) -> Dialect:
@@ -136,8 +136,8 @@ def _top(lines: Sequence[str]) -> tuple[str, list[tuple[int, str]], int, list[st
 def _read(
     source: str, separator: str, body: Sequence[str], above: int, comment: str
 ) -> _Reading | None:
-    rows = _rows(source, separator, body, above)
-    if not rows:
+    rows, are_all = _rows(source, separator, body, above)
+    if not rows or not are_all:
         return None
     table = [row.cells or [] for row in rows]
     layout = find_layout(table)
@@ -147,23 +147,35 @@ def _read(
                 layout = find_layout(table, split_cells(said, separator))
     if layout is None or len(layout.names) < 2:
         return None
-    if separator == BLANKS and (layout.header > 0 or any(n[-1] in ",;" for n in layout.names)):
-        return None  # lines of prose above a table of words, or marks that are followed by blanks
+    if separator == BLANKS and (layout.header > 0 or _have_marks(rows)):
+        return None  # or there are lines of prose above words
     return _Reading(separator, rows, layout)
 
 
-def _rows(source: str, separator: str, body: Sequence[str], above: int) -> list[Record]:
-    """The rows of a sample; fewer where it ends within a cell, or a row is wrong."""
+def _have_marks(rows: Sequence[Record]) -> bool:
+    """Whether blanks only stand beside the marks that separate: words might be in other columns."""
+    cells = rows[0].text.split("\t")
+    marked = any(cell[-1:] in {",", ";"} for row in rows[:5] for cell in row.cells or [])
+    return marked or (len(cells) == len(rows[0].cells or []) > 1 and all(map(str.strip, cells)))
+
+
+def _rows(
+    source: str, separator: str, body: Sequence[str], above: int
+) -> tuple[list[Record], bool]:
+    """The rows of a sample; and whether these are all, but for one that its end may cut."""
 
     def is_comment(text: str, line: int) -> bool:
         return not is_missing(text.strip(" \t\n").partition(separator)[0])  # as #N/A
 
     rows: list[Record] = []
-    with contextlib.suppress(ValueError):
-        for row in records(source, body, separator, above + 1, is_comment):
+    lines = iter(body)
+    try:
+        for row in records(source, lines, separator, above + 1, is_comment):
             if row.cells is not None:
                 rows.append(row)
-    return rows
+    except ValueError:
+        return rows, next(lines, None) is None
+    return rows, True
 
 
 def _choose(source: str, found: Sequence[_Reading]) -> _Reading | None:
@@ -190,7 +202,7 @@ def _first_line_has_names(source: str, body: Sequence[str], above: int, told: st
         raise ValueError(
             f"{source}: the column names in line {above + 1} cannot be read {reason}"
         ) from None
-    rows = _rows(source, separator, body, above)
+    rows, _ = _rows(source, separator, body, above)
     return _Reading(separator, rows, Layout(tuple(name.strip() for name in cells)))
 
 

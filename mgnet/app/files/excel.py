@@ -38,9 +38,10 @@ def open_excel(source: str, file: IO[bytes]) -> TypedFile:
     """
     try:
         import openpyxl
-    except ImportError:
+    except ImportError as error:
+        reason = shown(" ".join(str(error).split()), 100)
         raise ImportError(
-            f"{source} is an Excel file, which openpyxl reads; install it with "
+            f"{source} is an Excel file, which openpyxl reads ({reason}); install it with "
             "pip install 'mgnet-solvers[tables]', or save the sheet as CSV"
         ) from None
     try:

@@ -41,15 +41,16 @@ def open_parquet(source: str, file: IO[bytes]) -> TypedFile:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
-    except ImportError:
+    except ImportError as error:  # it is not there, or does not go with the NumPy that is
+        reason = shown(" ".join(str(error).split()), 100)
         raise ImportError(
-            f"{source} is a Parquet file, which pyarrow reads; install it with "
+            f"{source} is a Parquet file, which pyarrow reads ({reason}); install it with "
             "pip install 'mgnet-solvers[tables]', or save the table as CSV"
         ) from None
     try:
         size = file.seek(0, 2)
         file.seek(0)
-        reader = pq.ParquetFile(file)
+        reader = pq.ParquetFile(file, page_checksum_verification=True)
         rows, width = reader.metadata.num_rows, len(reader.schema_arrow.names)
         refuse_too_many(source, width)
         room = max(MOST_UNPACKED * size, ALWAYS_UNPACKED)

@@ -20,7 +20,7 @@ MOST_FROM_PIPE = 2**30
 # What a file may unpack to: so many times its size, and so many bytes in any case.
 MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**26
 MOST_MEMORY = 2**28  # that a compressed file may ask for to be unpacked
-PATIENCE = 2.0  # seconds until a named pipe must have a writer
+PATIENCE = 0.5  # seconds until a named pipe must have a writer
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz"}
 
 
