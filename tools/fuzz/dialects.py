@@ -249,7 +249,7 @@ def _writes(file: DataFile, truth: dict) -> bool:
     except ValueError:
         return True
     new = np.arange(rows) / 4 + 0.5
-    lines = list(file.with_column("new one", new))
+    lines = list(file.with_columns({"new one": new}))
     try:
         again = open_text("table.csv", "\n".join(lines).encode())
         found = again.numbers(["new one"])[:, 0]
