@@ -35,6 +35,7 @@ BORDERS = {
 # Room inside a folder -> the rooms of that folder that it may import, besides itself. A file that
 # stands in the folder itself may import every room; a room imports such a file only as told here.
 ROOMS = {
+    "app/files": set(),
     "depth/batched": set(),
     "depth/compiled": {"batched"},
     "depth/mgrit": set(),
