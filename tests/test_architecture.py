@@ -48,6 +48,8 @@ ROOMS = {
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},
     "training/optimizers": {"loss", "record"},
+    "app/files": set(),
+    "app/columns": {"files"},
 }
 # The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
 # of problems, and a block whose tangent is a block, too. All else is final.
