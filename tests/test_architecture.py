@@ -48,7 +48,6 @@ ROOMS = {
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},
     "training/optimizers": {"loss", "record"},
-    "app/files": set(),
     "app/columns": {"files"},
 }
 # The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
