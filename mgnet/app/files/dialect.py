@@ -141,7 +141,9 @@ def _read(
         return None
     table = [row.cells or [] for row in rows]
     layout = find_layout(table)
-    for said in (comment.lstrip("# \t"), comment):  # where the first column is called "#", both
+    for said in (comment.lstrip("# \t"), comment):
+        if said is comment and separator in BLANKS + "\t":
+            continue  # the mark is a name only where no blank parts it from the names
         if said and (layout is None or layout.header >= 0):
             with contextlib.suppress(csv.Error):
                 layout = find_layout(table, split_cells(said, separator))
