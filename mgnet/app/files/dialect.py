@@ -156,9 +156,13 @@ def _read(
 
 def _have_marks(rows: Sequence[Record]) -> bool:
     """Whether blanks only stand beside the marks that separate: words might be in other columns."""
-    cells = rows[0].text.split("\t")
-    marked = any(cell[-1:] in {",", ";"} for row in rows[:5] for cell in row.cells or [])
-    return marked or (len(cells) == len(rows[0].cells or []) > 1 and all(map(str.strip, cells)))
+    for row in rows[:5]:
+        words, cells = row.cells or [], row.text.split("\t")
+        if any(word[-1:] in {",", ";"} for word in words):
+            return True
+        if len(cells) == len(words) > 1 and all(map(str.strip, cells)):
+            return True
+    return False
 
 
 def _rows(
