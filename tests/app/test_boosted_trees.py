@@ -9,6 +9,13 @@ from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data
 
 
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """The same time on any machine."""
+    ticks = iter(np.arange(0.0, 1e4, 0.02))
+    monkeypatch.setattr("mgnet.app.boosted_trees.perf_counter", lambda: next(ticks))
+
+
 def classes(seed, weights=None):
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1.0, 1.0, (300, 2))
