@@ -287,7 +287,7 @@ def _text(path: Path) -> str:
     if content[:2] == b"\x1f\x8b":
         content = gzip.decompress(content)
     wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
-    text = content.decode("utf-16" if wide else "utf-8-sig")
+    text = content.decode("utf-16" if wide else "utf-8-sig").removeprefix("\ufeff" * wide)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
