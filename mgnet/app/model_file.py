@@ -70,7 +70,7 @@ def write_model(folder: Path, told: Mapping[str, Any], state: Mapping[str, torch
     --------
     >>> write_model(Path("."), {"kind": "KAN", "widths": [1, 1], "inputs": ["a", "b"]}, {})
     Traceback (most recent call last):
-    ValueError: a model cannot be saved: degree is missing
+    ValueError: a model cannot be saved: classes is missing
     """
     weights = save({name: value.contiguous() for name, value in state.items()})
     every = {"mgnet": __version__, "format": FORMAT, **told}
