@@ -159,10 +159,14 @@ TABLES = {  # content -> words of the sentence
     "no header": (ROWS, "has no header"),
     "column": ("T,p,Rho_kg\n" + ROWS, "no column 'rho'; the nearest names are Rho_kg"),
     "twins": ("T,T,rho\n" + ROWS, "2 columns called 'T'"),
-    "nameless": (",p,rho\n" + ROWS, "column 1 has no name"),
+    "nameless": ("T,,rho\n" + ROWS, "column 2 has no name"),
+    "index": (
+        ",p,rho\n" + "".join(f"{k % 3},{k},{k}\n" for k in range(20)),
+        "does not count the rows",
+    ),
     "words": (
         GOOD + "1,x,2\n1,y,3\n",
-        "2 of 126 cells are not numbers, the first is 'x' in",
+        "2 of 42 cells are not numbers, the first is 'x' in",
     ),
     "NaN": (
         GOOD + "1,,2\n",
@@ -174,9 +178,9 @@ TABLES = {  # content -> words of the sentence
     "ragged": (GOOD + "1,2\n", "line 42 has 2 cells"),
     "long": (GOOD + "1,2,3,4\n", "line 42 has 4 cells"),
     "latin": (b"T,p,rho\n1,2,\xe9\n", "not UTF-8 text: line 2"),
-    "utf16": (GOOD.encode("utf-16"), "not UTF-8 text but text in UTF-16"),
+    "utf32": (GOOD.encode("utf-32"), "not UTF-8 text but text in UTF-32"),
     "binary": (b"T,p\0,rho\n1,2,3\n", "NUL bytes"),
-    "decimal": (GOOD.replace(",", ";") + "1,5;2;3\n", "decimal commas"),
+    "decimal": (GOOD.replace(",", ";") + "1,5;2;3.5\n", "--decimal , tells which is decimal"),
 }
 
 
@@ -550,7 +554,7 @@ def test_files_have_the_mode_that_umask_prescribes(tmp_path, monkeypatch, mask):
 def test_process_refuses_with_code_2_and_no_traceback(tmp_path):
     done = run("fit", "none.csv", "--target", "rho", cwd=tmp_path, script=("-m", "mgnet"))
     assert (done.returncode, done.stdout) == (2, "")
-    expected = "mgnet: none.csv does not exist; expected a CSV file or an .npz archive\n"
+    expected = "mgnet: none.csv does not exist; expected a CSV, .npz, Parquet or Excel file\n"
     assert done.stderr == expected
     assert not list(tmp_path.iterdir())
 
