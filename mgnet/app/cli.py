@@ -20,6 +20,7 @@ import click
 
 from mgnet import __version__
 from mgnet.app.data import Settings
+from mgnet.app.export_command import export
 from mgnet.app.hold import Hold, Noted
 from mgnet.app.setting_options import SETTINGS, column_names, counts, finite, kept, setting_option
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
@@ -324,6 +325,9 @@ def predict(session: Session, model: Path, data: Path, out: Path | None, overwri
                 session.state = f"{out} is complete"
     for remark in remarks:
         _say(remark)
+
+
+cli.add_command(export)
 
 
 @cli.command()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["asks_for_plain_operators", "plain_operators"]
+__all__ = ["asks_for_plain_operators", "exact", "plain_operators"]
 
 
 class _Wanted(threading.local):
@@ -63,3 +63,21 @@ def asks_for_plain_operators() -> bool:
         return True
     traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
     return traced and torch.onnx.is_in_onnx_export()
+
+
+def exact(number: float, like: torch.Tensor) -> float | torch.Tensor:
+    """A number of Python, or a constant tensor where an exporter might round the number.
+
+    PyTorch's exporter to ONNX takes numbers of Python in single precision, also among doubles.
+
+    Examples
+    --------
+    >>> exact(0.1, torch.zeros(1))
+    0.1
+    >>> with plain_operators():
+    ...     exact(0.1, torch.zeros(1))
+    tensor(0.1000)
+    """
+    if asks_for_plain_operators():
+        return torch.tensor(number, dtype=like.dtype, device=like.device)
+    return number

@@ -14,6 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from mgnet.knots.plain_operators import exact
+
 __all__ = [
     "dense_basis",
     "derivative_pieces",
@@ -93,10 +95,12 @@ def locate(
     >>> interval.tolist(), s.tolist(), beyond.tolist()
     ([1, 1], [0.5, 1.0], [0.0, 1.0])
     """
-    a, b = domain
-    inside = x.clamp(a, b)
-    position = (inside - a) * (intervals / (b - a))
-    interval = position.detach().nan_to_num().floor().clamp(0, intervals - 1)  # NaN stays in s
+    a, b = (exact(end, x) for end in domain)
+    inside = torch.clamp(x, a, b)  # type: ignore[call-overload]
+    position = (inside - a) * exact(intervals / (domain[1] - domain[0]), x)
+    interval = (
+        position.detach().nan_to_num(0.0, 0.0, 0.0).floor().clamp(0, intervals - 1)
+    )  # NaN stays in s
     return interval.long(), position - interval, x - inside
 
 

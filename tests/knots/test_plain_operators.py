@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgnet.knots import KAN, FreeKnotKAN, plain_operators
+from mgnet.knots import KAN, FreeKnotKAN, MultichannelMLP, plain_operators
 from mgnet.knots.layer import weighted_layer
 from mgnet.knots.plain_operators import asks_for_plain_operators
 
@@ -41,7 +41,7 @@ def drawn(number):
         "degree": number % 5 + 1,
         "linear": bool(number % 2),
         "hidden": str(draw.choice(["tanh", "identity"])),
-        "domain": (-1.0, 1.0) if number % 2 else (0.0, 2.0),
+        "domain": (-1.0, 1.0) if number % 2 else (-0.1, 1 / 3),
         "dtype": [torch.float64, torch.float32][number % 3 == 1],
         "generator": torch.Generator().manual_seed(number),
     }
@@ -94,6 +94,17 @@ def test_a_process_without_mgnet_computes_the_same(tmp_path):
         for whole, one, none in torch.load(tmp_path / f"{number}_y.pt"):
             assert close(whole, right)
             assert one.shape == (1, right.shape[1]) and none.shape == (0, right.shape[1])
+
+
+@pytest.mark.parametrize("kind", [KAN, MultichannelMLP])
+@pytest.mark.parametrize("linear", [False, True])
+def test_no_number_is_one_that_the_exporter_to_onnx_would_round(kind, linear):
+    network = KAN([2, 2, 1] if linear else [2, 1], 3, linear=linear, domain=(-0.1, 1 / 3))
+    network = network if kind is KAN else MultichannelMLP(network)
+    with plain_operators():
+        graph = torch.export.export(network, (torch.zeros(4, 2, dtype=torch.float64),)).graph
+    numbers = [n for node in graph.nodes for n in node.args if isinstance(n, float)]
+    assert all(float(np.float32(number)) == number for number in numbers)
 
 
 def test_without_the_switch_the_custom_operator_stays():

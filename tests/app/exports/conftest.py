@@ -1,0 +1,60 @@
+"""Models of drawn options, and rows of their tables, for the tests of exports."""
+
+import numpy as np
+import pytest
+import torch
+
+from mgnet.app.model import Model
+from mgnet.estimators.scales import Scales
+from mgnet.knots import KAN
+
+NAMES = ('T "K"', "p\\t\\u12", "ρ, %{x}", "value_1")
+
+
+def model_and_rows(seed):
+    """A model with odd names, ranges of any size, and any options."""
+    draw = np.random.default_rng(seed)
+    linear = bool(seed % 2)
+    inputs = int(draw.integers(1, 5))
+    kan = KAN(
+        [inputs, *draw.integers(1, 4, int(draw.integers(1, 3))).tolist(), 1],
+        int(draw.integers(1, 9)),
+        seed % 5 + 1,
+        linear=linear,
+        domain=[(-1.0, 1.0), (-0.1, 1 / 3)][seed % 3 == 0],
+        hidden=["tanh", "identity"][seed % 4 == 3],
+        generator=torch.Generator().manual_seed(seed),
+    )
+    with torch.no_grad():  # splines of every degree, not the polynomials of the start
+        for u in kan.coefficients:
+            u += 0.3 * torch.from_numpy(draw.standard_normal(u.shape))
+    size = 10.0 ** draw.choice([-300, -3, 0, 4, 300], inputs)
+    low = draw.uniform(-1.0, 1.0, inputs)
+    high = low + draw.uniform(0.1, 2.0, inputs)
+    if inputs > 2:
+        high[2] = low[2]
+    ranges = tuple(zip((size * low).tolist(), (size * high).tolist(), strict=True))
+    unit = 10.0 ** draw.choice([-300, 0, 200])
+    scales = Scales(ranges, (float(3.0 * unit),), (float(unit),), kan.domain)
+    model = Model(kan, NAMES[:inputs], "y [kg/m³]", scales)
+    places = draw.uniform(-1.0, 2.0, (200, inputs))
+    places[:20] = draw.integers(0, 2, (20, inputs))  # corners of the box
+    places[20:40] *= 1e4
+    return model, size * (low + places * np.where(high > low, high - low, 1.0))
+
+
+def largest_difference(found, right):
+    """The largest one, over the larger of the value itself and the median of all."""
+    sizes = np.abs(right)
+    with np.errstate(all="ignore"):
+        return float((np.abs(found - right) / np.maximum(sizes, np.median(sizes))).max())
+
+
+@pytest.fixture
+def drawn():
+    return model_and_rows
+
+
+@pytest.fixture
+def difference():
+    return largest_difference
