@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mgnet.app.exports.input_column import InputColumn
 from mgnet.app.model import Model
 from mgnet.estimators.scales import exponents
 from mgnet.knots.spline import polynomials
@@ -47,17 +48,19 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Formula:
-    """A model in double precision, without torch: columns of a table, scales, splines, target.
+    """A model in double precision, without torch: columns of a table, scales, splines, targets.
 
     Attributes
     ----------
-    columns : tuple of str
-        Inputs, in the order of the columns of `x`.
-    target : str
-    ranges : array of shape (inputs, 2)
+    columns : tuple of InputColumn
+        Their features, one column after the other, are the inputs of the network.
+    targets : tuple of str
+    classes : tuple of str
+        Of the only target, if it is labels: outputs are logits, softmax gives the probabilities.
+    ranges : array of shape (features, 2)
         In the training rows; a place in the range is mapped linearly to the domain.
-    mean, scale : float
-        The target is mean + scale * output.
+    mean, scale : array of shape (targets,)
+        A target is mean + scale * output.
     degree : int
     domain : (float, float)
     hidden : "tanh" or "identity"
@@ -67,11 +70,12 @@ class Formula:
     layers : tuple of Layer
     """
 
-    columns: tuple[str, ...]
-    target: str
+    columns: tuple[InputColumn, ...]
+    targets: tuple[str, ...]
+    classes: tuple[str, ...]
     ranges: np.ndarray
-    mean: float
-    scale: float
+    mean: np.ndarray
+    scale: np.ndarray
     degree: int
     domain: tuple[float, float]
     hidden: str
@@ -88,24 +92,25 @@ class Formula:
         >>> from mgnet.knots import KAN
         >>> scales = Scales(((300.0, 500.0),), (10.0,), (2.0,))
         >>> formula = Formula.of(Model(KAN([1, 2, 1]), ("T",), "rho", scales))
-        >>> formula.columns, len(formula.layers), formula.widths
-        (('T',), 2, [1, 2, 1])
+        >>> formula.targets, len(formula.layers), formula.widths
+        (('rho',), 2, [1, 2, 1])
         """
-        network, scales = model.network, model.scales
+        network, scales, linear = model.network, model.scales, model.network.linear
         arrays = [u.detach().double().numpy() for u in network.coefficients]
-        linear = network.linear
+        pair = None
+        if linear is not None:
+            pair = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
         return cls(
-            columns=model.names,
-            target=model.target,
+            columns=tuple(map(InputColumn, model.names)),
+            targets=(model.target,),
+            classes=(),
             ranges=np.asarray(scales.ranges, dtype=float),
-            mean=scales.mean[0],
-            scale=scales.scale[0],
+            mean=np.asarray(scales.mean, dtype=float),
+            scale=np.asarray(scales.scale, dtype=float),
             degree=network.degree,
             domain=network.domain,
             hidden=network.hidden,
-            linear=None
-            if linear is None
-            else (linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()),
+            linear=pair,
             layers=tuple(map(Layer, network.intervals, arrays)),
         )
 
@@ -117,6 +122,11 @@ class Formula:
         return [*first, *(shape[0] for shape in shapes), shapes[-1][2]]
 
     @property
+    def has_hidden(self) -> bool:
+        """Whether there are hidden values, which go through a map."""
+        return len(self.widths) > 2
+
+    @property
     def told(self) -> str:
         """The network in words."""
         intervals = " and ".join(dict.fromkeys(str(layer.intervals) for layer in self.layers))
@@ -125,38 +135,46 @@ class Formula:
             f"{intervals} intervals per edge"
         )
 
-    def sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, float, float]]:
-        """Ranges and target over the powers of two next above their magnitude.
+    def domains(self) -> list[str]:
+        """Of each column, what values the training rows had, in words."""
+        words, at = [], 0
+        for column in self.columns:
+            low, high = self.ranges[at]
+            text = column.told if column.is_text else f"{low:g} to {high:g}"
+            words.append(f"{text} ({column.note})" if column.note else text)
+            at += column.features
+        return words
+
+    def sized(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Ranges over the powers of two next above their magnitude: no difference overflows.
 
         Returns
         -------
-        size, low, length : array of shape (inputs,)
+        size, low, length : array of shape (features,)
             The place of x in its range is `(ldexp(x, -size) - low) / length`; a length of 0 is that
             of an input that did not vary.
-        target : (int, float, float)
-            The prediction is `ldexp(mean + scale * output, size)` with these (size, mean, scale).
 
         Examples
         --------
-        >>> layers = (Layer(1, np.zeros((1, 2, 1))),)
-        >>> ranges, domain = np.array([[0.0, 8.0]]), (-1.0, 1.0)
-        >>> formula = Formula(("T",), "y", ranges, 3.0, 1.0, 1, domain, "tanh", None, layers)
-        >>> size, low, length, target = formula.sized()
-        >>> size.tolist(), low.tolist(), length.tolist(), target
-        ([4], [0.0], [0.5], (2, 0.75, 0.25))
+        >>> layers, ranges = (Layer(1, np.zeros((1, 2, 1))),), np.array([[0.0, 8.0]])
+        >>> one, rest = np.ones(1), (1, (-1.0, 1.0), "tanh", None, layers)
+        >>> formula = Formula((InputColumn("T"),), ("y",), (), ranges, one, one, *rest)
+        >>> size, low, length = formula.sized()
+        >>> size.tolist(), low.tolist(), length.tolist()
+        ([4], [0.0], [0.5])
         """
         size = exponents(self.ranges.T)
         low, high = np.ldexp(self.ranges.T, -size)
-        both = np.array([[self.mean], [self.scale]])
-        of_target = int(exponents(both)[0])
-        mean, scale = np.ldexp(both[:, 0], -of_target).tolist()
-        return size, low, high - low, (of_target, mean, scale)
+        return size, low, high - low
 
     def described(self) -> dict[str, str]:
         """What a file tells of itself, by keywords: texts, JSON where there is more than one."""
-        return {
-            "inputs": json.dumps(self.columns, ensure_ascii=False),
-            "ranges": json.dumps(self.ranges.tolist()),
-            "target": self.target,
-            "network": self.told,
+        names = [column.name for column in self.columns]
+        told = {
+            "inputs": names,
+            "ranges": dict(zip(names, self.domains(), strict=True)),
+            "targets": list(self.targets),
+            "classes": list(self.classes),
         }
+        texts = {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()}
+        return texts | {"network": self.told}

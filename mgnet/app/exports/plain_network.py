@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mgnet.app.exports.formula import Formula
+from mgnet.estimators.scales import exponents
 from mgnet.knots.spline import dense_basis
 from mgnet.knots.spline_network import into_domain
 
@@ -16,10 +17,11 @@ Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 class PlainNetwork(torch.nn.Module):
-    """From the columns of a table to its target, in double precision, scales included.
+    """From the features of a table to its targets, in double precision, scales included.
 
     Beyond the ranges it goes on by the tangent at the nearest point of the box, computed forward:
-    values and their derivative along the way from there go through the layers together.
+    values and their derivative along the way from there go through the layers together. The
+    probabilities of classes are those of the nearest point.
 
     Parameters
     ----------
@@ -27,12 +29,13 @@ class PlainNetwork(torch.nn.Module):
 
     Examples
     --------
-    >>> from mgnet.app.exports.formula import Layer
-    >>> layer, ranges = Layer(1, np.array([[[0.0], [1.0]]])), np.array([[300.0, 500.0]])
-    >>> formula = Formula(("T",), "y", ranges, 1.0, 2.0, 1, (-1.0, 1.0), "tanh", None, (layer,))
+    >>> from mgnet.app.model import Model
+    >>> from mgnet.estimators.scales import Scales
+    >>> from mgnet.knots import KAN
+    >>> model = Model(KAN([1, 1]), ("T",), "y", Scales(((300.0, 500.0),), (1.0,), (2.0,)))
     >>> x = torch.tensor([[400.0], [600.0]], dtype=torch.float64)
-    >>> PlainNetwork(formula)(x).tolist()
-    [[2.0], [4.0]]
+    >>> PlainNetwork(Formula.of(model))(x).shape
+    torch.Size([2, 1])
     """
 
     halves: torch.Tensor
@@ -44,14 +47,17 @@ class PlainNetwork(torch.nn.Module):
     largest: torch.Tensor
     mean: torch.Tensor
     scale: torch.Tensor
-    of_target: torch.Tensor
+    of_targets: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
 
     def __init__(self, formula: Formula):
         super().__init__()
         self.formula = formula
-        size, low, length, (of_target, mean, scale) = formula.sized()
+        size, low, length = formula.sized()
+        targets = np.stack([formula.mean, formula.scale])
+        of_targets = exponents(targets)
+        mean, scale = np.ldexp(targets, -of_targets)
         a, b = formula.domain
         varies = length > 0.0
         # Numbers of Python would be rounded to single precision.
@@ -64,7 +70,7 @@ class PlainNetwork(torch.nn.Module):
             "halves": _halves(-size),
             "low": low,
             "length": np.where(varies, length, 1.0),
-            "of_target": _halves(np.array([of_target])),
+            "of_targets": _halves(of_targets),
         }
         numbers |= {f"layer_{k}": layer.coefficients for k, layer in enumerate(formula.layers)}
         if formula.linear is not None:
@@ -74,14 +80,16 @@ class PlainNetwork(torch.nn.Module):
         self.register_buffer("varies", torch.from_numpy(varies))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, inputs) -> (rows, 1), NaN where an input is missing."""
+        """(rows, features) -> (rows, targets) or probabilities, NaN where an input is missing."""
         z = self._places(x)
-        value = torch.clamp(z, *self.ends)
+        value = torch.clamp(z, self.ends[0], self.ends[1])
+        if self.formula.classes:
+            return torch.softmax(self._layers(value, torch.zeros_like(value))[0], 1)
         step = z - value
         length = step.abs().amax(1, keepdim=True).clamp(min=1.0)
         value, slope = self._layers(value, step / length)
         y = self.mean + self.scale * (value + slope * length)
-        return y * self.of_target[0] * self.of_target[1]
+        return y * self.of_targets[0] * self.of_targets[1]
 
     def _places(self, x: torch.Tensor) -> torch.Tensor:
         """The inputs mapped to the domain, as by `Scales.inputs`."""

@@ -29,14 +29,24 @@ def test_pieces_are_the_splines_of_scipy(degree):
 def test_scales_are_those_of_the_model(seed, drawn):
     model, x = drawn(seed)
     formula = Formula.of(model)
-    size, low, length, (of_target, mean, scale) = formula.sized()
+    size, low, length = formula.sized()
     a, b = formula.domain
     x = x[np.isfinite(x).all(axis=1)]
     with np.errstate(over="ignore"):
         places = (np.ldexp(x, -size) - low) / np.where(length > 0.0, length, 1.0)
     places = a + (b - a) * np.where(length > 0.0, places, 0.0)
     np.testing.assert_allclose(places, model.inputs(x).numpy(), rtol=1e-13, atol=1e-13)
-    assert np.ldexp([mean, scale], of_target).tolist() == [formula.mean, formula.scale]
     assert formula.widths == list(model.network.widths)
     told = formula.described()
-    assert json.loads(told["inputs"]) == list(model.names) and told["target"] == model.target
+    assert json.loads(told["inputs"]) == list(model.names)
+    assert json.loads(told["targets"]) == [model.target] and told["classes"] == "[]"
+
+
+def test_words_on_columns(mixed):
+    formula, *_ = mixed(0)
+    assert formula.domains() == [
+        "-3 to 40",
+        "'a', 'b \"é\"\\\\n', '', 'c', or another",
+        "0 to 1 (1: true, 0: false)",
+        "'x', or another",
+    ]

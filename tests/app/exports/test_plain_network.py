@@ -18,6 +18,13 @@ def test_predictions_are_those_of_the_model(seed, drawn, difference):
     assert network(torch.from_numpy(x[3:5])).isnan().all()
 
 
+@pytest.mark.parametrize("classes", [(), ("a", "b", "c")])
+def test_several_targets_and_classes(classes, mixed):
+    formula, _, features, right = mixed(1, classes)
+    found = PlainNetwork(formula)(torch.from_numpy(features)).numpy()
+    np.testing.assert_allclose(found, right, rtol=1e-12)
+
+
 def test_the_largest_numbers(drawn):
     model, _ = drawn(1)
     x = np.array([[np.finfo(float).max] * len(model.names), [-np.inf] * len(model.names)])

@@ -1,6 +1,9 @@
 """The Python file predicts what the model does, where neither mgnet nor torch can be imported."""
 
 import ast
+import csv
+import io
+import runpy
 import subprocess
 import sys
 
@@ -45,6 +48,27 @@ def test_predictions_are_those_of_the_model(seed, drawn, difference):
         predict(x[0])
 
 
+@pytest.mark.parametrize("classes", [(), ("a", 'b "\\', "c\n")])
+@pytest.mark.parametrize("seed", range(3))
+def test_texts_several_targets_and_classes(seed, classes, mixed, tmp_path, monkeypatch, capsys):
+    formula, columns, _, right = mixed(seed, classes)
+    text = python_text(formula)
+    x = np.array(columns, dtype=object).T
+    np.testing.assert_allclose(predict_of(text)(x), right, rtol=1e-12)
+    x[0, 0], x[x == ""] = None, None
+    found = predict_of(text)(x)
+    assert np.isnan(found[0]).all()
+    np.testing.assert_allclose(found[1:], right[1:], rtol=1e-12)
+    with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([[column.name for column in formula.columns], *x.tolist()])
+    (tmp_path / "model.py").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["model.py", str(tmp_path / "t.csv")])
+    runpy.run_path(str(tmp_path / "model.py"), run_name="__main__")
+    names, *rows = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
+    assert tuple(names) == (formula.classes or formula.targets)
+    np.testing.assert_array_equal(np.array(rows, dtype=float), found)
+
+
 def test_more_rows_than_a_batch(drawn, difference):
     model, x = drawn(2)
     x = np.tile(x, (50, 1))
@@ -66,7 +90,7 @@ def test_the_text_is_the_same_each_time_tells_names_and_ranges_and_imports_numpy
     values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)
               and isinstance(node.targets[0], ast.Name)}  # fmt: skip
     assert ast.literal_eval(values["INPUTS"]) == list(model.names)
-    assert ast.literal_eval(values["TARGET"]) == model.target
+    assert ast.literal_eval(values["OUTPUTS"]) == [model.target]
 
 
 def test_it_reads_a_table_without_torch_and_mgnet(drawn, difference, tmp_path):
