@@ -18,6 +18,10 @@ NAMES = {"onnx": "model.onnx", "python": "model.py"}
 def default_name(to: str) -> str:
     """The name of the file where nobody names one.
 
+    Parameters
+    ----------
+    to : "onnx" or "python"
+
     Examples
     --------
     >>> default_name("python")
