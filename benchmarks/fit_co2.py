@@ -37,10 +37,10 @@ def measured(seeds: int, seconds: float) -> list[saved.Row]:
     return [
         {
             "method": name,
-            "error_median": statistics.median(run.held_mse for run in runs),
-            "error_least": min(run.held_mse for run in runs),
-            "error_largest": max(run.held_mse for run in runs),
-            "training_median": statistics.median(run.train_mse for run in runs),
+            "error_median": statistics.median(run.held_loss for run in runs),
+            "error_least": min(run.held_loss for run in runs),
+            "error_largest": max(run.held_loss for run in runs),
+            "training_median": statistics.median(run.train_loss for run in runs),
             "seconds": statistics.median(run.seconds for run in runs),
             "parameters": runs[0].parameters,
         }

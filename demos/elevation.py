@@ -33,14 +33,14 @@ out.mkdir(parents=True, exist_ok=True)
 
 rows = elevation_table()
 rows = rows[np.random.default_rng(0).choice(len(rows), 20_000, replace=False)]
-table = Table(NAMES[:2], NAMES[2], rows[:, :2], rows[:, 2])
+table = Table.of_numbers(NAMES[:2], NAMES[2], rows[:, :2], rows[:, 2])
 data = split(table, held_out=0.6, seed=0)
 settings = Settings(hidden=(12,), seconds=seconds, held_out=0.6)
 print(f"{len(data.y)} training rows of measured terrain, {len(data.y_held)} held out\n")
 results = [fit(data, settings).trained, *baselines(data, settings, seconds)]
 print(result_table(results, data))
-best = min(results, key=lambda result: result.held_mse).name
-ratio = min(r.held_mse for r in results[1:3]) / results[0].held_mse
+best = min(results, key=lambda result: result.held_loss).name
+ratio = min(r.held_loss for r in results[1:3]) / results[0].held_loss
 print(
     f"\nBest on held-out rows: {best}. Terrain is rough on every scale, so coarse knots say little "
     f"about fine ones:\nthe same network on one level alone ends at {ratio:.2f} times the error of "

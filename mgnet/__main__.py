@@ -1,6 +1,35 @@
-"""`python -m mgnet` is the command `mgnet`."""
+"""The command `mgnet`; without its libraries, a sentence that says what to install."""
 
-from mgnet.app.cli import command
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+__all__ = ["command"]
+
+EXTRA = {"click", "rich", "matplotlib", "sklearn", "threadpoolctl", "safetensors"}
+
+
+def command() -> NoReturn:
+    """Run the command line, as `mgnet.app.cli.command` does.
+
+    Examples
+    --------
+    >>> command.__name__
+    'command'
+    """
+    try:
+        from mgnet.app.cli import command
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        sys.stderr.write(
+            f"mgnet: the command needs {error.name}, which is not installed; install it with "
+            "pip install 'mgnet-solvers[app]'\n"
+        )
+        sys.exit(2)
+    command()
+
 
 if __name__ == "__main__":
     command()

@@ -1,8 +1,7 @@
-"""What else one could fit to a table: a tensor-product spline, gradient boosting.
+"""What else one could fit to a table of a few inputs: a tensor-product spline.
 
-Both choose their own settings within the seconds they are given, on parts of the training
-rows (the spline by cross-validation), and are then fitted to all of them. The held-out rows
-only measure the result.
+It chooses its settings within the seconds it is given, by cross-validation on the training rows,
+and is then fitted to all of them. The held-out rows only measure the result.
 """
 
 from __future__ import annotations
@@ -14,31 +13,20 @@ from time import perf_counter
 
 import numpy as np
 from scipy.linalg import LinAlgError
-from sklearn.ensemble import HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from mgnet.app import tensor_spline
 from mgnet.app.data import Data, Trained
 from mgnet.app.tensor_spline import ORDER, Axis, Fit, Splines
 
-__all__ = ["boosting", "spline"]
+__all__ = ["spline"]
 
 MAX_INPUTS = 3
 EVEN = (0.0, 1.0)
 OTHER = {"linear": "log", "log": "linear"}
-SEARCH = 0.75  # share of the seconds that goes into choosing the settings
 SPLIT_SEED = 12345
 FOLDS = 4
-MANY_ROWS = 50_000
-CHUNK = 25  # boosting iterations before the first look at the validation rows
 FULL = 1.0e7  # floats in a banded matrix, at most
-
-
-def _split(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the training rows into four fifths to fit and one fifth to choose by."""
-    order = np.random.default_rng(SPLIT_SEED).permutation(rows)
-    part = max(rows // 5, 1)
-    return order[part:], order[:part]
 
 
 def _folds(rows: int) -> list[np.ndarray]:
@@ -204,7 +192,7 @@ def spline(data: Data, seconds: float) -> Trained:
     Parameters
     ----------
     data : Data
-        With up to three inputs.
+        With up to three inputs, one target of numbers, and no weights.
     seconds : float
 
     Returns
@@ -219,9 +207,10 @@ def spline(data: Data, seconds: float) -> Trained:
 
     Examples
     --------
+    >>> from mgnet.app.columns.targets import Targets
     >>> x = np.linspace(0.0, 1.0, 60)[:, None]
-    >>> data = Data(("x",), "y", x, x[:, 0] ** 3, x + 0.001, (x[:, 0] + 0.001) ** 3)
-    >>> spline(data, seconds=0.1).held_mse < 1e-8
+    >>> data = Data(("x",), Targets(("y",)), x, x[:, 0] ** 3, x + 0.001, (x[:, 0] + 0.001) ** 3)
+    >>> spline(data, seconds=0.1).held_loss < 1e-8
     True
     """
     begun = perf_counter()
@@ -238,7 +227,7 @@ def spline(data: Data, seconds: float) -> Trained:
     history = []
 
     def record(fit: Fit) -> None:
-        history.append((perf_counter() - begun, np.nan, data.mse(fit(x), y), 0))
+        history.append((perf_counter() - begun, np.nan, data.loss(fit(x), y), 0))
 
     with threadpool_limits(limits=1, user_api="blas"):  # the banded factorisations are narrow
         search = _Search(x, y, begun + seconds, record)
@@ -252,144 +241,6 @@ def spline(data: Data, seconds: float) -> Trained:
         for name, axis in zip(data.names, fit.choice.axes, strict=True)
     )
     note = f"{len(search.seen)} settings tried; {fit.choice.scale} target; {'; '.join(axes)}"
-    return _trained("tensor-product cubic spline", fit, len(fit.coefficients), data, history, note)
-
-
-def _trained(name, predict, parameters, data, history, note) -> Trained:
-    """Measure the errors of a model; its time is that of the last entry of the history."""
-    held = data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else np.nan
-    train = data.mse(predict(data.x), data.y)
-    return Trained(
-        name, predict, parameters, history[-1][0], np.nan, train, held, tuple(history), note
-    )
-
-
-@dataclass
-class _Trial:
-    """Boosted trees that are grown in pieces, so that the clock can stop them."""
-
-    rate: float
-    leaves: int
-    rows: int
-    seed: int
-    iterations: int = 0
-    error: float = np.inf
-
-    def __post_init__(self) -> None:
-        self.model = HistGradientBoostingRegressor(
-            learning_rate=self.rate,
-            max_leaf_nodes=self.leaves,
-            min_samples_leaf=self.rows,
-            max_iter=1,
-            early_stopping=False,  # pyright: ignore[reportArgumentType]
-            warm_start=True,
-            random_state=self.seed,
-        )
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return self.model.predict(x)
-
-    @property
-    def numbers(self) -> int:
-        """Values of the leaves and thresholds of the splits."""
-        trees = (tree for stage in self.model._predictors for tree in stage)
-        return sum(len(tree.nodes) for tree in trees)
-
-    def grow(self, x: np.ndarray, y: np.ndarray, iterations: int) -> None:
-        """Add trees up to a number of iterations."""
-        self.model.set_params(max_iter=iterations)
-        self.model.fit(x, y)
-        self.iterations = iterations
-
-
-def _trials(seed: int) -> Iterator[_Trial]:
-    """Yield settings: what mostly wins on smooth tables first, then at random."""
-    for rate, leaves, rows in ((0.1, 31, 10), (0.1, 15, 5), (0.05, 63, 5), (0.2, 15, 3)):
-        yield _Trial(rate, leaves, rows, seed)
-    rng = np.random.default_rng(seed)
-    while True:
-        rate = round(float(10.0 ** rng.uniform(-1.7, -0.5)), 3)
-        yield _Trial(rate, int(2.0 ** rng.uniform(2.5, 7.0)), int(rng.integers(2, 25)), seed)
-
-
-def _stop_early(trial: _Trial, data: Data, stop: float) -> None:
-    """Grow by a quarter at a time until the validation rows stop gaining, or the clock strikes."""
-    fitted, kept = _split(len(data.y))
-    iterations, best, worse = CHUNK, 0, 0
-    while worse < 2:
-        begun = perf_counter()
-        trial.grow(data.x[fitted], data.y[fitted], iterations)
-        error = float(np.mean((trial(data.x[kept]) - data.y[kept]) ** 2))
-        worse = 0 if error < 0.999 * trial.error else worse + 1
-        if error < trial.error:
-            trial.error, best = error, iterations
-        if perf_counter() + 1.3 * (perf_counter() - begun) > stop:
-            break
-        iterations = int(1.25 * iterations) + 1
-    trial.iterations = best or iterations
-
-
-def _boost(
-    data: Data, begun: float, seconds: float, seed: int, record: Callable[[_Trial], None]
-) -> tuple[_Trial, int]:
-    """Return the winner, fitted to all training rows, and the number of settings tried."""
-    trials, tried = _trials(seed), 1
-    best = next(trials)
-    _stop_early(best, data, begun + SEARCH * seconds / 3.0)
-    record(best)
-    while perf_counter() - begun < 0.9 * SEARCH * seconds:
-        trial = next(trials)
-        left = begun + SEARCH * seconds - perf_counter()
-        _stop_early(trial, data, perf_counter() + min(left, SEARCH * seconds / 4.0))
-        tried += 1
-        if trial.error < best.error:
-            best = trial
-            record(best)
-    final = _Trial(best.rate, best.leaves, best.rows, seed)
-    pieces = np.unique(np.geomspace(1, best.iterations, 12).astype(int))
-    for piece in pieces:
-        final.grow(data.x, data.y, int(piece))
-        if perf_counter() - begun > seconds:
-            break
-    record(final)
-    return final, tried
-
-
-def boosting(data: Data, seconds: float, seed: int) -> Trained:
-    """Fit gradient-boosted trees: scikit-learn's HistGradientBoostingRegressor.
-
-    Learning rate, leaves, rows per leaf and iterations are chosen on a fifth of the training rows,
-    which also stops each trial; the winner is then fitted to all training rows.
-
-    Parameters
-    ----------
-    data : Data
-    seconds : float
-    seed : int
-
-    Returns
-    -------
-    Trained
-        Its parameters are the values of all leaves and the thresholds of all splits.
-
-    Examples
-    --------
-    >>> x = np.linspace(0.0, 1.0, 200)[:, None]
-    >>> data = Data(("x",), "y", x, x[:, 0], x, x[:, 0])
-    >>> boosting(data, seconds=0.5, seed=0).train_mse < 0.1
-    True
-    """
-    begun = perf_counter()
-    history: list[tuple[float, float, float, int]] = []
-
-    def record(trial: _Trial) -> None:
-        history.append((perf_counter() - begun, np.nan, data.mse(trial(data.x), data.y), 0))
-
-    # On a short table threads mostly wait for each other, on a busy machine for ever.
-    with threadpool_limits(limits=1 if len(data.y) < MANY_ROWS else None):
-        final, tried = _boost(data, begun, seconds, seed, record)
-    note = (
-        f"{tried} settings tried; {final.iterations} trees, learning rate {final.rate:g}, "
-        f"at most {final.leaves} leaves of at least {final.rows} rows"
-    )
-    return _trained("gradient boosting", final, final.numbers, data, history, note)
+    name, losses = "tensor-product cubic spline", data.losses(fit)
+    seconds, count = history[-1][0], len(fit.coefficients)
+    return Trained(name, fit, count, seconds, np.nan, *losses, tuple(history), note)

@@ -19,17 +19,24 @@ from typing import NoReturn
 import click
 
 from mgnet import __version__
+from mgnet.app.columns.targets import TASKS
 from mgnet.app.data import Settings
 from mgnet.app.export_command import export
 from mgnet.app.hold import Hold, Noted
-from mgnet.app.setting_options import SETTINGS, column_names, counts, finite, kept, setting_option
+from mgnet.app.setting_options import SETTINGS, column_names, cycles, finite, with_settings
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
 __all__ = ["command", "main"]
 
 BAD_INPUT, INTERRUPTED = 2, 130
 FILE = click.Path(path_type=Path)
-AT_LEAST_1, LEVELS = click.IntRange(min=1), click.IntRange(1, 64)
+LEVELS = click.IntRange(1, 64)
+DECIMAL = click.option(
+    "--decimal",
+    type=click.Choice([".", ","]),
+    help="Decimal mark of a text, where it does not tell; the other mark may group digits.",
+)
+NO_TEXT = {".npz", ".parquet", ".pq", ".xlsx", ".gz", ".bz2", ".xz"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,116 +159,50 @@ def cli(context: click.Context) -> None:
 
 @cli.command()
 @click.argument("data", type=FILE)
-@click.option("--target", required=True, help="Column to predict.")
+@click.option(
+    "--target",
+    required=True,
+    callback=column_names,
+    help="Column to predict, numbers or labels; or several, of numbers.",
+)
 @click.option(
     "--inputs", callback=column_names, help="Columns to predict it from; default: all others."
 )
-@setting_option(
-    "--hidden",
-    callback=kept(counts),
-    default=",".join(map(str, Settings.hidden)),
-    show_default=True,
-    help="Widths of the hidden layers.",
+@click.option("--exclude", callback=column_names, help="Columns that are no inputs.")
+@click.option("--weights", help="Column with the weights of the rows.")
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="What the target is; needed for whole numbers of few values.",
 )
-@setting_option(
-    "--intervals",
-    type=AT_LEAST_1,
-    default=Settings.intervals,
-    show_default=True,
-    help="Of the splines, coarsest level.",
+@click.option(
+    "--cyclic",
+    callback=cycles,
+    help="What dates become besides days: some of hour,weekday,month.",
 )
-@setting_option(
-    "--degree",
-    type=click.IntRange(1, 5),
-    default=Settings.degree,
-    show_default=True,
-    help="Of the splines.",
-)
-@setting_option(
-    "--levels",
-    type=LEVELS,
-    default=Settings.levels,
-    show_default=True,
-    help="Each doubles the intervals.",
-)
-@setting_option(
-    "--most-intervals",
-    callback=kept(counts),
-    help="That each layer is refined to, as '256,16'; default: no limit.",
-)
-@setting_option(
-    "--starts",
-    type=AT_LEAST_1,
-    help="Networks on the coarsest level, the best go on; default: 8 for many rows, else 1.",
-)
-@setting_option(
-    "--cycle",
-    default=Settings.cycle,
-    help="Schedule, as 'cascade 32,16,8,4'; default: by budget.",
-)
-@setting_option(
-    "--optimizer",
-    type=click.Choice(["lm", "lbfgs", "adam"]),
-    default=Settings.optimizer,
-    show_default=True,
-    help="What a sweep is.",
-)
-@setting_option(
-    "--seconds",
-    type=click.FloatRange(0.0, min_open=True),
-    callback=kept(finite),
-    help=f"Budget; default: {Settings.seconds:g}.",
-)
-@setting_option(
-    "--evaluations",
-    type=AT_LEAST_1,
-    help="Budget in gradients of the finest network.",
-)
-@setting_option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=Settings.seed,
-    show_default=True,
-    help="Of the split and of the initial network.",
-)
-@setting_option(
-    "--held-out",
-    type=float,
-    default=Settings.held_out,
-    show_default=True,
-    help="Fraction of rows kept for the test.",
-)
-@setting_option(
-    "--validation",
-    type=click.FloatRange(0.0, 1.0, max_open=True),
-    default=Settings.validation,
-    show_default=True,
-    help="Fraction of the training rows that decides when to stop; 0: none.",
-)
-@setting_option(
-    "--roughness",
-    type=click.FloatRange(0.0),
-    callback=kept(finite),
-    default=Settings.roughness,
-    show_default=True,
-    help="Penalty on bending splines; the more noise, the larger.",
-)
+@with_settings
 @click.option("--out", type=FILE, default="mgnet-fit", show_default=True, help="Output folder.")
 @click.option("--overwrite", is_flag=True, help="Replace a former model in the output folder.")
+@DECIMAL
 @click.option("--drop-missing", is_flag=True, help="Leave out rows with missing values.")
 @click.option("--compare", is_flag=True, help="Train other methods for as long, and report them.")
 @click.pass_context
 def fit(
     context: click.Context,
     data: Path,
-    target: str,
+    target: list[str],
     inputs: list[str] | None,
+    exclude: list[str] | None,
+    weights: str | None,
+    task: str | None,
+    cyclic: list[str],
     out: Path,
     overwrite: bool,
+    decimal: str | None,
     drop_missing: bool,
     compare: bool,
 ) -> int:
-    """Train a network on the table DATA (CSV or .npz).
+    """Train a network on the table DATA (text, .npz, Parquet, Excel; - is standard input).
 
     PETSc options steer the training: -mgnet_cycle, -mgnet_smoother and others; -help lists them.
     """
@@ -279,7 +220,17 @@ def fit(
             parse(settings.cycle, OptionReader().get("levels", settings.levels))
         with claimed(out, overwrite) as remarks:
             with hold.interruptible():
-                table = read_table(data, target, inputs, drop_missing)
+                table = read_table(
+                    data,
+                    target,
+                    inputs,
+                    drop_missing,
+                    exclude=exclude or (),
+                    weights=weights,
+                    task=task or "",
+                    cycles=cyclic,
+                    decimal=decimal,
+                )
             # Only now, since they load torch and scikit-learn: a bad table is answered at once.
             from mgnet.app.job import FitJob, run_job
 
@@ -298,19 +249,29 @@ def fit(
 @click.argument("data", type=FILE)
 @click.option("--out", type=FILE, help="File to write; default: stdout.")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
+@DECIMAL
 @click.pass_obj
-def predict(session: Session, model: Path, data: Path, out: Path | None, overwrite: bool) -> None:
+def predict(
+    session: Session,
+    model: Path,
+    data: Path,
+    out: Path | None,
+    overwrite: bool,
+    decimal: str | None,
+) -> None:
     """Add the prediction of MODEL (an output folder or its model.json) to the table DATA."""
     with _bad_input():
         from mgnet.app.output_folder import whole_file
         from mgnet.app.prediction import predict_file
 
-        if out is not None and (out.is_dir() or out.suffix.lower() == ".npz"):
-            what = "is a folder" if out.is_dir() else "ends in .npz, but text is written"
+        if out is not None and (out.is_dir() or out.suffix.lower() in NO_TEXT):
+            what = "is a folder"
+            if not out.is_dir():
+                what = f"ends in {out.suffix}, but text is written"
             raise click.UsageError(f"{out} {what}; name a file to write, such as new.csv")
         if out is not None and out.exists() and not overwrite:
             raise click.UsageError(f"{out} exists; replace it with --overwrite, or name another")
-        lines, remarks = predict_file(model, data)
+        lines, remarks = predict_file(model, data, decimal)
         rows = (f"{line}\n" for line in lines)
         if out is None:
             session.state = "the table on stdout is not complete"

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from time import perf_counter
 
+import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from mgnet import Hierarchy, Level
-from mgnet.app.baselines import boosting, spline
+from mgnet.app.baselines import spline
+from mgnet.app.boosted_trees import boosting
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Settings, Trained, intervals_on, parameters
 from mgnet.app.fit import fit, limits
 from mgnet.app.units import Units
 from mgnet.estimators.budgeted_training import train_within
+from mgnet.estimators.objectives import entropy, squares
+from mgnet.estimators.rows import checked_weights
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import TrainingBudget
-from mgnet.training import LeastSquares, LevenbergMarquardt
+from mgnet.training import LBFGS, LevenbergMarquardt
 
-__all__ = ["perceptron", "baselines", "single_level"]
+__all__ = ["baselines", "each_target", "logistic", "perceptron", "single_level"]
 
+FOLDS = 5
 MOST_SPLINE_INPUTS = 3  # a tensor product grows like knots**inputs
 
 
@@ -34,9 +44,10 @@ def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
     Examples
     --------
     >>> import numpy as np
+    >>> from mgnet.app.columns.targets import Targets
     >>> x = np.linspace(0.0, 1.0, 100)[:, None]
-    >>> data = Data(("x",), "y", x, x[:, 0] ** 2, x, x[:, 0] ** 2)
-    >>> single_level(data, Settings(hidden=(2,), levels=2, evaluations=30), "lm").held_mse < 1e-3
+    >>> data = Data(("x",), Targets(("y",)), x, x[:, 0] ** 2, x, x[:, 0] ** 2)
+    >>> single_level(data, Settings(hidden=(2,), levels=2, evaluations=30), "lm").held_loss < 1e-3
     True
     """
     # A seed gives the same initial function on any number of intervals.
@@ -58,7 +69,9 @@ def single_level(data: Data, settings: Settings, optimizer: str) -> Trained:
 
 
 def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
-    """A tanh network with two hidden layers and about as many parameters, by Levenberg-Marquardt.
+    """A tanh network with two hidden layers and about as many parameters, by second-order methods.
+
+    By Levenberg-Marquardt, and for classes by L-BFGS.
 
     Parameters
     ----------
@@ -69,15 +82,17 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
     Examples
     --------
     >>> import numpy as np
+    >>> from mgnet.app.columns.targets import Targets
     >>> x = np.linspace(0.0, 1.0, 100)[:, None]
-    >>> data = Data(("x",), "y", x, x[:, 0] ** 2, x, x[:, 0] ** 2)
-    >>> perceptron(data, Settings(evaluations=60), 30).held_mse < 1e-3
+    >>> data = Data(("x",), Targets(("y",)), x, x[:, 0] ** 2, x, x[:, 0] ** 2)
+    >>> perceptron(data, Settings(evaluations=60), 30).held_loss < 1e-3
     True
     """
-    budget = TrainingBudget(*limits(settings))
-    inputs = len(data.names)
-    # inputs w + w, w^2 + w, w + 1 parameters in the three layers.
-    width = max(2, round(((inputs + 3) ** 2 / 4 + parameters - 1) ** 0.5 - (inputs + 3) / 2))
+    budget, classes = TrainingBudget(*limits(settings)), data.targets.classes
+    inputs, outputs = len(data.names), len(data.targets.outputs)
+    # inputs w + w, w^2 + w, outputs (w + 1) parameters in the three layers.
+    half = (inputs + outputs + 2) / 2
+    width = max(2, round((half**2 + parameters - outputs) ** 0.5 - half))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = torch.nn.Sequential(
@@ -85,11 +100,15 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
             torch.nn.Tanh(),
             torch.nn.Linear(width, width),
             torch.nn.Tanh(),
-            torch.nn.Linear(width, 1),
+            torch.nn.Linear(width, outputs),
         ).double()
-    scales = Scales.of(data.x, data.y[:, None])
-    problem = LeastSquares(network, (scales.inputs(data.x), scales.targets(data.y[:, None])))
-    hierarchy = Hierarchy([Level(problem, LevenbergMarquardt(), objective=problem.value)])
+    y = None if classes else data.y.reshape(len(data.y), -1)
+    scales = Scales.of(data.x, y, data.weights)
+    targets = torch.from_numpy(data.y) if y is None else scales.targets(y)
+    weights = checked_weights("perceptron", data.weights, data.x)
+    loss, smoother = (entropy, LBFGS()) if classes else (squares, LevenbergMarquardt())
+    problem = loss(network, (scales.inputs(data.x), targets, weights), 0.0)  # type: ignore
+    hierarchy = Hierarchy([Level(problem, smoother, objective=problem.value)])
     _, u = train_within(budget, hierarchy, "", {})
     if budget.interrupted:
         raise KeyboardInterrupt
@@ -97,18 +116,104 @@ def perceptron(data: Data, settings: Settings, parameters: int) -> Trained:
 
     def predict(x):  # noqa: ANN001, ANN202 - as Trained.predict
         with torch.no_grad():
-            return scales.values(network(scales.inputs(x)))[:, 0]
+            outputs = network(scales.inputs(x))
+            if classes:
+                return torch.softmax(outputs, 1).numpy()
+            values = scales.values(outputs)
+        return values if data.y.ndim > 1 else values[:, 0]
 
+    name = "L-BFGS" if classes else "LM"
+    widths = [inputs, width, width, outputs]
     return Trained(
-        "tanh MLP, LM",
+        f"tanh MLP, {name}",
         predict,
         len(u),
         budget.seconds,
         budget.work,
-        data.mse(predict(data.x), data.y),
-        data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
+        *data.losses(predict),
         tuple(budget.history),
-        f"widths {[inputs, width, width, 1]}, PyTorch's initial weights, our Levenberg-Marquardt",
+        f"widths {widths}, PyTorch's initial weights, our {smoother.__class__.__name__}",
+    )
+
+
+def logistic(data: Data) -> Trained:
+    """Logistic regression on standardised inputs, its penalty by cross-validation.
+
+    Parameters
+    ----------
+    data : Data
+        With classes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet.app.columns.targets import Targets
+    >>> x = np.linspace(-1.0, 1.0, 100)[:, None]
+    >>> y = (x[:, 0] > 0.0).astype(int)
+    >>> logistic(Data(("x",), Targets(("kind",), ("n", "p")), x, y, x, y)).held_loss < 0.1
+    True
+    """
+    begun = perf_counter()
+    few = int(np.bincount(data.y).min())
+    inner = LogisticRegression(max_iter=1000)
+    if few >= FOLDS:
+        inner = LogisticRegressionCV(cv=FOLDS, scoring="neg_log_loss", max_iter=1000)
+    model = make_pipeline(StandardScaler(), inner)
+    named = {f"{step}__sample_weight": data.weights for step, _ in model.steps[1:]}
+    model.fit(data.x, data.y, **named)
+    seconds, losses = perf_counter() - begun, data.losses(model.predict_proba)
+    count = len(data.targets.classes) * (len(data.names) + 1)
+    return Trained(
+        "logistic regression",
+        model.predict_proba,
+        count,
+        seconds,
+        float("nan"),
+        *losses,
+        ((seconds, float("nan"), losses[0], 0),),
+        "standardised inputs, the penalty by cross-validation",
+    )
+
+
+def each_target(data: Data, train: Callable[[Data], Trained]) -> Trained:
+    """A method for one target, trained for each of several.
+
+    Parameters
+    ----------
+    data : Data
+    train : callable
+        Of the data with one target.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mgnet.app.columns.targets import Targets
+    >>> x = np.linspace(0.0, 1.0, 100)[:, None]
+    >>> y = np.column_stack([x, x**2])
+    >>> data = Data(("x",), Targets(("y", "z")), x, y, x, y)
+    >>> each_target(data, lambda one: boosting(one, 0.3, 0)).predict(x).shape
+    (100, 2)
+    """
+    if data.y.ndim == 1:
+        return train(data)
+    parts = [
+        train(replace(data, targets=Targets((name,)), y=y, y_held=held))
+        for name, y, held in zip(data.targets.names, data.y.T, data.y_held.T, strict=True)
+    ]
+
+    def predict(x):  # noqa: ANN001, ANN202 - as Trained.predict
+        return np.column_stack([part.predict(x) for part in parts])
+
+    seconds, losses = sum(part.seconds for part in parts), data.losses(predict)
+    return Trained(
+        parts[0].name,
+        predict,
+        sum(part.parameters for part in parts),
+        seconds,
+        float("nan"),
+        *losses,
+        ((seconds, float("nan"), losses[0], 0),),
+        "; ".join(f"{n}: {part.note}" for n, part in zip(data.targets.names, parts, strict=True)),
     )
 
 
@@ -134,14 +239,19 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
     """
     # Gradient evaluations mean nothing to a spline: all get the same seconds.
     settings = replace(settings, seconds=seconds, evaluations=None)
-    yield single_level(data, settings, "lm")
-    yield single_level(data, settings, "lbfgs")
-    yield perceptron(data, settings, parameters(len(data.names), settings))
+    classes, names = data.targets.classes, data.targets.names
+    for optimizer in ("lbfgs",) if classes else ("lm", "lbfgs"):
+        yield single_level(data, settings, optimizer)
+    count = parameters(len(data.names), settings, len(data.targets.outputs))
+    yield perceptron(data, settings, count)
     units = Units.of(data)
-    ordinary = units.data(data)
-    if len(data.names) <= MOST_SPLINE_INPUTS:
-        yield _of_table(units, spline(ordinary, seconds))
-    yield _of_table(units, boosting(ordinary, seconds, settings.seed))
+    ordinary, each = units.data(data), seconds / len(names)
+    if classes:
+        yield _of_table(units, logistic(ordinary))
+    elif len(data.names) <= MOST_SPLINE_INPUTS and data.weights is None:
+        yield _of_table(units, each_target(ordinary, lambda one: spline(one, each)))
+    trees = each_target(ordinary, lambda one: boosting(one, each, settings.seed))
+    yield _of_table(units, trees)
 
 
 def _of_table(units: Units, trained: Trained) -> Trained:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf
+from math import inf, nan
 
 import numpy as np
 
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.limits import doubled
 
 __all__ = ["Data", "Settings", "Trained", "intervals_on", "parameters"]
+
+EPS = float(np.finfo(float).eps)  # the least probability that a log loss takes, as scikit-learn's
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Settings:
     levels : int
     cycle : str
         A schedule as text; empty: a cascade whose sweeps per level follow from the budget.
-    optimizer : "lm", "lbfgs" or "adam"
+    optimizer : "auto", "lm", "lbfgs" or "adam"
+        "auto": Levenberg-Marquardt for numbers, L-BFGS for classes, which "lm" does not train.
     seconds : float
         Training time; the budget unless `evaluations` is given.
     evaluations : int or None
@@ -61,7 +66,7 @@ class Settings:
     degree: int = 3
     levels: int = 4
     cycle: str = ""
-    optimizer: str = "lm"
+    optimizer: str = "auto"
     seconds: float = 20.0
     evaluations: int | None = None
     seed: int = 0
@@ -74,47 +79,108 @@ class Settings:
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of a table, split, inputs and target as they are in the file.
+    """The rows of a table, split, inputs as numbers and targets as they are in the file.
 
     Attributes
     ----------
     names : tuple of str
         Of the inputs.
-    target : str
+    targets : Targets
     x, y : array of shape (rows, inputs), (rows,)
-        Training rows.
+        Training rows. Several targets: y of shape (rows, targets); classes: their numbers.
     x_held, y_held : array
         Held-out rows.
+    weights, weights_held : array of shape (rows,), optional
+        Of the rows, in training and in all means over rows.
+    encoding : Encoding, optional
+        From the columns of the file to the inputs; by default they are its columns.
 
     Examples
     --------
     >>> x, y = np.zeros((2, 1)), np.array([1.0, 3.0])
-    >>> data = Data(("T",), "rho", x, y, x[:0], y[:0])
-    >>> data.mse(np.array([1.0, 1.0]), data.y)
+    >>> data = Data(("T",), Targets(("rho",)), x, y, x[:0], y[:0])
+    >>> data.loss(np.array([1.0, 1.0]), data.y)
     2.0
     """
 
     names: tuple[str, ...]
-    target: str
+    targets: Targets
     x: np.ndarray
     y: np.ndarray
     x_held: np.ndarray
     y_held: np.ndarray
+    weights: np.ndarray | None = None
+    weights_held: np.ndarray | None = None
+    encoding: Encoding | None = None
 
-    def mse(self, predicted: np.ndarray, true: np.ndarray) -> float:
-        """Mean squared error, standardised: over the variance of the training target."""
+    @property
+    def loss_name(self) -> str:
+        """What `loss` is, for tables."""
+        return "log loss" if self.targets.classes else "MSE"
+
+    def loss(
+        self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
+    ) -> float:
+        """Of classes the log loss, else the standardised mean squared error, the mean of targets.
+
+        Standardised: over the variance of the training rows.
+
+        Parameters
+        ----------
+        predicted : array of shape (rows,), (rows, targets) or (rows, classes)
+            Values, or probabilities.
+        true : array of shape (rows,) or (rows, targets)
+        weights : array of shape (rows,), optional
+        """
+        if self.targets.classes:
+            own = predicted[np.arange(len(true)), true]
+            return float(np.average(-np.log(np.clip(own, EPS, 1.0)), weights=weights))
         # At the size of the target: squares of tiny and huge numbers are no doubles.
         predicted, true, y = (np.ldexp(part, -self._size) for part in (predicted, true, self.y))
-        return float(np.mean((predicted - true) ** 2) / np.var(y))
+        errors = np.average((predicted - true) ** 2, axis=0, weights=weights)
+        return float(np.mean(errors / _variance(y, self.weights)))
+
+    def losses(self, predict: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+        """The losses of a model over training and held-out rows; NaN without rows held out."""
+        train = self.loss(predict(self.x), self.y, self.weights)
+        if not len(self.y_held):
+            return train, nan
+        return train, self.loss(predict(self.x_held), self.y_held, self.weights_held)
+
+    def root_mean_squares(
+        self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
+    ) -> np.ndarray:
+        """RMSE of each target, in its unit; of numbers only."""
+        error = np.ldexp(predicted, -self._size) - np.ldexp(true, -self._size)
+        squares = np.average(error**2, axis=0, weights=weights)
+        return np.atleast_1d(np.ldexp(np.sqrt(squares), self._size))
+
+    def accuracy(
+        self, predicted: np.ndarray, true: np.ndarray, weights: np.ndarray | None = None
+    ) -> float:
+        """The share of rows whose class has the largest probability."""
+        return float(np.average(predicted.argmax(1) == true, weights=weights))
 
     @property
-    def deviation(self) -> float:
-        """The standard deviation of the training target, in its unit."""
-        return float(np.ldexp(np.std(np.ldexp(self.y, -self._size)), self._size))
+    def deviation(self) -> np.ndarray:
+        """The standard deviations of the training targets, in their units."""
+        spread = np.sqrt(_variance(np.ldexp(self.y, -self._size), self.weights))
+        return np.atleast_1d(np.ldexp(spread, self._size))
 
     @property
-    def _size(self) -> int:
-        return int(np.frexp(np.abs(self.y).max())[1])
+    def measured(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:
+        """Rows on which errors are measured, x, y and weights, and their name."""
+        if len(self.y_held):
+            return self.x_held, self.y_held, self.weights_held, "held-out"
+        return self.x, self.y, self.weights, "training"
+
+    @property
+    def _size(self) -> np.ndarray:
+        return np.frexp(np.abs(self.y).max(0))[1]
+
+
+def _variance(y: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    return np.average((y - np.average(y, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
 
 
 @dataclass(frozen=True)
@@ -125,15 +191,15 @@ class Trained:
     ----------
     name : str
     predict : callable
-        (rows, inputs) -> (rows,), both as in the file.
+        (rows, inputs) -> (rows,), (rows, targets) or probabilities of shape (rows, classes).
     parameters : int
     seconds : float
         Training time.
     work : float
         Gradient evaluations of the finest network; nan where that means nothing.
-    train_mse, held_mse : float
-        Standardised.
-    history : tuple of (seconds, work, standardised training MSE, level)
+    train_loss, held_loss : float
+        As `Data.loss` counts it.
+    history : tuple of (seconds, work, training loss, level)
     note : str
         What a reader should know besides the figures.
     """
@@ -143,8 +209,8 @@ class Trained:
     parameters: int
     seconds: float
     work: float
-    train_mse: float
-    held_mse: float
+    train_loss: float
+    held_loss: float
     history: tuple[tuple[float, float, float, int], ...] = field(default=(), repr=False)
     note: str = ""
 
@@ -174,19 +240,20 @@ def intervals_on(settings: Settings, doublings: int) -> tuple[int, ...]:
     return tuple(doubled(n, doublings, cap) for n, cap in zip(counts, caps, strict=True))
 
 
-def parameters(inputs: int, settings: Settings) -> int:
+def parameters(inputs: int, settings: Settings, outputs: int = 1) -> int:
     """Number of parameters of the finest network.
 
     Parameters
     ----------
     inputs : int
     settings : Settings
+    outputs : int
 
     Examples
     --------
     >>> parameters(2, Settings(hidden=(8,), intervals=4, degree=3, levels=4))
     840
     """
-    edges = (a * b for a, b in pairwise((inputs, *settings.hidden, 1)))
+    edges = (a * b for a, b in pairwise((inputs, *settings.hidden, outputs)))
     finest = intervals_on(settings, settings.levels - 1)
     return sum(a * (n + settings.degree) for a, n in zip(edges, finest, strict=True))

@@ -12,11 +12,17 @@ from typing import Any
 import numpy as np
 
 from mgnet import Hierarchy, Schedule, Solver
+from mgnet.app.columns.encoding import Encoding
 from mgnet.app.data import Data, Settings, Trained, intervals_on
+from mgnet.app.files.columns import listed
 from mgnet.app.model import Model
-from mgnet.app.named_columns import listed
-from mgnet.estimators import KANRegressor
-from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
+from mgnet.estimators import KANClassifier, KANRegressor
+from mgnet.estimators.rows import (
+    checked_weights,
+    constant_inputs,
+    distinct_rows,
+    validation_rows,
+)
 from mgnet.estimators.training_budget import UNLIMITED, TrainingBudget, endless
 from mgnet.options import solver_from_options
 from mgnet.options.reader import OptionReader
@@ -60,9 +66,10 @@ def fit(
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
-    By `KANRegressor`. Without a cycle in the settings the training is a cascade: every level until
-    it stagnates, the loss over the validation rows falls no longer, or its share of the budget is
-    used (30 % for all but the finest). Ctrl-C ends the training and keeps the best network so far.
+    By `KANRegressor`, or `KANClassifier` for classes. Without a cycle in the settings the training
+    is a cascade: every level until it stagnates, the loss over the validation rows falls no longer,
+    or its share of the budget is used (30 % for all but the finest). Ctrl-C ends the training and
+    keeps the best network so far.
 
     Parameters
     ----------
@@ -91,10 +98,11 @@ def fit(
 
     Examples
     --------
+    >>> from mgnet.app.columns.targets import Targets
     >>> x = np.linspace(0.0, 1.0, 200)[:, None]
-    >>> data = Data(("x",), "y", x, np.sin(9 * x[:, 0]), x, np.sin(9 * x[:, 0]))
+    >>> data = Data(("x",), Targets(("y",)), x, np.sin(9 * x[:, 0]), x, np.sin(9 * x[:, 0]))
     >>> fitted = fit(data, Settings(hidden=(3,), levels=2, evaluations=100, seconds=10.0))
-    >>> fitted.trained.held_mse < 1e-3
+    >>> fitted.trained.held_loss < 1e-3
     True
     """
     steered = partial(solver_of_options, prefix)
@@ -105,20 +113,22 @@ def fit(
         announce=announce,
         solver=steered,
     )
-    estimator = regressor(settings).fit(data.x, data.y, budget=budget)
+    estimator = trained_estimator(data, settings, budget)
     scales = estimator.scales_
     used = np.delete(np.arange(len(data.names)), scales.left_out)
-    names = tuple(data.names[number] for number in used)
-    model = Model(estimator.network_, names, data.target, scales.narrowed())
+    encoding = data.encoding or Encoding.of_numbers(data.names)
+    if scales.left_out:
+        encoding = encoding.without(data.names[number] for number in scales.left_out)
+    network = estimator.network_
+    model = Model(network, encoding, data.targets, scales.narrowed())
     predict = model.predict if len(used) == len(data.names) else _of_columns(used, model.predict)
     trained = Trained(
         name,
         predict,
-        sum(p.numel() for p in model.network.parameters()),
+        sum(p.numel() for p in network.parameters()),
         budget.seconds,
         budget.work,
-        data.mse(predict(data.x), data.y),
-        data.mse(predict(data.x_held), data.y_held) if len(data.y_held) else float("nan"),
+        *data.losses(predict),
         tuple(budget.history),
     )
     changed = _in_effect(settings, prefix, budget.hierarchy)
@@ -146,17 +156,20 @@ def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, 
 
     Examples
     --------
+    >>> from mgnet.app.columns.targets import Targets
     >>> x, y = np.column_stack([np.arange(9.0), np.ones(9)]), np.arange(9.0)
-    >>> data, constant = without_constants(Data(("a", "b"), "y", x, y, x, y), Settings())
+    >>> data = Data(("a", "b"), Targets(("y",)), x, y, x, y)
+    >>> data, constant = without_constants(data, Settings())
     >>> data.names, constant
     (('a',), ('b',))
     """
     names, left = data.names, set[str]()
+    encoding = data.encoding or Encoding.of_numbers(names)
     while constant := _constant(data, settings):
         if len(constant) == len(data.names):
             raise ValueError(
                 "no input varies in the rows that are trained on "
-                f"({listed(names)}); there is nothing to fit"
+                f"({listed(encoding.columns)}); there is nothing to fit"
             )
         left |= {data.names[number] for number in constant}
         data = replace(
@@ -164,14 +177,17 @@ def without_constants(data: Data, settings: Settings) -> tuple[Data, tuple[str, 
             names=tuple(name for name in data.names if name not in left),
             x=np.delete(data.x, constant, 1),
             x_held=np.delete(data.x_held, constant, 1),
+            encoding=encoding.without(left),
         )
-    return data, tuple(name for name in names if name in left)
+    return data, tuple(encoding.columns_of(left))
 
 
 def _constant(data: Data, settings: Settings) -> list[int]:
-    """As `KANRegressor` finds them."""
-    x, y, weights = distinct_rows(data.x, data.y)
-    kept = validation_rows(np.zeros(len(y)), settings.validation, settings.seed, weights)
+    """As the estimators find them."""
+    x, y, weights = data.x, data.y, checked_weights("mgnet fit", data.weights, data.x)
+    x, y, weights = distinct_rows(x, y, weights)
+    strata = y if data.targets.classes else np.zeros(len(y))
+    kept = validation_rows(strata, settings.validation, settings.seed, weights)
     return constant_inputs(x[~kept])
 
 
@@ -182,10 +198,13 @@ def limits(settings: Settings) -> tuple[float, float, float]:
     return math.inf, settings.evaluations, math.inf
 
 
-def regressor(settings: Settings) -> KANRegressor:
-    """The estimator of these settings; its own limits are left to a `TrainingBudget`."""
+def trained_estimator(
+    data: Data, settings: Settings, budget: TrainingBudget
+) -> KANRegressor | KANClassifier:
+    """The estimator of these settings, fitted; its own limits are left to the budget."""
+    kind = KANClassifier if data.targets.classes else KANRegressor
     most = settings.most_intervals
-    return KANRegressor(
+    estimator = kind(
         settings.hidden,
         intervals=settings.intervals,
         levels=settings.levels,
@@ -199,6 +218,7 @@ def regressor(settings: Settings) -> KANRegressor:
         validation_fraction=settings.validation or 0.1,
         random_state=settings.seed,
     )
+    return estimator.fit(data.x, data.y, data.weights, budget=budget)
 
 
 def solver_of_options(prefix: str, hierarchy: Hierarchy, cycle: str) -> Solver:

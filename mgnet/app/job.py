@@ -12,10 +12,10 @@ from typing import Any
 from mgnet import Hierarchy, Schedule
 from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
+from mgnet.app.files.columns import listed, shown
 from mgnet.app.fit import Fitted, fit, without_constants
 from mgnet.app.hold import Hold
 from mgnet.app.model_checks import check_names
-from mgnet.app.named_columns import listed
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
@@ -27,6 +27,10 @@ __all__ = ["FitJob", "run_job"]
 DPI = 150
 PART = ".part"
 MOST_PARAMETERS = 1_000_000
+MEANING = {
+    "MSE": "MSE: mean squared error over the variance of the target",
+    "log loss": "log loss: mean of -log of the probability of the true class",
+}
 Say = Callable[[str], None]
 
 
@@ -109,9 +113,7 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
                     "interrupted while other methods were trained; the unfinished ones are left out"
                 )
         show(result_table(trained, data))
-        show(
-            "(MSE: mean squared error over the variance of the target; work: gradient evaluations)"
-        )
+        show(f"({MEANING[data.loss_name]}; work: gradient evaluations)")
         if interrupted:
             hold.pending = False  # launchers send a signal more than once
         names, whole = _write(job, fitted, trained, data, remarks, hold)
@@ -150,8 +152,8 @@ class _Shown:
 def _checking(progress: Callable[..., None], hold: Hold) -> Callable[..., None]:
     """The same, where an interrupt that other code has caught is not lost."""
 
-    def checked(seconds: float, fraction: float, mse: float, level: int) -> None:
-        progress(seconds, fraction, mse, level)
+    def checked(seconds: float, fraction: float, loss: float, level: int) -> None:
+        progress(seconds, fraction, loss, level)
         hold.check()
 
     return checked
@@ -183,7 +185,14 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     """The rows without inputs that do not vary; what a reader must know is said."""
     if table.dropped:
         say(f"{table.dropped} rows with missing values were left out")
-    check_names(data.names, data.target)
+    for sentence in table.remarks:
+        say(sentence)
+    if data.targets.classes and settings.optimizer == "lm":
+        raise ValueError(
+            f"--optimizer lm is for numbers, but target '{shown(data.targets.title)}' is one of "
+            f"{len(data.targets.classes)} classes; use lbfgs or adam, or leave it out"
+        )
+    check_names(data.names, data.targets.names)
     data, constant = without_constants(data, settings)
     if constant:
         say(
@@ -191,7 +200,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
             "out: the same value in all rows that are trained on, so predictions cannot depend on "
             f"{'it' if len(constant) == 1 else 'them'}"
         )
-    count = parameters(len(data.names), settings)
+    count = parameters(len(data.names), settings, len(data.targets.outputs))
     if count > MOST_PARAMETERS:
         raise ValueError(
             f"the finest network has {written(count)} parameters; more than {MOST_PARAMETERS} are "
@@ -210,7 +219,8 @@ def _add_baselines(trained: list[Trained], data: Data, settings: Settings, say: 
     say(f"training other methods for {seconds:.1f} s each")
     for baseline in baselines(data, settings, seconds):
         trained.append(baseline)
-        say(f"{baseline.name}: held-out MSE {baseline.held_mse:.1e} after {baseline.seconds:.1f} s")
+        loss = f"held-out {data.loss_name} {baseline.held_loss:.1e}"
+        say(f"{baseline.name}: {loss} after {baseline.seconds:.1f} s")
 
 
 def _report(
@@ -228,8 +238,8 @@ def _report(
     units = Units.of(data)
     drawn = plot_fit(units.data(data), units.of_units(trained[0].predict))
     _save(drawn, stage / "fit.png")
-    _save(plot_training(trained), stage / "convergence.png")
-    model, names = fitted.model, [as_label(name) for name in (*data.names, data.target)]
+    _save(plot_training(trained, data.loss_name), stage / "convergence.png")
+    model, names = fitted.model, [as_label(n) for n in (*data.names, *data.targets.outputs)]
     edges = plot_edges(model.network, model.inputs(data.x), names=names)
     _save(edges, stage / "edges.png")
     part = stage / f"report{PART}"  # an interrupt leaves no half of it

@@ -10,7 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mgnet.app.model_checks import DTYPES, EXTRA
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
+from mgnet.app.files.columns import listed
+from mgnet.app.model_checks import DTYPES, EXTRA, as_list, columns_of
 from mgnet.app.model_file import read_model, write_model
 from mgnet.checkpoint.architecture import to_config
 from mgnet.estimators.scales import Scales, continued
@@ -22,41 +25,52 @@ __all__ = ["Model"]
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A KAN on standardised data, with the scales that lead from and to the units of the table.
+    """A KAN on scaled data, with the way that leads from and to the columns of the table.
 
     Attributes
     ----------
     network : KAN
-        On inputs mapped to its domain, for the standardised target.
-    names : tuple of str
-        Of the inputs.
-    target : str
+        On inputs mapped to its domain, for standardised targets, or for the logits of classes.
+    encoding : Encoding
+        From the columns of a table to the inputs.
+    targets : Targets
     scales : Scales
-        The ranges of the inputs in the training rows, mean and deviation of the target.
+        The ranges of the inputs in the training rows, means and deviations of the targets.
 
     Examples
     --------
     >>> scales = Scales(ranges=((300.0, 500.0),), mean=(10.0,), scale=(2.0,))
-    >>> model = Model(KAN([1, 1]), ("T",), "rho", scales)
+    >>> model = Model(KAN([1, 1]), Encoding.of_numbers(["T"]), Targets(("rho",)), scales)
     >>> model.predict(np.array([[400.0]])).shape
     (1,)
     """
 
     network: KAN
-    names: tuple[str, ...]
-    target: str
+    encoding: Encoding
+    targets: Targets
     scales: Scales
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the inputs of the network."""
+        return self.encoding.names
 
     def inputs(self, x: np.ndarray) -> torch.Tensor:
         """Rows of inputs as in the table, mapped to the domain of the network."""
         return self.scales.inputs(x).to(self.network.coefficients[0].dtype)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """(rows, inputs) -> (rows,), in the units of the table.
+        """(rows, inputs) -> (rows,) or (rows, targets) in the units of the table, or probabilities.
 
-        Beyond the ranges the tangent at the nearest point of the box continues the network.
+        Beyond the ranges the tangent at the nearest point of the box continues the network; of
+        probabilities, shape (rows, classes), those of the nearest point are told.
         """
-        return self.scales.values(continued(self.network, self.inputs(x)))[:, 0]
+        z = self.inputs(x)
+        if self.targets.classes:
+            with torch.no_grad():
+                return torch.softmax(self.network(z.clamp(*self.network.domain)), 1).numpy()
+        values = self.scales.values(continued(self.network, z))
+        return values[:, 0] if len(self.targets.names) == 1 else values
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and model.json into an existing folder, over a former pair.
@@ -73,10 +87,12 @@ class Model:
         told = {
             **to_config(self.network),
             "inputs": self.names,
-            "target": self.target,
+            "targets": self.targets.names,
+            "classes": self.targets.classes,
             "ranges": self.scales.ranges,
-            "mean": self.scales.mean[0],
-            "scale": self.scales.scale[0],
+            "mean": self.scales.mean,
+            "scale": self.scales.scale,
+            **self.encoding.described(),
         }
         write_model(Path(folder), told, self.network.state_dict())
 
@@ -98,9 +114,10 @@ class Model:
                 reason = " ".join(str(error).split())[:120]
                 raise ValueError(f"the model {path} is damaged ({reason}); fit it again") from None
         ranges = tuple((float(low), float(high)) for low, high in told["ranges"])
-        mean, scale = (float(told["mean"]),), (float(told["scale"]),)
+        mean, scale = (tuple(map(float, as_list(told[key]))) for key in ("mean", "scale"))
         scales = Scales(ranges, mean, scale, network.domain)
-        return cls(network, tuple(told["inputs"]), told["target"], scales)
+        targets, encoding = columns_of(told)
+        return cls(network, encoding, targets, scales)
 
     def __str__(self) -> str:
         network, scales = self.network, self.scales
@@ -109,13 +126,22 @@ class Model:
             f"KAN {list(network.widths)}, degree {network.degree}, "
             f"{' and '.join(map(str, dict.fromkeys(network.intervals)))} intervals per edge, "
             f"{count} parameters",
-            f"predicts {self.target}, about {scales.mean[0]:.6g} with standard deviation "
-            f"{scales.scale[0]:.6g}, from",
+            f"predicts {self._predicts()}, from",
         ]
         width = max(len(name) for name in self.names)
         for name, (low, high) in zip(self.names, scales.ranges, strict=True):
-            lines.append(f"  {name:<{width}}  {low:g} to {high:g}")
+            low, high = (self.encoding.told(name, end) for end in (low, high))
+            lines.append(f"  {name:<{width}}  {low} to {high}")
         return "\n".join(lines)
+
+    def _predicts(self) -> str:
+        targets, scales = self.targets, self.scales
+        if targets.classes:
+            return f"{targets.title}, one of {listed(targets.classes)}"
+        return " and ".join(
+            f"{name}, about {mean:.6g} with standard deviation {scale:.6g}"
+            for name, mean, scale in zip(targets.names, scales.mean, scales.scale, strict=True)
+        )
 
 
 def _network(told: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> KAN:

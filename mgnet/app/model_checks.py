@@ -8,11 +8,16 @@ from typing import Any, TypeGuard
 
 import torch
 
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
+
 __all__ = [
     "are",
+    "as_list",
     "check_description",
     "check_finite",
     "check_names",
+    "columns_of",
     "is_count",
     "shapes_of",
     "short",
@@ -28,13 +33,12 @@ EXTRA = "_extra_state"
 LONGEST_NAME, MOST_LAYERS = 1000, 1000
 
 
-def check_names(names: Any, target: Any) -> None:
+def check_names(names: Any, targets: Any) -> None:
     """Refuse names that a model, its sentences and its tables cannot have.
 
     Parameters
     ----------
-    names : sequence of str
-    target : str
+    names, targets : sequence of str
 
     Raises
     ------
@@ -42,11 +46,11 @@ def check_names(names: Any, target: Any) -> None:
 
     Examples
     --------
-    >>> check_names(["T", "p"], "p")
+    >>> check_names(["T", "p"], ["p"])
     Traceback (most recent call last):
     ValueError: two columns are called 'p'; rename one
     """
-    every = [*names, target]
+    every = [*names, *targets]
     for name in every:
         if not isinstance(name, str):
             raise ValueError(f"the name of a column is {str(name)[:40]!r}; it must be a text")
@@ -117,7 +121,8 @@ def check_description(told: Mapping[str, Any]) -> None:
     ValueError: degree is missing
     """
     wanted = {"kind", "widths", "intervals", "degree", "linear", "domain"}
-    for key in sorted(wanted | {"inputs", "target", "ranges", "mean", "scale"}):
+    wanted |= {"targets", "classes", "columns", "left_out"} if _is_new(told) else {"target"}
+    for key in sorted(wanted | {"inputs", "ranges", "mean", "scale"}):
         if key not in told:
             raise ValueError(f"{key} is missing")
 
@@ -149,7 +154,8 @@ def check_description(told: Mapping[str, Any]) -> None:
     ranges = told["ranges"]
     need(isinstance(told["inputs"], list) and len(told["inputs"]) == widths[0], "inputs",
          "one name for each of the first widths")  # fmt: skip
-    check_names(told["inputs"], told["target"])
+    targets = as_list(told["targets" if _is_new(told) else "target"])
+    check_names(told["inputs"], targets)
     need(
         isinstance(ranges, list)
         and len(ranges) == widths[0]
@@ -157,8 +163,63 @@ def check_description(told: Mapping[str, Any]) -> None:
         "ranges",
         "two finite numbers in order for each input",
     )
+    if _is_new(told):
+        need(are(targets, lambda name: isinstance(name, str)), "targets", "names")
+        classes = told["classes"]
+        need(_are_classes(classes, len(targets)), "classes", "texts that differ, for one target")
+        outputs, numbers = len(classes or targets), 0 if classes else len(targets)
+        need(widths[-1] == outputs, "widths", f"{outputs} outputs")
+        for key, least in (("mean", -math.inf), ("scale", 0.0)):
+            values = told[key]
+            good = isinstance(values, list) and len(values) == numbers
+            good = good and all(_is_finite(value) and value > least for value in values)
+            need(good, key, "a finite number for each target, and a scale above 0")
+        need(columns_of(told)[1].names == tuple(told["inputs"]), "inputs", "those of the columns")
+        return
     need(_is_finite(told["mean"]), "mean", "a finite number")
     need(_is_finite(told["scale"]) and told["scale"] > 0.0, "scale", "a positive finite number")
+
+
+def _is_new(told: Mapping[str, Any]) -> bool:
+    """Whether columns are more than numbers: from format 3 on."""
+    return told.get("format", 1) >= 3
+
+
+def _are_classes(classes: Any, targets: int) -> bool:
+    if classes == []:
+        return True
+    texts = are(classes, lambda name: isinstance(name, str) and _is_text(name))
+    return texts and len(set(classes)) == len(classes) > 1 and targets == 1
+
+
+def as_list(value: Any) -> list[Any]:
+    """What format 3 has as a list, and others have alone.
+
+    Examples
+    --------
+    >>> as_list(2.0), as_list([])
+    ([2.0], [])
+    """
+    return value if isinstance(value, list) else [value]
+
+
+def columns_of(told: Mapping[str, Any]) -> tuple[Targets, Encoding]:
+    """Targets and inputs of a description; before format 3 all of them are numbers.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> targets, encoding = columns_of({"inputs": ["T", "p"], "target": "rho"})
+    >>> targets.names, encoding.columns
+    (('rho',), ('T', 'p'))
+    """
+    if not _is_new(told):
+        return Targets((told["target"],)), Encoding.of_numbers(told["inputs"])
+    targets = Targets(tuple(told["targets"]), tuple(told["classes"]))
+    return targets, Encoding.read(told["columns"], told["left_out"])
 
 
 def are(values: Any, condition: Callable[[Any], bool]) -> TypeGuard[list[Any]]:

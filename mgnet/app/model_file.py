@@ -35,7 +35,7 @@ from mgnet.app.model_checks import (
 
 __all__ = ["read_model", "write_model"]
 
-FORMAT = 2  # 1 has no digests
+FORMAT = 3  # 1 has no digests; up to 2 all columns are numbers, and one is predicted
 OWN, OF_WEIGHTS = "sha256", "weights_sha256"
 JSON_BYTES, HEADER_BYTES = 2**23, 2**20  # beside what grows with the weights
 TRIES = 100  # of a reader, while others replace the model

@@ -13,7 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import Delaunay, QhullError
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Trained
+from mgnet.app.target_pictures import draw_classes, draw_targets
 from mgnet.plot.plots import BLUE, GREY, LINES, ORANGE
 
 __all__ = ["as_label", "plot_fit", "plot_training"]
@@ -32,13 +34,14 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
     One input: curves. Two: maps, with the rows themselves as points and the fit drawn inside
     their convex hull. More: curves through the medians of the other inputs, for the two inputs
     that matter most (shuffling them changes the predictions most), and predicted against true.
+    Several targets: predicted against true for each; classes: which was taken for which.
 
     Parameters
     ----------
     data : Data
         Without held-out rows the training rows take their place.
     predict : callable
-        (rows, inputs) -> (rows,).
+        As `Trained.predict`.
 
     Returns
     -------
@@ -47,13 +50,18 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
 
     Examples
     --------
+    >>> from mgnet.app.columns.targets import Targets
     >>> x = np.random.default_rng(0).random((50, 2))
-    >>> data = Data(("a", "b"), "c", x[:40], x[:40].sum(1), x[40:], x[40:].sum(1))
+    >>> data = Data(("a", "b"), Targets(("c",)), x[:40], x[:40].sum(1), x[40:], x[40:].sum(1))
     >>> [ax.get_title() for ax in plot_fit(data, lambda x: x.sum(1) + 0.1).axes[:3]]
     ['c: data', 'c: fit', 'c: |error|, held-out rows']
     """
     inputs = data.x.shape[1]
-    data = replace(data, names=tuple(map(as_label, data.names)), target=as_label(data.target))
+    names, classes = (tuple(map(as_label, n)) for n in (data.targets.names, data.targets.classes))
+    data = replace(data, names=tuple(map(as_label, data.names)), targets=Targets(names, classes))
+    if classes or len(names) > 1:
+        x, y, _, kind = data.measured
+        return (draw_classes if classes else draw_targets)(data, predict(x), y, f"{kind} rows")
     draw = _draw_curve if inputs == 1 else _draw_maps if inputs == 2 else _draw_slices
     return draw(data, predict)
 
@@ -67,13 +75,6 @@ def as_label(name: str) -> str:
     price [\$]
     """
     return name.replace("$", r"\$")
-
-
-def _measured_on(data: Data) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return the rows on which the error is measured, and their name."""
-    if len(data.y_held):
-        return data.x_held, data.y_held, "held-out rows"
-    return data.x, data.y, "training rows"
 
 
 def _some(rows: int) -> np.ndarray:
@@ -97,13 +98,14 @@ def _draw_curve(data: Data, predict: Predict) -> Figure:
     figure = Figure(figsize=(7.0, 5.0), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1.0))
     rows = _some(len(data.y))
-    x_held, y_held, name = _measured_on(data)
+    x_held, y_held, _, name = data.measured
+    name = f"{name} rows"
     ends = np.concatenate([data.x[:, 0], x_held[:, 0]])
     line = np.linspace(ends.min(), ends.max(), 1001)
     size = _point_size(len(rows))
     top.scatter(data.x[rows, 0], data.y[rows], s=size, color=GREY, linewidths=0, label="data")
     top.plot(line, predict(line[:, None]), color=BLUE, linewidth=1.5, label="fit")
-    top.set_ylabel(data.target)
+    top.set_ylabel(data.targets.title)
     top.legend(frameon=False)
     some = _some(len(y_held))
     error = predict(x_held[some]) - y_held[some]
@@ -124,15 +126,16 @@ def _draw_maps(data: Data, predict: Predict) -> Figure:
     limits = {"vmin": y.min(), "vmax": y.max(), "cmap": "viridis"}
     size = _point_size(len(rows))
     drawn = axes[0].scatter(*x[rows].T, c=y[rows], s=size, linewidths=0, rasterized=True, **limits)
-    axes[0].set_title(f"{data.target}: data")
+    axes[0].set_title(f"{data.targets.title}: data")
     first, second, values = _map(x, predict)
     axes[1].pcolormesh(first, second, values, shading="nearest", rasterized=True, **limits)
     heights = MaxNLocator(8).tick_values(y.min(), y.max())[1:-1]
     lines = axes[1].contour(first, second, values, heights, colors="white", linewidths=0.7)
     axes[1].clabel(lines, fontsize=7, inline_spacing=2)
-    axes[1].set_title(f"{data.target}: fit")
-    figure.colorbar(drawn, ax=axes[:2], label=data.target, pad=0.01, fraction=0.04)
-    x_held, y_held, name = _measured_on(data)
+    axes[1].set_title(f"{data.targets.title}: fit")
+    figure.colorbar(drawn, ax=axes[:2], label=data.targets.title, pad=0.01, fraction=0.04)
+    x_held, y_held, _, name = data.measured
+    name = f"{name} rows"
     error = np.abs(predict(x_held) - y_held)
     order = np.argsort(error)[-MOST_POINTS:]  # the largest on top
     high = max(float(error.max()), 1e-15 * float(np.abs(y).max()), 1e-200)
@@ -146,9 +149,11 @@ def _draw_maps(data: Data, predict: Predict) -> Figure:
         cmap="magma_r",
         rasterized=True,
     )
-    axes[2].set_title(f"{data.target}: |error|, {name}")
+    axes[2].set_title(f"{data.targets.title}: |error|, {name}")
     axes[2].set_facecolor("0.96")
-    figure.colorbar(shown, ax=axes[2], label=f"|error| in {data.target}", extend="min", pad=0.01)
+    figure.colorbar(
+        shown, ax=axes[2], label=f"|error| in {data.targets.title}", extend="min", pad=0.01
+    )
     for ax in axes:
         ax.set_xlabel(data.names[0])
         ax.margins(0.01)
@@ -172,7 +177,8 @@ def _map(x: np.ndarray, predict: Predict) -> tuple[np.ndarray, np.ndarray, np.ma
 def _draw_slices(data: Data, predict: Predict) -> Figure:
     figure = Figure(figsize=(13.5, 4.2), layout="constrained")
     axes = figure.subplots(1, 3)
-    x_held, y_held, name = _measured_on(data)
+    x_held, y_held, _, name = data.measured
+    name = f"{name} rows"
     rows = _some(len(y_held))
     x, y = x_held[rows], y_held[rows]
     fit = predict(x)
@@ -189,7 +195,7 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
         ax.plot(line[:, number], predict(line), color=BLUE, linewidth=1.8, zorder=3)
         ax.set_title(f"along {data.names[number]}, the others at their median", fontsize=10)
         ax.set_xlabel(data.names[number])
-        ax.set_ylabel(data.target)
+        ax.set_ylabel(data.targets.title)
         _tidy(ax)
     handles = [
         Line2D([], [], color=BLUE, label="fit"),
@@ -200,8 +206,8 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
     axes[2].plot(ends, ends, color=BLUE, linewidth=1.0)
     axes[2].scatter(y, fit, s=size, color=ORANGE, alpha=0.6, linewidths=0, rasterized=True)
     axes[2].set_title(f"predicted against true, {name}", fontsize=10)
-    axes[2].set_xlabel(f"{data.target}, true")
-    axes[2].set_ylabel(f"{data.target}, predicted")
+    axes[2].set_xlabel(f"{data.targets.title}, true")
+    axes[2].set_ylabel(f"{data.targets.title}, predicted")
     axes[2].set_aspect("equal", adjustable="datalim")
     _tidy(axes[2])
     return figure
@@ -221,15 +227,17 @@ def influential(data: Data, predict: Predict) -> list[int]:
     return [int(k) for k in np.argsort(change)[::-1]]
 
 
-def plot_training(trained: Sequence[Trained]) -> Figure:
+def plot_training(trained: Sequence[Trained], loss: str = "MSE") -> Figure:
     """Draw the training error over the seconds, and the final held-out errors.
 
     The first model is ours: bands mark its levels, discs the refinements. Hollow markers are the
-    standardised held-out errors at the end; the legend is sorted by them.
+    held-out errors at the end; the legend is sorted by them.
 
     Parameters
     ----------
     trained : sequence of Trained
+    loss : str
+        What `Data.loss` is.
 
     Returns
     -------
@@ -255,22 +263,22 @@ def plot_training(trained: Sequence[Trained]) -> Figure:
         ax.plot(seconds, errors, line, color=color, linewidth=width, zorder=3 - (number > 0))
         if len(seconds) == 1:
             ax.plot(seconds, errors, marker, color=color, markersize=5, linestyle="none")
-        label = f"{one.name}: {one.held_mse:.1e}"
+        label = f"{one.name}: {one.held_loss:.1e}"
         style = {"marker": marker, "markersize": 9, "markerfacecolor": "white"}
-        end = Line2D([one.seconds], [one.held_mse], color=color, linestyle=line, **style)
+        end = Line2D([one.seconds], [one.held_loss], color=color, linestyle=line, **style)
         end.set(linewidth=width, markeredgewidth=1.8, label=label, zorder=5)
-        if np.isfinite(one.held_mse) and one.held_mse > 0.0:
-            only = Line2D([one.seconds], [one.held_mse], color=color, linestyle="none", **style)
+        if np.isfinite(one.held_loss) and one.held_loss > 0.0:
+            only = Line2D([one.seconds], [one.held_loss], color=color, linestyle="none", **style)
             only.set(markeredgewidth=1.8, zorder=5)
             ax.add_line(only)
-        handles.append((one.held_mse, end))
+        handles.append((one.held_loss, end))
     handles.sort(key=lambda pair: (np.isnan(pair[0]), pair[0]))
     ax.relim()
     ax.autoscale()
     if trained:
         _mark_levels(ax, trained[0])
     ax.set_xlabel("seconds of training")
-    ax.set_ylabel("standardised MSE")
+    ax.set_ylabel(f"standardised {loss}" if loss == "MSE" else loss)
     _tidy(ax)
     figure.legend(
         handles=[handle for _, handle in handles],

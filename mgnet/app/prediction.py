@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mgnet.app.data_file import open_data_file
-from mgnet.app.named_columns import shown
-from mgnet.app.table import columns
+from mgnet.app.columns.codes import CategoryCode
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.selection import read_columns, require
+from mgnet.app.files.columns import DataFile, shown
+from mgnet.app.files.opening import open_data_file
+
+if TYPE_CHECKING:
+    from mgnet.app.model import Model
 
 __all__ = ["predict_file"]
 
@@ -17,22 +23,28 @@ BATCH = 2**14  # rows that the network sees at once: its splines take many times
 NAMED = 8  # inputs that a remark names
 
 
-def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], list[str]]:
-    """The lines of a table with the prediction as a column more, and remarks on its rows.
+def predict_file(
+    model: str | Path, data: str | Path, decimal: str | None = None
+) -> tuple[Iterator[str], list[str]]:
+    """The lines of a table with the prediction as columns more, and remarks on its rows.
+
+    One column for each target; for classes the likeliest one, and a probability for each.
 
     Parameters
     ----------
     model : str or Path
         An output folder of `mgnet fit`, or the model.json in it.
     data : str or Path
-        A CSV file or an .npz archive with the inputs of the model.
+        A file of columns with the inputs of the model.
+    decimal : "." or ",", optional
+        Decimal mark of a text file that does not tell it.
 
     Returns
     -------
     lines : iterator of str
-        CSV. Rows with a missing input have an empty prediction.
+        The text in its own dialect, or CSV. Rows with a missing input have an empty prediction.
     remarks : list of str
-        How many rows lie out of the training range, and how many are incomplete.
+        How many rows lie out of the training range, have new levels, or are incomplete.
 
     Raises
     ------
@@ -42,29 +54,20 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
     from mgnet.app.model import Model
 
     trained = Model.load(model)
-    file = open_data_file(data)
-    x = columns(file, trained.names)
-    name = f"{trained.target}_predicted"
-    if name in file.names:
-        raise ValueError(f"{file.source} has a column '{shown(name)}' already; rename it")
+    file = open_data_file(data, decimal)
+    x, new = _inputs(file, trained.encoding)
+    names = trained.targets.predicted
+    for name in names:
+        if name in file.names:
+            raise ValueError(f"{file.source} has a column '{shown(name)}' already; rename it")
     complete: np.ndarray = np.logical_not(np.isnan(x).any(axis=1))
-    column, rows = np.full(len(x), np.nan), np.flatnonzero(complete)
+    values, rows = np.full((len(x), len(trained.targets.outputs)), np.nan), np.flatnonzero(complete)
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
-        column[batch] = trained.predict(x[batch])
-    remarks = []
-    low, high = np.asarray(trained.scales.ranges, dtype=float).T
-    outside = ((x < low) | (x > high)) & complete[:, None]
-    if outside.any():
-        counts = zip(trained.names, outside.sum(axis=0), low, high, strict=True)
-        parts = [f"{shown(n)}: {k} outside {a:g} to {b:g}" for n, k, a, b in counts if k]
-        if len(parts) > NAMED:
-            parts[NAMED:] = [f"and {len(parts) - NAMED} inputs more"]
-        remarks.append(
-            f"{outside.any(axis=1).sum()} of {len(x)} rows are out of the range of the training "
-            f"data ({'; '.join(parts)}); there the model is extrapolated linearly"
-        )
-    lost = complete & ~np.isfinite(column)
+        values[batch] = trained.predict(x[batch]).reshape(len(batch), -1)
+    remarks = [_of_new_levels(trained.encoding, name, new[name]) for name in new]
+    remarks += _out_of_range(trained, x, complete)
+    lost = complete & ~np.isfinite(values).all(axis=1)
     if lost.any():
         remarks.append(
             f"{lost.sum()} of {len(x)} rows have predictions beyond the largest number; they are "
@@ -74,4 +77,56 @@ def predict_file(model: str | Path, data: str | Path) -> tuple[Iterator[str], li
         remarks.append(
             f"{(~complete).sum()} of {len(x)} rows lack an input; their prediction is empty"
         )
-    return file.with_column(name, column), remarks
+    return file.with_columns(dict(zip(names, _columns(trained, values), strict=True))), remarks
+
+
+def _inputs(file: DataFile, encoding: Encoding) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The inputs of every row, NaN where missing, and rows with a level that is new."""
+    require(file, encoding.columns)
+    there = read_columns(file, encoding.columns)
+    text = [name for name in encoding.numeric if there[name].kind not in ("number", "boolean")]
+    if text:
+        file.numbers(text)  # refuses them, and tells where their cells are
+    try:
+        return encoding.encode(there)
+    except ValueError as error:
+        raise ValueError(f"{file.source}: {error}") from None
+
+
+def _columns(trained: Model, values: np.ndarray) -> list[np.ndarray]:
+    """What a prediction adds: values; or the class, empty where there is none, and all shares."""
+    if not trained.targets.classes:
+        return list(values.T)
+    known = np.isfinite(values).all(axis=1)
+    likeliest = np.where(known, np.where(known[:, None], values, 0.0).argmax(axis=1), -1)
+    labels = np.array([*trained.targets.classes, ""], dtype=object)[likeliest]
+    return [labels, *values.T]
+
+
+def _of_new_levels(encoding: Encoding, name: str, new: np.ndarray) -> str:
+    code = encoding.code(name)
+    joined = isinstance(code, CategoryCode) and code.rare
+    how = "they count as other" if joined else "none of its levels is set there"
+    return (
+        f"{new.sum()} of {len(new)} rows have a value in '{shown(name)}' that is new or too rare "
+        f"in the training data; {how}"
+    )
+
+
+def _out_of_range(trained: Model, x: np.ndarray, complete: np.ndarray) -> list[str]:
+    low, high = np.asarray(trained.scales.ranges, dtype=float).T
+    outside = ((x < low) | (x > high)) & complete[:, None]
+    if not outside.any():
+        return []
+    told = trained.encoding.told
+    counts = zip(trained.names, outside.sum(axis=0), low, high, strict=True)
+    parts = [f"{shown(n)}: {k} outside {told(n, a)} to {told(n, b)}" for n, k, a, b in counts if k]
+    if len(parts) > NAMED:
+        parts[NAMED:] = [f"and {len(parts) - NAMED} inputs more"]
+    how = "the nearest point of it answers" if trained.targets.classes else (
+        "the model is extrapolated linearly"
+    )  # fmt: skip
+    return [
+        f"{outside.any(axis=1).sum()} of {len(x)} rows are out of the range of the training "
+        f"data ({'; '.join(parts)}); there {how}"
+    ]

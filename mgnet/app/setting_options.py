@@ -10,11 +10,14 @@ from typing import Any
 
 import click
 
-from mgnet.app.named_columns import shown
+from mgnet.app.columns.codes import CYCLES
+from mgnet.app.data import Settings
+from mgnet.app.files.columns import shown
 
-__all__ = ["SETTINGS", "column_names", "counts", "finite", "kept", "setting_option"]
+__all__ = ["SETTINGS", "column_names", "counts", "cycles", "finite", "kept", "with_settings"]
 
 SETTINGS = "mgnet.settings"  # where click keeps them while it parses
+AT_LEAST_1, LEVELS = click.IntRange(min=1), click.IntRange(1, 64)
 
 
 def column_names(_context: object, _option: object, text: str | None) -> list[str] | None:
@@ -27,6 +30,14 @@ def column_names(_context: object, _option: object, text: str | None) -> list[st
         names = [""]
     if not all(names) or not names:
         raise click.BadParameter(f"got '{shown(text)}'; expected column names with commas between")
+    return names
+
+
+def cycles(_context: object, _option: object, text: str | None) -> list[str]:
+    """Names of cycles of a date, each once."""
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    if not set(names) <= set(CYCLES) or len(set(names)) < len(names):
+        raise click.BadParameter(f"got '{shown(str(text))}'; expected some of {','.join(CYCLES)}")
     return names
 
 
@@ -51,9 +62,6 @@ def kept(check: Check | None = None) -> Check:
     return keep
 
 
-setting_option = partial(click.option, expose_value=False, callback=kept())
-
-
 def counts(_context: object, option: click.Parameter, text: str | None) -> tuple[int, ...] | None:
     """Positive integers with commas between."""
     if text is None:
@@ -66,3 +74,106 @@ def counts(_context: object, option: click.Parameter, text: str | None) -> tuple
         what = "widths" if option.name == "hidden" else "one number, or one for each layer,"
         raise click.BadParameter(f"got '{text}'; expected {what} of at least 1, as 8 or 8,8")
     return found
+
+
+_option = partial(click.option, expose_value=False, callback=kept())
+
+OPTIONS = [
+    _option(
+        "--hidden",
+        callback=kept(counts),
+        default=",".join(map(str, Settings.hidden)),
+        show_default=True,
+        help="Widths of the hidden layers.",
+    ),
+    _option(
+        "--intervals",
+        type=AT_LEAST_1,
+        default=Settings.intervals,
+        show_default=True,
+        help="Of the splines, coarsest level.",
+    ),
+    _option(
+        "--degree",
+        type=click.IntRange(1, 5),
+        default=Settings.degree,
+        show_default=True,
+        help="Of the splines.",
+    ),
+    _option(
+        "--levels",
+        type=LEVELS,
+        default=Settings.levels,
+        show_default=True,
+        help="Each doubles the intervals.",
+    ),
+    _option(
+        "--most-intervals",
+        callback=kept(counts),
+        help="That each layer is refined to, as '256,16'; default: no limit.",
+    ),
+    _option(
+        "--starts",
+        type=AT_LEAST_1,
+        help="Networks on the coarsest level, the best go on; default: 8 for many rows, else 1.",
+    ),
+    _option(
+        "--cycle",
+        default=Settings.cycle,
+        help="Schedule, as 'cascade 32,16,8,4'; default: by budget.",
+    ),
+    _option(
+        "--optimizer",
+        type=click.Choice(["auto", "lm", "lbfgs", "adam"]),
+        default=Settings.optimizer,
+        show_default=True,
+        help="What a sweep is; auto: lm for numbers, lbfgs for labels.",
+    ),
+    _option(
+        "--seconds",
+        type=click.FloatRange(0.0, min_open=True),
+        callback=kept(finite),
+        help=f"Budget; default: {Settings.seconds:g}.",
+    ),
+    _option(
+        "--evaluations",
+        type=AT_LEAST_1,
+        help="Budget in gradients of the finest network.",
+    ),
+    _option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=Settings.seed,
+        show_default=True,
+        help="Of the split and of the initial network.",
+    ),
+    _option(
+        "--held-out",
+        type=float,
+        default=Settings.held_out,
+        show_default=True,
+        help="Fraction of rows kept for the test.",
+    ),
+    _option(
+        "--validation",
+        type=click.FloatRange(0.0, 1.0, max_open=True),
+        default=Settings.validation,
+        show_default=True,
+        help="Fraction of the training rows that decides when to stop; 0: none.",
+    ),
+    _option(
+        "--roughness",
+        type=click.FloatRange(0.0),
+        callback=kept(finite),
+        default=Settings.roughness,
+        show_default=True,
+        help="Penalty on bending splines; the more noise, the larger.",
+    ),
+]
+
+
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A command with an option for each field of `Settings`, kept in the meta of its context."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command

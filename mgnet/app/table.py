@@ -1,72 +1,110 @@
-"""A file of columns as inputs and a target, checked; and its split into training and held-out."""
+"""A file of columns as inputs and targets, checked; and its split into training and held-out."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.meaning import looks_like_numbers, meant
+from mgnet.app.columns.selection import Chosen, chosen, input_names, read_columns
+from mgnet.app.columns.targets import Targets, coded
 from mgnet.app.data import Data
-from mgnet.app.data_file import open_data_file
-from mgnet.app.named_columns import DataFile, listed, shown
+from mgnet.app.files.columns import Column, DataFile, listed, shown
+from mgnet.app.files.opening import open_data_file
 
-__all__ = ["Table", "columns", "read_table", "split"]
+__all__ = ["Table", "read_table", "split"]
 
 FEWEST_ROWS = 10
-COMPARED = 1000  # names among which a similar one is looked for
-LONGEST_COMPARED = 100
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Inputs and target of every row, as they are in the file; all finite.
+    """Inputs and targets of every row, all of them there and finite.
 
-    Neither the target nor all inputs are constant.
+    Neither a target nor all inputs are constant.
 
     Attributes
     ----------
-    names : tuple of str
-        Of the inputs.
-    target : str
-    x, y : array of shape (rows, inputs), (rows,)
-        float64.
+    inputs : tuple of Column
+        As `columns.meant` gives them; text may be missing, which is a level.
+    targets : Targets
+    y : array of shape (rows,) or (rows, targets)
+        float64, or the numbers of classes.
+    weights : array of shape (rows,), optional
+    layouts : mapping of str to str
+        Of inputs that were dates in text.
+    cycles : tuple of str
+        What dates become besides days, as for `DateCode`.
     dropped : int
         Rows of the file that had a missing value.
+    remarks : tuple of str
+        On columns that were left out.
 
     Examples
     --------
-    >>> Table(("T",), "rho", np.ones((2, 1)), np.ones(2))
-    Table(names=('T',), target='rho', dropped=0)
+    >>> Table.of_numbers(("T",), "rho", np.ones((2, 1)), np.ones(2)).names
+    ('T',)
     """
 
-    names: tuple[str, ...]
-    target: str
-    x: np.ndarray = field(repr=False)
+    inputs: tuple[Column, ...]
+    targets: Targets
     y: np.ndarray = field(repr=False)
+    weights: np.ndarray | None = field(default=None, repr=False)
+    layouts: Mapping[str, str] = field(default_factory=dict)
+    cycles: tuple[str, ...] = ()
     dropped: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @classmethod
+    def of_numbers(cls, names: Sequence[str], target: str, x: np.ndarray, y: np.ndarray) -> Table:
+        """A table of numbers: x of shape (rows, names), y of shape (rows,)."""
+        inputs = (Column(n, "number", column) for n, column in zip(names, x.T, strict=True))
+        return cls(tuple(inputs), Targets((target,)), y)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns that are inputs."""
+        return tuple(column.name for column in self.inputs)
 
 
 def read_table(
     path: str | Path,
-    target: str,
+    target: str | Sequence[str],
     inputs: Sequence[str] | None = None,
     drop_missing: bool = False,
+    *,
+    exclude: Sequence[str] = (),
+    weights: str | None = None,
+    task: str = "",
+    cycles: Sequence[str] = (),
+    decimal: str | None = None,
 ) -> Table:
-    r"""The inputs and the target of a CSV file or an .npz archive.
+    r"""The inputs and the targets of a file of columns.
 
     Parameters
     ----------
     path : str or Path
-    target : str
-        Name of the column to predict.
+    target : str or sequence of str
+        Names of the columns to predict.
     inputs : sequence of str, optional
         Names of the columns to predict it from; all others by default.
     drop_missing : bool
-        Leave out rows with an empty, NaN or infinite cell, instead of refusing them.
+        Leave out rows with an empty, NaN or infinite cell, instead of refusing them. Cells without
+        text are no reason, but in a target.
+    exclude : sequence of str
+        Columns that are no inputs.
+    weights : str, optional
+        The column with the weights of the rows.
+    task : "", "regression" or "classification"
+        As for `targets.coded`.
+    cycles : sequence of str
+        What dates become besides days, as for `DateCode`.
+    decimal : "." or ",", optional
+        Decimal mark of a text file that does not tell it.
 
     Returns
     -------
@@ -77,7 +115,7 @@ def read_table(
     OSError
         If there is no such file, or if it cannot be read.
     ValueError
-        If the file is no table of numbers with these columns, says which one is wrong.
+        If the file is no table with these columns; the sentence tells all that are wrong.
 
     Examples
     --------
@@ -86,121 +124,158 @@ def read_table(
     ...     path = Path(folder, "data.csv")
     ...     _ = path.write_text("T,rho\n" + "".join(f"{k},{k * k}\n" for k in range(20)))
     ...     table = read_table(path, "rho")
-    >>> table.names, table.x.shape
-    (('T',), (20, 1))
+    >>> table.names, len(table.y)
+    (('T',), 20)
     """
-    file = open_data_file(path)
-    _require(file, [target])
-    if inputs is None:
-        inputs = [name for name in file.names if name != target]
-    if not inputs:
-        raise ValueError(
-            f"{file.source} has no column beside the target '{shown(target)}'; an input is needed"
-        )
-    if target in inputs:
-        raise ValueError(f"target '{shown(target)}' is among the inputs; leave it out of --inputs")
-    twins = [name for name, count in Counter(inputs).items() if count > 1]
-    if twins:
-        raise ValueError(f"input '{shown(min(twins))}' is named twice; once is enough")
-    numbers = columns(file, [*inputs, target])
-    rows = len(numbers)
+    file = open_data_file(path, decimal)
+    names = (target,) if isinstance(target, str) else tuple(target)
+    wanted = input_names(file, names, inputs, exclude, weights)
+    extra = [*names, *([] if weights is None else [weights])]
+    there = read_columns(file, [*wanted, *extra])
+    rows = len(there[names[0]].values)
     if not rows:
         raise ValueError(
             f"{file.source} has a header but no rows; at least {FEWEST_ROWS} are needed"
         )
-    numbers = _complete(file, numbers, [*inputs, target], drop_missing)
-    if len(numbers) < FEWEST_ROWS:
+    found = chosen(file, [there[name] for name in wanted], inputs is not None)
+    if not found.columns and not found.wrong:
+        found.wrong.append(f"no input is left: {'; '.join(found.remarks)}")
+    others = _numbers_alone(file, [there[name] for name in extra], found)
+    complete = _complete(file, [*found.columns, *others], drop_missing, found)
+    if cycles and not any(column.kind == "date" for column in found.columns):
+        found.wrong.append(f"--cyclic {','.join(cycles)} needs an input that holds dates")
+    y, classes = np.empty(0), ()
+    try:
+        if complete.any():
+            y, classes = coded([_rows(c, complete) for c in others[: len(names)]], task)
+    except ValueError as error:
+        found.wrong.append(str(error))
+    own = None if weights is None else others[-1].values[complete]
+    if weights is not None and (why := _wrong_weights(others[-1].kind, own)):
+        found.wrong.append(f"weights '{shown(weights)}' {why}")
+    if found.wrong:
+        raise ValueError(f"{file.source}: {'; '.join(found.wrong)}")
+    if complete.sum() < FEWEST_ROWS:
         raise ValueError(
-            f"{file.source} has only {len(numbers)} complete rows; at least {FEWEST_ROWS} are "
+            f"{file.source} has only {complete.sum()} complete rows; at least {FEWEST_ROWS} are "
             "needed"
         )
-    _refuse_constants(file.source, [*inputs, target], numbers)
-    x, y = numbers[:, :-1].copy(), numbers[:, -1].copy()
-    return Table(tuple(inputs), target, x, y, rows - len(numbers))
+    table = Table(
+        tuple(_rows(column, complete) for column in found.columns),
+        Targets(names, classes),
+        y,
+        own,
+        found.layouts,
+        tuple(cycles),
+        int(rows - complete.sum()),
+        tuple(found.remarks),
+    )
+    _refuse_constants(file.source, table)
+    return table
 
 
-def columns(file: DataFile, wanted: Sequence[str]) -> np.ndarray:
-    """Columns by name, of shape (rows, wanted), NaN where a value is missing or infinite.
-
-    Parameters
-    ----------
-    file : DataFile
-    wanted : sequence of str
-
-    Raises
-    ------
-    ValueError
-        If a column is not there (names the nearest ones), or holds something else than numbers.
-
-    Examples
-    --------
-    >>> from mgnet.app.array_file import ArrayFile
-    >>> columns(ArrayFile("x.npz", ("a",), {"a": np.array([1.0, np.inf])}), ["a"]).ravel()
-    array([ 1., nan])
-    """
-    _require(file, wanted)
-    numbers = file.numbers(wanted)
-    numbers[np.isinf(numbers)] = np.nan
-    return numbers
+def _rows(column: Column, rows: np.ndarray) -> Column:
+    return replace(column, values=column.values[rows])
 
 
-def _require(file: DataFile, wanted: Sequence[str]) -> None:
-    there = set(file.names)
-    for name in wanted:
-        if name not in there:
-            near = _similar(name, file.names)
-            raise ValueError(
-                f"{file.source} has no column '{shown(name)}'; "
-                f"{'the nearest names are' if near else 'it has'} {listed(near or file.names)}"
-            )
-
-
-def _similar(name: str, names: Iterable[str]) -> list[str]:
-    """Names that may have been meant; of very many, only those of about the same length."""
-    if len(name) > LONGEST_COMPARED:
-        return []
-    lower = {other.lower(): other for other in names if len(other) <= LONGEST_COMPARED}
-    nearest = sorted(lower, key=lambda other: (other != name.lower(), abs(len(other) - len(name))))
-    near = get_close_matches(name.lower(), nearest[:COMPARED], n=3, cutoff=0.5)
-    return [lower[other] for other in near]
+def _numbers_alone(file: DataFile, others: Sequence[Column], found: Chosen) -> list[Column]:
+    """Targets and weights as they are; numbers with mistakes among them are wrong."""
+    mixed = [column.name for column in others if looks_like_numbers(column)]
+    if mixed:
+        try:
+            file.numbers(mixed)
+        except ValueError as error:
+            found.wrong.append(str(error).removeprefix(f"{file.source}: "))
+    known = []
+    for column in others:
+        own = column
+        if column.kind == "number" or (column.kind == "text" and column.name not in mixed):
+            try:
+                own = meant(column)[0]
+            except ValueError:
+                own = replace(column, kind="date", values=np.zeros(len(column.values)))
+        known.append(own if own.kind in ("number", "date") else column)
+    return known
 
 
 def _complete(
-    file: DataFile, numbers: np.ndarray, names: Sequence[str], drop_missing: bool
+    file: DataFile, every: Sequence[Column], drop_missing: bool, found: Chosen
 ) -> np.ndarray:
-    missing = np.isnan(numbers)
-    bad = missing.any(axis=1)
+    """A mask of the rows that lack nothing; what they lack is wrong unless they may be dropped."""
+    inputs = {column.name for column in found.columns}
+    missing = {
+        column.name: _missing(column)
+        for column in every
+        if column.kind != "text" or column.name not in inputs
+    }
+    table = np.column_stack(list(missing.values()))
+    bad = table.any(axis=1)
     if bad.any() and not drop_missing:
         first = int(bad.argmax())
-        raise ValueError(
-            f"{file.source}: {bad.sum()} of {len(numbers)} rows have an empty, NaN or infinite "
-            f"cell, the first is {file.row_label(first)}, "
-            f"column '{shown(names[int(missing[first].argmax())])}'; leave such rows out with "
-            "--drop-missing"
+        names, counts = list(missing), table.sum(0)
+        ranked = sorted((n for n in range(len(names)) if counts[n]), key=lambda n: -counts[n])
+        each = listed([f"{names[n]} {counts[n]}" for n in ranked])
+        which = f" ({each})" if len(ranked) > 1 else ""
+        found.wrong.append(
+            f"{bad.sum()} of {len(bad)} rows have an empty, NaN or infinite cell, the first is "
+            f"{file.row_label(first)}, column '{shown(names[int(table[first].argmax())])}'{which}; "
+            "leave such rows out with --drop-missing, or columns with --exclude"
         )
-    return numbers[~bad] if bad.any() else numbers
+    return ~bad
 
 
-def _refuse_constants(source: str, names: Sequence[str], numbers: np.ndarray) -> None:
+def _missing(column: Column) -> np.ndarray:
+    values = column.values
+    if column.kind == "text":
+        return np.array([text is None for text in values], dtype=bool)
+    return np.isnat(values) if values.dtype.kind == "M" else np.isnan(values)
+
+
+def _wrong_weights(kind: str, values: np.ndarray | None) -> str:
+    """Why a column cannot be weights; empty if it can."""
+    why = ""
+    if values is None or kind != "number":
+        why = f"holds {kind}"
+    elif len(values) and values.min() < 0.0:
+        why = "has negative numbers"
+    elif len(values) and not values.any():
+        why = "is 0 in all rows"
+    return why and f"{why}; expected numbers from 0 on, some of them positive"
+
+
+def _refuse_constants(source: str, table: Table) -> None:
+    targets, y = table.targets, table.y
+    numbers = [(c.name, c.values) for c in table.inputs if c.kind == "number"]
+    if not targets.classes:
+        numbers += zip(targets.names, np.atleast_2d(y.T), strict=True)
     with np.errstate(over="ignore"):
-        spread = np.ptp(numbers, axis=0)
-    if not np.isfinite(spread).all():
-        name = shown(names[int(np.isfinite(spread).argmin())])
-        raise ValueError(f"{source}: column '{name}' spans more than a double can hold; rescale it")
-    if spread[-1] == 0.0:
+        for name, values in numbers:
+            if not np.isfinite(np.ptp(values)):
+                raise ValueError(
+                    f"{source}: column '{shown(name)}' spans more than a double can hold; rescale "
+                    "it"
+                )
+    _refuse_constant_targets(source, targets, y)
+    if all((c.values == c.values[0]).all() for c in table.inputs):
         raise ValueError(
-            f"{source}: {len(numbers)} rows have the same value {numbers[0, -1]:g} in column "
-            f"'{shown(names[-1])}'; a constant target leaves nothing to fit"
+            f"{source}: {len(y)} rows have the same value in every input "
+            f"({listed(table.names)}); there is nothing to predict from"
         )
-    if not spread[:-1].any():
+
+
+def _refuse_constant_targets(source: str, targets: Targets, y: np.ndarray) -> None:
+    flat = [] if targets.classes else np.flatnonzero(np.ptp(np.atleast_2d(y.T), axis=1) == 0.0)
+    if len(flat):
         raise ValueError(
-            f"{source}: {len(numbers)} rows have the same value in every input "
-            f"({listed(names[:-1])}); there is nothing to predict from"
+            f"{source}: {len(y)} rows have the same value {y.reshape(len(y), -1)[0, flat[0]]:g} in "
+            f"column '{shown(targets.names[flat[0]])}'; a constant target leaves nothing to fit"
         )
 
 
 def split(table: Table, held_out: float, seed: int) -> Data:
-    """Training and held-out rows, drawn at random.
+    """Training and held-out rows, drawn at random; of classes, the same part of each.
+
+    What the inputs become is fixed by the training rows alone.
 
     Parameters
     ----------
@@ -221,7 +296,7 @@ def split(table: Table, held_out: float, seed: int) -> Data:
 
     Examples
     --------
-    >>> table = Table(("T",), "rho", np.arange(10.0)[:, None], np.arange(10.0))
+    >>> table = Table.of_numbers(("T",), "rho", np.arange(10.0)[:, None], np.arange(10.0))
     >>> data = split(table, 0.2, seed=0)
     >>> len(data.y), len(data.y_held)
     (8, 2)
@@ -234,8 +309,56 @@ def split(table: Table, held_out: float, seed: int) -> Data:
             "and two to train on, 0.2 is usual"
         )
     order = np.random.default_rng(seed).permutation(rows)
-    x, y = table.x[order], table.y[order]
-    _refuse_constants(
-        "training rows", [*table.names, table.target], np.column_stack([x[held:], y[held:]])
+    if table.targets.classes:
+        order, held = _by_classes(order, table.y, held)
+    train = order[held:]
+    encoding = Encoding.of(
+        (_rows(column, train) for column in table.inputs), table.layouts, table.cycles
     )
-    return Data(table.names, table.target, x[held:], y[held:], x[:held], y[:held])
+    x = encoding.encode({column.name: column for column in table.inputs})[0]
+    y, weights = table.y, table.weights
+    _refuse_poor("training rows", table, x[train], y[train], train)
+    return Data(
+        encoding.names,
+        table.targets,
+        x[train],
+        y[train],
+        x[order[:held]],
+        y[order[:held]],
+        None if weights is None else weights[train],
+        None if weights is None else weights[order[:held]],
+        encoding,
+    )
+
+
+def _by_classes(order: np.ndarray, y: np.ndarray, held: int) -> tuple[np.ndarray, int]:
+    """The rows to hold out first, and their number: of each class its part, but never all."""
+    counts = np.bincount(y)
+    exact = held * counts / len(y)
+    parts = np.minimum(np.floor(exact).astype(int), counts - 1)
+    for number in np.argsort(parts - exact, kind="stable")[: held - parts.sum()]:
+        parts[number] += parts[number] < counts[number] - 1
+    rank = np.empty(len(y), dtype=int)  # of each row within its class, in this order
+    for number in range(len(counts)):
+        members = order[y[order] == number]
+        rank[members] = np.arange(len(members))
+    first = rank[order] < parts[y[order]]
+    return np.concatenate([order[first], order[~first]]), int(first.sum())
+
+
+def _refuse_poor(source: str, table: Table, x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> None:
+    """Refuse training rows that agree, or of which none counts."""
+    _refuse_constant_targets(source, table.targets, y)
+    if not np.ptp(x, axis=0).any():
+        raise ValueError(
+            f"{source}: {len(y)} rows have the same value in every input "
+            f"({listed(table.names)}); there is nothing to predict from"
+        )
+    if table.weights is None:
+        return
+    counted = table.weights[rows] > 0.0
+    classes = table.targets.classes
+    lost = [kind for n, kind in enumerate(classes) if not counted[y == n].any()]
+    if lost or not counted.any():
+        what = f"of class {listed(lost)} have" if lost else "have"
+        raise ValueError(f"{source} {what} weights of 0 alone; give some of them a weight")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["progress_bar", "result_table"]
 
 WIDTH = 120  # where the output is no terminal
+MOST_TARGETS = 3  # with a column of their own
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]
     Yields
     ------
     callable
-        `(seconds, budget_fraction, training_mse, level)`.
+        `(seconds, budget_fraction, training_loss, level)`.
 
     Examples
     --------
@@ -54,8 +55,8 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]
     with bar:
         task = bar.add_task("", total=1.0)
 
-        def progress(seconds: float, fraction: float, mse: float, level: int) -> None:
-            text = f"{seconds:6.1f} s   level {level}   training MSE {mse:.3e}"
+        def progress(seconds: float, fraction: float, loss: float, level: int) -> None:
+            text = f"{seconds:6.1f} s   level {level}   training loss {loss:.3e}"
             bar.update(task, completed=min(fraction, 1.0), description=text)
 
         yield progress
@@ -72,9 +73,10 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
     Examples
     --------
     >>> import numpy as np
+    >>> from mgnet.app.columns.targets import Targets
     >>> from mgnet.app.data import Data, Trained
-    >>> data = Data(("T",), "rho", np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)),
-    ...             np.zeros(0))
+    >>> x, y = np.zeros((2, 1)), np.array([0.0, 4.0])
+    >>> data = Data(("T",), Targets(("rho",)), x, y, x[:0], y[:0])
     >>> ours = Trained("KAN", lambda x: x[:, 0], 20, 1.5, 30.0, 1e-4, 4e-4)
     >>> print(result_table([ours], data))
     model   parameters   seconds   work   train MSE   held-out MSE   held-out RMSE, rho
@@ -83,21 +85,39 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
     """
     grid = Grid(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     grid.add_column("model", overflow="fold")
-    rmse = f"held-out RMSE, {data.target}"
-    for head in ("parameters", "seconds", "work", "train MSE", "held-out MSE", rmse):
+    loss, classes = data.loss_name, data.targets.classes
+    last = ["held-out accuracy"] if classes else _errors(data)
+    for head in ("parameters", "seconds", "work", f"train {loss}", f"held-out {loss}", *last):
         grid.add_column(head, justify="right", no_wrap=True)
-    best = min((r.held_mse for r in results if math.isfinite(r.held_mse)), default=math.nan)
+    best = min((r.held_loss for r in results if math.isfinite(r.held_loss)), default=math.nan)
+    digits = ".4f" if classes else ".1e"
     for r in results:
-        star = " *" if r.held_mse == best else "  "
+        star = " *" if r.held_loss == best else "  "
         grid.add_row(
             escape(r.name),
             str(r.parameters),
             f"{r.seconds:.1f}",
             "-" if math.isnan(r.work) else f"{r.work:.4g}",
-            f"{r.train_mse:.1e}",
-            f"{r.held_mse:.1e}{star}",
-            f"{math.sqrt(r.held_mse) * data.deviation:.3g}",
+            f"{r.train_loss:{digits}}",
+            f"{r.held_loss:{digits}}{star}",
+            *_measures(r, data),
         )
     text = io.StringIO()  # no terminal, so no escape codes
     Console(file=text, width=max(WIDTH, Console().width), force_terminal=False).print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def _errors(data: Data) -> list[str]:
+    return [f"held-out RMSE, {name}" for name in data.targets.names[:MOST_TARGETS]]
+
+
+def _measures(result: Trained, data: Data) -> list[str]:
+    """Accuracy, or the root mean squares of the first targets."""
+    if not data.targets.classes and len(data.targets.names) == 1:
+        return [f"{math.sqrt(result.held_loss) * data.deviation[0]:.3g}"]
+    if not len(data.y_held):
+        return ["-"] * (1 if data.targets.classes else len(_errors(data)))
+    own = result.predict(data.x_held), data.y_held, data.weights_held
+    if data.targets.classes:
+        return [f"{data.accuracy(*own):.4f}"]
+    return [f"{value:.3g}" for value in data.root_mean_squares(*own)[:MOST_TARGETS]]

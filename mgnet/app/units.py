@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data
 
 __all__ = ["Units"]
@@ -22,46 +23,51 @@ class Units:
     Attributes
     ----------
     inputs : array of shape (inputs,)
-    target : float
+    targets : float or array of shape (targets,)
 
     Examples
     --------
     >>> x, y = np.array([[1e300], [5e300]]), np.array([2.0, 3.0])
-    >>> units = Units.of(data := Data(("x",), "y", x, y, x[:0], y[:0]))
-    >>> units.data(data).names, units.data(data).x.ravel().tolist(), units.data(data).target
-    (('x / 1e+300',), [1.0, 5.0], 'y')
+    >>> units = Units.of(data := Data(("x",), Targets(("y",)), x, y, x[:0], y[:0]))
+    >>> units.data(data).names, units.data(data).x.ravel().tolist(), units.data(data).targets.names
+    (('x / 1e+300',), [1.0, 5.0], ('y',))
     """
 
     inputs: np.ndarray
-    target: float
+    targets: float | np.ndarray
 
     @classmethod
     def of(cls, data: Data) -> Units:
         """Those of a table."""
         x, y = np.concatenate([data.x, data.x_held]), np.concatenate([data.y, data.y_held])
-        return cls(np.array([_unit(column) for column in x.T]), _unit(y))
+        units = np.array([_unit(column) for column in x.T])
+        if data.targets.classes:
+            return cls(units, 1.0)
+        return cls(units, _unit(y) if y.ndim == 1 else np.array([_unit(one) for one in y.T]))
 
     def data(self, data: Data) -> Data:
         """The table in these units, which its names tell."""
-        if self.target == 1.0 and np.all(self.inputs == 1.0):
+        if np.all(self.targets == 1.0) and np.all(self.inputs == 1.0):
             return data
+        targets, classes = np.ravel(self.targets).tolist(), data.targets.classes
+        names = data.targets.names
         return replace(
             data,
             names=tuple(map(_named, data.names, self.inputs.tolist())),
-            target=_named(data.target, self.target),
+            targets=Targets(tuple(map(_named, names, targets)), classes),
             x=data.x / self.inputs,
-            y=data.y / self.target,
+            y=data.y if classes else data.y / self.targets,
             x_held=data.x_held / self.inputs,
-            y_held=data.y_held / self.target,
+            y_held=data.y_held if classes else data.y_held / self.targets,
         )
 
     def of_units(self, predict: Predict) -> Predict:
         """What a model of the table predicts in these units."""
-        return lambda x: predict(x * self.inputs) / self.target
+        return lambda x: predict(x * self.inputs) / self.targets
 
     def of_table(self, predict: Predict) -> Predict:
         """What a model in these units predicts for the table."""
-        return lambda x: predict(x / self.inputs) * self.target
+        return lambda x: predict(x / self.inputs) * self.targets
 
 
 def _unit(column: np.ndarray) -> float:

@@ -15,6 +15,8 @@ import numpy as np
 
 import mgnet
 from mgnet.app import cli, comparison, job
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.cost_model import cost_model
 from mgnet.app.data import Trained
 
@@ -23,7 +25,8 @@ class Model:
     network = None
 
     def __init__(self, names, target, ranges, weights):
-        self.names, self.target = tuple(names), target
+        self.target, self.encoding = target, Encoding.of_numbers(names)
+        self.names, self.targets = self.encoding.names, Targets((target,))
         self.scales, self.weights = types.SimpleNamespace(ranges=ranges), np.array(weights)
 
     def inputs(self, x):
@@ -64,7 +67,7 @@ def fit(
     columns = np.column_stack([data.x, np.ones(len(data.x))])
     weights = np.linalg.lstsq(columns, data.y, rcond=None)[0]
     ranges = list(zip(data.x.min(axis=0), data.x.max(axis=0), strict=True))
-    model = Model(data.names, data.target, ranges, weights)
+    model = Model(data.names, data.targets.title, ranges, weights)
     interrupted = mode == "interrupted"
     hierarchy, schedule = cost_model(settings.levels), mgnet.cascade([1] * settings.levels)
     if announce:
@@ -80,7 +83,7 @@ def fit(
                 time.sleep(60.0)
     except KeyboardInterrupt:
         interrupted = True
-    train, held = data.mse(model.predict(data.x), data.y), 0.5
+    train, held = data.loss(model.predict(data.x), data.y), 0.5
     trained = Trained("line", model.predict, len(weights), 0.3, 3.0, train, held)
     return types.SimpleNamespace(
         settings=settings,

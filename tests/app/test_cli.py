@@ -159,10 +159,14 @@ TABLES = {  # content -> words of the sentence
     "no header": (ROWS, "has no header"),
     "column": ("T,p,Rho_kg\n" + ROWS, "no column 'rho'; the nearest names are Rho_kg"),
     "twins": ("T,T,rho\n" + ROWS, "2 columns called 'T'"),
-    "nameless": (",p,rho\n" + ROWS, "column 1 has no name"),
+    "nameless": ("T,,rho\n" + ROWS, "column 2 has no name"),
+    "index": (
+        ",p,rho\n" + "".join(f"{k % 3},{k},{k}\n" for k in range(20)),
+        "does not count the rows",
+    ),
     "words": (
         GOOD + "1,x,2\n1,y,3\n",
-        "2 of 126 cells are not numbers, the first is 'x' in",
+        "2 of 42 cells are not numbers, the first is 'x' in",
     ),
     "NaN": (
         GOOD + "1,,2\n",

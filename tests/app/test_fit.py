@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Settings, parameters
 from mgnet.app.fit import fit, without_constants
 from mgnet.app.model import Model
@@ -15,7 +16,7 @@ from mgnet.estimators.rows import validation_rows
 def data(rows=300, held=100, seed=0):
     x = np.random.default_rng(seed).uniform([0.0, 10.0], [2.0, 30.0], (rows + held, 2))
     y = 5.0 + 100.0 * np.sin(2 * x[:, 0]) * np.exp(-x[:, 1] / 20)
-    return Data(("a", "b"), "y", x[:rows], y[:rows], x[rows:], y[rows:])
+    return Data(("a", "b"), Targets(("y",)), x[:rows], y[:rows], x[rows:], y[rows:])
 
 
 SMALL = Settings(hidden=(3,), intervals=2, levels=3, evaluations=120, seconds=30.0)
@@ -26,11 +27,11 @@ def test_the_errors_are_those_of_the_predictions():
     fitted = fit(own, SMALL)
     trained = fitted.trained
     for x, y, told in (
-        (own.x, own.y, trained.train_mse),
-        (own.x_held, own.y_held, trained.held_mse),
+        (own.x, own.y, trained.train_loss),
+        (own.x_held, own.y_held, trained.held_loss),
     ):
         assert np.mean((fitted.model.predict(x) - y) ** 2) / np.var(own.y) == pytest.approx(told)
-    assert trained.held_mse < 1e-5
+    assert trained.held_loss < 1e-5
     assert parameters(2, SMALL) == 9 * (8 + 3)
     assert trained.parameters == sum(p.numel() for p in fitted.model.network.parameters())
     assert {level for *_, level in trained.history} == {0, 1, 2}
@@ -47,7 +48,7 @@ def test_a_seed_gives_the_same_model():
 @pytest.mark.parametrize(("optimizer", "error"), [("lbfgs", 1e-3), ("adam", 0.5)])
 def test_other_optimizers(optimizer, error):
     settings = Settings(**{**vars(SMALL), "optimizer": optimizer, "evaluations": 900})
-    assert fit(data(), settings).trained.held_mse < error
+    assert fit(data(), settings).trained.held_loss < error
 
 
 @pytest.mark.parametrize("cycle", ["cascade 8,6,6", "nested V(1,1,5)", "F(1,1)"])
@@ -55,7 +56,7 @@ def test_a_cycle_of_ones_own(cycle):
     settings = Settings(**{**vars(SMALL), "cycle": cycle})
     announced = []
     fitted = fit(data(), settings, announce=lambda *told: announced.append(told))
-    assert fitted.trained.held_mse < 1e-3
+    assert fitted.trained.held_loss < 1e-3
     assert announced == [(fitted.hierarchy, fitted.schedule)]
     if cycle.startswith("cascade"):
         assert len(fitted.trained.history) == 20  # once, as it was written
@@ -84,7 +85,7 @@ def test_ctrl_c_keeps_the_best_network():
     assert fitted.interrupted
     assert fitted.trained.seconds < 30.0
     lowest = min(mse for _, _, mse, _ in fitted.trained.history)
-    assert fitted.trained.train_mse < 10.0 * lowest  # best by the validation rows
+    assert fitted.trained.train_loss < 10.0 * lowest  # best by the validation rows
 
 
 def test_refusals():
@@ -156,12 +157,12 @@ def test_validation_rows_hold_a_table_with_noise():
     rng = np.random.default_rng(0)
     own = data(rows=100)
     y = own.y + 10.0 * rng.normal(size=100)
-    noisy = Data(own.names, own.target, own.x, y, own.x_held, own.y_held)
+    noisy = Data(own.names, own.targets, own.x, y, own.x_held, own.y_held)
     settings = {**vars(SMALL), "evaluations": 200}
     stopped, endless = (fit(noisy, Settings(**{**settings, "validation": v})) for v in (0.2, 0.0))
     assert stopped.trained.work < 200.0 <= endless.trained.work
-    assert stopped.trained.held_mse < 0.5 * endless.trained.held_mse
-    assert stopped.trained.train_mse > endless.trained.train_mse
+    assert stopped.trained.held_loss < 0.5 * endless.trained.held_loss
+    assert stopped.trained.train_loss > endless.trained.train_loss
 
 
 def widened(own, column):
@@ -171,7 +172,7 @@ def widened(own, column):
         np.insert(x, 1, part, axis=1)
         for x, part in ((own.x, column[:rows]), (own.x_held, column[rows:]))
     )
-    return Data(("a", "k", "b"), "y", wide, own.y, wide_held, own.y_held)
+    return Data(("a", "k", "b"), Targets(("y",)), wide, own.y, wide_held, own.y_held)
 
 
 @pytest.mark.parametrize("value", [0.0, 7.0, 1e308, 1e-308])
@@ -188,7 +189,7 @@ def test_an_input_that_does_not_vary_is_no_input_of_the_model(value, tmp_path):
         assert np.array_equal(model.predict(own.x_held), plain.model.predict(own.x_held))
     unseen = widened(own, np.full(80, 1e300)).x_held
     assert np.array_equal(fitted.trained.predict(unseen), plain.model.predict(own.x_held))
-    assert fitted.trained.held_mse == plain.trained.held_mse
+    assert fitted.trained.held_loss == plain.trained.held_loss
 
 
 def test_inputs_that_do_not_vary_where_the_network_is_trained():
@@ -202,6 +203,8 @@ def test_inputs_that_do_not_vary_where_the_network_is_trained():
     assert without_constants(widened(own, column), whole)[1] == ()
     rounded = np.where(np.arange(80) % 2, 0.3, 0.1 + 0.2)
     assert without_constants(widened(own, rounded), SMALL)[1] == ("k",)
-    nothing = Data(("a",), "y", 0.0 * own.x[:, :1], own.y, own.x_held[:, :1], own.y_held)
+    nothing = Data(
+        ("a",), Targets(("y",)), 0.0 * own.x[:, :1], own.y, own.x_held[:, :1], own.y_held
+    )
     with pytest.raises(ValueError, match=r"no input varies in the rows .*\(a\); there is nothing"):
         without_constants(nothing, SMALL)

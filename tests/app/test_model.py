@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.model import Model
 from mgnet.estimators.scales import Scales
 from mgnet.knots import KAN
@@ -16,14 +18,17 @@ def model(**options):
     generator = torch.Generator().manual_seed(3)
     kan = KAN([2, 3, 1], 5, generator=generator, **options)
     scales = Scales(((300.0, 500.0), (0.1, 20.0)), (200.0,), (50.0,), kan.domain)
-    return Model(kan, ("T", "p"), "rho", scales)
+    return Model(kan, Encoding.of_numbers(["T", "p"]), Targets(("rho",)), scales)
 
 
 def as_format_1(folder):
     """Make of a model what versions without digests wrote."""
     file = folder / "model.json"
     told = json.loads(file.read_text())
-    del told["sha256"], told["weights_sha256"]
+    del told["sha256"], told["weights_sha256"], told["columns"], told["classes"], told["left_out"]
+    (told["mean"],), (told["scale"],) = told["mean"], told["scale"]
+    told = {"target" if key == "targets" else key: value for key, value in told.items()}
+    (told["target"],) = told["target"]
     file.write_text(json.dumps(told | {"format": 1}))
 
 
@@ -39,7 +44,7 @@ def test_what_is_loaded_predicts_what_was_saved(tmp_path, options):
     for path in (tmp_path, tmp_path / "model.json"):
         loaded = Model.load(path)
         assert np.array_equal(loaded.predict(ROWS), saved.predict(ROWS))
-        assert (loaded.names, loaded.target) == (saved.names, saved.target)
+        assert (loaded.encoding, loaded.targets) == (saved.encoding, saved.targets)
 
 
 def test_files_from_before_hidden_was_an_option_mean_tanh(tmp_path):
@@ -145,7 +150,7 @@ def test_a_network_in_single_precision_predicts():
 def test_a_file_from_before_constant_inputs_were_left_out_does_not_depend_on_them():
     """The network has an edge for them, which no row has trained."""
     scales = Scales(((300.0, 500.0), (7.0, 7.0)), (200.0,), (50.0,))
-    own = Model(model().network, ("T", "p"), "rho", scales)
+    own = Model(model().network, Encoding.of_numbers(["T", "p"]), Targets(("rho",)), scales)
     rows = np.array([[400.0, p] for p in (7.0, 8.0, -1e308, 0.0)])
     assert len(set(own.predict(rows))) == 1
 
@@ -153,7 +158,7 @@ def test_a_file_from_before_constant_inputs_were_left_out_does_not_depend_on_the
 @pytest.mark.parametrize("size", [1e-300, 1e300])
 def test_ranges_and_scales_of_any_size_are_saved(tmp_path, size):
     scales = Scales(((-size, size), (0.0, 5e-324)), (size,), (1e-3 * size,))
-    own = Model(model().network, ("T", "p"), "rho", scales)
+    own = Model(model().network, Encoding.of_numbers(["T", "p"]), Targets(("rho",)), scales)
     own.save(tmp_path)
     loaded = Model.load(tmp_path)
     rows = np.array([[0.3 * size, 0.0], [size, 5e-324]])

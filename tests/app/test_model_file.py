@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mgnet.app import model_file
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.exchange import kept_aside
 from mgnet.app.model import Model
 from mgnet.app.model_file import read_model
@@ -125,7 +127,12 @@ def test_absurd_widths_make_nothing(tmp_path):
 def test_a_loaded_network_is_the_saved_one_in_all_parts(tmp_path, linear):
     own = model(dtype=torch.float32, degree=2)
     if linear:
-        own = Model(KAN([2, 4, 2, 1], [3, 6], linear=True), ("T", "p"), "rho", model().scales)
+        own = Model(
+            KAN([2, 4, 2, 1], [3, 6], linear=True),
+            Encoding.of_numbers(["T", "p"]),
+            Targets(("rho",)),
+            model().scales,
+        )
     own.save(tmp_path)
     saved, loaded = own.network, Model.load(tmp_path).network
     assert repr(loaded) == repr(saved)
@@ -145,7 +152,8 @@ def test_a_model_that_could_not_be_read_again_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="cannot be saved.*not finite"):
         own.save(tmp_path)
     with pytest.raises(ValueError, match="cannot be saved.*single line"):
-        Model(model().network, ("T", "p\nq"), "rho", own.scales).save(tmp_path)
+        odd = Encoding.of_numbers(["T", "p\nq"])
+        Model(model().network, odd, own.targets, own.scales).save(tmp_path)
     assert os.listdir(tmp_path) == []
 
 

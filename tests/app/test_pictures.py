@@ -8,6 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 from matplotlib.text import Text
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Trained
 from mgnet.app.pictures import influential, plot_fit, plot_training
 
@@ -15,7 +16,7 @@ from mgnet.app.pictures import influential, plot_fit, plot_training
 def table(inputs, rows=120):
     x = np.random.default_rng(0).random((rows, inputs))
     y = x @ np.arange(1.0, inputs + 1.0)
-    return Data(tuple("abcd"[:inputs]), "y", x[:100], y[:100], x[100:], y[100:])
+    return Data(tuple("abcd"[:inputs]), Targets(("y",)), x[:100], y[:100], x[100:], y[100:])
 
 
 def predict(x):
@@ -81,7 +82,7 @@ def test_more_inputs_show_the_two_that_matter_and_all_held_out_rows():
 
 def test_an_exact_fit_rows_on_a_line_and_no_held_out_rows_can_be_drawn(tmp_path):
     x = np.repeat(np.linspace(0.0, 1.0, 30)[:, None], 2, axis=1)
-    data = Data(("a", "b"), "y", x, x.sum(1), x[:0], x.sum(1)[:0])
+    data = Data(("a", "b"), Targets(("y",)), x, x.sum(1), x[:0], x.sum(1)[:0])
     figure = plot_fit(data, lambda x: x.sum(axis=1))
     first, second, third = figure.axes[:3]
     drawn = first.collections[0]
@@ -117,7 +118,7 @@ def test_the_training_picture_shows_histories_and_held_out_errors(models, tmp_pa
     for model in models[:2]:
         history = np.array([(entry[0], entry[2]) for entry in model.history])
         assert any(one.shape == history.shape and np.allclose(one, history) for one in drawn)
-        end = [[model.seconds, model.held_mse]]
+        end = [[model.seconds, model.held_loss]]
         assert any(one.shape == (1, 2) and np.allclose(one, end) for one in drawn)
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert [name.split(":")[0] for name in names] == ["tree", "KAN", "lost"]
@@ -143,7 +144,9 @@ def test_every_model_has_its_own_colour_and_marker(models):
 @pytest.mark.parametrize("inputs", [1, 2])
 def test_dollar_signs_in_names_begin_no_formula(inputs, tmp_path):
     """One of two dollar signs that is no formula ended a fit when its pictures were written."""
-    data = replace(table(inputs), names=("$x_{$", "b [$]", "$$")[:inputs], target="y^{$ [$]")
+    data = replace(
+        table(inputs), names=("$x_{$", "b [$]", "$$")[:inputs], targets=Targets(("y^{$ [$]",))
+    )
     figure = plot_fit(data, predict)
     figure.savefig(tmp_path / "fit.png", dpi=30)
     assert any(r"y^{\$ [\$]" in text.get_text() for text in figure.findobj(Text))

@@ -9,6 +9,8 @@ from safetensors.numpy import load_file
 from scipy.interpolate import BSpline
 
 from mgnet.app import cli
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.model import Model
 from mgnet.app.prediction import predict_file
 from mgnet.estimators.scales import Scales
@@ -59,7 +61,7 @@ def test_a_saved_network_predicts_what_scipy_makes_of_its_file(tmp_path):
     ranges = ((300.0, 500.0), (0.1, 20.1))
     kan = KAN([2, 1], 5, generator=torch.Generator().manual_seed(3))
     scales = Scales(ranges, (200.0,), (50.0,), kan.domain)
-    Model(kan, ("T", "p"), "rho", scales).save(tmp_path)
+    Model(kan, Encoding.of_numbers(["T", "p"]), Targets(("rho",)), scales).save(tmp_path)
     U = load_file(tmp_path / "model.safetensors")["coefficients.0"]  # (input, spline, output)
     rows = np.array([[300, 0.1], [371, 7.3], [500, 20.1], [250, 7], [400, 30], [900, -5]], float)
     expected = np.full(len(rows), 200.0)
@@ -89,7 +91,12 @@ def test_predictions_beyond_all_numbers_are_counted(tmp_path):
     kan = KAN([1, 1], 5)
     with torch.no_grad():
         kan.coefficients[0].fill_(1e308)
-    Model(kan, ("T",), "y", Scales(((0.0, 1.0),), (0.0,), (1e300,), kan.domain)).save(tmp_path)
+    Model(
+        kan,
+        Encoding.of_numbers(["T"]),
+        Targets(("y",)),
+        Scales(((0.0, 1.0),), (0.0,), (1e300,), kan.domain),
+    ).save(tmp_path)
     (tmp_path / "new.csv").write_text("T\n0.5\n")
     _, remarks = predict_file(tmp_path, tmp_path / "new.csv")
     assert remarks == [

@@ -4,7 +4,15 @@ import click
 import numpy as np
 import pytest
 
-from mgnet.app.setting_options import SETTINGS, column_names, counts, finite, kept, setting_option
+from mgnet.app.data import Settings
+from mgnet.app.setting_options import (
+    SETTINGS,
+    column_names,
+    counts,
+    cycles,
+    finite,
+    with_settings,
+)
 
 OPTION = click.Option(["--most-intervals"])
 
@@ -34,11 +42,19 @@ def test_names_and_numbers():
 
 def test_options_that_were_given_are_kept():
     @click.command()
-    @setting_option("--hidden", callback=kept(counts))
-    @setting_option("--levels", type=int)
+    @with_settings
     @click.pass_context
     def command(context):
-        return context.meta.get(SETTINGS)
+        return Settings(**context.meta.get(SETTINGS))
 
-    assert command.main(["--hidden", "4,2"], standalone_mode=False) == {"hidden": (4, 2)}
-    assert command.main([], standalone_mode=False) is None
+    own = command.main(["--hidden", "4,2", "--starts", "3"], standalone_mode=False)
+    assert own == Settings(hidden=(4, 2), starts=3)
+    assert command.main([], standalone_mode=False) == Settings()
+
+
+def test_cycles_of_dates():
+    assert cycles(None, None, None) == []
+    assert cycles(None, None, "month, hour") == ["month", "hour"]
+    for text in ("day", "hour,hour", ""):
+        with pytest.raises(click.BadParameter, match="expected some of hour,weekday,month"):
+            cycles(None, None, text)

@@ -6,10 +6,13 @@ import math
 import numpy as np
 from rich.console import Console
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Trained
 from mgnet.app.terminal import progress_bar, result_table
 
-DATA = Data(("T",), "rho", np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)), np.zeros(0))
+DATA = Data(
+    ("T",), Targets(("rho",)), np.zeros((2, 1)), np.array([0.0, 4.0]), np.zeros((0, 1)), np.zeros(0)
+)
 
 
 def trained(name, held, work=3.0):
@@ -49,4 +52,4 @@ def test_the_bar_shows_level_and_loss_on_a_terminal():
     stream = io.StringIO()
     with progress_bar(Console(file=stream, force_terminal=True, width=120)) as progress:
         progress(1.0, 0.5, 1e-3, 2)
-    assert "level 2   training MSE 1.000e-03" in stream.getvalue()
+    assert "level 2   training loss 1.000e-03" in stream.getvalue()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data
 from mgnet.app.units import Units
 
@@ -10,7 +11,7 @@ from mgnet.app.units import Units
 def data(x_scale=1.0, y_scale=1.0, seed=0):
     x = np.random.default_rng(seed).uniform(-1.0, 1.0, (40, 2)) * [x_scale, 1.0]
     y = (np.sin(x[:, 0] / x_scale) + x[:, 1]) * y_scale
-    return Data(("a", "b"), "y", x[:30], y[:30], x[30:], y[30:])
+    return Data(("a", "b"), Targets(("y",)), x[:30], y[:30], x[30:], y[30:])
 
 
 def test_ordinary_tables_are_left_as_they_are():
@@ -30,12 +31,12 @@ def test_in_these_units_numbers_are_of_ordinary_size(seed):
     name, _, unit = small.names[0].partition(" / ")
     assert name == "a"
     np.testing.assert_allclose(small.x[:, 0] * float(unit), own.x[:, 0], rtol=1e-12)
-    assert small.target == f"y / {units.target:.0e}"
+    assert small.targets.names == (f"y / {units.targets:.0e}",)
 
     def model(x):  # of the table
         return own.y.max() * (x[:, 0] / np.abs(own.x[:, 0]).max())
 
-    expected = model(own.x) / units.target
+    expected = model(own.x) / units.targets
     np.testing.assert_allclose(units.of_units(model)(small.x), expected, rtol=1e-12)
     again = units.of_table(units.of_units(model))(own.x)
     np.testing.assert_allclose(again, model(own.x), rtol=1e-12)
@@ -43,7 +44,12 @@ def test_in_these_units_numbers_are_of_ordinary_size(seed):
 
 def test_the_least_numbers_and_zeros():
     own = Data(
-        ("a", "b"), "y", np.array([[5e-324, 0.0]] * 3), np.zeros(3), np.zeros((0, 2)), np.zeros(0)
+        ("a", "b"),
+        Targets(("y",)),
+        np.array([[5e-324, 0.0]] * 3),
+        np.zeros(3),
+        np.zeros((0, 2)),
+        np.zeros(0),
     )
     units = Units.of(own)
-    assert units.inputs.tolist() == [1e-307, 1.0] and units.target == 1.0
+    assert units.inputs.tolist() == [1e-307, 1.0] and units.targets == 1.0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tools.fuzz import harness, positive, ranks
 
-FILES = "models", "checkpoints", "resumable", "tables", "texts", "options"
+FILES = "models", "checkpoints", "resumable", "tables", "dialects", "texts", "options"
 OWN = "interruptions", "soak", "soak_layers"  # programs with options of their own
 
 

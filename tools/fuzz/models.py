@@ -17,6 +17,8 @@ from unittest import mock
 import numpy as np
 import torch
 
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.model import Model
 from mgnet.app.prediction import predict_file
 from mgnet.estimators.scales import Scales
@@ -47,7 +49,7 @@ def _models() -> list[Model]:
         kan = KAN(widths, generator=generator, **options)
         ranges = tuple((-1.0 - k, 0.5 * k + 1.0) for k in range(widths[0]))
         scales = Scales(ranges, (200.0 + number,), (50.0,), kan.domain)
-        made.append(Model(kan, tuple("abc"[: widths[0]]), "y", scales))
+        made.append(Model(kan, Encoding.of_numbers("abc"[: widths[0]]), Targets(("y",)), scales))
     return made
 
 
@@ -56,7 +58,7 @@ def _told(model: Model, folder: Path) -> tuple[Any, ...]:
     rows = ROWS[:, : len(model.names)]
     lines, remarks = predict_file(folder, folder.with_name("data.csv"))
     told = model.predict(rows).tobytes(), list(lines), remarks, str(model)
-    return (*told, model.names, model.target, model.scales, model.network.widths)
+    return (*told, model.encoding, model.targets, model.scales, model.network.widths)
 
 
 class Fuzzer:

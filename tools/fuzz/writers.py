@@ -19,6 +19,8 @@ import numpy as np
 import torch
 
 from mgnet.app import cli
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.model import Model
 from mgnet.app.output_folder import claimed, filled
 from mgnet.estimators.scales import Scales
@@ -215,7 +217,12 @@ def _not_cleared(folder: Folder) -> list[str]:
 
 def _tiny(number: int) -> Model:
     kan = KAN([1, 1], 2, generator=torch.Generator().manual_seed(number))
-    return Model(kan, ("a",), "y", Scales(((0.0, 1.0),), (float(number),), (1.0,), kan.domain))
+    return Model(
+        kan,
+        Encoding.of_numbers(["a"]),
+        Targets(("y",)),
+        Scales(((0.0, 1.0),), (float(number),), (1.0,), kan.domain),
+    )
 
 
 def _tiny_files(root: Path, number: int) -> dict[str, bytes]:
@@ -352,4 +359,4 @@ def _read(folder: Folder) -> list[str]:
         return ["a reader found no model"] if folder.is_kept() else []
     except ValueError as error:
         return [f"a reader met {error}"]
-    return [] if model.target == "y" else ["a reader met another model"]
+    return [] if model.targets.names == ("y",) else ["a reader met another model"]

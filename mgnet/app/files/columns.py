@@ -5,16 +5,45 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["DataFile", "check_names", "listed", "refuse_too_many", "shown"]
+from mgnet.app.files.cells import is_number_like
+
+__all__ = ["Column", "DataFile", "NoNumbers", "check_names", "listed", "refuse_too_many", "shown"]
 
 MOST_COLUMNS = 500_000  # the smallest network of more inputs has more parameters than are trained
 LONGEST_NAME = 1000
 NAMED = 8  # names that a sentence lists
 CONTROL = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of a file, as it stands there.
+
+    Attributes
+    ----------
+    name : str
+    kind : "number", "text", "boolean" or "date"
+    values : array of shape (rows,)
+        Numbers and booleans as float64, NaN where missing; text as objects, None where missing;
+        dates as datetime64[us], NaT where missing.
+    units : str or None
+        Of a row of units below the names.
+
+    Examples
+    --------
+    >>> Column("T", "number", np.array([285.0, np.nan]), "K")
+    Column(name='T', kind='number', units='K')
+    """
+
+    name: str
+    kind: str
+    values: np.ndarray = field(repr=False)
+    units: str | None = None
 
 
 class DataFile(ABC):
@@ -32,6 +61,16 @@ class DataFile(ABC):
     names: tuple[str, ...]
 
     @abstractmethod
+    def column(self, name: str) -> Column:
+        """A column as it stands in the file, whatever it holds.
+
+        Raises
+        ------
+        ValueError
+            If rows differ in length, or the column holds what is none of these kinds.
+        """
+
+    @abstractmethod
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:
         """Columns as a new float64 array of shape (rows, wanted), NaN for empty cells and NaN.
 
@@ -46,8 +85,68 @@ class DataFile(ABC):
         """Where a row stands in the file, in words."""
 
     @abstractmethod
-    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
-        """Yield the file as CSV lines with one column more, empty where it is NaN."""
+    def with_columns(self, more: Mapping[str, np.ndarray]) -> Iterator[str]:
+        """Yield the file as CSV lines with more columns: numbers, empty where NaN, or text."""
+
+
+@dataclass
+class NoNumbers:
+    """Cells that were expected to be numbers, counted.
+
+    Attributes
+    ----------
+    places : dict of int to (str, str, str, int)
+        For each column: its name, where the first cell is and what it says, how many there are.
+    commas : bool
+        Whether one of them is a number with another decimal mark, or with grouped digits.
+
+    Examples
+    --------
+    >>> bad = NoNumbers()
+    >>> bad.add("line 3", 0, "T", "x")
+    >>> bad.sentence("a.csv", 9)
+    "a.csv: 1 of 9 cells are not numbers, the first is 'x' in line 3, column 'T'; correct them, \
+or choose other columns"
+    """
+
+    places: dict[int, tuple[str, str, str, int]] = field(default_factory=dict)
+    commas: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.places)
+
+    def add(self, where: str, place: int, name: str, cell: str) -> None:
+        """Count a cell."""
+        name, first, said, count = self.places.get(place, (name, where, cell, 0))
+        self.places[place] = name, first, said, count + 1
+        self.commas |= is_number_like(cell)
+
+    def sentence(self, source: str, cells: int, told: bool = False) -> str:
+        """What is wrong, with a remedy.
+
+        Parameters
+        ----------
+        source : str
+        cells : int
+            How many there are, of the columns that were asked for.
+        told : bool
+            Whether the user has told the decimal mark.
+        """
+        bad = sum(count for *_, count in self.places.values())
+        name, where, said, _ = next(iter(self.places.values()))
+        text = (
+            f"{source}: {bad} of {cells} cells are not numbers, the first is '{shown(said, 30)}' "
+            f"in {where}, column '{shown(name)}'"
+        )
+        others = [name for name, *_ in self.places.values()][1:]
+        if others:
+            text += f"; there are more in {listed(others)}"
+        if self.commas and not told:
+            text += (
+                "; points and commas may be decimal marks or group digits: --decimal . or "
+                "--decimal , tells which is decimal"
+            )
+        return f"{text}; correct them, or choose other columns"
 
 
 def shown(text: str, most: int = 40) -> str:

@@ -7,15 +7,22 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
-from mgnet.app.named_columns import DataFile, check_names, listed, refuse_too_many, shown
-from mgnet.app.text_file import csv_line, number_text
+from mgnet.app.files.columns import (
+    Column,
+    DataFile,
+    check_names,
+    listed,
+    refuse_too_many,
+    shown,
+)
+from mgnet.app.files.records import csv_line, more_cells
 
 __all__ = ["ArrayFile", "open_archive"]
 
@@ -23,8 +30,10 @@ __all__ = ["ArrayFile", "open_archive"]
 # count as doubles. A table that is packed better can be written without compression.
 MOST_UNPACKED, ALWAYS_UNPACKED = 100, 2**26
 LONGEST_HEADER = 2**16
+LAST_CODE, SURROGATES = 0x10FFFF, 0xD800 >> 11
 BLOCK = 2**20  # bytes that are unpacked at once
 NUMBERS = re.compile(r"[<>|=]?(b1|[iu][1248]|f(2|4|8|12|16))")
+TEXT_OR_DATES = re.compile(r"[<>|=]?([US][1-9]\d{0,8}|M8\[[A-Za-z0-9]{1,9}\])")
 NO_NUMBERS = re.compile(r"[<>|=]?([cSUVa]\d{1,9}|[Mm]8(\[.*\])?|O\d?)|\[.*\]", re.DOTALL)
 FIELD = re.compile(
     r"""\s*['"](descr|fortran_order|shape)['"]\s*:\s*"""
@@ -71,7 +80,7 @@ def open_archive(source: str, file: IO[bytes]) -> ArrayFile:
                 if suffix != ".npy":
                     raise ValueError(f"it holds '{shown(info.filename)}', which is no array")
                 array, kind, shape = _read(archive, info, room)
-                room -= 0 if array is None else 8 * array.size
+                room -= 0 if array is None else max(8, array.itemsize) * array.size
                 parts = _parts(name, shape)
                 refuse_too_many(f"{source}: array '{shown(name)}'", len(names) + len(parts))
                 names += parts
@@ -107,7 +116,7 @@ def _parts(name: str, shape: Sequence[int]) -> Sequence[str]:
 def _read(
     archive: ZipFile, info: ZipInfo, room: int
 ) -> tuple[np.ndarray | None, str, tuple[int, ...]]:
-    """An array, its kind and its shape; without the array if it does not hold real numbers."""
+    """An array, its kind and its shape; without the array if it is no column."""
     title = f"array '{shown(info.filename.removesuffix('.npy'))}'"
     if info.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError(f"{title} is compressed in another way than NumPy's")
@@ -115,7 +124,7 @@ def _read(
         kind, rows_first, shape, start = _header(title, member)
         if kind.lstrip("<>|=").startswith("O"):
             raise ValueError(f"{title} holds Python objects")
-        if not NUMBERS.fullmatch(kind):
+        if not NUMBERS.fullmatch(kind) and not TEXT_OR_DATES.fullmatch(kind):
             return None, kind, shape
         try:
             dtype = np.dtype(kind)
@@ -129,7 +138,7 @@ def _read(
             )
         if len(shape) > 2:
             return None, kind, shape
-        if 8 * count > room:
+        if max(8, dtype.itemsize) * count > room:
             raise ValueError(
                 f"{title} of shape {_short(shape)} is too large: an archive may unpack to "
                 f"{MOST_UNPACKED} times its size, or {ALWAYS_UNPACKED >> 20} MiB, as doubles; a "
@@ -137,6 +146,10 @@ def _read(
             )
         flat = np.empty(count, dtype)
         _fill(title, flat, member)
+    if dtype.kind == "U":
+        codes = flat.view(f"{dtype.str[0]}u4")
+        if (codes > LAST_CODE).any() or (codes >> 11 == SURROGATES).any():
+            raise ValueError(f"{title} holds codes that are no letters")
     return flat.reshape(shape, order="C" if rows_first else "F"), kind, shape
 
 
@@ -191,14 +204,14 @@ class ArrayFile(DataFile):
     source : str
     names : tuple of str
     columns : dict of str to array of shape (rows,)
-        Those with real numbers.
+        Those with real numbers, text or dates.
     others : dict of str to str
         What the others hold, for messages.
 
     Examples
     --------
     >>> file = ArrayFile("x.npz", ("a", "b"), {"a": np.arange(2), "b": np.ones(2)})
-    >>> list(file.with_column("c", np.array([5.0, 6.0])))
+    >>> list(file.with_columns({"c": np.array([5.0, 6.0])}))
     ['a,b,c', '0,1,5', '1,1,6']
     """
 
@@ -207,13 +220,56 @@ class ArrayFile(DataFile):
     columns: dict[str, np.ndarray] = field(repr=False)
     others: dict[str, str] = field(default_factory=dict, repr=False)
 
+    def column(self, name: str) -> Column:
+        if name in self.others:
+            raise ValueError(
+                f"{self.source}: array '{shown(name)}' holds {self.others[name]}; expected "
+                "numbers, text or dates, convert it or choose other columns"
+            )
+        values = self.columns[name]
+        kind = values.dtype.kind
+        if kind == "M":
+            return Column(name, "date", self._dates(name))
+        if kind in "US":
+            return Column(name, "text", self._text(name))
+        with np.errstate(over="ignore"):
+            return Column(name, "boolean" if kind == "b" else "number", values.astype(float))
+
+    def _dates(self, name: str) -> np.ndarray:
+        values = self.columns[name]
+        dates = values.astype("datetime64[us]")
+        finer = np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as")  # always fits
+        if not finer and (dates.astype(values.dtype) != values)[~np.isnat(values)].any():
+            raise ValueError(
+                f"{self.source}: array '{shown(name)}' has dates beyond the year 290000; correct "
+                "them, or choose other columns"
+            )
+        return dates
+
+    def _text(self, name: str) -> np.ndarray:
+        try:
+            text = [
+                value.decode() if isinstance(value, bytes) else value
+                for value in self.columns[name].tolist()
+            ]
+        except ValueError:
+            raise ValueError(
+                f"{self.source}: array '{shown(name)}' holds bytes that are no text; convert "
+                "it, or choose other columns"
+            ) from None
+        return np.array([value or None for value in text], dtype=object)
+
     def numbers(self, wanted: Sequence[str]) -> np.ndarray:
-        for name in wanted:
-            if name in self.others:
-                raise ValueError(
-                    f"{self.source}: array '{shown(name)}' holds {self.others[name]}, not real "
-                    "numbers; convert it, or choose other columns"
-                )
+        bad = [
+            f"'{shown(name)}' holds {self.others.get(name) or self.columns[name].dtype.str}"
+            for name in wanted
+            if name in self.others or self.columns[name].dtype.kind in "USM"
+        ]
+        if bad:
+            raise ValueError(
+                f"{self.source}: {'array' if len(bad) == 1 else 'arrays'} {listed(bad)}, not real "
+                "numbers; convert, or choose other columns"
+            )
         rows = [len(self.columns[name]) for name in wanted]
         if len(set(rows)) > 1:
             text = listed([f"{name} {count}" for name, count in zip(wanted, rows, strict=True)])
@@ -230,17 +286,23 @@ class ArrayFile(DataFile):
     def row_label(self, row: int) -> str:
         return f"row {row + 1}"
 
-    def with_column(self, name: str, column: np.ndarray) -> Iterator[str]:
-        kept = [other for other, values in self.columns.items() if len(values) == len(column)]
-        yield csv_line([*kept, name], ",")
-        for row, value in zip(
-            zip(*(self.columns[other] for other in kept), strict=True), column, strict=True
-        ):
-            yield ",".join([*map(_exactly, row), number_text(value)])
+    def with_columns(self, more: Mapping[str, np.ndarray]) -> Iterator[str]:
+        rows = len(next(iter(more.values())))
+        kept = [other for other, values in self.columns.items() if len(values) == rows]
+        yield csv_line([*kept, *more], ",")
+        there = zip(*(self.columns[other] for other in kept), strict=True)
+        for row, cells in zip(there, more_cells(more), strict=True):
+            yield csv_line([*map(_exactly, row), *cells], ",")
 
 
-def _exactly(value: np.number) -> str:
-    """A number as it is: with all its digits, but no others."""
+def _exactly(value: Any) -> str:
+    """A cell as it is: numbers with all their digits, but no others."""
+    if isinstance(value, np.datetime64):
+        return "" if np.isnat(value) else str(value)
+    if isinstance(value, np.bytes_):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, np.str_):
+        return str(value)
     number = value.item() if value.dtype.kind in "biu" else float(value)
     if number != number:
         return ""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mgnet.app.named_columns import check_names, listed, refuse_too_many, shown
+from mgnet.app.files.columns import check_names, listed, refuse_too_many, shown
 
 
 @pytest.mark.parametrize(

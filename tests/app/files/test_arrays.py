@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from mgnet.app.array_file import open_archive
+from mgnet.app.files.arrays import open_archive
 
 
 def archive(**arrays):
@@ -31,9 +31,9 @@ def test_archive():
     columns = archive(x=x, y=np.ones(3, np.float32), label=np.array(["a", "b", "c"]), dx=0.1)
     assert columns.names == ("x0", "x1", "y", "label")
     assert columns.numbers(["y", "x1"]).tolist() == [[1.0, 1.0], [1.0, 3.0], [1.0, 5.0]]
-    lines = ["x0,x1,y,z", "0,1,1,0", "2,3,1,1", "4,5,1,2"]
-    assert list(columns.with_column("z", np.arange(3.0))) == lines
-    with pytest.raises(ValueError, match="array 'label' holds <U1"):
+    lines = ["x0,x1,y,label,z", "0,1,1,a,0", "2,3,1,b,1", "4,5,1,c,2"]
+    assert list(columns.with_columns({"z": np.arange(3.0)})) == lines
+    with pytest.raises(ValueError, match="array 'label' holds <U1, not"):
         columns.numbers(["label"])
 
 
@@ -58,6 +58,47 @@ def test_arrays_of_different_length():
         columns.numbers(columns.names)
 
 
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (np.array([1, 2], ">i2"), "number", [1.0, 2.0]),
+        (np.array([True, False]), "boolean", [1.0, 0.0]),
+        (np.array(["a,b", ""]), "text", ["a,b", None]),
+        (np.array([b"a", "\u00b5".encode()]), "text", ["a", "\u00b5"]),
+        (np.array(["2020-02-29", "NaT"], "M8[D]"), "date", ["2020-02-29T00:00:00.000000", "NaT"]),
+        (np.array(["1969-12-31T23:59:59"], ">M8[ns]"), "date", ["1969-12-31T23:59:59.000000"]),
+    ],
+)
+def test_columns_of_each_kind(values, kind, expected):
+    column = archive(a=values).column("a")
+    assert column.kind == kind and column.units is None
+    assert column.values.dtype == {"text": object, "date": "M8[us]"}.get(kind, float)
+    found = column.values.astype(str) if kind == "date" else column.values
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.array([10**9]).view("M8[Y]"), "'a' has dates beyond"),
+        (np.array([3]).view("M8"), "'a' holds <M8; expected numbers"),
+        (np.array([b"\xff"]), "'a' holds bytes that are no text"),
+        (np.array([2**31 - 1], np.int32).view("U1"), "'a' holds codes that are no letters"),
+        (np.array([0xDFFF], ">i4").view(">U1"), "'a' holds codes that are no letters"),
+        (np.array([1j]), "'a' holds <c16; expected numbers"),
+    ],
+)
+def test_columns_of_no_kind(values, words):
+    with pytest.raises(ValueError, match=words):
+        archive(a=values).column("a")
+
+
+def test_all_arrays_that_are_no_numbers_are_named():
+    columns = archive(a=np.array(["x"]), b=np.ones(1), c=np.array([1j]))
+    with pytest.raises(ValueError, match="arrays 'a' holds <U1, 'c' holds <c16, not real numbers"):
+        columns.numbers("abc")
+
+
 @pytest.mark.parametrize("kind", ["<f8", ">f8", "<f4", "<f2", "|i1", ">i4", "<i8", "<u8", "|b1"])
 @pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("order", "CF")
@@ -69,7 +110,7 @@ def test_every_number_is_the_one_that_numpy_reads(kind, write, order):
     columns = open_archive("data.npz", file)
     expected = np.column_stack([x.astype(float), big])
     assert np.array_equal(columns.numbers(columns.names), expected)
-    lines = [line.split(",") for line in columns.with_column("y", np.zeros(7))][1:]
+    lines = [line.split(",") for line in columns.with_columns({"y": np.zeros(7)})][1:]
     assert [[float(cell) for cell in line[:3]] for line in lines] == x.astype(float).tolist()
     assert [int(line[3]) for line in lines] == big.tolist()
 

@@ -1,13 +1,17 @@
 """Law: what is opened is an ordinary file of a kind that we read; nothing else is waited for."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
+import threading
+import zipfile
 
 import numpy as np
 import pytest
 
-from mgnet.app.data_file import open_data_file
+from mgnet.app.files.opening import open_data_file
 
 HEAD = "T,rho\n"
 ROWS = "".join(f"{k},{k * k}\n" for k in range(20))
@@ -26,6 +30,13 @@ def test_archives(tmp_path, name):
     assert open_data_file(str(tmp_path / name)).names == ("T",)
 
 
+def zipped(**members):
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as out:
+        for name, content in members.items():
+            out.writestr(name, content)
+    return file.getvalue()
+
+
 def array_bytes(write, **arrays):
     write(file := io.BytesIO(), **arrays)
     return file.getvalue()
@@ -34,17 +45,20 @@ def array_bytes(write, **arrays):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (array_bytes(np.savez, T=np.arange(3.0)), "a zip archive"),
-        (gzip.compress(ROWS.encode(), mtime=0), "compressed by gzip"),
+        (zipped(**{"a.csv": HEAD}), "a zip archive; unpack it first"),
+        (zipped(mimetype="spreadsheet"), "an OpenDocument file; save it as .xlsx or CSV"),
+        (zipped(a="x")[:-3], "a damaged zip archive"),
+        (b"\xd0\xcf\x11\xe0" + bytes(99), "an old spreadsheet; save it as .xlsx or CSV"),
+        (gzip.compress(gzip.compress(HEAD.encode())), "compressed twice"),
         (array_bytes(np.save, arr=np.arange(3.0)), "one NumPy array"),
-        ((HEAD + ROWS).encode("utf-16"), "text in UTF-16"),
+        ((HEAD + ROWS).encode("utf-32"), "text in UTF-32"),
         ((HEAD + ROWS).encode("utf-16-le"), "NUL bytes"),
         (b"\x80\x04" + ROWS.encode(), "not UTF-8 text: line 1 has the byte 0x80"),
         (b" \n\t\r\n", "is empty"),
         (b"\xef\xbb\xbf\n\n", "is empty"),
         (b"", "is empty"),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_files_of_another_kind(tmp_path, content, words):
     (tmp_path / "data.csv").write_bytes(content)
@@ -77,12 +91,44 @@ def test_places_without_a_file(tmp_path):
         assert len(str(told.value)) < 500 and str(told.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        (HEAD + ROWS).encode(),
+        (HEAD + ROWS).encode("utf-16"),
+        gzip.compress((HEAD + ROWS).encode()),
+        bz2.compress((HEAD + ROWS).encode()),
+        lzma.compress((HEAD + ROWS).encode()),
+        gzip.compress(HEAD.encode()) + gzip.compress(ROWS.encode()),
+        lzma.compress(HEAD.encode()) + lzma.compress(ROWS.encode()),
+        array_bytes(np.savez, T=np.arange(20.0), rho=np.arange(20.0) ** 2),
+    ],
+    ids=range(8),
+)
+@pytest.mark.parametrize("way", ["file", "pipe", "input"])
+def test_the_same_table_in_every_wrapping_and_by_every_way(tmp_path, monkeypatch, content, way):
+    path = tmp_path / "data.csv"
+    if way == "pipe":
+        os.mkfifo(path)
+        threading.Thread(target=path.write_bytes, args=[content]).start()
+    else:
+        path.write_bytes(content)
+    if way == "input":
+        monkeypatch.setattr("sys.stdin", path.open())
+        path = "-"
+    file = open_data_file(path)
+    expected = [[k, k * k] for k in range(20)]
+    assert file.names == ("T", "rho") and file.numbers(["T", "rho"]).tolist() == expected
+
+
 @pytest.mark.skipif(os.name == "nt", reason="pipes and devices of POSIX")
 @pytest.mark.parametrize("suffix", ["csv", "npz"])
-def test_pipes_and_devices_are_not_waited_for(tmp_path, suffix):
+def test_pipes_and_devices_are_not_waited_for(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr("mgnet.app.files.stream.PATIENCE", 0.05)
     pipe, device = tmp_path / f"pipe.{suffix}", tmp_path / f"zeros.{suffix}"
     os.mkfifo(pipe)
     device.symlink_to("/dev/zero")
-    for path in (pipe, device):
-        with pytest.raises(OSError, match="is a pipe or a device, which may never end"):
-            open_data_file(path)
+    with pytest.raises(OSError, match="is a device, which may never end"):
+        open_data_file(device)
+    with pytest.raises(OSError, match="is a pipe that nobody writes to"):
+        open_data_file(pipe)

@@ -1,0 +1,165 @@
+"""What a report says of errors: how large, and where."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mgnet.app.data import Data, Trained
+from mgnet.app.markdown import exact, markdown_table, number
+from mgnet.estimators.scales import exponents
+
+__all__ = ["result", "where_errors"]
+
+WORST = 8  # rows shown
+PARTS = 5  # of an input's range, where the error is counted
+MOST_CLASSES = 12  # in a table of all pairs
+
+
+def result(data: Data, ours: Trained) -> str:
+    """What was trained, what it cost, and its errors.
+
+    Examples
+    --------
+    >>> from mgnet.app.columns.targets import Targets
+    >>> x = np.linspace(0.0, 1.0, 10)[:, None]
+    >>> data = Data(("a",), Targets(("b",)), x[:8], x[:8, 0], x[8:], x[8:, 0])
+    >>> ours = Trained("KAN", lambda x: x[:, 0] + 0.1, 7, 1.0, 3.0, 0.1, 0.2)
+    >>> print(result(data, ours).splitlines()[6])
+    | RMSE (b)          |       0.1 |       0.1 |
+    """
+    classes = data.targets.classes
+    name = data.loss_name if classes else f"standardised {data.loss_name}"
+    columns, names = [], ["rows", name, *_measures(data)]
+    for x, y, weights, loss in (
+        (data.x, data.y, data.weights, ours.train_loss),
+        (data.x_held, data.y_held, data.weights_held, ours.held_loss),
+    ):
+        if not len(y):
+            columns.append(["0", *["-"] * (len(names) - 1)])
+            continue
+        predicted = ours.predict(x)
+        if classes:
+            frequent = np.bincount(data.y, minlength=len(classes)).argmax()
+            shares = (
+                data.accuracy(predicted, y, weights),
+                float(np.average(y == frequent, weights=weights)),
+            )
+            columns.append([str(len(y)), f"{loss:.4f}", *(f"{share:.4f}" for share in shares)])
+            continue
+        most = np.atleast_1d(np.abs(predicted - y).max(0))
+        each = zip(data.root_mean_squares(predicted, y, weights), most, strict=True)
+        columns.append([str(len(y)), f"{loss:.3e}", *(number(v) for pair in each for v in pair)])
+    rows = [(name, *cells) for name, *cells in zip(names, *columns, strict=True)]
+    cost = f"{ours.parameters} parameters, {ours.seconds:.1f} seconds of training"
+    if not np.isnan(ours.work):
+        cost += f", work of {ours.work:.0f} gradient evaluations of the finest network"
+    parts = [f"{ours.name}: {cost}.", markdown_table(("", "training", "held-out"), rows)]
+    parts += _confusion(data, ours) if classes else [f"Standardised: {_standardised(data)}."]
+    return "\n\n".join(parts)
+
+
+def _measures(data: Data) -> list[str]:
+    if data.targets.classes:
+        return ["accuracy", "share of the class most frequent in training"]
+    names = data.targets.names
+    return [f"{what} ({name})" for name in names for what in ("RMSE", "largest error")]
+
+
+def _standardised(data: Data) -> str:
+    if len(data.targets.names) == 1:
+        return f"over the variance of {data.targets.title}"
+    return "over the variance of each target, and the mean of the targets"
+
+
+def _confusion(data: Data, ours: Trained) -> list[str]:
+    """How many rows of each class were taken for which."""
+    classes = data.targets.classes
+    x, y, _, kind = data.measured
+    found = ours.predict(x).argmax(1)
+    told = (
+        "Log loss: the mean of -log of the probability of the true class. Accuracy: the share of "
+        "rows whose class has the largest probability."
+    )
+    if len(classes) > MOST_CLASSES:
+        return [told]
+    counts = np.bincount(y * len(classes) + found, minlength=len(classes) ** 2)
+    rows = [
+        (kind, *map(str, row))
+        for kind, row in zip(classes, counts.reshape(-1, len(classes)).tolist(), strict=True)
+    ]
+    table = markdown_table(("true class", *(f"as {name}" for name in classes)), rows)
+    return [told, f"How many {kind} rows of each class were taken for which:", table]
+
+
+def where_errors(data: Data, ours: Trained) -> list[str]:
+    """The share of the worst rows, the error by parts of each input, and the worst rows.
+
+    Examples
+    --------
+    >>> from mgnet.app.columns.targets import Targets
+    >>> x = np.linspace(0.0, 1.0, 10)[:, None]
+    >>> data = Data(("a",), Targets(("b",)), x[:8], x[:8, 0], x[8:], x[8:, 0])
+    >>> ours = Trained("KAN", lambda x: x[:, 0] + 0.1 * x[:, 0], 7, 1.0, 3.0, 0.1, 0.2)
+    >>> print(where_errors(data, ours)[0])
+    Measured by the squared error. The worst 1 of the 2 held-out rows (1 %) hold 56 % of it.
+    """
+    x, y, weights, kind = data.measured
+    predicted = ours.predict(x)
+    sizes, word = _row_losses(data, predicted, y)
+    sizes = sizes if weights is None else sizes * weights
+    order = np.argsort(sizes, kind="stable")[::-1]
+    few = max(len(y) // 100, 1)
+    total = max(float(sizes.sum()), 1e-300)
+    worst = 100.0 * float(sizes[order[:few]].sum()) / total
+    share = f"The worst {few} of the {len(y)} {kind} rows (1 %) hold {worst:.0f} % of it."
+    shares = []
+    for name, column in zip(data.names, x.T, strict=True):
+        edges = np.linspace(column.min(), column.max(), PARTS + 1)
+        part = np.clip(np.searchsorted(edges, column, side="right") - 1, 0, PARTS - 1)
+        sums = np.bincount(part, sizes, minlength=PARTS)
+        top = int(np.argmax(sums))
+        place = f"{exact(edges[top])} to {exact(edges[top + 1])}"
+        shares.append((name, *(f"{100.0 * s / total:.0f} %" for s in sums), place))
+    header = ("input", *(f"fifth {k + 1}" for k in range(PARTS)), "largest in")
+    names, cells = _row_cells(data, predicted, y)
+    rows = [(*map(exact, x[k]), *cells(k)) for k in order[:WORST].tolist()]
+    return [
+        f"Measured by the {word}. {share}",
+        f"Share of the {word} by fifths of each input's range, low to high:",
+        markdown_table(header, shares),
+        f"The {kind} rows with the largest errors:",
+        markdown_table((*data.names, *names), rows),
+    ]
+
+
+def _row_losses(data: Data, predicted: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, str]:
+    """The part of each row in the loss, in a unit of its own, and its name."""
+    if data.targets.classes:
+        own = predicted[np.arange(len(y)), y]
+        return -np.log(np.maximum(own, np.finfo(float).tiny)), "log loss"
+    error = predicted - y
+    if error.ndim > 1:
+        return ((error / data.deviation) ** 2).sum(1), "standardised squared error"
+    return np.ldexp(error, -exponents(error)) ** 2, "squared error"
+
+
+def _row_cells(data: Data, predicted: np.ndarray, y: np.ndarray):  # noqa: ANN202
+    """Headers, and a function from a row to its cells, beside the inputs."""
+    targets, classes = data.targets, data.targets.classes
+    if classes:
+        found = predicted.argmax(1)
+
+        def labels(k: int) -> list[str]:
+            return [classes[y[k]], classes[found[k]], number(float(predicted[k, y[k]]))]
+
+        return [targets.title, "predicted", "probability of the true class"], labels
+    y, predicted = y.reshape(len(y), -1), predicted.reshape(len(y), -1)
+
+    def numbers(k: int) -> list[str]:
+        triples = zip(y[k], predicted[k], predicted[k] - y[k], strict=True)
+        return [cell for true, found, error in triples
+                for cell in (exact(true), exact(found), number(float(error)))]  # fmt: skip
+
+    if len(targets.names) == 1:
+        return [targets.title, "predicted", "error"], numbers
+    return [text for n in targets.names for text in (n, f"{n} predicted", f"{n} error")], numbers
