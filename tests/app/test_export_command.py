@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from mgnet.app import cli
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.model import Model
 from mgnet.estimators.scales import Scales
 from mgnet.knots import KAN
@@ -18,7 +20,8 @@ def model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("fitted").mkdir()
     scales = Scales(((300.0, 500.0), (0.1, 20.0)), (200.0,), (50.0,))
-    model = Model(KAN([2, 3, 1]), ("T", "p"), "rho", scales)
+    encoding, targets = Encoding.of_numbers(["T", "p"]), Targets(("rho",))
+    model = Model(KAN([2, 3, 1]), encoding, targets, scales)
     model.save("fitted")
     return model
 

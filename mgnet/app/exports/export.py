@@ -51,11 +51,13 @@ def export_model(model: str | Path, to: str, module: str = "model") -> bytes:
     Examples
     --------
     >>> from tempfile import TemporaryDirectory
+    >>> from mgnet.app.columns.encoding import Encoding
+    >>> from mgnet.app.columns.targets import Targets
     >>> from mgnet.estimators.scales import Scales
     >>> from mgnet.knots import KAN
     >>> scales = Scales(((300.0, 500.0),), (10.0,), (2.0,))
     >>> with TemporaryDirectory() as folder:
-    ...     Model(KAN([1, 1]), ("T",), "rho", scales).save(folder)
+    ...     Model(KAN([1, 1]), Encoding.of_numbers(["T"]), Targets(("rho",)), scales).save(folder)
     ...     text = export_model(folder, "python")
     >>> names = {"__name__": "rho"}
     >>> exec(text, names)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgnet.app.exports.input_column import InputColumn
+from mgnet.app.exports.input_column import InputColumn, input_columns
 from mgnet.app.model import Model
 from mgnet.estimators.scales import exponents
 from mgnet.knots.spline import polynomials
@@ -86,12 +86,20 @@ class Formula:
     def of(cls, model: Model) -> Formula:
         """That of a model.
 
+        Raises
+        ------
+        ValueError
+            If it has columns that no exported file can take.
+
         Examples
         --------
+        >>> from mgnet.app.columns.encoding import Encoding
+        >>> from mgnet.app.columns.targets import Targets
         >>> from mgnet.estimators.scales import Scales
         >>> from mgnet.knots import KAN
         >>> scales = Scales(((300.0, 500.0),), (10.0,), (2.0,))
-        >>> formula = Formula.of(Model(KAN([1, 2, 1]), ("T",), "rho", scales))
+        >>> encoding, targets = Encoding.of_numbers(["T"]), Targets(("rho",))
+        >>> formula = Formula.of(Model(KAN([1, 2, 1]), encoding, targets, scales))
         >>> formula.targets, len(formula.layers), formula.widths
         (('rho',), 2, [1, 2, 1])
         """
@@ -101,9 +109,9 @@ class Formula:
         if linear is not None:
             pair = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
         return cls(
-            columns=tuple(map(InputColumn, model.names)),
-            targets=(model.target,),
-            classes=(),
+            columns=input_columns(model.encoding),
+            targets=model.targets.names,
+            classes=model.targets.classes,
             ranges=np.asarray(scales.ranges, dtype=float),
             mean=np.asarray(scales.mean, dtype=float),
             scale=np.asarray(scales.scale, dtype=float),

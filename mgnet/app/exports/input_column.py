@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["InputColumn"]
+from mgnet.app.columns.codes import BooleanCode, CategoryCode, Code, DateCode
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.files.columns import listed, shown
+
+__all__ = ["InputColumn", "input_columns"]
 
 
 @dataclass(frozen=True)
@@ -48,3 +52,44 @@ class InputColumn:
         texts = [repr(text) if text.isprintable() else ascii(text) for text in self.places]
         shown = texts if len(texts) <= 12 else [*texts[:11], f"{len(texts) - 11} more"]
         return ", ".join([*shown, "or another"])
+
+
+def input_columns(encoding: Encoding) -> tuple[InputColumn, ...]:
+    """The columns of an encoding, in its order.
+
+    Raises
+    ------
+    ValueError
+        If there are dates, or empty texts beside missing ones, which no file tells apart.
+
+    Examples
+    --------
+    >>> codes = BooleanCode("on"), CategoryCode("kind", ("a", None), ("b",))
+    >>> on, kind = input_columns(Encoding(codes, frozenset(["kind=a"])))
+    >>> on.note, kind.places, kind.other, kind.features
+    ('1: true, 0: false', {'a': -1, '': 0, 'b': 1}, 1, 2)
+    """
+    dates = [f"'{shown(code.name)}'" for code in encoding.codes if isinstance(code, DateCode)]
+    if dates:
+        raise ValueError(
+            f"dates cannot be exported yet, and the model needs {listed(dates)}; write them as "
+            "numbers in the table, or fit with --exclude"
+        )
+    return tuple(_input_column(code, encoding.left_out) for code in encoding.codes)
+
+
+def _input_column(code: Code, left_out: frozenset[str]) -> InputColumn:
+    if not isinstance(code, CategoryCode):
+        note = "1: true, 0: false" if isinstance(code, BooleanCode) else ""
+        return InputColumn(code.name, note=note)
+    kept = [name for name in code.features if name not in left_out]
+    numbers = [kept.index(name) if name in kept else -1 for name in code.features]
+    other = numbers[-1] if code.rare else -1
+    levels = dict(zip(code.levels, numbers, strict=False)) | dict.fromkeys(code.rare, other)
+    if {None, ""} <= levels.keys():
+        raise ValueError(
+            f"column '{shown(code.name)}' has empty texts and missing ones, which an exported file "
+            "cannot tell apart; fill one of them in, and fit anew"
+        )
+    places = {level or "": place for level, place in levels.items()}
+    return InputColumn(code.name, places, other, len(kept))

@@ -29,10 +29,13 @@ class PlainNetwork(torch.nn.Module):
 
     Examples
     --------
+    >>> from mgnet.app.columns.encoding import Encoding
+    >>> from mgnet.app.columns.targets import Targets
     >>> from mgnet.app.model import Model
     >>> from mgnet.estimators.scales import Scales
     >>> from mgnet.knots import KAN
-    >>> model = Model(KAN([1, 1]), ("T",), "y", Scales(((300.0, 500.0),), (1.0,), (2.0,)))
+    >>> scales = Scales(((300.0, 500.0),), (1.0,), (2.0,))
+    >>> model = Model(KAN([1, 1]), Encoding.of_numbers(["T"]), Targets(("y",)), scales)
     >>> x = torch.tensor([[400.0], [600.0]], dtype=torch.float64)
     >>> PlainNetwork(Formula.of(model))(x).shape
     torch.Size([2, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from mgnet import __version__
 from mgnet.app.exports import python_template as template
 from mgnet.app.exports.formula import Formula
+from mgnet.app.files.cells import MISSING
 
 __all__ = ["python_text"]
 
@@ -42,7 +44,7 @@ def python_text(formula: Formula, module: str = "model") -> str:
     texts = any(column.is_text for column in formula.columns)
     one = len(formula.targets) == 1 and not formula.classes
     shape = "(rows,)" if one else f"(rows, {len(formula.classes or formula.targets)})"
-    dtype, number = "object" if texts else "float", 'float(row[name] or "nan")'
+    dtype, number = "object" if texts else "float", 'float(cell or "nan")'
     scales = {"mean": formula.mean.tolist(), "scale": formula.scale.tolist()}
     parts = [
         _head(formula, module, shape),
@@ -59,8 +61,16 @@ def python_text(formula: Formula, module: str = "model") -> str:
         template.NUMBERS,
         "\n".join(numbers),
         template.MAIN.format(
-            cell=f'(row[name] or "") if name in TEXTS else {number}' if texts else number,
+            cell=f"cell if name in TEXTS else {number}" if texts else number,
             dtype=dtype,
+            missing=textwrap.fill(
+                "".join(f"{ascii(word)}, " for word in sorted(MISSING)),
+                100,
+                initial_indent="    ",
+                subsequent_indent="    ",
+                break_long_words=False,
+                break_on_hyphens=False,
+            ),
         ),
     ]
     return "".join(parts)

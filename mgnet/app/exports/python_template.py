@@ -71,10 +71,16 @@ def _features(x):
             parts.append(np.array(column, dtype=float)[:, None])
             continue
         places, other, count = TEXTS[name]
-        texts = ["" if text is None or text != text else str(text) for text in column]
-        found = np.array([places.get(text, other) for text in texts], dtype=int)
+        found = np.array([places.get(_text(cell), other) for cell in column], dtype=int)
         parts.append((found[:, None] == np.arange(count)).astype(float))
     return np.concatenate(parts, axis=1)
+
+
+def _text(cell):
+    if cell is None or cell != cell:
+        return ""
+    number = isinstance(cell, (int, float)) and not isinstance(cell, bool)
+    return f"{{cell:.17g}}" if number else str(cell)
 '''
 
 TARGETS = '''
@@ -162,13 +168,25 @@ def _numbers(text, *shape):
 
 MAIN = """
 
+# What a cell of a table says where it has no value, in lower case.
+MISSING = {{
+{missing}
+}}
+
+
+def _cell(row, name):
+    text = (row[name] or "").strip()
+    return "" if text.lower() in MISSING else text
+
+
 def _main(file):
     with open(file, newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         lacking = [name for name in INPUTS if name not in (reader.fieldnames or ())]
         if lacking:
             sys.exit(f"{{file}} has no column {{lacking[0]!r}}")
-        x = [[{cell} for name in INPUTS] for row in reader]
+        rows = [[_cell(row, name) for name in INPUTS] for row in reader]
+    x = [[{cell} for cell, name in zip(row, INPUTS)] for row in rows]
     y = predict(np.array(x, dtype={dtype}).reshape(-1, len(INPUTS))).reshape(-1, len(OUTPUTS))
     lines = csv.writer(sys.stdout, lineterminator="\\n")
     lines.writerow(OUTPUTS)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.exports.formula import Formula, Layer
 from mgnet.app.exports.input_column import InputColumn
 from mgnet.app.model import Model
@@ -38,7 +40,7 @@ def model_and_rows(seed):
     ranges = tuple(zip((size * low).tolist(), (size * high).tolist(), strict=True))
     unit = 10.0 ** draw.choice([-300, 0, 200])
     scales = Scales(ranges, (float(3.0 * unit),), (float(unit),), kan.domain)
-    model = Model(kan, NAMES[:inputs], "y [kg/m³]", scales)
+    model = Model(kan, Encoding.of_numbers(NAMES[:inputs]), Targets(("y [kg/m³]",)), scales)
     places = draw.uniform(-1.0, 2.0, (200, inputs))
     places[:20] = draw.integers(0, 2, (20, inputs))  # corners of the box
     places[20:40] *= 1e4

@@ -39,7 +39,7 @@ def test_scales_are_those_of_the_model(seed, drawn):
     assert formula.widths == list(model.network.widths)
     told = formula.described()
     assert json.loads(told["inputs"]) == list(model.names)
-    assert json.loads(told["targets"]) == [model.target] and told["classes"] == "[]"
+    assert json.loads(told["targets"]) == list(model.targets.names) and told["classes"] == "[]"
 
 
 def test_words_on_columns(mixed):

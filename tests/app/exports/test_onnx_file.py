@@ -25,7 +25,7 @@ def test_onnxruntime_predicts_what_the_model_does(seed, drawn, difference):
     content = onnx_bytes(Formula.of(model))
     session = runtime.InferenceSession(content, providers=["CPUExecutionProvider"])
     assert [given.name for given in session.get_inputs()] == list(model.names)
-    assert [given.name for given in session.get_outputs()] == [model.target]
+    assert [given.name for given in session.get_outputs()] == list(model.targets.names)
 
     def predict(x):
         return session.run(None, dict(zip(model.names, x.T, strict=True)))[0]
@@ -45,6 +45,8 @@ def test_a_file_tells_what_it_is_and_is_the_same_each_time(drawn):
     assert content == onnx_bytes(Formula.of(drawn(1)[0]))
     read = onnx.load_from_string(content)
     told = {entry.key: entry.value for entry in read.metadata_props}
-    assert read.producer_name == "mgnet" and json.loads(told["targets"]) == [model.target]
+    assert read.producer_name == "mgnet" and json.loads(told["targets"]) == list(
+        model.targets.names
+    )
     assert json.loads(told["inputs"]) == list(model.names) == list(json.loads(told["ranges"]))
     assert not any(word in content for word in (b".py", b"stack_trace", b"torch"))

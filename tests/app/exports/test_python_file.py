@@ -6,10 +6,13 @@ import io
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from mgnet.app.columns.encoding import Encoding
+from mgnet.app.columns.targets import Targets
 from mgnet.app.exports import python_file
 from mgnet.app.exports.formula import Formula
 from mgnet.app.exports.python_file import python_text
@@ -82,7 +85,7 @@ def test_the_text_is_the_same_each_time_tells_names_and_ranges_and_imports_numpy
     assert text == python_text(Formula.of(drawn(seed)[0]), "density")
     tree = ast.parse(text)
     told = ast.get_docstring(tree)
-    assert told is not None and model.target in told and "density.predict(x)" in told
+    assert told is not None and model.targets.names[0] in told and "density.predict(x)" in told
     for name, (low, high) in zip(model.names, model.scales.ranges, strict=True):
         assert name in told and f"{low:g} to {high:g}" in told
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -90,16 +93,16 @@ def test_the_text_is_the_same_each_time_tells_names_and_ranges_and_imports_numpy
     values = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)
               and isinstance(node.targets[0], ast.Name)}  # fmt: skip
     assert ast.literal_eval(values["INPUTS"]) == list(model.names)
-    assert ast.literal_eval(values["OUTPUTS"]) == [model.target]
+    assert ast.literal_eval(values["OUTPUTS"]) == list(model.targets.names)
 
 
 def test_it_reads_a_table_without_torch_and_mgnet(drawn, difference, tmp_path):
     model, x = drawn(2)
     names = ["T", "p", "q", "r"][: len(model.names)]
-    model = Model(model.network, tuple(names), "rho", model.scales)
+    model = Model(model.network, Encoding.of_numbers(names), Targets(("rho",)), model.scales)
     (tmp_path / "density.py").write_text(python_text(Formula.of(model)), encoding="utf-8")
     rows = [",".join(["a", *map(repr, row)]) for row in x.tolist()]
-    rows.append("b," + "," * (len(names) - 1))
+    rows.append("b, NA " + ",1" * (len(names) - 1))
     lines = ["\ufeffother," + ",".join(names), *rows, ""]
     (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "u.csv").write_text("other\n1\n")
@@ -118,11 +121,11 @@ def test_it_reads_a_table_without_torch_and_mgnet(drawn, difference, tmp_path):
 
 def test_a_network_in_single_precision_is_computed_in_double(drawn, difference):
     model, x = drawn(4)
-    single = Model(model.network.float(), model.names, model.target, model.scales)
+    single = replace(model, network=model.network.float())
     x = x[40:]
     predict = predict_of(python_text(Formula.of(single)))
     assert difference(predict(x), single.predict(x)) < 1e-3
-    double = Model(single.network.double(), model.names, model.target, model.scales)
+    double = replace(single, network=single.network.double())
     assert difference(predict(x), double.predict(x)) < 1e-12
 
 
@@ -134,6 +137,6 @@ def test_too_many_numbers(monkeypatch, drawn):
 
 def test_long_lists_of_inputs_are_cut_in_the_first_line():
     scales = Scales(((0.0, 1.0),) * 30, (0.0,), (1.0,))
-    names = tuple(f"x{k}" for k in range(30))
-    text = python_text(Formula.of(Model(KAN([30, 1], 1), names, "y", scales)))
+    encoding = Encoding.of_numbers(f"x{k}" for k in range(30))
+    text = python_text(Formula.of(Model(KAN([30, 1], 1), encoding, Targets(("y",)), scales)))
     assert "x0, x1, x2, x3, x4, x5, x6, and 23 more. Needs" in text.split("\n")[0]
