@@ -35,6 +35,7 @@ BORDERS = {
 # Room inside a folder -> the rooms of that folder that it may import, besides itself. A file that
 # stands in the folder itself may import every room; a room imports such a file only as told here.
 ROOMS = {
+    "app/files": set(),
     "depth/batched": set(),
     "depth/compiled": {"batched"},
     "depth/mgrit": set(),
@@ -47,6 +48,7 @@ ROOMS = {
     "training/least_squares": {"loss"},
     "training/equations": {"loss", "least_squares"},
     "training/optimizers": {"loss", "record"},
+    "app/columns": {"files"},
 }
 # The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
 # of problems, and a block whose tangent is a block, too. All else is final.

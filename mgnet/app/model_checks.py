@@ -164,7 +164,7 @@ def check_description(told: Mapping[str, Any]) -> None:
         "two finite numbers in order for each input",
     )
     if _is_new(told):
-        need(are(targets, lambda name: isinstance(name, str)), "targets", "names")
+        need(isinstance(told["targets"], list) and len(targets) > 0, "targets", "a list of names")
         classes = told["classes"]
         need(_are_classes(classes, len(targets)), "classes", "texts that differ, for one target")
         outputs, numbers = len(classes or targets), 0 if classes else len(targets)

@@ -1,5 +1,6 @@
 """A saved model predicts the same, bit for bit; damaged and newer files are refused."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from mgnet.app.columns.encoding import Encoding
 from mgnet.app.columns.targets import Targets
+from mgnet.app.files.columns import Column
 from mgnet.app.model import Model
 from mgnet.estimators.scales import Scales
 from mgnet.knots import KAN
@@ -30,6 +32,16 @@ def as_format_1(folder):
     told = {"target" if key == "targets" else key: value for key, value in told.items()}
     (told["target"],) = told["target"]
     file.write_text(json.dumps(told | {"format": 1}))
+
+
+def as_format_2(folder):
+    """Make of a model what versions without categories wrote: with digests."""
+    as_format_1(folder)
+    file = folder / "model.json"
+    weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    told = json.loads(file.read_text()) | {"format": 2, "weights_sha256": weights}
+    text = json.dumps(told, sort_keys=True).encode()
+    file.write_text(json.dumps(told | {"sha256": hashlib.sha256(text).hexdigest()}, indent=2))
 
 
 ROWS = np.random.default_rng(0).uniform([250.0, -5.0], [600.0, 30.0], (50, 2))
@@ -60,6 +72,48 @@ def test_files_from_before_hidden_was_an_option_mean_tanh(tmp_path):
     loaded = Model.load(tmp_path)
     assert loaded.network.hidden == "tanh"
     assert np.array_equal(loaded.predict(ROWS), saved.predict(ROWS))
+
+
+def test_files_from_before_there_were_categories(tmp_path):
+    saved = model()
+    saved.save(tmp_path)
+    as_format_2(tmp_path)
+    loaded = Model.load(tmp_path)
+    assert np.array_equal(loaded.predict(ROWS), saved.predict(ROWS))
+    assert (loaded.encoding, loaded.targets) == (saved.encoding, saved.targets)
+    file = tmp_path / "model.json"
+    file.write_text(file.read_text().replace('"rho"', '"rh0"'))
+    with pytest.raises(ValueError, match="not what was written"):
+        Model.load(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_classes_and_several_targets_are_saved(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    texts = np.array(["a", "b"] * 5, dtype=object)
+    encoding = Encoding.of([Column("T", "number", rng.normal(size=10)), Column("k", "text", texts)])
+    ranges = ((-1.0, 1.0), (0.0, 1.0), (0.0, 1.0))
+    network = KAN([3, 2, 3], 4, generator=torch.Generator().manual_seed(seed))
+    x = np.column_stack([rng.normal(size=20) * 3, *np.eye(2)[rng.integers(0, 2, 20)].T])
+    several = Model(network, encoding, Targets(tuple("uvw")),
+                    Scales(ranges, (1.0, 2.0, 3.0), (1e-5, 1.0, 1e5)))  # fmt: skip
+    classes = Model(network, encoding, Targets(("k2",), ("p", "q", "ä")), Scales(ranges))
+    for own in (several, classes):
+        own.save(tmp_path)
+        loaded = Model.load(tmp_path)
+        assert np.array_equal(loaded.predict(x), own.predict(x))
+        assert (loaded.encoding, loaded.targets) == (own.encoding, own.targets)
+        assert str(loaded) == str(own)
+    z = classes.inputs(x).clamp(-1.0, 1.0)
+    with torch.no_grad():
+        expected = torch.softmax(network(z), 1).numpy()
+    np.testing.assert_allclose(classes.predict(x), expected)
+    inside = np.abs(x[:, 0]) < 1.0
+    with torch.no_grad():
+        outputs = network(several.inputs(x)).numpy()[inside]
+    exact = np.array([1.0, 2.0, 3.0]) + np.array([1e-5, 1.0, 1e5]) * outputs
+    np.testing.assert_allclose(several.predict(x)[inside], exact)
+    assert "one of p, q, ä" in str(classes) and "u, about 1 with" in str(several)
 
 
 def test_files_from_before_options_were_in_the_state(tmp_path):

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import io
 import json
+import re
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +31,16 @@ from tools.fuzz.odd_tables import draw_archive, draw_text, odd_name, replace_by_
 
 __all__ = ["Fuzzer"]
 
-WORDS = "", "na", "n/a", "nan", "null", "none"
-PLAIN = ValueError, OSError, FileNotFoundError, IsADirectoryError, PermissionError
+WORDS = "", "na", "n/a", "nan", "null", "none", "-nan"  # of those that are drawn
+PLAIN = ValueError, OSError, ImportError, FileNotFoundError, IsADirectoryError, PermissionError
+OTHERS = b"PAR1", b"\xd0\xcf\x11\xe0", b"\x93NUM", b"sep="
 MODEL_INPUTS = "T", "p [MPa]"
 
 
 class Fuzzer:
     """Reads, predicts and writes; and what is refused is refused by the command, too."""
 
-    refusals = ValueError, OSError
+    refusals = ValueError, OSError, ImportError  # of pyarrow, perhaps
 
     def prepare(self, folder: Path) -> None:
         network = KAN([2, 1], 4)
@@ -80,7 +84,7 @@ class Fuzzer:
             if asked["mode"] == "command":
                 return _refuses(path, asked)
             return _reads(path, asked)
-        except (ValueError, OSError) as error:
+        except self.refusals as error:
             told = str(error)
             ours = any(word in told for word in (path.name, "target '", "input '", "column names"))
             if type(error) not in PLAIN or not told.isprintable() or not ours:
@@ -168,18 +172,25 @@ def _refuses(path: Path, asked: dict) -> bool:
 def _extended(path: Path, lines: object, column: np.ndarray, name: str) -> bool:
     """Whether lines are the table with a column more."""
     lines = list(lines)  # type: ignore[call-overload]
-    if path.suffix == ".npz":
+    if _is_archive(path):
         with np.load(path, allow_pickle=False) as archive:
             arrays = _arrays(archive)
         kept = {n: v for n, v in _columns(arrays).items() if len(v) == len(column)}
-        kept = {n: v.astype(float) for n, v in kept.items() if v.dtype.kind in "biuf"}
-        got = np.array([[float(c or "nan") for c in row] for row in csv.reader(lines[1:])])
-        expected = np.column_stack([*kept.values(), column])
+        kept = {n: v for n, v in kept.items() if v.dtype.kind in "biufUSM"}
+        cells = list(csv.reader(lines[1:]))
+        got = np.array([[float(row[-1] or "nan")] for row in cells])
+        expected = column[:, None]
         is_same = next(csv.reader(lines[:1])) == [*kept, name]
-        is_same = is_same and np.array_equal(got[:, :-1], expected[:, :-1], equal_nan=True)
+        for place, values in enumerate(kept.values()):
+            there = [row[place] for row in cells]
+            if values.dtype.kind in "biuf":
+                numbers = np.array([float(cell or "nan") for cell in there])
+                is_same &= np.array_equal(numbers, values.astype(float), equal_nan=True)
+            elif values.dtype.kind in "US":
+                is_same &= there == [str(value) for value in values.astype(str)]
     else:
         rows, separator = _rows(path)
-        got_rows = _parsed("\n".join(lines), separator)
+        got_rows = _without_units(_parsed(_without_notes("\n".join(lines)), separator))
         got = np.array([[float(row[-1] or "nan")] for row in got_rows[1:]])
         expected = column[:, None]
         is_same = got_rows[0] == [*rows[0], name]
@@ -189,7 +200,7 @@ def _extended(path: Path, lines: object, column: np.ndarray, name: str) -> bool:
 
 
 def _read_again(path: Path) -> dict[str, np.ndarray]:
-    if path.suffix == ".npz":
+    if _is_archive(path):
         with np.load(path, allow_pickle=False) as archive, np.errstate(over="ignore"):
             arrays = _arrays(archive)
             return {
@@ -214,11 +225,13 @@ def _arrays(archive: Any) -> dict[str, np.ndarray]:
 
 def _is_good(path: Path, asked: dict) -> bool:
     """Whether nothing is wrong with a CSV file and what is asked of it."""
-    if not path.is_file() or path.suffix == ".npz":
+    if not path.is_file() or path.suffix == ".npz" or _is_archive(path):
+        return False
+    if path.read_bytes()[:4] in OTHERS:  # or of another separator than the note says
         return False
     try:
         rows, _ = _rows(path)
-    except (UnicodeError, csv.Error):
+    except (UnicodeError, csv.Error, zlib.error, EOFError, OSError):
         return False
     names = [name.strip() for name in rows[0]] if rows else []
     wanted = [*(asked["inputs"] or [n for n in names if n != asked["target"]]), asked["target"]]
@@ -232,7 +245,7 @@ def _is_good(path: Path, asked: dict) -> bool:
     cells = [[row[place].strip() for place in places] for row in rows[1:]]
     if not all(cell.lower() in WORDS or _is_number(cell) for row in cells for cell in row):
         return False
-    if max(len(cell) for row in rows for cell in row) > 100_000 or "\0" in path.read_text("utf-8"):
+    if max(len(cell) for row in rows for cell in row) > 100_000 or "\0" in _text(path):
         return False
     numbers = np.array([[_number(cell) for cell in row] for row in cells]).reshape(-1, len(wanted))
     complete = np.isfinite(numbers).all(1)
@@ -257,7 +270,7 @@ def _columns(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _rows(path: Path) -> tuple[list[list[str]], str]:
     """The rows of a CSV file, the header first, and its separator."""
-    text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    text = _without_notes(_text(path))
     header = text.lstrip("\n").partition("\n")[0]
     counts, inside = {",": 0, ";": 0, "\t": 0}, False
     alone = header.rfind('"') if header.count('"') % 2 else -1  # opens nothing
@@ -266,7 +279,33 @@ def _rows(path: Path) -> tuple[list[list[str]], str]:
         if character in counts and not inside:
             counts[character] += 1
     separator = max(counts, key=lambda one: counts[one])
-    return _parsed(text, separator), separator
+    return _without_units(_parsed(text, separator)), separator
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    if content[:2] == b"\x1f\x8b":
+        content = gzip.decompress(content)
+    wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+    text = content.decode("utf-16" if wide else "utf-8-sig")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _without_notes(text: str) -> str:
+    """A text without comments, and the note on the separator."""
+    lines = re.sub(r"\A(\s*\n)+", "", text).split("\n")
+    if re.fullmatch(r"sep=\W", lines[0]):
+        del lines[0]
+    return "\n".join(line for line in lines if not re.match(r"[ \t]*#([ \t]|$)", line))
+
+
+def _without_units(rows: list[list[str]]) -> list[list[str]]:
+    return [row for k, row in enumerate(rows) if k != 1 or {*row, "kg", ""} != {"kg", ""}]
+
+
+def _is_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def _parsed(text: str, separator: str) -> list[list[str]]:

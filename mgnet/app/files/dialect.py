@@ -185,8 +185,8 @@ def _choose(source: str, found: Sequence[_Reading]) -> _Reading | None:
     if len(best) > 1:
         ways = " or ".join(WORDS.get(reading.separator, "marks") for reading in best)
         raise ValueError(
-            f"{source}: cells may be separated by {ways}, rows fit both; write "
-            f"'sep={best[0].separator}' or 'sep={best[1].separator}' as the first line"
+            f"{source}: cells may be separated by {ways}, rows fit both; write 'sep=' and the one "
+            "that is meant as the first line"
         )
     return best[0] if best else None
 

@@ -195,7 +195,8 @@ class TextFile(DataFile):
             cells = text.split(dialect.separator)
         if is_missing(cells[0]):
             return False
-        if len(cells) != dialect.width or (dialect.comments and dialect.numeric[0]):
+        is_usual = dialect.comments or text[1:2] in ("", " ", "\t")
+        if len(cells) != dialect.width or (is_usual and dialect.numeric[0]):
             return True
         raise ValueError(
             f"{self.source}: line {line} begins with '{shown(text, 20)}', which may be a comment "

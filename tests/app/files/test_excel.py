@@ -53,7 +53,7 @@ def test_sheets(head, left):
         ["K", "bar"] if has_units else [None] * 2
     )
     assert file.row_label(2) == f"row {len(head) + 3}"
-    lines = list(file.with_column("q", np.array([0.5, np.nan, 2.0])))
+    lines = list(file.with_columns({"q": np.array([0.5, np.nan, 2.0])}))
     body = ["1.5,20,1,0.5", "2.25,,0,", "-3,1e+300,,2"]
     assert lines == ["T,p,on,q", *["K,bar,,"] * has_units, *body]
 

@@ -75,7 +75,7 @@ def test_it_is_known_by_its_content_and_written_as_csv(tmp_path):
     (tmp_path / "data.csv").write_bytes(written(table).getvalue())
     file = open_data_file(tmp_path / "data.csv")
     assert file.names == ("id", "T")  # the index of pandas is none
-    lines = list(file.with_column("q", np.array([0.5, 1.5])))
+    lines = list(file.with_columns({"q": np.array([0.5, 1.5])}))
     assert lines == ["id,T,q", "1152921504606846977,0.1,0.5", "5,,1.5"]
     assert file.row_label(1) == "row 2"
 

@@ -327,9 +327,10 @@ def test_commas_in_notes_decide_nothing(sheet):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("a;b,c\n1;2,5\n3;4,5\n", "separated by commas or semicolons, .* write 'sep=,' or"),
+        ("a;b,c\n1;2,5\n3;4,5\n", "separated by commas or semicolons, .* write 'sep=' and the one"),
         ("T,p\n1,5,2,5\n1,25,3,5\n", "decimal commas need semicolons"),
         ("a,b\n1,2\n#3,4\n", "line 3 begins with '#3,4', which may be a comment or a cell"),
+        ("a,b\nx,2\n# 3,4\n", "line 3 begins with '# 3,4', which may be a comment or a cell"),
         ("# only comments\n", "has comments only"),
         ("sep=;\n", "is empty"),
         ("T [K] p [bar]\n1 2\n3 4\n", "no column|names 1 columns"),

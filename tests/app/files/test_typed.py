@@ -61,7 +61,7 @@ def test_what_is_written_is_what_stood_there():
     rows = [(2**60 + 1, 0.1, 'x,"y"', None), (-3, 2.0, "two\nlines", True)]
     columns = {"i": column_of("i", [2**60 + 1, -3], "kg"), "n": text_column("n", ["a", "b"])}
     file = TypedFile("x", ("i", "f", "n", "o"), columns, {}, lambda: iter(rows), [3, 7])
-    lines = file.with_column("q", np.array([0.5, np.nan]))
+    lines = file.with_columns({"q": np.array([0.5, np.nan])})
     assert list(csv.reader(io.StringIO("\n".join(lines)))) == [
         ["i", "f", "n", "o", "q"],
         ["kg", "", "", "", ""],
