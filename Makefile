@@ -69,7 +69,7 @@ $(STAMP)/app: $(STAMP)/venv $(PINS)
 
 $(STAMP)/dev: $(STAMP)/app
 	@echo "Installing the test tools: about a minute"
-	@$(PIP) -e '.[app,dev,fast]'
+	@$(PIP) -e '.[app,tables,dev,fast]'
 	@touch $@
 
 $(STAMP)/docs: $(STAMP)/app
@@ -79,7 +79,7 @@ $(STAMP)/docs: $(STAMP)/app
 
 $(STAMP)/crossings: $(STAMP)/dev
 	@echo "Installing the libraries to try: two minutes"
-	@$(PIP) -e '.[app,dev,fast,crossings]'
+	@$(PIP) -e '.[app,tables,dev,fast,crossings]'
 	@touch $@
 
 $(STAMP)/petsc: tools/setup_petsc.py $(STAMP)/app

@@ -216,10 +216,11 @@ def _complete(
         ranked = sorted((n for n in range(len(names)) if counts[n]), key=lambda n: -counts[n])
         each = listed([f"{names[n]} {counts[n]}" for n in ranked])
         which = f" ({each})" if len(ranked) > 1 else ""
+        also = ", or columns with --exclude" if any(names[n] in inputs for n in ranked) else ""
         found.wrong.append(
             f"{bad.sum()} of {len(bad)} rows have an empty, NaN or infinite cell, the first is "
             f"{file.row_label(first)}, column '{shown(names[int(table[first].argmax())])}'{which}; "
-            "leave such rows out with --drop-missing, or columns with --exclude"
+            f"leave such rows out with --drop-missing{also}"
         )
     return ~bad
 

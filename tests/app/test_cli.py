@@ -178,7 +178,9 @@ TABLES = {  # content -> words of the sentence
     "ragged": (GOOD + "1,2\n", "line 42 has 2 cells"),
     "long": (GOOD + "1,2,3,4\n", "line 42 has 4 cells"),
     "latin": (b"T,p,rho\n1,2,\xe9\n", "not UTF-8 text: line 2"),
+    "utf32": (GOOD.encode("utf-32"), "not UTF-8 text but text in UTF-32"),
     "binary": (b"T,p\0,rho\n1,2,3\n", "NUL bytes"),
+    "decimal": (GOOD.replace(",", ";") + "1,5;2;3.5\n", "--decimal , tells which is decimal"),
 }
 
 

@@ -131,6 +131,21 @@ def test_rows_to_hold_out_are_a_part_of_every_class():
     assert (np.abs(held - exact) <= 1.0).all()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_columns_become_is_fixed_by_the_training_rows(seed):
+    own = cars(seed=seed)
+    write("data.csv", own)
+    data = split(read_table("data.csv", "mpg"), 0.5, seed)
+    train = np.random.default_rng(seed).permutation(150)[75:]
+    when = data.encoding.code("sold")
+    assert str(when.first)[:10] == own["sold"][train].min()
+    levels = {level or "" for level in data.encoding.code("origin").levels}
+    kinds, counts = np.unique(own["origin"][train], return_counts=True)
+    assert levels == set(kinds[counts >= 5])
+    np.testing.assert_array_equal(data.x[:, 0], own["weight"][train])
+    np.testing.assert_array_equal(data.y, own["mpg"][train])
+
+
 def test_several_targets(capsys):
     own = flowers()
     write("data.csv", {"p": own["p"], "q": own["q"], "s": own["p"] + 1, "t": own["q"] * 3})

@@ -18,7 +18,7 @@ def test_a_wrong_number_is_seen(tmp_path, monkeypatch):
     right = TextFile.numbers
     monkeypatch.setattr(TextFile, "numbers", lambda file, names: right(file, names) * 10.0)
     with pytest.raises(AssertionError):
-        taken(Fuzzer(), tmp_path / "ten", 17, 20)
+        taken(Fuzzer(), tmp_path, 18, 20)
     monkeypatch.setattr(TextFile, "numbers", lambda file, names: np.sort(right(file, names), 0))
     with pytest.raises(AssertionError):
-        taken(Fuzzer(), tmp_path / "sorted", 17, 20)
+        taken(Fuzzer(), tmp_path, 19, 20)

@@ -141,7 +141,9 @@ def _read(
         return None
     table = [row.cells or [] for row in rows]
     layout = find_layout(table)
-    for said in (comment.lstrip("# \t"), comment):  # where the first column is called "#", both
+    for said in (comment.lstrip("# \t"), comment):
+        if said is comment and separator in BLANKS + "\t":
+            continue  # the mark is a name only where no blank parts it from the names
         if said and (layout is None or layout.header >= 0):
             with contextlib.suppress(csv.Error):
                 layout = find_layout(table, split_cells(said, separator))
@@ -154,9 +156,13 @@ def _read(
 
 def _have_marks(rows: Sequence[Record]) -> bool:
     """Whether blanks only stand beside the marks that separate: words might be in other columns."""
-    cells = rows[0].text.split("\t")
-    marked = any(cell[-1:] in {",", ";"} for row in rows[:5] for cell in row.cells or [])
-    return marked or (len(cells) == len(rows[0].cells or []) > 1 and all(map(str.strip, cells)))
+    for row in rows[:5]:
+        words, cells = row.cells or [], row.text.split("\t")
+        if any(word[-1:] in {",", ";"} for word in words):
+            return True
+        if len(cells) == len(words) > 1 and all(map(str.strip, cells)):
+            return True
+    return False
 
 
 def _rows(

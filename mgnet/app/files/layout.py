@@ -59,7 +59,8 @@ def find_layout(rows: Sequence[Row], comment: Row = ()) -> Layout | None:
     >>> find_layout([["1", "2"]], ["T", "p"]).names, find_layout([["T", "p"], ["1"]])
     (('T', 'p'), None)
     """
-    logger = rows[0][0].strip().lower() in LOGGERS
+    marked = [row[0].strip().lower() in LOGGERS for row in rows[:MOST_HEAD]]
+    logger = 1 + max((k for k, is_marked in enumerate(marked) if is_marked), default=-1)
     start = _first_even(rows[logger:]) + logger
     if len(comment) == len(rows[0]) and start == 0 and any(map(_is_value, rows[0])):
         if not any(map(_is_value, comment)) and all(name.strip() for name in comment):

@@ -34,6 +34,11 @@ def test_separators(text, separator, names):
     assert (found.separator, found.names) == (separator, names)
 
 
+def test_words_do_not_take_the_place_of_cells_between_tabs():
+    found = dialect("Tp [MPa]\trho\n" + "1\t2\t3\n" * 5)  # a tab was lost: two names, three words
+    assert (found.separator, found.names) == ("\t", ("Tp [MPa]", "rho"))  # and no row has two cells
+
+
 def test_lines_are_counted_as_in_the_file():
     found = dialect("\n# by hand\n\nsep,T\n-,K\n\ny,1\nz,2\n")
     assert (found.header, found.below, found.first, found.comments) == (4, (5,), 6, True)

@@ -378,6 +378,12 @@ def test_damaged_utf_16(sheet):
         sheet("T,p\n1,2\n".encode("utf-16") + b"x")
 
 
+@pytest.mark.parametrize("separator", [" ", "\t"])
+def test_the_mark_of_a_comment_is_no_name_that_shifts_the_others(sheet, separator):
+    with pytest.raises(ValueError):
+        sheet("# T pq rho\n1 2 3 4\n5 6 7 8.5\n".replace(" ", separator)).numbers(["T"])
+
+
 def test_names_like_these_notes_are_names(sheet):
     assert sheet("sep=a,#b\n1,2\n").numbers(["#b"]) == [[2.0]]
     assert sheet("#,b\n1,2\n3,4\n").numbers(["b"]).tolist() == [[2.0], [4.0]]
