@@ -45,6 +45,7 @@ bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many 
 
 crossings: $(STAMP)/crossings  ## use networks with ten other libraries and make the page on it
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crossings/table.py --save
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -k onnx tests/knots/test_export.py tests/app
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist site out .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info

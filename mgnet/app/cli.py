@@ -21,6 +21,7 @@ import click
 from mgnet import __version__
 from mgnet.app.columns.targets import TASKS
 from mgnet.app.data import Settings
+from mgnet.app.export_command import export
 from mgnet.app.hold import Hold, Noted
 from mgnet.app.setting_options import SETTINGS, column_names, cycles, finite, with_settings
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
@@ -285,6 +286,9 @@ def predict(
                 session.state = f"{out} is complete"
     for remark in remarks:
         _say(remark)
+
+
+cli.add_command(export)
 
 
 @cli.command()

@@ -20,6 +20,7 @@ from mgnet.knots.multichannel import MultichannelMLP
 from mgnet.knots.newton_multigrid import KnotMultigrid
 from mgnet.knots.optimizer_state import refine_optimizer
 from mgnet.knots.patches import Patches
+from mgnet.knots.plain_operators import plain_operators
 from mgnet.knots.roughness import roughness
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "knot_hierarchy",
     "knot_transfer",
     "kronecker_matrix",
+    "plain_operators",
     "refine_optimizer",
     "refine_where_needed",
     "roughness",

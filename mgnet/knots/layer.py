@@ -21,6 +21,7 @@ from torch.autograd import forward_ad
 
 import mgnet.threads  # noqa: F401 (sees forks from now on, which the compiled loops ask for)
 from mgnet.knots import products
+from mgnet.knots.plain_operators import asks_for_plain_operators
 from mgnet.knots.precision import in_full_precision, under_autocast
 from mgnet.knots.spline import dense_basis, derivative_pieces
 
@@ -273,12 +274,6 @@ def _adjoint(*inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return _PlainAdjoint.apply(*inputs) if _plain(*inputs[:4]) else _adjoint_op(*inputs)
 
 
-def _for_onnx() -> bool:
-    """Whether an exporter to ONNX is looking, which knows no custom operator."""
-    traced = torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None
-    return traced and torch.onnx.is_in_onnx_export()
-
-
 def spline_layer(
     x: torch.Tensor,
     coefficients: torch.Tensor,
@@ -291,8 +286,8 @@ def spline_layer(
     Only the degree + 1 splines that do not vanish at x_p are evaluated, so the cost does not grow
     with the number of intervals, and nothing but inputs and coefficients is kept for the backward
     pass. Differentiable to any order; works under `torch.compile(fullgraph=True)`, `vmap`, the
-    transforms of `torch.func`, `torch.export` and, with all splines, `torch.onnx.export`. Under
-    `torch.autocast` it computes in float32 or better.
+    transforms of `torch.func`, `torch.export` and, with all splines, `torch.onnx.export` and what
+    `plain_operators` encloses. Under `torch.autocast` it computes in float32 or better.
 
     Parameters
     ----------
@@ -334,7 +329,8 @@ def spline_layer(
         )
     flat = x.reshape(-1, inputs)
     # Custom operators have no forward mode; the reference has.
-    layer = _reference if forward_ad._current_level >= 0 or _for_onnx() else _layer
+    plain = forward_ad._current_level >= 0 or asks_for_plain_operators()
+    layer = _reference if plain else _layer
     y = layer(flat, coefficients, None, intervals, degree, *domain, 0)
     return y if x.dim() == 2 else y.view(*x.shape[:-1], y.shape[-1])
 
@@ -361,4 +357,5 @@ def weighted_layer(
         return in_full_precision(
             weighted_layer, x, coefficients, weights, intervals, degree, domain, order
         )
-    return _layer(x, coefficients, weights, intervals, degree, *domain, order)
+    layer = _reference if asks_for_plain_operators() else _layer
+    return layer(x, coefficients, weights, intervals, degree, *domain, order)

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from mgnet.knots.precision import in_full_precision, under_autocast
-from mgnet.knots.spline import derivative_pieces, evaluate
+from mgnet.knots.spline import derivative_pieces, evaluate, polynomials
 
 __all__ = ["layer", "local_values", "pull", "scatter"]
 
@@ -47,8 +47,8 @@ def local_values(
     interval = s.floor().nan_to_num_().clamp_(0, intervals - 1)
     s -= interval
     first = interval.long()
-    powers, ends = derivative_pieces(intervals, degree, domain, order)
-    values = evaluate(powers, s)
+    _, ends = derivative_pieces(intervals, degree, domain, order)
+    values = evaluate(polynomials(intervals, degree, domain, order), s)
     if order != 1 and not torch.equal(x, inside):
         beyond = x - inside
         left, right = torch.as_tensor(ends).to(x)

@@ -6,12 +6,15 @@ on one interval degree + 1 of them do not vanish, and they are polynomials in th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from math import comb, factorial
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+
+from mgnet.knots.plain_operators import exact
 
 __all__ = [
     "dense_basis",
@@ -20,6 +23,7 @@ __all__ = [
     "local_basis",
     "locate",
     "polynomial_coefficients",
+    "polynomials",
     "roughness_factor",
     "roughness_rows",
 ]
@@ -65,6 +69,21 @@ def derivative_pieces(intervals: int, degree: int, domain: tuple[float, float], 
     return powers, ends if order == 0 else np.zeros_like(ends)
 
 
+@torch.compiler.assume_constant_result  # compilers and exporters need not follow NumPy
+def polynomials(
+    intervals: int, degree: int, domain: tuple[float, float], order: int
+) -> tuple[tuple[float, ...], ...]:
+    """The `powers` of `derivative_pieces`, without those that no derivative of this order has.
+
+    Examples
+    --------
+    >>> polynomials(2, 1, (0.0, 1.0), order=1)
+    ((-2.0,), (2.0,))
+    """
+    powers, _ = derivative_pieces(intervals, degree, domain, order)
+    return tuple(map(tuple, powers[:, : max(degree - order, 0) + 1].tolist()))
+
+
 def locate(
     x: torch.Tensor, intervals: int, domain: tuple[float, float]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -76,24 +95,26 @@ def locate(
     >>> interval.tolist(), s.tolist(), beyond.tolist()
     ([1, 1], [0.5, 1.0], [0.0, 1.0])
     """
-    a, b = domain
-    inside = x.clamp(a, b)
-    position = (inside - a) * (intervals / (b - a))
-    interval = position.detach().nan_to_num().floor().clamp(0, intervals - 1)  # NaN stays in s
+    a, b = (exact(end, x) for end in domain)
+    inside = torch.clamp(x, a, b)  # type: ignore[call-overload]
+    position = (inside - a) * exact(intervals / (domain[1] - domain[0]), x)
+    interval = (
+        position.detach().nan_to_num(0.0, 0.0, 0.0).floor().clamp(0, intervals - 1)
+    )  # NaN stays in s
     return interval.long(), position - interval, x - inside
 
 
-def evaluate(powers: np.ndarray, s: torch.Tensor) -> list[torch.Tensor]:
+def evaluate(powers: Sequence[Sequence[float]], s: torch.Tensor) -> list[torch.Tensor]:
     """The polynomials (spline, power), lowest power first, at s: by Horner, a tensor for each.
 
     Examples
     --------
-    >>> evaluate(np.array([[1.0, -1.0], [0.0, 1.0]]), torch.tensor(0.25))
+    >>> evaluate([[1.0, -1.0], [0.0, 1.0]], torch.tensor(0.25))
     [tensor(0.7500), tensor(0.2500)]
     """
-    degree = int(np.flatnonzero(powers.any(0)).max(initial=0))
+    degree = len(powers[0]) - 1
     values = []
-    for row in torch.as_tensor(powers[:, : degree + 1]).to(s):
+    for row in torch.tensor(powers, dtype=torch.float64).to(s):
         value = row[degree].expand_as(s)
         for m in reversed(range(degree)):
             value = torch.addcmul(row[m], value, s)
@@ -135,7 +156,7 @@ def local_basis(
     first, s, beyond = locate(x, intervals, domain)
     bases = []
     for order in range(max(derivatives, 1) + 1):
-        powers, _ = derivative_pieces(intervals, degree, domain, order)
+        powers = polynomials(intervals, degree, domain, order)
         bases.append(torch.stack(evaluate(powers, s), -1))
     beyond = beyond.unsqueeze(-1)
     bases[0] = bases[0] + bases[1] * beyond

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import torch
 
+from mgnet.knots.plain_operators import exact
+
 __all__ = ["SplineNetwork", "into_domain"]
 
 
@@ -54,4 +56,5 @@ def into_domain(hidden: torch.Tensor, kind: str, domain: tuple[float, float]) ->
     if kind == "identity":
         return hidden
     a, b = domain
-    return 0.5 * (a + b) + 0.5 * (b - a) * torch.tanh(hidden)
+    middle, half = exact(0.5 * (a + b), hidden), exact(0.5 * (b - a), hidden)
+    return middle + half * torch.tanh(hidden)

@@ -2,6 +2,8 @@
 
 import io
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from crossings.networks import (
 )
 from crossings.rows import row
 from torch import Tensor
+
+from mgnet.knots import plain_operators
 
 SECTION = "Compilers and exporters"
 
@@ -90,6 +94,40 @@ def export(network: Network) -> None:
     for samples in (12, 5):
         x, _ = data(samples=samples)
         close(loaded(x), network.plain(weights_of(module), x), "outputs")
+
+
+ELSEWHERE = """
+import sys
+
+class NotInstalled:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "mgnet":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NotInstalled())
+import torch
+
+x = torch.load("x.pt")
+torch.save(torch.export.load("net.pt2").module()(x), "y.pt")
+"""
+
+
+@row(
+    SECTION,
+    "`torch.export` within `plain_operators`, loaded in a process without mgnet",
+    quick=False,
+)
+def export_plain(network: Network) -> None:
+    module = network.make()
+    x, _ = data()
+    with tempfile.TemporaryDirectory() as folder:
+        with plain_operators():
+            program = torch.export.export(module, (x,))
+        torch.export.save(program, Path(folder) / "net.pt2")
+        torch.save(x, Path(folder) / "x.pt")
+        subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=folder, check=True)
+        found = torch.load(Path(folder) / "y.pt")
+    close(found, network.plain(weights_of(module), x), "outputs")
 
 
 @row(SECTION, "`torch.export` for one batch size")

@@ -1,0 +1,78 @@
+"""A model as an ONNX file: columns of a table in, its target out; by PyTorch's exporter."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mgnet import __version__
+from mgnet.app.exports.formula import Formula
+from mgnet.app.exports.onnx_columns import attach
+from mgnet.app.exports.plain_network import PlainNetwork
+
+__all__ = ["onnx_bytes"]
+
+
+def onnx_bytes(formula: Formula) -> bytes:
+    """The content of the file; the same for the same model and packages.
+
+    Each column is an input of its own name, a vector of doubles or of texts, and each target an
+    output, a vector of doubles. Classes have two outputs: the label of each row, empty where an
+    input is missing, and `{target}_probabilities`, of shape (rows, classes).
+
+    Parameters
+    ----------
+    formula : Formula
+
+    Raises
+    ------
+    ImportError
+        If onnx or onnxscript is missing.
+    """
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX files need onnx and onnxscript, and {error.name} is missing: "
+            "pip install 'mgnet-solvers[export]'"
+        ) from None
+    network = PlainNetwork(formula).eval()
+    x = torch.zeros(2, len(formula.ranges), dtype=torch.float64)
+    with _quiet():
+        program: Any = torch.onnx.export(
+            network,
+            (x,),
+            input_names=["x"],
+            output_names=["y"],
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("rows")},),
+            verbose=False,
+        )
+    model = program.model_proto
+    attach(model, formula)
+    model.producer_name, model.producer_version = "mgnet", __version__
+    model.doc_string = f"{', '.join(formula.targets)}: {formula.told}"
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, formula.described())
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter says of itself and of libraries that no model needs."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
