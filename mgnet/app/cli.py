@@ -20,10 +20,9 @@ import click
 
 from mgnet import __version__
 from mgnet.app.columns.targets import TASKS
-from mgnet.app.data import Settings
 from mgnet.app.export_command import export
 from mgnet.app.hold import Hold, Noted
-from mgnet.app.setting_options import SETTINGS, column_names, cycles, finite, with_settings
+from mgnet.app.setting_options import column_names, cycles, finite, settings_of, with_settings
 from mgnet.options.reader import OptionReader, insert_options, split_options, unread
 
 __all__ = ["command", "main"]
@@ -80,9 +79,10 @@ def command() -> NoReturn:
 
 @dataclass
 class Session:
-    """One call of the command: what was typed, and what there is if a signal ends it now."""
+    """One call of the command: what was typed, PETSc options too, and what there is by now."""
 
     typed: str = ""
+    petsc: bool = False
     state: str = "nothing was written"
 
 
@@ -109,7 +109,7 @@ def _answer(arguments: Sequence[str], noted: Noted) -> int:
 
 
 def _run(own: list[str], petsc: list[str], session: Session, noted: Noted) -> int:
-    session.typed = shlex.join([*own, *petsc])
+    session.typed, session.petsc = shlex.join([*own, *petsc]), bool(petsc)
     try:
         with _bad_input():
             if petsc:
@@ -206,16 +206,13 @@ def fit(
 
     PETSc options steer the training: -mgnet_cycle, -mgnet_smoother and others; -help lists them.
     """
-    told = context.meta[SETTINGS]
-    if {"seconds", "evaluations"} <= told.keys():
-        raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
+    settings = settings_of(context, context.obj.petsc)
     # Signals wait for imports and folders: half of either must not be left.
     with _bad_input(), Hold() as hold:
         from mgnet import parse
         from mgnet.app.output_folder import claimed
         from mgnet.app.table import read_table
 
-        settings = Settings(**told)
         if settings.cycle:
             parse(settings.cycle, OptionReader().get("levels", settings.levels))
         with claimed(out, overwrite) as remarks:

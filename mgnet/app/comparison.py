@@ -238,7 +238,7 @@ def baselines(data: Data, settings: Settings, seconds: float) -> Iterator[Traine
         Ctrl-C ends the comparison; what was yielded before is complete.
     """
     # Gradient evaluations mean nothing to a spline: all get the same seconds.
-    settings = replace(settings, seconds=seconds, evaluations=None)
+    settings = replace(settings, seconds=seconds, evaluations=None, ensemble=1)
     classes, names = data.targets.classes, data.targets.names
     for optimizer in ("lbfgs",) if classes else ("lm", "lbfgs"):
         yield single_level(data, settings, optimizer)

@@ -54,6 +54,9 @@ class Settings:
     starts : int or None
         On the coarsest level; the best go on. None: eight where that level sees at most an eighth
         of the rows, else one.
+    ensemble : int
+        Members of an ensemble, which chooses hidden layer, knots and penalties itself: of all else
+        only `degree`, `seconds` (as a limit), `seed` and `held_out` count. 1: a single network.
 
     Examples
     --------
@@ -75,6 +78,7 @@ class Settings:
     validation: float = 0.1
     most_intervals: tuple[int, ...] = ()
     starts: int | None = None
+    ensemble: int = 1
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from mgnet import Hierarchy, Schedule, Solver
 from mgnet.app.columns.encoding import Encoding
 from mgnet.app.data import Data, Settings, Trained, intervals_on
+from mgnet.app.ensemble_text import ensemble_text
 from mgnet.app.files.columns import listed
 from mgnet.app.model import Model
 from mgnet.estimators import KANClassifier, KANRegressor
@@ -29,6 +30,8 @@ from mgnet.options.reader import OptionReader
 
 __all__ = ["Fitted", "fit", "without_constants"]
 
+ENSEMBLE = "KAN ensemble"
+
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
@@ -41,8 +44,8 @@ class Fitted:
     trained : Trained
     settings : Settings
         As PETSc's options changed them.
-    hierarchy : Hierarchy
-    schedule : Schedule
+    summary : str
+        The hierarchy and the schedule, or what the ensemble is.
     interrupted : bool
         Whether Ctrl-C ended the training.
     """
@@ -50,8 +53,7 @@ class Fitted:
     model: Model
     trained: Trained
     settings: Settings
-    hierarchy: Hierarchy
-    schedule: Schedule
+    summary: str
     interrupted: bool
 
 
@@ -59,15 +61,15 @@ def fit(
     data: Data,
     settings: Settings,
     progress: Callable[[float, float, float, int], None] | None = None,
-    announce: Callable[[Hierarchy, Schedule], None] | None = None,
+    announce: Callable[[str], None] | None = None,
     name: str = "KAN, multigrid",
     prefix: str = "",
     interruptible: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Fitted:
     """Train a KAN on a table, coarse knots first.
 
-    By `KANRegressor`, or `KANClassifier` for classes. Without a cycle in the settings the training
-    is a cascade: every level until it stagnates, the loss over the validation rows falls no longer,
+    By `KANRegressor`, or `KANClassifier` for classes: an ensemble, or a single network. Without a
+    cycle in the settings the training of a single network is a cascade: every level until it stagnates, the loss over the validation rows falls no longer,
     or its share of the budget is used (30 % for all but the finest). Ctrl-C ends the training and
     keeps the best network so far.
 
@@ -78,7 +80,7 @@ def fit(
     progress : callable, optional
         `(seconds, fraction of the budget, training MSE, level)`, after every sweep.
     announce : callable, optional
-        `(hierarchy, schedule)`, before the training.
+        Gets the hierarchy and the schedule as text, before the training; nothing of an ensemble.
     name : str
         For the tables.
     prefix : str
@@ -110,9 +112,11 @@ def fit(
         *limits(settings),
         progress=progress,
         interruptible=interruptible,
-        announce=announce,
+        announce=None if announce is None else lambda *parts: announce(_text(*parts)),
         solver=steered,
     )
+    if settings.ensemble > 1 and announce is not None:
+        announce("")
     estimator = trained_estimator(data, settings, budget)
     scales = estimator.scales_
     used = np.delete(np.arange(len(data.names)), scales.left_out)
@@ -122,17 +126,27 @@ def fit(
     network = estimator.network_
     model = Model(network, encoding, data.targets, scales.narrowed())
     predict = model.predict if len(used) == len(data.names) else _of_columns(used, model.predict)
+    losses, history = data.losses(predict), tuple(budget.history)
+    if settings.ensemble > 1:
+        history, budget.work = ((budget.seconds, math.nan, losses[0], 0),), math.nan
+        summary, changed = ensemble_text(estimator.ensembles_, data.targets.outputs), settings
+    else:
+        summary = _text(budget.hierarchy, budget.schedule)
+        changed = _in_effect(settings, prefix, budget.hierarchy)
     trained = Trained(
-        name,
+        ENSEMBLE if settings.ensemble > 1 else name,
         predict,
         sum(p.numel() for p in network.parameters()),
         budget.seconds,
         budget.work,
-        *data.losses(predict),
-        tuple(budget.history),
+        *losses,
+        history,
     )
-    changed = _in_effect(settings, prefix, budget.hierarchy)
-    return Fitted(model, trained, changed, budget.hierarchy, budget.schedule, budget.interrupted)
+    return Fitted(model, trained, changed, summary, budget.interrupted)
+
+
+def _text(hierarchy: Hierarchy, schedule: Schedule) -> str:
+    return f"{hierarchy}\n\n{schedule}"
 
 
 def _of_columns(
@@ -186,6 +200,8 @@ def _constant(data: Data, settings: Settings) -> list[int]:
     """As the estimators find them."""
     x, y, weights = data.x, data.y, checked_weights("mgnet fit", data.weights, data.x)
     x, y, weights = distinct_rows(x, y, weights)
+    if settings.ensemble > 1:
+        return constant_inputs(x)
     strata = y if data.targets.classes else np.zeros(len(y))
     kept = validation_rows(strata, settings.validation, settings.seed, weights)
     return constant_inputs(x[~kept])
@@ -204,8 +220,14 @@ def trained_estimator(
     """The estimator of these settings, fitted; its own limits are left to the budget."""
     kind = KANClassifier if data.targets.classes else KANRegressor
     most = settings.most_intervals
+    if settings.ensemble > 1:
+        several = kind(
+            ensemble=settings.ensemble, degree=settings.degree, random_state=settings.seed
+        )
+        return several.fit(data.x, data.y, data.weights, budget=budget)
     estimator = kind(
         settings.hidden,
+        ensemble=1,
         intervals=settings.intervals,
         levels=settings.levels,
         degree=settings.degree,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgnet import Hierarchy, Schedule
 from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.files.columns import listed, shown
@@ -26,6 +25,7 @@ __all__ = ["FitJob", "run_job"]
 
 DPI = 150
 PART = ".part"
+LEAST_SECONDS = 2.0  # that other methods have to tune themselves in
 MOST_PARAMETERS = 1_000_000
 MEANING = {
     "MSE": "MSE: mean squared error over the variance of the target",
@@ -87,10 +87,11 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
         remarks.append(sentence)
         say(sentence)
 
-    def announce(hierarchy: Hierarchy, schedule: Schedule) -> None:
+    def announce(text: str) -> None:
         for sentence in remarks:  # not before: a refusal is one sentence
             say(sentence)
-        show(f"{hierarchy}\n\n{schedule}\n")
+        if text:
+            show(f"{text}\n")
 
     with Hold() if hold is None else nullcontext(hold) as hold:
         with hold.interruptible():
@@ -100,6 +101,8 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
             watched = _checking(progress, hold)
             fitted = fit(data, settings, watched, announce, interruptible=hold.interruptible)
         interrupted = bool(fitted.interrupted)
+        if settings.ensemble > 1:
+            show(f"{fitted.summary}\n")
         trained: list[Trained] = [fitted.trained]
         if interrupted:
             remark(f"interrupted after {trained[0].seconds:.1f} s; this is the best model so far")
@@ -113,7 +116,8 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
                     "interrupted while other methods were trained; the unfinished ones are left out"
                 )
         show(result_table(trained, data))
-        show(f"({MEANING[data.loss_name]}; work: gradient evaluations)")
+        work = "" if settings.ensemble > 1 else "; work: gradient evaluations"
+        show(f"({MEANING[data.loss_name]}{work})")
         if interrupted:
             hold.pending = False  # launchers send a signal more than once
         names, whole = _write(job, fitted, trained, data, remarks, hold)
@@ -200,6 +204,8 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
             "out: the same value in all rows that are trained on, so predictions cannot depend on "
             f"{'it' if len(constant) == 1 else 'them'}"
         )
+    if settings.ensemble > 1:  # it is planned by the work that it takes
+        return data
     count = parameters(len(data.names), settings, len(data.targets.outputs))
     if count > MOST_PARAMETERS:
         raise ValueError(
@@ -215,7 +221,7 @@ def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
 
 
 def _add_baselines(trained: list[Trained], data: Data, settings: Settings, say: Say) -> None:
-    seconds = trained[0].seconds
+    seconds = max(trained[0].seconds, LEAST_SECONDS)
     say(f"training other methods for {seconds:.1f} s each")
     for baseline in baselines(data, settings, seconds):
         trained.append(baseline)
@@ -249,8 +255,7 @@ def _report(
         data,
         fitted.settings,
         trained,
-        hierarchy=fitted.hierarchy,
-        schedule=fitted.schedule,
+        summary=fitted.summary,
         pictures=[
             ("fit.png", "Data, fit and error"),
             ("convergence.png", "Training error over time"),

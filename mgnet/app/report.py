@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -27,8 +28,7 @@ def write_report(
     data: Data,
     settings: Settings,
     trained: Sequence[Trained],
-    hierarchy: object = "",
-    schedule: object = "",
+    summary: str = "",
     pictures: Sequence[tuple[str, str]] = (),
     command: str = "",
     remarks: Sequence[str] = (),
@@ -43,8 +43,8 @@ def write_report(
     settings : Settings
     trained : sequence of Trained
         Ours first; the others make the comparison, sorted by the held-out error.
-    hierarchy, schedule : object
-        Their `str` is shown as it is.
+    summary : str
+        Of the hierarchy and the schedule, or of the ensemble; shown as it is.
     pictures : sequence of (file name, caption)
         In the same folder.
     command : str
@@ -88,7 +88,7 @@ def write_report(
     parts += ["## Where the error sits", *where_errors(data, ours)]
     parts += ["## Data", _ranges(data)]
     parts += ["## Network and hierarchy", _network(data, settings, ours)]
-    parts += [f"```text\n{text}\n```" for text in (str(hierarchy), str(schedule)) if text]
+    parts += [f"```text\n{text}\n```" for text in summary.split("\n\n") if text]
     parts += ["## Run", *_run(settings, command)]
     path = Path(folder) / "report.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
@@ -167,6 +167,12 @@ def _ranges(data: Data) -> str:
 
 
 def _network(data: Data, settings: Settings, ours: Trained) -> str:
+    if settings.ensemble > 1:
+        return (
+            "The mean of an ensemble of Kolmogorov-Arnold networks, itself one, with splines of "
+            f"degree {settings.degree} and {ours.parameters} parameters. Penalties and the noise "
+            "are chosen by the marginal likelihood, knots by whether the data determine them."
+        )
     widths = [len(data.names), *settings.hidden, len(data.targets.outputs)]
     coarsest, finest = (
         " and ".join(map(str, dict.fromkeys(intervals_on(settings, k))))
@@ -188,16 +194,26 @@ def _run(settings: Settings, command: str) -> list[str]:
         "PyTorch": torch.__version__,
         "scikit-learn": sklearn.__version__,
     }
-    budget = f"{settings.seconds:g} seconds"
-    if settings.evaluations is not None:
-        budget = f"{settings.evaluations} gradient evaluations"
     lines = [
-        f"- optimizer {settings.optimizer}, budget {budget}, "
-        f"cycle {settings.cycle or 'a cascade by the budget'}",
-        f"- seed {settings.seed}, held-out fraction {settings.held_out:g}, "
-        f"validation fraction {settings.validation:g}, roughness {settings.roughness:g}",
+        *_budget(settings),
         f"- {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"{platform.system()} {platform.machine()}",
         "- " + ", ".join(f"{name} {version}" for name, version in versions.items()),
     ]
     return [*([f"```sh\n{command}\n```"] if command else []), "\n".join(lines)]
+
+
+def _budget(settings: Settings) -> list[str]:
+    split = f"- seed {settings.seed}, held-out fraction {settings.held_out:g}"
+    if settings.ensemble > 1:
+        timed = f"limited to {settings.seconds:g} seconds"
+        work = timed if math.isfinite(settings.seconds) else "counted, not timed"
+        return [f"- {settings.ensemble} members, work {work}", split]
+    budget = f"{settings.seconds:g} seconds"
+    if settings.evaluations is not None:
+        budget = f"{settings.evaluations} gradient evaluations"
+    return [
+        f"- optimizer {settings.optimizer}, budget {budget}, "
+        f"cycle {settings.cycle or 'a cascade by the budget'}",
+        f"{split}, validation fraction {settings.validation:g}, roughness {settings.roughness:g}",
+    ]

@@ -9,14 +9,20 @@ from functools import partial
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from mgnet.app.columns.codes import CYCLES
 from mgnet.app.data import Settings
 from mgnet.app.files.columns import shown
 
-__all__ = ["SETTINGS", "column_names", "counts", "cycles", "finite", "kept", "with_settings"]
+__all__ = ["SETTINGS", "column_names", "counts", "cycles", "finite", "kept"]
+__all__ += ["settings_of", "with_settings"]
 
 SETTINGS = "mgnet.settings"  # where click keeps them while it parses
+MEMBERS = 5  # of an ensemble
+# What steers the training of a single network.
+SINGLE = ("hidden", "intervals", "levels", "most_intervals", "starts", "cycle", "optimizer")
+SINGLE += ("evaluations", "validation", "roughness")
 AT_LEAST_1, LEVELS = click.IntRange(min=1), click.IntRange(1, 64)
 
 
@@ -80,6 +86,12 @@ _option = partial(click.option, expose_value=False, callback=kept())
 
 OPTIONS = [
     _option(
+        "--ensemble",
+        type=AT_LEAST_1,
+        help="Members that are trained and averaged; 1: a single network, steered by the options "
+        f"below. Default: {MEMBERS}, or 1 where one of them is given.",
+    ),
+    _option(
         "--hidden",
         callback=kept(counts),
         default=",".join(map(str, Settings.hidden)),
@@ -133,7 +145,7 @@ OPTIONS = [
         "--seconds",
         type=click.FloatRange(0.0, min_open=True),
         callback=kept(finite),
-        help=f"Budget; default: {Settings.seconds:g}.",
+        help=f"Limit of an ensemble; budget of a single network, by default {Settings.seconds:g}.",
     ),
     _option(
         "--evaluations",
@@ -170,6 +182,37 @@ OPTIONS = [
         help="Penalty on bending splines; the more noise, the larger.",
     ),
 ]
+
+
+def settings_of(context: click.Context, petsc: bool) -> Settings:
+    """The settings of a command line.
+
+    Parameters
+    ----------
+    context : click.Context
+    petsc : bool
+        Whether options of PETSc steer the training.
+
+    Raises
+    ------
+    click.UsageError
+        For options that exclude one another.
+    """
+    told: dict[str, Any] = dict(context.meta[SETTINGS])
+    if {"seconds", "evaluations"} <= told.keys():
+        raise click.UsageError("--seconds and --evaluations are two budgets; give one of them")
+    typed = ParameterSource.COMMANDLINE
+    single = [name for name in SINGLE if context.get_parameter_source(name) == typed]
+    members = told.setdefault("ensemble", 1 if single or petsc else MEMBERS)
+    if members > 1 and (single or petsc):
+        what = f"--{single[0].replace('_', '-')}" if single else "an option -mgnet_..."
+        raise click.UsageError(
+            f"--ensemble {members} and {what} exclude one another: that option steers the training "
+            "of a single network; leave one of them out"
+        )
+    if members > 1:
+        told.setdefault("seconds", math.inf)
+    return Settings(**told)
 
 
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:

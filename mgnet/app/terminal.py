@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = ["progress_bar", "result_table"]
 
+EVERY = 10.0  # seconds between lines where there is no terminal
 WIDTH = 120  # where the output is no terminal
 MOST_TARGETS = 3  # with a column of their own
 
 
 @contextmanager
 def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]]:
-    """A bar on stderr with seconds, level and loss; silent where stderr is no terminal.
+    """A bar on stderr with seconds, level and loss; a line now and then where it is no terminal.
 
     Parameters
     ----------
@@ -52,11 +53,19 @@ def progress_bar(console: Console | None = None) -> Iterator[Callable[..., None]
         disable=not console.is_terminal,
         transient=True,
     )
+    told = 0.0
     with bar:
         task = bar.add_task("", total=1.0)
 
         def progress(seconds: float, fraction: float, loss: float, level: int) -> None:
-            text = f"{seconds:6.1f} s   level {level}   training loss {loss:.3e}"
+            nonlocal told
+            text = f"{seconds:6.1f} s   level {level}"
+            if not math.isnan(loss):
+                text += f"   training loss {loss:.3e}"
+            if not console.is_terminal and seconds >= told + EVERY:
+                told = seconds
+                sys.stderr.write(f"mgnet: training,{text}\n")
+                sys.stderr.flush()
             bar.update(task, completed=min(fraction, 1.0), description=text)
 
         yield progress

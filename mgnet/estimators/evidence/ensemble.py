@@ -65,6 +65,11 @@ class Ensemble:
     spread: float = 0.0
 
     @property
+    def units(self) -> int:
+        """Of the hidden layer of a member."""
+        return self.fitted[0][HIDDEN].model.units  # type: ignore[attr-defined]
+
+    @property
     def levels(self) -> int:
         """Of knots that were kept."""
         return len(self.losses)

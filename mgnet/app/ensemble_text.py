@@ -1,0 +1,39 @@
+"""What an ensemble is, in words and a table of its levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mgnet.estimators.evidence.ensemble import Ensemble
+
+__all__ = ["ensemble_text"]
+
+
+def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str]) -> str:
+    """Members, shares of the kinds of models, and the loss on rows left out, level by level.
+
+    Parameters
+    ----------
+    ensembles : sequence of Ensemble
+        One for each target, or one for all classes.
+    outputs : sequence of str
+        Names of the targets.
+
+    Examples
+    --------
+    >>> ensemble_text([], [])
+    ''
+    """
+    parts = []
+    for number, own in enumerate(ensembles):
+        linear, additive, hidden = (f"{100.0 * share:.0f} %" for share in own.shares)
+        name = f"{outputs[number]}: " if len(ensembles) > 1 else ""
+        first, second = own.intervals
+        losses = ", ".join(f"{loss:.3g}" for loss in own.losses)
+        parts.append(
+            f"{name}ensemble of {len(own.fitted)} members on parts of the rows: {linear} linear, "
+            f"{additive} additive, {hidden} with a hidden layer of {own.units} units;\n"
+            f"{first} and {second} intervals after {own.levels} {'level' if own.levels == 1 else 'levels'}; mean loss on rows left out, "
+            f"level by level: {losses}"
+        )
+    return "\n".join(parts)
