@@ -29,11 +29,12 @@ def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str]) -> str:
         linear, additive, hidden = (f"{100.0 * share:.0f} %" for share in own.shares)
         name = f"{outputs[number]}: " if len(ensembles) > 1 else ""
         first, second = own.intervals
+        levels = "1 level" if own.levels == 1 else f"{own.levels} levels"
         losses = ", ".join(f"{loss:.3g}" for loss in own.losses)
         parts.append(
             f"{name}ensemble of {len(own.fitted)} members on parts of the rows: {linear} linear, "
             f"{additive} additive, {hidden} with a hidden layer of {own.units} units;\n"
-            f"{first} and {second} intervals after {own.levels} {'level' if own.levels == 1 else 'levels'}; mean loss on rows left out, "
+            f"{first} and {second} intervals after {levels}; mean loss on rows left out, "
             f"level by level: {losses}"
         )
     return "\n".join(parts)

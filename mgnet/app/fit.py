@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +18,7 @@ from mgnet.app.ensemble_text import ensemble_text
 from mgnet.app.files.columns import listed
 from mgnet.app.model import Model
 from mgnet.estimators import KANClassifier, KANRegressor
+from mgnet.estimators.evidence.ensemble import Ensemble
 from mgnet.estimators.rows import (
     checked_weights,
     constant_inputs,
@@ -44,8 +45,11 @@ class Fitted:
     trained : Trained
     settings : Settings
         As PETSc's options changed them.
-    summary : str
-        The hierarchy and the schedule, or what the ensemble is.
+    hierarchy : Hierarchy or None
+    schedule : Schedule or None
+        None for an ensemble.
+    ensembles : sequence of Ensemble
+        One for each target, or one for all classes; none for a single network.
     interrupted : bool
         Whether Ctrl-C ended the training.
     """
@@ -53,15 +57,24 @@ class Fitted:
     model: Model
     trained: Trained
     settings: Settings
-    summary: str
+    hierarchy: Hierarchy | None
+    schedule: Schedule | None
     interrupted: bool
+    ensembles: Sequence[Ensemble] = ()
+
+    @property
+    def summary(self) -> str:
+        """The hierarchy and the schedule, or what the ensemble is."""
+        if self.ensembles:
+            return ensemble_text(self.ensembles, self.model.targets.outputs)
+        return f"{self.hierarchy}\n\n{self.schedule}"
 
 
 def fit(
     data: Data,
     settings: Settings,
     progress: Callable[[float, float, float, int], None] | None = None,
-    announce: Callable[[str], None] | None = None,
+    announce: Callable[[Hierarchy | None, Schedule | None], None] | None = None,
     name: str = "KAN, multigrid",
     prefix: str = "",
     interruptible: Callable[[], AbstractContextManager[Any]] = nullcontext,
@@ -69,9 +82,9 @@ def fit(
     """Train a KAN on a table, coarse knots first.
 
     By `KANRegressor`, or `KANClassifier` for classes: an ensemble, or a single network. Without a
-    cycle in the settings the training of a single network is a cascade: every level until it stagnates, the loss over the validation rows falls no longer,
-    or its share of the budget is used (30 % for all but the finest). Ctrl-C ends the training and
-    keeps the best network so far.
+    cycle in the settings the training of a single network is a cascade: every level until it
+    stagnates, the loss over the validation rows falls no longer, or its share of the budget is used
+    (30 % for all but the finest). Ctrl-C ends the training and keeps the best network so far.
 
     Parameters
     ----------
@@ -80,7 +93,7 @@ def fit(
     progress : callable, optional
         `(seconds, fraction of the budget, training MSE, level)`, after every sweep.
     announce : callable, optional
-        Gets the hierarchy and the schedule as text, before the training; nothing of an ensemble.
+        `(hierarchy, schedule)`, before the training; None of an ensemble.
     name : str
         For the tables.
     prefix : str
@@ -112,11 +125,11 @@ def fit(
         *limits(settings),
         progress=progress,
         interruptible=interruptible,
-        announce=None if announce is None else lambda *parts: announce(_text(*parts)),
+        announce=announce,
         solver=steered,
     )
     if settings.ensemble > 1 and announce is not None:
-        announce("")
+        announce(None, None)
     estimator = trained_estimator(data, settings, budget)
     scales = estimator.scales_
     used = np.delete(np.arange(len(data.names)), scales.left_out)
@@ -129,12 +142,9 @@ def fit(
     losses, history = data.losses(predict), tuple(budget.history)
     if settings.ensemble > 1:
         history, budget.work = ((budget.seconds, math.nan, losses[0], 0),), math.nan
-        summary, changed = ensemble_text(estimator.ensembles_, data.targets.outputs), settings
-    else:
-        summary = _text(budget.hierarchy, budget.schedule)
-        changed = _in_effect(settings, prefix, budget.hierarchy)
+        name = ENSEMBLE
     trained = Trained(
-        ENSEMBLE if settings.ensemble > 1 else name,
+        name,
         predict,
         sum(p.numel() for p in network.parameters()),
         budget.seconds,
@@ -142,11 +152,11 @@ def fit(
         *losses,
         history,
     )
-    return Fitted(model, trained, changed, summary, budget.interrupted)
-
-
-def _text(hierarchy: Hierarchy, schedule: Schedule) -> str:
-    return f"{hierarchy}\n\n{schedule}"
+    if settings.ensemble > 1:
+        own = estimator.ensembles_
+        return Fitted(model, trained, settings, None, None, budget.interrupted, own)
+    changed = _in_effect(settings, prefix, budget.hierarchy)
+    return Fitted(model, trained, changed, budget.hierarchy, budget.schedule, budget.interrupted)
 
 
 def _of_columns(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mgnet import Hierarchy, Schedule
 from mgnet.app.comparison import baselines
 from mgnet.app.data import Data, Settings, Trained, parameters
 from mgnet.app.files.columns import listed, shown
@@ -87,11 +88,11 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
         remarks.append(sentence)
         say(sentence)
 
-    def announce(text: str) -> None:
+    def announce(hierarchy: Hierarchy | None, schedule: Schedule | None) -> None:
         for sentence in remarks:  # not before: a refusal is one sentence
             say(sentence)
-        if text:
-            show(f"{text}\n")
+        if hierarchy is not None:
+            show(f"{hierarchy}\n\n{schedule}\n")
 
     with Hold() if hold is None else nullcontext(hold) as hold:
         with hold.interruptible():

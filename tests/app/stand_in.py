@@ -89,6 +89,7 @@ def fit(
         settings=settings,
         hierarchy=hierarchy,
         schedule=schedule,
+        summary=f"{hierarchy}\n\n{schedule}",
         model=model,
         trained=trained,
         interrupted=interrupted,

@@ -3,6 +3,7 @@
 Training is replaced by a stand-in: see stand_in.py.
 """
 
+import math
 import os
 import shutil
 import signal
@@ -102,8 +103,43 @@ def test_settings_arrive(install, monkeypatch):
 
 
 def test_fewer_rows_than_parameters_is_a_warning(install, capsys):
-    assert cli.main(["fit", "data.csv", "--target", "rho"]) == 0
+    assert cli.main(["fit", "data.csv", "--target", "rho", "--ensemble", "1"]) == 0
     assert "warning: 32 training rows for 840 parameters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "members"),
+    [
+        ("", 5),
+        ("--degree 2 --seconds 9 --seed 3", 5),
+        ("--ensemble 3", 3),
+        ("--ensemble 1", 1),
+        ("--hidden 8", 1),
+        ("--cycle V(1,1)", 1),
+        ("--roughness 1e-3", 1),
+        ("-mgnet_levels 2", 1),
+    ],
+)
+def test_options_of_a_single_network_train_one(install, monkeypatch, options, members):
+    seen = []
+    monkeypatch.setattr(cli, "insert_options", lambda arguments: None)
+    inner = sys.modules["mgnet.app.job"].run_job
+    monkeypatch.setattr(
+        sys.modules["mgnet.app.job"],
+        "run_job",
+        lambda job, *rest: seen.append(job.settings) or inner(job, *rest),
+    )
+    assert cli.main(["fit", "data.csv", "--target", "rho", *options.split()]) == 0
+    assert seen[0].ensemble == members
+    assert (seen[0].seconds == math.inf) == (members > 1 and "--seconds" not in options)
+
+
+@pytest.mark.parametrize("options", ["--cycle V(1,1)", "--hidden 4", "-mgnet_levels 2"])
+def test_an_ensemble_is_not_steered_by_them(install, capsys, monkeypatch, options):
+    monkeypatch.setattr(cli, "insert_options", lambda arguments: None)
+    words = ["--ensemble", "4", *options.split()]
+    sentence = refused(capsys, "fit", "data.csv", "--target", "rho", *words)
+    assert "--ensemble 4 and" in sentence and "exclude one another" in sentence
 
 
 def test_dropped_rows_are_counted(install, capsys):
