@@ -326,9 +326,10 @@ def backward(
     `of` is to the adjoints what `at` is to the values, `empty` says where they begin as zeros, and
     `source`, unless it is negative, where the gradients by the states after the layers stand. Where
     `after` is not negative, what stands there, and `by` further on for the next layer, is added to
-    the adjoint before a layer, which is then written there. The gradients of the parameters are added to `sums`, in the places of `sums_at` that are not
-    negative; numbers of a vector, or of a column of a matrix, fill whole vectors there. `turned` is
-    room for the rows of one adjoint, sample after sample.
+    the adjoint before a layer, which is then written there. The gradients of the parameters are
+    added to `sums`, in the places of `sums_at` that are not negative; numbers of a vector, or of a
+    column of a matrix, fill whole vectors there. `turned` is room for the rows of one adjoint,
+    sample after sample.
     """
     one = mem.dtype.type(1.0)
     for n in range(layers - 1, -1, -1):

@@ -24,7 +24,7 @@ def _move(table, layers, here):
 
 @njit(cache=True, nogil=True)
 def _read(given, at, mem, to, samples, S, rows, repeats):
-    """Samples one after another become rows of samples; the rest of a row is the first one, or 0."""
+    """Samples one after another become rows of samples, which go on with the first one, or 0."""
     for s in range(S):
         for r in range(rows):
             if s < samples:
@@ -86,7 +86,7 @@ def backward_runs(
     tasks, block, size, span, runs, code, numbers, at, of, empty, after, by, turned, par, par_at,
     mem, given, added, out, sums, sums_at, slope, adds, width, lanes,
 ):  # fmt: skip
-    """`backward` of the tasks from tasks[0] to tasks[1], from states that runs of `span` layers kept.
+    """`backward` of the tasks from tasks[0] to tasks[1]; runs of `span` layers kept the states.
 
     A run begins where one of these does and lies inside it, or `span` is 1, and the strides of the
     tables lead from one to the next. `given` has the adjoint after each run, `added`, unless it is

@@ -28,7 +28,7 @@ def _loops() -> Any:
 
 
 class Runs(NamedTuple):
-    """Which layers: `first`, `first + step`, ... begin `count` runs of `length`, the last of `last`.
+    """Which layers: `count` runs of `length`, the last of `last`, at `first`, `first + step`, ...
 
     Examples
     --------
@@ -172,9 +172,9 @@ class LayerRuns:
         """
         count, length = self.runs.count, self.runs.length
         out = states.new_empty((count, length, *self.shape) if every else (count, *self.shape))
-        given = _flat(states), states.numpy()[:0].reshape(-1) if rows is None else _flat(rows)
+        given = _flat(states), _flat(states[:0] if rows is None else rows)
         for place in self.places:
-            some = partial(self._forward, place, *given, out.numpy().reshape(-1))
+            some = partial(self._forward, place, *given, _flat(out))
             share(some, count * place.block.parts, self._threads(self.runs))
         return out
 
@@ -220,8 +220,7 @@ class LayerRuns:
         """
         chosen = self.runs if runs is None else runs
         out = adjoint.new_empty(self.packed.count if every else chosen.count, *self.shape)
-        nothing = adjoint.numpy()[:0].reshape(-1)
-        given = _flat(adjoint), nothing if rows is None else _flat(rows), out.numpy().reshape(-1)
+        given = _flat(adjoint), _flat(adjoint[:0] if rows is None else rows), _flat(out)
         inner = every or rows is not None
         for place in self.places:
             # Parts of a run add to the same sums, and so belong to one thread.
@@ -266,7 +265,7 @@ class LayerRuns:
             at[:, 1] = by = place.block.parts * layout.size
             empty[:, 1] = of[:, 1] = 0
         elif skip:
-            at, of, empty = (table + skip * table[:, 1:2] * _first(table) for table in (at, of, empty))
+            at, of, empty = (_moved(table, skip) for table in (at, of, empty))
         return at, of, empty, layout.source + skip * by if inner else -1, by, layout.turned
 
     def _block(self, place: Place) -> tuple[int, ...]:
@@ -296,10 +295,12 @@ class LayerRuns:
         return start, self.packed.pull(leaves, sums, found, of_given)
 
 
-def _first(table: np.ndarray) -> np.ndarray:
-    """One in the first column."""
-    return np.eye(1, table.shape[1], dtype=table.dtype)
+def _moved(table: np.ndarray, layers: int) -> np.ndarray:
+    """Where things are for a later layer."""
+    moved = table.copy()
+    moved[:, 0] += layers * table[:, 1]
+    return moved
 
 
 def _flat(states: Tensor) -> np.ndarray:
-    return states.contiguous().numpy().reshape(-1)
+    return states.detach().contiguous().numpy().reshape(-1)

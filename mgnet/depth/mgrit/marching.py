@@ -1,4 +1,4 @@
-"""A march over layers one by one, for propagators that have none of their own; F-points filled in."""
+"""A march over layers one by one, for propagators that have none; F-points filled in."""
 
 from __future__ import annotations
 

@@ -117,9 +117,7 @@ class CompiledForward:
         runs = Runs.of_slice(which, packed.count)
         return LayerRuns(packed, runs, states.shape[1:]).forward(states)
 
-    def trajectory(
-        self, level: int, layers: int, start: Tensor, f: Tensor | None
-    ) -> Tensor | None:
+    def trajectory(self, level: int, layers: int, start: Tensor, f: Tensor | None) -> Tensor | None:
         """All points of a march over the layers of a level, if the loops know them."""
         packed = self.packed(level) if layers else None
         if packed is None:
@@ -158,8 +156,10 @@ def inner_runs(parts: Intervals, reverse: bool) -> Runs:
 
     Examples
     --------
-    >>> inner_runs(Intervals(7, 3), False), inner_runs(Intervals(8, 3), True)
-    (Runs(first=0, step=3, count=2, length=2, last=2), Runs(first=1, step=3, count=3, length=2, last=1))
+    >>> inner_runs(Intervals(7, 3), reverse=False)
+    Runs(first=0, step=3, count=2, length=2, last=2)
+    >>> inner_runs(Intervals(8, 3), reverse=True)
+    Runs(first=1, step=3, count=3, length=2, last=1)
     """
     first, step, count, length, last = Runs.of_intervals(parts.layers, parts.factor)
     if last == 1:  # it has no F-points
@@ -229,9 +229,7 @@ class CompiledAdjoint(Adjoint):
         new = runs.backward(states, chosen)
         return new if sources is None else new.add_(sources[which])
 
-    def trajectory(
-        self, level: int, layers: int, start: Tensor, f: Tensor | None
-    ) -> Tensor | None:
+    def trajectory(self, level: int, layers: int, start: Tensor, f: Tensor | None) -> Tensor | None:
         """As of `CompiledForward`."""
         same = level and self._same
         runs = self.runs(level) if layers and not same else None

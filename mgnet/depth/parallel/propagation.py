@@ -8,14 +8,13 @@ recorded.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mgnet.depth.batched.tape import Tape
-from mgnet.depth.mgrit.c_layers import Intervals, intervals
 from mgnet.depth.compiled.runs import LayerRuns
+from mgnet.depth.mgrit.c_layers import Intervals, intervals
 from mgnet.depth.parallel.adjoint import Adjoint
 from mgnet.depth.parallel.compiled_cycles import (
     CompiledAdjoint,
@@ -239,7 +238,6 @@ class Propagation:
                 now = now + self.sources[which]
         first = now[0] if len(now) else adjoint[0]  # other processes hold all layers
         return self.communicator.broadcast_from_last(first, True), of_parameters, of_steps
-
 
     def _of_loops(
         self, swept: LayerRuns, adjoint: Tensor
