@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mgnet.depth.batched.tape import Tape
+from mgnet.depth.mgrit.c_layers import Intervals
 from mgnet.depth.parallel.coarse_layers import sums
 from mgnet.depth.parallel.fused_layers import FusedTape
 from mgnet.depth.parallel.layer_jacobians import backward_jacobians, work_of
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
 from mgnet.depth.parallel.turns import in_turn, summed
 
-if TYPE_CHECKING:
-    from mgnet.depth.parallel.propagation import Propagation
-
 __all__ = ["Adjoint"]
+
+
+class Recorded(Protocol):
+    """What is asked of a `Propagation`, whose closing sweep was recorded."""
+
+    setup: PropagationSetup
+    intervals: Intervals
+    tapes: list[Tape]
+    sources: Tensor | None
+    loops: Any
+    swept: Any
+
+    def points_of(self, level: int) -> Tensor:
+        """The recorded states where the own layers of a coarser level begin."""
+        ...
 
 
 class Adjoint:
@@ -36,19 +50,21 @@ class Adjoint:
     Examples
     --------
     >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.parallel.control import CycleLimit
     >>> from mgnet.depth.parallel.method import MGRITMethod
+    >>> from mgnet.depth.parallel.propagation import Propagation
     >>> from mgnet.depth.parallel.propagation_setup import detached
     >>> net = ODENet(torch.nn.Linear(2, 2), 8)
     >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
     >>> forward = Propagation(PropagationSetup.of(net.kernel, detached(net.layers()), method))
     >>> _ = forward.forward(torch.ones(1, 2), CycleLimit(1), None, record=True)
-    >>> Adjoint.of(forward).advance(0, slice(0, 8, 4), torch.ones(2, 1, 2)).shape
+    >>> Adjoint.of(forward).advance(1, slice(0, 2), torch.ones(2, 1, 2)).shape
     torch.Size([2, 1, 2])
     """
 
     reverse = True
 
-    def __init__(self, forward: Propagation, gathered: Tensor | None):
+    def __init__(self, forward: Recorded, gathered: Tensor | None):
         self.forward = forward
         self.gathered = gathered
         self._sources: dict[int, Tensor] = {}  # of every level, what its layers add
@@ -57,7 +73,7 @@ class Adjoint:
         self._same = forward.setup.method.coarse == "identity"
 
     @classmethod
-    def of(cls, forward: Propagation) -> Adjoint:
+    def of(cls, forward: Recorded) -> Adjoint:
         """Gather the states of the gathered level, where there is one; all processes call it."""
         setup, gathered = forward.setup, None
         if setup.gathered and setup.method.coarse != "identity":  # all processes are here
