@@ -134,6 +134,10 @@ def targets_of(case: str, tables: list[list[saved.Row]]) -> list[saved.Row]:
     return found
 
 
+def methods(rows: list[saved.Row]) -> set[str]:
+    return {row["method"] for row in rows}
+
+
 def told_of(case: str, threads: int) -> str:
     return f"{case}, {threads} thread{'s' * (threads > 1)}"
 
@@ -142,6 +146,7 @@ def keep(folder: Path, setting: str, rows: list[saved.Row], cases: list[str]) ->
     """Save a table beside those that are there, in the place of its own former one."""
     path = folder / "depth_vs_serial.json"
     before = groups(json.loads(path.read_text())["rows"] if path.is_file() else [])
+    before = {about: own for about, own in before.items() if {AUTO, ONE_LEVEL} <= methods(own)}
     every = list(before | groups(rows))
     every = sorted(
         [about for about in every if about[0] in cases],

@@ -1,7 +1,8 @@
 """LayerParallel in one process beside serial PyTorch: eager, compiled, and written by hand.
 
     python benchmarks/depth_vs_serial.py [--threads 1 2] [--seeds 5] [--save]
-        [--cases 0 1 2 3 4] [--start smooth default] [--device cuda] [--torchbraid PATH]
+        [--cases 0 1 2 3 4] [--start smooth default] [--no-compile] [--device cuda]
+        [--torchbraid PATH]
 
 u += h tanh(W_n u + b_n), or the same with 3 x 3 convolutions; T = 1, float32, forward and backward,
 gradients of x and of all weights. mgnet: two levels, "cascade + 1" and "cascade + 0" in both
@@ -14,7 +15,8 @@ loop by hand as one CUDA graph. PATH is the folder in which TorchBraid was built
 repository, with XBraid and mpi4py): two levels, the first factor of the case, F-relaxation, first
 descent skipped, 1 and 2 iterations, which are the cascade alone and with one cycle.
 
-A run of some cases or threads takes a part of the time. With --save each case is saved once it is
+A run of some cases or threads takes a part of the time, and one with --no-compile a small part.
+With --save each case is saved once it is
 done, beside what other runs have saved of others: the table may be made piece by piece, each piece
 side by side. The last case has no torch.compile, whose compilation would take longer than all else.
 
@@ -252,11 +254,11 @@ def main(options: argparse.Namespace) -> None:
     setting = f"{options.seeds} seeds, float32, {where}"
     print(f"{setting}\n{saved.heading()}", flush=True)
     for case in [CASES[n] for n in options.cases]:
-        sizes = case.chunks
+        sizes = () if options.no_compile else case.chunks
         for threads in options.threads if device.type == "cpu" else [1]:
             torch.set_num_threads(threads)
             chunk, of_compiler = best_chunk(case, sizes, device)
-            sizes = (chunk,) if chunk else case.chunks  # other threads: compiled anew, no choice
+            sizes = (chunk,) if chunk else sizes  # other threads: compiled anew, no choice
             print(f"\n{told_of(str(case), threads)}\n  {of_compiler}", flush=True)
             for start in options.start:
                 rounds = measure(case, start, options.seeds, chunk, device, options.torchbraid)
@@ -273,6 +275,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))))
     parser.add_argument("--start", nargs="+", default=["smooth", "default"])
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--torchbraid", metavar="PATH", help="where TorchBraid was built")
     saved.add_option(parser)
