@@ -1,17 +1,24 @@
 """LayerParallel in one process beside serial PyTorch: eager, compiled, and written by hand.
 
     python benchmarks/depth_vs_serial.py [--threads 1 2] [--seeds 5] [--save]
-        [--cases 0 1 2 3] [--start smooth default] [--device cuda] [--torchbraid PATH]
+        [--cases 0 1 2 3 4] [--start smooth default] [--no-compile] [--device cuda]
+        [--torchbraid PATH]
 
 u += h tanh(W_n u + b_n), or the same with 3 x 3 convolutions; T = 1, float32, forward and backward,
 gradients of x and of all weights. mgnet: two levels, "cascade + 1" and "cascade + 0" in both
-directions, and one level, which is no multigrid. Weights: a few Fourier modes in depth ("smooth"),
+directions, one level, which is no multigrid, and "auto", which chooses between one cycle with the
+first factor and one level. Weights: a few Fourier modes in depth ("smooth"),
 or those with which PyTorch begins ("default"). Rivals are in depth_rivals.py: a loop over modules;
 torch.compile of chunks of layers (the best of some sizes; a C++ compiler must be there); a loop by
 hand, without autograd and allocations, in Python and in TorchScript. With --device cuda also the
 loop by hand as one CUDA graph. PATH is the folder in which TorchBraid was built (`src` of its
 repository, with XBraid and mpi4py): two levels, the first factor of the case, F-relaxation, first
 descent skipped, 1 and 2 iterations, which are the cascade alone and with one cycle.
+
+A run of some cases or threads takes a part of the time, and one with --no-compile a small part.
+With --save each case is saved once it is
+done, beside what other runs have saved of others: the table may be made piece by piece, each piece
+side by side. The last case has no torch.compile, whose compilation would take longer than all else.
 
 All take turns; each turn is as many calls as fit in 0.1 s. A row tells the least and the median
 time of all calls of all seeds, how many times the least time of mgnet's best factor with one cycle
@@ -34,6 +41,7 @@ from typing import NamedTuple
 
 import saved
 import torch
+from depth_judged import AUTO, ONE_LEVEL, keep, table, told_of
 from depth_rivals import (
     HandWritten,
     Problem,
@@ -53,7 +61,6 @@ from depth_rivals import (
 from mgnet.depth import FixedCycles, LayerParallel, ODENet
 
 ROUNDS = 3
-ONE_LEVEL = "mgnet, one level"
 
 
 class Case(NamedTuple):
@@ -64,7 +71,6 @@ class Case(NamedTuple):
     batch: int
     factors: tuple[int, ...]
     chunks: tuple[int, ...]
-    auto: bool = False
 
     def __str__(self) -> str:
         shape = (
@@ -78,8 +84,9 @@ class Case(NamedTuple):
 CASES = (
     Case(1024, (16,), 32, (32,), (16, 32)),
     Case(1024, (32,), 32, (16, 32, 64), (16, 32)),
-    Case(128, (32,), 32, (4,), (16, 32), auto=True),
-    Case(32, (8, 28, 28), 32, (4,), (8,), auto=True),
+    Case(128, (32,), 32, (4,), (16, 32)),
+    Case(32, (8, 28, 28), 32, (4,), (8,)),
+    Case(4096, (32,), 16, (64,), ()),  # a batch of one vector: serially one thread has all
 )
 
 
@@ -135,6 +142,8 @@ def ours(
 
 def best_chunk(case: Case, sizes: Sequence[int], device: torch.device) -> tuple[int, str]:
     """The size of compiled chunks that runs fastest, and what is said of it; 0 without compiler."""
+    if not sizes:
+        return 0, "torch.compile is left out"
     told = to(device, problem(case.layers, case.shape, case.batch, "default", 0))
     times, seconds = {}, {}
     for chunk in sizes:
@@ -181,8 +190,7 @@ def multigrid(told: Problem, case: Case) -> tuple[dict[str, Work], dict[str, flo
     chosen = [
         (f"mgnet, factor {c}, c + {k}", 2, c, "mgrit", k) for k in (1, 0) for c in case.factors
     ]
-    if case.auto:
-        chosen.append(("mgnet, auto", 2, case.factors[0], "auto", 1))
+    chosen.append((AUTO, 2, case.factors[0], "auto", 1))
     chosen.append((ONE_LEVEL, 1, 2, "mgrit", 1))
     for name, levels, factor, mode, cycles in chosen:
         works[name], counted = ours(told, levels, factor, mode, cycles)
@@ -238,113 +246,27 @@ def medians(rows: Rows) -> list[saved.Row]:
     return found
 
 
-def fastest(rows: list[saved.Row], kind: str) -> saved.Row:
-    """The fastest of the rivals, or of our rows with a name that ends so."""
-    chosen = [row for row in rows if row["method"].endswith(kind)]
-    if kind == "rival":
-        chosen = [row for row in rows if "mgnet" not in row["method"]]
-    return min(chosen, key=lambda row: row["ms_least"])
-
-
-def ratios(above: saved.Row, below: saved.Row) -> tuple[float, float]:
-    """Of the least and of the median times."""
-    return above["ms_least"] / below["ms_least"], above["ms_median"] / below["ms_median"]
-
-
-def table(rows: list[saved.Row]) -> str:
-    head = f"{'':<27}{'least ms':>10}{'median ms':>11}{'times':>8}{'work':>7}"
-    lines = [f"{head}{'output':>10}{'gradients':>11}"]
-    for row in rows:
-        line = f"  {row['method']:<25}{row['ms_least']:>10.2f}{row['ms_median']:>11.2f}"
-        work = f"{row['work']:.2f}" if "work" in row else "-"
-        line += f"{row['times']:>8.2f}{work:>7}"
-        lines.append(f"{line}{row['output_error']:>10.0e}{row['gradient_error']:>11.0e}")
-    named = {row["method"]: row for row in rows}
-    eagerly, one = named["eager loop"], fastest(rows, "c + 1")
-    for best in (one, fastest(rows, "c + 0")):
-        short = best["method"][7:]
-        told = [
-            f"{name} / {short}: {a:.2f} (medians {b:.2f})"
-            for name, row in (("best rival", fastest(rows, "rival")), ("eager", eagerly))
-            for a, b in [ratios(row, best)]
-        ]
-        lines.append("  " + "; ".join(told))
-    for name in [name for name in (ONE_LEVEL, "mgnet, auto") if name in named]:
-        a, b = ratios(named[name], eagerly)
-        lines.append(f"  {name[7:]} / eager: {a:.2f} ({b:.2f})")
-    ratio = one["ms_least"] / eagerly["ms_least"] / one["work"]
-    lines.append(f"  time over eager / counted work: {ratio:.2f}  (c + k: cascade, then k cycles)")
-    return "\n".join(lines)
-
-
-def targets(rows: list[saved.Row]) -> list[saved.Row]:
-    """Of the least times on one thread; a target holds for both kinds of weights."""
-    found = []
-    one_thread = [row for row in rows if row["threads"] == 1]
-    for case in dict.fromkeys(row["case"] for row in one_thread):
-        starts = dict.fromkeys(row["start"] for row in one_thread if row["case"] == case)
-        tables = [
-            [row for row in one_thread if (row["case"], row["start"]) == (case, start)]
-            for start in starts
-        ]
-        found += targets_of(case, tables)
-    return found
-
-
-def targets_of(case: str, tables: list[list[saved.Row]]) -> list[saved.Row]:
-    """Of one case, a table per kind of weights."""
-
-    def told(name: str, goal: float, values: list[float], at_least: bool) -> saved.Row:
-        met = min(values) >= goal if at_least else max(values) <= goal
-        word = "at least" if at_least else "at most"
-        measured = ", ".join(f"{value:.2f}" for value in values)
-        return saved.target(f"{case}: {name}", f"{word} {goal:g}", measured, met)
-
-    def over_eager(name: str) -> list[float]:
-        return [ratios(fastest(rows, name), fastest(rows, "eager loop"))[0] for rows in tables]
-
-    gains = [ratios(fastest(rows, "rival"), fastest(rows, "c + 1"))[0] for rows in tables]
-    found = [told("one level over eager", 1.1, over_eager("one level"), False)]
-    for start, goal in (("width 16, 1024", 2.5), ("width 32, 1024", 1.3)):
-        if case.startswith(start):
-            found.append(told("best of the rivals over one cycle", goal, gains, True))
-    if case.startswith("width 32, 128"):
-        eager_gains = [1.0 / value for value in over_eager("c + 1")]
-        found.append(told("eager over one cycle", 1.5, eager_gains, True))
-        found.append(told("auto over eager", 1.0, over_eager("auto"), False))
-    if "channels" in case:
-        pairs = zip(over_eager("c + 1"), tables, strict=True)
-        shares = [value / fastest(rows, "c + 1")["work"] for value, rows in pairs]
-        found.append(told("time over eager / counted work, one cycle", 1.1, shares, False))
-    return found
-
-
 def main(options: argparse.Namespace) -> None:
     if options.torchbraid:
         sys.path.insert(0, options.torchbraid)
     device = torch.device(options.device)
     where = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    setting, rows = f"{options.seeds} seeds, float32, {where}", []
-    lines = [setting, saved.heading()]
-    print("\n".join(lines), flush=True)
+    setting = f"{options.seeds} seeds, float32, {where}"
+    print(f"{setting}\n{saved.heading()}", flush=True)
     for case in [CASES[n] for n in options.cases]:
-        sizes = case.chunks
+        sizes = () if options.no_compile else case.chunks
         for threads in options.threads if device.type == "cpu" else [1]:
             torch.set_num_threads(threads)
             chunk, of_compiler = best_chunk(case, sizes, device)
-            sizes = (chunk,) if chunk else case.chunks  # other threads: compiled anew, no choice
-            lines.append(f"\n{case}, {threads} thread{'s' * (threads > 1)}\n  {of_compiler}")
-            print(lines[-1], flush=True)
+            sizes = (chunk,) if chunk else sizes  # other threads: compiled anew, no choice
+            print(f"\n{told_of(str(case), threads)}\n  {of_compiler}", flush=True)
             for start in options.start:
                 rounds = measure(case, start, options.seeds, chunk, device, options.torchbraid)
-                measured = medians(rounds)
                 about = {"case": str(case), "threads": threads, "start": start}
-                rows += [about | row for row in measured]
-                lines.append(f"\n  {start} weights\n{table(measured)}")
-                print(lines[-1], flush=True)
-    if options.save:
-        found = targets(rows)
-        saved.save(options.save, "depth_vs_serial", setting, rows, found, "\n".join(lines))
+                rows = [about | row for row in medians(rounds)]
+                print(f"\n  {start} weights\n{table(rows)}", flush=True)
+                if options.save:
+                    keep(options.save, setting, rows, [str(case) for case in CASES])
 
 
 if __name__ == "__main__":
@@ -353,6 +275,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))))
     parser.add_argument("--start", nargs="+", default=["smooth", "default"])
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--torchbraid", metavar="PATH", help="where TorchBraid was built")
     saved.add_option(parser)

@@ -51,9 +51,10 @@ ROOMS = {
     "app/columns": {"files"},
 }
 # The classes of mgnet that others may be derived from: abstract ones and protocols, two kinds
-# of problems, and a block whose tangent is a block, too. All else is final.
+# of problems, a block whose tangent is a block, too, and the adjoint, which the loops may do. All
+# else is final.
 DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
-DERIVED_FROM |= {"StepRule", "Explained"}
+DERIVED_FROM |= {"StepRule", "Explained", "Adjoint"}
 DERIVED_FROM |= {"Objective", "LeastSquares", "StackedBlock", "OptionsInState"}
 # Files that import one another, for types only in one direction.
 CIRCLES = [
@@ -65,12 +66,12 @@ CIRCLES = [
 COMPILERS = {"numba", "llvmlite"}
 COMPILED = {"mgnet/kernels.py"}
 COMPILED |= {f"mgnet/knots/{name}.py" for name in ("local_kernels", "spline_loops", "team")}
-COMPILED |= {f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops", "products")} | {
-    "mgnet/simd.py"
-}
+COMPILED |= {
+    f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops", "products", "run_loops")
+} | {"mgnet/simd.py"}
 LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
 LAZY |= {"mgnet.knots.spline_loops", "mgnet.knots.team"}
-LAZY |= {f"mgnet.depth.compiled.{name}" for name in ("functions", "loops", "products")}
+LAZY |= {f"mgnet.depth.compiled.{name}" for name in ("functions", "loops", "products", "run_loops")}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
 # `python -m mgnet` is the command line; Python wants the file among those of the core.

@@ -37,7 +37,7 @@ class Block:
     S: int
 
 
-def blocks_of(samples: int, lanes: int, rows: int) -> list[Block]:
+def blocks_of(samples: int, lanes: int, rows: int, alone: bool = True) -> list[Block]:
     """The parts of a batch: done one after another, or by threads, through all layers.
 
     They do not depend on the number of threads, so neither do sums over samples.
@@ -48,6 +48,8 @@ def blocks_of(samples: int, lanes: int, rows: int) -> list[Block]:
         `lanes` is the numbers in a vector.
     rows : int
         Of the widest value.
+    alone : bool
+        Whether threads have nothing else to share; then there are four parts at least, if possible.
 
     Examples
     --------
@@ -56,7 +58,7 @@ def blocks_of(samples: int, lanes: int, rows: int) -> list[Block]:
     """
     vectors = -(-samples // lanes)
     most = max(min(WIDEST // lanes, CACHE // (64 * rows)), 1)
-    each = min(max(-(-vectors // 4), 1 if vectors < 4 else 2), most)
+    each = min(max(-(-vectors // 4), 1 if vectors < 4 else 2) if alone else vectors, most)
     parts = samples // (each * lanes)
     S, done = each * lanes, parts * each * lanes
     found = [Block(0, done, parts, S)] if parts else []

@@ -255,23 +255,25 @@ def _combine_back(
 
 
 @njit(cache=True, nogil=True)
-def _step(mem, x, y, z, size, adds, rows, S, lanes):
-    """Make z = x + size y, or y alone."""
+def _step(mem, x, y, z, size, adds, more, rows, S, lanes):
+    """Make z = x + size y, or y alone; with `more` that is added to what stands there."""
     factor = equal(mem, size, ONE)
-    for r in range(rows):
-        for t in range(r * S, r * S + S, lanes):
-            v = load(mem, y + t, ONE)
-            if adds:
-                v = fused(load(mem, x + t, ONE), factor, v)
-            store(mem, z + t, v)
+    for t in range(0, rows * S, lanes):
+        v = load(mem, y + t, ONE)
+        if adds:
+            v = fused(load(mem, x + t, ONE), factor, v)
+        if more:
+            v = plus(v, load(mem, z + t, ONE))
+        store(mem, z + t, v)
 
 
 @njit(cache=True, nogil=True)
-def forward(code, numbers, at, par, par_at, mem, slope, adds, width, layers, S, lanes):
+def forward(code, numbers, at, par, par_at, mem, rows_added, slope, adds, width, layers, S, lanes):
     """All layers, from the state that stands in the place of layer 0.
 
     A state is value 0, of `width` features; a step is the number of parameter 0. Value `slope`
-    times the step is added to the state, or takes its place.
+    times the step is added to the state, or takes its place. With `rows_added`, what stands in the
+    place of a later state is added to it.
     """
     for n in range(layers):
         for k in range(len(code)):
@@ -292,7 +294,7 @@ def forward(code, numbers, at, par, par_at, mem, slope, adds, width, layers, S, 
                 _combine(op, c, d, par, w, mem, x, z, y, rows, S, lanes)
         x, y = at[0, 0] + n * at[0, 1], at[slope, 0] + n * at[slope, 1]
         size = par[par_at[0, 0] + n * par_at[0, 1]]
-        _step(mem, x, y, x + at[0, 1], size, adds, width, S, lanes)
+        _step(mem, x, y, x + at[0, 1], size, adds, rows_added, width, S, lanes)
 
 
 @njit(cache=True, nogil=True)
@@ -316,22 +318,24 @@ def _slope_back(mem, lam, y, of_y, size, adds, width, S, lanes, sums, to):
 
 @njit(cache=True, nogil=True)
 def backward(
-    code, numbers, at, of, empty, source, turned, par, par_at, mem, sums, sums_at, slope, adds,
-    width, layers, S, lanes,
+    code, numbers, at, of, empty, source, after, by, turned, par, par_at, mem, sums, sums_at,
+    slope, adds, width, layers, S, lanes,
 ):  # fmt: skip
     """The adjoint from the last layer to the first, in the place of the adjoint of value 0.
 
     `of` is to the adjoints what `at` is to the values, `empty` says where they begin as zeros, and
-    `source`, unless it is negative, where the gradients by the states after the layers stand. The
-    gradients of the parameters are added to `sums`, in the places of `sums_at` that are not
-    negative; numbers of a vector, or of a column of a matrix, fill whole vectors there. `turned` is
-    room for the rows of one adjoint, sample after sample.
+    `source`, unless it is negative, where the gradients by the states after the layers stand. Where
+    `after` is not negative, what stands there, and `by` further on for the next layer, is added to
+    the adjoint before a layer, which is then written there. The gradients of the parameters are
+    added to `sums`, in the places of `sums_at` that are not negative; numbers of a vector, or of a
+    column of a matrix, fill whole vectors there. `turned` is room for the rows of one adjoint,
+    sample after sample.
     """
     one = mem.dtype.type(1.0)
     for n in range(layers - 1, -1, -1):
         if source >= 0:
             given = source + n * width * S
-            _step(mem, of[0, 0], given, of[0, 0], one, True, width, S, lanes)
+            _step(mem, of[0, 0], given, of[0, 0], one, True, False, width, S, lanes)
         for first, stride, rows in empty:
             _fill(mem, first + n * stride, rows, S, lanes, mem, 0, False)
         y, of_y = at[slope, 0] + n * at[slope, 1], of[slope, 0] + n * of[slope, 1]
@@ -362,3 +366,7 @@ def backward(
                 _combine_back(
                     op, c, par, w, mem, x, z, of_y, of_x, of_z, first, sums, to, rows, S, lanes
                 )  # fmt: skip
+        if after >= 0:
+            row = after + n * by
+            _step(mem, of[0, 0], row, of[0, 0], one, True, False, width, S, lanes)
+            _step(mem, row, of[0, 0], row, one, False, False, width, S, lanes)

@@ -15,14 +15,14 @@ from mgnet.depth.compiled.layout import Block, Layout, Sums, blocks_of, kept_val
 from mgnet.depth.compiled.parameters import Memory, Prepared
 from mgnet.threads import share
 
-__all__ = ["CompiledMarch", "MarchedLayers", "PackedLayers"]
+__all__ = ["CompiledMarch", "MarchedLayers", "PackedLayers", "Place"]
 
 BYTES = 64  # of a vector
 GROUPS = 16  # parts of a batch have the sums of so many groups; each needs memory
 
 
 @dataclass(frozen=True, eq=False)
-class _Place:
+class Place:
     """Where the parts of a block are in the memory of a pass: `size` numbers each."""
 
     block: Block
@@ -73,7 +73,12 @@ class CompiledMarch:
         self._layouts: dict[Any, Layout] = {}
 
     def layout(
-        self, layers: int, S: int, wanted: frozenset[int] | None, counts: tuple[int, ...]
+        self,
+        layers: int,
+        S: int,
+        wanted: frozenset[int] | None,
+        counts: tuple[int, ...],
+        rows: bool = False,
     ) -> Layout:
         """Where everything stands.
 
@@ -84,8 +89,10 @@ class CompiledMarch:
             The parameters of the loops whose gradients are asked for; None: no backward pass.
         counts : tuple of int
             The rows of the given values, layers or 1.
+        rows : bool
+            Whether there is room for what is added to each adjoint, though not `of_all`.
         """
-        key = layers, S, wanted, counts
+        key = layers, S, wanted, counts, rows
         found = self._layouts.get(key)
         if found is None:
             if len(self._layouts) >= 64:
@@ -93,7 +100,7 @@ class CompiledMarch:
             given = dict(zip(self.given, counts, strict=True))
             kept = None if wanted is None else kept_values(self.code, wanted)
             found = self._layouts[key] = Layout(
-                self.code, self.empty, layers, S, kept, given, self.lanes, self.of_all
+                self.code, self.empty, layers, S, kept, given, self.lanes, self.of_all or rows
             )
         return found
 
@@ -130,7 +137,7 @@ class CompiledMarch:
 
     def places(
         self, layers: PackedLayers, count: int, u: Tensor, record: bool
-    ) -> tuple[list[_Place], int]:
+    ) -> tuple[list[Place], int]:
         """Where the parts of a batch are, for so many layers; numbers in all."""
         of_loops = self.prepared.wanted(layers.wanted) if record else None
         places, size, samples = [], 0, u.numel() // self.width
@@ -138,7 +145,7 @@ class CompiledMarch:
         counts = tuple([count if len(x) == layers.count else 1 for x in layers.given])
         for block in blocks_of(samples, self.lanes, rows):
             layout = self.layout(count, block.S, of_loops, counts)
-            places.append(_Place(block, layout, size))
+            places.append(Place(block, layout, size))
             size += block.parts * layout.size
         return places, size
 
@@ -240,7 +247,7 @@ class MarchedLayers:
         packed: PackedLayers,
         first: int,
         last: int,
-        places: Sequence[_Place],
+        places: Sequence[Place],
         memory: Memory,
         u: Tensor,
     ):
@@ -253,7 +260,7 @@ class MarchedLayers:
             for first in range(begin, begin + block.parts * layout.size, layout.size)
         ]
 
-    def _rows(self, place: _Place, table: str, k: int, count: int, skip: int = 0) -> Tensor:
+    def _rows(self, place: Place, table: str, k: int, count: int, skip: int = 0) -> Tensor:
         """Value k, or its adjoint, in `count` layers: (parts, count, rows, S); a view."""
         layout, block, rows = place.layout, place.block, self.march.code.values[k].rows
         if table == "source":
@@ -299,7 +306,7 @@ class MarchedLayers:
         def some(start: int, stop: int) -> None:
             for mem, layout, S in self.parts[start:stop]:
                 table = march.operations, march.numbers, layout.at
-                loop(*table, par, self.par_at, mem, *about, S, march.lanes)
+                loop(*table, par, self.par_at, mem, False, *about, S, march.lanes)
 
         share(some, len(self.parts), torch.get_num_threads())
 
@@ -363,7 +370,7 @@ class MarchedLayers:
                 ends = [len(self.parts) * g // groups for g in (k, k + 1)]
                 for mem, layout, S in self.parts[slice(*ends)]:
                     source = layout.source if march.of_all else -1
-                    tables = layout.at, layout.of, layout.empty, source, layout.turned
+                    tables = layout.at, layout.of, layout.empty, source, -1, 0, layout.turned
                     loop(
                         march.operations, march.numbers, *tables, par, self.par_at, mem, rows[k],
                         sums_at, *about, S, march.lanes,

@@ -20,7 +20,7 @@ from mgnet import vector
 from mgnet.depth.mgrit.c_layers import BatchedStep, CLayers
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
 from mgnet.depth.mgrit.lyapunov_exponent import MOST_LAYERS, Lyapunov, exponents_along
-from mgnet.depth.mgrit.marching import march_by_advance
+from mgnet.depth.mgrit.marching import filled, march_by_advance
 
 __all__ = ["LayerEquation", "Propagator"]
 
@@ -35,6 +35,10 @@ class Propagator(Protocol):
 
     A propagator with a method `march(level, layers, start, rows, reverse)` replaces
     `march_by_advance`, with the same arguments after the propagator, the same counts and results.
+    One with `relax(level, intervals, points, f, inner)` may march all intervals in one call, from
+    the C-points where they begin: it gives what arrives at their ends or, if `inner`, their
+    F-points, of shape (intervals, factor - 1, ...), and None for a level that it does not know.
+    Then it also has `trajectory(level, layers, start, f)`: all points of a march, or None.
 
     Examples
     --------
@@ -218,6 +222,11 @@ class LayerEquation:
 
     def _march_in_turn(self, f: State | None) -> State:
         value, rows = self.communicator.receive(self.start_value(f), self.reverse), None
+        trajectory = getattr(self.propagator, "trajectory", None)
+        u = trajectory(self.level, self.layers, value, f) if trajectory else None
+        if u is not None:
+            self.communicator.send(u[:1] if self.reverse else u[-1:], self.reverse)
+            return u
         if f is not None:
             rows = list(f)[-2::-1] if self.reverse else list(f)[1:]
         given = self.level, self.layers, value, rows, self.reverse
@@ -236,6 +245,10 @@ class LayerEquation:
         """F-relaxation: march from every C-point to the next one, all intervals at once."""
         transfer, advance, level = self._coarsened(), self.propagator.advance, self.level
         new = transfer.spread(transfer.inject(u))
+        found = self._at_once(transfer.inject(u), f, inner=True)
+        if found is not None:
+            self._count(transfer.intervals.f_steps)
+            return filled(new, found, transfer.intervals)
         value: State = None
         for which, read, write, _ in transfer.intervals.f_steps:
             value = advance(level, which, value if read is None else new[read])
@@ -263,20 +276,32 @@ class LayerEquation:
         of, rhs, ends = self._results.arrivals
         if of() is u and rhs is f:
             return ends
-        start, parts = self._first(u, f), []
+        start, found, own = self._first(u, f), None, transfer.intervals
         if transfer.c_points_only:
-            parts = self._march_all(transfer.inject(u), f)
+            found = self._at_once(transfer.inject(u), None, inner=False) if f is None else None
+            parts = self._march_all(transfer.inject(u), f) if found is None else [found]
         else:
-            parts = [u[call.read] for call in transfer.intervals.c_steps]
-        calls = zip(transfer.intervals.c_steps, parts, strict=True)
-        parts = [self.propagator.advance(self.level, call.which, part) for call, part in calls]
+            parts = [u[call.read] for call in own.c_steps]
+        if found is None:
+            calls = zip(own.c_steps, parts, strict=True)
+            parts = [self.propagator.advance(self.level, call.which, part) for call, part in calls]
+        else:
+            self._count(own.f_steps)
         ends = vector.join([*parts, start] if self.reverse else [start, *parts])
         if f is not None:
             inner = slice(0, -1) if self.reverse else slice(1, None)
             ends[inner] += transfer.inject(f)[inner]
-        self._count(transfer.intervals.c_steps)
+        self._count(own.c_steps)
         self._results.arrivals = weakref.ref(u), f, ends
         return ends
+
+    def _at_once(self, points: State, f: State | None, inner: bool) -> State | None:
+        """What `relax` of the propagator gives, if it has one that knows this level."""
+        relax = getattr(self.propagator, "relax", None)
+        if relax is None:
+            return None
+        left = points[1:] if self.reverse else points[:-1]
+        return relax(self.level, self._coarsened().intervals, left, f, inner)
 
     def share(self, *calls: slice) -> float:
         """What calls of some layers cost, relative to all n layers."""

@@ -1,4 +1,4 @@
-"""A march over layers one by one, for propagators that have none of their own."""
+"""A march over layers one by one, for propagators that have none; F-points filled in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-__all__ = ["march_by_advance"]
+from mgnet.depth.mgrit.c_layers import Intervals
+
+__all__ = ["filled", "march_by_advance"]
 
 State = Any
 
@@ -63,4 +65,27 @@ def march_by_advance(
         if rows is not None:
             start = start + rows[number]
         points.append(start)
+    return points
+
+
+def filled(points: State, found: State, parts: Intervals) -> State:
+    """A trajectory whose F-points are set, in place; those of a short last interval are fewer.
+
+    Parameters
+    ----------
+    points : state
+        All of a level, the C-points set.
+    found : state
+        The F-points, of shape (intervals, factor - 1, ...).
+    parts : Intervals
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> filled(np.zeros(6), np.array([[1.0, 2.0], [3.0, 4.0]]), Intervals(5, 3))
+    array([0., 1., 2., 0., 3., 0.])
+    """
+    n, c = parts.layers, parts.factor
+    for j in range(1, min(c, n)):
+        points[j:n:c] = found[: len(range(j, n, c)), j - 1]
     return points

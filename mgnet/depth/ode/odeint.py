@@ -16,7 +16,7 @@ from mgnet.depth.ode.right_hand_side import Kept, kept_of, needs_autograd
 from mgnet.depth.ode.state_tree import StateTree
 from mgnet.depth.ode.step_doubling import Tolerances, fitted_grid
 from mgnet.depth.parallel.control import Control
-from mgnet.depth.parallel.evaluation import fastest
+from mgnet.depth.parallel.evaluation import least_seconds, preferred
 from mgnet.depth.parallel.transforms import not_compiled, transform_of
 
 __all__ = ["odeint"]
@@ -170,14 +170,13 @@ def _faster(cycles: Integration, u: Tensor, points: Tensor, kept: Kept) -> str:
     """The faster mode for such a call, with gradients if it has them; all ranks agree."""
     needs = torch.is_grad_enabled() and (u.requires_grad or points.requires_grad)
     shape = tuple(u.shape), u.dtype, u.device, len(points), needs, cycles.factors, cycles.control
-    key = cycles.kernel.scheme, cycles.ranks is None, torch.is_grad_enabled(), *shape
+    about = cycles.kernel.scheme, cycles.ranks is None, torch.is_grad_enabled()
+    key = *about, torch.get_num_threads(), *shape
     if key not in kept.faster:
         parameters = [x for x in cycles.kernel.template.parameters() if x.requires_grad]
-        seconds = {}
-        for name, each in (("mgrit", cycles), ("serial", cycles.serial())):
-            run = partial(_run, each, points.detach())
-            seconds[name] = fastest(run, u, {}, parameters)
-        best = min(seconds, key=seconds.__getitem__)
+        ways = {"mgrit": cycles, "serial": cycles.serial()}
+        runs = {name: partial(_run, each, points.detach()) for name, each in ways.items()}
+        best = preferred(least_seconds(runs, u, {}, parameters, cycles.ranks is None))
         if cycles.ranks is not None:
             best = cycles.ranks.place(len(points) - 1, 1)[1].broadcast(best)
         kept.faster[key] = best

@@ -129,7 +129,9 @@ def _refusal(setup: PropagationSetup, u: Tensor) -> str:
     if type(kernel) not in (StackedBlock, SideBlock) or not kernel.traced:
         return "the block is not traced"
     alone = isinstance(setup.communicator, SerialCommunicator)
-    if not len(layers) or (kernel.has_state and not alone):  # ranks ask each other about buffers
+    # In a march ranks ask each other about buffers; in cycles each may take the loops or not.
+    asks = kernel.has_state and not alone and not setup.method.factors
+    if not len(layers) or asks:
         return "other processes hold layers, which have buffers"
     if u.device.type != "cpu" or u.dtype not in (torch.float32, torch.float64) or not u.numel():
         return f"states are {u.dtype} of shape {tuple(u.shape)} on {u.device}"

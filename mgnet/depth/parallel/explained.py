@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from mgnet.depth.parallel.compiled_cycles import compiled_cycles
 from mgnet.depth.parallel.compiled_serial import compiled_march
 from mgnet.depth.parallel.method import SERIAL_METHOD
 
@@ -18,11 +19,13 @@ __all__ = ["Explained"]
 
 
 class Explained(nn.Module):
-    """A module that tells whether its serial propagation is compiled."""
+    """A module that tells whether its propagation is compiled."""
 
     net: ODENet
     control: Any
     settings: dict[str, Any]
+
+    method: Any
 
     def _prepare(self, u: Tensor, method: Any, side: Mapping[str, Any]) -> tuple[Any, ...]:
         raise NotImplementedError
@@ -44,16 +47,25 @@ class Explained(nn.Module):
         >>> net = ODENet(nn.Conv1d(2, 2, 1), layers=8)
         >>> print(LayerParallel(net, levels=1).explain(x))
         Serial propagation, without compiled loops: Conv1d is not among the modules that they know.
+        >>> print(LayerParallel(ODENet(nn.Linear(3, 3), layers=8)).explain(x))
+        Cycles over the layers, in compiled loops; serial propagation would be in a compiled loop.
         """
+        mode = self.settings["mode"] if self.settings["factors"] else "serial"
         with torch.no_grad():
             u = self.net.encode(x, **side)
-            setup = self._prepare(u, SERIAL_METHOD, side)[0]
-            found = compiled_march(setup, u)
+            found = compiled_march(self._prepare(u, SERIAL_METHOD, side)[0], u)
+            cycles: Any = ""
+            if mode != "serial":
+                cycles = compiled_cycles(self._prepare(u, self.method, side)[0], u)
         how = f"without compiled loops: {found}" if isinstance(found, str) else "in a compiled loop"
-        mode = self.settings["mode"] if self.settings["factors"] else "serial"
         if mode == "serial" or self.control is None:
             few = " from checkpoints" * (self.settings["memory"] == "checkpoints")
             return f"Serial propagation{few}, {how}."
+        same = isinstance(found, str) and found == cycles
+        loops = f"without compiled loops{'' if same else f': {cycles}'}"
+        if not isinstance(cycles, str):
+            fused = self.method.coarse == "fused"
+            loops = f"in compiled loops{' on the finest level' * fused}"
         if mode == "auto":
-            return f"Cycles or serial propagation, what is faster; the latter is {how}."
-        return f"Cycles over the layers; serial propagation would be {how}."
+            return f"Cycles, {loops}, or serial propagation, what is faster; the latter is {how}."
+        return f"Cycles over the layers, {loops}; serial propagation would be {how}."

@@ -1,29 +1,32 @@
 """The state and the adjoint of a network for one input, solved by multigrid over its layers.
 
 `Propagation` and `Adjoint` are of one call of a `LayerParallel` module: they hold the tapes of the
-closing sweep, and the states at which the coarse layers are recorded.
+closing sweep, or what the compiled loops kept of it, and the states at which the coarse layers are
+recorded.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mgnet.depth.batched.tape import Tape
+from mgnet.depth.compiled.runs import LayerRuns
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
-from mgnet.depth.parallel.coarse_layers import sums
+from mgnet.depth.parallel.adjoint import Adjoint
+from mgnet.depth.parallel.compiled_cycles import (
+    CompiledAdjoint,
+    CompiledForward,
+    compiled_cycles,
+)
 from mgnet.depth.parallel.control import CycleLimit, PassReport
-from mgnet.depth.parallel.fused_layers import FusedTape
 from mgnet.depth.parallel.history import History
-from mgnet.depth.parallel.layer_jacobians import backward_jacobians, work_of
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
-from mgnet.depth.parallel.turns import in_turn, summed
 from mgnet.interpreter import run
 
-__all__ = ["Adjoint", "Propagation"]
+__all__ = ["Propagation"]
 
 
 class Propagation:
@@ -47,9 +50,16 @@ class Propagation:
         self.tapes: list[Tape] = []
         self.sources: Tensor | None = None  # gradients by the states before the own layers
         self.points: Tensor | None = None  # the recorded states, at the C-points
+        self.loops: CompiledForward | None = None
+        self.swept: LayerRuns | None = None  # the recorded sweep of the compiled loops
 
     def forward(
-        self, start: Tensor, limit: CycleLimit, guess: Tensor | None, record: bool
+        self,
+        start: Tensor,
+        limit: CycleLimit,
+        guess: Tensor | None,
+        record: bool,
+        with_steps: bool = True,
     ) -> tuple[Tensor, PassReport]:
         """Solve for the states from u_0.
 
@@ -61,13 +71,18 @@ class Propagation:
             States of the C-points, in place of the opening.
         record : bool
             Close with a sweep whose tapes the adjoint needs.
+        with_steps : bool
+            Whether gradients by the steps are asked for.
 
         Returns
         -------
         (Tensor, PassReport)
             The states at the m + 1 C-points.
         """
-        points, history = self._iterate(self.setup, start, guess, limit)
+        compiled = compiled_cycles(self.setup, start)
+        if not isinstance(compiled, str):
+            self.loops = CompiledForward(self.setup, compiled, with_steps, self.every)
+        points, history = self._iterate(self.loops or self.setup, start, guess, limit)
         if record:
             history.add_residual(self.record(points) - points)
         elif self.every:
@@ -82,7 +97,12 @@ class Propagation:
     def record(self, points: Tensor) -> Tensor:
         """Sweep over all layers from the C-points, and keep the tapes; what arrives there."""
         setup, now, ended = self.setup, points[:-1], []
-        self.points, self.states = now, self._room(points)
+        self.points = now
+        if self.loops is not None:
+            self.swept, ends = self.loops.record(0, now)
+            self.states = self.swept.states() if self.every else None
+            return torch.cat([points[:1], ends])
+        self.states = self._room(points)
         for which, count in offsets(self.intervals):
             if count < len(now):  # the short last interval ends
                 now, ended = now[:count], [now[count:]]
@@ -100,6 +120,9 @@ class Propagation:
 
     def _sweep(self, points: Tensor) -> None:
         """The states after all own layers, from those at the C-points."""
+        if self.loops is not None:
+            self.states = self.loops.record(0, points[:-1])[0].states()
+            return
         now, self.states = points[:-1], self._room(points)
         for which, count in offsets(self.intervals):
             now = self.setup.advance(0, which, now[:count])
@@ -126,7 +149,7 @@ class Propagation:
         self.sources = None
         if self.every:
             end, self.sources = end[-1], self._sources(end)
-        adjoint = Adjoint.of(self)
+        adjoint = (Adjoint if self.swept is None else CompiledAdjoint).of(self)
         if self.setup.method.uses_coarse(True, limit.cycles, guess is None):
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
@@ -148,7 +171,7 @@ class Propagation:
 
     def _iterate(
         self,
-        propagator: PropagationSetup | Adjoint,
+        propagator: PropagationSetup | CompiledForward | Adjoint,
         given: Tensor,
         guess: Tensor | None,
         limit: CycleLimit,
@@ -195,6 +218,8 @@ class Propagation:
         """
         setup, parts = self.setup, self.intervals
         fine = setup.fine
+        if self.swept is not None:
+            return self._of_loops(self.swept, adjoint)
         of_parameters = tuple(torch.empty_like(p) for p in fine.parameters)
         of_steps = torch.empty_like(fine.steps) if with_steps else None
         now = adjoint[1:-1] if parts.layers % parts.factor else adjoint[1:]
@@ -214,141 +239,16 @@ class Propagation:
         first = now[0] if len(now) else adjoint[0]  # other processes hold all layers
         return self.communicator.broadcast_from_last(first, True), of_parameters, of_steps
 
-
-class Adjoint:
-    """Steps of the adjoint, from right to left, by the tapes of the closing sweep.
-
-    The coarse layers are recorded at the states of their C-points, once for each level. It is the
-    reverse `Propagator`.
-
-    Parameters
-    ----------
-    forward : Propagation
-        With a recorded sweep.
-    gathered : Tensor or None
-        The states at which the layers of the gathered level begin, of all processes.
-
-    Examples
-    --------
-    >>> from mgnet.depth import ODENet
-    >>> from mgnet.depth.parallel.method import MGRITMethod
-    >>> from mgnet.depth.parallel.propagation_setup import detached
-    >>> net = ODENet(torch.nn.Linear(2, 2), 8)
-    >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
-    >>> forward = Propagation(PropagationSetup.of(net.kernel, detached(net.layers()), method))
-    >>> _ = forward.forward(torch.ones(1, 2), CycleLimit(1), None, record=True)
-    >>> Adjoint.of(forward).advance(0, slice(0, 8, 4), torch.ones(2, 1, 2)).shape
-    torch.Size([2, 1, 2])
-    """
-
-    reverse = True
-
-    def __init__(self, forward: Propagation, gathered: Tensor | None):
-        self.forward = forward
-        self.gathered = gathered
-        self._sources: dict[int, Tensor] = {}  # of every level, what its layers add
-        self._whole: dict[int, Tape | FusedTape] = {}  # of the coarser levels
-        self._parts: dict[tuple[int, ...], tuple[Tape | FusedTape, Tensor]] = {}
-        self._same = forward.setup.method.coarse == "identity"
-
-    @classmethod
-    def of(cls, forward: Propagation) -> Adjoint:
-        """Gather the states of the gathered level, where there is one; all processes call it."""
-        setup, gathered = forward.setup, None
-        if setup.gathered and setup.method.coarse != "identity":  # all processes are here
-            points = forward.points_of(len(setup.method.factors))
-            gathered = torch.cat(setup.communicator.allgather(points))
-        adjoint = cls(forward, gathered)
-        if setup.gathered and forward.sources is not None:
-            coarsest = len(setup.method.factors)
-            own = adjoint._of_states(coarsest)
-            adjoint._sources[coarsest + 1] = torch.cat(setup.communicator.allgather(own))
-        return adjoint
-
-    def record_coarse(self) -> None:
-        """Record the own coarse layers before the march, in which each process waits its turn."""
-        setup = self.forward.setup
-        if setup.count and not setup.gathered and not self._same:
-            for level in range(1, len(setup.method.factors) + 1):
-                self._of_level(level)
-
-    def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
-        """Backward steps of some layers of a level, all at once (`Propagator`)."""
-        if not states.shape[0]:  # no layers here
-            return states
-        sources = self._of_states(level)
-        if level and self._same:
-            return states if sources is None else states + sources[which]
-        key = level, which.start, which.stop, which.step
-        step = self._parts.get(key)
-        if step is None:
-            scale = self.forward.setup.scale(level, which, states)
-            step = self._parts[key] = self._tape(level, which), scale
-        tape, scale = step
-        new = torch.addcmul(states, scale, tape.vjp(states))
-        return new if sources is None else new.add_(sources[which])
-
-    def linearize(
-        self, level: int, which: slice, states: Tensor, structure: str
-    ) -> tuple[Tensor, Tensor]:
-        """Backward steps with their matrices, for each sample; see `NewtonSweep`."""
-        setup = self.forward.setup
-        scale, tape = setup.scale(level, which, states), None
-        if len(states):  # else other processes hold all layers
-            tape = self._tape(level, which)
-        found = backward_jacobians(setup.kernel, tape, scale, states, structure)
-        return self.advance(level, which, states), found
-
-    def linearization_work(self, structure: str, states: Tensor) -> float:
-        """Of `linearize`, in vector-Jacobian products of all layers."""
-        return work_of(self.forward.setup.kernel, structure, states)
-
-    def march(
-        self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
-    ) -> list[Tensor]:
-        """Backward steps of the layers of a coarse level, one by one: see `march_by_advance`."""
-        if not layers:  # other processes hold them all
-            return [start]
-        order = slice(None, None, -1 if reverse else 1)
-        sources = self._of_states(level)
-        if sources is not None:
-            added = [row[0] for row in sources.split(1)][order]
-            given = [0.0] * layers if rows is None else rows
-            rows = [row + more for row, more in zip(added, given, strict=True)]
-        if level and self._same:
-            return summed(layers, start, rows)
-        scales = self.forward.setup.scales(level, start)
-        vjps = self._of_level(level).vjp_each(start)
-        return in_turn(vjps[order], scales[order], start, rows)
-
-    def _of_states(self, level: int) -> Tensor | None:
-        """What the layers of a level add to the adjoint: a coarse one, all that its layers do."""
-        if self.forward.sources is None:
-            return None
-        if level not in self._sources:
-            stride = self.forward.setup.method.strides[level]
-            self._sources[level] = sums(self.forward.sources, stride)
-        return self._sources[level]
-
-    def _tape(self, level: int, which: slice) -> Tape | FusedTape:
-        if level:
-            return self._of_level(level)[which]
-        first, offset = divmod(which.start, self.forward.intervals.factor)
-        tape = self.forward.tapes[offset]
-        count = len(range(*which.indices(self.forward.setup.count)))
-        return tape if count == len(tape.value) else tape[first : first + count]
-
-    def _of_level(self, level: int) -> Tape | FusedTape:
-        if level not in self._whole:
-            setup, coarsest = self.forward.setup, len(self.forward.setup.method.factors)
-            if setup.gathered and level == coarsest:  # the own part of what is gathered
-                first = setup.gathered.first
-                tape = self._of_level(coarsest + 1)[first : first + len(setup.levels[coarsest])]
-            else:
-                points = self.gathered if level > coarsest else self.forward.points_of(level)
-                tape = setup.record(level, points)  # type: ignore[arg-type]
-            self._whole[level] = tape
-        return self._whole[level]
+    def _of_loops(
+        self, swept: LayerRuns, adjoint: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """As `gradients`."""
+        kernel, parameters = self.setup.kernel, self.setup.fine.parameters
+        now, found = swept.gradients(adjoint[1:], self.sources)
+        kernel.vjps += kernel.stages * self.setup.count
+        pairs = zip(parameters, found, strict=False)
+        of_parameters = [x.new_zeros(x.shape) if g is None else g for x, g in pairs]
+        return self.communicator.broadcast_from_last(now[0], True), tuple(of_parameters), found[-1]
 
 
 def offsets(parts: Intervals) -> list[tuple[slice, int]]:

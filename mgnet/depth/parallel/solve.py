@@ -133,7 +133,11 @@ class _Solve(torch.autograd.Function):
         forecast = partial(told_of, propagation.setup, u)
         with naming_divergence(call.net, "forward", forecast):
             points, made = propagation.forward(
-                u.detach(), call.budgets["forward"], guess, call.record
+                u.detach(),
+                call.budgets["forward"],
+                guess,
+                call.record,
+                ctx.needs_input_grad[2],
             )
         recorded = propagation.recorded() if call.update else []
         setup, changed = propagation.setup, [(which, x.new_buffers) for which, x in recorded]

@@ -13,7 +13,7 @@ def run(code, numbers, at, par, par_at, mem, slope, width, layers, S, lanes):
     table = np.array(code, np.int64).reshape(-1, 10)
     forward(
         table, np.array(numbers, mem.dtype).reshape(-1, 2), np.array(at, np.int64), par,
-        np.array(par_at, np.int64), mem, slope, True, width, layers, S, lanes,
+        np.array(par_at, np.int64), mem, False, slope, True, width, layers, S, lanes,
     )  # fmt: skip
 
 
@@ -55,8 +55,8 @@ def test_the_adjoint_of_a_product_and_of_a_step():
     sums, sums_at = np.ones(1 + 3 * lanes), np.array([(0, 0), (1, 0), (-1, 0)])
     none = np.zeros((0, 3), np.int64)
     backward(
-        code, np.array([(1.0, 0.0)]), at, of, none, -1, 12 * S, par, par_at, mem, sums, sums_at, 1,
-        True, 3, 1, S, lanes,
+        code, np.array([(1.0, 0.0)]), at, of, none, -1, -1, 0, 12 * S, par, par_at, mem, sums,
+        sums_at, 1, True, 3, 1, S, lanes,
     )  # fmt: skip
     rows = mem[: 12 * S].reshape(-1, S)
     np.testing.assert_allclose(rows[9:], g + 0.5 * W.T @ g)

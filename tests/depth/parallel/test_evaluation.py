@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from mgnet.depth.parallel.evaluation import evaluating, fastest, means
+from mgnet.depth.parallel import evaluation
+from mgnet.depth.parallel.evaluation import (
+    evaluating,
+    fastest,
+    least_seconds,
+    means,
+    preferred,
+)
 
 
 def test_means_are_over_all_samples():
@@ -57,3 +64,25 @@ def test_trials_leave_the_graphs_of_what_they_are_given_alone():
 
 def test_trials_of_what_records_nothing():
     assert fastest(lambda u, side: u.detach(), torch.ones(2, requires_grad=True), {}, []) > 0.0
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("each", [0.001, 1.0])
+def test_ways_take_turns_and_ranks_know_how_many(alone, each, monkeypatch):
+    times, calls = iter(range(1, 100)), []
+
+    def timed(run, *given, trials):
+        calls.append(run(*given))
+        return each * next(times)
+
+    monkeypatch.setattr(evaluation, "fastest", timed)
+    runs = {name: (lambda *_, name=name: name) for name in ("mgrit", "serial")}
+    seconds = least_seconds(runs, torch.ones(1), {}, [], alone)
+    turns = 10 if alone and each < 1.0 else 3
+    assert calls == ["mgrit", "serial"] * turns
+    assert seconds == {"mgrit": each, "serial": 2 * each}
+
+
+@pytest.mark.parametrize("cycles, mode", [(0.5, "mgrit"), (0.96, "serial"), (1.5, "serial")])
+def test_cycles_must_save_something(cycles, mode):
+    assert preferred({"mgrit": cycles, "serial": 1.0}) == mode

@@ -13,8 +13,8 @@ COMPILED = "in a compiled loop."
 NOT = "without compiled loops: Softmax is not among the modules that they know."
 MODES = {
     "serial": "Serial propagation, ",
-    "mgrit": "Cycles over the layers; serial propagation would be ",
-    "auto": "Cycles or serial propagation, what is faster; the latter is ",
+    "mgrit": "Cycles over the layers, {}; serial propagation would be ",
+    "auto": "Cycles, {}, or serial propagation, what is faster; the latter is ",
 }
 
 
@@ -24,11 +24,18 @@ def test_what_is_told_is_what_is_done(mode, known, monkeypatch):
     curve = nn.Tanh() if known else nn.Softmax(-1)
     net = ODENet(nn.Sequential(nn.Linear(3, 3), curve), 8)
     parallel, x, taken = LayerParallel(net, mode=mode), torch.randn(5, 3), []
-    assert parallel.explain(x) == MODES[mode] + (COMPILED if known else NOT)
+    loops = "in compiled loops" if known else "without compiled loops"
+    assert parallel.explain(x) == MODES[mode].format(loops) + (COMPILED if known else NOT)
     run = serial.march_compiled
     monkeypatch.setattr(serial, "march_compiled", lambda *x: taken.append(x) or run(*x))
     LayerParallel(net, mode="serial")(x)
     assert len(taken) == known
+
+
+def test_cycles_say_why_they_alone_are_not_compiled():
+    told = LayerParallel(ODENet(nn.Linear(3, 3), 8), forward="newton").explain(torch.randn(5, 3))
+    assert told.startswith("Cycles over the layers, without compiled loops: Newton's method takes")
+    assert told.endswith(COMPILED)
 
 
 def test_one_level_is_serial_and_the_batch_counts():

@@ -16,6 +16,7 @@ from mgnet.depth.mgrit.coarse_kinds import COARSE
 from mgnet.depth.mgrit.plan import plan
 from mgnet.depth.network.ode_net import ODENet
 from mgnet.depth.network.spline_weights import DepthSpline
+from mgnet.depth.parallel import layer_parallel
 from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 
@@ -446,6 +447,27 @@ def test_auto_keeps_one_of_the_two():
     ways = [LayerParallel(net, 2, 4, mode=mode)(batch()) for mode in ("mgrit", "serial")]
     assert any(torch.equal(parallel(batch()), way) for way in ways)
     assert parallel.calls == 1 or parallel.last_forward.cycles == 0
+
+
+@pytest.mark.parametrize("faster", ["mgrit", "serial"])
+def test_auto_measures_once_for_each_shape_and_number_of_threads(faster, monkeypatch):
+    asked = []
+
+    def measured(runs, *given):
+        asked.append(sorted(runs))
+        return {name: 1.0 + (name != faster) for name in runs}
+
+    monkeypatch.setattr(layer_parallel, "least_seconds", measured)
+    parallel, threads = LayerParallel(made(32)[0], 2, 4, mode="auto"), torch.get_num_threads()
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            parallel(batch())
+            assert parallel.last_forward.cycles == (faster == "mgrit")
+    finally:
+        torch.set_num_threads(threads)
+    parallel(batch(3))
+    assert asked == [["mgrit", "serial"]] * 3
 
 
 def counted(net, levels, cycles, coarsening=4, coarse="mean"):

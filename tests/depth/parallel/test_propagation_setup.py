@@ -12,10 +12,13 @@ from torch import nn
 
 from mgnet.depth import CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.depth.batched.block import StackedBlock
+from mgnet.depth.compiled.runs import LayerRuns
 from mgnet.depth.mgrit.layer_equation import LayerEquation
 from mgnet.depth.mgrit.marching import march_by_advance
+from mgnet.depth.parallel import propagation
+from mgnet.depth.parallel.adjoint import Adjoint
 from mgnet.depth.parallel.method import MGRITMethod
-from mgnet.depth.parallel.propagation import Adjoint, Propagation
+from mgnet.depth.parallel.propagation import Propagation
 from mgnet.depth.parallel.propagation_setup import PropagationSetup, detached
 from mgnet.depth.parallel.turns import in_turn
 
@@ -113,10 +116,13 @@ def test_calls_use_what_is_kept(monkeypatch):
     assert len(made) == 6
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("levels", [2, 3])
 @pytest.mark.parametrize("text", ["cascade + V", "W"])
-def test_nothing_of_a_call_outlives_it(levels, text, monkeypatch):
+def test_nothing_of_a_call_outlives_it(levels, text, compiled, monkeypatch):
     """States, tapes, residuals, right-hand sides and propagators: gone without a collector."""
+    if not compiled:
+        monkeypatch.setattr(propagation, "compiled_cycles", lambda *_: "not now")
     parallel = LayerParallel(net_of(), levels, 2, text, text, FixedCycles(2, tolerance=9.0))
     both(parallel, batch())
     seen = []
@@ -128,7 +134,7 @@ def test_nothing_of_a_call_outlives_it(levels, text, monkeypatch):
             found = method(self, *told, **named)
             several = found if isinstance(found, list | tuple) else [found]
             seen.extend(weakref.ref(x) for x in several if isinstance(x, torch.Tensor))
-            if isinstance(self, Propagation | Adjoint):
+            if isinstance(self, Propagation | Adjoint | LayerRuns):
                 seen.append(weakref.ref(self))
             return found
 
@@ -138,6 +144,8 @@ def test_nothing_of_a_call_outlives_it(levels, text, monkeypatch):
         watched(LayerEquation, name)
     for kind, name in ((Propagation, "forward"), (Propagation, "backward"), (Adjoint, "march")):
         watched(kind, name)
+    for name in ("forward", "backward"):
+        watched(LayerRuns, name)
     record = StackedBlock.record
 
     def recording(self, layers, states):

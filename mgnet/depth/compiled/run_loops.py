@@ -1,0 +1,123 @@
+"""The loops over runs of layers, compiled by numba: several calls of those of `loops.py` in one.
+
+Each part of a batch has, in each run, memory of its own, `size` numbers; those of a run follow one
+another. A task is one part of one run: number t is part t modulo `parts` of run t / parts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from mgnet.depth.compiled.loops import backward, forward
+
+__all__ = ["backward_runs", "forward_runs"]
+
+
+@njit(cache=True, nogil=True)
+def _move(table, layers, here):
+    """Where things of a later layer are; what is nowhere, at a negative place, stays there."""
+    for k in range(len(table)):
+        here[k, 0] = table[k, 0] + layers * table[k, 1]
+        here[k, 1] = table[k, 1]
+
+
+@njit(cache=True, nogil=True)
+def _read(given, at, mem, to, samples, S, rows, repeats):
+    """Samples one after another become rows of samples, which go on with the first one, or 0."""
+    for s in range(S):
+        for r in range(rows):
+            if s < samples:
+                mem[to + r * S + s] = given[at + s * rows + r]
+            elif repeats:
+                mem[to + r * S + s] = given[at + r]
+            else:
+                mem[to + r * S + s] = 0.0
+
+
+@njit(cache=True, nogil=True)
+def _write(mem, at, out, to, samples, S, rows):
+    for s in range(samples):
+        for r in range(rows):
+            out[to + s * rows + r] = mem[at + r * S + s]
+
+
+@njit(cache=True, nogil=True)
+def forward_runs(
+    tasks, block, size, runs, code, numbers, at, par, par_at, mem, given, added, out, slope, adds,
+    width, lanes,
+):  # fmt: skip
+    """`forward` of the tasks from tasks[0] to tasks[1].
+
+    `block` are the first sample, how many there are, their parts, the samples of a part, and those
+    of the whole batch; `runs` the first layer of the first one, how far on the next one begins, how
+    many they are, and the layers of each and of the last one. `given` has the state before each
+    run, `added`, unless it is empty, what is added to those after each layer, and `out` gets the
+    last state of each run or, where it has the room, those after each layer.
+    """
+    here = np.empty_like(par_at)
+    sample, samples, parts, S, batch = block
+    first, step, count, length, last = runs
+    state, every = batch * width, len(out) > count * batch * width
+    for t in range(tasks[0], tasks[1]):
+        run, part = t // parts, t % parts
+        some, begin = min(S, samples - part * S), t * size
+        _move(par_at, first + run * step, here)
+        layers = last if run == count - 1 else length
+        own, x = mem[begin : begin + size], (sample + part * S) * width
+        _read(given, run * state + x, own, at[0, 0], some, S, width, True)
+        if len(added):
+            for n in range(layers):
+                to = at[0, 0] + (n + 1) * at[0, 1]
+                _read(added, (run * length + n) * state + x, own, to, some, S, width, True)
+        forward(
+            code, numbers, at, par, here, own, len(added) > 0, slope, adds, width, layers, S, lanes
+        )
+        if every:
+            for n in range(layers):
+                y = at[0, 0] + (n + 1) * at[0, 1]
+                _write(own, y, out, (run * length + n) * state + x, some, S, width)
+        else:
+            _write(own, at[0, 0] + layers * at[0, 1], out, run * state + x, some, S, width)
+
+
+@njit(cache=True, nogil=True)
+def backward_runs(
+    tasks, block, size, span, runs, code, numbers, at, of, empty, after, by, turned, par, par_at,
+    mem, given, added, out, sums, sums_at, slope, adds, width, lanes,
+):  # fmt: skip
+    """`backward` of the tasks from tasks[0] to tasks[1]; runs of `span` layers kept the states.
+
+    A run begins where one of these does and lies inside it, or `span` is 1, and the strides of the
+    tables lead from one to the next. `given` has the adjoint after each run, `added`, unless it is
+    empty, what is added to those before all layers, and `out` gets the adjoint before each run or,
+    where it has the room, before each of all layers.
+    """
+    here, sums_here = np.empty_like(par_at), np.empty_like(sums_at)
+    sample, samples, parts, S, batch = block
+    first, step, count, length, last = runs
+    state, every = batch * width, len(out) > count * batch * width
+    for t in range(tasks[0], tasks[1]):
+        run, part = t // parts, t % parts
+        layer, some, x = first + run * step, min(S, samples - part * S), (sample + part * S) * width
+        own = mem[(layer // span * parts + part) * size :]
+        _move(par_at, layer, here)
+        _move(sums_at, layer, sums_here)
+        layers = last if run == count - 1 else length
+        _read(given, run * state + x, own, of[0, 0], some, S, width, False)
+        if after >= 0:
+            for n in range(layers):
+                to = after + n * by
+                if len(added):
+                    _read(added, (layer + n) * state + x, own, to, some, S, width, False)
+                else:
+                    own[to : to + S * width] = 0.0
+        backward(
+            code, numbers, at, of, empty, -1, after, by, turned, par, here, own, sums, sums_here,
+            slope, adds, width, layers, S, lanes,
+        )  # fmt: skip
+        if every:
+            for n in range(layers):
+                _write(own, after + n * by, out, (layer + n) * state + x, some, S, width)
+        else:
+            _write(own, of[0, 0], out, run * state + x, some, S, width)

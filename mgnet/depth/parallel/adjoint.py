@@ -1,0 +1,172 @@
+"""The adjoint of a network for one input, as a propagator of multigrid over its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mgnet.depth.batched.tape import Tape
+from mgnet.depth.mgrit.c_layers import Intervals
+from mgnet.depth.parallel.coarse_layers import sums
+from mgnet.depth.parallel.fused_layers import FusedTape
+from mgnet.depth.parallel.layer_jacobians import backward_jacobians, work_of
+from mgnet.depth.parallel.propagation_setup import PropagationSetup
+from mgnet.depth.parallel.turns import in_turn, summed
+
+__all__ = ["Adjoint"]
+
+
+class Recorded(Protocol):
+    """What is asked of a `Propagation`, whose closing sweep was recorded."""
+
+    setup: PropagationSetup
+    intervals: Intervals
+    tapes: list[Tape]
+    sources: Tensor | None
+    loops: Any
+    swept: Any
+
+    def points_of(self, level: int) -> Tensor:
+        """The recorded states where the own layers of a coarser level begin."""
+        ...
+
+
+class Adjoint:
+    """Steps of the adjoint, from right to left, by the tapes of the closing sweep.
+
+    The coarse layers are recorded at the states of their C-points, once for each level. It is the
+    reverse `Propagator`.
+
+    Parameters
+    ----------
+    forward : Propagation
+        With a recorded sweep.
+    gathered : Tensor or None
+        The states at which the layers of the gathered level begin, of all processes.
+
+    Examples
+    --------
+    >>> from mgnet.depth import ODENet
+    >>> from mgnet.depth.parallel.control import CycleLimit
+    >>> from mgnet.depth.parallel.method import MGRITMethod
+    >>> from mgnet.depth.parallel.propagation import Propagation
+    >>> from mgnet.depth.parallel.propagation_setup import detached
+    >>> net = ODENet(torch.nn.Linear(2, 2), 8)
+    >>> method = MGRITMethod.from_texts((4,), "V", "V", ("F",))
+    >>> forward = Propagation(PropagationSetup.of(net.kernel, detached(net.layers()), method))
+    >>> _ = forward.forward(torch.ones(1, 2), CycleLimit(1), None, record=True)
+    >>> Adjoint.of(forward).advance(1, slice(0, 2), torch.ones(2, 1, 2)).shape
+    torch.Size([2, 1, 2])
+    """
+
+    reverse = True
+
+    def __init__(self, forward: Recorded, gathered: Tensor | None):
+        self.forward = forward
+        self.gathered = gathered
+        self._sources: dict[int, Tensor] = {}  # of every level, what its layers add
+        self._whole: dict[int, Tape | FusedTape] = {}  # of the coarser levels
+        self._parts: dict[tuple[int, ...], tuple[Tape | FusedTape, Tensor]] = {}
+        self._same = forward.setup.method.coarse == "identity"
+
+    @classmethod
+    def of(cls, forward: Recorded) -> Adjoint:
+        """Gather the states of the gathered level, where there is one; all processes call it."""
+        setup, gathered = forward.setup, None
+        if setup.gathered and setup.method.coarse != "identity":  # all processes are here
+            points = forward.points_of(len(setup.method.factors))
+            gathered = torch.cat(setup.communicator.allgather(points))
+        adjoint = cls(forward, gathered)
+        if setup.gathered and forward.sources is not None:
+            coarsest = len(setup.method.factors)
+            own = adjoint._of_states(coarsest)
+            adjoint._sources[coarsest + 1] = torch.cat(setup.communicator.allgather(own))
+        return adjoint
+
+    def record_coarse(self) -> None:
+        """Record the own coarse layers before the march, in which each process waits its turn."""
+        setup = self.forward.setup
+        if setup.count and not setup.gathered and not self._same:
+            for level in range(1, len(setup.method.factors) + 1):
+                self._of_level(level)
+
+    def advance(self, level: int, which: slice, states: Tensor) -> Tensor:
+        """Backward steps of some layers of a level, all at once (`Propagator`)."""
+        if not states.shape[0]:  # no layers here
+            return states
+        sources = self._of_states(level)
+        if level and self._same:
+            return states if sources is None else states + sources[which]
+        key = level, which.start, which.stop, which.step
+        step = self._parts.get(key)
+        if step is None:
+            scale = self.forward.setup.scale(level, which, states)
+            step = self._parts[key] = self._tape(level, which), scale
+        tape, scale = step
+        new = torch.addcmul(states, scale, tape.vjp(states))
+        return new if sources is None else new.add_(sources[which])
+
+    def linearize(
+        self, level: int, which: slice, states: Tensor, structure: str
+    ) -> tuple[Tensor, Tensor]:
+        """Backward steps with their matrices, for each sample; see `NewtonSweep`."""
+        setup = self.forward.setup
+        scale, tape = setup.scale(level, which, states), None
+        if len(states):  # else other processes hold all layers
+            tape = self._tape(level, which)
+        found = backward_jacobians(setup.kernel, tape, scale, states, structure)
+        return self.advance(level, which, states), found
+
+    def linearization_work(self, structure: str, states: Tensor) -> float:
+        """Of `linearize`, in vector-Jacobian products of all layers."""
+        return work_of(self.forward.setup.kernel, structure, states)
+
+    def march(
+        self, level: int, layers: int, start: Tensor, rows: Sequence[Tensor] | None, reverse: bool
+    ) -> list[Tensor]:
+        """Backward steps of the layers of a coarse level, one by one: see `march_by_advance`."""
+        if not layers:  # other processes hold them all
+            return [start]
+        order = slice(None, None, -1 if reverse else 1)
+        sources = self._of_states(level)
+        if sources is not None:
+            added = [row[0] for row in sources.split(1)][order]
+            given = [0.0] * layers if rows is None else rows
+            rows = [row + more for row, more in zip(added, given, strict=True)]
+        if level and self._same:
+            return summed(layers, start, rows)
+        scales = self.forward.setup.scales(level, start)
+        vjps = self._of_level(level).vjp_each(start)
+        return in_turn(vjps[order], scales[order], start, rows)
+
+    def _of_states(self, level: int) -> Tensor | None:
+        """What the layers of a level add to the adjoint: a coarse one, all that its layers do."""
+        if self.forward.sources is None:
+            return None
+        if level not in self._sources:
+            stride = self.forward.setup.method.strides[level]
+            self._sources[level] = sums(self.forward.sources, stride)
+        return self._sources[level]
+
+    def _tape(self, level: int, which: slice) -> Tape | FusedTape:
+        if level:
+            return self._of_level(level)[which]
+        first, offset = divmod(which.start, self.forward.intervals.factor)
+        tape = self.forward.tapes[offset]
+        count = len(range(*which.indices(self.forward.setup.count)))
+        return tape if count == len(tape.value) else tape[first : first + count]
+
+    def _of_level(self, level: int) -> Tape | FusedTape:
+        if level not in self._whole:
+            setup, coarsest = self.forward.setup, len(self.forward.setup.method.factors)
+            if setup.gathered and level == coarsest:  # the own part of what is gathered
+                first = setup.gathered.first
+                tape = self._of_level(coarsest + 1)[first : first + len(setup.levels[coarsest])]
+            else:
+                points = self.gathered if level > coarsest else self.forward.points_of(level)
+                tape = setup.record(level, points)  # type: ignore[arg-type]
+            self._whole[level] = tape
+        return self._whole[level]
