@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 
 from mgnet.estimators.evidence.assembly import joined
 from mgnet.estimators.evidence.ensemble import Ensemble, train
@@ -138,7 +139,9 @@ def trained_ensembles(
         )
         strata = y if y.ndim == 1 else np.zeros(len(x), dtype=int)
         folds = folds_of(strata, counts, plan.folds, seed, whole)
-        found = train(x, likelihood, folds, plan, seed, watch)
+        # Matrices are small: threads would wait for one another, and sums depend on how many.
+        with threadpool_limits(1, user_api="blas"):
+            found = train(x, likelihood, folds, plan, seed, watch)
         if y.ndim > 1:
             some = torch.from_numpy(x[:: max(1, len(x) // SAMPLE)])
             found = replace(found, spread=float(found.differences(some).mean()))
