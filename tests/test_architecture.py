@@ -30,7 +30,7 @@ BORDERS = {
     "checkpoint": NETS | {"knots"},
     "plot": NETS | {"knots", "matplotlib"},
     "petsc": NETS | {"knots", "depth", "options", "checkpoint", "petsc4py", "mpi4py"},
-    "estimators": NETS | {"knots", "sklearn"},
+    "estimators": NETS | {"knots", "sklearn", "threadpoolctl"},  # scikit-learn needs it, too
 }  # app may import everything
 # Room inside a folder -> the rooms of that folder that it may import, besides itself. A file that
 # stands in the folder itself may import every room; a room imports such a file only as told here.

@@ -6,7 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from mgnet.estimators.evidence.watch import Watch
 from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.knots import KAN
 from mgnet.limits import is_count, shown
-
-if TYPE_CHECKING:
-    from mgnet.estimators.estimator import KANEstimator
 
 __all__ = ["Trained", "check_ensemble", "trained_ensembles"]
 
@@ -57,7 +54,7 @@ class Trained:
     interrupted: bool
 
 
-def check_ensemble(estimator: KANEstimator) -> None:
+def check_ensemble(estimator: Any) -> None:
     """Refuse parameters that belong to the training of a single network.
 
     Raises
@@ -92,7 +89,7 @@ def check_ensemble(estimator: KANEstimator) -> None:
 
 
 def trained_ensembles(
-    estimator: KANEstimator,
+    estimator: Any,
     x: np.ndarray,
     y: np.ndarray,
     weights: np.ndarray | None,
@@ -153,7 +150,7 @@ def trained_ensembles(
     return Trained(ensembles, joined(networks, first_is_zero=two), watch.interrupted)
 
 
-def _watch(estimator: KANEstimator, budget: TrainingBudget | None) -> Watch:
+def _watch(estimator: Any, budget: TrainingBudget | None) -> Watch:
     progress: Callable[[float, float, float, int], None] | None = None
     limit = estimator.seconds or math.inf
     if budget is not None:
