@@ -90,6 +90,7 @@ x, held_out = rng.uniform(-1.0, 1.0, (ROWS, INPUTS)), rng.uniform(-1.0, 1.0, (10
 y = target(x)
 kan = KANRegressor(
     hidden=2,
+    ensemble=1,
     intervals=8,
     levels=6,
     most_intervals=(None, 16),  # rough functions first, and a smooth one behind them
