@@ -29,7 +29,7 @@ class Sizes(NamedTuple):
     units : int
         Of the hidden layer.
     modes : int
-        The most for each input of a hidden-layer model, and half of that for an additive one.
+        The most for each input of an additive model, and half of that for a hidden-layer one.
     """
 
     additive: int
@@ -130,7 +130,7 @@ def plan_of(
         if too_much <= 1.0:
             return plan
         if sizes.modes > 2 and len(values) > 50:
-            sizes = sizes._replace(modes=sizes.modes // 2)
+            sizes = sizes._replace(modes=max(2, sizes.modes // 2))
         elif plan.rows > FEWEST_ROWS:
             plan = replace(plan, rows=max(FEWEST_ROWS, plan.rows // 2))
         elif sizes.units > 2 and units is None:
