@@ -15,19 +15,22 @@ from mgnet.estimators.evidence.assembly import joined
 from mgnet.estimators.evidence.ensemble import Ensemble, train
 from mgnet.estimators.evidence.features import different_values
 from mgnet.estimators.evidence.likelihood import Classes, Likelihood, Normal
-from mgnet.estimators.evidence.plan import plan_of
+from mgnet.estimators.evidence.plan import Plan, plan_of
 from mgnet.estimators.evidence.stacking import folds_of
 from mgnet.estimators.evidence.watch import Watch
 from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.knots import KAN
-from mgnet.limits import is_count, shown
+from mgnet.limits import is_count, shown, written
 
 if TYPE_CHECKING:
     from mgnet.estimators.estimator import KANEstimator
 
 __all__ = ["Trained", "check_ensemble", "trained_ensembles"]
 
+MOST_PARAMETERS = 1_000_000
+MOST_NUMBERS = 100_000_000  # of a matrix
 SAMPLE = 1000  # rows that tell how far members differ
+LEAST_RATIO = 1e-9  # of the smallest weight to the largest, where weights may count rows
 MOST_COUNTED = 1000  # the largest common denominator of weights that count rows
 # What belongs to the training of a single network, and what leaves it to the ensemble.
 SINGLE: dict[str, Any] = {
@@ -82,6 +85,9 @@ def check_ensemble(estimator: KANEstimator) -> None:
                 f'{kind} got {name} {shown(value)}; give a positive integer or "auto"; ensemble=1 '
                 "takes one number for each layer"
             )
+    degree = estimator.degree
+    if not is_count(degree) or degree > 5:
+        raise ValueError(f"{kind} got degree {shown(degree)}; it must be 1, 2, 3, 4 or 5")
     widths = estimator.hidden
     if not (isinstance(widths, str) and widths == "auto") and len(estimator._hidden()) != 1:
         raise ValueError(
@@ -136,6 +142,7 @@ def trained_ensembles(
             auto["intervals"],
             auto["levels"],
         )
+        _check_size(estimator, plan, len(x), values, likelihood.outputs * len(likelihoods))
         strata = y if y.ndim == 1 else np.zeros(len(x), dtype=int)
         folds = folds_of(strata, counts, plan.folds, seed, whole)
         found = train(x, likelihood, folds, plan, seed, watch)
@@ -148,6 +155,22 @@ def trained_ensembles(
     networks = [own.network() for own in ensembles]
     two = y.ndim == 1 and networks[0].widths[-1] == 1
     return Trained(ensembles, joined(networks, first_is_zero=two), watch.interrupted)
+
+
+def _check_size(
+    estimator: KANEstimator, plan: Plan, rows: int, values: np.ndarray, outputs: int
+) -> None:
+    """Raise unless the networks of the coarsest level and their systems fit into memory."""
+    parameters, numbers = plan.parameters(values, outputs), plan.numbers(values, rows, outputs)
+    if parameters > MOST_PARAMETERS or numbers > MOST_NUMBERS:
+        raise ValueError(
+            f"{type(estimator).__name__} got hidden {shown(estimator.hidden)}, intervals "
+            f"{shown(estimator.intervals)} and ensemble {shown(estimator.ensemble)} for "
+            f"{len(values)} inputs and {outputs} outputs: the network has {written(parameters)} "
+            f"parameters and its equations {written(numbers)} numbers, and more than "
+            f"{MOST_PARAMETERS} or {MOST_NUMBERS} are not trained here; leave out columns, or "
+            "give ensemble=1"
+        )
 
 
 def _watch(estimator: KANEstimator, budget: TrainingBudget | None) -> Watch:
@@ -175,6 +198,8 @@ def _counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np
     """
     if weights is None:
         return np.ones(rows), True
+    if weights.min() < LEAST_RATIO * weights.max():
+        return weights * (rows / weights.sum()), False
     ratios, few = weights / weights.min(), weights[:100] / weights.min()
     for part in range(1, MOST_COUNTED * may_count + 1):
         if (np.abs(few * part - np.rint(few * part)) > 1e-9 * few * part).any():

@@ -17,6 +17,7 @@ EXAMPLES = 10  # rows for each parameter that the first steps are taken on
 MOST_INTERVALS, MOST_UNITS = 256, 32
 LEVELS = 8
 FEWEST_ROWS = 2000  # that wide tables are cut to before models are made smaller
+MUCH, FEWEST = 100.0, 300  # so many times that work, as of many classes: fewer rows at the end
 
 
 class Sizes(NamedTuple):
@@ -73,6 +74,27 @@ class Plan:
         if max(sizes[:3]) > MOST_INTERVALS or sizes.units > MOST_UNITS:
             return False
         return _work(self, sizes, 0, inputs, rows, outputs) <= self.work
+
+    def parameters(self, inputs: np.ndarray, outputs: int) -> int:
+        """Of the network of all members on the coarsest level."""
+        units = self.folds * self.sizes.units + outputs
+        first = len(inputs) * (max(self.sizes[:2]) + self.degree)
+        return units * (first + outputs * (self.sizes.second + self.degree))
+
+    def numbers(self, inputs: np.ndarray, rows: int, outputs: int) -> int:
+        """In the largest matrix of a step on the coarsest level."""
+        own, seen = _parameters(self, self.sizes, inputs, outputs), min(rows, self.rows) * outputs
+        return max(int(size) * min(int(size), seen) for size in own)
+
+
+def _parameters(
+    plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int
+) -> tuple[float, float]:
+    """Of a hidden-layer model, and of an additive one."""
+    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.first + plan.degree - 1)).sum()
+    hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
+    modes = np.minimum(inputs - 1, min(sizes.modes, sizes.additive + plan.degree - 1)).sum()
+    return hidden, modes * outputs
 
 
 def _work(
@@ -137,6 +159,10 @@ def plan_of(
             sizes = sizes._replace(units=sizes.units // 2)
         elif plan.folds > 2:
             plan = replace(plan, folds=plan.folds - 1)
+        elif sizes.modes > 2 and too_much > MUCH:
+            sizes = sizes._replace(modes=max(2, sizes.modes // 2))
+        elif plan.rows > FEWEST and too_much > MUCH:
+            plan = replace(plan, rows=max(FEWEST, plan.rows // 2))
         else:
             return plan
         plan = replace(plan, sizes=sizes)
