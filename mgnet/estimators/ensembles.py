@@ -18,6 +18,7 @@ from mgnet.estimators.evidence.likelihood import Classes, Likelihood, Normal
 from mgnet.estimators.evidence.plan import Plan, plan_of
 from mgnet.estimators.evidence.stacking import folds_of
 from mgnet.estimators.evidence.watch import Watch
+from mgnet.estimators.scales import exponents
 from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.knots import KAN
 from mgnet.limits import is_count, shown, written
@@ -25,13 +26,12 @@ from mgnet.limits import is_count, shown, written
 if TYPE_CHECKING:
     from mgnet.estimators.estimator import KANEstimator
 
-__all__ = ["Trained", "check_ensemble", "trained_ensembles"]
+__all__ = ["Trained", "check_ensemble", "counted", "trained_ensembles"]
 
 MOST_PARAMETERS = 1_000_000
 MOST_NUMBERS = 100_000_000  # of a matrix
 SAMPLE = 1000  # rows that tell how far members differ
-LEAST_RATIO = 1e-9  # of the smallest weight to the largest, where weights may count rows
-MOST_COUNTED = 1000  # the largest common denominator of weights that count rows
+MOST_COUNTED = 1e6  # rows that one row may stand for
 # What belongs to the training of a single network, and what leaves it to the ensemble.
 SINGLE: dict[str, Any] = {
     "roughness": "auto",
@@ -100,7 +100,8 @@ def trained_ensembles(
     estimator: KANEstimator,
     x: np.ndarray,
     y: np.ndarray,
-    weights: np.ndarray | None,
+    counts: np.ndarray,
+    whole: bool,
     budget: TrainingBudget | None,
 ) -> Trained:
     """An ensemble for each target, or one for all classes.
@@ -113,11 +114,11 @@ def trained_ensembles(
         Scaled to [-1, 1], rows that differ.
     y : array of shape (rows, targets) or int of shape (rows,)
         Standardised targets, or labels.
-    weights : array of shape (rows,) or None
+    counts, whole
+        As `counted` gives them.
     budget : TrainingBudget, optional
         Of which the seconds and the listeners are used.
     """
-    counts, whole = _counted(weights, len(x), estimator._counts)
     seed = estimator._seed()
     values = different_values(x)
     ensembles, watch = [], _watch(estimator, budget)
@@ -190,21 +191,30 @@ def _watch(estimator: KANEstimator, budget: TrainingBudget | None) -> Watch:
     return Watch(limit, tell)
 
 
-def _counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np.ndarray, bool]:
+def counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np.ndarray, bool]:
     """Weights as numbers of rows, and whether that is what they are.
 
-    Weights that are whole multiples of a common part count rows. Others, such as 1 / variance,
-    count for as many rows together as there are.
+    Whole numbers count rows, also over a power of two, and but for a common factor. Others, such as
+    1 / variance, count for as many rows together as there are.
+
+    Parameters
+    ----------
+    weights : array of shape (rows,) or None
+        Positive, the largest at most 1; None for all the same.
+    rows : int
+    may_count : bool
+
+    Examples
+    --------
+    >>> counted(np.array([0.25, 0.75]), 2, True), counted(np.array([0.3, 0.9]), 2, True)
+    ((array([1., 3.]), True), (array([0.5, 1.5]), False))
     """
     if weights is None:
         return np.ones(rows), True
-    if weights.min() < LEAST_RATIO * weights.max():
-        return weights * (rows / weights.sum()), False
-    ratios, few = weights / weights.min(), weights[:100] / weights.min()
-    for part in range(1, MOST_COUNTED * may_count + 1):
-        if (np.abs(few * part - np.rint(few * part)) > 1e-9 * few * part).any():
-            continue
-        counts = np.rint(ratios * part)
-        if (np.abs(ratios * part - counts) <= 1e-9 * counts).all():
-            return counts, True
+    if may_count and weights.min() * MOST_COUNTED >= weights.max():
+        whole = np.ldexp(weights, 52 - exponents(weights))
+        if (whole == np.rint(whole)).all():
+            whole = whole / np.gcd.reduce(whole.astype(np.int64))
+            if whole.max() <= MOST_COUNTED:
+                return whole, True
     return weights * (rows / weights.sum()), False

@@ -190,12 +190,12 @@ def _trained(
     fitted: list[list[Fitted]] = []
     number = 0 if former is None else former.number + 1
     for member in range(folds.count):
-        if watch.begins(number, member, folds.count) and (fitted or former):
-            break
+        own: list[Fitted] = []
         rows, weights = folds.kept(member, likelihood.weights)
         models = _models(features, sizes, plan, likelihood.outputs, seed + SEEDS * member)
-        own = []
         try:
+            if watch.begins(number, member, folds.count) and (fitted or former):
+                break
             for kind, (model, B) in enumerate(zip(models, matrices, strict=True)):
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:

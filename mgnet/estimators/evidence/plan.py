@@ -87,9 +87,7 @@ class Plan:
         return max(int(size) * min(int(size), seen) for size in own)
 
 
-def _parameters(
-    plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int
-) -> tuple[float, float]:
+def _parameters(plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int) -> tuple[float, float]:
     """Of a hidden-layer model, and of an additive one."""
     modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.first + plan.degree - 1)).sum()
     hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs

@@ -1,7 +1,8 @@
 """Gaussian priors whose precisions are sums of known parts, with weights from the data.
 
 Source: Wood and Fasiolo, "A generalized Fellner-Schall method for smoothing parameter
-optimization", Biometrics 73 (2017), whose update of the weights this is; for one part it is MacKay's (1992).
+optimization", Biometrics 73 (2017), whose update of the weights this is; for one part it is that of
+MacKay (1992).
 """
 
 from __future__ import annotations
