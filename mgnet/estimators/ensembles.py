@@ -16,17 +16,20 @@ from mgnet.estimators.evidence.assembly import joined
 from mgnet.estimators.evidence.ensemble import Ensemble, train
 from mgnet.estimators.evidence.features import different_values
 from mgnet.estimators.evidence.likelihood import Classes, Likelihood, Normal
-from mgnet.estimators.evidence.plan import plan_of
+from mgnet.estimators.evidence.plan import Plan, plan_of
 from mgnet.estimators.evidence.stacking import folds_of
 from mgnet.estimators.evidence.watch import Watch
+from mgnet.estimators.scales import exponents
 from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.knots import KAN
-from mgnet.limits import is_count, shown
+from mgnet.limits import is_count, shown, written
 
-__all__ = ["Trained", "check_ensemble", "trained_ensembles"]
+__all__ = ["Trained", "check_ensemble", "counted", "trained_ensembles"]
 
+MOST_PARAMETERS = 1_000_000
+MOST_NUMBERS = 100_000_000  # of a matrix
 SAMPLE = 1000  # rows that tell how far members differ
-MOST_COUNTED = 1000  # the largest common denominator of weights that count rows
+MOST_COUNTED = 1e6  # rows that one row may stand for
 # What belongs to the training of a single network, and what leaves it to the ensemble.
 SINGLE: dict[str, Any] = {
     "roughness": "auto",
@@ -80,6 +83,9 @@ def check_ensemble(estimator: Any) -> None:
                 f'{kind} got {name} {shown(value)}; give a positive integer or "auto"; ensemble=1 '
                 "takes one number for each layer"
             )
+    degree = estimator.degree
+    if not is_count(degree) or degree > 5:
+        raise ValueError(f"{kind} got degree {shown(degree)}; it must be 1, 2, 3, 4 or 5")
     widths = estimator.hidden
     if not (isinstance(widths, str) and widths == "auto") and len(estimator._hidden()) != 1:
         raise ValueError(
@@ -92,7 +98,8 @@ def trained_ensembles(
     estimator: Any,
     x: np.ndarray,
     y: np.ndarray,
-    weights: np.ndarray | None,
+    counts: np.ndarray,
+    whole: bool,
     budget: TrainingBudget | None,
 ) -> Trained:
     """An ensemble for each target, or one for all classes.
@@ -105,11 +112,11 @@ def trained_ensembles(
         Scaled to [-1, 1], rows that differ.
     y : array of shape (rows, targets) or int of shape (rows,)
         Standardised targets, or labels.
-    weights : array of shape (rows,) or None
+    counts, whole
+        As `counted` gives them.
     budget : TrainingBudget, optional
         Of which the seconds and the listeners are used.
     """
-    counts, whole = _counted(weights, len(x), estimator._counts)
     seed = estimator._seed()
     values = different_values(x)
     ensembles, watch = [], _watch(estimator, budget)
@@ -134,6 +141,7 @@ def trained_ensembles(
             auto["intervals"],
             auto["levels"],
         )
+        _check_size(estimator, plan, len(x), values, likelihood.outputs * len(likelihoods))
         strata = y if y.ndim == 1 else np.zeros(len(x), dtype=int)
         folds = folds_of(strata, counts, plan.folds, seed, whole)
         # Matrices are small: threads would wait for one another, and sums depend on how many.
@@ -148,6 +156,22 @@ def trained_ensembles(
     networks = [own.network() for own in ensembles]
     two = y.ndim == 1 and networks[0].widths[-1] == 1
     return Trained(ensembles, joined(networks, first_is_zero=two), watch.interrupted)
+
+
+def _check_size(
+    estimator: Any, plan: Plan, rows: int, values: np.ndarray, outputs: int
+) -> None:
+    """Raise unless the networks of the coarsest level and their systems fit into memory."""
+    parameters, numbers = plan.parameters(values, outputs), plan.numbers(values, rows, outputs)
+    if parameters > MOST_PARAMETERS or numbers > MOST_NUMBERS:
+        raise ValueError(
+            f"{type(estimator).__name__} got hidden {shown(estimator.hidden)}, intervals "
+            f"{shown(estimator.intervals)} and ensemble {shown(estimator.ensemble)} for "
+            f"{len(values)} inputs and {outputs} outputs: the network has {written(parameters)} "
+            f"parameters and its equations {written(numbers)} numbers, and more than "
+            f"{MOST_PARAMETERS} or {MOST_NUMBERS} are not trained here; leave out columns, or "
+            "give ensemble=1"
+        )
 
 
 def _watch(estimator: Any, budget: TrainingBudget | None) -> Watch:
@@ -167,19 +191,30 @@ def _watch(estimator: Any, budget: TrainingBudget | None) -> Watch:
     return Watch(limit, tell)
 
 
-def _counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np.ndarray, bool]:
+def counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np.ndarray, bool]:
     """Weights as numbers of rows, and whether that is what they are.
 
-    Weights that are whole multiples of a common part count rows. Others, such as 1 / variance,
-    count for as many rows together as there are.
+    Whole numbers count rows, also over a power of two, and but for a common factor. Others, such as
+    1 / variance, count for as many rows together as there are.
+
+    Parameters
+    ----------
+    weights : array of shape (rows,) or None
+        Positive, the largest at most 1; None for all the same.
+    rows : int
+    may_count : bool
+
+    Examples
+    --------
+    >>> counted(np.array([0.25, 0.75]), 2, True), counted(np.array([0.3, 0.9]), 2, True)
+    ((array([1., 3.]), True), (array([0.5, 1.5]), False))
     """
     if weights is None:
         return np.ones(rows), True
-    ratios, few = weights / weights.min(), weights[:100] / weights.min()
-    for part in range(1, MOST_COUNTED * may_count + 1):
-        if (np.abs(few * part - np.rint(few * part)) > 1e-9 * few * part).any():
-            continue
-        counts = np.rint(ratios * part)
-        if (np.abs(ratios * part - counts) <= 1e-9 * counts).all():
-            return counts, True
+    if may_count and weights.min() * MOST_COUNTED >= weights.max():
+        whole = np.ldexp(weights, 52 - exponents(weights))
+        if (whole == np.rint(whole)).all():
+            whole = whole / np.gcd.reduce(whole.astype(np.int64))
+            if whole.max() <= MOST_COUNTED:
+                return whole, True
     return weights * (rows / weights.sum()), False

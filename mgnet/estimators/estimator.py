@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from mgnet.estimators.budgeted_training import train_within
-from mgnet.estimators.ensembles import check_ensemble, trained_ensembles
+from mgnet.estimators.ensembles import check_ensemble, counted, trained_ensembles
 from mgnet.estimators.evidence.ensemble import Ensemble
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
@@ -169,10 +169,11 @@ class KANEstimator(BaseEstimator, ABC):
     ) -> None:
         """Train an ensemble on all rows."""
         X, y, weights = distinct_rows(X, y, weights)
-        self._scale(X, y, weights, constant_inputs(X, self._single))
+        counts, whole = counted(weights, len(X), self._counts)
+        self._scale(X, y, counts, constant_inputs(X, self._single))
         x = self.scales_.inputs(X).numpy()
         targets = self.scales_.targets(y).numpy() if y.ndim > 1 else y
-        found = trained_ensembles(self, x, targets, weights, budget)
+        found = trained_ensembles(self, x, targets, counts, whole, budget)
         self.network_, self.ensembles_ = found.network, found.ensembles
         self.n_iter_ = sum(own.levels for own in found.ensembles)
         self.loss_curve_ = [loss for own in found.ensembles for loss in own.losses]

@@ -21,10 +21,22 @@ from mgnet.estimators import KANClassifier, KANRegressor
 from mgnet.estimators.budgeted_training import train_within
 from mgnet.estimators.training_budget import TrainingBudget
 
-SMALL = {"hidden": 3, "intervals": 2, "levels": 2}
+SMALL = {"ensemble": 1, "hidden": 3, "intervals": 2, "levels": 2}
 
 
-@parametrize_with_checks([KANRegressor(**SMALL, max_iter=20), KANClassifier(**SMALL, max_iter=4)])
+ENSEMBLE = {"ensemble": 2, "hidden": 2, "intervals": 2, "levels": 1}
+
+
+@parametrize_with_checks(
+    [
+        KANRegressor(**SMALL, max_iter=20),
+        KANClassifier(**SMALL, max_iter=4),
+        KANRegressor(**ENSEMBLE),
+        KANClassifier(**ENSEMBLE),
+        KANRegressor(),
+        KANClassifier(),
+    ]
+)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
@@ -37,7 +49,7 @@ def table(rows=200, seed=0):
 def test_a_smooth_function_is_learned_and_a_seed_repeats_it():
     x, y = table()
     x_new, y_new = table(seed=1)
-    first = KANRegressor(3, levels=2, roughness=1e-9, max_iter=40).fit(x, y)
+    first = KANRegressor(3, ensemble=1, levels=2, roughness=1e-9, max_iter=40).fit(x, y)
     assert first.score(x_new, y_new) > 0.999
     assert len(first.loss_curve_) == first.n_iter_ <= 40
     for again in (clone(first).fit(x, y), pickle.loads(pickle.dumps(first))):
@@ -49,7 +61,7 @@ def test_a_smooth_function_is_learned_and_a_seed_repeats_it():
 def test_several_outputs_and_no_hidden_layer():
     x, _ = table()
     y = np.column_stack([x[:, 0] ** 2 + x[:, 1], 50.0 - x[:, 1]])
-    kan = KANRegressor((), levels=1, roughness=1e-9, max_iter=20).fit(x, y)
+    kan = KANRegressor((), ensemble=1, levels=1, roughness=1e-9, max_iter=20).fit(x, y)
     assert kan.network_.widths == (2, 2)
     assert np.allclose(kan.predict(x), y, atol=1e-2)
     # beyond the data, where a sum of functions goes on linearly
@@ -60,7 +72,7 @@ def test_several_outputs_and_no_hidden_layer():
 def test_noise_is_held_by_early_stop():
     x, y = make_friedman1(100, 5, noise=3.0, random_state=0)
     x_new, y_new = make_friedman1(500, 5, random_state=1)
-    settings = {"hidden": 3, "roughness": 1e-9, "max_iter": 25}
+    settings = {"ensemble": 1, "hidden": 3, "roughness": 1e-9, "max_iter": 25}
     stopped = KANRegressor(**settings).fit(x, y)
     endless = KANRegressor(**settings, early_stopping=False, tol=-1.0).fit(x, y)
     assert endless.n_iter_ == 25 > stopped.n_iter_
@@ -107,7 +119,7 @@ def test_a_course_of_ones_own():
 )
 def test_refusals(settings, words):
     with pytest.raises(ValueError, match=words):
-        KANRegressor(**settings).fit(*table(20))
+        KANRegressor(ensemble=1, **settings).fit(*table(20))
     if "solver" in settings:
         with pytest.raises(ValueError, match="KANClassifier got optimizer 'lm'"):
             KANClassifier(optimizer="lm").fit(table(20)[0], np.arange(20) % 2)
@@ -245,7 +257,7 @@ def test_a_row_that_is_most_of_the_table_is_trained_on(seed):
 def test_scores_take_the_outputs_of_the_fit_alone(outputs):
     x = np.random.default_rng(0).uniform(-1.0, 1.0, (40, 2))
     y = np.sin(x) if outputs == 2 else np.sin(x[:, 0])
-    regressor = KANRegressor(levels=1, max_iter=2).fit(x, y)
+    regressor = KANRegressor(ensemble=1, levels=1, max_iter=2).fit(x, y)
     right = r2_score(y, regressor.predict(x))
     assert regressor.score(x, y) == pytest.approx(right, rel=1e-12)
     if outputs == 1:
@@ -257,11 +269,15 @@ def test_scores_take_the_outputs_of_the_fit_alone(outputs):
 
 def test_layers_are_refined_up_to_their_limits():
     x, y = table(60)
-    kan = KANRegressor(hidden=2, intervals=2, levels=4, most_intervals=(None, 4), max_iter=30)
+    kan = KANRegressor(
+        ensemble=1, hidden=2, intervals=2, levels=4, most_intervals=(None, 4), max_iter=30
+    )
     kan.set_params(early_stopping=False, tol=-1.0).fit(x, y)
     assert kan.network_.intervals == (16, 4)
     with pytest.raises(ValueError, match="finest network has 1639800 parameters"):
-        KANRegressor(100, intervals=8, levels=12, most_intervals=[2**14, 8]).fit(x[:, :1], y)
+        KANRegressor(100, ensemble=1, intervals=8, levels=12, most_intervals=[2**14, 8]).fit(
+            x[:, :1], y
+        )
     with pytest.raises(ValueError, match="most_intervals"):
         KANRegressor(**SMALL, most_intervals=(8, 8, 8)).fit(x, y)
 
@@ -275,7 +291,9 @@ def test_starts_that_nobody_can_make(given):
 @pytest.mark.parametrize("starts", [1, 3])
 def test_several_starts_are_trained(starts):
     x, y = table(60)
-    kan = KANRegressor(hidden=2, levels=1, n_init=starts, max_iter=5, early_stopping=False)
+    kan = KANRegressor(
+        ensemble=1, hidden=2, levels=1, n_init=starts, max_iter=5, early_stopping=False
+    )
     assert kan.fit(x, y).n_iter_ == 5 * starts
     losses = np.reshape(kan.loss_curve_, (starts, 5))
     assert len(np.unique(losses[:, 0])) == starts
@@ -292,5 +310,5 @@ def test_many_rows_with_weights_and_without(kind, roughness, weighted):
     x, w = rng.uniform(-1.0, 1.0, (5000, 2)), rng.uniform(0.1, 2.0, 5000)
     y = x[:, 0] * x[:, 1]
     target = y if kind is KANRegressor else y > 0.0
-    made = kind(hidden=2, intervals=2, levels=2, max_iter=8, roughness=roughness)
+    made = kind(ensemble=1, hidden=2, intervals=2, levels=2, max_iter=8, roughness=roughness)
     assert made.fit(x, target, w if weighted else None).score(x, target) > 0.9

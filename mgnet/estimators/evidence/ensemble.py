@@ -151,9 +151,7 @@ def train(
         if sizes is None:
             break
         finer = _trained(x, likelihood, folds, plan, seed, sizes, level, watch)
-        if len(finer.fitted) < len(level.fitted) or finer.loss > level.loss - GAIN * abs(
-            level.loss
-        ):
+        if finer is level or finer.loss > level.loss - GAIN * abs(level.loss):
             break
         level = finer
         losses.append(level.loss)
@@ -190,19 +188,19 @@ def _trained(
     former: _Level | None,
     watch: Watch,
 ) -> _Level:
-    """All members on one level; fewer where the watch ends it."""
+    """All members on one level; where the watch ends it fewer, or the level before."""
     features = _features(x, likelihood.weights, sizes, plan, former)
     matrices = [own.matrix(x) for own in features]
     unseen = np.empty((len(features), len(folds.rows), likelihood.outputs))
     fitted: list[list[Fitted]] = []
     number = 0 if former is None else former.number + 1
     for member in range(folds.count):
-        if watch.begins(number, member, folds.count) and (fitted or former):
-            break
+        own: list[Fitted] = []
         rows, weights = folds.kept(member, likelihood.weights)
         models = _models(features, sizes, plan, likelihood.outputs, seed + SEEDS * member)
-        own = []
         try:
+            if watch.begins(number, member, folds.count) and (fitted or former):
+                break
             for kind, (model, B) in enumerate(zip(models, matrices, strict=True)):
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:
@@ -214,10 +212,14 @@ def _trained(
             if fitted or former:
                 break
             raise
+        if watch.ended and (fitted or former):
+            break  # before it was done
         fitted.append(own)
         left = folds.members == member
         for kind, (part, B) in enumerate(zip(own, matrices, strict=True)):
             unseen[kind, left] = part.model.outputs(B[folds.rows[left]], part.u)
+    if former and len(fitted) < len(former.fitted):
+        return former
     done = folds.only(len(fitted))
     judge = likelihood.at(done.rows, done.weights)
     unseen = unseen[:, folds.members < done.count]

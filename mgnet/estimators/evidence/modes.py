@@ -38,7 +38,7 @@ class Modes:
     --------
     >>> modes = spline_modes(4, 3)
     >>> modes.roughness.round(1).tolist()[:3]
-    [0.0, 3.0, 15.0]
+    [0.0, 2.5, 10.0]
     >>> modes.values(np.array([-1.0, 0.5]))[:, 0].round(12).tolist()
     [-1.0, 0.5]
     """

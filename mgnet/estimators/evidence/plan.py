@@ -17,6 +17,7 @@ EXAMPLES = 10  # rows for each parameter that the first steps are taken on
 MOST_INTERVALS, MOST_UNITS = 256, 32
 LEVELS = 8
 FEWEST_ROWS = 2000  # that wide tables are cut to before models are made smaller
+MUCH, FEWEST = 100.0, 300  # so many times that work, as of many classes: fewer rows at the end
 
 
 class Sizes(NamedTuple):
@@ -29,7 +30,7 @@ class Sizes(NamedTuple):
     units : int
         Of the hidden layer.
     modes : int
-        The most for each input of a hidden-layer model, and half of that for an additive one.
+        The most for each input of an additive model, and half of that for a hidden-layer one.
     """
 
     additive: int
@@ -73,6 +74,25 @@ class Plan:
         if max(sizes[:3]) > MOST_INTERVALS or sizes.units > MOST_UNITS:
             return False
         return _work(self, sizes, 0, inputs, rows, outputs) <= self.work
+
+    def parameters(self, inputs: np.ndarray, outputs: int) -> int:
+        """Of the network of all members on the coarsest level."""
+        units = self.folds * self.sizes.units + outputs
+        first = len(inputs) * (max(self.sizes[:2]) + self.degree)
+        return units * (first + outputs * (self.sizes.second + self.degree))
+
+    def numbers(self, inputs: np.ndarray, rows: int, outputs: int) -> int:
+        """In the largest matrix of a step on the coarsest level."""
+        own, seen = _parameters(self, self.sizes, inputs, outputs), min(rows, self.rows) * outputs
+        return max(int(size) * min(int(size), seen) for size in own)
+
+
+def _parameters(plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int) -> tuple[float, float]:
+    """Of a hidden-layer model, and of an additive one."""
+    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.first + plan.degree - 1)).sum()
+    hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
+    modes = np.minimum(inputs - 1, min(sizes.modes, sizes.additive + plan.degree - 1)).sum()
+    return hidden, modes * outputs
 
 
 def _work(
@@ -130,13 +150,17 @@ def plan_of(
         if too_much <= 1.0:
             return plan
         if sizes.modes > 2 and len(values) > 50:
-            sizes = sizes._replace(modes=sizes.modes // 2)
+            sizes = sizes._replace(modes=max(2, sizes.modes // 2))
         elif plan.rows > FEWEST_ROWS:
             plan = replace(plan, rows=max(FEWEST_ROWS, plan.rows // 2))
         elif sizes.units > 2 and units is None:
             sizes = sizes._replace(units=sizes.units // 2)
         elif plan.folds > 2:
             plan = replace(plan, folds=plan.folds - 1)
+        elif sizes.modes > 2 and too_much > MUCH:
+            sizes = sizes._replace(modes=max(2, sizes.modes // 2))
+        elif plan.rows > FEWEST and too_much > MUCH:
+            plan = replace(plan, rows=max(FEWEST, plan.rows // 2))
         else:
             return plan
         plan = replace(plan, sizes=sizes)

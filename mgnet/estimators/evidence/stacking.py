@@ -61,7 +61,7 @@ def folds_of(
     """Folds drawn at random, all of about the same size in each stratum.
 
     A row that stands for as many rows of a table as there are folds, or more, is in each of them
-    with a part of its weight.
+    with a part of its weight; so is the only row.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def folds_of(
     order = order[np.argsort(strata[order], kind="stable")]
     fold = np.empty(len(strata), dtype=int)
     fold[order] = np.arange(len(strata)) % folds
-    shared = (weights >= folds) & counts
+    shared = (weights >= folds) & counts | (len(strata) == 1)
     times = np.where(shared, folds, 1)
     rows = np.repeat(np.arange(len(strata)), times)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)

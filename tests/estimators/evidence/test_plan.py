@@ -1,0 +1,48 @@
+"""Work is bounded for every table, and what is asked for stays."""
+
+import numpy as np
+import pytest
+
+from mgnet.estimators.evidence import plan as module
+from mgnet.estimators.evidence.plan import FEWEST_ROWS, MOST_INTERVALS, Sizes, plan_of
+
+
+@pytest.mark.parametrize("outputs", [1, 4])
+@pytest.mark.parametrize("inputs", [1, 20, 120])
+@pytest.mark.parametrize("rows", [100, 5000, 300_000])
+def test_work_is_bounded(rows, inputs, outputs):
+    values = np.full(inputs, min(rows, 10_000))
+    plan = plan_of(values, rows, outputs)
+    work = module._work(plan, plan.sizes, module.STEPS, values, rows, outputs)
+    assert plan.work == module.WORK + module.WORK_PER_ROW * rows
+    smallest = plan.folds == 2 and plan.rows <= FEWEST_ROWS and plan.sizes.units == 2
+    assert work <= plan.work or smallest
+    assert 2 <= plan.folds <= 5 and plan.sizes.modes // 2 >= 1  # an input has a column
+
+
+@pytest.mark.parametrize(("rows", "folds"), [(2, 2), (5, 2), (9, 3), (15, 5), (1000, 5)])
+def test_folds_of_few_rows(rows, folds):
+    assert plan_of(np.array([rows]), rows, 1).folds == folds
+
+
+def test_what_is_asked_for():
+    plan = plan_of(np.array([50, 50]), 50, 1, 3, 2, units=7, intervals=3, levels=2)
+    assert plan.sizes == Sizes(6, 3, 3, 7, 8)
+    assert (plan.folds, plan.degree, plan.levels) == (3, 2, 2)
+    huge = plan_of(np.full(1000, 10_000), 10**6, 3, units=7)
+    assert huge.sizes.units == 7 and huge.folds == 2
+
+
+def test_finer_models_end_somewhere():
+    plan = plan_of(np.array([1000]), 1000, 1)
+    values = np.array([1000])
+    assert plan.allows(plan.sizes, values, 1000, 1)
+    assert not plan.allows(plan.sizes._replace(first=2 * MOST_INTERVALS), values, 1000, 1)
+    assert not plan.allows(plan.sizes._replace(units=64), values, 1000, 1)
+    assert not plan.allows(plan.sizes, np.full(5000, 1000), 10**6, 9)
+
+
+def test_steps():
+    plan = plan_of(np.array([100]), 100, 1)
+    assert plan.steps(True, True) < plan.steps(True, False) < plan.steps(False, False)
+    assert plan.steps(False, True) == plan.steps(False, False)
