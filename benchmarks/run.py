@@ -6,8 +6,9 @@ In small: few seeds and short windows, some ten minutes on two cores; what is pr
 `out/bench`, and so are the rows, but for scripts that join theirs to the published ones. With
 --full: the published windows, many hours, over the published results; rows of peers that are not
 given are lost there. Peers and data that are not installed are given in the environment, as
-`EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR MNIST=FILE MGNET_BASE=DIR`; a
-line says which are left out. A script that fails does not stop the others; it is named at the end.
+`EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR TABLES=DIR MNIST=FILE
+MGNET_BASE=DIR`; a line says which are left out. A script that fails does not stop the others; it is
+named at the end.
 """
 
 import argparse
@@ -28,6 +29,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "knots_regression": "--seeds 1",
     "fit_co2": "1 5",
     "estimators": "1",
+    "real_tables": "1 --only diabetes cars titanic wine --parts scores wide load",
     "pinn": "--problems poisson interface regression --rows nested LM --seeds 1 --seconds 5",
     "pinn_accuracy": "--problems poisson --rows 2 3 --seeds 1 --seconds 10",
     "rough_compositions": "--cases two-sums --methods multilevel splines ace --seeds 1 --seconds 8",
@@ -88,6 +90,7 @@ PEERS = {
         PYKAN,
     ],
     "knots_regression": [PYKAN],
+    "real_tables": [Peer("tables", "TABLES")],
     "ngd": [MNIST],
     "depth_vs_serial": [Peer("torchbraid", "TORCHBRAID")],
     "layer_parallel_calls": [Peer("base", "MGNET_BASE")],

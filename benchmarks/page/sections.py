@@ -9,6 +9,7 @@ import figures
 import grid_tables
 import knot_tables
 import recurrent_tables
+import score_tables
 import standard
 import tables
 import transformer_tables
@@ -85,6 +86,15 @@ SECTIONS = {
         "Scores on the test rows.",
         tables.estimators_lines,
         figures.estimators,
+    ),
+    "real_tables": Section(
+        "Public tables",
+        '`KANRegressor` or `KANClassifier` ("KAN estimator") and `mgnet fit` beside boosting, '
+        "support vectors, a spline GAM and a linear model on tables from real life, none tuned.",
+        score_tables.score_tables,
+        "Scores over the best of the six, medians of the splits.",
+        score_tables.score_lines,
+        score_tables.score_figure,
     ),
     "pinn": Section(
         "Differential equations",
