@@ -9,7 +9,7 @@ from mgnet.estimators.evidence.ensemble import Ensemble
 __all__ = ["ensemble_text"]
 
 
-def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str]) -> str:
+def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str], loss: str = "MSE") -> str:
     """Members, shares of the kinds of models, and the loss on rows left out, level by level.
 
     Parameters
@@ -18,6 +18,8 @@ def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str]) -> str:
         One for each target, or one for all classes.
     outputs : sequence of str
         Names of the targets.
+    loss : "MSE" or "log loss"
+        What the losses are, as `Data.loss_name`; half of the MSE is what a training minimizes.
 
     Examples
     --------
@@ -30,11 +32,12 @@ def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str]) -> str:
         name = f"{outputs[number]}: " if len(ensembles) > 1 else ""
         first, second = own.intervals
         levels = "1 level" if own.levels == 1 else f"{own.levels} levels"
-        losses = ", ".join(f"{loss:.3g}" for loss in own.losses)
+        factor = 2.0 if loss == "MSE" else 1.0
+        losses = ", ".join(f"{factor * value:.3g}" for value in own.losses)
         parts.append(
             f"{name}ensemble of {len(own.fitted)} members on parts of the rows: {linear} linear, "
             f"{additive} additive, {hidden} with a hidden layer of {own.units} units;\n"
-            f"{first} and {second} intervals after {levels}; mean loss on rows left out, "
-            f"level by level: {losses}"
+            f"splines of {first} and {second} intervals after {levels}; {loss} on rows that "
+            f"members were not trained on, level by level: {losses}"
         )
     return "\n".join(parts)

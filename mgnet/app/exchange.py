@@ -16,7 +16,7 @@ from pathlib import Path
 __all__ = ["bring_back", "discard", "exchange", "kept_aside", "put", "replace_pair", "sync"]
 
 JSON, WEIGHTS = "model.json", "model.safetensors"
-SHOWN = ("report.md", "edges.png", "convergence.png", "fit.png")
+SHOWN = ("report.md", "edges.png", "convergence.png", "inputs.png", "fit.png")
 ASIDE = re.compile(r"model-[0-9a-f]{16}\.safetensors")  # see `kept_aside`
 MARK, FORMER = "-unfinished-", ".former"
 HERE, SWAP = -100, 2  # AT_FDCWD, and both systems' number for an exchange

@@ -66,7 +66,10 @@ class Fitted:
     def summary(self) -> str:
         """The hierarchy and the schedule, or what the ensemble is."""
         if self.ensembles:
-            return ensemble_text(self.ensembles, self.model.targets.outputs)
+            targets = self.model.targets
+            return ensemble_text(
+                self.ensembles, targets.outputs, "log loss" if targets.classes else "MSE"
+            )
         return f"{self.hierarchy}\n\n{self.schedule}"
 
 

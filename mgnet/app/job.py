@@ -189,7 +189,9 @@ def _write(
 def _check(table: Table, data: Data, settings: Settings, say: Say) -> Data:
     """The rows without inputs that do not vary; what a reader must know is said."""
     if table.dropped:
-        say(f"{table.dropped} rows with missing values were left out")
+        one = table.dropped == 1
+        what = "row with missing values was" if one else "rows with missing values were"
+        say(f"{table.dropped} {what} left out")
     for sentence in table.remarks:
         say(sentence)
     if data.targets.classes and settings.optimizer == "lm":
@@ -238,17 +240,9 @@ def _report(
     data: Data,
     remarks: Sequence[str],
 ) -> None:
-    from mgnet.app.pictures import as_label, plot_fit, plot_training
     from mgnet.app.report import write_report
-    from mgnet.plot.edges import plot_edges
 
-    units = Units.of(data)
-    drawn = plot_fit(units.data(data), units.of_units(trained[0].predict))
-    _save(drawn, stage / "fit.png")
-    _save(plot_training(trained, data.loss_name), stage / "convergence.png")
-    model, names = fitted.model, [as_label(n) for n in (*data.names, *data.targets.outputs)]
-    edges = plot_edges(model.network, model.inputs(data.x), names=names)
-    _save(edges, stage / "edges.png")
+    pictures = _pictures(stage, fitted, trained, data)
     part = stage / f"report{PART}"  # an interrupt leaves no half of it
     part.mkdir()
     write_report(
@@ -257,16 +251,37 @@ def _report(
         fitted.settings,
         trained,
         summary=fitted.summary,
-        pictures=[
-            ("fit.png", "Data, fit and error"),
-            ("convergence.png", "Training error over time"),
-            ("edges.png", "Edge functions, knots and data density"),
-        ],
+        pictures=pictures,
         command=job.command,
         remarks=[f"Note: {remark.removeprefix('warning: ')}." for remark in remarks],
     )
     (part / "report.md").rename(stage / "report.md")
     part.rmdir()
+
+
+def _pictures(
+    stage: Path, fitted: Fitted, trained: Sequence[Trained], data: Data
+) -> list[tuple[str, str]]:
+    """Draw them; names and captions. An ensemble alone has no history, and edges by the hundred."""
+    from mgnet.app.dependence import plot_dependence
+    from mgnet.app.pictures import as_label, plot_fit, plot_training
+    from mgnet.plot.edges import plot_edges
+
+    units, single = Units.of(data), fitted.hierarchy is not None
+    drawn, predict = units.data(data), units.of_units(trained[0].predict)
+    made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict))]
+    caption = "Mean prediction as one column changes"
+    made.append(("inputs.png", caption, plot_dependence(drawn, predict)))
+    if single or len(trained) > 1:
+        figure = plot_training(trained, data.loss_name)
+        made.append(("convergence.png", "Training error over time", figure))
+    if single:
+        model, names = fitted.model, [as_label(n) for n in (*data.names, *data.targets.outputs)]
+        figure = plot_edges(model.network, model.inputs(data.x), names=names)
+        made.append(("edges.png", "Edge functions, knots and data density", figure))
+    for name, _, figure in made:
+        _save(figure, stage / name)
+    return [(name, caption) for name, caption, _ in made]
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -157,8 +157,8 @@ def read_table(
         raise ValueError(f"{file.source}: {'; '.join(found.wrong)}")
     if complete.sum() < FEWEST_ROWS:
         raise ValueError(
-            f"{file.source} has only {complete.sum()} complete rows; at least {FEWEST_ROWS} are "
-            "needed"
+            f"{file.source} has too few complete rows, {complete.sum()}; at least {FEWEST_ROWS} "
+            "are needed"
         )
     table = Table(
         tuple(_rows(column, complete) for column in found.columns),

@@ -58,7 +58,7 @@ def test_fit_shows_hierarchy_cycle_result_and_files(install, capsys):
     assert "held-out MSE" in out
     assert "rival" in out
     files = {"model.json", "model.safetensors", "report.md"}
-    files |= {"fit.png", "convergence.png", "edges.png"}
+    files |= {"fit.png", "inputs.png", "convergence.png", "edges.png"}
     assert {file.name for file in Path("mgnet-fit").iterdir()} == files
     assert all(f"wrote mgnet-fit/{name}" in out for name in files)
     report = Path("mgnet-fit/report.md").read_text().splitlines()

@@ -22,7 +22,9 @@ def test_members_shares_and_levels_are_told():
     text = ensemble_text([ensemble(2)], ["rho"])
     assert text.startswith("ensemble of 5 members on parts of the rows: 25 % linear, 15 % additive")
     assert "60 % with a hidden layer of 4 units" in text
-    assert "16 and 8 intervals after 2 levels" in text and text.endswith("0.5, 0.25")
+    assert "16 and 8 intervals after 2 levels; MSE" in text and text.endswith(": 1, 0.5")
+    text = ensemble_text([ensemble(2)], ["p", "q"], "log loss")
+    assert "log loss" in text and text.endswith(": 0.5, 0.25")
 
 
 def test_several_targets_have_a_text_each():

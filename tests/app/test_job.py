@@ -32,10 +32,10 @@ def test_remarks_reach_screen_and_report(install):
     said, shown = [], []
     assert run_job(order("mgnet fit it"), said.append, shown.append) is False
     report = Path("out/report.md").read_text()
-    assert "Note: 1 rows with missing values were left out." in report
+    assert "Note: 1 row with missing values was left out." in report
     assert "Note: 32 training rows for 840 parameters" in report
     assert report.endswith("mgnet fit it")
-    assert any("1 rows" in line for line in said)
+    assert any("1 row with" in line for line in said)
     assert shown[-1].endswith("wrote out/report.md")
 
 
@@ -83,7 +83,7 @@ def test_the_real_files_hold_what_the_model_predicts(tmp_path):
     said, shown = [], []
     job = FitJob(table, settings, out, True, "mgnet fit")
     assert run_job(job, said.append, shown.append) is False
-    pictures = {"fit.png", "convergence.png", "edges.png"}
+    pictures = {"fit.png", "inputs.png", "convergence.png", "edges.png"}
     names = {"model.json", "model.safetensors", "report.md", *pictures}
     assert {file.name for file in out.iterdir()} == names
     assert {line.rpartition("/")[2] for line in shown[-1].split()[1::2]} == names
