@@ -158,9 +158,7 @@ def trained_ensembles(
     return Trained(ensembles, joined(networks, first_is_zero=two), watch.interrupted)
 
 
-def _check_size(
-    estimator: Any, plan: Plan, rows: int, values: np.ndarray, outputs: int
-) -> None:
+def _check_size(estimator: Any, plan: Plan, rows: int, values: np.ndarray, outputs: int) -> None:
     """Raise unless the networks of the coarsest level and their systems fit into memory."""
     parameters, numbers = plan.parameters(values, outputs), plan.numbers(values, rows, outputs)
     if parameters > MOST_PARAMETERS or numbers > MOST_NUMBERS:
