@@ -19,17 +19,15 @@ from mgnet.estimators.evidence.likelihood import Classes, Likelihood, Normal
 from mgnet.estimators.evidence.plan import Plan, plan_of
 from mgnet.estimators.evidence.stacking import folds_of
 from mgnet.estimators.evidence.watch import Watch
-from mgnet.estimators.scales import exponents
 from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.knots import KAN
 from mgnet.limits import is_count, shown, written
 
-__all__ = ["Trained", "check_ensemble", "counted", "trained_ensembles"]
+__all__ = ["Trained", "check_ensemble", "trained_ensembles"]
 
 MOST_PARAMETERS = 1_000_000
 MOST_NUMBERS = 100_000_000  # of a matrix
 SAMPLE = 1000  # rows that tell how far members differ
-MOST_COUNTED = 1e6  # rows that one row may stand for
 # What belongs to the training of a single network, and what leaves it to the ensemble.
 SINGLE: dict[str, Any] = {
     "roughness": "auto",
@@ -99,7 +97,7 @@ def trained_ensembles(
     x: np.ndarray,
     y: np.ndarray,
     counts: np.ndarray,
-    whole: bool,
+    times: np.ndarray,
     budget: TrainingBudget | None,
 ) -> Trained:
     """An ensemble for each target, or one for all classes.
@@ -112,8 +110,8 @@ def trained_ensembles(
         Scaled to [-1, 1], rows that differ.
     y : array of shape (rows, targets) or int of shape (rows,)
         Standardised targets, or labels.
-    counts, whole
-        As `counted` gives them.
+    counts, times : array of shape (rows,)
+        As `counted_rows` gives them.
     budget : TrainingBudget, optional
         Of which the seconds and the listeners are used.
     """
@@ -143,7 +141,7 @@ def trained_ensembles(
         )
         _check_size(estimator, plan, len(x), values, likelihood.outputs * len(likelihoods))
         strata = y if y.ndim == 1 else np.zeros(len(x), dtype=int)
-        folds = folds_of(strata, counts, plan.folds, seed, whole)
+        folds = folds_of(strata, counts, plan.folds, seed, times)
         # Matrices are small: threads would wait for one another, and sums depend on how many.
         with threadpool_limits(1, user_api="blas"):
             found = train(x, likelihood, folds, plan, seed, watch)
@@ -187,32 +185,3 @@ def _watch(estimator: Any, budget: TrainingBudget | None) -> Watch:
             sys.stderr.flush()
 
     return Watch(limit, tell)
-
-
-def counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np.ndarray, bool]:
-    """Weights as numbers of rows, and whether that is what they are.
-
-    Whole numbers count rows, also over a power of two, and but for a common factor. Others, such as
-    1 / variance, count for as many rows together as there are.
-
-    Parameters
-    ----------
-    weights : array of shape (rows,) or None
-        Positive, the largest at most 1; None for all the same.
-    rows : int
-    may_count : bool
-
-    Examples
-    --------
-    >>> counted(np.array([0.25, 0.75]), 2, True), counted(np.array([0.3, 0.9]), 2, True)
-    ((array([1., 3.]), True), (array([0.5, 1.5]), False))
-    """
-    if weights is None:
-        return np.ones(rows), True
-    if may_count and weights.min() * MOST_COUNTED >= weights.max():
-        whole = np.ldexp(weights, 52 - exponents(weights))
-        if (whole == np.rint(whole)).all():
-            whole = whole / np.gcd.reduce(whole.astype(np.int64))
-            if whole.max() <= MOST_COUNTED:
-                return whole, True
-    return weights * (rows / weights.sum()), False

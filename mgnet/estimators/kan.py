@@ -10,7 +10,6 @@ import torch
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -19,6 +18,8 @@ from mgnet.estimators.objectives import entropy, squares
 from mgnet.estimators.rows import as_doubles, checked_weights, single_precision
 from mgnet.estimators.scales import LARGEST, continued, exponents
 from mgnet.estimators.training_budget import TrainingBudget
+from mgnet.estimators.weights import class_factors
+from mgnet.limits import shown
 
 __all__ = ["KANClassifier", "KANRegressor"]
 
@@ -344,18 +345,19 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         weights = checked_weights("KANClassifier", sample_weight, X)
-        if weights is not None:
-            X, y, weights = X[weights > 0.0], y[weights > 0.0], weights[weights > 0.0]
-        self._counts = self.class_weight is None
-        if not self._counts:
-            own = compute_sample_weight(self.class_weight, y)
-            weights = checked_weights("KANClassifier", own if weights is None else own * weights, X)
-        self.classes_, labels = np.unique(y, return_inverse=True)
+        factors = class_factors("KANClassifier", self.class_weight, y, weights)
+        counting = np.ones(len(y), dtype=bool)
+        for own in (weights, factors):
+            counting &= True if own is None else own > 0.0
+        X, y = X[counting], y[counting]
+        weights, factors = (None if w is None else w[counting] for w in (weights, factors))
+        self.classes_, first, labels = np.unique(y, return_index=True, return_inverse=True)
         if len(self.classes_) < 2:
-            raise ValueError(
-                f"KANClassifier got rows of one class only, {self.classes_[0]!r}; it needs two"
-            )
-        self._train(X, labels, weights, entropy, budget)
+            one = f"rows of one class only, {shown(y[0])}" if len(y) else "rows of weight 0 alone"
+            raise ValueError(f"KANClassifier got {one}; it needs two classes")
+        if factors is not None:
+            factors = factors[first] if np.ptp(factors) > 0.0 else None
+        self._train(X, labels, weights, entropy, budget, factors)
         return self
 
     def predict_proba(self, X: Any) -> np.ndarray:

@@ -11,7 +11,6 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
 from mgnet.estimators import KANClassifier, KANRegressor
-from mgnet.estimators.ensembles import counted
 from mgnet.estimators.evidence import watch as watch_module
 from mgnet.estimators.training_budget import TrainingBudget
 
@@ -68,34 +67,6 @@ def test_other_weights_matter_by_their_ratios(kind):
     np.testing.assert_allclose(answers(one, x), answers(other, x), atol=1e-7)
     plain = kind(**SMALL).fit(x, y)
     assert not np.allclose(answers(plain, x), answers(one, x), atol=1e-3)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_what_counts_as_numbers_of_rows(seed):
-    """Whole numbers, also over a power of two; no decimals, which would be rows without end."""
-    rng = np.random.default_rng(seed)
-    times = rng.integers(1, 3000, 50)
-    times[:2] = 1, 2
-    for scale in (1.0, 6.0, 2.0**-40, 2.0**-1000):
-        counts, whole = counted(times * scale, 50, True)
-        assert whole and np.array_equal(counts, times)
-    others = [
-        (rng.uniform(size=50), True),
-        (rng.uniform(size=50).astype(np.float32).astype(float), True),
-        (0.1 * times, True),
-        (np.round(rng.uniform(0.01, 1.0, 50), 2), True),
-        (times * 1.0, False),
-        (np.ldexp(1.0, -20 * np.arange(50)), True),
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for given, may in others:
-            counts, whole = counted(given, 50, may)
-            assert not whole and counts.sum() == pytest.approx(50.0)
-            np.testing.assert_allclose(counts / given, counts[0] / given[0])
-        counts, whole = counted(np.array([0.5, 1e-300, 5e-324]), 3, True)
-    assert not whole and counts.sum() == pytest.approx(3.0)
-    assert counted(None, 3, True)[0].tolist() == [1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
