@@ -6,12 +6,13 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
+from mgnet.estimators.blas_threads import one_blas_thread
 from mgnet.estimators.evidence.assembly import joined
 from mgnet.estimators.evidence.ensemble import Ensemble, train
 from mgnet.estimators.evidence.features import different_values
@@ -28,13 +29,17 @@ __all__ = ["Trained", "check_ensemble", "trained_ensembles"]
 MOST_PARAMETERS = 1_000_000
 MOST_NUMBERS = 100_000_000  # of a matrix
 SAMPLE = 1000  # rows that tell how far members differ
-# What belongs to the training of a single network, and what leaves it to the ensemble.
+# What belongs to the training of a single network, and what leaves it to the ensemble. So does
+# n_iter_no_change, but scikit-learn's checks set it.
 SINGLE: dict[str, Any] = {
     "roughness": "auto",
     "most_intervals": None,
     "optimizer": "auto",
     "cycle": "",
     "n_init": "auto",
+    "tol": 1e-3,
+    "early_stopping": True,
+    "validation_fraction": 0.1,
 }
 
 
@@ -69,7 +74,7 @@ def check_ensemble(estimator: Any) -> None:
         return
     for name, default in SINGLE.items():
         value = getattr(estimator, name)
-        if not (value is default or isinstance(value, str) and value == default):
+        if not (value is default or isinstance(value, str | Real) and value == default):
             raise ValueError(
                 f"{kind} got {name} {shown(value)} and ensemble {ensemble}; {name} is for the "
                 "training of a single network: give ensemble=1 too, or leave it out"
@@ -115,6 +120,9 @@ def trained_ensembles(
     budget : TrainingBudget, optional
         Of which the seconds and the listeners are used.
     """
+    if budget is not None:
+        _check_budget(estimator, budget)
+        budget.claim()
     seed = estimator._seed()
     values = different_values(x)
     ensembles, watch = [], _watch(estimator, budget)
@@ -128,7 +136,7 @@ def trained_ensembles(
         for name in ("hidden", "intervals", "levels")
     }
     units = None if auto["hidden"] is None else estimator._hidden()[0]
-    for likelihood in likelihoods:
+    for number, likelihood in enumerate(likelihoods):
         plan = plan_of(
             values,
             len(x),
@@ -138,12 +146,13 @@ def trained_ensembles(
             units,
             auto["intervals"],
             auto["levels"],
+            int(estimator.max_iter),
         )
         _check_size(estimator, plan, len(x), values, likelihood.outputs * len(likelihoods))
         strata = y if y.ndim == 1 else np.zeros(len(x), dtype=int)
         folds = folds_of(strata, counts, plan.folds, seed, times)
-        # Matrices are small: threads would wait for one another, and sums depend on how many.
-        with threadpool_limits(1, user_api="blas"):
+        watch.begin_part(number, len(likelihoods))
+        with one_blas_thread():
             found = train(x, likelihood, folds, plan, seed, watch)
         if y.ndim > 1:
             some = torch.from_numpy(x[:: max(1, len(x) // SAMPLE)])
@@ -170,18 +179,33 @@ def _check_size(estimator: Any, plan: Plan, rows: int, values: np.ndarray, outpu
         )
 
 
+def _check_budget(estimator: Any, budget: TrainingBudget) -> None:
+    """Raise for limits that mean nothing to an ensemble."""
+    sweeps, evaluations, _ = budget.limits
+    if min(sweeps, evaluations) < math.inf:
+        raise ValueError(
+            f"{type(estimator).__name__} got a budget of {sweeps} sweeps and {evaluations} "
+            f"evaluations and ensemble {shown(estimator.ensemble)}; these count the training of a "
+            "single network: limit the seconds alone, or give ensemble=1"
+        )
+
+
 def _watch(estimator: Any, budget: TrainingBudget | None) -> Watch:
     progress: Callable[[float, float, float, int], None] | None = None
-    limit = estimator.seconds or math.inf
+    limit = math.inf if estimator.seconds is None else float(estimator.seconds)
     if budget is not None:
         limit, progress = budget.limits[2], budget.progress
 
     def tell(seconds: float, level: int, member: int, members: int) -> None:
+        number, parts = watch.part
         if progress is not None:
-            done = (level + member / members) / (level + 2.0)
+            done = (number + (level + member / members) / (level + 2.0)) / parts
             progress(seconds, max(done, seconds / limit), math.nan, level)
         elif estimator.verbose:
-            sys.stderr.write(f"level {level}, member {member + 1} of {members}: {seconds:.1f} s\n")
+            of = f"target {number + 1} of {parts}, " if parts > 1 else ""
+            told = f"{of}level {level}, member {member + 1} of {members}: {seconds:.1f} s\n"
+            sys.stderr.write(told)
             sys.stderr.flush()
 
-    return Watch(limit, tell)
+    watch = Watch(limit, tell)
+    return watch

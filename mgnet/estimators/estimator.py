@@ -112,6 +112,10 @@ class KANEstimator(BaseEstimator, ABC):
         """
         name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
         self._check(name)
+        if not isinstance(budget, TrainingBudget | None):
+            raise TypeError(
+                f"{type(self).__name__} got budget {shown(budget)}; it must be a TrainingBudget"
+            )
         if self.ensemble > 1:
             self._train_ensemble(X, y, weights, budget, factors)
             return
@@ -119,7 +123,7 @@ class KANEstimator(BaseEstimator, ABC):
         if budget is None:
             budget = TrainingBudget(
                 self.max_iter,
-                seconds=self.seconds or float("inf"),
+                seconds=inf if self.seconds is None else float(self.seconds),
                 window=self.n_iter_no_change,
                 patience=self.n_iter_no_change,
                 tol=self.tol,
@@ -148,6 +152,7 @@ class KANEstimator(BaseEstimator, ABC):
             budget, hierarchy, self.cycle, {str(smoother): step}, held_out, starts, seed
         )
         self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
+        self.ensembles_ = []
         self.n_iter_ = len(budget.history)
         self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
         if own and budget.interrupted:
@@ -293,7 +298,7 @@ class KANEstimator(BaseEstimator, ABC):
             huge = isinstance(value, Integral) and abs(value) >= 2**63
             if not missing and (not plain or huge or value != value):
                 raise ValueError(f"{kind} got {name} {shown(value)}; it must be a number")
-        limits = self.max_iter, self.n_iter_no_change, self.seconds or 1.0
+        limits = self.max_iter, self.n_iter_no_change, 1.0 if self.seconds is None else self.seconds
         if not all(limit > 0 for limit in limits) or min(limits[:2]) < 1:
             raise ValueError(
                 f"{kind} got max_iter {self.max_iter}, n_iter_no_change {self.n_iter_no_change} "

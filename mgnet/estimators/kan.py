@@ -181,10 +181,10 @@ class KANRegressor(RegressorMixin, KANEstimator):
         y = self.scales_.values(continued(self.network_, x))
         if not return_std:
             return y[:, 0] if self._flat else y
-        if self.ensemble == 1:
+        if not self.ensembles_:
             raise ValueError(
-                "KANRegressor got return_std=True and ensemble 1; one network does not tell how "
-                "far off it is: fit with ensemble=5"
+                "KANRegressor got return_std=True, but was fitted with ensemble 1; one network "
+                "does not tell how far off it is: fit with ensemble=5"
             )
         std = self.scales_.sizes(np.stack([own.deviation(x) for own in self.ensembles_], 1))
         return (y[:, 0], std[:, 0]) if self._flat else (y, std)

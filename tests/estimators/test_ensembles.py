@@ -8,6 +8,8 @@ import pytest
 import torch
 from joblib import parallel_backend
 from sklearn.base import clone
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 
 from mgnet.estimators import KANClassifier, KANRegressor
@@ -121,7 +123,7 @@ def test_standard_deviations_in_other_units_and_of_several_targets():
     assert mean.shape == std.shape == (60, 2) and not std[:, 1].any()
     np.testing.assert_allclose(std[:, 0], 1e200 * one, rtol=1e-5)
     single = KANRegressor(2, ensemble=1, intervals=2, levels=1, max_iter=2).fit(x, y)
-    with pytest.raises(ValueError, match="return_std=True and ensemble 1; one network does not"):
+    with pytest.raises(ValueError, match="fitted with ensemble 1; one network does not"):
         single.predict(x, return_std=True)
 
 
@@ -264,6 +266,38 @@ def test_time_is_kept(kind, monkeypatch):
         assert np.isfinite(short.predict(x, return_std=True)[1]).all()
 
 
+@pytest.mark.parametrize("targets", [1, 3])
+def test_without_any_time_there_is_a_linear_model(targets):
+    """Of every target, as good as least squares; with time they share it."""
+    x, y = table(200, noise=0.01)
+    y = np.column_stack([y, x @ [1.0, -2.0], x @ [0.0, 5.0]])[:, :targets]
+    scores = r2_score(y, KANRegressor(seconds=1e-9).fit(x, y).predict(x), multioutput="raw_values")
+    line = LinearRegression().fit(x, y)
+    expected = r2_score(y, line.predict(x), multioutput="raw_values")
+    assert (scores > expected - 0.03).all()
+    up = y[:, 0] > 0.0
+    expected = LogisticRegression().fit(x, up).score(x, up)
+    assert KANClassifier(seconds=1e-9).fit(x, up).score(x, up) > expected - 0.03
+
+
+def test_targets_share_the_time(monkeypatch):
+    """By a clock that goes on by a second whenever it is looked at."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            self.now += 1.0
+            return self.now
+
+    x, y = table()
+    y = np.column_stack([y, -y, 2.0 * y])
+    monkeypatch.setattr(watch_module, "time", Clock())
+    made = KANRegressor(seconds=300.0).fit(x, y)
+    members = [len(own.fitted) for own in made.ensembles_]
+    assert min(members) >= max(members) - 1 and max(members) < 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_ctrl_c(kind):
     """In the second member it leaves the first to a budget of one's own; in the first, nothing."""
@@ -287,6 +321,44 @@ def test_ctrl_c(kind):
     assert np.isfinite(answers(made, x)).all()
 
 
+def test_a_budget_is_of_one_training():
+    """The best network of another table is none of this."""
+    x, y = table()
+    for settings in (SMALL, {"ensemble": 1, "hidden": 2, "levels": 1}):
+        budget = TrainingBudget(**({} if settings is SMALL else {"sweeps": 3}))
+        made = KANRegressor(**settings)
+        made.fit(x, y, budget=budget)
+        with pytest.raises(ValueError, match="a TrainingBudget got a second training; it counts"):
+            made.fit(x, 100.0 - y, budget=budget)
+        for wrong in (3, "long", [budget]):
+            with pytest.raises(TypeError, match="KANRegressor got budget .*; it must be a Trainin"):
+                made.fit(x, y, budget=wrong)
+    for limits in ({"sweeps": 3}, {"evaluations": 70.0}):
+        with pytest.raises(ValueError, match="got a budget of .* limit the seconds alone, or give"):
+            KANRegressor(**SMALL).fit(x, y, budget=TrainingBudget(**limits))
+
+
+def test_deviations_are_those_of_the_last_fit():
+    x, y = table()
+    made = KANRegressor(**SMALL).fit(x, y)
+    expected = made.predict(x, return_std=True)[1]
+    made.set_params(ensemble=1, max_iter=2)
+    assert np.array_equal(made.predict(x, return_std=True)[1], expected)
+    made.fit(x, y).set_params(ensemble=2)
+    with pytest.raises(ValueError, match="was fitted with ensemble 1"):
+        made.predict(x, return_std=True)
+
+
+def test_steps_are_limited():
+    x, y = table(200, noise=0.0)
+    few, many, more = (
+        KANRegressor(ensemble=2, levels=1, max_iter=n).fit(x, y) for n in (1, 30, 500)
+    )
+    steps = [fitted.steps for own in few.ensembles_[0].fitted for fitted in own]
+    assert set(steps) == {1} and few.score(x, y) < many.score(x, y)
+    assert np.array_equal(many.predict(x), more.predict(x))
+
+
 def test_verbose_tells_members_and_changes_nothing(capsys):
     x, y = table()
     quiet = KANRegressor(**SMALL).fit(x, y)
@@ -295,6 +367,9 @@ def test_verbose_tells_members_and_changes_nothing(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"level 0, member {n} of 2" for n in (1, 2)]
     assert np.array_equal(told.predict(x), quiet.predict(x))
+    KANRegressor(**SMALL, verbose=True).fit(x, np.column_stack([y, y]))
+    lines = [line.split(", ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["target 1 of 2"] * 2 + ["target 2 of 2"] * 2
 
 
 # Refusals
@@ -315,6 +390,10 @@ def test_verbose_tells_members_and_changes_nothing(capsys):
         ({"optimizer": "lbfgs"}, "got optimizer 'lbfgs' and ensemble 5"),
         ({"cycle": "V(1,1)"}, r"got cycle 'V\(1,1\)' and ensemble 5"),
         ({"n_init": 3}, "got n_init 3 and ensemble 5; .* give ensemble=1 too, or leave it out"),
+        ({"tol": 0.1}, "got tol 0.1 and ensemble 5"),
+        ({"early_stopping": False}, "got early_stopping False and ensemble 5"),
+        ({"validation_fraction": 0.2}, "got validation_fraction 0.2 and ensemble 5"),
+        ({"seconds": 0}, "and seconds 0; they must be positive"),
         ({"intervals": (4, 4)}, r'got intervals \(4, 4\); give a positive integer or "auto"'),
         ({"intervals": 0}, "got intervals 0; give a positive integer"),
         ({"levels": 2.0}, 'got levels 2.0; give a positive integer or "auto"'),

@@ -7,6 +7,7 @@ data determine what they add, and the rows left out are predicted better for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -116,7 +117,7 @@ def train(
     """Train all models on all folds, mix them, and refine knots.
 
     Ctrl-C and a watch that says stop end it with what there is: the level before, or members of the
-    coarsest level.
+    coarsest level; of the first, the linear model at least.
 
     Parameters
     ----------
@@ -205,7 +206,8 @@ def _trained(
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:
                     part = likelihood.at(rows, weights)
-                    begin = _on_rows(model, B[rows], part, plan, seed, begin, watch)
+                    stop = watch.stops if kind != LINEAR else _never  # so much there is in any case
+                    begin = _on_rows(model, B[rows], part, plan, seed, begin, stop)
                 own.append(begin)
         except KeyboardInterrupt:
             watch.ended = watch.interrupted = True
@@ -276,7 +278,7 @@ def _on_rows(
     plan: Plan,
     seed: int,
     begin: Fitted | None,
-    watch: Watch,
+    stop: Callable[[], bool],
 ) -> Fitted:
     """Trained on these rows, at first on a part of them where they are many."""
     hidden = isinstance(model, Hidden)
@@ -284,11 +286,15 @@ def _on_rows(
     rows = _some(len(B), plan.rows, seed)
     if begin is None and hidden and len(rows) > 2 * few:
         part = _some(len(B), few, seed)
-        begin = maximize(model, B[part], likelihood.at(part), steps, None, watch.stops)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, stop)
         steps = plan.steps(hidden, True)
     if len(rows) < len(B):
         B, likelihood = B[rows], likelihood.at(rows)
-    return maximize(model, B, likelihood, steps, begin, watch.stops)
+    return maximize(model, B, likelihood, steps, begin, stop)
+
+
+def _never() -> bool:
+    return False
 
 
 def _some(rows: int, most: int, seed: int) -> np.ndarray:
