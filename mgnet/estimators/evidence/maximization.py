@@ -93,7 +93,8 @@ class _Dual:
 
     def _factor(self, damping: float) -> tuple[np.ndarray, np.ndarray] | None:
         covariances = 1.0 / (self.precisions + damping * self.size / self.variance)
-        matrix = (self.K * covariances) @ self.K.T
+        roots = self.K * np.sqrt(covariances)
+        matrix = roots @ roots.T  # BLAS computes half of such a product
         matrix.flat[:: len(matrix) + 1] += self.variance
         factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
         return None if failed else (factor, covariances)
