@@ -11,16 +11,15 @@ import scipy.sparse as sp
 __all__ = ["check_arrays", "check_labels"]
 
 
-def check_arrays(owner: str, **arrays: Any) -> None:
+def check_arrays(owner: str, X: Any = None, y: Any = None, sample_weight: Any = None) -> None:
     """Refuse masked entries, whose values are nobody's, and dates, which are numbers in any unit.
 
     Parameters
     ----------
     owner : str
         Whose errors these are.
-    arrays : array-like
-        By the names of the arguments. What is sparse is left to scikit-learn but for y, which it
-        lets through.
+    X, y, sample_weight : array-like, optional
+        What is sparse is left to scikit-learn but for y, which it lets through.
 
     Raises
     ------
@@ -32,7 +31,7 @@ def check_arrays(owner: str, **arrays: Any) -> None:
     Traceback (most recent call last):
     ValueError: KANRegressor got X of dates or times; give numbers, such as days since the first
     """
-    for name, array in arrays.items():
+    for name, array in (("X", X), ("y", y), ("sample_weight", sample_weight)):
         if np.ma.is_masked(array):
             raise ValueError(
                 f"{owner} got {name} with masked entries; leave these rows out, or fill them in"
