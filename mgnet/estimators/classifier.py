@@ -142,6 +142,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
         UserWarning
             As in `KANRegressor.fit`.
         """
+        self._forget()
         check_arrays("KANClassifier", X=X, y=y, sample_weight=sample_weight)
         self._single = single_precision(X)
         with as_doubles("KANClassifier"):
@@ -167,7 +168,7 @@ class KANClassifier(ClassifierMixin, KANEstimator):
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """(rows, inputs) -> (rows, classes), in the order of `classes_`."""
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         check_arrays("KANClassifier", X=X)
         with as_doubles("KANClassifier"):
             X = validate_data(self, X, dtype=np.float64, reset=False)

@@ -96,6 +96,11 @@ class KANEstimator(BaseEstimator, ABC):
     def _optimizers(self) -> tuple[str, ...]:
         """Names of the optimizers that suit the loss, the default first."""
 
+    def _forget(self) -> None:
+        """Drop what a former fit found: one that fails leaves no scales of another table."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+
     def _train(
         self,
         X: np.ndarray,

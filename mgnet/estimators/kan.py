@@ -160,6 +160,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             If columns of X have the same value in all rows that are trained on. They are left out
             of the network, so that predictions do not depend on them.
         """
+        self._forget()
         check_arrays("KANRegressor", X=X, y=y, sample_weight=sample_weight)
         self._single = single_precision(X)
         with as_doubles("KANRegressor"):
@@ -199,7 +200,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         ValueError
             If there is no ensemble to tell it.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
         check_arrays("KANRegressor", X=X)
         with as_doubles("KANRegressor"):
             X = validate_data(self, X, dtype=np.float64, reset=False)

@@ -9,12 +9,14 @@ import pytest
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor, BaggingRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import KFold, cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
 
 from mgnet.estimators import KANClassifier, KANRegressor, estimator
 from mgnet.estimators.rows import validation_rows
+from mgnet.estimators.training_budget import TrainingBudget
 
 SMALL = {"ensemble": 1, "hidden": 3, "intervals": 2, "levels": 2}
 
@@ -33,6 +35,35 @@ def fitted(kind, x, y, **settings):
 
 def answers(made, x):
     return made.predict_proba(x) if isinstance(made, KANClassifier) else made.predict(x)
+
+
+# Fits that fail
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize("kind", [KANRegressor, KANClassifier])
+def test_a_fit_that_fails_leaves_nothing(kind, ensemble):
+    """A network of one table with the scales of another would be wrong without a word."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    x, y = table(40)
+    y = y if kind is KANRegressor else y > 0.0
+    made = kind(ensemble=ensemble, hidden=2, levels=1, max_iter=2)
+    for fail, error in [
+        (lambda: made.fit(x, y, budget=TrainingBudget(progress=interrupt)), KeyboardInterrupt),
+        (lambda: made.fit(100.0 + x, y, sample_weight=np.ones(3)), ValueError),
+        (lambda: made.set_params(hidden=10**9).fit(100.0 + x, y), ValueError),
+    ]:
+        expected = made.set_params(hidden=2).fit(x, y).predict(x)
+        if ensemble == 1 and error is KeyboardInterrupt:  # it keeps the first sweep
+            continue
+        with pytest.raises(error):
+            fail()
+        with pytest.raises(NotFittedError):
+            made.predict(x)
+        assert np.array_equal(made.set_params(hidden=2).fit(x, y).predict(x), expected)
 
 
 # Columns that never varied
