@@ -180,6 +180,13 @@ def test_few_rows(kind, degree, rows):
     ).all()
 
 
+def test_straight_edges_are_refined():
+    """One interval of degree 1 has no bends, finer knots do."""
+    x, y = table(200, noise=0.01)
+    made = KANRegressor(degree=1, ensemble=2, intervals=1, levels=4).fit(x, y)
+    assert made.n_iter_ > 1 and made.network_.intervals[1] > 1 and made.score(x, y) > 0.99
+
+
 @pytest.mark.parametrize("times", [None, 1.0, 50.0])
 def test_one_row_again_and_again(times):
     x, y = np.tile([[0.5, -2.0]], (7, 1)), np.full(7, 4.0)

@@ -220,7 +220,7 @@ def test_scores_refuse_weights_of_nothing(kind):
         (-np.ones(30), "Negative"),
         (np.ones(29), "expected"),
     ]:
-        for call in (made.score, made.fit):
+        for call in (made.score, clone(made).fit):
             with pytest.raises(ValueError, match=words):
                 call(x, y, sample_weight=weights)
 
