@@ -152,7 +152,7 @@ def test_in_several_threads():
     x, y = table()
     with parallel_backend("threading"):
         one, two = (cross_val_score(KANRegressor(**SMALL), x, y, cv=2, n_jobs=n) for n in (1, 2))
-    np.testing.assert_allclose(one, two, rtol=1e-9)
+    assert np.array_equal(one, two)
 
 
 def test_several_targets_are_as_one_by_one():
@@ -174,10 +174,7 @@ def test_few_rows(kind, degree, rows):
     y = y if kind is KANRegressor else np.arange(rows) % 2
     made = kind(degree=degree, levels=1, ensemble=4).fit(x, y)
     assert len(made.ensembles_[0].fitted) == 2
-    far = np.r_[x, [[1e9, -1e9]]]
-    assert np.isfinite(
-        made._outputs(far) if hasattr(made, "_outputs") else answers(made, far)
-    ).all()
+    assert np.isfinite(answers(made, np.r_[x, [[1e9, -1e9]]])).all()
 
 
 def test_straight_edges_are_refined():
@@ -326,23 +323,6 @@ def test_ctrl_c(kind):
     made.fit(x, targets(kind, y), budget=budget)
     assert budget.interrupted and len(made.ensembles_[0].fitted) == 1
     assert np.isfinite(answers(made, x)).all()
-
-
-def test_a_budget_is_of_one_training():
-    """The best network of another table is none of this."""
-    x, y = table()
-    for settings in (SMALL, {"ensemble": 1, "hidden": 2, "levels": 1}):
-        budget = TrainingBudget(**({} if settings is SMALL else {"sweeps": 3}))
-        made = KANRegressor(**settings)
-        made.fit(x, y, budget=budget)
-        with pytest.raises(ValueError, match="a TrainingBudget got a second training; it counts"):
-            made.fit(x, 100.0 - y, budget=budget)
-        for wrong in (3, "long", [budget]):
-            with pytest.raises(TypeError, match="KANRegressor got budget .*; it must be a Trainin"):
-                made.fit(x, y, budget=wrong)
-    for limits in ({"sweeps": 3}, {"evaluations": 70.0}):
-        with pytest.raises(ValueError, match="got a budget of .* limit the seconds alone, or give"):
-            KANRegressor(**SMALL).fit(x, y, budget=TrainingBudget(**limits))
 
 
 def test_deviations_are_those_of_the_last_fit():
