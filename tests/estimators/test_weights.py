@@ -105,6 +105,17 @@ def test_weights_that_are_nearly_the_same_leave_the_rows_of_a_table_of_few_value
     np.testing.assert_allclose(*answers, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_row_with_most_of_the_weight_is_trained_on(seed):
+    """By every member, also where weights are no numbers of rows."""
+    rng = np.random.default_rng(seed)
+    x, weights = rng.normal(size=(30, 2)), rng.uniform(0.1, 1.0, 30)
+    y, weights[7] = rng.normal(size=30), 1e3 * np.pi
+    y[7] = 40.0
+    made = KANRegressor(random_state=seed).fit(x, y, sample_weight=weights)
+    assert made.predict(x[7:8]) == pytest.approx(40.0, abs=0.04)
+
+
 @pytest.mark.parametrize("gone", [0, 1, 2])
 @pytest.mark.parametrize("settings", [SMALL, SINGLE])
 def test_a_class_of_weight_zero_is_none(settings, gone):

@@ -65,7 +65,7 @@ def folds_of(
     """Folds drawn at random, all of about the same size in each stratum.
 
     A row that stands for as many rows of a table as there are folds, or more, is in each of them
-    with a part of its weight; so is the only row.
+    with a part of its weight; so is one that is more than half of the table.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def folds_of(
     order = order[np.argsort(strata[order], kind="stable")]
     fold = np.empty(len(strata), dtype=int)
     fold[order] = np.arange(len(strata)) % folds
-    shared = ((weights if times is None else times) >= folds) | (len(strata) == 1)
+    shared = (weights if times is None else times) >= folds
+    shared |= 2.0 * weights > weights.sum()
     parts = np.where(shared, folds, 1)
     rows = np.repeat(np.arange(len(strata)), parts)
     place = np.arange(len(rows)) - np.repeat(np.cumsum(parts) - parts, parts)
