@@ -285,11 +285,11 @@ def _on_rows(
     rows = _some(len(B), plan.rows, seed)
     if begin is None and hidden and len(rows) > 2 * few:
         part = _some(len(B), few, seed)
-        begin = maximize(model, B[part], likelihood.at(part), steps, None, watch.stops)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, watch.stops, plan.blocks)
         steps = plan.steps(hidden, True)
     if len(rows) < len(B):
         B, likelihood = B[rows], likelihood.at(rows)
-    return maximize(model, B, likelihood, steps, begin, watch.stops)
+    return maximize(model, B, likelihood, steps, begin, watch.stops, plan.blocks)
 
 
 def _some(rows: int, most: int, seed: int) -> np.ndarray:
