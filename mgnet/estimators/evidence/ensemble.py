@@ -43,7 +43,7 @@ class Ensemble:
     fitted : list of list of Fitted
         Of each fold: the linear, the additive and the hidden-layer model.
     shares : array of shape (3,)
-        With which each kind enters the sum.
+        With which each kind enters the sum; for classes times a scale.
     folds : Folds
     unseen : array of shape (entries, outputs)
         The outputs of members for what they have left out.
