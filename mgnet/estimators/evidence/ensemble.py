@@ -7,7 +7,8 @@ data determine what they add, and the rows left out are predicted better for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -117,7 +118,7 @@ def train(
     """Train all models on all folds, mix them, and refine knots.
 
     Ctrl-C and a watch that says stop end it with what there is: the level before, or members of the
-    coarsest level.
+    coarsest level; of the first, the linear model at least.
 
     Parameters
     ----------
@@ -206,7 +207,8 @@ def _trained(
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:
                     part = likelihood.at(rows, weights)
-                    begin = _on_rows(model, B[rows], part, plan, seed, begin, watch)
+                    stop = watch.stops if kind != LINEAR else _never  # so much there is in any case
+                    begin = _on_rows(model, B[rows], part, plan, seed, begin, stop)
                 own.append(begin)
         except KeyboardInterrupt:
             watch.ended = watch.interrupted = True
@@ -266,7 +268,7 @@ def _carried(former: Fitted, model: Model, x: np.ndarray) -> Fitted:
     if same and getattr(own, "modes", None) is getattr(model, "modes", None):
         return former
     u = own.onto(cast(Any, model), former.u, x)  # both are of one class
-    prior = replace(model.prior(), weights=former.prior.weights)
+    prior = model.prior().carried(former.prior)
     return Fitted(model, u, prior, former.variance, np.zeros(len(u)), 0)
 
 
@@ -277,7 +279,7 @@ def _on_rows(
     plan: Plan,
     seed: int,
     begin: Fitted | None,
-    watch: Watch,
+    stop: Callable[[], bool],
 ) -> Fitted:
     """Trained on these rows, at first on a part of them where they are many."""
     hidden = isinstance(model, Hidden)
@@ -285,11 +287,15 @@ def _on_rows(
     rows = _some(len(B), plan.rows, seed)
     if begin is None and hidden and len(rows) > 2 * few:
         part = _some(len(B), few, seed)
-        begin = maximize(model, B[part], likelihood.at(part), steps, None, watch.stops, plan.blocks)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, stop, plan.blocks)
         steps = plan.steps(hidden, True)
     if len(rows) < len(B):
         B, likelihood = B[rows], likelihood.at(rows)
-    return maximize(model, B, likelihood, steps, begin, watch.stops, plan.blocks)
+    return maximize(model, B, likelihood, steps, begin, stop, plan.blocks)
+
+
+def _never() -> bool:
+    return False
 
 
 def _some(rows: int, most: int, seed: int) -> np.ndarray:
