@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mgnet.estimators.estimator import KANEstimator
 from mgnet.estimators.objectives import entropy, squares
-from mgnet.estimators.rows import as_doubles, checked_weights, single_precision
+from mgnet.estimators.rows import as_doubles, checked_weights, finite_targets, single_precision
 from mgnet.estimators.scales import LARGEST, continued, exponents
 from mgnet.estimators.training_budget import TrainingBudget
 
@@ -24,33 +24,44 @@ __all__ = ["KANClassifier", "KANRegressor"]
 
 
 class KANRegressor(RegressorMixin, KANEstimator):
-    """Least-squares regression by a Kolmogorov-Arnold network, trained coarse knots first.
+    """Least-squares regression by Kolmogorov-Arnold networks, trained coarse knots first.
 
-    Inputs are scaled to [-1, 1] and targets standardised inside. Every edge of the network is a
-    spline; the training starts on few intervals and doubles them when a level is exhausted, which
-    changes no value. Beyond the range of the training rows the prediction goes on linearly. Columns
-    that do not vary are left out of the network, so that predictions do not depend on them. Source
-    of the training: Southworth et al., arXiv 2603.04827.
+    Inputs are scaled to [-1, 1] and targets standardised inside. By default an ensemble is trained:
+    linear, additive and hidden-layer models on parts of the rows, whose penalties and noise come
+    from the data, mixed by what they predict for the other rows, on finer knots as long as that
+    helps; its work is counted. `ensemble=1` trains a single network: every edge is a spline, the
+    training starts on few intervals and doubles them when a level is exhausted, which changes no
+    value (Southworth et al., arXiv 2603.04827). Beyond the range of the training rows the
+    prediction goes on linearly. Columns that do not vary are left out of the network, so that
+    predictions do not depend on them.
 
     Parameters
     ----------
-    hidden : int or sequence of int
-        Widths of the hidden layers; empty for a sum of functions of one input each.
-    intervals : int or sequence of int
-        Of the splines on the coarsest level, of all layers or of each.
-    levels : int
-        Each finer level has twice as many intervals. A finest network of more than a million
-        parameters is refused. Without `cycle`, levels below the finest see ten rows per parameter
-        of theirs, and at least 2000 (`mgnet.training.coarse_rows`).
+    hidden : int, sequence of int or "auto"
+        Units of the hidden layer; "auto": 4, and twice as many while the data determine them. Of a
+        single network the widths of all hidden layers, by default 8; empty for a sum of functions
+        of one input each.
+    ensemble : int
+        Members; 1 for a single network. An ensemble takes no `roughness`, `most_intervals`,
+        `optimizer`, `cycle` and `n_init`, and does not use `max_iter`, `tol`, `early_stopping`,
+        `validation_fraction` and `n_iter_no_change`.
+    intervals : int, sequence of int or "auto"
+        Of the splines on the coarsest level, by default 4; of a single network of all layers or of
+        each.
+    levels : int or "auto"
+        At most, each with twice as many intervals; of a single network 3 by default. A finest
+        network of more than a million parameters is refused. Without `cycle`, its levels below the
+        finest see ten rows per parameter of theirs, and at least 2000
+        (`mgnet.training.coarse_rows`).
     most_intervals : int or sequence of (int or None), optional
         That a layer is refined to, one for all layers or one for each; None for no limit. Rough
         functions of single inputs need many knots, the smooth functions behind them few.
     degree : int
         Of the splines, 1 to 5.
-    roughness : float
+    roughness : float or "auto"
         Weight of the integral of the squared second derivative of all edges, for standardised data.
-        The default suits tables of some hundred rows; the fewer rows, the more inputs and the more
-        noise, the larger. What a grid search should look at first.
+        The default, 1e-3, suits tables of some hundred rows; the fewer rows, the more inputs and
+        the more noise, the larger. What a grid search should look at first.
     optimizer : "auto", "lm", "lbfgs" or "adam"
         By default Levenberg-Marquardt; its cost grows with the cube of the number of coefficients
         up to 5000, and in proportion to it above, where its systems are solved iteratively.
@@ -85,12 +96,17 @@ class KANRegressor(RegressorMixin, KANEstimator):
     Attributes
     ----------
     network_ : KAN
-        On scaled inputs without those that are left out, for standardised targets.
+        On scaled inputs without those that are left out, for standardised targets; of an ensemble
+        the mean of all members, which is one KAN.
+    ensembles_ : list of Ensemble
+        One for each target; of an ensemble only.
     scales_ : Scales
     n_iter_ : int
-        Sweeps that were done.
+        Levels that were kept; of a single network the sweeps that were done.
     loss_curve_ : list of float
-        Mean squared error after each, of the standardised training rows that its level sees.
+        Half the mean squared error of the rows that members were not trained on, after each level.
+        Of a single network the mean squared error after each sweep, of the standardised training
+        rows that its level sees.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where `fit` was given names.
@@ -99,7 +115,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
     --------
     >>> x = np.random.default_rng(0).uniform(-1.0, 1.0, (300, 2))
     >>> y = np.exp(x[:, 0]) * np.sin(3 * x[:, 1])
-    >>> kan = KANRegressor(hidden=4, levels=2, roughness=1e-9, max_iter=40).fit(x[:200], y[:200])
+    >>> kan = KANRegressor().fit(x[:200], y[:200])
     >>> kan.score(x[200:], y[200:]) > 0.999
     True
     """
@@ -152,7 +168,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             )
         weights = checked_weights("KANRegressor", sample_weight, X)
         self._flat = y.ndim == 1
-        y = _targets(y)
+        y = finite_targets(y)
         self._train(X, y, weights, squares, budget)
         return self
 
@@ -213,36 +229,26 @@ class KANRegressor(RegressorMixin, KANEstimator):
             return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)
 
 
-def _targets(y: np.ndarray) -> np.ndarray:
-    """Of shape (rows, outputs), finite: scikit-learn does not look into objects."""
-    with as_doubles("KANRegressor"):
-        y = y.reshape(len(y), -1).astype(float)
-    finite = np.isfinite(y).all(1)
-    if not finite.all():
-        raise ValueError(
-            f"KANRegressor got a y that is NaN or infinite as a double in {(~finite).sum()} of "
-            f"{len(y)} rows, first in row {finite.argmin()}; leave these rows out"
-        )
-    return y
-
-
 class KANClassifier(ClassifierMixin, KANEstimator):
-    """Classification by a Kolmogorov-Arnold network: softmax of its outputs, one per class.
+    """Classification by Kolmogorov-Arnold networks: softmax of their outputs, one per class.
 
-    Cross entropy and the penalty are minimised by L-BFGS (or Adam), coarse knots first. Out of the
+    By default an ensemble, as of `KANRegressor`, for the cross entropy. For a single network
+    cross entropy and a penalty are minimised by L-BFGS (or Adam), coarse knots first. Out of the
     range of the training rows the nearest point of the range answers. Columns that do not vary are
     left out of the network.
 
     Parameters
     ----------
-    hidden, intervals, levels, degree, roughness
+    hidden, ensemble, intervals, levels, most_intervals, degree, roughness
         As for `KANRegressor`.
     optimizer : "auto", "lbfgs" or "adam"
         By default L-BFGS.
-    cycle, max_iter, seconds, tol
+    cycle, n_init, max_iter, seconds, tol
         As for `KANRegressor`.
     early_stopping, validation_fraction, n_iter_no_change
         The same, with the same part of every class.
+    class_weight : dict, "balanced" or None
+        Factors of the weights of rows, by their class.
     random_state : int, RandomState instance or None
     verbose : bool
 
@@ -251,16 +257,19 @@ class KANClassifier(ClassifierMixin, KANEstimator):
     classes_ : array of shape (classes,)
     network_ : KAN
         From scaled inputs to logits.
+    ensembles_ : list of Ensemble
+        One; of an ensemble only.
     scales_ : Scales
     n_iter_, loss_curve_
-        As for `KANRegressor`; the loss is the objective, penalty included.
+        As for `KANRegressor`; the loss is the cross entropy, of a single network the objective,
+        penalty included.
     n_features_in_, feature_names_in_
 
     Examples
     --------
     >>> x = np.random.default_rng(0).uniform(-1.0, 1.0, (300, 2))
     >>> y = np.where(x[:, 0] * x[:, 1] > 0.0, "same", "other")
-    >>> kan = KANClassifier(hidden=3, levels=2, max_iter=10).fit(x[:200], y[:200])
+    >>> kan = KANClassifier().fit(x[:200], y[:200])
     >>> kan.score(x[200:], y[200:]) > 0.9
     True
     """
