@@ -19,7 +19,7 @@ from mgnet.app.model_checks import check_names
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
-from mgnet.app.units import Units
+from mgnet.app.units import Units, labelled
 from mgnet.limits import written
 
 __all__ = ["FitJob", "run_job"]
@@ -268,7 +268,7 @@ def _pictures(
     from mgnet.plot.edges import plot_edges
 
     units, single = Units.of(data), fitted.hierarchy is not None
-    drawn, predict = units.data(data), units.of_units(trained[0].predict)
+    drawn, predict = labelled(units.data(data)), units.of_units(trained[0].predict)
     made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict))]
     caption = "Mean prediction as one column changes"
     made.append(("inputs.png", caption, plot_dependence(drawn, predict)))
@@ -277,7 +277,8 @@ def _pictures(
         made.append(("convergence.png", "Training error over time", figure))
     if single:
         model, names = fitted.model, [as_label(n) for n in (*data.names, *data.targets.outputs)]
-        figure = plot_edges(model.network, model.inputs(data.x), names=names)
+        x, ranges = model.inputs(data.x), model.scales.ranges
+        figure = plot_edges(model.network, x, names=names, ranges=ranges)
         made.append(("edges.png", "Edge functions, knots and data density", figure))
     for name, _, figure in made:
         _save(figure, stage / name)

@@ -111,7 +111,7 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
             raise KeyboardInterrupt
         return Trained("trees", lambda x: x[:, 0], 1, seconds, float("nan"), 0.7, 0.8)
 
-    def plot(*_, names=()):
+    def plot(*_, names=(), ranges=()):
         return types.SimpleNamespace(savefig=lambda path, dpi: path.write_bytes(b""))
 
     module("mgnet.app.model", types.SimpleNamespace(Model=Model))
