@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ __all__ = ["FitJob", "run_job"]
 DPI = 150
 PART = ".part"
 LEAST_SECONDS = 2.0  # that other methods have to tune themselves in
+ENDING = 0.6  # seconds that predictions, report and pictures take, for each one before the training
+NO_TIME = 1e-3  # seconds: one member is trained, as shortly as can be
 MOST_PARAMETERS = 1_000_000
 MEANING = {
     "MSE": "MSE: mean squared error over the variance of the target",
@@ -49,6 +53,9 @@ class FitJob:
         Whether other methods are trained for as long.
     command : str
         What was typed, for the report.
+    began : float, optional
+        When, by `time.perf_counter`: the seconds of an ensemble limit all that is done from then on
+        but comparisons.
     """
 
     table: Table
@@ -56,6 +63,7 @@ class FitJob:
     out: Path
     compare: bool = False
     command: str = ""
+    began: float | None = None
 
 
 def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
@@ -100,7 +108,7 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
             data = _check(job.table, data, settings, remarks.append)
         with progress_bar() as progress:
             watched = _checking(progress, hold)
-            fitted = fit(data, settings, watched, announce, interruptible=hold.interruptible)
+            fitted = fit(data, _limited(job), watched, announce, interruptible=hold.interruptible)
         interrupted = bool(fitted.interrupted)
         if settings.ensemble > 1:
             show(f"{fitted.summary}\n")
@@ -127,6 +135,15 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
         show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
         show.check(job.out)
         return interrupted or not whole or hold.pending
+
+
+def _limited(job: FitJob) -> Settings:
+    """The settings, where the whole command is limited with the seconds left to the training."""
+    settings = job.settings
+    if settings.ensemble == 1 or job.began is None or math.isinf(settings.seconds):
+        return settings
+    gone = time.perf_counter() - job.began
+    return replace(settings, seconds=max(settings.seconds - (1.0 + ENDING) * gone, NO_TIME))
 
 
 class _Shown:
@@ -248,7 +265,7 @@ def _report(
     write_report(
         part,
         data,
-        fitted.settings,
+        job.settings if job.settings.ensemble > 1 else fitted.settings,
         trained,
         summary=fitted.summary,
         pictures=pictures,

@@ -124,6 +124,7 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
     for name in ("single_level", "perceptron"):
         replace(comparison, name, network)
     module("mgnet.app.report", types.SimpleNamespace(write_report=write_report))
+    module("mgnet.app.dependence", types.SimpleNamespace(plot_dependence=plot))
     module("mgnet.plot.edges", types.SimpleNamespace(plot_edges=plot))
     module(
         "mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot, as_label=str)

@@ -1,6 +1,8 @@
 """Law: a fit says what a reader must know, and tells the report the same."""
 
+import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,30 @@ def test_remarks_reach_screen_and_report(install):
     assert shown[-1].endswith("wrote out/report.md")
 
 
+@pytest.mark.parametrize(("seconds", "left"), [(60.0, 44.0), (17.0, 1.0), (5.0, 0.0)])
+def test_seconds_of_an_ensemble_are_those_of_the_command(install, monkeypatch, seconds, left):
+    """Of ten that are gone six are kept for the end; the report tells what was asked for."""
+    from mgnet.app import job as module
+
+    told, real = [], module.fit
+    monkeypatch.setattr(module, "fit", lambda d, s, *a, **k: told.append(s) or real(d, s, *a, **k))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: 110.0)
+    reported = []
+
+    def write_report(folder, data, settings, *_, **__):
+        reported.append(settings)
+        (folder / "report.md").write_text("")
+
+    monkeypatch.setattr(sys.modules["mgnet.app.report"], "write_report", write_report)
+    job = replace(order(), began=100.0, compare=False)
+    for ensemble in (5, 1):
+        own = replace(job, settings=Settings(ensemble=ensemble, seconds=seconds))
+        run_job(own, lambda _: None, lambda _: None)
+    assert [s.seconds for s in told] == pytest.approx([left, seconds], abs=0.01)
+    assert told[0].seconds > 0.0
+    assert [s.seconds for s in reported] == [seconds, seconds]
+
+
 @pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), BrokenPipeError()])
 def test_a_model_is_written_though_nothing_can_be_shown(install, kind):
     def show(_):
@@ -60,7 +86,6 @@ def test_an_interrupt_skips_the_rivals(install):
 
 
 def test_an_interrupted_report_leaves_the_model(install, monkeypatch):
-    import sys
 
     def write_report(*_, **__):
         raise KeyboardInterrupt
