@@ -1070,8 +1070,8 @@ TABLE = [
     Mutation(
         "baseline-budget",
         "mgnet/app/comparison.py",
-        "seconds=seconds, evaluations=None)",
-        "seconds=seconds)",
+        "seconds=seconds, evaluations=None, ensemble=1)",
+        "seconds=seconds, ensemble=1)",
         ("tests/app/test_comparison.py",),
         "baselines get evaluations where they should get seconds",
     ),

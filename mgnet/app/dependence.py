@@ -210,7 +210,7 @@ def _outputs(data: Data) -> list[int]:
 
 def _means(panel: _Panel, rows: np.ndarray, predict: Predict, data: Data) -> np.ndarray:
     """Mean predictions of shape (places, outputs); several targets in their deviations."""
-    moved = np.repeat(rows[None], len(panel.places), axis=0)
+    moved: np.ndarray = np.repeat(rows[None], len(panel.places), axis=0)
     moved[:, :, panel.columns] = panel.places[:, None]
     values = predict(moved.reshape(-1, rows.shape[1])).reshape(*moved.shape[:2], -1).mean(1)
     if values.shape[1] > 1 and not data.targets.classes:
@@ -221,9 +221,9 @@ def _means(panel: _Panel, rows: np.ndarray, predict: Predict, data: Data) -> np.
 def _measure(data: Data) -> str:
     if data.targets.classes:
         return "mean probability"
-    if len(data.targets.names) > 1:
-        return "mean prediction,\nin deviations of the targets"
-    return f"{as_label(shown(data.targets.title))},\nmean prediction"
+    name, *others = data.targets.names
+    several = "mean prediction,\nin deviations of the targets"
+    return several if others else f"{as_label(shown(name))},\nmean prediction"
 
 
 def _draw(ax: Axes, panel: _Panel, means: np.ndarray) -> None:

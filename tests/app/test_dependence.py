@@ -25,7 +25,7 @@ def test_the_parts_of_a_sum_are_found(seed, tmp_path):
 
     figure = plot_dependence(numbers(x, predict(x)), predict)
     for number, part in enumerate([np.sin, lambda v: 7.0 * v**2, lambda v: 1e4 * v]):
-        places, means = figure.axes[number].lines[0].get_data()
+        places, means = map(np.asarray, figure.axes[number].lines[0].get_data())
         assert (places[0], places[-1]) == (x[:, number].min(), x[:, number].max())
         rest = predict(x).mean() - part(x[:, number]).mean()
         np.testing.assert_allclose(means, part(places) + rest, rtol=1e-9, atol=1e-6)
@@ -124,7 +124,8 @@ def test_classes_and_targets_have_a_line_each(tmp_path):
     p = np.array([0.2, 0.3, 0.5])
     data = numbers(x, rng.integers(0, 3, 50), classes=kinds)
     figure = plot_dependence(data, lambda x: np.tile(p, (len(x), 1)))
-    assert [line.get_ydata()[0] for line in figure.axes[0].lines] == pytest.approx(p.tolist())
+    means = [np.asarray(line.get_ydata())[0] for line in figure.axes[0].lines]
+    assert means == pytest.approx(p.tolist())
     assert [text.get_text() for text in figure.legends[0].texts] == list(kinds)
     data = numbers(x, x * [1e-6, 1e6], ("u", "v"))
     figure = plot_dependence(data, lambda x: x * [1e-6, 1e6])

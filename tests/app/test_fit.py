@@ -125,6 +125,7 @@ def test_fewer_levels_from_the_finest(options):
 def test_other_smoothers_on_each_level_and_fewer_cycles(options, capfd):
     options("-mgnet_levels_1_smoother mgnet.training.LBFGS -mgnet_monitor -mgnet_max_cycles 3")
     fitted = fit(data(), Settings(**{**vars(SMALL), "cycle": "V(1,1)", "evaluations": 10**6}))
+    assert fitted.hierarchy is not None
     names = [str(level.smoother).partition("(")[0] for level in fitted.hierarchy]
     assert names == ["LevenbergMarquardt", "LBFGS", "LevenbergMarquardt"]
     assert [level for *_, level in fitted.trained.history] == [0] * 6

@@ -39,7 +39,6 @@ def assembled(
     outputs = members[0][1].model.count
     inputs = len(members[0][1].model.features.counts)
     edges = np.zeros((inputs, intervals[0] + degree, outputs))
-    own = [pair for pair in members if isinstance(pair[1].model, Hidden)]
     for weight, fitted in members:
         model = fitted.model
         if isinstance(model, Additive):
@@ -50,8 +49,10 @@ def assembled(
     largest = np.abs(edges).max(1).sum(0).max()  # no sum of these splines is larger
     size = (SMALL if degree > 2 else SMALLER) / max(largest, LEAST)
     first, second = [size * edges], [_inverse_of_tanh(outputs, intervals[1], degree, size)]
-    for weight, fitted in own:
+    for weight, fitted in members:
         model = fitted.model
+        if isinstance(model, Additive):
+            continue
         weights, shifts, behind, _, _ = model.split(fitted.u)
         first.append(_edges(model.features, weights.T, shifts, intervals[0]))
         splines = np.einsum("sm,hmo->hso", model.modes.coefficients, behind)

@@ -8,6 +8,7 @@ data determine what they add, and the rows left out are predicted better for it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -264,7 +265,7 @@ def _carried(former: Fitted, model: Model, x: np.ndarray) -> Fitted:
     same = own.features is model.features and own.size == model.size
     if same and getattr(own, "modes", None) is getattr(model, "modes", None):
         return former
-    u = own.onto(model, former.u, x)  # type: ignore[attr-defined]
+    u = own.onto(cast(Any, model), former.u, x)  # both are of one class
     prior = replace(model.prior(), weights=former.prior.weights)
     return Fitted(model, u, prior, former.variance, np.zeros(len(u)), 0)
 
@@ -304,10 +305,10 @@ def _wanted(level: _Level) -> tuple[Sizes, Sizes]:
     """
     told = np.zeros(4)
     for _, additive, hidden in level.fitted:
-        own = additive.model
+        own, last = additive.model, cast(Hidden, hidden.model)
         weights = additive.determined[: -own.count].reshape(-1, own.count)
-        first, _, second, _, _ = hidden.model.split(hidden.determined)
-        parts = weights[own.features.bent], first[:, hidden.model.features.bent], second[:, -1]
+        first, _, second, _, _ = last.split(hidden.determined)
+        parts = weights[own.features.bent], first[:, last.features.bent], second[:, -1]
         told[:3] += [part.max(initial=0.0) for part in parts]
         told[3] += hidden.determined.mean()
     more = np.where(told > KNOWN * len(level.fitted), 2, 1)

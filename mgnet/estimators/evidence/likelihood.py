@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -11,29 +11,6 @@ __all__ = ["Classes", "Likelihood", "Normal", "log_softmax"]
 
 LEAST_SHARE = 0.02  # of the rows that count as free, where parameters could explain all of them
 LEAST_VARIANCE = 1e-12
-
-
-class Likelihood(Protocol):
-    """A loss of outputs of shape (rows, outputs), and what Gauss-Newton steps need."""
-
-    @property
-    def rows(self) -> float: ...
-
-    @property
-    def outputs(self) -> int: ...
-
-    def start(self) -> np.ndarray: ...
-
-    @property
-    def weights(self) -> np.ndarray: ...
-
-    def at(self, rows: np.ndarray | slice, weights: np.ndarray | None = None) -> Likelihood: ...
-
-    def loss(self, f: np.ndarray) -> float: ...
-
-    def equations(self, f: np.ndarray, J: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
-
-    def variance(self, f: np.ndarray, used: float) -> float: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +35,7 @@ class Normal:
 
     @property
     def rows(self) -> float:
+        """How many the weights count."""
         return float(self.weights.sum())
 
     def start(self) -> np.ndarray:
@@ -116,10 +94,12 @@ class Classes:
 
     @property
     def rows(self) -> float:
+        """How many the weights count."""
         return float(self.weights.sum())
 
     @property
     def outputs(self) -> int:
+        """Of a network."""
         return 1 if self.count == 2 else self.count
 
     def start(self) -> np.ndarray:
@@ -159,6 +139,9 @@ class Classes:
     def variance(self, f: np.ndarray, used: float) -> float:
         """1: classes have no other."""
         return 1.0
+
+
+Likelihood: TypeAlias = Normal | Classes
 
 
 def log_softmax(f: np.ndarray) -> np.ndarray:

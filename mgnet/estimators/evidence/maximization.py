@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
 from mgnet.estimators.evidence.likelihood import Likelihood
-from mgnet.estimators.evidence.model import Model
+from mgnet.estimators.evidence.model import Hidden, Model
 from mgnet.estimators.evidence.prior import Prior
 
 __all__ = ["Fitted", "maximize", "work_of_step"]
@@ -24,6 +24,9 @@ GAIN, GAINS = 0.03, 2  # a step gains little below so many roots of the rows; re
 CHANGE = 0.1  # of weights of a linear model's prior at rest
 TRIES = 8
 LEAST_DAMPING = 1e-7
+potrf, potri, potrs, trtrs = get_lapack_funcs(
+    ("potrf", "potri", "potrs", "trtrs"), dtype=np.float64
+)
 BLOCK = 2**22  # numbers of a Jacobian in memory at once
 
 
@@ -65,16 +68,16 @@ class _Normal:
     def _factor(self, damping: float) -> np.ndarray | None:
         matrix = self.gram / self.variance
         matrix.flat[:: len(matrix) + 1] += self.precisions + damping * self.size / self.variance
-        factor, failed = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
+        factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
         return None if failed else factor
 
     def solve(self, damping: float) -> np.ndarray | None:
         factor = self._factor(damping)
-        return None if factor is None else lapack.dpotrs(factor, self.gradient, lower=1)[0]
+        return None if factor is None else potrs(factor, self.gradient, lower=1)[0]
 
     def variances(self) -> np.ndarray | None:
         factor = self._factor(0.0)
-        return None if factor is None else np.diag(lapack.dpotri(factor, lower=1)[0]).copy()
+        return None if factor is None else np.diag(potri(factor, lower=1)[0]).copy()
 
 
 class _Dual:
@@ -90,9 +93,10 @@ class _Dual:
 
     def _factor(self, damping: float) -> tuple[np.ndarray, np.ndarray] | None:
         covariances = 1.0 / (self.precisions + damping * self.size / self.variance)
-        matrix = (self.K * covariances) @ self.K.T
+        roots = self.K * np.sqrt(covariances)
+        matrix = roots @ roots.T  # BLAS computes half of such a product
         matrix.flat[:: len(matrix) + 1] += self.variance
-        factor, failed = lapack.dpotrf(matrix.T, lower=1, overwrite_a=1)
+        factor, failed = potrf(matrix.T, lower=1, overwrite_a=1)
         return None if failed else (factor, covariances)
 
     def solve(self, damping: float) -> np.ndarray | None:
@@ -101,18 +105,18 @@ class _Dual:
             return None
         factor, covariances = known
         d = covariances * self.gradient
-        return d - covariances * (self.K.T @ lapack.dpotrs(factor, self.K @ d, lower=1)[0])
+        return d - covariances * (self.K.T @ potrs(factor, self.K @ d, lower=1)[0])
 
     def variances(self) -> np.ndarray | None:
         known = self._factor(0.0)
         if known is None:
             return None
         factor, covariances = known
-        half = lapack.dtrtrs(factor, self.K, lower=1)[0]
+        half = trtrs(factor, self.K, lower=1)[0]
         return covariances - covariances**2 * np.einsum("np,np->p", half, half)
 
 
-def work_of_step(rows: int, size: int) -> float:
+def work_of_step(rows: float, size: float) -> float:
     """Multiplications of a step, about.
 
     Examples
@@ -152,7 +156,7 @@ def maximize(
         variance, determined = likelihood.variance(model.outputs(B, u), 0.0), np.zeros(len(u))
     else:
         u, prior, variance, determined = begin.u, begin.prior, begin.variance, begin.determined
-    curved = hasattr(model, "units")
+    curved = isinstance(model, Hidden)
     damping, calm, taken = float(curved and begin is None), 0, 0
     system, loss = _system(model, B, likelihood, u)
     for taken in range(1, steps + 1):

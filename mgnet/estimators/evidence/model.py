@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,21 +21,6 @@ __all__ = ["Additive", "Hidden", "Model"]
 FREE = 1e-6  # precision of constants
 ROUGH = 0.1  # first weight of what second derivatives cost
 STEEP, SHIFT, OUTPUT = 1.0, 0.5, 0.3  # sizes of the start: slopes and shifts of units, outputs
-
-
-class Model(Protocol):
-    """Outputs of shape (rows, outputs) of parameters u, for the rows of a matrix of features."""
-
-    @property
-    def size(self) -> int: ...
-
-    def start(self, constants: np.ndarray) -> np.ndarray: ...
-
-    def prior(self) -> Prior: ...
-
-    def outputs(self, B: np.ndarray, u: np.ndarray) -> np.ndarray: ...
-
-    def linearized(self, B: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +51,7 @@ class Additive:
 
     @property
     def size(self) -> int:
+        """Of parameters."""
         return (len(self.features.centre) + 1) * self.count
 
     def start(self, constants: np.ndarray) -> np.ndarray:
@@ -95,6 +81,7 @@ class Additive:
         return np.concatenate([moved.reshape(-1), u[-self.count :]])
 
     def outputs(self, B: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Of shape (rows, outputs), for the rows of a matrix of features."""
         return B @ u[: -self.count].reshape(-1, self.count) + u[-self.count :]
 
     def linearized(self, B: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,6 +127,7 @@ class Hidden:
 
     @property
     def size(self) -> int:
+        """Of parameters."""
         return self._ends[3] + self.count
 
     def split(self, u: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -202,6 +190,7 @@ class Hidden:
         return new
 
     def outputs(self, B: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Of shape (rows, outputs), for the rows of a matrix of features."""
         first, shifts, second, linear, constants = self.split(u)
         a = np.tanh(B @ first.T + shifts)
         values = self.modes.values(a).reshape(len(B), -1)
@@ -230,6 +219,9 @@ class Hidden:
             own[:, last + output : beside : self.count] = lines
             own[:, beside + output] = 1.0
         return f, J
+
+
+Model: TypeAlias = Additive | Hidden
 
 
 def _moved(coarse: Features, fine: Features, weights: np.ndarray, x: np.ndarray) -> np.ndarray:

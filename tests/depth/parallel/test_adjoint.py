@@ -1,5 +1,7 @@
 """Backward steps are products with the Jacobians of layers, by tapes and by compiled loops."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -35,7 +37,7 @@ def test_steps_and_marches_are_those_of_autograd(level, compiled, monkeypatch):
         )
     lam = torch.randn(2, 5, 3, dtype=torch.float64)
     which = slice(1, 8, 4) if level == 0 else slice(0, 2)
-    layers = forward.setup.levels[level]
+    layers: Any = forward.setup.levels[level]
     at = (1, 5) if level == 0 else (0, 4)
     expected = []
     for k, n in enumerate(range(len(layers))[which]):
