@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -304,5 +305,8 @@ def _pictures(
 
 def _save(figure: Any, path: Path) -> None:
     part = path.with_name(f"{path.stem}{PART}{path.suffix}")
-    figure.savefig(part, dpi=DPI)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; nobody who reads a table can help that.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        figure.savefig(part, dpi=DPI)
     part.rename(path)

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from mgnet.app.data import Settings
 from mgnet.app.job import FitJob, parameters, run_job
 from mgnet.app.model import Model
-from mgnet.app.table import read_table
+from mgnet.app.table import Table, read_table
 
 
 def test_parameters_are_those_of_the_network():
@@ -95,6 +95,18 @@ def test_an_interrupted_report_leaves_the_model(install, monkeypatch):
     assert run_job(order(), said.append, said.append) is True
     assert Path("out/model.json").is_file()
     assert "only the model is complete" in " ".join(said)
+
+
+def test_letters_that_the_font_lacks_are_no_remark(tmp_path):
+    """A name in Japanese was told by several lines of matplotlib's."""
+    x = np.random.default_rng(0).uniform(size=(60, 3))
+    table = Table.of_numbers(("名前", "\U0001f642", "c"), "値", x, x.sum(1))
+    job = FitJob(table, Settings(ensemble=2, seconds=np.inf), tmp_path / "out")
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        run_job(job, lambda _: None, lambda _: None)
+    assert [str(one.message) for one in met] == []
+    assert (tmp_path / "out/fit.png").exists()
 
 
 def test_the_real_files_hold_what_the_model_predicts(tmp_path):

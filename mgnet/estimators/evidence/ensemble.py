@@ -7,6 +7,7 @@ data determine what they add, and the rows left out are predicted better for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -206,7 +207,9 @@ def _trained(
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:
                     part = likelihood.at(rows, weights)
-                    begin = _on_rows(model, B[rows], part, plan, seed, begin, watch)
+                    # Without time there is at least a line: it takes no time, as the plan is.
+                    stops = _never if kind == LINEAR else watch.stops
+                    begin = _on_rows(model, B[rows], part, plan, seed, begin, stops)
                 own.append(begin)
         except KeyboardInterrupt:
             watch.ended = watch.interrupted = True
@@ -277,7 +280,7 @@ def _on_rows(
     plan: Plan,
     seed: int,
     begin: Fitted | None,
-    watch: Watch,
+    stops: Callable[[], bool],
 ) -> Fitted:
     """Trained on these rows, at first on a part of them where they are many."""
     hidden = isinstance(model, Hidden)
@@ -285,11 +288,16 @@ def _on_rows(
     rows = _some(len(B), plan.rows, seed)
     if begin is None and hidden and len(rows) > 2 * few:
         part = _some(len(B), few, seed)
-        begin = maximize(model, B[part], likelihood.at(part), steps, None, watch.stops)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, stops)
         steps = plan.steps(hidden, True)
     if len(rows) < len(B):
         B, likelihood = B[rows], likelihood.at(rows)
-    return maximize(model, B, likelihood, steps, begin, watch.stops)
+    return maximize(model, B, likelihood, steps, begin, stops)
+
+
+def _never() -> bool:
+    """An end that does not come."""
+    return False
 
 
 def _some(rows: int, most: int, seed: int) -> np.ndarray:
