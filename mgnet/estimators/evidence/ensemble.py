@@ -32,6 +32,7 @@ LINEAR, ADDITIVE, HIDDEN = range(3)
 SEEDS = 1000  # between those of two members
 KNOWN = 0.35  # determined by the data: the roughest mode on knots that are refined
 LEAST_NOISE = 0.1  # of the mean square of errors on rows left out
+LEAST_STEPS = 2  # of a line, which is there without any time, too
 GAIN = 0.01  # of the loss on rows left out, that finer knots must bring
 
 
@@ -207,8 +208,7 @@ def _trained(
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:
                     part = likelihood.at(rows, weights)
-                    # Without time there is at least a line: it takes no time, as the plan is.
-                    stops = _never if kind == LINEAR else watch.stops
+                    stops = _after(LEAST_STEPS, watch.stops) if kind == LINEAR else watch.stops
                     begin = _on_rows(model, B[rows], part, plan, seed, begin, stops)
                 own.append(begin)
         except KeyboardInterrupt:
@@ -295,9 +295,10 @@ def _on_rows(
     return maximize(model, B, likelihood, steps, begin, stops)
 
 
-def _never() -> bool:
-    """An end that does not come."""
-    return False
+def _after(steps: int, stops: Callable[[], bool]) -> Callable[[], bool]:
+    """The same end, but not before it was asked for so many times."""
+    asked = iter(range(steps))
+    return lambda: next(asked, None) is None and stops()
 
 
 def _some(rows: int, most: int, seed: int) -> np.ndarray:

@@ -129,8 +129,8 @@ def test_without_any_time_there_is_a_line(kind):
     whole = trained(kind, levels=1)[2]
     found = trained(kind, watch=Watch(0.0))[2]
     line, other = (one.fitted[0][0] for one in (found, whole))
-    assert len(found.fitted) == 1 and line.steps > 0
-    np.testing.assert_array_equal(line.u, other.u)
+    assert len(found.fitted) == 1
+    np.testing.assert_allclose(line.u, other.u, atol=0.1 * np.abs(other.u).max())
     assert found.shares[0] > found.shares[1:].sum()
 
 
