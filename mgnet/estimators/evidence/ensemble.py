@@ -45,7 +45,7 @@ class Ensemble:
     fitted : list of list of Fitted
         Of each fold: the linear, the additive and the hidden-layer model.
     shares : array of shape (3,)
-        With which each kind enters the sum.
+        With which each kind enters the sum; for classes times a scale.
     folds : Folds
     unseen : array of shape (entries, outputs)
         The outputs of members for what they have left out.
@@ -288,11 +288,11 @@ def _on_rows(
     rows = _some(len(B), plan.rows, seed)
     if begin is None and hidden and len(rows) > 2 * few:
         part = _some(len(B), few, seed)
-        begin = maximize(model, B[part], likelihood.at(part), steps, None, stops)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, stops, plan.blocks)
         steps = plan.steps(hidden, True)
     if len(rows) < len(B):
         B, likelihood = B[rows], likelihood.at(rows)
-    return maximize(model, B, likelihood, steps, begin, stops)
+    return maximize(model, B, likelihood, steps, begin, stops, plan.blocks)
 
 
 def _after(steps: int, stops: Callable[[], bool]) -> Callable[[], bool]:

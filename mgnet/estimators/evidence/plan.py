@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mgnet.estimators.evidence.maximization import work_of_step
+from mgnet.estimators.evidence.systems import work_of_block_step, work_of_step
 
 __all__ = ["EXAMPLES", "Plan", "Sizes", "plan_of"]
 
 WORK, WORK_PER_ROW = 2e10, 2e5  # multiplications on one level, of all members: some seconds
 STEPS, STEPS_LINEAR, STEPS_FINER = 25, 30, 8
+UNITS_OF_BLOCKS = 8
 EXAMPLES = 10  # rows for each parameter that the first steps are taken on
 MOST_INTERVALS, MOST_UNITS = 256, 32
 LEVELS = 8
@@ -56,6 +57,8 @@ class Plan:
         That the largest models are trained on, at most.
     work : float
         Multiplications on one level, at most.
+    blocks : bool
+        Whether steps are taken without a matrix of all parameters: for many classes.
     """
 
     folds: int
@@ -64,6 +67,7 @@ class Plan:
     levels: int
     rows: int
     work: float
+    blocks: bool = False
 
     def steps(self, hidden: bool, begun: bool) -> int:
         """Of a model at most; fewer where it begins at parameters of another level or part."""
@@ -83,6 +87,10 @@ class Plan:
 
     def numbers(self, inputs: np.ndarray, rows: int, outputs: int) -> int:
         """In the largest matrix of a step on the coarsest level."""
+        if self.blocks:
+            return min(rows, self.rows) * (
+                len(inputs) * self.sizes.modes + self.sizes.units * outputs
+            )
         own, seen = _parameters(self, self.sizes, inputs, outputs), min(rows, self.rows) * outputs
         return max(int(size) * min(int(size), seen) for size in own)
 
@@ -102,12 +110,24 @@ def _work(
     seen = min(rows, plan.rows) * (plan.folds - 1.0) / plan.folds * outputs
     modes = np.minimum(inputs - 1, min(sizes.modes, sizes.first + plan.degree - 1)).sum()
     hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
-    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.additive + plan.degree - 1)).sum()
+    wide = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.additive + plan.degree - 1)).sum()
+
+    def of_hidden(seen: float) -> float:
+        if not plan.blocks:
+            return work_of_step(seen, hidden)
+        behind = sizes.units * (sizes.second + plan.degree) + len(inputs)
+        return work_of_block_step(seen / outputs, [modes] * sizes.units + [behind] * outputs)
+
+    def of_sum(columns: int) -> float:
+        if not plan.blocks:
+            return work_of_step(seen, columns * outputs)
+        return work_of_block_step(seen / outputs, [columns] * outputs)
+
     parts = (
-        first * work_of_step(min(seen, EXAMPLES * hidden), hidden),
-        STEPS_FINER * work_of_step(seen, hidden),
-        STEPS_LINEAR / 2 * work_of_step(seen, modes * outputs),
-        STEPS_LINEAR / 4 * work_of_step(seen, len(inputs) * outputs),
+        first * of_hidden(min(seen, EXAMPLES * hidden)),
+        STEPS_FINER * of_hidden(seen),
+        STEPS_LINEAR / 2 * of_sum(wide),
+        STEPS_LINEAR / 4 * of_sum(len(inputs)),
     )
     return plan.folds * sum(parts)
 
@@ -142,14 +162,17 @@ def plan_of(
     """
     first = 4 if intervals is None else intervals
     sizes = Sizes(2 * first, first, first, units or 4, 2 * (first + degree - 1))
-    work = WORK + WORK_PER_ROW * rows
+    work = outputs * (WORK + WORK_PER_ROW * rows)
     plan = Plan(min(folds, max(2, rows // 3)), sizes, degree, levels or LEVELS, rows, work)
+    if outputs > 1 and _work(plan, sizes, STEPS, values, rows, outputs) > work:
+        more = sizes._replace(units=units or UNITS_OF_BLOCKS)
+        plan = replace(plan, sizes=more, blocks=True)
     while True:  # wide or long tables: fewer modes, units and rows
         sizes = plan.sizes
         too_much = _work(plan, sizes, STEPS, values, rows, outputs) / work
         if too_much <= 1.0:
             return plan
-        if sizes.modes > 2 and len(values) > 50:
+        if sizes.modes > 2 and (len(values) > 50 or plan.blocks):
             sizes = sizes._replace(modes=max(2, sizes.modes // 2))
         elif plan.rows > FEWEST_ROWS:
             plan = replace(plan, rows=max(FEWEST_ROWS, plan.rows // 2))

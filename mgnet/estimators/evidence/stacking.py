@@ -11,11 +11,13 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from mgnet.estimators.evidence.likelihood import Likelihood
+from mgnet.estimators.evidence.likelihood import Likelihood, Normal
 
 __all__ = ["Folds", "folds_of", "mixture"]
 
 DOUBT = 3.0  # rows that speak for equal shares
+SURE = 0.5  # standard deviation of the logarithm of a scale, before the rows are seen
+MOST_SCALE = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +88,11 @@ def folds_of(
 
 
 def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
-    """Shares of models whose sum of outputs fits best; not negative, 1 together.
+    """Shares of models whose sum of outputs fits best: not negative, 1 together.
 
-    A few imagined rows that speak for equal shares keep small tables from choosing by chance.
+    A few imagined rows that speak for equal shares keep small tables from choosing by chance. For
+    classes all shares are multiplied by a scale, since priors make members too careful where
+    classes are far apart (Guo et al., "On calibration of modern neural networks", 2017).
 
     Parameters
     ----------
@@ -108,13 +112,14 @@ def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
     """
     models = len(outputs)
     best = min(likelihood.variance(f, 0.0) for f in outputs)
+    most = 0.0 if isinstance(likelihood, Normal) else float(np.log(MOST_SCALE))
 
     def objective(v: np.ndarray) -> float:
-        shares = softmax(v)
-        loss = likelihood.loss(np.tensordot(shares, outputs, 1)) / best
-        return loss - DOUBT / models * float(np.log(shares + 1e-300).sum())
+        shares, log = softmax(v[:-1]), v[-1]
+        loss = likelihood.loss(np.exp(log) * np.tensordot(shares, outputs, 1)) / best
+        doubt = DOUBT / models * float(np.log(shares + 1e-300).sum())
+        return loss - doubt + 0.5 * (log / SURE) ** 2
 
-    found = minimize(
-        objective, np.zeros(models), method="L-BFGS-B", bounds=[(-30.0, 30.0)] * models
-    )
-    return softmax(found.x)
+    bounds = [(-30.0, 30.0)] * models + [(-most, most)]
+    found = minimize(objective, np.zeros(models + 1), method="L-BFGS-B", bounds=bounds)
+    return np.exp(found.x[-1]) * softmax(found.x[:-1])
