@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -178,8 +179,8 @@ def inner_points(parts: Intervals, count: int) -> Tensor:
             [7, 8]])
     """
     length = min(parts.factor, parts.layers) - 1
-    first = 1 + parts.factor * torch.arange(count)
-    return (first[:, None] + torch.arange(length)).clamp_(max=parts.layers)
+    points = 1 + parts.factor * np.arange(count)[:, None] + np.arange(length)
+    return torch.from_numpy(np.minimum(points, parts.layers))
 
 
 class CompiledAdjoint(Adjoint):
