@@ -18,6 +18,7 @@ from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpolation import interpolation_matrix
 from mgnet.interpreter import Progress, StepData, run
 from mgnet.level import Level
+from mgnet.line_relaxation import LineRelaxation
 from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.progress_lines import ProgressLines
@@ -47,6 +48,7 @@ __all__ = [
     "Jacobi",
     "Krylov",
     "Level",
+    "LineRelaxation",
     "MatrixTransfer",
     "PackedTransfer",
     "Progress",
