@@ -117,7 +117,7 @@ class LineRelaxation(Smoother):
             )
 
     def start(self, level: Level, u: State) -> list[Stage]:
-        matrix = vector.as_scipy(level.jacobian(u))
+        matrix: Any = vector.as_scipy(level.jacobian(u))
         shape, axes = self._grid(level, matrix.shape[0])
         whole: Any = sp.csr_matrix(matrix) if has_rows(level) else None
         dtype, omega = solve_dtype(matrix, u), self.omega
@@ -150,9 +150,7 @@ class LineRelaxation(Smoother):
     def work(self, level: Level, sweeps: int) -> float:
         shape, axes = self._grid(level, level.unknowns)
         passes = sweeps * (2 if self.direction == "symmetric" else 1)
-        if has_rows(level):  # a residual of the rows of each colour
-            return passes * len(axes) * level.residual_work
-        if self.order == "jacobi":
+        if has_rows(level) or self.order == "jacobi":  # each row is evaluated once per axis
             return passes * len(axes) * level.residual_work
         # A grid with a single line along an axis has one colour there.
         colours = [min(math.prod(shape) // shape[axis], 2) for axis in axes]
