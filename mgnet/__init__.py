@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mgnet import gallery
 from mgnet.anderson import Anderson
+from mgnet.block_smoothers import BlockGaussSeidel, BlockJacobi
 from mgnet.coarse_solver import Direct, Krylov
 from mgnet.cycles import cascade, cycle, nested
 from mgnet.gauss_seidel import GaussSeidel
@@ -38,6 +39,8 @@ __all__ = [
     "Anderson",
     "AxisTransfer",
     "Backtracking",
+    "BlockGaussSeidel",
+    "BlockJacobi",
     "Chebyshev",
     "Corrections",
     "CycleRecord",
