@@ -24,6 +24,7 @@ from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.progress_lines import ProgressLines
 from mgnet.schedule import Schedule, Step, Work
+from mgnet.schwarz import AdditiveSchwarz, MultiplicativeSchwarz
 from mgnet.smoother import Chebyshev, Jacobi, Smoother
 from mgnet.solution import Corrections, Reason, Solution
 from mgnet.solver import Solver
@@ -36,6 +37,7 @@ from mgnet.transfer import (
 )
 
 __all__ = [
+    "AdditiveSchwarz",
     "Anderson",
     "AxisTransfer",
     "Backtracking",
@@ -53,6 +55,7 @@ __all__ = [
     "Level",
     "LineRelaxation",
     "MatrixTransfer",
+    "MultiplicativeSchwarz",
     "PackedTransfer",
     "Progress",
     "ProgressLines",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mgnet import (
+    AdditiveSchwarz,
     Anderson,
     AxisTransfer,
     Backtracking,
@@ -26,6 +27,7 @@ from mgnet import (
     Level,
     LineRelaxation,
     MatrixTransfer,
+    MultiplicativeSchwarz,
     ProgressLines,
     Solver,
     gallery,
@@ -92,6 +94,9 @@ CASES = [
     ("Jacobi", Jacobi, {"omega": 0.5}),
     ("GaussSeidel", GaussSeidel, {"direction": "forward"}),
     ("Chebyshev", Chebyshev, {"degree": 2, "lower": 0.1, "upper": 1.1, "steps": 5, "seed": 0}),
+    ("AdditiveSchwarz", AdditiveSchwarz, {"omega": 0.5, "weights": "none"}),
+    ("MultiplicativeSchwarz", MultiplicativeSchwarz, {"omega": 0.5, "direction": "backward"}),
+    ("subdomains", lambda k: MultiplicativeSchwarz([[0, k]]), {"k": 1}),
     ("BlockJacobi", BlockJacobi, {"sizes": 2, "omega": 0.5}),
     ("BlockGaussSeidel", BlockGaussSeidel, {"sizes": 2, "direction": "backward"}),
     ("LineRelaxation", LineRelaxation, {"axes": 0, "order": "zebra", "omega": 0.5, "offset": 0}),

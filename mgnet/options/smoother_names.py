@@ -20,6 +20,7 @@ __all__ = ["SMOOTHERS", "allow_imports", "find_smoother", "register_smoother"]
 SMOOTHERS = {
     **dict.fromkeys(("Chebyshev", "Direct", "GaussSeidel", "Jacobi", "Krylov"), "mgnet"),
     **dict.fromkeys(("BlockGaussSeidel", "BlockJacobi", "LineRelaxation"), "mgnet"),
+    **dict.fromkeys(("AdditiveSchwarz", "MultiplicativeSchwarz"), "mgnet"),
     **dict.fromkeys(("AdaptiveBasis", "Broyden", "EarlyStop", "LBFGS"), "mgnet.training"),
     **dict.fromkeys(("LastLayer", "LevenbergMarquardt", "NewtonLastLayer"), "mgnet.training"),
     **dict.fromkeys(("MultilevelOptimizer", "TorchOptimizer"), "mgnet.training"),
