@@ -16,6 +16,7 @@ from mgnet.cycles import cascade, cycle, nested
 from mgnet.gauss_seidel import GaussSeidel
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
+from mgnet.incomplete_lu import ILU
 from mgnet.interpolation import interpolation_matrix
 from mgnet.interpreter import Progress, StepData, run
 from mgnet.level import Level
@@ -49,6 +50,7 @@ __all__ = [
     "Direct",
     "GaussSeidel",
     "Hierarchy",
+    "ILU",
     "Injection",
     "Jacobi",
     "Krylov",

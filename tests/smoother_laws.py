@@ -98,9 +98,10 @@ def _check_mixed(smoother, expected, n, shape):
     for A, u, f in (
         (real[0], complex_[1], complex_[2]),
         (complex_[0], complex_[1], real[2]),
-        ((2 * real[0]).astype(int) + 3 * sp.identity(n, dtype=int), real[1], real[2]),
+        (sp.csr_matrix((2 * real[0]).astype(int) + 3 * sp.eye(n, dtype=int)), real[1], real[2]),
     ):
-        level = Level(sp.csr_matrix(A), smoother, shape=shape)
+        A.eliminate_zeros()
+        level = Level(A, smoother, shape=shape)
         dense = expected(A.toarray(), u, f)
         result = swept(smoother, level, u, f)
         assert result.dtype == np.result_type(u, float)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mgnet import (
+    ILU,
     AdditiveSchwarz,
     Anderson,
     AxisTransfer,
@@ -97,6 +98,7 @@ CASES = [
     ("AdditiveSchwarz", AdditiveSchwarz, {"omega": 0.5, "weights": "none"}),
     ("MultiplicativeSchwarz", MultiplicativeSchwarz, {"omega": 0.5, "direction": "backward"}),
     ("subdomains", lambda k: MultiplicativeSchwarz([[0, k]]), {"k": 1}),
+    ("ILU", ILU, {"drop_tol": 0.1, "fill_factor": 2.0}),
     ("BlockJacobi", BlockJacobi, {"sizes": 2, "omega": 0.5}),
     ("BlockGaussSeidel", BlockGaussSeidel, {"sizes": 2, "direction": "backward"}),
     ("LineRelaxation", LineRelaxation, {"axes": 0, "order": "zebra", "omega": 0.5, "offset": 0}),
