@@ -95,6 +95,8 @@ CASES = [
     ("Jacobi", Jacobi, {"omega": 0.5}),
     ("GaussSeidel", GaussSeidel, {"direction": "forward"}),
     ("Chebyshev", Chebyshev, {"degree": 2, "lower": 0.1, "upper": 1.1, "steps": 5, "seed": 0}),
+    ("kinds of Chebyshev", Chebyshev, {"kind": "fourth", "degree": 2}),
+    ("degree of Chebyshev", lambda k: Chebyshev(k, kind="opt_fourth"), {"k": 2}),
     ("AdditiveSchwarz", AdditiveSchwarz, {"omega": 0.5, "weights": "none"}),
     ("MultiplicativeSchwarz", MultiplicativeSchwarz, {"omega": 0.5, "direction": "backward"}),
     ("subdomains", lambda k: MultiplicativeSchwarz([[0, k]]), {"k": 1}),
