@@ -212,6 +212,14 @@ TABLE = [
         "Chebyshev damps up to the least eigenvalue, not the largest",
     ),
     Mutation(
+        "zebra-colours",
+        "mgnet/line_relaxation.py",
+        "(np.indices(others) + offset) % 2",
+        "np.indices(others) % 2",
+        ("tests/test_line_relaxation.py",),
+        "zebra begins with the lines between those of the coarser grid",
+    ),
+    Mutation(
         "diagnosis-limits",
         "mgnet/diagnosis.py",
         "AGREE = 0.4, 2.5",

@@ -15,7 +15,8 @@ from scipy.spatial import Delaunay, QhullError
 
 from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Trained
-from mgnet.app.target_pictures import draw_classes, draw_targets
+from mgnet.app.files.columns import shown
+from mgnet.app.target_pictures import draw_classes, draw_pairs, draw_residuals, draw_targets
 from mgnet.plot.plots import BLUE, GREY, LINES, ORANGE
 
 __all__ = ["as_label", "plot_fit", "plot_training"]
@@ -23,6 +24,7 @@ __all__ = ["as_label", "plot_fit", "plot_training"]
 MOST_POINTS = 20_000
 GRID = 160  # places per axis where a fit is drawn
 DECADES = 4.0  # of the error's colours
+WIDE = 0.09  # of the axis: a level whose name fits above it
 SEED = 0
 
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -33,8 +35,8 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
 
     One input: curves. Two: maps, with the rows themselves as points and the fit drawn inside
     their convex hull. More: curves through the medians of the other inputs, for the two inputs
-    that matter most (shuffling them changes the predictions most), and predicted against true.
-    Several targets: predicted against true for each; classes: which was taken for which.
+    that matter most (shuffling them changes the predictions most), predicted against true, and the
+    residuals. Several targets: the last two for each; classes: which was taken for which.
 
     Parameters
     ----------
@@ -67,14 +69,14 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
 
 
 def as_label(name: str) -> str:
-    r"""The name of a column as pictures take it: a dollar sign begins no formula.
+    r"""The name of a column as pictures take it: not long, and a dollar sign begins no formula.
 
     Examples
     --------
     >>> print(as_label("price [$]"))
     price [\$]
     """
-    return name.replace("$", r"\$")
+    return shown(name).replace("$", r"\$")
 
 
 def _some(rows: int) -> np.ndarray:
@@ -175,8 +177,8 @@ def _map(x: np.ndarray, predict: Predict) -> tuple[np.ndarray, np.ndarray, np.ma
 
 
 def _draw_slices(data: Data, predict: Predict) -> Figure:
-    figure = Figure(figsize=(13.5, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
+    figure = Figure(figsize=(10.0, 8.0), layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
     x_held, y_held, _, name = data.measured
     name = f"{name} rows"
     rows = _some(len(y_held))
@@ -202,14 +204,13 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
         Line2D([], [], color=ORANGE, marker="o", linestyle="none", markersize=4),
     ]
     axes[0].legend(handles, ["fit", "fit + each row's error"], frameon=False, fontsize=8)
-    ends = [min(y.min(), fit.min()), max(y.max(), fit.max())]
-    axes[2].plot(ends, ends, color=BLUE, linewidth=1.0)
-    axes[2].scatter(y, fit, s=size, color=ORANGE, alpha=0.6, linewidths=0, rasterized=True)
+    draw_pairs(axes[2], y, fit, size)
     axes[2].set_title(f"predicted against true, {name}", fontsize=10)
-    axes[2].set_xlabel(f"{data.targets.title}, true")
-    axes[2].set_ylabel(f"{data.targets.title}, predicted")
     axes[2].set_aspect("equal", adjustable="datalim")
-    _tidy(axes[2])
+    draw_residuals(axes[3], y, fit, size)
+    axes[3].set_title(f"residuals, {name}", fontsize=10)
+    for ax in axes[2:]:
+        ax.set_xlabel(f"{data.targets.title}, {ax.get_xlabel()}")
     return figure
 
 
@@ -306,16 +307,17 @@ def _mark_levels(ax: Axes, ours: Trained) -> None:
         if number % 2 == 0:
             ax.axvspan(left, right, color=BLUE, alpha=0.07, linewidth=0, zorder=0)
         wide = np.log(right / left) / np.log(high / low) if left > 0.0 else 0.0
-        if wide > 0.09:
+        last = number == len(starts) - 1
+        if wide > WIDE or last:
             level = history[starts[number]][3]
-            place = np.sqrt(left * right)
+            place = np.sqrt(left * right) if wide > WIDE else left
             ax.annotate(
                 f"level {level}",
                 (place, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 3),
                 textcoords="offset points",
-                ha="center",
+                ha="center" if wide > WIDE else "left",
                 fontsize=8,
                 color=BLUE,
             )

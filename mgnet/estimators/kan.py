@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mgnet.estimators.estimator import KANEstimator
 from mgnet.estimators.inputs import check_arrays
 from mgnet.estimators.objectives import squares
-from mgnet.estimators.rows import as_doubles, checked_weights, single_precision
+from mgnet.estimators.rows import as_doubles, checked_weights, finite_targets, single_precision
 from mgnet.estimators.scales import LARGEST, continued, exponents
 from mgnet.estimators.training_budget import TrainingBudget
 
@@ -98,7 +98,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
     Attributes
     ----------
     network_ : KAN
-        On scaled inputs without those that are left out, for standardised targets.
+        On scaled inputs without those that are left out, for standardised targets; of an ensemble
+        the mean of all members, which is one KAN.
     scales_ : Scales
     ensembles_ : list of Ensemble
         One for each target; none with `ensemble=1`.
@@ -175,7 +176,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             )
         weights = checked_weights("KANRegressor", sample_weight, X)
         self._flat = y.ndim == 1
-        y = _targets(y)
+        y = finite_targets(y)
         self._train(X, y, weights, squares, budget)
         return self
 
@@ -240,16 +241,3 @@ class KANRegressor(RegressorMixin, KANEstimator):
         weights = checked_weights("KANRegressor", sample_weight, predicted)
         with as_doubles("KANRegressor"):
             return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)
-
-
-def _targets(y: np.ndarray) -> np.ndarray:
-    """Of shape (rows, outputs), finite: scikit-learn does not look into objects."""
-    with as_doubles("KANRegressor"):
-        y = y.reshape(len(y), -1).astype(float)
-    finite = np.isfinite(y).all(1)
-    if not finite.all():
-        raise ValueError(
-            f"KANRegressor got a y that is NaN or infinite as a double in {(~finite).sum()} of "
-            f"{len(y)} rows, first in row {finite.argmin()}; leave these rows out"
-        )
-    return y

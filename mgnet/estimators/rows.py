@@ -17,6 +17,7 @@ __all__ = [
     "checked_weights",
     "constant_inputs",
     "distinct_rows",
+    "finite_targets",
     "merged_rows",
     "single_precision",
     "validation_rows",
@@ -74,6 +75,30 @@ def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray
             "weight"
         )
     return np.ldexp(weights, -exponents(weights))
+
+
+def finite_targets(y: np.ndarray) -> np.ndarray:
+    """Targets of shape (rows, outputs) as doubles; scikit-learn does not look into objects.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite.
+
+    Examples
+    --------
+    >>> finite_targets(np.array([1, 2])).shape
+    (2, 1)
+    """
+    with as_doubles("KANRegressor"):
+        y = y.reshape(len(y), -1).astype(float)
+    finite = np.isfinite(y).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"KANRegressor got a y that is NaN or infinite as a double in {(~finite).sum()} of "
+            f"{len(y)} rows, first in row {finite.argmin()}; leave these rows out"
+        )
+    return y
 
 
 def distinct_rows(

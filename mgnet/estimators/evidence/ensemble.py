@@ -32,6 +32,7 @@ LINEAR, ADDITIVE, HIDDEN = range(3)
 SEEDS = 1000  # between those of two members
 KNOWN = 0.35  # determined by the data: the roughest mode on knots that are refined
 LEAST_NOISE = 0.1  # of the mean square of errors on rows left out
+LEAST_STEPS = 2  # of a line, which is there without any time, too
 GAIN = 0.01  # of the loss on rows left out, that finer knots must bring
 
 
@@ -207,8 +208,8 @@ def _trained(
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:
                     part = likelihood.at(rows, weights)
-                    stop = watch.stops if kind != LINEAR else _never  # so much there is in any case
-                    begin = _on_rows(model, B[rows], part, plan, seed, begin, stop)
+                    stops = _after(LEAST_STEPS, watch.stops) if kind == LINEAR else watch.stops
+                    begin = _on_rows(model, B[rows], part, plan, seed, begin, stops)
                 own.append(begin)
         except KeyboardInterrupt:
             watch.ended = watch.interrupted = True
@@ -279,7 +280,7 @@ def _on_rows(
     plan: Plan,
     seed: int,
     begin: Fitted | None,
-    stop: Callable[[], bool],
+    stops: Callable[[], bool],
 ) -> Fitted:
     """Trained on these rows, at first on a part of them where they are many."""
     hidden = isinstance(model, Hidden)
@@ -287,15 +288,17 @@ def _on_rows(
     rows = _some(len(B), plan.rows, seed)
     if begin is None and hidden and len(rows) > 2 * few:
         part = _some(len(B), few, seed)
-        begin = maximize(model, B[part], likelihood.at(part), steps, None, stop, plan.blocks)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, stops, plan.blocks)
         steps = plan.steps(hidden, True)
     if len(rows) < len(B):
         B, likelihood = B[rows], likelihood.at(rows)
-    return maximize(model, B, likelihood, steps, begin, stop, plan.blocks)
+    return maximize(model, B, likelihood, steps, begin, stops, plan.blocks)
 
 
-def _never() -> bool:
-    return False
+def _after(steps: int, stops: Callable[[], bool]) -> Callable[[], bool]:
+    """The same end, but not before it was asked for so many times."""
+    asked = iter(range(steps))
+    return lambda: next(asked, None) is None and stops()
 
 
 def _some(rows: int, most: int, seed: int) -> np.ndarray:

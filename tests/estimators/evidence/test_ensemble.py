@@ -123,6 +123,17 @@ def test_an_end_leaves_the_members_that_are_done(kind, interrupt):
         assert len(trained(kind, watch=Counting(0, 0, False))[2].fitted) == 1
 
 
+@pytest.mark.parametrize("kind", ["squares", "three"])
+def test_without_any_time_there_is_a_line(kind):
+    """A command that had no time left wrote constants."""
+    whole = trained(kind, levels=1)[2]
+    found = trained(kind, watch=Watch(0.0))[2]
+    line, other = (one.fitted[0][0] for one in (found, whole))
+    assert len(found.fitted) == 1
+    np.testing.assert_allclose(line.u, other.u, atol=0.1 * np.abs(other.u).max())
+    assert found.shares[0] > found.shares[1:].sum()
+
+
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_an_end_on_a_finer_level_leaves_the_level_before(interrupt):
     """A function that is refined: else there is no finer level to end on."""
