@@ -112,9 +112,9 @@ def _work(
 ) -> float:
     """Multiplications on a level, about, with so many first steps on few rows."""
     seen = min(rows, plan.rows) * (plan.folds - 1.0) / plan.folds * outputs
-    modes = np.minimum(inputs - 1, min(sizes.modes, sizes.first + plan.degree - 1)).sum()
+    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.first + plan.degree - 1)).sum()
     hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
-    wide = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.additive + plan.degree - 1)).sum()
+    wide = np.minimum(inputs - 1, min(sizes.modes, sizes.additive + plan.degree - 1)).sum()
 
     def of_hidden(seen: float) -> float:
         if not plan.blocks:
