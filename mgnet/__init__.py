@@ -10,18 +10,22 @@ from importlib.metadata import PackageNotFoundError, version
 
 from mgnet import gallery
 from mgnet.anderson import Anderson
+from mgnet.block_smoothers import BlockGaussSeidel, BlockJacobi
 from mgnet.coarse_solver import Direct, Krylov
 from mgnet.cycles import cascade, cycle, nested
 from mgnet.gauss_seidel import GaussSeidel
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
+from mgnet.incomplete_lu import ILU
 from mgnet.interpolation import interpolation_matrix
 from mgnet.interpreter import Progress, StepData, run
 from mgnet.level import Level
+from mgnet.line_relaxation import LineRelaxation
 from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
 from mgnet.progress_lines import ProgressLines
 from mgnet.schedule import Schedule, Step, Work
+from mgnet.schwarz import AdditiveSchwarz, MultiplicativeSchwarz
 from mgnet.smoother import Chebyshev, Jacobi, Smoother
 from mgnet.solution import Corrections, Reason, Solution
 from mgnet.solver import Solver
@@ -34,20 +38,26 @@ from mgnet.transfer import (
 )
 
 __all__ = [
+    "AdditiveSchwarz",
     "Anderson",
     "AxisTransfer",
     "Backtracking",
+    "BlockGaussSeidel",
+    "BlockJacobi",
     "Chebyshev",
     "Corrections",
     "CycleRecord",
     "Direct",
     "GaussSeidel",
     "Hierarchy",
+    "ILU",
     "Injection",
     "Jacobi",
     "Krylov",
     "Level",
+    "LineRelaxation",
     "MatrixTransfer",
+    "MultiplicativeSchwarz",
     "PackedTransfer",
     "Progress",
     "ProgressLines",

@@ -65,7 +65,7 @@ class Direct(Smoother):
                 factors = spla.splu(columns)
                 pivots = abs(factors.U.diagonal())[factors.perm_c]
                 scale = abs(columns).max(axis=0).toarray().ravel()
-                solve = partial(_solve_by_parts, factors.solve, dtype)
+                solve = partial(vector.solved_by_parts, factors.solve, dtype)
             else:
                 dense = la.lu_factor(matrix.astype(dtype, copy=False), check_finite=False)
                 pivots, scale = abs(dense[0].diagonal()), abs(matrix).max(axis=0)
@@ -97,14 +97,6 @@ class Direct(Smoother):
 
     def __str__(self) -> str:
         return f"Direct({self.method!r})"
-
-
-def _solve_by_parts(solve: Any, dtype: np.dtype, b: np.ndarray) -> np.ndarray:
-    """SuperLU's solution for any b, though it takes those of the precision of its matrix only."""
-    if b.dtype.kind == "c" and dtype.kind != "c":
-        real, imaginary = (solve(part.astype(dtype)) for part in (b.real, b.imag))
-        return real + 1j * imaginary
-    return solve(b.astype(dtype, copy=False))
 
 
 @dataclass(frozen=True)

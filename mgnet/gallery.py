@@ -114,9 +114,10 @@ def poisson(
     for number, (fine, coarse) in enumerate(zip(grids[:-1], grids[1:], strict=True)):
         P, cubic = _interpolation(coarse, 1), _interpolation(coarse, 3)
         transfer, name = MatrixTransfer(P, interpolation=cubic), f"level {number}"
-        built.append(Level(_laplacian(fine), smoother, transfer, post_smoother, name=name))
-    last = Level(_laplacian(grids[-1]), coarse_solver or Direct(), name=f"level {len(built)}")
-    built.append(last)
+        A = _laplacian(fine)
+        built.append(Level(A, smoother, transfer, post_smoother, name=name, shape=fine))
+    A, name = _laplacian(grids[-1]), f"level {len(built)}"
+    built.append(Level(A, coarse_solver or Direct(), name=name, shape=grids[-1]))
     # In 1-D linear finite elements give this very matrix, and their spaces are nested.
     return Hierarchy(built, nested=len(grids[0]) == 1)
 
@@ -218,6 +219,7 @@ def reaction(
                 objective=operator.energy,
                 size=int(np.prod(grid)),
                 name=f"level {number}",
+                shape=grid,
             )
         )
     return Hierarchy(built)

@@ -211,6 +211,7 @@ class Hierarchy(Sequence[Level]):
         post_smoother: Smoother | None = None,
         coarse_solver: Smoother | None = None,
         nested: bool = False,
+        shapes: Sequence[tuple[int, ...]] | None = None,
     ) -> Hierarchy:
         """Linear multigrid from matrices, finest first.
 
@@ -224,6 +225,8 @@ class Hierarchy(Sequence[Level]):
             `Jacobi()` before and after the coarse correction, and `Direct()`, by default.
         nested : bool
             Whether the matrices are Galerkin products.
+        shapes : sequence of L tuples of int, optional
+            Of the grids, for `LineRelaxation`: `Level.shape`.
 
         Examples
         --------
@@ -234,6 +237,7 @@ class Hierarchy(Sequence[Level]):
         """
         count = len(matrices)
         restrictions = [None] * (count - 1) if restrictions is None else restrictions
+        shapes = [()] * count if shapes is None else shapes
         if count == 0 or len(prolongations) != count - 1 or len(restrictions) != count - 1:
             raise ValueError(
                 f"Hierarchy.from_matrices got {count} matrices, {len(prolongations)} "
@@ -241,13 +245,18 @@ class Hierarchy(Sequence[Level]):
                 f"{len(restrictions)} restrictions; L levels need L matrices and L - 1 of the "
                 "others"
             )
+        if len(shapes) != count:
+            raise ValueError(
+                f"Hierarchy.from_matrices got {count} matrices and {len(shapes)} shapes; give one "
+                "for each level"
+            )
         smoother = smoother or Jacobi()
         levels = []
         for k, (A, P, R) in enumerate(zip(matrices[:-1], prolongations, restrictions, strict=True)):
-            levels.append(
-                Level(A, smoother, MatrixTransfer(P, R), post_smoother, name=f"level {k}")
-            )
-        coarsest = Level(matrices[-1], coarse_solver or Direct(), name=f"level {count - 1}")
+            transfer, name = MatrixTransfer(P, R), f"level {k}"
+            levels.append(Level(A, smoother, transfer, post_smoother, name=name, shape=shapes[k]))
+        solver, name = coarse_solver or Direct(), f"level {count - 1}"
+        coarsest = Level(matrices[-1], solver, name=name, shape=shapes[-1])
         return cls([*levels, coarsest], nested=nested)
 
     @classmethod

@@ -97,6 +97,9 @@ class Level:
         Of one evaluation of A, in any unit that all levels share; `size` when 0.
     residual_cost : float
         Of one call of `residual`, as a multiple of `cost`.
+    shape : tuple of int
+        Points of a structured grid along each of its axes, where the unknowns are one, in C order;
+        `LineRelaxation` reads it.
 
     Examples
     --------
@@ -119,6 +122,7 @@ class Level:
     name: str = ""
     cost: float = 0.0
     residual_cost: float = 1.0
+    shape: tuple[int, ...] = ()
     # Evaluations of A since the level was made. A list, so that a frozen level can count.
     tally: list[float] = field(default_factory=lambda: [0.0], init=False, repr=False)
 
@@ -129,9 +133,24 @@ class Level:
                 f"{self} got size {shown(self.size)}, cost {shown(self.cost)}, residual_cost "
                 f"{shown(self.residual_cost)}; the size must be an integer and none negative"
             )
+        if self.shape != ():
+            self._check_shape()
         own = getattr(self.operator, "tally", None)
         if isinstance(own, list):
             object.__setattr__(self, "tally", own)
+
+    def _check_shape(self) -> None:
+        if not isinstance(self.shape, tuple) or not all(is_whole(n, 1) for n in self.shape):
+            raise ValueError(
+                f"{self} got shape {shown(self.shape)}; give a tuple of positive integers, the "
+                "points along each axis of its grid"
+            )
+        points = math.prod(self.shape)
+        if self.unknowns and points != self.unknowns:
+            raise ValueError(
+                f"{self} got shape {shown(self.shape)}, which is {shown(points)} points, but it "
+                f"has {self.unknowns} unknowns"
+            )
 
     def apply(self, u: State) -> State:
         """A(u), counted as one evaluation."""

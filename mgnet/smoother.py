@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from mgnet import blocked_sweeps, kernels, vector
-from mgnet.limits import is_number, is_whole, shown
+from mgnet.fourth_kind import MOST_OPTIMAL, optimal_weights
+from mgnet.limits import is_number, is_one_of, is_whole, shown
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -227,20 +228,26 @@ class Chebyshev(Smoother):
     """Chebyshev polynomial of `D^-1 A`, for symmetric positive definite problems.
 
     One sweep costs `degree` evaluations. The largest eigenvalue of `D^-1 A` is estimated once, by
-    an Arnoldi process of `steps` steps from a seeded random state. Source: Saad, Iterative Methods
+    an Arnoldi process of `steps` steps from a seeded random state. Sources: Saad, Iterative Methods
     for Sparse Linear Systems (2003), algorithm 12.1; the interval is the usual one of smoothers
-    (PETSc, PyAMG).
+    (PETSc, PyAMG). For the fourth kind: Lottes, Numer. Linear Algebra Appl. 30 (2023) e2518, arXiv
+    2202.08830.
 
     Parameters
     ----------
     degree : int
-        Of the polynomial, at least 1.
+        Of the polynomial, at least 1; at most 100 for the optimal one.
     lower, upper : float
-        The interval that is damped, as multiples of the estimate, dimensionless.
+        The interval that is damped, as multiples of the estimate, dimensionless; the fourth kind
+        has no lower end.
     steps : int
         Of the eigenvalue estimate.
     seed : int
         Of its start.
+    kind : "first", "fourth" or "opt_fourth"
+        As PETSc calls them. Polynomials of the fourth kind damp an eigenvalue the more the larger
+        it is, as the coarse levels take over the small ones; "opt_fourth" is the polynomial with
+        the best bound for V-cycles, with the same sweeps before and after the correction.
 
     Examples
     --------
@@ -255,6 +262,7 @@ class Chebyshev(Smoother):
     upper: float = 1.1
     steps: int = 10
     seed: int = 0
+    kind: str = "first"
 
     def __post_init__(self) -> None:
         whole = all(is_whole(count, 1, 1000) for count in (self.degree, self.steps))
@@ -263,6 +271,21 @@ class Chebyshev(Smoother):
             raise ValueError(
                 f"Chebyshev got {shown(vars(self), 200)}; it needs degree and steps of at least 1 "
                 "and at most 1000, integers, a seed not below 0, and 0 < lower < upper"
+            )
+        if not is_one_of(self.kind, ("first", "fourth", "opt_fourth")):
+            raise ValueError(
+                f"Chebyshev got kind {shown(self.kind)}; it must be 'first', 'fourth' or "
+                "'opt_fourth'"
+            )
+        if self.kind != "first" and self.lower != type(self).lower:
+            raise ValueError(
+                f"Chebyshev got kind {self.kind!r} and lower {shown(self.lower)}, but the fourth "
+                "kind has no lower end; leave it out"
+            )
+        if self.kind == "opt_fourth" and self.degree > MOST_OPTIMAL:
+            raise ValueError(
+                f"Chebyshev got degree {self.degree} for kind 'opt_fourth'; at most "
+                f"{MOST_OPTIMAL} are known, so take 'fourth' or more sweeps"
             )
 
     def start(self, level: Level, u: State) -> tuple[State, float, int]:
@@ -292,7 +315,7 @@ class Chebyshev(Smoother):
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        if not _compiled(level, u, f):
+        if not _compiled(level, u, f) or self.kind == "opt_fourth":
             return super().smooth_ahead(level, u, f, sweeps, memory)
         return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
 
@@ -302,7 +325,9 @@ class Chebyshev(Smoother):
         """The state after the sweeps; r, for compiled ones, is filled with its residual."""
         inverse, largest, within = memory
         compiled, factors = _compiled(level, u, f), self._factors(largest)
+        weights = optimal_weights(self.degree) if self.kind == "opt_fourth" else ()
         d: Any = None
+        more: Any = None  # what the weights add to the steps of a sweep
         for number in range(sweeps * self.degree):
             old, new = factors[number % self.degree]
             if compiled:
@@ -312,20 +337,30 @@ class Chebyshev(Smoother):
                 if number == 0 and last is None and kernels.is_zero(u):
                     d = u.dtype.type(new) * (inverse * f)
                     u = d.copy()
-                    continue
-                u = kernels.chebyshev(level.operator, inverse, u, f, d, (old, new), last, within)
-                continue
-            step = residual_at(level, u, f)
-            step *= inverse
-            step *= new
-            if old:
-                d *= old
-                step += d
-            u, d = u + step, step
+                else:
+                    by = old, new
+                    u = kernels.chebyshev(level.operator, inverse, u, f, d, by, last, within)
+            else:
+                step = residual_at(level, u, f)
+                step *= inverse
+                step *= new
+                if old:
+                    d *= old
+                    step += d
+                u, d = u + step, step
+            if weights:
+                place = number % self.degree
+                part = (weights[place] - 1.0) * d
+                more = part if place == 0 else more + part
+                u = u + more if place + 1 == self.degree else u
         return u
 
     def _factors(self, largest: float) -> list[tuple[float, float]]:
         """Of each step of a sweep: `d = old d + new D^-1 (f - A u)`, then u + d."""
+        if self.kind != "first":
+            steps, end = range(1, self.degree + 1), self.upper * largest
+            by = [((2 * k - 3) / (2 * k + 1), (8 * k - 4) / ((2 * k + 1) * end)) for k in steps]
+            return [(0.0, by[0][1]), *by[1:]]  # there is no step before the first
         centre = 0.5 * (self.upper + self.lower) * largest
         radius = 0.5 * (self.upper - self.lower) * largest
         sigma = centre / radius
@@ -339,4 +374,5 @@ class Chebyshev(Smoother):
         return sweeps * self.degree * level.residual_work
 
     def __str__(self) -> str:
-        return f"Chebyshev(degree={self.degree})"
+        kind = "" if self.kind == "first" else f", kind={self.kind!r}"
+        return f"Chebyshev(degree={self.degree}{kind})"

@@ -206,6 +206,33 @@ def like(values: np.ndarray, u: State) -> State:
     raise unknown(u)
 
 
+def completed(values: np.ndarray, u: State) -> State:
+    """`like(values, u)`, but complex values of a real array stay complex.
+
+    Examples
+    --------
+    >>> completed(np.array([1j]), np.zeros(1))
+    array([0.+1.j])
+    """
+    if isinstance(u, np.ndarray) and values.dtype.kind == "c" and u.dtype.kind != "c":
+        return values.reshape(u.shape)
+    return like(values, u)
+
+
+def solved_by_parts(solve: Any, dtype: np.dtype, b: np.ndarray) -> np.ndarray:
+    """`solve(b)` for any b, where `solve` takes arrays of one precision only.
+
+    Examples
+    --------
+    >>> solved_by_parts(lambda b: 2.0 * b, np.dtype(float), np.array([1.0 + 1.0j]))
+    array([2.+2.j])
+    """
+    if b.dtype.kind == "c" and dtype.kind != "c":
+        real, imaginary = (solve(part.astype(dtype)) for part in (b.real, b.imag))
+        return real + 1j * imaginary
+    return solve(b.astype(dtype, copy=False))
+
+
 def in_precision_of(u: State | None, v: State) -> State:
     """The state v, in the precision of u where both are arrays: levels may be of several.
 

@@ -19,6 +19,7 @@ from mgnet import (
     gallery,
     kernels,
 )
+from mgnet.fourth_kind import _optimal_roots
 
 SMOOTHERS = [
     Jacobi(),
@@ -28,6 +29,9 @@ SMOOTHERS = [
     GaussSeidel("symmetric"),
     Chebyshev(1),
     Chebyshev(3),
+    Chebyshev(3, kind="fourth"),
+    Chebyshev(1, kind="opt_fourth"),
+    Chebyshev(4, kind="opt_fourth"),
     Direct(),
     Direct("pinv"),
     *(Krylov(method, iterations=4) for method in ("cg", "gmres", "bicgstab", "minres")),
@@ -82,7 +86,7 @@ def splitting(smoother, A):
 
 @kinds
 @pytest.mark.parametrize("numba", [True, False], ids=["numba", "SciPy"])
-@pytest.mark.parametrize("smoother", SMOOTHERS[:5] + SMOOTHERS[7:9], ids=str)
+@pytest.mark.parametrize("smoother", SMOOTHERS[:5] + SMOOTHERS[10:12], ids=str)
 @pytest.mark.parametrize("with_f", [True, False], ids=["f", "no f"])
 @pytest.mark.parametrize("sweeps", [1, 3])
 def test_a_stationary_smoother_is_its_splitting(monkeypatch, smoother, kind, numba, with_f, sweeps):
@@ -126,6 +130,37 @@ def test_chebyshev_is_its_error_polynomial(kind, degree, lower, upper):
         expected = exact + vectors @ (factor * coefficients)
         result, _ = smoother.smooth(level, u, f, sweeps, memory)
         np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11)
+
+
+@kinds
+@pytest.mark.parametrize("numba", [True, False], ids=["numba", "SciPy"])
+@pytest.mark.parametrize("dtype", [float, complex])
+@pytest.mark.parametrize("degree", [1, 2, 3, 6])
+@pytest.mark.parametrize("name", ["fourth", "opt_fourth"])
+def test_the_fourth_kind_is_its_error_polynomial(monkeypatch, name, degree, dtype, numba, kind):
+    monkeypatch.setattr(kernels, "available", numba and kernels.available)
+    A, (u, f) = spd(), states()
+    if dtype is complex:
+        phases = sp.diags(np.exp(1j * np.arange(12)))
+        A, u = sp.csr_matrix(phases @ A @ phases.conj()), u + 1j * f
+        f = f + 0j
+    smoother = Chebyshev(degree, kind=name, upper=1.2)
+    level = kinds_of_level(A, smoother)[kind]
+    memory = smoother.start(level, u)
+    exact = np.linalg.solve(A.toarray(), f)
+    values, vectors = la.eigh(A.toarray(), np.diag(A.diagonal()))
+    x = values / (1.2 * memory[1])
+    if name == "fourth":
+        angle = np.arccos(1 - 2 * x)
+        p = np.sin((degree + 0.5) * angle) / np.sin(angle / 2) / (2 * degree + 1)
+    else:
+        p = np.prod(1 - x[:, None] / _optimal_roots(degree), axis=1)
+    for start in (u, 0 * u):
+        for sweeps in (1, 2):
+            expected = exact + vectors @ (p**sweeps * la.solve(vectors, start - exact))
+            result, _ = smoother.smooth(level, start, f, sweeps, memory)
+            assert result.dtype == dtype
+            np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 10])
@@ -269,7 +304,8 @@ def test_a_residual_that_comes_with_the_last_sweep(monkeypatch, smoother, kind, 
     if smoother.fixed_work:
         assert level.tally[0] - before == smoother.work(level, sweeps)
     name = type(smoother).__name__
-    compiled = numba and kernels.available and name in AHEAD
+    weighted = getattr(smoother, "kind", "") == "opt_fourth"  # its steps end somewhere else
+    compiled = numba and kernels.available and name in AHEAD and not weighted
     if kind == "csr" and (compiled or name == "Jacobi"):
         np.testing.assert_array_equal(r, level.residual_at(result, f))
     elif r is not None:  # Gauss-Seidel makes its own CSR matrix of whatever it gets
@@ -339,6 +375,12 @@ def test_a_function_without_derivative_is_refused(smoother):
         (lambda: Chebyshev(steps=0), "needs degree and steps of at least 1"),
         (lambda: Chebyshev(lower=0.0), "0 < lower < upper"),
         (lambda: Chebyshev(lower=1.2), "0 < lower < upper"),
+        (lambda: Chebyshev(kind="second"), "kind 'second'; it must be 'first', 'fourth' or 'opt_f"),
+        (lambda: Chebyshev(lower=0.2, kind="fourth"), "the fourth kind has no lower end; leave it"),
+        (
+            lambda: Chebyshev(101, kind="opt_fourth"),
+            "degree 101 for kind 'opt_fourth'; at most 100",
+        ),
     ],
 )
 def test_parameters_are_checked(make, why):

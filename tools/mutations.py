@@ -212,6 +212,14 @@ TABLE = [
         "Chebyshev damps up to the least eigenvalue, not the largest",
     ),
     Mutation(
+        "zebra-colours",
+        "mgnet/line_relaxation.py",
+        "(np.indices(others) + offset) % 2",
+        "np.indices(others) % 2",
+        ("tests/test_line_relaxation.py",),
+        "zebra begins with the lines between those of the coarser grid",
+    ),
+    Mutation(
         "diagnosis-limits",
         "mgnet/diagnosis.py",
         "AGREE = 0.4, 2.5",
@@ -949,10 +957,10 @@ TABLE = [
     ),
     Mutation(
         "classifier-beyond",
-        "mgnet/estimators/kan.py",
+        "mgnet/estimators/classifier.py",
         "z = self.scales_.inputs(X).clamp(*self.network_.domain)",
         "z = self.scales_.inputs(X)",
-        ("tests/estimators/test_kan.py",),
+        ("tests/estimators/test_classifier.py",),
         "probabilities are extrapolated",
     ),
     Mutation(

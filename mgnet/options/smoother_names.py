@@ -19,6 +19,8 @@ __all__ = ["SMOOTHERS", "allow_imports", "find_smoother", "register_smoother"]
 #: Every smoother that mgnet exports, and the package that is imported for it.
 SMOOTHERS = {
     **dict.fromkeys(("Chebyshev", "Direct", "GaussSeidel", "Jacobi", "Krylov"), "mgnet"),
+    **dict.fromkeys(("BlockGaussSeidel", "BlockJacobi", "ILU", "LineRelaxation"), "mgnet"),
+    **dict.fromkeys(("AdditiveSchwarz", "MultiplicativeSchwarz"), "mgnet"),
     **dict.fromkeys(("AdaptiveBasis", "Broyden", "EarlyStop", "LBFGS"), "mgnet.training"),
     **dict.fromkeys(("LastLayer", "LevenbergMarquardt", "NewtonLastLayer"), "mgnet.training"),
     **dict.fromkeys(("MultilevelOptimizer", "TorchOptimizer"), "mgnet.training"),

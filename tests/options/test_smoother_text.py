@@ -8,7 +8,15 @@ from mgnet.training import LBFGS
 
 
 @pytest.mark.parametrize(
-    "smoother", [Jacobi(0.8), GaussSeidel("backward"), Chebyshev(2), Direct("pinv"), Krylov()]
+    "smoother",
+    [
+        Jacobi(0.8),
+        GaussSeidel("backward"),
+        Chebyshev(2),
+        Chebyshev(4, kind="fourth"),
+        Direct("pinv"),
+        Krylov(),
+    ],
 )
 def test_round_trip(smoother):
     assert parse_smoother(repr(smoother)) == smoother

@@ -27,6 +27,9 @@ NUMBERS = ("0", "1", "2", "3", "10", "999999999", "1000000000", "-1", "+1", "1.5
 )  # fmt: skip
 SMOOTHERS = (
     "Jacobi(0.8)", "Jacobi(omega=0.5)", "GaussSeidel('backward')", "Chebyshev(2)", "Direct('pinv')",
+    "LineRelaxation((1, 0), 'jacobi', omega=0.8)", "BlockGaussSeidel((2, 1), 'symmetric')",
+    "AdditiveSchwarz([[0, 1], [1, 2]], 'none', 0.5)", "MultiplicativeSchwarz(omega=0.7)",
+    "ILU(1e-3, fill_factor=5)", "Chebyshev(4, kind='opt_fourth')",
     "Chebyshev(degree=3, lower=0.1, upper=1.2)", "Krylov('cg', iterations=3, rtol=1e-3)",
     "mgnet.training.LBFGS(history=3)", "LBFGS", "LevenbergMarquardt", "Broyden(4)", "Patches",
     "KSPSmoother('relax_')", "Relaxation('FCF', 1.3)", "SerialSweep()", "GradientDescent(0.1)",

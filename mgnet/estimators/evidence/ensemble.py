@@ -8,7 +8,7 @@ data determine what they add, and the rows left out are predicted better for it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -119,7 +119,7 @@ def train(
     """Train all models on all folds, mix them, and refine knots.
 
     Ctrl-C and a watch that says stop end it with what there is: the level before, or members of the
-    coarsest level.
+    coarsest level; of the first, the linear model at least.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ def _carried(former: Fitted, model: Model, x: np.ndarray) -> Fitted:
     if same and getattr(own, "modes", None) is getattr(model, "modes", None):
         return former
     u = own.onto(cast(Any, model), former.u, x)  # both are of one class
-    prior = replace(model.prior(), weights=former.prior.weights)
+    prior = model.prior().carried(former.prior)
     return Fitted(model, u, prior, former.variance, np.zeros(len(u)), 0)
 
 

@@ -57,6 +57,8 @@ class Plan:
         That the largest models are trained on, at most.
     work : float
         Multiplications on one level, at most.
+    most_steps : int
+        Of any model on any level.
     blocks : bool
         Whether steps are taken without a matrix of all parameters: for many classes.
     """
@@ -67,11 +69,13 @@ class Plan:
     levels: int
     rows: int
     work: float
+    most_steps: int = STEPS_LINEAR
     blocks: bool = False
 
     def steps(self, hidden: bool, begun: bool) -> int:
         """Of a model at most; fewer where it begins at parameters of another level or part."""
-        return (STEPS_FINER if begun else STEPS) if hidden else STEPS_LINEAR
+        steps = (STEPS_FINER if begun else STEPS) if hidden else STEPS_LINEAR
+        return min(steps, self.most_steps)
 
     def allows(self, sizes: Sizes, inputs: np.ndarray, rows: int, outputs: int) -> bool:
         """Whether finer models are not too much work, for inputs of so many different values."""
@@ -141,6 +145,7 @@ def plan_of(
     units: int | None = None,
     intervals: int | None = None,
     levels: int | None = None,
+    most_steps: int = STEPS_LINEAR,
 ) -> Plan:
     """Sizes for a table, so that the work stays in bounds.
 
@@ -154,6 +159,7 @@ def plan_of(
     folds, degree : int
     units, intervals, levels : int, optional
         What is asked for.
+    most_steps : int
 
     Examples
     --------
@@ -163,7 +169,8 @@ def plan_of(
     first = 4 if intervals is None else intervals
     sizes = Sizes(2 * first, first, first, units or 4, 2 * (first + degree - 1))
     work = outputs * (WORK + WORK_PER_ROW * rows)
-    plan = Plan(min(folds, max(2, rows // 3)), sizes, degree, levels or LEVELS, rows, work)
+    folds, levels = min(folds, max(2, rows // 3)), levels or LEVELS
+    plan = Plan(folds, sizes, degree, levels, rows, work, most_steps)
     if outputs > 1 and _work(plan, sizes, STEPS, values, rows, outputs) > work:
         more = sizes._replace(units=units or UNITS_OF_BLOCKS)
         plan = replace(plan, sizes=more, blocks=True)

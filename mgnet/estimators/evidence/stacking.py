@@ -58,12 +58,16 @@ class Folds:
 
 
 def folds_of(
-    strata: np.ndarray, weights: np.ndarray, folds: int, seed: int, counts: bool = True
+    strata: np.ndarray,
+    weights: np.ndarray,
+    folds: int,
+    seed: int,
+    times: np.ndarray | None = None,
 ) -> Folds:
     """Folds drawn at random, all of about the same size in each stratum.
 
     A row that stands for as many rows of a table as there are folds, or more, is in each of them
-    with a part of its weight; so is the only row.
+    with a part of its weight; so is one that is more than half of the table.
 
     Parameters
     ----------
@@ -71,20 +75,21 @@ def folds_of(
     weights : array of shape (rows,)
     folds : int
     seed : int
-    counts : bool
-        Whether a weight says for how many rows of a table the row stands.
+    times : array of shape (rows,), optional
+        For how many rows of a table each stands; by default its weight.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
     fold = np.empty(len(strata), dtype=int)
     fold[order] = np.arange(len(strata)) % folds
-    shared = (weights >= folds) & counts | (len(strata) == 1)
-    times = np.where(shared, folds, 1)
-    rows = np.repeat(np.arange(len(strata)), times)
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
+    shared = (weights if times is None else times) >= folds
+    shared |= 2.0 * weights > weights.sum()
+    parts = np.where(shared, folds, 1)
+    rows = np.repeat(np.arange(len(strata)), parts)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(parts) - parts, parts)
     members = np.where(shared[rows], place, fold[rows])
-    return Folds(folds, rows, members, weights[rows] / times[rows])
+    return Folds(folds, rows, members, weights[rows] / parts[rows])
 
 
 def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:

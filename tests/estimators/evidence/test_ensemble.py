@@ -1,10 +1,11 @@
 """Training on folds: what comes out is used as it is said, and ends when it is told to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from mgnet.estimators.evidence import ensemble as module
 from mgnet.estimators.evidence.ensemble import train
 from mgnet.estimators.evidence.features import different_values
 from mgnet.estimators.evidence.likelihood import Classes, Normal
@@ -150,10 +151,10 @@ def test_deviations():
     """The noise less what members differ by, and their differences at a place."""
     x, _, found = trained("squares")
     rows = torch.from_numpy(x)
-    found = module.replace(found, spread=float(found.differences(rows).mean()))
+    found = replace(found, spread=float(found.differences(rows).mean()))
     noise = max(2.0 * found.losses[-1] - found.spread, 0.2 * found.losses[-1])
     np.testing.assert_allclose(found.deviation(rows) ** 2, noise + found.differences(rows))
     far = found.deviation(torch.tensor([[9.0, -9.0]], dtype=torch.float64))
     assert far[0] > 2.0 * found.deviation(rows).max()
-    alone = module.replace(found, fitted=found.fitted[:1])
+    alone = replace(found, fitted=found.fitted[:1])
     assert not alone.differences(rows).any()

@@ -1,0 +1,194 @@
+"""`ILU`: relaxation by incomplete triangular factors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+from mgnet import kernels, vector
+from mgnet.limits import is_number, shown
+from mgnet.smoother import Smoother
+from mgnet.subspace_corrections import Stage, corrected, solve_dtype
+
+if TYPE_CHECKING:
+    from mgnet.level import Level
+
+__all__ = ["ILU", "zero_fill"]
+
+State = Any
+
+
+@dataclass(frozen=True)
+class ILU(Smoother):
+    """Relaxation `u + (L U)^-1 (f - A(u))` by an incomplete factorisation of the matrix.
+
+    For convection, jumping coefficients and moderate anisotropy in unknown directions; it depends
+    on the order of the unknowns. On a nonlinear level the Jacobian of the first visit is
+    factorised. ILU(0) of a symmetric matrix is symmetric, as `cg` around a cycle needs it; with
+    `drop_tol` it is not. Level-of-fill factors, ILU(k), are PETSc's: `mgnet.petsc.KSPSmoother` with
+    `-smoother_ksp_type richardson -smoother_pc_type ilu -smoother_pc_factor_levels 1`.
+
+    Parameters
+    ----------
+    drop_tol : float, optional
+        None is ILU(0): L and U have entries where the matrix has them. A number makes ILUT, by
+        SuperLU with row exchanges (`scipy.sparse.linalg.spilu`): entries below this size, relative
+        to their column, are dropped; 0 drops none that the fill allows.
+    fill_factor : float
+        With `drop_tol`, the entries of L and U together, at most, as a multiple of the matrix's.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> smoother = ILU()  # exact for a tridiagonal matrix
+    >>> level, u, f = gallery.poisson(3)[0], np.zeros(3), np.ones(3)
+    >>> smoother.smooth(level, u, f, 1, smoother.start(level, u))[0]
+    array([0.375, 0.5  , 0.375])
+    """
+
+    drop_tol: float | None = None
+    fill_factor: float = 10.0
+
+    def __post_init__(self) -> None:
+        threshold = self.drop_tol is None or is_number(self.drop_tol, 0.0, 1.0)
+        if not threshold or not is_number(self.fill_factor, 1.0, 1e6):
+            raise ValueError(
+                f"ILU got drop_tol {shown(self.drop_tol)} and fill_factor "
+                f"{shown(self.fill_factor)}; drop_tol must be None or from 0 to 1, fill_factor "
+                "from 1 to 1e6"
+            )
+
+    def start(self, level: Level, u: State) -> list[Stage]:
+        given: Any = vector.as_scipy(level.jacobian(u))
+        dtype, owner = solve_dtype(given, u), f"{self} on {level}"
+        if self.drop_tol is None:
+            solve = _triangular_solves(zero_fill(given, dtype, owner))
+        else:
+            columns = sp.csc_matrix(given, dtype=dtype)
+            try:
+                solve = spla.spilu(columns, self.drop_tol, self.fill_factor).solve
+            except RuntimeError:  # SuperLU met a column without a pivot
+                raise ValueError(
+                    f"{owner}: a pivot is zero; take a smaller drop_tol or a larger fill_factor, "
+                    "or another smoother"
+                ) from None
+        return [Stage(None, lambda r: vector.solved_by_parts(solve, dtype, r))]
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        return corrected(level, u, f, memory, sweeps), memory
+
+    def __str__(self) -> str:
+        return "ILU()" if self.drop_tol is None else f"ILU(drop_tol={self.drop_tol:.6g})"
+
+
+def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
+    """ILU(0): L, without its unit diagonal, and U in one matrix with the pattern of A.
+
+    Rows that need no factor of one another are eliminated at once, so there are as many passes as
+    the longest chain of rows, about twice the points along a side on a square grid. Source: Saad,
+    Iterative Methods for Sparse Linear Systems (2003), sections 10.3 and 11.6.
+
+    Parameters
+    ----------
+    matrix : matrix of shape (n, n), SciPy sparse or dense
+    dtype : numpy.dtype
+    owner : str
+        For messages.
+
+    Raises
+    ------
+    ValueError
+        If a pivot is zero.
+
+    Examples
+    --------
+    >>> zero_fill(np.array([[2.0, 1.0], [4.0, 5.0]]), np.dtype(float), "a smoother").toarray()
+    array([[2., 1.],
+           [2., 3.]])
+    """
+    n = int(matrix.shape[0])
+    factors: Any = _with_diagonal(sp.csr_matrix(matrix, dtype=dtype, copy=True))
+    indptr, indices, data = factors.indptr, factors.indices, factors.data
+    rows = np.repeat(np.arange(n), np.diff(indptr))
+    keys = rows.astype(np.int64) * n + indices
+    diagonal, below = np.flatnonzero(rows == indices), indices < rows
+    before = np.bincount(rows[below], minlength=n)
+    size = np.maximum.reduceat(abs(data), indptr[:-1])
+    strict = (np.ones(below.sum(), np.int8), (rows[below], indices[below]))
+    after = sp.csc_matrix(strict, shape=(n, n))
+    waiting = before.copy()
+    ready = np.flatnonzero(waiting == 0)
+    while len(ready):
+        for place in range(before[ready].max()):
+            mine = ready[before[ready] > place]
+            entry = indptr[mine] + place
+            pivots = diagonal[indices[entry]]
+            data[entry] /= data[pivots]
+            taken, owners = _ranges(pivots + 1, indptr[indices[entry] + 1])
+            wanted = mine[owners].astype(np.int64) * n + indices[taken]
+            found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            hit = keys[found] == wanted
+            data[found[hit]] -= data[entry][owners[hit]] * data[taken[hit]]
+        zero = ~(abs(data[diagonal[ready]]) > np.finfo(dtype).eps * size[ready])
+        if zero.any():
+            raise ValueError(
+                f"{owner}: the pivot of unknown {ready[np.argmax(zero)]} is zero to working "
+                "precision; take a drop_tol, which exchanges rows, or another smoother"
+            )
+        next_rows = after.indices[_ranges(after.indptr[ready], after.indptr[ready + 1])[0]]
+        next_rows, counts = np.unique(next_rows, return_counts=True)
+        waiting[next_rows] -= counts
+        ready = next_rows[waiting[next_rows] == 0]
+    return factors
+
+
+def _with_diagonal(matrix: Any) -> sp.csr_matrix:
+    """The matrix with an entry on the diagonal of each row, be it zero; columns in order."""
+    matrix.sum_duplicates()
+    n = matrix.shape[0]
+    rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
+    missing = np.bincount(rows[rows == matrix.indices], minlength=n) == 0
+    if missing.any():
+        own = np.flatnonzero(missing)
+        row, column = np.append(rows, own), np.append(matrix.indices, own)
+        data = np.append(matrix.data, np.zeros(len(own), matrix.dtype))
+        matrix = sp.csr_matrix((data, (row, column)), shape=(n, n))
+        matrix.sum_duplicates()
+    return matrix
+
+
+def _ranges(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The integers of several ranges, one behind the other, and the range that each is from."""
+    lengths = ends - starts
+    owners = np.repeat(np.arange(len(starts)), lengths)
+    first = np.cumsum(lengths) - lengths
+    return np.arange(len(owners)) - first[owners] + starts[owners], owners
+
+
+def _triangular_solves(factors: Any) -> Any:
+    """What applies `(L U)^-1`."""
+    if kernels.available:
+        # A Gauss-Seidel sweep from zero is a triangular solve, and reads that half alone.
+        inverse = 1.0 / factors.diagonal()
+        ones = np.ones_like(inverse)
+
+        def solve(r: np.ndarray) -> np.ndarray:
+            y, x = np.empty_like(r), np.empty_like(r)
+            kernels.gauss_seidel(factors, ones, y, r, backward=False, from_zero=True)
+            kernels.gauss_seidel(factors, inverse, x, y, backward=True, from_zero=True)
+            return x
+
+        return solve
+    n = factors.shape[0]
+    lower: Any = sp.tril(factors, -1) + sp.diags(np.ones(n, factors.dtype))
+    # SuperLU without pivoting factorises a triangle without fill.
+    settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+    first = spla.splu(sp.csc_matrix(lower), "NATURAL", **settings)
+    second = spla.splu(sp.triu(factors, format="csc"), "NATURAL", **settings)
+    return lambda r: second.solve(first.solve(r))

@@ -1,0 +1,302 @@
+"""`AdditiveSchwarz` and `MultiplicativeSchwarz`: overlapping subdomains, and Vanka's smoother."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet import vector
+from mgnet.limits import is_number, is_one_of, shown
+from mgnet.local_inverses import local_inverses
+from mgnet.smoother import Smoother
+from mgnet.subspace_corrections import Stage, corrected, has_rows, solve_dtype
+
+if TYPE_CHECKING:
+    from mgnet.level import Level
+
+__all__ = ["AdditiveSchwarz", "MultiplicativeSchwarz"]
+
+State = Any
+Sets = tuple[np.ndarray, np.ndarray]  # index sets one behind the other, and where each begins
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdditiveSchwarz(Smoother):
+    """Additive Schwarz relaxation: all subdomains are solved from one residual.
+
+    A sweep is `u + omega sum_k R_k^T W_k A_k^-1 R_k (f - A(u))`. R_k picks the unknowns of
+    subdomain k, `A_k = R_k A R_k^T` is their part of the matrix, or of the Jacobian at the first
+    visit, inverted once, and W_k are weights. Any part that is not singular will do, so for saddle
+    points, with a subdomain for each pressure and the velocities around it, this is additive Vanka.
+    Source: Toselli and Widlund, Domain Decomposition Methods (2005), chapter 2.
+
+    Parameters
+    ----------
+    subdomains : sequence of index sequences, optional
+        The unknowns of each, which may overlap; every unknown is in one at least. By default one
+        for each unknown, with those that its row of the matrix couples it to.
+    weights : "average", "symmetric", "none" or sequence of number sequences
+        "average" divides a correction by the number of subdomains that have the unknown;
+        "symmetric" applies the root of that before and after, so that a symmetric matrix has a
+        symmetric smoother; "none" adds them as they are, which needs a small omega. Numbers, one
+        for each entry of `subdomains`, are W_k itself.
+    omega : float
+        Damping, dimensionless.
+
+    Examples
+    --------
+    >>> from mgnet import Level, gallery
+    >>> smoother = AdditiveSchwarz([[0, 1], [1, 2]])
+    >>> level, u = gallery.poisson(3)[0], np.zeros(3)
+    >>> smoother.smooth(level, u, np.ones(3), 1, smoother.start(level, u))[0]
+    array([0.25, 0.25, 0.25])
+    """
+
+    subdomains: Sequence[Sequence[int]] | None = None
+    weights: str | Sequence[Sequence[float]] = "average"
+    omega: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_omega("AdditiveSchwarz", self.omega)
+        sets = self._sets
+        if isinstance(self.weights, str):
+            if not is_one_of(self.weights, ("average", "symmetric", "none")):
+                raise ValueError(
+                    f"AdditiveSchwarz got weights {shown(self.weights)}; they must be 'average', "
+                    "'symmetric', 'none' or numbers for each subdomain"
+                )
+            return
+        given = self._numbers
+        sizes = [] if sets is None else [(size,) for size in np.diff(sets[1])]
+        numbers = all(part.dtype.kind in "iuf" and np.isfinite(part).all() for part in given)
+        if not given or [part.shape for part in given] != sizes or not numbers:
+            raise ValueError(
+                f"AdditiveSchwarz got weights {shown(self.weights)}, which do not fit; give a real "
+                "number for each entry of each subdomain, in the same order"
+            )
+
+    @cached_property
+    def _numbers(self) -> list[np.ndarray]:
+        """The weights that were given; none where they are no numbers."""
+        try:
+            return [np.asarray(part) for part in self.weights]
+        except (TypeError, ValueError):
+            return []
+
+    @cached_property
+    def _sets(self) -> Sets | None:
+        return _concatenated("AdditiveSchwarz", self.subdomains)
+
+    def start(self, level: Level, u: State) -> list[Stage]:
+        matrix: Any = vector.as_scipy(level.jacobian(u))
+        owner = f"{self} on {level}"
+        indices, offsets = _covering(owner, self._sets, matrix)
+        inverses = local_inverses(matrix, indices, offsets, solve_dtype(matrix, u), owner)
+        real = np.zeros(0, inverses.dtype).real.dtype
+        after = self._weights(indices).astype(real)
+        before = after if self.weights == "symmetric" else None
+        places = (after * real.type(self.omega), indices, np.arange(len(indices) + 1))
+        scatter = sp.csr_matrix(places, shape=(len(indices), matrix.shape[0])).T.tocsr()
+
+        def solve(r: np.ndarray) -> np.ndarray:
+            parts = r[indices] if before is None else r[indices] * before
+            return scatter @ inverses.apply(parts)
+
+        return [Stage(None, solve)]
+
+    def _weights(self, indices: np.ndarray) -> np.ndarray:
+        """Of each entry of the index sets, after its solve."""
+        if not isinstance(self.weights, str):
+            return np.concatenate(self._numbers)
+        if self.weights == "none":
+            return np.ones(len(indices))
+        times = 1.0 / np.bincount(indices)[indices]
+        return np.sqrt(times) if self.weights == "symmetric" else times
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        return corrected(level, u, f, memory, sweeps), memory
+
+    def __str__(self) -> str:
+        weights = repr(self.weights) if isinstance(self.weights, str) else "weights"
+        return f"AdditiveSchwarz({_number(self._sets)}, {weights})"
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MultiplicativeSchwarz(Smoother):
+    """Multiplicative Schwarz relaxation: one subdomain after the other, by colours.
+
+    Each is solved from the residual that those before it left. Subdomains that neither overlap nor
+    are coupled by the matrix have one colour and are solved at once, which changes nothing but the
+    order: all of the first colour, then of the second. For levels with a matrix. For saddle points,
+    with a subdomain for each pressure and the velocities around it, this is Vanka's smoother.
+    Source: Vanka, J. Comput. Phys. 65 (1986) 138.
+
+    Parameters
+    ----------
+    subdomains : sequence of index sequences, optional
+        As in `AdditiveSchwarz`.
+    omega : float
+        Damping of every correction, dimensionless.
+    direction : "forward", "backward" or "symmetric"
+        Order of the colours; a symmetric sweep is a forward and a backward one.
+
+    Examples
+    --------
+    >>> from mgnet import Level, gallery
+    >>> smoother = MultiplicativeSchwarz([[0, 1], [1, 2]])
+    >>> level, u = gallery.poisson(3)[0], np.zeros(3)
+    >>> smoother.smooth(level, u, np.ones(3), 1, smoother.start(level, u))[0]
+    array([0.25      , 0.41666667, 0.33333333])
+    """
+
+    subdomains: Sequence[Sequence[int]] | None = None
+    omega: float = 1.0
+    direction: str = "forward"
+
+    def __post_init__(self) -> None:
+        _check_omega("MultiplicativeSchwarz", self.omega)
+        if not is_one_of(self.direction, ("forward", "backward", "symmetric")):
+            raise ValueError(
+                f"MultiplicativeSchwarz got direction {shown(self.direction)}; "
+                "it must be 'forward', 'backward' or 'symmetric'"
+            )
+        _ = self._sets
+
+    @cached_property
+    def _sets(self) -> Sets | None:
+        return _concatenated("MultiplicativeSchwarz", self.subdomains)
+
+    def start(self, level: Level, u: State) -> tuple[list[Stage], float]:
+        owner = f"{self} on {level}"
+        if not has_rows(level):
+            raise ValueError(
+                f"{owner} takes the rows of a matrix, but the residual of this level is a "
+                "function; take AdditiveSchwarz there"
+            )
+        matrix: Any = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
+        indices, offsets = _covering(owner, self._sets, matrix)
+        dtype, omega, forward = solve_dtype(matrix, u), self.omega, []
+        colours = _colours(matrix, indices, offsets)
+        for colour in range(colours.max() + 1):
+            chosen = np.repeat(colours == colour, np.diff(offsets))
+            unknowns = indices[chosen]
+            sizes = np.diff(offsets)[colours == colour]
+            begins = np.concatenate([[0], np.cumsum(sizes)])
+            inverses = local_inverses(matrix, unknowns, begins, dtype, owner)
+            forward.append(Stage(unknowns, _damped(inverses, omega), matrix[unknowns]))
+        every = {"forward": forward, "backward": forward[::-1]}
+        every["symmetric"] = forward + forward[::-1]
+        return every[self.direction], self.work(level, 1)
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        stages, work = memory
+        level.charge(sweeps * work)
+        return corrected(level, u, f, stages, sweeps), memory
+
+    def work(self, level: Level, sweeps: int) -> float:
+        sets = self._sets
+        if sets is None:
+            sets = _neighbours(vector.as_scipy(level.matrix))
+        times = 2 if self.direction == "symmetric" else 1
+        return sweeps * (times * len(sets[0]) / level.unknowns) * level.residual_work
+
+    def __str__(self) -> str:
+        return f"MultiplicativeSchwarz({_number(self._sets)}, {self.direction!r})"
+
+    __repr__ = __str__
+
+
+def _damped(inverses: Any, omega: float) -> Any:
+    return lambda r: inverses.apply(r) * omega
+
+
+def _check_omega(owner: str, omega: Any) -> None:
+    if not is_number(omega, 0.0, math.inf, open=True):
+        raise ValueError(f"{owner} got omega {shown(omega)}; give a number above 0, as 0.8")
+
+
+def _number(sets: Sets | None) -> str:
+    return "neighbours" if sets is None else f"{len(sets[1]) - 1} subdomains"
+
+
+def _concatenated(owner: str, subdomains: Any) -> Sets | None:
+    """The index sets one behind the other, checked as far as they can be without a matrix."""
+    if subdomains is None:
+        return None
+    wanted = "give a sequence of index sets, each with the numbers of its unknowns"
+    try:
+        parts = [np.asarray(part) for part in subdomains]
+    except (TypeError, ValueError):
+        raise ValueError(f"{owner} got subdomains {shown(subdomains)}; {wanted}") from None
+    if not parts:
+        raise ValueError(f"{owner} got no subdomains; {wanted}")
+    for number, part in enumerate(parts):
+        if part.ndim != 1 or part.size == 0 or part.dtype.kind not in "iu" or part.min() < 0:
+            raise ValueError(f"{owner} got {shown(part)} as subdomain {number}; {wanted}, from 0")
+        if len(np.unique(part)) < len(part):
+            raise ValueError(
+                f"{owner} got subdomain {number} with an unknown twice; name each once"
+            )
+    offsets = np.cumsum([0, *map(len, parts)])
+    return np.concatenate(parts).astype(np.int64), offsets
+
+
+def _neighbours(matrix: Any) -> Sets:
+    """For each unknown itself and those that its row couples it to."""
+    pattern: Any = sp.csr_matrix(matrix, copy=True)
+    pattern.sum_duplicates()
+    pattern.eliminate_zeros()
+    pattern.data = np.ones(len(pattern.data))
+    pattern = sp.csr_matrix(pattern + sp.identity(pattern.shape[0], format="csr"))
+    return pattern.indices.astype(np.int64), pattern.indptr.astype(np.int64)
+
+
+def _covering(owner: str, sets: Sets | None, matrix: Any) -> Sets:
+    """Index sets that have every unknown of a matrix, and no others."""
+    n = int(matrix.shape[0])
+    if sets is None:
+        return _neighbours(matrix)
+    if sets[0].max() >= n:
+        raise ValueError(
+            f"{owner}: unknown {sets[0].max()} is in a subdomain, but the level has {n} unknowns, "
+            f"0 to {n - 1}; each level needs subdomains of its own"
+        )
+    missing = np.flatnonzero(np.bincount(sets[0], minlength=n) == 0)
+    if len(missing):
+        raise ValueError(
+            f"{owner}: unknown {missing[0]} is in no subdomain ({len(missing)} of {n} are in none),"
+            " so it would never be smoothed; add it to one, or as one of its own"
+        )
+    return sets
+
+
+def _colours(matrix: Any, indices: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """The colour of each index set, from 0: greedily, in the order of the sets.
+
+    Two sets with a common unknown, or with an entry of the matrix between them, differ.
+    """
+    ones = np.ones(len(indices), np.float32)
+    member = sp.csr_matrix((ones, indices, offsets), shape=(len(offsets) - 1, matrix.shape[0]))
+    coupled = sp.csr_matrix(abs(matrix) > 0, dtype=np.float32)
+    near = member @ sp.csr_matrix(coupled + sp.identity(matrix.shape[0]))
+    meets = sp.csr_matrix(near @ member.T)
+    meets = sp.csr_matrix(meets + meets.T)
+    colours = np.full(len(offsets) - 1, -1)
+    for number in range(len(colours)):
+        others = colours[meets.indices[meets.indptr[number] : meets.indptr[number + 1]]]
+        taken = np.zeros(len(others) + 1, bool)  # one more than there are others, so one is free
+        taken[others[(others >= 0) & (others < len(taken))]] = True
+        colours[number] = np.argmin(taken)
+    return colours

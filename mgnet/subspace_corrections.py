@@ -1,0 +1,119 @@
+"""Sweeps that solve for some unknowns at a time: lines, blocks, overlapping subdomains.
+
+A sweep is a list of stages, one after the other. Each solves a small equation for the residual of
+its unknowns and adds the result there. Where the level is a matrix, a stage multiplies with its own
+rows alone, so all stages of a sweep together cost one evaluation if no unknown is in two of them.
+Source: Xu, Iterative methods by space decomposition and subspace correction, SIAM Review 34 (1992).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mgnet import kernels, vector
+from mgnet.smoother import residual_at
+
+if TYPE_CHECKING:
+    from mgnet.level import Level
+
+__all__ = ["Stage", "corrected", "has_rows", "solve_dtype"]
+
+State = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One correction of a sweep.
+
+    Parameters
+    ----------
+    unknowns : array of int of shape (k,), or None
+        Which are corrected, none twice; all of them when None.
+    solve : callable
+        Takes their residual, of shape (k,), to the correction of shape (k,).
+    rows : matrix of shape (k, n), optional
+        Those of the unknowns in the matrix of the level; without them the residual of the level is
+        evaluated.
+
+    Examples
+    --------
+    >>> Stage(np.array([0, 2]), lambda r: 0.5 * r).unknowns
+    array([0, 2])
+    """
+
+    unknowns: np.ndarray | None
+    solve: Callable[[np.ndarray], np.ndarray]
+    rows: Any = None
+
+
+def has_rows(level: Level) -> bool:
+    """Whether the residual of a level is `f - A u` with a matrix, whose rows can be taken apart.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> has_rows(gallery.poisson(3)[0]), has_rows(gallery.reaction(3)[0])
+    (True, False)
+    """
+    return level.matrix is not None and level.residual is None and level.linearize is None
+
+
+def solve_dtype(matrix: Any, u: State) -> np.dtype:
+    """The precision in which the small equations are solved: that of matrix and state.
+
+    Examples
+    --------
+    >>> solve_dtype(np.eye(2, dtype=int), np.zeros(2, np.float32))
+    dtype('float64')
+    """
+    return vector.at_most_double(matrix.dtype, vector.dtype_of(u), np.float32)
+
+
+def corrected(
+    level: Level, u: State, f: State | None, stages: Sequence[Stage], sweeps: int
+) -> State:
+    """The state after so many sweeps through all stages.
+
+    The work of stages with rows is not counted here.
+
+    Examples
+    --------
+    >>> from mgnet import Jacobi, Level
+    >>> level = Level(np.diag([2.0, 4.0]), Jacobi())
+    >>> corrected(level, np.zeros(2), np.ones(2), [Stage(None, lambda r: 0.25 * r)], 1)
+    array([0.25, 0.25])
+    """
+    if any(stage.rows is not None for stage in stages):
+        return _by_rows(u, f, stages, sweeps)
+    for _ in range(sweeps):
+        for stage in stages:
+            r = vector.as_numpy(residual_at(level, u, f)).reshape(-1)
+            d = stage.solve(r if stage.unknowns is None else r[stage.unknowns])
+            if stage.unknowns is not None:
+                part, d = d, np.zeros(len(r), d.dtype)
+                d[stage.unknowns] = part
+            u = u + vector.completed(d, u)
+    return u
+
+
+def _by_rows(u: State, f: State | None, stages: Sequence[Stage], sweeps: int) -> State:
+    given = vector.as_numpy(u).reshape(-1)
+    b = None if f is None else vector.as_numpy(f).reshape(-1)
+    dtypes = [given.dtype, *([] if b is None else [b.dtype])]
+    if any(stage.rows.dtype.kind == "c" for stage in stages):
+        dtypes.append(np.dtype(np.complex64))
+    v = given.astype(np.result_type(*dtypes))
+    untouched = kernels.is_zero(v)
+    for _ in range(sweeps):
+        for stage in stages:
+            own: Any = slice(None) if stage.unknowns is None else stage.unknowns
+            r = np.zeros(stage.rows.shape[0], v.dtype) if b is None else b[own]
+            if not untouched:  # else the product is zero, as on every coarse level
+                r = r - kernels.multiply(stage.rows, v)
+            v[own] += stage.solve(r)
+            untouched = False
+    return vector.completed(v, u)
