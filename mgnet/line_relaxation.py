@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from mgnet import vector
 from mgnet.limits import check_memory, is_number, is_one_of, is_whole, shown
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, has_rows, solve_dtype
+from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -117,7 +117,7 @@ class LineRelaxation(Smoother):
             )
 
     def start(self, level: Level, u: State) -> list[Stage]:
-        matrix: Any = vector.as_scipy(level.jacobian(u))
+        matrix = finite_matrix(level, u, f"{self} on {level}")
         shape, axes = self._grid(level, matrix.shape[0])
         whole: Any = sp.csr_matrix(matrix) if has_rows(level) else None
         dtype, omega = solve_dtype(matrix, u), self.omega
