@@ -14,7 +14,7 @@ from mgnet import kernels, vector
 from mgnet.limits import is_number, is_one_of, is_whole, shown
 from mgnet.local_inverses import LocalInverses, local_inverses
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, has_rows, solve_dtype
+from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -160,11 +160,11 @@ def _inverse_blocks(
     smoother: Smoother, sizes: int | tuple[int, ...] | None, level: Level, u: State
 ) -> tuple[np.ndarray, LocalInverses, Any]:
     """The number of the block of each unknown, the inverses of the blocks, and the matrix."""
-    jacobian = level.jacobian(u)
-    matrix: Any = vector.as_scipy(jacobian)
+    owner = f"{smoother} on {level}"
+    matrix = finite_matrix(level, u, owner)
     n = matrix.shape[0]
     if sizes is None:
-        sizes = _size_of_bsr(smoother, level, jacobian)
+        sizes = _size_of_bsr(smoother, level, level.jacobian(u))
     if not isinstance(sizes, tuple):
         if n % sizes:
             raise ValueError(
@@ -180,7 +180,6 @@ def _inverse_blocks(
             f"has {n}; each must be in one block"
         )
     dtype = solve_dtype(matrix, u)
-    owner = f"{smoother} on {level}"
     inverses = local_inverses(matrix, np.arange(n), offsets, dtype, owner)
     return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets)), inverses, matrix
 

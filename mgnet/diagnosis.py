@@ -13,6 +13,7 @@ import numpy as np
 from mgnet import vector
 from mgnet.norms import binary_exponent, times_power_of_two
 from mgnet.schedule import Step
+from mgnet.smoother_advice import stronger_smoother
 
 if TYPE_CHECKING:
     from mgnet.interpreter import StepData
@@ -289,20 +290,22 @@ def _smoothing(diagnosis: Diagnosis) -> list[str]:
     worst = max(factors.values(), default=0.0)
     if worst > 1.05:
         level = max(factors, key=lambda level: factors[level])
+        told = stronger_smoother(diagnosis.levels[level], diagnosis.states[level][0])
         return [
             f"level {level}: a sweep of {diagnosis.levels[level].smoother} increases the residual "
-            f"norm {worst:.2f}-fold: damp it, or take another smoother there"
+            f"norm {worst:.2f}-fold: {told or 'take another smoother there'}, or damp it"
         ]
     if worst < WEAK:
         return []
     # As weak as the worst: what one level leaves slows all levels above it.
     near = 1 - 2.5 * max(1 - worst, 0.0)
     named = sorted(level for level, factor in factors.items() if factor >= min(near, worst))
+    level = diagnosis.levels[named[0]]
+    told = stronger_smoother(level, diagnosis.states[named[0]][0])
+    told = told or "take a stronger smoother there, as ILU() or Chebyshev(kind='opt_fourth')"
     return [
-        f"{_listed(named)}: a sweep of {diagnosis.levels[named[0]].smoother} leaves "
-        f"{worst:.3f} of the residual norm, and no coarser level sees the rest: take a stronger "
-        "smoother there (where cells are stretched, one that solves along the short side), or "
-        "acceleration=Anderson()"
+        f"{_listed(named)}: a sweep of {level.smoother} leaves {worst:.3f} of the residual norm, "
+        f"and no coarser level sees the rest: {told}, or use acceleration=Anderson()"
     ]
 
 
@@ -314,7 +317,9 @@ def _growing(diagnosis: Diagnosis, factor: float) -> list[str]:
     if visits and factor > 1.25 * visits[-1]:
         factors = "".join(f", {visit:.2f} on level {k}" for k, visit in enumerate(visits, 1))
         told += f"{factors}: this grows with the number of levels below, so solve those better, "
-        return [told + "with an F- or W-cycle or more sweeps"]
+        told += "with an F- or W-cycle or more sweeps"
+        shown = stronger_smoother(diagnosis.levels[0], diagnosis.states[0][0])
+        return [f"{told}; or else, {shown}" if shown else told]
     return [told + ", and no level stands out: try more sweeps, or acceleration=Anderson()"]
 
 

@@ -12,7 +12,7 @@ import scipy.sparse.linalg as spla
 from mgnet import kernels, vector
 from mgnet.limits import is_number, shown
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, solve_dtype
+from mgnet.subspace_corrections import Stage, corrected, finite_matrix, solve_dtype
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -63,8 +63,9 @@ class ILU(Smoother):
             )
 
     def start(self, level: Level, u: State) -> list[Stage]:
-        given: Any = vector.as_scipy(level.jacobian(u))
-        dtype, owner = solve_dtype(given, u), f"{self} on {level}"
+        owner = f"{self} on {level}"
+        given = finite_matrix(level, u, owner)
+        dtype = solve_dtype(given, u)
         if self.drop_tol is None:
             solve = _triangular_solves(zero_fill(given, dtype, owner))
         else:

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from mgnet import vector
 from mgnet.limits import check_memory, is_number, is_one_of, is_whole, shown
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, has_rows, solve_dtype
+from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -117,7 +117,7 @@ class LineRelaxation(Smoother):
             )
 
     def start(self, level: Level, u: State) -> list[Stage]:
-        matrix: Any = vector.as_scipy(level.jacobian(u))
+        matrix = finite_matrix(level, u, f"{self} on {level}")
         shape, axes = self._grid(level, matrix.shape[0])
         whole: Any = sp.csr_matrix(matrix) if has_rows(level) else None
         dtype, omega = solve_dtype(matrix, u), self.omega
@@ -156,6 +156,13 @@ class LineRelaxation(Smoother):
         colours = [min(math.prod(shape) // shape[axis], 2) for axis in axes]
         return passes * sum(colours) * level.residual_work
 
+    def axes_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The axes along which lines go, on a grid of this shape."""
+        given: Any = self.axes
+        if given == "alternating":
+            return tuple(range(len(shape)))
+        return given if isinstance(given, tuple) else (given,)
+
     def _grid(self, level: Level, unknowns: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """The shape of the grid of a level, and the axes along which lines go."""
         shape = self.shape or level.shape
@@ -170,9 +177,7 @@ class LineRelaxation(Smoother):
                 f"points, but the level has {unknowns} unknowns; leave shape out, and give each "
                 "level its own, Level(shape=...)"
             )
-        given: Any = self.axes
-        axes = given if isinstance(given, tuple) else (given,)
-        axes = tuple(range(len(shape))) if given == "alternating" else axes
+        axes = self.axes_of(shape)
         if max(axes) >= len(shape):
             raise ValueError(
                 f"{self} on {level} goes along axis {max(axes)}, but the grid has the shape "

@@ -112,7 +112,7 @@ def local_inverses(
             unknowns = indices[offsets[first] : offsets[first + 1]]
             shown = ", ".join(map(str, unknowns[:4])) + (", ..." if size > 4 else "")
             raise ValueError(
-                f"{owner}: the matrix of unknowns {shown} (set {first}) is singular to working "
+                f"{owner}: the matrix of unknowns {shown} is singular to working "
                 "precision; take other sets, or another smoother"
             )
         groups.append((offsets[chosen][:, None] + np.arange(size), inverses))

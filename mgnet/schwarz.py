@@ -15,7 +15,7 @@ from mgnet import vector
 from mgnet.limits import is_number, is_one_of, shown
 from mgnet.local_inverses import local_inverses
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, has_rows, solve_dtype
+from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -94,8 +94,8 @@ class AdditiveSchwarz(Smoother):
         return _concatenated("AdditiveSchwarz", self.subdomains)
 
     def start(self, level: Level, u: State) -> list[Stage]:
-        matrix: Any = vector.as_scipy(level.jacobian(u))
         owner = f"{self} on {level}"
+        matrix = finite_matrix(level, u, owner)
         indices, offsets = _covering(owner, self._sets, matrix)
         inverses = local_inverses(matrix, indices, offsets, solve_dtype(matrix, u), owner)
         real = np.zeros(0, inverses.dtype).real.dtype
@@ -183,7 +183,7 @@ class MultiplicativeSchwarz(Smoother):
                 f"{owner} takes the rows of a matrix, but the residual of this level is a "
                 "function; take AdditiveSchwarz there"
             )
-        matrix: Any = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
+        matrix: Any = sp.csr_matrix(finite_matrix(level, u, owner))
         indices, offsets = _covering(owner, self._sets, matrix)
         dtype, omega, forward = solve_dtype(matrix, u), self.omega, []
         colours = _colours(matrix, indices, offsets)

@@ -296,14 +296,18 @@ class Chebyshev(Smoother):
         for k in range(self.steps):
             w = vector.apply(jacobian, basis[k]) * inverse
             for j, q in enumerate(basis):
-                hessenberg[j, k] = vector.dot(q, w)
-                w = w - hessenberg[j, k] * q
-            hessenberg[k + 1, k] = vector.norm(w)
+                part = vector.dot(q, w)  # not read from the array: a Vec takes Python's floats only
+                hessenberg[j, k] = part
+                w = w - part * q
+            length = vector.norm(w)
+            hessenberg[k + 1, k] = length
             small = 1e-12 * abs(hessenberg[: k + 1, k]).max()
-            if hessenberg[k + 1, k] <= small:  # an invariant space: exact values
+            if length <= small:  # an invariant space: exact values
                 size = k + 1
                 break
-            basis.append(w * (1.0 / hessenberg[k + 1, k]))
+            basis.append(w * (1.0 / length))
+        if not np.isfinite(hessenberg).all():
+            raise ValueError(f"{self} on {level}: the matrix has entries that are not finite")
         largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())
         return inverse, largest, _reach(level)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from mgnet import kernels, vector
 from mgnet.smoother import residual_at
@@ -20,7 +21,7 @@ from mgnet.smoother import residual_at
 if TYPE_CHECKING:
     from mgnet.level import Level
 
-__all__ = ["Stage", "corrected", "has_rows", "solve_dtype"]
+__all__ = ["Stage", "corrected", "finite_matrix", "has_rows", "solve_dtype"]
 
 State = Any
 
@@ -60,6 +61,33 @@ def has_rows(level: Level) -> bool:
     (True, False)
     """
     return level.matrix is not None and level.residual is None and level.linearize is None
+
+
+def finite_matrix(level: Level, u: State, owner: str) -> Any:
+    """The matrix of a level, or its Jacobian at u, as SciPy or NumPy hold it.
+
+    Parameters
+    ----------
+    level : Level
+    u : state
+    owner : str
+        For messages.
+
+    Raises
+    ------
+    ValueError
+        If it has NaN or Inf among its entries.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> finite_matrix(gallery.poisson(3)[0], np.zeros(3), "a smoother").shape
+    (3, 3)
+    """
+    matrix: Any = vector.as_scipy(level.jacobian(u))
+    if not np.isfinite(matrix.data if sp.issparse(matrix) else matrix).all():
+        raise ValueError(f"{owner}: the matrix has entries that are not finite (NaN or Inf)")
+    return matrix
 
 
 def solve_dtype(matrix: Any, u: State) -> np.dtype:

@@ -333,7 +333,10 @@ def diagonal_like(matrix: Any, u: State) -> State:
         diagonal = values if real and values.dtype.kind == "c" else like(values, u)
         smallest = abs(values).min(initial=1)
     if smallest == 0.0:
-        raise ValueError("the matrix has zeros on its diagonal; use another smoother")
+        raise ValueError(
+            "the matrix has zeros on its diagonal; take a smoother that solves for several "
+            "unknowns at a time, as MultiplicativeSchwarz or BlockGaussSeidel"
+        )
     return diagonal
 
 

@@ -1,6 +1,9 @@
 """What every linear smoother keeps: tested by the files of the smoothers that solve for parts."""
 
+from importlib.util import find_spec
+
 import numpy as np
+import pytest
 import scipy.sparse as sp
 import torch
 
@@ -80,6 +83,8 @@ def check_laws(smoother, expected, n, shape=(), sweeps=2, exact=True):
         np.testing.assert_allclose(fixed, u, **near)
     _check_tensors(smoother, expected, n, shape)
     _check_mixed(smoother, expected, n, shape)
+    check_vecs(smoother, n, shape)
+    check_that_nan_is_refused(smoother, n, shape)
 
 
 def _check_tensors(smoother, expected, n, shape):
@@ -90,6 +95,33 @@ def _check_tensors(smoother, expected, n, shape):
         result = swept(smoother, level, torch.tensor(u), torch.tensor(f))
         assert isinstance(result, torch.Tensor)
         np.testing.assert_allclose(result.numpy(), dense, rtol=1e-11, atol=1e-11)
+
+
+def check_vecs(smoother, n, shape=()):
+    """PETSc's Mat and Vec give what SciPy's matrix and arrays give, where PETSc is installed."""
+    if find_spec("petsc4py") is None:
+        return
+    from petsc4py import PETSc
+
+    A, u, f = drawn(n)
+    mat = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data))
+    states = mat.createVecLeft(), mat.createVecLeft()
+    for vec, values in zip(states, (u, f), strict=True):
+        vec.setArray(values)
+    result = swept(smoother, Level(mat, smoother, shape=shape), *states, 2)
+    expected = swept(smoother, Level(A, smoother, shape=shape), u, f, 2)
+    assert isinstance(result, PETSc.Vec)
+    np.testing.assert_allclose(result.getArray(), expected, rtol=1e-11, atol=1e-11)
+    np.testing.assert_array_equal(states[0].getArray(), u)
+
+
+def check_that_nan_is_refused(smoother, n, shape=()):
+    for value in (np.nan, np.inf):
+        A, u, _ = drawn(n)
+        A.data[n // 2] = value
+        level = Level(A, smoother, shape=shape, name="level 4")
+        with pytest.raises(ValueError, match="on level 4: the matrix has entries that are not fin"):
+            smoother.start(level, u)
 
 
 def _check_mixed(smoother, expected, n, shape):

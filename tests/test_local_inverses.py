@@ -54,7 +54,7 @@ def test_singular_ones(block):
     A = np.eye(6)
     A[3:5, 3:5] = block
     sets = [np.array([0, 5]), np.array([1, 2]), np.array([4, 3])]
-    with pytest.raises(ValueError, match=r"^x: the matrix of unknowns 4, 3 \(set 2\) is singular"):
+    with pytest.raises(ValueError, match="^x: the matrix of unknowns 4, 3 is singular"):
         local_inverses(A, *concatenated(sets), np.dtype(float), "x")
 
 

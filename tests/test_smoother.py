@@ -20,6 +20,7 @@ from mgnet import (
     kernels,
 )
 from mgnet.fourth_kind import _optimal_roots
+from tests.smoother_laws import check_that_nan_is_refused, check_vecs
 
 SMOOTHERS = [
     Jacobi(),
@@ -161,6 +162,12 @@ def test_the_fourth_kind_is_its_error_polynomial(monkeypatch, name, degree, dtyp
             result, _ = smoother.smooth(level, start, f, sweeps, memory)
             assert result.dtype == dtype
             np.testing.assert_allclose(result, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", ["first", "fourth", "opt_fourth"])
+def test_chebyshev_of_vecs_and_of_nan(kind):
+    check_vecs(Chebyshev(3, kind=kind), 12)
+    check_that_nan_is_refused(Chebyshev(3, kind=kind), 12)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 10])
