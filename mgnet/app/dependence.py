@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,7 +48,7 @@ class _Panel:
     day: Callable[[float], str] | None = None  # names a place, of a column of dates
 
 
-def plot_dependence(data: Data, predict: Predict) -> Figure:
+def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the partial dependence on each input, in the units of the table.
 
     Each panel sets one column of the table to one value after the other in some of the training
@@ -62,6 +62,8 @@ def plot_dependence(data: Data, predict: Predict) -> Figure:
     data : Data
     predict : callable
         As `Trained.predict`.
+    order : sequence of int, optional
+        Of the inputs, as `influential` tells it.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def plot_dependence(data: Data, predict: Predict) -> Figure:
     >>> [ax.get_xlabel() for ax in plot_dependence(data, lambda x: x.sum(1)).axes]
     ['a', 'b']
     """
-    panels, total = _chosen(data, predict)
+    panels, total = _chosen(data, predict, order)
     across = min(len(panels), ACROSS)
     down = -(-len(panels) // across)
     figure = Figure(figsize=(max(3.3 * across, 5.0), 2.9 * down + 0.6), layout="constrained")
@@ -102,13 +104,14 @@ def plot_dependence(data: Data, predict: Predict) -> Figure:
     return figure
 
 
-def _chosen(data: Data, predict: Predict) -> tuple[list[_Panel], int]:
+def _chosen(data: Data, predict: Predict, order: Sequence[int] | None) -> tuple[list[_Panel], int]:
     """The panels to draw, and of how many."""
     panels = _panels(data)
     if len(panels) <= PANELS:
         return panels, len(panels)
     owner = {column: number for number, panel in enumerate(panels) for column in panel.columns}
-    ranked = dict.fromkeys(owner[column] for column in influential(data, predict))
+    order = influential(data, predict) if order is None else order
+    ranked = dict.fromkeys(owner[column] for column in order)
     return [panels[number] for number in list(ranked)[:PANELS]], len(panels)
 
 

@@ -282,14 +282,15 @@ def _pictures(
 ) -> list[tuple[str, str]]:
     """Draw them; names and captions. An ensemble alone has no history, and edges by the hundred."""
     from mgnet.app.dependence import plot_dependence
-    from mgnet.app.pictures import as_label, plot_fit, plot_training
+    from mgnet.app.pictures import as_label, influential, plot_fit, plot_training
     from mgnet.plot.edges import plot_edges
 
     units, single = Units.of(data), fitted.hierarchy is not None
     drawn, predict = labelled(units.data(data)), units.of_units(trained[0].predict)
-    made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict))]
+    order = influential(drawn, predict) if len(data.names) > 2 else None  # seconds for wide tables
+    made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict, order))]
     caption = "Mean prediction as one column changes"
-    made.append(("inputs.png", caption, plot_dependence(drawn, predict)))
+    made.append(("inputs.png", caption, plot_dependence(drawn, predict, order)))
     if single or len(trained) > 1:
         figure = plot_training(trained, data.loss_name)
         made.append(("convergence.png", "Training error over time", figure))

@@ -19,7 +19,7 @@ from mgnet.app.files.columns import shown
 from mgnet.app.target_pictures import draw_classes, draw_pairs, draw_residuals, draw_targets
 from mgnet.plot.plots import BLUE, GREY, LINES, ORANGE
 
-__all__ = ["as_label", "plot_fit", "plot_training"]
+__all__ = ["as_label", "influential", "plot_fit", "plot_training"]
 
 MOST_POINTS = 20_000
 GRID = 160  # places per axis where a fit is drawn
@@ -30,7 +30,7 @@ SEED = 0
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def plot_fit(data: Data, predict: Predict) -> Figure:
+def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the data, the fit and its error on the held-out rows.
 
     One input: curves. Two: maps, with the rows themselves as points and the fit drawn inside
@@ -44,6 +44,8 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
         Without held-out rows the training rows take their place.
     predict : callable
         As `Trained.predict`.
+    order : sequence of int, optional
+        Of the inputs, as `influential` tells it.
 
     Returns
     -------
@@ -64,8 +66,9 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
     if classes or len(names) > 1:
         x, y, _, kind = data.measured
         return (draw_classes if classes else draw_targets)(data, predict(x), y, f"{kind} rows")
-    draw = _draw_curve if inputs == 1 else _draw_maps if inputs == 2 else _draw_slices
-    return draw(data, predict)
+    if inputs > 2:
+        return _draw_slices(data, predict, influential(data, predict) if order is None else order)
+    return (_draw_curve if inputs == 1 else _draw_maps)(data, predict)
 
 
 def as_label(name: str) -> str:
@@ -176,7 +179,7 @@ def _map(x: np.ndarray, predict: Predict) -> tuple[np.ndarray, np.ndarray, np.ma
     return first, second, values
 
 
-def _draw_slices(data: Data, predict: Predict) -> Figure:
+def _draw_slices(data: Data, predict: Predict, order: Sequence[int]) -> Figure:
     figure = Figure(figsize=(10.0, 8.0), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     x_held, y_held, _, name = data.measured
@@ -186,7 +189,7 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
     fit = predict(x)
     size = _point_size(len(rows))
     middle = np.median(data.x, axis=0)
-    for ax, number in zip(axes, influential(data, predict)[:2], strict=False):
+    for ax, number in zip(axes, order[:2], strict=False):
         line = np.tile(middle, (401, 1))
         line[:, number] = np.linspace(x[:, number].min(), x[:, number].max(), 401)
         near = np.tile(middle, (len(x), 1))
@@ -215,10 +218,24 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
 
 
 def influential(data: Data, predict: Predict) -> list[int]:
-    """Return the inputs, the one whose shuffling changes the predictions most first."""
+    """Return the inputs, the one whose shuffling changes the predictions most first.
+
+    Parameters
+    ----------
+    data : Data
+    predict : callable
+        As `Trained.predict`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).random((50, 3))
+    >>> data = Data(("a", "b", "c"), Targets(("d",)), x, x[:, 1], x[:0], x[:0, 0])
+    >>> influential(data, lambda x: x[:, 1] + 0.1 * x[:, 2])
+    [1, 2, 0]
+    """
     rng = np.random.default_rng(SEED)
     inputs = data.x.shape[1]
-    rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 50)]  # the work is their product
+    rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 20)]  # the work is their product
     x = data.x[rows]
     fit, change = predict(x), []
     for number in range(inputs):

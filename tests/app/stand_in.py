@@ -127,7 +127,10 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
     module("mgnet.app.dependence", types.SimpleNamespace(plot_dependence=plot))
     module("mgnet.plot.edges", types.SimpleNamespace(plot_edges=plot))
     module(
-        "mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot, as_label=str)
+        "mgnet.app.pictures",
+        types.SimpleNamespace(
+            plot_fit=plot, plot_training=plot, as_label=str, influential=lambda *_: []
+        ),
     )
 
 
