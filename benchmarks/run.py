@@ -61,6 +61,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "depth_gradient": "--cases 0 2 --rates 0.003 --seeds 1 --seconds 2",
     "standard_least_squares": "--collections NIST",
     "poisson_convergence": "8",
+    "line_smoothers": "6",
 }
 FULL = {
     "fit_co2": "5 10",

@@ -68,6 +68,9 @@ class BlockJacobi(Smoother):
     ) -> tuple[State, Any]:
         return corrected(level, u, f, memory, sweeps), memory
 
+    def __str__(self) -> str:
+        return f"BlockJacobi({_shown_sizes(self.sizes)}, {self.omega:.6g})"
+
 
 @dataclass(frozen=True)
 class BlockGaussSeidel(Smoother):
@@ -145,6 +148,15 @@ class BlockGaussSeidel(Smoother):
 
     def work(self, level: Level, sweeps: int) -> float:
         return sweeps * len(self._backward) * level.residual_work
+
+    def __str__(self) -> str:
+        return f"BlockGaussSeidel({_shown_sizes(self.sizes)}, {self.direction!r})"
+
+
+def _shown_sizes(sizes: int | tuple[int, ...] | None) -> str:
+    if isinstance(sizes, tuple) and len(sizes) > 6:
+        return f"{len(sizes)} blocks"
+    return str(sizes)
 
 
 def _check_sizes(owner: str, sizes: Any) -> None:

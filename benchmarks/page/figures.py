@@ -57,6 +57,18 @@ def poisson_convergence(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def line_smoothers(rows: Sequence[Row]) -> Figure:
+    names = values(rows, "smoother")
+    figure, axes = panels(len(names), columns=3, width=8.5)
+    for ax, name in zip(axes, names, strict=True):
+        own = [row | {"of": f"eps = {row['eps']:.0e}"} for row in where(rows, smoother=name)]
+        curves(ax, own, "k", "factor", "of")
+        ax.set(title=name, xlabel="k, for $2^k - 1$ unknowns per direction", ylim=(0, 1))
+        ax.set(ylabel="residual reduction per cycle")
+    axes[0].legend(fontsize="x-small")
+    return figure
+
+
 def knots_speed(rows: Sequence[Row]) -> Figure:
     cases = [case for case in values(rows, "case") if len(where(rows, case=case, threads=1)) > 7]
     figure, axes = panels(len(cases))

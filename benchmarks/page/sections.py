@@ -343,4 +343,12 @@ SECTIONS = {
         nothing,
         figures.poisson_convergence,
     ),
+    "line_smoothers": Section(
+        "Anisotropy and line smoothers",
+        "Factors per V(1,1)-cycle for anisotropy 1 to 1e-6, by points and by lines.",
+        tables.line_tables,
+        "Factors over the mesh, for each anisotropy.",
+        nothing,
+        figures.line_smoothers,
+    ),
 }

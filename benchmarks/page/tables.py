@@ -97,6 +97,13 @@ def convergence_tables(rows: Rows) -> list[str]:
     ]
 
 
+def line_tables(rows: Rows) -> list[str]:
+    named = [row | {"at": f"k = {row['k']}"} for row in rows]
+    index = {"smoother": "{smoother}", "eps": "{eps:.0e}"}
+    head = "Residual reduction per V(1,1)-cycle, 2^k - 1 unknowns per direction:\n\n"
+    return [head + crossed(named, index, "at", "{factor:.2g}")]
+
+
 # Knots
 
 

@@ -5,7 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from mgnet import Anderson, Direct, GaussSeidel, Hierarchy, Jacobi, Solver, cycle, gallery, parse
+from mgnet import (
+    Anderson,
+    Direct,
+    GaussSeidel,
+    Hierarchy,
+    Jacobi,
+    LineRelaxation,
+    Solver,
+    cycle,
+    gallery,
+    parse,
+)
 from mgnet.options.reader import _helped
 from mgnet.options.solver_options import solver_from_options
 
@@ -38,6 +49,20 @@ def test_options_make_the_same_solver(options):
     byhand = Hierarchy([byhand[0], levels[1], byhand[2]])
     expected = Solver(byhand, text, 1e-5, max_cycles=9).solve(F).residual_norms
     assert solver.solve(F).residual_norms == expected
+
+
+def test_lines_for_all_levels(options):
+    options(
+        "-s_mgnet_smoother LineRelaxation(0) -s_mgnet_cycle V(1,1) "
+        "-s_mgnet_post_smoother \"LineRelaxation(0, direction='backward')\""
+    )
+    solver = solver_from_options(gallery.poisson((31, 7)), prefix="s_")
+    pair = LineRelaxation(0), LineRelaxation(0, direction="backward")
+    byhand = Solver(gallery.poisson((31, 7), None, *pair), "V(1,1)")
+    f = np.ones(31 * 7)
+    np.testing.assert_array_equal(
+        solver.solve(f).residual_norms, byhand.solve(f).require().residual_norms
+    )
 
 
 def test_smoothers_after_the_correction_and_on_the_coarsest_level(options):
