@@ -4,9 +4,9 @@
 
 Nothing is tuned: every estimator has its defaults, but for the perceptron's number of iterations
 and the scaling of inputs (and of the target) for it and the support vectors, which ours does
-itself. The KAN's defaults were chosen on seeds 10 and 11 of these data. A seed draws the data (or
-its split, a quarter for the test) and the initial weights. Seconds are those of the processor, on
-one thread.
+itself. The defaults of the KANs were chosen on other tables, named in real_data.py. A seed draws
+the data (or its split, a quarter for the test) and the initial weights. Seconds are those of the
+processor, on one thread.
 """
 
 from __future__ import annotations

@@ -236,6 +236,10 @@ def listed(rows: list[saved.Row], key: str) -> str:
     return f" ({told})" if told else ""
 
 
+def tables(rows: list[saved.Row]) -> str:
+    return "1 table" if len(rows) == 1 else f"{len(rows)} tables"
+
+
 def judged_scores(rows: list[saved.Row], method: str) -> list[saved.Row]:
     """Targets of one of our methods."""
     own = [row for row in rows if row["method"] == method]
@@ -266,13 +270,13 @@ def judged_scores(rows: list[saved.Row], method: str) -> list[saved.Row]:
         saved.target(
             f"{method}: worse than the linear model by more than 2 %",
             "no table",
-            f"{len(worse)} tables{listed(worse, 'to_linear')}",
+            f"{tables(worse)}{listed(worse, 'to_linear')}",
             not worse,
         ),
         saved.target(
             f"{method}: processor seconds over boosting's",
             "at most 10 on every table",
-            f"largest {max(row['to_boosting'] for row in own):.1f}; above 10 on {len(slow)} tables"
+            f"largest {max(row['to_boosting'] for row in own):.1f}; above 10 on {tables(slow)}"
             f"{listed(slow, 'to_boosting')}",
             not slow,
         ),
@@ -280,7 +284,7 @@ def judged_scores(rows: list[saved.Row], method: str) -> list[saved.Row]:
         saved.target(
             f"{method}: processor seconds below 1000 rows",
             "at most 5",
-            f"largest {max(row['seconds'] for row in short):.1f}; above 5 on {len(late)} tables"
+            f"largest {max(row['seconds'] for row in short):.1f}; above 5 on {tables(late)}"
             f"{listed(late, 'seconds')}",
             not late,
         )

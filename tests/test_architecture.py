@@ -54,7 +54,7 @@ ROOMS = {
 # of problems, a block whose tangent is a block, too, and the adjoint, which the loops may do. All
 # else is final.
 DERIVED_FROM = {"Transfer", "Smoother", "Tape", "Jacobian", "DataFile", "KANEstimator"}
-DERIVED_FROM |= {"StepRule", "Explained", "Adjoint"}
+DERIVED_FROM |= {"StepRule", "Explained", "Adjoint", "AtOnce"}
 DERIVED_FROM |= {"Objective", "LeastSquares", "StackedBlock", "OptionsInState"}
 # Files that import one another, for types only in one direction.
 CIRCLES = [

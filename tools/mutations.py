@@ -957,10 +957,10 @@ TABLE = [
     ),
     Mutation(
         "classifier-beyond",
-        "mgnet/estimators/kan.py",
+        "mgnet/estimators/classifier.py",
         "z = self.scales_.inputs(X).clamp(*self.network_.domain)",
         "z = self.scales_.inputs(X)",
-        ("tests/estimators/test_kan.py",),
+        ("tests/estimators/test_classifier.py",),
         "probabilities are extrapolated",
     ),
     Mutation(

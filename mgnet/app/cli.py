@@ -10,9 +10,10 @@ import gc
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -79,11 +80,12 @@ def command() -> NoReturn:
 
 @dataclass
 class Session:
-    """One call of the command: what was typed, PETSc options too, and what there is by now."""
+    """One call of the command: what was typed, when, and what there is by now."""
 
     typed: str = ""
     petsc: bool = False
     state: str = "nothing was written"
+    began: float = field(default_factory=time.perf_counter)
 
 
 def _answer(arguments: Sequence[str], noted: Noted) -> int:
@@ -233,7 +235,8 @@ def fit(
 
             for remark in remarks:
                 _say(remark)
-            job = FitJob(table, settings, out, compare, f"mgnet {context.obj.typed}")
+            typed = f"mgnet {context.obj.typed}"
+            job = FitJob(table, settings, out, compare, typed, context.obj.began)
             interrupted = run_job(job, _say, click.echo, hold)
             context.obj.state = f"the model is in {out}"
     if interrupted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf, nan
@@ -98,6 +98,8 @@ class Data:
         Of the rows, in training and in all means over rows.
     encoding : Encoding, optional
         From the columns of the file to the inputs; by default they are its columns.
+    units : mapping of str to str
+        Of columns of numbers, where the file tells them.
 
     Examples
     --------
@@ -116,6 +118,7 @@ class Data:
     weights: np.ndarray | None = None
     weights_held: np.ndarray | None = None
     encoding: Encoding | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def loss_name(self) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mgnet.app.columns.codes import CategoryCode, DateCode
+from mgnet.app.columns.codes import BooleanCode, CategoryCode, DateCode
 from mgnet.app.columns.encoding import Encoding
 from mgnet.app.data import Data
 from mgnet.app.files.columns import shown
@@ -23,7 +23,16 @@ PANELS, ACROSS, LINES_SHOWN, LEVELS_SHOWN = 12, 4, 6, 12
 GRID, FEW = 33, 12  # places of a curve; values that are drawn one by one
 WORK, MOST_ROWS, LEAST_ROWS = 2_000_000, 200, 20  # cells that are predicted from, and rows
 BINS, HEIGHT = 32, 0.15  # of the histogram, as a part of the panel
+WIDTH = 0.8  # of a bar, over the least distance of values that are drawn one by one
+ROUNDING = 1e-9  # of a full hour, which belongs to the hour that begins
+TICKS = 6  # at most, of values that are drawn one by one
 SEED = 0
+# What a cycle goes round in: places, and their names where there are few.
+ROUNDS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "hour": (24, ()),
+    "weekday": (7, ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")),
+    "month": (12, tuple("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split())),
+}
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -33,23 +42,28 @@ class _Panel:
     name: str
     columns: list[int]  # of the inputs that move
     places: np.ndarray  # (places, columns)
-    levels: tuple[str, ...] = ()  # names of the places, of a column of text
+    axis: np.ndarray  # (places,), where they are drawn
+    bars: tuple[np.ndarray, np.ndarray, np.ndarray]  # places, rows there, widths
+    levels: tuple[str, ...] = ()  # names of the places
     day: Callable[[float], str] | None = None  # names a place, of a column of dates
 
 
-def plot_dependence(data: Data, predict: Predict) -> Figure:
+def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the partial dependence on each input, in the units of the table.
 
     Each panel sets one column of the table to one value after the other in some of the training
     rows, leaves their other columns as they are, and draws the mean of the predictions; bars count
-    the rows there. The panels share an axis, so the steepest matters most. Of more than twelve
-    columns those are drawn whose shuffling changes the predictions most.
+    the rows there. The cycles of a date have panels of their own. The panels share an axis, so the
+    steepest matters most. Of more than twelve columns those are drawn whose shuffling changes the
+    predictions most.
 
     Parameters
     ----------
     data : Data
     predict : callable
         As `Trained.predict`.
+    order : sequence of int, optional
+        Of the inputs, as `influential` tells it.
 
     Returns
     -------
@@ -68,14 +82,14 @@ def plot_dependence(data: Data, predict: Predict) -> Figure:
     >>> [ax.get_xlabel() for ax in plot_dependence(data, lambda x: x.sum(1)).axes]
     ['a', 'b']
     """
-    panels, total = _chosen(data, predict)
+    panels, total = _chosen(data, predict, order)
     across = min(len(panels), ACROSS)
     down = -(-len(panels) // across)
     figure = Figure(figsize=(max(3.3 * across, 5.0), 2.9 * down + 0.6), layout="constrained")
     axes = np.ravel(figure.subplots(down, across, squeeze=False, sharey=True))
     rows, kept = _background(data), _outputs(data)
     for ax, panel in zip(axes, panels, strict=False):
-        _draw(ax, panel, data, _means(panel, rows, predict, data)[:, kept])
+        _draw(ax, panel, _means(panel, rows, predict, data)[:, kept])
     for ax in axes[len(panels) :]:
         ax.remove()
     for ax in axes[::across][:down]:
@@ -90,18 +104,19 @@ def plot_dependence(data: Data, predict: Predict) -> Figure:
     return figure
 
 
-def _chosen(data: Data, predict: Predict) -> tuple[list[_Panel], int]:
+def _chosen(data: Data, predict: Predict, order: Sequence[int] | None) -> tuple[list[_Panel], int]:
     """The panels to draw, and of how many."""
     panels = _panels(data)
     if len(panels) <= PANELS:
         return panels, len(panels)
     owner = {column: number for number, panel in enumerate(panels) for column in panel.columns}
-    ranked = dict.fromkeys(owner[column] for column in influential(data, predict))
+    order = influential(data, predict) if order is None else order
+    ranked = dict.fromkeys(owner[column] for column in order)
     return [panels[number] for number in list(ranked)[:PANELS]], len(panels)
 
 
 def _panels(data: Data) -> list[_Panel]:
-    """One for each column of numbers or text; of a date, for each input that it becomes."""
+    """One for each column; of a date for the days, and for each cycle."""
     encoding = data.encoding or Encoding.of_numbers(data.names)
     number = {name: place for place, name in enumerate(encoding.names)}
     panels = []
@@ -109,28 +124,75 @@ def _panels(data: Data) -> list[_Panel]:
         own = [number[name] for name in code.features if name in number]
         if isinstance(code, CategoryCode):
             panels.append(_levels(code, own, data))
-            continue
-        for feature in (name for name in code.features if name in number):
-            column = number[feature]
-            days = isinstance(code, DateCode) and feature == code.features[0]
-            name = code.name if days else data.names[column]
-            panels.append(_Panel(name, [column], _places(data.x[:, column]),
-                                 day=code.told if days else None))  # fmt: skip
+        elif isinstance(code, BooleanCode):
+            places = np.array([[0.0], [1.0]])
+            panels.append(_named(code.name, own, places, ("false", "true"), data))
+        elif isinstance(code, DateCode):
+            panels += _dates(code, number, data)
+        else:
+            panels.append(_numbers(data.names[own[0]], own[0], data))
     return panels
+
+
+def _dates(code: DateCode, number: dict[str, int], data: Data) -> list[_Panel]:
+    days, *circles = code.features
+    panels = []
+    if days in number:
+        panels.append(replace(_numbers(code.name, number[days], data), day=code.told))
+    for cycle, *pair in zip(code.cycles, circles[::2], circles[1::2], strict=True):
+        if number.keys() >= set(pair):
+            panels.append(_cycle(f"{code.name}, {cycle}", cycle, [number[p] for p in pair], data))
+        else:  # the other one did not vary
+            own = (name for name in pair if name in number)
+            panels += [_numbers(name, number[name], data) for name in own]
+    return panels
+
+
+def _cycle(name: str, cycle: str, own: list[int], data: Data) -> _Panel:
+    """Once round a circle, sine and cosine together."""
+    count, names = ROUNDS[cycle]
+    turns = np.arange(count + (not names)) / count
+    places = np.stack([np.sin(2.0 * np.pi * turns), np.cos(2.0 * np.pi * turns)], 1)
+    found = np.arctan2(*data.x[:, own].T) / (2.0 * np.pi) * count + ROUNDING
+    if names:
+        heights = np.bincount(np.rint(found).astype(int) % count, minlength=count)
+        bars = np.arange(count), heights, np.full(count, WIDTH)
+        return _Panel(name, own, places, np.arange(count), bars, names)
+    return _Panel(name, own, places, count * turns, _histogram(found % count, (0.0, count)))
+
+
+def _named(
+    name: str, own: list[int], places: np.ndarray, levels: tuple[str, ...], data: Data
+) -> _Panel:
+    """Places side by side."""
+    heights = np.array([(data.x[:, own] == place).all(1).sum() for place in places])
+    axis = np.arange(len(places))
+    return _Panel(name, own, places, axis, (axis, heights, np.full(len(axis), WIDTH)), levels)
+
+
+def _numbers(name: str, column: int, data: Data) -> _Panel:
+    """Along the range of an input, or at each of its values where they are few."""
+    values, counts = np.unique(data.x[:, column], return_counts=True)
+    if len(values) > FEW:
+        axis = np.linspace(values[0], values[-1], GRID)
+        return _Panel(name, [column], axis[:, None], axis, _histogram(data.x[:, column]))
+    wide = WIDTH * min(np.diff(values).min(initial=np.inf), np.ptp(values) / FEW or 1.0)
+    bars = values, counts, np.full(len(values), wide)
+    return _Panel(name, [column], values[:, None], values, bars)
+
+
+def _histogram(
+    column: np.ndarray, ends: tuple[float, float] | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    heights, edges = np.histogram(column, BINS if ends is None else 24, ends)
+    return 0.5 * (edges[1:] + edges[:-1]), heights, np.diff(edges)
 
 
 def _levels(code: CategoryCode, own: list[int], data: Data) -> _Panel:
     """The most frequent levels that have an input, in the order of their names."""
     most = np.sort(np.argsort(-data.x[:, own].sum(0), kind="stable")[:LEVELS_SHOWN])
     names = tuple(data.names[own[n]].removeprefix(f"{code.name}=") for n in most)
-    return _Panel(code.name, own, np.eye(len(own))[most], names)
-
-
-def _places(column: np.ndarray) -> np.ndarray:
-    values = np.unique(column)
-    if len(values) > FEW:
-        values = np.linspace(values[0], values[-1], GRID)
-    return values[:, None]
+    return _named(code.name, own, np.eye(len(own))[most], names, data)
 
 
 def _background(data: Data) -> np.ndarray:
@@ -167,25 +229,22 @@ def _measure(data: Data) -> str:
     return several if others else f"{as_label(shown(name))},\nmean prediction"
 
 
-def _draw(ax: Axes, panel: _Panel, data: Data, means: np.ndarray) -> None:
-    x = np.arange(len(means)) if panel.levels else panel.places[:, 0]
-    dots = len(means) <= FEW
+def _draw(ax: Axes, panel: _Panel, means: np.ndarray) -> None:
+    x, dots = panel.axis, len(means) <= FEW
     for number, values in enumerate(means.T):
         color = LINES[number % len(LINES)][0] if means.shape[1] > 1 else BLUE
         marker, width = ("o" if dots else ""), 0.0 if panel.levels else 1.0 if dots else 1.8
         ax.plot(x, values, marker=marker, markersize=4, color=color, linewidth=width, zorder=3)
     if panel.levels:
-        heights = data.x[:, panel.columns].sum(0)[panel.places.argmax(1)]
-        left, width = x - 0.4, np.full(len(x), 0.8)
         ax.set_xticks(x, [as_label(shown(name, 14)) for name in panel.levels], fontsize=8,
                       rotation=90 if len(x) > 3 else 0)  # fmt: skip
+    elif len(x) <= TICKS and (x == np.rint(x)).all():
+        ax.set_xticks(x)
     else:
-        heights, edges = np.histogram(data.x[:, panel.columns[0]], BINS)
-        left, width = edges[:-1], np.diff(edges)
         ax.xaxis.set_major_locator(MaxNLocator(3 if panel.day else 5))
-    foot = ax.get_xaxis_transform()
-    ax.bar(left, HEIGHT * heights / max(heights.max(), 1), width, align="edge", color=GREY,
-           alpha=0.5, transform=foot, zorder=1)  # fmt: skip
+    middle, heights, width = panel.bars
+    ax.bar(middle, HEIGHT * heights / max(heights.max(), 1), width, color=GREY, alpha=0.5,
+           transform=ax.get_xaxis_transform(), zorder=1)  # fmt: skip
     if told := panel.day:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: told(float(value))[:10]))
         ax.tick_params(axis="x", labelsize=8)

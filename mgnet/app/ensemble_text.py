@@ -28,7 +28,9 @@ def ensemble_text(ensembles: Sequence[Ensemble], outputs: Sequence[str], loss: s
     """
     parts = []
     for number, own in enumerate(ensembles):
-        linear, additive, hidden = (f"{100.0 * share:.0f} %" for share in own.shares)
+        linear, additive, hidden = (
+            f"{100.0 * share:.0f} %" for share in own.shares / own.shares.sum()
+        )
         name = f"{outputs[number]}: " if len(ensembles) > 1 else ""
         first, second = own.intervals
         levels = "1 level" if own.levels == 1 else f"{own.levels} levels"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from mgnet.app.model_checks import check_names
 from mgnet.app.output_folder import filled
 from mgnet.app.table import Table, split
 from mgnet.app.terminal import progress_bar, result_table
-from mgnet.app.units import Units
+from mgnet.app.units import Units, labelled
 from mgnet.limits import written
 
 __all__ = ["FitJob", "run_job"]
@@ -27,6 +30,8 @@ __all__ = ["FitJob", "run_job"]
 DPI = 150
 PART = ".part"
 LEAST_SECONDS = 2.0  # that other methods have to tune themselves in
+ENDING = 0.6  # seconds that predictions, report and pictures take, for each one before the training
+NO_TIME = 1e-3  # seconds: one member is trained, as shortly as can be
 MOST_PARAMETERS = 1_000_000
 MEANING = {
     "MSE": "MSE: mean squared error over the variance of the target",
@@ -49,6 +54,9 @@ class FitJob:
         Whether other methods are trained for as long.
     command : str
         What was typed, for the report.
+    began : float, optional
+        When, by `time.perf_counter`: the seconds of an ensemble limit all that is done from then on
+        but comparisons.
     """
 
     table: Table
@@ -56,6 +64,7 @@ class FitJob:
     out: Path
     compare: bool = False
     command: str = ""
+    began: float | None = None
 
 
 def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
@@ -100,7 +109,7 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
             data = _check(job.table, data, settings, remarks.append)
         with progress_bar() as progress:
             watched = _checking(progress, hold)
-            fitted = fit(data, settings, watched, announce, interruptible=hold.interruptible)
+            fitted = fit(data, _limited(job), watched, announce, interruptible=hold.interruptible)
         interrupted = bool(fitted.interrupted)
         if settings.ensemble > 1:
             show(f"{fitted.summary}\n")
@@ -127,6 +136,15 @@ def run_job(job: FitJob, say: Say, show: Say, hold: Hold | None = None) -> bool:
         show("\n".join(["", *(f"wrote {job.out / name}" for name in names)]))
         show.check(job.out)
         return interrupted or not whole or hold.pending
+
+
+def _limited(job: FitJob) -> Settings:
+    """The settings, where the whole command is limited with the seconds left to the training."""
+    settings = job.settings
+    if settings.ensemble == 1 or job.began is None or math.isinf(settings.seconds):
+        return settings
+    gone = time.perf_counter() - job.began
+    return replace(settings, seconds=max(settings.seconds - (1.0 + ENDING) * gone, NO_TIME))
 
 
 class _Shown:
@@ -248,7 +266,7 @@ def _report(
     write_report(
         part,
         data,
-        fitted.settings,
+        job.settings if job.settings.ensemble > 1 else fitted.settings,
         trained,
         summary=fitted.summary,
         pictures=pictures,
@@ -264,20 +282,22 @@ def _pictures(
 ) -> list[tuple[str, str]]:
     """Draw them; names and captions. An ensemble alone has no history, and edges by the hundred."""
     from mgnet.app.dependence import plot_dependence
-    from mgnet.app.pictures import as_label, plot_fit, plot_training
+    from mgnet.app.pictures import as_label, influential, plot_fit, plot_training
     from mgnet.plot.edges import plot_edges
 
     units, single = Units.of(data), fitted.hierarchy is not None
-    drawn, predict = units.data(data), units.of_units(trained[0].predict)
-    made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict))]
+    drawn, predict = labelled(units.data(data)), units.of_units(trained[0].predict)
+    order = influential(drawn, predict) if len(data.names) > 2 else None  # seconds for wide tables
+    made = [("fit.png", "Data, fit and error", plot_fit(drawn, predict, order))]
     caption = "Mean prediction as one column changes"
-    made.append(("inputs.png", caption, plot_dependence(drawn, predict)))
+    made.append(("inputs.png", caption, plot_dependence(drawn, predict, order)))
     if single or len(trained) > 1:
         figure = plot_training(trained, data.loss_name)
         made.append(("convergence.png", "Training error over time", figure))
     if single:
         model, names = fitted.model, [as_label(n) for n in (*data.names, *data.targets.outputs)]
-        figure = plot_edges(model.network, model.inputs(data.x), names=names)
+        x, ranges = model.inputs(data.x), model.scales.ranges
+        figure = plot_edges(model.network, x, names=names, ranges=ranges)
         made.append(("edges.png", "Edge functions, knots and data density", figure))
     for name, _, figure in made:
         _save(figure, stage / name)
@@ -286,5 +306,8 @@ def _pictures(
 
 def _save(figure: Any, path: Path) -> None:
     part = path.with_name(f"{path.stem}{PART}{path.suffix}")
-    figure.savefig(part, dpi=DPI)
+    with warnings.catch_warnings():
+        # A letter that the font lacks is drawn as a box; nobody who reads a table can help that.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from", UserWarning)
+        figure.savefig(part, dpi=DPI)
     part.rename(path)

@@ -15,26 +15,28 @@ from scipy.spatial import Delaunay, QhullError
 
 from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data, Trained
-from mgnet.app.target_pictures import draw_classes, draw_targets
+from mgnet.app.files.columns import shown
+from mgnet.app.target_pictures import draw_classes, draw_pairs, draw_residuals, draw_targets
 from mgnet.plot.plots import BLUE, GREY, LINES, ORANGE
 
-__all__ = ["as_label", "plot_fit", "plot_training"]
+__all__ = ["as_label", "influential", "plot_fit", "plot_training"]
 
 MOST_POINTS = 20_000
 GRID = 160  # places per axis where a fit is drawn
 DECADES = 4.0  # of the error's colours
+WIDE = 0.09  # of the axis: a level whose name fits above it
 SEED = 0
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def plot_fit(data: Data, predict: Predict) -> Figure:
+def plot_fit(data: Data, predict: Predict, order: Sequence[int] | None = None) -> Figure:
     """Draw the data, the fit and its error on the held-out rows.
 
     One input: curves. Two: maps, with the rows themselves as points and the fit drawn inside
     their convex hull. More: curves through the medians of the other inputs, for the two inputs
-    that matter most (shuffling them changes the predictions most), and predicted against true.
-    Several targets: predicted against true for each; classes: which was taken for which.
+    that matter most (shuffling them changes the predictions most), predicted against true, and the
+    residuals. Several targets: the last two for each; classes: which was taken for which.
 
     Parameters
     ----------
@@ -42,6 +44,8 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
         Without held-out rows the training rows take their place.
     predict : callable
         As `Trained.predict`.
+    order : sequence of int, optional
+        Of the inputs, as `influential` tells it.
 
     Returns
     -------
@@ -62,19 +66,20 @@ def plot_fit(data: Data, predict: Predict) -> Figure:
     if classes or len(names) > 1:
         x, y, _, kind = data.measured
         return (draw_classes if classes else draw_targets)(data, predict(x), y, f"{kind} rows")
-    draw = _draw_curve if inputs == 1 else _draw_maps if inputs == 2 else _draw_slices
-    return draw(data, predict)
+    if inputs > 2:
+        return _draw_slices(data, predict, influential(data, predict) if order is None else order)
+    return (_draw_curve if inputs == 1 else _draw_maps)(data, predict)
 
 
 def as_label(name: str) -> str:
-    r"""The name of a column as pictures take it: a dollar sign begins no formula.
+    r"""The name of a column as pictures take it: not long, and a dollar sign begins no formula.
 
     Examples
     --------
     >>> print(as_label("price [$]"))
     price [\$]
     """
-    return name.replace("$", r"\$")
+    return shown(name).replace("$", r"\$")
 
 
 def _some(rows: int) -> np.ndarray:
@@ -174,9 +179,9 @@ def _map(x: np.ndarray, predict: Predict) -> tuple[np.ndarray, np.ndarray, np.ma
     return first, second, values
 
 
-def _draw_slices(data: Data, predict: Predict) -> Figure:
-    figure = Figure(figsize=(13.5, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
+def _draw_slices(data: Data, predict: Predict, order: Sequence[int]) -> Figure:
+    figure = Figure(figsize=(10.0, 8.0), layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
     x_held, y_held, _, name = data.measured
     name = f"{name} rows"
     rows = _some(len(y_held))
@@ -184,7 +189,7 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
     fit = predict(x)
     size = _point_size(len(rows))
     middle = np.median(data.x, axis=0)
-    for ax, number in zip(axes, influential(data, predict)[:2], strict=False):
+    for ax, number in zip(axes, order[:2], strict=False):
         line = np.tile(middle, (401, 1))
         line[:, number] = np.linspace(x[:, number].min(), x[:, number].max(), 401)
         near = np.tile(middle, (len(x), 1))
@@ -202,22 +207,35 @@ def _draw_slices(data: Data, predict: Predict) -> Figure:
         Line2D([], [], color=ORANGE, marker="o", linestyle="none", markersize=4),
     ]
     axes[0].legend(handles, ["fit", "fit + each row's error"], frameon=False, fontsize=8)
-    ends = [min(y.min(), fit.min()), max(y.max(), fit.max())]
-    axes[2].plot(ends, ends, color=BLUE, linewidth=1.0)
-    axes[2].scatter(y, fit, s=size, color=ORANGE, alpha=0.6, linewidths=0, rasterized=True)
+    draw_pairs(axes[2], y, fit, size)
     axes[2].set_title(f"predicted against true, {name}", fontsize=10)
-    axes[2].set_xlabel(f"{data.targets.title}, true")
-    axes[2].set_ylabel(f"{data.targets.title}, predicted")
     axes[2].set_aspect("equal", adjustable="datalim")
-    _tidy(axes[2])
+    draw_residuals(axes[3], y, fit, size)
+    axes[3].set_title(f"residuals, {name}", fontsize=10)
+    for ax in axes[2:]:
+        ax.set_xlabel(f"{data.targets.title}, {ax.get_xlabel()}")
     return figure
 
 
 def influential(data: Data, predict: Predict) -> list[int]:
-    """Return the inputs, the one whose shuffling changes the predictions most first."""
+    """Return the inputs, the one whose shuffling changes the predictions most first.
+
+    Parameters
+    ----------
+    data : Data
+    predict : callable
+        As `Trained.predict`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).random((50, 3))
+    >>> data = Data(("a", "b", "c"), Targets(("d",)), x, x[:, 1], x[:0], x[:0, 0])
+    >>> influential(data, lambda x: x[:, 1] + 0.1 * x[:, 2])
+    [1, 2, 0]
+    """
     rng = np.random.default_rng(SEED)
     inputs = data.x.shape[1]
-    rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 50)]  # the work is their product
+    rows = _some(len(data.y))[: max(min(2000, 40_000 // inputs), 20)]  # the work is their product
     x = data.x[rows]
     fit, change = predict(x), []
     for number in range(inputs):
@@ -306,16 +324,17 @@ def _mark_levels(ax: Axes, ours: Trained) -> None:
         if number % 2 == 0:
             ax.axvspan(left, right, color=BLUE, alpha=0.07, linewidth=0, zorder=0)
         wide = np.log(right / left) / np.log(high / low) if left > 0.0 else 0.0
-        if wide > 0.09:
+        last = number == len(starts) - 1
+        if wide > WIDE or last:
             level = history[starts[number]][3]
-            place = np.sqrt(left * right)
+            place = np.sqrt(left * right) if wide > WIDE else left
             ax.annotate(
                 f"level {level}",
                 (place, 1.0),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, 3),
                 textcoords="offset points",
-                ha="center",
+                ha="center" if wide > WIDE else "left",
                 fontsize=8,
                 color=BLUE,
             )

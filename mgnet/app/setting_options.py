@@ -145,7 +145,8 @@ OPTIONS = [
         "--seconds",
         type=click.FloatRange(0.0, min_open=True),
         callback=kept(finite),
-        help=f"Limit of an ensemble; budget of a single network, by default {Settings.seconds:g}.",
+        help="Of an ensemble a limit of the whole command but --compare; of a single network its "
+        f"training, by default {Settings.seconds:g}.",
     ),
     _option(
         "--evaluations",

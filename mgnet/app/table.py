@@ -43,6 +43,8 @@ class Table:
         Rows of the file that had a missing value.
     remarks : tuple of str
         On columns that were left out.
+    units : mapping of str to str
+        Of inputs and targets that are numbers, where the file tells them.
 
     Examples
     --------
@@ -58,6 +60,7 @@ class Table:
     cycles: tuple[str, ...] = ()
     dropped: int = 0
     remarks: tuple[str, ...] = ()
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of_numbers(cls, names: Sequence[str], target: str, x: np.ndarray, y: np.ndarray) -> Table:
@@ -169,6 +172,7 @@ def read_table(
         tuple(cycles),
         int(rows - complete.sum()),
         tuple(found.remarks),
+        {c.name: c.units for c in (*found.columns, *others) if c.units and c.kind == "number"},
     )
     _refuse_constants(file.source, table)
     return table
@@ -329,6 +333,7 @@ def split(table: Table, held_out: float, seed: int) -> Data:
         None if weights is None else weights[train],
         None if weights is None else weights[order[:held]],
         encoding,
+        table.units,
     )
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mgnet.app.data import Data
+from mgnet.app.files.columns import shown
 from mgnet.plot.plots import BLUE, ORANGE
 
-__all__ = ["draw_classes", "draw_targets"]
+__all__ = ["draw_classes", "draw_pairs", "draw_residuals", "draw_targets"]
 
 MOST_POINTS, MOST_TARGETS, MOST_CLASSES = 20_000, 9, 30
+MOST_LARGE = 12  # classes with large letters
+ACROSS = 3  # panels of targets
+LONGEST, TOGETHER = 20, 40  # letters of the name of a class, and of all that lie side by side
+LETTER = 0.09  # inches
 BINS = 10  # of probabilities
 FEWEST = 5  # rows in a bin that is drawn
 
 
 def draw_targets(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str) -> Figure:
-    """Predicted against true, one panel for each target.
+    """Predicted against true, and the residuals below, for each target.
 
     Parameters
     ----------
@@ -36,25 +43,74 @@ def draw_targets(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str)
     >>> x = np.random.default_rng(0).random((20, 2))
     >>> data = Data(("a", "b"), Targets(("c", "d")), x, x, x, x)
     >>> [ax.get_title() for ax in draw_targets(data, x + 0.1, x, "held-out rows").axes]
-    ['c, held-out rows', 'd, held-out rows']
+    ['c, held-out rows', 'd, held-out rows', '', '']
     """
     names = data.targets.names[:MOST_TARGETS]
-    across = min(len(names), 3)
+    across = min(len(names), ACROSS)
     down = -(-len(names) // across)
-    figure = Figure(figsize=(4.5 * across, 4.2 * down), layout="constrained")
-    axes = np.ravel(figure.subplots(down, across, squeeze=False))
+    figure = Figure(figsize=(4.5 * across, 6.6 * down), layout="constrained")
+    axes = figure.subplots(2 * down, across, squeeze=False, height_ratios=(1.7, 1.0) * down)
     some = np.random.default_rng(0).permutation(len(true))[:MOST_POINTS]
-    for ax, name, y, fit in zip(axes, names, true[some].T, predicted[some].T, strict=False):
-        ends = [min(y.min(), fit.min()), max(y.max(), fit.max())]
-        ax.plot(ends, ends, color=BLUE, linewidth=1.0)
-        ax.scatter(y, fit, s=9, color=ORANGE, alpha=0.6, linewidths=0, rasterized=True)
-        ax.set_title(f"{name}, {rows}", fontsize=10)
-        ax.set_xlabel("true")
-        ax.set_ylabel("predicted")
-        _tidy(ax)
-    for ax in axes[len(names) :]:
-        ax.remove()
+    for number, name in enumerate(names):
+        row, column = divmod(number, across)
+        own = true[some, number], predicted[some, number]
+        upper, lower = axes[2 * row : 2 * row + 2, column]
+        draw_pairs(upper, *own, 9.0)
+        upper.set_title(f"{name}, {rows}", fontsize=10)
+        draw_residuals(lower, *own, 9.0)
+    for number in range(len(names), down * across):
+        row, column = divmod(number, across)
+        for ax in axes[2 * row : 2 * row + 2, column]:
+            ax.remove()
     return figure
+
+
+def draw_pairs(ax: Axes, true: np.ndarray, predicted: np.ndarray, size: float) -> None:
+    """Predicted against true, a dot for each row.
+
+    Parameters
+    ----------
+    ax : Axes
+    true, predicted : array of shape (rows,)
+    size : float
+        Of a dot.
+
+    Examples
+    --------
+    >>> ax = Figure().subplots()
+    >>> draw_pairs(ax, np.zeros(2), np.ones(2), 9.0)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('true', 'predicted')
+    """
+    ends = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+    ax.plot(ends, ends, color=BLUE, linewidth=1.0)
+    ax.scatter(true, predicted, s=size, color=ORANGE, alpha=0.6, linewidths=0, rasterized=True)
+    ax.set_xlabel("true")
+    ax.set_ylabel("predicted")
+    _tidy(ax)
+
+
+def draw_residuals(ax: Axes, true: np.ndarray, predicted: np.ndarray, size: float) -> None:
+    """What is left, over the prediction: it should lie around 0, alike everywhere.
+
+    Parameters
+    ----------
+    ax, true, predicted, size
+        As for `draw_pairs`.
+
+    Examples
+    --------
+    >>> ax = Figure().subplots()
+    >>> draw_residuals(ax, np.zeros(2), np.ones(2), 9.0)
+    >>> ax.collections[0].get_offsets().tolist()
+    [[1.0, -1.0], [1.0, -1.0]]
+    """
+    ax.axhline(0.0, color=BLUE, linewidth=1.0)
+    rest = true - predicted
+    ax.scatter(predicted, rest, s=size, color=ORANGE, alpha=0.6, linewidths=0, rasterized=True)
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("residual: true - predicted")
+    _tidy(ax)
 
 
 def draw_classes(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str) -> Figure:
@@ -83,9 +139,14 @@ def draw_classes(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str)
     >>> [ax.get_title() for ax in figure.axes[:2]]
     ['kind: true and predicted, held-out rows', 'how often a probability holds']
     """
-    figure = Figure(figsize=(11.0, 4.8), layout="constrained")
+    names = [shown(name, LONGEST) for name in data.targets.classes]
+    most = max(map(len, names))
+    upright = len(names) > 6 or len(names) * most > TOGETHER
+    height = 4.8 + (0.3 + LETTER * most) * (upright and len(names) <= MOST_CLASSES)
+    figure = Figure(figsize=(11.0, height), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _draw_pairs(left, data, predicted, true)
+    _draw_matrix(left, names, predicted, true, 90 if upright else 0)
+    left.set_anchor("N")  # room for long names below
     left.set_title(f"{data.targets.title}: true and predicted, {rows}", fontsize=10)
     told, held = _reliability(predicted, true)
     right.plot([0.0, 1.0], [0.0, 1.0], color=BLUE, linewidth=1.0)
@@ -97,20 +158,23 @@ def draw_classes(data: Data, predicted: np.ndarray, true: np.ndarray, rows: str)
     return figure
 
 
-def _draw_pairs(ax: Axes, data: Data, predicted: np.ndarray, true: np.ndarray) -> None:
-    classes = data.targets.classes
-    kinds = len(classes)
+def _draw_matrix(
+    ax: Axes, names: Sequence[str], predicted: np.ndarray, true: np.ndarray, rotation: int
+) -> None:
+    kinds = len(names)
     counts = np.bincount(true * kinds + predicted.argmax(1), minlength=kinds**2)
     counts = counts.reshape(kinds, kinds)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    size = 10 if kinds <= MOST_LARGE else 6
     if kinds <= MOST_CLASSES:
-        ax.set_xticks(range(kinds), classes, rotation=90 if kinds > 6 else 0)
-        ax.set_yticks(range(kinds), classes)
+        ax.set_xticks(range(kinds), names, rotation=rotation, fontsize=size)
+        ax.set_yticks(range(kinds), names, fontsize=size)
     for row, column in np.argwhere(counts) if kinds <= MOST_CLASSES else ():
         dark = shares[row, column] > 0.5
         text = str(counts[row, column])
-        ax.text(column, row, text, ha="center", va="center", color="white" if dark else "black")
+        style = {"color": "white" if dark else "black", "fontsize": size}
+        ax.text(column, row, text, ha="center", va="center", **style)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
 

@@ -15,6 +15,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table as Grid
 
+from mgnet.app.files.columns import shown
+
 if TYPE_CHECKING:
     from mgnet.app.data import Data, Trained
 
@@ -22,6 +24,7 @@ __all__ = ["progress_bar", "result_table"]
 
 EVERY = 10.0  # seconds between lines where there is no terminal
 WIDTH = 120  # where the output is no terminal
+MOST_WIDTH = 10_000
 MOST_TARGETS = 3  # with a column of their own
 
 
@@ -112,12 +115,18 @@ def result_table(results: Sequence[Trained], data: Data) -> str:
             *_measures(r, data),
         )
     text = io.StringIO()  # no terminal, so no escape codes
-    Console(file=text, width=max(WIDTH, Console().width), force_terminal=False).print(grid)
+    console = Console(file=text, width=MOST_WIDTH, force_terminal=False)
+    console.width = max(WIDTH, Console().width, console.measure(grid).maximum)  # all of it
+    console.print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 def _errors(data: Data) -> list[str]:
-    return [f"held-out RMSE, {name}" for name in data.targets.names[:MOST_TARGETS]]
+    between = "\n" if len(data.targets.names) > 1 else " "
+    return [
+        f"held-out RMSE,{between}{escape(shown(name))}"
+        for name in data.targets.names[:MOST_TARGETS]
+    ]
 
 
 def _measures(result: Trained, data: Data) -> list[str]:

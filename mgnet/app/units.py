@@ -10,7 +10,7 @@ import numpy as np
 from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data
 
-__all__ = ["Units"]
+__all__ = ["Units", "labelled"]
 
 LEAST, MOST = 1e-30, 1e30  # single precision, which boosted trees add up in, goes a little further
 Predict = Callable[[np.ndarray], np.ndarray]
@@ -79,3 +79,24 @@ def _unit(column: np.ndarray) -> float:
 
 def _named(name: str, unit: float) -> str:
     return name if unit == 1.0 else f"{name} / {unit:.0e}"
+
+
+def labelled(data: Data) -> Data:
+    """The table with the units that its file tells in its names, for pictures.
+
+    Examples
+    --------
+    >>> x = np.zeros((2, 1))
+    >>> data = Data(("T",), Targets(("rho",)), x, x[:, 0], x, x[:, 0], units={"T": "K"})
+    >>> labelled(data).names, labelled(data).targets.names
+    (('T [K]',), ('rho',))
+    """
+    if not data.units:
+        return data
+
+    def told(name: str) -> str:
+        own = next((n for n in data.units if name == n or name.startswith(f"{n} / 1e")), None)
+        return name if own is None else f"{name} [{data.units[own]}]"
+
+    targets = replace(data.targets, names=tuple(map(told, data.targets.names)))
+    return replace(data, names=tuple(map(told, data.names)), targets=targets)

@@ -11,6 +11,7 @@ except ImportError:
         "install it with pip install 'mgnet-solvers[app]'"
     ) from None
 
-from mgnet.estimators.kan import KANClassifier, KANRegressor
+from mgnet.estimators.classifier import KANClassifier
+from mgnet.estimators.kan import KANRegressor
 
 __all__ = ["KANClassifier", "KANRegressor"]

@@ -68,6 +68,7 @@ def train_within(
     KeyboardInterrupt
         If there is nothing to keep.
     """
+    budget.claim()
     solver = budget.solver(hierarchy, cycle)
     whole, budget.schedule = solver.hierarchy, solver.schedule
     budget.by_share = solver.schedule == cascade([UNLIMITED] * len(whole))

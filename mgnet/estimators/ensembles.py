@@ -6,12 +6,13 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
+from mgnet.estimators.blas_threads import one_blas_thread
 from mgnet.estimators.evidence.assembly import joined
 from mgnet.estimators.evidence.ensemble import Ensemble, train
 from mgnet.estimators.evidence.features import different_values
@@ -19,24 +20,26 @@ from mgnet.estimators.evidence.likelihood import Classes, Likelihood, Normal
 from mgnet.estimators.evidence.plan import Plan, plan_of
 from mgnet.estimators.evidence.stacking import folds_of
 from mgnet.estimators.evidence.watch import Watch
-from mgnet.estimators.scales import exponents
 from mgnet.estimators.training_budget import TrainingBudget
 from mgnet.knots import KAN
 from mgnet.limits import is_count, shown, written
 
-__all__ = ["Trained", "check_ensemble", "counted", "trained_ensembles"]
+__all__ = ["Trained", "check_ensemble", "trained_ensembles"]
 
 MOST_PARAMETERS = 1_000_000
 MOST_NUMBERS = 100_000_000  # of a matrix
 SAMPLE = 1000  # rows that tell how far members differ
-MOST_COUNTED = 1e6  # rows that one row may stand for
-# What belongs to the training of a single network, and what leaves it to the ensemble.
+# What belongs to the training of a single network, and what leaves it to the ensemble. So does
+# n_iter_no_change, but scikit-learn's checks set it.
 SINGLE: dict[str, Any] = {
     "roughness": "auto",
     "most_intervals": None,
     "optimizer": "auto",
     "cycle": "",
     "n_init": "auto",
+    "tol": 1e-3,
+    "early_stopping": True,
+    "validation_fraction": 0.1,
 }
 
 
@@ -71,7 +74,7 @@ def check_ensemble(estimator: Any) -> None:
         return
     for name, default in SINGLE.items():
         value = getattr(estimator, name)
-        if not (value is default or isinstance(value, str) and value == default):
+        if not (value is default or isinstance(value, str | Real) and value == default):
             raise ValueError(
                 f"{kind} got {name} {shown(value)} and ensemble {ensemble}; {name} is for the "
                 "training of a single network: give ensemble=1 too, or leave it out"
@@ -99,7 +102,7 @@ def trained_ensembles(
     x: np.ndarray,
     y: np.ndarray,
     counts: np.ndarray,
-    whole: bool,
+    times: np.ndarray,
     budget: TrainingBudget | None,
 ) -> Trained:
     """An ensemble for each target, or one for all classes.
@@ -112,11 +115,14 @@ def trained_ensembles(
         Scaled to [-1, 1], rows that differ.
     y : array of shape (rows, targets) or int of shape (rows,)
         Standardised targets, or labels.
-    counts, whole
-        As `counted` gives them.
+    counts, times : array of shape (rows,)
+        As `counted_rows` gives them.
     budget : TrainingBudget, optional
         Of which the seconds and the listeners are used.
     """
+    if budget is not None:
+        _check_budget(estimator, budget)
+        budget.claim()
     seed = estimator._seed()
     values = different_values(x)
     ensembles, watch = [], _watch(estimator, budget)
@@ -130,7 +136,7 @@ def trained_ensembles(
         for name in ("hidden", "intervals", "levels")
     }
     units = None if auto["hidden"] is None else estimator._hidden()[0]
-    for likelihood in likelihoods:
+    for number, likelihood in enumerate(likelihoods):
         plan = plan_of(
             values,
             len(x),
@@ -140,12 +146,13 @@ def trained_ensembles(
             units,
             auto["intervals"],
             auto["levels"],
+            int(estimator.max_iter),
         )
         _check_size(estimator, plan, len(x), values, likelihood.outputs * len(likelihoods))
         strata = y if y.ndim == 1 else np.zeros(len(x), dtype=int)
-        folds = folds_of(strata, counts, plan.folds, seed, whole)
-        # Matrices are small: threads would wait for one another, and sums depend on how many.
-        with threadpool_limits(1, user_api="blas"):
+        folds = folds_of(strata, counts, plan.folds, seed, times)
+        watch.begin_part(number, len(likelihoods))
+        with one_blas_thread():
             found = train(x, likelihood, folds, plan, seed, watch)
         if y.ndim > 1:
             some = torch.from_numpy(x[:: max(1, len(x) // SAMPLE)])
@@ -172,47 +179,33 @@ def _check_size(estimator: Any, plan: Plan, rows: int, values: np.ndarray, outpu
         )
 
 
+def _check_budget(estimator: Any, budget: TrainingBudget) -> None:
+    """Raise for limits that mean nothing to an ensemble."""
+    sweeps, evaluations, _ = budget.limits
+    if min(sweeps, evaluations) < math.inf:
+        raise ValueError(
+            f"{type(estimator).__name__} got a budget of {sweeps} sweeps and {evaluations} "
+            f"evaluations and ensemble {shown(estimator.ensemble)}; these count the training of a "
+            "single network: limit the seconds alone, or give ensemble=1"
+        )
+
+
 def _watch(estimator: Any, budget: TrainingBudget | None) -> Watch:
     progress: Callable[[float, float, float, int], None] | None = None
-    limit = estimator.seconds or math.inf
+    limit = math.inf if estimator.seconds is None else float(estimator.seconds)
     if budget is not None:
         limit, progress = budget.limits[2], budget.progress
 
     def tell(seconds: float, level: int, member: int, members: int) -> None:
+        number, parts = watch.part
         if progress is not None:
-            done = (level + member / members) / (level + 2.0)
+            done = (number + (level + member / members) / (level + 2.0)) / parts
             progress(seconds, max(done, seconds / limit), math.nan, level)
         elif estimator.verbose:
-            sys.stderr.write(f"level {level}, member {member + 1} of {members}: {seconds:.1f} s\n")
+            of = f"target {number + 1} of {parts}, " if parts > 1 else ""
+            told = f"{of}level {level}, member {member + 1} of {members}: {seconds:.1f} s\n"
+            sys.stderr.write(told)
             sys.stderr.flush()
 
-    return Watch(limit, tell)
-
-
-def counted(weights: np.ndarray | None, rows: int, may_count: bool) -> tuple[np.ndarray, bool]:
-    """Weights as numbers of rows, and whether that is what they are.
-
-    Whole numbers count rows, also over a power of two, and but for a common factor. Others, such as
-    1 / variance, count for as many rows together as there are.
-
-    Parameters
-    ----------
-    weights : array of shape (rows,) or None
-        Positive, the largest at most 1; None for all the same.
-    rows : int
-    may_count : bool
-
-    Examples
-    --------
-    >>> counted(np.array([0.25, 0.75]), 2, True), counted(np.array([0.3, 0.9]), 2, True)
-    ((array([1., 3.]), True), (array([0.5, 1.5]), False))
-    """
-    if weights is None:
-        return np.ones(rows), True
-    if may_count and weights.min() * MOST_COUNTED >= weights.max():
-        whole = np.ldexp(weights, 52 - exponents(weights))
-        if (whole == np.rint(whole)).all():
-            whole = whole / np.gcd.reduce(whole.astype(np.int64))
-            if whole.max() <= MOST_COUNTED:
-                return whole, True
-    return weights * (rows / weights.sum()), False
+    watch = Watch(limit, tell)
+    return watch

@@ -15,11 +15,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from mgnet.estimators.budgeted_training import train_within
-from mgnet.estimators.ensembles import check_ensemble, counted, trained_ensembles
+from mgnet.estimators.ensembles import check_ensemble, trained_ensembles
 from mgnet.estimators.evidence.ensemble import Ensemble
 from mgnet.estimators.rows import constant_inputs, distinct_rows, validation_rows
 from mgnet.estimators.scales import Scales
 from mgnet.estimators.training_budget import SweepLines, TrainingBudget
+from mgnet.estimators.weights import counted_rows
 from mgnet.knots import KAN, KnotSolver, knot_hierarchy
 from mgnet.limits import doubled, is_count, is_whole, shown, written
 from mgnet.smoother import Smoother
@@ -48,7 +49,6 @@ class KANEstimator(BaseEstimator, ABC):
     scales_: Scales
     ensembles_: list[Ensemble]
     _single = False  # whether the training rows came in single precision
-    _counts = True  # whether weights may count rows
 
     def __init__(
         self,
@@ -96,6 +96,11 @@ class KANEstimator(BaseEstimator, ABC):
     def _optimizers(self) -> tuple[str, ...]:
         """Names of the optimizers that suit the loss, the default first."""
 
+    def _forget(self) -> None:
+        """Drop what a former fit found: one that fails leaves no scales of another table."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+
     def _train(
         self,
         X: np.ndarray,
@@ -103,26 +108,34 @@ class KANEstimator(BaseEstimator, ABC):
         weights: np.ndarray | None,
         objective: Callable[[KAN, Any, float], Objective],
         budget: TrainingBudget | None,
+        factors: np.ndarray | None = None,
     ) -> None:
         """Train a network on scaled rows; `objective(network, rows, roughness)` is minimised.
 
-        `y` holds targets, of shape (rows, outputs), or labels, of shape (rows,).
+        `y` holds targets, of shape (rows, outputs), or labels, of shape (rows,); weights of the
+        latter are multiplied by the factors of their classes.
         """
         name = self._optimizers[0] if self.optimizer == "auto" else self.optimizer
         self._check(name)
+        if not isinstance(budget, TrainingBudget | None):
+            raise TypeError(
+                f"{type(self).__name__} got budget {shown(budget)}; it must be a TrainingBudget"
+            )
         if self.ensemble > 1:
-            self._train_ensemble(X, y, weights, budget)
+            self._train_ensemble(X, y, weights, budget, factors)
             return
         own = budget is None
         if budget is None:
             budget = TrainingBudget(
                 self.max_iter,
-                seconds=self.seconds or float("inf"),
+                seconds=inf if self.seconds is None else float(self.seconds),
                 window=self.n_iter_no_change,
                 patience=self.n_iter_no_change,
                 tol=self.tol,
                 progress=SweepLines() if self.verbose else None,
             )
+        if factors is not None:
+            weights = factors[y] * (1.0 if weights is None else weights)
         seed = self._seed()
         outputs = y.shape[1] if y.ndim > 1 else len(np.unique(y))
         rows, kept = self._scaled(*distinct_rows(X, y, weights), seed)
@@ -144,6 +157,7 @@ class KANEstimator(BaseEstimator, ABC):
             budget, hierarchy, self.cycle, {str(smoother): step}, held_out, starts, seed
         )
         self.network_ = hierarchy.network(level, u)  # type: ignore[assignment]
+        self.ensembles_ = []
         self.n_iter_ = len(budget.history)
         self.loss_curve_ = [loss for _, _, loss, _ in budget.history]
         if own and budget.interrupted:
@@ -166,14 +180,14 @@ class KANEstimator(BaseEstimator, ABC):
         y: np.ndarray,
         weights: np.ndarray | None,
         budget: TrainingBudget | None,
+        factors: np.ndarray | None,
     ) -> None:
         """Train an ensemble on all rows."""
-        X, y, weights = distinct_rows(X, y, weights)
-        counts, whole = counted(weights, len(X), self._counts)
+        X, y, counts, times = counted_rows(X, y, weights, factors)
         self._scale(X, y, counts, constant_inputs(X, self._single))
         x = self.scales_.inputs(X).numpy()
         targets = self.scales_.targets(y).numpy() if y.ndim > 1 else y
-        found = trained_ensembles(self, x, targets, counts, whole, budget)
+        found = trained_ensembles(self, x, targets, counts, times, budget)
         self.network_, self.ensembles_ = found.network, found.ensembles
         self.n_iter_ = sum(own.levels for own in found.ensembles)
         self.loss_curve_ = [loss for own in found.ensembles for loss in own.losses]
@@ -289,7 +303,7 @@ class KANEstimator(BaseEstimator, ABC):
             huge = isinstance(value, Integral) and abs(value) >= 2**63
             if not missing and (not plain or huge or value != value):
                 raise ValueError(f"{kind} got {name} {shown(value)}; it must be a number")
-        limits = self.max_iter, self.n_iter_no_change, self.seconds or 1.0
+        limits = self.max_iter, self.n_iter_no_change, 1.0 if self.seconds is None else self.seconds
         if not all(limit > 0 for limit in limits) or min(limits[:2]) < 1:
             raise ValueError(
                 f"{kind} got max_iter {self.max_iter}, n_iter_no_change {self.n_iter_no_change} "

@@ -1,56 +1,68 @@
-"""`KANRegressor` and `KANClassifier`: fit, predict, score, clone, pickle."""
+"""`KANRegressor`: fit, predict, score, clone, pickle."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
-import torch
-from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
-from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from mgnet.estimators.estimator import KANEstimator
-from mgnet.estimators.objectives import entropy, squares
-from mgnet.estimators.rows import as_doubles, checked_weights, single_precision
+from mgnet.estimators.inputs import check_arrays
+from mgnet.estimators.objectives import squares
+from mgnet.estimators.rows import as_doubles, checked_weights, finite_targets, single_precision
 from mgnet.estimators.scales import LARGEST, continued, exponents
 from mgnet.estimators.training_budget import TrainingBudget
 
-__all__ = ["KANClassifier", "KANRegressor"]
+__all__ = ["KANRegressor"]
 
 
 class KANRegressor(RegressorMixin, KANEstimator):
-    """Least-squares regression by a Kolmogorov-Arnold network, trained coarse knots first.
+    """Least-squares regression by Kolmogorov-Arnold networks: an ensemble, or a single one.
 
-    Inputs are scaled to [-1, 1] and targets standardised inside. Every edge of the network is a
-    spline; the training starts on few intervals and doubles them when a level is exhausted, which
-    changes no value. Beyond the range of the training rows the prediction goes on linearly. Columns
-    that do not vary are left out of the network, so that predictions do not depend on them. Source
-    of the training: Southworth et al., arXiv 2603.04827.
+    By default linear, additive and hidden-layer models are trained on parts of the rows, with
+    penalties, noise and knots from the data, and mixed by what they predict for the rest: see "How
+    it works" for the formulas. `network_` is all of them as one network. Without `seconds` the work
+    is counted, so that a table and a seed give the same model on a busy machine.
+
+    With `ensemble=1` a single network is trained, coarse knots first: the training starts on few
+    intervals and doubles them when a level is exhausted, which changes no value. Source:
+    Southworth et al., arXiv 2603.04827.
+
+    Inputs are scaled to [-1, 1] and targets standardised inside. Beyond the range of the training
+    rows the prediction goes on linearly. Columns that do not vary are left out of the network, so
+    that predictions do not depend on them.
 
     Parameters
     ----------
-    hidden : int or sequence of int
-        Widths of the hidden layers; empty for a sum of functions of one input each.
-    intervals : int or sequence of int
-        Of the splines on the coarsest level, of all layers or of each.
-    levels : int
-        Each finer level has twice as many intervals. A finest network of more than a million
-        parameters is refused. Without `cycle`, levels below the finest see ten rows per parameter
-        of theirs, and at least 2000 (`mgnet.training.coarse_rows`).
+    hidden : "auto", int or sequence of int
+        Widths of the hidden layers. An ensemble has one, "auto" begins with 4 units and adds more
+        as the data determine them; a single network has 8 by default, and none, empty, is a sum of
+        functions of one input each.
+    ensemble : int
+        Members, fewer on tables of few rows. 1: a single network, to which `most_intervals`,
+        `roughness`, `optimizer`, `cycle`, `n_init`, `tol`, `early_stopping`, `validation_fraction`
+        and `n_iter_no_change` belong.
+    intervals : "auto", int or sequence of int
+        Of the splines on the coarsest level, of all layers or of each; "auto": 4.
+    levels : "auto" or int
+        Each finer level has twice as many intervals. An ensemble refines those that the data
+        determine, as long as it predicts better for it, on so many levels at most, "auto": 8. A
+        single network has 3 by default; a finest network of more than a million parameters is
+        refused. Without `cycle`, levels below the finest see ten rows per parameter of theirs, and
+        at least 2000 (`mgnet.training.coarse_rows`).
     most_intervals : int or sequence of (int or None), optional
         That a layer is refined to, one for all layers or one for each; None for no limit. Rough
         functions of single inputs need many knots, the smooth functions behind them few.
     degree : int
         Of the splines, 1 to 5.
-    roughness : float
-        Weight of the integral of the squared second derivative of all edges, for standardised data.
-        The default suits tables of some hundred rows; the fewer rows, the more inputs and the more
-        noise, the larger. What a grid search should look at first.
+    roughness : "auto" or float
+        Weight of the integral of the squared second derivative of all edges, for standardised data;
+        "auto": 1e-3, which suits tables of some hundred rows; the fewer rows, the more inputs and
+        the more noise, the larger. What a grid search over single networks should look at first.
     optimizer : "auto", "lm", "lbfgs" or "adam"
         By default Levenberg-Marquardt; its cost grows with the cube of the number of coefficients
         up to 5000, and in proportion to it above, where its systems are solved iteratively.
@@ -62,10 +74,11 @@ class KANRegressor(RegressorMixin, KANEstimator):
         on to each finer level, one to the finest, by their loss on the rows kept from training.
         "auto": 8 where the coarsest level sees at most an eighth of the rows, else 1.
     max_iter : int
-        Sweeps, of all levels together (the word is scikit-learn's own). One is a step of
-        Levenberg-Marquardt, 10 of L-BFGS or 50 of Adam, of all networks on a level.
+        Of an ensemble: steps of each model on a level. Of a single network: sweeps, of all levels
+        together (the word is scikit-learn's own); one is a step of Levenberg-Marquardt, 10 of
+        L-BFGS or 50 of Adam, of all networks on a level.
     seconds : float, optional
-        Another limit; results then depend on the machine.
+        Another limit; results then depend on the machine. However short, there is a linear model.
     tol : float
         The training ends when `n_iter_no_change` sweeps lowered the objective by less than this
         fraction.
@@ -77,20 +90,24 @@ class KANRegressor(RegressorMixin, KANEstimator):
         Of the rows that differ, and at most of their weight.
     n_iter_no_change : int
     random_state : int, RandomState instance or None
-        Of the initial network and the validation rows.
+        Of initial networks, and of which rows are left out.
     verbose : bool
-        Write a line to standard error every few seconds: sweeps, level, loss, seconds, and how much
-        of the budget is used.
+        Write lines to standard error: for every member; or, of a single network, every few seconds
+        sweeps, level, loss, seconds, and how much of the budget is used.
 
     Attributes
     ----------
     network_ : KAN
-        On scaled inputs without those that are left out, for standardised targets.
+        On scaled inputs without those that are left out, for standardised targets; of an ensemble
+        the mean of all members, which is one KAN.
     scales_ : Scales
+    ensembles_ : list of Ensemble
+        One for each target; none with `ensemble=1`.
     n_iter_ : int
-        Sweeps that were done.
+        Levels that were kept, of all targets together; of a single network, sweeps that were done.
     loss_curve_ : list of float
-        Mean squared error after each, of the standardised training rows that its level sees.
+        After each, of standardised targets: half the mean squared error on rows left out; of a
+        single network, the mean squared error of the training rows that its level sees.
     n_features_in_ : int
     feature_names_in_ : array of str
         Where `fit` was given names.
@@ -99,8 +116,11 @@ class KANRegressor(RegressorMixin, KANEstimator):
     --------
     >>> x = np.random.default_rng(0).uniform(-1.0, 1.0, (300, 2))
     >>> y = np.exp(x[:, 0]) * np.sin(3 * x[:, 1])
-    >>> kan = KANRegressor(hidden=4, levels=2, roughness=1e-9, max_iter=40).fit(x[:200], y[:200])
+    >>> kan = KANRegressor().fit(x[:200], y[:200])
     >>> kan.score(x[200:], y[200:]) > 0.999
+    True
+    >>> mean, deviation = kan.predict(x[200:], return_std=True)
+    >>> bool(abs(mean - y[200:]).max() < 8.0 * deviation.max())
     True
     """
 
@@ -128,10 +148,12 @@ class KANRegressor(RegressorMixin, KANEstimator):
         X, y : array-like
         sample_weight : array-like of shape (rows,), optional
             Weights of the rows' squared errors, such as 1 / variance; only their ratios matter. A
-            row of weight 2 is a row that is there twice, one of weight 0 is left out.
+            row of weight 2 is a row that is there twice, one of weight 0 is left out. Decimals
+            count for as many rows together as there are.
         budget : TrainingBudget, optional
             Limits and listeners of your own, in place of `max_iter`, `seconds`, `tol`,
-            `n_iter_no_change` and `verbose`. Ctrl-C then ends the training without an error.
+            `n_iter_no_change` and `verbose`; for one fit. An ensemble takes its seconds and its
+            `progress`. Ctrl-C then ends the training without an error.
 
         Warns
         -----
@@ -139,6 +161,8 @@ class KANRegressor(RegressorMixin, KANEstimator):
             If columns of X have the same value in all rows that are trained on. They are left out
             of the network, so that predictions do not depend on them.
         """
+        self._forget()
+        check_arrays("KANRegressor", X=X, y=y, sample_weight=sample_weight)
         self._single = single_precision(X)
         with as_doubles("KANRegressor"):
             X, y = validate_data(
@@ -152,7 +176,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
             )
         weights = checked_weights("KANRegressor", sample_weight, X)
         self._flat = y.ndim == 1
-        y = _targets(y)
+        y = finite_targets(y)
         self._train(X, y, weights, squares, budget)
         return self
 
@@ -177,17 +201,18 @@ class KANRegressor(RegressorMixin, KANEstimator):
         ValueError
             If there is no ensemble to tell it.
         """
-        check_is_fitted(self)
+        check_is_fitted(self, "network_")
+        check_arrays("KANRegressor", X=X)
         with as_doubles("KANRegressor"):
             X = validate_data(self, X, dtype=np.float64, reset=False)
         x = self.scales_.inputs(X)
         y = self.scales_.values(continued(self.network_, x))
         if not return_std:
             return y[:, 0] if self._flat else y
-        if self.ensemble == 1:
+        if not self.ensembles_:
             raise ValueError(
-                "KANRegressor got return_std=True and ensemble 1; one network does not tell how "
-                "far off it is: fit with ensemble=5"
+                "KANRegressor got return_std=True, but was fitted with ensemble 1; one network "
+                "does not tell how far off it is: fit with ensemble=5"
             )
         std = self.scales_.sizes(np.stack([own.deviation(x) for own in self.ensembles_], 1))
         return (y[:, 0], std[:, 0]) if self._flat else (y, std)
@@ -201,6 +226,7 @@ class KANRegressor(RegressorMixin, KANEstimator):
         y : array-like of shape (rows,) or (rows, outputs)
         sample_weight : array-like of shape (rows,), optional
         """
+        check_arrays("KANRegressor", y=y, sample_weight=sample_weight)
         predicted = self.predict(X)
         with as_doubles("KANRegressor"):
             y = check_array(y, dtype="float64", ensure_2d=False, input_name="y")
@@ -215,175 +241,3 @@ class KANRegressor(RegressorMixin, KANEstimator):
         weights = checked_weights("KANRegressor", sample_weight, predicted)
         with as_doubles("KANRegressor"):
             return r2_score(np.ldexp(y, -size), predicted, sample_weight=weights)
-
-
-def _targets(y: np.ndarray) -> np.ndarray:
-    """Of shape (rows, outputs), finite: scikit-learn does not look into objects."""
-    with as_doubles("KANRegressor"):
-        y = y.reshape(len(y), -1).astype(float)
-    finite = np.isfinite(y).all(1)
-    if not finite.all():
-        raise ValueError(
-            f"KANRegressor got a y that is NaN or infinite as a double in {(~finite).sum()} of "
-            f"{len(y)} rows, first in row {finite.argmin()}; leave these rows out"
-        )
-    return y
-
-
-class KANClassifier(ClassifierMixin, KANEstimator):
-    """Classification by a Kolmogorov-Arnold network: softmax of its outputs, one per class.
-
-    Cross entropy and the penalty are minimised by L-BFGS (or Adam), coarse knots first. Out of the
-    range of the training rows the nearest point of the range answers. Columns that do not vary are
-    left out of the network.
-
-    Parameters
-    ----------
-    hidden, intervals, levels, degree, roughness
-        As for `KANRegressor`.
-    optimizer : "auto", "lbfgs" or "adam"
-        By default L-BFGS.
-    cycle, max_iter, seconds, tol
-        As for `KANRegressor`.
-    early_stopping, validation_fraction, n_iter_no_change
-        The same, with the same part of every class.
-    random_state : int, RandomState instance or None
-    verbose : bool
-
-    Attributes
-    ----------
-    classes_ : array of shape (classes,)
-    network_ : KAN
-        From scaled inputs to logits.
-    scales_ : Scales
-    n_iter_, loss_curve_
-        As for `KANRegressor`; the loss is the objective, penalty included.
-    n_features_in_, feature_names_in_
-
-    Examples
-    --------
-    >>> x = np.random.default_rng(0).uniform(-1.0, 1.0, (300, 2))
-    >>> y = np.where(x[:, 0] * x[:, 1] > 0.0, "same", "other")
-    >>> kan = KANClassifier(hidden=3, levels=2, max_iter=10).fit(x[:200], y[:200])
-    >>> kan.score(x[200:], y[200:]) > 0.9
-    True
-    """
-
-    def __init__(
-        self,
-        hidden: int | Sequence[int] | str = "auto",
-        *,
-        ensemble: int = 5,
-        intervals: int | Sequence[int] | str = "auto",
-        levels: int | str = "auto",
-        most_intervals: int | Sequence[int | None] | None = None,
-        degree: int = 3,
-        roughness: float | str = "auto",
-        optimizer: str = "auto",
-        cycle: str = "",
-        n_init: int | str = "auto",
-        max_iter: int = 200,
-        seconds: float | None = None,
-        tol: float = 1e-3,
-        early_stopping: bool = True,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        class_weight: Any = None,
-        random_state: Any = 0,
-        verbose: bool = False,
-    ):
-        super().__init__(
-            hidden,
-            ensemble=ensemble,
-            intervals=intervals,
-            levels=levels,
-            most_intervals=most_intervals,
-            degree=degree,
-            roughness=roughness,
-            optimizer=optimizer,
-            cycle=cycle,
-            n_init=n_init,
-            max_iter=max_iter,
-            seconds=seconds,
-            tol=tol,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
-
-    @property
-    def _optimizers(self) -> tuple[str, ...]:
-        return ("lbfgs", "adam")
-
-    def fit(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: Any = None,
-        *,
-        budget: TrainingBudget | None = None,
-    ) -> KANClassifier:
-        """Train on X of shape (rows, inputs) and labels y of shape (rows,), numbers or strings.
-
-        Parameters
-        ----------
-        X, y : array-like
-        sample_weight : array-like of shape (rows,), optional
-            Weights of the rows' cross entropy, as in `KANRegressor.fit`. A class whose rows all
-            have weight 0 is none.
-        budget : TrainingBudget, optional
-            As in `KANRegressor.fit`.
-
-        Warns
-        -----
-        UserWarning
-            As in `KANRegressor.fit`.
-        """
-        self._single = single_precision(X)
-        with as_doubles("KANClassifier"):
-            X, y = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
-        y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        weights = checked_weights("KANClassifier", sample_weight, X)
-        if weights is not None:
-            X, y, weights = X[weights > 0.0], y[weights > 0.0], weights[weights > 0.0]
-        self._counts = self.class_weight is None
-        if not self._counts:
-            own = compute_sample_weight(self.class_weight, y)
-            weights = checked_weights("KANClassifier", own if weights is None else own * weights, X)
-        self.classes_, labels = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(
-                f"KANClassifier got rows of one class only, {self.classes_[0]!r}; it needs two"
-            )
-        self._train(X, labels, weights, entropy, budget)
-        return self
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """(rows, inputs) -> (rows, classes), in the order of `classes_`."""
-        check_is_fitted(self)
-        with as_doubles("KANClassifier"):
-            X = validate_data(self, X, dtype=np.float64, reset=False)
-        z = self.scales_.inputs(X).clamp(*self.network_.domain)
-        with torch.no_grad():
-            return torch.softmax(self.network_(z), 1).numpy()
-
-    def predict(self, X: Any) -> np.ndarray:
-        """(rows, inputs) -> (rows,), the most probable class."""
-        likeliest = self.predict_proba(X).argmax(1)
-        return self.classes_[likeliest]
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows, or of their weight, whose class is predicted.
-
-        Parameters
-        ----------
-        X : array-like of shape (rows, inputs)
-        y : array-like of shape (rows,)
-        sample_weight : array-like of shape (rows,), optional
-        """
-        weights = checked_weights("KANClassifier", sample_weight, X)
-        return float(super().score(X, y, sample_weight=weights))

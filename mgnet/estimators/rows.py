@@ -17,6 +17,8 @@ __all__ = [
     "checked_weights",
     "constant_inputs",
     "distinct_rows",
+    "finite_targets",
+    "merged_rows",
     "single_precision",
     "validation_rows",
 ]
@@ -75,6 +77,30 @@ def checked_weights(owner: str, sample_weight: Any, x: np.ndarray) -> np.ndarray
     return np.ldexp(weights, -exponents(weights))
 
 
+def finite_targets(y: np.ndarray) -> np.ndarray:
+    """Targets of shape (rows, outputs) as doubles; scikit-learn does not look into objects.
+
+    Raises
+    ------
+    ValueError
+        If one is not finite.
+
+    Examples
+    --------
+    >>> finite_targets(np.array([1, 2])).shape
+    (2, 1)
+    """
+    with as_doubles("KANRegressor"):
+        y = y.reshape(len(y), -1).astype(float)
+    finite = np.isfinite(y).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"KANRegressor got a y that is NaN or infinite as a double in {(~finite).sum()} of "
+            f"{len(y)} rows, first in row {finite.argmin()}; leave these rows out"
+        )
+    return y
+
+
 def distinct_rows(
     x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -103,21 +129,46 @@ def distinct_rows(
     >>> x.tolist(), y.tolist(), weights.tolist()
     ([[1.0], [3.0]], [1, 0], [1.0, 2.0])
     """
-    if weights is not None:
-        x, y, weights = x[weights > 0.0], y[weights > 0.0], weights[weights > 0.0]
-    table = np.column_stack([x, y])
+    first, total, _ = merged_rows(x, y, weights)
+    if total.min() < total.max():
+        return x[first], y[first], total
+    first = np.sort(first)
+    return x[first], y[first], None
+
+
+def merged_rows(
+    x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which rows differ, what the weights of each add up to, and how often it is there.
+
+    Parameters
+    ----------
+    x, y, weights
+        As for `distinct_rows`.
+
+    Returns
+    -------
+    first : array of int of shape (different,)
+        Where each is, in an order of their own.
+    total : array of shape (different,)
+        Numbers of rows without weights.
+    times : array of int of shape (different,)
+        Rows of weight 0 do not count.
+
+    Examples
+    --------
+    >>> merged_rows(np.array([[3.0], [1.0], [3.0]]), np.array([0, 1, 0]), np.array([0.5, 1.0, 2.0]))
+    (array([1, 0]), array([1. , 2.5]), array([1, 2]))
+    """
+    places = np.arange(len(x)) if weights is None else np.flatnonzero(weights > 0.0)
+    table = np.column_stack([x, y])[places]
     order = np.lexsort(table.T[::-1])
     table = table[order]
     new = np.concatenate([[True], (table[1:] != table[:-1]).any(1)])
-    groups, first = np.cumsum(new) - 1, order[new]
-    ordered = np.ones(len(order)) if weights is None else weights[order]
-    total = np.bincount(groups, weights=ordered)
-    if total.min() < total.max():
-        return x[first], y[first], total
-    if len(first) == len(x):
-        return x, y, None
-    first = np.sort(first)
-    return x[first], y[first], None
+    groups, places = np.cumsum(new) - 1, places[order]
+    times = np.bincount(groups)
+    total = times.astype(float) if weights is None else np.bincount(groups, weights[places])
+    return places[new], total, times
 
 
 def validation_rows(

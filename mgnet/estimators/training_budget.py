@@ -81,6 +81,8 @@ class TrainingBudget:
         Its loss tells which state is best. None where the levels' own objectives compare.
     interrupted : bool
         Whether Ctrl-C ended the training.
+    claimed : bool
+        Whether a training has it: each needs its own.
 
     Examples
     --------
@@ -119,11 +121,27 @@ class TrainingBudget:
         self.by_share = False
         self.judge: Objective | None = None
         self.interrupted = False
+        self.claimed = False
         self._until = 1.0  # the fraction of the budget at which the level at hand ends
         self._weight = 1.0  # of a sweep
         self._sweeps = 0.0
         self._values: dict[int, list[float]] = {}
         self._best: tuple[float, int, torch.Tensor] | None = None
+
+    def claim(self) -> None:
+        """Take it for a training.
+
+        Raises
+        ------
+        ValueError
+            If it is another's: its history and its best network are of other rows.
+        """
+        if self.claimed:
+            raise ValueError(
+                "a TrainingBudget got a second training; it counts one: make one for each fit, or "
+                "limit the estimator itself, by max_iter or seconds, as in a cross-validation"
+            )
+        self.claimed = True
 
     @property
     def fraction(self) -> float:

@@ -22,6 +22,8 @@ __all__ = ["plot_edges"]
 COLUMNS, ACROSS = 10, 11.0  # most panels in a row, and their width together in inches
 WIDEST, ASPECT = 2.0, 0.72  # of a panel: inches, height over width
 LEFT, RIGHT, HEAD, TITLE, FOOT, GAP = 0.7, 0.15, 0.3, 0.24, 0.52, 0.1  # margins in inches
+NUMBERS = 0.16  # inches below a panel with numbers of its own
+SHORT = 4  # letters of numbers of which three fit below a panel
 LONGEST = 9  # letters of a name
 POINTS, BINS = 401, 32  # of the domain
 BEYOND = 4  # bins drawn on each side of it
@@ -35,6 +37,7 @@ class _Layer(NamedTuple):
     degree: int
     data: np.ndarray | None  # (samples, inputs)
     inputs: str  # what they are, for the axis
+    ranges: Sequence[tuple[float, float]] = ()  # what the ends of the domain are for a reader
 
     def domain(self, p: int) -> tuple[float, float]:
         return float(self.knots[p, self.degree]), float(self.knots[p, -self.degree - 1])
@@ -57,6 +60,7 @@ class _Choice(NamedTuple):
     columns: int
     left_out: float  # share of the variance
     span: float  # largest distance of a drawn function from its mean
+    numbers: bool = False  # whether the panels of a column have numbers of their own below them
 
     @property
     def width(self) -> float:
@@ -66,7 +70,12 @@ class _Choice(NamedTuple):
     @property
     def height(self) -> float:
         """Of all rows, in inches."""
-        return HEAD + self.rows * (ASPECT * self.width + TITLE) + FOOT
+        return HEAD + self.rows * self.pitch + FOOT
+
+    @property
+    def pitch(self) -> float:
+        """Of one row, in inches."""
+        return ASPECT * self.width + TITLE + NUMBERS * self.numbers
 
     @property
     def rows(self) -> int:
@@ -78,6 +87,7 @@ def plot_edges(
     x: torch.Tensor | None = None,
     *,
     names: Sequence[str] = (),
+    ranges: Sequence[tuple[float, float]] = (),
     most: int = 30,
 ) -> Figure:
     """Draw the edge functions of a KAN, layer by layer.
@@ -94,6 +104,8 @@ def plot_edges(
         Inputs, as the network takes them.
     names : sequence of str, optional
         Of the inputs, then of the outputs; x1, x2, ..., y by default.
+    ranges : sequence of (float, float), optional
+        Of each input, what the ends of the domain are in its unit; for the numbers on the axes.
     most : int
         Panels per layer. Of a layer with more edges the strongest are drawn: those whose functions
         have the largest variance over the data (over the domain, without data).
@@ -106,7 +118,8 @@ def plot_edges(
     Raises
     ------
     ValueError
-        If the names are not as many as inputs and outputs, or `most` is not positive.
+        If the names are not as many as inputs and outputs, the ranges not as many as inputs, or
+        `most` is not positive.
     TypeError
         If x is given for a subclass with a forward of its own, or a network with hooks: what they
         do to the data on their way is not known.
@@ -122,10 +135,19 @@ def plot_edges(
         raise ValueError(
             f"plot_edges got {len(names)} names; it needs {ends}, of all inputs and outputs"
         )
+    if len(ranges) not in (0, kan.widths[0]):
+        raise ValueError(
+            f"plot_edges got {len(ranges)} ranges; it needs {kan.widths[0]}, one for each input"
+        )
     if most < 1:
         raise ValueError(f"plot_edges got most={most}; it must draw at least one edge of a layer")
     _check_whole(kan, x)
     layers = _layers(kan, x)
+    if len(ranges) and kan.linear is None:
+        told = "input, in its unit"
+        layers[0] = layers[0]._replace(
+            ranges=[(float(a), float(b)) for a, b in ranges], inputs=told
+        )
     choices = [_choose(layer, most) for layer in layers]
     labels = _labels(kan.widths, names)[-len(layers) - 1 :]
     across = max(choice.columns * choice.width for choice in choices)
@@ -212,9 +234,10 @@ def _choose(layer: _Layer, most: int) -> _Choice:
     shown = float(variance.ravel()[order].sum())
     total = max(float(variance.sum()), 1e-300)
     span = max(float(reach.ravel()[order].max()), 1e-12)
-    return _Choice(
-        [divmod(int(k), outputs) for k in order], columns, max(1.0 - shown / total, 0.0), span
-    )
+    edges = [divmod(int(k), outputs) for k in order]
+    below = zip(edges, edges[columns:], strict=False)
+    numbers = bool(layer.ranges) and any(one[0] != other[0] for one, other in below)
+    return _Choice(edges, columns, max(1.0 - shown / total, 0.0), span, numbers)
 
 
 def _write_head(figure: Figure, top: float, layer: _Layer, choice: _Choice, name: str) -> None:
@@ -250,17 +273,18 @@ def _draw_layer(
     for number, (p, q) in enumerate(choice.edges):
         row, column = divmod(number, choice.columns)
         left = LEFT + column * choice.width
-        low = top - HEAD - (row + 1) * (tall + TITLE)
+        low = top - HEAD - row * choice.pitch - tall - TITLE
         wide = choice.width - GAP
         ax = figure.add_axes((left / width, low / height, wide / width, tall / height))
         _draw_edge(ax, layer, p, q, choice.span)
         title = f"{labels[0][p]} → {labels[1][q]}"
         ax.set_title(title, fontsize=min(8.0, 115.0 * wide / len(title)), pad=3)
-        ax.tick_params(labelsize=7, pad=2, labelleft=column == 0, labelbottom=number >= last)
+        numbers = choice.numbers or number >= last
+        ax.tick_params(labelsize=7, pad=2, labelleft=column == 0, labelbottom=numbers)
     middle = LEFT + 0.5 * (min(len(choice.edges), choice.columns) * choice.width)
     foot = top - choice.height + 0.2
     figure.text(middle / width, foot / height, layer.inputs, ha="center", va="center", fontsize=8)
-    centre = top - HEAD - 0.5 * choice.rows * (tall + TITLE)
+    centre = top - HEAD - 0.5 * choice.rows * choice.pitch
     style = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 8}
     figure.text(0.2 / width, centre / height, "edge function, mean 0", **style)
 
@@ -292,7 +316,26 @@ def _draw_edge(ax: Axes, layer: _Layer, p: int, q: int, span: float) -> None:
     ax.vlines(knots, 0.0, 0.055, color="black", linewidth=thin, transform=upright, zorder=5)
     ax.tick_params(which="major", color=GREY, width=0.6, length=2.5)
     ax.set_xticks([a, 0.5 * (a + b), b])
+    if layer.ranges:
+        ax.set_xticks(*_in_units(layer.ranges[p], (a, b)))
     ax.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     for spine in ax.spines.values():
         spine.set_linewidth(0.5)
         spine.set_color(GREY)
+
+
+def _in_units(
+    ends: tuple[float, float], domain: tuple[float, float]
+) -> tuple[list[float], list[str]]:
+    """Places of the domain that are round numbers in a unit, and these numbers."""
+    size = max(map(abs, ends))
+    # Over a power of ten where sums of such numbers overflow or lose their digits.
+    unit = 10.0 ** np.floor(np.log10(size)) if size and not 1e-290 < size < 1e290 else 1.0
+    low, high = ends[0] / unit, ends[1] / unit
+    ticks = MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    ticks = [float(tick) for tick in ticks if min(low, high) <= tick <= max(low, high)]
+    texts = [f"{tick * unit:.6g}".replace("e+0", "e").replace("e-0", "e-") for tick in ticks]
+    if max(map(len, texts), default=0) > SHORT:
+        ticks, texts = ticks[:: len(ticks) - 1 or 1], texts[:: len(texts) - 1 or 1]
+    a, b = domain
+    return [a + (b - a) * (tick - low) / ((high - low) or 1.0) for tick in ticks], texts

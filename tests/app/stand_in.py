@@ -111,7 +111,7 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
             raise KeyboardInterrupt
         return Trained("trees", lambda x: x[:, 0], 1, seconds, float("nan"), 0.7, 0.8)
 
-    def plot(*_, names=()):
+    def plot(*_, names=(), ranges=()):
         return types.SimpleNamespace(savefig=lambda path, dpi: path.write_bytes(b""))
 
     module("mgnet.app.model", types.SimpleNamespace(Model=Model))
@@ -124,9 +124,13 @@ def install(replace=setattr, module=sys.modules.__setitem__, mode="quick"):
     for name in ("single_level", "perceptron"):
         replace(comparison, name, network)
     module("mgnet.app.report", types.SimpleNamespace(write_report=write_report))
+    module("mgnet.app.dependence", types.SimpleNamespace(plot_dependence=plot))
     module("mgnet.plot.edges", types.SimpleNamespace(plot_edges=plot))
     module(
-        "mgnet.app.pictures", types.SimpleNamespace(plot_fit=plot, plot_training=plot, as_label=str)
+        "mgnet.app.pictures",
+        types.SimpleNamespace(
+            plot_fit=plot, plot_training=plot, as_label=str, influential=lambda *_: []
+        ),
     )
 
 

@@ -191,7 +191,7 @@ ROWS = GOOD.removeprefix(HEAD)
 TABLES = {  # content -> words of the sentence
     "empty": ("", "is empty"),
     "header": (HEAD, "header but no rows"),
-    "few": (HEAD + "1,2,3\n2,3,4\n", "only 2 complete rows"),
+    "few": (HEAD + "1,2,3\n2,3,4\n", "too few complete rows, 2; at least 10"),
     "no header": (ROWS, "has no header"),
     "column": ("T,p,Rho_kg\n" + ROWS, "no column 'rho'; the nearest names are Rho_kg"),
     "twins": ("T,T,rho\n" + ROWS, "2 columns called 'T'"),
@@ -579,7 +579,7 @@ def test_files_have_the_mode_that_umask_prescribes(tmp_path, monkeypatch, mask):
     finally:
         os.umask(former)
     made = [*Path("out").iterdir(), Path("new.csv")]
-    assert len(made) == 7
+    assert len(made) == 8
     assert {stat.S_IMODE(file.stat().st_mode) for file in made} == {0o666 & ~mask}
     assert stat.S_IMODE(Path("out").stat().st_mode) == 0o777 & ~mask
 

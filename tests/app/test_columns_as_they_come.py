@@ -151,7 +151,7 @@ def test_several_targets(capsys):
     write("data.csv", {"p": own["p"], "q": own["q"], "s": own["p"] + 1, "t": own["q"] * 3})
     assert fit("--target", "s,t", "--compare") == 0
     out = capsys.readouterr().out
-    assert "held-out RMSE, s" in out and "held-out RMSE, t" in out and "tensor-product" in out
+    assert out.count("held-out RMSE,") == 2 and "tensor-product" in out
     report = Path("out/report.md").read_text()
     assert "| RMSE (s) " in report and "| s | s predicted | s error |" in report.replace("  ", "")
     assert cli.main(["predict", "out", "data.csv"]) == 0

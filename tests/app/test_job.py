@@ -1,6 +1,8 @@
 """Law: a fit says what a reader must know, and tells the report the same."""
 
+import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from matplotlib.image import imread
 from mgnet.app.data import Settings
 from mgnet.app.job import FitJob, parameters, run_job
 from mgnet.app.model import Model
-from mgnet.app.table import read_table
+from mgnet.app.table import Table, read_table
 
 
 def test_parameters_are_those_of_the_network():
@@ -39,6 +41,30 @@ def test_remarks_reach_screen_and_report(install):
     assert shown[-1].endswith("wrote out/report.md")
 
 
+@pytest.mark.parametrize(("seconds", "left"), [(60.0, 44.0), (17.0, 1.0), (5.0, 0.0)])
+def test_seconds_of_an_ensemble_are_those_of_the_command(install, monkeypatch, seconds, left):
+    """Of ten that are gone six are kept for the end; the report tells what was asked for."""
+    from mgnet.app import job as module
+
+    told, real = [], module.fit
+    monkeypatch.setattr(module, "fit", lambda d, s, *a, **k: told.append(s) or real(d, s, *a, **k))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: 110.0)
+    reported = []
+
+    def write_report(folder, data, settings, *_, **__):
+        reported.append(settings)
+        (folder / "report.md").write_text("")
+
+    monkeypatch.setattr(sys.modules["mgnet.app.report"], "write_report", write_report)
+    job = replace(order(), began=100.0, compare=False)
+    for ensemble in (5, 1):
+        own = replace(job, settings=Settings(ensemble=ensemble, seconds=seconds))
+        run_job(own, lambda _: None, lambda _: None)
+    assert [s.seconds for s in told] == pytest.approx([left, seconds], abs=0.01)
+    assert told[0].seconds > 0.0
+    assert [s.seconds for s in reported] == [seconds, seconds]
+
+
 @pytest.mark.parametrize("kind", [OSError(28, "No space left on device"), BrokenPipeError()])
 def test_a_model_is_written_though_nothing_can_be_shown(install, kind):
     def show(_):
@@ -60,7 +86,6 @@ def test_an_interrupt_skips_the_rivals(install):
 
 
 def test_an_interrupted_report_leaves_the_model(install, monkeypatch):
-    import sys
 
     def write_report(*_, **__):
         raise KeyboardInterrupt
@@ -70,6 +95,18 @@ def test_an_interrupted_report_leaves_the_model(install, monkeypatch):
     assert run_job(order(), said.append, said.append) is True
     assert Path("out/model.json").is_file()
     assert "only the model is complete" in " ".join(said)
+
+
+def test_letters_that_the_font_lacks_are_no_remark(tmp_path):
+    """A name in Japanese was told by several lines of matplotlib's."""
+    x = np.random.default_rng(0).uniform(size=(60, 3))
+    table = Table.of_numbers(("名前", "\U0001f642", "c"), "値", x, x.sum(1))
+    job = FitJob(table, Settings(ensemble=2, seconds=np.inf), tmp_path / "out")
+    with warnings.catch_warnings(record=True) as met:
+        warnings.simplefilter("always")
+        run_job(job, lambda _: None, lambda _: None)
+    assert [str(one.message) for one in met] == []
+    assert (tmp_path / "out/fit.png").exists()
 
 
 def test_the_real_files_hold_what_the_model_predicts(tmp_path):

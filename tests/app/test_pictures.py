@@ -70,7 +70,7 @@ def test_of_many_rows_the_largest_errors_are_drawn(monkeypatch):
 def test_more_inputs_show_the_two_that_matter_and_all_held_out_rows():
     data = table(4)
     assert influential(data, predict) == [3, 2, 1, 0]
-    one, two, last = plot_fit(data, predict).axes
+    one, two, last, rest = plot_fit(data, predict).axes
     assert [ax.get_xlabel() for ax in (one, two)] == ["d", "c"]
     x, y = one.lines[0].get_data()
     line = np.tile(np.median(data.x, axis=0), (len(x), 1))
@@ -78,6 +78,8 @@ def test_more_inputs_show_the_two_that_matter_and_all_held_out_rows():
     assert y == pytest.approx(predict(line))
     pairs = np.c_[data.y_held, predict(data.x_held)]
     assert as_set(last.collections[0].get_offsets()) == as_set(pairs)
+    residuals = np.c_[predict(data.x_held), data.y_held - predict(data.x_held)]
+    assert as_set(rest.collections[0].get_offsets()) == as_set(residuals)
 
 
 def test_an_exact_fit_rows_on_a_line_and_no_held_out_rows_can_be_drawn(tmp_path):
@@ -132,6 +134,16 @@ def test_refinements_are_marked_and_levels_named(models):
     )
     assert list(discs.get_xdata()) == [models[0].history[k][0] for k in (4, 8)]
     assert [text.get_text() for text in ax.texts] == ["level 2", "level 1", "level 0"]
+
+
+@pytest.mark.parametrize("seconds", [9.99, 9.0, 5.0])
+def test_the_last_level_is_named_however_short_it_was(seconds):
+    history = ((0.1, 1.0, 1e-1, 1), (seconds, 2.0, 1e-2, 0), (10.0, 3.0, 1e-3, 0))
+    figure = plot_training([Trained("KAN", predict, 9, 10.0, 3.0, 1e-3, 2e-3, history)])
+    figure.draw_without_rendering()
+    former, last = figure.axes[0].texts
+    assert (former.get_text(), last.get_text()) == ("level 1", "level 0")
+    assert not former.get_window_extent().overlaps(last.get_window_extent())
 
 
 def test_every_model_has_its_own_colour_and_marker(models):

@@ -38,6 +38,14 @@ def test_all_other_columns_by_default(path):
         read_table(path, "rho")
 
 
+def test_units_of_numbers_are_kept(tmp_path):
+    rows = "".join(f"{k},{k % 7},{'ab'[k % 2]},{0.5 * k}\n" for k in range(30))
+    (tmp_path / "data.csv").write_text("T,p,kind,rho\nK,-,,kg/m3\n" + rows)
+    table = read_table(tmp_path / "data.csv", "rho")
+    assert dict(table.units) == {"T": "K", "rho": "kg/m3"}
+    assert dict(split(table, 0.2, 0).units) == dict(table.units)
+
+
 @pytest.mark.parametrize(
     ("name", "near"),
     [("temperature", "are Temperature"), ("presure", "are pressure"), ("zzz", "it has Temp")],
@@ -95,7 +103,7 @@ def test_missing_values_are_counted_or_dropped(path):
 def test_a_table_of_holes_has_too_few_rows(tmp_path):
     path = tmp_path / "data.csv"
     path.write_text("a,b\n" + ",1\n2,\n" * 20)
-    with pytest.raises(ValueError, match="only 0 complete rows"):
+    with pytest.raises(ValueError, match="too few complete rows, 0; at least 10"):
         read_table(path, "b", drop_missing=True)
     path.write_text("a,b\n" + ",1\n" * 20)
     with pytest.raises(ValueError, match="no input is left: column 'a' left out: it is empty"):

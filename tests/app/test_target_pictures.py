@@ -1,5 +1,8 @@
 """Law: pictures of classes and of several targets show every row once, and calibrated shares."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
@@ -36,6 +39,20 @@ def test_probabilities_that_hold_lie_on_the_diagonal():
     assert np.abs(np.subtract(*off)).max() > 0.3
 
 
+@pytest.mark.parametrize("kinds", [2, 6, 30])
+@pytest.mark.parametrize("letters", [1, 12, 60])
+def test_no_name_of_a_class_covers_another(kinds, letters):
+    data, shares, y = classes(kinds, rows=100)
+    long = tuple(f"{k}{'e' * letters}" for k in range(kinds))
+    figure = draw_classes(replace(data, targets=Targets(("kind",), long)), shares, y, "rows")
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    texts = [*ax.get_xticklabels(), *ax.get_yticklabels(), ax.xaxis.label, ax.yaxis.label]
+    boxes = [text.get_window_extent() for text in texts]
+    assert not any(one.overlaps(two) for one, two in combinations(boxes, 2))
+    assert all(box.y0 >= 0.0 and box.x0 >= 0.0 for box in boxes)
+
+
 def test_many_classes_are_drawn_without_their_names():
     data, shares, y = classes(40, rows=100)
     assert not draw_classes(data, shares, y, "held-out rows").axes[0].texts
@@ -47,9 +64,14 @@ def test_each_target_has_a_panel(count, tmp_path):
     names = tuple(f"y{k}" for k in range(count))
     data = Data(("a",), Targets(names), y[:, :1], y, y[:, :1], y)
     figure = draw_targets(data, y + 1.0, y, "held-out rows")
-    assert len(figure.axes) == min(count, 9)
-    for k, ax in enumerate(figure.axes):
-        points = np.asarray(ax.collections[0].get_offsets())
+    assert len(figure.axes) == 2 * min(count, 9)
+    panels = {ax.get_title().split(",")[0]: ax for ax in figure.axes if ax.get_title()}
+    below = [ax for ax in figure.axes if not ax.get_title()]
+    for k, name in enumerate(names[:9]):
+        points = np.asarray(panels[name].collections[0].get_offsets())
         assert sorted(points[:, 0]) == sorted(y[:, k])
         np.testing.assert_allclose(points[:, 1], points[:, 0] + 1.0)
+        rest = np.asarray(below[k].collections[0].get_offsets())
+        assert sorted(rest[:, 0]) == sorted(y[:, k] + 1.0)
+        np.testing.assert_allclose(rest[:, 1], -1.0)
     figure.savefig(tmp_path / "fit.png", dpi=30)

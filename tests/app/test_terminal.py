@@ -4,6 +4,7 @@ import io
 import math
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from mgnet.app.columns.targets import Targets
@@ -34,6 +35,29 @@ def test_numbers_that_mean_nothing_do_no_harm():
     text = result_table([trained("[red]x", math.nan, math.nan), trained("b", math.inf)], DATA)
     assert "[red]x" in text
     assert " - " in text
+
+
+@pytest.mark.parametrize("names", [("force", "charge", "ratio"), ("u" * 1000, "[red]v" * 20, "w")])
+def test_nothing_of_several_targets_is_cut(names):
+    """The first column was gone where three names stood side by side."""
+    y = np.random.default_rng(0).normal(size=(9, 3))
+    data = Data(("T",), Targets(names), y[:, :1], y, y[:, :1], y)
+    one = Trained("KAN ensemble", lambda x: y + 0.5, 3402, 1.0, math.nan, 1e-3, 1e-2)
+    text = result_table([one], data)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[-1] == [
+        "KAN",
+        "ensemble",
+        "3402",
+        "1.0",
+        "-",
+        "1.0e-03",
+        "1.0e-02",
+        "*",
+        *["0.5"] * 3,
+    ]
+    assert "…" not in text and text.count("held-out RMSE,") == 3
+    assert all(name[:40] in text for name in names)
 
 
 def test_no_escape_codes_even_where_colours_are_forced(monkeypatch):

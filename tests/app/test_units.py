@@ -1,11 +1,13 @@
 """Columns of tiny and huge numbers are drawn and compared in units of powers of ten."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from mgnet.app.columns.targets import Targets
 from mgnet.app.data import Data
-from mgnet.app.units import Units
+from mgnet.app.units import Units, labelled
 
 
 def data(x_scale=1.0, y_scale=1.0, seed=0):
@@ -53,3 +55,12 @@ def test_the_least_numbers_and_zeros():
     )
     units = Units.of(own)
     assert units.inputs.tolist() == [1e-307, 1.0] and units.targets == 1.0
+
+
+def test_pictures_tell_the_units_of_the_file():
+    told = replace(data(1e200), units={"a": "K", "b": "bar", "y": "kg/m3", "c": "m"})
+    assert labelled(told).names == ("a [K]", "b [bar]")
+    assert labelled(told).targets.names == ("y [kg/m3]",)
+    first, second = labelled(Units.of(told).data(told)).names
+    assert first.startswith("a / 1e+") and first.endswith(" [K]") and second == "b [bar]"
+    assert labelled(own := data()) is own

@@ -8,10 +8,11 @@ import pytest
 import torch
 from joblib import parallel_backend
 from sklearn.base import clone
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 
 from mgnet.estimators import KANClassifier, KANRegressor
-from mgnet.estimators.ensembles import counted
 from mgnet.estimators.evidence import watch as watch_module
 from mgnet.estimators.training_budget import TrainingBudget
 
@@ -70,34 +71,6 @@ def test_other_weights_matter_by_their_ratios(kind):
     assert not np.allclose(answers(plain, x), answers(one, x), atol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_what_counts_as_numbers_of_rows(seed):
-    """Whole numbers, also over a power of two; no decimals, which would be rows without end."""
-    rng = np.random.default_rng(seed)
-    times = rng.integers(1, 3000, 50)
-    times[:2] = 1, 2
-    for scale in (1.0, 6.0, 2.0**-40, 2.0**-1000):
-        counts, whole = counted(times * scale, 50, True)
-        assert whole and np.array_equal(counts, times)
-    others = [
-        (rng.uniform(size=50), True),
-        (rng.uniform(size=50).astype(np.float32).astype(float), True),
-        (0.1 * times, True),
-        (np.round(rng.uniform(0.01, 1.0, 50), 2), True),
-        (times * 1.0, False),
-        (np.ldexp(1.0, -20 * np.arange(50)), True),
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for given, may in others:
-            counts, whole = counted(given, 50, may)
-            assert not whole and counts.sum() == pytest.approx(50.0)
-            np.testing.assert_allclose(counts / given, counts[0] / given[0])
-        counts, whole = counted(np.array([0.5, 1e-300, 5e-324]), 3, True)
-    assert not whole and counts.sum() == pytest.approx(3.0)
-    assert counted(None, 3, True)[0].tolist() == [1.0, 1.0, 1.0]
-
-
 @pytest.mark.parametrize("classes", [2, 3])
 def test_class_weights_are_weights_of_rows(classes):
     x, y = table(80)
@@ -150,7 +123,7 @@ def test_standard_deviations_in_other_units_and_of_several_targets():
     assert mean.shape == std.shape == (60, 2) and not std[:, 1].any()
     np.testing.assert_allclose(std[:, 0], 1e200 * one, rtol=1e-5)
     single = KANRegressor(2, ensemble=1, intervals=2, levels=1, max_iter=2).fit(x, y)
-    with pytest.raises(ValueError, match="return_std=True and ensemble 1; one network does not"):
+    with pytest.raises(ValueError, match="fitted with ensemble 1; one network does not"):
         single.predict(x, return_std=True)
 
 
@@ -179,7 +152,7 @@ def test_in_several_threads():
     x, y = table()
     with parallel_backend("threading"):
         one, two = (cross_val_score(KANRegressor(**SMALL), x, y, cv=2, n_jobs=n) for n in (1, 2))
-    np.testing.assert_allclose(one, two, rtol=1e-9)
+    assert np.array_equal(one, two)
 
 
 def test_several_targets_are_as_one_by_one():
@@ -201,10 +174,14 @@ def test_few_rows(kind, degree, rows):
     y = y if kind is KANRegressor else np.arange(rows) % 2
     made = kind(degree=degree, levels=1, ensemble=4).fit(x, y)
     assert len(made.ensembles_[0].fitted) == 2
-    far = np.r_[x, [[1e9, -1e9]]]
-    assert np.isfinite(
-        made._outputs(far) if hasattr(made, "_outputs") else answers(made, far)
-    ).all()
+    assert np.isfinite(answers(made, np.r_[x, [[1e9, -1e9]]])).all()
+
+
+def test_straight_edges_are_refined():
+    """One interval of degree 1 has no bends, finer knots do."""
+    x, y = table(200, noise=0.01)
+    made = KANRegressor(degree=1, ensemble=2, intervals=1, levels=4).fit(x, y)
+    assert made.n_iter_ > 1 and made.network_.intervals[1] > 1 and made.score(x, y) > 0.99
 
 
 @pytest.mark.parametrize("times", [None, 1.0, 50.0])
@@ -293,6 +270,38 @@ def test_time_is_kept(kind, monkeypatch):
         assert np.isfinite(short.predict(x, return_std=True)[1]).all()
 
 
+@pytest.mark.parametrize("targets", [1, 3])
+def test_without_any_time_there_is_a_linear_model(targets):
+    """Of every target, as good as least squares; with time they share it."""
+    x, y = table(200, noise=0.01)
+    y = np.column_stack([y, x @ [1.0, -2.0], x @ [0.0, 5.0]])[:, :targets]
+    scores = r2_score(y, KANRegressor(seconds=1e-9).fit(x, y).predict(x), multioutput="raw_values")
+    line = LinearRegression().fit(x, y)
+    expected = r2_score(y, line.predict(x), multioutput="raw_values")
+    assert (scores > expected - 0.03).all()
+    up = y[:, 0] > 0.0
+    expected = LogisticRegression().fit(x, up).score(x, up)
+    assert KANClassifier(seconds=1e-9).fit(x, up).score(x, up) > expected - 0.03
+
+
+def test_targets_share_the_time(monkeypatch):
+    """By a clock that goes on by a second whenever it is looked at."""
+
+    class Clock:
+        now = 0.0
+
+        def perf_counter(self):
+            self.now += 1.0
+            return self.now
+
+    x, y = table()
+    y = np.column_stack([y, -y, 2.0 * y])
+    monkeypatch.setattr(watch_module, "time", Clock())
+    made = KANRegressor(seconds=300.0).fit(x, y)
+    members = [len(own.fitted) for own in made.ensembles_]
+    assert min(members) >= max(members) - 1 and max(members) < 5
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_ctrl_c(kind):
     """In the second member it leaves the first to a budget of one's own; in the first, nothing."""
@@ -316,6 +325,27 @@ def test_ctrl_c(kind):
     assert np.isfinite(answers(made, x)).all()
 
 
+def test_deviations_are_those_of_the_last_fit():
+    x, y = table()
+    made = KANRegressor(**SMALL).fit(x, y)
+    expected = made.predict(x, return_std=True)[1]
+    made.set_params(ensemble=1, max_iter=2)
+    assert np.array_equal(made.predict(x, return_std=True)[1], expected)
+    made.fit(x, y).set_params(ensemble=2)
+    with pytest.raises(ValueError, match="was fitted with ensemble 1"):
+        made.predict(x, return_std=True)
+
+
+def test_steps_are_limited():
+    x, y = table(200, noise=0.0)
+    few, many, more = (
+        KANRegressor(ensemble=2, levels=1, max_iter=n).fit(x, y) for n in (1, 30, 500)
+    )
+    steps = [fitted.steps for own in few.ensembles_[0].fitted for fitted in own]
+    assert set(steps) == {1} and few.score(x, y) < many.score(x, y)
+    assert np.array_equal(many.predict(x), more.predict(x))
+
+
 def test_verbose_tells_members_and_changes_nothing(capsys):
     x, y = table()
     quiet = KANRegressor(**SMALL).fit(x, y)
@@ -324,6 +354,9 @@ def test_verbose_tells_members_and_changes_nothing(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == [f"level 0, member {n} of 2" for n in (1, 2)]
     assert np.array_equal(told.predict(x), quiet.predict(x))
+    KANRegressor(**SMALL, verbose=True).fit(x, np.column_stack([y, y]))
+    lines = [line.split(", ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["target 1 of 2"] * 2 + ["target 2 of 2"] * 2
 
 
 # Refusals
@@ -344,6 +377,10 @@ def test_verbose_tells_members_and_changes_nothing(capsys):
         ({"optimizer": "lbfgs"}, "got optimizer 'lbfgs' and ensemble 5"),
         ({"cycle": "V(1,1)"}, r"got cycle 'V\(1,1\)' and ensemble 5"),
         ({"n_init": 3}, "got n_init 3 and ensemble 5; .* give ensemble=1 too, or leave it out"),
+        ({"tol": 0.1}, "got tol 0.1 and ensemble 5"),
+        ({"early_stopping": False}, "got early_stopping False and ensemble 5"),
+        ({"validation_fraction": 0.2}, "got validation_fraction 0.2 and ensemble 5"),
+        ({"seconds": 0}, "and seconds 0; they must be positive"),
         ({"intervals": (4, 4)}, r'got intervals \(4, 4\); give a positive integer or "auto"'),
         ({"intervals": 0}, "got intervals 0; give a positive integer"),
         ({"levels": 2.0}, 'got levels 2.0; give a positive integer or "auto"'),

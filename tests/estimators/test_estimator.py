@@ -8,15 +8,27 @@ import numpy as np
 import pytest
 from sklearn import config_context
 from sklearn.base import clone
-from sklearn.ensemble import AdaBoostClassifier, AdaBoostRegressor, BaggingRegressor
-from sklearn.model_selection import KFold, cross_val_score, cross_validate
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    AdaBoostRegressor,
+    BaggingRegressor,
+    StackingClassifier,
+)
+from sklearn.exceptions import NotFittedError
+from sklearn.inspection import permutation_importance
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score, cross_validate
+from sklearn.multioutput import MultiOutputClassifier, MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, OneHotEncoder
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from mgnet.estimators import KANClassifier, KANRegressor, estimator
 from mgnet.estimators.rows import validation_rows
+from mgnet.estimators.training_budget import TrainingBudget
 
 SMALL = {"ensemble": 1, "hidden": 3, "intervals": 2, "levels": 2}
+ENSEMBLE = {"ensemble": 2, "intervals": 2, "levels": 1, "hidden": 2}
 
 
 def table(rows=200, seed=0):
@@ -33,6 +45,35 @@ def fitted(kind, x, y, **settings):
 
 def answers(made, x):
     return made.predict_proba(x) if isinstance(made, KANClassifier) else made.predict(x)
+
+
+# Fits that fail
+
+
+@pytest.mark.parametrize("ensemble", [1, 2])
+@pytest.mark.parametrize("kind", [KANRegressor, KANClassifier])
+def test_a_fit_that_fails_leaves_nothing(kind, ensemble):
+    """A network of one table with the scales of another would be wrong without a word."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    x, y = table(40)
+    y = y if kind is KANRegressor else y > 0.0
+    made = kind(ensemble=ensemble, hidden=2, levels=1, max_iter=2)
+    for fail, error in [
+        (lambda: made.fit(x, y, budget=TrainingBudget(progress=interrupt)), KeyboardInterrupt),
+        (lambda: made.fit(100.0 + x, y, sample_weight=np.ones(3)), ValueError),
+        (lambda: made.set_params(hidden=10**9).fit(100.0 + x, y), ValueError),
+    ]:
+        expected = made.set_params(hidden=2).fit(x, y).predict(x)
+        if ensemble == 1 and error is KeyboardInterrupt:  # it keeps the first sweep
+            continue
+        with pytest.raises(error):
+            fail()
+        with pytest.raises(NotFittedError):
+            made.predict(x)
+        assert np.array_equal(made.set_params(hidden=2).fit(x, y).predict(x), expected)
 
 
 # Columns that never varied
@@ -189,7 +230,7 @@ def test_scores_refuse_weights_of_nothing(kind):
         (-np.ones(30), "Negative"),
         (np.ones(29), "expected"),
     ]:
-        for call in (made.score, made.fit):
+        for call in (made.score, clone(made).fit):
             with pytest.raises(ValueError, match=words):
                 call(x, y, sample_weight=weights)
 
@@ -264,3 +305,64 @@ def test_verbose_tells_every_level_and_changes_nothing(kind, capsys):
     for wrong in (2, "yes", None):
         with pytest.raises(ValueError, match=f"{kind.__name__} got verbose .*; it must be True or"):
             kind(verbose=wrong).fit(x, y)
+
+
+# In what takes estimators
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_in_what_takes_estimators(routing):
+    """With metadata routing and without; weights are repeated rows there, too."""
+    x, y = table(80)
+    classes, times = np.digitize(y, [-0.5, 0.5]), np.random.default_rng(0).integers(1, 3, 80)
+    rows = np.repeat(np.arange(80), times)
+    with config_context(enable_metadata_routing=routing):
+        regressor, classifier = KANRegressor(**ENSEMBLE), KANClassifier(**ENSEMBLE)
+        for made in (regressor, classifier) if routing else ():
+            made.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        targets_of = {
+            TransformedTargetRegressor(regressor, func=np.sinh, inverse_func=np.arcsinh): y,
+            MultiOutputRegressor(regressor): np.column_stack([y, -y]),
+            MultiOutputClassifier(classifier): np.column_stack([classes, classes > 0]),
+        }
+        for meta, target in targets_of.items():
+            weighted = meta.fit(x, target, sample_weight=times).predict(x)
+            repeated = meta.fit(x[rows], target[rows]).predict(x)
+            np.testing.assert_allclose(weighted, repeated, atol=1e-9)
+        calibrated = CalibratedClassifierCV(classifier, cv=2).fit(x, classes, sample_weight=times)
+        assert calibrated.score(x, classes) > 0.6
+        bagged = BaggingRegressor(regressor, n_estimators=2, random_state=0)
+        assert bagged.fit(x, y, sample_weight=times).score(x, y) > 0.6
+        stacked = StackingClassifier([("a", classifier), ("b", clone(classifier))], cv=2)
+        assert stacked.fit(x, classes).score(x, classes) > 0.6
+        search = GridSearchCV(regressor, {"degree": [1, 3]}, cv=2).fit(x, y, sample_weight=times)
+        ranked = permutation_importance(search, x, y, n_repeats=3, random_state=0)
+        assert (ranked.importances_mean > 0.2).all()
+
+
+def test_a_budget_is_routed_to_one_fit():
+    x, y = table(60)
+    with config_context(enable_metadata_routing=True):
+        routed, budget = KANRegressor(**ENSEMBLE).set_fit_request(budget=True), TrainingBudget()
+        pipeline = make_pipeline(StandardScaler(), routed).fit(x, y, budget=budget)
+        assert pipeline.score(x, y) > 0.5 and budget.seconds > 0.0
+        search = GridSearchCV(routed, {"degree": [1, 2]}, cv=2, error_score="raise")
+        with pytest.raises(ValueError, match="a TrainingBudget got a second training"):
+            search.fit(x, y, budget=TrainingBudget())
+
+
+def test_a_budget_is_of_one_training():
+    """The best network of another table is none of this."""
+    x, y = table(60)
+    for settings in (ENSEMBLE, SMALL):
+        budget = TrainingBudget(**({} if settings is ENSEMBLE else {"sweeps": 3}))
+        made = KANRegressor(**settings)
+        made.fit(x, y, budget=budget)
+        with pytest.raises(ValueError, match="a TrainingBudget got a second training; it counts"):
+            made.fit(x, 100.0 - y, budget=budget)
+        for wrong in (3, "long", [budget]):
+            with pytest.raises(TypeError, match="KANRegressor got budget .*; it must be a Trainin"):
+                made.fit(x, y, budget=wrong)
+    for limits in ({"sweeps": 3}, {"evaluations": 70.0}):
+        with pytest.raises(ValueError, match="got a budget of .* limit the seconds alone, or give"):
+            KANRegressor(**ENSEMBLE).fit(x, y, budget=TrainingBudget(**limits))

@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.datasets import make_friedman1, make_moons
+from sklearn.datasets import make_friedman1
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from mgnet.estimators import KANClassifier, KANRegressor
@@ -79,21 +76,7 @@ def test_noise_is_held_by_early_stop():
     assert stopped.score(x_new, y_new) > endless.score(x_new, y_new) + 0.1
 
 
-def test_classes_with_names_in_a_pipeline_and_a_grid_search():
-    x, labels = make_moons(160, noise=0.1, random_state=0)
-    y = np.array(["lower", "upper"])[labels]
-    pipeline = make_pipeline(StandardScaler(), KANClassifier(**SMALL, max_iter=5))
-    search = GridSearchCV(pipeline, {"kanclassifier__roughness": [1e-5, 1e3]}, cv=2).fit(x, y)
-    assert search.best_params_ == {"kanclassifier__roughness": 1e-5}
-    assert search.score(x, y) > 0.95
-    chances = search.predict_proba(x)
-    assert np.allclose(chances.sum(1), 1.0)
-    assert list(search.classes_) == ["lower", "upper"]
-    far = search.predict_proba([[100.0, -100.0]])
-    assert np.all(np.isfinite(far))
-
-
-def test_a_course_of_ones_own():
+def test_a_budget_of_ones_own():
     x, y = table(40)
     told = []
     budget = TrainingBudget(sweeps=7, progress=lambda *values: told.append(values))
@@ -153,20 +136,6 @@ def test_rows_are_trained_on_or_kept_never_both(kind, monkeypatch):
     whole = made.scales_.inputs(x)
     assert torch.equal(*(part[part[:, 0].argsort()] for part in (together, whole)))
     assert nothing is None and torch.equal(all_of_them.data[0], whole)
-
-
-def test_probabilities_beyond_the_rows_are_those_at_the_nearest_place():
-    """Continued linearly the network would be sure of whatever is far away."""
-    x, labels = make_moons(200, noise=0.2, random_state=0)
-    made = KANClassifier(**SMALL, max_iter=5, random_state=0).fit(x, labels)
-    low, high = x.min(0), x.max(0)
-    away = np.array([[-9.0, 0.1], [0.3, 50.0], [1e6, -1e6], [0.5, 0.2]])
-    nearest = np.clip(away, low, high)
-    np.testing.assert_allclose(made.predict_proba(away), made.predict_proba(nearest), rtol=1e-12)
-    z = made.scales_.inputs(nearest)
-    expected = np.exp(made.network_(z).detach().numpy())
-    expected /= expected.sum(1, keepdims=True)
-    np.testing.assert_allclose(made.predict_proba(away), expected, rtol=1e-9)
 
 
 # Units

@@ -8,6 +8,7 @@ from mgnet.estimators.rows import (
     checked_weights,
     constant_inputs,
     distinct_rows,
+    finite_targets,
     single_precision,
     validation_rows,
 )
@@ -139,3 +140,13 @@ def test_validation_rows_are_drawn_not_taken_from_the_top():
         places = np.flatnonzero(mask) % 100
         assert places.max() > 50 and 30 < places.mean() < 70  # not the first ones
     assert len({mask.tobytes() for mask in masks}) == 4
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_targets_among_objects_are_looked_at(wrong):
+    y = np.array([1, 2.5, wrong, 3, wrong], dtype=object)
+    with pytest.raises(ValueError, match="in 2 of 5 rows, first in row 2; leave these rows out"):
+        finite_targets(y)
+    assert finite_targets(y[:2]).tolist() == [[1.0], [2.5]]
+    with pytest.raises(ValueError, match="beyond the largest double"):
+        finite_targets(np.array([10**400, 1], dtype=object))

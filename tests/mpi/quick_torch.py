@@ -13,5 +13,9 @@ gc.disable()
 
 import torch  # noqa: E402
 
-compiler: Any = SimpleNamespace(disable=lambda f, *_, **__: f, graph_break=lambda: None)
+compiler: Any = SimpleNamespace(
+    disable=lambda f, *_, **__: f,
+    graph_break=lambda: None,
+    assume_constant_result=lambda f: f,
+)
 sys.modules["torch._dynamo"] = torch._dynamo = compiler

@@ -118,6 +118,43 @@ def test_no_text_covers_another(widths):
     assert not any(one.overlaps(two) for one, two in combinations(bounds, 2))
 
 
+@pytest.mark.parametrize(
+    "ends",
+    [(280.0, 400.0), (-3e-9, 1e-9), (1e5, 2e7), (5.0, -5.0), (0.0, 1.7e308), (-1.7e308, 1.7e308)],
+)
+@pytest.mark.parametrize("widths", [[2, 3, 1], [3, 2, 1], [3, 16, 1]])
+def test_numbers_below_an_input_are_in_its_unit(widths, ends):
+    inputs = widths[0]
+    kan, x = seeded(widths), uniform(50, inputs)
+    figure = plot_edges(kan, x, ranges=[(0.0, 1.0)] * (inputs - 1) + [ends])
+    figure.draw_without_rendering()
+    drawn = panels(figure)
+    first = {title: ax for title, ax in drawn.items() if title.startswith(f"x{inputs} ")}
+    numbered = [ax for ax in first.values() if ax.xaxis.get_tick_params()["labelbottom"]]
+    assert numbered
+    for ax in numbered:
+        told = np.array([float(text.get_text()) for text in ax.get_xticklabels()])
+        middle, half = 0.5 * ends[0] + 0.5 * ends[1], 0.5 * ends[1] - 0.5 * ends[0]
+        expected = middle + half * ax.get_xticks()
+        np.testing.assert_allclose(told, expected, atol=1e-6 * abs(half), rtol=1e-6)
+        assert 2 <= len(told) <= 4
+    boxes = [
+        text.get_window_extent()
+        for ax in figure.axes
+        for text in ax.get_xticklabels()
+        if ax.xaxis.get_tick_params()["labelbottom"]
+    ]
+    boxes += [ax.title.get_window_extent() for ax in figure.axes]
+    assert not any(one.overlaps(two) for one, two in combinations(boxes, 2))
+    for column in {round(ax.get_position().x0, 3) for ax in first.values()}:
+        own = [ax for ax in drawn.values() if round(ax.get_position().x0, 3) == column]
+        own = [ax for ax in own if not ax.get_title().startswith("h")]
+        silent = [ax for ax in own if not ax.xaxis.get_tick_params()["labelbottom"]]
+        kinds = {ax.get_title().split()[0] for ax in own}
+        assert not silent or len(kinds) == 1  # what has no numbers has those of the panel below
+    assert "input, in its unit" in {text.get_text() for text in figure.texts}
+
+
 def test_float32_and_no_data():
     plot_edges(seeded([2, 1], dtype=torch.float32), uniform(20, 2).float())
     assert not panels(plot_edges(seeded([1, 1])))["x → y"].patches[2:]  # no bars
@@ -126,6 +163,8 @@ def test_float32_and_no_data():
 def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="got 2 names; it needs 3"):
         plot_edges(seeded([2, 1]), names=("a", "b"))
+    with pytest.raises(ValueError, match="got 1 ranges; it needs 2"):
+        plot_edges(seeded([2, 1]), ranges=[(0.0, 1.0)])
     with pytest.raises(ValueError, match="most=0"):
         plot_edges(seeded([2, 1]), most=0)
 

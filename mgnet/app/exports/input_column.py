@@ -11,6 +11,8 @@ from mgnet.app.files.columns import listed, shown
 
 __all__ = ["InputColumn", "input_columns"]
 
+BOOLEAN = "1: true, 0: false"
+
 
 @dataclass(frozen=True)
 class InputColumn:
@@ -47,6 +49,11 @@ class InputColumn:
         return bool(self.places)
 
     @property
+    def is_boolean(self) -> bool:
+        """Whether it is 1 for true and 0 for false."""
+        return self.note == BOOLEAN
+
+    @property
     def told(self) -> str:
         """Its texts in words; of very many, the first."""
         texts = [repr(text) if text.isprintable() else ascii(text) for text in self.places]
@@ -80,7 +87,7 @@ def input_columns(encoding: Encoding) -> tuple[InputColumn, ...]:
 
 def _input_column(code: Code, left_out: frozenset[str]) -> InputColumn:
     if not isinstance(code, CategoryCode):
-        note = "1: true, 0: false" if isinstance(code, BooleanCode) else ""
+        note = BOOLEAN if isinstance(code, BooleanCode) else ""
         return InputColumn(code.name, note=note)
     kept = [name for name in code.features if name not in left_out]
     numbers = [kept.index(name) if name in kept else -1 for name in code.features]

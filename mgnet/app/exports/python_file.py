@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from mgnet import __version__
+from mgnet.app.columns.meaning import WORDS
 from mgnet.app.exports import python_template as template
 from mgnet.app.exports.formula import Formula
 from mgnet.app.files.cells import MISSING
@@ -44,7 +45,7 @@ def python_text(formula: Formula, module: str = "model") -> str:
     texts = any(column.is_text for column in formula.columns)
     one = len(formula.targets) == 1 and not formula.classes
     shape = "(rows,)" if one else f"(rows, {len(formula.classes or formula.targets)})"
-    dtype, number = "object" if texts else "float", 'float(cell or "nan")'
+    dtype, number = "object" if texts else "float", "_number(cell, name, file)"
     scales = {"mean": formula.mean.tolist(), "scale": formula.scale.tolist()}
     parts = [
         _head(formula, module, shape),
@@ -63,6 +64,8 @@ def python_text(formula: Formula, module: str = "model") -> str:
         template.MAIN.format(
             cell=f"cell if name in TEXTS else {number}" if texts else number,
             dtype=dtype,
+            booleans=_lines(_literal(one.name) for one in formula.columns if one.is_boolean),
+            words=WORDS,
             missing=textwrap.fill(
                 "".join(f"{ascii(word)}, " for word in sorted(MISSING)),
                 100,

@@ -173,10 +173,23 @@ MISSING = {{
 {missing}
 }}
 
+# Columns of booleans, and what their cells may be.
+BOOLEANS = {booleans}
+WORDS = {words}
+
 
 def _cell(row, name):
     text = (row[name] or "").strip()
     return "" if text.lower() in MISSING else text
+
+
+def _number(text, name, file):
+    if name in BOOLEANS and text.lower() in WORDS:
+        return WORDS[text.lower()]
+    try:
+        return float(text or "nan")
+    except ValueError:
+        sys.exit(f"{{file}}: column {{name!r}} holds {{text!r}}, which is no number")
 
 
 def _main(file):

@@ -89,7 +89,9 @@ def _below(rows: Sequence[Row], header: int) -> Layout:
     """The layout whose names are in this row; looks for rows of units below it."""
     names = tuple(name.strip() for name in rows[header])
     body = rows[header + 1 :]
-    more = next((k for k, row in enumerate(body[:3]) if any(map(_is_value, row))), 0)
+    # Of units a 1 may be one, that of a ratio.
+    start = int(len(body) > 1 and _among_units(body[0], body[1:]))
+    more = next((k for k, row in enumerate(body[:3]) if k >= start and any(map(_is_value, row))), 0)
     plain = Layout(names, header=header, first=header + 1)
     if more == 0 or any("\n" in cell for row in body[:more] for cell in row):
         return plain
@@ -102,6 +104,17 @@ def _below(rows: Sequence[Row], header: int) -> Layout:
     if (more == 2 and not processed) or not _are_units(units, body[more:], processed):
         return plain
     return Layout(names, tuple(map(_unit, units)), header, header + 1 + more)
+
+
+def _among_units(row: Row, body: Sequence[Row]) -> bool:
+    """Whether the numbers of a row are ones, and fewer than texts above columns of numbers."""
+    ones = [cell for cell in row if _is_value(cell)]
+    texts = [
+        cell
+        for cell, is_numeric in zip(row, numeric_columns(body, len(row)), strict=True)
+        if is_numeric and not is_number_like(cell) and not is_missing(cell)
+    ]
+    return bool(ones) and all(cell.strip() == "1" for cell in ones) and len(ones) < len(texts)
 
 
 def _are_units(units: Row, body: Sequence[Row], sure: bool) -> bool:

@@ -286,8 +286,7 @@ class StackedBlock:
             run = uncast(partial(some.run, *numbers, *prepared), device)
             if kind != "record":
                 return run
-            changed = trace.one.changed  # type: ignore[union-attr]
-            return partial(self._record, run, changed, layers, training)
+            return partial(self._record, run, trace.one, layers, training)  # type: ignore[arg-type]
 
         return bind
 
@@ -368,18 +367,19 @@ class StackedBlock:
     def _record(
         self,
         run: Callable[..., Any],
-        changed: tuple[int, ...],
+        one: OneLayer,
         layers: Layers,
         training: bool,
         states: Tensor,
     ) -> TracedTape:
         value, *saved = run(states)
-        if not changed:
-            return TracedTape(self, layers, value, layers.buffers, saved, training)
+        linear = not one.hidden
+        if not one.changed:
+            return TracedTape(self, layers, value, layers.buffers, saved, training, linear)
         buffers = list(layers.buffers)
-        for k in changed:
+        for k in one.changed:
             buffers[k] = saved.pop(0)
-        return TracedTape(self, layers, value, tuple(buffers), saved, training)
+        return TracedTape(self, layers, value, tuple(buffers), saved, training, linear)
 
     def fingerprint(self, layers: Layers | None = None, training: bool | None = None) -> Any:
         """All that may change what the block's code does: now, or when these layers were new."""

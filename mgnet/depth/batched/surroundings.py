@@ -41,6 +41,7 @@ GLOBAL_HOOKS = [f"_global_{kind}_hooks" for kind in KINDS]
 INTERNAL = (frozenset(vars(nn.Module())) - {"training"}) | {"_mgnet_odeint"}
 KNOWN = {"torch", "numpy", "scipy", "mgnet"} | sys.stdlib_module_names  # whose code is not read
 MOST = 2000  # values that are looked at: a block may hold the whole program
+HOOKED = Tensor.register_hook, Tensor.grad_fn.__get__  # type: ignore[attr-defined]
 LARGE = 2**20  # bytes of an array, above which its content is not looked at
 
 
@@ -116,7 +117,8 @@ class Watch(TorchFunctionMode):
     Attributes
     ----------
     hidden : bool
-        Whether there was `no_grad` or, after `look`, a backward pass of the block's own.
+        Whether there was `no_grad` or a hook of a tensor or, after `look`, a backward pass of the
+        block's own.
 
     Raises
     ------
@@ -138,7 +140,8 @@ class Watch(TorchFunctionMode):
                 isinstance(value, Tensor) and not isinstance(innermost(value), FakeTensor)
             ):
                 raise OutsideTensorError(value)
-        self.hidden = self.hidden or (func is torch._C._set_grad_enabled and not args[0])
+        off = func is torch._C._set_grad_enabled and not args[0]
+        self.hidden = self.hidden or off or func in HOOKED
         return func(*args, **(kwargs or {}))
 
     def look(self, value: Tensor) -> None:

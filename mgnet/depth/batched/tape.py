@@ -58,6 +58,9 @@ class Tape(ABC):
         The slopes, shape `(layers, batch, ...)`.
     new_buffers : tuple of Tensor
         The layers' buffers after this evaluation, each `(layers, ...)`: batch norm's statistics.
+    linear : bool
+        Whether `vjp` is known to be linear; a hook, or a backward pass of the block's own, may clip
+        gradients.
 
     Examples
     --------
@@ -72,6 +75,7 @@ class Tape(ABC):
 
     value: Tensor
     new_buffers: tuple[Tensor, ...]
+    linear: bool
 
     @abstractmethod
     def vjp(self, lam: Tensor) -> Tensor:
@@ -107,6 +111,7 @@ class TracedTape(Tape):
         new_buffers: tuple[Tensor, ...],
         saved: Sequence[Tensor],
         training: bool,
+        linear: bool = True,
     ):
         self.block = block
         self.layers = layers
@@ -114,6 +119,7 @@ class TracedTape(Tape):
         self.new_buffers = new_buffers
         self.saved = saved
         self.training = training
+        self.linear = linear
         self._each: Sequence[Callable[[Tensor], Tensor]] = ()
 
     def vjp(self, lam: Tensor) -> Tensor:
@@ -138,6 +144,7 @@ class TracedTape(Tape):
             tuple([x[which] for x in self.new_buffers]),
             [_packed(x[which]) for x in self.saved],
             self.training,
+            self.linear,
         )
 
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
@@ -179,6 +186,7 @@ def joined(tapes: Sequence[TracedTape], layers: Layers) -> TracedTape:
         tuple([torch.cat(x) for x in new_buffers]),
         [torch.cat(x) for x in zip(*[tape.saved for tape in tapes], strict=True)],
         tapes[0].training,
+        tapes[0].linear,
     )
 
 
@@ -204,6 +212,8 @@ class AutogradTape(Tape):
     >>> AutogradTape.record(block, layers, torch.ones(1, 1, 1)).vjp(torch.ones(1, 1, 1))
     tensor([[[3.]]])
     """
+
+    linear = False
 
     def __init__(
         self,
@@ -269,6 +279,7 @@ class SeparateTapes(Tape):
         self.states = states
         self.value = torch.cat([states[:0], *[tape.value for tape in tapes]])
         self.new_buffers = _joined(layers.buffers, [tape.new_buffers for tape in tapes])
+        self.linear = all(tape.linear for tape in tapes)
 
     def vjp(self, lam: Tensor) -> Tensor:
         parts = zip(self.tapes, lam.split(1), strict=False)

@@ -69,8 +69,9 @@ class OneLayer:
     convolves : bool
         Many layers at once are then grouped convolutions: slower, with other roundings.
     hidden : bool
-        Autograd would not find in the graphs what the block says: own backward passes, `no_grad`,
-        edits of a part told by strides, which have wrong derivatives as functions.
+        Autograd would not find in the graphs what the block says: own backward passes, hooks of
+        tensors, `no_grad`, edits of a part told by strides, which have wrong derivatives as
+        functions.
     """
 
     slope: Traced

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mgnet.depth.compiled.march import CompiledMarch, PackedLayers
@@ -104,12 +103,16 @@ class CheckpointedLayers:
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
         """As of `MarchedLayers`."""
+        with self.packed.parameters.lock:
+            return self._returned(gradient, before)
+
+    def _returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
         if not self.states:  # an earlier backward pass has used them up
             self._through()
         packed = self.packed
         leaves = packed.leaves()
         sums, of_given = packed.sums(leaves[1]), [x.new_zeros(x.shape) for x in leaves[2]]
-        found = torch.zeros(len(before), sums.size, dtype=self.march.dtype)
+        found = before.new_zeros(len(before), sums.size)
         found[:, : sums.shared] = before
         memory = self._memory(record=True)
         for first, last in reversed([*pairwise(self.ends)]):

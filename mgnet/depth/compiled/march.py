@@ -331,16 +331,16 @@ class MarchedLayers:
 
     def before(self) -> Tensor:
         """Zeros in place of the sums of the layers after these, by parameters that all share."""
-        return torch.zeros(self.groups, self.packed.shared, dtype=self.march.dtype)
+        return self.memory.numbers.new_zeros(self.groups, self.packed.shared)
 
     def returned(self, gradient: Tensor, before: Tensor) -> tuple[Tensor, Tensor, list[Any]]:
         """As `adjoint`, with the sums of other layers, and with what these layers add to them."""
         leaves = self.packed.leaves()
         sums = self.packed.sums(leaves[1])
-        found = torch.zeros(self.groups, sums.size, dtype=self.march.dtype)
+        found = self.memory.numbers.new_zeros(self.groups, sums.size)
         found[:, : sums.shared] = before
-        start = self.backward(gradient, sums, found)
-        of_given = self.of_given(leaves[2])
+        with self.memory.lock:
+            start, of_given = self.backward(gradient, sums, found), self.of_given(leaves[2])
         return start, found[:, : sums.shared], self.packed.pull(leaves, sums, found, of_given)
 
     def backward(self, gradient: Tensor, sums: Sums, found: Tensor) -> Tensor:

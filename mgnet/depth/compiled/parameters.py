@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ class Memory:
     size : int
     dtype : torch.dtype
 
+    Attributes
+    ----------
+    lock : RLock
+        Of a thread that writes adjoints into it: several may differentiate one graph.
+
     Examples
     --------
     >>> memory = Memory(8, torch.float32)
@@ -54,7 +60,7 @@ class Memory:
     """
 
     def __init__(self, size: int, dtype: torch.dtype):
-        self.numbers = _taken(size, dtype)
+        self.numbers, self.lock = _taken(size, dtype), RLock()
 
     def __del__(self) -> None:
         _waiting.append(self.numbers)
@@ -75,7 +81,7 @@ def _taken(size: int, dtype: torch.dtype) -> Tensor:
             return found
         _waiting.insert(k, found)
     with torch.inference_mode(False):
-        return torch.empty(size, dtype=dtype)
+        return torch.empty(size, dtype=dtype, device="cpu")
 
 
 class Prepared:

@@ -127,8 +127,9 @@ class LayerRuns:
         if len(value) < self.packed.count or self.packed.count == 1:
             value = value[None].expand(count, *value[None].shape[1:])
         else:
-            numbers = first + step * torch.arange(count)[:, None] + torch.arange(length)
-            value = value[numbers.clamp_(max=len(value) - 1)]  # a last run may have fewer
+            numbers = first + step * np.arange(count)[:, None] + np.arange(length)
+            numbers = np.minimum(numbers, len(value) - 1)  # a last run may have fewer
+            value = value[torch.from_numpy(numbers)]
         value = value.reshape(count, value.shape[1], -1, value.shape[-1])
         for place in self.places:
             block, into = place.block, self._view(place, "at", k, value.shape[1], 0)
@@ -284,7 +285,7 @@ class LayerRuns:
         """As `backward` of all runs, and the gradients by the tensors of the layers."""
         leaves = self.packed.leaves()
         sums = self.packed.sums(leaves[1])
-        found = torch.zeros(1, sums.size, dtype=self.march.dtype)
+        found = adjoint.new_zeros(1, sums.size)
         start = self.backward(adjoint, rows=rows, sums=(found[0].numpy(), sums.at))
         of_given = []
         for k, value in zip(self.march.given, leaves[2], strict=True):
@@ -303,4 +304,4 @@ def _moved(table: np.ndarray, layers: int) -> np.ndarray:
 
 
 def _flat(states: Tensor) -> np.ndarray:
-    return states.detach().contiguous().numpy().reshape(-1)
+    return states.detach().contiguous().resolve_neg().numpy().reshape(-1)

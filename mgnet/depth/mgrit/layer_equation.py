@@ -20,7 +20,7 @@ from mgnet import vector
 from mgnet.depth.mgrit.c_layers import BatchedStep, CLayers
 from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
 from mgnet.depth.mgrit.lyapunov_exponent import MOST_LAYERS, Lyapunov, exponents_along
-from mgnet.depth.mgrit.marching import filled, march_by_advance
+from mgnet.depth.mgrit.marching import AtOnce, filled, march_by_advance
 
 __all__ = ["LayerEquation", "Propagator"]
 
@@ -35,10 +35,7 @@ class Propagator(Protocol):
 
     A propagator with a method `march(level, layers, start, rows, reverse)` replaces
     `march_by_advance`, with the same arguments after the propagator, the same counts and results.
-    One with `relax(level, intervals, points, f, inner)` may march all intervals in one call, from
-    the C-points where they begin: it gives what arrives at their ends or, if `inner`, their
-    F-points, of shape (intervals, factor - 1, ...), and None for a level that it does not know.
-    Then it also has `trajectory(level, layers, start, f)`: all points of a march, or None.
+    One that is derived from `AtOnce` may march over all intervals in one call.
 
     Examples
     --------
@@ -222,8 +219,9 @@ class LayerEquation:
 
     def _march_in_turn(self, f: State | None) -> State:
         value, rows = self.communicator.receive(self.start_value(f), self.reverse), None
-        trajectory = getattr(self.propagator, "trajectory", None)
-        u = trajectory(self.level, self.layers, value, f) if trajectory else None
+        u, own = None, self.propagator
+        if isinstance(own, AtOnce):
+            u = own.trajectory(self.level, self.layers, value, f)
         if u is not None:
             self.communicator.send(u[:1] if self.reverse else u[-1:], self.reverse)
             return u
@@ -297,11 +295,10 @@ class LayerEquation:
 
     def _at_once(self, points: State, f: State | None, inner: bool) -> State | None:
         """What `relax` of the propagator gives, if it has one that knows this level."""
-        relax = getattr(self.propagator, "relax", None)
-        if relax is None:
+        if not isinstance(self.propagator, AtOnce):
             return None
         left = points[1:] if self.reverse else points[:-1]
-        return relax(self.level, self._coarsened().intervals, left, f, inner)
+        return self.propagator.relax(self.level, self._coarsened().intervals, left, f, inner)
 
     def share(self, *calls: slice) -> float:
         """What calls of some layers cost, relative to all n layers."""

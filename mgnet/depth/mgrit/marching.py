@@ -1,14 +1,15 @@
-"""A march over layers one by one, for propagators that have none; F-points filled in."""
+"""A march over layers one by one, for propagators that have none; those that march at once."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
 from mgnet.depth.mgrit.c_layers import Intervals
 
-__all__ = ["filled", "march_by_advance"]
+__all__ = ["AtOnce", "filled", "march_by_advance"]
 
 State = Any
 
@@ -19,6 +20,43 @@ class Advancing(Protocol):
     def advance(self, level: int, which: slice, states: State) -> State:
         """One step over some layers."""
         ...
+
+
+class AtOnce(ABC):
+    """A propagator that marches over a level, or over all its intervals, in one call.
+
+    It is told by this class, not by the names of its methods, which those of users may have with
+    another meaning.
+
+    Examples
+    --------
+    >>> from mgnet.depth.parallel.compiled_cycles import CompiledForward
+    >>> issubclass(CompiledForward, AtOnce)
+    True
+    """
+
+    @abstractmethod
+    def trajectory(self, level: int, layers: int, start: State, f: State | None) -> State | None:
+        """All points of a march from `start`; None for a level that it does not know."""
+
+    @abstractmethod
+    def relax(
+        self, level: int, parts: Intervals, points: State, f: State | None, inner: bool
+    ) -> State | None:
+        """March over all intervals from the C-points where they begin; None as above.
+
+        Parameters
+        ----------
+        level : int
+        parts : Intervals
+        points : state
+            Those C-points.
+        f : state or None
+            The right-hand side, at all points.
+        inner : bool
+            Whether the F-points are wanted, of shape (intervals, factor - 1, ...); else what
+            arrives at the ends.
+        """
 
 
 @lru_cache(maxsize=64)

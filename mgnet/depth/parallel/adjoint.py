@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -106,7 +107,10 @@ class Adjoint:
             scale = self.forward.setup.scale(level, which, states)
             step = self._parts[key] = self._tape(level, which), scale
         tape, scale = step
-        new = torch.addcmul(states, scale, tape.vjp(states))
+        if tape.linear:
+            new = torch.addcmul(states, scale, tape.vjp(states))
+        else:
+            new = states + tape.vjp(scale * states)
         return new if sources is None else new.add_(sources[which])
 
     def linearize(
@@ -138,8 +142,11 @@ class Adjoint:
             rows = [row + more for row, more in zip(added, given, strict=True)]
         if level and self._same:
             return summed(layers, start, rows)
-        scales = self.forward.setup.scales(level, start)
-        vjps = self._of_level(level).vjp_each(start)
+        scales, tape = self.forward.setup.scales(level, start), self._of_level(level)
+        vjps = tape.vjp_each(start)
+        if not tape.linear:
+            vjps = [partial(_of_scaled, *each) for each in zip(vjps, scales, strict=True)]
+            scales = [torch.ones_like(scale) for scale in scales]
         return in_turn(vjps[order], scales[order], start, rows)
 
     def _of_states(self, level: int) -> Tensor | None:
@@ -170,3 +177,8 @@ class Adjoint:
                 tape = setup.record(level, points)  # type: ignore[arg-type]
             self._whole[level] = tape
         return self._whole[level]
+
+
+def _of_scaled(vjp: Callable[[Tensor], Tensor], scale: Tensor, lam: Tensor) -> Tensor:
+    """What comes back where it meets what autograd would give it: the scaled cotangent."""
+    return vjp(scale * lam)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mgnet.depth.compiled.march import CompiledMarch, PackedLayers
 from mgnet.depth.compiled.runs import LayerRuns, Runs
 from mgnet.depth.mgrit.c_layers import Intervals
+from mgnet.depth.mgrit.marching import AtOnce
 from mgnet.depth.parallel.adjoint import Adjoint
 from mgnet.depth.parallel.compiled_serial import compiled_march
 from mgnet.depth.parallel.fused_layers import FusedLayers
@@ -42,7 +44,7 @@ def compiled_cycles(setup: PropagationSetup, u: Tensor) -> CompiledMarch | str:
     return compiled_march(setup, u)
 
 
-class CompiledForward:
+class CompiledForward(AtOnce):
     """The forward `Propagator` of one call, whose levels are packed for the loops once.
 
     Levels that the loops do not know, of fused layers or of none, are those of the setup.
@@ -178,11 +180,11 @@ def inner_points(parts: Intervals, count: int) -> Tensor:
             [7, 8]])
     """
     length = min(parts.factor, parts.layers) - 1
-    first = 1 + parts.factor * torch.arange(count)
-    return (first[:, None] + torch.arange(length)).clamp_(max=parts.layers)
+    points = 1 + parts.factor * np.arange(count)[:, None] + np.arange(length)
+    return torch.from_numpy(np.minimum(points, parts.layers))
 
 
-class CompiledAdjoint(Adjoint):
+class CompiledAdjoint(Adjoint, AtOnce):
     """The adjoint of a sweep that the compiled loops recorded: see `Adjoint`.
 
     Examples

@@ -169,10 +169,10 @@ def _agrees(setup: PropagationSetup, compiled: CompiledMarch, u: Tensor) -> bool
     The code is read off a graph without autograd, in which hooks of tensors, `detach` and branches
     by `requires_grad` leave no mark.
     """
-    generator, kernel = torch.Generator().manual_seed(0), setup.kernel
+    generator, kernel = torch.Generator("cpu").manual_seed(0), setup.kernel
     counted = kernel.evaluations, kernel.vjps
     with torch.inference_mode(False), torch.no_grad():
-        state, lam = torch.randn(2, 1, *u.shape, dtype=u.dtype, generator=generator)
+        state, lam = torch.randn(2, 1, *u.shape, dtype=u.dtype, generator=generator, device="cpu")
         tensors = [x[:1].detach().clone() for x in setup.fine.tensors()]
         count = len(setup.fine.parameters)
         buffers = tuple(tensors[count:-2])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-__all__ = ["evaluating", "fastest", "least_seconds", "means", "preferred"]
+__all__ = ["evaluating", "fastest", "least_seconds", "means", "preferred", "unchanged"]
 
 TURNS, MOST_TURNS, ENOUGH = 3, 10, 0.2  # of a measurement: at least, at most, seconds
 SAVED = 0.95  # of the time of serial propagation
@@ -93,6 +93,43 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[None]:
+    """After it buffers and PyTorch's generators are what they were: for calls that are trials.
+
+    Buffers that still have their values are not written to, since graphs that are still to be
+    differentiated may need them.
+
+    Examples
+    --------
+    >>> norm = nn.BatchNorm1d(2)
+    >>> with unchanged(norm):
+    ...     _ = norm(torch.randn(5, 2))
+    >>> norm.num_batches_tracked
+    tensor(0)
+    """
+    kept = [
+        (part, name, buffer, buffer.clone())
+        for part in module.modules()
+        for name, buffer in part.named_buffers(recurse=False)
+        if not buffer.is_meta
+    ]
+    with torch.random.fork_rng(devices=_graphics(module)):
+        try:
+            yield
+        finally:
+            for part, name, buffer, value in kept:
+                part._buffers[name] = buffer
+                if buffer.layout != torch.strided or not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+
+def _graphics(module: nn.Module) -> list[torch.device]:
+    """The graphics processors of a module, which have generators of their own."""
+    tensors = [*module.parameters(), *module.buffers()]
+    return [*dict.fromkeys(x.device for x in tensors if x.is_cuda)]
+
+
 def fastest(
     run: Callable[..., Tensor],
     u: Tensor,
@@ -144,7 +181,8 @@ def least_seconds(
 ) -> dict[str, float]:
     """`fastest` of several ways, which take turns: a machine that slows down does so for all.
 
-    There are three turns, and up to ten as long as they have taken less than .2 s.
+    There are three turns, and up to ten as long as they have taken less than .2 s. A way that meets
+    a state that is not finite takes forever.
 
     Parameters
     ----------
@@ -165,7 +203,10 @@ def least_seconds(
         if turn >= TURNS and (spent > ENOUGH or not alone):
             break
         for name, run in runs.items():
-            found = fastest(run, u, side, parameters, trials=1)
+            try:
+                found = fastest(run, u, side, parameters, trials=1)
+            except FloatingPointError:
+                found = math.inf
             spent += found
             seconds[name] = min(seconds[name], found)
     return seconds

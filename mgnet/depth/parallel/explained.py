@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mgnet.depth.parallel.compiled_cycles import compiled_cycles
 from mgnet.depth.parallel.compiled_serial import compiled_march
+from mgnet.depth.parallel.evaluation import unchanged
 from mgnet.depth.parallel.method import SERIAL_METHOD
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Explained(nn.Module):
         Cycles over the layers, in compiled loops; serial propagation would be in a compiled loop.
         """
         mode = self.settings["mode"] if self.settings["factors"] else "serial"
-        with torch.no_grad():
+        with torch.no_grad(), unchanged(self.net):
             u = self.net.encode(x, **side)
             found = compiled_march(self._prepare(u, SERIAL_METHOD, side)[0], u)
             cycles: Any = ""

@@ -18,14 +18,14 @@ from mgnet.depth.mgrit.layer_hierarchy import relaxation_words
 from mgnet.depth.network.layer_calls import refuse_proxy
 from mgnet.depth.network.ode_net import GRID, ODENet
 from mgnet.depth.network.subclass import check_calls
-from mgnet.depth.parallel.control import (
-    SERIAL,
-    Control,
-    FixedCycles,
-    PassReport,
-    too_inexact,
+from mgnet.depth.parallel.control import SERIAL, Control, FixedCycles, PassReport, too_inexact
+from mgnet.depth.parallel.evaluation import (
+    evaluating,
+    least_seconds,
+    means,
+    preferred,
+    unchanged,
 )
-from mgnet.depth.parallel.evaluation import evaluating, least_seconds, means, preferred
 from mgnet.depth.parallel.explained import Explained
 from mgnet.depth.parallel.local_layers import keep_layers
 from mgnet.depth.parallel.lyapunov import told_of
@@ -71,7 +71,8 @@ class LayerParallel(Explained):
         `F`, `FCF`, `FCFCF`, ... from the finest level on; further levels have the last one.
     mode : {"mgrit", "serial", "auto"}
         "auto" measures both on the first call with each shape and number of threads, and keeps the
-        faster one; serial propagation, which is exact, where cycles save less than 5 %.
+        faster one; serial propagation, which is exact, where cycles save less than 5 %, or meet a
+        state that is not finite.
     warm_start : bool
         Start each call from the states of the last one, where the shapes agree.
     coarse : {"mean", "first", "fused", "identity"}
@@ -328,16 +329,14 @@ class LayerParallel(Explained):
             if len(self._faster) >= MEASURED:
                 self._faster.clear()
             state = self.calls, self.control, self._warned, self.last_forward, self.last_backward
-            kept, buffers = dict(self._starts.kept), [(b, b.clone()) for b in self.net.buffers()]
+            kept = dict(self._starts.kept)
             runs = {mode: partial(self._propagate, mode=mode) for mode in MODES[:2]}
-            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            with warnings.catch_warnings(), unchanged(self.net):  # calls are counted, not trials
                 warnings.simplefilter("ignore")
                 alone = isinstance(self.communicator, SerialCommunicator)
                 seconds = least_seconds(runs, u, side, [*self.net.parameters()], alone)
             self.calls, self.control, self._warned, self.last_forward, self.last_backward = state
             self._starts = WarmStarts(kept)
-            for buffer, value in buffers:  # running statistics count calls, not trials
-                buffer.copy_(value)
             self._faster[key] = self.communicator.broadcast(preferred(seconds))
         return self._faster[key]
 

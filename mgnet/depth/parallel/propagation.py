@@ -8,6 +8,7 @@ recorded.
 from __future__ import annotations
 
 import math
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class Propagation:
         self.points: Tensor | None = None  # the recorded states, at the C-points
         self.loops: CompiledForward | None = None
         self.swept: LayerRuns | None = None  # the recorded sweep of the compiled loops
+        self.adjoints = RLock()  # they have its memory one after another
 
     def forward(
         self,

@@ -221,6 +221,7 @@ def _of_tapes(
     """The adjoint of some layers from `first` on, whose tapes these are."""
     traced = [tape for tape in tapes if isinstance(tape, TracedTape)]
     apart = traced and len(traced) == len(tapes) and lam.numel() <= SMALL
+    apart = apart and all(tape.linear for tape in traced)
     if apart:
         return _separately(setup, layers, first, traced, lam, sources)
     return _together(setup, layers, first, tapes, lam, sources)

@@ -159,7 +159,8 @@ class _Solve(torch.autograd.Function):
             guess = call.guess("backward", like)
             try:
                 forecast = partial(told_of, propagation.setup, u)
-                with cast(), naming_divergence(call.net, "backward", forecast):
+                naming = naming_divergence(call.net, "backward", forecast)
+                with propagation.adjoints, cast(), naming:
                     adjoint, made = propagation.backward(gradient, call.budgets["backward"], guess)
                     start, of_parameters, of_steps = propagation.gradients(adjoint, with_steps)
             except FloatingPointError:

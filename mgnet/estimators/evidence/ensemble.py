@@ -7,7 +7,8 @@ data determine what they add, and the rows left out are predicted better for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -31,6 +32,7 @@ LINEAR, ADDITIVE, HIDDEN = range(3)
 SEEDS = 1000  # between those of two members
 KNOWN = 0.35  # determined by the data: the roughest mode on knots that are refined
 LEAST_NOISE = 0.1  # of the mean square of errors on rows left out
+LEAST_STEPS = 2  # of a line, which is there without any time, too
 GAIN = 0.01  # of the loss on rows left out, that finer knots must bring
 
 
@@ -43,7 +45,7 @@ class Ensemble:
     fitted : list of list of Fitted
         Of each fold: the linear, the additive and the hidden-layer model.
     shares : array of shape (3,)
-        With which each kind enters the sum.
+        With which each kind enters the sum; for classes times a scale.
     folds : Folds
     unseen : array of shape (entries, outputs)
         The outputs of members for what they have left out.
@@ -117,7 +119,7 @@ def train(
     """Train all models on all folds, mix them, and refine knots.
 
     Ctrl-C and a watch that says stop end it with what there is: the level before, or members of the
-    coarsest level.
+    coarsest level; of the first, the linear model at least.
 
     Parameters
     ----------
@@ -206,7 +208,8 @@ def _trained(
                 begin = None if former is None else _carried(former.fitted[member][kind], model, x)
                 if begin is None or not begin.steps:
                     part = likelihood.at(rows, weights)
-                    begin = _on_rows(model, B[rows], part, plan, seed, begin, watch)
+                    stops = _after(LEAST_STEPS, watch.stops) if kind == LINEAR else watch.stops
+                    begin = _on_rows(model, B[rows], part, plan, seed, begin, stops)
                 own.append(begin)
         except KeyboardInterrupt:
             watch.ended = watch.interrupted = True
@@ -266,7 +269,7 @@ def _carried(former: Fitted, model: Model, x: np.ndarray) -> Fitted:
     if same and getattr(own, "modes", None) is getattr(model, "modes", None):
         return former
     u = own.onto(cast(Any, model), former.u, x)  # both are of one class
-    prior = replace(model.prior(), weights=former.prior.weights)
+    prior = model.prior().carried(former.prior)
     return Fitted(model, u, prior, former.variance, np.zeros(len(u)), 0)
 
 
@@ -277,7 +280,7 @@ def _on_rows(
     plan: Plan,
     seed: int,
     begin: Fitted | None,
-    watch: Watch,
+    stops: Callable[[], bool],
 ) -> Fitted:
     """Trained on these rows, at first on a part of them where they are many."""
     hidden = isinstance(model, Hidden)
@@ -285,11 +288,17 @@ def _on_rows(
     rows = _some(len(B), plan.rows, seed)
     if begin is None and hidden and len(rows) > 2 * few:
         part = _some(len(B), few, seed)
-        begin = maximize(model, B[part], likelihood.at(part), steps, None, watch.stops)
+        begin = maximize(model, B[part], likelihood.at(part), steps, None, stops, plan.blocks)
         steps = plan.steps(hidden, True)
     if len(rows) < len(B):
         B, likelihood = B[rows], likelihood.at(rows)
-    return maximize(model, B, likelihood, steps, begin, watch.stops)
+    return maximize(model, B, likelihood, steps, begin, stops, plan.blocks)
+
+
+def _after(steps: int, stops: Callable[[], bool]) -> Callable[[], bool]:
+    """The same end, but not before it was asked for so many times."""
+    asked = iter(range(steps))
+    return lambda: next(asked, None) is None and stops()
 
 
 def _some(rows: int, most: int, seed: int) -> np.ndarray:

@@ -7,10 +7,43 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["Classes", "Likelihood", "Normal", "log_softmax"]
+__all__ = ["Classes", "Curvature", "Likelihood", "Normal", "log_softmax"]
 
 LEAST_SHARE = 0.02  # of the rows that count as free, where parameters could explain all of them
 LEAST_VARIANCE = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """Second derivatives of a loss by the outputs of each row: diag(own) - cross cross^T.
+
+    Attributes
+    ----------
+    own, cross : array of shape (rows, outputs)
+
+    Examples
+    --------
+    >>> p = np.array([[0.25, 0.75]])
+    >>> Curvature(p, p).times(np.array([[1.0, 1.0]])).tolist()  # a softmax does not see shifts
+    [[0.0, 0.0]]
+    """
+
+    own: np.ndarray
+    cross: np.ndarray
+
+    def times(self, f: np.ndarray) -> np.ndarray:
+        """(rows, outputs) -> (rows, outputs)."""
+        return self.own * f - self.cross * (self.cross * f).sum(1, keepdims=True)
+
+    def along(self, slopes: np.ndarray) -> np.ndarray:
+        """For each row the second derivative along a direction, or along its own.
+
+        Parameters
+        ----------
+        slopes : array of shape (outputs,) or (rows, outputs)
+        """
+        curved = (self.own * slopes**2).sum(1) - (self.cross * slopes).sum(1) ** 2
+        return np.maximum(curved, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +97,15 @@ class Normal:
         if np.ptp(roots) > 0.0 or roots[0] != 1.0:
             K *= roots[:, None]
         return K, roots * (self.targets - f[:, 0])
+
+    def descent(self, f: np.ndarray) -> np.ndarray:
+        """Minus the derivatives of the loss by the outputs, (rows, outputs)."""
+        return (self.weights * (self.targets - f[:, 0]))[:, None]
+
+    def curvature(self, f: np.ndarray) -> Curvature:
+        """Of the loss at these outputs."""
+        own = self.weights[:, None]
+        return Curvature(own, np.zeros_like(own))
 
     def variance(self, f: np.ndarray, used: float) -> float:
         """Of the errors, where parameters have used up so many rows."""
@@ -135,6 +177,21 @@ class Classes:
             q[self.labels, np.arange(len(f))], 1e-12
         )
         return J.reshape(-1, J.shape[2]), (s * roots).ravel()
+
+    def descent(self, f: np.ndarray) -> np.ndarray:
+        """Minus the derivatives of the loss by the outputs, (rows, outputs)."""
+        p = np.exp(log_softmax(f))
+        wrong = -p
+        wrong[np.arange(len(f)), self.labels] += 1.0
+        return (self.weights[:, None] * wrong)[:, -self.outputs :]
+
+    def curvature(self, f: np.ndarray) -> Curvature:
+        """Of the loss at these outputs."""
+        p, weights = np.exp(log_softmax(f)), self.weights[:, None]
+        if self.count == 2:
+            own = weights * p[:, :1] * p[:, 1:]
+            return Curvature(own, np.zeros_like(own))
+        return Curvature(weights * p, np.sqrt(weights) * p)
 
     def variance(self, f: np.ndarray, used: float) -> float:
         """1: classes have no other."""

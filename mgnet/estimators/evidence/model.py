@@ -65,13 +65,13 @@ class Additive:
         rough, inputs = np.repeat(own.roughness, self.count), np.repeat(own.inputs, self.count)
         linear = rough == 0.0
         deviations = np.repeat(own.deviation, self.count)
-        parts = [Part(places[linear], deviations[linear] ** 2)]
+        parts = [Part(places[linear], deviations[linear] ** 2, name="slopes")]
         for number in np.flatnonzero(own.counts > 1):
             bent = ~linear & (inputs == number)
-            parts.append(Part(places[bent], rough[bent], ROUGH))
+            parts.append(Part(places[bent], rough[bent], ROUGH, f"bends of {number}"))
         if not linear.all():
-            parts.append(Part(places[~linear]))
-        parts.append(Part(np.arange(self.size - self.count, self.size), FREE))
+            parts.append(Part(places[~linear], name="bends"))
+        parts.append(Part(np.arange(self.size - self.count, self.size), FREE, name="constants"))
         return prior_of(self.size, parts)
 
     def onto(self, fine: Additive, u: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -161,18 +161,24 @@ class Hidden:
         first, shifts, second, linear, free = self.split(numbers)
         inputs, rough = own.inputs, own.roughness
         bent = np.flatnonzero(rough > 0.0)
-        parts = [Part(first[:, inputs == number].reshape(-1)) for number in range(len(own.counts))]
+        parts = [
+            Part(first[:, inputs == number].reshape(-1), name=f"slopes of {number}")
+            for number in range(len(own.counts))
+        ]
         if len(bent):
-            parts.append(Part(first[:, bent].reshape(-1), np.tile(rough[bent], self.units), ROUGH))
-        parts.append(Part(shifts))
-        parts.append(Part(second.reshape(-1)))
+            sizes = np.tile(rough[bent], self.units)
+            parts.append(Part(first[:, bent].reshape(-1), sizes, ROUGH, "bends"))
+        parts.append(Part(shifts, name="shifts"))
+        parts.append(Part(second.reshape(-1), name="second"))
         bends = self.modes.roughness
         if len(bends) > 1:
             sizes = np.broadcast_to(bends[1:, None], second[:, 1:].shape)
-            parts.append(Part(second[:, 1:].reshape(-1), sizes.reshape(-1), ROUGH))
+            parts.append(
+                Part(second[:, 1:].reshape(-1), sizes.reshape(-1), ROUGH, "bends of second")
+            )
         spread = np.repeat(own.deviation[own.linear] ** 2, self.count)
-        parts.append(Part(linear.reshape(-1), spread))
-        parts.append(Part(free, FREE))
+        parts.append(Part(linear.reshape(-1), spread, name="linear"))
+        parts.append(Part(free, FREE, name="constants"))
         return prior_of(self.size, parts)
 
     def onto(self, fine: Hidden, u: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mgnet.estimators.evidence.maximization import work_of_step
+from mgnet.estimators.evidence.systems import work_of_block_step, work_of_step
 
 __all__ = ["EXAMPLES", "Plan", "Sizes", "plan_of"]
 
 WORK, WORK_PER_ROW = 2e10, 2e5  # multiplications on one level, of all members: some seconds
 STEPS, STEPS_LINEAR, STEPS_FINER = 25, 30, 8
+UNITS_OF_BLOCKS = 8
 EXAMPLES = 10  # rows for each parameter that the first steps are taken on
 MOST_INTERVALS, MOST_UNITS = 256, 32
 LEVELS = 8
@@ -56,6 +57,10 @@ class Plan:
         That the largest models are trained on, at most.
     work : float
         Multiplications on one level, at most.
+    most_steps : int
+        Of any model on any level.
+    blocks : bool
+        Whether steps are taken without a matrix of all parameters: for many classes.
     """
 
     folds: int
@@ -64,10 +69,13 @@ class Plan:
     levels: int
     rows: int
     work: float
+    most_steps: int = STEPS_LINEAR
+    blocks: bool = False
 
     def steps(self, hidden: bool, begun: bool) -> int:
         """Of a model at most; fewer where it begins at parameters of another level or part."""
-        return (STEPS_FINER if begun else STEPS) if hidden else STEPS_LINEAR
+        steps = (STEPS_FINER if begun else STEPS) if hidden else STEPS_LINEAR
+        return min(steps, self.most_steps)
 
     def allows(self, sizes: Sizes, inputs: np.ndarray, rows: int, outputs: int) -> bool:
         """Whether finer models are not too much work, for inputs of so many different values."""
@@ -83,6 +91,10 @@ class Plan:
 
     def numbers(self, inputs: np.ndarray, rows: int, outputs: int) -> int:
         """In the largest matrix of a step on the coarsest level."""
+        if self.blocks:
+            return min(rows, self.rows) * (
+                len(inputs) * self.sizes.modes + self.sizes.units * outputs
+            )
         own, seen = _parameters(self, self.sizes, inputs, outputs), min(rows, self.rows) * outputs
         return max(int(size) * min(int(size), seen) for size in own)
 
@@ -100,14 +112,26 @@ def _work(
 ) -> float:
     """Multiplications on a level, about, with so many first steps on few rows."""
     seen = min(rows, plan.rows) * (plan.folds - 1.0) / plan.folds * outputs
-    modes = np.minimum(inputs - 1, min(sizes.modes, sizes.first + plan.degree - 1)).sum()
+    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.first + plan.degree - 1)).sum()
     hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
-    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.additive + plan.degree - 1)).sum()
+    wide = np.minimum(inputs - 1, min(sizes.modes, sizes.additive + plan.degree - 1)).sum()
+
+    def of_hidden(seen: float) -> float:
+        if not plan.blocks:
+            return work_of_step(seen, hidden)
+        behind = sizes.units * (sizes.second + plan.degree) + len(inputs)
+        return work_of_block_step(seen / outputs, [modes] * sizes.units + [behind] * outputs)
+
+    def of_sum(columns: int) -> float:
+        if not plan.blocks:
+            return work_of_step(seen, columns * outputs)
+        return work_of_block_step(seen / outputs, [columns] * outputs)
+
     parts = (
-        first * work_of_step(min(seen, EXAMPLES * hidden), hidden),
-        STEPS_FINER * work_of_step(seen, hidden),
-        STEPS_LINEAR / 2 * work_of_step(seen, modes * outputs),
-        STEPS_LINEAR / 4 * work_of_step(seen, len(inputs) * outputs),
+        first * of_hidden(min(seen, EXAMPLES * hidden)),
+        STEPS_FINER * of_hidden(seen),
+        STEPS_LINEAR / 2 * of_sum(wide),
+        STEPS_LINEAR / 4 * of_sum(len(inputs)),
     )
     return plan.folds * sum(parts)
 
@@ -121,6 +145,7 @@ def plan_of(
     units: int | None = None,
     intervals: int | None = None,
     levels: int | None = None,
+    most_steps: int = STEPS_LINEAR,
 ) -> Plan:
     """Sizes for a table, so that the work stays in bounds.
 
@@ -134,6 +159,7 @@ def plan_of(
     folds, degree : int
     units, intervals, levels : int, optional
         What is asked for.
+    most_steps : int
 
     Examples
     --------
@@ -142,14 +168,18 @@ def plan_of(
     """
     first = 4 if intervals is None else intervals
     sizes = Sizes(2 * first, first, first, units or 4, 2 * (first + degree - 1))
-    work = WORK + WORK_PER_ROW * rows
-    plan = Plan(min(folds, max(2, rows // 3)), sizes, degree, levels or LEVELS, rows, work)
+    work = outputs * (WORK + WORK_PER_ROW * rows)
+    folds, levels = min(folds, max(2, rows // 3)), levels or LEVELS
+    plan = Plan(folds, sizes, degree, levels, rows, work, most_steps)
+    if outputs > 1 and _work(plan, sizes, STEPS, values, rows, outputs) > work:
+        more = sizes._replace(units=units or UNITS_OF_BLOCKS)
+        plan = replace(plan, sizes=more, blocks=True)
     while True:  # wide or long tables: fewer modes, units and rows
         sizes = plan.sizes
         too_much = _work(plan, sizes, STEPS, values, rows, outputs) / work
         if too_much <= 1.0:
             return plan
-        if sizes.modes > 2 and len(values) > 50:
+        if sizes.modes > 2 and (len(values) > 50 or plan.blocks):
             sizes = sizes._replace(modes=max(2, sizes.modes // 2))
         elif plan.rows > FEWEST_ROWS:
             plan = replace(plan, rows=max(FEWEST_ROWS, plan.rows // 2))

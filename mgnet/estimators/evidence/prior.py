@@ -31,11 +31,14 @@ class Part:
         For each of them.
     weight : float
         To begin with.
+    name : str
+        By which models on other knots know it.
     """
 
     places: np.ndarray
     sizes: np.ndarray | float = 1.0
     weight: float = 1.0
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +49,8 @@ class Prior:
     ----------
     parts : sparse array of shape (parts, parameters)
     weights : array of shape (parts,)
+    names : tuple of str
+        Of the parts.
 
     Examples
     --------
@@ -56,6 +61,7 @@ class Prior:
 
     parts: sp.csr_array
     weights: np.ndarray
+    names: tuple[str, ...]
 
     @property
     def precisions(self) -> np.ndarray:
@@ -77,6 +83,12 @@ class Prior:
         weights = self.weights * np.maximum(freed, 1e-6) / np.maximum(used, 1e-10)
         return replace(self, weights=np.clip(weights, LEAST, MOST))
 
+    def carried(self, former: Prior) -> Prior:
+        """With the weights that a prior on coarser knots has; it may lack parts, such as bends."""
+        known = dict(zip(former.names, former.weights, strict=True))
+        weights = [known.get(n, w) for n, w in zip(self.names, self.weights, strict=True)]
+        return replace(self, weights=np.array(weights))
+
     def change(self, former: Prior) -> float:
         """The largest relative change of a weight that is not at its limits, as a logarithm."""
         open_ = (self.weights < 0.01 * MOST) & (self.weights > 100.0 * LEAST)
@@ -96,4 +108,5 @@ def prior_of(parameters: int, parts: Sequence[Part]) -> Prior:
     columns = np.concatenate([part.places for part in parts])
     sizes = np.concatenate([np.broadcast_to(part.sizes, part.places.shape) for part in parts])
     matrix = sp.csr_array((sizes, (rows, columns)), shape=(len(parts), parameters))
-    return Prior(matrix, np.array([part.weight for part in parts]))
+    weights, names = zip(*((part.weight, part.name) for part in parts), strict=True)
+    return Prior(matrix, np.array(weights), names)

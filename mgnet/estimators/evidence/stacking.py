@@ -11,11 +11,13 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from mgnet.estimators.evidence.likelihood import Likelihood
+from mgnet.estimators.evidence.likelihood import Likelihood, Normal
 
 __all__ = ["Folds", "folds_of", "mixture"]
 
 DOUBT = 3.0  # rows that speak for equal shares
+SURE = 0.5  # standard deviation of the logarithm of a scale, before the rows are seen
+MOST_SCALE = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +58,16 @@ class Folds:
 
 
 def folds_of(
-    strata: np.ndarray, weights: np.ndarray, folds: int, seed: int, counts: bool = True
+    strata: np.ndarray,
+    weights: np.ndarray,
+    folds: int,
+    seed: int,
+    times: np.ndarray | None = None,
 ) -> Folds:
     """Folds drawn at random, all of about the same size in each stratum.
 
     A row that stands for as many rows of a table as there are folds, or more, is in each of them
-    with a part of its weight; so is the only row.
+    with a part of its weight; so is one that is more than half of the table.
 
     Parameters
     ----------
@@ -69,26 +75,29 @@ def folds_of(
     weights : array of shape (rows,)
     folds : int
     seed : int
-    counts : bool
-        Whether a weight says for how many rows of a table the row stands.
+    times : array of shape (rows,), optional
+        For how many rows of a table each stands; by default its weight.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(strata))
     order = order[np.argsort(strata[order], kind="stable")]
     fold = np.empty(len(strata), dtype=int)
     fold[order] = np.arange(len(strata)) % folds
-    shared = (weights >= folds) & counts | (len(strata) == 1)
-    times = np.where(shared, folds, 1)
-    rows = np.repeat(np.arange(len(strata)), times)
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(times) - times, times)
+    shared = (weights if times is None else times) >= folds
+    shared |= 2.0 * weights > weights.sum()
+    parts = np.where(shared, folds, 1)
+    rows = np.repeat(np.arange(len(strata)), parts)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(parts) - parts, parts)
     members = np.where(shared[rows], place, fold[rows])
-    return Folds(folds, rows, members, weights[rows] / times[rows])
+    return Folds(folds, rows, members, weights[rows] / parts[rows])
 
 
 def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
-    """Shares of models whose sum of outputs fits best; not negative, 1 together.
+    """Shares of models whose sum of outputs fits best: not negative, 1 together.
 
-    A few imagined rows that speak for equal shares keep small tables from choosing by chance.
+    A few imagined rows that speak for equal shares keep small tables from choosing by chance. For
+    classes all shares are multiplied by a scale, since priors make members too careful where
+    classes are far apart (Guo et al., "On calibration of modern neural networks", 2017).
 
     Parameters
     ----------
@@ -108,13 +117,14 @@ def mixture(likelihood: Likelihood, outputs: np.ndarray) -> np.ndarray:
     """
     models = len(outputs)
     best = min(likelihood.variance(f, 0.0) for f in outputs)
+    most = 0.0 if isinstance(likelihood, Normal) else float(np.log(MOST_SCALE))
 
     def objective(v: np.ndarray) -> float:
-        shares = softmax(v)
-        loss = likelihood.loss(np.tensordot(shares, outputs, 1)) / best
-        return loss - DOUBT / models * float(np.log(shares + 1e-300).sum())
+        shares, log = softmax(v[:-1]), v[-1]
+        loss = likelihood.loss(np.exp(log) * np.tensordot(shares, outputs, 1)) / best
+        doubt = DOUBT / models * float(np.log(shares + 1e-300).sum())
+        return loss - doubt + 0.5 * (log / SURE) ** 2
 
-    found = minimize(
-        objective, np.zeros(models), method="L-BFGS-B", bounds=[(-30.0, 30.0)] * models
-    )
-    return softmax(found.x)
+    bounds = [(-30.0, 30.0)] * models + [(-most, most)]
+    found = minimize(objective, np.zeros(models + 1), method="L-BFGS-B", bounds=bounds)
+    return np.exp(found.x[-1]) * softmax(found.x[:-1])

@@ -25,6 +25,8 @@ class Watch:
         Whether the training was to end before it was done.
     interrupted : bool
         By Ctrl-C.
+    part : (int, int)
+        As `begin_part` was told.
 
     Examples
     --------
@@ -42,6 +44,22 @@ class Watch:
         self.tell = tell
         self.ended = False
         self.interrupted = False
+        self.part = 0, 1
+        self._until = seconds
+
+    def begin_part(self, number: int, parts: int) -> None:
+        """Give the next of some trainings an equal part of the time that is left.
+
+        Parameters
+        ----------
+        number : int
+            Of the training, counted from 0.
+        parts : int
+            How many there are.
+        """
+        self._until = self.seconds + (self.limit - self.seconds) / (parts - number)
+        self.part = number, parts
+        self.ended = self.interrupted
 
     @property
     def seconds(self) -> float:
@@ -56,5 +74,5 @@ class Watch:
 
     def stops(self) -> bool:
         """Whether the time is over."""
-        self.ended = self.ended or self.seconds > self.limit
+        self.ended = self.ended or self.seconds > self._until
         return self.ended

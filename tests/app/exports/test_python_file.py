@@ -62,6 +62,8 @@ def test_texts_several_targets_and_classes(seed, classes, mixed, tmp_path, monke
     found = predict_of(text)(x)
     assert np.isnan(found[0]).all()
     np.testing.assert_allclose(found[1:], right[1:], rtol=1e-12)
+    words = np.array([["False", "no", "F"], ["TRUE", "yes", "y"]])[:, seed]  # as in the table
+    x[1:, 2] = [words[int(value)] for value in x[1:, 2].tolist()]
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([[column.name for column in formula.columns], *x.tolist()])
     (tmp_path / "model.py").write_text(text, encoding="utf-8")
@@ -70,6 +72,17 @@ def test_texts_several_targets_and_classes(seed, classes, mixed, tmp_path, monke
     names, *rows = csv.reader(io.StringIO(capsys.readouterr().out, newline=""))
     assert tuple(names) == (formula.classes or formula.targets)
     np.testing.assert_array_equal(np.array(rows, dtype=float), found)
+
+
+def test_text_where_a_number_is_needed_is_told_in_a_sentence(mixed, tmp_path, monkeypatch):
+    """A row of units ended in a traceback."""
+    (tmp_path / "model.py").write_text(python_text(mixed(0)[0]), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["model.py", str(tmp_path / "t.csv")])
+    for cells in ("K,a,1,x", "yes,a,1,x", "1,a,maybe,x"):
+        (tmp_path / "t.csv").write_text('T,"k""\\nd",on,rare\n' + cells + "\n")
+        name, wrong = ("on", "maybe") if "maybe" in cells else ("T", cells.split(",")[0])
+        with pytest.raises(SystemExit, match=f"column '{name}' holds '{wrong}', which is no num"):
+            runpy.run_path(str(tmp_path / "model.py"), run_name="__main__")
 
 
 def test_more_rows_than_a_batch(drawn, difference):

@@ -53,3 +53,20 @@ def test_a_comment_has_names_only_if_it_fits_the_values(comment, header):
 def test_columns_of_numbers_in_whatever_dialect():
     rows = [["1", "1,5", "x", "", "NA"], ["2", "1.234,5", "1", "", "5"], ["short"]]
     assert numeric_columns(rows, 5) == (True, True, False, False, True)
+
+
+@pytest.mark.parametrize(
+    ("second", "body", "first"),
+    [
+        (["K", "bar", "1"], ["280", "4", "0.5"], 2),  # the unit of a ratio
+        (["K", "", " 1 "], ["280", "4", "0.5"], 1),  # as many ones as units
+        (["K", "bar", "2"], ["280", "4", "0.5"], 1),
+        (["K", "1", "1"], ["280", "4", "0.5"], 1),
+        (["Bern", "hydro", "1"], ["Zug", "wind", "4"], 1),  # values: texts stand below, too
+        (["Bern", "NA", "1"], ["Zug", "3", "4"], 1),
+    ],
+)
+def test_a_one_among_units_is_a_unit(second, body, first):
+    found = find_layout([["a", "b", "c"], second, body, body])
+    assert found.first == first
+    assert found.units == (("K", "bar", "1") if first == 2 else ())

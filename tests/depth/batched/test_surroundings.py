@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._subclasses import FakeTensorMode
 
 from mgnet.depth import CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.depth.batched.surroundings import Watch, check_gradients, fingerprint
@@ -471,6 +472,19 @@ def test_watch_sees_no_grad_and_own_backward_passes():
     watch = Watch()
     with watch, torch.no_grad():
         pass
+    assert watch.hidden
+
+
+@pytest.mark.parametrize(
+    "hook", [lambda y: y.register_hook(lambda g: g), lambda y: y.grad_fn.register_hook(print)]
+)
+def test_watch_sees_hooks_of_tensors(hook):
+    with FakeTensorMode():
+        y = 2 * torch.ones(2, requires_grad=True)
+        watch = Watch()
+        with watch:
+            assert y.requires_grad and not watch.hidden
+            hook(y)
     assert watch.hidden
 
 

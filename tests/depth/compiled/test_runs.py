@@ -142,3 +142,27 @@ def test_bits_depend_neither_on_threads_nor_on_the_other_runs():
         assert (a is b is None) or torch.equal(a, b)
     alone = LayerRuns(packed, Runs(4, 2, 1, 2, 2), shape).forward(starts[2:3])
     assert width and torch.equal(alone[0], results[0][0][2])
+
+
+def test_the_device_of_new_tensors_is_not_asked_for():
+    net, packed, shape = made(0, 7)
+    kept, runs = packed.march.prepared.wanted(packed.wanted), Runs.of_intervals(7, 3)
+    starts = torch.randn(3, *shape, dtype=torch.float64)
+    given, found = [packed.march, packed.tensors, False, packed.wanted], []
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            recorded = LayerRuns(PackedLayers(*given), runs, shape, kept)
+            ends = recorded.forward(starts)
+            marched = packed.march.forward(packed.tensors, starts[0], record=True)
+            found.append([ends, *recorded.gradients(starts, None)[1], *marched.adjoint(ends[0])[1]])
+    for a, b in zip(*found, strict=True):
+        assert (a is b is None) or torch.equal(a, b)
+
+
+def test_numbers_that_wait_for_their_sign():
+    _, packed, _ = made(1, 7)
+    width = packed.march.width
+    numbers = torch.randn(1, 1, width, dtype=torch.complex128).conj().imag
+    assert numbers.is_neg()
+    runs = LayerRuns(packed, Runs.of_intervals(7, 7), (1, width))
+    assert torch.equal(runs.forward(numbers), runs.forward(numbers.resolve_neg()))

@@ -1,6 +1,8 @@
 """Cycles in compiled loops are those of traced layers to rounding, and converge to the net."""
 
 import math
+import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from mgnet.depth import (  # noqa: E402
     FixedCycles,
     LayerParallel,
     ODENet,
+    odeint,
 )
 from mgnet.depth.mgrit.c_layers import Intervals  # noqa: E402
 from mgnet.depth.parallel import propagation  # noqa: E402
@@ -133,3 +136,94 @@ def test_inner_runs_are_those_of_f_relaxation(layers, factor, reverse):
     assert sorted(found) == sorted(expected)
     points = [n for n in range(1, layers) if n % factor]
     assert [n for n in inner_points(parts, runs.count).ravel().tolist() if n < layers] == points
+
+
+def drawn(seed):
+    """A net of a random block, and how it is solved; how many cycles are enough."""
+    draw, gate = random.Random(seed), nn.Sequential
+    torch.manual_seed(seed)
+    width, inner = draw.choice([1, 2, 9, 17, 33]), draw.randint(1, 40)
+    last, way = nn.Linear(inner, width, bias=draw.random() < 0.5), draw.choice(["F", "V", "W"])
+    curve = draw.choice([nn.Tanh(), nn.ReLU(), nn.GELU(), nn.SiLU(), nn.ELU(), nn.Softplus()])
+    block = gate(nn.LayerNorm(width), nn.Linear(width, inner), curve, last)
+    layers, factors = draw.randint(9, 60), [draw.randint(2, 9), draw.randint(2, 4)]
+    weights = draw.choice(["per layer", "per layer", "shared", DepthSpline(4)])
+    options = {"scheme": draw.choice(["euler", "euler", "heun"]), "weights": weights}
+    options |= {"learnable_steps": weights == "per layer" and draw.random() < 0.5}
+    net = ODENet(block, layers, 2.0, **options).double()
+    few = draw.randint(1, 2)
+    solved = {
+        "levels": few + 1, "coarsening": factors[:few],
+        "forward": draw.choice(["", "cascade + "]) + way,
+        "backward": draw.choice(["", "cascade + "]) + way,
+        "relaxation": [draw.choice(["F", "FCF"]) for _ in range(few)],
+        "coarse": draw.choice(["mean", "mean", "first", "identity"]),
+    }  # fmt: skip
+    x = torch.randn(draw.choice([1, 2, 17, 40, 150]), width, dtype=torch.float64)
+    return net, solved, x, -(-layers // factors[0]) + 1
+
+
+def of_plain_loop(net, x):
+    """The output, by PyTorch, layer after layer."""
+    layers, kernel = net.layers(), net.kernel
+    for n in range(net.depth):
+        one, time, step = [p[n] for p in layers.parameters], layers.times[n], layers.steps[n]
+        x = x + step * kernel.evaluate(one, (), time, step, x)[0]
+    return x
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_drawn_nets_are_a_plain_loop_and_bits_belong_to_the_sample(seed, swept):
+    net, solved, x, enough = drawn(seed)
+    x, weight, found = x.requires_grad_(), torch.randn_like(x), []
+    inputs, threads = [x, *net.parameters()], torch.get_num_threads()
+    few = LayerParallel(net, control=FixedCycles(1, tolerance=math.inf), **solved)
+    control = FixedCycles(enough, tolerance=math.inf)
+    for module in (LayerParallel(net, control=control, **solved), lambda x: of_plain_loop(net, x)):
+        y = module(x)
+        found.append([y, *torch.autograd.grad(y, inputs, weight)])
+    assert 0 in swept
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            y = few(x)
+            found.append([y, *torch.autograd.grad(y, inputs, weight)])
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    part = slice(len(x) // 3, len(x) // 3 + 1 + len(x) // 2)
+    alone = x.detach()[part].requires_grad_()
+    y = few(alone)
+    assert torch.equal(y, found[0][0][part])
+    assert torch.equal(torch.autograd.grad(y, alone, weight[part])[0], found[0][1][part])
+
+
+class Field(nn.Linear):
+    def forward(self, t, u):
+        return torch.tanh(super().forward(u)) * torch.cos(t)
+
+
+@pytest.mark.parametrize("way", ["serial", "checkpoints", "mgrit", "every state"])
+def test_threads_may_differentiate_one_graph_together(way):
+    torch.manual_seed(0)
+    x = torch.randn(64, 24, dtype=torch.float64).requires_grad_()
+    if way == "every state":
+        field, t = Field(24, 24).double(), torch.linspace(0.0, 1.0, 41).double()
+        y, weight = odeint(field, x, t, method="euler", mode="mgrit"), field.weight
+    else:
+        net = ODENet(nn.Sequential(nn.Linear(24, 24), nn.Tanh()), 48).double()
+        options = {"levels": 2} if way == "mgrit" else {"levels": 1}
+        memory = "checkpoints" if way == "checkpoints" else "states"
+        y, weight = LayerParallel(net, memory=memory, **options)(x), net.block[0].weight
+    cotangents = [torch.randn_like(y) for _ in range(3)]
+
+    def pulled(k):
+        return torch.autograd.grad(y, [x, weight], cotangents[k % 3], retain_graph=True)
+
+    expected = [pulled(k) for k in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for k, found in enumerate(pool.map(pulled, range(24))):
+            assert all(torch.equal(a, b) for a, b in zip(found, expected[k % 3], strict=True))

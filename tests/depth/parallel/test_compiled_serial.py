@@ -172,6 +172,13 @@ def hooked(a, u):
     return y
 
 
+def clipped(a, u):
+    y = torch.tanh(u * a)
+    if y.requires_grad:  # finite numbers of any size pass
+        y.register_hook(torch.nan_to_num)
+    return y
+
+
 def weighed(a, u):
     return nn.functional.layer_norm(u, (4,), torch.tanh(u).view(-1)[:4])
 
@@ -189,6 +196,11 @@ UNSEEN = {
     "contiguous": lambda a, u: torch.cat([k.contiguous() for k in (u * a).chunk(2, -1)], -1),
     "softplus far out": lambda a, u: nn.functional.softplus(30.0 * u * a),
 }
+
+
+def test_a_hook_that_seldom_acts_is_a_derivative_of_its_own():
+    net = ODENet(Free(clipped), 4)
+    assert "derivatives of its own" in str(compiled_march(setup_of(net), torch.randn(3, 4)))
 
 
 @pytest.mark.filterwarnings("ignore:ODENet draws each layer anew")

@@ -1,5 +1,7 @@
 """Means are weighted by the sizes of batches; modes come back as they were."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from mgnet.depth.parallel.evaluation import (
     least_seconds,
     means,
     preferred,
+    unchanged,
 )
 
 
@@ -51,6 +54,41 @@ def test_parts_keep_their_own_modes_also_after_an_error():
         assert not any(part.training for part in module.modules())
         raise KeyError
     assert [part.training for part in module.modules()] == before
+
+
+class Counting(nn.Module):
+    """Writes into a buffer in place, puts another one in the place of a second, keeps a third."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("inside", "anew", "kept"):
+            self.register_buffer(name, torch.zeros(2))
+
+    def forward(self, u):
+        self.inside += torch.rand(2)
+        self.anew = self.anew + u.mean(0)
+        return u * self.kept
+
+
+def test_buffers_and_random_numbers_come_back_also_after_an_error():
+    module = nn.Sequential(nn.BatchNorm1d(2), Counting(), nn.Dropout())
+    before = [(b, b.clone()) for b in module.buffers()]
+    version, state = module[1].kept._version, torch.get_rng_state()
+    with pytest.raises(KeyError), unchanged(module):
+        module(torch.randn(5, 2))
+        raise KeyError
+    for now, (then, value) in zip(module.buffers(), before, strict=True):
+        assert now is then and torch.equal(now, value)
+    assert module[1].kept._version == version  # graphs may still need it
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_way_that_ends_in_infinite_states_takes_forever():
+    def fails(u, side):
+        raise FloatingPointError
+
+    found = least_seconds({"mgrit": fails, "serial": lambda u, side: u}, torch.ones(2), {}, [])
+    assert found["mgrit"] == math.inf > found["serial"] and preferred(found) == "serial"
 
 
 def test_trials_leave_the_graphs_of_what_they_are_given_alone():

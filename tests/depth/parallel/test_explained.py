@@ -44,3 +44,16 @@ def test_one_level_is_serial_and_the_batch_counts():
     assert parallel.explain(torch.randn(5, 3)) == "Serial propagation, " + COMPILED
     told = parallel.explain(torch.randn(0, 3))
     assert "without compiled loops: states are torch.float32 of shape (0, 3)" in told
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_to_explain_changes_nothing(mode):
+    before = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout())
+    net = ODENet(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Dropout()), 8, before=before)
+    parallel, x = LayerParallel(net, mode=mode), torch.randn(5, 2)
+    state = {name: value.clone() for name, value in parallel.state_dict().items()}
+    drawn = torch.get_rng_state()
+    parallel.explain(x)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for name, value in parallel.state_dict().items():
+        assert torch.equal(value, state[name]), name

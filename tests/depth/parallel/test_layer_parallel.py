@@ -312,6 +312,32 @@ def test_trials_of_auto_leave_the_statistics_alone():
     assert tracked.tolist() == [1] * 8
 
 
+def test_trials_of_auto_leave_graphs_alone_that_are_still_to_be_differentiated():
+    class Fixed(Block):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("gain", torch.full((WIDTH,), 0.5))
+
+        def forward(self, u):
+            return self.gain * super().forward(u)
+
+    parallel = LayerParallel(made(8, make=Fixed)[0], 2, 4, mode="auto")
+    first, second = parallel(batch(2)), parallel(batch(3))  # a new shape is measured
+    (first.sum() + second.sum()).backward()
+
+
+def test_auto_goes_layer_by_layer_where_cycles_end_in_infinite_states():
+    class Cubic(Block):  # steps of 1/8 are stable, those of coarse layers are not
+        def forward(self, u):
+            return -(u**3) + 0.0 * super().forward(u)
+
+    net, _ = made(64, make=Cubic, time=8.0)
+    u = 2.0 + batch().square().clamp(max=1.0)
+    with pytest.raises(FloatingPointError):
+        LayerParallel(net, 2, 16)(u)
+    torch.testing.assert_close(LayerParallel(net, 2, 16, mode="auto")(u), net(u))
+
+
 class DrawsByItself(Block):
     def forward(self, u):
         return super().forward(u) + torch.randn_like(u)

@@ -1,10 +1,11 @@
 """Training on folds: what comes out is used as it is said, and ends when it is told to."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from mgnet.estimators.evidence import ensemble as module
 from mgnet.estimators.evidence.ensemble import train
 from mgnet.estimators.evidence.features import different_values
 from mgnet.estimators.evidence.likelihood import Classes, Normal
@@ -123,6 +124,17 @@ def test_an_end_leaves_the_members_that_are_done(kind, interrupt):
         assert len(trained(kind, watch=Counting(0, 0, False))[2].fitted) == 1
 
 
+@pytest.mark.parametrize("kind", ["squares", "three"])
+def test_without_any_time_there_is_a_line(kind):
+    """A command that had no time left wrote constants."""
+    whole = trained(kind, levels=1)[2]
+    found = trained(kind, watch=Watch(0.0))[2]
+    line, other = (one.fitted[0][0] for one in (found, whole))
+    assert len(found.fitted) == 1
+    np.testing.assert_allclose(line.u, other.u, atol=0.1 * np.abs(other.u).max())
+    assert found.shares[0] > found.shares[1:].sum()
+
+
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_an_end_on_a_finer_level_leaves_the_level_before(interrupt):
     """A function that is refined: else there is no finer level to end on."""
@@ -139,10 +151,10 @@ def test_deviations():
     """The noise less what members differ by, and their differences at a place."""
     x, _, found = trained("squares")
     rows = torch.from_numpy(x)
-    found = module.replace(found, spread=float(found.differences(rows).mean()))
+    found = replace(found, spread=float(found.differences(rows).mean()))
     noise = max(2.0 * found.losses[-1] - found.spread, 0.2 * found.losses[-1])
     np.testing.assert_allclose(found.deviation(rows) ** 2, noise + found.differences(rows))
     far = found.deviation(torch.tensor([[9.0, -9.0]], dtype=torch.float64))
     assert far[0] > 2.0 * found.deviation(rows).max()
-    alone = module.replace(found, fitted=found.fitted[:1])
+    alone = replace(found, fitted=found.fitted[:1])
     assert not alone.differences(rows).any()

@@ -96,3 +96,32 @@ def test_starts_are_the_shares_and_parts_of_rows_are_rows():
     assert own.at(np.array([0, 3]), np.ones(2)).rows == 2.0
     squares = Normal(np.arange(4.0), np.arange(1.0, 5.0)).at(slice(1, 3))
     assert squares.targets.tolist() == [1.0, 2.0] and squares.rows == 5.0
+
+
+@pytest.mark.parametrize("classes", [0, 2, 3, 5])
+def test_derivatives_by_the_outputs_are_those_of_autograd(classes):
+    outputs = 1 if classes in (0, 2) else classes
+    rng, f, _, w = drawn(outputs, classes)
+    own = Classes(rng.integers(0, classes, ROWS), w, classes) if classes else Normal(f[::-1, 0], w)
+
+    def loss(f):
+        weights = torch.from_numpy(w)
+        if not classes:
+            return 0.5 * (weights * (f[:, 0] - torch.from_numpy(own.targets.copy())) ** 2).sum()
+        logits = torch.cat([torch.zeros_like(f), f], 1) if classes == 2 else f
+        each = torch.nn.functional.cross_entropy(
+            logits, torch.from_numpy(own.labels), reduction="none"
+        )
+        return (weights * each).sum()
+
+    at = torch.from_numpy(f).requires_grad_()
+    (slope,) = torch.autograd.grad(loss(at), at)
+    np.testing.assert_allclose(own.descent(f), -slope.numpy(), atol=1e-12)
+    whole = torch.autograd.functional.hessian(loss, at.detach()).numpy()
+    hessian = np.einsum("nonp->nop", whole)
+    curvature, g = own.curvature(f), rng.normal(size=f.shape)
+    np.testing.assert_allclose(curvature.times(g), np.einsum("nop,np->no", hessian, g), atol=1e-12)
+    along = np.einsum("no,nop,np->n", g, hessian, g)
+    np.testing.assert_allclose(curvature.along(g), along, atol=1e-12)
+    first = np.eye(outputs)[0]
+    np.testing.assert_allclose(curvature.along(first), hessian[:, 0, 0], atol=1e-12)

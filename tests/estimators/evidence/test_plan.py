@@ -14,7 +14,7 @@ def test_work_is_bounded(rows, inputs, outputs):
     values = np.full(inputs, min(rows, 10_000))
     plan = plan_of(values, rows, outputs)
     work = module._work(plan, plan.sizes, module.STEPS, values, rows, outputs)
-    assert plan.work == module.WORK + module.WORK_PER_ROW * rows
+    assert plan.work == outputs * (module.WORK + module.WORK_PER_ROW * rows)
     smallest = plan.folds == 2 and plan.rows <= FEWEST_ROWS and plan.sizes.units == 2
     assert work <= plan.work or smallest
     assert 2 <= plan.folds <= 5 and plan.sizes.modes // 2 >= 1  # an input has a column
@@ -46,3 +46,12 @@ def test_steps():
     plan = plan_of(np.array([100]), 100, 1)
     assert plan.steps(True, True) < plan.steps(True, False) < plan.steps(False, False)
     assert plan.steps(False, True) == plan.steps(False, False)
+
+
+def test_many_classes_are_solved_by_blocks():
+    values = np.full(60, 17)
+    few, many = plan_of(values, 150, 1), plan_of(values, 1500, 10)
+    assert many.blocks and not few.blocks
+    assert many.folds == 5 and many.sizes.units == module.UNITS_OF_BLOCKS
+    assert not plan_of(np.full(4, 30), 150, 3).blocks  # small tables have a matrix
+    assert many.numbers(values, 1500, 10) < few.numbers(values, 1500, 10)

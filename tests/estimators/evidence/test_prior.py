@@ -1,5 +1,7 @@
 """Weights of a linear model's prior converge to where its marginal likelihood is largest."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -53,3 +55,11 @@ def test_limits_and_changes():
     assert wild.change(prior) == 0.0  # both rest at their limits
     half = prior.updated(np.array([2.0**0.5, 1.0]), np.zeros(2))
     assert half.change(prior) == pytest.approx(np.log(2.0), rel=1e-6)
+
+
+def test_weights_are_carried_by_name():
+    coarse = prior_of(2, [Part(np.array([0]), name="a"), Part(np.array([1]), 1.0, 7.0, "c")])
+    coarse = replace(coarse, weights=np.array([2.0, 5.0]))
+    parts = [Part(np.array([n]), 1.0, 0.1, name) for n, name in enumerate("bca")]
+    fine = prior_of(3, parts).carried(coarse)
+    assert fine.weights.tolist() == [0.1, 5.0, 2.0] and fine.names == ("b", "c", "a")

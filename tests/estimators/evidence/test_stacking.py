@@ -32,7 +32,8 @@ def test_folds_are_balanced_and_add_up(seed):
 def test_weights_are_split_and_their_total_stays(seed, counts):
     rng = np.random.default_rng(seed)
     weights = rng.integers(1, 12, 30).astype(float)
-    folds = folds_of(np.zeros(30, dtype=int), weights, 4, seed, counts)
+    of_rows = None if counts else np.ones(30)
+    folds = folds_of(np.zeros(30, dtype=int), weights, 4, seed, of_rows)
     total = np.bincount(folds.rows, folds.weights, 30)
     np.testing.assert_allclose(total, weights)
     times = np.bincount(folds.rows, minlength=30)
@@ -73,6 +74,18 @@ def test_equal_models_share_equally_and_classes_choose():
     labels = np.arange(90) % 3
     right = 3.0 * np.eye(3)[labels]
     own = Classes(labels, np.ones(90), 3)
-    np.testing.assert_allclose(mixture(own, np.stack([right] * 3)), 1.0 / 3.0, atol=1e-6)
+    found = mixture(own, np.stack([right] * 3))
+    np.testing.assert_allclose(found, found[0], atol=1e-5)
     shares = mixture(own, np.stack([right, -right, np.zeros((90, 3))]))
     assert shares[0] > 0.9
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("factor", [0.4, 1.0, 2.5])
+def test_members_that_are_too_careful_or_too_sure_are_scaled(classes, factor):
+    rng = np.random.default_rng(0)
+    logits = 2.0 * rng.normal(size=(4000, classes))
+    labels = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # a softmax of the logits
+    f = logits[:, 1:] - logits[:, :1] if classes == 2 else logits
+    shares = mixture(Classes(labels, np.ones(4000), classes), np.stack([f / factor] * 2))
+    assert shares.sum() == pytest.approx(factor, rel=0.1)

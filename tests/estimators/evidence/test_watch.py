@@ -36,3 +36,22 @@ def test_without_limits(clock):
     watch = Watch()
     clock.now = 1e12
     assert not watch.begins(7, 0, 1) and not watch.stops()
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_parts_share_the_time(clock, parts):
+    """What one leaves the others have, too; Ctrl-C ends all."""
+    watch = Watch(8.0)
+    for number in range(parts):
+        watch.begin_part(number, parts)
+        assert watch.part == (number, parts) and not watch.ended
+        left = 8.0 - watch.seconds
+        clock.now += left / (parts - number)
+        assert not watch.stops()
+        clock.now += 1e-6
+        assert watch.stops()
+    watch.begin_part(parts - 1, parts)
+    assert not watch.ended and watch.stops()
+    watch.interrupted = True
+    watch.begin_part(0, parts)
+    assert watch.ended

@@ -1,0 +1,65 @@
+"""One thread for the products of small matrices, whichever fits run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+__all__ = ["one_blas_thread"]
+
+
+class _Shared:
+    """How many fits want it, and the pools of the process as the first of them met them."""
+
+    lock = Lock()
+    users = 0
+    before: dict[str, tuple[Any, int]] = {}
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """While any thread of the process is within, BLAS uses one; then as many as before.
+
+    Threads of BLAS would wait for one another over small matrices, and sums depend on how many
+    there are. `threadpoolctl.threadpool_limits` alone, of two fits at once, would give the second
+    all threads back when the first ends, and leave the process with one in the end.
+
+    Examples
+    --------
+    >>> from threadpoolctl import threadpool_info
+    >>> with one_blas_thread():
+    ...     max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+    1
+    """
+    own: list[tuple[Any, int]] = []  # pools that each thread has for itself
+    with _Shared.lock:
+        for pool in ThreadpoolController().select(user_api="blas").lib_controllers:
+            threads = pool.num_threads
+            if getattr(pool, "threading_layer", "") == "openmp":
+                own.append((pool, threads))
+            else:
+                _Shared.before.setdefault(pool.filepath, (pool, threads))
+            _set(pool, 1)
+        _Shared.users += 1
+    try:
+        yield
+    finally:
+        with _Shared.lock:
+            _Shared.users -= 1
+            if not _Shared.users:
+                own += _Shared.before.values()
+                _Shared.before = {}
+            for pool, threads in own:
+                _set(pool, threads)
+
+
+def _set(pool: Any, threads: int) -> None:
+    """From this thread, too: threadpoolctl 3.8 leaves a pool to the thread that was first."""
+    release = getattr(pool, "clear_controlling_thread", lambda force: None)
+    release(force=True)
+    pool.set_num_threads(threads)
+    release(force=True)
