@@ -286,5 +286,6 @@ def test_a_nonlinear_level():
     expected = additive(smoother)(J, u, f + J @ u - (A @ u + u**3))
     np.testing.assert_allclose(swept(smoother, level, u, f), expected, rtol=1e-12)
     smoother = MultiplicativeSchwarz(SETS)
-    with pytest.raises(ValueError, match="residual of this level is a function; take AdditiveSchw"):
-        smoother.start(level, u)
+    for ask in (lambda: smoother.start(level, u), lambda: smoother.work(level, 1)):
+        with pytest.raises(ValueError, match="residual of this level is a function; take Additive"):
+            ask()
