@@ -120,7 +120,7 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
     keys = rows.astype(np.int64) * n + indices
     diagonal, below = np.flatnonzero(rows == indices), indices < rows
     before = np.bincount(rows[below], minlength=n)
-    size = np.maximum.reduceat(abs(data), indptr[:-1])
+    size = abs(data[diagonal])  # of what a pivot is the sum of
     strict = (np.ones(below.sum(), np.int8), (rows[below], indices[below]))
     after = sp.csc_matrix(strict, shape=(n, n))
     waiting = before.copy()
@@ -135,7 +135,11 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
             wanted = mine[owners].astype(np.int64) * n + indices[taken]
             found = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
             hit = keys[found] == wanted
-            data[found[hit]] -= data[entry][owners[hit]] * data[taken[hit]]
+            part = data[entry][owners[hit]] * data[taken[hit]]
+            data[found[hit]] -= part
+            row = mine[owners[hit]]
+            own = found[hit] == diagonal[row]
+            size[row[own]] = np.maximum(size[row[own]], abs(part[own]))
         zero = ~(abs(data[diagonal[ready]]) > np.finfo(dtype).eps * size[ready])
         if zero.any():
             raise ValueError(

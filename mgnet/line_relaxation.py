@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from mgnet import vector
 from mgnet.limits import check_memory, is_number, is_one_of, is_whole, shown
+from mgnet.local_inverses import balancing
 from mgnet.smoother import Smoother
 from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
 
@@ -254,6 +255,9 @@ def _factorised(
         f"{owner} got lines with entries up to {max(below, above)} points apart",
         "take another smoother",
     )
+    scales = balancing(i, j, values, number)
+    if scales is not None:
+        values = values * scales[0][i] * scales[1][j]
     band = np.zeros((2 * below + above + 1, number), dtype, order="F")
     np.add.at(band, (below + above + i - j, j), values)  # SciPy may hold an entry in two parts
     scale = abs(band).max(axis=0, initial=0.0)
@@ -281,7 +285,10 @@ def _factorised(
             f"{owner}: the line along axis {axis} through unknown {unknown} has a matrix that is "
             "singular to working precision; take lines along another axis, or another smoother"
         )
-    return solve
+    if scales is None:
+        return solve
+    before, after = (x.astype(abs(band[:1, :1]).dtype) for x in scales)
+    return lambda b: after * solve(before * b)
 
 
 def _damped(

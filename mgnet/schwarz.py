@@ -177,12 +177,8 @@ class MultiplicativeSchwarz(Smoother):
         return _concatenated("MultiplicativeSchwarz", self.subdomains)
 
     def start(self, level: Level, u: State) -> tuple[list[Stage], float]:
+        self._check_rows(level)
         owner = f"{self} on {level}"
-        if not has_rows(level):
-            raise ValueError(
-                f"{owner} takes the rows of a matrix, but the residual of this level is a "
-                "function; take AdditiveSchwarz there"
-            )
         matrix: Any = sp.csr_matrix(finite_matrix(level, u, owner))
         indices, offsets = _covering(owner, self._sets, matrix)
         dtype, omega, forward = solve_dtype(matrix, u), self.omega, []
@@ -205,7 +201,15 @@ class MultiplicativeSchwarz(Smoother):
         level.charge(sweeps * work)
         return corrected(level, u, f, stages, sweeps), memory
 
+    def _check_rows(self, level: Level) -> None:
+        if not has_rows(level):
+            raise ValueError(
+                f"{self} on {level} takes the rows of a matrix, but the residual of this level is "
+                "a function; take AdditiveSchwarz there"
+            )
+
     def work(self, level: Level, sweeps: int) -> float:
+        self._check_rows(level)
         sets = self._sets
         if sets is None:
             sets = _neighbours(vector.as_scipy(level.matrix))

@@ -58,10 +58,10 @@ def stronger_smoother(level: Level, u: State) -> str:
 
 def _saddle(matrix: Any) -> str:
     diagonal = matrix.diagonal().real
-    if not diagonal.min(initial=0.0) < 0.0 < diagonal.max(initial=0.0):
+    if not diagonal.min() <= 0.0 < diagonal.max():
         return ""
     return (
-        "its diagonal has both signs, as that of a saddle point; take "
+        "its diagonal is not of one sign, as that of a saddle point; take "
         "MultiplicativeSchwarz(subdomains) there, with a set for each constraint and its unknowns "
         "(Vanka's smoother)"
     )

@@ -81,6 +81,12 @@ def test_exact_without_fill():
         np.testing.assert_allclose(swept(ILU(), Level(A, ILU()), 0 * u, A @ u), u, rtol=1e-12)
 
 
+def test_a_pivot_that_is_small_beside_its_row_is_no_zero():
+    A = sp.csr_matrix([[1e-12, 1e6], [1e-18, 2.0]])
+    u = np.array([1e18, 1.0])
+    np.testing.assert_allclose(swept(ILU(), Level(A, ILU()), 0 * u, A @ u), u, rtol=1e-12)
+
+
 def test_a_diagonal_without_entries_may_be_filled():
     A = sp.csr_matrix([[2.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 3.0]])
     u = np.array([1.0, 2.0, 3.0])

@@ -40,6 +40,25 @@ def test_units_do_not_look_singular():
     np.testing.assert_allclose(inverses.apply(f), scale, rtol=1e-12)
 
 
+@pytest.mark.parametrize("noise", [1e-12, 1e-17, 1e-30, 1e-300])
+def test_tiny_entries_are_no_units(noise):
+    A = np.diag(np.arange(1.0, 7.0)) + np.diag(np.ones(5), 1)
+    A[3, 0], A[5, 2] = noise, -noise
+    inverses = local_inverses(A, np.arange(6), np.array([0, 6]), np.dtype(float), "x")
+    f = np.arange(6.0)
+    np.testing.assert_allclose(inverses.apply(f), np.linalg.solve(A, f), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 40])
+def test_singular_ones_in_any_units(size):
+    draw = np.random.default_rng(size)
+    A = draw.standard_normal((size, size))
+    A[0] = A[1:].sum(axis=0)
+    A *= 10.0 ** draw.integers(-9, 10, (size, 1)) * 10.0 ** draw.integers(-9, 10, size)
+    with pytest.raises(ValueError, match="is singular to working precision"):
+        local_inverses(A, np.arange(size), np.array([0, size]), np.dtype(float), "x")
+
+
 def test_entries_in_several_parts_are_added():
     A = sp.csr_matrix(([1.0, 1.0, 4.0], [0, 0, 1], [0, 2, 3]), (2, 2))
     inverses = local_inverses(A, np.arange(2), np.array([0, 2]), np.dtype(float), "x")
