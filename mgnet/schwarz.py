@@ -98,7 +98,7 @@ class AdditiveSchwarz(Smoother):
         matrix = finite_matrix(level, u, owner)
         indices, offsets = _covering(owner, self._sets, matrix)
         inverses = local_inverses(matrix, indices, offsets, solve_dtype(matrix, u), owner)
-        real = np.zeros(0, inverses.dtype).real.dtype
+        real = np.finfo(inverses.dtype).dtype
         after = self._weights(indices).astype(real)
         before = after if self.weights == "symmetric" else None
         places = (after * real.type(self.omega), indices, np.arange(len(indices) + 1))

@@ -97,7 +97,7 @@ def _columns(trained: Model, values: np.ndarray) -> list[np.ndarray]:
     """What a prediction adds: values; or the class, empty where there is none, and all shares."""
     if not trained.targets.classes:
         return list(values.T)
-    known = np.isfinite(values).all(axis=1)
+    known = np.logical_and.reduce(np.isfinite(values), axis=1)
     likeliest = np.where(known, np.where(known[:, None], values, 0.0).argmax(axis=1), -1)
     labels = np.array([*trained.targets.classes, ""], dtype=object)[likeliest]
     return [labels, *values.T]

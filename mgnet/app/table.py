@@ -213,7 +213,7 @@ def _complete(
         if column.kind != "text" or column.name not in inputs
     }
     table = np.column_stack(list(missing.values()))
-    bad = table.any(axis=1)
+    bad = np.logical_or.reduce(table, axis=1)
     if bad.any() and not drop_missing:
         first = int(bad.argmax())
         names, counts = list(missing), table.sum(0)

@@ -105,7 +105,8 @@ def spline_modes(intervals: int, degree: int) -> Modes:
     slopes = spline.derivative()(places)
     steep = slopes.T @ (mean[:, None] * slopes)
     rough = _jumps(intervals) if degree == 1 else roughness_rows(intervals, degree).toarray()
-    whole = np.linalg.qr(np.column_stack([mean @ spline(places), np.eye(count)]))[0][:, 1:count]
+    means: np.ndarray = mean @ spline(places)
+    whole = np.linalg.qr(np.column_stack([means, np.eye(count)]))[0][:, 1:count]
     sizes, vectors = eigh(whole.T @ (0.5 * rough.T @ rough) @ whole, whole.T @ steep @ whole)
     modes = whole @ vectors
     modes[:, 0] *= np.sign(modes[-1, 0])
