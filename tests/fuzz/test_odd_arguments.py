@@ -62,7 +62,11 @@ SPLINES = {
 FITS = {
     "hidden": 2, "intervals": 2, "levels": 2, "degree": 3, "roughness": 1e-3, "max_iter": 1,
     "tol": 1e-3, "seconds": None, "n_iter_no_change": 5, "validation_fraction": 0.2,
-    "random_state": 0,
+    "random_state": 0, "ensemble": 1,
+}  # fmt: skip
+ENSEMBLES = {
+    "hidden": 2, "intervals": 2, "levels": 2, "degree": 3, "max_iter": 1, "seconds": None,
+    "random_state": 0, "ensemble": 2,
 }  # fmt: skip
 # What is made -> its arguments as they should be.
 MADE = {
@@ -82,6 +86,8 @@ MADE = {
     "ODENet.refine": (lambda factor: NET.refine(factor), {"factor": 2}),
     "KANRegressor": (regression, FITS),
     "KANClassifier": (classification, FITS),
+    "KANRegressor, an ensemble": (regression, ENSEMBLES),
+    "KANClassifier, an ensemble": (classification, ENSEMBLES),
 }
 
 
@@ -108,7 +114,7 @@ def tried(name, seed, number):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", MADE)
 def test_odd_arguments_are_right_or_refused(name):
-    for number in range(6 if name in ("KANRegressor", "KANClassifier") else 12):
+    for number in range(6 if MADE[name][0] in (regression, classification) else 12):
         tried(name, 1, number)
 
 
@@ -130,9 +136,13 @@ def test_odd_arguments_are_right_or_refused(name):
         ("ODENet.refine", {"factor": 10**12}),
         ("KANRegressor", {"levels": 20, "intervals": 4}),
         ("KANClassifier", {"intervals": 10**9}),
+        ("KANRegressor, an ensemble", {"intervals": 10**9}),
+        ("KANClassifier, an ensemble", {"hidden": 10**12}),
     ],
 )
 def test_what_is_too_large_is_counted_before_it_is_built(name, given):
     make, plain = MADE[name]
-    with pytest.raises(ValueError, match=r"(?s)got .*(GiB of memory|are not trained here).*; use"):
+    with pytest.raises(
+        ValueError, match=r"(?s)got .*(GiB of memory|are not trained here).*; (use|leave)"
+    ):
         make(**{**plain, **given})
