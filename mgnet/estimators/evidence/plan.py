@@ -17,6 +17,7 @@ UNITS_OF_BLOCKS = 8
 EXAMPLES = 10  # rows for each parameter that the first steps are taken on
 MOST_INTERVALS, MOST_UNITS = 256, 32
 LEVELS = 8
+LARGE = 10**30  # a size that is refused later; larger ones are no doubles
 FEWEST_ROWS = 2000  # that wide tables are cut to before models are made smaller
 MUCH, FEWEST = 100.0, 300  # so many times that work, as of many classes: fewer rows at the end
 
@@ -166,7 +167,8 @@ def plan_of(
     >>> plan_of(np.array([100, 2]), 100, 1).sizes
     Sizes(additive=8, first=4, second=4, units=4, modes=12)
     """
-    first = 4 if intervals is None else intervals
+    first = 4 if intervals is None else min(intervals, LARGE)
+    units = None if units is None else min(units, LARGE)
     sizes = Sizes(2 * first, first, first, units or 4, 2 * (first + degree - 1))
     work = outputs * (WORK + WORK_PER_ROW * rows)
     folds, levels = min(folds, max(2, rows // 3)), levels or LEVELS

@@ -31,6 +31,8 @@ def test_what_is_asked_for():
     assert (plan.folds, plan.degree, plan.levels) == (3, 2, 2)
     huge = plan_of(np.full(1000, 10_000), 10**6, 3, units=7)
     assert huge.sizes.units == 7 and huge.folds == 2
+    beyond = plan_of(np.array([50, 50]), 50, 1, units=10**500, intervals=10**500)
+    assert min(beyond.parameters(np.array([50, 50]), 1), beyond.sizes.units) > 10**20
 
 
 def test_finer_models_end_somewhere():
