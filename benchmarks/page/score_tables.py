@@ -74,7 +74,9 @@ def score_figure(rows: Rows) -> Figure:
         )
     ax.axvline(1.03, color="0.6", linewidth=0.8, linestyle="--")
     ax.set(xscale="log", xlabel="RMSE or log loss over the best of the table; dashed: 3 % above")
-    ticks = [1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0]
+    right = 1.1 * max(row["ratio"] for row in scores if math.isfinite(row["ratio"]))
+    ax.set_xlim(0.97, right)
+    ticks = [tick for tick in (1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 100.0) if tick < right]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     ax.set_yticks(range(len(tables)), tables)
