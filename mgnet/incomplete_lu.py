@@ -40,6 +40,9 @@ class ILU(Smoother):
         to their column, are dropped; 0 drops none that the fill allows.
     fill_factor : float
         With `drop_tol`, the entries of L and U together, at most, as a multiple of the matrix's.
+        Bound the fill by `drop_tol` and not by this: SciPy 1.15.3 drops couplings of the matrix
+        itself to meet it, and such factors can be worse than none
+        (`findings/scipy_spilu_is_no_ilu0.sh`).
 
     Examples
     --------
