@@ -138,11 +138,7 @@ def table(rows: list[saved.Row], targets: list[saved.Row]) -> str:
                 f"  {row['estimator']:<30} {row['median']:>16.4f} {row['least']:>7.4f} "
                 f"{row['largest']:>8.4f} {row['seconds']:>6.2f}"
             )
-    lines.append("")
-    for goal in targets:
-        verdict = "reached" if goal["met"] else "not reached"
-        lines.append(f"{goal['name']}: {goal['measured']}, target {goal['target']}, {verdict}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *saved.verdicts(targets)])
 
 
 def main() -> None:

@@ -331,11 +331,7 @@ def text_of(rows: list[saved.Row], targets: list[saved.Row], left_out: list[str]
                 f"{row['part']:<16} {row['method']:<21} error {row['error']:.3g}, "
                 f"{row['seconds']:.3g} s of the processor, {row['wall']:.3g} s"
             )
-    lines.append("")
-    for goal in targets:
-        verdict = "reached" if goal["met"] else "not reached"
-        lines.append(f"{goal['name']}: {goal['measured']}, target {goal['target']}, {verdict}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *saved.verdicts(targets)])
 
 
 def main() -> None:

@@ -80,6 +80,15 @@ def target(name: str, goal: str, measured: str, met: bool) -> Row:
     return {"name": name, "target": goal, "measured": measured, "met": met}
 
 
+def verdicts(targets: Sequence[Row]) -> list[str]:
+    """A line for each target."""
+    ends = {True: "reached", False: "not reached"}
+    return [
+        f"{goal['name']}: {goal['measured']}, target {goal['target']}, {ends[bool(goal['met'])]}"
+        for goal in targets
+    ]
+
+
 def save(
     folder: Path, name: str, setting: str, rows: Sequence[Row], targets: Sequence[Row], text: str
 ) -> None:

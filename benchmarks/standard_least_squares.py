@@ -256,11 +256,7 @@ def table(rows: list[saved.Row], lines: list[str], targets: list[saved.Row]) -> 
         for key in "evaluations", "jacobians", "digits":
             cells += [str(found.get(f"{name}_{key}", "")) for name in ("minpack", "mgnet")]
         text.append(f"| {' | '.join([*cells, found['mgnet_ends']])} |")
-    text += ["", *lines, ""]
-    for goal in targets:
-        met = "reached" if goal["met"] else "not reached"
-        text.append(f"{goal['name']}: {goal['measured']}, target {goal['target']}, {met}")
-    return "\n".join(text)
+    return "\n".join([*text, "", *lines, "", *saved.verdicts(targets)])
 
 
 def option(text: str) -> tuple[str, Any]:

@@ -98,7 +98,7 @@ def plot_dependence(data: Data, predict: Predict, order: Sequence[int] | None = 
     figure.suptitle(f"{few}mean prediction as one column changes", fontsize=11)
     names = data.targets.outputs
     if len(kept) > 1:
-        labels = [as_label(shown(names[number])) for number in kept]
+        labels = [as_label(names[number]) for number in kept]
         figure.legend(axes[0].lines[: len(kept)], labels, loc="outside lower center",
                       ncols=len(kept), frameon=False, fontsize=9)  # fmt: skip
     return figure
@@ -226,7 +226,7 @@ def _measure(data: Data) -> str:
         return "mean probability"
     name, *others = data.targets.names
     several = "mean prediction,\nin deviations of the targets"
-    return several if others else f"{as_label(shown(name))},\nmean prediction"
+    return several if others else f"{as_label(name)},\nmean prediction"
 
 
 def _draw(ax: Axes, panel: _Panel, means: np.ndarray) -> None:
@@ -248,7 +248,7 @@ def _draw(ax: Axes, panel: _Panel, means: np.ndarray) -> None:
     if told := panel.day:
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: told(float(value))[:10]))
         ax.tick_params(axis="x", labelsize=8)
-    ax.set_xlabel(as_label(shown(panel.name, 40)))
+    ax.set_xlabel(as_label(panel.name))
     ax.grid(color="0.9", linewidth=0.8)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)

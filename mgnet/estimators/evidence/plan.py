@@ -96,16 +96,21 @@ class Plan:
             return min(rows, self.rows) * (
                 len(inputs) * self.sizes.modes + self.sizes.units * outputs
             )
-        own, seen = _parameters(self, self.sizes, inputs, outputs), min(rows, self.rows) * outputs
-        return max(int(size) * min(int(size), seen) for size in own)
+        _, wide, hidden = _counts(self, self.sizes, inputs, outputs)
+        seen = min(rows, self.rows) * outputs
+        return max(int(size) * min(int(size), seen) for size in (hidden, wide * outputs))
 
 
-def _parameters(plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int) -> tuple[float, float]:
-    """Of a hidden-layer model, and of an additive one."""
-    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.first + plan.degree - 1)).sum()
-    hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
-    modes = np.minimum(inputs - 1, min(sizes.modes, sizes.additive + plan.degree - 1)).sum()
-    return hidden, modes * outputs
+def _counts(
+    plan: Plan, sizes: Sizes, inputs: np.ndarray, outputs: int
+) -> tuple[float, float, float]:
+    """Columns of a hidden-layer model and of an additive one; parameters of the former."""
+    few, wide = (
+        np.minimum(inputs - 1, min(most, intervals + plan.degree - 1)).sum()
+        for most, intervals in ((sizes.modes // 2, sizes.first), (sizes.modes, sizes.additive))
+    )
+    hidden = sizes.units * (few + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
+    return few, wide, hidden
 
 
 def _work(
@@ -113,17 +118,15 @@ def _work(
 ) -> float:
     """Multiplications on a level, about, with so many first steps on few rows."""
     seen = min(rows, plan.rows) * (plan.folds - 1.0) / plan.folds * outputs
-    modes = np.minimum(inputs - 1, min(sizes.modes // 2, sizes.first + plan.degree - 1)).sum()
-    hidden = sizes.units * (modes + (sizes.second + plan.degree) * outputs) + len(inputs) * outputs
-    wide = np.minimum(inputs - 1, min(sizes.modes, sizes.additive + plan.degree - 1)).sum()
+    few, wide, hidden = _counts(plan, sizes, inputs, outputs)
 
     def of_hidden(seen: float) -> float:
         if not plan.blocks:
             return work_of_step(seen, hidden)
         behind = sizes.units * (sizes.second + plan.degree) + len(inputs)
-        return work_of_block_step(seen / outputs, [modes] * sizes.units + [behind] * outputs)
+        return work_of_block_step(seen / outputs, [few] * sizes.units + [behind] * outputs)
 
-    def of_sum(columns: int) -> float:
+    def of_sum(columns: float) -> float:
         if not plan.blocks:
             return work_of_step(seen, columns * outputs)
         return work_of_block_step(seen / outputs, [columns] * outputs)
