@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 
 from mgnet import kernels, vector
-from mgnet.limits import is_number, is_one_of, is_whole, shown
+from mgnet.limits import is_number, is_whole, shown
 from mgnet.local_inverses import LocalInverses, local_inverses
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
+from mgnet.subspace_corrections import (
+    Stage,
+    check_direction,
+    corrected,
+    factored_triangle,
+    finite_matrix,
+    has_rows,
+    solve_dtype,
+)
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -102,11 +109,7 @@ class BlockGaussSeidel(Smoother):
 
     def __post_init__(self) -> None:
         _check_sizes("BlockGaussSeidel", self.sizes)
-        if not is_one_of(self.direction, ("forward", "backward", "symmetric")):
-            raise ValueError(
-                f"BlockGaussSeidel got direction {shown(self.direction)}; "
-                "it must be 'forward', 'backward' or 'symmetric'"
-            )
+        check_direction("BlockGaussSeidel", self.direction)
 
     @property
     def _backward(self) -> tuple[bool, ...]:
@@ -120,13 +123,11 @@ class BlockGaussSeidel(Smoother):
         plain = isinstance(u, np.ndarray) and has_rows(level)
         if plain and kernels.available and kernels.compiles(scaled.dtype, u.dtype):
             return scaled, inverses, np.ones(len(block), scaled.dtype)
-        # SuperLU without pivoting factorises a triangle without fill: its solves are the sweeps.
-        settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
         stages = []
         for backward in self._backward:
             triangle = (sp.triu if backward else sp.tril)(scaled, format="csc")
-            factors = spla.splu(triangle, "NATURAL", **settings)
-            stages.append(Stage(None, _after_blocks(factors.solve, inverses)))
+            solve = factored_triangle(triangle).solve
+            stages.append(Stage(None, _after_blocks(solve, inverses)))
         return stages
 
     def smooth(
@@ -180,7 +181,7 @@ def _inverse_blocks(
     if not isinstance(sizes, tuple):
         if n % sizes:
             raise ValueError(
-                f"{smoother} on {level}: {n} unknowns are no multiple of the block size {sizes}; "
+                f"{owner}: {n} unknowns are no multiple of the block size {sizes}; "
                 "give sizes, one for each block"
             )
         offsets = np.arange(0, n + 1, sizes)
@@ -188,7 +189,7 @@ def _inverse_blocks(
         offsets = np.concatenate([[0], np.cumsum(sizes)])
     if offsets[-1] != n:
         raise ValueError(
-            f"{smoother} on {level}: the blocks have {offsets[-1]} unknowns in all, but the level "
+            f"{owner}: the blocks have {offsets[-1]} unknowns in all, but the level "
             f"has {n}; each must be in one block"
         )
     dtype = solve_dtype(matrix, u)

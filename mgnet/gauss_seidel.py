@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-import scipy.sparse.linalg as spla
 
 from mgnet import kernels, vector
-from mgnet.limits import is_one_of, shown
 from mgnet.smoother import Smoother, diagonal, residual_at
+from mgnet.subspace_corrections import check_direction, factored_triangle, has_rows
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -49,11 +48,7 @@ class GaussSeidel(Smoother):
     direction: str = "forward"
 
     def __post_init__(self) -> None:
-        if not is_one_of(self.direction, ("forward", "backward", "symmetric")):
-            raise ValueError(
-                f"GaussSeidel got direction {shown(self.direction)}; "
-                "it must be 'forward', 'backward' or 'symmetric'"
-            )
+        check_direction("GaussSeidel", self.direction)
 
     @cached_property
     def _directions(self) -> tuple[str, ...]:
@@ -62,16 +57,14 @@ class GaussSeidel(Smoother):
     def start(self, level: Level, u: State) -> Any:
         inverse = 1.0 / diagonal(level, u, self)
         matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
-        plain = isinstance(u, np.ndarray) and level.linearize is None and level.residual is None
+        plain = isinstance(u, np.ndarray) and has_rows(level)
         if plain and kernels.available and kernels.compiles(matrix.dtype, u.dtype):
             return matrix, inverse.reshape(-1), kernels.reach(matrix)
         parts = {"forward": sp.tril, "backward": sp.triu}
-        # SuperLU without pivoting factorises a triangle without fill: its solves are the sweeps.
-        settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
         factors, dtype = {}, vector.at_most_double(matrix.dtype, vector.dtype_of(u), float)
         for direction in self._directions:
             triangle = parts[direction](matrix.astype(dtype), format="csc")
-            factors[direction] = spla.splu(triangle, "NATURAL", **settings)
+            factors[direction] = factored_triangle(triangle)
         return factors
 
     def smooth(

@@ -12,7 +12,13 @@ import scipy.sparse.linalg as spla
 from mgnet import kernels, vector
 from mgnet.limits import is_number, shown
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, finite_matrix, solve_dtype
+from mgnet.subspace_corrections import (
+    Stage,
+    corrected,
+    factored_triangle,
+    finite_matrix,
+    solve_dtype,
+)
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -195,8 +201,6 @@ def _triangular_solves(factors: Any) -> Any:
         return solve
     n = factors.shape[0]
     lower: Any = sp.tril(factors, -1) + sp.diags(np.ones(n, factors.dtype))
-    # SuperLU without pivoting factorises a triangle without fill.
-    settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
-    first = spla.splu(sp.csc_matrix(lower), "NATURAL", **settings)
-    second = spla.splu(sp.triu(factors, format="csc"), "NATURAL", **settings)
+    first = factored_triangle(sp.csc_matrix(lower))
+    second = factored_triangle(sp.triu(factors, format="csc"))
     return lambda r: second.solve(first.solve(r))

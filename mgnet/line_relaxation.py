@@ -16,7 +16,15 @@ from mgnet import vector
 from mgnet.limits import check_memory, is_number, is_one_of, is_whole, shown
 from mgnet.local_inverses import balancing
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
+from mgnet.subspace_corrections import (
+    Stage,
+    check_direction,
+    corrected,
+    finite_matrix,
+    has_rows,
+    in_direction,
+    solve_dtype,
+)
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -103,11 +111,7 @@ class LineRelaxation(Smoother):
             raise ValueError(
                 f"LineRelaxation got omega {shown(self.omega)}; give a number above 0, as 0.8"
             )
-        if not is_one_of(self.direction, ("forward", "backward", "symmetric")):
-            raise ValueError(
-                f"LineRelaxation got direction {shown(self.direction)}; "
-                "it must be 'forward', 'backward' or 'symmetric'"
-            )
+        check_direction("LineRelaxation", self.direction)
         if not is_whole(self.offset, 0, 1):
             raise ValueError(f"LineRelaxation got offset {shown(self.offset)}; it must be 0 or 1")
         tuples = isinstance(self.shape, tuple) and len(self.shape) > 0
@@ -136,9 +140,7 @@ class LineRelaxation(Smoother):
                 rows = None if whole is None else whole[unknowns]
                 stages[axis].append(Stage(unknowns, partial(_damped, solve, dtype, omega), rows))
         forward = [stage for axis in axes for stage in stages[axis]]
-        backward = forward[::-1]
-        every = {"forward": forward, "backward": backward, "symmetric": forward + backward}
-        return every[self.direction]
+        return in_direction(self.direction, forward)
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any

@@ -15,7 +15,15 @@ from mgnet import vector
 from mgnet.limits import is_number, is_one_of, shown
 from mgnet.local_inverses import local_inverses
 from mgnet.smoother import Smoother
-from mgnet.subspace_corrections import Stage, corrected, finite_matrix, has_rows, solve_dtype
+from mgnet.subspace_corrections import (
+    Stage,
+    check_direction,
+    corrected,
+    finite_matrix,
+    has_rows,
+    in_direction,
+    solve_dtype,
+)
 
 if TYPE_CHECKING:
     from mgnet.level import Level
@@ -165,11 +173,7 @@ class MultiplicativeSchwarz(Smoother):
 
     def __post_init__(self) -> None:
         _check_omega("MultiplicativeSchwarz", self.omega)
-        if not is_one_of(self.direction, ("forward", "backward", "symmetric")):
-            raise ValueError(
-                f"MultiplicativeSchwarz got direction {shown(self.direction)}; "
-                "it must be 'forward', 'backward' or 'symmetric'"
-            )
+        check_direction("MultiplicativeSchwarz", self.direction)
         _ = self._sets
 
     @cached_property
@@ -190,9 +194,7 @@ class MultiplicativeSchwarz(Smoother):
             begins = np.concatenate([[0], np.cumsum(sizes)])
             inverses = local_inverses(matrix, unknowns, begins, dtype, owner)
             forward.append(Stage(unknowns, _damped(inverses, omega), matrix[unknowns]))
-        every = {"forward": forward, "backward": forward[::-1]}
-        every["symmetric"] = forward + forward[::-1]
-        return every[self.direction], self.work(level, 1)
+        return in_direction(self.direction, forward), self.work(level, 1)
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any

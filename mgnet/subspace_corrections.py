@@ -14,14 +14,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg as spla
 
 from mgnet import kernels, vector
+from mgnet.limits import is_one_of, shown
 from mgnet.smoother import residual_at
 
 if TYPE_CHECKING:
     from mgnet.level import Level
 
-__all__ = ["Stage", "corrected", "finite_matrix", "has_rows", "solve_dtype"]
+__all__ = [
+    "Stage",
+    "check_direction",
+    "corrected",
+    "factored_triangle",
+    "finite_matrix",
+    "has_rows",
+    "in_direction",
+    "solve_dtype",
+]
 
 State = Any
 
@@ -49,6 +60,51 @@ class Stage:
     unknowns: np.ndarray | None
     solve: Callable[[np.ndarray], np.ndarray]
     rows: Any = None
+
+
+def check_direction(owner: str, direction: str) -> None:
+    """Refuse a direction of sweeps that is none.
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> check_direction("GaussSeidel", "up")
+    Traceback (most recent call last):
+    ValueError: GaussSeidel got direction 'up'; it must be 'forward', 'backward' or 'symmetric'
+    """
+    if not is_one_of(direction, ("forward", "backward", "symmetric")):
+        raise ValueError(
+            f"{owner} got direction {shown(direction)}; "
+            "it must be 'forward', 'backward' or 'symmetric'"
+        )
+
+
+def in_direction(direction: str, stages: Sequence[Any]) -> list[Any]:
+    """Stages in the order of a sweep; a symmetric one goes forth and back.
+
+    Examples
+    --------
+    >>> in_direction("symmetric", [1, 2, 3])
+    [1, 2, 3, 3, 2, 1]
+    """
+    forward, backward = list(stages), list(stages)[::-1]
+    every = {"forward": forward, "backward": backward, "symmetric": forward + backward}
+    return every[direction]
+
+
+def factored_triangle(triangle: Any) -> Any:
+    """What SuperLU makes of a sparse triangle: without pivoting it has no fill, its solves sweep.
+
+    Examples
+    --------
+    >>> factored_triangle(sp.csc_matrix([[2.0, 0.0], [1.0, 1.0]])).solve(np.array([2.0, 3.0]))
+    array([1., 2.])
+    """
+    settings = {"diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+    return spla.splu(triangle, "NATURAL", **settings)
 
 
 def has_rows(level: Level) -> bool:
