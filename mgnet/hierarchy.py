@@ -14,7 +14,10 @@ import numpy as np
 from mgnet import consistency, vector
 from mgnet.callbacks import real_function
 from mgnet.coarse_solver import Direct
+from mgnet.galerkin import galerkin_products
+from mgnet.hierarchy_table import table
 from mgnet.level import Level
+from mgnet.nullspace import NullSpace
 from mgnet.smoother import Jacobi, Smoother
 from mgnet.transfer import MatrixTransfer
 
@@ -43,6 +46,9 @@ class Hierarchy(Sequence[Level]):
     network : callable, optional
         `(number of a level, state of that level) -> network` with these parameters, where the
         states are parameters of networks.
+    nullspace : "constant", array of shape (n,) or (n, k), or NullSpace, optional
+        What a singular matrix of level 0 takes to zero: see `NullSpace`. By default that which is
+        attached to a PETSc Mat (`Mat.setNullSpace`).
 
     Raises
     ------
@@ -70,6 +76,7 @@ class Hierarchy(Sequence[Level]):
         bind: Callable[[Any], Sequence[Level]] | None = None,
         nested: bool = False,
         network: Callable[[int, State], Any] | None = None,
+        nullspace: Any = None,
     ):
         if isinstance(levels, Level):
             raise TypeError("Hierarchy got a Level; it takes a sequence of them: [level, ...]")
@@ -90,6 +97,10 @@ class Hierarchy(Sequence[Level]):
         for number, level in enumerate(self.levels):  # each looks at the next
             coarser = self.levels[number + 1] if number + 1 < len(self.levels) else None
             consistency.check_parts(number, level, coarser)
+        matrix = self.levels[0].matrix
+        self.nullspace: NullSpace | None = NullSpace.of(nullspace, matrix)
+        if self.nullspace is not None and matrix is not None:
+            self.nullspace.check(matrix)
 
     @overload
     def __getitem__(self, index: int) -> Level: ...
@@ -126,7 +137,7 @@ class Hierarchy(Sequence[Level]):
         levels: Sequence[Level] | Callable[[Sequence[Level]], Sequence[Level]],
         first: int = 0,
     ) -> Hierarchy:
-        """A hierarchy of other levels with this one's `norm`, `dot`, `bind`, `nested`, `network`.
+        """A hierarchy of other levels with the rest of this one: `norm`, `dot`, `bind` and so on.
 
         Parameters
         ----------
@@ -136,7 +147,7 @@ class Hierarchy(Sequence[Level]):
             off or get other smoothers; where operators or transfers change, `check` tests it.
         first : int
             The level of this hierarchy on which the new one begins, where finer ones are cut off:
-            `network` then counts from there.
+            `network` then counts from there, and a `nullspace` is left out.
 
         Examples
         --------
@@ -158,7 +169,13 @@ class Hierarchy(Sequence[Level]):
         if first:
             network = partial(_network_below, network, first)
         return Hierarchy(
-            levels, norm=self.norm, dot=self.dot, bind=bind, nested=self.nested, network=network
+            levels,
+            norm=self.norm,
+            dot=self.dot,
+            bind=bind,
+            nested=self.nested,
+            network=network,
+            nullspace=None if first else self.nullspace,
         )
 
     def check(self, u: State, seed: int = 0) -> str:
@@ -212,6 +229,7 @@ class Hierarchy(Sequence[Level]):
         coarse_solver: Smoother | None = None,
         nested: bool = False,
         shapes: Sequence[tuple[int, ...]] | None = None,
+        nullspace: Any = None,
     ) -> Hierarchy:
         """Linear multigrid from matrices, finest first.
 
@@ -222,11 +240,14 @@ class Hierarchy(Sequence[Level]):
         restrictions : sequence of L - 1 matrices, optional
             The transposes by default.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            `Jacobi()` before and after the coarse correction, and `Direct()`, by default.
+            `Jacobi()` before and after the coarse correction, and `Direct()`, by default; with a
+            null space `Direct("pinv")`.
         nested : bool
             Whether the matrices are Galerkin products.
         shapes : sequence of L tuples of int, optional
             Of the grids, for `LineRelaxation`: `Level.shape`.
+        nullspace : "constant", array or NullSpace, optional
+            Of a singular matrix of level 0.
 
         Examples
         --------
@@ -255,9 +276,48 @@ class Hierarchy(Sequence[Level]):
         for k, (A, P, R) in enumerate(zip(matrices[:-1], prolongations, restrictions, strict=True)):
             transfer, name = MatrixTransfer(P, R), f"level {k}"
             levels.append(Level(A, smoother, transfer, post_smoother, name=name, shape=shapes[k]))
-        solver, name = coarse_solver or Direct(), f"level {count - 1}"
+        singular = NullSpace.of(nullspace, matrices[0]) is not None
+        solver, name = coarse_solver or Direct("pinv" if singular else "lu"), f"level {count - 1}"
         coarsest = Level(matrices[-1], solver, name=name, shape=shapes[-1])
-        return cls([*levels, coarsest], nested=nested)
+        return cls([*levels, coarsest], nested=nested, nullspace=nullspace)
+
+    @classmethod
+    def galerkin(
+        cls,
+        matrix: Any,
+        prolongations: Sequence[Any],
+        restrictions: Sequence[Any] | None = None,
+        smoother: Smoother | None = None,
+        post_smoother: Smoother | None = None,
+        coarse_solver: Smoother | None = None,
+        shapes: Sequence[tuple[int, ...]] | None = None,
+        nullspace: Any = None,
+    ) -> Hierarchy:
+        """Linear multigrid from one matrix and prolongations: coarse matrices are products R A P.
+
+        Parameters
+        ----------
+        matrix : matrix of shape (n, n)
+        prolongations : sequence of matrices of shape (fine, coarse), finest first
+            All of one library with the matrix: SciPy, NumPy, torch or PETSc.
+        restrictions, smoother, post_smoother, coarse_solver, shapes, nullspace
+            As in `from_matrices`.
+
+        Examples
+        --------
+        >>> import scipy.sparse as sp
+        >>> from mgnet import interpolation_matrix
+        >>> A = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(7, 7), format="csr")
+        >>> hierarchy = Hierarchy.galerkin(A, [interpolation_matrix(3), interpolation_matrix(1)])
+        >>> hierarchy[2].matrix.toarray(), hierarchy.nested
+        (array([[0.5]]), True)
+        """
+        matrices = galerkin_products(matrix, prolongations, restrictions)
+        parts = smoother, post_smoother, coarse_solver
+        nested = restrictions is None
+        return cls.from_matrices(
+            matrices, prolongations, restrictions, *parts, nested, shapes, nullspace
+        )
 
     @classmethod
     def from_pyamg(
@@ -301,32 +361,7 @@ class Hierarchy(Sequence[Level]):
         return cls([replace(level, cost=float(level.matrix.nnz)) for level in levels])
 
     def __str__(self) -> str:
-        finest = self.levels[0]
-        rows = [("level", "unknowns", "cost", "smoother", "transfer")]
-        for number, level in enumerate(self.levels):
-            smoother = str(level.smoother)
-            if level.post_smoother is not None:
-                smoother += f" / {level.post_smoother}"
-            rows.append(
-                (
-                    str(number),
-                    str(level.unknowns or "?"),
-                    f"{level.evaluation_cost / finest.evaluation_cost:.3g}",
-                    smoother,
-                    "-" if level.transfer is None else str(level.transfer),
-                )
-            )
-        width = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            f"{row[0]:>{width[0]}}  {row[1]:>{width[1]}}  {row[2]:>{width[2]}}  "
-            f"{row[3]:<{width[3]}}  {row[4]}"
-            for row in rows
-        ]
-        total = sum(level.unknowns for level in self.levels)
-        head = f"Hierarchy of {len(self)} levels"
-        if all(level.unknowns for level in self.levels):
-            head += f", {total} unknowns in all ({total / finest.unknowns:.3g} times the finest)"
-        return "\n".join([head, *lines])
+        return table(self.levels)
 
     def __repr__(self) -> str:
         return f"<Hierarchy of {len(self)} levels, {self.levels[0].unknowns or '?'} unknowns>"
