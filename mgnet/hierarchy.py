@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any, overload
@@ -15,11 +14,14 @@ from mgnet import consistency, vector
 from mgnet.callbacks import real_function
 from mgnet.coarse_solver import Direct
 from mgnet.galerkin import galerkin_products
+from mgnet.gauss_seidel import GaussSeidel
+from mgnet.grid_levels import grid_levels
 from mgnet.hierarchy_table import table
 from mgnet.level import Level
+from mgnet.matrix_levels import matrix_levels
 from mgnet.nullspace import NullSpace
+from mgnet.pyamg_levels import pyamg_levels
 from mgnet.smoother import Jacobi, Smoother
-from mgnet.transfer import MatrixTransfer
 
 __all__ = ["Hierarchy"]
 
@@ -86,17 +88,7 @@ class Hierarchy(Sequence[Level]):
         self.bind = bind
         self.nested = nested
         self.network: Callable[[int, State], Any] = network or _no_network
-        if not self.levels:
-            raise ValueError("Hierarchy got no levels; give at least one Level")
-        for number, level in enumerate(self.levels):
-            if not isinstance(level, Level):
-                raise TypeError(
-                    f"level {number} is a {type(level).__name__}; "
-                    "a Hierarchy takes Level objects, finest first"
-                )
-        for number, level in enumerate(self.levels):  # each looks at the next
-            coarser = self.levels[number + 1] if number + 1 < len(self.levels) else None
-            consistency.check_parts(number, level, coarser)
+        consistency.check_levels(self.levels)
         matrix = self.levels[0].matrix
         self.nullspace: NullSpace | None = NullSpace.of(nullspace, matrix)
         if self.nullspace is not None and matrix is not None:
@@ -168,14 +160,10 @@ class Hierarchy(Sequence[Level]):
             bind = None if bind is None else partial(_bind_changed, bind, change)
         if first:
             network = partial(_network_below, network, first)
+        null = None if first else self.nullspace
+        norm, dot, nested = self.norm, self.dot, self.nested
         return Hierarchy(
-            levels,
-            norm=self.norm,
-            dot=self.dot,
-            bind=bind,
-            nested=self.nested,
-            network=network,
-            nullspace=None if first else self.nullspace,
+            levels, norm=norm, dot=dot, bind=bind, nested=nested, network=network, nullspace=null
         )
 
     def check(self, u: State, seed: int = 0) -> str:
@@ -256,30 +244,12 @@ class Hierarchy(Sequence[Level]):
         >>> len(Hierarchy.from_matrices([P @ P.T, P.T @ P @ P.T @ P], [P], nested=True))
         2
         """
-        count = len(matrices)
-        restrictions = [None] * (count - 1) if restrictions is None else restrictions
-        shapes = [()] * count if shapes is None else shapes
-        if count == 0 or len(prolongations) != count - 1 or len(restrictions) != count - 1:
-            raise ValueError(
-                f"Hierarchy.from_matrices got {count} matrices, {len(prolongations)} "
-                "prolongations and "
-                f"{len(restrictions)} restrictions; L levels need L matrices and L - 1 of the "
-                "others"
-            )
-        if len(shapes) != count:
-            raise ValueError(
-                f"Hierarchy.from_matrices got {count} matrices and {len(shapes)} shapes; give one "
-                "for each level"
-            )
-        smoother = smoother or Jacobi()
-        levels = []
-        for k, (A, P, R) in enumerate(zip(matrices[:-1], prolongations, restrictions, strict=True)):
-            transfer, name = MatrixTransfer(P, R), f"level {k}"
-            levels.append(Level(A, smoother, transfer, post_smoother, name=name, shape=shapes[k]))
-        singular = NullSpace.of(nullspace, matrices[0]) is not None
-        solver, name = coarse_solver or Direct("pinv" if singular else "lu"), f"level {count - 1}"
-        coarsest = Level(matrices[-1], solver, name=name, shape=shapes[-1])
-        return cls([*levels, coarsest], nested=nested, nullspace=nullspace)
+        first = matrices[0] if len(matrices) else None
+        singular = NullSpace.of(nullspace, first) is not None
+        solver = coarse_solver or Direct("pinv" if singular else "lu")
+        smoothers = smoother or Jacobi(), post_smoother, solver
+        levels = matrix_levels(matrices, prolongations, restrictions, smoothers, shapes)
+        return cls(levels, nested=nested, nullspace=nullspace)
 
     @classmethod
     def galerkin(
@@ -320,12 +290,64 @@ class Hierarchy(Sequence[Level]):
         )
 
     @classmethod
+    def geometric(
+        cls,
+        shape: int | Sequence[int],
+        stencil: Any = None,
+        *,
+        coefficients: Any = None,
+        boundary: Any = "dirichlet",
+        coarsen: int | Sequence[int] | None = None,
+        levels: int | None = None,
+        interpolation: str = "auto",
+        smoother: Smoother | None = None,
+        post_smoother: Smoother | None = None,
+        coarse_solver: Smoother | None = None,
+    ) -> Hierarchy:
+        """Linear multigrid on a structured grid of 1 to 3 axes of any lengths, in C order.
+
+        Every second point is kept, and coarse matrices are Galerkin products.
+
+        Parameters
+        ----------
+        shape : int or sequence of int
+        stencil : array of shape (3,) * d or (3,) * d + shape, or sparse matrix of the points
+            The same at all points, as in `pyamg.gallery.stencil_grid`, one for each, or a matrix
+            that couples next points alone.
+        coefficients : number, array of `shape`, or sequence of one of these per axis
+            In place of a stencil: `-div(c grad u)` on the unit interval, square or cube by finite
+            volumes, where f is the source times the volume of a cell.
+        boundary : "dirichlet", "neumann", "periodic", or a sequence of one or a pair per axis
+        coarsen : int or sequence of int, optional
+            The axes along which points are left out. By default those of strong couplings.
+        levels : int, optional
+            By default the coarsest has at most 300 points.
+        interpolation : "auto", "linear" or "operator"
+            "operator" weights follow jumps of coefficients; "auto" takes them where these vary.
+        smoother, post_smoother, coarse_solver : Smoother, optional
+            By default `GaussSeidel()`, `GaussSeidel("backward")` and `Direct()`. Where constants
+            are null vectors, the hierarchy has that `nullspace`.
+
+        Examples
+        --------
+        >>> c = np.where(np.indices((50, 40)).sum(axis=0) < 45, 1.0, 1e6)
+        >>> [level.shape for level in Hierarchy.geometric((50, 40), coefficients=c)]
+        [(50, 40), (25, 20), (12, 10)]
+        """
+        g = grid_levels(shape, stencil, coefficients, boundary, coarsen, levels, interpolation)
+        post = post_smoother or smoother or GaussSeidel("backward")
+        parts = (smoother or GaussSeidel(), post, coarse_solver, True, g.shapes)
+        null = "constant" if g.singular else None
+        return cls.from_matrices(g.matrices, g.prolongations, None, *parts, null)
+
+    @classmethod
     def from_pyamg(
         cls,
         solver: Any,
         smoother: Smoother | None = None,
         post_smoother: Smoother | None = None,
         coarse_solver: Smoother | None = None,
+        nullspace: Any = None,
     ) -> Hierarchy:
         """The levels of a PyAMG multilevel solver, for any schedule; cost counts nonzeros.
 
@@ -334,7 +356,11 @@ class Hierarchy(Sequence[Level]):
         solver : pyamg.multilevel.MultilevelSolver
             Its matrices A, P, R are shared, not copied.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            As in `from_matrices`, but the default coarse solver is a pseudo-inverse, as PyAMG's.
+            In place of PyAMG's, which are taken over by default: Gauss-Seidel and Jacobi sweeps and
+            direct coarse solvers as ours, with the same numbers, others by calling PyAMG
+            (`print(hierarchy)` names them).
+        nullspace : "constant", array or NullSpace, optional
+            Of a singular matrix of level 0.
 
         Examples
         --------
@@ -344,21 +370,8 @@ class Hierarchy(Sequence[Level]):
         >>> hierarchy[0].unknowns
         400
         """
-        parts = getattr(solver, "levels", None)
-        if not parts:
-            raise TypeError(
-                f"Hierarchy.from_pyamg got a {type(solver).__name__}; give PyAMG's solver, such as "
-                "pyamg.ruge_stuben_solver(A)"
-            )
-        levels = cls.from_matrices(
-            [part.A for part in parts],
-            [part.P for part in parts[:-1]],
-            [part.R for part in parts[:-1]],
-            smoother,
-            post_smoother,
-            coarse_solver or Direct("pinv"),
-        )
-        return cls([replace(level, cost=float(level.matrix.nnz)) for level in levels])
+        levels = pyamg_levels(solver, smoother, post_smoother, coarse_solver)
+        return cls(levels, nullspace=nullspace)
 
     def __str__(self) -> str:
         return table(self.levels)
