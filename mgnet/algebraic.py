@@ -204,10 +204,10 @@ def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
     real = A.dtype.kind == "f"
     scalar = real and near_nullspace is None and matrix.format == "csr"
     if scalar:
-        outside = A - sp.diags(diagonal)
-        signed = np.asarray(sp.csr_matrix(sp.diags(np.sign(diagonal)) @ outside).data)
+        outside: Any = A - sp.diags(diagonal)
+        signed: Any = sp.csr_matrix(sp.diags(np.sign(diagonal)) @ outside).data
         scalar = signed.clip(min=0.0).sum() <= POSITIVE * abs(signed).sum()
-    ones = np.ones(A.shape[0])
+    ones = np.ones(len(diagonal))
     sums = abs(A @ ones)
     return _Kind(hermitian, definite, scalar, bool((sums <= ROUNDING * 10 * size).all()))
 
