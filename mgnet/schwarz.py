@@ -249,14 +249,23 @@ def _concatenated(owner: str, subdomains: Any) -> Sets | None:
     if not parts:
         raise ValueError(f"{owner} got no subdomains; {wanted}")
     for number, part in enumerate(parts):
-        if part.ndim != 1 or part.size == 0 or part.dtype.kind not in "iu" or part.min() < 0:
+        if part.ndim != 1 or part.size == 0 or part.dtype.kind not in "iu":
             raise ValueError(f"{owner} got {shown(part)} as subdomain {number}; {wanted}, from 0")
-        if len(np.unique(part)) < len(part):
-            raise ValueError(
-                f"{owner} got subdomain {number} with an unknown twice; name each once"
-            )
-    offsets = np.cumsum([0, *map(len, parts)])
-    return np.concatenate(parts).astype(np.int64), offsets
+    sizes = np.array([len(part) for part in parts])
+    indices = np.concatenate(parts, dtype=np.int64, casting="unsafe")
+    offsets = np.cumsum([0, *sizes])
+    owners = np.repeat(np.arange(len(parts)), sizes)
+    if indices.min() < 0:  # as unsigned ones become that are too large
+        number = owners[np.argmax(indices < 0)]
+        raise ValueError(
+            f"{owner} got {shown(parts[number])} as subdomain {number}; {wanted}, from 0"
+        )
+    order = np.lexsort((indices, owners))
+    twice = (np.diff(indices[order]) == 0) & (np.diff(owners[order]) == 0)
+    if twice.any():
+        number = owners[order][np.argmax(twice)]
+        raise ValueError(f"{owner} got subdomain {number} with an unknown twice; name each once")
+    return indices, offsets
 
 
 def _neighbours(matrix: Any) -> Sets:
