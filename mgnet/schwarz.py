@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -307,11 +308,11 @@ def _colours(matrix: Any, indices: np.ndarray, offsets: np.ndarray) -> np.ndarra
     coupled = sp.csr_matrix(abs(matrix) > 0, dtype=np.float32)
     near = member @ sp.csr_matrix(coupled + sp.identity(matrix.shape[0]))
     meets = sp.csr_matrix(near @ member.T)
-    meets = sp.csr_matrix(meets + meets.T)
-    colours = np.full(len(offsets) - 1, -1)
-    for number in range(len(colours)):
-        others = colours[meets.indices[meets.indptr[number] : meets.indptr[number + 1]]]
-        taken = np.zeros(len(others) + 1, bool)  # one more than there are others, so one is free
-        taken[others[(others >= 0) & (others < len(taken))]] = True
-        colours[number] = np.argmin(taken)
-    return colours
+    before: Any = sp.tril(meets + meets.T, -1, format="csr")
+    others, colours = before.indices.tolist(), []
+    for first, last in itertools.pairwise(before.indptr.tolist()):
+        taken = 0  # a bit for each colour: Python's loop over integers beats NumPy's calls here
+        for other in others[first:last]:
+            taken |= colours[other]
+        colours.append(~taken & (taken + 1))  # the lowest free bit
+    return np.array([colour.bit_length() - 1 for colour in colours])
