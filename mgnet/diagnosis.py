@@ -86,8 +86,11 @@ class Diagnosis:
         self.operator: Any = last.args[1][0].operator if isinstance(last, partial) else None
         # Of residuals: else their products with states may be out of the range of float64.
         self._exponent = binary_exponent(solution.residual_norms[0])
-        if last is not None and not solution.message:  # else it breaks off again
-            self._norms[0] = solution.residual_norms[-2]
+        # After a NaN it breaks off again.
+        if isinstance(last, partial) and solution.reason.name != "NOT_FINITE":
+            _, hierarchy, u, f, _ = last.args
+            r = f if u is None else hierarchy[0].residual_at(u, f)
+            self._norms[0] = solution.norm(r)
             last(self._measure)
 
     def _measure(self, step: Step, data: StepData) -> None:
@@ -145,9 +148,11 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     >>> print(advise(solution, Diagnosis(solution))[0])
     levels 0, 1 and 2: ...
     """
-    found = _refused(solution) + _of_the_operator(solution, diagnosis)
+    finite = solution.reason.name != "NOT_FINITE"
+    found = [solution.message] if solution.message and finite else []
+    found += _refused(solution) + _of_the_operator(solution, diagnosis)
     norms = solution.residual_norms[-6:]
-    if solution.message or len(norms) < 2 or not 0.0 < norms[-1] < math.inf:
+    if not finite or len(norms) < 2 or not 0.0 < norms[-1] < math.inf:
         return found
     factor = (norms[-1] / norms[0]) ** (1.0 / (len(norms) - 1))
     if factor <= CONTENT and solution.reason.name != "ROUNDING":
