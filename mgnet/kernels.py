@@ -26,6 +26,7 @@ __all__ = [
     "fits",
     "flat",
     "gauss_seidel",
+    "incomplete_lu",
     "is_csr",
     "is_zero",
     "jacobi",
@@ -289,6 +290,38 @@ def gauss_seidel(
         r, within = u[:0], 0
     sweep = _kernel(("backward" if backward else "forward") + from_zero * "_from_zero")
     sweep(matrix.indptr, matrix.indices, matrix.data, inverse, u, f, r, within)
+
+
+def incomplete_lu(matrix: Any, diagonal: np.ndarray, eps: float) -> int:
+    """Put the factors of ILU(0) in place of a CSR matrix, row by row; edits it.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, n)
+        With an entry on the diagonal of each row; columns in order, none twice.
+    diagonal : array of int of shape (n,)
+        Where these are among its entries.
+    eps : float
+        A pivot is zero when it is not larger than so much of the largest part of it.
+
+    Returns
+    -------
+    int
+        The first row whose pivot is zero, at which it stopped; n when there is none.
+
+    Examples
+    --------
+    >>> A = sp.csr_matrix([[2.0, 1.0], [4.0, 5.0]])
+    >>> incomplete_lu(A, np.array([0, 3]), 1e-16)
+    2
+    >>> A.toarray()
+    array([[2., 1.],
+           [2., 3.]])
+    """
+    size, place = abs(matrix.data[diagonal]), np.full(matrix.shape[0], -1, np.int64)
+    factor = _kernel("incomplete_lu")
+    with np.errstate(all="ignore"):
+        return int(factor(*_arrays(matrix), diagonal, size, place, size.dtype.type(eps)))
 
 
 def total(u: np.ndarray) -> Any:
