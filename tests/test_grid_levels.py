@@ -90,6 +90,8 @@ def test_a_matrix_of_the_user():
     hierarchy = Hierarchy.geometric((63, 40), A)
     assert hierarchy[0].matrix is A
     assert factor(hierarchy) < 0.4
+    whole = Hierarchy.geometric((9, 9), sp.eye(81, dtype=int) * 4)
+    assert whole[0].matrix.dtype == float
     other = Hierarchy.geometric((63, 40), sp.coo_matrix(A))
     assert abs(other[1].matrix - hierarchy[1].matrix).max() < 1e-15
 
