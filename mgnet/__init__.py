@@ -9,6 +9,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 from mgnet import gallery
+from mgnet.algebraic import solve
 from mgnet.anderson import Anderson
 from mgnet.block_smoothers import BlockGaussSeidel, BlockJacobi
 from mgnet.coarse_solver import Direct, Krylov
@@ -84,6 +85,7 @@ __all__ = [
     "nested",
     "parse",
     "run",
+    "solve",
 ]
 
 

@@ -48,6 +48,11 @@ def galerkin_products(
             f"galerkin got prolongations of type {type(prolongations).__name__}; give a list of "
             "matrices, finest first"
         )
+    if restrictions is not None and not isinstance(restrictions, Sequence):
+        raise TypeError(
+            f"galerkin got restrictions of type {type(restrictions).__name__}; give a list of "
+            "matrices, finest first, or None for the transposes of the prolongations"
+        )
     if restrictions is None:
         restrictions = [None] * len(prolongations)
     if len(restrictions) != len(prolongations):

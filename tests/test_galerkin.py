@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from mgnet import Hierarchy, Solver, gallery, interpolation_matrix
+from mgnet import Hierarchy, Jacobi, Solver, gallery, interpolation_matrix
 from mgnet.galerkin import galerkin_products
 
 
@@ -66,3 +66,5 @@ def test_a_single_matrix_is_no_list():
         galerkin_products(np.eye(2), np.ones((2, 1)))
     with pytest.raises(ValueError, match="one of each"):
         galerkin_products(np.eye(2), [np.ones((2, 1))], [])
+    with pytest.raises(TypeError, match="restrictions of type Jacobi"):
+        Hierarchy.galerkin(np.eye(2), [np.ones((2, 1))], Jacobi())
