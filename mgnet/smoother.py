@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mgnet import blocked_sweeps, kernels, vector
+from mgnet import blocked_sweeps, kernels, mats, vector
 from mgnet.fourth_kind import MOST_OPTIMAL, optimal_weights
 from mgnet.limits import is_number, is_one_of, is_whole, shown
 
@@ -306,6 +306,7 @@ class Chebyshev(Smoother):
                 size = k + 1
                 break
             basis.append(w * (1.0 / length))
+            mats.free_dropped(w)
         if not np.isfinite(hessenberg).all():
             raise ValueError(f"{self} on {level}: the matrix has entries that are not finite")
         largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())

@@ -18,6 +18,7 @@ from mgnet.diagnosis import stands_at_rounding
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord, StepRecord
 from mgnet.interpreter import Memory, StepData, perform, run
+from mgnet.launched import hint_of_repeated_solve
 from mgnet.limits import check_limits
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
@@ -161,6 +162,7 @@ class Solver:
             If f, u and level 0 do not fit together.
         """
         f, u, shape = operands("Solver.solve", self.hierarchy, f, u)
+        hint_of_repeated_solve(self.hierarchy, f if u is None else u)
         began = time.perf_counter()
         hierarchy, bound = self._bound(f if u is None else u)
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
