@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mgnet import mats, vector
+from mgnet import vector
 from mgnet.callbacks import watched_record
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import StepRecord
@@ -268,7 +268,6 @@ def perform(
         else:
             us[l] = interpolated(level, us[l + 1], fs[l])
             carry_memory(memory, levels, l)
-        mats.free_dropped(us[l])
         if not (is_finite(us[l]) if norm is None else math.isfinite(norm)):
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"

@@ -64,5 +64,5 @@ def hint_of_repeated_solve(hierarchy: Hierarchy, u: Any) -> None:
         f"mpiexec runs this script on {ranks} ranks, and each of them solves the whole system, "
         "because its matrix is not spread over them; give PETSc Mats over the ranks (guide, page "
         "PETSc: 'Your own matrices over ranks'), or leave mpiexec out",
-        stacklevel=3,
+        stacklevel=4,
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from mgnet.kinds import is_vec
+from mgnet.kinds import is_mat, is_vec
 
-__all__ = ["free_dropped", "galerkin_product", "random_entries", "refusal", "transposed"]
+__all__ = ["free_dropped", "galerkin_product", "random_entries", "refuse_spread", "transposed"]
 
 CHUNK = 2**20  # random numbers at once
 
@@ -62,13 +62,19 @@ def random_entries(u: Any, generator: np.random.Generator) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def refusal(matrix: Any) -> str:
-    """What to do with a Mat over several ranks where one process needs all entries."""
-    ranks = matrix.getComm().getSize()
-    return (
-        f"got a PETSc Mat that is spread over {ranks} ranks, but needs all entries on one; over "
-        "ranks Jacobi and Chebyshev smooth, and so do PETSc's own, as mgnet.petsc.KSPSmoother("
-        "'relax_', {'ksp_type': 'richardson', 'ksp_max_it': 1, 'pc_type': 'sor'}); the coarsest "
-        "level is solved by "
-        "mgnet.petsc.KSPSmoother('coarse_', {'ksp_type': 'preonly', 'pc_type': 'redundant'})"
-    )
+def refuse_spread(given: Any, owner: str = "") -> None:
+    """Raise the sentence about a Mat or Vec over several ranks, for who needs all of it on one.
+
+    Examples
+    --------
+    >>> refuse_spread(np.zeros(2))  # of one process
+    """
+    ranks = given.getComm().getSize() if is_mat(given) or is_vec(given) else 1
+    if ranks > 1:
+        raise TypeError(
+            f"{owner}{' ' * bool(owner)}got a PETSc {type(given).__name__} that is spread over "
+            f"{ranks} ranks, but needs all of it on one; over ranks Jacobi and Chebyshev smooth, "
+            "and PETSc's own, as mgnet.petsc.KSPSmoother('relax_', {'ksp_type': 'richardson', "
+            "'ksp_max_it': 1, 'pc_type': 'sor'}); on the coarsest level, KSPSmoother('coarse_', "
+            "{'ksp_type': 'preonly', 'pc_type': 'redundant'}) solves"
+        )

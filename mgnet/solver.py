@@ -162,7 +162,6 @@ class Solver:
             If f, u and level 0 do not fit together.
         """
         f, u, shape = operands("Solver.solve", self.hierarchy, f, u)
-        hint_of_repeated_solve(self.hierarchy, f if u is None else u)
         began = time.perf_counter()
         hierarchy, bound = self._bound(f if u is None else u)
         value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
@@ -230,6 +229,7 @@ class Solver:
     def _bound(self, u: State) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
         """The hierarchy of the first cycle and, with batches, those of the others."""
         _check_clocks(self.seconds, u)
+        hint_of_repeated_solve(self.hierarchy, u)
         if self.batches is None:
             return self.hierarchy, None
         if not isinstance(self.batches, Iterable):
@@ -305,6 +305,11 @@ class Solver:
             raise ValueError(
                 "Solver.as_preconditioner got a level 0 without a number of unknowns; "
                 "give Level(size=...)"
+            )
+        if vector.is_mat(level.matrix):
+            raise TypeError(
+                "Solver.as_preconditioner got a level 0 with a PETSc Mat, but SciPy's vectors are "
+                "arrays; precondition a KSP by -pc_type python -pc_python_type mgnet.petsc.Cycle"
             )
         kind = getattr(level.matrix, "dtype", None)
         # The precision of the matrix, which may be complex; an integer matrix counts as float64.

@@ -341,7 +341,7 @@ def diagonal_like(matrix: Any, u: State) -> State:
     return diagonal
 
 
-def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
+def as_scipy(matrix: Any, owner: str = "") -> sp.csr_matrix | np.ndarray:
     """A matrix of any kind as a SciPy CSR matrix or, when it is dense, as a NumPy array.
 
     Parameters
@@ -349,6 +349,8 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
     matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat (one
     rank)
         Copied to the host when it lives on an accelerator.
+    owner : str
+        Who asks, for messages.
 
     Raises
     ------
@@ -376,8 +378,7 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
     if is_mat(matrix) and matrix.getComm().getSize() == 1:
         indptr, indices, data = matrix.getValuesCSR()
         return sp.csr_matrix((data, indices, indptr), shape=matrix.getSize())
-    if is_mat(matrix):
-        raise TypeError(mats.refusal(matrix))
+    mats.refuse_spread(matrix, owner)
     raise TypeError(
         f"matrix has the type {type(matrix).__name__}; "
         "here the entries are needed: give a SciPy sparse matrix, "

@@ -87,14 +87,12 @@ def nearest(name: str) -> str | None:
     >>> nearest("ksp_typ"), nearest("mg_levels_2_pc_tipe"), nearest("my_own_number")
     ('ksp_type', 'mg_levels_2_pc_type', None)
     """
-    starts = [0, *(place + 1 for place, letter in enumerate(name) if letter == "_")]
-    # The longest end that is almost a name, else one that is a name, under a wrong prefix.
-    for start in starts:
-        end = name[start:]
-        if end in NAMES:
-            return _with_prefix(name[:start], end) or name
-        close = difflib.get_close_matches(end, NAMES, n=1, cutoff=0.84)
-        if close:
+    ends = [0, *(place + 1 for place, letter in enumerate(name) if letter == "_")]
+    for start in ends:
+        if name[start:] in NAMES:  # then the prefix may be wrong
+            return _with_prefix(name[:start], name[start:]) or name
+    for start in ends:
+        if close := difflib.get_close_matches(name[start:], NAMES, n=1, cutoff=0.84):
             return name[:start] + close[0]
     return None
 

@@ -81,9 +81,9 @@ def _up_as_down(database: PETSc.Options, options: Mapping[str, Any]) -> dict[str
 
 def _warn_of_unread(prefix: str, names: Iterable[str]) -> None:
     for name in names:
-        meant = nearest(f"{prefix}{name}")
-        if not is_used(PETSc, f"{prefix}{name}") and meant != f"{prefix}{name}":
-            hint = "" if meant is None else f"; the nearest is '{meant.removeprefix(prefix)}'"
+        meant = nearest(name)
+        if meant != name and not is_used(PETSc, f"{prefix}{name}"):
+            hint = "" if meant is None else f"; the nearest is '{meant}'"
             told = f"options of '{prefix}' have '{name}', which PETSc does not read here{hint}"
             warnings.warn(told, stacklevel=4)
 
