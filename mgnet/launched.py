@@ -39,8 +39,8 @@ def launched_ranks() -> tuple[int, int]:
 def hint_of_repeated_solve(hierarchy: Hierarchy, u: Any) -> None:
     """Warn, once and on rank 0, where all ranks of a job solve a linear system that is not spread.
 
-    States over several ranks, hierarchies with a norm of their own (those of `distribute_...`) and
-    levels without a matrix are not meant.
+    Vecs are not meant (petsc4py spreads them, unless told otherwise), nor are hierarchies with a
+    norm of their own (those of `distribute_...`) and levels without a matrix.
 
     Parameters
     ----------
@@ -56,8 +56,7 @@ def hint_of_repeated_solve(hierarchy: Hierarchy, u: Any) -> None:
     ranks, rank = launched_ranks()
     if ranks == 1 or rank or os.getpid() in _hinted:
         return
-    spread = vector.is_vec(u) and u.getComm().getSize() > 1
-    if spread or hierarchy[0].matrix is None or hierarchy.norm is not vector.norm:
+    if vector.is_vec(u) or hierarchy[0].matrix is None or hierarchy.norm is not vector.norm:
         return
     _hinted.append(os.getpid())
     warnings.warn(
