@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from mgnet import Direct, GaussSeidel, Hierarchy, Krylov, MatrixTransfer, Solver, gallery, mats
+from mgnet import (
+    Direct,
+    GaussSeidel,
+    Hierarchy,
+    Jacobi,
+    Krylov,
+    MatrixTransfer,
+    Solver,
+    gallery,
+    mats,
+)
 
 
 def mat(petsc, matrix):
@@ -119,3 +129,56 @@ def test_on_one_process_smoothers_of_scipy_take_mats(petsc, smoother):
     told, _ = smoother.smooth(level, u, vec(petsc, f), 1, smoother.start(level, u))
     expected, _ = smoother.smooth(plain, zero, f, 1, smoother.start(plain, zero))
     np.testing.assert_allclose(told.array, expected, rtol=1e-12)
+
+
+class Counted:
+    """The products of a Mat that is multiplied by Python."""
+
+    def __init__(self, matrix):
+        self.matrix, self.products = matrix, 0
+
+    def mult(self, mat, x, y):
+        self.products += 1
+        y.setArray(self.matrix @ x.array)
+
+    def getDiagonal(self, mat, d):  # noqa: N802, PETSc's name
+        d.setArray(self.matrix.diagonal())
+
+
+def counted(petsc, matrix):
+    context = Counted(sp.csr_matrix(matrix))
+    made = petsc.Mat().createPython(matrix.shape, context, comm=petsc.COMM_SELF)
+    made.setUp()
+    return made, context
+
+
+def test_a_cycle_begins_with_the_residual_that_was_tested(petsc):
+    """And coarse levels, which begin at zero, need no product to know theirs."""
+    model = gallery.poisson(15, levels=2)
+    (fine, first), (coarse, second) = (counted(petsc, level.matrix) for level in model)
+    P = mat(petsc, model[0].transfer.P)  # type: ignore
+    hierarchy = Hierarchy.from_matrices([fine, coarse], [P], coarse_solver=Jacobi())
+    found = []
+    for cycles in (4, 5):
+        before = first.products, second.products
+        Solver(hierarchy, "V(1,1,1)", rtol=0.0, max_cycles=cycles).solve(vec(petsc, np.ones(15)))
+        found.append((first.products - before[0], second.products - before[1]))
+    # One for the descent, one after it, one for the test.
+    assert (found[1][0] - found[0][0], found[1][1] - found[0][1]) == (3, 0)
+
+
+def test_a_residual_is_that_of_the_present_numbers(petsc):
+    """Not of those that the Vec or the Mat had when it was last asked."""
+    A = drawn(6, 6)
+    level = Hierarchy.from_matrices([mat(petsc, A)], [], coarse_solver=Jacobi())[0]
+    u, f = vec(petsc, np.arange(6.0)), vec(petsc, np.ones(6))
+    for _ in range(2):
+        np.testing.assert_allclose(level.residual_at(u, f).array, 1.0 - A @ u.array)
+    u.scale(3.0)
+    np.testing.assert_allclose(level.residual_at(u, f).array, 1.0 - A @ u.array)
+    level.matrix.scale(2.0)
+    np.testing.assert_allclose(level.residual_at(u, f).array, 1.0 - 2.0 * A @ u.array)
+    np.testing.assert_allclose(level.residual_at(u, None).array, -2.0 * A @ u.array)
+    other = u.copy()
+    del u
+    np.testing.assert_allclose(level.residual_at(other, f).array, 1.0 - 2.0 * A @ other.array)
