@@ -85,16 +85,20 @@ def spread(rows: Any, columns: int, comm: PETSc.Comm) -> PETSc.Mat:
     return PETSc.Mat().createAIJ(sizes, csr=(*places, rows.data), comm=comm)
 
 
+def line(n: int) -> sp.csr_matrix:
+    return sp.csr_matrix(sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n)))  # type: ignore
+
+
 def poisson(k: int, comm: PETSc.Comm) -> Levels:
     """All levels, this rank's planes of each."""
     sizes, ranks, rank = [2**j - 1 for j in range(k, 2, -1)], comm.getSize(), comm.getRank()
     own = [planes(n, ranks)[rank : rank + 2] for n in sizes]
     matrices, prolongations = [], []
     for n, (first, last) in zip(sizes, own, strict=True):
-        second, one = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n), format="csr"), sp.eye(n)
+        second, one = line(n), sp.csr_matrix(sp.eye(n))
         plane = sp.kron(second, one) + sp.kron(one, second)
         part = slice(first, last)
-        rows = sp.kron(second[part], sp.eye(n * n)) + sp.kron(sp.eye(n, format="csr")[part], plane)
+        rows = sp.kron(second[part], sp.eye(n * n)) + sp.kron(one[part], plane)
         matrices.append(spread(rows / (n + 1), (last - first) * n * n, comm))
     for n, fine, coarse in zip(sizes[1:], own, own[1:], strict=False):
         P = interpolation_matrix(n)

@@ -47,10 +47,6 @@ _PARTS = {
 }
 
 
-def _nothing() -> None:
-    """Refer to no state, as a weak reference whose state is gone."""
-
-
 def _of_a_library(part: Any) -> bool:
     """Whether it is a matrix of NumPy, SciPy, PyTorch or PETSc."""
     known = isinstance(part, np.ndarray) or sp.issparse(part)
@@ -208,12 +204,12 @@ class Level:
     def _residual_of_vecs(self, u: State, f: State | None) -> State:
         """The same, where a sweep begins at the state whose residual was tested: one product."""
         told = u.stateGet(), self.operator.stateGet()
-        of, then, image = self._last_product or (_nothing, None, None)
-        if of() is u and then == told:
+        last = self._last_product
+        if last and last[0]() is u and last[1] == told:
             self._count(1.0)
         else:
-            image = self._image(u)
-            self._last_product[:] = weakref.ref(u), told, image
+            last[:] = weakref.ref(u), told, self._image(u)
+        image = last[2]
         return -1.0 * image if f is None else f - image
 
     def value(

@@ -139,7 +139,7 @@ class Counted:
 
     def mult(self, mat, x, y):
         self.products += 1
-        y.setArray(self.matrix @ x.array)
+        y.setArray(self.matrix @ x.getArray(readonly=True))
 
     def getDiagonal(self, mat, d):  # noqa: N802, PETSc's name
         d.setArray(self.matrix.diagonal())
