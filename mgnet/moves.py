@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mgnet import vector
+from mgnet import mats, vector
 from mgnet.callbacks import Watched, refuse_result, unfit
 from mgnet.level import Level
 
@@ -35,6 +35,7 @@ def swept(
     >>> swept(level, ("pre", 0, 1), np.zeros(3), f, {}, ahead=False)[0].round(3)
     array([0.083, 0.083, 0.083])
     """
+    mats.free_dropped(u)
     action, number, count = step
     smoother, part = level.smoother, "smoother"
     if action == "post" and level.post_smoother is not None:

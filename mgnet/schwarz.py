@@ -215,7 +215,7 @@ class MultiplicativeSchwarz(Smoother):
         self._check_rows(level)
         sets = self._sets
         if sets is None:
-            sets = _neighbours(vector.as_scipy(level.matrix))
+            sets = _neighbours(vector.as_scipy(level.matrix, f"{self} on {level}"))
         times = 2 if self.direction == "symmetric" else 1
         return sweeps * (times * len(sets[0]) / level.unknowns) * level.residual_work
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mgnet import blocked_sweeps, kernels, vector
+from mgnet import blocked_sweeps, kernels, mats, vector
 from mgnet.fourth_kind import MOST_OPTIMAL, optimal_weights
 from mgnet.limits import is_number, is_one_of, is_whole, shown
 
@@ -115,6 +115,16 @@ def _reach(level: Level) -> int:
     return kernels.reach(level.operator) if _sparse(level) else 0
 
 
+def _begins_at_zero(level: Level, u: State, f: State) -> bool:
+    """Whether u is zero, where that is known without a pass over it.
+
+    Of a Vec PETSc remembers the norm, which a cycle takes after each step.
+    """
+    if level.residual is None and vector.is_vec(u) and vector.is_mat(level.operator):
+        return u.norm() == 0.0
+    return _sparse(level, u, f) and kernels.is_zero(u)
+
+
 def residual_at(level: Level, u: State, f: State | None) -> State:
     """`level.residual_at(u, f)`, without a product where a coarse level begins at zero.
 
@@ -124,7 +134,7 @@ def residual_at(level: Level, u: State, f: State | None) -> State:
     >>> residual_at(gallery.poisson(3)[0], np.zeros(3), np.ones(3))
     array([1., 1., 1.])
     """
-    if f is not None and _sparse(level, u, f) and kernels.is_zero(u):
+    if f is not None and _begins_at_zero(level, u, f):
         level.charge(1.0)
         return f.copy()
     return level.residual_at(u, f)
@@ -206,7 +216,7 @@ class Jacobi(Smoother):
         sweep = kernels.jacobi if kernels.available else blocked_sweeps.jacobi
         for number in range(1, sweeps + 1):
             if not sparse:
-                step = level.residual_at(u, f)  # a new state: ours to overwrite
+                step = residual_at(level, u, f)  # a new state: ours to overwrite
                 step *= scale
                 step += u
                 u = step
@@ -306,6 +316,7 @@ class Chebyshev(Smoother):
                 size = k + 1
                 break
             basis.append(w * (1.0 / length))
+            mats.free_dropped(w)
         if not np.isfinite(hessenberg).all():
             raise ValueError(f"{self} on {level}: the matrix has entries that are not finite")
         largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())
