@@ -280,7 +280,7 @@ def _scale(summed: Stencils) -> np.ndarray:
     centre = (0,) * len(next(iter(summed)))
     diagonal = summed[centre]
     others = -sum(values for offset, values in summed.items() if offset != centre)
-    weak = abs(diagonal) < 0.5 * abs(others)
+    weak = abs(diagonal) < abs(others)
     diagonal = np.where(weak, others, diagonal)
     return np.divide(-1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0.0)
 
