@@ -100,9 +100,7 @@ class ILU(Smoother):
 def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
     """ILU(0): L, without its unit diagonal, and U in one matrix with the pattern of A.
 
-    Rows that need no factor of one another are eliminated at once, so there are as many passes as
-    the longest chain of rows, about twice the points along a side on a square grid. Source: Saad,
-    Iterative Methods for Sparse Linear Systems (2003), sections 10.3 and 11.6.
+    Source: Saad, Iterative Methods for Sparse Linear Systems (2003), sections 10.3 and 11.6.
 
     Parameters
     ----------
@@ -122,12 +120,35 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
     array([[2., 1.],
            [2., 3.]])
     """
-    n = int(matrix.shape[0])
     factors: Any = _with_diagonal(sp.csr_matrix(matrix, dtype=dtype, copy=True))
-    indptr, indices, data = factors.indptr, factors.indices, factors.data
-    rows = np.repeat(np.arange(n), np.diff(indptr))
+    rows = np.repeat(np.arange(factors.shape[0]), np.diff(factors.indptr))
+    diagonal, eps = np.flatnonzero(rows == factors.indices), float(np.finfo(dtype).eps)
+    if kernels.available and kernels.compiles(factors.dtype):
+        failed = kernels.incomplete_lu(factors, diagonal, eps)
+    else:
+        failed = _eliminated_by_passes(factors, rows, diagonal, eps)
+    if failed < factors.shape[0]:
+        raise ValueError(
+            f"{owner}: the pivot of unknown {failed} is zero to working precision; take a "
+            "drop_tol, which exchanges rows, or another smoother"
+        )
+    return factors
+
+
+def _eliminated_by_passes(
+    factors: sp.csr_matrix, rows: np.ndarray, diagonal: np.ndarray, eps: float
+) -> int:
+    """As `kernels.incomplete_lu`, without compiled loops.
+
+    Rows that need no factor of one another are eliminated at once, so there are as many passes as
+    the longest chain of rows, about twice the points along a side on a square grid.
+    """
+    indptr: Any = factors.indptr
+    indices: Any = factors.indices
+    data: Any = factors.data
+    n = len(diagonal)
     keys = rows.astype(np.int64) * n + indices
-    diagonal, below = np.flatnonzero(rows == indices), indices < rows
+    below = indices < rows
     before = np.bincount(rows[below], minlength=n)
     size = abs(data[diagonal])  # of what a pivot is the sum of
     strict = (np.ones(below.sum(), np.int8), (rows[below], indices[below]))
@@ -149,17 +170,14 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
             row = mine[owners[hit]]
             own = found[hit] == diagonal[row]
             size[row[own]] = np.maximum(size[row[own]], abs(part[own]))
-        zero = ~(abs(data[diagonal[ready]]) > np.finfo(dtype).eps * size[ready])
+        zero = ~(abs(data[diagonal[ready]]) > eps * size[ready])
         if zero.any():
-            raise ValueError(
-                f"{owner}: the pivot of unknown {ready[np.argmax(zero)]} is zero to working "
-                "precision; take a drop_tol, which exchanges rows, or another smoother"
-            )
+            return int(ready[np.argmax(zero)])
         next_rows = after.indices[_ranges(after.indptr[ready], after.indptr[ready + 1])[0]]
         next_rows, counts = np.unique(next_rows, return_counts=True)
         waiting[next_rows] -= counts
         ready = next_rows[waiting[next_rows] == 0]
-    return factors
+    return n
 
 
 def _with_diagonal(matrix: Any) -> sp.csr_matrix:

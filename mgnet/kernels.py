@@ -26,6 +26,7 @@ __all__ = [
     "fits",
     "flat",
     "gauss_seidel",
+    "incomplete_lu",
     "is_csr",
     "is_zero",
     "jacobi",
@@ -203,10 +204,12 @@ def chebyshev(
     by: tuple[float, float],
     r: np.ndarray | None = None,
     within: int = 0,
+    base: np.ndarray | None = None,
+    weight: float = 1.0,
 ) -> np.ndarray:
-    """`u + d` with `d = by[0] d + by[1] scale (f - matrix @ u)`, in one pass; edits `d`.
+    """`base + weight d` with `d = by[0] d + by[1] scale (f - matrix @ u)`, in one pass; edits `d`.
 
-    `r` and `within` as in `jacobi`.
+    By default base is u. `r` and `within` as in `jacobi`.
 
     Examples
     --------
@@ -218,9 +221,9 @@ def chebyshev(
     array([1.5])
     """
     out = np.empty_like(u)
-    old, new = u.dtype.type(by[0]), u.dtype.type(by[1])
-    ahead = _ahead(u, r, within)
-    _kernel("chebyshev")(*_arrays(matrix), scale, u, f, d, old, new, out, *ahead)
+    old, new, weight = (u.dtype.type(number) for number in (*by, weight))
+    end = u if base is None else base, weight, out
+    _kernel("chebyshev")(*_arrays(matrix), scale, u, f, d, old, new, *end, *_ahead(u, r, within))
     return out
 
 
@@ -289,6 +292,38 @@ def gauss_seidel(
         r, within = u[:0], 0
     sweep = _kernel(("backward" if backward else "forward") + from_zero * "_from_zero")
     sweep(matrix.indptr, matrix.indices, matrix.data, inverse, u, f, r, within)
+
+
+def incomplete_lu(matrix: Any, diagonal: np.ndarray, eps: float) -> int:
+    """Put the factors of ILU(0) in place of a CSR matrix, row by row; edits it.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, n)
+        With an entry on the diagonal of each row; columns in order, none twice.
+    diagonal : array of int of shape (n,)
+        Where these are among its entries.
+    eps : float
+        A pivot is zero when it is not larger than so much of the largest part of it.
+
+    Returns
+    -------
+    int
+        The first row whose pivot is zero, at which it stopped; n when there is none.
+
+    Examples
+    --------
+    >>> A = sp.csr_matrix([[2.0, 1.0], [4.0, 5.0]])
+    >>> incomplete_lu(A, np.array([0, 3]), 1e-16)
+    2
+    >>> A.toarray()
+    array([[2., 1.],
+           [2., 3.]])
+    """
+    size, place = abs(matrix.data[diagonal]), np.full(matrix.shape[0], -1, np.int64)
+    factor = _kernel("incomplete_lu")
+    with np.errstate(all="ignore"):
+        return int(factor(*_arrays(matrix), diagonal, size, place, size.dtype.type(eps)))
 
 
 def total(u: np.ndarray) -> Any:

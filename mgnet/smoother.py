@@ -330,7 +330,7 @@ class Chebyshev(Smoother):
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        if not _compiled(level, u, f) or self.kind == "opt_fourth":
+        if not _compiled(level, u, f):
             return super().smooth_ahead(level, u, f, sweeps, memory)
         return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
 
@@ -344,17 +344,21 @@ class Chebyshev(Smoother):
         d: Any = None
         more: Any = None  # what the weights add to the steps of a sweep
         for number in range(sweeps * self.degree):
-            old, new = factors[number % self.degree]
+            place = number % self.degree
+            old, new = factors[place]
+            weight = weights[place] if weights else 1.0
+            ends = bool(weights) and place + 1 == self.degree
             if compiled:
                 d = np.zeros_like(u) if old == 0.0 else d
                 level.charge(1.0)
                 last = None if number + 1 < sweeps * self.degree else r
                 if number == 0 and last is None and kernels.is_zero(u):
                     d = u.dtype.type(new) * (inverse * f)
-                    u = d.copy()
+                    u = u.dtype.type(weight) * d if ends else d.copy()
                 else:
+                    end = (u if more is None else u + more, weight) if ends else (None, 1.0)
                     by = old, new
-                    u = kernels.chebyshev(level.operator, inverse, u, f, d, by, last, within)
+                    u = kernels.chebyshev(level.operator, inverse, u, f, d, by, last, within, *end)
             else:
                 step = residual_at(level, u, f)
                 step *= inverse
@@ -363,11 +367,11 @@ class Chebyshev(Smoother):
                     d *= old
                     step += d
                 u, d = u + step, step
+                if ends:
+                    u = u + (weight - 1.0) * d if more is None else u + (more + (weight - 1.0) * d)
             if weights:
-                place = number % self.degree
-                part = (weights[place] - 1.0) * d
-                more = part if place == 0 else more + part
-                u = u + more if place + 1 == self.degree else u
+                part = (weight - 1.0) * d
+                more = None if ends else part if more is None else more + part
         return u
 
     def _factors(self, largest: float) -> list[tuple[float, float]]:

@@ -15,6 +15,7 @@ __all__ = [
     "chebyshev",
     "forward",
     "forward_from_zero",
+    "incomplete_lu",
     "jacobi",
     "residual",
     "total",
@@ -54,15 +55,15 @@ def jacobi(indptr, indices, data, scale, u, f, out, r, behind):
             r[i] = total
 
 
-def chebyshev(indptr, indices, data, scale, u, f, d, old, new, out, r, behind):
-    """`d = old d + new scale (f - A u)`, then `out = u + d`."""
+def chebyshev(indptr, indices, data, scale, u, f, d, old, new, base, weight, out, r, behind):
+    """`d = old d + new scale (f - A u)`, then `out = base + weight d`."""
     for step in range(len(out) + behind):
         if step < len(out):
             total = f[step]
             for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
                 total -= data[k] * u[unsigned(indices[k])]
             d[step] = old * d[step] + new * (scale[step] * total)
-            out[step] = u[step] + d[step]
+            out[step] = base[step] + weight * d[step]
         i = step - behind
         if 0 <= i < len(r):
             total = f[i]
@@ -170,3 +171,29 @@ def backward_from_zero(indptr, indices, data, inverse, u, f, r, behind):
                     break
                 total -= data[k] * u[unsigned(column)]
             r[i] = total
+
+
+def incomplete_lu(indptr, indices, data, diagonal, size, place, eps):
+    """ILU(0) in place of the matrix; return the first row with a pivot of zero, or their number.
+
+    `diagonal` says where the entries of the diagonal are, `size` holds their sizes and grows by
+    those of all parts of a pivot, and `place` is -1 for each column.
+    """
+    for i in range(len(diagonal)):
+        for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
+            place[unsigned(indices[k])] = k
+        for k in range(unsigned(indptr[i]), unsigned(diagonal[i])):
+            row = unsigned(indices[k])
+            data[k] /= data[diagonal[row]]
+            for m in range(unsigned(diagonal[row] + 1), unsigned(indptr[row + unsigned(1)])):
+                found = place[unsigned(indices[m])]
+                if found >= 0:
+                    part = data[k] * data[m]
+                    data[found] -= part
+                    if found == diagonal[i]:
+                        size[i] = max(size[i], abs(part))
+        for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
+            place[unsigned(indices[k])] = -1
+        if not abs(data[diagonal[i]]) > eps * size[i]:
+            return i
+    return len(diagonal)

@@ -37,6 +37,26 @@ def test_any_entry():
         assert sparse_loops.any_entry(np.array([0.0, -0.0, value]))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, float, complex])
+def test_incomplete_lu_of_a_full_matrix_is_lu(dtype):
+    n, draw = 12, np.random.default_rng(0)
+    dense = (draw.standard_normal((n, n)) + 8 * np.eye(n)).astype(dtype)
+    A, diagonal = sp.csr_matrix(dense), np.arange(n) * (n + 1)
+    size, place = abs(A.data[diagonal]), np.full(n, -1)
+    end = sparse_loops.incomplete_lu(A.indptr, A.indices, A.data, diagonal, size, place, 1e-6)
+    assert end == n and (place == -1).all() and (size >= abs(dense.diagonal())).all()
+    F = A.toarray()
+    near = 1e-4 if dtype is np.float32 else 1e-12
+    np.testing.assert_allclose((np.tril(F, -1) + np.eye(n)) @ np.triu(F), dense, atol=near)
+
+
+def test_incomplete_lu_ends_at_a_pivot_that_is_zero():
+    A = sp.csr_matrix([[1.0, 1.0], [1.0, 1.0]])
+    size, place = np.ones(2), np.full(2, -1)
+    parts = A.indptr, A.indices, A.data, np.array([0, 3])
+    assert sparse_loops.incomplete_lu(*parts, size, place, 1e-16) == 1
+
+
 def test_all_loops_are_told():
     functions = inspect.getmembers(sparse_loops, inspect.isfunction)
     assert sorted(sparse_loops.__all__) == [name for name, _ in functions]
