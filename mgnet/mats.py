@@ -9,7 +9,7 @@ import numpy as np
 
 from mgnet.kinds import is_mat, is_vec
 
-__all__ = ["free_dropped", "galerkin_product", "random_entries", "refuse_spread", "transposed"]
+__all__ = ["free_dropped", "random_entries", "refuse_spread", "transposed"]
 
 CHUNK = 2**20  # random numbers at once
 
@@ -21,18 +21,6 @@ def transposed(matrix: Any) -> Any:
     to form it takes as long as some 50 products, and its memory.
     """
     return sys.modules["petsc4py.PETSc"].Mat().createTranspose(matrix)
-
-
-def galerkin_product(A: Any, P: Any, R: Any = None) -> Any:
-    """`R A P` of Mats, assembled over the same ranks; `P^T A P` by default.
-
-    Parameters
-    ----------
-    A : Mat of shape (fine, fine)
-    P : Mat of shape (fine, coarse)
-    R : Mat of shape (coarse, fine), optional
-    """
-    return A.ptap(P) if R is None else R.matMult(A.matMult(P))
 
 
 def free_dropped(u: Any) -> None:

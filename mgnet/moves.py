@@ -35,8 +35,9 @@ def swept(
     >>> swept(level, ("pre", 0, 1), np.zeros(3), f, {}, ahead=False)[0].round(3)
     array([0.083, 0.083, 0.083])
     """
-    mats.free_dropped(u)
     action, number, count = step
+    if number == 0:  # on all levels ranks would wait for one another more often
+        mats.free_dropped(u)
     smoother, part = level.smoother, "smoother"
     if action == "post" and level.post_smoother is not None:
         smoother, part = level.post_smoother, "post_smoother"

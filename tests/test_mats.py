@@ -49,9 +49,10 @@ def test_a_transfer_by_one_mat_restricts_by_its_transpose(petsc):
 
 def test_galerkin_products(petsc):
     A, P, R = drawn(7, 7), drawn(7, 3, 1), drawn(3, 7, 2)
-    own = mats.galerkin_product(mat(petsc, A), mat(petsc, P))
+    own = Hierarchy.galerkin(mat(petsc, A), [mat(petsc, P)])[1].matrix
     np.testing.assert_allclose(own.convert("dense").getDenseArray(), (P.T @ A @ P).toarray())
-    other = mats.galerkin_product(*(mat(petsc, each) for each in (A, P, R)))
+    given = mat(petsc, A), [mat(petsc, P)], [mat(petsc, R)]
+    other = Hierarchy.galerkin(*given)[1].matrix
     np.testing.assert_allclose(other.convert("dense").getDenseArray(), (R @ A @ P).toarray())
 
 

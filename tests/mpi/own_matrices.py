@@ -10,9 +10,13 @@ import mgnet.petsc
 mgnet.petsc.init(sys.argv)
 
 import numpy as np  # noqa: E402
+import scipy.sparse as sp  # noqa: E402
 from petsc4py import PETSc  # noqa: E402
 
 from mgnet import (  # noqa: E402
+    CG,
+    FGMRES,
+    GMRES,
     ILU,
     Anderson,
     BlockJacobi,
@@ -69,6 +73,9 @@ for name, how in {
     "lu": {"smoother": Chebyshev(2), "coarse_solver": KSPSmoother("many_", {"ksp_rtol": 1e-12})},
     "sor": {"smoother": sor},
     "anderson": {"acceleration": Anderson()},
+    "cg": {"acceleration": CG()},
+    "gmres": {"smoother": Chebyshev(2), "acceleration": GMRES(restart=5)},
+    "fgmres": {"smoother": sor, "acceleration": FGMRES(restart=5)},
     "nested": {"cycle": "nested F(1,1)"},
 }.items():
     solution = solve(**how)
@@ -86,7 +93,18 @@ for coarse in (Direct(), Krylov("cg", 30)):
         told["refused"][name] = "" if solve(coarse_solver=coarse).reason.converged else "no"
     except TypeError as error:
         told["refused"][name] = f"TypeError: {error}"
-hierarchy = Hierarchy.from_matrices(A, P, smoother=Chebyshev(2), coarse_solver=redundant)
+parts = {"smoother": Chebyshev(2), "coarse_solver": redundant}
+galerkin = Solver(Hierarchy.galerkin(A[0], P, **parts)).solve(f)
+told["galerkin"] = [galerkin.reason.name, *galerkin.residual_norms]
+line = 2.0 * np.eye(15) - np.eye(15, k=1) - np.eye(15, k=-1)
+line[0, 0] = line[-1, -1] = 1.0
+singular = sp.csr_matrix(sp.kron(line, np.eye(15)) + sp.kron(np.eye(15), line))
+for name, space in (("constant", "constant"), ("given", np.ones(225))):
+    jacobi = {"smoother": JACOBI, "coarse_solver": Chebyshev(8)}
+    levels = Hierarchy.galerkin(spread(singular), P, nullspace=space, **jacobi)
+    solution = Solver(levels, "V(1,1,2)", rtol=0.0, max_cycles=10).solve(f)
+    told[name] = [solution.reason.name, *solution.residual_norms]
+hierarchy = Hierarchy.from_matrices(A, P, **parts)
 told["checked"] = hierarchy.check(f).splitlines()
 told["explained"] = str(Solver(hierarchy).solve(f).explain())
 drawn = vector.random_like(f, np.random.default_rng(3))

@@ -31,10 +31,11 @@ def test_the_script_of_the_page(mpiexec, tmp_path):
 @pytest.mark.mpi
 def test_smoothers_and_solvers_on_ranks(mpiexec):
     one, two, four = (json.loads(mpiexec("own_matrices.py", ranks)) for ranks in (1, 2, 4))
-    for name in ("jacobi", "chebyshev", "optimal", "lu", "anderson", "nested"):
-        assert one[name][0] == "RTOL"
+    same = "jacobi chebyshev optimal lu anderson nested cg gmres galerkin constant given"
+    for name in same.split():
+        assert one[name][0] == ("MAX_CYCLES" if name in ("constant", "given") else "RTOL")
         for told in (two, four):
-            assert told[name][0] == "RTOL"
+            assert told[name][0] == one[name][0]
             np.testing.assert_allclose(told[name][1:], one[name][1:], rtol=1e-6)
     for told in (one, two, four):
         assert told["sor"][0] == "RTOL", "each rank has another block"
