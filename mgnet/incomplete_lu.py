@@ -100,9 +100,7 @@ class ILU(Smoother):
 def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
     """ILU(0): L, without its unit diagonal, and U in one matrix with the pattern of A.
 
-    Rows that need no factor of one another are eliminated at once, so there are as many passes as
-    the longest chain of rows, about twice the points along a side on a square grid. Source: Saad,
-    Iterative Methods for Sparse Linear Systems (2003), sections 10.3 and 11.6.
+    Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 10.3.
 
     Parameters
     ----------
@@ -122,12 +120,32 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
     array([[2., 1.],
            [2., 3.]])
     """
-    n = int(matrix.shape[0])
     factors: Any = _with_diagonal(sp.csr_matrix(matrix, dtype=dtype, copy=True))
-    indptr, indices, data = factors.indptr, factors.indices, factors.data
-    rows = np.repeat(np.arange(n), np.diff(indptr))
+    n = int(factors.shape[0])
+    rows = np.repeat(np.arange(n, dtype=factors.indices.dtype), np.diff(factors.indptr))
+    diagonal = np.flatnonzero(rows == factors.indices)
+    if kernels.available and kernels.compiles(dtype):
+        zero = kernels.incomplete_lu(factors, diagonal)
+    else:
+        zero = _eliminated(factors, rows, diagonal)
+    if zero < n:
+        raise ValueError(
+            f"{owner}: the pivot of unknown {zero} is zero to working precision; take a drop_tol, "
+            "which exchanges rows, or another smoother"
+        )
+    return factors
+
+
+def _eliminated(factors: Any, rows: np.ndarray, diagonal: np.ndarray) -> int:
+    """`kernels.incomplete_lu` in NumPy; the zero pivot it tells need not be the first.
+
+    Rows that need no factor of one another are eliminated at once, so there are as many passes as
+    the longest chain of rows, about twice the points along a side on a square grid. Source: Saad,
+    section 11.6.
+    """
+    n, indptr, indices, data = len(diagonal), factors.indptr, factors.indices, factors.data
     keys = rows.astype(np.int64) * n + indices
-    diagonal, below = np.flatnonzero(rows == indices), indices < rows
+    below = indices < rows
     before = np.bincount(rows[below], minlength=n)
     size = abs(data[diagonal])  # of what a pivot is the sum of
     strict = (np.ones(below.sum(), np.int8), (rows[below], indices[below]))
@@ -149,23 +167,22 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
             row = mine[owners[hit]]
             own = found[hit] == diagonal[row]
             size[row[own]] = np.maximum(size[row[own]], abs(part[own]))
-        zero = ~(abs(data[diagonal[ready]]) > np.finfo(dtype).eps * size[ready])
+        zero = ~(abs(data[diagonal[ready]]) > np.finfo(data.dtype).eps * size[ready])
         if zero.any():
-            raise ValueError(
-                f"{owner}: the pivot of unknown {ready[np.argmax(zero)]} is zero to working "
-                "precision; take a drop_tol, which exchanges rows, or another smoother"
-            )
+            return int(ready[np.argmax(zero)])
         next_rows = after.indices[_ranges(after.indptr[ready], after.indptr[ready + 1])[0]]
         next_rows, counts = np.unique(next_rows, return_counts=True)
         waiting[next_rows] -= counts
         ready = next_rows[waiting[next_rows] == 0]
-    return factors
+    return n
 
 
 def _with_diagonal(matrix: Any) -> sp.csr_matrix:
     """The matrix with an entry on the diagonal of each row, be it zero; columns in order."""
     matrix.sum_duplicates()
     n = matrix.shape[0]
+    if np.count_nonzero(matrix.diagonal()) == n:  # as a rule; no row is without
+        return matrix
     rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
     missing = np.bincount(rows[rows == matrix.indices], minlength=n) == 0
     if missing.any():

@@ -26,6 +26,7 @@ __all__ = [
     "fits",
     "flat",
     "gauss_seidel",
+    "incomplete_lu",
     "is_csr",
     "is_zero",
     "jacobi",
@@ -289,6 +290,30 @@ def gauss_seidel(
         r, within = u[:0], 0
     sweep = _kernel(("backward" if backward else "forward") + from_zero * "_from_zero")
     sweep(matrix.indptr, matrix.indices, matrix.data, inverse, u, f, r, within)
+
+
+def incomplete_lu(matrix: Any, diagonal: np.ndarray) -> int:
+    """ILU(0) in place; the first row whose pivot is zero, or the number of rows.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix of shape (n, n)
+        The columns of each row must be in order, and each row have an entry on the diagonal.
+    diagonal : array of int of shape (n,)
+        Where that entry is.
+
+    Examples
+    --------
+    >>> A = sp.csr_matrix([[2.0, 1.0], [4.0, 5.0]])
+    >>> incomplete_lu(A, np.array([0, 3]))
+    2
+    >>> A.toarray()
+    array([[2., 1.],
+           [2., 3.]])
+    """
+    place = np.full(matrix.shape[0], -1, matrix.indptr.dtype)
+    precision = np.finfo(matrix.dtype).eps
+    return int(_kernel("incomplete_lu")(*_arrays(matrix), diagonal, place, precision))
 
 
 def total(u: np.ndarray) -> Any:

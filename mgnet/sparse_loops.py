@@ -15,6 +15,7 @@ __all__ = [
     "chebyshev",
     "forward",
     "forward_from_zero",
+    "incomplete_lu",
     "jacobi",
     "residual",
     "total",
@@ -170,3 +171,30 @@ def backward_from_zero(indptr, indices, data, inverse, u, f, r, behind):
                     break
                 total -= data[k] * u[unsigned(column)]
             r[i] = total
+
+
+def incomplete_lu(indptr, indices, data, diagonal, place, precision):
+    """ILU(0) in place, row by row; the row whose pivot is zero, or the number of rows.
+
+    `diagonal` tells where the entry of each row on the diagonal is, `place` is -1 throughout.
+    """
+    for i in range(len(diagonal)):
+        first, own, end = indptr[i], diagonal[i], indptr[i + 1]
+        for k in range(first, end):
+            place[unsigned(indices[k])] = k
+        size = abs(data[own])  # of what the pivot is the sum of
+        for k in range(first, own):
+            row = unsigned(indices[k])
+            data[k] /= data[diagonal[row]]
+            for j in range(diagonal[row] + 1, indptr[row + 1]):
+                at = place[unsigned(indices[j])]
+                if at >= 0:
+                    part = data[k] * data[j]
+                    data[at] -= part
+                    if at == own:
+                        size = max(size, abs(part))
+        for k in range(first, end):
+            place[unsigned(indices[k])] = -1
+        if not abs(data[own]) > precision * size:
+            return i
+    return len(diagonal)

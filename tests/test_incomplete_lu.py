@@ -43,9 +43,11 @@ def test_a_sweep_is_its_splitting(monkeypatch, numba):
     check_laws(ILU(), lambda A, u, f: u + np.linalg.solve(factored(A), f - A @ u), 15)
 
 
+@pytest.mark.parametrize("numba", [True, False], ids=["numba", "NumPy"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 1.0])
-def test_zero_fill_is_elimination_without_fill(dtype, density):
+def test_zero_fill_is_elimination_without_fill(monkeypatch, dtype, density, numba):
+    monkeypatch.setattr(kernels, "available", numba and kernels.available)
     A, _, _ = drawn(40, dtype, density=density)
     factors = zero_fill(A, np.dtype(dtype), "x")
     assert factors.dtype == dtype and factors.nnz == A.nnz

@@ -31,6 +31,22 @@ def test_a_sweep_from_zero_is_a_sweep(name, behind):
     np.testing.assert_allclose(s, r, atol=1e-13)
 
 
+@pytest.mark.parametrize(("zero", "value"), [(6, 3.0), (0, 0.0), (1, -2.0 / 3.0)])
+def test_incomplete_lu(zero, value):
+    """Exact where there is no fill; the first zero pivot is told."""
+    A = sp.csr_matrix(sp.diags([-1.0, 3.0, 2.0], [-1, 0, 1], shape=(6, 6)))
+    A.sort_indices()
+    diagonal = np.flatnonzero(np.repeat(np.arange(6), np.diff(A.indptr)) == A.indices)
+    A.data[diagonal[zero : zero + 1]] = value  # -2/3 is what elimination adds to row 1
+    factors, place = A.copy(), np.full(6, -1)
+    matrix = (factors.indptr, factors.indices, factors.data)
+    assert sparse_loops.incomplete_lu(*matrix, diagonal, place, 1e-15) == zero
+    assert (place == -1).all()
+    if zero == 6:
+        product = (sp.tril(factors, -1) + sp.eye(6)) @ sp.triu(factors)
+        np.testing.assert_allclose(product.toarray(), A.toarray(), atol=1e-14)
+
+
 def test_any_entry():
     assert not sparse_loops.any_entry(np.zeros(3)) and not sparse_loops.any_entry(np.zeros(0))
     for value in (1e-320, -1.0, np.nan, np.inf):
