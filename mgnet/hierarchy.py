@@ -14,6 +14,8 @@ import numpy as np
 from mgnet import consistency, vector
 from mgnet.callbacks import real_function
 from mgnet.coarse_solver import Direct
+from mgnet.gauss_seidel import GaussSeidel
+from mgnet.grid_levels import grid_levels
 from mgnet.level import Level
 from mgnet.smoother import Jacobi, Smoother
 from mgnet.transfer import MatrixTransfer
@@ -258,6 +260,57 @@ class Hierarchy(Sequence[Level]):
         solver, name = coarse_solver or Direct(), f"level {count - 1}"
         coarsest = Level(matrices[-1], solver, name=name, shape=shapes[-1])
         return cls([*levels, coarsest], nested=nested)
+
+    @classmethod
+    def geometric(
+        cls,
+        shape: int | Sequence[int],
+        stencil: Any = None,
+        *,
+        coefficients: Any = None,
+        boundary: Any = "dirichlet",
+        coarsen: int | Sequence[int] | None = None,
+        levels: int | None = None,
+        interpolation: str = "auto",
+        smoother: Smoother | None = None,
+        post_smoother: Smoother | None = None,
+        coarse_solver: Smoother | None = None,
+    ) -> Hierarchy:
+        """Linear multigrid on a structured grid of 1 to 3 axes of any lengths, in C order.
+
+        Every second point is kept, and coarse matrices are Galerkin products.
+
+        Parameters
+        ----------
+        shape : int or sequence of int
+        stencil : array of shape (3,) * d or (3,) * d + shape, or sparse matrix of the points
+            The same at all points, as in `pyamg.gallery.stencil_grid`, one for each, or a matrix
+            that couples next points alone.
+        coefficients : number, array of `shape`, or sequence of one of these per axis
+            In place of a stencil: `-div(c grad u)` on the unit interval, square or cube by finite
+            volumes, where f is the source times the volume of a cell.
+        boundary : "dirichlet", "neumann", "periodic", or a sequence of one or a pair per axis
+        coarsen : int or sequence of int, optional
+            The axes along which points are left out. By default those of strong couplings.
+        levels : int, optional
+            By default the coarsest has at most 300 points.
+        interpolation : "auto", "linear" or "operator"
+            "operator" weights follow jumps of coefficients; "auto" takes them where these vary.
+        smoother, post_smoother, coarse_solver : Smoother, optional
+            By default `GaussSeidel()`, `GaussSeidel("backward")`, and `Direct()`, or its
+            pseudo-inverse where constants are a null space.
+
+        Examples
+        --------
+        >>> c = np.where(np.indices((50, 40)).sum(axis=0) < 45, 1.0, 1e6)
+        >>> [level.shape for level in Hierarchy.geometric((50, 40), coefficients=c)]
+        [(50, 40), (25, 20), (12, 10)]
+        """
+        g = grid_levels(shape, stencil, coefficients, boundary, coarsen, levels, interpolation)
+        post = post_smoother or smoother or GaussSeidel("backward")
+        last = coarse_solver or Direct("pinv" if g.singular else "lu")
+        parts = (smoother or GaussSeidel(), post, last, True, g.shapes)
+        return cls.from_matrices(g.matrices, g.prolongations, None, *parts)
 
     @classmethod
     def from_pyamg(

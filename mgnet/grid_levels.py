@@ -1,0 +1,149 @@
+"""The matrices of multigrid on a structured grid, from its finest level."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet.grid_coarsening import coarse_axes, galerkin
+from mgnet.grid_interpolation import interpolation, linear_weights, operator_weights
+from mgnet.grid_stencils import (
+    OWNER,
+    boundary_kinds,
+    diffusion_stencils,
+    grid_shape,
+    numbers,
+    stencil_arrays,
+    stencil_matrix,
+    stencils_of_matrix,
+)
+from mgnet.limits import is_one_of, is_whole, shown
+
+__all__ = ["GridLevels", "grid_levels"]
+
+Stencils = dict[tuple[int, ...], np.ndarray]
+
+COARSEST = 300  # unknowns of the coarsest level at most, where axes allow it: cheap to factorise
+
+
+@dataclass
+class GridLevels:
+    """Matrices of all levels, finest first, and what lies between them.
+
+    Parameters
+    ----------
+    matrices, prolongations : list of csr_matrix
+    shapes : list of tuple of int
+    singular : bool
+        Whether constants are a null space: no end of the grid is Dirichlet, and rows sum to zero.
+
+    Examples
+    --------
+    >>> GridLevels().singular
+    False
+    """
+
+    matrices: list[Any] = field(default_factory=list)
+    prolongations: list[Any] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    singular: bool = False
+
+
+def grid_levels(
+    shape: Any,
+    stencil: Any,
+    coefficients: Any,
+    boundary: Any,
+    coarsen: Any,
+    levels: int | None,
+    interpolation_kind: str,
+) -> GridLevels:
+    """What `Hierarchy.geometric` is made of; its arguments are described there.
+
+    Examples
+    --------
+    >>> grid_levels((40, 30), None, 1.0, "dirichlet", None, None, "auto").shapes
+    [(40, 30), (20, 15)]
+    """
+    grid = grid_shape(shape)
+    kinds = boundary_kinds(boundary, len(grid))
+    halved = _checked_axes(coarsen, len(grid))
+    if levels is not None and not is_whole(levels, 1):
+        raise ValueError(f"{OWNER} got levels {shown(levels)}; give a positive integer")
+    if not is_one_of(interpolation_kind, ("auto", "linear", "operator")):
+        raise ValueError(
+            f"{OWNER} got interpolation {shown(interpolation_kind)}; it must be 'auto', 'linear' "
+            "or 'operator'"
+        )
+    stencils, matrix, constant = _finest(grid, stencil, coefficients, kinds)
+    linear = interpolation_kind == "linear" or (interpolation_kind == "auto" and constant)
+    periodic = tuple("periodic" in ends for ends in kinds)
+    if matrix is None:
+        matrix = stencil_matrix(stencils, grid, periodic)
+    found = GridLevels([matrix], [], [grid])
+    found.singular = not any("dirichlet" in ends for ends in kinds) and _sums_to_zero(matrix)
+    while len(found.matrices) < (levels or math.inf):
+        grid = found.shapes[-1]
+        if levels is None and math.prod(grid) <= COARSEST:
+            break
+        axes = coarse_axes(stencils, grid, kinds, halved)
+        if not any(axis.halved for axis in axes):
+            break
+        weights = linear_weights(axes) if linear else operator_weights(stencils, axes)
+        found.prolongations.append(interpolation(weights, axes))
+        stencils = galerkin(stencils, axes, weights, weights)
+        found.shapes.append(tuple(axis.coarse for axis in axes))
+        found.matrices.append(stencil_matrix(stencils, found.shapes[-1], periodic))
+    if levels is not None and len(found.matrices) < levels:
+        raise ValueError(
+            f"{OWNER} got levels {shown(levels)}; a grid of shape {found.shapes[0]} has at most "
+            f"{len(found.matrices)} when it is coarsened so"
+        )
+    return found
+
+
+def _checked_axes(coarsen: Any, axes: int) -> tuple[int, ...] | None:
+    """The axes that may be halved; None where that is for the couplings to say."""
+    if coarsen is None:
+        return None
+    given = (coarsen,) if is_whole(coarsen) else coarsen
+    if not isinstance(given, list | tuple) or not all(is_whole(k, 0, axes - 1) for k in given):
+        raise ValueError(
+            f"{OWNER} got coarsen {shown(coarsen)}; give an axis from 0 to {axes - 1}, or a tuple "
+            "of them"
+        )
+    return tuple(given)
+
+
+def _finest(
+    grid: tuple[int, ...], stencil: Any, coefficients: Any, kinds: Any
+) -> tuple[Stencils, Any, bool]:
+    """The stencils, the user's own matrix where it was one, and whether they do not vary."""
+    if (stencil is None) == (coefficients is None):
+        raise TypeError(
+            f"{OWNER} got {'neither' if stencil is None else 'both'} a stencil and coefficients; "
+            "give one of them"
+        )
+    if stencil is None:
+        each = coefficients if isinstance(coefficients, list | tuple) else [coefficients]
+        constant = all(np.ndim(c) == 0 for c in each)
+        return diffusion_stencils(coefficients, grid, kinds), None, constant
+    if not sp.issparse(stencil):
+        stencils = stencil_arrays(stencil, grid, kinds)
+        return stencils, None, np.ndim(stencil) == len(grid)
+    matrix = sp.csr_matrix(stencil)
+    data = numbers(matrix.data, "a matrix")
+    if data is not matrix.data:
+        matrix = sp.csr_matrix((data, matrix.indices, matrix.indptr), matrix.shape)
+    periodic = tuple("periodic" in ends for ends in kinds)
+    return stencils_of_matrix(matrix, grid, periodic), matrix, False
+
+
+def _sums_to_zero(matrix: Any) -> bool:
+    ones = np.ones(matrix.shape[1], matrix.dtype)
+    precision = float(np.finfo(matrix.dtype).eps)
+    return bool((abs(matrix @ ones) <= 100.0 * precision * (abs(matrix) @ ones.real)).all())

@@ -1,0 +1,376 @@
+"""Stencils on structured grids, and their matrices.
+
+A stencil is kept as one array over the grid for each neighbor that it has: `stencils[offset]`,
+where `offset` is a tuple of -1, 0 and 1, holds at a point the entry between this point and the one
+that lies `offset` further. Entries that would lead out of the grid are zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import product
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet.limits import check_memory, is_one_of, is_whole, shown
+
+__all__ = [
+    "boundary_kinds",
+    "diffusion_stencils",
+    "grid_shape",
+    "stencil_arrays",
+    "stencil_matrix",
+    "stencils_of_matrix",
+]
+
+Stencils = dict[tuple[int, ...], np.ndarray]
+Kinds = tuple[tuple[str, str], ...]
+
+KINDS = ("dirichlet", "neumann", "periodic")
+OWNER = "Hierarchy.geometric"
+ROWS = 2**14  # of a matrix that are treated at once: their tables stay in the cache
+
+
+def grid_shape(shape: Any) -> tuple[int, ...]:
+    """The points along each axis of a grid of one to three axes, as a tuple.
+
+    Parameters
+    ----------
+    shape : int or sequence of 1 to 3 int
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> grid_shape(5), grid_shape([3, 4])
+    ((5,), (3, 4))
+    """
+    points = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else [shape]
+    if not 1 <= len(points) <= 3 or not all(is_whole(n, 1) for n in points):
+        raise ValueError(
+            f"{OWNER} got shape {shown(shape)}; give the points along each of 1 to 3 axes, "
+            "positive integers"
+        )
+    grid = tuple(int(n) for n in points)
+    check_memory(
+        100 * math.prod(grid),
+        f"{OWNER} got shape {shown(grid)}, which is {shown(math.prod(grid))} points",
+        "take a coarser grid",
+    )
+    return grid
+
+
+def boundary_kinds(boundary: Any, axes: int) -> Kinds:
+    """The kinds of both ends of each axis.
+
+    Parameters
+    ----------
+    boundary : str, or sequence of one str or pair of str per axis
+    axes : int
+
+    Raises
+    ------
+    ValueError
+
+    Examples
+    --------
+    >>> boundary_kinds("neumann", 1)
+    (('neumann', 'neumann'),)
+    >>> boundary_kinds(["periodic", ("dirichlet", "neumann")], 2)
+    (('periodic', 'periodic'), ('dirichlet', 'neumann'))
+    """
+    each = [boundary] * axes if isinstance(boundary, str) else boundary
+    ends = []
+    if isinstance(each, list | tuple) and len(each) == axes:
+        ends = [(kind, kind) if isinstance(kind, str) else kind for kind in each]
+    fits = [
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(is_one_of(kind, KINDS) for kind in pair)
+        and (pair[0] == "periodic") == (pair[1] == "periodic")
+        for pair in ends
+    ]
+    if not fits or not all(fits):
+        raise ValueError(
+            f"{OWNER} got boundary {shown(boundary)}; give 'dirichlet', 'neumann' or 'periodic', "
+            f"or a sequence of {axes}, one for each axis: such a word, or a pair of them for the "
+            "left and the right end (an axis is periodic at both)"
+        )
+    return tuple((left, right) for left, right in ends)
+
+
+def stencil_arrays(stencil: Any, shape: tuple[int, ...], kinds: Kinds) -> Stencils:
+    """A stencil as one array over the grid for each neighbor.
+
+    Parameters
+    ----------
+    stencil : array of shape (3,) * d, or (3,) * d + shape
+        The same at all points, or one for each point.
+    shape : tuple of d int
+    kinds : as of `boundary_kinds`
+        What an entry that leads out of the grid means. "dirichlet": the value there is zero, and
+        the entry is left out; "neumann": the value is that of the nearest point, so the entry is
+        added to that point's; "periodic": the grid goes on at the other end.
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> stencils = stencil_arrays([-1.0, 2.0, -1.0], (3,), (("neumann", "dirichlet"),))
+    >>> stencils[0,], stencils[-1,]
+    (array([1., 2., 2.]), array([ 0., -1., -1.]))
+    """
+    values, axes = np.asarray(stencil), len(shape)
+    three = (3,) * axes
+    if values.shape not in (three, three + shape):
+        raise ValueError(
+            f"{OWNER} got a stencil of shape {values.shape}; on a grid of shape {shape} give "
+            f"{three}, or {three + shape} for one at each point"
+        )
+    values = numbers(values, "a stencil")
+    found = {}
+    for offset in product((-1, 0, 1), repeat=axes):
+        entries = values[tuple(k + 1 for k in offset)]
+        if entries.any() or not any(offset):
+            found[offset] = np.array(np.broadcast_to(entries, shape), order="C")
+    for axis, ends in enumerate(kinds):
+        for step, kind in zip((-1, 1), ends, strict=True):
+            if kind != "periodic":
+                _end(found, axis, step, kind)
+    return found
+
+
+def numbers(values: np.ndarray, what: str) -> np.ndarray:
+    """Finite numbers in a precision to compute in; anything else is refused."""
+    if values.dtype.kind not in "buifc":
+        raise TypeError(f"{OWNER} got {what} of type {values.dtype}; it must hold numbers")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{OWNER} got {what} with NaN or Inf in it; all entries must be finite")
+    whole = values.dtype.kind in "bui"
+    return values.astype(np.result_type(values.dtype, float if whole else np.float32), copy=False)
+
+
+def _end(stencils: Stencils, axis: int, step: int, kind: str) -> None:
+    """Take away what leads out of the grid at one end of an axis."""
+    edge = (slice(None),) * axis + (slice(0, 1) if step < 0 else slice(-1, None),)
+    for offset in [o for o in stencils if o[axis] == step]:
+        if kind == "neumann":
+            nearest = (*offset[:axis], 0, *offset[axis + 1 :])
+            if nearest not in stencils:
+                stencils[nearest] = np.zeros_like(stencils[offset])
+            stencils[nearest][edge] += stencils[offset][edge]
+        stencils[offset][edge] = 0.0
+
+
+def diffusion_stencils(coefficients: Any, shape: tuple[int, ...], kinds: Kinds) -> Stencils:
+    """Finite volumes for `-div(c grad u)` on the unit interval, square or cube.
+
+    Each equation is the integral over the cell of a point, so `f` is the source times the volume of
+    a cell. The coefficient of a face is the harmonic mean of the two points beside it, at a
+    Dirichlet end that of the point. A Dirichlet end lies one mesh width beyond the last point, a
+    Neumann end half of one: the mesh width is `1 / (n + 1)`, `1 / (n + 1/2)` or `1 / n` for two,
+    one or no Dirichlet end, and `1 / n` on periodic axes.
+
+    Parameters
+    ----------
+    coefficients : number, array of shape `shape`, or sequence of one of these per axis
+        At the points.
+    shape : tuple of d int
+    kinds : as of `boundary_kinds`
+
+    Raises
+    ------
+    TypeError, ValueError
+
+    Examples
+    --------
+    >>> kinds = boundary_kinds("dirichlet", 1)
+    >>> diffusion_stencils(np.array([1.0, 1.0, 3.0]), (3,), kinds)[0,] / 4.0  # h = 1/4
+    array([2. , 2.5, 4.5])
+    """
+    several = isinstance(coefficients, list | tuple)
+    each = list(coefficients) if several else [coefficients] * len(shape)
+    if len(each) != len(shape):
+        raise ValueError(
+            f"{OWNER} got {len(each)} coefficients on a grid of shape {shape}; give one number or "
+            "NumPy array, or a sequence of them, one per axis"
+        )
+    widths = [
+        1.0 / (n if "periodic" in ends else n + ends.count("dirichlet") / 2)
+        for n, ends in zip(shape, kinds, strict=True)
+    ]
+    found: Stencils = {}
+    for axis, (value, ends) in enumerate(zip(each, kinds, strict=True)):
+        c = _positive(value, shape) * (math.prod(widths) / widths[axis] ** 2)
+        for step, kind in zip((-1, 1), ends, strict=True):
+            neighbor = np.roll(c, -step, axis)
+            edge = (slice(None),) * axis + (slice(0, 1) if step < 0 else slice(-1, None),)
+            if kind == "dirichlet":
+                neighbor[edge] = c[edge]
+            face = 2.0 * c / (c + neighbor) * neighbor
+            if kind == "neumann":
+                face[edge] = 0.0
+            centre = found.get((0,) * len(shape))
+            found[(0,) * len(shape)] = face.copy() if centre is None else centre + face
+            if kind == "dirichlet":
+                face[edge] = 0.0
+            found[(0,) * axis + (step,) + (0,) * (len(shape) - axis - 1)] = -face
+    return found
+
+
+def _positive(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """A coefficient at all points."""
+    c = np.asarray(value)
+    if c.shape not in ((), shape):
+        raise ValueError(
+            f"{OWNER} got a coefficient of shape {c.shape}; give a number, or an array of the "
+            f"shape of the grid, {shape}"
+        )
+    c = numbers(c, "a coefficient")
+    if c.dtype.kind != "c" and not (c > 0.0).all():
+        raise ValueError(
+            f"{OWNER} got a coefficient of {shown(c.min())}; diffusion needs positive ones "
+            "(give a stencil for other equations)"
+        )
+    return np.array(np.broadcast_to(c, shape))
+
+
+def stencil_matrix(
+    stencils: Stencils, shape: tuple[int, ...], periodic: tuple[bool, ...]
+) -> sp.csr_matrix:
+    """The matrix of a stencil, without zeros but on the diagonal.
+
+    Parameters
+    ----------
+    stencils : dict of arrays of shape `shape`
+    shape, periodic : tuple
+
+    Examples
+    --------
+    >>> stencils = stencil_arrays([-1.0, 2.0, -1.0], (3,), (("dirichlet", "dirichlet"),))
+    >>> stencil_matrix(stencils, (3,), (False,)).toarray()
+    array([[ 2., -1.,  0.],
+           [-1.,  2., -1.],
+           [ 0., -1.,  2.]])
+    """
+    offsets = sorted(stencils)
+    centre = offsets.index((0,) * len(shape))
+    unknowns = math.prod(shape)
+    # In this order the columns of a row increase, but at the ends of periodic axes.
+    entries = sum(np.count_nonzero(stencils[offset]) for offset in offsets)
+    entries += unknowns - np.count_nonzero(stencils[offsets[centre]])
+    dtype = np.result_type(*(stencils[offset] for offset in offsets))
+    index = np.int32 if max(entries, unknowns) < 2**31 else np.int64
+    data, columns = np.empty(entries, dtype), np.empty(entries, index)
+    counts = np.zeros(unknowns + 1, index)
+    inner, done = unknowns // shape[0], 0
+    thick = max(ROWS // inner, 1)
+    for first in range(0, shape[0], thick):
+        slab = slice(first, min(first + thick, shape[0]))
+        values = np.stack([stencils[offset][slab] for offset in offsets], axis=-1)
+        places = np.empty(values.shape, index)
+        for k, offset in enumerate(offsets):
+            places[..., k] = _neighbors(offset, shape, periodic, slab, index)
+        chosen = values != 0.0
+        chosen[..., centre] = True
+        rows = slice(first * inner + 1, slab.stop * inner + 1)
+        counts[rows] = chosen.reshape(-1, len(offsets)).sum(axis=1)
+        part = slice(done, done + int(counts[rows].sum()))
+        data[part], columns[part] = values[chosen], places[chosen]
+        done = part.stop
+    matrix = sp.csr_matrix((data, columns, counts.cumsum(dtype=index)), (unknowns, unknowns))
+    if any(periodic):
+        matrix.sum_duplicates()  # with one or two points on an axis, neighbors are the same point
+    else:
+        matrix.has_canonical_format = True
+    return matrix
+
+
+def _neighbors(
+    offset: tuple[int, ...],
+    shape: tuple[int, ...],
+    periodic: tuple[bool, ...],
+    slab: slice,
+    index: Any,
+) -> Any:
+    """The numbers of the points that lie `offset` further than those of a slab."""
+    numbers: Any = 0
+    for axis, n in enumerate(shape):
+        places = np.arange(n)[slab if axis == 0 else slice(None)] + offset[axis]
+        places = places % n if periodic[axis] else places
+        stride = math.prod(shape[axis + 1 :])
+        numbers = numbers + (places * stride).astype(index).reshape(
+            (-1,) + (1,) * (len(shape) - axis - 1)
+        )
+    return numbers
+
+
+def stencils_of_matrix(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool, ...]) -> Stencils:
+    """The stencils of a matrix on a grid.
+
+    Parameters
+    ----------
+    matrix : csr_matrix
+        With rows and columns in the C order of the grid.
+    shape, periodic : tuple
+
+    Raises
+    ------
+    ValueError
+        If points are coupled that are not neighbors.
+
+    Examples
+    --------
+    >>> A = sp.csr_matrix([[2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]])
+    >>> stencils_of_matrix(A, (3,), (False,))[1,]
+    array([-1., -1.,  0.])
+    """
+    unknowns, axes = math.prod(shape), len(shape)
+    if matrix.shape != (unknowns, unknowns):
+        raise ValueError(
+            f"{OWNER} got a matrix of shape {matrix.shape}; a grid of shape {shape} has "
+            f"{unknowns} points"
+        )
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    found: Stencils = {(0,) * axes: np.zeros(unknowns, matrix.dtype)}
+    for first in range(0, unknowns, ROWS):
+        last = min(first + ROWS, unknowns)
+        part = slice(matrix.indptr[first], matrix.indptr[last])
+        rows = np.repeat(np.arange(first, last), np.diff(matrix.indptr[first : last + 1]))
+        there = matrix.data[part] != 0.0
+        rows, columns, values = (x[there] for x in (rows, matrix.indices[part], matrix.data[part]))
+        code = np.zeros(len(rows), np.int64)
+        for axis, n in enumerate(shape):
+            stride = math.prod(shape[axis + 1 :])
+            step = columns // stride % n - rows // stride % n
+            if periodic[axis]:
+                step %= n
+                step[step == n - 1] = -1 if n > 2 else n - 1
+            far = abs(step) > 1
+            if far.any():
+                _refuse_far(rows[far][0], columns[far][0], axis, step[far][0])
+            code = 3 * code + step + 1
+        for number in np.unique(code):
+            offset = tuple(int(number) // 3 ** (axes - 1 - axis) % 3 - 1 for axis in range(axes))
+            chosen = code == number
+            if offset not in found:
+                found[offset] = np.zeros(unknowns, matrix.dtype)
+            found[offset][rows[chosen]] = values[chosen]
+    return {offset: values.reshape(shape) for offset, values in found.items()}
+
+
+def _refuse_far(row: int, column: int, axis: int, step: int) -> None:
+    raise ValueError(
+        f"{OWNER} got a matrix with an entry in row {row} and column {column}, which are points "
+        f"{abs(step)} apart along axis {axis}; entries may reach the next points alone (where the "
+        "axis is periodic, give boundary='periodic'; else take Hierarchy.from_pyamg)"
+    )
