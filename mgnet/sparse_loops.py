@@ -184,7 +184,7 @@ def incomplete_lu(indptr, indices, data, diagonal, place, precision):
             place[unsigned(indices[k])] = k
         size = abs(data[own])  # of what the pivot is the sum of
         for k in range(first, own):
-            row = unsigned(indices[k])
+            row = indices[k]
             data[k] /= data[diagonal[row]]
             for j in range(diagonal[row] + 1, indptr[row + 1]):
                 at = place[unsigned(indices[j])]
