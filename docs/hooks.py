@@ -14,8 +14,10 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from html import unescape
 from pathlib import Path
 
+import latex2mathml.converter
 import matplotlib
 from mkdocs.structure.files import File, Files
 
@@ -99,8 +101,16 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
     return markdown.replace("{{ reasons }}", table)
 
 
+def formula(match: re.Match) -> str:
+    """Return MathML for TeX, which browsers draw by themselves: the pages need no script for it."""
+    display = "block" if match[1] == "div" else "inline"
+    text = unescape(match[2]).strip()
+    return latex2mathml.converter.convert(text[2:-2].strip(), display=display)
+
+
 def on_page_content(html: str, *, page, config, files) -> str:
-    """Keep the dash of an option and its name on one line (pages.css)."""
+    """Draw formulas; keep the dash of an option and its name on one line (pages.css)."""
+    html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, html, flags=re.DOTALL)
 
     def kept(code: re.Match) -> str:
         return re.sub(r"(?<!\S)(-\w[\w.&;]*)", r'<span class="option">\1</span>', code[0])

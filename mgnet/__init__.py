@@ -9,6 +9,7 @@ import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 from mgnet import gallery
+from mgnet.algebraic import solve
 from mgnet.anderson import Anderson
 from mgnet.block_smoothers import BlockGaussSeidel, BlockJacobi
 from mgnet.coarse_solver import Direct, Krylov
@@ -19,10 +20,12 @@ from mgnet.history import CycleRecord, StepRecord
 from mgnet.incomplete_lu import ILU
 from mgnet.interpolation import interpolation_matrix
 from mgnet.interpreter import Progress, StepData, run
+from mgnet.krylov import CG, FGMRES, GMRES
 from mgnet.level import Level
 from mgnet.line_relaxation import LineRelaxation
 from mgnet.linesearch import Backtracking
 from mgnet.notation import parse
+from mgnet.nullspace import NullSpace
 from mgnet.progress_lines import ProgressLines
 from mgnet.schedule import Schedule, Step, Work
 from mgnet.schwarz import AdditiveSchwarz, MultiplicativeSchwarz
@@ -44,10 +47,13 @@ __all__ = [
     "Backtracking",
     "BlockGaussSeidel",
     "BlockJacobi",
+    "CG",
     "Chebyshev",
     "Corrections",
     "CycleRecord",
     "Direct",
+    "FGMRES",
+    "GMRES",
     "GaussSeidel",
     "Hierarchy",
     "ILU",
@@ -58,6 +64,7 @@ __all__ = [
     "LineRelaxation",
     "MatrixTransfer",
     "MultiplicativeSchwarz",
+    "NullSpace",
     "PackedTransfer",
     "Progress",
     "ProgressLines",
@@ -78,6 +85,7 @@ __all__ = [
     "nested",
     "parse",
     "run",
+    "solve",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +11,41 @@ import numpy as np
 
 from mgnet import vector
 from mgnet.callbacks import duplicate
+from mgnet.level import Level
 from mgnet.moves import carried, swept
 from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer, Transfer
 
 if TYPE_CHECKING:
     from mgnet.hierarchy import Hierarchy
-    from mgnet.level import Level
 
-__all__ = ["check", "check_parts"]
+__all__ = ["check", "check_levels", "check_parts"]
 
 State = Any
 
 # The parts besides transfers that `check` calls for their own sake.
 _CALLED = "operator", "residual", "smoother", "post_smoother", "line_search"
+
+
+def check_levels(levels: Sequence[Level]) -> None:
+    """Raise a TypeError or ValueError, with the number of a level, unless they make a hierarchy.
+
+    Examples
+    --------
+    >>> check_levels([])
+    Traceback (most recent call last):
+    ValueError: Hierarchy got no levels; give at least one Level
+    """
+    if not levels:
+        raise ValueError("Hierarchy got no levels; give at least one Level")
+    for number, level in enumerate(levels):
+        if not isinstance(level, Level):
+            raise TypeError(
+                f"level {number} is a {type(level).__name__}; "
+                "a Hierarchy takes Level objects, finest first"
+            )
+    for number, level in enumerate(levels):  # each looks at the next
+        check_parts(number, level, levels[number + 1] if number + 1 < len(levels) else None)
 
 
 def check_parts(number: int, level: Level, coarser: Level | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from mgnet import vector
 from mgnet.norms import binary_exponent, times_power_of_two
 from mgnet.schedule import Step
-from mgnet.smoother_advice import stronger_smoother
+from mgnet.smoother_advice import any_smoother, stronger_smoother
 
 if TYPE_CHECKING:
     from mgnet.interpreter import StepData
@@ -29,6 +29,8 @@ CONTENT = 0.6
 # Between these, fine and coarse operator agree: coarse grids of few points, and nonlinear ones,
 # are off by nearly two.
 AGREE = 0.4, 2.5
+# The same of random corrections: those a coarse grid of twice the width sees 0.56 to 1 times.
+TYPICAL = 0.4, 1.5
 # A sweep that leaves more than this of the residual hardly smooths.
 WEAK = 0.95
 # A residual norm up to so many times the rounding noise stands at rounding.
@@ -84,8 +86,11 @@ class Diagnosis:
         self.operator: Any = last.args[1][0].operator if isinstance(last, partial) else None
         # Of residuals: else their products with states may be out of the range of float64.
         self._exponent = binary_exponent(solution.residual_norms[0])
-        if last is not None and not solution.message:  # else it breaks off again
-            self._norms[0] = solution.residual_norms[-2]
+        # After a NaN it breaks off again.
+        if isinstance(last, partial) and solution.reason.name != "NOT_FINITE":
+            _, hierarchy, u, f, _ = last.args
+            r = f if u is None else hierarchy[0].residual_at(u, f)
+            self._norms[0] = solution.norm(r)
             last(self._measure)
 
     def _measure(self, step: Step, data: StepData) -> None:
@@ -121,6 +126,17 @@ class Diagnosis:
         fine, said = (times_power_of_two(each, -self._exponent) for each in (fine, said))
         self.changes[number].append((dot(end - start, fine), dot(end - start, said)))
 
+    def typical_ratio(self, number: int) -> float | None:
+        """As the ratio of `changes`, of a random correction; None where a level has no matrix."""
+        level, coarse = self.levels[number], self.levels[number + 1]
+        transfer: Any = level.transfer
+        if level.matrix is None or coarse.matrix is None:
+            return None
+        w = vector.random_like(self.states[number + 1][0], np.random.default_rng(0))
+        fine = transfer.restrict(vector.apply(level.matrix, transfer.prolong(w)))
+        said = self._solution.dot(w, vector.apply(coarse.matrix, w))
+        return self._solution.dot(w, fine) / said if said else None
+
 
 def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     """Sentences that say what was measured, then the remedy; none where all is well.
@@ -132,9 +148,11 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     >>> print(advise(solution, Diagnosis(solution))[0])
     levels 0, 1 and 2: ...
     """
-    found = _refused(solution) + _of_the_operator(solution, diagnosis)
+    finite = solution.reason.name != "NOT_FINITE"
+    found = [solution.message] if solution.message and finite else []
+    found += _refused(solution) + _of_the_operator(solution, diagnosis)
     norms = solution.residual_norms[-6:]
-    if solution.message or len(norms) < 2 or not 0.0 < norms[-1] < math.inf:
+    if not finite or len(norms) < 2 or not 0.0 < norms[-1] < math.inf:
         return found
     factor = (norms[-1] / norms[0]) ** (1.0 / (len(norms) - 1))
     if factor <= CONTENT and solution.reason.name != "ROUNDING":
@@ -272,6 +290,13 @@ def _scaling(diagnosis: Diagnosis) -> list[str]:
         if level + 1 in off and low <= below * ratios[level + 1] <= high:
             told += f"and level {level + 1} itself sees {ratios[level + 1]:.2g}: the operator of "
             told += f"level {level + 1} is wrong, by a factor of about {1.0 / below:.2g}"
+        elif (typical := diagnosis.typical_ratio(level)) and TYPICAL[0] <= typical <= TYPICAL[1]:
+            found.append(
+                f"{told}but a random one {typical:.2g} times: the scale is right, and the operator "
+                f"of level {level + 1} is wrong for some errors, as where coefficients turn or "
+                f"jump within its cells; take P^T A P there"
+            )
+            continue
         else:
             told += f"so the transfer between levels {level} and {level + 1} is scaled wrongly, or "
             told += f"the operator of level {level + 1} is"
@@ -302,7 +327,7 @@ def _smoothing(diagnosis: Diagnosis) -> list[str]:
     named = sorted(level for level, factor in factors.items() if factor >= min(near, worst))
     level = diagnosis.levels[named[0]]
     told = stronger_smoother(level, diagnosis.states[named[0]][0])
-    told = told or "take a stronger smoother there, as ILU() or Chebyshev(kind='opt_fourth')"
+    told = told or any_smoother(level, diagnosis.states[named[0]][0])
     return [
         f"{_listed(named)}: a sweep of {level.smoother} leaves {worst:.3f} of the residual norm, "
         f"and no coarser level sees the rest: {told}, or use acceleration=Anderson()"

@@ -180,7 +180,7 @@ def _pieces(step: int, between: int, axis: GridAxis) -> list[tuple[slice, slice]
     return [*found, wrap] if axis.periodic else found
 
 
-def linear_weights(axes: tuple[GridAxis, ...]) -> Weights:
+def linear_weights(axes: tuple[GridAxis, ...], dtype: Any = float) -> Weights:
     """Weights of (multi)linear interpolation; the value beyond a Dirichlet end is zero.
 
     Examples
@@ -193,10 +193,10 @@ def linear_weights(axes: tuple[GridAxis, ...]) -> Weights:
     for kind in classes(axes):
         found[kind] = {}
         for signs in product(*((-1, 1) if between else (0,) for between in kind)):
-            weight: Any = np.ones((1,) * len(axes))
+            weight: Any = np.ones((1,) * len(axes), dtype)
             for k, axis in enumerate(axes):
                 if kind[k]:
-                    line = _linear(axis, signs[k])
+                    line = _linear(axis, signs[k]).astype(dtype)
                     weight = weight * line.reshape((-1,) + (1,) * (len(axes) - k - 1))
             found[kind][signs] = np.broadcast_to(weight, class_shape(kind, axes))
     return found
@@ -284,8 +284,7 @@ def _scale(summed: Stencils) -> np.ndarray:
     others = -sum(values for offset, values in summed.items() if offset != centre)
     weak = abs(diagonal) < 0.5 * abs(others)
     diagonal = np.where(weak, others, diagonal)
-    with np.errstate(divide="ignore"):
-        return np.where(diagonal == 0.0, 0.0, -1.0 / diagonal)
+    return np.divide(-1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0.0)
 
 
 def _close_seams(weights: Weights, kind: tuple[int, ...], axes: tuple[GridAxis, ...]) -> None:

@@ -13,10 +13,10 @@ from mgnet.grid_coarsening import coarse_axes, galerkin
 from mgnet.grid_interpolation import interpolation, linear_weights, operator_weights
 from mgnet.grid_stencils import (
     OWNER,
+    array_of,
     boundary_kinds,
     diffusion_stencils,
     grid_shape,
-    numbers,
     stencil_arrays,
     stencil_matrix,
     stencils_of_matrix,
@@ -39,7 +39,7 @@ class GridLevels:
     matrices, prolongations : list of csr_matrix
     shapes : list of tuple of int
     singular : bool
-        Whether constants are a null space: no end of the grid is Dirichlet, and rows sum to zero.
+        Whether constants are a null space: all rows sum to zero.
 
     Examples
     --------
@@ -79,13 +79,14 @@ def grid_levels(
             f"{OWNER} got interpolation {shown(interpolation_kind)}; it must be 'auto', 'linear' "
             "or 'operator'"
         )
-    stencils, matrix, constant = _finest(grid, stencil, coefficients, kinds)
-    linear = interpolation_kind == "linear" or (interpolation_kind == "auto" and constant)
+    stencils, matrix, plain = _finest(grid, stencil, coefficients, kinds)
+    linear = interpolation_kind == "linear" or (interpolation_kind == "auto" and plain)
     periodic = tuple("periodic" in ends for ends in kinds)
     if matrix is None:
         matrix = stencil_matrix(stencils, grid, periodic)
+    real = matrix.dtype.type(0).real.dtype
     found = GridLevels([matrix], [], [grid])
-    found.singular = not any("dirichlet" in ends for ends in kinds) and _sums_to_zero(matrix)
+    found.singular = _sums_to_zero(matrix)
     while len(found.matrices) < (levels or math.inf):
         grid = found.shapes[-1]
         if levels is None and math.prod(grid) <= COARSEST:
@@ -93,7 +94,7 @@ def grid_levels(
         axes = coarse_axes(stencils, grid, kinds, halved)
         if not any(axis.halved for axis in axes):
             break
-        weights = linear_weights(axes) if linear else operator_weights(stencils, axes)
+        weights = linear_weights(axes, real) if linear else operator_weights(stencils, axes)
         found.prolongations.append(interpolation(weights, axes))
         stencils = galerkin(stencils, axes, weights, weights)
         found.shapes.append(tuple(axis.coarse for axis in axes))
@@ -122,25 +123,32 @@ def _checked_axes(coarsen: Any, axes: int) -> tuple[int, ...] | None:
 def _finest(
     grid: tuple[int, ...], stencil: Any, coefficients: Any, kinds: Any
 ) -> tuple[Stencils, Any, bool]:
-    """The stencils, the user's own matrix where it was one, and whether they do not vary."""
+    """The stencils, the user's own matrix where it was one, and whether linear weights suit them.
+
+    They do where a symmetric stencil does not vary and couples points along axes alone.
+    """
     if (stencil is None) == (coefficients is None):
-        raise TypeError(
-            f"{OWNER} got {'neither' if stencil is None else 'both'} a stencil and coefficients; "
-            "give one of them"
-        )
+        wrong = "neither a stencil nor" if stencil is None else "both a stencil and"
+        raise TypeError(f"{OWNER} got {wrong} coefficients; give one of them")
     if stencil is None:
         each = coefficients if isinstance(coefficients, list | tuple) else [coefficients]
         constant = all(np.ndim(c) == 0 for c in each)
         return diffusion_stencils(coefficients, grid, kinds), None, constant
     if not sp.issparse(stencil):
         stencils = stencil_arrays(stencil, grid, kinds)
-        return stencils, None, np.ndim(stencil) == len(grid)
-    matrix = sp.csr_matrix(stencil)
-    data = numbers(matrix.data, "a matrix")
-    if data is not matrix.data:
-        matrix = sp.csr_matrix((data, matrix.indices, matrix.indptr), matrix.shape)
+        return stencils, None, np.ndim(stencil) == len(grid) and _along_axes(np.asarray(stencil))
+    matrix = stencil if stencil.format == "csr" else stencil.tocsr()
+    data = array_of(matrix.data, "a matrix")
+    if data.dtype != matrix.dtype:
+        matrix = matrix.astype(data.dtype)
     periodic = tuple("periodic" in ends for ends in kinds)
     return stencils_of_matrix(matrix, grid, periodic), matrix, False
+
+
+def _along_axes(stencil: np.ndarray) -> bool:
+    """Whether a stencil is symmetric and couples points along the axes alone."""
+    steps = abs(np.indices(stencil.shape) - 1).sum(axis=0)
+    return bool((stencil == np.flip(stencil)).all() and not stencil[steps > 1].any())
 
 
 def _sums_to_zero(matrix: Any) -> bool:

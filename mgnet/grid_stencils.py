@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def grid_shape(shape: Any) -> tuple[int, ...]:
     >>> grid_shape(5), grid_shape([3, 4])
     ((5,), (3, 4))
     """
-    points = tuple(shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else [shape]
+    points = tuple(islice(shape, 4)) if isinstance(shape, Iterable) else (shape,)
     if not 1 <= len(points) <= 3 or not all(is_whole(n, 1) for n in points):
         raise ValueError(
             f"{OWNER} got shape {shown(shape)}; give the points along each of 1 to 3 axes, "
@@ -127,14 +127,13 @@ def stencil_arrays(stencil: Any, shape: tuple[int, ...], kinds: Kinds) -> Stenci
     >>> stencils[0,], stencils[-1,]
     (array([1., 2., 2.]), array([ 0., -1., -1.]))
     """
-    values, axes = np.asarray(stencil), len(shape)
+    values, axes = array_of(stencil, "a stencil"), len(shape)
     three = (3,) * axes
     if values.shape not in (three, three + shape):
         raise ValueError(
             f"{OWNER} got a stencil of shape {values.shape}; on a grid of shape {shape} give "
-            f"{three}, or {three + shape} for one at each point"
+            f"{three}, {three + shape} for one at each point, or a SciPy sparse matrix"
         )
-    values = numbers(values, "a stencil")
     found = {}
     for offset in product((-1, 0, 1), repeat=axes):
         entries = values[tuple(k + 1 for k in offset)]
@@ -147,8 +146,12 @@ def stencil_arrays(stencil: Any, shape: tuple[int, ...], kinds: Kinds) -> Stenci
     return found
 
 
-def numbers(values: np.ndarray, what: str) -> np.ndarray:
+def array_of(values: Any, what: str) -> np.ndarray:
     """Finite numbers in a precision to compute in; anything else is refused."""
+    try:
+        values = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{OWNER} got {what} whose rows differ in length") from None
     if values.dtype.kind not in "buifc":
         raise TypeError(f"{OWNER} got {what} of type {values.dtype}; it must hold numbers")
     if not np.isfinite(values).all():
@@ -214,7 +217,9 @@ def diffusion_stencils(coefficients: Any, shape: tuple[int, ...], kinds: Kinds) 
             edge = (slice(None),) * axis + (slice(0, 1) if step < 0 else slice(-1, None),)
             if kind == "dirichlet":
                 neighbor[edge] = c[edge]
-            face = 2.0 * c / (c + neighbor) * neighbor
+            less = abs(c) < abs(neighbor)
+            least = np.where(less, c, neighbor)
+            face = least * (2.0 / (1.0 + least / np.where(less, neighbor, c)))  # cannot overflow
             if kind == "neumann":
                 face[edge] = 0.0
             centre = found.get((0,) * len(shape))
@@ -227,16 +232,15 @@ def diffusion_stencils(coefficients: Any, shape: tuple[int, ...], kinds: Kinds) 
 
 def _positive(value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """A coefficient at all points."""
-    c = np.asarray(value)
+    c = array_of(value, "a coefficient")
     if c.shape not in ((), shape):
         raise ValueError(
             f"{OWNER} got a coefficient of shape {c.shape}; give a number, or an array of the "
             f"shape of the grid, {shape}"
         )
-    c = numbers(c, "a coefficient")
-    if c.dtype.kind != "c" and not (c > 0.0).all():
+    if not (c.real > 0.0).all():
         raise ValueError(
-            f"{OWNER} got a coefficient of {shown(c.min())}; diffusion needs positive ones "
+            f"{OWNER} got a coefficient of {shown(c.real.min())}; diffusion needs positive ones "
             "(give a stencil for other equations)"
         )
     return np.array(np.broadcast_to(c, shape))
@@ -359,7 +363,7 @@ def stencils_of_matrix(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool
             if far.any():
                 _refuse_far(rows[far][0], columns[far][0], axis, step[far][0])
             code = 3 * code + step + 1
-        for number in np.unique(code):
+        for number in np.flatnonzero(np.bincount(code)):
             offset = tuple(int(number) // 3 ** (axes - 1 - axis) % 3 - 1 for axis in range(axes))
             chosen = code == number
             if offset not in found:

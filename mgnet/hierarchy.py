@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any, overload
@@ -14,11 +13,15 @@ import numpy as np
 from mgnet import consistency, vector
 from mgnet.callbacks import real_function
 from mgnet.coarse_solver import Direct
+from mgnet.galerkin import galerkin_products
 from mgnet.gauss_seidel import GaussSeidel
 from mgnet.grid_levels import grid_levels
+from mgnet.hierarchy_table import table
 from mgnet.level import Level
+from mgnet.matrix_levels import matrix_levels
+from mgnet.nullspace import NullSpace
+from mgnet.pyamg_levels import pyamg_levels
 from mgnet.smoother import Jacobi, Smoother
-from mgnet.transfer import MatrixTransfer
 
 __all__ = ["Hierarchy"]
 
@@ -45,6 +48,9 @@ class Hierarchy(Sequence[Level]):
     network : callable, optional
         `(number of a level, state of that level) -> network` with these parameters, where the
         states are parameters of networks.
+    nullspace : "constant", array of shape (n,) or (n, k), or NullSpace, optional
+        What a singular matrix of level 0 takes to zero: see `NullSpace`. By default that which is
+        attached to a PETSc Mat (`Mat.setNullSpace`).
 
     Raises
     ------
@@ -72,6 +78,7 @@ class Hierarchy(Sequence[Level]):
         bind: Callable[[Any], Sequence[Level]] | None = None,
         nested: bool = False,
         network: Callable[[int, State], Any] | None = None,
+        nullspace: Any = None,
     ):
         if isinstance(levels, Level):
             raise TypeError("Hierarchy got a Level; it takes a sequence of them: [level, ...]")
@@ -81,17 +88,11 @@ class Hierarchy(Sequence[Level]):
         self.bind = bind
         self.nested = nested
         self.network: Callable[[int, State], Any] = network or _no_network
-        if not self.levels:
-            raise ValueError("Hierarchy got no levels; give at least one Level")
-        for number, level in enumerate(self.levels):
-            if not isinstance(level, Level):
-                raise TypeError(
-                    f"level {number} is a {type(level).__name__}; "
-                    "a Hierarchy takes Level objects, finest first"
-                )
-        for number, level in enumerate(self.levels):  # each looks at the next
-            coarser = self.levels[number + 1] if number + 1 < len(self.levels) else None
-            consistency.check_parts(number, level, coarser)
+        consistency.check_levels(self.levels)
+        matrix = self.levels[0].matrix
+        self.nullspace: NullSpace | None = NullSpace.of(nullspace, matrix)
+        if self.nullspace is not None and matrix is not None:
+            self.nullspace.check(matrix)
 
     @overload
     def __getitem__(self, index: int) -> Level: ...
@@ -128,7 +129,7 @@ class Hierarchy(Sequence[Level]):
         levels: Sequence[Level] | Callable[[Sequence[Level]], Sequence[Level]],
         first: int = 0,
     ) -> Hierarchy:
-        """A hierarchy of other levels with this one's `norm`, `dot`, `bind`, `nested`, `network`.
+        """A hierarchy of other levels with the rest of this one: `norm`, `dot`, `bind` and so on.
 
         Parameters
         ----------
@@ -138,7 +139,7 @@ class Hierarchy(Sequence[Level]):
             off or get other smoothers; where operators or transfers change, `check` tests it.
         first : int
             The level of this hierarchy on which the new one begins, where finer ones are cut off:
-            `network` then counts from there.
+            `network` then counts from there, and a `nullspace` is left out.
 
         Examples
         --------
@@ -159,8 +160,10 @@ class Hierarchy(Sequence[Level]):
             bind = None if bind is None else partial(_bind_changed, bind, change)
         if first:
             network = partial(_network_below, network, first)
+        null = None if first else self.nullspace
+        norm, dot, nested = self.norm, self.dot, self.nested
         return Hierarchy(
-            levels, norm=self.norm, dot=self.dot, bind=bind, nested=self.nested, network=network
+            levels, norm=norm, dot=dot, bind=bind, nested=nested, network=network, nullspace=null
         )
 
     def check(self, u: State, seed: int = 0) -> str:
@@ -214,6 +217,7 @@ class Hierarchy(Sequence[Level]):
         coarse_solver: Smoother | None = None,
         nested: bool = False,
         shapes: Sequence[tuple[int, ...]] | None = None,
+        nullspace: Any = None,
     ) -> Hierarchy:
         """Linear multigrid from matrices, finest first.
 
@@ -224,11 +228,14 @@ class Hierarchy(Sequence[Level]):
         restrictions : sequence of L - 1 matrices, optional
             The transposes by default.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            `Jacobi()` before and after the coarse correction, and `Direct()`, by default.
+            `Jacobi()` before and after the coarse correction, and `Direct()`, by default; with a
+            null space `Direct("pinv")`.
         nested : bool
             Whether the matrices are Galerkin products.
         shapes : sequence of L tuples of int, optional
             Of the grids, for `LineRelaxation`: `Level.shape`.
+        nullspace : "constant", array or NullSpace, optional
+            Of a singular matrix of level 0.
 
         Examples
         --------
@@ -237,29 +244,50 @@ class Hierarchy(Sequence[Level]):
         >>> len(Hierarchy.from_matrices([P @ P.T, P.T @ P @ P.T @ P], [P], nested=True))
         2
         """
-        count = len(matrices)
-        restrictions = [None] * (count - 1) if restrictions is None else restrictions
-        shapes = [()] * count if shapes is None else shapes
-        if count == 0 or len(prolongations) != count - 1 or len(restrictions) != count - 1:
-            raise ValueError(
-                f"Hierarchy.from_matrices got {count} matrices, {len(prolongations)} "
-                "prolongations and "
-                f"{len(restrictions)} restrictions; L levels need L matrices and L - 1 of the "
-                "others"
-            )
-        if len(shapes) != count:
-            raise ValueError(
-                f"Hierarchy.from_matrices got {count} matrices and {len(shapes)} shapes; give one "
-                "for each level"
-            )
-        smoother = smoother or Jacobi()
-        levels = []
-        for k, (A, P, R) in enumerate(zip(matrices[:-1], prolongations, restrictions, strict=True)):
-            transfer, name = MatrixTransfer(P, R), f"level {k}"
-            levels.append(Level(A, smoother, transfer, post_smoother, name=name, shape=shapes[k]))
-        solver, name = coarse_solver or Direct(), f"level {count - 1}"
-        coarsest = Level(matrices[-1], solver, name=name, shape=shapes[-1])
-        return cls([*levels, coarsest], nested=nested)
+        first = matrices[0] if len(matrices) else None
+        singular = NullSpace.of(nullspace, first) is not None
+        solver = coarse_solver or Direct("pinv" if singular else "lu")
+        smoothers = smoother or Jacobi(), post_smoother, solver
+        levels = matrix_levels(matrices, prolongations, restrictions, smoothers, shapes)
+        return cls(levels, nested=nested, nullspace=nullspace)
+
+    @classmethod
+    def galerkin(
+        cls,
+        matrix: Any,
+        prolongations: Sequence[Any],
+        restrictions: Sequence[Any] | None = None,
+        smoother: Smoother | None = None,
+        post_smoother: Smoother | None = None,
+        coarse_solver: Smoother | None = None,
+        shapes: Sequence[tuple[int, ...]] | None = None,
+        nullspace: Any = None,
+    ) -> Hierarchy:
+        """Linear multigrid from one matrix and prolongations: coarse matrices are products R A P.
+
+        Parameters
+        ----------
+        matrix : matrix of shape (n, n)
+        prolongations : sequence of matrices of shape (fine, coarse), finest first
+            All of one library with the matrix: SciPy, NumPy, torch or PETSc.
+        restrictions, smoother, post_smoother, coarse_solver, shapes, nullspace
+            As in `from_matrices`.
+
+        Examples
+        --------
+        >>> import scipy.sparse as sp
+        >>> from mgnet import interpolation_matrix
+        >>> A = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(7, 7), format="csr")
+        >>> hierarchy = Hierarchy.galerkin(A, [interpolation_matrix(3), interpolation_matrix(1)])
+        >>> hierarchy[2].matrix.toarray(), hierarchy.nested
+        (array([[0.5]]), True)
+        """
+        matrices = galerkin_products(matrix, prolongations, restrictions)
+        parts = smoother, post_smoother, coarse_solver
+        nested = restrictions is None
+        return cls.from_matrices(
+            matrices, prolongations, restrictions, *parts, nested, shapes, nullspace
+        )
 
     @classmethod
     def geometric(
@@ -297,8 +325,8 @@ class Hierarchy(Sequence[Level]):
         interpolation : "auto", "linear" or "operator"
             "operator" weights follow jumps of coefficients; "auto" takes them where these vary.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            By default `GaussSeidel()`, `GaussSeidel("backward")`, and `Direct()`, or its
-            pseudo-inverse where constants are a null space.
+            By default `GaussSeidel()`, `GaussSeidel("backward")` and `Direct()`. Where constants
+            are null vectors, the hierarchy has that `nullspace`.
 
         Examples
         --------
@@ -308,9 +336,9 @@ class Hierarchy(Sequence[Level]):
         """
         g = grid_levels(shape, stencil, coefficients, boundary, coarsen, levels, interpolation)
         post = post_smoother or smoother or GaussSeidel("backward")
-        last = coarse_solver or Direct("pinv" if g.singular else "lu")
-        parts = (smoother or GaussSeidel(), post, last, True, g.shapes)
-        return cls.from_matrices(g.matrices, g.prolongations, None, *parts)
+        parts = (smoother or GaussSeidel(), post, coarse_solver, True, g.shapes)
+        null = "constant" if g.singular else None
+        return cls.from_matrices(g.matrices, g.prolongations, None, *parts, null)
 
     @classmethod
     def from_pyamg(
@@ -319,6 +347,7 @@ class Hierarchy(Sequence[Level]):
         smoother: Smoother | None = None,
         post_smoother: Smoother | None = None,
         coarse_solver: Smoother | None = None,
+        nullspace: Any = None,
     ) -> Hierarchy:
         """The levels of a PyAMG multilevel solver, for any schedule; cost counts nonzeros.
 
@@ -327,7 +356,11 @@ class Hierarchy(Sequence[Level]):
         solver : pyamg.multilevel.MultilevelSolver
             Its matrices A, P, R are shared, not copied.
         smoother, post_smoother, coarse_solver : Smoother, optional
-            As in `from_matrices`, but the default coarse solver is a pseudo-inverse, as PyAMG's.
+            In place of PyAMG's, which are taken over by default: Gauss-Seidel and Jacobi sweeps and
+            direct coarse solvers as ours, with the same numbers, others by calling PyAMG
+            (`print(hierarchy)` names them).
+        nullspace : "constant", array or NullSpace, optional
+            Of a singular matrix of level 0.
 
         Examples
         --------
@@ -337,49 +370,11 @@ class Hierarchy(Sequence[Level]):
         >>> hierarchy[0].unknowns
         400
         """
-        parts = getattr(solver, "levels", None)
-        if not parts:
-            raise TypeError(
-                f"Hierarchy.from_pyamg got a {type(solver).__name__}; give PyAMG's solver, such as "
-                "pyamg.ruge_stuben_solver(A)"
-            )
-        levels = cls.from_matrices(
-            [part.A for part in parts],
-            [part.P for part in parts[:-1]],
-            [part.R for part in parts[:-1]],
-            smoother,
-            post_smoother,
-            coarse_solver or Direct("pinv"),
-        )
-        return cls([replace(level, cost=float(level.matrix.nnz)) for level in levels])
+        levels = pyamg_levels(solver, smoother, post_smoother, coarse_solver)
+        return cls(levels, nullspace=nullspace)
 
     def __str__(self) -> str:
-        finest = self.levels[0]
-        rows = [("level", "unknowns", "cost", "smoother", "transfer")]
-        for number, level in enumerate(self.levels):
-            smoother = str(level.smoother)
-            if level.post_smoother is not None:
-                smoother += f" / {level.post_smoother}"
-            rows.append(
-                (
-                    str(number),
-                    str(level.unknowns or "?"),
-                    f"{level.evaluation_cost / finest.evaluation_cost:.3g}",
-                    smoother,
-                    "-" if level.transfer is None else str(level.transfer),
-                )
-            )
-        width = [max(len(row[column]) for row in rows) for column in range(4)]
-        lines = [
-            f"{row[0]:>{width[0]}}  {row[1]:>{width[1]}}  {row[2]:>{width[2]}}  "
-            f"{row[3]:<{width[3]}}  {row[4]}"
-            for row in rows
-        ]
-        total = sum(level.unknowns for level in self.levels)
-        head = f"Hierarchy of {len(self)} levels"
-        if all(level.unknowns for level in self.levels):
-            head += f", {total} unknowns in all ({total / finest.unknowns:.3g} times the finest)"
-        return "\n".join([head, *lines])
+        return table(self.levels)
 
     def __repr__(self) -> str:
         return f"<Hierarchy of {len(self)} levels, {self.levels[0].unknowns or '?'} unknowns>"

@@ -100,7 +100,7 @@ class ILU(Smoother):
 def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
     """ILU(0): L, without its unit diagonal, and U in one matrix with the pattern of A.
 
-    Source: Saad, Iterative Methods for Sparse Linear Systems (2003), section 10.3.
+    Source: Saad, Iterative Methods for Sparse Linear Systems (2003), sections 10.3 and 11.6.
 
     Parameters
     ----------
@@ -121,29 +121,32 @@ def zero_fill(matrix: Any, dtype: np.dtype, owner: str) -> sp.csr_matrix:
            [2., 3.]])
     """
     factors: Any = _with_diagonal(sp.csr_matrix(matrix, dtype=dtype, copy=True))
-    n = int(factors.shape[0])
-    rows = np.repeat(np.arange(n, dtype=factors.indices.dtype), np.diff(factors.indptr))
-    diagonal = np.flatnonzero(rows == factors.indices)
-    if kernels.available and kernels.compiles(dtype):
-        zero = kernels.incomplete_lu(factors, diagonal)
+    rows = np.repeat(np.arange(factors.shape[0]), np.diff(factors.indptr))
+    diagonal, eps = np.flatnonzero(rows == factors.indices), float(np.finfo(dtype).eps)
+    if kernels.available and kernels.compiles(factors.dtype):
+        failed = kernels.incomplete_lu(factors, diagonal, eps)
     else:
-        zero = _eliminated(factors, rows, diagonal)
-    if zero < n:
+        failed = _eliminated_by_passes(factors, rows, diagonal, eps)
+    if failed < factors.shape[0]:
         raise ValueError(
-            f"{owner}: the pivot of unknown {zero} is zero to working precision; take a drop_tol, "
-            "which exchanges rows, or another smoother"
+            f"{owner}: the pivot of unknown {failed} is zero to working precision; take a "
+            "drop_tol, which exchanges rows, or another smoother"
         )
     return factors
 
 
-def _eliminated(factors: Any, rows: np.ndarray, diagonal: np.ndarray) -> int:
-    """`kernels.incomplete_lu` in NumPy; the zero pivot it tells need not be the first.
+def _eliminated_by_passes(
+    factors: sp.csr_matrix, rows: np.ndarray, diagonal: np.ndarray, eps: float
+) -> int:
+    """As `kernels.incomplete_lu`, without compiled loops.
 
     Rows that need no factor of one another are eliminated at once, so there are as many passes as
-    the longest chain of rows, about twice the points along a side on a square grid. Source: Saad,
-    section 11.6.
+    the longest chain of rows, about twice the points along a side on a square grid.
     """
-    n, indptr, indices, data = len(diagonal), factors.indptr, factors.indices, factors.data
+    indptr: Any = factors.indptr
+    indices: Any = factors.indices
+    data: Any = factors.data
+    n = len(diagonal)
     keys = rows.astype(np.int64) * n + indices
     below = indices < rows
     before = np.bincount(rows[below], minlength=n)
@@ -167,7 +170,7 @@ def _eliminated(factors: Any, rows: np.ndarray, diagonal: np.ndarray) -> int:
             row = mine[owners[hit]]
             own = found[hit] == diagonal[row]
             size[row[own]] = np.maximum(size[row[own]], abs(part[own]))
-        zero = ~(abs(data[diagonal[ready]]) > np.finfo(data.dtype).eps * size[ready])
+        zero = ~(abs(data[diagonal[ready]]) > eps * size[ready])
         if zero.any():
             return int(ready[np.argmax(zero)])
         next_rows = after.indices[_ranges(after.indptr[ready], after.indptr[ready + 1])[0]]
@@ -181,8 +184,6 @@ def _with_diagonal(matrix: Any) -> sp.csr_matrix:
     """The matrix with an entry on the diagonal of each row, be it zero; columns in order."""
     matrix.sum_duplicates()
     n = matrix.shape[0]
-    if np.count_nonzero(matrix.diagonal()) == n:  # as a rule; no row is without
-        return matrix
     rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
     missing = np.bincount(rows[rows == matrix.indices], minlength=n) == 0
     if missing.any():

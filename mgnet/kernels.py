@@ -292,28 +292,36 @@ def gauss_seidel(
     sweep(matrix.indptr, matrix.indices, matrix.data, inverse, u, f, r, within)
 
 
-def incomplete_lu(matrix: Any, diagonal: np.ndarray) -> int:
-    """ILU(0) in place; the first row whose pivot is zero, or the number of rows.
+def incomplete_lu(matrix: Any, diagonal: np.ndarray, eps: float) -> int:
+    """Put the factors of ILU(0) in place of a CSR matrix, row by row; edits it.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_matrix of shape (n, n)
-        The columns of each row must be in order, and each row have an entry on the diagonal.
+        With an entry on the diagonal of each row; columns in order, none twice.
     diagonal : array of int of shape (n,)
-        Where that entry is.
+        Where these are among its entries.
+    eps : float
+        A pivot is zero when it is not larger than so much of the largest part of it.
+
+    Returns
+    -------
+    int
+        The first row whose pivot is zero, at which it stopped; n when there is none.
 
     Examples
     --------
     >>> A = sp.csr_matrix([[2.0, 1.0], [4.0, 5.0]])
-    >>> incomplete_lu(A, np.array([0, 3]))
+    >>> incomplete_lu(A, np.array([0, 3]), 1e-16)
     2
     >>> A.toarray()
     array([[2., 1.],
            [2., 3.]])
     """
-    place = np.full(matrix.shape[0], -1, matrix.indptr.dtype)
-    precision = np.finfo(matrix.dtype).eps
-    return int(_kernel("incomplete_lu")(*_arrays(matrix), diagonal, place, precision))
+    size, place = abs(matrix.data[diagonal]), np.full(matrix.shape[0], -1, np.int64)
+    factor = _kernel("incomplete_lu")
+    with np.errstate(all="ignore"):
+        return int(factor(*_arrays(matrix), diagonal, size, place, size.dtype.type(eps)))
 
 
 def total(u: np.ndarray) -> Any:

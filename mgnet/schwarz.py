@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -249,14 +250,23 @@ def _concatenated(owner: str, subdomains: Any) -> Sets | None:
     if not parts:
         raise ValueError(f"{owner} got no subdomains; {wanted}")
     for number, part in enumerate(parts):
-        if part.ndim != 1 or part.size == 0 or part.dtype.kind not in "iu" or part.min() < 0:
+        if part.ndim != 1 or part.size == 0 or part.dtype.kind not in "iu":
             raise ValueError(f"{owner} got {shown(part)} as subdomain {number}; {wanted}, from 0")
-        if len(np.unique(part)) < len(part):
-            raise ValueError(
-                f"{owner} got subdomain {number} with an unknown twice; name each once"
-            )
-    offsets = np.cumsum([0, *map(len, parts)])
-    return np.concatenate(parts).astype(np.int64), offsets
+    sizes = np.array([len(part) for part in parts])
+    indices = np.concatenate(parts, dtype=np.int64, casting="unsafe")
+    offsets = np.cumsum([0, *sizes])
+    owners = np.repeat(np.arange(len(parts)), sizes)
+    if indices.min() < 0:  # as unsigned ones become that are too large
+        number = owners[np.argmax(indices < 0)]
+        raise ValueError(
+            f"{owner} got {shown(parts[number])} as subdomain {number}; {wanted}, from 0"
+        )
+    order = np.lexsort((indices, owners))
+    twice = (np.diff(indices[order]) == 0) & (np.diff(owners[order]) == 0)
+    if twice.any():
+        number = owners[order][np.argmax(twice)]
+        raise ValueError(f"{owner} got subdomain {number} with an unknown twice; name each once")
+    return indices, offsets
 
 
 def _neighbours(matrix: Any) -> Sets:
@@ -298,11 +308,11 @@ def _colours(matrix: Any, indices: np.ndarray, offsets: np.ndarray) -> np.ndarra
     coupled = sp.csr_matrix(abs(matrix) > 0, dtype=np.float32)
     near = member @ sp.csr_matrix(coupled + sp.identity(matrix.shape[0]))
     meets = sp.csr_matrix(near @ member.T)
-    meets = sp.csr_matrix(meets + meets.T)
-    colours = np.full(len(offsets) - 1, -1)
-    for number in range(len(colours)):
-        others = colours[meets.indices[meets.indptr[number] : meets.indptr[number + 1]]]
-        taken = np.zeros(len(others) + 1, bool)  # one more than there are others, so one is free
-        taken[others[(others >= 0) & (others < len(taken))]] = True
-        colours[number] = np.argmin(taken)
-    return colours
+    before: Any = sp.tril(meets + meets.T, -1, format="csr")
+    others, colours = before.indices.tolist(), []
+    for first, last in itertools.pairwise(before.indptr.tolist()):
+        taken = 0  # a bit for each colour: Python's loop over integers beats NumPy's calls here
+        for other in others[first:last]:
+            taken |= colours[other]
+        colours.append(~taken & (taken + 1))  # the lowest free bit
+    return np.array([colour.bit_length() - 1 for colour in colours])

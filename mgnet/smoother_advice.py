@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from mgnet import vector
+from mgnet.incomplete_lu import ILU
+from mgnet.level import Level
 from mgnet.line_relaxation import LineRelaxation
 
-if TYPE_CHECKING:
-    from mgnet.level import Level
-
-__all__ = ["stronger_smoother"]
+__all__ = ["any_smoother", "stronger_smoother"]
 
 State = Any
 
@@ -22,6 +21,8 @@ State = Any
 STRONG = 4.0
 # Of all rows: fewer are an exception.
 MANY = 0.1
+# Sweeps by which a smoother is tried before it is named.
+TRIED = 5
 
 
 def stronger_smoother(level: Level, u: State) -> str:
@@ -40,10 +41,8 @@ def stronger_smoother(level: Level, u: State) -> str:
     'its matrix couples unknowns 256 times as strongly along axis 0 of the grid as along the others;
     take LineRelaxation(axes=0) there'
     """
-    try:
-        jacobian = level.jacobian(u)
-        matrix: Any = sp.coo_matrix(vector.as_scipy(jacobian))
-    except TypeError:  # no matrix, or one that is spread over ranks
+    jacobian, matrix = _matrices(level, u)
+    if matrix is None:
         return ""
     used = type(level.smoother).__name__
     told = [
@@ -51,9 +50,58 @@ def stronger_smoother(level: Level, u: State) -> str:
         ("BlockGaussSeidel", _blocks(jacobian)),
         ("", _axes(level, matrix)),
         ("ILU", _convection(matrix)),
-        ("ILU", _spread(matrix)),
+        ("ILU", _spread(matrix, lines=used != "LineRelaxation")),
     ]
     return next((what for name, what in told if what and used != name), "")
+
+
+def any_smoother(level: Level, u: State) -> str:
+    """What to take where the matrix of a level shows nothing.
+
+    Parameters
+    ----------
+    level, u
+        As in `stronger_smoother`.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> any_smoother(gallery.poisson(7)[0], np.zeros(7))
+    "take a stronger smoother there, as ILU() or Chebyshev(kind='opt_fourth')"
+    """
+    matrix = _matrices(level, u)[1]
+    ilu = "ILU() or " if matrix is not None and _ilu_reduces(matrix) else ""
+    return f"take a stronger smoother there, as {ilu}Chebyshev(kind='opt_fourth')"
+
+
+def _matrices(level: Level, u: State) -> tuple[Any, Any]:
+    """The Jacobian of a level, and as a SciPy matrix; None where there is none on one rank."""
+    try:
+        jacobian = level.jacobian(u)
+        return jacobian, sp.coo_matrix(vector.as_scipy(jacobian))
+    except TypeError:
+        return None, None
+
+
+def _ilu_reduces(matrix: Any) -> bool:
+    """Whether sweeps of ILU(0) reduce a residual, tried: of some matrices the factors are far off.
+
+    Such have large positive entries off the diagonal, as those of bilinear elements where a strong
+    coupling runs askew to the grid.
+    """
+    smoother = ILU()
+    level = Level(sp.csr_matrix(matrix), smoother)
+    f = np.random.default_rng(0).standard_normal(level.unknowns)
+    u, norms = np.zeros_like(f), []
+    try:
+        memory = smoother.start(level, u)
+    except ValueError:  # a pivot is zero, or an entry is not finite
+        return False
+    with np.errstate(all="ignore"):
+        for _ in range(2):
+            u, memory = smoother.smooth(level, u, f, TRIED, memory)
+            norms.append(float(np.linalg.norm(level.residual_at(u, f))))
+    return norms[1] < norms[0] or norms[1] <= np.finfo(np.float32).eps * np.linalg.norm(f)
 
 
 def _saddle(matrix: Any) -> str:
@@ -85,13 +133,7 @@ def _axes(level: Level, matrix: Any) -> str:
     shape = level.shape
     if len(shape) < 2 or math.prod(shape) != matrix.shape[0]:
         return ""
-    rows, columns = (np.array(np.unravel_index(x, shape)) for x in (matrix.row, matrix.col))
-    differ = rows != columns
-    strength = np.zeros((len(shape), matrix.shape[0]))
-    for axis in range(len(shape)):
-        along = differ[axis] & (differ.sum(axis=0) == 1)
-        weights = abs(matrix.data[along])
-        strength[axis] = np.bincount(matrix.row[along], weights, matrix.shape[0])
+    strength = _diffusion(matrix, shape)
     order = np.sort(strength, axis=0)
     strong = order[-1] >= STRONG * order[-2]
     strong &= order[-1] > 0.0
@@ -119,17 +161,48 @@ def _axes(level: Level, matrix: Any) -> str:
     )
 
 
+def _diffusion(matrix: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """How strongly each row couples along each axis of a grid, of shape (axes, rows).
+
+    Of a second-order equation the second moments of a row are its diffusion coefficients, whatever
+    the stencil; single entries are not: bilinear elements have large ones along a weak axis, too.
+    Where there are no such moments, as of a fourth-order equation, entries are what is left.
+    """
+    at = (np.array(np.unravel_index(x, shape)) for x in (matrix.row, matrix.col))
+    apart = abs(np.subtract(*at))
+    points = np.array(shape)[:, None]
+    apart = np.minimum(apart, points - apart)  # periodic
+    axes, rows = len(shape), matrix.shape[0]
+    moments, sizes, along = (np.zeros((axes, rows)) for _ in range(3))
+    number = (apart > 0).sum(axis=0)
+    for axis, squares in enumerate(apart**2):
+        real, imaginary = (
+            np.bincount(matrix.row, part * squares, rows)
+            for part in (matrix.data.real, matrix.data.imag)
+        )
+        moments[axis] = np.hypot(real, imaginary)
+        sizes[axis] = np.bincount(matrix.row, abs(matrix.data) * squares, rows)
+        alone = (number == 1) & (squares > 0)
+        along[axis] = np.bincount(matrix.row[alone], abs(matrix.data[alone]), rows)
+    moments[moments <= np.finfo(np.float32).eps * sizes.max(axis=0)] = 0.0  # rounding
+    second_order = ((moments >= MANY * sizes) & (sizes > 0.0)).any(axis=0).mean() >= 1.0 - MANY
+    return moments if second_order else along
+
+
 def _convection(matrix: Any) -> str:
     csr = sp.csr_matrix(matrix)
     difference = abs(csr - csr.conj().T)
     off = abs(csr - sp.diags(csr.diagonal()))
-    if difference.sum() < 2.0 * MANY * off.sum():
+    if difference.sum() < 2.0 * MANY * off.sum() or not _ilu_reduces(csr):
         return ""
     return "its matrix is far from symmetric, as that of a flow; take ILU() there"
 
 
-def _spread(matrix: Any) -> str:
-    """Whether the rows have few large entries and others that are much smaller."""
+def _spread(matrix: Any, lines: bool) -> str:
+    """Whether the rows have few large entries and others that are much smaller.
+
+    With `lines` those of a grid may be named.
+    """
     csr = sp.csr_matrix(matrix)
     off = abs(csr - sp.diags(csr.diagonal())).tocsr()
     off.eliminate_zeros()
@@ -144,8 +217,11 @@ def _spread(matrix: Any) -> str:
     ratios = sizes[begins + several - 1] / sizes[begins + several // 8]
     if (ratios >= STRONG).mean() < MANY:
         return ""
-    return (
+    told = (
         f"the largest entries of its rows are {np.median(ratios):.3g} times the smaller ones, so "
-        "unknowns are coupled strongly to few others; take ILU() there, or LineRelaxation where "
-        "these lie along lines of a grid, which Level(shape=...) tells"
     )
+    told += "unknowns are coupled strongly to few others; take "
+    where = "where these lie along lines of a grid, which Level(shape=...) tells"
+    if _ilu_reduces(csr):
+        return f"{told}ILU() there" + (f", or LineRelaxation {where}" if lines else "")
+    return f"{told}LineRelaxation there {where} (ILU() would not converge)" if lines else ""

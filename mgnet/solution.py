@@ -60,6 +60,7 @@ class Reason(Enum):
         "finite parameters reach; start elsewhere, or bound that parameter"
     )
     SECONDS = "the seconds were used up; allow more if objective or residual norm still fall"
+    BREAKDOWN = "the Krylov method around the cycle broke down"
     DIVERGED = (
         "the residual norm grew 1e5-fold; damp the smoother or check the parts (hierarchy.check)"
     )
@@ -119,7 +120,8 @@ class Solution:
         Of the smoothers; give it to the next solve to skip the set-up.
     record : tuple of StepRecord
     message : str
-        Names the step and level of a NaN or Inf, else empty.
+        Names the step and level of a NaN or Inf, or says why a Krylov method broke down or does not
+        converge; else empty.
     last_cycle : callable or None
         Repeats the last cycle with a recorder, for `explain`.
     norm : callable
@@ -131,6 +133,9 @@ class Solution:
     member : int
         Which of several starts of `train` it is, 0 being the one that was given; `history` and
         `record` have the entries of all, each with its own `member`.
+    projected : float
+        How much of the norm of the right-hand side lay outside the range of a singular matrix, and
+        was left out: between 0 and 1, for hierarchies with a `nullspace`.
 
     Examples
     --------
@@ -156,6 +161,7 @@ class Solution:
     restarts: int = 0
     dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
     member: int = 0
+    projected: float = 0.0
 
     @property
     def residual_norms(self) -> tuple[float, ...]:
@@ -244,6 +250,8 @@ class Solution:
         if self.cycles and not values:
             text += f" (factor {self.factor:.3g} per cycle)"
         text += f", {self.work:.4g} work units, {self.seconds:.3g} s"
+        if self.projected > 1e-8:
+            text += f"; {self.projected:.2g} of the norm of f was projected out"
         return text if self.reason.converged else f"{text}; {self.message or self.reason.value}"
 
 

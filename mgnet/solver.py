@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg as spla
 
 from mgnet import vector
-from mgnet.anderson import Anderson, Iterates
+from mgnet.anderson import Anderson
+from mgnet.best_state import BestState
 from mgnet.callbacks import ends, real_function
 from mgnet.diagnosis import stands_at_rounding
 from mgnet.hierarchy import Hierarchy
-from mgnet.history import CycleRecord, StepRecord
-from mgnet.interpreter import Memory, StepData, perform, run
+from mgnet.history import CycleRecord
+from mgnet.interpreter import Memory, StepData, run
+from mgnet.iterations import Acceleration, Cycles, FixedPoint, KrylovMethod, iterate
+from mgnet.krylov import CG, FGMRES, GMRES, BreakdownError
 from mgnet.limits import check_limits
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
@@ -59,8 +61,11 @@ class Solver:
         of the start and the states after each cycle. By default the objective of level 0 where a
         smoother may raise it, as Adam does, counted as work; but nothing with batches, whose values
         do not compare: give the objective over all data, or over held-out data.
-    acceleration : Anderson, optional
-        Goes on from combinations of the last cycles instead of the last one alone.
+    acceleration : Anderson, CG, GMRES or FGMRES, optional
+        Goes on from combinations of the last cycles instead of the last one alone; an entry of the
+        history is then an iteration of one cycle. The Krylov methods are for linear levels; their
+        residual norms are those of recurrences, but the first, that of every restart, and the one
+        that meets a tolerance, which is computed from the state.
     seconds : float
         Wall time; a cycle that has begun is finished. On one process: the clocks of several differ.
 
@@ -83,7 +88,7 @@ class Solver:
         monitor: Callable[[CycleRecord, State], Any] | None = None,
         record: Callable[[Step, StepData], None] | None = None,
         merit: Callable[[State], float] | None = None,
-        acceleration: Anderson | None = None,
+        acceleration: Acceleration | None = None,
         seconds: float = math.inf,
     ):
         if not isinstance(hierarchy, Hierarchy):
@@ -112,11 +117,7 @@ class Solver:
                     f"Solver got a {name} of type {type(function).__name__}; give a function, "
                     "such as print"
                 )
-        if acceleration is not None and not isinstance(acceleration, Anderson):
-            raise TypeError(
-                f"Solver got acceleration of type {type(acceleration).__name__}; "
-                "it takes an Anderson, such as Anderson(memory=5), or None"
-            )
+        self._check_acceleration(acceleration)
         if acceleration is not None and batches is not None:
             raise ValueError(
                 "Solver got acceleration and batches; every batch is another equation, whose "
@@ -129,8 +130,24 @@ class Solver:
         self.monitor: Callable[[CycleRecord, State], Any] | None = monitor
         self.record: Callable[[Step, StepData], None] | None = record
         self.merit: Callable[[State], float] | None = merit
-        self.acceleration: Anderson | None = acceleration
+        self.acceleration: Acceleration | None = acceleration
         self.seconds: float = seconds
+
+    def _check_acceleration(self, acceleration: Any) -> None:
+        if acceleration is None or isinstance(acceleration, Anderson):
+            return
+        if not isinstance(acceleration, CG | GMRES | FGMRES):
+            raise TypeError(
+                f"Solver got acceleration of type {type(acceleration).__name__}; it takes CG(), "
+                "GMRES(), FGMRES(), Anderson() or None"
+            )
+        for number, level in enumerate(self.hierarchy):
+            if level.matrix is None or level.recenter is not None:
+                raise TypeError(
+                    f"Solver got acceleration={acceleration}, which is for linear levels, but "
+                    f"level {number} has no matrix; take Anderson(), or give a linear function as "
+                    "scipy.sparse.linalg.LinearOperator"
+                )
 
     def solve(
         self, f: State | None = None, u: State | None = None, memory: Memory | None = None
@@ -163,63 +180,61 @@ class Solver:
         f, u, shape = operands("Solver.solve", self.hierarchy, f, u)
         began = time.perf_counter()
         hierarchy, bound = self._bound(f if u is None else u)
-        value, memory = (vector.zeros_like(f) if u is None else u), dict(memory or {})
-        schedule, last, message, checks, residual = self.schedule, None, "", 0.0, None
+        f, projected = _projected(hierarchy, f)
+        cycles = Cycles(hierarchy, f, dict(memory or {}), self.record)
+        schedule, message, norms, history = self.schedule, "", list[float](), list[CycleRecord]()
         opening = schedule.opening
         repeated = Schedule(schedule[opening:]) if opening else schedule
-        records, norms, history = list[StepRecord](), list[float](), list[CycleRecord]()
-        scale, best = 0.0 if f is None else hierarchy.norm(f), _Best(self._merit(f))
-        iterates = self.acceleration and Iterates(self.acceleration, hierarchy.dot, hierarchy.norm)
-        spent, seen = 0.0, 0  # the work of records[:seen]
+        iteration = iterate(cycles, repeated, u, self.acceleration)
+        scale, best = 0.0 if f is None else hierarchy.norm(f), BestState(self._merit(f))
+        spent, seen = 0.0, 0  # the work of cycles.records[:seen]
         while True:
-            before = hierarchy[0].tally[0]
-            norms.append(_norm(hierarchy, value, f, residual))
-            while iterates is not None and iterates.refuses(norms):
-                value = iterates.restart()
-                norms[-1] = _norm(hierarchy, value, f)
-            checks += hierarchy[0].tally[0] - before
-            best.see(value)
-            spent, seen = spent + sum([entry.work for entry in records[seen:]]), len(records)
-            work = spent + (checks + self._merit_work(best.values))
+            iteration.measure(norms)
+            if isinstance(iteration, KrylovMethod) and self._met(norms, scale):
+                iteration.confirm(norms)
+            best.see(iteration.state)
+            spent, seen = spent + sum([e.work for e in cycles.records[seen:]]), len(cycles.records)
+            work = spent + (cycles.checks + self._merit_work(best.values))
             history.append(_entry(norms, best.values, work, began))
-            reason = self._reason(norms, scale, history[-1], value, f)
+            reason = self._reason(norms, scale, history[-1], iteration, f)
             if reason is None and bound is not None and len(norms) > 1:
                 following = next(bound, None)
                 reason = Reason.BATCHES if following is None else None
-                hierarchy = following or hierarchy
+                cycles.hierarchy = following or cycles.hierarchy
             if reason is not None:
                 break
-            u = value if records else u
-            last = schedule, hierarchy, u, f, memory
             try:
-                told = perform(*last, self.record, None, records, len(norms), ahead=True)
-                plain, memory, residual = told
+                iteration.advance(schedule, len(norms))
             except FloatingPointError as error:
-                back, residual = None if iterates is None else iterates.restart(), None
-                if back is None:
-                    reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
-                    break
-                value = back
-                continue
-            if iterates is None or schedule != repeated:
-                value = plain
-            else:
-                value, residual = iterates.next(value, plain), None
+                if iteration.recover():
+                    continue
+                reason, message = Reason.NOT_FINITE, f"cycle {len(norms)}, {error}"
+                break
+            except BreakdownError as error:
+                reason, message = Reason.BREAKDOWN, f"iteration {len(norms)}: {error}"
+                break
             schedule = repeated
+        value = iteration.state()
         return Solution(
             _shaped(value if reason.converged else best.state(value), shape),
             reason,
             tuple(history),
-            sum([entry.work for entry in records]) + (checks + self._merit_work(best.values)),
+            sum([e.work for e in cycles.records]) + (cycles.checks + self._merit_work(best.values)),
             time.perf_counter() - began,
-            memory,
-            tuple(records),
-            message,
-            last and partial(run, *last),
+            cycles.memory,
+            tuple(cycles.records),
+            message or ("" if reason.converged else iteration.advice),
+            cycles.last_cycle,
             hierarchy.norm,
-            0 if iterates is None else iterates.restarts,
+            iteration.restarts,
             hierarchy.dot,
+            projected=projected,
         )
+
+    def _met(self, norms: list[float], scale: float) -> bool:
+        """Whether a tolerance is met."""
+        reason = self._limit(norms, scale)
+        return reason is not None and reason.converged
 
     def _merit_work(self, values: list[float]) -> float:
         """The work of so many values: one each, but those of a function of the user."""
@@ -254,16 +269,22 @@ class Solver:
         return None if monotone else (lambda u: level.value(u, f, self.hierarchy.dot))
 
     def _reason(
-        self, norms: list[float], scale: float, entry: CycleRecord, u: State, f: State | None
+        self,
+        norms: list[float],
+        scale: float,
+        entry: CycleRecord,
+        iteration: FixedPoint | KrylovMethod,
+        f: State | None,
     ) -> Reason | None:
         """Why to stop, or None; the monitor is called in any case."""
         reason, hierarchy = self._limit(norms, scale), self.hierarchy
         if reason is Reason.MAX_CYCLES and self.batches is None:
-            stands = stands_at_rounding(norms, hierarchy[0], hierarchy.norm, u, f)
+            told = norms, hierarchy[0], hierarchy.norm, iteration.state(), f
+            stands = stands_at_rounding(*told)
             reason = Reason.ROUNDING if stands else reason
         if reason is None and entry.seconds >= self.seconds:
             reason = Reason.SECONDS
-        if self.monitor is not None and ends("Solver", self.monitor, entry, u):
+        if self.monitor is not None and ends("Solver", self.monitor, entry, iteration.state()):
             return reason or Reason.MONITOR
         return reason
 
@@ -318,6 +339,8 @@ class Solver:
                 f = times_power_of_two(f, -exponent)
             f, memory = f.astype(kind, copy=False), memories.get(kind)
             u, memories[kind] = run(self.schedule, self.hierarchy, None, f, memory)
+            if self.hierarchy.nullspace is not None:
+                u = self.hierarchy.nullspace.remove(u)
             return times_power_of_two(u.astype(common), exponent) if exponent else u
 
         shape = level.unknowns, level.unknowns
@@ -334,37 +357,13 @@ def _check_clocks(seconds: float, u: State) -> None:
         )
 
 
-class _Best:
-    """The state with the least value, where there is a merit function."""
-
-    def __init__(self, merit: Callable[[State], float] | None):
-        self.merit = merit
-        self.values: list[float] = []
-        self.least = math.inf
-        self._state: State | None = None
-
-    def see(self, u: State) -> None:
-        if self.merit is None:
-            return
-        self.values.append(self.merit(u))
-        if self.values[-1] < self.least:
-            self.least, self._state = self.values[-1], u
-
-    def state(self, last: State) -> State:
-        """The best; the last one where that is as good to rounding."""
-        if self._state is None or self.values[-1] <= self.least + 1e-12 * abs(self.least):
-            return last
-        return self._state
-
-
-def _norm(hierarchy: Hierarchy, u: State, f: State | None, residual: State | None = None) -> float:
-    """The residual norm, counted as work, also where the last sweep has given the residual."""
-    level = hierarchy[0]
-    if residual is None:
-        residual = level.residual_at(u, f)
-    else:
-        level.charge(level.residual_work)
-    return hierarchy.norm(residual)
+def _projected(hierarchy: Hierarchy, f: State | None) -> tuple[State | None, float]:
+    """The right-hand side in the range of a singular matrix, and how much of its norm was not."""
+    if f is None or hierarchy.nullspace is None:
+        return f, 0.0
+    new = hierarchy.nullspace.project(f)
+    size = hierarchy.norm(f)
+    return new, hierarchy.norm(f - new) / size if 0.0 < size < math.inf else 0.0
 
 
 def _shaped(u: State, shape: tuple[int, ...]) -> State:

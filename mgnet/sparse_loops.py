@@ -173,28 +173,27 @@ def backward_from_zero(indptr, indices, data, inverse, u, f, r, behind):
             r[i] = total
 
 
-def incomplete_lu(indptr, indices, data, diagonal, place, precision):
-    """ILU(0) in place, row by row; the row whose pivot is zero, or the number of rows.
+def incomplete_lu(indptr, indices, data, diagonal, size, place, eps):
+    """ILU(0) in place of the matrix; return the first row with a pivot of zero, or their number.
 
-    `diagonal` tells where the entry of each row on the diagonal is, `place` is -1 throughout.
+    `diagonal` says where the entries of the diagonal are, `size` holds their sizes and grows by
+    those of all parts of a pivot, and `place` is -1 for each column.
     """
     for i in range(len(diagonal)):
-        first, own, end = indptr[i], diagonal[i], indptr[i + 1]
-        for k in range(first, end):
+        for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
             place[unsigned(indices[k])] = k
-        size = abs(data[own])  # of what the pivot is the sum of
-        for k in range(first, own):
-            row = indices[k]
+        for k in range(unsigned(indptr[i]), unsigned(diagonal[i])):
+            row = unsigned(indices[k])
             data[k] /= data[diagonal[row]]
-            for j in range(diagonal[row] + 1, indptr[row + 1]):
-                at = place[unsigned(indices[j])]
-                if at >= 0:
-                    part = data[k] * data[j]
-                    data[at] -= part
-                    if at == own:
-                        size = max(size, abs(part))
-        for k in range(first, end):
+            for m in range(unsigned(diagonal[row] + 1), unsigned(indptr[row + unsigned(1)])):
+                found = place[unsigned(indices[m])]
+                if found >= 0:
+                    part = data[k] * data[m]
+                    data[found] -= part
+                    if found == diagonal[i]:
+                        size[i] = max(size[i], abs(part))
+        for k in range(unsigned(indptr[i]), unsigned(indptr[i + 1])):
             place[unsigned(indices[k])] = -1
-        if not abs(data[own]) > precision * size:
+        if not abs(data[diagonal[i]]) > eps * size[i]:
             return i
     return len(diagonal)

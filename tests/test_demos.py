@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
 from scipy.integrate import solve_ivp
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,6 +22,7 @@ DEMOS = {  # name -> packages without which it only says that it is skipped
     "poisson": (),
     "custom_cycle": (),
     "amg": ("pyamg",),
+    "stokes": (),
     "elevation": ("sklearn",),
     "rough_composition": ("sklearn",),
     "levenberg_marquardt": (),
@@ -60,8 +63,39 @@ MORE = {  # less training
 def numbers(text: str, row: str) -> list[float]:
     """What stands behind the name of a row of a printed table."""
     (line,) = (line for line in text.splitlines() if line.strip().startswith(row))
-    found = [word.strip("%N") for word in line.strip().removeprefix(row).split()]
+    found = [word.strip("%N,") for word in line.strip().removeprefix(row).split()]
     return [float(word) for word in found if re.fullmatch(r"[-+\d.e]*\d", word)]
+
+
+def lid_driven_cavity(n: int) -> np.ndarray:
+    """The stream function, x first, by its biharmonic equation alone: 13 points, no pressure."""
+    ends = sp.csr_matrix(([1.0, 1.0], ([0, n - 2], [0, n - 2])), shape=(n - 1, n - 1))
+    second = sp.diags([1.0, -2.0, 1.0], [-1, 0, 1], shape=(n - 1, n - 1))
+    fourth = second @ second + 2.0 * ends  # a reflection: at walls the slope is zero
+    one, f = sp.identity(n - 1), np.zeros((n - 1, n - 1))
+    f[:, -1] = -2.0 / n  # but for the lid
+    matrix = sp.kron(fourth, one) + 2.0 * sp.kron(second, second) + sp.kron(one, fourth)
+    return spla.spsolve(matrix.tocsc(), f.ravel()).reshape(f.shape)
+
+
+def stokes(text: str) -> None:
+    errors = np.array([numbers(text, f"{n} ")[-2:] for n in (16, 32, 64, 128)])
+    assert (errors[:-1] / errors[1:] > 3.9).all()  # of second order
+    assert numbers(text, "Largest difference to SciPy's sparse LU, n = 32:")[-1] < 1e-8
+    cells, together = "Vanka, one cell after the other  ", "Vanka, all cells at once, omega = 0.6"
+    own = "distributive, a class of this script"
+    for row, most in ((cells, 0.15), (together, 0.4), (own, 0.36)):
+        factors = numbers(text, row)[:5]
+        assert max(factors) < most and factors[-1] < factors[0]  # on every grid
+    assert max(numbers(text, "Vanka, one cell after the other, V")[:5]) < 0.3
+    assert max(numbers(text, "distributive, V, inside GMRES")[:5]) < 0.25
+    coarse, fine = lid_driven_cavity(64), lid_driven_cavity(128)
+    least, x, y = numbers(text, "The vortex:")
+    assert abs(least - (4.0 * fine.min() - coarse.min()) / 3.0) < 5e-5
+    place = np.unravel_index(fine.argmin(), fine.shape)
+    assert abs(np.array([x, y]) - (np.array(place) + 1) / 128).max() < 1 / 128
+    eddy = numbers(text, "An eddy in a corner:")[0]
+    assert abs(eddy / fine.max() - 1) < 0.1
 
 
 def kan_inverse(text: str) -> None:
@@ -131,6 +165,7 @@ def petsc_composition(text: str) -> None:
 CLAIMS: dict[str, Callable[[str], None]] = {
     check.__name__: check
     for check in (
+        stokes,
         kan_inverse,
         free_knots,
         gru_in_time,

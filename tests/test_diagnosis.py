@@ -21,6 +21,7 @@ from mgnet import (
     Smoother,
     Solver,
     gallery,
+    interpolation_matrix,
 )
 from mgnet.depth import heat
 from mgnet.diagnosis import Diagnosis, stands_at_rounding
@@ -85,6 +86,56 @@ def test_a_restriction_of_the_wrong_scale(level, factor, cycle):
     measured = float(line.split("residual ")[1].split(" times")[0])
     assert measured == pytest.approx(factor, rel=0.25)
     assert "transfer between" in line
+
+
+def along_circles(n, weak):
+    """Diffusion 1 along circles around the centre and `weak` across, by finite differences."""
+    forward = sp.diags([1.0, -1.0], [0, -1], shape=(n + 1, n))
+    central = 0.5 * sp.diags([1.0, -1.0], [1, -1], shape=(n, n))
+    nodes, middles = np.arange(1, n + 1) / (n + 1) - 0.5, (np.arange(n + 1) + 0.5) / (n + 1) - 0.5
+
+    def coefficient(x, y, of):
+        x, y = (part.ravel() for part in np.meshgrid(x, y, indexing="ij"))
+        tangent = np.array([-y, x]) / np.maximum(np.hypot(x, y), 1e-300)
+        across = np.array([[0.0], [1.0]]) * (np.hypot(x, y) == 0.0)
+        p, q = (tangent + across)[list(of)]
+        return sp.diags((1.0 - weak) * p * q + weak * (of[0] == of[1]))
+
+    one = sp.identity(n)
+    over = sp.kron(forward, one), sp.kron(one, forward)
+    mixed = sp.kron(central, one).T @ coefficient(nodes, nodes, (0, 1)) @ sp.kron(one, central)
+    first = over[0].T @ coefficient(middles, nodes, (0, 0)) @ over[0]
+    second = over[1].T @ coefficient(nodes, middles, (1, 1)) @ over[1]
+    return sp.csr_matrix(first + second + mixed + mixed.T)
+
+
+@pytest.mark.parametrize("weak", [1e-2, 1e-3])
+def test_an_operator_that_is_wrong_for_some_errors_is_not_wrong_by_a_scale(weak):
+    sizes = [63, 31, 15, 7]
+    P = [sp.csr_matrix(sp.kron(p, p)) for p in map(interpolation_matrix, sizes[1:])]
+    matrices = [along_circles(n, weak) for n in sizes]
+    rediscretised = Hierarchy.from_matrices(matrices, P, smoother=GaussSeidel())
+    lines = advice(rediscretised, cycles=40)
+    (line,) = [line for line in lines if line.startswith("level 0: the correction from level 1")]
+    assert "the scale is right, and the operator of level 1 is wrong for some errors" in line
+    assert line.endswith("take P^T A P there")
+    assert not any("scaled wrongly" in line for line in lines)
+    followed = [matrices[0]]
+    for p in P:
+        followed.append(sp.csr_matrix(p.T @ followed[-1] @ p))
+    f = np.random.default_rng(0).standard_normal(63 * 63)
+    before, after = (
+        Solver(Hierarchy.from_matrices(all_levels, P, smoother=GaussSeidel()), max_cycles=40).solve(
+            f
+        )
+        for all_levels in (matrices, followed)
+    )
+    assert before.factor > 1.1 and after.factor < 0.95
+
+
+def test_the_wrong_scale_is_found_in_three_dimensions():
+    (line,) = advice(scaled(gallery.poisson((15, 15, 15)), 1, 4.0), cycles=20)
+    assert "the transfer between levels 1 and 2 is scaled wrongly" in line
 
 
 def test_the_wrong_scale_is_found_in_nonlinear_problems_too():

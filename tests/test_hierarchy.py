@@ -255,7 +255,7 @@ def test_from_pyamg_has_its_matrices_and_solves(build):
     ours = Hierarchy.from_pyamg(theirs, smoother=GaussSeidel("symmetric"))
     assert len(ours) == len(theirs.levels) >= 3
     for level, part in zip(ours, theirs.levels, strict=True):
-        assert level.matrix is part.A
+        assert level.matrix is part.A or (level.matrix != part.A).nnz == 0
         if level.transfer is not None:
             r = np.arange(float(part.A.shape[0]))
             w = np.arange(float(part.P.shape[1]))

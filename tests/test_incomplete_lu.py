@@ -37,17 +37,21 @@ def factored(A):
     return (np.tril(F, -1) + np.eye(len(A))) @ np.triu(F)
 
 
-@pytest.mark.parametrize("numba", [True, False], ids=["numba", "SciPy"])
-def test_a_sweep_is_its_splitting(monkeypatch, numba):
-    monkeypatch.setattr(kernels, "available", numba and kernels.available)
+@pytest.fixture(params=[True, False], ids=["numba", "SciPy"])
+def either(monkeypatch, request):
+    """Both ways, where numba is there."""
+    monkeypatch.setattr(kernels, "available", request.param and kernels.available)
+
+
+@pytest.mark.usefixtures("either")
+def test_a_sweep_is_its_splitting():
     check_laws(ILU(), lambda A, u, f: u + np.linalg.solve(factored(A), f - A @ u), 15)
 
 
-@pytest.mark.parametrize("numba", [True, False], ids=["numba", "NumPy"])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 1.0])
-def test_zero_fill_is_elimination_without_fill(monkeypatch, dtype, density, numba):
-    monkeypatch.setattr(kernels, "available", numba and kernels.available)
+@pytest.mark.usefixtures("either")
+def test_zero_fill_is_elimination_without_fill(dtype, density):
     A, _, _ = drawn(40, dtype, density=density)
     factors = zero_fill(A, np.dtype(dtype), "x")
     assert factors.dtype == dtype and factors.nnz == A.nnz
@@ -57,6 +61,26 @@ def test_zero_fill_is_elimination_without_fill(monkeypatch, dtype, density, numb
     # Its definition: L U is A wherever A has an entry.
     product = (sp.tril(factors, -1) + sp.eye(40)) @ sp.triu(factors)
     np.testing.assert_allclose(product.toarray()[dense != 0], dense[dense != 0], **near)
+
+
+@pytest.mark.usefixtures("either")
+def test_a_pivot_that_vanishes_on_the_way():
+    """That of unknown 2 is 3 - 3 when the rows above it are eliminated."""
+    A = np.array([[1.0, 0, 1, 0], [0, 1.0, 1, 0], [1, 2, 3, 1], [0, 0, 1, 1.0]])
+    with pytest.raises(ValueError, match="^x: the pivot of unknown 2 is zero to working precision"):
+        zero_fill(A, np.dtype(float), "x")
+    A[2, 2] = 3.0 + 1e-9  # small, but not rounding
+    F = zero_fill(A, np.dtype(float), "x").toarray()
+    np.testing.assert_allclose(F, by_rows(A), rtol=1e-15)
+
+
+@pytest.mark.usefixtures("either")
+def test_long_chains():
+    """Every row waits for the one above; the factors of a tridiagonal matrix are known."""
+    n = 2000
+    A = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n))
+    pivots = zero_fill(A, np.dtype(float), "x").diagonal()
+    np.testing.assert_allclose(pivots, np.arange(2, n + 2) / np.arange(1, n + 1), rtol=1e-10)
 
 
 def test_petsc_gives_the_same():
@@ -143,6 +167,7 @@ def test_parameters_are_checked(arguments):
         ILU(*arguments)
 
 
+@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pivots_that_are_zero(dtype):
     A = sp.csr_matrix(np.array([[1, 1, 0], [1, 1, 1], [0, 1, 1]], dtype))

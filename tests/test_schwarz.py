@@ -243,8 +243,10 @@ def test_text():
         ([[0, 1], []], r"as subdomain 1; give"),
         ([[0, 1], [1.0, 2.0]], "as subdomain 1; give"),
         ([[0, -1]], "as subdomain 0; give .*, from 0"),
+        ([[0], [1], [2, -1], [-1]], "as subdomain 2; give .*, from 0"),
+        ([[0], np.array([2**63], np.uint64)], "as subdomain 1; give .*, from 0"),
         ([[[0, 1]]], "as subdomain 0; give"),
-        ([[0], [2, 1, 2]], "subdomain 1 with an unknown twice; name each once"),
+        ([[0, 2], [2, 1, 2]], "subdomain 1 with an unknown twice; name each once"),
         ("01", "as subdomain 0; give"),
     ],
 )

@@ -17,7 +17,7 @@ from mgnet import (
     gallery,
     interpolation_matrix,
 )
-from mgnet.smoother_advice import stronger_smoother
+from mgnet.smoother_advice import any_smoother, stronger_smoother
 from tests.test_schwarz import stokes
 
 
@@ -93,6 +93,59 @@ def test_without_a_shape_rows_are_looked_at():
     rotated = sp.csr_matrix(pyamg.gallery.stencil_grid(stencil, (12, 12)))
     assert "take ILU() there" in told(rotated, shape=(12, 12))
     assert told(rotated, ILU()) == ""
+
+
+def bilinear(n, eps, angle):
+    stencil = pyamg.gallery.diffusion_stencil_2d(epsilon=eps, theta=np.deg2rad(angle), type="FE")
+    return sp.csr_matrix(pyamg.gallery.stencil_grid(stencil, (n, n)))
+
+
+@pytest.mark.parametrize(("angle", "axis"), [(0, 0), (90, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, float, complex])
+def test_bilinear_elements_have_large_entries_along_the_weak_axis_too(angle, axis, dtype):
+    A = bilinear(15, 1e-2, angle).astype(dtype)
+    if dtype is complex:
+        A = 1j * A
+    line = told(A, shape=(15, 15))
+    assert line == (
+        f"its matrix couples unknowns 100 times as strongly along axis {axis} of the grid as along "
+        f"the others; take LineRelaxation(axes={axis}) there"
+    )
+
+
+def test_periodic_grids_have_neighbours_at_both_ends():
+    def ring(n):
+        return second(n) - sp.eye(n, k=n - 1) - sp.eye(n, k=1 - n)
+
+    A = sp.csr_matrix(sp.kron(100 * ring(9), sp.eye(8)) + sp.kron(sp.eye(9), ring(8)))
+    assert "couples unknowns 100 times as strongly along axis 0" in told(A, shape=(9, 8))
+
+
+def test_equations_of_fourth_order_go_by_their_entries():
+    one = second(9) @ second(9)
+    plate = sp.kron(one, sp.eye(9)) + 2 * sp.kron(second(9), second(9)) + sp.kron(sp.eye(9), one)
+    assert "LineRelaxation(" not in told(sp.csr_matrix(plate), shape=(9, 9))
+    stiff = sp.kron(100 * one, sp.eye(9)) + sp.kron(sp.eye(9), one)
+    assert told(sp.csr_matrix(stiff), shape=(9, 9)).endswith("take LineRelaxation(axes=0) there")
+
+
+@pytest.mark.parametrize("angle", [30, 45, 60])
+@pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-4])
+def test_ilu_is_named_where_it_converges(eps, angle):
+    A = bilinear(63, eps, angle)
+    level, f = level_of(A, ILU()), np.random.default_rng(1).standard_normal(63 * 63)
+    memory, u = ILU().start(level, 0 * f), 0 * f
+    norms = [np.linalg.norm(f)]
+    for _ in range(20):
+        u, memory = ILU().smooth(level, u, f, 1, memory)
+        norms.append(np.linalg.norm(f - A @ u))
+    line = told(A, shape=(63, 63))
+    if norms[-1] > norms[10]:
+        assert line.endswith("tells (ILU() would not converge)")
+        assert told(A, LineRelaxation(), (63, 63)) == ""
+    else:
+        assert line == "" or "take ILU() there, or LineRelaxation where" in line
+    assert (norms[-1] > norms[10]) == ("ILU()" not in any_smoother(level, f))
 
 
 def test_blocks():

@@ -31,26 +31,30 @@ def test_a_sweep_from_zero_is_a_sweep(name, behind):
     np.testing.assert_allclose(s, r, atol=1e-13)
 
 
-@pytest.mark.parametrize(("zero", "value"), [(6, 3.0), (0, 0.0), (1, -2.0 / 3.0)])
-def test_incomplete_lu(zero, value):
-    """Exact where there is no fill; the first zero pivot is told."""
-    A = sp.csr_matrix(sp.diags([-1.0, 3.0, 2.0], [-1, 0, 1], shape=(6, 6)))
-    A.sort_indices()
-    diagonal = np.flatnonzero(np.repeat(np.arange(6), np.diff(A.indptr)) == A.indices)
-    A.data[diagonal[zero : zero + 1]] = value  # -2/3 is what elimination adds to row 1
-    factors, place = A.copy(), np.full(6, -1)
-    matrix = (factors.indptr, factors.indices, factors.data)
-    assert sparse_loops.incomplete_lu(*matrix, diagonal, place, 1e-15) == zero
-    assert (place == -1).all()
-    if zero == 6:
-        product = (sp.tril(factors, -1) + sp.eye(6)) @ sp.triu(factors)
-        np.testing.assert_allclose(product.toarray(), A.toarray(), atol=1e-14)
-
-
 def test_any_entry():
     assert not sparse_loops.any_entry(np.zeros(3)) and not sparse_loops.any_entry(np.zeros(0))
     for value in (1e-320, -1.0, np.nan, np.inf):
         assert sparse_loops.any_entry(np.array([0.0, -0.0, value]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, float, complex])
+def test_incomplete_lu_of_a_full_matrix_is_lu(dtype):
+    n, draw = 12, np.random.default_rng(0)
+    dense = (draw.standard_normal((n, n)) + 8 * np.eye(n)).astype(dtype)
+    A, diagonal = sp.csr_matrix(dense), np.arange(n) * (n + 1)
+    size, place = abs(A.data[diagonal]), np.full(n, -1)
+    end = sparse_loops.incomplete_lu(A.indptr, A.indices, A.data, diagonal, size, place, 1e-6)
+    assert end == n and (place == -1).all() and (size >= abs(dense.diagonal())).all()
+    F = A.toarray()
+    near = 1e-4 if dtype is np.float32 else 1e-12
+    np.testing.assert_allclose((np.tril(F, -1) + np.eye(n)) @ np.triu(F), dense, atol=near)
+
+
+def test_incomplete_lu_ends_at_a_pivot_that_is_zero():
+    A = sp.csr_matrix([[1.0, 1.0], [1.0, 1.0]])
+    size, place = np.ones(2), np.full(2, -1)
+    parts = A.indptr, A.indices, A.data, np.array([0, 3])
+    assert sparse_loops.incomplete_lu(*parts, size, place, 1e-16) == 1
 
 
 def test_all_loops_are_told():

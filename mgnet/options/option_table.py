@@ -111,7 +111,7 @@ class Option:
 _YES = dict.fromkeys(("true", "1", "yes", "on"))
 _NO = dict.fromkeys(("false", "0", "no", "off"))
 _EXAMPLES = {"cycle": '"F(2,1)"', "smoother": '"Jacobi(0.8)"', "ints": "8,4"}
-_EXAMPLES |= {"acceleration": '"Anderson(5)"', "relaxation": "F,FCF"}
+_EXAMPLES |= {"acceleration": '"GMRES(20)"', "relaxation": "F,FCF"}
 
 _LAYERS = ("layers",)
 _ROWS = (
@@ -131,7 +131,7 @@ _ROWS = (
         "post_smoother", "smoother", "", "After the coarse correction, if another", per_level=True
     ),
     Option("coarse_solver", "smoother", "", "On the coarsest level"),
-    Option("acceleration", "acceleration", "none", "Combines the last cycles"),
+    Option("acceleration", "acceleration", "none", "CG, GMRES, FGMRES or Anderson"),
     Option("rtol", "real", "1e-08", "Relative residual norm at which to end"),
     Option("atol", "real", "0", "Residual norm at which to end"),
     Option("max_cycles", "int", "50", "Cycles at most", least=1),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from mgnet import Anderson, Smoother
+from mgnet import CG, FGMRES, GMRES, Anderson, Smoother
 from mgnet.limits import shown
 from mgnet.options.smoother_names import find_smoother
 
@@ -48,13 +48,24 @@ def parse_smoother(text: str, option: str = "parse_smoother") -> Smoother:
     return _made(text, option, "a smoother and plain values, such as Jacobi(0.8)", find_smoother)
 
 
-def parse_acceleration(text: str, option: str = "parse_acceleration") -> Anderson | None:
+ACCELERATIONS: dict[str, type] = {
+    "Anderson": Anderson,
+    "CG": CG,
+    "FGMRES": FGMRES,
+    "GMRES": GMRES,
+}
+
+
+def parse_acceleration(
+    text: str, option: str = "parse_acceleration"
+) -> Anderson | CG | GMRES | FGMRES | None:
     """The acceleration that a text describes.
 
     Parameters
     ----------
     text : str
-        `Anderson`, with plain values as arguments where they are needed, or `none`.
+        `CG`, `GMRES`, `FGMRES` or `Anderson`, with plain values as arguments where they are needed,
+        or `none`.
     option : str
         For messages.
 
@@ -67,12 +78,12 @@ def parse_acceleration(text: str, option: str = "parse_acceleration") -> Anderso
     >>> parse_acceleration("Anderson(8, damping=0.5)").memory
     8
     """
-    expected = "Anderson and plain values, such as Anderson(5), or none"
+    expected = "CG, GMRES, FGMRES or Anderson and plain values, such as GMRES(20), or none"
 
     def find(name: str, option: str) -> Any:
-        if name != "Anderson":
+        if name not in ACCELERATIONS:
             raise ValueError(f"{option} got {shown(text)}; expected {expected}")
-        return Anderson
+        return ACCELERATIONS[name]
 
     return (
         None

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 from mgnet import (
-    Anderson,
     CycleRecord,
     Hierarchy,
     Level,
@@ -25,6 +24,7 @@ from mgnet import (
     StepData,
     parse,
 )
+from mgnet.iterations import Acceleration
 from mgnet.limits import shown
 from mgnet.options.log import logged
 from mgnet.options.reader import OptionReader, check_names
@@ -48,7 +48,7 @@ def solver_from_options(
     monitor: Monitor | None = None,
     record: Callable[[Step, StepData], None] | None = None,
     merit: Callable[[State], float] | None = None,
-    acceleration: Anderson | None = None,
+    acceleration: Acceleration | None = None,
     seconds: float = math.inf,
 ) -> Solver:
     """A solver as the script describes it, changed by the options of the command line.

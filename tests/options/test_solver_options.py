@@ -120,7 +120,10 @@ def test_the_acceleration_of_the_cycles(options, capfd, line, expected):
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("-mgnet_acceleration GMRES", "option -mgnet_acceleration got 'GMRES'; expected Anderson"),
+        (
+            "-mgnet_acceleration BiCGStab",
+            "option -mgnet_acceleration got 'BiCGStab'; expected CG, GMRES",
+        ),
         ("-mgnet_cycel V", "option -mgnet_cycel is unknown; the nearest is -mgnet_cycle "),
         ("-mgnet_cycle V", "option -mgnet_cycle: cycle 'V', character 2: .*expected '\\('"),
         ("-mgnet_levels 9", "option -mgnet_levels got '9'; this hierarchy has 3 levels"),

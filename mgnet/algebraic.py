@@ -1,0 +1,310 @@
+"""One line for those who have only a matrix: `solve(A, b)`."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet import vector
+from mgnet.coarse_solver import Direct
+from mgnet.hierarchy import Hierarchy
+from mgnet.krylov import CG, FGMRES
+from mgnet.level import Level
+from mgnet.limits import check_limits
+from mgnet.nullspace import NullSpace
+from mgnet.solution import Reason, Solution
+from mgnet.solver import Solver
+
+__all__ = ["solve"]
+
+DIRECT_UP_TO = 500  # unknowns, where LU factors are as fast as a hierarchy
+DIRECT_AT_MOST = 100_000  # unknowns, where LU factors are the last resort
+MOST_CYCLES = 200
+# A method is given up where so many iterations leave more than this of the residual.
+WINDOW, SLOW = 12, 0.3
+# Row sums, and differences from the transpose, below this part of a row count as rounding.
+ROUNDING = 1e-13
+# Off-diagonal entries of the sign of the diagonal, by size, up to which classical coarsening fits.
+POSITIVE = 0.25
+
+
+class _Kind(NamedTuple):
+    """What the entries of a matrix tell."""
+
+    hermitian: bool
+    definite: bool  # as far as the diagonal tells
+    scalar: bool  # an M-matrix or nearly, of one unknown per point
+    singular: bool  # takes constants to zero
+
+    def __str__(self) -> str:
+        told = "Hermitian" if self.hermitian else "not Hermitian"
+        told += ", diagonal positive" if self.definite else ", diagonal of both signs"
+        return told + (", constants in the null space" if self.singular else "")
+
+
+class _Way(NamedTuple):
+    """A hierarchy to try: how one writes it, and what makes it."""
+
+    text: str
+    make: Callable[[], Hierarchy]
+
+
+def solve(
+    matrix: Any,
+    b: Any,
+    *,
+    rtol: float = 1e-8,
+    nullspace: Any = None,
+    near_nullspace: Any = None,
+    verbose: bool = True,
+) -> np.ndarray:
+    """Solve `A x = b` by algebraic multigrid, for a matrix of which nothing else is known.
+
+    PyAMG makes the hierarchy, and CG or FGMRES runs around our cycles on it. What is tried depends
+    on the entries: classical coarsening for M-matrices, smoothed aggregation for others, with
+    smoothed energy or by approximate ideal restriction where these are slow, and sparse LU factors
+    as the last resort; the first that converges is taken. The printed lines are the Python code
+    that does the same: take it over to solve again, or to improve on it.
+
+    Parameters
+    ----------
+    matrix : SciPy sparse matrix or array of shape (n, n)
+        BSR matrices are systems: a block for each point. All is computed in double precision.
+    b : array of shape (n,), (n, 1) or (n, k)
+        k right-hand sides are solved one after another with one hierarchy.
+    rtol : float
+        Of the norm of b, for the norm of the residual b - A x.
+    nullspace : "constant", array or NullSpace, optional
+        Of a singular matrix; constants are found out.
+    near_nullspace : array of shape (n, k), optional
+        What the matrix nearly takes to zero, such as the rigid body modes of elasticity.
+    verbose : bool
+        Whether to print what was done.
+
+    Returns
+    -------
+    array of the shape of b
+
+    Raises
+    ------
+    RuntimeError
+        If nothing converged; tells what was tried.
+    TypeError, ValueError
+        If matrix and b do not fit together or are not finite.
+    ImportError
+        If PyAMG is needed and not there.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> A = gallery.poisson((63, 63))[0].matrix
+    >>> x = solve(A, np.ones(63 * 63), verbose=False)
+    >>> bool(np.linalg.norm(A @ x - 1.0) <= 1e-8 * 63)
+    True
+    """
+    check_limits("mgnet.solve", rtol=rtol)
+    A = _checked(matrix)
+    columns = _columns(b, A.shape[0])
+    tell = print if verbose else _silent
+    kind = _kind(A, near_nullspace)
+    space = NullSpace.of("constant" if nullspace is None and kind.singular else nullspace)
+    tell(f"mgnet.solve: {A.shape[0]} unknowns, {A.nnz} entries, {kind}")
+    tried: list[str] = []
+    method: CG | FGMRES = CG() if kind.hermitian and kind.definite else FGMRES()
+    for way in _ways(A, kind, space, near_nullspace):
+        try:
+            began = time.perf_counter()
+            with _reproducible():
+                hierarchy = way.make()
+            tell(f"  hierarchy = {way.text}  # {_size(hierarchy)}, {_seconds(began)}")
+            x, last = _solved(hierarchy, method, columns, rtol, tell)
+        except ImportError:
+            raise
+        except Exception as error:  # whatever a set-up of PyAMG meets in a matrix it is not for
+            tried.append(f"{way.text}: {' '.join(str(error).split()) or type(error).__name__}")
+            tell(f"  not taken: {tried[-1]}")
+            continue
+        if last.reason.converged:
+            return x.reshape(np.shape(b))
+        tried.append(f"{way.text}: {last.reason.name}, factor {last.factor:.2f} per iteration")
+        if last.reason is Reason.BREAKDOWN:
+            method = FGMRES()  # the matrix is not definite
+    raise RuntimeError(
+        f"mgnet.solve did not reach rtol={rtol:g} for a matrix of {A.shape[0]} unknowns. Tried: "
+        + "; ".join(tried)
+        + ". Give nullspace= or near_nullspace=, or make a hierarchy for the problem"
+    )
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _seconds(began: float) -> str:
+    return f"{time.perf_counter() - began:.2g} s"
+
+
+def _size(hierarchy: Hierarchy) -> str:
+    if len(hierarchy) == 1:
+        return "1 level"
+    entries = [level.matrix.nnz for level in hierarchy]
+    return f"{len(entries)} levels, {sum(entries) / entries[0]:.2f} times the entries"
+
+
+def _checked(matrix: Any) -> Any:
+    """A square CSR or BSR matrix of finite floating-point numbers."""
+    if vector.is_tensor(matrix) or vector.is_mat(matrix):
+        matrix = vector.as_scipy(matrix)
+    if not sp.issparse(matrix):
+        matrix = np.asarray(matrix)
+        if matrix.ndim != 2 or matrix.dtype.kind not in "fciub":
+            raise TypeError(
+                f"mgnet.solve got {vector.describe(matrix)} as a matrix; give a SciPy sparse "
+                "matrix or a two-dimensional array of numbers"
+            )
+    if matrix.shape[0] != matrix.shape[1] or not matrix.shape[0]:
+        raise ValueError(f"mgnet.solve got a matrix of shape {matrix.shape}; it must be square")
+    blocks = sp.issparse(matrix) and matrix.format == "bsr" and matrix.blocksize != (1, 1)
+    A = matrix if blocks else sp.csr_matrix(matrix)
+    A = A.astype(complex if A.dtype.kind == "c" else float, copy=False)
+    if not np.isfinite(A.data).all():
+        raise ValueError("mgnet.solve got a matrix with entries that are not finite")
+    return A
+
+
+def _columns(b: Any, rows: int) -> np.ndarray:
+    array = np.asarray(b)
+    if array.ndim not in (1, 2) or len(array) != rows:
+        raise ValueError(
+            f"mgnet.solve got b of shape {array.shape} for a matrix of {rows} rows; give shape "
+            f"({rows},), or ({rows}, k) for k right-hand sides"
+        )
+    if not array.shape[-1]:
+        raise ValueError("mgnet.solve got b without a column; give at least one right-hand side")
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        raise ValueError("mgnet.solve got b with entries that are not finite")
+    return array.reshape(rows, -1)
+
+
+def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
+    A = sp.csr_matrix(matrix)
+    diagonal = A.diagonal()
+    size = abs(A).sum(axis=1).A1 if isinstance(A, sp.spmatrix) else abs(A).sum(axis=1)
+    off = abs(A - A.T.conj()).sum(axis=1)
+    scale = max(size.max(), 0.0)
+    hermitian = bool(np.max(off) <= ROUNDING * 10 * scale)
+    definite = bool((diagonal.real > 0.0).all() and abs(diagonal.imag).max() <= ROUNDING * scale)
+    real = A.dtype.kind == "f"
+    scalar = real and near_nullspace is None and matrix.format == "csr"
+    if scalar:
+        outside: Any = A - sp.diags(diagonal)
+        signed: Any = sp.csr_matrix(sp.diags(np.sign(diagonal)) @ outside).data
+        scalar = signed.clip(min=0.0).sum() <= POSITIVE * abs(signed).sum()
+    ones = np.ones(len(diagonal))
+    sums = abs(A @ ones)
+    return _Kind(hermitian, definite, scalar, bool((sums <= ROUNDING * 10 * size).all()))
+
+
+def _ways(A: Any, kind: _Kind, space: NullSpace | None, near: Any) -> Iterator[_Way]:
+    """Hierarchies to try, the likeliest first."""
+    n = A.shape[0]
+    null = "" if space is None else ", nullspace=" + repr("constant" if kind.singular else "...")
+    method = "lu" if space is None else "pinv"
+    direct = _Way(
+        f"Hierarchy([Level(A, Direct({method!r}))]{null})",
+        lambda: Hierarchy([Level(A, Direct(method))], nullspace=space),
+    )
+    if n <= DIRECT_UP_TO:
+        yield direct
+        return
+    pyamg = _pyamg()
+    B = None if near is None else np.asarray(near)
+
+    def way(name: str, options: dict[str, Any] = {}) -> _Way:  # noqa: B006, only read
+        said = "".join(f", {key}={value!r}" for key, value in options.items())
+        said += "" if B is None else ", B=near_nullspace"
+        given = options if B is None else {**options, "B": B}
+        return _Way(
+            f"Hierarchy.from_pyamg(pyamg.{name}(A{said}){null})",
+            lambda: Hierarchy.from_pyamg(getattr(pyamg, name)(A, **given), nullspace=space),
+        )
+
+    if kind.scalar:
+        yield way("ruge_stuben_solver")
+    transposed = kind.hermitian or abs(A - A.T).max() <= ROUNDING * abs(A).max()
+    symmetry = "hermitian" if kind.hermitian else "symmetric" if transposed else "nonsymmetric"
+    if transposed:
+        yield way("smoothed_aggregation_solver", {"symmetry": symmetry})
+    elif kind.scalar:
+        yield way("air_solver")
+    krylov = {"krylov": "cg" if transposed else "gmres", "maxiter": 3, "degree": 2}
+    robust = {"smooth": ("energy", krylov), "strength": ("evolution", {"k": 2, "epsilon": 3.0})}
+    yield way("smoothed_aggregation_solver", {"symmetry": symmetry, **robust})
+    if n <= DIRECT_AT_MOST and space is None:
+        yield direct
+
+
+def _pyamg() -> Any:
+    try:
+        import pyamg
+    except ImportError:
+        raise ImportError(
+            "mgnet.solve needs PyAMG for more than "
+            f"{DIRECT_UP_TO} unknowns; install it (pip install pyamg), or make a Hierarchy"
+        ) from None
+    return pyamg
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Set-ups of PyAMG draw from NumPy's global generator: always the same, and put back after."""
+    state = np.random.get_state()
+    np.random.seed(0)
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")  # we tell what came of it
+            yield
+    finally:
+        np.random.set_state(state)
+
+
+def _solved(
+    hierarchy: Hierarchy, method: CG | FGMRES, columns: np.ndarray, rtol: float, tell: Callable
+) -> tuple[np.ndarray, Solution]:
+    """The solutions for all columns up to the first without one, and how the last solve ended."""
+    how: dict[str, Any] = {"cycle": "V(0,0)", "max_cycles": 5}
+    if len(hierarchy) > 1:
+        how = {"acceleration": method, "max_cycles": MOST_CYCLES}
+    told = ", ".join(f"{name}={value!r}" for name, value in how.items())
+    tell(f"  solver = Solver(hierarchy, {told}, rtol={rtol:g})")
+    memory, found = None, []
+    while True:
+        solver = Solver(hierarchy, rtol=rtol, monitor=_stalls(), **how)
+        column = np.ascontiguousarray(columns[:, len(found)])
+        solution = solver.solve(column, memory=memory)
+        given_up = solution.reason is Reason.MONITOR
+        tell(f"  given up, factor {solution.factor:.2f}" if given_up else f"  {solution}")
+        found.append(solution.value)
+        if not solution.reason.converged or len(found) == columns.shape[1]:
+            return np.stack(found, axis=1), solution
+        memory = solution.memory
+
+
+def _stalls() -> Callable[..., bool]:
+    """A monitor that ends a solve whose last iterations hardly helped."""
+    norms: list[float] = []
+
+    def stalls(entry: Any, state: Any) -> bool:
+        norms.append(entry.residual_norm)
+        if len(norms) <= WINDOW or not math.isfinite(norms[-1]):
+            return False
+        return norms[-1] > SLOW * norms[-1 - WINDOW]
+
+    return stalls

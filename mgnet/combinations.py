@@ -1,0 +1,64 @@
+"""Linear combinations of states, added up in place: what Krylov methods spend their time on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import get_blas_funcs
+
+from mgnet import norms
+from mgnet.kinds import is_tensor, is_vec
+
+__all__ = ["add_scaled", "inner"]
+
+State = Any
+
+
+def add_scaled(u: State, weight: complex, v: State) -> State:
+    """`u + weight * v` in the memory of u, where that is a contiguous array, a tensor or a Vec.
+
+    Parameters
+    ----------
+    u, v : state
+        Of one kind and shape. Nobody else may need u.
+    weight : float, or complex for complex states
+
+    Examples
+    --------
+    >>> add_scaled(np.array([1.0, 2.0]), -2.0, np.array([1.0, 0.0]))
+    array([-1.,  2.])
+    """
+    if is_tensor(u):
+        return u.add_(v, alpha=weight)
+    if is_vec(u):
+        u.axpy(weight, v)
+        return u
+    plain = u.dtype == v.dtype and u.dtype.char in "dfDF" and u.ndim == 1 and u.size
+    if plain and u.flags.c_contiguous and v.flags.c_contiguous:
+        (axpy,) = get_blas_funcs(("axpy",), (u,))
+        return axpy(v, u, a=weight)
+    return u + weight * v
+
+
+def inner(u: State, v: State, dot: Any = norms.dot) -> complex:
+    """The inner product of u and v, complex for complex states, by a `dot` that gives real parts.
+
+    Examples
+    --------
+    >>> inner(np.array([1j]), np.array([1.0])), inner(np.array([2.0]), np.array([3.0]))
+    (-1j, 6.0)
+    """
+    if not _is_complex(u):
+        return dot(u, v)
+    if dot is norms.dot and isinstance(u, np.ndarray):
+        value = complex(np.vdot(u, v))
+        if 1e-30 < abs(value) < 1e30:
+            return value
+    return complex(dot(u, v), dot(1j * u, v))
+
+
+def _is_complex(u: State) -> bool:
+    if is_tensor(u):
+        return u.is_complex()
+    return not is_vec(u) and u.dtype.kind == "c"

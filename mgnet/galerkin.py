@@ -1,0 +1,97 @@
+"""Coarse matrices as products R A P."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet import vector
+
+__all__ = ["galerkin_products"]
+
+
+def galerkin_products(
+    matrix: Any, prolongations: Sequence[Any], restrictions: Sequence[Any] | None = None
+) -> list[Any]:
+    """The matrices of all levels, `A` and then `R A P` from each to the next.
+
+    Parameters
+    ----------
+    matrix : matrix of shape (n, n)
+        SciPy sparse, NumPy, torch or PETSc Mat.
+    prolongations : sequence of matrices of shape (fine, coarse), finest first
+    restrictions : sequence of matrices of shape (coarse, fine), optional
+        The (conjugate) transposes by default.
+
+    Returns
+    -------
+    list of matrices
+        SciPy's in CSR format with sorted columns.
+
+    Raises
+    ------
+    TypeError, ValueError
+        With the number of the level whose matrices do not fit together.
+
+    Examples
+    --------
+    >>> from mgnet import interpolation_matrix
+    >>> A = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(3, 3))
+    >>> [A.toarray().tolist() for A in galerkin_products(A, [interpolation_matrix(1)])][1]
+    [[1.0]]
+    """
+    if isinstance(prolongations, np.ndarray) or not isinstance(prolongations, Sequence):
+        raise TypeError(
+            f"galerkin got prolongations of type {type(prolongations).__name__}; give a list of "
+            "matrices, finest first"
+        )
+    if restrictions is not None and not isinstance(restrictions, Sequence):
+        raise TypeError(
+            f"galerkin got restrictions of type {type(restrictions).__name__}; give a list of "
+            "matrices, finest first, or None for the transposes of the prolongations"
+        )
+    if restrictions is None:
+        restrictions = [None] * len(prolongations)
+    if len(restrictions) != len(prolongations):
+        raise ValueError(
+            f"galerkin got {len(prolongations)} prolongations and {len(restrictions)} "
+            "restrictions; give one of each for every coarse level"
+        )
+    matrices = [sp.csr_matrix(matrix) if sp.issparse(matrix) else matrix]
+    for number, (P, R) in enumerate(zip(prolongations, restrictions, strict=True)):
+        A = matrices[-1]
+        _check(number, A, P, R)
+        try:
+            matrices.append(_product(A, P, R))
+        except (TypeError, RuntimeError, AttributeError) as error:
+            raise TypeError(
+                f"galerkin got on level {number} a matrix of type {type(A).__name__} and a "
+                f"prolongation of type {type(P).__name__}, which do not multiply ({error}); give "
+                "all matrices of one library: SciPy, NumPy, torch or PETSc"
+            ) from None
+    return matrices
+
+
+def _check(number: int, A: Any, P: Any, R: Any) -> None:
+    n = vector.shape_of(A)[0]
+    shape, down = vector.shape_of(P), None if R is None else vector.shape_of(R)
+    if vector.shape_of(A) != (n, n) or shape[0] != n or down not in (None, shape[::-1]):
+        told = f"galerkin got on level {number} a matrix of shape {vector.shape_of(A)}, a "
+        told += f"prolongation of shape {shape}"
+        told += "" if R is None else f" and a restriction of shape {down}"
+        raise ValueError(f"{told}; give square A of n rows, P of (n, coarse), R of (coarse, n)")
+
+
+def _product(A: Any, P: Any, R: Any) -> Any:
+    if vector.is_mat(A):
+        return A.ptap(P) if R is None else R.matMult(A.matMult(P))
+    coarse = A @ P
+    coarse = (P.T.conj() if R is None else R) @ coarse
+    if not sp.issparse(coarse):
+        return coarse
+    coarse = sp.csr_matrix(coarse)
+    coarse.sort_indices()  # as sweeps from zero need them
+    return coarse

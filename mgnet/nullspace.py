@@ -1,0 +1,275 @@
+"""Singular equations: `NullSpace`, what a matrix takes to zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet import norms, vector
+from mgnet.combinations import add_scaled, inner
+from mgnet.limits import shown
+
+__all__ = ["NullSpace"]
+
+State = Any
+
+# A vector that a matrix shortens to less than this times what a random one keeps is a null vector:
+# rounding in single precision stays below the second.
+NULL = 1e-8
+NULL_SINGLE = 1e-4
+
+
+class NullSpace:
+    """The null space of a matrix, for a hierarchy that solves a singular equation.
+
+    `A u = f` has a solution if f is orthogonal to the left null space, that of the conjugate
+    transpose; its solutions then differ by null vectors. `Solver` projects f onto such right-hand
+    sides (`Solution.projected` says how much that was), and keeps the component of the start in the
+    null space: the mean of the start, where constants are null vectors, which is 0 without a start.
+
+    Parameters
+    ----------
+    vectors : "constant", array of shape (n,) or (n, k), or sequence of k states
+        A basis, not necessarily orthonormal: "constant" is the vector of ones, as for Neumann or
+        periodic boundaries. Tensors and PETSc Vecs come as a sequence.
+    left : the same, optional
+        Of the left null space; `vectors` by default, which is right for symmetric matrices.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the vectors are not finite, or depend on one another.
+
+    Examples
+    --------
+    A periodic interval, whose solutions are known up to their mean:
+
+    >>> from mgnet import Hierarchy, Jacobi, Level, Solver
+    >>> A = np.array([[2.0, -1.0, -1.0], [-1.0, 2.0, -1.0], [-1.0, -1.0, 2.0]])
+    >>> level = Level(A, Jacobi(0.8))
+    >>> solver = Solver(Hierarchy([level], nullspace="constant"), "V(0,0)")
+    >>> solution = solver.solve(np.array([2.0, 0.0, 1.0]))
+    >>> solution.value.round(6) + 0.0, round(solution.projected, 3)
+    (array([ 0.333333, -0.333333,  0.      ]), 0.775)
+    """
+
+    def __init__(self, vectors: Any = "constant", left: Any = None):
+        self.vectors: list[State] | None = _basis("NullSpace", vectors)
+        self.left: list[State] | None = self.vectors if left is None else _basis("left", left)
+        self._kept: dict[tuple[int, str], list[State]] = {}
+
+    @classmethod
+    def of(cls, given: Any, matrix: Any = None) -> NullSpace | None:
+        """A null space as users give it, or as it is attached to a PETSc Mat.
+
+        Parameters
+        ----------
+        given : None, "constant", array, sequence of states or NullSpace
+        matrix : matrix, optional
+            Asked where nothing is given.
+
+        Examples
+        --------
+        >>> str(NullSpace.of("constant")), NullSpace.of(None)
+        ('NullSpace of constants', None)
+        """
+        if isinstance(given, NullSpace):
+            return given
+        if given is not None:
+            return cls(given)
+        right = _attached(matrix, "getNullSpace")
+        return None if right is None else cls(right, _attached(matrix, "getTransposeNullSpace"))
+
+    def project(self, f: State) -> State:
+        """F without its component in the left null space.
+
+        Examples
+        --------
+        >>> NullSpace().project(np.array([1.0, 3.0]))
+        array([-1.,  1.])
+        """
+        return self._without(self.left, f)
+
+    def remove(self, u: State, keep: State | None = None) -> State:
+        """U without its component in the null space, or with that of another state.
+
+        Examples
+        --------
+        >>> NullSpace().remove(np.array([1.0, 3.0]), keep=np.array([5.0, 5.0]))
+        array([4., 6.])
+        """
+        new = self._without(self.vectors, u)
+        if keep is None:
+            return new
+        for v in self._like(self.vectors, u):
+            new = add_scaled(new, inner(v, keep), v)
+        return new
+
+    def _without(self, basis: list[State] | None, u: State) -> State:
+        new = u.copy() if not vector.is_tensor(u) else u.clone()
+        for v in self._like(basis, u):
+            new = add_scaled(new, -inner(v, new), v)
+        return new
+
+    def _like(self, basis: list[State] | None, u: State) -> list[State]:
+        """The basis in the kind and precision of u."""
+        kind = u.getSizes() if vector.is_vec(u) else (u.dtype, u.shape)
+        key = id(basis), f"{type(u).__name__} {kind}"
+        if key not in self._kept:
+            self._kept[key] = [_ones(u)] if basis is None else [_cast(v, u) for v in basis]
+        return self._kept[key]
+
+    def check(self, matrix: Any) -> None:
+        """Raise where the matrix does not take these vectors to zero, or its transpose the left.
+
+        Examples
+        --------
+        >>> NullSpace().check(np.eye(2))
+        Traceback (most recent call last):
+        ValueError: nullspace got a vector that the matrix does not take to zero: ...
+        """
+        like = _state_of(matrix)
+        limit = NULL if vector.precision_of(like) < 1e-10 else NULL_SINGLE
+        kept = norms.norm(vector.apply(matrix, vector.random_like(like, np.random.default_rng(0))))
+        kept /= math.sqrt(math.prod(vector.state_shape(like)))
+        for number, v in enumerate(self._like(self.vectors, like)):
+            length = norms.norm(vector.apply(matrix, v))
+            if not length <= limit * kept:
+                raise ValueError(
+                    f"nullspace got a vector that the matrix does not take to zero: of number "
+                    f"{number}, scaled to length 1, it leaves {length:.1e}, and {kept:.1e} of a "
+                    "random one; leave nullspace out where the matrix is regular"
+                )
+        for number, w in enumerate(self._like(self.left, like)):
+            image = _transposed_product(matrix, w)
+            if image is not None and not norms.norm(image) <= limit * kept:
+                raise ValueError(
+                    f"nullspace got a left vector, number {number}, that the transpose of the "
+                    f"matrix does not take to zero: it leaves {norms.norm(image):.1e}; give "
+                    "nullspace=NullSpace(vectors, left=...) for a matrix that is not symmetric"
+                )
+
+    def __str__(self) -> str:
+        if self.vectors is None:
+            return "NullSpace of constants"
+        return f"NullSpace of {len(self.vectors)} vectors"
+
+
+def _attached(matrix: Any, getter: str) -> Any:
+    """The null space of a PETSc Mat, as `NullSpace` takes it, or None."""
+    if not vector.is_mat(matrix):
+        return None
+    space = getattr(matrix, getter)()
+    if not space or not space.handle:
+        return None
+    vectors = list(space.getVecs())
+    if not space.hasConstant():
+        return vectors or None
+    return "constant" if not vectors else [_ones(vectors[0]), *vectors]
+
+
+def _basis(owner: str, given: Any) -> list[State] | None:
+    """Orthonormal vectors, or None for the constant one."""
+    if isinstance(given, str):
+        if given != "constant":
+            raise ValueError(
+                f"{owner} got {shown(given)}; give 'constant' or the vectors, as an array of shape "
+                "(n,) or (n, k)"
+            )
+        return None
+    vectors = _columns(owner, given)
+    orthonormal: list[State] = []
+    for number, v in enumerate(vectors):
+        length = norms.norm(v)
+        if not 0.0 < length < math.inf:
+            raise ValueError(
+                f"{owner} got vector {number} of norm {length}; give finite vectors, none of zeros"
+            )
+        rest = v * (1.0 / length)
+        for _ in range(2):  # once more, against the rounding of the first time
+            for q in orthonormal:
+                rest = rest - inner(q, rest) * q
+        left = norms.norm(rest)
+        if left <= 1e-10:
+            raise ValueError(
+                f"{owner} got vector {number} that is a combination of those before it; leave it "
+                "out"
+            )
+        orthonormal.append(rest * (1.0 / left))
+    return orthonormal
+
+
+def _columns(owner: str, given: Any) -> Sequence[State]:
+    if sp.issparse(given):
+        given = given.toarray()
+    if vector.is_vec(given) or vector.is_tensor(given):
+        given = [given]
+    if isinstance(given, list | tuple) and given and not np.isscalar(given[0]):
+        if all(vector.is_vec(v) or vector.is_tensor(v) for v in given):
+            return [v.copy() if vector.is_vec(v) else v.detach() for v in given]
+        given = np.stack([np.asarray(v).ravel() for v in given], axis=1)
+    array = np.asarray(given)
+    if array.dtype.kind not in "fciub" or array.ndim not in (1, 2) or not array.size:
+        raise TypeError(
+            f"{owner} got {vector.describe(given)}; give 'constant', or numbers in an array of "
+            "shape (n,) or (n, k), a column for each vector"
+        )
+    wide = np.promote_types(array.dtype, float)
+    return list(np.ascontiguousarray(array.reshape(len(array), -1).T, wide))
+
+
+def _state_of(matrix: Any) -> State:
+    """A state that a matrix multiplies."""
+    if vector.is_mat(matrix):
+        return matrix.createVecRight()
+    rows = vector.shape_of(matrix)[0]
+    if vector.is_tensor(matrix):
+        return vector.zeros_like(matrix.new_empty(0), (rows,))
+    kind = getattr(matrix, "dtype", None)
+    return np.zeros(rows, np.result_type(kind if isinstance(kind, np.dtype) else float, np.float32))
+
+
+def _ones(u: State) -> State:
+    count = math.prod(vector.state_shape(u))
+    if vector.is_vec(u):
+        ones = u.duplicate()
+        ones.set(1.0 / math.sqrt(count))
+        return ones
+    return vector.zeros_like(u) + 1.0 / math.sqrt(count)
+
+
+def _cast(v: State, u: State) -> State:
+    if vector.is_vec(v) or vector.is_vec(u):
+        return v if vector.is_vec(v) else vector.like(v, u)
+    if math.prod(vector.state_shape(v)) != math.prod(vector.state_shape(u)):
+        raise ValueError(
+            f"nullspace got vectors of {math.prod(vector.state_shape(v))} entries; level 0 has "
+            f"{math.prod(vector.state_shape(u))} unknowns"
+        )
+    values = vector.as_numpy(v)
+    if values.dtype.kind == "c" and vector.dtype_of(u).kind != "c":
+        raise ValueError(
+            "nullspace got complex vectors for real states; give real and imaginary parts as two"
+        )
+    return vector.like(values, u)
+
+
+def _transposed_product(matrix: Any, w: State) -> State | None:
+    """The conjugate transpose of a matrix times w; None where nobody can tell."""
+    if vector.is_mat(matrix):
+        product = w.duplicate()
+        try:
+            matrix.multTranspose(w, product)
+        except Exception:  # a Mat of Python's type may have no transpose
+            return None
+        return product
+    transpose: Callable[[], Any] | None = getattr(matrix, "conj", None)
+    try:
+        image = matrix.T @ (w.conj() if transpose is not None else w)
+    except (AttributeError, TypeError, NotImplementedError, ValueError):
+        return None
+    return image.conj()

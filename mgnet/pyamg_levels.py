@@ -1,0 +1,136 @@
+"""Levels of PyAMG with the smoothers that its solver has; PyAMG itself is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from mgnet import vector
+from mgnet.coarse_solver import Direct
+from mgnet.gauss_seidel import GaussSeidel
+from mgnet.level import Level
+from mgnet.smoother import Jacobi, Smoother
+from mgnet.transfer import MatrixTransfer
+
+__all__ = ["PyAMGSmoother", "pyamg_levels"]
+
+State = Any
+
+
+@dataclass(frozen=True)
+class PyAMGSmoother(Smoother):
+    """A relaxation or a coarse solver of PyAMG, called as it is.
+
+    `Hierarchy.from_pyamg` takes it where mgnet has no smoother of the same formula.
+
+    Parameters
+    ----------
+    function : callable
+        `(A, x, b)`, which edits x; with `solves` `(A, b) -> x`.
+    name : str
+        For messages and tables.
+    solves : bool
+
+    Examples
+    --------
+    >>> import pyamg
+    >>> from mgnet import Hierarchy
+    >>> A = pyamg.gallery.poisson((20, 20), format="csr")
+    >>> ml = pyamg.ruge_stuben_solver(A, presmoother="cf_jacobi", postsmoother="fc_jacobi")
+    >>> str(Hierarchy.from_pyamg(ml)[0].smoother)
+    'PyAMG cf_jacobi'
+    """
+
+    function: Callable[..., Any]
+    name: str
+    solves: bool = False
+
+    def smooth(
+        self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
+    ) -> tuple[State, Any]:
+        b = vector.zeros_like(u) if f is None else f
+        for _ in range(sweeps):
+            if self.solves:
+                u = np.asarray(self.function(level.matrix, b), u.dtype).reshape(u.shape)
+            else:
+                u = u.copy()
+                self.function(level.matrix, u, b)
+            level.charge(1.0)
+        return u, memory
+
+    def __str__(self) -> str:
+        return f"PyAMG {self.name}"
+
+
+def pyamg_levels(
+    solver: Any,
+    smoother: Smoother | None,
+    post_smoother: Smoother | None,
+    coarse_solver: Smoother | None,
+) -> list[Level]:
+    """The levels of a solver of PyAMG, with its smoothers where none are given.
+
+    Examples
+    --------
+    >>> import pyamg
+    >>> A = pyamg.gallery.poisson((20, 20), format="csr")
+    >>> levels = pyamg_levels(pyamg.ruge_stuben_solver(A), None, None, None)
+    >>> str(levels[0].smoother), str(levels[-1].smoother)
+    ("GaussSeidel('symmetric')", "Direct('pinv')")
+    """
+    parts = getattr(solver, "levels", None)
+    if not parts:
+        raise TypeError(
+            f"Hierarchy.from_pyamg got a {type(solver).__name__}; give PyAMG's solver, such as "
+            "pyamg.ruge_stuben_solver(A)"
+        )
+    levels = []
+    for number, part in enumerate(parts[:-1]):
+        pre, post = smoother or _smoother(part.presmoother), post_smoother
+        if post is None and smoother is None:
+            post = _smoother(part.postsmoother)
+        A = _matrix(part.A, pre, post)
+        transfer = MatrixTransfer(_csr(part.P), _csr(part.R))
+        own = None if post == pre else post  # one smoother shares its set-up
+        levels.append(Level(A, pre, transfer, own, name=f"level {number}", cost=float(A.nnz)))
+    last = coarse_solver or _coarse(solver.coarse_solver)
+    A = _matrix(parts[-1].A, last, None)
+    return [*levels, Level(A, last, name=f"level {len(levels)}", cost=float(A.nnz))]
+
+
+def _matrix(matrix: Any, *smoothers: Smoother | None) -> Any:
+    """In PyAMG's own format where PyAMG's functions work on it: SOR on blocks ignores omega."""
+    theirs = any(isinstance(smoother, PyAMGSmoother) for smoother in smoothers)
+    return matrix if theirs else _csr(matrix)
+
+
+def _csr(matrix: Any) -> Any:
+    """The matrix itself, but blocks of one entry as CSR, for the compiled loops."""
+    single = sp.issparse(matrix) and matrix.format == "bsr" and matrix.blocksize == (1, 1)
+    return matrix.tocsr() if single else matrix
+
+
+def _smoother(function: Any) -> Smoother:
+    """Ours where it has the same formula, else PyAMG's own."""
+    own = function.func if isinstance(function, partial) else function
+    name = getattr(own, "__name__", type(own).__name__)
+    options = function.keywords if isinstance(function, partial) else {}
+    if options.get("iterations") == 1 and not getattr(function, "args", ()):
+        if name == "gauss_seidel" and set(options) == {"iterations", "sweep"}:
+            return GaussSeidel(options["sweep"])
+        if name == "jacobi" and set(options) == {"iterations", "omega"}:
+            return Jacobi(float(np.real(options["omega"])))
+    return PyAMGSmoother(function, getattr(function, "__name__", name))
+
+
+def _coarse(solver: Any) -> Smoother:
+    name = solver.name() if hasattr(solver, "name") else str(solver)
+    for method, kind in (("'pinv'", "pinv"), ("'splu'", "lu"), ("'lu'", "lu")):
+        if method in name:
+            return Direct(kind)
+    return PyAMGSmoother(solver, name, solves=True)

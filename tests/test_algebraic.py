@@ -1,0 +1,155 @@
+"""`solve(A, b)`: the residual is as small as asked for, or an error says what was tried."""
+
+import sys
+
+import numpy as np
+import pyamg
+import pytest
+import scipy.linalg as la
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+import torch
+
+import mgnet
+from mgnet import NullSpace, gallery
+from mgnet.algebraic import solve
+
+DIFFUSION = pyamg.gallery.diffusion_stencil_2d(epsilon=1e-2, theta=0.6)
+
+
+def neumann(n):
+    one = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n), format="lil")
+    one[0, 0] = one[-1, -1] = 1.0
+    return sp.csr_matrix(sp.kron(one, sp.identity(n)) + sp.kron(sp.identity(n), one))
+
+
+MATRICES = {
+    "Poisson": lambda: gallery.poisson((31, 31))[0].matrix,
+    "rotated anisotropy": lambda: pyamg.gallery.stencil_grid(DIFFUSION, (40, 40), format="csr"),
+    "elasticity": lambda: pyamg.gallery.linear_elasticity((16, 16))[0],
+    "advection": lambda: pyamg.gallery.advection_2d((30, 30))[0],
+    "indefinite": lambda: gallery.poisson((30, 31), levels=1)[0].matrix - 0.2 * sp.identity(930),
+    "complex": lambda: gallery.poisson((30, 31), levels=1)[0].matrix * (1 + 0.3j),
+    "negative": lambda: -1.0 * gallery.poisson((31, 31))[0].matrix,
+    "float32": lambda: gallery.poisson((31, 31))[0].matrix.astype(np.float32),
+    "dense": lambda: gallery.poisson((25, 25))[0].matrix.toarray(),
+    "no structure": lambda: sp.random(700, 700, 0.01, random_state=0) + 0.01 * sp.identity(700),
+    "small": lambda: np.diag([1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_the_residual_is_what_was_asked_for(name, capsys):
+    A = MATRICES[name]()
+    generator = np.random.default_rng(0)
+    b = generator.standard_normal((A.shape[0], 2))
+    if name == "complex":
+        b = b + 1j * generator.standard_normal(b.shape)
+    x = solve(A, b)
+    wide = A.astype(complex if name == "complex" else float)
+    assert x.shape == b.shape
+    assert (la.norm(wide @ x - b, axis=0) <= 1.001e-8 * la.norm(b, axis=0)).all()
+    assert capsys.readouterr().out.startswith(f"mgnet.solve: {A.shape[0]} unknowns")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_drawn_matrices_are_solved_or_refused(seed):
+    generator = np.random.default_rng(seed)
+    n = int(generator.integers(501, 900))
+    A = sp.random(n, n, 4.0 / n, random_state=seed, data_rvs=generator.standard_normal)
+    if seed % 3 == 0:
+        A = A + A.T
+    A = sp.csr_matrix(A + generator.choice([0.0, 1.0, 5.0]) * sp.identity(n))
+    A = A * 10.0 ** generator.integers(-8, 8)
+    b = generator.standard_normal(n)
+    try:
+        x = solve(A, b, verbose=False)
+    except RuntimeError as error:
+        assert "Tried: " in str(error) and np.linalg.cond(A.toarray()) > 1e6
+    else:
+        assert la.norm(A @ x - b) <= 1.001e-8 * la.norm(b)
+
+
+def test_the_printed_lines_are_the_code_that_does_it(capsys):
+    A, b = MATRICES["Poisson"](), np.random.default_rng(1).standard_normal(961)
+    x = solve(A, b)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    code = [line for line in lines if line.startswith(("hierarchy =", "solver ="))]
+    scope = {**vars(mgnet), "pyamg": pyamg, "A": A}
+    exec("\n".join(code), scope)
+    assert la.norm(scope["solver"].solve(b).value - x) <= 1e-7 * la.norm(x)
+
+
+def test_constants_are_found_out_and_given_null_spaces_are_taken():
+    A, b = neumann(30), np.random.default_rng(0).standard_normal(900) + 1.0
+    x = solve(A, b, verbose=False)
+    assert abs(x.mean()) <= 1e-12 * abs(x).max()
+    assert la.norm(A @ x - (b - b.mean())) <= 1e-8 * la.norm(b)
+    scale = sp.diags(np.linspace(1.0, 2.0, 900))
+    scaled = sp.csr_matrix(scale @ A @ scale)
+    v = 1.0 / np.linspace(1.0, 2.0, 900)
+    x = solve(scaled, b, nullspace=v, verbose=False)
+    v = v / la.norm(v)
+    assert abs(v @ x) <= 1e-10 * la.norm(x)
+    assert la.norm(scaled @ x - (b - v * (v @ b))) <= 1e-8 * la.norm(b)
+
+
+def test_the_left_null_space_is_asked_for():
+    A = sp.csr_matrix(sp.diags(np.linspace(1.0, 2.0, 900)) @ neumann(30))
+    b = np.random.default_rng(0).standard_normal(900)
+    with pytest.raises(RuntimeError, match="left="):
+        solve(A, b, verbose=False)
+    left = 1.0 / np.linspace(1.0, 2.0, 900)
+    x = solve(A, b, nullspace=NullSpace("constant", left=left), verbose=False)
+    left = left / la.norm(left)
+    assert la.norm(A @ x - (b - left * (left @ b))) <= 1e-8 * la.norm(b)
+
+
+def test_rigid_body_modes_help():
+    A, B = pyamg.gallery.linear_elasticity((40, 40))
+    b = np.random.default_rng(0).standard_normal(A.shape[0])
+    x = solve(A, b, near_nullspace=B, verbose=False)
+    assert np.allclose(x, spla.spsolve(A.tocsc(), b), rtol=1e-5, atol=1e-6 * abs(x).max())
+
+
+def test_it_is_reproducible_and_leaves_the_global_generator_alone():
+    A, b = MATRICES["rotated anisotropy"](), np.ones(1600)
+    np.random.seed(3)
+    first = solve(A, b, verbose=False)
+    drawn = np.random.rand()
+    np.random.seed(7)
+    assert np.array_equal(first, solve(A, b, verbose=False))
+    np.random.seed(3)
+    assert np.random.rand() == drawn
+
+
+@pytest.mark.parametrize(
+    ("A", "b", "told"),
+    [
+        (np.ones((2, 3)), np.ones(2), "square"),
+        (np.ones((0, 0)), np.ones(0), "square"),
+        (np.eye(2) * np.nan, np.ones(2), "not finite"),
+        (np.eye(2), np.array([1.0, np.inf]), "not finite"),
+        (np.eye(2), np.ones(3), r"shape \(2,\)"),
+        (np.eye(2), np.ones((2, 0)), "without a column"),
+        (np.array([["a"]]), np.ones(1), "numbers"),
+        (np.zeros((3, 3)), np.ones(3) + np.arange(3), "did not reach"),
+        (np.array([[1.0, 1.0], [1.0, 1.0]]), np.ones(2), "did not reach"),
+    ],
+)
+def test_what_is_refused(A, b, told):
+    with pytest.raises((TypeError, ValueError, RuntimeError), match=told):
+        solve(A, b, verbose=False)
+
+
+def test_without_pyamg(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyamg", None)
+    with pytest.raises(ImportError, match="pip install pyamg"):
+        solve(MATRICES["Poisson"](), np.ones(961), verbose=False)
+    assert solve(np.diag([1.0, 2.0]), np.ones(2), verbose=False).tolist() == [1.0, 0.5]
+
+
+def test_other_libraries():
+    x = solve(torch.tensor([[2.0, 0.0], [0.0, 4.0]]), [2.0, 2.0], verbose=False)
+    assert x.tolist() == [1.0, 0.5]
+    assert mgnet.solve is solve
