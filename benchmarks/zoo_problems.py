@@ -11,7 +11,13 @@ import numpy as np
 import pyamg
 import scipy.sparse as sp
 
-__all__ = ["PROBLEMS", "Problem", "problem"]
+__all__ = ["PROBLEMS", "Method", "Problem", "Setup", "Solve", "problem"]
+
+#: `solve(rtol, cap) -> (x, iterations)`
+Solve = Callable[[float, int], tuple[np.ndarray, int]]
+#: What is timed as set-up. What comes before it, such as copying the matrix into the format of a
+#: library, is not timed.
+Setup = Callable[[], Solve]
 
 
 @dataclass
@@ -33,6 +39,10 @@ class Problem:
     def residual(self, x: np.ndarray) -> float:
         """|f - A x| / |f|, of the matrix as it was given."""
         return float(np.linalg.norm(self.f - self.A @ x) / np.linalg.norm(self.f))
+
+
+#: A way to solve a problem, by one library.
+Method = Callable[[Problem], Setup]
 
 
 def random(size: int) -> np.ndarray:

@@ -1,113 +1,22 @@
-"""What users of PyAMG and PETSc take for the problems of `linear_zoo.py`.
+"""What users of PETSc take for the problems of `linear_zoo.py`, on one rank."""
 
-A method is a function of a problem that returns `setup`, which is timed and returns
-`solve(rtol, cap) -> (x, iterations)`. What comes before `setup`, such as copying the matrix into the
-library's own format, is not timed.
-"""
-
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import petsc4py
-import pyamg
 import scipy.sparse as sp
-import scipy.sparse.linalg as spla
-from zoo_problems import Problem
+from zoo_mgnet import hierarchy_of
+from zoo_problems import Method, Problem, Setup, Solve
 
 petsc4py.init([])
 
 from petsc4py import PETSc  # noqa: E402
 
-__all__ = ["Method", "Setup", "Solve", "petsc_methods", "pyamg_methods"]
+__all__ = ["petsc_methods"]
 
-Solve = Callable[[float, int], tuple[np.ndarray, int]]
-Setup = Callable[[], Solve]
-Method = Callable[[Problem], Setup]
-EVOLUTION = ("evolution", {"k": 2, "epsilon": 4.0})
-ENERGY = ("energy", {"krylov": "cg", "maxiter": 4, "degree": 2})
-
-
-def pyamg_methods(problem: Problem) -> dict[str, Method]:
-    if problem.kind == "saddle":
-        return {"minres, SA on the velocities": pyamg_stokes}
-    symmetric = problem.kind in ("spd", "singular")
-    # PyAMG's coarse solver is a pseudo-inverse, so a constant null space needs no more of it.
-    same: dict[str, Any] = {"symmetry": "hermitian" if symmetric else "nonsymmetric"}
-    if problem.kind == "complex":
-        same["symmetry"] = "symmetric"
-    if problem.near_null is not None:
-        same["B"] = problem.near_null
-    builders: dict[str, Callable[[Any], Any]] = {
-        "SA": lambda A: pyamg.smoothed_aggregation_solver(A, **same),
-    }
-    if problem.kind == "complex":
-        kaczmarz: Any = ("gauss_seidel_nr", {"sweep": "symmetric"})
-        builders |= {
-            "SA, 3 levels": lambda A: pyamg.smoothed_aggregation_solver(A, max_levels=3, **same),
-            "SA, Kaczmarz": lambda A: pyamg.smoothed_aggregation_solver(
-                A, presmoother=kaczmarz, postsmoother=kaczmarz, max_levels=4, **same
-            ),
-        }
-    if problem.kind != "complex" and problem.near_null is None:
-        builders["RS"] = lambda A: pyamg.ruge_stuben_solver(sp.csr_matrix(A))
-    if symmetric and len(problem.shape) == 2:
-        builders["SA, evolution, energy"] = lambda A: pyamg.smoothed_aggregation_solver(
-            A, strength=EVOLUTION, smooth=ENERGY, **same
-        )
-        builders["rootnode"] = lambda A: pyamg.rootnode_solver(A, **same)
-    if problem.kind == "general":
-        builders["AIR"] = lambda A: pyamg.air_solver(sp.csr_matrix(A))
-    accelerations = ["cg"] if symmetric else ["gmres", "bicgstab"]
-    return {
-        f"{name} + {accelerate}": accelerated(build, accelerate)
-        for name, build in builders.items()
-        for accelerate in accelerations
-    }
-
-
-def accelerated(build: Callable[[Any], Any], accelerate: str) -> Method:
-    def prepare(problem: Problem) -> Setup:
-        def setup() -> Solve:
-            levels = build(problem.A)
-
-            def solve(rtol: float, cap: int) -> tuple[np.ndarray, int]:
-                norms: list[float] = []
-                given: dict[str, Any] = {"tol": rtol, "maxiter": cap, "accel": accelerate}
-                x = levels.solve(problem.f, residuals=norms, **given)
-                return x, len(norms) - 1
-
-            return solve
-
-        return setup
-
-    return prepare
-
-
-def pyamg_stokes(problem: Problem) -> Setup:
-    """MINRES with the block diagonal preconditioner of smoothed aggregation and the mass matrix."""
-
-    def setup() -> Solve:
-        velocities = problem.more["velocities"]
-        cycle = pyamg.smoothed_aggregation_solver(problem.more["L"]).aspreconditioner()
-        area = 1.0 / problem.shape[0] ** 2  # the matrix is the equation times this
-
-        def apply(r: np.ndarray) -> np.ndarray:
-            return np.concatenate([cycle @ r[:velocities], r[velocities:] / area])
-
-        M = spla.LinearOperator(problem.A.shape, matvec=apply, dtype=float)  # type: ignore
-
-        def solve(rtol: float, cap: int) -> tuple[np.ndarray, int]:
-            seen: list[None] = []
-            given: dict[str, Any] = {"rtol": rtol, "maxiter": cap, "M": M}
-            x, _ = spla.minres(problem.A, problem.f, callback=lambda x: seen.append(None), **given)
-            return x, len(seen)
-
-        return solve
-
-    return setup
-
-
+ONE = " -mg_levels_ksp_type richardson -mg_levels_ksp_max_it 1 -mg_levels_pc_type "
+ONE_SOR, ONE_ILU = ONE + "sor", ONE + "ilu"
+PCMG = "-pc_type mg -mg_coarse_ksp_type preonly"
 GAMG = "-pc_type gamg"
 HYPRE = "-pc_type hypre -pc_hypre_type boomeramg"
 HMIS = " -pc_hypre_boomeramg_coarsen_type HMIS -pc_hypre_boomeramg_interp_type ext+i"
@@ -137,6 +46,10 @@ def petsc_methods(problem: Problem) -> dict[str, Method]:
             GAMG + limit + " -mg_levels_ksp_type richardson -mg_levels_pc_type ilu"
         )
     symmetric = problem.kind in ("spd", "singular")
+    smoothers = {"Chebyshev and SOR": "", "SOR": ONE_SOR} if symmetric else {"ILU": ONE_ILU}
+    if problem.kind != "complex":  # our complex levels are no levels of a real PETSc
+        for name, sweeps in smoothers.items():
+            options[f"mg with our levels, {name}"] = PCMG + sweeps
     krylov = ["cg"] if symmetric else ["gmres", "bcgs"]
     return {
         f"{name} + {method}": preconditioned(method, parts)
@@ -206,6 +119,8 @@ def preconditioned(method: str, options: str) -> Method:
         def setup() -> Solve:
             ksp = ksp_of(method, options)
             ksp.setOperators(A)
+            if options.startswith(PCMG):
+                take_levels(ksp.getPC(), problem)
             ksp.setUp()
             solve = solving(ksp, problem.f.view(float))
             return as_complex(solve) if is_complex else solve
@@ -213,6 +128,20 @@ def preconditioned(method: str, options: str) -> Method:
         return setup
 
     return prepare
+
+
+def take_levels(pc: Any, problem: Problem) -> None:
+    """Give PCMG the matrices and prolongations of our hierarchy."""
+    hierarchy = hierarchy_of(problem)
+    last = len(hierarchy) - 1
+    pc.setMGLevels(len(hierarchy))
+    for number, level in enumerate(hierarchy):
+        if level.transfer is not None:
+            pc.setMGInterpolation(last - number, mat(level.transfer.P))
+        if number:
+            pc.getMGSmoother(last - number).setOperators(mat(level.matrix))
+    if problem.kind == "singular":
+        pc.getMGCoarseSolve().getPC().setType("svd")
 
 
 def as_complex(solve: Solve) -> Solve:
