@@ -62,6 +62,7 @@ SMALL = {  # script -> arguments; in the order of the page
     "standard_least_squares": "--collections NIST",
     "poisson_convergence": "8",
     "line_smoothers": "6",
+    "poisson_ranks": "5 --rounds 1",
 }
 FULL = {
     "fit_co2": "5 10",
@@ -105,7 +106,7 @@ PEERS = {
     "depth_training": [MNIST],
 }
 RANKS = dict.fromkeys(  # started by mpiexec
-    ("layer_ranks", "recurrent_ranks", "sample_parallel", "transformer_ranks"), 2
+    ("layer_ranks", "poisson_ranks", "recurrent_ranks", "sample_parallel", "transformer_ranks"), 2
 )
 TWO_THREADS = {"fit_co2", "knots_speed", "depth_vs_serial"}  # they set their own, or use both
 # With --save these join their rows to the published ones, so in small they do not save.

@@ -6,6 +6,7 @@ python demos/stokes.py [folder for the picture]
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -41,17 +42,19 @@ out.mkdir(parents=True, exist_ok=True)
 
 def blocks(n):
     """The matrices A of -Laplacian, for both velocities, and B of -divergence."""
-    faces = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n - 1, n - 1))
-    wall = sp.csr_matrix(([1.0, 1.0], ([0, n - 1], [0, n - 1])), shape=(n, n))
-    cells = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n)) + wall  # by reflection
-    over_x, over_y = (sp.kronsum(cells, faces), sp.kronsum(faces, cells))
-    difference = sp.diags([1.0, -1.0], [0, -1], shape=(n, n - 1)) / n  # of the faces of a cell
-    one = sp.identity(n)
+    wall = sp.csr_matrix(([1.0, 1.0], ([0, n - 1], [0, n - 1])), shape=(n, n))  # by reflection
+    faces, cells = second_difference(n - 1), second_difference(n) + wall
+    over_x, over_y = sp.kronsum(cells, faces), sp.kronsum(faces, cells)
+    one, difference = sp.identity(n), (sp.eye(n, n - 1) - sp.eye(n, n - 1, k=-1)) / n
     A = sp.block_diag([over_x, over_y], format="csr")
     return A, -sp.hstack([sp.kron(difference, one), sp.kron(one, difference)], format="csr")
 
 
-def saddle_point(A, B):
+def second_difference(points):
+    return 2.0 * sp.identity(points) - sp.eye(points, k=1) - sp.eye(points, k=-1)
+
+
+def saddle_point(A, B) -> Any:
     return sp.bmat([[A, B.T], [B, None]], format="csr")
 
 
@@ -82,8 +85,8 @@ class Distributive(Smoother):
     the momentum stays as it is. Source: Brandt and Dinar (1979).
     """
 
-    A: sp.csr_matrix
-    B: sp.csr_matrix
+    A: Any
+    B: Any
     direction: str = "forward"
 
     def start(self, level, u):
@@ -181,7 +184,8 @@ for n in SIZES[:-1]:
     print(f"{row} {u:>11.2e} {p:>9.2e}")
     if n == 32:  # one pressure is given, then the matrix is regular
         matrix = saddle_point(*blocks(n))
-        direct = np.append(spla.spsolve(matrix[:-1, :-1].tocsc(), f[:-1]), 0.0)
+        direct: Any = spla.spsolve(matrix[:-1, :-1].tocsc(), f[:-1])
+        direct = np.append(direct, 0.0)
         direct[-n * n :] -= direct[-n * n :].mean()
         difference = abs(solution.value - direct).max()
 print(f"\nLargest difference to SciPy's sparse LU, n = 32: {difference:.1e}")

@@ -161,7 +161,7 @@ def _size(hierarchy: Hierarchy) -> str:
 def _checked(matrix: Any) -> Any:
     """A square CSR or BSR matrix of finite floating-point numbers."""
     if vector.is_tensor(matrix) or vector.is_mat(matrix):
-        matrix = vector.as_scipy(matrix)
+        matrix = vector.as_scipy(matrix, "mgnet.solve")
     if not sp.issparse(matrix):
         matrix = np.asarray(matrix)
         if matrix.ndim != 2 or matrix.dtype.kind not in "fciub":

@@ -11,7 +11,7 @@ import scipy.linalg as la
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
-from mgnet import norms, vector
+from mgnet import mats, norms, vector
 from mgnet.limits import MOST_SWEEPS, is_number, is_one_of, is_whole, shown
 from mgnet.smoother import Smoother
 
@@ -52,7 +52,7 @@ class Direct(Smoother):
         return self._factorise(level, u) if level.linearize is None else None
 
     def _factorise(self, level: Level, u: State) -> Any:
-        matrix: Any = vector.as_scipy(level.jacobian(u))
+        matrix: Any = vector.as_scipy(level.jacobian(u), f"{self} on {level}")
         if self.method == "pinv":
             inverse: Any = la.pinv(matrix.toarray() if sp.issparse(matrix) else matrix)
             return inverse.__matmul__
@@ -140,6 +140,7 @@ class Krylov(Smoother):
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any]:
+        mats.refuse_spread(u, f"{self} on {level}")
         solve = getattr(spla, self.method)
         # SciPy counts the restart length of gmres, not its inner iterations, as one.
         options: dict[str, Any] = {"maxiter": 1 if self.method == "gmres" else self.iterations}

@@ -56,7 +56,7 @@ class GaussSeidel(Smoother):
 
     def start(self, level: Level, u: State) -> Any:
         inverse = 1.0 / diagonal(level, u, self)
-        matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u)))
+        matrix = sp.csr_matrix(vector.as_scipy(level.jacobian(u), f"{self} on {level}"))
         plain = isinstance(u, np.ndarray) and has_rows(level)
         if plain and kernels.available and kernels.compiles(matrix.dtype, u.dtype):
             return matrix, inverse.reshape(-1), kernels.reach(matrix)

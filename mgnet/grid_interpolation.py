@@ -183,11 +183,13 @@ def _pieces(step: int, between: int, axis: GridAxis) -> list[tuple[slice, slice]
 def linear_weights(axes: tuple[GridAxis, ...], dtype: Any = float) -> Weights:
     """Weights of (multi)linear interpolation; the value beyond a Dirichlet end is zero.
 
+    Those of outer gaps without a point mean nothing.
+
     Examples
     --------
     >>> weights = linear_weights((GridAxis(4, ("neumann", "neumann")),))
     >>> weights[1,][-1,], weights[1,][1,]
-    (array([0. , 0.5, 1. ]), array([0. , 0.5, 0. ]))
+    (array([0. , 0.5, 1. ]), array([0.5, 0.5, 0. ]))
     """
     found: Weights = {}
     for kind in classes(axes):
@@ -212,10 +214,6 @@ def _linear(axis: GridAxis, sign: int) -> np.ndarray:
         weights[0 if sign < 0 else n] = 0.0
         if axis.ends[1] == "neumann" and sign < 0:
             weights[n] = 1.0
-        if axis.first == 0:  # no point lies before the first that is kept
-            weights[0] = 0.0
-        if n not in axis.gaps:
-            weights[n] = 0.0
     return weights
 
 
@@ -282,7 +280,7 @@ def _scale(summed: Stencils) -> np.ndarray:
     centre = (0,) * len(next(iter(summed)))
     diagonal = summed[centre]
     others = -sum(values for offset, values in summed.items() if offset != centre)
-    weak = abs(diagonal) < 0.5 * abs(others)
+    weak = abs(diagonal) < abs(others)
     diagonal = np.where(weak, others, diagonal)
     return np.divide(-1.0, diagonal, out=np.zeros_like(diagonal), where=diagonal != 0.0)
 

@@ -39,7 +39,8 @@ class GridLevels:
     matrices, prolongations : list of csr_matrix
     shapes : list of tuple of int
     singular : bool
-        Whether constants are a null space: all rows sum to zero.
+        Whether constants are a null space of the matrix and of its transpose: all rows and all
+        columns sum to zero.
 
     Examples
     --------
@@ -86,7 +87,7 @@ def grid_levels(
         matrix = stencil_matrix(stencils, grid, periodic)
     real = matrix.dtype.type(0).real.dtype
     found = GridLevels([matrix], [], [grid])
-    found.singular = _sums_to_zero(matrix)
+    found.singular = _sums_to_zero(matrix) and _sums_to_zero(matrix.T)
     while len(found.matrices) < (levels or math.inf):
         grid = found.shapes[-1]
         if levels is None and math.prod(grid) <= COARSEST:
@@ -152,6 +153,7 @@ def _along_axes(stencil: np.ndarray) -> bool:
 
 
 def _sums_to_zero(matrix: Any) -> bool:
+    """Whether all rows do, to rounding."""
     ones = np.ones(matrix.shape[1], matrix.dtype)
     precision = float(np.finfo(matrix.dtype).eps)
     return bool((abs(matrix @ ones) <= 100.0 * precision * (abs(matrix) @ ones.real)).all())

@@ -358,7 +358,8 @@ def stencils_of_matrix(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool
             step = columns // stride % n - rows // stride % n
             if periodic[axis]:
                 step %= n
-                step[step == n - 1] = -1 if n > 2 else n - 1
+                if n > 2:  # else both neighbors are one point
+                    step[step == n - 1] = -1
             far = abs(step) > 1
             if far.any():
                 _refuse_far(rows[far][0], columns[far][0], axis, step[far][0])

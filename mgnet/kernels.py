@@ -212,10 +212,12 @@ def chebyshev(
     by: tuple[float, float],
     r: np.ndarray | None = None,
     within: int = 0,
+    base: np.ndarray | None = None,
+    weight: float = 1.0,
 ) -> np.ndarray:
-    """`u + d` with `d = by[0] d + by[1] scale (f - matrix @ u)`, in one pass; edits `d`.
+    """`base + weight d` with `d = by[0] d + by[1] scale (f - matrix @ u)`, in one pass; edits `d`.
 
-    `r` and `within` as in `jacobi`.
+    By default base is u. `r` and `within` as in `jacobi`.
 
     Examples
     --------
@@ -227,9 +229,9 @@ def chebyshev(
     array([1.5])
     """
     out = np.empty_like(u)
-    old, new = u.dtype.type(by[0]), u.dtype.type(by[1])
-    ahead = _ahead(u, r, within)
-    _kernel("chebyshev")(*_arrays(matrix), scale, u, f, d, old, new, out, *ahead)
+    old, new, weight = (u.dtype.type(number) for number in (*by, weight))
+    end = u if base is None else base, weight, out
+    _kernel("chebyshev")(*_arrays(matrix), scale, u, f, d, old, new, *end, *_ahead(u, r, within))
     return out
 
 

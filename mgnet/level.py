@@ -14,6 +14,7 @@ differ in the parts that fill a level, not in the algorithm (`mgnet.run`):
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -186,6 +187,8 @@ class Level:
                 wanted = f"a state like u, {vector.describe(u)}"
                 callbacks.refuse_result(self, own.what, r, wanted)
             return callbacks.duplicate(r)  # it may give u, f or one array each time
+        if vector.is_mat(self.operator) and vector.is_vec(u):
+            return self._residual_of_vecs(u, f)
         if kernels.takes(self.operator, u, f):
             self.tally[0] += 1.0
             return kernels.residual(self.operator, u, f)
@@ -197,6 +200,17 @@ class Level:
         if type(image) is np.ndarray and image.dtype == f.dtype and not callable(self.operator):
             return np.subtract(f, image, out=image)  # a product is a new array: ours to overwrite
         return f - image
+
+    def _residual_of_vecs(self, u: State, f: State | None) -> State:
+        """The same, where a sweep begins at the state whose residual was tested: one product."""
+        told = u.stateGet(), self.operator.stateGet()
+        last = self._last_product
+        if last and last[0]() is u and last[1] == told:
+            self._count(1.0)
+        else:
+            last[:] = weakref.ref(u), told, self._image(u)
+        image = last[2]
+        return -1.0 * image if f is None else f - image
 
     def value(
         self, u: State, f: State | None, dot: Callable[[State, State], float] = vector.dot
@@ -281,6 +295,11 @@ class Level:
             if part is not None and not _of_a_library(part) and not _of_mgnet(part):
                 found[name] = callbacks.Watched(part, what)
         return found
+
+    @cached_property
+    def _last_product(self) -> list[Any]:
+        """Of a Mat: the Vec (weakly), its state and that of the Mat, what came out."""
+        return []
 
     @cached_property
     def matrix(self) -> Any:

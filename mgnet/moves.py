@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from mgnet import vector
+from mgnet import mats, vector
 from mgnet.callbacks import Watched, refuse_result, unfit
 from mgnet.level import Level
 
@@ -36,6 +36,8 @@ def swept(
     array([0.083, 0.083, 0.083])
     """
     action, number, count = step
+    if number == 0:  # on all levels ranks would wait for one another more often
+        mats.free_dropped(u)
     smoother, part = level.smoother, "smoother"
     if action == "post" and level.post_smoother is not None:
         smoother, part = level.post_smoother, "post_smoother"

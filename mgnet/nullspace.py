@@ -243,14 +243,16 @@ def _ones(u: State) -> State:
 
 
 def _cast(v: State, u: State) -> State:
-    if vector.is_vec(v) or vector.is_vec(u):
-        return v if vector.is_vec(v) else vector.like(v, u)
+    if vector.is_vec(v):
+        return v
     if math.prod(vector.state_shape(v)) != math.prod(vector.state_shape(u)):
         raise ValueError(
             f"nullspace got vectors of {math.prod(vector.state_shape(v))} entries; level 0 has "
             f"{math.prod(vector.state_shape(u))} unknowns"
         )
     values = vector.as_numpy(v)
+    if vector.is_vec(u):  # every rank has all numbers, and takes its own
+        values = values[slice(*u.getOwnershipRange())]
     if values.dtype.kind == "c" and vector.dtype_of(u).kind != "c":
         raise ValueError(
             "nullspace got complex vectors for real states; give real and imaginary parts as two"

@@ -67,8 +67,8 @@ class AdditiveSchwarz(Smoother):
     array([0.25, 0.25, 0.25])
     """
 
-    subdomains: Sequence[Sequence[int]] | None = None
-    weights: str | Sequence[Sequence[float]] = "average"
+    subdomains: Sequence[Sequence[int] | np.ndarray] | None = None
+    weights: str | Sequence[Sequence[float] | np.ndarray] = "average"
     omega: float = 1.0
 
     def __post_init__(self) -> None:
@@ -168,7 +168,7 @@ class MultiplicativeSchwarz(Smoother):
     array([0.25      , 0.41666667, 0.33333333])
     """
 
-    subdomains: Sequence[Sequence[int]] | None = None
+    subdomains: Sequence[Sequence[int] | np.ndarray] | None = None
     omega: float = 1.0
     direction: str = "forward"
 
@@ -215,7 +215,7 @@ class MultiplicativeSchwarz(Smoother):
         self._check_rows(level)
         sets = self._sets
         if sets is None:
-            sets = _neighbours(vector.as_scipy(level.matrix))
+            sets = _neighbours(vector.as_scipy(level.matrix, f"{self} on {level}"))
         times = 2 if self.direction == "symmetric" else 1
         return sweeps * (times * len(sets[0]) / level.unknowns) * level.residual_work
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mgnet import blocked_sweeps, kernels, vector
+from mgnet import blocked_sweeps, kernels, mats, vector
 from mgnet.fourth_kind import MOST_OPTIMAL, optimal_weights
 from mgnet.limits import is_number, is_one_of, is_whole, shown
 
@@ -115,6 +115,16 @@ def _reach(level: Level) -> int:
     return kernels.reach(level.operator) if _sparse(level) else 0
 
 
+def _begins_at_zero(level: Level, u: State, f: State) -> bool:
+    """Whether u is zero, where that is known without a pass over it.
+
+    Of a Vec PETSc remembers the norm, which a cycle takes after each step.
+    """
+    if level.residual is None and vector.is_vec(u) and vector.is_mat(level.operator):
+        return u.norm() == 0.0
+    return _sparse(level, u, f) and kernels.is_zero(u)
+
+
 def residual_at(level: Level, u: State, f: State | None) -> State:
     """`level.residual_at(u, f)`, without a product where a coarse level begins at zero.
 
@@ -124,7 +134,7 @@ def residual_at(level: Level, u: State, f: State | None) -> State:
     >>> residual_at(gallery.poisson(3)[0], np.zeros(3), np.ones(3))
     array([1., 1., 1.])
     """
-    if f is not None and _sparse(level, u, f) and kernels.is_zero(u):
+    if f is not None and _begins_at_zero(level, u, f):
         level.charge(1.0)
         return f.copy()
     return level.residual_at(u, f)
@@ -206,7 +216,7 @@ class Jacobi(Smoother):
         sweep = kernels.jacobi if kernels.available else blocked_sweeps.jacobi
         for number in range(1, sweeps + 1):
             if not sparse:
-                step = level.residual_at(u, f)  # a new state: ours to overwrite
+                step = residual_at(level, u, f)  # a new state: ours to overwrite
                 step *= scale
                 step += u
                 u = step
@@ -306,6 +316,7 @@ class Chebyshev(Smoother):
                 size = k + 1
                 break
             basis.append(w * (1.0 / length))
+            mats.free_dropped(w)
         if not np.isfinite(hessenberg).all():
             raise ValueError(f"{self} on {level}: the matrix has entries that are not finite")
         largest = float(abs(np.linalg.eigvals(hessenberg[:size, :size])).max())
@@ -319,7 +330,7 @@ class Chebyshev(Smoother):
     def smooth_ahead(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
     ) -> tuple[State, Any, State | None]:
-        if not _compiled(level, u, f) or self.kind == "opt_fourth":
+        if not _compiled(level, u, f):
             return super().smooth_ahead(level, u, f, sweeps, memory)
         return self._swept(level, u, f, sweeps, memory, r := np.empty_like(u)), memory, r
 
@@ -333,17 +344,21 @@ class Chebyshev(Smoother):
         d: Any = None
         more: Any = None  # what the weights add to the steps of a sweep
         for number in range(sweeps * self.degree):
-            old, new = factors[number % self.degree]
+            place = number % self.degree
+            old, new = factors[place]
+            weight = weights[place] if weights else 1.0
+            ends = bool(weights) and place + 1 == self.degree
             if compiled:
                 d = np.zeros_like(u) if old == 0.0 else d
                 level.charge(1.0)
                 last = None if number + 1 < sweeps * self.degree else r
                 if number == 0 and last is None and kernels.is_zero(u):
                     d = u.dtype.type(new) * (inverse * f)
-                    u = d.copy()
+                    u = u.dtype.type(weight) * d if ends else d.copy()
                 else:
+                    end = (u if more is None else u + more, weight) if ends else (None, 1.0)
                     by = old, new
-                    u = kernels.chebyshev(level.operator, inverse, u, f, d, by, last, within)
+                    u = kernels.chebyshev(level.operator, inverse, u, f, d, by, last, within, *end)
             else:
                 step = residual_at(level, u, f)
                 step *= inverse
@@ -352,11 +367,11 @@ class Chebyshev(Smoother):
                     d *= old
                     step += d
                 u, d = u + step, step
+                if ends:
+                    u = u + (weight - 1.0) * d if more is None else u + (more + (weight - 1.0) * d)
             if weights:
-                place = number % self.degree
-                part = (weights[place] - 1.0) * d
-                more = part if place == 0 else more + part
-                u = u + more if place + 1 == self.degree else u
+                part = (weight - 1.0) * d
+                more = None if ends else part if more is None else more + part
         return u
 
     def _factors(self, largest: float) -> list[tuple[float, float]]:

@@ -20,6 +20,7 @@ from mgnet.history import CycleRecord
 from mgnet.interpreter import Memory, StepData, run
 from mgnet.iterations import Acceleration, Cycles, FixedPoint, KrylovMethod, iterate
 from mgnet.krylov import CG, FGMRES, GMRES, BreakdownError
+from mgnet.launched import hint_of_repeated_solve
 from mgnet.limits import check_limits
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
@@ -243,6 +244,7 @@ class Solver:
     def _bound(self, u: State) -> tuple[Hierarchy, Iterator[Hierarchy] | None]:
         """The hierarchy of the first cycle and, with batches, those of the others."""
         _check_clocks(self.seconds, u)
+        hint_of_repeated_solve(self.hierarchy, u)
         if self.batches is None:
             return self.hierarchy, None
         if not isinstance(self.batches, Iterable):
@@ -324,6 +326,11 @@ class Solver:
             raise ValueError(
                 "Solver.as_preconditioner got a level 0 without a number of unknowns; "
                 "give Level(size=...)"
+            )
+        if vector.is_mat(level.matrix):
+            raise TypeError(
+                "Solver.as_preconditioner got a level 0 with a PETSc Mat, but SciPy's vectors are "
+                "arrays; precondition a KSP by -pc_type python -pc_python_type mgnet.petsc.Cycle"
             )
         kind = getattr(level.matrix, "dtype", None)
         # The precision of the matrix, which may be complex; an integer matrix counts as float64.

@@ -55,15 +55,15 @@ def jacobi(indptr, indices, data, scale, u, f, out, r, behind):
             r[i] = total
 
 
-def chebyshev(indptr, indices, data, scale, u, f, d, old, new, out, r, behind):
-    """`d = old d + new scale (f - A u)`, then `out = u + d`."""
+def chebyshev(indptr, indices, data, scale, u, f, d, old, new, base, weight, out, r, behind):
+    """`d = old d + new scale (f - A u)`, then `out = base + weight d`."""
     for step in range(len(out) + behind):
         if step < len(out):
             total = f[step]
             for k in range(unsigned(indptr[step]), unsigned(indptr[step + 1])):
                 total -= data[k] * u[unsigned(indices[k])]
             d[step] = old * d[step] + new * (scale[step] * total)
-            out[step] = u[step] + d[step]
+            out[step] = base[step] + weight * d[step]
         i = step - behind
         if 0 <= i < len(r):
             total = f[i]

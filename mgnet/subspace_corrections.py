@@ -140,7 +140,7 @@ def finite_matrix(level: Level, u: State, owner: str) -> Any:
     >>> finite_matrix(gallery.poisson(3)[0], np.zeros(3), "a smoother").shape
     (3, 3)
     """
-    matrix: Any = vector.as_scipy(level.jacobian(u))
+    matrix: Any = vector.as_scipy(level.jacobian(u), owner)
     if not np.isfinite(matrix.data if sp.issparse(matrix) else matrix).all():
         raise ValueError(f"{owner}: the matrix has entries that are not finite (NaN or Inf)")
     return matrix

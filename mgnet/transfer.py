@@ -14,7 +14,7 @@ from typing import Any
 
 import scipy.sparse as sp
 
-from mgnet import kernels, vector
+from mgnet import kernels, mats, vector
 from mgnet.callbacks import refuse_result, unfit
 from mgnet.limits import is_whole, shown
 
@@ -90,6 +90,8 @@ def _transposed(matrix: Any) -> Any:
     # A product with scipy's lazy transpose scatters; CSR gathers and is about twice as fast.
     if sp.issparse(matrix):
         return matrix.T.tocsr()
+    if vector.is_mat(matrix):
+        return mats.transposed(matrix)
     try:
         return matrix.T
     except AttributeError:
@@ -108,7 +110,7 @@ class MatrixTransfer(Transfer):
     P : matrix of shape (fine, coarse)
         Prolongation: SciPy sparse, LinearOperator, NumPy, torch or PETSc Mat.
     R : matrix of shape (coarse, fine), optional
-        Restriction; the transpose of `P` by default (required when `P` has no `.T`).
+        Restriction; the transpose of `P` by default (required when `P` is a function).
     injection : matrix of shape (coarse, fine), optional
         For solutions; without it the coarse level solves for the correction.
     interpolation : matrix of shape (fine, coarse), optional

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from mgnet import kernels
+from mgnet import kernels, mats
 from mgnet.kinds import is_mat, is_tensor, is_vec
 from mgnet.norms import dot, is_finite, norm, unknown
 
@@ -277,8 +277,9 @@ def random_like(u: State, generator: np.random.Generator) -> State:
     >>> random_like(np.zeros(2), np.random.default_rng(0)).round(3)
     array([ 0.126, -0.132])
     """
-    own = (u.getLocalSize(),) if is_vec(u) else state_shape(u)  # a rank draws its entries
-    return like(generator.standard_normal(own), u)
+    if is_vec(u):
+        return like(mats.random_entries(u, generator), u)
+    return like(generator.standard_normal(state_shape(u)), u)
 
 
 def apply(operator: Any, u: State) -> State:
@@ -340,7 +341,7 @@ def diagonal_like(matrix: Any, u: State) -> State:
     return diagonal
 
 
-def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
+def as_scipy(matrix: Any, owner: str = "") -> sp.csr_matrix | np.ndarray:
     """A matrix of any kind as a SciPy CSR matrix or, when it is dense, as a NumPy array.
 
     Parameters
@@ -348,6 +349,8 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
     matrix : SciPy sparse matrix, NumPy array, torch tensor (dense or sparse) or PETSc Mat (one
     rank)
         Copied to the host when it lives on an accelerator.
+    owner : str
+        Who asks, for messages.
 
     Raises
     ------
@@ -375,6 +378,7 @@ def as_scipy(matrix: Any) -> sp.csr_matrix | np.ndarray:
     if is_mat(matrix) and matrix.getComm().getSize() == 1:
         indptr, indices, data = matrix.getValuesCSR()
         return sp.csr_matrix((data, indices, indptr), shape=matrix.getSize())
+    mats.refuse_spread(matrix, owner)
     raise TypeError(
         f"matrix has the type {type(matrix).__name__}; "
         "here the entries are needed: give a SciPy sparse matrix, "

@@ -18,7 +18,7 @@ DIFFUSION = pyamg.gallery.diffusion_stencil_2d(epsilon=1e-2, theta=0.6)
 
 
 def neumann(n):
-    one = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n), format="lil")
+    one = sp.lil_matrix(sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(n, n)))  # type: ignore
     one[0, 0] = one[-1, -1] = 1.0
     return sp.csr_matrix(sp.kron(one, sp.identity(n)) + sp.kron(sp.identity(n), one))
 

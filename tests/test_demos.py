@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,8 @@ def lid_driven_cavity(n: int) -> np.ndarray:
     one, f = sp.identity(n - 1), np.zeros((n - 1, n - 1))
     f[:, -1] = -2.0 / n  # but for the lid
     matrix = sp.kron(fourth, one) + 2.0 * sp.kron(second, second) + sp.kron(one, fourth)
-    return spla.spsolve(matrix.tocsc(), f.ravel()).reshape(f.shape)
+    stream: Any = spla.spsolve(matrix.tocsc(), f.ravel())
+    return stream.reshape(f.shape)
 
 
 def stokes(text: str) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from mgnet import Direct, GaussSeidel, Hierarchy, LineRelaxation, Solver, gallery
+from mgnet import GaussSeidel, Hierarchy, LineRelaxation, Solver, gallery
+from mgnet.grid_levels import grid_levels
 from tests.grid_draws import drawn_grid, drawn_stencil
 
 LINES = {
@@ -89,15 +90,24 @@ def test_a_matrix_of_the_user():
     hierarchy = Hierarchy.geometric((63, 40), A)
     assert hierarchy[0].matrix is A
     assert factor(hierarchy) < 0.4
+    whole = Hierarchy.geometric((9, 9), sp.eye(81, dtype=int) * 4)
+    assert whole[0].matrix.dtype == float
     other = Hierarchy.geometric((63, 40), sp.coo_matrix(A))
     assert abs(other[1].matrix - hierarchy[1].matrix).max() < 1e-15
 
 
-def test_the_singular_matrix_of_a_user_has_a_pseudo_inverse():
+def test_the_singular_matrix_of_a_user_is_seen():
     A = Hierarchy.geometric((40, 40), coefficients=1.0, boundary="neumann", levels=1)[0].matrix
-    hierarchy = Hierarchy.geometric((40, 40), A)
-    assert hierarchy[-1].smoother == Direct("pinv")
-    assert factor(hierarchy) < 0.3
+    assert grid_levels((40, 40), A, None, "dirichlet", None, None, "auto").singular
+    assert factor(Hierarchy.geometric((40, 40), A)) < 0.3
+
+
+def test_constants_must_be_null_vectors_of_the_transpose_too():
+    wind = np.abs(np.sin(np.arange(20.0))) + 0.1
+    stencil = np.array([-1.0 - wind, 2.0 + wind, np.full(20, -1.0)])
+    levels = grid_levels(20, stencil, None, "periodic", None, None, "auto")
+    np.testing.assert_allclose(levels.matrices[0].sum(axis=1), 0.0, atol=1e-12)
+    assert not levels.singular
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -158,6 +158,27 @@ def test_what_is_refused(call, words):
         call()
 
 
+def test_the_diagonal_is_stored_where_it_is_zero():
+    stencils = stencil_arrays([-1.0, 0.0, 1.0], (4,), boundary_kinds("dirichlet", 1))
+    A = stencil_matrix(stencils, (4,), (False,))
+    assert A.nnz == 10
+    np.testing.assert_array_equal(A.diagonal(), 0.0)
+
+
+@pytest.mark.parametrize(("n", "offsets"), [(1, {0}), (2, {0, 1}), (3, {-1, 0, 1})])
+def test_short_periodic_axes_have_each_neighbor_once(n, offsets):
+    kinds = boundary_kinds("periodic", 1)
+    A = stencil_matrix(stencil_arrays([-1.0, 3.0, -1.0], (n,), kinds), (n,), (True,))
+    assert {offset for (offset,) in stencils_of_matrix(A, (n,), (True,))} == offsets
+
+
+def test_a_matrix_in_two_parts_is_summed_and_not_edited():
+    parts = np.array([1.0, 1.0, 2.0]), np.array([0, 0, 1]), np.array([0, 2, 3])
+    A = sp.csr_matrix(parts, (2, 2))
+    np.testing.assert_array_equal(stencils_of_matrix(A, (2,), (False,))[0,], [2.0, 2.0])
+    assert A.nnz == 3
+
+
 def test_explicit_zeros_may_lie_far_away():
     A = sp.csr_matrix(np.ones((3, 3)))
     A[0, 2] = A[2, 0] = 0.0

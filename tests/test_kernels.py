@@ -56,6 +56,13 @@ def test_residual_jacobi_and_chebyshev_are_one_pass_of_products(monkeypatch, num
     wanted = 0.25 * d + 1.5 * scale * (f - A @ u)
     np.testing.assert_allclose(kernels.chebyshev(A, scale, u, f, d, (0.25, 1.5)), u + wanted)
     np.testing.assert_allclose(d, wanted)
+    base, r = np.linspace(3.0, 5.0, len(u)), np.empty_like(u)
+    wanted = 0.5 * d + scale * (f - A @ u)
+    by = d, (0.5, 1.0), r, kernels.reach(A)
+    end = kernels.chebyshev(A, scale, u, f, *by, base=base, weight=2.5)
+    np.testing.assert_allclose(end, base + 2.5 * wanted)
+    np.testing.assert_allclose(d, wanted)
+    np.testing.assert_allclose(r, f - A @ end, atol=1e-12)
 
 
 def test_the_loops_take_flat_arrays_of_one_precision_only(monkeypatch):

@@ -83,7 +83,7 @@ def test_gmres_minimises_the_residual_over_the_krylov_space(method):
     for k in range(6):
         space.append(M @ v)
         v = A @ space[-1]
-        Q, _ = la.qr(np.array(space).T, mode="economic")
+        Q = la.orth(np.array(space).T)
         best = start + Q @ la.lstsq(A @ Q, r)[0]
         assert np.linalg.norm(ours[k + 1] - best) <= 1e-7 * np.linalg.norm(best), k
 

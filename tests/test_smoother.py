@@ -311,8 +311,7 @@ def test_a_residual_that_comes_with_the_last_sweep(monkeypatch, smoother, kind, 
     if smoother.fixed_work:
         assert level.tally[0] - before == smoother.work(level, sweeps)
     name = type(smoother).__name__
-    weighted = getattr(smoother, "kind", "") == "opt_fourth"  # its steps end somewhere else
-    compiled = numba and kernels.available and name in AHEAD and not weighted
+    compiled = numba and kernels.available and name in AHEAD
     if kind == "csr" and (compiled or name == "Jacobi"):
         np.testing.assert_array_equal(r, level.residual_at(result, f))
     elif r is not None:  # Gauss-Seidel makes its own CSR matrix of whatever it gets

@@ -69,6 +69,20 @@ def line_smoothers(rows: Sequence[Row]) -> Figure:
     return figure
 
 
+def poisson_ranks(rows: Sequence[Row]) -> Figure:
+    figure, axes = panels(1)
+    least = {(r["method"], r["smoother"], r["ranks"]): r["seconds_least"] for r in rows}
+    told = []
+    for (method, smoother, ranks), found in least.items():
+        if ranks > 1:
+            gain = least[method, smoother, 1] / found
+            told.append({"method": method, "of": smoother or "one product", "gain": gain})
+    bars(axes[0], told, "of", "gain")
+    axes[0].set(xlabel="seconds on one rank / seconds on two")
+    legend(figure, axes[0], 3)
+    return figure
+
+
 def knots_speed(rows: Sequence[Row]) -> Figure:
     cases = [case for case in values(rows, "case") if len(where(rows, case=case, threads=1)) > 7]
     figure, axes = panels(len(cases))

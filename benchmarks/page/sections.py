@@ -351,4 +351,13 @@ SECTIONS = {
         nothing,
         figures.line_smoothers,
     ),
+    "poisson_ranks": Section(
+        "Matrices over ranks",
+        "3-D Poisson on one rank and on two: our cycle on PETSc's matrices beside PCMG with the "
+        "same parts, and what one product with the finest matrix gains.",
+        tables.ranks_tables,
+        "Gains of a second rank.",
+        tables.ranks_lines,
+        figures.poisson_ranks,
+    ),
 }

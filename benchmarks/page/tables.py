@@ -104,6 +104,32 @@ def line_tables(rows: Rows) -> list[str]:
     return [head + crossed(named, index, "at", "{factor:.2g}")]
 
 
+def ranks_tables(rows: Rows) -> list[str]:
+    told = [row | {"of": f"{row['method']} {row['smoother']}".strip()} for row in rows]
+    columns = {"": "{of}", "ranks": "{ranks}"}
+    times = {"seconds, median": "{seconds_median:.3g}", "least": "{seconds_least:.3g}"}
+    more = {"cycles": "{cycles}", "set-up, seconds": "{setup_median:.2f}"}
+    solves = [row for row in told if "cycles" in row]
+    products = [row for row in told if "cycles" not in row]
+    head = "One product with the finest matrix:\n\n"
+    return [listed(solves, columns | more | times), head + listed(products, columns | times)]
+
+
+def ranks_lines(rows: Rows, targets: Rows) -> list[Line]:
+    lines = []
+    for smoother in [name for name in values(rows, "smoother") if name]:
+        many = max(values(rows, "ranks"))
+        own = where(rows, smoother=smoother, ranks=many)
+        ours, rival = (find(own, method=name)["seconds_least"] for name in ("mgnet", "PCMG"))
+        what = f"3-D Poisson on {many} ranks, {smoother}, against PETSc's PCMG"
+        lines.append(Line(what, f"{ours:.2f} s", f"{rival:.2f} s", rival / ours))
+        one = find(where(rows, smoother=smoother, ranks=1), method="mgnet")["seconds_least"]
+        aimed = goal(targets, f"{smoother}: seconds of a solve on one rank")
+        what = f"3-D Poisson, {smoother}, {many} ranks against one"
+        lines.append(Line(what, f"{ours:.2f} s", f"{one:.2f} s", one / ours, *aimed))
+    return lines
+
+
 # Knots
 
 

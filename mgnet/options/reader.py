@@ -18,8 +18,17 @@ from typing import Any
 
 from mgnet.limits import shown
 from mgnet.options.option_table import OPTIONS, Option, find
+from mgnet.options.petsc_names import nearest, unused
 
-__all__ = ["OptionReader", "check_names", "init", "split_options", "insert_options", "unread"]
+__all__ = [
+    "OptionReader",
+    "check_names",
+    "init",
+    "insert_options",
+    "split_options",
+    "unread",
+    "unread_line",
+]
 
 OPTION = re.compile(r"-[A-Za-z_]")
 OURS = re.compile(r"(?:.*_)?mgnet_(\w+)")
@@ -64,9 +73,9 @@ def split_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def init(argv: Sequence[str], options: str = "") -> list[str]:
     """Start PETSc with the options of a command line.
 
-    Without any, PETSc is not started, and a script runs without petsc4py. When the script ends, a
-    warning on stderr names the options of ours that it never asked for; `-options_left no` omits
-    it, and `-options_left` makes PETSc list all others.
+    Without any, PETSc is not started, and a script runs without petsc4py. When the script ends, by
+    an error too, a warning on stderr names the options that nothing asked for, ours and PETSc's,
+    and the nearest name there is; `-options_left no` omits it, `-options_left` is PETSc's own list.
 
     Parameters
     ----------
@@ -230,15 +239,15 @@ def check_names() -> None:
 
 
 def unread() -> list[str]:
-    """The options of ours that were given, but that nothing has asked for.
+    """The options that were given, but that nothing has asked for.
 
-    They are spelt well, but not for this script: `-mgnet_cycle` where there is only a
-    `LayerParallel`, or another prefix.
+    Those of ours are spelt well, but not for this script: `-mgnet_cycle` where there is only a
+    `LayerParallel`, or another prefix. Those of PETSc are often misspelt.
 
     Returns
     -------
     list of str
-        Empty with `-options_left no`.
+        Empty with `-options_left no`; without those of PETSc where `-options_left` lists them.
 
     Examples
     --------
@@ -249,14 +258,32 @@ def unread() -> list[str]:
     if petsc is None or not petsc.Options().getBool("options_left", True):
         return []
     names = petsc.Options().getAll()
-    return [
-        f"-{name}" for name in names if OURS.fullmatch(low := name.lower()) and low not in _read
-    ]
+    ours = [name for name in names if OURS.fullmatch(low := name.lower()) and low not in _read]
+    theirs = [] if petsc.Options().hasName("options_left") else unused()
+    return [f"-{name}" for name in (*ours, *theirs)]
+
+
+def unread_line() -> str:
+    """A line that names the options that nothing has asked for; empty where there are none.
+
+    Examples
+    --------
+    >>> unread_line()
+    ''
+    """
+    told = []
+    for name in unread():
+        meant = None if OURS.fullmatch(name[1:].lower()) else nearest(name[1:])
+        told.append(name if meant in (None, name[1:]) else f"{name} (the nearest is -{meant})")
+    return f"warning: nothing in this script reads {', '.join(told)}\n" if told else ""
 
 
 def _warn() -> None:
-    if (names := unread()) and _petsc().COMM_WORLD.getRank() == 0:
-        sys.stderr.write(f"warning: nothing in this script reads {', '.join(names)}\n")
+    line, petsc = unread_line(), _petsc()
+    if line and petsc.COMM_WORLD.getRank() == 0:
+        sys.stderr.write(line)
+    if line and not petsc.Options().hasName("options_left"):
+        petsc.Options().setValue("options_left", "no")  # later versions would list them once more
 
 
 class OptionReader:

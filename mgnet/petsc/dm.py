@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 from petsc4py import PETSc
 
-from mgnet import Hierarchy, Level, MatrixTransfer, vector
+from mgnet import Hierarchy, Level, MatrixTransfer, mats, vector
 from mgnet.petsc.matrices import Operator, aij, as_mat, fill, python_mat
 from mgnet.petsc.vectors import assign, vec_like, view
 
@@ -267,7 +267,11 @@ def _restriction(first: PETSc.DM, second: PETSc.DM) -> PETSc.Mat:
     transfer: Any = fine.level.transfer
     matrix = None
     if isinstance(transfer, MatrixTransfer):
-        matrix = transfer.P.T if transfer.R is None and sp.issparse(transfer.P) else transfer.R
+        matrix = transfer.R
+        if matrix is None and sp.issparse(transfer.P):
+            matrix = transfer.P.T
+        elif matrix is None and vector.is_mat(transfer.P):
+            matrix = mats.transposed(transfer.P)
     return _mat(fine, matrix, transfer.restrict, transfer.prolong, up=False)
 
 

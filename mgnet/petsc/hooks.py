@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from mgnet.options.reader import unread_line
 from mgnet.petsc.ending import flush
 from mgnet.petsc.launcher import end_without_launcher, is_gone
 from mgnet.petsc.watch import Watch, watch_of, watches
@@ -75,7 +76,7 @@ class _Ending:
         if os.getpid() != self.process:  # a copy of this process, which is no rank
             sys.__excepthook__(kind, error, trace)
             return
-        lines = "".join(traceback.format_exception(kind, error, trace))
+        lines = "".join(traceback.format_exception(kind, error, trace)) + unread_line()
         self.watch.job.end(lines, INTERRUPTED if issubclass(kind, KeyboardInterrupt) else 1)
 
 

@@ -27,6 +27,7 @@ from mgnet.training.least_squares.newton_krylov import Product
 
 __all__ = ["KnotPCMG", "rows_mat"]
 
+KASKADE = PETSc.PC.MGType.KASKADE
 OPTIONS = {
     "pc_type": "mg",
     "pc_mg_galerkin": "both",
@@ -146,6 +147,11 @@ class DistributedSystem:
         with with_options(chosen.prefix, OPTIONS | dict(chosen.options)), original_errors(ksp):
             ksp.setFromOptions()
             ksp.setUp()
+        if pc.getType() == "mg" and pc.getMGType() in (PETSc.PC.MGType.FULL, KASKADE):
+            raise ValueError(
+                f"KnotPCMG got -{chosen.prefix}pc_mg_type full or kaskade, which is not symmetric, "
+                "as conjugate gradients need; take multiplicative or additive"
+            )
         return ksp
 
 

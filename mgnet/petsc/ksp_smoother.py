@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +14,7 @@ from petsc4py import PETSc
 
 from mgnet import Smoother
 from mgnet.norms import binary_exponent, norm, times_power_of_two
+from mgnet.options.petsc_names import is_used, nearest, note_prefix
 from mgnet.petsc.matrices import as_mat, fill
 from mgnet.petsc.petsc_errors import original_errors
 from mgnet.petsc.vectors import assign, copy_of, free_dropped, vec_like
@@ -24,9 +27,21 @@ __all__ = ["KSPSmoother", "with_options"]
 State = Any
 
 
+# An option for the smoothers of PCMG, of all levels or one, that is not for those after the coarse
+# correction alone.
+DOWN = re.compile(r"(mg_levels_(?:\d+_)?)(?!up_)(\w+)")
+
+# These keep eigenvalues and aggregates of an earlier matrix on coarser levels (seen with 3.18), so
+# they are made anew for each Jacobian.
+LEVELS = ("gamg", "mg", "ml", "hypre")
+
+
 @contextmanager
 def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
     """Put options into PETSc's database where the command line says nothing, and take them out.
+
+    What stands inside sets a solver up entirely: those of its parts (blocks, levels) are asked for
+    late. A name that PETSc has not asked for then, and that is none of its names, is warned of.
 
     Examples
     --------
@@ -37,14 +52,40 @@ def with_options(prefix: str, options: Mapping[str, Any]) -> Iterator[None]:
     False
     """
     database = PETSc.Options(prefix)
+    note_prefix(prefix)
+    options = dict(options) | _up_as_down(database, options)
     ours = {name: value for name, value in options.items() if not database.hasName(name)}
     for name, value in ours.items():
         database.setValue(name, "" if value is None else value)
     try:
         yield
+        _warn_of_unread(prefix, ours)
     finally:
         for name in ours:
             database.delValue(name)
+
+
+def _up_as_down(database: PETSc.Options, options: Mapping[str, Any]) -> dict[str, Any]:
+    """With `-pc_mg_distinct_smoothup`: to smooth upwards as downwards, unless told otherwise.
+
+    What `-mg_levels_up_` leaves out PETSc takes to be Chebyshev with SOR, whatever `-mg_levels_`
+    says (seen with 3.18).
+    """
+    given = dict(options) | database.getAll()
+    if "pc_mg_distinct_smoothup" not in given:
+        return {}
+    found = ((DOWN.fullmatch(name), value) for name, value in given.items())
+    up = {f"{match[1]}up_{match[2]}": value for match, value in found if match}
+    return {name: value for name, value in up.items() if name not in given}
+
+
+def _warn_of_unread(prefix: str, names: Iterable[str]) -> None:
+    for name in names:
+        meant = nearest(name)
+        if meant != name and not is_used(PETSc, f"{prefix}{name}"):
+            hint = "" if meant is None else f"; the nearest is '{meant}'"
+            told = f"options of '{prefix}' have '{name}', which PETSc does not read here{hint}"
+            warnings.warn(told, stacklevel=4)
 
 
 @contextmanager
@@ -99,14 +140,16 @@ class KSPSmoother(Smoother):
 
     def start(self, level: Level, u: State) -> Any:
         b = vec_like(u)
-        comm = b.getComm()
-        ksp = PETSc.KSP().create(comm)
-        mat = as_mat(level.jacobian(u), u, comm)
+        return *self._solver(level.jacobian(u), u, b.getComm()), b, b.duplicate()
+
+    def _solver(self, jacobian: Any, u: State, comm: Any) -> tuple[PETSc.KSP, PETSc.Mat]:
+        ksp, mat = PETSc.KSP().create(comm), as_mat(jacobian, u, comm)
         ksp.setOperators(mat)
         ksp.setOptionsPrefix(self.prefix)
-        with with_options(self.prefix, self.options):
+        with with_options(self.prefix, self.options), original_errors(ksp):
             ksp.setFromOptions()
-        return ksp, mat, b, b.duplicate()
+            ksp.setUp()  # the options of inner solvers, as sub_pc_type, are read here
+        return ksp, mat
 
     def smooth(
         self, level: Level, u: State, f: State | None, sweeps: int, memory: Any
@@ -115,7 +158,9 @@ class KSPSmoother(Smoother):
         free_dropped(b.getComm())
         for _ in range(sweeps):
             assign(b, level.residual_at(u, f))
-            if level.linearize is not None:
+            if level.linearize is not None and ksp.getPC().getType() in LEVELS:
+                ksp, mat = self._solver(level.linearize(u), u, b.getComm())
+            elif level.linearize is not None:
                 fill(mat, level.linearize(u))
                 ksp.setOperators(mat)
             with original_errors(ksp), _in_range(ksp, b, d):
@@ -126,7 +171,7 @@ class KSPSmoother(Smoother):
                     )
             level.charge(float(ksp.getIterationNumber()))
             u = u + copy_of(d, u)
-        return u, memory
+        return u, (ksp, mat, b, d)
 
     def __str__(self) -> str:
         return f"KSPSmoother({self.prefix!r})"

@@ -103,7 +103,7 @@ def test_one_level(options):
 
 
 def test_what_nothing_reads_is_named(options):
-    options("-u_mgnet_cycle V -u_mgnet_rtol 1e-3 -u_mgnet_levels_1_sweeps 2 -u_other 1")
+    options("-u_mgnet_cycle V -u_mgnet_rtol 1e-3 -u_mgnet_levels_1_sweeps 2")
     assert set(unread()) == {"-u_mgnet_cycle", "-u_mgnet_rtol", "-u_mgnet_levels_1_sweeps"}
     values = OptionReader("u_")
     assert values.get("rtol", 1.0) == 1e-3

@@ -92,7 +92,7 @@ def test_vecs_and_mats(method):
 
 @pytest.mark.parametrize("attached", [True, False])
 def test_the_null_space_of_a_mat(attached):
-    A = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(17, 17), format="lil")
+    A = sp.lil_matrix(sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(17, 17)))  # type: ignore
     A[0, 0] = A[-1, -1] = 1.0
     P = sp.csr_matrix(interpolation_matrix(9, boundary="open"))
     mats, ups = [aij(sp.csr_matrix(A)), aij(sp.csr_matrix(P.T @ A @ P))], [aij(P)]

@@ -143,3 +143,46 @@ def test_a_ksp_that_met_nan_is_a_reason_with_the_level(make):
     solution = Solver(Hierarchy([level])).solve(np.ones(3))
     assert solution.reason.name == "NOT_FINITE"
     assert "KSPSmoother('nan_') on level 0: PETSc met a norm that is not fin" in solution.message
+
+
+def residual_after_a_sweep(smoother, matrix):
+    level, u, f = Level(matrix, smoother), np.zeros(961), F
+    u, _ = smoother.smooth(level, u, f, 1, smoother.start(level, u))
+    return np.linalg.norm(f - matrix @ u)
+
+
+def test_options_of_the_script_reach_the_inner_solvers(make):
+    """PETSc asks for those of blocks and levels when it sets up, after `setFromOptions`."""
+    A = gallery.poisson((31, 31), levels=1)[0].matrix
+    once = {"ksp_type": "richardson", "ksp_max_it": 1, "pc_type": "bjacobi"}
+    assert residual_after_a_sweep(make("ilu_", once), A) > 1e-3 * np.linalg.norm(F)
+    exact = make("blocks_", once | {"sub_pc_type": "lu"})
+    assert residual_after_a_sweep(exact, A) < 1e-10 * np.linalg.norm(F)
+
+
+def test_a_misspelt_option_of_the_script_is_warned_of(make, recwarn):
+    A = gallery.poisson((31, 31), levels=1)[0].matrix
+    residual_after_a_sweep(make("right_", JACOBI | {"mg_levels_pc_type": "jacobi"}), A)
+    assert not recwarn.list
+    told = "options of 'wrong_' have 'ksp_typ', .* the nearest is 'ksp_type'"
+    with pytest.warns(UserWarning, match=told):
+        residual_after_a_sweep(make("wrong_", {"ksp_typ": "cg"}), A)
+
+
+@pytest.mark.parametrize("method", ["gamg", "jacobi"])
+def test_nothing_is_kept_of_an_earlier_jacobian(make, method):
+    """Of gamg PETSc 3.18 keeps aggregates and eigenvalues of coarser levels."""
+    one, two = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(31, 31)), sp.eye(31)
+    first = (sp.kron(one, two) + sp.kron(two, one)).tocsr()
+    second = (first + sp.diags(np.where(np.arange(961) % 31 < 15, 0.0, 50.0))).tocsr()
+    now, options = [first], {"ksp_type": "richardson", "ksp_max_it": 4, "pc_type": method}
+    if method == "jacobi":
+        options["ksp_type"] = "chebyshev"
+    smoother = make("kept_", options | {"mg_levels_pc_type": "jacobi"})
+    level = Level(lambda u: now[0] @ u, smoother, linearize=lambda u: now[0], size=961)
+    u = np.zeros(961)
+    _, memory = smoother.smooth(level, u, F, 1, smoother.start(level, u))
+    now[0] = second
+    kept, _ = smoother.smooth(level, u, F, 1, memory)
+    fresh, _ = smoother.smooth(level, u, F, 1, smoother.start(level, u))
+    np.testing.assert_allclose(kept, fresh, rtol=1e-10)

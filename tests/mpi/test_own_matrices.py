@@ -1,0 +1,52 @@
+"""Law: Mats over ranks give the history of one rank; the script of docs/petsc.md does it."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "petsc.md").read_text()
+SCRIPTS = re.findall(r"^``` \{ \.python \}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SHOWN = re.search(r"^    \$ .* -n 2 python script\.py\n    (.*)\n    (.*)$", PAGE, re.MULTILINE)
+TOLD = """
+PETSc.Sys.Print(*solution.residual_norms)
+"""
+
+
+@pytest.mark.mpi
+def test_the_script_of_the_page(mpiexec, tmp_path):
+    (script,) = (each for each in SCRIPTS if "DMDA" in each)
+    file = tmp_path / "script.py"
+    file.write_text(script + TOLD)
+    told = [mpiexec(str(file), ranks).splitlines() for ranks in (1, 2, 4)]
+    assert SHOWN is not None
+    assert [lines[:2] for lines in told] == 3 * [[SHOWN[1], SHOWN[2]]]
+    norms = [np.array(lines[2].split(), float) for lines in told]
+    for others in norms[1:]:
+        np.testing.assert_allclose(others, norms[0], rtol=1e-6)
+
+
+@pytest.mark.mpi
+def test_smoothers_and_solvers_on_ranks(mpiexec):
+    one, two, four = (json.loads(mpiexec("own_matrices.py", ranks)) for ranks in (1, 2, 4))
+    same = "jacobi chebyshev optimal lu anderson nested cg gmres galerkin constant given"
+    for name in same.split():
+        assert one[name][0] == ("MAX_CYCLES" if name in ("constant", "given") else "RTOL")
+        for told in (two, four):
+            assert told[name][0] == one[name][0]
+            np.testing.assert_allclose(told[name][1:], one[name][1:], rtol=1e-6)
+    for told in (one, two, four):
+        assert told["sor"][0] == "RTOL", "each rank has another block"
+    assert one["random"] == two["random"] == four["random"]
+    for told in (two, four):
+        assert told["checked"] == ["level 0: restrict is the transpose of prolong"]
+        assert "total" in told["explained"]
+        for name, refused in told["refused"].items():
+            law = rf"TypeError: .*{name}.* on level [01] got a PETSc (Mat|Vec) that is spread over"
+            assert re.match(law, refused), refused
+            assert "KSPSmoother('coarse_'" in refused
+        assert told["hints"] == ["mpiexec runs this script on"]
+    assert one["hints"] == []
+    assert all(told == "" for told in one["refused"].values())
