@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -79,6 +80,24 @@ def _interpolation(coarse: tuple[int, ...], degree: int) -> sp.csr_matrix:
     return sp.csr_matrix(P)
 
 
+class _Interpolation:
+    """Cubic interpolation, whose matrix is made where it is used: by nested iteration alone.
+
+    On the finest level it takes more memory than all the rest of a hierarchy.
+    """
+
+    def __init__(self, coarse: tuple[int, ...]):
+        self.coarse = coarse
+        self.shape = math.prod(2 * n + 1 for n in coarse), math.prod(coarse)
+
+    @cached_property
+    def matrix(self) -> sp.csr_matrix:
+        return _interpolation(self.coarse, 3)
+
+    def __matmul__(self, u: Any) -> Any:
+        return self.matrix @ u
+
+
 def poisson(
     shape: int | tuple[int, ...],
     levels: int | None = None,
@@ -112,8 +131,8 @@ def poisson(
     smoother = smoother or Jacobi()
     built = []
     for number, (fine, coarse) in enumerate(zip(grids[:-1], grids[1:], strict=True)):
-        P, cubic = _interpolation(coarse, 1), _interpolation(coarse, 3)
-        transfer, name = MatrixTransfer(P, interpolation=cubic), f"level {number}"
+        transfer = MatrixTransfer(_interpolation(coarse, 1), interpolation=_Interpolation(coarse))
+        name = f"level {number}"
         A = _laplacian(fine)
         built.append(Level(A, smoother, transfer, post_smoother, name=name, shape=fine))
     A, name = _laplacian(grids[-1]), f"level {len(built)}"

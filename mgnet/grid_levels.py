@@ -19,9 +19,9 @@ from mgnet.grid_stencils import (
     grid_shape,
     stencil_arrays,
     stencil_matrix,
-    stencils_of_matrix,
 )
 from mgnet.limits import is_one_of, is_whole, shown
+from mgnet.matrix_stencils import stencils_of_matrix
 
 __all__ = ["GridLevels", "grid_levels"]
 

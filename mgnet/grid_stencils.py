@@ -23,7 +23,6 @@ __all__ = [
     "grid_shape",
     "stencil_arrays",
     "stencil_matrix",
-    "stencils_of_matrix",
 ]
 
 Stencils = dict[tuple[int, ...], np.ndarray]
@@ -314,68 +313,3 @@ def _neighbors(
             (-1,) + (1,) * (len(shape) - axis - 1)
         )
     return numbers
-
-
-def stencils_of_matrix(matrix: Any, shape: tuple[int, ...], periodic: tuple[bool, ...]) -> Stencils:
-    """The stencils of a matrix on a grid.
-
-    Parameters
-    ----------
-    matrix : csr_matrix
-        With rows and columns in the C order of the grid.
-    shape, periodic : tuple
-
-    Raises
-    ------
-    ValueError
-        If points are coupled that are not neighbors.
-
-    Examples
-    --------
-    >>> A = sp.csr_matrix([[2.0, -1.0, 0.0], [-1.0, 2.0, -1.0], [0.0, -1.0, 2.0]])
-    >>> stencils_of_matrix(A, (3,), (False,))[1,]
-    array([-1., -1.,  0.])
-    """
-    unknowns, axes = math.prod(shape), len(shape)
-    if matrix.shape != (unknowns, unknowns):
-        raise ValueError(
-            f"{OWNER} got a matrix of shape {matrix.shape}; a grid of shape {shape} has "
-            f"{unknowns} points"
-        )
-    if not matrix.has_canonical_format:
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    found: Stencils = {(0,) * axes: np.zeros(unknowns, matrix.dtype)}
-    for first in range(0, unknowns, ROWS):
-        last = min(first + ROWS, unknowns)
-        part = slice(matrix.indptr[first], matrix.indptr[last])
-        rows = np.repeat(np.arange(first, last), np.diff(matrix.indptr[first : last + 1]))
-        there = matrix.data[part] != 0.0
-        rows, columns, values = (x[there] for x in (rows, matrix.indices[part], matrix.data[part]))
-        code = np.zeros(len(rows), np.int64)
-        for axis, n in enumerate(shape):
-            stride = math.prod(shape[axis + 1 :])
-            step = columns // stride % n - rows // stride % n
-            if periodic[axis]:
-                step %= n
-                if n > 2:  # else both neighbors are one point
-                    step[step == n - 1] = -1
-            far = abs(step) > 1
-            if far.any():
-                _refuse_far(rows[far][0], columns[far][0], axis, step[far][0])
-            code = 3 * code + step + 1
-        for number in np.flatnonzero(np.bincount(code)):
-            offset = tuple(int(number) // 3 ** (axes - 1 - axis) % 3 - 1 for axis in range(axes))
-            chosen = code == number
-            if offset not in found:
-                found[offset] = np.zeros(unknowns, matrix.dtype)
-            found[offset][rows[chosen]] = values[chosen]
-    return {offset: values.reshape(shape) for offset, values in found.items()}
-
-
-def _refuse_far(row: int, column: int, axis: int, step: int) -> None:
-    raise ValueError(
-        f"{OWNER} got a matrix with an entry in row {row} and column {column}, which are points "
-        f"{abs(step)} apart along axis {axis}; entries may reach the next points alone (where the "
-        "axis is periodic, give boundary='periodic'; else take Hierarchy.from_pyamg)"
-    )

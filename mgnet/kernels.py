@@ -40,6 +40,8 @@ __all__ = [
 
 available: bool = importlib.util.find_spec("numba") is not None
 
+ROWS = 20_000  # that are looked at together
+
 _compiled: dict[str, Any] = {}
 _double = np.dtype(np.float64)
 
@@ -167,8 +169,14 @@ def reach(matrix: Any) -> int:
     >>> reach(sp.csr_matrix([[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 2.0]]))
     2
     """
-    rows = np.repeat(np.arange(matrix.shape[0], dtype=matrix.indices.dtype), np.diff(matrix.indptr))
-    return int(abs(matrix.indices - rows).max(initial=0))
+    found, indptr = 0, matrix.indptr
+    for first in range(0, matrix.shape[0], ROWS):  # a part at a time takes no memory to speak of
+        ends = indptr[first : first + ROWS + 1]
+        rows = np.arange(first, first + len(ends) - 1, dtype=matrix.indices.dtype)
+        apart = np.repeat(rows, np.diff(ends))
+        apart -= matrix.indices[ends[0] : ends[-1]]
+        found = max(found, int(apart.max(initial=0)), -int(apart.min(initial=0)))
+    return found
 
 
 def jacobi(

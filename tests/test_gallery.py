@@ -7,7 +7,7 @@ import scipy.optimize as so
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
-from mgnet import Direct, GaussSeidel, Jacobi, gallery, interpolation_matrix
+from mgnet import Direct, GaussSeidel, Jacobi, Solver, gallery, interpolation_matrix
 
 SHAPES = [5, (5,), (3, 5), (7, 7), (3, 5, 7)]
 
@@ -82,10 +82,21 @@ def test_levels_are_the_same_equation_on_halved_grids(make, shape, grids):
         assert (fine.transfer.inject is None) == (make is gallery.poisson)
 
 
+def test_cubic_interpolation_is_made_by_nested_iteration_alone():
+    hierarchy = gallery.poisson((31, 31))
+    f = np.ones(961)
+    for cycle, made in (("V(1,1)", False), ("nested V(1,1)", True)):
+        Solver(hierarchy, cycle).solve(f).require()
+        parts = [vars(level.transfer.interpolation) for level in hierarchy[:-1]]
+        assert ["matrix" in part for part in parts] == [made] * len(parts)
+
+
 def test_solutions_go_up_by_cubic_interpolation():
-    transfer = gallery.poisson(31, levels=2)[0].transfer
     cubic = interpolation_matrix(15, degree=3)
-    np.testing.assert_array_equal(transfer.interpolation.toarray(), cubic.toarray())
+    plane = gallery.poisson((31, 31), levels=2)[0].transfer.interpolation
+    coarse = np.random.default_rng(0).standard_normal(225)
+    assert plane.shape == (961, 225)
+    np.testing.assert_allclose(plane @ coarse, sp.kron(cubic, cubic) @ coarse, atol=1e-14)
     errors = []
     for n in (31, 63):
         fine, coarse = (gallery.sine(k)[0] for k in (n, (n - 1) // 2))

@@ -14,8 +14,8 @@ from mgnet.grid_stencils import (
     grid_shape,
     stencil_arrays,
     stencil_matrix,
-    stencils_of_matrix,
 )
+from mgnet.matrix_stencils import stencils_of_matrix
 from tests.grid_draws import drawn_grid, drawn_stencil, padded, periodic
 
 
@@ -146,11 +146,6 @@ def test_means_do_not_overflow(largest):
             "coefficient of shape",
         ),
         (lambda: diffusion_stencils(-1.0, (5,), boundary_kinds("neumann", 1)), "positive ones"),
-        (lambda: stencils_of_matrix(sp.eye(4, format="csr"), (5,), (False,)), "has 5 points"),
-        (
-            lambda: stencils_of_matrix(sp.csr_matrix(np.ones((3, 3))), (3,), (False,)),
-            "row 0 and column 2, which are points 2 apart along axis 0",
-        ),
     ],
 )
 def test_what_is_refused(call, words):
@@ -170,16 +165,3 @@ def test_short_periodic_axes_have_each_neighbor_once(n, offsets):
     kinds = boundary_kinds("periodic", 1)
     A = stencil_matrix(stencil_arrays([-1.0, 3.0, -1.0], (n,), kinds), (n,), (True,))
     assert {offset for (offset,) in stencils_of_matrix(A, (n,), (True,))} == offsets
-
-
-def test_a_matrix_in_two_parts_is_summed_and_not_edited():
-    parts = np.array([1.0, 1.0, 2.0]), np.array([0, 0, 1]), np.array([0, 2, 3])
-    A = sp.csr_matrix(parts, (2, 2))
-    np.testing.assert_array_equal(stencils_of_matrix(A, (2,), (False,))[0,], [2.0, 2.0])
-    assert A.nnz == 3
-
-
-def test_explicit_zeros_may_lie_far_away():
-    A = sp.csr_matrix(np.ones((3, 3)))
-    A[0, 2] = A[2, 0] = 0.0
-    assert sorted(stencils_of_matrix(A, (3,), (False,))) == [(-1,), (0,), (1,)]

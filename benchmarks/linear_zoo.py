@@ -1,0 +1,211 @@
+"""Fifteen linear problems, solved to 1e-8: PyAMG and PETSc as their users take them, and mgnet.
+
+    OMP_NUM_THREADS=1 python benchmarks/linear_zoo.py [--scale 1] [--problems ...] [--save]
+
+From the matrix to a residual of 1e-8 |f|, which is recomputed here with the matrix as it was given:
+a method that believes it is there and is not begins again with a smaller tolerance, and only its
+last attempt counts. Every way of a library is tried on meshes twice as wide, and the three that are
+fastest there on the problem itself; the fastest that converges within 200 iterations takes turns
+with the fastest of the other libraries. A time is that of the processor, one thread, the median of
+these rounds. Loops that numba compiles are compiled before. `--scale 2` makes all meshes twice as
+wide. The L-shape needs scikit-fem and is left out without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import multiprocessing
+import statistics
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import saved
+from zoo_mgnet import mgnet_methods
+from zoo_petsc import petsc_methods
+from zoo_problems import PROBLEMS, Method, Problem, Setup, problem
+from zoo_pyamg import pyamg_methods
+
+RTOL, CAP, ROUNDS, FINALISTS = 1e-8, 200, 5, 3
+METHODS = {"mgnet": mgnet_methods, "PyAMG": pyamg_methods, "PETSc": petsc_methods}
+
+
+@dataclass
+class Run:
+    """One set-up and solve: seconds, iterations, and the residual over |f|."""
+
+    setup: float
+    solve: float
+    iterations: int
+    residual: float
+
+    @property
+    def total(self) -> float:
+        return self.setup + self.solve
+
+    @property
+    def converged(self) -> bool:
+        return self.residual <= RTOL
+
+
+def once(setup: Setup, given: Problem) -> Run:
+    """One set-up and solve to a true residual of RTOL, or as far as the method gets."""
+    began = time.process_time()
+    solve = setup()
+    seconds, rtol = time.process_time() - began, RTOL
+    for _ in range(4):
+        began = time.process_time()
+        x, iterations = solve(rtol, CAP)
+        run = Run(seconds, time.process_time() - began, iterations, given.residual(x))
+        if run.converged or iterations >= CAP or not run.residual < 1e-3:
+            break
+        rtol *= 0.9 * RTOL / run.residual
+    return run
+
+
+def tried(methods: dict[str, Method], given: Problem) -> dict[str, Run]:
+    """The runs of those that converge."""
+    found = {}
+    for name, method in methods.items():
+        try:
+            run = once(method(given), given)
+        except Exception as error:  # whatever a library raises, its user has no solution
+            print(f"  {name}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
+            continue
+        told = f"{run.setup:.3f} + {run.solve:.3f} s, {run.iterations}, {run.residual:.0e}"
+        print(f"  {name}: {told}", flush=True)
+        if run.converged:
+            found[name] = run
+    return found
+
+
+def fastest(library: str, name: str, scale: int) -> tuple[str, Setup] | None:
+    """The way of a library that takes least time on a problem, if one converges."""
+    coarse = problem(name, 2 * scale)
+    screened = tried(METHODS[library](coarse), coarse)
+    best = sorted(screened, key=lambda way: screened[way].total)[:FINALISTS]
+    given = problem(name, scale)
+    methods = METHODS[library](given)
+    found = tried({way: methods[way] for way in best}, given)
+    if not found:
+        return None
+    way = min(found, key=lambda way: found[way].total)
+    return way, methods[way](given)
+
+
+def case(name: str, scale: int, rounds: int) -> list[saved.Row]:
+    """The rows of one problem, in a process of its own: one for each library."""
+    warnings.simplefilter("ignore")
+    print(name, flush=True)
+    found = {library: fastest(library, name, scale) for library in METHODS}
+    given, runs = problem(name, scale), dict[str, list[Run]]()
+    setups = {library: way[1] for library, way in found.items() if way is not None}
+    for _ in range(rounds):
+        for library, setup in setups.items():
+            runs.setdefault(library, []).append(once(setup, given))
+    return [
+        row_of(given, name, library, way[0] if way else "", runs.get(library, []))
+        for library, way in found.items()
+    ]
+
+
+def row_of(given: Problem, name: str, library: str, way: str, runs: list[Run]) -> saved.Row:
+    row: saved.Row = {"problem": name, "unknowns": given.A.shape[0], "library": library}
+    if not runs:
+        return row | {"method": "none converges", "converged": False}
+    totals = sorted(run.total for run in runs)
+    row |= {"method": way, "converged": all(run.converged for run in runs)}
+    row |= {"setup_median": statistics.median(run.setup for run in runs)}
+    row |= {"solve_median": statistics.median(run.solve for run in runs)}
+    row |= {"total_median": statistics.median(totals)}
+    row |= {"total_least": totals[0], "total_largest": totals[-1]}
+    return row | {"iterations": runs[0].iterations, "residual": max(r.residual for r in runs)}
+
+
+def ratios(rows: list[saved.Row]) -> dict[str, float]:
+    """Of each problem our seconds over those of the faster rival; infinite where we do not end."""
+    found = {}
+    for name in dict.fromkeys(row["problem"] for row in rows):
+        mine = [row for row in rows if row["problem"] == name]
+        totals = {row["library"]: row["total_median"] for row in mine if row["converged"]}
+        rivals = [total for library, total in totals.items() if library != "mgnet"]
+        if "mgnet" not in totals:
+            found[name] = math.inf
+        elif rivals:
+            found[name] = totals["mgnet"] / min(rivals)
+        else:
+            found[name] = 0.0
+    return found
+
+
+def text_of(rows: list[saved.Row]) -> list[str]:
+    lines = [
+        f"{'problem':<16} {'':<6} {'set-up':>7} {'its':>4} {'solve':>7} {'total':>7} "
+        f"{'ratio':>6}  method"
+    ]
+    for name, ratio in ratios(rows).items():
+        for row in (row for row in rows if row["problem"] == name):
+            head = f"{name if row['library'] == 'mgnet' else '':<16} {row['library']:<6}"
+            if not row["converged"]:
+                lines.append(f"{head} {'':>35}  {row['method']}")
+                continue
+            told = f"{row['setup_median']:>7.3f} {row['iterations']:>4} {row['solve_median']:>7.3f}"
+            told += f" {row['total_median']:>7.3f}"
+            own = f"{ratio:>6.2f}" if row["library"] == "mgnet" else f"{'':>6}"
+            lines.append(f"{head} {told} {own}  {row['method']}")
+    return lines
+
+
+def targets(rows: list[saved.Row]) -> list[saved.Row]:
+    found = ratios(rows)
+    fast, most = sum(ratio <= 1.0 for ratio in found.values()), max(found.values())
+    half, slowest = math.ceil(len(found) / 2), max(found, key=lambda name: found[name])
+    converged = sum(row["converged"] for row in rows if row["library"] == "mgnet")
+    return [
+        saved.target(
+            "problems on which we are not slower than the faster of PyAMG and PETSc",
+            f"at least {half} of {len(found)}",
+            str(fast),
+            fast >= half,
+        ),
+        saved.target(
+            "seconds over those of the faster of the two, the slowest problem",
+            "at most 2",
+            f"{most:.2f} ({slowest})",
+            most <= 2.0,
+        ),
+        saved.target(
+            "problems that we solve", f"all {len(found)}", str(converged), converged == len(found)
+        ),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--scale", type=int, default=1, help="1, 2, 4: meshes as many times wider")
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the fastest of each library")
+    saved.add_option(parser)
+    given = parser.parse_args()
+    names: list[str] = list(given.problems)
+    if "L-shape" in names and not importlib.util.find_spec("skfem"):
+        print("L-shape: left out, scikit-fem is not installed")
+        names.remove("L-shape")
+    rows: list[saved.Row] = []
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for name in names:
+            rows += pool.apply(case, (name, given.scale, given.rounds))
+            print("\n".join(text_of(rows[-len(METHODS) :])), flush=True)
+    setting = f"residual 1e-8, {given.rounds} rounds in turns, seconds of the processor"
+    told: Any = targets(rows)
+    lines = [setting, saved.heading(), "", *text_of(rows), "", *saved.verdicts(told)]
+    print("\n".join(lines))
+    if given.save:
+        saved.save(given.save, "linear_zoo", setting, rows, told, "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""What users of mgnet take for the problems of `linear_zoo.py`: a rule for each class of problem.
+
+Gauss-Seidel sweeps forward before the coarse correction and backward after it, once each, if
+nothing else is said.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyamg
+import scipy.sparse as sp
+from zoo_problems import Method, Problem, Setup, Solve
+
+from mgnet import (
+    CG,
+    GMRES,
+    ILU,
+    GaussSeidel,
+    Hierarchy,
+    Level,
+    Smoother,
+    Solver,
+    interpolation_matrix,
+)
+
+__all__ = ["mgnet_methods"]
+
+Build = Callable[[Problem], Hierarchy]
+SWEEPS = {"smoother": GaussSeidel(), "post_smoother": GaussSeidel("backward")}
+
+
+def way(problem: Problem) -> tuple[str, Build, Any]:
+    """By class: what the matrix is, and what its user knows of the mesh."""
+    if problem.kind == "saddle":
+        return "V(1,1) on each velocity", by_velocities, GMRES(50)
+    if problem.kind in ("general", "complex"):
+        return "geometric, linear, ILU", with_ilu, GMRES(50)
+    if problem.near_null is not None:
+        return "galerkin, bilinear", bilinear, CG()
+    if "prolongations" in problem.more:
+        return "galerkin, refined mesh", refined, CG()
+    if problem.more.get("degrees", 0.0) % 90.0:
+        return "from_pyamg, RS", algebraic, CG()
+    return "geometric", geometric, CG()
+
+
+def mgnet_methods(problem: Problem) -> dict[str, Method]:
+    name, build, acceleration = way(problem)
+    krylov = type(acceleration).__name__.lower()
+    return {f"{name} + {krylov}": accelerated(build, acceleration)}
+
+
+def hierarchy_of(problem: Problem) -> Hierarchy:
+    return way(problem)[1](problem)
+
+
+def geometric(problem: Problem) -> Hierarchy:
+    return Hierarchy.geometric(problem.shape, problem.A)
+
+
+def with_ilu(problem: Problem) -> Hierarchy:
+    return Hierarchy.geometric(problem.shape, problem.A, interpolation="linear", smoother=ILU())
+
+
+def algebraic(problem: Problem) -> Hierarchy:
+    return Hierarchy.from_pyamg(pyamg.ruge_stuben_solver(problem.A), **SWEEPS)
+
+
+def refined(problem: Problem) -> Hierarchy:
+    return Hierarchy.galerkin(problem.A, problem.more["prolongations"], **SWEEPS)
+
+
+def bilinear(problem: Problem) -> Hierarchy:
+    """Of both displacements alike, between every second point."""
+    both, up = sp.identity(problem.near_null.shape[0] // np.prod(problem.shape)), []
+    points = problem.shape[0] // 2
+    while points >= 7:
+        line = interpolation_matrix(points)
+        up.append(sp.kron(sp.kron(line, line), both, format="csr"))
+        points //= 2
+    return Hierarchy.galerkin(sp.csr_matrix(problem.A), up, **SWEEPS)
+
+
+@dataclass(frozen=True, eq=False)
+class ByVelocities(Smoother):
+    """Block elimination: the mass matrix for the Schur complement, a cycle for each velocity."""
+
+    cycles: tuple[Any, ...]
+    B: Any
+    area: float
+
+    def smooth(self, level: Level, u: Any, f: Any, sweeps: int, memory: Any) -> tuple[Any, Any]:
+        for _ in range(sweeps):
+            r = level.residual_at(u, f)
+            first = self.B.shape[1]
+            p = r[first:] / -self.area
+            momentum = r[:first] + self.B.T @ p
+            parts = np.split(momentum, len(self.cycles))
+            d = [cycle @ part for cycle, part in zip(self.cycles, parts, strict=True)]
+            u = u + np.concatenate([*d, p])
+        return u, memory
+
+
+def by_velocities(problem: Problem) -> Hierarchy:
+    n, first = problem.shape[0], problem.more["velocities"]
+    L, cycles = problem.more["L"], []
+    for shape, at in (((n - 1, n), 0), ((n, n - 1), first // 2)):
+        own = slice(at, at + first // 2)
+        velocity = Hierarchy.geometric(shape, L[own, own])
+        cycles.append(Solver(velocity).as_preconditioner())
+    smoother = ByVelocities(tuple(cycles), problem.more["B"], 1.0 / n**2)
+    return Hierarchy([Level(problem.A, smoother)], nullspace=problem.more["constant"])
+
+
+def accelerated(build: Build, acceleration: Any) -> Method:
+    def prepare(problem: Problem) -> Setup:
+        def setup() -> Solve:
+            hierarchy = build(problem)
+
+            def solve(rtol: float, cap: int) -> tuple[np.ndarray, int]:
+                solver = Solver(hierarchy, rtol=rtol, max_cycles=cap, acceleration=acceleration)
+                solution = solver.solve(problem.f)
+                return solution.value, solution.cycles
+
+            return solve
+
+        return setup
+
+    return prepare
