@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from mgnet import vector
+from mgnet import callbacks, vector
 from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import StepRecord
@@ -240,6 +240,9 @@ class KrylovMethod:
             self.engine = Arnoldi(*ends, method.restart, isinstance(method, FGMRES))
         self._begun = self._exact = False
         self._value = self._start
+        self._failure: FloatingPointError | None = None
+        self._floor = 0.0  # what rounding leaves of the norm at the last start
+        self._foreign = bool({"smoother", "post_smoother"} & set(hierarchy[0].watched))
         self._advice = ""
 
     @property
@@ -249,27 +252,42 @@ class KrylovMethod:
 
     def _cycle(self, r: State) -> State:
         z = self.cycles.perform(self.repeated, None, r, self._number).state
-        return z if self._nullspace is None else self._nullspace.remove(z)
+        if self._nullspace is not None:
+            return self._nullspace.remove(z)
+        return callbacks.duplicate(z) if self._foreign else z  # it may give one array each time
 
     def state(self) -> State:
-        """The state so far."""
-        if self._begun:
-            self._value = self.engine.state()
+        """The state so far, or the last that is known where a cycle for it is not finite."""
+        if self._begun and self._failure is None:
+            try:
+                self._value = self.engine.state()
+            except FloatingPointError as error:
+                self._failure = error
         return self._value
 
     def measure(self, norms: list[float]) -> None:
         """Append the residual norm; that of the recurrence, between two starts."""
-        if not self._begun or (isinstance(self.engine, Arnoldi) and self.engine.full):
+        engine = self.engine
+        full = self._begun and isinstance(engine, Arnoldi) and engine.full
+        # Below rounding the recurrence falls on, but not the residual.
+        if not self._begun or full or engine.residual_norm <= self._floor:
             self._begin()
-        norms.append(self.engine.residual_norm)
+        norms.append(engine.residual_norm)
 
     def _begin(self) -> None:
         u = self.state()
+        if self._failure is not None:
+            raise self._failure
         if self._nullspace is not None:
             u = self._nullspace.remove(u, keep=self._start)
         self.engine.begin(u, self.cycles.residual(u))
         self._begun = self._exact = True
         self._value = u
+        self._floor = vector.precision_of(u) * self.engine.residual_norm
+
+    def settled(self, norms: list[float]) -> float:
+        """The residual norm at the state with which a solve ends, after these norms."""
+        return norms[-1] if self._exact else self.cycles.norm(self.state())
 
     def confirm(self, norms: list[float]) -> None:
         """Replace the norm of the recurrence by that of the residual, and go on from there."""
@@ -287,6 +305,8 @@ class KrylovMethod:
 
     def advance(self, schedule: Schedule, number: int) -> None:
         """Do one iteration."""
+        if self._failure is not None:
+            raise self._failure
         self._number, cycles, self._exact = number, self.cycles, False
         if schedule != self.repeated:
             u = self._given

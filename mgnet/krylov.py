@@ -115,6 +115,17 @@ def _check_restart(owner: str, restart: Any) -> None:
         )
 
 
+def _scaled(r: State, size: float) -> tuple[State, int]:
+    """A state and an exponent, `r = state * 2**exponent`: those of odd sizes brought to about 1.
+
+    Inner products are squares, and divisions by tiny norms overflow.
+    """
+    exponent = norms.binary_exponent(size)
+    if abs(exponent) <= 30:
+        return r, 0
+    return norms.times_power_of_two(r, -exponent), exponent
+
+
 class ConjugateGradients:
     """One solve by `CG`.
 
@@ -150,11 +161,8 @@ class ConjugateGradients:
     def begin(self, u: State, r: State) -> None:
         """Start, or start again, from a state and its residual."""
         self.residual_norm = self.norm(r)
-        # Inner products are squares: residuals of any size are brought to about 1.
-        exponent = norms.binary_exponent(self.residual_norm)
-        self._exponent = exponent if abs(exponent) > 30 else 0
         self._u = u
-        self._r = norms.times_power_of_two(r, -self._exponent) if self._exponent else r
+        self._r, self._exponent = _scaled(r, self.residual_norm)
         self._last: tuple[State, State, State, float] | None = None  # r, p, A p, <z, r>
         self._tests = SYMMETRY_TESTS
 
@@ -259,8 +267,10 @@ class Arnoldi:
 
     def begin(self, u: State, r: State) -> None:
         """Start, or start again, from a state and its residual."""
-        self.residual_norm = self._first = self.norm(r)
+        self.residual_norm = self.norm(r)
         self._u = u
+        r, self._exponent = _scaled(r, self.residual_norm)
+        self._first = self.norm(r)
         self._basis = [r * (1.0 / self._first)] if self._first else []
         if self._first and abs(math.sqrt(self.dot(*self._basis * 2)) - 1.0) > 1e-3:
             raise ValueError(
@@ -297,16 +307,17 @@ class Arnoldi:
         eps = vector.precision_of(w)
         if left <= 10.0 * eps * size or not size:
             self.full = True
-            self._end(size)
+            self._end(size, eps)
         else:
-            self._basis.append(w * (1.0 / left))
+            w, exponent = _scaled(w, left)  # else 1 / left may be out of range
+            self._basis.append(w * (1.0 / math.ldexp(left, -exponent)))
         self.full = self.full or len(self._columns) >= self.restart
-        self.residual_norm = abs(self._rest[-1]) * self._first
+        self.residual_norm = math.ldexp(abs(self._rest[-1]) * self._first, self._exponent)
 
-    def _end(self, size: float) -> None:
+    def _end(self, size: float, eps: float) -> None:
         """The basis spans all that the matrix reaches: the solution is in it, or there is none."""
         triangle = abs(np.array([column[k] for k, column in enumerate(self._columns)]))
-        if not size or triangle.min() <= 1e-14 * triangle.max():
+        if not size or triangle.min() <= 50.0 * eps * triangle.max():
             raise BreakdownError(
                 f"GMRES cannot reduce the residual further: after {len(self._columns)} iterations "
                 "all further directions are combinations of the earlier ones, so matrix or cycle "
@@ -340,11 +351,13 @@ class Arnoldi:
         for k, column in enumerate(self._columns):
             triangle[: k + 1, k] = column
         # Least squares, since the triangle of a breakdown is singular.
-        weights, *_ = np.linalg.lstsq(triangle, np.array(self._rest[:count]), rcond=None)
+        cut = count * max(vector.precision_of(self._u), np.finfo(float).eps)
+        weights, *_ = np.linalg.lstsq(triangle, np.array(self._rest[:count]), rcond=cut)
         weights = self._first * weights
         parts = self._corrections if self.flexible else self._basis
         real = isinstance(inner(self._u, self._u, self.dot), float)
         total = vector.zeros_like(self._u)
         for weight, part in zip(weights, parts, strict=False):
             total = add_scaled(total, float(weight.real) if real else complex(weight), part)
-        return self._u + (total if self.flexible else self.cycle(total))
+        step = total if self.flexible else self.cycle(total)
+        return self._u + norms.times_power_of_two(step, self._exponent)

@@ -65,8 +65,8 @@ class Solver:
     acceleration : Anderson, CG, GMRES or FGMRES, optional
         Goes on from combinations of the last cycles instead of the last one alone; an entry of the
         history is then an iteration of one cycle. The Krylov methods are for linear levels; their
-        residual norms are those of recurrences, but the first, that of every restart, and the one
-        that meets a tolerance, which is computed from the state.
+        residual norms are those of recurrences, but the first, that of every restart, and the last,
+        which is computed from the state.
     seconds : float
         Wall time; a cycle that has begun is finished. On one process: the clocks of several differ.
 
@@ -190,9 +190,11 @@ class Solver:
         scale, best = 0.0 if f is None else hierarchy.norm(f), BestState(self._merit(f))
         spent, seen = 0.0, 0  # the work of cycles.records[:seen]
         while True:
-            iteration.measure(norms)
-            if isinstance(iteration, KrylovMethod) and self._met(norms, scale):
-                iteration.confirm(norms)
+            try:
+                self._measure(iteration, norms, scale)
+            except FloatingPointError as error:
+                reason, message = Reason.NOT_FINITE, f"after cycle {len(history) - 1}, {error}"
+                break
             best.see(iteration.state)
             spent, seen = spent + sum([e.work for e in cycles.records[seen:]]), len(cycles.records)
             work = spent + (cycles.checks + self._merit_work(best.values))
@@ -215,6 +217,8 @@ class Solver:
                 reason, message = Reason.BREAKDOWN, f"iteration {len(norms)}: {error}"
                 break
             schedule = repeated
+        if isinstance(iteration, KrylovMethod):
+            history[-1] = history[-1]._replace(residual_norm=iteration.settled(norms))
         value = iteration.state()
         return Solution(
             _shaped(value if reason.converged else best.state(value), shape),
@@ -233,10 +237,13 @@ class Solver:
             acceleration=self.acceleration,
         )
 
-    def _met(self, norms: list[float], scale: float) -> bool:
-        """Whether a tolerance is met."""
-        reason = self._limit(norms, scale)
-        return reason is not None and reason.converged
+    def _measure(
+        self, iteration: FixedPoint | KrylovMethod, norms: list[float], scale: float
+    ) -> None:
+        """Append the residual norm: that of the state itself where the solve ends by it."""
+        iteration.measure(norms)
+        if isinstance(iteration, KrylovMethod) and self._limit(norms, scale) is not None:
+            iteration.confirm(norms)
 
     def _merit_work(self, values: list[float]) -> float:
         """The work of so many values: one each, but those of a function of the user."""

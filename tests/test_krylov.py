@@ -241,3 +241,97 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="belong together"):
         Solver(odd, acceleration=GMRES()).solve(np.ones(7))
     assert Solver(gallery.poisson(7), acceleration=Anderson()).acceleration == Anderson()
+
+
+def drawn(seed, n=12):
+    """A symmetric positive definite matrix of condition 3, and a right-hand side."""
+    generator = np.random.default_rng(seed)
+    Q = la.qr(generator.standard_normal((n, n)))[0]
+    return Q @ np.diag(np.linspace(1.0, 3.0, n)) @ Q.T, generator.standard_normal(n)
+
+
+class FailsAt(Smoother):
+    """Richardson's sweep, until one is not finite."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def smooth(self, level, u, f, sweeps, memory):
+        self.left -= 1
+        return (u + level.residual_at(u, f)) * (np.nan if self.left <= 0 else 1.0), memory
+
+
+class OneArray(Smoother):
+    """Richardson's sweep into the same array each time."""
+
+    def __init__(self, n):
+        self.array = np.empty(n)
+
+    def smooth(self, level, u, f, sweeps, memory):
+        self.array[:] = u + level.residual_at(u, f)
+        return self.array, memory
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("count", range(1, 12))
+def test_a_cycle_that_is_not_finite_ends_a_solve_with_a_finite_state(method, count):
+    A, f = drawn(count)
+    hierarchy = Hierarchy([Level(A, FailsAt(count))])
+    solution = Solver(hierarchy, "V(0,0)", rtol=1e-13, acceleration=method).solve(f)
+    assert solution.reason.name == "NOT_FINITE" and "not finite" in solution.message
+    true = la.norm(f - A @ solution.value)
+    assert abs(solution.residual_norms[-1] - true) <= 1e-12 * la.norm(f)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_a_smoother_may_give_the_same_array_each_time(method):
+    A, f = drawn(1)
+    for matrix in (A, spla.aslinearoperator(A)):
+        solver = Solver(Hierarchy([Level(matrix, OneArray(12))]), "V(0,0)", acceleration=method)
+        assert la.norm(A @ solver.solve(f).require().value - f) <= 1e-8 * la.norm(f)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("ends", ["tolerance", "cycles", "monitor", "floor"])
+def test_the_last_norm_is_that_of_the_residual(method, ends):
+    """Also past rounding, where recurrences fall on to 1e-160 and the residual does not."""
+    A, f = drawn(2)
+    asked = {
+        "tolerance": {"rtol": 1e-9},
+        "cycles": {"rtol": 1e-14, "max_cycles": 7},
+        "monitor": {"monitor": lambda entry, u: entry.cycle == 6},
+        "floor": {"rtol": 0.0, "max_cycles": 400},
+    }[ends]
+    hierarchy = Hierarchy([Level(A, Richardson())])
+    solution = Solver(hierarchy, "V(0,0)", acceleration=method, **asked).solve(f)
+    true = la.norm(f - A @ solution.value)
+    assert abs(solution.residual_norms[-1] - true) <= 1e-3 * true
+    if ends == "floor":
+        assert solution.reason.name in ("ROUNDING", "ATOL")
+        assert true <= 1e-14 * la.norm(f)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize(("kind", "least"), [(float, -305), (np.float32, -36)])
+def test_right_hand_sides_at_the_end_of_the_range(method, kind, least):
+    """Restarts begin from residuals whose reciprocals are out of range."""
+    A, f = drawn(3)
+    single = kind is np.float32
+    hierarchy = Hierarchy([Level(A.astype(kind), Richardson())])
+    solver = Solver(hierarchy, "V(0,0)", 1e-4 if single else 1e-7, acceleration=method)
+    small = (f * 10.0**least).astype(kind)
+    value = solver.solve(small).require().value.astype(float)
+    wide = value * 10.0**-least
+    assert la.norm(A @ wide - f) <= (1e-3 if single else 1e-6) * la.norm(f)
+
+
+@pytest.mark.parametrize("method", [GMRES(), FGMRES(), GMRES(5)], ids=str)
+@pytest.mark.parametrize("kind", [float, np.float32])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_singular_matrix_does_not_make_the_residual_larger(method, kind, seed):
+    A, f = drawn(seed)
+    B = (A - np.outer(f, f) @ A / (f @ f)).astype(kind)
+    hierarchy = Hierarchy([Level(B, Richardson())])
+    solution = Solver(hierarchy, "V(0,0)", acceleration=method).solve(f.astype(kind))
+    assert not solution.reason.converged
+    assert solution.residual_norms[-1] <= 1.001 * solution.residual_norms[0]
