@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyamg
 import scipy.sparse as sp
 from zoo_problems import Method, Problem, Setup, Solve
 
@@ -25,35 +24,44 @@ from mgnet import (
     interpolation_matrix,
 )
 
-__all__ = ["mgnet_methods"]
+__all__ = ["mgnet_methods", "way"]
 
 Build = Callable[[Problem], Hierarchy]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A hierarchy, a cycle, and the Krylov method around it."""
+
+    name: str
+    build: Build
+    acceleration: Any
+    cycle: str = "V(1,1)"
+
+
 SWEEPS = {"smoother": GaussSeidel(), "post_smoother": GaussSeidel("backward")}
 
 
-def way(problem: Problem) -> tuple[str, Build, Any]:
+def way(problem: Problem) -> Way:
     """By class: what the matrix is, and what its user knows of the mesh."""
     if problem.kind == "saddle":
-        return "V(1,1) on each velocity", by_velocities, GMRES(50)
+        return Way("V(1,1) on each velocity", by_velocities, GMRES(50))
     if problem.kind in ("general", "complex"):
-        return "geometric, linear, ILU", with_ilu, GMRES(50)
+        return Way("geometric, linear, ILU", with_ilu, GMRES(50))
     if problem.near_null is not None:
-        return "galerkin, bilinear", bilinear, CG()
+        return Way("galerkin, bilinear, symmetric sweeps", bilinear, CG())
     if "prolongations" in problem.more:
-        return "galerkin, refined mesh", refined, CG()
-    if problem.more.get("degrees", 0.0) % 90.0:
-        return "from_pyamg, RS", algebraic, CG()
-    return "geometric", geometric, CG()
+        return Way("galerkin, refined mesh", refined, CG())
+    if problem.more.get("degrees", 0.0) % 90.0:  # no axis is that of the strong couplings
+        return Way("geometric", geometric, CG(), "W(1,1)")
+    return Way("geometric", geometric, CG())
 
 
 def mgnet_methods(problem: Problem) -> dict[str, Method]:
-    name, build, acceleration = way(problem)
-    krylov = type(acceleration).__name__.lower()
-    return {f"{name} + {krylov}": accelerated(build, acceleration)}
-
-
-def hierarchy_of(problem: Problem) -> Hierarchy:
-    return way(problem)[1](problem)
+    chosen = way(problem)
+    krylov = type(chosen.acceleration).__name__.lower()
+    cycle = ", W" if chosen.cycle.startswith("W") else ""
+    return {f"{chosen.name}{cycle} + {krylov}": method_of(chosen)}
 
 
 def geometric(problem: Problem) -> Hierarchy:
@@ -64,23 +72,22 @@ def with_ilu(problem: Problem) -> Hierarchy:
     return Hierarchy.geometric(problem.shape, problem.A, interpolation="linear", smoother=ILU())
 
 
-def algebraic(problem: Problem) -> Hierarchy:
-    return Hierarchy.from_pyamg(pyamg.ruge_stuben_solver(problem.A), **SWEEPS)
-
-
 def refined(problem: Problem) -> Hierarchy:
     return Hierarchy.galerkin(problem.A, problem.more["prolongations"], **SWEEPS)
 
 
 def bilinear(problem: Problem) -> Hierarchy:
     """Of both displacements alike, between every second point."""
+    both_ways = GaussSeidel("symmetric")
     both, up = sp.identity(problem.near_null.shape[0] // np.prod(problem.shape)), []
     points = problem.shape[0] // 2
     while points >= 7:
         line = interpolation_matrix(points)
         up.append(sp.kron(sp.kron(line, line), both, format="csr"))
         points //= 2
-    return Hierarchy.galerkin(sp.csr_matrix(problem.A), up, **SWEEPS)
+    return Hierarchy.galerkin(
+        sp.csr_matrix(problem.A), up, smoother=both_ways, post_smoother=both_ways
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +121,15 @@ def by_velocities(problem: Problem) -> Hierarchy:
     return Hierarchy([Level(problem.A, smoother)], nullspace=problem.more["constant"])
 
 
-def accelerated(build: Build, acceleration: Any) -> Method:
+def method_of(chosen: Way) -> Method:
     def prepare(problem: Problem) -> Setup:
         def setup() -> Solve:
-            hierarchy = build(problem)
+            hierarchy = chosen.build(problem)
 
             def solve(rtol: float, cap: int) -> tuple[np.ndarray, int]:
-                solver = Solver(hierarchy, rtol=rtol, max_cycles=cap, acceleration=acceleration)
-                solution = solver.solve(problem.f)
+                limits: dict[str, Any] = {"rtol": rtol, "max_cycles": cap}
+                around: dict[str, Any] = {"acceleration": chosen.acceleration}
+                solution = Solver(hierarchy, chosen.cycle, **limits, **around).solve(problem.f)
                 return solution.value, solution.cycles
 
             return solve

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import petsc4py
 import scipy.sparse as sp
-from zoo_mgnet import hierarchy_of
+from zoo_mgnet import way
 from zoo_problems import Method, Problem, Setup, Solve
 
 petsc4py.init([])
@@ -50,6 +50,8 @@ def petsc_methods(problem: Problem) -> dict[str, Method]:
     if problem.kind != "complex":  # our complex levels are no levels of a real PETSc
         for name, sweeps in smoothers.items():
             options[f"mg with our levels, {name}"] = PCMG + sweeps
+            if way(problem).cycle.startswith("W"):
+                options[f"mg with our levels, {name}, W"] = PCMG + " -pc_mg_cycle_type w" + sweeps
     krylov = ["cg"] if symmetric else ["gmres", "bcgs"]
     return {
         f"{name} + {method}": preconditioned(method, parts)
@@ -132,7 +134,7 @@ def preconditioned(method: str, options: str) -> Method:
 
 def take_levels(pc: Any, problem: Problem) -> None:
     """Give PCMG the matrices and prolongations of our hierarchy."""
-    hierarchy = hierarchy_of(problem)
+    hierarchy = way(problem).build(problem)
     last = len(hierarchy) - 1
     pc.setMGLevels(len(hierarchy))
     for number, level in enumerate(hierarchy):

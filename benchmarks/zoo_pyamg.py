@@ -31,7 +31,6 @@ def pyamg_methods(problem: Problem) -> dict[str, Method]:
     if problem.kind == "complex":
         kaczmarz: Any = ("gauss_seidel_nr", {"sweep": "symmetric"})
         builders |= {
-            "SA, 3 levels": lambda A: pyamg.smoothed_aggregation_solver(A, max_levels=3, **same),
             "SA, Kaczmarz": lambda A: pyamg.smoothed_aggregation_solver(
                 A, presmoother=kaczmarz, postsmoother=kaczmarz, max_levels=4, **same
             ),
