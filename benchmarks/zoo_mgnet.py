@@ -4,6 +4,7 @@ Gauss-Seidel sweeps forward before the coarse correction and backward after it, 
 nothing else is said.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from mgnet import (
     Solver,
     interpolation_matrix,
 )
+from mgnet.smoother import residual_at
 
 __all__ = ["mgnet_methods", "way"]
 
@@ -39,7 +41,7 @@ class Way:
     cycle: str = "V(1,1)"
 
 
-SWEEPS = {"smoother": GaussSeidel(), "post_smoother": GaussSeidel("backward")}
+SWEEPS: dict[str, Any] = {"smoother": GaussSeidel(), "post_smoother": GaussSeidel("backward")}
 
 
 def way(problem: Problem) -> Way:
@@ -79,7 +81,7 @@ def refined(problem: Problem) -> Hierarchy:
 def bilinear(problem: Problem) -> Hierarchy:
     """Of both displacements alike, between every second point."""
     both_ways = GaussSeidel("symmetric")
-    both, up = sp.identity(problem.near_null.shape[0] // np.prod(problem.shape)), []
+    both, up = sp.identity(problem.A.shape[0] // math.prod(problem.shape)), []
     points = problem.shape[0] // 2
     while points >= 7:
         line = interpolation_matrix(points)
@@ -95,15 +97,15 @@ class ByVelocities(Smoother):
     """Block elimination: the mass matrix for the Schur complement, a cycle for each velocity."""
 
     cycles: tuple[Any, ...]
-    B: Any
+    gradient: Any
     area: float
 
     def smooth(self, level: Level, u: Any, f: Any, sweeps: int, memory: Any) -> tuple[Any, Any]:
         for _ in range(sweeps):
-            r = level.residual_at(u, f)
-            first = self.B.shape[1]
+            r = residual_at(level, u, f)
+            first = self.gradient.shape[0]
             p = r[first:] / -self.area
-            momentum = r[:first] + self.B.T @ p
+            momentum = r[:first] + self.gradient @ p
             parts = np.split(momentum, len(self.cycles))
             d = [cycle @ part for cycle, part in zip(self.cycles, parts, strict=True)]
             u = u + np.concatenate([*d, p])
@@ -117,7 +119,7 @@ def by_velocities(problem: Problem) -> Hierarchy:
         own = slice(at, at + first // 2)
         velocity = Hierarchy.geometric(shape, L[own, own])
         cycles.append(Solver(velocity).as_preconditioner())
-    smoother = ByVelocities(tuple(cycles), problem.more["B"], 1.0 / n**2)
+    smoother = ByVelocities(tuple(cycles), problem.more["B"].T.tocsr(), 1.0 / n**2)
     return Hierarchy([Level(problem.A, smoother)], nullspace=problem.more["constant"])
 
 
