@@ -154,8 +154,6 @@ def take_levels(pc: Any, problem: Problem) -> None:
             pc.setMGInterpolation(last - number, mat(transfer.P))
         if number:
             pc.getMGSmoother(last - number).setOperators(mat(level.matrix))
-    if problem.kind == "singular":
-        pc.getMGCoarseSolve().getPC().setType("svd")
 
 
 def as_complex(solve: Solve) -> Solve:
