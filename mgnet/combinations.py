@@ -10,7 +10,7 @@ from scipy.linalg import get_blas_funcs
 from mgnet import norms
 from mgnet.kinds import is_tensor, is_vec
 
-__all__ = ["add_scaled", "inner"]
+__all__ = ["add_scaled", "advanced", "inner"]
 
 State = Any
 
@@ -39,6 +39,39 @@ def add_scaled(u: State, weight: complex, v: State) -> State:
         (axpy,) = get_blas_funcs(("axpy",), (u,))
         return axpy(v, u, a=weight)
     return u + weight * v
+
+
+def advanced(
+    u: State, d: State | None, step: State, by: tuple[float, float]
+) -> tuple[State, State]:
+    """`u + s` and `s = by[0] * d + by[1] * step`, in the memory of `step`, and of d for arrays.
+
+    Parameters
+    ----------
+    u : state
+    d, step : state
+        Nobody else may need them; d may be None where by[0] is 0.
+    by : tuple of float
+
+    Examples
+    --------
+    >>> advanced(np.ones(1), np.ones(1), np.array([2.0]), (0.5, 2.0))
+    (array([5.5]), array([4.5]))
+    """
+    old, new = by
+    if is_vec(u):  # passes over the memory are what it costs
+        if old and d is not None:
+            step.axpby(old, new, d)
+        else:
+            step.scale(new)
+        v = u.duplicate()
+        v.waxpy(1.0, step, u)
+        return v, step
+    step *= new
+    if old:
+        d *= old  # type: ignore[operator]
+        step += d
+    return u + step, step
 
 
 def inner(u: State, v: State, dot: Any = norms.dot) -> complex:

@@ -165,7 +165,7 @@ def advise(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     found = stands or found + _scaling(diagnosis)
     if found or not all(_is_plain(level) for level in diagnosis.levels.values()):
         return found
-    return _smoothing(diagnosis) or _growing(diagnosis, factor)
+    return _smoothing(solution, diagnosis) or _growing(solution, diagnosis, factor)
 
 
 def _of_the_operator(solution: Solution, diagnosis: Diagnosis) -> list[str]:
@@ -304,7 +304,7 @@ def _scaling(diagnosis: Diagnosis) -> list[str]:
     return found
 
 
-def _smoothing(diagnosis: Diagnosis) -> list[str]:
+def _smoothing(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     """Levels whose sweeps hardly reduce what the cycle leaves."""
     coarsest = max(diagnosis.levels)
     factors = {
@@ -330,11 +330,11 @@ def _smoothing(diagnosis: Diagnosis) -> list[str]:
     told = told or any_smoother(level, diagnosis.states[named[0]][0])
     return [
         f"{_listed(named)}: a sweep of {level.smoother} leaves {worst:.3f} of the residual norm, "
-        f"and no coarser level sees the rest: {told}, or use acceleration=Anderson()"
+        f"and no coarser level sees the rest: {told}{_or_accelerate(solution, diagnosis)}"
     ]
 
 
-def _growing(diagnosis: Diagnosis, factor: float) -> list[str]:
+def _growing(solution: Solution, diagnosis: Diagnosis, factor: float) -> list[str]:
     """Whether the coarse levels are solved too roughly; else what to try at all."""
     # Above the coarsest levels, which solve exactly.
     visits = [_mean(diagnosis.visits[level]) for level in sorted(diagnosis.visits)[:-1]]
@@ -345,7 +345,17 @@ def _growing(diagnosis: Diagnosis, factor: float) -> list[str]:
         told += "with an F- or W-cycle or more sweeps"
         shown = stronger_smoother(diagnosis.levels[0], diagnosis.states[0][0])
         return [f"{told}; or else, {shown}" if shown else told]
-    return [told + ", and no level stands out: try more sweeps, or acceleration=Anderson()"]
+    return [
+        f"{told}, and no level stands out: try more sweeps{_or_accelerate(solution, diagnosis)}"
+    ]
+
+
+def _or_accelerate(solution: Solution, diagnosis: Diagnosis) -> str:
+    """The acceleration to take, where the solve had none."""
+    if solution.acceleration is not None:
+        return ""
+    linear = all(level.matrix is not None for level in diagnosis.levels.values())
+    return f", or use acceleration={'GMRES()' if linear else 'Anderson()'}"
 
 
 def _is_plain(level: Level) -> bool:

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from mgnet import vector
 
-__all__ = ["galerkin_products"]
+__all__ = ["conjugated", "galerkin_products"]
 
 
 def galerkin_products(
@@ -73,6 +73,25 @@ def galerkin_products(
                 "all matrices of one library: SciPy, NumPy, torch or PETSc"
             ) from None
     return matrices
+
+
+def conjugated(prolongations: Sequence[Any]) -> list[Any] | None:
+    """The conjugate transposes of complex prolongations; None where all are real.
+
+    Examples
+    --------
+    >>> conjugated([np.ones((2, 1))]), conjugated([np.array([[1.0], [1j]])])[0].tolist()
+    (None, [[(1-0j), -1j]])
+    """
+    if not any(_is_complex(P) for P in prolongations):
+        return None
+    return [P.conj().T.tocsr() if sp.issparse(P) else P.conj().T for P in prolongations]
+
+
+def _is_complex(matrix: Any) -> bool:
+    if vector.is_tensor(matrix):
+        return matrix.is_complex()
+    return getattr(getattr(matrix, "dtype", None), "kind", "") == "c"
 
 
 def _check(number: int, A: Any, P: Any, R: Any) -> None:

@@ -38,6 +38,8 @@ class GridLevels:
     ----------
     matrices, prolongations : list of csr_matrix
     shapes : list of tuple of int
+    restrictions : list of csr_matrix or None
+        Conjugate transposes, where the matrix is complex and Hermitian; None for the transposes.
     singular : bool
         Whether constants are a null space of the matrix and of its transpose: all rows and all
         columns sum to zero.
@@ -51,6 +53,7 @@ class GridLevels:
     matrices: list[Any] = field(default_factory=list)
     prolongations: list[Any] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    restrictions: list[Any] | None = None
     singular: bool = False
 
 
@@ -88,6 +91,7 @@ def grid_levels(
     real = matrix.dtype.type(0).real.dtype
     found = GridLevels([matrix], [], [grid])
     found.singular = _sums_to_zero(matrix) and _sums_to_zero(matrix.T)
+    hermitian = matrix.dtype.kind == "c" and _is_hermitian(matrix)
     while len(found.matrices) < (levels or math.inf):
         grid = found.shapes[-1]
         if levels is None and math.prod(grid) <= COARSEST:
@@ -97,15 +101,25 @@ def grid_levels(
             break
         weights = linear_weights(axes, real) if linear else operator_weights(stencils, axes)
         found.prolongations.append(interpolation(weights, axes))
-        stencils = galerkin(stencils, axes, weights, weights)
+        down = weights
+        if hermitian:
+            down = {k: {at: w.conj() for at, w in each.items()} for k, each in weights.items()}
+        stencils = galerkin(stencils, axes, weights, down)
         found.shapes.append(tuple(axis.coarse for axis in axes))
         found.matrices.append(stencil_matrix(stencils, found.shapes[-1], periodic))
+    if hermitian:
+        found.restrictions = [P.conj().T.tocsr() for P in found.prolongations]
     if levels is not None and len(found.matrices) < levels:
         raise ValueError(
             f"{OWNER} got levels {shown(levels)}; a grid of shape {found.shapes[0]} has at most "
             f"{len(found.matrices)} when it is coarsened so"
         )
     return found
+
+
+def _is_hermitian(matrix: Any) -> bool:
+    off = abs(matrix - matrix.conj().T)
+    return bool(off.max() <= 8 * np.finfo(matrix.dtype).eps * abs(matrix).max())
 
 
 def _checked_axes(coarsen: Any, axes: int) -> tuple[int, ...] | None:

@@ -13,7 +13,7 @@ import numpy as np
 from mgnet import consistency, vector
 from mgnet.callbacks import real_function
 from mgnet.coarse_solver import Direct
-from mgnet.galerkin import galerkin_products
+from mgnet.galerkin import conjugated, galerkin_products
 from mgnet.gauss_seidel import GaussSeidel
 from mgnet.grid_levels import grid_levels
 from mgnet.hierarchy_table import table
@@ -282,9 +282,10 @@ class Hierarchy(Sequence[Level]):
         >>> hierarchy[2].matrix.toarray(), hierarchy.nested
         (array([[0.5]]), True)
         """
+        nested = restrictions is None
+        restrictions = conjugated(prolongations) if nested else restrictions
         matrices = galerkin_products(matrix, prolongations, restrictions)
         parts = smoother, post_smoother, coarse_solver
-        nested = restrictions is None
         return cls.from_matrices(
             matrices, prolongations, restrictions, *parts, nested, shapes, nullspace
         )
@@ -338,7 +339,7 @@ class Hierarchy(Sequence[Level]):
         post = post_smoother or smoother or GaussSeidel("backward")
         parts = (smoother or GaussSeidel(), post, coarse_solver, True, g.shapes)
         null = "constant" if g.singular else None
-        return cls.from_matrices(g.matrices, g.prolongations, None, *parts, null)
+        return cls.from_matrices(g.matrices, g.prolongations, g.restrictions, *parts, null)
 
     @classmethod
     def from_pyamg(

@@ -61,13 +61,18 @@ class Cycles:
         self.records: list[StepRecord] = []
         self.last: tuple | None = None
         self.checks = 0.0
+        self._tested: tuple[State, State] | None = None  # a state, and the residual of its test
 
     def perform(
         self, schedule: Schedule, u: State | None, f: State | None, number: int, ahead: bool = False
     ) -> Outcome:
         """One schedule from u, logged as the cycle of this number."""
         given = schedule, self.hierarchy, u, f, self.memory
+        tested, self._tested = self._tested, None
+        if tested is not None and tested[0] is u and f is self.f:  # a sweep begins with it
+            self.hierarchy[0].keep_residual(u, f, tested[1])
         told = perform(*given, self.record, None, self.records, number, ahead)
+        self.hierarchy[0].keep_residual(None, None, None)
         self.memory = told.memory
         return told
 
@@ -83,6 +88,7 @@ class Cycles:
         """The residual norm, counted as a check, also where the last sweep gave the residual."""
         if residual is None:
             residual = self.residual(u)
+            self._tested = (u, residual) if vector.is_vec(u) else None
         else:
             self._counted(lambda level: level.charge(level.residual_work))
         return self.hierarchy.norm(residual)

@@ -14,7 +14,6 @@ differ in the parts that fill a level, not in the algorithm (`mgnet.run`):
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -202,15 +201,21 @@ class Level:
         return f - image
 
     def _residual_of_vecs(self, u: State, f: State | None) -> State:
-        """The same, where a sweep begins at the state whose residual was tested: one product."""
-        told = u.stateGet(), self.operator.stateGet()
-        last = self._last_product
-        if last and last[0]() is u and last[1] == told:
-            self._count(1.0)
+        image = self._image(u)  # a new Vec: ours to overwrite
+        if f is None:
+            image.scale(-1.0)
         else:
-            last[:] = weakref.ref(u), told, self._image(u)
-        image = last[2]
-        return -1.0 * image if f is None else f - image
+            image.aypx(-1.0, f)
+        return image
+
+    def keep_residual(self, u: State | None, f: State | None, r: State | None) -> None:
+        """Give a residual away, for the sweep that begins at this very u; None forgets it."""
+        self._kept_residual[:] = [] if r is None else [(u, f, r)]
+
+    def kept_residual(self, u: State, f: State | None) -> State | None:
+        """The one that was kept for u and f, which the caller may overwrite, or None; once."""
+        of, by, r = self._kept_residual.pop() if self._kept_residual else (None, None, None)
+        return r if of is u and by is f else None
 
     def value(
         self, u: State, f: State | None, dot: Callable[[State, State], float] = vector.dot
@@ -297,8 +302,7 @@ class Level:
         return found
 
     @cached_property
-    def _last_product(self) -> list[Any]:
-        """Of a Mat: the Vec (weakly), its state and that of the Mat, what came out."""
+    def _kept_residual(self) -> list[Any]:
         return []
 
     @cached_property

@@ -9,7 +9,7 @@ import numpy as np
 
 from mgnet.kinds import is_mat, is_vec
 
-__all__ = ["free_dropped", "random_entries", "refuse_spread", "transposed"]
+__all__ = ["free_dropped", "multiply_add", "random_entries", "refuse_spread", "transposed"]
 
 CHUNK = 2**20  # random numbers at once
 
@@ -21,6 +21,13 @@ def transposed(matrix: Any) -> Any:
     to form it takes as long as some 50 products, and its memory.
     """
     return sys.modules["petsc4py.PETSc"].Mat().createTranspose(matrix)
+
+
+def multiply_add(matrix: Any, x: Any, u: Any) -> Any:
+    """`u + matrix x` as a new Vec, in one pass."""
+    result = u.duplicate()
+    matrix.multAdd(x, u, result)
+    return result
 
 
 def free_dropped(u: Any) -> None:

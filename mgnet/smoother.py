@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from mgnet import blocked_sweeps, kernels, mats, vector
+from mgnet import blocked_sweeps, combinations, kernels, mats, vector
 from mgnet.fourth_kind import MOST_OPTIMAL, optimal_weights
 from mgnet.limits import is_number, is_one_of, is_whole, shown
 
@@ -134,9 +134,10 @@ def residual_at(level: Level, u: State, f: State | None) -> State:
     >>> residual_at(gallery.poisson(3)[0], np.zeros(3), np.ones(3))
     array([1., 1., 1.])
     """
-    if f is not None and _begins_at_zero(level, u, f):
+    kept = level.kept_residual(u, f)
+    if kept is not None or (f is not None and _begins_at_zero(level, u, f)):
         level.charge(1.0)
-        return f.copy()
+        return f.copy() if kept is None else kept  # type: ignore[union-attr]
     return level.residual_at(u, f)
 
 
@@ -308,7 +309,7 @@ class Chebyshev(Smoother):
             for j, q in enumerate(basis):
                 part = vector.dot(q, w)  # not read from the array: a Vec takes Python's floats only
                 hessenberg[j, k] = part
-                w = w - part * q
+                w = combinations.add_scaled(w, -part, q)
             length = vector.norm(w)
             hessenberg[k + 1, k] = length
             small = 1e-12 * abs(hessenberg[: k + 1, k]).max()
@@ -362,11 +363,7 @@ class Chebyshev(Smoother):
             else:
                 step = residual_at(level, u, f)
                 step *= inverse
-                step *= new
-                if old:
-                    d *= old
-                    step += d
-                u, d = u + step, step
+                u, d = combinations.advanced(u, d, step, (old, new))
                 if ends:
                     u = u + (weight - 1.0) * d if more is None else u + (more + (weight - 1.0) * d)
             if weights:

@@ -230,6 +230,7 @@ class Solver:
             iteration.restarts,
             hierarchy.dot,
             projected=projected,
+            acceleration=self.acceleration,
         )
 
     def _met(self, norms: list[float], scale: float) -> bool:

@@ -141,6 +141,8 @@ class MatrixTransfer(Transfer):
         return vector.apply(self._restriction, residual)
 
     def correct(self, state: State, correction: State) -> State:
+        if vector.is_mat(self.P) and vector.is_vec(state):
+            return mats.multiply_add(self.P, correction, state)
         if kernels.is_csr(self.P):
             return kernels.multiply_add(self.P, correction, state.copy())
         return vector.in_precision_of(state, super().correct(state, correction))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mgnet import norms
-from mgnet.combinations import add_scaled, inner
+from mgnet.combinations import add_scaled, advanced, inner
 
 KINDS = [np.float32, np.float64, np.complex64, np.complex128, np.longdouble]
 
@@ -42,3 +42,14 @@ def test_complex_inner_products_over_the_range(size):
     expected = np.vdot(u, v)
     assert inner(size * u, v / size) == pytest.approx(expected)
     assert inner(u, v, lambda a, b: norms.dot(a, b)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("old", [0.0, 0.75])
+def test_advanced_is_the_same_of_arrays_and_vecs(petsc, old):
+    u, d, step = np.random.default_rng(0).standard_normal((3, 5))
+    expected = u + old * d + 1.5 * step, old * d + 1.5 * step
+    vecs = [petsc.Vec().createWithArray(x.copy(), comm=petsc.COMM_SELF) for x in (u, d, step)]
+    for told in (advanced(*vecs, (old, 1.5)), advanced(u, d.copy(), step.copy(), (old, 1.5))):
+        for each, wanted in zip(told, expected, strict=True):
+            np.testing.assert_allclose(getattr(each, "array", each), wanted, rtol=1e-14)
+    np.testing.assert_array_equal(vecs[0].array, u)

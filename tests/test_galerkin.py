@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from mgnet import Hierarchy, Jacobi, Solver, gallery, interpolation_matrix
+from mgnet import CG, Hierarchy, Jacobi, Solver, gallery, interpolation_matrix
 from mgnet.galerkin import galerkin_products
 
 
@@ -68,3 +68,18 @@ def test_a_single_matrix_is_no_list():
         galerkin_products(np.eye(2), [np.ones((2, 1))], [])
     with pytest.raises(TypeError, match="restrictions of type Jacobi"):
         Hierarchy.galerkin(np.eye(2), [np.ones((2, 1))], Jacobi())
+
+
+def test_complex_prolongations_restrict_by_their_conjugates():
+    """A gauge transform of Poisson's equation: the same numbers of cycles, and CG works."""
+    A = gallery.poisson(31)[0].matrix
+    phase, coarse = sp.diags(np.exp(0.7j * np.arange(31))), sp.diags(np.exp(1.4j * np.arange(15)))
+    turned = phase @ A @ phase.conj()
+    P = sp.csr_matrix(phase @ interpolation_matrix(15) @ coarse.conj())
+    f = np.random.default_rng(0).standard_normal(31) + 0j
+    plain = Hierarchy.galerkin(A, [interpolation_matrix(15)])
+    ours = Hierarchy.galerkin(turned, [P])
+    for acceleration in (None, CG()):
+        norms = Solver(plain, acceleration=acceleration).solve(f).residual_norms
+        found = Solver(ours, acceleration=acceleration).solve(phase @ f).residual_norms
+        assert np.allclose(found, norms, rtol=1e-6, atol=1e-10)

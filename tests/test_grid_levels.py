@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from mgnet import GaussSeidel, Hierarchy, LineRelaxation, Solver, gallery
+from mgnet import CG, GaussSeidel, Hierarchy, LineRelaxation, Solver, gallery
 from mgnet.grid_levels import grid_levels
 from tests.grid_draws import drawn_grid, drawn_stencil
 
@@ -168,3 +168,17 @@ def test_coarsest_levels():
 def test_what_is_refused(options, words):
     with pytest.raises((TypeError, ValueError), match=words):
         Hierarchy.geometric((20, 20), **options)
+
+
+@pytest.mark.parametrize("phase", [0.1, 0.3, 1.0])
+def test_hermitian_stencils_stay_so_on_all_levels_as_cg_needs(phase):
+    turn = np.exp(1j * phase)
+    stencil = np.array([[0, -1, 0], [-turn.conj(), 4, -turn], [0, -1, 0]])
+    hierarchy = Hierarchy.geometric((31, 30), stencil)
+    for level in hierarchy:
+        assert abs(level.matrix - level.matrix.conj().T).max() < 1e-12
+    for fine, coarse in zip(hierarchy[:-1], hierarchy[1:], strict=True):
+        P = fine.transfer.P
+        assert abs(P.conj().T @ fine.matrix @ P - coarse.matrix).max() < 1e-12
+    f = np.random.default_rng(0).standard_normal(930)
+    assert Solver(hierarchy, acceleration=CG()).solve(f).reason.converged

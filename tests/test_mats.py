@@ -183,3 +183,26 @@ def test_a_residual_is_that_of_the_present_numbers(petsc):
     other = u.copy()
     del u
     np.testing.assert_allclose(level.residual_at(other, f).array, 1.0 - 2.0 * A @ other.array)
+
+
+def test_a_correction_is_added_in_one_pass(petsc):
+    P, u, w = drawn(7, 3), np.arange(7.0), np.arange(3.0)
+    state = vec(petsc, u)
+    told = MatrixTransfer(mat(petsc, P)).correct(state, vec(petsc, w))
+    np.testing.assert_allclose(told.array, u + P @ w, rtol=1e-14)
+    np.testing.assert_array_equal(state.array, u)
+
+
+def test_a_tested_residual_is_used_for_its_state_alone_and_once(petsc):
+    level = gallery.poisson(3)[0]
+    u, f, r = np.ones(3), np.ones(3), np.zeros(3)
+    level.keep_residual(u, f, r)
+    assert level.kept_residual(u, f) is r
+    assert level.kept_residual(u, f) is None
+    for other in ((u.copy(), f), (u, f.copy())):
+        level.keep_residual(u, f, r)
+        assert level.kept_residual(*other) is None
+        assert level.kept_residual(u, f) is None
+    level.keep_residual(u, f, r)
+    level.keep_residual(None, None, None)
+    assert level.kept_residual(u, f) is None
