@@ -21,7 +21,7 @@ from calls import growth
 from mgnet import CG, GaussSeidel, Hierarchy, Solver, gallery
 
 Work = Callable[[], Any]
-SWEEPS = {"smoother": GaussSeidel(), "post_smoother": GaussSeidel("backward")}
+SWEEPS: dict[str, Any] = {"smoother": GaussSeidel(), "post_smoother": GaussSeidel("backward")}
 
 
 def gallery_alone(A: Any, f: np.ndarray) -> np.ndarray:
@@ -46,11 +46,11 @@ def solved(hierarchy: Hierarchy, f: np.ndarray) -> np.ndarray:
     return Solver(hierarchy, acceleration=CG()).solve(f).require().value
 
 
-def ruge_stuben(A: Any, f: np.ndarray) -> np.ndarray:
+def ruge_stuben(A: Any, f: np.ndarray) -> Any:
     return pyamg.ruge_stuben_solver(A).solve(f, tol=1e-8, accel="cg")
 
 
-def aggregation(A: Any, f: np.ndarray) -> np.ndarray:
+def aggregation(A: Any, f: np.ndarray) -> Any:
     return pyamg.smoothed_aggregation_solver(A).solve(f, tol=1e-8, accel="cg")
 
 

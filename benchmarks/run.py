@@ -63,6 +63,8 @@ SMALL = {  # script -> arguments; in the order of the page
     "poisson_convergence": "8",
     "line_smoothers": "6",
     "poisson_ranks": "5 --rounds 1",
+    "linear_zoo": "--scale 4 --rounds 1",
+    "hierarchy_memory": "255",
 }
 FULL = {
     "fit_co2": "5 10",

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import petsc4py
 import scipy.sparse as sp
-from zoo_mgnet import hierarchy_of
+from zoo_mgnet import way
 from zoo_problems import Method, Problem, Setup, Solve
 
 petsc4py.init([])
 
 from petsc4py import PETSc  # noqa: E402
 
-__all__ = ["petsc_methods"]
+__all__ = ["petsc_methods", "with_our_levels"]
 
 ONE = " -mg_levels_ksp_type richardson -mg_levels_ksp_max_it 1 -mg_levels_pc_type "
 ONE_SOR, ONE_ILU = ONE + "sor", ONE + "ilu"
@@ -46,10 +46,23 @@ def petsc_methods(problem: Problem) -> dict[str, Method]:
             GAMG + limit + " -mg_levels_ksp_type richardson -mg_levels_pc_type ilu"
         )
     symmetric = problem.kind in ("spd", "singular")
+    return by_krylov(options, symmetric)
+
+
+def with_our_levels(problem: Problem) -> dict[str, Method]:
+    """PCMG on the matrices and prolongations of our hierarchy; a real PETSc has no complex ones."""
+    if problem.kind in ("saddle", "complex"):
+        return {}
+    symmetric, options = problem.kind in ("spd", "singular"), {}
     smoothers = {"Chebyshev and SOR": "", "SOR": ONE_SOR} if symmetric else {"ILU": ONE_ILU}
-    if problem.kind != "complex":  # our complex levels are no levels of a real PETSc
-        for name, sweeps in smoothers.items():
-            options[f"mg with our levels, {name}"] = PCMG + sweeps
+    for name, sweeps in smoothers.items():
+        options[f"PCMG, {name}"] = PCMG + sweeps
+        if way(problem).cycle.startswith("W"):
+            options[f"PCMG, {name}, W"] = PCMG + " -pc_mg_cycle_type w" + sweeps
+    return by_krylov(options, symmetric)
+
+
+def by_krylov(options: dict[str, str], symmetric: bool) -> dict[str, Method]:
     krylov = ["cg"] if symmetric else ["gmres", "bcgs"]
     return {
         f"{name} + {method}": preconditioned(method, parts)
@@ -132,16 +145,15 @@ def preconditioned(method: str, options: str) -> Method:
 
 def take_levels(pc: Any, problem: Problem) -> None:
     """Give PCMG the matrices and prolongations of our hierarchy."""
-    hierarchy = hierarchy_of(problem)
+    hierarchy = way(problem).build(problem)
     last = len(hierarchy) - 1
     pc.setMGLevels(len(hierarchy))
     for number, level in enumerate(hierarchy):
-        if level.transfer is not None:
-            pc.setMGInterpolation(last - number, mat(level.transfer.P))
+        transfer: Any = level.transfer
+        if transfer is not None:
+            pc.setMGInterpolation(last - number, mat(transfer.P))
         if number:
             pc.getMGSmoother(last - number).setOperators(mat(level.matrix))
-    if problem.kind == "singular":
-        pc.getMGCoarseSolve().getPC().setType("svd")
 
 
 def as_complex(solve: Solve) -> Solve:

@@ -11,8 +11,8 @@ from zoo_problems import Method, Problem, Setup, Solve
 
 __all__ = ["pyamg_methods"]
 
-EVOLUTION = ("evolution", {"k": 2, "epsilon": 4.0})
-ENERGY = ("energy", {"krylov": "cg", "maxiter": 4, "degree": 2})
+EVOLUTION: Any = ("evolution", {"k": 2, "epsilon": 4.0})
+ENERGY: Any = ("energy", {"krylov": "cg", "maxiter": 4, "degree": 2})
 
 
 def pyamg_methods(problem: Problem) -> dict[str, Method]:
@@ -31,7 +31,6 @@ def pyamg_methods(problem: Problem) -> dict[str, Method]:
     if problem.kind == "complex":
         kaczmarz: Any = ("gauss_seidel_nr", {"sweep": "symmetric"})
         builders |= {
-            "SA, 3 levels": lambda A: pyamg.smoothed_aggregation_solver(A, max_levels=3, **same),
             "SA, Kaczmarz": lambda A: pyamg.smoothed_aggregation_solver(
                 A, presmoother=kaczmarz, postsmoother=kaczmarz, max_levels=4, **same
             ),
@@ -80,7 +79,8 @@ def pyamg_stokes(problem: Problem) -> Setup:
         area = 1.0 / problem.shape[0] ** 2  # the matrix is the equation times this
 
         def apply(r: np.ndarray) -> np.ndarray:
-            return np.concatenate([cycle @ r[:velocities], r[velocities:] / area])
+            d: Any = cycle @ r[:velocities]
+            return np.concatenate([d, r[velocities:] / area])
 
         M = spla.LinearOperator(problem.A.shape, matvec=apply, dtype=float)  # type: ignore
 
