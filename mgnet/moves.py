@@ -128,9 +128,8 @@ def descend(level: Level, coarse: Level, u: State, r: State) -> tuple[State, Sta
     f = carried(level, "restrict", r, coarse)
     if transfer.inject is None or level.recenter is not None:
         zero = vector.zeros_like(f)
-        if (
-            vector.is_mat(coarse.operator) and coarse.residual is None
-        ):  # the sweep that follows need not multiply
+        # A sweep that follows need not multiply.
+        if vector.is_mat(coarse.operator) and coarse.residual is None:
             coarse.keep_residual(zero, f, f.copy())
         return zero, None, f
     v = carried(level, "inject", u, like=f)
