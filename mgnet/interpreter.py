@@ -235,9 +235,8 @@ def perform(
     if resume is not None:
         _check_resume(schedule, len(levels), resume, (u, f, memory))
     us, fs, vs, rs = (list[Any](states) for states in begin[2:6])
-    memory = dict(begin.memory)
+    unit, coarsest, memory = levels[0].evaluation_cost, len(levels) - 1, dict(begin.memory)
     _recenter(levels, us, rs)
-    unit, coarsest = levels[0].evaluation_cost, len(levels) - 1
     is_finite, known = hierarchy.is_finite, None  # the residual, where a sweep has given it
     steps = schedule[begin.position :]
     following = *steps[1:], Step("down" if ahead else "", 0)
@@ -268,7 +267,8 @@ def perform(
         else:
             us[l] = interpolated(level, us[l + 1], fs[l])
             carry_memory(memory, levels, l)
-        if not (is_finite(us[l]) if norm is None else math.isfinite(norm)):
+        look = _is_looked_at(us[l], norm, number == len(schedule))
+        if not (is_finite(us[l]) if look else math.isfinite(norm or 0.0)):
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
@@ -283,6 +283,15 @@ def perform(
             progress = Progress(schedule, number, *states, dict(memory))
             record(step, StepData(levels[l], us[l], fs[l], *entry[2:6], evaluations, progress))
     return Outcome(us[0], memory, known)
+
+
+def _is_looked_at(u: State, norm: float | None, last: bool) -> bool:
+    """Whether to look for NaN in a state; a norm that is there anyway tells the same.
+
+    Ranks would wait for one another at each look at a Vec: there the next descent and the last step
+    tell.
+    """
+    return norm is None and (last or not vector.is_vec(u))
 
 
 def _spent(level: Any, below: Any, before: tuple[float, float]) -> tuple[float, float]:

@@ -127,7 +127,11 @@ def descend(level: Level, coarse: Level, u: State, r: State) -> tuple[State, Sta
     transfer: Any = level.transfer
     f = carried(level, "restrict", r, coarse)
     if transfer.inject is None or level.recenter is not None:
-        return vector.zeros_like(f), None, f
+        zero = vector.zeros_like(f)
+        # A sweep that follows need not multiply.
+        if vector.is_mat(coarse.operator) and coarse.residual is None:
+            coarse.keep_residual(zero, f, f.copy())
+        return zero, None, f
     v = carried(level, "inject", u, like=f)
     return v, v, f + coarse.apply(v)
 

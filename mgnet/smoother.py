@@ -115,16 +115,6 @@ def _reach(level: Level) -> int:
     return kernels.reach(level.operator) if _sparse(level) else 0
 
 
-def _begins_at_zero(level: Level, u: State, f: State) -> bool:
-    """Whether u is zero, where that is known without a pass over it.
-
-    Of a Vec PETSc remembers the norm, which a cycle takes after each step.
-    """
-    if level.residual is None and vector.is_vec(u) and vector.is_mat(level.operator):
-        return u.norm() == 0.0
-    return _sparse(level, u, f) and kernels.is_zero(u)
-
-
 def residual_at(level: Level, u: State, f: State | None) -> State:
     """`level.residual_at(u, f)`, without a product where a coarse level begins at zero.
 
@@ -135,9 +125,12 @@ def residual_at(level: Level, u: State, f: State | None) -> State:
     array([1., 1., 1.])
     """
     kept = level.kept_residual(u, f)
-    if kept is not None or (f is not None and _begins_at_zero(level, u, f)):
+    if kept is not None:
         level.charge(1.0)
-        return f.copy() if kept is None else kept  # type: ignore[union-attr]
+        return kept
+    if f is not None and _sparse(level, u, f) and kernels.is_zero(u):
+        level.charge(1.0)
+        return f.copy()
     return level.residual_at(u, f)
 
 
