@@ -8,13 +8,15 @@ last attempt counts. Every way of a library is tried on meshes twice as wide, wi
 and the three that are fastest there on the problem itself, within 200; the fastest that converges
 takes turns with the fastest of the other libraries. A time is that of the processor, one thread,
 the median of these rounds. Loops that numba compiles are compiled before. `--scale 2` makes all
-meshes twice as wide. The L-shape needs scikit-fem and is left out without it.
+meshes twice as wide; `--problems` repeats some, and `--save` then keeps the rows of the others. The
+L-shape needs scikit-fem and is left out without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import math
 import multiprocessing
 import statistics
@@ -23,6 +25,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import saved
@@ -200,6 +203,14 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
     ]
 
 
+def with_others(rows: list[saved.Row], file: Path) -> list[saved.Row]:
+    """The rows, and those of other problems that are saved already."""
+    kept = json.loads(file.read_text())["rows"] if file.is_file() else []
+    new = {row["problem"] for row in rows}
+    rows = [*rows, *(row for row in kept if row["problem"] not in new)]
+    return sorted(rows, key=lambda row: list(PROBLEMS).index(row["problem"]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", type=int, default=1, help="1, 2, 4: meshes as many times wider")
@@ -219,6 +230,8 @@ def main() -> None:
             rows += pool.apply(case, (name, given.scale, given.rounds))
             own = [row for row in rows if row["problem"] == name]
             print("\n".join(text_of(own)), flush=True)
+    if given.save:
+        rows = with_others(rows, given.save / "linear_zoo.json")
     setting = f"residual 1e-8, {given.rounds} rounds in turns, seconds of the processor"
     told: Any = targets(rows)
     lines = [setting, saved.heading(), "", *text_of(rows), "", *saved.verdicts(told)]

@@ -56,6 +56,8 @@ def way(problem: Problem) -> Way:
         return Way("galerkin, refined mesh", refined, CG())
     if problem.more.get("degrees", 0.0) % 90.0:  # no axis is that of the strong couplings
         return Way("geometric", geometric, CG(), "W(1,1)")
+    if problem.more.get("constant"):
+        return Way("geometric, symmetric sweeps", symmetric, CG())
     return Way("geometric", geometric, CG())
 
 
@@ -68,6 +70,11 @@ def mgnet_methods(problem: Problem) -> dict[str, Method]:
 
 def geometric(problem: Problem) -> Hierarchy:
     return Hierarchy.geometric(problem.shape, problem.A)
+
+
+def symmetric(problem: Problem) -> Hierarchy:
+    smoother = GaussSeidel("symmetric")
+    return Hierarchy.geometric(problem.shape, problem.A, smoother=smoother)
 
 
 def with_ilu(problem: Problem) -> Hierarchy:

@@ -53,7 +53,7 @@ def anisotropy(n: int, degrees: float) -> Problem:
     kind = {"epsilon": 1e-3, "theta": np.radians(degrees), "type": "FE"}
     stencil = pyamg.gallery.diffusion_stencil_2d(**kind)
     A = sp.csr_matrix(pyamg.gallery.stencil_grid(stencil, (n, n), format="csr"))
-    more = {"degrees": degrees}
+    more = {"degrees": degrees, "constant": True}
     return Problem(A, random(n * n), "spd", (n, n), more=more)
 
 
@@ -103,7 +103,7 @@ def neumann(n: int) -> Problem:
     around = [ones.copy() for _ in range(4)]
     around[0][0] = around[1][-1] = around[2][:, 0] = around[3][:, -1] = 0.0
     f = random(n * n)
-    return Problem(five_points(around), f - f.mean(), "singular", (n, n))
+    return Problem(five_points(around), f - f.mean(), "singular", (n, n), more={"constant": True})
 
 
 def poisson_3d(n: int) -> Problem:
