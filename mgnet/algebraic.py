@@ -254,7 +254,7 @@ def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
     hermitian = bool(np.max(off) <= ROUNDING * 10 * scale)
     definite = bool((diagonal.real > 0.0).all() and abs(diagonal.imag).max() <= ROUNDING * scale)
     real = A.dtype.kind == "f"
-    scalar = real and near_nullspace is None and matrix.format == "csr" and diagonal.all()
+    scalar = real and near_nullspace is None and matrix.format == "csr" and bool(diagonal.all())
     if scalar:
         outside: Any = A - sp.diags(diagonal)
         signed: Any = sp.csr_matrix(sp.diags(np.sign(diagonal)) @ outside).data

@@ -250,3 +250,36 @@ def test_the_lines_of_a_null_space_are_code_too(capsys):
     assert ", nullspace=nullspace)" in capsys.readouterr().out
     solve(A, A @ np.arange(900.0))
     assert ", nullspace='constant')" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("factor", "words"),
+    [
+        (1.0, ["Hermitian, diagonal positive", "acceleration=CG()"]),
+        (1.0 + 0.1j, ["not Hermitian", "acceleration=FGMRES(restart=30)"]),
+    ],
+)
+def test_the_method_fits_the_symmetry_of_complex_matrices(factor, words, capsys):
+    """A Hermitian matrix need not be symmetric, nor a symmetric one Hermitian."""
+    A = gallery.poisson((30, 31), levels=1)[0].matrix
+    turn = sp.diags(np.exp(1j * np.random.default_rng(0).uniform(0.0, 6.0, 930)))
+    A = sp.csr_matrix(turn @ A @ turn.conj() * factor)
+    x = solve(A, np.ones(930))
+    assert la.norm(A @ x - 1.0) <= 1.001e-8 * 930**0.5
+    told = capsys.readouterr().out
+    assert all(word in told for word in words)
+
+
+def test_after_a_breakdown_of_cg_comes_fgmres(capsys):
+    A = MATRICES["indefinite"]()
+    solve(A, np.ones(930))
+    told = capsys.readouterr().out
+    assert told.index("acceleration=CG()") < told.index("BREAKDOWN")
+    assert "acceleration=FGMRES(restart=30)" in told[told.index("BREAKDOWN") :]
+
+
+def test_every_column_that_is_projected_is_warned_of():
+    A, ones = neumann(30), np.ones(900)
+    for b in (np.stack([ones, A @ np.arange(900.0)], 1), np.stack([A @ np.arange(900.0), ones], 1)):
+        with pytest.warns(UserWarning, match="no x solves"):
+            solve(A, b, verbose=False)

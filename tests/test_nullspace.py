@@ -13,6 +13,7 @@ from mgnet import (
     GMRES,
     Anderson,
     Direct,
+    GaussSeidel,
     Hierarchy,
     Jacobi,
     Level,
@@ -225,3 +226,40 @@ def test_nothing_is_left_of_a_right_hand_side_of_null_vectors(method, kind, seed
     solution = Solver(hierarchy, "V(0,0)", acceleration=method).solve(f)
     assert solution.reason.converged and not solution.value.any()
     assert solution.projected == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("apart", [1.0, 1e-7])
+def test_projections_of_complex_bases(seed, apart):
+    """Orthogonal to all vectors, also where these are nearly dependent."""
+    generator = np.random.default_rng(seed)
+    V = generator.standard_normal((9, 3)) + 1j * generator.standard_normal((9, 3))
+    V[:, 1] = V[:, 0] + apart * V[:, 1]
+    f, keep = generator.standard_normal((2, 9)) + 1j * generator.standard_normal((2, 9))
+    space, Q = NullSpace(V), la.qr(V, mode="economic")[0]
+    assert la.norm(V.conj().T @ space.project(f)) <= 1e-12 * la.norm(V)
+    new = space.remove(f, keep=keep)
+    assert np.allclose(Q.conj().T @ (new - keep), 0.0, atol=1e-6 if apart < 1.0 else 1e-12)
+    gram = np.array(space.vectors).conj() @ np.array(space.vectors).T
+    assert np.allclose(gram, np.eye(3), atol=1e-13)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_null_vectors_of_single_precision_are_known_to_rounding(seed):
+    d = np.random.default_rng(seed).uniform(0.5, 2.0, 40)
+    A = sp.csr_matrix(sp.diags(d) @ laplacian(40) @ sp.diags(d), dtype=np.float32)
+    assert Hierarchy([Level(A, Direct("pinv"))], nullspace=1.0 / d).nullspace is not None
+
+
+@pytest.mark.parametrize("method", [CG(), GMRES(), FGMRES(2), Anderson(), None], ids=str)
+def test_states_on_the_way_keep_the_mean_of_the_start(method):
+    level = Level(laplacian(20), GaussSeidel("symmetric"))
+    f = np.random.default_rng(0).standard_normal(20)
+    means = []
+    Solver(
+        Hierarchy([level], nullspace="constant"),
+        "V(0,0)",
+        acceleration=method,
+        monitor=lambda _, u: means.append(u.mean()),
+    ).solve(f, np.arange(20.0))
+    assert len(means) > 3 and np.allclose(means, 9.5, atol=1e-10)
