@@ -376,9 +376,13 @@ def _projected(hierarchy: Hierarchy, f: State | None) -> tuple[State | None, flo
     """The right-hand side in the range of a singular matrix, and how much of its norm was not."""
     if f is None or hierarchy.nullspace is None:
         return f, 0.0
-    new = hierarchy.nullspace.project(f)
-    size = hierarchy.norm(f)
-    return new, hierarchy.norm(f - new) / size if 0.0 < size < math.inf else 0.0
+    new, size = hierarchy.nullspace.project(f), hierarchy.norm(f)
+    if not 0.0 < size < math.inf:
+        return new, 0.0
+    projected = hierarchy.norm(f - new) / size
+    if hierarchy.norm(new) <= 10.0 * vector.precision_of(f) * size:
+        new = vector.zeros_like(f)  # else one would solve for the rounding of f
+    return new, projected
 
 
 def _shaped(u: State, shape: tuple[int, ...]) -> State:
