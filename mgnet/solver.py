@@ -14,7 +14,7 @@ from mgnet import vector
 from mgnet.anderson import Anderson
 from mgnet.best_state import BestState
 from mgnet.callbacks import ends, real_function
-from mgnet.diagnosis import stands_at_rounding
+from mgnet.diagnosis import is_rounding, stands_at_rounding
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord
 from mgnet.interpreter import Memory, StepData, run
@@ -191,7 +191,7 @@ class Solver:
         spent, seen = 0.0, 0  # the work of cycles.records[:seen]
         while True:
             iteration.measure(norms)
-            if isinstance(iteration, KrylovMethod) and self._met(norms, scale):
+            if isinstance(iteration, KrylovMethod) and self._may_end(norms, scale):
                 iteration.confirm(norms)
             best.see(iteration.state)
             spent, seen = spent + sum([e.work for e in cycles.records[seen:]]), len(cycles.records)
@@ -215,7 +215,13 @@ class Solver:
                 reason, message = Reason.BREAKDOWN, f"iteration {len(norms)}: {error}"
                 break
             schedule = repeated
-        value = iteration.state()
+        if isinstance(iteration, KrylovMethod) and reason is not Reason.NOT_FINITE:
+            iteration.confirm(norms)
+            history[-1] = history[-1]._replace(residual_norm=norms[-1])
+            told = norms, hierarchy[0], hierarchy.norm, iteration.state(), f
+            if reason is Reason.BREAKDOWN and is_rounding(*told):
+                reason, message = Reason.ROUNDING, ""  # it is the last digits that broke it
+        value, rounded = iteration.state(), reason is Reason.ROUNDING
         return Solution(
             _shaped(value if reason.converged else best.state(value), shape),
             reason,
@@ -224,7 +230,7 @@ class Solver:
             time.perf_counter() - began,
             cycles.memory,
             tuple(cycles.records),
-            message or ("" if reason.converged else iteration.advice),
+            message or ("" if reason.converged or rounded else iteration.advice),
             cycles.last_cycle,
             hierarchy.norm,
             iteration.restarts,
@@ -232,10 +238,9 @@ class Solver:
             projected=projected,
         )
 
-    def _met(self, norms: list[float], scale: float) -> bool:
-        """Whether a tolerance is met."""
-        reason = self._limit(norms, scale)
-        return reason is not None and reason.converged
+    def _may_end(self, norms: list[float], scale: float) -> bool:
+        """Whether these norms, if they are right, end the solve."""
+        return self._limit(norms, scale) not in (None, Reason.NOT_FINITE)
 
     def _merit_work(self, values: list[float]) -> float:
         """The work of so many values: one each, but those of a function of the user."""

@@ -8,6 +8,9 @@ import pytest
 import scipy.sparse as sp
 
 from mgnet import (
+    CG,
+    FGMRES,
+    GMRES,
     Anderson,
     Backtracking,
     Chebyshev,
@@ -359,3 +362,22 @@ def test_every_ending_is_explained(seed):
         assert text
     assert len(solution.history) == solution.cycles + 1
     assert isinstance(solution.factor, float)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_only_rounding_stops_is_blamed_on_nothing_else(seed):
+    draw = np.random.default_rng(seed)
+    kinds = ("periodic", "neumann")[draw.integers(2)], ("neumann", "dirichlet")[draw.integers(2)]
+    shape = ((700,), (30, 21))[draw.integers(2)]
+    c = 10.0 ** draw.uniform(-4.0, 4.0, shape)
+    hierarchy = Hierarchy.geometric(shape, coefficients=c, boundary=kinds[: len(shape)])
+    f = draw.standard_normal(hierarchy[0].unknowns) + 1.0
+    for acceleration in (CG(), GMRES(), FGMRES()):
+        solver = Solver(hierarchy, acceleration=acceleration, rtol=1e-25, max_cycles=200)
+        solution = solver.solve(f)
+        assert solution.reason is Reason.ROUNDING, str(solution)
+        assert not solution.message
+        r = f - hierarchy[0].matrix @ solution.value
+        if hierarchy.nullspace is not None:
+            r -= r.mean()
+        assert 0.2 < solution.residual_norms[-1] / np.linalg.norm(r) < 5.0
