@@ -225,8 +225,31 @@ def stands_at_rounding(
     now, before = norms[-1], norms[-4:-1]
     if len(before) < 3 or not 0.0 < 0.5 * before[0] <= now:
         return False
+    return is_rounding(norms, level, norm, u, f)
+
+
+def is_rounding(
+    norms: Sequence[float],
+    level: Level,
+    norm: Callable[[State], float],
+    u: State,
+    f: State | None,
+) -> bool:
+    """Whether the last residual norm is as small as the precision of u allows.
+
+    Parameters
+    ----------
+    norms, level, norm, u, f
+        As of `stands_at_rounding`.
+
+    Examples
+    --------
+    >>> from mgnet import gallery
+    >>> is_rounding([1.0, 1e-16], gallery.poisson(7)[0], np.linalg.norm, np.ones(7), None)
+    True
+    """
     scale = (0.0 if f is None else norm(f)) or norms[0]
-    return now <= FALLEN * scale and now <= ROUNDING * rounding_noise(level, norm, u, f)
+    return norms[-1] <= min(FALLEN * scale, ROUNDING * rounding_noise(level, norm, u, f))
 
 
 def _rounding(solution: Solution, diagnosis: Diagnosis) -> list[str]:

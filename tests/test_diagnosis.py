@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from mgnet import (
     CG,
     FGMRES,
+    GMRES,
     Anderson,
     Backtracking,
     Chebyshev,
@@ -368,3 +369,22 @@ def test_an_accelerated_solve_is_not_told_to_accelerate(acceleration):
     solver = Solver(gallery.poisson((127, 7)), max_cycles=6, acceleration=acceleration)
     told = solver.solve(np.random.default_rng(0).standard_normal(889)).explain()
     assert "LineRelaxation" in told and "acceleration=" not in told
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_only_rounding_stops_is_blamed_on_nothing_else(seed):
+    draw = np.random.default_rng(seed)
+    kinds = ("periodic", "neumann")[draw.integers(2)], ("neumann", "dirichlet")[draw.integers(2)]
+    shape = ((700,), (30, 21))[draw.integers(2)]
+    c = 10.0 ** draw.uniform(-4.0, 4.0, shape)
+    hierarchy = Hierarchy.geometric(shape, coefficients=c, boundary=kinds[: len(shape)])
+    f = draw.standard_normal(hierarchy[0].unknowns) + 1.0
+    for acceleration in (CG(), GMRES(), FGMRES()):
+        solver = Solver(hierarchy, acceleration=acceleration, rtol=1e-25, max_cycles=200)
+        solution = solver.solve(f)
+        assert solution.reason is Reason.ROUNDING, str(solution)
+        assert not solution.message
+        r = f - hierarchy[0].matrix @ solution.value
+        if hierarchy.nullspace is not None:
+            r -= r.mean()
+        assert 0.2 < solution.residual_norms[-1] / np.linalg.norm(r) < 5.0

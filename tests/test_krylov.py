@@ -400,3 +400,23 @@ def test_breakdowns_are_told_by_what_is_wrong(seed):
         assert solution.reason.name == "BREAKDOWN" and words in solution.message
         if method != CG():  # whose residual norms may grow on the way
             assert solution.residual_norms[-1] <= 1.001 * solution.residual_norms[0]
+
+
+@pytest.mark.parametrize("method", [CG(), GMRES(4), FGMRES(4)], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_norm_is_that_of_the_residual_however_a_solve_ends(seed, method):
+    generator = np.random.default_rng(seed)
+    c = 10.0 ** generator.uniform(-2.0, 2.0, 300)
+    hierarchy = Hierarchy.geometric(300, coefficients=c)
+    f = generator.standard_normal(300)
+    count = int(generator.integers(40, 90))  # the norms of the recurrences fall far below rounding
+    for how in (
+        {"max_cycles": count},
+        {"monitor": lambda record, u: record.cycle == count},
+        {"seconds": 1e-3, "max_cycles": 10**6},
+    ):
+        solver = Solver(hierarchy, rtol=0.0, acceleration=method, **how)
+        solution = solver.solve(f)
+        assert not solution.reason.converged
+        exact = np.linalg.norm(f - hierarchy[0].matrix @ solution.value)
+        assert 0.2 * exact < solution.residual_norms[-1] < 5.0 * exact
