@@ -60,6 +60,8 @@ class Diagnosis:
         The last Level and (u, f) of each level.
     start : state or None
         Before the last cycle, where that is known.
+    plain : bool
+        Whether the solve was not accelerated.
 
     Examples
     --------
@@ -78,6 +80,7 @@ class Diagnosis:
         self.levels: dict[int, Level] = {}
         self.states: dict[int, tuple[State, State | None]] = {}
         self._solution = solution
+        self.plain = solution.acceleration is None
         self._norms: dict[int, float] = {}  # of each level, after the step before
         # Of each level that was gone down to: u and the residual norm there, and r above.
         self._arrivals: dict[int, tuple[State, float, State]] = {}
@@ -261,15 +264,29 @@ def _inconsistent(solution: Solution, diagnosis: Diagnosis) -> list[str]:
 
     limit = 1e-10 * stretched(vector.random_like(u, np.random.default_rng(0)))
     found = {"residual": level.residual_at(u, f)}
+    if f is not None and _outside_constants(level.matrix, f, norm, solution.dot):
+        found["vector of ones"] = vector.zeros_like(u) + 1.0
     if diagnosis.start is not None and norm(u - diagnosis.start) > 1e-10 * norm(u):
         found["change of the last cycle"] = u - diagnosis.start
     return [
         f"level 0: the matrix takes the {name} to zero, so it is singular, and the equation has no "
         "solution: subtract from f what no solution can give (its mean, for a periodic or a "
-        "Neumann problem)"
+        "Neumann problem), or give the hierarchy its nullspace ('constant', there)"
         for name, v in found.items()
         if stretched(v) <= limit
     ][:1]
+
+
+def _outside_constants(matrix: Any, f: State, norm: Any, dot: Any) -> bool:
+    """Whether all products of the matrix have mean zero, but f has not."""
+    if vector.is_vec(f):
+        return False
+    ones = vector.zeros_like(f) + 1.0
+    image = vector.apply(matrix, vector.random_like(f, np.random.default_rng(1)))
+    size = norm(ones)
+    return abs(dot(ones, image)) <= 1e-10 * size * norm(image) and abs(
+        dot(ones, f)
+    ) > 1e-10 * size * norm(f)
 
 
 def _scaling(diagnosis: Diagnosis) -> list[str]:
@@ -330,7 +347,7 @@ def _smoothing(diagnosis: Diagnosis) -> list[str]:
     told = told or any_smoother(level, diagnosis.states[named[0]][0])
     return [
         f"{_listed(named)}: a sweep of {level.smoother} leaves {worst:.3f} of the residual norm, "
-        f"and no coarser level sees the rest: {told}, or use acceleration=Anderson()"
+        f"and no coarser level sees the rest: {told}{_accelerate(diagnosis, 'or use')}"
     ]
 
 
@@ -345,7 +362,12 @@ def _growing(diagnosis: Diagnosis, factor: float) -> list[str]:
         told += "with an F- or W-cycle or more sweeps"
         shown = stronger_smoother(diagnosis.levels[0], diagnosis.states[0][0])
         return [f"{told}; or else, {shown}" if shown else told]
-    return [told + ", and no level stands out: try more sweeps, or acceleration=Anderson()"]
+    return [f"{told}, and no level stands out: try more sweeps{_accelerate(diagnosis, 'or')}"]
+
+
+def _accelerate(diagnosis: Diagnosis, words: str) -> str:
+    """The advice to accelerate, where that is not done already."""
+    return f", {words} acceleration=Anderson()" if diagnosis.plain else ""
 
 
 def _is_plain(level: Level) -> bool:

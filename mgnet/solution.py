@@ -136,6 +136,8 @@ class Solution:
     projected : float
         How much of the norm of the right-hand side lay outside the range of a singular matrix, and
         was left out: between 0 and 1, for hierarchies with a `nullspace`.
+    acceleration : Anderson, CG, GMRES, FGMRES or None
+        That of the solver, so that `explain` does not advise what is done already.
 
     Examples
     --------
@@ -162,6 +164,7 @@ class Solution:
     dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
     member: int = 0
     projected: float = 0.0
+    acceleration: Any = field(default=None, repr=False)
 
     @property
     def residual_norms(self) -> tuple[float, ...]:

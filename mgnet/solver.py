@@ -234,6 +234,7 @@ class Solver:
             iteration.restarts,
             hierarchy.dot,
             projected=projected,
+            acceleration=self.acceleration,
         )
 
     def _measure(

@@ -8,6 +8,9 @@ import pytest
 import scipy.sparse as sp
 
 from mgnet import (
+    CG,
+    FGMRES,
+    GMRES,
     Anderson,
     Backtracking,
     Chebyshev,
@@ -359,3 +362,26 @@ def test_every_ending_is_explained(seed):
         assert text
     assert len(solution.history) == solution.cycles + 1
     assert isinstance(solution.factor, float)
+
+
+@pytest.mark.parametrize("method", [None, CG(), GMRES(5), FGMRES(), Anderson()], ids=str)
+def test_a_neumann_problem_without_a_null_space_is_told_under_any_acceleration(method):
+    A = sp.lil_matrix(sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(31, 31)))
+    A[0, 0] = A[-1, -1] = 1.0
+    hierarchy = Hierarchy([Level(sp.csr_matrix(A), Jacobi())])
+    f = np.random.default_rng(0).standard_normal(31) + 0.5
+    solution = Solver(hierarchy, "V(0,0)", acceleration=method, max_cycles=60).solve(f)
+    assert not solution.reason.converged
+    told = solution.explain()
+    assert "or give the hierarchy its nullspace ('constant', there)" in told
+
+
+@pytest.mark.parametrize("method", [CG(), GMRES(5), FGMRES(), Anderson()], ids=str)
+def test_who_accelerates_is_not_told_to(method):
+    def told(acceleration):
+        hierarchy = gallery.poisson((63, 7), smoother=Jacobi(0.02))
+        solver = Solver(hierarchy, acceleration=acceleration, max_cycles=12)
+        return solver.solve(np.ones(441)).explain()
+
+    assert "acceleration=Anderson()" in told(None)
+    assert "acceleration=Anderson()" not in told(method)
