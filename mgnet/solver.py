@@ -14,7 +14,6 @@ from mgnet import vector
 from mgnet.anderson import Anderson
 from mgnet.best_state import BestState
 from mgnet.callbacks import ends, real_function
-from mgnet.diagnosis import is_rounding, stands_at_rounding
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord
 from mgnet.interpreter import Memory, StepData, run
@@ -25,6 +24,7 @@ from mgnet.limits import check_limits
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
 from mgnet.operands import operands
+from mgnet.rounding import is_rounding, stands_at_rounding
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
 
@@ -220,8 +220,8 @@ class Solver:
         if isinstance(iteration, KrylovMethod):
             norms[-1] = iteration.settled(norms)
             history[-1] = history[-1]._replace(residual_norm=norms[-1])
-            told = norms, hierarchy[0], hierarchy.norm, iteration.state(), f
-            if reason is Reason.BREAKDOWN and is_rounding(*told):
+            told = hierarchy[0], hierarchy.norm, iteration.state(), f
+            if reason is Reason.BREAKDOWN and is_rounding(norms, *told):
                 reason, message = Reason.ROUNDING, ""  # it is the last digits that broke it
         value, rounded = iteration.state(), reason is Reason.ROUNDING
         return Solution(

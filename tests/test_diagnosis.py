@@ -27,7 +27,8 @@ from mgnet import (
     interpolation_matrix,
 )
 from mgnet.depth import heat
-from mgnet.diagnosis import Diagnosis, stands_at_rounding
+from mgnet.diagnosis import Diagnosis
+from mgnet.rounding import stands_at_rounding
 
 
 def swapped(hierarchy, number, **parts):
@@ -388,3 +389,15 @@ def test_what_only_rounding_stops_is_blamed_on_nothing_else(seed):
         if hierarchy.nullspace is not None:
             r -= r.mean()
         assert 0.2 < solution.residual_norms[-1] / np.linalg.norm(r) < 5.0
+
+
+@pytest.mark.parametrize("method", [None, CG(), GMRES(5), FGMRES(), Anderson()], ids=str)
+def test_a_neumann_problem_without_a_null_space_is_told_under_any_acceleration(method):
+    A = sp.lil_matrix(sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(31, 31)))
+    A[0, 0] = A[-1, -1] = 1.0
+    hierarchy = Hierarchy([Level(sp.csr_matrix(A), Jacobi())])
+    f = np.random.default_rng(0).standard_normal(31) + 0.5
+    solution = Solver(hierarchy, "V(0,0)", acceleration=method, max_cycles=60).solve(f)
+    assert not solution.reason.converged
+    told = solution.explain()
+    assert "or give the hierarchy its nullspace ('constant', there)" in told
