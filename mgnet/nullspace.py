@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from mgnet import norms, vector
 from mgnet.combinations import add_scaled, inner
 from mgnet.limits import shown
 
-__all__ = ["NullSpace"]
+__all__ = ["NullSpace", "in_range"]
 
 State = Any
 
@@ -167,6 +167,27 @@ class NullSpace:
         if self.vectors is None:
             return "NullSpace of constants"
         return f"NullSpace of {len(self.vectors)} vectors"
+
+
+def in_range(
+    nullspace: NullSpace | None, f: State | None, norm: Callable[[State], float]
+) -> tuple[State | None, float]:
+    """The right-hand side in the range of a singular matrix, and how much of its norm was not.
+
+    Examples
+    --------
+    >>> in_range(NullSpace(), np.array([1.0, 1.0]), norms.norm)
+    (array([0., 0.]), 1.0)
+    """
+    if f is None or nullspace is None:
+        return f, 0.0
+    new, size = nullspace.project(f), norm(f)
+    if not 0.0 < size < math.inf:
+        return new, 0.0
+    projected = norm(f - new) / size
+    if norm(new) <= 10.0 * vector.precision_of(f) * size:
+        new = vector.zeros_like(f)  # else one would solve for the rounding of f
+    return new, projected
 
 
 def _attached(matrix: Any, getter: str) -> Any:

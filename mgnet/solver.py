@@ -23,6 +23,7 @@ from mgnet.launched import hint_of_repeated_solve
 from mgnet.limits import check_limits
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
+from mgnet.nullspace import in_range
 from mgnet.operands import operands
 from mgnet.rounding import is_rounding, stands_at_rounding
 from mgnet.schedule import Schedule, Step
@@ -181,11 +182,10 @@ class Solver:
         f, u, shape = operands("Solver.solve", self.hierarchy, f, u)
         began = time.perf_counter()
         hierarchy, bound = self._bound(f if u is None else u)
-        f, projected = _projected(hierarchy, f)
+        f, projected = in_range(hierarchy.nullspace, f, hierarchy.norm)
         cycles = Cycles(hierarchy, f, dict(memory or {}), self.record)
         schedule, message, norms, history = self.schedule, "", list[float](), list[CycleRecord]()
-        opening = schedule.opening
-        repeated = Schedule(schedule[opening:]) if opening else schedule
+        repeated = Schedule(schedule[schedule.opening :]) if schedule.opening else schedule
         iteration = iterate(cycles, repeated, u, self.acceleration)
         scale, best = 0.0 if f is None else hierarchy.norm(f), BestState(self._merit(f))
         spent, seen = 0.0, 0  # the work of cycles.records[:seen]
@@ -220,9 +220,8 @@ class Solver:
         if isinstance(iteration, KrylovMethod):
             norms[-1] = iteration.settled(norms)
             history[-1] = history[-1]._replace(residual_norm=norms[-1])
-            told = hierarchy[0], hierarchy.norm, iteration.state(), f
-            if reason is Reason.BREAKDOWN and is_rounding(norms, *told):
-                reason, message = Reason.ROUNDING, ""  # it is the last digits that broke it
+            if reason is Reason.BREAKDOWN and self._is_rounding(iteration, norms, f):
+                reason, message = Reason.ROUNDING, ""
         value, rounded = iteration.state(), reason is Reason.ROUNDING
         return Solution(
             _shaped(value if reason.converged else best.state(value), shape),
@@ -249,6 +248,10 @@ class Solver:
         ends = self._limit(norms, scale) not in (None, Reason.NOT_FINITE)
         if ends and isinstance(iteration, KrylovMethod):
             iteration.confirm(norms)
+
+    def _is_rounding(self, iteration: KrylovMethod, norms: list[float], f: State | None) -> bool:
+        level, norm = self.hierarchy[0], self.hierarchy.norm
+        return is_rounding(norms, level, norm, iteration.state(), f)
 
     def _merit_work(self, values: list[float]) -> float:
         """The work of so many values: one each, but those of a function of the user."""
@@ -375,19 +378,6 @@ def _check_clocks(seconds: float, u: State) -> None:
             f"Solver got seconds {seconds:g} for a Vec over {processes} processes, whose clocks "
             "differ; give max_cycles"
         )
-
-
-def _projected(hierarchy: Hierarchy, f: State | None) -> tuple[State | None, float]:
-    """The right-hand side in the range of a singular matrix, and how much of its norm was not."""
-    if f is None or hierarchy.nullspace is None:
-        return f, 0.0
-    new, size = hierarchy.nullspace.project(f), hierarchy.norm(f)
-    if not 0.0 < size < math.inf:
-        return new, 0.0
-    projected = hierarchy.norm(f - new) / size
-    if hierarchy.norm(new) <= 10.0 * vector.precision_of(f) * size:
-        new = vector.zeros_like(f)  # else one would solve for the rounding of f
-    return new, projected
 
 
 def _shaped(u: State, shape: tuple[int, ...]) -> State:
