@@ -76,7 +76,8 @@ def solve(
     Parameters
     ----------
     matrix : SciPy sparse matrix or array of shape (n, n)
-        BSR matrices are systems: a block for each point. All is computed in double precision.
+        BSR matrices are systems: a block for each point. All is computed in double precision, or
+        in that of b where it is higher.
     b : array of shape (n,), (n, 1) or (n, k)
         k right-hand sides are solved one after another with one hierarchy.
     rtol : float
@@ -101,6 +102,11 @@ def solve(
     ImportError
         If PyAMG is needed and not there.
 
+    Warns
+    -----
+    UserWarning
+        If the matrix is singular and b has a part outside its range, which x leaves.
+
     Examples
     --------
     >>> from mgnet import gallery
@@ -113,18 +119,23 @@ def solve(
     A = _checked(matrix)
     columns = _columns(b, A.shape[0])
     tell = print if verbose else _silent
-    kind = _kind(A, near_nullspace)
+    near = _near(near_nullspace, A.shape[0])
+    kind = _kind(A, near)
     space = NullSpace.of("constant" if nullspace is None and kind.singular else nullspace)
+    if space is not None:
+        space.check(A)
+    found = nullspace is None or isinstance(nullspace, str)
+    null = "" if space is None else ", nullspace=" + ("'constant'" if found else "nullspace")
     tell(f"mgnet.solve: {A.shape[0]} unknowns, {A.nnz} entries, {kind}")
     tried: list[str] = []
     method: CG | FGMRES = CG() if kind.hermitian and kind.definite else FGMRES()
-    for way in _ways(A, kind, space, near_nullspace):
+    for way in _ways(A, kind, (space, null), near):
         try:
             began = time.perf_counter()
             with _reproducible():
                 hierarchy = way.make()
             tell(f"  hierarchy = {way.text}  # {_size(hierarchy)}, {_seconds(began)}")
-            x, last = _solved(hierarchy, method, columns, rtol, tell)
+            x, last, projected = _solved(hierarchy, method, columns, rtol, tell)
         except ImportError:
             raise
         except Exception as error:  # whatever a set-up of PyAMG meets in a matrix it is not for
@@ -132,8 +143,11 @@ def solve(
             tell(f"  not taken: {tried[-1]}")
             continue
         if last.reason.converged:
+            _warn_of_projection(projected, rtol)
             return x.reshape(np.shape(b))
-        tried.append(f"{way.text}: {last.reason.name}, factor {last.factor:.2f} per iteration")
+        reached = last.residual_norms[-1] / (last.norm(columns[:, x.shape[1] - 1]) or 1.0)
+        how = "given up" if last.reason is Reason.MONITOR else last.reason.name
+        tried.append(f"{way.text}: {how} at {reached:.1e} of the norm of b")
         if last.reason is Reason.BREAKDOWN:
             method = FGMRES()  # the matrix is not definite
     raise RuntimeError(
@@ -163,24 +177,48 @@ def _checked(matrix: Any) -> Any:
     if vector.is_tensor(matrix) or vector.is_mat(matrix):
         matrix = vector.as_scipy(matrix, "mgnet.solve")
     if not sp.issparse(matrix):
-        matrix = np.asarray(matrix)
-        if matrix.ndim != 2 or matrix.dtype.kind not in "fciub":
-            raise TypeError(
-                f"mgnet.solve got {vector.describe(matrix)} as a matrix; give a SciPy sparse "
-                "matrix or a two-dimensional array of numbers"
-            )
+        matrix = _array("a matrix", matrix, "give a SciPy sparse matrix or")
+    if matrix.ndim != 2 or matrix.dtype.kind not in "fciub":
+        raise TypeError(
+            f"mgnet.solve got {vector.describe(matrix)} as a matrix; give a SciPy sparse "
+            "matrix or a two-dimensional array of numbers"
+        )
     if matrix.shape[0] != matrix.shape[1] or not matrix.shape[0]:
-        raise ValueError(f"mgnet.solve got a matrix of shape {matrix.shape}; it must be square")
+        raise ValueError(
+            f"mgnet.solve got a matrix of shape {matrix.shape}; it must be square, with a row"
+        )
+    matrix = matrix.astype(complex if matrix.dtype.kind == "c" else float, copy=False)
     blocks = sp.issparse(matrix) and matrix.format == "bsr" and matrix.blocksize != (1, 1)
     A = matrix if blocks else sp.csr_matrix(matrix)
-    A = A.astype(complex if A.dtype.kind == "c" else float, copy=False)
+    if not A.has_canonical_format:
+        A = A.copy()  # SciPy and PyAMG would sort the entries of the user
+        A.sum_duplicates()
     if not np.isfinite(A.data).all():
         raise ValueError("mgnet.solve got a matrix with entries that are not finite")
     return A
 
 
+def _array(what: str, given: Any, give: str = "give") -> np.ndarray:
+    """As an array of numbers."""
+    if sp.issparse(given):
+        raise TypeError(
+            f"mgnet.solve got {what} as a sparse matrix; {give} an array, as .toarray()"
+        )
+    try:
+        array = np.asarray(given)
+    except (TypeError, ValueError):  # rows of different lengths
+        array = np.array(None)
+    if array.dtype.kind not in "fciub" or np.ma.is_masked(given):
+        raise TypeError(
+            f"mgnet.solve got {what} of type {type(given).__name__}"
+            + (f" and {array.dtype}" if array.ndim else "")
+            + f"; {give} an array of numbers, without masked ones"
+        )
+    return array
+
+
 def _columns(b: Any, rows: int) -> np.ndarray:
-    array = np.asarray(b)
+    array = _array("b", b)
     if array.ndim not in (1, 2) or len(array) != rows:
         raise ValueError(
             f"mgnet.solve got b of shape {array.shape} for a matrix of {rows} rows; give shape "
@@ -190,6 +228,20 @@ def _columns(b: Any, rows: int) -> np.ndarray:
         raise ValueError("mgnet.solve got b without a column; give at least one right-hand side")
     if array.dtype.kind in "fc" and not np.isfinite(array).all():
         raise ValueError("mgnet.solve got b with entries that are not finite")
+    wide = array if array.dtype.kind in "fc" else array.astype(float)
+    return wide.reshape(rows, -1)
+
+
+def _near(given: Any, rows: int) -> np.ndarray | None:
+    """The near null space as PyAMG takes it, or None."""
+    if given is None:
+        return None
+    array = _array("near_nullspace", given)
+    if array.ndim not in (1, 2) or len(array) != rows or not np.isfinite(array).all():
+        raise ValueError(
+            f"mgnet.solve got near_nullspace of shape {array.shape} for a matrix of {rows} rows; "
+            f"give finite numbers of shape ({rows}, k)"
+        )
     return array.reshape(rows, -1)
 
 
@@ -202,7 +254,7 @@ def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
     hermitian = bool(np.max(off) <= ROUNDING * 10 * scale)
     definite = bool((diagonal.real > 0.0).all() and abs(diagonal.imag).max() <= ROUNDING * scale)
     real = A.dtype.kind == "f"
-    scalar = real and near_nullspace is None and matrix.format == "csr"
+    scalar = real and near_nullspace is None and matrix.format == "csr" and bool(diagonal.all())
     if scalar:
         outside: Any = A - sp.diags(diagonal)
         signed: Any = sp.csr_matrix(sp.diags(np.sign(diagonal)) @ outside).data
@@ -212,10 +264,11 @@ def _kind(matrix: Any, near_nullspace: Any) -> _Kind:
     return _Kind(hermitian, definite, scalar, bool((sums <= ROUNDING * 10 * size).all()))
 
 
-def _ways(A: Any, kind: _Kind, space: NullSpace | None, near: Any) -> Iterator[_Way]:
-    """Hierarchies to try, the likeliest first."""
-    n = A.shape[0]
-    null = "" if space is None else ", nullspace=" + repr("constant" if kind.singular else "...")
+def _ways(
+    A: Any, kind: _Kind, null_space: tuple[NullSpace | None, str], B: np.ndarray | None
+) -> Iterator[_Way]:
+    """Hierarchies to try, the likeliest first; a null space comes with how one writes it."""
+    n, (space, null) = A.shape[0], null_space
     method = "lu" if space is None else "pinv"
     direct = _Way(
         f"Hierarchy([Level(A, Direct({method!r}))]{null})",
@@ -225,7 +278,6 @@ def _ways(A: Any, kind: _Kind, space: NullSpace | None, near: Any) -> Iterator[_
         yield direct
         return
     pyamg = _pyamg()
-    B = None if near is None else np.asarray(near)
 
     def way(name: str, options: dict[str, Any] = {}) -> _Way:  # noqa: B006, only read
         said = "".join(f", {key}={value!r}" for key, value in options.items())
@@ -277,14 +329,14 @@ def _reproducible() -> Iterator[None]:
 
 def _solved(
     hierarchy: Hierarchy, method: CG | FGMRES, columns: np.ndarray, rtol: float, tell: Callable
-) -> tuple[np.ndarray, Solution]:
-    """The solutions for all columns up to the first without one, and how the last solve ended."""
+) -> tuple[np.ndarray, Solution, float]:
+    """The solutions up to the first column without one, how it ended, and the most projected."""
     how: dict[str, Any] = {"cycle": "V(0,0)", "max_cycles": 5}
     if len(hierarchy) > 1:
         how = {"acceleration": method, "max_cycles": MOST_CYCLES}
     told = ", ".join(f"{name}={value!r}" for name, value in how.items())
     tell(f"  solver = Solver(hierarchy, {told}, rtol={rtol:g})")
-    memory, found = None, []
+    memory, found, projected = None, [], 0.0
     while True:
         solver = Solver(hierarchy, rtol=rtol, monitor=_stalls(), **how)
         column = np.ascontiguousarray(columns[:, len(found)])
@@ -292,9 +344,19 @@ def _solved(
         given_up = solution.reason is Reason.MONITOR
         tell(f"  given up, factor {solution.factor:.2f}" if given_up else f"  {solution}")
         found.append(solution.value)
+        projected = max(projected, solution.projected)
         if not solution.reason.converged or len(found) == columns.shape[1]:
-            return np.stack(found, axis=1), solution
+            return np.stack(found, axis=1), solution, projected
         memory = solution.memory
+
+
+def _warn_of_projection(projected: float, rtol: float) -> None:
+    if projected > rtol:
+        warnings.warn(
+            "mgnet.solve: no x solves A x = b: the matrix is singular, to rounding, and "
+            f"{projected:.2g} of the norm of b is outside its range; x solves it without that part",
+            stacklevel=3,
+        )
 
 
 def _stalls() -> Callable[..., bool]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from mgnet import vector
 from mgnet.norms import binary_exponent, times_power_of_two
+from mgnet.rounding import FALLEN, ROUNDING, rounding_noise
 from mgnet.schedule import Step
 from mgnet.smoother_advice import any_smoother, stronger_smoother
 
@@ -33,10 +33,6 @@ AGREE = 0.4, 2.5
 TYPICAL = 0.4, 1.5
 # A sweep that leaves more than this of the residual hardly smooths.
 WEAK = 0.95
-# A residual norm up to so many times the rounding noise stands at rounding.
-ROUNDING = 30.0
-# Unless it is not this much below that of the right-hand side: then the state itself ran away.
-FALLEN = 0.01
 
 
 class Diagnosis:
@@ -60,6 +56,8 @@ class Diagnosis:
         The last Level and (u, f) of each level.
     start : state or None
         Before the last cycle, where that is known.
+    plain : bool
+        Whether the solve was not accelerated.
 
     Examples
     --------
@@ -184,51 +182,6 @@ def _refused(solution: Solution) -> list[str]:
     ]
 
 
-def rounding_noise(level: Level, norm: Callable[[State], float], u: State, f: State) -> float:
-    """How far the residual moves when the last digit of every unknown does: its norm.
-
-    Examples
-    --------
-    >>> from mgnet import gallery
-    >>> noise = rounding_noise(gallery.poisson(7)[0], np.linalg.norm, np.ones(7), np.ones(7))
-    >>> 1e-16 < noise < 1e-13
-    True
-    """
-    eps = vector.precision_of(u)
-    shift = eps * (u * vector.random_like(u, np.random.default_rng(0)))
-    return norm(level.residual_at(u + shift, f) - level.residual_at(u, f))
-
-
-def stands_at_rounding(
-    norms: Sequence[float],
-    level: Level,
-    norm: Callable[[State], float],
-    u: State,
-    f: State | None,
-) -> bool:
-    """Whether the residual norm falls no more, and is as small as the precision of u allows.
-
-    Parameters
-    ----------
-    norms : sequence of float
-        Before the first cycle and after each; u is the state after the last.
-    level, norm, u, f
-        The finest level, the norm of its states, its state and right-hand side.
-
-    Examples
-    --------
-    >>> from mgnet import gallery
-    >>> level, u = gallery.poisson(7)[0], np.ones(7)
-    >>> stands_at_rounding([1.0, 1.0, 1.0, 1.0], level, np.linalg.norm, u, None)
-    False
-    """
-    now, before = norms[-1], norms[-4:-1]
-    if len(before) < 3 or not 0.0 < 0.5 * before[0] <= now:
-        return False
-    scale = (0.0 if f is None else norm(f)) or norms[0]
-    return now <= FALLEN * scale and now <= ROUNDING * rounding_noise(level, norm, u, f)
-
-
 def _rounding(solution: Solution, diagnosis: Diagnosis) -> list[str]:
     level, (u, f) = diagnosis.levels[0], diagnosis.states[0]
     noise = rounding_noise(level, solution.norm, u, f)
@@ -261,15 +214,29 @@ def _inconsistent(solution: Solution, diagnosis: Diagnosis) -> list[str]:
 
     limit = 1e-10 * stretched(vector.random_like(u, np.random.default_rng(0)))
     found = {"residual": level.residual_at(u, f)}
+    if f is not None and _outside_constants(level.matrix, f, norm, solution.dot):
+        found["vector of ones"] = vector.zeros_like(u) + 1.0
     if diagnosis.start is not None and norm(u - diagnosis.start) > 1e-10 * norm(u):
         found["change of the last cycle"] = u - diagnosis.start
     return [
         f"level 0: the matrix takes the {name} to zero, so it is singular, and the equation has no "
         "solution: subtract from f what no solution can give (its mean, for a periodic or a "
-        "Neumann problem)"
+        "Neumann problem), or give the hierarchy its nullspace ('constant', there)"
         for name, v in found.items()
         if stretched(v) <= limit
     ][:1]
+
+
+def _outside_constants(matrix: Any, f: State, norm: Any, dot: Any) -> bool:
+    """Whether all products of the matrix have mean zero, but f has not."""
+    if vector.is_vec(f):
+        return False
+    ones = vector.zeros_like(f) + 1.0
+    image = vector.apply(matrix, vector.random_like(f, np.random.default_rng(1)))
+    size = norm(ones)
+    return abs(dot(ones, image)) <= 1e-10 * size * norm(image) and abs(
+        dot(ones, f)
+    ) > 1e-10 * size * norm(f)
 
 
 def _scaling(diagnosis: Diagnosis) -> list[str]:

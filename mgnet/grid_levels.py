@@ -92,6 +92,7 @@ def grid_levels(
     found = GridLevels([matrix], [], [grid])
     found.singular = _sums_to_zero(matrix) and _sums_to_zero(matrix.T)
     hermitian = matrix.dtype.kind == "c" and _is_hermitian(matrix)
+    _check_size(found.matrices)
     while len(found.matrices) < (levels or math.inf):
         grid = found.shapes[-1]
         if levels is None and math.prod(grid) <= COARSEST:
@@ -107,6 +108,7 @@ def grid_levels(
         stencils = galerkin(stencils, axes, weights, down)
         found.shapes.append(tuple(axis.coarse for axis in axes))
         found.matrices.append(stencil_matrix(stencils, found.shapes[-1], periodic))
+        _check_size(found.matrices)
     if hermitian:
         found.restrictions = [P.conj().T.tocsr() for P in found.prolongations]
     if levels is not None and len(found.matrices) < levels:
@@ -115,6 +117,17 @@ def grid_levels(
             f"{len(found.matrices)} when it is coarsened so"
         )
     return found
+
+
+def _check_size(matrices: list[Any]) -> None:
+    """Refuse entries that overflow, or whose sums over a row may."""
+    largest = abs(matrices[-1].data).max(initial=0.0)
+    limit = float(np.finfo(matrices[-1].dtype).max) / 3**7
+    if not largest <= limit:  # NaN, too
+        raise ValueError(
+            f"{OWNER} got entries of {largest:.1e} on level {len(matrices) - 1}, too large for "
+            f"{matrices[-1].dtype}; scale the equations"
+        )
 
 
 def _is_hermitian(matrix: Any) -> bool:

@@ -147,6 +147,8 @@ def stencil_arrays(stencil: Any, shape: tuple[int, ...], kinds: Kinds) -> Stenci
 
 def array_of(values: Any, what: str) -> np.ndarray:
     """Finite numbers in a precision to compute in; anything else is refused."""
+    if np.ma.is_masked(values):
+        raise ValueError(f"{OWNER} got {what} with masked entries; fill them, with .filled(...)")
     try:
         values = np.asarray(values)
     except ValueError:

@@ -351,7 +351,7 @@ class Arnoldi:
         for k, column in enumerate(self._columns):
             triangle[: k + 1, k] = column
         # Least squares, since the triangle of a breakdown is singular.
-        cut = count * max(vector.precision_of(self._u), float(np.finfo(float).eps))
+        cut = count * max(vector.precision_of(self._u), 2.0**-52)
         weights, *_ = np.linalg.lstsq(triangle, np.array(self._rest[:count]), rcond=cut)
         weights = self._first * weights
         parts = self._corrections if self.flexible else self._basis

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+import scipy.sparse.linalg as spla
 
 from mgnet import norms, vector
 from mgnet.combinations import add_scaled, inner
@@ -137,12 +139,20 @@ class NullSpace:
         kept = norms.norm(vector.apply(matrix, vector.random_like(like, np.random.default_rng(0))))
         kept /= math.sqrt(math.prod(vector.state_shape(like)))
         for number, v in enumerate(self._like(self.vectors, like)):
-            length = norms.norm(vector.apply(matrix, v))
+            image = vector.apply(matrix, v)
+            length = norms.norm(image)
             if not length <= limit * kept:
                 raise ValueError(
                     f"nullspace got a vector that the matrix does not take to zero: of number "
                     f"{number}, scaled to length 1, it leaves {length:.1e}, and {kept:.1e} of a "
                     "random one; leave nullspace out where the matrix is regular"
+                )
+            row = _row_off(matrix, v, image, 100.0 * limit)
+            if row is not None:
+                raise ValueError(
+                    f"nullspace got a vector, number {number}, that row {row} of the matrix does "
+                    "not take to zero, relative to the entries of that row; leave nullspace out "
+                    "where the matrix is regular"
                 )
         for number, w in enumerate(self._like(self.left, like)):
             image = _transposed_product(matrix, w)
@@ -189,7 +199,8 @@ def _basis(owner: str, given: Any) -> list[State] | None:
             raise ValueError(
                 f"{owner} got vector {number} of norm {length}; give finite vectors, none of zeros"
             )
-        rest = v * (1.0 / length)
+        rest = norms.times_power_of_two(v, -norms.binary_exponent(length))  # 1 / length may be inf
+        rest = rest * (1.0 / norms.norm(rest))
         for _ in range(2):  # once more, against the rounding of the first time
             for q in orthonormal:
                 rest = rest - inner(q, rest) * q
@@ -210,16 +221,45 @@ def _columns(owner: str, given: Any) -> Sequence[State]:
         given = [given]
     if isinstance(given, list | tuple) and given and not np.isscalar(given[0]):
         if all(vector.is_vec(v) or vector.is_tensor(v) for v in given):
-            return [v.copy() if vector.is_vec(v) else v.detach() for v in given]
-        given = np.stack([np.asarray(v).ravel() for v in given], axis=1)
-    array = np.asarray(given)
-    if array.dtype.kind not in "fciub" or array.ndim not in (1, 2) or not array.size:
+            return [v.copy() if vector.is_vec(v) else _wide(v) for v in given]
+        columns = [np.ravel(v) for v in given]
+        if len({len(column) for column in columns}) > 1:
+            raise ValueError(
+                f"{owner} got vectors of {', '.join(str(len(column)) for column in columns)} "
+                "entries; give all of one length, or an array of shape (n, k)"
+            )
+        given = np.stack(columns, axis=1)
+    try:
+        array = np.asarray(given)
+    except ValueError:  # a list of texts and arrays
+        array = np.array(None)
+    odd = array.ndim not in (1, 2) or not array.size or np.ma.is_masked(given)
+    if odd or array.dtype.kind not in "fciub":
         raise TypeError(
             f"{owner} got {vector.describe(given)}; give 'constant', or numbers in an array of "
             "shape (n,) or (n, k), a column for each vector"
         )
+    if array.ndim == 2 and array.shape[1] > array.shape[0]:
+        raise ValueError(
+            f"{owner} got an array of shape {array.shape}: more vectors than they have entries; "
+            "give a column for each vector, as by .T"
+        )
     wide = np.promote_types(array.dtype, float)
     return list(np.ascontiguousarray(array.reshape(len(array), -1).T, wide))
+
+
+def _wide(v: Any) -> Any:
+    """A tensor in double precision, so that it is of length 1 in that."""
+    return v.detach() + vector.zeros_like(v.detach()).double()
+
+
+def _row_off(matrix: Any, v: State, image: State, limit: float) -> int | None:
+    """A row that does not take v to zero though its entries are small beside those of others."""
+    if not isinstance(matrix, np.ndarray) and not sp.issparse(matrix):
+        return None
+    sizes = np.asarray(abs(matrix).sum(axis=1)).ravel()
+    off = abs(image) > limit * sizes * abs(v).max()
+    return int(np.argmax(off)) if off.any() else None
 
 
 def _state_of(matrix: Any) -> State:
@@ -228,7 +268,7 @@ def _state_of(matrix: Any) -> State:
         return matrix.createVecRight()
     rows = vector.shape_of(matrix)[0]
     if vector.is_tensor(matrix):
-        return vector.zeros_like(matrix.new_empty(0), (rows,))
+        return matrix.new_zeros((rows,), layout=sys.modules["torch"].strided)
     kind = getattr(matrix, "dtype", None)
     return np.zeros(rows, np.result_type(kind if isinstance(kind, np.dtype) else float, np.float32))
 
@@ -269,9 +309,10 @@ def _transposed_product(matrix: Any, w: State) -> State | None:
         except Exception:  # a Mat of Python's type may have no transpose
             return None
         return product
-    transpose: Callable[[], Any] | None = getattr(matrix, "conj", None)
     try:
-        image = matrix.T @ (w.conj() if transpose is not None else w)
+        if isinstance(matrix, spla.LinearOperator):
+            return matrix.H @ w
+        image = matrix.T @ w.conj()
     except (AttributeError, TypeError, NotImplementedError, ValueError):
         return None
     return image.conj()

@@ -55,13 +55,23 @@ class PyAMGSmoother(Smoother):
     ) -> tuple[State, Any]:
         b = vector.zeros_like(u) if f is None else f
         for _ in range(sweeps):
-            if self.solves:
-                u = np.asarray(self.function(level.matrix, b), u.dtype).reshape(u.shape)
-            else:
-                u = u.copy()
-                self.function(level.matrix, u, b)
+            try:
+                u = self._swept(level.matrix, u, b)
+            except TypeError as error:  # its compiled functions tell all overloads and entries
+                raise TypeError(
+                    f"{self} on {level} does not take a matrix of {level.matrix.dtype} with states "
+                    f"of {u.dtype}: {str(error).splitlines()[0]}; take another smoother of PyAMG, "
+                    "or give smoother="
+                ) from None
             level.charge(1.0)
         return u, memory
+
+    def _swept(self, matrix: Any, u: State, b: State) -> State:
+        if self.solves:
+            return np.asarray(self.function(matrix, b), u.dtype).reshape(u.shape)
+        u = u.copy()
+        self.function(matrix, u, b)
+        return u
 
     def __str__(self) -> str:
         return f"PyAMG {self.name}"
@@ -91,9 +101,10 @@ def pyamg_levels(
         )
     levels = []
     for number, part in enumerate(parts[:-1]):
-        pre, post = smoother or _smoother(part.presmoother), post_smoother
+        whole = bool(part.A.diagonal().all())
+        pre, post = smoother or _smoother(part.presmoother, whole), post_smoother
         if post is None and smoother is None:
-            post = _smoother(part.postsmoother)
+            post = _smoother(part.postsmoother, whole)
         A = _matrix(part.A, pre, post)
         transfer = MatrixTransfer(_csr(part.P), _csr(part.R))
         own = None if post == pre else post  # one smoother shares its set-up
@@ -115,12 +126,12 @@ def _csr(matrix: Any) -> Any:
     return matrix.tocsr() if single else matrix
 
 
-def _smoother(function: Any) -> Smoother:
-    """Ours where it has the same formula, else PyAMG's own."""
+def _smoother(function: Any, whole: bool) -> Smoother:
+    """Ours where it has the same formula, else PyAMG's own, which passes over zero diagonals."""
     own = function.func if isinstance(function, partial) else function
     name = getattr(own, "__name__", type(own).__name__)
     options = function.keywords if isinstance(function, partial) else {}
-    if options.get("iterations") == 1 and not getattr(function, "args", ()):
+    if whole and options.get("iterations") == 1 and not getattr(function, "args", ()):
         if name == "gauss_seidel" and set(options) == {"iterations", "sweep"}:
             return GaussSeidel(options["sweep"])
         if name == "jacobi" and set(options) == {"iterations", "omega"}:

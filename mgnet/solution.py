@@ -137,7 +137,7 @@ class Solution:
         How much of the norm of the right-hand side lay outside the range of a singular matrix, and
         was left out: between 0 and 1, for hierarchies with a `nullspace`.
     acceleration : Anderson, CG, GMRES, FGMRES or None
-        Of the solver.
+        That of the solver, so that `explain` does not advise what is done already.
 
     Examples
     --------
@@ -164,7 +164,7 @@ class Solution:
     dot: Callable[[State, State], float] = field(default=vector.dot, repr=False)
     member: int = 0
     projected: float = 0.0
-    acceleration: Any = None
+    acceleration: Any = field(default=None, repr=False)
 
     @property
     def residual_norms(self) -> tuple[float, ...]:

@@ -14,7 +14,6 @@ from mgnet import vector
 from mgnet.anderson import Anderson
 from mgnet.best_state import BestState
 from mgnet.callbacks import ends, real_function
-from mgnet.diagnosis import stands_at_rounding
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import CycleRecord
 from mgnet.interpreter import Memory, StepData, run
@@ -25,6 +24,7 @@ from mgnet.limits import check_limits
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
 from mgnet.operands import operands
+from mgnet.rounding import is_rounding, stands_at_rounding
 from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
 
@@ -218,8 +218,12 @@ class Solver:
                 break
             schedule = repeated
         if isinstance(iteration, KrylovMethod):
-            history[-1] = history[-1]._replace(residual_norm=iteration.settled(norms))
-        value = iteration.state()
+            norms[-1] = iteration.settled(norms)
+            history[-1] = history[-1]._replace(residual_norm=norms[-1])
+            told = hierarchy[0], hierarchy.norm, iteration.state(), f
+            if reason is Reason.BREAKDOWN and is_rounding(norms, *told):
+                reason, message = Reason.ROUNDING, ""  # it is the last digits that broke it
+        value, rounded = iteration.state(), reason is Reason.ROUNDING
         return Solution(
             _shaped(value if reason.converged else best.state(value), shape),
             reason,
@@ -228,7 +232,7 @@ class Solver:
             time.perf_counter() - began,
             cycles.memory,
             tuple(cycles.records),
-            message or ("" if reason.converged else iteration.advice),
+            message or ("" if reason.converged or rounded else iteration.advice),
             cycles.last_cycle,
             hierarchy.norm,
             iteration.restarts,
@@ -242,7 +246,8 @@ class Solver:
     ) -> None:
         """Append the residual norm: that of the state itself where the solve ends by it."""
         iteration.measure(norms)
-        if isinstance(iteration, KrylovMethod) and self._limit(norms, scale) is not None:
+        ends = self._limit(norms, scale) not in (None, Reason.NOT_FINITE)
+        if ends and isinstance(iteration, KrylovMethod):
             iteration.confirm(norms)
 
     def _merit_work(self, values: list[float]) -> float:
@@ -376,9 +381,13 @@ def _projected(hierarchy: Hierarchy, f: State | None) -> tuple[State | None, flo
     """The right-hand side in the range of a singular matrix, and how much of its norm was not."""
     if f is None or hierarchy.nullspace is None:
         return f, 0.0
-    new = hierarchy.nullspace.project(f)
-    size = hierarchy.norm(f)
-    return new, hierarchy.norm(f - new) / size if 0.0 < size < math.inf else 0.0
+    new, size = hierarchy.nullspace.project(f), hierarchy.norm(f)
+    if not 0.0 < size < math.inf:
+        return new, 0.0
+    projected = hierarchy.norm(f - new) / size
+    if hierarchy.norm(new) <= 10.0 * vector.precision_of(f) * size:
+        new = vector.zeros_like(f)  # else one would solve for the rounding of f
+    return new, projected
 
 
 def _shaped(u: State, shape: tuple[int, ...]) -> State:

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from mgnet import (
     CG,
     FGMRES,
+    GMRES,
     Anderson,
     Backtracking,
     Chebyshev,
@@ -26,7 +27,8 @@ from mgnet import (
     interpolation_matrix,
 )
 from mgnet.depth import heat
-from mgnet.diagnosis import Diagnosis, stands_at_rounding
+from mgnet.diagnosis import Diagnosis
+from mgnet.rounding import stands_at_rounding
 
 
 def swapped(hierarchy, number, **parts):
@@ -368,3 +370,34 @@ def test_an_accelerated_solve_is_not_told_to_accelerate(acceleration):
     solver = Solver(gallery.poisson((127, 7)), max_cycles=6, acceleration=acceleration)
     told = solver.solve(np.random.default_rng(0).standard_normal(889)).explain()
     assert "LineRelaxation" in told and "acceleration=" not in told
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_only_rounding_stops_is_blamed_on_nothing_else(seed):
+    draw = np.random.default_rng(seed)
+    kinds = ("periodic", "neumann")[draw.integers(2)], ("neumann", "dirichlet")[draw.integers(2)]
+    shape = ((700,), (30, 21))[draw.integers(2)]
+    c = 10.0 ** draw.uniform(-4.0, 4.0, shape)
+    hierarchy = Hierarchy.geometric(shape, coefficients=c, boundary=kinds[: len(shape)])
+    f = draw.standard_normal(hierarchy[0].unknowns) + 1.0
+    for acceleration in (CG(), GMRES(), FGMRES()):
+        solver = Solver(hierarchy, acceleration=acceleration, rtol=1e-25, max_cycles=200)
+        solution = solver.solve(f)
+        assert solution.reason is Reason.ROUNDING, str(solution)
+        assert not solution.message
+        r = f - hierarchy[0].matrix @ solution.value
+        if hierarchy.nullspace is not None:
+            r -= r.mean()
+        assert 0.2 < solution.residual_norms[-1] / np.linalg.norm(r) < 5.0
+
+
+@pytest.mark.parametrize("method", [None, CG(), GMRES(5), FGMRES(), Anderson()], ids=str)
+def test_a_neumann_problem_without_a_null_space_is_told_under_any_acceleration(method):
+    A = sp.lil_matrix(sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], shape=(31, 31)))
+    A[0, 0] = A[-1, -1] = 1.0
+    hierarchy = Hierarchy([Level(sp.csr_matrix(A), Jacobi())])
+    f = np.random.default_rng(0).standard_normal(31) + 0.5
+    solution = Solver(hierarchy, "V(0,0)", acceleration=method, max_cycles=60).solve(f)
+    assert not solution.reason.converged
+    told = solution.explain()
+    assert "or give the hierarchy its nullspace ('constant', there)" in told

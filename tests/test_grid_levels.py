@@ -182,3 +182,28 @@ def test_hermitian_stencils_stay_so_on_all_levels_as_cg_needs(phase):
         assert abs(P.conj().T @ fine.matrix @ P - coarse.matrix).max() < 1e-12
     f = np.random.default_rng(0).standard_normal(930)
     assert Solver(hierarchy, acceleration=CG()).solve(f).reason.converged
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+@pytest.mark.parametrize("seed", range(5))
+def test_entries_that_overflow_are_refused(seed):
+    generator = np.random.default_rng(seed)
+    dtype = (np.float32, np.float64)[seed % 2]
+    largest = np.finfo(dtype).max
+    c = (largest * generator.uniform(0.2, 1.0, (20, 30))).astype(dtype)
+    stencil = np.full((3, 3), -largest / 8, dtype)
+    stencil[1, 1] = largest
+    for options in ({"coefficients": (c, c)}, {"coefficients": c[0, 0]}, {"stencil": stencil}):
+        with pytest.raises(ValueError, match="scale the equations"):
+            Hierarchy.geometric((20, 30), boundary="neumann", **options)
+    with pytest.raises(ValueError, match="scale the equations"):
+        Hierarchy.geometric(30, coefficients=dtype(largest))
+
+
+@pytest.mark.parametrize("what", ["coefficients", "stencil"])
+def test_masked_entries_are_refused(what):
+    values = np.random.default_rng(0).random((20, 30) if what == "coefficients" else (3, 3)) + 1.0
+    values = np.ma.masked_array(values, values > 1.5)
+    with pytest.raises(ValueError, match="masked"):
+        Hierarchy.geometric((20, 30), **{what: values})
+    Hierarchy.geometric((20, 30), **{what: values.filled(1.0)})

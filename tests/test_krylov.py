@@ -335,3 +335,88 @@ def test_a_singular_matrix_does_not_make_the_residual_larger(method, kind, seed)
     solution = Solver(hierarchy, "V(0,0)", acceleration=method).solve(f.astype(kind))
     assert not solution.reason.converged
     assert solution.residual_norms[-1] <= 1.001 * solution.residual_norms[0]
+
+
+class Applies(Smoother):
+    """A cycle that adds a given matrix times the residual."""
+
+    def __init__(self, B):
+        self.B = B
+
+    def smooth(self, level, u, f, sweeps, memory):
+        return u + self.B @ level.residual_at(u, f), memory
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_directions_of_cg_stay_conjugate_where_the_cycle_is_not_symmetric(seed):
+    """Beside the recurrence written with products by A, as Notay has it."""
+    A, f = drawn(seed)
+    B = np.eye(12) + 0.02 * np.random.default_rng(seed).standard_normal((12, 12))
+    ours = states(Hierarchy([Level(A, Applies(B))]), f, CG(), 5)
+    u, r, p = np.zeros(12), f, None
+    for k in range(5):
+        z = B @ r
+        p = z if p is None else z - (z @ A @ p) / (p @ A @ p) * p
+        u = u + (z @ r) / (p @ A @ p) * p
+        r = f - A @ u
+        assert la.norm(ours[k + 1] - u) <= 1e-10 * la.norm(u), k
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("kind", [float, complex])
+@pytest.mark.parametrize("seed", range(3))
+def test_norms_of_the_recurrence_are_those_of_the_states(method, kind, seed):
+    A, f = drawn(seed)
+    generator = np.random.default_rng(seed)
+    skew = 0.3 * generator.standard_normal((12, 12))
+    if kind is complex:
+        skew, f = skew + 0.3j * generator.standard_normal((12, 12)), f + 1j * np.roll(f, 1)
+    A = A + (skew - skew.conj().T if not isinstance(method, CG) else 0.1 * (skew + skew.conj().T))
+    said, seen = [], []
+
+    def see(entry, u):
+        said.append(entry.residual_norm)
+        seen.append(la.norm(f - A @ u))
+
+    hierarchy = Hierarchy([Level(A, Applies(np.eye(12)))])
+    how = {"rtol": 1e-10, "max_cycles": 200, "monitor": see, "acceleration": method}
+    Solver(hierarchy, "V(0,0)", **how).solve(f).require()
+    assert np.allclose(said, seen, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_breakdowns_are_told_by_what_is_wrong(seed):
+    A, f = drawn(seed)
+    cases = [
+        (A * (1 + 0.3j), np.eye(12), CG(), "CG needs a symmetric matrix"),
+        (A - 2.0 * np.eye(12), np.eye(12), CG(), "CG needs a positive definite matrix"),
+        (A, -np.eye(12), CG(), "CG needs a positive definite cycle"),
+        (A - np.eye(12) * la.eigvalsh(A)[5], np.eye(12), GMRES(), "matrix or cycle is singular"),
+        (A - np.eye(12) * la.eigvalsh(A)[5], np.eye(12), FGMRES(), "matrix or cycle is singular"),
+    ]
+    for matrix, B, method, words in cases:
+        hierarchy = Hierarchy([Level(matrix, Applies(B))])
+        solution = Solver(hierarchy, "V(0,0)", acceleration=method).solve(f)
+        assert solution.reason.name == "BREAKDOWN" and words in solution.message
+        if method != CG():  # whose residual norms may grow on the way
+            assert solution.residual_norms[-1] <= 1.001 * solution.residual_norms[0]
+
+
+@pytest.mark.parametrize("method", [CG(), GMRES(4), FGMRES(4)], ids=str)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_last_norm_is_that_of_the_residual_however_a_solve_ends(seed, method):
+    generator = np.random.default_rng(seed)
+    c = 10.0 ** generator.uniform(-2.0, 2.0, 300)
+    hierarchy = Hierarchy.geometric(300, coefficients=c)
+    f = generator.standard_normal(300)
+    count = int(generator.integers(40, 90))  # the norms of the recurrences fall far below rounding
+    for how in (
+        {"max_cycles": count},
+        {"monitor": lambda record, u: record.cycle == count},
+        {"seconds": 1e-3, "max_cycles": 10**6},
+    ):
+        solver = Solver(hierarchy, rtol=0.0, acceleration=method, **how)
+        solution = solver.solve(f)
+        assert not solution.reason.converged
+        exact = np.linalg.norm(f - hierarchy[0].matrix @ solution.value)
+        assert 0.2 * exact < solution.residual_norms[-1] < 5.0 * exact

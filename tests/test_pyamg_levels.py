@@ -89,3 +89,22 @@ def test_given_smoothers_replace_those_of_pyamg():
     assert hierarchy[-1].smoother == Direct()
     assert Hierarchy.from_pyamg(ml)[0].smoother == GaussSeidel("symmetric")
     assert "PyAMG" not in str(Hierarchy.from_pyamg(ml))
+
+
+@pytest.mark.parametrize("smoother", ["gauss_seidel", "jacobi", "block_gauss_seidel"])
+def test_rows_with_zero_diagonals_are_passed_over_as_in_pyamg(smoother):
+    """Aggregates of an advection have such rows on coarse levels."""
+    A = pyamg.gallery.advection_2d((20, 20))[0].tocsr()
+    ml = pyamg.smoothed_aggregation_solver(A, presmoother=smoother, postsmoother=smoother)
+    assert any((level.A.diagonal() == 0.0).any() for level in ml.levels)
+    ours, theirs = histories(ml, np.random.default_rng(0).standard_normal(A.shape[0]), cycles=2)
+    assert np.allclose(ours, theirs[: len(ours)], rtol=1e-8)
+
+
+def test_what_pyamg_does_not_compile_is_one_sentence():
+    A = pyamg.gallery.poisson((20, 20), format="csr").astype(np.float32)
+    both = {"presmoother": "gauss_seidel_ne", "postsmoother": "gauss_seidel_ne"}
+    hierarchy = Hierarchy.from_pyamg(pyamg.ruge_stuben_solver(A, **both))
+    with pytest.raises(TypeError, match="PyAMG gauss_seidel_ne on level 0 does not") as told:
+        Solver(hierarchy).solve(np.ones(400, np.float32))
+    assert "\n" not in str(told.value)

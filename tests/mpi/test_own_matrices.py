@@ -9,7 +9,7 @@ import pytest
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "petsc.md").read_text()
 SCRIPTS = re.findall(r"^``` \{ \.python \}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-SHOWN = re.search(r"^    \$ .* -n 2 python script\.py\n    (.*)\n    (.*)$", PAGE, re.MULTILINE)
+SHOWN = re.search(r"^    \$ .* -n 2 python script\.py\n((?:    .*\n){3})", PAGE, re.MULTILINE)
 TOLD = """
 PETSc.Sys.Print(*solution.residual_norms)
 """
@@ -22,8 +22,9 @@ def test_the_script_of_the_page(mpiexec, tmp_path):
     file.write_text(script + TOLD)
     told = [mpiexec(str(file), ranks).splitlines() for ranks in (1, 2, 4)]
     assert SHOWN is not None
-    assert [lines[:2] for lines in told] == 3 * [[SHOWN[1], SHOWN[2]]]
-    norms = [np.array(lines[2].split(), float) for lines in told]
+    shown = [line.strip() for line in SHOWN[1].splitlines()]
+    assert [lines[:3] for lines in told] == 3 * [shown]
+    norms = [np.array(lines[3].split(), float) for lines in told]
     for others in norms[1:]:
         np.testing.assert_allclose(others, norms[0], rtol=1e-6)
 
