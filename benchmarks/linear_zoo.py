@@ -6,15 +6,17 @@ From the matrix to a residual of 1e-8 |f|, which is recomputed here with the mat
 a method that believes it is there and is not begins again with a smaller tolerance, and only its
 last attempt counts. Every way of a library is tried on meshes twice as wide, within 100 iterations,
 and the three that are fastest there on the problem itself, within 200; the fastest that converges
-takes turns with the fastest of the other libraries. A time is that of the processor, one thread,
-the median of these rounds. Loops that numba compiles are compiled before. `--scale 2` makes all
-meshes twice as wide; `--problems` repeats some, and `--save` then keeps the rows of the others. The
-L-shape needs scikit-fem and is left out without it.
+takes turns with the fastest of the other libraries, each in a process of its own. A time is that of
+the processor, one thread, the median of these rounds. Loops that numba compiles are compiled
+before. `--scale 2` makes all meshes twice as wide; `--problems` repeats some, and `--save` then
+keeps the rows of the others. The L-shape needs scikit-fem and is left out without it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import importlib
 import importlib.util
 import json
 import math
@@ -23,6 +25,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -73,6 +76,7 @@ class Run:
 
 def once(setup: Setup, given: Problem, cap: int = CAP) -> Run:
     """One set-up and solve to a true residual of RTOL, or as far as the method gets."""
+    gc.collect()  # what the run before has left is not freed on the clock of this one
     began = time.process_time()
     solve = setup()
     seconds, rtol = time.process_time() - began, RTOL
@@ -102,38 +106,66 @@ def tried(methods: dict[str, Method], given: Problem, cap: int = CAP) -> dict[st
     return found
 
 
-def fastest(library: str, name: str, scale: int) -> tuple[str, Setup] | None:
-    """The way of a library that takes least time on a problem, if one converges."""
-    coarse = problem(name, 2 * scale)
-    screened = tried(METHODS[library](coarse), coarse, SCREENING_CAP)
-    best = sorted(screened, key=lambda way: screened[way].total)[:FINALISTS]
-    given = problem(name, scale)
-    methods = METHODS[library](given)
-    found = tried({way: methods[way] for way in best}, given)
-    if not found:
+class Contestant:
+    """The fastest way of a library for one problem, in a process of its own.
+
+    In one process a library pays for what another has left: after hypre PETSc's PCMG took three
+    times as long to set up.
+    """
+
+    def __init__(self, library: str, name: str, scale: int):
+        warnings.simplefilter("ignore")
+        coarse, self.given = problem(name, 2 * scale), problem(name, scale)
+        screened = tried(METHODS[library](coarse), coarse, SCREENING_CAP)
+        best = sorted(screened, key=lambda way: screened[way].total)[:FINALISTS]
+        methods = METHODS[library](self.given)
+        found = tried({way: methods[way] for way in best}, self.given)
+        self.way = min(found, key=lambda way: found[way].total) if found else ""
+        self.setup = methods[self.way](self.given) if found else None
+
+
+_contestants: list[Contestant] = []  # one in each process
+
+
+def enter(library: str, name: str, scale: int) -> str | None:
+    """Make this process a library's; its way, "" where none converges, None where it has none."""
+    if not METHODS[library](problem(name, 16)):
         return None
-    way = min(found, key=lambda way: found[way].total)
-    return way, methods[way](given)
+    _contestants[:] = [Contestant(library, name, scale)]
+    return _contestants[0].way
+
+
+def turn() -> Run:
+    own = _contestants[0]
+    if own.setup is None:
+        raise RuntimeError("this library has no way that converges")
+    return once(own.setup, own.given)
 
 
 def case(name: str, scale: int, rounds: int) -> list[saved.Row]:
-    """The rows of one problem, in a process of its own: one for each library."""
-    warnings.simplefilter("ignore")
+    """The rows of one problem: one for each library."""
     print(name, flush=True)
-    given, runs = problem(name, scale), dict[str, list[Run]]()
-    found = {own: fastest(own, name, scale) for own, methods in METHODS.items() if methods(given)}
-    setups = {library: way[1] for library, way in found.items() if way is not None}
-    for _ in range(rounds):
-        for library, setup in setups.items():
-            runs.setdefault(library, []).append(once(setup, given))
+    libraries = list(METHODS)
+    spawn = multiprocessing.get_context("spawn")
+    ways, runs = dict[str, str | None](), dict[str, list[Run]]()
+    with ExitStack() as stack:
+        pools = {library: stack.enter_context(spawn.Pool(1)) for library in libraries}
+        for library, pool in pools.items():
+            ways[library] = pool.apply(enter, (library, name, scale))
+        for _ in range(rounds):
+            for library, pool in pools.items():
+                if ways[library]:
+                    runs.setdefault(library, []).append(pool.apply(turn))
+    unknowns = problem(name, scale).A.shape[0]
     return [
-        row_of(given, name, library, way[0] if way else "", runs.get(library, []))
-        for library, way in found.items()
+        row_of(unknowns, name, own, way, runs.get(own, []))
+        for own, way in ways.items()
+        if way is not None
     ]
 
 
-def row_of(given: Problem, name: str, library: str, way: str, runs: list[Run]) -> saved.Row:
-    row: saved.Row = {"problem": name, "unknowns": given.A.shape[0], "library": library}
+def row_of(unknowns: int, name: str, library: str, way: str, runs: list[Run]) -> saved.Row:
+    row: saved.Row = {"problem": name, "unknowns": unknowns, "library": library}
     if not runs:
         return row | {"method": "none converges", "converged": False}
     totals = sorted(run.total for run in runs)
@@ -222,14 +254,14 @@ def main() -> None:
     if "L-shape" in names and not importlib.util.find_spec("skfem"):
         print("L-shape: left out, scikit-fem is not installed")
         names.remove("L-shape")
-    if importlib.util.find_spec("petsc4py"):
-        import petsc4py  # noqa: F401 (its version is told)
+    for other in ("numba", "petsc4py"):  # their versions are told
+        if importlib.util.find_spec(other):
+            importlib.import_module(other)
     rows: list[saved.Row] = []
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for name in names:
-            rows += pool.apply(case, (name, given.scale, given.rounds))
-            own = [row for row in rows if row["problem"] == name]
-            print("\n".join(text_of(own)), flush=True)
+    for name in names:
+        own = case(name, given.scale, given.rounds)
+        rows += own
+        print("\n".join(text_of(own)), flush=True)
     if given.save:
         rows = with_others(rows, given.save / "linear_zoo.json")
     setting = f"residual 1e-8, {given.rounds} rounds in turns, seconds of the processor"
