@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from mgnet import vector
+from mgnet.mats import refuse_layout
 
 __all__ = ["conjugated", "galerkin_products"]
 
@@ -102,6 +103,9 @@ def _check(number: int, A: Any, P: Any, R: Any) -> None:
         told += f"prolongation of shape {shape}"
         told += "" if R is None else f" and a restriction of shape {down}"
         raise ValueError(f"{told}; give square A of n rows, P of (n, coarse), R of (coarse, n)")
+    refuse_layout(A, P, f"galerkin got a prolongation {number}")
+    if R is not None:
+        refuse_layout(R, A, f"galerkin got a matrix {number}")
 
 
 def _product(A: Any, P: Any, R: Any) -> Any:

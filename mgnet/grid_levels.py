@@ -20,6 +20,7 @@ from mgnet.grid_stencils import (
     stencil_arrays,
     stencil_matrix,
 )
+from mgnet.kinds import is_mat
 from mgnet.limits import is_one_of, is_whole, shown
 from mgnet.matrix_stencils import stencils_of_matrix
 
@@ -162,6 +163,11 @@ def _finest(
         each = coefficients if isinstance(coefficients, list | tuple) else [coefficients]
         constant = all(np.ndim(c) == 0 for c in each)
         return diffusion_stencils(coefficients, grid, kinds), None, constant
+    if is_mat(stencil):
+        raise TypeError(
+            f"{OWNER} got a PETSc Mat; give a SciPy matrix, or take Hierarchy.galerkin, which has "
+            "Mats over ranks"
+        )
     if not sp.issparse(stencil):
         stencils = stencil_arrays(stencil, grid, kinds)
         return stencils, None, np.ndim(stencil) == len(grid) and _along_axes(np.asarray(stencil))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgnet.level import Level
+from mgnet.mats import refuse_layout
 from mgnet.smoother import Smoother
 from mgnet.transfer import MatrixTransfer
 
@@ -59,6 +60,8 @@ def matrix_levels(
     smoother, post, solver = smoothers
     levels = []
     for k, (A, P, R) in enumerate(zip(matrices[:-1], prolongations, restrictions, strict=True)):
+        refuse_layout(A, P, f"Hierarchy.from_matrices got a prolongation {k}")
+        refuse_layout(P, matrices[k + 1], f"Hierarchy.from_matrices got a matrix {k + 1}")
         transfer, name = MatrixTransfer(P, R), f"level {k}"
         levels.append(Level(A, smoother, transfer, post, name=name, shape=shapes[k]))
     coarsest = Level(matrices[-1], solver, name=f"level {count - 1}", shape=shapes[-1])

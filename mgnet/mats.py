@@ -9,7 +9,14 @@ import numpy as np
 
 from mgnet.kinds import is_mat, is_vec
 
-__all__ = ["free_dropped", "multiply_add", "random_entries", "refuse_spread", "transposed"]
+__all__ = [
+    "free_dropped",
+    "multiply_add",
+    "random_entries",
+    "refuse_layout",
+    "refuse_spread",
+    "transposed",
+]
 
 CHUNK = 2**20  # random numbers at once
 
@@ -55,6 +62,34 @@ def random_entries(u: Any, generator: np.random.Generator) -> np.ndarray:
         numbers = generator.standard_normal(min(CHUNK, size - begin))
         parts.append(numbers[max(first - begin, 0) : max(last - begin, 0)])
     return np.concatenate(parts)
+
+
+def refuse_layout(matrix: Any, given: Any, got: str) -> None:
+    """Raise where a Vec, or the rows of a Mat, are not spread over the ranks as columns of a Mat.
+
+    PETSc's own error comes on those ranks alone that see a difference, and the others wait for
+    them. Here all ranks compare all of both layouts, so all raise.
+
+    Parameters
+    ----------
+    matrix, given : any
+        Others than a Mat, and a Vec or Mat, are let through.
+    got : str
+        The beginning of the message.
+
+    Examples
+    --------
+    >>> refuse_layout(np.eye(2), np.zeros(2), "Solver.solve got f")  # of one process
+    """
+    if not is_mat(matrix) or not (is_mat(given) or is_vec(given)):
+        return
+    own, wanted = given.getOwnershipRanges(), matrix.getOwnershipRangesColumn()
+    if list(own) != list(wanted):
+        counts = [np.diff(ranges).tolist() for ranges in (own, wanted)]
+        raise ValueError(
+            f"{got} with {counts[0]} rows on the ranks, but the matrix has {counts[1]} columns "
+            "there; give both the same layout (createVecRight() of the matrix has it)"
+        )
 
 
 def refuse_spread(given: Any, owner: str = "") -> None:

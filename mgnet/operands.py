@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from mgnet import vector
+from mgnet import mats, vector
 from mgnet.norms import unknown
 
 if TYPE_CHECKING:
@@ -151,6 +151,12 @@ def _check(got: str, name: str, hierarchy: Hierarchy, state: State) -> None:
         raise ValueError(
             f"{got} with {math.prod(shape)} entries; level 0 has {level.unknowns} unknowns"
         )
+    if vector.is_mat(level.matrix) and not vector.is_vec(state):
+        raise TypeError(
+            f"{got} as {vector.describe(state)}, but the matrix of level 0 is a PETSc Mat; give a "
+            "Vec, from createVecRight() of the matrix"
+        )
+    mats.refuse_layout(level.matrix, state, got)
     if level.matrix is not None and shape not in ((level.unknowns,), (level.unknowns, 1)):
         raise ValueError(
             f"{got} of shape {shape}, but level 0 has a matrix for {level.unknowns} unknowns; give "

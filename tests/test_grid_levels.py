@@ -207,3 +207,9 @@ def test_masked_entries_are_refused(what):
     with pytest.raises(ValueError, match="masked"):
         Hierarchy.geometric((20, 30), **{what: values})
     Hierarchy.geometric((20, 30), **{what: values.filled(1.0)})
+
+
+def test_a_mat_is_refused(petsc):
+    A = petsc.Mat().createAIJ((9, 9), comm=petsc.COMM_SELF)
+    with pytest.raises(TypeError, match="got a PETSc Mat; give a SciPy matrix"):
+        Hierarchy.geometric((3, 3), A)

@@ -115,6 +115,21 @@ with warnings.catch_warnings(record=True) as hints:
         Solver(hierarchy).solve(f)
         Solver(model).solve(np.ones(225))
 told["hints"] = [str(each.message)[:27] for each in hints]
+# On four ranks the first two see no difference: PETSc would raise on the others alone.
+last, parts = WORLD.getSize() - 1, np.diff(f.getOwnershipRanges())
+parts[last] += 1
+parts[last - 1] -= 1
+told["layouts"] = []
+if last:
+    other = PETSc.Vec().createMPI((parts[WORLD.getRank()], 225), comm=WORLD)
+    for attempt in (
+        lambda: Solver(hierarchy).solve(other),
+        lambda: Solver(hierarchy).solve(np.ones(225)),
+    ):
+        try:
+            attempt()
+        except (TypeError, ValueError) as error:
+            told["layouts"].append(str(error))
 if WORLD.getRank() == 0:
     sys.stdout.write(json.dumps(told) + "\n")
 elif hints:

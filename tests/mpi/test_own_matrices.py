@@ -48,6 +48,9 @@ def test_smoothers_and_solvers_on_ranks(mpiexec):
             law = rf"TypeError: .*{name}.* on level [01] got a PETSc (Mat|Vec) that is spread over"
             assert re.match(law, refused), refused
             assert "KSPSmoother('coarse_'" in refused
+        assert len(told["layouts"]) == 2
+        assert "give both the same layout" in told["layouts"][0]
+        assert "is a PETSc Mat; give a Vec" in told["layouts"][1]
         assert told["hints"] == ["mpiexec runs this script on"]
     assert one["hints"] == []
     assert all(told == "" for told in one["refused"].values())

@@ -17,12 +17,8 @@ class ImplicitGRUCell(nn.GRUCell):
     which stays bounded for any k. Gates, parameters and their names are those of
     `torch.nn.GRUCell`; trained weights of one are not those of the other.
 
-    Parameters
-    ----------
-    input_size, hidden_size : int
-    bias : bool
-    device, dtype : optional
-        As in `torch.nn.GRUCell`.
+    It takes the arguments of `torch.nn.GRUCell`: `input_size`, `hidden_size`, `bias`, `device`,
+    `dtype`.
 
     Notes
     -----
