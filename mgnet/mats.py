@@ -57,7 +57,7 @@ def random_entries(u: Any, generator: np.random.Generator) -> np.ndarray:
     All ranks draw all of them, and keep their own.
     """
     (first, last), size = u.getOwnershipRange(), u.getSize()
-    parts = [np.empty(0)]
+    parts: list[np.ndarray] = [np.empty(0)]
     for begin in range(0, size, CHUNK):
         numbers = generator.standard_normal(min(CHUNK, size - begin))
         parts.append(numbers[max(first - begin, 0) : max(last - begin, 0)])
