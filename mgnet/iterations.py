@@ -134,8 +134,6 @@ class FixedPoint:
     True
     """
 
-    estimates: bool = False  # norms are those of the residual at hand
-
     def __init__(
         self,
         cycles: Cycles,
@@ -216,7 +214,6 @@ class KrylovMethod:
     True
     """
 
-    estimates: bool = True
     restarts: int = 0
 
     def __init__(
