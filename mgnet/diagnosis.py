@@ -84,11 +84,11 @@ class Diagnosis:
         self.operator: Any = last.args[1][0].operator if isinstance(last, partial) else None
         # Of residuals: else their products with states may be out of the range of float64.
         self._exponent = binary_exponent(solution.residual_norms[0])
-        # After a NaN it breaks off again.
-        if isinstance(last, partial) and solution.reason.name != "NOT_FINITE":
-            _, hierarchy, u, f, _ = last.args
-            r = f if u is None else hierarchy[0].residual_at(u, f)
-            self._norms[0] = solution.norm(r)
+        if last is not None and solution.reason.name != "NOT_FINITE":  # else it breaks off again
+            self._norms[0] = solution.residual_norms[-2]
+            if isinstance(last, partial):  # of a Krylov method it begins at the last start
+                _, hierarchy, u, f, _ = last.args
+                self._norms[0] = solution.norm(f if u is None else hierarchy[0].residual_at(u, f))
             last(self._measure)
 
     def _measure(self, step: Step, data: StepData) -> None:

@@ -128,7 +128,7 @@ WRONG = {
     "no cycles": (lambda: Solver(ONE, max_cycles=0), ValueError, "max_cycles 0.*at least 1"),
     "half a cycle": (lambda: Solver(ONE, max_cycles=1.5), TypeError, "max_cycles 1.5; .* integer"),
     "monitor=True": (lambda: Solver(ONE, monitor=True), TypeError, "monitor of type bool; give a"),
-    "acceleration=5": (lambda: Solver(ONE, acceleration=5), TypeError, "type int; it takes an And"),
+    "acceleration=5": (lambda: Solver(ONE, acceleration=5), TypeError, "type int; it takes CG"),
     "Anderson(2.5)": (lambda: Anderson(2.5), ValueError, "memory of 1, 2"),
     "too short": (lambda: solved(np.ones(14)), ValueError, "f with 14 entries; .* 15 unknowns"),
     "empty f": (lambda: solved(np.ones(0)), ValueError, "f with 0 entries; .* 15 unknowns"),
