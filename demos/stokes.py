@@ -172,7 +172,7 @@ def solved(n, smoothers, f, cycle="F(1,1)", **settings):
     return solver.solve(f).require()
 
 
-SIZES = 16, 32, 64, 128, 256
+SIZES = 16, 32, 64, 128
 print("Stokes flow on n x n cells, levels down to 4 x 4\n")
 print("A force whose flow is known, F(1,1), Vanka's smoother, residual down by 1e-10:\n")
 print(f"{'n':>3} {'unknowns':>9} {'cycles':>7} {'factor':>7} {'error of u':>11} {'of p':>9}")
@@ -209,9 +209,12 @@ for name, (smoothers, cycle, acceleration) in RUNS.items():
     solutions[name] = solution
     told = f"{solution.cycles:>7} {solution.work:>6.0f} {solution.seconds:>8.2f}"
     print(f"{name:<38}{''.join(factors)} {told}")
-print("\n(cycles, work units, and seconds with set-up: n = 256; F-cycles but for the rows with V)")
+print(
+    f"\n(cycles, work units, and seconds with set-up: n = {SIZES[-1]}; F-cycles but for the rows "
+    "with V)"
+)
 
-print("\ncycle  residual norm, relative to the first, of the first row, n = 256")
+print(f"\ncycle  residual norm, relative to the first, of the first row, n = {SIZES[-1]}")
 norms = np.array(solutions["Vanka, one cell after the other"].residual_norms)
 for number, norm in enumerate(norms / norms[0]):
     print(f"{number:>5}  {norm:.2e}")
