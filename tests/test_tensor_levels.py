@@ -237,6 +237,26 @@ def test_cycle_meets_the_host_at_its_end_alone(smoother, solver, schedule, monke
     assert np.allclose(u.numpy(), run(schedule, hierarchy, None, f)[0], rtol=1e-12, atol=1e-13)
 
 
+def test_solver_reads_a_norm_for_each_level_and_cycle():
+    """Of every descent, of the residual, and a sum that tells of NaN."""
+    moved, _, g = both(gallery.poisson((31, 15), 4))
+    reads = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket.__name__ in HOST:
+                reads.append(func)
+            return func(*args, **(kwargs or {}))
+
+    counts = []
+    for cycles in (2, 5):
+        reads.clear()
+        with Count():
+            Solver(moved, rtol=0.0, max_cycles=cycles).solve(g)
+        counts.append(len(reads))
+    assert counts[1] - counts[0] == 3 * (len(moved) + 1)
+
+
 def test_a_watched_cycle_meets_the_host(no_host):
     moved, _, g = both(gallery.poisson((31, 15)))
     _, memory = run(cycle(4), moved, None, g)
