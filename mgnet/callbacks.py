@@ -7,7 +7,7 @@ are compared with copies. Kinds and shapes are looked at in every call, since th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,8 +17,11 @@ from mgnet import vector
 
 __all__ = [
     "Watched",
+    "bind_changed",
     "duplicate",
     "ends",
+    "network_below",
+    "no_network",
     "ours",
     "real_function",
     "real_number",
@@ -292,3 +295,25 @@ def watched_record(record: Callable[..., Any]) -> Callable[..., Any]:
         watched("run", data.state, data.rhs)
 
     return told
+
+
+def network_below(network: Callable[[int, State], Any], first: int, level: int, u: State) -> Any:
+    """What `Hierarchy.network` gives where the levels before `first` are cut off."""
+    return network(first + level, u)
+
+
+def bind_changed(
+    bind: Callable[[Any], Sequence[Any]],
+    change: Callable[[Sequence[Any]], Sequence[Any]],
+    batch: Any,
+) -> Sequence[Any]:
+    """The levels of one batch, changed as those of the hierarchy were."""
+    return change(bind(batch))
+
+
+def no_network(level: int, u: State) -> Any:
+    """`Hierarchy.network` of levels that hold no network."""
+    raise TypeError(
+        f"Hierarchy.network got level {level}, but these levels hold no network; "
+        "make the hierarchy with knot_hierarchy or depth_hierarchy, or give network=..."
+    )

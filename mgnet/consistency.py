@@ -122,6 +122,11 @@ def check(hierarchy: Hierarchy, u: State, generator: np.random.Generator) -> Ite
     ValueError: level 0: the operator is not the gradient of the objective: -0.06991 and -0.03495
     are not equal (along a random direction)
     """
+    size, unknowns = math.prod(vector.state_shape(u)), hierarchy[0].unknowns
+    if unknowns and not vector.is_vec(u) and size != unknowns:
+        raise ValueError(
+            f"Hierarchy.check got a state of {size} entries; level 0 has {unknowns} unknowns"
+        )
     # Copies, whose parts are watched as on a first call.
     levels = [replace(l, name=l.name or f"level {k}") for k, l in enumerate(hierarchy)]
     for number in range(len(levels)):

@@ -10,8 +10,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from mgnet import consistency, vector
-from mgnet.callbacks import real_function
+from mgnet import callbacks, consistency, vector
 from mgnet.coarse_solver import Direct
 from mgnet.galerkin import conjugated, galerkin_products
 from mgnet.gauss_seidel import GaussSeidel
@@ -22,6 +21,7 @@ from mgnet.matrix_levels import matrix_levels
 from mgnet.nullspace import NullSpace
 from mgnet.pyamg_levels import pyamg_levels
 from mgnet.smoother import Jacobi, Smoother
+from mgnet.tensor_levels import tensor_levels
 
 __all__ = ["Hierarchy"]
 
@@ -83,11 +83,15 @@ class Hierarchy(Sequence[Level]):
         if isinstance(levels, Level):
             raise TypeError("Hierarchy got a Level; it takes a sequence of them: [level, ...]")
         self.levels = tuple(levels)
-        self.norm: Callable[[State], float] = real_function("Hierarchy", "a norm", norm, least=0.0)
-        self.dot: Callable[[State, State], float] = real_function("Hierarchy", "a dot", dot)
+        self.norm: Callable[[State], float] = callbacks.real_function(
+            "Hierarchy", "a norm", norm, least=0.0
+        )
+        self.dot: Callable[[State, State], float] = callbacks.real_function(
+            "Hierarchy", "a dot", dot
+        )
         self.bind = bind
         self.nested = nested
-        self.network: Callable[[int, State], Any] = network or _no_network
+        self.network: Callable[[int, State], Any] = network or callbacks.no_network
         consistency.check_levels(self.levels)
         matrix = self.levels[0].matrix
         self.nullspace: NullSpace | None = NullSpace.of(nullspace, matrix)
@@ -111,13 +115,7 @@ class Hierarchy(Sequence[Level]):
         return vector.is_finite if norm is vector.norm else lambda u: math.isfinite(norm(u))
 
     def with_data(self, batch: Any) -> Hierarchy:
-        """The same hierarchy with one batch of the data bound to all levels.
-
-        Raises
-        ------
-        TypeError
-            If the hierarchy was made without `bind`.
-        """
+        """The same hierarchy with one batch of the data bound to all levels, by its `bind`."""
         if self.bind is None:
             raise TypeError(
                 "Hierarchy.with_data got a batch, but these levels have no data; give bind=..."
@@ -157,32 +155,60 @@ class Hierarchy(Sequence[Level]):
         bind, network = self.bind, self.network
         if callable(levels):
             change, levels = levels, levels(self.levels)
-            bind = None if bind is None else partial(_bind_changed, bind, change)
+            bind = None if bind is None else partial(callbacks.bind_changed, bind, change)
         if first:
-            network = partial(_network_below, network, first)
+            network = partial(callbacks.network_below, network, first)
         null = None if first else self.nullspace
         norm, dot, nested = self.norm, self.dot, self.nested
         return Hierarchy(
             levels, norm=norm, dot=dot, bind=bind, nested=nested, network=network, nullspace=null
         )
 
+    def to(
+        self,
+        device: Any,
+        dtype: Any = None,
+        smoother: Smoother | None = None,
+        post_smoother: Smoother | None = None,
+        coarse_solver: Smoother | None = None,
+    ) -> Hierarchy:
+        """Linear multigrid on tensors, as on a GPU: copies of all matrices on a device of torch.
+
+        f and u are then tensors on it. After the set-up in the first cycle `run` waits for the
+        device once, at its end; `Solver` for every residual norm and inner product.
+
+        Parameters
+        ----------
+        device : str or torch.device
+        dtype : torch.dtype, optional
+            By default that of level 0, complex if any matrix is.
+        smoother, post_smoother, coarse_solver : Smoother, optional
+            `Jacobi`, `Chebyshev` or `Direct` in place of what does not work on tensors.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from mgnet import Solver, gallery
+        >>> Solver(gallery.poisson(7).to("cpu")).solve(torch.ones(7).double()).reason.name
+        'RTOL'
+        """
+        parts = smoother, post_smoother, coarse_solver
+        if self.bind or self.norm is not vector.norm or self.dot is not vector.dot:
+            raise TypeError("Hierarchy.to got a hierarchy with norm, dot or bind; it moves none")
+        return self.with_levels(tensor_levels(self.levels, device, dtype, *parts))
+
     def check(self, u: State, seed: int = 0) -> str:
         """Test the laws that the parts must obey, at the state `u` of level 0 and at random ones.
 
         Adjoints of transfers and Jacobians, inject after prolong, gradients by differences,
         nesting, recentring; that functions of the user edit nothing and keep kinds and shapes, and
-        that layers taken together give what each gives alone.
+        that layers taken together give what each gives alone. Returns one line per law.
 
         Parameters
         ----------
         u : state of level 0
         seed : int
             Of the random states.
-
-        Returns
-        -------
-        str
-            One line per law that was tested.
 
         Raises
         ------
@@ -199,11 +225,6 @@ class Hierarchy(Sequence[Level]):
         level 1: restrict is the transpose of prolong
         level 1: nesting, A_2(w) = restrict(A_1(prolong(w)))
         """
-        size, unknowns = math.prod(vector.state_shape(u)), self.levels[0].unknowns
-        if unknowns and not vector.is_vec(u) and size != unknowns:
-            raise ValueError(
-                f"Hierarchy.check got a state of {size} entries; level 0 has {unknowns} unknowns"
-            )
         return "\n".join(consistency.check(self, u, np.random.default_rng(seed)))
 
     @classmethod
@@ -285,10 +306,8 @@ class Hierarchy(Sequence[Level]):
         nested = restrictions is None
         restrictions = conjugated(prolongations) if nested else restrictions
         matrices = galerkin_products(matrix, prolongations, restrictions)
-        parts = smoother, post_smoother, coarse_solver
-        return cls.from_matrices(
-            matrices, prolongations, restrictions, *parts, nested, shapes, nullspace
-        )
+        parts = smoother, post_smoother, coarse_solver, nested, shapes, nullspace
+        return cls.from_matrices(matrices, prolongations, restrictions, *parts)
 
     @classmethod
     def geometric(
@@ -379,22 +398,3 @@ class Hierarchy(Sequence[Level]):
 
     def __repr__(self) -> str:
         return f"<Hierarchy of {len(self)} levels, {self.levels[0].unknowns or '?'} unknowns>"
-
-
-def _network_below(network: Callable[[int, State], Any], first: int, level: int, u: State) -> Any:
-    return network(first + level, u)
-
-
-def _bind_changed(
-    bind: Callable[[Any], Sequence[Level]],
-    change: Callable[[Sequence[Level]], Sequence[Level]],
-    batch: Any,
-) -> Sequence[Level]:
-    return change(bind(batch))
-
-
-def _no_network(level: int, u: State) -> Any:
-    raise TypeError(
-        f"Hierarchy.network got level {level}, but these levels hold no network; "
-        "make the hierarchy with knot_hierarchy or depth_hierarchy, or give network=..."
-    )

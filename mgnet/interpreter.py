@@ -167,7 +167,8 @@ def run(
     Raises
     ------
     FloatingPointError
-        As soon as a state is not finite; names the step and the level.
+        As soon as a state is not finite; names the step and the level. Where the matrices are
+        tensors, a run without `record` waits for their device at its last step alone.
     ValueError
         If u and f differ in kind or shape: compiled loops would read beyond the shorter one.
 
@@ -238,6 +239,7 @@ def perform(
     unit, coarsest, memory = levels[0].evaluation_cost, len(levels) - 1, dict(begin.memory)
     _recenter(levels, us, rs)
     is_finite, known = hierarchy.is_finite, None  # the residual, where a sweep has given it
+    late, silent = _looks(levels[0], us[0], log is not None or record is not None)
     steps = schedule[begin.position :]
     following = *steps[1:], Step("down" if ahead else "", 0)
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
@@ -253,7 +255,7 @@ def perform(
             else:
                 level.charge(level.residual_work)
                 rs[l], known = known, None
-            norm = hierarchy.norm(rs[l])
+            norm = None if silent else hierarchy.norm(rs[l])
             if level.recenter is not None:
                 below = levels[l + 1] = level.recentred(us[l])
                 before = (before[0], 0.0)
@@ -267,8 +269,7 @@ def perform(
         else:
             us[l] = interpolated(level, us[l + 1], fs[l])
             carry_memory(memory, levels, l)
-        look = _is_looked_at(us[l], norm, number == len(schedule))
-        if not (is_finite(us[l]) if look else math.isfinite(norm or 0.0)):
+        if not _is_sound(is_finite, us[l], norm, late and number < len(schedule)):
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
@@ -285,13 +286,23 @@ def perform(
     return Outcome(us[0], memory, known)
 
 
-def _is_looked_at(u: State, norm: float | None, last: bool) -> bool:
-    """Whether to look for NaN in a state; a norm that is there anyway tells the same.
+def _looks(level: Level, u: State, watched: bool) -> tuple[bool, bool]:
+    """Whether only the last step looks for NaN, and whether a `down` takes no norm.
 
-    Ranks would wait for one another at each look at a Vec: there the next descent and the last step
-    tell.
+    At every look the host would wait for the device of tensors, and ranks for one another: there
+    the norms that somebody reads, and the last step, tell.
     """
-    return norm is None and (last or not vector.is_vec(u))
+    on_device = vector.is_tensor(level.operator)
+    return on_device or vector.is_vec(u), on_device and not watched
+
+
+def _is_sound(
+    is_finite: Callable[[State], bool], u: State, norm: float | None, early: bool
+) -> bool:
+    """Whether no NaN is seen: in a norm that is there anyway, else in the state unless early."""
+    if norm is not None:
+        return math.isfinite(norm)
+    return early or is_finite(u)
 
 
 def _spent(level: Any, below: Any, before: tuple[float, float]) -> tuple[float, float]:

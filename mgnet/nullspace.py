@@ -119,7 +119,9 @@ class NullSpace:
 
     def _like(self, basis: list[State] | None, u: State) -> list[State]:
         """The basis in the kind and precision of u."""
-        kind = u.getSizes() if vector.is_vec(u) else (u.dtype, u.shape)
+        kind: Any = u.getSizes() if vector.is_vec(u) else (u.dtype, u.shape)
+        if vector.is_tensor(u):
+            kind = *kind, u.device
         key = id(basis), f"{type(u).__name__} {kind}"
         if key not in self._kept:
             self._kept[key] = [_ones(u)] if basis is None else [_cast(v, u) for v in basis]

@@ -144,8 +144,8 @@ def _check(got: str, name: str, hierarchy: Hierarchy, state: State) -> None:
         )
     if not vector.multiplies(level.matrix, state):
         raise TypeError(
-            f"{got} as {vector.describe(state)}, but the matrix of level 0 "
-            f"is {vector.describe(level.matrix)}; give both of one kind and precision"
+            f"{got} as {vector.describe(state)}, but the matrix of level 0 is "
+            f"{vector.describe(level.matrix)}; give both of one kind and precision, on one device"
         )
     if level.unknowns and math.prod(shape) != level.unknowns:
         raise ValueError(

@@ -348,6 +348,11 @@ class Solver:
                 "Solver.as_preconditioner got a level 0 with a PETSc Mat, but SciPy's vectors are "
                 "arrays; precondition a KSP by -pc_type python -pc_python_type mgnet.petsc.Cycle"
             )
+        if vector.is_tensor(level.matrix):
+            raise TypeError(
+                "Solver.as_preconditioner got a level 0 with a tensor, but SciPy's vectors are "
+                "arrays; give Solver(acceleration=CG()), GMRES() or FGMRES()"
+            )
         kind = getattr(level.matrix, "dtype", None)
         # The precision of the matrix, which may be complex; an integer matrix counts as float64.
         precise = isinstance(kind, np.dtype) and kind.kind in "fc"

@@ -92,6 +92,8 @@ def _transposed(matrix: Any) -> Any:
         return matrix.T.tocsr()
     if vector.is_mat(matrix):
         return mats.transposed(matrix)
+    if vector.is_tensor(matrix) and matrix.is_sparse_csr:
+        return matrix.transpose(0, 1).to_sparse_csr()  # `.T` fails
     try:
         return matrix.T
     except AttributeError:
@@ -264,9 +266,8 @@ def _along_axis(matrix: Any, axis: int, u: State) -> State:
     shape = tuple(u.shape)
     if axis >= len(shape) or shape[axis] != matrix.shape[1]:
         raise ValueError(
-            f"AxisTransfer got a state of shape {shape}; "
-            f"axis {axis} must have length {matrix.shape[1]} "
-            "(states come before corrections: check the level that this state belongs to)"
+            f"AxisTransfer got a state of shape {shape}; axis {axis} must have length "
+            f"{matrix.shape[1]} (states come before corrections: check the level of this state)"
         )
     before = math.prod(shape[:axis])
     # Sparse matrices multiply matrices only, so the axis goes to the front; `swapaxes` is in NumPy
@@ -381,8 +382,8 @@ class Injection(Transfer):
     def _check(self, state: State, length: int) -> None:
         if len(state) != length:
             raise ValueError(
-                f"Injection got a state of {len(state)} entries on axis 0; "
-                f"between {self.size} fine points and every {self.factor}-th it must be {length}"
+                f"Injection got a state of {len(state)} entries on axis 0; between {self.size} "
+                f"fine points and every {self.factor}-th it must be {length}"
             )
 
     def inject(self, state: State) -> State:  # type: ignore[override]

@@ -85,7 +85,7 @@ def computes(u: State) -> bool:
 
 
 def multiplies(matrix: Any, u: State) -> bool:
-    """Whether `matrix @ u` can be: kinds, and precisions of tensors; True for unknown matrices.
+    """Whether `matrix @ u` can be, by kind, and precision and device of tensors; True if unknown.
 
     Examples
     --------
@@ -94,7 +94,9 @@ def multiplies(matrix: Any, u: State) -> bool:
     """
     if isinstance(matrix, np.ndarray) or sp.issparse(matrix):
         return isinstance(u, np.ndarray)
-    return not is_tensor(matrix) or (is_tensor(u) and u.dtype == matrix.dtype)
+    if not is_tensor(matrix):
+        return True
+    return is_tensor(u) and u.dtype == matrix.dtype and u.device == matrix.device
 
 
 def alike(u: Any, v: State) -> bool:
@@ -124,15 +126,16 @@ def _is_array(u: Any) -> bool:
 
 
 def describe(u: Any) -> str:
-    """The type of an object; shape and precision of an array or a tensor.
+    """The type of an object; shape, precision and device of an array or a tensor.
 
     Examples
     --------
     >>> describe(np.ones((2, 3))), describe(None)
     ('ndarray (2, 3) of float64', 'NoneType')
     """
+    place = f" on {u.device}" if is_tensor(u) and u.device.type != "cpu" else ""
     shaped = isinstance(u, np.ndarray) or is_tensor(u)
-    return type(u).__name__ + (f" {tuple(u.shape)} of {u.dtype}" if shaped else "")
+    return type(u).__name__ + (f" {tuple(u.shape)} of {u.dtype}{place}" if shaped else "")
 
 
 def zeros_like(u: State, shape: tuple[int, ...] | None = None) -> State:

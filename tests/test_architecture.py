@@ -69,8 +69,8 @@ COMPILED |= {f"mgnet/knots/{name}.py" for name in ("local_kernels", "spline_loop
 COMPILED |= {
     f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops", "products", "run_loops")
 } | {"mgnet/simd.py"}
-# The one file that imports PyAMG, on first use.
-BORROWED = {"mgnet/algebraic.py": "pyamg"}
+# The files of the core that import PyAMG and torch, on first use.
+BORROWED = {"mgnet/algebraic.py": "pyamg", "mgnet/tensor_levels.py": "torch"}
 LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
 LAZY |= {"mgnet.knots.spline_loops", "mgnet.knots.team"}
 LAZY |= {f"mgnet.depth.compiled.{name}" for name in ("functions", "loops", "products", "run_loops")}
