@@ -17,9 +17,6 @@ triton = pytest.importorskip("triton")
 if triton.knobs.runtime.interpret:
     pytest.skip("TRITON_INTERPRET is set: run triton_cases.py itself", allow_module_level=True)
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
-
 from mgnet.knots import layer, triton_kernels  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,8 +60,8 @@ def compiled(kernel, numbers, degree, constants, target):
         name: "constexpr" if name in fixed else f"*{pointers[name]}" if name in pointers else "i32"
         for name in kernel.arg_names
     }
-    options = {"enable_fp_fusion": True}
-    return triton.compile(ASTSource(kernel, signature, fixed), target=target, options=options)
+    source = triton.compiler.ASTSource(kernel, signature, fixed)
+    return triton.compile(source, target=target, options={"enable_fp_fusion": True})
 
 
 @pytest.mark.parametrize("name", ["_layer", "_pull", "_intervals", "_run", "_gather"])
@@ -73,7 +70,7 @@ def test_kernels_compile_for_gpus_and_add_nothing_by_atomics(name, numbers, tmp_
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = getattr(triton_kernels, name)
     for degree, constants, capability in ((3, WIDE, 80), (1, {**NARROW, **ONES}, 90)):
-        target = GPUTarget("cuda", capability, 32)
+        target = triton.backends.compiler.GPUTarget("cuda", capability, 32)
         made = compiled(kernel, numbers, degree, constants, target).asm
         assert made["cubin"] and not re.search(r"\b(atom|red)\.", made["ptx"])
 
