@@ -62,17 +62,19 @@ CIRCLES = [
     ["mgnet.diagnosis", "mgnet.solution"],
     ["mgnet.level", "mgnet.smoother"],
 ]
-# numba is optional: only these files may import it, and those in knots/ are imported on first use.
-COMPILERS = {"numba", "llvmlite"}
+# Compilers are optional: only these files may import them, and those in knots/ are imported on
+# first use.
+COMPILERS = {"numba", "llvmlite", "triton"}
 COMPILED = {"mgnet/kernels.py"}
 COMPILED |= {f"mgnet/knots/{name}.py" for name in ("local_kernels", "spline_loops", "team")}
+COMPILED |= {"mgnet/knots/triton_kernels.py"}
 COMPILED |= {
     f"mgnet/depth/compiled/{name}.py" for name in ("functions", "loops", "products", "run_loops")
 } | {"mgnet/simd.py"}
 # The files of the core that import PyAMG and torch, on first use.
 BORROWED = {"mgnet/algebraic.py": "pyamg", "mgnet/tensor_levels.py": "torch"}
 LAZY = {"mgnet.knots.kernels", "mgnet.knots.local_kernels", "mgnet.simd"}
-LAZY |= {"mgnet.knots.spline_loops", "mgnet.knots.team"}
+LAZY |= {f"mgnet.knots.{name}" for name in ("spline_loops", "team", "triton_kernels")}
 LAZY |= {f"mgnet.depth.compiled.{name}" for name in ("functions", "loops", "products", "run_loops")}
 BAD_NAMES = {"utils", "util", "helpers", "helper", "manager", "factory", "base", "common"}
 BAD_NAMES |= {"handler"}
@@ -384,7 +386,9 @@ BAD = [
     (crosses_borders, "mgnet/kernels.py", "import numba"),
     (crosses_borders, "mgnet/solver.py", "if fast:\n    import numba"),
     (crosses_borders, "mgnet/knots/kan.py", "import llvmlite"),
+    (crosses_borders, "mgnet/knots/layer.py", "import triton.language as tl"),
     (loads_compilers, "mgnet/knots/layer.py", "from mgnet.knots import kernels"),
+    (loads_compilers, "mgnet/knots/layer.py", "from mgnet.knots import triton_kernels"),
     (leaves_its_room, "mgnet/depth/batched/block.py", "from mgnet.depth.network.dropout import x"),
     (leaves_its_room, "mgnet/depth/mgrit/plan.py", "def f():\n    from ..parallel import control"),
     (
@@ -421,6 +425,7 @@ GOOD = [
     (crosses_borders, "mgnet/solver.py", "import json\nimport numpy as np\nfrom . import vector"),
     (crosses_borders, "mgnet/kernels.py", "try:\n    import numba\nexcept ImportError: pass"),
     (crosses_borders, "mgnet/knots/spline_loops.py", "import numba"),
+    (crosses_borders, "mgnet/knots/triton_kernels.py", "import triton"),
     (leaves_its_room, "mgnet/depth/hierarchy.py", "from mgnet.depth.network.dropout import x"),
     (leaves_its_room, "mgnet/depth/parallel/serial.py", "from mgnet.depth.mgrit.plan import plan"),
     (derives_from_a_final_class, "mgnet/a.py", "class B(Transfer, torch.nn.Module): ..."),

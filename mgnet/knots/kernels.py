@@ -8,16 +8,18 @@ on the number of intervals. Every sum has its oracle in `mgnet.knots.products`, 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from mgnet.knots import spline_loops
+from mgnet.knots.spline import derivative_pieces
 from mgnet.knots.team import openmp
 from mgnet.threads import share
 
-__all__ = ["Pieces", "adjoint", "layer"]
+__all__ = ["Pieces", "adjoint", "layer", "pieces"]
 
 # Products that are worth a second thread. PyTorch's own are there in microseconds, unless they
 # sleep. Ours take a tenth of a millisecond, and longer while PyTorch's hold their cores.
@@ -41,6 +43,21 @@ class Pieces(NamedTuple):
     powers: np.ndarray
     ends: np.ndarray
     vanish: bool
+
+
+def pieces(
+    x: torch.Tensor, intervals: int, degree: int, domain: tuple[float, float], order: int
+) -> Pieces:
+    """The splines, or their derivatives of this order, in the precision of x."""
+    return Pieces(*_numbers(x.dtype == torch.float32, intervals, degree, domain, order), order > 1)
+
+
+@lru_cache(maxsize=1024)
+def _numbers(single: bool, intervals: int, degree: int, domain: tuple[float, float], order: int):
+    """The polynomials of the pieces as the loops take them; nobody edits them."""
+    powers, ends = derivative_pieces(intervals, degree, domain, order)
+    dtype = np.float32 if single else np.float64
+    return np.ascontiguousarray(powers[:, ::-1]).astype(dtype), ends.astype(dtype)
 
 
 def _share(alone: Any, team: Any, arguments: tuple[Any, ...], size: int, cost: int) -> None:

@@ -4,53 +4,43 @@ The layer is linear in the coefficients U, in weights h of its inputs, and in th
 `T(x, h, U, g) = sum h[n, p] b_i(x[n, p]) U[p, i, q] g[n, q]` has derivatives of the same form, with
 b_i replaced by its derivative where x varies. Two operators are therefore enough for derivatives of
 every order, "spline_layer" (the sum without g) and "spline_adjoint" (those without U and without
-x). They run in compiled loops on the CPU where numba is installed, else in plain torch.
+x). They run in compiled loops on the CPU where numba is installed, in kernels on a GPU where Triton
+is, else in plain torch.
 """
 # pyright: reportAssignmentType=false
 # (the rules are shared by two kinds of operators, which declare them differently)
 
 from __future__ import annotations
 
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
 import torch
 from torch.autograd import forward_ad
 
 import mgnet.threads  # noqa: F401 (sees forks from now on, which the compiled loops ask for)
 from mgnet.knots import products
 from mgnet.knots.plain_operators import asks_for_plain_operators
-from mgnet.knots.precision import in_full_precision, under_autocast
-from mgnet.knots.spline import dense_basis, derivative_pieces
+from mgnet.knots.precision import HALF, in_full_precision, under_autocast
+from mgnet.knots.spline import dense_basis
 
 __all__ = ["compiled", "spline_layer", "weighted_layer"]
 
 compiled: bool = find_spec("numba") is not None
-
-Spline = tuple[int, int, tuple[float, float]]
+has_triton: bool = find_spec("triton") is not None
 
 
 def _kernels(x: torch.Tensor) -> Any:
-    """The compiled loops, where they can take x."""
+    """The compiled loops, or the kernels of a GPU, where they can take x."""
     if compiled and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         from mgnet.knots import kernels  # a second, once
 
         return kernels
+    if has_triton and x.is_cuda and x.dtype in (*HALF, torch.float32, torch.float64):
+        from mgnet.knots import triton_kernels
+
+        return triton_kernels if triton_kernels.runs_on(x.device) else None
     return None
-
-
-def _pieces(kernels: Any, x: torch.Tensor, spline: Spline, order: int) -> Any:
-    return kernels.Pieces(*_numbers(x.dtype == torch.float32, *spline, order), order > 1)
-
-
-@lru_cache(maxsize=1024)
-def _numbers(single: bool, intervals: int, degree: int, domain: tuple[float, float], order: int):
-    """The polynomials of the pieces as the loops take them; nobody edits them."""
-    powers, ends = derivative_pieces(intervals, degree, domain, order)
-    dtype = np.float32 if single else np.float64
-    return np.ascontiguousarray(powers[:, ::-1]).astype(dtype), ends.astype(dtype)
 
 
 _SPLINE = "int intervals, int degree, float start, float stop"
@@ -61,7 +51,7 @@ def _computed_layer(x, U, h, intervals, degree, start, stop, order):  # type: ig
     kernels = _kernels(x)
     if kernels is None:
         return products.layer(*products.local_values(x, *spline, order, h), U)
-    return kernels.layer(x, U, h, intervals, spline[2], _pieces(kernels, x, spline, order))
+    return kernels.layer(x, U, h, intervals, spline[2], kernels.pieces(x, *spline, order))
 
 
 def _computed_adjoint(x, U, g, h, intervals, degree, start, stop, for_x, for_U):  # type: ignore
@@ -77,7 +67,8 @@ def _computed_adjoint(x, U, g, h, intervals, degree, start, stop, for_x, for_U):
         if for_U >= 0:
             V = products.scatter(*products.local_values(x, *spline, for_U, h), g, U.shape[1])
         return v, V
-    pieces = [None if order < 0 else _pieces(kernels, x, spline, order) for order in (for_x, for_U)]
+    orders = for_x, for_U
+    pieces = [None if order < 0 else kernels.pieces(x, *spline, order) for order in orders]
     return kernels.adjoint(x, U, g, h, intervals, spline[2], *pieces)
 
 

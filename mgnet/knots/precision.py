@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["in_full_precision", "raised", "under_autocast", "working_dtype"]
+__all__ = ["HALF", "in_full_precision", "raised", "under_autocast", "working_dtype"]
 
 HALF = (torch.float16, torch.bfloat16)
 

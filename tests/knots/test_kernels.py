@@ -8,13 +8,13 @@ import torch
 
 pytest.importorskip("numba")
 
-from mgnet.knots import kernels, layer, products  # noqa: E402
+from mgnet.knots import kernels, products  # noqa: E402
 
 DOMAIN = (-1.0, 2.0)
 
 
 def pieces(x, intervals, degree, order):
-    return layer._pieces(kernels, x, (intervals, degree, DOMAIN), order)
+    return kernels.pieces(x, intervals, degree, DOMAIN, order)
 
 
 def problem(samples, inputs, intervals, degree, outputs, dtype=torch.float64):
