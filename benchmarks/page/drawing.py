@@ -59,6 +59,7 @@ FAMILIES = {  # how the name of a method begins -> colour; the longest that fits
     "MLP": ORANGE,
     "PyAMG": ORANGE,
     "PETSc": RED,
+    "PETSc, our levels": GREEN,
     "pykan": RED,
     "pyMGRIT": ORANGE,
     "HistGradientBoosting": PURPLE,
