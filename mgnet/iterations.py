@@ -11,7 +11,7 @@ from mgnet.anderson import Anderson, Iterates
 from mgnet.hierarchy import Hierarchy
 from mgnet.history import StepRecord
 from mgnet.interpreter import Memory, Outcome, StepData, perform, run
-from mgnet.krylov import CG, FGMRES, GMRES, Arnoldi, ConjugateGradients
+from mgnet.krylov import CG, FGMRES, GMRES, Arnoldi, ConjugateGradients, Equation
 from mgnet.schedule import Schedule, Step
 
 __all__ = ["Acceleration", "Cycles", "FixedPoint", "KrylovMethod", "iterate"]
@@ -230,11 +230,11 @@ class KrylovMethod:
         self._given = u
         self._nullspace = hierarchy.nullspace
         self._number = 0
-        ends = self.cycles.product, self._cycle, hierarchy.dot, hierarchy.norm
+        equation = Equation(self.cycles.product, self._cycle, hierarchy.dot, hierarchy.norm)
         if isinstance(method, CG):
-            self.engine: ConjugateGradients | Arnoldi = ConjugateGradients(*ends)
+            self.engine: ConjugateGradients | Arnoldi = ConjugateGradients(equation)
         else:
-            self.engine = Arnoldi(*ends, method.restart, isinstance(method, FGMRES))
+            self.engine = Arnoldi(equation, method.restart, isinstance(method, FGMRES))
         self._begun = self._exact = False
         self._value = self._start
         self._failure: FloatingPointError | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -126,10 +126,10 @@ def _scaled(r: State, size: float) -> tuple[State, int]:
     return norms.times_power_of_two(r, -exponent), exponent
 
 
-class ConjugateGradients:
-    """One solve by `CG`.
+class Equation(NamedTuple):
+    """What a Krylov method asks of an equation and of the cycle that preconditions it.
 
-    Parameters
+    Attributes
     ----------
     apply, cycle : callable
         `u -> A u`, and `r -> correction`: one cycle from zero.
@@ -138,24 +138,31 @@ class ConjugateGradients:
 
     Examples
     --------
+    >>> Equation(np.copy, np.copy, norms.dot, norms.norm).norm(np.array([3.0, 4.0]))
+    5.0
+    """
+
+    apply: Callable[[State], State]
+    cycle: Callable[[State], State]
+    dot: Callable[[State, State], float]
+    norm: Callable[[State], float]
+
+
+class ConjugateGradients:
+    """One solve by `CG`.
+
+    Examples
+    --------
     >>> A = np.diag([1.0, 2.0])
-    >>> cg = ConjugateGradients(lambda u: A @ u, lambda r: r, norms.dot, norms.norm)
+    >>> equation = Equation(lambda u: A @ u, lambda r: r, norms.dot, norms.norm)
+    >>> cg = ConjugateGradients(equation)
     >>> cg.begin(np.zeros(2), np.ones(2))
     >>> cg.advance(), round(cg.residual_norm, 3)
     (None, 0.471)
     """
 
-    def __init__(
-        self,
-        apply: Callable[[State], State],
-        cycle: Callable[[State], State],
-        dot: Callable[[State, State], float],
-        norm: Callable[[State], float],
-    ):
-        self.apply = apply
-        self.cycle = cycle
-        self.dot = dot
-        self.norm = norm
+    def __init__(self, equation: Equation):
+        self.apply, self.cycle, self.dot, self.norm = equation
         self.advice = ""
 
     def begin(self, u: State, r: State) -> None:
@@ -240,7 +247,8 @@ class Arnoldi:
     Examples
     --------
     >>> A = np.array([[1.0, 1.0], [-1.0, 1.0]])
-    >>> gmres = Arnoldi(lambda u: A @ u, np.copy, norms.dot, norms.norm, 5, flexible=False)
+    >>> equation = Equation(lambda u: A @ u, np.copy, norms.dot, norms.norm)
+    >>> gmres = Arnoldi(equation, 5, flexible=False)
     >>> gmres.begin(np.zeros(2), np.ones(2))
     >>> for _ in range(2):
     ...     gmres.advance()
@@ -248,19 +256,8 @@ class Arnoldi:
     array([0., 1.])
     """
 
-    def __init__(
-        self,
-        apply: Callable[[State], State],
-        cycle: Callable[[State], State],
-        dot: Callable[[State, State], float],
-        norm: Callable[[State], float],
-        restart: int,
-        flexible: bool,
-    ):
-        self.apply = apply
-        self.cycle = cycle
-        self.dot = dot
-        self.norm = norm
+    def __init__(self, equation: Equation, restart: int, flexible: bool):
+        self.apply, self.cycle, self.dot, self.norm = equation
         self.restart = restart
         self.flexible = flexible
         self.advice = ""

@@ -20,6 +20,7 @@ from mgnet.interpreter import Memory, StepData, run
 from mgnet.iterations import Acceleration, Cycles, FixedPoint, KrylovMethod, iterate
 from mgnet.krylov import CG, FGMRES, GMRES, BreakdownError
 from mgnet.launched import hint_of_repeated_solve
+from mgnet.level import Level
 from mgnet.limits import check_limits
 from mgnet.norms import binary_exponent, norm, times_power_of_two
 from mgnet.notation import parse
@@ -220,7 +221,7 @@ class Solver:
         if isinstance(iteration, KrylovMethod):
             norms[-1] = iteration.settled(norms)
             history[-1] = history[-1]._replace(residual_norm=norms[-1])
-            if reason is Reason.BREAKDOWN and self._is_rounding(iteration, norms, f):
+            if reason is Reason.BREAKDOWN and is_rounding(*self._standing(iteration, norms, f)):
                 reason, message = Reason.ROUNDING, ""
         value, rounded = iteration.state(), reason is Reason.ROUNDING
         return Solution(
@@ -249,9 +250,11 @@ class Solver:
         if ends and isinstance(iteration, KrylovMethod):
             iteration.confirm(norms)
 
-    def _is_rounding(self, iteration: KrylovMethod, norms: list[float], f: State | None) -> bool:
-        level, norm = self.hierarchy[0], self.hierarchy.norm
-        return is_rounding(norms, level, norm, iteration.state(), f)
+    def _standing(
+        self, iteration: FixedPoint | KrylovMethod, norms: list[float], f: State | None
+    ) -> tuple[list[float], Level, Callable[[State], float], State, State | None]:
+        """What `mgnet.rounding` asks of the state at hand."""
+        return norms, self.hierarchy[0], self.hierarchy.norm, iteration.state(), f
 
     def _merit_work(self, values: list[float]) -> float:
         """The work of so many values: one each, but those of a function of the user."""
@@ -295,10 +298,9 @@ class Solver:
         f: State | None,
     ) -> Reason | None:
         """Why to stop, or None; the monitor is called in any case."""
-        reason, hierarchy = self._limit(norms, scale), self.hierarchy
+        reason = self._limit(norms, scale)
         if reason is Reason.MAX_CYCLES and self.batches is None:
-            told = norms, hierarchy[0], hierarchy.norm, iteration.state(), f
-            stands = stands_at_rounding(*told)
+            stands = stands_at_rounding(*self._standing(iteration, norms, f))
             reason = Reason.ROUNDING if stands else reason
         if reason is None and entry.seconds >= self.seconds:
             reason = Reason.SECONDS
