@@ -61,7 +61,7 @@ def machine() -> Row:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that this process has imported."""
+    """Versions of Python and of the packages that this process has imported."""
     found = {"Python": platform.python_version()}
     for name, title in PACKAGES.items():
         if name in sys.modules:
@@ -98,7 +98,7 @@ def verdicts(targets: Sequence[Row]) -> list[str]:
 def save(
     folder: Path, name: str, setting: str, rows: Sequence[Row], targets: Sequence[Row], text: str
 ) -> None:
-    """Write `name.json` and `name.txt`; `setting` says seeds, seconds and sizes in a line."""
+    """Write `name.json` and `name.txt`; `setting` has seeds, seconds and sizes in one line."""
     result = {"command": command(), "setting": setting, "measured": today(), "machine": machine()}
     result |= {"versions": versions(), "rows": list(rows), "targets": list(targets)}
     write(folder / f"{name}.json", result)

@@ -20,8 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHECKED = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "docs", "benchmarks", "findings"]
 CHECKED += ["mgnet", "demos", "tools", "conftest.py"]
-# docs/benchmarks.md is generated from benchmarks/; this file quotes what it looks for.
-SKIPPED = {"docs/benchmarks.md", "tools/check_english.py"}
+# Generated pages (docs/benchmarks.md from benchmarks/, which is checked), and files that quote.
+SKIPPED = {"docs/benchmarks.md", "docs/co2/report.md"}
+SKIPPED |= {"tools/check_english.py", "tools/mutations.py"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ ENTRIES = [
     ),
     Entry("the page is made of results", "is built from, consists of", r"\bmade of\b"),
     Entry("runs it in small", "runs a reduced version", r"\bin small(?=[,.;:)]| and\b| \(|$)"),
-    Entry("reads it anew", "again", r"\b[Aa]new\b"),
+    Entry("reads it anew", "again", r"(?<!, )\b[Aa]new\b(?!\")"),
     Entry("estimators as they come", "with default settings", r"\bas (?:they|it) comes?\b"),
     Entry(
         "the solver tells why",
@@ -98,7 +99,7 @@ ENTRIES = [
         "Operator of the fine level.",
         r"(?:^|(?<=: ))Of (?!course\b)[^,.]*(?=\.|;|:|$)",
     ),
-    Entry("twice as exact, more exact", "more accurate", r"\b(?:more|less|most|least|as) exact\b"),
+    Entry("more exact, less exact", "more accurate", r"\b(?:more|less|most|least) exact\b"),
     Entry(
         "the least and the largest",
         "smallest and largest",
@@ -136,6 +137,7 @@ def without_code(text: str) -> str:
     text = re.sub(r"<!--.*?-->", blanked, text, flags=re.DOTALL)
     text = re.sub(r"^( *)(```|~~~).*?^\1\2 *$", blanked, text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^ *>>> .*?(?=\n\s*\n|\Z)", blanked, text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"\{\{.*?\}\}", "X", text)  # figures of benchmarks/notes
     text = re.sub(r"(\$\$?)[^$]+?\1", "X", text)
     text = re.sub(r"(``?)[^`]+?\1", lambda m: "X" + blanked(m), text)
     text = re.sub(r"\]\([^)]*\)", "]", text)

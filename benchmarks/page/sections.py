@@ -127,7 +127,7 @@ SECTIONS = {
     "newton_multigrid": Section(
         "Linear systems of Newton's method",
         "Conjugate gradients for damped Gauss-Newton systems of a PINN: a V-cycle over the knots "
-        "with three smoothers, other preconditioners, and dense factorisations.",
+        "with three smoothers, other preconditioners, and dense factorizations.",
         tables.newton_tables,
         "Iterations over knots, and seconds over parameters.",
         tables.newton_lines,
@@ -200,7 +200,7 @@ SECTIONS = {
         "`TimeParallel` beside `torch.nn.GRU` and `torch.nn.LSTM`, and beside a Python loop over "
         "cells: one layer, forward and backward, on one core.",
         depth_tables.recurrent_tables,
-        "Seconds of nn.GRU over those of mgnet, with least and largest of the seeds.",
+        "Seconds of nn.GRU over those of mgnet, with the smallest and the largest over the seeds.",
         depth_tables.recurrent_lines,
         figures.recurrent,
     ),

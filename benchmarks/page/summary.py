@@ -1,4 +1,4 @@
-"""The eight rows that stand first on the page of benchmarks, and in README.md."""
+"""The first eight rows of the benchmarks page, which are also in README.md."""
 
 from typing import NamedTuple
 

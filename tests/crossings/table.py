@@ -46,7 +46,7 @@ KAN is a KAN after a linear layer, ODENet one of 16 layers, LayerParallel the sa
 with `CyclesToTolerance(1e-13)`, and by `mode="serial"`; TimeParallel is a GRU of two layers in
 the same two ways.
 
-The last table is about models, tiny and with random weights, whose layers are loaded into an ODE net.
+The last table has models, tiny and with random weights, whose layers are loaded into an ODE net.
 Outputs and gradients are those of the model to 1e-6 and, in training with the dropout that it has
 by default, those of the ODE net. Three steps of AdamW with `parameter_groups`, in bfloat16 by
 `torch.autocast`, change the weights as they change the model's, to 0.2 in the norm of the changes.
