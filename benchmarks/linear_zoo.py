@@ -230,7 +230,10 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
             most <= 2.0,
         ),
         saved.target(
-            "problems that mgnet solves", f"all {len(found)}", str(converged), converged == len(found)
+            "problems that mgnet solves",
+            f"all {len(found)}",
+            str(converged),
+            converged == len(found),
         ),
     ]
 

@@ -137,7 +137,7 @@ def speed_tables(rows: Rows) -> list[str]:
     index = {"threads": "{threads}", "grid": "{grid}"}
     cell = "{ms:.3g} ({ratio_fused:.2f})"
     return [
-        f"{case[0].upper()}{case[1:]}, milliseconds (times those of our compiled form, fused):\n\n"
+        f"{case[0].upper()}{case[1:]}, milliseconds (times mgnet's compiled, fused form):\n\n"
         + crossed(where(rows, case=case), index, "method", cell)
         for case in values(rows, "case")
     ]
