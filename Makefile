@@ -28,9 +28,11 @@ demo: $(STAMP)/app  ## install what the main job needs and run it (no PETSc, MPI
 	  --hidden 5,5 --degree 5 --levels 3 --compare --out out/co2 --overwrite
 
 # Compiled files are kept: hundreds of processes load the library, and each would compile it again.
+# A crashed worker ends the run: pytest-xdist would start its test again, and a hang would repeat.
 test: $(STAMP)/dev $(STAMP)/petsc  ## install everything with PETSc and run all tests
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MGNET_REQUIRE_PETSC=1 \
-	  $(BIN)/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder
+	  $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 \
+	  --no-loadscope-reorder --durations 15
 
 lint: $(STAMP)/dev  ## ruff, pyright, and the English of pages and docstrings
 	$(BIN)/ruff check .
