@@ -21,6 +21,7 @@ from pathlib import Path
 import jupytext
 import latex2mathml.converter
 import matplotlib
+from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
@@ -134,7 +135,10 @@ def formula(match: re.Match) -> str:
     """Return MathML for TeX, which browsers draw by themselves: the pages need no script for it."""
     display = "block" if match[1] == "div" else "inline"
     text = unescape(match[2]).strip()
-    return latex2mathml.converter.convert(text[2:-2].strip(), display=display)
+    drawn = latex2mathml.converter.convert(text[2:-2].strip(), display=display)
+    if "\\" in drawn:  # a command that the converter does not know comes out as it went in
+        raise PluginError(f"latex2mathml cannot draw the formula {text}")
+    return drawn
 
 
 def on_page_content(html: str, *, page, config, files) -> str:
