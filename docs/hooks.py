@@ -138,7 +138,7 @@ def formula(match: re.Match) -> str:
     drawn = latex2mathml.converter.convert(text[2:-2].strip(), display=display)
     if "\\" in drawn:  # a command that the converter does not know comes out as it went in
         raise PluginError(f"latex2mathml cannot draw the formula {text}")
-    return drawn
+    return f'<div class="formula">{drawn}</div>' if display == "block" else drawn
 
 
 def on_page_content(html: str, *, page, config, files) -> str:
