@@ -8,7 +8,9 @@ from html import escape, unescape
 def typed(text: str) -> str | None:
     """Return what a person types to get a transcript of Python or of a shell; None for others."""
     if re.search(r"^ *>>> ", text, re.MULTILINE):
-        return "".join(example.source for example in doctest.DocTestParser().get_examples(text))
+        sources = [example.source for example in doctest.DocTestParser().get_examples(text)]
+        blocks = [re.sub(r"(\n .*\n)\Z", r"\1\n", source) for source in sources]
+        return "".join(blocks)  # a blank line ends an indented block, as the interpreter wants it
     commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     return "\n".join(commands) + "\n" if commands else None
 

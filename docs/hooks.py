@@ -15,13 +15,10 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
-from html import unescape
 from pathlib import Path
 
 import jupytext
-import latex2mathml.converter
 import matplotlib
-from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
@@ -34,6 +31,7 @@ from mgnet.plot import plot_schedule
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks" / "page"), str(ROOT / "docs")]
 from copies import with_copies  # type: ignore  # noqa: E402
+from formulas import with_formulas  # type: ignore  # noqa: E402
 from links import wrong_links  # type: ignore  # noqa: E402
 from make import pictures as benchmark_pictures  # type: ignore  # noqa: E402
 
@@ -131,24 +129,13 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
     return markdown.replace("{{ reasons }}", table)
 
 
-def formula(match: re.Match) -> str:
-    """Return MathML for TeX, which browsers draw by themselves: the pages need no script for it."""
-    display = "block" if match[1] == "div" else "inline"
-    text = unescape(match[2]).strip()
-    drawn = latex2mathml.converter.convert(text[2:-2].strip(), display=display)
-    if "\\" in drawn:  # a command that the converter does not know comes out as it went in
-        raise PluginError(f"latex2mathml cannot draw the formula {text}")
-    return f'<div class="formula">{drawn}</div>' if display == "block" else drawn
-
-
 def on_page_content(html: str, *, page, config, files) -> str:
     """Draw formulas; copy without prompts; keep an option's dash with its name (pages.css)."""
-    html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, html, flags=re.DOTALL)
 
     def kept(code: re.Match) -> str:
         return re.sub(r"(?<!\S)(-\w[\w.&;]*)", r'<span class="option">\1</span>', code[0])
 
-    return with_copies(re.sub(r"(?<=<code>)-[^<]*", kept, html))
+    return with_copies(re.sub(r"(?<=<code>)-[^<]*", kept, with_formulas(html)))
 
 
 @event_priority(-200)  # after the plugins, which write files too

@@ -21,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pyamg
 import scipy.sparse as sp
-from scipy.sparse.linalg import cg, spsolve
+from scipy.sparse.linalg import cg, splu
 
 import mgnet
 from mgnet import CG, Hierarchy, Solver
@@ -64,7 +64,7 @@ f = np.full(n * n, 1.0 / n**2)
 
 # %%
 u = mgnet.solve(A, f)
-exact = spsolve(A.tocsc(), f)
+exact = splu(A.tocsc()).solve(f)
 difference = np.linalg.norm(u - exact) / np.linalg.norm(exact)
 print(f"relative difference from a direct solver {difference:.0e}")
 
