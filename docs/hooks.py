@@ -89,9 +89,14 @@ def demo(name: str) -> tuple[str, dict[str, bytes]]:
 
 
 def on_config(config):
-    """Leave out links to edit pages where no address of the repository is known."""
-    if not config.repo_url:
-        config.edit_uri = None
+    """Link every page to its editor, if HOME_URL says where the repository is published.
+
+    Not `repo_url`: with it the theme asks a host for the number of stars, on every page.
+    """
+    home = os.environ.get("HOME_URL", "").rstrip("/")
+    if home:
+        edit = "-/edit" if "gitlab" in home else "edit"
+        config.edit_uri_template = f"{home}/{edit}/main/docs/{{path}}"
     return config
 
 
