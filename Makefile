@@ -41,8 +41,8 @@ lint: $(STAMP)/dev  ## ruff, pyright, and the English of pages and docstrings
 	$(BIN)/python tools/check_english.py
 	$(BIN)/python tools/check_docstrings.py
 
-docs: $(STAMP)/docs  ## build the pages into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: $(STAMP)/docs  ## build the pages into site/ and check their links; DEMOS=0: without running demos
+	HOME_URL=$(HOME_URL) DEMOS=$(DEMOS) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)/dev  ## run reduced benchmarks; FULL=1: as published, many hours
 	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page/make.py)
