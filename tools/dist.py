@@ -92,7 +92,7 @@ def for_index(readme: str, home: Home | None) -> str:
             return "" if picture else text
         return f"{picture}[{text}]({home.file(target)})"
 
-    parts = re.split(r"(^```.*?^```$|^(?: {4}|\t).*$|`[^`\n]+`)", readme, flags=re.M | re.S)
+    parts = re.split(r"(^```.*?^```$|^(?: {4}|\t)[^\n]*$|`[^`\n]+`)", readme, flags=re.M | re.S)
     return "".join(p if n % 2 else LINK.sub(absolute, p) for n, p in enumerate(parts))
 
 
@@ -118,7 +118,7 @@ def check_page(readme: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="build and check the archives of a release")
     parser.add_argument("--home", default="", help="default: the git remote origin")
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     given = parser.parse_args()

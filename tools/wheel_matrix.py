@@ -3,8 +3,8 @@
 For each Python that is found, a fresh virtual environment outside the tree gets the wheel with its
 extra `app` and pytest; then the tests of the source distribution run there, without the folder
 mgnet/ beside them, so that they can only import what the wheel installed: the examples of the
-README, the suites of the core, and one suite of each package. A Python that is not here is named in
-a sentence and not counted.
+README and a selection of suites of the core and of each package. A Python that is not here is named
+in a sentence and not counted.
 
     make dist                                  # writes the wheel and the source distribution
     python tools/wheel_matrix.py               # tries what lies in dist/
@@ -30,21 +30,29 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 # Python -> the oldest NumPy from 1.26 on that has a wheel for it.
-OLDEST_NUMPY = {"3.10": "1.26.4", "3.11": "1.26.4", "3.12": "1.26.4", "3.13": "2.1.0", "3.14": "2.3.2"}
+OLDEST_NUMPY = {
+    "3.10": "1.26.4",
+    "3.11": "1.26.4",
+    "3.12": "1.26.4",
+    "3.13": "2.1.0",
+    "3.14": "2.3.2",
+}
 TEST_TOOLS = ["pytest>=9", "hypothesis>=6.100", "pyamg>=5.1"]
 TESTS = [
     "tests/test_docs.py::test_examples_of_the_page[README.md]",
-    *(f"tests/test_{name}.py" for name in ("solver", "hierarchy", "interpreter", "interpolation")),
-    *(f"tests/test_{name}.py" for name in ("gauss_seidel", "krylov", "tensor_levels", "newcomer")),
+    *(f"tests/test_{name}.py" for name in ("solver", "hierarchy", "interpreter", "gauss_seidel")),
+    *(f"tests/test_{name}.py" for name in ("krylov", "tensor_levels", "gallery", "__main__")),
     "tests/knots/test_kan.py",
     "tests/depth/network/test_ode_net.py",
-    "tests/depth/batched/test_tracing.py",
     "tests/training/least_squares/test_levenberg_marquardt.py",
     "tests/checkpoint/test_checkpoint.py",
-    "tests/estimators",
-    "tests/test___main__.py",
+    "tests/estimators/test_estimator.py",
+    "tests/estimators/test_rows.py",
 ]
-VERSIONS = "import numpy, scipy, torch; print(numpy.__version__, scipy.__version__, torch.__version__)"
+VERSIONS = """
+import numpy, scipy, torch
+print(f"NumPy {numpy.__version__}, SciPy {scipy.__version__}, PyTorch {torch.__version__}")
+"""
 
 
 class Cell(NamedTuple):
@@ -116,7 +124,12 @@ def unpack_tests(sdist: Path, folder: Path) -> Path:
 
 
 def try_python(
-    python: str, interpreter: Path | str, wheel: Path, sdist: Path, torch_index: str, tests: list[str]
+    python: str,
+    interpreter: Path | str,
+    wheel: Path,
+    sdist: Path,
+    torch_index: str,
+    tests: list[str],
 ) -> Iterator[Cell]:
     """Install and test the wheel under one Python, with the newest NumPy and with the oldest."""
     log = sdist.parent / f"wheel-matrix-{python}.log"
@@ -140,7 +153,7 @@ def try_python(
                 yield Cell(python, f"{end} NumPy", f"pip could not install it (see {log})", False)
                 continue
             done = subprocess.run([program, "-c", VERSIONS], capture_output=True, text=True)
-            versions = " ".join(done.stdout.split()) or "no versions"
+            versions = done.stdout.strip() or "the packages do not import"
             command = [program, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
             passed = execute(command, tree, log)
             outcome = "passed" if passed else f"failed (see {log})"
@@ -156,7 +169,7 @@ def newest(folder: Path, pattern: str) -> Path:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="try a wheel under every supported Python")
     parser.add_argument("--dist", type=Path, default=ROOT / "dist", help="folder of the archives")
     parser.add_argument("--only", nargs="+", choices=list(OLDEST_NUMPY), metavar="3.x")
     parser.add_argument("--interpreter", nargs="+", default=[], help="more Pythons to look at")
@@ -171,9 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
         if interpreter is None:
             print(f"Python {python}: not tried, there is none here", flush=True)
             continue
-        for cell in try_python(
-            python, interpreter, wheel, sdist, given.torch_index, given.tests
-        ):
+        for cell in try_python(python, interpreter, wheel, sdist, given.torch_index, given.tests):
             print(f"Python {cell.python}, {cell.versions}: {cell.outcome}", flush=True)
             cells.append(cell)
     failed = [cell for cell in cells if not cell.passed]
