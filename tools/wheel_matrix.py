@@ -139,7 +139,15 @@ def try_python(
         tree.mkdir()
         tree = unpack_tests(sdist, tree)
         program = str(venv / "bin" / "python")
-        pip = [program, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = [
+            program,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-compile",
+            "--disable-pip-version-check",
+        ]
         if not execute([str(interpreter), "-m", "venv", str(venv)], tree, log):
             yield Cell(python, "", f"no virtual environment could be made (see {log})", False)
             return
