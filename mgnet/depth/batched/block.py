@@ -346,9 +346,10 @@ class StackedBlock:
         """Evaluate layers one after another, traced or as PyTorch does."""
         states, rows = inputs[-1], [slice(i, i + 1) for i in range(len(layers))]
         ones, given = [layers[row] for row in rows], [[x[row] for x in inputs] for row in rows]
+        results: list[Any]
         if plainly:  # code of users: not for side streams
-            alone = AutogradTape.record if kind == "record" else StackedBlock._slope_of_one
-            results = [alone(self, *each) for each in zip(ones, given, strict=True)]
+            alone: Any = AutogradTape.record if kind == "record" else StackedBlock._slope_of_one
+            results = [alone(self, one, *x) for one, x in zip(ones, given, strict=True)]
         else:
             runs = [self.compiled(kind, one, states[:1], training) for one in ones]
             results = side_by_side([partial(run, *x) for run, x in zip(runs, given)], states)  # noqa: B905

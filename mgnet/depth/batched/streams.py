@@ -30,7 +30,7 @@ def side_by_side(calls: Sequence[Callable[[], Any]], like: Tensor) -> list[Any]:
     Parameters
     ----------
     calls : sequence of callable
-        Each gives a tensor, or a tuple or list of tensors.
+        Each gives a tensor, a tape, or a tuple or list of tensors.
     like : Tensor
         On the device of the calls.
 
@@ -51,9 +51,11 @@ def side_by_side(calls: Sequence[Callable[[], Any]], like: Tensor) -> list[Any]:
             results.append(call())
     for side in sides:
         here.wait_stream(side)
-    for tensor in tree_leaves(results):
-        if isinstance(tensor, Tensor):
-            tensor.record_stream(here)  # its memory is the side's, and used here
+    for result in tree_leaves(results):
+        tensors = getattr(result, "tensors", None)  # of a tape
+        for tensor in [result] if tensors is None else tensors():
+            if isinstance(tensor, Tensor):
+                tensor.record_stream(here)  # its memory is the side's, and used here
     return results
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from mgnet.depth.batched import devices
 from mgnet.depth.batched.block import StackedBlock
-from mgnet.depth.batched.devices import waits
 from mgnet.depth.batched.layer_inputs import check_layer_inputs, input_names
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
@@ -375,7 +375,7 @@ class ODENet(torch.nn.Module):
             # waits for a device.
             numbers = (
                 self.learnable_steps is None
-                and not waits(layers.steps)
+                and not devices.waits(layers.steps)
                 and not torch.compiler.is_compiling()
             )
             steps = layers.steps.tolist() if numbers else layers.steps.unbind()
@@ -395,6 +395,7 @@ class ODENet(torch.nn.Module):
                     fixed.check(buffers[n], left[-1], before)
             yield u
         slots.renew_buffers(buffers, left)
+        fixed.settle()
 
     def coarser_transfers(
         self, levels: int | None = None

@@ -177,6 +177,7 @@ class Propagation:
         if self.captured:
             return history.spoiled(points), history
         made, norms = history.summarize(), history.norms
+        self.setup.kernel.fixed.settle()
         if self.setup.method.sweep(reverse) and norms and not math.isfinite(norms[-1]):
             raise FloatingPointError(
                 f"the residual is not finite after {made.cycles} Newton sweeps"
