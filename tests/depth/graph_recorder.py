@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves
 
 from mgnet.depth.batched import devices, streams
-from mgnet.depth.parallel import graph_refusals
+from mgnet.depth.parallel import graph_refusals, serial
+from mgnet.depth.parallel.propagation import Propagation
 
 aten = torch.ops.aten
 # Operations whose results, or sizes of results, the host reads.
@@ -36,6 +37,7 @@ class Reads(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.found = []
+        self._inside = False
         self._patch = pytest.MonkeyPatch()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -56,17 +58,20 @@ class Reads(TorchDispatchMode):
 
     def _method(self, name, original):
         def method(tensor, *args, **kwargs):
-            if isinstance(tensor, OnHost):
+            if isinstance(tensor, OnHost) or self._inside:
                 return original(tensor, *args, **kwargs)
             self.found.append(name)
+            self._inside = True  # a mode of functions, as torch.device, comes back here
             found = original(tensor, *args, **kwargs)
+            self._inside = False
             return found.as_subclass(OnHost) if name == "cpu" else found
 
         return method
 
     def _copying(self, name, original):
         def copying(*args, **kwargs):
-            self.found.append(name)
+            if not self._inside:
+                self.found.append(name)
             return original(*args, **kwargs)
 
         return copying
@@ -173,6 +178,27 @@ def use_streams(monkeypatch):
         "record_stream",
         lambda self, stream: Stream.log.append(("record", stream.name)),
     )
+
+
+def on_no_device(monkeypatch):
+    """In a backward pass, too, tensors that are made on no device in particular are without numbers.
+
+    On a GPU they would be on the host. PyTorch puts no `torch.device` of a caller around it.
+    """
+    for owner, name in (
+        (Propagation, "backward"),
+        (Propagation, "gradients"),
+        (serial, "_adjoint"),
+    ):
+        monkeypatch.setattr(owner, name, _on_no_device(getattr(owner, name)))
+
+
+def _on_no_device(function):
+    def run(*args):
+        with torch.device("meta"):
+            return function(*args)
+
+    return run
 
 
 def use_device(monkeypatch):

@@ -9,14 +9,16 @@ from torch import nn
 
 from mgnet.depth import CyclesToTolerance, FixedCycles, LayerParallel, ODENet
 from mgnet.depth.parallel.history import History
-from tests.depth.graph_recorder import OnHost, Reads, use_device
+from tests.depth.graph_recorder import OnHost, Reads, on_no_device, use_device
 from tests.depth.layer_cases import CASES, around, inputs, passes, plain
 
 pytestmark = pytest.mark.filterwarnings("ignore:LayerParallel goes on training")
 
 
 # All others are counted where they are captured, in `test_graph_capture.py`.
-@pytest.mark.parametrize("name", ["three levels", "convolution", "statistics", "march"])
+@pytest.mark.parametrize(
+    "name", ["three levels", "coarse fused", "convolution", "statistics", "march"]
+)
 def test_a_pass_is_read_once_at_its_end_and_no_cycle(monkeypatch, name):
     use_device(monkeypatch)
     torch.manual_seed(sum(map(ord, name)))
@@ -24,10 +26,11 @@ def test_a_pass_is_read_once_at_its_end_and_no_cycle(monkeypatch, name):
     parallel = CASES[name]()
     passes(parallel, parallel, *inputs(name, generator))  # traces and sets up
     x, side = inputs(name, generator)
+    on_no_device(monkeypatch)
     serial = parallel.settings["mode"] == "serial"
-    with Reads() as forward:
+    with torch.device("meta"), Reads() as forward:
         out = parallel(x, **side)
-    with Reads() as backward:
+    with torch.device("meta"), Reads() as backward:
         out.square().sum().backward()
     # The gather of a report is the read; without cycles or their opening there is none.
     expected = [] if serial else ["cpu"]
