@@ -243,8 +243,7 @@ def perform(
     unit, coarsest, memory = levels[0].evaluation_cost, len(levels) - 1, dict(begin.memory)
     _recenter(levels, us, rs)
     is_finite, known = hierarchy.is_finite, None  # the residual, where a sweep has given it
-    watched, last = log is not None or record is not None, len(schedule) if look else math.inf
-    late, silent = _looks(levels[0], us[0], watched) if look else (True, not watched)
+    late, silent = _looks(levels[0], us[0], log is not None or record is not None, look)
     steps = schedule[begin.position :]
     following = *steps[1:], Step("down" if ahead else "", 0)
     for number, (step, then) in enumerate(zip(steps, following), begin.position + 1):  # noqa: B905
@@ -274,7 +273,7 @@ def perform(
         else:
             us[l] = interpolated(level, us[l + 1], fs[l])
             carry_memory(memory, levels, l)
-        if not _is_sound(is_finite, us[l], norm, late and number < last):
+        if not _is_sound(is_finite, us[l], norm, late and (not look or number < len(schedule))):
             raise FloatingPointError(
                 f"step {number}, '{step}' on level {step.level}: the state is not finite"
             )
@@ -291,13 +290,13 @@ def perform(
     return Outcome(us[0], memory, known)
 
 
-def _looks(level: Level, u: State, watched: bool) -> tuple[bool, bool]:
-    """Whether only the last step looks for NaN, and whether a `down` takes no norm.
+def _looks(level: Level, u: State, watched: bool, look: bool) -> tuple[bool, bool]:
+    """Whether only the last step looks for NaN, if any, and whether a `down` takes no norm.
 
     At every look the host would wait for the device of tensors, and ranks for one another: there
     the norms that somebody reads, and the last step, tell.
     """
-    on_device = vector.is_tensor(level.operator)
+    on_device = vector.is_tensor(level.operator) or not look
     return on_device or vector.is_vec(u), on_device and not watched
 
 

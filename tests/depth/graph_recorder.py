@@ -181,9 +181,10 @@ def use_streams(monkeypatch):
 
 
 def on_no_device(monkeypatch):
-    """In a backward pass, too, tensors that are made on no device in particular are without numbers.
+    """In a backward pass, too, tensors that are made without a device are on the meta device.
 
-    On a GPU they would be on the host. PyTorch puts no `torch.device` of a caller around it.
+    Beside tensors on a GPU they would be on the host. PyTorch puts no `torch.device` of its caller
+    around a backward pass.
     """
     for owner, name in (
         (Propagation, "backward"),
