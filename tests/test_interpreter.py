@@ -27,6 +27,7 @@ from mgnet import (
     run,
 )
 from mgnet.interpolation import interpolation_matrix
+from mgnet.interpreter import perform
 
 
 def with_injection(hierarchy):
