@@ -4,6 +4,7 @@
 """
 
 import copy
+import math
 
 import pytest
 import torch
@@ -144,6 +145,7 @@ def test_a_state_that_is_not_finite_becomes_nan(monkeypatch, value):
     spoiled = x.clone()
     spoiled[2, 3] = value
     assert graphed(spoiled).isnan().all()
+    assert not math.isfinite(graphed.last_forward.estimate)  # a report tells, and raises nothing
     out = graphed(x.requires_grad_())
     assert out.isfinite().all()
     gradient = torch.zeros_like(out)

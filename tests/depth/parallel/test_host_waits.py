@@ -126,25 +126,24 @@ class Masked(nn.Module):
 
     def __init__(self, edits):
         super().__init__()
-        self.linear, self.norm, self.edits = nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False), edits
+        self.linear, self.edits = nn.Linear(4, 4), edits
+        self.register_buffer("mask", torch.ones(4))
 
     def forward(self, u):
-        assert u.sum() is not None
         if self.edits:
-            self.norm(u)
-        return torch.tanh(self.linear(u)) * self.norm.running_var
+            nn.functional.batch_norm(u, torch.zeros(4), self.mask, training=True)
+        return torch.tanh(self.linear(u)) * self.mask
 
 
 @pytest.mark.parametrize("mode", ["mgrit", "serial"])
 @pytest.mark.parametrize("edits", [False, True])
 def test_buffers_of_all_layers_are_looked_at_once(monkeypatch, edits, mode):
     use_device(monkeypatch)
-    names = [f"norm.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")]
-    net = ODENet(Masked(edits), 8, shared_buffers=names)
+    net = ODENet(Masked(edits), 8, shared_buffers=["mask"])
     net.kernel.traced = False
     parallel, x = LayerParallel(net, mode=mode), torch.randn(5, 4)
     if edits:
-        with pytest.raises(ValueError, match="Masked changes its buffer norm"):
+        with pytest.raises(ValueError, match="Masked changes its buffer mask"):
             parallel(x)
         return
     parallel(x).sum().backward()
