@@ -11,7 +11,7 @@ import torch
 
 from mgnet.interpreter import Memory
 from mgnet.level import Level
-from mgnet.training.least_squares.levenberg_marquardt import Linearized
+from mgnet.training.least_squares.sweep import Linearized
 from mgnet.training.least_squares.linearization import Residual, residuals_of
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.least_squares.step_rules import Damping
