@@ -20,6 +20,7 @@ from mgnet.schedule import Schedule, Step
 from mgnet.solution import Reason, Solution
 from mgnet.training.least_squares.arguments import (
     Refresh,
+    Told,
     check_alike,
     check_usable,
     damping_of,
@@ -28,7 +29,6 @@ from mgnet.training.least_squares.arguments import (
     refreshers,
 )
 from mgnet.training.least_squares.bounds import Bounds
-from mgnet.training.least_squares.device_steps import DeviceTold
 from mgnet.training.least_squares.endings import (
     Tolerances,
     degenerate,
@@ -43,12 +43,11 @@ from mgnet.training.least_squares.newton_krylov import NewtonKrylov
 from mgnet.training.least_squares.problem import LeastSquares
 from mgnet.training.least_squares.singular_values import SingularEquations
 from mgnet.training.least_squares.step_rules import Damping, StepRule, TrustRegion
-from mgnet.training.least_squares.sweep import Linearized, Sweep
+from mgnet.training.least_squares.sweep import Sweep
 from mgnet.training.least_squares.units import Scale, Unknowns
 
 __all__ = ["levenberg_marquardt"]
 
-Told = Linearized | DeviceTold
 SWEEP = Schedule([Step("solve", 0)])
 CRAWL = 30  # steps in a row that were cut short and gained less than a tenth
 ATTEMPTS = 3  # at a place that meets a test and is no minimum
