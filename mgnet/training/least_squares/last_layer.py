@@ -108,7 +108,9 @@ class LinearPart:
         with torch.no_grad():
             flat = torch.nn.utils.parameters_to_vector(self.network.parameters())
             flat[-self.size :] = self.pack(W)
-            torch.nn.utils.vector_to_parameters(flat, self.network.parameters())
+            parts = flat.split([p.numel() for p in self.network.parameters()])
+            for parameter, part in zip(self.network.parameters(), parts, strict=True):
+                parameter.copy_(part.view_as(parameter))
 
     def features(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """The basis at x, shape (samples, features), with ones as the last column for a bias."""

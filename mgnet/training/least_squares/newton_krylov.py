@@ -238,7 +238,7 @@ class NewtonKrylov:
             return NormalEquations(J, r, f)
         try:
             prepared = self.preconditioner.prepare(J)
-        except TypeError as error:
+        except (TypeError, RuntimeError) as error:
             if not is_far(r):
                 raise
             raise TypeError(

@@ -123,7 +123,7 @@ class Broyden(Smoother):
     ) -> torch.Tensor | None:
         """H after the step `s = -length H g` that changed the gradient g by y; None is I."""
         z = y if H is None else H @ y
-        ys, yz, sg = torch.stack([y @ s, y @ z, s @ g]).tolist()  # a device is asked once
+        ys, yz, sg = torch.stack([y @ s, y @ z, s @ g]).cpu().tolist()  # a device is asked once
         if not ys > 0.0:  # only where the line search ran out of trials
             return H
         h, b = yz / ys, -length * sg / ys
