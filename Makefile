@@ -41,8 +41,8 @@ lint: $(STAMP)/dev  ## ruff and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-docs: $(STAMP)/docs  ## build the pages into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: $(STAMP)/docs  ## build the pages into site/ and check their links; DEMOS=0: without running demos
+	HOME_URL=$(HOME_URL) DEMOS=$(DEMOS) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many hours
 	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page/make.py)
