@@ -33,6 +33,7 @@ from mgnet.depth.network.spline_weights import DepthSpline
 from mgnet.depth.ode.odeint import odeint
 from mgnet.depth.parallel.control import AdaptiveCycles, CyclesToTolerance, FixedCycles, PassReport
 from mgnet.depth.parallel.gradient_norm import clip_grad_norm_
+from mgnet.depth.parallel.graph_capture import GraphedLayers, capture_graph
 from mgnet.depth.parallel.layer_parallel import LayerParallel
 from mgnet.depth.parallel.lyapunov import lyapunov
 from mgnet.depth.parallel.microbatches import accumulate_gradients
@@ -56,6 +57,7 @@ __all__ = [
     "CyclesToTolerance",
     "DepthSpline",
     "FixedCycles",
+    "GraphedLayers",
     "ImplicitGRUCell",
     "ImplicitStep",
     "Intervals",
@@ -81,6 +83,7 @@ __all__ = [
     "adaptive",
     "bdf2",
     "best_plan",
+    "capture_graph",
     "clip_grad_norm_",
     "dahlquist",
     "depth_hierarchy",

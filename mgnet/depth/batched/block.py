@@ -21,6 +21,7 @@ from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.lending import lending
 from mgnet.depth.batched.programs import Program
 from mgnet.depth.batched.scheme import STAGES, check_scheme, slope, takes_time
+from mgnet.depth.batched.streams import side_by_side
 from mgnet.depth.batched.surroundings import check_gradients, fingerprint, why_not_traced
 from mgnet.depth.batched.tape import AutogradTape, SeparateTapes, Tape, TracedTape
 from mgnet.depth.batched.traces import Family, Request, Trace, Traces
@@ -343,19 +344,19 @@ class StackedBlock:
         self, kind: str, layers: Layers, plainly: bool, training: bool, *inputs: Tensor
     ) -> Any:
         """Evaluate layers one after another, traced or as PyTorch does."""
-        results, states = [], inputs[-1]
-        for i in range(len(layers)):
-            one, given = layers[i : i + 1], [x[i : i + 1] for x in inputs]
-            if not plainly:
-                results.append(self.compiled(kind, one, given[-1], training)(*given))
-            elif kind == "record":
-                results.append(AutogradTape.record(self, one, *given))
-            else:
-                results.append(self._slope_of_one(one, *given))
+        states, rows = inputs[-1], [slice(i, i + 1) for i in range(len(layers))]
+        ones, given = [layers[row] for row in rows], [[x[row] for x in inputs] for row in rows]
+        results: list[Any]
+        if plainly:  # code of users: not for side streams
+            alone: Any = AutogradTape.record if kind == "record" else StackedBlock._slope_of_one
+            results = [alone(self, one, *x) for one, x in zip(ones, given, strict=True)]
+        else:
+            runs = [self.compiled(kind, one, states[:1], training) for one in ones]
+            results = side_by_side([partial(run, *x) for run, x in zip(runs, given)], states)  # noqa: B905
         if kind == "record":
             return SeparateTapes(results, layers, states)
         if kind == "vjp_all":
-            return [torch.cat(parts) for parts in zip(*results, strict=True)]
+            return [*map(torch.cat, zip(*results, strict=True))]
         return torch.cat([states[:0], *results])
 
     def _slope_of_one(self, layer: Layers, states: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from mgnet.depth.batched import devices
 from mgnet.depth.batched.scheme import version_of
 from mgnet.depth.batched.surroundings import innermost
 
@@ -43,6 +44,7 @@ shared_buffers
         self.block = block
         self.numbers = {k: name for k, name in enumerate(names) if name in fixed}
         self.remedy = ""  # "leave it out of shared_buffers"
+        self._seen: list[tuple[str, Tensor]] = []  # on a device: whether other values were there
 
     def before(self, buffers: Sequence[Tensor], values: bool = True) -> list[Before]:
         """How often they were edited until now and, if wanted and possible, their values.
@@ -56,13 +58,29 @@ shared_buffers
     def check(
         self, buffers: Sequence[Tensor], new: Sequence[Tensor], before: Sequence[Before]
     ) -> None:
-        """Raise a ValueError if one was edited since then, or another one put in its place."""
+        """Raise a ValueError if one was edited since then, or another one put in its place.
+
+        Values on a device are compared there, and `settle` tells.
+        """
         if not self.numbers:
             return
         for (k, name), (version, value) in zip(self.numbers.items(), before, strict=True):
-            now, other = buffers[k], value is not None and not torch.equal(buffers[k], value)
+            now, other = buffers[k], False
+            if value is not None and devices.waits(value):
+                self._seen.append((name, (now != value).any()))
+            elif value is not None:
+                other = not torch.equal(now, value)
             if other or new[k] is not now or version_of(now) != version:
                 self._refuse(name)
+
+    def settle(self) -> None:
+        """Raise a ValueError if values on a device were seen to change; at the end of a pass."""
+        if self._seen:
+            seen, self._seen = self._seen, []
+            changed = torch.stack([each for _, each in seen]).tolist()
+            for (name, _), other in zip(seen, changed, strict=True):
+                if other:
+                    self._refuse(name)
 
     def check_numbers(self, changed: Sequence[int]) -> None:
         """Raise a ValueError if one of them is among the buffers that are known to change."""
@@ -79,4 +97,4 @@ shared_buffers
 
 def _has_values(x: Tensor) -> bool:
     """Whether they are there to be compared: not while something traces or maps over tensors."""
-    return type(x) is Tensor and not x.is_meta and innermost(x) is x
+    return type(x) is Tensor and not x.is_meta and innermost(x) is x and not devices.captured(x)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mgnet.depth.batched.autocast import without_cast
 from mgnet.depth.batched.layers import Layers
+from mgnet.depth.batched.streams import side_by_side
 from mgnet.depth.batched.surroundings import check_gradients
 
 __all__ = ["AutogradTape", "SeparateTapes", "Tape", "TracedTape", "joined"]
@@ -132,6 +133,10 @@ class TracedTape(Tape):
         states, *rest = run(*self.saved, lam)
         count = len(self.layers.parameters)
         return states, tuple(rest[:count]), rest[count] if len(rest) > count else None
+
+    def tensors(self) -> list[Tensor]:
+        """All that it holds of one evaluation."""
+        return [self.value, *self.new_buffers, *self.saved]
 
     def __getitem__(self, which: slice) -> Tape:
         value = self.value[which]
@@ -282,12 +287,10 @@ class SeparateTapes(Tape):
         self.linear = all(tape.linear for tape in tapes)
 
     def vjp(self, lam: Tensor) -> Tensor:
-        parts = zip(self.tapes, lam.split(1), strict=False)
-        return torch.cat([lam[:0], *[tape.vjp(part) for tape, part in parts]])
+        return torch.cat([lam[:0], *self._each("vjp", lam)])
 
     def vjp_all(self, lam: Tensor) -> Gradients:
-        parts = zip(self.tapes, lam.split(1), strict=False)
-        found = [tape.vjp_all(part) for tape, part in parts]
+        found = self._each("vjp_all", lam)
         states = torch.cat([lam[:0], *[x for x, _, _ in found]])
         steps = [x for _, _, x in found if x is not None]
         return (
@@ -301,6 +304,14 @@ class SeparateTapes(Tape):
 
     def vjp_each(self, lam: Tensor) -> Sequence[Callable[[Tensor], Tensor]]:
         return [vjp for tape in self.tapes for vjp in tape.vjp_each(lam)]
+
+    def _each(self, method: str, lam: Tensor) -> list[Any]:
+        """A method of each tape; those that run no code of users go side by side."""
+        parts = zip(self.tapes, lam.split(1), strict=False)
+        calls = [partial(getattr(tape, method), part) for tape, part in parts]
+        if all(isinstance(tape, TracedTape) for tape in self.tapes):
+            return side_by_side(calls, lam)
+        return [call() for call in calls]
 
 
 def _joined(like: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:

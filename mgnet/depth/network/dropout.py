@@ -166,7 +166,7 @@ def draw_keys(block: torch.nn.Module, seed: int, call: int, first: int = 0) -> b
         old = getattr(part, name)
         with _outside_of_transforms():
             layers = first + torch.arange(len(old), device=old.device)
-            key = torch.tensor(seed, device=old.device)
+            key = torch.full((), seed, device=old.device)
             for each in (call, number, layers):
                 key = mixed(mixed(key) + 0x9E3779B + each)
         setattr(part, name, key)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mgnet.depth.batched import devices
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layer_inputs import check_layer_inputs, input_names
 from mgnet.depth.batched.layers import Layers
@@ -162,6 +163,11 @@ class ODENet(torch.nn.Module):
         self.timed = self.kernel.takes_time
         self.seed = 0
 
+    def _where(self) -> torch.device | str:
+        """Where numbers of the layers are made: on a GPU at once, for the host waits for copies."""
+        given = next((p.device for p in self.block.parameters() if p.is_floating_point()), None)
+        return given if given is not None and given.type == "cuda" else "cpu"
+
     def _like(self, values: torch.Tensor) -> torch.Tensor:
         """In the precision and on the device of the weights."""
         for parameter in self.block.parameters():
@@ -174,13 +180,14 @@ class ODENet(torch.nn.Module):
         """s_n of all layers: the learnable_steps, or T / N."""
         if self.learnable_steps is not None:
             return self.learnable_steps
-        equal = torch.full((len(self.kept),), self.final_time / self.depth, dtype=torch.float64)
-        return self._like(equal)
+        size, step = (len(self.kept),), self.final_time / self.depth
+        return self._like(torch.full(size, step, dtype=torch.float64, device=self._where()))
 
     @property
     def times(self) -> torch.Tensor:
         """The time at the left of each layer: n T / N, with learnable_steps too."""
-        numbers = torch.arange(self.kept.start, self.kept.stop, dtype=torch.float64)
+        ends, where = (self.kept.start, self.kept.stop), self._where()
+        numbers = torch.arange(*ends, dtype=torch.float64, device=where)
         return self._like(self.final_time * (numbers / self.depth))
 
     def layers(self) -> Layers:
@@ -364,10 +371,11 @@ class ODENet(torch.nn.Module):
             count = len(layers)
             parameters = per_layer(layers.parameters, count)
             buffers = per_layer(layers.buffers, count)
-            # Numbers are cheaper than tensors, where nothing differentiates by them.
+            # Numbers are cheaper than tensors, where nothing differentiates by them and no host
+            # waits for a device.
             numbers = (
                 self.learnable_steps is None
-                and not layers.steps.is_meta
+                and not devices.waits(layers.steps)
                 and not torch.compiler.is_compiling()
             )
             steps = layers.steps.tolist() if numbers else layers.steps.unbind()
@@ -387,6 +395,7 @@ class ODENet(torch.nn.Module):
                     fixed.check(buffers[n], left[-1], before)
             yield u
         slots.renew_buffers(buffers, left)
+        fixed.settle()
 
     def coarser_transfers(
         self, levels: int | None = None

@@ -58,7 +58,7 @@ class ResidualBlock(torch.nn.Module):
         if not self.timed:
             return advance(self.scheme, lambda t, u: block(u), self.time, u, self.step)
         # A tensor, as an ODENet gives it, so that a block may take its cosine.
-        t = torch.as_tensor(self.time, dtype=u.dtype, device=u.device)
+        t = torch.full((), self.time, dtype=u.dtype, device=u.device)
         return advance(self.scheme, block, t, u, self.step)
 
     @property

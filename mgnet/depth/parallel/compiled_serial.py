@@ -93,9 +93,11 @@ def takes_joint(setup: PropagationSetup, compiled: CompiledMarch | str, u: Tenso
         own = isinstance(compiled, CompiledMarch) and compiled.prepared.keeps_apart(
             len(layers.parameters)
         )
-        # A process without layers does what the others do.
-        each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
-        found = setup.compiled[key] = bool(each.all())
+        if not isinstance(setup.communicator, SerialCommunicator):
+            # A process without layers does what the others do.
+            each = setup.communicator.gather(torch.full((1, min(len(layers), 1)), own))
+            own = bool(each.all())
+        found = setup.compiled[key] = own
     return found
 
 

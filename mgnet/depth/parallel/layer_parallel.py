@@ -311,7 +311,7 @@ class LayerParallel(Explained):
     def _follow(self, forecast: Callable[[], str], direction: str, made: PassReport) -> None:
         self._note(direction, made)
         control = self.control
-        if control is None:
+        if control is None or not isinstance(made, PassReport):  # a graph is captured
             return
         told = self.training and self.communicator.rank == 0  # once, and by one process
         if made.estimate > control.tolerance and told and not self._warned:

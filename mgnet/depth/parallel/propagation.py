@@ -13,6 +13,7 @@ from threading import RLock
 import torch
 from torch import Tensor
 
+from mgnet.depth.batched import devices
 from mgnet.depth.batched.tape import Tape
 from mgnet.depth.compiled.runs import LayerRuns
 from mgnet.depth.mgrit.c_layers import Intervals, intervals
@@ -25,7 +26,7 @@ from mgnet.depth.parallel.compiled_cycles import (
 from mgnet.depth.parallel.control import CycleLimit, PassReport
 from mgnet.depth.parallel.history import History
 from mgnet.depth.parallel.propagation_setup import PropagationSetup
-from mgnet.interpreter import run
+from mgnet.interpreter import perform
 
 __all__ = ["Propagation"]
 
@@ -54,6 +55,7 @@ class Propagation:
         self.loops: CompiledForward | None = None
         self.swept: LayerRuns | None = None  # the recorded sweep of the compiled loops
         self.adjoints = RLock()  # they have its memory one after another
+        self.captured = False  # as a graph, which nobody reads
 
     def forward(
         self,
@@ -62,7 +64,7 @@ class Propagation:
         guess: Tensor | None,
         record: bool,
         with_steps: bool = True,
-    ) -> tuple[Tensor, PassReport]:
+    ) -> tuple[Tensor, PassReport | History]:
         """Solve for the states from u_0.
 
         Parameters
@@ -79,8 +81,10 @@ class Propagation:
         Returns
         -------
         (Tensor, PassReport)
-            The states at the m + 1 C-points.
+            The states at the m + 1 C-points; while a graph is captured, the `History` of a report
+            that is to be read.
         """
+        self.captured = devices.captured(start)
         compiled = compiled_cycles(self.setup, start)
         if not isinstance(compiled, str):
             self.loops = CompiledForward(self.setup, compiled, with_steps, self.every)
@@ -89,7 +93,7 @@ class Propagation:
             history.add_residual(self.record(points) - points)
         elif self.every:
             self._sweep(points)
-        return points, self._told(history, False)
+        return self._told(points, history, False)
 
     def points_of(self, level: int) -> Tensor:
         """The recorded states where the own layers of a coarser level begin."""
@@ -143,7 +147,7 @@ class Propagation:
 
     def backward(
         self, end: Tensor, limit: CycleLimit, guess: Tensor | None
-    ) -> tuple[Tensor, PassReport]:
+    ) -> tuple[Tensor, PassReport | History]:
         """Solve for the adjoint at the C-points from lam_N = `end`; as `forward`.
 
         With `every`, `end` has the gradients by the states after each of all layers.
@@ -155,21 +159,30 @@ class Propagation:
         if self.setup.method.uses_coarse(True, limit.cycles, guess is None):
             adjoint.record_coarse()
         points, history = self._iterate(adjoint, end, guess, limit)
-        return points, self._told(history, True)
+        return self._told(points, history, True)
 
     def _sources(self, gradient: Tensor) -> Tensor:
         """What each own layer adds to the adjoint at its left end: the gradient by that state."""
         left = torch.cat([torch.zeros_like(gradient[:1]), gradient[:-1]])
         return self.communicator.scatter_layers(left)
 
-    def _told(self, history: History, reverse: bool) -> PassReport:
-        """The report; all processes raise together where Newton's states are good for nothing."""
+    def _told(
+        self, points: Tensor, history: History, reverse: bool
+    ) -> tuple[Tensor, PassReport | History]:
+        """The states and the report; all processes raise together where states are not finite.
+
+        On a device this is where the host waits for it, once. While a graph is captured nothing can
+        be read: its replays give NaN instead, and the report is read by who asks.
+        """
+        if self.captured:
+            return history.spoiled(points), history
         made, norms = history.summarize(), history.norms
+        self.setup.kernel.fixed.settle()
         if self.setup.method.sweep(reverse) and norms and not math.isfinite(norms[-1]):
             raise FloatingPointError(
                 f"the residual is not finite after {made.cycles} Newton sweeps"
             )
-        return made
+        return points, made
 
     def _iterate(
         self,
@@ -182,13 +195,18 @@ class Propagation:
         method, reverse = self.setup.method, propagator.reverse
         opening, cycle = method.backward if reverse else method.forward
         history, memory = History(self.communicator, reverse, given.dtype), None
+        late = devices.waits(given)  # no cycle waits for the device: `_told` looks
         with self.setup.hierarchy(propagator, given) as hierarchy:
             points = self._guess(given, guess, reverse)
             if guess is None and opening is not None:
-                points, _ = run(opening, hierarchy, points, None)
+                points = perform(opening, hierarchy, points, None, look=not late).state
+                if late:
+                    history.look(points)
             for _ in range(limit.cycles):
                 before = points
-                points, memory = run(cycle, hierarchy, points, None, memory)
+                points, memory, _ = perform(cycle, hierarchy, points, None, memory, look=not late)
+                if late:
+                    history.look(points)
                 history.add_residual(hierarchy[0].operator.last_residual)
                 history.add_change(before, points)
                 if limit.stop and history.summarize().estimate <= limit.stop:

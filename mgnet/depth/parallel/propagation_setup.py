@@ -14,7 +14,12 @@ from torch import Tensor
 from mgnet.depth.batched.block import StackedBlock
 from mgnet.depth.batched.layers import Layers
 from mgnet.depth.batched.tape import Tape
-from mgnet.depth.mgrit.communicator import SERIAL_COMMUNICATOR, Communicator, Gathered
+from mgnet.depth.mgrit.communicator import (
+    SERIAL_COMMUNICATOR,
+    Communicator,
+    Gathered,
+    SerialCommunicator,
+)
 from mgnet.depth.mgrit.layer_hierarchy import layer_levels, posed
 from mgnet.depth.parallel.coarse_layers import (
     coarse_layers,
@@ -150,6 +155,8 @@ class PropagationSetup:
         if not self.kernel.has_state:
             return False
         own = self.kernel.changes_buffers(fine, u[None])
+        if isinstance(self.communicator, SerialCommunicator):
+            return own
         # A process without layers does what the others do.
         return bool(self.communicator.gather(torch.full((1, min(len(fine), 1)), own)).any())
 

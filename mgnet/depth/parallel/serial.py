@@ -145,6 +145,7 @@ class _March(torch.autograd.Function):
             if every:
                 wanted.append(now)
         communicator.send(now[0], False)
+        kernel.fixed.settle()
         ctx.buffers = Buffers(kernel, layers, changed)
         for which, new in changed:
             layers[which].update(new[: kernel.own_buffers])
@@ -180,6 +181,7 @@ def _adjoint(ctx: Any, gradient: Tensor) -> Gradients:
             whole = setup.fine, 0, ctx.tapes
             lam, of_steps, of_parameters = _of_tapes(setup, *whole, lam, sources)
     setup.communicator.send(lam[0], True)
+    setup.kernel.fixed.settle()
     return setup.communicator.broadcast_from_last(lam[0], True), of_steps, of_parameters
 
 

@@ -137,11 +137,11 @@ class _Spread:
     communicator: Communicator
     interval: int
 
-    def values(self) -> np.ndarray:
-        """What each weight counts for in each own layer: (layers, weights)."""
+    def values(self) -> np.ndarray | None:
+        """What each control point counts for in each own layer, (layers, points); else None."""
         if isinstance(self.weights, DepthSpline):
             return self.weights.matrix(self.depth)[self.kept.start : self.kept.stop]
-        return np.ones((len(self.kept), 1))
+        return None  # the one weight counts fully in all
 
     def layers(self, joint: Tensor) -> Tensor:
         """The weights of the own layers."""
@@ -200,8 +200,12 @@ class _Collected(torch.autograd.Function):
         return None, None, None, *_Joint.apply(ctx.spread, *given)
 
 
-def _add(total: Tensor, gradient: Tensor, values: np.ndarray, interval: int) -> None:
+def _add(total: Tensor, gradient: Tensor, values: np.ndarray | None, interval: int) -> None:
     """Add to each joint weight what the layers say, interval by interval."""
+    if values is None:
+        for each in sums(gradient, interval) if len(gradient) else ():
+            total[0] += each
+        return
     for number, column in enumerate(values.T):
         layers = np.flatnonzero(column)
         if not len(layers):
