@@ -142,7 +142,7 @@ def check_scheduler(saved: Any, scheduler: Any) -> None:
     >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))])
     >>> check_scheduler({"step": 3}, torch.optim.lr_scheduler.StepLR(optimizer, 2))
     Traceback (most recent call last):
-    ValueError: its scheduler has an option 'step' that this one has not
+    ValueError: its scheduler has an option 'step' that this one does not have
     """
     if scheduler is None and saved is not None:
         raise ValueError("it has the state of a scheduler, and none is given")

@@ -203,7 +203,7 @@ def test_a_hook_that_seldom_acts_is_a_derivative_of_its_own():
     assert "derivatives of its own" in str(compiled_march(setup_of(net), torch.randn(3, 4)))
 
 
-@pytest.mark.filterwarnings("ignore:ODENet draws each layer anew")
+@pytest.mark.filterwarnings("ignore:ODENet draws each layer separately")
 @pytest.mark.parametrize("batch", [1, 5])
 @pytest.mark.parametrize("name", UNSEEN)
 def test_what_a_graph_does_not_show(name, batch):
