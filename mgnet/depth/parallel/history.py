@@ -1,4 +1,4 @@
-"""What the cycles of one propagation did, in numbers that all processes share."""
+"""A record of the cycles of one propagation, in numbers that all processes share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["History", "least_change"]
 
 
 def least_change(dtype: torch.dtype) -> float:
-    """Relative changes of states up to this are rounding errors.
+    """The largest relative change of states that counts as rounding error.
 
     Examples
     --------
@@ -27,16 +27,18 @@ def least_change(dtype: torch.dtype) -> float:
 class History:
     """Norms of residuals, and changes of the output.
 
-    Squares are kept for every point and gathered when somebody asks: all processes then add the
-    same numbers in the same order, so that every decision is the same on all of them, and the same
-    for any number of them.
+    Squares are stored for every point and gathered on demand. All processes then add the same
+    numbers in the same order, so every decision is the same on all of them, and the same for any
+    number of processes.
 
     Parameters
     ----------
     communicator : Communicator
+        The processes that share the layers.
     reverse : bool
+        Whether layers are traversed from right to left.
     dtype : torch.dtype
-        Of the states; below its rounding factors mean nothing.
+        Precision of the states; smaller relative changes are rounding errors.
 
     Examples
     --------
@@ -55,14 +57,14 @@ class History:
         self.rounding = least_change(dtype)
         self.changes: list[float] = []
         self.norms: list[float] = []
-        self._waiting: list[tuple[list[float], Tensor]] = []  # where they belong; squares
+        self._waiting: list[tuple[list[float], Tensor]] = []  # destination; squares
 
     def add_residual(self, residual: Tensor) -> None:
-        """Add a residual at the C-points."""
+        """Add the residual at the C-points."""
         self._waiting.append((self.norms, squares(own_points(residual, self.reverse))[None]))
 
     def add_change(self, before: Tensor, after: Tensor) -> None:
-        """Add a cycle, by the states at the C-points before and after it."""
+        """Add a cycle, given the states at the C-points before and after it."""
         ends = after.new_zeros((2, len(after) - 1), dtype=torch.float64)
         last = 0 if self.reverse else -1
         if len(after) > 1:  # this process has layers
@@ -71,7 +73,7 @@ class History:
         self._waiting.append((self.changes, ends))
 
     def summarize(self) -> PassReport:
-        """The estimates until now. All processes ask together."""
+        """The current estimates. All processes must call this together."""
         self._gather()
         return summarize(self.changes, self.norms, self.rounding)
 
@@ -86,9 +88,9 @@ class History:
             if numbers is self.norms:
                 numbers.append(math.sqrt(sums[row]))
                 row += 1
-            else:  # each process gave its own last point: the output is the last of all
+            else:  # each process gave its own last point: the output is that of the last process
                 change, value = ends[row : row + 2]
-                unknown = math.inf if change else 0.0  # of an output that is 0
+                unknown = math.inf if change else 0.0  # the output is 0
                 numbers.append(math.sqrt(change) / math.sqrt(value) if value else unknown)
                 row += 2
         self._waiting.clear()

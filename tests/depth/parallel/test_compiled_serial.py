@@ -131,10 +131,10 @@ class Mask(nn.Linear):
 
 
 REFUSED = {
-    "convolution": (lambda: nn.Conv1d(4, 4, 1), (3, 4, 5), "Conv1d is not among the modules"),
-    "statistics": (lambda: nn.BatchNorm1d(4), (3, 4), "BatchNorm1d is not among the modules"),
+    "convolution": (lambda: nn.Conv1d(4, 4, 1), (3, 4, 5), "Conv1d is not among the supported modules"),
+    "statistics": (lambda: nn.BatchNorm1d(4), (3, 4), "BatchNorm1d is not among the supported modules"),
     "own derivative": (lambda: Own(4, 4), (3, 4), "derivatives of its own"),
-    "a constant": (lambda: Mask(4, 4), (3, 4), "makes tensors of its own"),
+    "a constant": (lambda: Mask(4, 4), (3, 4), "creates tensors of its own"),
     "softmax": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1)), (3, 4), "Softmax is not"),
     "wide": (lambda: nn.Linear(300, 300), (2, 300), "so wide"),
     "halves": (lambda: nn.Linear(4, 4, dtype=torch.bfloat16), (3, 4), "states are torch.bfloat16"),

@@ -99,7 +99,7 @@ def test_functions_begin_with_a_state():
     found = lyapunov(lambda given, h: 1.1 * h + given, x, state=start)
     assert found.exponent == pytest.approx(np.log(1.1), abs=1e-4)
     assert found.converges and "little enough" in str(found)
-    with pytest.raises(TypeError, match="give that with which it begins"):
+    with pytest.raises(TypeError, match="give the initial state"):
         lyapunov(lambda given, h: h, x)
 
 
