@@ -284,8 +284,8 @@ def too_inexact(direction: str, made: PassReport, control: Control, forecast: st
     Examples
     --------
     >>> print(too_inexact("forward", PassReport(1, 0.5, 0.3, (0.3,)), FixedCycles()))
-    LayerParallel continues training with an estimated relative error of 0.3 in the forward pass after
-    1 cycles, above the tolerance 0.1: take more cycles, a smaller coarsening factor, or
+    LayerParallel continues training with an estimated relative error of 0.3 in the forward pass
+    after 1 cycles, above the tolerance 0.1: take more cycles, a smaller coarsening factor, or
     control=CyclesToTolerance()
     """
     return (

@@ -296,7 +296,7 @@ def test_a_template_is_drawn_anew_unless_told():
 @pytest.mark.parametrize(
     ("block", "start", "words"),
     [
-        (lambda n: Bare(torch.rand(4)), "identical", "a function n -> module, which itself determines"),
+        (lambda n: Bare(torch.rand(4)), "identical", "a function n -> module, which itself"),
         (nn.Tanh(), "alike", "got start 'alike'; give 'independent' or 'identical'"),
         (nn.Tanh(), None, "got start None; give 'independent'"),
     ],

@@ -131,8 +131,8 @@ class Mask(nn.Linear):
 
 
 REFUSED = {
-    "convolution": (lambda: nn.Conv1d(4, 4, 1), (3, 4, 5), "Conv1d is not among the supported modules"),
-    "statistics": (lambda: nn.BatchNorm1d(4), (3, 4), "BatchNorm1d is not among the supported modules"),
+    "convolution": (lambda: nn.Conv1d(4, 4, 1), (3, 4, 5), "Conv1d is not among the supported"),
+    "statistics": (lambda: nn.BatchNorm1d(4), (3, 4), "BatchNorm1d is not among the supported"),
     "own derivative": (lambda: Own(4, 4), (3, 4), "derivatives of its own"),
     "a constant": (lambda: Mask(4, 4), (3, 4), "creates tensors of its own"),
     "softmax": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1)), (3, 4), "Softmax is not"),
