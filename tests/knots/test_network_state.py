@@ -258,7 +258,7 @@ def test_what_cannot_be_copied_right_is_refused():
             if kind is KAN:
                 for use in (knot_transfer, kronecker_matrix):
                     with pytest.raises(
-                        TypeError, match="splines that are made of other parameters"
+                        TypeError, match="splines that are computed from other parameters"
                     ):
                         use(kan)
     pruned = KAN([2, 3, 1])
