@@ -37,12 +37,12 @@ def separate_smoothers(snes: PETSc.SNES) -> None:
     Parameters
     ----------
     snes : SNES of type fas
+        The solver, after `setFromOptions`.
 
     Raises
     ------
     ValueError
         If the type of the SNES is not fas.
-        The solver, after `setFromOptions`.
 
     Examples
     --------
