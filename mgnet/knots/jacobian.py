@@ -269,6 +269,7 @@ def linearize(
     kan : SplineNetwork
         The network.
     x : tensor of shape (samples, inputs)
+        The inputs.
 
     Examples
     --------
@@ -278,7 +279,7 @@ def linearize(
     ('KANJacobian', (5, 387))
     """
     x, order = x.detach(), None
-    forward, slopes = [], []  # of each layer: its basis; the derivative of its values by its inputs
+    forward, slopes = [], []  # for each layer: its basis; its Jacobian with respect to its inputs
     if kan.linear is not None:
         weight, bias = kan.linear.weight.detach(), kan.linear.bias.detach()
         outputs, inputs = weight.shape

@@ -91,7 +91,13 @@ class KnotMultigrid:
             )
 
     def prepare(self, J: Jacobian) -> KnotLevels:
-        """Compute the Jacobians of all levels."""
+        """Compute the Jacobians of all levels.
+
+        Raises
+        ------
+        TypeError
+            If J is not the Jacobian of a KAN that has only splines.
+        """
         first, *others = _parts(J)
         local = local_form(first)
         if local is None:

@@ -86,7 +86,7 @@ class Option:
                 raise ValueError(
                     f"option {name} got {shown(text)}; it takes integers of at least "
                     f"{self.least:g}{MOST_DIGITS if any(map(_is_long, text.split(','))) else ''}, "
-                    f"as {self.example}"
+                    f"such as {self.example}"
                 )
             return tuple(numbers)
         if self.kind == "relaxation":

@@ -34,7 +34,7 @@ def distribute(
     batches: int | None = None,
     comm: PETSc.Comm | None = None,
 ) -> LayerParallel:
-    """Distribute layers and batches over a grid of MPI ranks, for layer and data parallelism.
+    """Distribute layers and batches over a grid of MPI ranks: layer-parallel and data-parallel.
 
     The ranks hold `batches` copies of the network, one after another, each with its layers
     distributed over `layers` ranks. Call `mgnet.depth.accumulate_gradients(parallel, loss, batch)`

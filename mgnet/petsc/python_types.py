@@ -247,7 +247,13 @@ class Cycle:
             cycles += 1
 
     def apply(self, pc: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
-        """Apply one cycle from zero; called for a PC."""
+        """Apply one cycle from zero; called for a PC.
+
+        Raises
+        ------
+        ValueError
+            If the levels are not linear.
+        """
         place = place_of(pc.getDM())
         if place.level.matrix is None:
             raise ValueError(

@@ -44,7 +44,7 @@ def check_network(saved: Any, own: Mapping[str, Any], layered: Collection[str], 
         isinstance(name, str) and (isinstance(each, Tensor) or name.endswith(EXTRA))
         for name, each in saved.items()
     ):
-        raise ValueError("its network is no state_dict of tensors")
+        raise ValueError("its network is not a state_dict of tensors")
     for name in own:
         if name.endswith(EXTRA) and name in saved:
             theirs, ours = (_decoded(state[name]).get("options") for state in (saved, own))

@@ -47,8 +47,8 @@ class LayerRate:
     (0.0 to 0.25, True)
     >>> dropout.p * 0.5
     Traceback (most recent call last):
-    TypeError: Dropout.p has a rate for each layer, which is computed with inside of a call only; \
-assign one number for all, as 0.1, or make the network anew
+    TypeError: Dropout.p has a rate for each layer, which is computed with inside a call only; \
+assign one number for all, such as 0.1, or create the network again
     """
 
     def __init__(self, holder: nn.Module, name: str, kept: bool = False):
@@ -67,7 +67,13 @@ assign one number for all, as 0.1, or make the network anew
         return 1.0 - rate if self.kept else rate
 
     def tensor(self) -> Tensor:
-        """The rate of the current layer as a tensor."""
+        """The rate of the current layer as a tensor.
+
+        Raises
+        ------
+        TypeError
+            If the rate is used outside a call.
+        """
         rate = self.rates()
         if rate.dim():
             raise TypeError(

@@ -233,8 +233,8 @@ def takes_time(block: torch.nn.Module) -> bool:
     >>> takes_time(torch.nn.Bilinear(2, 2, 2))
     Traceback (most recent call last):
     TypeError: Bilinear.forward takes (input1: torch.Tensor, input2: torch.Tensor) -> \
-torch.Tensor; a block F(t, u) must call its first argument t or time, and F(u) needs one alone: \
-give the others defaults, or keep tensors that they stand for as buffers
+torch.Tensor; a block F(t, u) must call its first argument t or time, and F(u) has only one: \
+give the other arguments defaults, or keep the corresponding tensors as buffers
     """
     needed = needed_arguments(block)
     if len(needed) not in (1, 2) or any(each.kind is each.KEYWORD_ONLY for each in needed):

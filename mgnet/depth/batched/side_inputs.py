@@ -148,7 +148,13 @@ class SideBlock(StackedBlock):
         step: Tensor,
         state: Tensor,
     ) -> tuple[Tensor, list[Tensor]]:
-        """The slope of one layer, and its new buffers; side inputs remain unchanged."""
+        """The slope of one layer, and its new buffers; side inputs remain unchanged.
+
+        Raises
+        ------
+        ValueError
+            If the block edits a side input.
+        """
         learned, kept = len(self.block.names), len(self.block.buffer_names)
         rest = parameters[learned:], buffers[kept:]
         own, given = (parameters[:learned], buffers[:kept]), [*rest[0], *rest[1]]

@@ -210,7 +210,13 @@ class StandIns:
         return all(bool(guard.expr.xreplace(values)) for guard in self.env.guards)
 
     def check(self) -> None:
-        """Raise a ShapeError if there were queries that `hold` cannot evaluate exactly."""
+        """Check that `hold` can evaluate all queries exactly.
+
+        Raises
+        ------
+        ShapeError
+            If it cannot.
+        """
         allowed = set(self._symbols)
         for guard in self.env.guards:
             if guard.expr.free_symbols - allowed or any(x.is_Float for x in guard.expr.atoms()):

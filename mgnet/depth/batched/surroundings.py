@@ -69,14 +69,14 @@ class OutsideTensorError(RuntimeError):
         >>> block = nn.Linear(1, 1)
         >>> block.masks = [torch.ones(2)]
         >>> OutsideTensorError(block.masks[0]).told(block)
-        'it uses the tensor masks[0], torch.float32 of shape (2,), which is no parameter or buffer \
-of its own, so that another one may take its place; keep it by register_buffer'
+        'it uses the tensor masks[0], torch.float32 of shape (2,), which is not a parameter or \
+buffer of its own, so that another one may take its place; keep it by register_buffer'
         """
         name = next((path for path, each in _held(block) if each is self.value), "")
         kind = "tensor" if isinstance(self.value, Tensor) else "array"
         return (
             f"it uses {f'the {kind} {name}' if name else f'{_article(kind)} {kind} from outside'}, "
-            f"{self.value.dtype} of shape {tuple(self.value.shape)}, which is no parameter or "
+            f"{self.value.dtype} of shape {tuple(self.value.shape)}, which is not a parameter or "
             "buffer of its own, so that another one may take its place; keep it by register_buffer"
         )
 
@@ -179,8 +179,8 @@ def check_gradients(value: Tensor, leaves: Sequence[Tensor]) -> None:
     >>> check_gradients(2 * u, [u])
     >>> check_gradients(scale * u, [u])
     Traceback (most recent call last):
-    ValueError: the block uses a tensor of shape () that requires a gradient and is no parameter \
-of its own; a LayerParallel module would lose that gradient: make it a parameter of the block, \
+    ValueError: the block uses a tensor of shape () that requires a gradient and is not its \
+parameter; a LayerParallel module would lose that gradient: make it a parameter of the block, \
 detach it, or call the ODENet itself
     """
     own = {id(leaf) for leaf in leaves}
@@ -189,7 +189,7 @@ detach it, or call the ODENet itself
         if leaf is not None and id(leaf) not in own:
             raise ValueError(
                 f"the block uses a tensor of shape {tuple(leaf.shape)} that requires a gradient "
-                "and is no parameter of its own; a LayerParallel module would lose that gradient: "
+                "and is not its parameter; a LayerParallel module would lose that gradient: "
                 "make it a parameter of the block, detach it, or call the ODENet itself"
             )
 

@@ -106,7 +106,13 @@ class Writer:
         self.shapes: list[tuple[int, ...]] = [()]
 
     def written(self) -> LayerCode:
-        """The code of the whole graph."""
+        """The code of the whole graph.
+
+        Raises
+        ------
+        UnknownOperationError
+            If the slope is not a state.
+        """
         graph = self.traced.graph
         *tensors, state = graph.find_nodes(op="placeholder")
         self.number[state] = self.value(self.rows)
@@ -117,7 +123,7 @@ class Writer:
                 self._write(node)
         output: Any = graph.output_node().args[0]
         if output not in self.number or self.values[self.number[output]].rows != self.rows:
-            raise UnknownOperationError("a slope that is no state")
+            raise UnknownOperationError("a slope that is not a state")
         slope = self.number[output]
         prepared = extract(self.traced, tensors, (*self.parameters, *self.given)).bare()
         return LayerCode(self.code, self.numbers, self.values, slope, prepared, self.shapes)
@@ -186,7 +192,13 @@ class Writer:
         return True
 
     def state(self, x: Any) -> int:
-        """The number of the value of a node."""
+        """The number of the value of a node.
+
+        Raises
+        ------
+        UnknownOperationError
+            If the node is not a value.
+        """
         if not self.known(x):
             raise UnknownOperationError("an operation that takes a state in an unknown place")
         return self.number[x]
@@ -219,7 +231,13 @@ class Writer:
         return self.flat and len(shape) == 1
 
     def linear(self, x: Any, matrix: Any, bias: Any = None) -> int:
-        """The product with a matrix of shape (columns, rows)."""
+        """The product with a matrix of shape (columns, rows).
+
+        Raises
+        ------
+        UnknownOperationError
+            If the product is not one of features with a matrix of the layer.
+        """
         a = self.state(x)
         if not isinstance(matrix, fx.Node) or matrix in self.number:
             raise UnknownOperationError("a product of states")
@@ -282,7 +300,13 @@ class Writer:
         return self.emit(ops.SCALE, self.value(rows), a, p=p)
 
     def norm(self, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float) -> list[int]:
-        """Layer norm over the features."""
+        """Layer norm over the features.
+
+        Raises
+        ------
+        UnknownOperationError
+            If the norm is over several axes.
+        """
         a = self.state(x)
         rows = self.values[a].rows
         if list(shape) != [rows]:
@@ -300,7 +324,13 @@ class Writer:
         return self.value(len(rows), a, rows.start)
 
     def check_last(self, x: Any, axis: int) -> None:
-        """Check that an axis is that of the features."""
+        """Check that an axis is that of the features.
+
+        Raises
+        ------
+        UnknownOperationError
+            If it is not.
+        """
         dims = x.meta["val"].dim() if isinstance(x, fx.Node) else 0
         if (
             axis % max(dims, 1) != dims - 1

@@ -10,7 +10,12 @@ COARSE = "mean", "first", "fused", "identity"  # see `LayerParallel`
 
 
 def check_coarse(owner: str, coarse: str) -> None:
-    """Raise a ValueError unless this is a kind of coarse layer.
+    """Raise an error unless this is a kind of coarse layer.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
 
     Examples
     --------

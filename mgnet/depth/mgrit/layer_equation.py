@@ -170,10 +170,15 @@ class LayerEquation:
         return image
 
     def check_layers(self, u: State) -> None:
-        """Raise an error unless layers give the same results together as alone.
+        """Check that layers give the same results together as alone.
 
         The states of u are scaled by different factors. If they were alike, as in an initial guess,
         a propagator that mixes them would not be detected.
+
+        Raises
+        ------
+        ValueError
+            If they do not.
         """
         n, reverse = self.layers, self.reverse
         if len(u) != n + 1:

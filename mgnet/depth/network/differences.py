@@ -79,7 +79,7 @@ def plain_tensors(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]
     """
     for prefix, part in module.named_modules():
         for name, value in vars(part).items():
-            # Hooks before `forward`, as in `torch.nn.utils.spectral_norm`, recreate such tensors.
+            # Hooks before `forward`, such as `torch.nn.utils.spectral_norm`, recreate such tensors.
             if isinstance(value, torch.Tensor) and not part._forward_pre_hooks:
                 yield f"{prefix}.{name}" if prefix else name, value
 

@@ -79,13 +79,12 @@ def check_own_tensors(owner: str, module: Any, rows: int, known: Iterable[str]) 
     >>> check_own_tensors("refine", module, 4, ["weight"])
     Traceback (most recent call last):
     TypeError: refine got a Linear with bias of shape (4,), of its own and perhaps one for each of \
-the 4 layers; it knows how to change those of the block only: keep it there, or in a module around
+the 4 layers; it can change only those of the block: keep it there, or in a module around
     """
     for name, tensor in (*module._parameters.items(), *module._buffers.items()):
         if tensor is not None and name not in known and tensor.shape[:1] == (rows,):
             raise TypeError(
                 f"{owner} got a {type(module).__name__} with {name} of shape "
                 f"{tuple(tensor.shape)}, of its own and perhaps one for each of the {rows} layers; "
-                "it knows how to change those of the block only: keep it there, or in a module "
-                "around"
+                "it can change only those of the block: keep it there, or in a module around"
             )

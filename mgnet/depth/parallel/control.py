@@ -185,12 +185,12 @@ class CyclesToTolerance:
             )
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
-        """The limit, as in `FixedCycles.limit`."""
+        """The limit of a propagation; see `FixedCycles.limit`."""
         stop = self.tolerance if direction == "forward" or self.backward is None else self.backward
         return CycleLimit(self.max_cycles, stop)
 
     def follow(self, direction: str, made: PassReport) -> Control | None:
-        """The control for subsequent calls, as in `FixedCycles.follow`."""
+        """The control for subsequent calls; see `FixedCycles.follow`."""
         return self
 
 
@@ -241,7 +241,7 @@ class AdaptiveCycles:
         _check_tolerance(self, self.tolerance)
 
     def limit(self, direction: str, call: int = 0) -> CycleLimit:
-        """The limit, as in `FixedCycles.limit`; a check has twice the number of cycles."""
+        """The limit of a propagation; a check has twice the number of cycles."""
         cycles = self.forward if direction == "forward" else self.backward
         return CycleLimit(max(2 * cycles, 1) if call and call % self.every == 0 else cycles)
 

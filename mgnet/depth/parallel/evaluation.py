@@ -195,7 +195,7 @@ def least_seconds(
     parameters: Sequence[Tensor],
     alone: bool = True,
 ) -> dict[str, float]:
-    """Apply `fastest` to several ways in turns, so that a slowdown of the machine affects all.
+    """Apply `fastest` to several ways alternately, so that a slowdown of the machine affects all.
 
     There are three turns, and up to ten as long as the total time is below 0.2 s. A way that
     produces a state that is not finite gets an infinite time.

@@ -92,8 +92,7 @@ class LayerParallel(Explained):
     Raises
     ------
     TypeError, ValueError
-        If the net has too few layers for this number of levels, or a setting is invalid, also in
-        combination with `mode`.
+        If a setting is invalid, also for this `mode`, or the net has too few layers for the levels.
 
     Notes
     -----
@@ -349,7 +348,8 @@ class LayerParallel(Explained):
         """Compute the mean of a metric over batches with serial propagation and with the cycles.
 
         Weights trained with few cycles are suited to these cycles; in serial propagation they may
-        be less accurate (by 13 percentage points in our measurements), so both values are reported.
+        be less accurate (by 13 percentage points in our measurements). The result is the mean for
+        each propagation, weighted by batch sizes.
 
         Parameters
         ----------
@@ -360,10 +360,10 @@ class LayerParallel(Explained):
         propagation : {"serial", "mgrit"}, optional
             Compute only the value for this propagation.
 
-        Returns
-        -------
-        dict
-            The mean for each propagation, weighted by batch sizes.
+        Raises
+        ------
+        ValueError
+            If `propagation` has another value.
 
         Examples
         --------

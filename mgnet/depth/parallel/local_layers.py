@@ -126,6 +126,11 @@ def naming_divergence(
     forecast : callable, optional
         Returns additional text if the weights are finite; it is called only then.
 
+    Raises
+    ------
+    FloatingPointError
+        If a state is not finite; this error has the additional information.
+
     Examples
     --------
     >>> from mgnet.depth import ODENet

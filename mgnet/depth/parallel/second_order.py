@@ -78,7 +78,13 @@ block were edited after the forward pass; ask before that, or use the ODENet its
         return [0 if x.is_inference() else x._version for x in self._tensors]
 
     def check_edits(self) -> None:
-        """Raise a RuntimeError if buffers were edited, except by the call's own update."""
+        """Check that only the call itself has updated the buffers.
+
+        Raises
+        ------
+        RuntimeError
+            If buffers were edited.
+        """
         if self._now() != self._versions:
             raise RuntimeError(
                 "LayerParallel began a backward pass, but buffers of its block or side inputs were "
@@ -87,7 +93,13 @@ block were edited after the forward pass; ask before that, or use the ODENet its
             )
 
     def unchanged(self, what: str = "was asked for a derivative of its gradient") -> Any:
-        """The buffers, if neither they nor the block have changed; `what` needs this."""
+        """The buffers, if neither they nor the block have changed; `what` needs this.
+
+        Raises
+        ------
+        RuntimeError
+            If the buffers or the block have changed.
+        """
         if self._kernel.fingerprint() != self._about:
             raise RuntimeError(
                 f"LayerParallel {what}, but its block was changed after the forward pass, as by "

@@ -142,7 +142,13 @@ backward pass, or use mode='serial'
         return about == self.about
 
     def check(self) -> None:
-        """Raise a RuntimeError if an evaluation would differ from that of the forward pass."""
+        """Check that an evaluation would agree with that of the forward pass.
+
+        Raises
+        ------
+        RuntimeError
+            If the cell or tensors have changed.
+        """
         name = f"TimeParallel began a backward pass, but its cell, {type(self._cell).__name__},"
         about, outside = self._look()
         if about != self.about:

@@ -71,7 +71,7 @@ class PiecedSteps:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """The result of `advance`, and its derivative, as in `TimeSteps.linearize`."""
+        """The result of `advance`, and its derivative; see `TimeSteps.linearize`."""
         check_jacobians(states, structure, self.steps)  # each process gets those of all
         found = [
             self.pieces[number].linearize(level, part, states[rows].clone(), structure)

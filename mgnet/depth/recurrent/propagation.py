@@ -88,7 +88,7 @@ class TimeSteps:
     def linearize(
         self, level: int, which: slice, states: Tensor, structure: str
     ) -> tuple[Tensor, Tensor]:
-        """The result of `advance`, and its derivative, as in `StepTape.jacobian`."""
+        """The result of `advance`, and its derivative; see `StepTape.jacobian`."""
         check_jacobians(states, structure)
         inputs, lengths, running = self._given(level, which)
         new, jacobian = self.steps.linearize(inputs, lengths, states, structure)
@@ -137,7 +137,7 @@ class RunningTape:
         return self.tape.gradients(torch.where(self.running, v, torch.zeros_like(v)))
 
     def jacobian(self, structure: str) -> Tensor:
-        """The derivative with respect to the states, as in `StepTape`."""
+        """The derivative with respect to the states; see `StepTape`."""
         return _held(self.running, self.tape.jacobian(structure), structure)
 
 

@@ -312,7 +312,7 @@ class TimeParallel(nn.Module):
         return TimeCall(*given)
 
     def _points(self, call: TimeCall, *given: Any) -> Tensor:
-        """States by cycles; by exact steps if the recurrence is chaotic and this is no error."""
+        """States by cycles; by exact steps if the recurrence is chaotic but accepted."""
         try:
             return solve_shared(call, self.shares, *given)
         except ChaoticRecurrenceError as found:
