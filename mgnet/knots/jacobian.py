@@ -321,7 +321,7 @@ def linearize(
 
 
 def _into_domain(kan: SplineNetwork, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The network's own map of hidden values, whatever it is, and its derivative."""
+    """The network's own map of hidden values, and its derivative."""
     with torch.enable_grad():
         hidden = hidden.detach().requires_grad_()
         mapped = kan.into_domain(hidden)

@@ -76,7 +76,7 @@ class Job:
         Parameters
         ----------
         text : str
-            Text to print, which ends with a line feed.
+            Text to print, which ends with a newline.
         code : int
             Exit code of the launcher, from 1 to 255.
         """

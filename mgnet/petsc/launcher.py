@@ -38,7 +38,7 @@ def is_gone() -> bool:
 
 @contextmanager
 def finishing() -> Iterator[None]:
-    """Let a rank without a launcher go on inside; the caller checks `is_gone`, saves and ends."""
+    """Let a rank continue without a launcher inside; the caller checks `is_gone`, saves and ends."""
     _finishing.append("")
     try:
         yield
@@ -47,7 +47,7 @@ def finishing() -> Iterator[None]:
 
 
 def must_end(waited: float) -> bool:
-    """Whether a rank that has waited so many seconds must end because its launcher has ended.
+    """Whether a rank that has waited this long must end because its launcher has ended.
 
     Examples
     --------

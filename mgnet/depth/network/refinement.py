@@ -209,7 +209,7 @@ def _check_size(owner: str, net: StackedNetwork, growth: int, how: str) -> None:
 
 
 def check_finest(owner: str, net: StackedNetwork, factor: int, how: str, levels: int) -> None:
-    """Raise an error unless the finest of so many levels above a net fits into memory.
+    """Raise an error unless the finest of `levels` levels above a net fits into memory.
 
     Examples
     --------

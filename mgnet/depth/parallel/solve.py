@@ -213,8 +213,8 @@ def _check_solved(call: ModuleCall, direction: str, made: PassReport, dtype: tor
     if not stop:
         raise RuntimeError(
             f"{what}, but a fixed number of cycles leaves a gradient that is not the derivative of "
-            "its output (also with AdaptiveCycles); use, for example, "
-            "control=CyclesToTolerance(1e-8), mode='serial', or the ODENet itself"
+            "its output (also with AdaptiveCycles); use "
+            "control=CyclesToTolerance(1e-8), for example, mode='serial', or the ODENet itself"
             "or mode='serial', or the ODENet itself"
         )
     raise RuntimeError(

@@ -93,7 +93,7 @@ def check_plain(
     >>> check_plain("torch.func", FixedCycles(2), False, SERIAL_COMMUNICATOR)
     Traceback (most recent call last):
     RuntimeError: LayerParallel was called under torch.func, which does not pass through a fixed
-    number of cycles; use, for example, control=CyclesToTolerance(1e-8), mode='serial', or the
+    number of cycles; use control=CyclesToTolerance(1e-8), for example, mode='serial', or the
     ODENet itself
     """
     if not isinstance(communicator, SerialCommunicator):
@@ -104,7 +104,7 @@ def check_plain(
     if not (serial or control is None or isinstance(control, CyclesToTolerance)):
         raise RuntimeError(
             f"LayerParallel was called under {transform}, which does not pass through a fixed "
-            "number of cycles; use, for example, control=CyclesToTolerance(1e-8), mode='serial', "
+            "number of cycles; use control=CyclesToTolerance(1e-8), for example, mode='serial', "
             "or the ODENet itself"
         )
 

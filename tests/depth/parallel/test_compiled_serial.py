@@ -133,7 +133,7 @@ class Mask(nn.Linear):
 REFUSED = {
     "convolution": (lambda: nn.Conv1d(4, 4, 1), (3, 4, 5), "Conv1d is not among the supported"),
     "statistics": (lambda: nn.BatchNorm1d(4), (3, 4), "BatchNorm1d is not among the supported"),
-    "own derivative": (lambda: Own(4, 4), (3, 4), "derivatives of its own"),
+    "own derivative": (lambda: Own(4, 4), (3, 4), "custom derivatives"),
     "a constant": (lambda: Mask(4, 4), (3, 4), "creates tensors of its own"),
     "softmax": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Softmax(-1)), (3, 4), "Softmax is not"),
     "wide": (lambda: nn.Linear(300, 300), (2, 300), "so wide"),
@@ -200,7 +200,7 @@ UNSEEN = {
 
 def test_a_hook_that_seldom_acts_is_a_derivative_of_its_own():
     net = ODENet(Free(clipped), 4)
-    assert "derivatives of its own" in str(compiled_march(setup_of(net), torch.randn(3, 4)))
+    assert "custom derivatives" in str(compiled_march(setup_of(net), torch.randn(3, 4)))
 
 
 @pytest.mark.filterwarnings("ignore:ODENet draws each layer separately")
