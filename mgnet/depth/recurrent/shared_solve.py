@@ -45,7 +45,7 @@ def shared_solve(
     start : Tensor of shape (batch, S)
         Initial states.
     x : Tensor of shape (T, batch, features)
-        Inputs before multiplication by the input weights. Like `start`, every process has all of it.
+        Inputs before multiplication by the input weights; every process has all of them.
     recurrence : Recurrence
         The recurrence. There are gradients with respect to all its weights, `start` and `x`.
     shares : Shares, optional
