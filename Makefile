@@ -36,15 +36,17 @@ test: $(STAMP)/dev $(STAMP)/petsc  ## install everything with PETSc and run all 
 	  $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 \
 	  --no-loadscope-reorder --durations 15
 
-lint: $(STAMP)/dev  ## ruff and pyright
+lint: $(STAMP)/dev  ## ruff, pyright, and the English of pages and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python tools/check_english.py
+	$(BIN)/python tools/check_docstrings.py
 
 docs: $(STAMP)/docs  ## build the pages into site/ and check their links; DEMOS=0: without running demos
 	HOME_URL=$(HOME_URL) DEMOS=$(DEMOS) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many hours
+bench: $(STAMP)/dev  ## run reduced benchmarks; FULL=1: as published, many hours
 	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page/make.py)
 
 crossings: $(STAMP)/crossings  ## use networks with ten other libraries and make the page on it
