@@ -1,20 +1,20 @@
 """Everything of mgnet that runs on a GPU, checked and timed in one run of at most eight minutes.
 
-    python benchmarks/gpu.py [--parts splines layers newton cycle burgers] [--seconds 480]
-        [--dry-run] [--save]
+    python benchmarks/gpu.py [--parts splines newton cycle layers burgers compiled]
+        [--seconds 400] [--dry-run] [--save]
 
 Every part begins with checks on random inputs against float64 on the CPU, in memory that held NaN
-before; what is wrong is not timed. Then: spline layers 64 -> 64 of 5 to 512 intervals, batch 65 536,
-beside plain torch, Linear + SiLU and efficient-kan's formula; 64 and 1024 layers of width 64, one
-cycle of MGRIT and serial passes, eager, compiled and as CUDA graphs; a step of Levenberg-Marquardt
-with 1365 parameters and 9216 rows, and a V-cycle of PyAMG's hierarchy, beside the CPU of the same
-machine; errors over seconds on Burgers' equation. Times are medians of calls between two events of
-the device, each beside its floor: bytes over the measured bandwidth or operations over the measured
-rate, whichever takes longer.
+before; what is wrong is not timed. Then: spline layers 64 -> 64 of 5 to 512 intervals on 65 536
+samples beside plain torch, Linear + SiLU and efficient-kan's formula; 64 and 1024 layers of width
+64, one cycle of MGRIT and serial passes, eager, compiled and as CUDA graphs; a step of
+Levenberg-Marquardt with 1365 parameters and 9216 rows, and a V-cycle of PyAMG's hierarchy, beside
+the CPU of the same machine; errors over seconds on Burgers' equation. Times are medians of calls
+between two events of the device, each beside its floor: bytes over the measured bandwidth or
+operations over the measured rate, whichever takes longer.
 
 A part that fails, or for which no time is left, is named in the table and does not stop the others.
---dry-run goes the whole way on the CPU in tiny sizes, with Triton's kernels under TRITON_INTERPRET=1;
-its times mean nothing, and benchmarks/results never gets them.
+--dry-run goes the whole way on the CPU in tiny sizes, under TRITON_INTERPRET=1 with Triton's
+kernels; its times mean nothing, and benchmarks/results never gets them.
 """
 
 import argparse
@@ -31,10 +31,11 @@ from gpu_clock import Machine, Row, bandwidth, rate
 
 SECTIONS: dict[str, Callable[[Machine], Iterator[Row]]] = {
     "splines": gpu_splines.passes,
-    "layers": gpu_layers.passes,
     "newton": gpu_solvers.gauss_newton,
     "cycle": gpu_solvers.v_cycle,
+    "layers": gpu_layers.passes,
     "burgers": gpu_solvers.burgers_error,
+    "compiled": gpu_layers.compiled_passes,
 }
 
 
@@ -42,6 +43,8 @@ def rows_of(name: str, machine: Machine, ends: float) -> list[Row]:
     """Those of one part, as far as it gets until `ends`."""
     rows: list[Row] = []
     try:
+        if time.perf_counter() > ends:
+            raise TimeoutError("no time is left for it")
         for row in SECTIONS[name](machine):
             rows.append(row)
             print("  " + line(row), flush=True)
@@ -126,7 +129,7 @@ def targets(rows: list[Row]) -> list[saved.Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=480.0, help="for all parts together")
+    parser.add_argument("--seconds", type=float, default=400.0, help="after them no part begins")
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes, on the CPU")
     saved.add_option(parser)
     given = parser.parse_args()
@@ -137,9 +140,9 @@ def main() -> None:
         return
     machine = Machine(torch.device("cpu" if given.dry_run else "cuda"), given.dry_run)
     began, rows = time.perf_counter(), list[Row]()
-    speed = f"{bandwidth(machine) / 1e9:.4g} GB/s, "
-    speed += f"{rate(machine, torch.float32) / 1e12:.3g} and {rate(machine, torch.float64) / 1e12:.3g}"
-    speed += " TFLOP/s in float32 and float64"
+    single, double = (rate(machine, dtype) / 1e12 for dtype in (torch.float32, torch.float64))
+    speed = f"{bandwidth(machine) / 1e9:.4g} GB/s, {single:.3g} and {double:.3g} TFLOP/s in "
+    speed += "float32 and float64"
     lines = [saved.heading(), f"{machine.name}, CUDA {torch.version.cuda}, measured: {speed}"]
     print("\n".join(lines), flush=True)
     for name in given.parts:

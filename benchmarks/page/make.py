@@ -244,6 +244,9 @@ def page() -> str:
     told = [HEAD, choice(found), "## Ours and the best rival"]
     told += ["Ratio: how many times better we are than the rival, below 1 the rival is ahead."]
     told += [summary(found), *(part(name, result) for name, result in found.items())]
+    for name, section in SECTIONS.items():
+        if name not in found and section.absent:
+            told.append(f"## {section.title}\n\n{section.compared}\n\n{section.absent}")
     return "\n\n".join(text.strip("\n") for text in told) + "\n"
 
 
