@@ -9,10 +9,13 @@ with derivatives of b_i (`mgnet.knots.layer`). Only the degree + 1 splines that 
 evaluated; `values[k]` contains the k-th of them for all n and p. No sum stores more than `BUDGET`
 numbers besides its arguments and result, so memory does not grow with the number of intervals. The
 faster form of each was determined on a 64 -> 64 layer with 1024 samples, see
-benchmarks/knots_speed.py.
+benchmarks/knots_speed.py. On a GPU no sum waits for the device,
+and constants are sent to it once.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch.nn.functional import embedding_bag
@@ -48,11 +51,11 @@ def local_values(
     interval = s.floor().nan_to_num_().clamp_(0, intervals - 1)
     s -= interval
     first = interval.long()
-    _, ends = derivative_pieces(intervals, degree, domain, order)
-    values = evaluate(polynomials(intervals, degree, domain, order), s)
-    if order != 1 and not torch.equal(x, inside):
+    powers, (left, right) = _constants(intervals, degree, domain, order, x.dtype, x.device)
+    values = evaluate(powers, s)
+    # To ask whether any x is beyond the ends would be to wait for a device.
+    if order != 1 and (x.device.type != "cpu" or not torch.equal(x, inside)):
         beyond = x - inside
-        left, right = torch.as_tensor(ends).to(x)
         for k, value in enumerate(values):
             slope = torch.where(beyond < 0.0, left[k], right[k])
             ended = value if order == 0 else torch.where(beyond.abs() > 0.0, 0.0, value)
@@ -60,6 +63,21 @@ def local_values(
     if h is not None:
         values = [value * h for value in values]
     return first, values
+
+
+@lru_cache(maxsize=1024)
+def _constants(
+    intervals: int,
+    degree: int,
+    domain: tuple[float, float],
+    order: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The polynomials of the splines, and the slopes beyond both ends."""
+    _, ends = derivative_pieces(intervals, degree, domain, order)
+    powers = torch.tensor(polynomials(intervals, degree, domain, order), dtype=torch.float64)
+    return powers.to(device, dtype), torch.as_tensor(ends).to(device, dtype)
 
 
 def layer(first: torch.Tensor, values: list[torch.Tensor], U: torch.Tensor) -> torch.Tensor:
@@ -133,9 +151,9 @@ def scatter(
         some = slice(p, min(p + step, inputs))
         count = some.stop - some.start
         keys = (first[:, some] + intervals * column[:count]).flatten()
-        ranks = keys.argsort(stable=True)
-        starts = torch.bincount(keys, minlength=count * intervals).cumsum(0).roll(1)
-        starts[0] = 0
+        keys, ranks = keys.sort(stable=True)
+        # Not by `bincount`, which would wait for a device to learn the length of its result.
+        starts = torch.searchsorted(keys, torch.arange(count * intervals, device=keys.device))
         bags = ranks.div(count, rounding_mode="floor")
         for k, value in enumerate(values):
             weights = value[:, some].flatten()[ranks]

@@ -106,17 +106,22 @@ def locate(
     return interval.long(), position - interval, x - inside
 
 
-def evaluate(powers: Sequence[Sequence[float]], s: torch.Tensor) -> list[torch.Tensor]:
+def evaluate(
+    powers: Sequence[Sequence[float]] | torch.Tensor, s: torch.Tensor
+) -> list[torch.Tensor]:
     """Evaluate polynomials (spline, power), lowest power first, at s by Horner; a tensor for each.
+
+    A tensor of powers has the precision and device of s.
 
     Examples
     --------
     >>> evaluate([[1.0, -1.0], [0.0, 1.0]], torch.tensor(0.25))
     [tensor(0.7500), tensor(0.2500)]
     """
-    degree = len(powers[0]) - 1
-    values = []
-    for row in torch.tensor(powers, dtype=torch.float64).to(s):
+    if not isinstance(powers, torch.Tensor):
+        powers = torch.tensor(powers, dtype=torch.float64).to(s)
+    degree, values = powers.shape[1] - 1, []
+    for row in powers:
         value = row[degree].expand_as(s)
         for m in reversed(range(degree)):
             value = torch.addcmul(row[m], value, s)
