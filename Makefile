@@ -78,7 +78,7 @@ $(STAMP)/app: $(STAMP)/venv $(PINS)
 
 $(STAMP)/dev: $(STAMP)/app
 	@echo "Installing the test tools: about a minute"
-	@$(PIP) -e '.[app,tables,dev,fast]'
+	@$(PIP) -e '.[app,tables,dev,fast,gpu]'
 	@touch $@
 
 $(STAMP)/docs: $(STAMP)/app
@@ -88,7 +88,7 @@ $(STAMP)/docs: $(STAMP)/app
 
 $(STAMP)/crossings: $(STAMP)/dev
 	@echo "Installing the libraries to try: two minutes"
-	@$(PIP) -e '.[app,tables,dev,fast,crossings]'
+	@$(PIP) -e '.[app,tables,dev,fast,gpu,crossings]'
 	@touch $@
 
 $(STAMP)/dist: $(STAMP)/app

@@ -1,4 +1,4 @@
-"""Buffers that no layer may change, since all have the same ones."""
+"""Buffers that no layer may change because all layers share them."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Before = tuple[int, "Tensor | None"]
 
 
 class FixedBuffers:
-    """Some of the buffers of a block, which are looked at when it was called.
+    """Some buffers of a block, which are checked after calls.
 
     Parameters
     ----------
     block : nn.Module
-        For messages.
+        The block, for messages.
     names : sequence of str
-        Of all its buffers.
+        Names of all its buffers.
     fixed : sequence of str
-        Of those that must stay as they are.
+        Names of the buffers that must not change.
 
     Examples
     --------
@@ -47,9 +47,9 @@ shared_buffers
         self._seen: list[tuple[str, Tensor]] = []  # on a device: whether other values were there
 
     def before(self, buffers: Sequence[Tensor], values: bool = True) -> list[Before]:
-        """How often they were edited until now and, if wanted and possible, their values.
+        """Numbers of edits so far and, if requested and possible, the values.
 
-        Batch norm edits its statistics without counting.
+        The values are needed because batch norm edits its statistics without counting.
         """
         values = values and not torch.compiler.is_compiling()
         fixed = [buffers[k] for k in self.numbers]
@@ -58,9 +58,9 @@ shared_buffers
     def check(
         self, buffers: Sequence[Tensor], new: Sequence[Tensor], before: Sequence[Before]
     ) -> None:
-        """Raise a ValueError if one was edited since then, or another one put in its place.
+        """Raise a ValueError if a buffer has since been edited or replaced.
 
-        Values on a device are compared there, and `settle` tells.
+        Values on a device are compared there, and `settle` raises the error.
         """
         if not self.numbers:
             return
@@ -83,7 +83,7 @@ shared_buffers
                     self._refuse(name)
 
     def check_numbers(self, changed: Sequence[int]) -> None:
-        """Raise a ValueError if one of them is among the buffers that are known to change."""
+        """Raise a ValueError if one of them is among the buffers known to change."""
         for k in changed:
             if k in self.numbers:
                 self._refuse(self.numbers[k])
@@ -96,5 +96,5 @@ shared_buffers
 
 
 def _has_values(x: Tensor) -> bool:
-    """Whether they are there to be compared: not while something traces or maps over tensors."""
+    """Whether values can be compared, which is impossible during tracing or mapping."""
     return type(x) is Tensor and not x.is_meta and innermost(x) is x and not devices.captured(x)

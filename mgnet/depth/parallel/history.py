@@ -1,4 +1,4 @@
-"""What the cycles of one propagation did, in numbers that all processes share."""
+"""A record of the cycles of one propagation, in numbers that all processes share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RESIDUAL, CHANGE, LOOK = "residual", "change", "look"
 
 
 def least_change(dtype: torch.dtype) -> float:
-    """Relative changes of states up to this are rounding errors.
+    """The largest relative change of states that counts as rounding error.
 
     Examples
     --------
@@ -30,16 +30,18 @@ def least_change(dtype: torch.dtype) -> float:
 class History:
     """Norms of residuals, and changes of the output.
 
-    Squares are kept for every point and gathered when somebody asks: all processes then add the
-    same numbers in the same order, so that every decision is the same on all of them, and the same
-    for any number of them. Until then nothing is read, and no host waits for a device.
+    Squares are stored for every point and gathered on demand. All processes then add the same
+    numbers in the same order, so every decision is the same on all of them, and the same for any
+    number of processes. Nothing is read before that, so the host does not wait for a device.
 
     Parameters
     ----------
     communicator : Communicator
+        The processes that share the layers.
     reverse : bool
+        Whether layers are traversed from right to left.
     dtype : torch.dtype
-        Of the states; below its rounding factors mean nothing.
+        Precision of the states; smaller relative changes are rounding errors.
 
     Examples
     --------
@@ -59,14 +61,14 @@ class History:
         self.changes: list[float] = []
         self.norms: list[float] = []
         self.looks: list[bool] = []  # whether states were finite
-        self._waiting: list[tuple[str, Tensor]] = []  # what they are; squares
+        self._waiting: list[tuple[str, Tensor]] = []  # kind; squares
 
     def add_residual(self, residual: Tensor) -> None:
-        """Add a residual at the C-points."""
+        """Add the residual at the C-points."""
         self._waiting.append((RESIDUAL, squares(own_points(residual, self.reverse))[None]))
 
     def add_change(self, before: Tensor, after: Tensor) -> None:
-        """Add a cycle, by the states at the C-points before and after it."""
+        """Add a cycle, given the states at the C-points before and after it."""
         ends = after.new_zeros((2, len(after) - 1), dtype=torch.float64)
         last = 0 if self.reverse else -1
         if len(after) > 1:  # this process has layers
@@ -89,12 +91,12 @@ class History:
         return points.masked_fill(torch.cat(seen).any(), math.nan) if seen else points
 
     def summarize(self) -> PassReport:
-        """The estimates until now. All processes ask together.
+        """The current estimates. All processes must call this together.
 
         Raises
         ------
         FloatingPointError
-            If there was a state that is not finite; all processes raise it together.
+            If a state was not finite; all processes raise it together.
         """
         self._gather()
         if not all(self.looks):
@@ -123,9 +125,9 @@ class History:
                 self.norms.append(math.sqrt(sums[row]))
             elif kind == LOOK:
                 self.looks.append(not sums[row])
-            else:  # each process gave its own last point: the output is the last of all
+            else:  # each process gave its own last point: the output is that of the last process
                 change, value = ends[row : row + 2]
-                unknown = math.inf if change else 0.0  # of an output that is 0
+                unknown = math.inf if change else 0.0  # the output is 0
                 self.changes.append(math.sqrt(change) / math.sqrt(value) if value else unknown)
             row += 2 if kind == CHANGE else 1
         self._waiting = []
