@@ -90,7 +90,7 @@ def gauss_newton(machine: Machine) -> Iterator[Row]:
 
 
 def hierarchy(n: int) -> tuple[Hierarchy, str]:
-    """PyAMG's of Poisson's equation on n x n unknowns, or ours where there is no PyAMG."""
+    """PyAMG's hierarchy of Poisson's equation on n x n unknowns, or mgnet's without PyAMG."""
     smoother = Chebyshev(kind="opt_fourth")
     try:
         import pyamg

@@ -1,6 +1,6 @@
 """`capture_graph`: the passes of a `LayerParallel` module as CUDA graphs, one launch for each.
 
-Of a deep network of small layers the host's launches take longer than the work. A graph has all of
+In a deep network of small layers the host's launches take longer than the work. A graph has all of
 them, of a forward or of a backward pass, be it cycles or a march, and Python takes no part in it.
 The capture itself is PyTorch's `make_graphed_callables`; what it leaves to its callers is done
 here. Weights are inputs, so gradients that are kept are never those of a later replay; outputs are
@@ -252,7 +252,7 @@ class _Body(nn.Module):
 
 
 class _Entry(torch.autograd.Function):
-    """Tensors as they are; gradients that are kept are copies, for the next replay writes anew."""
+    """Tensors as they are; gradients that are kept are copies, since the next replay overwrites."""
 
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -265,7 +265,7 @@ class _Entry(torch.autograd.Function):
 
 
 class _Exit(torch.autograd.Function):
-    """A copy of the output, for the next replay writes anew; no replay of a pass that is gone."""
+    """A copy of the output, since the next replay overwrites; no replay of a pass that is gone."""
 
     @staticmethod
     def forward(ctx: Any, graphed: GraphedLayers, out: Tensor, *tensors: Tensor) -> Tensor:

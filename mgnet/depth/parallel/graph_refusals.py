@@ -63,7 +63,7 @@ def is_serial(parallel: LayerParallel) -> bool:
 
 
 def _refusal(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> str:
-    """Why there can be no graph, if there is a reason."""
+    """The reason why a graph is impossible, if there is one."""
     settings, serial = parallel.settings, is_serial(parallel)
     others = [name for name, value in side.items() if not isinstance(value, Tensor)]
     own = [*parallel.parameters(), *parallel.buffers()]
@@ -72,7 +72,7 @@ def _refusal(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> str
     cases = [
         (
             not _has_graphs(x),
-            f"an input on {x.device}; CUDA graphs are made of tensors on a GPU: move the module "
+            f"an input on {x.device}; CUDA graphs need tensors on a GPU: move the module "
             'and its inputs there, as by .to("cuda")',
         ),
         (away is not None, f"an input on {x.device} and weights on {away}; move one of them"),
@@ -113,7 +113,10 @@ def _refusal(parallel: LayerParallel, x: Tensor, side: Mapping[str, Any]) -> str
             cast_of(x.device.type) is not None,
             "a call under autocast; capture outside of it, with weights in the wanted precision",
         ),
-        (bool(others), f"side inputs that are no tensors ({', '.join(others)}); make them tensors"),
+        (
+            bool(others),
+            f"side inputs that are not tensors ({', '.join(others)}); make them tensors",
+        ),
     ]
     return next((reason for applies, reason in cases if applies), "")
 
