@@ -27,20 +27,24 @@ demo: $(STAMP)/app  ## install what the main job needs and run it (no PETSc, MPI
 	$(BIN)/mgnet fit demos/data/co2_density.csv --target rho_kg_m3 --held-out 0.6 \
 	  --hidden 5,5 --degree 5 --levels 3 --compare --out out/co2 --overwrite
 
-# Compiled files are kept: hundreds of processes load the library, and each would compile it anew.
+# Compiled files are kept: hundreds of processes load the library, and each would compile it again.
+# A crashed worker ends the run: pytest-xdist would start its test again, and a hang would repeat.
 test: $(STAMP)/dev $(STAMP)/petsc  ## install everything with PETSc and run all tests
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MGNET_REQUIRE_PETSC=1 \
-	  $(BIN)/python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder
+	  $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 \
+	  --no-loadscope-reorder --durations 15
 
-lint: $(STAMP)/dev  ## ruff and pyright
+lint: $(STAMP)/dev  ## ruff, pyright, and the English of pages and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python tools/check_english.py
+	$(BIN)/python tools/check_docstrings.py
 
 docs: $(STAMP)/docs  ## build the pages into site/ and check their links; DEMOS=0: without running demos
 	HOME_URL=$(HOME_URL) DEMOS=$(DEMOS) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many hours
+bench: $(STAMP)/dev  ## run reduced benchmarks; FULL=1: as published, many hours
 	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page/make.py)
 
 crossings: $(STAMP)/crossings  ## use networks with ten other libraries and make the page on it

@@ -78,9 +78,14 @@ RESET = "\x1b[0m"  # colorama, which comes with the documentation tools, prints 
 
 
 def run_group(command: list[str], timeout: float) -> tuple[int, str, str]:
-    """Run a command as a process group, so that a hanging rank does not outlive its launcher."""
+    """Run a command as a process group, so that a hanging rank does not outlive its launcher.
+
+    Should pytest itself be killed meanwhile, coreutils' `timeout` still ends the launcher.
+    """
+    guard = shutil.which("timeout")
+    last = [guard, "--kill-after=10", str(timeout + 30.0)] if guard else []
     process = subprocess.Popen(
-        command,
+        [*last, *command],
         env=os.environ | QUIET,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -16,7 +16,7 @@ RANKS = [1, 3]
 @pytest.fixture(scope="module")
 def told(mpiexec) -> dict[int, dict[str, Any]]:
     """What rank 0 prints, from each run."""
-    return {n: json.loads(mpiexec("layer_penalty.py", n, timeout=600.0)) for n in RANKS}
+    return {n: json.loads(mpiexec("layer_penalty.py", n, timeout=300.0)) for n in RANKS}
 
 
 @pytest.mark.mpi

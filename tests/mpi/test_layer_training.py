@@ -52,7 +52,7 @@ def told(mpiexec, tmp_path_factory) -> dict[Any, dict[str, Any]]:
     file = str(tmp_path_factory.mktemp("ranks") / "state.pt")
     found: dict[Any, dict[str, Any]] = {}
     for run in (3, 1, 2, 4):
-        found[run], *alone = json.loads(mpiexec("layer_training.py", run, file, timeout=600.0))
+        found[run], *alone = json.loads(mpiexec("layer_training.py", run, file, timeout=300.0))
         if run == 1:  # the same process also goes without `distribute_layers`
             (found["alone"],) = alone
     return found
@@ -105,6 +105,6 @@ def test_all_ranks_make_the_same_calls(told, ranks):
 def test_the_demo_ends_with_the_same_line_on_any_number_of_ranks(mpiexec, tmp_path):
     pytest.importorskip("matplotlib")
     demo = "../../demos/layer_parallel.py"
-    lines = [mpiexec(demo, n, str(tmp_path), "4", timeout=600.0).splitlines() for n in (1, 2)]
+    lines = [mpiexec(demo, n, str(tmp_path), "4", timeout=300.0).splitlines() for n in (1, 2)]
     assert lines[0] == lines[1]
     assert re.fullmatch(r"final loss \d\.\d{15}e[+-]\d\d", lines[0][-1])
