@@ -1,7 +1,7 @@
 """Layers on a device: one cycle of MGRIT and the march, as CUDA graphs and without.
 
-The nets and the other loops are those of benchmarks/depth_rivals.py: dense tanh layers, their weights
-smooth in depth. The reference is a loop in float64 on the CPU.
+The nets and the other loops are those of benchmarks/depth_rivals.py: dense tanh layers, with
+weights that are smooth in depth. The reference is a loop in float64 on the CPU.
 """
 
 import math

@@ -10,7 +10,7 @@ def typed(text: str) -> str | None:
     if re.search(r"^ *>>> ", text, re.MULTILINE):
         sources = [example.source for example in doctest.DocTestParser().get_examples(text)]
         blocks = [re.sub(r"(\n .*\n)\Z", r"\1\n", source) for source in sources]
-        return "".join(blocks)  # a blank line ends an indented block, as the interpreter requires
+        return "".join(blocks)  # a blank line ends an indented block, as the interpreter needs it
     commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
     return "\n".join(commands) + "\n" if commands else None
 

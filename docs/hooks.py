@@ -3,8 +3,7 @@
 Pictures of cycles, figures of benchmarks and the output of the demos go straight into the site;
 nothing is written here.
 In a page, `{{ demo poisson }}` stands for the output and pictures of a demo, and `{{ reasons }}`
-for the table of `Reason`. With DEMOS=0 in the environment no demo runs, and a note takes the place
-of its output.
+for the table of `Reason`. With DEMOS=0 in the environment no demo runs; the pages state that.
 """
 
 import io

@@ -114,7 +114,9 @@ def test_formulas():
     assert found.count('form="prefix"') == found.count('form="postfix"') == 1
     assert '<mi>u</mi><mo lspace="0" rspace="0">&#x02032;</mo>' in found
     two = mathml(r"\begin{aligned} a &= b \\ c &= d \end{aligned}", "block")
-    assert two.count("<mtr>") == 2
+    assert two.count("<mtr>") == 2 and two.count('"text-align: -webkit-right"') == 2
+    large = mathml(r"\bigl( x \bigr)", "inline")
+    assert large.count('form="prefix"') == large.count('form="postfix"') == 1
 
 
 @pytest.mark.parametrize("tex", [r"a \unheardof b", r"\begin{unheardof} a & b \end{unheardof}"])

@@ -63,7 +63,7 @@ def test_modules_that_no_graph_can_have(monkeypatch, make, words):
 
 
 def test_inputs_that_no_graph_can_have(monkeypatch):
-    with pytest.raises(ValueError, match="got an input on cpu; CUDA graphs are made of tensors on"):
+    with pytest.raises(ValueError, match="got an input on cpu; CUDA graphs need tensors on"):
         capture_graph(module(), X)
     with pytest.raises(TypeError, match=r"got a ODENet and a Tensor; give a LayerParallel"):
         capture_graph(around(plain(), 8), X)
@@ -72,7 +72,7 @@ def test_inputs_that_no_graph_can_have(monkeypatch):
     use_graphs(monkeypatch)
     with pytest.raises(ValueError, match="an input on meta and weights on cpu"):
         capture_graph(module(), X.to("meta"))
-    with pytest.raises(ValueError, match=r"side inputs that are no tensors \(scale\)"):
+    with pytest.raises(ValueError, match=r"side inputs that are not tensors \(scale\)"):
         capture_graph(CASES["side"](), X, scale=2.0)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(ValueError, match="autocast"):
         capture_graph(module(), X)
