@@ -86,7 +86,7 @@ def capture_graph(parallel: LayerParallel, x: Tensor, **side: Tensor) -> Graphed
     >>> parallel = LayerParallel(ODENet(nn.Linear(2, 2), 8))
     >>> capture_graph(parallel, torch.ones(3, 2))
     Traceback (most recent call last):
-    ValueError: capture_graph got an input on cpu; CUDA graphs are made of tensors on a GPU: move \
+    ValueError: capture_graph got an input on cpu; CUDA graphs need tensors on a GPU: move \
 the module and its inputs there, as by .to("cuda")
     """
     check_capture(parallel, x, side)
