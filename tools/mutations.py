@@ -54,8 +54,8 @@ TABLE = [
     Mutation(
         "residual-block-time",
         "mgnet/depth/network/residual_block.py",
-        "t = torch.as_tensor(self.time, ",
-        "t = torch.as_tensor(0.0, ",
+        "t = torch.full((), self.time, ",
+        "t = torch.full((), 0.0, ",
         ("tests/depth/network/test_residual_block.py",),
         "one layer ignores its time",
     ),
