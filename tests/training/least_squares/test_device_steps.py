@@ -18,6 +18,7 @@ from mgnet.training import LeastSquares, LevenbergMarquardt, TrustRegion, levenb
 from mgnet.training.least_squares import device_steps
 from mgnet.training.least_squares import levenberg_marquardt as led
 from mgnet.training.least_squares.device_steps import begun_on_device, leads_itself
+from mgnet.training.least_squares.endings import cosine
 from mgnet.training.least_squares.step_rules import Damping
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,6 +39,7 @@ def cases(device):
     )
 
 
+@pytest.mark.slow
 def test_the_cases_hold_on_a_played_device():
     run = cases("played")
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
@@ -118,6 +120,23 @@ def test_zero_residuals_and_zero_jacobians_end(far):
     flat = LeastSquares.from_torch(network, lambda n: 0.0 * n.weight + 0.0 * n.bias + 1.0)
     solution = levenberg_marquardt(flat, max_cycles=20)
     assert solution.values[-1] == 0.5
+
+
+@pytest.mark.parametrize("samples", [40, 8])
+def test_what_is_read_of_a_state_is_what_the_host_finds(samples):
+    one = problem(3, samples)
+    smoother, memory = LevenbergMarquardt(x_scale="jac"), Damping(1e-2, 2.0)
+    level, u = Level(one, smoother), one.start()
+    begun = begun_on_device(smoother, level, u, None, memory)
+    told = smoother.linearize(level, u, None)
+    expected, found = smoother.step(level, told, memory), begun.swept()
+    assert begun.gradient == told.gradient and begun.largest == told.largest
+    assert begun.half == begun.value == told.half and found.size == expected.size
+    assert cosine(found) == cosine(expected) == begun.cosine
+    J = told.J.dense().numpy()
+    cosines = J.T @ told.r.numpy() / np.linalg.norm(J, axis=0) / np.linalg.norm(told.r)
+    assert begun.cosine == pytest.approx(np.abs(cosines).max())
+    assert found.trial == expected.trial and torch.equal(found.u, expected.u)
 
 
 WAYS = {"bounds": {"bounds": (-9.0, 9.0)}, "rule": {"rule": TrustRegion()}}
