@@ -4,6 +4,8 @@
 PYTHON ?= python3
 # The index address that PyTorch's own "Get started" page prints for CPU; empty: pip's default.
 TORCH_INDEX ?=
+# Where the repository is published; empty: the git remote origin. See tools/dist.py.
+HOME_URL ?=
 # auto, debian or build: see tools/setup_petsc.py
 PETSC_ROUTE ?= auto
 
@@ -15,7 +17,7 @@ NUMPY = constraints-numpy$$(cat $(VENV)/numpy 2>/dev/null || echo 2).txt
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c $(NUMPY)
 PINS := pyproject.toml constraints.txt constraints-numpy1.txt constraints-numpy2.txt
 
-.PHONY: help demo test lint docs bench crossings clean
+.PHONY: help demo test lint docs bench crossings dist clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -34,20 +36,25 @@ test: $(STAMP)/dev $(STAMP)/petsc  ## install everything with PETSc and run all 
 	  $(BIN)/python -m pytest -n auto --maxprocesses 4 --max-worker-restart 0 \
 	  --no-loadscope-reorder --durations 15
 
-lint: $(STAMP)/dev  ## ruff and pyright
+lint: $(STAMP)/dev  ## ruff, pyright, and the English of pages and docstrings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/python tools/check_english.py
+	$(BIN)/python tools/check_docstrings.py
 
-docs: $(STAMP)/docs  ## build the pages into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: $(STAMP)/docs  ## build the pages into site/ and check their links; DEMOS=0: without running demos
+	HOME_URL=$(HOME_URL) DEMOS=$(DEMOS) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: $(STAMP)/dev  ## run the benchmarks in small; FULL=1: as published, many hours
+bench: $(STAMP)/dev  ## run reduced benchmarks; FULL=1: as published, many hours
 	$(BIN)/python benchmarks/run.py $(if $(FULL),--full && $(BIN)/python benchmarks/page/make.py)
 
 crossings: $(STAMP)/crossings  ## use networks with ten other libraries and make the page on it
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crossings/table.py --save
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -k onnx tests/knots/test_export.py tests/app
+
+dist: $(STAMP)/dist  ## build and check the archives of a release; HOME_URL=... names the repository
+	$(BIN)/python tools/dist.py $(if $(HOME_URL),--home $(HOME_URL))
 
 clean:  ## remove the virtual environment and everything that was built
 	rm -rf $(VENV) build dist site out .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
@@ -82,6 +89,11 @@ $(STAMP)/docs: $(STAMP)/app
 $(STAMP)/crossings: $(STAMP)/dev
 	@echo "Installing the libraries to try: two minutes"
 	@$(PIP) -e '.[app,tables,dev,fast,gpu,crossings]'
+	@touch $@
+
+$(STAMP)/dist: $(STAMP)/app
+	@echo "Installing the packaging tools: a few seconds"
+	@$(PIP) -e '.[app,dist]'
 	@touch $@
 
 $(STAMP)/petsc: tools/setup_petsc.py $(STAMP)/app

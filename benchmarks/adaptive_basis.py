@@ -51,7 +51,7 @@ STARTS = ("default", "He", "box")
 KINDS = {"train": "training points", "fine": "fine grid"}
 CAP = 100.0  # of a gain in the means over cases: no single case carries them
 LAST = LastLayer(rcond=1e-12)
-# Ours: name -> (step on the hidden layers, sweeps per visit).
+# Methods of mgnet: name -> (step on the hidden layers, sweeps per visit).
 STEPS: dict[str, tuple[Smoother, int]] = {
     "LS + Adam 3e-3": (TorchOptimizer(torch.optim.Adam, {"lr": 3e-3}), 50),
     "LSGD 0.1": (TorchOptimizer(torch.optim.SGD, {"lr": 0.1}), 50),
@@ -237,7 +237,7 @@ def error(value: float) -> float:
 
 
 def row(case: str, method: tuple[str, str], runs: list[Run]) -> saved.Row:
-    """Of one method on one case."""
+    """Figures of one method on one case."""
     made: saved.Row = {"case": case, "method": method[0], "start": method[1]}
     made["parameters"] = runs[0].parameters
     for kind in KINDS:
@@ -275,7 +275,7 @@ def table(rows: list[saved.Row]) -> str:
 
 
 def targets(cases: dict[str, list[saved.Row]]) -> list[saved.Row]:
-    """Of ours; a mean over the cases counts a gain 100 times at most."""
+    """Targets of mgnet's methods; a mean over the cases counts a gain 100 times at most."""
     made = []
     for kind, where in KINDS.items():
         for method in STEPS:

@@ -1,4 +1,4 @@
-"""What one call takes: seconds of the processor, and memory. Linux alone tells the memory."""
+"""The cost of one call: processor seconds, and memory, which only Linux reports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def growth(work: Callable[[], Any]) -> float:
         return float("nan")
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    CLEAR.write_text("5")  # the peak begins anew
+    CLEAR.write_text("5")  # reset the peak
     before = _resident("VmRSS")
     found = work()
     del found

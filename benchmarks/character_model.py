@@ -21,7 +21,7 @@ plan       the predicted speedup over one rank for 8 to 256 ranks, from the seco
            width 128 with 8 x 64 tokens, measured here; messages of 20 us and 1 GB/s are assumed.
            64, 256 and 1024 layers; factor and levels are the best for each
 
-Medians over the seeds, least and largest beside them.
+Medians over the seeds, with the smallest and the largest.
 """
 
 import argparse

@@ -11,13 +11,13 @@ Adam on all layers; `MultilevelGradient` with Adam on 64 (or 256), 32, ..., 4 la
 cascade by Adam from 4 layers on, doubled by `ODENet.refine` with the state of the optimizer: half
 of the seconds belong to all layers, the rest is shared equally. Seconds are processor seconds of
 one thread, without those of evaluation; rates fall like a cosine over them, in a cascade on each
-number of layers anew.
+number of layers again.
 
 Every row has the best of five rates or more by the held-out cross entropy on seed 0, where nothing
-else is reported: the table is made of the other seeds. A seed draws data, weights and batches.
+else is reported: the table uses the other seeds. A seed draws data, weights and batches.
 
 With --save every run is appended to results/depth_gradient.jsonl; runs that are there are not
-repeated, and the table is made of all of them.
+repeated, and the table uses all of them.
 """
 
 import argparse
@@ -152,7 +152,7 @@ def best(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def table_rows(runs: list[dict[str, Any]]) -> list[saved.Row]:
-    """Of each row: the seeds after the first, at the rate that was best on that."""
+    """Runs of each row: the seeds after the first, at the rate that was best on that."""
     rows = []
     for case in CASES:
         for name in ROWS:

@@ -1,4 +1,4 @@
-"""What the rows of `depth_vs_serial.py` say: tables and targets, of runs put together."""
+"""Tables and targets of the rows of `depth_vs_serial.py`, from combined runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ONE_LEVEL, AUTO = "mgnet, one level", "mgnet, auto"
 
 
 def fastest(rows: list[saved.Row], kind: str) -> saved.Row:
-    """The fastest of the rivals, or of our rows with a name that ends so."""
+    """The fastest other method, or row of mgnet whose name has this ending."""
     chosen = [row for row in rows if row["method"].endswith(kind)]
     if kind == "rival":
         chosen = [row for row in rows if "mgnet" not in row["method"]]
@@ -19,7 +19,7 @@ def fastest(rows: list[saved.Row], kind: str) -> saved.Row:
 
 
 def ratios(above: saved.Row, below: saved.Row) -> tuple[float, float]:
-    """Of the least and of the median times."""
+    """Ratios of the smallest and of the median times."""
     return above["ms_least"] / below["ms_least"], above["ms_median"] / below["ms_median"]
 
 
@@ -64,7 +64,7 @@ def table(rows: list[saved.Row]) -> str:
 
 
 def targets(rows: list[saved.Row]) -> list[saved.Row]:
-    """Of the least times on one thread; a target holds for both kinds of weights."""
+    """Targets for the smallest times on one thread, for both kinds of weights."""
     found = [*auto_targets(rows), *march_target(rows)]
     one_thread = [row for row in rows if row["threads"] == 1]
     for case in dict.fromkeys(row["case"] for row in one_thread):
@@ -122,7 +122,7 @@ def targets_of(case: str, tables: list[list[saved.Row]]) -> list[saved.Row]:
     found = [told("one level over eager", 1.1, over_eager("one level"), False)]
     for start, goal in (("width 16, 1024", 2.5), ("width 32, 1024", 1.3)):
         if case.startswith(start):
-            found.append(told("best of the rivals over one cycle", goal, gains, True))
+            found.append(told("best other method over one cycle", goal, gains, True))
     if case.startswith("width 32, 128"):
         eager_gains = [1.0 / value for value in over_eager("c + 1")]
         found.append(told("eager over one cycle", 1.5, eager_gains, True))

@@ -1,6 +1,6 @@
-"""Rivals of benchmarks/depth_vs_serial.py: one ODE net forward and backward, layer after layer.
+"""Loops for benchmarks/depth_vs_serial.py: one ODE net forward and backward, layer after layer.
 
-Every rival is a function of a `Problem` that returns `work`; `work()` runs once and returns the
+Every loop is a function of a `Problem` that returns `work`; `work()` runs once and returns the
 output and the gradients of <output, problem.toward> with respect to x, weights and biases.
 """
 
@@ -297,7 +297,7 @@ def graphed(work: Work) -> Work:
 
 
 def seconds_to_first(work: Work) -> float:
-    """Of the first call: what a compiler takes."""
+    """Seconds of the first call, which includes the compiler."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

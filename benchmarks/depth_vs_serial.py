@@ -6,14 +6,14 @@
 
 u += h tanh(W_n u + b_n), or the same with 3 x 3 convolutions; T = 1, float32, forward and backward,
 gradients of x and of all weights. mgnet: two levels, "cascade + 1" and "cascade + 0" in both
-directions, one level, which is no multigrid, and "auto", which chooses between one cycle with the
-first factor and one level. Weights: a few Fourier modes in depth ("smooth"),
-or those with which PyTorch begins ("default"). Rivals are in depth_rivals.py: a loop over modules;
-torch.compile of chunks of layers (the best of some sizes; a C++ compiler must be there); a loop by
-hand, without autograd and allocations, in Python and in TorchScript. With --device cuda also the
-loop by hand as one CUDA graph. PATH is the folder in which TorchBraid was built (`src` of its
-repository, with XBraid and mpi4py): two levels, the first factor of the case, F-relaxation, first
-descent skipped, 1 and 2 iterations, which are the cascade alone and with one cycle.
+directions, one level, which is not multigrid, and "auto", which chooses between one cycle with the
+first factor and one level. Weights: a few Fourier modes in depth ("smooth"), or those with which
+PyTorch begins ("default"). Other loops are in depth_rivals.py: a loop over modules; torch.compile
+of chunks of layers (the best of some sizes; a C++ compiler must be there); a loop by hand, without
+autograd and allocations, in Python and in TorchScript. With --device cuda also the loop by hand as
+one CUDA graph. PATH is the folder in which TorchBraid was built (`src` of its repository, with
+XBraid and mpi4py): two levels, the first factor of the case, F-relaxation, first descent skipped, 1
+and 2 iterations, which are the cascade alone and with one cycle.
 
 A run of some cases or threads takes a part of the time, and one with --no-compile a small part.
 With --save each case is saved once it is
@@ -102,7 +102,7 @@ Rows = dict[str, Row]
 
 
 def network(told: Problem) -> ODENet:
-    """The net of the rivals as an ODENet."""
+    """The net of the other loops as an ODENet."""
     width, dense = told.biases.shape[1], told.weights.ndim == 3
     layer = torch.nn.Linear(width, width) if dense else torch.nn.Conv2d(width, width, 3, padding=1)
     net = ODENet(torch.nn.Sequential(layer, torch.nn.Tanh()), len(told.weights))
@@ -258,7 +258,7 @@ def main(options: argparse.Namespace) -> None:
         for threads in options.threads if device.type == "cpu" else [1]:
             torch.set_num_threads(threads)
             chunk, of_compiler = best_chunk(case, sizes, device)
-            sizes = (chunk,) if chunk else sizes  # other threads: compiled anew, no choice
+            sizes = (chunk,) if chunk else sizes  # other threads would compile again: no choice
             print(f"\n{told_of(str(case), threads)}\n  {of_compiler}", flush=True)
             for start in options.start:
                 rounds = measure(case, start, options.seeds, chunk, device, options.torchbraid)

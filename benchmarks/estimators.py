@@ -1,9 +1,9 @@
-"""`KANRegressor` and `KANClassifier` beside scikit-learn's own estimators, all as they come.
+"""`KANRegressor` and `KANClassifier` beside scikit-learn's estimators, with default settings.
 
     python benchmarks/estimators.py [seeds, 5] [--save [FOLDER]]
 
 Nothing is tuned: every estimator has its defaults, but for the perceptron's number of iterations
-and the scaling of inputs (and of the target) for it and the support vectors, which ours does
+and the scaling of inputs (and of the target) for it and the support vectors, which mgnet does
 itself. The defaults of the KANs were chosen on other tables, named in real_data.py. A seed draws
 the data (or its split, a quarter for the test) and the initial weights. Seconds are those of the
 processor, on one thread.

@@ -52,7 +52,7 @@ def judged(rows: list[saved.Row]) -> list[saved.Row]:
     own, best = rows[0], min(rows[1:], key=lambda row: row["error_median"])
     error, lowest = own["error_median"], best["error_median"]
     limit, below = "at most 1e-5", f"below {lowest:.1e} ({best['method']})"
-    names = "held-out MSE over the variance, KAN by multigrid", "held-out MSE below every rival's"
+    names = "held-out MSE over the variance, KAN by multigrid", "held-out MSE below every other's"
     return [
         saved.target(names[0], limit, f"{error:.1e}", error <= 1e-5),
         saved.target(names[1], below, f"{error:.1e}", error < lowest),

@@ -9,7 +9,7 @@ differentiation, 600 interior and 160 boundary points; relative L2 error on a gr
 KANs [2,5,1] with 4, 8, 16, 32 intervals; a seed draws points and weights.
 
 `train` cascades for the given seconds; from its end (state and memory of the smoothers) every row
-goes on for as many seconds again. `subspace` minimises the fine objective over u + P w, `injected`
+goes on for as many seconds again. `subspace` minimizes the fine objective over u + P w, `injected`
 is MG/OPT. Gain: how many times lower the loss ended than with sweeps on the fine level, median and
 range over the seeds. Corrections: full / shortened / refused by the line search, on all levels,
 medians. With the seconds of both parts: the finest level alone from the untrained coarse start, and
@@ -55,7 +55,7 @@ WAYS = {  # form and letter
 
 
 class Row(NamedTuple):
-    """Of one seed: what a way ended with."""
+    """The final figures of a method for one seed."""
 
     loss: float
     error: float

@@ -64,7 +64,7 @@ CASES: dict[str, Callable[[Any, np.ndarray], np.ndarray]] = {
 }
 
 RUGE_STUBEN, AGGREGATION = list(CASES)[:2]
-BESIDE = {  # ours -> PyAMG's with the same levels, or the smaller of its two
+BESIDE = {  # mgnet's -> PyAMG's with the same levels, or the smaller of its two
     "mgnet, Hierarchy.geometric": RUGE_STUBEN,
     "mgnet, gallery.poisson": RUGE_STUBEN,
     "mgnet, from_pyamg, Ruge-Stuben": RUGE_STUBEN,
@@ -94,7 +94,7 @@ def line(row: saved.Row) -> str:
 
 
 def targets(rows: list[saved.Row]) -> list[saved.Row]:
-    """Each of ours beside what it is beside."""
+    """Each hierarchy of mgnet with the one that it is compared with."""
     mib = {row["method"]: row["mib"] for row in rows}
     made = []
     for ours, theirs in BESIDE.items():

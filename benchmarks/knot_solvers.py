@@ -1,4 +1,4 @@
-"""Linear systems with many knots: how conjugate gradients are preconditioned best, and rivals.
+"""Linear systems with many knots: preconditioners of conjugate gradients, and other solvers.
 
     OMP_NUM_THREADS=1 python benchmarks/knot_solvers.py [--seeds 5] [--rows 100000]
         [--intervals 64 256 1024 4096] [--problems bending additive pinn]
@@ -50,7 +50,7 @@ from mgnet.training.least_squares.newton_krylov import Diagonal, conjugate_gradi
 
 LIMIT = {"bending": 1.0, "additive": 1.5, "pinn": 6.0}  # seconds
 MOST = 3000
-LARGEST = 4200  # unknowns: factorisations of more take gigabytes or minutes
+LARGEST = 4200  # unknowns: factorizations of more take gigabytes or minutes
 WEIGHTS = (0.0, 1e-8, 1e-6, 1e-5)
 CORRELATED = 20.0
 METHODS: dict[str, Any] = {
@@ -226,7 +226,7 @@ def direct(name: str, system: System, scale: float) -> saved.Row | None:
 
 
 def warm_up() -> None:
-    """Compiles the loops, which is no part of a solve."""
+    """Compile the loops, which is not part of a solve."""
     for system in (bending(16, 0), additive(16, 0, 500, 1e-5, False)):
         for method in METHODS.values():
             krylov(method, system, scale_of(system.J))
@@ -306,7 +306,7 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
 
 
 def table(rows: list[saved.Row]) -> str:
-    """Of one problem and case."""
+    """Rows of one problem and case."""
     lines = ["{problem}, {case}".format(**rows[0])]
     head = "    n     method          iterations (least, most)    seconds (least, most)"
     lines.append(f"{head}    seeds")
@@ -323,7 +323,7 @@ def table(rows: list[saved.Row]) -> str:
 
 
 def place(row: saved.Row) -> tuple[int, str, int]:
-    """Of a system in the tables."""
+    """The title of a system in the tables."""
     return list(LIMIT).index(row["problem"]), row["case"], row["intervals"]
 
 

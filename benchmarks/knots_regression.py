@@ -38,7 +38,7 @@ OURS = "KAN, cascade, LM"
 
 
 class Row(NamedTuple):
-    """Of one seed on one grid."""
+    """Figures of one seed on one grid."""
 
     weights: int
     training: float

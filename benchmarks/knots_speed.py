@@ -61,7 +61,7 @@ class CoxDeBoor(torch.nn.Module):
 
 
 class Ours(torch.nn.Module):
-    """A KAN that is told which form to use."""
+    """A KAN with a given form of the splines."""
 
     def __init__(self, widths: list[int], intervals: int, fused: bool):
         super().__init__()
@@ -146,7 +146,7 @@ def pinn(network: torch.nn.Module, x: torch.Tensor) -> None:
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Of one call: the median of as many as fit in 0.2 s."""
+    """Seconds of one call: the median of as many calls as fit in 0.2 s."""
     times: list[float] = []
     while sum(times) < 0.2:
         began = time.perf_counter()
@@ -214,11 +214,11 @@ def compare(
     return rows
 
 
-THREADS = "threads: layer 64 -> 64, batch 1024, forward + backward, in turns on one and two"
+THREADS = "threads: layer 64 -> 64, batch 1024, forward + backward, alternating on one and two"
 
 
 def gains(make: Make, grids: tuple[int, ...]) -> list[saved.Row]:
-    """Our layer on one thread and on two, in turns; `ratio_fused` is the time over that on two."""
+    """The layer on one thread and on two, alternating; `ratio_fused`: time over that on two."""
     rows: list[saved.Row] = []
     for grid in grids:
         torch.manual_seed(0)
@@ -254,7 +254,7 @@ def gains_table(rows: list[saved.Row]) -> str:
 
 
 def table(rows: list[saved.Row]) -> str:
-    """Of one case and number of threads; who was left out has a dash."""
+    """A row for a case and a number of threads; a dash where a library was left out."""
     names = dict.fromkeys(row["method"] for row in rows)
     threads = rows[0]["threads"]
     where = f", {threads} thread{'s' * (threads > 1)}" if threads else ""
@@ -299,7 +299,7 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
 def main(options: argparse.Namespace) -> None:
     makers = contenders(options)
     device = torch.device(options.device)
-    lines = [saved.heading(), f"device {device}; time / ours > 1: ours is faster"]
+    lines = [saved.heading(), f"device {device}; time / mgnet > 1: mgnet is faster"]
     print("\n".join(lines))
     on_cpu, grids = device.type == "cpu", tuple(options.grids)
     rows: list[saved.Row] = []
@@ -326,7 +326,7 @@ def main(options: argparse.Namespace) -> None:
         lines.append(gains_table(of_case))
         print(lines[-1], flush=True)
     if options.save:
-        setting = f"float32, device {device}, medians of {ROUNDS} rounds in turns"
+        setting = f"float32, device {device}, medians of {ROUNDS} alternating rounds"
         saved.save(options.save, "knots_speed", setting, rows, targets(rows), "\n".join(lines))
 
 

@@ -219,7 +219,7 @@ def show(rows: list[saved.Row], say: Say) -> None:
 
 
 def goals(rows: list[saved.Row]) -> list[saved.Row]:
-    """Of medians: wide layers against serial PyTorch, narrow ones against our own one process."""
+    """Targets: wide layers against serial PyTorch, narrow ones against one process of mgnet."""
     by_name = {row["method"]: row for row in rows}
     case, found = rows[0]["case"], []
     for cycles in (0, 1):

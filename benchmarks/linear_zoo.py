@@ -178,7 +178,7 @@ def row_of(unknowns: int, name: str, library: str, way: str, runs: list[Run]) ->
 
 
 def ratios(rows: list[saved.Row]) -> dict[str, float]:
-    """Of each problem our seconds over those of the fastest rival; infinite where we do not end."""
+    """Seconds over those of the fastest other, by problem; infinite without convergence."""
     found = {}
     for name in dict.fromkeys(row["problem"] for row in rows):
         mine = [row for row in rows if row["problem"] == name]
@@ -218,7 +218,7 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
     converged = sum(row["converged"] for row in rows if row["library"] == "mgnet")
     return [
         saved.target(
-            "problems on which we are not slower than the fastest of the others",
+            "problems on which mgnet is not slower than the fastest of the others",
             f"at least {half} of {len(found)}",
             str(fast),
             fast >= half,
@@ -230,7 +230,10 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
             most <= 2.0,
         ),
         saved.target(
-            "problems that we solve", f"all {len(found)}", str(converged), converged == len(found)
+            "problems that mgnet solves",
+            f"all {len(found)}",
+            str(converged),
+            converged == len(found),
         ),
     ]
 
@@ -254,7 +257,7 @@ def main() -> None:
     if "L-shape" in names and not importlib.util.find_spec("skfem"):
         print("L-shape: left out, scikit-fem is not installed")
         names.remove("L-shape")
-    for other in ("numba", "petsc4py"):  # their versions are told
+    for other in ("numba", "petsc4py"):  # to record their versions
         if importlib.util.find_spec(other):
             importlib.import_module(other)
     rows: list[saved.Row] = []
@@ -264,7 +267,7 @@ def main() -> None:
         print("\n".join(text_of(own)), flush=True)
     if given.save:
         rows = with_others(rows, given.save / "linear_zoo.json")
-    setting = f"residual 1e-8, {given.rounds} rounds in turns, seconds of the processor"
+    setting = f"residual 1e-8, {given.rounds} alternating rounds, processor seconds"
     told: Any = targets(rows)
     lines = [setting, saved.heading(), "", *text_of(rows), "", *saved.verdicts(told)]
     print("\n".join(lines))

@@ -11,7 +11,7 @@ largest state, is 1e-6, of MGRIT (two levels, factor 4, FCF; coarse steps of ODE
 networks are steps of four times the length, of maps and cells the first of the four), and of
 Newton's method with dense and with diagonal Jacobians; all begin with the solution on the coarse
 level, carried up. Given up after 24 iterations ("-"), 1/21 of the steps. Medians over the seeds;
-the exponent has its least and largest value. A verdict agrees with a method where it says
+the exponent has its smallest and largest value. A verdict agrees with a method if it predicts
 "converges" and the method does on most seeds, or neither.
 """
 

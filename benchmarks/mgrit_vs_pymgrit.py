@@ -9,8 +9,9 @@ with a sine at the start by backward Euler, the Brusselator by the classical Run
 
 FCF-relaxation on all levels, no nested iteration, zero at the start. Both stop when the 2-norm of
 the residual over all times is below 1e-7; the histories of residual norms must agree to 1e-6 of the
-first, or the script ends with an error. Seconds: set-up and solve, the least of the rounds in
-turns. "serial": our steps one after the other. The error is the largest difference from them.
+first, or the script ends with an error. Seconds: set-up and solve, the least of alternating
+rounds. "serial": the steps of mgnet one after the other. The error is the largest difference from
+them.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class Case(NamedTuple):
     """A problem, and pyMGRIT's own class for it with the times of a level."""
 
     name: str
-    make: Callable[[], OneStep]  # anew for every run: it keeps the factors of its matrices
+    make: Callable[[], OneStep]  # new for every run, as it keeps the factors of its matrices
     theirs: Callable[[np.ndarray], Any]
 
 
@@ -105,7 +106,7 @@ def cases() -> list[Case]:
     ]
 
 
-CYCLES = {  # name -> letter and factors; 640 steps are no power of 2
+CYCLES = {  # name -> letter and factors; 640 is not a power of 2
     "2 levels": ("V", (16,)),
     "3 levels, V": ("V", (4, 4)),
     "3 levels, F": ("F", (4, 4)),
@@ -207,10 +208,12 @@ def main() -> None:
     peer = importlib.util.find_spec("pymgrit") is not None
     if peer:
         import pymgrit  # type: ignore  # noqa: F401 (its version is told)
-    setting = f"tolerance {TOLERANCE:g}, FCF, least of {given.rounds} rounds in turns"
+    setting = f"tolerance {TOLERANCE:g}, FCF, least of {given.rounds} alternating rounds"
     lines = [setting, saved.heading()]
     if not peer:
-        lines.append("pyMGRIT is not here: ours alone (pip install pymgrit, or --pymgrit PATH)")
+        lines.append(
+            "pyMGRIT is not installed: mgnet alone (pip install pymgrit, or --pymgrit PATH)"
+        )
     print("\n".join(lines), flush=True)
     rows: list[saved.Row] = []
     for case in cases():

@@ -9,17 +9,17 @@ and bumps of width 0.01; 20000 samples, batches of 1000, a KAN [4, 8, 1] in floa
 number of hidden values and of samples. Seconds are processor seconds of one thread, without those
 of evaluation; rates fall like a cosine over them. A cascade begins with 4 intervals and doubles
 them; half of its seconds belong to the finest level, the others are shared equally, and the rate
-falls on each level anew. "Carried" has the state of the optimizer refined with the network, "anew"
+falls again on each level. "Carried" has the state of the optimizer refined with the network, "anew"
 begins with none on each level. "Roughness" adds the integral of the squared second derivatives of
 all edges to the loss, with a weight.
 
 Every row has the best of five rates, and of five weights where there are any, by the held-out error
-on seed 0, where nothing else is reported: the table is made of the other seeds. Column "tried" says
+on seed 0, where nothing else is reported: the table uses the other seeds. Column "tried" says
 where fewer were tried. Errors are root mean squares of deviations from held-out values, whose
 deviation from their mean is 1.
 
 With --save every run is appended to results/multilevel_gradient.jsonl; runs that are there are not
-repeated, and the table is made of all of them.
+repeated, and the table uses all of them.
 """
 
 import argparse
@@ -174,7 +174,7 @@ ABOUT = ("hidden", "samples", "intervals", "noise", "asked", "row")
 
 
 def table_rows(runs: list[dict[str, Any]]) -> list[saved.Row]:
-    """Of each row: the seeds after the first, at the rate that was best on that."""
+    """Runs of each row: the seeds after the first, at the rate that was best on that."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for each in runs:
         groups.setdefault(tuple(each[key] for key in ABOUT), []).append(each)

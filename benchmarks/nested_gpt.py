@@ -16,7 +16,7 @@ carried. Each layer is followed by a copy of it: with step 0, which changes noth
 own trials, for the better of both; it may stay shallow.
 
 Time is processor time. A unit is a training step of 32 layers; what a step of fewer layers costs
-is measured in turns at the beginning (medians), and every row gets as many steps as fit, so that
+is measured alternately at the beginning (medians), and every row gets as many steps as fit, so that
 other load does not decide. Rate and T are the best of 12 (text) or 8 (carry) settings for each row,
 at the middle budget with seed 0, which is not used again; the row with other shares has those of
 the one with equal shares.

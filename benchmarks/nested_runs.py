@@ -38,7 +38,7 @@ class Task(NamedTuple):
     held_out: Rows
     grid: list[Setting]
     budgets: Sequence[float]
-    how: tuple[str, ...]  # what `ODENet.refine` is told
+    how: tuple[str, ...]  # the argument of `ODENet.refine`
 
 
 class Plan(NamedTuple):
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Of one training: nats per token held out, layers at the end, time used in units."""
+    """Results of one training: nats per token held out, layers at the end, time used in units."""
 
     loss: float
     layers: int
@@ -125,7 +125,7 @@ def step(net: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows) -> None:
 
 
 def costs(task: Task, rounds: int = 15) -> dict[int, float]:
-    """Processor seconds of a step for each number of layers; in turns, medians."""
+    """Processor seconds of a step for each number of layers: medians of alternating runs."""
     rng, setting = np.random.default_rng(0), Setting(1e-3, 1.0)
     nets = {layers: task.net(layers, setting, 0) for layers in DEPTHS}
     optimizers = {layers: optimizer_of(net, setting.rate) for layers, net in nets.items()}
@@ -166,7 +166,7 @@ def train(
 
 
 class _Batches:
-    """Anew from the seed each time."""
+    """Start from the seed each time."""
 
     def __init__(self, task: Task, seed: int):
         self.task, self.seed = task, seed

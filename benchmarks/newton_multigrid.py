@@ -16,7 +16,7 @@ are the blocks of the smoother of one V-cycle over the knots, down to 8 interval
 Nystroem: Frangella, Tropp and Udell, SIAM J. Matrix Anal. Appl. 44 (2023). Patches and the dense
 solvers come first; a method is "too slow" when set-up or a solve takes longer than the given
 seconds and than the fastest of them or 10 s. One that has spent 20 s gets no further right side;
-"of" tells how many it had. What would need more memory is left out, and the table says how much.
+"of" tells how many it had. Cases that need more memory are left out, and the table shows how much.
 
 A run of one matrix also takes the peak memory of its process, Python and PyTorch included.
 With --save the rows of this run replace those in results/newton_multigrid.json, or join them.
@@ -58,7 +58,7 @@ Prepare = Callable[[Callable[[Product], Product]], tuple[Product, Product]]
 
 
 class Row(NamedTuple):
-    """Of one method for one matrix: iterations and seconds of each right side, or why not."""
+    """A method for a matrix: iterations and seconds of each right-hand side, or why not."""
 
     method: str
     setup: float = 0.0
@@ -120,7 +120,7 @@ def parameters(widths: list[int], intervals: int) -> int:
 
 
 def gigabytes(widths: list[int], intervals: int) -> float:
-    """Of the entries of J that are stored: degree + 1 per edge and residual."""
+    """Bytes of the stored entries of J: degree + 1 per edge and residual."""
     size = parameters(widths, intervals)
     return 8e-9 * max(1900, 4 * size) * 4 * size / (intervals + 3)
 
@@ -298,7 +298,7 @@ def table(rows: list[saved.Row]) -> str:
 
 
 def place(row: saved.Row) -> tuple[int, int, float]:
-    """Of the matrix in the tables."""
+    """The title of the matrix in the tables."""
     return WIDTHS.index(row["widths"]), row["intervals"], -row["damping"]
 
 

@@ -14,7 +14,7 @@ shown. "State": the numbers that a method keeps between its steps.
 
 Adam     batches of 64, all parameters.
 NGD      batches of 512: Newton on the last layer (5 steps, 3 conjugate gradients) and an Adam step
-         on the hidden ones, in turns, as in the paper (where batches have 10000).
+         on the hidden ones, alternately, as in the paper (where batches have 10000).
 Adam + N batches of 64, Adam on all parameters; Newton on the last layer, all data, when an epoch
          ends.
 
@@ -273,7 +273,7 @@ def rows_of(about: saved.Row, runs: dict[float, list[Marks]], marks: list[str]) 
 
 
 def table(rows: list[saved.Row]) -> str:
-    """Of one network on one set of data; by epochs and by seconds."""
+    """Results of one network on one data set, by epochs and by seconds."""
     first = rows[0]
     sizes = f"{first['samples']} training samples, network {first['inputs']}-{first['network']}"
     lines = [f"{first['data']}, {sizes}, {first['parameters']} parameters"]

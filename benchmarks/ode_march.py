@@ -15,10 +15,10 @@ diffrax 0.7.2 and JAX, in a folder with all that they need (pip install --target
 in a process of their own, compiled; "JAX scan" is the loop that a user would write by hand.
 
 Methods take turns, three for each seed, and a turn counts the processor seconds of its fastest
-call. A row tells the median over seeds and, of another method, the ratio of its time to ours. The
-error is that of all gradients together, relative, beside the ODENet's in float64. MiB: by how much
-the process grows at most during a call. In a process of several methods what others have left
-free counts less, so that is a lower bound.
+call. A row has the median over seeds and, for another method, the ratio of its time to that of
+mgnet. The error is that of all gradients together, relative, beside the ODENet's in float64. MiB:
+by how much the process grows at most during a call. In a process of several methods what others
+have left free counts less, so that is a lower bound.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def targets(case: Case, rows: list[saved.Row]) -> list[saved.Row]:
     if case.target and "torchdiffeq" in found:
         ratio = found["torchdiffeq"]["ratio_median"]
         goal = f"at least {case.target:g}"
-        told = f"{name}: time of torchdiffeq over ours"
+        told = f"{name}: time of torchdiffeq over that of mgnet"
         made.insert(0, saved.target(told, goal, f"{ratio:.1f}", ratio >= case.target))
     return made
 

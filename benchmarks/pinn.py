@@ -6,7 +6,7 @@
 
 Seconds are per run; those of each problem's target by default. All rows of a problem have the same
 residuals, hard constraints, and points drawn in the same way: half of them where the residual is
-large, anew every few steps.
+large, again every few steps.
 
     KAN, nested        Levenberg-Marquardt from few knots to many, exact refinement
     KAN, fine at once  the finest level from the start, which is the coarsest level's start refined
@@ -22,7 +22,7 @@ run fails if its error is above 10 times the target. "paper" is judged by the lo
 such; "regression" is benchmarks/pinn_regression.py.
 
 With --save every run is appended to results/pinn.jsonl when it ends; runs that are there with the
-same network and seconds are not repeated, and the tables are made of all of them.
+same network and seconds are not repeated, and the tables use all of them.
 """
 
 import argparse

@@ -5,7 +5,7 @@
 
 Equations, hard constraints and references are those of benchmarks/pinn.py, but for Kovasznay's
 flow, which is that of docs/training.md. Row 0 of the others is the tanh network of that page:
-points drawn anew every few steps, more of them where residuals are large. Then one change after
+new points every few steps, more of them where residuals are large. Then one change after
 the other. A seed draws points and parameters; settings were chosen on seeds 0 and 10.
 
 Seconds are processor seconds, so several runs may share a machine. On two threads of a machine at
@@ -17,7 +17,7 @@ table). Errors are those at the given seconds of one run, and at an eighth, a qu
 them. A run fails if it ends above 10 times the target.
 
 With --save every run is appended to results/pinn_accuracy.jsonl; runs that are there are not
-repeated, and the table is made of all of them.
+repeated, and the table uses all of them.
 """
 
 import argparse
@@ -313,7 +313,7 @@ def rows_of(runs: list[dict[str, Any]]) -> list[saved.Row]:
 
 
 def targets_of(rows: list[saved.Row]) -> list[saved.Row]:
-    """Of each problem and time: the row with the lowest median."""
+    """The row with the lowest median for each problem and time."""
     best: dict[str, saved.Row] = {}
     most = {row["problem"]: 0 for row in rows}
     for row in rows:

@@ -129,7 +129,7 @@ def poisson_problem() -> Problem:
 
 
 def interface_problem() -> Problem:
-    """Of arXiv 2603.04827, with its level set as an input; the boundary is a hard constraint."""
+    """From arXiv 2603.04827, with its level set as an input; the boundary is built in."""
     side = np.linspace(-1.0, 1.0, 101)
     grid = on_grid(side, side)
 
@@ -263,7 +263,7 @@ def kovasznay_problem() -> Problem:
 
 
 def burgers_of_the_paper() -> Problem:
-    """Of arXiv 2603.04827, nu = 0.01: the loss with 64 x 64 points is what was published.
+    """From arXiv 2603.04827, nu = 0.01; the published figure is the loss with 64 x 64 points.
 
     Trained on these very points the loss fell to 5e-9 in 46 steps, but it was 2e-2 on 256 x 256.
     """

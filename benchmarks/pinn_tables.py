@@ -1,4 +1,4 @@
-"""Runs of benchmarks/pinn.py on disk, a line of JSON each, and the tables made of them."""
+"""Runs of benchmarks/pinn.py on disk, a line of JSON each, and their tables."""
 
 import json
 import statistics
@@ -16,7 +16,7 @@ TITLES = {
 
 
 class Run(NamedTuple):
-    """Of one seed; for the regression `pinn_regression.py` says what error and losses are."""
+    """Figures of one seed; `pinn_regression.py` defines error and losses of the regression."""
 
     weights: int
     steps: int

@@ -1,4 +1,4 @@
-"""Textbook factors: independent of the mesh, and one nested cycle at the discretisation error.
+"""Textbook factors: independent of the mesh, and one nested cycle at the discretization error.
 
     python benchmarks/poisson_convergence.py [largest exponent in 2-D, 10] [--save]
 
@@ -83,7 +83,7 @@ def text_of_factors(rows: list[saved.Row]) -> str:
 def text_of_nested(rows: list[saved.Row]) -> str:
     exponents = dict.fromkeys(row["k"] for row in rows)
     lines = [
-        "\nnested F(1,1), 2-D, u = sin sin: algebraic error / discretisation error (work units)",
+        "\nnested F(1,1), 2-D, u = sin sin: algebraic error / discretization error (work units)",
         " ".join([f"{'':<20}", *(f"{f'k={k}':>15}" for k in exponents)]),
     ]
     for name in dict.fromkeys(row["smoother"] for row in rows):
@@ -109,7 +109,7 @@ def targets(rows: list[saved.Row]) -> list[saved.Row]:
 def targets_of_nested(rows: list[saved.Row]) -> list[saved.Row]:
     own = [row for row in rows if row["smoother"] == "Gauss-Seidel"]
     error, work = max(row["error"] for row in own), max(row["work"] for row in own)
-    name = "algebraic over discretisation error of one nested F(1,1), Gauss-Seidel, all meshes"
+    name = "algebraic over discretization error of one nested F(1,1), Gauss-Seidel, all meshes"
     measured = f"at most {error:.1e} with at most {work:.1f} work units"
     met = error <= 0.5 and work <= 10.0
     return [saved.target(name, "at most 0.5 with 10 work units", measured, met)]

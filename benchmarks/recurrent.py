@@ -8,7 +8,7 @@ One layer, as many inputs as its width, batch 16, weights as PyTorch draws them,
 float32; forward and backward with all gradients. "Long memory" adds 3 to the bias of the update
 (forget) gate, so that a state stays for some twenty steps. Cycles are those to a tolerance of 1e-6
 forward and backward, counted in float64. Every seed takes a turn of each way; a row tells medians
-of the seconds, and of the ratio, seconds of PyTorch over those of mgnet, with its least and
+of the seconds, and of the ratio, seconds of PyTorch over those of mgnet, with its smallest and
 largest. "exact" is `mode="serial"`, a compiled loop where that takes part and PyTorch's own where
 not; "auto" the ratio of `mode="auto"` after its first call, of five turns with the first seed;
 "loop" a Python loop over the cell.
@@ -21,7 +21,7 @@ more than 0.4 GB are not tried. Long memory is for up to 1000 steps there.
 The part "refusals", `recurrent_refusals.py`, draws cells with recurrent weights of several sizes, 2
 widths for each seed, 500 steps, and counts which `TimeParallel` refuses as chaotic. Which are, says
 `lyapunov`: stable, where an error grows at most a thousandfold along exact states; chaotic, with
-an exponent above 0.05; weakly chaotic between. A refusal is timed, in seconds of the processor,
+an exponent above 0.05; weakly chaotic between. A refusal is timed, in processor seconds,
 beside the same steps taken one by one and beside the call without a look at the exponent.
 """
 
@@ -142,7 +142,7 @@ def line(row: saved.Row) -> str:
 
 
 def targets(rows: list[saved.Row]) -> list[saved.Row]:
-    """Of width 2 and 10 000 steps; and of "auto" everywhere."""
+    """Targets for width 2 and 10 000 steps, and for "auto" in all cases."""
     found = []
     for row in rows:
         if row["kind"] == "GRU" and row["width"] == LOOPED and row["steps"] == 10_000:

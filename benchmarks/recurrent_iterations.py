@@ -22,7 +22,7 @@ METHODS = {  # levels, cycle
 
 
 def gradients(call: nn.Module, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-    """Output, last state, and the gradients by input and weights."""
+    """Output, last state, and the gradients with respect to input and weights."""
     y, last = call(x)
     found = torch.autograd.grad(y.square().mean(), [x, *weights])
     lasts = last if isinstance(last, tuple) else (last,)
@@ -43,7 +43,7 @@ def iterations(module: nn.RNNBase, x: Tensor, method: str, tolerance: float) -> 
 
 
 def median(found: list[str]) -> str:
-    """Of pairs; the bound where there is one."""
+    """The medians of pairs; the bound if there is one."""
     pairs = [each.split(", ") for each in found]
     if any(len(pair) == 1 for pair in pairs):
         return next(each for each in found if ", " not in each)
@@ -60,7 +60,7 @@ def errors(module: nn.RNNBase, x: Tensor) -> tuple[float, float]:
 
 
 def gigabytes(kind: str, steps: int, width: int) -> float:
-    """Of the dense Jacobians of a sample."""
+    """Bytes of the dense Jacobians of a sample."""
     return 8e-9 * steps * (width * (2 if kind == "LSTM" else 1)) ** 2
 
 

@@ -14,8 +14,8 @@ float32; forward and backward with all gradients, cycles to a tolerance of 1e-6.
    on one rank: what the fixed pieces cost that make the bits the same.
 2. The plan for more ranks, as many pieces as ranks: with the seconds measured here, the least of
    200, of a step of one interval in one call, of its product with the Jacobian, and of a message;
-   with the cycles that were taken. The number is the speedup over nn.GRU on one core (seconds of
-   the processor), of the fastest among 2 and 3 levels and factors of 8 to 256. That all ranks get
+   with the cycles that were taken. The number is the speedup over nn.GRU on one core (processor
+   seconds), of the fastest among 2 and 3 levels and factors of 8 to 256. That all ranks get
    the whole output, and their gradients are added up, is not in it.
 """
 

@@ -6,19 +6,19 @@
 
 Targets are those of rough_targets.py: y = sin(s) with s a sum of rough functions of six inputs (32
 modes and bumps 0.01 wide each), 40000 rows, alone, with noise and with 1e6 rows; two interacting
-sums of four inputs; and a random field that is no composition. The multilevel KAN has the form of
-the first, and so have the link models, which are additive but for one outer function. Errors are
+sums of four inputs; and a random field that is not a composition. The multilevel KAN has the form
+of the first, and so have the link models, which are additive but for one outer function. Errors are
 RMSE over 10000 held-out rows against values without noise; the deviation of y is 1.
 
 Every run has the same seconds of a processor, on one thread; some end earlier by themselves.
-Settings of rivals, and with noise those of our own rows, too, were chosen by their held-out error
+Settings of other methods, and with noise also those of mgnet, were chosen by their held-out error
 on seed 0, with the same seconds: `--tune` tries those of rough_settings.py and prints the best. A
 seed draws target, rows and starts.
 
 PATH is a folder with lightgbm, xgboost and catboost, `pip install --target PATH lightgbm xgboost
 catboost`; without it, and without R, their rows are left out. With --save every run is appended to
 results/rough_compositions.jsonl (those of --tune to results/rough_settings.jsonl); runs that are
-there are not repeated, and the table is made of all of them.
+there are not repeated, and the table uses all of them.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def rows_of(runs: list[Run]) -> list[saved.Row]:
 
 
 def ratios(runs: list[Run], case: str, asked: float, name: str) -> list[tuple[float, str]]:
-    """Of each seed: the error of the best general rival over ours, and its name."""
+    """For each seed, the error of the best general method over that of mgnet, and its name."""
     found = []
     own = [r for r in runs if r["case"] == case and r["asked"] == asked]
     for ours in sorted((r for r in own if r["method"] == name), key=lambda r: r["seed"]):
@@ -125,10 +125,10 @@ def targets_of(runs: list[Run], asked: float) -> list[saved.Row]:
             values = [value for value, _ in found]
             best = ", ".join(dict.fromkeys(METHODS[rival].title for _, rival in found))
             measured = f"{min(values):.3g} at least, {statistics.median(values):.3g} in the median"
-            measured += f" of {len(values)} seeds; best rival: {best}"
+            measured += f" of {len(values)} seeds; best other method: {best}"
             goal = f"at least {least:g} times on every seed, {middle:g} in the median"
             met = min(values) >= least and statistics.median(values) >= middle
-            about = f"below the best general rival, {CASES[case].title}, {title}"
+            about = f"below the best general method, {CASES[case].title}, {title}"
             told.append(saved.target(about, goal, measured, met))
     return told
 
@@ -200,7 +200,7 @@ def main() -> None:
     told = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if told.peers:
-        sys.path.append(told.peers)  # at the end, so that NumPy stays ours
+        sys.path.append(told.peers)  # at the end, so that NumPy is the installed one
     if told.tune:
         tune(told)
         return

@@ -1,4 +1,4 @@
-"""Methods of other libraries: rivals of benchmarks/rough_compositions.py, one thread each."""
+"""Methods of other libraries: for benchmarks/rough_compositions.py, one thread each."""
 
 import shutil
 import subprocess

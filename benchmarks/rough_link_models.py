@@ -1,8 +1,8 @@
-"""Additive models and additive models with a link: rivals of benchmarks/rough_compositions.py.
+"""Additive models and additive models with a link, for benchmarks/rough_compositions.py.
 
 With a link they have the very form of targets of one sum, y = h(sum of g_p(x_p)): for such targets
 they are the classical method, not a general one. Splines are cubic, uniform on [-1, 1], and are
-penalised by second differences of their coefficients (Eilers and Marx, Statist. Sci. 11 (1996)).
+penalized by second differences of their coefficients (Eilers and Marx, Statist. Sci. 11 (1996)).
 """
 
 import time
@@ -41,7 +41,7 @@ def basis(x: Array, intervals: int) -> sp.csr_array:
 
 
 def roughness(inputs: int, intervals: int) -> Array:
-    """Of the coefficients: second differences, as of second derivatives over [-1, 1]."""
+    """The penalty on coefficients: second differences, as second derivatives over [-1, 1]."""
     D = np.diff(np.eye(intervals + 3), 2, axis=0) * (intervals / 2.0) ** 1.5
     return la.block_diag(*[D.T @ D] * inputs)
 

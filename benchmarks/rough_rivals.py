@@ -1,8 +1,8 @@
-"""General methods of regression: rivals of benchmarks/rough_compositions.py.
+"""General methods of regression for benchmarks/rough_compositions.py.
 
-Each is a function `fit(data, seconds, seed, **settings) -> predict`, for one thread. What trains
-step by step keeps the last twentieth of its rows apart, at most 5000, and returns the state that
-was best on them.
+Each is a function `fit(data, seconds, seed, **settings) -> predict`, for one thread. Methods
+that train step by step hold out the last twentieth of their rows, at most 5000, and return the
+state that was best on them.
 """
 
 import math
@@ -255,7 +255,7 @@ def fourier(data: Rows, seconds: float, seed: int, *, most: int, penalty: float)
 def kernel_ridge(
     data: Rows, seconds: float, seed: int, *, centres: int, length: float, penalty: float
 ) -> Predict:
-    """Matern 3/2, by Nystrom's method on centres drawn from the rows."""
+    """Matern 3/2, by Nystrom's method on centers drawn from the rows."""
     generator = torch.Generator().manual_seed(seed)
     z = data.x[torch.randperm(len(data.x), generator=generator)[:centres]]
 

@@ -1,7 +1,7 @@
 """The rows of benchmarks/rough_compositions.py: methods, settings to choose from, chosen ones.
 
-Chosen is what had the lowest held-out error on seed 0, which is in no table; of rivals only. What
-was tried is kept in results/rough_settings.jsonl.
+The chosen settings of the other methods had the lowest held-out error on seed 0, which is in no
+table. All tried settings are in results/rough_settings.jsonl.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,11 @@
-"""Run the benchmarks one after the other: in small, or as they are published.
+"""Run the benchmarks one after the other: reduced versions, or as published.
 
     python benchmarks/run.py [--full] [--only poisson_vs_pyamg ngd ...]
 
-In small: few seeds and short windows, some ten minutes on two cores; what is printed is kept in
-`out/bench`, and so are the rows, but for scripts that join theirs to the published ones. With
---full: the published windows, many hours, over the published results; rows of peers that are not
-given are lost there. Peers and data that are not installed are given in the environment, as
+Reduced versions have few seeds and short windows, and take about ten minutes on two cores; output
+and rows are written to `out/bench`, except for scripts that add rows to the published ones. --full
+runs the published windows, many hours, and replaces the published results; rows of peers that are
+not given are lost. Set peers and data that are not installed in the environment:
 `EFFICIENT_KAN=DIR FAST_KAN=DIR PYKAN=DIR PYMGRIT=DIR TORCHBRAID=DIR TABLES=DIR MNIST=FILE
 MGNET_BASE=DIR`; a line says which are left out. A script that fails does not stop the others; it is
 named at the end.

@@ -1,7 +1,7 @@
-"""Results of benchmarks on disk: a file of JSON each, from which docs/benchmarks.md is made.
+"""Results of benchmarks on disk: one JSON file each, from which docs/benchmarks.md is generated.
 
 `rows` are flat and hold medians as `..._median`, spreads as `..._least` and `..._largest`; every
-benchmark says in its own docstring what is measured.
+docstring of a benchmark describes its measurements.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def machine() -> Row:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that this process has imported."""
+    """Versions of Python and of the packages that this process has imported."""
     found = {"Python": platform.python_version()}
     for name, title in PACKAGES.items():
         if name in sys.modules:
@@ -80,6 +81,11 @@ def target(name: str, goal: str, measured: str, met: bool) -> Row:
     return {"name": name, "target": goal, "measured": measured, "met": met}
 
 
+def today() -> str:
+    """The date, as a result is marked with it."""
+    return datetime.now(timezone.utc).date().isoformat()
+
+
 def verdicts(targets: Sequence[Row]) -> list[str]:
     """A line for each target."""
     ends = {True: "reached", False: "not reached"}
@@ -92,8 +98,8 @@ def verdicts(targets: Sequence[Row]) -> list[str]:
 def save(
     folder: Path, name: str, setting: str, rows: Sequence[Row], targets: Sequence[Row], text: str
 ) -> None:
-    """Write `name.json` and `name.txt`; `setting` says seeds, seconds and sizes in a line."""
-    result = {"command": command(), "setting": setting, "machine": machine()}
+    """Write `name.json` and `name.txt`; `setting` has seeds, seconds and sizes in one line."""
+    result = {"command": command(), "setting": setting, "measured": today(), "machine": machine()}
     result |= {"versions": versions(), "rows": list(rows), "targets": list(targets)}
     write(folder / f"{name}.json", result)
     (folder / f"{name}.txt").write_text(text.rstrip("\n") + "\n")
@@ -126,7 +132,7 @@ def place() -> str:
 def save_table(name: str, told: Row, text: str) -> None:
     """As `save`, of runs that several calls of a script have kept: the command is that of all."""
     command = f"OMP_NUM_THREADS=1 python benchmarks/{name}.py --save"
-    write(RESULTS / f"{name}.json", {"command": command} | told)
+    write(RESULTS / f"{name}.json", {"command": command, "measured": today()} | told)
     (RESULTS / f"{name}.txt").write_text(text + "\n")
 
 

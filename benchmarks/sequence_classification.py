@@ -58,7 +58,7 @@ def rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def gaits(generator: np.random.Generator) -> list[tuple[float, np.ndarray, np.ndarray]]:
-    """Of three kinds of walking: steps a second, and amplitudes and phases of the harmonics."""
+    """Three kinds of walking: steps per second, and amplitudes and phases of the harmonics."""
     return [
         (tempo, generator.uniform(0.2, 0.8, (2, 6)), generator.uniform(0.0, 2.0 * np.pi, (2, 6)))
         for tempo in (1.8, 1.6, 2.0)

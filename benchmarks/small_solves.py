@@ -13,7 +13,7 @@ norm after every cycle. "gallery" is the hierarchy as `gallery.poisson` makes it
 also measures the mgnet that lies in a folder, in a process of its own. All take turns, set-up is
 excluded; a turn is the median of several solves, a time the median of the turns, a ratio the median
 of the ratios within the turns. Seconds are those of the processor: on a busy machine the clock
-favours solves that are shorter than a time slice. "fast" is the extra of that name: compiled loops
+favors solves that are shorter than a time slice. "fast" is the extra of that name: compiled loops
 by numba.
 """
 
@@ -121,7 +121,7 @@ class Build:
 
 
 def case(builds: dict[str, Build], n: int, fast: bool, rounds: int) -> list[saved.Row]:
-    """The rows of one size; a ratio is that of its time to ours on the same hierarchy."""
+    """The rows of one size; a ratio is that of its time to mgnet's on the same hierarchy."""
     asked = [("this", "gallery"), ("this", "from_pyamg"), ("this", "PyAMG")]
     asked += [("earlier", "gallery"), ("earlier", "from_pyamg")] * ("earlier" in builds)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in asked}
@@ -146,7 +146,7 @@ def case(builds: dict[str, Build], n: int, fast: bool, rounds: int) -> list[save
 
 
 def line(rows: list[saved.Row]) -> str:
-    """Of one size, in print: times, then those of the others over ours."""
+    """Printed rows of one size: times, then those of the others over mgnet's."""
     found = {(row["method"], row["hierarchy"]): row for row in rows}
     text = f"{rows[0]['n']:>5} {'with' if rows[0]['fast'] else 'without':<8}"
     for hierarchy in ("from_pyamg", "gallery"):
@@ -164,7 +164,7 @@ GOALS = {15: (1.3, 2.2), 31: (1.0, 2.2), 63: (1.0, 1.8), 127: (1.0, 1.4), 255: (
 
 
 def targets(rows: list[saved.Row]) -> list[saved.Row]:
-    """Ours over PyAMG's, and the earlier over ours where that was measured; with `fast`."""
+    """Times over PyAMG's, and those of the earlier mgnet if measured; with `fast`."""
     found = []
     for row in rows:
         most, least = GOALS.get(row["n"], (None, None)) if row["fast"] else (None, None)
@@ -195,7 +195,9 @@ def main() -> None:
     builds = {"this": Build(HERE.parent.parent)}
     if given.base is not None:
         builds["earlier"] = Build(given.base.resolve())
-    setting = f"2-D Poisson, V(1,1), Gauss-Seidel, {CYCLES} cycles, {given.rounds} rounds in turns"
+    setting = (
+        f"2-D Poisson, V(1,1), Gauss-Seidel, {CYCLES} cycles, {given.rounds} alternating rounds"
+    )
     lines = [
         setting,
         saved.heading(),

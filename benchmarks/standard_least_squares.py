@@ -11,9 +11,9 @@ of which the better outcome counts; mgnet has its defaults and 1000 steps, or wh
 An outcome is the (G)lobal minimum or a (L)ocal one of the list, both solved: the value agrees to
 1e-6, a zero to 1e-16. Else it is a value that the problem has at (I)nfinity, (F)lat, so that
 Newton's step promises no decrease, or missed (-). Lower case: the solver did not say that it
-converged. "!" is wrong: it says so where the value still falls. Counts are those of `lm` with
-"jac", MINPACK's own choice; a call of the residual with a gradient counts as a Jacobian. --recorded
-takes SciPy's outcomes from a file, --record writes it.
+converged. "!" is wrong: the solver reports convergence although the value still falls. Counts are
+those of `lm` with "jac", MINPACK's own choice; a call of the residual with a gradient counts as a
+Jacobian. --recorded takes SciPy's outcomes from a file, --record writes it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def scipy_fit(problem: Standard, start: torch.Tensor, method: str, scale: Any) -
 
 
 def by_scipy(problem: Standard, start: torch.Tensor) -> dict[str, Outcome]:
-    """The better outcome of each method, and that of `lm` with "jac", as "minpack"."""
+    """The better outcome of each method, and that of `lm` with "jac" under the name "minpack"."""
     found = {}
     for method in METHODS:
         pair = [outcome(problem, scipy_fit(problem, start, method, s)) for s in (1.0, "jac")]

@@ -11,12 +11,12 @@ test/*.saved (2023).
   x at their 65 points, beside Radau at 1e-12, and that of uniform grids with so many times as many
   steps. "not finite": Newton's method fails at the jumps.
 - Grids of XBraid's ex-01-refinement, u' = -u, backward Euler, 100 steps on 0..5, error per step
-  1e-6 of u, factors of at most 2 and F-cycles (-refine 2 -max_rfactor 2 -fmg). Ours controls the
+  1e-6 of u, factors of at most 2 and F-cycles (-refine 2 -max_rfactor 2 -fmg). mgnet controls the
   error of every two steps, and halves at most thrice at once.
 - Figures of XBraid's ex-06 (u' = -4 u - t + 1; backward Euler, SDIRK23), ex-01-expanded-bdf2 and
   ex-02 (heat equation, tolerance scaled as there) with two levels but where told, FCF, its start
   values. XBraid measures after the relaxation that follows a cycle, and counts that cycle as begun;
-  so do these rows. An odd last step is no C-point there: 18 of 19 steps stand for it. ex-02 starts
+  so do these rows. An odd last step is not a C-point there: 18 of 19 steps replace it. ex-02 starts
   at random; the number of iterations is the median of 5 seeds.
 - pyMGRIT's example_spatial_coarsening: four levels, factor 2 in time, two coarsenings in space by
   full weighting and linear interpolation, zero start; residual norms after each cycle.
@@ -377,14 +377,16 @@ def main() -> None:
     setting = f"tolerances {' '.join(f'{t:g}' for t in given.tolerances)}"
     lines = [setting, saved.heading()]
     if not peer:
-        lines.append("pyMGRIT is not here: ours alone (pip install pymgrit, or --pymgrit PATH)")
+        lines.append(
+            "pyMGRIT is not installed: mgnet alone (pip install pymgrit, or --pymgrit PATH)"
+        )
     print("\n".join(lines), flush=True)
     rows = oscillator_rows(given.tolerances, given.times)
     head = f"  {'method':<8} {'rtol':<7} {'grid':<20} {'steps':>7} {'error':>11}"
     head += f" {'grids':>6} {'stepped':>8} {'in a row':>9}"
     parts = ["\nvan der Pol, mu = 1000", head, *map(oscillator_line, rows)]
     published = [*refinement_rows(), *ex06_rows(), *bdf2_rows(), *ex02_rows()]
-    parts += ["\nfigures of XBraid: published, then ours"]
+    parts += ["\nfigures of XBraid: published, then mgnet's"]
     for row in published:
         parts.append(f"  {row['example']}, {row['figure']}")
         parts += [f"    {row['published']}", f"    {row['ours']}"]

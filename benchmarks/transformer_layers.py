@@ -13,7 +13,7 @@ training   100 steps by one cycle each way (FCF never): error of the gradient at
 speed      one layer of width 128 with 512 tokens: evaluation with backward pass over that of the
            same module in PyTorch; seconds of a first call with a new length, after three others
 
-Medians over the seeds, least and largest beside them. Processor seconds, one thread.
+Medians over the seeds, with the smallest and the largest. Processor seconds, one thread.
 """
 
 import argparse

@@ -6,10 +6,10 @@
 The byte-level GPT of transformer_layers.py with width 128, 4 heads, 64 bytes, batches of 8, T = 1,
 float32, layers that begin identically; AdamW with rate 2e-3, largest norm of gradients 1.
 
-1. Training steps. All rows begin with the same weights and see the same batches, in turns of
-   `steps` steps; who has no turn sleeps. "c + k": two levels, factor 16, the cascade and k cycles,
-   both ways. Seconds are wall time of a step, its optimizer included; the held-out loss is that of
-   the serial network, whatever trained it.
+1. Training steps. All rows begin with the same weights and see the same batches, alternating in
+   runs of `steps` steps; who has no turn sleeps. "c + k": two levels, factor 16, the cascade and k
+   cycles, both ways. Seconds are wall time of a step, its optimizer included; the held-out loss is
+   that of the serial network, whatever trained it.
 2. The plan for more ranks with what a layer, its backward pass and a message between two ranks take
    here; the fastest number of levels and factor. It knows nothing of what several layers in one
    call gain, and less of networks: between machines a message takes longer.

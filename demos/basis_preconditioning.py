@@ -27,7 +27,7 @@ solution = torch.sin(torch.pi * x[:, :1]) * torch.sin(2 * torch.pi * x[:, 1:])
 
 
 def energy(u, target):
-    """What Poisson's equation minimises, less its minimum: the squared slopes of the error."""
+    """The energy of Poisson's equation minus its minimum: the squared slopes of the error."""
     e, h = (u - target).reshape(SIDE, SIDE), 2 / (SIDE - 1)
     ends = torch.cat([e[0], e[-1], e[:, 0], e[:, -1]])
     slopes = sum((e.diff(dim=k) / h).square().mean() for k in (0, 1))

@@ -22,7 +22,7 @@ arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/kan_inverse")
 share = float(arguments[2]) if len(arguments) > 2 else 1.0
 out.mkdir(parents=True, exist_ok=True)
-NU, SAMPLES, WEIGHT = 0.1, 300, 100.0  # the true viscosity, which nothing below is told
+NU, SAMPLES, WEIGHT = 0.1, 300, 100.0  # the true viscosity, which the fit does not use
 
 
 def burgers(x, t):

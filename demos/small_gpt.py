@@ -73,7 +73,7 @@ def windows(text, count, rng):
 
 
 class Batches:
-    """Pieces of the training text, drawn anew each time."""
+    """Pieces of the training text, new ones each time."""
 
     def __iter__(self):
         rng = np.random.default_rng(0)

@@ -34,7 +34,7 @@ arguments = init(sys.argv)
 out = Path(arguments[1] if len(arguments) > 1 else "out/stokes")
 out.mkdir(parents=True, exist_ok=True)
 
-# n x n cells of width h = 1/n. Pressures p[i, j] stand at their centres, velocities u[i, j] in the
+# n x n cells of width h = 1/n. Pressures p[i, j] are at their centers, velocities u[i, j] in the
 # middle of the faces between cells (i, j) and (i + 1, j), v[i, j] between (i, j) and (i, j + 1).
 # Faces on the walls have velocities that are known. An unknown vector is u, v, p one after the
 # other; all equations are multiplied by h^2.
@@ -71,7 +71,7 @@ def interpolation(n):
 
 
 def vanka_cells(n):
-    """For each cell its unknowns: the velocities of the faces that are no walls, and p."""
+    """For each cell its unknowns: the velocities of the faces that are not walls, and p."""
     B = blocks(n)[1]
     velocities = np.split(B.indices, B.indptr[1:-1])
     return [np.append(own, B.shape[1] + cell) for cell, own in enumerate(velocities)]

@@ -3,10 +3,11 @@
 Pictures of cycles, figures of benchmarks and the output of the demos go straight into the site;
 nothing is written here.
 In a page, `{{ demo poisson }}` stands for the output and pictures of a demo, and `{{ reasons }}`
-for the table of `Reason`.
+for the table of `Reason`. With DEMOS=0 in the environment no demo runs, and the pages say so.
 """
 
 import io
+import logging
 import math
 import os
 import re
@@ -14,11 +15,11 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
-from html import unescape
 from pathlib import Path
 
-import latex2mathml.converter
+import jupytext
 import matplotlib
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 matplotlib.use("Agg")
@@ -28,8 +29,13 @@ from mgnet import Reason, Schedule, cascade, cycle, nested, parse
 from mgnet.plot import plot_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks" / "page"))
+sys.path[:0] = [str(ROOT / "benchmarks" / "page"), str(ROOT / "docs")]
+from copies import with_copies  # type: ignore  # noqa: E402
+from formulas import with_formulas  # type: ignore  # noqa: E402
+from links import wrong_links  # type: ignore  # noqa: E402
 from make import pictures as benchmark_pictures  # type: ignore  # noqa: E402
+
+DEMOS = os.environ.get("DEMOS") != "0"
 
 CYCLES = {
     "v": cycle(4),
@@ -52,9 +58,21 @@ def picture(schedule: Schedule) -> str:
     return buffer.getvalue()
 
 
+def blank() -> bytes:
+    """Return an empty picture."""
+    buffer = io.BytesIO()
+    plt.figure(figsize=(1, 1)).savefig(buffer, format="png")
+    plt.close("all")
+    return buffer.getvalue()
+
+
 @cache
 def demo(name: str) -> tuple[str, dict[str, bytes]]:
     """Run a demo; return what it prints and its pictures."""
+    if not DEMOS:
+        pages = "".join(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))
+        titles = re.findall(rf"\(pictures/{name}-(\w+)\.png\)", pages)
+        return "(left out: these pages were built with DEMOS=0)", dict.fromkeys(titles, blank())
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, ROOT / "demos" / f"{name}.py", folder],
@@ -70,6 +88,18 @@ def demo(name: str) -> tuple[str, dict[str, bytes]]:
         return done.stdout.replace(folder, f"out/{name}"), pictures
 
 
+def on_config(config):
+    """Link every page to its editor, if HOME_URL says where the repository is published.
+
+    Not `repo_url`: with it the theme asks a host for the number of stars, on every page.
+    """
+    home = os.environ.get("HOME_URL", "").rstrip("/")
+    if home:
+        edit = "-/edit" if "gitlab" in home else "edit"
+        config.edit_uri_template = f"{home}/{edit}/main/docs/{{path}}"
+    return config
+
+
 def on_files(files: Files, *, config) -> Files:
     """Add the pictures to the site."""
     for name, schedule in CYCLES.items():
@@ -80,6 +110,9 @@ def on_files(files: Files, *, config) -> Files:
         for name, content in demo(script.stem)[1].items():
             path = f"pictures/{script.stem}-{name}.png"
             files.append(File.generated(config, path, content=content))
+    for script in sorted((ROOT / "demos" / "notebooks").glob("*.py")):
+        content = jupytext.writes(jupytext.read(script), fmt="ipynb")
+        files.append(File.generated(config, f"notebooks/{script.stem}.ipynb", content=content))
     return files
 
 
@@ -101,18 +134,17 @@ def on_page_markdown(markdown: str, *, page, config, files) -> str:
     return markdown.replace("{{ reasons }}", table)
 
 
-def formula(match: re.Match) -> str:
-    """Return MathML for TeX, which browsers draw by themselves: the pages need no script for it."""
-    display = "block" if match[1] == "div" else "inline"
-    text = unescape(match[2]).strip()
-    return latex2mathml.converter.convert(text[2:-2].strip(), display=display)
-
-
 def on_page_content(html: str, *, page, config, files) -> str:
-    """Draw formulas; keep the dash of an option and its name on one line (pages.css)."""
-    html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, html, flags=re.DOTALL)
+    """Draw formulas; copy without prompts; keep an option's dash with its name (pages.css)."""
 
     def kept(code: re.Match) -> str:
         return re.sub(r"(?<!\S)(-\w[\w.&;]*)", r'<span class="option">\1</span>', code[0])
 
-    return re.sub(r"(?<=<code>)-[^<]*", kept, html)
+    return with_copies(re.sub(r"(?<=<code>)-[^<]*", kept, with_formulas(html)))
+
+
+@event_priority(-200)  # after the plugins, which write files too
+def on_post_build(*, config) -> None:
+    """Report links that do not work: errors, as the build is strict."""
+    for sentence in wrong_links(Path(config.site_dir)):
+        logging.getLogger("mkdocs.hooks.links").warning(sentence)

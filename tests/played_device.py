@@ -39,6 +39,14 @@ class Far(torch.Tensor):
         made.held = held
         return made
 
+    @property
+    def data(self):
+        return self.detach()
+
+    @data.setter
+    def data(self, value):
+        self.held = held(value)
+
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return played(func, args, kwargs or {})

@@ -1,4 +1,4 @@
-"""Law: the page of benchmarks is made of the saved results, and shows all of them."""
+"""Law: the page of benchmarks is generated from the saved results, and shows all of them."""
 
 import ast
 import importlib.util
@@ -22,7 +22,7 @@ SCRIPTS = sorted(
     if file.stem != "run" and '__name__ == "__main__"' in file.read_text()
 )
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
-KEYS = {"command", "setting", "machine", "versions", "rows", "targets"}
+KEYS = {"command", "setting", "measured", "machine", "versions", "rows", "targets"}
 
 
 def module(name, monkeypatch):
@@ -63,13 +63,27 @@ def test_saved_results(file):
 def test_missed_targets_are_printed_as_missed(monkeypatch):
     page = module("page/make", monkeypatch)
     told = {"name": "speed", "target": "at most 2", "measured": "3", "met": False}
-    result = {"command": "c", "setting": "1 seed", "machine": "m", "versions": {"A": "1"}}
+    result = {"command": "c", "setting": "1 seed", "measured": "2026-12-02", "machine": "m"}
+    result |= {"versions": {"A": "1"}}
     result |= {"rows": [{"method": "mgnet", "seconds": 3}], "targets": [told, told | {"met": True}]}
     text = page["part"]("nobody", result)
     assert "target at most 2; measured 3: **missed**" in text
     assert "measured 3: met" in text
     assert "| mgnet | 3 |" in text
-    assert "1 seed. m, A 1." in text
+    assert "1 seed. m, A 1.\n" in text
+    old = page["part"]("nobody", result | {"measured": "2026-11-30"})
+    assert "1 seed. m, A 1. Measured on 2026-11-30, before the builds of" in old
+
+
+def test_the_summary_comes_first_and_is_that_of_the_readme():
+    pages = [(ROOT / name).read_text() for name in ("docs/benchmarks.md", "README.md")]
+    tables = [re.search(r"^\| what \|.*\n(\|.*\n)+", page, re.MULTILINE) for page in pages]
+    assert tables[0] and tables[1]
+    assert tables[0][0] == tables[1][0], "copy the table of docs/benchmarks.md into README.md"
+    assert len(tables[0][0].splitlines()) == 2 + 8
+    assert pages[0].index("## Summary") == pages[0].index("## ")
+    for script in re.findall(r"`python benchmarks/(\w+)\.py`", tables[0][0]):
+        assert script in SCRIPTS
 
 
 @pytest.mark.parametrize(

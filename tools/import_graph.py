@@ -142,7 +142,7 @@ def floors(graph: Graph) -> tuple[dict[str, int], set[tuple[str, str]]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tree", type=Path, default=Path(__file__).parents[1])
-    parser.add_argument("--room", default="", help="look inside one folder, as in `depth`")
+    parser.add_argument("--room", default="", help="look inside one folder, for example `depth`")
     given = parser.parse_args()
     files = imports(given.tree)
     prefix = "mgnet" + (f".{given.room}" if given.room else "")

@@ -56,7 +56,7 @@ def ranks_lines(rows: Rows, targets: Rows) -> list[Line]:
 
 
 def judged_line(target: Row) -> Line:
-    """Of a target that says all."""
+    """A line of the summary from a complete target."""
     told = [number(target[key]) for key in ("measured", "target")]
     return Line(target["name"], told[0], "-", None, told[1], target["met"])
 

@@ -1,4 +1,4 @@
-"""Curves, dots and bars of rows; a method has the same colour in all figures."""
+"""Curves, dots and bars of rows; a method has the same color in all figures."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 OURS, OURS_TOO, GREY, LIGHT = "#0072b2", "#56b4e9", "#6e6e6e", "#b0b0b0"
 ORANGE, RED, GREEN, PURPLE, YELLOW = "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#b8a000"
-FAMILIES = {  # how the name of a method begins -> colour; the longest that fits
+FAMILIES = {  # how the name of a method begins -> color; the longest match counts
     "mgnet": OURS,
     "fused": OURS,
     "KAN": OURS,

@@ -52,7 +52,7 @@ def poisson_convergence(rows: Sequence[Row]) -> Figure:
         ax.legend()
     curves(axes[2], [row for row in rows if "error" in row], "k", "error", "smoother")
     axes[2].set(title="one nested F(1,1), 2-D", yscale="log", xlabel="k")
-    axes[2].set(ylabel="algebraic / discretisation error")
+    axes[2].set(ylabel="algebraic / discretization error")
     axes[2].legend()
     return figure
 

@@ -1,11 +1,12 @@
-"""docs/benchmarks.md, made of the results that are saved in benchmarks/results.
+"""Generate docs/benchmarks.md from the results that are saved in benchmarks/results.
 
     python benchmarks/page/make.py
 
-Text on a benchmark stands in benchmarks/notes/<name>.md. There `{{ key form | a=b; c=d }}` is the
+Notes on a benchmark are in benchmarks/notes/<name>.md. There `{{ key form | a=b; c=d }}` is the
 figure `key` of the one saved row in which `a` is `b` and `c` is `d`, in Python's format `form`. In
 notes/choice.md, which is about all of them, `benchmark` is one of these conditions.
-The figures are drawn when the pages are built (docs/hooks.py).
+The figures are drawn when the pages are built (docs/hooks.py). Benchmarks that were saved before
+the builds of the current release are marked.
 """
 
 import re
@@ -17,6 +18,7 @@ from typing import Any
 import drawing
 from cells import Row, find, markdown, values, where
 from sections import SECTIONS
+from summary import headlines
 from tables import Line, number
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
@@ -26,27 +28,45 @@ import saved  # noqa: E402
 
 PAGE, NOTES = BENCHMARKS.parent / "docs" / "benchmarks.md", BENCHMARKS / "notes"
 OURS = pinn_tables.TITLES["nested"]
-RENAMED = {  # pattern -> what the same is called now; some results were saved before
+RELEASE, BUILT, MARK = "0.1.0", "2026-12-01", "†"  # its builds begin on this day
+PINN_MEASURED = "2026-11-22"  # the runs of pinn.jsonl have no date
+RENAMED = {  # pattern -> present name; some results were saved before
     r"^Fixed\(": "FixedCycles(",
     r"^Tolerance\(": "CyclesToTolerance(",
     r"^Adaptive\(": "AdaptiveCycles(",
     r"^pulls$": "vjps",
     r"\bno gates\b": "fixed steps",
     r"\bgates\b": "learnable steps",
+    r"\b(\d+) rounds in turns\b": r"\1 alternating rounds",
+    r"\bseconds of the processor\b": "processor seconds",
+    r"\bevery rival's\b": "that of every other method",
+    r"\bbest general rival\b": "best general method",
+    r"\bbest of the [r]ivals": "best other method",
+    r"\bbest rival\b": "best other method",
+    r"\bdiscretisation\b": "discretization",
+    r"\bover ours\b": "over that of mgnet",
+    r"\bwe are not slower than\b": "mgnet is not slower than",
+    r"\bthat we solve\b": "that mgnet solves",
 }
-HEAD = """# Benchmarks
+HEAD = f"""# Benchmarks
 
 <!-- Made by `python benchmarks/page/make.py`; edit benchmarks/results and benchmarks/notes. -->
 
-Every table and figure on this page is made of what the scripts in `benchmarks/` saved. `make bench`
-runs them all in small (some ten minutes, into `out/bench`); `make bench FULL=1` repeats what is
-published here (many hours) and makes this page anew. Medians stand with the least and the largest
-of the seeds in brackets. A target that was not reached is printed as missed.
+Every table and figure on this page is generated from saved results of the scripts in `benchmarks/`.
+`make bench` runs reduced versions of all scripts (about ten minutes, into `out/bench`); `make bench
+FULL=1` repeats the published runs (many hours) and generates this page again. The smallest and the
+largest value over the seeds follow the median in brackets. Missed targets are printed as missed.
+{MARK} marks benchmarks that were measured before the builds of release {RELEASE} began ({BUILT}).
+"""
+LOSSES = """mgnet is slower or less accurate than other methods in these cases: convolutional
+layers by MGRIT in one process, spline layers compared with plain linear layers of the same width,
+linear systems with fewer than about 20 000 unknowns, smooth differential equations by KANs compared
+with tanh networks, and tables whose target jumps. The sections below have the figures.
 """
 
 
 def pinn_rows(runs: list[Row]) -> list[Row]:
-    """A row per problem, seconds and network: medians over the seeds, and what was aimed at."""
+    """A row per problem, seconds and network: medians over the seeds, and the target."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for run in runs:
         key = (run["title"], run["asked"], run["row"], run["network"])
@@ -77,10 +97,10 @@ def pinn_rows(runs: list[Row]) -> list[Row]:
 
 
 def shown(rows: list[Row]) -> float:
-    """The longest seconds of a problem with all seeds of our network, and with a rival."""
-    with_rival = [asked for asked in values(rows, "asked") if len(where(rows, asked=asked)) > 1]
+    """The longest seconds of a problem with all seeds of mgnet's network, and with a peer."""
+    with_peer = [asked for asked in values(rows, "asked") if len(where(rows, asked=asked)) > 1]
     seeds = {row["asked"]: row["seeds"] for row in where(rows, method=OURS)}
-    asked = [asked for asked in with_rival if asked in seeds]
+    asked = [asked for asked in with_peer if asked in seeds]
     return max(asked, key=lambda asked: (seeds[asked], asked))
 
 
@@ -99,6 +119,7 @@ def pinn() -> Row:
     return {
         "command": "OMP_NUM_THREADS=1 python benchmarks/pinn.py --save",
         "setting": f"{told}; failed: above 10 times the target",
+        "measured": PINN_MEASURED,
         "machine": "; ".join(dict.fromkeys(run["machine"] for run in runs)),
         "versions": {},
         "rows": rows,
@@ -107,7 +128,7 @@ def pinn() -> Row:
 
 
 def renamed(result: Row) -> Row:
-    """A saved result with the names that its methods have now."""
+    """A saved result with the present names of methods and settings."""
 
     def now(text: str) -> str:
         for before, after in RENAMED.items():
@@ -115,12 +136,16 @@ def renamed(result: Row) -> Row:
         return text
 
     rows = [{now(k): now(v) if k == "method" else v for k, v in r.items()} for r in result["rows"]]
-    targets = [target | {"name": now(target["name"])} for target in result["targets"]]
-    return result | {"rows": rows, "targets": targets}
+    targets = [
+        target | {key: now(str(target[key])) for key in ("name", "measured")}
+        for target in result["targets"]
+    ]
+    setting = now(result.get("setting", ""))
+    return result | {"rows": rows, "targets": targets, "setting": setting}
 
 
 def results() -> dict[str, Row]:
-    """All that is saved, in the order of the page; what has no section of its own comes last."""
+    """All saved results, in the order of the page; those without a section come last."""
     there = {file.stem for file in saved.RESULTS.glob("*.json")}
     names = [name for name in SECTIONS if name in there or name == "pinn"]
     names += sorted(there - set(names))
@@ -136,19 +161,25 @@ def where_measured(result: Row) -> str:
     return ", ".join([told, *(f"{name} {value}" for name, value in result["versions"].items())])
 
 
+def mark(result: Row) -> str:
+    """A sign after the title of a benchmark that was measured before the builds of the release."""
+    return f" {MARK}" if result["measured"] < BUILT else ""
+
+
 def verdict(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
 def summary(found: dict[str, Row]) -> str:
-    heads = ["", "ours", "best rival", "ratio", "target"]
+    heads = ["", "mgnet", "best other method", "ratio", "target"]
     lines: list[list[str]] = []
     for name, section in SECTIONS.items():
         told: list[Line] = []
         if name in found:
             told = section.summary(found[name]["rows"], found[name]["targets"])
         if told:
-            lines.append([f"**[{section.title}](#{anchor(section.title)})**", "", "", "", ""])
+            title = f"**[{section.title}](#{anchor(section.title)})**{mark(found[name])}"
+            lines.append([title, "", "", "", ""])
         for line in told:
             ratio = "-"
             if line.ratio is not None:
@@ -159,7 +190,7 @@ def summary(found: dict[str, Row]) -> str:
 
 
 def anchor(title: str) -> str:
-    """As the page's own table of contents makes it."""
+    """The anchor of a title in the page's table of contents."""
     return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower())
 
 
@@ -183,7 +214,7 @@ def note(name: str, rows: list[Row]) -> str:
 
 
 def plain_table(rows: list[Row]) -> str:
-    """All columns but the part; medians with their spread where that was saved."""
+    """All columns except the part; medians with their spread if that was saved."""
 
     def cell(row: Row, key: str) -> str:
         value = row.get(key, "-")
@@ -209,6 +240,8 @@ def part(name: str, result: Row) -> str:
         told.append(section.compared)
     told.append(f"    {result['command']}")
     told.append(f"{result.get('setting', '')}. {where_measured(result)}.".removeprefix(". "))
+    if mark(result):
+        told[-1] += f" Measured on {result['measured']}, before the builds of {RELEASE} {MARK}."
     if section:
         told += section.tables(rows)
         told.append(f"![{title}: {section.caption}](pictures/benchmark-{name}.svg)")
@@ -241,8 +274,10 @@ def choice(found: dict[str, Row]) -> str:
 
 def page() -> str:
     found = results()
-    told = [HEAD, choice(found), "## Ours and the best rival"]
-    told += ["Ratio: how many times better we are than the rival, below 1 the rival is ahead."]
+    told = [HEAD, "## Summary", headlines(found, {name: mark(r) for name, r in found.items()})]
+    told += [LOSSES, choice(found), "## Compared with other libraries", note("peers", [])]
+    told += ["## mgnet and the best other method"]
+    told += ["The ratio is how many times better mgnet is; below 1 the other method is better."]
     told += [summary(found), *(part(name, result) for name, result in found.items())]
     for name, section in SECTIONS.items():
         if name not in found and section.absent:

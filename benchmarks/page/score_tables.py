@@ -15,7 +15,7 @@ def score_tables(rows: Rows) -> list[str]:
     index |= {"columns (one-hot)": "{columns} ({inputs})", "measure": "{measure}"}
     for title, cell in (
         ("Median on the test rows (times the best of the six)", "{median:.4g} ({ratio:.2f})"),
-        ("Least and largest of the splits", "{least:.4g} to {largest:.4g}"),
+        ("Smallest and largest over the splits", "{least:.4g} to {largest:.4g}"),
     ):
         told.append(f"{title}:\n\n{crossed(scores, index, 'method', cell)}")
     index = {"": "{table}", "rows": "{rows}"}
@@ -32,7 +32,7 @@ def score_tables(rows: Rows) -> list[str]:
     columns |= {"within 3 % of the best": "{near} of {tables}"}
     told.insert(0, listed(ranks, columns))
     columns = {"method": "{method}", "error held out": "{error:.2g}"}
-    columns |= {"seconds of the processor": "{seconds:.3g}", "seconds": "{wall:.3g}"}
+    columns |= {"processor seconds": "{seconds:.3g}", "seconds": "{wall:.3g}"}
     for part, title in (
         ("large", "A million rows of 5 inputs, sin(3 x0 x1) + x2^2 x3 + exp(x4)"),
         ("wide", "60 spectra of 500 wavelengths"),
@@ -43,7 +43,7 @@ def score_tables(rows: Rows) -> list[str]:
 
 
 def score_lines(rows: Rows, targets: Rows) -> list[Line]:
-    """The targets; where a rival has a figure of its own, beside it."""
+    """The targets, with the figure of another method if there is one."""
     lines = [judged_line(target) for target in targets]
     for number, line in enumerate(lines):
         if line.what.startswith("a million rows: error"):

@@ -40,8 +40,8 @@ def nothing(rows: Rows, targets: Rows) -> list[Line]:
 SECTIONS = {
     "poisson_vs_pyamg": Section(
         "Poisson beside PyAMG and PETSc",
-        "Time per cycle on the same matrices, with the same transfers, smoothers and coarse solver "
-        "in all three.",
+        "Time per cycle with the same matrices, transfers, smoothers and coarse solver in all "
+        "three libraries.",
         tables.poisson_tables,
         "Time per V(1,1)-cycle.",
         tables.poisson_lines,
@@ -49,8 +49,8 @@ SECTIONS = {
     ),
     "small_solves": Section(
         "Small solves",
-        "Time per cycle of `Solver` from 15 x 15 unknowns on, beside PyAMG on the same hierarchy, "
-        "and beside mgnet before its overhead was cut (commit cb918c4).",
+        "Time per cycle of `Solver` from 15 x 15 unknowns on, compared with PyAMG on the same "
+        "hierarchy and with mgnet before its overhead was reduced (commit cb918c4).",
         tables.small_tables,
         "Time per V(1,1)-cycle with `fast`, Gauss-Seidel, on one hierarchy.",
         tables.small_lines,
@@ -58,8 +58,8 @@ SECTIONS = {
     ),
     "knots_speed": Section(
         "Spline layers",
-        "Forward and backward pass of spline layers beside those of efficient-kan, FastKAN and "
-        "pykan, and beside Linear + SiLU.",
+        "Forward and backward pass of spline layers, compared with efficient-kan, FastKAN and "
+        "pykan, and with Linear + SiLU.",
         tables.speed_tables,
         "Milliseconds over the number of knot intervals, one thread.",
         tables.speed_lines,
@@ -67,8 +67,8 @@ SECTIONS = {
     ),
     "knots_regression": Section(
         "A KAN from grid 5 to grid 80",
-        "Held-out error on pykan's standard example: our cascade, a tanh network with the same "
-        "optimizer and as many weights, and pykan's own training.",
+        "Held-out error on pykan's standard example: mgnet's cascade, a tanh network with the "
+        "same optimizer and as many weights, and pykan's own training.",
         tables.regression_tables,
         "Held-out error over knots and over seconds.",
         tables.regression_lines,
@@ -76,7 +76,8 @@ SECTIONS = {
     ),
     "fit_co2": Section(
         "Fit of the density of carbon dioxide",
-        "`mgnet fit --compare`: a KAN by multigrid beside five other methods, equal seconds.",
+        "`mgnet fit --compare`: a KAN by multigrid and five other methods, each trained for the "
+        "same time.",
         tables.co2_tables,
         "Held-out error.",
         tables.co2_lines,
@@ -84,7 +85,8 @@ SECTIONS = {
     ),
     "estimators": Section(
         "Estimators of scikit-learn",
-        "`KANRegressor` and `KANClassifier` beside scikit-learn's own estimators, none tuned.",
+        "`KANRegressor` and `KANClassifier` compared with scikit-learn's own estimators, all with "
+        "default settings.",
         tables.estimators_tables,
         "Scores on the test rows.",
         tables.estimators_lines,
@@ -92,8 +94,9 @@ SECTIONS = {
     ),
     "real_tables": Section(
         "Public tables",
-        '`KANRegressor` or `KANClassifier` ("KAN estimator") and `mgnet fit` beside boosting, '
-        "support vectors, a spline GAM and a linear model on tables from real life, none tuned.",
+        '`KANRegressor` or `KANClassifier` ("KAN estimator") and `mgnet fit` compared with '
+        "boosting, support vectors, a spline GAM and a linear model on real tables, without "
+        "tuning.",
         score_tables.score_tables,
         "Scores over the best of the six, medians of the splits.",
         score_tables.score_lines,
@@ -101,8 +104,9 @@ SECTIONS = {
     ),
     "pinn": Section(
         "Differential equations",
-        "Errors of u against references that owe nothing to networks: the KAN by nested iteration, "
-        "the same on the finest level at once, and tanh networks, equal seconds.",
+        "Errors of u against reference solutions that were computed without networks: the KAN by "
+        "nested iteration, the same KAN on the finest level at once, and tanh networks, each "
+        "trained for the same time.",
         tables.pinn_tables,
         "Errors with their spread over the seeds, at the longest time with all seeds.",
         tables.pinn_lines,
@@ -110,8 +114,8 @@ SECTIONS = {
     ),
     "pinn_accuracy": Section(
         "How far networks get",
-        "Levenberg-Marquardt on tanh networks and networks of sines, one change after the other; "
-        "processor seconds of one thread.",
+        "Levenberg-Marquardt for tanh networks and networks of sines, with one change after "
+        "another; processor seconds of one thread.",
         equations.accuracy_tables,
         "Errors with their spread over the seeds.",
         equations.accuracy_lines,
@@ -119,8 +123,8 @@ SECTIONS = {
     ),
     "step_rules": Section(
         "Step rules",
-        "How far rules for the damping of Levenberg-Marquardt get, after as many cycles, and in "
-        "equal processor seconds.",
+        "Objectives that rules for the damping of Levenberg-Marquardt reach, after the same "
+        "number of cycles and after the same processor time.",
         equations.rule_tables,
         "Objectives over cycles, medians.",
         nothing,
@@ -129,7 +133,7 @@ SECTIONS = {
     "newton_multigrid": Section(
         "Linear systems of Newton's method",
         "Conjugate gradients for damped Gauss-Newton systems of a PINN: a V-cycle over the knots "
-        "with three smoothers, other preconditioners, and dense factorisations.",
+        "with three smoothers, other preconditioners, and dense factorizations.",
         tables.newton_tables,
         "Iterations over knots, and seconds over parameters.",
         tables.newton_lines,
@@ -137,8 +141,8 @@ SECTIONS = {
     ),
     "knot_solvers": Section(
         "Linear systems with many knots",
-        "Conjugate gradients for u'' least squares, additive fits with a penalty of roughness and "
-        "a PINN, up to 4096 intervals: preconditioners, and direct solvers.",
+        "Conjugate gradients for least squares of u'', additive fits with a roughness penalty and "
+        "a PINN, with up to 4096 intervals: preconditioners and direct solvers.",
         knot_tables.solver_tables,
         "Iterations and seconds over knots.",
         knot_tables.solver_lines,
@@ -146,8 +150,8 @@ SECTIONS = {
     ),
     "guarded_cycles": Section(
         "Guarded cycles after a cascade",
-        "V- and F-cycles with a line search against more sweeps on the fine level, from the end of "
-        "the same cascade, equal seconds.",
+        "V- and F-cycles with a line search compared with more sweeps on the fine level, after "
+        "the same cascade and for the same time.",
         tables.guarded_tables,
         "Gain of the cycles over fine sweeps, with its spread.",
         tables.guarded_lines,
@@ -155,8 +159,8 @@ SECTIONS = {
     ),
     "adaptive_basis": Section(
         "The adaptive basis",
-        "Exact last layer and steps on the hidden ones, from box starts, beside the best of nine "
-        "trainings by Adam, equal seconds.",
+        "An exact last layer and steps on the hidden layers, from box initialization, compared "
+        "with the best of nine trainings by Adam for the same time.",
         tables.basis_tables,
         "Gain over the best Adam.",
         tables.basis_lines,
@@ -164,8 +168,8 @@ SECTIONS = {
     ),
     "ngd": Section(
         "Newton on the last layer of classifiers",
-        "Adam against NGD (arXiv 2006.10123) and against Adam with a Newton solve of the last "
-        "layer after each epoch, at equal epochs and at equal seconds.",
+        "Adam compared with NGD (arXiv 2006.10123) and with Adam plus a Newton solve of the last "
+        "layer after each epoch, for the same number of epochs and for the same time.",
         tables.ngd_tables,
         "Held-out accuracy over epochs.",
         tables.ngd_lines,
@@ -174,7 +178,7 @@ SECTIONS = {
     "depth_vs_serial": Section(
         "Layers in parallel, beside serial PyTorch",
         "Forward and backward pass of deep residual networks in one process: cycles over the "
-        "layers beside a loop over modules, `torch.compile` and loops written by hand.",
+        "layers compared with a loop over modules, `torch.compile` and hand-written loops.",
         depth_tables.depth_tables,
         "Time over that of the eager loop, one thread, smooth weights.",
         depth_tables.depth_lines,
@@ -182,8 +186,8 @@ SECTIONS = {
     ),
     "layer_parallel_calls": Section(
         "Calls of LayerParallel",
-        "Narrow networks, where a call costs more than its tensor operations: the present state "
-        "beside commit cb918c4 and beside an eager loop.",
+        "Narrow networks, for which a call costs more than its tensor operations: the present "
+        "version compared with commit cb918c4 and with an eager loop.",
         depth_tables.calls_tables,
         "Time of cb918c4 over that of a call, with its quartiles.",
         depth_tables.calls_lines,
@@ -191,7 +195,7 @@ SECTIONS = {
     ),
     "mgrit_vs_pymgrit": Section(
         "MGRIT beside pyMGRIT",
-        "The same problems, cycles and tolerance: iterations and seconds in one process.",
+        "Iterations and seconds for the same problems, cycles and tolerance, in one process.",
         depth_tables.pymgrit_tables,
         "Seconds to the tolerance.",
         depth_tables.pymgrit_lines,
@@ -199,10 +203,10 @@ SECTIONS = {
     ),
     "recurrent": Section(
         "Recurrent networks over time",
-        "`TimeParallel` beside `torch.nn.GRU` and `torch.nn.LSTM`, and beside a Python loop over "
-        "cells: one layer, forward and backward, on one core.",
+        "`TimeParallel` compared with `torch.nn.GRU` and `torch.nn.LSTM`, and with a Python loop "
+        "over cells: one layer, forward and backward, on one core.",
         depth_tables.recurrent_tables,
-        "Seconds of nn.GRU over those of mgnet, with least and largest of the seeds.",
+        "Seconds of nn.GRU over those of mgnet, with the smallest and the largest over the seeds.",
         depth_tables.recurrent_lines,
         figures.recurrent,
     ),
@@ -218,8 +222,8 @@ SECTIONS = {
     ),
     "recurrent_refusals": Section(
         "Chaotic recurrences",
-        "Cells with larger and larger recurrent weights: which of them `TimeParallel` refuses, and "
-        "what a refusal costs beside the steps themselves, and beside cycles that go on.",
+        "Cells with increasing recurrent weights: the share that `TimeParallel` refuses, and the "
+        "cost of a refusal compared with the steps themselves and with all cycles.",
         recurrent_tables.refusals_tables,
         "Percent of stable and chaotic cells that are refused.",
         recurrent_tables.target_lines,
@@ -227,8 +231,8 @@ SECTIONS = {
     ),
     "sequence_classification": Section(
         "Sequence classification",
-        "A GRU that is trained by cycles over time and step by step, from the same weights and "
-        "batches, and is evaluated both ways.",
+        "A GRU trained by cycles over time and step by step, from the same weights and batches, "
+        "and evaluated both ways.",
         recurrent_tables.classification_tables,
         "Accuracy on other people, over the seeds.",
         recurrent_tables.target_lines,
@@ -236,9 +240,9 @@ SECTIONS = {
     ),
     "ode_march": Section(
         "Neural ODEs, step by step",
-        "A network with one hidden layer as the right-hand side, forward and backward, one core: "
-        "`LayerParallel(net, levels=1)` (mgnet) and `odeint` beside torchdiffeq, torchode, diffrax "
-        "and a scan in JAX.",
+        "A network with one hidden layer as the right-hand side, forward and backward, on one "
+        "core: `LayerParallel(net, levels=1)` (mgnet) and `odeint` compared with torchdiffeq, "
+        "torchode, diffrax and a scan in JAX.",
         depth_tables.ode_march_tables,
         "Milliseconds of a forward and a backward pass.",
         depth_tables.ode_march_lines,
@@ -246,7 +250,7 @@ SECTIONS = {
     ),
     "serial_memory": Section(
         "Very many layers, step by step",
-        "Serial propagation with all states kept, and from checkpoints; width 16, batch 32.",
+        "Serial propagation with all states stored, and from checkpoints; width 16, batch 32.",
         depth_tables.serial_memory_tables,
         "Growth of memory, and time, over the number of layers.",
         depth_tables.serial_memory_lines,
@@ -254,8 +258,8 @@ SECTIONS = {
     ),
     "recurrent_ranks": Section(
         "Recurrent networks over ranks",
-        "Time steps of a GRU over two ranks of MPI beside `torch.nn.GRU` on one core, and what the "
-        "plan says of more.",
+        "Time steps of a GRU over two MPI ranks compared with `torch.nn.GRU` on one core, and the "
+        "prediction for more ranks.",
         depth_tables.recurrent_ranks_tables,
         "Speedup over nn.GRU on one core, planned.",
         depth_tables.recurrent_ranks_lines,
@@ -263,8 +267,8 @@ SECTIONS = {
     ),
     "time_grids": Section(
         "Time grids",
-        "Adaptive time grids beside uniform ones; what XBraid and pyMGRIT publish on refinement, "
-        "Richardson extrapolation, BDF2 and coarsening in space.",
+        "Adaptive time grids compared with uniform ones, and the published figures of XBraid and "
+        "pyMGRIT for refinement, Richardson extrapolation, BDF2 and coarsening in space.",
         grid_tables.grid_tables,
         "Error of van der Pol's oscillator over the steps of the grid.",
         grid_tables.grid_lines,
@@ -272,7 +276,8 @@ SECTIONS = {
     ),
     "layer_ranks": Section(
         "Layers over ranks",
-        "LayerParallel on two ranks of MPI beside serial PyTorch, and what the plan says of more.",
+        "`LayerParallel` on two MPI ranks compared with serial PyTorch, and the prediction for "
+        "more ranks.",
         depth_tables.ranks_tables,
         "Speedups, measured on two ranks and planned for more.",
         depth_tables.ranks_lines,
@@ -280,8 +285,8 @@ SECTIONS = {
     ),
     "sample_parallel": Section(
         "Samples over ranks",
-        "Gauss-Newton steps and exact last layers with their samples spread over two ranks of MPI, "
-        "in fixed blocks, so that every number of ranks has the same bits.",
+        "Gauss-Newton steps and exact last layers with samples distributed over two MPI ranks, in "
+        "fixed blocks, so that the bits do not depend on the number of ranks.",
         tables.samples_tables,
         "Seconds of a solve.",
         tables.samples_lines,
@@ -297,7 +302,7 @@ SECTIONS = {
     ),
     "depth_refinement": Section(
         "Refinement in depth",
-        "4, 8, 16 and then 32 layers against 32 from the start, at equal work.",
+        "4, 8, 16 and then 32 layers compared with 32 from the start, at equal work.",
         depth_tables.refinement_tables,
         "Cross entropy on the training points.",
         depth_tables.refinement_lines,
@@ -305,8 +310,8 @@ SECTIONS = {
     ),
     "nested_text": Section(
         "A GPT nested in depth",
-        "2, 4, 8, 16 and then 32 layers of a byte-level GPT against 32 from the start and against "
-        "every smaller number, in equal processor time.",
+        "A byte-level GPT with 2, 4, 8, 16 and then 32 layers, compared with 32 layers from the "
+        "start and with every smaller number, for the same processor time.",
         transformer_tables.nested_tables,
         "Held-out loss over time; dashed: fixed numbers of layers.",
         transformer_tables.nested_lines,
@@ -314,7 +319,8 @@ SECTIONS = {
     ),
     "nested_carry": Section(
         "A task that needs depth",
-        "The same rows where a layer sees one token back, and what counts is up to 32 tokens back.",
+        "The same rows for a task in which a layer sees one token back and the relevant token is "
+        "up to 32 tokens back.",
         transformer_tables.nested_tables,
         "Held-out loss over time; dashed: fixed numbers of layers.",
         transformer_tables.nested_lines,
@@ -322,8 +328,8 @@ SECTIONS = {
     ),
     "character_model": Section(
         "A character model at published settings",
-        "64 layers of a GPT solved by the cycles of a published training that failed, with several "
-        "coarse layers and controls, beside serial training.",
+        "64 layers of a GPT solved by the cycles of a published training that failed, with "
+        "several kinds of coarse layers and controls, compared with serial training.",
         transformer_tables.character_tables,
         "Held-out loss, evaluated serially, and errors of gradients.",
         transformer_tables.character_lines,
@@ -331,8 +337,9 @@ SECTIONS = {
     ),
     "standard_least_squares": Section(
         "Standard problems of least squares",
-        "`levenberg_marquardt` beside SciPy's `least_squares` with exact Jacobians: 35 problems of "
-        "Moré, Garbow and Hillstrom from x0, 10 x0 and 100 x0, NIST's 27 nonlinear regressions.",
+        "`levenberg_marquardt` compared with SciPy's `least_squares` with exact Jacobians: 35 "
+        "problems of Moré, Garbow and Hillstrom from x0, 10 x0 and 100 x0, and NIST's 27 "
+        "nonlinear regressions.",
         standard.standard_tables,
         "Share of the starts that are solved, over evaluations.",
         standard.standard_lines,
@@ -356,8 +363,8 @@ SECTIONS = {
     ),
     "poisson_ranks": Section(
         "Matrices over ranks",
-        "3-D Poisson on one rank and on two: our cycle on PETSc's matrices beside PCMG with the "
-        "same parts, and what one product with the finest matrix gains.",
+        "3-D Poisson on one rank and on two: mgnet's cycle on PETSc's matrices compared with PCMG "
+        "with the same parts, and the gain for one product with the finest matrix.",
         tables.ranks_tables,
         "Gains of a second rank.",
         tables.ranks_lines,
@@ -365,8 +372,8 @@ SECTIONS = {
     ),
     "linear_zoo": Section(
         "Fifteen linear problems",
-        "Seconds from the matrix to a residual of 1e-8, recomputed: the fastest of what users of "
-        "PyAMG and of PETSc take, and our rule for the class of problem.",
+        "Seconds from the matrix to a residual of 1e-8, which is recomputed: the fastest of the "
+        "usual solvers of PyAMG and PETSc, and mgnet's rule for the class of problem.",
         zoo_tables.zoo_tables,
         "Seconds, set-up included.",
         zoo_tables.zoo_lines,
@@ -374,7 +381,8 @@ SECTIONS = {
     ),
     "hierarchy_memory": Section(
         "Memory of a hierarchy",
-        "MiB at the peak of set-up and solve, Poisson on 1023 x 1023 unknowns, beside PyAMG.",
+        "MiB at the peak of set-up and solve for Poisson's equation on 1023 x 1023 unknowns, "
+        "compared with PyAMG.",
         zoo_tables.memory_tables,
         "MiB at the peak.",
         zoo_tables.memory_lines,

@@ -7,7 +7,7 @@ from cells import Row, Rows, crossed, filled, find, listed, lowest, spread, valu
 
 
 class Line(NamedTuple):
-    """Of the summary; ratio: how many times better than the rival we are, below 1 we lose."""
+    """A line of the summary; ratio: how many times better mgnet is, below 1 it is worse."""
 
     what: str
     ours: str
@@ -75,7 +75,7 @@ def small_tables(rows: Rows) -> list[str]:
     cell = "{ms_median:.3f} ({ratio_median:.2f})"
     heads = {
         "from_pyamg": "Milliseconds per cycle on one hierarchy, that of `Hierarchy.from_pyamg` "
-        "(times as long as ours):",
+        "(times as long as mgnet):",
         "gallery": "The same on the hierarchy of `gallery.poisson`:",
     }
     return [
@@ -92,7 +92,7 @@ def convergence_tables(rows: Rows) -> list[str]:
     return [
         "Residual reduction per cycle, Jacobi 2/3, 2^k - 1 unknowns per direction:\n\n"
         + crossed(told, index, "at", "{factor:.4f}"),
-        "Algebraic over discretisation error after one nested F(1,1) in 2-D (work units):\n\n"
+        "Algebraic over discretization error after one nested F(1,1) in 2-D (work units):\n\n"
         + crossed(nested, {"smoother": "{smoother}"}, "at", "{error:.1e} ({work:.2f})"),
     ]
 
@@ -137,7 +137,7 @@ def speed_tables(rows: Rows) -> list[str]:
     index = {"threads": "{threads}", "grid": "{grid}"}
     cell = "{ms:.3g} ({ratio_fused:.2f})"
     return [
-        f"{case[0].upper()}{case[1:]}, milliseconds (times those of our compiled form, fused):\n\n"
+        f"{case[0].upper()}{case[1:]}, milliseconds (times mgnet's compiled, fused form):\n\n"
         + crossed(where(rows, case=case), index, "method", cell)
         for case in values(rows, "case")
     ]
@@ -271,7 +271,7 @@ def newton_lines(rows: Rows, targets: Rows) -> list[Line]:
         told = target["measured"], "-", None, target["target"], target["met"]
         lines.append(Line(f"{what}: CG iterations with patches", *told))
         own = [row for row in where(rows, damping=damping) if "seconds_median" in row]
-        for size in (min, max):  # of the systems that a rival could solve
+        for size in (min, max):  # of the systems that the other method could solve
             pairs = [
                 (row, lowest(others, "seconds_median"))
                 for row in where(own, method="V, patches")
@@ -354,7 +354,7 @@ def ngd_tables(rows: Rows) -> list[str]:
 
 
 def ngd_lines(rows: Rows, targets: Rows) -> list[Line]:
-    """After the longest time, ours against the best of the others on any network."""
+    """After the longest time, mgnet against the best of the others on any network."""
     lines = []
     for data in values(rows, "data"):
         timed = [r for r in where(rows, data=data) if r["mark"].endswith(" s")]

@@ -36,7 +36,7 @@ def to_box(points: np.ndarray) -> np.ndarray:
 
 
 def curvature() -> np.ndarray:
-    """Return the Frobenius norm of the Hessian at the centres of CELLS x CELLS cells."""
+    """Return the Frobenius norm of the Hessian at the centers of CELLS x CELLS cells."""
     centres = (np.arange(CELLS) + 0.5) / CELLS
     grid = np.stack(np.meshgrid(centres, centres, indexing="ij"), axis=-1).reshape(-1, 2)
     rho = density(grid).reshape(CELLS, CELLS)

@@ -39,14 +39,14 @@ gradients or trained weights were compared with those of the same function in pl
 double precision unless the row says otherwise.
 
 - **works**: the right numbers.
-- **refused**: mgnet raises an error, the sentence [below](#the-sentences) with that number.
-- **error**: the other library does not take such a module; what it says stands below, too.
+- **refused**: mgnet raises an error, quoted [below](#the-sentences) under that number.
+- **error**: the other library does not accept such a module; its message is below, too.
 
 KAN is a KAN after a linear layer, ODENet one of 16 layers, LayerParallel the same layers by MGRIT
 with `CyclesToTolerance(1e-13)`, and by `mode="serial"`; TimeParallel is a GRU of two layers in
 the same two ways.
 
-The last table is of models, tiny and with random weights, whose layers are loaded into an ODE net.
+The last table has models, tiny and with random weights, whose layers are loaded into an ODE net.
 Outputs and gradients are those of the model to 1e-6 and, in training with the dropout that it has
 by default, those of the ODE net. Three steps of AdamW with `parameter_groups`, in bfloat16 by
 `torch.autocast`, change the weights as they change the model's, to 0.2 in the norm of the changes.

@@ -76,7 +76,7 @@ class Fuzzer:
         except (ValueError, OSError) as error:
             sentence = str(error)
             if not sentence.isprintable() or len(sentence) > 700 or "table.csv" not in sentence:
-                raise RuntimeError("the refusal is not a sentence of ours") from error
+                raise RuntimeError("the refusal is not a sentence of mgnet") from error
             if truth["whole"]:
                 raise RuntimeError("a good table is refused") from error
             raise
@@ -255,6 +255,6 @@ def _writes(file: DataFile, truth: dict) -> bool:
     try:
         again = open_text("table.csv", "\n".join(lines).encode())
         found = again.numbers(["new one"])[:, 0]
-    except (ValueError, KeyError):  # of a head alone there may be no telling, nor of a comment
+    except (ValueError, KeyError):  # a head or a comment alone may be ambiguous
         return not truth["whole"] and (not rows or any(line.startswith("#") for line in lines))
     return bool(np.array_equal(found, new))

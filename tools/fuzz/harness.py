@@ -30,7 +30,7 @@ __all__ = ["Outcome", "Target", "run_trials", "summary"]
 
 GOOD = "refused", "right"
 FAULTS = "raw", "different", "hang", "memory", "died"
-SECONDS = 2.0  # of processor time that a trial may take: a busy machine is no fault
+SECONDS = 2.0  # of processor time that a trial may take: a busy machine does not count as a fault
 GRACE = 28.0  # seconds until the process is killed: a busy machine may keep it waiting
 MEGABYTES = 300.0  # that a trial may add to the memory of its process
 LONGEST = 1000  # characters of a refusal
@@ -190,7 +190,7 @@ def _trial(target: Target, number: int, drawn: str, folder: Path) -> Outcome:
 
 
 def _queued() -> float:
-    """Seconds that the process could have run, but others did: a busy machine is no hang."""
+    """Seconds of waiting for a processor: a busy machine does not count as a hang."""
     try:
         return int(Path("/proc/self/schedstat").read_text().split()[1]) * 1e-9
     except (OSError, IndexError):

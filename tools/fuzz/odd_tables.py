@@ -308,7 +308,7 @@ def _edit_directory(rng: np.random.Generator, path: Path) -> str:
 
 
 def replace_by_device(rng: np.random.Generator, path: Path) -> str:
-    """Put something that is no file in the place of a table."""
+    """Put something that is not a file in the place of a table."""
     kind = str(rng.choice(["/dev/zero", "/dev/null", "/dev/random", "loop", "nowhere", "fifo"]))
     if path.is_dir():  # damaged to one
         path.rmdir()

@@ -1,6 +1,6 @@
 """Sets of options: from a command line, from a text of the script and from a file.
 
-Each drawn option says what it must come to: a value, or a refusal. Then either the solver (the
+Each drawn option has an expected outcome: a value, or a refusal. Then either the solver (the
 layer-parallel module) has exactly the drawn values, or it is refused because one is bad.
 """
 

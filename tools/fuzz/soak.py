@@ -133,7 +133,7 @@ def soak(
     for number in range(count + 1):
         if number in places:
             if not samples:
-                sample()  # imports what it counts with, which is no growth
+                sample()  # imports its own modules, which is not growth
             samples.append(sample())
             if report is not None:
                 report(number, samples[-1])

@@ -143,7 +143,7 @@ def damage_stored(rng: np.random.Generator, path: Path) -> tuple[str, bool]:
     for _ in range(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1]))):
         try:
             texts[which], how = damage_json(rng, texts[which])
-        except (ValueError, RecursionError):  # it is no JSON any more
+        except (ValueError, RecursionError):  # it is not JSON any more
             break
         done.append(how)
     new = sealed(texts[0], texts[1], data)

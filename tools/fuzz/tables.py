@@ -88,7 +88,7 @@ class Fuzzer:
             told = str(error)
             ours = any(word in told for word in (path.name, "target '", "input '", "column names"))
             if type(error) not in PLAIN or not told.isprintable() or not ours:
-                raise RuntimeError("the refusal is not a sentence of ours") from error
+                raise RuntimeError("the refusal is not a sentence of mgnet") from error
             if asked["mode"] in ("read", "command") and _is_good(path, asked):
                 raise RuntimeError("a good table is refused") from error
             raise
@@ -97,7 +97,7 @@ class Fuzzer:
 def _reads(path: Path, asked: dict) -> bool:
     table = read_table(path, asked["target"], asked["inputs"], asked["drop"], task="regression")
     if any(column.kind != "number" for column in table.inputs):
-        return True  # what is no number is judged by the tests of mgnet.app.columns
+        return True  # cells that are not numbers are left to the tests of mgnet.app.columns
     there = _read_again(path)
     inputs = list(table.names)  # those that are empty or count the rows are left out
     expected = np.array([there[name] for name in [*inputs, asked["target"]]]).T

@@ -1,7 +1,7 @@
 """Texts of cycles, smoothers and accelerations, and the command `mgnet schedule`.
 
 What `parse` reads must print back to a text of the same schedule, and its work must be that of a
-count that knows nothing of schedules: it walks the cycle by its definition.
+count that is independent of schedules: it walks the cycle by its definition.
 """
 
 from __future__ import annotations

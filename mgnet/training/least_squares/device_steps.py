@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -29,14 +29,11 @@ from mgnet.training.least_squares.step_rules import Damping, StepRule, Trial
 from mgnet.training.least_squares.sweep import Attempt, Linearized, Sweep, searched
 from mgnet.training.least_squares.units import Unknowns
 
-if TYPE_CHECKING:
-    from mgnet.training.least_squares.levenberg_marquardt import LevenbergMarquardt
-
 __all__ = ["DeviceTold", "begun_on_device", "leads_itself"]
 
 
 def leads_itself(
-    smoother: LevenbergMarquardt,
+    smoother: Any,
     problem: Any,
     u: torch.Tensor,
     f: torch.Tensor | None,
@@ -180,7 +177,7 @@ class DeviceTold:
 
 
 def begun_on_device(
-    smoother: LevenbergMarquardt,
+    smoother: Any,
     level: Level,
     u: torch.Tensor,
     f: torch.Tensor | None,

@@ -108,9 +108,7 @@ class LinearPart:
         with torch.no_grad():
             flat = torch.nn.utils.parameters_to_vector(self.network.parameters())
             flat[-self.size :] = self.pack(W)
-            parts = flat.split([p.numel() for p in self.network.parameters()])
-            for parameter, part in zip(self.network.parameters(), parts, strict=True):
-                parameter.copy_(part.view_as(parameter))
+            torch.nn.utils.vector_to_parameters(flat, self.network.parameters())
 
     def features(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """The basis at x, shape (samples, features), with ones as the last column for a bias."""
@@ -313,8 +311,7 @@ class LastLayer(Smoother):
             return part.unpack(block) if order is None else block[order].unsqueeze(1)
 
         slope = None if f is None else arranged(f[-part.size :])
-        old = arranged(u[-part.size :])
-        # Squares are compared: in a unit where they neither overflow nor vanish.
+        old = arranged(u[-part.size :])  # squares are compared: these must be numbers
         unit = 1.0 if 1e-100 < size < 1e100 else power_of_two(size)
         old, b, slope = old / unit, b / unit, None if slope is None else slope / unit
         new = minimum_norm(A, b, self.ridge, self.rcond, slope)
@@ -323,14 +320,13 @@ class LastLayer(Smoother):
             J = 0.5 * ((A @ W - b).square().sum() + self.ridge * W.square().sum()).double()
             return J if slope is None else J - (slope * W).sum().double()
 
-        after, before = read([value(new), value(old)])
-        if not after < before:  # also where it is not a number
+        values = read([value(new), value(old)])
+        if not values[0] < values[1]:  # also where it is not a number
             return u
         new = new * unit
         if order is None:
             return torch.cat([u[: -part.size], part.pack(new)])
-        block = torch.empty_like(new[:, 0])
-        block[order] = new[:, 0]
+        block = torch.empty_like(new[:, 0]).index_copy_(0, order, new[:, 0])
         return torch.cat([u[: -part.size], block])
 
     def _system(

@@ -56,7 +56,9 @@ FEW = 500  # unknowns, of which singular values take less than a second
 class LevenbergMarquardt(Smoother):
     """One sweep: one Jacobian, and steps from it until one lowers the objective.
 
-    A sweep never raises the objective. For levels whose operator is a `LeastSquares`.
+    A sweep never raises the objective. For levels whose operator is a `LeastSquares`. Where the
+    parameters are on a device the linear algebra is, too, and the host reads numbers once for each
+    step that is tried; see `device_steps` for the exceptions.
 
     Parameters
     ----------

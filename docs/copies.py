@@ -1,0 +1,28 @@
+"""What the copy button of a code block copies: the input, without prompts and output."""
+
+import doctest
+import re
+from html import escape, unescape
+
+
+def typed(text: str) -> str | None:
+    """Return what a person types to get a transcript of Python or of a shell; None for others."""
+    if re.search(r"^ *>>> ", text, re.MULTILINE):
+        sources = [example.source for example in doctest.DocTestParser().get_examples(text)]
+        blocks = [re.sub(r"(\n .*\n)\Z", r"\1\n", source) for source in sources]
+        return "".join(blocks)  # a blank line ends an indented block, as the interpreter wants it
+    commands = re.findall(r"^\$ ((?:.*\\\n)*.*)$", text, re.MULTILINE)
+    return "\n".join(commands) + "\n" if commands else None
+
+
+def with_copies(html: str) -> str:
+    """Name the text to copy at every transcript, in the attribute that the theme's button reads."""
+
+    def block(match: re.Match) -> str:
+        text = typed(unescape(re.sub(r"<[^>]*>", "", match["code"])))
+        if text is None:
+            return match[0]
+        return f'{match["start"]} data-copy="{escape(text)}">{match["pre"]}{match["code"]}'
+
+    pattern = r'(?P<start><div class="[^"]*\bhighlight")>(?P<pre><pre[^>]*>)(?P<code>.*?</pre>)'
+    return re.sub(pattern, block, html, flags=re.DOTALL)

@@ -1,0 +1,33 @@
+"""Formulas in TeX as MathML, which browsers draw by themselves: the pages need no script for it."""
+
+import re
+from html import unescape
+
+import latex2mathml.converter
+
+
+def mathml(tex: str, display: str) -> str:
+    """Return a formula, display being "inline" or "block".
+
+    The converter draws bars evenly only as left and right ones, calls `aligned` by another name,
+    and raises a prime that is raised already.
+    """
+    source = tex.replace("{aligned}", "{align*}")
+    source = re.sub(r"(?<!\\left)(\\l[vV]ert)", r"\\left\1", source)
+    source = re.sub(r"(?<!\\right)(\\r[vV]ert)", r"\\right\1", source)
+    drawn = latex2mathml.converter.convert(source, display=display)
+    if "\\" in drawn or "<mi>&<" in drawn:  # what it does not know comes out as it went in
+        raise ValueError(f"latex2mathml cannot draw the formula {tex}")
+    primed = r"<msup>(<m\w>[^<]*</m\w>)<mi>(&#x0203[2-4];)</mi></msup>"
+    drawn = re.sub(primed, r'<mrow>\1<mo lspace="0" rspace="0">\2</mo></mrow>', drawn)
+    return f'<div class="formula">{drawn}</div>' if display == "block" else drawn
+
+
+def with_formulas(html: str) -> str:
+    """Draw what the Markdown extension arithmatex has marked as TeX."""
+
+    def formula(match: re.Match) -> str:
+        tex = unescape(match[2]).strip()[2:-2].strip()
+        return mathml(tex, "block" if match[1] == "div" else "inline")
+
+    return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, html, flags=re.DOTALL)
