@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -111,9 +112,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> None:
 
 def check_page(readme: str) -> None:
     """End where a package index could not show this README."""
-    from readme_renderer import markdown
-
-    if not markdown.render(readme):
+    if not import_module("readme_renderer.markdown").render(readme):
         fail("readme_renderer cannot render README.md")
 
 

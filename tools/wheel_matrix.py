@@ -96,8 +96,9 @@ def find(python: str, given: Iterable[str] = ()) -> Path | str | None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment without what could lead to another mgnet or another Python."""
-    clean = {key: text for key, text in os.environ.items() if not key.startswith("PYTHON")}
+    """Return the environment without what leads to another mgnet or makes tests insist on PETSc."""
+    names = [name for name in os.environ if not name.startswith(("PYTHON", "MGNET"))]
+    clean = {name: os.environ[name] for name in names}
     return {**clean, "OMP_NUM_THREADS": "1"}
 
 
